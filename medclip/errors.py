@@ -1,0 +1,136 @@
+"""One error type and one closed list of reasons, shared by exceptions, ledgers and result tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """How an input file ended. Every file has exactly one."""
+
+    SCORED = "scored"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+
+
+class Reason(StrEnum):
+    """Why a file was not scored, or why a call was refused. The list is closed: tables may rely on it."""
+
+    # Skipped: nothing is wrong with the file, it is just not something to score here.
+    NOT_SUPPORTED_YET = "not_supported_yet"
+    UNKNOWN_FORMAT = "unknown_format"
+    NOT_AN_IMAGE = "not_an_image"
+    NO_PIXELS = "no_pixels"
+    MODALITY_UNKNOWN = "modality_unknown"
+    MODALITY_UNCERTAIN = "modality_uncertain"
+    NO_TASK = "no_task"
+    LINK_LOOP = "link_loop"
+    NOT_A_FILE = "not_a_file"
+
+    # Failed: the file should have been readable, and was not.
+    EMPTY_FILE = "empty_file"
+    PERMISSION_DENIED = "permission_denied"
+    MISSING_FILE = "missing_file"
+    READ_ERROR = "read_error"
+    TRUNCATED = "truncated"
+    CORRUPT = "corrupt"
+    CONSTANT_IMAGE = "constant_image"
+    TOO_LARGE = "too_large"
+    MISSING_CODEC = "missing_codec"
+    DECODER_CRASHED = "decoder_crashed"
+    TIMEOUT = "timeout"
+    NON_FINITE = "non_finite"
+
+    # The call itself could not be carried out.
+    WRONG_USE = "wrong_use"
+    NOTHING_TO_DO = "nothing_to_do"
+    OUTPUT_IN_USE = "output_in_use"
+    DISK_FULL = "disk_full"
+    TABLE_INVALID = "table_invalid"
+    PATIENT_OVERLAP = "patient_overlap"
+    RECIPE_INVALID = "recipe_invalid"
+    PACK_NOT_FOUND = "pack_not_found"
+    PACK_INVALID = "pack_invalid"
+    PREPROCESSING_MISMATCH = "preprocessing_mismatch"
+    UNSAFE_WEIGHTS = "unsafe_weights"
+    MISSING_EXTRA = "missing_extra"
+
+    @property
+    def status(self) -> Status:
+        """The row status this reason leads to."""
+        return Status.SKIPPED if self in _SKIPPED else Status.FAILED
+
+
+_SKIPPED = frozenset(
+    {
+        Reason.NOT_SUPPORTED_YET,
+        Reason.UNKNOWN_FORMAT,
+        Reason.NOT_AN_IMAGE,
+        Reason.NO_PIXELS,
+        Reason.MODALITY_UNKNOWN,
+        Reason.MODALITY_UNCERTAIN,
+        Reason.NO_TASK,
+        Reason.LINK_LOOP,
+        Reason.NOT_A_FILE,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What went wrong with one input, as a value that can be stored in a row."""
+
+    reason: Reason
+    message: str
+    """One plain sentence: what was found, what was expected, what to do. Carries no path and no patient identifier."""
+
+    @property
+    def status(self) -> Status:
+        """The row status this problem leads to."""
+        return self.reason.status
+
+
+class MedclipError(Exception):
+    """Raised for everything medclip refuses or cannot read.
+
+    Args:
+        reason: The closed reason code.
+        message: One sentence: what was found and what was expected. No patient identifier, no path.
+        where: The file, folder or key concerned; named first in the text. None where the caller knows it.
+        hint: What to do about it.
+    """
+
+    def __init__(self, reason: Reason, message: str, *, where: object = None, hint: str = "") -> None:
+        self.reason = reason
+        self.message = message
+        self.where = None if where is None else str(where)
+        self.hint = hint
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        """Give one line: where, what, remedy."""
+        head = f"{self.where}: " if self.where else ""
+        tail = f" {self.hint}" if self.hint else ""
+        return f"{head}{self.message}{tail}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keep the fields when the error crosses a process border."""
+        return _rebuild, (self.reason, self.message, self.where, self.hint)
+
+    def problem(self) -> Problem:
+        """Give the row form: without the place, which has a column of its own."""
+        return Problem(self.reason, f"{self.message} {self.hint}".strip())
+
+
+def _rebuild(reason: Reason, message: str, where: str | None, hint: str) -> MedclipError:
+    return MedclipError(reason, message, where=where, hint=hint)
+
+
+def missing_extra(package: str, extra: str) -> MedclipError:
+    """Give the error for an optional dependency that is not installed, with the exact pip line."""
+    return MedclipError(
+        Reason.MISSING_EXTRA,
+        f"the package {package} is not installed.",
+        hint=f"Run: pip install 'medclip-imaging[{extra}]'",
+    )
