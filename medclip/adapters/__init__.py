@@ -1,0 +1,1 @@
+"""One modality, one file: a file becomes a Sample."""

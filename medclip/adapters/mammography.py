@@ -1,0 +1,91 @@
+"""Mammography: MG and secondary captures of it, scanned film and exported pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from medclip.adapters.base import ImageAdapter, value_range
+from medclip.adapters.depth import to_range
+from medclip.files.dicom_header import DicomHeader
+from medclip.files.inspect import FileFacts
+from medclip.files.support import PROJECTION_CODES
+from medclip.imaging import breast
+from medclip.imaging.decoded import Decoded
+from medclip.imaging.geometry import crop
+from medclip.sample import Modality, Step, View
+
+_POSITIONS = ("CC", "MLO", "ML", "LM", "LMO", "XCCL", "XCCM", "XCC", "SIO", "CV", "AT", "RCC", "LCC")
+
+
+class MammographyAdapter(ImageAdapter):
+    """One mammogram to one grey view: cropped to the breast, its chest wall on the left.
+
+    Pictures deeper than 8 bits outside DICOM are stretched from their minimum (the background) to their 99.9
+    percentile, which keeps lead markers from setting the white.
+    """
+
+    name = "mammography"
+    modality = Modality.MAMMOGRAPHY
+    version = 1
+    grey = True
+    dicom_codes = PROJECTION_CODES
+    percentiles = (0, 99.9)
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """Constants that shape the pixels."""
+        crop = {
+            "grid": breast.GRID,
+            "margin": breast.MARGIN,
+            "area": breast.MIN_AREA,
+            "level": breast.TOWARDS_BACKGROUND,
+            "side": breast.CLEAR_SIDE,
+        }
+        return {**super().parameters, "percentiles": list(self.percentiles), "breast": crop}
+
+    def render(self, decoded: Decoded, facts: FileFacts) -> tuple[View, tuple[Step, ...]]:
+        """Stretch deep pictures, crop to the breast, turn the chest wall to the left."""
+        pixels, steps = to_range(decoded, facts, self.percentiles)
+        header = facts.header or DicomHeader()
+        found = breast.find_breast(pixels, value_range(pixels))
+        limits = value_range(pixels)
+        if found is not None:
+            pixels = crop(pixels, found.box)
+            steps += (Step("crop breast", str(found.box)),)
+        wall, why = _chest_wall(found, header)
+        if wall == "right":
+            pixels = np.flip(pixels, axis=1)
+            steps += (Step("flip", f"chest wall was on the right ({why})"),)
+        view = View(
+            pixels,
+            limits,
+            laterality=header.laterality if header.laterality in ("L", "R") else None,
+            position=position(header),
+            spacing_mm=header.spacing_mm,
+            burned_in=header.burned_in,
+        )
+        return view, steps
+
+
+def position(header: DicomHeader) -> str | None:
+    """Give the view: ViewPosition, or PatientOrientation where CC or MLO was written there (as in CBIS-DDSM)."""
+    for text in (header.view_position, *(value.upper() for value in header.patient_orientation)):
+        if text in _POSITIONS:
+            return text[1:] if text in ("RCC", "LCC") else text
+    return None
+
+
+def _chest_wall(found: breast.Breast | None, header: DicomHeader) -> tuple[str | None, str]:
+    """Decide the chest wall's side: by the tissue, else by the row's direction, else by the side of the body."""
+    if found is not None and found.chest_wall is not None:
+        return found.chest_wall, "by the tissue"
+    direction = header.patient_orientation[0].upper() if header.patient_orientation else ""
+    if direction in ("A", "P"):
+        # The first value says where columns lead: towards the nipple (anterior) means that the chest wall is left.
+        return ("left" if direction == "A" else "right"), "by PatientOrientation"
+    if header.laterality in ("L", "R"):
+        return ("left" if header.laterality == "L" else "right"), "by laterality"
+    return None, ""

@@ -1,0 +1,86 @@
+"""Which adapter reads which modality: one explicit table, plus entry points of other packages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache, lru_cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from medclip.adapters.base import Adapter
+from medclip.errors import MedclipError, Reason
+from medclip.files.dicom_header import modality_from_header as modality_from_header
+from medclip.files.inspect import FileFacts
+from medclip.sample import Modality, Sample
+from medclip.settings import Settings
+
+GENERIC = "generic"
+ENTRY_POINTS = "medclip.adapters"
+ADAPTERS: Mapping[str, str] = {
+    "xray": "medclip.adapters.xray:XrayAdapter",
+    "mammography": "medclip.adapters.mammography:MammographyAdapter",
+    "mri": "medclip.adapters.mri:MriAdapter",
+    "fundus": "medclip.adapters.fundus:FundusAdapter",
+    "dermatology": "medclip.adapters.dermatology:DermatologyAdapter",
+    GENERIC: "medclip.adapters.generic:GenericAdapter",
+}
+"""Name of the modality (or "generic") -> "module:Class". A new adapter is one file and one line here."""
+
+
+@lru_cache(maxsize=1)
+def _plug_ins() -> Mapping[str, str]:
+    """List adapters that other installed packages bring; they cannot replace a built-in one."""
+    return {point.name: point.value for point in entry_points(group=ENTRY_POINTS) if point.name not in ADAPTERS}
+
+
+@cache
+def _load(target: str) -> Adapter:
+    module, _, name = target.partition(":")
+    return getattr(import_module(module), name)()
+
+
+def adapter_names() -> tuple[str, ...]:
+    """List the names of all adapters, built-in ones first."""
+    return (*ADAPTERS, *_plug_ins())
+
+
+def get_adapter(modality: Modality | str | None) -> Adapter:
+    """Give the adapter of a modality.
+
+    Args:
+        modality: A modality or its name; None (or "generic") for the rendering that the modality is inferred from.
+
+    Raises:
+        MedclipError: NOT_SUPPORTED_YET if there is none.
+    """
+    name = GENERIC if modality is None else str(modality)
+    target = ADAPTERS.get(name) or _plug_ins().get(name)
+    if target is None:
+        readable = ", ".join(known for known in adapter_names() if known != GENERIC)
+        raise MedclipError(
+            Reason.NOT_SUPPORTED_YET, f"Images of {name} are not read yet; this version reads {readable}."
+        )
+    return _load(target)
+
+
+def read_sample(path: Path, facts: FileFacts, modality: Modality | None, settings: Settings) -> Sample:
+    """Read one file as a modality.
+
+    Args:
+        path: The file.
+        facts: What `inspect_file` said of it.
+        modality: What it shows; None for the generic rendering.
+        settings: Limits.
+
+    Raises:
+        MedclipError: The problem that inspection found, NOT_SUPPORTED_YET if no adapter reads the file, or the reason
+            why decoding failed.
+    """
+    if facts.problem is not None:
+        raise MedclipError(facts.problem.reason, facts.problem.message, where=path)
+    try:
+        adapter = get_adapter(modality)
+    except MedclipError as error:
+        raise MedclipError(error.reason, error.message, where=path) from None
+    return adapter.read(path, facts, settings)

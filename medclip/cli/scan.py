@@ -1,0 +1,52 @@
+"""`medclip scan PATH`: list every file of a folder and what would be scored."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from medclip.files.scan import Scan
+
+
+def scan(
+    path: Annotated[Path, typer.Argument(help="File or folder to look at.", show_default=False)],
+    table: Annotated[
+        Path | None,
+        typer.Option("--table", help="CSV, TSV or Parquet with a column 'file' and study, patient, modality."),
+    ] = None,
+    modality: Annotated[
+        str | None,
+        typer.Option("--modality", metavar="M", help="Modality of files that the table does not name one for."),
+    ] = None,
+    group_by: Annotated[
+        str, typer.Option("--group-by", help="How files become studies: auto, folder or file.")
+    ] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
+) -> int:
+    """List every file of a folder and what would be scored, without decoding pixels. Exit code 3 if files failed."""
+    from medclip.files.scan import scan as run
+
+    found = run(path, table=table, modality=modality, group_by=group_by)
+    print(json.dumps(found.to_dict()) if as_json else _text(found))
+    return 3 if found.counts("status").get("failed") else 0
+
+
+def _text(found: Scan) -> str:
+    """Give the counts, then each file that would not be scored, alike ones in one line."""
+    lines = [f"{len(found.files)} files, {len(found.studies)} studies"]
+    for title, what in (("status", "status"), ("format", "format"), ("modality", "modality"), ("reason", "reason")):
+        counts = found.counts(what)
+        if counts:
+            lines.append(f"{title:<9} " + ", ".join(f"{name} {count}" for name, count in counts.items()))
+    alike: dict[tuple[str, str], list[str]] = {}
+    for file in found.files:
+        if file.problem is not None:
+            alike.setdefault((file.status, file.problem.message), []).append(file.ref.name)
+    for (status, message), names in sorted(alike.items(), key=lambda item: (item[0][0], -len(item[1]))):
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        lines.append(f"{status}: {names[0]}{more}\n         {message}")
+    return "\n".join(lines)

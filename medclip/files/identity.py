@@ -1,0 +1,82 @@
+"""Keyed hashes of identifiers: stable within one key, not reversible without it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+from pathlib import Path
+
+from medclip.errors import MedclipError, Reason
+from medclip.settings import Settings
+
+KEY_BYTES = 32
+KEY_NAME = "identity.key"
+
+
+def load_key(settings: Settings, *, path: Path | None = None) -> bytes:
+    """Load the identity key, making it on first use.
+
+    Two processes that start at once get the same key: it is written beside and then linked into place.
+
+    Args:
+        settings: `settings.home` is the folder of the default key.
+        path: Another key file.
+
+    Returns:
+        32 bytes.
+
+    Raises:
+        MedclipError: PERMISSION_DENIED if the key can be neither read nor made; WRONG_USE if the file is no key.
+    """
+    file = path if path is not None else settings.home / KEY_NAME
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            return _checked(file)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft = file.with_name(f".{file.name}.{os.getpid()}.{secrets.token_hex(4)}")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(secrets.token_bytes(KEY_BYTES))
+                stream.flush()
+                os.fsync(stream.fileno())
+            with contextlib.suppress(FileExistsError):
+                os.link(draft, file)
+        finally:
+            draft.unlink()
+        return _checked(file)
+    except OSError as error:
+        raise MedclipError(
+            Reason.PERMISSION_DENIED,
+            f"the identity key can be neither read nor made ({error.strerror}).",
+            where=file,
+            hint="Set MEDCLIP_HOME to a folder that can be written.",
+        ) from error
+
+
+def _checked(file: Path) -> bytes:
+    key = file.read_bytes()
+    if len(key) != KEY_BYTES:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"an identity key has {KEY_BYTES} bytes, this file has {len(key)}.",
+            where=file,
+            hint="Name another key file, or move this one away to have a new key made.",
+        )
+    return key
+
+
+def keyed_hash(kind: str, value: str, key: bytes) -> str:
+    """Hash an identifier with the key.
+
+    Args:
+        kind: What is hashed ("patient", "study", ...), so that equal values of different kinds differ.
+        value: The identifier.
+        key: From `load_key`.
+
+    Returns:
+        16 hex characters.
+    """
+    return hashlib.blake2b(f"{kind}\0{value}".encode("utf-8", "surrogateescape"), key=key, digest_size=8).hexdigest()

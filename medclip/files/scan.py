@@ -1,0 +1,185 @@
+"""Say what a folder holds and what would be scored, without decoding a pixel."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from medclip.errors import MedclipError, Problem, Reason
+from medclip.files.dicom_header import modality_from_header
+from medclip.files.discover import discover
+from medclip.files.group import GroupBy, group
+from medclip.files.identity import load_key
+from medclip.files.inspect import FileFacts, inspect_file
+from medclip.files.sniff import Format
+from medclip.files.tables import Manifest, read_manifest
+from medclip.sample import FileRef, Modality, Study
+from medclip.settings import Settings
+
+_POOL_FROM = 64
+"""Below this many files, starting processes costs more than it saves."""
+
+
+@dataclass(frozen=True)
+class ScannedFile:
+    """One file of a scan."""
+
+    ref: FileRef
+    facts: FileFacts
+    modality: Modality | None
+    """As the table, the caller or the header says; None where it would be inferred."""
+    study: str | None
+    """Key of its study; None if it would not be scored."""
+
+    @property
+    def problem(self) -> Problem | None:
+        """Why it would not be scored."""
+        return self.ref.problem or self.facts.problem
+
+    @property
+    def status(self) -> str:
+        """Say "readable", or the status of its problem: "skipped" or "failed"."""
+        return str(self.problem.status) if self.problem else "readable"
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a folder holds."""
+
+    root: Path
+    files: tuple[ScannedFile, ...]
+    studies: tuple[Study, ...]
+
+    def counts(self, what: str) -> Mapping[str, int]:
+        """Count files by "format", "modality", "status" or "reason", most frequent first."""
+        values = {
+            "format": lambda file: str(file.facts.format),
+            "modality": lambda file: str(file.modality or "to be inferred") if file.problem is None else None,
+            "status": lambda file: file.status,
+            "reason": lambda file: str(file.problem.reason) if file.problem else None,
+        }
+        found = Counter(value for file in self.files if (value := values[what](file)) is not None)
+        return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give plain data for JSON; no identifier is in it but keyed hashes."""
+        return {
+            "root": str(self.root),
+            "num_files": len(self.files),
+            "num_studies": len(self.studies),
+            "status": dict(self.counts("status")),
+            "formats": dict(self.counts("format")),
+            "modalities": dict(self.counts("modality")),
+            "reasons": dict(self.counts("reason")),
+            "files": [
+                {
+                    "file": file.ref.name,
+                    "size_bytes": file.ref.size_bytes,
+                    "sha256": file.facts.sha256,
+                    "format": str(file.facts.format),
+                    "status": file.status,
+                    "reason": str(file.problem.reason) if file.problem else None,
+                    "message": file.problem.message if file.problem else None,
+                    "modality": file.modality,
+                    "study": file.study,
+                }
+                for file in self.files
+            ],
+            "studies": [
+                {
+                    "study": study.key,
+                    "modality": study.modality,
+                    "modality_source": study.modality_source,
+                    "grouping": study.grouping,
+                    "files": [ref.name for ref in study.files],
+                }
+                for study in self.studies
+            ],
+        }
+
+
+def scan(
+    root: str | Path,
+    *,
+    table: Any = None,
+    modality: Modality | str | None = None,
+    group_by: GroupBy | str = "auto",
+    exclude: Sequence[Path] = (),
+    settings: Settings | None = None,
+) -> Scan:
+    """Say what is in a folder, what would be scored and what not, without decoding pixels.
+
+    Args:
+        root: A file or a folder.
+        table: A manifest: path or data frame.
+        modality: What all files without a table row show.
+        group_by: How files are tied into studies; see `medclip.files.group`.
+        exclude: Files or folders to leave out.
+        settings: Limits and workers.
+
+    Returns:
+        One entry per file, and the studies.
+
+    Raises:
+        MedclipError: MISSING_FILE, TABLE_INVALID, WRONG_USE (unknown modality).
+
+    Example:
+        >>> import tempfile
+        >>> scan(tempfile.mkdtemp()).files
+        ()
+    """
+    settings = settings or Settings()
+    chosen = as_modality(modality)
+    manifest = table if isinstance(table, Manifest) or table is None else read_manifest(table)
+    refs = discover(Path(root), exclude=exclude)
+    facts = inspect_files(refs, settings)
+    pairs = list(zip(refs, facts, strict=True))
+    studies = group(pairs, manifest=manifest, modality=chosen, key=load_key(settings), group_by=group_by)
+    home = {ref.name: study for study in studies for ref in study.files}
+    files = tuple(
+        ScannedFile(
+            ref,
+            fact,
+            home[ref.name].modality if ref.name in home else modality_from_header(fact.header) if fact.header else None,
+            home[ref.name].key if ref.name in home else None,
+        )
+        for ref, fact in pairs
+    )
+    return Scan(Path(root), files, studies)
+
+
+def as_modality(modality: Modality | str | None) -> Modality | None:
+    """Give the modality of a name.
+
+    Raises:
+        MedclipError: WRONG_USE if there is none of that name.
+    """
+    try:
+        return None if modality is None else Modality(str(modality).lower())
+    except ValueError:
+        raise MedclipError(
+            Reason.WRONG_USE, f"'{modality}' is no modality; the names are: {', '.join(Modality)}."
+        ) from None
+
+
+def inspect_files(refs: Sequence[FileRef], settings: Settings) -> list[FileFacts]:
+    """Inspect many files, in processes where that pays; results in the order given."""
+    if len(refs) < _POOL_FROM or settings.workers < 2:
+        return [_inspect(ref, settings) for ref in refs]
+    return list(_pooled(refs, settings))
+
+
+def _pooled(refs: Sequence[FileRef], settings: Settings) -> Iterator[FileFacts]:
+    with ProcessPoolExecutor(settings.workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(_inspect, refs, [settings] * len(refs), chunksize=16)
+
+
+def _inspect(ref: FileRef, settings: Settings) -> FileFacts:
+    if ref.problem is not None:
+        return FileFacts("", Format.UNKNOWN, None, ref.problem)
+    return inspect_file(ref.path, settings)

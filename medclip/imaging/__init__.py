@@ -1,0 +1,1 @@
+"""Pure functions on pixels: DICOM pixel semantics, geometry, intensity, breast and retina crops."""

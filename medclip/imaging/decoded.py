@@ -1,0 +1,54 @@
+"""What decoding a file gives, whatever its format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.errors import MedclipError, Reason
+from medclip.sample import Step
+from medclip.settings import Settings
+
+
+class Decoded(NamedTuple):
+    """Pixels and what was done to them."""
+
+    pixels: NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.float32]
+    """H x W x C, C = 1 or 3. DICOM: uint8 in 0-255 or float32 in 0-1. Rasters: as stored, so deep ones may be uint16
+    or float32 of any range, and `imaging.intensity` maps them."""
+    steps: tuple[Step, ...]
+    decoder: str
+    headers: Mapping[str, Any]
+    """Allow-listed, non-identifying header values."""
+
+
+def check_size(width: int, height: int, settings: Settings) -> None:
+    """Refuse an image by the size its header states, before anything is allocated.
+
+    Raises:
+        MedclipError: TOO_LARGE beyond `settings.max_pixels`; CORRUPT for a size of zero.
+    """
+    if width < 1 or height < 1:
+        raise MedclipError(Reason.CORRUPT, "The header states an image without rows or columns.")
+    if width * height > settings.max_pixels:
+        raise MedclipError(
+            Reason.TOO_LARGE,
+            f"The image has {width} x {height} pixels, more than the limit of {settings.max_pixels:,}.",
+            hint="Raise Settings.max_pixels if it is meant to be read.",
+        )
+
+
+def check_not_constant(pixels: NDArray[np.generic]) -> None:
+    """Refuse an image whose pixels are all equal.
+
+    Raises:
+        MedclipError: CONSTANT_IMAGE.
+    """
+    first = pixels[0, 0]
+    stride = max(1, max(pixels.shape[:2]) // 64)
+    # A coarse grid settles nearly every image; only a candidate is looked at in full.
+    if (pixels[::stride, ::stride] == first).all() and (pixels == first).all():
+        raise MedclipError(Reason.CONSTANT_IMAGE, "All pixels have the same value, so there is nothing to see.")

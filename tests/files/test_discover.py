@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medclip.errors import MedclipError, Reason
+from medclip.files.discover import discover
+
+
+def _touch(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x")
+    return path
+
+
+def test_files_are_listed_in_the_byte_order_of_their_names(tmp_path: Path) -> None:
+    for name in ("b/1", "a/2", "a.txt", "B", "ä", "a/1"):
+        _touch(tmp_path / name)
+    assert [ref.name for ref in discover(tmp_path)] == ["B", "a.txt", "a/1", "a/2", "b/1", "ä"]
+
+
+def test_a_single_file_is_a_list_of_one(tmp_path: Path) -> None:
+    file = _touch(tmp_path / "a")
+    assert [(ref.name, ref.path, ref.size_bytes) for ref in discover(file)] == [("a", file, 1)]
+
+
+def test_an_empty_folder_holds_nothing(tmp_path: Path) -> None:
+    assert discover(tmp_path) == ()
+
+
+def test_a_missing_root_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MedclipError) as caught:
+        discover(tmp_path / "nowhere")
+    assert caught.value.reason is Reason.MISSING_FILE
+
+
+def test_a_link_to_a_folder_outside_is_followed(tmp_path: Path) -> None:
+    _touch(tmp_path / "outside/x.png")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/link").symlink_to(tmp_path / "outside")
+    assert [ref.name for ref in discover(tmp_path / "root")] == ["link/x.png"]
+
+
+def test_a_link_loop_is_one_entry_and_ends(tmp_path: Path) -> None:
+    _touch(tmp_path / "a/x")
+    (tmp_path / "a/up").symlink_to(tmp_path)
+    (tmp_path / "self").symlink_to(tmp_path / "self")
+    found = {ref.name: ref.problem.reason if ref.problem else None for ref in discover(tmp_path)}
+    assert found == {"a/up": Reason.LINK_LOOP, "a/x": None, "self": Reason.LINK_LOOP}
+
+
+def test_many_folders_that_link_to_each_other_are_read_once_each(tmp_path: Path) -> None:
+    for i in range(12):
+        _touch(tmp_path / f"out/{i}/file")
+        for j in range(12):
+            (tmp_path / f"out/{i}/to{j}").symlink_to(tmp_path / f"out/{j}")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/start").symlink_to(tmp_path / "out/0")
+    found = discover(tmp_path / "root")
+    assert sum(ref.problem is None for ref in found) == 12
+
+
+def test_what_is_not_a_file_says_so(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    found = {ref.name: ref.problem.reason for ref in discover(tmp_path)}
+    assert found == {"dangling": Reason.MISSING_FILE, "pipe": Reason.NOT_A_FILE}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_unreadable_paths_say_so(tmp_path: Path) -> None:
+    _touch(tmp_path / "file").chmod(0)
+    (tmp_path / "folder").mkdir(mode=0)
+    assert [ref.problem.reason for ref in discover(tmp_path)] == [Reason.PERMISSION_DENIED] * 2
+
+
+def test_unreadable_paths_say_so_whoever_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _touch(tmp_path / "file")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert [ref.problem.reason for ref in discover(tmp_path)] == [Reason.PERMISSION_DENIED]
+
+
+def test_an_excluded_folder_is_left_out(tmp_path: Path) -> None:
+    _touch(tmp_path / "in/x")
+    _touch(tmp_path / "out/y")
+    assert [ref.name for ref in discover(tmp_path, exclude=[tmp_path / "out"])] == ["in/x"]
+
+
+def test_a_name_that_is_not_utf8_is_spelled_out(tmp_path: Path) -> None:
+    _touch(tmp_path / os.fsdecode(b"caf\xe9.png"))
+    (ref,) = discover(tmp_path)
+    assert ref.name == r"caf\xe9.png"
+    assert ref.path.read_bytes() == b"x"
+
+
+@given(st.sets(st.text("aB0_.-", min_size=1, max_size=4).filter(lambda name: name.strip(".")), max_size=8))
+def test_the_order_is_that_of_sorted_bytes(tmp_path_factory: pytest.TempPathFactory, names: set[str]) -> None:
+    root = tmp_path_factory.mktemp("order")
+    for name in names:
+        _touch(root / name)
+    found = [ref.name.encode() for ref in discover(root)]
+    assert found == sorted(name.encode() for name in names)

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import medclip.files.scan
+from medclip.cli.scan import scan as command
+from medclip.errors import MedclipError, Reason
+from medclip.files.scan import scan
+from medclip.sample import Modality
+from medclip.settings import Settings
+from tests.files.kit import ramp, write_dicom, write_picture
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_dicom(tmp_path / "in/a.dcm", ramp())
+    write_dicom(tmp_path / "in/ct.dcm", ramp(), Modality="CT")
+    write_picture(tmp_path / "in/b.png", ramp())
+    (tmp_path / "in/empty").write_bytes(b"")
+    return tmp_path / "in"
+
+
+def test_a_scan_has_one_entry_per_file_and_its_counts(folder: Path) -> None:
+    found = scan(folder)
+    assert [(file.ref.name, file.status, file.modality) for file in found.files] == [
+        ("a.dcm", "readable", Modality.XRAY),
+        ("b.png", "readable", None),
+        ("ct.dcm", "skipped", Modality.CT),
+        ("empty", "failed", None),
+    ]
+    assert found.counts("status") == {"readable": 2, "failed": 1, "skipped": 1}
+    assert found.counts("modality") == {"to be inferred": 1, "xray": 1}
+    assert len(found.studies) == 2
+
+
+def test_an_option_names_the_modality(folder: Path) -> None:
+    assert scan(folder / "b.png", modality="mri").files[0].modality is Modality.MRI
+    with pytest.raises(MedclipError) as caught:
+        scan(folder, modality="moon")
+    assert caught.value.reason is Reason.WRONG_USE
+
+
+def test_processes_find_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = scan(folder)
+    monkeypatch.setattr(medclip.files.scan, "_POOL_FROM", 1)
+    assert scan(folder, settings=Settings(workers=2)).files == alone.files
+
+
+def test_the_json_holds_no_identifier(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(folder, as_json=True) == 3
+    text = capsys.readouterr().out
+    assert json.loads(text)["num_files"] == 4
+    assert "SECRET" not in text
+    assert "1.2.826" not in text
+
+
+def test_the_text_names_what_is_not_scored(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "empty").unlink()
+    assert command(folder) == 0
+    text = capsys.readouterr().out
+    assert "3 files, 2 studies" in text
+    assert "ct.dcm" in text
+
+
+def test_reading_never_imports_torch() -> None:
+    code = (
+        "import sys, medclip.files.scan, medclip.adapters.registry as r;"
+        "[r.get_adapter(n) for n in r.ADAPTERS]; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
