@@ -1,0 +1,1 @@
+"""Samples to WebDataset-compatible tar shards and back; index and patient splits."""

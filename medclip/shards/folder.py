@@ -1,0 +1,119 @@
+"""The shard folder as a whole: its index, its two tables, and how it comes into being in one step."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from medclip.errors import MedclipError, Reason
+
+FORMAT = "medclip-shards"
+FORMAT_VERSION = 1
+INDEX = "index.json"
+SAMPLE_COLUMNS = ("key", "split", "shard", "offset", "size", "sha256", "patient", "modality", "adapter", "source")
+REJECT_COLUMNS = ("row", "sha256", "reason", "message", "modality", "adapter", "source")
+_INTEGERS = ("offset", "size", "row")
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """Read index.json.
+
+    Raises:
+        MedclipError: MISSING_FILE when the folder holds no shards, TABLE_INVALID when it is of another version.
+    """
+    path = folder / INDEX
+    if not path.is_file():
+        raise MedclipError(
+            Reason.MISSING_FILE,
+            "there are no shards here (no index.json).",
+            where=folder,
+            hint="Run medclip shards build.",
+        )
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+        ours = index["format"] == FORMAT and index["version"] == FORMAT_VERSION
+    except (ValueError, KeyError, TypeError):
+        ours = False
+        index = {}
+    if not ours:
+        raise MedclipError(
+            Reason.TABLE_INVALID,
+            f"this index is not {FORMAT} version {FORMAT_VERSION}.",
+            where=path,
+            hint="Build again.",
+        )
+    return index
+
+
+def write_index(
+    folder: Path,
+    samples: Sequence[Mapping[str, Any]],
+    rejects: Sequence[Mapping[str, Any]],
+    *,
+    shards: Sequence[Mapping[str, Any]],
+    counts: Mapping[str, Any],
+    preprocessing: Mapping[str, str],
+    options: Mapping[str, Any],
+    columns: Sequence[str],
+) -> None:
+    """Write samples.parquet, rejects.parquet and index.json."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    hashes = {}
+    for name, header, rows in (
+        ("samples.parquet", SAMPLE_COLUMNS, samples),
+        ("rejects.parquet", REJECT_COLUMNS, rejects),
+    ):
+        schema = pa.schema([(c, pa.int64() if c in _INTEGERS else pa.string()) for c in header])
+        pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), folder / name)
+        hashes[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    index = {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "options": dict(options),
+        "columns": list(columns),
+        "shards": list(shards),
+        "tables": hashes,
+        "counts": dict(counts),
+        "preprocessing": dict(preprocessing),
+    }
+    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Make a folder beside `out`, and put it in its place when everything went well."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        shards = out.is_dir() and (out / "index.json").is_file()
+        raise MedclipError(
+            Reason.OUTPUT_IN_USE,
+            "the folder already holds shards." if shards else "this already exists and is not an empty folder.",
+            where=out,
+            hint="Name another folder with --out, or remove this one first.",
+        )
+    work = out.parent / f".{out.name}.{os.getpid()}-{secrets.token_hex(3)}.partial"
+    try:
+        work.mkdir(parents=True)
+        yield work
+        if out.is_dir():
+            out.rmdir()
+        work.rename(out)
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise MedclipError(
+                Reason.DISK_FULL, "the disk is full; nothing was kept.", where=out, hint="Make room and run again."
+            ) from e
+        if isinstance(e, PermissionError):
+            raise MedclipError(Reason.PERMISSION_DENIED, "the folder cannot be written.", where=out) from e
+        raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)

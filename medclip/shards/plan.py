@@ -1,0 +1,73 @@
+"""Say what a table was understood to hold, before anything is read or written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medclip.shards.splits import DEFAULT_SPLITS, assign
+from medclip.shards.table import GENERIC, read_table
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """What a build of a table would do."""
+
+    num_rows: int
+    num_patients: int
+    num_missing_files: int
+    columns: tuple[str, ...]
+    ignored_columns: tuple[str, ...]
+    patient_from: str
+    rows_by_split: Mapping[str, int]
+    patients_by_split: Mapping[str, int]
+    rows_by_modality: Mapping[str, int]
+    """The generic renderings are counted apart, under `generic`."""
+    rows_by_source: Mapping[str, int]
+    rows_by_license: Mapping[str, int]
+    labels: Mapping[str, Mapping[str, Mapping[str, int]]]
+    """Per task and class: rows where it is `present` and, for multi-label tasks, `absent`."""
+    num_with_text: int
+
+
+def plan_shards(
+    table: Any,
+    *,
+    splits: Mapping[str, float] = DEFAULT_SPLITS,
+    seed: int = 0,
+    key: bytes = b"",
+    folder: Path | None = None,
+    patient_from: str | None = None,
+) -> ShardPlan:
+    """Read and check a table and count what it holds; arguments and errors as in `build_shards`."""
+    understood = read_table(table, folder=folder, patient_from=patient_from)
+    rows = understood.rows
+    sides = assign(rows, splits, seed, key)
+    labels: dict[str, dict[str, Counter[str]]] = {}
+    for row in rows:
+        for task, label in row.record.labels.items():
+            for name, value in {label: 1}.items() if isinstance(label, str) else label.items():
+                labels.setdefault(task, {}).setdefault(name, Counter())["present" if value else "absent"] += 1
+    pairs = {(side, r.patient) for side, r in zip(sides, rows, strict=True)}
+    return ShardPlan(
+        num_rows=len(rows),
+        num_patients=len({r.patient for r in rows}),
+        num_missing_files=sum(not p.is_file() for p in {r.path for r in rows}),
+        columns=understood.columns,
+        ignored_columns=understood.ignored,
+        patient_from=understood.patient_from,
+        rows_by_split=_counts(sides),
+        patients_by_split=_counts(side for side, _ in pairs),
+        rows_by_modality=_counts(GENERIC if r.record.generic else str(r.record.modality) for r in rows),
+        rows_by_source=_counts(r.source or "(blank)" for r in rows),
+        rows_by_license=_counts(r.license or "(blank)" for r in rows),
+        labels={t: {c: dict(n) for c, n in sorted(classes.items())} for t, classes in sorted(labels.items())},
+        num_with_text=sum(bool(r.record.texts) for r in rows),
+    )
+
+
+def _counts(values: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(values).items()))

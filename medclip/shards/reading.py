@@ -1,0 +1,77 @@
+"""What a reading process does with one row: inspect, adapt, shrink, encode. Never imports torch, never raises."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+from medclip.errors import MedclipError, Problem, Reason
+from medclip.sample import Modality, View
+from medclip.settings import Settings
+
+
+@dataclass(frozen=True)
+class ReadJob:
+    """One row's reading, small enough to send to a process."""
+
+    path: Path
+    modality: Modality | None
+    """None for the generic rendering."""
+    max_side: int
+
+
+@dataclass(frozen=True)
+class StoredView:
+    """One view, ready to be written."""
+
+    png: bytes
+    position: str | None
+    burned_in: bool | None
+
+
+@dataclass(frozen=True)
+class ReadResult:
+    """What became of a row."""
+
+    sha256: str
+    adapter: str = ""
+    preprocessing: str = ""
+    views: tuple[StoredView, ...] = ()
+    problem: Problem | None = None
+    """Set exactly when `views` is empty."""
+
+
+def read_row(job: ReadJob, settings: Settings) -> ReadResult:
+    """Read one file through its adapter and encode its views as PNG, longest side at most `max_side`."""
+    from medclip.adapters.registry import read_sample
+    from medclip.files.inspect import inspect_file
+
+    facts = inspect_file(job.path, settings)
+    if facts.problem is not None:
+        return ReadResult(facts.sha256, problem=facts.problem)
+    try:
+        sample = read_sample(job.path, facts, job.modality, settings)
+        views = tuple(_store(v, job.max_side) for v in sample.views)
+    except MedclipError as e:
+        return ReadResult(facts.sha256, problem=e.problem())
+    except MemoryError:
+        return ReadResult(facts.sha256, problem=Problem(Reason.TOO_LARGE, "The image does not fit into memory."))
+    except Exception as e:  # a decoder's own error: its text may quote header values, so only its kind is told
+        message = f"The file could not be decoded ({type(e).__name__})."
+        return ReadResult(facts.sha256, problem=Problem(Reason.CORRUPT, message))
+    if not views:
+        return ReadResult(facts.sha256, problem=Problem(Reason.NO_PIXELS, "The adapter found no image in the file."))
+    return ReadResult(facts.sha256, sample.provenance.adapter, sample.provenance.preprocessing, views)
+
+
+def _store(view: View, max_side: int) -> StoredView:
+    from PIL import Image
+
+    from medclip.imaging.geometry import fit
+    from medclip.imaging.intensity import to_uint8
+
+    pixels = fit(to_uint8(view), max_side)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(buffer, "PNG", compress_level=6)
+    return StoredView(buffer.getvalue(), view.position, view.burned_in)

@@ -1,0 +1,286 @@
+"""The table that shards are built from: one row per image to store, checked as a whole before anything is read."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medclip.errors import MedclipError, Reason
+from medclip.sample import Modality
+from medclip.text.captions import CaptionRecord
+from medclip.text.vocabularies import Task, load_task
+
+GENERIC = "generic"
+COLUMNS = (
+    "file",
+    "patient",
+    "modality",
+    "adapter",
+    "split",
+    "view",
+    "laterality",
+    "age",
+    "sex",
+    "caption",
+    "captions",
+    "source",
+    "license",
+)
+"""Columns that mean something; `label:TASK` and `label:TASK:CLASS` come on top, others are ignored."""
+
+_SEX = {"M": "M", "MALE": "M", "F": "F", "FEMALE": "F"}
+_SIDE = {"L": "L", "LEFT": "L", "R": "R", "RIGHT": "R"}
+_ADAPTERS = ("", "auto", GENERIC)
+
+
+@dataclass(frozen=True)
+class ShardRow:
+    """One row, understood."""
+
+    number: int
+    """1 for the first row under the header."""
+    file: str
+    """As the table writes it."""
+    path: Path
+    patient: str
+    """The table's own identifier: never leaves this process unhashed."""
+    split: str | None
+    record: CaptionRecord
+    source: str
+    license: str
+
+
+@dataclass(frozen=True)
+class ShardTable:
+    """A whole table, understood."""
+
+    rows: tuple[ShardRow, ...]
+    columns: tuple[str, ...]
+    """Columns that are used."""
+    ignored: tuple[str, ...]
+    patient_from: str
+
+
+def read_table(table: Any, *, folder: Path | None = None, patient_from: str | None = None) -> ShardTable:
+    """Read and check a table.
+
+    Args:
+        table: Path of a CSV, TSV or Parquet file, or any data frame that narwhals knows.
+        folder: What relative files are relative to; the table's own folder where None (the current one for a frame).
+        patient_from: Column that names the patient instead of `patient`; "file" says that every file is a patient of
+            its own, which must be said because it cannot be seen.
+
+    Raises:
+        MedclipError: MISSING_FILE; TABLE_INVALID naming the row and the column, and the columns that were found.
+    """
+    where = Path(table) if isinstance(table, str | Path) else None
+    header, cells = _load(table, where)
+    base = folder or (where.parent if where else Path())
+    labels = _label_columns(header, where)
+    patient_column = patient_from or "patient"
+    for needed, remedy in (
+        ("file", "Add a column `file` with the path of each image."),
+        (
+            patient_column,
+            "Splits are made by patient: add a column `patient`, name another with --patient-from COLUMN, or say "
+            "--patient-from file if every file is a patient of its own.",
+        ),
+    ):
+        if needed not in header:
+            raise MedclipError(
+                Reason.TABLE_INVALID,
+                f"there is no column {needed!r}; the columns are: {', '.join(header) or 'none'}.",
+                where=where,
+                hint=remedy,
+            )
+    used = tuple(c for c in header if c in COLUMNS or c == patient_column or c.startswith("label:"))
+    rows = []
+    for number, cell in enumerate(cells, 1):
+        try:
+            rows.append(_row(number, cell, base, patient_column, labels))
+        except MedclipError as e:
+            raise MedclipError(e.reason, f"row {number}: {e.message}", where=where, hint=e.hint) from None
+    if not rows:
+        raise MedclipError(Reason.NOTHING_TO_DO, "the table has no rows.", where=where)
+    _refuse_repeats(rows, where)
+    return ShardTable(tuple(rows), used, tuple(c for c in header if c not in used), patient_column)
+
+
+def _row(
+    number: int, cell: Mapping[str, str], base: Path, patient_column: str, labels: Mapping[str, tuple[Task, str | None]]
+) -> ShardRow:
+    file, patient = cell.get("file", ""), cell.get(patient_column, "")
+    if not file:
+        raise MedclipError(Reason.TABLE_INVALID, "`file` is empty.")
+    if not patient:
+        raise MedclipError(Reason.TABLE_INVALID, f"`{patient_column}` is empty.", hint="Every image needs its patient.")
+    adapter = cell.get("adapter", "").lower()
+    if adapter not in _ADAPTERS:
+        raise MedclipError(
+            Reason.TABLE_INVALID,
+            f"`adapter` is {adapter!r}.",
+            hint="Leave it blank, or say generic for the plain rendering.",
+        )
+    record = CaptionRecord(
+        modality=_modality(cell.get("modality", "")),
+        view=cell.get("view", "").upper() or None,
+        laterality=_one_of(cell, "laterality", _SIDE),
+        age_years=_age(cell.get("age", "")),
+        sex=_one_of(cell, "sex", _SEX),
+        labels=_labels(cell, labels),
+        texts=_texts(cell),
+        generic=adapter == GENERIC,
+    )
+    if record.modality is None and not record.generic:
+        raise MedclipError(
+            Reason.TABLE_INVALID, "`modality` is empty.", hint=f"Say one of: {', '.join(Modality)}; or adapter=generic."
+        )
+    split = cell.get("split", "").lower() or None
+    if split is not None and not split.replace("_", "").isalnum():
+        raise MedclipError(Reason.TABLE_INVALID, "`split` holds more than letters, digits and underscores.")
+    return ShardRow(number, file, base / file, patient, split, record, cell.get("source", ""), cell.get("license", ""))
+
+
+def _label_columns(header: Iterable[str], where: Path | None) -> dict[str, tuple[Task, str | None]]:
+    found: dict[str, tuple[Task, str | None]] = {}
+    for column in header:
+        if not column.startswith("label:"):
+            continue
+        _, task_name, *rest = column.split(":")
+        try:
+            task = load_task(task_name)
+            class_name = task.class_named(rest[0]).name if rest else None
+        except MedclipError as e:
+            raise MedclipError(
+                Reason.TABLE_INVALID, f"column {column}: {e.message}", where=where, hint=e.hint
+            ) from None
+        if (task.kind == "multilabel") != (len(rest) == 1):
+            form = f"label:{task_name}:CLASS with 0 or 1" if task.kind == "multilabel" else f"label:{task_name}"
+            raise MedclipError(
+                Reason.TABLE_INVALID,
+                f"column {column} does not fit a {task.kind} task.",
+                where=where,
+                hint=f"Use {form}.",
+            )
+        found[column] = (task, class_name)
+    return found
+
+
+def _labels(cell: Mapping[str, str], columns: Mapping[str, tuple[Task, str | None]]) -> dict[str, str | dict[str, int]]:
+    labels: dict[str, str | dict[str, int]] = {}
+    for column, (task, class_name) in columns.items():
+        value = cell.get(column, "")
+        if not value:
+            continue
+        if class_name is None:
+            labels[task.name] = task.class_named(value).name
+            continue
+        number = _number(value)
+        if number not in (0.0, 1.0):
+            raise MedclipError(Reason.TABLE_INVALID, f"{column} is {value!r}.", hint="Use 1, 0 or leave it blank.")
+        of_task = labels.setdefault(task.name, {})
+        assert isinstance(of_task, dict)
+        of_task[class_name] = int(number)
+    return labels
+
+
+def _texts(cell: Mapping[str, str]) -> tuple[str, ...]:
+    several = [t.strip() for t in cell.get("captions", "").split("\n")]
+    return tuple(t for t in [cell.get("caption", "").strip(), *several] if t)
+
+
+def _modality(value: str) -> Modality | None:
+    if not value:
+        return None
+    try:
+        return Modality(value.lower())
+    except ValueError:
+        raise MedclipError(
+            Reason.TABLE_INVALID, f"`modality` is {value!r}.", hint=f"Use one of: {', '.join(Modality)}."
+        ) from None
+
+
+def _one_of(cell: Mapping[str, str], column: str, known: Mapping[str, str]) -> str | None:
+    """Give the short form; what is neither blank nor known (O, unknown, B) counts as unknown."""
+    return known.get(cell.get(column, "").upper())
+
+
+def _age(value: str) -> float | None:
+    """Read years; also the DICOM form 054Y, 018M, 006W, 010D."""
+    if not value:
+        return None
+    unit = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}.get(value[-1].upper(), 0.0)
+    years = _number(value[:-1]) * unit if unit else _number(value)
+    if not 0 <= years <= 130:
+        raise MedclipError(Reason.TABLE_INVALID, f"`age` is {value!r}.", hint="Use years, or the DICOM form 054Y.")
+    return round(years, 3)
+
+
+def _number(value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        return math.nan
+
+
+def _refuse_repeats(rows: Iterable[ShardRow], where: Path | None) -> None:
+    counts = Counter((r.file, r.record.generic) for r in rows)
+    again = [file for (file, _), n in counts.items() if n > 1]
+    if again:
+        raise MedclipError(
+            Reason.TABLE_INVALID,
+            f"{len(again)} files are listed more than once for the same adapter, e.g. {again[0]!r}.",
+            where=where,
+            hint="Keep one row for each file, and at most one more with adapter=generic.",
+        )
+
+
+def _load(table: Any, where: Path | None) -> tuple[list[str], list[dict[str, str]]]:
+    if where is None:
+        return _from_frame(table)
+    if not where.is_file():
+        raise MedclipError(Reason.MISSING_FILE, "there is no such table.", where=where)
+    if where.suffix.lower() in (".parquet", ".pq"):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            return _from_frame(pq.read_table(where))
+        except pa.ArrowException as e:
+            raise MedclipError(Reason.TABLE_INVALID, "this is not a Parquet file.", where=where) from e
+    try:
+        with where.open(newline="", encoding="utf-8-sig") as f:
+            reader = csv.DictReader(f, delimiter="\t" if where.suffix.lower() == ".tsv" else ",", restval="")
+            cells = [{k: (v or "").strip() for k, v in row.items() if isinstance(k, str)} for row in reader]
+            return list(reader.fieldnames or ()), cells
+    except (UnicodeDecodeError, csv.Error) as e:
+        raise MedclipError(
+            Reason.TABLE_INVALID,
+            "the table is not UTF-8 text in CSV form.",
+            where=where,
+            hint="Save it as CSV, TSV or Parquet.",
+        ) from e
+
+
+def _from_frame(frame: Any) -> tuple[list[str], list[dict[str, str]]]:
+    import narwhals as nw
+
+    data = nw.from_native(frame, eager_only=True)
+    return list(data.columns), [{k: _cell(v) for k, v in row.items()} for row in data.iter_rows(named=True)]
+
+
+def _cell(value: object) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)) or str(value) in ("<NA>", "NaT"):
+        return ""
+    if isinstance(value, list | tuple):
+        return "\n".join(str(v) for v in value)
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value).strip()

@@ -1,0 +1,1 @@
+"""Vocabularies, captions, prompts and tokens."""

@@ -1,0 +1,69 @@
+"""Notice which classes a sentence speaks of, and whether it affirms or denies them. Plain word lists, no model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache, lru_cache
+
+from medclip.text.vocabularies import load_task
+
+_DENIES_BEFORE = re.compile(
+    r"\b(no|not|without|nor|neither|never|absence of|free of|clear of|negative for|rather than|instead of|excludes?"
+    r"|ruled? out|resolved|resolution of)\b[^.;:]*$"
+)
+_DENIES_AFTER = re.compile(
+    r"^[^.;:,]{0,40}\b(absent|not (seen|present|visible|identified|detected)|ruled out|excluded)\b"
+)
+_TURNS = re.compile(r"\b(but|however|although|except|with|suggesting|indicating)\b")
+"""Words after which an earlier "no" no longer reaches."""
+
+
+@cache
+def _patterns(task_name: str) -> Mapping[str, re.Pattern[str]]:
+    return {
+        c.name: re.compile(r"\b(" + "|".join(re.escape(s.lower()) for s in c.stems) + r")")
+        for c in load_task(task_name).classes
+        if c.stems
+    }
+
+
+@lru_cache(maxsize=16384)
+def mentioned(task_name: str, sentence: str) -> frozenset[str]:
+    """Give the classes of a task that a sentence speaks of, affirmed or denied."""
+    said = sentence.lower()
+    return frozenset(name for name, pattern in _patterns(task_name).items() if pattern.search(said))
+
+
+@lru_cache(maxsize=16384)
+def asserted(task_name: str, sentence: str) -> Mapping[str, bool]:
+    """Give the classes that a sentence speaks of: True where it affirms the class somewhere, False where it denies it.
+
+    A mention is denied when a word such as "no" or "without" stands before it in the same clause, or "absent" after it.
+    """
+    said = sentence.lower()
+    found: dict[str, bool] = {}
+    for name, pattern in _patterns(task_name).items():
+        for match in pattern.finditer(said):
+            found[name] = found.get(name, False) or not _denied(said, match)
+    return found
+
+
+def _denied(said: str, match: re.Match[str]) -> bool:
+    before = said[: match.start()]
+    denial = _DENIES_BEFORE.search(before)
+    if denial and not _TURNS.search(before[denial.start() + len(denial.group(1)) :]):
+        return True
+    return bool(_DENIES_AFTER.search(said[match.end() :]))
+
+
+def contradicts(sentence: str, labels: Mapping[str, str | Mapping[str, int]]) -> bool:
+    """Tell whether a sentence affirms a class labelled absent, or denies one labelled present."""
+    for task_name, label in labels.items():
+        said = asserted(task_name, sentence)
+        if isinstance(label, str):
+            if any(affirmed != (name == label) for name, affirmed in said.items()):
+                return True
+        elif any(affirmed != bool(label[name]) for name, affirmed in said.items() if name in label):
+            return True
+    return False

@@ -1,0 +1,314 @@
+from __future__ import annotations
+
+import errno
+import gc
+import io
+import json
+import pickle
+import tarfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from medclip.errors import MedclipError, Problem, Reason
+from medclip.settings import Settings
+from medclip.shards import build as build_module
+from medclip.shards.build import build_shards, sample_key
+from medclip.shards.check import check_shards
+from medclip.shards.plan import plan_shards
+from medclip.shards.read import ShardReader
+from medclip.shards.reading import read_row
+from tests.shards.helpers import KEY, NUM_PATIENTS, write
+
+SETTINGS = Settings(workers=1)
+
+
+@pytest.fixture(scope="module")
+def shards(table, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out") / "shards"
+    report = build_shards(table, out, key=KEY, settings=SETTINGS, samples_per_shard=20)
+    return out, report
+
+
+def test_every_row_is_a_sample_or_a_reject_with_its_reason(shards, table):
+    out, report = shards
+    rejects = pq.read_table(out / "rejects.parquet").to_pylist()
+    assert report.num_samples == 2 * NUM_PATIENTS + 3
+    assert sum(report.counts_by_split.values()) == report.num_samples
+    assert {r["reason"] for r in rejects} >= {"empty_file", "truncated", "missing_file"}
+    assert len(rejects) == sum(report.counts_by_reason.values()) == 4
+    assert report.counts_by_modality == {"fundus": 1, "xray": report.num_samples - 1}
+    assert set(report.preprocessing) == {"fundus", "generic", "xray"}
+
+
+def test_the_folder_passes_its_own_check(shards):
+    result = check_shards(shards[0])
+    assert result.problems == ()
+    assert result.ok
+    assert result.labels["chest_xray_findings"]["pneumonia"] == NUM_PATIENTS
+    assert sum(result.patients_by_split.values()) == NUM_PATIENTS + 1
+
+
+def test_the_same_input_gives_the_same_bytes(shards, table, tmp_path):
+    out, report = shards
+    again = build_shards(table, tmp_path / "b", key=KEY, settings=replace(SETTINGS, workers=2), samples_per_shard=20)
+    assert again.shard_sha256 == report.shard_sha256
+    for name in ("index.json", "samples.parquet", "rejects.parquet"):
+        assert (tmp_path / "b" / name).read_bytes() == (out / name).read_bytes()
+
+
+def test_another_seed_gives_other_splits(shards, table, tmp_path):
+    other = build_shards(table, tmp_path / "b", key=KEY, settings=SETTINGS, samples_per_shard=20, seed=1)
+    assert other.shard_sha256 != shards[1].shard_sha256
+
+
+def test_no_patient_is_in_two_splits_and_none_is_named(shards):
+    out, _ = shards
+    sides: dict[str, set[str]] = {}
+    for row in pq.read_table(out / "samples.parquet").to_pylist():
+        sides.setdefault(row["patient"], set()).add(row["split"])
+    assert len(sides) == NUM_PATIENTS + 1
+    assert all(len(s) == 1 for s in sides.values())
+    for path in out.iterdir():
+        assert b"Doe^Jane" not in path.read_bytes()
+
+
+def test_samples_read_back_in_any_order(shards, table):
+    out, report = shards
+    seen = {}
+    for split, count in report.counts_by_split.items():
+        with ShardReader(out, split) as reader:
+            assert len(reader) == count
+            for i in reversed(range(count)):
+                sample = reader[i]
+                assert sample.image.dtype == np.uint8
+                assert sample.image.ndim == 3
+                assert max(sample.image.shape) <= 288
+                assert sample.image.shape[2] == 3
+                assert sample.key == sample.meta["key"] == reader.key(i)
+                assert reader.record(i)[0] == sample.record
+                seen[sample.key] = sample
+    assert len(seen) == report.num_samples
+    records = [s.record for s in seen.values()]
+    assert sum(r.generic for r in records) == 1
+    assert sum(r.labels.get("chest_xray_findings", {}).get("pneumonia") == 1 for r in records) == NUM_PATIENTS
+    assert any(r.texts == ("The disc is well seen.",) for r in records)
+    with pytest.raises(IndexError):
+        ShardReader(out, "train")[10_000]
+
+
+def test_a_reader_works_in_threads_and_travels(shards):
+    reader = pickle.loads(pickle.dumps(ShardReader(shards[0], "train")))
+    with ThreadPoolExecutor(4) as pool:
+        keys = list(pool.map(lambda i: reader[i].key, range(len(reader))))
+    assert keys == [reader.key(i) for i in range(len(reader))]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it leaves its files open
+def test_webdataset_reads_the_tars(shards):
+    import webdataset
+
+    out, _ = shards
+    urls = sorted(str(p) for p in out.glob("train-*.tar"))
+    samples = list(webdataset.WebDataset(urls, shardshuffle=False, empty_check=False).decode("rgb8"))
+    gc.collect()
+    with ShardReader(out, "train") as reader:
+        assert len(samples) == len(reader)
+        by_key = {s["__key__"]: s for s in samples}
+        for i in range(0, len(reader), 7):
+            assert np.array_equal(by_key[reader.key(i)]["png"], reader[i].image)
+            assert by_key[reader.key(i)]["txt"]
+
+
+def test_a_sample_is_a_picture_a_record_and_a_caption_without_times(shards):
+    with tarfile.open(next(shards[0].glob("train-*.tar"))) as tar:
+        infos = tar.getmembers()
+    assert {i.name.partition(".")[2] for i in infos} == {"png", "json", "txt"}
+    assert {(i.mtime, i.uid, i.gid, i.uname) for i in infos} == {(0, 0, 0, "")}
+
+
+def test_keys_tell_renderings_and_copies_apart_but_not_names():
+    keys = [
+        sample_key("a" * 64, generic=g, view=v, occurrence=o) for g in (False, True) for v in (0, 1) for o in (0, 1)
+    ]
+    assert len(set(keys)) == 8
+    assert all(len(k) == 16 for k in keys)
+
+
+def test_equal_files_of_different_patients_are_counted_when_they_lie_in_two_splits(table, tmp_path):
+    folder = table.parent
+    rows = [
+        {"file": "x0_0.png", "patient": "a", "modality": "xray", "split": "train"},
+        {"file": "copy.png", "patient": "b", "modality": "xray", "split": "test"},
+    ]
+    path = write(tmp_path / "t.csv", rows)
+    report = build_shards(path, tmp_path / "s", key=KEY, settings=SETTINGS, folder=folder)
+    assert report.num_duplicates_across_splits == check_shards(tmp_path / "s").num_duplicates_across_splits == 2
+
+
+def test_a_folder_with_something_in_it_is_refused_and_left_alone(table, tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(MedclipError) as e:
+        build_shards(table, tmp_path, key=KEY, settings=SETTINGS)
+    assert e.value.reason is Reason.OUTPUT_IN_USE
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_when_nothing_can_be_read_nothing_is_left(tmp_path):
+    path = write(tmp_path / "t.csv", [{"file": "gone.png", "patient": "p", "modality": "xray"}])
+    with pytest.raises(MedclipError, match="missing_file 1") as e:
+        build_shards(path, tmp_path / "s", key=KEY, settings=SETTINGS)
+    assert e.value.reason is Reason.NOTHING_TO_DO
+    assert [p.name for p in tmp_path.iterdir()] == ["t.csv"]
+
+
+@pytest.mark.parametrize("stop", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()])
+def test_a_full_disk_or_an_interrupt_leaves_nothing_behind(table, tmp_path, monkeypatch, stop):
+    def fail(*_):
+        raise stop
+
+    monkeypatch.setattr(build_module.TarShard, "add", fail)
+    monkeypatch.setattr(build_module, "run_in_order", in_this_process)
+    with pytest.raises((MedclipError, KeyboardInterrupt)) as e:
+        build_shards(table, tmp_path / "s", key=KEY, settings=SETTINGS)
+    assert list(tmp_path.iterdir()) == []
+    if isinstance(stop, OSError):
+        assert e.value.reason is Reason.DISK_FULL
+
+
+def test_a_crashed_decoder_is_one_reject(table, tmp_path, monkeypatch):
+    def crash_at_first(work, jobs, **_):
+        for number, job in enumerate(jobs):
+            yield work(*job) if number else Problem(Reason.DECODER_CRASHED, "died")
+
+    monkeypatch.setattr(build_module, "run_in_order", crash_at_first)
+    rows = [{"file": f"x{i}_0.png", "patient": str(i), "modality": "xray", "split": "train"} for i in range(3)]
+    path = write(tmp_path / "t.csv", rows)
+    report = build_shards(path, tmp_path / "s", key=KEY, settings=SETTINGS, folder=table.parent)
+    assert report.counts_by_reason == {"decoder_crashed": 1}
+    assert report.num_samples == 2
+
+
+def in_this_process(work, jobs, **_):
+    return (work(*job) for job in jobs)
+
+
+def test_a_fault_of_a_decoder_is_told_by_its_kind_only(monkeypatch, table):
+    from medclip.adapters import registry
+    from medclip.shards.reading import ReadJob
+
+    def fail(*_):
+        raise RuntimeError("Jane Doe")
+
+    monkeypatch.setattr(registry, "read_sample", fail)
+    result = read_row(ReadJob(table.parent / "x0_0.png", None, 64), SETTINGS)
+    assert result.problem is not None
+    assert result.problem.reason is Reason.CORRUPT
+    assert "RuntimeError" in result.problem.message
+    assert "Jane" not in result.problem.message
+
+
+def test_progress_counts_every_row(table, tmp_path, monkeypatch):
+    monkeypatch.setattr(build_module, "run_in_order", in_this_process)
+    told: list[tuple[int, int]] = []
+    build_shards(table, tmp_path / "s", key=KEY, settings=SETTINGS, progress=lambda done, of: told.append((done, of)))
+    assert told == [(i + 1, len(told)) for i in range(len(told))]
+    assert len(told) == 2 * NUM_PATIENTS + 7
+
+
+def test_the_plan_counts_without_reading(table):
+    plan = plan_shards(table)
+    assert plan.num_rows == 2 * NUM_PATIENTS + 7
+    assert plan.num_patients == NUM_PATIENTS + 1
+    assert plan.num_missing_files == 1
+    assert plan.rows_by_modality["generic"] == 1
+    assert plan.labels["chest_xray_findings"]["pneumonia"] == {"present": NUM_PATIENTS, "absent": NUM_PATIENTS}
+
+
+def copy_of(shards, folder):
+    folder.mkdir()
+    for path in shards[0].iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+def test_the_check_finds_a_flipped_byte_a_missing_shard_and_a_foreign_file(shards, tmp_path):
+    folder = copy_of(shards, tmp_path / "s")
+    first, second = sorted(folder.glob("*.tar"))[:2]
+    data = bytearray(first.read_bytes())
+    data[600] ^= 1
+    first.write_bytes(data)
+    second.unlink()
+    (folder / "notes.txt").write_text("x")
+    problems = " ".join(check_shards(folder).problems)
+    assert f"{first.name} was changed" in problems
+    assert f"{second.name} is missing" in problems
+    assert "notes.txt" in problems
+
+
+def test_the_check_finds_a_patient_on_two_sides_and_wrong_counts(shards, tmp_path):
+    folder = copy_of(shards, tmp_path / "s")
+    table = pq.read_table(folder / "samples.parquet")
+    rows = table.to_pylist()
+    other = next(i for i, r in enumerate(rows) if r["split"] != rows[0]["split"])
+    rows[other]["patient"] = rows[0]["patient"]
+    pq.write_table(table.from_pylist(rows[:-1], schema=table.schema), folder / "samples.parquet")
+    problems = " ".join(check_shards(folder).problems)
+    assert "samples.parquet was changed" in problems
+    assert "more than one split" in problems
+    assert "The index counts" in problems
+    assert "cannot be read" in problems
+
+
+def test_a_truncated_shard_and_table_are_problems_not_crashes(shards, tmp_path):
+    folder = copy_of(shards, tmp_path / "s")
+    first = sorted(folder.glob("*.tar"))[0]
+    first.write_bytes(first.read_bytes()[:1000])
+    assert any("cannot be read" in p for p in check_shards(folder).problems)
+    reader = ShardReader(folder, first.name.split("-")[0])
+    with pytest.raises(MedclipError) as e:
+        [reader[i] for i in range(len(reader))]
+    assert e.value.reason is Reason.CORRUPT
+    (folder / "samples.parquet").write_bytes(b"PAR1")
+    assert not check_shards(folder).ok
+
+
+def test_folders_without_shards_and_unknown_splits_are_refused(shards, tmp_path):
+    with pytest.raises(MedclipError) as e:
+        check_shards(tmp_path)
+    assert e.value.reason is Reason.MISSING_FILE
+    with pytest.raises(MedclipError, match="train"):
+        ShardReader(shards[0], "nope")
+    (tmp_path / "index.json").write_text(json.dumps({"format": "medclip-shards", "version": 99}))
+    with pytest.raises(MedclipError) as e:
+        ShardReader(tmp_path, "train")
+    assert e.value.reason is Reason.TABLE_INVALID
+
+
+def test_stored_pictures_are_plain_png(shards):
+    with ShardReader(shards[0], "train") as reader:
+        data = reader._members(0)["png"]
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.format == "PNG"
+        assert image.info == {}
+
+
+@pytest.mark.shared
+def test_the_shared_sets_become_shards(shared, tmp_path):
+    import csv
+
+    rows = []
+    for name, modality in (("nih_cxr", "xray"), ("csdi_fundus", "fundus"), ("brain_mri", "mri")):
+        with (shared / "data" / name / "labels.csv").open(newline="", encoding="utf-8") as f:
+            listed = list(csv.DictReader(f))[:6]
+        rows += [
+            {"file": str(shared / "data" / name / r["file"]), "patient": r["file"], "modality": modality}
+            for r in listed
+        ]
+    report = build_shards(write(tmp_path / "t.csv", rows), tmp_path / "s", key=KEY, settings=SETTINGS)
+    assert report.num_samples == 18
+    assert check_shards(tmp_path / "s").ok

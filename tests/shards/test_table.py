@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from medclip.errors import MedclipError, Reason
+from medclip.sample import Modality
+from medclip.shards.table import read_table
+from tests.shards.helpers import write
+
+ROW = {"file": "a.png", "patient": "p1", "modality": "xray"}
+
+
+def test_a_row_becomes_a_caption_record(tmp_path):
+    row = ROW | {
+        "view": "pa",
+        "laterality": "left",
+        "age": "054Y",
+        "sex": "male",
+        "split": "Test",
+        "caption": "First.",
+        "captions": "Second.\nThird.",
+        "source": "here",
+        "license": "CC0",
+        "label:chest_xray_view": "pa",
+        "label:chest_xray_findings:pneumonia": "1.0",
+        "label:chest_xray_findings:mass": "0",
+        "label:chest_xray_findings:edema": "",
+        "hospital": "x",
+    }
+    table = read_table(write(tmp_path / "t.csv", [row]))
+    (read,) = table.rows
+    assert table.ignored == ("hospital",)
+    assert read.path == tmp_path / "a.png"
+    assert (read.split, read.source, read.license, read.patient) == ("test", "here", "CC0", "p1")
+    record = read.record
+    assert (record.modality, record.view, record.laterality) == (Modality.XRAY, "PA", "L")
+    assert (record.age_years, record.sex, record.generic) == (54, "M", False)
+    assert record.texts == ("First.", "Second.", "Third.")
+    assert record.labels == {"chest_xray_view": "pa", "chest_xray_findings": {"pneumonia": 1, "mass": 0}}
+
+
+def test_csv_tsv_parquet_and_frames_read_alike(tmp_path):
+    rows = [
+        ROW | {"age": "40", "label:chest_xray_findings:mass": "1"},
+        ROW | {"file": "b.png", "age": "", "label:chest_xray_findings:mass": ""},
+    ]
+    typed = pa.table(
+        {
+            "file": ["a.png", "b.png"],
+            "patient": ["p1", "p1"],
+            "modality": ["xray", "xray"],
+            "age": [40.0, None],
+            "label:chest_xray_findings:mass": [1, None],
+        }
+    )
+    pq.write_table(typed, tmp_path / "t.parquet")
+    tables = [
+        read_table(write(tmp_path / "t.csv", rows)),
+        read_table(write(tmp_path / "t.tsv", rows, "\t")),
+        read_table(tmp_path / "t.parquet"),
+        read_table(typed, folder=tmp_path),
+    ]
+    assert all(t.rows == tables[0].rows for t in tables)
+
+
+def test_the_same_file_may_stand_once_more_for_the_generic_rendering(tmp_path):
+    table = read_table(write(tmp_path / "t.csv", [ROW, ROW | {"adapter": "generic"}]))
+    assert [r.record.generic for r in table.rows] == [False, True]
+    with pytest.raises(MedclipError, match="more than once"):
+        read_table(write(tmp_path / "t.csv", [ROW, ROW]))
+
+
+def test_without_a_patient_column_the_error_says_what_to_add(tmp_path):
+    path = write(tmp_path / "t.csv", [{"file": "a.png", "modality": "xray", "subject": "s"}])
+    with pytest.raises(MedclipError, match="--patient-from file") as e:
+        read_table(path)
+    assert e.value.reason is Reason.TABLE_INVALID
+    assert "subject" in str(e.value)
+    assert read_table(path, patient_from="file").rows[0].patient == "a.png"
+    assert read_table(path, patient_from="subject").rows[0].patient == "s"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"file": ""}, "row 2: `file`"),
+        ({"patient": ""}, "row 2: `patient`"),
+        ({"modality": "cxr"}, "row 2: `modality` is 'cxr'"),
+        ({"modality": ""}, "row 2: `modality` is empty"),
+        ({"adapter": "xray"}, "row 2: `adapter`"),
+        ({"age": "old"}, "row 2: `age`"),
+        ({"age": "400"}, "row 2: `age`"),
+        ({"split": "../x"}, "row 2: `split`"),
+        ({"label:chest_xray_view": "oblique"}, "row 2: .*oblique"),
+        ({"label:chest_xray_findings:mass": "yes"}, "row 2: .*'yes'"),
+        ({"label:weather": "rain"}, "column label:weather"),
+        ({"label:chest_xray_findings": "mass"}, "label:chest_xray_findings:CLASS"),
+        ({"label:chest_xray_view:pa": "1"}, "multiclass"),
+        ({"label:chest_xray_findings:rain": "1"}, "column label:chest_xray_findings:rain"),
+    ],
+)
+def test_a_mistake_is_named_by_row_and_column(tmp_path, change, message):
+    with pytest.raises(MedclipError, match=message) as e:
+        read_table(write(tmp_path / "t.csv", [ROW, ROW | {"file": "b.png"} | change]))
+    assert e.value.reason is Reason.TABLE_INVALID
+    assert "p1" not in str(e.value)
+
+
+def test_missing_empty_and_binary_tables_are_refused(tmp_path):
+    with pytest.raises(MedclipError) as e:
+        read_table(tmp_path / "t.csv")
+    assert e.value.reason is Reason.MISSING_FILE
+    (tmp_path / "t.csv").write_text("file,patient,modality\n")
+    with pytest.raises(MedclipError) as e:
+        read_table(tmp_path / "t.csv")
+    assert e.value.reason is Reason.NOTHING_TO_DO
+    for junk in (b"", b"\xff\xfe\x00\x01", b"\x00" * 9):
+        (tmp_path / "t.csv").write_bytes(junk)
+        with pytest.raises(MedclipError) as e:
+            read_table(tmp_path / "t.csv")
+        assert e.value.reason is Reason.TABLE_INVALID
+    (tmp_path / "t.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(MedclipError) as e:
+        read_table(tmp_path / "t.parquet")
+    assert e.value.reason is Reason.TABLE_INVALID
