@@ -1,0 +1,1 @@
+"""Zero-shot evaluation and patient-clustered intervals."""

@@ -1,0 +1,142 @@
+"""Zero-shot classification: prompts become class vectors, image features become logits and probabilities.
+
+Prompt ensembling follows CLIP: encode every wording, normalise each, average, normalise again. Multi-label classes are
+scored against their negation (the positive/negative prompt pair of CheXzero), at the model's own logit scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.errors import MedclipError, Reason
+from medclip.text.prompts import ClassPrompts, expand
+from medclip.text.vocabularies import Task
+
+Kind = Literal["multiclass", "multilabel"]
+
+
+class TextEncoder(Protocol):
+    """Anything that turns sentences into unit vectors."""
+
+    def encode_text(self, texts: list[str]) -> NDArray[np.float32]:
+        """Encode N sentences into float32 [N, D] of unit norm."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class ClassVectors:
+    """What a task's classes look like in the embedding space."""
+
+    names: tuple[str, ...]
+    positive: NDArray[np.float32]
+    """float32 [C, D], unit norm."""
+    negative: NDArray[np.float32] | None
+    """float32 [C, D], unit norm, for multi-label tasks; None for multi-class ones."""
+
+
+def ensemble(prompt_vectors_ND: NDArray[np.float32], class_of_prompt: Sequence[int], num_classes: int) -> NDArray:
+    """Average the unit vectors of each class's prompts and normalise again.
+
+    Args:
+        prompt_vectors_ND: float [N, D]; need not be normalised.
+        class_of_prompt: Class index of each prompt, length N.
+        num_classes: C; every class needs at least one prompt.
+
+    Returns:
+        float [C, D] of unit norm. Repeating a prompt list as a whole, or permuting it, changes nothing.
+    """
+    unit = _unit(prompt_vectors_ND)
+    index = np.asarray(class_of_prompt)
+    return _unit(np.stack([unit[index == c].mean(axis=0) for c in range(num_classes)]))
+
+
+def class_vectors(model: TextEncoder, task: Task, classes: Sequence[str] | None = None) -> ClassVectors:
+    """Encode a task's prompts into one vector per class (and one per negation for multi-label tasks).
+
+    Args:
+        model: A loaded model.
+        task: The vocabulary entry.
+        classes: The classes to use, in this order; all of the task's where None.
+
+    Raises:
+        MedclipError: TABLE_INVALID when a multi-label class has no negative prompts.
+    """
+    prompts = expand(task, classes)
+    positive = _encode(model, [p.positive for p in prompts])
+    if task.kind == "multiclass":
+        return ClassVectors(tuple(p.name for p in prompts), positive, None)
+    _need_negatives(task, prompts)
+    negative = _encode(model, [p.negative for p in prompts])
+    return ClassVectors(tuple(p.name for p in prompts), positive, negative)
+
+
+def score_features(
+    features_ND: NDArray[np.float32],
+    vectors: ClassVectors,
+    kind: Kind,
+    logit_scale: float,
+    calibration: Mapping[str, Any] | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Turn image features into logits and probabilities.
+
+    Multi-class: logit = a·cos(f, g_c), probability = softmax over the classes. Multi-label: logit =
+    a·(cos(f, g⁺) − cos(f, g⁻)), probability = sigmoid. `calibration` rescales logits before that:
+    logit' = scale·logit + bias[class], fitted on validation patients (Platt scaling); it never changes the order within
+    a multi-label class.
+
+    Args:
+        features_ND: float32 [N, D] of unit norm.
+        vectors: The task's class vectors.
+        kind: multiclass or multilabel.
+        logit_scale: a, the model's exp(logit_scale).
+        calibration: `{"scale": float | {class: float}, "bias": {class: float}}` from the model card, or None.
+
+    Returns:
+        logits and probabilities, float32 [N, C] each.
+    """
+    features = np.asarray(features_ND, dtype=np.float32)
+    logits = features @ vectors.positive.T
+    if kind == "multilabel":
+        assert vectors.negative is not None
+        logits = logits - features @ vectors.negative.T
+    logits = logits * np.float32(logit_scale)
+    if calibration:
+        scale = calibration.get("scale", 1.0)
+        factor = [scale[n] if isinstance(scale, Mapping) else scale for n in vectors.names]
+        bias = [calibration.get("bias", {}).get(n, 0.0) for n in vectors.names]
+        logits = logits * np.asarray(factor, dtype=np.float32) + np.asarray(bias, dtype=np.float32)
+    return logits, probabilities(logits, kind)
+
+
+def probabilities(logits_NC: NDArray[np.float32], kind: Kind) -> NDArray[np.float32]:
+    """Softmax over classes (multiclass) or a sigmoid per class (multilabel); float32 [N, C]."""
+    logits = np.asarray(logits_NC, dtype=np.float32)
+    if kind == "multilabel":
+        return (0.5 * (1.0 + np.tanh(0.5 * logits))).astype(np.float32)
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _encode(model: TextEncoder, lists: Sequence[Sequence[str]]) -> NDArray[np.float32]:
+    flat = [text for prompts in lists for text in prompts]
+    index = [c for c, prompts in enumerate(lists) for _ in prompts]
+    return ensemble(model.encode_text(flat), index, len(lists)).astype(np.float32)
+
+
+def _need_negatives(task: Task, prompts: Sequence[ClassPrompts]) -> None:
+    bare = [p.name for p in prompts if not p.negative]
+    if bare:
+        raise MedclipError(
+            Reason.TABLE_INVALID,
+            f"task {task.name} is multi-label, but these classes have no negative prompts: {', '.join(bare)}.",
+            hint="Add negative_prompts to the vocabulary file.",
+        )
+
+
+def _unit(vectors: NDArray) -> NDArray:
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
