@@ -1,0 +1,114 @@
+"""`medclip models`: list, show and verify model packs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from medclip.models.packs import PackInfo
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Pack = Annotated[str, typer.Argument(help="Name of a pack that came with medclip, or a pack's folder.")]
+
+
+def list_command(as_json: AsJson = False) -> None:
+    """List the model packs that can be loaded by name."""
+    from medclip.models.packs import list_packs
+
+    packs = list_packs()
+    if as_json:
+        _json([_values(p) for p in packs])
+    elif not packs:
+        print("No model pack came with this medclip. Packs elsewhere load by their folder.")
+    else:
+        rows = [(p.name, p.version, _megabytes(p), ", ".join(p.modalities), p.summary) for p in packs]
+        _table(("name", "version", "size", "modalities", "summary"), rows)
+
+
+def show(pack: Pack = "medclip-mini", as_json: AsJson = False) -> None:
+    """Show a pack's card: use, tasks, figures, data, licence, limits."""
+    from medclip.models.card import read_card
+    from medclip.models.packs import find_pack
+
+    path = find_pack(pack)
+    card = read_card(path)
+    if as_json:
+        _json(card.model_dump(mode="json"))
+        return
+    print(f"{card.name} {card.version}  ({path})\n")
+    facts = {
+        "summary": card.summary,
+        "use": card.intended_use,
+        "modalities": ", ".join(card.modalities),
+        "licence": card.licence,
+    }
+    for key, text in facts.items():
+        print(f"{key + ':':12} {text or 'not stated'}")
+    if card.tasks:
+        print("\nFigures, with 95 % patient-bootstrap intervals")
+        _table(
+            ("task", "metric", "value", "interval", "chance"),
+            [r for t, c in card.tasks.items() for r in _figures(t, c.metrics)],
+        )
+    if card.data:
+        print("\nTraining data")
+        rows = [(s.name, str(s.num_images or "?"), str(s.num_patients or "?"), s.licence) for s in card.data]
+        _table(("source", "images", "patients", "licence"), rows)
+    if card.limits:
+        print("\nLimits")
+        for limit in card.limits:
+            print(f"- {limit}")
+
+
+def verify(pack: Pack = "medclip-mini", as_json: AsJson = False) -> None:
+    """Check a pack's files against its manifest, and its preprocessing against this medclip."""
+    from medclip.models.packs import verify_pack
+
+    info = verify_pack(pack)
+    if as_json:
+        _json({"ok": True, **_values(info)})
+    else:
+        print(f"{info.name} {info.version}: {info.num_files} files, {_megabytes(info)}, all as the manifest says.")
+
+
+def _figures(task: str, node: dict[str, Any], path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    if "value" in node:
+        interval = f"{node['low']:.3f} to {node['high']:.3f}" if node.get("low") is not None else ""
+        chance = f"{node['chance']:.2f}" if node.get("chance") is not None else ""
+        return [(task, " ".join(path), f"{node['value']:.3f}", interval, chance)]
+    return [row for name, child in node.items() for row in _figures(task, child, (*path, name))]
+
+
+def _values(info: PackInfo) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(info) | {"path": str(info.path)}
+
+
+def _megabytes(info: PackInfo) -> str:
+    return f"{info.num_bytes / 1e6:.1f} MB"
+
+
+def _json(value: Any) -> None:
+    import json
+
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """Print a table: drawn on a terminal, tab-separated lines otherwise."""
+    import sys
+
+    if not sys.stdout.isatty():
+        for row in rows:
+            print("\t".join(row))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*head, box=None, header_style="bold")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)

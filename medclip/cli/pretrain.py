@@ -1,0 +1,46 @@
+"""`medclip pretrain`: train a model from a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+INTERRUPTED = 130
+
+
+def pretrain(
+    recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the recipe; may be repeated."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the run; the recipe's where left out.")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with a stopped run in that folder.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end and nothing else.")] = False,
+) -> int:
+    """Train an image-text model from a recipe and write it as a model pack. Run again to go on after a stop."""
+    import json
+
+    from medclip.training.loop import pretrain as run
+
+    result = run(recipe, tuple(overrides or ()), out, resume, show=not as_json)
+    if as_json:
+        values = {
+            "out": str(result.out),
+            "steps": result.steps,
+            "total_steps": result.total_steps,
+            "pack": str(result.pack) if result.pack else None,
+            "validation": dict(result.validation),
+        }
+        print(json.dumps(values))
+    elif result.pack is not None:
+        print(f"{result.steps} steps done. The model pack is in {result.pack}.")
+        print(f"Look at it with: medclip models show {result.pack}")
+    else:
+        print(
+            f"Stopped after {result.steps} of {result.total_steps} steps; a checkpoint is in {result.out}. "
+            "Run the same command again to go on."
+        )
+    return 0 if result.pack is not None else INTERRUPTED

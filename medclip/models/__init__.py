@@ -1,0 +1,1 @@
+"""Towers, model packs and cards."""

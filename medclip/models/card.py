@@ -1,0 +1,108 @@
+"""The model card: what a pack is for, what it was trained on, how well it does and where it ends. No torch here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from medclip.errors import MedclipError, Reason
+
+FILE_NAME = "card.json"
+
+
+class Figure(BaseModel):
+    """One measured figure with its 95 % patient-bootstrap interval. Baselines are figures of the same metric."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    value: float
+    low: float | None = None
+    high: float | None = None
+    chance: float | None = None
+
+
+class TaskCard(BaseModel):
+    """What the model can be asked, and what was measured."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    classes: tuple[str, ...] = Field(min_length=1)
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    """Metric name to a figure, or to figures by rival, or by class and rival; every leaf is a `Figure`."""
+    calibration: dict[str, Any] | None = None
+    """`{"scale": float | {class: float}, "bias": {class: float}}`, fitted on validation patients."""
+
+    def model_post_init(self, context: Any) -> None:
+        """Check that each leaf of the metrics is a figure."""
+        _check_figures(self.metrics, "metrics")
+
+
+class Source(BaseModel):
+    """One set of training data."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+    source: str = ""
+    licence: str
+    num_images: int | None = None
+    num_patients: int | None = None
+
+
+class Card(BaseModel):
+    """Contents of card.json."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str = Field(min_length=1)
+    version: str = "0"
+    summary: str = ""
+    intended_use: str = ""
+    modalities: tuple[str, ...] = ()
+    tasks: dict[str, TaskCard] = Field(default_factory=dict)
+    data: tuple[Source, ...] = ()
+    licence: str = ""
+    limits: tuple[str, ...] = ()
+    created_from: dict[str, Any] = Field(default_factory=dict)
+    """Recipe hash, code version, seed: what it takes to train it again."""
+    train_hashes_file: str | None = None
+    """Side file in the pack: one sha256 of a training file a line."""
+    patient_hashes_file: str | None = None
+    """Side file in the pack: one hash of a training patient's id a line."""
+    open_set: dict[str, Any] | None = None
+
+    def to_json(self) -> str:
+        """Give the text of card.json."""
+        return json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
+
+
+def read_card(folder: Path) -> Card:
+    """Read the card of a pack folder.
+
+    Raises:
+        MedclipError: PACK_INVALID when it is missing or does not follow the form; the message names the field.
+    """
+    path = folder / FILE_NAME
+    try:
+        return Card.model_validate_json(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise MedclipError(Reason.PACK_INVALID, "the pack has no readable card.json.", where=folder) from e
+    except ValidationError as e:
+        raise MedclipError(Reason.PACK_INVALID, f"the card is not valid: {first_fault(e)}.", where=path) from e
+
+
+def first_fault(error: ValidationError) -> str:
+    """Give one clause about the first thing pydantic found, with the field's dotted name."""
+    fault = error.errors(include_url=False)[0]
+    place = ".".join(str(p) for p in fault["loc"]) or "the file"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{place}: {fault['msg'].rstrip('.')}{more}"
+
+
+def _check_figures(node: Any, place: str) -> None:
+    if not isinstance(node, dict):
+        raise ValueError(f"{place} is not a figure")
+    if "value" in node:
+        Figure.model_validate(node)
+        return
+    for name, child in node.items():
+        _check_figures(child, f"{place}.{name}")

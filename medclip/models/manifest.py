@@ -1,0 +1,127 @@
+"""What lies in a pack folder, by hash. No torch here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from medclip.errors import MedclipError, Reason
+
+FILE_NAME = "manifest.json"
+CONFIG_NAME = "open_clip_config.json"
+WEIGHTS_NAME = "model.safetensors"
+FORMAT = 1
+PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz"})
+"""Suffixes of weight files that can run code when loaded (numpy's may hold pickled objects)."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Contents of manifest.json."""
+
+    files: Mapping[str, str]
+    """File name to sha256."""
+    preprocessing: Mapping[str, str] = field(default_factory=dict)
+    """Modality (or "generic") to the hash of the adapter preprocessing the weights were trained through."""
+
+
+def seal(folder: Path, preprocessing: Mapping[str, str]) -> Manifest:
+    """Write manifest.json over whatever lies in the folder now, atomically."""
+    manifest = Manifest({n: file_sha256(folder / n) for n in names_in(folder)}, dict(sorted(preprocessing.items())))
+    text = json.dumps(
+        {"format": FORMAT, "preprocessing": manifest.preprocessing, "files": manifest.files}, indent=1, sort_keys=True
+    )
+    fresh = folder / f".{FILE_NAME}.{os.getpid()}"
+    fresh.write_text(text + "\n", encoding="utf-8")
+    fresh.replace(folder / FILE_NAME)
+    return manifest
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read manifest.json.
+
+    Raises:
+        MedclipError: PACK_INVALID when there is none or it is not one of ours.
+    """
+    path = folder / FILE_NAME
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        found, files = values["format"], {str(k): str(v) for k, v in values["files"].items()}
+        preprocessing = {str(k): str(v) for k, v in values["preprocessing"].items()}
+    except FileNotFoundError as e:
+        raise MedclipError(
+            Reason.PACK_INVALID,
+            f"this folder is not a model pack: it has no {FILE_NAME}.",
+            where=folder,
+            hint="`medclip pretrain` and medclip.models.packs.save_pack write packs.",
+        ) from e
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+        raise MedclipError(Reason.PACK_INVALID, "the pack's manifest cannot be read.", where=path) from e
+    if found != FORMAT:
+        raise MedclipError(
+            Reason.PACK_INVALID,
+            f"the pack has format {found}, this medclip reads {FORMAT}.",
+            where=path,
+            hint="Update medclip.",
+        )
+    return Manifest(files, preprocessing)
+
+
+def check_files(folder: Path, manifest: Manifest) -> None:
+    """Compare every file with the manifest.
+
+    Raises:
+        MedclipError: PACK_INVALID naming the files that are missing, changed, or not listed (an unlisted weight file
+            could be picked up by other loaders).
+    """
+    present = set(names_in(folder))
+    faults = [f"{name} is missing" for name in sorted(set(manifest.files) - present)]
+    faults += [f"{name} is not listed in {FILE_NAME}" for name in sorted(present - set(manifest.files))]
+    faults += [
+        f"{name} does not have the bytes that {FILE_NAME} promises"
+        for name in sorted(present & set(manifest.files))
+        if file_sha256(folder / name) != manifest.files[name]
+    ]
+    if faults:
+        raise MedclipError(
+            Reason.PACK_INVALID, f"{'; '.join(faults)}.", where=folder, hint="Take the pack from its source again."
+        )
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Refuse a folder with weights that could run code.
+
+    Raises:
+        MedclipError: UNSAFE_WEIGHTS naming the file.
+    """
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        looks = path.suffix == ".safetensors" and _head(path)[:2] in (b"\x80\x02", b"\x80\x04", b"PK")
+        if path.suffix.lower() in PICKLES or looks:
+            raise MedclipError(
+                Reason.UNSAFE_WEIGHTS,
+                "this file may hold pickled objects, which can run code when they are loaded.",
+                where=path,
+                hint="Only safetensors weights are loaded; convert them in a place you trust.",
+            )
+
+
+def names_in(folder: Path) -> list[str]:
+    """Names of the files in a pack folder and below, hidden ones and the manifest left out; sorted, forward slashes."""
+    names = [p.relative_to(folder) for p in folder.rglob("*") if p.is_file()]
+    kept = [n for n in names if not any(part.startswith((".", "__pycache__")) for part in n.parts)]
+    return sorted(n.as_posix() for n in kept if n.as_posix() != FILE_NAME)
+
+
+def file_sha256(path: Path) -> str:
+    """Give the sha256 of a file's bytes."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as f:
+        return f.read(8)

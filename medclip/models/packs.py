@@ -1,0 +1,289 @@
+"""Model packs: one folder that holds all a model needs, loads without network and is checked before use."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medclip.errors import MedclipError, Reason
+from medclip.models import card as cards
+from medclip.models.card import Card, read_card
+from medclip.models.manifest import (
+    CONFIG_NAME,
+    WEIGHTS_NAME,
+    Manifest,
+    check_files,
+    read_manifest,
+    refuse_pickles,
+    seal,
+)
+from medclip.models.preprocess import GENERIC, Preprocess, from_config
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from medclip.models.model import Model as Model  # also importable from here at run time, see __getattr__
+
+BUILTIN = Path(__file__).parent / "builtin"
+DEFAULT = "medclip-mini"
+
+
+@dataclass(frozen=True)
+class PackInfo:
+    """One line about a pack."""
+
+    name: str
+    path: Path
+    version: str
+    summary: str
+    modalities: tuple[str, ...]
+    tasks: tuple[str, ...]
+    num_files: int
+    num_bytes: int
+
+
+def list_packs(folder: Path | None = None) -> tuple[PackInfo, ...]:
+    """List the packs that load by name, in alphabetical order.
+
+    Args:
+        folder: Where to look; the packs that came with medclip where None.
+    """
+    root = folder or BUILTIN
+    found = sorted(p.parent for p in root.glob("*/manifest.json")) if root.is_dir() else []
+    return tuple(_info(path, read_manifest(path)) for path in found)
+
+
+def find_pack(name_or_path: str | Path) -> Path:
+    """Give the folder of a pack.
+
+    Args:
+        name_or_path: Name of a built-in pack, or a folder.
+
+    Raises:
+        MedclipError: PACK_NOT_FOUND, saying which names exist.
+    """
+    text = os.fspath(name_or_path)
+    if text and Path(text).name == text and (BUILTIN / text / "manifest.json").is_file():
+        return BUILTIN / text
+    if text and Path(text).is_dir():
+        return Path(text)
+    names = [p.name for p in list_packs_paths()]
+    known = f"The packs that came with medclip are: {', '.join(names)}." if names else "No pack came with this medclip."
+    raise MedclipError(
+        Reason.PACK_NOT_FOUND,
+        f"there is no model pack and no folder named {text!r}.",
+        hint=f"{known} A pack elsewhere on disk is given by its folder.",
+    )
+
+
+def list_packs_paths() -> tuple[Path, ...]:
+    """Folders of the built-in packs, without reading them."""
+    return tuple(sorted(p.parent for p in BUILTIN.glob("*/manifest.json")))
+
+
+def verify_pack(name_or_path: str | Path) -> PackInfo:
+    """Check every file of a pack against its manifest, its card, and its preprocessing against this code.
+
+    Raises:
+        MedclipError: PACK_NOT_FOUND, UNSAFE_WEIGHTS, PACK_INVALID or PREPROCESSING_MISMATCH.
+    """
+    path = find_pack(name_or_path)
+    refuse_pickles(path)
+    manifest = read_manifest(path)
+    check_files(path, manifest)
+    _config(path)
+    check_preprocessing(path, manifest.preprocessing)
+    return _info(path, manifest)
+
+
+def load_model(name_or_path: str | Path = DEFAULT, *, device: str = "cpu", verify: bool = True) -> Model:
+    """Load a pack. Needs no network and runs no pickle.
+
+    Args:
+        name_or_path: Name of a built-in pack, or a pack's folder.
+        device: Torch device.
+        verify: Compare the hash of every file first (0.1 s for 20 MB).
+
+    Returns:
+        The model, float32.
+
+    Raises:
+        MedclipError: PACK_NOT_FOUND, UNSAFE_WEIGHTS, PACK_INVALID or PREPROCESSING_MISMATCH.
+
+    Example:
+        >>> from medclip import load_model
+        >>> load_model("medclip-mini").encode_text(["a chest x-ray"]).shape  # doctest: +SKIP
+        (1, 256)
+    """
+    path = find_pack(name_or_path)
+    refuse_pickles(path)
+    manifest = read_manifest(path)
+    if verify:
+        check_files(path, manifest)
+    config = _config(path)
+    card = read_card(path)
+    check_preprocessing(path, manifest.preprocessing)
+    from medclip.models.build import build_clip
+    from medclip.models.model import Model
+    from medclip.text.tokens import load_tokenizer
+
+    with _naming(path):
+        preprocess = from_config(config, manifest.preprocessing)
+        clip = build_clip(config["model_cfg"])
+        _load_weights(clip, path / WEIGHTS_NAME)
+        tokenizer = load_tokenizer(path)
+    return Model(clip, tokenizer, preprocess, card, name=card.name, path=path, device=device)
+
+
+def save_pack(
+    folder: Path,
+    model: nn.Module,
+    tokenizer_folder: Path,
+    preprocess: Preprocess,
+    card: Card,
+    *,
+    config: Mapping[str, Any],
+    extra_files: Mapping[str, bytes] | None = None,
+) -> Path:
+    """Write a pack; it appears whole or not at all.
+
+    Args:
+        folder: Where; an older pack there is replaced, anything else is refused.
+        model: open_clip model. Matrices and kernels are stored as fp16, vectors (norms, biases) as float32.
+        tokenizer_folder: Holds tokenizer.json and its companions.
+        preprocess: Input size, normalisation, adapters' hashes.
+        card: The card.
+        config: The model's `model_cfg`, as given to `build_clip`.
+        extra_files: More files by name, e.g. train_hashes.txt.
+
+    Raises:
+        MedclipError: OUTPUT_IN_USE when the folder holds something that is not a pack.
+    """
+    from medclip.text.tokens import FILES
+
+    if folder.exists() and any(folder.iterdir()) and not (folder / "manifest.json").is_file():
+        raise MedclipError(Reason.OUTPUT_IN_USE, "the folder holds something that is not a model pack.", where=folder)
+    fresh = folder.parent / f".{folder.name}.{os.getpid()}.tmp"
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    try:
+        _save_weights(model, fresh / WEIGHTS_NAME)
+        settings = {"model_cfg": dict(config), "preprocess_cfg": preprocess.to_config()}
+        (fresh / CONFIG_NAME).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+        (fresh / cards.FILE_NAME).write_text(card.to_json(), encoding="utf-8")
+        for name in FILES:
+            shutil.copyfile(tokenizer_folder / name, fresh / name)
+        for name, content in (extra_files or {}).items():
+            (fresh / name).write_bytes(content)
+        seal(fresh, preprocess.adapters)
+        if folder.exists():
+            old = folder.parent / f".{folder.name}.{os.getpid()}.old"
+            folder.rename(old)
+            fresh.rename(folder)
+            shutil.rmtree(old)
+        else:
+            fresh.rename(folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return folder
+
+
+def update_pack(path: Path, *, card: Card | None = None, extra_files: Mapping[str, bytes] | None = None) -> Manifest:
+    """Put a new card or more files (figures, hash lists, the open-set guard) into a pack and seal it again."""
+    manifest = read_manifest(path)
+    if card is not None:
+        (path / cards.FILE_NAME).write_text(card.to_json(), encoding="utf-8")
+    for name, content in (extra_files or {}).items():
+        (path / name).write_bytes(content)
+    return seal(path, manifest.preprocessing)
+
+
+def check_preprocessing(path: Path, trained: Mapping[str, str]) -> None:
+    """Compare the adapters the weights were trained through with those of this code.
+
+    Raises:
+        MedclipError: PREPROCESSING_MISMATCH naming the modality and both hashes.
+    """
+    from medclip.adapters.registry import get_adapter
+    from medclip.sample import Modality
+
+    for name, expected in trained.items():
+        try:
+            found = get_adapter(None if name == GENERIC else Modality(name)).preprocessing
+        except (MedclipError, ValueError):
+            found = "no adapter"
+        if found != expected:
+            raise MedclipError(
+                Reason.PREPROCESSING_MISMATCH,
+                f"the weights were trained on {name} images with preprocessing {expected}; this medclip has {found}.",
+                where=path,
+                hint="Use the medclip version that the pack was made with, or train again.",
+            )
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((path / CONFIG_NAME).read_text(encoding="utf-8"))
+        if not all(isinstance(config["model_cfg"][part], dict) for part in ("vision_cfg", "text_cfg")):
+            raise TypeError(CONFIG_NAME)
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise MedclipError(Reason.PACK_INVALID, f"{CONFIG_NAME} is missing or not a model config.", where=path) from e
+    return config
+
+
+def _load_weights(clip: nn.Module, weights: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        clip.load_state_dict(load_file(weights), strict=True)
+    except (OSError, SafetensorError) as e:
+        raise MedclipError(Reason.PACK_INVALID, "the weights cannot be read.", where=weights) from e
+    except RuntimeError as e:
+        raise MedclipError(
+            Reason.PACK_INVALID, f"the weights do not fit the architecture in {CONFIG_NAME}.", where=weights
+        ) from e
+
+
+def _save_weights(model: nn.Module, path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    state = {}
+    for name, value in model.state_dict().items():
+        half = value.is_floating_point() and value.ndim >= 2
+        state[name] = value.detach().cpu().to(torch.float16 if half else value.dtype).contiguous().clone()
+    save_file(state, path)
+
+
+def _info(path: Path, manifest: Manifest) -> PackInfo:
+    card = read_card(path)
+    size = sum((path / n).stat().st_size for n in manifest.files if (path / n).is_file())
+    return PackInfo(
+        card.name, path, card.version, card.summary, card.modalities, tuple(card.tasks), len(manifest.files), size
+    )
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Name the pack in errors that do not name a place yet."""
+    try:
+        yield
+    except MedclipError as e:
+        if e.where is not None:
+            raise
+        raise MedclipError(e.reason, e.message, where=path, hint=e.hint) from e
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Model":  # lazily: this module is imported by commands that only list packs
+        from medclip.models.model import Model
+
+        return Model
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

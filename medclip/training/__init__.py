@@ -1,0 +1,1 @@
+"""The training loop: recipe, data, steps, schedule, checkpoints, log."""

@@ -1,0 +1,87 @@
+"""From a finished run to a pack: weights, tokenizer, preprocessing, and a card that says where it all came from."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medclip import __version__
+from medclip.models.card import Card, Source
+from medclip.models.manifest import file_sha256
+from medclip.models.packs import save_pack
+from medclip.models.preprocess import Preprocess
+from medclip.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from medclip.shards.read import ShardReader
+
+TRAIN_HASHES, PATIENT_HASHES = "train_hashes.txt", "patient_hashes.txt"
+
+
+def export_pack(
+    folder: Path,
+    recipe: Recipe,
+    model: nn.Module,
+    config: dict[str, Any],
+    tokenizer: Path,
+    reader: ShardReader,
+    steps: int,
+) -> Path:
+    """Write the pack of a run.
+
+    Args:
+        folder: Where.
+        recipe: Its name, version and card fields go into the card.
+        model: With the weights to ship.
+        config: Its `model_cfg`.
+        tokenizer: Tokenizer folder.
+        reader: The training split: its sources, file and patient hashes go into the pack.
+        steps: Steps trained.
+    """
+    metas = [reader.record(i) for i in range(len(reader))]
+    sources: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for _, meta in metas:
+        sources[str(meta.get("source") or "unnamed"), str(meta.get("license") or "none stated")].append(dict(meta))
+    card = Card.model_validate(
+        {
+            "modalities": sorted({str(r.modality) for r, _ in metas if r.modality}),
+            "data": [
+                Source(
+                    name=name,
+                    licence=licence,
+                    num_images=len({m.get("sha256") for m in found}),
+                    num_patients=len({m.get("patient") for m in found if m.get("patient")}),
+                )
+                for (name, licence), found in sorted(sources.items())
+            ],
+            "created_from": {
+                "recipe": recipe.digest(),
+                "seed": recipe.seed,
+                "steps": steps,
+                "shards": file_sha256(reader.folder / "index.json"),
+                "medclip": __version__,
+            },
+            **recipe.card,
+            "name": recipe.name,
+            "version": recipe.version,
+            "train_hashes_file": TRAIN_HASHES,
+            "patient_hashes_file": PATIENT_HASHES,
+        }
+    )
+    preprocess = Preprocess(recipe.model.size_px, adapters=dict(reader.index.get("preprocessing", {})))
+    lists = {
+        TRAIN_HASHES: sorted({str(m["sha256"]) for _, m in metas if m.get("sha256")}),
+        PATIENT_HASHES: sorted({str(m["patient"]) for _, m in metas if m.get("patient")}),
+    }
+    return save_pack(
+        folder,
+        model,
+        tokenizer,
+        preprocess,
+        card,
+        config=config,
+        extra_files={name: "".join(f"{line}\n" for line in lines).encode() for name, lines in lists.items()},
+    )

@@ -1,0 +1,148 @@
+"""A loaded model gives the same vector for the same image, whoever comes along."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from medclip.errors import MedclipError, Reason
+from medclip.models.build import default_config
+from medclip.models.card import Card
+from medclip.models.folding import fold_batch_norm
+from medclip.models.model import Model
+from medclip.models.packs import load_model
+from medclip.models.preprocess import Preprocess
+from medclip.sample import View
+
+from .conftest import SIZE, random_clip, tiny_config
+
+
+@pytest.fixture(scope="module")
+def model(_pack: Path) -> Model:
+    return load_model(_pack)
+
+
+def _images(n: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (n, SIZE, SIZE, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def shipped_tower(model: Model) -> Model:
+    """The tower of the shipped model, on small images."""
+    config = default_config(vocab_size=400, context_length=16, size_px=SIZE, text_layers=1)
+    card = Card(name="random")
+    return Model(random_clip(config), model.tokenizer, Preprocess(SIZE), card, name="random", path=Path("random"))
+
+
+@settings(max_examples=25)
+@given(n=st.integers(1, 9), at=st.integers(0, 8), seed=st.integers(0, 1000))
+def test_the_vector_of_an_image_does_not_depend_on_its_neighbours_or_its_place(
+    shipped_tower: Model, model: Model, n: int, at: int, seed: int
+) -> None:
+    images = _images(n, seed)
+    images[at % n] = _images(1, 99)[0]
+    alone, among = (shipped_tower.encode_image(i) for i in (_images(1, 99), images))
+    assert np.array_equal(among[at % n], alone[0])
+    # A tower with squeeze-excitation: vectorised SiLU rounds its tail differently, so the place shows in the last bit.
+    alone, among = (model.encode_image(i) for i in (_images(1, 99), images))
+    np.testing.assert_allclose(among[at % n], alone[0], atol=1e-6)
+
+
+def test_the_vector_of_an_image_in_the_same_place_is_the_same_whatever_lies_beside_it(model: Model) -> None:
+    images, others = _images(4), _images(4, 1)
+    others[2] = images[2]
+    assert np.array_equal(model.encode_image(images)[2], model.encode_image(others)[2])
+
+
+def test_vectors_are_float32_of_unit_norm(model: Model) -> None:
+    for vectors in (model.encode_image(_images(3)), model.encode_text(["a", "chest x-ray", ""])):
+        assert vectors.dtype == np.float32
+        assert vectors.shape == (3, model.dim)
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_no_images_and_no_texts_give_no_vectors(model: Model) -> None:
+    assert model.encode_image(_images(0)).shape == (0, model.dim)
+    assert model.encode_text([]).shape == (0, model.dim)
+
+
+def test_another_batch_size_changes_only_last_bits(model: Model) -> None:
+    images = _images(7)
+    for size in (1, 3, 16):
+        np.testing.assert_allclose(model.encode_image(images, batch_size=size), model.encode_image(images), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.zeros((2, SIZE, SIZE, 3), np.float32),
+        np.zeros((SIZE, SIZE, 3), np.uint8),
+        np.zeros((1, SIZE, SIZE, 1), np.uint8),
+        np.zeros((1, 3, SIZE, SIZE), np.uint8),
+    ],
+)
+def test_other_shapes_and_types_are_wrong_use(model: Model, wrong: np.ndarray) -> None:
+    with pytest.raises(MedclipError, match=r"takes uint8 \[N, 64, 64, 3\]") as caught:
+        model.encode_image(wrong)
+    assert caught.value.reason is Reason.WRONG_USE
+
+
+def test_a_sentence_is_encoded_once(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = model.encode_text(["seen before", "seen before"])
+    monkeypatch.setattr(model, "clip", None)
+    assert np.array_equal(model.encode_text(["seen before"])[0], first[1])
+
+
+def test_many_sentences_equal_few(model: Model) -> None:
+    texts = [f"a chest x-ray number {i}" for i in range(150)]
+    many = model.encode_text(texts)
+    np.testing.assert_allclose(many[77], model.encode_text(["A chest X-ray number 77"])[0], atol=1e-5)
+
+
+def test_folding_keeps_the_function_and_removes_every_normalisation() -> None:
+    tower: nn.Module = random_clip(tiny_config(100)).visual  # type: ignore[assignment]
+    x = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    folded = fold_batch_norm(tower, x)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in folded.modules())
+    assert any(isinstance(m, nn.BatchNorm2d) for m in tower.modules())
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(x), tower(x), atol=1e-4, rtol=1e-4)
+
+
+def test_a_tower_whose_normalisation_comes_first_is_left_as_it_is() -> None:
+    class Backwards(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 1)
+            self.norm = nn.BatchNorm2d(3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.conv(torch.relu(self.norm(x)))
+
+    tower = Backwards().eval()
+    assert tower.norm.running_mean is not None
+    tower.norm.running_mean.fill_(1.0)
+    assert fold_batch_norm(tower, torch.randn(1, 3, 8, 8)) is tower
+
+
+def test_preprocessing_letterboxes_any_view_to_the_models_square() -> None:
+    view = View(np.linspace(0, 1, 40 * 20, dtype=np.float32).reshape(40, 20, 1), (0.0, 1.0))
+    made = Preprocess(32).to_array(view)
+    assert made.shape == (32, 32, 3)
+    assert made.dtype == np.uint8
+    assert not made[:, :7].any()
+    assert made[-1, 16].min() > 240
+
+
+def test_the_digest_changes_with_everything_that_changes_pixels() -> None:
+    base = Preprocess()
+    others = [Preprocess(225), Preprocess(mean=(0.4, 0.5, 0.5)), Preprocess(adapters={"xray": "1"})]
+    assert len({base.digest(), *(o.digest() for o in others)}) == 4
+    assert copy.deepcopy(base).digest() == base.digest()

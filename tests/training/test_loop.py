@@ -1,0 +1,237 @@
+"""Training goes on exactly where it stopped, says what happens, and ends in a pack."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from medclip.errors import MedclipError, Reason
+from medclip.models.packs import load_model, verify_pack
+from medclip.training.log import read_log
+from medclip.training.loop import pretrain
+from medclip.training.trainer import Trainer
+
+
+def _losses(out: Path) -> list[tuple[int, float]]:
+    return [(e["step"], e["loss"]) for e in read_log(out / "log.jsonl") if e["kind"] == "step"]
+
+
+@pytest.mark.parametrize("frozen", [0, 2])
+def test_a_stopped_and_resumed_run_equals_one_that_never_stopped(
+    recipe: dict[str, Any], tmp_path: Path, frozen: int
+) -> None:
+    recipe["model"]["freeze_blocks"] = frozen
+    straight = pretrain(recipe, out=tmp_path / "a", show=False)
+    first = pretrain(recipe, out=tmp_path / "b", show=False, stop=lambda step: step == 3)
+    assert (first.finished, first.steps, first.pack) == (False, 3, None)
+    second = pretrain(recipe, out=tmp_path / "b", show=False, stop=lambda step: step == 4)
+    assert second.steps == 4
+    resumed = pretrain(recipe, out=tmp_path / "b", show=False)
+    assert straight.finished
+    assert resumed.finished
+    assert _losses(tmp_path / "a") == _losses(tmp_path / "b")
+    assert [step for step, _ in _losses(tmp_path / "b")] == [1, 2, 3, 4, 5, 6]
+    assert straight.validation == resumed.validation
+    assert straight.pack is not None
+    assert resumed.pack is not None
+    for name in ("model.safetensors", "tokenizer.json", "card.json"):
+        assert (straight.pack / name).read_bytes() == (resumed.pack / name).read_bytes()
+    for name in ("model", "optimizer", "averaged"):
+        a, b = (load_file(tmp_path / r / "checkpoints" / "step-0000006" / f"{name}.safetensors") for r in "ab")
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(recipe: dict[str, Any], tmp_path: Path) -> None:
+    recipe["train"]["checkpoint_every"] = 2
+    straight = pretrain(recipe, out=tmp_path / "a", show=False)
+
+    def kill(step: int) -> bool:
+        if step == 5:
+            raise RuntimeError("power cut")
+        return False
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        pretrain(recipe, out=tmp_path / "b", show=False, stop=kill)
+    with (tmp_path / "b" / "log.jsonl").open("a") as f:
+        f.write('{"kind": "step", "st')  # a line cut short
+    resumed = pretrain(recipe, out=tmp_path / "b", show=False)
+    assert _losses(tmp_path / "a") == _losses(tmp_path / "b")
+    assert straight.pack is not None
+    assert resumed.pack is not None
+    assert (straight.pack / "model.safetensors").read_bytes() == (resumed.pack / "model.safetensors").read_bytes()
+    assert len(list((tmp_path / "b" / "checkpoints").iterdir())) == 2
+
+
+def test_the_number_of_data_threads_and_the_cache_change_no_number(recipe: dict[str, Any], tmp_path: Path) -> None:
+    pretrain(recipe, out=tmp_path / "a", show=False)
+    pretrain(recipe, ["data.workers=1", "data.cache=false"], tmp_path / "b", show=False)
+    assert _losses(tmp_path / "a") == _losses(tmp_path / "b")
+
+
+def test_another_seed_gives_other_losses(recipe: dict[str, Any], tmp_path: Path) -> None:
+    pretrain(recipe, out=tmp_path / "a", show=False)
+    pretrain(recipe, ["seed=4"], tmp_path / "b", show=False)
+    assert _losses(tmp_path / "a") != _losses(tmp_path / "b")
+
+
+def test_frozen_layers_stay_and_the_fast_way_through_them_changes_nothing(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    from medclip.training.recipe import load_recipe
+
+    recipe["model"]["freeze_blocks"] = 2
+    trainer = Trainer(load_recipe(recipe), tmp_path, show=False)
+    before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
+    trainer.model.train()
+    for module in trainer.model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+    batch = next(iter(trainer.data.training(0, 1)))
+    fast, _ = trainer.encode(trainer.model, batch)
+    trainer._prefix = None
+    slow, _ = trainer.encode(trainer.model, batch)
+    torch.testing.assert_close(fast, slow, atol=1e-5, rtol=1e-4)
+    trainer.run(lambda step: False)
+    after = trainer.model.state_dict()
+    changed = {k for k in before if not torch.equal(before[k], after[k])}
+    assert not any(
+        k.startswith(("visual.trunk.conv_stem", "visual.trunk.bn1", "visual.trunk.blocks.0")) for k in changed
+    )
+    assert any(k.startswith("visual.trunk.blocks.3") for k in changed)
+
+
+def test_the_pack_of_a_run_is_valid_and_says_where_it_came_from(recipe: dict[str, Any], tmp_path: Path) -> None:
+    recipe["card"] = {"summary": "A test.", "licence": "CC0"}
+    result = pretrain(recipe, out=tmp_path / "run", show=False)
+    assert result.pack is not None
+    assert verify_pack(result.pack).name == "tiny"
+    model = load_model(result.pack)
+    assert (model.card.summary, model.card.licence, model.card.modalities) == ("A test.", "CC0", ("xray",))
+    (source,) = model.card.data
+    assert (source.name, source.licence, source.num_images, source.num_patients) == ("made here", "CC0", 20, 20)
+    assert model.card.created_from["steps"] == 6
+    assert set(model.preprocess.adapters) == {"xray"}
+    for name in ("train_hashes.txt", "patient_hashes.txt"):
+        assert len((result.pack / name).read_text().splitlines()) == 20
+    assert set(result.validation) == {"val_loss", "image_to_text_r1", "text_to_image_r1", "chance_r1"}
+
+
+def test_training_learns_what_the_labels_say(recipe: dict[str, Any], tmp_path: Path) -> None:
+    result = pretrain(recipe, ["train.epochs=20", "train.lr=5e-3", "train.log_every=20"], tmp_path / "run", show=False)
+    log = [e for e in read_log(tmp_path / "run" / "log.jsonl") if e["kind"] == "val"]
+    assert result.validation["val_loss"] < log[0]["val_loss"]
+    assert len(log) == 20
+
+
+def test_the_best_epoch_can_be_shipped(recipe: dict[str, Any], tmp_path: Path) -> None:
+    result = pretrain(recipe, ["train.export=best", "train.lr=0.5", "train.epochs=3"], tmp_path / "run", show=False)
+    log = [e for e in read_log(tmp_path / "run" / "log.jsonl") if e["kind"] == "val"]
+    best = load_file(tmp_path / "run" / "best.safetensors")
+    assert result.pack is not None
+    shipped = load_file(result.pack / "model.safetensors")
+    assert torch.equal(shipped["visual.head.proj.weight"], best["visual.head.proj.weight"].half())
+    assert len(log) == 3
+
+
+def test_each_step_logs_loss_rate_scale_speed_and_waiting(recipe: dict[str, Any], tmp_path: Path) -> None:
+    pretrain(recipe, out=tmp_path / "run", show=False)
+    entries = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    for entry in (e for e in entries if e["kind"] == "step"):
+        assert {"step", "loss", "lr", "scale", "images_s", "data_wait"} <= entry.keys()
+        assert 0 <= entry["data_wait"] <= 1
+        assert 1 <= entry["scale"] <= 100
+
+
+def test_a_loss_that_is_not_finite_is_skipped_and_then_stops_the_run(
+    recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss = Trainer._loss
+    bad = {1}
+
+    def sometimes(self: Trainer, batch: Any) -> torch.Tensor:
+        return loss(self, batch) * (float("nan") if self.step in bad else 1.0)
+
+    monkeypatch.setattr(Trainer, "_loss", sometimes)
+    result = pretrain(recipe, out=tmp_path / "a", show=False)
+    assert result.pack is not None
+    assert [e["step"] for e in read_log(tmp_path / "a" / "log.jsonl") if e["kind"] == "skip"] == [2]
+    assert all(np.isfinite(v.numpy()).all() for v in load_file(result.pack / "model.safetensors").values())
+    bad.update(range(2, 6))
+    with pytest.raises(MedclipError, match="3 steps in a row") as caught:
+        pretrain(recipe, ["train.max_bad_steps=2"], tmp_path / "b", show=False)
+    assert caught.value.reason is Reason.NON_FINITE
+
+
+def test_ctrl_c_writes_a_checkpoint_and_gives_the_handler_back(recipe: dict[str, Any], tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+
+    def press(step: int) -> bool:
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return False
+
+    result = pretrain(recipe, out=tmp_path / "run", show=False, stop=press)
+    assert not result.finished
+    assert result.steps in (2, 3)  # the signal may be noticed one step later
+    assert signal.getsignal(signal.SIGINT) is before
+    assert pretrain(recipe, out=tmp_path / "run", show=False).finished
+
+
+def test_a_folder_with_another_run_or_something_else_is_refused(recipe: dict[str, Any], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    pretrain(recipe, ["train.max_steps=1"], out, show=False)
+    with pytest.raises(MedclipError, match=r"train\.lr") as caught:
+        pretrain(recipe, ["train.max_steps=1", "train.lr=7"], out, show=False)
+    assert caught.value.reason is Reason.OUTPUT_IN_USE
+    with pytest.raises(MedclipError, match="no-resume"):
+        pretrain(recipe, ["train.max_steps=1"], out, resume=False, show=False)
+    assert pretrain(recipe, ["train.max_steps=1", "data.workers=1"], out, show=False).steps == 1
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "text").touch()
+    with pytest.raises(MedclipError, match="something else"):
+        pretrain(recipe, (), tmp_path / "thesis", show=False)
+
+
+def test_a_split_smaller_than_a_batch_is_refused(recipe: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(MedclipError, match="fewer than one batch of 21") as caught:
+        pretrain(recipe, ["train.batch_size=21"], tmp_path / "run", show=False)
+    assert caught.value.reason is Reason.NOTHING_TO_DO
+
+
+def test_training_runs_without_validation_with_hard_targets_and_in_bf16(recipe: dict[str, Any], tmp_path: Path) -> None:
+    changes = ["data.val_split=null", "objective.soft_same_label=false", "objective.soft_same_text=false"]
+    result = pretrain(recipe, [*changes, "train.precision=bf16", "train.max_steps=2"], tmp_path / "run", show=False)
+    assert result.finished
+    assert not result.validation
+
+
+def test_the_command_prints_where_the_pack_is_and_how_to_go_on(
+    recipe: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from medclip.cli.main import main
+
+    (tmp_path / "r.yaml").write_text(json.dumps(recipe))
+    arguments = ["pretrain", str(tmp_path / "r.yaml"), "--out", str(tmp_path / "run"), "--set", "train.max_steps=2"]
+    assert main([*arguments, "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["steps"] == 2
+    assert said.err == ""
+    assert main(["models", "verify", str(tmp_path / "run" / "pack")]) == 0
+    assert main(["models", "show", str(tmp_path / "run" / "pack")]) == 0
+    assert "made here" in capsys.readouterr().out
+    run = Trainer.run
+    monkeypatch.setattr(Trainer, "run", lambda self, stop: run(self, lambda step: True))
+    arguments[3] = str(tmp_path / "stopped")
+    assert main(arguments) == 130
+    assert "Run the same command again" in capsys.readouterr().out
+    assert main([*arguments, "--set", "train.lrr=1"]) == 2
+    assert "train.lrr: is not a key of a recipe" in capsys.readouterr().err
