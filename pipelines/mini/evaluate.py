@@ -2,8 +2,8 @@
 
 Usage: python pipelines/mini/evaluate.py SHARDS PACK OUT.json [--skip-cnn]
 
-Every figure has a 95 % interval from 1,000 patient-bootstrap replicates. Zero-shot calibration (one scale for a task, one
-offset for a class) is fitted on validation patients; test patients are only scored.
+Every figure has a 95 % interval from 1,000 patient-bootstrap replicates. Zero-shot calibration (one scale for a task,
+one offset for a class) is fitted on validation patients; test patients are only scored.
 """
 
 from __future__ import annotations
@@ -50,6 +50,9 @@ FINDINGS = {
 }
 MIN_POSITIVES = 10
 """Test images with the finding below which no figure is given (specification zero_shot_and_retrieval, section 5)."""
+
+MIN_VAL_POSITIVES = 3
+"""Validation images with the finding below which it cannot be calibrated, and is not listed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,9 +106,10 @@ def labelled_finding(split: Split, task: str, name: str, source: str | None) -> 
 
 def figure(metric: Callable, labels: NDArray, scores: NDArray, patients: NDArray, chance: float) -> dict[str, Any]:
     """One figure with its interval, as stored in the card."""
-    return {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(
-        patient_bootstrap(metric, labels, scores, patients.tolist())
-    ).items()} | {"chance": round(chance, 4)}
+    return {
+        k: round(v, 4) if isinstance(v, float) else v
+        for k, v in asdict(patient_bootstrap(metric, labels, scores, patients.tolist())).items()
+    } | {"chance": round(chance, 4)}
 
 
 def multiclass(model: Model, data: dict[str, Split], name: str, with_cnn: bool) -> dict[str, Any]:
@@ -113,7 +117,10 @@ def multiclass(model: Model, data: dict[str, Split], name: str, with_cnn: bool) 
     classes = MULTICLASS[name]
     parts = {s: labelled(data[s], name, classes) for s in SPLITS}
     vectors = class_vectors(model, load_task(name), classes)
-    logits = {s: score_features(data[s].features[rows], vectors, "multiclass", model.logit_scale)[0] for s, (rows, _) in parts.items()}
+    logits = {
+        s: score_features(data[s].features[rows], vectors, "multiclass", model.logit_scale)[0]
+        for s, (rows, _) in parts.items()
+    }
     rows, labels = parts["test"]
     patients = data["test"].patients[rows]
     rivals = {"zero_shot": logits["test"]} | rival_scores(data, parts, len(classes), with_cnn)
@@ -141,15 +148,23 @@ def multilabel(
         parts = {s: labelled_finding(data[s], task, name, source) for s in SPLITS}
         rows, labels = parts["test"]
         counts[name] = {"positive": int(labels.sum()), "negative": int((1 - labels).sum())}
-        if labels.sum() < MIN_POSITIVES or (1 - labels).sum() < MIN_POSITIVES:
+        few_test = min(labels.sum(), (1 - labels).sum()) < MIN_POSITIVES
+        if few_test or parts["val"][1].sum() < MIN_VAL_POSITIVES:
             continue
         vectors = class_vectors(model, load_task(task), [name])
-        logits = {s: score_features(data[s].features[r], vectors, "multilabel", model.logit_scale)[0][:, 0] for s, (r, _) in parts.items()}
+        logits = {
+            s: score_features(data[s].features[r], vectors, "multilabel", model.logit_scale)[0][:, 0]
+            for s, (r, _) in parts.items()
+        }
         calibration["scale"][name], calibration["bias"][name] = platt(logits["val"], parts["val"][1])
         rivals = {"zero_shot": logits["test"]}
         rivals |= {k: s[:, 1] for k, s in rival_scores(data, parts, 2, with_cnn).items()}
         patients = data["test"].patients[rows]
         metrics[name] = {k: figure(auroc, labels, s, patients, 0.5) for k, s in rivals.items()}
+        adjusted = patient_bootstrap(
+            auroc, labels, logits["test"], patients.tolist(), num_replicates=4000, level=1 - 0.05 / len(findings)
+        )
+        metrics[name]["zero_shot"]["low_adjusted"] = round(adjusted.low, 4)
         views = np.array([str(data["test"].records[i].view).upper() for i in rows])
         for view in ("AP", "PA"):
             inside = views == view
@@ -192,7 +207,7 @@ def temperature(logits: NDArray, labels: NDArray) -> float:
 
 
 def platt(logits: NDArray, labels: NDArray) -> tuple[float, float]:
-    """Scale and offset of a lightly regularised logistic regression on validation patients; (1, 0) without both classes."""
+    """Scale and offset of a logistic regression on validation patients; (1, 0) without both classes."""
     if len(set(labels.tolist())) < 2:
         return 1.0, 0.0
     spread = float(logits.std()) or 1.0

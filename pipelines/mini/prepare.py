@@ -4,7 +4,8 @@ Usage: python pipelines/mini/prepare.py SHARED_DATA OUT.csv
 
 Each image stands in the table for its modality's adapter, with everything that is known of it. A third of them (and all
 of the scarce modalities) stand there once more for the generic rendering, which carries the modality only and teaches
-the model to tell modalities apart when a file has no header. Rows whose licence forbids derivatives are left out. Images that ship in examples/ are held out for testing.
+the model to tell modalities apart when a file has no header. Rows whose licence forbids derivatives are left out.
+Images that ship in examples/ are held out for testing.
 """
 
 from __future__ import annotations

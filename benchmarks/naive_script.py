@@ -1,0 +1,85 @@
+"""What a user would write today: pydicom + PIL + open_clip, one file at a time, the text encoded once.
+
+Usage: python naive_script.py FOLDER PACK OUT.json
+
+It opens the same model pack with open_clip's `local-dir:` and treats pixels as the pack was trained to see them (crop
+of dark borders, letterbox), so that its scores can be compared with medclip's. It keeps no record, survives no bad file
+and writes no report.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+start = time.perf_counter()
+import numpy as np  # noqa: E402
+import open_clip  # noqa: E402
+import pydicom  # noqa: E402
+import torch  # noqa: E402
+from PIL import Image  # noqa: E402
+from pydicom.pixels import apply_modality_lut, apply_voi_lut  # noqa: E402
+
+from medclip.imaging.borders import crop_dark_borders  # noqa: E402
+from medclip.imaging.geometry import letterbox  # noqa: E402
+from medclip.text.prompts import expand  # noqa: E402
+from medclip.text.vocabularies import load_task  # noqa: E402
+
+TASK = "chest_xray_findings"
+
+
+def pixels(path: Path) -> np.ndarray:
+    """Grey uint8 [H, W, 1] of one file."""
+    if path.suffix == ".dcm":
+        ds = pydicom.dcmread(path)
+        array = ds.pixel_array
+        if array.dtype != np.uint8 or "WindowWidth" in ds:
+            array = apply_voi_lut(apply_modality_lut(array, ds), ds).astype(np.float32)
+            low, high = float(array.min()), float(array.max())
+            if "WindowWidth" in ds:
+                low, high = 0.0, float(2**ds.BitsStored - 1)
+            array = np.rint((array - low) / (high - low) * 255).astype(np.uint8)
+        if ds.PhotometricInterpretation == "MONOCHROME1":
+            array = 255 - array
+    else:
+        array = np.asarray(Image.open(path).convert("L"))
+    return array[:, :, None]
+
+
+def main(folder: str, pack: str, out: str) -> None:
+    """Score every file of a folder and print how long it took."""
+    name = f"local-dir:{pack}"
+    model, _, preprocess = open_clip.create_model_and_transforms(name)
+    tokenizer = open_clip.get_tokenizer(name)
+    normalise = preprocess.transforms[-1]
+    size = model.visual.image_size[0]
+    model.eval()
+    task_card = json.loads((Path(pack) / "card.json").read_text())["tasks"][TASK]
+    calibration = task_card["calibration"] or {"scale": {}, "bias": {}}
+    loaded = time.perf_counter()
+
+    scores = {}
+    with torch.inference_mode():
+        vectors = {}
+        for c in expand(load_task(TASK), task_card["classes"]):
+            sides = [model.encode_text(tokenizer(list(p)), normalize=True).mean(0) for p in (c.positive, c.negative)]
+            vectors[c.name] = [v / v.norm() for v in sides]
+        scale = model.logit_scale.exp()
+        for path in sorted(Path(folder).iterdir()):
+            square = letterbox(crop_dark_borders(pixels(path), (0, 255))[0], size)
+            image = normalise(torch.from_numpy(square).permute(2, 0, 1).float() / 255)[None]
+            feature = model.encode_image(image, normalize=True)[0]
+            scores[path.name] = {}
+            for c, (plus, minus) in vectors.items():
+                logit = scale * (feature @ plus - feature @ minus)
+                logit = logit * calibration["scale"].get(c, 1.0) + calibration["bias"].get(c, 0.0)
+                scores[path.name][c] = float(torch.sigmoid(logit))
+    done = time.perf_counter()
+    Path(out).write_text(json.dumps(scores))
+    print(json.dumps({"start_s": loaded - start, "score_s": done - loaded, "whole_s": done - start}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,106 @@
+"""The stages of pipelines/mini that decide what goes into the table and what stays in the card."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "pipelines" / "mini"
+
+
+@pytest.fixture(autouse=True)
+def stages_importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+
+
+def stage(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"mini_{name}", FOLDER / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def figure(low: float, chance: float, value: float = 0.9) -> dict[str, float]:
+    return {"value": value, "low": low, "high": 0.99, "chance": chance}
+
+
+def test_a_task_whose_interval_touches_chance_is_not_listed() -> None:
+    task_cards = stage("publish").task_cards
+    good = {"metrics": {"balanced_accuracy": {"zero_shot": figure(0.4, 0.33)}}}
+    bad = {"metrics": {"balanced_accuracy": {"zero_shot": figure(0.33, 0.33)}}}
+    assert set(task_cards({"good": good, "bad": bad})) == {"good"}
+
+
+def test_the_modality_task_needs_a_balanced_accuracy_of_095() -> None:
+    task_cards = stage("publish").task_cards
+    just = {"metrics": {"balanced_accuracy": {"zero_shot": figure(0.9, 0.2, 0.95)}}}
+    under = {"metrics": {"balanced_accuracy": {"zero_shot": figure(0.9, 0.2, 0.949)}}}
+    assert set(task_cards({"modality": just})) == {"modality"}
+    assert task_cards({"modality": under}) == {}
+
+
+def test_only_the_findings_above_chance_stay_and_the_others_are_named_as_tried() -> None:
+    task = {
+        "metrics": {"auroc": {"edema": {"zero_shot": figure(0.6, 0.5)}, "mass": {"zero_shot": figure(0.4, 0.5)}}},
+        "calibration": {"scale": {"edema": 1.0, "mass": 1.0}, "bias": {"edema": 0.0, "mass": 0.0}},
+        "counts": {"edema": 1, "mass": 2},
+    }
+    card = stage("publish").task_cards({"chest_xray_findings": task})["chest_xray_findings"]
+    assert card["classes"] == ["edema"]
+    assert card["tried"] == ["edema", "mass"]
+    assert card["calibration"] == {"scale": {"edema": 1.0}, "bias": {"edema": 0.0}}
+
+
+@pytest.mark.shared
+def test_the_table_leaves_out_licences_without_derivatives_and_holds_the_examples_back(shared: Path) -> None:
+    rows = list(stage("prepare").rows(shared / "data"))
+    assert not [r for r in rows if "ND" in r["license"].replace("-", " ").split()]
+    with (FOLDER.parents[1] / "examples/sources.csv").open() as f:
+        examples = {r["training_patient"] for r in csv.DictReader(f)} - {""}
+    held = {r["patient"]: r["split"] for r in rows if r["patient"] in examples}
+    assert set(held) == examples
+    assert set(held.values()) == {"test"}
+
+
+@pytest.mark.shared
+def test_generic_rows_say_nothing_but_the_modality(shared: Path) -> None:
+    generic = [r for r in stage("prepare").rows(shared / "data") if r.get("adapter") == "generic"]
+    assert {r["modality"] for r in generic} == {"xray", "ct", "mri", "fundus", "mammography"}
+    allowed = {"file", "patient", "modality", "source", "license", "adapter", "split"}
+    assert all(set(r) <= allowed for r in generic)
+
+
+def test_the_linear_probe_separates_what_is_separable_and_gives_absent_classes_nothing() -> None:
+    linear_probe = stage("baselines").linear_probe
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 60)
+    features = (labels[:, None] + 0.1 * rng.normal(size=(60, 5))).astype(np.float32)
+    p = linear_probe((features, labels), (features, labels), features, 3)
+    assert (p.argmax(axis=1) == labels).all()
+    assert (p[:, 2] == 0).all()
+
+
+def test_calibration_never_turns_the_order_of_images_around() -> None:
+    platt = stage("evaluate").platt
+    rng = np.random.default_rng(1)
+    logits = rng.normal(size=50).astype(np.float32)
+    wrong_way = (logits < 0).astype(int)
+    assert platt(logits, wrong_way)[0] > 0
+    assert platt(logits, np.zeros(50, int)) == (1.0, 0.0)
+
+
+def test_the_temperature_softens_an_overconfident_model() -> None:
+    temperature = stage("evaluate").temperature
+    rng = np.random.default_rng(2)
+    labels = rng.integers(0, 3, 400)
+    logits = 40 * (np.eye(3)[labels] + rng.normal(size=(400, 3)))
+    assert temperature(logits, labels) < 0.5
