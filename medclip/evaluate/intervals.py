@@ -98,7 +98,7 @@ def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
 
 
 def macro_auroc(labels: ArrayLike, scores_NC: ArrayLike) -> float:
-    """Mean one-against-rest AUROC over classes; labels are class indices [N], scores [N, C]. NaN if a class is missing."""
+    """Mean one-against-rest AUROC over classes; labels are indices [N], scores [N, C]. NaN if a class is missing."""
     y, s = np.asarray(labels), np.asarray(scores_NC)
     return float(np.mean([auroc(y == c, s[:, c]) for c in range(s.shape[1])]))
 

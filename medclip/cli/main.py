@@ -1,0 +1,164 @@
+"""The command `medclip`: a table of commands, each loaded only when it runs, and one place where errors become text."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from medclip.errors import MedclipError
+
+WRONG_USE = 2
+BUG = 1
+
+# name -> (module:function, one line of help). A name with a blank in it is a command of a group.
+COMMANDS = {
+    "score": ("medclip.cli.score:score", "Score studies in words; write tables and a report."),
+    "scan": (
+        "medclip.cli.scan:scan",
+        "List every file of a folder and what would be scored.",
+    ),
+    "pretrain": (
+        "medclip.cli.pretrain:pretrain",
+        "Train a model from a recipe; run again to go on.",
+    ),
+    "shards build": ("medclip.cli.shards:build", "Turn a table of images into shards, split by patient."),
+    "shards check": ("medclip.cli.shards:check", "Check a shard folder: hashes, counts, splits."),
+    "models list": ("medclip.cli.models:list_command", "List the model packs that can be loaded by name."),
+    "models show": ("medclip.cli.models:show", "Show a pack's card: use, tasks, figures, data, licence, limits."),
+    "models verify": ("medclip.cli.models:verify", "Check a pack's files against its manifest."),
+    "doctor": ("medclip.cli.doctor:doctor", "Check this installation and say how to fix what is wrong."),
+}
+GROUPS = {
+    "shards": "Build and check training shards.",
+    "models": "List, show and verify model packs.",
+}
+
+
+class _LazyGroup(TyperGroup):
+    """A group that shows its table in --help and imports a command's module only to run it."""
+
+    prefix = ""
+
+    def _full(self, name: str) -> str:
+        return f"{self.prefix} {name}".strip()
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Give the names in the order of the table."""
+        depth = len(self.prefix.split())
+        inside = [n.split() for n in COMMANDS if not self.prefix or n.startswith(f"{self.prefix} ")]
+        return list(dict.fromkeys(parts[depth] for parts in inside))
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Give a group, or a stand-in that knows only its one line of help."""
+        full = self._full(cmd_name)
+        if full in GROUPS:
+            return _group(full)
+        if full in COMMANDS:
+            return _command(_nothing, cmd_name, COMMANDS[full][1])
+        return None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Replace the stand-in by the real command: this one is about to run."""
+        name, command, rest = super().resolve_command(ctx, args)
+        full = self._full(name or "")
+        if full in COMMANDS:
+            target, summary = COMMANDS[full]
+            module, function = target.split(":")
+            command = _command(getattr(import_module(module), function), name or "", summary)
+        return name, command, rest
+
+
+def _nothing() -> None:
+    """Stand in for a command that is only listed."""
+
+
+def _command(function: Callable[..., object], name: str, summary: str) -> Any:
+    """Make one command; an int that the function returns is the exit code."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> None:
+        code = function(*args, **kwargs)
+        if isinstance(code, int) and code:
+            raise typer.Exit(int(code))
+
+    app = typer.Typer(add_completion=False)
+    app.command(name, short_help=summary)(run)
+    return typer.main.get_command(app)
+
+
+def _group(prefix: str) -> Any:
+    cls = type("_SubGroup", (_LazyGroup,), {"prefix": prefix})
+    app = typer.Typer(cls=cls, name=prefix, add_completion=False, no_args_is_help=True)
+    app.callback(help=GROUPS[prefix])(_nothing)
+    return typer.main.get_command(app)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        from medclip import __version__
+
+        typer.echo(f"medclip {__version__}")
+        raise typer.Exit()
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and stop.")
+    ] = False,
+) -> None:
+    """Score medical images in words, offline. For research; not a medical device."""
+
+
+def root() -> Any:
+    """Build the command tree; it holds names and help only."""
+    app = typer.Typer(cls=_LazyGroup, name="medclip", add_completion=False, no_args_is_help=True)
+    app.callback()(_root)
+    return typer.main.get_command(app)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and give its exit code.
+
+    0 all scored or skipped, 1 a bug or a failed check, 2 wrong use or refused, 3 some files failed, 130 interrupted.
+    """
+    try:
+        root().main(args=None if argv is None else list(argv), prog_name="medclip")
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except MedclipError as refused:
+        print(f"medclip: {refused}", file=sys.stderr)
+        return WRONG_USE
+    except KeyboardInterrupt:
+        print("medclip: interrupted.", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if os.environ.get("MEDCLIP_DEBUG"):
+            traceback.print_exc()
+        print(f"medclip: {_bug_line(error)}", file=sys.stderr)
+        return BUG
+    return 0
+
+
+def _bug_line(error: Exception) -> str:
+    """Say what kind of error and where in our code; never the error's own text, which may quote a header or a path."""
+    frames = traceback.extract_tb(error.__traceback__)
+    package = str(Path(__file__).resolve().parents[1]) + os.sep
+    ours = [f for f in frames if f.filename.startswith(package)] or frames
+    place = f"{Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else "?"
+    return (
+        f"this is a bug in medclip ({type(error).__name__} at {place}). "
+        "Set MEDCLIP_DEBUG=1 and run again for the full trace; read it before you share it, it may name your files."
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,131 @@
+"""Progress of a long run: two bars with remaining time on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+_LINE_SECONDS = 10.0
+_LINE_SHARE = 0.1
+
+
+class PlainProgress:
+    """One line for each tenth of a stage or each ten seconds, whichever comes first. Names no file."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._name, self._total, self._done = "", 0, 0
+        self._start = self._said_at = 0.0
+        self._said_done = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def stage(self, name: str, total: int) -> None:
+        """Begin a stage."""
+        self._name, self._total, self._done, self._said_done = name, total, 0, 0
+        self._start = self._said_at = time.monotonic()
+        self._line(f"{name}: {total}" if total > 1 else name)
+
+    def step(self, count: int = 1) -> None:
+        """Count steps; now and then a line."""
+        self._done += count
+        now = time.monotonic()
+        is_due = self._done - self._said_done >= max(1, self._total * _LINE_SHARE) and now - self._said_at >= 1.0
+        if self._total > 1 and (self._done == self._total or is_due or now - self._said_at >= _LINE_SECONDS):
+            left = (now - self._start) / self._done * (self._total - self._done)
+            rest = f", about {duration(left)} left" if self._done < self._total else ""
+            self._line(f"{self._name}: {self._done} of {self._total}{rest}")
+            self._said_at, self._said_done = now, self._done
+
+    def overall(self, done: int, total: int, studies: int) -> None:
+        """Say nothing: the stage's own lines are enough."""
+
+    def _line(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+
+class BarProgress:
+    """Two bars on a terminal: all files of the run, and the stage that is under way."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        self._bars: Any = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self._overall = self._stage = None
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def stage(self, name: str, total: int) -> None:
+        """Begin a stage."""
+        if self._stage is not None:
+            self._bars.remove_task(self._stage)
+        self._stage = self._bars.add_task(name, total=total)
+
+    def step(self, count: int = 1) -> None:
+        """Count steps of the stage."""
+        if self._stage is not None:
+            self._bars.advance(self._stage, count)
+
+    def overall(self, done: int, total: int, studies: int) -> None:
+        """Move the bar of the whole run."""
+        text = f"Finished files ({studies} {'study' if studies == 1 else 'studies'})"
+        if self._overall is None:
+            self._overall = self._bars.add_task(text, total=total, completed=done)
+        else:
+            self._bars.update(self._overall, completed=done, description=text)
+
+
+def progress(quiet: bool = False) -> PlainProgress | BarProgress:
+    """Choose how progress is shown: bars where standard error is a terminal, lines elsewhere."""
+    if quiet:
+        return PlainProgress(_Nowhere())
+    return BarProgress() if sys.stderr.isatty() else PlainProgress()
+
+
+def duration(seconds: float) -> str:
+    """Write a time span in the unit a person would use."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 5400:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+class _Nowhere(TextIO):
+    """A stream that drops everything."""
+
+    def write(self, text: str) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Drop it."""
+        return len(text)
+
+    def flush(self) -> None:
+        """Do nothing."""

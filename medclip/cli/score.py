@@ -1,0 +1,125 @@
+"""`medclip score PATH --out DIR`: score a file or folder of studies."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+DISK_FULL_CODE = 3
+
+
+def score(
+    path: Annotated[Path, typer.Argument(help="File or folder to score.", show_default=False)],
+    out: Annotated[
+        Path,
+        typer.Option("--out", help="Folder for tables and report; the same command goes on in it.", show_default=False),
+    ],
+    model: Annotated[
+        str, typer.Option("--model", metavar="PACK", help="Name or folder of a model pack.")
+    ] = "medclip-mini",
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--task", metavar="NAME", help="Task to score; repeatable. Default: all that the model's card lists."
+        ),
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", metavar="TEXT", help="Score this sentence as a task of its own.")
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option("--against", metavar="TEXT", help="What the prompt is compared with. Default: 'no TEXT'."),
+    ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option("--table", help="CSV, TSV or Parquet with a column 'file' and study, patient, modality."),
+    ] = None,
+    modality: Annotated[
+        str | None,
+        typer.Option("--modality", metavar="M", help="Modality of files that the table does not name one for."),
+    ] = None,
+    min_confidence: Annotated[
+        float, typer.Option("--min-confidence", metavar="P", help="Least probability to believe an inferred modality.")
+    ] = 0.8,
+    group_by: Annotated[
+        str, typer.Option("--group-by", help="How files become studies: auto, folder or file.")
+    ] = "auto",
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=1, help="Reading processes. Default: one per core.", show_default=False),
+    ] = None,
+    report_paths: Annotated[
+        bool, typer.Option("--report-paths", help="Show file names in the report; they may identify patients.")
+    ] = False,
+    key_file: Annotated[
+        Path | None, typer.Option("--key-file", help="Identity key that study codes are hashed with.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON and nothing else.")] = False,
+) -> int:
+    """Score a file or folder of studies in words and write tables and a report.
+
+    Exit code: 0 all scored or skipped, 3 some failed (or the disk is full), 2 wrong use, 130 interrupted.
+    """
+    from medclip.cli.progress import progress
+    from medclip.errors import MedclipError, Reason
+    from medclip.reports.score import score as run_score
+
+    try:
+        with progress(quiet=as_json) as shown:
+            run = run_score(
+                path,
+                out,
+                model=model,
+                tasks=task or (),
+                prompt=prompt,
+                against=against,
+                table=table,
+                modality=modality,
+                min_confidence=min_confidence,
+                group_by=group_by,  # pyright: ignore[reportArgumentType] (checked by ScoreOptions)
+                workers=workers,
+                report_paths=report_paths,
+                key_file=key_file,
+                progress=shown,
+            )
+    except KeyboardInterrupt:
+        print("medclip: interrupted. Finished studies are kept; run the same command again to go on.", file=sys.stderr)
+        return 130
+    except MedclipError as error:
+        if error.reason is not Reason.DISK_FULL:
+            raise
+        print(f"medclip: {error}", file=sys.stderr)
+        return DISK_FULL_CODE
+    _print(run, as_json)
+    return run.exit_code
+
+
+def _print(run: Any, as_json: bool) -> None:
+    if as_json:
+        print(
+            json.dumps(
+                {"out": str(run.folder), "report": str(run.report_path), "exit_code": run.exit_code, **run.counts}
+            )
+        )
+        return
+    if run.already_finished:
+        print("This run was finished before; nothing was computed again.")
+    from medclip.reports.score_report import headline
+
+    print(f"{headline(run.counts)}.")
+    for status, reason, number in _reasons(run):
+        print(f"  {number:>7} {status}: {reason.replace('_', ' ')}")
+    print(f"Report: {run.report_path}")
+
+
+def _reasons(run: Any) -> list[tuple[str, str, int]]:
+    """Count the files that were not scored by reason, failed ones first."""
+    from collections import Counter
+
+    table = run.files.select(["status", "reason"]).to_pylist()
+    counts = Counter((row["status"], row["reason"]) for row in table if row["reason"] is not None)
+    return [(status, reason, n) for (status, reason), n in sorted(counts.items(), key=lambda kv: (kv[0][0], -kv[1]))]

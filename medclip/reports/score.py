@@ -1,0 +1,109 @@
+"""The public verb `medclip.score`: a folder of studies goes in, tables and a report come out."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from medclip.files.group import GroupBy
+from medclip.reports.score_report import write_score_report
+from medclip.sample import Modality
+from medclip.scoring.options import DEFAULT_MODEL, ScoreOptions, parse_modality
+from medclip.scoring.progress import Progress
+from medclip.scoring.run import ScoreRun, run_scoring
+from medclip.settings import Settings
+
+
+def score(
+    path: str | Path,
+    out: str | Path | None = None,
+    *,
+    model: str | Path = DEFAULT_MODEL,
+    tasks: Sequence[str] = (),
+    prompt: str | None = None,
+    against: str | None = None,
+    table: str | Path | None = None,
+    modality: Modality | str | None = None,
+    min_confidence: float = 0.8,
+    group_by: GroupBy = "auto",
+    workers: int | None = None,
+    report_paths: bool = False,
+    key_file: str | Path | None = None,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> ScoreRun:
+    """Score a file or a folder of studies in words.
+
+    Args:
+        path: A file or folder.
+        out: Output folder for files.parquet, scores.parquet, run.json, report.html and the ledger. The same call on the
+            same folder goes on where it was stopped. None works in a temporary folder that lives as long as the result.
+        model: Name or folder of a model pack.
+        tasks: Tasks to score; where neither tasks nor a prompt are given, those of the pack's card that fit each study.
+        prompt: A sentence to score as a task of its own.
+        against: What the prompt is compared with; "no {prompt}" where None.
+        table: CSV, TSV or Parquet file that names study, patient and modality of files.
+        modality: Modality of every file that the table does not name one for.
+        min_confidence: Least probability at which an inferred modality is believed.
+        group_by: How files become studies: by UID, table and folder ("auto"), by "folder", or one "file" each.
+        workers: Reading processes; the settings' where None.
+        report_paths: Show relative paths in the report. By default it names files by row number and format.
+        key_file: Identity key, where it is not the one in the settings' home.
+        settings: Limits.
+        progress: Told how far the run is.
+
+    Returns:
+        The run: `.files` and `.scores` as Arrow tables, `.report_path`, `.counts`, `.exit_code`.
+
+    Raises:
+        MedclipError: For a call that cannot be carried out. A file that cannot be read raises nothing: it has its row.
+
+    Example:
+        >>> import medclip
+        >>> run = medclip.score("examples")  # doctest: +SKIP
+        >>> run.scores.column_names[:4]  # doctest: +SKIP
+        ['study', 'patient', 'modality', 'task']
+    """
+    settings = settings or Settings()
+    if workers is not None:
+        settings = replace(settings, workers=max(1, workers))
+    options = ScoreOptions(
+        tasks=tuple(tasks),
+        prompt=prompt,
+        against=against,
+        table=None if table is None else Path(table),
+        modality=parse_modality(modality),
+        min_confidence=min_confidence,
+        group_by=group_by,
+    )
+    keep = _TemporaryFolder() if out is None else None
+    folder = keep.path if keep is not None else Path(str(out))
+    run = run_scoring(
+        Path(path),
+        folder,
+        model=model,
+        options=options,
+        key_file=None if key_file is None else Path(key_file),
+        settings=settings,
+        progress=progress,
+        finish=partial(_report, report_paths),
+    )
+    return replace(run, _keep=keep)
+
+
+def _report(show_paths: bool, ledger: Any, card: Any, folder: Path) -> None:
+    write_score_report(ledger, card, folder, show_paths=show_paths)
+
+
+class _TemporaryFolder:
+    """A folder that goes when this object does, without the warning of tempfile.TemporaryDirectory."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="medclip-score-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)

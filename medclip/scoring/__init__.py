@@ -1,0 +1,1 @@
+"""Plan, ledger, workers, runner and result tables."""

@@ -1,0 +1,348 @@
+"""Score one chunk: readings become features, unknown modalities are inferred, studies get their scores.
+
+Work on a chunk has two halves, so that the model can compute on one chunk while the reading processes read the next:
+`begin` consumes the first readings, decides modalities and asks for the second readings; `finish` consumes those and
+gives the rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.errors import MedclipError, Problem, Reason, Status
+from medclip.files.identity import keyed_hash
+from medclip.models.open_set import typical
+from medclip.sample import Modality, ModalitySource
+from medclip.scoring.ledger import ChunkResult
+from medclip.scoring.plan import READ_AHEAD, Plan, PlannedFile
+from medclip.scoring.pool import ReadingPool
+from medclip.scoring.progress import Progress
+from medclip.scoring.reading import Reading, read
+from medclip.scoring.rows import FileRow, Picture, ScoreRow
+from medclip.scoring.tasks import AskedTask, Scorer
+from medclip.settings import Settings
+
+_NO_PIXELS = np.empty((0, 0, 0, 3), dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every chunk of a run needs."""
+
+    plan: Plan
+    model: Any
+    scorer: Scorer
+    tasks: tuple[AskedTask, ...]
+    modality_task: AskedTask | None
+    min_confidence: float
+    pool: ReadingPool
+    encoders: ThreadPoolExecutor
+    num_encoders: int
+    settings: Settings
+    key: bytes
+    progress: Progress
+
+    def first_readings(self, chunk_indices: Sequence[int]) -> Iterator[Future[Reading]]:
+        """Ask for the first reading of every file that has one, in plan order."""
+        return self.pool.map(
+            read,
+            (
+                (file.ref.path, file.facts, self.modality_of(file), self.model.preprocess, self.settings)
+                for index in chunk_indices
+                for file in (self.plan.files[i] for i in self.plan.chunks[index])
+                if self.is_read(file)
+            ),
+            ahead=READ_AHEAD,
+        )
+
+    def is_read(self, file: PlannedFile) -> bool:
+        """Whether pixels are read: not where nothing could be done with them."""
+        return file.problem is None and (self.modality_of(file) is not None or self.modality_task is not None)
+
+    def modality_of(self, file: PlannedFile) -> Modality | None:
+        """Give the modality that header, table or option name."""
+        return None if file.study is None else self.plan.studies[file.study].modality
+
+
+@dataclass(eq=False)
+class _Item:
+    """One file on its way through a chunk."""
+
+    file: PlannedFile
+    problem: Problem | None = None
+    modality: Modality | None = None
+    source: ModalitySource | None = None
+    probability: float | None = None
+    reading: Reading | None = None
+    """Without pixels once they are encoded."""
+    features_VD: NDArray[np.float32] | None = None
+
+
+@dataclass(eq=False)
+class ChunkWork:
+    """A chunk that has begun; call `finish` for its result."""
+
+    context: Context
+    index: int
+    items: list[_Item]
+    _known: _Encoder | None = None
+    _second: list[_Item] = field(default_factory=list)
+    _second_readings: Iterator[Future[Reading]] = field(default_factory=lambda: iter(()))
+
+    @classmethod
+    def begin(cls, context: Context, index: int, readings: Iterator[Future[Reading]]) -> ChunkWork:
+        """Encode the files whose modality is known and infer the others'."""
+        work = cls(context, index, [_Item(context.plan.files[i]) for i in context.plan.chunks[index]])
+        known, unknown = _Encoder(context), _Encoder(context)
+        work._known = known
+        for item in work.items:
+            item.problem = item.file.problem
+            if item.problem is not None:
+                pass
+            elif not context.is_read(item.file):
+                item.problem = _no_modality()
+            else:
+                assert item.file.study is not None
+                study = context.plan.studies[item.file.study]
+                item.modality, item.source = study.modality, study.modality_source
+                _take(item, next(readings))
+                if item.problem is None and item.modality is not None:
+                    item.problem = _no_task(context.tasks, item.modality)
+                if item.problem is None:
+                    (unknown if item.modality is None else known).add(item)
+            context.progress.step()
+        known.close()
+        unknown.wait()
+        work._infer([item for item in work.items if item.problem is None and item.modality is None])
+        return work
+
+    def finish(self) -> ChunkResult:
+        """Encode what was read a second time and give the chunk's rows."""
+        encoder = _Encoder(self.context)
+        for item in self._second:
+            _take(item, next(self._second_readings))
+            if item.problem is None:
+                encoder.add(item)
+        encoder.wait()
+        if self._known is not None:
+            self._known.wait()
+        for item in self.items:
+            if item.features_VD is not None and not np.isfinite(item.features_VD).all():
+                item.problem = Problem(Reason.NON_FINITE, "The model's features of this image are not finite numbers.")
+        keys = self._study_keys()
+        pictures = tuple(
+            Picture(
+                item.file.row,
+                item.reading.thumbnail,
+                item.reading.burned_in,
+                item.features_VD.astype("<f4").tobytes(),
+            )
+            for item in self.items
+            if item.problem is None and item.reading is not None and item.features_VD is not None
+        )
+        files = tuple(self._file_row(item, keys) for item in self.items)
+        return ChunkResult(self.index, files, tuple(self._score_rows(keys)), pictures)
+
+    def _infer(self, items: list[_Item]) -> None:
+        """Decide modalities and ask for the second readings of those that were decided."""
+        context, asked = self.context, self.context.modality_task
+        if not items or asked is None:
+            return
+        names = context.scorer.vectors(asked).names
+        guesses: dict[str, list[tuple[_Item, float]]] = {}
+        for item in items:
+            assert item.features_VD is not None
+            _, _, probability = context.scorer.study(item.features_VD, asked)
+            best = int(np.argmax(probability))
+            guesses.setdefault(names[best], []).append((item, float(probability[best])))
+        for name, guessed in guesses.items():
+            self._decide(name, guessed)
+        self._second = [item for item in items if item.problem is None]
+        jobs = (
+            (i.file.ref.path, i.file.facts, i.modality, context.model.preprocess, context.settings)
+            for i in self._second
+        )
+        self._second_readings = context.pool.map(read, jobs, ahead=READ_AHEAD, urgent=True)
+
+    def _decide(self, name: str, guessed: list[tuple[_Item, float]]) -> None:
+        """Believe the guesses of one modality that are sure and typical; the others get their problem."""
+        first_views = np.stack([item.features_VD[0] for item, _ in guessed if item.features_VD is not None])
+        for (item, probability), is_typical in zip(
+            guessed, typical(self.context.model, first_views, name), strict=True
+        ):
+            item.features_VD = None
+            item.problem = _uncertain(name, probability, self.context.min_confidence)
+            if item.problem is None and not is_typical:
+                item.problem = _untypical(name)
+            if item.problem is None:
+                item.modality, item.source, item.probability = Modality(name), ModalitySource.INFERRED, probability
+                item.problem = _no_task(self.context.tasks, item.modality)
+
+    def _study_keys(self) -> dict[tuple[int, Modality | None], str]:
+        """Give each study its key; where files of one turn out to be of two modalities, it is split."""
+        found: dict[int, list[Modality]] = {}
+        for item in self.items:
+            if item.problem is None and item.file.study is not None and item.modality is not None:
+                found.setdefault(item.file.study, []).append(item.modality)
+        keys: dict[tuple[int, Modality | None], str] = {}
+        for index, modalities in found.items():
+            key = self.context.plan.studies[index].key
+            for modality in dict.fromkeys(modalities):
+                split = len(set(modalities)) > 1
+                keys[index, modality] = keyed_hash("study", f"{key}/{modality}", self.context.key) if split else key
+        return keys
+
+    def _file_row(self, item: _Item, keys: dict[tuple[int, Modality | None], str]) -> FileRow:
+        file, reading = item.file, item.reading
+        study = None if file.study is None else self.context.plan.studies[file.study]
+        row = FileRow(
+            row=file.row,
+            path=file.ref.name,
+            sha256=(file.facts.sha256 or None) if file.facts else None,
+            size_bytes=file.ref.size_bytes,
+            format=str(file.facts.format) if file.facts else None,
+            status=str(item.problem.status if item.problem else Status.SCORED),
+            reason=str(item.problem.reason) if item.problem else None,
+            message=item.problem.message if item.problem else None,
+            modality=item.modality,
+            modality_source=item.source,
+            modality_probability=item.probability,
+        )
+        if study is not None and file.study is not None:
+            row = replace(row, study=keys.get((file.study, item.modality), study.key), grouping=study.grouping)
+        if reading is not None and item.problem is None:
+            row = replace(
+                row,
+                adapter=reading.adapter,
+                preprocessing=reading.preprocessing,
+                decoder=reading.decoder or None,
+                laterality=reading.laterality,
+                view=reading.view,
+                steps=json.dumps(reading.steps, ensure_ascii=False),
+            )
+        return row
+
+    def _score_rows(self, keys: dict[tuple[int, Modality | None], str]) -> Iterator[ScoreRow]:
+        for (index, modality), key in keys.items():
+            assert modality is not None
+            items = [i for i in self.items if i.problem is None and i.file.study == index and i.modality == modality]
+            features = np.concatenate([i.features_VD for i in items if i.features_VD is not None])
+            first = items[0].reading
+            assert first is not None
+            for asked in self.context.tasks:
+                if not asked.fits(modality):
+                    continue
+                names, logits, probability = self.context.scorer.study(features, asked)
+                for name, logit, p in zip(names, logits, probability, strict=True):
+                    yield ScoreRow(
+                        study=key,
+                        patient=self.context.plan.studies[index].patient,
+                        modality=modality,
+                        task=asked.task.name,
+                        class_=name,
+                        kind=asked.task.kind,
+                        probability=float(p),
+                        logit=float(logit),
+                        num_images=len(features),
+                        model=self.context.model.name,
+                        model_version=str(self.context.model.card.version),
+                        preprocessing=first.preprocessing,
+                    )
+
+
+class _Encoder:
+    """Collects images into batches and gives each file its features; pixels go as soon as possible.
+
+    Batches are computed beside each other, each by one thread: small layers gain little from several threads, and a
+    batch's result then does not depend on how many cores the machine has.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._model, self._threads = context.model, context.encoders
+        self._ahead = 2 * context.num_encoders
+        self._owners: list[_Item] = []
+        self._images: list[NDArray[np.uint8]] = []
+        self._pending: deque[tuple[list[_Item], Future[NDArray[np.float32]]]] = deque()
+
+    def add(self, item: _Item) -> None:
+        assert item.reading is not None
+        for image in item.reading.pixels_VHWC:
+            self._owners.append(item)
+            self._images.append(image)
+        item.reading = replace(item.reading, pixels_VHWC=_NO_PIXELS)
+        while len(self._images) >= self._model.batch_size:
+            self._submit(self._model.batch_size)
+
+    def close(self) -> None:
+        """Send the last, short batch off. The model fills it up, so neighbours do not matter."""
+        if self._images:
+            self._submit(len(self._images))
+
+    def wait(self) -> None:
+        """Give every file its features."""
+        self.close()
+        while self._pending:
+            self._take_oldest()
+
+    def _submit(self, count: int) -> None:
+        images, self._images = self._images[:count], self._images[count:]
+        owners, self._owners = self._owners[:count], self._owners[count:]
+        self._pending.append((owners, self._threads.submit(self._model.encode_image, np.stack(images))))
+        if len(self._pending) > self._ahead:
+            self._take_oldest()
+
+    def _take_oldest(self) -> None:
+        owners, future = self._pending.popleft()
+        for item, feature in zip(owners, future.result(), strict=True):
+            row = feature[None].copy()
+            item.features_VD = row if item.features_VD is None else np.concatenate([item.features_VD, row])
+
+
+def _take(item: _Item, future: Future[Reading]) -> None:
+    try:
+        item.reading = future.result()
+    except MedclipError as error:
+        item.problem = error.problem()
+
+
+def _no_modality() -> Problem:
+    return Problem(
+        Reason.MODALITY_UNKNOWN,
+        "The file does not say what modality it is, and this model cannot infer it; name it with --modality or in a "
+        "table.",
+    )
+
+
+def _no_task(tasks: Sequence[AskedTask], modality: Modality) -> Problem | None:
+    if any(asked.fits(modality) for asked in tasks):
+        return None
+    return Problem(
+        Reason.NO_TASK,
+        f"None of the tasks that were asked for is about {modality} images; name one with --task or --prompt.",
+    )
+
+
+def _uncertain(name: str, probability: float, least: float) -> Problem | None:
+    if probability >= least:
+        return None
+    return Problem(
+        Reason.MODALITY_UNCERTAIN,
+        f"The image looks most like {name} (probability {probability:.2f}, {least:.2f} is needed to go on); "
+        "name its modality with --modality or in a table.",
+    )
+
+
+def _untypical(name: str) -> Problem:
+    return Problem(
+        Reason.MODALITY_UNCERTAIN,
+        f"The image looks most like {name} of the modalities that the model knows, but unlike the {name} images it has "
+        "seen; name its modality with --modality or in a table.",
+    )

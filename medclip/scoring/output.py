@@ -1,0 +1,119 @@
+"""The output folder: whose it is, and what makes two calls the same run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+from medclip.errors import MedclipError, Reason
+from medclip.files.identity import keyed_hash
+from medclip.scoring.ledger import FILE_NAME, Ledger
+from medclip.scoring.options import ScoreOptions
+from medclip.scoring.plan import Plan
+from medclip.settings import Settings
+
+_LABELS = {
+    "files": "the files",
+    "num_files": "the number of files",
+    "pack": "the model",
+    "tasks": "the tasks",
+    "prompt": "the prompt",
+    "against": "what the prompt is compared with",
+    "table": "the table",
+    "modality": "--modality",
+    "min_confidence": "--min-confidence",
+    "group_by": "--group-by",
+    "key": "the identity key",
+    "limits": "the limits",
+    "version": "the version of medclip",
+}
+
+
+def check_output(folder: Path, root: Path) -> bool:
+    """Make sure that an output folder can take a run, without changing anything.
+
+    Args:
+        folder: The folder; it need not exist.
+        root: What is to be scored.
+
+    Returns:
+        Whether it already holds a run of medclip.
+
+    Raises:
+        MedclipError: OUTPUT_IN_USE when there is something else in it; WRONG_USE when it is the input or no folder;
+            PERMISSION_DENIED when it cannot be written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise MedclipError(Reason.WRONG_USE, "the output is a folder, and this is a file.", where=folder)
+    if folder.exists() and root.exists() and folder.resolve() == root.resolve():
+        raise MedclipError(
+            Reason.WRONG_USE, "the output folder is the folder to score.", where=folder, hint="Name another one."
+        )
+    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise MedclipError(Reason.PERMISSION_DENIED, "this folder may not be written.", where=nearest)
+    names = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
+    if names and FILE_NAME not in names:
+        raise MedclipError(
+            Reason.OUTPUT_IN_USE,
+            f"this folder holds {len(names)} other file{'s' if len(names) > 1 else ''} and no run of medclip; "
+            "nothing was changed.",
+            where=folder,
+            hint="Name an empty or new folder.",
+        )
+    return FILE_NAME in names
+
+
+def run_identity(
+    plan: Plan, options: ScoreOptions, *, pack: str, tasks: list[str], version: str, key: bytes, settings: Settings
+) -> dict[str, Any]:
+    """Say what a run is: equal identity, equal bytes in the output. Holds hashes and options, no path.
+
+    Args:
+        plan: The planned files.
+        options: The caller's wishes.
+        pack: Name and hash of the model pack.
+        tasks: The tasks as resolved.
+        version: Version of medclip.
+        key: Identity key; only a hash of it goes in, since study keys depend on it.
+        settings: Limits that decide rows.
+    """
+    table = "" if options.table is None else hashlib.sha256(options.table.read_bytes()).hexdigest()
+    return {
+        "files": plan.digest,
+        "num_files": len(plan.files),
+        "pack": pack,
+        "tasks": tasks,
+        "prompt": options.prompt,
+        "against": options.against,
+        "table": table,
+        "modality": None if options.modality is None else str(options.modality),
+        "min_confidence": options.min_confidence,
+        "group_by": options.group_by,
+        "key": keyed_hash("run", "identity", key),
+        "limits": [settings.max_pixels, settings.max_file_bytes],
+        "version": version,
+    }
+
+
+def claim(ledger: Ledger, identity: dict[str, Any], folder: Path) -> None:
+    """Bind a new ledger to a run, or check that it is this run's.
+
+    Raises:
+        MedclipError: OUTPUT_IN_USE, naming what differs.
+    """
+    known = ledger.get("identity")
+    if known is None:
+        ledger.put({"identity": identity})
+        return
+    differs = [_LABELS[name] for name in _LABELS if known.get(name) != identity.get(name)]
+    if differs:
+        raise MedclipError(
+            Reason.OUTPUT_IN_USE,
+            f"this folder holds another run: {', '.join(differs)} differ{'s' if len(differs) == 1 else ''}; "
+            "nothing was changed.",
+            where=folder,
+            hint="Name another output folder.",
+        )

@@ -1,0 +1,65 @@
+"""The rows of the two result tables, as values. Field order is column order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class FileRow:
+    """One input path: what it was, how it ended, and everything that was done to its pixels."""
+
+    row: int
+    """Number of the file in this run, from 1; the report names files by it."""
+    path: str
+    """Relative to the folder that was named. The only place in any output where a file name appears."""
+    sha256: str | None
+    size_bytes: int
+    format: str | None
+    status: str
+    reason: str | None
+    message: str | None
+    study: str | None = None
+    modality: str | None = None
+    modality_source: str | None = None
+    modality_probability: float | None = None
+    """Only where the modality was inferred."""
+    adapter: str | None = None
+    preprocessing: str | None = None
+    decoder: str | None = None
+    laterality: str | None = None
+    view: str | None = None
+    grouping: str | None = None
+    steps: str | None = None
+    """JSON list of [name, detail]."""
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """One study, task and class."""
+
+    study: str
+    patient: str | None
+    modality: str
+    task: str
+    class_: str
+    """Column `class`."""
+    kind: str
+    probability: float
+    logit: float
+    num_images: int
+    model: str
+    model_version: str
+    preprocessing: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What the ledger keeps beside a file's row and the tables do not show."""
+
+    row: int
+    thumbnail: bytes
+    """Empty where it is withheld."""
+    burned_in: bool
+    embedding: bytes
+    """float32 [views, D], little endian."""

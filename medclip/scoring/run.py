@@ -1,0 +1,225 @@
+"""Score a folder: plan, read, encode, commit chunk by chunk, and write the tables.
+
+Called again on the same output folder, a run goes on after its last finished chunk and ends in the same bytes, wherever
+it was stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medclip.files.identity import load_key
+from medclip.scoring.chunk import ChunkWork, Context
+from medclip.scoring.ledger import Ledger
+from medclip.scoring.options import DEFAULT_MODEL, ScoreOptions
+from medclip.scoring.output import check_output, claim, run_identity
+from medclip.scoring.plan import make_plan
+from medclip.scoring.pool import ReadingPool
+from medclip.scoring.progress import Progress, Silent
+from medclip.scoring.results import FILES, RUN, SCORES, write_results
+from medclip.scoring.tasks import Scorer, asked_tasks, modality_task
+from medclip.settings import Settings
+
+if TYPE_CHECKING:
+    import pyarrow
+
+_MAX_ENCODERS = 8
+
+Finish = Callable[[Ledger, Any, Path], None]
+"""Called with the complete ledger, the pack's card and the output folder, e.g. to write a report."""
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreRun:
+    """A finished run."""
+
+    folder: Path
+    """The output folder."""
+    counts: dict[str, int]
+    """files, scored, skipped, failed, studies."""
+    already_finished: bool = False
+    """The folder held this very run, complete; nothing was computed or rewritten."""
+    _keep: object = None
+    """Keeps a temporary output folder alive."""
+
+    @property
+    def files(self) -> pyarrow.Table:
+        """One row per input path."""
+        return _read(self.folder / FILES)
+
+    @property
+    def scores(self) -> pyarrow.Table:
+        """One row per study, task and class."""
+        return _read(self.folder / SCORES)
+
+    @property
+    def report_path(self) -> Path | None:
+        """The report, None where none was written."""
+        path = self.folder / "report.html"
+        return path if path.exists() else None
+
+    @property
+    def exit_code(self) -> int:
+        """0 when every file was scored or skipped, 3 when some failed."""
+        return 3 if self.counts["failed"] else 0
+
+
+def run_scoring(
+    root: Path,
+    folder: Path,
+    *,
+    model: Any = DEFAULT_MODEL,
+    options: ScoreOptions | None = None,
+    key_file: Path | None = None,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+    finish: Finish | None = None,
+) -> ScoreRun:
+    """Score the files below a path into a folder.
+
+    Args:
+        root: A file or folder.
+        folder: Output folder: new, empty, or holding this same run, which then goes on.
+        model: Name or folder of a model pack.
+        options: What to score and how.
+        key_file: Identity key to hash identifiers with, where it is not the one in the settings' home.
+        settings: Limits and number of reading processes.
+        progress: Told how far it is.
+        finish: Called before the run counts as finished.
+
+    Raises:
+        MedclipError: MISSING_FILE, NOTHING_TO_DO, OUTPUT_IN_USE, WRONG_USE, TABLE_INVALID, DISK_FULL and what loading
+            the model raises. A file that cannot be read raises nothing; it has its row.
+    """
+    from medclip import __version__
+    from medclip.models.card import read_card
+    from medclip.models.packs import find_pack, verify_pack
+
+    settings, progress, options = settings or Settings(), progress or Silent(), options or ScoreOptions()
+    pack = find_pack(model)
+    verify_pack(pack)
+    card = read_card(pack)
+    tasks = asked_tasks(card, options)
+    holds_run = check_output(folder, root)
+    key = load_key(settings, path=key_file)
+    with ReadingPool(settings.workers, settings.decode_timeout_s) as pool, ThreadPoolExecutor(1) as loader:
+        # Loading the model takes seconds of imports; the reading processes inspect meanwhile. A folder that holds a run
+        # may be finished already, and then no model is needed.
+        loading = None if holds_run else loader.submit(_load, pack)
+        plan = make_plan(root, options, key=key, pool=pool, settings=settings, exclude=(folder,), progress=progress)
+        pack_id = f"{card.name} {card.version} {_pack_hash(pack)}"
+        identity = run_identity(
+            plan,
+            options,
+            pack=pack_id,
+            tasks=[asked.task.name for asked in tasks],
+            version=__version__,
+            key=key,
+            settings=settings,
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        with Ledger(folder) as ledger:
+            claim(ledger, identity, folder)
+            if ledger.get("finished") and all((folder / name).exists() for name in (FILES, SCORES, RUN)):
+                if finish is not None:
+                    finish(ledger, card, folder)
+                return ScoreRun(folder, ledger.counts(), already_finished=True)
+            if len(ledger.finished_chunks()) < len(plan.chunks):
+                loaded = (loading or loader.submit(_load, pack)).result()
+                with _encoders() as (encoders, num_encoders):
+                    context = Context(
+                        plan=plan,
+                        model=loaded,
+                        scorer=Scorer(loaded),
+                        tasks=tasks,
+                        modality_task=modality_task(card),
+                        min_confidence=options.min_confidence,
+                        pool=pool,
+                        encoders=encoders,
+                        num_encoders=num_encoders,
+                        settings=settings,
+                        key=key,
+                        progress=progress,
+                    )
+                    _score_chunks(context, ledger)
+            progress.stage("Writing tables and report", 1)
+            write_results(ledger, folder, _run_description(identity, card))
+            if finish is not None:
+                finish(ledger, card, folder)
+            ledger.put({"finished": True})
+            progress.step()
+            return ScoreRun(folder, ledger.counts())
+
+
+def _score_chunks(context: Context, ledger: Ledger) -> None:
+    """Score what is not in the ledger yet, one chunk ahead of the commits."""
+    plan, done = context.plan, ledger.finished_chunks()
+    remaining = [index for index in range(len(plan.chunks)) if index not in done]
+    num_done, num_studies = ledger.counts()["files"], ledger.counts()["studies"]
+    context.progress.overall(num_done, len(plan.files), num_studies)
+    context.progress.stage("Reading and scoring", sum(len(plan.chunks[index]) for index in remaining))
+    readings = context.first_readings(remaining)
+    previous: ChunkWork | None = None
+    for index in [*remaining, None]:
+        begun = None if index is None else ChunkWork.begin(context, index, readings)
+        if previous is not None:
+            result = previous.finish()
+            ledger.commit(result)
+            num_done += len(result.files)
+            num_studies += len({row.study for row in result.scores})
+            context.progress.overall(num_done, len(plan.files), num_studies)
+        previous = begun
+
+
+@contextmanager
+def _encoders() -> Iterator[tuple[ThreadPoolExecutor, int]]:
+    """Give threads that compute one batch each, with torch's own threads switched off meanwhile.
+
+    OpenMP threads wait for each other by spinning; beside reading processes on the same cores, a batch waits for a
+    thread that is not running (2 loaded cores, one image at a time: 40 images/s with one thread, 2 with two).
+    """
+    import torch
+
+    before, num = torch.get_num_threads(), max(1, min(os.cpu_count() or 1, _MAX_ENCODERS))
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(num, thread_name_prefix="medclip-encoder") as threads:
+            yield threads, num
+    finally:
+        torch.set_num_threads(before)
+
+
+def _load(pack: Path) -> Any:
+    from medclip.models.packs import load_model
+
+    return load_model(pack, verify=False)
+
+
+def _pack_hash(pack: Path) -> str:
+    """Hash of the pack's manifest, which holds the hash of every file; loading checks them."""
+    return hashlib.sha256((pack / "manifest.json").read_bytes()).hexdigest()
+
+
+def _run_description(identity: dict[str, Any], card: Any) -> dict[str, Any]:
+    return {
+        "medclip": identity["version"],
+        "model": {"name": card.name, "version": str(card.version), "pack": identity["pack"].split(" ")[-1]},
+        "options": {
+            name: identity[name]
+            for name in ("tasks", "prompt", "against", "modality", "min_confidence", "group_by", "table")
+        },
+        "input": {"num_files": identity["num_files"], "sha256": identity["files"]},
+    }
+
+
+def _read(path: Path) -> pyarrow.Table:
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path)

@@ -1,0 +1,115 @@
+"""Which questions are asked of a study, and the answers: class vectors are made once per run and task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.errors import MedclipError, Reason
+from medclip.evaluate.zero_shot import ClassVectors, class_vectors, probabilities, score_features
+from medclip.sample import Modality
+from medclip.scoring.options import ScoreOptions
+from medclip.text.prompts import ad_hoc_task
+from medclip.text.vocabularies import Task, load_task, task_names
+
+MODALITY_TASK = "modality"
+
+
+@dataclass(frozen=True)
+class AskedTask:
+    """One task of a run."""
+
+    task: Task
+    classes: tuple[str, ...] | None
+    """The classes the pack knows, in the card's order; None for all of the vocabulary's."""
+    calibration: Mapping[str, Any] | None
+    listed: bool
+    """The pack's card lists it: there are figures for it. Otherwise nobody has measured how good the answers are."""
+
+    def fits(self, modality: Modality) -> bool:
+        """Whether the question makes sense for a modality."""
+        return not self.task.modalities or modality in self.task.modalities
+
+
+def asked_tasks(card: Any, options: ScoreOptions) -> tuple[AskedTask, ...]:
+    """Choose the tasks of a run.
+
+    Args:
+        card: The pack's card.
+        options: Tasks and prompt as named by the caller; where both are absent, all tasks that the card lists, without
+            the modality task, which is for files that do not say what they are.
+
+    Raises:
+        MedclipError: WRONG_USE for a task that does not exist, naming those that do.
+    """
+    names = list(dict.fromkeys(options.tasks))
+    if not names and options.prompt is None:
+        names = [name for name in card.tasks if name != MODALITY_TASK]
+    unknown = [name for name in names if name not in task_names()]
+    if unknown:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"there is no task named {unknown[0]!r}.",
+            hint=f"The model's card lists: {', '.join(card.tasks)}. All tasks: {', '.join(task_names())}.",
+        )
+    asked = [_asked(card, name) for name in names]
+    if options.prompt is not None:
+        asked.append(AskedTask(ad_hoc_task(options.prompt, options.against), None, None, listed=False))
+    return tuple(asked)
+
+
+def modality_task(card: Any) -> AskedTask | None:
+    """Give the task that infers modalities, None for a pack that has none."""
+    return _asked(card, MODALITY_TASK) if MODALITY_TASK in card.tasks else None
+
+
+def _asked(card: Any, name: str) -> AskedTask:
+    entry = card.tasks.get(name)
+    if entry is None:
+        return AskedTask(load_task(name), None, None, listed=False)
+    return AskedTask(load_task(name), tuple(entry.classes), entry.calibration, listed=True)
+
+
+class Scorer:
+    """Scores image features against tasks with one loaded model."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._vectors: dict[str, ClassVectors] = {}
+
+    def logits(self, features_ND: NDArray[np.float32], asked: AskedTask) -> NDArray[np.float32]:
+        """Give the logits of N images: float32 [N, C]."""
+        vectors = self.vectors(asked)
+        calibration = dict(asked.calibration) if asked.calibration else None
+        return score_features(features_ND, vectors, asked.task.kind, self._model.logit_scale, calibration)[0]
+
+    def study(
+        self, features_ND: NDArray[np.float32], asked: AskedTask
+    ) -> tuple[tuple[str, ...], NDArray[np.float32], NDArray[np.float32]]:
+        """Score one study: the mean of its images' logits, then softmax or sigmoid.
+
+        Args:
+            features_ND: float32 [N, D] of all images of the study.
+            asked: The task.
+
+        Returns:
+            Class names, logits [C] and probabilities [C].
+        """
+        logits = self.logits(features_ND, asked).mean(axis=0, dtype=np.float64).astype(np.float32)
+        return self.vectors(asked).names, logits, probabilities(logits[None], asked.task.kind)[0]
+
+    def vectors(self, asked: AskedTask) -> ClassVectors:
+        """Give a task's class vectors; its prompts are encoded on first use."""
+        found = self._vectors.get(asked.task.name)
+        if found is None:
+            found = self._vectors[asked.task.name] = class_vectors(self._model, asked.task, asked.classes)
+        return found
+
+
+def known_classes(asked: AskedTask) -> Sequence[str]:
+    """List the names of a task's classes as they are scored."""
+    return asked.classes or tuple(c.name for c in asked.task.classes)

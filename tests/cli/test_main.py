@@ -1,0 +1,134 @@
+"""The command tree, and how errors become one line and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from medclip.cli import main as cli
+from medclip.errors import MedclipError, Reason
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch):
+    """Put a function behind `medclip probe`."""
+
+    def put(function):
+        monkeypatch.setattr(cli, "_probe", function, raising=False)
+        monkeypatch.setitem(cli.COMMANDS, "probe", ("medclip.cli.main:_probe", "A command of the tests."))
+
+    return put
+
+
+def test_help_lists_every_command_with_one_line(capsys: pytest.CaptureFixture[str]):
+    assert cli.main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    for name, (_, summary) in cli.COMMANDS.items():
+        assert name.split()[0] in shown
+        if " " not in name:
+            assert summary in shown, f"the line of {name} does not fit 80 columns"
+    for group, summary in cli.GROUPS.items():
+        assert summary in shown
+        assert cli.main([group, "--help"]) == 0
+        inside = capsys.readouterr().out
+        for name in [n for n in cli.COMMANDS if n.startswith(f"{group} ")]:
+            assert name.split()[1] in inside
+
+
+@pytest.mark.parametrize("name", list(cli.COMMANDS))
+def test_every_command_in_the_table_exists_and_has_help(name: str, capsys: pytest.CaptureFixture[str]):
+    module, function = cli.COMMANDS[name][0].split(":")
+    assert inspect.getdoc(getattr(importlib.import_module(module), function))
+    assert cli.main([*name.split(), "--help"]) == 0
+    assert f"medclip {name}" in capsys.readouterr().out
+
+
+def test_importing_the_command_files_loads_nothing_heavy():
+    modules = ", ".join(sorted({target.split(":")[0] for target, _ in cli.COMMANDS.values()}))
+    code = (
+        f"import sys; import {modules}; print([m for m in ('torch', 'numpy', 'open_clip', 'PIL') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_refusal_is_one_line_on_stderr_and_exit_code_2(command, capsys: pytest.CaptureFixture[str]):
+    def refuse() -> None:
+        raise MedclipError(Reason.OUTPUT_IN_USE, "holds another run.", where="out", hint="Choose another folder.")
+
+    command(refuse)
+    assert cli.main(["probe"]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err == "medclip: out: holds another run. Choose another folder.\n"
+
+
+def test_a_bug_is_one_line_without_the_errors_own_text(
+    command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    def break_() -> None:
+        raise KeyError("DOE^JANE 19700101")
+
+    command(break_)
+    monkeypatch.delenv("MEDCLIP_DEBUG", raising=False)
+    assert cli.main(["probe"]) == 1
+    shown = capsys.readouterr().err
+    assert "this is a bug in medclip (KeyError" in shown
+    assert "MEDCLIP_DEBUG=1" in shown
+    assert "DOE" not in shown
+    assert len(shown.splitlines()) == 1
+
+
+def test_the_trace_of_a_bug_is_shown_on_request(
+    command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    def break_() -> None:
+        raise KeyError("detail")
+
+    command(break_)
+    monkeypatch.setenv("MEDCLIP_DEBUG", "1")
+    assert cli.main(["probe"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_int_from_a_command_is_the_exit_code(command):
+    def three() -> int:
+        return 3
+
+    command(three)
+    assert cli.main(["probe"]) == 3
+
+
+def test_an_exit_raised_by_a_command_is_kept(command):
+    def leave() -> None:
+        raise typer.Exit(3)
+
+    command(leave)
+    assert cli.main(["probe"]) == 3
+
+
+def test_ctrl_c_is_exit_code_130_without_a_trace(command, capsys: pytest.CaptureFixture[str]):
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    command(stop)
+    assert cli.main(["probe"]) == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["models", "nonsense"], ["--nonsense"], ["models"], []])
+def test_wrong_use_is_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]):
+    assert cli.main(arguments) == 2
+    assert capsys.readouterr()
+
+
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]):
+    import medclip
+
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == f"medclip {medclip.__version__}"

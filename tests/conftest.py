@@ -1,0 +1,56 @@
+"""Fixtures every test may use, and the settings that keep tests apart from the user's machine."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
+
+# Before anything imports torch or matplotlib: subprocesses started by tests inherit these too.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_OFFLINE"] = "1"
+os.environ["MPLBACKEND"] = "Agg"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.pop("MEDCLIP_DEBUG", None)
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+# The same examples in every run (a red CI can be repeated) and no time limit per example (CI machines are slow).
+hypothesis_settings.register_profile(
+    "medclip", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+hypothesis_settings.load_profile("medclip")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_home() -> Iterator[Path]:
+    """Keep the identity key of tests out of the user's home."""
+    with tempfile.TemporaryDirectory(prefix="medclip-home-") as folder:
+        before = os.environ.get("MEDCLIP_HOME")
+        os.environ["MEDCLIP_HOME"] = folder
+        yield Path(folder)
+        if before is None:
+            os.environ.pop("MEDCLIP_HOME", None)
+        else:
+            os.environ["MEDCLIP_HOME"] = before
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the repository."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The shared data folder beside the repository (or $MEDCLIP_SHARED); skips where there is none."""
+    folder = Path(os.environ.get("MEDCLIP_SHARED") or REPOSITORY.parent / "shared")
+    if not (folder / "data").is_dir():
+        pytest.skip("no shared data folder beside the repository; set MEDCLIP_SHARED to where it is")
+    return folder

@@ -1,0 +1,113 @@
+"""Every ```bash and ```python block of README.md and docs/ runs, page by page, in a folder with the examples in it.
+
+An HTML comment on the line before a fence changes what is expected, and shows on no rendered page:
+`<!-- exit 3 -->` another exit code, `<!-- no-run: reason -->` the block is not run. Blocks of a page run in order and
+share the folder. The network is closed while they run.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+FENCE = re.compile(
+    r"(?:^[ ]*<!-- (?P<note>(?:exit|no-run)[^>]*?) -->\n)?"
+    r"^(?P<indent>[ ]*)```(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=indent)```",
+    re.M | re.S,
+)
+MAX_NOT_RUN = 8
+
+# Loaded by every Python of a block: a look-up or connection beyond this machine ends it.
+CLOSED_NETWORK = """
+import sys
+def _closed(event, args):
+    if event == "socket.getaddrinfo" or (event == "socket.connect" and isinstance(args[1], tuple)):
+        raise RuntimeError("a documented command asked for the network")
+sys.addaudithook(_closed)
+"""
+
+
+@dataclass(frozen=True)
+class Block:
+    line: int
+    language: str
+    body: str
+    exit_code: int
+    skip: str
+
+
+def blocks(page: Path) -> list[Block]:
+    text = page.read_text(encoding="utf-8")
+    found = []
+    for match in FENCE.finditer(text):
+        note = match["note"] or ""
+        body = "".join(line.removeprefix(match["indent"]) for line in match["body"].splitlines(keepends=True))
+        code = int(note.split()[1]) if note.startswith("exit") else 0
+        skip = note.partition(":")[2].strip() if note.startswith("no-run") else ""
+        line = text[: match.start("info")].count("\n") + 1
+        found.append(Block(line, match["info"].split(" ")[0], body, code, skip))
+    return found
+
+
+def runnable(page: Path) -> list[Block]:
+    return [block for block in blocks(page) if block.language in ("bash", "python") and not block.skip]
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> tuple[Path, dict[str, str]]:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    shutil.copytree(REPOSITORY / "examples", folder / "examples")
+    for name in ("medclip", "pipelines", "pyproject.toml"):
+        (folder / name).symlink_to(REPOSITORY / name)
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(CLOSED_NETWORK)
+    home = tmp_path / "home"
+    home.mkdir()
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("MEDCLIP", "HF_", "TRANSFORMERS_"))}
+    env |= {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}",
+        "PYTHONPATH": f"{site}{os.pathsep}{REPOSITORY}",
+        "HOME": str(home),
+        "COLUMNS": "120",
+    }
+    return folder, env
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [p for p in PAGES if runnable(p)], ids=lambda p: p.relative_to(REPOSITORY).as_posix())
+def test_every_code_block_of_the_page_runs(page: Path, workplace: tuple[Path, dict[str, str]]):
+    folder, env = workplace
+    for block in runnable(page):
+        command = {"bash": ["bash", "-euo", "pipefail", "-c", block.body], "python": [sys.executable, "-c", block.body]}
+        done = subprocess.run(
+            command[block.language], cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False
+        )
+        where = f"{page.relative_to(REPOSITORY)}:{block.line}"
+        assert done.returncode == block.exit_code, (
+            f"{where}\n{block.body}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+        )
+
+
+def test_few_blocks_are_not_run_and_each_says_why():
+    skipped = [(page.name, block) for page in PAGES for block in blocks(page) if block.skip]
+    assert len(skipped) <= MAX_NOT_RUN, skipped
+    notes = [m for page in PAGES for m in re.findall(r"<!-- no-run(.*?)-->", page.read_text(encoding="utf-8"))]
+    assert all(note.startswith(": ") and len(note) > 10 for note in notes)
+    assert len(notes) == len(skipped), "a no-run comment that stands before no fence"
+
+
+def test_every_fence_names_its_language():
+    for page in PAGES:
+        for block in blocks(page):
+            assert block.language in ("bash", "python", "text", "yaml", "json", "csv", "bibtex"), (page, block.line)

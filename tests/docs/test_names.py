@@ -1,0 +1,94 @@
+"""What the documentation names exists: files, links, pages of the navigation, command-line options."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from medclip.cli import main as cli
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PAGES = [
+    *sorted(REPOSITORY.glob("*.md")),
+    *sorted((REPOSITORY / "docs").rglob("*.md")),
+    REPOSITORY / "benchmarks" / "README.md",
+]
+TOP = ("medclip", "pipelines", "notebooks", "docs", "tests", "benchmarks", "examples", ".ci")
+ids = {"ids": lambda p: p.relative_to(REPOSITORY).as_posix()}
+# Options of other programs.
+FOREIGN = {"--no-deps", "--shm-size"}
+
+
+def prose(page: Path) -> str:
+    return re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S)
+
+
+@pytest.mark.parametrize("page", PAGES, **ids)
+def test_every_relative_link_and_picture_leads_somewhere(page: Path):
+    for target in re.findall(r"\]\(([^)#\s]+)", prose(page)):
+        if not re.match(r"[a-z]+:", target):
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, **ids)
+def test_every_path_in_backticks_exists(page: Path):
+    for name in re.findall(r"`([^`\s]+)`", prose(page)):
+        first = name.split("/")[0]
+        if "/" in name and first in TOP and not re.search(r"[<>{}*$]|\.\.\.", name):
+            assert (REPOSITORY / name).exists(), name
+        if re.fullmatch(r"medclip(\.[a-z_]+)+", name):
+            parts = name.split(".")
+            here = REPOSITORY.joinpath(*parts)
+            attribute = REPOSITORY.joinpath(*parts[:-1])
+            import medclip
+
+            known = here.is_dir() or here.with_suffix(".py").exists() or parts[-1] in medclip.__all__
+            assert known or attribute.with_suffix(".py").exists(), name
+
+
+@pytest.mark.parametrize("page", PAGES, **ids)
+def test_every_option_in_backticks_is_an_option_of_a_command(page: Path, capsys: pytest.CaptureFixture[str]):
+    named = set(re.findall(r"`(--[a-z][a-z-]*)", prose(page))) - FOREIGN
+    if not named:
+        return
+    known = set()
+    for command in ["", *cli.COMMANDS]:
+        cli.main([*command.split(), "--help"])
+        known |= set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out))
+    assert not named - known
+
+
+def test_every_page_is_in_the_navigation_and_every_entry_has_a_page():
+    text = (REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8")
+    navigation = yaml.safe_load(re.sub(r"!!python\S*", "", text))["nav"]
+
+    def leaves(node: object) -> list[str]:
+        if isinstance(node, str):
+            return [node]
+        inside = node.values() if isinstance(node, dict) else node
+        return [leaf for child in inside for leaf in leaves(child)]
+
+    docs = REPOSITORY / "docs"
+    assert sorted(leaves(navigation)) == sorted(p.relative_to(docs).as_posix() for p in docs.rglob("*.md"))
+
+
+def test_the_table_reference_names_every_column():
+    from dataclasses import fields
+
+    from medclip.scoring.rows import FileRow, ScoreRow
+
+    page = (REPOSITORY / "docs" / "reference" / "tables.md").read_text(encoding="utf-8")
+    for kind in (FileRow, ScoreRow):
+        missing = [f.name for f in fields(kind) if f"`{f.name.rstrip('_')}`" not in page]
+        assert not missing
+
+
+def test_the_reasons_page_names_every_reason_a_row_can_have():
+    from medclip.errors import Reason
+
+    page = (REPOSITORY / "docs" / "concepts" / "one_row_per_file.md").read_text(encoding="utf-8")
+    of_rows = list(Reason)[: list(Reason).index(Reason.WRONG_USE)]
+    assert not [reason for reason in of_rows if f"`{reason}`" not in page]

@@ -1,0 +1,79 @@
+"""What the repository promises about itself: the wheel's contents, the room order, the names in pyproject."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def pyproject(repository: Path) -> dict:
+    return tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def wheel(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    out = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(out)],
+        cwd=repository,
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    (path,) = out.glob("medclip_imaging-*.whl")
+    return zipfile.ZipFile(path).namelist()
+
+
+def test_the_wheel_holds_every_file_of_the_package(wheel: list[str], repository: Path):
+    ours = {
+        path.relative_to(repository).as_posix()
+        for path in (repository / "medclip").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert not ours - set(wheel)
+    assert {name.split("/")[0] for name in wheel} == {"medclip", wheel[-1].split("/")[0]}
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["medclip/py.typed", "medclip/text/tasks/*.yaml", "medclip/reports/templates/*", "medclip/models/builtin/*/*"],
+)
+def test_package_data_is_in_the_wheel(wheel: list[str], pattern: str):
+    assert any(Path(name).match(pattern) for name in wheel)
+
+
+def test_the_layers_are_the_rooms_that_exist(pyproject: dict, repository: Path):
+    layers = pyproject["tool"]["importlinter"]["contracts"][0]["layers"]
+    named = {part.strip() for layer in layers for part in layer.split(":")}
+    there = {
+        f"medclip.{path.stem}"
+        for path in (repository / "medclip").iterdir()
+        if (path.is_dir() and (path / "__init__.py").exists()) or (path.suffix == ".py" and path.stem != "__init__")
+    }
+    assert named == there
+
+
+def test_dependencies_are_ranges_and_not_pins(pyproject: dict):
+    extras = pyproject["project"]["optional-dependencies"]
+    lines = [*pyproject["project"]["dependencies"], *(line for extra in extras.values() for line in extra)]
+    for line in lines:
+        assert "==" not in line, line
+        assert ">=" in line or line.startswith("medclip-imaging["), line
+    assert set(extras) == {"dicom", "wsi", "ecg", "ray", "peft", "web", "fhir", "dev", "docs", "all"}
+
+
+def test_the_changelog_has_an_entry_for_this_version(repository: Path):
+    import medclip
+
+    assert f"## [{medclip.__version__}]" in (repository / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_no_file_of_the_library_is_longer_than_400_lines(repository: Path):
+    long = {p.name: n for p in (repository / "medclip").rglob("*.py") if (n := len(p.read_text().splitlines())) > 400}
+    assert not long
