@@ -114,7 +114,7 @@ class Study:
     """Files that belong together: one examination of one patient."""
 
     key: str
-    """Keyed hash of the study UID, or of the table's or folder's name for it: stable, not reversible without the key."""
+    """Keyed hash of the study UID, or of the table's or folder's name for it: not reversible without the key."""
     patient: str | None
     """Keyed hash of the patient id, None when unknown."""
     files: tuple[FileRef, ...]

@@ -180,18 +180,25 @@ def _score_chunks(context: Context, ledger: Ledger) -> None:
 
 @contextmanager
 def _encoders() -> Iterator[tuple[ThreadPoolExecutor, int]]:
-    """Give threads that compute one batch each, with torch's own threads switched off meanwhile.
+    """Give threads that compute one batch each."""
+    num = max(1, min(os.cpu_count() or 1, _MAX_ENCODERS))
+    with _one_torch_thread(), ThreadPoolExecutor(num, thread_name_prefix="medclip-encoder") as threads:
+        yield threads, num
 
-    OpenMP threads wait for each other by spinning; beside reading processes on the same cores, a batch waits for a
+
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """Switch torch's own threads off for a while.
+
+    OpenMP threads wait for each other at every layer; beside reading processes on the same cores, a batch waits for a
     thread that is not running (2 loaded cores, one image at a time: 40 images/s with one thread, 2 with two).
     """
     import torch
 
-    before, num = torch.get_num_threads(), max(1, min(os.cpu_count() or 1, _MAX_ENCODERS))
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with ThreadPoolExecutor(num, thread_name_prefix="medclip-encoder") as threads:
-            yield threads, num
+        yield
     finally:
         torch.set_num_threads(before)
 
@@ -199,7 +206,8 @@ def _encoders() -> Iterator[tuple[ThreadPoolExecutor, int]]:
 def _load(pack: Path) -> Any:
     from medclip.models.packs import load_model
 
-    return load_model(pack, verify=False)
+    with _one_torch_thread():
+        return load_model(pack, verify=False)
 
 
 def _pack_hash(pack: Path) -> str:

@@ -25,7 +25,7 @@ MIN_MODALITY_ACCURACY = 0.95
 PRIMARY = "balanced_accuracy"
 SOURCES = {
     "nih_cxr": "ChestX-ray14, NIH Clinical Center (Wang et al., CVPR 2017); files from muhammedtalo/COVID-19 @ ee3e2cf",
-    "covid_cxr": "COVID-19 image data collection (Cohen et al., 2020); files from hida6/covid-chestxray-dataset @ 584034a",
+    "covid_cxr": "COVID-19 image data collection (Cohen et al., 2020); hida6/covid-chestxray-dataset @ 584034a",
     "csdi_fundus": "CSDI cataract fundus photographs; rainyNighti/CSDI @ ae826ed",
     "mini_mias": "mini-MIAS (Suckling et al., 1994); files from theidentity/MammogramVisualization @ a2e6552",
     "nyu_mammography": "sample exams of nyukat/GMIC @ 594029e and nyukat/breast_cancer_classifier @ 6176ebe",
