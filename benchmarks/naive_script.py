@@ -34,13 +34,11 @@ def pixels(path: Path) -> np.ndarray:
     """Grey uint8 [H, W, 1] of one file."""
     if path.suffix == ".dcm":
         ds = pydicom.dcmread(path)
-        array = ds.pixel_array
-        if array.dtype != np.uint8 or "WindowWidth" in ds:
-            array = apply_voi_lut(apply_modality_lut(array, ds), ds).astype(np.float32)
-            low, high = float(array.min()), float(array.max())
-            if "WindowWidth" in ds:
-                low, high = 0.0, float(2**ds.BitsStored - 1)
-            array = np.rint((array - low) / (high - low) * 255).astype(np.uint8)
+        array = apply_voi_lut(apply_modality_lut(ds.pixel_array, ds), ds).astype(np.float32)
+        low, high = float(array.min()), float(array.max())
+        if "WindowWidth" in ds:
+            low, high = 0.0, float(2**ds.BitsStored - 1)
+        array = np.rint((array - low) / (high - low) * 255).astype(np.uint8)
         if ds.PhotometricInterpretation == "MONOCHROME1":
             array = 255 - array
     else:
