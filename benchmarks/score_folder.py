@@ -124,7 +124,8 @@ def main() -> None:
     images = sorted(args.images.glob("*.jpg"))
     print(
         f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-        f"torch {torch.__version__}, pydicom {pydicom.__version__}; {args.files} and {3 * args.files} files, {args.rounds} rounds"
+        f"torch {torch.__version__}, pydicom {pydicom.__version__}; "
+        f"{args.files} and {3 * args.files} files, {args.rounds} rounds"
     )
     steady, whole, worst = [], [], 0.0
     with tempfile.TemporaryDirectory() as scratch:

@@ -18,13 +18,14 @@ from medclip.files.sniff import Format
 from medclip.imaging.decoded import Decoded, check_not_constant
 from medclip.imaging.dicom_pixels import read_dicom
 from medclip.imaging.raster import read_raster
-from medclip.sample import Modality, Provenance, Sample, Step, View
+from medclip.sample import Modality, Provenance, Sample, Step, View, spoken
 from medclip.settings import Settings
 
 IMAGING_VERSION = 1
 """Raise when `medclip.imaging` gives other pixels for the same file: it enters every adapter's hash."""
 
 RASTERS = frozenset({Format.PNG, Format.JPEG, Format.TIFF})
+_NAMES = {Format.DICOM: "a DICOM object", Format.PNG: "a PNG", Format.JPEG: "a JPEG", Format.TIFF: "a TIFF"}
 
 
 @runtime_checkable
@@ -122,9 +123,10 @@ class ImageAdapter:
     def _read(self, path: Path, facts: FileFacts, settings: Settings) -> Sample:
         if not self.accepts(facts):
             readable = "DICOM, PNG, JPEG or TIFF" if self.dicom_codes else "PNG, JPEG or TIFF"
+            what = f"{spoken(self.modality)} images" if self.modality else "such images"
             raise MedclipError(
                 Reason.NOT_SUPPORTED_YET,
-                f"The file is {facts.format}; this version reads {self.modality or 'such images'} from {readable}.",
+                f"The file is {_NAMES.get(facts.format, facts.format)}; this version reads {what} from {readable}.",
             )
         if facts.format is Format.DICOM:
             decoded = read_dicom(path, settings, header=facts.header)

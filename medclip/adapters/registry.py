@@ -12,7 +12,7 @@ from medclip.adapters.base import Adapter
 from medclip.errors import MedclipError, Reason
 from medclip.files.dicom_header import modality_from_header as modality_from_header
 from medclip.files.inspect import FileFacts
-from medclip.sample import Modality, Sample
+from medclip.sample import Modality, Sample, spoken
 from medclip.settings import Settings
 
 GENERIC = "generic"
@@ -57,9 +57,11 @@ def get_adapter(modality: Modality | str | None) -> Adapter:
     name = GENERIC if modality is None else str(modality)
     target = ADAPTERS.get(name) or _plug_ins().get(name)
     if target is None:
-        readable = ", ".join(known for known in adapter_names() if known != GENERIC)
+        readable = ", ".join(spoken(known) for known in adapter_names() if known != GENERIC)
+        said = spoken(name)
         raise MedclipError(
-            Reason.NOT_SUPPORTED_YET, f"Images of {name} are not read yet; this version reads {readable}."
+            Reason.NOT_SUPPORTED_YET,
+            f"{said[:1].upper()}{said[1:]} images are not read yet; this version reads {readable}.",
         )
     return _load(target)
 

@@ -1,4 +1,4 @@
-"""Tie files into studies: by UID, by table, by folder, or each on its own."""
+"""Tie files into studies: by table, by UID, by folder, or each on its own."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def group(
 ) -> tuple[Study, ...]:
     """Tie the files that can be scored into studies.
 
-    Rules of "auto", first that applies: the DICOM Study Instance UID; the table's columns `study` and `patient`; the
+    Rules of "auto", first that applies: the table's columns `study` and `patient`; the DICOM Study Instance UID; the
     folder. Files that lie directly in the named folder are one study each; so are the files of a sub-folder with more
     than 16 images; a smaller sub-folder is one study. A study holds one modality: where files differ, it is split.
 

@@ -29,16 +29,6 @@ def relational_loss(student_BD: Tensor, teacher_BE: Tensor, temperature: float =
     return F.kl_div(student.log_softmax(1), teacher.detach().log_softmax(1), reduction="batchmean", log_target=True)
 
 
-def cosine_loss(predicted_BE: Tensor, teacher_BE: Tensor) -> Tensor:
-    """One minus the cosine between a linear head's prediction and the teacher's vector, mean over the batch.
-
-    Args:
-        predicted_BE: [B, E] head output, of any norm.
-        teacher_BE: [B, E] teacher features.
-    """
-    return (1 - F.cosine_similarity(predicted_BE.float(), teacher_BE.detach().float(), dim=1)).mean()
-
-
 def _others(square_BB: Tensor) -> Tensor:
     """Drop the diagonal: [B, B] to [B, B - 1]."""
     size = len(square_BB)

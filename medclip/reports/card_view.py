@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from medclip.errors import MedclipError
+from medclip.sample import spoken
 from medclip.text.vocabularies import load_task
 
 _METRIC_NAMES = {
@@ -106,8 +107,8 @@ def task_title(name: str) -> str:
 
 def modality_title(name: str) -> str:
     """Give a modality's printed name."""
-    titles = {"xray": "X-ray", "ct": "CT", "mri": "MRI", "oct": "OCT", "ecg": "ECG"}
-    return titles.get(name, name.capitalize())
+    title = spoken(name)
+    return title[:1].upper() + title[1:]
 
 
 def _task(name: str, entry: Mapping[str, Any]) -> TaskView:

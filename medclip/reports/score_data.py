@@ -208,6 +208,8 @@ def _modality_note(files: Sequence[FileRow]) -> str:
     if source != "inferred":
         return f"from {_SOURCES.get(source, source)}"
     least = min(row.modality_probability or 0.0 for row in files)
+    if least >= 0.995:  # a model is never certain
+        return "inferred, p > 0.99"
     return f"inferred, p = {least:.2f}" if len(files) == 1 else f"inferred, p ≥ {int(least * 100) / 100:.2f}"
 
 

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Problem, Reason, Status
 from medclip.files.identity import keyed_hash
+from medclip.files.pool import ReadingPool
 from medclip.models.open_set import typical
-from medclip.sample import Modality, ModalitySource
+from medclip.sample import Modality, ModalitySource, spoken
 from medclip.scoring.ledger import ChunkResult
 from medclip.scoring.plan import READ_AHEAD, Plan, PlannedFile
-from medclip.scoring.pool import ReadingPool
 from medclip.scoring.progress import Progress
 from medclip.scoring.reading import Reading, read
 from medclip.scoring.rows import FileRow, Picture, ScoreRow
@@ -326,7 +326,7 @@ def _no_task(tasks: Sequence[AskedTask], modality: Modality) -> Problem | None:
         return None
     return Problem(
         Reason.NO_TASK,
-        f"None of the tasks that were asked for is about {modality} images; name one with --task or --prompt.",
+        f"None of the tasks that were asked for is about {spoken(modality)} images; name one with --task or --prompt.",
     )
 
 
@@ -335,14 +335,15 @@ def _uncertain(name: str, probability: float, least: float) -> Problem | None:
         return None
     return Problem(
         Reason.MODALITY_UNCERTAIN,
-        f"The image looks most like {name} (probability {probability:.2f}, {least:.2f} is needed to go on); "
+        f"The image looks most like {spoken(name)} (probability {probability:.2f}; {least:.2f} is needed); "
         "name its modality with --modality or in a table.",
     )
 
 
 def _untypical(name: str) -> Problem:
+    said = spoken(name)
     return Problem(
         Reason.MODALITY_UNCERTAIN,
-        f"The image looks most like {name} of the modalities that the model knows, but unlike the {name} images it has "
-        "seen; name its modality with --modality or in a table.",
+        f"Of the modalities that the model knows the image looks most like {said}, but unlike the {said} images it "
+        "has seen; name its modality with --modality or in a table.",
     )

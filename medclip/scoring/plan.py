@@ -16,10 +16,10 @@ from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.discover import discover
 from medclip.files.group import group
 from medclip.files.inspect import FileFacts
+from medclip.files.pool import ReadingPool
 from medclip.files.tables import Manifest, read_manifest
 from medclip.sample import FileRef, Study
 from medclip.scoring.options import ScoreOptions
-from medclip.scoring.pool import ReadingPool
 from medclip.scoring.progress import Progress, Silent
 from medclip.scoring.reading import inspect
 from medclip.settings import Settings

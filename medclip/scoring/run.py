@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.files.identity import load_key
+from medclip.files.pool import ReadingPool
 from medclip.scoring.chunk import ChunkWork, Context
 from medclip.scoring.ledger import Ledger
 from medclip.scoring.options import DEFAULT_MODEL, ScoreOptions
 from medclip.scoring.output import check_output, claim, run_identity
 from medclip.scoring.plan import make_plan
-from medclip.scoring.pool import ReadingPool
 from medclip.scoring.progress import Progress, Silent
 from medclip.scoring.results import FILES, RUN, SCORES, write_results
 from medclip.scoring.tasks import Scorer, asked_tasks, modality_task

@@ -15,8 +15,7 @@ from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.identity import keyed_hash, load_key
 from medclip.settings import Settings
 from medclip.shards.folder import new_folder, write_index
-from medclip.shards.pool import run_in_order
-from medclip.shards.reading import ReadJob, ReadResult, StoredView, read_row
+from medclip.shards.reading import ReadJob, ReadResult, StoredView, read_rows
 from medclip.shards.records import to_json
 from medclip.shards.splits import DEFAULT_SPLITS, assign
 from medclip.shards.table import GENERIC, ShardRow, read_table
@@ -136,14 +135,12 @@ def _write_split(
     key: bytes,
     settings: Settings,
 ) -> Iterator[None]:
-    jobs = ((ReadJob(r.path, None if r.record.generic else r.record.modality, max_side), settings) for r in rows)
-    results = run_in_order(read_row, jobs, workers=settings.workers, timeout_s=settings.decode_timeout_s)
+    jobs = (ReadJob(r.path, None if r.record.generic else r.record.modality, max_side) for r in rows)
+    results = read_rows(jobs, settings)
     shard: TarShard | None = None
     number = 0
     try:
         for row, result in zip(rows, results, strict=True):
-            if isinstance(result, Problem):
-                result = ReadResult("", problem=result)
             if result.problem is not None:
                 tally.rejects.append(_reject(row, result, result.problem))
             for view in result.views:

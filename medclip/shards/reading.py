@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from medclip.errors import MedclipError, Problem, Reason
+from medclip.files.pool import ReadingPool
 from medclip.sample import Modality, View
 from medclip.settings import Settings
 
@@ -40,6 +42,19 @@ class ReadResult:
     views: tuple[StoredView, ...] = ()
     problem: Problem | None = None
     """Set exactly when `views` is empty."""
+
+
+def read_rows(jobs: Iterable[ReadJob], settings: Settings) -> Iterator[ReadResult]:
+    """Read many rows in reading processes; gives the results in the order of the jobs.
+
+    A decoder that crashes or hangs costs its own row. Jobs are taken only a little ahead of what is given back.
+    """
+    with ReadingPool(settings.workers, settings.decode_timeout_s) as pool:
+        for future in pool.map(read_row, ((job, settings) for job in jobs), ahead=3 * settings.workers):
+            try:
+                yield future.result()
+            except MedclipError as e:
+                yield ReadResult("", problem=e.problem())
 
 
 def read_row(job: ReadJob, settings: Settings) -> ReadResult:

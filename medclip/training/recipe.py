@@ -44,7 +44,7 @@ class Text(_Part):
 
     tokenizer: Path | None = None
     """Folder of a tokenizer; trained on the captions where None."""
-    vocab_size: int = Field(default=4096, ge=64)
+    vocab_size: int = Field(default=4096, ge=300)
     context_length: int = Field(default=48, ge=4)
     captions_per_sample: int = Field(default=4, ge=0)
     """Captions drawn of each training sample to train the tokenizer on, beside all wordings of the vocabularies."""

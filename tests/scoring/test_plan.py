@@ -8,10 +8,10 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medclip.files.pool import ReadingPool
 from medclip.sample import FileRef
 from medclip.scoring.options import ScoreOptions
 from medclip.scoring.plan import Plan, PlannedFile, chunks, make_plan
-from medclip.scoring.pool import ReadingPool
 from medclip.settings import Settings
 from tests.scoring.kit import write_dicom, write_png
 

@@ -21,7 +21,7 @@ from medclip.shards.build import build_shards, sample_key
 from medclip.shards.check import check_shards
 from medclip.shards.plan import plan_shards
 from medclip.shards.read import ShardReader
-from medclip.shards.reading import read_row
+from medclip.shards.reading import ReadResult, read_row
 from tests.shards.helpers import KEY, NUM_PATIENTS, write
 
 SETTINGS = Settings(workers=1)
@@ -172,7 +172,7 @@ def test_a_full_disk_or_an_interrupt_leaves_nothing_behind(table, tmp_path, monk
         raise stop
 
     monkeypatch.setattr(build_module.TarShard, "add", fail)
-    monkeypatch.setattr(build_module, "run_in_order", in_this_process)
+    monkeypatch.setattr(build_module, "read_rows", in_this_process)
     with pytest.raises((MedclipError, KeyboardInterrupt)) as e:
         build_shards(table, tmp_path / "s", key=KEY, settings=SETTINGS)
     assert list(tmp_path.iterdir()) == []
@@ -181,11 +181,12 @@ def test_a_full_disk_or_an_interrupt_leaves_nothing_behind(table, tmp_path, monk
 
 
 def test_a_crashed_decoder_is_one_reject(table, tmp_path, monkeypatch):
-    def crash_at_first(work, jobs, **_):
+    def crash_at_first(jobs, settings):
         for number, job in enumerate(jobs):
-            yield work(*job) if number else Problem(Reason.DECODER_CRASHED, "died")
+            died = ReadResult("", problem=Problem(Reason.DECODER_CRASHED, "died"))
+            yield read_row(job, settings) if number else died
 
-    monkeypatch.setattr(build_module, "run_in_order", crash_at_first)
+    monkeypatch.setattr(build_module, "read_rows", crash_at_first)
     rows = [{"file": f"x{i}_0.png", "patient": str(i), "modality": "xray", "split": "train"} for i in range(3)]
     path = write(tmp_path / "t.csv", rows)
     report = build_shards(path, tmp_path / "s", key=KEY, settings=SETTINGS, folder=table.parent)
@@ -193,8 +194,8 @@ def test_a_crashed_decoder_is_one_reject(table, tmp_path, monkeypatch):
     assert report.num_samples == 2
 
 
-def in_this_process(work, jobs, **_):
-    return (work(*job) for job in jobs)
+def in_this_process(jobs, settings):
+    return (read_row(job, settings) for job in jobs)
 
 
 def test_a_fault_of_a_decoder_is_told_by_its_kind_only(monkeypatch, table):
@@ -213,7 +214,7 @@ def test_a_fault_of_a_decoder_is_told_by_its_kind_only(monkeypatch, table):
 
 
 def test_progress_counts_every_row(table, tmp_path, monkeypatch):
-    monkeypatch.setattr(build_module, "run_in_order", in_this_process)
+    monkeypatch.setattr(build_module, "read_rows", in_this_process)
     told: list[tuple[int, int]] = []
     build_shards(table, tmp_path / "s", key=KEY, settings=SETTINGS, progress=lambda done, of: told.append((done, of)))
     assert told == [(i + 1, len(told)) for i in range(len(told))]

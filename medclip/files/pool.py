@@ -20,10 +20,10 @@ from concurrent.futures import Future
 from typing import Any
 
 from medclip.errors import MedclipError, Reason
-from medclip.scoring.worker import receive, send
+from medclip.files.worker import receive, send
 
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-_STARTER = "import sys; sys.path[:] = {path!r}; from medclip.scoring.worker import main; main()"
+_STARTER = "import sys; sys.path[:] = {path!r}; from medclip.files.worker import main; main()"
 _LAST = 2**31
 
 

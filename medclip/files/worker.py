@@ -1,6 +1,6 @@
 """The loop that runs inside a reading process: read a job, do it, write the answer.
 
-Started by `medclip.scoring.pool` as `python -P -c ...`, not through multiprocessing: that would import the caller's
+Started by `medclip.files.pool` as `python -P -c ...`, not through multiprocessing: that would import the caller's
 main script again, which breaks plain scripts and notebooks. Frames are a length and a pickle over its own pipes
 (parent and child are one program; nothing from outside is ever unpickled).
 """

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from medclip.errors import MedclipError, Reason
-from medclip.scoring.pool import ReadingPool
+from medclip.files.pool import ReadingPool
 
 
 def test_results_come_back_in_the_order_they_were_asked_for() -> None:
