@@ -123,7 +123,7 @@ def mammography(data: Path, out: Path) -> list[dict[str, str]]:
 def others(data: Path, retina: Path, out: Path) -> list[dict[str, str]]:
     """A brain MRI slice, a fundus photograph, a volume, tissue, a report without pixels and a broken file."""
     volume = nib.as_closest_canonical(nib.load(data / "field_dev/nifti/niivue/FLAIR.nii.gz"))
-    axial = np.rot90(np.asarray(volume.dataobj)[:, :, 78])
+    axial = np.rot90(np.asarray(volume.dataobj)[:, :, 46])  # a level that the lesion of this brain does not reach
     Image.fromarray(axial.astype(np.uint8)).save(out / "brain_flair.png")
     Image.open(retina).convert("RGB").reduce(3).save(out / "fundus.jpg", quality=88)
     shutil.copy(data / "field_dev/nifti/niivue/minimal.nii.gz", out / "volume.nii.gz")

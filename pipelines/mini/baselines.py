@@ -23,7 +23,7 @@ CNN_EPOCHS = 30
 def linear_probe(
     train: tuple[NDArray, NDArray], val: tuple[NDArray, NDArray], test_features: NDArray, num_classes: int
 ) -> NDArray[np.float32]:
-    """Logistic regression on frozen features; C is chosen by validation log-loss.
+    """Logistic regression on frozen features, classes weighted alike; C is chosen by validation log-loss.
 
     Args:
         train: float32 [N, D] features and int [N] classes.
@@ -36,9 +36,11 @@ def linear_probe(
     """
     best: tuple[float, object] | None = None
     for c in (0.001, 0.01, 0.1, 1.0, 10.0):
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=2000)).fit(*train)
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=2000, class_weight="balanced")).fit(
+            *train
+        )
         p = _columns(model.predict_proba(val[0]), model.classes_, num_classes)
-        loss = float(-np.log(np.clip(p[np.arange(len(p)), val[1]], 1e-6, 1)).mean())
+        loss = _balanced_mean(-np.log(np.clip(p[np.arange(len(p)), val[1]], 1e-6, 1)), val[1])
         if best is None or loss < best[0]:
             best = (loss, model)
     assert best is not None
@@ -53,7 +55,7 @@ def small_cnn(
     num_classes: int,
     seed: int = 0,
 ) -> NDArray[np.float32]:
-    """A five-layer CNN trained from scratch with cross-entropy; the epoch with the lowest validation loss is kept.
+    """A five-layer CNN trained from scratch, classes weighted alike; the epoch with the lowest validation loss is kept.
 
     Args:
         train: uint8 [N, S, S, 3] images and int [N] classes.
@@ -70,6 +72,8 @@ def small_cnn(
     net = _network(num_classes)
     x, y = _tensor(train[0]), torch.from_numpy(train[1])
     x_val, y_val = _tensor(val[0]), torch.from_numpy(val[1])
+    share = np.maximum(np.bincount(train[1], minlength=num_classes), 1) / len(train[1])
+    weight = torch.from_numpy((1 / (num_classes * share)).astype(np.float32))
     optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, CNN_EPOCHS)
     best_loss, best_state = float("inf"), net.state_dict()
@@ -79,18 +83,22 @@ def small_cnn(
             if len(rows) < 2:
                 continue  # batch norm needs two
             shift = torch.randint(-6, 7, (2,), generator=rng).tolist()
-            loss = nn.functional.cross_entropy(net(x[rows].roll(shift, (2, 3))), y[rows])
+            loss = nn.functional.cross_entropy(net(x[rows].roll(shift, (2, 3))), y[rows], weight)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         schedule.step()
         with torch.inference_mode():
-            loss = float(nn.functional.cross_entropy(net.eval()(x_val), y_val))
+            loss = float(nn.functional.cross_entropy(net.eval()(x_val), y_val, weight))
         if loss < best_loss:
             best_loss, best_state = loss, {k: v.clone() for k, v in net.state_dict().items()}
     net.load_state_dict(best_state)
     with torch.inference_mode():
         return net.eval()(_tensor(test_images)).softmax(dim=1).numpy()
+
+
+def _balanced_mean(values: NDArray, classes: NDArray) -> float:
+    return float(np.mean([values[classes == c].mean() for c in np.unique(classes)]))
 
 
 def _network(num_classes: int) -> nn.Sequential:

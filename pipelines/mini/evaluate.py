@@ -34,22 +34,36 @@ MULTICLASS = {
     "brain_mri_tumour": ("glioma", "meningioma", "pituitary", "no_tumour"),
     "breast_density": ("fatty", "fatty_glandular", "dense_glandular"),
 }
-# The sources a finding is judged on: across sources the site gives the answer away.
+
+
+@dataclass(frozen=True)
+class Judged:
+    """On which images a finding is judged."""
+
+    source: str | None = None
+    """Within one source only: across sources the site gives the answer away."""
+    among: str | None = None
+    """Only images that have this other finding."""
+
+
+# In the NIH part every image without pneumonia is an image without any finding. Against those, each finding would be
+# scored by recognising pneumonia; among images with pneumonia it has to be told apart.
+AMONG_PNEUMONIA = Judged("nih_cxr", "pneumonia")
 FINDINGS = {
-    "pneumonia": "nih_cxr",
-    "effusion": "nih_cxr",
-    "edema": "nih_cxr",
-    "atelectasis": "nih_cxr",
-    "infiltration": "nih_cxr",
-    "consolidation": "nih_cxr",
-    "cardiomegaly": "nih_cxr",
-    "mass": "nih_cxr",
-    "nodule": "nih_cxr",
-    "pleural_thickening": "nih_cxr",
-    "covid_19": "covid_cxr",
+    "pneumonia": Judged("nih_cxr"),
+    "effusion": AMONG_PNEUMONIA,
+    "edema": AMONG_PNEUMONIA,
+    "atelectasis": AMONG_PNEUMONIA,
+    "infiltration": AMONG_PNEUMONIA,
+    "consolidation": AMONG_PNEUMONIA,
+    "cardiomegaly": AMONG_PNEUMONIA,
+    "mass": AMONG_PNEUMONIA,
+    "nodule": AMONG_PNEUMONIA,
+    "pleural_thickening": AMONG_PNEUMONIA,
+    "covid_19": Judged("covid_cxr"),
 }
-MIN_POSITIVES = 10
-"""Test images with the finding below which no figure is given (specification zero_shot_and_retrieval, section 5)."""
+MIN_PATIENTS = 10
+"""Test patients with and without a finding (or of a class within a source) below which no figure is given."""
 
 MIN_VAL_POSITIVES = 3
 """Validation images with the finding below which it cannot be calibrated, and is not listed."""
@@ -93,23 +107,31 @@ def labelled(split: Split, task: str, classes: tuple[str, ...]) -> tuple[NDArray
     return np.array(rows, dtype=int), np.array(labels, dtype=int)
 
 
-def labelled_finding(split: Split, task: str, name: str, source: str | None) -> tuple[NDArray, NDArray]:
+def labelled_finding(split: Split, task: str, name: str, judged: Judged) -> tuple[NDArray, NDArray]:
     """Rows of a split that say 0 or 1 for a finding, and what they say."""
     rows, labels = [], []
     for i, record in enumerate(split.records):
-        value = (record.labels.get(task) or {}).get(name)
-        if not split.generic[i] and value in (0, 1) and source in (None, split.sources[i]):
+        said = record.labels.get(task) or {}
+        elsewhere = judged.source not in (None, split.sources[i])
+        if split.generic[i] or elsewhere or (judged.among is not None and said.get(judged.among) != 1):
+            continue
+        if said.get(name) in (0, 1):
             rows.append(i)
-            labels.append(int(value))
+            labels.append(int(said[name]))
     return np.array(rows, dtype=int), np.array(labels, dtype=int)
 
 
 def figure(metric: Callable, labels: NDArray, scores: NDArray, patients: NDArray, chance: float) -> dict[str, Any]:
-    """One figure with its interval, as stored in the card."""
-    return {
-        k: round(v, 4) if isinstance(v, float) else v
-        for k, v in asdict(patient_bootstrap(metric, labels, scores, patients.tolist())).items()
-    } | {"chance": round(chance, 4)}
+    """One figure with its interval, as stored in the card.
+
+    Where nothing was wrong the bootstrap draws no errors and its interval has no width. The lower end is then the exact
+    one (Clopper and Pearson, 1934): a rate of 0.025^(1/n) still gives n right answers of n patients one time in forty.
+    """
+    found = asdict(patient_bootstrap(metric, labels, scores, patients.tolist())) | {"chance": chance}
+    if metric is balanced_accuracy and found["low"] == 1.0:
+        found["low"] = float(np.mean([0.025 ** (1 / len(set(patients[labels == c]))) for c in set(labels.tolist())]))
+        found["interval"] = "exact, no errors seen"
+    return {k: round(v, 4) if isinstance(v, float) else v for k, v in found.items()}
 
 
 def multiclass(model: Model, data: dict[str, Split], name: str, with_cnn: bool) -> dict[str, Any]:
@@ -124,42 +146,63 @@ def multiclass(model: Model, data: dict[str, Split], name: str, with_cnn: bool) 
     rows, labels = parts["test"]
     patients = data["test"].patients[rows]
     rivals = {"zero_shot": logits["test"]} | rival_scores(data, parts, len(classes), with_cnn)
+    accuracy = {k: figure(balanced_accuracy, labels, s, patients, 1 / len(classes)) for k, s in rivals.items()}
+    metrics = {"balanced_accuracy": accuracy | within_sources(data["test"], rows, labels, logits["test"])}
+    if accuracy["zero_shot"]["value"] < 1.0:  # else the area is 1 as well, and its interval has no width
+        metrics["macro_auroc"] = {k: figure(macro_auroc, labels, s, patients, 0.5) for k, s in rivals.items()}
     return {
         "classes": list(classes),
         "calibration": {"scale": round(temperature(logits["val"], parts["val"][1]), 4), "bias": {}},
         "counts": {c: int((labels == i).sum()) for i, c in enumerate(classes)},
-        "metrics": {
-            "balanced_accuracy": {
-                k: figure(balanced_accuracy, labels, s, patients, 1 / len(classes)) for k, s in rivals.items()
-            },
-            "macro_auroc": {k: figure(macro_auroc, labels, s, patients, 0.5) for k, s in rivals.items()},
-        },
+        "metrics": metrics,
     }
 
 
+def within_sources(test: Split, rows: NDArray, labels: NDArray, logits: NDArray) -> dict[str, Any]:
+    """Zero-shot balanced accuracy inside each source that has two or more classes; empty for tasks of one source."""
+    found = {}
+    for source in sorted(set(test.sources[rows].tolist())):
+        inside = test.sources[rows] == source
+        patients = test.patients[rows]
+        common = [c for c in set(labels.tolist()) if len(set(patients[inside & (labels == c)])) >= MIN_PATIENTS]
+        kept = inside & np.isin(labels, common)
+        if len(common) < 2 or inside.all():
+            continue
+        index = np.searchsorted(sorted(common), labels[kept])
+        chosen = logits[kept][:, sorted(common)]
+        found[f"zero_shot_{source}_only"] = figure(
+            balanced_accuracy, index, chosen, patients[kept], 1 / len(common)
+        ) | {"num_classes": len(common)}
+    return found
+
+
 def multilabel(
-    model: Model, data: dict[str, Split], task: str, findings: dict[str, str | None], with_cnn: bool
+    model: Model, data: dict[str, Split], task: str, findings: dict[str, Judged], with_cnn: bool
 ) -> dict[str, Any]:
     """Zero-shot and baselines for each class of a multi-label task."""
     metrics: dict[str, Any] = {}
     calibration: dict[str, Any] = {"scale": {}, "bias": {}}
     counts: dict[str, Any] = {}
-    for name, source in findings.items():
-        parts = {s: labelled_finding(data[s], task, name, source) for s in SPLITS}
+    for name, judged in findings.items():
+        parts = {s: labelled_finding(data[s], task, name, judged) for s in SPLITS}
+        # Offsets are fitted on all images of the source: scoring does not know which other findings an image has.
+        calibration_rows, calibration_labels = labelled_finding(data["val"], task, name, Judged(judged.source))
         rows, labels = parts["test"]
-        counts[name] = {"positive": int(labels.sum()), "negative": int((1 - labels).sum())}
-        few_test = min(labels.sum(), (1 - labels).sum()) < MIN_POSITIVES
-        if few_test or parts["val"][1].sum() < MIN_VAL_POSITIVES:
+        patients = data["test"].patients[rows]
+        counts[name] = {"positive": int(labels.sum()), "negative": int((1 - labels).sum()), "among": judged.among}
+        few_test = min(len(set(patients[labels == c])) for c in (0, 1)) < MIN_PATIENTS
+        if few_test or calibration_labels.sum() < MIN_VAL_POSITIVES:
             continue
         vectors = class_vectors(model, load_task(task), [name])
         logits = {
             s: score_features(data[s].features[r], vectors, "multilabel", model.logit_scale)[0][:, 0]
             for s, (r, _) in parts.items()
         }
-        calibration["scale"][name], calibration["bias"][name] = platt(logits["val"], parts["val"][1])
+        val_features = data["val"].features[calibration_rows]
+        val_logits = score_features(val_features, vectors, "multilabel", model.logit_scale)[0][:, 0]
+        calibration["scale"][name], calibration["bias"][name] = platt(val_logits, calibration_labels)
         rivals = {"zero_shot": logits["test"]}
         rivals |= {k: s[:, 1] for k, s in rival_scores(data, parts, 2, with_cnn).items()}
-        patients = data["test"].patients[rows]
         metrics[name] = {k: figure(auroc, labels, s, patients, 0.5) for k, s in rivals.items()}
         adjusted = patient_bootstrap(
             auroc, labels, logits["test"], patients.tolist(), num_replicates=4000, level=1 - 0.05 / len(findings)
@@ -168,7 +211,7 @@ def multilabel(
         views = np.array([str(data["test"].records[i].view).upper() for i in rows])
         for view in ("AP", "PA"):
             inside = views == view
-            if min(labels[inside].sum(), (1 - labels[inside]).sum()) >= MIN_POSITIVES:
+            if min(len(set(patients[inside & (labels == c)])) for c in (0, 1)) >= MIN_PATIENTS:
                 metrics[name][f"zero_shot_{view.lower()}_only"] = figure(
                     auroc, labels[inside], logits["test"][inside], patients[inside], 0.5
                 )
@@ -195,7 +238,10 @@ def rival_scores(data: dict[str, Split], parts: dict[str, Any], num_classes: int
 
 
 def temperature(logits: NDArray, labels: NDArray) -> float:
-    """Factor on the logits that minimises validation log-loss, between 1/50 and 50."""
+    """Factor on the logits that minimises validation log-loss, between 1/50 and 1.
+
+    It never sharpens: where validation patients are told apart without an error, log-loss would ask for certainty.
+    """
     from scipy.optimize import minimize_scalar
 
     def loss(log_scale: float) -> float:
@@ -203,7 +249,7 @@ def temperature(logits: NDArray, labels: NDArray) -> float:
         z = z - z.max(axis=1, keepdims=True)
         return float((np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(z)), labels]).mean())
 
-    return float(np.exp(minimize_scalar(loss, bounds=(-np.log(50), np.log(50)), method="bounded").x))
+    return float(np.exp(minimize_scalar(loss, bounds=(-np.log(50), 0.0), method="bounded").x))
 
 
 def platt(logits: NDArray, labels: NDArray) -> tuple[float, float]:
@@ -222,7 +268,7 @@ def evaluate(shards: Path, pack: Path, with_cnn: bool = True) -> dict[str, Any]:
     data = {s: load_split(shards, s, model) for s in SPLITS}
     result = {name: multiclass(model, data, name, with_cnn) for name in MULTICLASS}
     result["chest_xray_findings"] = multilabel(model, data, "chest_xray_findings", dict(FINDINGS), with_cnn)
-    result["fundus_cataract"] = multilabel(model, data, "fundus_cataract", {"cataract": None}, with_cnn)
+    result["fundus_cataract"] = multilabel(model, data, "fundus_cataract", {"cataract": Judged()}, with_cnn)
     return result
 
 

@@ -2,9 +2,10 @@
 
 Usage: python pipelines/mini/publish.py SHARDS PACK FIGURES.json OUT
 
-A task stays in the card only if its zero-shot figure lies above chance with its whole interval; the modality task
-needs a balanced accuracy of 0.95 as well. The classes of a multi-label task are judged one by one, with an interval
-widened for how many were tried (Bonferroni); the others are left out.
+A task stays in the card only if its zero-shot figure lies above chance with its whole interval, overall and inside each
+source and projection it was measured in; the modality task needs a balanced accuracy of 0.95 as well. The classes of a
+multi-label task are judged one by one, with an interval widened for how many were tried (Bonferroni); the others are
+left out.
 """
 
 from __future__ import annotations
@@ -18,10 +19,13 @@ from typing import Any
 import numpy as np
 from evaluate import load_split
 
-from medclip.models.open_set import FILE_NAME, fit_open_set
+from medclip.evaluate.zero_shot import class_vectors, score_features
+from medclip.models.open_set import OpenSet, fit_open_set
 from medclip.models.packs import load_model, update_pack, verify_pack
+from medclip.text.vocabularies import load_task
 
 MIN_MODALITY_ACCURACY = 0.95
+MIN_PROBABILITY = 0.8
 PRIMARY = "balanced_accuracy"
 SOURCES = {
     "nih_cxr": "ChestX-ray14, NIH Clinical Center (Wang et al., CVPR 2017); files from muhammedtalo/COVID-19 @ ee3e2cf",
@@ -42,17 +46,22 @@ def above_chance(figure: dict[str, Any]) -> bool:
     return figure.get("low_adjusted", figure["low"]) > figure["chance"]
 
 
+def holds_everywhere(figures: dict[str, Any]) -> bool:
+    """Whether zero-shot is above chance overall and inside every source and projection it was measured in."""
+    return all(above_chance(f) for name, f in figures.items() if name.startswith("zero_shot"))
+
+
 def task_cards(figures: dict[str, Any]) -> dict[str, Any]:
     """The tasks that may be listed, with the figures of the classes that may."""
     cards: dict[str, Any] = {}
     for name, task in figures.items():
         if PRIMARY in task["metrics"]:
-            zero_shot = task["metrics"][PRIMARY]["zero_shot"]
-            good_enough = name != "modality" or zero_shot["value"] >= MIN_MODALITY_ACCURACY
-            if above_chance(zero_shot) and good_enough:
+            figures_of_task = task["metrics"][PRIMARY]
+            good_enough = name != "modality" or figures_of_task["zero_shot"]["value"] >= MIN_MODALITY_ACCURACY
+            if holds_everywhere(figures_of_task) and good_enough:
                 cards[name] = task
             continue
-        kept = {c: f for c, f in task["metrics"]["auroc"].items() if above_chance(f["zero_shot"])}
+        kept = {c: f for c, f in task["metrics"]["auroc"].items() if holds_everywhere(f)}
         if kept:
             calibration = {
                 part: {c: v for c, v in values.items() if c in kept} for part, values in task["calibration"].items()
@@ -67,47 +76,70 @@ def task_cards(figures: dict[str, Any]) -> dict[str, Any]:
     return cards
 
 
-def guard(shards: Path, pack: Path) -> tuple[bytes, dict[str, Any]]:
-    """Fit the open-set guard on generic renderings of training patients, its limits on validation and test patients."""
-    model = load_model(pack)
-    data = {s: load_split(shards, s, model) for s in ("train", "val", "test")}
+def guard(shards: Path, pack: Path) -> tuple[OpenSet, dict[str, Any]]:
+    """Fit the open-set guard on training patients, its limits on validation patients, and measure it on test patients.
 
-    def generic(split: str) -> tuple[np.ndarray, np.ndarray]:
-        d = data[split]
-        return d.features[d.generic], np.array(
-            [str(r.modality) for r, g in zip(d.records, d.generic, strict=True) if g]
-        )
-
-    held_out = [generic("val"), generic("test")]
-    fitted = fit_open_set(
-        *generic("train"), np.concatenate([f for f, _ in held_out]), np.concatenate([m for _, m in held_out])
-    )
-    fitted.save(pack)
-    limits = dict(zip(fitted.modalities, (round(float(v), 2) for v in fitted.limits_M), strict=True))
+    The measurement takes an image's whole way through scoring: the zero-shot guess must be sure, and typical.
+    """
+    model = load_model(pack, verify=False)
+    features, truth = {}, {}
+    for split in ("train", "val", "test"):
+        d = load_split(shards, split, model)
+        features[split] = d.features[d.generic]
+        truth[split] = np.array([str(r.modality) for r, g in zip(d.records, d.generic, strict=True) if g])
+    fitted = fit_open_set(features["train"], truth["train"], features["val"], truth["val"])
+    entry = model.card.tasks["modality"]
+    vectors = class_vectors(model, load_task("modality"), entry.classes)
+    _, p = score_features(features["test"], vectors, "multiclass", model.logit_scale, entry.calibration)
+    guess = np.array(entry.classes)[p.argmax(axis=1)]
+    typical = np.array([fitted.typical(f[None], g)[0] for f, g in zip(features["test"], guess, strict=True)])
+    accepted = typical & (p.max(axis=1) >= MIN_PROBABILITY)
     about = {
         "method": "squared Mahalanobis distance to the modality's mean feature, one shared covariance",
-        "min_probability": 0.8,
-        "limits": limits,
+        "min_probability": MIN_PROBABILITY,
+        "limits": dict(zip(fitted.modalities, (round(float(v), 2) for v in fitted.limits_M), strict=True)),
+        "test": {
+            m: {
+                "images": int((truth["test"] == m).sum()),
+                "accepted": int((accepted & (truth["test"] == m)).sum()),
+                "accepted_and_right": int((accepted & (truth["test"] == m) & (guess == m)).sum()),
+            }
+            for m in fitted.modalities
+        },
     }
-    return (pack / FILE_NAME).read_bytes(), about
+    return fitted, about
 
 
 def main(shards: str, pack: str, figures: str, out: str) -> None:
-    """Copy the pack and complete it."""
+    """Complete a copy of the pack and put it in place of the old one."""
     target = Path(out)
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(pack, target)
+    fresh = target.with_name(f".{target.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    shutil.copytree(pack, fresh)
     measured = json.loads(Path(figures).read_text())
-    blob, about = guard(Path(shards), target)
-    card = load_model(target, verify=False).card
-    data = [{**source.model_dump(), "source": SOURCES[source.name]} for source in card.data]
-    fields = card.model_dump() | {"tasks": task_cards(measured), "open_set": about, "data": data}
+    card = load_model(fresh).card
+    fields = card.model_dump() | {"tasks": task_cards(measured)}
+    fields["data"] = [{**source.model_dump(), "source": SOURCES[source.name]} for source in card.data]
     fields["created_from"] = card.created_from | STARTED_FROM
-    update_pack(target, card=type(card).model_validate(fields), extra_files={FILE_NAME: blob})
+    update_pack(fresh, card=type(card).model_validate(fields))
+    fitted, fields["open_set"] = guard(Path(shards), fresh)
+    fitted.save(fresh)
+    update_pack(fresh, card=type(card).model_validate(fields))
+    verify_pack(fresh)
+    if target.exists():
+        old = target.with_name(f".{target.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        target.rename(old)
+        fresh.rename(target)
+        shutil.rmtree(old)
+    else:
+        fresh.rename(target)
     info = verify_pack(target)
     left_out = sorted(set(measured) - set(info.tasks))
     print(f"{info.name} {info.version}: {info.num_bytes / 1e6:.1f} MB, tasks {', '.join(info.tasks)}")
     print(f"left out: {', '.join(left_out) or 'none'}")
+    for modality, counts in fields["open_set"]["test"].items():
+        print(f"open set, test: {modality} {counts}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import csv
 import importlib.util
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -38,6 +38,34 @@ def test_a_task_whose_interval_touches_chance_is_not_listed() -> None:
     good = {"metrics": {"balanced_accuracy": {"zero_shot": figure(0.4, 0.33)}}}
     bad = {"metrics": {"balanced_accuracy": {"zero_shot": figure(0.33, 0.33)}}}
     assert set(task_cards({"good": good, "bad": bad})) == {"good"}
+
+
+def test_a_task_that_fails_inside_one_source_is_not_listed() -> None:
+    task_cards = stage("publish").task_cards
+    figures = {"zero_shot": figure(0.9, 0.33), "zero_shot_site_only": figure(0.3, 0.33), "small_cnn": figure(0.1, 0.33)}
+    assert task_cards({"t": {"metrics": {"balanced_accuracy": figures}}}) == {}
+    figures["zero_shot_site_only"] = figure(0.4, 0.33)
+    assert set(task_cards({"t": {"metrics": {"balanced_accuracy": figures}}})) == {"t"}
+
+
+def test_no_error_on_few_patients_is_not_certainty() -> None:
+    evaluate = stage("evaluate")
+    labels = np.array([0] * 16 + [1] * 16)
+    found = evaluate.figure(evaluate.balanced_accuracy, labels, np.eye(2)[labels], np.arange(32), 0.5)
+    assert found["value"] == found["high"] == 1.0
+    assert found["low"] == pytest.approx(0.025 ** (1 / 16), abs=1e-4)  # 0.794: Clopper-Pearson for 16 of 16
+
+
+def test_a_finding_is_judged_among_films_that_have_the_other_one() -> None:
+    evaluate = stage("evaluate")
+    said = [{"pneumonia": 1, "effusion": 1}, {"pneumonia": 1, "effusion": 0}, {"pneumonia": 0, "effusion": 0}, {}]
+    records = [SimpleNamespace(labels={"chest_xray_findings": s}) for s in said]
+    split = SimpleNamespace(records=records, generic=np.zeros(4, bool), sources=np.array(["a", "a", "a", "a"]))
+    args = split, "chest_xray_findings", "effusion"
+    rows, labels = evaluate.labelled_finding(*args, evaluate.Judged("a", "pneumonia"))
+    assert (rows.tolist(), labels.tolist()) == ([0, 1], [1, 0])
+    assert evaluate.labelled_finding(*args, evaluate.Judged("a"))[0].tolist() == [0, 1, 2]
+    assert evaluate.labelled_finding(*args, evaluate.Judged("b"))[0].tolist() == []
 
 
 def test_the_modality_task_needs_a_balanced_accuracy_of_095() -> None:
@@ -96,6 +124,12 @@ def test_calibration_never_turns_the_order_of_images_around() -> None:
     wrong_way = (logits < 0).astype(int)
     assert platt(logits, wrong_way)[0] > 0
     assert platt(logits, np.zeros(50, int)) == (1.0, 0.0)
+
+
+def test_the_temperature_never_makes_a_model_surer_than_it_is() -> None:
+    temperature = stage("evaluate").temperature
+    labels = np.array([0, 1, 2] * 10)
+    assert temperature(np.eye(3)[labels], labels) == pytest.approx(1.0, abs=1e-3)
 
 
 def test_the_temperature_softens_an_overconfident_model() -> None:
