@@ -35,10 +35,7 @@ def pixels(path: Path) -> np.ndarray:
     if path.suffix == ".dcm":
         ds = pydicom.dcmread(path)
         array = apply_voi_lut(apply_modality_lut(ds.pixel_array, ds), ds).astype(np.float32)
-        low, high = float(array.min()), float(array.max())
-        if "WindowWidth" in ds:
-            low, high = 0.0, float(2**ds.BitsStored - 1)
-        array = np.rint((array - low) / (high - low) * 255).astype(np.uint8)
+        array = np.rint(array / (2**ds.BitsStored - 1) * 255).astype(np.uint8)
         if ds.PhotometricInterpretation == "MONOCHROME1":
             array = 255 - array
     else:

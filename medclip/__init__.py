@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from medclip.errors import MedclipError, Reason
     from medclip.files.scan import scan
+    from medclip.models.hub import load_hub
     from medclip.models.packs import list_packs, load_model, verify_pack
     from medclip.reports.score import score
     from medclip.sample import Modality, Provenance, Sample, Study, View
@@ -38,6 +39,7 @@ _PUBLIC = {
     "check_shards": "medclip.shards.check",
     "doctor": "medclip.scoring.doctor",
     "list_packs": "medclip.models.packs",
+    "load_hub": "medclip.models.hub",
     "load_model": "medclip.models.packs",
     "load_task": "medclip.text.vocabularies",
     "open_study": "medclip.scoring.open_study",
@@ -62,6 +64,7 @@ __all__ = [
     "check_shards",
     "doctor",
     "list_packs",
+    "load_hub",
     "load_model",
     "load_task",
     "open_study",

@@ -27,6 +27,7 @@ class Reason(StrEnum):
     NO_TASK = "no_task"
     LINK_LOOP = "link_loop"
     NOT_A_FILE = "not_a_file"
+    TOO_SMALL = "too_small"
 
     # Failed: the file should have been readable, and was not.
     EMPTY_FILE = "empty_file"
@@ -73,6 +74,7 @@ _SKIPPED = frozenset(
         Reason.NO_TASK,
         Reason.LINK_LOOP,
         Reason.NOT_A_FILE,
+        Reason.TOO_SMALL,
     }
 )
 
@@ -134,3 +136,15 @@ def missing_extra(package: str, extra: str) -> MedclipError:
         f"the package {package} is not installed.",
         hint=f"Run: pip install 'medclip-imaging[{extra}]'",
     )
+
+
+def printable(name: str) -> str:
+    """Write what cannot be printed (control characters, marks that turn the direction of text) as escapes.
+
+    A file name can hold anything but a slash, also what drives a terminal.
+
+    Example:
+        >>> printable("a" + chr(27) + ".png") == "a" + chr(92) + "x1b.png"
+        True
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)

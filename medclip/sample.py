@@ -130,3 +130,5 @@ class Study:
     modality_source: ModalitySource | None
     grouping: str
     """What tied the files together: uid, table, folder or file."""
+    file_sources: tuple[ModalitySource | None, ...] = ()
+    """Who named the modality of each of `files`, in their order; `modality_source` is that of the first."""

@@ -57,7 +57,7 @@ def test_medclip_help_loads_nothing_heavy_and_no_command_module():
     )
     assert not [name for name in loaded if name.split(".")[0] in HEAVY]
     ours = [name for name in loaded if name.startswith("medclip")]
-    assert ours == ["medclip", "medclip.cli", "medclip.cli.main", "medclip.errors"]
+    assert ours == ["medclip", "medclip.cli", "medclip.cli.main", "medclip.cli.progress", "medclip.errors"]
     # What is left is typer and rich: 273 with typer 0.29 and rich 15 (2026-11-25). Torch alone is over 1,000.
     assert len(loaded) < 500, len(loaded)
 

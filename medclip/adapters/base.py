@@ -15,8 +15,8 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.dicom_header import modality_code
 from medclip.files.inspect import FileFacts
 from medclip.files.sniff import Format
-from medclip.imaging.decoded import Decoded, check_not_constant
-from medclip.imaging.dicom_pixels import read_dicom
+from medclip.imaging.decoded import Decoded, check_not_constant, check_not_small
+from medclip.imaging.dicom_pixels import PERCENTILES, read_dicom
 from medclip.imaging.raster import read_raster
 from medclip.sample import Modality, Provenance, Sample, Step, View, spoken
 from medclip.settings import Settings
@@ -86,7 +86,8 @@ class ImageAdapter:
     @property
     def parameters(self) -> Mapping[str, Any]:
         """Constants that shape the pixels."""
-        return {"grey": self.grey, "imaging": IMAGING_VERSION}
+        dicom = {"dicom_percentiles": list(PERCENTILES)} if self.dicom_codes else {}
+        return {"grey": self.grey, "imaging": IMAGING_VERSION, **dicom}
 
     @property
     def preprocessing(self) -> str:
@@ -132,6 +133,7 @@ class ImageAdapter:
             decoded = read_dicom(path, settings, header=facts.header)
         else:
             decoded = read_raster(path, facts.format, settings, grey=self.grey)
+        check_not_small(decoded.pixels)
         check_not_constant(decoded.pixels)
         if self.grey and decoded.pixels.shape[2] == 3:
             decoded = decoded._replace(pixels=luma(decoded.pixels), steps=(*decoded.steps, Step("luma", "RGB to grey")))

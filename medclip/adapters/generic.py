@@ -20,7 +20,7 @@ class GenericAdapter(ImageAdapter):
 
     name = "generic"
     modality = None
-    version = 1
+    version = 2
     grey = False
     dicom_codes = PROJECTION_CODES
     percentiles = (0.1, 99.9)

@@ -29,7 +29,7 @@ class MammographyAdapter(ImageAdapter):
 
     name = "mammography"
     modality = Modality.MAMMOGRAPHY
-    version = 1
+    version = 2
     grey = True
     dicom_codes = PROJECTION_CODES
     percentiles = (0, 99.9)

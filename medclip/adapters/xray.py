@@ -36,7 +36,7 @@ class XrayAdapter(ImageAdapter):
 
     name = "xray"
     modality = Modality.XRAY
-    version = 1
+    version = 2
     grey = True
     dicom_codes = PROJECTION_CODES
     percentiles = (0.1, 99.9)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import sys
 import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -14,7 +13,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from medclip.errors import MedclipError
+from medclip.cli.progress import say
+from medclip.errors import MedclipError, printable
 
 WRONG_USE = 2
 BUG = 1
@@ -135,17 +135,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except MedclipError as refused:
-        print(f"medclip: {refused}", file=sys.stderr)
+        say(error_line(refused))
         return WRONG_USE
     except KeyboardInterrupt:
-        print("medclip: interrupted.", file=sys.stderr)
+        say("medclip: interrupted.")
         return 130
     except Exception as error:
         if os.environ.get("MEDCLIP_DEBUG"):
-            traceback.print_exc()
-        print(f"medclip: {_bug_line(error)}", file=sys.stderr)
+            say(traceback.format_exc())
+        say(f"medclip: {_bug_line(error)}")
         return BUG
     return 0
+
+
+def error_line(error: MedclipError) -> str:
+    """Write a refusal in one line; a file's name in it cannot drive the terminal."""
+    where = f"{printable(error.where)}: " if error.where else ""
+    return f"medclip: {where}{error.message} {error.hint}".rstrip()
 
 
 def _bug_line(error: Exception) -> str:

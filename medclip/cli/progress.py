@@ -1,11 +1,14 @@
-"""Progress of a long run: two bars with remaining time on a terminal, a plain line now and then elsewhere."""
+"""Progress of a long run: two bars with remaining time on a terminal, a plain line now and then elsewhere.
+
+What is said on standard error is never fatal: that it is full or closed must not cost a run.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, Self, TextIO, cast
 
 _LINE_SECONDS = 10.0
 _LINE_SHARE = 0.1
@@ -15,7 +18,7 @@ class PlainProgress:
     """One line for each tenth of a stage or each ten seconds, whichever comes first. Names no file."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stderr
+        self._stream = stream or forgiving_stderr()
         self._name, self._total, self._done = "", 0, 0
         self._start = self._said_at = 0.0
         self._said_done = 0
@@ -71,7 +74,7 @@ class BarProgress:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=Console(file=forgiving_stderr()),
         )
         self._overall = self._stage = None
 
@@ -108,7 +111,7 @@ def progress(quiet: bool = False) -> PlainProgress | BarProgress:
     """Choose how progress is shown: bars where standard error is a terminal, lines elsewhere."""
     if quiet:
         return PlainProgress(_Nowhere())
-    return BarProgress() if sys.stderr.isatty() else PlainProgress()
+    return BarProgress() if forgiving_stderr().isatty() else PlainProgress()
 
 
 def duration(seconds: float) -> str:
@@ -118,6 +121,54 @@ def duration(seconds: float) -> str:
     if seconds < 5400:
         return f"{round(seconds / 60)} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def say(text: str) -> None:
+    """Print a line on standard error if that is possible."""
+    print(text, file=forgiving_stderr(), flush=True)
+
+
+def forgiving_stderr() -> TextIO:
+    """Give a standard error that never raises."""
+    return cast("TextIO", _Forgiving(sys.stderr or _Nowhere()))
+
+
+class _Forgiving:
+    """A stream whose failures to write are dropped."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def isatty(self) -> bool:
+        """Say whether it is a terminal; a closed stream is none."""
+        try:
+            return bool(self._stream.isatty())
+        except (OSError, ValueError):
+            return False
+
+    def write(self, text: str) -> int:
+        """Write, or drop it."""
+        try:
+            return self._stream.write(text)
+        except (OSError, ValueError):  # full or gone; closed
+            self._give_up()
+            return len(text)
+
+    def flush(self) -> None:
+        """Flush, or drop it."""
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Write nowhere from now on, so that Python does not fail at its end when it flushes what is left."""
+        if sys.stderr is self._stream:
+            sys.stderr = _Nowhere()
+        self._stream = _Nowhere()
 
 
 class _Nowhere(TextIO):

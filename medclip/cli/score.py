@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +12,7 @@ DISK_FULL_CODE = 3
 
 
 def score(
-    path: Annotated[Path, typer.Argument(help="File or folder to score.", show_default=False)],
+    path: Annotated[Path, typer.Argument(help="File or folder to score.", show_default=False, readable=False)],
     out: Annotated[
         Path,
         typer.Option("--out", help="Folder for tables and report; the same command goes on in it.", show_default=False),
@@ -28,7 +27,7 @@ def score(
         ),
     ] = None,
     prompt: Annotated[
-        str | None, typer.Option("--prompt", metavar="TEXT", help="Score this sentence as a task of its own.")
+        list[str] | None, typer.Option("--prompt", metavar="TEXT", help="Score this sentence as a task of its own.")
     ] = None,
     against: Annotated[
         str | None,
@@ -40,7 +39,9 @@ def score(
     ] = None,
     modality: Annotated[
         str | None,
-        typer.Option("--modality", metavar="M", help="Modality of files that the table does not name one for."),
+        typer.Option(
+            "--modality", metavar="M", help="Modality of files that neither the table nor their header names."
+        ),
     ] = None,
     min_confidence: Annotated[
         float, typer.Option("--min-confidence", metavar="P", help="Least probability to believe an inferred modality.")
@@ -64,10 +65,17 @@ def score(
 
     Exit code: 0 all scored or skipped, 3 some failed (or the disk is full), 2 wrong use, 130 interrupted.
     """
-    from medclip.cli.progress import progress
+    from medclip.cli.main import error_line
+    from medclip.cli.progress import progress, say
     from medclip.errors import MedclipError, Reason
     from medclip.reports.score import score as run_score
 
+    if prompt is not None and len(prompt) > 1:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"a run scores one prompt, and {len(prompt)} were given.",
+            hint="Run once for each, with an output folder of its own.",
+        )
     try:
         with progress(quiet=as_json) as shown:
             run = run_score(
@@ -75,7 +83,7 @@ def score(
                 out,
                 model=model,
                 tasks=task or (),
-                prompt=prompt,
+                prompt=prompt[0] if prompt else None,
                 against=against,
                 table=table,
                 modality=modality,
@@ -87,15 +95,28 @@ def score(
                 progress=shown,
             )
     except KeyboardInterrupt:
-        print("medclip: interrupted. Finished studies are kept; run the same command again to go on.", file=sys.stderr)
+        kept = "Finished studies are kept" if _has_finished(out) else "No study was finished yet"
+        say(f"medclip: interrupted. {kept}; run the same command again to go on.")
         return 130
     except MedclipError as error:
         if error.reason is not Reason.DISK_FULL:
             raise
-        print(f"medclip: {error}", file=sys.stderr)
+        say(error_line(error))
         return DISK_FULL_CODE
     _print(run, as_json)
     return run.exit_code
+
+
+def _has_finished(folder: Path) -> bool:
+    """Whether a run in this folder has finished anything."""
+    from medclip.errors import MedclipError
+    from medclip.scoring.ledger import Ledger
+
+    try:
+        with Ledger(folder, create=False) as ledger:
+            return bool(ledger.finished_chunks())
+    except MedclipError:
+        return False
 
 
 def _print(run: Any, as_json: bool) -> None:
@@ -113,6 +134,8 @@ def _print(run: Any, as_json: bool) -> None:
     print(f"{headline(run.counts)}.")
     for status, reason, number in _reasons(run):
         print(f"  {number:>7} {status}: {reason.replace('_', ' ')}")
+    if run.table_rows_elsewhere:
+        print(f"Rows of the table that name no file here: {run.table_rows_elsewhere}")
     print(f"Report: {run.report_path}")
 
 

@@ -61,6 +61,12 @@ def build(
         )
     rejected = sum(report.counts_by_reason.values())
     _print(report, json_out, f"{out}: {report.num_samples} samples written, {rejected} rows rejected.")
+    if report.num_duplicates_across_splits:
+        typer.echo(
+            f"medclip: warning: {report.num_duplicates_across_splits} samples lie in another split too, byte for byte, "
+            "under another patient: training would see what is measured. Give equal files the same patient.",
+            err=True,
+        )
     return 0
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, BinaryIO
+from dataclasses import dataclass, replace
+from typing import Any, BinaryIO, cast
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.quiet import quiet
@@ -36,6 +37,10 @@ _TAGS = (
     "ImagerPixelSpacing",
     "PixelSpacing",
 )
+_PREAMBLE = 132
+"""Bytes of the preamble and the letters DICM."""
+_UNDEFINED = 0xFFFFFFFF
+_DEFLATED = "1.2.840.10008.1.2.1.99"
 _PIXEL_DATA = 0x7FE00010
 _FLOAT_PIXELS = (0x7FE00008, 0x7FE00009)
 
@@ -62,6 +67,8 @@ class DicomHeader:
     has_pixels: bool = False
     float_pixels: bool = False
     """Pixels are stored as floating-point numbers (parametric maps)."""
+    cut: bool = False
+    """The file ends inside an element of the header, before any pixels."""
     view_position: str = ""
     laterality: str = ""
     """ImageLaterality, or Laterality where that is missing: "L", "R", "B" or ""."""
@@ -71,6 +78,21 @@ class DicomHeader:
     body_part: str = ""
     spacing_mm: tuple[float, float] | None = None
     """Row and column spacing: PixelSpacing, or ImagerPixelSpacing where that is missing or zero."""
+
+
+class _Watched:
+    """A file that notes whether a read behind the preamble found some bytes, but fewer than it asked for."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.short = False
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        at = self._file.tell()
+        data = self._file.read(size)
+        self.short |= at >= _PREAMBLE and 0 < len(data) < size
+        return data
 
 
 def read_header(file: BinaryIO) -> DicomHeader:
@@ -92,9 +114,15 @@ def read_header(file: BinaryIO) -> DicomHeader:
 
     wanted: list[Any] = [tag_for_keyword(keyword) for keyword in _TAGS]
     seen: list[int] = []
+    size = file.seek(0, io.SEEK_END)
+    watched = _Watched(file)
+    needed = 0
 
     def at_pixels(tag: Any, vr: str | None, length: int) -> bool:
-        """Stop where pixel data starts, and remember which kind it was."""
+        """Stop where pixel data starts, and remember which kind it was; note how far each value reaches."""
+        nonlocal needed
+        if length != _UNDEFINED:
+            needed = max(needed, watched.tell() + length)
         if int(tag) in (_PIXEL_DATA, *_FLOAT_PIXELS):
             seen.append(int(tag))
             return True
@@ -103,8 +131,13 @@ def read_header(file: BinaryIO) -> DicomHeader:
     file.seek(0)
     try:
         with quiet("pydicom"):
-            dataset = read_partial(file, stop_when=at_pixels, force=True, specific_tags=wanted)
-            return _plain(dataset, seen)
+            dataset = read_partial(cast(BinaryIO, watched), stop_when=at_pixels, force=True, specific_tags=wanted)
+            header = _plain(dataset, seen)
+            if seen or header.transfer_syntax == _DEFLATED:  # positions in a deflated data set are not the file's
+                return header
+            # Meta information always names a transfer syntax; without it and without a data set it was cut short.
+            bare = not len(dataset) and not header.transfer_syntax and size > _PREAMBLE
+            return replace(header, cut=watched.short or needed > size or bare)
     except InvalidDicomError:
         raise MedclipError(Reason.CORRUPT, "The DICOM header cannot be read.") from None
     except RecursionError:

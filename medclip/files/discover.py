@@ -11,6 +11,11 @@ from pathlib import Path
 from medclip.errors import MedclipError, Problem, Reason
 from medclip.sample import FileRef
 
+LEDGER = "ledger.sqlite"
+"""Name of the file by which an output folder is known (`medclip.scoring.ledger.FILE_NAME`, a room above)."""
+_SCHEMA_BYTES = 65536
+"""The schema lies in the first pages of an SQLite file."""
+
 _Inode = tuple[int, int]
 
 
@@ -18,7 +23,8 @@ def discover(root: Path, *, exclude: Sequence[Path] = ()) -> tuple[FileRef, ...]
     """List every file at or below a path.
 
     Links to folders are followed after all real folders have been listed, each folder once: a link that leads to a
-    folder already listed (a loop among them) becomes one entry with LINK_LOOP. Nothing is opened.
+    folder already listed (a loop among them) becomes one entry with LINK_LOOP. A folder below the root that holds the
+    ledger of a medclip run is an output folder and is left out with all it holds; only that ledger is ever opened.
 
     Args:
         root: A file or a folder.
@@ -66,6 +72,8 @@ class _Walk:
         except OSError as error:
             self.add(path, name or path.name, problem=_folder_problem(error))
             return
+        if name and LEDGER in names and (path / LEDGER).is_file() and _is_ledger(path / LEDGER):
+            return
         for child in names:
             self.entry(path / child, f"{name}/{child}" if name else child)
 
@@ -104,6 +112,23 @@ class _Walk:
             self.add(path, name, problem=Problem(Reason.LINK_LOOP, message))
             return
         self.folder(path, name)
+
+
+def _is_ledger(path: Path) -> bool:
+    """Say whether an SQLite database has the tables of a medclip run.
+
+    Those of a run that was killed may still lie in the write-ahead log beside the database.
+    """
+    schema = _head(path) + _head(path.with_name(f"{path.name}-wal"))
+    return all(b"CREATE TABLE " + table in schema for table in (b"chunks", b"files", b"scores"))
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(_SCHEMA_BYTES)
+    except OSError:
+        return b""
 
 
 def _folder_problem(error: OSError) -> Problem:

@@ -31,6 +31,20 @@ class _Member:
     patient: str | None
 
 
+def parse_modality(text: str) -> Modality:
+    """Give the modality of a name, in whatever case it is written.
+
+    Raises:
+        MedclipError: WRONG_USE if there is none of that name.
+    """
+    try:
+        return Modality(str(text).strip().lower())
+    except ValueError:
+        raise MedclipError(
+            Reason.WRONG_USE, f"{str(text)!r} is no modality; the names are: {', '.join(Modality)}."
+        ) from None
+
+
 def group(
     files: Sequence[tuple[FileRef, FileFacts]],
     *,
@@ -48,7 +62,7 @@ def group(
     Args:
         files: Paths with their facts; those with a problem are left out.
         manifest: What a table says about the files.
-        modality: What the caller says about all files.
+        modality: What the caller says about the files that neither the table nor their header names.
         key: Key of the identity hashes.
         group_by: "folder" makes one study of every folder, "file" of every file, whatever headers say.
 
@@ -123,13 +137,17 @@ def _group_name(
 def _modality(
     facts: FileFacts, row: ManifestRow | None, option: Modality | None
 ) -> tuple[Modality | None, ModalitySource | None]:
-    """Decide the modality: table before option before header."""
+    """Decide the modality: table before header before option.
+
+    A table's row is a statement about that very file, a header is one of the device; the option is about a whole
+    folder and fills in what nothing else names.
+    """
     if row is not None and row.modality is not None:
         return row.modality, ModalitySource.TABLE
-    if option is not None:
-        return option, ModalitySource.OPTION
     found = modality_from_header(facts.header) if facts.header is not None else None
-    return found, ModalitySource.HEADER if found is not None else None
+    if found is not None:
+        return found, ModalitySource.HEADER
+    return option, ModalitySource.OPTION if option is not None else None
 
 
 def _studies(name: tuple[str, str], members: Sequence[_Member], key: bytes) -> list[Study]:
@@ -152,6 +170,7 @@ def _studies(name: tuple[str, str], members: Sequence[_Member], key: bytes) -> l
                 modality=modality,
                 modality_source=part[0].source,
                 grouping=grouping,
+                file_sources=tuple(member.source for member in part),
             )
         )
     return studies

@@ -16,7 +16,7 @@ KEY_NAME = "identity.key"
 
 
 def load_key(settings: Settings, *, path: Path | None = None) -> bytes:
-    """Load the identity key, making it on first use.
+    """Load the identity key. The default one is made on first use; one that is named must exist.
 
     Two processes that start at once get the same key: it is written beside and then linked into place.
 
@@ -28,12 +28,20 @@ def load_key(settings: Settings, *, path: Path | None = None) -> bytes:
         32 bytes.
 
     Raises:
-        MedclipError: PERMISSION_DENIED if the key can be neither read nor made; WRONG_USE if the file is no key.
+        MedclipError: PERMISSION_DENIED if the key can be neither read nor made; WRONG_USE if the file is no key, or
+            if the one that is named does not exist: a name with a slip in it must not become another key.
     """
     file = path if path is not None else settings.home / KEY_NAME
     try:
         with contextlib.suppress(FileNotFoundError):
             return _checked(file)
+        if path is not None:
+            raise MedclipError(
+                Reason.WRONG_USE,
+                "there is no such key file.",
+                where=file,
+                hint=f"Check the path, or make a key: head -c {KEY_BYTES} /dev/urandom > FILE",
+            )
         file.parent.mkdir(parents=True, exist_ok=True)
         draft = file.with_name(f".{file.name}.{os.getpid()}.{secrets.token_hex(4)}")
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -52,7 +60,7 @@ def load_key(settings: Settings, *, path: Path | None = None) -> bytes:
             Reason.PERMISSION_DENIED,
             f"the identity key can be neither read nor made ({error.strerror}).",
             where=file,
-            hint="Set MEDCLIP_HOME to a folder that can be written.",
+            hint="Set MEDCLIP_HOME to a folder that can be written." if path is None else "Check its permissions.",
         ) from error
 
 

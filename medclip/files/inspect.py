@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.dicom_header import DicomHeader, read_header
-from medclip.files.sniff import Format, sniff_open
-from medclip.files.support import dicom_problem, format_problem
+from medclip.files.sniff import HEAD_BYTES, Format, sniff_open
+from medclip.files.support import READS, dicom_problem, format_problem
 from medclip.settings import Settings
 
 _IN_MEMORY_BYTES = 64 * 1024**2
@@ -46,11 +46,27 @@ def inspect_file(path: Path, settings: Settings) -> FileFacts:
             file.seek(0)
             if size > _IN_MEMORY_BYTES:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-                return _facts(file, digest, size, settings)
+                return _with_neighbour(path, _facts(file, digest, size, settings))
             data = file.read()
-        return _facts(io.BytesIO(data), hashlib.sha256(data).hexdigest(), len(data), settings)
+        return _with_neighbour(path, _facts(io.BytesIO(data), hashlib.sha256(data).hexdigest(), len(data), settings))
     except OSError as error:
         return FileFacts("", Format.UNKNOWN, None, os_problem(error))
+
+
+def _with_neighbour(path: Path, facts: FileFacts) -> FileFacts:
+    """Name the bare signals of a WFDB record, which nothing but the header beside them can tell."""
+    if facts.problem is None or facts.problem.reason is not Reason.UNKNOWN_FORMAT:
+        return facts
+    try:
+        with path.with_suffix(".hea").open("rb") as file:
+            text = file.read(HEAD_BYTES)
+    except OSError:
+        return facts
+    if sniff_open(io.BytesIO(text)) is Format.WFDB and path.name.encode("utf-8", "surrogateescape") in text.split():
+        return replace(
+            facts, problem=Problem(Reason.NOT_SUPPORTED_YET, f"The file is the signal file of a WFDB record; {READS}.")
+        )
+    return facts
 
 
 def os_problem(error: OSError) -> Problem:

@@ -183,7 +183,7 @@ def _lost(late: bool, timeout_s: float) -> MedclipError:
         return MedclipError(
             Reason.TIMEOUT,
             f"reading took longer than {timeout_s:g} s and was stopped.",
-            hint="Raise decode_timeout_s in the settings if the file is merely large.",
+            hint="From Python, Settings(decode_timeout_s=...) allows more; there is no option for it.",
         )
     return MedclipError(
         Reason.DECODER_CRASHED,

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from medclip.errors import MedclipError, Problem, Reason
+from medclip.errors import MedclipError, Problem
 from medclip.files.dicom_header import modality_from_header
 from medclip.files.discover import discover
-from medclip.files.group import GroupBy, group
+from medclip.files.group import GroupBy, group, parse_modality
 from medclip.files.identity import load_key
 from medclip.files.inspect import FileFacts, inspect_file
+from medclip.files.pool import ReadingPool
 from medclip.files.sniff import Format
 from medclip.files.tables import Manifest, read_manifest
 from medclip.sample import FileRef, Modality, Study
@@ -32,7 +31,7 @@ class ScannedFile:
     ref: FileRef
     facts: FileFacts
     modality: Modality | None
-    """As the table, the caller or the header says; None where it would be inferred."""
+    """As the table, the header or the caller says; None where it would be inferred."""
     study: str | None
     """Key of its study; None if it would not be scored."""
 
@@ -117,7 +116,7 @@ def scan(
     Args:
         root: A file or a folder.
         table: A manifest: path or data frame.
-        modality: What all files without a table row show.
+        modality: What the files show that neither the table nor their header names.
         group_by: How files are tied into studies; see `medclip.files.group`.
         exclude: Files or folders to leave out.
         settings: Limits and workers.
@@ -159,12 +158,7 @@ def as_modality(modality: Modality | str | None) -> Modality | None:
     Raises:
         MedclipError: WRONG_USE if there is none of that name.
     """
-    try:
-        return None if modality is None else Modality(str(modality).lower())
-    except ValueError:
-        raise MedclipError(
-            Reason.WRONG_USE, f"'{modality}' is no modality; the names are: {', '.join(Modality)}."
-        ) from None
+    return None if modality is None else parse_modality(modality)
 
 
 def inspect_files(refs: Sequence[FileRef], settings: Settings) -> list[FileFacts]:
@@ -175,8 +169,13 @@ def inspect_files(refs: Sequence[FileRef], settings: Settings) -> list[FileFacts
 
 
 def _pooled(refs: Sequence[FileRef], settings: Settings) -> Iterator[FileFacts]:
-    with ProcessPoolExecutor(settings.workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(_inspect, refs, [settings] * len(refs), chunksize=16)
+    jobs = ((ref, settings) for ref in refs)
+    with ReadingPool(settings.workers, settings.decode_timeout_s) as pool:
+        for future in pool.map(_inspect, jobs, ahead=4 * settings.workers):
+            try:
+                yield future.result()
+            except MedclipError as error:
+                yield FileFacts("", Format.UNKNOWN, None, error.problem())
 
 
 def _inspect(ref: FileRef, settings: Settings) -> FileFacts:

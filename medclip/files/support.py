@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from medclip.errors import Problem, Reason
@@ -68,6 +69,8 @@ _DOCUMENTS: Mapping[str, str] = {
     "RTPLAN": "a radiotherapy plan",
     "DOC": "an encapsulated document",
 }
+_IMAGE_CLASS = re.compile(r"1\.2\.840\.10008\.5\.1\.4\.1\.1\.(?:1|2|3|4|6|7|12|13|20|77|128|130|481\.1)(?:\.|$)")
+"""SOP classes of images, by the first number behind the common stem (DICOM PS3.4, table B.5-1)."""
 _WAVEFORMS = "1.2.840.10008.5.1.4.1.1.9."
 
 
@@ -91,6 +94,8 @@ def dicom_problem(header: DicomHeader) -> Problem | None:
     code = modality_code(header)
     if header.sop_class.startswith(_WAVEFORMS):
         return Problem(Reason.NOT_SUPPORTED_YET, f"The DICOM object is a waveform, such as an ECG; {READS}.")
+    if header.cut and (header.rows or header.columns or not header.sop_class or _IMAGE_CLASS.match(header.sop_class)):
+        return Problem(Reason.TRUNCATED, "The DICOM file ends inside its header, before any pixels.")
     if not header.has_pixels:
         what = _DOCUMENTS.get(code)
         detail = f" ({what})" if what else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -104,6 +105,7 @@ def _records_of_file(path: Path) -> tuple[Sequence[str], Iterable[Mapping[str, A
         if is_parquet:
             import pyarrow.parquet
 
+            refuse_twins(pyarrow.parquet.read_schema(path).names, path)
             return _records_of_frame(pyarrow.parquet.read_table(path))
         with path.open(newline="", encoding="utf-8-sig") as stream:
             first = stream.readline()
@@ -112,8 +114,9 @@ def _records_of_file(path: Path) -> tuple[Sequence[str], Iterable[Mapping[str, A
             if not first.count(delimiter) and first.count(";"):
                 delimiter = ";"
             reader = csv.DictReader(stream, delimiter=delimiter)
-            records = list(reader)
-            return list(reader.fieldnames or ()), records
+            columns = list(reader.fieldnames or ())
+            refuse_twins(columns, path)
+            return columns, list(reader)
     except PermissionError as error:
         raise MedclipError(Reason.PERMISSION_DENIED, "the table may not be read.", where=path) from error
     except (UnicodeDecodeError, csv.Error, OSError, ValueError) as error:
@@ -122,18 +125,39 @@ def _records_of_file(path: Path) -> tuple[Sequence[str], Iterable[Mapping[str, A
         ) from error
 
 
+def refuse_twins(columns: Sequence[str], where: object) -> None:
+    """Refuse a header that names a column twice: one of the two would be lost. Columns without a name are ignored.
+
+    Raises:
+        MedclipError: TABLE_INVALID naming the column.
+    """
+    twins = [name for name, n in Counter(columns).items() if n > 1 and name]
+    if twins:
+        raise MedclipError(
+            Reason.TABLE_INVALID,
+            f"the column {twins[0]!r} stands more than once in the header.",
+            where=where,
+            hint="Rename or remove one of them.",
+        )
+
+
 def _records_of_frame(frame: Any) -> tuple[Sequence[str], Iterable[Mapping[str, Any]]]:
     import narwhals
 
     try:
         native = narwhals.from_native(frame)
+        eager = native.collect() if isinstance(native, narwhals.LazyFrame) else native
+        columns = list(eager.columns)
+    except narwhals.exceptions.DuplicateError as error:
+        raise MedclipError(
+            Reason.TABLE_INVALID, f"two columns have the same name ({' '.join(str(error).split())})."
+        ) from error
     except TypeError as error:
         raise MedclipError(
             Reason.TABLE_INVALID,
             f"a manifest is a CSV, TSV or Parquet path or a data frame, not {type(frame).__name__}.",
         ) from error
-    eager = native.collect() if isinstance(native, narwhals.LazyFrame) else native
-    return list(eager.columns), eager.rows(named=True)
+    return columns, eager.rows(named=True)
 
 
 def _manifest(

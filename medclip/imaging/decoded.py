@@ -12,6 +12,9 @@ from medclip.errors import MedclipError, Reason
 from medclip.sample import Step
 from medclip.settings import Settings
 
+MIN_SIDE = 16
+"""Pixels of the shorter side under which a picture is an icon or a fragment. Real tiles of 30 pixels exist."""
+
 
 class Decoded(NamedTuple):
     """Pixels and what was done to them."""
@@ -37,7 +40,20 @@ def check_size(width: int, height: int, settings: Settings) -> None:
         raise MedclipError(
             Reason.TOO_LARGE,
             f"The image has {width} x {height} pixels, more than the limit of {settings.max_pixels:,}.",
-            hint="Raise Settings.max_pixels if it is meant to be read.",
+            hint="From Python, Settings(max_pixels=...) raises the limit; there is no option for it.",
+        )
+
+
+def check_not_small(pixels: NDArray[np.generic]) -> None:
+    """Refuse an image with too few pixels to show anything.
+
+    Raises:
+        MedclipError: TOO_SMALL if a side is shorter than `MIN_SIDE`.
+    """
+    height, width = pixels.shape[:2]
+    if min(height, width) < MIN_SIDE:
+        raise MedclipError(
+            Reason.TOO_SMALL, f"The image has {width} x {height} pixels; less than {MIN_SIDE} on a side is not scored."
         )
 
 

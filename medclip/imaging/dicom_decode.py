@@ -67,13 +67,18 @@ def decode(dataset: Any, header: DicomHeader) -> tuple[NDArray[Any], str]:
         Stored values, H x W or H x W x 3 (RGB), and the decoder's name.
 
     Raises:
-        MedclipError: MISSING_CODEC, TRUNCATED or CORRUPT.
+        MedclipError: NOT_SUPPORTED_YET (transfer syntax), MISSING_CODEC, TRUNCATED or CORRUPT.
     """
     from pydicom.pixels.decoders.base import get_decoder
     from pydicom.pixels.utils import pixel_array
 
     syntax = dataset.file_meta.TransferSyntaxUID
-    encapsulated = bool(getattr(syntax, "is_encapsulated", False))
+    try:
+        encapsulated = bool(syntax.is_encapsulated)
+    except (AttributeError, ValueError):
+        raise MedclipError(
+            Reason.NOT_SUPPORTED_YET, "The DICOM file names a transfer syntax that the standard does not know."
+        ) from None
     if not encapsulated and len(dataset.PixelData) < _expected_bytes(header):
         raise MedclipError(Reason.TRUNCATED, "The DICOM file ends before its pixels do.")
     name, decoder = "native", None

@@ -22,15 +22,28 @@ from medclip.imaging.dicom_decode import decode, open_dataset
 from medclip.sample import Step
 from medclip.settings import Settings
 
+PERCENTILES = (0.1, 99.9)
+"""What becomes black and white in images of more than 8 bits without a window; the same as for deep PNG, so that one
+hot pixel does not make the image black."""
+
+_SAMPLES = 1_000_000
+"""Percentiles are taken over about this many pixels of a regular grid."""
+
 _FAR = 1e9
 """A value beyond every window: shows where a VOI function saturates."""
+
+
+_GREY = ("MONOCHROME1", "MONOCHROME2")
+_COLOUR = ("RGB", "PALETTE COLOR")
+_YBR = ("YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT")
 
 
 def read_dicom(path: Path, settings: Settings, *, header: DicomHeader | None = None) -> Decoded:
     """Read the pixels of a single-frame DICOM image as they are meant to be seen.
 
-    Grey: rescale or modality LUT; VOI LUT, else the first window (LINEAR, LINEAR_EXACT or SIGMOID), else minimum to
-    maximum of the pixels that are not padding; MONOCHROME1 or an INVERSE presentation inverted, once; padding black.
+    Grey: rescale or modality LUT; VOI LUT, else the first window (LINEAR, LINEAR_EXACT or SIGMOID), else all values
+    that can be stored for up to 8 bits (as in an 8-bit PNG) and the 0.1 to 99.9 percentile of the pixels that are not
+    padding for deeper ones; MONOCHROME1 or an INVERSE presentation inverted, once; padding black.
     Colour: YBR and palettes to RGB.
 
     Args:
@@ -48,7 +61,7 @@ def read_dicom(path: Path, settings: Settings, *, header: DicomHeader | None = N
         dataset, known = open_dataset(path, header)
         _check(known, dataset, settings)
         stored, decoder = decode(dataset, known)
-        steps = [Step("decode", f"{known.bits_stored} bits stored, {known.photometric or 'no photometric'}")]
+        steps = [Step("decode", f"{known.bits_stored} bits stored, {known.photometric}")]
         try:
             if stored.ndim == 3 or known.photometric == "PALETTE COLOR":
                 pixels = _colour(stored, dataset, known, steps)
@@ -87,6 +100,14 @@ def _check(header: DicomHeader, dataset: Any, settings: Settings) -> None:
         raise MedclipError(Reason.NOT_SUPPORTED_YET, "The DICOM object stores floating-point pixels.")
     if header.frames > 1:
         raise MedclipError(Reason.NOT_SUPPORTED_YET, f"The DICOM object holds {header.frames} frames.")
+    if not header.photometric:
+        raise MedclipError(Reason.CORRUPT, "The DICOM header states no photometric interpretation.")
+    if header.photometric not in (*_GREY, *_COLOUR, *_YBR):
+        raise MedclipError(
+            Reason.NOT_SUPPORTED_YET,
+            "The DICOM header's photometric interpretation is none that is read; "
+            "MONOCHROME1, MONOCHROME2, RGB, PALETTE COLOR and YBR are.",
+        )
     check_size(header.columns, header.rows, settings)
 
 
@@ -96,8 +117,11 @@ def _grey(stored: NDArray[Any], dataset: Any, header: DicomHeader, steps: list[S
     if stored.dtype.itemsize > 2:
         return _grey_wide(stored, dataset, header, steps)
     values = np.arange(int(stored.min()), int(stored.max()) + 1, dtype=np.int64)
-    padding = _padding(dataset, values, steps)
-    shown = _display(values, dataset, header, steps, *_extent(stored, values, padding))
+    padding = _padding(dataset, header, stored, values, steps)
+    low, high = _extent(stored, values, padding)
+    sample = _grid(stored).ravel().astype(np.int64) - values[0]
+    sample = sample[~padding[sample]]
+    shown = _display(values, dataset, header, steps, (low, high), sample)
     shown[padding] = 0.0
     table = np.zeros(2 ** (8 * stored.dtype.itemsize), np.float32 if deep else np.uint8)
     table[values] = shown if deep else np.rint(shown * 255)  # a negative value counts from the end,
@@ -107,17 +131,29 @@ def _grey(stored: NDArray[Any], dataset: Any, header: DicomHeader, steps: list[S
 def _grey_wide(stored: NDArray[Any], dataset: Any, header: DicomHeader, steps: list[Step]) -> NDArray[np.float32]:
     """Do the same pixel by pixel for images of more than 16 bits, which are rare."""
     values = stored.astype(np.int64)
-    padding = _padding(dataset, values, steps)
+    padding = _padding(dataset, header, stored, values, steps)
     if padding.all():
         raise MedclipError(Reason.CONSTANT_IMAGE, "All pixels are padding, so there is nothing to see.")
     low, high = int(values[~padding].min()), int(values[~padding].max())
-    shown = _display(values.ravel(), dataset, header, steps, low, high).reshape(values.shape)
+    places = _grid(np.arange(values.size).reshape(values.shape)).ravel()
+    sample = places[~padding.ravel()[places]]
+    shown = _display(values.ravel(), dataset, header, steps, (low, high), sample).reshape(values.shape)
     shown[padding] = 0.0
     return shown.astype(np.float32)[:, :, None]
 
 
+def _grid(pixels: NDArray[Any]) -> NDArray[Any]:
+    stride = max(1, round((pixels.size / _SAMPLES) ** 0.5))
+    return pixels[::stride, ::stride]
+
+
 def _display(
-    values: NDArray[np.int64], dataset: Any, header: DicomHeader, steps: list[Step], low: int, high: int
+    values: NDArray[np.int64],
+    dataset: Any,
+    header: DicomHeader,
+    steps: list[Step],
+    extent: tuple[int, int],
+    sample: NDArray[np.intp],
 ) -> NDArray[np.float64]:
     """Map stored values to 0 (black) - 1 (white).
 
@@ -126,22 +162,51 @@ def _display(
         dataset: For the LUTs and windows.
         header: For the polarity.
         steps: Receives what was done.
-        low: Smallest stored value that occurs.
-        high: Largest stored value that occurs.
+        extent: Smallest and largest stored value that occurs outside the padding.
+        sample: Index into `values` for each pixel of a grid, padding left out.
     """
-    rescaled, ends = _rescale(values, np.array([low, high]), dataset, steps)
-    shown = _voi(rescaled, ends, dataset, steps)
+    limits = np.array([*extent, *_storable(header, *extent)])
+    rescaled, ends = _rescale(values, limits, dataset, steps)
+    shown = _voi(rescaled, ends[:2], dataset, steps)
     if shown is None:
-        # A rescale keeps or reverses the order of values, a modality LUT need not.
-        span = rescaled if dataset.get("ModalityLUTSequence") else ends
-        bottom, top = float(span.min()), float(span.max())
+        what, bottom, top = _span(rescaled, ends, header, sample, table=bool(dataset.get("ModalityLUTSequence")))
         shown = np.clip((rescaled - bottom) / ((top - bottom) or 1.0), 0.0, 1.0)
-        steps.append(Step("window", f"minimum to maximum, {bottom:g} to {top:g}"))
+        steps.append(Step("window", f"none stated; {what}, {bottom:g} to {top:g}"))
     inverse = str(dataset.get("PresentationLUTShape", "")).upper() == "INVERSE"
     if header.photometric == "MONOCHROME1" or inverse:
         shown = 1.0 - shown
         steps.append(Step("polarity", "inverted"))
     return shown
+
+
+def _storable(header: DicomHeader, low: int, high: int) -> tuple[int, int]:
+    """Give the range of values that up to 8 bits can hold, widened where the pixels go beyond it."""
+    bits = header.bits_stored or 8
+    if bits > 8:
+        return low, high
+    first = -(2 ** (bits - 1)) if header.signed else 0
+    return min(low, first), max(high, first + 2**bits - 1)
+
+
+def _span(
+    rescaled: NDArray[np.float64],
+    ends: NDArray[np.float64],
+    header: DicomHeader,
+    sample: NDArray[np.intp],
+    *,
+    table: bool,
+) -> tuple[str, float, float]:
+    """Say which values become black and white where no window does, and in words what they are."""
+    if header.bits_stored <= 8:
+        # A rescale keeps or reverses the order of values, a modality LUT need not.
+        span = rescaled if table else ends[2:]
+        return "all storable values" if not table else "minimum to maximum", float(span.min()), float(span.max())
+    if sample.size:
+        bottom, top = (float(value) for value in np.percentile(rescaled[sample], PERCENTILES, method="nearest"))
+        if top > bottom:
+            return f"percentiles {PERCENTILES[0]:g} to {PERCENTILES[1]:g}", bottom, top
+    span = rescaled if table else ends[:2]
+    return "minimum to maximum", float(span.min()), float(span.max())
 
 
 def _rescale(
@@ -162,7 +227,7 @@ def _rescale(
             steps.append(
                 Step("rescale", f"slope {dataset.RescaleSlope}, intercept {dataset.get('RescaleIntercept', 0)}")
             )
-    return rescaled[:-2], rescaled[-2:]
+    return rescaled[: len(values)], rescaled[len(values) :]
 
 
 def _voi(
@@ -213,16 +278,33 @@ def _first(value: Any) -> float:
     return float(value[0]) if hasattr(value, "__iter__") and not isinstance(value, str) else float(value)
 
 
-def _padding(dataset: Any, values: NDArray[np.int64], steps: list[Step]) -> NDArray[np.bool_]:
-    """Say which stored values are padding (PixelPaddingValue, PixelPaddingRangeLimit)."""
+def _padding(
+    dataset: Any, header: DicomHeader, stored: NDArray[Any], values: NDArray[np.int64], steps: list[Step]
+) -> NDArray[np.bool_]:
+    """Say which stored values are padding (PixelPaddingValue, PixelPaddingRangeLimit), if any pixel has one."""
     try:
-        start = int(dataset.PixelPaddingValue)
-        end = int(dataset.get("PixelPaddingRangeLimit", start))
+        start = _as_stored(int(dataset.PixelPaddingValue), header)
+        end = _as_stored(int(dataset.get("PixelPaddingRangeLimit", dataset.PixelPaddingValue)), header)
     except (AttributeError, TypeError, ValueError, OverflowError):
         return np.zeros(values.shape, bool)
     first, last = min(start, end), max(start, end)
+    if not ((stored >= first) & (stored <= last)).any():
+        return np.zeros(values.shape, bool)
     steps.append(Step("padding", f"stored values {first} to {last} set to black"))
     return (values >= first) & (values <= last)
+
+
+def _as_stored(value: int, header: DicomHeader) -> int:
+    """Read a padding value as its pixels are, signed or not.
+
+    Many writers store it as unsigned beside signed pixels (US 63536 for -2000), or the other way round.
+    """
+    bits = header.bits_stored or header.bits_allocated
+    if header.signed and value >= 2 ** (bits - 1):
+        return value - 2 ** (bits if value < 2**bits else header.bits_allocated)
+    if not header.signed and value < 0:
+        return value + 2**header.bits_allocated
+    return value
 
 
 def _extent(stored: NDArray[Any], values: NDArray[np.int64], padding: NDArray[np.bool_]) -> tuple[int, int]:

@@ -19,6 +19,10 @@ PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib
 """Suffixes of weight files that can run code when loaded (numpy's may hold pickled objects)."""
 
 
+_PROTOCOLS = (b"\x02", b"\x03", b"\x04", b"\x05")
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
+
+
 @dataclass(frozen=True)
 class Manifest:
     """Contents of manifest.json."""
@@ -53,12 +57,7 @@ def read_manifest(folder: Path) -> Manifest:
         found, files = values["format"], {str(k): str(v) for k, v in values["files"].items()}
         preprocessing = {str(k): str(v) for k, v in values["preprocessing"].items()}
     except FileNotFoundError as e:
-        raise MedclipError(
-            Reason.PACK_INVALID,
-            f"this folder is not a model pack: it has no {FILE_NAME}.",
-            where=folder,
-            hint="`medclip pretrain` and medclip.models.packs.save_pack write packs.",
-        ) from e
+        raise no_pack(folder) from e
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
         raise MedclipError(Reason.PACK_INVALID, "the pack's manifest cannot be read.", where=path) from e
     if found != FORMAT:
@@ -69,6 +68,16 @@ def read_manifest(folder: Path) -> Manifest:
             hint="Update medclip.",
         )
     return Manifest(files, preprocessing)
+
+
+def no_pack(folder: Path) -> MedclipError:
+    """Give the error for a folder without a manifest."""
+    return MedclipError(
+        Reason.PACK_INVALID,
+        f"this folder is not a model pack: it has no {FILE_NAME}.",
+        where=folder,
+        hint="`medclip pretrain` and medclip.models.packs.save_pack write packs.",
+    )
 
 
 def check_files(folder: Path, manifest: Manifest) -> None:
@@ -99,8 +108,7 @@ def refuse_pickles(folder: Path) -> None:
         MedclipError: UNSAFE_WEIGHTS naming the file.
     """
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        looks = path.suffix == ".safetensors" and _head(path)[:2] in (b"\x80\x02", b"\x80\x04", b"PK")
-        if path.suffix.lower() in PICKLES or looks:
+        if path.suffix.lower() in PICKLES or (path.suffix.lower() == ".safetensors" and _is_pickle(path)):
             raise MedclipError(
                 Reason.UNSAFE_WEIGHTS,
                 "this file may hold pickled objects, which can run code when they are loaded.",
@@ -122,6 +130,14 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
-def _head(path: Path) -> bytes:
+def _is_pickle(path: Path) -> bool:
+    """Whether a file starts as a pickle of protocol 2 to 5 or as a zip (what torch.save writes) does.
+
+    A safetensors file starts with the length of its JSON header, 8 bytes little-endian, so one with a header of 640
+    bytes starts with 80 02 as a pickle does. A length that fits into the file and the header's brace tell them apart.
+    """
     with path.open("rb") as f:
-        return f.read(8)
+        head = f.read(9)
+    if head[8:9] == b"{" and 8 + int.from_bytes(head[:8], "little") <= path.stat().st_size:
+        return False
+    return (head[:1] == b"\x80" and head[1:2] in _PROTOCOLS) or head[:4] in _ZIP

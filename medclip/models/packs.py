@@ -19,6 +19,7 @@ from medclip.models.manifest import (
     WEIGHTS_NAME,
     Manifest,
     check_files,
+    no_pack,
     read_manifest,
     refuse_pickles,
     seal,
@@ -66,12 +67,14 @@ def find_pack(name_or_path: str | Path) -> Path:
         name_or_path: Name of a built-in pack, or a folder.
 
     Raises:
-        MedclipError: PACK_NOT_FOUND, saying which names exist.
+        MedclipError: PACK_NOT_FOUND, saying which names exist; PACK_INVALID for a folder that holds no pack.
     """
     text = os.fspath(name_or_path)
     if text and Path(text).name == text and (BUILTIN / text / "manifest.json").is_file():
         return BUILTIN / text
     if text and Path(text).is_dir():
+        if not (Path(text) / "manifest.json").is_file():  # said before anything walks through what may be a whole disk
+            raise no_pack(Path(text))
         return Path(text)
     names = [p.name for p in list_packs_paths()]
     known = f"The packs that came with medclip are: {', '.join(names)}." if names else "No pack came with this medclip."
@@ -94,11 +97,11 @@ def verify_pack(name_or_path: str | Path) -> PackInfo:
         MedclipError: PACK_NOT_FOUND, UNSAFE_WEIGHTS, PACK_INVALID or PREPROCESSING_MISMATCH.
     """
     path = find_pack(name_or_path)
-    refuse_pickles(path)
     manifest = read_manifest(path)
+    refuse_pickles(path)
     check_files(path, manifest)
     _config(path)
-    check_preprocessing(path, manifest.preprocessing)
+    check_preprocessing(path, manifest.preprocessing, read_card(path))
     return _info(path, manifest)
 
 
@@ -118,17 +121,17 @@ def load_model(name_or_path: str | Path = DEFAULT, *, device: str = "cpu", verif
 
     Example:
         >>> from medclip import load_model
-        >>> load_model("medclip-mini").encode_text(["a chest x-ray"]).shape  # doctest: +SKIP
+        >>> load_model("medclip-mini").encode_text(["a chest x-ray"]).shape
         (1, 256)
     """
     path = find_pack(name_or_path)
-    refuse_pickles(path)
     manifest = read_manifest(path)
+    refuse_pickles(path)
     if verify:
         check_files(path, manifest)
     config = _config(path)
     card = read_card(path)
-    check_preprocessing(path, manifest.preprocessing)
+    check_preprocessing(path, manifest.preprocessing, card)
     from medclip.models.build import build_clip
     from medclip.models.model import Model
     from medclip.text.tokens import load_tokenizer
@@ -204,15 +207,30 @@ def update_pack(path: Path, *, card: Card | None = None, extra_files: Mapping[st
     return seal(path, manifest.preprocessing)
 
 
-def check_preprocessing(path: Path, trained: Mapping[str, str]) -> None:
+def check_preprocessing(path: Path, trained: Mapping[str, str], card: Card) -> None:
     """Compare the adapters the weights were trained through with those of this code.
 
+    Args:
+        path: The pack, for the error.
+        trained: Modality (or "generic") to preprocessing hash, of the manifest.
+        card: Each of its modalities that this code reads needs a hash; so does "generic" when the pack has the task
+            that infers the modality.
+
     Raises:
-        MedclipError: PREPROCESSING_MISMATCH naming the modality and both hashes.
+        MedclipError: PREPROCESSING_MISMATCH naming the modality and both hashes, or the one that is missing.
     """
-    from medclip.adapters.registry import get_adapter
+    from medclip.adapters.registry import adapter_names, get_adapter
     from medclip.sample import Modality
 
+    needed = [m for m in card.modalities if m in adapter_names()] + [GENERIC] * ("modality" in card.tasks)
+    for name in needed:
+        if name not in trained:
+            raise MedclipError(
+                Reason.PREPROCESSING_MISMATCH,
+                f"the pack does not say which preprocessing its weights were trained with on {name} images.",
+                where=path,
+                hint="Take the pack from its source again, or train again.",
+            )
     for name, expected in trained.items():
         try:
             found = get_adapter(None if name == GENERIC else Modality(name)).preprocessing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import weakref
@@ -9,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from medclip.errors import MedclipError, Reason
 from medclip.files.group import GroupBy
 from medclip.reports.score_report import write_score_report
 from medclip.sample import Modality
@@ -19,16 +21,19 @@ from medclip.scoring.progress import Progress
 from medclip.scoring.run import ScoreRun, run_scoring
 from medclip.settings import Settings
 
+if TYPE_CHECKING:
+    from medclip.models.model import Model
+
 
 def score(
     path: str | Path,
     out: str | Path | None = None,
     *,
-    model: str | Path = DEFAULT_MODEL,
-    tasks: Sequence[str] = (),
+    model: str | Path | Model = DEFAULT_MODEL,
+    tasks: str | Sequence[str] = (),
     prompt: str | None = None,
     against: str | None = None,
-    table: str | Path | None = None,
+    table: Any = None,
     modality: Modality | str | None = None,
     min_confidence: float = 0.8,
     group_by: GroupBy = "auto",
@@ -44,12 +49,13 @@ def score(
         path: A file or folder.
         out: Output folder for files.parquet, scores.parquet, run.json, report.html and the ledger. The same call on the
             same folder goes on where it was stopped. None works in a temporary folder that lives as long as the result.
-        model: Name or folder of a model pack.
-        tasks: Tasks to score; where neither tasks nor a prompt are given, those of the pack's card that fit each study.
+        model: Name or folder of a model pack, or a loaded model.
+        tasks: Task or tasks to score; where neither tasks nor a prompt are given, those of the pack's card that fit
+            each study.
         prompt: A sentence to score as a task of its own.
         against: What the prompt is compared with; "no {prompt}" where None.
-        table: CSV, TSV or Parquet file that names study, patient and modality of files.
-        modality: Modality of every file that the table does not name one for.
+        table: CSV, TSV or Parquet file, or a data frame, that names study, patient and modality of files.
+        modality: Modality of the files that neither the table nor their header names.
         min_confidence: Least probability at which an inferred modality is believed.
         group_by: How files become studies: by UID, table and folder ("auto"), by "folder", or one "file" each.
         workers: Reading processes; the settings' where None.
@@ -70,31 +76,37 @@ def score(
         >>> run.scores.column_names[:4]  # doctest: +SKIP
         ['study', 'patient', 'modality', 'task']
     """
-    settings = settings or Settings()
+    settings, root = settings or Settings(), _path(path, "what is scored")
     if workers is not None:
         settings = replace(settings, workers=max(1, workers))
     options = ScoreOptions(
-        tasks=tuple(tasks),
+        tasks=(tasks,) if isinstance(tasks, str) else tuple(tasks),
         prompt=prompt,
         against=against,
-        table=None if table is None else Path(table),
+        table=Path(table) if isinstance(table, (str, os.PathLike)) else table,
         modality=parse_modality(modality),
         min_confidence=min_confidence,
         group_by=group_by,
     )
     keep = _TemporaryFolder() if out is None else None
-    folder = keep.path if keep is not None else Path(str(out))
+    folder = keep.path if keep is not None else _path(out, "the output folder")
     run = run_scoring(
-        Path(path),
+        root,
         folder,
         model=model,
         options=options,
-        key_file=None if key_file is None else Path(key_file),
+        key_file=None if key_file is None else _path(key_file, "the key file"),
         settings=settings,
         progress=progress,
         finish=partial(_report, report_paths),
     )
     return replace(run, _keep=keep)
+
+
+def _path(value: object, what: str) -> Path:
+    if not isinstance(value, (str, os.PathLike)):
+        raise MedclipError(Reason.WRONG_USE, f"{what} is named by a path, not by a {type(value).__name__}.")
+    return Path(value)
 
 
 def _report(show_paths: bool, ledger: Any, card: Any, folder: Path) -> None:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from medclip.errors import printable
 from medclip.reports.card_view import CardView, modality_title, task_title
 from medclip.scoring.ledger import Ledger
 from medclip.scoring.rows import FileRow, ScoreRow
-from medclip.text.prompts import ad_hoc_task
+from medclip.text.prompts import AD_HOC, ad_hoc_task
 from medclip.text.vocabularies import Task, load_task, task_names
 
 MAX_STUDIES = 200
@@ -52,6 +53,8 @@ class ClassData:
     title: str
     probability: float
     top: bool
+    note: str = ""
+    """What a prompt is compared with."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ class StudyData:
     modality_note: str
     grouping: str
     num_images: int
+    failed_note: str
+    """Which of its files are missing in the score; empty where none is."""
     pictures: tuple[PictureData, ...]
     num_more_pictures: int
     tasks: tuple[TaskData, ...]
@@ -163,7 +168,7 @@ def collect(ledger: Ledger, card: CardView, *, show_paths: bool, max_studies: in
 def file_label(row: FileRow, show_paths: bool) -> str:
     """Name a file without giving away its name: "file 12 (DICOM)"."""
     if show_paths:
-        return row.path
+        return printable(row.path)
     kind = _FORMATS.get(row.format or "", (row.format or "not opened").replace("_", " "))
     return f"file {row.row} ({kind})"
 
@@ -189,7 +194,8 @@ def _study(ledger: Ledger, key: str, tasks: Mapping[str, Task], card: CardView, 
         modality=modality_title(scores[0].modality),
         modality_note=_modality_note(files),
         grouping=_GROUPING.get(files[0].grouping or "", files[0].grouping or ""),
-        num_images=scores[0].num_images,
+        num_images=max(score.num_images for score in scores),
+        failed_note=_failed_note(len(files), scores[0].num_failed, ledger.failed_of(key), show_paths),
         pictures=tuple(pictures),
         num_more_pictures=max(0, len(files) - _MAX_PICTURES),
         tasks=tuple(
@@ -199,14 +205,21 @@ def _study(ledger: Ledger, key: str, tasks: Mapping[str, Task], card: CardView, 
     )
 
 
+def _failed_note(num_scored: int, num_failed: int, failed: Sequence[FileRow], show_paths: bool) -> str:
+    if not num_failed:
+        return ""
+    named = f" ({_names(failed, show_paths)})" if failed else ""
+    return f"{num_failed} of {num_scored + num_failed} files of this study could not be read{named}"
+
+
 def _picture_label(row: FileRow, show_paths: bool) -> str:
     return ", ".join(part for part in (file_label(row, show_paths), row.laterality, row.view) if part)
 
 
 def _modality_note(files: Sequence[FileRow]) -> str:
-    source = files[0].modality_source or ""
-    if source != "inferred":
-        return f"from {_SOURCES.get(source, source)}"
+    sources = list(dict.fromkeys(row.modality_source or "" for row in files))
+    if sources != ["inferred"]:
+        return f"from {' and '.join(_SOURCES.get(source, source) for source in sources)}"
     least = min(row.modality_probability or 0.0 for row in files)
     if least >= 0.995:  # a model is never certain
         return "inferred, p > 0.99"
@@ -215,6 +228,8 @@ def _modality_note(files: Sequence[FileRow]) -> str:
 
 def _task(task: Task | None, name: str, scores: Sequence[ScoreRow], card: CardView) -> TaskData:
     titles = {c.name: c.title for c in task.classes} if task is not None else {}
+    is_prompt = name == AD_HOC
+    against = f"against “{task.classes[0].negative_prompts[0]}”" if task is not None and is_prompt else ""
     ordered = sorted(scores, key=lambda score: -score.probability)
     shown = ordered if len(ordered) <= _MAX_CLASSES + 1 else ordered[:_MAX_CLASSES]
     is_choice = scores[0].kind == "multiclass"
@@ -223,12 +238,13 @@ def _task(task: Task | None, name: str, scores: Sequence[ScoreRow], card: CardVi
     if len(shown) < len(ordered):
         note = f"{len(ordered) - len(shown)} more below these · {note}"
     return TaskData(
-        title=task.title if task is not None else task_title(name),
+        title="In your own words" if is_prompt else task.title if task is not None else task_title(name),
         classes=tuple(
             ClassData(
                 titles.get(score.class_, score.class_.replace("_", " ")),
                 score.probability,
                 top=index == 0 if is_choice else score.probability > 0.5,
+                note=against,
             )
             for index, score in enumerate(shown)
         ),
@@ -274,7 +290,7 @@ def _problem(status: str, reason: str, messages: Mapping[str, list[FileRow]], sh
 
 
 def _names(rows: Sequence[FileRow], show_paths: bool) -> str:
-    names = [row.path for row in rows] if show_paths else ranges([row.row for row in rows]).split(", ")
+    names = [printable(row.path) for row in rows] if show_paths else ranges([row.row for row in rows]).split(", ")
     more = f" and more, see files.parquet ({len(rows)} files)" if len(names) > _MAX_NAMES else ""
     prefix = "" if show_paths else f"file{'s' if len(rows) > 1 else ''} "
     return f"{prefix}{', '.join(names[:_MAX_NAMES])}{more}"

@@ -21,9 +21,10 @@ from medclip.errors import MedclipError, Problem, Reason, Status
 from medclip.files.identity import keyed_hash
 from medclip.files.pool import ReadingPool
 from medclip.models.open_set import typical
-from medclip.sample import Modality, ModalitySource, spoken
+from medclip.sample import Modality, ModalitySource
 from medclip.scoring.ledger import ChunkResult
 from medclip.scoring.plan import READ_AHEAD, Plan, PlannedFile
+from medclip.scoring.problems import no_modality, no_task, sentence, uncertain, untypical
 from medclip.scoring.progress import Progress
 from medclip.scoring.reading import Reading, read
 from medclip.scoring.rows import FileRow, Picture, ScoreRow
@@ -85,6 +86,12 @@ class _Item:
     """Without pixels once they are encoded."""
     features_VD: NDArray[np.float32] | None = None
 
+    @property
+    def body_part(self) -> str:
+        """What the header states; empty where there is none."""
+        facts = self.file.facts
+        return facts.header.body_part if facts is not None and facts.header is not None else ""
+
 
 @dataclass(eq=False)
 class ChunkWork:
@@ -108,14 +115,14 @@ class ChunkWork:
             if item.problem is not None:
                 pass
             elif not context.is_read(item.file):
-                item.problem = _no_modality()
+                item.problem = no_modality()
             else:
                 assert item.file.study is not None
                 study = context.plan.studies[item.file.study]
-                item.modality, item.source = study.modality, study.modality_source
+                item.modality, item.source = study.modality, item.file.source
                 _take(item, next(readings))
                 if item.problem is None and item.modality is not None:
-                    item.problem = _no_task(context.tasks, item.modality)
+                    item.problem = no_task(context.tasks, item.modality, item.body_part)
                 if item.problem is None:
                     (unknown if item.modality is None else known).add(item)
             context.progress.step()
@@ -179,12 +186,12 @@ class ChunkWork:
             guessed, typical(self.context.model, first_views, name), strict=True
         ):
             item.features_VD = None
-            item.problem = _uncertain(name, probability, self.context.min_confidence)
+            item.problem = uncertain(name, probability, self.context.min_confidence)
             if item.problem is None and not is_typical:
-                item.problem = _untypical(name)
+                item.problem = untypical(name)
             if item.problem is None:
                 item.modality, item.source, item.probability = Modality(name), ModalitySource.INFERRED, probability
-                item.problem = _no_task(self.context.tasks, item.modality)
+                item.problem = no_task(self.context.tasks, item.modality, item.body_part)
 
     def _study_keys(self) -> dict[tuple[int, Modality | None], str]:
         """Give each study its key; where files of one turn out to be of two modalities, it is split."""
@@ -211,7 +218,7 @@ class ChunkWork:
             format=str(file.facts.format) if file.facts else None,
             status=str(item.problem.status if item.problem else Status.SCORED),
             reason=str(item.problem.reason) if item.problem else None,
-            message=item.problem.message if item.problem else None,
+            message=sentence(item.problem.message) if item.problem else None,
             modality=item.modality,
             modality_source=item.source,
             modality_probability=item.probability,
@@ -234,12 +241,21 @@ class ChunkWork:
         for (index, modality), key in keys.items():
             assert modality is not None
             items = [i for i in self.items if i.problem is None and i.file.study == index and i.modality == modality]
-            features = np.concatenate([i.features_VD for i in items if i.features_VD is not None])
-            first = items[0].reading
-            assert first is not None
+            failed = [
+                i
+                for i in self.items
+                if i.file.study == index
+                and i.problem is not None
+                and i.problem.status is Status.FAILED
+                and i.modality in (None, modality)
+            ]
             for asked in self.context.tasks:
-                if not asked.fits(modality):
+                fitting = [item for item in items if asked.fits(modality, item.body_part)]
+                if not fitting:
                     continue
+                features = np.concatenate([i.features_VD for i in fitting if i.features_VD is not None])
+                first = fitting[0].reading
+                assert first is not None
                 names, logits, probability = self.context.scorer.study(features, asked)
                 for name, logit, p in zip(names, logits, probability, strict=True):
                     yield ScoreRow(
@@ -255,6 +271,7 @@ class ChunkWork:
                         model=self.context.model.name,
                         model_version=str(self.context.model.card.version),
                         preprocessing=first.preprocessing,
+                        num_failed=len(failed),
                     )
 
 
@@ -311,39 +328,3 @@ def _take(item: _Item, future: Future[Reading]) -> None:
         item.reading = future.result()
     except MedclipError as error:
         item.problem = error.problem()
-
-
-def _no_modality() -> Problem:
-    return Problem(
-        Reason.MODALITY_UNKNOWN,
-        "The file does not say what modality it is, and this model cannot infer it; name it with --modality or in a "
-        "table.",
-    )
-
-
-def _no_task(tasks: Sequence[AskedTask], modality: Modality) -> Problem | None:
-    if any(asked.fits(modality) for asked in tasks):
-        return None
-    return Problem(
-        Reason.NO_TASK,
-        f"None of the tasks that were asked for is about {spoken(modality)} images; name one with --task or --prompt.",
-    )
-
-
-def _uncertain(name: str, probability: float, least: float) -> Problem | None:
-    if probability >= least:
-        return None
-    return Problem(
-        Reason.MODALITY_UNCERTAIN,
-        f"The image looks most like {spoken(name)} (probability {probability:.2f}; {least:.2f} is needed); "
-        "name its modality with --modality or in a table.",
-    )
-
-
-def _untypical(name: str) -> Problem:
-    said = spoken(name)
-    return Problem(
-        Reason.MODALITY_UNCERTAIN,
-        f"Of the modalities that the model knows the image looks most like {said}, but unlike the {said} images it "
-        "has seen; name its modality with --modality or in a table.",
-    )

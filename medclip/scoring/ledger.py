@@ -20,7 +20,8 @@ from medclip.errors import MedclipError, Reason
 from medclip.scoring.rows import FileRow, Picture, ScoreRow
 
 FILE_NAME = "ledger.sqlite"
-_FORMAT = 1
+_FORMAT = 2
+"""Raised when columns change."""
 _NO_ROOM_BYTES = 1_000_000
 
 
@@ -56,6 +57,7 @@ class Ledger:
                 self._db.execute("PRAGMA journal_mode=WAL")
                 self._db.execute("PRAGMA synchronous=NORMAL")
                 self._make_tables()
+            self._check_format(folder)
         except BaseException:
             self._db.close()
             raise
@@ -81,6 +83,15 @@ class Ledger:
             self._db.execute("CREATE INDEX IF NOT EXISTS files_by_study ON files (study)")
             self._db.execute("CREATE INDEX IF NOT EXISTS scores_by_study ON scores (study)")
             self._db.execute("INSERT OR IGNORE INTO meta VALUES ('format', ?)", (json.dumps(_FORMAT),))
+
+    def _check_format(self, folder: Path) -> None:
+        if self.get("format") != _FORMAT:
+            raise MedclipError(
+                Reason.OUTPUT_IN_USE,
+                "this folder holds a run of another version of medclip.",
+                where=folder,
+                hint="Name another output folder.",
+            )
 
     def get(self, key: str) -> Any:
         """Read one remembered value, None where there is none."""
@@ -125,6 +136,11 @@ class Ledger:
     def files_of(self, study: str) -> list[FileRow]:
         """Give the scored files of one study."""
         found = self._db.execute("SELECT * FROM files WHERE study = ? AND status = 'scored' ORDER BY row", (study,))
+        return [FileRow(*row) for row in found]
+
+    def failed_of(self, study: str) -> list[FileRow]:
+        """Give the files of one study that failed."""
+        found = self._db.execute("SELECT * FROM files WHERE study = ? AND status = 'failed' ORDER BY row", (study,))
         return [FileRow(*row) for row in found]
 
     def studies(self, limit: int) -> list[str]:

@@ -27,7 +27,7 @@ MAX_FILES = 64
 """More files than this are a collection to score, not a study to look at: everything opened is held in memory."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class OpenedStudy:
     """The samples of one file or folder. A notebook shows it as a strip of its views."""
 
@@ -43,6 +43,12 @@ class OpenedStudy:
         """The modality of all samples; None where it is unknown or where they differ."""
         found = {sample.modality for sample in self.samples}
         return found.pop() if len(found) == 1 else None
+
+    def __repr__(self) -> str:
+        """Say what it is in one line; the arrays would fill screens."""
+        files, views = len(self.samples), len(self.views)
+        said = f"{files} file{'s' * (files != 1)}, {views} view{'s' * (views != 1)}"
+        return f"OpenedStudy({self.modality or 'modality unknown'}, {said})"
 
     def _repr_png_(self) -> bytes:
         from PIL import Image
@@ -71,9 +77,9 @@ def open_study(
 
     Example:
         >>> from medclip import open_study
-        >>> study = open_study("examples/studies")  # doctest: +SKIP
-        >>> study.views[0].pixels.shape  # doctest: +SKIP
-        (512, 416, 1)
+        >>> study = open_study("examples/studies/mammogram")
+        >>> study
+        OpenedStudy(mammography, 4 files, 4 views)
     """
     root, named, settings = Path(path), parse_modality(modality), settings or Settings()
     refs = discover(root)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.group import GroupBy
+from medclip.files.group import parse_modality as modality_named
 from medclip.sample import Modality
 
 DEFAULT_MODEL = "medclip-mini"
@@ -23,10 +24,10 @@ class ScoreOptions:
     """A sentence to score as a task of its own."""
     against: str | None = None
     """What the prompt is compared with; "no {prompt}" where None."""
-    table: Path | None = None
-    """A manifest that names study, patient and modality of files."""
+    table: Any = None
+    """A manifest that names study, patient and modality of files: a Path or a data frame."""
     modality: Modality | None = None
-    """Modality of every file that the table does not name one for."""
+    """Modality of the files that neither the table nor their header names."""
     min_confidence: float = 0.8
     """Least probability at which an inferred modality is believed. Below it the file is skipped, not guessed: scored
     with the wrong adapter and the wrong tasks, it would look like any other result."""
@@ -52,9 +53,7 @@ def parse_modality(name: str | None) -> Modality | None:
     Raises:
         MedclipError: WRONG_USE with the names there are.
     """
-    if name is None or name in tuple(Modality):
-        return None if name is None else Modality(name)
-    raise _wrong(f"there is no modality named {name!r}.", f"The modalities are: {', '.join(Modality)}.")
+    return None if name is None else modality_named(name)
 
 
 def _wrong(message: str, hint: str = "") -> MedclipError:

@@ -9,6 +9,7 @@ from typing import Any
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.identity import keyed_hash
+from medclip.files.tables import read_manifest
 from medclip.scoring.ledger import FILE_NAME, Ledger
 from medclip.scoring.options import ScoreOptions
 from medclip.scoring.plan import Plan
@@ -80,7 +81,6 @@ def run_identity(
         key: Identity key; only a hash of it goes in, since study keys depend on it.
         settings: Limits that decide rows.
     """
-    table = "" if options.table is None else hashlib.sha256(options.table.read_bytes()).hexdigest()
     return {
         "files": plan.digest,
         "num_files": len(plan.files),
@@ -88,7 +88,7 @@ def run_identity(
         "tasks": tasks,
         "prompt": options.prompt,
         "against": options.against,
-        "table": table,
+        "table": _table_hash(options.table),
         "modality": None if options.modality is None else str(options.modality),
         "min_confidence": options.min_confidence,
         "group_by": options.group_by,
@@ -96,6 +96,14 @@ def run_identity(
         "limits": [settings.max_pixels, settings.max_file_bytes],
         "version": version,
     }
+
+
+def _table_hash(table: Any) -> str:
+    """Hash a table's bytes; of a data frame, what was understood of it."""
+    if table is None:
+        return ""
+    body = table.read_bytes() if isinstance(table, Path) else repr(read_manifest(table).rows).encode()
+    return hashlib.sha256(body).hexdigest()
 
 
 def claim(ledger: Ledger, identity: dict[str, Any], folder: Path) -> None:

@@ -9,19 +9,20 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 
-from medclip.errors import MedclipError, Problem, Reason
+from medclip.errors import MedclipError, Problem, Reason, Status
 from medclip.files.discover import discover
 from medclip.files.group import group
 from medclip.files.inspect import FileFacts
 from medclip.files.pool import ReadingPool
 from medclip.files.tables import Manifest, read_manifest
-from medclip.sample import FileRef, Study
+from medclip.sample import FileRef, ModalitySource, Study
 from medclip.scoring.options import ScoreOptions
 from medclip.scoring.progress import Progress, Silent
 from medclip.scoring.reading import inspect
+from medclip.scoring.table_rows import missing_files
 from medclip.settings import Settings
 
 CHUNK_FILES = 32
@@ -42,7 +43,9 @@ class PlannedFile:
     problem: Problem | None
     """Why it will not be scored."""
     study: int | None
-    """Index of its study; None with a problem."""
+    """Index of its study. With a problem: of the study that it would have belonged to, where that is certain."""
+    source: ModalitySource | None = None
+    """Who said its modality."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ class Plan:
     studies: tuple[Study, ...]
     chunks: tuple[tuple[int, ...], ...]
     """Indices of files. Studies are never split; every file is in exactly one chunk."""
+    table_rows_elsewhere: int = 0
+    """Rows of the table that name no file here."""
 
     @property
     def digest(self) -> str:
@@ -89,7 +94,10 @@ def make_plan(
         MedclipError: MISSING_FILE for a missing root; NOTHING_TO_DO when there is no file; TABLE_INVALID.
     """
     manifest = None if options.table is None else read_manifest(options.table)
-    refs = _with_missing(discover(root, exclude=exclude), manifest, root)
+    refs, elsewhere = discover(root, exclude=exclude), 0
+    if manifest is not None:
+        missing, elsewhere = missing_files(refs, manifest, root)
+        refs = tuple(sorted([*refs, *missing], key=lambda ref: os.fsencode(ref.name)))
     if not refs:
         raise MedclipError(
             Reason.NOTHING_TO_DO, "there is no file in this folder.", where=root, hint="Name another folder."
@@ -98,11 +106,13 @@ def make_plan(
     pairs = [(ref, found) for ref, found in zip(refs, facts, strict=True) if isinstance(found, FileFacts)]
     studies = group(pairs, manifest=manifest, modality=options.modality, key=key, group_by=options.group_by)
     study_of = {ref.name: index for index, study in enumerate(studies) for ref in study.files}
+    sources = {ref.name: source for study in studies for ref, source in _sources(study)}
     files = tuple(
-        _planned(number, ref, found, study_of.get(ref.name))
+        _planned(number, ref, found, study_of.get(ref.name), sources.get(ref.name))
         for number, (ref, found) in enumerate(zip(refs, facts, strict=True), start=1)
     )
-    return Plan(files, studies, chunks(files, CHUNK_FILES))
+    files = join_failed(files, studies, manifest)
+    return Plan(files, studies, chunks(files, CHUNK_FILES), elsewhere)
 
 
 def chunks(files: Sequence[PlannedFile], size: int) -> tuple[tuple[int, ...], ...]:
@@ -127,21 +137,6 @@ def chunks(files: Sequence[PlannedFile], size: int) -> tuple[tuple[int, ...], ..
     return tuple(found)
 
 
-def _with_missing(refs: Sequence[FileRef], manifest: Manifest | None, root: Path) -> tuple[FileRef, ...]:
-    """Add the files that the table names and that are nowhere: each input gets its row."""
-    if manifest is None:
-        return tuple(refs)
-    problem = Problem(Reason.MISSING_FILE, "The table names this file, but it does not exist.")
-    names = {ref.name for ref in refs}
-    places = [folder for folder in (root, manifest.folder) if folder is not None]
-    missing = [
-        FileRef(root / row.file, row.file, 0, problem)
-        for row in manifest.rows
-        if row.file not in names and not any(os.path.lexists(folder / row.file) for folder in places)
-    ]
-    return tuple(sorted([*refs, *missing], key=lambda ref: os.fsencode(ref.name)))
-
-
 def _inspect_all(
     refs: Sequence[FileRef], pool: ReadingPool, settings: Settings, progress: Progress
 ) -> list[FileFacts | Problem]:
@@ -162,10 +157,51 @@ def _inspect_all(
     return facts
 
 
-def _planned(row: int, ref: FileRef, found: FileFacts | Problem, study: int | None) -> PlannedFile:
+def join_failed(
+    files: Sequence[PlannedFile], studies: Sequence[Study], manifest: Manifest | None
+) -> tuple[PlannedFile, ...]:
+    """Put files that failed before they were grouped beside the study that they would have belonged to.
+
+    That is known where the same tie (the table's study, the study UID or the folder) made exactly one study.
+    """
+    owners: dict[tuple[str, str], set[int]] = {}
+    for file in files:
+        if file.study is not None:
+            tie = _tie(file, studies[file.study].grouping, manifest)
+            if tie is not None:
+                owners.setdefault(tie, set()).add(file.study)
+    joined = []
+    for file in files:
+        found: set[int] = set()
+        if file.study is None and file.problem is not None and file.problem.status is Status.FAILED:
+            ties = [_tie(file, grouping, manifest) for grouping in ("table", "uid", "folder")]
+            found = next((owners[tie] for tie in ties if tie in owners), set())
+        joined.append(replace(file, study=next(iter(found))) if len(found) == 1 else file)
+    return tuple(joined)
+
+
+def _tie(file: PlannedFile, grouping: str, manifest: Manifest | None) -> tuple[str, str] | None:
+    """Say what would tie a file to others; None where it says nothing of that kind."""
+    if grouping == "table":
+        row = None if manifest is None else manifest.row_for(file.ref.path) or manifest.row_for(file.ref.name)
+        return None if row is None or not row.study else (grouping, f"{row.patient or ''}\0{row.study}")
+    if grouping == "uid":
+        uid = file.facts.header.study_uid if file.facts is not None and file.facts.header is not None else ""
+        return (grouping, uid) if uid else None
+    return (grouping, str(PurePosixPath(file.ref.name).parent)) if grouping == "folder" else None
+
+
+def _sources(study: Study) -> Iterable[tuple[FileRef, ModalitySource | None]]:
+    """Say for each file who named its modality."""
+    return zip(study.files, study.file_sources or (study.modality_source,) * len(study.files), strict=True)
+
+
+def _planned(
+    row: int, ref: FileRef, found: FileFacts | Problem, study: int | None, source: ModalitySource | None
+) -> PlannedFile:
     if isinstance(found, Problem):
         return PlannedFile(row, ref, None, found, None)
     problem = found.problem
     if problem is None and study is None:  # grouping leaves out only what inspection has a problem with
         problem = Problem(Reason.NOT_SUPPORTED_YET, "The file holds nothing that this version scores.")
-    return PlannedFile(row, ref, found, problem, None if problem else study)
+    return PlannedFile(row, ref, found, problem, None if problem else study, source)

@@ -51,6 +51,8 @@ class ScoreRow:
     model: str
     model_version: str
     preprocessing: str
+    num_failed: int = 0
+    """Files of the same study that failed, and so did not go into the score."""
 
 
 @dataclass(frozen=True)

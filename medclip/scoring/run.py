@@ -7,6 +7,7 @@ it was stopped.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medclip.errors import MedclipError, Reason
 from medclip.files.identity import load_key
 from medclip.files.pool import ReadingPool
 from medclip.scoring.chunk import ChunkWork, Context
@@ -26,6 +28,7 @@ from medclip.scoring.progress import Progress, Silent
 from medclip.scoring.results import FILES, RUN, SCORES, write_results
 from medclip.scoring.tasks import Scorer, asked_tasks, modality_task
 from medclip.settings import Settings
+from medclip.text.prompts import opposite
 
 if TYPE_CHECKING:
     import pyarrow
@@ -60,6 +63,11 @@ class ScoreRun:
         return _read(self.folder / SCORES)
 
     @property
+    def table_rows_elsewhere(self) -> int:
+        """Rows of the table that name no file below the path that was scored."""
+        return json.loads((self.folder / RUN).read_text(encoding="utf-8"))["input"]["table_rows_elsewhere"]
+
+    @property
     def report_path(self) -> Path | None:
         """The report, None where none was written."""
         path = self.folder / "report.html"
@@ -87,7 +95,7 @@ def run_scoring(
     Args:
         root: A file or folder.
         folder: Output folder: new, empty, or holding this same run, which then goes on.
-        model: Name or folder of a model pack.
+        model: Name or folder of a model pack, or a loaded model of one.
         options: What to score and how.
         key_file: Identity key to hash identifiers with, where it is not the one in the settings' home.
         settings: Limits and number of reading processes.
@@ -103,7 +111,7 @@ def run_scoring(
     from medclip.models.packs import find_pack, verify_pack
 
     settings, progress, options = settings or Settings(), progress or Silent(), options or ScoreOptions()
-    pack = find_pack(model)
+    pack = find_pack(_pack_name(model))
     verify_pack(pack)
     card = read_card(pack)
     tasks = asked_tasks(card, options)
@@ -150,7 +158,7 @@ def run_scoring(
                     )
                     _score_chunks(context, ledger)
             progress.stage("Writing tables and report", 1)
-            write_results(ledger, folder, _run_description(identity, card))
+            write_results(ledger, folder, _run_description(identity, card, plan.table_rows_elsewhere))
             if finish is not None:
                 finish(ledger, card, folder)
             ledger.put({"finished": True})
@@ -215,15 +223,32 @@ def _pack_hash(pack: Path) -> str:
     return hashlib.sha256((pack / "manifest.json").read_bytes()).hexdigest()
 
 
-def _run_description(identity: dict[str, Any], card: Any) -> dict[str, Any]:
+def _pack_name(model: Any) -> str | Path:
+    """Give the pack that is meant.
+
+    A loaded model stands for its pack, which is loaded again: the run is bound to the pack's hashes.
+    """
+    named = getattr(model, "path", model)
+    if not isinstance(named, (str, Path)):
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"a model is named by a pack's name or folder, or is a loaded model, not {type(model).__name__}.",
+        )
+    return named
+
+
+def _run_description(identity: dict[str, Any], card: Any, table_rows_elsewhere: int) -> dict[str, Any]:
+    options = {name: identity[name] for name in ("modality", "min_confidence", "group_by", "table", "tasks", "prompt")}
+    against = opposite(identity["prompt"], identity["against"]) if identity["prompt"] is not None else None
     return {
         "medclip": identity["version"],
         "model": {"name": card.name, "version": str(card.version), "pack": identity["pack"].split(" ")[-1]},
-        "options": {
-            name: identity[name]
-            for name in ("tasks", "prompt", "against", "modality", "min_confidence", "group_by", "table")
+        "options": {**options, "against": against},
+        "input": {
+            "num_files": identity["num_files"],
+            "sha256": identity["files"],
+            "table_rows_elsewhere": table_rows_elsewhere,
         },
-        "input": {"num_files": identity["num_files"], "sha256": identity["files"]},
     }
 
 

@@ -30,7 +30,11 @@ class AskedTask:
     listed: bool
     """The pack's card lists it: there are figures for it. Otherwise nobody has measured how good the answers are."""
 
-    def fits(self, modality: Modality) -> bool:
+    def fits(self, modality: Modality, body_part: str = "") -> bool:
+        """Whether the question makes sense for a modality and for the body part that a header states, if any."""
+        return self.fits_modality(modality) and self.task.is_about(body_part)
+
+    def fits_modality(self, modality: Modality) -> bool:
         """Whether the question makes sense for a modality."""
         return not self.task.modalities or modality in self.task.modalities
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medclip.shards.folder import INDEX, read_index
+from medclip.shards.folder import INDEX, REJECT_COLUMNS, SAMPLE_COLUMNS, read_index
 from medclip.shards.records import from_json
 from medclip.shards.tar import member_names, members
 from medclip.text.captions import CaptionRecord
@@ -35,7 +35,7 @@ class ShardCheck:
     labels: Mapping[str, Mapping[str, int]]
     """Per task and class the number of samples that carry the label as present."""
     num_duplicates_across_splits: int
-    """Samples whose file also lies in another split; not a problem of the folder, but one for whoever measures."""
+    """Samples whose file also lies, byte for byte, in another split under another patient; a problem if there are."""
 
     @property
     def ok(self) -> bool:
@@ -57,24 +57,17 @@ def check_shards(folder: Path | str) -> ShardCheck:
 
     Returns:
         Counts, and one sentence for everything that is wrong: a missing, changed or foreign file, an unreadable or
-        repeated sample, a count that differs, a patient on two sides.
+        repeated sample, a count that differs, a patient or a file on two sides.
 
     Raises:
         MedclipError: MISSING_FILE or TABLE_INVALID when the folder has no index this version understands.
     """
-    import pyarrow.parquet as pq
-
     folder = Path(folder)
     index = read_index(folder)
     found = _Found()
     found.problems += _tables(folder, index)
-    rows: list[dict[str, Any]] = []
-    rejects: list[dict[str, Any]] = []
-    try:
-        rows = pq.read_table(folder / "samples.parquet").to_pylist()
-        rejects = pq.read_table(folder / "rejects.parquet").to_pylist()
-    except (OSError, ValueError) as e:
-        found.problems.append(f"A table cannot be read ({type(e).__name__}).")
+    rows = _read(folder / "samples.parquet", SAMPLE_COLUMNS, found.problems)
+    rejects = _read(folder / "rejects.parquet", REJECT_COLUMNS, found.problems)
     for shard in index["shards"]:
         own = [r for r in rows if r["shard"] == shard["name"]]
         found.problems += _shard(folder / shard["name"], shard, own, found.labels)
@@ -93,8 +86,23 @@ def check_shards(folder: Path | str) -> ShardCheck:
         counts_by_source=_counts(rows, "source"),
         counts_by_reason=_counts(rejects, "reason"),
         labels={task: dict(sorted(classes.items())) for task, classes in sorted(found.labels.items())},
-        num_duplicates_across_splits=_across(rows),
+        num_duplicates_across_splits=len(_across(rows)),
     )
+
+
+def _read(path: Path, columns: Sequence[str], problems: list[str]) -> list[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except (OSError, ValueError) as e:
+        problems.append(f"{path.name} cannot be read ({type(e).__name__}).")
+        return []
+    lacking = [c for c in columns if c not in table.column_names]
+    if lacking:
+        problems.append(f"{path.name} has no column {', '.join(lacking)}.")
+        return []
+    return table.to_pylist()
 
 
 def _tables(folder: Path, index: Mapping[str, Any]) -> Iterator[str]:
@@ -118,10 +126,10 @@ def _shard(
         if len(rows) != shard["samples"]:
             yield f"{path.name} holds {shard['samples']} samples by the index, {len(rows)} by samples.parquet."
         for row in rows:
-            file.seek(row["offset"])
             try:
+                file.seek(row["offset"])
                 record = _sample(file.read(row["size"]), row)
-            except (tarfile.TarError, KeyError, ValueError, TypeError, AttributeError):
+            except (tarfile.TarError, KeyError, ValueError, TypeError, AttributeError, OSError):
                 yield f"{path.name}: sample {row['key']} cannot be read."
                 continue
             _count_labels(record, labels)
@@ -161,6 +169,12 @@ def _whole(
     torn = sorted(p for p, sides in _sets(rows, "patient", "split").items() if len(sides) > 1)
     if torn:
         yield f"{len(torn)} patients stand in more than one split (hashed): {', '.join(torn[:5])}."
+    twins = _across(rows)
+    if twins:
+        yield (
+            f"{len(twins)} samples lie in another split too, byte for byte, under another patient, e.g. {twins[0]}; "
+            "what is measured on them is too good. Give equal files the same patient and build again."
+        )
 
 
 def _sets(rows: Sequence[Mapping[str, Any]], by: str, of: str) -> dict[str, set[str]]:
@@ -170,9 +184,10 @@ def _sets(rows: Sequence[Mapping[str, Any]], by: str, of: str) -> dict[str, set[
     return found
 
 
-def _across(rows: Sequence[Mapping[str, Any]]) -> int:
-    sides = _sets(rows, "sha256", "split")
-    return sum(len(sides[r["sha256"]]) > 1 for r in rows)
+def _across(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """List the keys of samples whose file lies in more than one split under more than one patient."""
+    sides, patients = _sets(rows, "sha256", "split"), _sets(rows, "sha256", "patient")
+    return [r["key"] for r in rows if len(sides[r["sha256"]]) > 1 and len(patients[r["sha256"]]) > 1]
 
 
 def _counts(rows: Sequence[Mapping[str, Any]], column: str) -> dict[str, int]:

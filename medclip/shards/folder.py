@@ -27,7 +27,8 @@ def read_index(folder: Path) -> dict[str, Any]:
     """Read index.json.
 
     Raises:
-        MedclipError: MISSING_FILE when the folder holds no shards, TABLE_INVALID when it is of another version.
+        MedclipError: MISSING_FILE when the folder holds no shards, TABLE_INVALID when it is of another version
+            or lacks something.
     """
     path = folder / INDEX
     if not path.is_file():
@@ -50,7 +51,30 @@ def read_index(folder: Path) -> dict[str, Any]:
             where=path,
             hint="Build again.",
         )
+    faults = list(_faults(index))
+    if faults:
+        raise MedclipError(
+            Reason.TABLE_INVALID, f"this index is damaged: {'; '.join(faults[:3])}.", where=path, hint="Build again."
+        )
     return index
+
+
+def _faults(index: Mapping[str, Any]) -> Iterator[str]:
+    """Say what an index lacks that every reader counts on."""
+    for name, kind in (("tables", dict), ("counts", dict), ("shards", list), ("preprocessing", dict)):
+        if not isinstance(index.get(name), kind):
+            yield f"{name!r} is missing or of another form"
+    counts = index.get("counts")
+    if isinstance(counts, dict):
+        for name in ("by_split", "by_modality", "by_reason"):
+            if not isinstance(counts.get(name), dict):
+                yield f"'counts.{name}' is missing or of another form"
+    shards = index.get("shards")
+    for number, shard in enumerate(shards if isinstance(shards, list) else (), 1):
+        if not isinstance(shard, dict) or not all(isinstance(shard.get(k), str) for k in ("name", "sha256")):
+            yield f"entry {number} of 'shards' has no name and hash"
+        elif not isinstance(shard.get("samples"), int):
+            yield f"entry {number} of 'shards' has no number of samples"
 
 
 def write_index(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import math
-from collections import Counter
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError, Reason
+from medclip.files.tables import refuse_twins
 from medclip.sample import Modality
 from medclip.text.captions import CaptionRecord
 from medclip.text.vocabularies import Task, load_task
@@ -229,8 +230,14 @@ def _number(value: str) -> float:
 
 
 def _refuse_repeats(rows: Iterable[ShardRow], where: Path | None) -> None:
-    counts = Counter((r.file, r.record.generic) for r in rows)
-    again = [file for (file, _), n in counts.items() if n > 1]
+    """Refuse a file that stands twice, however its path is spelt."""
+    seen: set[tuple[str, bool]] = set()
+    again = []
+    for r in rows:
+        place = (os.path.realpath(r.path), r.record.generic)
+        if place in seen:
+            again.append(r.file)
+        seen.add(place)
     if again:
         raise MedclipError(
             Reason.TABLE_INVALID,
@@ -250,14 +257,26 @@ def _load(table: Any, where: Path | None) -> tuple[list[str], list[dict[str, str
         import pyarrow.parquet as pq
 
         try:
+            refuse_twins(pq.read_schema(where).names, where)
             return _from_frame(pq.read_table(where))
         except pa.ArrowException as e:
             raise MedclipError(Reason.TABLE_INVALID, "this is not a Parquet file.", where=where) from e
     try:
         with where.open(newline="", encoding="utf-8-sig") as f:
             reader = csv.DictReader(f, delimiter="\t" if where.suffix.lower() == ".tsv" else ",", restval="")
-            cells = [{k: (v or "").strip() for k, v in row.items() if isinstance(k, str)} for row in reader]
-            return list(reader.fieldnames or ()), cells
+            header = list(reader.fieldnames or ())
+            refuse_twins(header, where)
+            cells = []
+            for number, row in enumerate(reader, 1):
+                if None in row:  # csv.DictReader's key for surplus cells
+                    raise MedclipError(
+                        Reason.TABLE_INVALID,
+                        f"row {number} has more cells than there are columns.",
+                        where=where,
+                        hint="Put texts that hold the delimiter in double quotes.",
+                    )
+                cells.append({k: (v or "").strip() for k, v in row.items()})
+            return header, cells
     except (UnicodeDecodeError, csv.Error) as e:
         raise MedclipError(
             Reason.TABLE_INVALID,
@@ -270,8 +289,14 @@ def _load(table: Any, where: Path | None) -> tuple[list[str], list[dict[str, str
 def _from_frame(frame: Any) -> tuple[list[str], list[dict[str, str]]]:
     import narwhals as nw
 
-    data = nw.from_native(frame, eager_only=True)
-    return list(data.columns), [{k: _cell(v) for k, v in row.items()} for row in data.iter_rows(named=True)]
+    try:
+        data = nw.from_native(frame, eager_only=True)
+        columns = list(data.columns)
+    except nw.exceptions.DuplicateError as e:
+        raise MedclipError(
+            Reason.TABLE_INVALID, f"two columns have the same name ({' '.join(str(e).split())})."
+        ) from None
+    return columns, [{k: _cell(v) for k, v in row.items()} for row in data.iter_rows(named=True)]
 
 
 def _cell(value: object) -> str:

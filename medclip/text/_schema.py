@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 from medclip.sample import Modality
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+BodyPart = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z ]*$")]
 Wording = Annotated[str, StringConstraints(strip_whitespace=True, min_length=2, max_length=200)]
 
 
@@ -44,6 +45,7 @@ class TaskFile(BaseModel):
     title: Wording
     kind: Literal["multiclass", "multilabel"]
     modalities: list[Modality]
+    body_parts: list[BodyPart] = []
     templates: list[str] = Field(min_length=1)
     classes: list[ClassFile] = Field(min_length=1)
     image_names: list[Wording] = []

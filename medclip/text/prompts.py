@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from medclip.errors import MedclipError, Reason
 from medclip.text.vocabularies import Task, TaskClass
 
+AD_HOC = "prompt"
+"""Name of the task that a person's own sentence makes."""
+
 
 @dataclass(frozen=True)
 class ClassPrompts:
@@ -57,7 +60,7 @@ def ad_hoc_task(prompt: str, against: str | None = None) -> Task:
         against: The opposite; "no {prompt}" (without a leading article) where None.
 
     Returns:
-        A multi-label task without templates; its class is named after the prompt.
+        A multi-label task without templates; its class is named by the prompt itself.
 
     Raises:
         MedclipError: WRONG_USE when the prompt is empty or equals its opposite.
@@ -65,18 +68,23 @@ def ad_hoc_task(prompt: str, against: str | None = None) -> Task:
     said = " ".join(prompt.split())
     if not said:
         raise MedclipError(Reason.WRONG_USE, "the prompt is empty.", hint="Say what the image may show.")
-    opposite = " ".join(against.split()) if against else "no " + without_article(said)
-    if opposite.lower() == said.lower():
+    denied = opposite(said, against)
+    if denied.lower() == said.lower():
         raise MedclipError(Reason.WRONG_USE, "the prompt and what it is compared against are the same sentence.")
-    name = re.sub(r"[^a-z0-9]+", "_", said.lower()).strip("_") or "prompt"
     return Task(
-        name="prompt",
+        name=AD_HOC,
         title=said,
         kind="multilabel",
         modalities=(),
         templates=("{}",),
-        classes=(TaskClass(name, said, (said,), (opposite,), nouns=(said,)),),
+        classes=(TaskClass(said, said, (said,), (denied,), nouns=(said,)),),
     )
+
+
+def opposite(prompt: str, against: str | None = None) -> str:
+    """Say what a prompt is compared with: what was named, else "no {prompt}" without its article."""
+    named = " ".join((against or "").split())
+    return named or "no " + without_article(" ".join(prompt.split()))
 
 
 def without_article(phrase: str) -> str:

@@ -12,6 +12,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.sample import Modality
 
 Kind = Literal["multiclass", "multilabel"]
+_SAYS_NO_BODY_PART = ("", "UNKNOWN", "OTHER", "NONE", "UNDEFINED")
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,19 @@ class Task:
     """What images of this task are called, e.g. "chest X-ray"; used in captions of labelled images."""
     none_prompts: tuple[str, ...] = ()
     """Wordings for an image on which every class of a multi-label task is labelled absent."""
+    body_parts: tuple[str, ...] = ()
+    """Upper-case DICOM terms of the anatomy the question is about; empty means any."""
+
+    def is_about(self, body_part: str) -> bool:
+        """Whether a header's BodyPartExamined fits; one that is empty or says nothing fits every task.
+
+        Args:
+            body_part: The header's text, e.g. "CHEST" or "PORT CHEST".
+        """
+        said = body_part.strip().upper()
+        if not self.body_parts or said in _SAYS_NO_BODY_PART:
+            return True
+        return any(part in said for part in self.body_parts)
 
     def class_named(self, name: str) -> TaskClass:
         """Give one class.
@@ -141,6 +155,7 @@ def _task(d: dict[str, Any]) -> Task:
         classes=classes,
         image_names=tuple(d["image_names"]),
         none_prompts=tuple(d["none_prompts"]),
+        body_parts=tuple(d["body_parts"]),
     )
 
 

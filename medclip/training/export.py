@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip import __version__
+from medclip.adapters.registry import adapter_names
 from medclip.models.card import Card, Source
 from medclip.models.manifest import file_sha256
 from medclip.models.packs import save_pack
@@ -45,9 +46,12 @@ def export_pack(
     sources: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for _, meta in metas:
         sources[str(meta.get("source") or "unnamed"), str(meta.get("license") or "none stated")].append(dict(meta))
+    adapters = dict(reader.index.get("preprocessing", {}))
+    seen = {str(r.modality) for r, _ in metas if r.modality}
     card = Card.model_validate(
         {
-            "modalities": sorted({str(r.modality) for r, _ in metas if r.modality}),
+            # Not those with an adapter that the weights have seen in the generic rendering only: scoring would use it.
+            "modalities": sorted(m for m in seen if m in adapters or m not in adapter_names()),
             "data": [
                 Source(
                     name=name,
@@ -71,7 +75,7 @@ def export_pack(
             "patient_hashes_file": PATIENT_HASHES,
         }
     )
-    preprocess = Preprocess(recipe.model.size_px, adapters=dict(reader.index.get("preprocessing", {})))
+    preprocess = Preprocess(recipe.model.size_px, adapters=adapters)
     lists = {
         TRAIN_HASHES: sorted({str(m["sha256"]) for _, m in metas if m.get("sha256")}),
         PATIENT_HASHES: sorted({str(m["patient"]) for _, m in metas if m.get("patient")}),

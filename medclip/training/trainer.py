@@ -26,7 +26,7 @@ from medclip.training import checkpoint as store
 from medclip.training.data import Batch, Batches
 from medclip.training.export import export_pack
 from medclip.training.log import FILE_NAME, RunLog, cut_log
-from medclip.training.loop import PretrainResult
+from medclip.training.loop import BEST, PretrainResult
 from medclip.training.optim import MAX_LOGIT_SCALE, Ema, freeze, learning_rate, make_optimizer, training_mode
 from medclip.training.prefix import FrozenPrefix
 from medclip.training.recipe import Recipe, package_folder
@@ -35,7 +35,6 @@ from medclip.training.teacher import SentenceTeacher
 from medclip.training.validate import validate
 
 _WORDING_STREAM = 9
-BEST = "best.safetensors"
 
 
 class Trainer:
@@ -186,7 +185,7 @@ class Trainer:
                 Reason.NON_FINITE,
                 f"the loss or its gradient was not finite {self.bad_steps} steps in a row, up to step {self.step + 1}.",
                 where=self.folder,
-                hint="Lower train.lr or use precision fp32; the last checkpoint is from before.",
+                hint="Lower train.lr or use precision fp32, in another folder; the last checkpoint is from before.",
             )
 
     def _validate(self, log: RunLog) -> None:

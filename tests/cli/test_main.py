@@ -68,6 +68,15 @@ def test_a_refusal_is_one_line_on_stderr_and_exit_code_2(command, capsys: pytest
     assert shown.err == "medclip: out: holds another run. Choose another folder.\n"
 
 
+def test_a_file_name_in_a_refusal_cannot_drive_the_terminal(command, capsys: pytest.CaptureFixture[str]):
+    def refuse() -> None:
+        raise MedclipError(Reason.EMPTY_FILE, "is empty.", where="a\x1b[31m\n\u202eb.png")
+
+    command(refuse)
+    assert cli.main(["probe"]) == 2
+    assert capsys.readouterr().err == "medclip: a\\x1b[31m\\n\\u202eb.png: is empty.\n"
+
+
 def test_a_bug_is_one_line_without_the_errors_own_text(
     command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):

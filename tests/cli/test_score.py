@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,7 +58,7 @@ def test_wrong_use_exits_with_2_and_one_sentence(
         ((tmp_path / "gone",), "no such file or folder"),
         ((tmp_path / "empty",), "no file in this folder"),
         ((tmp_path / "empty", "--task", "stroke"), "All tasks: "),
-        ((tmp_path / "empty", "--modality", "xrai"), "The modalities are: "),
+        ((tmp_path / "empty", "--modality", "xrai"), "the names are: "),
     ):
         assert _score(*arguments, "--out", tmp_path / "out", "--model", pack) == 2
         captured = capsys.readouterr().err
@@ -76,8 +79,64 @@ def test_ctrl_c_says_that_finished_studies_are_kept(
     with monkeypatch.context() as patched:
         patched.setattr(ChunkWork, "finish", interrupt)
         assert _score(tmp_path / "in", "--out", tmp_path / "out", "--model", pack) == 130
-    assert "run the same command again" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "No study was finished yet; run the same command again" in said
     assert _score(tmp_path / "in", "--out", tmp_path / "out", "--model", pack) == 0
+
+
+def test_ctrl_c_after_a_commit_says_that_finished_studies_are_kept(
+    pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from medclip.scoring import run
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    write_dicom(tmp_path / "in" / "1.dcm", 1)
+    monkeypatch.setattr(run, "write_results", interrupt)
+    assert _score(tmp_path / "in", "--out", tmp_path / "out", "--model", pack) == 130
+    assert "Finished studies are kept" in capsys.readouterr().err
+
+
+def test_a_file_that_may_not_be_read_is_a_row_and_exit_code_3(
+    pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_dicom(tmp_path / "1.dcm", 1)
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda p, mode, **k: Path(p) != path and access(p, mode, **k))
+    assert _score(path, "--out", tmp_path / "out", "--model", pack) == 3
+    assert "1 failed: permission denied" in capsys.readouterr().out
+
+
+def test_a_second_prompt_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _score(tmp_path, "--out", tmp_path / "out", "--prompt", "a", "--prompt", "b") == 2
+    assert "a run scores one prompt, and 2 were given" in capsys.readouterr().err
+
+
+def test_rows_of_the_table_that_name_nothing_here_are_counted_in_one_line(
+    pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_dicom(tmp_path / "in" / "1.dcm", 1)
+    write_dicom(tmp_path / "other" / "2.dcm", 2)
+    (tmp_path / "t.csv").write_text("file\nin/1.dcm\nother/2.dcm\n")
+    assert _score(tmp_path / "in", "--out", tmp_path / "out", "--model", pack, "--table", tmp_path / "t.csv") == 0
+    assert "Rows of the table that name no file here: 1\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("broken", ["full", "closed", "none"])
+def test_a_standard_error_that_takes_nothing_does_not_stop_a_run(
+    pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(28, "No space left on device")
+
+    stream = Full() if broken == "full" else io.StringIO()
+    stream.close() if broken == "closed" else None
+    write_dicom(tmp_path / "in" / "1.dcm", 1)
+    monkeypatch.setattr(sys, "stderr", None if broken == "none" else stream)
+    assert _score(tmp_path / "in", "--out", tmp_path / "out", "--model", pack) == 0
+    assert _score(tmp_path / "gone", "--out", tmp_path / "out2", "--model", pack) == 2
 
 
 def test_plain_progress_says_a_line_at_the_end_of_each_stage(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,8 @@ def test_auroc_equals_scikit_learn_with_ties_and_is_nan_without_both_classes(row
         assert auroc(labels, scores) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
 
 
-def test_the_worked_example_of_the_specification_gives_its_auroc() -> None:
+def test_the_area_is_the_share_of_pairs_in_the_right_order_with_ties_as_halves() -> None:
+    # Hanley and McNeil, Radiology 143:29 (1982): 7.5 of the 9 pairs, then 7 of 9.
     labels = [1, 1, 1, 0, 0, 0]
     assert auroc(labels, [0.9, 0.7, 0.4, 0.6, 0.4, 0.1]) == pytest.approx(0.833333, abs=1e-6)
     assert auroc(labels, [0.8, 0.5, 0.6, 0.7, 0.2, 0.3]) == pytest.approx(0.777778, abs=1e-6)

@@ -69,7 +69,9 @@ def test_one_prompt_per_class_is_no_ensembling() -> None:
     np.testing.assert_array_equal(ensemble(prompts, [0, 1, 2], 3), prompts)
 
 
-def test_a_prompt_pair_at_the_model_scale_gives_the_probability_of_the_specification() -> None:
+def test_a_prompt_pair_gives_the_softmax_of_its_two_cosines_at_the_model_scale() -> None:
+    # CheXzero (Tiu et al., Nature Biomedical Engineering 6:1399, 2022) leaves the scale at 1; CLIP (Radford et al.,
+    # ICML 2021) has 100. By hand: 1 / (1 + exp(-(0.28 - 0.21) * scale)).
     vectors = ClassVectors(("x",), np.array([[1, 0, 0]], np.float32), np.array([[0, 1, 0]], np.float32))
     feature = np.array([[0.28, 0.21, 0.5]], np.float32)
     _, at_100 = score_features(feature, vectors, "multilabel", 100.0)

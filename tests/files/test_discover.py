@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -88,6 +90,39 @@ def test_an_excluded_folder_is_left_out(tmp_path: Path) -> None:
     _touch(tmp_path / "in/x")
     _touch(tmp_path / "out/y")
     assert [ref.name for ref in discover(tmp_path, exclude=[tmp_path / "out"])] == ["in/x"]
+
+
+def _ledger(path: Path, *tables: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        for table in tables:
+            database.execute(f"CREATE TABLE IF NOT EXISTS {table} (key TEXT)")
+        database.commit()
+
+
+def test_an_output_folder_below_the_root_is_left_out(tmp_path: Path) -> None:
+    _touch(tmp_path / "in/x")
+    _touch(tmp_path / "results/report.html")
+    _ledger(tmp_path / "results/ledger.sqlite", "meta", "chunks", "files", "scores")
+    assert [ref.name for ref in discover(tmp_path)] == ["in/x"]
+    assert len(discover(tmp_path / "results")) == 2
+
+
+def test_the_output_folder_of_a_run_that_was_killed_is_left_out_too(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    with contextlib.closing(sqlite3.connect(tmp_path / "results/ledger.sqlite")) as database:
+        database.execute("PRAGMA journal_mode=WAL")
+        for table in ("chunks", "files", "scores"):
+            database.execute(f"CREATE TABLE {table} (key TEXT)")
+        database.commit()
+        assert (tmp_path / "results/ledger.sqlite-wal").stat().st_size
+        assert discover(tmp_path) == ()
+
+
+def test_a_ledger_of_something_else_is_a_file_like_any_other(tmp_path: Path) -> None:
+    _touch(tmp_path / "a/ledger.sqlite")
+    _ledger(tmp_path / "b/ledger.sqlite", "accounts")
+    assert [ref.name for ref in discover(tmp_path)] == ["a/ledger.sqlite", "b/ledger.sqlite"]
 
 
 def test_a_name_that_is_not_utf8_is_spelled_out(tmp_path: Path) -> None:

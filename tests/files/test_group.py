@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.dicom_header import DicomHeader
-from medclip.files.group import group
+from medclip.files.group import group, parse_modality
 from medclip.files.inspect import FileFacts
 from medclip.files.sniff import Format
 from medclip.files.tables import read_manifest
@@ -70,9 +70,36 @@ def test_the_same_study_name_of_two_patients_is_two_studies() -> None:
     assert len(_names([_png("x.png"), _png("y.png")], manifest=read_manifest(table))) == 2
 
 
-def test_the_option_speaks_before_the_header() -> None:
-    (study,) = group([_dicom("a", "S")], manifest=None, modality=Modality.MAMMOGRAPHY, key=KEY)
-    assert (study.modality, study.modality_source) == (Modality.MAMMOGRAPHY, ModalitySource.OPTION)
+def test_the_option_names_only_what_neither_table_nor_header_names() -> None:
+    table = pyarrow.table({"file": ["b"], "modality": ["mri"]})
+    files = [_dicom("a", "S"), _dicom("b", "T"), _dicom("c", "U", modality="OT"), _png("d")]
+    studies = group(files, manifest=read_manifest(table), modality=Modality.MAMMOGRAPHY, key=KEY)
+    assert [(study.modality, study.modality_source) for study in studies] == [
+        (Modality.XRAY, ModalitySource.HEADER),
+        (Modality.MRI, ModalitySource.TABLE),
+        (Modality.MAMMOGRAPHY, ModalitySource.OPTION),
+        (Modality.MAMMOGRAPHY, ModalitySource.OPTION),
+    ]
+
+
+def test_each_file_of_a_study_keeps_who_named_its_modality() -> None:
+    table = pyarrow.table({"file": ["b"], "modality": ["xray"]})
+    files = [_dicom("a", "S"), _dicom("b", "S"), _dicom("c", "S", modality="")]
+    (study,) = group(files, manifest=read_manifest(table), modality=Modality.XRAY, key=KEY)
+    assert study.file_sources == (ModalitySource.HEADER, ModalitySource.TABLE, ModalitySource.OPTION)
+    assert study.modality_source is ModalitySource.HEADER
+
+
+@pytest.mark.parametrize("text", ["xray", "XRAY", " Xray "])
+def test_a_modality_is_read_in_any_case(text: str) -> None:
+    assert parse_modality(text) is Modality.XRAY
+
+
+def test_an_unknown_modality_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(MedclipError, match="mammography") as caught:
+        parse_modality("moon\x1b[31m")
+    assert caught.value.reason is Reason.WRONG_USE
+    assert "\x1b" not in str(caught.value)
 
 
 def test_an_unknown_modality_stays_open() -> None:

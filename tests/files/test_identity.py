@@ -32,6 +32,13 @@ def test_another_key_file_may_be_named(tmp_path: Path) -> None:
     assert not (tmp_path / "unused").exists()
 
 
+def test_a_named_key_file_that_does_not_exist_is_refused_and_not_made(tmp_path: Path) -> None:
+    with pytest.raises(MedclipError, match="head -c 32 /dev/urandom > FILE") as caught:
+        load_key(Settings(home=tmp_path), path=tmp_path / "kye")
+    assert caught.value.reason is Reason.WRONG_USE
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_that_is_no_key_is_refused(tmp_path: Path) -> None:
     (tmp_path / "identity.key").write_bytes(b"short")
     with pytest.raises(MedclipError) as caught:

@@ -74,6 +74,48 @@ def test_the_class_of_the_object_speaks_where_the_modality_does_not(tmp_path: Pa
     assert _reason(path) is Reason.NOT_SUPPORTED_YET
 
 
+EXAMPLE = Path(__file__).parents[2] / "examples/studies/chest_pa.dcm"
+
+
+@pytest.mark.parametrize("size", [133, 140, 200, 300, 350, 500, 700, 900])
+def test_a_dicom_cut_inside_its_header_is_truncated(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(EXAMPLE.read_bytes()[:size])
+    assert _reason(path) is Reason.TRUNCATED
+
+
+@pytest.mark.parametrize("size", [100, 131])
+def test_a_cut_preamble_is_of_no_known_format(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(EXAMPLE.read_bytes()[:size])
+    assert _reason(path) is Reason.UNKNOWN_FORMAT
+
+
+def test_a_header_that_ends_cleanly_without_pixels_is_not_truncated(tmp_path: Path) -> None:
+    path = write_dicom(tmp_path / "a", SOPClassUID=CR, Rows=10, Columns=10)
+    assert _reason(path) is Reason.NO_PIXELS
+    path.write_bytes(path.read_bytes()[:-1])
+    assert _reason(path) is Reason.TRUNCATED
+
+
+def test_a_document_cut_short_holds_no_image_either_way(tmp_path: Path) -> None:
+    path = write_dicom(tmp_path / "a", SOPClassUID="1.2.840.10008.5.1.4.1.1.88.11", Modality="SR")
+    path.write_bytes(path.read_bytes()[:-1])
+    assert _reason(path) is Reason.NO_PIXELS
+
+
+def test_the_signals_of_a_wfdb_record_are_known_by_the_header_beside_them(tmp_path: Path) -> None:
+    signals = bytes(range(256)) * 4
+    for name in ("a.dat", "a.d1", "a.atr", "b.dat"):
+        (tmp_path / name).write_bytes(signals)
+    (tmp_path / "a.hea").write_text("a 2 500 1000\na.dat 16 200 16 0 0 0 0 I\na.d1 16 200 16 0 0 0 0 II\n")
+    (tmp_path / "b.hea").write_text("a table of something")
+    assert _reason(tmp_path / "a.dat") is Reason.NOT_SUPPORTED_YET
+    assert _reason(tmp_path / "a.d1") is Reason.NOT_SUPPORTED_YET
+    assert _reason(tmp_path / "a.atr") is Reason.UNKNOWN_FORMAT
+    assert _reason(tmp_path / "b.dat") is Reason.UNKNOWN_FORMAT
+
+
 def test_several_frames_are_not_read_yet(tmp_path: Path) -> None:
     path = write_dicom(tmp_path / "a", ramp(), NumberOfFrames=2)
     assert _reason(path) is Reason.NOT_SUPPORTED_YET

@@ -51,6 +51,39 @@ def test_processes_find_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     assert scan(folder, settings=Settings(workers=2)).files == alone.files
 
 
+def test_a_plain_script_without_a_main_guard_scans_many_files(tmp_path: Path) -> None:
+    for number in range(70):
+        (tmp_path / f"{number}.txt").write_text("hello")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import medclip\nfrom medclip.settings import Settings\n"
+        f"print(len(medclip.scan({str(tmp_path)!r}, settings=Settings(workers=2)).files))\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.stdout.strip(), done.stderr) == ("71", "")
+
+
+def test_names_cannot_speak_to_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a\x1b[31m\nb.txt").write_text("hello")
+    assert command(tmp_path) == 0
+    text = capsys.readouterr().out
+    assert "1 file, 0 studies" in text
+    assert r"a\x1b[31m\nb.txt" in text
+    assert "\x1b" not in text
+
+
+def test_one_study_is_said_in_the_singular(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_picture(tmp_path / "a.png", ramp())
+    assert command(tmp_path, modality="XRay") == 0
+    assert "1 file, 1 study" in capsys.readouterr().out
+
+
+def test_an_empty_folder_is_nothing_to_do(tmp_path: Path) -> None:
+    with pytest.raises(MedclipError) as caught:
+        command(tmp_path)
+    assert caught.value.reason is Reason.NOTHING_TO_DO
+
+
 def test_the_json_holds_no_identifier(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(folder, as_json=True) == 3
     text = capsys.readouterr().out

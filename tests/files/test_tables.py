@@ -95,3 +95,13 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MedclipError) as caught:
         read_manifest(tmp_path / "none.csv")
     assert caught.value.reason is Reason.MISSING_FILE
+
+
+def test_a_column_that_stands_twice_is_refused_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("file,modality,modality\na.png,xray,mri\n")
+    twice = pyarrow.table([["a.png"], ["xray"], ["mri"]], names=["file", "modality", "modality"])
+    pyarrow.parquet.write_table(twice, tmp_path / "t.parquet")
+    for table in (tmp_path / "t.csv", tmp_path / "t.parquet", twice):
+        with pytest.raises(MedclipError, match="'modality'") as caught:
+            read_manifest(table)
+        assert caught.value.reason is Reason.TABLE_INVALID

@@ -15,7 +15,7 @@ from pydicom.pixels.processing import apply_modality_lut, apply_windowing
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.dicom_pixels import read_dicom
+from medclip.imaging.dicom_pixels import PERCENTILES, read_dicom
 from medclip.settings import Settings
 from tests.files.kit import nested_dicom, ramp, write_dicom
 
@@ -44,11 +44,33 @@ def test_eight_bits_stay_eight_bits(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pixels[:, :, 0], ramp())
 
 
-def test_without_a_window_the_smallest_is_black_and_the_largest_white(tmp_path: Path) -> None:
+def _stretched(pixels: NDArray[Any]) -> NDArray[Any]:
+    low, high = np.percentile(pixels, PERCENTILES, method="nearest")
+    return np.clip((pixels - float(low)) / (float(high) - float(low)), 0, 1)
+
+
+def test_a_deep_image_without_a_window_is_stretched_between_percentiles(tmp_path: Path) -> None:
     pixels = _shown(tmp_path, DEEP + np.uint16(1000), BitsStored=14)
     assert pixels.dtype == np.float32
     assert pixels.shape == (32, 48, 1)
-    np.testing.assert_allclose(pixels[:, :, 0], DEEP / 4095, atol=1e-6)
+    np.testing.assert_allclose(pixels[:, :, 0], _stretched(DEEP), atol=1e-6)
+
+
+def test_one_hot_pixel_does_not_make_a_deep_image_black(tmp_path: Path) -> None:
+    stored = DEEP.copy()
+    stored[3, 3] = 65535
+    decoded = read_dicom(write_dicom(tmp_path / "a", stored), SETTINGS)
+    assert 0.4 < float(np.median(decoded.pixels)) < 0.6
+    assert "percentiles 0.1 to 99.9" in str(decoded.steps)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_dim_eight_bit_image_without_a_window_stays_dim_as_a_png_would(tmp_path: Path, signed: bool) -> None:
+    dim = ramp(top=100)
+    stored = (dim.astype(np.int16) - 128).astype(np.int8) if signed else dim
+    decoded = read_dicom(write_dicom(tmp_path / "a", stored), SETTINGS)
+    np.testing.assert_array_equal(decoded.pixels[:, :, 0], dim)
+    assert "all storable values" in str(decoded.steps)
 
 
 def test_monochrome1_is_inverted(tmp_path: Path) -> None:
@@ -88,7 +110,7 @@ def test_the_table_gives_what_pydicom_gives_pixel_by_pixel(
 def test_a_window_that_shows_nothing_is_ignored(tmp_path: Path, window: tuple[float, float]) -> None:
     path = write_dicom(tmp_path / "a", DEEP, WindowCenter=window[0], WindowWidth=window[1])
     decoded = read_dicom(path, SETTINGS)
-    np.testing.assert_allclose(decoded.pixels[:, :, 0], DEEP / 4095, atol=1e-6)
+    np.testing.assert_allclose(decoded.pixels[:, :, 0], _stretched(DEEP), atol=1e-6)
     assert "ignored" in str(decoded.steps)
 
 
@@ -152,9 +174,54 @@ def test_signed_padding_is_found(tmp_path: Path) -> None:
     assert pixels[1:].max() == 1
 
 
+@pytest.mark.parametrize(("bits", "written"), [(16, 63536), (12, 2096), (12, 63536)])
+def test_padding_with_the_wrong_sign_is_found(tmp_path: Path, bits: int, written: int) -> None:
+    stored = (DEEP // 2).astype(np.int16) - np.int16(1000)
+    stored[0] = -2000
+    path = write_dicom(tmp_path / "a", stored, BitsStored=bits, HighBit=bits - 1)
+    dataset = dcmread(path)
+    dataset.add_new("PixelPaddingValue", "US", written)
+    dataset.save_as(path)
+    decoded = read_dicom(path, SETTINGS)
+    assert (decoded.pixels[0] == 0).all()
+    assert np.median(decoded.pixels[1:]) > 0.4
+    assert "-2000 to -2000" in str(decoded.steps)
+
+
+def test_padding_that_no_pixel_has_is_no_step(tmp_path: Path) -> None:
+    stored = DEEP.copy()
+    stored[stored == 500] = 501
+    for value in (60000, 500):
+        decoded = read_dicom(write_dicom(tmp_path / "a", stored, PixelPaddingValue=value), SETTINGS)
+        assert "padding" not in [step.name for step in decoded.steps]
+
+
+@pytest.mark.parametrize("uid", ["1.2.3.4.5", "1.2.840.10008.1.2.4.999", "1.2.840.10008.5.1.4.1.1.2"])
+def test_an_unknown_transfer_syntax_is_named_as_the_problem(tmp_path: Path, uid: str) -> None:
+    path = write_dicom(tmp_path / "a", ramp())
+    old = b"1.2.840.10008.1.2.1\0"
+    raw = path.read_bytes()
+    new = uid.encode() + b"\0" * (len(uid) % 2)
+    at = raw.index(old)
+    head = raw[: at - 2] + len(new).to_bytes(2, "little") + new
+    length = int.from_bytes(raw[140:144], "little") + len(new) - len(old)
+    path.write_bytes(head[:140] + length.to_bytes(4, "little") + head[144:] + raw[at + len(old) :])
+    with pytest.raises(MedclipError, match="transfer syntax") as caught:
+        read_dicom(path, SETTINGS)
+    assert caught.value.reason is Reason.NOT_SUPPORTED_YET
+
+
+def test_an_unknown_photometric_interpretation_is_named_as_the_problem(tmp_path: Path) -> None:
+    with pytest.raises(MedclipError, match="photometric interpretation") as caught:
+        read_dicom(write_dicom(tmp_path / "a", ramp(), PhotometricInterpretation="MONOCHROME9"), SETTINGS)
+    assert caught.value.reason is Reason.NOT_SUPPORTED_YET
+    with pytest.raises(MedclipError, match="photometric interpretation"):
+        read_dicom(write_dicom(tmp_path / "a", ramp(), PhotometricInterpretation=None), SETTINGS)
+
+
 def test_more_than_sixteen_bits_are_read(tmp_path: Path) -> None:
     pixels = _shown(tmp_path, (DEEP.astype(np.uint32) * 1000), PixelPaddingValue=None)
-    np.testing.assert_allclose(pixels[:, :, 0], DEEP / 4095, atol=1e-6)
+    np.testing.assert_allclose(pixels[:, :, 0], _stretched(DEEP), atol=1e-6)
 
 
 def test_colour_is_rgb(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from medclip.adapters.registry import get_adapter
 from medclip.models.build import build_clip, default_config
 from medclip.models.card import Card
 from medclip.models.packs import save_pack
@@ -38,6 +39,11 @@ def tiny_config(vocab_size: int) -> dict[str, Any]:
     )
 
 
+def xray() -> dict[str, str]:
+    """The preprocessing that the tiny pack's manifest has to name."""
+    return {"xray": get_adapter("xray").preprocessing}
+
+
 def random_clip(config: dict[str, Any]) -> nn.Module:
     """Random weights, and statistics of batch normalisation that are not the trivial ones."""
     with torch.random.fork_rng():
@@ -59,8 +65,8 @@ def _pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = tiny_config(load_tokenizer(folder / "tokenizer").vocab_size)
     card = Card(name="tiny", version="1", summary="Random weights.", modalities=("xray",))
     return save_pack(
-        folder / "tiny", random_clip(config), folder / "tokenizer", Preprocess(SIZE), card, config=config,
-        extra_files={"train_hashes.txt": b"00\n"},
+        folder / "tiny", random_clip(config), folder / "tokenizer", Preprocess(SIZE, adapters=xray()), card,
+        config=config, extra_files={"train_hashes.txt": b"00\n"},
     )  # fmt: skip
 
 

@@ -17,12 +17,12 @@ from safetensors.torch import load_file
 from medclip.adapters.registry import get_adapter
 from medclip.errors import MedclipError, Reason
 from medclip.models import packs
-from medclip.models.card import Card
-from medclip.models.manifest import seal
+from medclip.models.card import Card, TaskCard
+from medclip.models.manifest import refuse_pickles, seal
 from medclip.models.packs import find_pack, list_packs, load_model, save_pack, update_pack, verify_pack
 from medclip.models.preprocess import Preprocess
 
-from .conftest import CAPTIONS, SIZE, random_clip, tiny_config
+from .conftest import CAPTIONS, SIZE, random_clip, tiny_config, xray
 
 
 def _refusal(pack: Path, **options: Any) -> MedclipError:
@@ -109,23 +109,40 @@ def test_a_pickle_beside_the_weights_is_refused_and_not_run(
 
 def test_a_pickle_under_the_name_of_safetensors_is_refused(pack: Path) -> None:
     torch.save({"a": torch.zeros(1)}, pack / "model.safetensors")
-    seal(pack, {})
+    seal(pack, xray())
     assert _refusal(pack).reason is Reason.UNSAFE_WEIGHTS
     (pack / "model.safetensors").write_bytes(pickle.dumps(_Hostile()))
-    seal(pack, {})
+    seal(pack, xray())
     assert _refusal(pack).reason is Reason.UNSAFE_WEIGHTS
+
+
+@pytest.mark.parametrize(
+    "head", [bytes([0x80, p]) for p in (2, 3, 4, 5)] + [b"PK\x03\x04", b"PK\x05\x06"], ids=lambda head: head.hex()
+)
+def test_every_protocol_of_pickle_and_every_zip_is_known_by_its_first_bytes(tmp_path: Path, head: bytes) -> None:
+    (tmp_path / "model.SafeTensors").write_bytes(head + b"\x95" + b"{" * 40)
+    with pytest.raises(MedclipError) as caught:
+        refuse_pickles(tmp_path)
+    assert caught.value.reason is Reason.UNSAFE_WEIGHTS
+
+
+@pytest.mark.parametrize("length", [0x280, 0x380, 0x480, 0x580, 0x4B50])
+def test_safetensors_whose_header_length_looks_like_a_pickle_are_not_refused(tmp_path: Path, length: int) -> None:
+    (tmp_path / "a.safetensors").write_bytes(length.to_bytes(8, "little") + b"{}".ljust(length))
+    refuse_pickles(tmp_path)
+    assert load_file(tmp_path / "a.safetensors") == {}
 
 
 def test_truncated_weights_and_weights_of_another_model_are_refused(pack: Path) -> None:
     whole = (pack / "model.safetensors").read_bytes()
     (pack / "model.safetensors").write_bytes(whole[: len(whole) // 2])
-    seal(pack, {})
+    seal(pack, xray())
     assert "cannot be read" in str(_refusal(pack))
     (pack / "model.safetensors").write_bytes(whole)
     config = json.loads((pack / "open_clip_config.json").read_text())
     config["model_cfg"]["text_cfg"]["layers"] = 2
     (pack / "open_clip_config.json").write_text(json.dumps(config))
-    seal(pack, {})
+    seal(pack, xray())
     assert "do not fit the architecture" in str(_refusal(pack))
 
 
@@ -140,15 +157,39 @@ def test_another_preprocessing_names_the_modality_and_both_hashes(pack: Path) ->
 
 
 def test_preprocessing_of_a_modality_that_nothing_reads_is_a_mismatch(pack: Path) -> None:
-    seal(pack, {"no_such_modality": "0123456789abcdef"})
+    seal(pack, xray() | {"no_such_modality": "0123456789abcdef"})
     assert "no adapter" in str(_refusal(pack))
+
+
+@pytest.mark.parametrize("lost", ["xray", "mri", "generic"])
+def test_a_manifest_that_lacks_the_preprocessing_of_something_on_the_card_is_refused(pack: Path, lost: str) -> None:
+    card = Card(
+        name="tiny", modalities=("ct", "mri", "xray"), tasks={"modality": TaskCard(classes=("ct", "mri", "xray"))}
+    )
+    update_pack(pack, card=card)
+    whole = {name: get_adapter(name).preprocessing for name in ("xray", "mri", "generic")}
+    seal(pack, whole)
+    load_model(pack)  # nothing reads ct here, so nothing can be said of it
+    seal(pack, {name: value for name, value in whole.items() if name != lost})
+    error = _refusal(pack)
+    assert error.reason is Reason.PREPROCESSING_MISMATCH
+    assert f"on {lost} images" in str(error)
+    with pytest.raises(MedclipError, match=f"on {lost} images"):
+        verify_pack(pack)
+
+
+def test_a_manifest_without_any_preprocessing_is_refused_unless_the_card_names_none(pack: Path) -> None:
+    seal(pack, {})
+    assert _refusal(pack).reason is Reason.PREPROCESSING_MISMATCH
+    update_pack(pack, card=Card(name="tiny"))
+    assert load_model(pack).preprocess.adapters == {}
 
 
 def test_a_pack_that_wants_other_pixels_than_we_make_is_refused(pack: Path) -> None:
     config = json.loads((pack / "open_clip_config.json").read_text())
     config["preprocess_cfg"]["resize_mode"] = "shortest"
     (pack / "open_clip_config.json").write_text(json.dumps(config))
-    seal(pack, {})
+    seal(pack, xray())
     error = _refusal(pack)
     assert error.reason is Reason.PACK_INVALID
     assert error.where == str(pack)
@@ -173,6 +214,14 @@ def test_a_name_that_does_not_exist_lists_what_does(
 
 def test_a_folder_without_a_manifest_is_no_pack(tmp_path: Path) -> None:
     assert "not a model pack" in str(_refusal(tmp_path))
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "model.pkl").write_bytes(
+        pickle.dumps(1)
+    )  # nobody walks through the folder before that is said
+    for call in (find_pack, verify_pack, load_model):
+        with pytest.raises(MedclipError, match="not a model pack") as caught:
+            call(tmp_path)
+        assert caught.value.reason is Reason.PACK_INVALID
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1}', '{"format": 9, "files": {}, "preprocessing": {}}'])

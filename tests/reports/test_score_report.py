@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -144,6 +145,34 @@ def test_failures_stand_with_their_reason(ledger: Ledger, card: Card) -> None:
     assert "Truncated" in text
     assert "Ends early" in text
     assert "file 4" in text
+
+
+def test_a_study_says_which_of_its_files_could_not_be_read(tmp_path: Path, card: Card) -> None:
+    row = FileRow(1, "1.dcm", None, 9, "dicom", "scored", None, None, "s", "xray", "header", grouping="uid")
+    bad = FileRow(2, "2.dcm", None, 9, "dicom", "failed", "truncated", "Ends early.", "s")
+    with Ledger(tmp_path) as ledger:
+        ledger.commit(ChunkResult(0, (row, bad), (replace(_score("s", "ap", 0.7), num_failed=1),), ()))
+        assert "1 of 2 files of this study could not be read (file 2)" in _page(ledger, card)[1].text
+
+
+def test_a_prompt_stands_once_in_a_study_with_what_it_is_compared_with(tmp_path: Path, card: Card) -> None:
+    row = FileRow(1, "1.dcm", None, 9, "dicom", "scored", None, None, "s", "xray", "header", grouping="uid")
+    with Ledger(tmp_path) as ledger:
+        ledger.put({"identity": {"prompt": "a pacemaker"}})
+        ledger.commit(ChunkResult(0, (row,), (_score("s", "a pacemaker", 0.7, "multilabel", "prompt"),), ()))
+        study = _page(ledger, card)[0].split("<article")[1].split("</article>")[0]
+    assert study.count(">a pacemaker <small>against “no pacemaker”</small><") == 1
+    assert study.count("a pacemaker") == 1
+
+
+def test_a_file_name_is_shown_with_its_control_characters_escaped(tmp_path: Path, card: Card) -> None:
+    row = FileRow(1, "a\x1b\u202e.dcm", None, 9, "dicom", "scored", None, None, "s", "xray", "header", grouping="uid")
+    bad = FileRow(2, "b\n.dcm", None, 9, "dicom", "failed", "truncated", "Ends early.", "s")
+    with Ledger(tmp_path) as ledger:
+        ledger.commit(ChunkResult(0, (row, bad), (_score("s", "ap", 0.7),), ()))
+        text = _page(ledger, card, show_paths=True)[1].text
+    assert "a\\x1b\\u202e.dcm" in text
+    assert "b\\n.dcm" in text
 
 
 def test_a_report_asked_for_again_is_left_alone_and_with_paths_is_written_anew(

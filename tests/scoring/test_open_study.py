@@ -20,6 +20,7 @@ def test_a_folder_opens_with_its_views_and_shows_itself(tmp_path: Path) -> None:
     (tmp_path / "readme.txt").write_text("hello")
     study = open_study(tmp_path)
     assert study.modality is Modality.XRAY
+    assert repr(study) == "OpenedStudy(xray, 2 files, 2 views)"
     assert len(study.views) == len(study.samples) == 2
     assert Image.open(io.BytesIO(study._repr_png_())).size == (512, 256)
 

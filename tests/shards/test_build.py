@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from medclip.cli.main import main
 from medclip.errors import MedclipError, Problem, Reason
 from medclip.settings import Settings
 from medclip.shards import build as build_module
@@ -139,7 +140,7 @@ def test_keys_tell_renderings_and_copies_apart_but_not_names():
     assert all(len(k) == 16 for k in keys)
 
 
-def test_equal_files_of_different_patients_are_counted_when_they_lie_in_two_splits(table, tmp_path):
+def test_equal_files_of_different_patients_in_two_splits_are_a_problem_and_a_warning(table, tmp_path, capsys):
     folder = table.parent
     rows = [
         {"file": "x0_0.png", "patient": "a", "modality": "xray", "split": "train"},
@@ -147,7 +148,22 @@ def test_equal_files_of_different_patients_are_counted_when_they_lie_in_two_spli
     ]
     path = write(tmp_path / "t.csv", rows)
     report = build_shards(path, tmp_path / "s", key=KEY, settings=SETTINGS, folder=folder)
-    assert report.num_duplicates_across_splits == check_shards(tmp_path / "s").num_duplicates_across_splits == 2
+    result = check_shards(tmp_path / "s")
+    assert report.num_duplicates_across_splits == result.num_duplicates_across_splits == 2
+    assert not result.ok
+    (problem,) = result.problems
+    assert "2 samples lie in another split too, byte for byte, under another patient" in problem
+    key = tmp_path / "key"
+    key.write_bytes(KEY)
+    options = ["--folder", str(folder), "--key-file", str(key), "--workers", "1", "--json"]
+    assert main(["shards", "build", str(path), "--out", str(tmp_path / "t"), *options]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["num_duplicates_across_splits"] == 2
+    assert "warning: 2 samples" in said.err
+    rows[1]["split"] = "train"
+    write(path, rows)
+    build_shards(path, tmp_path / "u", key=KEY, settings=SETTINGS, folder=folder)
+    assert check_shards(tmp_path / "u").ok
 
 
 def test_a_folder_with_something_in_it_is_refused_and_left_alone(table, tmp_path):
@@ -276,6 +292,31 @@ def test_a_truncated_shard_and_table_are_problems_not_crashes(shards, tmp_path):
     assert e.value.reason is Reason.CORRUPT
     (folder / "samples.parquet").write_bytes(b"PAR1")
     assert not check_shards(folder).ok
+
+
+@pytest.mark.parametrize(
+    "lost", ["tables", "counts", "shards", "preprocessing", "counts.by_split", "shards.name", "shards.samples"]
+)
+def test_an_index_that_lacks_something_is_refused_with_its_name(shards, tmp_path, capsys, lost):
+    folder = copy_of(shards, tmp_path / "s")
+    index = json.loads((folder / "index.json").read_text())
+    whole, _, part = lost.partition(".")
+    for holder in [index] if not part else index[whole] if whole == "shards" else [index[whole]]:
+        del holder[part or whole]
+    (folder / "index.json").write_text(json.dumps(index))
+    assert main(["shards", "check", str(folder)]) == 2
+    said = capsys.readouterr().err
+    assert lost in said or "entry 1 of 'shards'" in said
+    assert "Build again." in said
+
+
+def test_a_table_of_the_folder_that_lacks_a_column_is_a_problem(shards, tmp_path):
+    folder = copy_of(shards, tmp_path / "s")
+    for name in ("samples.parquet", "rejects.parquet"):
+        pq.write_table(pq.read_table(folder / name).drop(["sha256"]), folder / name)
+    problems = " ".join(check_shards(folder).problems)
+    assert "samples.parquet has no column sha256" in problems
+    assert "rejects.parquet has no column sha256" in problems
 
 
 def test_folders_without_shards_and_unknown_splits_are_refused(shards, tmp_path):

@@ -72,6 +72,38 @@ def test_the_same_file_may_stand_once_more_for_the_generic_rendering(tmp_path):
         read_table(write(tmp_path / "t.csv", [ROW, ROW]))
 
 
+def test_a_file_under_two_spellings_of_its_path_is_one_file(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.png").touch()
+    (tmp_path / "link.png").symlink_to(tmp_path / "a" / "x.png")
+    for other in ("a/../a/x.png", "./a/x.png", str(tmp_path / "a" / "x.png"), "link.png"):
+        rows = [ROW | {"file": "a/x.png"}, ROW | {"file": other, "patient": "p2"}]
+        with pytest.raises(MedclipError, match="more than once") as e:
+            read_table(write(tmp_path / "t.csv", rows))
+        assert e.value.reason is Reason.TABLE_INVALID
+
+
+def test_a_column_that_stands_twice_is_refused_with_its_name(tmp_path):
+    text = "file,patient,modality,patient\na.png,p1,xray,p2\n"
+    (tmp_path / "t.csv").write_text(text)
+    (tmp_path / "t.tsv").write_text(text.replace(",", "\t"))
+    twice = pa.table([["a.png"], ["p1"], ["p2"]], names=["file", "patient", "patient"])
+    pq.write_table(twice, tmp_path / "t.parquet")
+    for table in (tmp_path / "t.csv", tmp_path / "t.tsv", tmp_path / "t.parquet", twice):
+        with pytest.raises(MedclipError, match="'patient'") as e:
+            read_table(table)
+        assert e.value.reason is Reason.TABLE_INVALID
+    (tmp_path / "t.csv").write_text("file,patient,modality,,\na.png,p1,xray,,\n")  # what spreadsheets leave behind
+    assert len(read_table(tmp_path / "t.csv").rows) == 1
+
+
+def test_a_row_with_more_cells_than_columns_is_refused_with_its_number(tmp_path):
+    (tmp_path / "t.csv").write_text("file,patient,modality\na.png,p1,xray\nb.png,p1,xray,oops\n")
+    with pytest.raises(MedclipError, match="row 2 has more cells") as e:
+        read_table(tmp_path / "t.csv")
+    assert e.value.reason is Reason.TABLE_INVALID
+
+
 def test_without_a_patient_column_the_error_says_what_to_add(tmp_path):
     path = write(tmp_path / "t.csv", [{"file": "a.png", "modality": "xray", "subject": "s"}])
     with pytest.raises(MedclipError, match="--patient-from file") as e:

@@ -44,6 +44,7 @@ def test_a_sentence_becomes_a_task_against_its_opposite(prompt, against, negativ
     assert task.kind == "multilabel"
     assert prompts.positive == (" ".join(prompt.split()),)
     assert prompts.negative == (negative,)
+    assert prompts.name == " ".join(prompt.split())
 
 
 @pytest.mark.parametrize(("prompt", "against"), [("  ", None), ("edema", "Edema")])

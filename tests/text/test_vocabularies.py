@@ -173,3 +173,21 @@ def _verhoeff(number: str) -> bool:
     for i, digit in enumerate(reversed(number)):
         check = multiply(check, table[i % 8][int(digit)])
     return check == 0
+
+
+@pytest.mark.parametrize(
+    ("task", "body_part", "fits"),
+    [
+        ("chest_xray_view", "CHEST", True),
+        ("chest_xray_findings", "Port Chest", True),
+        ("chest_xray_findings", "", True),
+        ("chest_xray_findings", "unknown", True),
+        ("chest_xray_findings", "HAND", False),
+        ("brain_mri_tumour", "HEADNECK", True),
+        ("brain_mri_tumour", "KNEE", False),
+        ("breast_density", "BREAST", True),
+        ("modality", "HAND", True),
+    ],
+)
+def test_a_task_is_about_the_body_parts_it_names(task: str, body_part: str, fits: bool):
+    assert load_task(task).is_about(body_part) is fits

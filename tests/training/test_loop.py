@@ -9,14 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from medclip.errors import MedclipError, Reason
 from medclip.models.packs import load_model, verify_pack
+from medclip.settings import Settings
+from medclip.shards.build import build_shards
 from medclip.training.log import read_log
 from medclip.training.loop import pretrain
+from medclip.training.recipe import load_recipe
 from medclip.training.trainer import Trainer
 
 
@@ -86,8 +91,6 @@ def test_another_seed_gives_other_losses(recipe: dict[str, Any], tmp_path: Path)
 def test_frozen_layers_stay_and_the_fast_way_through_them_changes_nothing(
     recipe: dict[str, Any], tmp_path: Path
 ) -> None:
-    from medclip.training.recipe import load_recipe
-
     recipe["model"]["freeze_blocks"] = 2
     trainer = Trainer(load_recipe(recipe), tmp_path, show=False)
     before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
@@ -199,6 +202,80 @@ def test_a_folder_with_another_run_or_something_else_is_refused(recipe: dict[str
     (tmp_path / "thesis" / "text").touch()
     with pytest.raises(MedclipError, match="something else"):
         pretrain(recipe, (), tmp_path / "thesis", show=False)
+
+
+def test_a_run_that_failed_before_its_first_step_leaves_the_folder_to_another_recipe(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(MedclipError, match="fewer than one batch"):
+        pretrain(recipe, ["train.batch_size=500"], out, show=False)
+    # As if it had come further: a tokenizer of another size must not be taken up.
+    Trainer(load_recipe(recipe, ["text.vocab_size=400"]), out, show=False)
+    result = pretrain(recipe, ["train.max_steps=1"], out, resume=False, show=False)
+    assert result.finished
+    fresh = pretrain(recipe, ["train.max_steps=1"], tmp_path / "fresh", show=False)
+    assert _losses(out) == _losses(fresh.out)
+    assert (out / "recipe.json").read_bytes() == (fresh.out / "recipe.json").read_bytes()
+    assert not [p.name for p in out.iterdir() if p.name.endswith(".tmp")]
+
+
+def test_a_step_in_the_log_holds_the_folder_also_without_a_checkpoint(recipe: dict[str, Any], tmp_path: Path) -> None:
+    def kill(step: int) -> bool:
+        raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        pretrain(recipe, out=tmp_path / "run", show=False, stop=kill)
+    with pytest.raises(MedclipError, match=r"train\.lr") as caught:
+        pretrain(recipe, ["train.lr=7"], tmp_path / "run", show=False)
+    assert caught.value.reason is Reason.OUTPUT_IN_USE
+    assert pretrain(recipe, out=tmp_path / "run", show=False).finished
+
+
+@pytest.mark.parametrize("text", ["", '{"name": "ti', "[]", "\udcff"])
+def test_a_recipe_that_was_cut_short_is_overwritten_but_never_over_checkpoints(
+    recipe: dict[str, Any], tmp_path: Path, text: str
+) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "recipe.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    (out / "thesis").touch()
+    with pytest.raises(MedclipError, match="something else"):
+        pretrain(recipe, (), out, show=False)
+    (out / "thesis").unlink()
+    assert pretrain(recipe, ["train.max_steps=1"], out, show=False).finished
+    (out / "recipe.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(MedclipError, match="name another folder") as caught:
+        pretrain(recipe, ["train.max_steps=1"], out, show=False)
+    assert caught.value.reason is Reason.OUTPUT_IN_USE
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "gpu", "meta"])
+def test_a_device_that_is_not_there_is_refused_before_anything_is_made(
+    recipe: dict[str, Any], tmp_path: Path, device: str
+) -> None:
+    with pytest.raises(MedclipError, match=f"{device}' cannot be used") as caught:
+        pretrain(recipe, [f"train.device={device}"], tmp_path / "run", show=False)
+    assert caught.value.reason is Reason.RECIPE_INVALID
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_pack_of_generic_renderings_only_claims_no_modality_that_has_an_adapter(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(12):
+        Image.fromarray(rng.integers(0, 255, (48, 40), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+        kind = "xray" if i % 2 else "ct"
+        rows.append({"file": f"{i}.png", "patient": i, "modality": kind, "adapter": "generic", "split": "train"})
+    shards = tmp_path / "shards"
+    build_shards(pd.DataFrame(rows), shards, folder=tmp_path, key=b"k" * 32, settings=Settings(workers=1))
+    changes = [f"data.shards={shards}", "data.val_split=null", "train.max_steps=1"]
+    result = pretrain(recipe, changes, tmp_path / "run", show=False)
+    assert result.pack is not None
+    model = load_model(result.pack)
+    assert (model.card.modalities, set(model.preprocess.adapters)) == (("ct",), {"generic"})
 
 
 def test_a_split_smaller_than_a_batch_is_refused(recipe: dict[str, Any], tmp_path: Path) -> None:

@@ -1,0 +1,72 @@
+"""Why a file is skipped after it was read: the sentences of its row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from medclip.errors import Problem, Reason
+from medclip.sample import Modality, spoken
+from medclip.scoring.tasks import AskedTask
+
+_TERMS = (
+    "ABDOMEN ABDOMENPELVIS ANKLE ARM BRAIN BREAST CALCANEUS CAROTID CERVIX CHEST CHESTABDOMEN CHESTABDPELVIS CLAVICLE "
+    "COCCYX COLON CSPINE CTSPINE EAR ELBOW EXTREMITY EYE FEMUR FINGER FOOT FOREARM GALLBLADDER HAND HEAD HEADNECK "
+    "HEART HIP HUMERUS JAW KIDNEY KNEE LARYNX LEG LIVER LOWERLEG LSPINE LSSPINE LUNG MANDIBLE MAXILLA NECK NOSE ORBIT "
+    "PANCREAS PATELLA PELVIS PROSTATE RIB SACRUM SCAPULA SHOULDER SKULL SPINE SPLEEN SSPINE STERNUM STOMACH TESTIS "
+    "THIGH THORAX THUMB TLSPINE TMJ TOE TONGUE TSPINE ULNA UPPERARM URETER UTERUS WHOLEBODY WRIST ZYGOMA"
+)
+_BODY_PARTS = frozenset(_TERMS.split())
+"""Terms of the DICOM standard. Only these are repeated in a row: a free text may hold anything, a name among it."""
+
+
+def sentence(message: str) -> str:
+    """Begin with a capital letter; errors on a terminal stand after the file's name, those in a table do not."""
+    return message[:1].upper() + message[1:]
+
+
+def no_modality() -> Problem:
+    """Give the problem of a file that states no modality, where the pack cannot infer one."""
+    return Problem(
+        Reason.MODALITY_UNKNOWN,
+        "The file does not say what modality it is, and this model cannot infer it; name it with --modality or in a "
+        "table.",
+    )
+
+
+def no_task(tasks: Sequence[AskedTask], modality: Modality, body_part: str) -> Problem | None:
+    """Give the problem of a file that none of the tasks fits, None where one does."""
+    if any(asked.fits(modality, body_part) for asked in tasks):
+        return None
+    if not any(asked.fits_modality(modality) for asked in tasks):
+        return Problem(
+            Reason.NO_TASK,
+            f"None of the tasks that were asked for is about {spoken(modality)} images; "
+            "name one with --task or --prompt.",
+        )
+    said = f"the body part {body_part.strip()}" if body_part.strip() in _BODY_PARTS else "another body part"
+    return Problem(
+        Reason.NO_TASK,
+        f"The header states {said}, and none of the tasks that were asked for is about {spoken(modality)} images of "
+        "it; ask with --prompt.",
+    )
+
+
+def uncertain(name: str, probability: float, least: float) -> Problem | None:
+    """Give the problem of an inferred modality that is less probable than it must be."""
+    if probability >= least:
+        return None
+    return Problem(
+        Reason.MODALITY_UNCERTAIN,
+        f"The image looks most like {spoken(name)} (probability {probability:.2f}; {least:.2f} is needed); "
+        "name its modality with --modality or in a table.",
+    )
+
+
+def untypical(name: str) -> Problem:
+    """Give the problem of an image unlike those the model has seen."""
+    said = spoken(name)
+    return Problem(
+        Reason.MODALITY_UNCERTAIN,
+        f"Of the modalities that the model knows the image looks most like {said}, but unlike the {said} images it "
+        "has seen; name its modality with --modality or in a table.",
+    )

@@ -1,0 +1,144 @@
+"""Runs and what is put into them: tables, body parts, studies with files that fail, calls from Python."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medclip.errors import MedclipError, Reason
+from medclip.reports.score import score
+from tests.scoring.kit import STUDY_UID, rows, write_dicom, write_png
+
+
+def _input(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "run.json").read_text())["input"]
+
+
+def test_rows_of_a_table_that_lie_elsewhere_are_no_inputs(pack: Path, tmp_path: Path) -> None:
+    for place in ("a", "b"):
+        write_dicom(tmp_path / place / "1.dcm", 1)
+    table = tmp_path / "t.csv"
+    table.write_text("file\na/1.dcm\na/gone.dcm\nb/1.dcm\nb/gone.dcm\n../gone.dcm\n")
+    found = rows(score(tmp_path / "a", tmp_path / "out", model=pack, workers=1, table=table))
+    assert {name: row["reason"] for name, row in found.items()} == {"1.dcm": None, "gone.dcm": "missing_file"}
+    assert _input(tmp_path / "out")["table_rows_elsewhere"] == 3
+
+
+def test_of_a_single_file_only_its_own_row_is_an_input(pack: Path, tmp_path: Path) -> None:
+    path = write_dicom(tmp_path / "a" / "1.dcm", 1)
+    table = tmp_path / "a" / "t.csv"
+    table.write_text("file,patient\n1.dcm,P\n2.dcm,P\n")
+    run = score(path, model=pack, workers=1, table=table)
+    assert list(rows(run)) == ["1.dcm"]
+    assert run.table_rows_elsewhere == 1
+
+
+def test_a_hand_is_not_scored_for_the_chest_but_for_ones_own_words(pack: Path, tmp_path: Path) -> None:
+    write_dicom(tmp_path / "in" / "hand.dcm", 1, BodyPartExamined="HAND")
+    write_dicom(tmp_path / "in" / "chest.dcm", 2, BodyPartExamined="CHEST", study_uid=f"{STUDY_UID}.2")
+    run = score(tmp_path / "in", model=pack, workers=1)
+    hand = rows(run)["hand.dcm"]
+    assert (hand["status"], hand["reason"]) == ("skipped", "no_task")
+    assert "the body part HAND" in hand["message"]
+    assert rows(run)["chest.dcm"]["status"] == "scored"
+    asked = score(tmp_path / "in", model=pack, workers=1, prompt="a fracture", tasks="chest_xray_view")
+    study = rows(asked)["hand.dcm"]["study"]
+    assert {r["task"] for r in asked.scores.to_pylist() if r["study"] == study} == {"prompt"}
+
+
+def test_a_body_part_that_is_no_standard_term_is_not_repeated(pack: Path, tmp_path: Path) -> None:
+    write_dicom(tmp_path / "1.dcm", 1, BodyPartExamined="WILHELM")
+    message = rows(score(tmp_path / "1.dcm", model=pack, workers=1))["1.dcm"]["message"]
+    assert message.startswith("The header states another body part")
+    assert "WILHELM" not in message
+
+
+def test_scores_count_the_files_of_their_study_that_failed(pack: Path, tmp_path: Path) -> None:
+    root = tmp_path / "in"
+    for n in (1, 2, 3):
+        write_dicom(root / f"{n}.dcm", n)
+    body = (root / "3.dcm").read_bytes()
+    (root / "3.dcm").write_bytes(body[: len(body) - 500])
+    write_dicom(root / "4.dcm", 4, study_uid=f"{STUDY_UID}.2")
+    run = score(root, tmp_path / "out", model=pack, workers=1)
+    found = rows(run)
+    assert found["3.dcm"]["status"] == "failed"
+    assert found["3.dcm"]["study"] == found["1.dcm"]["study"]
+    failed = {row["study"]: row["num_failed"] for row in run.scores.to_pylist()}
+    assert failed == {found["1.dcm"]["study"]: 1, found["4.dcm"]["study"]: 0}
+    assert "1 of 3 files of this study could not be read (file 3)" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_file_that_cannot_be_opened_counts_for_the_study_of_its_folder_or_table(pack: Path, tmp_path: Path) -> None:
+    root = tmp_path / "in"
+    write_png(root / "study" / "1.png", 1)
+    (root / "study" / "2.png").touch()
+    write_png(root / "a.png", 2)
+    (root / "b.png").touch()
+    (root / "c.png").touch()
+    table = tmp_path / "t.csv"
+    table.write_text("file,study\na.png,S\nb.png,S\n")
+    run = score(root, model=pack, workers=1, modality="xray", table=table)
+    found = rows(run)
+    assert found["study/2.png"]["study"] == found["study/1.png"]["study"]
+    assert found["b.png"]["study"] == found["a.png"]["study"]
+    assert found["c.png"]["study"] is None
+    assert {row["num_failed"] for row in run.scores.to_pylist()} == {1}
+
+
+def test_each_file_says_who_named_its_modality(pack: Path, tmp_path: Path) -> None:
+    for n in (1, 2):
+        write_dicom(tmp_path / "in" / f"{n}.dcm", n)
+    table = tmp_path / "t.csv"
+    table.write_text("file,modality\n1.dcm,xray\n")
+    run = score(tmp_path / "in", tmp_path / "out", model=pack, workers=1, table=table)
+    found = rows(run)
+    assert found["1.dcm"]["study"] == found["2.dcm"]["study"]
+    assert [found[name]["modality_source"] for name in ("1.dcm", "2.dcm")] == ["table", "header"]
+    assert "from the table and the file’s header" in (tmp_path / "out" / "report.html").read_text().replace(
+        "&#39;", "’"
+    )
+
+
+def test_the_class_of_a_prompt_is_its_sentence_and_run_json_has_its_opposite(pack: Path, tmp_path: Path) -> None:
+    write_dicom(tmp_path / "1.dcm", 1)
+    run = score(tmp_path / "1.dcm", tmp_path / "out", model=pack, workers=1, prompt="A  pacemaker, 2 leads")
+    assert set(run.scores.column("class").to_pylist()) == {"A pacemaker, 2 leads"}
+    options = json.loads((tmp_path / "out" / "run.json").read_text())["options"]
+    assert options["against"] == "no pacemaker, 2 leads"
+
+
+def test_a_task_a_loaded_model_and_a_data_frame_may_be_given_as_they_are(pack: Path, tmp_path: Path) -> None:
+    import pyarrow
+
+    from medclip.models.packs import load_model
+
+    write_png(tmp_path / "in" / "1.png", 1)
+    table = pyarrow.table({"file": ["1.png"], "modality": ["xray"]})
+    run = score(tmp_path / "in", model=load_model(pack), tasks="chest_xray_view", table=table, workers=1)
+    assert set(run.scores.column("task").to_pylist()) == {"chest_xray_view"}
+    assert rows(run)["1.png"]["modality_source"] == "table"
+
+
+@pytest.mark.parametrize("arguments", [{"model": 3}, {"table": 3}, {"path": None}, {"out": 3}, {"key_file": 3}])
+def test_an_argument_of_another_kind_is_refused_with_a_sentence(
+    pack: Path, tmp_path: Path, arguments: dict[str, Any]
+) -> None:
+    write_png(tmp_path / "1.png", 1)
+    with pytest.raises(MedclipError, match="not") as caught:
+        score(**{"path": tmp_path / "1.png", "model": pack, "workers": 1, **arguments})
+    assert caught.value.reason in (Reason.WRONG_USE, Reason.TABLE_INVALID)
+
+
+def test_messages_in_the_table_begin_with_a_capital_letter(pack: Path, studies: Path) -> None:
+    messages = [row["message"] for row in rows(score(studies, model=pack, workers=1)).values() if row["message"]]
+    assert messages
+    assert all(message[0] == message[0].upper() for message in messages)
+
+
+def test_a_modality_may_be_written_in_any_case(pack: Path, tmp_path: Path) -> None:
+    write_png(tmp_path / "1.png", 1)
+    assert rows(score(tmp_path / "1.png", model=pack, workers=1, modality="XRay"))["1.png"]["modality"] == "xray"
