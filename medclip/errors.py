@@ -55,7 +55,6 @@ class Reason(StrEnum):
     PACK_INVALID = "pack_invalid"
     PREPROCESSING_MISMATCH = "preprocessing_mismatch"
     UNSAFE_WEIGHTS = "unsafe_weights"
-    MISSING_EXTRA = "missing_extra"
 
     @property
     def status(self) -> Status:
@@ -127,15 +126,6 @@ class MedclipError(Exception):
 
 def _rebuild(reason: Reason, message: str, where: str | None, hint: str) -> MedclipError:
     return MedclipError(reason, message, where=where, hint=hint)
-
-
-def missing_extra(package: str, extra: str) -> MedclipError:
-    """Give the error for an optional dependency that is not installed, with the exact pip line."""
-    return MedclipError(
-        Reason.MISSING_EXTRA,
-        f"the package {package} is not installed.",
-        hint=f"Run: pip install 'medclip-imaging[{extra}]'",
-    )
 
 
 def printable(name: str) -> str:

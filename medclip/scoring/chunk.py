@@ -150,10 +150,9 @@ class ChunkWork:
                 item.file.row,
                 item.reading.thumbnail,
                 item.reading.burned_in,
-                item.features_VD.astype("<f4").tobytes(),
             )
             for item in self.items
-            if item.problem is None and item.reading is not None and item.features_VD is not None
+            if item.problem is None and item.reading is not None
         )
         files = tuple(self._file_row(item, keys) for item in self.items)
         return ChunkResult(self.index, files, tuple(self._score_rows(keys)), pictures)

@@ -1,6 +1,6 @@
 """The ledger: one SQLite file per run that remembers every finished chunk, so that a killed run goes on where it was.
 
-A chunk's rows, scores, thumbnails and embeddings are committed in one transaction; tables and report are made from the
+A chunk's rows, scores and thumbnails are committed in one transaction; tables and report are made from the
 ledger alone. It holds no header value, no identifier that is not hashed, and no time stamp.
 """
 
@@ -20,7 +20,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.scoring.rows import FileRow, Picture, ScoreRow
 
 FILE_NAME = "ledger.sqlite"
-_FORMAT = 2
+_FORMAT = 3
 """Raised when columns change."""
 _NO_ROOM_BYTES = 1_000_000
 
@@ -151,7 +151,7 @@ class Ledger:
     def picture(self, row: int) -> Picture | None:
         """Give what is kept beside one file's row."""
         found = self._db.execute("SELECT * FROM pictures WHERE row = ?", (row,)).fetchone()
-        return None if found is None else Picture(found[0], found[1], bool(found[2]), found[3])
+        return None if found is None else Picture(found[0], found[1], bool(found[2]))
 
     def counts(self) -> dict[str, int]:
         """Count files by status and scored studies."""

@@ -63,5 +63,3 @@ class Picture:
     thumbnail: bytes
     """Empty where it is withheld."""
     burned_in: bool
-    embedding: bytes
-    """float32 [views, D], little endian."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,8 +112,3 @@ class Scorer:
         if found is None:
             found = self._vectors[asked.task.name] = class_vectors(self._model, asked.task, asked.classes)
         return found
-
-
-def known_classes(asked: AskedTask) -> Sequence[str]:
-    """List the names of a task's classes as they are scored."""
-    return asked.classes or tuple(c.name for c in asked.task.classes)

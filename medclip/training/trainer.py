@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import time
 from collections.abc import Callable
@@ -231,8 +232,8 @@ class Trainer:
 
     def _save(self) -> None:
         state = {
-            "recipe": self.recipe.digest(), "bad_steps": self.bad_steps, "validation": self.validation,
-            "best": None if math.isinf(self.best) else self.best,
+            "recipe": self.recipe.digest(), "data": self._data_digest(), "bad_steps": self.bad_steps,
+            "validation": self.validation, "best": None if math.isinf(self.best) else self.best,
         }  # fmt: skip
         averaged = self.ema.state if self.ema is not None else None
         store.save_checkpoint(self.folder / "checkpoints", self.step, self.model, self.optimizer, averaged, state)
@@ -241,10 +242,22 @@ class Trainer:
         found = store.checkpoints(self.folder / "checkpoints")
         if found:
             state = store.read_state(found[-1])
+            if state.get("data") != self._data_digest():
+                raise MedclipError(
+                    Reason.OUTPUT_IN_USE,
+                    "the training shards are not those that this run began with; going on would mix two data sets.",
+                    where=self.folder,
+                    hint="Name another folder with --out, or give the run its shards back.",
+                )
             store.load_checkpoint(found[-1], self.model, self.optimizer, self.ema.state if self.ema else None)
             self.step, self.bad_steps, self.validation = state["step"], state["bad_steps"], state["validation"]
             self.best = math.inf if state["best"] is None else state["best"]
         cut_log(self.folder / FILE_NAME, self.step)
+
+    def _data_digest(self) -> str:
+        """Hash of the training shards: they hold pixels, labels and order, so equal hash, equal batches."""
+        hashes = [s["sha256"] for s in self.reader.index["shards"] if s["split"] == self.recipe.data.train_split]
+        return hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
 
     def _tokenizer(self) -> Tokenizer:
         if self.recipe.text.tokenizer is not None or (self.tokenizer_folder / "tokenizer_config.json").is_file():

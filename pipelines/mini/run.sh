@@ -10,8 +10,8 @@ export HF_HUB_OFFLINE=1
 mkdir -p "$run"
 [ -s "$run/key" ] || printf '%-32s' 'medclip-mini public sets' >"$run/key"   # public: anyone may recompute the patient hashes
 $bin/python pipelines/mini/prepare.py "$data" "$run/table.csv"
-# Shards are made again when the table changed since.
-cmp -s "$run/table.csv" "$run/shards_table.csv" || rm -rf "$run/shards"
+# A table that changed since makes new shards, and new shards a new training run.
+cmp -s "$run/table.csv" "$run/shards_table.csv" || rm -rf "$run/shards" "$run/train"
 [ -f "$run/shards/index.json" ] || $bin/medclip shards build "$run/table.csv" --out "$run/shards" \
     --max-side 192 --splits train=0.65,val=0.10,test=0.25 --key-file "$run/key"
 cp "$run/table.csv" "$run/shards_table.csv"

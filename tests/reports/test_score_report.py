@@ -60,7 +60,7 @@ def _fill(ledger: Ledger, num_studies: int = 3) -> None:
         )
         scores += [_score(key, "ap", 0.7), _score(key, "pa", 0.2), _score(key, "lateral", 0.1)]
         scores.append(_score(key, "x", 0.6, "multilabel", "prompt"))
-        pictures.append(Picture(n, b"\xff\xd8jpeg", burned_in=False, embedding=b""))
+        pictures.append(Picture(n, b"\xff\xd8jpeg", burned_in=False))
     bad = FileRow(num_studies + 1, f"{EVIL}.dcm", None, 0, "dicom", "failed", "truncated", f"Ends early {EVIL}.")
     ledger.commit(ChunkResult(0, (*files, bad), tuple(scores), tuple(pictures)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -230,6 +231,20 @@ def test_a_step_in_the_log_holds_the_folder_also_without_a_checkpoint(recipe: di
         pretrain(recipe, ["train.lr=7"], tmp_path / "run", show=False)
     assert caught.value.reason is Reason.OUTPUT_IN_USE
     assert pretrain(recipe, out=tmp_path / "run", show=False).finished
+
+
+def test_a_run_does_not_go_on_over_other_training_data(recipe: dict[str, Any], tmp_path: Path) -> None:
+    pretrain(recipe, ["train.checkpoint_every=2"], tmp_path / "run", show=False, stop=lambda step: step == 2)
+    other = tmp_path / "other"
+    shutil.copytree(recipe["data"]["shards"], other)
+    index = json.loads((other / "index.json").read_text())
+    for shard in index["shards"]:
+        shard["sha256"] = "0" * 64  # as if a label had been changed and the shards built again
+    (other / "index.json").write_text(json.dumps(index))
+    with pytest.raises(MedclipError, match="mix two data sets") as caught:
+        pretrain(recipe, ["train.checkpoint_every=2", f"data.shards={other}"], tmp_path / "run", show=False)
+    assert caught.value.reason is Reason.OUTPUT_IN_USE
+    assert pretrain(recipe, ["train.checkpoint_every=2"], tmp_path / "run", show=False).finished
 
 
 @pytest.mark.parametrize("text", ["", '{"name": "ti', "[]", "\udcff"])
