@@ -42,6 +42,21 @@ def spoken(modality: str) -> str:
     return _SPOKEN.get(str(modality), str(modality))
 
 
+class Kind(StrEnum):
+    """What the files of one sample are together. It decides how they are read, and which tasks can be asked of them."""
+
+    IMAGE = "image"
+    """One still picture."""
+    VOLUME = "volume"
+    """Slices in space: a CT or MR series, an enhanced multi-frame object, a NIfTI file."""
+    CINE = "cine"
+    """Frames in time: (frame, row, column, channel)."""
+    SIGNAL = "signal"
+    """Leads in time: an ECG."""
+    SLIDE = "slide"
+    """A whole-slide image, read in patches and never as a whole."""
+
+
 class ModalitySource(StrEnum):
     """Who said what modality a file has."""
 
@@ -106,8 +121,54 @@ class View:
 
 
 @dataclass(frozen=True, eq=False)
+class Volume:
+    """Voxels on a regular grid in the patient's space."""
+
+    voxels: NDArray[Any]
+    """[slice, row, column] or, with a time or echo axis, [frame, slice, row, column]; float32 or the integer type that
+    holds the values exactly. Rows, columns and slices run as they are shown: axial slices from the feet up, front on
+    top, the patient's right on the left of the picture."""
+    affine: NDArray[np.float64]
+    """4 x 4: maps (slice, row, column, 1) to millimetres in RAS+ (NIfTI's world: right, anterior, superior)."""
+    unit: str
+    """"HU" for CT, "relative" where intensities have no unit (MR), else what the header names."""
+    plane: str
+    """Plane of the slices: axial, coronal, sagittal or oblique."""
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance between slices, rows and columns in millimetres."""
+        import numpy as np
+
+        slices, rows, columns = (float(value) for value in np.linalg.norm(self.affine[:3, :3], axis=0))
+        return slices, rows, columns
+
+
+@dataclass(frozen=True, eq=False)
+class Signal:
+    """A 12-lead ECG in millivolts, leads in the order I, II, III, aVR, aVL, aVF, V1 to V6."""
+
+    values_mv: NDArray[np.float32]
+    """float32 [12, T] in mV; zeros where a lead is missing. No NaN."""
+    mask: NDArray[np.bool_]
+    """bool [12]: whether the lead was recorded or could be derived."""
+    sampling_hz: float
+    stored_leads: tuple[str, ...] = ()
+    """Names in the file's order, including channels that are none of the twelve."""
+    stored_samples: int = 0
+    stored_hz: float = 0.0
+    derived: tuple[str, ...] = ()
+    """Leads that were computed from others."""
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return self.values_mv.shape[1] / self.sampling_hz
+
+
+@dataclass(frozen=True, eq=False)
 class Sample:
-    """What an adapter makes of one file."""
+    """What an adapter makes of one unit: a picture, a series, a recording, a slide."""
 
     modality: Modality | None
     """None only for the generic rendering that is used to infer the modality."""
@@ -115,6 +176,26 @@ class Sample:
     provenance: Provenance
     headers: Mapping[str, Any] = field(default_factory=dict)
     """Allow-listed, non-identifying header values."""
+    kind: Kind = Kind.IMAGE
+    volume: Volume | None = None
+    """Set for volumes; `views` are slices of it."""
+    signal: Signal | None = None
+    """Set for ECGs, which have no views."""
+    frames: NDArray[Any] | None = None
+    """Set for cine: [frame, row, column, channel], every frame as decoded; `views` are some of them."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Files that are read together into one sample: one picture, the slices of a series, a record, a slide."""
+
+    kind: Kind
+    files: tuple[FileRef, ...]
+    """In reading order: slices along the normal, a header before its signals."""
+    problem: Problem | None = None
+    """Why the unit as a whole is not read, such as a missing slice."""
+    notes: tuple[str, ...] = ()
+    """What is worth knowing and no reason to refuse it: a gantry tilt, slices left out as duplicates."""
 
 
 @dataclass(frozen=True)
@@ -132,3 +213,5 @@ class Study:
     """What tied the files together: uid, table, folder or file."""
     file_sources: tuple[ModalitySource | None, ...] = ()
     """Who named the modality of each of `files`, in their order; `modality_source` is that of the first."""
+    units: tuple[Unit, ...] = ()
+    """How `files` are read; every one of them is in exactly one unit."""

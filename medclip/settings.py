@@ -3,13 +3,52 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 
 def _config_home() -> Path:
     base = os.environ.get("MEDCLIP_HOME") or os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
     return Path(base) / "medclip"
+
+
+@dataclass(frozen=True)
+class PixelPolicy:
+    """What is decided about DICOM pixels where the header leaves a choice. The default is what a viewer shows first."""
+
+    window: int | str | tuple[float, float] = 0
+    """Which VOI transformation: the number of the header's LUT or window (from 0), its explanation ("BONE"), a
+    (centre, width) in modality units (HU for CT), or "none" for the full or percentile range."""
+    polarity: Literal["display", "stored"] = "display"
+    """"display" shows MONOCHROME1 and PresentationLUTShape INVERSE as white on black; "stored" never inverts."""
+    both_inverse: Literal["once", "cancel"] = "once"
+    """An image that is MONOCHROME1 *and* INVERSE: the second statement repeats the first ("once", what most writers
+    mean), or takes it back ("cancel")."""
+    padding: Literal["black", "keep"] = "black"
+    """Whether pixels in the header's padding range are set to black at the end."""
+    square_pixels: bool = True
+    """Resample where the header states that pixels are not square (PixelAspectRatio, or spacing of unequal sides)."""
+
+
+@dataclass(frozen=True)
+class ReadPolicy:
+    """Choices that change what is read. All defaults together are what packs are trained and scored with; a change of
+    any enters the preprocessing hash of the sample.
+    """
+
+    pixels: PixelPolicy = field(default_factory=PixelPolicy)
+    uneven_slices: Literal["reject", "resample"] = "reject"
+    """A series with gaps or uneven spacing is refused, with the positions in the reason, or resampled to a regular
+    grid (linear)."""
+    mpp_um: float | None = None
+    """Micrometres per pixel of slides that do not say. Never used for one that does."""
+
+    def changes(self) -> Mapping[str, Any]:
+        """Give the fields that differ from the defaults; empty for the default policy."""
+        mine, default = asdict(self), asdict(ReadPolicy())
+        return {name: value for name, value in mine.items() if value != default[name]}
 
 
 @dataclass(frozen=True)
@@ -28,6 +67,16 @@ class Settings:
 
     workers: int = field(default_factory=lambda: max(1, min(os.cpu_count() or 1, 16)))
     """Reading processes."""
+
+    max_volume_bytes: int = 2 * 1024**3
+    """Refuse volumes and cine loops whose decoded voxels would take more memory than this (a 512 x 512 CT of 4,000
+    slices has 2.1 billion bytes)."""
+
+    slide_cache_bytes: int = 256 * 1024**2
+    """Decoded tiles that one slide reader may keep."""
+
+    policy: ReadPolicy = field(default_factory=ReadPolicy)
+    """Choices that change pixels."""
 
     home: Path = field(default_factory=_config_home)
     """Where the identity key lives. Set MEDCLIP_HOME to move it."""

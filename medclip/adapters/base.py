@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,10 +16,11 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.dicom_header import modality_code
 from medclip.files.inspect import FileFacts
 from medclip.files.sniff import Format
+from medclip.files.units import kind_of
 from medclip.imaging.decoded import Decoded, check_not_constant, check_not_small
 from medclip.imaging.dicom_pixels import PERCENTILES, read_dicom
 from medclip.imaging.raster import read_raster
-from medclip.sample import Modality, Provenance, Sample, Step, View, spoken
+from medclip.sample import Kind, Modality, Provenance, Sample, Step, View, spoken
 from medclip.settings import Settings
 
 IMAGING_VERSION = 1
@@ -28,9 +30,42 @@ RASTERS = frozenset({Format.PNG, Format.JPEG, Format.TIFF})
 _NAMES = {Format.DICOM: "a DICOM object", Format.PNG: "a PNG", Format.JPEG: "a JPEG", Format.TIFF: "a TIFF"}
 
 
+@dataclass(frozen=True)
+class Source:
+    """One unit at the moment it is read: its files, in reading order, with what inspection said of each."""
+
+    kind: Kind
+    paths: tuple[Path, ...]
+    facts: tuple[FileFacts, ...]
+    notes: tuple[str, ...] = ()
+    """Of the unit; they become steps of the sample's provenance."""
+
+    @property
+    def path(self) -> Path:
+        """The first file: the only one of a picture, the header of a record."""
+        return self.paths[0]
+
+    @property
+    def first(self) -> FileFacts:
+        """What inspection said of the first file."""
+        return self.facts[0]
+
+
+def single(path: Path, facts: FileFacts) -> Source:
+    """Make the source of one file on its own."""
+    return Source(kind_of(facts), (path,), (facts,))
+
+
+def combined_sha256(source: Source) -> str:
+    """Hash a unit's bytes: the file's own hash, or for several files the hash of their hashes in reading order."""
+    if len(source.facts) == 1:
+        return source.first.sha256
+    return hashlib.sha256("".join(facts.sha256 for facts in source.facts).encode()).hexdigest()
+
+
 @runtime_checkable
 class Adapter(Protocol):
-    """One modality's way from a file to a Sample. A plug-in may be any class with these members."""
+    """One modality's way from a unit of files to a Sample. A plug-in may be any class with these members."""
 
     @property
     def name(self) -> str:
@@ -48,21 +83,28 @@ class Adapter(Protocol):
         ...
 
     @property
-    def parameters(self) -> Mapping[str, Any]:
-        """Constants that shape the pixels; JSON values."""
+    def kinds(self) -> frozenset[Kind]:
+        """The kinds of unit it reads."""
         ...
 
-    @property
-    def preprocessing(self) -> str:
-        """Hash of name, version and parameters: equal hash, equal pixels."""
+    def parameters_of(self, kind: Kind) -> Mapping[str, Any]:
+        """Constants that shape what it makes of a kind; JSON values."""
         ...
 
-    def accepts(self, facts: FileFacts) -> bool:
-        """Say whether it reads a file of this format and header."""
+    def preprocessing_of(self, kind: Kind) -> str:
+        """Hash of name, version and parameters for a kind: equal hash, equal pixels."""
         ...
 
-    def read(self, path: Path, facts: FileFacts, settings: Settings) -> Sample:
-        """Read one file."""
+    def accepts(self, source: Source) -> bool:
+        """Say whether it reads a unit of this kind, formats and headers."""
+        ...
+
+    def describe(self, kind: Kind) -> str:
+        """Say in one line what it gives for a kind: shape, type, unit, range."""
+        ...
+
+    def read(self, source: Source, settings: Settings) -> Sample:
+        """Read one unit."""
         ...
 
 
@@ -83,30 +125,47 @@ class ImageAdapter:
     dicom_codes: frozenset[str] = frozenset()
     """DICOM modality codes it reads; "" stands for files that do not say."""
 
+    kinds: frozenset[Kind] = frozenset({Kind.IMAGE})
+
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """Constants that shape the pixels."""
+        """Constants that shape the pixels of single pictures."""
         dicom = {"dicom_percentiles": list(PERCENTILES)} if self.dicom_codes else {}
         return {"grey": self.grey, "imaging": IMAGING_VERSION, **dicom}
 
     @property
     def preprocessing(self) -> str:
-        """Hash of name, version and parameters."""
-        return preprocessing_hash(self.name, self.version, self.parameters)
+        """Hash of name, version and parameters for single pictures."""
+        return self.preprocessing_of(Kind.IMAGE)
 
-    def accepts(self, facts: FileFacts) -> bool:
-        """Say whether it reads a file of this format and header."""
+    def parameters_of(self, kind: Kind) -> Mapping[str, Any]:
+        """Constants that shape what it makes of a kind. A subclass that reads other kinds adds theirs."""
+        return self.parameters if kind is Kind.IMAGE else {"kind": str(kind), **self.parameters}
+
+    def preprocessing_of(self, kind: Kind) -> str:
+        """Hash of name, version and parameters for a kind."""
+        return preprocessing_hash(self.name, self.version, self.parameters_of(kind))
+
+    def accepts(self, source: Source) -> bool:
+        """Say whether it reads a unit of this kind, formats and headers."""
+        facts = source.first
+        if source.kind not in self.kinds or len(source.paths) != 1:
+            return False
         if facts.format is Format.DICOM:
             return facts.header is not None and modality_code(facts.header) in self.dicom_codes
         return facts.format in RASTERS
 
-    def read(self, path: Path, facts: FileFacts, settings: Settings) -> Sample:
-        """Read one file.
+    def describe(self, kind: Kind) -> str:
+        """Say in one line what it gives for a kind."""
+        channels = "1" if self.grey else "3"
+        return f"1 view, H x W x {channels}, uint8 0-255 or float32 0-1"
+
+    def read(self, source: Source, settings: Settings) -> Sample:
+        """Read one unit.
 
         Args:
-            path: The file.
-            facts: What `inspect_file` said of it.
-            settings: Limits.
+            source: The unit.
+            settings: Limits and policy.
 
         Returns:
             A sample with one view: uint8 (0-255) for files of up to 8 bits, else float32 (0-1).
@@ -115,20 +174,17 @@ class ImageAdapter:
             MedclipError: With the reason why it cannot be read; `where` is the path.
         """
         try:
-            return self._read(path, facts, settings)
+            if not self.accepts(source):
+                raise refused(self, source)
+            return self.read_unit(source, settings)
         except MedclipError as error:
             if error.where is not None:
                 raise
-            raise MedclipError(error.reason, error.message, where=path, hint=error.hint) from None
+            raise MedclipError(error.reason, error.message, where=source.path, hint=error.hint) from None
 
-    def _read(self, path: Path, facts: FileFacts, settings: Settings) -> Sample:
-        if not self.accepts(facts):
-            readable = "DICOM, PNG, JPEG or TIFF" if self.dicom_codes else "PNG, JPEG or TIFF"
-            what = f"{spoken(self.modality)} images" if self.modality else "such images"
-            raise MedclipError(
-                Reason.NOT_SUPPORTED_YET,
-                f"The file is {_NAMES.get(facts.format, facts.format)}; this version reads {what} from {readable}.",
-            )
+    def read_unit(self, source: Source, settings: Settings) -> Sample:
+        """Read a unit that `accepts` has let through. A subclass that reads other kinds than pictures overrides it."""
+        path, facts = source.path, source.first
         if facts.format is Format.DICOM:
             decoded = read_dicom(path, settings, header=facts.header)
         else:
@@ -138,19 +194,42 @@ class ImageAdapter:
         if self.grey and decoded.pixels.shape[2] == 3:
             decoded = decoded._replace(pixels=luma(decoded.pixels), steps=(*decoded.steps, Step("luma", "RGB to grey")))
         view, steps = self.render(decoded, facts)
-        provenance = Provenance(
-            sha256=facts.sha256,
-            format=str(facts.format),
-            adapter=self.name,
-            preprocessing=self.preprocessing,
-            steps=(*decoded.steps, *steps),
-            decoder=decoded.decoder,
+        return Sample(
+            self.modality,
+            (view,),
+            self.provenance(source, (*decoded.steps, *steps), decoded.decoder, settings),
+            decoded.headers,
         )
-        return Sample(self.modality, (view,), provenance, decoded.headers)
+
+    def provenance(self, source: Source, steps: tuple[Step, ...], decoder: str, settings: Settings) -> Provenance:
+        """Write down where a unit's pixels came from and what was done to them."""
+        changes = settings.policy.changes()
+        preprocessing = self.preprocessing_of(source.kind)
+        if changes:
+            preprocessing = preprocessing_hash(preprocessing, self.version, changes)
+        return Provenance(
+            sha256=combined_sha256(source),
+            format=str(source.first.format),
+            adapter=self.name,
+            preprocessing=preprocessing,
+            steps=(*(Step("note", note) for note in source.notes), *steps),
+            decoder=decoder,
+        )
 
     def render(self, decoded: Decoded, facts: FileFacts) -> tuple[View, tuple[Step, ...]]:
         """Make the view of decoded pixels, and say what was done."""
         raise NotImplementedError
+
+
+def refused(adapter: Adapter, source: Source) -> MedclipError:
+    """Give the error for a unit that an adapter does not read."""
+    facts = source.first
+    what = f"the {adapter.name} adapter" if adapter.modality is None else f"{spoken(adapter.modality)} adapter"
+    kinds = ", ".join(sorted(adapter.kinds))
+    return MedclipError(
+        Reason.NOT_SUPPORTED_YET,
+        f"The file is {_NAMES.get(facts.format, facts.format)} ({source.kind}); {what} reads {kinds} of other formats.",
+    )
 
 
 def luma(pixels: NDArray[Any]) -> NDArray[Any]:

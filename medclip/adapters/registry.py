@@ -8,11 +8,11 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from medclip.adapters.base import Adapter
+from medclip.adapters.base import Adapter, Source, single
 from medclip.errors import MedclipError, Reason
 from medclip.files.dicom_header import modality_from_header as modality_from_header
 from medclip.files.inspect import FileFacts
-from medclip.sample import Modality, Sample, spoken
+from medclip.sample import Kind, Modality, Sample, spoken
 from medclip.settings import Settings
 
 GENERIC = "generic"
@@ -66,23 +66,55 @@ def get_adapter(modality: Modality | str | None) -> Adapter:
     return _load(target)
 
 
+def slot(modality: Modality | None, kind: Kind) -> str:
+    """Name a way of reading, as index files and pack manifests do: "xray", "generic", "ct:volume"."""
+    name = GENERIC if modality is None else str(modality)
+    return name if kind is Kind.IMAGE else f"{name}:{kind}"
+
+
+def preprocessing_of(name: str) -> str:
+    """Give today's preprocessing hash of a slot.
+
+    Raises:
+        MedclipError: NOT_SUPPORTED_YET if there is no such adapter; ValueError for another kind than there are.
+    """
+    modality, _, kind = name.partition(":")
+    return get_adapter(modality).preprocessing_of(Kind(kind or Kind.IMAGE))
+
+
 def read_sample(path: Path, facts: FileFacts, modality: Modality | None, settings: Settings) -> Sample:
-    """Read one file as a modality.
+    """Read one file on its own as a modality.
 
     Args:
         path: The file.
         facts: What `inspect_file` said of it.
         modality: What it shows; None for the generic rendering.
-        settings: Limits.
+        settings: Limits and policy.
 
     Raises:
         MedclipError: The problem that inspection found, NOT_SUPPORTED_YET if no adapter reads the file, or the reason
             why decoding failed.
     """
-    if facts.problem is not None:
-        raise MedclipError(facts.problem.reason, facts.problem.message, where=path)
+    return read_unit(single(path, facts), modality, settings)
+
+
+def read_unit(source: Source, modality: Modality | None, settings: Settings) -> Sample:
+    """Read one unit (a picture, a series, a record, a slide) as a modality.
+
+    Args:
+        source: The unit's files in reading order.
+        modality: What it shows; None for the generic rendering.
+        settings: Limits and policy.
+
+    Raises:
+        MedclipError: The problem that inspection found, NOT_SUPPORTED_YET if no adapter reads the unit, or the reason
+            why decoding failed.
+    """
+    for path, facts in zip(source.paths, source.facts, strict=True):
+        if facts.problem is not None:
+            raise MedclipError(facts.problem.reason, facts.problem.message, where=path)
     try:
         adapter = get_adapter(modality)
     except MedclipError as error:
-        raise MedclipError(error.reason, error.message, where=path) from None
-    return adapter.read(path, facts, settings)
+        raise MedclipError(error.reason, error.message, where=source.path) from None
+    return adapter.read(source, settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, cast
@@ -36,6 +37,39 @@ _TAGS = (
     "BurnedInAnnotation",
     "ImagerPixelSpacing",
     "PixelSpacing",
+    "PixelAspectRatio",
+    "ImageType",
+    "SeriesNumber",
+    "InstanceNumber",
+    "AcquisitionNumber",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "FrameOfReferenceUID",
+    "SliceThickness",
+    "SpacingBetweenSlices",
+    "GantryDetectorTilt",
+    "TemporalPositionIdentifier",
+    "EchoTime",
+    "EchoNumbers",
+    "DiffusionBValue",
+    "ScanningSequence",
+    "SequenceName",
+    "FrameTime",
+    "CineRate",
+    "Manufacturer",
+    "ManufacturerModelName",
+    "PatientSex",
+    "PatientAge",
+    "BreastImplantPresent",
+    "ViewCodeSequence",
+    "PresentationLUTShape",
+    "LossyImageCompression",
+    "SequenceOfUltrasoundRegions",
+    "UltrasoundColorDataPresent",
+    "TotalPixelMatrixColumns",
+    "TotalPixelMatrixRows",
+    "DimensionOrganizationType",
+    "ConcatenationUID",
 )
 _PREAMBLE = 132
 """Bytes of the preamble and the letters DICM."""
@@ -43,6 +77,23 @@ _UNDEFINED = 0xFFFFFFFF
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _PIXEL_DATA = 0x7FE00010
 _FLOAT_PIXELS = (0x7FE00008, 0x7FE00009)
+
+
+@dataclass(frozen=True)
+class UltrasoundRegion:
+    """One calibrated region of an ultrasound picture (PS3.3 C.8.5.5)."""
+
+    left: int
+    top: int
+    right: int
+    """Inclusive, as the standard has it."""
+    bottom: int
+    spatial_format: int
+    """1 2D, 2 M-mode, 3 spectral, 4 wave form, 5 graphics."""
+    data_type: int
+    """1 tissue, 2 colour flow, 3 PW spectral Doppler, 4 CW spectral Doppler, ..."""
+    spacing_mm: tuple[float, float] | None = None
+    """Row and column spacing where the region states centimetres."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +129,48 @@ class DicomHeader:
     body_part: str = ""
     spacing_mm: tuple[float, float] | None = None
     """Row and column spacing: PixelSpacing, or ImagerPixelSpacing where that is missing or zero."""
+    pixel_aspect: tuple[int, int] | None = None
+    """Vertical and horizontal size of a pixel (PixelAspectRatio), only where they differ."""
+    image_type: tuple[str, ...] = ()
+    """ORIGINAL/DERIVED, PRIMARY/SECONDARY, then what the maker adds: AXIAL, LOCALIZER, MOSAIC, ..."""
+    series_number: int | None = None
+    instance_number: int | None = None
+    acquisition_number: int | None = None
+    image_position: tuple[float, float, float] | None = None
+    """Centre of the first pixel in millimetres, patient coordinates (LPS+)."""
+    image_orientation: tuple[float, ...] | None = None
+    """Six direction cosines: of a row (columns rising), then of a column (rows rising)."""
+    frame_of_reference: str = ""
+    slice_thickness_mm: float | None = None
+    slice_spacing_mm: float | None = None
+    """SpacingBetweenSlices as stated; positions are what counts."""
+    gantry_tilt_deg: float | None = None
+    temporal_position: int | None = None
+    echo_time_ms: float | None = None
+    echo_number: int | None = None
+    b_value: float | None = None
+    sequence: str = ""
+    """ScanningSequence and SequenceName, such as "SE tse2d1_11": the machine's words, not a person's."""
+    frame_time_ms: float | None = None
+    manufacturer: str = ""
+    device_model: str = ""
+    sex: str = ""
+    """"F", "M", "O" or ""."""
+    age_years: float | None = None
+    """PatientAge in years, 90 at most; days, weeks and months are converted."""
+    breast_implant: bool | None = None
+    view_code: str = ""
+    """View from ViewCodeSequence as a word (CC, MLO, ...); "" where there is none that is known."""
+    presentation_inverse: bool = False
+    lossy: bool = False
+    ultrasound_regions: tuple[UltrasoundRegion, ...] = ()
+    ultrasound_colour: bool | None = None
+    """UltrasoundColorDataPresent."""
+    matrix_columns: int = 0
+    matrix_rows: int = 0
+    """Size of a whole-slide image's level in pixels."""
+    tiled_sparse: bool = False
+    concatenation: str = ""
 
 
 class _Watched:
@@ -178,6 +271,37 @@ def _plain(dataset: Any, seen: Sequence[int]) -> DicomHeader:
         presentation_intent=_text(dataset, "PresentationIntentType").upper(),
         body_part=_text(dataset, "BodyPartExamined").upper(),
         spacing_mm=_spacing(dataset, "PixelSpacing") or _spacing(dataset, "ImagerPixelSpacing"),
+        pixel_aspect=_aspect(dataset),
+        image_type=tuple(text.upper() for text in _texts(dataset, "ImageType")),
+        series_number=_maybe_whole(dataset, "SeriesNumber"),
+        instance_number=_maybe_whole(dataset, "InstanceNumber"),
+        acquisition_number=_maybe_whole(dataset, "AcquisitionNumber"),
+        image_position=_three(_numbers(dataset, "ImagePositionPatient", 3)),
+        image_orientation=_numbers(dataset, "ImageOrientationPatient", 6),
+        frame_of_reference=_text(dataset, "FrameOfReferenceUID"),
+        slice_thickness_mm=_number(dataset, "SliceThickness"),
+        slice_spacing_mm=_number(dataset, "SpacingBetweenSlices"),
+        gantry_tilt_deg=_number(dataset, "GantryDetectorTilt"),
+        temporal_position=_maybe_whole(dataset, "TemporalPositionIdentifier"),
+        echo_time_ms=_number(dataset, "EchoTime"),
+        echo_number=_maybe_whole(dataset, "EchoNumbers"),
+        b_value=_number(dataset, "DiffusionBValue"),
+        sequence=" ".join([*_texts(dataset, "ScanningSequence"), _text(dataset, "SequenceName")]).strip(),
+        frame_time_ms=_frame_time(dataset),
+        manufacturer=_text(dataset, "Manufacturer"),
+        device_model=_text(dataset, "ManufacturerModelName"),
+        sex={"F": "F", "M": "M", "O": "O"}.get(_text(dataset, "PatientSex").upper()[:1], ""),
+        age_years=age_in_years(_text(dataset, "PatientAge")),
+        breast_implant={"YES": True, "NO": False}.get(_text(dataset, "BreastImplantPresent").upper()),
+        view_code=_view_code(dataset),
+        presentation_inverse=_text(dataset, "PresentationLUTShape").upper() == "INVERSE",
+        lossy=_text(dataset, "LossyImageCompression") == "01",
+        ultrasound_regions=_regions(dataset),
+        ultrasound_colour={"1": True, "0": False}.get(_text(dataset, "UltrasoundColorDataPresent")),
+        matrix_columns=_whole(dataset, "TotalPixelMatrixColumns", 0),
+        matrix_rows=_whole(dataset, "TotalPixelMatrixRows", 0),
+        tiled_sparse=_text(dataset, "DimensionOrganizationType").upper() == "TILED_SPARSE",
+        concatenation=_text(dataset, "ConcatenationUID"),
     )
 
 
@@ -209,6 +333,95 @@ def _whole(dataset: Any, keyword: str, default: int) -> int:
         return int(float(_text(dataset, keyword) or default))
     except (ValueError, OverflowError):
         return default
+
+
+def _maybe_whole(dataset: Any, keyword: str) -> int | None:
+    number = _number(dataset, keyword)
+    return None if number is None else int(number)
+
+
+def _number(dataset: Any, keyword: str) -> float | None:
+    try:
+        number = float(_text(dataset, keyword))
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _numbers(dataset: Any, keyword: str, count: int) -> tuple[float, ...] | None:
+    try:
+        numbers = tuple(float(text) for text in _texts(dataset, keyword))
+    except ValueError:
+        return None
+    return numbers if len(numbers) == count and all(map(math.isfinite, numbers)) else None
+
+
+def _three(numbers: tuple[float, ...] | None) -> tuple[float, float, float] | None:
+    return None if numbers is None else (numbers[0], numbers[1], numbers[2])
+
+
+def _aspect(dataset: Any) -> tuple[int, int] | None:
+    numbers = _numbers(dataset, "PixelAspectRatio", 2)
+    if numbers is None or min(numbers) < 1 or numbers[0] == numbers[1]:
+        return None
+    return int(numbers[0]), int(numbers[1])
+
+
+def _frame_time(dataset: Any) -> float | None:
+    stated, rate = _number(dataset, "FrameTime"), _number(dataset, "CineRate")
+    if stated is not None and stated > 0:
+        return stated
+    return 1000 / rate if rate is not None and rate > 0 else None
+
+
+def age_in_years(text: str) -> float | None:
+    """Read a DICOM age string (PS3.5: 018M, 034Y, 003W, 010D); 90 and above give 90.
+
+    Example:
+        >>> age_in_years("018M"), age_in_years("102Y"), age_in_years("")
+        (1.5, 90.0, None)
+    """
+    per_year = {"Y": 1.0, "M": 12.0, "W": 52.1775, "D": 365.2425}
+    unit = text[-1:].upper()
+    if not text[:-1].isdigit() or unit not in per_year:
+        return None
+    return min(float(text[:-1]) / per_year[unit], 90.0)
+
+
+_VIEW_CODES: Mapping[str, str] = {
+    "R-10242": "CC", "399162004": "CC", "R-10226": "MLO", "399368009": "MLO", "R-10224": "ML", "399260004": "ML",
+    "R-10228": "LM", "399352003": "LM", "R-10230": "LMO", "399099002": "LMO", "R-1024A": "XCCL", "R-1024B": "XCCM",
+}  # fmt: skip
+"""Mammography views by their SNOMED code, old and new (PS3.16, CID 4014)."""
+
+
+def _view_code(dataset: Any) -> str:
+    try:
+        return next(
+            (_VIEW_CODES.get(_text(item, "CodeValue"), "") for item in _value(dataset, "ViewCodeSequence") or ()), ""
+        )
+    except Exception:
+        return ""
+
+
+def _regions(dataset: Any) -> tuple[UltrasoundRegion, ...]:
+    """Read the calibrated regions of an ultrasound picture; what cannot be read is left out."""
+    try:
+        items = list(_value(dataset, "SequenceOfUltrasoundRegions") or ())
+    except Exception:
+        return ()
+    corners = ("RegionLocationMinX0", "RegionLocationMinY0", "RegionLocationMaxX1", "RegionLocationMaxY1")
+    found = []
+    for item in items:
+        left, top, right, bottom = (_whole(item, keyword, -1) for keyword in corners)
+        if not (0 <= left < right and 0 <= top < bottom):
+            continue
+        across, down = _number(item, "PhysicalDeltaX"), _number(item, "PhysicalDeltaY")
+        in_cm = all(_whole(item, f"PhysicalUnits{axis}Direction", 0) == 3 for axis in "XY")
+        spacing = (abs(down) * 10, abs(across) * 10) if in_cm and across and down else None
+        kinds = _whole(item, "RegionSpatialFormat", 0), _whole(item, "RegionDataType", 0)
+        found.append(UltrasoundRegion(left, top, right, bottom, *kinds, spacing))
+    return tuple(found)
 
 
 def _spacing(dataset: Any, keyword: str) -> tuple[float, float] | None:

@@ -219,8 +219,7 @@ def check_preprocessing(path: Path, trained: Mapping[str, str], card: Card) -> N
     Raises:
         MedclipError: PREPROCESSING_MISMATCH naming the modality and both hashes, or the one that is missing.
     """
-    from medclip.adapters.registry import adapter_names, get_adapter
-    from medclip.sample import Modality
+    from medclip.adapters.registry import adapter_names, preprocessing_of
 
     needed = [m for m in card.modalities if m in adapter_names()] + [GENERIC] * ("modality" in card.tasks)
     for name in needed:
@@ -233,7 +232,7 @@ def check_preprocessing(path: Path, trained: Mapping[str, str], card: Card) -> N
             )
     for name, expected in trained.items():
         try:
-            found = get_adapter(None if name == GENERIC else Modality(name)).preprocessing
+            found = preprocessing_of(name)
         except (MedclipError, ValueError):
             found = "no adapter"
         if found != expected:

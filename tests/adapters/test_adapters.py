@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from medclip.adapters import registry
-from medclip.adapters.base import Adapter, preprocessing_hash
+from medclip.adapters.base import Adapter, preprocessing_hash, single
 from medclip.adapters.mammography import MammographyAdapter, position
 from medclip.adapters.registry import ADAPTERS, get_adapter, modality_from_header, read_sample
 from medclip.errors import MedclipError, Reason, Status
@@ -245,5 +245,5 @@ def test_a_huge_png_and_a_text_say_why(tmp_path: Path) -> None:
 def test_an_adapter_reads_again_to_the_same_pixels(tmp_path: Path) -> None:
     path = write_picture(tmp_path / "a.png", _scene())
     facts = inspect_file(path, SETTINGS)
-    first, second = (MammographyAdapter().read(path, facts, SETTINGS).views[0].pixels for _ in range(2))
+    first, second = (MammographyAdapter().read(single(path, facts), SETTINGS).views[0].pixels for _ in range(2))
     np.testing.assert_array_equal(first, second)
