@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format train-deps mini docs clean
+.PHONY: help demo test fuzz lint format train-deps mini docs clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,6 +16,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 help:
 	@echo "make demo        score the example studies and write demo-report/report.html"
 	@echo "make test        ruff, pyright, import-linter, pytest"
+	@echo "make fuzz        score 10,000 damaged files; every one must end in exactly one row"
 	@echo "make lint        the same without pytest"
 	@echo "make format      let ruff rewrite what it can"
 	@echo "make mini        train the built-in model again (needs ../shared; see pipelines/mini/README.md)"
@@ -81,6 +82,11 @@ format: $(VENV)/.dev
 
 test: lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# FUZZ_ARGS="--files 50000 --minutes 240 --seed 3" for longer.
+FUZZ_ARGS ?= --files 10000 --minutes 60
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m tests.fuzz.run $(FUZZ_ARGS)
 
 train-deps: $(VENV)/.train
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from medclip.models.hub import load_hub
     from medclip.models.packs import list_packs, load_model, verify_pack
     from medclip.reports.score import score
+    from medclip.reports.view import view
     from medclip.sample import Modality, Provenance, Sample, Study, View
     from medclip.scoring.doctor import doctor
     from medclip.scoring.open_study import open_study
@@ -48,6 +49,7 @@ _PUBLIC = {
     "score": "medclip.reports.score",
     "task_names": "medclip.text.vocabularies",
     "verify_pack": "medclip.models.packs",
+    "view": "medclip.reports.view",
 }
 
 __all__ = [
@@ -73,6 +75,7 @@ __all__ = [
     "score",
     "task_names",
     "verify_pack",
+    "view",
 ]
 
 

@@ -28,6 +28,8 @@ class Reason(StrEnum):
     LINK_LOOP = "link_loop"
     NOT_A_FILE = "not_a_file"
     TOO_SMALL = "too_small"
+    COMPANION = "companion"
+    NO_TISSUE = "no_tissue"
 
     # Failed: the file should have been readable, and was not.
     EMPTY_FILE = "empty_file"
@@ -42,6 +44,8 @@ class Reason(StrEnum):
     DECODER_CRASHED = "decoder_crashed"
     TIMEOUT = "timeout"
     NON_FINITE = "non_finite"
+    UNEVEN_SLICES = "uneven_slices"
+    NO_SCALE = "no_scale"
 
     # The call itself could not be carried out.
     WRONG_USE = "wrong_use"
@@ -74,6 +78,8 @@ _SKIPPED = frozenset(
         Reason.LINK_LOOP,
         Reason.NOT_A_FILE,
         Reason.TOO_SMALL,
+        Reason.COMPANION,
+        Reason.NO_TISSUE,
     }
 )
 

@@ -159,6 +159,10 @@ class Signal:
     stored_hz: float = 0.0
     derived: tuple[str, ...] = ()
     """Leads that were computed from others."""
+    unit: str = "mV"
+    """What `values_mv` is in: mV, or "relative" after a normalisation that was asked for."""
+    steps: tuple[Step, ...] = ()
+    """Everything that was done to the stored record, and what is worth knowing about it."""
 
     @property
     def duration_s(self) -> float:

@@ -32,6 +32,20 @@ class PixelPolicy:
     """Resample where the header states that pixels are not square (PixelAspectRatio, or spacing of unequal sides)."""
 
 
+def parse_window(text: str) -> int | str | tuple[float, float]:
+    """Read a window as the command line takes it: a number, "CENTRE,WIDTH", an explanation or "none".
+
+    Example:
+        >>> parse_window("1"), parse_window("40,400"), parse_window("BONE")
+        (1, (40.0, 400.0), 'BONE')
+    """
+    centre, comma, width = text.partition(",")
+    try:
+        return (float(centre), float(width)) if comma else int(text)
+    except ValueError:
+        return text
+
+
 @dataclass(frozen=True)
 class ReadPolicy:
     """Choices that change what is read. All defaults together are what packs are trained and scored with; a change of
@@ -49,6 +63,22 @@ class ReadPolicy:
         """Give the fields that differ from the defaults; empty for the default policy."""
         mine, default = asdict(self), asdict(ReadPolicy())
         return {name: value for name, value in mine.items() if value != default[name]}
+
+
+def read_policy(uneven: str = "reject", mpp_um: float | None = None, window: str | None = None) -> ReadPolicy:
+    """Build a policy from words, as the command line takes them.
+
+    Raises:
+        MedclipError: WRONG_USE for a word or number that is none of the choices.
+    """
+    from medclip.errors import MedclipError, Reason
+
+    if uneven not in ("reject", "resample"):
+        raise MedclipError(Reason.WRONG_USE, f"uneven slices are rejected or resampled, not {uneven!r}.")
+    if mpp_um is not None and not 0.01 <= mpp_um <= 1000:
+        raise MedclipError(Reason.WRONG_USE, f"a slide has 0.01 to 1000 micrometres per pixel, not {mpp_um:g}.")
+    pixels = PixelPolicy() if window is None else PixelPolicy(window=parse_window(window))
+    return ReadPolicy(pixels, "resample" if uneven == "resample" else "reject", mpp_um)
 
 
 @dataclass(frozen=True)
@@ -71,6 +101,9 @@ class Settings:
     max_volume_bytes: int = 2 * 1024**3
     """Refuse volumes and cine loops whose decoded voxels would take more memory than this (a 512 x 512 CT of 4,000
     slices has 2.1 billion bytes)."""
+
+    reader_memory_bytes: int = 8 * 1024**3
+    """Address space one reading process may take; a file that wants more fails with too_large. Linux only."""
 
     slide_cache_bytes: int = 256 * 1024**2
     """Decoded tiles that one slide reader may keep."""

@@ -34,7 +34,7 @@ study_file = Path("examples/studies/chest_pa.dcm")
 
 # %%
 study = medclip.open_study(study_file)
-sample = study.samples[0]
+sample = study.samples()[0]
 view = sample.views[0]
 print(f"modality {sample.modality}, {view.pixels.shape[0]} x {view.pixels.shape[1]} pixels of {view.pixels.dtype}")
 print(f"view {view.position}, side {view.laterality}, spacing in mm {view.spacing_mm}")

@@ -23,11 +23,24 @@ from medclip.imaging.raster import read_raster
 from medclip.sample import Kind, Modality, Provenance, Sample, Step, View, spoken
 from medclip.settings import Settings
 
+DICOM_VERSION = 2
+"""Raise when the same DICOM file gives other pixels. 2: non-square pixels are made square."""
 IMAGING_VERSION = 1
 """Raise when `medclip.imaging` gives other pixels for the same file: it enters every adapter's hash."""
 
-RASTERS = frozenset({Format.PNG, Format.JPEG, Format.TIFF})
-_NAMES = {Format.DICOM: "a DICOM object", Format.PNG: "a PNG", Format.JPEG: "a JPEG", Format.TIFF: "a TIFF"}
+RASTERS = frozenset({Format.PNG, Format.JPEG, Format.TIFF, Format.GIF, Format.BMP, Format.WEBP, Format.JPEG2000})
+"""Pictures without a medical header."""
+_NAMES = {
+    Format.DICOM: "a DICOM object",
+    Format.PNG: "a PNG",
+    Format.JPEG: "a JPEG",
+    Format.TIFF: "a TIFF",
+    Format.NIFTI: "a NIfTI volume",
+    Format.SLIDE: "a whole-slide image",
+    Format.MP4: "an MP4 video",
+    Format.AVI: "an AVI video",
+    Format.WFDB: "an ECG",
+}
 
 
 @dataclass(frozen=True)
@@ -130,7 +143,7 @@ class ImageAdapter:
     @property
     def parameters(self) -> Mapping[str, Any]:
         """Constants that shape the pixels of single pictures."""
-        dicom = {"dicom_percentiles": list(PERCENTILES)} if self.dicom_codes else {}
+        dicom = {"dicom_percentiles": list(PERCENTILES), "dicom_pixels": DICOM_VERSION} if self.dicom_codes else {}
         return {"grey": self.grey, "imaging": IMAGING_VERSION, **dicom}
 
     @property

@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from medclip.adapters.base import ImageAdapter, value_range
 from medclip.adapters.depth import to_range
+from medclip.adapters.loops import PHOTO_CODES
+from medclip.files.dicom_header import DicomHeader
 from medclip.files.inspect import FileFacts
 from medclip.imaging.decoded import Decoded
 from medclip.sample import Modality, Step, View
 
 
 class DermatologyAdapter(ImageAdapter):
-    """One photograph to one RGB view, as it is."""
+    """One photograph to one RGB view, as it is.
+
+    External-camera photographs (XC) and objects that do not say may be anything: they are read where a person or a
+    table says that they are dermatology.
+    """
 
     name = "dermatology"
     modality = Modality.DERMATOLOGY
     version = 1
     grey = False
+    dicom_codes = frozenset({"DMS"}) | PHOTO_CODES
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """Constants that shape the pixels; photographs have 8 bits, so the percentiles for deep DICOM do not."""
+        return {name: value for name, value in super().parameters.items() if name != "dicom_percentiles"}
 
     def render(self, decoded: Decoded, facts: FileFacts) -> tuple[View, tuple[Step, ...]]:
         """Give RGB."""
@@ -26,4 +41,5 @@ class DermatologyAdapter(ImageAdapter):
         if pixels.shape[2] == 1:
             pixels = np.repeat(pixels, 3, axis=2)
             steps += (Step("colour", "grey repeated"),)
-        return View(pixels, limits), steps
+        header = facts.header or DicomHeader()
+        return View(pixels, limits, burned_in=header.burned_in), steps

@@ -9,6 +9,8 @@ import numpy as np
 
 from medclip.adapters.base import ImageAdapter, value_range
 from medclip.adapters.depth import to_range
+from medclip.adapters.loops import PHOTO_CODES
+from medclip.files.dicom_header import DicomHeader
 from medclip.files.inspect import FileFacts
 from medclip.imaging import retina
 from medclip.imaging.decoded import Decoded
@@ -17,18 +19,27 @@ from medclip.sample import Modality, Step, View
 
 
 class FundusAdapter(ImageAdapter):
-    """One photograph to one RGB view: the square around the lit field of view."""
+    """One photograph to one RGB view: the square around the lit field of view.
+
+    Args:
+        mask_outside: Set what lies outside the field (text, flare) to black.
+    """
 
     name = "fundus"
     modality = Modality.FUNDUS
     version = 1
     grey = False
+    dicom_codes = frozenset({"OP"}) | PHOTO_CODES
+
+    def __init__(self, mask_outside: bool = False) -> None:
+        self._mask_outside = mask_outside
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """Constants that shape the pixels."""
+        """Constants that shape the pixels; photographs have 8 bits, so the percentiles for deep DICOM do not."""
         field = {"grid": retina.GRID, "dark": retina.DARK, "area": retina.MIN_AREA, "stray": retina.STRAY}
-        return {**super().parameters, "field": field}
+        known = {name: value for name, value in super().parameters.items() if name != "dicom_percentiles"}
+        return {**known, "field": field, **({"mask_outside": True} if self._mask_outside else {})}
 
     def render(self, decoded: Decoded, facts: FileFacts) -> tuple[View, tuple[Step, ...]]:
         """Crop to the square around the field of view."""
@@ -37,8 +48,14 @@ class FundusAdapter(ImageAdapter):
         if pixels.shape[2] == 1:
             pixels = np.repeat(pixels, 3, axis=2)
             steps += (Step("colour", "grey repeated"),)
-        box = retina.find_field_of_view(scale_to_uint8(pixels, *limits))
+        shown = scale_to_uint8(pixels, *limits)
+        box = retina.find_field_of_view(shown)
+        if self._mask_outside:
+            pixels = np.where(retina.field_mask(shown)[:, :, None], pixels, limits[0]).astype(pixels.dtype)
+            steps += (Step("mask", "black outside the field of view"),)
         if box is not None:
             pixels = retina.square_around(pixels, box)
             steps += (Step("crop field", f"square around {box}"),)
-        return View(pixels, limits), steps
+        header = facts.header or DicomHeader()
+        side = header.laterality if header.laterality in ("L", "R") else None
+        return View(pixels, limits, laterality=side, burned_in=header.burned_in), steps

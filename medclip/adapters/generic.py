@@ -1,34 +1,95 @@
-"""A plain 8-bit rendering of any readable image, from which the modality is inferred."""
+"""A plain 8-bit rendering of any readable picture or loop, from which the modality is inferred."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from medclip.adapters.base import ImageAdapter, value_range
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.adapters.base import RASTERS, ImageAdapter, Source, value_range
 from medclip.adapters.depth import to_range
+from medclip.adapters.loops import VIDEOS, LoopAdapter, Plan
 from medclip.files.dicom_header import DicomHeader
 from medclip.files.inspect import FileFacts
+from medclip.files.sniff import Format
 from medclip.files.support import PROJECTION_CODES
+from medclip.imaging.cine import MAX_VIEWS
 from medclip.imaging.decoded import Decoded
 from medclip.imaging.intensity import scale_to_uint8
-from medclip.sample import Step, View
+from medclip.sample import Kind, Sample, Step, View
+from medclip.settings import Settings
 
 
-class GenericAdapter(ImageAdapter):
-    """One file to one uint8 view, grey (C = 1) or RGB as stored; nothing is cropped."""
+class GenericAdapter(LoopAdapter):
+    """One file to one uint8 view, or up to 16 of a loop, grey (C = 1) or RGB as stored; nothing is cropped.
+
+    It reads DICOM of every modality code, each file on its own: a CT slice as the picture that its window makes of it,
+    an enhanced object as its frames.
+    """
 
     name = "generic"
     modality = None
     version = 2
     grey = False
+    kinds = frozenset({Kind.IMAGE, Kind.CINE, Kind.VOLUME})
     dicom_codes = PROJECTION_CODES
+    """For the hash only, which is older than the reading of other codes."""
     percentiles = (0.1, 99.9)
 
     @property
     def parameters(self) -> Mapping[str, Any]:
         """Constants that shape the pixels."""
         return {**super().parameters, "percentiles": list(self.percentiles)}
+
+    def accepts(self, source: Source) -> bool:
+        """Say whether a unit is one file that is a picture or holds frames."""
+        facts = source.first
+        if source.kind not in self.kinds or (len(source.paths) != 1 and source.kind is not Kind.VOLUME):
+            return False
+        if facts.format is Format.DICOM:
+            return facts.header is not None
+        return facts.format in (VIDEOS if source.kind is Kind.CINE else RASTERS) and source.kind is not Kind.VOLUME
+
+    def describe(self, kind: Kind) -> str:
+        """Say in one line what it gives for a kind."""
+        if kind is Kind.IMAGE:
+            return "1 view, H x W x 1 or 3 as stored, uint8 0-255, nothing cropped"
+        return "up to 16 views, H x W x 1 or 3 as stored, uint8 0-255, nothing cropped; frames [F, H, W, C]"
+
+    def read_unit(self, source: Source, settings: Settings) -> Sample:
+        """Read a picture or a loop; a DICOM file of slices counts as one or the other by its number of frames."""
+        header = source.first.header
+        if len(source.paths) > 1:
+            return self._read_series(source, settings)
+        if source.kind is Kind.VOLUME:
+            source = replace(source, kind=Kind.CINE if header is not None and header.frames > 1 else Kind.IMAGE)
+        if source.kind is Kind.CINE:
+            return super().read_unit(source, settings)
+        return ImageAdapter.read_unit(self, source, settings)
+
+    def _read_series(self, source: Source, settings: Settings) -> Sample:
+        """Read some slices of a series, evenly spaced, each as a picture of its own."""
+        count = len(source.paths)
+        chosen = sorted({round(n * (count - 1) / (MAX_VIEWS - 1)) for n in range(MAX_VIEWS)})
+        slices = [
+            ImageAdapter.read_unit(self, Source(Kind.IMAGE, (source.paths[n],), (source.facts[n],)), settings)
+            for n in chosen
+        ]
+        middle = slices[len(slices) // 2]
+        steps = (Step("slices", f"{len(chosen)} of {count}, evenly spaced"), *middle.provenance.steps)
+        return replace(
+            middle,
+            views=tuple(view for sample in slices for view in sample.views),
+            provenance=self.provenance(source, steps, middle.provenance.decoder, settings),
+            kind=Kind.VOLUME,
+        )
+
+    def plan(self, frames: NDArray[np.uint8], facts: FileFacts, spacing_mm: tuple[float, float] | None) -> Plan:
+        """Leave frames as they are."""
+        return Plan(spacing_mm=spacing_mm)
 
     def render(self, decoded: Decoded, facts: FileFacts) -> tuple[View, tuple[Step, ...]]:
         """Stretch deep pictures and round to 8 bits."""
@@ -37,7 +98,7 @@ class GenericAdapter(ImageAdapter):
         view = View(
             scale_to_uint8(pixels, *value_range(pixels)),
             (0.0, 255.0),
-            spacing_mm=header.spacing_mm,
+            spacing_mm=decoded.spacing_mm or header.spacing_mm,
             burned_in=header.burned_in,
         )
         return view, steps

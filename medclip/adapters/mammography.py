@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from medclip.adapters.base import ImageAdapter, value_range
+from medclip.adapters.base import ImageAdapter, Source, value_range
 from medclip.adapters.depth import to_range
 from medclip.files.dicom_header import DicomHeader
 from medclip.files.inspect import FileFacts
@@ -15,7 +16,8 @@ from medclip.files.support import PROJECTION_CODES
 from medclip.imaging import breast
 from medclip.imaging.decoded import Decoded
 from medclip.imaging.geometry import crop
-from medclip.sample import Modality, Step, View
+from medclip.sample import Modality, Sample, Step, View
+from medclip.settings import Settings
 
 _POSITIONS = ("CC", "MLO", "ML", "LM", "LMO", "XCCL", "XCCM", "XCC", "SIO", "CV", "AT", "RCC", "LCC")
 
@@ -46,6 +48,13 @@ class MammographyAdapter(ImageAdapter):
         }
         return {**super().parameters, "percentiles": list(self.percentiles), "breast": crop}
 
+    def read_unit(self, source: Source, settings: Settings) -> Sample:
+        """Read a picture, and say what its header knows of implants and processing."""
+        sample = super().read_unit(source, settings)
+        header = source.first.header or DicomHeader()
+        own = {"position": position(header), "implant": header.breast_implant, "for_processing": _is_raw(header)}
+        return replace(sample, headers={**sample.headers, **own})
+
     def render(self, decoded: Decoded, facts: FileFacts) -> tuple[View, tuple[Step, ...]]:
         """Stretch deep pictures, crop to the breast, turn the chest wall to the left."""
         pixels, steps = to_range(decoded, facts, self.percentiles)
@@ -59,23 +68,38 @@ class MammographyAdapter(ImageAdapter):
         if wall == "right":
             pixels = np.flip(pixels, axis=1)
             steps += (Step("flip", f"chest wall was on the right ({why})"),)
+        steps += _remarks(header)
         view = View(
             pixels,
             limits,
             laterality=header.laterality if header.laterality in ("L", "R") else None,
             position=position(header),
-            spacing_mm=header.spacing_mm,
+            spacing_mm=decoded.spacing_mm or header.spacing_mm,
             burned_in=header.burned_in,
         )
         return view, steps
 
 
 def position(header: DicomHeader) -> str | None:
-    """Give the view: ViewPosition, or PatientOrientation where CC or MLO was written there (as in CBIS-DDSM)."""
-    for text in (header.view_position, *(value.upper() for value in header.patient_orientation)):
+    """Give the view: ViewPosition, ViewCodeSequence, or PatientOrientation where CC or MLO stands (as in CBIS-DDSM)."""
+    for text in (header.view_position, header.view_code, *(value.upper() for value in header.patient_orientation)):
         if text in _POSITIONS:
             return text[1:] if text in ("RCC", "LCC") else text
     return None
+
+
+def _is_raw(header: DicomHeader) -> bool | None:
+    return header.presentation_intent == "FOR PROCESSING" if header.presentation_intent else None
+
+
+def _remarks(header: DicomHeader) -> tuple[Step, ...]:
+    """Note what makes a mammogram look different, though nothing is done about it."""
+    steps: tuple[Step, ...] = ()
+    if _is_raw(header):
+        steps += (Step("note", "image for processing: detector values without the maker's contrast, unlike others"),)
+    if header.breast_implant:
+        steps += (Step("note", "the header states a breast implant"),)
+    return steps
 
 
 def _chest_wall(found: breast.Breast | None, header: DicomHeader) -> tuple[str | None, str]:

@@ -1,35 +1,106 @@
-"""MRI slices exported as pictures."""
+"""MRI: series, enhanced objects, mosaics and NIfTI as volumes with grey slices; exported slices as pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from medclip.adapters.base import ImageAdapter, value_range
+import numpy as np
+
+from medclip.adapters.base import ImageAdapter, Source, value_range
+from medclip.adapters.ct import accepts_volume
 from medclip.adapters.depth import to_range
+from medclip.errors import MedclipError, Reason
 from medclip.files.inspect import FileFacts
-from medclip.imaging import borders
-from medclip.imaging.decoded import Decoded
-from medclip.sample import Modality, Step, View
+from medclip.imaging import borders, volume_grid
+from medclip.imaging.decoded import Decoded, check_not_small
+from medclip.imaging.intensity import stretch
+from medclip.imaging.volumes import VolumeRead, read_volume, slice_indices
+from medclip.sample import Kind, Modality, Sample, Step, View, Volume
+from medclip.settings import Settings
+
+MAX_VIEWS = 16
 
 
 class MriAdapter(ImageAdapter):
-    """One slice as PNG, JPEG or TIFF to one grey view, without its dark border.
+    """A volume and up to 16 of its slices in grey; or one exported slice to one grey view, without its dark border.
 
-    MR intensities have no unit: slices deeper than 8 bits are stretched from their 0.5 to their 99.5 percentile.
+    MR intensities have no unit. A series is stretched from the 0.5 to the 99.5 percentile of its voxels above the
+    background: once for all slices, so that they can be compared. Pictures deeper than 8 bits are stretched between
+    the same percentiles of their own.
+
+    Of a series in time the views show one frame: the first with the lowest b-value where b-values are known (the
+    diffusion-weighted ones show little anatomy), else the middle one. A frame that was measured, not the mean: the mean
+    blurs what moved and mixes contrasts, and the first frames of fMRI are brighter than all that follow.
     """
 
     name = "mri"
     modality = Modality.MRI
     version = 1
     grey = True
+    kinds = frozenset({Kind.IMAGE, Kind.VOLUME})
     percentiles = (0.5, 99.5)
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """Constants that shape the pixels."""
+        """Constants that shape the pixels of single pictures."""
         crop = {"grid": borders.GRID, "dark": borders.DARK, "stray": borders.STRAY, "keep": borders.KEEP}
         return {**super().parameters, "percentiles": list(self.percentiles), "border": crop}
+
+    def parameters_of(self, kind: Kind) -> Mapping[str, Any]:
+        """Constants that shape what it makes of a kind."""
+        if kind is Kind.IMAGE:
+            return self.parameters
+        return {
+            "kind": str(kind),
+            **super().parameters,
+            "percentiles": list(self.percentiles),
+            "signal": volume_grid.SIGNAL,
+            "empty": volume_grid.EMPTY,
+            "max_views": MAX_VIEWS,
+            "frame": "lowest b-value, else middle",
+            "square_pixels": True,
+        }
+
+    def accepts(self, source: Source) -> bool:
+        """Take pictures of one slice, MR objects, and volumes that are said to be MRI."""
+        return accepts_volume(self, source, "MR")
+
+    def describe(self, kind: Kind) -> str:
+        """Say in one line what it gives for a kind."""
+        if kind is Kind.IMAGE:
+            return super().describe(kind)
+        return (
+            f"volume without unit, int16 or float32 [(frame,) slice, row, column]; 1-{MAX_VIEWS} views, H x W x 1, "
+            "float32 0-1"
+        )
+
+    def read_unit(self, source: Source, settings: Settings) -> Sample:
+        """Read a picture or a volume."""
+        if source.kind is not Kind.VOLUME:
+            return super().read_unit(source, settings)
+        read = read_volume(source.paths, source.facts, settings)
+        check_not_small(read.volume.voxels.reshape(-1, *read.volume.voxels.shape[-2:])[0])
+        still, steps = _frame(read)
+        low, high = self._levels(still)
+        chosen = slice_indices(still, MAX_VIEWS)
+        burned_in = source.first.header.burned_in if source.first.header is not None else None
+        views: list[View] = []
+        for index in chosen:
+            plane, spacing = volume_grid.square_pixels(still.voxels[index], still.spacing_mm[1:])
+            views.append(
+                View(stretch(plane, low, high)[:, :, None], (0.0, 1.0), spacing_mm=spacing, burned_in=burned_in)
+            )
+        first, last = self.percentiles
+        steps = (
+            *read.steps,
+            *steps,
+            Step("slices", f"{len(chosen)} of {still.voxels.shape[0]} {still.plane}: {', '.join(map(str, chosen))}"),
+            Step("stretch", f"percentiles {first:g} to {last:g} of the series above background: {low:g} to {high:g}"),
+        )
+        made = self.provenance(source, steps, read.decoder, settings)
+        return Sample(self.modality, tuple(views), made, read.headers, Kind.VOLUME, read.volume)
 
     def render(self, decoded: Decoded, facts: FileFacts) -> tuple[View, tuple[Step, ...]]:
         """Stretch deep slices and trim dark borders."""
@@ -37,4 +108,33 @@ class MriAdapter(ImageAdapter):
         pixels, box = borders.crop_dark_borders(pixels, value_range(pixels))
         if box is not None:
             steps += (Step("crop border", str(box)),)
-        return View(pixels, value_range(pixels)), steps
+        return View(pixels, value_range(pixels), burned_in=facts.header.burned_in if facts.header else None), steps
+
+    def _levels(self, volume: Volume) -> tuple[float, float]:
+        """Give the values that become black and white, from all slices of the frame that is shown."""
+        grid = volume_grid.sampled(volume.voxels)
+        signal = grid[grid > volume_grid.background(volume)]
+        for values in (signal, grid.ravel()):
+            if values.size:
+                low, high = (float(v) for v in np.percentile(values, self.percentiles, method="nearest"))
+                if high > low:
+                    return low, high
+        low, high = float(volume.voxels.min()), float(volume.voxels.max())
+        if not high > low:
+            raise MedclipError(Reason.CONSTANT_IMAGE, "All voxels have the same value, so there is nothing to see.")
+        return low, high
+
+
+def _frame(read: VolumeRead) -> tuple[Volume, tuple[Step, ...]]:
+    """Choose the frame of a series in time that the views show."""
+    volume = read.volume
+    if volume.voxels.ndim == 3:
+        return volume, ()
+    count = volume.voxels.shape[0]
+    known = read.headers.get("b_values")
+    if known and all(value is not None for value in known):
+        number = int(np.argmin(known))
+        why = f"the lowest b-value, {known[number]:g} s/mm²"
+    else:
+        number, why = count // 2, "the middle one"
+    return replace(volume, voxels=volume.voxels[number]), (Step("frame", f"{number} of {count}, {why}"),)

@@ -23,6 +23,12 @@ ADAPTERS: Mapping[str, str] = {
     "mri": "medclip.adapters.mri:MriAdapter",
     "fundus": "medclip.adapters.fundus:FundusAdapter",
     "dermatology": "medclip.adapters.dermatology:DermatologyAdapter",
+    "ct": "medclip.adapters.ct:CtAdapter",
+    "ultrasound": "medclip.adapters.ultrasound:UltrasoundAdapter",
+    "pathology": "medclip.adapters.pathology:PathologyAdapter",
+    "endoscopy": "medclip.adapters.endoscopy:EndoscopyAdapter",
+    "oct": "medclip.adapters.oct:OctAdapter",
+    "ecg": "medclip.adapters.ecg:EcgAdapter",
     GENERIC: "medclip.adapters.generic:GenericAdapter",
 }
 """Name of the modality (or "generic") -> "module:Class". A new adapter is one file and one line here."""

@@ -26,6 +26,7 @@ COMMANDS = {
         "medclip.cli.scan:scan",
         "List every file of a folder and what would be scored.",
     ),
+    "view": ("medclip.cli.view:view", "Draw what a model would see of a file, beside what is stored."),
     "pretrain": (
         "medclip.cli.pretrain:pretrain",
         "Train a model from a recipe; run again to go on.",

@@ -59,6 +59,12 @@ def score(
     key_file: Annotated[
         Path | None, typer.Option("--key-file", help="Identity key that study codes are hashed with.")
     ] = None,
+    uneven: Annotated[
+        str, typer.Option("--uneven", help="Series with gaps or uneven spacing: reject or resample.")
+    ] = "reject",
+    mpp: Annotated[
+        float | None, typer.Option("--mpp", metavar="UM", help="Micrometres per pixel of slides that do not say.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON and nothing else.")] = False,
 ) -> int:
     """Score a file or folder of studies in words and write tables and a report.
@@ -69,6 +75,7 @@ def score(
     from medclip.cli.progress import progress, say
     from medclip.errors import MedclipError, Reason
     from medclip.reports.score import score as run_score
+    from medclip.settings import Settings, read_policy
 
     if prompt is not None and len(prompt) > 1:
         raise MedclipError(
@@ -92,6 +99,7 @@ def score(
                 workers=workers,
                 report_paths=report_paths,
                 key_file=key_file,
+                settings=Settings(policy=read_policy(uneven, mpp)),
                 progress=shown,
             )
     except KeyboardInterrupt:

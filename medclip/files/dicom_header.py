@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, cast
 
 from medclip.errors import MedclipError, Reason
+from medclip.files import dicom_values as v
+from medclip.files.dicom_codes import TO_BE_INFERRED as TO_BE_INFERRED
+from medclip.files.dicom_codes import modality_code as modality_code
+from medclip.files.dicom_codes import modality_from_header as modality_from_header
+from medclip.files.dicom_codes import view_code, view_modifiers
+from medclip.files.dicom_values import age_in_years as age_in_years
 from medclip.files.quiet import quiet
-from medclip.sample import Modality
 
 _TAGS = (
     "SpecificCharacterSet",
@@ -70,6 +74,10 @@ _TAGS = (
     "TotalPixelMatrixRows",
     "DimensionOrganizationType",
     "ConcatenationUID",
+    "SharedFunctionalGroupsSequence",
+    "KVP",
+    "MagneticFieldStrength",
+    "RepetitionTime",
 )
 _PREAMBLE = 132
 """Bytes of the preamble and the letters DICM."""
@@ -171,6 +179,16 @@ class DicomHeader:
     """Size of a whole-slide image's level in pixels."""
     tiled_sparse: bool = False
     concatenation: str = ""
+    view_modifiers: tuple[str, ...] = ()
+    """What was done differently in a mammographic view: implant displaced, magnification, spot compression."""
+    kvp: float | None = None
+    field_strength_t: float | None = None
+    repetition_time_ms: float | None = None
+
+    @property
+    def mosaic(self) -> bool:
+        """Whether the picture is a Siemens mosaic: the slices of a volume side by side in one frame."""
+        return "MOSAIC" in self.image_type
 
 
 class _Watched:
@@ -231,6 +249,8 @@ def read_header(file: BinaryIO) -> DicomHeader:
             # Meta information always names a transfer syntax; without it and without a data set it was cut short.
             bare = not len(dataset) and not header.transfer_syntax and size > _PREAMBLE
             return replace(header, cut=watched.short or needed > size or bare)
+    except MedclipError:
+        raise
     except InvalidDicomError:
         raise MedclipError(Reason.CORRUPT, "The DICOM header cannot be read.") from None
     except RecursionError:
@@ -244,241 +264,123 @@ def read_header(file: BinaryIO) -> DicomHeader:
 def _plain(dataset: Any, seen: Sequence[int]) -> DicomHeader:
     """Give the plain values of a pydicom data set; `seen` are the tags of pixel data that follow it."""
     file_meta = getattr(dataset, "file_meta", None)
-    side = _text(dataset, "ImageLaterality") or _text(dataset, "Laterality")
-    burned = _text(dataset, "BurnedInAnnotation").upper()
+    side = v.text(dataset, "ImageLaterality") or v.text(dataset, "Laterality")
+    shared = _shared(dataset)
     return DicomHeader(
-        modality=_text(dataset, "Modality").upper(),
-        sop_class=_text(dataset, "SOPClassUID") or _text(file_meta, "MediaStorageSOPClassUID"),
-        transfer_syntax=_text(file_meta, "TransferSyntaxUID"),
-        study_uid=_text(dataset, "StudyInstanceUID"),
-        series_uid=_text(dataset, "SeriesInstanceUID"),
-        instance_uid=_text(dataset, "SOPInstanceUID"),
-        patient_id=_text(dataset, "PatientID"),
-        rows=_whole(dataset, "Rows", 0),
-        columns=_whole(dataset, "Columns", 0),
-        frames=max(1, _whole(dataset, "NumberOfFrames", 1)),
-        samples_per_pixel=_whole(dataset, "SamplesPerPixel", 1),
-        bits_allocated=_whole(dataset, "BitsAllocated", 0),
-        bits_stored=_whole(dataset, "BitsStored", 0),
-        signed=_whole(dataset, "PixelRepresentation", 0) == 1,
-        photometric=_text(dataset, "PhotometricInterpretation").upper(),
+        modality=v.text(dataset, "Modality").upper(),
+        sop_class=v.text(dataset, "SOPClassUID") or v.text(file_meta, "MediaStorageSOPClassUID"),
+        transfer_syntax=v.text(file_meta, "TransferSyntaxUID"),
+        study_uid=v.text(dataset, "StudyInstanceUID"),
+        series_uid=v.text(dataset, "SeriesInstanceUID"),
+        instance_uid=v.text(dataset, "SOPInstanceUID"),
+        patient_id=v.text(dataset, "PatientID"),
+        rows=v.whole(dataset, "Rows", 0),
+        columns=v.whole(dataset, "Columns", 0),
+        frames=_frames(dataset),
+        samples_per_pixel=v.whole(dataset, "SamplesPerPixel", 1),
+        bits_allocated=v.whole(dataset, "BitsAllocated", 0),
+        bits_stored=v.whole(dataset, "BitsStored", 0),
+        signed=v.whole(dataset, "PixelRepresentation", 0) == 1,
+        photometric=v.text(dataset, "PhotometricInterpretation").upper(),
         has_pixels=bool(seen),
         float_pixels=any(tag in _FLOAT_PIXELS for tag in seen),
-        view_position=_text(dataset, "ViewPosition").upper(),
+        view_position=v.text(dataset, "ViewPosition").upper(),
         laterality=side.upper()[:1],
-        patient_orientation=_texts(dataset, "PatientOrientation"),
-        burned_in={"YES": True, "NO": False}.get(burned),
-        presentation_intent=_text(dataset, "PresentationIntentType").upper(),
-        body_part=_text(dataset, "BodyPartExamined").upper(),
-        spacing_mm=_spacing(dataset, "PixelSpacing") or _spacing(dataset, "ImagerPixelSpacing"),
-        pixel_aspect=_aspect(dataset),
-        image_type=tuple(text.upper() for text in _texts(dataset, "ImageType")),
-        series_number=_maybe_whole(dataset, "SeriesNumber"),
-        instance_number=_maybe_whole(dataset, "InstanceNumber"),
-        acquisition_number=_maybe_whole(dataset, "AcquisitionNumber"),
-        image_position=_three(_numbers(dataset, "ImagePositionPatient", 3)),
-        image_orientation=_numbers(dataset, "ImageOrientationPatient", 6),
-        frame_of_reference=_text(dataset, "FrameOfReferenceUID"),
-        slice_thickness_mm=_number(dataset, "SliceThickness"),
-        slice_spacing_mm=_number(dataset, "SpacingBetweenSlices"),
-        gantry_tilt_deg=_number(dataset, "GantryDetectorTilt"),
-        temporal_position=_maybe_whole(dataset, "TemporalPositionIdentifier"),
-        echo_time_ms=_number(dataset, "EchoTime"),
-        echo_number=_maybe_whole(dataset, "EchoNumbers"),
-        b_value=_number(dataset, "DiffusionBValue"),
-        sequence=" ".join([*_texts(dataset, "ScanningSequence"), _text(dataset, "SequenceName")]).strip(),
-        frame_time_ms=_frame_time(dataset),
-        manufacturer=_text(dataset, "Manufacturer"),
-        device_model=_text(dataset, "ManufacturerModelName"),
-        sex={"F": "F", "M": "M", "O": "O"}.get(_text(dataset, "PatientSex").upper()[:1], ""),
-        age_years=age_in_years(_text(dataset, "PatientAge")),
-        breast_implant={"YES": True, "NO": False}.get(_text(dataset, "BreastImplantPresent").upper()),
-        view_code=_view_code(dataset),
-        presentation_inverse=_text(dataset, "PresentationLUTShape").upper() == "INVERSE",
-        lossy=_text(dataset, "LossyImageCompression") == "01",
+        patient_orientation=v.texts(dataset, "PatientOrientation"),
+        burned_in=v.flag(dataset, "BurnedInAnnotation"),
+        presentation_intent=v.text(dataset, "PresentationIntentType").upper(),
+        body_part=v.text(dataset, "BodyPartExamined").upper(),
+        spacing_mm=v.spacing(dataset, "PixelSpacing")
+        or v.spacing(dataset, "ImagerPixelSpacing")
+        or v.spacing(shared.get("PixelMeasuresSequence"), "PixelSpacing"),
+        pixel_aspect=v.aspect(dataset),
+        image_type=tuple(text.upper() for text in v.texts(dataset, "ImageType")),
+        series_number=v.maybe_whole(dataset, "SeriesNumber"),
+        instance_number=v.maybe_whole(dataset, "InstanceNumber"),
+        acquisition_number=v.maybe_whole(dataset, "AcquisitionNumber"),
+        image_position=v.three(v.numbers(dataset, "ImagePositionPatient", 3)),
+        image_orientation=v.numbers(dataset, "ImageOrientationPatient", 6)
+        or v.numbers(shared.get("PlaneOrientationSequence"), "ImageOrientationPatient", 6),
+        frame_of_reference=v.text(dataset, "FrameOfReferenceUID"),
+        slice_thickness_mm=v.number(dataset, "SliceThickness")
+        or v.number(shared.get("PixelMeasuresSequence"), "SliceThickness"),
+        slice_spacing_mm=v.number(dataset, "SpacingBetweenSlices")
+        or v.number(shared.get("PixelMeasuresSequence"), "SpacingBetweenSlices"),
+        gantry_tilt_deg=v.number(dataset, "GantryDetectorTilt"),
+        temporal_position=v.maybe_whole(dataset, "TemporalPositionIdentifier"),
+        echo_time_ms=v.number(dataset, "EchoTime"),
+        echo_number=v.maybe_whole(dataset, "EchoNumbers"),
+        b_value=v.number(dataset, "DiffusionBValue"),
+        sequence=" ".join([*v.texts(dataset, "ScanningSequence"), v.text(dataset, "SequenceName")]).strip(),
+        frame_time_ms=v.frame_time(dataset),
+        manufacturer=v.text(dataset, "Manufacturer"),
+        device_model=v.text(dataset, "ManufacturerModelName"),
+        sex={"F": "F", "M": "M", "O": "O"}.get(v.text(dataset, "PatientSex").upper()[:1], ""),
+        age_years=age_in_years(v.text(dataset, "PatientAge")),
+        breast_implant=v.flag(dataset, "BreastImplantPresent"),
+        view_code=view_code(dataset),
+        presentation_inverse=v.text(dataset, "PresentationLUTShape").upper() == "INVERSE",
+        lossy=v.text(dataset, "LossyImageCompression") == "01",
         ultrasound_regions=_regions(dataset),
-        ultrasound_colour={"1": True, "0": False}.get(_text(dataset, "UltrasoundColorDataPresent")),
-        matrix_columns=_whole(dataset, "TotalPixelMatrixColumns", 0),
-        matrix_rows=_whole(dataset, "TotalPixelMatrixRows", 0),
-        tiled_sparse=_text(dataset, "DimensionOrganizationType").upper() == "TILED_SPARSE",
-        concatenation=_text(dataset, "ConcatenationUID"),
+        ultrasound_colour={"1": True, "0": False}.get(v.text(dataset, "UltrasoundColorDataPresent")),
+        matrix_columns=v.whole(dataset, "TotalPixelMatrixColumns", 0),
+        matrix_rows=v.whole(dataset, "TotalPixelMatrixRows", 0),
+        tiled_sparse=v.text(dataset, "DimensionOrganizationType").upper() == "TILED_SPARSE",
+        concatenation=v.text(dataset, "ConcatenationUID"),
+        view_modifiers=view_modifiers(dataset),
+        kvp=v.number(dataset, "KVP"),
+        field_strength_t=v.number(dataset, "MagneticFieldStrength"),
+        repetition_time_ms=v.number(dataset, "RepetitionTime"),
     )
 
 
-def _value(dataset: Any, keyword: str) -> Any:
-    """Give an element's value, or None where it is missing or cannot be converted."""
-    if dataset is None:
-        return None
-    try:
-        return dataset.get(keyword)
-    except Exception:
-        return None
+def _frames(dataset: Any) -> int:
+    """Give the number of frames.
 
-
-def _text(dataset: Any, keyword: str) -> str:
-    texts = _texts(dataset, keyword)
-    return texts[0] if texts else ""
-
-
-def _texts(dataset: Any, keyword: str) -> tuple[str, ...]:
-    value = _value(dataset, keyword)
-    if value is None:
-        return ()
-    values = [value] if isinstance(value, str) or not hasattr(value, "__iter__") else list(value)
-    return tuple(text for item in values if (text := str(item).strip(" \0\t\r\n")))
-
-
-def _whole(dataset: Any, keyword: str, default: int) -> int:
-    try:
-        return int(float(_text(dataset, keyword) or default))
-    except (ValueError, OverflowError):
-        return default
-
-
-def _maybe_whole(dataset: Any, keyword: str) -> int | None:
-    number = _number(dataset, keyword)
-    return None if number is None else int(number)
-
-
-def _number(dataset: Any, keyword: str) -> float | None:
-    try:
-        number = float(_text(dataset, keyword))
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _numbers(dataset: Any, keyword: str, count: int) -> tuple[float, ...] | None:
-    try:
-        numbers = tuple(float(text) for text in _texts(dataset, keyword))
-    except ValueError:
-        return None
-    return numbers if len(numbers) == count and all(map(math.isfinite, numbers)) else None
-
-
-def _three(numbers: tuple[float, ...] | None) -> tuple[float, float, float] | None:
-    return None if numbers is None else (numbers[0], numbers[1], numbers[2])
-
-
-def _aspect(dataset: Any) -> tuple[int, int] | None:
-    numbers = _numbers(dataset, "PixelAspectRatio", 2)
-    if numbers is None or min(numbers) < 1 or numbers[0] == numbers[1]:
-        return None
-    return int(numbers[0]), int(numbers[1])
-
-
-def _frame_time(dataset: Any) -> float | None:
-    stated, rate = _number(dataset, "FrameTime"), _number(dataset, "CineRate")
-    if stated is not None and stated > 0:
-        return stated
-    return 1000 / rate if rate is not None and rate > 0 else None
-
-
-def age_in_years(text: str) -> float | None:
-    """Read a DICOM age string (PS3.5: 018M, 034Y, 003W, 010D); 90 and above give 90.
-
-    Example:
-        >>> age_in_years("018M"), age_in_years("102Y"), age_in_years("")
-        (1.5, 90.0, None)
+    Raises:
+        MedclipError: CORRUPT where it is stated and no number: nothing behind it could be placed.
     """
-    per_year = {"Y": 1.0, "M": 12.0, "W": 52.1775, "D": 365.2425}
-    unit = text[-1:].upper()
-    if not text[:-1].isdigit() or unit not in per_year:
-        return None
-    return min(float(text[:-1]) / per_year[unit], 90.0)
+    stated = v.text(dataset, "NumberOfFrames")
+    if not stated and not _is_broken(dataset, "NumberOfFrames"):
+        return 1
+    if v.number(dataset, "NumberOfFrames") is None:
+        raise MedclipError(Reason.CORRUPT, "The DICOM header states a number of frames that is no number.")
+    return max(1, v.whole(dataset, "NumberOfFrames", 1))
 
 
-_VIEW_CODES: Mapping[str, str] = {
-    "R-10242": "CC", "399162004": "CC", "R-10226": "MLO", "399368009": "MLO", "R-10224": "ML", "399260004": "ML",
-    "R-10228": "LM", "399352003": "LM", "R-10230": "LMO", "399099002": "LMO", "R-1024A": "XCCL", "R-1024B": "XCCM",
-}  # fmt: skip
-"""Mammography views by their SNOMED code, old and new (PS3.16, CID 4014)."""
-
-
-def _view_code(dataset: Any) -> str:
+def _is_broken(dataset: Any, keyword: str) -> bool:
+    """Say whether an element is there and cannot be converted."""
     try:
-        return next(
-            (_VIEW_CODES.get(_text(item, "CodeValue"), "") for item in _value(dataset, "ViewCodeSequence") or ()), ""
-        )
+        dataset.get(keyword)
     except Exception:
-        return ""
+        return True
+    return False
+
+
+def _shared(dataset: Any) -> dict[str, Any]:
+    """Give the first items of the shared functional groups that say where and how large the pixels are."""
+    if "SharedFunctionalGroupsSequence" not in dataset:
+        return {}
+    groups = v.items(dataset, "SharedFunctionalGroupsSequence")[:1]
+    return {
+        name: found[0]
+        for group in groups
+        for name in ("PixelMeasuresSequence", "PlaneOrientationSequence")
+        if (found := v.items(group, name))
+    }
 
 
 def _regions(dataset: Any) -> tuple[UltrasoundRegion, ...]:
     """Read the calibrated regions of an ultrasound picture; what cannot be read is left out."""
-    try:
-        items = list(_value(dataset, "SequenceOfUltrasoundRegions") or ())
-    except Exception:
-        return ()
-    corners = ("RegionLocationMinX0", "RegionLocationMinY0", "RegionLocationMaxX1", "RegionLocationMaxY1")
     found = []
-    for item in items:
-        left, top, right, bottom = (_whole(item, keyword, -1) for keyword in corners)
+    corners = ("RegionLocationMinX0", "RegionLocationMinY0", "RegionLocationMaxX1", "RegionLocationMaxY1")
+    for item in v.items(dataset, "SequenceOfUltrasoundRegions"):
+        left, top, right, bottom = (v.whole(item, keyword, -1) for keyword in corners)
         if not (0 <= left < right and 0 <= top < bottom):
             continue
-        across, down = _number(item, "PhysicalDeltaX"), _number(item, "PhysicalDeltaY")
-        in_cm = all(_whole(item, f"PhysicalUnits{axis}Direction", 0) == 3 for axis in "XY")
+        across, down = v.number(item, "PhysicalDeltaX"), v.number(item, "PhysicalDeltaY")
+        in_cm = all(v.whole(item, f"PhysicalUnits{axis}Direction", 0) == 3 for axis in "XY")
         spacing = (abs(down) * 10, abs(across) * 10) if in_cm and across and down else None
-        kinds = _whole(item, "RegionSpatialFormat", 0), _whole(item, "RegionDataType", 0)
+        kinds = v.whole(item, "RegionSpatialFormat", 0), v.whole(item, "RegionDataType", 0)
         found.append(UltrasoundRegion(left, top, right, bottom, *kinds, spacing))
     return tuple(found)
-
-
-def _spacing(dataset: Any, keyword: str) -> tuple[float, float] | None:
-    try:
-        row, column = (float(text) for text in _texts(dataset, keyword))
-    except ValueError:
-        return None
-    return (row, column) if 1e-3 < row < 100 and 1e-3 < column < 100 else None
-
-
-_MODALITIES: Mapping[str, Modality] = {
-    "CR": Modality.XRAY,
-    "DX": Modality.XRAY,
-    "MG": Modality.MAMMOGRAPHY,
-    "CT": Modality.CT,
-    "MR": Modality.MRI,
-    "US": Modality.ULTRASOUND,
-    "IVUS": Modality.ULTRASOUND,
-    "BMUS": Modality.ULTRASOUND,
-    "SM": Modality.PATHOLOGY,
-    "GM": Modality.PATHOLOGY,
-    "OP": Modality.FUNDUS,
-    "OPT": Modality.OCT,
-    "OCT": Modality.OCT,
-    "ES": Modality.ENDOSCOPY,
-    "ECG": Modality.ECG,
-    "DMS": Modality.DERMATOLOGY,
-}
-_SOP_MODALITIES: Mapping[str, str] = {
-    "1.2.840.10008.5.1.4.1.1.1": "CR",
-    "1.2.840.10008.5.1.4.1.1.1.1": "DX",
-    "1.2.840.10008.5.1.4.1.1.1.1.1": "DX",
-    "1.2.840.10008.5.1.4.1.1.1.2": "MG",
-    "1.2.840.10008.5.1.4.1.1.1.2.1": "MG",
-    "1.2.840.10008.5.1.4.1.1.2": "CT",
-    "1.2.840.10008.5.1.4.1.1.2.1": "CT",
-    "1.2.840.10008.5.1.4.1.1.4": "MR",
-    "1.2.840.10008.5.1.4.1.1.4.1": "MR",
-    "1.2.840.10008.5.1.4.1.1.6.1": "US",
-    "1.2.840.10008.5.1.4.1.1.3.1": "US",
-    "1.2.840.10008.5.1.4.1.1.20": "NM",
-    "1.2.840.10008.5.1.4.1.1.128": "PT",
-    "1.2.840.10008.5.1.4.1.1.12.1": "XA",
-    "1.2.840.10008.5.1.4.1.1.12.2": "RF",
-    "1.2.840.10008.5.1.4.1.1.77.1.6": "SM",
-}
-TO_BE_INFERRED = frozenset({"", "OT", "RG", "SC"})
-"""Modality codes that do not say what the picture shows."""
-
-
-def modality_code(header: DicomHeader) -> str:
-    """Give the DICOM modality code, from the SOP class where the Modality element does not say."""
-    if header.modality in TO_BE_INFERRED:
-        return _SOP_MODALITIES.get(header.sop_class, header.modality)
-    return header.modality
-
-
-def modality_from_header(header: DicomHeader) -> Modality | None:
-    """Give the modality that a DICOM header names; None where it must be inferred or medclip has no name for it."""
-    return _MODALITIES.get(modality_code(header))

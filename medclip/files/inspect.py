@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import io
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.dicom_header import DicomHeader, read_header
+from medclip.files.neighbours import Placed, place
 from medclip.files.sniff import HEAD_BYTES, Format, sniff_open
-from medclip.files.support import READS, dicom_problem, format_problem
+from medclip.files.support import dicom_problem, format_problem
 from medclip.settings import Settings
 
 _IN_MEMORY_BYTES = 64 * 1024**2
 """Files up to this size are read once into memory for hashing, sniffing and header parsing; larger ones stream."""
+
+_ALONE = frozenset({Format.DICOM, Format.PNG, Format.JPEG, Format.TIFF, Format.SLIDE, Format.EMPTY})
+"""The common formats, which never belong to a neighbour."""
+
+_NO_IMAGES = frozenset({Format.TEXT, Format.HTML, Format.XML, Format.JSON, Format.CSV, Format.PDF, Format.UNKNOWN})
+_IMAGE_SUFFIXES = (
+    *(".dcm", ".dicom", ".nii", ".png", ".jpg", ".jpeg", ".tif", ".tiff"),
+    *(".svs", ".ndpi", ".scn", ".bif", ".mp4", ".avi", ".edf"),
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +38,8 @@ class FileFacts:
     header: DicomHeader | None = None
     problem: Problem | None = None
     """Set when the file cannot or need not be scored."""
+    parts: tuple[str, ...] = ()
+    """Names of the files beside it that are read with it: the signals of a record, the voxels of a header."""
 
 
 def inspect_file(path: Path, settings: Settings) -> FileFacts:
@@ -46,27 +58,11 @@ def inspect_file(path: Path, settings: Settings) -> FileFacts:
             file.seek(0)
             if size > _IN_MEMORY_BYTES:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-                return _with_neighbour(path, _facts(file, digest, size, settings))
+                return _facts(path, file, digest, size, settings)
             data = file.read()
-        return _with_neighbour(path, _facts(io.BytesIO(data), hashlib.sha256(data).hexdigest(), len(data), settings))
+        return _facts(path, io.BytesIO(data), hashlib.sha256(data).hexdigest(), len(data), settings)
     except OSError as error:
         return FileFacts("", Format.UNKNOWN, None, os_problem(error))
-
-
-def _with_neighbour(path: Path, facts: FileFacts) -> FileFacts:
-    """Name the bare signals of a WFDB record, which nothing but the header beside them can tell."""
-    if facts.problem is None or facts.problem.reason is not Reason.UNKNOWN_FORMAT:
-        return facts
-    try:
-        with path.with_suffix(".hea").open("rb") as file:
-            text = file.read(HEAD_BYTES)
-    except OSError:
-        return facts
-    if sniff_open(io.BytesIO(text)) is Format.WFDB and path.name.encode("utf-8", "surrogateescape") in text.split():
-        return replace(
-            facts, problem=Problem(Reason.NOT_SUPPORTED_YET, f"The file is the signal file of a WFDB record; {READS}.")
-        )
-    return facts
 
 
 def os_problem(error: OSError) -> Problem:
@@ -80,18 +76,36 @@ def os_problem(error: OSError) -> Problem:
     return Problem(Reason.READ_ERROR, f"The file could not be read ({error.strerror or type(error).__name__}).")
 
 
-def _facts(file: BinaryIO, digest: str, size: int, settings: Settings) -> FileFacts:
+def _broken_promise(path: Path, fmt: Format) -> Problem | None:
+    """Tell a file that only calls itself an image, such as the error page that a download saved as a .dcm file.
+
+    The format is decided by the bytes alone; the name says only whether something else was meant to be there.
+    """
+    suffix = path.suffix.lower()
+    if fmt not in _NO_IMAGES or suffix not in _IMAGE_SUFFIXES:
+        return None
+    held = "unknown bytes" if fmt is Format.UNKNOWN else f"{fmt.upper() if len(fmt) < 5 else fmt} data"
+    return Problem(Reason.CORRUPT, f"The file's name ends in {suffix}, but it holds {held} and no image.")
+
+
+def _facts(path: Path, file: BinaryIO, digest: str, size: int, settings: Settings) -> FileFacts:
     file.seek(0)
     fmt = sniff_open(file)
-    problem = format_problem(fmt)
+    placed = None
+    if fmt not in _ALONE:
+        file.seek(0)
+        placed = place(path, fmt, file.read(HEAD_BYTES))
+    if placed is None:
+        placed = Placed(fmt, (), format_problem(fmt))
+    fmt, problem = placed.format, placed.problem
     if problem is not None:
-        return FileFacts(digest, fmt, None, problem)
+        return FileFacts(digest, fmt, None, _broken_promise(path, fmt) or problem)
     if size > settings.max_file_bytes:
         return FileFacts(
             digest, fmt, None, Problem(Reason.TOO_LARGE, "The file is larger than the limit for decoding.")
         )
     if fmt is not Format.DICOM:
-        return FileFacts(digest, fmt)
+        return FileFacts(digest, fmt, parts=placed.parts)
     try:
         header = read_header(file)
     except MedclipError as error:

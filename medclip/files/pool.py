@@ -23,7 +23,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.worker import receive, send
 
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-_STARTER = "import sys; sys.path[:] = {path!r}; from medclip.files.worker import main; main()"
+_STARTER = "import sys; sys.path[:] = {path!r}; from medclip.files.worker import main; main({memory_bytes})"
 _LAST = 2**31
 
 
@@ -33,16 +33,17 @@ class ReadingPool:
     Args:
         num_workers: Number of processes. They start with the first jobs, not before.
         timeout_s: Seconds one job may take; its process is killed then and a new one is started.
+        memory_bytes: Address space of each process; a job that wants more ends with TOO_LARGE. None for no limit.
 
     Use as a context manager: leaving it stops every process at once.
     """
 
-    def __init__(self, num_workers: int, timeout_s: float) -> None:
+    def __init__(self, num_workers: int, timeout_s: float, memory_bytes: int | None = None) -> None:
         self._timeout_s = timeout_s
         self._jobs: queue.PriorityQueue[tuple[int, int, Any]] = queue.PriorityQueue()
         self._count = itertools.count()
         self._closing = threading.Event()
-        self._workers = [_Worker() for _ in range(max(1, num_workers))]
+        self._workers = [_Worker(memory_bytes) for _ in range(max(1, num_workers))]
         self._threads = [
             threading.Thread(target=self._serve, args=(worker,), name="medclip-reader", daemon=True)
             for worker in self._workers
@@ -131,7 +132,8 @@ class ReadingPool:
 class _Worker:
     """One process and the two pipes to it. Only its own thread calls it; `stop` may come from any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, memory_bytes: int | None) -> None:
+        self._memory_bytes = memory_bytes
         self._process: subprocess.Popen[bytes] | None = None
 
     def call(self, function: Callable[..., Any], arguments: tuple[Any, ...], timeout_s: float) -> Any:
@@ -169,7 +171,7 @@ class _Worker:
         if self._process is None:
             path = [entry for entry in sys.path if entry]
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _STARTER.format(path=path)],
+                [sys.executable, "-P", "-c", _STARTER.format(path=path, memory_bytes=self._memory_bytes)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError, Problem
-from medclip.files.dicom_header import modality_from_header
 from medclip.files.discover import discover
+from medclip.files.exam import MammographyExam, exam_of
 from medclip.files.group import GroupBy, group, parse_modality
 from medclip.files.identity import load_key
 from medclip.files.inspect import FileFacts, inspect_file
 from medclip.files.pool import ReadingPool
 from medclip.files.sniff import Format
 from medclip.files.tables import Manifest, read_manifest
-from medclip.sample import FileRef, Modality, Study
+from medclip.files.units import modality_of
+from medclip.sample import FileRef, Modality, Study, Unit
 from medclip.settings import Settings
 
 _POOL_FROM = 64
@@ -34,11 +35,13 @@ class ScannedFile:
     """As the table, the header or the caller says; None where it would be inferred."""
     study: str | None
     """Key of its study; None if it would not be scored."""
+    unit_problem: Problem | None = None
+    """Why the unit it belongs to is not read, such as a missing slice."""
 
     @property
     def problem(self) -> Problem | None:
         """Why it would not be scored."""
-        return self.ref.problem or self.facts.problem
+        return self.ref.problem or self.facts.problem or self.unit_problem
 
     @property
     def status(self) -> str:
@@ -53,6 +56,8 @@ class Scan:
     root: Path
     files: tuple[ScannedFile, ...]
     studies: tuple[Study, ...]
+    exams: Mapping[str, MammographyExam] = field(default_factory=dict)
+    """Study key -> its mammograms in their places, for the studies that hold DICOM mammograms."""
 
     def counts(self, what: str) -> Mapping[str, int]:
         """Count files by "format", "modality", "status" or "reason", most frequent first."""
@@ -96,6 +101,8 @@ class Scan:
                     "modality_source": study.modality_source,
                     "grouping": study.grouping,
                     "files": [ref.name for ref in study.files],
+                    "units": [unit_dict(unit) for unit in study.units],
+                    "exam": self.exams[study.key].to_dict() if study.key in self.exams else None,
                 }
                 for study in self.studies
             ],
@@ -138,18 +145,43 @@ def scan(
     refs = discover(Path(root), exclude=exclude)
     facts = inspect_files(refs, settings)
     pairs = list(zip(refs, facts, strict=True))
-    studies = group(pairs, manifest=manifest, modality=chosen, key=load_key(settings), group_by=group_by)
+    studies = group(
+        pairs,
+        manifest=manifest,
+        modality=chosen,
+        key=load_key(settings),
+        group_by=group_by,
+        uneven=settings.policy.uneven_slices,
+    )
     home = {ref.name: study for study in studies for ref in study.files}
+    problems = {ref.name: unit.problem for study in studies for unit in study.units for ref in unit.files}
     files = tuple(
         ScannedFile(
             ref,
             fact,
-            home[ref.name].modality if ref.name in home else modality_from_header(fact.header) if fact.header else None,
+            home[ref.name].modality if ref.name in home else modality_of(fact),
             home[ref.name].key if ref.name in home else None,
+            problems.get(ref.name),
         )
         for ref, fact in pairs
     )
-    return Scan(Path(root), files, studies)
+    return Scan(Path(root), files, studies, _exams(studies, dict(zip(refs, facts, strict=True))))
+
+
+def _exams(studies: Sequence[Study], facts: Mapping[FileRef, FileFacts]) -> dict[str, MammographyExam]:
+    made = ((study.key, exam_of([(ref, facts[ref]) for ref in study.files])) for study in studies)
+    return {key: exam for key, exam in made if exam is not None}
+
+
+def unit_dict(unit: Unit) -> dict[str, Any]:
+    """Give plain data of a unit for JSON."""
+    return {
+        "kind": str(unit.kind),
+        "files": [ref.name for ref in unit.files],
+        "notes": list(unit.notes),
+        "reason": str(unit.problem.reason) if unit.problem else None,
+        "message": unit.problem.message if unit.problem else None,
+    }
 
 
 def as_modality(modality: Modality | str | None) -> Modality | None:
@@ -170,7 +202,7 @@ def inspect_files(refs: Sequence[FileRef], settings: Settings) -> list[FileFacts
 
 def _pooled(refs: Sequence[FileRef], settings: Settings) -> Iterator[FileFacts]:
     jobs = ((ref, settings) for ref in refs)
-    with ReadingPool(settings.workers, settings.decode_timeout_s) as pool:
+    with ReadingPool(settings.workers, settings.decode_timeout_s, settings.reader_memory_bytes) as pool:
         for future in pool.map(_inspect, jobs, ahead=4 * settings.workers):
             try:
                 yield future.result()

@@ -35,6 +35,11 @@ class Format(StrEnum):
     METAIMAGE = "metaimage"
     MINC = "minc"
     WFDB = "wfdb"
+    """The text header of a record."""
+    WFDB_SIGNAL = "wfdb_signal"
+    """Signals of a record; only the header beside them can tell (`medclip.files.neighbours`)."""
+    VOLUME_DATA = "volume_data"
+    """Voxels (.img) of an Analyze or NIfTI pair; only the header beside them can tell."""
     EDF = "edf"
     SCP_ECG = "scp_ecg"
     XML_ECG = "xml_ecg"
@@ -108,7 +113,8 @@ def sniff_open(file: BinaryIO) -> Format:
         return Format.DICOMDIR if _is_dicomdir(head) else Format.DICOM
     for magic, fmt in _MAGIC:
         if head.startswith(magic):
-            return fmt
+            # MINC 2 is HDF5 with a root group of that name, which lies in the first pages.
+            return Format.MINC if fmt is Format.HDF5 and b"minc-2.0" in head else fmt
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return Format.SLIDE if is_slide(file) else Format.TIFF
     return _by_structure(head) or _by_text(head) or Format.UNKNOWN
@@ -127,8 +133,8 @@ def _by_structure(head: bytes) -> Format | None:
     ):
         return Format.BMP
     if head[:2] == b"\x1f\x8b":
-        return Format.NIFTI if _is_nifti(_gunzip_head(head)) else Format.GZIP
-    if _is_nifti(head):
+        return Format.NIFTI if is_nifti(gunzip_head(head)) else Format.GZIP
+    if is_nifti(head):
         return Format.NIFTI
     if head[16:22] == b"SCPECG":
         return Format.SCP_ECG
@@ -231,14 +237,15 @@ def _element(head: bytes, at: int, endian: str, *, explicit: bool) -> tuple[int,
     return (group, element, at + 8 + length) if length <= 1024 else None
 
 
-def _is_nifti(head: bytes) -> bool:
+def is_nifti(head: bytes) -> bool:
     """Recognise NIfTI-1, NIfTI-2 and the ANALYZE header they grew from."""
     if head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] in (b"n+2\0", b"ni2\0"):
         return True
     return len(head) >= 348 and head[:4] in (b"\x5c\x01\0\0", b"\0\0\x01\x5c") and head[38:39] == b"r"
 
 
-def _gunzip_head(head: bytes) -> bytes:
+def gunzip_head(head: bytes) -> bytes:
+    """Give the first kilobyte of what a gzip file holds; nothing where it is damaged."""
     try:
         return zlib.decompressobj(wbits=31).decompress(head, 1024)
     except zlib.error:

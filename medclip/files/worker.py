@@ -7,6 +7,7 @@ main script again, which breaks plain scripts and notebooks. Frames are a length
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import signal
@@ -41,13 +42,18 @@ def receive(stream: IO[bytes]) -> Any:
     return pickle.loads(body)  # noqa: S301 - written by the other end of our own pipe
 
 
-def main() -> None:
+def main(memory_bytes: int | None = None) -> None:
     """Serve jobs until the parent closes the pipe.
+
+    Args:
+        memory_bytes: Limit of this process's address space, where the system has such limits.
 
     Standard output and error go to the null device: decoders print to them from C, and what they print may quote the
     file. Ctrl-C is the parent's to handle.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if memory_bytes is not None:
+        _limit_memory(memory_bytes)
     jobs = os.fdopen(os.dup(0), "rb")
     answers = os.fdopen(os.dup(1), "wb")
     null = os.open(os.devnull, os.O_RDWR)
@@ -61,6 +67,18 @@ def main() -> None:
         except EOFError:
             return
         send(answers, _answer(job))
+
+
+def _limit_memory(memory_bytes: int) -> None:
+    """Let allocations beyond a limit fail here, instead of having the system kill the largest process."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    soft = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def _answer(job: tuple[Any, tuple[Any, ...]]) -> tuple[bool, object]:

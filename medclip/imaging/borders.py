@@ -1,4 +1,4 @@
-"""Trim dark uniform borders."""
+"""Trim dark or plain borders."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from medclip.imaging.decoded import MIN_SIDE
 from medclip.imaging.geometry import Box, crop
 
 T = TypeVar("T", bound=np.generic)
@@ -49,6 +50,43 @@ def crop_dark_borders(pixels: NDArray[T], value_range: tuple[float, float]) -> t
     if box == Box(0, 0, height, width) or box.height < KEEP * height or box.width < KEEP * width:
         return pixels, None
     return crop(pixels, box), box
+
+
+def find_plain_borders(frames: NDArray[np.uint8]) -> Box | None:
+    """Find the box inside rows and columns at the edges that are black throughout, or white throughout.
+
+    Args:
+        frames: [F, H, W, C] uint8; a line is plain if it is the same plain in every frame.
+
+    Returns:
+        The box; None if nothing is to be cut, or if what is left would be too little.
+    """
+    height, width = frames.shape[1:3]
+    box = Box(0, 0, height, width)
+    for _ in range(_PASSES):
+        inner = _inside(frames[:, box.top : box.bottom, box.left : box.right])
+        if inner is None:
+            break
+        box = Box(box.top + inner.top, box.left + inner.left, box.top + inner.bottom, box.left + inner.right)
+    whole, small = box == Box(0, 0, height, width), min(box.height, box.width) < MIN_SIDE
+    return None if whole or small or min(box.height / height, box.width / width) < KEEP else box
+
+
+_PASSES = 2
+"""White above and black beside: the first pass takes one of them, and the other is plain then."""
+
+
+def _inside(frames: NDArray[np.uint8]) -> Box | None:
+    height, width = frames.shape[1:3]
+    stride = max(1, min(height, width) // GRID)
+    grid = frames[:, ::stride, ::stride]
+    level = round(255 * DARK)
+    bright, pale = (grid > level).any(axis=(0, 3)), (grid < 255 - level).any(axis=(0, 3))
+    inside = [(bright.mean(axis=axis) > STRAY) & (pale.mean(axis=axis) > STRAY) for axis in (1, 0)]
+    rows, columns = _extent(inside[0], stride, height), _extent(inside[1], stride, width)
+    if rows is None or columns is None:
+        return None
+    return Box(rows[0], columns[0], rows[1], columns[1])
 
 
 def _extent(inside: NDArray[np.bool_], stride: int, length: int) -> tuple[int, int] | None:

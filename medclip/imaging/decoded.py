@@ -26,6 +26,23 @@ class Decoded(NamedTuple):
     decoder: str
     headers: Mapping[str, Any]
     """Allow-listed, non-identifying header values."""
+    unit: str = "relative"
+    """What the values mean: "relative" for display values, "HU", "BQML", ... in modality units, "stored" when raw."""
+    spacing_mm: tuple[float, float] | None = None
+    """Row and column spacing of `pixels` where the header states it (DICOM); it differs from the header's where pixels
+    were made square."""
+
+
+class Frames(NamedTuple):
+    """Several frames of one object, and what was done to all of them."""
+
+    pixels: NDArray[Any]
+    """F x H x W x C, in the order that was asked for."""
+    steps: tuple[Step, ...]
+    decoder: str
+    headers: Mapping[str, Any]
+    unit: str = "relative"
+    spacing_mm: tuple[float, float] | None = None
 
 
 def check_size(width: int, height: int, settings: Settings) -> None:

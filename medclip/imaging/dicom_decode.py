@@ -1,39 +1,51 @@
-"""Get the stored pixel values out of a DICOM file, with a reason for every way this fails."""
+"""Open a DICOM file for its pixels, with a reason for every way this fails."""
 
 from __future__ import annotations
 
+import os
+import zlib
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from medclip.errors import MedclipError, Reason
 from medclip.files.dicom_header import DicomHeader, read_header
+from medclip.imaging import dicom_codecs
+from medclip.imaging.decoded import check_size
+from medclip.imaging.dicom_elements import present, text, whole
+from medclip.settings import Settings
 
-_ORDER = {"pylibjpeg": 0, "gdcm": 2}
-_CODEC_PACKAGES = "pylibjpeg-openjpeg, pylibjpeg-rle, pyjpegls, python-gdcm"
+GREY = ("MONOCHROME1", "MONOCHROME2")
+COLOUR = ("RGB", "PALETTE COLOR")
+YBR = ("YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT")
+PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+
+_FIRST_ELEMENTS = (b"\x08\0\x05\0CS", b"\x08\0\x08\0CS")
+_SEARCHED = 1024
+_READ_AT_ONCE = 2_000_000
 
 
 def open_dataset(path: Path, header: DicomHeader | None) -> tuple[Any, DicomHeader]:
-    """Read a DICOM file with its pixel data.
+    """Read a DICOM file with its pixel data; the file is parsed once.
+
+    Args:
+        path: The file.
+        header: Its header where that was read before; else the values that pixels need are taken from the data set.
 
     Returns:
-        The pydicom data set and its plain header values.
+        The pydicom data set, with a transfer syntax that fits its data, and its plain header values.
 
     Raises:
-        MedclipError: CORRUPT, TRUNCATED, PERMISSION_DENIED, MISSING_FILE. Texts of the parser are not passed on, since
-            they may quote header values.
+        MedclipError: CORRUPT, TRUNCATED, PERMISSION_DENIED, MISSING_FILE, TOO_LARGE. Texts of the parser are not
+            passed on, since they may quote header values.
     """
-    from pydicom import dcmread
-
     try:
-        dataset = dcmread(path, force=True)
-        if not getattr(dataset.file_meta, "TransferSyntaxUID", None):
-            _guess_transfer_syntax(dataset)
+        dataset = _parsed(path)
         if header is None:
-            with path.open("rb") as file:
-                header = read_header(file)
+            header = _pixel_header(dataset)
+            if not header.has_pixels:  # what is wrong then, the careful reader knows
+                with path.open("rb") as file:
+                    header = read_header(file)
         return dataset, header
     except MedclipError:
         raise
@@ -43,6 +55,10 @@ def open_dataset(path: Path, header: DicomHeader | None) -> tuple[Any, DicomHead
         raise MedclipError(Reason.MISSING_FILE, "The file does not exist any more.") from None
     except EOFError:
         raise MedclipError(Reason.TRUNCATED, "The DICOM file ends before its pixels do.") from None
+    except zlib.error as error:
+        if "-5" in str(error):  # Z_BUF_ERROR: the stream stops before its end
+            raise MedclipError(Reason.TRUNCATED, "The deflated data set ends too early.") from None
+        raise MedclipError(Reason.CORRUPT, "The deflated data set is damaged.") from None
     except RecursionError:
         raise MedclipError(Reason.CORRUPT, "The DICOM header nests sequences without end.") from None
     except MemoryError:
@@ -51,116 +67,150 @@ def open_dataset(path: Path, header: DicomHeader | None) -> tuple[Any, DicomHead
         raise MedclipError(Reason.CORRUPT, "The DICOM file cannot be parsed.") from None
 
 
-def _guess_transfer_syntax(dataset: Any) -> None:
-    """Name the transfer syntax of a file without meta information by how pydicom could parse it."""
-    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+def _parsed(path: Path) -> Any:
+    from pydicom import dcmread
 
-    implicit, little = dataset.original_encoding
-    guess = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-    dataset.file_meta.TransferSyntaxUID = guess
+    with path.open("rb") as file:
+        small = os.fstat(file.fileno()).st_size < _READ_AT_ONCE
+        # From memory pydicom's hundreds of small reads are quicker; a large file would be in memory twice.
+        dataset = dcmread(BytesIO(file.read()) if small else file, force=True)
+    if not dataset.preamble and not pixel_keyword(dataset):
+        dataset = _found_later(path) or dataset
+    _settle_transfer_syntax(dataset)
+    return dataset
 
 
-def decode(dataset: Any, header: DicomHeader) -> tuple[NDArray[Any], str]:
-    """Decode the pixel data.
-
-    Returns:
-        Stored values, H x W or H x W x 3 (RGB), and the decoder's name.
+def check(header: DicomHeader, dataset: Any, settings: Settings) -> None:
+    """Refuse what cannot become pixels, from the header alone.
 
     Raises:
-        MedclipError: NOT_SUPPORTED_YET (transfer syntax), MISSING_CODEC, TRUNCATED or CORRUPT.
+        MedclipError: TRUNCATED, NO_PIXELS, CORRUPT, NOT_SUPPORTED_YET, TOO_LARGE.
     """
-    from pydicom.pixels.decoders.base import get_decoder
-    from pydicom.pixels.utils import pixel_array
-
-    syntax = dataset.file_meta.TransferSyntaxUID
-    try:
-        encapsulated = bool(syntax.is_encapsulated)
-    except (AttributeError, ValueError):
-        raise MedclipError(
-            Reason.NOT_SUPPORTED_YET, "The DICOM file names a transfer syntax that the standard does not know."
-        ) from None
-    if not encapsulated and len(dataset.PixelData) < _expected_bytes(header):
+    if not header.has_pixels:
+        raise MedclipError(Reason.NO_PIXELS, "The DICOM object holds no pixel data.")
+    if pixel_keyword(dataset) == "":
         raise MedclipError(Reason.TRUNCATED, "The DICOM file ends before its pixels do.")
-    name, decoder = "native", None
-    if encapsulated:
-        try:
-            decoder = get_decoder(syntax)
-        except NotImplementedError:
-            raise MedclipError(
-                Reason.NOT_SUPPORTED_YET, f"The DICOM transfer syntax {syntax} is not one that can be decoded."
-            ) from None
-        if not decoder.is_available:
-            raise MedclipError(
-                Reason.MISSING_CODEC,
-                f"No installed codec decodes {syntax.name}.",
-                hint=f"Run: pip install 'medclip-imaging[dicom]' (it brings {_CODEC_PACKAGES}).",
-            )
-        name = syntax.name
-    try:
-        stored = _first_that_works(dataset, decoder) if decoder is not None else np.asarray(pixel_array(dataset))
-    except MedclipError:
-        raise
-    except MemoryError:
-        raise MedclipError(Reason.TOO_LARGE, "The image does not fit into memory.") from None
-    except Exception:
-        if encapsulated and not _ends_properly(dataset):
-            raise MedclipError(Reason.TRUNCATED, "The compressed pixel data ends too early.") from None
-        raise MedclipError(Reason.CORRUPT, "The pixel data is damaged and cannot be decoded.") from None
-    if not stored.dtype.isnative:
-        stored = stored.astype(stored.dtype.newbyteorder("="))
-    colour = header.samples_per_pixel == 3
-    if stored.shape != ((header.rows, header.columns, 3) if colour else (header.rows, header.columns)):
-        raise MedclipError(Reason.CORRUPT, "The decoded picture does not have the size that the header states.")
-    return stored, name
-
-
-def _first_that_works(dataset: Any, decoder: Any) -> NDArray[Any]:
-    """Decode with the fastest plug-in that can.
-
-    pydicom asks GDCM first; measured on this machine, Pillow decodes baseline JPEG three times and OpenJPEG decodes
-    JPEG 2000 1.4 times as fast, to the same values, and GDCM can abort the process on damaged files.
-    """
-    from pydicom.pixels.utils import pixel_array
-
-    names = sorted(decoder.available_plugins, key=lambda name: (_ORDER.get(name, 1), name))
-    if "JPEG Baseline" in decoder.UID.name:
-        names = sorted(names, key=lambda name: name != "pillow")
-    for name in names[:-1]:
-        try:
-            return np.asarray(pixel_array(dataset, decoding_plugin=name))
-        except MemoryError:
-            raise
-        except Exception:  # noqa: S112 - the next one may be able to; the last one's error counts
-            continue
-    if "JPEG Extended" in decoder.UID.name and dataset.BitsAllocated > 8:
-        return _twelve_bit_jpeg(dataset)
-    return np.asarray(pixel_array(dataset, decoding_plugin=names[-1]))
-
-
-def _twelve_bit_jpeg(dataset: Any) -> NDArray[Any]:
-    """Decode 12-bit JPEG, which no plug-in of pydicom decodes."""
-    from pydicom.encaps import generate_frames
-
-    try:
-        import imagecodecs
-    except ImportError:
+    if not header.photometric and header.float_pixels:
+        return check_size(header.columns, header.rows, settings)
+    if not header.photometric:
+        raise MedclipError(Reason.CORRUPT, "The DICOM header states no photometric interpretation.")
+    if header.photometric not in (*GREY, *COLOUR, *YBR):
         raise MedclipError(
-            Reason.MISSING_CODEC, "No installed codec decodes 12-bit JPEG.", hint="Run: pip install imagecodecs"
-        ) from None
-    return np.asarray(imagecodecs.jpeg_decode(next(generate_frames(dataset.PixelData, number_of_frames=1))))
+            Reason.NOT_SUPPORTED_YET,
+            "The DICOM header's photometric interpretation is none that is read; "
+            "MONOCHROME1, MONOCHROME2, RGB, PALETTE COLOR and YBR are.",
+        )
+    check_size(header.columns, header.rows, settings)
 
 
-def _expected_bytes(header: DicomHeader) -> int:
-    samples = header.samples_per_pixel
-    if header.photometric == "YBR_FULL_422":
-        samples = 2
-    return header.rows * header.columns * samples * header.bits_allocated // 8
+def check_volume(header: DicomHeader, frames: int, settings: Settings) -> None:
+    """Refuse more decoded bytes than allowed, by what the header states, before anything is allocated.
+
+    Raises:
+        MedclipError: TOO_LARGE beyond `settings.max_volume_bytes`. A single picture is limited by its pixels instead.
+    """
+    size = frames * header.rows * header.columns * header.samples_per_pixel * max(1, header.bits_allocated // 8)
+    if frames > 1 and size > settings.max_volume_bytes:
+        raise MedclipError(
+            Reason.TOO_LARGE,
+            f"The {frames:,} frames would take {size:,} bytes, more than the limit of {settings.max_volume_bytes:,}.",
+            hint="From Python, Settings(max_volume_bytes=...) raises the limit; there is no option for it.",
+        )
 
 
-def _ends_properly(dataset: Any) -> bool:
-    """Say whether the last fragment ends with the end marker of its codec (JPEG family: FFD9; else unknown)."""
-    data = dataset.PixelData.rstrip(b"\0")
-    return (
-        data.endswith((b"\xff\xd9", b"\xff\xd9\xfe\xff\xdd\xe0"))
-        or "JPEG" not in dataset.file_meta.TransferSyntaxUID.name
+def pixel_keyword(dataset: Any) -> str:
+    """Give the name of the element that holds the pixels, "" where there is none."""
+    return next((keyword for keyword in PIXEL_KEYWORDS if present(dataset, keyword)), "")
+
+
+def _pixel_header(dataset: Any) -> DicomHeader:
+    """Take the header values that pixels and `public_headers` need; several times as quick as all of them."""
+    side = text(dataset, "ImageLaterality") or text(dataset, "Laterality")
+    keyword = pixel_keyword(dataset)
+    return DicomHeader(
+        modality=text(dataset, "Modality").upper(),
+        sop_class=text(dataset, "SOPClassUID"),
+        transfer_syntax=str(dataset.file_meta.TransferSyntaxUID),
+        rows=whole(dataset, "Rows", 0),
+        columns=whole(dataset, "Columns", 0),
+        frames=max(1, whole(dataset, "NumberOfFrames", 1)),
+        samples_per_pixel=whole(dataset, "SamplesPerPixel", 1),
+        bits_allocated=whole(dataset, "BitsAllocated", 0),
+        bits_stored=whole(dataset, "BitsStored", 0),
+        signed=whole(dataset, "PixelRepresentation", 0) == 1,
+        photometric=text(dataset, "PhotometricInterpretation").upper(),
+        has_pixels=bool(keyword),
+        float_pixels=keyword not in ("", "PixelData"),
+        view_position=text(dataset, "ViewPosition").upper(),
+        laterality=side.upper()[:1],
+        burned_in={"YES": True, "NO": False}.get(text(dataset, "BurnedInAnnotation").upper()),
+        presentation_intent=text(dataset, "PresentationIntentType").upper(),
     )
+
+
+def _found_later(path: Path) -> Any:
+    """Read a data set that begins some bytes into a file without meta information; None where there is none.
+
+    Files cut out of a stream keep the end of what stood before. The first element nearly always is SpecificCharacterSet
+    or ImageType, explicit little endian.
+    """
+    from pydicom import dcmread
+
+    with path.open("rb") as file:
+        start = file.read(_SEARCHED)
+        places = [at for first in _FIRST_ELEMENTS if (at := start.find(first)) > 0]
+        if not places:
+            return None
+        file.seek(min(places))
+        found = dcmread(BytesIO(file.read()), force=True)
+    return found if pixel_keyword(found) else None
+
+
+def _settle_transfer_syntax(dataset: Any) -> None:
+    """Name the transfer syntax where the meta information does not, or where the pixel data contradicts it.
+
+    Without meta information, the data set's encoding is what pydicom could parse it with; pixel data of undefined
+    length is compressed, and its first bytes tell how.
+    """
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    meta = getattr(dataset, "file_meta", None)
+    if meta is None:
+        meta = dataset.file_meta = FileMetaDataset()
+    stated = getattr(meta, "TransferSyntaxUID", None)
+    if present(dataset, "PixelData") and (not stated or str(stated) in dicom_codecs.NATIVE):
+        element = dataset.get_item("PixelData")
+        undefined = getattr(element, "length", 0) == 0xFFFFFFFF or getattr(element, "is_undefined_length", False)
+        if undefined and (sniffed := _sniff(bytes(dataset.PixelData[:4096]))):
+            meta.TransferSyntaxUID = UID(sniffed)
+            return
+    if not stated:
+        implicit, little = dataset.original_encoding
+        meta.TransferSyntaxUID = (
+            ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        )
+
+
+def _sniff(data: bytes) -> str:
+    """Tell the codec of encapsulated pixel data by its first fragment; "" where it is none that is known."""
+    if data[:4] != b"\xfe\xff\x00\xe0":
+        return ""
+    start = 8 + int.from_bytes(data[4:8], "little") + 8
+    frame = data[start:]
+    if frame[:4] == b"\xff\x4f\xff\x51":
+        return dicom_codecs.JPEG_2000[1]
+    if frame[:2] == b"\xff\xd8":
+        frames = {
+            0xC0: dicom_codecs.BASELINE,
+            0xC1: dicom_codecs.EXTENDED,
+            0xC3: dicom_codecs.LOSSLESS,
+            0xF7: dicom_codecs.JPEG_LS,
+        }
+        at = 2
+        while at + 4 <= len(frame) and frame[at] == 0xFF:
+            if frame[at + 1] in frames:
+                return frames[frame[at + 1]]
+            at += 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
+        return ""
+    return dicom_codecs.RLE if 1 <= int.from_bytes(frame[:4], "little") <= 15 else ""

@@ -1,7 +1,8 @@
-"""Read PNG, JPEG and TIFF pictures: bit depths, palettes, transparency, orientation."""
+"""Read PNG, JPEG, TIFF, GIF, BMP, WebP and JPEG 2000 pictures: bit depths, palettes, transparency, orientation."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,22 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.quiet import quiet
 from medclip.files.sniff import Format
 from medclip.imaging.decoded import Decoded, check_size
+from medclip.imaging.webp import webp_size
 from medclip.sample import Step
 from medclip.settings import Settings
 
 _ORIENTATION = 0x0112
 _WHITE_IS_ZERO = 0
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+_MOST_PAGES = 32
+"""A TIFF of more pages than this is a stack; looking at each would take long."""
 
 
 def read_raster(path: Path, fmt: Format, settings: Settings, *, grey: bool = False) -> Decoded:
-    """Read one PNG, JPEG or TIFF picture.
+    """Read one picture: PNG, JPEG, TIFF, GIF, BMP, WebP or JPEG 2000.
+
+    A TIFF of several pages is read where the others are previews of one, at most half as wide and high; an animation
+    gives its first frame.
 
     Args:
         path: The file.
@@ -35,7 +42,7 @@ def read_raster(path: Path, fmt: Format, settings: Settings, *, grey: bool = Fal
         Transparent pictures are composited on black; the EXIF orientation is applied.
 
     Raises:
-        MedclipError: TOO_LARGE, TRUNCATED, CORRUPT, NOT_SUPPORTED_YET (several pages).
+        MedclipError: TOO_LARGE, TRUNCATED, CORRUPT, NOT_SUPPORTED_YET (several pages of one size).
     """
     try:
         with quiet("PIL"):
@@ -58,6 +65,8 @@ def read_raster(path: Path, fmt: Format, settings: Settings, *, grey: bool = Fal
 
 def _read(path: Path, fmt: Format, settings: Settings, *, grey: bool) -> Decoded:
     with path.open("rb") as file:
+        if fmt is Format.WEBP:  # its plugin allocates the canvas on opening
+            check_size(*webp_size(file), settings)
         try:
             image = _open(file, fmt)
         except (UnidentifiedImageError, SyntaxError, NotImplementedError, KeyError):
@@ -66,17 +75,46 @@ def _read(path: Path, fmt: Format, settings: Settings, *, grey: bool) -> Decoded
             return _read_tiff(path, settings, grey=grey)
         with image:
             check_size(*image.size, settings)
-            if fmt is Format.TIFF:
-                if getattr(image, "n_frames", 1) > 1:
-                    raise MedclipError(
-                        Reason.NOT_SUPPORTED_YET,
-                        "The file is a TIFF of several pages; this version reads single images.",
-                    )
-                if _needs_tifffile(image):
-                    return _read_tiff(path, settings, grey=grey)
             steps: list[Step] = []
+            pages: int = getattr(image, "n_frames", 1)
+            if fmt is Format.TIFF:
+                page = 0 if pages == 1 else _main_page(image, pages, settings, steps)
+                if _needs_tifffile(image):
+                    decoded = _read_tiff(path, settings, grey=grey, page=page)
+                    return decoded._replace(steps=(*steps, *decoded.steps))
+            elif pages > 1:
+                steps.append(Step("frame", f"first of {pages}"))
             pixels = _pixels(image, steps, grey=grey)
     return Decoded(pixels, tuple(steps), f"Pillow {fmt.upper()}", {})
+
+
+def _main_page(image: Image.Image, pages: int, settings: Settings, steps: list[Step]) -> int:
+    """Turn to the one full-size page of a TIFF whose other pages are previews of it.
+
+    Raises:
+        MedclipError: NOT_SUPPORTED_YET if there are several pages of about one size: a stack, not one picture.
+    """
+    sizes: list[tuple[int, int]] = []
+    for page in range(min(pages, _MOST_PAGES)):
+        image.seek(page)
+        sizes.append(image.size)
+    main = max(range(len(sizes)), key=lambda page: (sizes[page][0] * sizes[page][1], -page))
+    width, height = sizes[main]
+    others = [size for page, size in enumerate(sizes) if page != main]
+    if pages > _MOST_PAGES or any(2 * size[0] > width or 2 * size[1] > height for size in others):
+        raise _stack(pages)
+    check_size(width, height, settings)
+    image.seek(main)
+    steps.append(Step("page", f"{main + 1} of {pages}, the largest; the others are previews"))
+    return main
+
+
+def _stack(pages: int) -> MedclipError:
+    return MedclipError(
+        Reason.NOT_SUPPORTED_YET,
+        f"The TIFF holds a stack of {pages} pages; one picture, with or without smaller previews of it, is read.",
+        hint="Save the pages as single files, or as a NIfTI volume if they are slices.",
+    )
 
 
 def _open(file: Any, fmt: Format) -> Image.Image:
@@ -84,15 +122,28 @@ def _open(file: Any, fmt: Format) -> Image.Image:
 
     Not `Image.open`: its limit on pixels is a global of Pillow, ours is `Settings.max_pixels`.
     """
-    from PIL import JpegImagePlugin, PngImagePlugin, TiffImagePlugin
+    from PIL import (
+        BmpImagePlugin,
+        GifImagePlugin,
+        Jpeg2KImagePlugin,
+        JpegImagePlugin,
+        PngImagePlugin,
+        TiffImagePlugin,
+        WebPImagePlugin,
+    )
 
-    if fmt is Format.PNG:
-        return PngImagePlugin.PngImageFile(file)
-    if fmt is Format.JPEG:
-        return JpegImagePlugin.jpeg_factory(file)
-    if fmt is Format.TIFF:
-        return TiffImagePlugin.TiffImageFile(file)
-    raise MedclipError(Reason.NOT_SUPPORTED_YET, f"{fmt} is not read as a picture.")
+    opener: Mapping[Format, Callable[[Any], Image.Image]] = {
+        Format.PNG: PngImagePlugin.PngImageFile,
+        Format.JPEG: JpegImagePlugin.jpeg_factory,
+        Format.TIFF: TiffImagePlugin.TiffImageFile,
+        Format.GIF: GifImagePlugin.GifImageFile,
+        Format.BMP: BmpImagePlugin.BmpImageFile,
+        Format.WEBP: WebPImagePlugin.WebPImageFile,
+        Format.JPEG2000: Jpeg2KImagePlugin.Jpeg2KImageFile,
+    }
+    if fmt not in opener:
+        raise MedclipError(Reason.NOT_SUPPORTED_YET, f"{fmt} is not read as a picture.")
+    return opener[fmt](file)
 
 
 def _needs_tifffile(image: Image.Image) -> bool:
@@ -159,23 +210,24 @@ def _native(array: NDArray[Any]) -> NDArray[Any]:
     return values
 
 
-def _read_tiff(path: Path, settings: Settings, *, grey: bool) -> Decoded:
-    """Read what Pillow cannot: deep colour, floating point, unusual compression."""
+def _read_tiff(path: Path, settings: Settings, *, grey: bool, page: int | None = None) -> Decoded:
+    """Read what Pillow cannot: deep colour, floating point, unusual compression.
+
+    `page` is the one to read; None where Pillow could not tell, and there must be only one.
+    """
     import tifffile
 
     with quiet("tifffile"), tifffile.TiffFile(path) as tiff:
         if not tiff.pages:
             raise MedclipError(Reason.CORRUPT, "The TIFF holds no picture.")
-        if len(tiff.pages) > 1:
-            raise MedclipError(
-                Reason.NOT_SUPPORTED_YET, "The file is a TIFF of several pages; this version reads single images."
-            )
-        page: Any = tiff.pages[0]
-        check_size(page.imagewidth, page.imagelength, settings)
-        if page.imagedepth != 1 or page.samplesperpixel not in (1, 3, 4):
+        if page is None and len(tiff.pages) > 1:
+            raise _stack(len(tiff.pages))
+        main: Any = tiff.pages[page or 0]
+        check_size(main.imagewidth, main.imagelength, settings)
+        if main.imagedepth != 1 or main.samplesperpixel not in (1, 3, 4):
             raise MedclipError(Reason.NOT_SUPPORTED_YET, "The file is a TIFF with unusual channels.")
         try:
-            array = np.asarray(page.asarray())
+            array = np.asarray(main.asarray())
         except ValueError as error:
             if "requires the 'imagecodecs' package" in str(error):
                 raise MedclipError(
@@ -184,8 +236,8 @@ def _read_tiff(path: Path, settings: Settings, *, grey: bool) -> Decoded:
                     hint="Run: pip install imagecodecs",
                 ) from None
             raise
-        inverted = page.photometric == _WHITE_IS_ZERO
-    if array.ndim == 3 and array.shape[0] == page.samplesperpixel and page.planarconfig == 2:
+        inverted = main.photometric == _WHITE_IS_ZERO
+    if array.ndim == 3 and array.shape[0] == main.samplesperpixel and main.planarconfig == 2:
         array = np.moveaxis(array, 0, -1)
     array = _native(array[:, :, None] if array.ndim == 2 else array[:, :, :3])
     steps: list[Step] = []

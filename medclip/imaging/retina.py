@@ -49,6 +49,35 @@ def find_field_of_view(pixels: NDArray[np.uint8]) -> Box | None:
     return None if box == Box(0, 0, height, width) else box
 
 
+def field_mask(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Give the lit field of view as a mask: the largest lit component with its holes filled.
+
+    Args:
+        pixels: H x W x C uint8.
+
+    Returns:
+        H x W bool; all True where no field stands out (a photograph that fills its frame, or is nearly black).
+    """
+    from scipy import ndimage
+
+    height, width = pixels.shape[:2]
+    stride = max(1, max(height, width) // GRID)
+    # What lies beyond the edge counts as what touches it, or opening would round the corners of a full frame.
+    bright = np.pad(pixels[::stride, ::stride].max(axis=2) > round(255 * DARK), 2, mode="edge")
+    lit = ndimage.binary_opening(bright, iterations=2)[2:-2, 2:-2]
+    labels, count = ndimage.label(lit)  # pyright: ignore[reportGeneralTypeIssues]
+    if not count:
+        return np.ones((height, width), bool)
+    areas = np.bincount(labels.ravel())
+    areas[0] = 0
+    if areas.max() < MIN_AREA * lit.size:
+        return np.ones((height, width), bool)
+    field = ndimage.binary_fill_holes(ndimage.binary_closing(np.pad(labels == areas.argmax(), 8), iterations=8))
+    # Opening took a rim of the field's edge back where it is dark; one grid step more keeps it.
+    field = np.asarray(ndimage.binary_dilation(field), bool)[8:-8, 8:-8]
+    return np.repeat(np.repeat(field, stride, axis=0), stride, axis=1)[:height, :width]
+
+
 def square_around(pixels: NDArray[T], box: Box) -> NDArray[T]:
     """Cut the smallest square that holds a box, centred on it; what lies outside the image is black.
 

@@ -144,6 +144,17 @@ def load_model(name_or_path: str | Path = DEFAULT, *, device: str = "cpu", verif
     return Model(clip, tokenizer, preprocess, card, name=card.name, path=path, device=device)
 
 
+def image_size(name_or_path: str | Path = DEFAULT) -> int:
+    """Give the side of the square that a pack's images are brought to, in pixels, without loading its weights.
+
+    Raises:
+        MedclipError: PACK_NOT_FOUND, PACK_INVALID.
+    """
+    path = find_pack(name_or_path)
+    with _naming(path):
+        return from_config(_config(path), read_manifest(path).preprocessing).size_px
+
+
 def save_pack(
     folder: Path,
     model: nn.Module,
@@ -212,18 +223,21 @@ def check_preprocessing(path: Path, trained: Mapping[str, str], card: Card) -> N
 
     Args:
         path: The pack, for the error.
-        trained: Modality (or "generic") to preprocessing hash, of the manifest.
-        card: Each of its modalities that this code reads needs a hash; so does "generic" when the pack has the task
-            that infers the modality.
+        trained: Way of reading ("xray", "generic", "ct:volume") to preprocessing hash, of the manifest.
+        card: Each of its modalities that one of its tasks is about needs a hash; so does "generic" when the pack has
+            the task that infers the modality. A modality that it can only tell apart from others needs none.
 
     Raises:
         MedclipError: PREPROCESSING_MISMATCH naming the modality and both hashes, or the one that is missing.
     """
-    from medclip.adapters.registry import adapter_names, preprocessing_of
+    from medclip.adapters.registry import preprocessing_of
+    from medclip.text.vocabularies import load_task, task_names
 
-    needed = [m for m in card.modalities if m in adapter_names()] + [GENERIC] * ("modality" in card.tasks)
+    asked = {m for name in card.tasks if name in task_names() for m in load_task(name).modalities}
+    needed = [m for m in card.modalities if m in asked or not trained] + [GENERIC] * ("modality" in card.tasks)
+    known = {way.partition(":")[0] for way in trained}
     for name in needed:
-        if name not in trained:
+        if name not in known:
             raise MedclipError(
                 Reason.PREPROCESSING_MISMATCH,
                 f"the pack does not say which preprocessing its weights were trained with on {name} images.",

@@ -17,14 +17,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medclip.adapters.base import Source
+from medclip.adapters.registry import slot
 from medclip.errors import MedclipError, Problem, Reason, Status
+from medclip.files.dicom_header import DicomHeader
 from medclip.files.identity import keyed_hash
 from medclip.files.pool import ReadingPool
+from medclip.files.support import other_modality
 from medclip.models.open_set import typical
-from medclip.sample import Modality, ModalitySource
+from medclip.sample import Kind, Modality, ModalitySource
 from medclip.scoring.ledger import ChunkResult
-from medclip.scoring.plan import READ_AHEAD, Plan, PlannedFile
-from medclip.scoring.problems import no_modality, no_task, sentence, uncertain, untypical
+from medclip.scoring.plan import READ_AHEAD, Plan, PlannedFile, PlannedUnit
+from medclip.scoring.problems import (
+    no_adapter,
+    no_modality,
+    no_task,
+    not_trained,
+    sentence,
+    uncertain,
+    untypical,
+)
 from medclip.scoring.progress import Progress
 from medclip.scoring.reading import Reading, read
 from medclip.scoring.rows import FileRow, Picture, ScoreRow
@@ -52,33 +64,50 @@ class Context:
     progress: Progress
 
     def first_readings(self, chunk_indices: Sequence[int]) -> Iterator[Future[Reading]]:
-        """Ask for the first reading of every file that has one, in plan order."""
+        """Ask for the first reading of every unit that has one, in plan order."""
         return self.pool.map(
             read,
             (
-                (file.ref.path, file.facts, self.modality_of(file), self.model.preprocess, self.settings)
+                self.job(item)
                 for index in chunk_indices
-                for file in (self.plan.files[i] for i in self.plan.chunks[index])
-                if self.is_read(file)
+                for item in items_of(self.plan, index)
+                if item.problem is None and self.unread(item) is None
             ),
             ahead=READ_AHEAD,
         )
 
-    def is_read(self, file: PlannedFile) -> bool:
-        """Whether pixels are read: not where nothing could be done with them."""
-        return file.problem is None and (self.modality_of(file) is not None or self.modality_task is not None)
+    def job(self, item: _Item) -> tuple[Any, ...]:
+        """Give the arguments of one reading."""
+        assert item.unit is not None
+        ordered = [self.plan.files[index] for index in item.unit.files]
+        facts = tuple(file.facts for file in ordered if file.facts is not None)
+        source = Source(item.unit.kind, tuple(file.ref.path for file in ordered), facts, item.unit.notes)
+        return source, item.modality, self.model.preprocess, self.settings
 
-    def modality_of(self, file: PlannedFile) -> Modality | None:
-        """Give the modality that header, table or option name."""
-        return None if file.study is None else self.plan.studies[file.study].modality
+    def unread(self, item: _Item) -> Problem | None:
+        """Say why a unit's pixels are not even read: nothing could be done with them."""
+        if item.modality is None:
+            other = other_modality(item.header) if item.header is not None else None
+            if other is not None:
+                return no_adapter(other)
+            if item.kind is not Kind.IMAGE or self.modality_task is None:
+                return no_modality(item.kind)
+        elif item.kind is not Kind.IMAGE and slot(item.modality, item.kind) not in self.model.preprocess.adapters:
+            return not_trained(item.modality, item.kind)
+        return None
 
 
 @dataclass(eq=False)
 class _Item:
-    """One file on its way through a chunk."""
+    """One unit on its way through a chunk; a file that is not read is an item of its own."""
 
-    file: PlannedFile
+    files: tuple[PlannedFile, ...]
+    """In the order of rows."""
+    unit: PlannedUnit | None
+    study: int | None
     problem: Problem | None = None
+    culprit: str | None = None
+    """Path of the file that the problem is about, where the unit has several."""
     modality: Modality | None = None
     source: ModalitySource | None = None
     probability: float | None = None
@@ -87,10 +116,43 @@ class _Item:
     features_VD: NDArray[np.float32] | None = None
 
     @property
+    def kind(self) -> Kind:
+        """What its files are together."""
+        return Kind.IMAGE if self.unit is None else self.unit.kind
+
+    @property
+    def header(self) -> DicomHeader | None:
+        """The first file's header, if it is DICOM."""
+        facts = self.files[0].facts
+        return None if facts is None else facts.header
+
+    @property
     def body_part(self) -> str:
         """What the header states; empty where there is none."""
-        facts = self.file.facts
-        return facts.header.body_part if facts is not None and facts.header is not None else ""
+        return "" if self.header is None else self.header.body_part
+
+    def problem_of(self, file: PlannedFile) -> Problem | None:
+        """Give a file's problem: the unit's, in other words where another file of it is the cause."""
+        if self.problem is None or self.culprit in (None, str(file.ref.path)):
+            return self.problem
+        return Problem(self.problem.reason, f"Another file of the same {self.kind} could not be read.")
+
+
+def items_of(plan: Plan, chunk: int) -> list[_Item]:
+    """Give the items of a chunk, each where its first file stands."""
+    members: dict[tuple[str, int], list[PlannedFile]] = {}
+    for index in plan.chunks[chunk]:
+        file = plan.files[index]
+        members.setdefault(("file", index) if file.unit is None else ("unit", file.unit), []).append(file)
+    items = []
+    for files in members.values():
+        first = files[0]
+        unit = None if first.unit is None else plan.units[first.unit]
+        study = None if first.study is None else plan.studies[first.study]
+        modality = None if study is None or first.problem is not None else study.modality
+        source = None if first.problem is not None else first.source
+        items.append(_Item(tuple(files), unit, first.study, first.problem, None, modality, source))
+    return items
 
 
 @dataclass(eq=False)
@@ -107,25 +169,19 @@ class ChunkWork:
     @classmethod
     def begin(cls, context: Context, index: int, readings: Iterator[Future[Reading]]) -> ChunkWork:
         """Encode the files whose modality is known and infer the others'."""
-        work = cls(context, index, [_Item(context.plan.files[i]) for i in context.plan.chunks[index]])
+        work = cls(context, index, items_of(context.plan, index))
         known, unknown = _Encoder(context), _Encoder(context)
         work._known = known
         for item in work.items:
-            item.problem = item.file.problem
-            if item.problem is not None:
-                pass
-            elif not context.is_read(item.file):
-                item.problem = no_modality()
-            else:
-                assert item.file.study is not None
-                study = context.plan.studies[item.file.study]
-                item.modality, item.source = study.modality, item.file.source
-                _take(item, next(readings))
+            if item.problem is None:
+                item.problem = context.unread(item)
+                if item.problem is None:
+                    _take(item, next(readings))
                 if item.problem is None and item.modality is not None:
                     item.problem = no_task(context.tasks, item.modality, item.body_part)
                 if item.problem is None:
                     (unknown if item.modality is None else known).add(item)
-            context.progress.step()
+            context.progress.step(len(item.files))
         known.close()
         unknown.wait()
         work._infer([item for item in work.items if item.problem is None and item.modality is None])
@@ -147,14 +203,14 @@ class ChunkWork:
         keys = self._study_keys()
         pictures = tuple(
             Picture(
-                item.file.row,
+                item.files[0].row,
                 item.reading.thumbnail,
                 item.reading.burned_in,
             )
             for item in self.items
             if item.problem is None and item.reading is not None
         )
-        files = tuple(self._file_row(item, keys) for item in self.items)
+        files = tuple(self._file_row(item, file, keys) for item in self.items for file in item.files)
         return ChunkResult(self.index, files, tuple(self._score_rows(keys)), pictures)
 
     def _infer(self, items: list[_Item]) -> None:
@@ -172,10 +228,7 @@ class ChunkWork:
         for name, guessed in guesses.items():
             self._decide(name, guessed)
         self._second = [item for item in items if item.problem is None]
-        jobs = (
-            (i.file.ref.path, i.file.facts, i.modality, context.model.preprocess, context.settings)
-            for i in self._second
-        )
+        jobs = (context.job(item) for item in self._second)
         self._second_readings = context.pool.map(read, jobs, ahead=READ_AHEAD, urgent=True)
 
     def _decide(self, name: str, guessed: list[tuple[_Item, float]]) -> None:
@@ -196,8 +249,8 @@ class ChunkWork:
         """Give each study its key; where files of one turn out to be of two modalities, it is split."""
         found: dict[int, list[Modality]] = {}
         for item in self.items:
-            if item.problem is None and item.file.study is not None and item.modality is not None:
-                found.setdefault(item.file.study, []).append(item.modality)
+            if item.problem is None and item.study is not None and item.modality is not None:
+                found.setdefault(item.study, []).append(item.modality)
         keys: dict[tuple[int, Modality | None], str] = {}
         for index, modalities in found.items():
             key = self.context.plan.studies[index].key
@@ -206,8 +259,8 @@ class ChunkWork:
                 keys[index, modality] = keyed_hash("study", f"{key}/{modality}", self.context.key) if split else key
         return keys
 
-    def _file_row(self, item: _Item, keys: dict[tuple[int, Modality | None], str]) -> FileRow:
-        file, reading = item.file, item.reading
+    def _file_row(self, item: _Item, file: PlannedFile, keys: dict[tuple[int, Modality | None], str]) -> FileRow:
+        reading, problem = item.reading, item.problem_of(file)
         study = None if file.study is None else self.context.plan.studies[file.study]
         row = FileRow(
             row=file.row,
@@ -215,16 +268,18 @@ class ChunkWork:
             sha256=(file.facts.sha256 or None) if file.facts else None,
             size_bytes=file.ref.size_bytes,
             format=str(file.facts.format) if file.facts else None,
-            status=str(item.problem.status if item.problem else Status.SCORED),
-            reason=str(item.problem.reason) if item.problem else None,
-            message=sentence(item.problem.message) if item.problem else None,
+            status=str(problem.status if problem else Status.SCORED),
+            reason=str(problem.reason) if problem else None,
+            message=sentence(problem.message) if problem else None,
+            kind=None if item.unit is None else str(item.kind),
+            unit=None if item.unit is None else item.files[0].row,
             modality=item.modality,
             modality_source=item.source,
             modality_probability=item.probability,
         )
         if study is not None and file.study is not None:
             row = replace(row, study=keys.get((file.study, item.modality), study.key), grouping=study.grouping)
-        if reading is not None and item.problem is None:
+        if reading is not None and problem is None:
             row = replace(
                 row,
                 adapter=reading.adapter,
@@ -239,11 +294,11 @@ class ChunkWork:
     def _score_rows(self, keys: dict[tuple[int, Modality | None], str]) -> Iterator[ScoreRow]:
         for (index, modality), key in keys.items():
             assert modality is not None
-            items = [i for i in self.items if i.problem is None and i.file.study == index and i.modality == modality]
+            items = [i for i in self.items if i.problem is None and i.study == index and i.modality == modality]
             failed = [
                 i
                 for i in self.items
-                if i.file.study == index
+                if i.study == index
                 and i.problem is not None
                 and i.problem.status is Status.FAILED
                 and i.modality in (None, modality)
@@ -270,7 +325,7 @@ class ChunkWork:
                         model=self.context.model.name,
                         model_version=str(self.context.model.card.version),
                         preprocessing=first.preprocessing,
-                        num_failed=len(failed),
+                        num_failed=sum(len(i.files) for i in failed),
                     )
 
 
@@ -327,3 +382,4 @@ def _take(item: _Item, future: Future[Reading]) -> None:
         item.reading = future.result()
     except MedclipError as error:
         item.problem = error.problem()
+        item.culprit = error.where if any(error.where == str(file.ref.path) for file in item.files) else None

@@ -20,7 +20,6 @@ from packaging.requirements import Requirement
 from medclip.settings import Settings
 
 DISTRIBUTION = "medclip-imaging"
-_CODECS_LINE = f"pip install '{DISTRIBUTION}[dicom]'"
 _MIN_FREE_BYTES = 1_000_000_000
 # Data loader and reader processes hand images over through shared memory; containers start with 64 MB.
 _MIN_SHARED_BYTES = 200_000_000
@@ -186,17 +185,19 @@ def _packages() -> list[Check]:
 
 def _syntaxes() -> list[Check]:
     try:
-        from pydicom.pixels.decoders.base import get_decoder
+        from medclip.imaging.dicom_codecs import available
+
+        found = {uid: available(uid) for uid in SYNTAXES}
     except ImportError as error:
         return [Check("DICOM", State.FAIL, f"pydicom does not load: {error}", "pip install 'pydicom>=3,<4'")]
     checks = []
     for uid, title in SYNTAXES.items():
-        decoder = get_decoder(uid)
+        codecs = found[uid]
         name = f"DICOM {title}"
-        if decoder.is_available:
-            checks.append(Check(name, State.PASS, ", ".join(decoder.available_plugins) or "needs no decoder"))
+        if codecs.names:
+            checks.append(Check(name, State.PASS, ", ".join(codecs.names)))
         else:
-            checks.append(Check(name, State.WARN, "no decoder: such files fail with missing_codec", _CODECS_LINE))
+            checks.append(Check(name, State.WARN, "no decoder: such files fail with missing_codec", codecs.missing))
     return checks
 
 

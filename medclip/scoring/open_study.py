@@ -2,107 +2,195 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.adapters.registry import read_sample
-from medclip.errors import MedclipError, Reason
-from medclip.files.dicom_header import modality_from_header
+from medclip.adapters.base import Source
+from medclip.adapters.registry import read_unit
+from medclip.errors import MedclipError, Problem, Reason, Status
 from medclip.files.discover import discover
-from medclip.files.inspect import inspect_file
+from medclip.files.group import group
+from medclip.files.identity import load_key
+from medclip.files.pool import ReadingPool
+from medclip.files.scan import inspect_files
 from medclip.imaging.geometry import letterbox
 from medclip.imaging.intensity import to_uint8
-from medclip.sample import Modality, Sample, View
+from medclip.sample import Kind, Modality, Sample, View
 from medclip.scoring.options import parse_modality
+from medclip.scoring.study_html import study_html
 from medclip.settings import Settings
 
 _TILE_PX = 256
 _MAX_TILES = 8
-MAX_FILES = 64
-"""More files than this are a collection to score, not a study to look at: everything opened is held in memory."""
+MAX_UNITS = 64
+"""More pictures, series and records than this are a collection to score, not a study to look at: everything that is
+read is held in memory."""
+
+
+@dataclass(frozen=True)
+class OpenedUnit:
+    """Files that make one sample, not read yet."""
+
+    source: Source
+    modality: Modality | None
+    problem: Problem | None = None
+    """Why it cannot be read."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class OpenedStudy:
-    """The samples of one file or folder. A notebook shows it as a strip of its views."""
+    """What one file or folder holds. Pixels are read on first use, in a process of their own.
 
-    samples: tuple[Sample, ...]
+    A notebook shows it as a table with pictures.
+    """
+
+    units: tuple[OpenedUnit, ...]
+    """Those that can be read, in the order of their first file."""
+    problems: tuple[Problem, ...] = ()
+    """Why files that should be readable are not."""
+    settings: Settings = field(default_factory=Settings)
+    _cache: dict[int, Sample] = field(default_factory=dict)
+
+    def samples(self) -> tuple[Sample, ...]:
+        """Read everything, once: one sample for each unit, in order.
+
+        Decoding runs in a process of its own with a time limit, so a decoder that crashes or hangs ends as an error.
+
+        Returns:
+            One sample for each of `units`.
+
+        Raises:
+            MedclipError: What is wrong with the first unit that cannot be read; `where` is its file.
+        """
+        missing = [number for number in range(len(self.units)) if number not in self._cache]
+        if missing:
+            limits = self.settings.decode_timeout_s, self.settings.reader_memory_bytes
+            with ReadingPool(min(len(missing), self.settings.workers), *limits) as pool:
+                jobs = ((self.units[n].source, self.units[n].modality, self.settings) for n in missing)
+                for number, future in zip(missing, pool.map(read_unit, jobs, ahead=len(missing)), strict=True):
+                    self._cache[number] = _result(future, self.units[number])
+        return tuple(self._cache[number] for number in range(len(self.units)))
 
     @property
     def views(self) -> tuple[View, ...]:
-        """All views, in file order."""
-        return tuple(view for sample in self.samples for view in sample.views)
+        """All views, in order."""
+        return tuple(view for sample in self.samples() for view in sample.views)
 
     @property
     def modality(self) -> Modality | None:
-        """The modality of all samples; None where it is unknown or where they differ."""
-        found = {sample.modality for sample in self.samples}
+        """The modality of all units; None where it is unknown or where they differ."""
+        found = {unit.modality for unit in self.units}
         return found.pop() if len(found) == 1 else None
 
     def __repr__(self) -> str:
         """Say what it is in one line; the arrays would fill screens."""
-        files, views = len(self.samples), len(self.views)
-        said = f"{files} file{'s' * (files != 1)}, {views} view{'s' * (views != 1)}"
-        return f"OpenedStudy({self.modality or 'modality unknown'}, {said})"
+        kinds = [unit.source.kind for unit in self.units]
+        said = ", ".join(_count(kinds.count(kind), str(kind)) for kind in Kind if kind in kinds)
+        bad = f", {_count(len(self.problems), 'unreadable file')}" if self.problems else ""
+        return f"OpenedStudy({self.modality or 'modality unknown'}, {said}{bad})"
 
-    def _repr_png_(self) -> bytes:
-        from PIL import Image
+    def _repr_html_(self) -> str:
+        return study_html([unit.source for unit in self.units], self.samples(), self.problems)
 
-        buffer = io.BytesIO()
-        Image.fromarray(contact_sheet(self.views)).save(buffer, format="PNG")
-        return buffer.getvalue()
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def _result(future: Future[Sample], unit: OpenedUnit) -> Sample:
+    try:
+        return future.result()
+    except MedclipError as error:
+        if error.where is not None:
+            raise
+        raise MedclipError(error.reason, error.message, where=unit.source.path, hint=error.hint) from None
 
 
 def open_study(
     path: str | Path, modality: Modality | str | None = None, *, settings: Settings | None = None
 ) -> OpenedStudy:
-    """Open a file, or the images of a folder, through the adapters.
+    """Open a file or a folder through the adapters: pictures, series, loops, slides and ECGs.
+
+    Slices of a series become one volume, a WFDB header and its signals one record. Headers are read now, pixels on
+    first use of `samples()` or `views`.
 
     Args:
-        path: A file or a folder of at most 64 files. Files that are no image (a report, a table) are left out.
+        path: A file, or a folder of at most 64 pictures, series or records. Files that are no image (a report, a
+            table) are left out.
         modality: What it shows, where headers do not say; without either, a plain 8-bit rendering is given.
-        settings: Limits.
+        settings: Limits, and the policy for pixels (`settings.policy`).
 
     Returns:
-        The study with its samples in file order, held in memory.
+        The study.
 
     Raises:
-        MedclipError: What is wrong with the file; NOTHING_TO_DO when a folder has no image, WRONG_USE when it has
-            too many files.
+        MedclipError: What is wrong with the only file; NOTHING_TO_DO when a folder has no image, WRONG_USE when it
+            has too much.
 
     Example:
         >>> from medclip import open_study
         >>> study = open_study("examples/studies/mammogram")
         >>> study
-        OpenedStudy(mammography, 4 files, 4 views)
+        OpenedStudy(mammography, 4 images)
+        >>> study.samples()[0].views[0].position
+        'CC'
     """
     root, named, settings = Path(path), parse_modality(modality), settings or Settings()
-    refs = discover(root)
-    if len(refs) > MAX_FILES:
+    units, problems = opened_units(root, named, settings)
+    if not units:
+        if problems:
+            raise MedclipError(problems[0].reason, problems[0].message, where=root)
+        raise MedclipError(Reason.NOTHING_TO_DO, "there is no image here.", where=root, hint="Name another folder.")
+    if len(units) > MAX_UNITS:
         raise MedclipError(
             Reason.WRONG_USE,
-            f"this folder holds {len(refs)} files, more than the {MAX_FILES} that are opened at once.",
+            f"this folder holds {len(units)} pictures, series or records, more than the {MAX_UNITS} that are opened "
+            "at once.",
             where=root,
             hint="Name one study's folder, or score it all with medclip.score.",
         )
-    samples: list[Sample] = []
-    for ref in refs:
-        facts = inspect_file(ref.path, settings)
-        problem = ref.problem or facts.problem
-        if problem is not None:
-            if len(refs) == 1 or str(problem.status) == "failed":
-                raise MedclipError(problem.reason, problem.message, where=ref.path)
-            continue
-        found = named or (modality_from_header(facts.header) if facts.header is not None else None)
-        samples.append(read_sample(ref.path, facts, found, settings))
-    if not samples:
-        raise MedclipError(Reason.NOTHING_TO_DO, "there is no image here.", where=root, hint="Name another folder.")
-    return OpenedStudy(tuple(samples))
+    return OpenedStudy(units, problems, settings)
+
+
+def opened_units(
+    root: Path, named: Modality | None, settings: Settings
+) -> tuple[tuple[OpenedUnit, ...], tuple[Problem, ...]]:
+    """Find and group what a path holds: the units that can be read, and the problems of what should be readable.
+
+    A skipped file counts as a problem only where it is the only one.
+    """
+    refs = discover(root)
+    pairs = list(zip(refs, inspect_files(refs, settings), strict=True))
+    facts_of = {ref.name: facts for ref, facts in pairs}
+    studies = group(
+        pairs,
+        manifest=None,
+        modality=named,
+        key=load_key(settings),
+        uneven=settings.policy.uneven_slices,
+    )
+    units: list[OpenedUnit] = []
+    problems = [p for ref, facts in pairs if (p := ref.problem or facts.problem) and _told(p, len(pairs))]
+    for study in studies:
+        for unit in study.units:
+            if unit.problem is not None:
+                problems.append(unit.problem)
+                continue
+            facts = tuple(facts_of[ref.name] for ref in unit.files)
+            source = Source(unit.kind, tuple(ref.path for ref in unit.files), facts, unit.notes)
+            units.append(OpenedUnit(source, named or study.modality))
+    order = {ref.path: index for index, ref in enumerate(refs)}
+    units.sort(key=lambda unit: min(order[path] for path in unit.source.paths))
+    return tuple(units), tuple(problems)
+
+
+def _told(problem: Problem, num_files: int) -> bool:
+    return problem.status is Status.FAILED or num_files == 1
 
 
 def contact_sheet(views: Sequence[View], tile_px: int = _TILE_PX) -> NDArray[np.uint8]:

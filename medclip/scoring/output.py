@@ -28,6 +28,7 @@ _LABELS = {
     "group_by": "--group-by",
     "key": "the identity key",
     "limits": "the limits",
+    "policy": "--uneven or --mpp",
     "version": "the version of medclip",
 }
 
@@ -93,7 +94,8 @@ def run_identity(
         "min_confidence": options.min_confidence,
         "group_by": options.group_by,
         "key": keyed_hash("run", "identity", key),
-        "limits": [settings.max_pixels, settings.max_file_bytes],
+        "limits": [settings.max_pixels, settings.max_file_bytes, settings.max_volume_bytes],
+        "policy": dict(settings.policy.changes()),
         "version": version,
     }
 

@@ -18,7 +18,7 @@ from medclip.files.group import group
 from medclip.files.inspect import FileFacts
 from medclip.files.pool import ReadingPool
 from medclip.files.tables import Manifest, read_manifest
-from medclip.sample import FileRef, ModalitySource, Study
+from medclip.sample import FileRef, Kind, ModalitySource, Study
 from medclip.scoring.options import ScoreOptions
 from medclip.scoring.progress import Progress, Silent
 from medclip.scoring.reading import inspect
@@ -46,6 +46,18 @@ class PlannedFile:
     """Index of its study. With a problem: of the study that it would have belonged to, where that is certain."""
     source: ModalitySource | None = None
     """Who said its modality."""
+    unit: int | None = None
+    """Index of the unit it is read with; None where it is not read."""
+
+
+@dataclass(frozen=True)
+class PlannedUnit:
+    """Files that are read together, such as the slices of a series."""
+
+    kind: Kind
+    files: tuple[int, ...]
+    """Indices of files, in reading order."""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,6 +66,7 @@ class Plan:
 
     files: tuple[PlannedFile, ...]
     studies: tuple[Study, ...]
+    units: tuple[PlannedUnit, ...]
     chunks: tuple[tuple[int, ...], ...]
     """Indices of files. Studies are never split; every file is in exactly one chunk."""
     table_rows_elsewhere: int = 0
@@ -104,15 +117,40 @@ def make_plan(
         )
     facts = _inspect_all(refs, pool, settings, progress or Silent())
     pairs = [(ref, found) for ref, found in zip(refs, facts, strict=True) if isinstance(found, FileFacts)]
-    studies = group(pairs, manifest=manifest, modality=options.modality, key=key, group_by=options.group_by)
+    studies = group(
+        pairs,
+        manifest=manifest,
+        modality=options.modality,
+        key=key,
+        group_by=options.group_by,
+        uneven=settings.policy.uneven_slices,
+    )
     study_of = {ref.name: index for index, study in enumerate(studies) for ref in study.files}
     sources = {ref.name: source for study in studies for ref, source in _sources(study)}
     files = tuple(
         _planned(number, ref, found, study_of.get(ref.name), sources.get(ref.name))
         for number, (ref, found) in enumerate(zip(refs, facts, strict=True), start=1)
     )
-    files = join_failed(files, studies, manifest)
-    return Plan(files, studies, chunks(files, CHUNK_FILES), elsewhere)
+    files, units = plan_units(join_failed(files, studies, manifest), studies)
+    return Plan(files, studies, units, chunks(files, CHUNK_FILES), elsewhere)
+
+
+def plan_units(
+    files: Sequence[PlannedFile], studies: Sequence[Study]
+) -> tuple[tuple[PlannedFile, ...], tuple[PlannedUnit, ...]]:
+    """Number the units that can be read, and give the files of the others their unit's problem."""
+    place = {file.ref.name: index for index, file in enumerate(files)}
+    planned = list(files)
+    units: list[PlannedUnit] = []
+    for study in studies:
+        for unit in study.units:
+            members = tuple(place[ref.name] for ref in unit.files)
+            number = None if unit.problem else len(units)
+            for index in members:
+                planned[index] = replace(planned[index], unit=number, problem=planned[index].problem or unit.problem)
+            if unit.problem is None:
+                units.append(PlannedUnit(unit.kind, members, unit.notes))
+    return tuple(planned), tuple(units)
 
 
 def chunks(files: Sequence[PlannedFile], size: int) -> tuple[tuple[int, ...], ...]:

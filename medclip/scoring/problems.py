@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from medclip.errors import Problem, Reason
-from medclip.sample import Modality, spoken
+from medclip.sample import Kind, Modality, spoken
 from medclip.scoring.tasks import AskedTask
 
 _TERMS = (
@@ -24,12 +24,31 @@ def sentence(message: str) -> str:
     return message[:1].upper() + message[1:]
 
 
-def no_modality() -> Problem:
-    """Give the problem of a file that states no modality, where the pack cannot infer one."""
+def no_modality(kind: Kind = Kind.IMAGE) -> Problem:
+    """Give the problem of a unit that states no modality, where none can be inferred."""
+    if kind is not Kind.IMAGE:
+        return Problem(
+            Reason.MODALITY_UNKNOWN,
+            f"The file is a {kind} and does not say of which modality; name it with --modality or in a table.",
+        )
     return Problem(
         Reason.MODALITY_UNKNOWN,
         "The file does not say what modality it is, and this model cannot infer it; name it with --modality or in a "
         "table.",
+    )
+
+
+def no_adapter(other: str) -> Problem:
+    """Give the problem of a DICOM object whose modality medclip has no name for."""
+    return Problem(Reason.NO_TASK, f"The DICOM object is {other}; no task is about such images. It can be viewed.")
+
+
+def not_trained(modality: Modality, kind: Kind) -> Problem:
+    """Give the problem of a kind of input that the model has never been trained on."""
+    return Problem(
+        Reason.NO_TASK,
+        f"The file belongs to a {spoken(modality)} {kind}, and this model was not trained on those; "
+        "choose another model with --model.",
     )
 
 

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from medclip.errors import MedclipError, Reason
 from medclip.files.inspect import FileFacts, inspect_file
 
 if TYPE_CHECKING:
+    from medclip.adapters.base import Source
     from medclip.models.preprocess import Preprocess
     from medclip.sample import Modality
     from medclip.settings import Settings
@@ -25,7 +27,7 @@ _THUMBNAIL_BYTES = 6_000
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """One file as the model and the report need it: small enough to cross a pipe."""
+    """One unit as the model and the report need it: small enough to cross a pipe."""
 
     pixels_VHWC: NDArray[np.uint8]
     """uint8 [views, size, size, 3], letterboxed for the model."""
@@ -46,14 +48,11 @@ def inspect(path: Path, settings: Settings) -> FileFacts:
     return inspect_file(path, settings)
 
 
-def read(
-    path: Path, facts: FileFacts, modality: Modality | None, preprocess: Preprocess, settings: Settings
-) -> Reading:
-    """Read one file through the adapter of its modality and bring it to the model's size.
+def read(source: Source, modality: Modality | None, preprocess: Preprocess, settings: Settings) -> Reading:
+    """Read one unit through the adapter of its modality and bring it to the model's size.
 
     Args:
-        path: The file.
-        facts: What `inspect` found.
+        source: The files, with what `inspect` found.
         modality: Whose adapter reads it; None for the generic rendering that modalities are inferred from.
         preprocess: The model's image size and padding.
         settings: Limits.
@@ -61,9 +60,11 @@ def read(
     Raises:
         MedclipError: Whatever the adapter refuses.
     """
-    from medclip.adapters.registry import read_sample
+    from medclip.adapters.registry import read_unit
 
-    sample = read_sample(path, facts, modality, settings)
+    sample = read_unit(source, modality, settings)
+    if not sample.views:
+        raise MedclipError(Reason.NO_TASK, f"The {sample.kind} has no picture, and this model takes pictures only.")
     pixels = np.stack([preprocess.to_array(view) for view in sample.views])
     first = sample.views[0]
     burned_in = any(view.burned_in for view in sample.views)

@@ -32,6 +32,10 @@ class FileRow:
     grouping: str | None = None
     steps: str | None = None
     """JSON list of [name, detail]."""
+    kind: str | None = None
+    """What it is together with the files it is read with: image, volume, cine, signal, slide."""
+    unit: int | None = None
+    """Row of the first file that it is read with: equal for the slices of one series."""
 
 
 @dataclass(frozen=True)

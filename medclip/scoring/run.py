@@ -111,13 +111,22 @@ def run_scoring(
     from medclip.models.packs import find_pack, verify_pack
 
     settings, progress, options = settings or Settings(), progress or Silent(), options or ScoreOptions()
+    if "pixels" in settings.policy.changes():
+        raise MedclipError(
+            Reason.PREPROCESSING_MISMATCH,
+            "the settings ask for other pixels than models are trained with.",
+            hint="Score with the default PixelPolicy; medclip.open_study and medclip.view take any.",
+        )
     pack = find_pack(_pack_name(model))
     verify_pack(pack)
     card = read_card(pack)
     tasks = asked_tasks(card, options)
     holds_run = check_output(folder, root)
     key = load_key(settings, path=key_file)
-    with ReadingPool(settings.workers, settings.decode_timeout_s) as pool, ThreadPoolExecutor(1) as loader:
+    with (
+        ReadingPool(settings.workers, settings.decode_timeout_s, settings.reader_memory_bytes) as pool,
+        ThreadPoolExecutor(1) as loader,
+    ):
         # Loading the model takes seconds of imports; the reading processes inspect meanwhile. A folder that holds a run
         # may be finished already, and then no model is needed.
         loading = None if holds_run else loader.submit(_load, pack)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from medclip.adapters.registry import slot
 from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.identity import keyed_hash, load_key
 from medclip.settings import Settings
@@ -186,8 +187,8 @@ def _add(
         "license": row.license,
         "burned_in": view.burned_in,
     }
-    slot = GENERIC if generic else str(record.modality)
-    tally.preprocessing[slot] = result.preprocessing
+    way = slot(None if generic else record.modality, result.kind)
+    tally.preprocessing[way] = result.preprocessing
     caption = draw_caption(record, np.random.default_rng([seed, int(name, 16)]))
     members = [("png", view.png), ("json", to_json(record, meta)), ("txt", caption.encode("utf-8"))]
     offset, size = shard.add(name, members)

@@ -55,7 +55,7 @@ def plan_shards(
     return ShardPlan(
         num_rows=len(rows),
         num_patients=len({r.patient for r in rows}),
-        num_missing_files=sum(not p.is_file() for p in {r.path for r in rows}),
+        num_missing_files=sum(not p.exists() for p in {r.path for r in rows}),
         columns=understood.columns,
         ignored_columns=understood.ignored,
         patient_from=understood.patient_from,

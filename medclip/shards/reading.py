@@ -9,7 +9,7 @@ from pathlib import Path
 
 from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.pool import ReadingPool
-from medclip.sample import Modality, View
+from medclip.sample import Kind, Modality, View
 from medclip.settings import Settings
 
 
@@ -18,6 +18,7 @@ class ReadJob:
     """One row's reading, small enough to send to a process."""
 
     path: Path
+    """A file, or the folder of one series."""
     modality: Modality | None
     """None for the generic rendering."""
     max_side: int
@@ -39,6 +40,7 @@ class ReadResult:
     sha256: str
     adapter: str = ""
     preprocessing: str = ""
+    kind: Kind = Kind.IMAGE
     views: tuple[StoredView, ...] = ()
     problem: Problem | None = None
     """Set exactly when `views` is empty."""
@@ -49,7 +51,7 @@ def read_rows(jobs: Iterable[ReadJob], settings: Settings) -> Iterator[ReadResul
 
     A decoder that crashes or hangs costs its own row. Jobs are taken only a little ahead of what is given back.
     """
-    with ReadingPool(settings.workers, settings.decode_timeout_s) as pool:
+    with ReadingPool(settings.workers, settings.decode_timeout_s, settings.reader_memory_bytes) as pool:
         for future in pool.map(read_row, ((job, settings) for job in jobs), ahead=3 * settings.workers):
             try:
                 yield future.result()
@@ -58,26 +60,27 @@ def read_rows(jobs: Iterable[ReadJob], settings: Settings) -> Iterator[ReadResul
 
 
 def read_row(job: ReadJob, settings: Settings) -> ReadResult:
-    """Read one file through its adapter and encode its views as PNG, longest side at most `max_side`."""
-    from medclip.adapters.registry import read_sample
-    from medclip.files.inspect import inspect_file
+    """Read one unit through its adapter and encode its views as PNG, longest side at most `max_side`."""
+    from medclip.adapters.base import combined_sha256
+    from medclip.adapters.registry import read_unit
+    from medclip.adapters.sources import source_of
 
-    facts = inspect_file(job.path, settings)
-    if facts.problem is not None:
-        return ReadResult(facts.sha256, problem=facts.problem)
+    sha256 = ""
     try:
-        sample = read_sample(job.path, facts, job.modality, settings)
+        source = source_of(job.path, settings)
+        sha256 = combined_sha256(source)
+        sample = read_unit(source, job.modality, settings)
         views = tuple(_store(v, job.max_side) for v in sample.views)
     except MedclipError as e:
-        return ReadResult(facts.sha256, problem=e.problem())
+        return ReadResult(sha256, problem=e.problem())
     except MemoryError:
-        return ReadResult(facts.sha256, problem=Problem(Reason.TOO_LARGE, "The image does not fit into memory."))
+        return ReadResult(sha256, problem=Problem(Reason.TOO_LARGE, "The image does not fit into memory."))
     except Exception as e:  # a decoder's own error: its text may quote header values, so only its kind is told
         message = f"The file could not be decoded ({type(e).__name__})."
-        return ReadResult(facts.sha256, problem=Problem(Reason.CORRUPT, message))
+        return ReadResult(sha256, problem=Problem(Reason.CORRUPT, message))
     if not views:
-        return ReadResult(facts.sha256, problem=Problem(Reason.NO_PIXELS, "The adapter found no image in the file."))
-    return ReadResult(facts.sha256, sample.provenance.adapter, sample.provenance.preprocessing, views)
+        return ReadResult(sha256, problem=Problem(Reason.NO_PIXELS, "The adapter found no image in the file."))
+    return ReadResult(sha256, sample.provenance.adapter, sample.provenance.preprocessing, sample.kind, views)
 
 
 def _store(view: View, max_side: int) -> StoredView:

@@ -47,11 +47,12 @@ def export_pack(
     for _, meta in metas:
         sources[str(meta.get("source") or "unnamed"), str(meta.get("license") or "none stated")].append(dict(meta))
     adapters = dict(reader.index.get("preprocessing", {}))
+    read = {way.partition(":")[0] for way in adapters}
     seen = {str(r.modality) for r, _ in metas if r.modality}
     card = Card.model_validate(
         {
             # Not those with an adapter that the weights have seen in the generic rendering only: scoring would use it.
-            "modalities": sorted(m for m in seen if m in adapters or m not in adapter_names()),
+            "modalities": sorted(m for m in seen if m in read or m not in adapter_names()),
             "data": [
                 Source(
                     name=name,

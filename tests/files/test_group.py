@@ -128,7 +128,7 @@ def test_files_with_a_problem_are_left_out() -> None:
     problem = Problem(Reason.CORRUPT, "Damaged.")
     assert _names([(ref, dataclasses.replace(facts, problem=problem))]) == []
     assert _names([(dataclasses.replace(ref, problem=problem), facts)]) == []
-    assert _names([(ref, dataclasses.replace(facts, format=Format.NIFTI))]) == []
+    assert _names([(ref, dataclasses.replace(facts, format=Format.NRRD))]) == []
 
 
 def test_grouping_may_be_forced() -> None:

@@ -12,14 +12,14 @@ from medclip.cli.scan import scan as command
 from medclip.errors import MedclipError, Reason
 from medclip.files.scan import scan
 from medclip.sample import Modality
-from medclip.settings import Settings
+from medclip.settings import ReadPolicy, Settings
 from tests.files.kit import ramp, write_dicom, write_picture
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     write_dicom(tmp_path / "in/a.dcm", ramp())
-    write_dicom(tmp_path / "in/ct.dcm", ramp(), Modality="CT")
+    write_dicom(tmp_path / "in/ct.dcm", ramp(), Modality="CT", SOPClassUID="1.2.840.10008.5.1.4.1.1.2")
     write_picture(tmp_path / "in/b.png", ramp())
     (tmp_path / "in/empty").write_bytes(b"")
     return tmp_path / "in"
@@ -30,12 +30,12 @@ def test_a_scan_has_one_entry_per_file_and_its_counts(folder: Path) -> None:
     assert [(file.ref.name, file.status, file.modality) for file in found.files] == [
         ("a.dcm", "readable", Modality.XRAY),
         ("b.png", "readable", None),
-        ("ct.dcm", "skipped", Modality.CT),
+        ("ct.dcm", "readable", Modality.CT),
         ("empty", "failed", None),
     ]
-    assert found.counts("status") == {"readable": 2, "failed": 1, "skipped": 1}
-    assert found.counts("modality") == {"to be inferred": 1, "xray": 1}
-    assert len(found.studies) == 2
+    assert found.counts("status") == {"readable": 3, "failed": 1}
+    assert found.counts("modality") == {"ct": 1, "to be inferred": 1, "xray": 1}
+    assert [[str(unit.kind) for unit in study.units] for study in found.studies] == [["image"], ["image"], ["volume"]]
 
 
 def test_an_option_names_the_modality(folder: Path) -> None:
@@ -96,7 +96,7 @@ def test_the_text_names_what_is_not_scored(folder: Path, capsys: pytest.CaptureF
     (folder / "empty").unlink()
     assert command(folder) == 0
     text = capsys.readouterr().out
-    assert "3 files, 2 studies" in text
+    assert "3 files, 3 studies" in text
     assert "ct.dcm" in text
 
 
@@ -106,3 +106,65 @@ def test_reading_never_imports_torch() -> None:
         "[r.get_adapter(n) for n in r.ADAPTERS]; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+MG = "1.2.840.10008.5.1.4.1.1.1.2"
+
+
+def _films(root: Path) -> Path:
+    for name, side, view in (("a", "L", "CC"), ("b", "L", "MLO"), ("c", "R", "CC")):
+        write_dicom(root / name, ramp(), Modality="MG", SOPClassUID=MG, ImageLaterality=side, ViewPosition=view)
+    return root
+
+
+def test_mammograms_are_shown_as_an_examination_with_what_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(_films(tmp_path)) == 0
+    text = capsys.readouterr().out
+    assert "1 x has L-CC, L-MLO, R-CC; missing R-MLO: a" in text
+    assert command(tmp_path, as_json=True) == 0
+    (study,) = json.loads(capsys.readouterr().out)["studies"]
+    assert study["exam"]["views"] == {"L-CC": "a", "L-MLO": "b", "R-CC": "c"}
+    assert study["exam"]["missing"] == ["R-MLO"]
+
+
+def test_the_json_says_how_each_unit_would_be_read(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_dicom(folder / "pet", ramp(), Modality="PT", StudyInstanceUID="1.2.3")
+    command(folder, as_json=True)
+    studies = json.loads(capsys.readouterr().out)["studies"]
+    units = {unit["files"][0]: unit for study in studies for unit in study["units"]}
+    assert (units["a.dcm"]["kind"], units["a.dcm"]["adapter"]) == ("image", "xray")
+    assert "1 view" in units["a.dcm"]["gives"]
+    assert (units["ct.dcm"]["kind"], units["ct.dcm"]["adapter"]) == ("volume", "ct")
+    assert (units["pet"]["adapter"], units["pet"]["other_modality"]) == (None, "a PET image")
+
+
+def _slices(root: Path, *heights: float) -> Path:
+    for height in heights:
+        write_dicom(
+            root / f"{height:05}",
+            ramp(),
+            Modality="CT",
+            SOPClassUID="1.2.840.10008.5.1.4.1.1.2",
+            ImagePositionPatient=[0, 0, height],
+            ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+        )
+    return root
+
+
+def test_a_gap_in_a_series_fails_each_of_its_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(_slices(tmp_path, 0, 5, 10, 20)) == 3
+    text = capsys.readouterr().out
+    assert "status    failed 4" in text
+    assert "slices are missing between 10.0 and 20.0 mm" in text
+    found = scan(tmp_path, settings=Settings(policy=ReadPolicy(uneven_slices="resample")))
+    assert found.counts("status") == {"readable": 4}
+
+
+def test_alike_files_are_one_entry_of_the_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(60):
+        write_picture(tmp_path / f"{number}.png", ramp())
+        (tmp_path / f"{number}.txt").write_text("hello")
+    assert command(tmp_path) == 0
+    assert len(capsys.readouterr().out.splitlines()) < 20

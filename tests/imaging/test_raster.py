@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.sniff import Format
+from medclip.files.sniff import Format, sniff
 from medclip.imaging.raster import read_raster
+from medclip.imaging.webp import webp_size
 from medclip.settings import Settings
 from tests.files.kit import huge_png, ramp, write_picture
 
@@ -146,3 +147,75 @@ def test_no_damage_to_a_picture_raises_anything_else(
             continue
         assert pixels.ndim == 3
         assert pixels.shape[2] in (1, 3)
+
+
+def test_a_preview_page_does_not_hide_the_picture(tmp_path: Path) -> None:
+    full, small = ramp(64, 96, np.uint16, 60_000), ramp(16, 24)
+    for name, pages in (("a.tif", (full, small)), ("b.tif", (small, full))):
+        with tifffile.TiffWriter(tmp_path / name) as tiff:
+            for page in pages:
+                tiff.write(page)
+        decoded = read_raster(tmp_path / name, Format.TIFF, SETTINGS)
+        np.testing.assert_array_equal(decoded.pixels[..., 0], full)
+        assert decoded.steps[0].name == "page"
+
+
+def test_pages_of_one_size_are_a_stack(tmp_path: Path) -> None:
+    for count, height in ((2, 64), (3, 64), (2, 40)):
+        with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+            for number in range(count):
+                tiff.write(ramp(height if number else 64, 96))
+        with pytest.raises(MedclipError) as caught:
+            read_raster(tmp_path / "a.tif", Format.TIFF, SETTINGS)
+        assert caught.value.reason is Reason.NOT_SUPPORTED_YET
+        assert f"stack of {count} pages" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("suffix", "fmt", "options"),
+    [
+        ("gif", Format.GIF, {}),
+        ("bmp", Format.BMP, {}),
+        ("webp", Format.WEBP, {"lossless": True}),
+        ("jp2", Format.JPEG2000, {"irreversible": False}),
+        ("j2k", Format.JPEG2000, {"irreversible": False}),
+    ],
+)
+def test_other_picture_formats_give_their_pixels_or_one_reason(
+    tmp_path: Path, suffix: str, fmt: Format, options: dict[str, Any]
+) -> None:
+    path = write_picture(tmp_path / f"a.{suffix}", ramp(40, 64), **options)
+    assert sniff(path) is fmt
+    decoded = read_raster(path, fmt, SETTINGS, grey=True)
+    np.testing.assert_array_equal(decoded.pixels[..., 0], ramp(40, 64))
+    for limit in (40 * 64, 40 * 64 - 1):
+        small = Settings(max_pixels=limit)
+        if limit < 40 * 64:
+            with pytest.raises(MedclipError, match="limit"):
+                read_raster(path, fmt, small)
+        else:
+            assert read_raster(path, fmt, small).pixels.shape[:2] == (40, 64)
+    raw = path.read_bytes()
+    path.write_bytes(raw[: len(raw) * 2 // 3])
+    with pytest.raises(MedclipError) as caught:
+        read_raster(path, fmt, SETTINGS)
+    assert caught.value.reason in (Reason.CORRUPT, Reason.TRUNCATED)
+
+
+def test_an_animation_gives_its_first_frame(tmp_path: Path) -> None:
+    frames = [Image.fromarray(ramp(40, 64)), Image.fromarray(255 - ramp(40, 64))]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    decoded = read_raster(tmp_path / "a.gif", Format.GIF, SETTINGS, grey=True)
+    np.testing.assert_array_equal(decoded.pixels[..., 0], ramp(40, 64))
+    assert decoded.steps[0].detail == "first of 2"
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+def test_a_webp_header_is_refused_before_the_canvas_is_allocated(tmp_path: Path, lossless: bool) -> None:
+    path = write_picture(tmp_path / "a.webp", ramp(40, 64), lossless=lossless)
+    with path.open("rb") as file:
+        assert webp_size(file) == (64, 40)
+    path.write_bytes(path.read_bytes()[:25])
+    with pytest.raises(MedclipError) as caught:
+        read_raster(path, Format.WEBP, SETTINGS)
+    assert caught.value.reason is Reason.CORRUPT

@@ -163,13 +163,16 @@ def test_preprocessing_of_a_modality_that_nothing_reads_is_a_mismatch(pack: Path
 
 @pytest.mark.parametrize("lost", ["xray", "mri", "generic"])
 def test_a_manifest_that_lacks_the_preprocessing_of_something_on_the_card_is_refused(pack: Path, lost: str) -> None:
-    card = Card(
-        name="tiny", modalities=("ct", "mri", "xray"), tasks={"modality": TaskCard(classes=("ct", "mri", "xray"))}
-    )
+    tasks = {
+        "modality": TaskCard(classes=("ct", "mri", "xray")),
+        "chest_xray_view": TaskCard(classes=("ap", "pa")),
+        "brain_mri_tumour": TaskCard(classes=("glioma", "no_tumour")),
+    }
+    card = Card(name="tiny", modalities=("ct", "mri", "xray"), tasks=tasks)
     update_pack(pack, card=card)
     whole = {name: get_adapter(name).preprocessing for name in ("xray", "mri", "generic")}
     seal(pack, whole)
-    load_model(pack)  # nothing reads ct here, so nothing can be said of it
+    load_model(pack)  # no task is about ct: it can only be told apart from the others
     seal(pack, {name: value for name, value in whole.items() if name != lost})
     error = _refusal(pack)
     assert error.reason is Reason.PREPROCESSING_MISMATCH

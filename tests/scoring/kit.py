@@ -30,7 +30,20 @@ PLANTED = {
 STUDY_UID = "1.2.826.0.1.3680043.8.498.777"
 
 
-def make_pack(folder: Path, **card: Any) -> Path:
+def every_way() -> dict[str, str]:
+    """Give the preprocessing hash of every adapter and kind, as if a pack had been trained on all of them."""
+    from medclip.adapters.registry import ADAPTERS, get_adapter, slot
+    from medclip.sample import Modality
+
+    ways = {}
+    for name in ADAPTERS:
+        adapter = get_adapter(name)
+        for kind in sorted(adapter.kinds):
+            ways[slot(None if name == "generic" else Modality(name), kind)] = adapter.preprocessing_of(kind)
+    return ways
+
+
+def make_pack(folder: Path, adapters: dict[str, str] | None = None, **card: Any) -> Path:
     """Write a pack with random weights: 64 px, 32 dimensions, tasks of several modalities."""
     import torch
 
@@ -39,7 +52,7 @@ def make_pack(folder: Path, **card: Any) -> Path:
     from medclip.models.card import Card
     from medclip.models.packs import save_pack
     from medclip.models.preprocess import Preprocess
-    from medclip.sample import Modality
+    from medclip.sample import Kind, Modality
     from medclip.text.prompts import expand
     from medclip.text.tokens import train_tokenizer
     from medclip.text.vocabularies import load_task, task_names
@@ -78,7 +91,9 @@ def make_pack(folder: Path, **card: Any) -> Path:
         "limits": ["Knows nothing."],
         **card,
     }
-    adapters = {str(m): get_adapter(m).preprocessing for m in read} | {"generic": get_adapter(None).preprocessing}
+    if adapters is None:
+        adapters = {str(m): get_adapter(m).preprocessing_of(Kind.IMAGE) for m in read}
+        adapters["generic"] = get_adapter(None).preprocessing_of(Kind.IMAGE)
     return save_pack(
         folder,
         model,

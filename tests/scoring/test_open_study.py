@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from medclip.errors import MedclipError, Reason
 from medclip.sample import Modality
@@ -20,9 +18,11 @@ def test_a_folder_opens_with_its_views_and_shows_itself(tmp_path: Path) -> None:
     (tmp_path / "readme.txt").write_text("hello")
     study = open_study(tmp_path)
     assert study.modality is Modality.XRAY
-    assert repr(study) == "OpenedStudy(xray, 2 files, 2 views)"
-    assert len(study.views) == len(study.samples) == 2
-    assert Image.open(io.BytesIO(study._repr_png_())).size == (512, 256)
+    assert repr(study) == "OpenedStudy(xray, 2 images)"
+    assert len(study.views) == len(study.samples()) == 2
+    page = study._repr_html_()
+    assert page.count("<img ") == 2
+    assert "MONOCHROME2" in page
 
 
 def test_a_picture_opens_as_what_it_is_said_to_be(tmp_path: Path) -> None:

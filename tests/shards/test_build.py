@@ -221,7 +221,7 @@ def test_a_fault_of_a_decoder_is_told_by_its_kind_only(monkeypatch, table):
     def fail(*_):
         raise RuntimeError("Jane Doe")
 
-    monkeypatch.setattr(registry, "read_sample", fail)
+    monkeypatch.setattr(registry, "read_unit", fail)
     result = read_row(ReadJob(table.parent / "x0_0.png", None, 64), SETTINGS)
     assert result.problem is not None
     assert result.problem.reason is Reason.CORRUPT

@@ -1,0 +1,195 @@
+"""CT: series, enhanced objects and NIfTI as HU volumes with windowed slices; exported slices as pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.adapters.base import RASTERS, ImageAdapter, Source, value_range
+from medclip.adapters.depth import to_range
+from medclip.errors import MedclipError, Reason
+from medclip.files.dicom_header import DicomHeader, modality_code
+from medclip.files.inspect import FileFacts
+from medclip.files.sniff import Format
+from medclip.imaging import borders, volume_grid
+from medclip.imaging.decoded import Decoded, check_not_constant, check_not_small
+from medclip.imaging.dicom_pixels import read_dicom
+from medclip.imaging.intensity import stretch
+from medclip.imaging.volume_result import AIR_HU, HU, fill
+from medclip.imaging.volumes import VOLUMES, VolumeRead, is_radiograph, read_volume, slice_indices
+from medclip.sample import Kind, Modality, Sample, Step, View, Volume
+from medclip.settings import Settings
+
+WINDOW_HU: Mapping[str, tuple[float, float]] = {
+    "lung": (-600.0, 1500.0),
+    "soft_tissue": (40.0, 400.0),
+    "bone": (400.0, 1800.0),
+}
+"""Centre and width in HU, in the order of the channels."""
+MAX_VIEWS = 16
+AIR_SEEN = -200.0
+"""Values in HU have some below this: there is air around the body, and fat ends at -150."""
+
+
+class CtAdapter(ImageAdapter):
+    """A volume in HU and up to 16 of its slices, windowed for lung, soft tissue and bone in three channels.
+
+    Args:
+        sampling: "slices": the channels are three windows on one slice. "2.5d": the channels are a slice and its two
+            neighbours in the soft tissue window; at the ends the slice itself stands for the missing neighbour.
+    """
+
+    name = "ct"
+    modality = Modality.CT
+    version = 1
+    grey = True
+    kinds = frozenset({Kind.IMAGE, Kind.VOLUME})
+    dicom_codes = frozenset({"CT"})
+    percentiles = (0.5, 99.5)
+
+    def __init__(self, sampling: Literal["slices", "2.5d"] = "slices") -> None:
+        if sampling not in ("slices", "2.5d"):
+            raise MedclipError(Reason.WRONG_USE, "CtAdapter's sampling is 'slices' or '2.5d'.")
+        self.sampling = sampling
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """Constants that shape the pixels of single pictures."""
+        crop = {"grid": borders.GRID, "dark": borders.DARK, "stray": borders.STRAY, "keep": borders.KEEP}
+        return {**super().parameters, "percentiles": list(self.percentiles), "border": crop}
+
+    def parameters_of(self, kind: Kind) -> Mapping[str, Any]:
+        """Constants that shape what it makes of a kind."""
+        if kind is Kind.IMAGE:
+            return self.parameters
+        shared = {"kind": str(kind), **super().parameters}
+        return {
+            **shared,
+            "sampling": self.sampling,
+            "window_hu": {name: list(window) for name, window in WINDOW_HU.items()},
+            "max_views": MAX_VIEWS,
+            "air_hu": AIR_HU,
+            "empty": [volume_grid.BODY_HU, volume_grid.EMPTY],
+            "square_pixels": True,
+        }
+
+    def accepts(self, source: Source) -> bool:
+        """Take pictures of one slice, CT objects, and volumes that are said to be CT."""
+        return accepts_volume(self, source, "CT")
+
+    def describe(self, kind: Kind) -> str:
+        """Say in one line what it gives for a kind."""
+        if kind is Kind.IMAGE:
+            return super().describe(kind)
+        what = "lung, soft tissue and bone window" if self.sampling == "slices" else "a slice and its neighbours"
+        return (
+            f"volume in HU, int16 or float32 [slice, row, column]; 1-{MAX_VIEWS} views, H x W x 3 ({what}), float32 0-1"
+        )
+
+    def read_unit(self, source: Source, settings: Settings) -> Sample:
+        """Read a picture or a volume."""
+        header = source.first.header
+        if source.kind is not Kind.VOLUME:
+            return super().read_unit(source, settings)
+        if header is not None and is_radiograph(header):
+            return self._radiograph(source, header, settings)
+        read = _in_hu(read_volume(source.paths, source.facts, settings), source)
+        volume = read.volume
+        check_not_small(volume.voxels.reshape(-1, *volume.voxels.shape[-2:])[0])
+        frames = volume.voxels.shape[0]
+        still = volume if volume.voxels.ndim == 3 else replace(volume, voxels=volume.voxels[frames // 2])
+        chosen = slice_indices(still, MAX_VIEWS)
+        views = tuple(self._view(still, index, header) for index in chosen)
+        steps = (
+            *read.steps,
+            Step("slices", f"{len(chosen)} of {still.voxels.shape[0]} {still.plane}: {', '.join(map(str, chosen))}"),
+            Step("window", self._windows()),
+        )
+        made = self.provenance(source, steps, read.decoder, settings)
+        return Sample(self.modality, views, made, read.headers, Kind.VOLUME, volume)
+
+    def render(self, decoded: Decoded, facts: FileFacts) -> tuple[View, tuple[Step, ...]]:
+        """Stretch deep pictures and trim dark borders."""
+        pixels, steps = to_range(decoded, facts, self.percentiles)
+        pixels, box = borders.crop_dark_borders(pixels, value_range(pixels))
+        if box is not None:
+            steps += (Step("crop border", str(box)),)
+        return View(pixels, value_range(pixels), burned_in=facts.header.burned_in if facts.header else None), steps
+
+    def _windows(self) -> str:
+        chosen = WINDOW_HU if self.sampling == "slices" else {"soft_tissue": WINDOW_HU["soft_tissue"]}
+        return "; ".join(f"{name} centre {centre:g} width {width:g} HU" for name, (centre, width) in chosen.items())
+
+    def _view(self, volume: Volume, index: int, header: DicomHeader | None) -> View:
+        last = volume.voxels.shape[0] - 1
+        slices = [index] if self.sampling == "slices" else [max(0, index - 1), index, min(last, index + 1)]
+        rows, columns = volume.spacing_mm[1:]
+        planes: list[NDArray[Any]] = []
+        spacing = (rows, columns)
+        for number in slices:
+            plane, spacing = volume_grid.square_pixels(volume.voxels[number], (rows, columns))
+            planes.append(plane)
+        if self.sampling == "slices":
+            channels = [windowed(planes[0], *window) for window in WINDOW_HU.values()]
+        else:
+            channels = [windowed(plane, *WINDOW_HU["soft_tissue"]) for plane in planes]
+        return View(
+            np.stack(channels, axis=2),
+            (0.0, 1.0),
+            spacing_mm=spacing,
+            burned_in=header.burned_in if header is not None else None,
+        )
+
+    def _radiograph(self, source: Source, header: DicomHeader, settings: Settings) -> Sample:
+        """Show the radiograph that plans a scan as what it is: a picture without HU."""
+        decoded = read_dicom(source.path, settings, header=header)
+        check_not_small(decoded.pixels)
+        check_not_constant(decoded.pixels)
+        view, steps = self.render(decoded, source.first)
+        note = Step("note", "a radiograph that plans a CT scan (localizer), not a slice: shown as a picture, not in HU")
+        made = self.provenance(source, (note, *decoded.steps, *steps), decoded.decoder, settings)
+        return Sample(self.modality, (view,), made, decoded.headers)
+
+
+def accepts_volume(adapter: ImageAdapter, source: Source, code: str) -> bool:
+    """Say whether a unit is one that the CT and MRI adapters share: pictures, DICOM of one modality, volume files."""
+    form = source.first.format
+    if source.kind not in adapter.kinds:
+        return False
+    if form is Format.DICOM:
+        headers: Sequence[DicomHeader | None] = [facts.header for facts in source.facts]
+        return all(header is not None and modality_code(header) == code for header in headers)
+    if source.kind is Kind.VOLUME:
+        return form in VOLUMES
+    return len(source.paths) == 1 and form in RASTERS
+
+
+def windowed(values: NDArray[Any], centre: float, width: float) -> NDArray[np.float32]:
+    """Map a window in HU to 0-1, clipped.
+
+    Args:
+        values: HU, any shape.
+        centre: In HU; becomes 0.5.
+        width: In HU.
+    """
+    return stretch(values, centre - width / 2, centre + width / 2)
+
+
+def _in_hu(read: VolumeRead, source: Source) -> VolumeRead:
+    """Name the unit of a volume that was given as CT; say so where its values cannot be HU."""
+    low, high = read.headers["value_range"]
+    volume = read.volume
+    if source.first.format is Format.DICOM:
+        if volume.unit == HU:
+            return read
+        note = Step("note", "values are not HU: the header calls them something else (a map computed from CT)")
+        return read._replace(steps=(*read.steps, note))
+    if low >= AIR_SEEN:
+        note = Step("note", f"values are not HU: they run from {low:g} to {high:g}, and air would be near -1000")
+        return read._replace(steps=(*read.steps, note))
+    voxels, filled = fill(volume.voxels, HU, low)
+    return read._replace(volume=replace(volume, voxels=voxels, unit=HU), steps=(*read.steps, *filled))

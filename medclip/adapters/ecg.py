@@ -1,0 +1,107 @@
+"""ECGs: records of any format become twelve leads in millivolts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from medclip.adapters.base import ImageAdapter, Source
+from medclip.files.sniff import Format
+from medclip.imaging.ecg_leads import TWELVE
+from medclip.imaging.ecg_read import READERS, read_ecg
+from medclip.imaging.ecg_signal import EcgOptions, canonical, header_leads, prepare
+from medclip.sample import Kind, Modality, Sample, Signal, Step
+from medclip.settings import Settings
+
+ECG_VERSION = 1
+"""Raise when the ECG modules of `medclip.imaging` give other values for the same file."""
+
+_WAVEFORMS = "1.2.840.10008.5.1.4.1.1.9.1."
+"""The SOP classes of ECGs; other waveforms (pressure, sound, electrophysiology) are none."""
+
+
+class EcgAdapter(ImageAdapter):
+    """Reads a record into 12 x T: by default 10 s at 500 Hz, baseline taken out, in millivolts."""
+
+    name = "ecg"
+    modality = Modality.ECG
+    version = 1
+    grey = True
+    kinds = frozenset({Kind.SIGNAL})
+
+    def __init__(self, options: EcgOptions | None = None) -> None:
+        """Choose what is done to the leads; None is the default, `EcgOptions.raw()` leaves them as stored."""
+        self.options = options or EcgOptions()
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """Constants that shape the signal."""
+        return {"ecg": ECG_VERSION, "leads": list(TWELVE), **self.options.parameters()}
+
+    def parameters_of(self, kind: Kind) -> Mapping[str, Any]:
+        """Constants that shape what it makes of a kind."""
+        return {"kind": str(kind), **self.parameters}
+
+    def accepts(self, source: Source) -> bool:
+        """Say whether it reads a unit: a record in one of the ECG formats."""
+        facts = source.first
+        if source.kind not in self.kinds or facts.format not in READERS:
+            return False
+        if facts.format is Format.DICOM:
+            return facts.header is not None and facts.header.sop_class.startswith(_WAVEFORMS)
+        return True
+
+    def describe(self, kind: Kind) -> str:
+        """Say in one line what it gives for a kind."""
+        options = self.options
+        rate = "the record's rate" if options.sampling_hz is None else f"{options.sampling_hz:g} Hz"
+        length = "its length" if options.seconds is None else f"{options.seconds:g} s"
+        unit = "mV" if options.normalisation == "mv" else options.normalisation
+        return f"12 leads (I, II, III, aVR, aVL, aVF, V1-V6) x T at {rate}, {length}, float32 {unit}, with a lead mask"
+
+    def read_unit(self, source: Source, settings: Settings) -> Sample:
+        """Read a record."""
+        recording = read_ecg(source.paths, source.facts, settings)
+        signal = prepare(canonical(recording, mlii_as_ii=self.options.mlii_as_ii), self.options)
+        stored = Step(
+            "read",
+            f"{len(recording.stored_leads)} channels, {recording.stored_samples:,} samples at "
+            f"{recording.stored_hz:g} Hz, to mV",
+        )
+        return Sample(
+            self.modality,
+            (),
+            self.provenance(source, (stored, *signal.steps), recording.decoder, settings),
+            _headers(signal),
+            Kind.SIGNAL,
+            signal=signal,
+        )
+
+
+def raw_signal(source: Source, settings: Settings | None = None, *, mlii_as_ii: bool = False) -> Signal:
+    """Read a record's twelve leads in mV at the stored rate and length, unfiltered.
+
+    Args:
+        source: The record.
+        settings: Limits; None is the default.
+        mlii_as_ii: Take MLII for II, as in `EcgOptions`.
+
+    Raises:
+        MedclipError: With the reason why it cannot be read.
+    """
+    return canonical(read_ecg(source.paths, source.facts, settings or Settings()), mlii_as_ii=mlii_as_ii)
+
+
+def _headers(signal: Signal) -> dict[str, Any]:
+    """Give what the record is, in names of the closed list and numbers."""
+    gaps = [step.detail for step in signal.steps if step.name == "gaps"]
+    return {
+        "stored_leads": list(header_leads(signal)),
+        "stored_lead_count": len(signal.stored_leads),
+        "stored_hz": signal.stored_hz,
+        "stored_samples": signal.stored_samples,
+        "duration_s": round(signal.stored_samples / signal.stored_hz, 4),
+        "derived_leads": list(signal.derived),
+        "missing_leads": [lead for lead, there in zip(TWELVE, signal.mask, strict=True) if not there],
+        "gaps": gaps,
+    }

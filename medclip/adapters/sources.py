@@ -1,0 +1,44 @@
+"""From a path that a table names to the unit that is read: a file, or the folder of one series, slide or record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from medclip.adapters.base import Source, single
+from medclip.errors import MedclipError, Reason
+from medclip.files.discover import discover
+from medclip.files.inspect import inspect_file
+from medclip.files.units import units_of
+from medclip.settings import Settings
+
+
+def source_of(path: Path, settings: Settings) -> Source:
+    """Look at what a path names.
+
+    Args:
+        path: A file; or a folder with the files of one series, slide or record and nothing else that could be read.
+        settings: Limits and policy.
+
+    Returns:
+        The unit. Facts of a single file may carry a problem, which reading then raises.
+
+    Raises:
+        MedclipError: MISSING_FILE; the problem of the series in a folder; WRONG_USE for a folder of several things.
+    """
+    if not path.is_dir():
+        return single(path, inspect_file(path, settings))
+    pairs = [(ref, inspect_file(ref.path, settings)) for ref in discover(path) if ref.problem is None]
+    usable = [(ref, facts) for ref, facts in pairs if facts.problem is None]
+    units = units_of(usable, uneven=settings.policy.uneven_slices)
+    if len(units) != 1:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"this folder holds {len(units)} things to read; a folder in a table is one series, slide or record.",
+            where=path,
+            hint="Name the files, or one folder for each series.",
+        )
+    (unit,) = units
+    if unit.problem is not None:
+        raise MedclipError(unit.problem.reason, unit.problem.message, where=path)
+    facts_of = {ref.name: facts for ref, facts in usable}
+    return Source(unit.kind, tuple(r.path for r in unit.files), tuple(facts_of[r.name] for r in unit.files), unit.notes)

@@ -1,0 +1,61 @@
+"""`medclip view FILE --out x.png`: what a model would see of a file, beside what is stored."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def view(
+    path: Annotated[Path, typer.Argument(help="File, or folder of one study.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="The PNG to write.", show_default=False)],
+    modality: Annotated[
+        str | None, typer.Option("--modality", metavar="M", help="What it shows, where headers do not say.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="PACK", help="Draw the input size of this model pack.")
+    ] = None,
+    number: Annotated[int, typer.Option("--number", help="Which picture, series or record of a folder, from 1.")] = 1,
+    window: Annotated[
+        str | None,
+        typer.Option(
+            "--window", metavar="W", help="DICOM window: a number from 0, its explanation, CENTRE,WIDTH or none."
+        ),
+    ] = None,
+    uneven: Annotated[
+        str, typer.Option("--uneven", help="Series with gaps or uneven spacing: reject or resample.")
+    ] = "reject",
+    mpp: Annotated[
+        float | None, typer.Option("--mpp", metavar="UM", help="Micrometres per pixel of slides that do not say.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
+) -> int:
+    """Draw what a model would see of a file or series, beside the raw picture, with everything that was done to it.
+
+    Exit code: 0 drawn, 2 it cannot be read or wrong use.
+    """
+    from medclip.models.packs import DEFAULT
+    from medclip.reports.view import view as run
+    from medclip.settings import Settings, read_policy
+
+    drawn = run(
+        path,
+        out,
+        modality,
+        model=model or DEFAULT,
+        number=number,
+        settings=Settings(policy=read_policy(uneven, mpp, window)),
+    )
+    if as_json:
+        fields = {**vars(drawn), "out": str(drawn.out), "headers": dict(drawn.headers)}
+        print(json.dumps(fields, default=str))
+        return 0
+    what = f"{drawn.modality or 'modality unknown'} {drawn.kind}"
+    print(f"{what}: {drawn.num_files} file(s), {drawn.num_views} view(s), adapter {drawn.adapter}")
+    for name, detail in drawn.steps:
+        print(f"  {name}{': ' if detail else ''}{detail}")
+    print(f"Written: {drawn.out}")
+    return 0

@@ -1,0 +1,223 @@
+"""The stored values of a DICOM object's frames, whatever compresses them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.errors import MedclipError, Reason
+from medclip.files.dicom_header import DicomHeader
+from medclip.imaging import dicom_codecs
+from medclip.imaging.dicom_colour import ybr_to_rgb
+from medclip.imaging.dicom_decode import pixel_keyword
+from medclip.imaging.dicom_elements import whole
+
+_FLOATS = {"FloatPixelData": "f4", "DoubleFloatPixelData": "f8"}
+_YBR_FULL = ("YBR_FULL", "YBR_FULL_422")
+
+
+class Stored:
+    """Gives frames of an open data set as they are stored; colour as RGB, palettes as indices.
+
+    Args:
+        dataset: The pydicom data set.
+        header: Its plain values.
+
+    Raises:
+        MedclipError: NOT_SUPPORTED_YET (transfer syntax), MISSING_CODEC, or TRUNCATED where less pixel data is there
+            than the header states.
+    """
+
+    def __init__(self, dataset: Any, header: DicomHeader) -> None:
+        self._dataset, self._header = dataset, header
+        self._keyword = pixel_keyword(dataset)
+        self._syntax = dataset.file_meta.TransferSyntaxUID
+        self.decoder = "native"
+        """Name of the codec and the transfer syntax; known for certain after the first frame."""
+        self.found = ""
+        """Colour of the codestream in words, where the header says something else."""
+        try:
+            self._encapsulated = bool(self._syntax.is_encapsulated)
+        except (AttributeError, ValueError):
+            raise MedclipError(
+                Reason.NOT_SUPPORTED_YET, "The DICOM file names a transfer syntax that the standard does not know."
+            ) from None
+        self._plugins: tuple[str, ...] = ()
+        if self._encapsulated:
+            codec = dicom_codecs.decoder_for(str(self._syntax))
+            self._plugins = dicom_codecs.in_order(str(self._syntax))
+            if not codec.is_available:
+                raise MedclipError(
+                    Reason.MISSING_CODEC,
+                    f"No installed codec decodes {self._syntax.name}.",
+                    hint=f"Run: {dicom_codecs.PIP_LINE}",
+                )
+        elif len(getattr(dataset, self._keyword) or b"") < self._expected_bytes():
+            raise MedclipError(Reason.TRUNCATED, "The DICOM file ends before its pixels do.")
+
+    @property
+    def frames(self) -> int:
+        """How many frames the header states."""
+        return self._header.frames
+
+    def read(self, indices: Sequence[int] | None = None) -> NDArray[Any]:
+        """Decode frames.
+
+        Args:
+            indices: Which; all if not given.
+
+        Returns:
+            F x H x W, or F x H x W x 3 (RGB), native byte order. It may be a read-only view of the file's bytes.
+
+        Raises:
+            MedclipError: TRUNCATED, CORRUPT, TOO_LARGE.
+        """
+        wanted = range(self.frames) if indices is None else list(indices)
+        try:
+            stored = self._compressed(wanted) if self._encapsulated else self._native(wanted)
+        except MedclipError:
+            raise
+        except MemoryError:
+            raise MedclipError(Reason.TOO_LARGE, "The image does not fit into memory.") from None
+        except Exception:
+            if self._encapsulated and not self._ends_properly():
+                raise MedclipError(Reason.TRUNCATED, "The compressed pixel data ends too early.") from None
+            raise MedclipError(Reason.CORRUPT, "The pixel data is damaged and cannot be decoded.") from None
+        header = self._header
+        size = (len(wanted), header.rows, header.columns, *((3,) if header.samples_per_pixel == 3 else ()))
+        if stored.shape != size:
+            raise MedclipError(Reason.CORRUPT, "The decoded picture does not have the size that the header states.")
+        return stored if stored.dtype.isnative else stored.astype(stored.dtype.newbyteorder("="))
+
+    def _expected_bytes(self) -> int:
+        header = self._header
+        samples = 2 if header.photometric == "YBR_FULL_422" else header.samples_per_pixel
+        return (header.frames * header.rows * header.columns * samples * header.bits_allocated + 7) // 8
+
+    def _native(self, wanted: Sequence[int]) -> NDArray[Any]:
+        dtype = self._plain_dtype()
+        if dtype is None:
+            return self._by_pydicom(wanted, "")
+        header = self._header
+        samples = header.samples_per_pixel
+        count = header.rows * header.columns * samples
+        data = getattr(self._dataset, self._keyword)
+        every = np.frombuffer(data, dtype, count * header.frames).reshape(header.frames, count)
+        if len(wanted) == header.frames:
+            chosen = every
+        elif len(wanted) == 1:
+            chosen = every[wanted[0] : wanted[0] + 1]
+        else:
+            chosen = every[list(wanted)]
+        if dtype.kind != "f" and 0 < header.bits_stored < header.bits_allocated:
+            chosen = without_unused_bits(chosen, header.bits_stored)
+        if samples == 1:
+            return chosen.reshape(-1, header.rows, header.columns)
+        if whole(self._dataset, "PlanarConfiguration", 0) == 1:
+            planes = chosen.reshape(-1, samples, header.rows, header.columns)
+            colour = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
+        else:
+            colour = chosen.reshape(-1, header.rows, header.columns, samples)
+        return ybr_to_rgb(colour) if header.photometric in _YBR_FULL else colour
+
+    def _plain_dtype(self) -> np.dtype[Any] | None:
+        """Give the type of pixels that lie in the file as numpy wants them; None for those that do not."""
+        header = self._header
+        order = "<" if self._syntax.is_little_endian else ">"
+        if self._keyword in _FLOATS:
+            return np.dtype(order + _FLOATS[self._keyword])
+        size, rest = divmod(header.bits_allocated, 8)
+        if rest or size not in (1, 2, 4) or header.photometric == "YBR_FULL_422":
+            return None
+        if header.photometric == "YBR_FULL" and size != 1:
+            return None
+        if size == 1 and order == ">":  # may be stored as swapped pairs
+            return None
+        return np.dtype(f"{order}{'i' if header.signed else 'u'}{size}")
+
+    def _compressed(self, wanted: Sequence[int]) -> NDArray[Any]:
+        for attempt in ("as it is", "without its offset table"):
+            if attempt != "as it is" and not self._drop_offsets():
+                break
+            for name in self._plugins:
+                try:
+                    stored = self._by_pydicom(wanted, name)
+                except MemoryError:
+                    raise
+                except Exception:  # noqa: S112 - the next one may be able to
+                    continue
+                self.decoder = f"{dicom_codecs.spoken(name)}, {self._syntax.name}"
+                return stored
+        raise ValueError("no codec could")
+
+    def _by_pydicom(self, wanted: Sequence[int], plugin: str) -> NDArray[Any]:
+        from pydicom.pixels.decoders.base import get_decoder
+
+        _complete(self._dataset, self._header)
+        codec = dicom_codecs.decoder_for(str(self._syntax)) if self._encapsulated else get_decoder(self._syntax)
+        options: dict[str, Any] = {"raw": True, "decoding_plugin": plugin, "allow_excess_frames": False}
+        if len(wanted) == self.frames and self._dataset.get("NumberOfFrames", 1) == self.frames:
+            stored, about = codec.as_array(self._dataset, **options)
+            stored = stored if self.frames > 1 else stored[None]
+            return self._rgb(stored, about)
+        return np.stack([self._rgb(*codec.as_array(self._dataset, index=index, **options)) for index in wanted])
+
+    def _rgb(self, stored: Any, about: Any) -> NDArray[Any]:
+        found = str(about.get("photometric_interpretation"))
+        if stored.ndim < 3 or self._header.samples_per_pixel != 3:
+            return stored
+        if (found in _YBR_FULL) != self._header.photometric.startswith("YBR_FULL") and found in (*_YBR_FULL, "RGB"):
+            self.found = "YCbCr" if found in _YBR_FULL else "RGB"
+        return ybr_to_rgb(stored) if found in _YBR_FULL else stored
+
+    def _drop_offsets(self) -> bool:
+        """Take away an offset table that may be wrong; frames are then told apart by their markers."""
+        data = self._dataset.PixelData
+        length = int.from_bytes(data[4:8], "little")
+        found = "ExtendedOffsetTable" in self._dataset
+        for keyword in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
+            if keyword in self._dataset:
+                del self._dataset[keyword]
+        if data[:4] == b"\xfe\xff\x00\xe0" and 0 < length <= len(data) - 8:
+            self._dataset.PixelData = data[:4] + bytes(4) + data[8 + length :]
+            self._dataset["PixelData"].is_undefined_length = True
+            return True
+        return found
+
+    def _ends_properly(self) -> bool:
+        """Say whether the last fragment ends with the end marker of its codec (JPEG family: FFD9; else unknown)."""
+        data = self._dataset.PixelData.rstrip(b"\0")
+        return data.endswith((b"\xff\xd9", b"\xff\xd9\xfe\xff\xdd\xe0")) or "JPEG" not in self._syntax.name
+
+
+def without_unused_bits(pixels: NDArray[Any], bits_stored: int) -> NDArray[Any]:
+    """Take away what stands in the bits above the stored ones (overlays of old objects, or nothing in particular).
+
+    Args:
+        pixels: Integers of any shape.
+        bits_stored: How many of the low bits are the value; the highest of them is the sign of signed pixels.
+    """
+    signed = pixels.dtype.kind == "i"
+    low, high = int(pixels.min()) if signed else 0, int(pixels.max())
+    first, last = (-(1 << bits_stored - 1), (1 << bits_stored - 1) - 1) if signed else (0, (1 << bits_stored) - 1)
+    if first <= low and high <= last:
+        return pixels
+    shift = 8 * pixels.dtype.itemsize - bits_stored
+    return (pixels << shift) >> shift
+
+
+def _complete(dataset: Any, header: DicomHeader) -> None:
+    """Fill in elements that pydicom demands and whose value is plain."""
+    defaults = {
+        "SamplesPerPixel": header.samples_per_pixel,
+        "PixelRepresentation": int(header.signed),
+        "BitsStored": header.bits_stored or header.bits_allocated,
+    }
+    if header.samples_per_pixel > 1:
+        defaults["PlanarConfiguration"] = 0
+    for keyword, value in defaults.items():
+        if dataset.get(keyword) is None:
+            setattr(dataset, keyword, value)

@@ -1,0 +1,216 @@
+"""Clean, resample, cut and scale a twelve-lead ECG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.errors import MedclipError, Reason
+from medclip.sample import Signal, Step
+
+HIGH_PASS = {"pass_hz": 0.8, "stop_hz": 0.2, "ripple_db": 0.5, "attenuation_db": 40.0}
+BAND_PASS = {"low_hz": 0.5, "high_hz": 45.0, "order": 3}
+NOTCH_Q = 30.0
+_MARGIN_S = 30.0
+"""Seconds on either side of the part that is kept which the filters still see; their memory is a few seconds."""
+_RATIO = 1000
+
+
+@dataclass(frozen=True)
+class EcgOptions:
+    """What is done to the twelve leads. `EcgOptions.raw()` does nothing."""
+
+    baseline: Literal["elliptic", "butterworth", "none"] = "elliptic"
+    """Take out baseline wander: elliptic high-pass (pass 0.8 Hz, stop 0.2 Hz), or Butterworth band-pass 0.5-45 Hz of
+    order 3; forward and backward, so that no wave moves."""
+    notch_hz: Literal[50, 60] | None = None
+    """Take out the mains (Q = 30, forward and backward). Which mains is the country's; none is assumed."""
+    sampling_hz: float | None = 500.0
+    """Resample to this rate; None keeps the record's."""
+    seconds: float | None = 10.0
+    """Cut the centre or pad with zeros on both sides; None keeps the length."""
+    normalisation: Literal["mv", "minmax_record", "zscore_global", "zscore_lead"] = "mv"
+    """"mv" keeps millivolts, since amplitude carries diagnosis. The others: (x - min) / (max - min + 1e-8) over the
+    record, or z-scores with a training set's mean and standard deviation, or with each lead's own."""
+    mean_mv: float | None = None
+    """For "zscore_global"."""
+    std_mv: float | None = None
+    mlii_as_ii: bool = False
+    """Take the ambulatory lead MLII for lead II where there is no II; it is not the same lead."""
+
+    def __post_init__(self) -> None:
+        """Refuse options that do not fit together.
+
+        Raises:
+            MedclipError: WRONG_USE.
+        """
+        known = ("mv", "minmax_record", "zscore_global", "zscore_lead")
+        if self.baseline not in ("elliptic", "butterworth", "none") or self.normalisation not in known:
+            raise MedclipError(Reason.WRONG_USE, "The ECG option for baseline or normalisation does not exist.")
+        if self.normalisation == "zscore_global" and (self.mean_mv is None or not self.std_mv or self.std_mv < 0):
+            raise MedclipError(
+                Reason.WRONG_USE,
+                "zscore_global needs mean_mv and std_mv (above 0), taken over the training records and leads.",
+            )
+        if (self.sampling_hz is not None and not 10 <= self.sampling_hz <= 5000) or (
+            self.seconds is not None and not 0.1 <= self.seconds <= 3600
+        ):
+            raise MedclipError(Reason.WRONG_USE, "sampling_hz must lie in 10 to 5,000 and seconds in 0.1 to 3,600.")
+
+    @classmethod
+    def raw(cls) -> EcgOptions:
+        """Give the options that leave the record in mV, at its rate and length, as stored."""
+        return cls(baseline="none", sampling_hz=None, seconds=None)
+
+    def parameters(self) -> Mapping[str, Any]:
+        """Give all constants that shape the result, as JSON values."""
+        filters = {"elliptic": HIGH_PASS, "butterworth": BAND_PASS, "none": {}}[self.baseline]
+        return {**asdict(self), "filter": dict(filters), "notch_q": NOTCH_Q, "margin_s": _MARGIN_S}
+
+
+def prepare(signal: Signal, options: EcgOptions | None = None) -> Signal:
+    """Filter, resample, cut or pad, and scale; in this order.
+
+    Args:
+        signal: The twelve leads in mV, as `canonical` gives them.
+        options: What to do; None is the default.
+
+    Returns:
+        A signal with one step more for each thing done, or not done because the record does not allow it. Masked
+        leads stay zero, and so does padding, except under `minmax_record`, where both get the value of 0 mV.
+
+    Raises:
+        MedclipError: WRONG_USE if the signal is not in mV, CORRUPT if it holds no sample.
+    """
+    options = options or EcgOptions()
+    if signal.unit != "mV":
+        raise MedclipError(Reason.WRONG_USE, "The signal is normalised already; prepare the one in mV.")
+    if not signal.values_mv.shape[1]:
+        raise MedclipError(Reason.CORRUPT, "The ECG holds no sample.")
+    hz, steps = signal.sampling_hz, list(signal.steps)
+    start, lines = _window(signal, options)
+    rows = np.flatnonzero(signal.mask)
+    lines = _clean(lines[rows].astype(np.float64), hz, options, steps)
+    # The part that is kept is cut after filtering, in the rate it will have.
+    lines, rate = _resample(lines, hz, options.sampling_hz, steps)
+    if options.seconds is not None:
+        lines = _cut(lines, round(options.seconds * rate), signal, start, rate, steps)
+    values = np.zeros((signal.mask.size, lines.shape[1]), np.float32)
+    values[rows] = lines
+    values, unit = _normalise(values, signal.mask, options, steps)
+    return replace(signal, values_mv=values, sampling_hz=rate, unit=unit, steps=tuple(steps))
+
+
+def _window(signal: Signal, options: EcgOptions) -> tuple[int, NDArray[np.float32]]:
+    """Give the part that decides the result, and where it starts: a day's record is not filtered for ten seconds."""
+    values, hz = signal.values_mv, signal.sampling_hz
+    if options.seconds is None:
+        return 0, values
+    keep = int(np.ceil((options.seconds / 2 + _MARGIN_S) * hz))
+    centre = values.shape[1] // 2
+    start = max(0, centre - keep)
+    return start, values[:, start : centre + keep]
+
+
+def _clean(lines: NDArray[np.float64], hz: float, options: EcgOptions, steps: list[Step]) -> NDArray[np.float64]:
+    from scipy import signal as scipy_signal
+
+    if options.baseline != "none":
+        name, sections, slowest = _baseline_filter(options.baseline, hz)
+        if lines.shape[1] < hz / slowest:
+            steps.append(Step("note", f"shorter than one period of {slowest:g} Hz: baseline left as it is"))
+        elif lines.size:
+            lines = scipy_signal.sosfiltfilt(sections, lines, axis=1, padlen=_pad(lines, hz))
+            steps.append(Step("baseline", name))
+    if options.notch_hz is not None:
+        if options.notch_hz >= hz / 2 or lines.shape[1] < 2:
+            steps.append(Step("note", f"no notch at {options.notch_hz} Hz: the record holds no such frequency"))
+        elif lines.size:
+            top, bottom = scipy_signal.iirnotch(options.notch_hz, NOTCH_Q, hz)
+            lines = scipy_signal.filtfilt(top, bottom, lines, axis=1, padlen=_pad(lines, hz))
+            steps.append(Step("notch", f"{options.notch_hz} Hz, Q {NOTCH_Q:g}, zero phase"))
+    return lines
+
+
+def _pad(lines: NDArray[np.float64], hz: float) -> int:
+    """Reflect up to two seconds at the ends, so that the slow filter has settled where the record starts."""
+    return max(0, min(lines.shape[1] - 1, round(2 * hz)))
+
+
+def _baseline_filter(kind: str, hz: float) -> tuple[str, Any, float]:
+    """Design a baseline filter for a sampling rate: its description, second-order sections, lowest frequency kept."""
+    from scipy import signal as scipy_signal
+
+    if kind == "elliptic":
+        pass_hz, stop_hz, ripple, attenuation = HIGH_PASS.values()
+        order, edge = scipy_signal.ellipord(pass_hz, stop_hz, ripple, attenuation, fs=hz)
+        sections = scipy_signal.ellip(order, ripple, attenuation, edge, "highpass", output="sos", fs=hz)
+        return f"elliptic high-pass {pass_hz:g} Hz, order {order}, zero phase", sections, pass_hz
+    low, high, order = BAND_PASS.values()
+    if high >= hz / 2:  # nothing above half the rate is there to be taken out
+        sections = scipy_signal.butter(order, low, "highpass", output="sos", fs=hz)
+        return f"Butterworth high-pass {low:g} Hz, order {order}, zero phase", sections, low
+    sections = scipy_signal.butter(order, [low, high], "bandpass", output="sos", fs=hz)
+    return f"Butterworth band-pass {low:g}-{high:g} Hz, order {order}, zero phase", sections, low
+
+
+def _resample(
+    lines: NDArray[np.float64], hz: float, wanted: float | None, steps: list[Step]
+) -> tuple[NDArray[np.float64], float]:
+    if wanted is None or wanted == hz:
+        return lines, hz
+    from scipy import signal as scipy_signal
+
+    ratio = Fraction(wanted / hz).limit_denominator(_RATIO)
+    if ratio.numerator == 0:
+        ratio = Fraction(1, _RATIO)
+    steps.append(Step("resample", f"{hz:g} to {wanted:g} Hz, polyphase {ratio.numerator}/{ratio.denominator}"))
+    if lines.size:
+        # The ends are continued by their own value: zeros there would ring.
+        lines = scipy_signal.resample_poly(lines, ratio.numerator, ratio.denominator, axis=1, padtype="edge")
+    else:
+        lines = np.zeros((0, -(-lines.shape[1] * ratio.numerator // ratio.denominator)))
+    return lines, wanted
+
+
+def _cut(
+    lines: NDArray[np.float64], length: int, signal: Signal, start: int, rate: float, steps: list[Step]
+) -> NDArray[np.float64]:
+    """Cut the centre of the record, or pad it with zeros on both sides."""
+    samples = lines.shape[1]
+    if samples > length:
+        centre = (signal.values_mv.shape[1] / 2 - start) * rate / signal.sampling_hz
+        at = min(max(0, round(centre - length / 2)), samples - length)
+        seconds = start / signal.sampling_hz + at / rate
+        steps.append(Step("crop", f"centre: {length / rate:g} s from {seconds:.2f} s of {signal.duration_s:.2f} s"))
+        return lines[:, at : at + length]
+    if samples < length:
+        before = (length - samples) // 2
+        steps.append(Step("pad", f"zeros on both sides: {samples / rate:.2f} s to {length / rate:g} s"))
+        return np.pad(lines, ((0, 0), (before, length - samples - before)))
+    return lines
+
+
+def _normalise(
+    values: NDArray[np.float32], mask: NDArray[np.bool_], options: EcgOptions, steps: list[Step]
+) -> tuple[NDArray[np.float32], str]:
+    kind = options.normalisation
+    if kind == "mv":
+        return values, "mV"
+    if kind == "minmax_record":
+        low, high = float(values.min()), float(values.max())
+        steps.append(Step("normalise", "minmax_record over all leads and samples"))
+        return ((values - low) / (high - low + 1e-8)).astype(np.float32), "relative"
+    if kind == "zscore_global":
+        mean, std = options.mean_mv or 0.0, options.std_mv or 1.0
+        steps.append(Step("normalise", f"zscore_global, mean {mean:g} mV, standard deviation {std:g} mV"))
+        scaled = (values - mean) / std
+    else:
+        steps.append(Step("normalise", "zscore_lead, each lead by its own mean and standard deviation"))
+        scaled = (values - values.mean(1, keepdims=True)) / (values.std(1, keepdims=True) + 1e-8)
+    return np.where(mask[:, None], scaled, 0).astype(np.float32), "relative"

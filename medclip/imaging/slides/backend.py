@@ -1,0 +1,89 @@
+"""What a slide library has to give: facts, and pixels of one stored level. The reader above turns that into µm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.errors import MedclipError, Reason
+
+WHITE = 255
+"""Value of everything outside the slide, and of tiles that were never scanned."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """One stored resolution."""
+
+    height_px: int
+    width_px: int
+
+
+@dataclass(frozen=True)
+class SlideSpec:
+    """All that is needed to open a slide again in another process."""
+
+    backend: str
+    """Name of the module that opens it: openslide, dicom or tiff."""
+    paths: tuple[Path, ...]
+    cache_bytes: int
+    max_pixels: int
+    mpp_um: float | None
+    """The user's µm/px, for slides that do not say."""
+
+
+@dataclass(frozen=True)
+class SlideFacts:
+    """What is known of an opened slide; plain values."""
+
+    levels: tuple[Level, ...]
+    """Finest first."""
+    mpp_um: tuple[float, float] | None
+    """Row and column size of a pixel of the finest level in micrometres, as the file states it."""
+    properties: Mapping[str, str | float] = field(default_factory=dict)
+    """Allow-listed: vendor, objective_power."""
+    associated: tuple[str, ...] = ()
+    """Names of label, macro, thumbnail. They may show a patient's name: nothing reads them unless asked."""
+    origin_px: tuple[int, int] = (0, 0)
+    """Row and column of the scanned area's corner where a viewer crops the empty rest away (QuPath with MRXS)."""
+    notes: tuple[str, ...] = ()
+    decoder: str = ""
+
+
+class Backend(Protocol):
+    """An open slide of one library. Not shared between processes."""
+
+    @property
+    def facts(self) -> SlideFacts:
+        """What is known of the slide."""
+        ...
+
+    def read_level(self, level: int, top: int, left: int, height: int, width: int) -> NDArray[np.uint8]:
+        """Read [height, width, 3] RGB in pixels of one level; the rectangle may lie partly or wholly outside (white).
+
+        Raises:
+            MedclipError: If stored pixels cannot be decoded.
+        """
+        ...
+
+    def read_associated(self, name: str) -> NDArray[np.uint8]:
+        """Read label, macro or thumbnail as RGB [H, W, 3]."""
+        ...
+
+    def close(self) -> None:
+        """Close the files."""
+        ...
+
+
+def missing(package: str) -> MedclipError:
+    """Make the error for a slide library that is not installed."""
+    return MedclipError(
+        Reason.MISSING_CODEC,
+        f"Reading this slide needs the package {package}, which is not installed.",
+        hint="Install it with: pip install 'medclip-imaging[wsi]'",
+    )

@@ -1,0 +1,219 @@
+"""DICOM slides through wsidicom: concatenations, sparse tiles, several levels in several files.
+
+wsidicom says where a tile lies; 8-bit JPEG tiles are decoded here, because headers lie about their colours: converters
+write RGB where the JPEG holds YCbCr. What the JPEG says of itself counts: its Adobe or JFIF segment, its component
+names, its subsampling; the header only where it says nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.errors import MedclipError, Reason
+from medclip.files.quiet import quiet
+from medclip.imaging.slides.backend import Level, SlideFacts, SlideSpec, missing
+from medclip.imaging.slides.channels import ToRgb, limits_of
+from medclip.imaging.slides.fast_tiles import Decode, TileCache, TiledLevel, TileLayout, decode_jpeg
+
+_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
+"""VL Whole Slide Microscopy Image Storage."""
+_JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
+_FRAMES = frozenset({0xC0, 0xC1, 0xC2})
+
+
+def open_backend(spec: SlideSpec) -> DicomBackend:
+    """Open the files of a DICOM slide.
+
+    Raises:
+        MedclipError: NOT_AN_IMAGE if none of them is a slide, CORRUPT if they make no pyramid.
+    """
+    return DicomBackend(spec)
+
+
+class DicomBackend:
+    """An open DICOM slide.
+
+    Args:
+        spec: Its files and the cache's size.
+    """
+
+    def __init__(self, spec: SlideSpec) -> None:
+        try:
+            from wsidicom import WsiDicom
+        except ImportError:
+            raise missing("wsidicom") from None
+        paths, facts = _slides(spec.paths)
+        self._wsi: Any = None
+        try:
+            with quiet("wsidicom"), quiet("pydicom"):
+                self._wsi = WsiDicom.open(paths)
+                groups = sorted(self._wsi.levels, key=lambda level: level.level)
+                cache = TileCache(spec.cache_bytes)
+                self._levels = [_tiled_level(i, group, cache) for i, group in enumerate(groups)]
+                images = [group.default_instance.image_data for group in groups]
+                mpp = _mpp(images[0])
+                extra = {"label": self._wsi.labels, "overview": self._wsi.overviews}
+        except MedclipError:
+            self.close()
+            raise
+        except Exception:  # wsidicom and pydicom raise many types; their texts may quote header values
+            self.close()
+            raise MedclipError(
+                Reason.CORRUPT, "The DICOM files do not make a slide: levels or tiles are missing."
+            ) from None
+        self._to_rgb = self._colours(images)
+        note = self._to_rgb.note(images[0].samples_per_pixel)
+        levels = tuple(Level(level.layout.height_px, level.layout.width_px) for level in self._levels)
+        names = tuple(name for name, found in extra.items() if found)
+        self.facts = SlideFacts(levels, mpp, facts, names, notes=(note,) if note else (), decoder="wsidicom")
+
+    def read_level(self, level: int, top: int, left: int, height: int, width: int) -> NDArray[np.uint8]:
+        """Read a rectangle of one level."""
+        found = self._levels[level]
+        with quiet("wsidicom"):
+            return self._to_rgb(found.region(top, left, height, width, self._white))
+
+    def read_associated(self, name: str) -> NDArray[np.uint8]:
+        """Read label or overview."""
+        try:
+            with quiet("wsidicom"):
+                image = self._wsi.read_label() if name == "label" else self._wsi.read_overview()
+                return np.array(image.convert("RGB"))
+        except Exception:
+            raise MedclipError(Reason.CORRUPT, "The picture beside the slide cannot be decoded.") from None
+
+    def close(self) -> None:
+        """Close the files."""
+        if self._wsi is not None:
+            self._wsi.close()
+        self._wsi = None
+
+    def _colours(self, images: list[Any]) -> ToRgb:
+        """Say how stored values become RGB, and which stored value is white."""
+        inverted = images[0].photometric_interpretation == "MONOCHROME1"
+        if images[0].dtype == np.uint8:
+            self._white: float = 0 if inverted else 255
+            return ToRgb(inverted=inverted)
+        coarsest = self._levels[-1]
+        overview = coarsest.region(0, 0, coarsest.layout.height_px, coarsest.layout.width_px, 0)
+        limits = limits_of([overview[:, :, i] for i in range(overview.shape[2])])
+        self._white = limits[0][0] if inverted else limits[0][1]
+        return ToRgb(limits, inverted)
+
+
+def _slides(paths: tuple[Path, ...]) -> tuple[list[Path], dict[str, str | float]]:
+    """Keep the files that are slide images, and read what may be told of them."""
+    import pydicom
+
+    kept: list[Path] = []
+    facts: dict[str, str | float] = {}
+    for path in paths:
+        try:
+            with quiet("pydicom"):
+                header = pydicom.dcmread(
+                    path, stop_before_pixels=True, specific_tags=["SOPClassUID", "Manufacturer", "OpticalPathSequence"]
+                )
+                if str(header.get("SOPClassUID", "")) != _SLIDE:
+                    continue
+                kept.append(path)
+                facts = facts or _allowed(header)
+        except Exception:
+            raise MedclipError(Reason.CORRUPT, "A file of the DICOM slide has an unreadable header.") from None
+    if not kept:
+        raise MedclipError(
+            Reason.NOT_AN_IMAGE, "The DICOM file is not a slide image (a segmentation or an annotation)."
+        )
+    return kept, facts
+
+
+def _allowed(header: Any) -> dict[str, str | float]:
+    """Take over vendor and objective power."""
+    facts: dict[str, str | float] = {}
+    vendor = str(header.get("Manufacturer", "") or "").strip()[:64]
+    if vendor:
+        facts["vendor"] = vendor
+    for item in header.get("OpticalPathSequence", None) or ():
+        power = item.get("ObjectiveLensPower")
+        if power is not None and math.isfinite(float(power)) and float(power) > 0:
+            facts["objective_power"] = float(power)
+            break
+    return facts
+
+
+def _mpp(image: Any) -> tuple[float, float] | None:
+    spacing = image.pixel_spacing
+    if spacing is None:
+        return None
+    rows, columns = float(spacing.height) * 1000, float(spacing.width) * 1000
+    return (rows, columns) if min(rows, columns) > 0 and math.isfinite(rows + columns) else None
+
+
+def _tiled_level(index: int, group: Any, cache: TileCache) -> TiledLevel:
+    image = group.default_instance.image_data
+    size, tile = image.image_size, image.tile_size
+    layout = TileLayout(int(size.height), int(size.width), int(tile.height), int(tile.width))
+    return TiledLevel(index, layout, _decoder(image, layout), cache, image.samples_per_pixel, image.dtype)
+
+
+def _decoder(image: Any, layout: TileLayout) -> Decode:
+    """Make the decoder of one level's tiles."""
+    from wsidicom.geometry import Point
+
+    focus, optical_path = image.default_z, image.default_path
+    stated = "RGB" if image.photometric_interpretation == "RGB" else "YCBCR"
+    shape = (layout.tile_height, layout.tile_width, 3)
+    jpeg = str(image.transfer_syntax) == _JPEG_BASELINE and image.samples_per_pixel == 3
+
+    def decode(index: int) -> NDArray[Any] | None:
+        tile = Point(index % layout.columns, index // layout.columns)
+        try:
+            if image.is_sparse(tile, focus, optical_path):
+                return None
+            if jpeg:
+                data = image.get_encoded_tile(tile, focus, optical_path)
+                return decode_jpeg(data, shape, jpeg_colour(data, stated))
+            pixels = np.asarray(image.get_decoded_tile(tile, focus, optical_path, cache=False))
+        except MedclipError:
+            raise
+        except Exception:
+            raise MedclipError(Reason.CORRUPT, "A stored tile of the DICOM slide cannot be decoded.") from None
+        return pixels if pixels.ndim == 3 else pixels[:, :, None]
+
+    return decode
+
+
+def jpeg_colour(data: bytes, stated: str) -> str:
+    """Say what a three-channel JPEG holds.
+
+    Args:
+        data: The JPEG.
+        stated: What the header says: "RGB" or "YCBCR".
+
+    Returns:
+        "RGB" or "YCBCR": by the Adobe segment's transform, else a JFIF segment (always YCbCr), else components named R,
+        G, B, else subsampled colour (RGB is never subsampled), else `stated`.
+    """
+    at, jfif = 2, False
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        body = data[at + 4 : at + 2 + length]
+        if marker == 0xFF or length < 2:
+            at += 1
+            continue
+        if marker == 0xEE and body[:5] == b"Adobe" and len(body) >= 12:
+            return "RGB" if body[11] == 0 else "YCBCR"
+        jfif = jfif or (marker == 0xE0 and body[:4] == b"JFIF")
+        if marker in _FRAMES and len(body) >= 15 and not jfif:
+            names, sampling = body[6:15:3], body[7:15:3]
+            if names == b"RGB":
+                return "RGB"
+            return stated if len(set(sampling)) == 1 else "YCBCR"
+        if marker == 0xDA:
+            break
+        at += 2 + length
+    return "YCBCR" if jfif else stated

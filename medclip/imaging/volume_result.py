@@ -1,0 +1,105 @@
+"""What reading a volume gives, and the rules that hold for all of them: size, exact types, no holes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.errors import MedclipError, Reason
+from medclip.sample import Step, Volume
+from medclip.settings import Settings
+
+HU = "HU"
+RELATIVE = "relative"
+AIR_HU = -1024
+"""The lowest value that CT scanners reconstruct; what lies below is a mark for "outside the field", not density."""
+
+
+class VolumeRead(NamedTuple):
+    """A volume and what was done to make it."""
+
+    volume: Volume
+    steps: tuple[Step, ...]
+    decoder: str
+    headers: Mapping[str, Any]
+    """Allow-listed, non-identifying header values, and of the file as stored: stored_shape, stored_spacing,
+    stored_orientation, oblique_deg, value_range."""
+
+
+def check_bytes(shape: Sequence[int], itemsize: int, settings: Settings) -> None:
+    """Refuse a volume by the size its header states, before anything is allocated.
+
+    Raises:
+        MedclipError: CORRUPT for a size of zero or less; TOO_LARGE beyond `settings.max_volume_bytes`.
+    """
+    if not shape or min(shape) < 1:
+        raise MedclipError(Reason.CORRUPT, "The header states a volume without voxels.")
+    size = math.prod(int(length) for length in shape) * itemsize
+    if size > settings.max_volume_bytes:
+        raise MedclipError(
+            Reason.TOO_LARGE,
+            f"The volume has {' x '.join(map(str, shape))} voxels and takes {size:,} bytes, more than the limit of "
+            f"{settings.max_volume_bytes:,}.",
+            hint="From Python, Settings(max_volume_bytes=...) raises the limit.",
+        )
+
+
+def exactly(values: NDArray[Any], dtype: Any) -> NDArray[Any] | None:
+    """Give float values as an integer type if it holds every one of them exactly; else None. NaN is never exact."""
+    limits = np.iinfo(dtype)
+    low, high = values.min(initial=0), values.max(initial=0)  # NaN makes both comparisons false
+    if not (low >= limits.min and high <= limits.max):
+        return None
+    whole = values.astype(dtype)
+    return whole if np.array_equal(whole, values) else None
+
+
+def extent(voxels: NDArray[Any]) -> tuple[float, float]:
+    """Give the smallest and largest finite value.
+
+    Raises:
+        MedclipError: NON_FINITE if there is none.
+    """
+    if voxels.dtype.kind != "f":
+        return float(voxels.min()), float(voxels.max())
+    low, high = float(voxels.min()), float(voxels.max())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        finite = voxels[np.isfinite(voxels)]
+        if finite.size == 0:
+            raise MedclipError(Reason.NON_FINITE, "The volume holds no finite value.")
+        low, high = float(finite.min()), float(finite.max())
+    return low, high
+
+
+def fill(voxels: NDArray[Any], unit: str, low: float) -> tuple[NDArray[Any], tuple[Step, ...]]:
+    """Put a value where there is none: air in CT, else the lowest value that occurs, which is shown black.
+
+    CT values under `AIR_HU` are set to it: scanners mark what lies outside their round field with -2000 or -3024, and
+    resampling overshoots; neither is a density.
+
+    Args:
+        voxels: Any shape. Changed in place where it can be.
+        unit: Of the values.
+        low: The smallest finite value.
+
+    Returns:
+        The voxels, all finite; and what was done.
+    """
+    steps: list[Step] = []
+    value = AIR_HU if unit == HU else low
+    if voxels.dtype.kind == "f":
+        holes = ~np.isfinite(voxels)
+        count = int(np.count_nonzero(holes))
+        if count:
+            voxels = voxels if voxels.flags.writeable else voxels.copy()
+            voxels[holes] = value
+            steps.append(Step("fill", f"{count} voxels without a value (padding, NaN) set to {value:g}"))
+    if unit == HU and low < AIR_HU:
+        share = np.count_nonzero(voxels < AIR_HU) / voxels.size
+        voxels = np.maximum(voxels, np.asarray(AIR_HU, voxels.dtype))
+        steps.append(Step("air", f"values below {AIR_HU} HU (down to {low:g}, {share:.1%} of the voxels) set to it"))
+    return voxels, tuple(steps)

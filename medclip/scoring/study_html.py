@@ -1,0 +1,101 @@
+"""How an opened study shows itself in a notebook: one table, pictures inside, nothing from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from markupsafe import escape
+from numpy.typing import NDArray
+
+from medclip.adapters.base import Source
+from medclip.errors import Problem
+from medclip.imaging.cine import spread
+from medclip.imaging.geometry import letterbox
+from medclip.imaging.intensity import to_uint8
+from medclip.sample import Kind, Sample, spoken
+
+_TILE_PX = 128
+_MAX_TILES = 6
+
+
+def study_html(sources: Sequence[Source], samples: Sequence[Sample], problems: Sequence[Problem]) -> str:
+    """Give one HTML table: a row for each sample with its pictures, facts and steps, and a line for each problem.
+
+    File names are left out: they may hold a name. Everything from a header is escaped.
+    """
+    rows = "".join(_row(source, sample) for source, sample in zip(sources, samples, strict=True))
+    said = "".join(f"<li>{escape(problem.message)}</li>" for problem in problems)
+    failed = f"<p>Not readable:</p><ul>{said}</ul>" if said else ""
+    head = '<tr><th scope="col">Pictures</th><th scope="col">What it is</th><th scope="col">What was done</th></tr>'
+    return f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>{failed}"
+
+
+def _row(source: Source, sample: Sample) -> str:
+    facts = "<br>".join(str(escape(line)) for line in facts_of(source, sample))
+    steps = "".join(
+        f"<li>{escape(step.name)}{': ' if step.detail else ''}{escape(step.detail)}</li>"
+        for step in sample.provenance.steps
+    )
+    return (
+        f"<tr><td>{_pictures(sample)}</td><td style='text-align:left'>{facts}</td>"
+        f"<td style='text-align:left'><ol style='margin:0;padding-left:1.5em'>{steps}</ol></td></tr>"
+    )
+
+
+def facts_of(source: Source, sample: Sample) -> list[str]:
+    """Say what a sample is, in a few lines: modality, kind, shape, unit, spacing."""
+    what = spoken(sample.modality) if sample.modality else "modality unknown"
+    lines = [f"{what}, {sample.kind}, {len(source.paths)} file{'s' * (len(source.paths) != 1)}"]
+    if sample.volume is not None:
+        shape = " x ".join(str(n) for n in sample.volume.voxels.shape)
+        spacing = " x ".join(f"{mm:.3g}" for mm in sample.volume.spacing_mm)
+        lines += [f"{shape} voxels ({sample.volume.plane}), {spacing} mm", f"unit {sample.volume.unit}"]
+    elif sample.signal is not None:
+        signal = sample.signal
+        lines.append(f"{int(signal.mask.sum())} of 12 leads, {signal.duration_s:g} s at {signal.sampling_hz:g} Hz, mV")
+    elif sample.frames is not None:
+        lines.append(" x ".join(str(n) for n in sample.frames.shape) + " (frames, rows, columns, channels)")
+    elif sample.views:
+        height, width = sample.views[0].pixels.shape[:2]
+        each = "each " if len(sample.views) > 1 else ""
+        lines.append(f"{len(sample.views)} view{'s' * (len(sample.views) != 1)}, {each}{width} x {height} pixels")
+    if sample.kind is Kind.SLIDE:
+        width, height = sample.headers["size_px"]
+        row_um, column_um = sample.headers["mpp_um"]
+        lines.append(f"{width:,} x {height:,} pixels at {row_um:.3g} x {column_um:.3g} µm/px")
+    if sample.kind is Kind.IMAGE and sample.views:
+        view = sample.views[0]
+        lines.append(", ".join(word for word in (view.position, view.laterality) if word))
+        if view.spacing_mm:
+            lines.append(f"{view.spacing_mm[0]:.3g} x {view.spacing_mm[1]:.3g} mm per pixel")
+        if view.burned_in:
+            lines.append("the header says that text is burned into the pixels")
+    lines.append(f"adapter {sample.provenance.adapter}, preprocessing {sample.provenance.preprocessing}")
+    return [line for line in lines if line]
+
+
+def pictures_of(sample: Sample, tile_px: int = _TILE_PX, most: int = _MAX_TILES) -> list[NDArray[np.uint8]]:
+    """Give small pictures of a sample: some of its views evenly spread, or its ECG as a sheet."""
+    if sample.signal is not None:
+        from medclip.imaging.ecg_plot import render
+
+        sheet = render(sample.signal)
+        scale = 3 * tile_px
+        return [letterbox(sheet, scale)[:scale, :scale]]
+    return [letterbox(to_uint8(sample.views[index]), tile_px) for index in spread(len(sample.views), most)]
+
+
+def _pictures(sample: Sample) -> str:
+    tags = []
+    for number, pixels in enumerate(pictures_of(sample), start=1):
+        from PIL import Image
+
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, format="PNG")
+        body = base64.b64encode(buffer.getvalue()).decode()
+        alt = f"{sample.kind} {number}"
+        tags.append(f'<img src="data:image/png;base64,{body}" width="{pixels.shape[1]}" alt="{escape(alt)}">')
+    return "".join(tags)

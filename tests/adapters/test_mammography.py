@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medclip.adapters.mammography import MammographyAdapter, position
+from medclip.files.dicom_header import DicomHeader
+from tests.adapters.loops_kit import read
+from tests.files.kit import dataset, element, write_dicom
+
+ADAPTER = MammographyAdapter()
+
+
+def _breast(*, right: bool = False) -> np.ndarray:
+    y, x = np.mgrid[:300, :240]
+    pixels = np.where(((y - 150) / 130) ** 2 + (x / 150) ** 2 < 1, 1500 + 8 * x + 3 * y, 0).astype(np.uint16)
+    return np.ascontiguousarray(pixels[:, ::-1]) if right else pixels
+
+
+def _notes(sample) -> str:
+    return " ".join(step.detail for step in sample.provenance.steps if step.name == "note")
+
+
+def test_an_implant_is_a_header_and_a_step(tmp_path: Path) -> None:
+    for stated, expected in (("YES", True), ("NO", False), (None, None)):
+        sample = read(ADAPTER, write_dicom(tmp_path / "a", _breast(), Modality="MG", BreastImplantPresent=stated))
+        assert sample.headers["implant"] is expected
+        assert ("implant" in _notes(sample)) == (expected is True)
+
+
+def test_an_image_for_processing_is_named_as_such(tmp_path: Path) -> None:
+    raw = write_dicom(tmp_path / "a", _breast(), Modality="MG", PresentationIntentType="FOR PROCESSING")
+    ready = write_dicom(tmp_path / "b", _breast(), Modality="MG", PresentationIntentType="FOR PRESENTATION")
+    silent = write_dicom(tmp_path / "c", _breast(), Modality="MG")
+    first, second, third = (read(ADAPTER, path) for path in (raw, ready, silent))
+    assert [sample.headers["for_processing"] for sample in (first, second, third)] == [True, False, None]
+    assert "for processing" in _notes(first)
+    assert not _notes(second)
+    np.testing.assert_array_equal(first.views[0].pixels, second.views[0].pixels)
+
+
+def test_the_view_code_names_the_view_where_view_position_does_not(tmp_path: Path) -> None:
+    data = dataset(_breast(), Modality="MG")
+    data.ViewCodeSequence = [element("CodeValue", "R-10226")]
+    data.save_as(tmp_path / "a", enforce_file_format=True)
+    sample = read(ADAPTER, tmp_path / "a")
+    assert sample.views[0].position == sample.headers["position"] == "MLO"
+    assert position(DicomHeader(view_position="CC", view_code="MLO", patient_orientation=("ML",))) == "CC"
+    assert position(DicomHeader(view_code="MLO", patient_orientation=("ML",))) == "MLO"
+
+
+def test_monochrome1_and_the_right_side_come_out_like_the_left(tmp_path: Path) -> None:
+    left = read(ADAPTER, write_dicom(tmp_path / "a", _breast(), Modality="MG", ImageLaterality="L"))
+    negative = _breast(right=True).max() - _breast(right=True)
+    right = read(
+        ADAPTER,
+        write_dicom(
+            tmp_path / "b", negative, Modality="MG", ImageLaterality="R", PhotometricInterpretation="MONOCHROME1"
+        ),
+    )
+    assert (left.views[0].laterality, right.views[0].laterality) == ("L", "R")
+    assert left.views[0].pixels.shape == right.views[0].pixels.shape
+    assert np.abs(left.views[0].pixels - right.views[0].pixels).max() < 0.01
+
+
+def test_spacing_is_the_headers(tmp_path: Path) -> None:
+    path = write_dicom(tmp_path / "a", _breast(), Modality="MG", ImagerPixelSpacing=[0.07, 0.07])
+    assert read(ADAPTER, path).views[0].spacing_mm == pytest.approx((0.07, 0.07))
+
+
+def test_a_bright_background_of_raw_values_stops_nothing(tmp_path: Path) -> None:
+    raw = 16000 - _breast()
+    sample = read(ADAPTER, write_dicom(tmp_path / "a", raw, Modality="MG", PresentationIntentType="FOR PROCESSING"))
+    assert np.isfinite(sample.views[0].pixels).all()
+
+
+@pytest.mark.shared
+def test_real_views_are_found(shared: Path) -> None:
+    for path in sorted((shared / "data/mammo_4view").rglob("*.dcm")):
+        sample = read(ADAPTER, path)
+        assert sample.headers["position"] in ("CC", "MLO")
+        assert sample.headers["implant"] is None

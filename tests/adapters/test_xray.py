@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medclip.adapters.xray import XrayAdapter, position
+from medclip.errors import MedclipError, Reason
+from medclip.files.dicom_header import DicomHeader
+from tests.adapters.loops_kit import read
+from tests.files.kit import ramp, write_dicom, write_picture
+
+
+@pytest.mark.parametrize(
+    ("view", "code", "orientation", "expected"),
+    [
+        ("PA", "", (), ("PA", "ViewPosition")),
+        ("LL", "", ("L", "F"), ("LATERAL", "ViewPosition")),
+        ("RAO", "", (), ("OBLIQUE", "ViewPosition")),
+        ("", "AP", ("A", "F"), ("AP", "ViewCodeSequence")),
+        ("", "CC", (), (None, None)),
+        ("", "", ("A", "F"), ("LATERAL", "PatientOrientation")),
+        ("", "", ("P", "F"), ("LATERAL", "PatientOrientation")),
+        ("", "", ("L", "F"), ("FRONTAL", "PatientOrientation")),
+        ("", "", ("R", "H"), ("FRONTAL", "PatientOrientation")),
+        ("", "", ("F", "A"), ("LATERAL", "PatientOrientation")),
+        ("", "", ("LA", "F"), ("OBLIQUE", "PatientOrientation")),
+        ("", "", ("LF", "FR"), ("FRONTAL", "PatientOrientation")),
+        ("", "", ("L", "P"), (None, None)),
+        ("", "", ("CC",), (None, None)),
+        ("SWIMMERS", "", ("X", "F"), (None, None)),
+    ],
+)
+def test_the_view_comes_from_the_first_element_that_says_it(
+    view: str, code: str, orientation: tuple[str, ...], expected: tuple[str | None, str | None]
+) -> None:
+    assert position(DicomHeader(view_position=view, view_code=code, patient_orientation=orientation)) == expected
+
+
+@given(st.lists(st.text("LRAPHFx", max_size=3), max_size=3).map(tuple), st.text(max_size=4))
+def test_any_header_gives_a_word_of_the_vocabulary_or_none(orientation: tuple[str, ...], view: str) -> None:
+    found, origin = position(DicomHeader(view_position=view, patient_orientation=orientation))
+    assert found in ("AP", "PA", "LATERAL", "OBLIQUE", "FRONTAL", None)
+    assert (found is None) == (origin is None)
+
+
+def test_the_sample_says_where_the_position_came_from(tmp_path: Path) -> None:
+    sample = read(XrayAdapter(), write_dicom(tmp_path / "a", ramp(), PatientOrientation=["A", "F"]))
+    assert sample.views[0].position == sample.headers["position"] == "LATERAL"
+    assert sample.headers["position_from"] == "PatientOrientation"
+    picture = read(XrayAdapter(), write_picture(tmp_path / "a.png", ramp()))
+    assert (picture.headers["position"], picture.headers["position_from"]) == (None, None)
+
+
+@pytest.mark.parametrize("code", ["XA", "RF", "US"])
+def test_angiography_and_fluoroscopy_are_no_radiographs(tmp_path: Path, code: str) -> None:
+    with pytest.raises(MedclipError) as caught:
+        read(XrayAdapter(), write_dicom(tmp_path / "a", ramp(), Modality=code))
+    assert caught.value.reason is Reason.NOT_SUPPORTED_YET
+
+
+@pytest.mark.shared
+def test_a_real_header_without_view_position_tells_frontal_by_orientation(shared: Path) -> None:
+    folder = shared / "data/field_dev/dicom-cxr"
+    sample = read(XrayAdapter(), folder / "highdicom/dx_image.dcm")
+    assert (sample.headers["position"], sample.headers["position_from"]) == ("FRONTAL", "PatientOrientation")
+    assert read(XrayAdapter(), folder / "wg04-rg1/RG1_J2KI").headers["position_from"] == "ViewPosition"
