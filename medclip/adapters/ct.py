@@ -15,11 +15,12 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.dicom_header import DicomHeader, modality_code
 from medclip.files.inspect import FileFacts
 from medclip.files.sniff import Format
+from medclip.files.units import is_secondary
 from medclip.imaging import borders, volume_grid
 from medclip.imaging.decoded import Decoded, check_not_constant, check_not_small
 from medclip.imaging.dicom_pixels import read_dicom
 from medclip.imaging.intensity import stretch
-from medclip.imaging.volume_result import AIR_HU, HU, fill
+from medclip.imaging.volume_result import AIR_HU, HU, RELATIVE, fill
 from medclip.imaging.volumes import VOLUMES, VolumeRead, is_radiograph, read_volume, slice_indices
 from medclip.sample import Kind, Modality, Sample, Step, View, Volume
 from medclip.settings import Settings
@@ -184,10 +185,18 @@ def _in_hu(read: VolumeRead, source: Source) -> VolumeRead:
     low, high = read.headers["value_range"]
     volume = read.volume
     if source.first.format is Format.DICOM:
-        if volume.unit == HU:
+        header = source.first.header
+        exported = header is not None and is_secondary(header) and low >= AIR_SEEN
+        if volume.unit == HU and not exported:
             return read
-        note = Step("note", "values are not HU: the header calls them something else (a map computed from CT)")
-        return read._replace(steps=(*read.steps, note))
+        if exported:
+            volume, why = (
+                replace(volume, unit=RELATIVE),
+                f"they run from {low:g} to {high:g}, and air would be near -1000",
+            )
+        else:
+            why = "the header calls them something else (a map computed from CT)"
+        return read._replace(volume=volume, steps=(*read.steps, Step("note", f"values are not HU: {why}")))
     if low >= AIR_SEEN:
         note = Step("note", f"values are not HU: they run from {low:g} to {high:g}, and air would be near -1000")
         return read._replace(steps=(*read.steps, note))

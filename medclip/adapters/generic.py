@@ -57,7 +57,10 @@ class GenericAdapter(LoopAdapter):
         """Say in one line what it gives for a kind."""
         if kind is Kind.IMAGE:
             return "1 view, H x W x 1 or 3 as stored, uint8 0-255, nothing cropped"
-        return "up to 16 views, H x W x 1 or 3 as stored, uint8 0-255, nothing cropped; frames [F, H, W, C]"
+        views = f"up to {MAX_VIEWS} views, H x W x 1 or 3 as stored, uint8 0-255, nothing cropped"
+        if kind is Kind.VOLUME:
+            return f"{views}; DICOM only, each slice as its window shows it"
+        return f"{views}; frames [F, H, W, C]"
 
     def read_unit(self, source: Source, settings: Settings) -> Sample:
         """Read a picture or a loop; a DICOM file of slices counts as one or the other by its number of frames."""

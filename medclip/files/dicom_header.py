@@ -13,6 +13,8 @@ from medclip.files.dicom_codes import TO_BE_INFERRED as TO_BE_INFERRED
 from medclip.files.dicom_codes import modality_code as modality_code
 from medclip.files.dicom_codes import modality_from_header as modality_from_header
 from medclip.files.dicom_codes import view_code, view_modifiers
+from medclip.files.dicom_inflate import UID as _DEFLATED
+from medclip.files.dicom_inflate import DeflatedError, Guarded, Inflated, restore
 from medclip.files.dicom_values import age_in_years as age_in_years
 from medclip.files.quiet import quiet
 
@@ -82,7 +84,6 @@ _TAGS = (
 _PREAMBLE = 132
 """Bytes of the preamble and the letters DICM."""
 _UNDEFINED = 0xFFFFFFFF
-_DEFLATED = "1.2.840.10008.1.2.1.99"
 _PIXEL_DATA = 0x7FE00010
 _FLOAT_PIXELS = (0x7FE00008, 0x7FE00009)
 
@@ -191,17 +192,16 @@ class DicomHeader:
         return "MOSAIC" in self.image_type
 
 
-class _Watched:
+class _Watched(Guarded):
     """A file that notes whether a read behind the preamble found some bytes, but fewer than it asked for."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+        super().__init__(file)
         self.short = False
-        self.seek, self.tell = file.seek, file.tell
 
     def read(self, size: int = -1) -> bytes:
-        at = self._file.tell()
-        data = self._file.read(size)
+        at = self.tell()
+        data = super().read(size)
         self.short |= at >= _PREAMBLE and 0 < len(data) < size
         return data
 
@@ -216,8 +216,9 @@ def read_header(file: BinaryIO) -> DicomHeader:
         The values; empty ones where the header says nothing.
 
     Raises:
-        MedclipError: CORRUPT if the file cannot be parsed. Texts of the parser are not passed on, since they may
-            quote header values.
+        MedclipError: CORRUPT if the file cannot be parsed; of a deflated one TRUNCATED if it ends early, TOO_LARGE if
+            its header takes more than is reasonable. Texts of the parser are not passed on, since they may quote
+            header values.
     """
     from pydicom.datadict import tag_for_keyword
     from pydicom.errors import InvalidDicomError
@@ -242,7 +243,12 @@ def read_header(file: BinaryIO) -> DicomHeader:
     file.seek(0)
     try:
         with quiet("pydicom"):
-            dataset = read_partial(cast(BinaryIO, watched), stop_when=at_pixels, force=True, specific_tags=wanted)
+            options: dict[str, Any] = {"stop_when": at_pixels, "force": True, "specific_tags": wanted}
+            try:
+                dataset = read_partial(cast(BinaryIO, watched), **options)
+            except DeflatedError:
+                dataset = read_partial(cast(BinaryIO, Inflated(file)), **options)
+                restore(dataset)
             header = _plain(dataset, seen)
             if seen or header.transfer_syntax == _DEFLATED:  # positions in a deflated data set are not the file's
                 return header

@@ -104,6 +104,35 @@ def exam_of(files: Sequence[tuple[FileRef, FileFacts]]) -> MammographyExam | Non
     )
 
 
+def twins_for_processing(files: Sequence[tuple[FileRef, FileFacts]]) -> frozenset[str]:
+    """Name the mammograms for processing whose view the same study also has for presentation.
+
+    A device may send both: raw detector values for a computer, and the picture made of them for a reader. They are one
+    exposure and must not count twice.
+
+    Args:
+        files: Files of one study or of several; others than DICOM mammograms do not matter.
+
+    Returns:
+        Names of files. Without a stated side and view nothing is known, so those are not among them.
+    """
+    raw: dict[tuple[object, ...], list[str]] = {}
+    shown: set[tuple[object, ...]] = set()
+    for ref, facts in files:
+        header = facts.header
+        if header is None or modality_code(header) != "MG":
+            continue
+        view = _view(ref, header)
+        if not view.side or not view.view:
+            continue
+        place = header.patient_id, header.study_uid, view.side, view.view, view.modifiers
+        if view.intent == "processing":
+            raw.setdefault(place, []).append(ref.name)
+        elif view.intent == "presentation":
+            shown.add(place)
+    return frozenset(name for place, names in raw.items() if place in shown for name in names)
+
+
 def _view(ref: FileRef, header: DicomHeader) -> ExamView:
     view, modifiers = header.view_code, set(header.view_modifiers)
     stated = header.view_position

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Literal, get_args
 
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError, Problem, Reason
+from medclip.files.exam import twins_for_processing
 from medclip.files.identity import keyed_hash
 from medclip.files.inspect import FileFacts
 from medclip.files.series import Uneven
@@ -23,6 +24,11 @@ MAX_FOLDER_STUDY = 16
 images, a mammography with extra views up to a dozen."""
 
 GroupBy = Literal["auto", "folder", "file"]
+_TWIN = Problem(
+    Reason.COMPANION,
+    "The mammogram is for processing (raw detector values), and its study has the same view for presentation, which is "
+    "read instead.",
+)
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,8 @@ def group(
     Rules of "auto" for each unit, first that applies: the table's columns `study` and `patient`; the DICOM Study
     Instance UID; one study each for records, slides and volumes in one file; the folder. Pictures that lie directly in
     the named folder are one study each; so are those of a sub-folder with more than 16 pictures or series; a smaller
-    sub-folder is one study. A study holds one modality: where files differ, it is split.
+    sub-folder is one study. A study holds one modality: where files differ, it is split. A mammogram for processing
+    is left out where its study has the same view for presentation.
 
     Args:
         files: Paths with their facts; those with a problem are left out.
@@ -82,7 +89,7 @@ def group(
         modality: What the caller says about the files that neither the table nor their header names.
         key: Key of the identity hashes.
         group_by: "folder" makes one study of every folder, "file" of every picture, series or record, whatever headers
-            say.
+            say. By "file", mammograms for processing are read beside those for presentation.
         uneven: Whether gaps between slices are a problem of the unit or a note.
 
     Raises:
@@ -116,7 +123,11 @@ def group(
         name = _group_name(unit, members[0], counts, group_by)
         member = _Member(unit, _unit_modality(members), tuple(file.source for file in members), patients)
         groups.setdefault(name, []).append(member)
-    studies = [study for name, members in groups.items() for study in _studies(name, members, key, position)]
+    studies = [
+        study
+        for name, members in groups.items()
+        for study in _studies(name, _without_twins(members, usable), key, position)
+    ]
     return tuple(sorted(studies, key=lambda study: position[study.files[0].name]))
 
 
@@ -195,6 +206,18 @@ def _modality(
     if found is not None:
         return found, ModalitySource.HEADER
     return option, ModalitySource.OPTION if option is not None else None
+
+
+def _without_twins(members: Sequence[_Member], usable: Mapping[str, _File]) -> list[_Member]:
+    """Give mammograms for processing a problem where the study has the same view for presentation."""
+    files = [usable[ref.name] for member in members for ref in member.unit.files]
+    twins = twins_for_processing([(file.ref, file.facts) for file in files])
+    return [
+        replace(member, unit=replace(member.unit, problem=_TWIN))
+        if member.unit.problem is None and member.unit.files[0].name in twins
+        else member
+        for member in members
+    ]
 
 
 def _studies(name: tuple[str, str], members: Sequence[_Member], key: bytes, position: Mapping[str, int]) -> list[Study]:

@@ -10,7 +10,9 @@ from typing import BinaryIO
 
 from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.dicom_header import DicomHeader, read_header
-from medclip.files.neighbours import Placed, place
+from medclip.files.neighbours import place
+from medclip.files.placed import Placed
+from medclip.files.slide_parts import may_be_part
 from medclip.files.sniff import HEAD_BYTES, Format, sniff_open
 from medclip.files.support import dicom_problem, format_problem
 from medclip.settings import Settings
@@ -19,7 +21,7 @@ _IN_MEMORY_BYTES = 64 * 1024**2
 """Files up to this size are read once into memory for hashing, sniffing and header parsing; larger ones stream."""
 
 _ALONE = frozenset({Format.DICOM, Format.PNG, Format.JPEG, Format.TIFF, Format.SLIDE, Format.EMPTY})
-"""The common formats, which never belong to a neighbour."""
+"""The common formats, which never belong to a neighbour, but for parts of slides (`may_be_part`)."""
 
 _NO_IMAGES = frozenset({Format.TEXT, Format.HTML, Format.XML, Format.JSON, Format.CSV, Format.PDF, Format.UNKNOWN})
 _IMAGE_SUFFIXES = (
@@ -92,7 +94,7 @@ def _facts(path: Path, file: BinaryIO, digest: str, size: int, settings: Setting
     file.seek(0)
     fmt = sniff_open(file)
     placed = None
-    if fmt not in _ALONE:
+    if fmt not in _ALONE or may_be_part(path):
         file.seek(0)
         placed = place(path, fmt, file.read(HEAD_BYTES))
     if placed is None:

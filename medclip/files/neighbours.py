@@ -1,4 +1,5 @@
-"""Files that are read together with a neighbour: WFDB records and their signals, headers and voxels of pairs.
+"""Files that are read together with a neighbour: WFDB records and their signals, headers and voxels of pairs. Slides of
+several files are in `medclip.files.slide_parts`.
 
 A neighbour is looked for only where the bytes of a file ask for one, and it is told by its own bytes and by what it
 names, not by its suffix alone.
@@ -14,6 +15,8 @@ from pathlib import Path
 
 from medclip.errors import Problem, Reason
 from medclip.files.matlab import matlab_problem
+from medclip.files.placed import Placed
+from medclip.files.slide_parts import slide_part
 from medclip.files.sniff import HEAD_BYTES, Format, gunzip_head, is_nifti, sniff_open
 
 _MAX_PARTS = 20_000
@@ -23,16 +26,6 @@ _SIERRA = re.compile(rb"<\s*documenttype\s*>\s*([\w.-]{1,40})\s*<", re.IGNORECAS
 _OTHER_XML = re.compile(rb"<\s*(?:\w+:)?(?:CardiologyXML|ECGReport)\b", re.IGNORECASE)
 _VOXELS = re.compile(r"\.img(\.gz)?$", re.IGNORECASE)
 _PAIR_HEADER = re.compile(r"\.hdr(\.gz)?$", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Placed:
-    """A file with its neighbours taken into account."""
-
-    format: Format
-    parts: tuple[str, ...] = ()
-    """Names, in the same folder, of the files that are read with this one."""
-    problem: Problem | None = None
 
 
 def place(path: Path, fmt: Format, head: bytes) -> Placed | None:
@@ -46,6 +39,9 @@ def place(path: Path, fmt: Format, head: bytes) -> Placed | None:
     Returns:
         None where neighbours do not matter and what the bytes say stands.
     """
+    part = slide_part(path, fmt)
+    if part is not None:
+        return part
     if fmt is Format.WFDB:
         return _record(path, head)
     if fmt is Format.NIFTI:

@@ -31,6 +31,10 @@ TOLERANCE_MM = 0.1
 SHEAR_DEG = 0.5
 """A shift of the origin along the slices beyond this angle is a gantry tilt."""
 _LOCALIZERS = frozenset({"LOCALIZER", "SCOUT"})
+BESIDE_PX = 0.5
+BESIDE_MM = 0.1
+"""How far a slice may lie beside the line from the first to the last: half a pixel, but at least a tenth of a
+millimetre. A tilted gantry moves slices evenly, so that they stay on one line."""
 _SHOWN = 3
 
 
@@ -183,6 +187,7 @@ def _placed(slices: list[Slice], uneven: Uneven) -> list[Stack]:
             groups.append([item])
     if len(groups) == len(ordered):
         problem, notes = _spacing(places, uneven)
+        problem = problem or _beside(ordered, places)
         return [Stack(tuple(ordered), problem, (*notes, *_tilt(ordered)))]
     return _repeated(groups, uneven)
 
@@ -260,6 +265,22 @@ def _spacing(places: NDArray[np.float64], uneven: Uneven) -> tuple[Problem | Non
         return None, (said,)
     hint = "read it with uneven_slices='resample' to fill in between slices"
     return Problem(Reason.UNEVEN_SLICES, f"In the series {said}; {hint}."), ()
+
+
+def _beside(ordered: Sequence[Slice], places: NDArray[np.float64]) -> Problem | None:
+    """Find slices that are shifted within their plane against the others; no setting can put those on one grid."""
+    points = np.array([item.header.image_position for item in ordered], np.float64)
+    part = (places - places[0]) / (places[-1] - places[0])
+    off = np.linalg.norm(points - points[0] - part[:, None] * (points[-1] - points[0]), axis=1)
+    allowed = max(BESIDE_PX * min(ordered[0].header.spacing_mm or (1.0, 1.0)), BESIDE_MM)
+    if not off.max() > allowed:
+        return None
+    at = places[int(off.argmax())]
+    return Problem(
+        Reason.UNEVEN_SLICES,
+        f"The slices of the series do not lie above one another: {int((off > allowed).sum())} of {len(ordered)} are "
+        f"shifted sideways, the one at {at:.1f} mm by {off.max():.1f} mm.",
+    )
 
 
 def _tilt(ordered: Sequence[Slice]) -> tuple[str, ...]:

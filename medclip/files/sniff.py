@@ -81,6 +81,8 @@ _MAGIC: tuple[tuple[bytes, Format], ...] = (
 _VR = frozenset(
     b"AE AS AT CS DA DS DT FL FD IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
 )
+SLIDE_TEXTS = (b"[Virtual Microscope Specimen]", b"[Uncompressed Virtual Microscope Specimen]")
+"""First lines of Hamamatsu's VMS and VMU, which name the pictures beside them."""
 _XML_ECG = re.compile(
     rb"<\s*(?:\w+:)?(?:AnnotatedECG|RestingECG|restingecgdata|CardiologyXML|ECGReport)\b", re.IGNORECASE
 )
@@ -154,6 +156,8 @@ def _by_text(head: bytes) -> Format | None:
         text = head.decode("utf-16", errors="ignore").encode()
     elif not _is_text(text):
         return None
+    if text.startswith(SLIDE_TEXTS):
+        return Format.SLIDE
     start = text.lstrip()[:256].lower()
     if start.startswith((b"<!doctype html", b"<html")):
         return Format.HTML

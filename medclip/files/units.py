@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,13 @@ _ORPHAN = Problem(
     Reason.COMPANION, "The file belongs to a header beside it that is not read, and cannot be read on its own."
 )
 
+_LEAST_CAPTURES = 4
+"""Fewer captures are pictures, even where they state positions."""
+_CAPTURE = "a picture made of other images (secondary capture), kept apart from the series"
+_CAPTURED: Mapping[str, str] = {
+    "CT": "slices exported as secondary captures: values may not be HU",
+    "MR": "slices exported as secondary captures",
+}
 _MOSAIC = "a mosaic: the slices of a volume side by side in one frame"
 
 _Pair = tuple[FileRef, "FileFacts"]
@@ -101,7 +109,8 @@ def units_of(files: Sequence[_Pair], *, uneven: Uneven = "reject") -> tuple[Unit
         groups.setdefault(_group_key(*pair), []).append(pair)
     units = _with_parts(groups.pop(None, []))
     for key, members in groups.items():
-        units += [_slide(members)] if key is not None and key[0] == "slide" else _series(members, uneven)
+        make = _MAKE[key[0]] if key is not None else _series
+        units += make(members, uneven)
     return tuple(sorted(units, key=lambda unit: min(position[ref.name] for ref in unit.files)))
 
 
@@ -112,7 +121,10 @@ def _folder(ref: FileRef) -> str:
 def _group_key(ref: FileRef, facts: FileFacts) -> tuple[str, ...] | None:
     """Name the series of a DICOM slice or slide level; anything else is looked at by itself and its neighbours."""
     header, kind = facts.header, kind_of(facts)
-    if facts.format is not Format.DICOM or header is None or kind not in (Kind.VOLUME, Kind.SLIDE):
+    if facts.format is not Format.DICOM or header is None:
+        return None
+    captured = _is_exported_slice(header)
+    if kind not in (Kind.VOLUME, Kind.SLIDE) and not captured:
         return None
     # Some exports lose the series UID; a folder is then the best there is.
     place = header.series_uid or f"{_folder(ref)}\0{header.series_number}"
@@ -121,7 +133,20 @@ def _group_key(ref: FileRef, facts: FileFacts) -> tuple[str, ...] | None:
         return ("slide", *who) if header.series_uid else None
     if header.frames > 1 or header.mosaic:
         return None
-    return "series", *who, modality_code(header), header.frame_of_reference
+    return "captures" if captured else "series", *who, modality_code(header), header.frame_of_reference
+
+
+def _is_exported_slice(header: DicomHeader) -> bool:
+    """Say whether a secondary capture may be a slice that a workstation wrote anew, with its place and its values.
+
+    A CT picture of 8 bits is what a screen showed: its window is gone, so it stays a picture.
+    """
+    code = modality_code(header)
+    placed = header.image_position is not None and header.image_orientation is not None
+    grey = header.photometric.startswith("MONOCHROME") and header.frames == 1
+    deep = header.bits_stored > 8 or code == "MR"
+    shown = any(word in _SCREENS for word in header.image_type)
+    return code in _CAPTURED and is_secondary(header) and placed and grey and deep and not shown
 
 
 def _series(members: Sequence[_Pair], uneven: Uneven) -> list[Unit]:
@@ -133,7 +158,20 @@ def _series(members: Sequence[_Pair], uneven: Uneven) -> list[Unit]:
     ]
 
 
-def _slide(members: Sequence[_Pair]) -> Unit:
+def _captures(members: Sequence[_Pair], uneven: Uneven) -> list[Unit]:
+    """Make a volume of captures that lie evenly above one another; else each stays a picture."""
+    units = []
+    for unit in _series(members, uneven):
+        if unit.problem is None and len(unit.files) >= _LEAST_CAPTURES:
+            header = members[0][1].header
+            note = _CAPTURED[modality_code(header)] if header is not None else _CAPTURE
+            units.append(replace(unit, notes=(note, *unit.notes)))
+        else:
+            units += [Unit(Kind.IMAGE, (ref,), None, (_CAPTURE,)) for ref in unit.files]
+    return units
+
+
+def _slide(members: Sequence[_Pair], uneven: Uneven) -> list[Unit]:
     """Put the largest level first, labels and overviews last."""
 
     def rank(pair: _Pair) -> tuple[bool, int, str]:
@@ -141,7 +179,14 @@ def _slide(members: Sequence[_Pair]) -> Unit:
         header = facts.header or DicomHeader()
         return "VOLUME" not in header.image_type, -header.matrix_columns * header.matrix_rows, ref.name
 
-    return Unit(Kind.SLIDE, tuple(ref for ref, _ in sorted(members, key=rank)))
+    return [Unit(Kind.SLIDE, tuple(ref for ref, _ in sorted(members, key=rank)))]
+
+
+_MAKE: Mapping[str, Callable[[Sequence[_Pair], Uneven], list[Unit]]] = {
+    "series": _series,
+    "captures": _captures,
+    "slide": _slide,
+}
 
 
 def _with_parts(members: Sequence[_Pair]) -> list[Unit]:
@@ -198,5 +243,5 @@ def _notes(facts: FileFacts) -> tuple[str, ...]:
     if header is None:
         return ()
     if modality_code(header) in _SLICES and kind_of(facts) is not Kind.VOLUME:
-        return ("a picture made of other images (secondary capture), kept apart from the series",)
+        return (_CAPTURE,)
     return (_MOSAIC,) if header.mosaic else ()

@@ -47,6 +47,8 @@ _ORDER: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(HTJ2K, ("imagecodecs", "openjpeg")),
     RLE: ("rle", "pydicom"),
 }
+COMPRESSED = frozenset(_ORDER)
+"""Syntaxes of compressed pixels that are read."""
 _PLUGINS = {
     "Pillow": (_HERE, "decode_baseline"),
     "imagecodecs": (_HERE, "decode_imagecodecs"),

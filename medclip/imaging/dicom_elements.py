@@ -10,17 +10,39 @@ import math
 from functools import cache
 from typing import Any
 
-_NUMBERS = {"Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "PixelRepresentation"}
-"""Elements of VR US."""
+_TAGS: dict[int, Any] = {}
 
 
 @cache
-def _tag(keyword: str) -> int:
+def _tag(keyword: str) -> Any:
     from pydicom.datadict import tag_for_keyword
 
     tag = tag_for_keyword(keyword)
     assert tag is not None
-    return tag
+    return known_tag(tag)
+
+
+@cache
+def _vr(keyword: str) -> str:
+    from pydicom.datadict import dictionary_VR
+
+    return dictionary_VR(_tag(keyword))
+
+
+def known_tag(number: int) -> Any:
+    """Give pydicom's form of a tag, the same object for the same standard tag.
+
+    A dictionary finds an object that is the very same without asking pydicom's slow comparison.
+    """
+    found = _TAGS.get(number)
+    if found is None:
+        from pydicom.datadict import dictionary_has_tag
+        from pydicom.tag import BaseTag
+
+        found = BaseTag(number)
+        if dictionary_has_tag(number):  # there is no end of others
+            _TAGS[number] = found
+    return found
 
 
 def present(dataset: Any, keyword: str) -> bool:
@@ -38,17 +60,34 @@ def value(dataset: Any, keyword: str) -> Any:
         return None
 
 
+def raw_bytes(dataset: Any, keyword: str) -> bytes | memoryview:
+    """Give the bytes of a binary element without pydicom's conversion, b"" where it is missing.
+
+    Pixels may be a view of the file; `own_bytes` replaces it by bytes, which pydicom needs.
+    """
+    found = dataset._dict.get(_tag(keyword))
+    return b"" if found is None or found.value is None else found.value
+
+
+def own_bytes(dataset: Any, keyword: str) -> None:
+    """Let an element hold bytes of its own where it is a view of the file."""
+    tag = _tag(keyword)
+    found = dataset._dict.get(tag)
+    if found is not None and isinstance(found.value, memoryview):
+        dataset._dict[tag] = found._replace(value=bytes(found.value))
+
+
 def texts(dataset: Any, keyword: str) -> tuple[str, ...]:
     """Give an element's values as text, stripped; () where it is missing."""
     raw: Any = dataset._dict.get(_tag(keyword))
     if raw is None:
         return ()
     if getattr(raw, "is_raw", False) and isinstance(raw.value, bytes) and len(raw.value) < 1024:
-        if keyword in _NUMBERS or raw.VR == "US":
+        if (raw.VR or _vr(keyword)) == "US":
             order = "little" if raw.is_little_endian else "big"
             pairs = range(0, len(raw.value) - 1, 2)
             return tuple(str(int.from_bytes(raw.value[at : at + 2], order)) for at in pairs)
-        if raw.VR in (None, "CS", "DS", "IS", "UI") and raw.value.isascii():
+        if (raw.VR or _vr(keyword)) in ("CS", "DS", "IS", "UI") and raw.value.isascii():
             found = raw.value.decode("ascii").split("\\")
             return tuple(text for item in found if (text := item.strip(" \0\t\r\n")))
     found = value(dataset, keyword)

@@ -62,7 +62,7 @@ def read_dicom(
             TRUNCATED, CORRUPT, MISSING_CODEC, CONSTANT_IMAGE (nothing but padding), WRONG_USE (no such frame, window).
     """
     with quiet("pydicom"):
-        dataset, known = open_dataset(path, header)
+        dataset, known = open_dataset(path, header, settings)
         check(known, dataset, settings)
         if frame is None and known.frames > 1:
             raise MedclipError(
@@ -101,7 +101,7 @@ def read_frames(
         MedclipError: As `read_dicom`; TOO_LARGE where the frames would take more than `settings.max_volume_bytes`.
     """
     with quiet("pydicom"):
-        dataset, known = open_dataset(path, header)
+        dataset, known = open_dataset(path, header, settings)
         check(known, dataset, settings)
         return _read(dataset, known, settings, mode, list(range(known.frames)) if frames is None else list(frames))
 
@@ -122,7 +122,7 @@ def read_stored(path: Path, settings: Settings, *, header: DicomHeader | None = 
         MedclipError: As `read_frames`.
     """
     with quiet("pydicom"):
-        dataset, known = open_dataset(path, header)
+        dataset, known = open_dataset(path, header, settings)
         check(known, dataset, settings)
         check_volume(known, known.frames, settings)
         stored = Stored(dataset, known).read()

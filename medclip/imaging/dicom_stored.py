@@ -12,8 +12,8 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.dicom_header import DicomHeader
 from medclip.imaging import dicom_codecs
 from medclip.imaging.dicom_colour import ybr_to_rgb
-from medclip.imaging.dicom_decode import pixel_keyword
-from medclip.imaging.dicom_elements import whole
+from medclip.imaging.dicom_elements import own_bytes, raw_bytes, whole
+from medclip.imaging.dicom_parse import pixel_keyword
 
 _FLOATS = {"FloatPixelData": "f4", "DoubleFloatPixelData": "f8"}
 _YBR_FULL = ("YBR_FULL", "YBR_FULL_422")
@@ -55,7 +55,7 @@ class Stored:
                     f"No installed codec decodes {self._syntax.name}.",
                     hint=f"Run: {dicom_codecs.PIP_LINE}",
                 )
-        elif len(getattr(dataset, self._keyword) or b"") < self._expected_bytes():
+        elif len(raw_bytes(dataset, self._keyword)) < self._expected_bytes():
             raise MedclipError(Reason.TRUNCATED, "The DICOM file ends before its pixels do.")
 
     @property
@@ -104,7 +104,7 @@ class Stored:
         header = self._header
         samples = header.samples_per_pixel
         count = header.rows * header.columns * samples
-        data = getattr(self._dataset, self._keyword)
+        data = raw_bytes(self._dataset, self._keyword)
         every = np.frombuffer(data, dtype, count * header.frames).reshape(header.frames, count)
         if len(wanted) == header.frames:
             chosen = every
@@ -157,6 +157,8 @@ class Stored:
         from pydicom.pixels.decoders.base import get_decoder
 
         _complete(self._dataset, self._header)
+        if self._encapsulated and str(self._syntax) != dicom_codecs.RLE and self._header.samples_per_pixel > 1:
+            self._dataset.PlanarConfiguration = 0  # whatever the header kept: these codecs give pixel after pixel
         codec = dicom_codecs.decoder_for(str(self._syntax)) if self._encapsulated else get_decoder(self._syntax)
         options: dict[str, Any] = {"raw": True, "decoding_plugin": plugin, "allow_excess_frames": False}
         if len(wanted) == self.frames and self._dataset.get("NumberOfFrames", 1) == self.frames:
@@ -167,8 +169,8 @@ class Stored:
 
     def _rgb(self, stored: Any, about: Any) -> NDArray[Any]:
         found = str(about.get("photometric_interpretation"))
-        if stored.ndim < 3 or self._header.samples_per_pixel != 3:
-            return stored
+        if self._header.samples_per_pixel != 3 or stored.ndim < 3:
+            return with_sign(stored, self._header.bits_stored)
         if (found in _YBR_FULL) != self._header.photometric.startswith("YBR_FULL") and found in (*_YBR_FULL, "RGB"):
             self.found = "YCbCr" if found in _YBR_FULL else "RGB"
         return ybr_to_rgb(stored) if found in _YBR_FULL else stored
@@ -209,6 +211,19 @@ def without_unused_bits(pixels: NDArray[Any], bits_stored: int) -> NDArray[Any]:
     return (pixels << shift) >> shift
 
 
+def with_sign(pixels: NDArray[Any], bits_stored: int) -> NDArray[Any]:
+    """Give signed pixels their sign back where a codec that knows none (JPEG, JPEG-LS) decoded their bits.
+
+    Args:
+        pixels: Integers of any shape.
+        bits_stored: How many of the low bits are the value.
+    """
+    if pixels.dtype.kind != "i" or not 0 < bits_stored < 8 * pixels.dtype.itemsize:
+        return pixels
+    lost = pixels.min() >= 0 and 1 << bits_stored - 1 <= int(pixels.max()) < 1 << bits_stored
+    return without_unused_bits(pixels, bits_stored) if lost else pixels
+
+
 def _complete(dataset: Any, header: DicomHeader) -> None:
     """Fill in elements that pydicom demands and whose value is plain."""
     defaults = {
@@ -218,6 +233,7 @@ def _complete(dataset: Any, header: DicomHeader) -> None:
     }
     if header.samples_per_pixel > 1:
         defaults["PlanarConfiguration"] = 0
+    own_bytes(dataset, "PixelData")
     for keyword, value in defaults.items():
         if dataset.get(keyword) is None:
             setattr(dataset, keyword, value)

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.scan import scan
 from medclip.sample import Modality
 from medclip.settings import ReadPolicy, Settings
-from tests.files.kit import ramp, write_dicom, write_picture
+from tests.files.kit import dataset, ramp, write_dicom, write_picture
 
 
 @pytest.fixture
@@ -140,7 +141,7 @@ def test_the_json_says_how_each_unit_would_be_read(folder: Path, capsys: pytest.
     assert (units["pet"]["adapter"], units["pet"]["other_modality"]) == (None, "a PET image")
 
 
-def _slices(root: Path, *heights: float) -> Path:
+def _slices(root: Path, *heights: float, **tags: Any) -> Path:
     for height in heights:
         write_dicom(
             root / f"{height:05}",
@@ -149,6 +150,7 @@ def _slices(root: Path, *heights: float) -> Path:
             SOPClassUID="1.2.840.10008.5.1.4.1.1.2",
             ImagePositionPatient=[0, 0, height],
             ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+            **tags,
         )
     return root
 
@@ -168,3 +170,94 @@ def test_alike_files_are_one_entry_of_the_text(tmp_path: Path, capsys: pytest.Ca
         (tmp_path / f"{number}.txt").write_text("hello")
     assert command(tmp_path) == 0
     assert len(capsys.readouterr().out.splitlines()) < 20
+
+
+def test_a_thousand_alike_studies_are_a_few_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(40):
+        uids = {"StudyInstanceUID": f"1.2.{number + 1}", "SeriesInstanceUID": f"1.3.{number + 1}"}
+        _slices(tmp_path / f"gap{number}", 0, 5, 10, 20 + 5 * number, **uids)
+        uids["SeriesInstanceUID"] += ".9"
+        _slices(tmp_path / f"tilt{number}", 0, GantryDetectorTilt=number + 1, **uids)
+    assert command(tmp_path) == 3
+    text = capsys.readouterr().out
+    assert len(text.splitlines()) < 30
+    assert "160 x uneven_slices: gap0/00000" in text
+    assert "between 10.0 and 20.0 mm (usual distance 5.00 mm)" in text
+    assert "the numbers are those of the first" in text
+
+
+def test_a_section_with_too_many_entries_is_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(25):
+        for picture in range(number + 1):
+            write_dicom(tmp_path / f"{number}-{picture}", ramp(), StudyInstanceUID=f"1.2.{number + 1}")
+    assert command(tmp_path) == 0
+    text = capsys.readouterr().out
+    assert "X-ray: 1 image" in text
+    assert "and 5 more entries; --json has all" in text
+
+
+def test_what_must_be_named_to_be_read_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = dataset(ramp(), Modality="OT", NumberOfFrames=3)
+    data.PixelData = ramp().tobytes() * 3
+    data.save_as(tmp_path / "loop", enforce_file_format=True)
+    assert command(tmp_path) == 0
+    assert "not read: skipped when scoring unless named: --modality ultrasound" in capsys.readouterr().out
+    command(tmp_path, as_json=True)
+    (study,) = json.loads(capsys.readouterr().out)["studies"]
+    assert study["units"][0]["adapter"] is None
+    assert "--modality ultrasound" in study["units"][0]["not_read_because"]
+    command(tmp_path, modality="ultrasound", as_json=True)
+    (study,) = json.loads(capsys.readouterr().out)["studies"]
+    assert (study["units"][0]["kind"], study["units"][0]["adapter"]) == ("cine", "ultrasound")
+    assert study["units"][0]["not_read_because"] is None
+
+
+def test_failed_and_skipped_are_apart_with_their_reasons(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "notes.txt").write_text("hello")
+    command(folder)
+    failed, skipped = capsys.readouterr().out.split("failed: should be readable")[1].split("skipped: nothing wrong")
+    assert "1 x empty_file: empty" in failed
+    assert "1 x not_an_image: notes.txt" in skipped
+
+
+def test_views_of_one_patient_in_studies_of_their_own_are_pointed_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, (side, view) in enumerate((("L", "CC"), ("R", "CC"))):
+        write_dicom(
+            tmp_path / f"m/{number}",
+            ramp(),
+            Modality="MG",
+            SOPClassUID=MG,
+            StudyInstanceUID=f"1.2.{number + 1}",
+            ImageLaterality=side,
+            ViewPosition=view,
+        )
+    assert command(tmp_path) == 0
+    assert "use --group-by folder: m" in capsys.readouterr().out
+    assert command(tmp_path, group_by="folder") == 0
+    text = capsys.readouterr().out
+    assert "use --group-by" not in text
+    assert "has L-CC, R-CC" in text
+
+
+def test_a_mammogram_for_processing_is_a_companion_of_the_one_for_presentation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _films(tmp_path)
+    raw = {"Modality": "MG", "SOPClassUID": f"{MG}.1", "PresentationIntentType": "FOR PROCESSING"}
+    write_dicom(tmp_path / "raw", ramp(), ImageLaterality="L", ViewPosition="CC", **raw)
+    write_dicom(
+        tmp_path / "a",
+        ramp(),
+        ImageLaterality="L",
+        ViewPosition="CC",
+        **{**raw, "SOPClassUID": MG, "PresentationIntentType": "FOR PRESENTATION"},
+    )
+    write_dicom(tmp_path / "only", ramp(), ImageLaterality="R", ViewPosition="MLO", **raw)
+    assert command(tmp_path) == 0
+    text = capsys.readouterr().out
+    assert "1 x companion: raw" in text
+    assert "complete" in text
+    assert "for processing only (raw detector values): R-MLO" in text
+    assert scan(tmp_path, group_by="file").counts("status") == {"readable": 5}

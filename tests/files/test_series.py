@@ -176,3 +176,36 @@ def test_positions_that_are_not_stated_are_a_problem_unless_there_is_one_slice()
 def test_a_direction_that_is_none_counts_as_not_stated() -> None:
     found = stacks([piece(name, z, image_orientation=(0.0,) * 6) for name, z in (("a", 0), ("b", 5))])
     assert all(stack.problem is not None for stack in found)
+
+
+@pytest.mark.parametrize(
+    ("shift", "spacing", "good"), [(0.4, 1.0, True), (0.6, 1.0, False), (0.6, 2.0, True), (0.2, 0.2, False)]
+)
+def test_a_slice_beside_the_line_of_the_others_is_refused_in_either_mode(
+    shift: float, spacing: float, good: bool
+) -> None:
+    slices = [
+        piece(f"{n}", image_position=(shift if n == 3 else 0.0, 0.0, 5.0 * n), spacing_mm=(spacing, spacing))
+        for n in range(8)
+    ]
+    for uneven in ("reject", "resample"):
+        (stack,) = stacks(slices, uneven=uneven)
+        assert (stack.problem is None) is good
+        if stack.problem is not None:
+            assert stack.problem.reason is Reason.UNEVEN_SLICES
+            assert f"1 of 8 are shifted sideways, the one at 15.0 mm by {shift:.1f} mm" in stack.problem.message
+
+
+@given(st.floats(-40, 40), st.floats(0.5, 8), st.lists(st.floats(-0.04, 0.04), min_size=12, max_size=12))
+def test_a_constant_tilt_with_rounded_positions_is_no_jitter(
+    degrees: float, distance: float, noise: list[float]
+) -> None:
+    slope = math.tan(math.radians(degrees))
+    slices = [
+        piece(f"{n:02}", image_position=(error, slope * distance * n, distance * n), spacing_mm=(0.4, 0.4))
+        for n, error in enumerate(noise)
+    ]
+    (stack,) = stacks(slices)
+    assert stack.problem is None
+    if abs(degrees) > 5:
+        assert any("tilt" in note for note in stack.notes)

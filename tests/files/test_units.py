@@ -201,3 +201,114 @@ def test_gaps_are_a_problem_or_a_note_as_the_caller_says() -> None:
     assert study.units[0].problem is not None
     (study,) = group(files, manifest=None, modality=None, key=b"k" * 32, uneven="resample")
     assert study.units[0].problem is None
+
+
+@pytest.mark.parametrize("code", ["CT", "MR"])
+def test_slices_exported_as_captures_are_a_volume_with_a_note(code: str) -> None:
+    files = [dicom(f"{n}", 5.0 * n, modality=code, sop_class=SECONDARY, bits_stored=16) for n in range(4)]
+    (unit,) = units_of([*reversed(files)])
+    assert (unit.kind, [ref.name for ref in unit.files]) == (Kind.VOLUME, ["0", "1", "2", "3"])
+    assert ("may not be HU" in unit.notes[0]) is (code == "CT")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"bits_stored": 8},
+        {"bits_stored": 16, "image_orientation": None},
+        {"bits_stored": 16, "photometric": "RGB", "samples_per_pixel": 3},
+        {"bits_stored": 16, "image_type": ("DERIVED", "SECONDARY", "SCREEN SAVE")},
+    ],
+)
+def test_captures_of_a_screen_stay_pictures(values: dict[str, object]) -> None:
+    units = units_of([dicom(f"{n}", 5.0 * n, sop_class=SECONDARY, **values) for n in range(6)])
+    assert [unit.kind for unit in units] == [Kind.IMAGE] * 6
+    assert all("secondary capture" in unit.notes[0] for unit in units)
+
+
+@pytest.mark.parametrize("heights", [(0, 5, 10), (0, 5, 10, 40), (7, 7, 7, 7)])
+def test_captures_that_make_no_even_stack_stay_pictures(heights: tuple[float, ...]) -> None:
+    units = units_of([dicom(f"{n}", z, sop_class=SECONDARY, bits_stored=16) for n, z in enumerate(heights)])
+    assert [(unit.kind, unit.problem) for unit in units] == [(Kind.IMAGE, None)] * len(heights)
+
+
+def test_captures_are_not_mixed_with_the_slices_they_were_made_of() -> None:
+    real = [dicom(f"r{n}", 5.0 * n) for n in range(5)]
+    made = [dicom(f"s{n}", 5.0 * n, sop_class=SECONDARY, bits_stored=16) for n in range(5)]
+    assert _names(units_of([*made, *real])) == [[f"s{n}" for n in range(5)], [f"r{n}" for n in range(5)]]
+
+
+def test_one_slice_of_another_size_is_apart_and_the_gap_it_leaves_is_said() -> None:
+    ends = units_of([dicom(f"{n}", 5.0 * n, **({"rows": 32} if n == 4 else {})) for n in range(5)])
+    assert _names(ends) == [["0", "1", "2", "3"], ["4"]]
+    assert ends[0].problem is None
+    assert "another size" in ends[1].notes[0]
+    middle = units_of([dicom(f"{n}", 5.0 * n, **({"rows": 32} if n == 2 else {})) for n in range(5)])
+    assert middle[0].problem is not None
+    assert "missing between 5.0 and 15.0 mm" in middle[0].problem.message
+
+
+def test_a_series_split_over_folders_is_one_volume() -> None:
+    (unit,) = units_of([dicom(f"part{n // 3}/{n}", 5.0 * n) for n in range(9)])
+    assert len(unit.files) == 9
+
+
+def test_two_series_without_uids_in_one_folder_are_told_by_their_number_size_or_repetition() -> None:
+    def of(**second: object) -> list[list[str]]:
+        first = [dicom(f"f/a{n}", 5.0 * n, series_uid="", acquisition_number=1) for n in range(3)]
+        other = {"series_uid": "", "acquisition_number": 2, **second}
+        return _names(units_of([*first, *(dicom(f"f/b{n}", 5.0 * n, **other) for n in range(3))]))
+
+    apart = [[f"f/{name}{n}" for n in range(3)] for name in "ab"]
+    assert of(series_number=2) == apart
+    assert of(rows=32) == apart
+    assert of() == apart  # by acquisition
+
+
+def test_times_of_a_series_are_each_a_volume() -> None:
+    files = [dicom(f"{t}-{n}", 5.0 * n, modality="MR", temporal_position=t) for n in range(4) for t in (1, 2, 3)]
+    units = units_of(files)
+    assert _names(units) == [[f"{t}-{n}" for n in range(4)] for t in (1, 2, 3)]
+    assert all(unit.problem is None and "told apart by time point" in unit.notes[0] for unit in units)
+
+
+def test_a_signal_of_another_name_than_its_header_is_in_the_headers_unit() -> None:
+    files = [plain("d/x1.dat", Format.WFDB_SIGNAL), plain("d/record.hea", Format.WFDB, "x1.dat")]
+    (unit,) = units_of(files)
+    assert [ref.name for ref in unit.files] == ["d/record.hea", "d/x1.dat"]
+    assert unit.problem is None
+
+
+def _film(name: str, intent: str, view: str = "CC", **values: object) -> tuple[FileRef, FileFacts]:
+    found = {"presentation_intent": intent, "view_position": view, "laterality": "L", **values}
+    return dicom(name, None, modality="MG", sop_class="", **found)
+
+
+@pytest.mark.parametrize(
+    ("second", "left_out"),
+    [
+        ({}, True),
+        ({"view": "MLO"}, False),
+        ({"laterality": "R"}, False),
+        ({"view": ""}, False),
+        ({"view_modifiers": ("implant displaced",)}, False),
+    ],
+)
+def test_a_view_for_processing_is_a_companion_of_the_same_view_for_presentation(
+    second: dict[str, object], left_out: bool
+) -> None:
+    files = [_film("raw", "FOR PROCESSING"), _film("shown", "FOR PRESENTATION", **second)]  # pyright: ignore
+    for order in (files, files[::-1]):
+        (study,) = group(order, manifest=None, modality=None, key=b"k" * 32)
+        problems = {unit.files[0].name: unit.problem for unit in study.units}
+        assert problems["shown"] is None
+        assert (problems["raw"] is not None) is left_out
+        if problems["raw"] is not None:
+            assert problems["raw"].reason is Reason.COMPANION
+
+
+def test_a_view_for_processing_alone_or_of_another_study_is_read() -> None:
+    files = [_film("f/raw", "FOR PROCESSING"), _film("f/shown", "FOR PRESENTATION", study_uid="9.9")]
+    for group_by in ("auto", "folder", "file"):
+        studies = group(files, manifest=None, modality=None, key=b"k" * 32, group_by=group_by)
+        assert all(unit.problem is None for study in studies for unit in study.units)

@@ -81,7 +81,8 @@ def test_signed_pixels_keep_their_sign(tmp_path: Path, uid: str) -> None:
     pixels = noise(12, signed=True)
     elements = {"BitsStored": 12, "HighBit": 11}
     path = compressed(tmp_path / "a", pixels, [encoded(pixels, uid, 12)], uid, **elements)
-    np.testing.assert_array_equal(read_stored(path, SETTINGS), dcmread(path).pixel_array)
+    # pydicom leaves 12-bit JPEG-LS as the unsigned numbers that the codec knows
+    np.testing.assert_array_equal(read_stored(path, SETTINGS), pixels)
 
 
 @pytest.mark.parametrize("planar", [0, 1])
@@ -292,7 +293,7 @@ def test_a_header_that_lies_about_its_size_is_refused_before_anything_is_allocat
     assert caught.value.reason is Reason.TOO_LARGE
 
 
-def test_highdicom_agrees_on_the_enhanced_object_and_on_a_ct_slice(tmp_path: Path) -> None:
+def test_highdicom_agrees_on_the_windows_of_the_enhanced_object(tmp_path: Path) -> None:
     from highdicom.pixels import apply_voi_window
 
     shown = read_frames(_enhanced(tmp_path / "a"), SETTINGS).pixels[..., 0]
