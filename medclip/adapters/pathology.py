@@ -54,7 +54,7 @@ class PathologyAdapter(ImageAdapter):
             "size_px": self.size_px,
             "mpp_um": self.mpp_um,
             "native": pyramid.NATIVE,
-            "resize": "box, lanczos",
+            "resize": "box where it fits, box and lanczos elsewhere",
             "min_coverage": self.min_coverage,
             "num_views": self.num_views,
             "tissue": {name: _plain(value) for name, value in asdict(self.tissue).items()},

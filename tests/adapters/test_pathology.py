@@ -10,7 +10,7 @@ from medclip.errors import MedclipError, Reason, Status
 from medclip.files.inspect import FileFacts, inspect_file
 from medclip.files.sniff import Format
 from medclip.sample import Kind, Modality
-from medclip.settings import Settings
+from medclip.settings import ReadPolicy, Settings
 from tests.imaging.slides.slide_kit import picture, tiles_of, write_dicom_slide, write_pyramid
 
 SETTINGS = Settings()
@@ -72,6 +72,19 @@ def test_a_slide_without_scale_fails(tmp_path):
     with pytest.raises(MedclipError) as caught:
         ADAPTER.read(Source(Kind.SLIDE, (path,), (FileFacts("0", Format.SLIDE),)), SETTINGS)
     assert caught.value.reason is Reason.NO_SCALE
+
+
+def test_the_users_scale_is_taken_where_a_slide_has_none_and_enters_the_hash(tmp_path):
+    path = write_pyramid(tmp_path / "a.tiff", picture(1200, 1400), mpp=None)
+    source = Source(Kind.SLIDE, (path,), (FileFacts("0", Format.SLIDE),))
+    settings = Settings(policy=ReadPolicy(mpp_um=0.25))
+    sample = ADAPTER.read(source, settings)
+    assert sample.headers["mpp_um"] == [0.25, 0.25]
+    assert sample.views[0].spacing_mm == pytest.approx((0.0005, 0.0005))
+    stated = write_pyramid(tmp_path / "b.tiff", picture(1200, 1400), mpp=0.25)
+    same = ADAPTER.read(Source(Kind.SLIDE, (stated,), (FileFacts("1", Format.SLIDE),)), SETTINGS)
+    assert all(np.array_equal(a.pixels, b.pixels) for a, b in zip(sample.views, same.views, strict=True))
+    assert sample.provenance.preprocessing != same.provenance.preprocessing
 
 
 def test_a_dicom_slide_is_read_and_names_nobody(tmp_path):

@@ -44,20 +44,23 @@ class DicomBackend:
 
     def __init__(self, spec: SlideSpec) -> None:
         try:
-            from wsidicom import WsiDicom
+            from wsidicom.file import WsiDicomFileSource
         except ImportError:
             raise missing("wsidicom") from None
-        paths, facts = _slides(spec.paths)
-        self._wsi: Any = None
+        paths, volumes, facts = _slides(spec.paths)
+        self._source: Any = None
         try:
             with quiet("wsidicom"), quiet("pydicom"):
-                self._wsi = WsiDicom.open(paths)
-                groups = sorted(self._wsi.levels, key=lambda level: level.level)
+                self._source = WsiDicomFileSource.open(paths)
+                _check_complete(volumes, self._source)
+                images = _images(self._source)
                 cache = TileCache(spec.cache_bytes)
-                self._levels = [_tiled_level(i, group, cache) for i, group in enumerate(groups)]
-                images = [group.default_instance.image_data for group in groups]
+                self._levels = [_tiled_level(i, image, cache) for i, image in enumerate(images)]
                 mpp = _mpp(images[0])
-                extra = {"label": self._wsi.labels, "overview": self._wsi.overviews}
+                self._extra = {
+                    "label": list(self._source.label_instances),
+                    "overview": list(self._source.overview_instances),
+                }
         except MedclipError:
             self.close()
             raise
@@ -69,7 +72,7 @@ class DicomBackend:
         self._to_rgb = self._colours(images)
         note = self._to_rgb.note(images[0].samples_per_pixel)
         levels = tuple(Level(level.layout.height_px, level.layout.width_px) for level in self._levels)
-        names = tuple(name for name, found in extra.items() if found)
+        names = tuple(name for name, found in self._extra.items() if found)
         self.facts = SlideFacts(levels, mpp, facts, names, notes=(note,) if note else (), decoder="wsidicom")
 
     def read_level(self, level: int, top: int, left: int, height: int, width: int) -> NDArray[np.uint8]:
@@ -82,16 +85,21 @@ class DicomBackend:
         """Read label or overview."""
         try:
             with quiet("wsidicom"):
-                image = self._wsi.read_label() if name == "label" else self._wsi.read_overview()
-                return np.array(image.convert("RGB"))
+                image = self._extra[name][0].image_data
+                size = image.image_size
+                layout = TileLayout(int(size.height), int(size.width), *_tile(image))
+                level = TiledLevel(name, layout, _decoder(image, layout), TileCache(0), image.samples_per_pixel)
+                return ToRgb()(level.region(0, 0, layout.height_px, layout.width_px))
+        except MedclipError:
+            raise
         except Exception:
             raise MedclipError(Reason.CORRUPT, "The picture beside the slide cannot be decoded.") from None
 
     def close(self) -> None:
         """Close the files."""
-        if self._wsi is not None:
-            self._wsi.close()
-        self._wsi = None
+        if self._source is not None:
+            self._source.close()
+        self._source = None
 
     def _colours(self, images: list[Any]) -> ToRgb:
         """Say how stored values become RGB, and which stored value is white."""
@@ -106,29 +114,59 @@ class DicomBackend:
         return ToRgb(limits, inverted)
 
 
-def _slides(paths: tuple[Path, ...]) -> tuple[list[Path], dict[str, str | float]]:
-    """Keep the files that are slide images, and read what may be told of them."""
+def _slides(paths: tuple[Path, ...]) -> tuple[list[Path], set[Path], dict[str, str | float]]:
+    """Keep the files that are slide images, name those that hold levels, and read what may be told of them."""
     import pydicom
 
     kept: list[Path] = []
+    volumes: set[Path] = set()
     facts: dict[str, str | float] = {}
+    tags = ["SOPClassUID", "ImageType", "Manufacturer", "OpticalPathSequence"]
     for path in paths:
         try:
             with quiet("pydicom"):
-                header = pydicom.dcmread(
-                    path, stop_before_pixels=True, specific_tags=["SOPClassUID", "Manufacturer", "OpticalPathSequence"]
-                )
-                if str(header.get("SOPClassUID", "")) != _SLIDE:
+                header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags)
+                if str(header["SOPClassUID"].value) != _SLIDE:
                     continue
                 kept.append(path)
-                facts = facts or _allowed(header)
+                if "VOLUME" in (header.get("ImageType") or ()):
+                    volumes.add(path)
+                    facts = facts or _allowed(header)
         except Exception:
             raise MedclipError(Reason.CORRUPT, "A file of the DICOM slide has an unreadable header.") from None
-    if not kept:
+    if not volumes:
         raise MedclipError(
-            Reason.NOT_AN_IMAGE, "The DICOM file is not a slide image (a segmentation or an annotation)."
+            Reason.NOT_AN_IMAGE,
+            "The DICOM files hold no slide image (a label, an overview, a segmentation or an annotation only).",
         )
-    return kept, facts
+    return kept, volumes, facts
+
+
+def _check_complete(volumes: set[Path], source: Any) -> None:
+    """Refuse a slide with a level that wsidicom left out with no more than a line in its log."""
+    lost = len(volumes - {Path(str(path)) for path in source.files})
+    if lost:
+        raise MedclipError(
+            Reason.CORRUPT,
+            f"{lost} of the {len(volumes)} files with the levels of the DICOM slide cannot be opened: damaged, or "
+            "stored in a way that is not read.",
+        )
+
+
+def _images(source: Any) -> list[Any]:
+    """Give the images of the levels, finest first."""
+    from wsidicom import WsiDicom
+    from wsidicom.errors import WsiDicomNoResolutionError
+
+    try:
+        slide: Any = WsiDicom(source, source_owned=False)
+        levels = sorted(slide.levels, key=lambda level: level.level)
+        return [level.default_instance.image_data for level in levels]
+    except WsiDicomNoResolutionError:
+        # Without pixel sizes wsidicom ties no levels together; their sizes in pixels say enough.
+        images = [instance.image_data for instance in source.level_instances]
+        by_size = {(int(image.image_size.height), int(image.image_size.width)): image for image in images[::-1]}
+        return [by_size[size] for size in sorted(by_size, key=lambda size: size[0] * size[1], reverse=True)]
 
 
 def _allowed(header: Any) -> dict[str, str | float]:
@@ -153,10 +191,13 @@ def _mpp(image: Any) -> tuple[float, float] | None:
     return (rows, columns) if min(rows, columns) > 0 and math.isfinite(rows + columns) else None
 
 
-def _tiled_level(index: int, group: Any, cache: TileCache) -> TiledLevel:
-    image = group.default_instance.image_data
-    size, tile = image.image_size, image.tile_size
-    layout = TileLayout(int(size.height), int(size.width), int(tile.height), int(tile.width))
+def _tile(image: Any) -> tuple[int, int]:
+    return int(image.tile_size.height), int(image.tile_size.width)
+
+
+def _tiled_level(index: int, image: Any, cache: TileCache) -> TiledLevel:
+    size = image.image_size
+    layout = TileLayout(int(size.height), int(size.width), *_tile(image))
     return TiledLevel(index, layout, _decoder(image, layout), cache, image.samples_per_pixel, image.dtype)
 
 

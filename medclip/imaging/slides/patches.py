@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.slides.grid import Patch, PatchGrid, make_grid
 from medclip.imaging.slides.reader import SlideReader, open_slide
-from medclip.imaging.slides.tissue import TissueOptions, find_tissue
+from medclip.imaging.slides.tissue import TissueMask, TissueOptions, find_tissue
 from medclip.settings import Settings
 
 
@@ -49,7 +49,7 @@ def slide_patches(
     mpp_um: float = 0.5,
     overlap_px: int = 0,
     min_coverage: float = 0.5,
-    tissue: TissueOptions | None = None,
+    tissue: TissueOptions | TissueMask | None = None,
 ) -> Iterator[tuple[Patch, NDArray[np.uint8]]]:
     """Open a slide, find its tissue and read every patch on it.
 
@@ -60,14 +60,14 @@ def slide_patches(
         mpp_um: Its scale in µm/px.
         overlap_px: Rows and columns that neighbours share.
         min_coverage: Least share of a patch that is tissue.
-        tissue: Constants of the tissue finder.
+        tissue: Where tissue is (`geojson.from_geojson` reads a pathologist's outlines), or constants of the finder.
 
     Yields:
         Each patch with its pixels: RGB uint8 [size_px, size_px, 3].
 
     Raises:
-        MedclipError: NO_TISSUE if there is nothing to read, with what the tissue finder says; what opening and reading
-            raise.
+        MedclipError: NO_TISSUE if there is nothing to read, with what the tissue finder says; WRONG_USE for the mask of
+            another slide; what opening and reading raise.
 
     Example:
         >>> import tempfile
@@ -79,13 +79,23 @@ def slide_patches(
         ((256, 256, 3), 0.9)
     """
     with open_slide(paths, settings) as reader:
-        found = find_tissue(reader, tissue)
+        found = _checked(tissue, reader) if isinstance(tissue, TissueMask) else find_tissue(reader, tissue)
         grid = make_grid(
             reader, found, size_px=size_px, mpp_um=mpp_um, overlap_px=overlap_px, min_coverage=min_coverage
         )
         if not len(grid):
             raise no_tissue(found.problem, found.pen_fraction, grid.candidates)
         yield from iter_patches(reader, grid)
+
+
+def _checked(tissue: TissueMask, reader: SlideReader) -> TissueMask:
+    """Refuse a mask that does not cover the slide: it was drawn on another one."""
+    sides = zip(tissue.mask.shape, tissue.mpp_um, reader.size_um, strict=True)
+    if any(abs(pixels * mpp - side) > 2 * mpp for pixels, mpp, side in sides):
+        raise MedclipError(
+            Reason.WRONG_USE, "The tissue mask is not as large as the slide; it was made of another slide."
+        )
+    return tissue
 
 
 def no_tissue(problem: str, pen_fraction: float, candidates: int) -> MedclipError:

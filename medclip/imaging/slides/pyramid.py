@@ -5,10 +5,12 @@ How a region is made, always the same way:
 1. The coarsest stored level that is at least as fine as what is asked for is taken.
 2. If its µm/px is within `NATIVE` (2 %) of what is asked for, its pixels are given as they are stored, from the nearest
    whole pixel on. `effective_mpp` says which µm/px that is: a grid must step by it.
-3. Otherwise, where it is 4 or more times finer, it is first averaged over k x k pixels, k = half the factor rounded
+3. If k times its µm/px is (0.25 for 0.5 asked for, the common case), k x k pixels are averaged, counted from the
+   slide's corner, as scanners make their own levels. `effective_mpp` says k times its µm/px.
+4. Otherwise, where it is 4 or more times finer, it is first averaged over k x k pixels, k = half the factor rounded
    down, counted from the slide's corner, and then brought to size with PIL's LANCZOS. Both look beyond the region's
    border, so neighbouring regions fit together.
-4. Outside the slide, and where nothing was scanned, is white.
+5. Outside the slide, and where nothing was scanned, is white.
 A finer scale than the slide was scanned at is refused: enlarging adds no detail.
 """
 
@@ -114,9 +116,10 @@ class PyramidReader:
         return tuple(sum(self._level_mpp(i)) / 2 for i in range(len(self.levels)))
 
     def effective_mpp(self, mpp_um: float) -> tuple[float, float]:
-        """Row and column µm/px of what `read` gives: a stored level's own within 2 %, else the wanted one."""
-        level, native = self._choose(mpp_um)
-        return self._level_mpp(level) if native else (mpp_um, mpp_um)
+        """Row and column µm/px of what `read` gives: a level's or a multiple of it within 2 %, else the wanted one."""
+        level, times = self._choose(mpp_um)
+        rows, columns = self._level_mpp(level)
+        return (rows * times, columns * times) if times else (mpp_um, mpp_um)
 
     def read(self, top_um: float, left_um: float, height_px: int, width_px: int, mpp_um: float) -> NDArray[np.uint8]:
         """Read a region.
@@ -138,7 +141,7 @@ class PyramidReader:
         if height_px < 1 or width_px < 1:
             raise MedclipError(Reason.WRONG_USE, "A region needs at least one row and one column.")
         self._check_size(height_px * width_px)
-        index, native = self._choose(mpp_um)
+        index, times = self._choose(mpp_um)
         rows, columns = self._level_mpp(index)
         top, left = top_um / rows, left_um / columns
         backend = self._backend()
@@ -146,8 +149,11 @@ class PyramidReader:
         def stored(y: int, x: int, height: int, width: int) -> NDArray[np.uint8]:
             return backend.read_level(index, y, x, height, width)
 
-        if native:
+        if times == 1:
             return stored(round(top), round(left), height_px, width_px)
+        if times:
+            y, x = round(top / times), round(left / times)
+            return reduced(stored, (y, x, y + height_px, x + width_px), times)
         factors = mpp_um / rows, mpp_um / columns
         return _resampled(stored, (top, left), factors, (height_px, width_px), self._check_size)
 
@@ -193,15 +199,19 @@ class PyramidReader:
         down, across = self._ratios[index]
         return rows * down, columns * across
 
-    def _choose(self, mpp_um: float) -> tuple[int, bool]:
-        """Choose the level to read for a scale, and say whether its pixels serve as they are."""
+    def _choose(self, mpp_um: float) -> tuple[int, int]:
+        """Choose the level to read for a scale, and how many of its pixels make one: 1 where they serve as they are,
+        0 where no whole number does.
+        """
         if not (mpp_um > 0 and np.isfinite(mpp_um)):
             raise MedclipError(Reason.WRONG_USE, "A scale must be a positive number of micrometres per pixel.")
         best = None
         for index in range(len(self.levels)):
             rows, columns = self._level_mpp(index)
             if max(rows, columns) <= mpp_um * (1 + NATIVE):
-                best = index, min(rows, columns) >= mpp_um * (1 - NATIVE)
+                times = max(1, round(2 * mpp_um / (rows + columns)))
+                low, high = min(rows, columns) * times, max(rows, columns) * times
+                best = index, times if mpp_um * (1 - NATIVE) <= low and high <= mpp_um * (1 + NATIVE) else 0
         if best is None:
             finest = max(self._level_mpp(0))
             raise MedclipError(

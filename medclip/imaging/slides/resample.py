@@ -29,8 +29,10 @@ def reduced(
 
     y0, x0, y1, x1 = box
     width = x1 - x0
-    out = np.empty((y1 - y0, width, 3), np.uint8)
     strip = max(1, _STRIP_PIXELS // (width * k * k))
+    if strip >= y1 - y0:
+        return np.array(Image.fromarray(stored(y0 * k, x0 * k, (y1 - y0) * k, width * k)).reduce(k))
+    out = np.empty((y1 - y0, width, 3), np.uint8)
     for y in range(y0, y1, strip):
         rows = min(strip, y1 - y)
         pixels = stored(y * k, x0 * k, rows * k, width * k)

@@ -78,8 +78,10 @@ def write_giant(path: Path, height: int, width: int, tile: int = 256) -> Path:
     return path
 
 
-def write_dicom_slide(path: Path, image: np.ndarray, *, photometric: str, frames: list[bytes] | None = None, tile=128):
-    """Write one level of a DICOM slide: native RGB tiles, or the JPEGs given."""
+def write_dicom_slide(
+    path: Path, image: np.ndarray, *, photometric: str, frames: list[bytes] | None = None, tile=128, edit=None
+):
+    """Write one level of a DICOM slide: native tiles, or the JPEGs given; `edit` changes the data set before."""
     import pydicom
     from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
     from pydicom.encaps import encapsulate
@@ -100,7 +102,9 @@ def write_dicom_slide(path: Path, image: np.ndarray, *, photometric: str, frames
     ds.DimensionOrganizationType = "TILED_FULL"
     ds.ImagedVolumeHeight, ds.ImagedVolumeWidth = (side * MPP / 1000 for side in image.shape[:2])
     ds.ImagedVolumeDepth = 0.001
-    ds.SamplesPerPixel, ds.PlanarConfiguration, ds.PixelRepresentation = 3, 0, 0
+    ds.SamplesPerPixel, ds.PixelRepresentation = image.shape[2], 0
+    if image.shape[2] == 3:
+        ds.PlanarConfiguration = 0
     ds.BitsAllocated, ds.BitsStored, ds.HighBit = 8, 8, 7
     ds.PhotometricInterpretation = photometric
     ds.LossyImageCompression = "01" if frames else "00"
@@ -127,6 +131,8 @@ def write_dicom_slide(path: Path, image: np.ndarray, *, photometric: str, frames
     ds.NumberOfFrames = len(tiles)
     ds.PixelData = encapsulate(frames) if frames else b"".join(part.tobytes() for part in tiles)
     ds["PixelData"].VR = "OB"
+    if edit is not None:
+        edit(ds)
     ds.save_as(path, enforce_file_format=True)
     return path
 

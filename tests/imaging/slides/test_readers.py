@@ -84,6 +84,29 @@ def test_a_scale_between_levels_is_read_from_the_finer_one_without_aliasing(slid
     assert np.abs(found - expected).mean() < 2.5
 
 
+@pytest.mark.parametrize(("wanted", "times"), [(1.0, 2), (1.01, 2), (1.5, 3), (5.93, 3)])
+def test_a_whole_multiple_of_a_level_is_its_average_counted_from_the_corner(slide, wanted, times):
+    level = 0.5 if wanted < 2 else 2.0
+    with open_slide(slide) as reader:
+        assert reader.effective_mpp(wanted) == (level * times, level * times)
+        top, left = 7 * level * times, 11 * level * times
+        found = reader.read(top, left, 40, 50, wanted)
+        fine = reader.read(top, left, 40 * times, 50 * times, level)
+    expected = fine.reshape(40, times, 50, times, 3).mean((1, 3))
+    assert np.abs(found - expected).max() < 0.6  # PIL averages in fixed point
+
+
+def test_an_overlapping_grid_decodes_each_stored_tile_once(slide, monkeypatch):
+    calls = []
+    decode = fast_tiles.decode_jpeg
+    monkeypatch.setattr(fast_tiles, "decode_jpeg", lambda *a: calls.append(1) or decode(*a))
+    with open_slide(slide) as reader:
+        for y in range(0, 1024, 64):
+            for x in range(0, 1400, 64):
+                reader.read(y * MPP, x * MPP, 256, 256, MPP)
+    assert len(calls) <= 5 * 7 + 1  # the first patch falls on a tile and does not keep it
+
+
 def test_neighbouring_regions_fit_together_at_any_scale(slide):
     with open_slide(slide) as reader:
         for mpp in (0.7, 1.3, 3.1):
