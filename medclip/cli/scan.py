@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -17,10 +18,18 @@ if TYPE_CHECKING:
     from medclip.files.scan import Scan
     from medclip.sample import Kind, Modality, Study, Unit
 
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+_MOST = 20
+"""Entries of a section; what a folder has more of is counted. --json has all."""
 _SHOWN = 3
 """Names that stand for a group of files that are alike."""
 _LONG = 60
 """Letters of a name; the end of a longer one is shown where it stands beside others."""
+_OPTIONS = {
+    "volume": "--modality ct or --modality mri",
+    "cine": "--modality ultrasound, --modality endoscopy or --modality oct",
+}
 
 
 def scan(
@@ -56,15 +65,22 @@ def scan(
 
 
 @cache
-def _reading(modality: Modality | None, kind: Kind) -> tuple[str, str] | None:
-    """Give name and sentence of the adapter that reads a kind of a modality; None if there is none."""
+def _reading(modality: Modality | None, kind: Kind, other: str | None) -> tuple[str | None, str]:
+    """Give the adapter that would read a kind of a modality, and what it gives; None and why, if nothing would."""
     from medclip.adapters.registry import get_adapter
 
+    if other is not None:
+        return None, "no task of a pack is about these; skipped when scoring"
+    if modality is None and kind != "image":
+        # Only pictures tell by themselves what they show.
+        return None, f"skipped when scoring unless named: {_OPTIONS.get(kind, '--modality M')}"
     try:
         adapter = get_adapter(modality)
     except MedclipError:
-        return None
-    return (adapter.name, adapter.describe(kind)) if kind in adapter.kinds else None
+        return None, "no adapter reads this modality"
+    if kind not in adapter.kinds:
+        return None, f"the {adapter.name} adapter does not read this kind of file"
+    return adapter.name, adapter.describe(kind)
 
 
 def _of(found: Scan) -> dict[str, tuple[Modality | None, str | None]]:
@@ -83,68 +99,82 @@ def _json(found: Scan) -> dict[str, Any]:
     for entry, study in zip(data["studies"], found.studies, strict=True):
         for item, unit in zip(entry["units"], study.units, strict=True):
             _, other = facts[unit.files[0].name]
-            adapter = None if other or unit.problem else _reading(study.modality, unit.kind)
-            item["adapter"], item["gives"] = adapter or (None, None)
+            name, said = (None, None) if unit.problem else _reading(study.modality, unit.kind, other)
+            item["adapter"], item["gives"] = name, said if name else None
+            item["not_read_because"] = None if name or unit.problem else said
             item["other_modality"] = other
     return data
 
 
 def _text(found: Scan) -> str:
     """Give the counts, then what would be read and what not, alike ones in one entry."""
-    lines = [f"{_number(len(found.files), 'file', 'files')}, {_number(len(found.studies), 'study', 'studies')}"]
+    counted = f"{_number(len(found.files), 'file', 'files')}, {_number(len(found.studies), 'study', 'studies')}"
+    lines = [f"{counted} (from headers; no pixels were decoded)"]
     for title, what in (("status", "status"), ("format", "format"), ("modality", "modality"), ("reason", "reason")):
         counts = found.counts(what)
         if counts:
             lines.append(f"{title:<9} " + ", ".join(f"{name} {count}" for name, count in counts.items()))
     sections = (
+        ("what the studies hold", _studies(found)),
         ("what would be read", _readings(found)),
         ("mammography examinations", _exams(found)),
+        ("failed: should be readable and is not", _problems(found, "failed")),
+        ("skipped: nothing wrong, but nothing to read", _problems(found, "skipped")),
         ("notes", _notes(found)),
-        ("not read", _problems(found)),
     )
     for title, block in sections:
-        listed = list(block)
-        if listed:
-            lines += ["", title, *(f"  {line}" for line in listed)]
+        entries = list(block)
+        if entries:
+            lines += ["", title, *(f"  {line}" for entry in entries[:_MOST] for line in entry)]
+        if len(entries) > _MOST:
+            lines.append(f"        and {len(entries) - _MOST} more entries; --json has all")
     return "\n".join(lines)
 
 
-def _readings(found: Scan) -> Iterator[str]:
-    """Count the units that are read alike."""
+_Entry = tuple[str, ...]
+"""Lines of one entry of a section."""
+
+
+def _studies(found: Scan) -> Iterator[_Entry]:
+    """Count the studies that hold the same."""
+    alike: dict[str, list[str]] = {}
+    for study in found.studies:
+        kinds = Counter(str(unit.kind) for unit in study.units)
+        held = ", ".join(_number(count, kind, f"{kind}s") for kind, count in sorted(kinds.items()))
+        alike.setdefault(f"{_spoken(study.modality)}: {held}", []).append(study.files[0].name)
+    for what, names in _by_count(alike):
+        yield (f"{len(names):>5} x {what}",)
+
+
+def _readings(found: Scan) -> Iterator[_Entry]:
+    """Count the units that are read alike; those that no adapter reads come last."""
     facts = _of(found)
-    alike: dict[tuple[str, str], list[tuple[Study, Unit]]] = {}
+    alike: dict[tuple[bool, str, str], list[tuple[Study, Unit]]] = {}
     for study in found.studies:
         for unit in study.units:
             if unit.problem is None:
-                alike.setdefault(_heading(study, unit, facts[unit.files[0].name][1]), []).append((study, unit))
-    for (heading, sentence), members in sorted(alike.items(), key=lambda item: (-len(item[1]), item[0])):
+                other = facts[unit.files[0].name][1]
+                what = _spoken(study.modality) if other is None else other.partition(" ")[2]
+                name, said = _reading(study.modality, unit.kind, other)
+                tail = "; the modality is inferred from the picture" if name and study.modality is None else ""
+                sentence = f"{name} adapter: {said}{tail}" if name else f"not read: {said}"
+                alike.setdefault((name is None, f"{what} ({unit.kind})", sentence), []).append((study, unit))
+    for (_, heading, sentence), members in sorted(alike.items(), key=lambda item: (item[0][0], -len(item[1]), item[0])):
         files = sum(len(unit.files) for _, unit in members)
         studies = len({study.key for study, _ in members})
         counted = f"{_number(files, 'file', 'files')}, {_number(studies, 'study', 'studies')}"
-        yield f"{len(members):>5} x {heading} ({counted}): {_names(unit.files[0].name for _, unit in members)}"
-        yield f"        {sentence}"
+        names = _names(unit.files[0].name for _, unit in members)
+        yield f"{len(members):>5} x {heading}, {counted}: {names}", f"        {sentence}"
 
 
-def _heading(study: Study, unit: Unit, other: str | None) -> tuple[str, str]:
-    """Give what a unit is and what becomes of it."""
+def _spoken(modality: Modality | None) -> str:
     from medclip.sample import spoken
 
-    if other is not None:
-        return f"{other.partition(' ')[2]} ({unit.kind})", "no task of a pack is about these; skipped when scoring"
-    what = "modality not stated" if study.modality is None else spoken(study.modality)
-    heading = f"{what} {unit.kind}" if study.modality is not None else f"{unit.kind}, {what}"
-    if study.modality is None and str(unit.kind) == "volume":
-        return heading, "name it with --modality ct or --modality mri"
-    reading = _reading(study.modality, unit.kind)
-    if reading is None:
-        return heading, "no adapter reads this kind of the modality"
-    name, sentence = reading
-    tail = "; the modality is inferred from the picture" if study.modality is None else ""
-    return heading, f"{name} adapter: {sentence}{tail}"
+    return "modality not stated" if modality is None else spoken(modality)
 
 
-def _exams(found: Scan) -> Iterator[str]:
-    """Count the examinations of the same make-up."""
+def _exams(found: Scan) -> Iterator[_Entry]:
+    """Count the examinations of the same make-up, and name folders whose views lie in studies of their own."""
     alike: dict[tuple[str, ...], list[str]] = {}
     for study in found.studies:
         exam = found.exams.get(study.key)
@@ -155,8 +185,27 @@ def _exams(found: Scan) -> Iterator[str]:
         if exam.extra:
             parts.append(f"{len(exam.extra)} more: {', '.join(_extra(exam.extra))}")
         alike.setdefault((*parts, *exam.notes), []).append(study.files[0].name)
-    for parts, names in sorted(alike.items(), key=lambda item: (-len(item[1]), item[0])):
-        yield f"{len(names):>5} x {'; '.join(parts)}: {_names(names)}"
+    for parts, names in _by_count(alike):
+        yield (f"{len(names):>5} x {'; '.join(parts)}: {_names(names)}",)
+    torn = _torn(found)
+    if torn:
+        said = "folder with the views of one patient in studies of their own; if they are one examination"
+        yield (f"{len(torn):>5} x {said}, use --group-by folder: {_names(torn)}",)
+
+
+def _torn(found: Scan) -> list[str]:
+    """Name the folders where several studies of one patient have mammograms, no view twice."""
+    places: dict[tuple[str, str], list[list[str]]] = {}
+    for study in found.studies:
+        exam = found.exams.get(study.key)
+        if exam is not None and study.patient is not None:
+            folder = str(PurePosixPath(study.files[0].name).parent)
+            places.setdefault((folder, study.patient), []).append([slot for slot, _ in exam.views])
+    return [
+        folder
+        for (folder, _), slots in places.items()
+        if len(slots) > 1 and max(Counter(slot for part in slots for slot in part).values(), default=2) == 1
+    ]
 
 
 def _extra(views: Iterable[Any]) -> list[str]:
@@ -164,25 +213,41 @@ def _extra(views: Iterable[Any]) -> list[str]:
     return [name if count == 1 else f"{name} ({count})" for name, count in counts.items()]
 
 
-def _notes(found: Scan) -> Iterator[str]:
-    alike: dict[str, list[str]] = {}
+def _notes(found: Scan) -> Iterator[_Entry]:
+    alike: dict[str, list[tuple[str, str]]] = {}
     for study in found.studies:
         for unit in study.units:
             if unit.problem is None:
                 for note in unit.notes:
-                    alike.setdefault(note, []).append(unit.files[0].name)
-    for note, names in sorted(alike.items(), key=lambda item: (-len(item[1]), item[0])):
-        yield f"{len(names):>5} x {note}: {_names(names)}"
+                    alike.setdefault(_pattern(note), []).append((note, unit.files[0].name))
+    for _, members in _by_count(alike):
+        yield (f"{len(members):>5} x {_example(members)}: {_names(name for _, name in members)}",)
 
 
-def _problems(found: Scan) -> Iterator[str]:
-    alike: dict[tuple[str, str], list[str]] = {}
+def _problems(found: Scan, status: str) -> Iterator[_Entry]:
+    alike: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for file in found.files:
-        if file.problem is not None:
-            alike.setdefault((file.status, file.problem.message), []).append(file.ref.name)
-    for (status, message), names in sorted(alike.items(), key=lambda item: (item[0][0], -len(item[1]), item[0])):
-        yield f"{len(names):>5} x {status}: {_names(names)}"
-        yield f"        {message}"
+        if file.problem is not None and file.status == status:
+            what = str(file.problem.reason), _pattern(file.problem.message)
+            alike.setdefault(what, []).append((file.problem.message, file.ref.name))
+    for (reason, _), members in _by_count(alike):
+        names = _names(name for _, name in members)
+        yield f"{len(members):>5} x {reason}: {names}", f"        {_example(members)}"
+
+
+def _pattern(text: str) -> str:
+    """Give a text without its numbers: a thousand series with a gap at another place each are one entry."""
+    return re.sub(r"-?[0-9][0-9.,]*", "#", text)
+
+
+def _example(members: Iterable[tuple[str, str]]) -> str:
+    """Give the first text; say so where the others have other numbers."""
+    texts = [text for text, _ in members]
+    return texts[0] + (" (the numbers are those of the first)" if len(set(texts)) > 1 else "")
+
+
+def _by_count(alike: Mapping[_K, list[_V]]) -> list[tuple[_K, list[_V]]]:
+    return sorted(alike.items(), key=lambda item: (-len(item[1]), str(item[0])))
 
 
 def _names(names: Iterable[str]) -> str:

@@ -17,9 +17,11 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from medclip.scoring.doctor_files import COVERED, DISTRIBUTION, readable_kinds
 from medclip.settings import Settings
 
-DISTRIBUTION = "medclip-imaging"
+_PACKAGES = {"openslide": "openslide-python"}
+"""Packages whose name is not that of their module."""
 _MIN_FREE_BYTES = 1_000_000_000
 # Data loader and reader processes hand images over through shared memory; containers start with 64 MB.
 _MIN_SHARED_BYTES = 200_000_000
@@ -62,6 +64,8 @@ class Check:
     found: str
     fix: str = ""
     """The command or step that puts it right; empty where nothing has to be done."""
+    details: tuple[str, ...] = ()
+    """What was counted, such as packages with their versions; only in JSON."""
 
 
 @dataclass(frozen=True)
@@ -94,12 +98,14 @@ def doctor(settings: Settings | None = None) -> Diagnosis:
         _name_clash(),
         *_packages(),
         *_syntaxes(),
+        *_file_kinds(),
         *_extras(),
         _place("working folder", Path.cwd(), State.WARN, "give --out a folder that you may write"),
         _place(
             "temporary folder", Path(tempfile.gettempdir()), State.FAIL, "set TMPDIR to a folder that you may write"
         ),
         _place("identity key folder", settings.home, State.FAIL, "set MEDCLIP_HOME to a folder that you may write"),
+        _memory(settings),
         _shared_memory(),
         *_model(),
     ]
@@ -169,18 +175,19 @@ def _packages() -> list[Check]:
     except metadata.PackageNotFoundError:
         found = f"{DISTRIBUTION} is not installed; Python runs it from {Path(__file__).parents[1]}"
         return [Check("packages", State.WARN, found, "pip install -e . in the folder that holds pyproject.toml")]
-    checks = []
+    bad, good = [], []
     for need in sorted(needed, key=lambda r: r.name.lower()):
         version = _version_of(need.name)
         line = f"pip install '{need.name}{need.specifier}'"
         if version is None:
-            checks.append(Check(f"package {need.name}", State.FAIL, "not installed", line))
+            bad.append(Check(f"package {need.name}", State.FAIL, "not installed", line))
         elif not need.specifier.contains(version, prereleases=True):
             found = f"{version}, but {need.specifier} is needed"
-            checks.append(Check(f"package {need.name}", State.FAIL, found, line))
+            bad.append(Check(f"package {need.name}", State.FAIL, found, line))
         else:
-            checks.append(Check(f"package {need.name}", State.PASS, version))
-    return checks
+            good.append(f"{need.name} {version}")
+    versions = tuple(good)
+    return [Check("packages", State.PASS, f"{len(good)} are there in a version that fits", details=versions), *bad]
 
 
 def _syntaxes() -> list[Check]:
@@ -201,12 +208,25 @@ def _syntaxes() -> list[Check]:
     return checks
 
 
+def _file_kinds() -> list[Check]:
+    checks = []
+    for kind, missing in readable_kinds():
+        if missing:
+            found = f"not readable: {missing}; such files fail with missing_codec"
+            checks.append(Check(kind.name, State.WARN, found, kind.fix))
+        else:
+            with_versions = ", ".join(f"{name} {_version_of(_PACKAGES.get(name, name)) or ''}" for name in kind.modules)
+            checks.append(Check(kind.name, State.PASS, with_versions))
+    return checks
+
+
 def _extras() -> list[Check]:
+    """Look at what is optional and has nothing to do with reading files."""
     try:
         extras = [
             e
             for e in metadata.metadata(DISTRIBUTION).get_all("Provides-Extra") or []
-            if e not in ("all", "dev", "docs")
+            if e not in ("all", "dev", "docs", *COVERED)
         ]
         needs = _requirements()
     except metadata.PackageNotFoundError:
@@ -241,6 +261,37 @@ def _place(name: str, folder: Path, state: State, fix: str) -> Check:
     if free < _MIN_FREE_BYTES:
         return Check(name, State.WARN, found, "free some space there")
     return Check(name, State.PASS, found)
+
+
+def _memory(settings: Settings) -> Check:
+    """Say how many reading processes fit if each takes all it may. Few files need that much: a count, not a warning."""
+    total = _memory_bytes()
+    if total is None:
+        return Check("memory", State.PASS, "this system does not say how much there is")
+    each = settings.reader_memory_bytes
+    said = f"{total / 1e9:.1f} GB; a reading process may take {each / 1e9:.1f} GB"
+    if total < each:
+        fix = f"from Python, Settings(workers=1, reader_memory_bytes={total * 3 // 4})"
+        return Check("memory", State.WARN, f"{said}, more than there is", fix)
+    fit = total // each
+    if fit >= settings.workers:
+        return Check("memory", State.PASS, f"{said}, and {settings.workers} of them fit")
+    few = f"of {settings.workers} only {fit} would fit if all read the largest files at once"
+    return Check("memory", State.PASS, f"{said}; {few}", f"for very large files: Settings(workers={fit})")
+
+
+def _memory_bytes() -> int | None:
+    """Give the memory of the machine, or of the container if that is less."""
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            total = min(total, int(Path(path).read_text()))
+        except (OSError, ValueError):  # no such group, or the word "max"
+            continue
+    return total
 
 
 def _shared_memory() -> Check:

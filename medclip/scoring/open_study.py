@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from markupsafe import escape
 from numpy.typing import NDArray
 
 from medclip.adapters.base import Source
 from medclip.adapters.registry import read_unit
 from medclip.errors import MedclipError, Problem, Reason, Status
 from medclip.files.discover import discover
+from medclip.files.exam import MammographyExam, exam_of
 from medclip.files.group import group
 from medclip.files.identity import load_key
 from medclip.files.pool import ReadingPool
@@ -44,41 +45,51 @@ class OpenedUnit:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class OpenedStudy:
-    """What one file or folder holds. Pixels are read on first use, in a process of their own.
+    """What one file or folder holds. Pixels are read on first use, in processes of their own.
 
-    A notebook shows it as a table with pictures.
+    A notebook shows it as a table with pictures. One broken file does not hide the others: it is in `failed`, and
+    `samples()` gives the rest.
     """
 
     units: tuple[OpenedUnit, ...]
-    """Those that can be read, in the order of their first file."""
-    problems: tuple[Problem, ...] = ()
-    """Why files that should be readable are not."""
+    """What is to be read, in the order of the first files. Those whose pixels turn out to be broken stay here."""
+    found: tuple[tuple[Path, Problem], ...] = ()
+    """Files that should be readable and are not, as far as their headers show; of a series its first file."""
     settings: Settings = field(default_factory=Settings)
-    _cache: dict[int, Sample] = field(default_factory=dict)
+    exam: MammographyExam | None = None
+    """The mammograms in their places and the missing views; None for anything but one mammography study in DICOM."""
+    _cache: dict[int, Sample | MedclipError] = field(default_factory=dict)
 
     def samples(self) -> tuple[Sample, ...]:
-        """Read everything, once: one sample for each unit, in order.
+        """Read everything, once: a sample for each unit that can be read, in order.
 
-        Decoding runs in a process of its own with a time limit, so a decoder that crashes or hangs ends as an error.
+        Decoding runs in processes of their own with a time limit, so a decoder that crashes or hangs ends as a problem.
 
         Returns:
-            One sample for each of `units`.
+            At least one sample. What could not be read is in `failed`.
 
         Raises:
-            MedclipError: What is wrong with the first unit that cannot be read; `where` is its file.
+            MedclipError: What is wrong with the first unit, if nothing could be read; `where` is its file.
         """
-        missing = [number for number in range(len(self.units)) if number not in self._cache]
-        if missing:
-            limits = self.settings.decode_timeout_s, self.settings.reader_memory_bytes
-            with ReadingPool(min(len(missing), self.settings.workers), *limits) as pool:
-                jobs = ((self.units[n].source, self.units[n].modality, self.settings) for n in missing)
-                for number, future in zip(missing, pool.map(read_unit, jobs, ahead=len(missing)), strict=True):
-                    self._cache[number] = _result(future, self.units[number])
-        return tuple(self._cache[number] for number in range(len(self.units)))
+        self._read()
+        read = tuple(sample for _, sample in self._pairs())
+        if not read:
+            raise next(error for _, error in self._errors())
+        return read
+
+    @property
+    def failed(self) -> tuple[tuple[Path, Problem], ...]:
+        """Files that cannot be read, and why: what headers show, and once `samples()` was called, pixels too."""
+        return (*self.found, *((Path(str(error.where)), error.problem()) for _, error in self._errors()))
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """The reasons of `failed`."""
+        return tuple(problem for _, problem in self.failed)
 
     @property
     def views(self) -> tuple[View, ...]:
-        """All views, in order."""
+        """All views, in order. Raises as `samples()`."""
         return tuple(view for sample in self.samples() for view in sample.views)
 
     @property
@@ -91,24 +102,40 @@ class OpenedStudy:
         """Say what it is in one line; the arrays would fill screens."""
         kinds = [unit.source.kind for unit in self.units]
         said = ", ".join(_count(kinds.count(kind), str(kind)) for kind in Kind if kind in kinds)
-        bad = f", {_count(len(self.problems), 'unreadable file')}" if self.problems else ""
+        bad = f", {_count(len(self.problems), 'problem')}" if self.problems else ""
         return f"OpenedStudy({self.modality or 'modality unknown'}, {said}{bad})"
 
     def _repr_html_(self) -> str:
-        return study_html([unit.source for unit in self.units], self.samples(), self.problems)
+        try:
+            self._read()
+            return study_html(self._pairs(), self.problems, self.exam)
+        except Exception:  # a notebook that shows a value must not stop on it
+            return f"<pre>{escape(repr(self))}</pre>"
+
+    def _pairs(self) -> list[tuple[Source, Sample]]:
+        kept = ((unit.source, self._cache.get(number)) for number, unit in enumerate(self.units))
+        return [(source, sample) for source, sample in kept if isinstance(sample, Sample)]
+
+    def _errors(self) -> list[tuple[int, MedclipError]]:
+        return [(n, kept) for n, kept in sorted(self._cache.items()) if isinstance(kept, MedclipError)]
+
+    def _read(self) -> None:
+        missing = [number for number in range(len(self.units)) if number not in self._cache]
+        if not missing:
+            return
+        limits = self.settings.decode_timeout_s, self.settings.reader_memory_bytes
+        with ReadingPool(min(len(missing), self.settings.workers), *limits) as pool:
+            jobs = ((self.units[n].source, self.units[n].modality, self.settings) for n in missing)
+            for number, future in zip(missing, pool.map(read_unit, jobs, ahead=len(missing)), strict=True):
+                try:
+                    self._cache[number] = future.result()
+                except MedclipError as error:
+                    where = error.where or self.units[number].source.path
+                    self._cache[number] = MedclipError(error.reason, error.message, where=where, hint=error.hint)
 
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
-
-
-def _result(future: Future[Sample], unit: OpenedUnit) -> Sample:
-    try:
-        return future.result()
-    except MedclipError as error:
-        if error.where is not None:
-            raise
-        raise MedclipError(error.reason, error.message, where=unit.source.path, hint=error.hint) from None
 
 
 def open_study(
@@ -141,10 +168,11 @@ def open_study(
         'CC'
     """
     root, named, settings = Path(path), parse_modality(modality), settings or Settings()
-    units, problems = opened_units(root, named, settings)
+    units, problems, exam = _opened(root, named, settings)
     if not units:
         if problems:
-            raise MedclipError(problems[0].reason, problems[0].message, where=root)
+            _, problem = problems[0]
+            raise MedclipError(problem.reason, problem.message, where=root)
         raise MedclipError(Reason.NOTHING_TO_DO, "there is no image here.", where=root, hint="Name another folder.")
     if len(units) > MAX_UNITS:
         raise MedclipError(
@@ -154,7 +182,7 @@ def open_study(
             where=root,
             hint="Name one study's folder, or score it all with medclip.score.",
         )
-    return OpenedStudy(units, problems, settings)
+    return OpenedStudy(units, problems, settings, exam)
 
 
 def opened_units(
@@ -164,6 +192,13 @@ def opened_units(
 
     A skipped file counts as a problem only where it is the only one.
     """
+    units, failed, _ = _opened(root, named, settings)
+    return units, tuple(problem for _, problem in failed)
+
+
+def _opened(
+    root: Path, named: Modality | None, settings: Settings
+) -> tuple[tuple[OpenedUnit, ...], tuple[tuple[Path, Problem], ...], MammographyExam | None]:
     refs = discover(root)
     pairs = list(zip(refs, inspect_files(refs, settings), strict=True))
     facts_of = {ref.name: facts for ref, facts in pairs}
@@ -175,18 +210,25 @@ def opened_units(
         uneven=settings.policy.uneven_slices,
     )
     units: list[OpenedUnit] = []
-    problems = [p for ref, facts in pairs if (p := ref.problem or facts.problem) and _told(p, len(pairs))]
+    problems = [
+        (ref.path, found)
+        for ref, facts in pairs
+        if (found := ref.problem or facts.problem) and _told(found, len(pairs))
+    ]
     for study in studies:
         for unit in study.units:
             if unit.problem is not None:
-                problems.append(unit.problem)
+                if _told(unit.problem, len(pairs)):
+                    problems.append((unit.files[0].path, unit.problem))
                 continue
             facts = tuple(facts_of[ref.name] for ref in unit.files)
             source = Source(unit.kind, tuple(ref.path for ref in unit.files), facts, unit.notes)
             units.append(OpenedUnit(source, named or study.modality))
     order = {ref.path: index for index, ref in enumerate(refs)}
     units.sort(key=lambda unit: min(order[path] for path in unit.source.paths))
-    return tuple(units), tuple(problems)
+    exams = [exam_of([(ref, facts_of[ref.name]) for ref in study.files]) for study in studies]
+    exams = [exam for exam in exams if exam is not None]
+    return tuple(units), tuple(problems), exams[0] if len(exams) == 1 else None
 
 
 def _told(problem: Problem, num_files: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from medclip.adapters.base import Source
 from medclip.errors import Problem
+from medclip.files.exam import MammographyExam
 from medclip.imaging.cine import spread
 from medclip.imaging.geometry import letterbox
 from medclip.imaging.intensity import to_uint8
@@ -21,16 +23,52 @@ _TILE_PX = 128
 _MAX_TILES = 6
 
 
-def study_html(sources: Sequence[Source], samples: Sequence[Sample], problems: Sequence[Problem]) -> str:
+def study_html(
+    read: Sequence[tuple[Source, Sample]], problems: Sequence[Problem], exam: MammographyExam | None = None
+) -> str:
     """Give one HTML table: a row for each sample with its pictures, facts and steps, and a line for each problem.
 
     File names are left out: they may hold a name. Everything from a header is escaped.
+
+    Args:
+        read: What was read, with where it came from.
+        problems: Why other files are not.
+        exam: Mammograms in their places; what is missing is said in words.
     """
-    rows = "".join(_row(source, sample) for source, sample in zip(sources, samples, strict=True))
-    said = "".join(f"<li>{escape(problem.message)}</li>" for problem in problems)
+    rows = "".join(_row_or_words(source, sample) for source, sample in read)
+    counts = Counter(problem.message for problem in problems)
+    said = "".join(f"<li>{escape(text)}{f' ({n} times)' if n > 1 else ''}</li>" for text, n in counts.items())
     failed = f"<p>Not readable:</p><ul>{said}</ul>" if said else ""
     head = '<tr><th scope="col">Pictures</th><th scope="col">What it is</th><th scope="col">What was done</th></tr>'
-    return f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>{failed}"
+    table = f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>" if rows else ""
+    about = "" if exam is None else "".join(f"<p>{escape(line)}</p>" for line in exam_lines(exam))
+    return f"{table}{about}{failed}" or "<p>Nothing could be read.</p>"
+
+
+def exam_lines(exam: MammographyExam) -> list[str]:
+    """Say in words which views a mammography examination has and which are missing."""
+    have = [slot for slot, _ in exam.views]
+    lines = [f"Views: {', '.join(_said(slot) for slot in have)}." if have else "None of the four standard views."]
+    if exam.missing:
+        lines.append(f"Missing: {', '.join(_said(slot) for slot in exam.missing)}.")
+    else:
+        lines.append("The examination is complete.")
+    if exam.extra:
+        lines.append(f"{len(exam.extra)} more mammogram{'s' * (len(exam.extra) != 1)}.")
+    return [*lines, *(f"Note: {note}." for note in exam.notes)]
+
+
+def _said(slot: str) -> str:
+    side, _, view = slot.partition("-")
+    return f"{'left' if side == 'L' else 'right'} {view}"
+
+
+def _row_or_words(source: Source, sample: Sample) -> str:
+    """Give the row of a sample; where its picture cannot be drawn, words alone."""
+    try:
+        return _row(source, sample)
+    except Exception:  # one picture that cannot be drawn must not hide the others
+        return f"<tr><td></td><td>{escape(sample.kind)}: cannot be shown</td><td></td></tr>"
 
 
 def _row(source: Source, sample: Sample) -> str:

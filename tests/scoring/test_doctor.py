@@ -12,6 +12,7 @@ import pytest
 
 from medclip.scoring import doctor as room
 from medclip.scoring.doctor import Check, Diagnosis, State, doctor
+from medclip.scoring.doctor_files import KINDS, broken_modules, readable_kinds
 from medclip.settings import Settings
 
 
@@ -31,6 +32,7 @@ def test_this_installation_passes_and_reads_every_transfer_syntax(tmp_path: Path
     assert not failed
     states = {check.name: check.state for check in diagnosis.checks}
     assert [states[f"DICOM {title}"] for title in room.SYNTAXES.values()] == [State.PASS] * len(room.SYNTAXES)
+    assert [states[kind.name] for kind in KINDS] == [State.PASS] * len(KINDS)
     assert states["built-in pack"] is State.PASS
     assert states["network"] is State.PASS
 
@@ -91,6 +93,73 @@ def test_a_syntax_without_decoder_is_a_warning_with_the_pip_line(without_model, 
     checks = {c.name: c for c in doctor().checks}
     assert checks["DICOM JPEG-LS Lossless"].state is State.WARN
     assert checks["DICOM JPEG-LS Lossless"].fix == "pip install 'medclip-imaging[dicom]'"
+
+
+def test_packages_that_fit_are_one_line_and_all_of_them_in_json(without_model):
+    (packages,) = [check for check in room._packages() if check.state is State.PASS]
+    assert packages.found.startswith(f"{len(packages.details)} ")
+    assert any(line.startswith("pydicom ") for line in packages.details)
+    assert "pydicom " in Diagnosis((packages,)).to_json()
+
+
+def _process(broken: dict[str, str]):
+    """Stand in for the process that loads modules."""
+    return lambda command, **_: subprocess.CompletedProcess(
+        command, 0, "\n".join(json.dumps([name, broken.get(name, "")]) for name in command[3:])
+    )
+
+
+@pytest.mark.parametrize(
+    ("module", "kinds", "line"),
+    [
+        ("openslide", ["slides: SVS"], "pip install 'medclip-imaging[wsi]'"),
+        ("wfdb", ["ECG: WFDB", "ECG: WFDB packed"], "pip install 'medclip-imaging[ecg]'"),
+        ("soundfile", ["ECG: WFDB packed"], "pip install 'medclip-imaging[ecg]' soundfile"),
+        ("h5py", ["volumes: MINC"], "pip install 'medclip-imaging[minc]'"),
+        ("av", ["video"], "pip install 'medclip-imaging[video]'"),
+    ],
+)
+def test_a_missing_package_is_said_by_the_files_it_reads(
+    monkeypatch: pytest.MonkeyPatch, module: str, kinds: list[str], line: str
+):
+    run = _process({module: "is not installed"})
+    monkeypatch.setattr(room, "readable_kinds", lambda: readable_kinds(run))
+    warned = [check for check in room._file_kinds() if check.state is State.WARN]
+    assert len(warned) == len(kinds)
+    for check, name in zip(warned, kinds, strict=True):
+        assert check.name.startswith(name)
+        assert f"{module} is not installed" in check.found
+        assert check.fix.startswith(line)
+
+
+def test_a_module_that_takes_its_process_down_is_named_and_the_others_are_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "crashes.py").write_text("import os\nos._exit(139)\n")
+    (tmp_path / "fails.py").write_text("raise OSError('libx.so')\n")
+    (tmp_path / "needs.py").write_text("import no_such_module_here\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert broken_modules(["crashes", "json", "fails", "needs", "no_such_module_there"]) == {
+        "crashes": "takes the process down when it loads",
+        "fails": "does not load (OSError)",
+        "needs": "does not load: no_such_module_here is not installed",
+        "no_such_module_there": "is not installed",
+    }
+
+
+@pytest.mark.parametrize(
+    ("total", "state", "words"),
+    [
+        (64, State.PASS, "and 4 of them fit"),
+        (20, State.PASS, "of 4 only 2 would fit"),
+        (6, State.WARN, "more than there is"),
+    ],
+)
+def test_the_memory_says_how_many_readers_fit(monkeypatch: pytest.MonkeyPatch, total: int, state: State, words: str):
+    monkeypatch.setattr(room, "_memory_bytes", lambda: total * 10**9)
+    check = room._memory(Settings(workers=4, reader_memory_bytes=8 * 10**9))
+    assert check.state is state
+    assert words in check.found
 
 
 def test_a_home_that_cannot_be_written_fails(without_model, tmp_path: Path):

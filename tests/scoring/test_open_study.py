@@ -45,3 +45,94 @@ def test_what_cannot_be_opened_says_why(tmp_path: Path) -> None:
     with pytest.raises(MedclipError) as caught:
         open_study(tmp_path / "texts")
     assert caught.value.reason is Reason.NOTHING_TO_DO
+
+
+def _cut(path: Path, cut: int) -> Path:
+    """Write a picture without its last bytes, which only decoding finds."""
+    body = write_png(path, 3).read_bytes()
+    path.write_bytes(body[:-cut])
+    return path
+
+
+def test_one_broken_file_does_not_hide_the_others(tmp_path: Path) -> None:
+    for number in range(3):
+        write_png(tmp_path / f"{number}.png", number)
+    broken = _cut(tmp_path / "broken.png", cut=400)
+    study = open_study(tmp_path, "xray")
+    assert (len(study.units), study.problems) == (4, ())
+    assert len(study.samples()) == len(study.views) == 3
+    assert [(path, problem.reason) for path, problem in study.failed] == [(broken, Reason.TRUNCATED)]
+    assert repr(study) == "OpenedStudy(xray, 4 images, 1 problem)"
+    page = study._repr_html_()
+    assert page.count("<img ") == 3
+    assert "Not readable" in page
+    assert "broken" not in page
+
+
+def test_a_study_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_png(tmp_path / "a.png", 1)
+    _cut(tmp_path / "b.png", cut=400)
+    study = open_study(tmp_path, "xray")
+    first = study.samples()
+    monkeypatch.setattr("medclip.scoring.open_study.ReadingPool", None)
+    assert study.samples()[0] is first[0]
+    assert len(study.problems) == 1
+
+
+def test_where_nothing_can_be_read_the_first_error_is_raised_and_the_page_says_it(tmp_path: Path) -> None:
+    path = _cut(tmp_path / "a.png", cut=400)
+    study = open_study(path, "xray")
+    for _ in range(2):
+        with pytest.raises(MedclipError) as caught:
+            study.samples()
+        assert (caught.value.reason, caught.value.where) == (Reason.TRUNCATED, str(path))
+    page = study._repr_html_()
+    assert "Not readable" in page
+    assert "<table>" not in page
+
+
+def test_a_page_that_cannot_be_made_shows_the_study_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> str:
+        raise RuntimeError
+
+    write_png(tmp_path / "a.png", 1)
+    study = open_study(tmp_path, "xray")
+    monkeypatch.setattr("medclip.scoring.study_html._row", fails)
+    assert "cannot be shown" in study._repr_html_()
+    monkeypatch.setattr("medclip.scoring.open_study.study_html", fails)
+    assert study._repr_html_() == "<pre>OpenedStudy(xray, 1 image)</pre>"
+
+
+def _film(path: Path, seed: int, side: str, view: str, intent: str = "FOR PRESENTATION", **tags: str) -> Path:
+    values = {"ImageLaterality": side, "ViewPosition": view, "PresentationIntentType": intent, **tags}
+    return write_dicom(path, seed, modality="MG", **values)
+
+
+def test_a_mammography_study_says_which_views_are_missing(tmp_path: Path) -> None:
+    for seed, (side, view) in enumerate((("L", "CC"), ("L", "MLO"), ("R", "CC"))):
+        _film(tmp_path / f"{seed}", seed, side, view)
+    _film(tmp_path / "raw", 7, "R", "CC", "FOR PROCESSING")
+    study = open_study(tmp_path)
+    assert study.exam is not None
+    assert study.exam.missing == ("R-MLO",)
+    page = study._repr_html_()
+    assert "Views: left CC, left MLO, right CC." in page
+    assert "Missing: right MLO." in page
+    assert "1 for processing left out" in page
+    assert page.count("<img ") == 3
+    assert (len(study.units), study.problems) == (3, ())
+
+
+def test_there_is_no_exam_of_other_pictures_or_of_two_studies(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "x" / "a", 1)
+    assert open_study(tmp_path / "x").exam is None
+    _film(tmp_path / "m" / "a", 1, "L", "CC")
+    _film(tmp_path / "m" / "b", 2, "L", "CC", StudyInstanceUID="1.2.3")
+    assert open_study(tmp_path / "m").exam is None
+
+
+def test_a_mammogram_for_processing_opens_where_it_is_the_only_file(tmp_path: Path) -> None:
+    study = open_study(_film(tmp_path / "a", 1, "L", "CC", "FOR PROCESSING"))
+    assert len(study.samples()) == 1
+    assert study.exam is not None
+    assert "for processing only" in study._repr_html_()
