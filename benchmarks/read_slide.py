@@ -1,17 +1,25 @@
 """Claims: patches of tiled JPEG slides come 4 times as fast as from a bare OpenSlide loop, and never slower.
 
-Usage: python benchmarks/read_slide.py [--rounds 5] [--patches 400] [--svs CMU-1-Small-Region.svs] [--folder FOLDER]
+Usage: python benchmarks/read_slide.py [--rounds 5] [--patches 400] [--field FOLDER] [--folder FOLDER]
 
 Writes a 20,000 x 20,000 px slide (tiled JPEG TIFF with a pyramid, always the same) and reads 256 px patches of it:
 
-- on the grid: patches fall on stored tiles; at least 4 x OpenSlide, CPU time, one core
+- on the grid: patches fall on stored tiles; at least 4 x OpenSlide
 - off the grid: shifted by 100 px; at least 1.8 x
-- other: a slide that only OpenSlide can decode (deflate tiles); at least 0.95 x
-- two worker processes: at least 1.8 x the patches a second of one, wall time, opening included
+- half scale: 224 px at 0.5 µm/px of a slide with 0.25, against OpenSlide reading 448 px and PIL's BOX; at least 1.8 x
+- other: slides that only OpenSlide can decode (deflate tiles, JPEG 2000 as Aperio writes it, the NDPI of --field), and
+  a DICOM slide against wsidicom's own read_region; at least 0.95 x each
+- two workers: at least 1.8 x the patches a second of one
 - tissue mask: under 1 second, opening included
 
-Both sides take turns in one process; medians of ratios. Both give RGB numpy arrays; equality of all pixels is checked.
-The SVS, where named, is read too and told, without a claim: it is small.
+Both sides take turns in one process; medians of ratios of CPU time, one core. Both give RGB numpy arrays; all pixels
+are compared (at half scale within 1: PIL's resize rounds rows, then columns; medclip rounds once).
+
+Two workers: started, warm and the slide opened before the clock runs; patches are used where they are read, as a
+training loader does, and only a count comes back. Each round first measures what the machine itself gives two processes
+that only count (2.0 where both cores are free). Rounds in which that is below 1.9 say nothing of medclip: their wall
+times are told and not judged. Where no round is left, the ratio of CPU times is judged (what two free cores would give,
+competition for caches and memory included), and the last line says so.
 """
 
 from __future__ import annotations
@@ -23,13 +31,15 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import openslide
 import tifffile
+from PIL import Image
 from scipy import ndimage
 
 from medclip.imaging.slides import open_slide
@@ -38,8 +48,13 @@ from medclip.imaging.slides.patches import iter_patches
 from medclip.imaging.slides.tissue import find_tissue
 
 SIDE, TILE, MPP = 20_480, 256, 0.5
-CLAIMS = {"on the grid": 4.0, "off the grid": 1.8, "other formats": 0.95, "two workers": 1.8}
+CLAIMS = {"on the grid": 4.0, "off the grid": 1.8, "half scale": 1.8, "two workers": 1.8, "tissue mask": 1.0}
+OTHERS = 0.95
+"""The claim of every other row."""
+FREE = 1.9
+"""What two counting processes must gain for a round of two workers to be judged."""
 Places = list[tuple[int, int]]
+Read = Callable[[], Iterator[np.ndarray]]
 
 
 def texture(side: int) -> np.ndarray:
@@ -68,121 +83,216 @@ def build(path: Path, compression: str, side: int = SIDE) -> None:
             )  # fmt: skip
 
 
-def bare(path: Path, places: Places) -> Iterator[np.ndarray]:
+def build_jpeg2000(path: Path) -> None:
+    """Write a slide in JPEG 2000 as Aperio's scanners do."""
+    image = np.tile(texture(1024), (2, 2, 1))
+    text = "Aperio Image Library v11.0.0\n2048x2048 (256x256) J2K/KDU Q=70|AppMag = 20|MPP = 0.5"
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(
+            image, tile=(TILE, TILE), photometric="rgb", compression=33005, compressionargs={"level": 40},
+            description=text, metadata=None,
+        )  # fmt: skip
+
+
+def build_dicom(path: Path) -> None:
+    """Write one level of a DICOM slide with JPEG tiles."""
+    import imagecodecs
+
+    from tests.imaging.slides.slide_kit import tiles_of, write_dicom_slide
+
+    image = np.tile(texture(2048), (2, 2, 1))
+    frames = [imagecodecs.jpeg8_encode(tile, level=80) for tile in tiles_of(image, TILE)]
+    write_dicom_slide(path, image, photometric="YBR_FULL_422", frames=frames, tile=TILE)
+
+
+def bare(path: Path, places: Places, size: int = TILE, to: int = TILE) -> Read:
     """What one writes with OpenSlide."""
-    with openslide.OpenSlide(path) as slide:
-        for y, x in places:
-            yield np.asarray(slide.read_region((x, y), 0, (TILE, TILE)).convert("RGB"))
+
+    def read() -> Iterator[np.ndarray]:
+        with openslide.OpenSlide(path) as slide:
+            for y, x in places:
+                image = slide.read_region((x, y), 0, (size, size)).convert("RGB")
+                yield np.asarray(image if to == size else image.resize((to, to), Image.Resampling.BOX))
+
+    return read
 
 
-def ours(path: Path, places: Places) -> Iterator[np.ndarray]:
+def bare_dicom(path: Path, places: Places) -> Read:
+    """What one writes with wsidicom."""
+    from wsidicom import WsiDicom
+
+    def read() -> Iterator[np.ndarray]:
+        with WsiDicom.open(path) as slide:
+            for y, x in places:
+                yield np.asarray(slide.read_region((x, y), 0, (TILE, TILE)).convert("RGB"))
+
+    return read
+
+
+def ours(path: Path, places: Places, size: int = TILE, to: int = TILE) -> Read:
     """The same through medclip's reader, in µm."""
-    with open_slide(path) as reader:
-        rows, columns = reader.mpp_um
-        for y, x in places:
-            yield reader.read(y * rows, x * columns, TILE, TILE, rows)
+
+    def read() -> Iterator[np.ndarray]:
+        with open_slide(path) as reader:
+            rows, columns = reader.mpp_um
+            for y, x in places:
+                yield reader.read(y * rows, x * columns, to, to, rows * size / to)
+
+    return read
 
 
-def cpu(patches: Iterator[np.ndarray]) -> float:
+def cpu(read: Read) -> float:
     """CPU seconds of this process to take every patch once, as a model's loader does."""
     start = time.process_time()
-    for _ in patches:
+    for _ in read():
         pass
     return time.process_time() - start
 
 
-def places_of(count: int, shift: int, side: int) -> Places:
+def places_of(count: int, shift: int, side: int, step: int = TILE) -> Places:
     """Neighbouring patches, whole rows from the middle of the slide."""
-    across = side // TILE - 6
-    first = side // TILE // 2 - count // across // 2
-    return [((first + i // across) * TILE + shift, (3 + i % across) * TILE + shift) for i in range(count)]
+    across = side // step - 6
+    first = side // step // 2 - count // across // 2
+    return [((first + i // across) * step + shift, (3 + i % across) * step + shift) for i in range(count)]
 
 
-def compare(name: str, path: Path, places: Places, rounds: int) -> float:
+def compare(name: str, theirs: Read, mine: Read, rounds: int, within: int = 0) -> float:
     """Take turns; give the median of the ratios of CPU time."""
-    equal = all(np.array_equal(a, b) for a, b in zip(bare(path, places), ours(path, places), strict=True))
-    ratios, theirs_s, ours_s = [], [], []
+    count = 0
+    for a, b in zip(theirs(), mine(), strict=True):
+        count += 1
+        if int(np.abs(a.astype(np.int16) - b).max()) > within:
+            raise SystemExit(f"{name}: the pixels differ")
+    spent: dict[bool, list[float]] = {True: [], False: []}
     for i in range(rounds):
-        order = (bare, ours) if i % 2 else (ours, bare)
-        spent = {side.__name__: cpu(side(path, places)) for side in order}
-        theirs_s.append(spent["bare"])
-        ours_s.append(spent["ours"])
-        ratios.append(spent["bare"] / spent["ours"])
-    ratio, n = statistics.median(ratios), len(places)
-    rates = [n / statistics.median(spent) for spent in (theirs_s, ours_s)]
+        for is_mine in (False, True) if i % 2 else (True, False):
+            spent[is_mine].append(cpu(mine if is_mine else theirs))
+    ratios = [a / b for a, b in zip(spent[False], spent[True], strict=True)]
+    rates = [count / statistics.median(spent[side]) for side in (False, True)]
+    equal = f"within {within}" if within else "equal"
     print(
-        f"{name:14s} OpenSlide {rates[0]:6.0f} /s   medclip {rates[1]:6.0f} /s"
-        f"   ratio {ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f})   equal: {equal}",
+        f"{name:14s} bare {rates[0]:6.0f} /s   medclip {rates[1]:6.0f} /s   "
+        f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})   pixels {equal}",
         flush=True,
     )
-    if not equal:
-        raise SystemExit("the pixels differ")
-    return ratio
+    return statistics.median(ratios)
 
 
-def work(job: tuple[Path, int, int, float]) -> int:
-    """Read a share of the grid's patches; wait for the common start, so that starting Python is not measured."""
+def count_up(job: tuple[float, int]) -> tuple[float, float]:
+    """Count: work that needs a core and nothing else. Give start and end."""
+    time.sleep(max(0, job[0] - time.time()))
+    start, total = time.time(), 0
+    for i in range(job[1]):
+        total += i
+    return start, time.time()
+
+
+def work(job: tuple[Path, int, int, float]) -> tuple[float, float, float]:
+    """Read a share of the grid's patches from a common start on. Give start, end and CPU seconds."""
     path, part, parts, start = job
     with open_slide(path) as reader:
         grid = make_grid(reader, None, min_coverage=1, mpp_um=MPP)
         patches = list(grid)[:: max(1, len(grid) // 3200)][:3200]
         mine = patches[part * len(patches) // parts : (part + 1) * len(patches) // parts]
         time.sleep(max(0, start - time.time()))
-        return sum(1 for _ in iter_patches(reader, grid, mine))
+        begun, busy = time.time(), time.process_time()
+        read = sum(pixels.shape == (TILE, TILE, 3) for _, pixels in iter_patches(reader, grid, mine))
+        assert read == len(mine)
+        return begun, time.time(), time.process_time() - busy
 
 
-def workers(path: Path, rounds: int) -> float:
-    """Compare one worker process with two; both sides take turns."""
-    ratios = []
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as one, context.Pool(2) as two:
-        for pool, count in ((one, 1), (two, 2)):
-            pool.map(work, [(path, i, count, 0.0) for i in range(count)], chunksize=1)
+def workers(path: Path, rounds: int) -> tuple[float, bool]:
+    """Compare one worker process with two; all take turns. Give the ratio, and whether it is one of wall times."""
+    machine, wall, busy = [], [], []
+
+    def spans(found: list[tuple[float, ...]]) -> float:
+        return max(end for _, end, *_ in found) - min(start for start, *_ in found)
+
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        pool.map(work, [(path, i, 2, 0.0) for i in range(2)], chunksize=1)
         for _ in range(rounds):
-            spent = {}
-            for pool, count in ((one, 1), (two, 2)):
-                start = time.time() + 0.3
-                pool.map(work, [(path, i, count, start) for i in range(count)], chunksize=1)
-                spent[count] = time.time() - start
-            ratios.append(spent[1] / spent[2])
-    ratio = statistics.median(ratios)
-    print(f"{'two workers':14s} ratio {ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f})", flush=True)
-    return ratio
+            alone = pool.map(count_up, [(time.time() + 0.1, 10_000_000)], chunksize=1)
+            both = pool.map(count_up, [(time.time() + 0.1, 5_000_000)] * 2, chunksize=1)
+            machine.append(spans(alone) / spans(both))
+            start = time.time() + 0.4
+            one = pool.map(work, [(path, 0, 1, start)], chunksize=1)
+            start = time.time() + 0.4
+            two = pool.map(work, [(path, i, 2, start) for i in range(2)], chunksize=1)
+            wall.append(spans(one) / spans(two))
+            busy.append(one[0][2] / max(spent for *_, spent in two))
+    free = [ratio for ratio, gain in zip(wall, machine, strict=True) if gain >= FREE]
+    for label, ratios in (("machine itself", machine), ("wall time", wall), ("CPU time", busy)):
+        print(
+            f"two workers: {label:14s} {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+            flush=True,
+        )
+    judged, how = (free, "wall time") if free else (busy, "CPU time: no round had two free cores")
+    print(f"{'two workers':14s} ratio {statistics.median(judged):.2f}, {len(free)} of {rounds} rounds free ({how})")
+    return statistics.median(judged), bool(free)
+
+
+def tissue_seconds(path: Path, rounds: int) -> float:
+    """Wall time to open a slide and find its tissue."""
+    seconds, fraction = [], 0.0
+    for _ in range(rounds):
+        start = time.perf_counter()
+        with open_slide(path) as reader:
+            fraction = find_tissue(reader).fraction
+        seconds.append(time.perf_counter() - start)
+    print(f"tissue mask    {statistics.median(seconds):.3f} s, {fraction:.0%} of the slide")
+    return statistics.median(seconds)
 
 
 def main() -> int:
     """Measure, print, and exit with 1 where a claim does not hold."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--patches", type=int, default=400)
-    parser.add_argument("--svs", type=Path)
+    parser.add_argument("--field", type=Path, help="the folder of real files, for its NDPI and SVS")
     parser.add_argument("--folder", type=Path, help="keep the slides here between runs")
     options = parser.parse_args()
+    rounds, count = options.rounds, options.patches
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.folder or Path(scratch)
-        slide, other = folder / "jpeg.tiff", folder / "deflate.tiff"
-        for path, compression, side in ((slide, "jpeg", SIDE), (other, "adobe_deflate", SIDE // 4)):
+        slide, deflate, jpeg2000, dicom = (folder / name for name in ("jpeg.tiff", "deflate.tiff", "j2k.svs", "a.dcm"))
+        makers: list[tuple[Path, Callable[[], None]]] = [
+            (slide, lambda: build(slide, "jpeg")),
+            (deflate, lambda: build(deflate, "adobe_deflate", SIDE // 4)),
+            (jpeg2000, lambda: build_jpeg2000(jpeg2000)),
+            (dicom, lambda: build_dicom(dicom)),
+        ]
+        for path, make in makers:
             if not path.exists():
-                build(path, compression, side)
-        found = {
-            "on the grid": compare("on the grid", slide, places_of(options.patches, 0, SIDE), options.rounds),
-            "off the grid": compare("off the grid", slide, places_of(options.patches, 100, SIDE), options.rounds),
-            "other formats": compare("other formats", other, places_of(100, 0, SIDE // 4), options.rounds),
-        }
-        if options.svs:
+                make()
+        found: dict[str, float] = {}
+
+        def both(name: str, theirs: Read, mine: Read, within: int = 0) -> None:
+            found[name] = compare(name, theirs, mine, rounds, within)
+
+        for name, shift in (("on the grid", 0), ("off the grid", 100)):
+            places = places_of(count, shift, SIDE)
+            both(name, bare(slide, places), ours(slide, places))
+        places = places_of(count // 2, 0, SIDE, 448)
+        both("half scale", bare(slide, places, 448, 224), ours(slide, places, 448, 224), within=1)
+        places = places_of(100, 0, SIDE // 4)
+        both("deflate", bare(deflate, places), ours(deflate, places))
+        places = [(y, x) for y in range(0, 2048, TILE) for x in range(0, 2048, TILE)]
+        both("jpeg 2000", bare(jpeg2000, places), ours(jpeg2000, places))
+        for name, shift in (("dicom", 0), ("dicom, off", 100)):
+            places = places_of(80, shift, 4096)
+            both(name, bare_dicom(dicom, places), ours(dicom, places))
+        if options.field:
+            (ndpi,) = (options.field / "wsi" / "ndpi").glob("*.ndpi")
+            places = [(y, x) for y in range(64, 2500, TILE) for x in range(64, 3500, TILE)]
+            both("ndpi", bare(ndpi, places), ours(ndpi, places))
+            svs = options.field / "wsi" / "svs" / "CMU-1-Small-Region.svs"
             places = [(y, x) for y in range(0, 2967 - TILE, TILE) for x in range(0, 2220 - TILE, TILE)]
-            compare("svs (240 px)", options.svs, places, options.rounds)
-        found["two workers"] = workers(slide, options.rounds)
-        seconds, fraction = [], 0.0
-        for _ in range(options.rounds):
-            start = time.perf_counter()
-            with open_slide(slide) as reader:
-                fraction = find_tissue(reader).fraction
-            seconds.append(time.perf_counter() - start)
-        mask_s = statistics.median(seconds)
-        print(f"tissue mask    {mask_s:.3f} s, {fraction:.0%} of the slide")
-    missed = [name for name, ratio in found.items() if ratio < CLAIMS[name]] + ["tissue mask"] * (mask_s >= 1)
-    print("below target: " + ", ".join(missed) if missed else "all targets met")
+            both("svs", bare(svs, places), ours(svs, places))
+        found["two workers"], by_wall = workers(slide, rounds)
+        found["tissue mask"] = 1 / tissue_seconds(slide, rounds)
+    missed = [name for name, ratio in found.items() if ratio < CLAIMS.get(name, OTHERS)]
+    how = "" if by_wall else " (two workers by CPU time: the machine was busy)"
+    print(("below target: " + ", ".join(missed) if missed else "all targets met") + how)
     return bool(missed)
 
 
