@@ -4,7 +4,8 @@
 
 Targets: at least 1.0 x `pydicom.dcmread(f).pixel_array` with a float32 rescale (ours adds the window, the polarity and
 the padding), at least 2 x MONAI's LoadImage with its pydicom reader, and 1.8 x with two reading processes. Ratios are
-of CPU time, medians over interleaved rounds; scaling is of wall time and needs two free cores. Exits 1 below a target.
+of CPU time, medians over interleaved rounds; for two processes see
+`benchmarks/two_cores.py`. Exits 1 below a target.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ from pydicom import dcmread
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from medclip.files.pool import ReadingPool
 from medclip.imaging.dicom_pixels import read_dicom
 from medclip.settings import Settings
 
@@ -62,9 +62,14 @@ def ours(path: Path) -> np.ndarray:
     return read_dicom(path, SETTINGS).pixels
 
 
-def summary(path: str, times: int) -> float:
-    """Read a file several times; what a worker of the pool runs. Only a number goes back, as in scoring."""
-    return float(sum(read_dicom(Path(path), SETTINGS).pixels[0, 0, 0] for _ in range(times)))
+def read_many(path: str, times: int, at: float) -> tuple[float, float]:
+    """Read a file several times from a common start on; what a worker of the pool runs."""
+    from benchmarks.two_cores import begin
+
+    start = begin(at)
+    for _ in range(times):
+        read_dicom(Path(path), SETTINGS)
+    return start, time.time()
 
 
 def interleaved(functions: dict[str, Callable[[], object]], rounds: int, inner: int) -> dict[str, float]:
@@ -82,22 +87,10 @@ def interleaved(functions: dict[str, Callable[[], object]], rounds: int, inner: 
 
 
 def scaling(path: Path, rounds: int, times: int) -> float:
-    from benchmarks.read_dicom import summary as job  # importable by the workers
+    from benchmarks.read_dicom import read_many as job  # importable by the workers
+    from benchmarks.two_cores import gain
 
-    ratios = []
-    with ReadingPool(1, 120) as one, ReadingPool(2, 120) as two:
-        for pool, count in ((one, 1), (two, 2)):
-            [f.result() for f in [pool.submit(job, str(path), 1) for _ in range(count)]]
-        for _ in range(rounds):
-            walls = []
-            for pool in (one, two):
-                start = time.perf_counter()
-                jobs = [pool.submit(job, str(path), times) for _ in range(8)]
-                for future in jobs:
-                    future.result()
-                walls.append(time.perf_counter() - start)
-            ratios.append(walls[0] / walls[1])
-    return statistics.median(ratios)
+    return gain(job, (str(path), 2 * times), [(str(path), times)] * 2, rounds)
 
 
 def main() -> int:
@@ -121,7 +114,7 @@ def main() -> int:
             }
             ms = interleaved(functions, options.rounds, 10 if side == 512 else 2)
             to_bare, to_monai = ms["bare"] / ms["ours"], ms["MONAI"] / ms["ours"]
-            two = scaling(path, max(3, options.rounds // 6), 200 if side == 512 else 40)
+            two = scaling(path, options.rounds, 400 if side == 512 else 30)
             print(
                 f"{side} x {side}: bare {ms['bare']:.2f} ms, ours {ms['ours']:.2f} ms, MONAI {ms['MONAI']:.2f} ms; "
                 f"{to_bare:.2f} x bare, {to_monai:.2f} x MONAI, {two:.2f} x with two processes"
