@@ -144,7 +144,8 @@ def _slides(paths: tuple[Path, ...]) -> tuple[list[Path], set[Path], dict[str, s
 
 def _check_complete(volumes: set[Path], source: Any) -> None:
     """Refuse a slide with a level that wsidicom left out with no more than a line in its log."""
-    lost = len(volumes - {Path(str(path)) for path in source.files})
+    # wsidicom gives its paths without links and dots.
+    lost = len({path.resolve() for path in volumes} - {Path(str(path)).resolve() for path in source.files})
     if lost:
         raise MedclipError(
             Reason.CORRUPT,

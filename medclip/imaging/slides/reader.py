@@ -99,7 +99,7 @@ def open_slide(paths: Path | str | Sequence[Path | str], settings: Settings | No
     """
     settings = settings or Settings()
     several = (paths,) if isinstance(paths, str | Path) else tuple(paths)
-    files = tuple(Path(path) for path in several)
+    files = tuple(Path(path).absolute() for path in several)
     if not files:
         raise MedclipError(Reason.WRONG_USE, "A slide needs at least one file.")
     spec = SlideSpec(

@@ -167,3 +167,17 @@ def test_a_pyramid_without_pixel_sizes_takes_the_users_for_its_finest_level(tmp_
     with open_slide(paths[::-1], Settings(policy=ReadPolicy(mpp_um=MPP))) as reader:
         np.testing.assert_array_equal(reader.read(0, 0, 375, 475, 2.0), halved(image, 4))
         np.testing.assert_array_equal(reader.read(0, 0, 300, 300, MPP), image[:300, :300])
+
+
+def test_a_slide_opens_by_whatever_path_leads_to_it(pyramid, tmp_path, monkeypatch):
+    link = tmp_path / "linked"
+    link.symlink_to(pyramid[0].parent, target_is_directory=True)
+    beside = tmp_path / "beside"
+    beside.mkdir()
+    monkeypatch.chdir(beside)
+    for folder in (Path("../linked"), link, pyramid[0].parent / "." / ".." / pyramid[0].parent.name):
+        with open_slide([folder / path.name for path in pyramid]) as reader:
+            assert len(reader.levels) == 3
+            monkeypatch.chdir(tmp_path)  # a reader goes on where the program has moved
+            assert reader.read(0, 0, 8, 8, MPP).shape == (8, 8, 3)
+            monkeypatch.chdir(beside)
