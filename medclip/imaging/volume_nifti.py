@@ -107,9 +107,11 @@ def read_minc(path: Path, settings: Settings) -> VolumeRead:
         raise MedclipError(Reason.TOO_LARGE, "The volume does not fit into memory.") from None
     except Exception:
         raise MedclipError(Reason.CORRUPT, "The MINC volume is damaged and cannot be read.") from None
+    stored = {"stored_shape": shape, "stored_spacing": tuple(round(step, 6) for step in zooms)}
     if len(shape) == 4:
         voxels, zooms = np.moveaxis(voxels, 0, -1), (*zooms[1:], zooms[0])
-    return _laid_out(_narrowed(voxels), affine, zooms, "MINC", [])
+    read = _laid_out(_narrowed(voxels), affine, zooms, "MINC", [])
+    return read._replace(headers={**read.headers, **stored})
 
 
 def _header(path: Path) -> tuple[Any, str, bool]:

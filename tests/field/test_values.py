@@ -17,6 +17,7 @@ from medclip.files.sniff import Format
 from medclip.imaging.decoded import MIN_SIDE
 from medclip.imaging.dicom_pixels import read_stored
 from medclip.imaging.raster import read_raster
+from medclip.imaging.volumes import read_volume
 from medclip.sample import Kind
 from tests.field.conftest import SETTINGS, Field, Row
 
@@ -70,7 +71,7 @@ def test_volumes_have_the_shape_spacing_orientation_and_range_of_the_manifest(fi
         source, modality = field.source(name)
         shows = min(_whole(row["shape"])[:3]) >= MIN_SIDE and row["stored_min"] != row["stored_max"]
         sample = read_unit(source, modality, SETTINGS) if shows else None
-        headers = sample.headers if sample is not None else _headers(field, name)
+        headers = sample.headers if sample is not None else read_volume(source.paths, source.facts, SETTINGS).headers
         assert tuple(headers["stored_shape"]) == _whole(row["shape"]), name
         expected = [float(value) for value in row["spacing"].split(",")]
         assert list(headers["stored_spacing"]) == pytest.approx(expected, abs=6e-4), name
@@ -84,12 +85,6 @@ def test_volumes_have_the_shape_spacing_orientation_and_range_of_the_manifest(fi
 
 def _whole(text: str) -> tuple[int, ...]:
     return tuple(int(value) for value in text.split(","))
-
-
-def _headers(field: Field, name: str):
-    from medclip.imaging.volumes import read_nifti
-
-    return read_nifti(field.refs[name].path, SETTINGS).headers
 
 
 def test_signals_have_the_leads_samples_and_rate_of_the_manifest(field: Field) -> None:

@@ -277,7 +277,7 @@ def test_minc_is_read_with_its_scaling_and_directions(tmp_path: Path, times: int
         np.testing.assert_allclose(frame.max(), expected.max() / 2, rtol=1e-4)
         _same_places(expected, image.affine, Volume(np.rint(frame * 2).astype(int), read.volume.affine, "", ""))
     assert read.headers["stored_orientation"] == "SPR"
-    assert read.headers["stored_shape"] == ((*SHAPE, times) if times else SHAPE)
+    assert read.headers["stored_shape"] == ((times, *SHAPE) if times else SHAPE)
 
 
 def test_damaged_or_large_minc_has_one_reason(tmp_path: Path) -> None:
