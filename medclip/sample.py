@@ -200,6 +200,8 @@ class Unit:
     """Why the unit as a whole is not read, such as a missing slice."""
     notes: tuple[str, ...] = ()
     """What is worth knowing and no reason to refuse it: a gantry tilt, slices left out as duplicates."""
+    mpp_um: float | None = None
+    """Micrometres per pixel that the user's table states for a slide; for one that does not say itself."""
 
 
 @dataclass(frozen=True)

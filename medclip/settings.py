@@ -14,6 +14,10 @@ def _config_home() -> Path:
     return Path(base) / "medclip"
 
 
+MPP_RANGE_UM = (0.01, 1000.0)
+"""Micrometres per pixel that a slide or an overview of one can have."""
+
+
 @dataclass(frozen=True)
 class PixelPolicy:
     """What is decided about DICOM pixels where the header leaves a choice. The default is what a viewer shows first."""
@@ -75,8 +79,9 @@ def read_policy(uneven: str = "reject", mpp_um: float | None = None, window: str
 
     if uneven not in ("reject", "resample"):
         raise MedclipError(Reason.WRONG_USE, f"uneven slices are rejected or resampled, not {uneven!r}.")
-    if mpp_um is not None and not 0.01 <= mpp_um <= 1000:
-        raise MedclipError(Reason.WRONG_USE, f"a slide has 0.01 to 1000 micrometres per pixel, not {mpp_um:g}.")
+    low, high = MPP_RANGE_UM
+    if mpp_um is not None and not low <= mpp_um <= high:
+        raise MedclipError(Reason.WRONG_USE, f"a slide has {low:g} to {high:g} micrometres per pixel, not {mpp_um:g}.")
     pixels = PixelPolicy() if window is None else PixelPolicy(window=parse_window(window))
     return ReadPolicy(pixels, "resample" if uneven == "resample" else "reject", mpp_um)
 

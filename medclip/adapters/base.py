@@ -52,6 +52,8 @@ class Source:
     facts: tuple[FileFacts, ...]
     notes: tuple[str, ...] = ()
     """Of the unit; they become steps of the sample's provenance."""
+    mpp_um: float | None = None
+    """What a table says a pixel of a slide measures; used where the slide does not."""
 
     @property
     def path(self) -> Path:

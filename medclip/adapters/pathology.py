@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -83,7 +83,7 @@ class PathologyAdapter(ImageAdapter):
         pairs = zip(source.paths, source.facts, strict=True)
         dicom = source.first.format is Format.DICOM
         paths = [path for path, facts in pairs if not dicom or _is_slide(facts)]
-        with open_slide(paths, settings) as reader:
+        with open_slide(paths, _with_scale(settings, source.mpp_um)) as reader:
             tissue = find_tissue(reader, self.tissue)
             grid = make_grid(reader, tissue, size_px=self.size_px, mpp_um=self.mpp_um, min_coverage=self.min_coverage)
             if not len(grid):
@@ -108,7 +108,9 @@ class PathologyAdapter(ImageAdapter):
 
     def _steps(self, reader: PyramidReader, tissue: TissueMask, grid: PatchGrid, views: int) -> tuple[Step, ...]:
         rows, columns = grid.effective_mpp_um
-        notes = (*reader.notes, *tissue.notes)
+        notes = [*reader.notes, *tissue.notes]
+        if reader.facts.mpp_um is None and reader.mpp_um is not None:
+            notes.append(f"the slide states no pixel size; {reader.mpp_um[0]:g} µm/px as the user says")
         return (
             *(Step("note", note) for note in notes),
             Step("tissue", f"{tissue.fraction:.1%} of the slide, from an overview at {tissue.mpp_um[0]:.4g} µm/px"),
@@ -123,6 +125,13 @@ class PathologyAdapter(ImageAdapter):
 def _is_slide(facts: FileFacts) -> bool:
     header = facts.header
     return header is not None and modality_code(header) == "SM" and not header.sop_class.startswith(_SEGMENTATION)
+
+
+def _with_scale(settings: Settings, mpp_um: float | None) -> Settings:
+    """Let the table's pixel size of this slide stand before the one that was named for all."""
+    if mpp_um is None:
+        return settings
+    return replace(settings, policy=replace(settings.policy, mpp_um=mpp_um))
 
 
 def _headers(reader: PyramidReader, tissue: TissueMask, grid: PatchGrid) -> dict[str, Any]:

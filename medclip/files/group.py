@@ -109,7 +109,7 @@ def group(
         file = _File(ref, facts, row, *_modality(facts, row, modality), _patient(facts, row, key))
         usable[ref.name] = file
         buckets.setdefault(_bucket(file, group_by), []).append((ref, facts))
-    units = [unit for members in buckets.values() for unit in units_of(members, uneven=uneven)]
+    units = [_with_scale(unit, usable) for members in buckets.values() for unit in units_of(members, uneven=uneven)]
     counts = Counter(
         _folder(unit.files[0])
         for unit in units
@@ -143,6 +143,14 @@ def _bucket(file: _File, group_by: str) -> tuple[str, ...]:
     if file.row is not None and file.row.study:
         study, patient = file.row.study, file.patient or ""
     return folder, study, patient, str(file.modality or "")
+
+
+def _with_scale(unit: Unit, usable: Mapping[str, _File]) -> Unit:
+    """Add the pixel size that a table states for any file of a slide."""
+    if unit.kind is not Kind.SLIDE:
+        return unit
+    rows = [usable[ref.name].row for ref in unit.files]
+    return replace(unit, mpp_um=next((row.mpp_um for row in rows if row is not None and row.mpp_um), None))
 
 
 def _alone(unit: Unit, first: _File) -> bool:

@@ -12,8 +12,11 @@ from typing import Any
 
 from medclip.errors import MedclipError, Reason
 from medclip.sample import Modality
+from medclip.settings import MPP_RANGE_UM
 
-_KNOWN = ("file", "study", "patient", "modality", "laterality", "view", "age", "sex", "split", "caption", "captions")
+_TEXTS = ("caption", "captions")
+_KNOWN = ("file", "study", "patient", "modality", "laterality", "view", "age", "sex", "mpp_um", "split", *_TEXTS)
+MPP_EXPECTED = f"micrometres per pixel, {MPP_RANGE_UM[0]:g} to {MPP_RANGE_UM[1]:g}"
 LABEL_PREFIX = "label:"
 CAPTION_SEPARATOR = "\n"
 """Several captions in one cell of a text table stand on lines of their own."""
@@ -34,6 +37,8 @@ class ManifestRow:
     view: str | None = None
     age: float | None = None
     sex: str | None = None
+    mpp_um: float | None = None
+    """Micrometres per pixel of a slide."""
     split: str | None = None
     captions: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -73,7 +78,7 @@ def read_manifest(table: Any) -> Manifest:
     Args:
         table: Path of a CSV, TSV or Parquet file, or any data frame that narwhals knows (pandas, polars, pyarrow).
             The column `file` is required; `study`, `patient`, `modality`, `laterality`, `view`, `age`, `sex`,
-            `split`, `caption` or `captions` and `label:...` are understood; other columns are kept.
+            `mpp_um`, `split`, `caption` or `captions` and `label:...` are understood; other columns are kept.
 
     Returns:
         The manifest.
@@ -209,6 +214,10 @@ def _row(record: Mapping[str, Any], number: int, where: object) -> ManifestRow:
         age = float(cells.get("age") or "nan")
     except ValueError:
         raise bad("age", "years as a number") from None
+    try:
+        mpp = parse_mpp(cells.get("mpp_um", ""))
+    except ValueError:
+        raise bad("mpp_um", MPP_EXPECTED) from None
     return ManifestRow(
         file=cells["file"],
         study=cells.get("study") or None,
@@ -218,6 +227,7 @@ def _row(record: Mapping[str, Any], number: int, where: object) -> ManifestRow:
         view=cells.get("view", "").upper() or None,
         age=age if math.isfinite(age) else None,
         sex=_SEXES.get(cells.get("sex", "").lower()),
+        mpp_um=mpp,
         split=cells.get("split", "").lower() or None,
         captions=_captions(record),
         labels={k.removeprefix(LABEL_PREFIX): v for k, v in cells.items() if k.startswith(LABEL_PREFIX) and v},
@@ -225,9 +235,23 @@ def _row(record: Mapping[str, Any], number: int, where: object) -> ManifestRow:
     )
 
 
+def parse_mpp(text: str) -> float | None:
+    """Read micrometres per pixel; None for an empty cell.
+
+    Raises:
+        ValueError: For anything but a number that a slide can have.
+    """
+    if not text:
+        return None
+    value = float(text)
+    if not MPP_RANGE_UM[0] <= value <= MPP_RANGE_UM[1]:
+        raise ValueError(text)
+    return value
+
+
 def _captions(record: Mapping[str, Any]) -> tuple[str, ...]:
     texts: list[str] = []
-    for column in ("caption", "captions"):
+    for column in _TEXTS:
         value = record.get(column)
         parts = list(value) if isinstance(value, (list, tuple)) else _text(value).split(CAPTION_SEPARATOR)
         texts += [text for part in parts if (text := _text(part))]

@@ -81,7 +81,8 @@ class Context:
         assert item.unit is not None
         ordered = [self.plan.files[index] for index in item.unit.files]
         facts = tuple(file.facts for file in ordered if file.facts is not None)
-        source = Source(item.unit.kind, tuple(file.ref.path for file in ordered), facts, item.unit.notes)
+        unit, paths = item.unit, tuple(file.ref.path for file in ordered)
+        source = Source(unit.kind, paths, facts, unit.notes, unit.mpp_um)
         return source, item.modality, self.model.preprocess, self.settings
 
     def unread(self, item: _Item) -> Problem | None:

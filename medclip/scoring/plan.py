@@ -58,6 +58,8 @@ class PlannedUnit:
     files: tuple[int, ...]
     """Indices of files, in reading order."""
     notes: tuple[str, ...] = ()
+    mpp_um: float | None = None
+    """What the table says a pixel of a slide measures."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ def plan_units(
             for index in members:
                 planned[index] = replace(planned[index], unit=number, problem=planned[index].problem or unit.problem)
             if unit.problem is None:
-                units.append(PlannedUnit(unit.kind, members, unit.notes))
+                units.append(PlannedUnit(unit.kind, members, unit.notes, unit.mpp_um))
     return tuple(planned), tuple(units)
 
 

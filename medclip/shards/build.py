@@ -136,7 +136,7 @@ def _write_split(
     key: bytes,
     settings: Settings,
 ) -> Iterator[None]:
-    jobs = (ReadJob(r.path, None if r.record.generic else r.record.modality, max_side) for r in rows)
+    jobs = (ReadJob(r.path, None if r.record.generic else r.record.modality, max_side, r.mpp_um) for r in rows)
     results = read_rows(jobs, settings)
     shard: TarShard | None = None
     number = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medclip.errors import MedclipError, Problem, Reason
@@ -22,6 +22,8 @@ class ReadJob:
     modality: Modality | None
     """None for the generic rendering."""
     max_side: int
+    mpp_um: float | None = None
+    """Of a slide that does not say."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def read_row(job: ReadJob, settings: Settings) -> ReadResult:
 
     sha256 = ""
     try:
-        source = source_of(job.path, settings)
+        source = replace(source_of(job.path, settings), mpp_um=job.mpp_um)
         sha256 = combined_sha256(source)
         sample = read_unit(source, job.modality, settings)
         views = tuple(_store(v, job.max_side) for v in sample.views)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.tables import refuse_twins
+from medclip.files.tables import MPP_EXPECTED, parse_mpp, refuse_twins
 from medclip.sample import Modality
 from medclip.text.captions import CaptionRecord
 from medclip.text.vocabularies import Task, load_task
@@ -27,6 +27,7 @@ COLUMNS = (
     "laterality",
     "age",
     "sex",
+    "mpp_um",
     "caption",
     "captions",
     "source",
@@ -54,6 +55,8 @@ class ShardRow:
     record: CaptionRecord
     source: str
     license: str
+    mpp_um: float | None = None
+    """Micrometres per pixel of a slide that does not say."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,12 @@ def _row(
     split = cell.get("split", "").lower() or None
     if split is not None and not split.replace("_", "").isalnum():
         raise MedclipError(Reason.TABLE_INVALID, "`split` holds more than letters, digits and underscores.")
-    return ShardRow(number, file, base / file, patient, split, record, cell.get("source", ""), cell.get("license", ""))
+    try:
+        mpp = parse_mpp(cell.get("mpp_um", ""))
+    except ValueError:
+        raise MedclipError(Reason.TABLE_INVALID, "`mpp_um` is not understood.", hint=f"Use {MPP_EXPECTED}.") from None
+    source, licence = cell.get("source", ""), cell.get("license", "")
+    return ShardRow(number, file, base / file, patient, split, record, source, licence, mpp)
 
 
 def _label_columns(header: Iterable[str], where: Path | None) -> dict[str, tuple[Task, str | None]]:

@@ -87,6 +87,20 @@ def test_the_users_scale_is_taken_where_a_slide_has_none_and_enters_the_hash(tmp
     assert sample.provenance.preprocessing != same.provenance.preprocessing
 
 
+def test_the_tables_scale_goes_before_the_one_for_all_and_never_before_the_slides_own(tmp_path):
+    unsaid = write_pyramid(tmp_path / "a.tiff", picture(1200, 1400), mpp=None)
+    stated = write_pyramid(tmp_path / "b.tiff", picture(1200, 1400), mpp=0.25)
+    settings = Settings(policy=ReadPolicy(mpp_um=1.0))
+    facts = (FileFacts("0", Format.SLIDE),)
+    sample = ADAPTER.read(Source(Kind.SLIDE, (unsaid,), facts, mpp_um=0.25), settings)
+    assert sample.headers["mpp_um"] == [0.25, 0.25]
+    assert any("0.25 µm/px as the user says" in step.detail for step in sample.provenance.steps)
+    own = ADAPTER.read(Source(Kind.SLIDE, (stated,), facts, mpp_um=0.5), SETTINGS)
+    assert own.headers["mpp_um"] == [0.25, 0.25]
+    assert not any("user" in step.detail for step in own.provenance.steps)
+    assert own.provenance.preprocessing == ADAPTER.preprocessing_of(Kind.SLIDE)
+
+
 def test_a_dicom_slide_is_read_and_names_nobody(tmp_path):
     import imagecodecs
 

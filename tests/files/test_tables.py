@@ -72,6 +72,8 @@ def test_captions_come_from_lines_or_lists(tmp_path: Path) -> None:
         ("file\na.png\n./a.png\n", ["second time"]),
         ("file,modality\na.png,x-rays\n", ["modality", "mammography"]),
         ("file,age\na.png,SECRET\n", ["age", "row 1"]),
+        ("file,mpp_um\na.svs,SECRET\n", ["mpp_um", "row 1", "0.01 to 1000"]),
+        ("file,mpp_um\na.svs,-1\n", ["mpp_um", "row 1"]),
         ("file,laterality\na.png,SECRET\n", ["laterality", "row 1"]),
         ("file,age\na.png,1,2\n", ["row 1", "more cells"]),
         ("file\n\x20\n", ["file"]),

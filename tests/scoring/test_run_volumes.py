@@ -9,7 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from examples.make_phantoms import ecg_record
+from examples.make_phantoms import ecg_record, slide
 from medclip.reports.score import score
 from tests.files.kit import write_dicom
 from tests.scoring.kit import every_way, make_pack, rows
@@ -153,3 +153,15 @@ def test_a_record_is_one_unit_and_what_has_no_picture_is_skipped_with_that_reaso
     assert {(row["status"], row["reason"], row["kind"]) for row in found.values()} == {("skipped", "no_task", "signal")}
     assert len({row["unit"] for row in found.values()}) == 1
     assert set(found) == {"rhythm.dat", "rhythm.hea"}
+
+
+def test_a_slide_without_scale_fails_unless_the_table_states_one(pack: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "slides"
+    for name in ("said.tiff", "unsaid.tiff"):
+        slide(folder / name, 1024, 1536, None)
+    (tmp_path / "t.csv").write_text("file,modality,mpp_um\nsaid.tiff,pathology,0.5\nunsaid.tiff,pathology,\n")
+    found = rows(score(folder, model=pack, workers=1, prompt="a tumour", table=tmp_path / "t.csv"))
+    assert found["said.tiff"]["status"] == "scored", found["said.tiff"]["message"]
+    assert "0.5 µm/px as the user says" in found["said.tiff"]["steps"]
+    assert found["unsaid.tiff"]["reason"] == "no_scale"
+    assert "mpp_um" in found["unsaid.tiff"]["message"]

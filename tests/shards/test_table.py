@@ -124,6 +124,8 @@ def test_without_a_patient_column_the_error_says_what_to_add(tmp_path):
         ({"adapter": "xray"}, "row 2: `adapter`"),
         ({"age": "old"}, "row 2: `age`"),
         ({"age": "400"}, "row 2: `age`"),
+        ({"mpp_um": "20x"}, "row 2: `mpp_um`"),
+        ({"mpp_um": "nan"}, "row 2: `mpp_um`"),
         ({"split": "../x"}, "row 2: `split`"),
         ({"label:chest_xray_view": "oblique"}, "row 2: .*oblique"),
         ({"label:chest_xray_findings:mass": "yes"}, "row 2: .*'yes'"),

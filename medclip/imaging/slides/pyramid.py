@@ -190,7 +190,7 @@ class PyramidReader:
             raise MedclipError(
                 Reason.NO_SCALE,
                 "The slide does not say how large its pixels are.",
-                hint="Give the scanner's micrometres per pixel (mpp) for such slides.",
+                hint="Name the scanner's micrometres per pixel: in the table's column mpp_um, or for all with --mpp.",
             )
         return mpp
 
