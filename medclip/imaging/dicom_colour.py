@@ -58,6 +58,9 @@ def _chroma() -> tuple[NDArray[np.int16], NDArray[np.int16], NDArray[np.int16]]:
 def apply_palette(indices: NDArray[Any], dataset: Any) -> NDArray[Any]:
     """Look colours up (PS3.3 C.7.6.3.1.5 and C.7.9.2, segmented ones too).
 
+    pydicom's `apply_color_lut` wraps indices above 255 round for tables of bytes, takes the byte offset of a repeated
+    segment of words for a place, and expands segments that refer to themselves without end.
+
     Args:
         indices: Stored values of any shape.
         dataset: Holds the palette.
