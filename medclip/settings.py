@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -39,15 +40,27 @@ class PixelPolicy:
 def parse_window(text: str) -> int | str | tuple[float, float]:
     """Read a window as the command line takes it: a number, "CENTRE,WIDTH", an explanation or "none".
 
+    Raises:
+        MedclipError: WRONG_USE for a width below 1, and for what is no number.
+
     Example:
         >>> parse_window("1"), parse_window("40,400"), parse_window("BONE")
         (1, (40.0, 400.0), 'BONE')
     """
+    from medclip.errors import MedclipError, Reason
+
     centre, comma, width = text.partition(",")
     try:
-        return (float(centre), float(width)) if comma else int(text)
+        if not comma:
+            return int(text)
+        window = float(centre), float(width)
     except ValueError:
         return text
+    if not (math.isfinite(window[0]) and math.isfinite(window[1]) and window[1] >= 1):
+        raise MedclipError(
+            Reason.WRONG_USE, f"a window is a centre and a width of at least 1, such as 40,400, not {text!r}."
+        )
+    return window
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,9 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from medclip.adapters.base import RASTERS, ImageAdapter, Source, value_range
-from medclip.adapters.depth import to_range
+from medclip.adapters.depth import asked_window, shown_range, to_range
 from medclip.errors import MedclipError, Reason
 from medclip.files.dicom_header import DicomHeader, modality_code
 from medclip.files.inspect import FileFacts
@@ -32,6 +31,7 @@ WINDOW_HU: Mapping[str, tuple[float, float]] = {
 }
 """Centre and width in HU, in the order of the channels."""
 MAX_VIEWS = 16
+Range = tuple[float, float]
 AIR_SEEN = -200.0
 """Values in HU have some below this: there is air around the body, and fat ends at -150."""
 
@@ -74,6 +74,7 @@ class CtAdapter(ImageAdapter):
             "window_hu": {name: list(window) for name, window in WINDOW_HU.items()},
             "max_views": MAX_VIEWS,
             "air_hu": AIR_HU,
+            "not_hu": ["percentiles", *self.percentiles],
             "empty": [volume_grid.BODY_HU, volume_grid.EMPTY],
             "square_pixels": True,
         }
@@ -104,11 +105,12 @@ class CtAdapter(ImageAdapter):
         frames = volume.voxels.shape[0]
         still = volume if volume.voxels.ndim == 3 else replace(volume, voxels=volume.voxels[frames // 2])
         chosen = slice_indices(still, MAX_VIEWS)
-        views = tuple(self._view(still, index, header) for index in chosen)
+        ranges, shown = self._ranges(still, settings)
+        views = tuple(self._view(still, index, ranges, header) for index in chosen)
         steps = (
             *read.steps,
             Step("slices", f"{len(chosen)} of {still.voxels.shape[0]} {still.plane}: {', '.join(map(str, chosen))}"),
-            Step("window", self._windows()),
+            shown,
         )
         made = self.provenance(source, steps, read.decoder, settings)
         return Sample(self.modality, views, made, read.headers, Kind.VOLUME, volume)
@@ -121,23 +123,23 @@ class CtAdapter(ImageAdapter):
             steps += (Step("crop border", str(box)),)
         return View(pixels, value_range(pixels), burned_in=facts.header.burned_in if facts.header else None), steps
 
-    def _windows(self) -> str:
+    def _ranges(self, volume: Volume, settings: Settings) -> tuple[tuple[Range, ...], Step]:
+        """Say for each channel what becomes black and white. Windows in HU would show nothing of other values."""
+        if volume.unit != HU or asked_window(settings) is not None:
+            low, high, step = shown_range(volume, settings, self.percentiles, signal_only=False)
+            return ((low, high),) * 3, step
         chosen = WINDOW_HU if self.sampling == "slices" else {"soft_tissue": WINDOW_HU["soft_tissue"]}
-        return "; ".join(f"{name} centre {centre:g} width {width:g} HU" for name, (centre, width) in chosen.items())
+        said = "; ".join(f"{name} centre {centre:g} width {width:g} HU" for name, (centre, width) in chosen.items())
+        ranges = tuple((centre - width / 2, centre + width / 2) for centre, width in chosen.values())
+        return (ranges if len(ranges) == 3 else ranges * 3), Step("window", said)
 
-    def _view(self, volume: Volume, index: int, header: DicomHeader | None) -> View:
+    def _view(self, volume: Volume, index: int, ranges: Sequence[Range], header: DicomHeader | None) -> View:
         last = volume.voxels.shape[0] - 1
-        slices = [index] if self.sampling == "slices" else [max(0, index - 1), index, min(last, index + 1)]
+        slices = [index] * 3 if self.sampling == "slices" else [max(0, index - 1), index, min(last, index + 1)]
         rows, columns = volume.spacing_mm[1:]
-        planes: list[NDArray[Any]] = []
-        spacing = (rows, columns)
-        for number in slices:
-            plane, spacing = volume_grid.square_pixels(volume.voxels[number], (rows, columns))
-            planes.append(plane)
-        if self.sampling == "slices":
-            channels = [windowed(planes[0], *window) for window in WINDOW_HU.values()]
-        else:
-            channels = [windowed(plane, *WINDOW_HU["soft_tissue"]) for plane in planes]
+        squared = {n: volume_grid.square_pixels(volume.voxels[n], (rows, columns)) for n in sorted(set(slices))}
+        channels = [stretch(squared[n][0], low, high) for n, (low, high) in zip(slices, ranges, strict=True)]
+        spacing = squared[index][1]
         return View(
             np.stack(channels, axis=2),
             (0.0, 1.0),
@@ -169,17 +171,6 @@ def accepts_volume(adapter: ImageAdapter, source: Source, code: str) -> bool:
     return len(source.paths) == 1 and form in RASTERS
 
 
-def windowed(values: NDArray[Any], centre: float, width: float) -> NDArray[np.float32]:
-    """Map a window in HU to 0-1, clipped.
-
-    Args:
-        values: HU, any shape.
-        centre: In HU; becomes 0.5.
-        width: In HU.
-    """
-    return stretch(values, centre - width / 2, centre + width / 2)
-
-
 def _in_hu(read: VolumeRead, source: Source) -> VolumeRead:
     """Name the unit of a volume that was given as CT; say so where its values cannot be HU."""
     low, high = read.headers["value_range"]
@@ -195,7 +186,7 @@ def _in_hu(read: VolumeRead, source: Source) -> VolumeRead:
                 f"they run from {low:g} to {high:g}, and air would be near -1000",
             )
         else:
-            why = "the header calls them something else (a map computed from CT)"
+            why = "the header states no rescale to HU, or calls them something else (a map computed from CT)"
         return read._replace(volume=volume, steps=(*read.steps, Step("note", f"values are not HU: {why}")))
     if low >= AIR_SEEN:
         note = Step("note", f"values are not HU: they run from {low:g} to {high:g}, and air would be near -1000")

@@ -1,4 +1,4 @@
-"""Bring pictures deeper than 8 bits to float32 in 0-1; leave 8-bit ones and DICOM as they are."""
+"""Say which values of deep pictures and of volumes become black and white."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from medclip.errors import MedclipError, Reason
 from medclip.files.inspect import FileFacts
 from medclip.files.sniff import Format
+from medclip.imaging import volume_grid
 from medclip.imaging.decoded import Decoded
 from medclip.imaging.intensity import percentiles, stretch
-from medclip.sample import Step
+from medclip.sample import Step, Volume
+from medclip.settings import Settings
 
 
 def to_range(decoded: Decoded, facts: FileFacts, limits: tuple[float, float]) -> tuple[NDArray[Any], tuple[Step, ...]]:
@@ -42,3 +44,62 @@ def to_range(decoded: Decoded, facts: FileFacts, limits: tuple[float, float]) ->
         raise MedclipError(Reason.CONSTANT_IMAGE, "All pixels have the same value, so there is nothing to see.")
     step = Step("stretch", f"percentiles {limits[0]:g} to {limits[1]:g}: {low:g} to {high:g}")
     return stretch(pixels, low, high), (step,)
+
+
+def asked_window(settings: Settings) -> tuple[float, float] | None:
+    """Give the window that the policy asks for a volume, None for an adapter's own way.
+
+    Raises:
+        MedclipError: WRONG_USE for a window of the header: each slice may state others, and a volume is shown in one.
+    """
+    wanted = settings.policy.pixels.window
+    if isinstance(wanted, tuple):
+        return wanted
+    if wanted in (0, "none"):
+        return None
+    raise MedclipError(
+        Reason.WRONG_USE,
+        "A volume is not shown in a window of its slices' headers.",
+        hint="Name a centre and a width in the volume's values, such as 40,400.",
+    )
+
+
+def shown_range(
+    volume: Volume, settings: Settings, limits: tuple[float, float], *, signal_only: bool
+) -> tuple[float, float, Step]:
+    """Say which values of a volume become black and white: one range for all slices, so that they can be compared.
+
+    Args:
+        volume: 3-D.
+        settings: Its policy may ask for a window.
+        limits: Percentiles that are taken otherwise.
+        signal_only: Of the values above background, not of all.
+
+    Returns:
+        Black, white, and what was done.
+
+    Raises:
+        MedclipError: WRONG_USE (see `asked_window`); CONSTANT_IMAGE if all voxels have the same value.
+    """
+    asked = asked_window(settings)
+    if asked is not None:
+        centre, width = asked
+        said = Step("window", f"centre {centre:g} width {width:g}, as asked")
+        return centre - width / 2, centre + width / 2, said
+    low, high = _levels(volume, limits, signal_only)
+    of = "of the series above background" if signal_only else "of the volume"
+    return low, high, Step("stretch", f"percentiles {limits[0]:g} to {limits[1]:g} {of}: {low:g} to {high:g}")
+
+
+def _levels(volume: Volume, limits: tuple[float, float], signal_only: bool) -> tuple[float, float]:
+    grid = volume_grid.sampled(volume.voxels)
+    choices = [grid[grid > volume_grid.background(volume)]] if signal_only else []
+    for values in (*choices, grid.ravel()):
+        if values.size:
+            low, high = (float(v) for v in np.percentile(values, limits, method="nearest"))
+            if high > low:
+                return low, high
+    low, high = float(volume.voxels.min()), float(volume.voxels.max())
+    if not high > low:
+        raise MedclipError(Reason.CONSTANT_IMAGE, "All voxels have the same value, so there is nothing to see.")
+    return low, high

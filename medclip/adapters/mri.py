@@ -10,8 +10,7 @@ import numpy as np
 
 from medclip.adapters.base import ImageAdapter, Source, value_range
 from medclip.adapters.ct import accepts_volume
-from medclip.adapters.depth import to_range
-from medclip.errors import MedclipError, Reason
+from medclip.adapters.depth import shown_range, to_range
 from medclip.files.inspect import FileFacts
 from medclip.imaging import borders, volume_grid
 from medclip.imaging.decoded import Decoded, check_not_small
@@ -83,7 +82,7 @@ class MriAdapter(ImageAdapter):
         read = read_volume(source.paths, source.facts, settings)
         check_not_small(read.volume.voxels.reshape(-1, *read.volume.voxels.shape[-2:])[0])
         still, steps = _frame(read)
-        low, high = self._levels(still)
+        low, high, stretched = shown_range(still, settings, self.percentiles, signal_only=True)
         chosen = slice_indices(still, MAX_VIEWS)
         burned_in = source.first.header.burned_in if source.first.header is not None else None
         views: list[View] = []
@@ -92,12 +91,11 @@ class MriAdapter(ImageAdapter):
             views.append(
                 View(stretch(plane, low, high)[:, :, None], (0.0, 1.0), spacing_mm=spacing, burned_in=burned_in)
             )
-        first, last = self.percentiles
         steps = (
             *read.steps,
             *steps,
             Step("slices", f"{len(chosen)} of {still.voxels.shape[0]} {still.plane}: {', '.join(map(str, chosen))}"),
-            Step("stretch", f"percentiles {first:g} to {last:g} of the series above background: {low:g} to {high:g}"),
+            stretched,
         )
         made = self.provenance(source, steps, read.decoder, settings)
         return Sample(self.modality, tuple(views), made, read.headers, Kind.VOLUME, read.volume)
@@ -109,20 +107,6 @@ class MriAdapter(ImageAdapter):
         if box is not None:
             steps += (Step("crop border", str(box)),)
         return View(pixels, value_range(pixels), burned_in=facts.header.burned_in if facts.header else None), steps
-
-    def _levels(self, volume: Volume) -> tuple[float, float]:
-        """Give the values that become black and white, from all slices of the frame that is shown."""
-        grid = volume_grid.sampled(volume.voxels)
-        signal = grid[grid > volume_grid.background(volume)]
-        for values in (signal, grid.ravel()):
-            if values.size:
-                low, high = (float(v) for v in np.percentile(values, self.percentiles, method="nearest"))
-                if high > low:
-                    return low, high
-        low, high = float(volume.voxels.min()), float(volume.voxels.max())
-        if not high > low:
-            raise MedclipError(Reason.CONSTANT_IMAGE, "All voxels have the same value, so there is nothing to see.")
-        return low, high
 
 
 def _frame(read: VolumeRead) -> tuple[Volume, tuple[Step, ...]]:

@@ -137,7 +137,26 @@ def decoder_for(uid: str) -> Any:
     decoder = Decoder(UID(uid))
     for name in _ORDER[uid]:
         decoder.add_plugin(name, _PLUGINS[name])
+    for name in decoder.available_plugins:
+        decoder._available[name] = _guarded(decoder._available[name])
     return decoder
+
+
+def _guarded(decode: Any) -> Any:
+    """Let a decoder see only frames of the size that the header states.
+
+    A codestream of a few bytes may claim billions of pixels, and decoders take the memory first; one of another shape
+    with as many pixels would come out scrambled.
+    """
+    from medclip.imaging.dicom_codestream import size_of
+
+    def guarded(src: bytes, runner: Any) -> Any:
+        size = size_of(src)
+        if size is not None and size != (runner.rows, runner.columns):
+            raise ValueError("the codestream is of another size than the header states")
+        return decode(src, runner)
+
+    return guarded
 
 
 def _known(uid: str) -> str:

@@ -107,6 +107,8 @@ def _entries(data: bytes, count: int, dataset: Any) -> NDArray[Any]:
     """Read plain entries: 16-bit words, or bytes where the data has only as many."""
     if len(data) >= 2 * count:
         return np.frombuffer(data, f"{_order(dataset)}u2", count).astype(np.uint16)
+    if len(data) < count:
+        raise ValueError("a palette with fewer entries than it states")
     entries = np.frombuffer(data, np.uint8)[:count]
     if _order(dataset) == ">":  # bytes in swapped words
         entries = np.frombuffer(data, np.uint8)[: len(data) // 2 * 2].reshape(-1, 2)[:, ::-1].ravel()[:count]

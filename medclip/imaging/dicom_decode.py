@@ -14,6 +14,7 @@ from medclip.settings import Settings
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "PALETTE COLOR")
+_WORDS = (1, 8, 16, 32, 64)
 YBR = ("YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT")
 
 
@@ -82,7 +83,25 @@ def check(header: DicomHeader, dataset: Any, settings: Settings) -> None:
             "The DICOM header's photometric interpretation is none that is read; "
             "MONOCHROME1, MONOCHROME2, RGB, PALETTE COLOR and YBR are.",
         )
+    _check_samples(header)
     check_size(header.columns, header.rows, settings)
+
+
+def _check_samples(header: DicomHeader) -> None:
+    """Refuse a description of pixels that contradicts itself, or that nobody reads."""
+    if header.photometric in ("RGB", *YBR) and header.samples_per_pixel != 3:
+        raise MedclipError(
+            Reason.CORRUPT,
+            f"The DICOM header says {header.photometric} and {header.samples_per_pixel} sample(s) for each pixel; "
+            "colour has 3.",
+        )
+    if not header.bits_allocated:
+        raise MedclipError(Reason.CORRUPT, "The DICOM header does not state how many bits a pixel has (BitsAllocated).")
+    if header.bits_allocated not in _WORDS:
+        raise MedclipError(
+            Reason.NOT_SUPPORTED_YET,
+            f"The DICOM header states words of {header.bits_allocated} bits; 1, 8, 16, 32 and 64 are read.",
+        )
 
 
 def check_volume(header: DicomHeader, frames: int, settings: Settings) -> int:

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, cast
 
 from medclip.files.dicom_inflate import UID, DeflatedError, Guarded, Inflated, restore
 from medclip.imaging import dicom_codecs
+from medclip.imaging.dicom_codestream import syntax_of
 from medclip.imaging.dicom_elements import present, raw_bytes
 from medclip.imaging.dicom_scan import meta_of, scanned
 
@@ -107,6 +108,9 @@ def _add_pixels(dataset: Any, source: BinaryIO, data: bytes | None) -> None:
     group, number = unpack(f"{order}HH", head[:4])
     vr = None if implicit else head[4:6]
     length = _UNDEFINED
+    if implicit and head[4:6] in _LONG and head[6:8] == b"\0\0":
+        # Explicit after all, whatever the meta information says: as a length these letters would be odd.
+        implicit, vr = False, head[4:6]
     if group << 16 | number == _PIXEL_DATA and (implicit or vr in _LONG) and len(head) == 12:
         length = unpack(f"{order}L", head[4:8] if implicit else head[8:])[0]
     if length not in (0, _UNDEFINED):
@@ -163,7 +167,7 @@ def _settle_transfer_syntax(dataset: Any) -> None:
     if present(dataset, "PixelData") and (not stated or str(stated) in dicom_codecs.NATIVE):
         element = dataset.get_item("PixelData")
         undefined = getattr(element, "length", 0) == 0xFFFFFFFF or getattr(element, "is_undefined_length", False)
-        if undefined and (sniffed := _sniff(bytes(raw_bytes(dataset, "PixelData")[:4096]))):
+        if undefined and (sniffed := syntax_of(bytes(raw_bytes(dataset, "PixelData")[:4096]))):
             meta.TransferSyntaxUID = UID(sniffed)
             return
     if not stated:
@@ -171,27 +175,3 @@ def _settle_transfer_syntax(dataset: Any) -> None:
         meta.TransferSyntaxUID = (
             ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
         )
-
-
-def _sniff(data: bytes) -> str:
-    """Tell the codec of encapsulated pixel data by its first fragment; "" where it is none that is known."""
-    if data[:4] != b"\xfe\xff\x00\xe0":
-        return ""
-    start = 8 + int.from_bytes(data[4:8], "little") + 8
-    frame = data[start:]
-    if frame[:4] == b"\xff\x4f\xff\x51":
-        return dicom_codecs.JPEG_2000[1]
-    if frame[:2] == b"\xff\xd8":
-        frames = {
-            0xC0: dicom_codecs.BASELINE,
-            0xC1: dicom_codecs.EXTENDED,
-            0xC3: dicom_codecs.LOSSLESS,
-            0xF7: dicom_codecs.JPEG_LS,
-        }
-        at = 2
-        while at + 4 <= len(frame) and frame[at] == 0xFF:
-            if frame[at + 1] in frames:
-                return frames[frame[at + 1]]
-            at += 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
-        return ""
-    return dicom_codecs.RLE if 1 <= int.from_bytes(frame[:4], "little") <= 15 else ""

@@ -125,7 +125,7 @@ def read_stored(path: Path, settings: Settings, *, header: DicomHeader | None = 
         dataset, known = open_dataset(path, header, settings)
         check(known, dataset, settings)
         check_volume(known, known.frames, settings)
-        stored = Stored(dataset, known).read()
+        stored = Stored(dataset, known, align=False).read()
     return stored[0] if known.frames == 1 else stored
 
 
@@ -135,11 +135,13 @@ def _read(dataset: Any, header: DicomHeader, settings: Settings, mode: Mode, fra
             Reason.WRONG_USE, f"The DICOM object holds {header.frames} frames, and not the one asked for."
         )
     check_volume(header, len(frames), settings)
-    source = Stored(dataset, header)
+    source = Stored(dataset, header, align=mode != "raw")
     stored = source.read(frames)
     steps = [Step("decode", f"{header.bits_stored or header.bits_allocated} bits stored, {header.photometric}")]
     if source.found:
-        steps.append(Step("colour", f"header says {header.photometric}, the codestream is {source.found}"))
+        steps.append(Step("colour", f"header says {header.photometric}, the pixels are {source.found}"))
+    if source.moved:
+        steps.append(Step("bits", f"values stood in the high bits of their words; moved down by {source.moved}"))
     try:
         elements = [elements_of(dataset, frame) for frame in frames]
         spacing, ratio = pixel_shape(dataset, header, elements[0].spacing_mm)
@@ -178,7 +180,17 @@ def _made(
     elements = [element._replace(spacing_mm=None) for element in elements]
     shown = mode == "display"
     pixels = grey(chain, stored, elements, steps, shown=shown)
-    return pixels[..., None], "relative" if shown else elements[0].unit
+    return pixels[..., None], _one_unit(elements, steps) if not shown else "relative"
+
+
+def _one_unit(elements: list[Element], steps: list[Step]) -> str:
+    """Give the unit of all frames; none where they differ."""
+    units = sorted({element.unit for element in elements})
+    if len(units) > 1:
+        steps.append(
+            Step("note", f"frames are in different units ({', '.join(units)}), so that they have none together")
+        )
+    return units[0] if len(units) == 1 else "relative"
 
 
 def public_headers(header: DicomHeader) -> dict[str, Any]:

@@ -11,12 +11,22 @@ from numpy.typing import NDArray
 from medclip.errors import MedclipError, Reason
 from medclip.files.dicom_header import DicomHeader
 from medclip.imaging import dicom_codecs
+from medclip.imaging.dicom_bits import aligned, with_sign, without_unused_bits
+from medclip.imaging.dicom_codestream import syntax_of
 from medclip.imaging.dicom_colour import ybr_to_rgb
 from medclip.imaging.dicom_elements import own_bytes, raw_bytes, whole
 from medclip.imaging.dicom_parse import pixel_keyword
+from medclip.imaging.dicom_scan import meta_of
 
 _FLOATS = {"FloatPixelData": "f4", "DoubleFloatPixelData": "f8"}
 _YBR_FULL = ("YBR_FULL", "YBR_FULL_422")
+_ALIKE = {
+    dicom_codecs.JPEG_2000[1]: (*dicom_codecs.JPEG_2000, *dicom_codecs.HTJ2K),
+    dicom_codecs.LOSSLESS: (dicom_codecs.LOSSLESS_SV1,),
+    dicom_codecs.JPEG_LS: (dicom_codecs.JPEG_LS_NEAR,),
+    dicom_codecs.BASELINE: (dicom_codecs.EXTENDED,),
+}
+"""Syntaxes whose codestreams begin alike."""
 
 
 class Stored:
@@ -25,38 +35,46 @@ class Stored:
     Args:
         dataset: The pydicom data set.
         header: Its plain values.
+        align: Whether values that stand in the high bits of their words (HighBit) are moved down. pydicom leaves them.
 
     Raises:
-        MedclipError: NOT_SUPPORTED_YET (transfer syntax), MISSING_CODEC, or TRUNCATED where less pixel data is there
-            than the header states.
+        MedclipError: NOT_SUPPORTED_YET (transfer syntax, YBR_PARTIAL that is not compressed), MISSING_CODEC, or
+            TRUNCATED where less pixel data is there than the header states.
     """
 
-    def __init__(self, dataset: Any, header: DicomHeader) -> None:
-        self._dataset, self._header = dataset, header
+    def __init__(self, dataset: Any, header: DicomHeader, *, align: bool = True) -> None:
+        self._dataset, self._header, self._align = dataset, header, align
         self._keyword = pixel_keyword(dataset)
         self._syntax = dataset.file_meta.TransferSyntaxUID
         self.decoder = "native"
         """Name of the codec and the transfer syntax; known for certain after the first frame."""
         self.found = ""
         """Colour of the codestream in words, where the header says something else."""
+        self.moved = 0
+        """By how many bits values were moved down."""
         try:
             self._encapsulated = bool(self._syntax.is_encapsulated)
         except (AttributeError, ValueError):
             raise MedclipError(
                 Reason.NOT_SUPPORTED_YET, "The DICOM file names a transfer syntax that the standard does not know."
             ) from None
-        self._plugins: tuple[str, ...] = ()
         if self._encapsulated:
-            codec = dicom_codecs.decoder_for(str(self._syntax))
-            self._plugins = dicom_codecs.in_order(str(self._syntax))
-            if not codec.is_available:
-                raise MedclipError(
-                    Reason.MISSING_CODEC,
-                    f"No installed codec decodes {self._syntax.name}.",
-                    hint=f"Run: {dicom_codecs.PIP_LINE}",
-                )
+            self._check_codec()
+        elif header.photometric.startswith("YBR_PARTIAL"):
+            raise MedclipError(
+                Reason.NOT_SUPPORTED_YET,
+                f"{header.photometric} is read from JPEG only, and this file is not compressed.",
+            )
         elif len(raw_bytes(dataset, self._keyword)) < self._expected_bytes():
             raise MedclipError(Reason.TRUNCATED, "The DICOM file ends before its pixels do.")
+
+    def _check_codec(self) -> None:
+        if not dicom_codecs.decoder_for(str(self._syntax)).is_available:
+            raise MedclipError(
+                Reason.MISSING_CODEC,
+                f"No installed codec decodes {self._syntax.name}.",
+                hint=f"Run: {dicom_codecs.PIP_LINE}",
+            )
 
     @property
     def frames(self) -> int:
@@ -83,7 +101,7 @@ class Stored:
         except MemoryError:
             raise MedclipError(Reason.TOO_LARGE, "The image does not fit into memory.") from None
         except Exception:
-            if self._encapsulated and not self._ends_properly():
+            if self._encapsulated and (not self._ends_properly() or self._lacks_frames()):
                 raise MedclipError(Reason.TRUNCATED, "The compressed pixel data ends too early.") from None
             raise MedclipError(Reason.CORRUPT, "The pixel data is damaged and cannot be decoded.") from None
         header = self._header
@@ -93,9 +111,21 @@ class Stored:
         return stored if stored.dtype.isnative else stored.astype(stored.dtype.newbyteorder("="))
 
     def _expected_bytes(self) -> int:
+        samples = 2 if self._halved() else self._header.samples_per_pixel
+        return self._bytes_of(samples)
+
+    def _bytes_of(self, samples: int) -> int:
         header = self._header
-        samples = 2 if header.photometric == "YBR_FULL_422" else header.samples_per_pixel
         return (header.frames * header.rows * header.columns * samples * header.bits_allocated + 7) // 8
+
+    def _halved(self) -> bool:
+        """Say whether native pixels share their chroma.
+
+        Where all three samples are there, the name is left over from the JPEG that the file once held.
+        """
+        if self._header.photometric != "YBR_FULL_422":
+            return False
+        return len(raw_bytes(self._dataset, self._keyword)) < self._bytes_of(3)
 
     def _native(self, wanted: Sequence[int]) -> NDArray[Any]:
         dtype = self._plain_dtype()
@@ -113,6 +143,8 @@ class Stored:
         else:
             chosen = every[list(wanted)]
         if dtype.kind != "f" and 0 < header.bits_stored < header.bits_allocated:
+            if self._align:
+                chosen, self.moved = aligned(chosen, header.bits_stored, whole(self._dataset, "HighBit", 0))
             chosen = without_unused_bits(chosen, header.bits_stored)
         if samples == 1:
             return chosen.reshape(-1, header.rows, header.columns)
@@ -121,6 +153,8 @@ class Stored:
             colour = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
         else:
             colour = chosen.reshape(-1, header.rows, header.columns, samples)
+        if header.photometric == "YBR_FULL_422":
+            self.found = "YCbCr with all its samples"
         return ybr_to_rgb(colour) if header.photometric in _YBR_FULL else colour
 
     def _plain_dtype(self) -> np.dtype[Any] | None:
@@ -130,19 +164,19 @@ class Stored:
         if self._keyword in _FLOATS:
             return np.dtype(order + _FLOATS[self._keyword])
         size, rest = divmod(header.bits_allocated, 8)
-        if rest or size not in (1, 2, 4) or header.photometric == "YBR_FULL_422":
+        if rest or size not in (1, 2, 4) or self._halved():
             return None
-        if header.photometric == "YBR_FULL" and size != 1:
+        if header.photometric in _YBR_FULL and size != 1:
             return None
         if size == 1 and order == ">":  # may be stored as swapped pairs
             return None
         return np.dtype(f"{order}{'i' if header.signed else 'u'}{size}")
 
     def _compressed(self, wanted: Sequence[int]) -> NDArray[Any]:
-        for attempt in ("as it is", "without its offset table"):
-            if attempt != "as it is" and not self._drop_offsets():
-                break
-            for name in self._plugins:
+        for change in (lambda: True, self._drop_offsets, self._other_syntax):
+            if not change():
+                continue
+            for name in dicom_codecs.in_order(str(self._syntax)):
                 try:
                     stored = self._by_pydicom(wanted, name)
                 except MemoryError:
@@ -189,39 +223,30 @@ class Stored:
             return True
         return found
 
+    def _other_syntax(self) -> bool:
+        """Go by the codestream where it is of another codec than the meta information says; say whether it is."""
+        found = syntax_of(bytes(raw_bytes(self._dataset, "PixelData")[:4096]))
+        if not found or str(self._syntax) in (found, *_ALIKE.get(found, ())):
+            return False
+        self._dataset.file_meta = meta_of(found)
+        self._syntax = self._dataset.file_meta.TransferSyntaxUID
+        self._check_codec()
+        return True
+
+    def _lacks_frames(self) -> bool:
+        """Say whether there are fewer fragments than frames."""
+        from pydicom.encaps import parse_fragments
+
+        try:
+            count, _ = parse_fragments(self._dataset.PixelData)
+        except Exception:
+            return True
+        return count - 1 < self.frames  # the first item is the offset table
+
     def _ends_properly(self) -> bool:
         """Say whether the last fragment ends with the end marker of its codec (JPEG family: FFD9; else unknown)."""
         data = self._dataset.PixelData.rstrip(b"\0")
         return data.endswith((b"\xff\xd9", b"\xff\xd9\xfe\xff\xdd\xe0")) or "JPEG" not in self._syntax.name
-
-
-def without_unused_bits(pixels: NDArray[Any], bits_stored: int) -> NDArray[Any]:
-    """Take away what stands in the bits above the stored ones (overlays of old objects, or nothing in particular).
-
-    Args:
-        pixels: Integers of any shape.
-        bits_stored: How many of the low bits are the value; the highest of them is the sign of signed pixels.
-    """
-    signed = pixels.dtype.kind == "i"
-    low, high = int(pixels.min()) if signed else 0, int(pixels.max())
-    first, last = (-(1 << bits_stored - 1), (1 << bits_stored - 1) - 1) if signed else (0, (1 << bits_stored) - 1)
-    if first <= low and high <= last:
-        return pixels
-    shift = 8 * pixels.dtype.itemsize - bits_stored
-    return (pixels << shift) >> shift
-
-
-def with_sign(pixels: NDArray[Any], bits_stored: int) -> NDArray[Any]:
-    """Give signed pixels their sign back where a codec that knows none (JPEG, JPEG-LS) decoded their bits.
-
-    Args:
-        pixels: Integers of any shape.
-        bits_stored: How many of the low bits are the value.
-    """
-    if pixels.dtype.kind != "i" or not 0 < bits_stored < 8 * pixels.dtype.itemsize:
-        return pixels
-    lost = pixels.min() >= 0 and 1 << bits_stored - 1 <= int(pixels.max()) < 1 << bits_stored
-    return without_unused_bits(pixels, bits_stored) if lost else pixels
 
 
 def _complete(dataset: Any, header: DicomHeader) -> None:

@@ -27,17 +27,24 @@ _UNITS = frozenset(
 """RescaleType and PET Units of the standard. Anything else may be free text, and stays where it is."""
 
 
+WINDOW_HINT = "Name another window of the header, or a centre and a width of at least 1, such as 40,400."
+
+
 class Element(NamedTuple):
     """The elements of one frame that the chain needs; equal elements give equal pixels."""
 
     slope: float | None
+    """None where no usable rescale is stated: it takes a slope other than 0 and an intercept."""
     intercept: float
     unit: str
+    """Of rescaled values; "relative" where nothing makes them values of a unit."""
     windows: tuple[tuple[float, float], ...]
     explanations: tuple[str, ...]
     function: str
-    unusable: bool
-    """The rescale or the window is there and cannot be read."""
+    bad_rescale: bool
+    """Part of a rescale is there and makes none."""
+    bad_window: bool
+    """The window is there and cannot be read."""
     spacing_mm: tuple[float, float] | None
 
 
@@ -55,14 +62,16 @@ def elements_of(dataset: Any, frame: int) -> Element:
     slope, intercept = floats(values, "RescaleSlope"), floats(values, "RescaleIntercept")
     centres, widths = floats(window, "WindowCenter"), floats(window, "WindowWidth")
     spacing = floats(measures, "PixelSpacing")
+    usable = bool(slope and intercept and slope[0] != 0)
     return Element(
-        slope=slope[0] if slope else None,
-        intercept=intercept[0] if intercept else 0.0,
-        unit=_unit(values, dataset),
+        slope=slope[0] if slope and usable else None,
+        intercept=intercept[0] if intercept and usable else 0.0,
+        unit=_unit(values, dataset, rescaled=usable),
         windows=tuple(zip(centres or (), widths or (), strict=False)),
         explanations=texts(window, "WindowCenterWidthExplanation"),
         function=(text(window, "VOILUTFunction") or "LINEAR").upper(),
-        unusable=None in (slope, intercept, centres, widths),
+        bad_rescale=not usable and (slope != () or intercept != ()),
+        bad_window=None in (centres, widths),
         spacing_mm=(spacing[0], spacing[1]) if spacing and len(spacing) == 2 and min(spacing) > 0 else None,
     )
 
@@ -90,15 +99,18 @@ def _group(groups: Sequence[Any], name: str, dataset: Any, keyword: str) -> Any:
     return dataset
 
 
-def _unit(values: Any, dataset: Any) -> str:
+def _unit(values: Any, dataset: Any, *, rescaled: bool) -> str:
+    """Name the unit of rescaled values. Stored values that nothing rescales have none, whatever the header says."""
     word = (text(values, "RescaleType") or text(dataset, "Units")).upper()
-    if not word and present(dataset, "ModalityLUTSequence"):
-        word = text(dataset.ModalityLUTSequence[0], "ModalityLUTType").upper()
+    if present(dataset, "ModalityLUTSequence"):
+        word = word or text(dataset.ModalityLUTSequence[0], "ModalityLUTType").upper()
+    elif not rescaled:
+        return "relative"
     if word in _UNITS:
         return word
     localizer = "LOCALIZER" in (kind.upper() for kind in texts(dataset, "ImageType"))
     is_ct = texts(dataset, "Modality")[:1] == ("CT",)
-    return "HU" if is_ct and not word and not localizer and present(values, "RescaleSlope") else "relative"
+    return "HU" if is_ct and word in ("", "US") and rescaled and not localizer else "relative"
 
 
 def to_modality(values: NDArray[Any], dataset: Any, element: Element, steps: list[Step]) -> Values:
@@ -114,11 +126,8 @@ def to_modality(values: NDArray[Any], dataset: Any, element: Element, steps: lis
         steps.append(Step("rescale", "modality LUT"))
         return mapped
     if element.slope is None:
-        if element.unusable and floats(dataset, "RescaleSlope") is None:
-            steps.append(Step("rescale", "ignored: the header's rescale values are unusable"))
-        return values.astype(np.float64)
-    if element.slope == 0:
-        steps.append(Step("rescale", "ignored: a slope of 0"))
+        if element.bad_rescale:
+            steps.append(Step("rescale", "ignored: the header states no slope and intercept that make sense together"))
         return values.astype(np.float64)
     if (element.slope, element.intercept) != (1.0, 0.0):
         steps.append(Step("rescale", f"slope {element.slope:g}, intercept {element.intercept:g}"))
@@ -137,6 +146,8 @@ def window(values: Values, centre: float, width: float, function: str) -> Values
     Raises:
         ValueError: For a width or function outside the standard.
     """
+    if not np.isfinite([centre, width]).all():
+        raise ValueError("a window outside the standard")
     if function == "SIGMOID" and width > 0:
         with np.errstate(over="ignore"):
             return 1.0 / (1.0 + np.exp(-4.0 * (values - centre) / width))
@@ -154,12 +165,16 @@ def _voi_table(both: Values, item: Any, order: str) -> tuple[Values, int]:
     count, first, bits = (int(value) for value in item.LUTDescriptor)
     count = count or 1 << 16
     data = item["LUTData"].value
+    if data is None or not len(data):
+        raise ValueError("an empty table")
     if not isinstance(data, bytes):
         table = np.atleast_1d(np.asarray(data, np.float64))[:count]
     elif len(data) >= 2 * count:
         table = np.frombuffer(data, f"{order}u2", count).astype(np.float64)
     else:  # bytes, not words
         table = np.frombuffer(data, np.uint8)[:count].astype(np.float64)
+    if first >= 1 << 15 and both.max() < first:
+        first -= 1 << 16  # a negative number that was read as an unsigned one
     places = np.clip(np.rint(both) - first, 0, len(table) - 1).astype(np.intp)
     mapped = table[places]
     entries, top = float(table.max()), float((1 << bits) - 1)
@@ -187,7 +202,8 @@ def to_display(
         0 - 1; None if the header states nothing that shows anything, or nothing is wanted.
 
     Raises:
-        MedclipError: WRONG_USE where a window is asked for that the header does not have.
+        MedclipError: WRONG_USE where a window is asked for that the header does not have, or that cannot be used. What
+            was asked for is never replaced by something else.
     """
     if wanted == "none":
         steps.append(Step("window", "none wanted"))
@@ -197,13 +213,17 @@ def to_display(
         try:
             mapped, detail = function(both)
         except Exception:
+            if wanted != 0:
+                raise MedclipError(
+                    Reason.WRONG_USE, "The window that was asked for cannot be used.", hint=WINDOW_HINT
+                ) from None
             steps.append(Step("window", f"ignored: the header's {name} is unusable"))
             continue
-        if mapped[-2] != mapped[-1] or (name == "window" and ends[0] == ends[1]):
+        if wanted != 0 or mapped[-2] != mapped[-1] or (name == "window" and ends[0] == ends[1]):
             steps.append(Step("window", detail))
             return mapped[: len(values)]
         steps.append(Step("window", f"ignored: the header's {name} is unusable"))
-    if element.unusable and not element.windows:
+    if element.bad_window and not element.windows:
         steps.append(Step("window", "ignored: the header's window is unusable"))
     return None
 
@@ -231,7 +251,7 @@ def _choices(dataset: Any, element: Element, wanted: Any) -> list[tuple[str, Cal
     raise MedclipError(
         Reason.WRONG_USE,
         f"The header states {len(tables)} VOI LUTs and {len(windows)} windows, and not the one that was asked for.",
-        hint="Choose another PixelPolicy.window, or a (centre, width).",
+        hint=WINDOW_HINT,
     )
 
 

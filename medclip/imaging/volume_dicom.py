@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ _ACQUISITION = (
     "sequence", "echo_time_ms", "repetition_time_ms", "b_value", "field_strength_t", "kvp", "slice_thickness_mm",
 )  # fmt: skip
 _WHOLE = np.int16
+_SHOWN = 3
 
 
 def is_radiograph(header: DicomHeader) -> bool:
@@ -34,9 +36,11 @@ def is_radiograph(header: DicomHeader) -> bool:
     return bool(RADIOGRAPHS & set(header.image_type))
 
 
-def unit_of(header: DicomHeader) -> str:
-    """Give the unit of rescaled values: HU for CT slices, "relative" for all else."""
-    if modality_code(header) != "CT" or is_radiograph(header) or _NOT_DENSITY & set(header.image_type):
+def unit_of(header: DicomHeader, *, rescaled: bool) -> str:
+    """Give the unit of a volume: HU for CT slices whose rescale made them HU, "relative" for all else."""
+    if not rescaled or modality_code(header) != "CT" or is_radiograph(header):
+        return RELATIVE
+    if _NOT_DENSITY & set(header.image_type):
         return RELATIVE
     return HU
 
@@ -65,6 +69,8 @@ def read_slices(
     stack = stack_of([_place(header) for header in headers], uneven=settings.policy.uneven_slices)
     steps: list[Step] = []
     decoders: list[str] = []
+    units: dict[str, int] = {}
+    rescales: dict[str, int] = {}
 
     def slices() -> Iterator[NDArray[Any]]:
         for count, index in enumerate(stack.order):
@@ -75,11 +81,29 @@ def read_slices(
             if count == 0:
                 steps.extend(decoded.steps)
                 decoders.append(decoded.decoder)
+            rescale = next((step.detail for step in decoded.steps if step.name == "rescale"), "none")
+            rescales[rescale] = rescales.get(rescale, 0) + 1
+            units[decoded.unit] = units.get(decoded.unit, 0) + 1
             yield grey(decoded.pixels)
+        if len(units) > 1:
+            raise MedclipError(
+                Reason.CORRUPT,
+                f"Only some slices of the series can be rescaled ({units.get(HU, 0)} of {sum(units.values())} to HU), "
+                "so that their values cannot be compared.",
+            )
+        if len(rescales) > 1:
+            steps[:] = [step for step in steps if step.name != "rescale"]
+            steps.append(Step("rescale", f"{len(rescales)} different ones, each slice with its own: {_some(rescales)}"))
 
-    unit = unit_of(first) if mode == "modality" else "stored"
+    ordered = slices()
+    start = next(ordered)
+    unit = unit_of(first, rescaled=HU in units) if mode == "modality" else "stored"
     shape = (len(stack.order), first.rows, first.columns)
-    return finish(slices(), shape, stack, unit, first, settings, steps, decoders)
+    return finish(chain([start], ordered), shape, stack, unit, first, settings, steps, decoders)
+
+
+def _some(rescales: Mapping[str, int]) -> str:
+    return "; ".join(list(rescales)[:_SHOWN]) + ("; ..." if len(rescales) > _SHOWN else "")
 
 
 def grey(pixels: NDArray[Any]) -> NDArray[Any]:

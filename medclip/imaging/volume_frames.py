@@ -57,7 +57,7 @@ def read_enhanced(path: Path, header: DicomHeader, settings: Settings, *, mode: 
     read = read_frames(path, settings, header=header, mode=mode)
     if len(read.pixels) != header.frames:
         raise MedclipError(Reason.CORRUPT, "The file holds another number of frames than its header states.")
-    unit = RELATIVE if mode == "raw" else _unit(header, groups)
+    unit = RELATIVE if mode == "raw" else _unit(header, groups, rescaled=read.unit == HU)
     shape = (len(stack.order), header.rows, header.columns)
     volumes: list[VolumeRead] = []
     for frames in repeats:
@@ -199,8 +199,8 @@ def _parallel(groups: Sequence[_Group]) -> bool:
     return not known or bool(np.abs(np.array(known) - np.array(known[0])).max() < np.radians(PARALLEL_DEG))
 
 
-def _unit(header: DicomHeader, groups: Sequence[_Group]) -> str:
-    unit = unit_of(header)
+def _unit(header: DicomHeader, groups: Sequence[_Group], *, rescaled: bool) -> str:
+    unit = unit_of(header, rescaled=rescaled)
     return unit if unit != HU or {group.rescale_type for group in groups} <= _HU_TYPES else RELATIVE
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from medclip.adapters.base import Source, single
-from medclip.adapters.ct import WINDOW_HU, CtAdapter, windowed
+from medclip.adapters.ct import WINDOW_HU, CtAdapter
 from medclip.errors import MedclipError, Reason
 from medclip.files.inspect import inspect_file
 from medclip.sample import Kind, Sample
-from medclip.settings import ReadPolicy, Settings
+from medclip.settings import PixelPolicy, ReadPolicy, Settings
 from tests.files.kit import ramp, write_picture
 from tests.imaging.volume_kit import CT, positions_of, write_nifti, write_series
 
@@ -58,8 +58,10 @@ def test_neighbours_are_channels_on_request(tmp_path: Path) -> None:
     sample = _read(paths, adapter)
     assert sample.volume is not None
     assert len(sample.views) == 4
-    expected = windowed(sample.volume.voxels[5:8], *WINDOW_HU["soft_tissue"]).transpose(1, 2, 0)
-    np.testing.assert_array_equal(sample.views[1].pixels, expected)
+    centre, width = WINDOW_HU["soft_tissue"]
+    hu = sample.volume.voxels[5:8].astype(np.float64).transpose(1, 2, 0)
+    expected = np.clip((hu - centre) / width + 0.5, 0, 1)
+    np.testing.assert_allclose(sample.views[1].pixels, expected, atol=1e-6)
     assert adapter.preprocessing_of(Kind.VOLUME) != CtAdapter().preprocessing_of(Kind.VOLUME)
     assert adapter.preprocessing_of(Kind.IMAGE) == CtAdapter().preprocessing_of(Kind.IMAGE)
     only = _read(write_series(tmp_path / "b", _body(14)[7:8], positions_of(1)), adapter)
@@ -130,6 +132,47 @@ def test_a_gap_fails_by_default_and_a_policy_changes_the_hash(tmp_path: Path) ->
     assert sample.volume is not None
     assert sample.volume.voxels.shape[0] == 8
     assert sample.provenance.preprocessing != CtAdapter().preprocessing_of(Kind.VOLUME)
+
+
+@pytest.mark.parametrize(
+    "rescale",
+    [
+        {"RescaleSlope": None, "RescaleIntercept": None},
+        {"RescaleSlope": 0},
+        {"RescaleSlope": None},
+        {"RescaleIntercept": None},
+    ],
+)
+def test_stored_values_that_nothing_rescales_are_no_hu_and_are_still_shown(tmp_path: Path, rescale: dict) -> None:
+    sample = _read(write_series(tmp_path, _body() + 1000, positions_of(40), spacing=(0.5, 0.5), **rescale))
+    assert sample.volume is not None
+    assert (sample.volume.unit, sample.volume.voxels.max()) == ("relative", 2200)
+    assert any("values are not HU" in step.detail for step in sample.provenance.steps)
+    assert not any("HU" in step.detail for step in sample.provenance.steps if step.name in ("window", "stretch"))
+    view = sample.views[8].pixels
+    np.testing.assert_array_equal(view[..., 0], view[..., 2])
+    air, body, bone = view[0, 0, 0], view[8, 8, 0], view[13, 19, 0]
+    assert (air, bone) == (0, 1)
+    assert 0.2 < body < 0.8
+
+
+def test_a_series_of_which_some_slices_have_no_rescale_is_refused(tmp_path: Path) -> None:
+    paths = write_series(tmp_path, _body(8), positions_of(8))
+    paths[4:5] = write_series(tmp_path / "b", _body(8)[4:5], positions_of(8)[4:5], RescaleSlope=None)
+    with pytest.raises(MedclipError, match="7 of 8 to HU") as caught:
+        _read(paths)
+    assert caught.value.reason is Reason.CORRUPT
+
+
+def test_the_window_that_is_asked_for_is_shown_and_never_another(tmp_path: Path) -> None:
+    paths = write_series(tmp_path, _body(), positions_of(40), spacing=(0.5, 0.5))
+    pixels = PixelPolicy(window=(400.0, 1000.0))
+    view = _read(paths, settings=Settings(policy=ReadPolicy(pixels=pixels))).views[3]
+    assert view.pixels[8, 8].tolist() == pytest.approx([0.14, 0.14, 0.14])
+    for other in (1, "BONE"):
+        with pytest.raises(MedclipError) as caught:
+            _read(paths, settings=Settings(policy=ReadPolicy(pixels=PixelPolicy(window=other))))
+        assert caught.value.reason is Reason.WRONG_USE
 
 
 @pytest.mark.shared

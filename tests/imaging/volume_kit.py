@@ -62,7 +62,11 @@ def write_series(
     **elements: Any,
 ) -> list[Path]:
     """Write one file for each slice."""
-    base = {"SOPClassUID": CT, "Modality": "CT", "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"], "SliceThickness": 2.0}
+    base: dict[str, Any] = {
+        "SOPClassUID": CT, "Modality": "CT", "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"], "SliceThickness": 2.0,
+    }  # fmt: skip
+    if elements.get("Modality", "CT") == "CT":
+        base |= {"RescaleSlope": 1, "RescaleIntercept": 0}
     return [
         write_dicom(
             folder / f"{index:03}.dcm",
