@@ -30,6 +30,7 @@ def source_of(path: Path, settings: Settings) -> Source:
     pairs = [(ref, inspect_file(ref.path, settings)) for ref in discover(path) if ref.problem is None]
     usable = [(ref, facts) for ref, facts in pairs if facts.problem is None]
     units = units_of(usable, uneven=settings.policy.uneven_slices)
+    units = tuple(u for u in units if u.problem is None or u.problem.reason is not Reason.COMPANION) or units[:1]
     if len(units) != 1:
         raise MedclipError(
             Reason.WRONG_USE,

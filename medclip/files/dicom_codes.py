@@ -14,8 +14,15 @@ if TYPE_CHECKING:
 VIEW_CODES: Mapping[str, str] = {
     "R-10242": "CC", "399162004": "CC", "R-10226": "MLO", "399368009": "MLO", "R-10224": "ML", "399260004": "ML",
     "R-10228": "LM", "399352003": "LM", "R-10230": "LMO", "399099002": "LMO", "R-1024A": "XCCL", "R-1024B": "XCCM",
+    "R-10206": "AP", "399348003": "AP", "R-10214": "PA", "R-40888": "PA", "272479007": "PA",
+    "R-10202": "FRONTAL", "399033003": "FRONTAL", "R-102CD": "LATERAL", "399067008": "LATERAL",
+    "R-10232": "LATERAL", "399198007": "LATERAL", "R-10236": "LATERAL", "399173006": "LATERAL",
+    "R-102C1": "OBLIQUE", "399182000": "OBLIQUE", "R-10234": "OBLIQUE", "399236003": "OBLIQUE",
+    "R-10238": "OBLIQUE", "399184004": "OBLIQUE", "R-10208": "OBLIQUE", "399312000": "OBLIQUE",
+    "R-10216": "OBLIQUE", "399059000": "OBLIQUE", "R-10220": "LAO", "399135007": "LAO", "R-40985": "RAO",
+    "399356000": "RAO", "R-10212": "LPO", "399006002": "LPO", "R-10210": "RPO", "399038007": "RPO",
 }  # fmt: skip
-"""Mammography views by their SNOMED code, old and new (PS3.16, CID 4014)."""
+"""Views by their SNOMED code, old and new: mammography (PS3.16, CID 4014) and projection X-ray (CID 4010)."""
 VIEW_MODIFIERS: Mapping[str, str] = {
     "R-102D5": "implant displaced", "399209000": "implant displaced",
     "R-102D6": "magnification", "399163009": "magnification",

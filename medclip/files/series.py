@@ -227,8 +227,10 @@ def _repeated(groups: list[list[Slice]], uneven: Uneven) -> list[Stack]:
         )
         return [Stack(tuple(item for group in groups for item in group), problem)]
     (count,) = counts
-    ranked = [sorted(group, key=lambda item: (_instance(item), item.name)) for group in groups]
+    ranked = [sorted(group, key=lambda item: (_instance(item), item.header.lossy, item.name)) for group in groups]
     how = "nothing in their headers tells them apart" if len(groups) == 1 else "told apart by instance number only"
+    if all(len({item.header.instance_uid for item in group}) == 1 and group[0].header.instance_uid for group in groups):
+        how = "the same instances (SOP Instance UID) stored more than once"
     found = []
     for index in range(count):
         part = sorted((group[index] for group in ranked), key=lambda item: item.name)

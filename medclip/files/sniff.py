@@ -86,8 +86,14 @@ SLIDE_TEXTS = (b"[Virtual Microscope Specimen]", b"[Uncompressed Virtual Microsc
 _XML_ECG = re.compile(
     rb"<\s*(?:\w+:)?(?:AnnotatedECG|RestingECG|restingecgdata|CardiologyXML|ECGReport)\b", re.IGNORECASE
 )
-_WFDB = re.compile(rb"(?:#[^\n]*\n)*[\w./-]+ \d+(?:/\d+)?(?: [\d.]+(?:/[\d.]+)?(?:\([\d.-]+\))?(?: \d+)?[^\n]*)?\r?\n")
-_WFDB_SIGNAL = re.compile(rb"^\S+ \d+(?:x\d+)?(?::\d+)?(?:\+\d+)?(?: |\r?$)", re.MULTILINE)
+# Fields are apart by spaces or tabs, as the wfdb package has it.
+_WFDB = re.compile(
+    rb"(?:#[^\n]*\n)*([\w./-]+)[ \t]+(\d+)(?:/\d+)?"
+    rb"(?:[ \t]+[\d.]+(?:/[\d.]+)?(?:\([\d.-]+\))?(?:[ \t]+\d+)?[^\n]*)?[ \t]*\r?\n"
+)
+_WFDB_SIGNAL = re.compile(rb"^\S+[ \t]+(\d+)(?:x\d+)?(?::\d+)?(?:\+\d+)?(?:[ \t]|\r?$)", re.MULTILINE)
+_WFDB_ALIGNED = re.compile(rb"[ \t]{2}|\t")
+_WFDB_FORMATS = frozenset(b"8 16 24 32 61 80 160 212 310 311 508 516 524".split())
 
 
 def sniff(path: Path) -> Format:
@@ -167,10 +173,29 @@ def _by_text(head: bytes) -> Format | None:
         return Format.JSON
     if re.match(rb"\s*(ObjectType|NDims|Comment)\s*=", text) and b"NDims" in text:
         return Format.METAIMAGE
-    match = _WFDB.match(text)
-    if match and (_WFDB_SIGNAL.match(text, match.end()) or text[match.end() :].lstrip()[:1] in (b"", b"#")):
+    if _is_wfdb(text):
         return Format.WFDB
     return Format.CSV if _is_table(text) else Format.TEXT
+
+
+def _is_wfdb(text: bytes) -> bool:
+    """Recognise the header of a WFDB record."""
+    match = _WFDB.match(text)
+    if match is None:
+        return False
+    rest = text[match.end() :]
+    if not _WFDB_ALIGNED.search(match[0] + rest.partition(b"\n")[0].rstrip()):
+        return _WFDB_SIGNAL.match(rest) is not None or rest.lstrip()[:1] in (b"", b"#")
+    # A table of names and numbers in columns looks like a header too: only one with as many lines as its first
+    # line states, in formats that exist, is one.
+    lines = [line for line in rest.splitlines() if line.strip() and not line.startswith(b"#")]
+    segments = re.search(rb"/(\d+)$", match[1])
+    stated = int(segments[1] if segments else match[2])
+    whole = len(text) < HEAD_BYTES - 3
+    if not lines or not (len(lines) == stated if whole else len(lines) <= stated):
+        return False
+    found = [_WFDB_SIGNAL.match(line) for line in (lines if whole else lines[:-1])]
+    return all(signal is not None and (segments or signal[1] in _WFDB_FORMATS) for signal in found)
 
 
 def _is_text(head: bytes) -> bool:
@@ -245,7 +270,14 @@ def is_nifti(head: bytes) -> bool:
     """Recognise NIfTI-1, NIfTI-2 and the ANALYZE header they grew from."""
     if head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] in (b"n+2\0", b"ni2\0"):
         return True
-    return len(head) >= 348 and head[:4] in (b"\x5c\x01\0\0", b"\0\0\x01\x5c") and head[38:39] == b"r"
+    if len(head) < 348 or head[:4] not in (b"\x5c\x01\0\0", b"\0\0\x01\x5c"):
+        return False
+    if head[38:39] == b"r":  # `regular`, which many writers leave empty
+        return True
+    order = "<" if head[0] else ">"
+    axes, *lengths = struct.unpack_from(f"{order}8h", head, 40)
+    kind, bits = struct.unpack_from(f"{order}2h", head, 70)
+    return 1 <= axes <= 7 and min(lengths[:axes]) > 0 and kind > 0 and bits in (1, 8, 16, 24, 32, 64, 128)
 
 
 def gunzip_head(head: bytes) -> bytes:

@@ -25,6 +25,7 @@ from medclip.imaging.volume_stack import PARALLEL_DEG, SAME_MM, Place, Stack, st
 from medclip.sample import Step, Volume
 from medclip.settings import Settings
 
+_SHOWN = 3
 _HU_TYPES = frozenset({"", "HU", "US", "HU_MOD"})
 """Rescale types of CT values; US (unspecified) is what many writers put there."""
 
@@ -70,8 +71,11 @@ def read_enhanced(path: Path, header: DicomHeader, settings: Settings, *, mode: 
     return _joined(volumes, [groups[frames[0]] for frames in repeats])
 
 
-def read_mosaic(path: Path, header: DicomHeader, settings: Settings, *, mode: Mode = "modality") -> VolumeRead:
+def read_mosaic(path: Path, header: DicomHeader, settings: Settings, *, mode: Mode = "modality") -> VolumeRead | None:
     """Read a Siemens mosaic: the number of tiles and their place come from Siemens' private header, through nibabel.
+
+    Returns:
+        None where the tiles do not fill the picture evenly: somebody made it smaller.
 
     Raises:
         MedclipError: CORRUPT if that header is missing or makes no sense.
@@ -79,7 +83,7 @@ def read_mosaic(path: Path, header: DicomHeader, settings: Settings, *, mode: Mo
     count, affine = _mosaic_header(path)
     side = math.ceil(math.sqrt(count))
     if header.rows % side or header.columns % side or count < 1:
-        raise MedclipError(Reason.CORRUPT, "The mosaic's tiles do not fill the picture evenly.")
+        return None
     decoded = read_dicom(path, settings, header=header, mode=mode)
     rows, columns = header.rows // side, header.columns // side
     tiles = grey(decoded.pixels).reshape(side, rows, side, columns).swapaxes(1, 2).reshape(-1, rows, columns)[:count]
@@ -175,11 +179,19 @@ def _by_place(groups: Sequence[_Group]) -> tuple[list[list[int]], list[Step]]:
     if len(counts) > 1:
         raise MedclipError(
             Reason.UNEVEN_SLICES,
-            f"The object has {min(counts)} to {max(counts)} frames at the places of its slices; "
+            f"The object has {min(counts)} to {max(counts)} frames at the places of its slices ({_odd(places)}); "
             "a series in time has the same number at each.",
         )
     ordered = [sorted(frames, key=lambda number: groups[number].order) for frames in places]
     return [list(frames) for frames in zip(*ordered, strict=True)], []
+
+
+def _odd(places: Sequence[Sequence[int]]) -> str:
+    """Name the places with another number of frames than most, counted from the first."""
+    numbers = [len(frames) for frames in places]
+    usual = max(set(numbers), key=numbers.count)
+    odd = [f"place {index + 1} of {len(places)} has {count}" for index, count in enumerate(numbers) if count != usual]
+    return ", ".join(odd[:_SHOWN]) + (f" and {len(odd) - _SHOWN} more" if len(odd) > _SHOWN else "")
 
 
 def _places(groups: Sequence[_Group]) -> list[list[int]]:

@@ -277,7 +277,20 @@ def _notes(header: Any, name: str) -> list[Step]:
         return [Step("note", "ANALYZE does not say left from right; taken as it is usual, first voxel at the right")]
     if int(header["qform_code"]) == 0 and int(header["sform_code"]) == 0:
         return [Step("note", "the header states no orientation (qform and sform 0); taken for LAS, as NIfTI has it")]
+    if int(header["qform_code"]) > 0 and int(header["sform_code"]) > 0:
+        return _contradiction(header)
     return []
+
+
+def _contradiction(header: Any) -> list[Step]:
+    """Note where the two statements of orientation differ: which side is the left may hang on it."""
+    try:
+        s_axes, q_axes = axis_codes(np.asarray(header.get_sform())), axis_codes(np.asarray(header.get_qform()))
+    except Exception:  # an unusable qform says nothing
+        return []
+    if s_axes == q_axes:
+        return []
+    return [Step("note", f"sform says {s_axes} and qform {q_axes}; the sform is taken, as NIfTI readers do")]
 
 
 def _laid_out(

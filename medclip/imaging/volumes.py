@@ -24,6 +24,7 @@ from medclip.imaging.volume_nifti import read_minc
 from medclip.imaging.volume_nifti import read_nifti as read_nifti
 from medclip.imaging.volume_orient import to_plane as to_plane
 from medclip.imaging.volume_result import VolumeRead as VolumeRead
+from medclip.sample import Step
 from medclip.settings import Settings
 
 VOLUMES = frozenset({Format.NIFTI, Format.MINC})
@@ -78,5 +79,11 @@ def read_series(
         raise MedclipError(
             Reason.NOT_SUPPORTED_YET, "The series mixes files of one slice with files of many; they are read apart."
         )
-    read = read_mosaic if is_mosaic(headers[0]) else read_enhanced
-    return read(paths[0], headers[0], settings, mode=mode)
+    if not is_mosaic(headers[0]):
+        return read_enhanced(paths[0], headers[0], settings, mode=mode)
+    mosaic = read_mosaic(paths[0], headers[0], settings, mode=mode)
+    if mosaic is not None:
+        return mosaic
+    whole = read_slices(paths, headers, settings, mode=mode)
+    note = Step("note", "the header says mosaic, and its tiles do not fill the picture: shown as one, not cut apart")
+    return whole._replace(steps=(note, *whole.steps))

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydicom.dataset import Dataset
 
 from medclip.adapters.xray import XrayAdapter, position
 from medclip.errors import MedclipError, Reason
@@ -19,6 +20,7 @@ from tests.files.kit import ramp, write_dicom, write_picture
         ("PA", "", (), ("PA", "ViewPosition")),
         ("LL", "", ("L", "F"), ("LATERAL", "ViewPosition")),
         ("RAO", "", (), ("OBLIQUE", "ViewPosition")),
+        ("LEFT LATERAL", "", (), ("LATERAL", "ViewPosition")),
         ("", "AP", ("A", "F"), ("AP", "ViewCodeSequence")),
         ("", "CC", (), (None, None)),
         ("", "", ("A", "F"), ("LATERAL", "PatientOrientation")),
@@ -52,6 +54,26 @@ def test_the_sample_says_where_the_position_came_from(tmp_path: Path) -> None:
     assert sample.headers["position_from"] == "PatientOrientation"
     picture = read(XrayAdapter(), write_picture(tmp_path / "a.png", ramp()))
     assert (picture.headers["position"], picture.headers["position_from"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "code", "expected"),
+    [
+        ("SRT", "R-10206", "AP"),
+        ("SRT", "R-10214", "PA"),
+        ("SCT", "272479007", "PA"),
+        ("SCT", "399198007", "LATERAL"),
+        ("SRT", "R-10236", "LATERAL"),
+        ("SCT", "399135007", "OBLIQUE"),
+    ],
+)
+def test_view_codes_of_digital_radiography_are_understood(
+    tmp_path: Path, scheme: str, code: str, expected: str
+) -> None:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code, scheme, "a view"
+    sample = read(XrayAdapter(), write_dicom(tmp_path / "a", ramp(), Modality="DX", ViewCodeSequence=[item]))
+    assert (sample.views[0].position, sample.headers["position_from"]) == (expected, "ViewCodeSequence")
 
 
 @pytest.mark.parametrize("code", ["XA", "RF", "US"])

@@ -87,6 +87,14 @@ def test_copies_with_the_same_bytes_are_left_out_and_have_their_row() -> None:
     assert found[1].problem.reason is Reason.COMPANION
 
 
+def test_the_same_instances_stored_anew_are_read_apart_and_noted() -> None:
+    once = [piece(f"{n}", 5 * n, instance_uid=f"1.2.{n}", lossy=True) for n in range(3)]
+    again = [piece(f"{n}z", 5 * n, instance_uid=f"1.2.{n}") for n in range(3)]
+    found = stacks([*once, *again])
+    assert sorted(_names(found)) == [["0", "1", "2"], ["0z", "1z", "2z"]]
+    assert all("stored more than once" in stack.notes[0] for stack in found)
+
+
 @pytest.mark.parametrize(
     ("field", "word"),
     [

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from nibabel.affines import obliquity
 
 from medclip.errors import MedclipError, Reason
+from medclip.files.inspect import inspect_file
+from medclip.files.sniff import Format
 from medclip.imaging.volume_nifti import read_minc
 from medclip.imaging.volume_orient import arrange, axis_codes, closest_axes, oblique_deg, to_plane
 from medclip.imaging.volumes import read_nifti
@@ -311,3 +313,22 @@ def test_any_header_ends_in_a_volume_or_one_reason(at: int, noise: bytes) -> Non
             return
         assert np.isfinite(read.volume.voxels).all()
         assert np.isfinite(read.volume.affine).all()
+
+
+@pytest.mark.parametrize("kind", [nibabel.AnalyzeImage, nibabel.Spm99AnalyzeImage])
+def test_analyze_is_known_without_the_letter_that_many_writers_leave_out(tmp_path: Path, kind: Any) -> None:
+    nibabel.save(kind(_voxels(), np.diag([2.0, 2.5, 3.5, 1.0])), tmp_path / "a.img")
+    assert inspect_file(tmp_path / "a.hdr", SETTINGS).format is Format.NIFTI
+    assert read_nifti(tmp_path / "a.hdr", SETTINGS).volume.voxels.shape == SHAPE[::-1]
+
+
+def test_orientations_that_contradict_each_other_are_noted(tmp_path: Path) -> None:
+    image = nibabel.Nifti1Image(_voxels(), AFFINE)
+    image.set_sform(AFFINE, 1)
+    image.set_qform(AFFINE, 1)
+    nibabel.save(image, tmp_path / "same.nii")
+    image.set_qform(AFFINE @ np.diag([-1.0, 1, 1, 1]), 1)
+    nibabel.save(image, tmp_path / "other.nii")
+    said = [[step.detail for step in read_nifti(tmp_path / name, SETTINGS).steps] for name in ("same.nii", "other.nii")]
+    assert not any("qform" in detail for detail in said[0])
+    assert any("sform says RAS and qform LAS" in detail for detail in said[1])

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medclip.errors import MedclipError, Reason
+from medclip.imaging import volume_frames
 from medclip.imaging.volume_stack import Place, stack_of
 from medclip.imaging.volumes import rectify
 from tests.imaging.volume_kit import (
@@ -328,3 +329,13 @@ def test_a_mosaic_without_siemens_header_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MedclipError, match="mosaic") as caught:
         read_paths(paths)
     assert caught.value.reason is Reason.CORRUPT
+
+
+def test_a_mosaic_whose_tiles_do_not_fill_it_is_one_picture_with_a_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(volume_frames, "_mosaic_header", lambda path: (48, np.eye(4)))
+    kind = ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]
+    read = read_paths(write_series(tmp_path, scene()[:1], [(0, 0, 0)], Modality="MR", ImageType=kind))
+    np.testing.assert_array_equal(read.volume.voxels, scene()[:1])
+    assert "not cut apart" in read.steps[0].detail

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medclip.adapters.sources import source_of
+from medclip.errors import MedclipError, Reason
+from medclip.sample import Kind
+from tests.imaging.volume_kit import SETTINGS, positions_of, scene, write_series
+
+
+def test_a_folder_is_one_series_even_where_a_slice_lies_in_it_twice(tmp_path: Path) -> None:
+    paths = write_series(tmp_path, scene(), positions_of(6))
+    shutil.copy(paths[2], tmp_path / "copy.dcm")
+    source = source_of(tmp_path, SETTINGS)
+    assert (source.kind, len(source.paths)) == (Kind.VOLUME, 6)
+    assert any("same bytes" in note for note in source.notes)
+
+
+def test_a_folder_of_two_series_is_refused_with_what_it_holds(tmp_path: Path) -> None:
+    write_series(tmp_path / "a", scene(), positions_of(6), SeriesInstanceUID="1.2.3")
+    write_series(tmp_path / "b", np.flip(scene(), 0).copy(), positions_of(6), SeriesInstanceUID="1.2.4")
+    with pytest.raises(MedclipError, match="2 things to read") as caught:
+        source_of(tmp_path, SETTINGS)
+    assert caught.value.reason is Reason.WRONG_USE
