@@ -13,7 +13,7 @@ from medclip.imaging.ecg_signal import EcgOptions, canonical, header_leads, prep
 from medclip.sample import Kind, Modality, Sample, Signal, Step
 from medclip.settings import Settings
 
-ECG_VERSION = 1
+ECG_VERSION = 2
 """Raise when the ECG modules of `medclip.imaging` give other values for the same file."""
 
 _WAVEFORMS = "1.2.840.10008.5.1.4.1.1.9.1."
@@ -62,7 +62,9 @@ class EcgAdapter(ImageAdapter):
     def read_unit(self, source: Source, settings: Settings) -> Sample:
         """Read a record."""
         recording = read_ecg(source.paths, source.facts, settings)
-        signal = prepare(canonical(recording, mlii_as_ii=self.options.mlii_as_ii), self.options)
+        options = self.options
+        # Only what is kept decides which leads are there: a gap an hour away costs no lead.
+        signal = prepare(canonical(recording, mlii_as_ii=options.mlii_as_ii, seconds=options.seconds), options)
         stored = Step(
             "read",
             f"{len(recording.stored_leads)} channels, {recording.stored_samples:,} samples at "
@@ -78,18 +80,23 @@ class EcgAdapter(ImageAdapter):
         )
 
 
-def raw_signal(source: Source, settings: Settings | None = None, *, mlii_as_ii: bool = False) -> Signal:
+def raw_signal(
+    source: Source, settings: Settings | None = None, *, mlii_as_ii: bool = False, seconds: float | None = None
+) -> Signal:
     """Read a record's twelve leads in mV at the stored rate and length, unfiltered.
 
     Args:
         source: The record.
         settings: Limits; None is the default.
         mlii_as_ii: Take MLII for II, as in `EcgOptions`.
+        seconds: Decide over this long a part in the middle which leads are there, as the adapter does with the part
+            that it keeps; None decides over the whole record. The length stays.
 
     Raises:
         MedclipError: With the reason why it cannot be read.
     """
-    return canonical(read_ecg(source.paths, source.facts, settings or Settings()), mlii_as_ii=mlii_as_ii)
+    recording = read_ecg(source.paths, source.facts, settings or Settings())
+    return canonical(recording, mlii_as_ii=mlii_as_ii, seconds=seconds)
 
 
 def _headers(signal: Signal) -> dict[str, Any]:

@@ -28,10 +28,10 @@ def raw_picture(source: Source, settings: Settings) -> NDArray[np.uint8]:
         MedclipError: Why it cannot be decoded.
     """
     if source.kind is Kind.SIGNAL:
-        from medclip.adapters.ecg import raw_signal
+        from medclip.adapters.ecg import EcgAdapter, raw_signal
         from medclip.imaging.ecg_plot import render
 
-        return render(raw_signal(source, settings))
+        return render(raw_signal(source, settings, seconds=EcgAdapter().options.seconds))  # the leads a model has
     if source.kind is Kind.SLIDE:
         from medclip.imaging.slides import open_slide
 
@@ -63,9 +63,9 @@ def _middle(source: Source, settings: Settings) -> NDArray[Any]:
         frames_FHWC = read_video(path, settings, max_frames=3).frames
         return frames_FHWC[len(frames_FHWC) // 2]
     if source.kind is Kind.VOLUME:
-        from medclip.imaging.volumes import read_nifti
+        from medclip.imaging.volumes import read_volume
 
-        voxels = read_nifti(path, settings).volume.voxels
+        voxels = read_volume(source.paths, source.facts, settings).volume.voxels
         stack = voxels if voxels.ndim == 3 else voxels[len(voxels) // 2]
         return stack[len(stack) // 2][:, :, None]
     raise MedclipError(Reason.NOT_SUPPORTED_YET, f"There is no raw picture of {facts.format} files.")

@@ -1,8 +1,11 @@
-"""Read DICOM ECG waveforms: choose the rhythm group, apply sensitivity and baseline, turn padding into gaps."""
+"""Read DICOM ECG waveforms: choose the rhythm groups, apply sensitivity and baseline, turn padding into gaps."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,8 @@ from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.quiet import quiet
-from medclip.imaging.ecg_leads import lead_name
+from medclip.imaging.ecg_dicom_groups import GroupFacts, join, pick
+from medclip.imaging.ecg_leads import TWELVE, lead_names
 from medclip.imaging.ecg_recording import Recording, check_rate, check_size, choose, millivolts_per, truncated
 from medclip.settings import Settings
 
@@ -32,7 +36,7 @@ def read_dicom_ecg(path: Path, settings: Settings) -> Recording:
 
     Returns:
         The multiplex group with the most of the twelve leads, the longest of those; never a derived one (median beat)
-        where there is an original one.
+        where there is an original one. Other original groups are joined to it where they hold leads that it lacks.
 
     Raises:
         MedclipError: CORRUPT, TRUNCATED, TOO_LARGE, NO_SCALE, NO_PIXELS, NOT_AN_IMAGE or NOT_SUPPORTED_YET.
@@ -46,28 +50,42 @@ def read_dicom_ecg(path: Path, settings: Settings) -> Recording:
             little = dataset.original_encoding[1] is not False
             if not groups:
                 raise MedclipError(Reason.NO_PIXELS, "The DICOM object holds no waveform.")
-            group = max(groups, key=_rank)
-            recording = _read_group(group, settings, little=little)
+            facts = _facts(groups)
+            picked = pick(facts)
+            parts = [(facts[number], _read_group(groups[number], settings, little=little)) for number in picked]
+            recording = parts[0][1] if len(parts) == 1 else join(parts, settings)
     except (MedclipError, OSError):
         raise
     except Exception as error:  # a broken element raises whatever its parser does
         raise MedclipError(Reason.CORRUPT, f"The DICOM waveform cannot be read ({type(error).__name__}).") from None
     if len(groups) == 1:
         return recording
-    note = f"multiplex group {groups.index(group) + 1} of {len(groups)}"
-    return Recording(
-        recording.values_mv, recording.leads, recording.sampling_hz, recording.stored_leads, recording.stored_samples,
-        recording.stored_hz, recording.units, (note, *recording.notes), recording.decoder,
-    )  # fmt: skip
+    numbers = ", ".join(str(number + 1) for number in picked)
+    notes = [f"multiplex group{'s' if len(picked) > 1 else ''} {numbers} of {len(groups)}"]
+    computed = {lead for group in facts for lead in group.standard if group.derived}
+    computed -= {lead for number in picked for lead in facts[number].standard}
+    if computed:
+        notes.append(f"only in a derived group, not read: {', '.join(lead for lead in TWELVE if lead in computed)}")
+    return replace(recording, notes=(*notes, *recording.notes))
 
 
-def _rank(group: Any) -> tuple[bool, int, float]:
-    """Order groups: original before derived, more of the twelve leads, longer."""
-    label = str(group.get("MultiplexGroupLabel") or "").upper()
-    derived = str(group.get("WaveformOriginality") or "").upper() == "DERIVED" or "MEDIAN" in label
-    standard = {lead_name(_name(channel)).name for channel in group.ChannelDefinitionSequence}
-    seconds = int(group.NumberOfWaveformSamples) / max(float(group.SamplingFrequency), 1e-9)
-    return not derived, sum(lead_name(name).standard for name in standard), seconds
+def _facts(groups: Sequence[Any]) -> list[GroupFacts]:
+    """Say what each group states; the names of all of them together tell which leads they are."""
+    names = [[_name(channel) for channel in group.ChannelDefinitionSequence] for group in groups]
+    meanings = iter(lead_names([name for group in names for name in group]))
+    found = []
+    for group, own in zip(groups, names, strict=True):
+        label = str(group.get("MultiplexGroupLabel") or "").upper()
+        offset = group.get("MultiplexGroupTimeOffset")
+        found.append(
+            GroupFacts(
+                frozenset(meaning.name for meaning in islice(meanings, len(own)) if meaning.standard),
+                int(group.NumberOfWaveformSamples) / max(float(group.SamplingFrequency), 1e-9),
+                None if offset is None else float(offset),
+                str(group.get("WaveformOriginality") or "").upper() == "DERIVED" or "MEDIAN" in label,
+            )
+        )
+    return found
 
 
 def _read_group(group: Any, settings: Settings, *, little: bool) -> Recording:

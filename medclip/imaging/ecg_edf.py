@@ -11,7 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.ecg_recording import Recording, check_rate, check_size, choose, millivolts_per, truncated
+from medclip.imaging.ecg_leads import OTHER, lead_name
+from medclip.imaging.ecg_recording import (
+    Recording,
+    check_rate,
+    check_size,
+    choose,
+    decoded,
+    left_out,
+    millivolts_per,
+    stretch,
+    truncated,
+)
 from medclip.settings import Settings
 
 _FIXED = 256
@@ -74,30 +85,58 @@ def read_edf(path: Path, settings: Settings) -> Recording:
         raise truncated("data records", max(records, 1), max(held, 0))
     signals = [channel for channel in channels if not channel.annotations]
     rows, notes = choose([channel.label for channel in signals], [channel.factor for channel in signals])
-    picked = [signals[row] for row in rows]
-    if len({channel.per_record for channel in picked}) != 1:
-        raise MedclipError(Reason.NOT_SUPPORTED_YET, "The ECG leads of the EDF record differ in sampling rate.")
+    picked, top, more = _leads([signals[row] for row in rows])
+    notes = (*notes, *more)
+    if not all(channel.per_record for channel in picked):
+        raise MedclipError(Reason.CORRUPT, "The EDF header states no samples of an ECG channel.")
     if seconds <= 0:
         raise MedclipError(Reason.CORRUPT, "The EDF header states data records of no duration.")
-    hz = check_rate(picked[0].per_record / seconds)
-    check_size(len(signals), records * picked[0].per_record, settings)
+    hz = check_rate(top / seconds)
+    check_size(len(signals), records * top, settings)
     data = np.memmap(path, np.uint8, "r", _FIXED * (count + 1), (records, per_record, width))
     onsets = _onsets(data, channels) if head[192:197] in (b"EDF+D", b"BDF+D") else None
-    values = np.stack([_millivolts(data, channels, channel) for channel in picked])
+    lines = (_millivolts(data, channels, channel) for channel in picked)
+    # The parts of a discontinuous record are no neighbours, so that nothing is interpolated from one to the next.
+    parts = 1 if onsets is None else records
+    values = np.stack([_stretched(line, records * top, parts) for line in lines])
     if onsets is not None:
-        values = _spread(values, onsets, picked[0].per_record, hz, settings)
+        values = _spread(values, onsets, top, hz, settings)
         notes = (*notes, "discontinuous record: the time between its parts is a gap")
     return Recording(
         values,
         tuple(channel.label for channel in picked),
         hz,
         tuple(channel.label for channel in signals),
-        records * picked[0].per_record,
+        records * top,
         hz,
         tuple(channel.unit for channel in picked),
         notes,
         "medclip (EDF)",
     )
+
+
+def _leads(picked: list[_Channel]) -> tuple[list[_Channel], int, tuple[str, ...]]:
+    """Give the channels that are read, samples of the fastest in a data record, and notes on the rates."""
+    meanings = [lead_name(channel.label) for channel in picked]
+    leads = [channel for channel, meaning in zip(picked, meanings, strict=True) if meaning.name != OTHER]
+    # A channel of unknown name may be anything, and its rate decides nothing where there are leads.
+    top = max(channel.per_record for channel in leads or picked)
+    notes: tuple[str, ...] = ()
+    if leads:
+        others = [c for c in picked if c not in leads and c.per_record != top]
+        notes = left_out([OTHER] * len(others), "of another sampling rate")
+        picked = [channel for channel in picked if channel not in others]
+    if any(channel.per_record != top for channel in picked):
+        notes = (*notes, "leads of a lower sampling rate interpolated to that of the fastest")
+    return picked, top, notes
+
+
+def _stretched(line: NDArray[np.float32], samples: int, parts: int) -> NDArray[np.float32]:
+    """Interpolate a channel to more samples, each part by itself."""
+    if line.size == samples:
+        return line
+    pieces = [stretch(piece, samples // parts) for piece in line.reshape(parts, -1)]
+    return np.concatenate(pieces).astype(np.float32)
 
 
 def _number(field: bytes) -> float:
@@ -121,8 +160,8 @@ def _channels(head: bytes, count: int) -> list[_Channel]:
     labels, _, units, low, high, bottom, top, _, per_record, _ = columns
     found = [
         _Channel(
-            labels[i].decode("latin-1").strip("\0 "),
-            units[i].decode("latin-1").strip("\0 "),
+            decoded(labels[i]).strip("\0 "),
+            decoded(units[i]).strip("\0 "),
             _number(low[i]),
             _number(high[i]),
             _number(bottom[i]),

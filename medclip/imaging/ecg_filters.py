@@ -106,6 +106,18 @@ def prepare(signal: Signal, options: EcgOptions | None = None) -> Signal:
     return replace(signal, values_mv=values, sampling_hz=rate, unit=unit, steps=tuple(steps))
 
 
+def middle(samples: int, hz: float, seconds: float | None) -> slice:
+    """Give the samples in the middle of a record; all of them for None, or where there are no more.
+
+    Example:
+        >>> middle(6001, 500.0, 10.0), middle(100, 500.0, 10.0)
+        (slice(500, 5500, None), slice(0, 100, None))
+    """
+    length = samples if seconds is None else min(samples, round(seconds * hz))
+    start = min(max(0, round(samples / 2 - length / 2)), samples - length)
+    return slice(start, start + length)
+
+
 def _window(signal: Signal, options: EcgOptions) -> tuple[int, NDArray[np.float32]]:
     """Give the part that decides the result, and where it starts: a day's record is not filtered for ten seconds."""
     values, hz = signal.values_mv, signal.sampling_hz

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.ecg_leads import lead_name
+from medclip.imaging.ecg_leads import lead_names
 from medclip.settings import Settings
 
 _TO_MV = {"v": 1e3, "volt": 1e3, "volts": 1e3, "mv": 1.0, "millivolt": 1.0, "millivolts": 1.0,
@@ -51,6 +51,26 @@ def millivolts_per(unit: str) -> float | None:
         (0.001, None)
     """
     return _TO_MV.get(unit.strip().lower())
+
+
+def decoded(data: bytes) -> str:
+    """Give a header's text: UTF-8, else Latin-1, which older writers use for the micro sign.
+
+    Example:
+        >>> decoded("µV".encode()) == decoded("µV".encode("latin-1"))
+        True
+    """
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+def stretch(line: NDArray[np.floating], samples: int) -> NDArray[np.floating]:
+    """Interpolate a channel linearly to more samples over the same time."""
+    if line.size == samples:
+        return line
+    return np.interp(np.arange(samples) / samples, np.arange(line.size) / line.size, line)
 
 
 def check_rate(hz: float) -> float:
@@ -96,14 +116,9 @@ def no_scale(what: str) -> MedclipError:
     )
 
 
-def said(stored: str) -> str:
-    """Name a channel in messages and notes: names that are not on the closed list are free text and stay out."""
-    return lead_name(stored).name
-
-
 def left_out(names: Sequence[str], why: str) -> tuple[str, ...]:
-    """Make the note on channels that are not read; none for none."""
-    return (f"not read, {why}: {', '.join(said(name) for name in names)}",) if names else ()
+    """Make the note on channels that are not read, by names of the closed list; none for none."""
+    return (f"not read, {why}: {', '.join(names)}",) if names else ()
 
 
 def truncated(what: str, wanted: int, found: int) -> MedclipError:
@@ -124,17 +139,22 @@ def choose(names: Sequence[str], factors: Sequence[float | None]) -> tuple[tuple
     Raises:
         MedclipError: NO_SCALE if one of the twelve leads has no scale, NOT_AN_IMAGE if there is no ECG channel.
     """
-    meanings = [lead_name(name) for name in names]
+    meanings = lead_names(names)
     for meaning, factor in zip(meanings, factors, strict=True):
         if meaning.standard and factor is None:
             raise no_scale(f"Lead {meaning.name} has no gain, or no unit of voltage")
-    other = [names[i] for i, meaning in enumerate(meanings) if not meaning.ecg]
-    unscaled = [
-        names[i]
-        for i, (meaning, factor) in enumerate(zip(meanings, factors, strict=True))
-        if meaning.ecg and not factor
-    ]
-    rows = tuple(i for i, meaning in enumerate(meanings) if meaning.ecg and factors[i])
+    other = [meaning.name for meaning in meanings if not meaning.ecg]
+    maybe = [i for i, meaning in enumerate(meanings) if meaning.ecg]
+    unscaled = [meanings[i].name for i in maybe if not factors[i]]
+    rows = tuple(i for i in maybe if factors[i])
+    if not maybe:
+        raise MedclipError(
+            Reason.NOT_AN_IMAGE,
+            f"No channel is an ECG; found {', '.join(sorted(set(other))) or 'none'}, expected at least one ECG lead.",
+        )
     if not rows:
-        raise MedclipError(Reason.NOT_AN_IMAGE, "The record has no ECG channel with a known scale.")
+        raise MedclipError(
+            Reason.NOT_AN_IMAGE,
+            "No channel that may be an ECG lead has a known scale; expected gain and unit of voltage.",
+        )
     return rows, (*left_out(other, "no ECG"), *left_out(unscaled, "in no unit of voltage"))

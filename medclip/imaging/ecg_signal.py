@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.imaging.ecg_filters import EcgOptions as EcgOptions
+from medclip.imaging.ecg_filters import middle
 from medclip.imaging.ecg_filters import prepare as prepare
-from medclip.imaging.ecg_leads import OTHER, TWELVE, lead_name
+from medclip.imaging.ecg_leads import OTHER, TWELVE, lead_name, lead_names
 from medclip.imaging.ecg_recording import Recording
 from medclip.sample import Signal, Step
 
 MAX_MISSING = 0.1
-"""A lead with a larger share of missing samples is masked; up to it, gaps are interpolated."""
+"""A lead with a larger share of missing samples, in the part that is judged, is masked."""
 
 _LIMB: Mapping[str, tuple[float, float]] = {
     "I": (1.0, 0.0), "II": (0.0, 1.0), "III": (-1.0, 1.0), "aVR": (-0.5, -0.5), "aVL": (1.0, -0.5), "aVF": (-0.5, 1.0),
@@ -26,39 +27,48 @@ _DIFFERS_MV = 0.05
 _FLAT_S = 1.0
 
 
-def canonical(recording: Recording, *, mlii_as_ii: bool = False) -> Signal:
+def canonical(recording: Recording, *, mlii_as_ii: bool = False, seconds: float | None = None) -> Signal:
     """Put a record's leads into the canonical order, and compute limb leads that are not stored.
 
     Args:
         recording: As read.
         mlii_as_ii: Take MLII (the modified lead of ambulatory records, with electrodes on the chest) for lead II where
             there is no II. It is not the same lead; off, it is not used.
+        seconds: Judge every lead over this long a part in the middle of the record, the part that `prepare` keeps:
+            what is missing elsewhere in a long record is no reason to lose a lead, nor what is there to keep it.
+            None, or a shorter record: over all of it.
 
     Returns:
-        The twelve leads at the record's rate and length, unfiltered. A lead that is not stored, lacks more than 10 % of
-        its samples or has the same value throughout is computed from two other limb leads where it can be, else masked
-        and zero.
+        The twelve leads at the record's rate and length, unfiltered. A lead that is not stored, or lacks more than 10 %
+        of its samples or has the same value throughout in the part that is judged, is computed from two other limb
+        leads where it can be, else masked and zero. Gaps of the other leads are interpolated, outside that part
+        whatever their length.
     """
     rows, steps = _standard_rows(recording, mlii_as_ii=mlii_as_ii)
     samples = recording.values_mv.shape[1]
+    part = middle(samples, recording.sampling_hz, seconds)
+    judged = part.stop - part.start
+    where = "" if judged == samples else f" of the middle {judged / recording.sampling_hz:g} s"
     values = np.zeros((len(TWELVE), samples), np.float32)
     mask = np.zeros(len(TWELVE), np.bool_)
     for position, lead in enumerate(TWELVE):
         if lead not in rows:
             continue
         row, sign = rows[lead]
-        line, missing = _without_gaps(recording.values_mv[row])
-        if line is None:
-            steps.append(Step("mask", f"{lead}: {missing:,} of {samples:,} samples missing"))
+        stored = recording.values_mv[row]
+        present = np.isfinite(stored[part])
+        missing = int(judged - np.count_nonzero(present))
+        if missing > MAX_MISSING * judged:
+            steps.append(Step("mask", f"{lead}: {missing:,} of {judged:,} samples missing{where}"))
             continue
-        if samples >= recording.sampling_hz * _FLAT_S and not np.ptp(line):
+        if judged >= recording.sampling_hz * _FLAT_S and not np.ptp(stored[part][present]):
             steps.append(Step("mask", f"{lead}: flat, so no electrode was on"))
             continue
         if missing:
             steps.append(Step("gaps", f"{lead}: {missing:,} samples interpolated"))
-        np.multiply(line, sign, out=values[position])
+        np.multiply(_without_gaps(stored), sign, out=values[position])
         mask[position] = True
-    steps.extend(_disagreements(values, mask))
+    steps.extend(_disagreements(values[:, part], mask))
     derived, pair = _derive(values, mask)
     if derived:
         steps.append(Step("derive", f"{', '.join(derived)} from {pair[0]} and {pair[1]}"))
@@ -68,7 +78,7 @@ def canonical(recording: Recording, *, mlii_as_ii: bool = False) -> Signal:
         values,
         mask,
         recording.sampling_hz,
-        tuple(lead_name(name).name for name in recording.stored_leads),
+        tuple(meaning.name for meaning in lead_names(recording.stored_leads)),
         recording.stored_samples,
         recording.stored_hz,
         derived,
@@ -82,7 +92,7 @@ def _standard_rows(recording: Recording, *, mlii_as_ii: bool) -> tuple[dict[str,
     steps = [Step("note", note) for note in recording.notes]
     rows: dict[str, tuple[int, float]] = {}
     unused: list[str] = []
-    meanings = [lead_name(name) for name in recording.leads]
+    meanings = lead_names(recording.leads)
     plain = {meaning.name for meaning in meanings if not meaning.inverted}
     for row, meaning in enumerate(meanings):
         lead = "II" if meaning.name == "MLII" and mlii_as_ii and "II" not in plain else meaning.name
@@ -104,18 +114,15 @@ def _standard_rows(recording: Recording, *, mlii_as_ii: bool) -> tuple[dict[str,
     return rows, steps
 
 
-def _without_gaps(stored: NDArray[np.float32]) -> tuple[NDArray[np.float32] | None, int]:
-    """Interpolate missing samples linearly; at the ends the nearest sample stands. None if too many are missing."""
+def _without_gaps(stored: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Interpolate missing samples linearly; at the ends the nearest sample stands. At least one sample is there."""
     present = np.isfinite(stored)
-    missing = int(present.size - np.count_nonzero(present))
-    if missing == 0:
-        return stored, 0
-    if missing > MAX_MISSING * stored.size:
-        return None, missing
+    if present.all():
+        return stored
     at = np.flatnonzero(present)
     line = stored.copy()
     line[~present] = np.interp(np.flatnonzero(~present), at, stored[at])
-    return line, missing
+    return line
 
 
 def _of(values: NDArray[np.float32], lead: str) -> NDArray[np.float64]:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.quiet import quiet
-from medclip.imaging.ecg_recording import Recording, check_rate, check_size, choose, truncated
+from medclip.imaging.ecg_leads import lead_name
+from medclip.imaging.ecg_recording import Recording, check_rate, check_size, choose, stretch, truncated
 from medclip.imaging.ecg_wfdb_header import WfdbHeader, WfdbSignal, read_wfdb_header
 from medclip.settings import Settings
 
@@ -44,10 +45,13 @@ def read_wfdb(path: Path, settings: Settings) -> Recording:
     values = _values(header, rows, frames)
     top = max(signal.per_frame for signal in picked)
     if {signal.per_frame for signal in picked} != {top}:
-        values = [_stretch(row, frames * top) for row in values]
+        values = [stretch(row, frames * top) for row in values]
         notes = (*notes, "leads of a lower sampling rate interpolated to that of the fastest")
     if top > 1:
         notes = (*notes, f"{top} samples per frame")
+    inverted = [lead_name(signal.name).name for signal in picked if signal.inverted]
+    if inverted:
+        notes = (*notes, f"negative gain, so stored upside down: {', '.join(inverted)}")
     if any(signal.skew for signal in picked):
         notes = (*notes, "skew between the leads removed")
     return Recording(
@@ -72,17 +76,25 @@ def _join(header: WfdbHeader, settings: Settings) -> Recording:
     check_size(1, frames, settings)
     parts: list[tuple[int, int, Recording]] = []
     stored: dict[str, None] = {}
-    at = 0
+    at, silent = 0, None
     for name, length in segments:
         if name != "~" and length:
-            part = _part(header.path.with_name(f"{name}.hea"), length, settings)
-            if part.stored_hz != header.hz:
-                raise MedclipError(Reason.CORRUPT, "The segments of the WFDB record differ in sampling rate.")
-            stored.update(dict.fromkeys(part.stored_leads))
-            parts.append((at, length, part))
+            segment = header.path.with_name(f"{name}.hea")
+            try:
+                part = _part(segment, length, settings)
+                if part.stored_hz != header.hz:
+                    raise MedclipError(Reason.CORRUPT, "The segments of the WFDB record differ in sampling rate.")
+                stored.update(dict.fromkeys(part.stored_leads))
+                parts.append((at, length, part))
+            except MedclipError as error:
+                if error.reason is not Reason.NOT_AN_IMAGE:
+                    raise
+                # Monitors go on with the pulse or breath alone where the electrodes are off: no ECG, hence a gap.
+                silent = error
+                stored.update(dict.fromkeys(signal.name for signal in read_wfdb_header(segment).signals))
         at += length
     if not parts:
-        raise MedclipError(Reason.CORRUPT, "The WFDB record has no segment with samples.")
+        raise silent or MedclipError(Reason.CORRUPT, "The WFDB record has no segment with samples.")
     top = max(round(part.sampling_hz / header.hz) for _, _, part in parts)
     leads = {lead: unit for _, _, part in parts for lead, unit in zip(part.leads, part.units, strict=True)}
     check_size(len(leads), frames * top, settings)
@@ -90,7 +102,7 @@ def _join(header: WfdbHeader, settings: Settings) -> Recording:
     rows = {lead: row for row, lead in enumerate(leads)}
     for start, length, part in parts:
         for lead, line in zip(part.leads, part.values_mv, strict=True):
-            values[rows[lead], start * top : (start + length) * top] = _stretch(line, length * top)
+            values[rows[lead], start * top : (start + length) * top] = stretch(line, length * top)
     notes = dict.fromkeys(note for _, _, part in parts for note in part.notes)
     return Recording(
         values,
@@ -100,7 +112,7 @@ def _join(header: WfdbHeader, settings: Settings) -> Recording:
         frames,
         header.hz,
         tuple(leads.values()),
-        (f"{len(segments)} segments joined", *notes),
+        (f"{len(segments)} segments joined", *(["segments without an ECG are gaps"] if silent else []), *notes),
         "wfdb",
     )
 
@@ -188,10 +200,3 @@ def _values(header: WfdbHeader, rows: Sequence[int], frames: int) -> list[NDArra
             raise truncated("samples", frames * header.signals[row].per_frame, line.size)
         line *= header.signals[row].factor or math.nan
     return lines
-
-
-def _stretch(line: NDArray[np.floating], samples: int) -> NDArray[np.floating]:
-    """Interpolate a channel to more samples over the same time."""
-    if line.size == samples:
-        return line
-    return np.interp(np.arange(samples) / samples, np.arange(line.size) / line.size, line)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.ecg_recording import check_rate, millivolts_per
+from medclip.imaging.ecg_recording import check_rate, decoded, millivolts_per
 
 _MAX_BYTES = 4 * 1024**2
 _DEFAULT_HZ = 250.0
@@ -37,6 +37,8 @@ class WfdbSignal:
     unit: str
     scaled: bool
     """Whether a gain is stated; absent and 0 mean "uncalibrated" in WFDB."""
+    inverted: bool
+    """Whether the gain is negative: larger counts are lower voltages. The library divides by it with its sign."""
 
     @property
     def factor(self) -> float | None:
@@ -70,7 +72,7 @@ def read_wfdb_header(path: Path) -> WfdbHeader:
     """
     if path.stat().st_size > _MAX_BYTES:
         raise MedclipError(Reason.TOO_LARGE, "The WFDB header is larger than any header is.")
-    text = path.read_bytes().decode("latin-1")
+    text = decoded(path.read_bytes())
     lines = [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]
     match = _RECORD.fullmatch(lines[0]) if lines else None
@@ -107,7 +109,8 @@ def _signal(line: str, number: int) -> WfdbSignal:
         (match["name"] or "").strip(),
         # Where the unit is left out, WFDB says millivolts.
         match["unit"] or "mV",
-        gain > 0,
+        gain != 0,
+        gain < 0,
     )
 
 

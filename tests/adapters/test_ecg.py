@@ -65,6 +65,31 @@ def test_the_raw_signal_is_the_stored_one(tmp_path: Path) -> None:
     np.testing.assert_array_equal(sample.signal.values_mv, raw.values_mv)
 
 
+def test_leads_are_judged_over_the_ten_seconds_that_are_kept(tmp_path: Path) -> None:
+    leads = heart(30_000)
+    leads["V1"][12_000:18_000] = np.nan
+    leads["V2"][:10_000] = np.nan
+    leads["II"][12_500:13_400] = np.nan
+    source = _source(write_wfdb(tmp_path, leads))
+    sample = EcgAdapter().read(source, SETTINGS)
+    assert sample.signal is not None
+    assert sample.headers["missing_leads"] == ["V1"]
+    assert sample.headers["derived_leads"] == ["II"]
+    assert not sample.signal.values_mv[6].any()
+    # The raw record is all of it, and is judged over all of it unless the caller names the part.
+    assert [lead for lead, there in zip(TWELVE, raw_signal(source).mask, strict=True) if not there] == ["V1", "V2"]
+    raw = raw_signal(source, seconds=10)
+    np.testing.assert_array_equal(raw.mask, sample.signal.mask)
+    assert raw.values_mv.shape == (12, 30_000)
+
+
+def test_a_record_of_other_signals_is_no_sample(tmp_path: Path) -> None:
+    path = write_edf(tmp_path / "a.edf", {"EEG Fpz-Cz": heart()["I"].astype(int), "EOG": heart()["I"].astype(int)})
+    with pytest.raises(MedclipError) as caught:
+        EcgAdapter().read(_source(path), SETTINGS)
+    assert caught.value.reason is Reason.NOT_AN_IMAGE
+
+
 def test_every_option_changes_the_hash() -> None:
     variants = [
         EcgOptions(), EcgOptions(baseline="butterworth"), EcgOptions(notch_hz=50), EcgOptions(sampling_hz=100),

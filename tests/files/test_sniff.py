@@ -32,6 +32,11 @@ SAMPLES: dict[str, tuple[bytes, Format]] = {
     "nrrd": (b"NRRD0004\ntype: short\n", Format.NRRD),
     "metaimage": (b"ObjectType = Image\nNDims = 3\n", Format.METAIMAGE),
     "wfdb header": (b"JS20000 2 500 5000\nJS20000.mat 16+24 1000/mV 16 0 -98 26 0 I\n", Format.WFDB),
+    "wfdb header with tabs": (b"rec\t2\t500\t5000\nrec.dat\t16\t200/mV\t16\nrec.dat\t16\t200/mV\n# Age\n", Format.WFDB),
+    "wfdb header with aligned fields": (b"rec  1  500/360 5000\nrec.dat  16x4:2+24  200\n", Format.WFDB),
+    "wfdb header of segments with tabs": (b"rec/2\t1\t500\t300\ns1\t100\n~\t200\n", Format.WFDB),
+    "labels with tabs": (b"a.png\t1\nb.png\t0\nc.png\t1\n", Format.CSV),
+    "sizes with tabs": (b"a\t2\nb\t16\nc\t16\nd\t16\n", Format.CSV),
     "edf": (b"0       " + b" " * 248, Format.EDF),
     "scp": (b"\0" * 16 + b"SCPECG" + b"\0" * 20, Format.SCP_ECG),
     "aecg": (b'<?xml version="1.0"?><AnnotatedECG xmlns="urn:hl7-org:v3">', Format.XML_ECG),
@@ -109,6 +114,11 @@ def test_a_slide_is_told_from_a_picture(
             side = 64 >> page
             writer.write(np.zeros((side, side), np.uint8), tile=tile, description=description, metadata=None)
     assert sniff(path) is expected
+
+
+def test_a_long_wfdb_header_with_tabs_is_recognised_by_its_beginning() -> None:
+    header = b"rec\t200\t500\t5000\n" + b"rec.dat\t16\t200/mV\t16\t0\t0\t0\t0\tI\n" * 200
+    assert sniff_open(io.BytesIO(header)) is Format.WFDB
 
 
 @given(st.binary(max_size=600))

@@ -80,7 +80,7 @@ def write_dicom(path: Path, groups: Sequence[Mapping[str, object]], *, big: bool
     Args:
         path: The file.
         groups: Each with `leads` (name -> stored int16), and optionally hz, sensitivity, baseline, correction, unit,
-            padding, label, originality, samples.
+            padding, label, originality, samples, offset_ms.
         big: Write big-endian.
     """
     from pydicom.dataset import Dataset, FileMetaDataset
@@ -107,6 +107,8 @@ def write_dicom(path: Path, groups: Sequence[Mapping[str, object]], *, big: bool
         stacked = np.stack(list(leads.values()), axis=1).astype(">i2" if big else "<i2")
         group.NumberOfWaveformSamples = stated.get("samples", stacked.shape[0])
         group.SamplingFrequency = stated.get("hz", 500)
+        if "offset_ms" in stated:
+            group.MultiplexGroupTimeOffset = stated["offset_ms"]
         group.ChannelDefinitionSequence = []
         for lead in leads:
             channel = Dataset()
@@ -130,13 +132,18 @@ def write_dicom(path: Path, groups: Sequence[Mapping[str, object]], *, big: bool
 def write_edf(
     path: Path, leads: Mapping[str, NDArray[np.int64]], *, hz: int = 500, unit: str = "uV", microvolts: float = 2.0,
     bdf: bool = False, onsets: Sequence[float] | None = None, records: int | None = None,
+    rates_hz: Mapping[str, int] | None = None,
 ) -> Path:  # fmt: skip
-    """Write EDF or BDF with data records of one second; `onsets` makes it discontinuous (EDF+D)."""
+    """Write EDF or BDF with data records of one second; `onsets` makes it discontinuous (EDF+D).
+
+    `rates_hz` has the rates of channels that differ from `hz`.
+    """
     half = 2**23 if bdf else 2**15
-    labels, blocks = list(leads), [np.asarray(line).reshape(-1, hz) for line in leads.values()]
+    rates = {label: (rates_hz or {}).get(label, hz) for label in leads}
+    labels, blocks = list(leads), [np.asarray(line).reshape(-1, rates[lead]) for lead, line in leads.items()]
     count = blocks[0].shape[0]
     low, high = round(-half * microvolts), round((half - 1) * microvolts)
-    channels = [(label, unit, low, high, -half, half - 1, hz) for label in labels]
+    channels = [(label, unit, low, high, -half, half - 1, rates[label]) for label in labels]
     if onsets is not None:
         channels.append(("EDF Annotations", "", -1, 1, -half, half - 1, 30))
     number = len(channels)

@@ -11,7 +11,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.ecg_filters import EcgOptions, prepare
+from medclip.imaging.ecg_filters import EcgOptions, middle, prepare
 from medclip.imaging.ecg_leads import TWELVE
 from medclip.imaging.ecg_signal import canonical
 from tests.imaging.ecg_kit import heart, recording, signal
@@ -133,6 +133,69 @@ def test_a_limb_lead_with_a_large_gap_or_flat_is_computed_instead() -> None:
     assert found.derived == ("III", "aVF")
     np.testing.assert_allclose(found.values_mv[2], wanted, atol=2e-6)
     assert not found.mask[11]
+
+
+# The part that is judged
+
+
+def test_a_lead_that_is_missing_in_the_part_that_is_kept_is_masked() -> None:
+    leads = heart(60_000)
+    leads["V1"][27_000:33_000] = np.nan
+    leads["V2"][:20_000] = np.nan
+    leads["V3"][27_500:28_000] = np.nan
+    leads["V4"][27_500:28_001] = np.nan
+    stored = recording(leads)
+    found = canonical(stored, seconds=10)
+    assert [lead for lead, there in zip(TWELVE, found.mask, strict=True) if not there] == ["V1", "V4"]
+    assert "V1: 5,000 of 5,000 samples missing of the middle 10 s" in _steps(found, "mask")
+    assert _steps(found, "gaps") == "V3: 500 samples interpolated"
+    assert found.values_mv.shape == (12, 60_000)
+    assert np.isfinite(found.values_mv).all()
+    # Over the whole record it is the other way round.
+    whole = canonical(stored)
+    assert [lead for lead, there in zip(TWELVE, whole.mask, strict=True) if not there] == ["V2"]
+
+
+def test_a_gap_elsewhere_changes_nothing_of_what_is_kept() -> None:
+    leads = heart(60_000)
+    wanted = prepare(canonical(recording(leads), seconds=10)).values_mv
+    for line in leads.values():
+        line[:10_000] = np.nan
+    found = prepare(canonical(recording(leads), seconds=10))
+    assert found.mask.all()
+    np.testing.assert_allclose(found.values_mv, wanted, atol=1e-4)
+    assert not canonical(recording(leads)).mask.any()
+
+
+def test_a_lead_that_is_flat_in_the_part_that_is_kept_is_masked_and_one_flat_elsewhere_is_not() -> None:
+    leads = heart(20_000)
+    leads["V5"][7_500:12_500] = 0.25
+    leads["V6"][:7_500] = leads["V6"][12_500:] = 0.25
+    found = canonical(recording(leads), seconds=10)
+    assert not found.mask[10]
+    assert found.mask[11]
+    assert "V5: flat" in _steps(found, "mask")
+    assert canonical(recording(leads)).mask.all()
+
+
+def test_a_limb_lead_that_is_missing_in_the_part_that_is_kept_is_computed() -> None:
+    leads = heart(20_000)
+    wanted = leads["II"].copy()
+    leads["II"][8_000:12_000] = np.nan
+    found = canonical(recording(leads), seconds=10)
+    assert found.derived == ("II",)
+    np.testing.assert_allclose(found.values_mv[1], wanted, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("samples", "hz"), [(6001, 500.0), (3001, 250.0), (12_345, 360.0), (5000, 500.0), (100, 500.0)]
+)
+def test_the_part_that_is_judged_is_the_part_that_is_kept(samples: int, hz: float) -> None:
+    ramp = np.arange(samples, dtype=float)
+    part = middle(samples, hz, 10)
+    kept = prepare(signal(ramp, hz), EcgOptions(baseline="none", sampling_hz=None)).values_mv[0]
+    kept = kept[-(part.stop - part.start) :] if samples >= 10 * hz else ramp
+    np.testing.assert_array_equal(kept, ramp[part])
 
 
 # Filters
