@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
+from medclip.files.allow_list import public_values
 from medclip.files.dicom_header import modality_code
 from medclip.files.inspect import FileFacts
 from medclip.files.sniff import Format
@@ -239,12 +240,23 @@ class ImageAdapter:
 def refused(adapter: Adapter, source: Source) -> MedclipError:
     """Give the error for a unit that an adapter does not read."""
     facts = source.first
+    if adapter.modality is None and source.kind is Kind.VOLUME and facts.format is not Format.DICOM:
+        return MedclipError(
+            Reason.NOT_SUPPORTED_YET,
+            f"The file is {_NAMES.get(facts.format, 'a volume')} and does not say whether it is CT or MRI.",
+            hint="Name it: --modality ct or --modality mri, in Python modality='ct' or modality='mri'.",
+        )
     what = f"the {adapter.name} adapter" if adapter.modality is None else f"{spoken(adapter.modality)} adapter"
     kinds = ", ".join(sorted(adapter.kinds))
     return MedclipError(
         Reason.NOT_SUPPORTED_YET,
         f"The file is {_NAMES.get(facts.format, facts.format)} ({source.kind}); {what} reads {kinds} of other formats.",
     )
+
+
+def stated(facts: FileFacts) -> dict[str, Any]:
+    """Give what a file's header states and may leave; nothing for files without a medical header."""
+    return {} if facts.header is None else dict(public_values(facts.header))
 
 
 def luma(pixels: NDArray[Any]) -> NDArray[Any]:

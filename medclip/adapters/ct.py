@@ -89,7 +89,9 @@ class CtAdapter(ImageAdapter):
             return super().describe(kind)
         what = "lung, soft tissue and bone window" if self.sampling == "slices" else "a slice and its neighbours"
         return (
-            f"volume in HU, integer or float32 [slice, row, column]; 1-{MAX_VIEWS} views, H x W x 3 ({what}), float32 0-1"
+            f"volume in HU, int16 or float32 (NIfTI: as stored) [slice, row, column]; "
+            f"1-{MAX_VIEWS} views, H x W x 3 ({what}), "
+            "float32 0-1"
         )
 
     def read_unit(self, source: Source, settings: Settings) -> Sample:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from medclip.adapters.base import ImageAdapter, Source
+from medclip.adapters.base import ImageAdapter, Source, stated
 from medclip.files.sniff import Format
 from medclip.imaging.ecg_leads import TWELVE
 from medclip.imaging.ecg_read import READERS, read_ecg
@@ -74,7 +74,7 @@ class EcgAdapter(ImageAdapter):
             self.modality,
             (),
             self.provenance(source, (stored, *signal.steps), recording.decoder, settings),
-            _headers(signal),
+            {**stated(source.first), **_headers(signal)},
             Kind.SIGNAL,
             signal=signal,
         )

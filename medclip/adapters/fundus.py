@@ -27,7 +27,7 @@ class FundusAdapter(ImageAdapter):
 
     name = "fundus"
     modality = Modality.FUNDUS
-    version = 1
+    version = 2
     grey = False
     dicom_codes = frozenset({"OP"}) | PHOTO_CODES
 
@@ -37,7 +37,13 @@ class FundusAdapter(ImageAdapter):
     @property
     def parameters(self) -> Mapping[str, Any]:
         """Constants that shape the pixels; photographs have 8 bits, so the percentiles for deep DICOM do not."""
-        field = {"grid": retina.GRID, "dark": retina.DARK, "area": retina.MIN_AREA, "stray": retina.STRAY}
+        field = {
+            "grid": retina.GRID,
+            "dark": retina.DARK,
+            "area": retina.MIN_AREA,
+            "open": retina.OPEN,
+            "close": retina.CLOSE,
+        }
         known = {name: value for name, value in super().parameters.items() if name != "dicom_percentiles"}
         return {**known, "field": field, **({"mask_outside": True} if self._mask_outside else {})}
 

@@ -71,7 +71,8 @@ class MriAdapter(ImageAdapter):
         if kind is Kind.IMAGE:
             return super().describe(kind)
         return (
-            f"volume without unit, integer or float32 [(frame,) slice, row, column]; 1-{MAX_VIEWS} views, H x W x 1, "
+            f"volume without unit, int16 or float32 (NIfTI: as stored) [(frame,) slice, row, column]; "
+            f"1-{MAX_VIEWS} views, H x W x 1, "
             "float32 0-1"
         )
 

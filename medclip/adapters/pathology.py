@@ -109,8 +109,9 @@ class PathologyAdapter(ImageAdapter):
     def _steps(self, reader: PyramidReader, tissue: TissueMask, grid: PatchGrid, views: int) -> tuple[Step, ...]:
         rows, columns = grid.effective_mpp_um
         notes = [*reader.notes, *tissue.notes]
-        if reader.facts.mpp_um is None and reader.mpp_um is not None:
-            notes.append(f"the slide states no pixel size; {reader.mpp_um[0]:g} µm/px as the user says")
+        if reader.mpp_um is not None and reader.mpp_um != reader.facts.mpp_um:
+            stated = "no more than a print resolution" if reader.for_print else "no pixel size"
+            notes.append(f"the slide states {stated}; {reader.mpp_um[0]:g} µm/px as the user says")
         return (
             *(Step("note", note) for note in notes),
             Step("tissue", f"{tissue.fraction:.1%} of the slide, from an overview at {tissue.mpp_um[0]:.4g} µm/px"),

@@ -29,6 +29,7 @@ def list_command(as_json: AsJson = False) -> None:
 
 def show(pack: Pack = "medclip-mini", as_json: AsJson = False) -> None:
     """Show a pack's card: use, tasks, figures, data, licence, limits."""
+    from medclip.errors import printable
     from medclip.models.card import read_card
     from medclip.models.packs import find_pack
 
@@ -37,7 +38,7 @@ def show(pack: Pack = "medclip-mini", as_json: AsJson = False) -> None:
     if as_json:
         _json(card.model_dump(mode="json"))
         return
-    print(f"{card.name} {card.version}  ({path})\n")
+    print(f"{card.name} {card.version}  ({printable(str(path))})\n")
     facts = {
         "summary": card.summary,
         "use": card.intended_use,

@@ -23,6 +23,7 @@ def pretrain(
     """Train an image-text model from a recipe and write it as a model pack. Run again to go on after a stop."""
     import json
 
+    from medclip.errors import printable
     from medclip.training.loop import pretrain as run
 
     result = run(recipe, tuple(overrides or ()), out, resume, show=not as_json)
@@ -36,11 +37,12 @@ def pretrain(
         }
         print(json.dumps(values))
     elif result.pack is not None:
-        print(f"{result.steps} steps done. The model pack is in {result.pack}.")
-        print(f"Look at it with: medclip models show {result.pack}")
+        print(f"{result.steps} steps done. The model pack is in {printable(str(result.pack))}.")
+        print(f"Look at it with: medclip models show {printable(str(result.pack))}")
     else:
         print(
-            f"Stopped after {result.steps} of {result.total_steps} steps; a checkpoint is in {result.out}. "
+            f"Stopped after {result.steps} of {result.total_steps} steps; "
+            f"a checkpoint is in {printable(str(result.out))}. "
             "Run the same command again to go on."
         )
     return 0 if result.pack is not None else INTERRUPTED

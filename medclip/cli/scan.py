@@ -33,7 +33,7 @@ _OPTIONS = {
 
 
 def scan(
-    path: Annotated[Path, typer.Argument(help="File or folder to look at.", show_default=False)],
+    path: Annotated[Path, typer.Argument(help="File or folder to look at.", show_default=False, readable=False)],
     table: Annotated[
         Path | None,
         typer.Option("--table", help="CSV, TSV or Parquet with a column 'file' and study, patient, modality."),
@@ -53,9 +53,11 @@ def scan(
 
     Exit code: 0 all could be scored or are skipped, 3 some failed, 2 wrong use or nothing to look at.
     """
+    from medclip.cli.progress import counting
     from medclip.files.scan import scan as run
 
-    found = run(path, table=table, modality=modality, group_by=group_by)
+    with counting("Reading headers") as step:
+        found = run(path, table=table, modality=modality, group_by=group_by, progress=step)
     if not found.files:
         raise MedclipError(
             Reason.NOTHING_TO_DO, "there is no file in this folder.", where=path, hint="Name another folder."
@@ -103,6 +105,9 @@ def _json(found: Scan) -> dict[str, Any]:
             item["adapter"], item["gives"] = name, said if name else None
             item["not_read_because"] = None if name or unit.problem else said
             item["other_modality"] = other
+    for entry, file in zip(data["files"], found.files, strict=True):
+        entry["burned_in"] = None if file.facts.header is None else file.facts.header.burned_in
+    data["num_burned_in"] = sum(entry["burned_in"] is True for entry in data["files"])
     return data
 
 
@@ -118,6 +123,7 @@ def _text(found: Scan) -> str:
         ("what the studies hold", _studies(found)),
         ("what would be read", _readings(found)),
         ("mammography examinations", _exams(found)),
+        ("text in the pixels: look before you share", _burned_in(found)),
         ("failed: should be readable and is not", _problems(found, "failed")),
         ("skipped: nothing wrong, but nothing to read", _problems(found, "skipped")),
         ("notes", _notes(found)),
@@ -137,13 +143,25 @@ _Entry = tuple[str, ...]
 
 def _studies(found: Scan) -> Iterator[_Entry]:
     """Count the studies that hold the same."""
+    facts = _of(found)
     alike: dict[str, list[str]] = {}
     for study in found.studies:
-        kinds = Counter(str(unit.kind) for unit in study.units)
-        held = ", ".join(_number(count, kind, f"{kind}s") for kind, count in sorted(kinds.items()))
-        alike.setdefault(f"{_spoken(study.modality)}: {held}", []).append(study.files[0].name)
+        held: dict[str, Counter[str]] = {}
+        for unit in study.units:
+            held.setdefault(_named(study.modality, facts[unit.files[0].name][1]), Counter())[str(unit.kind)] += 1
+        parts = [f"{what}: {_kinds(kinds)}" for what, kinds in held.items()]
+        alike.setdefault(", ".join(parts), []).append(study.files[0].name)
     for what, names in _by_count(alike):
         yield (f"{len(names):>5} x {what}",)
+
+
+def _kinds(counts: Mapping[str, int]) -> str:
+    return ", ".join(_number(count, kind, f"{kind}s") for kind, count in sorted(counts.items()))
+
+
+def _named(modality: Modality | None, other: str | None) -> str:
+    """Name a modality; one that no adapter reads by what its object is: "a PET image" is PET."""
+    return _spoken(modality) if other is None else other.partition(" ")[2].removesuffix(" image")
 
 
 def _readings(found: Scan) -> Iterator[_Entry]:
@@ -154,7 +172,7 @@ def _readings(found: Scan) -> Iterator[_Entry]:
         for unit in study.units:
             if unit.problem is None:
                 other = facts[unit.files[0].name][1]
-                what = _spoken(study.modality) if other is None else other.partition(" ")[2]
+                what = _named(study.modality, other)
                 name, said = _reading(study.modality, unit.kind, other)
                 tail = "; the modality is inferred from the picture" if name and study.modality is None else ""
                 sentence = f"{name} adapter: {said}{tail}" if name else f"not read: {said}"
@@ -189,23 +207,45 @@ def _exams(found: Scan) -> Iterator[_Entry]:
         yield (f"{len(names):>5} x {'; '.join(parts)}: {_names(names)}",)
     torn = _torn(found)
     if torn:
-        said = "folder with the views of one patient in studies of their own; if they are one examination"
+        said = "folder whose views lie in studies or patients of their own; if they are one examination"
         yield (f"{len(torn):>5} x {said}, use --group-by folder: {_names(torn)}",)
 
 
 def _torn(found: Scan) -> list[str]:
-    """Name the folders where several studies of one patient have mammograms, no view twice."""
-    places: dict[tuple[str, str], list[list[str]]] = {}
+    """Name the folders whose mammograms lie in several studies, no view twice.
+
+    Some archives give every view a study or a patient number of its own. A folder with a view twice holds two women.
+    """
+    places: dict[str, list[list[str]]] = {}
     for study in found.studies:
         exam = found.exams.get(study.key)
-        if exam is not None and study.patient is not None:
+        if exam is not None:
             folder = str(PurePosixPath(study.files[0].name).parent)
-            places.setdefault((folder, study.patient), []).append([slot for slot, _ in exam.views])
+            places.setdefault(folder, []).append([slot for slot, _ in exam.views])
     return [
         folder
-        for (folder, _), slots in places.items()
+        for folder, slots in places.items()
         if len(slots) > 1 and max(Counter(slot for part in slots for slot in part).values(), default=2) == 1
     ]
+
+
+def _burned_in(found: Scan) -> Iterator[_Entry]:
+    """Count the files that may show a name: those whose header says so, and ultrasound whose header says nothing."""
+    said: list[str] = []
+    silent: list[str] = []
+    for file in found.files:
+        header = file.facts.header
+        if file.problem is None and header is not None:
+            if header.burned_in:
+                said.append(file.ref.name)
+            elif header.burned_in is None and file.modality == "ultrasound":
+                silent.append(file.ref.name)
+    if said:
+        yield (f"{len(said):>5} x the header says that text is burned into the pixels: {_names(said)}",)
+    if silent:
+        yield (
+            f"{len(silent):>5} x ultrasound, where text is usual, and the header says nothing of it: {_names(silent)}",
+        )
 
 
 def _extra(views: Iterable[Any]) -> list[str]:

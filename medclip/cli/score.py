@@ -137,6 +137,7 @@ def _print(run: Any, as_json: bool) -> None:
         return
     if run.already_finished:
         print("This run was finished before; nothing was computed again.")
+    from medclip.errors import printable
     from medclip.reports.score_report import headline
 
     print(f"{headline(run.counts)}.")
@@ -144,7 +145,7 @@ def _print(run: Any, as_json: bool) -> None:
         print(f"  {number:>7} {status}: {reason.replace('_', ' ')}")
     if run.table_rows_elsewhere:
         print(f"Rows of the table that name no file here: {run.table_rows_elsewhere}")
-    print(f"Report: {run.report_path}")
+    print(f"Report: {printable(str(run.report_path))}")
 
 
 def _reasons(run: Any) -> list[tuple[str, str, int]]:

@@ -106,10 +106,12 @@ def _print(value: Any, json_out: bool, headline: str) -> None:
 
         typer.echo(json.dumps(asdict(value), default=str, indent=2))
         return
-    typer.echo(headline)
+    from medclip.errors import printable
+
+    typer.echo(printable(headline))
     for name, said in asdict(value).items():
         for line in _lines(name.replace("_", " "), said):
-            typer.echo(f"  {line}")
+            typer.echo(f"  {printable(line)}")
 
 
 def _lines(name: str, said: Any) -> Iterator[str]:

@@ -10,7 +10,7 @@ import typer
 
 
 def view(
-    path: Annotated[Path, typer.Argument(help="File, or folder of one study.", show_default=False)],
+    path: Annotated[Path, typer.Argument(help="File, or folder of one study.", show_default=False, readable=False)],
     out: Annotated[Path, typer.Option("--out", help="The PNG to write.", show_default=False)],
     modality: Annotated[
         str | None, typer.Option("--modality", metavar="M", help="What it shows, where headers do not say.")
@@ -37,8 +37,10 @@ def view(
 
     Exit code: 0 drawn, 2 it cannot be read or wrong use.
     """
+    from medclip.errors import printable
     from medclip.models.packs import DEFAULT
     from medclip.reports.view import view as run
+    from medclip.sample import spoken
     from medclip.settings import Settings, read_policy
 
     drawn = run(
@@ -53,9 +55,13 @@ def view(
         fields = {**vars(drawn), "out": str(drawn.out), "headers": dict(drawn.headers)}
         print(json.dumps(fields, default=str))
         return 0
-    what = f"{drawn.modality or 'modality unknown'} {drawn.kind}"
+    if drawn.num_found > 1:
+        print(f"{drawn.number} of {drawn.num_found}: --number N for another")
+    what = f"{spoken(drawn.modality) if drawn.modality else 'modality unknown'} {drawn.kind}"
     print(f"{what}: {drawn.num_files} file(s), {drawn.num_views} view(s), adapter {drawn.adapter}")
     for name, detail in drawn.steps:
         print(f"  {name}{': ' if detail else ''}{detail}")
-    print(f"Written: {drawn.out}")
+    if drawn.warning:
+        print(f"Warning: {drawn.warning}.")
+    print(f"Written: {printable(str(drawn.out))}")
     return 0

@@ -291,7 +291,7 @@ def _plain(dataset: Any, seen: Sequence[int]) -> DicomHeader:
         has_pixels=bool(seen),
         float_pixels=any(tag in _FLOAT_PIXELS for tag in seen),
         view_position=v.text(dataset, "ViewPosition").upper(),
-        laterality=side.upper()[:1],
+        laterality=v.side_of(side),
         patient_orientation=v.texts(dataset, "PatientOrientation"),
         burned_in=v.flag(dataset, "BurnedInAnnotation"),
         presentation_intent=v.text(dataset, "PresentationIntentType").upper(),

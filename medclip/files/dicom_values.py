@@ -123,3 +123,13 @@ def age_in_years(age: str) -> float | None:
     if not (age[:-1].isascii() and age[:-1].isdigit()) or unit not in per_year:
         return None
     return min(float(age[:-1]) / per_year[unit], 90.0)
+
+
+_SIDES = {
+    "L": "L", "LEFT": "L", "R": "R", "RIGHT": "R", "B": "B", "BOTH": "B", "BILATERAL": "B", "U": "U", "UNPAIRED": "U",
+}  # fmt: skip
+
+
+def side_of(text: str) -> str:
+    """Give the letter of a side: L, R, B (both) or U (unpaired); "" for any other text."""
+    return _SIDES.get(text.strip().upper(), "")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from medclip.files.allow_list import public_values
 from medclip.files.dicom_codes import modality_code
 from medclip.files.dicom_header import DicomHeader
 from medclip.sample import FileRef
@@ -27,7 +28,7 @@ class ExamView:
     side: str
     """L, R or "" where it is not stated."""
     view: str
-    """CC, MLO, ML, ... or ""."""
+    """CC, MLO, ML, ... or "" where none of the allow-list's views is stated."""
     intent: str
     """"presentation", "processing" or ""."""
     modifiers: tuple[str, ...] = ()
@@ -122,10 +123,11 @@ def twins_for_processing(files: Sequence[tuple[FileRef, FileFacts]]) -> frozense
         header = facts.header
         if header is None or modality_code(header) != "MG":
             continue
-        view = _view(ref, header)
-        if not view.side or not view.view:
+        view, stated = _view(ref, header), _stated(header)
+        if not view.side or not stated:
             continue
-        place = header.patient_id, header.study_uid, view.side, view.view, view.modifiers
+        # As stated, also where it is none of our views: this is compared and never shown.
+        place = header.patient_id, header.study_uid, view.side, stated, view.modifiers
         if view.intent == "processing":
             raw.setdefault(place, []).append(ref.name)
         elif view.intent == "presentation":
@@ -134,19 +136,32 @@ def twins_for_processing(files: Sequence[tuple[FileRef, FileFacts]]) -> frozense
 
 
 def _view(ref: FileRef, header: DicomHeader) -> ExamView:
-    view, modifiers = header.view_code, set(header.view_modifiers)
-    stated = header.view_position
-    if (
-        stated.endswith("ID") and stated != "ID"
-    ):  # CCID, MLOID: the terms of computed radiography for displaced implants
-        stated = stated.removesuffix("ID")
+    """Say what a header states of a mammogram, in the values of the allow-list: ViewPosition may be a free text."""
+    known = public_values(header)
+    modifiers = set(known.get("view_modifiers", ()))
+    if _is_displaced(header.view_position):
         modifiers.add(_DISPLACED)
+    stated = _stated(header)
+    view = stated if stated in ("CC", "MLO") else known.get("view", "").removesuffix("ID")
+    side = known.get("laterality", "")
+    intent = known.get("intent", "").removeprefix("FOR ").lower()
+    return ExamView(ref, side if side in ("L", "R") else "", view, intent, tuple(sorted(modifiers)))
+
+
+def _stated(header: DicomHeader) -> str:
+    """Give the view in the words of the header; "" where it has none."""
+    stated = header.view_position
+    if _is_displaced(stated):
+        stated = stated.removesuffix("ID")
     orientation = header.patient_orientation
     if not stated and len(orientation) == 1 and orientation[0] in ("CC", "MLO"):
         stated = orientation[0]  # CBIS-DDSM, the largest public set of films, writes the view there
-    side = header.laterality if header.laterality in ("L", "R") else ""
-    intent = header.presentation_intent.removeprefix("FOR ").lower()
-    return ExamView(ref, side, view or stated, intent, tuple(sorted(modifiers)))
+    return header.view_code or stated
+
+
+def _is_displaced(view: str) -> bool:
+    """Know the terms of computed radiography for displaced implants: CCID, MLOID."""
+    return view in ("CCID", "MLOID")
 
 
 def _rank(view: ExamView, header: DicomHeader) -> tuple[bool, bool, float, str]:

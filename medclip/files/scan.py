@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -117,6 +117,7 @@ def scan(
     group_by: GroupBy | str = "auto",
     exclude: Sequence[Path] = (),
     settings: Settings | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Scan:
     """Say what is in a folder, what would be scored and what not, without decoding pixels.
 
@@ -127,6 +128,7 @@ def scan(
         group_by: How files are tied into studies; see `medclip.files.group`.
         exclude: Files or folders to leave out.
         settings: Limits and workers.
+        progress: Told how many files were looked at, of how many.
 
     Returns:
         One entry per file, and the studies.
@@ -143,7 +145,7 @@ def scan(
     chosen = as_modality(modality)
     manifest = table if isinstance(table, Manifest) or table is None else read_manifest(table)
     refs = discover(Path(root), exclude=exclude)
-    facts = inspect_files(refs, settings)
+    facts = inspect_files(refs, settings, progress)
     pairs = list(zip(refs, facts, strict=True))
     studies = group(
         pairs,
@@ -193,11 +195,17 @@ def as_modality(modality: Modality | str | None) -> Modality | None:
     return None if modality is None else parse_modality(modality)
 
 
-def inspect_files(refs: Sequence[FileRef], settings: Settings) -> list[FileFacts]:
+def inspect_files(
+    refs: Sequence[FileRef], settings: Settings, progress: Callable[[int, int], None] | None = None
+) -> list[FileFacts]:
     """Inspect many files, in processes where that pays; results in the order given."""
-    if len(refs) < _POOL_FROM or settings.workers < 2:
-        return [_inspect(ref, settings) for ref in refs]
-    return list(_pooled(refs, settings))
+    alone = len(refs) < _POOL_FROM or settings.workers < 2
+    found: list[FileFacts] = []
+    for facts in (_inspect(ref, settings) for ref in refs) if alone else _pooled(refs, settings):
+        found.append(facts)
+        if progress is not None:
+            progress(len(found), len(refs))
+    return found
 
 
 def _pooled(refs: Sequence[FileRef], settings: Settings) -> Iterator[FileFacts]:

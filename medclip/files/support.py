@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from medclip.errors import Problem, Reason
 from medclip.files.dicom_codes import TO_BE_INFERRED, WAVEFORMS, modality_code, modality_from_header
 from medclip.files.dicom_header import DicomHeader
+from medclip.files.dicom_syntaxes import JPEG_XL, OTHER, VIDEO
 from medclip.files.sniff import Format
 
 READS = (
@@ -85,6 +86,7 @@ _ANY_PHOTOGRAPH = frozenset({"XC"})
 """Photographs: of skin, an eye, a wound; the code does not say, so the modality is inferred or named."""
 _MAPS = frozenset({"SEG", "RTDOSE", "RWV", "REG"})
 _SEGMENTATIONS = "1.2.840.10008.5.1.4.1.1.66."
+_SLIDES = "1.2.840.10008.5.1.4.1.1.77.1.6"
 _DOCUMENTS: Mapping[str, str] = {
     "SR": "a structured report",
     "KO": "a key object selection",
@@ -130,9 +132,28 @@ def dicom_problem(header: DicomHeader) -> Problem | None:
         )
     if code in _MAPS or header.sop_class.startswith(_SEGMENTATIONS):
         return Problem(Reason.NOT_AN_IMAGE, "The DICOM object is a map over other images, not an image itself.")
+    if (unread := _syntax_problem(header)) is not None:
+        return unread
     if header.rows < 1 or header.columns < 1:
         return Problem(Reason.CORRUPT, "The DICOM object holds pixels, but does not state how many rows and columns.")
     return None
+
+
+def _syntax_problem(header: DicomHeader) -> Problem | None:
+    """Say that pixels are stored in a way that no decoder here reads; None for all other ways."""
+    uid = header.transfer_syntax
+    if uid in VIDEO:
+        return Problem(
+            Reason.NOT_SUPPORTED_YET,
+            f"The DICOM object holds a film as {VIDEO[uid].partition(' ')[0]}, which is not read; export it as MP4.",
+        )
+    title = OTHER.get(uid) or ("" if header.sop_class == _SLIDES else JPEG_XL.get(uid))
+    if not title:
+        return None
+    return Problem(
+        Reason.NOT_SUPPORTED_YET,
+        f"The DICOM object's pixels are stored as {title}, which is not read; export it as JPEG 2000 or uncompressed.",
+    )
 
 
 def other_modality(header: DicomHeader) -> str | None:

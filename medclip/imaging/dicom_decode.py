@@ -7,6 +7,7 @@ from typing import Any
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.dicom_header import DicomHeader, read_header
+from medclip.files.dicom_values import side_of
 from medclip.imaging.decoded import check_size
 from medclip.imaging.dicom_elements import text, whole
 from medclip.imaging.dicom_parse import parsed, pixel_keyword
@@ -142,7 +143,7 @@ def _pixel_header(dataset: Any) -> DicomHeader:
         has_pixels=bool(keyword),
         float_pixels=keyword not in ("", "PixelData"),
         view_position=text(dataset, "ViewPosition").upper(),
-        laterality=side.upper()[:1],
+        laterality=side_of(side),
         burned_in={"YES": True, "NO": False}.get(text(dataset, "BurnedInAnnotation").upper()),
         presentation_intent=text(dataset, "PresentationIntentType").upper(),
     )

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
+from medclip.files.allow_list import public_values
 from medclip.files.dicom_header import DicomHeader
 from medclip.files.quiet import quiet
 from medclip.imaging.decoded import Decoded, Frames
@@ -194,17 +195,5 @@ def _one_unit(elements: list[Element], steps: list[Step]) -> str:
 
 
 def public_headers(header: DicomHeader) -> dict[str, Any]:
-    """Give the header values that may be shown: they describe the picture, not the person."""
-    return {
-        "modality": header.modality,
-        "sop_class": header.sop_class,
-        "transfer_syntax": header.transfer_syntax,
-        "photometric": header.photometric,
-        "rows": header.rows,
-        "columns": header.columns,
-        "bits_stored": header.bits_stored,
-        "view_position": header.view_position,
-        "laterality": header.laterality,
-        "presentation_intent": header.presentation_intent,
-        "burned_in": header.burned_in,
-    }
+    """Give the header values that may be shown, as far as the header knows them: see `medclip.files.allow_list`."""
+    return dict(public_values(header))

@@ -15,11 +15,12 @@ GRID = 256
 DARK = 0.06
 """Outside the field of view all channels are below this part of the range (15 of 255); camera noise stays under it."""
 MIN_AREA = 0.1
-STRAY = 0.02
+OPEN, CLOSE = 2, 8
+"""Grid steps: letters and noise narrower than twice the first are no field; gaps up to twice the second are closed."""
 
 
 def find_field_of_view(pixels: NDArray[np.uint8]) -> Box | None:
-    """Find the box around the lit field of view.
+    """Find the box around the lit field of view; text and labels beside it do not count.
 
     Args:
         pixels: H x W x C uint8.
@@ -27,19 +28,12 @@ def find_field_of_view(pixels: NDArray[np.uint8]) -> Box | None:
     Returns:
         The box, or None if the field fills the image or nothing is lit.
     """
+    found = _field(pixels)
+    if found is None:
+        return None
+    field, stride = found
     height, width = pixels.shape[:2]
-    stride = max(1, max(height, width) // GRID)
-    grid = pixels[::stride, ::stride]
-    brightest = grid[:, :, 0]
-    for channel in range(1, pixels.shape[2]):  # three maxima are five times faster than one over an axis of three
-        brightest = np.maximum(brightest, grid[:, :, channel])
-    lit = brightest > round(255 * DARK)
-    if lit.mean() < MIN_AREA:
-        return None
-    rows = np.flatnonzero(lit.mean(axis=1) > STRAY)
-    columns = np.flatnonzero(lit.mean(axis=0) > STRAY)
-    if not rows.size or not columns.size:
-        return None
+    rows, columns = np.flatnonzero(field.any(axis=1)), np.flatnonzero(field.any(axis=0))
     box = Box(
         max(0, int(rows[0]) * stride - (stride - 1)),
         max(0, int(columns[0]) * stride - (stride - 1)),
@@ -58,24 +52,37 @@ def field_mask(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
     Returns:
         H x W bool; all True where no field stands out (a photograph that fills its frame, or is nearly black).
     """
+    height, width = pixels.shape[:2]
+    found = _field(pixels)
+    if found is None:
+        return np.ones((height, width), bool)
+    field, stride = found
+    return np.repeat(np.repeat(field, stride, axis=0), stride, axis=1)[:height, :width]
+
+
+def _field(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], int] | None:
+    """Give the field on a coarse grid and the grid's step; None where none stands out."""
     from scipy import ndimage
 
-    height, width = pixels.shape[:2]
-    stride = max(1, max(height, width) // GRID)
+    stride = max(1, max(pixels.shape[:2]) // GRID)
+    grid = pixels[::stride, ::stride]
+    brightest = grid[:, :, 0]
+    for channel in range(1, pixels.shape[2]):  # three maxima are five times faster than one over an axis of three
+        brightest = np.maximum(brightest, grid[:, :, channel])
     # What lies beyond the edge counts as what touches it, or opening would round the corners of a full frame.
-    bright = np.pad(pixels[::stride, ::stride].max(axis=2) > round(255 * DARK), 2, mode="edge")
-    lit = ndimage.binary_opening(bright, iterations=2)[2:-2, 2:-2]
+    bright = np.pad(brightest > round(255 * DARK), OPEN, mode="edge")
+    lit = ndimage.binary_opening(bright, iterations=OPEN)[OPEN:-OPEN, OPEN:-OPEN]
     labels, count = ndimage.label(lit)  # pyright: ignore[reportGeneralTypeIssues]
     if not count:
-        return np.ones((height, width), bool)
+        return None
     areas = np.bincount(labels.ravel())
     areas[0] = 0
     if areas.max() < MIN_AREA * lit.size:
-        return np.ones((height, width), bool)
-    field = ndimage.binary_fill_holes(ndimage.binary_closing(np.pad(labels == areas.argmax(), 8), iterations=8))
+        return None
+    field = ndimage.binary_closing(np.pad(labels == areas.argmax(), CLOSE), iterations=CLOSE)
     # Opening took a rim of the field's edge back where it is dark; one grid step more keeps it.
-    field = np.asarray(ndimage.binary_dilation(field), bool)[8:-8, 8:-8]
-    return np.repeat(np.repeat(field, stride, axis=0), stride, axis=1)[:height, :width]
+    field = np.asarray(ndimage.binary_dilation(ndimage.binary_fill_holes(field)), bool)
+    return field[CLOSE:-CLOSE, CLOSE:-CLOSE], stride
 
 
 def square_around(pixels: NDArray[T], box: Box) -> NDArray[T]:

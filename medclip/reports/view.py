@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,18 +16,23 @@ from medclip.adapters.raw import raw_picture
 from medclip.adapters.registry import read_unit
 from medclip.errors import MedclipError, Reason
 from medclip.files.pool import ReadingPool
+from medclip.files.sniff import Format
 from medclip.imaging.cine import spread
 from medclip.imaging.geometry import letterbox
 from medclip.imaging.intensity import to_uint8
 from medclip.models.packs import DEFAULT, image_size
+from medclip.reports.picture_file import check_target, put, refuse_input
 from medclip.sample import Kind, Modality, Sample
 from medclip.scoring.open_study import OpenedUnit, opened_units
 from medclip.scoring.options import parse_modality
-from medclip.scoring.study_html import facts_of
-from medclip.settings import Settings
+from medclip.scoring.shown import as_shown, channel_names
+from medclip.scoring.study_html import burned_in_line, facts_of
+from medclip.settings import PixelPolicy, Settings
 
 _DPI = 100
 _MOST = 16
+_MOST_ROWS = 4
+"""Slices of a CT that are drawn, each in its three windows."""
 _WRAP = 140
 
 
@@ -45,6 +51,12 @@ class Viewed:
     steps: tuple[tuple[str, str], ...]
     headers: Mapping[str, Any]
     """Allow-listed values only."""
+    number: int
+    """Which of the things found it is, from 1."""
+    num_found: int
+    """Pictures, series and records that were found."""
+    warning: str
+    """What the header says of text in the pixels; "" where there is nothing to warn of."""
 
 
 def view(
@@ -63,7 +75,8 @@ def view(
 
     Args:
         path: A file, or the folder of one study.
-        out: The PNG to write; an existing file is replaced.
+        out: The PNG to write; an existing file is replaced, but never one of those that are looked at. It is put in
+            place when it is complete.
         modality: What it shows, where headers do not say.
         model: The pack whose input size is drawn.
         number: Which of the things found there, from 1.
@@ -73,12 +86,15 @@ def view(
         What was drawn.
 
     Raises:
-        MedclipError: Why it cannot be read; WRONG_USE for a number beyond those found or an output that is not .png.
+        MedclipError: Why it cannot be read; PERMISSION_DENIED where nothing can be written; WRONG_USE for a number
+            beyond those found, an output that is not .png, is a folder or is the input, and a window that the file
+            cannot have.
     """
     root, target, settings = Path(path), Path(out), settings or Settings()
-    if target.suffix.lower() != ".png":
-        raise MedclipError(Reason.WRONG_USE, "the picture is a PNG; its name ends in .png.", where=target)
-    unit = _chosen(root, number, parse_modality(modality), settings)
+    check_target(target, root)
+    unit, num_found = _chosen(root, number, parse_modality(modality), settings)
+    refuse_input(target, unit.source.paths)
+    _check_window(unit, settings)
     size = image_size(model)
     with ReadingPool(1, settings.decode_timeout_s, settings.reader_memory_bytes) as pool:
         try:
@@ -86,7 +102,7 @@ def view(
             raw: NDArray[np.uint8] = pool.submit(raw_picture, unit.source, settings).result()
         except MedclipError as error:
             raise MedclipError(error.reason, error.message, where=error.where or root, hint=error.hint) from None
-    _draw(unit, sample, raw, size, target)
+    put(_drawn(unit, sample, raw, size), target)
     made = sample.provenance
     return Viewed(
         out=target,
@@ -99,10 +115,29 @@ def view(
         decoder=made.decoder,
         steps=tuple((step.name, step.detail) for step in made.steps),
         headers=sample.headers,
+        number=number,
+        num_found=num_found,
+        warning=burned_in_line(unit.source, sample),
     )
 
 
-def _chosen(root: Path, number: int, modality: Modality | None, settings: Settings) -> OpenedUnit:
+def _check_window(unit: OpenedUnit, settings: Settings) -> None:
+    """Refuse a window for what has none: it would be ignored."""
+    if settings.policy.pixels.window == PixelPolicy().window:
+        return
+    source, header = unit.source, unit.source.first.header
+    grey = header is None or (header.samples_per_pixel == 1 and header.photometric != "PALETTE COLOR")
+    windowed = source.kind is Kind.VOLUME or source.first.format is Format.DICOM
+    if not (windowed and grey) or source.kind in (Kind.SIGNAL, Kind.SLIDE):
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "a window was asked for, and this file has none: grey DICOM pictures and volumes have.",
+            where=source.path,
+            hint="Leave --window out.",
+        )
+
+
+def _chosen(root: Path, number: int, modality: Modality | None, settings: Settings) -> tuple[OpenedUnit, int]:
     units, problems = opened_units(root, modality, settings)
     if not units and problems:
         raise MedclipError(problems[0].reason, problems[0].message, where=root)
@@ -112,10 +147,11 @@ def _chosen(root: Path, number: int, modality: Modality | None, settings: Settin
         raise MedclipError(
             Reason.WRONG_USE, f"there are {len(units)} things to view here, so number {number} is not one.", where=root
         )
-    return units[number - 1]
+    return units[number - 1], len(units)
 
 
-def _draw(unit: OpenedUnit, sample: Sample, raw: NDArray[np.uint8], size: int, target: Path) -> None:
+def _drawn(unit: OpenedUnit, sample: Sample, raw: NDArray[np.uint8], size: int) -> bytes:
+    """Draw both pictures and the lines below; the PNG's bytes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -126,33 +162,50 @@ def _draw(unit: OpenedUnit, sample: Sample, raw: NDArray[np.uint8], size: int, t
     figure = Figure(figsize=(13, picture_height + text_height), dpi=_DPI, facecolor="white")
     FigureCanvasAgg(figure)
     share = picture_height / (picture_height + text_height)
-    wide = sample.signal is not None
     boxes = ([0.02, 1 - share + 0.02, 0.47, share - 0.07], [0.51, 1 - share + 0.02, 0.47, share - 0.07])
-    if wide:
-        titles = ("As stored", "As the adapter gives it")
-    elif len(sample.views) > 1:
-        stored = "As stored: an overview" if sample.kind is Kind.SLIDE else "As stored: the middle one"
-        titles = (stored, f"As a model sees it: {len(sample.views)} views of {size} x {size} px")
-    else:
-        titles = ("As stored, smallest to largest value", f"As a model sees it: {size} x {size} px")
-    for box, title, picture in zip(boxes, titles, (raw, seen), strict=True):
+    for box, title, picture in zip(boxes, _titles(sample, size), (raw, seen), strict=True):
         axes = figure.add_axes((box[0], box[1], box[2], box[3]))
         axes.imshow(picture[:, :, 0] if picture.shape[2] == 1 else picture, cmap="gray", vmin=0, vmax=255)
         axes.set_title(title, fontsize=11)
         axes.set_axis_off()
     figure.text(0.02, 1 - share, "\n".join(lines), va="top", ha="left", fontsize=9, family="monospace")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, format="png", metadata={"Software": "medclip"})
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": "medclip"})
+    return buffer.getvalue()
+
+
+def _titles(sample: Sample, size: int) -> tuple[str, str]:
+    if sample.signal is not None:
+        return "As stored", "As the adapter gives it"
+    seen, total, names = f"{size} x {size} px", len(sample.views), channel_names(sample)
+    if total == 1 and not names:
+        return "As stored, smallest to largest value", f"As a model sees it: {seen}"
+    stored = "As stored: an overview" if sample.kind is Kind.SLIDE else "As stored: the middle one"
+    drawn = min(total, _MOST_ROWS if names else _MOST)
+    counted = f"{drawn} of {total} views" if drawn < total else f"{total} view{'s' * (total != 1)}"
+    channels = f"; channels: {', '.join(names)}" if names else ""
+    return stored, f"As a model sees it: {counted} of {seen}{channels}"
 
 
 def _seen(sample: Sample, size: int) -> NDArray[np.uint8]:
-    """Put the views into a grid, as the model takes them; an ECG becomes a sheet of paper."""
+    """Put the views into a grid, as the model takes them; an ECG becomes a sheet of paper.
+
+    The windows of a CT slice stand side by side in grey: as red, green and blue they would look like a photograph.
+    """
     if sample.signal is not None:
         from medclip.imaging.ecg_plot import render
 
         return render(sample.signal)
-    tiles = [letterbox(to_uint8(sample.views[index]), size) for index in spread(len(sample.views), _MOST)]
-    columns = int(np.ceil(len(tiles) ** 0.5))
+    names = channel_names(sample)
+    views = [to_uint8(sample.views[n]) for n in spread(len(sample.views), _MOST_ROWS if names else _MOST)]
+    if names:
+        tiles = [letterbox(view[:, :, n : n + 1], size) for view in views for n in range(len(names))]
+        return _grid(tiles, len(names), size)
+    tiles = [letterbox(as_shown(sample, view), size) for view in views]
+    return _grid(tiles, int(np.ceil(len(tiles) ** 0.5)), size)
+
+
+def _grid(tiles: list[NDArray[np.uint8]], columns: int, size: int) -> NDArray[np.uint8]:
     rows = -(-len(tiles) // columns)
     gap = 0 if len(tiles) == 1 else 4
     sheet = np.full((rows * (size + gap) - gap, columns * (size + gap) - gap, 3), 255, np.uint8)

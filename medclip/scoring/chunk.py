@@ -289,6 +289,7 @@ class ChunkWork:
                 laterality=reading.laterality,
                 view=reading.view,
                 steps=json.dumps(reading.steps, ensure_ascii=False),
+                headers=reading.headers,
             )
         return row
 

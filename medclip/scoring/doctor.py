@@ -17,6 +17,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from medclip.files.dicom_syntaxes import JPEG_XL, OTHER, READ, VIDEO
 from medclip.scoring.doctor_files import COVERED, DISTRIBUTION, readable_kinds
 from medclip.settings import Settings
 
@@ -25,26 +26,6 @@ _PACKAGES = {"openslide": "openslide-python"}
 _MIN_FREE_BYTES = 1_000_000_000
 # Data loader and reader processes hand images over through shared memory; containers start with 64 MB.
 _MIN_SHARED_BYTES = 200_000_000
-
-# Transfer syntaxes that hold still images, by UID (DICOM PS3.6 table A-1). The first three need no decoder.
-SYNTAXES = {
-    "1.2.840.10008.1.2": "Implicit VR Little Endian",
-    "1.2.840.10008.1.2.1": "Explicit VR Little Endian",
-    "1.2.840.10008.1.2.1.99": "Deflated Explicit VR Little Endian",
-    "1.2.840.10008.1.2.2": "Explicit VR Big Endian",
-    "1.2.840.10008.1.2.5": "RLE Lossless",
-    "1.2.840.10008.1.2.4.50": "JPEG Baseline",
-    "1.2.840.10008.1.2.4.51": "JPEG Extended",
-    "1.2.840.10008.1.2.4.57": "JPEG Lossless (process 14)",
-    "1.2.840.10008.1.2.4.70": "JPEG Lossless (process 14, first-order)",
-    "1.2.840.10008.1.2.4.80": "JPEG-LS Lossless",
-    "1.2.840.10008.1.2.4.81": "JPEG-LS Near-Lossless",
-    "1.2.840.10008.1.2.4.90": "JPEG 2000 Lossless",
-    "1.2.840.10008.1.2.4.91": "JPEG 2000",
-    "1.2.840.10008.1.2.4.201": "High-Throughput JPEG 2000 Lossless",
-    "1.2.840.10008.1.2.4.202": "High-Throughput JPEG 2000 RPCL Lossless",
-    "1.2.840.10008.1.2.4.203": "High-Throughput JPEG 2000",
-}
 
 
 class State(StrEnum):
@@ -191,21 +172,25 @@ def _packages() -> list[Check]:
 
 
 def _syntaxes() -> list[Check]:
+    """List every transfer syntax of the standard that holds pixels, also those that no installation reads."""
     try:
         from medclip.imaging.dicom_codecs import available
 
-        found = {uid: available(uid) for uid in SYNTAXES}
+        found = {uid: available(uid) for uid in READ}
     except ImportError as error:
         return [Check("DICOM", State.FAIL, f"pydicom does not load: {error}", "pip install 'pydicom>=3,<4'")]
     checks = []
-    for uid, title in SYNTAXES.items():
+    for uid, title in READ.items():
         codecs = found[uid]
         name = f"DICOM {title}"
         if codecs.names:
             checks.append(Check(name, State.PASS, ", ".join(codecs.names)))
         else:
             checks.append(Check(name, State.WARN, "no decoder: such files fail with missing_codec", codecs.missing))
-    return checks
+    slides_only = "read in slides; elsewhere not read by this version"
+    checks += [Check(f"DICOM {title}", State.PASS, slides_only) for title in JPEG_XL.values()]
+    unread = {**VIDEO, **OTHER}.values()
+    return [*checks, *(Check(f"DICOM {title}", State.PASS, "not read by this version") for title in unread)]
 
 
 def _file_kinds() -> list[Check]:

@@ -20,7 +20,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.scoring.rows import FileRow, Picture, ScoreRow
 
 FILE_NAME = "ledger.sqlite"
-_FORMAT = 4
+_FORMAT = 5
 """Raised when columns change."""
 _NO_ROOM_BYTES = 1_000_000
 

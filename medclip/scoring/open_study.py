@@ -15,7 +15,7 @@ from medclip.adapters.registry import read_unit
 from medclip.errors import MedclipError, Problem, Reason, Status
 from medclip.files.discover import discover
 from medclip.files.exam import MammographyExam, exam_of
-from medclip.files.group import group
+from medclip.files.group import GroupBy, group
 from medclip.files.identity import load_key
 from medclip.files.pool import ReadingPool
 from medclip.files.scan import inspect_files
@@ -103,7 +103,9 @@ class OpenedStudy:
         kinds = [unit.source.kind for unit in self.units]
         said = ", ".join(_count(kinds.count(kind), str(kind)) for kind in Kind if kind in kinds)
         bad = f", {_count(len(self.problems), 'problem')}" if self.problems else ""
-        return f"OpenedStudy({self.modality or 'modality unknown'}, {said}{bad})"
+        differ = len({unit.modality for unit in self.units}) > 1
+        what = self.modality or ("several modalities" if differ else "modality unknown")
+        return f"OpenedStudy({what}, {said}{bad})"
 
     def _repr_html_(self) -> str:
         try:
@@ -139,7 +141,11 @@ def _count(number: int, what: str) -> str:
 
 
 def open_study(
-    path: str | Path, modality: Modality | str | None = None, *, settings: Settings | None = None
+    path: str | Path,
+    modality: Modality | str | None = None,
+    *,
+    group_by: GroupBy | str = "auto",
+    settings: Settings | None = None,
 ) -> OpenedStudy:
     """Open a file or a folder through the adapters: pictures, series, loops, slides and ECGs.
 
@@ -150,6 +156,8 @@ def open_study(
         path: A file, or a folder of at most 64 pictures, series or records. Files that are no image (a report, a
             table) are left out.
         modality: What it shows, where headers do not say; without either, a plain 8-bit rendering is given.
+        group_by: How files become examinations: "auto", "folder" or "file", as in `medclip.scan`. By "folder" the views
+            of a mammography belong together whatever patients and studies their headers state.
         settings: Limits, and the policy for pixels (`settings.policy`).
 
     Returns:
@@ -157,7 +165,7 @@ def open_study(
 
     Raises:
         MedclipError: What is wrong with the only file; NOTHING_TO_DO when a folder has no image, WRONG_USE when it
-            has too much.
+            has too much, and for another `group_by`.
 
     Example:
         >>> from medclip import open_study
@@ -168,7 +176,7 @@ def open_study(
         'CC'
     """
     root, named, settings = Path(path), parse_modality(modality), settings or Settings()
-    units, problems, exam = _opened(root, named, settings)
+    units, problems, exam = _opened(root, named, settings, group_by)
     if not units:
         if problems:
             _, problem = problems[0]
@@ -197,7 +205,7 @@ def opened_units(
 
 
 def _opened(
-    root: Path, named: Modality | None, settings: Settings
+    root: Path, named: Modality | None, settings: Settings, group_by: GroupBy | str = "auto"
 ) -> tuple[tuple[OpenedUnit, ...], tuple[tuple[Path, Problem], ...], MammographyExam | None]:
     refs = discover(root)
     pairs = list(zip(refs, inspect_files(refs, settings), strict=True))
@@ -207,6 +215,7 @@ def _opened(
         manifest=None,
         modality=named,
         key=load_key(settings),
+        group_by=group_by,
         uneven=settings.policy.uneven_slices,
     )
     units: list[OpenedUnit] = []

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import io
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
+from medclip.files.allow_list import ALLOWED, public_values
 from medclip.files.inspect import FileFacts, inspect_file
+from medclip.scoring.shown import as_shown
 
 if TYPE_CHECKING:
     from medclip.adapters.base import Source
@@ -41,6 +45,8 @@ class Reading:
     steps: tuple[tuple[str, str], ...]
     laterality: str | None
     view: str | None
+    headers: str | None = None
+    """JSON of the values that `medclip.files.allow_list` lets out; None where there is no medical header."""
 
 
 def inspect(path: Path, settings: Settings) -> FileFacts:
@@ -66,12 +72,12 @@ def read(source: Source, modality: Modality | None, preprocess: Preprocess, sett
     if not sample.views:
         raise MedclipError(Reason.NO_TASK, f"The {sample.kind} has no picture, and this model takes pictures only.")
     pixels = np.stack([preprocess.to_array(view) for view in sample.views])
-    first = sample.views[0]
+    first, header = sample.views[0], source.first.header
     burned_in = any(view.burned_in for view in sample.views)
     height, width = first.pixels.shape[:2]
     return Reading(
         pixels_VHWC=pixels,
-        thumbnail=b"" if burned_in else thumbnail(pixels[0], height / width),
+        thumbnail=b"" if burned_in else thumbnail(as_shown(sample, pixels[0]), height / width),
         burned_in=burned_in,
         adapter=sample.provenance.adapter,
         preprocessing=sample.provenance.preprocessing,
@@ -79,14 +85,23 @@ def read(source: Source, modality: Modality | None, preprocess: Preprocess, sett
         steps=tuple((step.name, step.detail) for step in sample.provenance.steps),
         laterality=first.laterality,
         view=first.position,
+        headers=None if header is None else _public_json({**public_values(header), **sample.headers}),
     )
+
+
+def _public_json(values: Mapping[str, Any]) -> str:
+    """Write the values whose names are on the allow-list, in its order.
+
+    A sample's headers hold more, of the adapter's own making; a sample knows more of some than the first file does.
+    """
+    return json.dumps({entry.name: values[entry.name] for entry in ALLOWED if values.get(entry.name) is not None})
 
 
 def thumbnail(letterboxed_HWC: NDArray[np.uint8], height_to_width: float) -> bytes:
     """Make the report's small picture from what the model saw.
 
     Args:
-        letterboxed_HWC: uint8 [size, size, 3] with the picture centred on padding.
+        letterboxed_HWC: uint8 [size, size, 1 or 3] with the picture centred on padding.
         height_to_width: The picture's own aspect; tells where the padding is.
 
     Returns:
@@ -98,7 +113,8 @@ def thumbnail(letterboxed_HWC: NDArray[np.uint8], height_to_width: float) -> byt
     height = max(1, min(size, round(size * min(1.0, height_to_width))))
     width = max(1, min(size, round(size * min(1.0, 1.0 / height_to_width))))
     top, left = (size - height) // 2, (size - width) // 2
-    image = Image.fromarray(np.ascontiguousarray(letterboxed_HWC[top : top + height, left : left + width]))
+    shown = letterboxed_HWC[top : top + height, left : left + width]
+    image = Image.fromarray(np.ascontiguousarray(shown[:, :, 0] if shown.shape[2] == 1 else shown))
     image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
     body = b""
     for quality in _JPEG_QUALITIES:

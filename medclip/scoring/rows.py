@@ -36,6 +36,9 @@ class FileRow:
     """What it is together with the files it is read with: image, volume, cine, signal, slide."""
     unit: int | None = None
     """Row of the first file that it is read with: equal for the slices of one series."""
+    headers: str | None = None
+    """JSON object of the allow-listed header values of what was read: scanner, sex, age and more; None where a file
+    has no medical header."""
 
 
 @dataclass(frozen=True)

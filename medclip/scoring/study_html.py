@@ -15,9 +15,10 @@ from medclip.adapters.base import Source
 from medclip.errors import Problem
 from medclip.files.exam import MammographyExam
 from medclip.imaging.cine import spread
-from medclip.imaging.geometry import letterbox
+from medclip.imaging.geometry import fit, letterbox
 from medclip.imaging.intensity import to_uint8
 from medclip.sample import Kind, Sample, spoken
+from medclip.scoring.shown import as_shown, channel_names
 
 _TILE_PX = 128
 _MAX_TILES = 6
@@ -48,11 +49,12 @@ def study_html(
 def exam_lines(exam: MammographyExam) -> list[str]:
     """Say in words which views a mammography examination has and which are missing."""
     have = [slot for slot, _ in exam.views]
-    lines = [f"Views: {', '.join(_said(slot) for slot in have)}." if have else "None of the four standard views."]
+    found = ", ".join(_said(slot) for slot in have) or "none of the four standard views"
+    lines = [f"Mammography views: {found}."]
     if exam.missing:
         lines.append(f"Missing: {', '.join(_said(slot) for slot in exam.missing)}.")
     else:
-        lines.append("The examination is complete.")
+        lines.append("The mammography examination is complete.")
     if exam.extra:
         lines.append(f"{len(exam.extra)} more mammogram{'s' * (len(exam.extra) != 1)}.")
     return [*lines, *(f"Note: {note}." for note in exam.notes)]
@@ -72,7 +74,11 @@ def _row_or_words(source: Source, sample: Sample) -> str:
 
 
 def _row(source: Source, sample: Sample) -> str:
-    facts = "<br>".join(str(escape(line)) for line in facts_of(source, sample))
+    lines = facts_of(source, sample)
+    names = channel_names(sample)
+    if names:
+        lines.append(f"the pictures show the {names[1]} channel")
+    facts = "<br>".join(str(escape(line)) for line in lines)
     steps = "".join(
         f"<li>{escape(step.name)}{': ' if step.detail else ''}{escape(step.detail)}</li>"
         for step in sample.provenance.steps
@@ -109,21 +115,35 @@ def facts_of(source: Source, sample: Sample) -> list[str]:
         lines.append(", ".join(word for word in (view.position, view.laterality) if word))
         if view.spacing_mm:
             lines.append(f"{view.spacing_mm[0]:.3g} x {view.spacing_mm[1]:.3g} mm per pixel")
-        if view.burned_in:
-            lines.append("the header says that text is burned into the pixels")
+    names = channel_names(sample)
+    if names:
+        lines.append(f"channels: {', '.join(names)}")
+    lines.append(burned_in_line(source, sample))
     lines.append(f"adapter {sample.provenance.adapter}, preprocessing {sample.provenance.preprocessing}")
     return [line for line in lines if line]
 
 
+def burned_in_line(source: Source, sample: Sample) -> str:
+    """Say what the headers say of text in the pixels, of whatever kind the sample is; "" where there is no warning."""
+    headers = [facts.header for facts in source.facts if facts.header is not None]
+    if any(header.burned_in for header in headers) or any(view.burned_in for view in sample.views):
+        return "the header says that text is burned into the pixels: look before you share"
+    if sample.headers.get("burned_in_risk"):
+        return (
+            f"text burned into the pixels is {sample.headers['burned_in_risk']}, and the header says nothing of it: "
+            "look before you share"
+        )
+    return ""
+
+
 def pictures_of(sample: Sample, tile_px: int = _TILE_PX, most: int = _MAX_TILES) -> list[NDArray[np.uint8]]:
-    """Give small pictures of a sample: some of its views evenly spread, or its ECG as a sheet."""
+    """Give small pictures of a sample: some of its views evenly spread, or its ECG as a sheet without a margin."""
     if sample.signal is not None:
         from medclip.imaging.ecg_plot import render
 
-        sheet = render(sample.signal)
-        scale = 3 * tile_px
-        return [letterbox(sheet, scale)[:scale, :scale]]
-    return [letterbox(to_uint8(sample.views[index]), tile_px) for index in spread(len(sample.views), most)]
+        return [fit(render(sample.signal), 3 * tile_px)]
+    views = (to_uint8(sample.views[index]) for index in spread(len(sample.views), most))
+    return [letterbox(as_shown(sample, view), tile_px) for view in views]
 
 
 def _pictures(sample: Sample) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError, Reason
+from medclip.files.allow_list import MAX_AGE_YEARS
 from medclip.files.tables import MPP_EXPECTED, parse_mpp, refuse_twins
 from medclip.sample import Modality
 from medclip.text.captions import CaptionRecord
@@ -220,14 +221,14 @@ def _one_of(cell: Mapping[str, str], column: str, known: Mapping[str, str]) -> s
 
 
 def _age(value: str) -> float | None:
-    """Read years; also the DICOM form 054Y, 018M, 006W, 010D."""
+    """Read years, 90 at most (`MAX_AGE_YEARS`); also the DICOM form 054Y, 018M, 006W, 010D."""
     if not value:
         return None
     unit = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}.get(value[-1].upper(), 0.0)
     years = _number(value[:-1]) * unit if unit else _number(value)
     if not 0 <= years <= 130:
         raise MedclipError(Reason.TABLE_INVALID, f"`age` is {value!r}.", hint="Use years, or the DICOM form 054Y.")
-    return round(years, 3)
+    return min(round(years, 3), MAX_AGE_YEARS)
 
 
 def _number(value: str) -> float:

@@ -51,7 +51,7 @@ GOLDEN: dict[str, tuple[str, str]] = {
     "xray": ("c2769518db1aed80", "741cf7f94fecbe95"),
     "mammography": ("19b0ca3a3b8f1068", "76572af35f98a554"),
     "mri": ("bc337053be3c99be", "39aec570c1dfe13f"),
-    "fundus": ("dceb2fa6777cc532", "edd08d90b7ba8ea9"),
+    "fundus": ("f3f54219122bfaf8", "9e1e3474336d1c26"),
     "dermatology": ("737c0d5ae578ff85", "653b987196bc1cf6"),
     "generic": ("20aa335b6de244cf", "7626602f357dac6e"),
     "ultrasound": ("3ec9f11feebab557", "b7ad69d1135e6733"),

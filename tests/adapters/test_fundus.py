@@ -47,8 +47,21 @@ def test_the_mask_has_the_pictures_size(height: int, width: int, channels: int) 
     assert mask[height // 2, width // 2]
 
 
+def test_the_square_is_centred_on_the_field_whatever_stands_beside_it(tmp_path: Path) -> None:
+    eye = _eye(label=False)
+    alone = read(FundusAdapter(), write_picture(tmp_path / "a.png", eye)).views[0].pixels
+    eye[4:40, 4:70] = 255
+    beside = read(FundusAdapter(), write_picture(tmp_path / "b.png", eye)).views[0].pixels
+    np.testing.assert_array_equal(alone, beside)
+    assert abs(alone.shape[0] - 240) <= 4
+    middle = np.argwhere(alone.max(axis=2) > 15).mean(axis=0)
+    assert np.abs(middle - alone.shape[0] / 2).max() < 2
+
+
 def test_masking_is_a_choice_with_its_own_hash(tmp_path: Path) -> None:
-    path = write_picture(tmp_path / "a.png", _eye())
+    eye = _eye()
+    eye[34:46, 84:100] = 255  # a label in a corner of the square, beside the field
+    path = write_picture(tmp_path / "a.png", eye)
     plain, masked = FundusAdapter(), FundusAdapter(mask_outside=True)
     assert plain.preprocessing != masked.preprocessing
     assert (read(plain, path).views[0].pixels == 255).any()

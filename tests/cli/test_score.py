@@ -37,6 +37,27 @@ def test_it_exits_with_0_when_all_is_scored_and_3_when_files_failed(
     assert "Reading and scoring: 11 of 11" in captured.err
 
 
+def test_the_place_of_the_report_cannot_drive_the_terminal(
+    pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_dicom(tmp_path / "in" / "1.dcm", 1)
+    assert _score(tmp_path / "in", "--out", tmp_path / "out\x1b[31m", "--model", pack) == 0
+    text = capsys.readouterr().out
+    assert "\x1b" not in text
+    assert "out\\x1b[31m/report.html" in text
+
+
+def test_an_output_that_cannot_be_written_is_one_sentence_and_exit_code_2(
+    pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_dicom(tmp_path / "in" / "1.dcm", 1)
+    for out in ("/proc/foo", tmp_path / ("a" * 300)):
+        assert _score(tmp_path / "in", "--out", out, "--model", pack) == 2
+        said = capsys.readouterr().err
+        assert len(said.splitlines()) == 1
+        assert "bug" not in said
+
+
 def test_json_prints_the_counts_and_nothing_else(
     pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

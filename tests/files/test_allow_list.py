@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,8 +42,46 @@ def test_only_terms_of_a_list_pass_where_people_write_what_they_like() -> None:
     for name in _TEXTS:
         found = public_values(dataclasses.replace(DicomHeader(), **{name: "MILLER BEVERLY"}))
         assert "MILLER" not in json.dumps(found), name
-    assert "device_model" not in public_values(DicomHeader(manufacturer="Agfa", device_model="X 19690211"))
+    assert "device_model" not in public_values(DicomHeader(manufacturer="Agfa", device_model="MILLER 19690211"))
     assert not {"manufacturer", "device_model"} & set(public_values(DicomHeader(manufacturer="St Elsewhere General")))
+
+
+@pytest.mark.parametrize(
+    ("maker", "model", "expected"),
+    [
+        ("GE MEDICAL SYSTEMS", "Signa HDxt", "Signa HDxt"),
+        ("SIEMENS", "Biograph40_mCT 4R", "Biograph40 mCT 4R"),
+        ("TOSHIBA", "Aquilion ONE", "Aquilion ONE"),
+        ("Philips", "EPIQ 5G of Dr Miller, MRN 4471190", "EPIQ 5G Dr"),
+        ("Leica", "Aperio GT450 DX", "Aperio GT450 DX"),
+        ("St Elsewhere General", "Signa", None),
+    ],
+)
+def test_of_a_model_only_the_words_of_devices_and_short_numbers_pass(
+    maker: str, model: str, expected: str | None
+) -> None:
+    header = DicomHeader(manufacturer=maker, device_model=model)
+    assert public_values(header).get("device_model") == expected
+
+
+def test_codes_and_uids_pass_only_where_the_standard_has_them() -> None:
+    for name in ("modality", "photometric", "presentation_intent", "view_position", "body_part"):
+        assert "MILLER" not in json.dumps(public_values(dataclasses.replace(DicomHeader(), **{name: "MILLER"}))), name
+    for uid in ("1.2.840.10008.5.1.4.1.1.4471190", "1.2.840.10008.1.2.4471190"):
+        assert not {"sop_class", "transfer_syntax"} & set(
+            public_values(DicomHeader(sop_class=uid, transfer_syntax=uid))
+        )
+    assert public_values(DicomHeader(transfer_syntax="1.2.840.10008.1.2.1"))["transfer_syntax"] == "1.2.840.10008.1.2.1"
+
+
+def test_numbers_that_nothing_measures_are_left_out() -> None:
+    number = 4471190.0
+    header = DicomHeader(
+        kvp=number, field_strength_t=number, echo_time_ms=number, repetition_time_ms=number, b_value=number,
+        frame_time_ms=number, slice_thickness_mm=number,
+    )  # fmt: skip
+    assert "4471190" not in json.dumps(public_values(header))
+    assert public_values(DicomHeader(kvp=120.0))["kvp"] == 120.0
 
 
 def test_identifiers_are_never_among_the_values() -> None:

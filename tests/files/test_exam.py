@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from medclip.files.exam import exam_of
+from medclip.files.exam import exam_of, twins_for_processing
 from medclip.files.inspect import FileFacts
 from medclip.files.sniff import Format
 from medclip.sample import FileRef
@@ -80,3 +80,18 @@ def test_the_view_of_old_films_may_stand_in_the_orientation() -> None:
 
 def test_other_studies_have_no_exam() -> None:
     assert exam_of([dicom("a", 0), plain("p", Format.PNG)]) is None
+
+
+def test_a_text_that_stands_in_for_a_view_or_an_intent_is_not_shown() -> None:
+    exam = exam_of([_film("a", "L", "WUTHERING", presentation_intent="FOR WUTHERING"), _film("b", "L", "DAVID")])
+    assert exam is not None
+    assert [(item.side, item.view, item.intent, item.modifiers) for item in exam.extra] == [("L", "", "", ())] * 2
+    assert "WUTHERING" not in repr(exam).upper()
+    assert exam.notes == ("2 without a stated side or view",)
+
+
+def test_two_pictures_of_one_exposure_are_known_by_whatever_view_they_state() -> None:
+    raw = _film("a", "L", "CC TOMO", presentation_intent="FOR PROCESSING")
+    shown = _film("b", "L", "CC TOMO", presentation_intent="FOR PRESENTATION")
+    other = _film("c", "L", "CC OTHER", presentation_intent="FOR PROCESSING")
+    assert twins_for_processing([raw, shown, other]) == {"a"}

@@ -287,7 +287,7 @@ def test_a_missing_codec_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_headers_hold_nothing_that_names_a_person(tmp_path: Path) -> None:
     decoded = read_dicom(write_dicom(tmp_path / "a", ramp()), SETTINGS)
     assert "SECRET" not in str(decoded.headers).upper()
-    assert set(decoded.headers) >= {"modality", "view_position", "burned_in"}
+    assert set(decoded.headers) >= {"modality", "photometric", "rows"}
 
 
 def test_warnings_of_the_parser_stay_inside(tmp_path: Path) -> None:

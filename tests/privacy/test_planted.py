@@ -21,7 +21,8 @@ from medclip.cli.main import main
 from medclip.errors import MedclipError
 from medclip.reports.score import score
 from medclip.settings import Settings
-from tests.scoring.kit import every_way, make_pack
+from medclip.shards.table import read_table
+from tests.scoring.kit import every_way, make_pack, write_png
 
 NAME, NUMBER, BIRTH, PLACE = "Zacharias^Wuthering", "MRN-4471190", "19310704", "Brontewood Infirmary"
 SECRETS = ("Zacharias", "Wuthering", "WUTHERING", NUMBER, BIRTH, "Brontewood", "1931-07-04", "04.07.1931")
@@ -177,3 +178,13 @@ def test_an_opened_study_shows_no_identifier(planted: tuple[Path, list[str]], tm
             stream.write(f"{error}\n")
     _nothing_in("errors", stream.getvalue().encode(), uids)
     view(root / "oct/scan.dcm", tmp_path / "x.png", settings=SETTINGS)
+
+
+def test_ages_above_90_are_90_in_shards(tmp_path: Path) -> None:
+    for number, age in enumerate(("089Y", "90", "94", "103Y")):
+        write_png(tmp_path / f"{number}.png", number)
+        line = f"{number}.png,p{number},xray,a chest,phantom,CC0,{age}\n"
+        with (tmp_path / "table.csv").open("a") as table:
+            table.write(line if number else f"file,patient,modality,caption,source,license,age\n{line}")
+    rows = read_table(tmp_path / "table.csv").rows
+    assert [row.record.age_years for row in rows] == [89, 90, 90, 90]

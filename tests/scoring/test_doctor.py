@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from medclip.files import dicom_syntaxes
 from medclip.scoring import doctor as room
 from medclip.scoring.doctor import Check, Diagnosis, State, doctor
 from medclip.scoring.doctor_files import KINDS, broken_modules, readable_kinds
@@ -31,7 +32,8 @@ def test_this_installation_passes_and_reads_every_transfer_syntax(tmp_path: Path
     failed = [check for check in diagnosis.checks if check.state is State.FAIL]
     assert not failed
     states = {check.name: check.state for check in diagnosis.checks}
-    assert [states[f"DICOM {title}"] for title in room.SYNTAXES.values()] == [State.PASS] * len(room.SYNTAXES)
+    read = dicom_syntaxes.READ.values()
+    assert [states[f"DICOM {title}"] for title in read] == [State.PASS] * len(read)
     assert [states[kind.name] for kind in KINDS] == [State.PASS] * len(KINDS)
     assert states["built-in pack"] is State.PASS
     assert states["network"] is State.PASS
@@ -93,6 +95,24 @@ def test_a_syntax_without_decoder_is_a_warning_with_the_pip_line(without_model, 
     checks = {c.name: c for c in doctor().checks}
     assert checks["DICOM JPEG-LS Lossless"].state is State.WARN
     assert checks["DICOM JPEG-LS Lossless"].fix == "pip install 'medclip-imaging[dicom]'"
+
+
+def test_every_transfer_syntax_with_pixels_is_listed_also_those_that_are_never_read():
+    from pydicom._uid_dict import UID_dictionary
+
+    without_pixels = (".6.1", ".6.2", ".7.1", ".7.2", ".7.3")
+    standard = {
+        uid
+        for uid, entry in UID_dictionary.items()
+        if entry[1] == "Transfer Syntax" and not uid.endswith(without_pixels)
+    }
+    assert standard <= dicom_syntaxes.SYNTAXES
+    found = {check.name: check for check in room._syntaxes()}
+    assert len(found) == len(dicom_syntaxes.SYNTAXES)
+    for title in (*dicom_syntaxes.VIDEO.values(), *dicom_syntaxes.OTHER.values()):
+        check = found[f"DICOM {title}"]
+        assert (check.state, check.found) == (State.PASS, "not read by this version")
+    assert "not read by this version" in found["DICOM JPEG XL"].found
 
 
 def test_packages_that_fit_are_one_line_and_all_of_them_in_json(without_model):

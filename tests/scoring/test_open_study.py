@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from examples.make_phantoms import ct_series, ecg_record, mr_volume, ultrasound_cine
+from medclip.adapters.base import Source
 from medclip.errors import MedclipError, Reason
-from medclip.sample import Modality
+from medclip.files.dicom_header import DicomHeader
+from medclip.files.inspect import FileFacts
+from medclip.files.sniff import Format
+from medclip.sample import Kind, Modality, Provenance, Sample
 from medclip.scoring.open_study import open_study
+from medclip.scoring.study_html import facts_of
 from tests.scoring.kit import write_dicom, write_png
 
 
@@ -116,7 +126,7 @@ def test_a_mammography_study_says_which_views_are_missing(tmp_path: Path) -> Non
     assert study.exam is not None
     assert study.exam.missing == ("R-MLO",)
     page = study._repr_html_()
-    assert "Views: left CC, left MLO, right CC." in page
+    assert "Mammography views: left CC, left MLO, right CC." in page
     assert "Missing: right MLO." in page
     assert "1 for processing left out" in page
     assert page.count("<img ") == 3
@@ -136,3 +146,66 @@ def test_a_mammogram_for_processing_opens_where_it_is_the_only_file(tmp_path: Pa
     assert len(study.samples()) == 1
     assert study.exam is not None
     assert "for processing only" in study._repr_html_()
+
+
+def test_views_of_several_patients_in_one_folder_are_one_examination_by_folder(tmp_path: Path) -> None:
+    for seed, (side, view) in enumerate((("L", "CC"), ("L", "MLO"), ("R", "CC"), ("R", "MLO"))):
+        _film(tmp_path / f"{seed}", seed, side, view, PatientID=f"P{seed}", StudyInstanceUID=f"1.2.{seed + 1}")
+    assert open_study(tmp_path).exam is None
+    study = open_study(tmp_path, group_by="folder")
+    assert study.exam is not None
+    assert study.exam.missing == ()
+    assert "The mammography examination is complete." in study._repr_html_()
+    with pytest.raises(MedclipError) as caught:
+        open_study(tmp_path, group_by="moon")
+    assert caught.value.reason is Reason.WRONG_USE
+
+
+def test_units_of_several_modalities_are_said_to_be_that(tmp_path: Path) -> None:
+    write_dicom(tmp_path / "x", 1)
+    _film(tmp_path / "m", 2, "L", "CC", StudyInstanceUID="1.2.3")
+    assert repr(open_study(tmp_path)) == "OpenedStudy(several modalities, 2 images)"
+    assert repr(open_study(write_png(tmp_path / "p.png", 1))) == "OpenedStudy(modality unknown, 1 image)"
+
+
+def test_burned_in_text_is_told_of_volumes_and_loops(tmp_path: Path) -> None:
+    ct_series(tmp_path / "ct", num_slices=3, size=48, BurnedInAnnotation="YES")
+    ultrasound_cine(tmp_path / "us.dcm", num_frames=3)
+    said = "the header says that text is burned into the pixels: look before you share"
+    assert said in open_study(tmp_path / "ct")._repr_html_()
+    assert "look before you share" in open_study(tmp_path / "us.dcm")._repr_html_()
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_what_a_header_says_of_text_in_the_pixels_is_told_of_every_kind(kind: Kind) -> None:
+    made = Provenance("0", "dicom", "x", "x")
+    for said, warned in ((True, True), (False, False), (None, False)):
+        facts = tuple(FileFacts("0", Format.DICOM, DicomHeader(burned_in=burned)) for burned in (None, said))
+        source = Source(kind, (Path("a"), Path("b")), facts)
+        sample = Sample(None, (), made, {"size_px": (9, 9), "mpp_um": (1.0, 1.0)}, kind)
+        assert any("burned into the pixels" in line for line in facts_of(source, sample)) is warned
+
+
+def _pictures(page: str) -> list[Image.Image]:
+    bodies = [part.partition('"')[0] for part in page.split("data:image/png;base64,")[1:]]
+    return [Image.open(io.BytesIO(base64.b64decode(body))) for body in bodies]
+
+
+def test_an_ecg_has_no_bars_and_a_ct_no_colours(tmp_path: Path) -> None:
+    (sheet,) = _pictures(open_study(ecg_record(tmp_path / "ecg"))._repr_html_())
+    assert sheet.width > sheet.height
+    assert np.asarray(sheet).min(axis=2).mean(axis=1).min() > 100  # no black row
+    page = open_study(ct_series(tmp_path / "ct", num_slices=3, size=48))._repr_html_()
+    assert "channels: lung, soft tissue, bone" in page
+    assert "the pictures show the soft tissue channel" in page
+    for picture in _pictures(page):
+        assert np.ptp(np.asarray(picture.convert("RGB")).astype(int), axis=2).max() == 0
+
+
+def test_a_volume_that_does_not_say_whether_it_is_ct_or_mri_asks_for_the_modality(tmp_path: Path) -> None:
+    study = open_study(mr_volume(tmp_path / "b.nii", size=24))
+    with pytest.raises(MedclipError) as caught:
+        study.samples()
+    assert "does not say whether it is CT or MRI" in str(caught.value)
+    assert "--modality ct or --modality mri, in Python modality='ct'" in str(caught.value)
+    assert len(open_study(tmp_path / "b.nii", "mri").samples()) == 1

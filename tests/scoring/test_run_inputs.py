@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from examples.make_phantoms import ct_series
+from medclip.adapters.base import Source
 from medclip.errors import MedclipError, Reason
+from medclip.files.allow_list import ALLOWED
+from medclip.models.preprocess import Preprocess
 from medclip.reports.score import score
+from medclip.sample import Kind, Modality
+from medclip.scoring.reading import inspect, read
+from medclip.settings import Settings
 from tests.scoring.kit import STUDY_UID, rows, write_dicom, write_png
 
 
@@ -142,3 +151,44 @@ def test_messages_in_the_table_begin_with_a_capital_letter(pack: Path, studies: 
 def test_a_modality_may_be_written_in_any_case(pack: Path, tmp_path: Path) -> None:
     write_png(tmp_path / "1.png", 1)
     assert rows(score(tmp_path / "1.png", model=pack, workers=1, modality="XRay"))["1.png"]["modality"] == "xray"
+
+
+def test_the_allow_listed_header_values_are_one_column_of_json(pack: Path, tmp_path: Path) -> None:
+    tags = {"Manufacturer": "SIEMENS", "ManufacturerModelName": "Ysio of Dr Roentgen", "PatientSex": "F"}
+    write_dicom(tmp_path / "in" / "a.dcm", 1, PatientAge="101Y", ViewPosition="PA", **tags)
+    write_png(tmp_path / "in" / "b.png", 2)
+    found = rows(score(tmp_path / "in", model=pack, workers=1, modality="xray"))
+    headers = json.loads(found["a.dcm"]["headers"])
+    assert (headers["manufacturer"], headers["device_model"], headers["sex"]) == ("Siemens", "Ysio Dr", "F")
+    assert (headers["age_years"], headers["view"], headers["modality"]) == (90.0, "PA", "DX")
+    assert set(headers) <= {entry.name for entry in ALLOWED}
+    assert found["b.png"]["headers"] is None
+
+
+def test_the_thumbnail_of_a_ct_is_grey(tmp_path: Path) -> None:
+    folder = ct_series(tmp_path / "ct", num_slices=3, size=64)
+    facts = [(path, inspect(path, Settings())) for path in sorted(folder.iterdir())]
+    source = Source(Kind.VOLUME, tuple(path for path, _ in facts), tuple(fact for _, fact in facts))
+    reading = read(source, Modality.CT, Preprocess(size_px=64, adapters={}), Settings())
+    assert reading.pixels_VHWC.shape[1:] == (64, 64, 3)
+    with Image.open(io.BytesIO(reading.thumbnail)) as image:
+        assert image.mode == "L"
+
+
+@pytest.mark.parametrize("name", ["a" * 300, f"x/{'a' * 300}/y", "file", "file/x"])
+def test_an_output_that_can_be_no_folder_is_refused_before_anything_is_read(
+    pack: Path, tmp_path: Path, name: str
+) -> None:
+    write_png(tmp_path / "in" / "a.png", 1)
+    (tmp_path / "file").touch()
+    with pytest.raises(MedclipError) as caught:
+        score(tmp_path / "in", tmp_path / name, model=pack, workers=1)
+    assert caught.value.reason is Reason.WRONG_USE
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "in"]
+
+
+def test_a_place_where_even_root_can_make_nothing_is_refused(pack: Path, tmp_path: Path) -> None:
+    write_png(tmp_path / "a.png", 1)
+    with pytest.raises(MedclipError) as caught:
+        score(tmp_path, "/proc/foo", model=pack, workers=1)
+    assert caught.value.reason is Reason.PERMISSION_DENIED

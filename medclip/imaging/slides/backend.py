@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
 
+PRINT_UM = 20.0
+"""A stated pixel coarser than this (1270 dpi) is a printer's or a screen's, not a scanner's: 72 dpi are 352.8 µm,
+600 dpi 42.3 µm, and a scanner with a 1 x lens has 10 µm."""
 WHITE = 255
 """Value of everything outside the slide, and of tiles that were never scanned."""
 
@@ -34,7 +37,7 @@ class SlideSpec:
     cache_bytes: int
     max_pixels: int
     mpp_um: float | None
-    """The user's µm/px, for slides that do not say."""
+    """The user's µm/px, for slides that do not say, or say no more than how large to print them."""
 
 
 @dataclass(frozen=True)

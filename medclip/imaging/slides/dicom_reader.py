@@ -22,6 +22,8 @@ from medclip.imaging.slides.fast_tiles import Decode, TileCache, TiledLevel, Til
 
 _SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 """VL Whole Slide Microscopy Image Storage."""
+_PARTS = ("ConcatenationUID", "InConcatenationNumber", "InConcatenationTotalNumber")
+"""A level too large for one file is a concatenation of several (DICOM PS3.3, C.7.6.16.1.1)."""
 _JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 _FRAMES = frozenset({0xC0, 0xC1, 0xC2})
 
@@ -30,7 +32,8 @@ def open_backend(spec: SlideSpec) -> DicomBackend:
     """Open the files of a DICOM slide.
 
     Raises:
-        MedclipError: NOT_AN_IMAGE if none of them is a slide, CORRUPT if they make no pyramid.
+        MedclipError: NOT_AN_IMAGE if none of them is a slide, MISSING_FILE if one is in parts that are not all there,
+            CORRUPT if they make no pyramid.
     """
     return DicomBackend(spec)
 
@@ -121,7 +124,8 @@ def _slides(paths: tuple[Path, ...]) -> tuple[list[Path], set[Path], dict[str, s
     kept: list[Path] = []
     volumes: set[Path] = set()
     facts: dict[str, str | float] = {}
-    tags = ["SOPClassUID", "ImageType", "Manufacturer", "OpticalPathSequence"]
+    tags = ["SOPClassUID", "ImageType", "Manufacturer", "OpticalPathSequence", *_PARTS]
+    parts: dict[str, tuple[int, set[int]]] = {}
     for path in paths:
         try:
             with quiet("pydicom"):
@@ -132,6 +136,7 @@ def _slides(paths: tuple[Path, ...]) -> tuple[list[Path], set[Path], dict[str, s
                 if "VOLUME" in (header.get("ImageType") or ()):
                     volumes.add(path)
                     facts = facts or _allowed(header)
+                    _count_part(header, parts)
         except Exception:
             raise MedclipError(Reason.CORRUPT, "A file of the DICOM slide has an unreadable header.") from None
     if not volumes:
@@ -139,7 +144,29 @@ def _slides(paths: tuple[Path, ...]) -> tuple[list[Path], set[Path], dict[str, s
             Reason.NOT_AN_IMAGE,
             "The DICOM files hold no slide image (a label, an overview, a segmentation or an annotation only).",
         )
+    _check_parts(parts)
     return kept, volumes, facts
+
+
+def _count_part(header: Any, parts: dict[str, tuple[int, set[int]]]) -> None:
+    """Note which part of which concatenation a file is: its identifier -> how many there are, and which were seen."""
+    whole, number, total = (header.get(name) for name in _PARTS)
+    if not whole or not number:
+        return
+    stated, seen = parts.get(str(whole), (0, set()))
+    # The total may be left out; the highest number is the least that there are.
+    parts[str(whole)] = max(stated, int(total or 0), int(number)), seen | {int(number)}
+
+
+def _check_parts(parts: dict[str, tuple[int, set[int]]]) -> None:
+    """Refuse a concatenation that is not whole: its tiles would be taken for damaged, or for empty glass."""
+    for total, seen in parts.values():
+        if len(seen) < total:
+            raise MedclipError(
+                Reason.MISSING_FILE,
+                f"{total - len(seen)} of the {total} parts of a level of the DICOM slide are missing.",
+                hint="Fetch all files of the series, and give them together.",
+            )
 
 
 def _check_complete(volumes: set[Path], source: Any) -> None:

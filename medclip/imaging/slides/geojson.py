@@ -59,8 +59,8 @@ def from_geojson(
     """Draw a GeoJSON document as a mask.
 
     Args:
-        document: A FeatureCollection, a Feature, or a list of Features; Polygons and MultiPolygons count, other
-            geometries are left out.
+        document: A FeatureCollection, a Feature, or a list of Features; Polygons and MultiPolygons count, alone or in
+            a GeometryCollection; other geometries are left out.
         reader: The slide it belongs to.
         mpp_um: Scale of the mask in µm/px.
         name: Only features of this classification; all if None.
@@ -81,13 +81,9 @@ def from_geojson(
         for feature in _features(document):
             if name is not None and _classification(feature) != name:
                 continue
-            geometry: Any = feature.get("geometry") or {}
-            kind = geometry.get("type")
-            found: Any = geometry.get("coordinates")
-            if kind not in ("Polygon", "MultiPolygon"):
-                notes = ("geometries other than polygons left out",)
-                continue
-            for polygon in [found] if kind == "Polygon" else found:
+            polygons, all_used = _polygons(feature.get("geometry") or {})
+            notes = notes if all_used else ("geometries other than polygons left out",)
+            for polygon in polygons:
                 scaled = [
                     [((float(p[0]) + origin_x) / columns, (float(p[1]) + origin_y) / rows) for p in ring]
                     for ring in polygon
@@ -111,6 +107,23 @@ def _features(document: Any) -> list[Any]:
     if kind == "Feature":
         return [document]
     return [{"type": "Feature", "geometry": document, "properties": {}}]
+
+
+def _polygons(geometry: Any) -> tuple[list[Any], bool]:
+    """List the polygons of a geometry, those in collections too, and say whether nothing else is in it."""
+    waiting, polygons, all_used = [geometry], [], True
+    while waiting:
+        found = waiting.pop(0)
+        kind = found.get("type")
+        if kind == "GeometryCollection":
+            waiting = [*found["geometries"], *waiting]
+        elif kind == "Polygon":
+            polygons.append(found["coordinates"])
+        elif kind == "MultiPolygon":
+            polygons.extend(found["coordinates"])
+        else:
+            all_used = False
+    return polygons, all_used
 
 
 def _classification(feature: Any) -> str | None:

@@ -30,6 +30,15 @@ def _library() -> Any:
     return openslide
 
 
+def is_installed() -> bool:
+    """Say whether OpenSlide can be used."""
+    try:
+        _library()
+    except MedclipError:
+        return False
+    return True
+
+
 def knows(path: Path) -> bool:
     """Say whether OpenSlide is the one to open a file. Without OpenSlide it knows nothing.
 

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.slides.backend import Backend, Level, SlideFacts, SlideSpec
+from medclip.imaging.slides.backend import PRINT_UM, Backend, Level, SlideFacts, SlideSpec
 from medclip.imaging.slides.resample import reduced, to_size
 
 NATIVE = 0.02
@@ -35,6 +35,8 @@ BACKENDS: Mapping[str, str] = {
     "dicom": "medclip.imaging.slides.dicom_reader",
     "tiff": "medclip.imaging.slides.tiff_reader",
 }
+
+_NAME_IT = "Name the scanner's micrometres per pixel: in the table's column mpp_um, or for all with --mpp."
 
 
 class PyramidReader:
@@ -81,9 +83,17 @@ class PyramidReader:
 
     @property
     def mpp_um(self) -> tuple[float, float] | None:
-        """Row and column µm of a pixel: the file's, else the user's, else None."""
+        """Row and column µm of a pixel: the file's, else the user's, else None. The user's goes before a print
+        resolution.
+        """
         user = self._spec.mpp_um
-        return self._facts.mpp_um or ((user, user) if user else None)
+        return (user, user) if user and (self._facts.mpp_um is None or self.for_print) else self._facts.mpp_um
+
+    @property
+    def for_print(self) -> bool:
+        """Whether the scale that the file states is a printer's or a screen's, and no scanner's."""
+        stated = self._facts.mpp_um
+        return stated is not None and min(stated) > PRINT_UM
 
     @property
     def size_um(self) -> tuple[float, float]:
@@ -190,7 +200,7 @@ class PyramidReader:
             raise MedclipError(
                 Reason.NO_SCALE,
                 "The slide does not say how large its pixels are.",
-                hint="Name the scanner's micrometres per pixel: in the table's column mpp_um, or for all with --mpp.",
+                hint=_NAME_IT,
             )
         return mpp
 
@@ -214,6 +224,12 @@ class PyramidReader:
                 best = index, times if mpp_um * (1 - NATIVE) <= low and high <= mpp_um * (1 + NATIVE) else 0
         if best is None:
             finest = max(self._level_mpp(0))
+            if self.for_print and self.mpp_um == self._facts.mpp_um:
+                raise MedclipError(
+                    Reason.NO_SCALE,
+                    f"The slide states a print resolution ({finest:.4g} µm to a pixel), not how large its pixels are.",
+                    hint=_NAME_IT,
+                )
             raise MedclipError(
                 Reason.TOO_SMALL,
                 f"The slide has {finest:.4g} µm/px, coarser than the {mpp_um:g} µm/px asked for.",

@@ -6,6 +6,7 @@ How a region is made of stored pixels is written in `medclip.imaging.slides.pyra
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol
@@ -14,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.slides.backend import Level, SlideSpec
+from medclip.files.tiff_tags import is_vendors
+from medclip.imaging.slides.backend import Level, SlideSpec, missing
 from medclip.imaging.slides.pyramid import BACKENDS, PyramidReader
 from medclip.settings import Settings
 
@@ -36,7 +38,9 @@ class SlideReader(Protocol):
 
     @property
     def mpp_um(self) -> tuple[float, float] | None:
-        """Row and column size of a pixel at the finest resolution in µm; None if neither file nor user says."""
+        """Row and column size of a pixel at the finest resolution in µm; None if neither file nor user says. What the
+        file says goes first, unless it is a print resolution.
+        """
         ...
 
     @property
@@ -105,7 +109,13 @@ def open_slide(paths: Path | str | Sequence[Path | str], settings: Settings | No
     spec = SlideSpec(
         _backend_name(files), files, settings.slide_cache_bytes, settings.max_pixels, settings.policy.mpp_um
     )
-    return PyramidReader(spec)
+    try:
+        return PyramidReader(spec)
+    except MedclipError as error:
+        # OpenSlide takes plain TIFFs by their tiles, and refuses compressions that tifffile reads (JPEG 2000, WebP).
+        if spec.backend != "openslide" or error.reason is not Reason.NOT_SUPPORTED_YET or not _is_plain_tiff(files[0]):
+            raise
+    return PyramidReader(replace(spec, backend="tiff"))
 
 
 def _backend_name(files: tuple[Path, ...]) -> str:
@@ -126,9 +136,21 @@ def _backend_name(files: tuple[Path, ...]) -> str:
     module = import_module(BACKENDS["openslide"])
     if module.knows(files[0]):
         return "openslide"
-    if head[:4] in _TIFF:
+    if head[:4] in _TIFF and (module.is_installed() or _is_plain_tiff(files[0])):
         return "tiff"
+    if not module.is_installed():
+        # Another reader would open a vendor's TIFF as something it is not, or call it damaged.
+        raise missing("openslide-python (with openslide-bin)")
     raise MedclipError(
         Reason.NOT_SUPPORTED_YET,
         "The file is no slide that OpenSlide, wsidicom or tifffile know by its bytes.",
     )
+
+
+def _is_plain_tiff(path: Path) -> bool:
+    """Say whether a file is a TIFF in no vendor's own format."""
+    try:
+        with path.open("rb") as file:
+            return file.read(4) in _TIFF and not is_vendors(file)
+    except OSError:
+        return False

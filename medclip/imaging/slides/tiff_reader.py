@@ -1,4 +1,4 @@
-"""TIFFs that OpenSlide refuses, through tifffile: OME-TIFF, untiled, grey, 16-bit, several channels.
+"""TIFFs that OpenSlide refuses, through tifffile: OME-TIFF, untiled, grey, 16-bit, several channels, JPEG 2000, WebP.
 
 Of several pictures in the file the largest is the slide. Of a stack the middle focal plane and the first time point are
 read. A file that refers to others is read on its own. How channels become colours: `channels.ToRgb`.
@@ -7,7 +7,6 @@ read. A file that refers to others is read on its own. How channels become colou
 from __future__ import annotations
 
 import os
-import re
 from typing import Any
 
 import numpy as np
@@ -18,11 +17,9 @@ from medclip.files.quiet import quiet
 from medclip.imaging.slides.backend import WHITE, Level, SlideFacts, SlideSpec, missing
 from medclip.imaging.slides.channels import ToRgb, limits_of
 from medclip.imaging.slides.fast_tiles import Decode, StoredBytes, TileCache, TiledLevel, TileLayout, jpeg_tiles
+from medclip.imaging.slides.ome import ome_mpp
 
 _JPEG, _WHITE_IS_ZERO, _PALETTE, _YCBCR, _SEPARATE = 7, 0, 3, 6, 2
-_TO_UM = {"nm": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6, "Å": 1e-4}
-_PRINT_UM = 50.0
-"""A resolution tag coarser than this (508 dpi) is for a printer or screen, not a scanner's."""
 
 
 def open_backend(spec: SlideSpec) -> TiffBackend:
@@ -55,7 +52,7 @@ class TiffBackend:
                 pages = [_pages(level) for level in series.levels]
                 self._file = os.open(spec.paths[0], os.O_RDONLY)
                 self._planes = [self._open_level(i, found, cache) for i, found in enumerate(pages)]
-                mpp = _ome_mpp(tiff.ome_metadata, number) if tiff.is_ome else _tag_mpp(pages[0][0])
+                mpp = ome_mpp(tiff.ome_metadata, number) if tiff.is_ome else _tag_mpp(pages[0][0])
             first = pages[0][0]
             levels = tuple(Level(int(found[0].imagelength), int(found[0].imagewidth)) for found in pages)
             channels = sum(plane.channels for plane in self._planes[0])
@@ -97,6 +94,8 @@ class TiffBackend:
         """Make a reader for each directory, and each plane of a directory, of a level: together its channels."""
         assert self._file is not None
         planes: list[TiledLevel] = []
+        if not _is_known(pages[0].compression):
+            raise MedclipError(Reason.NOT_SUPPORTED_YET, "The TIFF is compressed in a way that nothing here reads.")
         for channel, page in enumerate(pages):
             height, width = int(page.imagelength), int(page.imagewidth)
             layout = TileLayout(height, width, *_tile_size(page))
@@ -131,6 +130,16 @@ class TiffBackend:
             raise MedclipError(Reason.TOO_LARGE, "The TIFF has no overview to take its range of values from.")
         overview = self._stacked(self._planes[-1], 0, 0, coarsest.height_px, coarsest.width_px)
         return ToRgb(limits_of([overview[:, :, i] for i in range(min(3, overview.shape[2]))]), inverted)
+
+
+def _is_known(compression: int) -> bool:
+    import tifffile
+
+    try:
+        tifffile.COMPRESSION(compression)
+    except ValueError:
+        return False
+    return True
 
 
 def _largest(series: Any) -> tuple[int, Any]:
@@ -199,26 +208,8 @@ def _damaged() -> MedclipError:
     return MedclipError(Reason.CORRUPT, "A stored part of the TIFF is damaged or packed in a way that is not known.")
 
 
-def _ome_mpp(text: str | None, number: int) -> tuple[float, float] | None:
-    """Read PhysicalSizeY and PhysicalSizeX of one picture. A pattern is enough, and safe with any XML."""
-    found = re.findall(r"<(?:\w+:)?Pixels\b([^>]*)>", text or "")
-    if number >= len(found):
-        return None
-    sizes = []
-    for axis in "YX":
-        value = re.search(rf'\bPhysicalSize{axis}="([0-9.eE+-]+)"', found[number])
-        unit = re.search(rf'\bPhysicalSize{axis}Unit="([^"]*)"', found[number])
-        factor = _TO_UM.get(unit.group(1) if unit else "µm")
-        try:
-            size = float(value.group(1)) * factor if value and factor else 0.0
-        except ValueError:
-            size = 0.0
-        sizes.append(size)
-    return (sizes[0], sizes[1]) if min(sizes) > 0 and max(sizes) < 1e6 else None
-
-
 def _tag_mpp(page: Any) -> tuple[float, float] | None:
-    """Read the resolution tags, where they are fine enough to be a scanner's."""
+    """Read the resolution tags. Whether they are a printer's or a scanner's, is for the reader to say."""
     unit = page.tags.get(296)
     per = {2: 25400.0, 3: 10000.0}.get(int(unit.value) if unit is not None else 2)
     sizes = []
@@ -228,4 +219,4 @@ def _tag_mpp(page: Any) -> tuple[float, float] | None:
             return None
         top, bottom = tag.value
         sizes.append(per * bottom / top if top else 0.0)
-    return (sizes[0], sizes[1]) if min(sizes) > 0 and max(sizes) <= _PRINT_UM else None
+    return (sizes[0], sizes[1]) if min(sizes) > 0 and max(sizes) < 1e6 else None

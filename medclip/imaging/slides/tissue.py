@@ -1,13 +1,14 @@
-"""Where the tissue is: colour against a bright background, without pen marks, on an overview of 8 to 16 µm/px.
+"""Where the tissue is: colour against bright glass, without pen marks, on an overview of 8 to 16 µm/px.
 
-1. Chroma (largest minus smallest of R, G, B), smoothed; Otsu's threshold, held between `chroma` limits: on an empty
+1. The glass is made neutral (`glass.py`): tinted glass has colour too.
+2. Chroma (largest minus smallest of R, G, B), smoothed; Otsu's threshold, held between `chroma` limits: on an empty
    slide Otsu would split noise, on one full of tissue it would split the tissue.
-2. What is nearly white is background but for strong colour; what is nearly black is a shadow, a rim or black ink.
-3. Ink: blue and green that no stain has, and red far purer than eosin; grown a little, for its pale rim. A piece that
-   touches mostly ink goes with it.
-4. Small gaps are closed, holes filled and specks dropped, all in µm².
-A dark background (fluorescence, dark field), or ink nearly everywhere (an unusual stain), is not decided: the mask is
-empty, and `problem` says why.
+3. What is nearly white is background but for strong colour; what is nearly black is a shadow or a rim.
+4. Ink (`ink.py`), grown a little for its pale rim, is taken away; each piece that remains is judged by itself.
+5. Small gaps are closed, holes filled and specks dropped, all in µm².
+A slide without any colour (8-bit grey, some silver stains) is judged by darkness instead, and a note says so.
+A dark background (fluorescence, dark field), or what may be ink as well as a stain, is not decided: the mask is empty,
+and `problem` says why.
 """
 
 from __future__ import annotations
@@ -18,7 +19,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medclip.imaging.slides.glass import WHITE, brightness, glass_of, is_dark, levelled, low_high, white_point
+from medclip.imaging.slides.ink import Ink, InkOptions, colours_of, ink_of
 from medclip.imaging.slides.reader import SlideReader
+from medclip.imaging.slides.regions import closed, filled, large, opened, wide, within, without
+
+_DARK = "The slide has a dark background, as in fluorescence or dark field; tissue is found by stains on a bright one."
+_COLOURLESS = 0.001
+"""Share of pixels with colour, below which a slide has none."""
 
 
 @dataclass(frozen=True)
@@ -34,18 +42,23 @@ class TissueOptions:
     chroma: tuple[float, float] = (10.0, 28.0)
     """Bounds of the threshold on chroma, 0-255."""
     white: float = 236.0
-    """Mean of R, G, B from which a pixel is background, if its chroma is below twice the threshold."""
+    """Mean of R, G, B from which a pixel is background, if its chroma is below twice the threshold; glass is 245."""
     black: float = 40.0
     """Largest of R, G, B below which a pixel is a shadow."""
     dark: float = 80.0
-    """A slide whose bright parts (95th percentile of the brightest channel) are darker than this is not decided."""
+    """Brightest channel below which a pixel is dark: a slide with more of them than of glass is not decided."""
+    grey: tuple[float, float] = (20.0, 60.0)
+    """Bounds of the threshold on darkness, where a slide has no colour."""
+    grey_open_um: float = 64.0
+    """Half the width of what is dropped on such a slide: edges of cover slips and hairs are as grey as its tissue."""
     smooth_um: float = 8.0
     close_um: float = 24.0
     ink_grow_um: float = 48.0
-    ink_share: float = 0.4
-    """A piece with more ink than this share of its area is a pen mark."""
-    ink_most: float = 0.5
-    """Where more than this share of the slide looks like ink, the stain is an unusual one: nothing is decided."""
+    ink_share: float = 0.5
+    """What remains beside ink with more than this share of its area within twice `ink_grow_um` of it, is its rim."""
+    ink_doubt: float = 0.2
+    """Where more than this share of what has colour may be ink or stain, nothing is decided."""
+    ink: InkOptions = field(default_factory=InkOptions)
     min_hole_um2: float = 100_000.0
     min_piece_um2: float = 40_000.0
 
@@ -116,68 +129,83 @@ def tissue_of(rgb: NDArray[np.uint8], mpp_um: tuple[float, float], options: Tiss
     Returns:
         The mask, of the same height and width.
     """
-    from scipy import ndimage
-
     options = options or TissueOptions()
-    brightest = rgb.max(axis=2)
     empty = TissueMask(np.zeros(rgb.shape[:2], bool), mpp_um)
-    if np.percentile(brightest, 95) < options.dark:
-        return replace(
-            empty,
-            problem="The slide is dark, as in fluorescence; tissue is found by stains on a bright background.",
-        )
+    glass = glass_of(rgb)
+    if is_dark(rgb, glass, options.dark):
+        return replace(empty, problem=_DARK)
+    rgb = levelled(rgb, white_point(rgb, glass))
     pixel_um = (mpp_um[0] * mpp_um[1]) ** 0.5
-    sigma = options.smooth_um / 2 / pixel_um
-    smooth = (
-        ndimage.gaussian_filter(rgb.astype(np.float32), (sigma, sigma, 0)) if sigma > 0.3 else rgb.astype(np.float32)
-    )
-    chroma = smooth.max(axis=2) - smooth.min(axis=2)
-    ink = ink_of(rgb)
-    shadow = smooth.max(axis=2) < options.black
-    threshold = float(np.clip(_otsu(chroma[~(ink | shadow)]), *options.chroma))
-    candidate = (chroma > threshold) & ~shadow & ~((smooth.mean(axis=2) > options.white) & (chroma < 2 * threshold))
-    ink = _opened(ink, options.close_um / 4 / pixel_um)
+    smooth = _smoothed(rgb, options.smooth_um / 2 / pixel_um)
+    low, high = low_high(smooth)
+    chroma = high - low
+    if float((chroma > options.chroma[0]).mean()) < _COLOURLESS:
+        return _by_darkness(rgb, smooth, empty, pixel_um, options)
+    colours = colours_of(rgb)
+    shadow = high < options.black
+    threshold = float(np.clip(_otsu(chroma[~(colours.any | shadow)]), *options.chroma))
+    bright = brightness(smooth) > options.white
+    stained = ((chroma > threshold) & ~(bright & (chroma < 2 * threshold)) & ~shadow) | colours.any
+    ink = ink_of(rgb, colours, stained, pixel_um, options.ink)
+    problem = _undecided(ink, stained, options)
+    if problem:
+        return replace(empty, pen_fraction=float((ink.mask | ink.doubtful).mean()), problem=problem)
+    candidate = stained & ~shadow & ~colours.black
+    return _without_ink(candidate, ink.mask, empty, pixel_um, options)
+
+
+def _without_ink(
+    candidate: NDArray[np.bool_], ink: NDArray[np.bool_], empty: TissueMask, pixel_um: float, options: TissueOptions
+) -> TissueMask:
+    """Take the ink away, judge what remains piece by piece, and mend the pieces."""
+    clear = ~within(ink, options.ink_grow_um / pixel_um)
+    mask = closed(candidate & clear, options.close_um / pixel_um) & clear
+    if ink.any():
+        mask = without(mask, within(ink, 2 * options.ink_grow_um / pixel_um), options.ink_share)
+    mask = filled(mask, options.min_hole_um2 / pixel_um**2) & ~ink
+    mask = large(mask, min(options.min_piece_um2 / pixel_um**2, mask.size * 0.05))
     pen = float(ink.mean())
-    if pen > options.ink_most:
-        return replace(
-            empty,
-            pen_fraction=pen,
-            problem="Most of the slide has colours that marker pens have and the usual stains have not.",
-        )
-    near_ink = _grown(ink, options.ink_grow_um / pixel_um) if ink.any() else ink
-    pieces = _closed(candidate | ink, options.close_um / pixel_um)
-    pieces = _without_pen(pieces, near_ink, options.ink_share)
-    area = mpp_um[0] * mpp_um[1]
-    mask = _filled(pieces & ~near_ink, options.min_hole_um2 / area) & ~ink
-    mask = _large(mask, min(options.min_piece_um2 / area, mask.size * 0.05))
     notes = (f"pen marks on {pen:.1%} of the overview left out",) if pen > 0.001 else ()
     return replace(empty, mask=mask, pen_fraction=pen, notes=notes)
 
 
-def ink_of(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Find ink of marker pens: green, blue, red by hue and purity, black by darkness without colour.
-
-    Args:
-        rgb: RGB uint8 [H, W, 3].
-
-    Returns:
-        bool [H, W].
-    """
-    red, green, blue = (rgb[:, :, i].astype(np.int16) for i in range(3))
-    high = np.maximum(np.maximum(red, green), blue)
-    low = np.minimum(np.minimum(red, green), blue)
-    chroma = high - low
-    # Haematoxylin, eosin, DAB and their mixtures always let more red or blue through than green.
-    is_green = (green == high) & (green - red > 14) & (chroma > 24) & (green - low > 20)
-    # Haematoxylin takes red and green away alike; blue ink lets green through, or takes far more red away.
-    is_blue = (blue == high) & (chroma > 60) & (red < 130) & ((green - red > 20) | ((blue - red > 90) & (red < 90)))
-    # Red ink takes green and blue away alike, and more of blue than blood and eosin do; DAB's brown keeps more green.
-    is_red = (red > 100) & (chroma > 85) & (blue * 3 < red) & (np.abs(green - blue) < 30)
-    is_black = (high < 70) & (chroma < 24)
-    return is_green | is_blue | is_red | is_black
+def _by_darkness(
+    rgb: NDArray[np.uint8], smooth: NDArray[np.float32], empty: TissueMask, pixel_um: float, options: TissueOptions
+) -> TissueMask:
+    """Find tissue on a slide without any colour."""
+    darkness = WHITE - brightness(smooth)
+    # Silver is black where it is deposited, but not over an area as a marker is; what is paler of a mark lies beside.
+    high = low_high(rgb)[1]
+    ink = wide(high < options.black, options.ink.black_um / pixel_um)
+    ink |= within(ink, options.ink.rim_um / pixel_um) & (high < 2 * options.black)
+    threshold = float(np.clip(_otsu(darkness[~ink]), *options.grey))
+    candidate = opened(closed(darkness > threshold, options.close_um / pixel_um), options.grey_open_um / pixel_um)
+    found = _without_ink(candidate, ink, empty, pixel_um, options)
+    note = ("the slide has no colour: tissue is what is darker than the glass",) if found.mask.any() else ()
+    return replace(found, notes=(*note, *found.notes))
 
 
-def _otsu(values: NDArray[np.float32]) -> float:
+def _undecided(ink: Ink, stained: NDArray[np.bool_], options: TissueOptions) -> str:
+    """Say why nothing is decided; empty if it can be."""
+    if int(ink.doubtful.sum()) > options.ink_doubt * max(int((stained & ~ink.mask).sum()), 1):
+        return (
+            "What has colour on the slide may be marks of a pen or a stain: it is as even as ink, and no other tissue "
+            "helps to tell."
+        )
+    return ""
+
+
+def _smoothed(rgb: NDArray[np.uint8], sigma: float) -> NDArray[np.float32]:
+    from scipy import ndimage
+
+    values = rgb.astype(np.float32)
+    if sigma <= 0.3:
+        return values
+    found: Any = ndimage.gaussian_filter(values, (sigma, sigma, 0))
+    return found
+
+
+def _otsu(values: NDArray[np.floating[Any]]) -> float:
     """Give Otsu's threshold of values in 0-255 (N. Otsu, 1979): the split with the largest variance between halves."""
     counts = np.bincount(np.clip(values, 0, 255).astype(np.uint8).ravel(), minlength=256).astype(np.float64)
     weight = np.cumsum(counts)
@@ -188,79 +216,3 @@ def _otsu(values: NDArray[np.float32]) -> float:
     with np.errstate(divide="ignore", invalid="ignore"):
         between = (moment[-1] * weight / total - moment) ** 2 / (weight * (total - weight))
     return float(np.nanargmax(np.where(np.isfinite(between), between, -1)))
-
-
-def _label(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
-    """Number the pieces that are connected by sides from 1; 0 is what is not in the mask."""
-    from scipy import ndimage
-
-    found: Any = ndimage.label(mask)
-    return found
-
-
-def _distance(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Give each pixel of the mask its distance from what is not in it."""
-    from scipy import ndimage
-
-    found: Any = ndimage.distance_transform_edt(mask)
-    return found
-
-
-def _disc(radius: float) -> NDArray[np.bool_]:
-    size = int(np.ceil(radius))
-    y, x = np.ogrid[-size : size + 1, -size : size + 1]
-    return y * y + x * x <= radius * radius
-
-
-def _grown(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
-    """Grow by a radius in pixels; by distances, whose cost does not depend on the radius."""
-    return mask if radius < 0.5 else _distance(~mask) <= radius
-
-
-def _closed(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
-    """Close gaps of twice a radius in pixels; the picture's border does not count as background."""
-    if radius < 0.5 or not mask.any():
-        return mask
-    margin = int(np.ceil(radius)) + 1
-    padded = np.pad(mask, margin, mode="edge")
-    grown = _grown(padded, radius)
-    shrunk: NDArray[Any] = _distance(grown) > radius if not grown.all() else grown
-    return np.asarray(shrunk[margin:-margin, margin:-margin] | mask, bool)
-
-
-def _opened(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
-    """Drop specks and threads thinner than twice a radius in pixels."""
-    from scipy import ndimage
-
-    return np.asarray(ndimage.binary_opening(mask, _disc(radius)), bool) if radius >= 0.5 else mask
-
-
-def _without_pen(pieces: NDArray[np.bool_], ink: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
-    """Drop the connected pieces that are mostly ink."""
-    if not ink.any():
-        return pieces
-    labels, count = _label(pieces)
-    sizes = np.bincount(labels.ravel(), minlength=count + 1)
-    inked = np.bincount(labels[ink], minlength=count + 1)
-    keep = inked <= share * sizes
-    keep[0] = False
-    return np.asarray(keep[labels], bool)
-
-
-def _filled(mask: NDArray[np.bool_], limit: float) -> NDArray[np.bool_]:
-    """Fill holes of up to `limit` pixels; larger ones are lumina or tears, and stay."""
-    labels, count = _label(~mask)
-    sizes = np.bincount(labels.ravel(), minlength=count + 1)
-    border = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
-    fill = sizes <= limit
-    fill[border] = False
-    fill[0] = False
-    return mask | np.asarray(fill[labels], bool)
-
-
-def _large(mask: NDArray[np.bool_], limit: float) -> NDArray[np.bool_]:
-    """Keep the connected pieces of at least `limit` pixels."""
-    labels, count = _label(mask)
-    keep = np.bincount(labels.ravel(), minlength=count + 1) >= limit
-    keep[0] = False
-    return np.asarray(keep[labels], bool)

@@ -78,6 +78,49 @@ def write_giant(path: Path, height: int, width: int, tile: int = 256) -> Path:
     return path
 
 
+def write_single(path: Path, height: int, width: int, mpp: float | None, *, big: bool = True, tile: int = 2048) -> Path:
+    """Write one picture in JPEG tiles that are all the same stored bytes, with no other resolution beside it."""
+    import imagecodecs
+
+    data = imagecodecs.jpeg8_encode(np.full((tile, tile, 3), 170, np.uint8), colorspace="RGB", outcolorspace="RGB")
+    number, count_format, start = ("Q", "Q", 16) if big else ("I", "H", 8)
+    out = bytearray(struct.pack("<2sHHHQ", b"II", 43, 8, 0, 0) if big else struct.pack("<2sHI", b"II", 42, 0))
+    assert len(out) == start
+    count = -(-height // tile) * -(-width // tile)
+    tile_at = len(out)
+    out += data + bytes(-len(data) % 16)
+
+    def stored(values: bytes) -> int:
+        at = len(out)
+        out.extend(values)
+        return at
+
+    def many(value: int) -> int:
+        return value if count == 1 else stored(np.full(count, value, f"<u{8 if big else 4}").tobytes())
+
+    kind = 16 if big else 4
+    tags = [(256, 4, 1, width), (257, 4, 1, height)]
+    tags += [(258, 3, 3, 8 | 8 << 16 | 8 << 32 if big else stored(struct.pack("<HHH", 8, 8, 8)))]
+    tags += [(259, 3, 1, 7), (262, 3, 1, 2), (277, 3, 1, 3)]
+    if mpp:
+        ratio = struct.pack("<II", round(10_000_000 / mpp), 1000)
+        tags += [(code, 5, 1, struct.unpack("<Q", ratio)[0] if big else stored(ratio)) for code in (282, 283)]
+        tags += [(296, 3, 1, 3)]
+    tags += [
+        (322, 4, 1, tile),
+        (323, 4, 1, tile),
+        (324, kind, count, many(tile_at)),
+        (325, kind, count, many(len(data))),
+    ]
+    struct.pack_into(f"<{number}", out, start - struct.calcsize(number), len(out))
+    out += struct.pack(f"<{count_format}", len(tags))
+    for code, type_, length, value in tags:
+        out += struct.pack(f"<HH{number}{number}", code, type_, length, value)
+    out += struct.pack(f"<{number}", 0)
+    path.write_bytes(out)
+    return path
+
+
 def write_dicom_slide(
     path: Path, image: np.ndarray, *, photometric: str, frames: list[bytes] | None = None, tile=128, edit=None
 ):

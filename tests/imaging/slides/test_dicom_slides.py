@@ -82,11 +82,15 @@ def test_the_parts_of_a_concatenation_make_one_level(tmp_path, image):
             np.testing.assert_array_equal(reader.read(0, 0, 512, 640, MPP), part_of)
 
 
-def test_a_missing_part_of_a_concatenation_is_never_shown_as_empty_slide(tmp_path, image):
-    path = write_dicom_slide(tmp_path / "1.dcm", image[:512, :640], photometric="RGB", edit=part(1, range(13), 20))
-    with pytest.raises(MedclipError) as caught, open_slide(path) as reader:
-        reader.read(0, 0, 512, 640, MPP)
-    assert caught.value.reason is Reason.CORRUPT
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_missing_part_of_a_concatenation_is_told_and_never_shown_as_empty_slide(tmp_path, image, number):
+    frames = {1: range(13), 2: range(13, 20)}[number]
+    edit = part(number, frames, 20)
+    path = write_dicom_slide(tmp_path / "1.dcm", image[:512, :640], photometric="RGB", edit=edit)
+    with pytest.raises(MedclipError) as caught:
+        open_slide(path)
+    assert caught.value.reason is Reason.MISSING_FILE
+    assert "1 of the 2 parts" in str(caught.value)
 
 
 def test_grey_slides_are_repeated_as_colour(tmp_path, image):

@@ -85,6 +85,24 @@ def test_multipolygons_with_holes_and_rings_that_turn_the_other_way_are_read(sli
     np.testing.assert_array_equal(found.mask, expected)
 
 
+def test_polygons_in_collections_of_geometries_are_read(slide):
+    def square(left: int) -> dict:
+        return {
+            "type": "Polygon",
+            "coordinates": [[[left, 160], [left + 160, 160], [left + 160, 320], [left, 320], [left, 160]]],
+        }
+
+    inner = {"type": "GeometryCollection", "geometries": [square(480), {"type": "Point", "coordinates": [1, 1]}]}
+    outer = {"type": "GeometryCollection", "geometries": [square(160), inner]}
+    with open_slide(slide) as reader:
+        found = from_geojson({"type": "Feature", "geometry": outer, "properties": {}}, reader, 8.0)
+        assert from_geojson(outer, reader, 8.0).mask.sum() == 200
+    expected = np.zeros((94, 119), bool)
+    expected[10:20, 10:20] = expected[10:20, 30:40] = True
+    np.testing.assert_array_equal(found.mask, expected)
+    assert found.notes  # of the point
+
+
 def test_patches_are_taken_from_what_a_pathologist_drew(slide):
     square = [[512, 256], [1024, 256], [1024, 768], [512, 768], [512, 256]]
     document = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [square]}, "properties": {}}
