@@ -68,7 +68,7 @@ def test_blue_and_green_stains_alone_on_a_slide_are_tissue(stain):
 
 
 @pytest.mark.parametrize("share", [0.1, 0.4, 0.7, 1.0])
-@pytest.mark.parametrize("stain", [*SPECIAL[:2], SPECIAL[3], (60, 90, 170), (50, 130, 100), (130, 150, 200)])
+@pytest.mark.parametrize("stain", [*SPECIAL[:2], SPECIAL[3], (60, 90, 170), (50, 130, 100)])
 def test_blue_and_green_fields_among_red_ones_are_tissue(stain, share):
     image, truth = section((170, 70, 100), stain, share)
     found = tissue_of(scanned(image), UM)
