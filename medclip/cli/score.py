@@ -63,7 +63,10 @@ def score(
         str, typer.Option("--uneven", help="Series with gaps or uneven spacing: reject or resample.")
     ] = "reject",
     mpp: Annotated[
-        float | None, typer.Option("--mpp", metavar="UM", help="Micrometres per pixel of slides that do not say.")
+        float | None,
+        typer.Option(
+            "--mpp", metavar="UM", help="Micrometres per pixel of slides that state none, or that of a printer."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON and nothing else.")] = False,
 ) -> int:

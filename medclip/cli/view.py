@@ -29,7 +29,10 @@ def view(
         str, typer.Option("--uneven", help="Series with gaps or uneven spacing: reject or resample.")
     ] = "reject",
     mpp: Annotated[
-        float | None, typer.Option("--mpp", metavar="UM", help="Micrometres per pixel of slides that do not say.")
+        float | None,
+        typer.Option(
+            "--mpp", metavar="UM", help="Micrometres per pixel of slides that state none, or that of a printer."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
 ) -> int:

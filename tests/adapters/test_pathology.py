@@ -101,6 +101,17 @@ def test_the_tables_scale_goes_before_the_one_for_all_and_never_before_the_slide
     assert own.provenance.preprocessing == ADAPTER.preprocessing_of(Kind.SLIDE)
 
 
+def test_the_users_scale_goes_before_a_print_resolution_and_the_steps_say_so(tmp_path):
+    path = write_pyramid(tmp_path / "a.tiff", picture(1200, 1400), mpp=25_400 / 300)
+    facts = (inspect_file(path, SETTINGS),)
+    with pytest.raises(MedclipError) as caught:
+        ADAPTER.read(Source(Kind.SLIDE, (path,), facts), SETTINGS)
+    assert caught.value.reason is Reason.NO_SCALE
+    sample = ADAPTER.read(Source(Kind.SLIDE, (path,), facts, mpp_um=0.25), SETTINGS)
+    assert sample.headers["mpp_um"] == [0.25, 0.25]
+    assert any("print resolution; 0.25 µm/px as the user says" in step.detail for step in sample.provenance.steps)
+
+
 def test_a_dicom_slide_is_read_and_names_nobody(tmp_path):
     import imagecodecs
 

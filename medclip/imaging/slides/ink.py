@@ -3,15 +3,18 @@
 Trichrome's aniline blue and light green, alcian blue and methyl green have the hues of markers. What tells them apart:
 
 - Tissue has texture (at 8 µm/px its brightness varies by 9 to 30 within 5 x 5 pixels); ink on glass is even (1 to 3).
-- Ink is pure: most of its pixels have a saturation over 0.6.
-- Strokes are long, and lie on glass, or cross tissue that has other colours; a stain's colours lie in tissue.
+- Ink is pure: most of its pixels have a saturation over 0.6. What is pure and even is ink, and so is a thin, long, pure
+  line on glass, whose middle is too narrow to measure.
+- Strokes are long. What is long, even and not pale is ink where the slide has other tissue to compare it with; where it
+  has not, it is doubtful.
+- Strokes lie on glass. A hue that lies there nearly always, on a slide with far more of other colours, is a marker's.
+- Small even pools within tissue are mucin's, unless they continue a stroke.
 Black ink needs no such care: no stain is black over an area.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +42,10 @@ class InkOptions:
     glass_share: float = 0.4
     """Share of glass in what surrounds a piece that lies on glass."""
     apart: float = 0.8
-    """Where this share of a hue's area lies on glass, the hue is not that of a stain."""
+    """Where this share of a hue's area lies on glass, ..."""
+    others: float = 5.0
+    """... and the slide has this many times as much tissue of other colours, the hue is not that of a stain: streaks
+    of ink are not even on coarse overviews."""
     marker_um: float = 72.0
     """Width that most ink has; what is stained here and there is in specks and threads."""
     embedded_um: float = 160.0
@@ -114,11 +120,11 @@ def ink_of(
     mask = wide(colours.black, options.black_um / pixel_um)
     doubtful = np.zeros_like(mask)
     usual = int((stained & ~colours.any).sum())
-    for hue in (colours.cool, colours.red):
-        hue = opened(hue, options.open_um / pixel_um)
+    for colour, parts in ((colours.cool, True), (colours.red, False)):
+        hue = opened(colour, options.open_um / pixel_um)
         if not hue.any():
             continue
-        found = _judged(rgb, hue, stained, usual, pixel_um, options)
+        found = _judged(rgb, hue, stained, usual, pixel_um, options, parts=parts)
         mask, doubtful = mask | found.mask, doubtful | found.doubtful
     return Ink(mask, doubtful & ~mask)
 
@@ -130,8 +136,10 @@ def _judged(
     usual: int,
     pixel_um: float,
     options: InkOptions,
+    *,
+    parts: bool,
 ) -> Ink:
-    """Judge the pieces of one hue."""
+    """Judge the pieces of one hue; `parts` takes what has texture out of them again."""
     from scipy import ndimage
 
     values = brightness(rgb)
@@ -142,14 +150,16 @@ def _judged(
     depth = distance(hue)
     width = np.zeros(count + 1)
     np.maximum.at(width, inside, np.minimum(depth[hue], 1e6))
+    if width.max() <= 3:  # specks and threads only
+        return Ink(np.zeros_like(hue), np.zeros_like(hue))
     low, high = low_high(rgb[hue])
     saturation = 1 - low / np.maximum(high, 1).astype(np.float32)
     strong = np.bincount(inside, saturation > options.saturation, count + 1) / area >= options.strong_share
     coloured = np.bincount(inside, saturation > options.pale, count + 1) / area >= 0.5
     core = depth > np.maximum(3, width[labels] / 2)
     number = np.bincount(labels[core], minlength=count + 1)
-    # Edges are not even in anything.
-    smooth = _texture(values, depth > 2) <= options.texture
+    # Edges are not even in anything: their 3 pixels do not count.
+    smooth = _texture(values, depth > 3) <= options.texture
     even = np.bincount(labels[core & smooth], minlength=count + 1) * 2 > number
     stroke = area / (2 * width + 1e-9) ** 2
     # What lies 4 to 6 pixels from a piece: nearer is its own pale rim.
@@ -164,19 +174,20 @@ def _judged(
     width_um = 2 * width * pixel_um
     on_its_own = area[1:][on_glass[1:]].sum() >= options.apart * total
     a_pens_hue = (
-        usual >= total
+        usual >= options.others * total
         and on_its_own
         and area[1:][(coloured & (width_um >= options.marker_um))[1:]].sum() >= 0.5 * total
     )
     pen = strong & even
     if others:
         pen |= even & long & coloured
-    if a_pens_hue:
-        pen[:] = True
-    rough = np.bincount(ring[_texture(values) > options.texture], minlength=count + 1) * 2 > around
-    narrow = ~on_glass & rough & (width_um < options.embedded_um)
+    # A line so thin has no middle to measure.
+    thin = width_um < options.embedded_um
+    pen |= strong & on_glass & thin & (stroke >= options.doubtful_stroke)
+    rough = np.bincount(ring[_texture(values) > options.texture], minlength=count + 1) * 2 >= around
+    narrow = ~on_glass & rough & thin
     inner = pen & narrow
-    pen &= ~narrow
+    pen = (pen | a_pens_hue) & ~narrow
     either = even & coloured & (stroke >= options.doubtful_stroke) & ~pen & (not others)
     # Pure, even and compact: a marker's, or the one deep-stained piece of the slide.
     either |= pen & ~long if usual < 0.05 * total else False
@@ -188,15 +199,25 @@ def _judged(
         pen |= (near > 0.5 * area) | (inner & (near > 0))
         pen[0] = False
         mask = np.asarray(pen[labels], bool)
+    # Where a stroke runs into tissue of its own hue, the tissue's texture parts them again. Not in red: it lets the
+    # texture below it through, and hardly a stain is as pure.
+    deep = np.bincount(labels[depth > 3], minlength=count + 1)
+    both = pen & even & (np.bincount(labels[(depth > 3) & smooth], minlength=count + 1) < 0.85 * deep)
+    if parts and both.any():
+        mask &= ~both[labels] | within(opened(smooth & mask, 2), 5)
     return Ink(mask & ~either[labels], np.asarray(either[labels], bool))
 
 
 def _texture(values: NDArray[np.float32], where: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
-    """Give the standard deviation within 5 x 5 pixels, or those of them that lie in a mask."""
+    """Give the standard deviation within 5 x 5 pixels, or within those that lie in a mask; infinite for less than 8."""
     from scipy import ndimage
 
-    part: Any = 1.0 if where is None else where.astype(np.float32)
-    share = 1.0 if where is None else np.maximum(ndimage.uniform_filter(part, 5), 1e-3)
-    mean = ndimage.uniform_filter(values * part, 5) / share
-    square = ndimage.uniform_filter(values * values * part, 5) / share
-    return np.sqrt(np.maximum(square - mean * mean, 0))
+    if where is None:
+        mean, square = ndimage.uniform_filter(values, 5), ndimage.uniform_filter(values * values, 5)
+        return np.sqrt(np.maximum(square - mean * mean, 0))
+    part = where.astype(np.float32)
+    share = ndimage.uniform_filter(part, 5)
+    known = np.maximum(share, 1e-3)
+    mean = ndimage.uniform_filter(values * part, 5) / known
+    square = ndimage.uniform_filter(values * values * part, 5) / known
+    return np.where(share > 0.3, np.sqrt(np.maximum(square - mean * mean, 0)), np.float32(np.inf))

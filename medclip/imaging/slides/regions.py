@@ -29,15 +29,20 @@ def distance(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
     return out
 
 
+def away(mask: NDArray[np.bool_], limit: float) -> NDArray[np.float32]:
+    """Give each pixel its distance from the mask; infinite for what is farther than `limit`."""
+    out = np.full(mask.shape, np.inf, np.float32)
+    if mask.any():
+        # By distances, whose cost does not depend on how far.
+        box = _box(mask, int(limit) + 1)
+        out[box] = distance(~mask[box])
+        out[out > limit] = np.inf
+    return out
+
+
 def within(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
     """Give what is in the mask or no farther from it than a radius."""
-    if radius < 1 or not mask.any():
-        return mask
-    out = np.zeros_like(mask)
-    box = _box(mask, int(radius) + 1)
-    # By distances, whose cost does not depend on the radius.
-    out[box] = distance(~mask[box]) <= radius
-    return out
+    return mask if radius < 1 else away(mask, radius) <= radius
 
 
 def _box(mask: NDArray[np.bool_], margin: int) -> tuple[slice, slice]:

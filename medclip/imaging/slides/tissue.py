@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from medclip.imaging.slides.glass import WHITE, brightness, glass_of, is_dark, levelled, low_high, white_point
 from medclip.imaging.slides.ink import Ink, InkOptions, colours_of, ink_of
 from medclip.imaging.slides.reader import SlideReader
-from medclip.imaging.slides.regions import closed, filled, large, opened, wide, within, without
+from medclip.imaging.slides.regions import away, closed, filled, large, opened, wide, within, without
 
 _DARK = "The slide has a dark background, as in fluorescence or dark field; tissue is found by stains on a bright one."
 _COLOURLESS = 0.001
@@ -158,10 +158,11 @@ def _without_ink(
     candidate: NDArray[np.bool_], ink: NDArray[np.bool_], empty: TissueMask, pixel_um: float, options: TissueOptions
 ) -> TissueMask:
     """Take the ink away, judge what remains piece by piece, and mend the pieces."""
-    clear = ~within(ink, options.ink_grow_um / pixel_um)
+    beside = away(ink, 2 * options.ink_grow_um / pixel_um)
+    clear = (beside > options.ink_grow_um / pixel_um) & ~ink
     mask = closed(candidate & clear, options.close_um / pixel_um) & clear
     if ink.any():
-        mask = without(mask, within(ink, 2 * options.ink_grow_um / pixel_um), options.ink_share)
+        mask = without(mask, np.isfinite(beside), options.ink_share)
     mask = filled(mask, options.min_hole_um2 / pixel_um**2) & ~ink
     mask = large(mask, min(options.min_piece_um2 / pixel_um**2, mask.size * 0.05))
     pen = float(ink.mean())

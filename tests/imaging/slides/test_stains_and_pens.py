@@ -68,7 +68,7 @@ def test_blue_and_green_stains_alone_on_a_slide_are_tissue(stain):
 
 
 @pytest.mark.parametrize("share", [0.1, 0.4, 0.7, 1.0])
-@pytest.mark.parametrize("stain", [*SPECIAL[:2], SPECIAL[3], (60, 90, 170), (50, 130, 100)])
+@pytest.mark.parametrize("stain", [*SPECIAL[:2], SPECIAL[3], (60, 90, 170), (50, 130, 100), (130, 150, 200)])
 def test_blue_and_green_fields_among_red_ones_are_tissue(stain, share):
     image, truth = section((170, 70, 100), stain, share)
     found = tissue_of(scanned(image), UM)
@@ -106,6 +106,22 @@ def test_a_stroke_across_a_small_piece_takes_no_more_than_itself(ink, width):
     assert found.mask[far].mean() > 0.9
     assert found.mask[mark & ~truth].mean() < 0.02
     assert found.pen_fraction > 0
+
+
+@pytest.mark.parametrize("ink", INKS[:2])
+def test_a_stroke_that_runs_into_tissue_of_its_own_hue_leaves_the_tissue(ink):
+    image, truth = section(EOSIN, (108, 138, 189), radii=(50, 110))
+    image, mark = drawn(image, ink, 30, (60, 390), (130, 230))
+    found = tissue_of(scanned(image), UM)
+    assert found.mask[truth & (distance(~mark) > 10)].mean() > 0.9
+    assert found.mask[mark & ~truth].mean() < 0.05
+
+
+@pytest.mark.parametrize("first", [EOSIN, HAEMATOXYLIN, (225, 170, 190)])
+@pytest.mark.parametrize("second", [(40, 110, 170), (88, 168, 199), (90, 190, 150)])
+def test_a_small_biopsy_with_one_blue_or_green_end_is_tissue_as_a_whole(first, second):
+    image, truth = section(first, second, radii=(60, 40), seed=3)
+    assert overlap(tissue_of(scanned(image), UM).mask, truth) > 0.9
 
 
 @pytest.mark.parametrize("ink", [(90, 150, 210), (90, 180, 110)])
