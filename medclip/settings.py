@@ -74,7 +74,8 @@ class ReadPolicy:
     """A series with gaps or uneven spacing is refused, with the positions in the reason, or resampled to a regular
     grid (linear)."""
     mpp_um: float | None = None
-    """Micrometres per pixel of slides that do not say. Never used for one that does, unless that is a print resolution."""
+    """Micrometres per pixel of slides that do not say. Never used for one that does, unless that is a print
+    resolution."""
 
     def changes(self) -> Mapping[str, Any]:
         """Give the fields that differ from the defaults; empty for the default policy."""
