@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from medclip.adapters.base import ImageAdapter, Source, value_range
+from medclip.adapters.base import ImageAdapter, Source, stated, value_range
 from medclip.adapters.depth import to_range
 from medclip.files.dicom_header import modality_code
 from medclip.files.inspect import FileFacts
@@ -96,7 +96,13 @@ class PathologyAdapter(ImageAdapter):
             )
             steps = self._steps(reader, tissue, grid, len(views))
             provenance = self.provenance(source, steps, reader.facts.decoder, settings)
-            return Sample(self.modality, views, provenance, _headers(reader, tissue, grid), kind=Kind.SLIDE)
+            return Sample(
+                self.modality,
+                views,
+                provenance,
+                {**stated(source.first), **_headers(reader, tissue, grid)},
+                kind=Kind.SLIDE,
+            )
 
     def render(self, decoded: Decoded, facts: FileFacts) -> tuple[View, tuple[Step, ...]]:
         """Give a tile as it is; grey is repeated, deep pictures are stretched over their whole range."""
