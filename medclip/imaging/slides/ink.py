@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.imaging.slides.glass import brightness, low_high
-from medclip.imaging.slides.regions import distance, labelled, opened, wide, within
+from medclip.imaging.slides.regions import closed, distance, filled, labelled, opened, wide, within
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ class InkOptions:
     """Width from which ink is told within tissue: pools of mucin are as pure and even, but smaller."""
     doubtful_stroke: float = 8.0
     """An even piece as long as this may be either where no other tissue helps to tell, ..."""
+    gap_um: float = 32.0
+    """Gaps between hues up to twice this are closed before a piece counts as a line."""
     pale: float = 0.3
     """... if most of its pixels are purer than this; few markers are paler."""
     rim_um: float = 144.0
@@ -181,9 +183,10 @@ def _judged(
     pen = strong & even
     if others:
         pen |= even & long & coloured
-    # A line so thin has no middle to measure.
     thin = width_um < options.embedded_um
-    pen |= strong & on_glass & thin & (stroke >= options.doubtful_stroke)
+    # A line so thin has no middle to measure. A sheet of tissue full of small holes only seems one.
+    line = strong & on_glass & _lines(hue, labels, area, pixel_um, options)
+    pen |= line
     rough = np.bincount(ring[_texture(values) > options.texture], minlength=count + 1) * 2 >= around
     narrow = ~on_glass & rough & thin
     inner = pen & narrow
@@ -191,6 +194,8 @@ def _judged(
     either = even & coloured & (stroke >= options.doubtful_stroke) & ~pen & (not others)
     # Pure, even and compact: a marker's, or the one deep-stained piece of the slide.
     either |= pen & ~long if usual < 0.05 * total else False
+    # Lines, or threads of the only stain that the slide has.
+    either |= line & ~even if usual < area[line].sum() else False
     pen[0] = either[0] = False
     mask = np.asarray(pen[labels], bool)
     if mask.any():
@@ -206,6 +211,23 @@ def _judged(
     if parts and both.any():
         mask &= ~both[labels] | within(opened(smooth & mask, 2), 5)
     return Ink(mask & ~either[labels], np.asarray(either[labels], bool))
+
+
+def _lines(
+    hue: NDArray[np.bool_],
+    labels: NDArray[np.int32],
+    area: NDArray[np.float64],
+    pixel_um: float,
+    options: InkOptions,
+) -> NDArray[np.bool_]:
+    """Say which pieces are thin and long once their small holes and gaps are closed."""
+    solid = filled(closed(hue, options.gap_um / pixel_um), (options.embedded_um / pixel_um) ** 2)
+    depth = distance(solid)
+    width = np.zeros(len(area))
+    np.maximum.at(width, labels[hue], np.minimum(depth[hue], 1e6))
+    found = (2 * width * pixel_um < options.embedded_um) & (area / (2 * width + 1e-9) ** 2 >= options.doubtful_stroke)
+    found[0] = False
+    return found
 
 
 def _texture(values: NDArray[np.float32], where: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
