@@ -127,7 +127,8 @@ class CtAdapter(ImageAdapter):
 
     def _ranges(self, volume: Volume, settings: Settings) -> tuple[tuple[Range, ...], Step]:
         """Say for each channel what becomes black and white. Windows in HU would show nothing of other values."""
-        if volume.unit != HU or asked_window(settings) is not None:
+        unwindowed = settings.policy.pixels.window == "none"
+        if volume.unit != HU or unwindowed or asked_window(settings) is not None:
             low, high, step = shown_range(volume, settings, self.percentiles, signal_only=False)
             return ((low, high),) * 3, step
         chosen = WINDOW_HU if self.sampling == "slices" else {"soft_tissue": WINDOW_HU["soft_tissue"]}

@@ -75,14 +75,20 @@ def _model(maker: str, model: str) -> str:
     """Give the known words and numbers of a device's model, only beside a maker that is known."""
     if not _maker(maker):
         return ""
-    return " ".join(word for word in re.findall(r"[A-Za-z0-9]+", model) if _of_device(word.lower()))
+    words = [word for word in re.findall(r"[A-Za-z0-9]+", model) if _of_device(word.lower())]
+    numbers = [word for word in words if word.isdigit()]
+    # Several numbers are a date, or a patient's number in parts.
+    return " ".join(word for word in words if len(numbers) < 2 or not word.isdigit())
 
 
 def _of_device(word: str) -> bool:
-    """Say whether a word is one of our list, or a number of at most four digits with a few letters."""
-    numbered = re.search(r"[0-9]", word) and not re.search(r"[0-9]{5}", word) and len(word) <= 12
+    """Say whether a word is one of our list, or a number of at most three digits with letters that name nobody.
+
+    Four digits may be a year, and three letters a name.
+    """
+    numbered = re.search(r"[0-9]", word) and len(re.findall(r"[0-9]", word)) <= 3
     letters = re.findall(r"[a-z]+", word)
-    return word in MODELS or bool(numbered and all(part in MODELS or len(part) <= 3 for part in letters))
+    return word in MODELS or bool(numbered and all(part in MODELS or len(part) <= 2 for part in letters))
 
 
 @lru_cache(maxsize=1024)

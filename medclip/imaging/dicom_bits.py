@@ -25,9 +25,10 @@ def aligned(pixels: NDArray[Any], bits_stored: int, high_bit: int) -> tuple[NDAr
     if not 0 < shift <= 8 * pixels.dtype.itemsize - bits_stored or not pixels.size:
         return pixels, 0
     words = pixels.view(f"{pixels.dtype.byteorder}u{pixels.dtype.itemsize}")
-    if int(words.max()) < 1 << bits_stored:
-        return pixels, 0
-    return pixels >> shift, shift
+    fits = int(words.max()) < 1 << bits_stored
+    if pixels.dtype.kind == "i":  # negative values have all high bits set
+        fits |= -(1 << bits_stored - 1) <= int(pixels.min()) and int(pixels.max()) < 1 << bits_stored - 1
+    return (pixels, 0) if fits else (pixels >> shift, shift)
 
 
 def without_unused_bits(pixels: NDArray[Any], bits_stored: int) -> NDArray[Any]:

@@ -106,7 +106,9 @@ class Chain:
             what, bottom, top = self._span(rescaled, ends, counts)
             with np.errstate(invalid="ignore"):
                 result = np.clip((rescaled - bottom) / ((top - bottom) or 1.0), 0.0, 1.0)
-            steps.append(Step("window", f"none stated; {what}, {bottom:g} to {top:g}"))
+            ignored = any(step.name == "window" for step in steps)
+            why = "none wanted" if self.policy.window == "none" else "none usable" if ignored else "none stated"
+            steps.append(Step("window", f"{why}; {what}, {bottom:g} to {top:g}"))
         return self._turned(result, steps)
 
     def _turned(self, shown: Values, steps: list[Step]) -> Values:

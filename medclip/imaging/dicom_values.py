@@ -206,7 +206,6 @@ def to_display(
             was asked for is never replaced by something else.
     """
     if wanted == "none":
-        steps.append(Step("window", "none wanted"))
         return None
     both = np.concatenate([values, ends])
     for name, function in _choices(dataset, element, wanted):

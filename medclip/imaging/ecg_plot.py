@@ -83,7 +83,7 @@ def render(signal: Signal, *, start_s: float | None = None, dpi: int = DPI) -> N
         dpi: Dots per inch of the page of 11 x 8.5 inch, 50 to 400.
 
     Returns:
-        uint8 [H, W, 3], 1700 x 2200 at 200 dpi. Leads that were not recorded say so. Nothing but leads, scale and
+        uint8 [H, W, 3], 1700 x 2200 at 200 dpi. Leads without a usable signal say so. Nothing but leads, scale and
         rate is written on it.
 
     Raises:
@@ -162,7 +162,7 @@ def _write(draw: ImageDraw.ImageDraw, signal: Signal, start_s: float, dpi: int) 
             draw.line([(box.left_px, box.zero_px - 4 * mm), (box.left_px, box.zero_px + 4 * mm)], _GREY, round(mm / 4))
         draw.text((box.left_px + 1.5 * mm, top), lead, _INK, font)
         if not signal.mask[TWELVE.index(lead)]:
-            draw.text((box.left_px + 16 * mm, box.zero_px - 2 * mm), "not recorded", _GREY, small)
+            draw.text((box.left_px + 16 * mm, box.zero_px - 2 * mm), "no usable signal", _GREY, small)
     shown = f"{start_s:.1f}-{min(start_s + _SHEET_S, signal.duration_s):.1f} s of {signal.duration_s:.1f} s"
     scale = f"{MM_PER_S:g} mm/s    {MM_PER_MV:g} mm/mV    {signal.sampling_hz:g} Hz    {shown}"
     draw.text((_LEFT_MM * mm, 201 * mm), scale, _INK, small)

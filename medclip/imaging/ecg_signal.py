@@ -73,7 +73,7 @@ def canonical(recording: Recording, *, mlii_as_ii: bool = False, seconds: float 
     if derived:
         steps.append(Step("derive", f"{', '.join(derived)} from {pair[0]} and {pair[1]}"))
     if not mask.all():
-        steps.append(Step("mask", f"not recorded: {', '.join(TWELVE[i] for i in np.flatnonzero(~mask))}"))
+        steps.append(Step("mask", f"no usable signal: {', '.join(TWELVE[i] for i in np.flatnonzero(~mask))}"))
     return Signal(
         values,
         mask,

@@ -169,6 +169,8 @@ def test_the_window_that_is_asked_for_is_shown_and_never_another(tmp_path: Path)
     pixels = PixelPolicy(window=(400.0, 1000.0))
     view = _read(paths, settings=Settings(policy=ReadPolicy(pixels=pixels))).views[3]
     assert view.pixels[8, 8].tolist() == pytest.approx([0.14, 0.14, 0.14])
+    none = _read(paths, settings=Settings(policy=ReadPolicy(pixels=PixelPolicy(window="none"))))
+    assert any("percentiles" in step.detail for step in none.provenance.steps)
     for other in (1, "BONE"):
         with pytest.raises(MedclipError) as caught:
             _read(paths, settings=Settings(policy=ReadPolicy(pixels=PixelPolicy(window=other))))

@@ -89,7 +89,7 @@ GOLDEN: Mapping[str, Case] = {
     "oct:cine": Case(Kind.CINE, _loop(phantoms.oct_scan, "macula.dcm"), "ec1d5bad0cec77f6", "a2621b2ab5cb22b0"),
     "generic:cine": Case(Kind.CINE, _loop(phantoms.oct_scan, "macula.dcm"), "ec1d5bad0cec77f6", "6ac14cfd1e47b8e7"),
     "endoscopy:cine": Case(Kind.CINE, _loop(phantoms.endoscopy_video, "colon.mp4"), "", "7fe8316c4a3950ad"),
-    "pathology:slide": Case(Kind.SLIDE, _slide, "e4723b0f038df315", "77b88464001c6abf"),
+    "pathology:slide": Case(Kind.SLIDE, _slide, "e4723b0f038df315", "8357f40dff3d492a"),
     "ecg:signal": Case(Kind.SIGNAL, _ecg, "97bea57f7985233d", "3c893ff17d0ee7d3"),
 }
 

@@ -54,6 +54,8 @@ def test_only_terms_of_a_list_pass_where_people_write_what_they_like() -> None:
         ("TOSHIBA", "Aquilion ONE", "Aquilion ONE"),
         ("Philips", "EPIQ 5G of Dr Miller, MRN 4471190", "EPIQ 5G Dr"),
         ("Leica", "Aperio GT450 DX", "Aperio GT450 DX"),
+        ("GE", "Jane Doe LEE1960 12.03.1960 Discovery 690", "Discovery"),
+        ("GE", "MRN 1234 5678", None),
         ("St Elsewhere General", "Signa", None),
     ],
 )

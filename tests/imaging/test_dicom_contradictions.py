@@ -144,6 +144,23 @@ def test_values_in_the_high_bits_are_moved_down_where_the_pixels_agree(tmp_path:
     np.testing.assert_array_equal(read_stored(high, SETTINGS), dcmread(high).pixel_array)
 
 
+def test_signed_values_that_fit_are_left_where_they_are(tmp_path: Path) -> None:
+    stored = (DEEP // 2).astype(np.int16) - 1000
+    path = write_dicom(tmp_path / "a.dcm", stored, BitsStored=12, HighBit=15)
+    np.testing.assert_array_equal(_modality(path).pixels[..., 0], stored)
+    moved = write_dicom(tmp_path / "b.dcm", stored << 4, BitsStored=12, HighBit=15)
+    np.testing.assert_array_equal(_modality(moved).pixels[..., 0], stored)
+
+
+def test_the_step_says_whether_a_window_was_not_wanted_not_usable_or_not_there(tmp_path: Path) -> None:
+    def said(settings: Settings = SETTINGS, **elements: Any) -> str:
+        return read_dicom(write_dicom(tmp_path / "a.dcm", DEEP, **elements), settings).steps[-1].detail.split(";")[0]
+
+    assert said() == "none stated"
+    assert said(WindowCenter=100, WindowWidth=0) == "none usable"
+    assert said(_with_window("none"), WindowCenter=2000, WindowWidth=4000) == "none wanted"
+
+
 def _jpeg2000(pixels: NDArray[Any]) -> bytes:
     import imagecodecs
 

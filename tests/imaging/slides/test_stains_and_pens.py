@@ -221,3 +221,26 @@ def test_regions_in_a_corner_are_grown_and_closed_as_anywhere():
     assert closed(mask, 2)[:4, :14].all()
     assert not opened((y == 20) | (x == 30), 2).any()
     np.testing.assert_allclose(distance(mask), ndimage.distance_transform_edt(mask), rtol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def real_density(shared):
+    """Optical density of a real section of H&E, without its colours, at 0.5 µm/px."""
+    from medclip.imaging.slides import open_slide
+
+    with open_slide(shared / "data/field_dev/wsi/svs/CMU-1-Small-Region.svs") as reader:
+        image = reader.thumbnail(0.499).astype(np.float32)
+    image = image[: image.shape[0] // 16 * 16, : image.shape[1] // 16 * 16]
+    return np.maximum(-np.log(np.maximum(image, 1) / 245), 0).mean(axis=2)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("vector", [(0.12, 0.90, 0.80), (0.2, 0.9, 0.9), (0.1, 0.8, 0.65), (0.1, 0.9, 0.75)])
+@pytest.mark.parametrize("times", [1.5, 3, 5])
+def test_a_real_section_in_a_red_stain_is_tissue(real_density, vector, times):
+    """Sirius red, AEC, Congo red and oil red O: full of small holes, so that its hue only seems a thin, long line."""
+    red = 245 * np.exp(-real_density[..., None] * times * np.array(vector, np.float32))
+    rows, columns = red.shape[0] // 16, red.shape[1] // 16
+    found = tissue_of(red.reshape(rows, 16, columns, 16, 3).mean((1, 3)).astype(np.uint8), (8.0, 8.0))
+    assert not found.problem
+    assert found.fraction > 0.3  # 0.39 in H&E
