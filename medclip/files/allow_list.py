@@ -31,6 +31,8 @@ MAX_AGE_YEARS = 90.0
 _PLAIN = re.compile(r"[\x20-\x7e]+")
 _CODE = re.compile(r"[A-Z]{1,10}")
 """Codes of one word: a modality, a side, a sex."""
+_SEQUENCE = re.compile(r"\*?[a-z]{2,5}[123]d\d{0,2}(_\d{1,3}[a-z]{0,2})?")
+"""Names such as *tse2d1_11 and ep2d: a kind of echo, 1 to 3 dimensions, echoes. No name of a person looks like it."""
 _UID = re.compile(r"1\.2\.840\.10008\.[0-9.]+")
 
 
@@ -53,9 +55,9 @@ def _term(words: frozenset[str], value: str) -> str:
 
 
 def _sequence(header: DicomHeader) -> str:
-    """Give ScanningSequence codes only: SequenceName is a text of the site's own making on some devices."""
+    """Give ScanningSequence codes, and a SequenceName of the form that scanners make: it is a text on some devices."""
     codes = {"SE", "IR", "GR", "EP", "RM"}
-    return " ".join(word for word in header.sequence.split() if word in codes)
+    return " ".join(word for word in header.sequence.split() if word in codes or _SEQUENCE.fullmatch(word))
 
 
 def stated_view(header: DicomHeader) -> str:

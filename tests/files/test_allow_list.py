@@ -110,3 +110,16 @@ def test_values_are_short_plain_text_whatever_the_header_holds(text: str) -> Non
 def test_every_value_has_its_reason() -> None:
     assert all(entry.reason for entry in ALLOWED)
     assert len({entry.name for entry in ALLOWED}) == len(ALLOWED)
+
+
+@pytest.mark.parametrize(
+    ("stated", "expected"),
+    [
+        ("SE *tse2d1_11", "SE *tse2d1_11"),
+        ("GR IR *tfl3d1_16ns", "GR IR *tfl3d1_16ns"),
+        ("EP miller2d", "EP"),
+        ("x1960", None),
+    ],
+)
+def test_a_sequence_is_told_by_its_name_where_scanners_made_it(stated: str, expected: str | None) -> None:
+    assert public_values(DicomHeader(sequence=stated)).get("sequence") == expected
