@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.allow_list import public_values
 from medclip.files.dicom_header import DicomHeader, modality_code
 from medclip.imaging.dicom_pixels import Mode, public_headers, read_dicom
 from medclip.imaging.volume_orient import Affine, axis_codes, layout_of, oblique_deg, plane_of
@@ -24,9 +23,6 @@ RADIOGRAPHS = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW"})
 """Image types of the radiograph that a CT scanner takes to plan the scan. It carries Modality CT and no HU."""
 _NOT_DENSITY = frozenset({"PERFUSION", "RCBF", "RCBV", "MTT", "TTP", "TMAX", "SCREEN SAVE"})
 """Image types of maps that are computed from CT and have units of their own."""
-_ACQUISITION = (
-    "sequence", "echo_time_ms", "repetition_time_ms", "b_value", "field_strength_t", "kvp", "slice_thickness_mm",
-)  # fmt: skip
 _WHOLE = np.int16
 _SHOWN = 3
 
@@ -170,7 +166,7 @@ def finish(
         **public_headers(header),
         **stored_facts(affine, shape),
         "value_range": (low, high),
-        **acquisition(header),
+        **({"gantry_tilt_deg": header.gantry_tilt_deg} if header.gantry_tilt_deg else {}),
     }
     voxels, filled = fill(voxels, unit, low)
     if stack.even:
@@ -207,10 +203,3 @@ def stored_facts(affine: Affine, shape: Sequence[int]) -> Mapping[str, Any]:
         "stored_orientation": axis_codes(as_nifti),
         "oblique_deg": oblique_deg(as_nifti),
     }
-
-
-def acquisition(header: DicomHeader) -> Mapping[str, Any]:
-    """Give the acquisition's values that describe the picture and not the person; see `medclip.files.allow_list`."""
-    values = public_values(header)
-    tilt = {"gantry_tilt_deg": header.gantry_tilt_deg} if header.gantry_tilt_deg else {}
-    return {name: values[name] for name in _ACQUISITION if name in values} | tilt
