@@ -55,6 +55,7 @@ class Reason(StrEnum):
     TABLE_INVALID = "table_invalid"
     PATIENT_OVERLAP = "patient_overlap"
     RECIPE_INVALID = "recipe_invalid"
+    TOO_MANY_BAD = "too_many_bad"
     PACK_NOT_FOUND = "pack_not_found"
     PACK_INVALID = "pack_invalid"
     PREPROCESSING_MISMATCH = "preprocessing_mismatch"

@@ -48,6 +48,16 @@ def repository() -> Path:
 
 
 @pytest.fixture(scope="session")
+def golden() -> Path:
+    """The folder of golden vectors: $MEDCLIP_GOLDEN_DIR, or specs/golden of the shared folder; skips without one."""
+    shared = Path(os.environ.get("MEDCLIP_SHARED") or REPOSITORY.parent / "shared")
+    folder = Path(os.environ.get("MEDCLIP_GOLDEN_DIR") or shared / "specs" / "golden")
+    if not folder.is_dir():
+        pytest.skip("no folder of golden vectors beside the repository; set MEDCLIP_GOLDEN_DIR to where it is")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def shared() -> Path:
     """The shared data folder beside the repository (or $MEDCLIP_SHARED); skips where there is none."""
     folder = Path(os.environ.get("MEDCLIP_SHARED") or REPOSITORY.parent / "shared")

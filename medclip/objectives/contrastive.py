@@ -1,14 +1,34 @@
-"""The symmetric InfoNCE loss of CLIP, with hard or soft targets."""
+"""The symmetric InfoNCE loss of CLIP, for one process or many, with any number of positives."""
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
+from typing import TYPE_CHECKING, Literal
+
 from torch import Tensor
+
+from medclip.objectives.block import check_features, make_block
+from medclip.objectives.chunked import scalar
+from medclip.objectives.info_nce import symmetric_info_nce
+from medclip.objectives.pairs import Pairs
+from medclip.objectives.ranks import gather, gather_pairs, rank_and_size
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+Reduction = Literal["mean", "sum_directions"]
+FACTORS: dict[Reduction, float] = {"mean": 0.5, "sum_directions": 1.0}
+"""By which the sum of both directions is multiplied."""
 
 
 def clip_loss(
-    image_BD: Tensor, text_BD: Tensor, logit_scale: Tensor | float, targets_BB: Tensor | None = None
+    image_BD: Tensor,
+    text_BD: Tensor,
+    logit_scale: Tensor | float,
+    pairs: Pairs | None = None,
+    *,
+    group: ProcessGroup | None = None,
+    chunk: int = 1024,
+    reduction: Reduction = "mean",
 ) -> Tensor:
     """Give the mean of the image-to-text and text-to-image cross-entropies over a batch.
 
@@ -16,18 +36,38 @@ def clip_loss(
         image_BD: [B, D] unit-norm image features; any float dtype, computed in float32.
         text_BD: [B, D] unit-norm text features; row i belongs to image i.
         logit_scale: exp of the learned log-scale (multiplies the cosines).
-        targets_BB: Probability of text j for image i, rows sum to 1 and the matrix is used for text to image with its
-            columns normalised; None means the identity (one positive each).
+        pairs: Which pairs are positives too, ignored or of no part, and weights; each row's mass is shared equally
+            among its positives. None: each image has its own text only.
+        group: The features are this rank's rows of a batch spread over these ranks, each with the same number of rows
+            and the same fields of pairs. The mean over ranks of the results is the loss of the whole batch, and so are
+            the gradients of parameters once they are averaged over ranks. None: one process.
+        chunk: Rows at a time. Memory is O(B x chunk); the result does not depend on it.
+        reduction: "sum_directions" adds both directions up (MERL) instead of taking their mean.
 
     Returns:
-        Scalar float32. Identical features give ln B; without negatives (B = 1) it is 0.
+        Scalar float32. Identical features give ln B; without negatives (B = 1), or without a valid sample, it is 0.
 
-    Reference: Radford et al., Learning transferable visual models from natural language supervision, 2021.
+    Raises:
+        MedclipError: WRONG_USE for features or pairs of different sizes, or a chunk of no rows.
+
+    Reference: Radford et al., Learning transferable visual models from natural language supervision, 2021; shared mass:
+    Khosla et al., Supervised contrastive learning, 2020 (the form with the sum outside the logarithm).
+
+    Example:
+        >>> import torch
+        >>> eye = torch.eye(3)
+        >>> round(float(clip_loss(eye, eye, 10.0)), 6)
+        9.1e-05
     """
-    logits_BB = logit_scale * image_BD.float() @ text_BD.float().T
-    if targets_BB is None:
-        labels_B = torch.arange(len(logits_BB), device=logits_BB.device)
-        return (F.cross_entropy(logits_BB, labels_B) + F.cross_entropy(logits_BB.T, labels_B)) / 2
-    to_text = targets_BB.float()
-    to_image = to_text.T / to_text.sum(dim=0).unsqueeze(1).clamp_min(1e-12)
-    return (F.cross_entropy(logits_BB, to_text) + F.cross_entropy(logits_BB.T, to_image)) / 2
+    check_features(image_BD, text_BD)
+    rank, ranks = rank_and_size(group)
+    block = make_block(gather_pairs(pairs, group), ranks * len(image_BD), rank, ranks, image_BD.device)
+    return symmetric_info_nce(
+        image_BD.float(),
+        gather(text_BD.float(), group),
+        scalar(logit_scale, image_BD.device),
+        block,
+        group=group,
+        chunk=chunk,
+        factor=FACTORS[reduction],
+    )

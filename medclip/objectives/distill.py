@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from medclip.objectives.block import make_block
+from medclip.objectives.chunked import FeatureGradients, walked
+from medclip.objectives.pairs import Pairs
+from medclip.objectives.ranks import gather, gather_pairs, gather_values, rank_and_size
 
-def relational_loss(student_BD: Tensor, teacher_BE: Tensor, temperature: float = 0.1) -> Tensor:
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+
+def relational_loss(
+    student_BD: Tensor,
+    teacher_BE: Tensor,
+    temperature: float = 0.1,
+    *,
+    valid_B: Tensor | None = None,
+    group: ProcessGroup | None = None,
+    chunk: int = 1024,
+) -> Tensor:
     """Match the similarities among a batch of sentences, each row a distribution over the other sentences.
 
     The two spaces may differ in width and rotation: only relations are compared. Zero when the student's cosines
@@ -16,20 +36,40 @@ def relational_loss(student_BD: Tensor, teacher_BE: Tensor, temperature: float =
         student_BD: [B, D] unit-norm text features; gradients flow here.
         teacher_BE: [B, E] unit-norm features of the frozen teacher.
         temperature: Divides the cosines of both sides.
+        valid_B: bool [B]: which sentences take part. None: all.
+        group: As in `clip_loss`: the mean over ranks is the loss of the whole batch.
+        chunk: Rows at a time. Memory is O(B x chunk); the result does not depend on it.
 
     Returns:
         Scalar float32: KL(teacher || student), mean over rows; 0 for fewer than two sentences.
 
     Reference: Park et al., Relational knowledge distillation, CVPR 2019; Tejankar et al., ISD, ICCV 2021 (the KL form).
     """
-    if len(student_BD) < 2:
-        return student_BD.float().sum() * 0.0
-    student = _others(student_BD.float() @ student_BD.float().T) / temperature
-    teacher = _others(teacher_BE.float() @ teacher_BE.float().T) / temperature
-    return F.kl_div(student.log_softmax(1), teacher.detach().log_softmax(1), reduction="batchmean", log_target=True)
+    rank, ranks = rank_and_size(group)
+    pairs = None if valid_B is None else gather_pairs(Pairs(valid_B=valid_B), group)
+    block = make_block(pairs, ranks * len(student_BD), rank, ranks, student_BD.device)
+    student, teacher = student_BD.float(), teacher_BE.detach().float()
+    rows, cols = block.take_rows(student), block.take_cols(gather(student, group))
+    known_bE, known_NE = block.take_rows(teacher), block.take_cols(gather_values(teacher, group))
+    rows_bD, cols_ND = rows.detach(), cols.detach()
+    sharpness = rows_bD.new_tensor(1 / temperature)
 
+    def others(logits_cN: Tensor, own_c1: Tensor) -> Tensor:
+        """Give the log-probability of the other sentences; the sentence itself has the lowest number there is."""
+        lowest = torch.finfo(torch.float32).min
+        return F.log_softmax(logits_cN.mul_(sharpness).scatter_(1, own_c1, lowest), dim=1)
 
-def _others(square_BB: Tensor) -> Tensor:
-    """Drop the diagonal: [B, B] to [B, B - 1]."""
-    size = len(square_BB)
-    return square_BB.flatten()[1:].view(size - 1, size + 1)[:, :-1].reshape(size, size - 1)
+    def walk(needs: Sequence[bool]) -> tuple[Tensor, list[Tensor | None]]:
+        grads = FeatureGradients(rows_bD, cols_ND, [*needs, False])
+        value = sharpness.new_zeros(())
+        for part in block.parts(chunk) if len(cols_ND) > 1 else ():
+            own_c1 = block.own_b[part, None]
+            log_said_cN = others(rows_bD[part] @ cols_ND.T, own_c1)
+            log_known_cN = others(known_bE[part] @ known_NE.T, own_c1)
+            known_cN, weights_c = log_known_cN.exp(), block.row_weights_b[part]
+            value += weights_c @ log_known_cN.sub_(log_said_cN).mul_(known_cN).sum(dim=1)
+            if any(needs):
+                grads.add(part, log_said_cN.exp_().sub_(known_cN).mul_(weights_c[:, None]))
+        return value, grads.result(sharpness)[:2]
+
+    return walked(walk, rows, cols)

@@ -1,0 +1,160 @@
+"""InfoNCE among several images and several texts of one examination."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from medclip.errors import MedclipError, Reason
+from medclip.objectives.block import Block, check_features, make_block
+from medclip.objectives.chunked import scalar
+from medclip.objectives.contrastive import FACTORS, Reduction
+from medclip.objectives.info_nce import symmetric_info_nce
+from medclip.objectives.pairs import Pairs
+from medclip.objectives.ranks import gather, gather_pairs, gather_values, rank_and_size
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+
+def multi_view_clip_loss(
+    images: Sequence[Tensor],
+    texts: Sequence[Tensor],
+    logit_scale: Tensor | float,
+    *,
+    w_it: float = 1.0,
+    w_vv: float = 0.0,
+    w_tt: float = 0.0,
+    w_joint: float = 0.0,
+    joint_BD: Tensor | None = None,
+    image_there_BV: Tensor | None = None,
+    text_there_BT: Tensor | None = None,
+    pairs: Pairs | None = None,
+    group: ProcessGroup | None = None,
+    chunk: int = 1024,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Add up contrastive terms of V images and T texts per sample, each term the mean over its combinations.
+
+    The terms are: every image with every text (w_it), every two images (w_vv), every two texts (w_tt), and the joint
+    embedding of the images with every text (w_joint). One image and one text with the default weights is `clip_loss`;
+    two and two with 1, 1, 0.5 and 0 is the loss of Mammo-CLIP; `reduction="sum_directions"` is that of MERL. A term of
+    weight 0 costs nothing.
+
+    Args:
+        images: V tensors [B, D] of unit-norm features, one for each view (CC and MLO, frontal and lateral).
+        texts: T tensors [B, D], one for each wording or section.
+        logit_scale: As in `clip_loss`.
+        w_it: Weight of images with texts.
+        w_vv: Weight of images with images; needs two views.
+        w_tt: Weight of texts with texts; needs two texts.
+        w_joint: Weight of the joint embedding with texts.
+        joint_BD: [B, D] unit-norm joint embedding made by the model. None: the mean of the views that are there.
+        image_there_BV: bool [B, V]: which views a sample has. A combination counts the samples that have both sides.
+        text_there_BT: bool [B, T]: which texts a sample has.
+        pairs: As in `clip_loss`; holds for every combination.
+        group: As in `clip_loss`.
+        chunk: As in `clip_loss`.
+        reduction: As in `clip_loss`.
+
+    Returns:
+        Scalar float32.
+
+    Raises:
+        MedclipError: WRONG_USE for no image or no text, a term without its two sides, or tensors of another size.
+
+    Reference: Ghosh et al., Mammo-CLIP, MICCAI 2024; Liu et al., MERL, ICML 2024.
+
+    Example:
+        >>> eye = torch.eye(2)
+        >>> bool(multi_view_clip_loss([eye], [eye], 5.0) == multi_view_clip_loss([eye, eye], [eye], 5.0))
+        True
+    """
+    _check(images, texts, (w_vv, w_tt), image_there_BV, text_there_BT)
+    num_views, num_texts = len(images), len(texts)
+    features = [x.float() for x in (*images, *texts)]
+    check_features(*features, *([] if joint_BD is None else [joint_BD]))
+    there = [*_columns(image_there_BV, num_views), *_columns(text_there_BT, num_texts)]
+    if w_joint:
+        features.append(_mean_view(images, image_there_BV) if joint_BD is None else joint_BD.float())
+        there.append(None if image_there_BV is None else image_there_BV.any(dim=1))
+    views, wordings = range(num_views), range(num_views, num_views + num_texts)
+    terms = (
+        (w_it, list(itertools.product(views, wordings))),
+        (w_vv, list(itertools.combinations(views, 2))),
+        (w_tt, list(itertools.combinations(wordings, 2))),
+        (w_joint, [(num_views + num_texts, wording) for wording in wordings]),
+    )
+    scale = scalar(logit_scale, features[0].device)
+    whole = functools.cache(lambda i: gather(features[i], group))
+    block = _blocks(pairs, there, len(features[0]), group, scale.device)
+    total = scale.new_zeros(())
+    for weight, combinations in terms:
+        for rows, cols in combinations if weight else ():
+            loss = symmetric_info_nce(
+                features[rows],
+                whole(cols),
+                scale,
+                block(rows, cols),
+                group=group,
+                chunk=chunk,
+                factor=FACTORS[reduction] * weight / len(combinations),
+            )
+            total = total + loss
+    return total
+
+
+def _blocks(
+    pairs: Pairs | None, there: Sequence[Tensor | None], size: int, group: ProcessGroup | None, device: torch.device
+) -> Callable[[int, int], Block]:
+    """Give a function that lays out feature i against feature j: the valid samples that have both."""
+    rank, ranks = rank_and_size(group)
+    every = gather_pairs(pairs, group)
+    known = [None if x is None else gather_values(x.to(torch.uint8), group).bool() for x in there]
+
+    def block(rows: int, cols: int) -> Block:
+        given = [x for x in (None if every is None else every.valid_B, known[rows], known[cols]) if x is not None]
+        valid = functools.reduce(torch.logical_and, given) if given else None
+        return make_block(replace(every or Pairs(), valid_B=valid), ranks * size, rank, ranks, device)
+
+    return block
+
+
+def _columns(there_BV: Tensor | None, count: int) -> Sequence[Tensor | None]:
+    return [None] * count if there_BV is None else there_BV.unbind(1)
+
+
+def _mean_view(images: Sequence[Tensor], there_BV: Tensor | None) -> Tensor:
+    """Give the unit-norm mean of the views that are there: float32 [B, D]."""
+    views_VBD = torch.stack([x.float() for x in images])
+    if there_BV is not None:
+        views_VBD = torch.where(there_BV.T[:, :, None], views_VBD, 0)
+    return F.normalize(views_VBD.sum(dim=0), dim=-1)
+
+
+def _check(
+    images: Sequence[Tensor],
+    texts: Sequence[Tensor],
+    weights: tuple[float, float],
+    image_there_BV: Tensor | None,
+    text_there_BT: Tensor | None,
+) -> None:
+    for what, features, weight, there in (
+        ("image", images, weights[0], image_there_BV),
+        ("text", texts, weights[1], text_there_BT),
+    ):
+        needed = 2 if weight else 1
+        if len(features) < needed:
+            raise MedclipError(Reason.WRONG_USE, f"{len(features)} {what} features; these weights need {needed}.")
+        if there is not None and there.shape != (len(features[0]), len(features)):
+            raise MedclipError(
+                Reason.WRONG_USE,
+                f"{what}s there are {list(there.shape)}; expected {[len(features[0]), len(features)]}.",
+            )

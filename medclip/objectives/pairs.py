@@ -1,0 +1,118 @@
+"""Which pairs of a batch are positives, which are left out, and how much each sample weighs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from medclip.errors import MedclipError, Reason
+
+_MASK_63 = (1 << 63) - 1
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """What is known about a batch of B samples beside their features; all tensors on the device of the features.
+
+    Relations are given as keys, so that they cost O(B) to keep and to send to other ranks. A sample's image and text
+    are always positives of each other.
+
+    Args:
+        positive_BK: int64 [B, K], -1 = no key. Samples i and j are positives of each other if any column holds equal
+            keys for both: the same study, the same caption, the same labels.
+        ignored_BK: The same for pairs that are neither positives nor negatives: it is not known whether they fit.
+            Where a pair is both, it is positive.
+        weights_B: float [B], >= 0: how much the rows of each sample count. A loss is sum(w * l) / sum(w).
+        valid_B: bool [B]. A sample with False takes no part at all, neither as a row nor as a negative of others.
+
+    Raises:
+        MedclipError: WRONG_USE for tensors of another shape or type.
+
+    Example:
+        >>> pairs = Pairs(positive_BK=keys_of(["study 1", "study 1", ""]))
+        >>> positives(pairs.positive_BK, pairs.positive_BK).int().tolist()
+        [[1, 1, 0], [1, 1, 0], [0, 0, 0]]
+    """
+
+    positive_BK: Tensor | None = None
+    ignored_BK: Tensor | None = None
+    weights_B: Tensor | None = None
+    valid_B: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse other shapes and types, and tensors of different lengths."""
+        lengths = set()
+        for name, dims, right in (
+            ("positive_BK", 2, "int64"),
+            ("ignored_BK", 2, "int64"),
+            ("weights_B", 1, "float"),
+            ("valid_B", 1, "bool"),
+        ):
+            value: Tensor | None = getattr(self, name)
+            if value is None:
+                continue
+            lengths.add(len(value) if value.ndim else -1)
+            kind = "float" if value.dtype.is_floating_point else str(value.dtype).removeprefix("torch.")
+            if value.ndim != dims or kind != right:
+                raise MedclipError(
+                    Reason.WRONG_USE,
+                    f"{name} is a {kind} tensor of shape {list(value.shape)}; expected {right} with {dims} axes.",
+                )
+        if len(lengths) > 1:
+            raise MedclipError(Reason.WRONG_USE, f"the tensors of Pairs have different lengths: {sorted(lengths)}.")
+
+    def check(self, size: int) -> None:
+        """Raise WRONG_USE if a tensor is not of the batch's size."""
+        for value in (self.positive_BK, self.ignored_BK, self.weights_B, self.valid_B):
+            if value is not None and len(value) != size:
+                raise MedclipError(Reason.WRONG_USE, f"Pairs of {len(value)} samples, but features of {size}.")
+
+
+def keys_of(*columns: Sequence[str]) -> Tensor:
+    """Turn K columns of B strings into keys for Pairs.
+
+    A key depends on nothing but the string, so keys of different ranks and runs can be compared.
+
+    Args:
+        columns: One sequence of B strings for each column; "" has no key.
+
+    Returns:
+        int64 [B, K], on the CPU; -1 for "".
+
+    Raises:
+        MedclipError: WRONG_USE for no column or columns of different lengths.
+    """
+    if len({len(column) for column in columns}) != 1:
+        raise MedclipError(Reason.WRONG_USE, "keys need one or more columns of the same length.")
+    return torch.tensor([[_key(value) for value in row] for row in zip(*columns, strict=True)], dtype=torch.int64).view(
+        len(columns[0]), len(columns)
+    )
+
+
+def _key(value: str) -> int:
+    if not value:
+        return -1
+    return int.from_bytes(hashlib.blake2b(value.encode(), digest_size=8).digest(), "big") & _MASK_63
+
+
+def positives(rows_bK: Tensor, cols_NK: Tensor) -> Tensor:
+    """Mark pairs of which any column holds equal keys.
+
+    Args:
+        rows_bK: int64 [b, K] keys of a chunk of rows.
+        cols_NK: int64 [N, K] keys of all columns.
+
+    Returns:
+        bool [b, N]. The partner of a row is marked only through its keys: without any, the row is all False.
+    """
+    found = torch.zeros(len(rows_bK), len(cols_NK), dtype=torch.bool, device=rows_bK.device)
+    for column in range(rows_bK.shape[1]):
+        # A row without a key gets one that no column has: one comparison of [b, N] instead of two and a product.
+        rows_b = rows_bK[:, column].masked_fill(rows_bK[:, column] < 0, -2)
+        cols_N = cols_NK[:, column].masked_fill(cols_NK[:, column] < 0, -1)
+        found |= rows_b[:, None] == cols_N[None, :]
+    return found

@@ -1,0 +1,88 @@
+"""Features and pairs of all ranks, in the order of ranks, with gradients that find their way back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from medclip.objectives.pairs import Pairs
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+
+def rank_and_size(group: ProcessGroup | None) -> tuple[int, int]:
+    """Give this process's rank in a group and the number of ranks; (0, 1) without a group."""
+    return (0, 1) if group is None else (dist.get_rank(group), dist.get_world_size(group))
+
+
+def gather(local_bD: Tensor, group: ProcessGroup | None) -> Tensor:
+    """Put the rows of all ranks under each other; in the backward pass each rank gets the sum of its rows' gradients.
+
+    Every rank must call it with the same shape, and must run the backward pass if any does.
+
+    Args:
+        local_bD: [b, ...] this rank's rows.
+        group: None or a group of one: the rows are returned as they are.
+
+    Returns:
+        [ranks * b, ...].
+    """
+    if rank_and_size(group)[1] == 1:
+        return local_bD
+    return _Gather.apply(local_bD, group)  # type: ignore[return-value]
+
+
+def gather_values(local: Tensor, group: ProcessGroup | None) -> Tensor:
+    """Put the rows of all ranks under each other, without gradients."""
+    size = rank_and_size(group)[1]
+    if size == 1:
+        return local
+    whole = local.new_empty((size * len(local), *local.shape[1:]))
+    dist.all_gather_into_tensor(whole, local.detach().contiguous(), group=group)
+    return whole
+
+
+def sum_values(local: Tensor, group: ProcessGroup | None) -> Tensor:
+    """Add up a tensor over ranks, without gradients."""
+    if rank_and_size(group)[1] == 1:
+        return local
+    total = local.detach().clone()
+    dist.all_reduce(total, group=group)
+    return total
+
+
+def gather_pairs(pairs: Pairs | None, group: ProcessGroup | None) -> Pairs | None:
+    """Put the pairs of all ranks under each other. Every rank must give the same fields with the same columns."""
+    if pairs is None or rank_and_size(group)[1] == 1:
+        return pairs
+    valid = pairs.valid_B
+    return Pairs(
+        positive_BK=None if pairs.positive_BK is None else gather_values(pairs.positive_BK, group),
+        ignored_BK=None if pairs.ignored_BK is None else gather_values(pairs.ignored_BK, group),
+        weights_B=None if pairs.weights_B is None else gather_values(pairs.weights_B.float(), group),
+        valid_B=None if valid is None else gather_values(valid.to(torch.uint8), group).bool(),
+    )
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, local_bD: Tensor, group: ProcessGroup) -> Tensor:
+        ctx.group = group
+        return gather_values(local_bD, group)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        rank, size = rank_and_size(ctx.group)
+        whole = grads[0].contiguous()
+        rows = len(whole) // size
+        if whole.device.type == "cpu":  # gloo: it has no faster way than the sum of everything
+            return sum_values(whole, ctx.group)[rank * rows : (rank + 1) * rows], None
+        mine = whole.new_empty((rows, *whole.shape[1:]))
+        dist.reduce_scatter_tensor(mine, whole, group=ctx.group)
+        return mine, None
