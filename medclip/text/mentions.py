@@ -45,11 +45,17 @@ def asserted(task_name: str, sentence: str) -> Mapping[str, bool]:
     found: dict[str, bool] = {}
     for name, pattern in _patterns(task_name).items():
         for match in pattern.finditer(said):
-            found[name] = found.get(name, False) or not _denied(said, match)
+            found[name] = found.get(name, False) or not denied(said, match)
     return found
 
 
-def _denied(said: str, match: re.Match[str]) -> bool:
+def denied(said: str, match: re.Match[str]) -> bool:
+    """Tell whether a mention is denied.
+
+    Args:
+        said: The whole sentence in lower case.
+        match: Where the mention stands in it.
+    """
     before = said[: match.start()]
     denial = _DENIES_BEFORE.search(before)
     if denial and not _TURNS.search(before[denial.start() + len(denial.group(1)) :]):

@@ -18,15 +18,15 @@ _END = re.compile(r"(?<=[.!?;])(?<!\b[A-Za-z]\.)(?<!\bDr\.)(?<!\bvs\.)(?<!\be\.g
 
 
 @lru_cache(maxsize=8192)
-def sentences(text: str) -> tuple[str, ...]:
-    """Split text at sentence ends and line breaks; pieces under three words are dropped.
+def sentences(text: str, min_words: int = _MIN_WORDS) -> tuple[str, ...]:
+    """Split text at sentence ends and line breaks; pieces under three words (or `min_words`) are dropped.
 
     Example:
         >>> sentences("Clear lungs on both sides. pH 7.4 was measured.")
         ('Clear lungs on both sides.', 'pH 7.4 was measured.')
     """
     pieces = (" ".join(p.split()) for p in _END.split(text))
-    return tuple(p if p[-1] in ".!?;" else f"{p}." for p in pieces if len(p.split()) >= _MIN_WORDS)
+    return tuple(p if p[-1] in ".!?;" else f"{p}." for p in pieces if len(p.split()) >= min_words)
 
 
 def draw_native(texts: tuple[str, ...], labels: Mapping[str, str | Mapping[str, int]], rng: Generator) -> str | None:

@@ -33,6 +33,13 @@ def side_phrases(modality: str, laterality: str | None) -> tuple[str, ...]:
     return (f"{side} {organ}", f"the {side} {organ}", f"{side} side", f"{organ} on the {side}")
 
 
+def other_side(modality: str, laterality: str | None) -> str | None:
+    """Name the side that an image of a paired organ does not show; None where that cannot be said."""
+    if modality not in SIDED_ORGANS:
+        return None
+    return {"L": "right", "R": "left"}.get(laterality or "")
+
+
 def person_phrases(age_years: float | None, sex: str | None) -> tuple[str, ...]:
     """Describe a person by age group, decade and sex, never by the exact age.
 

@@ -1,0 +1,78 @@
+"""`medclip captions from-labels`: make image-text pairs of a set that has labels only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from medclip.shards.captions import CaptionsReport
+
+
+def from_labels(
+    table: Annotated[Path, typer.Argument(help="CSV, TSV or Parquet with label columns, as for `shards build`.")],
+    out: Annotated[Path, typer.Option("--out", help="Table to write: the same with a column `captions`.")],
+    n: Annotated[int, typer.Option("--n", min=1, help="Captions for each row.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed gives other wordings.")] = 0,
+    writer: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE:FUNCTION", help="A function of yours that writes captions; each is checked."),
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="What relative files are relative to [the table's folder].")
+    ] = None,
+    patient_from: Annotated[
+        str | None, typer.Option(help="Column that names the patient; `file` if every file is a patient of its own.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output where it exists.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Write captions that say what the labels of each row say, as a column of a copy of the table."""
+    from medclip.cli.progress import progress
+    from medclip.shards.captions import captions_from_labels
+    from medclip.text.writer import load_writer
+
+    with progress(quiet=as_json) as shown:
+
+        def advance(done: int, total: int) -> None:
+            if done == 1:
+                shown.stage("Rows", total)
+            shown.step()
+
+        report = captions_from_labels(
+            table,
+            out,
+            n=n,
+            seed=seed,
+            writer=load_writer(writer) if writer else None,
+            folder=folder,
+            patient_from=patient_from,
+            overwrite=overwrite,
+            progress=advance,
+        )
+    _print(report, as_json, wrote=writer is not None)
+
+
+def _print(report: CaptionsReport, as_json: bool, *, wrote: bool) -> None:
+    from medclip.errors import printable
+
+    if as_json:
+        import json
+        from dataclasses import asdict
+
+        print(json.dumps(asdict(report) | {"out": str(report.out)}, indent=2))
+        return
+    print(
+        f"{printable(str(report.out))}: {report.num_captions} captions for {report.num_captioned} of "
+        f"{report.num_rows} rows."
+    )
+    if report.num_without_labels:
+        print(f"  {report.num_without_labels} rows have no labels and keep what they had.")
+    if report.num_short:
+        print(f"  {report.num_short} rows have fewer captions: their labels have no more wordings.")
+    if wrote:
+        print(f"  {report.num_by_writer} captions are the writer's own.")
+        for reason, number in sorted(report.rejected_by_reason.items(), key=lambda kv: -kv[1]):
+            print(f"  {number:>7} replaced: {reason}")

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from medclip.cli.main import main
+
+TABLE = """file,patient,modality,label:brain_mri_tumour
+a.jpg,P1,mri,glioma
+b.jpg,P2,mri,
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.csv").write_text(TABLE)
+    return tmp_path
+
+
+def test_the_command_writes_the_table_and_says_what_it_did(folder, capsys):
+    assert main(["captions", "from-labels", "t.csv", "--out", "o.csv", "--n", "3"]) == 0
+    said = capsys.readouterr()
+    assert "o.csv: 3 captions for 1 of 2 rows." in said.out
+    assert "1 rows have no labels and keep what they had." in said.out
+    assert "glio" in (folder / "o.csv").read_text().lower()
+
+
+def test_json_is_one_object_and_nothing_else(folder, capsys):
+    assert main(["captions", "from-labels", "t.csv", "--out", "o.csv", "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["num_captions"] == 10
+    assert said.err == ""
+
+
+def test_an_output_that_exists_is_refused_unless_it_may_be_replaced(folder, capsys):
+    (folder / "o.csv").write_text("precious")
+    assert main(["captions", "from-labels", "t.csv", "--out", "o.csv"]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert main(["captions", "from-labels", "t.csv", "--out", "o.csv", "--overwrite"]) == 0
+
+
+def test_a_writer_of_ones_own_is_loaded_checked_and_counted(folder, capsys):
+    (folder / "scribe_of_a_test.py").write_text(
+        "def write(facts, n):\n    return [f'{facts.image} with {facts.present[0]}.', 'A 4 cm mass on CT.']\n"
+    )
+    arguments = ["captions", "from-labels", "t.csv", "--out", "o.csv", "--n", "2"]
+    assert main([*arguments, "--writer", "scribe_of_a_test:write"]) == 0
+    said = capsys.readouterr().out
+    assert "1 captions are the writer's own." in said
+    assert "replaced: modality" in said
+    assert "brain MRI with glioma." in (folder / "o.csv").read_text()
+    assert main([*arguments, "--overwrite", "--writer", "nowhere:write"]) == 2
