@@ -1,7 +1,8 @@
-"""`medclip models`: list, show and verify model packs."""
+"""`medclip models`: list, show, verify, import and export model packs."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -29,7 +30,6 @@ def list_command(as_json: AsJson = False) -> None:
 
 def show(pack: Pack = "medclip-mini", as_json: AsJson = False) -> None:
     """Show a pack's card: use, tasks, figures, data, licence, limits."""
-    from medclip.errors import printable
     from medclip.models.card import read_card
     from medclip.models.packs import find_pack
 
@@ -38,7 +38,7 @@ def show(pack: Pack = "medclip-mini", as_json: AsJson = False) -> None:
     if as_json:
         _json(card.model_dump(mode="json"))
         return
-    print(f"{card.name} {card.version}  ({printable(str(path))})\n")
+    print(f"{card.name} {card.version}  ({_shown(path)})\n")
     facts = {
         "summary": card.summary,
         "use": card.intended_use,
@@ -72,6 +72,76 @@ def verify(pack: Pack = "medclip-mini", as_json: AsJson = False) -> None:
         _json({"ok": True, **_values(info)})
     else:
         print(f"{info.name} {info.version}: {info.num_files} files, {_megabytes(info)}, all as the manifest says.")
+
+
+def import_command(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE_OR_FOLDER",
+            help="A checkpoint, a folder with open_clip_config.json, or a hub name with hf-hub: before it.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="PACK", help="Folder of the new pack.")],
+    architecture: Annotated[
+        str | None, typer.Option("--architecture", metavar="NAME", help="open_clip architecture of a bare checkpoint.")
+    ] = None,
+    text_folder: Annotated[
+        Path | None,
+        typer.Option("--text-folder", metavar="DIR", help="Folder with config.json and tokenizer of its BERT."),
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name on the card; else the folder's.")] = None,
+    licence: Annotated[str, typer.Option("--licence", help="Licence of the weights, as its source states it.")] = "",
+    modalities: Annotated[
+        str, typer.Option("--modalities", metavar="A,B", help="What it knows: xray, ct, pathology and so on.")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Turn a checkpoint or a model folder into a pack.
+
+    Pickled weights are converted once, in a process of their own that reads tensors and nothing else.
+    """
+    from medclip.models.interchange import import_model
+    from medclip.models.packs import verify_pack
+
+    pack = import_model(
+        source,
+        out,
+        architecture=architecture,
+        text_folder=text_folder,
+        name=name,
+        licence=licence,
+        modalities=[m.strip() for m in modalities.split(",") if m.strip()],
+    )
+    info = verify_pack(pack)
+    if as_json:
+        _json(_values(info))
+    else:
+        print(f"{info.name}: {info.num_files} files, {_megabytes(info)}, in {_shown(pack)}.")
+        print("Its card has no task: name what to ask with --prompt or --task when scoring with it.")
+
+
+def export(
+    pack: Annotated[str, typer.Argument(help="Name or folder of a pack.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="A new folder.")],
+    as_json: AsJson = False,
+) -> None:
+    """Write a pack as a folder that open_clip loads by local-dir:FOLDER."""
+    from medclip.models.interchange import export_model
+
+    exported = export_model(pack, out)
+    if as_json:
+        _json({"folder": str(exported.folder), "notes": list(exported.notes)})
+        return
+    print(f"Written. open_clip loads it: create_model_and_transforms('local-dir:{_shown(exported.folder)}')")
+    for note in exported.notes:
+        print(f"- {note}")
+
+
+def _shown(path: Path) -> str:
+    from medclip.errors import printable
+
+    return printable(str(path))
 
 
 def _figures(task: str, node: dict[str, Any], path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:

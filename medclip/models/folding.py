@@ -23,6 +23,8 @@ def fold_batch_norm(tower: nn.Module, example_BCHW: Tensor) -> nn.Module:
         tower: In eval mode.
         example_BCHW: Any normalised input of the right size.
     """
+    if not any(isinstance(m, nn.BatchNorm2d) for m in tower.modules()):
+        return tower  # a transformer: nothing to fold, and no second copy of its weights
     folded = copy.deepcopy(tower)
     for module in list(folded.modules()):
         _fold_children(module)

@@ -56,18 +56,8 @@ def load_hub(name: str, cache_dir: Path | str | None = None, *, device: str = "c
 
     repository = name.removeprefix("hf-hub:")
     cache = os.fspath(cache_dir) if cache_dir is not None else None
-    if _fetch(repository, _CONFIG, cache) is None:
-        raise MedclipError(
-            Reason.PACK_NOT_FOUND,
-            f"there is no open_clip checkpoint {repository!r} in the cache, and none could be fetched.",
-            hint="Check the name; without HF_HUB_OFFLINE=1 and with a network it is downloaded.",
-        )
-    if not any(_fetch(repository, weights, cache) for weights in _WEIGHTS):
-        raise MedclipError(
-            Reason.UNSAFE_WEIGHTS,
-            f"the checkpoint {repository!r} has no safetensors weights; pickled ones are not loaded.",
-            hint="Convert it to safetensors in a place you trust, or save it as a pack.",
-        )
+    fetch_config(repository, cache=cache)
+    fetch_weights(repository, cache=cache)
     try:
         clip = open_clip.create_model(
             f"hf-hub:{repository}", cache_dir=cache, require_pretrained=True, weights_only=True
@@ -93,11 +83,48 @@ def _model(clip: nn.Module, tokenize: Any, repository: str, device: str) -> Mode
     return Model(clip, tokenizer, preprocess, card, name=repository, path=Path(repository), device=device)
 
 
-def _fetch(repository: str, filename: str, cache: str | None) -> str | None:
+def fetch(repository: str, filename: str, cache: str | None = None) -> Path | None:
     """Give the local path of one file, fetching it where that is allowed; None when it is not to be had."""
     from huggingface_hub import hf_hub_download
 
     try:
-        return hf_hub_download(repository, filename, cache_dir=cache)
+        return Path(hf_hub_download(repository, filename, cache_dir=cache))
     except Exception:  # the hub client raises a dozen kinds; all of them mean: not here
         return None
+
+
+def fetch_config(repository: str, filename: str = _CONFIG, cache: str | None = None) -> Path:
+    """Give the local path of a config.
+
+    Raises:
+        MedclipError: PACK_NOT_FOUND when it is neither in the cache nor to be had.
+    """
+    if found := fetch(repository, filename, cache):
+        return found
+    raise MedclipError(
+        Reason.PACK_NOT_FOUND,
+        f"there is no open_clip checkpoint {repository!r} in the cache, and none could be fetched.",
+        hint="Check the name; without HF_HUB_OFFLINE=1 and with a network it is downloaded.",
+    )
+
+
+def fetch_weights(repository: str, filename: str = "", cache: str | None = None) -> Path:
+    """Give the local path of safetensors weights.
+
+    Args:
+        repository: "org/name".
+        filename: What open_clip's list calls the file; its safetensors form is looked for. "" for the usual names.
+        cache: See `load_hub`.
+
+    Raises:
+        MedclipError: UNSAFE_WEIGHTS when there are none.
+    """
+    names = (f"{filename.rpartition('.')[0]}.safetensors",) if filename else _WEIGHTS
+    for name in names:
+        if found := fetch(repository, name, cache):
+            return found
+    raise MedclipError(
+        Reason.UNSAFE_WEIGHTS,
+        f"the checkpoint {repository!r} has no safetensors weights; pickled ones are not loaded.",
+        hint="Download it yourself and convert it: medclip models import FILE_OR_FOLDER --out PACK.",
+    )

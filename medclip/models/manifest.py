@@ -8,12 +8,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from medclip.errors import MedclipError, Reason
 
 FILE_NAME = "manifest.json"
 CONFIG_NAME = "open_clip_config.json"
 WEIGHTS_NAME = "model.safetensors"
+TEXT_FOLDER = "text"
+"""Folder inside a pack that holds the config.json of a BERT text tower."""
 FORMAT = 1
 PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz"})
 """Suffixes of weight files that can run code when loaded (numpy's may hold pickled objects)."""
@@ -70,13 +73,28 @@ def read_manifest(folder: Path) -> Manifest:
     return Manifest(files, preprocessing)
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read open_clip_config.json.
+
+    Raises:
+        MedclipError: PACK_INVALID when it is missing or does not describe two towers.
+    """
+    try:
+        config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+        if not all(isinstance(config["model_cfg"][part], dict) for part in ("vision_cfg", "text_cfg")):
+            raise TypeError(CONFIG_NAME)
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise MedclipError(Reason.PACK_INVALID, f"{CONFIG_NAME} is missing or not a model config.", where=folder) from e
+    return config
+
+
 def no_pack(folder: Path) -> MedclipError:
     """Give the error for a folder without a manifest."""
     return MedclipError(
         Reason.PACK_INVALID,
         f"this folder is not a model pack: it has no {FILE_NAME}.",
         where=folder,
-        hint="`medclip pretrain` and medclip.models.packs.save_pack write packs.",
+        hint="`medclip pretrain` and `medclip models import` write packs.",
     )
 
 
@@ -108,7 +126,7 @@ def refuse_pickles(folder: Path) -> None:
         MedclipError: UNSAFE_WEIGHTS naming the file.
     """
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        if path.suffix.lower() in PICKLES or (path.suffix.lower() == ".safetensors" and _is_pickle(path)):
+        if path.suffix.lower() in PICKLES or (path.suffix.lower() == ".safetensors" and is_pickle(path)):
             raise MedclipError(
                 Reason.UNSAFE_WEIGHTS,
                 "this file may hold pickled objects, which can run code when they are loaded.",
@@ -130,7 +148,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
-def _is_pickle(path: Path) -> bool:
+def is_pickle(path: Path) -> bool:
     """Whether a file starts as a pickle of protocol 2 to 5 or as a zip (what torch.save writes) does.
 
     A safetensors file starts with the length of its JSON header, 8 bytes little-endian, so one with a header of 640

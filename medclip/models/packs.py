@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from medclip.errors import MedclipError, Reason
 from medclip.models import card as cards
-from medclip.models.card import Card, read_card
+from medclip.models.card import IMPORTED, Card, read_card
 from medclip.models.manifest import (
     CONFIG_NAME,
+    TEXT_FOLDER,
     WEIGHTS_NAME,
     Manifest,
     check_files,
     no_pack,
+    read_config,
     read_manifest,
     refuse_pickles,
     seal,
@@ -100,7 +102,7 @@ def verify_pack(name_or_path: str | Path) -> PackInfo:
     manifest = read_manifest(path)
     refuse_pickles(path)
     check_files(path, manifest)
-    _config(path)
+    read_config(path)
     check_preprocessing(path, manifest.preprocessing, read_card(path))
     return _info(path, manifest)
 
@@ -129,7 +131,7 @@ def load_model(name_or_path: str | Path = DEFAULT, *, device: str = "cpu", verif
     refuse_pickles(path)
     if verify:
         check_files(path, manifest)
-    config = _config(path)
+    config = read_config(path)
     card = read_card(path)
     check_preprocessing(path, manifest.preprocessing, card)
     from medclip.models.build import build_clip
@@ -138,9 +140,9 @@ def load_model(name_or_path: str | Path = DEFAULT, *, device: str = "cpu", verif
 
     with _naming(path):
         preprocess = from_config(config, manifest.preprocessing)
-        clip = build_clip(config["model_cfg"])
+        clip = build_clip(_inside(config["model_cfg"]), path)
         _load_weights(clip, path / WEIGHTS_NAME)
-        tokenizer = load_tokenizer(path)
+        tokenizer = load_tokenizer(path, config["model_cfg"]["text_cfg"])
     return Model(clip, tokenizer, preprocess, card, name=card.name, path=path, device=device)
 
 
@@ -152,7 +154,7 @@ def image_size(name_or_path: str | Path = DEFAULT) -> int:
     """
     path = find_pack(name_or_path)
     with _naming(path):
-        return from_config(_config(path), read_manifest(path).preprocessing).size_px
+        return from_config(read_config(path), read_manifest(path).preprocessing).size_px
 
 
 def save_pack(
@@ -164,22 +166,26 @@ def save_pack(
     *,
     config: Mapping[str, Any],
     extra_files: Mapping[str, bytes] | None = None,
+    base: Path | None = None,
+    half: bool = True,
 ) -> Path:
     """Write a pack; it appears whole or not at all.
 
     Args:
         folder: Where; an older pack there is replaced, anything else is refused.
-        model: open_clip model. Matrices and kernels are stored as fp16, vectors (norms, biases) as float32.
-        tokenizer_folder: Holds tokenizer.json and its companions.
+        model: open_clip model.
+        tokenizer_folder: What `tokenizer.save` wrote. Not read where the config asks for CLIP's own tokenizer.
         preprocess: Input size, normalisation, adapters' hashes.
         card: The card.
         config: The model's `model_cfg`, as given to `build_clip`.
         extra_files: More files by name, e.g. train_hashes.txt.
+        base: Folder that a relative `hf_model_name` in the config starts from; the text model's config.json is copied.
+        half: Store matrices and kernels as fp16, vectors (norms, biases) as float32. False: everything as it is.
 
     Raises:
         MedclipError: OUTPUT_IN_USE when the folder holds something that is not a pack.
     """
-    from medclip.text.tokens import FILES
+    from medclip.text.tokens import load_tokenizer
 
     if folder.exists() and any(folder.iterdir()) and not (folder / "manifest.json").is_file():
         raise MedclipError(Reason.OUTPUT_IN_USE, "the folder holds something that is not a model pack.", where=folder)
@@ -187,12 +193,13 @@ def save_pack(
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     try:
-        _save_weights(model, fresh / WEIGHTS_NAME)
-        settings = {"model_cfg": dict(config), "preprocess_cfg": preprocess.to_config()}
+        _save_weights(model, fresh / WEIGHTS_NAME, half=half)
+        model_cfg = _with_text_config(fresh, config, base)
+        settings = {"model_cfg": model_cfg, "preprocess_cfg": preprocess.to_config()}
         (fresh / CONFIG_NAME).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
         (fresh / cards.FILE_NAME).write_text(card.to_json(), encoding="utf-8")
-        for name in FILES:
-            shutil.copyfile(tokenizer_folder / name, fresh / name)
+        if model_cfg["text_cfg"].get("hf_tokenizer_name"):
+            load_tokenizer(tokenizer_folder, model_cfg["text_cfg"]).save(fresh)
         for name, content in (extra_files or {}).items():
             (fresh / name).write_bytes(content)
         seal(fresh, preprocess.adapters)
@@ -225,7 +232,8 @@ def check_preprocessing(path: Path, trained: Mapping[str, str], card: Card) -> N
         path: The pack, for the error.
         trained: Way of reading ("xray", "generic", "ct:volume") to preprocessing hash, of the manifest.
         card: Each of its modalities that one of its tasks is about needs a hash; so does "generic" when the pack has
-            the task that infers the modality. A modality that it can only tell apart from others needs none.
+            the task that infers the modality. A modality that it can only tell apart from others needs none, nor does
+            any of an imported pack, which was not trained through our adapters.
 
     Raises:
         MedclipError: PREPROCESSING_MISMATCH naming the modality and both hashes, or the one that is missing.
@@ -234,7 +242,9 @@ def check_preprocessing(path: Path, trained: Mapping[str, str], card: Card) -> N
     from medclip.text.vocabularies import load_task, task_names
 
     asked = {m for name in card.tasks if name in task_names() for m in load_task(name).modalities}
-    needed = [m for m in card.modalities if m in asked or not trained] + [GENERIC] * ("modality" in card.tasks)
+    needed = [m for m in card.modalities if m in asked or not (trained or IMPORTED in card.created_from)] + [
+        GENERIC
+    ] * ("modality" in card.tasks)
     known = {way.partition(":")[0] for way in trained}
     for name in needed:
         if name not in known:
@@ -258,38 +268,48 @@ def check_preprocessing(path: Path, trained: Mapping[str, str], card: Card) -> N
             )
 
 
-def _config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads((path / CONFIG_NAME).read_text(encoding="utf-8"))
-        if not all(isinstance(config["model_cfg"][part], dict) for part in ("vision_cfg", "text_cfg")):
-            raise TypeError(CONFIG_NAME)
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise MedclipError(Reason.PACK_INVALID, f"{CONFIG_NAME} is missing or not a model config.", where=path) from e
+def _inside(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Give the config back, after making sure that it names no text model outside the pack."""
+    name = config["text_cfg"].get("hf_model_name")
+    if name and name != TEXT_FOLDER:
+        raise MedclipError(
+            Reason.PACK_INVALID, f"its text tower is {str(name)!r}; the config of a pack's own lies in {TEXT_FOLDER}/."
+        )
     return config
 
 
+def _with_text_config(folder: Path, config: Mapping[str, Any], base: Path | None) -> dict[str, Any]:
+    """Copy the config of a BERT text tower into a pack, and give the model's config that names it there."""
+    from medclip.models import hf_text
+
+    made = {**config, "text_cfg": dict(config["text_cfg"])}
+    if name := made["text_cfg"].get("hf_model_name"):
+        content = (hf_text.folder_of(name, base) / hf_text.CONFIG).read_bytes()
+        (folder / TEXT_FOLDER).mkdir()
+        (folder / TEXT_FOLDER / hf_text.CONFIG).write_bytes(content)
+        made["text_cfg"] |= {"hf_model_name": TEXT_FOLDER, "hf_model_pretrained": False}
+    return made
+
+
 def _load_weights(clip: nn.Module, weights: Path) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from medclip.models.checkpoint import read_weights
 
     try:
-        clip.load_state_dict(load_file(weights), strict=True)
-    except (OSError, SafetensorError) as e:
-        raise MedclipError(Reason.PACK_INVALID, "the weights cannot be read.", where=weights) from e
+        clip.load_state_dict(read_weights(weights), strict=True)
     except RuntimeError as e:
         raise MedclipError(
             Reason.PACK_INVALID, f"the weights do not fit the architecture in {CONFIG_NAME}.", where=weights
         ) from e
 
 
-def _save_weights(model: nn.Module, path: Path) -> None:
+def _save_weights(model: nn.Module, path: Path, *, half: bool) -> None:
     import torch
     from safetensors.torch import save_file
 
     state = {}
     for name, value in model.state_dict().items():
-        half = value.is_floating_point() and value.ndim >= 2
-        state[name] = value.detach().cpu().to(torch.float16 if half else value.dtype).contiguous().clone()
+        dtype = torch.float16 if half and value.is_floating_point() and value.ndim >= 2 else value.dtype
+        state[name] = value.detach().cpu().to(dtype).contiguous().clone()
     save_file(state, path)
 
 

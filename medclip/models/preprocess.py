@@ -77,11 +77,8 @@ def from_config(config: Mapping[str, Any], adapters: Mapping[str, str]) -> Prepr
     Raises:
         MedclipError: PACK_INVALID for settings that the readers cannot produce.
     """
-    size = config["model_cfg"]["vision_cfg"].get("image_size", 224)
+    side = square_side(config["model_cfg"])
     values = config.get("preprocess_cfg", {})
-    side = size if isinstance(size, int) else size[0]
-    if not isinstance(size, int) and len(set(size)) != 1:
-        raise MedclipError(Reason.PACK_INVALID, f"the model wants {size} pixels; only square images can be made.")
     found = (values.get("interpolation", "bicubic"), values.get("resize_mode"), values.get("fill_color", 0))
     if found != ("bicubic", "longest", 0):
         raise MedclipError(
@@ -90,9 +87,27 @@ def from_config(config: Mapping[str, Any], adapters: Mapping[str, str]) -> Prepr
             hint="Load it with open_clip instead.",
         )
     mean, std = values.get("mean", MEAN), values.get("std", STD)
-    return Preprocess(side, _three(mean), _three(std), "bicubic", 0, dict(adapters))
+    return Preprocess(side, three_floats(mean), three_floats(std), "bicubic", 0, dict(adapters))
 
 
-def _three(values: Any) -> tuple[float, float, float]:
+def square_side(model_cfg: Mapping[str, Any]) -> int:
+    """Give the side of a model's images in pixels.
+
+    Args:
+        model_cfg: open_clip's.
+
+    Raises:
+        MedclipError: PACK_INVALID for images that are not square.
+    """
+    size = model_cfg["vision_cfg"].get("image_size", 224)
+    if isinstance(size, int):
+        return size
+    if len(set(size)) != 1:
+        raise MedclipError(Reason.PACK_INVALID, f"the model wants {size} pixels; only square images can be made.")
+    return int(size[0])
+
+
+def three_floats(values: Any) -> tuple[float, float, float]:
+    """Give three numbers, one for each channel, as floats."""
     a, b, c = (float(v) for v in values)
     return a, b, c

@@ -1,16 +1,18 @@
-"""A small byte-pair tokenizer of our own, in the file layout that transformers and open_clip load."""
+"""Tokenizers: a small byte-pair one of our own, CLIP's, and any that lies in a folder as the hub lays it out."""
 
 from __future__ import annotations
 
-import html
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from medclip.errors import MedclipError, Reason
+from medclip.text import word_pieces
+from medclip.text.cleaning import cleaner, mend
+from medclip.text.clip_bpe import DEFAULT_CONTEXT, MARK, ClipTokenizer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,37 +23,101 @@ _FEWEST_IDS = 300
 
 PAD, UNK, BOS, EOS = "[PAD]", "[UNK]", "[BOS]", "[EOS]"
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+_LONGEST = 10_000
+"""A `model_max_length` above this stands for "not stated" (the hub writes 1e30)."""
 
 
-class Tokenizer:
-    """Turns sentences into token ids.
+class Tokenizer(Protocol):
+    """Turns sentences into token ids. Kinds: `FolderTokenizer` (ours, WordPiece, others) and `ClipTokenizer`."""
 
-    Equal to `open_clip.tokenizer.HFTokenizer` on the same folder with the same context length, but needs neither torch
-    nor transformers.
-    """
-
-    def __init__(self, backend: Backend, context_length: int) -> None:
-        self._backend = backend
-        self.context_length = context_length
-        """Tokens per sentence, [BOS] and [EOS] included; longer ones are cut, shorter ones padded with [PAD] = 0."""
-        backend.enable_truncation(context_length)
-        backend.enable_padding(length=context_length, pad_id=0, pad_token=PAD)
+    context_length: int
+    """Tokens per sentence, begin and end included; longer ones are cut, shorter ones padded with `pad_id`."""
 
     @property
     def vocab_size(self) -> int:
-        """Number of ids; [EOS] is the last."""
-        return self._backend.get_vocab_size()
+        """Number of ids."""
+        ...
+
+    @property
+    def pad_id(self) -> int:
+        """Id that fills up short sentences."""
+        ...
 
     @property
     def eos_id(self) -> int:
-        """Id of [EOS]: the highest, so that open_clip's argmax pooling finds the end of the sentence."""
-        return self.vocab_size - 1
+        """Id of the end of the sentence ([EOS], [SEP], <end_of_text>); it survives the cut of a long one."""
+        ...
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """Encode N sentences to int64 [N, context_length]."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Give the sentence back without special tokens."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write what `load_tokenizer` needs to give the same ids."""
+        ...
+
+
+class FolderTokenizer:
+    """A tokenizer that lies in a folder as tokenizer.json with companions: ours, BERT's WordPiece, SigLIP's.
+
+    Equal to `open_clip.tokenizer.HFTokenizer` on the same folder with the same context length, but needs neither torch
+    nor transformers.
+
+    Args:
+        backend: Of the `tokenizers` library.
+        context_length: Tokens per sentence.
+        files: Name and bytes of the files that `save` writes.
+        pad: The token that fills up.
+        eos: The token that ends a sentence.
+        clean: Name of the cleaning, as in open_clip's `tokenizer_kwargs`.
+        strip_sep_token: Replace the end token by 0, as the CLIPA models do.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        context_length: int,
+        files: Mapping[str, bytes],
+        *,
+        pad: str = PAD,
+        eos: str = EOS,
+        clean: str = "whitespace",
+        strip_sep_token: bool = False,
+    ) -> None:
+        self._backend = backend
+        self._files = dict(files)
+        self._clean = cleaner(clean)
+        self._strip_sep_token = strip_sep_token
+        self.context_length = context_length
+        """Tokens per sentence, begin and end included; longer ones are cut, shorter ones padded."""
+        self._pad_id, self._eos_id = (backend.get_vocab(with_added_tokens=True)[name] for name in (pad, eos))
+        backend.enable_truncation(context_length)
+        backend.enable_padding(length=context_length, pad_id=self._pad_id, pad_token=pad)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids."""
+        return self._backend.get_vocab_size()
+
+    @property
+    def pad_id(self) -> int:
+        """Id of the padding token; 0 in ours and in BERT's."""
+        return self._pad_id
+
+    @property
+    def eos_id(self) -> int:
+        """Id of the end of the sentence; the highest in ours, so that open_clip's argmax pooling finds it."""
+        return self._eos_id
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Encode N sentences.
 
         Args:
-            texts: Sentences; case does not matter.
+            texts: Sentences; in ours case does not matter.
 
         Returns:
             int64 [N, context_length].
@@ -60,17 +126,24 @@ class Tokenizer:
             texts = [texts]
         if not texts:
             return np.zeros((0, self.context_length), dtype=np.int64)
-        encoded = self._backend.encode_batch([_clean(t) for t in texts])
-        return np.array([e.ids for e in encoded], dtype=np.int64)
+        encoded = self._backend.encode_batch([self._clean(t) for t in texts])
+        ids = np.array([e.ids for e in encoded], dtype=np.int64)
+        return np.where(ids == self._eos_id, 0, ids) if self._strip_sep_token else ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Give the sentence back, lower-cased, without special tokens."""
+        """Give the sentence back without special tokens, lower-cased where the vocabulary is."""
         return self._backend.decode([int(i) for i in ids], skip_special_tokens=True).strip()
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer.json and its companions; open_clip and transformers read them too."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in self._files.items():
+            (folder / name).write_bytes(content)
 
 
 def train_tokenizer(
     captions: Iterable[str], folder: Path, *, vocab_size: int = 4096, context_length: int = 64
-) -> Tokenizer:
+) -> FolderTokenizer:
     """Train a byte-pair tokenizer and write it; the same captions give the same bytes.
 
     Byte-level, so that no text is unknown. (Word pieces would do as well, but `tokenizers` numbers them in the order of
@@ -91,7 +164,7 @@ def train_tokenizer(
     from tokenizers import Tokenizer as Backend
     from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-    sentences = sorted(_clean(c) for c in captions)
+    sentences = sorted(mend(c) for c in captions)
     if not sentences:
         raise MedclipError(Reason.WRONG_USE, "no captions were given to train the tokenizer on.")
     if context_length < 3 or vocab_size < _FEWEST_IDS:
@@ -114,60 +187,104 @@ def train_tokenizer(
         special_tokens=[(BOS, backend.token_to_id(BOS)), (EOS, backend.token_to_id(EOS))],
     )
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "tokenizer.json").write_text(backend.to_str(pretty=True) + "\n", encoding="utf-8")
     special = {"pad_token": PAD, "unk_token": UNK, "bos_token": BOS, "eos_token": EOS}
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": context_length,
-        "model_input_names": ["input_ids", "attention_mask"],
-        "padding_side": "right",
-        "truncation_side": "right",
-        "clean_up_tokenization_spaces": False,
-        **special,
-    }
-    _write_json(folder / "tokenizer_config.json", config)
-    _write_json(folder / "special_tokens_map.json", special)
-    return load_tokenizer(folder)
+    for name, content in word_pieces.files_of(backend, context_length, special).items():
+        (folder / name).write_bytes(content)
+    return _from_folder(folder, None, {}, ours=True)
 
 
-def load_tokenizer(folder: Path) -> Tokenizer:
-    """Load a tokenizer folder with the `tokenizers` library alone.
+def load_tokenizer(folder: Path, text_cfg: Mapping[str, Any] | None = None) -> Tokenizer:
+    """Load the tokenizer of a model; never asks the network.
+
+    Args:
+        folder: Holds tokenizer.json and its companions, or the vocab.txt of a BERT. Nothing is read from it for CLIP's
+            own tokenizer, which comes with open_clip.
+        text_cfg: open_clip's `text_cfg`: without an `hf_tokenizer_name` the tokenizer is CLIP's; `context_length` and
+            `tokenizer_kwargs` apply. None: what lies in the folder decides, also the context length.
 
     Raises:
-        MedclipError: MISSING_FILE or PACK_INVALID when the folder does not hold a tokenizer of this kind.
+        MedclipError: MISSING_FILE or PACK_INVALID when the folder does not hold such a tokenizer.
     """
+    if text_cfg is None:
+        marked = (folder / MARK).is_file()
+        return ClipTokenizer.read(folder / MARK) if marked else _from_folder(folder, None, {}, ours=True)
+    options = dict(text_cfg.get("tokenizer_kwargs") or {})
+    if unknown := sorted(set(options) - {"clean", "strip_sep_token"}) + ["tokenizer_mode"] * bool(
+        text_cfg.get("tokenizer_mode")
+    ):
+        raise MedclipError(
+            Reason.PACK_INVALID, f"the tokenizer settings {', '.join(unknown)} are not supported.", where=folder
+        )
+    context_length = text_cfg.get("context_length")
+    if not text_cfg.get("hf_tokenizer_name"):
+        return ClipTokenizer(context_length or DEFAULT_CONTEXT, clean=options.get("clean", "lower"))
+    # An argmax tower takes the highest id for the end of the sentence: only a tokenizer of ours has it there.
+    ours = not text_cfg.get("hf_model_name") and text_cfg.get("pool_type", "argmax") == "argmax"
+    return _from_folder(folder, context_length, options, ours=ours)
+
+
+def _from_folder(
+    folder: Path, context_length: int | None, options: Mapping[str, Any], *, ours: bool
+) -> FolderTokenizer:
+    """Load what lies in a folder; with `ours` only a tokenizer of ours and word pieces."""
     from tokenizers import Tokenizer as Backend
 
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        if not (folder / name).is_file():
-            raise MedclipError(Reason.MISSING_FILE, f"there is no {name} here.", where=folder)
+    has_json = (folder / FILES[0]).is_file()
+    if not has_json and not (folder / word_pieces.VOCABULARY).is_file():
+        raise MedclipError(
+            Reason.MISSING_FILE, f"there is no {FILES[0]} and no {word_pieces.VOCABULARY} here.", where=folder
+        )
     try:
-        config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-        backend = Backend.from_str((folder / "tokenizer.json").read_text(encoding="utf-8"))
-        context_length = int(config["model_max_length"])
+        stored = {n: (folder / n).read_bytes() for n in FILES if (folder / n).is_file()}
+        config: dict[str, Any] = json.loads(stored.get(FILES[1], b"{}"))
+        special = _special(config, json.loads(stored.get(FILES[2], b"{}")))
+        if has_json:
+            backend = Backend.from_str(stored[FILES[0]].decode())
+            pieces = json.loads(stored[FILES[0]])["model"]["type"] == "WordPiece"
+        else:
+            backend, pieces = word_pieces.from_vocabulary(folder / word_pieces.VOCABULARY), True
+        stated = int(config.get("model_max_length", _LONGEST + 1))
     except Exception as e:  # tokenizers raises bare Exception
         raise MedclipError(
             Reason.PACK_INVALID,
             "the tokenizer files cannot be read.",
             where=folder,
-            hint="Take them from the pack again.",
+            hint="Take them from their source again.",
         ) from e
-    if backend.token_to_id(PAD) != 0 or backend.token_to_id(EOS) != backend.get_vocab_size() - 1:
+    if pieces:
+        special = word_pieces.SPECIAL | special
+    elif ours:
+        special = {"pad_token": PAD, "eos_token": EOS}
+        if backend.token_to_id(PAD) != 0 or backend.token_to_id(EOS) != backend.get_vocab_size() - 1:
+            raise MedclipError(
+                Reason.PACK_INVALID,
+                "this tokenizer does not have [PAD] as its first and [EOS] as its last id.",
+                where=folder,
+            )
+    length = context_length or (stated if stated <= _LONGEST else word_pieces.DEFAULT_CONTEXT if pieces else 0)
+    pad, eos = special.get("pad_token", ""), special.get("sep_token" if pieces else "eos_token", "")
+    if not length or backend.token_to_id(pad) is None or backend.token_to_id(eos) is None:
         raise MedclipError(
-            Reason.PACK_INVALID,
-            "this tokenizer does not have [PAD] as its first and [EOS] as its last id.",
-            where=folder,
+            Reason.PACK_INVALID, "the tokenizer does not say how it pads, ends and how long it is.", where=folder
         )
-    return Tokenizer(backend, context_length)
+    if pieces:
+        backend = word_pieces.as_the_hub_reads_it(backend, config)
+        backend.no_truncation()
+        backend.no_padding()
+        stored = word_pieces.files_of(
+            backend, length, {k: v for k, v in special.items() if backend.token_to_id(v) is not None}
+        )
+    elif config.get("model_max_length") != length:  # what is saved says what is used
+        stored[FILES[1]] = json.dumps({**config, "model_max_length": length}, indent=2).encode() + b"\n"
+    return FolderTokenizer(backend, length, stored, pad=pad, eos=eos, **options)
 
 
-def _clean(text: str) -> str:
-    """Mend broken Unicode, HTML entities and white space as open_clip's tokenizers do."""
-    import ftfy
-
-    mended = html.unescape(html.unescape(ftfy.fix_text(text)))
-    return " ".join(mended.split())
-
-
-def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+def _special(config: Mapping[str, Any], named: Mapping[str, Any]) -> dict[str, str]:
+    """Collect the names of special tokens; a file may give each as text or as a record with "content"."""
+    found: dict[str, str] = {}
+    for key in ("pad_token", "unk_token", "bos_token", "eos_token", "cls_token", "sep_token", "mask_token"):
+        value = named.get(key) or config.get(key)
+        value = value.get("content") if isinstance(value, Mapping) else value
+        if isinstance(value, str):
+            found[key] = value
+    return found

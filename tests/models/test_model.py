@@ -22,6 +22,7 @@ from medclip.models.preprocess import Preprocess
 from medclip.sample import View
 
 from .conftest import SIZE, random_clip, tiny_config
+from .layouts import TOWERS
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +131,20 @@ def test_a_tower_whose_normalisation_comes_first_is_left_as_it_is() -> None:
     assert tower.norm.running_mean is not None
     tower.norm.running_mean.fill_(1.0)
     assert fold_batch_norm(tower, torch.randn(1, 3, 8, 8)) is tower
+
+
+@pytest.mark.parametrize("tower", sorted(TOWERS))
+def test_a_model_with_any_kind_of_image_tower_gives_that_towers_vectors(model: Model, tower: str) -> None:
+    text = {"context_length": 16, "vocab_size": 400, "width": 16, "heads": 2, "layers": 1}
+    clip = random_clip({"embed_dim": 16, "vision_cfg": TOWERS[tower], "text_cfg": text})
+    size, mean, std = TOWERS[tower]["image_size"], (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
+    preprocess = Preprocess(size, mean, std)
+    ours = Model(clip, model.tokenizer, preprocess, Card(name="m"), name="m", path=Path("m"))
+    images = np.random.default_rng(0).integers(0, 256, (5, size, size, 3), dtype=np.uint8)
+    pixels = torch.from_numpy((images / 255 - np.array(mean)) / np.array(std)).permute(0, 3, 1, 2).float()
+    with torch.inference_mode():
+        expected = clip.encode_image(pixels, normalize=True).numpy()  # type: ignore[operator]
+    np.testing.assert_allclose(ours.encode_image(images), expected, atol=1e-5)
 
 
 def test_preprocessing_letterboxes_any_view_to_the_models_square() -> None:

@@ -64,6 +64,15 @@ def test_the_context_length_is_stored(folder):
     assert load_tokenizer(folder).context_length == 32
 
 
+def test_another_context_length_is_saved_with_the_tokenizer(folder, tmp_path):
+    longer = load_tokenizer(folder, {"hf_tokenizer_name": "tokenizer", "context_length": 96})
+    longer.save(tmp_path / "longer")
+    assert load_tokenizer(tmp_path / "longer").encode(SENTENCES).shape == (len(SENTENCES), 96)
+    load_tokenizer(folder).save(tmp_path / "same")
+    for name in FILES:
+        assert (tmp_path / "same" / name).read_bytes() == (folder / name).read_bytes()
+
+
 def test_open_clip_reads_the_same_folder_to_the_same_ids(folder):
     from open_clip.tokenizer import HFTokenizer
 
