@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from medclip.errors import MedclipError, Reason
     from medclip.files.scan import scan
     from medclip.models.hub import load_hub
+    from medclip.models.interchange import export_model, import_model
     from medclip.models.packs import list_packs, load_model, verify_pack
     from medclip.reports.score import score
     from medclip.reports.view import view
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from medclip.scoring.open_study import open_study
     from medclip.settings import Settings
     from medclip.shards.build import build_shards
+    from medclip.shards.captions import captions_from_labels
     from medclip.shards.check import check_shards
+    from medclip.shards.index import index_shards
     from medclip.text.vocabularies import load_task, task_names
     from medclip.training.loop import pretrain
 
@@ -37,8 +40,12 @@ _PUBLIC = {
     "Study": "medclip.sample",
     "View": "medclip.sample",
     "build_shards": "medclip.shards.build",
+    "captions_from_labels": "medclip.shards.captions",
     "check_shards": "medclip.shards.check",
     "doctor": "medclip.scoring.doctor",
+    "export_model": "medclip.models.interchange",
+    "import_model": "medclip.models.interchange",
+    "index_shards": "medclip.shards.index",
     "list_packs": "medclip.models.packs",
     "load_hub": "medclip.models.hub",
     "load_model": "medclip.models.packs",
@@ -63,8 +70,12 @@ __all__ = [
     "View",
     "__version__",
     "build_shards",
+    "captions_from_labels",
     "check_shards",
     "doctor",
+    "export_model",
+    "import_model",
+    "index_shards",
     "list_packs",
     "load_hub",
     "load_model",

@@ -65,7 +65,7 @@ def test_dependencies_are_ranges_and_not_pins(pyproject: dict):
     for line in lines:
         assert "==" not in line, line
         assert ">=" in line or line.startswith("medclip-imaging["), line
-    assert set(extras) == {"dicom", "wsi", "ecg", "minc", "video", "ray", "peft", "web", "fhir", "dev", "docs", "all"}
+    assert set(extras) == {"dicom", "wsi", "ecg", "minc", "video", "tensorboard", "ray", "peft", "web", "fhir", "dev", "docs", "all"}
 
 
 def test_the_changelog_has_an_entry_for_this_version(repository: Path):

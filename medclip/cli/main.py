@@ -32,15 +32,27 @@ COMMANDS = {
         "Train a model from a recipe; run again to go on.",
     ),
     "shards build": ("medclip.cli.shards:build", "Turn a table of images into shards, split by patient."),
-    "shards check": ("medclip.cli.shards:check", "Check a shard folder: hashes, counts, splits."),
+    "evaluate": ("medclip.cli.evaluate:evaluate", "Measure a model zero-shot on a suite of labelled sets."),
+    "captions from-labels": (
+        "medclip.cli.captions:from_labels",
+        "Turn a table of labels into a table of captions.",
+    ),
+    "shards check": (
+        "medclip.cli.shards:check",
+        "Check a shard folder, or say what a table is understood to hold.",
+    ),
+    "shards index": ("medclip.cli.shards:index", "Make WebDataset tars of others ready to train on."),
     "models list": ("medclip.cli.models:list_command", "List the model packs that can be loaded by name."),
     "models show": ("medclip.cli.models:show", "Show a pack's card: use, tasks, figures, data, licence, limits."),
     "models verify": ("medclip.cli.models:verify", "Check a pack's files against its manifest."),
+    "models import": ("medclip.cli.models:import_command", "Turn a checkpoint or a model folder into a pack."),
+    "models export": ("medclip.cli.models:export", "Write a pack as a folder that open_clip loads."),
     "doctor": ("medclip.cli.doctor:doctor", "Check this installation and say how to fix what is wrong."),
 }
 GROUPS = {
-    "shards": "Build and check training shards.",
-    "models": "List, show and verify model packs.",
+    "captions": "Write captions for labelled images.",
+    "shards": "Build, index and check training shards.",
+    "models": "List, show, verify, import and export model packs.",
 }
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 INTERRUPTED = 130
+WRONG_USE = 2
 
 
 def pretrain(
@@ -20,13 +21,25 @@ def pretrain(
     resume: Annotated[bool, typer.Option(help="Go on with a stopped run in that folder.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end and nothing else.")] = False,
 ) -> int:
-    """Train an image-text model from a recipe and write it as a model pack. Run again to go on after a stop."""
-    import json
+    """Train an image-text model from a recipe and write it as a model pack. Run again to go on after a stop.
 
-    from medclip.errors import printable
+    Several processes or machines: torchrun --nproc-per-node N -m medclip.cli.main pretrain RECIPE --out FOLDER
+    """
+    import json
+    import os
+
+    from medclip.errors import MedclipError, printable
     from medclip.training.loop import pretrain as run
 
-    result = run(recipe, tuple(overrides or ()), out, resume, show=not as_json)
+    speaks = os.environ.get("RANK", "0") == "0"  # what one rank meets all raise; one tells it
+    try:
+        result = run(recipe, tuple(overrides or ()), out, resume, show=not as_json)
+    except MedclipError:
+        if speaks:
+            raise
+        return WRONG_USE
+    if not speaks:
+        return 0 if result.pack is not None else INTERRUPTED
     if as_json:
         values = {
             "out": str(result.out),

@@ -1,4 +1,4 @@
-"""`medclip shards build` and `medclip shards check`."""
+"""`medclip shards build`, `medclip shards index` and `medclip shards check`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,17 @@ import typer
 
 _SPLITS = "train=0.7,val=0.1,test=0.2"
 
+SplitsOption = Annotated[str, typer.Option("--splits", help="Shares by patient; a split column goes before them.")]
+FolderOption = Annotated[
+    Path | None, typer.Option("--folder", help="What relative files are relative to (default: the table's folder).")
+]
+PatientOption = Annotated[
+    str | None,
+    typer.Option("--patient-from", help="Column that names the patient; `file` if every file is a patient of its own."),
+]
+KeyOption = Annotated[Path | None, typer.Option("--key-file", help="Key for patient hashes (default: your own).")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
 
 def build(
     table: Annotated[Path, typer.Argument(help="CSV, TSV or Parquet; at least the columns file, patient, modality.")],
@@ -18,17 +29,15 @@ def build(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the table holds; read no image.")] = False,
     max_side: Annotated[int, typer.Option(help="Longest side of stored images, in pixels.")] = 288,
     samples_per_shard: Annotated[int, typer.Option(help="Samples in one tar.")] = 500,
-    splits: Annotated[str, typer.Option(help="Shares by patient; a split column goes before them.")] = _SPLITS,
+    stored: Annotated[str, typer.Option("--format", help="How images are stored: png or jpeg.")] = "png",
+    quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG.")] = 95,
+    splits: SplitsOption = _SPLITS,
     seed: Annotated[int, typer.Option(help="Decides the splits and the order inside shards.")] = 0,
-    folder: Annotated[
-        Path | None, typer.Option(help="What relative files are relative to [the table's folder].")
-    ] = None,
-    patient_from: Annotated[
-        str | None, typer.Option(help="Column that names the patient; `file` if every file is a patient of its own.")
-    ] = None,
-    key_file: Annotated[Path | None, typer.Option(help="Key for patient hashes [your identity key].")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Reading processes [one per core].")] = None,
-    json_out: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    folder: FolderOption = None,
+    patient_from: PatientOption = None,
+    key_file: KeyOption = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Reading processes (default: one per core).")] = None,
+    json_out: JsonOption = False,
 ) -> int:
     """Turn a table of images into shards, split by patient."""
     from dataclasses import replace
@@ -36,22 +45,20 @@ def build(
     from medclip.files.identity import load_key
     from medclip.settings import Settings
     from medclip.shards.build import build_shards
-    from medclip.shards.plan import plan_shards
 
-    shares = _shares(splits)
     settings = Settings() if workers is None else replace(Settings(), workers=workers)
     if dry_run:
-        key = load_key(settings, path=key_file) if key_file else b""
-        plan = plan_shards(table, splits=shares, seed=seed, key=key, folder=folder, patient_from=patient_from)
-        _print(plan, json_out, f"{table}: {plan.num_rows} rows of {plan.num_patients} patients; nothing was written.")
-        return 0
+        return _say_plan(table, splits, seed, folder, patient_from, key_file, json_out)
+    stored_as = _format(stored)
     with _progress(quiet=json_out) as advance:
         report = build_shards(
             table,
             out,
             max_side=max_side,
             samples_per_shard=samples_per_shard,
-            splits=shares,
+            stored=stored_as,
+            quality=quality,
+            splits=_shares(splits),
             seed=seed,
             key=load_key(settings, path=key_file),
             settings=settings,
@@ -71,16 +78,108 @@ def build(
 
 
 def check(
-    folder: Annotated[Path, typer.Argument(help="What `medclip shards build` made.")],
-    json_out: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    path: Annotated[Path, typer.Argument(help="A shard folder; or a table, before shards are built from it.")],
+    splits: SplitsOption = _SPLITS,
+    seed: Annotated[int, typer.Option(help="Decides the splits of a table.")] = 0,
+    folder: FolderOption = None,
+    patient_from: PatientOption = None,
+    key_file: KeyOption = None,
+    json_out: JsonOption = False,
 ) -> int:
-    """Check a shard folder: hashes, counts, splits. Exit code 1 when something is wrong."""
+    """Check a shard folder: hashes, counts, splits. Or say what a table is understood to hold; nothing is written.
+
+    Exit code 1 when something is wrong with the folder. Options other than --json are for tables.
+    """
     from medclip.shards.check import check_shards
 
-    result = check_shards(folder)
+    if path.is_file():
+        return _say_plan(path, splits, seed, folder, patient_from, key_file, json_out)
+    result = check_shards(path)
     verdict = "all is well" if result.ok else f"{len(result.problems)} problems"
-    _print(result, json_out, f"{folder}: {result.num_samples} samples, {verdict}.")
+    _print(result, json_out, f"{path}: {result.num_samples} samples, {verdict}.")
     return 0 if result.ok else 1
+
+
+def index(
+    folder: Annotated[Path, typer.Argument(help="Folder of WebDataset tars: a picture with a txt or json each.")],
+    source: Annotated[str, typer.Option(help="Name of the set.")],
+    license_: Annotated[str, typer.Option("--license", help="Its licence, as stated by those who gave it.")],
+    modality: Annotated[str | None, typer.Option(help="What all images are (default: as each json says).")] = None,
+    split: Annotated[str, typer.Option(help="The split that all samples are put in.")] = "train",
+    out: Annotated[Path | None, typer.Option(help="Where the index goes (default: beside the tars).")] = None,
+    patient_from_json: Annotated[
+        str | None, typer.Option(help="Field of the json that names the patient (default: every sample is one).")
+    ] = None,
+    key_file: KeyOption = None,
+    json_out: JsonOption = False,
+) -> int:
+    """Make WebDataset tars of others ready to train on, where they lie: hash every tar, find every sample."""
+    from medclip.files.identity import load_key
+    from medclip.settings import Settings
+    from medclip.shards.index import index_shards
+
+    key = load_key(Settings(), path=key_file)
+    with _progress(quiet=json_out, what="tars") as advance:
+        report = index_shards(
+            folder,
+            source=source,
+            license=license_,
+            modality=_modality(modality),
+            split=split,
+            out=out,
+            patient_from_json=patient_from_json,
+            key=key,
+            progress=advance,
+        )
+    left_out = sum(report.counts_by_reason.values())
+    _print(report, json_out, f"{report.folder}: {report.num_samples} samples indexed, {left_out} left out.")
+    for count, what in (
+        (report.num_duplicate_keys, "samples have a key that stands before; they are kept, as samples of their own"),
+        (report.num_duplicate_images, "samples show a picture that stands before, byte for byte; they are kept"),
+    ):
+        if count:
+            typer.echo(f"medclip: warning: {count} {what}.", err=True)
+    return 0
+
+
+def _say_plan(
+    table: Path,
+    splits: str,
+    seed: int,
+    folder: Path | None,
+    patient_from: str | None,
+    key_file: Path | None,
+    json_out: bool,
+) -> int:
+    from medclip.files.identity import load_key
+    from medclip.settings import Settings
+    from medclip.shards.plan import plan_shards
+
+    key = load_key(Settings(), path=key_file) if key_file else b""
+    plan = plan_shards(table, splits=_shares(splits), seed=seed, key=key, folder=folder, patient_from=patient_from)
+    _print(plan, json_out, f"{table}: {plan.num_rows} rows of {plan.num_patients} patients; nothing was written.")
+    return 0
+
+
+def _format(text: str) -> Any:
+    from medclip.errors import MedclipError, Reason
+    from medclip.shards.picture import STORED_AS
+
+    if text.lower() not in STORED_AS:
+        raise MedclipError(Reason.WRONG_USE, f"--format {text!r} is not known.", hint=f"Use {' or '.join(STORED_AS)}.")
+    return text.lower()
+
+
+def _modality(text: str | None) -> Any:
+    from medclip.errors import MedclipError, Reason
+    from medclip.sample import Modality
+
+    try:
+        return Modality(text.lower()) if text else None
+    except ValueError:
+        raise MedclipError(
+            Reason.WRONG_USE, f"--modality {text!r} is not known.", hint=f"Use one of: {', '.join(Modality)}."
+        ) from None
 
 
 def _shares(text: str) -> dict[str, float]:
@@ -130,7 +229,7 @@ def _lines(name: str, said: Any) -> Iterator[str]:
 
 
 @contextmanager
-def _progress(*, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
+def _progress(*, quiet: bool, what: str = "rows") -> Iterator[Callable[[int, int], None] | None]:
     import sys
 
     if quiet or not sys.stderr.isatty():
@@ -139,7 +238,7 @@ def _progress(*, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("rows"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("rows", total=None)
+        task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

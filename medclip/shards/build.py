@@ -16,6 +16,7 @@ from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.identity import keyed_hash, load_key
 from medclip.settings import Settings
 from medclip.shards.folder import new_folder, write_index
+from medclip.shards.picture import STORED_AS, Format
 from medclip.shards.reading import ReadJob, ReadResult, StoredView, read_rows
 from medclip.shards.records import to_json
 from medclip.shards.splits import DEFAULT_SPLITS, assign
@@ -44,6 +45,18 @@ class ShardReport:
     """Samples whose file also lies, byte for byte, in another split under another patient."""
 
 
+@dataclass(frozen=True)
+class _Form:
+    """How samples are written."""
+
+    max_side: int
+    samples_per_shard: int
+    stored: Format
+    quality: int
+    seed: int
+    key: bytes
+
+
 @dataclass
 class _Tally:
     samples: list[dict[str, Any]] = field(default_factory=list)
@@ -59,6 +72,8 @@ def build_shards(
     *,
     max_side: int = 288,
     samples_per_shard: int = 500,
+    stored: Format = "png",
+    quality: int = 95,
     splits: Mapping[str, float] = DEFAULT_SPLITS,
     seed: int = 0,
     key: bytes | None = None,
@@ -74,6 +89,8 @@ def build_shards(
         out: Folder to make; it must not exist or be empty. It appears only when the build is complete.
         max_side: Longest side of stored images in pixels.
         samples_per_shard: Samples in one tar.
+        stored: "png" keeps every grey value; "jpeg" is for large images and large sets.
+        quality: Of JPEG, 1 to 100.
         splits: Shares by name; a `split` column in the table goes before it.
         seed: Decides splits, the order inside shards and the captions in the .txt members.
         key: Key for patient hashes; the identity key of `settings` where None.
@@ -92,9 +109,11 @@ def build_shards(
     settings = settings or Settings()
     if max_side < 16 or samples_per_shard < 1:
         raise MedclipError(Reason.WRONG_USE, "max_side must be at least 16 and samples_per_shard at least 1.")
+    if stored not in STORED_AS or not 1 <= quality <= 100:
+        raise MedclipError(Reason.WRONG_USE, "pictures are stored as png or jpeg, with a quality from 1 to 100.")
+    form = _Form(max_side, samples_per_shard, stored, quality, seed, key if key is not None else load_key(settings))
     understood = read_table(table, folder=folder, patient_from=patient_from)
-    key = key if key is not None else load_key(settings)
-    sides = assign(understood.rows, splits, seed, key)
+    sides = assign(understood.rows, splits, seed, form.key)
     with new_folder(Path(out)) as work:
         tally = _Tally()
         rows_done = 0
@@ -103,7 +122,7 @@ def build_shards(
             rows = [r for r, side in zip(understood.rows, sides, strict=True) if side == split]
             order = np.random.default_rng([seed, names.index(split)]).permutation(len(rows))
             shuffled = [rows[i] for i in order]
-            for _ in _write_split(split, shuffled, work, tally, max_side, samples_per_shard, seed, key, settings):
+            for _ in _write_split(split, shuffled, work, tally, form, settings):
                 rows_done += 1
                 if progress is not None:
                     progress(rows_done, len(understood.rows))
@@ -112,6 +131,8 @@ def build_shards(
             raise MedclipError(Reason.NOTHING_TO_DO, f"none of the {rows_done} rows could be read ({why}).")
         report = _report(Path(out), tally)
         options = {"max_side": max_side, "samples_per_shard": samples_per_shard, "splits": dict(splits), "seed": seed}
+        if stored != "png":
+            options |= {"format": stored, "quality": quality}
         write_index(
             work,
             tally.samples,
@@ -130,13 +151,15 @@ def _write_split(
     rows: list[ShardRow],
     work: Path,
     tally: _Tally,
-    max_side: int,
-    samples_per_shard: int,
-    seed: int,
-    key: bytes,
+    form: _Form,
     settings: Settings,
 ) -> Iterator[None]:
-    jobs = (ReadJob(r.path, None if r.record.generic else r.record.modality, max_side, r.mpp_um) for r in rows)
+    jobs = (
+        ReadJob(
+            r.path, None if r.record.generic else r.record.modality, form.max_side, r.mpp_um, form.stored, form.quality
+        )
+        for r in rows
+    )
     results = read_rows(jobs, settings)
     shard: TarShard | None = None
     number = 0
@@ -148,8 +171,8 @@ def _write_split(
                 if shard is None:
                     shard = TarShard(work / SHARD_NAME.format(split=split, number=number))
                     number += 1
-                tally.samples.append(_add(shard, split, row, result, view, tally, seed, key))
-                if shard.num_samples >= samples_per_shard:
+                tally.samples.append(_add(shard, split, row, result, view, tally, form))
+                if shard.num_samples >= form.samples_per_shard:
                     _close(shard, split, tally)
                     shard = None
             yield
@@ -168,8 +191,7 @@ def _add(
     result: ReadResult,
     view: StoredView,
     tally: _Tally,
-    seed: int,
-    key: bytes,
+    form: _Form,
 ) -> dict[str, Any]:
     generic = row.record.generic
     index = result.views.index(view)
@@ -180,17 +202,23 @@ def _add(
     meta = {
         "key": name,
         "sha256": result.sha256,
-        "patient": keyed_hash("patient", row.patient, key),
+        "patient": keyed_hash("patient", row.patient, form.key),
         "adapter": result.adapter,
         "preprocessing": result.preprocessing,
         "source": row.source,
         "license": row.license,
         "burned_in": view.burned_in,
     }
+    if row.study:  # of this patient: tables that number each patient's studies from 1 are common
+        meta["study"] = keyed_hash("study", f"{row.patient}\0{row.study}", form.key)
     way = slot(None if generic else record.modality, result.kind)
     tally.preprocessing[way] = result.preprocessing
-    caption = draw_caption(record, np.random.default_rng([seed, int(name, 16)]))
-    members = [("png", view.png), ("json", to_json(record, meta)), ("txt", caption.encode("utf-8"))]
+    caption = draw_caption(record, np.random.default_rng([form.seed, int(name, 16)]))
+    members = [
+        (STORED_AS[form.stored], view.picture),
+        ("json", to_json(record, meta)),
+        ("txt", caption.encode("utf-8")),
+    ]
     offset, size = shard.add(name, members)
     return {
         "key": name,

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medclip.shards.folder import INDEX, REJECT_COLUMNS, SAMPLE_COLUMNS, read_index
+from medclip.shards.folder import INDEX, REJECT_COLUMNS, REJECTS, SAMPLE_COLUMNS, SAMPLES, read_index, shard_folder
+from medclip.shards.foreign import ForeignSet, read_foreign
+from medclip.shards.picture import EXTENSIONS, SIGNATURES, STORED_AS
 from medclip.shards.records import from_json
 from medclip.shards.tar import member_names, members
-from medclip.text.captions import CaptionRecord
-
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+from medclip.text.record import CaptionRecord
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def check_shards(folder: Path | str) -> ShardCheck:
     """Read every byte of a shard folder again and compare it with the index.
 
     Args:
-        folder: What `build_shards` made.
+        folder: What `build_shards` or `index_shards` made.
 
     Returns:
         Counts, and one sentence for everything that is wrong: a missing, changed or foreign file, an unreadable or
@@ -66,15 +66,21 @@ def check_shards(folder: Path | str) -> ShardCheck:
     index = read_index(folder)
     found = _Found()
     found.problems += _tables(folder, index)
-    rows = _read(folder / "samples.parquet", SAMPLE_COLUMNS, found.problems)
-    rejects = _read(folder / "rejects.parquet", REJECT_COLUMNS, found.problems)
+    rows = _read(folder / SAMPLES, SAMPLE_COLUMNS, found.problems)
+    rejects = _read(folder / REJECTS, REJECT_COLUMNS, found.problems)
+    of = ForeignSet.from_dict(index["foreign"]) if "foreign" in index else None
+    by_shard: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        by_shard.setdefault(row["shard"], []).append(row)
+    base = shard_folder(folder, index)
     for shard in index["shards"]:
-        own = [r for r in rows if r["shard"] == shard["name"]]
-        found.problems += _shard(folder / shard["name"], shard, own, found.labels)
-    named = {s["name"] for s in index["shards"]} | {INDEX, "samples.parquet", "rejects.parquet"}
-    foreign = sorted(p.name for p in folder.iterdir() if p.name not in named)
-    if foreign:
-        found.problems.append(f"{len(foreign)} files do not belong here: {', '.join(foreign[:5])}.")
+        found.problems += _shard(base / shard["name"], shard, by_shard.get(shard["name"], ()), of, found.labels)
+    named = {s["name"] for s in index["shards"]} | {INDEX, SAMPLES, REJECTS}
+    # What else lies beside the tars of others is their business, but a tar that is not indexed is not trained on.
+    there = [p.name for p in base.iterdir() if of is None or p.suffix == ".tar"] if base.is_dir() else []
+    strange = sorted(set(there) - named)
+    if strange:
+        found.problems.append(f"{len(strange)} files do not belong here: {', '.join(strange[:5])}.")
     found.problems += _whole(index, rows, rejects)
     return ShardCheck(
         folder=folder,
@@ -115,7 +121,11 @@ def _tables(folder: Path, index: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _shard(
-    path: Path, shard: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], labels: dict[str, Counter[str]]
+    path: Path,
+    shard: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    of: ForeignSet | None,
+    labels: dict[str, Counter[str]],
 ) -> Iterator[str]:
     if not path.is_file():
         yield f"{path.name} is missing."
@@ -128,7 +138,8 @@ def _shard(
         for row in rows:
             try:
                 file.seek(row["offset"])
-                record = _sample(file.read(row["size"]), row)
+                data = file.read(row["size"])
+                record = _sample(data, row) if of is None else _foreign_sample(data, row, of)
             except (tarfile.TarError, KeyError, ValueError, TypeError, AttributeError, OSError):
                 yield f"{path.name}: sample {row['key']} cannot be read."
                 continue
@@ -137,13 +148,25 @@ def _shard(
 
 def _sample(data: bytes, row: Mapping[str, Any]) -> CaptionRecord:
     names = member_names(data)
-    if names != [f"{row['key']}.{e}" for e in ("png", "json", "txt")]:
+    if names not in [[f"{row['key']}.{e}" for e in (picture, "json", "txt")] for picture in STORED_AS.values()]:
         raise ValueError("other members than expected")
     found = members(data)
     record, meta = from_json(found["json"])
-    if not found["png"].startswith(PNG_SIGNATURE) or meta["patient"] != row["patient"] or meta["key"] != row["key"]:
+    if not _has_picture(found) or meta["patient"] != row["patient"] or meta["key"] != row["key"]:
         raise ValueError("the members do not fit the table")
     return record
+
+
+def _foreign_sample(data: bytes, row: Mapping[str, Any], of: ForeignSet) -> CaptionRecord:
+    found = members(data)
+    if not _has_picture(found):
+        raise ValueError("no picture")
+    return read_foreign(found, of, row)[0]
+
+
+def _has_picture(found: Mapping[str, bytes]) -> bool:
+    data = next((found[e] for e in EXTENSIONS if e in found), b"")
+    return data.startswith(SIGNATURES)
 
 
 def _count_labels(record: CaptionRecord, labels: dict[str, Counter[str]]) -> None:

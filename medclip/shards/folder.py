@@ -18,6 +18,7 @@ from medclip.errors import MedclipError, Reason
 FORMAT = "medclip-shards"
 FORMAT_VERSION = 1
 INDEX = "index.json"
+SAMPLES, REJECTS = "samples.parquet", "rejects.parquet"
 SAMPLE_COLUMNS = ("key", "split", "shard", "offset", "size", "sha256", "patient", "modality", "adapter", "source")
 REJECT_COLUMNS = ("row", "sha256", "reason", "message", "modality", "adapter", "source")
 _INTEGERS = ("offset", "size", "row")
@@ -75,11 +76,49 @@ def _faults(index: Mapping[str, Any]) -> Iterator[str]:
             yield f"entry {number} of 'shards' has no name and hash"
         elif not isinstance(shard.get("samples"), int):
             yield f"entry {number} of 'shards' has no number of samples"
+    foreign = index.get("foreign")
+    if foreign is not None and not (isinstance(foreign, dict) and {"source", "license", "base"} <= foreign.keys()):
+        yield "'foreign' is of another form"
+
+
+def shard_folder(folder: Path, index: Mapping[str, Any]) -> Path:
+    """Give the folder that the tars lie in: `folder` itself, or where an index of foreign tars says."""
+    return folder / index["foreign"]["base"] if "foreign" in index else folder
+
+
+def read_samples(folder: Path, index: Mapping[str, Any], *, verify: bool) -> Any:
+    """Read samples.parquet as an Arrow table.
+
+    Args:
+        folder: The shard folder.
+        index: Its index.
+        verify: Compare its hash with the index.
+
+    Raises:
+        MedclipError: TABLE_INVALID when it cannot be read, lacks a column, or was changed since the build.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = folder / SAMPLES
+    try:
+        if verify and hashlib.sha256(path.read_bytes()).hexdigest() != index["tables"].get(SAMPLES):
+            raise MedclipError(
+                Reason.TABLE_INVALID,
+                "the table of samples was changed since it was written (its sha256 is not that of the index).",
+                where=path,
+                hint="Copy the folder again, or build or index it again.",
+            )
+        return pq.read_table(path, columns=list(SAMPLE_COLUMNS))
+    except (OSError, pa.ArrowException) as e:
+        raise MedclipError(
+            Reason.TABLE_INVALID, f"the table of samples cannot be read ({type(e).__name__}).", where=path
+        ) from e
 
 
 def write_index(
     folder: Path,
-    samples: Sequence[Mapping[str, Any]],
+    samples: Any,
     rejects: Sequence[Mapping[str, Any]],
     *,
     shards: Sequence[Mapping[str, Any]],
@@ -87,18 +126,19 @@ def write_index(
     preprocessing: Mapping[str, str],
     options: Mapping[str, Any],
     columns: Sequence[str],
+    foreign: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write samples.parquet, rejects.parquet and index.json."""
+    """Write samples.parquet, rejects.parquet and, last, index.json.
+
+    `samples` is a list of rows or an Arrow table from `arrow_table`; `foreign` is for tars that others wrote.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     hashes = {}
-    for name, header, rows in (
-        ("samples.parquet", SAMPLE_COLUMNS, samples),
-        ("rejects.parquet", REJECT_COLUMNS, rejects),
-    ):
-        schema = pa.schema([(c, pa.int64() if c in _INTEGERS else pa.string()) for c in header])
-        pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), folder / name)
+    for name, header, rows in ((SAMPLES, SAMPLE_COLUMNS, samples), (REJECTS, REJECT_COLUMNS, rejects)):
+        table = rows if isinstance(rows, pa.Table) else arrow_table(rows, header)
+        pq.write_table(table, folder / name)
         hashes[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
     index = {
         "format": FORMAT,
@@ -109,8 +149,17 @@ def write_index(
         "tables": hashes,
         "counts": dict(counts),
         "preprocessing": dict(preprocessing),
+        **({"foreign": dict(foreign)} if foreign is not None else {}),
     }
     (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def arrow_table(rows: Sequence[Mapping[str, Any]], header: Sequence[str]) -> Any:
+    """Make an Arrow table with the columns of `header` from rows."""
+    import pyarrow as pa
+
+    schema = pa.schema([(c, pa.int64() if c in _INTEGERS else pa.string()) for c in header])
+    return pa.Table.from_pylist(list(rows), schema=schema)
 
 
 @contextmanager

@@ -31,6 +31,9 @@ class ShardPlan:
     labels: Mapping[str, Mapping[str, Mapping[str, int]]]
     """Per task and class: rows where it is `present` and, for multi-label tasks, `absent`."""
     num_with_text: int
+    num_with_report: int
+    num_studies: int
+    """Examinations that the table names; 0 where it has no column `study`."""
 
 
 def plan_shards(
@@ -66,6 +69,8 @@ def plan_shards(
         rows_by_license=_counts(r.license or "(blank)" for r in rows),
         labels={t: {c: dict(n) for c, n in sorted(classes.items())} for t, classes in sorted(labels.items())},
         num_with_text=sum(bool(r.record.texts) for r in rows),
+        num_with_report=sum(bool(r.record.report) for r in rows),
+        num_studies=len({(r.patient, r.study) for r in rows if r.study}),
     )
 
 

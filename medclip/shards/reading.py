@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.pool import ReadingPool
 from medclip.sample import Kind, Modality, View
 from medclip.settings import Settings
+from medclip.shards.picture import Format, encode
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,16 @@ class ReadJob:
     max_side: int
     mpp_um: float | None = None
     """Of a slide that does not say."""
+    stored: Format = "png"
+    quality: int = 95
+    """Of JPEG."""
 
 
 @dataclass(frozen=True)
 class StoredView:
     """One view, ready to be written."""
 
-    png: bytes
+    picture: bytes
     position: str | None
     burned_in: bool | None
 
@@ -62,7 +65,7 @@ def read_rows(jobs: Iterable[ReadJob], settings: Settings) -> Iterator[ReadResul
 
 
 def read_row(job: ReadJob, settings: Settings) -> ReadResult:
-    """Read one unit through its adapter and encode its views as PNG, longest side at most `max_side`."""
+    """Read one unit through its adapter and encode its views, longest side at most `max_side`."""
     from medclip.adapters.base import combined_sha256
     from medclip.adapters.registry import read_unit
     from medclip.adapters.sources import source_of
@@ -72,7 +75,7 @@ def read_row(job: ReadJob, settings: Settings) -> ReadResult:
         source = replace(source_of(job.path, settings), mpp_um=job.mpp_um)
         sha256 = combined_sha256(source)
         sample = read_unit(source, job.modality, settings)
-        views = tuple(_store(v, job.max_side) for v in sample.views)
+        views = tuple(_store(v, job) for v in sample.views)
     except MedclipError as e:
         return ReadResult(sha256, problem=e.problem())
     except MemoryError:
@@ -85,13 +88,9 @@ def read_row(job: ReadJob, settings: Settings) -> ReadResult:
     return ReadResult(sha256, sample.provenance.adapter, sample.provenance.preprocessing, sample.kind, views)
 
 
-def _store(view: View, max_side: int) -> StoredView:
-    from PIL import Image
-
+def _store(view: View, job: ReadJob) -> StoredView:
     from medclip.imaging.geometry import fit
     from medclip.imaging.intensity import to_uint8
 
-    pixels = fit(to_uint8(view), max_side)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(buffer, "PNG", compress_level=6)
-    return StoredView(buffer.getvalue(), view.position, view.burned_in)
+    pixels = fit(to_uint8(view), job.max_side)
+    return StoredView(encode(pixels, job.stored, job.quality), view.position, view.burned_in)

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from medclip.sample import Modality
-from medclip.text.captions import CaptionRecord
+from medclip.text.record import CaptionRecord
 
 
 def to_json(record: CaptionRecord, meta: Mapping[str, Any]) -> bytes:
-    """Write both as one JSON object with sorted keys."""
-    said = {
+    """Write both as one JSON object with sorted keys. A report, and a study in `meta`, are there only where known."""
+    said: dict[str, Any] = {
         "modality": record.modality,
         "view": record.view,
         "laterality": record.laterality,
@@ -22,12 +22,14 @@ def to_json(record: CaptionRecord, meta: Mapping[str, Any]) -> bytes:
         "texts": list(record.texts),
         "generic": record.generic,
     }
+    if record.report is not None:
+        said["report"] = record.report
     value = {"record": said, "meta": dict(meta)}
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
 
 
 def from_json(data: bytes) -> tuple[CaptionRecord, dict[str, Any]]:
-    """Read what `to_json` wrote.
+    """Read what `to_json` wrote. The meta always has a `study`, "" where none is known.
 
     Raises:
         KeyError, ValueError: The bytes are something else.
@@ -43,6 +45,7 @@ def from_json(data: bytes) -> tuple[CaptionRecord, dict[str, Any]]:
         sex=said["sex"],
         labels=said["labels"],
         texts=tuple(said["texts"]),
+        report=said.get("report"),
         generic=said["generic"],
     )
-    return record, value["meta"]
+    return record, {"study": "", **value["meta"]}

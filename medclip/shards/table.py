@@ -14,7 +14,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.allow_list import MAX_AGE_YEARS
 from medclip.files.tables import MPP_EXPECTED, parse_mpp, refuse_twins
 from medclip.sample import Modality
-from medclip.text.captions import CaptionRecord
+from medclip.text.record import CaptionRecord
 from medclip.text.vocabularies import Task, load_task
 
 GENERIC = "generic"
@@ -31,6 +31,8 @@ COLUMNS = (
     "mpp_um",
     "caption",
     "captions",
+    "report",
+    "study",
     "source",
     "license",
 )
@@ -58,6 +60,8 @@ class ShardRow:
     license: str
     mpp_um: float | None = None
     """Micrometres per pixel of a slide that does not say."""
+    study: str = ""
+    """The table's own name of the examination, as unhashed as `patient`; "" where it gives none."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,7 @@ def _row(
         sex=_one_of(cell, "sex", _SEX),
         labels=_labels(cell, labels),
         texts=_texts(cell),
+        report=cell.get("report", "").strip() or None,
         generic=adapter == GENERIC,
     )
     if record.modality is None and not record.generic:
@@ -153,7 +158,7 @@ def _row(
     except ValueError:
         raise MedclipError(Reason.TABLE_INVALID, "`mpp_um` is not understood.", hint=f"Use {MPP_EXPECTED}.") from None
     source, licence = cell.get("source", ""), cell.get("license", "")
-    return ShardRow(number, file, base / file, patient, split, record, source, licence, mpp)
+    return ShardRow(number, file, base / file, patient, split, record, source, licence, mpp, cell.get("study", ""))
 
 
 def _label_columns(header: Iterable[str], where: Path | None) -> dict[str, tuple[Task, str | None]]:

@@ -11,12 +11,12 @@ from medclip.adapters.registry import adapter_names
 from medclip.models.card import Card, Source
 from medclip.models.manifest import file_sha256
 from medclip.models.packs import save_pack
-from medclip.models.preprocess import Preprocess
 from medclip.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from medclip.models.preprocess import Preprocess
     from medclip.shards.read import ShardReader
 
 TRAIN_HASHES, PATIENT_HASHES = "train_hashes.txt", "patient_hashes.txt"
@@ -30,6 +30,8 @@ def export_pack(
     tokenizer: Path,
     reader: ShardReader,
     steps: int,
+    preprocess: Preprocess,
+    base: Path | None = None,
 ) -> Path:
     """Write the pack of a run.
 
@@ -41,13 +43,14 @@ def export_pack(
         tokenizer: Tokenizer folder.
         reader: The training split: its sources, file and patient hashes go into the pack.
         steps: Steps trained.
+        preprocess: Size, normalisation, and the adapters' hashes.
+        base: Folder that a relative `hf_model_name` of the config starts from.
     """
     metas = [reader.record(i) for i in range(len(reader))]
     sources: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for _, meta in metas:
         sources[str(meta.get("source") or "unnamed"), str(meta.get("license") or "none stated")].append(dict(meta))
-    adapters = dict(reader.index.get("preprocessing", {}))
-    read = {way.partition(":")[0] for way in adapters}
+    read = {way.partition(":")[0] for way in preprocess.adapters}
     seen = {str(r.modality) for r, _ in metas if r.modality}
     card = Card.model_validate(
         {
@@ -66,7 +69,7 @@ def export_pack(
                 "recipe": recipe.digest(),
                 "seed": recipe.seed,
                 "steps": steps,
-                "shards": file_sha256(reader.folder / "index.json"),
+                "shards": [file_sha256(f / "index.json") for f in reader.folders],
                 "medclip": __version__,
             },
             **recipe.card,
@@ -76,7 +79,6 @@ def export_pack(
             "patient_hashes_file": PATIENT_HASHES,
         }
     )
-    preprocess = Preprocess(recipe.model.size_px, adapters=adapters)
     lists = {
         TRAIN_HASHES: sorted({str(m["sha256"]) for _, m in metas if m.get("sha256")}),
         PATIENT_HASHES: sorted({str(m["patient"]) for _, m in metas if m.get("patient")}),
@@ -88,5 +90,6 @@ def export_pack(
         preprocess,
         card,
         config=config,
+        base=base,
         extra_files={name: "".join(f"{line}\n" for line in lines).encode() for name, lines in lists.items()},
     )

@@ -1,4 +1,4 @@
-"""What a run says: log.jsonl for programs, a progress bar or plain lines for people. No torch here."""
+"""What a run says: log.jsonl for programs, a progress bar or plain lines for people, TensorBoard files if wanted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from medclip.errors import MedclipError, Reason
+
 FILE_NAME = "log.jsonl"
+TENSORBOARD = "tensorboard"
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -39,24 +42,44 @@ class RunLog:
         total_steps: For the progress bar.
         done: Steps done before.
         show: False shows nothing.
+        write: False writes nothing either: ranks after the first are silent.
+        tensorboard: Write event files under folder/tensorboard too.
         out: Where to show; standard error where None.
+
+    Raises:
+        MedclipError: WRONG_USE when TensorBoard is wanted and not installed.
     """
 
     def __init__(
-        self, folder: Path, total_steps: int, done: int, *, show: bool = True, out: TextIO | None = None
+        self,
+        folder: Path,
+        total_steps: int,
+        done: int,
+        *,
+        show: bool = True,
+        write: bool = True,
+        tensorboard: bool = False,
+        out: TextIO | None = None,
     ) -> None:
-        self._file = (folder / FILE_NAME).open("a", encoding="utf-8")
+        self._board = _board(folder / TENSORBOARD, done) if tensorboard and write else None
+        self._file = (folder / FILE_NAME).open("a", encoding="utf-8") if write else None
         self._out = out or sys.stderr
-        self._show = show
+        self._show = show and write
         self._bar: Any = None
-        if show and self._out.isatty() and os.environ.get("TERM") != "dumb":
+        if self._show and self._out.isatty() and os.environ.get("TERM") != "dumb":
             self._bar, self._task = _bar(self._out, total_steps, done)
 
     def write(self, kind: str, values: Mapping[str, Any]) -> None:
-        """Write one entry: `kind` is step, val, skip or note."""
+        """Write one entry: `kind` is step, val, skip, bad or note."""
+        if self._file is None:
+            return
         entry = {"kind": kind, **{k: _short(v) for k, v in values.items()}}
         self._file.write(json.dumps(entry) + "\n")
         self._file.flush()
+        if self._board is not None:
+            for name, value in entry.items():
+                if name != "step" and isinstance(value, int | float):
+                    self._board.add_scalar(f"{kind}/{name}", value, entry.get("step"))
         line = "  ".join(f"{k} {v}" for k, v in entry.items() if k != "kind")
         if self._bar is not None:
             if kind == "step":
@@ -69,10 +92,25 @@ class RunLog:
             print(f"{kind:4}  {line}", file=self._out, flush=True)
 
     def close(self) -> None:
-        """Close the file and the bar."""
-        self._file.close()
+        """Close the files and the bar."""
+        if self._file is not None:
+            self._file.close()
+        if self._board is not None:
+            self._board.close()
         if self._bar is not None:
             self._bar.stop()
+
+
+def _board(folder: Path, done: int) -> Any:
+    try:
+        from torch.utils.tensorboard.writer import SummaryWriter
+    except ImportError as e:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "train.tensorboard: the package tensorboard is not installed.",
+            hint="Run: pip install 'medclip-imaging[tensorboard]'",
+        ) from e
+    return SummaryWriter(str(folder), purge_step=done + 1)
 
 
 def _bar(out: TextIO, total: int, done: int) -> tuple[Any, Any]:

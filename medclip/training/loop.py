@@ -15,12 +15,12 @@ from types import FrameType
 from typing import Any
 
 from medclip.errors import MedclipError, Reason
-from medclip.training.log import FILE_NAME, read_log
+from medclip.training.log import FILE_NAME, TENSORBOARD, read_log
 from medclip.training.recipe import Recipe, load_recipe
 
 NOTE = "recipe.json"
 BEST = "best.safetensors"
-_OF_A_RUN = frozenset({NOTE, FILE_NAME, BEST, "tokenizer", "checkpoints", "pack"})
+_OF_A_RUN = frozenset({NOTE, FILE_NAME, TENSORBOARD, BEST, "tokenizer", "checkpoints", "pack"})
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,11 @@ def pretrain(
 ) -> PretrainResult:
     """Train a model as a recipe says, or go on where a run stopped.
 
-    On one machine with the same number of threads a stopped and resumed run gives the same losses and weights, bit for
-    bit, as one that was never stopped: every draw is a function of the seed, the epoch and the sample.
+    On one machine with the same number of threads and ranks a stopped and resumed run gives the same losses and
+    weights, bit for bit, as one that was never stopped: every draw is a function of the seed, the epoch and the sample.
+    With another number of ranks it goes on with the same batches.
+
+    Started by `torchrun`, each rank calls this; the folder must lie on a file system that all of them see.
 
     Args:
         recipe: YAML file, mapping or Recipe.
@@ -61,21 +64,26 @@ def pretrain(
         out: The run's folder: recipe.json, tokenizer/, log.jsonl, checkpoints/, pack/. The recipe's where None.
         resume: Go on with a run in the folder. False refuses a folder with a run in it.
         show: Say on standard error what happens.
-        stop: Asked after each step with the number of steps done; True writes a checkpoint and stops, as Ctrl-C does.
+        stop: Asked after each step with the number of steps done; True writes a checkpoint and stops, as Ctrl-C and
+            SIGTERM do.
 
     Raises:
         MedclipError: RECIPE_INVALID, also for a device that is not there; OUTPUT_IN_USE when the folder holds another
-            run; NON_FINITE when the loss stays not finite; DISK_FULL; whatever reading shards raises.
+            run; NON_FINITE when the loss stays not finite; TOO_MANY_BAD samples; DISK_FULL; whatever reading shards
+            raises.
     """
     plan = load_recipe(recipe, overrides)
     folder = Path(out or plan.out)
     _check_device(plan.train.device)
-    _claim(folder, plan, resume)
-    from medclip.training.trainer import Trainer
+    from medclip.training.world import joined
 
-    with _interruptible() as interrupted:
-        trainer = Trainer(plan, folder, show=show)
-        return trainer.run(lambda step: interrupted.is_set() or (stop is not None and stop(step)))
+    with joined(plan.train.device) as world:
+        world.first(lambda: _claim(folder, plan, resume))
+        from medclip.training.trainer import Trainer
+
+        with _interruptible() as interrupted:
+            trainer = Trainer(plan, folder, world, show=show)
+            return trainer.run(lambda step: interrupted.is_set() or (stop is not None and stop(step)))
 
 
 def _check_device(device: str) -> None:
@@ -170,19 +178,24 @@ def _recipe_in(note: Path) -> Recipe | None:
 
 @contextmanager
 def _interruptible() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into a flag that is looked at after each step; a second one interrupts at once."""
+    """Turn the first Ctrl-C or SIGTERM into a flag that is looked at after each step; a second one ends it at once."""
     flag = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield flag
         return
-    before = signal.getsignal(signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def give_back() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
     def note(number: int, frame: FrameType | None) -> None:
         flag.set()
-        signal.signal(signal.SIGINT, before if before is not None else signal.default_int_handler)
+        give_back()
 
-    signal.signal(signal.SIGINT, note)
+    for number in before:
+        signal.signal(number, note)
     try:
         yield flag
     finally:
-        signal.signal(signal.SIGINT, before if before is not None else signal.default_int_handler)
+        give_back()

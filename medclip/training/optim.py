@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from medclip.models.freezing import layer_depths
 from medclip.training.recipe import Recipe
+from medclip.training.towers import LOSS_PARAMETERS, Towers, weights_of
 
 MAX_LOGIT_SCALE = math.log(100)
 
 
-def learning_rate(step: int, *, base: float, warmup_steps: int, total_steps: int) -> float:
-    """Linear warm-up to `base`, then a cosine to zero (open_clip's form).
+def learning_rate(
+    step: int,
+    *,
+    base: float,
+    warmup_steps: int,
+    total_steps: int,
+    schedule: Literal["cosine", "constant"] = "cosine",
+    cooldown_steps: int = 0,
+) -> float:
+    """Give the learning rate of a step: a linear warm-up, then one of open_clip's schedules.
 
     Args:
         step: Counted from 0.
         base: Peak.
         warmup_steps: Steps until the peak.
         total_steps: Steps of the run.
+        schedule: "cosine" falls to zero; "constant" stays, and falls linearly to zero in the last steps.
+        cooldown_steps: How many those are.
     """
     if step < warmup_steps:
         return base * (step + 1) / warmup_steps
+    if schedule == "constant":
+        return base * min(1.0, (total_steps - step) / max(1, cooldown_steps))
     done = (step - warmup_steps) / max(1, total_steps - warmup_steps)
     return base * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
@@ -38,8 +53,14 @@ def freeze(model: nn.Module, blocks: int) -> None:
 
 
 def training_mode(model: nn.Module, *, freeze_bn: bool) -> None:
-    """Put a model into training mode; with `freeze_bn`, and in layers that do not learn, running statistics stay."""
+    """Put a model into training mode; with `freeze_bn`, and in layers that do not learn, running statistics stay.
+
+    A tower that does not learn at all stays in evaluation mode: no drop-out in it.
+    """
     model.train()
+    for tower in model.children():
+        if not any(p.requires_grad for p in tower.parameters()):
+            tower.eval()
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             learns = any(p.requires_grad for p in module.parameters())
@@ -47,22 +68,46 @@ def training_mode(model: nn.Module, *, freeze_bn: bool) -> None:
                 module.eval()
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
-    """Make AdamW with four groups: trunk or rest, with or without weight decay; `factor` scales the learning rate."""
+def make_optimizer(towers: Towers, recipe: Recipe) -> torch.optim.AdamW:
+    """Make AdamW; each group has a `factor` that scales the learning rate of the step.
+
+    Parameters are grouped by their layer's factor (image trunk, distance from the output) and by whether weight decay
+    applies: not to norms, biases, embeddings and the parameters of the loss.
+    """
     t = recipe.train
-    groups: dict[tuple[bool, bool], list[Tensor]] = {}
-    for name, p in model.named_parameters():
-        if p.requires_grad:
-            groups.setdefault((name.startswith("visual.trunk."), _decays(name, p)), []).append(p)
+    depths = layer_depths(towers.clip) if t.layer_decay < 1 else {}
+    groups: dict[tuple[float, bool, bool], list[Tensor]] = {}
+    named = [*towers.named_parameters(), *((n, getattr(towers.clip, n, None)) for n in LOSS_PARAMETERS)]
+    for name, p in named:
+        if isinstance(p, nn.Parameter) and p.requires_grad:
+            factor = (t.image_lr_factor if _in_trunk(name, towers) else 1.0) * _decay(name, depths, t.layer_decay)
+            groups.setdefault((factor, _decays(name, p), name in LOSS_PARAMETERS), []).append(p)
     made = [
-        {
-            "params": params,
-            "weight_decay": t.weight_decay if decays else 0.0,
-            "factor": t.image_lr_factor if in_trunk else 1.0,
-        }
-        for (in_trunk, decays), params in sorted(groups.items())
+        {"params": params, "weight_decay": t.weight_decay if decays else 0.0, "factor": factor}
+        for (factor, decays, _), params in sorted(groups.items(), key=lambda g: g[0])
     ]
     return torch.optim.AdamW(made, lr=t.lr, betas=t.betas, eps=t.eps)
+
+
+def names_of_parameters(towers: Towers) -> dict[int, str]:
+    """Give the name of each parameter by `id`; those of the loss too."""
+    loss = {n: getattr(towers.clip, n, None) for n in LOSS_PARAMETERS}
+    return {id(p): n for n, p in [*towers.named_parameters(), *loss.items()] if p is not None}
+
+
+def _in_trunk(name: str, towers: Towers) -> bool:
+    """Whether a parameter came with the image tower's pre-training, and is not the projection on top."""
+    if hasattr(towers.clip.visual, "trunk"):
+        return name.startswith("visual.trunk.")
+    return name.startswith("visual.") and name != "visual.proj"
+
+
+def _decay(name: str, depths: Mapping[str, int], layer_decay: float) -> float:
+    if name not in depths:
+        return 1.0
+    tower = name.partition(".")[0]
+    last = max(d for n, d in depths.items() if n.partition(".")[0] == tower)
+    return layer_decay ** (last - depths[name])
 
 
 def _decays(name: str, p: Tensor) -> bool:
@@ -70,22 +115,22 @@ def _decays(name: str, p: Tensor) -> bool:
 
 
 class Ema:
-    """Exponential moving average of weights and buffers, beside the model.
+    """Exponential moving average of weights and buffers, beside the model; sharded as the model is.
 
     Args:
-        model: Its present state is the start.
+        towers: Their present state is the start.
         decay: Share of the old average kept at each update; warmed up as (1 + n) / (10 + n).
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, towers: Towers, decay: float) -> None:
         self.decay = decay
-        self.state = {k: v.detach().clone() for k, v in model.state_dict().items()}
+        self.state = {k: v.detach().clone() for k, v in weights_of(towers).items()}
 
     @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
+    def update(self, towers: Towers, step: int) -> None:
         """Move the average towards the model after step number `step` (from 0)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        for name, value in model.state_dict().items():
+        for name, value in weights_of(towers).items():
             if value.is_floating_point():
                 self.state[name].lerp_(value, 1 - decay)
             else:

@@ -42,8 +42,11 @@ class FrozenPrefix:
             x_BCHW: Normalised images.
         """
         visual: Any = model.visual
-        trunk: Any = visual.trunk
+        return visual.head(visual.trunk.forward_head(self.feature_map(model, x_BCHW)))
+
+    def feature_map(self, model: nn.Module, x_BCHW: Tensor) -> Tensor:
+        """Give the trunk's last feature map, before it is pooled: float [B, C, h, w]."""
+        trunk: Any = model.visual.trunk  # type: ignore[union-attr]
         with torch.no_grad():
             h_BCHW = torch.cat([self._front(chunk) for chunk in x_BCHW.split(_CHUNK)])
-        h_BCHW = trunk.bn2(trunk.conv_head(trunk.blocks[self._blocks :](h_BCHW)))
-        return visual.head(trunk.forward_head(h_BCHW))
+        return trunk.bn2(trunk.conv_head(trunk.blocks[self._blocks :](h_BCHW)))

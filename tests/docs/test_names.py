@@ -19,7 +19,7 @@ PAGES = [
 TOP = ("medclip", "pipelines", "notebooks", "docs", "tests", "benchmarks", "examples", ".ci")
 ids = {"ids": lambda p: p.relative_to(REPOSITORY).as_posix()}
 # Options of other programs.
-FOREIGN = {"--no-deps", "--shm-size"}
+FOREIGN = {"--no-deps", "--nnodes", "--nproc-per-node", "--rdzv-backend", "--rdzv-endpoint", "--shm-size"}
 
 
 def prose(page: Path) -> str:

@@ -333,7 +333,7 @@ def test_folders_without_shards_and_unknown_splits_are_refused(shards, tmp_path)
 
 def test_stored_pictures_are_plain_png(shards):
     with ShardReader(shards[0], "train") as reader:
-        data = reader._members(0)["png"]
+        data = reader.members(0)["png"]
     with Image.open(io.BytesIO(data)) as image:
         assert image.format == "PNG"
         assert image.info == {}
@@ -354,3 +354,41 @@ def test_the_shared_sets_become_shards(shared, tmp_path):
     report = build_shards(write(tmp_path / "t.csv", rows), tmp_path / "s", key=KEY, settings=SETTINGS)
     assert report.num_samples == 18
     assert check_shards(tmp_path / "s").ok
+
+
+def test_a_picture_without_a_finite_value_is_rejected_and_single_gaps_are_black(tmp_path):
+    import tifffile
+
+    rng = np.random.default_rng(0)
+    whole = rng.normal(100, 30, (64, 64)).astype(np.float32)
+    gaps, nan, inf = whole.copy(), np.full_like(whole, np.nan), np.full_like(whole, np.inf)
+    gaps[:8, :8], gaps[8:10, 8:10] = np.nan, np.inf
+    for name, pixels in {"whole": whole, "gaps": gaps, "nan": nan, "inf": inf}.items():
+        tifffile.imwrite(tmp_path / f"{name}.tif", pixels)
+    names = ("whole", "gaps", "nan", "inf")
+    rows = [{"file": f"{n}.tif", "patient": n, "modality": "dermatology", "split": "train"} for n in names]
+    report = build_shards(write(tmp_path / "t.csv", rows), tmp_path / "s", key=KEY, settings=SETTINGS)
+    assert report.counts_by_reason == {"non_finite": 2}
+    assert report.num_samples == 2
+    with ShardReader(tmp_path / "s", "train") as reader:
+        darkest = sorted(int(reader[i].image[:8, :8].max()) for i in range(2))
+    assert darkest[0] == 0 < darkest[1]
+
+
+def test_jpeg_shards_are_smaller_and_nearly_the_same(table, tmp_path):
+    reports = {
+        form: build_shards(table, tmp_path / form, key=KEY, settings=SETTINGS, stored=form, quality=90)
+        for form in ("png", "jpeg")
+    }
+    assert check_shards(tmp_path / "jpeg").problems == ()
+    assert reports["jpeg"].num_samples == reports["png"].num_samples
+    readers = [ShardReader(tmp_path / form, "train") for form in reports]
+    sizes = [sum(s.num_bytes or 0 for s in r.shards) for r in readers]
+    assert sizes[1] < 0.8 * sizes[0]
+    assert [readers[0].key(i) for i in range(9)] == [readers[1].key(i) for i in range(9)]
+    png, jpeg = (r[0].image.astype(int) for r in readers)
+    assert np.abs(png - jpeg).mean() < 12  # noise is the worst case
+    with pytest.raises(MedclipError, match="png or jpeg"):
+        build_shards(table, tmp_path / "x", key=KEY, settings=SETTINGS, stored="gif")
+    with pytest.raises(MedclipError, match="from 1 to 100"):
+        build_shards(table, tmp_path / "x", key=KEY, settings=SETTINGS, quality=0)

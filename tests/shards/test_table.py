@@ -6,6 +6,7 @@ import pytest
 
 from medclip.errors import MedclipError, Reason
 from medclip.sample import Modality
+from medclip.shards.plan import plan_shards
 from medclip.shards.table import read_table
 from tests.shards.helpers import write
 
@@ -159,3 +160,21 @@ def test_missing_empty_and_binary_tables_are_refused(tmp_path):
     with pytest.raises(MedclipError) as e:
         read_table(tmp_path / "t.parquet")
     assert e.value.reason is Reason.TABLE_INVALID
+
+
+def test_study_and_report_are_read_and_counted(tmp_path):
+    rows = [
+        ROW | {"study": "1", "report": "FINDINGS: Clear lungs.\nIMPRESSION: Normal."},
+        ROW | {"file": "b.png", "study": "1", "report": " "},
+        ROW | {"file": "c.png", "patient": "p2", "study": "1"},
+        ROW | {"file": "d.png", "patient": "p2"},
+    ]
+    path = write(tmp_path / "t.csv", rows)
+    table = read_table(path)
+    assert table.ignored == ()
+    assert [r.study for r in table.rows] == ["1", "1", "1", ""]
+    assert table.rows[0].record.report == "FINDINGS: Clear lungs.\nIMPRESSION: Normal."
+    assert table.rows[1].record.report is None
+    plan = plan_shards(path)
+    assert (plan.num_studies, plan.num_with_report) == (2, 1)  # a study has the number 1 for each of the two patients
+    assert {"study", "report"} <= set(plan.columns)

@@ -22,12 +22,19 @@ from medclip.settings import Settings
 from medclip.shards.build import build_shards
 from medclip.training.log import read_log
 from medclip.training.loop import pretrain
+from medclip.training.optim import training_mode
 from medclip.training.recipe import load_recipe
+from medclip.training.step import StepComputer
 from medclip.training.trainer import Trainer
 
 
 def _losses(out: Path) -> list[tuple[int, float]]:
     return [(e["step"], e["loss"]) for e in read_log(out / "log.jsonl") if e["kind"] == "step"]
+
+
+def _tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
+    (file,) = checkpoint.glob("*.safetensors")
+    return load_file(file)
 
 
 @pytest.mark.parametrize("frozen", [0, 2])
@@ -50,10 +57,10 @@ def test_a_stopped_and_resumed_run_equals_one_that_never_stopped(
     assert resumed.pack is not None
     for name in ("model.safetensors", "tokenizer.json", "card.json"):
         assert (straight.pack / name).read_bytes() == (resumed.pack / name).read_bytes()
-    for name in ("model", "optimizer", "averaged"):
-        a, b = (load_file(tmp_path / r / "checkpoints" / "step-0000006" / f"{name}.safetensors") for r in "ab")
-        assert a.keys() == b.keys()
-        assert all(torch.equal(a[k], b[k]) for k in a)
+    a, b = (_tensors(tmp_path / r / "checkpoints" / "step-0000006") for r in "ab")
+    assert a.keys() == b.keys()
+    assert {k.partition(".")[0] for k in a} == {"model", "optim", "averaged"}
+    assert all(torch.equal(a[k], b[k]) for k in a)
 
 
 def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(recipe: dict[str, Any], tmp_path: Path) -> None:
@@ -79,7 +86,7 @@ def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(recipe: dict[str
 
 def test_the_number_of_data_threads_and_the_cache_change_no_number(recipe: dict[str, Any], tmp_path: Path) -> None:
     pretrain(recipe, out=tmp_path / "a", show=False)
-    pretrain(recipe, ["data.workers=1", "data.cache=false"], tmp_path / "b", show=False)
+    pretrain(recipe, ["data.workers=1", "data.cache_mb=0"], tmp_path / "b", show=False)
     assert _losses(tmp_path / "a") == _losses(tmp_path / "b")
 
 
@@ -94,18 +101,18 @@ def test_frozen_layers_stay_and_the_fast_way_through_them_changes_nothing(
 ) -> None:
     recipe["model"]["freeze_blocks"] = 2
     trainer = Trainer(load_recipe(recipe), tmp_path, show=False)
-    before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
-    trainer.model.train()
-    for module in trainer.model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.eval()
+    before = {k: v.clone() for k, v in trainer.towers.state_dict().items()}
+    training_mode(trainer.towers, freeze_bn=True)
     batch = next(iter(trainer.data.training(0, 1)))
-    fast, _ = trainer.encode(trainer.model, batch)
-    trainer._prefix = None
-    slow, _ = trainer.encode(trainer.model, batch)
+    fast, _ = trainer.computer.encode(batch)
+    prefix = trainer.towers.prefix
+    assert prefix
+    trainer.towers.prefix = []
+    slow, _ = trainer.computer.encode(batch)
     torch.testing.assert_close(fast, slow, atol=1e-5, rtol=1e-4)
+    trainer.towers.prefix = prefix
     trainer.run(lambda step: False)
-    after = trainer.model.state_dict()
+    after = trainer.towers.state_dict()
     changed = {k for k in before if not torch.equal(before[k], after[k])}
     assert not any(
         k.startswith(("visual.trunk.conv_stem", "visual.trunk.bn1", "visual.trunk.blocks.0")) for k in changed
@@ -158,18 +165,19 @@ def test_each_step_logs_loss_rate_scale_speed_and_waiting(recipe: dict[str, Any]
 def test_a_loss_that_is_not_finite_is_skipped_and_then_stops_the_run(
     recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loss = Trainer._loss
+    loss = StepComputer._loss
     bad = {1}
+    taken = iter(range(100))
 
-    def sometimes(self: Trainer, batch: Any) -> torch.Tensor:
-        return loss(self, batch) * (float("nan") if self.step in bad else 1.0)
+    def sometimes(self: StepComputer, batch: Any, *features: torch.Tensor) -> torch.Tensor:
+        return loss(self, batch, *features) * (float("nan") if next(taken) in bad else 1.0)
 
-    monkeypatch.setattr(Trainer, "_loss", sometimes)
+    monkeypatch.setattr(StepComputer, "_loss", sometimes)
     result = pretrain(recipe, out=tmp_path / "a", show=False)
     assert result.pack is not None
     assert [e["step"] for e in read_log(tmp_path / "a" / "log.jsonl") if e["kind"] == "skip"] == [2]
     assert all(np.isfinite(v.numpy()).all() for v in load_file(result.pack / "model.safetensors").values())
-    bad.update(range(2, 6))
+    bad.update(range(8, 12))
     with pytest.raises(MedclipError, match="3 steps in a row") as caught:
         pretrain(recipe, ["train.max_bad_steps=2"], tmp_path / "b", show=False)
     assert caught.value.reason is Reason.NON_FINITE
@@ -301,6 +309,7 @@ def test_a_split_smaller_than_a_batch_is_refused(recipe: dict[str, Any], tmp_pat
 
 def test_training_runs_without_validation_with_hard_targets_and_in_bf16(recipe: dict[str, Any], tmp_path: Path) -> None:
     changes = ["data.val_split=null", "objective.soft_same_label=false", "objective.soft_same_text=false"]
+    changes.append("objective.soft_same_study=false")
     result = pretrain(recipe, [*changes, "train.precision=bf16", "train.max_steps=2"], tmp_path / "run", show=False)
     assert result.finished
     assert not result.validation

@@ -38,6 +38,9 @@ def test_scientific_notation_without_a_point_is_a_number(tmp_path: Path) -> None
         ("name: m\n", "data: Field required"),
         ("name: m\ndata: {shards: s}\ntrain: {batch_size: 1}\n", r"train\.batch_size"),
         ("name: m\ndata: {shards: s}\naugment: {crop_scale: [1, 0.5]}\n", "crop_scale"),
+        ("name: m\ndata: {shards: []}\n", r"data\.shards"),
+        ("name: m\ndata: {shards: s}\nmodel: {start: ViT-B-32, text_layers: 2}\n", "text_layers cannot be set"),
+        ("name: m\ndata: {shards: s}\nmodel: {lock_image: true, freeze_blocks: 2}\n", "freeze_blocks"),
         ("name: ../up\ndata: {shards: s}\n", "name"),
         ("- a\n- b\n", "mapping"),
         ("a: [\n", "not YAML"),
@@ -66,7 +69,7 @@ def test_a_missing_recipe_is_a_missing_file(tmp_path: Path) -> None:
 
 def test_the_digest_follows_what_decides_the_weights() -> None:
     base = Recipe.model_validate({"name": "m", "data": {"shards": "s"}})
-    same = load_recipe(base, ["out=elsewhere", "data.workers=7", "train.log_every=1", "data.cache=false"])
+    same = load_recipe(base, ["out=elsewhere", "data.workers=7", "train.log_every=1", "data.cache_mb=0"])
     other = load_recipe(base, ["train.lr=1"])
     assert base.digest() == same.digest() != other.digest()
 
@@ -74,9 +77,9 @@ def test_the_digest_follows_what_decides_the_weights() -> None:
 def test_folders_lie_beside_the_recipe_or_where_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "s").mkdir()
     recipe = _write(tmp_path, TEXT)
-    assert load_recipe(recipe).data.shards == tmp_path / "s"
+    assert load_recipe(recipe).data.shards == (tmp_path / "s",)
     monkeypatch.chdir(tmp_path)
-    assert load_recipe(recipe).data.shards == Path("s")
+    assert load_recipe(recipe).data.shards == (Path("s"),)
 
 
 def test_a_folder_inside_a_package_is_found_and_a_missing_package_is_named() -> None:

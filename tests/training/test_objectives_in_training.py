@@ -1,0 +1,185 @@
+"""What a recipe can ask for beside the plain contrastive loss, each proved on a run of a few steps."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from open_clip.model import CustomTextCLIP
+from safetensors.torch import load_file
+
+from medclip.errors import MedclipError, Reason
+from medclip.models.packs import load_model
+from medclip.training.log import read_log
+from medclip.training.loop import pretrain
+from medclip.training.recipe import load_recipe
+from medclip.training.trainer import Trainer
+
+
+def _losses(out: Path) -> list[float]:
+    return [e["loss"] for e in read_log(out / "log.jsonl") if e["kind"] == "step"]
+
+
+def _weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "pack" / "model.safetensors")
+
+
+@pytest.fixture
+def vit(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The recipe with a ViT in place of the convolutional tower, whose batch statistics would depend on chunks."""
+    recipe["model"]["image_tower"] = "test_vit"
+    return recipe
+
+
+def test_small_chunks_give_the_gradients_of_the_whole_batch(vit: dict[str, Any], tmp_path: Path) -> None:
+    pretrain(vit, out=tmp_path / "whole", show=False)
+    pretrain(vit, ["train.micro_batch=4"], out=tmp_path / "chunks", show=False)  # 6 = 4 + 2
+    assert _losses(tmp_path / "chunks") == pytest.approx(_losses(tmp_path / "whole"), abs=1e-4)
+
+
+def test_the_sigmoid_loss_trains_its_bias_and_ships_it(vit: dict[str, Any], tmp_path: Path) -> None:
+    result = pretrain(vit, ["objective.loss=siglip", "train.lr=0.1"], out=tmp_path / "run", show=False)
+    weights = _weights(tmp_path / "run")
+    assert float(weights["logit_bias"]) != -10
+    assert result.pack is not None
+    assert load_model(result.pack).encode_text(["a chest x-ray"]).shape == (1, 16)
+
+
+@pytest.mark.parametrize("tower", ["test_vit", "test_efficientnet"])
+def test_hidden_pixels_are_learned_beside_the_words(recipe: dict[str, Any], tmp_path: Path, tower: str) -> None:
+    changes = [f"model.image_tower={tower}", "model.size_px=64", "objective.masked={weight: 1, ratio: 0.5}"]
+    changes += ["objective.contrastive=0", "train.epochs=8", "train.lr=0.01", "train.ema=0"]
+    pretrain(recipe, changes, out=tmp_path / "run", show=False)
+    losses = _losses(tmp_path / "run")
+    assert losses[-1] < 0.95 * losses[0]
+    assert not any(name.startswith("masked") for name in _weights(tmp_path / "run"))
+    stopped = tmp_path / "stopped"
+    pretrain(recipe, changes, out=stopped, show=False, stop=lambda step: step == 5)
+    pretrain(recipe, changes, out=stopped, show=False)
+    assert _losses(stopped) == losses
+
+
+def test_chunks_and_hidden_pixels_go_together(vit: dict[str, Any], tmp_path: Path) -> None:
+    changes = ["model.size_px=64", "objective.masked={weight: 0.5}"]
+    pretrain(vit, changes, out=tmp_path / "whole", show=False)
+    pretrain(vit, [*changes, "train.micro_batch=3"], out=tmp_path / "chunks", show=False)
+    assert _losses(tmp_path / "chunks") == pytest.approx(_losses(tmp_path / "whole"), abs=1e-4)
+
+
+@pytest.mark.parametrize(("key", "tower"), [("lock_image", "visual."), ("lock_text", "text.")])
+def test_a_locked_tower_stays_bit_by_bit(vit: dict[str, Any], tmp_path: Path, key: str, tower: str) -> None:
+    trainer = Trainer(load_recipe(vit, [f"model.{key}=true"]), tmp_path, show=False)
+    before = {k: v.clone() for k, v in trainer.towers.state_dict().items()}
+    trainer.run(lambda step: False)
+    after = trainer.towers.state_dict()
+    changed = {k for k in before if not torch.equal(before[k], after[k])}
+    assert changed
+    assert not any(k.startswith(tower) for k in changed)
+
+
+def test_the_last_group_of_a_locked_tower_may_learn(vit: dict[str, Any], tmp_path: Path) -> None:
+    changes = ["model.lock_image=true", "model.unlocked_image_groups=1"]
+    trainer = Trainer(load_recipe(vit, changes), tmp_path, show=False)
+    learning = [n for n, p in trainer.towers.named_parameters() if n.startswith("visual.") and p.requires_grad]
+    assert learning == ["visual.head.proj.weight"]
+
+
+def test_a_run_begins_with_a_pack_and_another_size(recipe: dict[str, Any], tmp_path: Path) -> None:
+    first = pretrain(recipe, ["train.max_steps=1"], out=tmp_path / "first", show=False)
+    again = {k: recipe[k] for k in ("name", "seed", "data", "train")} | {"model": {"start": str(first.pack)}}
+    trainer = Trainer(load_recipe(again), tmp_path / "again", show=False)
+    assert trainer.size_px == 32
+    shipped = load_file(tmp_path / "first" / "pack" / "model.safetensors")
+    assert all(torch.equal(v.float(), shipped[k].float()) for k, v in trainer.towers.state_dict().items())
+    second = pretrain(again, ["train.max_steps=2"], out=tmp_path / "second", show=False)
+    assert second.pack is not None
+    assert load_model(second.pack).tokenizer.vocab_size == load_model(str(first.pack)).tokenizer.vocab_size
+
+
+def test_a_run_begins_with_an_open_clip_architecture(recipe: dict[str, Any], tmp_path: Path) -> None:
+    again = {k: recipe[k] for k in ("name", "seed", "data", "train")}
+    again |= {"model": {"start": "ViT-S-32-alt", "size_px": 64}}
+    result = pretrain(again, ["train.max_steps=1", "train.ema=0"], out=tmp_path / "run", show=False)
+    assert result.pack is not None
+    model = load_model(result.pack)
+    assert (model.tokenizer.context_length, model.preprocess.size_px) == (77, 64)
+    assert isinstance(model.clip, CustomTextCLIP)
+    settings = json.loads((result.pack / "open_clip_config.json").read_text())
+    assert settings["preprocess_cfg"]["mean"] == pytest.approx([0.48145466, 0.4578275, 0.40821073])
+
+
+def test_activations_may_be_computed_again(vit: dict[str, Any], tmp_path: Path) -> None:
+    pretrain(vit, out=tmp_path / "kept", show=False)
+    pretrain(vit, ["model.grad_checkpointing=true"], out=tmp_path / "again", show=False)
+    assert _losses(tmp_path / "again") == pytest.approx(_losses(tmp_path / "kept"), abs=1e-5)
+
+
+def test_tasks_are_measured_in_words_and_written_for_tensorboard(recipe: dict[str, Any], tmp_path: Path) -> None:
+    changes = ["train.zero_shot=[chest_xray_findings, brain_mri_tumour]", "train.tensorboard=true"]
+    result = pretrain(recipe, changes, out=tmp_path / "run", show=False)
+    assert 0 <= result.validation["zero_shot.chest_xray_findings"] <= 1
+    assert "zero_shot.brain_mri_tumour" not in result.validation  # no such labels here
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    said = [e.value for e in events.Scalars("step/loss")]
+    np.testing.assert_allclose(said, _losses(tmp_path / "run"), rtol=1e-6)
+    assert "val/zero_shot.chest_xray_findings" in events.Tags()["scalars"]
+
+
+def test_damaged_samples_are_left_out_counted_and_too_many_stop_the_run(
+    recipe: dict[str, Any], shards: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(shards, broken)
+    tar = broken / "train-000000.tar"
+    data = bytearray(tar.read_bytes())
+    at = data.index(b"IDAT")
+    data[at + 4 : at + 24] = b"\0" * 20
+    tar.write_bytes(data)
+    changes = [f"data.shards={broken}", "data.verify=size"]
+    pretrain(recipe, changes, out=tmp_path / "run", show=False)
+    counted = [e for e in read_log(tmp_path / "run" / "log.jsonl") if e["kind"] == "bad"]
+    assert counted
+    assert sum(v for k, v in counted[-1].items() if k not in ("kind", "step")) in (1, 2)
+    with pytest.raises(MedclipError, match="samples could not be used") as caught:
+        pretrain(recipe, [*changes, "data.max_bad_share=0"], out=tmp_path / "strict", show=False)
+    assert caught.value.reason is Reason.TOO_MANY_BAD
+    with pytest.raises(MedclipError, match=r"train-000000\.tar") as caught:
+        pretrain(recipe, [f"data.shards={broken}"], out=tmp_path / "verified", show=False)
+    assert caught.value.reason is Reason.CORRUPT
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_noted(recipe: dict[str, Any], tmp_path: Path) -> None:
+    straight = pretrain(recipe, out=tmp_path / "straight", show=False)
+    recipe["train"]["checkpoint_every"] = 2
+    out = tmp_path / "run"
+    pretrain(recipe, out=out, show=False, stop=lambda step: step == 4)
+    (file,) = (out / "checkpoints" / "step-0000004").glob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:-10])
+    resumed = pretrain(recipe, out=out, show=False)
+    assert _losses(out) == _losses(tmp_path / "straight")
+    assert any("passed over" in e.get("note", "") for e in read_log(out / "log.jsonl"))
+    assert straight.pack is not None
+    assert resumed.pack is not None
+    assert (straight.pack / "model.safetensors").read_bytes() == (resumed.pack / "model.safetensors").read_bytes()
+    pretrain(recipe, out=tmp_path / "lost", show=False, stop=lambda step: step == 2)
+    (file,) = (tmp_path / "lost" / "checkpoints" / "step-0000002").glob("*.safetensors")
+    file.unlink()
+    with pytest.raises(MedclipError, match="none of the 1 checkpoints"):
+        pretrain(recipe, out=tmp_path / "lost", show=False)
+
+
+def test_towers_can_be_compiled(vit: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(type(self).__name__))
+    pretrain(vit, out=tmp_path / "plain", show=False)
+    pretrain(vit, ["train.compile=true"], out=tmp_path / "compiled", show=False)
+    assert compiled == ["TimmModel", "TextTransformer"]
+    assert _losses(tmp_path / "compiled") == pytest.approx(_losses(tmp_path / "plain"), abs=1e-4)

@@ -1,0 +1,136 @@
+"""Runs of two and four ranks: the same batches and the same losses as one process, stopped, resumed and resharded."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medclip.training.checkpoint import checkpoints, newest_sound
+from medclip.training.log import read_log
+from medclip.training.loop import pretrain
+
+SCRIPT = Path(__file__).with_name("rank_run.py")
+
+
+def _losses(out: Path) -> dict[int, float]:
+    return {e["step"]: e["loss"] for e in read_log(out / "log.jsonl") if e["kind"] == "step"}
+
+
+def _ranks(number: int, jobs: list[dict[str, Any]], folder: Path) -> None:
+    """Start ranks as a user would, with torchrun; they take the jobs one after the other."""
+    plan = folder / f"jobs-{number}.json"
+    plan.write_text(json.dumps(jobs))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(number)]
+    done = subprocess.run(
+        [*launcher, str(SCRIPT), str(plan)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def plan(shards: Path) -> dict[str, Any]:
+    """Six steps of a small ViT without drop-out or batch statistics, so that ranks and chunks change nothing."""
+    return {
+        "name": "ranks",
+        "seed": 5,
+        "data": {"shards": str(shards), "workers": 1},
+        "text": {"vocab_size": 600, "context_length": 24, "captions_per_sample": 1},
+        "model": {
+            "image_tower": "test_vit", "image_weights": None, "size_px": 32, "embed_dim": 16,
+            "text_width": 16, "text_heads": 2, "text_layers": 2,
+        },
+        "train": {
+            "epochs": 2, "batch_size": 6, "warmup_steps": 2, "log_every": 1, "ema": 0.5, "threads": 1, "lr": 1e-3,
+        },
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def runs(plan: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Let one process and two ranks run, stop and go on in every way that the tests look at."""
+    folder = tmp_path_factory.mktemp("ranks")
+    pretrain(plan, out=folder / "one", show=False)
+    pretrain(plan, out=folder / "begun_by_one", show=False, stop=lambda step: step == 2)
+    fsdp, small = ["train.parallel=fsdp"], ["train.micro_batch=1"]
+    jobs = [
+        {"out": "ddp"},
+        {"out": "ddp_small", "overrides": small},
+        {"out": "fsdp", "overrides": fsdp},
+        {"out": "fsdp_small", "overrides": [*fsdp, *small]},
+        {"out": "stopped", "stop": 3},
+        {"out": "begun_by_one", "overrides": fsdp},
+        {"out": "begun_by_fsdp", "overrides": fsdp, "stop": 4},
+        {"out": "full", "full_disk": True},
+        {"out": "siglip", "overrides": ["objective.loss=siglip"]},
+        {"out": "odd", "overrides": ["train.batch_size=5"]},
+    ]
+    _ranks(2, [{**job, "recipe": plan, "out": str(folder / str(job["out"]))} for job in jobs], folder)
+    pretrain(plan, out=folder / "stopped", show=False)
+    pretrain(plan, out=folder / "begun_by_fsdp", show=False)
+    pretrain(plan, ["objective.loss=siglip"], out=folder / "siglip_one", show=False)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["ddp", "ddp_small", "fsdp", "fsdp_small"])
+def test_two_ranks_learn_what_one_process_learns(runs: Path, name: str) -> None:
+    one, two = _losses(runs / "one"), _losses(runs / name)
+    assert list(two) == [1, 2, 3, 4, 5, 6]
+    assert two == pytest.approx(one, abs=2e-4)
+    assert two[1] == pytest.approx(one[1], abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["stopped", "begun_by_one", "begun_by_fsdp"])
+def test_a_run_goes_on_with_another_number_of_ranks(runs: Path, name: str) -> None:
+    assert _losses(runs / name) == pytest.approx(_losses(runs / "one"), abs=2e-4)
+    assert (runs / name / "pack" / "manifest.json").is_file()
+
+
+def test_the_sigmoid_loss_of_two_ranks_is_that_of_one(runs: Path) -> None:
+    assert _losses(runs / "siglip") == pytest.approx(_losses(runs / "siglip_one"), abs=2e-4)
+
+
+def test_all_validate_and_the_first_writes_one_log(runs: Path) -> None:
+    entries = read_log(runs / "ddp" / "log.jsonl")
+    assert [e["step"] for e in entries if e["kind"] == "val"] == [3, 6]
+    own = [e for e in read_log(runs / "one" / "log.jsonl") if e["kind"] == "val"]
+    found = [e for e in entries if e["kind"] == "val"]
+    assert found[-1]["val_loss"] == pytest.approx(own[-1]["val_loss"], abs=2e-3)
+
+
+def test_a_disk_that_is_full_for_one_rank_stops_all_with_one_sentence_and_keeps_what_was_there(runs: Path) -> None:
+    said = [json.loads((runs / "full" / f"error-{rank}.json").read_text()) for rank in range(2)]
+    assert said[0] == said[1]
+    assert said[0][0] == "disk_full"
+    assert not checkpoints(runs / "full" / "checkpoints")
+
+
+def test_a_batch_that_the_ranks_cannot_share_is_refused_by_all(runs: Path) -> None:
+    for rank in range(2):
+        reason, text = json.loads((runs / "odd" / f"error-{rank}.json").read_text())
+        assert reason == "recipe_invalid"
+        assert "batch_size" in text
+
+
+def test_the_shards_of_a_checkpoint_are_hashed_each(runs: Path) -> None:
+    path, state, damaged = newest_sound(runs / "fsdp" / "checkpoints")
+    assert path is not None
+    assert not damaged
+    assert (state["ranks"], len(state["files"])) == (2, 2)
+
+
+def test_four_ranks_learn_what_one_process_learns(plan: dict[str, Any], tmp_path: Path) -> None:
+    changed = ["train.batch_size=8"]
+    pretrain(plan, changed, out=tmp_path / "one", show=False)
+    jobs = [{"recipe": plan, "overrides": changed, "out": str(tmp_path / "four")}]
+    _ranks(4, jobs, tmp_path)
+    assert _losses(tmp_path / "four") == pytest.approx(_losses(tmp_path / "one"), abs=2e-4)
