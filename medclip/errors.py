@@ -44,6 +44,7 @@ class Reason(StrEnum):
     DECODER_CRASHED = "decoder_crashed"
     TIMEOUT = "timeout"
     NON_FINITE = "non_finite"
+    EMPTY_CAPTION = "empty_caption"
     UNEVEN_SLICES = "uneven_slices"
     NO_SCALE = "no_scale"
 

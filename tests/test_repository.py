@@ -42,7 +42,13 @@ def test_the_wheel_holds_every_file_of_the_package(wheel: list[str], repository:
 
 @pytest.mark.parametrize(
     "pattern",
-    ["medclip/py.typed", "medclip/text/tasks/*.yaml", "medclip/reports/templates/*", "medclip/models/builtin/*/*"],
+    [
+        "medclip/py.typed",
+        "medclip/text/tasks/*.yaml",
+        "medclip/evaluate/suite_files/*.yaml",
+        "medclip/reports/templates/*",
+        "medclip/models/builtin/*/*",
+    ],
 )
 def test_package_data_is_in_the_wheel(wheel: list[str], pattern: str):
     assert any(Path(name).match(pattern) for name in wheel)
@@ -65,7 +71,21 @@ def test_dependencies_are_ranges_and_not_pins(pyproject: dict):
     for line in lines:
         assert "==" not in line, line
         assert ">=" in line or line.startswith("medclip-imaging["), line
-    assert set(extras) == {"dicom", "wsi", "ecg", "minc", "video", "tensorboard", "ray", "peft", "web", "fhir", "dev", "docs", "all"}
+    assert set(extras) == {
+        "dicom",
+        "wsi",
+        "ecg",
+        "minc",
+        "video",
+        "tensorboard",
+        "ray",
+        "peft",
+        "web",
+        "fhir",
+        "dev",
+        "docs",
+        "all",
+    }
 
 
 def test_the_changelog_has_an_entry_for_this_version(repository: Path):

@@ -6,7 +6,7 @@ replacement and takes all their images along (the cluster bootstrap); the interv
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from medclip.errors import MedclipError, Reason
 
 Metric = Callable[[NDArray[Any], NDArray[Any]], float]
+Metrics = Callable[[NDArray[Any], NDArray[Any]], Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,43 @@ def patient_bootstrap(
 
     Reference: Field & Welsh, Bootstrapping clustered data, JRSS-B 69 (2007) 369-390.
     """
+    drawn = patient_bootstrap_all(
+        lambda y, s: {"value": metric(y, s)},
+        labels,
+        scores,
+        patients,
+        num_replicates=num_replicates,
+        level=level,
+        seed=seed,
+    )
+    return drawn["value"]
+
+
+def patient_bootstrap_all(
+    metrics: Metrics,
+    labels: ArrayLike,
+    scores: ArrayLike,
+    patients: Sequence[Any],
+    *,
+    num_replicates: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Give several metrics with their intervals over the same replicates, as `patient_bootstrap` does for one.
+
+    Args:
+        metrics: `metrics(labels, scores) -> {name: float}`, the same names each time. A replicate in which any of them
+            is NaN or ValueError is raised is drawn again.
+        labels: [N] or [N, C].
+        scores: [N] or [N, C].
+        patients: Patient key of each row, length N.
+        num_replicates: Number of replicates.
+        level: Coverage.
+        seed: Seed of the draw.
+
+    Raises:
+        MedclipError: WRONG_USE when lengths differ or more than nine in ten replicates are undefined.
+    """
     labels, scores = np.asarray(labels), np.asarray(scores)
     _, cluster = np.unique(np.asarray(patients).astype(str), return_inverse=True)
     if not len(labels) == len(scores) == len(cluster):
@@ -68,21 +106,25 @@ def patient_bootstrap(
     order = np.argsort(cluster, kind="stable")
     rows_of = np.split(order, np.cumsum(np.bincount(cluster))[:-1])
     rng = np.random.default_rng(seed)
-    values: list[float] = []
+    values: list[dict[str, float]] = []
     dropped = 0
     while len(values) < num_replicates:
-        rows = np.concatenate([rows_of[p] for p in rng.integers(0, num_patients, num_patients)])
-        value = _evaluate(metric, labels[rows], scores[rows])
-        if np.isnan(value):
+        drawn = rng.integers(0, num_patients, num_patients)
+        rows = order[drawn] if num_patients == len(order) else np.concatenate([rows_of[p] for p in drawn])
+        found = _evaluate(metrics, labels[rows], scores[rows])
+        if found is None:
             dropped += 1
             if dropped > 9 * num_replicates:
                 raise MedclipError(
                     Reason.WRONG_USE, "the metric is undefined in nearly every replicate; too few patients per class."
                 )
             continue
-        values.append(value)
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(metric(labels, scores)), float(low), float(high), num_patients, len(labels), dropped)
+        values.append(found)
+    intervals = {}
+    for name, value in metrics(labels, scores).items():
+        low, high = np.quantile([v[name] for v in values], [(1 - level) / 2, (1 + level) / 2])
+        intervals[name] = Interval(float(value), float(low), float(high), num_patients, len(labels), dropped)
+    return intervals
 
 
 def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
@@ -111,8 +153,9 @@ def balanced_accuracy(labels: ArrayLike, scores_NC: ArrayLike) -> float:
     return float(np.mean(recalls))
 
 
-def _evaluate(metric: Metric, labels: NDArray[Any], scores: NDArray[Any]) -> float:
+def _evaluate(metrics: Metrics, labels: NDArray[Any], scores: NDArray[Any]) -> dict[str, float] | None:
     try:
-        return float(metric(labels, scores))
+        found = {name: float(value) for name, value in metrics(labels, scores).items()}
     except ValueError:
-        return float("nan")
+        return None
+    return None if any(np.isnan(value) for value in found.values()) else found

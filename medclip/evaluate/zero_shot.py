@@ -55,6 +55,21 @@ def ensemble(prompt_vectors_ND: NDArray[np.float32], class_of_prompt: Sequence[i
     return _unit(np.stack([unit[index == c].mean(axis=0) for c in range(num_classes)]))
 
 
+def encode_prompts(model: TextEncoder, prompts: Sequence[Sequence[str]]) -> NDArray[np.float32]:
+    """Encode lists of prompts into one vector each.
+
+    Args:
+        model: A loaded model.
+        prompts: The sentences of each of C classes; every class needs at least one.
+
+    Returns:
+        float32 [C, D] of unit norm: normalise(mean(normalise(prompt vectors))).
+    """
+    flat = [text for of_class in prompts for text in of_class]
+    index = [c for c, of_class in enumerate(prompts) for _ in of_class]
+    return ensemble(model.encode_text(flat), index, len(prompts)).astype(np.float32)
+
+
 def class_vectors(model: TextEncoder, task: Task, classes: Sequence[str] | None = None) -> ClassVectors:
     """Encode a task's prompts into one vector per class (and one per negation for multi-label tasks).
 
@@ -67,11 +82,11 @@ def class_vectors(model: TextEncoder, task: Task, classes: Sequence[str] | None 
         MedclipError: TABLE_INVALID when a multi-label class has no negative prompts.
     """
     prompts = expand(task, classes)
-    positive = _encode(model, [p.positive for p in prompts])
+    positive = encode_prompts(model, [p.positive for p in prompts])
     if task.kind == "multiclass":
         return ClassVectors(tuple(p.name for p in prompts), positive, None)
     _need_negatives(task, prompts)
-    negative = _encode(model, [p.negative for p in prompts])
+    negative = encode_prompts(model, [p.negative for p in prompts])
     return ClassVectors(tuple(p.name for p in prompts), positive, negative)
 
 
@@ -120,12 +135,6 @@ def probabilities(logits_NC: NDArray[np.float32], kind: Kind) -> NDArray[np.floa
         return (0.5 * (1.0 + np.tanh(0.5 * logits))).astype(np.float32)
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     return (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32)
-
-
-def _encode(model: TextEncoder, lists: Sequence[Sequence[str]]) -> NDArray[np.float32]:
-    flat = [text for prompts in lists for text in prompts]
-    index = [c for c, prompts in enumerate(lists) for _ in prompts]
-    return ensemble(model.encode_text(flat), index, len(lists)).astype(np.float32)
 
 
 def _need_negatives(task: Task, prompts: Sequence[ClassPrompts]) -> None:

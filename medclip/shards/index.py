@@ -24,9 +24,6 @@ from medclip.shards.foreign import FOREIGN, ForeignSet, read_foreign, says_nothi
 from medclip.shards.picture import EXTENSIONS
 from medclip.shards.tar import split_name
 
-EMPTY_CAPTION = "empty_caption"
-"""Reason of a sample that nothing is said of."""
-
 
 @dataclass(frozen=True)
 class IndexReport:
@@ -223,7 +220,7 @@ def _row(
             known["modality"] = None if record.modality is None else str(record.modality)
             if field_name is None:
                 known["patient"] = meta["patient"]
-            reason = EMPTY_CAPTION if says_nothing(record) else None
+            reason = Reason.EMPTY_CAPTION if says_nothing(record) else None
     if reason is None:
         return known, None
     said = f"sample {number} of {path.name}"  # its own key may name a patient

@@ -51,7 +51,8 @@ def decode(data: bytes, wanted_px: int | None = None) -> Image.Image:
         data: Bytes of a PNG, JPEG or WebP file.
         wanted_px: Longest side that is needed in the end. A JPEG at least 4 times as large is decoded at a half, one at
             least 8 times as large at a quarter, so that at least `DRAFT_GAP` times the wanted side is left to be
-            resampled: the decoder leaves the high frequencies out, which no antialiased resampling would have kept.
+            resampled: the decoder leaves the high frequencies out, which no antialiased resampling would have kept. A
+            side that cannot be divided grows by less than one pixel of the fraction (0.1 % of a 1,023-px side).
             None for all pixels. The result depends on nothing but the bytes and this number.
 
     Returns:

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint import state_dict_loader as loader
+from torch.distributed.checkpoint import state_dict_saver as saver
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 
@@ -62,7 +63,7 @@ def save_checkpoint(
         world.agree(error)
         try:
             with _quiet():
-                dcp.save(
+                saver.save(
                     {k: v.detach().contiguous() for k, v in tensors.items()},  # safetensors takes no others
                     storage_writer=HuggingFaceStorageWriter(str(fresh), save_distributed=True),
                     no_dist=world.group is None,
@@ -113,7 +114,7 @@ def load_checkpoint(path: Path, tensors: Mapping[str, Tensor], world: World) -> 
     into = {k: v.detach() for k, v in tensors.items()}
     try:
         with _quiet():
-            dcp.load(into, storage_reader=HuggingFaceStorageReader(str(path)), no_dist=world.group is None)
+            loader.load(into, storage_reader=HuggingFaceStorageReader(str(path)), no_dist=world.group is None)
         with torch.no_grad():
             for name, value in into.items():  # most were filled in place; scalars may have been replaced
                 if value is not tensors[name]:
@@ -202,7 +203,7 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _not_written(target: Path, error: Exception) -> MedclipError:
+def _not_written(target: Path, error: BaseException) -> MedclipError:
     text = str(error)
     why = "the disk is full" if "No space left" in text or "quota" in text.lower() else type(error).__name__
     return MedclipError(

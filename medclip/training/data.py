@@ -65,6 +65,7 @@ class Batches:
         augment: None for validation: letterboxed images, captions that stay the same.
         native_share: Share of captions quoted from the record's own texts.
         report_share: Share of captions quoted from the record's report.
+        report_words: Words of a report that are quoted at most.
         policy: What makes a batch; see `medclip.training.order`.
         weights: By source, for `proportional`.
         window_shards: Shards that `shard_mixed` mixes.
@@ -91,6 +92,7 @@ class Batches:
         augment: Augment | None = None,
         native_share: float = 0.3,
         report_share: float = 0.5,
+        report_words: int = 60,
         policy: Policy = "shard_mixed",
         weights: Mapping[str, float] | None = None,
         window_shards: int = WINDOW_SHARDS,
@@ -113,7 +115,7 @@ class Batches:
         self.weights, self.window_shards = dict(weights or {}), window_shards
         self.rank, self.world_size, self.max_bad_share = rank, world_size, max_bad_share
         self._workers, self._worker_kind, self._cache_mb, self._timeout_s = workers, worker_kind, cache_mb, timeout_s
-        self._drawing = Drawing(size_px, seed, augment, native_share, report_share)
+        self._drawing = Drawing(size_px, seed, augment, native_share, report_share, report_words)
         self._crew: Crew | None = None
         self._plan: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
         self.bad: Counter[str] = Counter()
@@ -261,14 +263,13 @@ def preflight(reader: ShardReader, *, world_size: int, workers: int, batch_size:
 
 
 def _speed(reader: ShardReader) -> str:
-    """Read a few samples of the first shard; with full verification all of it is read."""
+    """Read a few samples of the first shard, after one that opens (and verifies) it."""
     first = int(reader.columns.shard_N[0])
     samples = np.flatnonzero(reader.columns.shard_N == first)
     chosen = samples[:: max(1, len(samples) // _SPEED_SAMPLES)][:_SPEED_SAMPLES]
+    reader.raw(int(chosen[0]))
     start = time.perf_counter()
     num_bytes = sum(len(reader.raw(int(i))) for i in chosen)
-    if reader.verify == "full":
-        num_bytes += reader.shards[first].num_bytes or 0
     speed = num_bytes / 2**20 / max(time.perf_counter() - start, 1e-6)
     slow = "; that is slow, training will wait unless the shards lie on a faster disk" if speed < _SLOW_MB_S else ""
     return f"the first shard was read at {speed:.0f} MB/s{slow}"

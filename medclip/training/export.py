@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from medclip import __version__
 from medclip.adapters.registry import adapter_names
 from medclip.models.card import Card, Source
-from medclip.models.manifest import file_sha256
 from medclip.models.packs import save_pack
 from medclip.training.recipe import Recipe
 
@@ -69,7 +69,7 @@ def export_pack(
                 "recipe": recipe.digest(),
                 "seed": recipe.seed,
                 "steps": steps,
-                "shards": [file_sha256(f / "index.json") for f in reader.folders],
+                "shards": hashlib.sha256("".join(reader.shard_hashes).encode()).hexdigest(),
                 "medclip": __version__,
             },
             **recipe.card,

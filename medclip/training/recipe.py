@@ -45,6 +45,8 @@ class Data(_Part):
     """Share of captions that quote the record's own free text, where it has any."""
     report_share: Share = 0.5
     """Share of captions that quote the record's report, where it has one."""
+    report_words: int = Field(default=60, ge=5)
+    """Words of a report that are quoted at most; about 180 fill a context of 256 tokens."""
     max_val: int = Field(default=2000, ge=2)
     """Validation samples used, from the front."""
     max_bad_share: Share = 0.01

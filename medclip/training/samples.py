@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.errors import MedclipError
+from medclip.errors import MedclipError, Reason
 from medclip.imaging.geometry import letterbox
 from medclip.sample import Modality
 from medclip.shards.foreign import FOREIGN, says_nothing
-from medclip.shards.index import EMPTY_CAPTION
 from medclip.text.captions import draw_caption
 from medclip.text.record import CaptionRecord
 from medclip.training.augment import apply_change, draw_change, largest_px, names_a_side
@@ -43,6 +42,7 @@ class Drawing:
     """None for validation: letterboxed images, captions that stay the same."""
     native_share: float
     report_share: float
+    report_words: int = 60
 
     @property
     def wanted_px(self) -> int:
@@ -109,9 +109,11 @@ class Samples:
         again = (repeat,) if repeat else ()
         purpose = VALIDATION if d.augment is None else CAPTION
         rng = np.random.default_rng((d.seed, purpose, epoch, index, *again))
-        text = draw_caption(record, rng, native_share=d.native_share, report_share=d.report_share)
+        text = draw_caption(
+            record, rng, native_share=d.native_share, report_share=d.report_share, report_words=d.report_words
+        )
         if not text.strip() or (meta.get("adapter") == FOREIGN and says_nothing(record)):
-            return Made(None, bad=EMPTY_CAPTION)
+            return Made(None, bad=Reason.EMPTY_CAPTION)
         if d.augment is None:
             image = letterbox(np.atleast_3d(np.asarray(picture)), d.size_px)
         else:

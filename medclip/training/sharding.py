@@ -44,7 +44,8 @@ def spread(towers: Towers, world: World, *, parallel: str, bf16: bool) -> Callab
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-    towers.to(memory_format=torch.contiguous_format)  # FSDP shards no parameters in channels-last order
+    # FSDP shards no parameters in channels-last order.
+    towers.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     mesh = init_device_mesh(world.device.type, (world.size,))
     policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if bf16 else MixedPrecisionPolicy()
     for block in blocks_of(towers):
@@ -110,7 +111,8 @@ def clip_gradients(parameters: list[nn.Parameter], limit: float) -> float:
     total = whole[0] if len(whole) == 1 else torch.stack([n.float() for n in whole]).norm()
     factor = torch.clamp(limit / (total + 1e-6), max=1.0)
     for grads in kinds.values():
-        torch._foreach_mul_(grads, factor.to(grads[0].device) if len(kinds) == 1 else float(factor))
+        for grad in grads:
+            grad.mul_(factor if len(kinds) == 1 else float(factor))
     return float(total)
 
 

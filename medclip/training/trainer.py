@@ -123,6 +123,9 @@ class Trainer:
             return self._finish()
         finally:
             log.close()
+            for batches in (self.data, self.val):
+                if batches is not None:
+                    batches.close()
 
     def _step(self, batch: Batch, log: RunLog) -> tuple[float, float, float]:
         """Take one step; a step whose loss or gradient is not finite changes nothing."""
@@ -283,8 +286,8 @@ class Trainer:
         d, t = self.recipe.data, self.recipe.train
         shared: dict[str, Any] = {
             "batch_size": t.batch_size, "size_px": self.size_px, "seed": self.recipe.seed,
-            "native_share": d.native_share, "report_share": d.report_share, "workers": d.workers,
-            "worker_kind": d.worker_kind, "cache_mb": d.cache_mb, "timeout_s": d.timeout_s,
+            "native_share": d.native_share, "report_share": d.report_share, "report_words": d.report_words,
+            "workers": d.workers, "worker_kind": d.worker_kind, "cache_mb": d.cache_mb, "timeout_s": d.timeout_s,
         }  # fmt: skip
         data = Batches(
             self.reader, augment=self.recipe.augment, policy=d.policy, weights=d.weights, window_shards=d.window_shards,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ def measure(task: Task, images_ND: Tensor, label_keys: Sequence[str], encode_tex
     Args:
         task: Its prompts become class vectors: the unit mean of unit vectors.
         images_ND: Unit-norm image features.
-        label_keys: Of the images; `medclip.training.data.label_key` makes them.
+        label_keys: Of the images; `medclip.training.samples.label_key` makes them.
         encode_text: Gives unit-norm features of sentences.
 
     Returns:
@@ -32,7 +33,7 @@ def measure(task: Task, images_ND: Tensor, label_keys: Sequence[str], encode_tex
     """
     from sklearn.metrics import recall_score, roc_auc_score
 
-    labels = [json.loads(key)[3].get(task.name) if key else None for key in label_keys]
+    labels: list[Any] = [json.loads(key)[3].get(task.name) if key else None for key in label_keys]
     rows = [i for i, label in enumerate(labels) if label is not None]
     if not rows:
         return {}
@@ -44,7 +45,7 @@ def measure(task: Task, images_ND: Tensor, label_keys: Sequence[str], encode_tex
     if task.kind == "multiclass":
         truth = [labels[i] for i in rows]
         said = [names[k] for k in cosines.argmax(1).tolist()]
-        recall = recall_score(truth, said, labels=sorted(set(truth)), average="macro", zero_division=0.0)
+        recall = recall_score(truth, said, labels=sorted(set(truth)), average="macro")
         return {task.name: float(recall)}
     negative = torch.stack([_unit_mean(encode_text(p.negative)) for p in prompts])
     scores = (cosines - features @ negative.T).cpu().numpy()

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -352,3 +353,26 @@ def test_two_images_of_which_only_their_own_texts_are_known_have_no_labels_in_co
     assert label_key(a) == label_key(replace(a, texts=(), report="IMPRESSION: clear.")) == ""
     assert json.loads(label_key(replace(a, texts=())))[3] == {}
     assert json.loads(label_key(replace(a, labels={"t": "x"})))[3] == {"t": "x"}
+
+
+def test_a_thousand_samples_leave_no_file_open_and_no_thread_behind(shards: Path) -> None:
+    def kept() -> tuple[int, int]:
+        return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
+
+    before = kept()
+    data = _batches(shards, cache_mb=0, batch_size=20)
+    most = (0, 0)
+    for batch in data.training(0, 50):
+        most = max(most, kept())
+        assert batch.images.shape == (20, 32, 32, 3)
+    num_workers, num_shards = 2, 1
+    assert most[0] <= before[0] + num_shards + num_workers  # each worker has a descriptor of its own while it reads
+    assert most[1] <= before[1] + num_workers
+    data.close()
+    data.reader.close()
+    for _ in range(100):
+        if kept() <= before:
+            break
+        time.sleep(0.02)
+    assert kept()[0] <= before[0]
+    assert kept()[1] <= before[1]

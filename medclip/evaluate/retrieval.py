@@ -1,0 +1,129 @@
+"""Retrieval between images and texts: R@k both ways, ranks, with several right answers for one query.
+
+A pair is right when the two keys are equal, so that several texts of one image, several images of one study, or two
+reports with the same words are right answers of each other. Ranks count strictly larger scores, in blocks of rows: the
+whole matrix is never held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.errors import MedclipError, Reason
+
+_BLOCK = 1024
+KS = (1, 5, 10)
+
+
+@dataclass(frozen=True)
+class Retrieved:
+    """How well queries of one kind find what belongs to them."""
+
+    recall: dict[int, float]
+    """K to the share of queries with at least one right answer among the K best."""
+    median_rank: float
+    """Of the best right answer; 1 is first."""
+    mean_rank: float
+    mrr: float
+    """Mean of 1 / rank."""
+    num_queries: int
+    num_without_answer: int = 0
+    """Queries that nothing belongs to; they are left out."""
+
+
+def retrieval(
+    images_ND: NDArray[np.floating],
+    texts_MD: NDArray[np.floating],
+    image_keys: Sequence[Hashable],
+    text_keys: Sequence[Hashable],
+    *,
+    ks: Sequence[int] = KS,
+    image_patients: Sequence[Hashable] | None = None,
+    text_patients: Sequence[Hashable] | None = None,
+) -> tuple[Retrieved, Retrieved]:
+    """Measure image retrieval (texts ask) and text retrieval (images ask).
+
+    Args:
+        images_ND: float [N, D] of unit norm.
+        texts_MD: float [M, D] of unit norm.
+        image_keys: What each image belongs to, length N.
+        text_keys: What each text belongs to, length M.
+        ks: The numbers of answers looked at.
+        image_patients: Whose image it is; with `text_patients`, answers of the query's own patient that are not right
+            are left out: they are neither found nor in the way.
+        text_patients: Whose text it is.
+
+    Returns:
+        Image retrieval, text retrieval.
+
+    Raises:
+        MedclipError: WRONG_USE when lengths differ or no pair belongs together.
+
+    Example:
+        >>> import numpy as np
+        >>> scores = np.array([[0.9, 0.1, 0.2], [0.3, 0.2, 0.6], [0.1, 0.8, 0.7]])
+        >>> found, _ = retrieval(np.eye(3), scores, range(3), range(3), ks=(1, 2))
+        >>> round(found.recall[1], 4), round(found.recall[2], 4)
+        (0.3333, 0.6667)
+    """
+    images, texts = np.asarray(images_ND), np.asarray(texts_MD)
+    both = (image_patients is None) == (text_patients is None)
+    if len(images) != len(image_keys) or len(texts) != len(text_keys) or not both:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"{len(images)} images with {len(image_keys)} keys, {len(texts)} texts with {len(text_keys)} keys; "
+            "every row needs its key, and patients are given for both sides or for none.",
+        )
+    of_image, of_text = _codes(image_keys, text_keys)
+    whose_image, whose_text = _codes(image_patients or (), text_patients or ())
+    by_text = _ranks(texts, images, of_text, of_image, whose_text, whose_image)
+    by_image = _ranks(images, texts, of_image, of_text, whose_image, whose_text)
+    return _summary(by_text, ks), _summary(by_image, ks)
+
+
+def _codes(first: Sequence[Hashable], second: Sequence[Hashable]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Number the keys of both sides alike."""
+    numbers: dict[Hashable, int] = {}
+    a = np.array([numbers.setdefault(key, len(numbers)) for key in first], dtype=np.int64)
+    b = np.array([numbers.setdefault(key, len(numbers)) for key in second], dtype=np.int64)
+    return a, b
+
+
+def _ranks(
+    queries: NDArray,
+    answers: NDArray,
+    of_query: NDArray[np.int64],
+    of_answer: NDArray[np.int64],
+    whose_query: NDArray[np.int64],
+    whose_answer: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """Give the rank of each query's best right answer; 0 where it has none."""
+    ranks = []
+    for start in range(0, len(queries), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        scores = queries[part] @ answers.T
+        right = of_query[part, None] == of_answer[None]
+        best = np.where(right, scores, -np.inf).max(axis=1, initial=-np.inf)
+        ahead = scores > best[:, None]
+        if len(whose_answer):
+            ahead &= whose_query[part, None] != whose_answer[None]
+        ranks.append(np.where(right.any(axis=1), 1 + ahead.sum(axis=1), 0))
+    return np.concatenate(ranks) if ranks else np.zeros(0, np.int64)
+
+
+def _summary(ranks: NDArray[np.int64], ks: Sequence[int]) -> Retrieved:
+    known = ranks[ranks > 0]
+    if not len(known):
+        raise MedclipError(Reason.WRONG_USE, "no image and text belong together: there is nothing to retrieve.")
+    return Retrieved(
+        recall={k: float((known <= k).mean()) for k in ks},
+        median_rank=float(np.median(known)),
+        mean_rank=float(known.mean()),
+        mrr=float((1 / known).mean()),
+        num_queries=len(known),
+        num_without_answer=int((ranks == 0).sum()),
+    )

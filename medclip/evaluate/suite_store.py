@@ -1,0 +1,107 @@
+"""The folder of an evaluation: sets that are done stay, so that a run that was stopped goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medclip.errors import MedclipError, Reason
+from medclip.evaluate.suite_results import SetResult
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+RUN_NAME = "run.json"
+RESULT_NAME = "evaluate.json"
+PREDICTIONS_NAME = "predictions.parquet"
+_PARTS = "sets"
+
+
+class SuiteStore:
+    """Results of one pack over one suite.
+
+    Args:
+        folder: Where; made if it is not there.
+        identity: What the folder is about (pack and suite). A folder of something else is refused.
+
+    Raises:
+        MedclipError: OUTPUT_IN_USE for a folder that holds anything else, DISK_FULL or WRONG_USE where it cannot be
+            written.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, str]) -> None:
+        self.folder = folder
+        self._parts = folder / _PARTS
+        known = _read_json(folder / RUN_NAME)
+        if known is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise MedclipError(Reason.OUTPUT_IN_USE, "this is not an empty folder.", where=folder, hint=_ANOTHER)
+        if known is not None and known != dict(identity):
+            raise MedclipError(
+                Reason.OUTPUT_IN_USE,
+                "the folder holds an evaluation of another pack or another suite.",
+                where=folder,
+                hint=_ANOTHER,
+            )
+        self._write(folder / RUN_NAME, (json.dumps(dict(identity), indent=1) + "\n").encode())
+
+    def kept(self, name: str, fingerprint: str) -> SetResult | None:
+        """Give the result of a set that is done; None where it is not, or was made of other data."""
+        values = _read_json(self._parts / f"{name}.json")
+        if values is None or values.get("fingerprint") != fingerprint or not self._table(name).is_file():
+            return None
+        return SetResult.from_json(values["result"])
+
+    def keep(self, name: str, fingerprint: str, result: SetResult, predictions: pa.Table) -> None:
+        """Store a set: first its predictions, then the result that says they are complete."""
+        self._write(self._table(name), _parquet(predictions))
+        values = {"fingerprint": fingerprint, "result": result.to_json()}
+        self._write(self._parts / f"{name}.json", (json.dumps(values, indent=1) + "\n").encode())
+
+    def finish(self, text: str, names: Sequence[str]) -> None:
+        """Write evaluate.json and the predictions of all sets in one table."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        tables = [pq.read_table(self._table(name)) for name in names]
+        self._write(self.folder / PREDICTIONS_NAME, _parquet(pa.concat_tables(tables)))
+        self._write(self.folder / RESULT_NAME, text.encode())
+
+    def _table(self, name: str) -> Path:
+        return self._parts / f"{name}.parquet"
+
+    def _write(self, path: Path, content: bytes) -> None:
+        fresh = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                fresh.write_bytes(content)
+                fresh.replace(path)
+            finally:
+                fresh.unlink(missing_ok=True)
+        except OSError as e:
+            reason = Reason.DISK_FULL if e.errno == 28 else Reason.WRONG_USE
+            message = f"the results cannot be written ({e.strerror or type(e).__name__})."
+            raise MedclipError(reason, message, where=self.folder) from e
+
+
+_ANOTHER = "Name another folder with --out."
+
+
+def _parquet(table: pa.Table) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue().to_pybytes()
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return values if isinstance(values, dict) else None

@@ -1,0 +1,79 @@
+"""`medclip evaluate`: exit codes, JSON, and what a person reads."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from medclip.cli.main import main
+from tests.evaluate.kit import SUITE, small_data
+from tests.scoring.kit import make_pack
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("place")
+    make_pack(folder / "tiny")
+    small_data(folder / "data")
+    (folder / "suite.yaml").write_text(SUITE)
+    return folder
+
+
+def run(place: Path, *more: object, data: Path | None = None) -> int:
+    named = ["--model", place / "tiny", "--suite", place / "suite.yaml", "--data", data or place / "data"]
+    return main(["evaluate", *map(str, [*named, "--workers", 1, *more])])
+
+
+def test_it_prints_the_table_and_exits_with_3_when_an_image_could_not_be_read(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(place, "--out", tmp_path / "out") == 3
+    said = capsys.readouterr()
+    assert "small · tiny 1" in said.out
+    assert "not read:" in said.out
+    assert f"Results: {tmp_path / 'out'}" in said.out
+    assert "eyes: 7" in said.err
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "evaluate.json",
+        "predictions.parquet",
+        "run.json",
+        "sets",
+    ]
+
+
+def test_it_exits_with_0_when_all_images_were_read(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(place, "--sets", "chests") == 0
+    said = capsys.readouterr().out
+    assert "Not asked for: eyes." in said
+    assert "Results" not in said
+
+
+def test_json_is_one_object_and_nothing_else(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(place, "--json", "--sets", "eyes, chests") == 3
+    said = capsys.readouterr()
+    values = json.loads(said.out)
+    assert said.err == ""
+    assert [s["id"] for s in values["sets"]] == ["eyes", "chests"]
+    assert values["num_problems"] == 1
+
+
+@pytest.mark.parametrize("what", ["set", "data", "label", "device"])
+def test_wrong_use_is_one_line_and_exit_code_2(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    shutil.copytree(place / "data", tmp_path / "data")
+    (tmp_path / "data" / "eyes" / "strange").mkdir()
+    wrong = {
+        "set": (["--sets", "ears"], None),
+        "data": ([], tmp_path / "gone"),
+        "label": ([], tmp_path / "data"),
+        "device": (["--device", "toaster"], None),
+    }
+    options, data = wrong[what]
+    assert run(place, *options, data=data) == 2
+    said = capsys.readouterr().err.strip()
+    assert len(said.splitlines()) == 1
+    assert "bug" not in said
