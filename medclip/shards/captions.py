@@ -7,7 +7,6 @@ from the task vocabularies, or written by a function of your own and checked.
 from __future__ import annotations
 
 import csv
-import errno
 import hashlib
 import json
 import os
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medclip.errors import MedclipError, Reason
+from medclip.shards.folder import disk_faults
 from medclip.shards.table import ShardRow, read_table
 from medclip.text.checks import check_caption
 from medclip.text.label_sentences import distinct_sentences
@@ -209,17 +209,10 @@ def _draft_of(target: Path) -> Iterator[Path]:
     """Give a file beside the target that takes its place when everything was written."""
     draft = target.parent / f".{target.name}.{os.getpid()}-{secrets.token_hex(3)}.partial"
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield draft
-        os.replace(draft, target)
-    except OSError as e:
-        if e.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise MedclipError(
-                Reason.DISK_FULL, "the disk is full; nothing was kept.", where=target, hint="Make room and run again."
-            ) from e
-        if isinstance(e, PermissionError):
-            raise MedclipError(Reason.PERMISSION_DENIED, "the file cannot be written.", where=target) from e
-        raise
+        with disk_faults(target, "file"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            yield draft
+            os.replace(draft, target)
     finally:
         draft.unlink(missing_ok=True)
 

@@ -175,18 +175,30 @@ def new_folder(out: Path) -> Iterator[Path]:
         )
     work = out.parent / f".{out.name}.{os.getpid()}-{secrets.token_hex(3)}.partial"
     try:
-        work.mkdir(parents=True)
-        yield work
-        if out.is_dir():
-            out.rmdir()
-        work.rename(out)
+        with disk_faults(out, "folder"):
+            work.mkdir(parents=True)
+            yield work
+            if out.is_dir():
+                out.rmdir()
+            work.rename(out)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def disk_faults(where: Path, kind: str) -> Iterator[None]:
+    """Say what a full disk or a missing permission means for an output (`kind`: "file" or "folder").
+
+    Raises:
+        MedclipError: DISK_FULL, PERMISSION_DENIED.
+    """
+    try:
+        yield
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
             raise MedclipError(
-                Reason.DISK_FULL, "the disk is full; nothing was kept.", where=out, hint="Make room and run again."
+                Reason.DISK_FULL, "the disk is full; nothing was kept.", where=where, hint="Make room and run again."
             ) from e
         if isinstance(e, PermissionError):
-            raise MedclipError(Reason.PERMISSION_DENIED, "the folder cannot be written.", where=out) from e
+            raise MedclipError(Reason.PERMISSION_DENIED, f"the {kind} cannot be written.", where=where) from e
         raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
