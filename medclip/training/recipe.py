@@ -351,7 +351,8 @@ def _apply(values: dict[str, Any], override: str) -> None:
                 raise MedclipError(Reason.RECIPE_INVALID, f"{part!r} in {override!r} is a value, not a section.")
             child = node[part] = {}
         node = child
-    node[parts[-1]] = _number(yaml.safe_load(text))
+    value = yaml.safe_load(text)
+    node[parts[-1]] = value if text.strip()[:1] in ("'", '"') else _number(value)
 
 
 def _number(value: Any) -> Any:

@@ -26,6 +26,10 @@ def test_a_recipe_is_read_and_overridden(tmp_path: Path) -> None:
     assert recipe.objective.text_teacher.weight == 2
 
 
+def test_a_quoted_value_of_an_override_stays_text(tmp_path: Path) -> None:
+    assert load_recipe(_write(tmp_path, TEXT), ['version="1.2"', "train.lr=2e-3"]).version == "1.2"
+
+
 def test_scientific_notation_without_a_point_is_a_number(tmp_path: Path) -> None:
     assert load_recipe(_write(tmp_path, TEXT)).train.lr == 1e-3  # YAML 1.1 says it is text
 
