@@ -32,7 +32,7 @@ from medclip.sample import Modality
 from medclip.text.captions import CaptionRecord, draw_caption
 from medclip.text.tokens import load_tokenizer
 from medclip.training.data import Batch
-from medclip.training.recipe import load_recipe
+from medclip.training.recipe_file import load_recipe
 from medclip.training.sharding import clip_gradients
 from medclip.training.step import StepComputer
 from medclip.training.towers import Towers

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from medclip.training.loop import PretrainResult
 
 INTERRUPTED = 130
 WRONG_USE = 2
@@ -25,10 +28,10 @@ def pretrain(
 
     Several processes or machines: torchrun --nproc-per-node N -m medclip.cli.main pretrain RECIPE --out FOLDER
     """
-    import json
     import os
+    import sys
 
-    from medclip.errors import MedclipError, printable
+    from medclip.errors import MedclipError
     from medclip.training.loop import pretrain as run
 
     speaks = os.environ.get("RANK", "0") == "0"  # what one rank meets all raise; one tells it
@@ -38,8 +41,23 @@ def pretrain(
         if speaks:
             raise
         return WRONG_USE
-    if not speaks:
-        return 0 if result.pack is not None else INTERRUPTED
+    if speaks:
+        _tell(result, as_json)
+    code = 0 if result.pack is not None else INTERRUPTED
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        # torch 2.13 sometimes aborts a rank that ends in the usual way ("terminate called without an active
+        # exception"), once in some thirty runs of two ranks; torchrun would then report a failure.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _tell(result: PretrainResult, as_json: bool) -> None:
+    import json
+
+    from medclip.errors import printable
+
     if as_json:
         values = {
             "out": str(result.out),
@@ -58,4 +76,3 @@ def pretrain(
             f"a checkpoint is in {printable(str(result.out))}. "
             "Run the same command again to go on."
         )
-    return 0 if result.pack is not None else INTERRUPTED

@@ -136,8 +136,17 @@ def masked_pixel_loss(
 
     Reference: He et al., Masked autoencoders are scalable vision learners, CVPR 2022.
     """
+    _check_mask(mask_BL, len(images_BCHW), pred_BLP.shape[1])
+    error_BL = patch_errors(pred_BLP, images_BCHW, patch_px, normalise)
+    weights_BL = mask_BL.float() if weights_B is None else mask_BL * weights_B.float()[:, None]
+    # where, not a product: a sample that takes no part may hold anything, also NaN
+    total = torch.where(weights_BL > 0, error_BL * weights_BL, 0).sum()
+    return total * rank_and_size(group)[1] / sum_values(weights_BL.sum(), group).clamp_min(1e-30)
+
+
+def patch_errors(pred_BLP: Tensor, images_BCHW: Tensor, patch_px: int, normalise: bool = False) -> Tensor:
+    """Give the mean squared error of each patch, float32 [B, L]; arguments as of `masked_pixel_loss`."""
     target_BLP = patches_of(images_BCHW.float(), patch_px)
-    _check_mask(mask_BL, *target_BLP.shape[:2])
     if pred_BLP.shape != target_BLP.shape:
         raise MedclipError(
             Reason.WRONG_USE, f"guessed patches are {list(pred_BLP.shape)}, images have {list(target_BLP.shape)}."
@@ -145,11 +154,7 @@ def masked_pixel_loss(
     if normalise:
         variance_BL1, mean_BL1 = torch.var_mean(target_BLP, dim=-1, keepdim=True)
         target_BLP = (target_BLP - mean_BL1) / (variance_BL1 + 1e-6).sqrt()
-    weights_BL = mask_BL.float() if weights_B is None else mask_BL * weights_B.float()[:, None]
-    error_BL = (pred_BLP.float() - target_BLP).square().mean(-1)
-    # where, not a product: a sample that takes no part may hold anything, also NaN
-    total = torch.where(weights_BL > 0, error_BL * weights_BL, 0).sum()
-    return total * rank_and_size(group)[1] / sum_values(weights_BL.sum(), group).clamp_min(1e-30)
+    return (pred_BLP.float() - target_BLP).square().mean(-1)
 
 
 def _grid(images_BCHW: Tensor, patch_px: int) -> tuple[int, int]:

@@ -14,6 +14,10 @@ from medclip.objectives.pairs import Pairs
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
+# Their names from torch 2.13 on, and before.
+_gather_into: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_scatter_sum: Any = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
 
 def rank_and_size(group: ProcessGroup | None) -> tuple[int, int]:
     """Give this process's rank in a group and the number of ranks; (0, 1) without a group."""
@@ -43,7 +47,7 @@ def gather_values(local: Tensor, group: ProcessGroup | None) -> Tensor:
     if size == 1:
         return local
     whole = local.new_empty((size * len(local), *local.shape[1:]))
-    dist.all_gather_into_tensor(whole, local.detach().contiguous(), group=group)
+    _gather_into(whole, local.detach().contiguous(), group=group)
     return whole
 
 
@@ -84,5 +88,5 @@ class _Gather(torch.autograd.Function):
         if whole.device.type == "cpu":  # gloo: it has no faster way than the sum of everything
             return sum_values(whole, ctx.group)[rank * rows : (rank + 1) * rows], None
         mine = whole.new_empty((rows, *whole.shape[1:]))
-        dist.reduce_scatter_tensor(mine, whole, group=ctx.group)
+        _scatter_sum(mine, whole, group=ctx.group)
         return mine, None

@@ -128,7 +128,13 @@ def build_shards(
                     progress(rows_done, len(understood.rows))
         if not tally.samples:
             why = ", ".join(f"{r} {n}" for r, n in sorted(Counter(x["reason"] for x in tally.rejects).items()))
-            raise MedclipError(Reason.NOTHING_TO_DO, f"none of the {rows_done} rows could be read ({why}).")
+            first = understood.rows[0]
+            raise MedclipError(
+                Reason.NOTHING_TO_DO,
+                f"none of the {rows_done} rows could be read ({why}).",
+                where=first.file,
+                hint="Files are looked for beside the table; --folder names another place.",
+            )
         report = _report(Path(out), tally)
         options = {"max_side": max_side, "samples_per_shard": samples_per_shard, "splits": dict(splits), "seed": seed}
         if stored != "png":
@@ -231,6 +237,7 @@ def _add(
         "modality": None if record.modality is None else str(record.modality),
         "adapter": result.adapter,
         "source": row.source,
+        "license": row.license,
     }
 
 

@@ -20,7 +20,16 @@ FORMAT_VERSION = 1
 INDEX = "index.json"
 SAMPLES, REJECTS = "samples.parquet", "rejects.parquet"
 SAMPLE_COLUMNS = ("key", "split", "shard", "offset", "size", "sha256", "patient", "modality", "adapter", "source")
+LICENSE = "license"
+"""A column of samples.parquet that folders of earlier versions lack."""
 REJECT_COLUMNS = ("row", "sha256", "reason", "message", "modality", "adapter", "source")
+_NO_PLACE = {
+    errno.ENAMETOOLONG: "its name is too long",
+    errno.ENOTDIR: "a file stands where a folder should be",
+    errno.EEXIST: "a file stands where a folder should be",
+    errno.ENOENT: "there can be nothing at this place",
+    errno.EROFS: "this file system is read-only",
+}
 _INTEGERS = ("offset", "size", "row")
 
 
@@ -109,7 +118,9 @@ def read_samples(folder: Path, index: Mapping[str, Any], *, verify: bool) -> Any
                 where=path,
                 hint="Copy the folder again, or build or index it again.",
             )
-        return pq.read_table(path, columns=list(SAMPLE_COLUMNS))
+        told = LICENSE in pq.read_schema(path).names
+        table = pq.read_table(path, columns=[*SAMPLE_COLUMNS, LICENSE] if told else list(SAMPLE_COLUMNS))
+        return table if told else table.append_column(LICENSE, pa.nulls(len(table), pa.string()))
     except (OSError, pa.ArrowException) as e:
         raise MedclipError(
             Reason.TABLE_INVALID, f"the table of samples cannot be read ({type(e).__name__}).", where=path
@@ -136,7 +147,7 @@ def write_index(
     import pyarrow.parquet as pq
 
     hashes = {}
-    for name, header, rows in ((SAMPLES, SAMPLE_COLUMNS, samples), (REJECTS, REJECT_COLUMNS, rejects)):
+    for name, header, rows in ((SAMPLES, (*SAMPLE_COLUMNS, LICENSE), samples), (REJECTS, REJECT_COLUMNS, rejects)):
         table = rows if isinstance(rows, pa.Table) else arrow_table(rows, header)
         pq.write_table(table, folder / name)
         hashes[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
@@ -165,7 +176,9 @@ def arrow_table(rows: Sequence[Mapping[str, Any]], header: Sequence[str]) -> Any
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
     """Make a folder beside `out`, and put it in its place when everything went well."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    with disk_faults(out, "folder"):
+        used = out.exists() and (not out.is_dir() or any(out.iterdir()))
+    if used:
         shards = out.is_dir() and (out / "index.json").is_file()
         raise MedclipError(
             Reason.OUTPUT_IN_USE,
@@ -190,7 +203,7 @@ def disk_faults(where: Path, kind: str) -> Iterator[None]:
     """Say what a full disk or a missing permission means for an output (`kind`: "file" or "folder").
 
     Raises:
-        MedclipError: DISK_FULL, PERMISSION_DENIED.
+        MedclipError: DISK_FULL, PERMISSION_DENIED, or WRONG_USE for a place where nothing can be written.
     """
     try:
         yield
@@ -201,4 +214,7 @@ def disk_faults(where: Path, kind: str) -> Iterator[None]:
             ) from e
         if isinstance(e, PermissionError):
             raise MedclipError(Reason.PERMISSION_DENIED, f"the {kind} cannot be written.", where=where) from e
+        if e.errno in _NO_PLACE:
+            why = f"the {kind} cannot be written: {_NO_PLACE[e.errno]}."
+            raise MedclipError(Reason.WRONG_USE, why, where=where, hint="Name another --out.") from e
         raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -121,6 +121,29 @@ class ShardReader:
     def rows(self) -> tuple[Mapping[str, Any], ...]:
         """The split's rows of samples.parquet, in order. Made anew each time; `columns` is for many samples."""
         return tuple(self._table.to_pylist())
+
+    def provenance(self) -> Iterator[dict[str, Any]]:
+        """Give source, license, sha256, patient and modality of every sample, without reading its bytes.
+
+        Folders of earlier versions do not have the license in their table; there each sample is read for it.
+        """
+        wanted = ("source", "license", "sha256", "patient", "modality")
+        i = 0
+        for batch in self._table.select(wanted).to_batches(max_chunksize=1 << 16):
+            for row in batch.to_pylist():
+                if row["license"] is None:
+                    row["license"] = self._license(i)
+                yield row
+                i += 1
+
+    def _license(self, i: int) -> str | None:
+        foreign = self._foreign[self._shard[i]]
+        if foreign is not None:
+            return foreign.license
+        try:
+            return self.record(i)[1].get("license")
+        except MedclipError:  # a damaged sample
+            return None
 
     @property
     def folder(self) -> Path:

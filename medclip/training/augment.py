@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from numpy.random import Generator
     from PIL import Image
 
-_SIDE = re.compile(r"\b(left|right|[lr]|ll[ln]|l[lu]l|r[lmu]l|od|os|dextro\w*|levo\w*|situs)\b", re.IGNORECASE)
+_SIDE = re.compile(
+    r"\b((left|right)\w*|[lr]|[lr]t|ll[ln]|l[lu]l|r[lmu]l|[lr][lu]q|[lr]v[hot]?|[lr]a[deho]?|rca|lcx|lingula\w*|od|os"
+    r"|dextro\w*|levo\w*|situs|o'?clock)\b",
+    re.IGNORECASE,
+)
 REDUCING_GAP = 2.0
 """Large images are first averaged down by a whole number as long as so many times the wanted side is left; the result
 differs from a single pass by less than that from another good filter would (over 54 dB)."""

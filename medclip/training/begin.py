@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from medclip.errors import MedclipError
 from medclip.models.build import build_clip, default_config, image_tower_weights, start_image_tower
 from medclip.models.freezing import lock_image, lock_text
 from medclip.models.preprocess import MEAN, STD
@@ -51,10 +52,10 @@ def begin(recipe: Recipe, folder: Path, reader: ShardReader) -> Started:
         with torch.no_grad():
             if scale is not None:
                 model.logit_scale.fill_(math.log(scale))
-            if recipe.objective.loss == "siglip" and model.logit_bias is None:
-                model.logit_bias = nn.Parameter(torch.tensor(m.logit_bias))
-        if recipe.objective.loss == "siglip":
-            started.config["init_logit_bias"] = m.logit_bias
+            if recipe.objective.loss == "siglip":
+                if model.logit_bias is None or "logit_bias" in m.model_fields_set:
+                    model.logit_bias = nn.Parameter(torch.tensor(m.logit_bias))
+                started.config["init_logit_bias"] = float(model.logit_bias)
     freeze(model, m.freeze_blocks)
     if m.lock_image:
         lock_image(model, unlocked_groups=m.unlocked_image_groups)
@@ -128,7 +129,10 @@ def _tokenizer(recipe: Recipe, folder: Path, reader: ShardReader) -> Tokenizer:
     text, rng = recipe.text, np.random.default_rng((recipe.seed, _WORDING_STREAM))
     captions = list(all_wordings())
     for i in range(min(len(reader), _MAX_TOKENIZER_SAMPLES)):
-        record, _ = reader.record(i)
+        try:
+            record, _ = reader.record(i)
+        except MedclipError:  # counted, with its reason, when its turn comes
+            continue
         captions += [*record.texts, *([record.report] if record.report else [])]
         captions += [
             draw_caption(record, rng, native_share=recipe.data.native_share) for _ in range(text.captions_per_sample)

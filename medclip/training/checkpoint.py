@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.distributed.checkpoint import state_dict_loader as loader
 from torch.distributed.checkpoint import state_dict_saver as saver
@@ -160,9 +161,23 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     from safetensors.torch import save_file
 
     fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, fresh)
-    _sync(fresh)
-    fresh.replace(path)
+    with written(path):
+        save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, fresh)
+        _sync(fresh)
+        fresh.replace(path)
+
+
+@contextmanager
+def written(target: Path) -> Iterator[None]:
+    """Turn what goes wrong while a file of a run is written into one sentence.
+
+    Raises:
+        MedclipError: DISK_FULL.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as e:
+        raise _not_written(target, e) from e
 
 
 def _publish(folder: Path, fresh: Path, target: Path, state: dict[str, Any]) -> None:
@@ -208,7 +223,7 @@ def _not_written(target: Path, error: BaseException) -> MedclipError:
     why = "the disk is full" if "No space left" in text or "quota" in text.lower() else type(error).__name__
     return MedclipError(
         Reason.DISK_FULL,
-        f"the checkpoint could not be written ({why}); those before it are whole.",
+        f"this could not be written ({why}); the checkpoints before it are whole.",
         where=target,
         hint="Free some space and run again.",
     )

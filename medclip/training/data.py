@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
+from medclip.text.native import Native
 from medclip.training.crew import Crew, Pending, ProcessCrew, Row, ThreadCrew, WorkerKind
 from medclip.training.order import WINDOW_SHARDS, Policy, epoch_plan, repeats, steps_of_epoch
 from medclip.training.recipe import Augment
@@ -66,6 +67,7 @@ class Batches:
         native_share: Share of captions quoted from the record's own texts.
         report_share: Share of captions quoted from the record's report.
         report_words: Words of a report that are quoted at most.
+        native: "sentences" or "whole": how texts and reports are quoted.
         policy: What makes a batch; see `medclip.training.order`.
         weights: By source, for `proportional`.
         window_shards: Shards that `shard_mixed` mixes.
@@ -93,6 +95,7 @@ class Batches:
         native_share: float = 0.3,
         report_share: float = 0.5,
         report_words: int = 60,
+        native: Native = "sentences",
         policy: Policy = "shard_mixed",
         weights: Mapping[str, float] | None = None,
         window_shards: int = WINDOW_SHARDS,
@@ -115,7 +118,7 @@ class Batches:
         self.weights, self.window_shards = dict(weights or {}), window_shards
         self.rank, self.world_size, self.max_bad_share = rank, world_size, max_bad_share
         self._workers, self._worker_kind, self._cache_mb, self._timeout_s = workers, worker_kind, cache_mb, timeout_s
-        self._drawing = Drawing(size_px, seed, augment, native_share, report_share, report_words)
+        self._drawing = Drawing(size_px, seed, augment, native_share, report_share, report_words, native)
         self._crew: Crew | None = None
         self._plan: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
         self.bad: Counter[str] = Counter()

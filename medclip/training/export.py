@@ -46,12 +46,15 @@ def export_pack(
         preprocess: Size, normalisation, and the adapters' hashes.
         base: Folder that a relative `hf_model_name` of the config starts from.
     """
-    metas = [reader.record(i) for i in range(len(reader))]
-    sources: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    for _, meta in metas:
-        sources[str(meta.get("source") or "unnamed"), str(meta.get("license") or "none stated")].append(dict(meta))
+    files: dict[tuple[str, str], set[str]] = defaultdict(set)
+    patients: dict[tuple[str, str], set[str]] = defaultdict(set)
+    seen: set[str] = set()
+    for row in reader.provenance():
+        source = str(row["source"] or "unnamed"), str(row["license"] or "none stated")
+        files[source].add(row["sha256"])
+        patients[source].update([row["patient"]] if row["patient"] else ())
+        seen.update([row["modality"]] if row["modality"] else ())
     read = {way.partition(":")[0] for way in preprocess.adapters}
-    seen = {str(r.modality) for r, _ in metas if r.modality}
     card = Card.model_validate(
         {
             # Not those with an adapter that the weights have seen in the generic rendering only: scoring would use it.
@@ -60,10 +63,10 @@ def export_pack(
                 Source(
                     name=name,
                     licence=licence,
-                    num_images=len({m.get("sha256") for m in found}),
-                    num_patients=len({m.get("patient") for m in found if m.get("patient")}),
+                    num_images=len(files[name, licence]),
+                    num_patients=len(patients[name, licence]),
                 )
-                for (name, licence), found in sorted(sources.items())
+                for name, licence in sorted(files)
             ],
             "created_from": {
                 "recipe": recipe.digest(),
@@ -80,8 +83,8 @@ def export_pack(
         }
     )
     lists = {
-        TRAIN_HASHES: sorted({str(m["sha256"]) for _, m in metas if m.get("sha256")}),
-        PATIENT_HASHES: sorted({str(m["patient"]) for _, m in metas if m.get("patient")}),
+        TRAIN_HASHES: sorted(set().union(*files.values())),
+        PATIENT_HASHES: sorted(set().union(*patients.values())),
     }
     return save_pack(
         folder,

@@ -12,11 +12,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medclip.errors import MedclipError, Reason
+from medclip.shards.folder import disk_faults
 from medclip.training.log import FILE_NAME, TENSORBOARD, read_log
-from medclip.training.recipe import Recipe, load_recipe
+from medclip.training.recipe import Recipe
+from medclip.training.recipe_file import load_recipe
+
+if TYPE_CHECKING:
+    from medclip.training.world import World
 
 NOTE = "recipe.json"
 BEST = "best.safetensors"
@@ -79,11 +84,17 @@ def pretrain(
 
     with joined(plan.train.device) as world:
         world.first(lambda: _claim(folder, plan, resume))
-        from medclip.training.trainer import Trainer
+        return _train(plan, folder, world, show=show, stop=stop)
 
-        with _interruptible() as interrupted:
-            trainer = Trainer(plan, folder, world, show=show)
-            return trainer.run(lambda step: interrupted.is_set() or (stop is not None and stop(step)))
+
+def _train(
+    plan: Recipe, folder: Path, world: World, *, show: bool, stop: Callable[[int], bool] | None
+) -> PretrainResult:
+    from medclip.training.trainer import Trainer
+
+    with _interruptible() as interrupted:
+        trainer = Trainer(plan, folder, world, show=show)
+        return trainer.run(lambda step: interrupted.is_set() or (stop is not None and stop(step)))
 
 
 def _check_device(device: str) -> None:
@@ -106,6 +117,11 @@ def _check_device(device: str) -> None:
 
 def _claim(folder: Path, recipe: Recipe, resume: bool) -> None:
     """Make the folder this recipe's, or refuse. A run that left nothing to go on with does not hold its folder."""
+    with disk_faults(folder, "folder"):
+        _claim_folder(folder, recipe, resume)
+
+
+def _claim_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
     note = folder / NOTE
     before = _recipe_in(note)
     if folder.exists() and (not folder.is_dir() or (before is None and not _has_only_run_files(folder))):
@@ -116,7 +132,7 @@ def _claim(folder: Path, recipe: Recipe, resume: bool) -> None:
         _compare(folder, before, recipe, resume)
     folder.mkdir(parents=True, exist_ok=True)
     fresh = folder / f".{NOTE}.{os.getpid()}.tmp"
-    fresh.write_text(json.dumps(recipe.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
+    fresh.write_text(json.dumps(recipe.model_dump(mode="json", exclude_unset=True), indent=1) + "\n", encoding="utf-8")
     fresh.replace(note)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason
-from medclip.objectives.masked import apply_patch_mask, masked_pixel_loss
+from medclip.objectives.masked import apply_patch_mask, patch_errors
 from medclip.training.prefix import FrozenPrefix
 
 
@@ -48,7 +48,7 @@ class MaskedPart(nn.Module):
         return self.side**2
 
     def forward(self, clip: nn.Module, images_BCHW: Tensor, mask_BL: Tensor, prefix: FrozenPrefix | None) -> Tensor:
-        """Give the error of the hidden pixels, the batch's mean repeated for each image: float32 [B].
+        """Give the error of the hidden pixels of each image, float32 [B]; 0 where none is hidden.
 
         Args:
             clip: The dual encoder.
@@ -59,8 +59,8 @@ class MaskedPart(nn.Module):
         hidden_BCHW = apply_patch_mask(images_BCHW, mask_BL, self.patch_px)
         map_BCHW = prefix.feature_map(clip, hidden_BCHW) if prefix is not None else feature_map(clip, hidden_BCHW)
         pixels_BLP = self.head(map_BCHW.flatten(2).transpose(1, 2)).float()
-        loss = masked_pixel_loss(pixels_BLP, images_BCHW.float(), mask_BL, self.patch_px, normalise=self._normalise)
-        return loss.expand(len(images_BCHW))
+        error_BL = patch_errors(pixels_BLP, images_BCHW, self.patch_px, self._normalise)
+        return torch.where(mask_BL, error_BL, 0).sum(1) / mask_BL.sum(1).clamp_min(1)
 
 
 def feature_map(clip: nn.Module, images_BCHW: Tensor) -> Tensor:

@@ -9,11 +9,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from medclip.errors import MedclipError, Reason
 from medclip.models.freezing import layer_depths
 from medclip.training.recipe import Recipe
 from medclip.training.towers import LOSS_PARAMETERS, Towers, weights_of
 
 MAX_LOGIT_SCALE = math.log(100)
+_EMBEDDINGS = (
+    "token_embedding.weight", "positional_embedding", "class_embedding", "pos_embed", "cls_token",
+    "word_embeddings.weight", "position_embeddings.weight", "token_type_embeddings.weight",
+)  # fmt: skip
 
 
 def learning_rate(
@@ -47,7 +52,13 @@ def freeze(model: nn.Module, blocks: int) -> None:
     """Keep the stem and the first blocks of a timm EfficientNet trunk as they are; 0 freezes nothing."""
     if not blocks:
         return
-    trunk: Any = model.visual.trunk  # type: ignore[union-attr]
+    trunk: Any = getattr(model.visual, "trunk", None)
+    if not all(hasattr(trunk, part) for part in ("conv_stem", "bn1", "blocks")):
+        raise MedclipError(
+            Reason.RECIPE_INVALID,
+            "model.freeze_blocks: this image tower is no EfficientNet.",
+            hint="Use model.lock_image with unlocked_image_groups.",
+        )
     for module in (trunk.conv_stem, trunk.bn1, *trunk.blocks[:blocks]):
         module.requires_grad_(False)
 
@@ -66,6 +77,13 @@ def training_mode(model: nn.Module, *, freeze_bn: bool) -> None:
             learns = any(p.requires_grad for p in module.parameters())
             if freeze_bn or not learns:
                 module.eval()
+
+
+def moving_statistics(model: nn.Module, *, freeze_bn: bool) -> list[Tensor]:
+    """List the running statistics that a training step would change: empty with frozen batch normalisation."""
+    training_mode(model, freeze_bn=freeze_bn)
+    layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
+    return [b for m in layers for b in m.buffers()]
 
 
 def make_optimizer(towers: Towers, recipe: Recipe) -> torch.optim.AdamW:
@@ -111,7 +129,7 @@ def _decay(name: str, depths: Mapping[str, int], layer_decay: float) -> float:
 
 
 def _decays(name: str, p: Tensor) -> bool:
-    return p.ndim >= 2 and not name.endswith(("token_embedding.weight", "positional_embedding"))
+    return p.ndim >= 2 and not name.endswith(_EMBEDDINGS)
 
 
 class Ema:

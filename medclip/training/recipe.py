@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError
+from medclip.text.vocabularies import load_task
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -43,6 +41,9 @@ class Data(_Part):
     """Processes where one Python is too slow to feed a GPU."""
     native_share: Share = 0.3
     """Share of captions that quote the record's own free text, where it has any."""
+    native: Literal["sentences", "whole"] = "sentences"
+    """Quote a sentence or two of a text, leaving out what the labels contradict, or the text as it stands. Shards of
+    others (`medclip shards index`) are always quoted whole."""
     report_share: Share = 0.5
     """Share of captions that quote the record's report, where it has one."""
     report_words: int = Field(default=60, ge=5)
@@ -116,6 +117,11 @@ class ModelPart(_Part):
         unused = sorted(_BUILT & self.model_fields_set)
         if self.start is not None and unused:
             raise ValueError(f"{', '.join(unused)} cannot be set together with start, which brings its own towers")
+        alone = [n for n in ("architecture", "text_folder") if self.start is None and getattr(self, n) is not None]
+        alone += ["unlocked_image_groups"] * bool(self.unlocked_image_groups and not self.lock_image)
+        alone += ["unlocked_text_layers"] * bool(self.unlocked_text_layers and not self.lock_text)
+        if alone:
+            raise ValueError(f"{alone[0]} does nothing without start, lock_image or lock_text")
         if self.freeze_blocks and self.lock_image:
             raise ValueError("lock_image keeps the whole tower: leave freeze_blocks out, or use unlocked_image_groups")
         return self
@@ -203,7 +209,7 @@ class Train(_Part):
     weight_decay: float = Field(default=0.1, ge=0)
     """Not applied to norms, biases, embeddings and the logit scale."""
     betas: tuple[float, float] = (0.9, 0.98)
-    eps: float = 1e-6
+    eps: float = Field(default=1e-6, gt=0)
     warmup_steps: int = Field(default=50, ge=0)
     schedule: Literal["cosine", "constant"] = "cosine"
     """After the warm-up: a cosine to zero, or constant with a linear cool-down to zero at the end."""
@@ -224,6 +230,25 @@ class Train(_Part):
     """Write the log for TensorBoard too (needs the extra `tensorboard`)."""
     zero_shot: tuple[str, ...] = ()
     """Tasks that are measured on the validation split, in words, each time it is used."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Train:
+        if not all(0 <= b < 1 for b in self.betas):
+            raise ValueError(f"betas are {list(self.betas)}; both must be at least 0 and below 1")
+        if self.cooldown_steps and self.schedule == "cosine":
+            raise ValueError("cooldown_steps does nothing with the cosine schedule")
+        return self
+
+    @field_validator("zero_shot")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            try:
+                load_task(name)
+            except MedclipError as e:
+                raise ValueError(f"{e.message} {e.hint}".strip()) from None
+        return names
+
     max_bad_steps: int = Field(default=5, ge=0)
     """Steps in a row with a loss that is not finite; they are left out, one more stops the run."""
     export: Literal["last", "best"] = "last"
@@ -231,10 +256,13 @@ class Train(_Part):
 
 
 _FREE = (
-    "out", "card", "data.shards", "data.cache_mb", "data.worker", "data.verify", "data.timeout_s", "train.micro_batch",
-    "train.parallel", "train.checkpoint_every", "train.log_every", "train.tensorboard",
+    "out", "card", "data.shards", "data.cache_mb", "data.worker", "data.verify", "data.timeout_s", "data.max_bad_share",
+    "train.micro_batch", "train.parallel", "train.device", "train.checkpoint_every", "train.log_every",
+    "train.tensorboard", "train.zero_shot", "train.max_bad_steps",
 )  # fmt: skip
 """What may be another when a run goes on; `decisive` leaves out every key that begins so."""
+_PLACES = ("text.tokenizer", "model.start", "model.text_folder", "model.image_weights", "objective.text_teacher.folder")
+"""Paths of which only the last name decides."""
 
 
 class Recipe(_Part):
@@ -258,118 +286,27 @@ class Recipe(_Part):
         unused = sorted({"tokenizer", "vocab_size"} & self.text.model_fields_set)
         if self.model.start is not None and unused:
             raise ValueError(f"text.{unused[0]} cannot be set together with model.start, which brings its tokenizer")
+        if self.text.tokenizer is not None and "vocab_size" in self.text.model_fields_set:
+            raise ValueError("text.vocab_size cannot be set together with text.tokenizer, which has its own")
+        if self.data.val_split is None and (self.train.zero_shot or self.train.export == "best"):
+            raise ValueError("train.zero_shot and train.export: best need a data.val_split")
+        if self.objective.loss != "siglip" and "logit_bias" in self.model.model_fields_set:
+            raise ValueError("model.logit_bias is for objective.loss: siglip")
+        if self.train.compile and self.model.freeze_blocks:
+            raise ValueError("train.compile goes with lock_image, not with model.freeze_blocks")
         return self
 
     def digest(self) -> str:
-        """Hash of what decides the weights; 16 hex characters. Folders, threads and log intervals are left out."""
+        """Hash of what decides the weights; 16 hex characters. Where things lie and how they are run is left out."""
         values = self.decisive()
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
     def decisive(self) -> dict[str, Any]:
         """Give the values that decide the weights, flat: "train.lr" -> 0.001."""
         flat = _flat(self.model_dump(mode="json"))
-        return {k: v for k, v in flat.items() if not k.startswith(_FREE)}
-
-
-def load_recipe(source: Path | str | Mapping[str, Any] | Recipe, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe and apply `key.sub=value` overrides (values are YAML).
-
-    Relative folders in it are taken from the current folder or, where nothing lies there, from the recipe's.
-
-    Raises:
-        MedclipError: MISSING_FILE or RECIPE_INVALID, naming the key.
-    """
-    path = Path(source) if isinstance(source, str | Path) else None
-    if isinstance(source, Recipe):
-        values: Any = source.model_dump(mode="json", exclude_unset=True)
-    else:
-        values = _read(path) if path else json.loads(json.dumps(source, default=str))
-    if not isinstance(values, dict):
-        raise MedclipError(Reason.RECIPE_INVALID, "a recipe is a YAML mapping of sections.", where=path)
-    for override in overrides:
-        _apply(values, override)
-    try:
-        recipe = Recipe.model_validate(values)
-    except ValidationError as e:
-        raise MedclipError(Reason.RECIPE_INVALID, f"{_faults(e)}.", where=path) from e
-    return _resolved(recipe, path.parent if path else Path())
-
-
-def package_folder(text: str) -> Path:
-    """Resolve `package:NAME/PATH` or a plain folder.
-
-    Raises:
-        MedclipError: MISSING_FILE.
-    """
-    folder = Path(text)
-    if text.startswith("package:"):
-        name, _, rest = text.removeprefix("package:").partition("/")
-        spec = importlib.util.find_spec(name)
-        if spec is None or spec.origin is None:
-            raise MedclipError(
-                Reason.MISSING_FILE,
-                f"the package {name} is not installed.",
-                hint=f"Run: pip install {name.replace('_', '-')}",
-            )
-        folder = Path(spec.origin).parent / rest
-    if not folder.is_dir():
-        raise MedclipError(Reason.MISSING_FILE, "there is no such folder.", where=folder)
-    return folder
-
-
-def _resolved(recipe: Recipe, base: Path) -> Recipe:
-    def place(p: Path) -> Path:
-        return base / p if not p.is_absolute() and not p.exists() and (base / p).exists() else p
-
-    data = recipe.data.model_copy(update={"shards": tuple(place(p) for p in recipe.data.shards)})
-    tokenizer, bert, start = recipe.text.tokenizer, recipe.model.text_folder, recipe.model.start
-    text = recipe.text.model_copy(update={"tokenizer": place(tokenizer) if tokenizer else None})
-    begun = str(place(Path(start))) if start else None  # a name of an architecture stays as it is
-    model = recipe.model.model_copy(update={"text_folder": place(bert) if bert else None, "start": begun})
-    return recipe.model_copy(update={"data": data, "text": text, "model": model})
-
-
-def _read(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise MedclipError(Reason.MISSING_FILE, "the recipe cannot be read.", where=path) from e
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise MedclipError(Reason.RECIPE_INVALID, f"this is not YAML: {str(e).splitlines()[0]}.", where=path) from e
-
-
-def _apply(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    parts = key.strip().split(".")
-    if not equals or not all(parts):
-        raise MedclipError(Reason.RECIPE_INVALID, f"{override!r} is not of the form key.sub=value.")
-    node = values
-    for part in parts[:-1]:
-        child = node.setdefault(part, {})
-        if not isinstance(child, dict):
-            if child is not None:
-                raise MedclipError(Reason.RECIPE_INVALID, f"{part!r} in {override!r} is a value, not a section.")
-            child = node[part] = {}
-        node = child
-    value = yaml.safe_load(text)
-    node[parts[-1]] = value if text.strip()[:1] in ("'", '"') else _number(value)
-
-
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-4 as a string; people who write it mean a number."""
-    try:
-        return float(value) if isinstance(value, str) and value.strip()[:1] in "-+.0123456789" else value
-    except ValueError:
-        return value
-
-
-def _faults(error: ValidationError) -> str:
-    said = []
-    for fault in error.errors(include_url=False)[:3]:
-        place = ".".join(str(p) for p in fault["loc"]) or "the recipe"
-        known = "is not a key of a recipe" if fault["type"] == "extra_forbidden" else fault["msg"].rstrip(".")
-        said.append(f"{place}: {known}")
-    return "; ".join(said) + (f" (and {error.error_count() - 3} more)" if error.error_count() > 3 else "")
+        return {
+            k: Path(v).name if k in _PLACES and v is not None else v for k, v in flat.items() if not k.startswith(_FREE)
+        }
 
 
 def _flat(node: Any, prefix: str = "") -> dict[str, Any]:

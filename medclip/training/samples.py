@@ -16,6 +16,7 @@ from medclip.imaging.geometry import letterbox
 from medclip.sample import Modality
 from medclip.shards.foreign import FOREIGN, says_nothing
 from medclip.text.captions import draw_caption
+from medclip.text.native import Native
 from medclip.text.record import CaptionRecord
 from medclip.training.augment import apply_change, draw_change, largest_px, names_a_side
 from medclip.training.order import ORDER
@@ -43,6 +44,8 @@ class Drawing:
     native_share: float
     report_share: float
     report_words: int = 60
+    native: Native = "sentences"
+    """How texts and reports are quoted; those of foreign sets always whole, and always before anything else."""
 
     @property
     def wanted_px(self) -> int:
@@ -109,10 +112,16 @@ class Samples:
         again = (repeat,) if repeat else ()
         purpose = VALIDATION if d.augment is None else CAPTION
         rng = np.random.default_rng((d.seed, purpose, epoch, index, *again))
+        foreign = meta.get("adapter") == FOREIGN
         text = draw_caption(
-            record, rng, native_share=d.native_share, report_share=d.report_share, report_words=d.report_words
+            record,
+            rng,
+            native_share=1.0 if foreign else d.native_share,
+            report_share=1.0 if foreign else d.report_share,
+            report_words=d.report_words,
+            native="whole" if foreign else d.native,
         )
-        if not text.strip() or (meta.get("adapter") == FOREIGN and says_nothing(record)):
+        if not text.strip() or (foreign and says_nothing(record)):
             return Made(None, bad=Reason.EMPTY_CAPTION)
         if d.augment is None:
             image = letterbox(np.atleast_3d(np.asarray(picture)), d.size_px)

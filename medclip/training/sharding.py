@@ -39,7 +39,6 @@ def spread(towers: Towers, world: World, *, parallel: str, bf16: bool) -> Callab
             device_ids=[world.device] if world.device.type == "cuda" else None,
             process_group=world.group,
             gradient_as_bucket_view=True,
-            broadcast_buffers=False,  # running statistics stay those of rank 0's checkpoint, or are frozen
         )
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard

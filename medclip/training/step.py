@@ -62,12 +62,11 @@ class StepComputer:
 
         Args:
             batch: This rank's share of the batch.
-            step: Number of the step, from 0; drop-out and hidden patches depend on it and on the rank.
+            step: Number of the step, from 0; hidden patches depend on it, drop-out on the rank too.
         """
         seed = (self._recipe.seed, step, self._world.rank)
-        size = self._recipe.train.micro_batch or len(batch.texts)
-        chunks = [slice(i, i + size) for i in range(0, len(batch.texts), size)]
-        mask_BL = self._mask(batch, seed)
+        chunks = self._chunks(len(batch.texts))
+        mask_BL = self._mask(batch, (self._recipe.seed, step, _MASK_STREAM))
         devices = [self._world.device] if self._world.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(int(np.random.default_rng(seed).integers(2**62)))
@@ -85,10 +84,14 @@ class StepComputer:
         return float(loss.detach())
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Give unit-norm float32 image and text features [B, D]; for validation."""
-        with self._autocast():
-            image_BD, text_BD, _ = self._towers(self._images(batch.images), self._tokens(batch.texts))
-        return image_BD, text_BD
+        """Give unit-norm float32 image and text features [B, D] of a batch, no more at once than in a step."""
+        images, texts = [], []
+        for part in self._chunks(len(batch.texts)):
+            with self._autocast():
+                found = self._towers(self._images(batch.images[part]), self._tokens(batch.texts[part]))
+            images.append(found[0])
+            texts.append(found[1])
+        return torch.cat(images), torch.cat(texts)
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Give unit-norm float32 features [N, D] of sentences, on the CPU."""
@@ -127,6 +130,11 @@ class StepComputer:
             return siglip_loss(image_BD, text_BD, scale, self._towers.clip.logit_bias, pairs, group=group)
         return clip_loss(image_BD, text_BD, scale, pairs, group=group)
 
+    def _chunks(self, size: int) -> list[slice]:
+        t = self._recipe.train
+        most = t.micro_batch or max(1, t.batch_size // self._world.size)
+        return [slice(i, i + most) for i in range(0, size, most)]
+
     def _forward(self, batch: Batch, part: slice, mask_BL: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         images, tokens = self._images(batch.images[part]), self._tokens(batch.texts[part])
         with self._autocast():
@@ -146,7 +154,9 @@ class StepComputer:
             )
             loss = loss + o.text_teacher.weight * known
         if o.masked is not None:
-            loss = loss + o.masked.weight * error_B.mean()
+            # Images hide equally many patches, so their mean over the whole batch is that of its hidden pixels.
+            taking_part = self._world.sum(torch.tensor([float(batch.valid.sum())])).clamp_min(1)
+            loss = loss + o.masked.weight * error_B.sum() * (self._world.size / float(taking_part))
         return loss
 
     def _mask(self, batch: Batch, seed: tuple[int, ...]) -> Tensor | None:
@@ -154,8 +164,10 @@ class StepComputer:
         part, masked = self._towers.masked, self._recipe.objective.masked
         if part is None or masked is None:
             return None
-        generator = torch.Generator().manual_seed(int(np.random.default_rng((*seed, _MASK_STREAM)).integers(2**62)))
-        mask_BL = draw_patch_mask(len(batch.texts), part.num_patches, masked.ratio, generator)
+        size, rank = len(batch.texts), self._world.rank
+        generator = torch.Generator().manual_seed(int(np.random.default_rng(seed).integers(2**62)))
+        mask_BL = draw_patch_mask(size * self._world.size, part.num_patches, masked.ratio, generator)
+        mask_BL = mask_BL[rank * size : (rank + 1) * size]  # the same for any number of ranks
         return (mask_BL & torch.from_numpy(batch.valid)[:, None]).to(self._world.device)
 
     def _images(self, images: np.ndarray) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,17 @@ from medclip.training.optim import (
     Ema,
     learning_rate,
     make_optimizer,
+    moving_statistics,
     names_of_parameters,
     training_mode,
 )
 from medclip.training.prefix import FrozenPrefix
-from medclip.training.recipe import Recipe, package_folder
+from medclip.training.recipe import Recipe
+from medclip.training.recipe_file import package_folder
 from medclip.training.sharding import clip_gradients, full_weights, spread
 from medclip.training.step import StepComputer
 from medclip.training.teacher import SentenceTeacher
+from medclip.training.together import refuse_what_does_not_go_together
 from medclip.training.towers import Towers, borrowed, weights_of
 from medclip.training.validate import validate
 from medclip.training.world import World
@@ -67,8 +70,11 @@ class Trainer:
         self.towers = self._towers(model)
         self._prefix = FrozenPrefix(model, m.freeze_blocks, self.size_px) if m.freeze_blocks else None
         self.towers.prefix = [self._prefix] if self._prefix else []
+        refuse_what_does_not_go_together(recipe, self.towers, self.world)
         call = spread(self.towers, self.world, parallel=t.parallel, bf16=t.precision == "bf16")
         self.optimizer = make_optimizer(self.towers, recipe)
+        store.fill_optimizer(self.optimizer)
+        self._statistics = moving_statistics(self.towers, freeze_bn=m.freeze_bn)
         self.ema = Ema(self.towers, t.ema) if t.ema else None
         wanted = recipe.objective.text_teacher
         teacher = SentenceTeacher(package_folder(wanted.folder), str(self.world.device)) if wanted else None
@@ -100,7 +106,7 @@ class Trainer:
         try:
             self._say_first(log)
             since, images, waited = time.perf_counter(), 0, 0.0
-            for batch in self.data.training(self.step, self.total_steps):
+            for batch in self._fetched(self.data.training(self.step, self.total_steps)):
                 loss, lr, norm = self._step(batch, log)
                 images, waited = images + len(batch.texts), waited + batch.wait_s
                 last = self.step == self.total_steps
@@ -142,6 +148,7 @@ class Trainer:
             group["lr"] = lr * group["factor"]
         training_mode(self.towers, freeze_bn=self.recipe.model.freeze_bn)
         self.optimizer.zero_grad(set_to_none=True)
+        statistics = [s.clone() for s in self._statistics]
         own = self.computer.backward(batch, self.step)
         value = float(self.world.sum(torch.tensor([own], dtype=torch.float64))[0]) / self.world.size
         learning = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -151,10 +158,12 @@ class Trainer:
             self.optimizer.step()
             with torch.no_grad():
                 self.towers.clip.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+            if self.ema is not None:
+                self.ema.update(self.towers, self.step)
         else:
+            for now, before in zip(self._statistics, statistics, strict=True):
+                now.copy_(before)
             self._skip(value, norm, log)
-        if self.ema is not None:
-            self.ema.update(self.towers, self.step)
         self.step += 1
         return value, lr, norm
 
@@ -183,6 +192,7 @@ class Trainer:
                 self.recipe.train.zero_shot,
                 self.computer.encode_text,
             )
+            found = self.world.gather(found)[0]  # rounding may differ between ranks; one of them decides
             log.write("val", {"step": self.step, **found})
             self.validation = found
             if found and found["val_loss"] < self.best:
@@ -204,18 +214,25 @@ class Trainer:
             from safetensors.torch import load_file
 
             weights = load_file(best)
+        if not all(bool(torch.isfinite(v).all()) for v in weights.values() if v.is_floating_point()):
+            raise MedclipError(
+                Reason.NON_FINITE, "the weights are not finite; no pack was written.", where=self.folder,
+                hint="Lower train.lr, in another folder.",
+            )  # fmt: skip
         model = build_clip(self.config, self._base)
         model.load_state_dict(weights)
-        export_pack(
-            pack, self.recipe, model, self.config, tokenizer_folder(self.recipe, self.folder), self.reader, self.step,
-            Preprocess(self.size_px, *self.normalisation, adapters=self.reader.preprocessing), base=self._base,
-        )  # fmt: skip
+        preprocess = Preprocess(self.size_px, *self.normalisation, adapters=self.reader.preprocessing)
+        tokenizer = tokenizer_folder(self.recipe, self.folder)
+        with store.written(pack):
+            export_pack(
+                pack, self.recipe, model, self.config, tokenizer, self.reader, self.step, preprocess, base=self._base
+            )
 
     def _save(self) -> None:
         state = {
             "recipe": self.recipe.digest(), "data": self._data_digest(), "bad_steps": self.bad_steps,
             "validation": self.validation, "best": None if math.isinf(self.best) else self.best,
-            "ranks": self.world.size,
+            "ranks": self.world.size, "bad": self._bad_told, "seen": self.data.seen * self.world.size,
         }  # fmt: skip
         store.save_checkpoint(self.folder / "checkpoints", self.step, self._tensors(), state, self.world)
 
@@ -240,10 +257,12 @@ class Trainer:
                     where=self.folder,
                     hint="Name another folder with --out, or give the run its shards back.",
                 )
-            store.fill_optimizer(self.optimizer)
             store.load_checkpoint(folder / name, self._tensors(), self.world)
             self.step, self.bad_steps, self.validation = state["step"], state["bad_steps"], state["validation"]
             self.best = math.inf if state["best"] is None else state["best"]
+            if self.world.is_first:  # counts go on; the others begin at nothing, so that the sum is right
+                self.data.bad.update(state["bad"])
+                self.data.seen = state["seen"]
         elif num_damaged:
             raise MedclipError(
                 Reason.CORRUPT,
@@ -268,6 +287,21 @@ class Trainer:
         for note in notes:
             log.write("note", {"step": self.step, "note": note})
 
+    def _fetched(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Give batches; what one rank cannot read all ranks hear of before they wait for it in a step."""
+        while True:
+            batch: Batch | None = None
+            error: MedclipError | None = None
+            try:
+                batch = next(batches, None)
+            except MedclipError as e:
+                error = e
+            if self._any(error is not None):
+                self.world.agree(error)
+            if batch is None:
+                return
+            yield batch
+
     def _count_bad(self, log: RunLog) -> None:
         """Add up the samples that could not be read, on all ranks; too many of them end the run."""
         total: dict[str, int] = {}
@@ -287,6 +321,7 @@ class Trainer:
         shared: dict[str, Any] = {
             "batch_size": t.batch_size, "size_px": self.size_px, "seed": self.recipe.seed,
             "native_share": d.native_share, "report_share": d.report_share, "report_words": d.report_words,
+            "native": d.native,
             "workers": d.workers, "worker_kind": d.worker_kind, "cache_mb": d.cache_mb, "timeout_s": d.timeout_s,
         }  # fmt: skip
         data = Batches(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -76,16 +77,24 @@ class World:
             The result on the first rank, None on the others.
 
         Raises:
-            MedclipError: What the first rank raised.
+            MedclipError: What the first rank raised; of another kind of error the others hear that there was one.
         """
         result: T | None = None
         caught: MedclipError | None = None
+        other: Exception | None = None
         if self.is_first:
             try:
                 result = work()
             except MedclipError as e:
                 caught = e
-        self.agree(caught)
+            except Exception as e:
+                other, caught = e, MedclipError(Reason.READ_ERROR, f"rank 0 failed ({type(e).__name__}).")
+        try:
+            self.agree(caught)
+        except MedclipError:
+            if other is not None:
+                raise other from None
+            raise
         return result
 
     def agree(self, error: MedclipError | None) -> None:
@@ -138,4 +147,7 @@ def joined(device: str) -> Iterator[World]:
         world.barrier()  # nobody leaves while another still talks to it
     finally:
         if not theirs:
+            # What still holds on to the group (a wrapped model in a reference cycle) must go before it: torn down when
+            # the interpreter ends, its threads abort the process.
+            gc.collect()
             dist.destroy_process_group()

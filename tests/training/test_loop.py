@@ -23,7 +23,7 @@ from medclip.shards.build import build_shards
 from medclip.training.log import read_log
 from medclip.training.loop import pretrain
 from medclip.training.optim import training_mode
-from medclip.training.recipe import load_recipe
+from medclip.training.recipe_file import load_recipe
 from medclip.training.step import StepComputer
 from medclip.training.trainer import Trainer
 

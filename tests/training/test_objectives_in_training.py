@@ -15,9 +15,10 @@ from safetensors.torch import load_file
 
 from medclip.errors import MedclipError, Reason
 from medclip.models.packs import load_model
-from medclip.training.log import read_log
+from medclip.training.log import RunLog, read_log
 from medclip.training.loop import pretrain
-from medclip.training.recipe import load_recipe
+from medclip.training.recipe_file import load_recipe
+from medclip.training.step import StepComputer
 from medclip.training.trainer import Trainer
 
 
@@ -56,7 +57,7 @@ def test_hidden_pixels_are_learned_beside_the_words(recipe: dict[str, Any], tmp_
     changes += ["objective.contrastive=0", "train.epochs=8", "train.lr=0.01", "train.ema=0"]
     pretrain(recipe, changes, out=tmp_path / "run", show=False)
     losses = _losses(tmp_path / "run")
-    assert losses[-1] < 0.95 * losses[0]
+    assert losses[-1] < 0.97 * losses[0]
     assert not any(name.startswith("masked") for name in _weights(tmp_path / "run"))
     stopped = tmp_path / "stopped"
     pretrain(recipe, changes, out=stopped, show=False, stop=lambda step: step == 5)
@@ -111,6 +112,70 @@ def test_a_run_begins_with_an_open_clip_architecture(recipe: dict[str, Any], tmp
     assert isinstance(model.clip, CustomTextCLIP)
     settings = json.loads((result.pack / "open_clip_config.json").read_text())
     assert settings["preprocess_cfg"]["mean"] == pytest.approx([0.48145466, 0.4578275, 0.40821073])
+
+
+@pytest.mark.parametrize("loss", ["clip", "siglip"])
+def test_a_run_that_began_with_a_model_goes_on_exactly(recipe: dict[str, Any], tmp_path: Path, loss: str) -> None:
+    again = {k: recipe[k] for k in ("name", "seed", "data", "train")}
+    again |= {"model": {"start": "ViT-S-32-alt", "size_px": 64}, "objective": {"loss": loss}}
+    changes = ["train.max_steps=3", "train.ema=0"]
+    pretrain(again, changes, out=tmp_path / "straight", show=False)
+    pretrain(again, changes, out=tmp_path / "stopped", show=False, stop=lambda step: step == 2)
+    pretrain(again, changes, out=tmp_path / "stopped", show=False)
+    assert _losses(tmp_path / "stopped") == _losses(tmp_path / "straight")
+
+
+def test_statistics_of_a_skipped_step_are_given_back(
+    recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(load_recipe(recipe, ["model.freeze_bn=false", "train.ema=0.5"]), tmp_path, show=False)
+    before = {k: v.clone() for k, v in trainer.towers.state_dict().items()}
+    averaged = {k: v.clone() for k, v in trainer.ema.state.items()}
+    loss = StepComputer._loss
+    monkeypatch.setattr(StepComputer, "_loss", lambda *a: loss(*a) * float("nan"))
+    batch = next(iter(trainer.data.training(0, 1)))
+    log = RunLog(tmp_path, 1, 0, show=False)
+    trainer._step(batch, log)
+    log.close()
+    assert all(torch.equal(v, before[k]) for k, v in trainer.towers.state_dict().items())
+    assert all(torch.equal(v, averaged[k]) for k, v in trainer.ema.state.items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (["model.lock_image=true", "model.lock_text=true"], "nothing learns"),
+        (["model.freeze_bn=false", "train.micro_batch=2"], "a part of the batch"),
+        (["model.image_tower=test_vit", "model.freeze_blocks=1"], "no EfficientNet"),
+        (["data.val_split=null", "train.export=best"], "need a data.val_split"),
+        (["model.architecture=ViT-B-32"], "architecture does nothing"),
+        (["model.unlocked_text_layers=1"], "unlocked_text_layers does nothing"),
+        (["train.cooldown_steps=3"], "cooldown_steps does nothing"),
+        (["model.logit_bias=-3"], "logit_bias is for"),
+        (["train.betas=[2, 3]"], "betas"),
+        (["train.compile=true", "model.freeze_blocks=1"], "compile"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_before_the_first_step(
+    recipe: dict[str, Any], tmp_path: Path, changes: list[str], said: str
+) -> None:
+    with pytest.raises(MedclipError, match=said) as caught:
+        pretrain(recipe, changes, out=tmp_path / "run", show=False)
+    assert caught.value.reason is Reason.RECIPE_INVALID
+    assert not (tmp_path / "run" / "log.jsonl").is_file()
+
+
+def test_a_sample_without_a_readable_record_costs_itself_alone(
+    recipe: dict[str, Any], shards: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(shards, broken)
+    tar = broken / "train-000000.tar"
+    data = tar.read_bytes()
+    tar.write_bytes(data.replace(b'{"meta"', b'{!meta"', 1))
+    pretrain(recipe, [f"data.shards={broken}", "data.verify=size"], out=tmp_path / "run", show=False)
+    counted = [e for e in read_log(tmp_path / "run" / "log.jsonl") if e["kind"] == "bad"]
+    assert counted[-1]["corrupt"] in (1, 2)
 
 
 def test_activations_may_be_computed_again(vit: dict[str, Any], tmp_path: Path) -> None:

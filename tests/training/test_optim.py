@@ -11,7 +11,7 @@ import torch
 
 from medclip.models.build import build_clip, default_config
 from medclip.training.optim import MAX_LOGIT_SCALE, Ema, learning_rate, make_optimizer, training_mode
-from medclip.training.recipe import load_recipe
+from medclip.training.recipe_file import load_recipe
 from medclip.training.towers import Towers
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,17 @@ def _ranks(number: int, jobs: list[dict[str, Any]], folder: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+def _changed(shards: Path, folder: Path) -> Path:
+    """Copy shards and change a byte of one, which its size does not show."""
+    copy = folder / "changed_shards"
+    shutil.copytree(shards, copy)
+    tar = copy / "train-000000.tar"
+    data = bytearray(tar.read_bytes())
+    data[-1] ^= 1
+    tar.write_bytes(data)
+    return copy
+
+
 @pytest.fixture(scope="module")
 def plan(shards: Path) -> dict[str, Any]:
     """Six steps of a small ViT without drop-out or batch statistics, so that ranks and chunks change nothing."""
@@ -56,7 +68,7 @@ def plan(shards: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def runs(plan: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runs(plan: dict[str, Any], shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Let one process and two ranks run, stop and go on in every way that the tests look at."""
     folder = tmp_path_factory.mktemp("ranks")
     pretrain(plan, out=folder / "one", show=False)
@@ -73,11 +85,15 @@ def runs(plan: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path
         {"out": "full", "full_disk": True},
         {"out": "siglip", "overrides": ["objective.loss=siglip"]},
         {"out": "odd", "overrides": ["train.batch_size=5"]},
+        {"out": "hidden", "overrides": ["objective.masked={weight: 0.5}", "model.size_px=64", *small]},
+        {"out": "changed", "overrides": [f"data.shards={_changed(shards, folder)}"]},
     ]
     _ranks(2, [{**job, "recipe": plan, "out": str(folder / str(job["out"]))} for job in jobs], folder)
     pretrain(plan, out=folder / "stopped", show=False)
     pretrain(plan, out=folder / "begun_by_fsdp", show=False)
     pretrain(plan, ["objective.loss=siglip"], out=folder / "siglip_one", show=False)
+    hidden = ["objective.masked={weight: 0.5}", "model.size_px=64"]
+    pretrain(plan, hidden, out=folder / "hidden_one", show=False)
     return folder
 
 
@@ -97,6 +113,17 @@ def test_a_run_goes_on_with_another_number_of_ranks(runs: Path, name: str) -> No
 
 def test_the_sigmoid_loss_of_two_ranks_is_that_of_one(runs: Path) -> None:
     assert _losses(runs / "siglip") == pytest.approx(_losses(runs / "siglip_one"), abs=2e-4)
+
+
+def test_hidden_patches_and_their_loss_do_not_depend_on_ranks_and_chunks(runs: Path) -> None:
+    assert _losses(runs / "hidden") == pytest.approx(_losses(runs / "hidden_one"), abs=5e-4)
+
+
+def test_a_shard_that_one_rank_finds_changed_is_named_by_all(runs: Path) -> None:
+    said = [json.loads((runs / "changed" / f"error-{rank}.json").read_text()) for rank in range(2)]
+    assert said[0] == said[1]
+    assert said[0][0] == "corrupt"
+    assert "train-000000.tar" in said[0][1]
 
 
 def test_all_validate_and_the_first_writes_one_log(runs: Path) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from medclip.errors import MedclipError, Reason
-from medclip.training.recipe import Recipe, load_recipe, package_folder
+from medclip.training.recipe import Recipe
+from medclip.training.recipe_file import load_recipe, package_folder
 
 TEXT = "name: m\ndata: {shards: s}\ntrain:\n  lr: 1e-3\n"
 
@@ -58,7 +59,9 @@ def test_a_wrong_recipe_names_the_key(tmp_path: Path, text: str, said: str) -> N
     assert "recipe.yaml" in str(caught.value)
 
 
-@pytest.mark.parametrize("change", ["train.lr", "=3", "train..lr=3", "name.x=3", "train.lrr=3"])
+@pytest.mark.parametrize(
+    "change", ["train.lr=[1", "train.zero_shot=[foo]", "train.lr", "=3", "train..lr=3", "name.x=3", "train.lrr=3"]
+)
 def test_a_wrong_override_is_refused(tmp_path: Path, change: str) -> None:
     with pytest.raises(MedclipError) as caught:
         load_recipe(_write(tmp_path, TEXT), [change])

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from medclip.training.data import Batches
 from medclip.training.log import read_log
 from medclip.training.loop import pretrain
-from medclip.training.recipe import load_recipe
+from medclip.training.recipe_file import load_recipe
 from medclip.training.trainer import Trainer
 
 
@@ -52,6 +54,10 @@ def _compare(recipe: dict[str, Any], tmp_path: Path, kills: list[int]) -> None:
         assert _losses(out) == _losses(tmp_path / "straight")
         assert straight.pack is not None
         assert resumed.pack is not None
+        ends = [sorted((o / "checkpoints").iterdir())[-1] for o in (tmp_path / "straight", out)]
+        found = [load_file(next(end.glob("*.safetensors"))) for end in ends]  # float32: the pack's weights are halved
+        assert found[0].keys() == found[1].keys()
+        assert all(torch.equal(found[0][k], found[1][k]) for k in found[0])
         for name in ("model.safetensors", "card.json"):
             assert (straight.pack / name).read_bytes() == (resumed.pack / name).read_bytes()
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from medclip.errors import MedclipError, Reason
-from medclip.training.recipe import package_folder
+from medclip.training.recipe_file import package_folder
 from medclip.training.teacher import SentenceTeacher
 
 
