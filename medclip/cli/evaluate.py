@@ -43,7 +43,8 @@ def evaluate(
 ) -> int:
     """Measure a model zero-shot on a suite of labelled sets, as far as their data is there.
 
-    Exit code: 0 all images were read, 3 some were not (they are counted by reason), 2 wrong use or no set is there.
+    Exit code: 0 all images were read, 3 some were not (they are counted by reason) or a set does not fit the suite (it
+    is named), 2 wrong use or no set can be measured.
     """
     from medclip.cli.progress import progress
     from medclip.errors import printable
@@ -69,4 +70,4 @@ def evaluate(
             print(line)
         if result.folder is not None:
             print(f"Results: {printable(str(result.folder))}")
-    return SOME_FAILED if result.num_problems else 0
+    return SOME_FAILED if result.num_problems or result.unusable else 0

@@ -79,7 +79,8 @@ def import_command(
         str,
         typer.Argument(
             metavar="FILE_OR_FOLDER",
-            help="A checkpoint, a folder with open_clip_config.json, or a hub name with hf-hub: before it.",
+            help="A checkpoint, a folder with open_clip_config.json, a folder with a text model alone, "
+            "or a hub name with hf-hub: before it.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="PACK", help="Folder of the new pack.")],
@@ -91,18 +92,23 @@ def import_command(
         typer.Option("--text-folder", metavar="DIR", help="Folder with config.json and tokenizer of its BERT."),
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name on the card; else the folder's.")] = None,
-    licence: Annotated[str, typer.Option("--licence", help="Licence of the weights, as its source states it.")] = "",
+    licence: Annotated[
+        str, typer.Option("--licence", "--license", help="Licence of the weights, as its source states it.")
+    ] = "",
     modalities: Annotated[
         str, typer.Option("--modalities", metavar="A,B", help="What it knows: xray, ct, pathology and so on.")
     ] = "",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a pack that is there already.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Turn a checkpoint or a model folder into a pack.
 
-    Pickled weights are converted once, in a process of their own that reads tensors and nothing else.
+    Pickled weights are converted once, in a process of their own that reads tensors and nothing else. A text model
+    alone (a BERT) becomes a text folder, for --text-folder and model.text_folder.
     """
     from medclip.models.interchange import import_model
     from medclip.models.packs import verify_pack
+    from medclip.models.sources import is_bare_text_model
 
     pack = import_model(
         source,
@@ -112,7 +118,17 @@ def import_command(
         name=name,
         licence=licence,
         modalities=[m.strip() for m in modalities.split(",") if m.strip()],
+        overwrite=overwrite,
     )
+    if is_bare_text_model(pack):
+        if as_json:
+            _json({"text_folder": str(pack), "files": sorted(p.name for p in pack.iterdir())})
+        else:
+            print(
+                f"{_shown(pack)}: a text folder with {', '.join(sorted(p.name for p in pack.iterdir()))}; not a pack."
+            )
+            print("Name it with --text-folder, or as model.text_folder in a recipe.")
+        return
     info = verify_pack(pack)
     if as_json:
         _json(_values(info))

@@ -90,9 +90,11 @@ def check(
 
     Exit code 1 when something is wrong with the folder. Options other than --json are for tables.
     """
+    import os
+
     from medclip.shards.check import check_shards
 
-    if path.is_file():
+    if os.path.isfile(path):  # unlike Path.is_file, this takes any name
         return _say_plan(path, splits, seed, folder, patient_from, key_file, json_out)
     result = check_shards(path)
     verdict = "all is well" if result.ok else f"{len(result.problems)} problems"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.evaluate.suite_file import SetFile, digest_of
 from medclip.files.identity import keyed_hash
 from medclip.files.tables import refuse_twins
+from medclip.shards.cells import shown
 
 TABLE_NAME = "labels.csv"
 _SHOWN = 4
@@ -42,7 +42,7 @@ class LabelledSet:
     num_left_out: int = 0
     """Images that the suite leaves out on purpose: other splits, classes mapped to null."""
     ignores_split: bool = False
-    """The suite asks for a split and the table does not say which rows are in it: all rows are taken."""
+    """The suite asks for a split and nothing says which images are in it: all are taken."""
 
     @property
     def has_patients(self) -> bool:
@@ -95,7 +95,7 @@ def _from_folders(folders: list[Path], part: SetFile) -> LabelledSet:
             left_out += len(images)
         else:
             rows += [Labelled(len(rows) + n, image, label) for n, image in enumerate(images, 1)]
-    return LabelledSet(part, tuple(rows), "class folders", left_out)
+    return LabelledSet(part, tuple(rows), "class folders", left_out, part.split is not None)
 
 
 def _from_table(table: Path, part: SetFile, key: bytes) -> LabelledSet:
@@ -135,15 +135,18 @@ def _from_table(table: Path, part: SetFile, key: bytes) -> LabelledSet:
     return LabelledSet(part, tuple(rows), "table", left_out, part.split is not None and not by_split)
 
 
-def _read(table: Path) -> tuple[list[str], Iterator[dict[str, str]]]:
+def _read(table: Path) -> tuple[list[str], list[dict[str, str]]]:
     try:
         text = table.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as e:
-        raise MedclipError(Reason.TABLE_INVALID, "the table is not readable UTF-8 text.", where=table) from e
-    reader = csv.DictReader(text.splitlines(keepends=True), restval="")
-    header = list(reader.fieldnames or ())
+        reader = csv.DictReader(text.splitlines(keepends=True), restval="")
+        header = list(reader.fieldnames or ())
+        rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as e:
+        raise MedclipError(
+            Reason.TABLE_INVALID, "the table is not readable UTF-8 text in CSV form.", where=table
+        ) from e
     refuse_twins(header, table)
-    return header, ({name: str(row[name] or "").strip() for name in header} for row in reader)
+    return header, [{name: str(row[name] or "").strip() for name in header} for row in rows]
 
 
 def _class_of(part: SetFile, value: str, where: object, what: str) -> int | None:
@@ -153,7 +156,7 @@ def _class_of(part: SetFile, value: str, where: object, what: str) -> int | None
         known = ", ".join([*part.values, *(n for n in part.names if n not in part.values.values())])
         raise MedclipError(
             Reason.TABLE_INVALID,
-            f"{what} is {value!r}, which set {part.id} does not know; it knows: {known}.",
+            f"{what} is {shown(value)}, which set {part.id} does not know; it knows: {known}.",
             where=where,
             hint="Map it under `values` in the suite file; to null, to leave it out.",
         ) from None

@@ -82,6 +82,17 @@ class MissingSet:
 
 
 @dataclass(frozen=True)
+class UnusableSet:
+    """A set that is in the data folder and does not fit the suite."""
+
+    id: str
+    group: str
+    reason: str
+    message: str
+    """What does not fit and where, relative to the data folder."""
+
+
+@dataclass(frozen=True)
 class GroupMean:
     """The mean over the measured sets of one group."""
 
@@ -107,6 +118,7 @@ class SuiteResult:
     """Hash of the pack's manifest."""
     sets: tuple[SetResult, ...]
     missing: tuple[MissingSet, ...]
+    unusable: tuple[UnusableSet, ...]
     not_asked: tuple[str, ...]
     groups: tuple[GroupMean, ...]
     average: float | None
@@ -148,6 +160,7 @@ def suite_result(
     suite: SuiteFile,
     sets: Sequence[SetResult],
     missing: Sequence[MissingSet],
+    unusable: Sequence[UnusableSet],
     not_asked: Sequence[str],
     *,
     model: Any,
@@ -169,11 +182,12 @@ def suite_result(
         model_digest=model_digest,
         sets=tuple(sets),
         missing=tuple(missing),
+        unusable=tuple(unusable),
         not_asked=tuple(not_asked),
         groups=tuple(groups),
         average=average,
         num_sets=len(suite.sets),
-        said=tuple(_sentences(suite, sets, missing, not_asked, average, len(values))),
+        said=tuple(_sentences(suite, sets, missing, unusable, not_asked, average, len(values))),
     )
 
 
@@ -195,6 +209,7 @@ def _sentences(
     suite: SuiteFile,
     sets: Sequence[SetResult],
     missing: Sequence[MissingSet],
+    unusable: Sequence[UnusableSet],
     not_asked: Sequence[str],
     average: float | None,
     num_measured: int,
@@ -226,6 +241,9 @@ def _sentences(
         yield f"Intervals resample images, not patients, in: {', '.join(without)} (the data names no patients)."
     if not_asked:
         yield f"Not asked for: {', '.join(not_asked)}."
+    if unusable:
+        yield f"Unusable: {len(unusable)} of {total} sets are here and were not measured:"
+        yield from (f"  {u.id}  {printable(u.message)}" for u in unusable)
     if missing:
         yield f"Missing: {len(missing)} of {total} sets. Looked in the data folder for:"
         width = max(len(m.id) for m in missing)

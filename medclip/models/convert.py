@@ -9,9 +9,10 @@ import tempfile
 from pathlib import Path
 
 from medclip.errors import MedclipError, Reason, printable
+from medclip.models.manifest import is_pickle
 
 # weights_only unpickles tensors and plain containers and nothing else; -P keeps files of the present folder from being
-# imported. Exit codes: 3 more than tensors, 4 TorchScript, 5 no weights in it.
+# imported. Exit codes: 3 more than tensors, 4 TorchScript, 5 no weights in it, 6 damaged.
 _CONVERT = """
 import pickle, sys, torch
 from safetensors.torch import save_file
@@ -22,8 +23,10 @@ except pickle.UnpicklingError as e:
     sys.exit(3)
 except RuntimeError as e:
     print(e, file=sys.stderr)
-    sys.exit(4 if "TorchScript" in str(e) else 1)
-for key in ("state_dict", "model"):
+    sys.exit(4 if "TorchScript" in str(e) else 6)
+except (EOFError, LookupError, ValueError, OSError) as e:
+    sys.exit(6)
+for key in ("state_dict", "model_state_dict", "model"):
     if isinstance(found, dict) and isinstance(found.get(key), dict):
         found = found[key]
 if not isinstance(found, dict) or not found or not all(isinstance(k, str) for k in found):
@@ -36,15 +39,19 @@ save_file({k: v.detach().contiguous().clone() for k, v in found.items()}, sys.ar
 _REFUSED = {
     3: "it holds more than tensors and plain containers{what}; loading that can run code.",
     4: "it is a TorchScript archive, which is code.",
-    5: "there are no weights in it: neither a state dict nor a checkpoint with a state_dict.",
+    5: "there are no weights in it: neither a state dict nor one under state_dict, model_state_dict or model.",
+    6: "it is damaged or cut off.",
 }
+_HINTS = {6: "Take it from its source again."}
+_HINT = "Save its state_dict alone, in a place you trust."
 
 
 def to_safetensors(source: Path, target: Path) -> Path:
     """Convert a pickled state dict, or a training checkpoint that holds one, to safetensors.
 
     Args:
-        source: What torch.save wrote: a state dict, or a dict with "state_dict" or "model".
+        source: What torch.save wrote: a state dict, or a dict with "state_dict", "model_state_dict" or
+            "model".
         target: The file to write; it appears whole or not at all.
 
     Returns:
@@ -52,10 +59,18 @@ def to_safetensors(source: Path, target: Path) -> Path:
 
     Raises:
         MedclipError: MISSING_FILE; UNSAFE_WEIGHTS when it holds anything but tensors and plain containers; READ_ERROR
-            when it cannot be read or holds no weights.
+            or EMPTY_FILE when it cannot be read or holds no weights.
     """
     if not source.is_file():
         raise MedclipError(Reason.MISSING_FILE, "there is no such checkpoint.", where=source)
+    if not is_pickle(source):
+        empty = source.stat().st_size == 0
+        raise MedclipError(
+            Reason.EMPTY_FILE if empty else Reason.READ_ERROR,
+            "the file is empty." if empty else "this is no checkpoint: nothing that torch.save writes begins like it.",
+            where=source,
+            hint="Take it from its source again." if empty else "Weights in safetensors form end in .safetensors.",
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".convert-") as scratch:
         fresh = Path(scratch) / target.name
@@ -66,10 +81,10 @@ def to_safetensors(source: Path, target: Path) -> Path:
             named = re.search(r"GLOBAL ([\w.]+)", done.stderr)
             message = _REFUSED[done.returncode].format(what=f" ({printable(named[1])})" if named else "")
             raise MedclipError(
-                Reason.READ_ERROR if done.returncode == 5 else Reason.UNSAFE_WEIGHTS,
+                Reason.UNSAFE_WEIGHTS if done.returncode in (3, 4) else Reason.READ_ERROR,
                 f"the checkpoint is not taken: {message}",
                 where=source,
-                hint="Save its state_dict alone, in a place you trust.",
+                hint=_HINTS.get(done.returncode, _HINT),
             )
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["the process died"])[-1]

@@ -105,7 +105,7 @@ def folder_of(name: str, base: Path | None) -> Path:
     return folder
 
 
-def ready(text_cfg: Mapping[str, Any], base: Path | None, embed_dim: int) -> dict[str, Any]:
+def ready(text_cfg: Mapping[str, Any], base: Path | None, embed_dim: Any) -> dict[str, Any]:
     """Give the `text_cfg` that open_clip builds the tower from, offline.
 
     Args:
@@ -161,20 +161,38 @@ def start_text_tower(model: nn.Module, folder: Path) -> bool:
                 Reason.UNSAFE_WEIGHTS,
                 "the text model's weights are a pickle.",
                 where=found[0],
-                hint="Turn them into model.safetensors with medclip.models.convert.to_safetensors, or take the file "
-                "away to begin with random weights.",
+                hint=f"Convert them once: medclip models import {folder} --out FOLDER, and name that folder; or "
+                "take the file away to begin with random weights.",
             )
         return False
     tower: nn.Module = model.text.transformer  # type: ignore[assignment, union-attr]
-    state = load_file(folder / _WEIGHTS)
-    prefix = next((p for p in ("bert.", "roberta.", "") if any(k.startswith(f"{p}embeddings.") for k in state)), "")
-    own = tower.state_dict()
-    fitting: dict[str, Tensor] = {k.removeprefix(prefix): v for k, v in state.items() if k.removeprefix(prefix) in own}
-    # A pooler that was not saved (masked-language models have none) starts anew, as in transformers.
-    missing = [k for k in own if k not in fitting and not k.startswith("pooler.")]
-    if missing or any(own[k].shape != v.shape for k, v in fitting.items()):
-        raise MedclipError(
-            Reason.PACK_INVALID, f"the text model's weights do not fit its {CONFIG}.", where=folder / _WEIGHTS
-        )
-    tower.load_state_dict(fitting, strict=False)
+    tower.load_state_dict(fitting(load_file(folder / _WEIGHTS), tower.state_dict(), folder / _WEIGHTS), strict=False)
     return True
+
+
+def fitting(state: Mapping[str, Tensor], own: Mapping[str, Tensor], where: Path) -> dict[str, Tensor]:
+    """Give the weights of a text tower out of a language model's.
+
+    The prefix of the model inside a model with a head comes off, and old names (LayerNorm.gamma) become new ones.
+
+    Args:
+        state: Of the file; heads of other tasks are left out.
+        own: Of the tower.
+        where: The file, for errors.
+
+    Raises:
+        MedclipError: PACK_INVALID when tensors are missing or have other sizes. A pooler may be missing: models with
+            a masked-language head have none, and it starts anew as in transformers.
+    """
+    prefix = next((p for p in ("bert.", "roberta.", "") if any(k.startswith(f"{p}embeddings.") for k in state)), "")
+    made = {k.removeprefix(prefix): v for k, v in state.items()}
+    for old, new in (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")):
+        made = {k.replace(old, new): v for k, v in made.items()}
+    made = {k: v for k, v in made.items() if k in own}
+    faults = [f"{k} is missing" for k in own if k not in made and not k.startswith("pooler.")]
+    faults += [f"{k} is {list(v.shape)}, not {list(own[k].shape)}" for k, v in made.items() if v.shape != own[k].shape]
+    if faults:
+        raise MedclipError(
+            Reason.PACK_INVALID, f"the text model's weights do not fit its {CONFIG}: {faults[0]}.", where=where
+        )
+    return made

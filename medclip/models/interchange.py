@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,18 @@ from medclip import __version__
 from medclip.errors import MedclipError, Reason
 from medclip.models.card import FILE_NAME as CARD_NAME
 from medclip.models.card import IMPORTED, Card
+from medclip.models.checkpoint import check_finite
 from medclip.models.convert import to_safetensors
 from medclip.models.manifest import CONFIG_NAME, TEXT_FOLDER, WEIGHTS_NAME, file_sha256, is_pickle, read_config
+from medclip.models.manifest import FILE_NAME as MANIFEST
 from medclip.models.packs import find_pack, save_pack, verify_pack
+from medclip.models.places import check_out, is_folder, naming
 from medclip.models.preprocess import Preprocess, square_side
-from medclip.models.sources import HUB, find_source
+from medclip.models.sources import HUB, find_source, is_bare_text_model
 from medclip.models.start import start_from
+from medclip.models.text_import import import_text_model
 from medclip.sample import Modality
+from medclip.shards.folder import disk_faults
 
 _NOT_MEASURED = "Nothing was measured by medclip: the card has no task and no figure."
 _OTHER_PIXELS = (
@@ -47,10 +53,13 @@ def import_model(
     name: str | None = None,
     licence: str = "",
     modalities: Sequence[str] = (),
+    overwrite: bool = False,
 ) -> Path:
     """Turn a checkpoint or a model folder into a pack, without loss.
 
-    Pickled weights are converted to safetensors in a process of their own that unpickles tensors and nothing else.
+    Pickled weights are converted to safetensors in a process of their own that unpickles tensors and nothing else. A
+    folder with a text model alone (a BERT with config.json, tokenizer and weights) becomes no pack but a text folder,
+    for `text_folder` here and `model.text_folder` in a recipe; it has no card, so that nothing of one can be given.
 
     Args:
         source: A checkpoint (a state dict or a training checkpoint; safetensors or what torch.save wrote), a folder in
@@ -61,30 +70,44 @@ def import_model(
         name: Name on the card; the folder's where None.
         licence: Licence of the weights, as the card states it.
         modalities: What the model knows, by medclip's names. The card states them; nothing is measured.
+        overwrite: Put it in the place of a pack or text folder that is there already.
 
     Returns:
-        The pack.
+        The pack, or the text folder.
 
     Raises:
-        MedclipError: UNSAFE_WEIGHTS, PACK_INVALID, MISSING_FILE, PACK_NOT_FOUND, WRONG_USE or OUTPUT_IN_USE.
+        MedclipError: UNSAFE_WEIGHTS, PACK_INVALID, MISSING_FILE, PACK_NOT_FOUND, WRONG_USE, OUTPUT_IN_USE; NON_FINITE
+            for weights with NaN or infinity; READ_ERROR or EMPTY_FILE for what is no checkpoint.
     """
+    out = Path(out)
+    _check_place(out, Path(source), overwrite)
     unknown = [m for m in modalities if m not in list(Modality)]
     if unknown:
         raise MedclipError(
             Reason.WRONG_USE, f"there is no modality {unknown[0]!r}.", hint=f"There are: {', '.join(Modality)}."
         )
+    if architecture is None and is_folder(Path(source)) and is_bare_text_model(Path(source)):
+        if text_folder or name or licence or modalities:
+            raise MedclipError(
+                Reason.WRONG_USE,
+                "this is a text model alone: it becomes a folder without a card, so that no --name, --licence, "
+                "--modalities and --text-folder can be given.",
+                where=source,
+            )
+        return import_text_model(Path(source), out)
     found = find_source(source, architecture)
     if found.weights is None:
         raise MedclipError(
             Reason.WRONG_USE, "an architecture alone has no weights to import.", where=source, hint="Name a checkpoint."
         )
-    sha256 = file_sha256(found.weights)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".import-") as scratch:
-        if found.weights.suffix.lower() != ".safetensors" or is_pickle(found.weights):
-            found = replace(found, weights=to_safetensors(found.weights, Path(scratch) / "weights.safetensors"))
+    original = found.weights
+    sha256 = file_sha256(original)
+    with _scratch(out) as scratch, naming(original, instead=scratch):
+        if original.suffix.lower() != ".safetensors" or is_pickle(original):
+            found = replace(found, weights=to_safetensors(original, scratch / "weights.safetensors"))
         started = start_from(found, text_folder=text_folder)
-        started.tokenizer.save(Path(scratch) / "tokenizer")
+        check_finite(started.model.state_dict())
+        started.tokenizer.save(scratch / "tokenizer")
         preprocess = Preprocess(square_side(started.config), started.mean, started.std)
         card = Card(
             name=name or out.name,
@@ -103,12 +126,42 @@ def import_model(
         return save_pack(
             out,
             started.model,
-            Path(scratch) / "tokenizer",
+            scratch / "tokenizer",
             preprocess,
             card,
             config=started.config,
             base=started.base,
             half=False,
+        )
+
+
+@contextmanager
+def _scratch(out: Path) -> Iterator[Path]:
+    """Give a folder beside the pack for what is made on the way."""
+    with disk_faults(out, "folder"):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".import-") as scratch:
+            yield Path(scratch)
+
+
+def _check_place(out: Path, source: Path, overwrite: bool) -> None:
+    check_out(out, "model pack")
+    if out.exists() and source.resolve().is_relative_to(out.resolve()):
+        raise MedclipError(Reason.WRONG_USE, "the source lies here.", where=out, hint="Name another folder with --out.")
+    pack, text = (out / MANIFEST).is_file(), is_bare_text_model(out)
+    if (pack or text) and not overwrite:
+        raise MedclipError(
+            Reason.OUTPUT_IN_USE,
+            f"there is a {'model pack' if pack else 'text model'} here already.",
+            where=out,
+            hint="Name another folder with --out, or replace it with --overwrite.",
+        )
+    if out.exists() and any(out.iterdir()) and not pack and not text:
+        raise MedclipError(
+            Reason.OUTPUT_IN_USE,
+            "the folder holds something that is not a model pack.",
+            where=out,
+            hint="Name another folder.",
         )
 
 
@@ -123,12 +176,20 @@ def export_model(pack: str | Path, out: Path) -> Exported:
         out: A folder that does not exist or is empty.
 
     Raises:
-        MedclipError: What `verify_pack` raises; OUTPUT_IN_USE.
+        MedclipError: What `verify_pack` raises; OUTPUT_IN_USE; WRONG_USE, DISK_FULL or PERMISSION_DENIED where nothing
+            can be written.
     """
     path = find_pack(pack)
     verify_pack(path)
+    out = Path(out)
+    check_out(out.absolute(), "export")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise MedclipError(Reason.OUTPUT_IN_USE, "the folder of an export has to be new or empty.", where=out)
+    with disk_faults(out, "folder"):
+        return _export(path, out)
+
+
+def _export(path: Path, out: Path) -> Exported:
     config = read_config(path)
     text_cfg = config["model_cfg"]["text_cfg"]
     out.mkdir(parents=True, exist_ok=True)

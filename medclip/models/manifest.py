@@ -83,6 +83,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
         if not all(isinstance(config["model_cfg"][part], dict) for part in ("vision_cfg", "text_cfg")):
             raise TypeError(CONFIG_NAME)
+        if not isinstance(config.get("preprocess_cfg") or {}, dict):
+            raise TypeError("preprocess_cfg")
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise MedclipError(Reason.PACK_INVALID, f"{CONFIG_NAME} is missing or not a model config.", where=folder) from e
     return config

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +24,7 @@ from medclip.models.manifest import (
     refuse_pickles,
     seal,
 )
+from medclip.models.places import check_out, fresh_folder, is_file, is_folder, naming
 from medclip.models.preprocess import GENERIC, Preprocess, from_config
 
 if TYPE_CHECKING:
@@ -72,9 +71,9 @@ def find_pack(name_or_path: str | Path) -> Path:
         MedclipError: PACK_NOT_FOUND, saying which names exist; PACK_INVALID for a folder that holds no pack.
     """
     text = os.fspath(name_or_path)
-    if text and Path(text).name == text and (BUILTIN / text / "manifest.json").is_file():
+    if text and Path(text).name == text and is_file(BUILTIN / text / "manifest.json"):
         return BUILTIN / text
-    if text and Path(text).is_dir():
+    if text and is_folder(Path(text)):
         if not (Path(text) / "manifest.json").is_file():  # said before anything walks through what may be a whole disk
             raise no_pack(Path(text))
         return Path(text)
@@ -138,7 +137,7 @@ def load_model(name_or_path: str | Path = DEFAULT, *, device: str = "cpu", verif
     from medclip.models.model import Model
     from medclip.text.tokens import load_tokenizer
 
-    with _naming(path):
+    with naming(path):
         preprocess = from_config(config, manifest.preprocessing)
         clip = build_clip(_inside(config["model_cfg"]), path)
         _load_weights(clip, path / WEIGHTS_NAME)
@@ -153,7 +152,7 @@ def image_size(name_or_path: str | Path = DEFAULT) -> int:
         MedclipError: PACK_NOT_FOUND, PACK_INVALID.
     """
     path = find_pack(name_or_path)
-    with _naming(path):
+    with naming(path):
         return from_config(read_config(path), read_manifest(path).preprocessing).size_px
 
 
@@ -183,16 +182,20 @@ def save_pack(
         half: Store matrices and kernels as fp16, vectors (norms, biases) as float32. False: everything as it is.
 
     Raises:
-        MedclipError: OUTPUT_IN_USE when the folder holds something that is not a pack.
+        MedclipError: OUTPUT_IN_USE when the folder holds something that is not a pack; WRONG_USE, DISK_FULL or
+            PERMISSION_DENIED where it cannot be written.
     """
     from medclip.text.tokens import load_tokenizer
 
+    check_out(folder, "model pack")
     if folder.exists() and any(folder.iterdir()) and not (folder / "manifest.json").is_file():
-        raise MedclipError(Reason.OUTPUT_IN_USE, "the folder holds something that is not a model pack.", where=folder)
-    fresh = folder.parent / f".{folder.name}.{os.getpid()}.tmp"
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    try:
+        raise MedclipError(
+            Reason.OUTPUT_IN_USE,
+            "the folder holds something that is not a model pack.",
+            where=folder,
+            hint="Name another folder.",
+        )
+    with fresh_folder(folder) as fresh:
         _save_weights(model, fresh / WEIGHTS_NAME, half=half)
         model_cfg = _with_text_config(fresh, config, base)
         settings = {"model_cfg": model_cfg, "preprocess_cfg": preprocess.to_config()}
@@ -203,15 +206,6 @@ def save_pack(
         for name, content in (extra_files or {}).items():
             (fresh / name).write_bytes(content)
         seal(fresh, preprocess.adapters)
-        if folder.exists():
-            old = folder.parent / f".{folder.name}.{os.getpid()}.old"
-            folder.rename(old)
-            fresh.rename(folder)
-            shutil.rmtree(old)
-        else:
-            fresh.rename(folder)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
     return folder
 
 
@@ -319,17 +313,6 @@ def _info(path: Path, manifest: Manifest) -> PackInfo:
     return PackInfo(
         card.name, path, card.version, card.summary, card.modalities, tuple(card.tasks), len(manifest.files), size
     )
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Name the pack in errors that do not name a place yet."""
-    try:
-        yield
-    except MedclipError as e:
-        if e.where is not None:
-            raise
-        raise MedclipError(e.reason, e.message, where=path, hint=e.hint) from e
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -87,7 +88,7 @@ def from_config(config: Mapping[str, Any], adapters: Mapping[str, str]) -> Prepr
             hint="Load it with open_clip instead.",
         )
     mean, std = values.get("mean", MEAN), values.get("std", STD)
-    return Preprocess(side, three_floats(mean), three_floats(std), "bicubic", 0, dict(adapters))
+    return Preprocess(side, *normalisation(mean, std), "bicubic", 0, dict(adapters))
 
 
 def square_side(model_cfg: Mapping[str, Any]) -> int:
@@ -97,17 +98,47 @@ def square_side(model_cfg: Mapping[str, Any]) -> int:
         model_cfg: open_clip's.
 
     Raises:
-        MedclipError: PACK_INVALID for images that are not square.
+        MedclipError: PACK_INVALID for images that are not square, and sides that are no numbers of pixels.
     """
     size = model_cfg["vision_cfg"].get("image_size", 224)
-    if isinstance(size, int):
-        return size
-    if len(set(size)) != 1:
+    sides = [size] if isinstance(size, int) else size
+    if not isinstance(sides, list | tuple) or not sides or not all(type(n) is int and n > 0 for n in sides):
+        raise MedclipError(
+            Reason.PACK_INVALID,
+            f"the config's vision_cfg.image_size is {size!r}; it takes a number of pixels.",
+            hint="Correct it as the model's source has it.",
+        )
+    if len(set(sides)) != 1:
         raise MedclipError(Reason.PACK_INVALID, f"the model wants {size} pixels; only square images can be made.")
-    return int(size[0])
+    return sides[0]
 
 
-def three_floats(values: Any) -> tuple[float, float, float]:
-    """Give three numbers, one for each channel, as floats."""
-    a, b, c = (float(v) for v in values)
+Triple = tuple[float, float, float]
+
+
+def normalisation(mean: Any, std: Any) -> tuple[Triple, Triple]:
+    """Give the mean and the standard deviation of each channel, in units of [0, 1], as a config states them.
+
+    Raises:
+        MedclipError: PACK_INVALID for anything but three finite numbers each, or a deviation that is not above 0.
+    """
+    return _three_floats("mean", mean), _three_floats("std", std)
+
+
+def _three_floats(name: str, values: Any) -> Triple:
+    try:
+        a, b, c = (float(v) for v in values)
+    except (TypeError, ValueError) as e:
+        raise _no_normalisation(name, values) from e
+    if not all(math.isfinite(v) and (v > 0 or name != "std") for v in (a, b, c)):
+        raise _no_normalisation(name, values)
     return a, b, c
+
+
+def _no_normalisation(name: str, values: Any) -> MedclipError:
+    above = " above 0" if name == "std" else ""
+    return MedclipError(
+        Reason.PACK_INVALID,
+        f"the config's preprocess_cfg.{name} is {str(values)[:60]}; it takes three numbers{above}, one a channel.",
+        hint="Correct it as the model's source has it.",
+    )

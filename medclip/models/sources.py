@@ -22,6 +22,7 @@ from medclip.models.manifest import (
     read_manifest,
     refuse_pickles,
 )
+from medclip.models.places import is_file, is_folder
 
 HUB = "hf-hub:"
 _WEIGHTS = (
@@ -78,11 +79,11 @@ def find_source(start: str | Path, architecture: str | None = None) -> Source:
 def _find(text: str, path: Path, architecture: str | None) -> Source:
     if text.startswith(HUB):
         return _hub(text.removeprefix(HUB))
-    if path.is_dir():
+    if is_folder(path):
         return _pack(path) if (path / FILE_NAME).is_file() else _folder(path, architecture)
-    if path.is_file():
+    if is_file(path):
         return Source(None, path, None, place=path)
-    if Path(text).name == text and (packs.BUILTIN / text / FILE_NAME).is_file():
+    if Path(text).name == text and is_file(packs.BUILTIN / text / FILE_NAME):
         return _pack(packs.BUILTIN / text)
     name, _, tag = text.partition(":")
     if tag and name in _names():
@@ -122,18 +123,41 @@ def _pack(path: Path) -> Source:
 
 
 def _folder(path: Path, architecture: str | None) -> Source:
-    weights = next((path / name for name in _WEIGHTS if (path / name).is_file()), None)
+    weights = weights_in(path)
+    if architecture is not None and not (path / CONFIG_NAME).is_file():
+        return Source(None, weights, path, place=path)
+    if is_bare_text_model(path):
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "this is a text model alone, without an image tower.",
+            where=path,
+            hint="Name a model with an image tower, and this folder as its text model: --text-folder "
+            "(model.text_folder in a recipe).",
+        )
+    return _described(path, weights)
+
+
+def is_bare_text_model(folder: Path) -> bool:
+    """Whether a folder holds a text model in transformers' layout and no dual encoder."""
+    return not (folder / CONFIG_NAME).is_file() and hf_text.is_text_model(folder)
+
+
+def weights_in(folder: Path) -> Path:
+    """Give the file of weights in a folder: by one of the usual names, or the only one there is.
+
+    Raises:
+        MedclipError: MISSING_FILE.
+    """
+    weights = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
     if weights is None:
-        others = sorted(p for p in path.iterdir() if p.suffix.lower() in PICKLES | {".safetensors"})
+        others = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICKLES | {".safetensors"})
         weights = others[0] if len(others) == 1 else None
     if weights is None:
         raise MedclipError(
-            Reason.MISSING_FILE, "this folder holds no weights, or more than one file of them.", where=path,
+            Reason.MISSING_FILE, "this folder holds no weights, or more than one file of them.", where=folder,
             hint="Name the file.",
         )  # fmt: skip
-    if architecture is not None and not (path / CONFIG_NAME).is_file():
-        return Source(None, weights, path, place=path)
-    return _described(path, weights)
+    return weights
 
 
 def _described(folder: Path, weights: Path) -> Source:
@@ -142,13 +166,14 @@ def _described(folder: Path, weights: Path) -> Source:
 
 
 def _hub(repository: str) -> Source:
-    from medclip.models.hub import fetch, fetch_config, fetch_weights
+    from medclip.models.hub import Missing, fetch, fetch_config, fetch_weights
 
     config_path = fetch_config(repository)
     weights = fetch_weights(repository)
     source = _described(config_path.parent, weights)
-    for name in _TEXT_FILES:
-        fetch(repository, name)
+    for name in _TEXT_FILES:  # a repository has some of them
+        if fetch(repository, name) is Missing.UNREACHABLE:
+            break
     text_cfg = (source.config or {})["text_cfg"]
     bert = text_cfg.get("hf_model_name")
     if bert and not hf_text.is_text_model(config_path.parent):

@@ -16,7 +16,8 @@ from medclip.models.alike import alike
 from medclip.models.build import build_clip
 from medclip.models.checkpoint import HF_MARK, load_weights, read_weights, suited_config, text_projection_of
 from medclip.models.manifest import TEXT_FOLDER
-from medclip.models.preprocess import three_floats
+from medclip.models.places import naming
+from medclip.models.preprocess import normalisation
 from medclip.models.sources import Source, find_source, refuse_pickle
 from medclip.text.tokens import Tokenizer, load_tokenizer
 
@@ -83,6 +84,11 @@ def start_from(
     source: Source, *, text_folder: Path | None = None, overrides: Mapping[str, Any] | None = None
 ) -> Started:
     """Load what `find_source` found; its weights are safetensors. See `load_start`."""
+    with naming(source.place):
+        return _started(source, text_folder, overrides or {})
+
+
+def _started(source: Source, text_folder: Path | None, overrides: Mapping[str, Any]) -> Started:
     state = read_weights(source.weights) if source.weights is not None else None
     if source.config is None:
         raise _needs_architecture(source, state or {})
@@ -91,7 +97,7 @@ def start_from(
     if state is not None:
         state = {n: v for n, v in state.items() if not replaced or n.startswith(("visual.", "logit_"))}
         config = suited_config(config, state)
-    _merge(config, overrides or {})
+    _merge(config, overrides)
     tokenizer = load_tokenizer(text_folder or source.folder or Path(), config["text_cfg"])
     model = build_clip(config, base)
     _check_tokens(model, config, tokenizer, source)
@@ -101,7 +107,7 @@ def start_from(
     if base is not None and (state is None or replaced):
         hf_text.start_text_tower(model, hf_text.folder_of(config["text_cfg"]["hf_model_name"], base))
     mean, std = source.preprocess.get("mean", CLIP_MEAN), source.preprocess.get("std", CLIP_STD)
-    return Started(model, config, tokenizer, three_floats(mean), three_floats(std), base)
+    return Started(model, config, tokenizer, *normalisation(mean, std), base)
 
 
 def _text_tower(

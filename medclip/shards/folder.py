@@ -41,7 +41,7 @@ def read_index(folder: Path) -> dict[str, Any]:
             or lacks something.
     """
     path = folder / INDEX
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
         raise MedclipError(
             Reason.MISSING_FILE,
             "there are no shards here (no index.json).",

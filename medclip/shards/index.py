@@ -19,7 +19,16 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.identity import keyed_hash, load_key
 from medclip.sample import Modality
 from medclip.settings import Settings
-from medclip.shards.folder import INDEX, REJECTS, SAMPLE_COLUMNS, SAMPLES, arrow_table, new_folder, write_index
+from medclip.shards.folder import (
+    INDEX,
+    REJECTS,
+    SAMPLE_COLUMNS,
+    SAMPLES,
+    arrow_table,
+    disk_faults,
+    new_folder,
+    write_index,
+)
 from medclip.shards.foreign import FOREIGN, ForeignSet, read_foreign, says_nothing
 from medclip.shards.picture import EXTENSIONS
 from medclip.shards.tar import split_name
@@ -118,7 +127,7 @@ def index_shards(
 
 
 def _tars(folder: Path, source: str, split: str) -> list[Path]:
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # unlike Path.is_dir, this takes any name
         raise MedclipError(Reason.MISSING_FILE, "there is no such folder.", where=folder)
     if not source or not split.replace("_", "").isalnum():
         raise MedclipError(Reason.WRONG_USE, "name the source, and a split of letters, digits and underscores.")
@@ -137,7 +146,7 @@ def _tars(folder: Path, source: str, split: str) -> list[Path]:
 def _shard(path: Path, split: str, of: ForeignSet, field_name: str | None, key: bytes, tally: _Tally) -> None:
     rows = []
     try:
-        for number, (name, offset, size, found) in enumerate(_samples(path)):
+        for number, (name, offset, size, found) in enumerate(_samples(path), 1):
             row, problem = _row(path, split, name, number, found, of, field_name, key)
             if problem is not None:
                 tally.rejects.append(problem)
@@ -194,10 +203,13 @@ def _row(
     field_name: str | None,
     key: bytes,
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Give the row of samples.parquet, and that of rejects.parquet where the sample cannot be used."""
+    """Give the row of samples.parquet, and that of rejects.parquet where the sample cannot be used.
+
+    `number` counts the samples of the tar from 1.
+    """
     extension = next((e for e in EXTENSIONS if e in found), None)
     data = found[extension] if extension else b""
-    place = f"{of.source}\0{path.name}\0{name}\0{number}"
+    place = f"{of.source}\0{path.name}\0{name}\0{number - 1}"  # keys must not change
     known: dict[str, Any] = {
         "key": hashlib.blake2b(place.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest(),
         "split": split,
@@ -212,7 +224,7 @@ def _row(
     if reason is None:
         try:
             if field_name is not None:
-                known["patient"] = keyed_hash("patient", _patient(found, field_name, path), key)
+                known["patient"] = keyed_hash("patient", _patient(found, field_name, path, number), key)
             record, meta = read_foreign(found, of, known)
         except (KeyError, ValueError, TypeError, AttributeError):
             reason = Reason.CORRUPT
@@ -241,12 +253,12 @@ def _picture_problem(data: bytes) -> Reason | None:
         return Reason.CORRUPT
 
 
-def _patient(found: Mapping[str, bytes], name: str, path: Path) -> str:
+def _patient(found: Mapping[str, bytes], name: str, path: Path, number: int) -> str:
     value = json.loads(found["json"]).get(name) if "json" in found else None
     if value in (None, ""):
         raise MedclipError(
             Reason.TABLE_INVALID,
-            f"a sample has no field {name!r} in its JSON.",
+            f"sample {number} has no field {name!r} in its JSON.",
             where=path,
             hint="Leave --patient-from-json out if the tars name no patients.",
         )
@@ -271,9 +283,9 @@ def _write(folder: Path, out: Path | None, of: ForeignSet, split: str, tally: _T
     import pyarrow as pa
 
     where = Path(out) if out is not None else folder / f".{secrets.token_hex(4)}.index"
-    base = os.path.relpath(folder.resolve(), where.resolve()) if out is not None else "."
     try:
-        with new_folder(where) as work:
+        with disk_faults(out or folder, "folder"), new_folder(where) as work:
+            base = os.path.relpath(folder.resolve(), where.resolve()) if out is not None else "."
             write_index(
                 work,
                 pa.concat_tables(tally.tables),
@@ -293,8 +305,9 @@ def _write(folder: Path, out: Path | None, of: ForeignSet, split: str, tally: _T
                 foreign={**of.to_dict(), "base": base},
             )
         if out is None:
-            for name in (SAMPLES, REJECTS, INDEX):  # the index last: it is what makes the folder one of shards
-                os.replace(where / name, folder / name)
+            with disk_faults(folder, "folder"):
+                for name in (SAMPLES, REJECTS, INDEX):  # the index last: it is what makes the folder one of shards
+                    os.replace(where / name, folder / name)
     finally:
         if out is None:
             shutil.rmtree(where, ignore_errors=True)

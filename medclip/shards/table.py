@@ -6,7 +6,7 @@ import csv
 import math
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.allow_list import MAX_AGE_YEARS
 from medclip.files.tables import MPP_EXPECTED, parse_mpp, refuse_twins
 from medclip.sample import Modality
+from medclip.shards.cells import shown
+from medclip.text.phrases import MAMMOGRAPHY_VIEWS
 from medclip.text.record import CaptionRecord
 from medclip.text.vocabularies import Task, load_task
 
@@ -40,6 +42,18 @@ COLUMNS = (
 
 _SEX = {"M": "M", "MALE": "M", "F": "F", "FEMALE": "F"}
 _SIDE = {"L": "L", "LEFT": "L", "R": "R", "RIGHT": "R"}
+_EYE = _SIDE | {"OD": "R", "OS": "L"}
+"""Oculus dexter and sinister."""
+_EYES = (Modality.FUNDUS, Modality.OCT)
+_VIEWS: Mapping[Modality | None, frozenset[str]] = {
+    Modality.XRAY: frozenset(("AP", "PA", "LATERAL")),
+    Modality.MAMMOGRAPHY: frozenset(MAMMOGRAPHY_VIEWS),
+}
+"""Views that captions have words for."""
+UNCERTAIN = -1.0
+"""What CheXpert writes where a report leaves a finding open; taken as not known."""
+MAX_CELL = 16 * 2**20
+"""Most characters of one cell of a text table."""
 _ADAPTERS = ("", "auto", GENERIC)
 
 
@@ -62,6 +76,10 @@ class ShardRow:
     """Micrometres per pixel of a slide that does not say."""
     study: str = ""
     """The table's own name of the examination, as unhashed as `patient`; "" where it gives none."""
+    uncertain: tuple[tuple[str, str], ...] = ()
+    """Task and class of each label that is -1: left out of the record."""
+    not_understood: Mapping[str, str] = field(default_factory=dict)
+    """Cells of view, laterality and sex that are neither blank nor known, as written. A view is kept nevertheless."""
 
 
 @dataclass(frozen=True)
@@ -132,15 +150,22 @@ def _row(
     if adapter not in _ADAPTERS:
         raise MedclipError(
             Reason.TABLE_INVALID,
-            f"`adapter` is {adapter!r}.",
+            f"`adapter` is {shown(adapter)}.",
             hint="Leave it blank, or say generic for the plain rendering.",
         )
+    modality = _modality(cell.get("modality", ""))
+    view = cell.get("view", "").upper() or None
+    understood = {
+        "view": view if view in _VIEWS.get(modality, ()) else None,
+        "laterality": (_EYE if modality in _EYES else _SIDE).get(cell.get("laterality", "").upper()),
+        "sex": _SEX.get(cell.get("sex", "").upper()),
+    }
     record = CaptionRecord(
-        modality=_modality(cell.get("modality", "")),
-        view=cell.get("view", "").upper() or None,
-        laterality=_one_of(cell, "laterality", _SIDE),
+        modality=modality,
+        view=view,
+        laterality=understood["laterality"],
         age_years=_age(cell.get("age", "")),
-        sex=_one_of(cell, "sex", _SEX),
+        sex=understood["sex"],
         labels=_labels(cell, labels),
         texts=_texts(cell),
         report=cell.get("report", "").strip() or None,
@@ -158,7 +183,20 @@ def _row(
     except ValueError:
         raise MedclipError(Reason.TABLE_INVALID, "`mpp_um` is not understood.", hint=f"Use {MPP_EXPECTED}.") from None
     source, licence = cell.get("source", ""), cell.get("license", "")
-    return ShardRow(number, file, base / file, patient, split, record, source, licence, mpp, cell.get("study", ""))
+    return ShardRow(
+        number,
+        file,
+        base / file,
+        patient,
+        split,
+        record,
+        source,
+        licence,
+        mpp,
+        cell.get("study", ""),
+        tuple((t.name, c) for column, (t, c) in labels.items() if c and _number(cell.get(column, "")) == UNCERTAIN),
+        {column: cell[column] for column, value in understood.items() if cell.get(column) and value is None},
+    )
 
 
 def _label_columns(header: Iterable[str], where: Path | None) -> dict[str, tuple[Task, str | None]]:
@@ -193,11 +231,24 @@ def _labels(cell: Mapping[str, str], columns: Mapping[str, tuple[Task, str | Non
         if not value:
             continue
         if class_name is None:
-            labels[task.name] = task.class_named(value).name
+            known = [c.name for c in task.classes]
+            if value not in known:
+                raise MedclipError(
+                    Reason.TABLE_INVALID,
+                    f"{column} is {shown(value)}, which is no class of the task.",
+                    hint=f"It has: {', '.join(known)}.",
+                )
+            labels[task.name] = value
             continue
         number = _number(value)
+        if number == UNCERTAIN:
+            continue
         if number not in (0.0, 1.0):
-            raise MedclipError(Reason.TABLE_INVALID, f"{column} is {value!r}.", hint="Use 1, 0 or leave it blank.")
+            raise MedclipError(
+                Reason.TABLE_INVALID,
+                f"{column} is {shown(value)}.",
+                hint="Use 1, 0, -1 for uncertain, or leave it blank.",
+            )
         of_task = labels.setdefault(task.name, {})
         assert isinstance(of_task, dict)
         of_task[class_name] = int(number)
@@ -216,13 +267,8 @@ def _modality(value: str) -> Modality | None:
         return Modality(value.lower())
     except ValueError:
         raise MedclipError(
-            Reason.TABLE_INVALID, f"`modality` is {value!r}.", hint=f"Use one of: {', '.join(Modality)}."
+            Reason.TABLE_INVALID, f"`modality` is {shown(value)}.", hint=f"Use one of: {', '.join(Modality)}."
         ) from None
-
-
-def _one_of(cell: Mapping[str, str], column: str, known: Mapping[str, str]) -> str | None:
-    """Give the short form; what is neither blank nor known (O, unknown, B) counts as unknown."""
-    return known.get(cell.get(column, "").upper())
 
 
 def _age(value: str) -> float | None:
@@ -232,7 +278,7 @@ def _age(value: str) -> float | None:
     unit = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}.get(value[-1].upper(), 0.0)
     years = _number(value[:-1]) * unit if unit else _number(value)
     if not 0 <= years <= 130:
-        raise MedclipError(Reason.TABLE_INVALID, f"`age` is {value!r}.", hint="Use years, or the DICOM form 054Y.")
+        raise MedclipError(Reason.TABLE_INVALID, f"`age` is {shown(value)}.", hint="Use years, or the DICOM form 054Y.")
     return min(round(years, 3), MAX_AGE_YEARS)
 
 
@@ -264,7 +310,7 @@ def _refuse_repeats(rows: Iterable[ShardRow], where: Path | None) -> None:
 def _load(table: Any, where: Path | None) -> tuple[list[str], list[dict[str, str]]]:
     if where is None:
         return _from_frame(table)
-    if not where.is_file():
+    if not os.path.isfile(where):  # unlike Path.is_file, this takes any name
         raise MedclipError(Reason.MISSING_FILE, "there is no such table.", where=where)
     if where.suffix.lower() in (".parquet", ".pq"):
         import pyarrow as pa
@@ -275,12 +321,17 @@ def _load(table: Any, where: Path | None) -> tuple[list[str], list[dict[str, str
             return _from_frame(pq.read_table(where))
         except pa.ArrowException as e:
             raise MedclipError(Reason.TABLE_INVALID, "this is not a Parquet file.", where=where) from e
+    return _from_text(where)
+
+
+def _from_text(where: Path) -> tuple[list[str], list[dict[str, str]]]:
+    csv.field_size_limit(MAX_CELL)
+    cells: list[dict[str, str]] = []
     try:
         with where.open(newline="", encoding="utf-8-sig") as f:
             reader = csv.DictReader(f, delimiter="\t" if where.suffix.lower() == ".tsv" else ",", restval="")
             header = list(reader.fieldnames or ())
             refuse_twins(header, where)
-            cells = []
             for number, row in enumerate(reader, 1):
                 if None in row:  # csv.DictReader's key for surplus cells
                     raise MedclipError(
@@ -292,6 +343,13 @@ def _load(table: Any, where: Path | None) -> tuple[list[str], list[dict[str, str
                 cells.append({k: (v or "").strip() for k, v in row.items()})
             return header, cells
     except (UnicodeDecodeError, csv.Error) as e:
+        if "field limit" in str(e):
+            raise MedclipError(
+                Reason.TABLE_INVALID,
+                f"row {len(cells) + 1} has a cell of more than {MAX_CELL:,} characters.",
+                where=where,
+                hint="Is a double quote missing? Else shorten the text.",
+            ) from e
         raise MedclipError(
             Reason.TABLE_INVALID,
             "the table is not UTF-8 text in CSV form.",

@@ -99,15 +99,16 @@ def member_names(data: bytes) -> list[str]:
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Split a member's name as WebDataset does: the key ends at the first dot of the last part of the path.
+    """Split a member's name as WebDataset does: the key ends at the first dot of the last part of the path, and the
+    extension is in lower case.
 
     Example:
-        >>> split_name("a.b/000001.seg.png")
+        >>> split_name("a.b/000001.seg.PNG")
         ('a.b/000001', 'seg.png')
     """
     folder, slash, last = name.rpartition("/")
     stem, _, extension = last.partition(".")
-    return folder + slash + stem, extension
+    return folder + slash + stem, extension.lower()
 
 
 def _entries(data: bytes) -> list[tuple[str, int, int]]:

@@ -9,7 +9,8 @@ DATA has one folder for each part, named as in parts.csv. A part is either
                marker): they are indexed where they lie, and not copied;
   table.csv    a table of your own with labels (see docs/how-to/build_shards.md): captions are written from the labels
                and shards are built.
-A part that is there already in OUT is kept. Parts that are not in DATA are named, and left out.
+A part that is there already in OUT is kept. Parts that are not in DATA are named, and left out. A part that cannot be
+used is named with the reason; the others are made, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -67,23 +68,34 @@ def check(parts: tuple[Part, ...]) -> int:
     return total
 
 
-def shards(data: Path, out: Path, parts: tuple[Part, ...], key_file: Path | None, max_side: int, val: float) -> int:
-    """Make the shard folders; gives the number of parts that are missing."""
-    missing = []
+def shards(
+    data: Path, out: Path, parts: tuple[Part, ...], key_file: Path | None, max_side: int, val: float
+) -> tuple[int, int]:
+    """Make the shard folders; gives the numbers of parts that are missing and of parts that cannot be used."""
+    from medclip.errors import MedclipError
+
+    missing, unusable = 0, 0
     for part in parts:
         folder, target = data / part.name, out / part.name
-        if (target / "index.json").is_file():
-            print(f"{part.name}: kept")
-        elif sorted(folder.glob("*.tar")):
-            index_tars(part, folder, target, key_file)
-        elif (folder / "table.csv").is_file():
-            build_table(part, folder, target, key_file, max_side, val)
-        else:
-            missing.append(part.name)
-            print(f"{part.name}: MISSING; looked for {folder}/*.tar and {folder}/table.csv")
-    if missing:
-        print(f"{len(missing)} of {len(parts)} parts are missing: the figures of the paper cannot be expected.")
-    return len(missing)
+        try:
+            if (target / "index.json").is_file():
+                print(f"{part.name}: kept")
+            elif sorted(folder.glob("*.tar")):
+                index_tars(part, folder, target, key_file)
+            elif (folder / "table.csv").is_file():
+                build_table(part, folder, target, key_file, max_side, val)
+            else:
+                missing += 1
+                print(f"{part.name}: MISSING; looked for {folder}/*.tar and {folder}/table.csv")
+        except MedclipError as e:
+            unusable += 1
+            print(f"{part.name}: CANNOT BE USED; {e}")
+    if missing or unusable:
+        print(
+            f"{missing} of {len(parts)} parts are missing, {unusable} cannot be used: "
+            "the figures of the paper cannot be expected."
+        )
+    return missing, unusable
 
 
 def index_tars(part: Part, folder: Path, target: Path, key_file: Path | None) -> None:
@@ -129,7 +141,7 @@ def listed(out: Path, parts: tuple[Part, ...]) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Run one of the three uses; the exit code is 1 where the sum is wrong or nothing is there."""
+    """Run one of the three uses; the exit code is 1 where the sum is wrong, nothing is there or a part is unusable."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("use", choices=("check", "shards", "list"))
     parser.add_argument("folders", type=Path, nargs="*")
@@ -149,7 +161,8 @@ def main(arguments: list[str]) -> int:
         print(listed(args.folders[0], parts))
         return 0
     data, out = args.folders
-    return int(shards(data, out, parts, args.key_file, args.max_side, args.val) == len(parts))
+    missing, unusable = shards(data, out, parts, args.key_file, args.max_side, args.val)
+    return int(unusable > 0 or missing == len(parts))
 
 
 if __name__ == "__main__":

@@ -52,3 +52,37 @@ def test_a_writer_of_ones_own_is_loaded_checked_and_counted(folder, capsys):
     assert "replaced: modality" in said
     assert "brain MRI with glioma." in (folder / "o.csv").read_text()
     assert main([*arguments, "--overwrite", "--writer", "nowhere:write"]) == 2
+
+
+def test_a_writer_that_prints_leaves_json_alone(folder, capsys):
+    (folder / "talker_of_a_test.py").write_text(
+        "print('loading')\ndef write(facts, n):\n    print('asked')\n    return ['brain MRI with glioma.']\n"
+    )
+    arguments = ["captions", "from-labels", "t.csv", "--out", "o.csv", "--json", "--writer", "talker_of_a_test:write"]
+    assert main(arguments) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["num_by_writer"] == 1
+    assert said.err == "loading\nasked\n"
+
+
+def test_a_writer_that_gives_one_text_is_wrong_use(folder, capsys):
+    (folder / "stringer_of_a_test.py").write_text("def write(facts, n):\n    return 'brain MRI with glioma.'\n")
+    arguments = ["captions", "from-labels", "t.csv", "--out", "o.csv", "--writer", "stringer_of_a_test:write"]
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert "stringer_of_a_test:write" in said
+    assert "bug" not in said
+
+
+def test_an_output_where_nothing_can_be_written_is_no_bug(folder, capsys):
+    for out in ("t.csv/x.csv", "n" * 300 + ".csv", "/proc/x.csv"):
+        assert main(["captions", "from-labels", "t.csv", "--out", out]) == 2, out
+        said = capsys.readouterr().err
+        assert "bug" not in said
+    assert sorted(p.name for p in folder.iterdir()) == ["t.csv"]
+
+
+def test_a_table_in_another_folder_says_that_its_paths_are_rewritten(folder, capsys):
+    assert main(["captions", "from-labels", "t.csv", "--out", "other/o.csv"]) == 0
+    assert "2 paths in `file` are rewritten" in capsys.readouterr().out
+    assert "../a.jpg" in (folder / "other" / "o.csv").read_text()

@@ -69,7 +69,7 @@ def test_wrong_use_is_one_line_and_exit_code_2(
     wrong = {
         "set": (["--sets", "ears"], None),
         "data": ([], tmp_path / "gone"),
-        "label": ([], tmp_path / "data"),
+        "label": (["--sets", "eyes"], tmp_path / "data"),
         "device": (["--device", "toaster"], None),
     }
     options, data = wrong[what]
@@ -77,3 +77,29 @@ def test_wrong_use_is_one_line_and_exit_code_2(
     said = capsys.readouterr().err.strip()
     assert len(said.splitlines()) == 1
     assert "bug" not in said
+
+
+@pytest.mark.parametrize("out", ["suite.yaml/x", "x" * 300, "/proc/x"])
+def test_a_place_where_nothing_can_be_written_is_one_sentence(
+    place: Path, capsys: pytest.CaptureFixture[str], out: str
+) -> None:
+    assert run(place, "--sets", "chests", "--json", "--out", place / out) == 2
+    said = capsys.readouterr().err
+    assert len(said.strip().splitlines()) == 1
+    assert "cannot be written" in said
+
+
+def test_a_set_that_does_not_fit_is_named_and_the_others_are_measured(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(place / "data", tmp_path / "data")
+    (tmp_path / "data" / "eyes" / "strange").mkdir()
+    assert run(place, data=tmp_path / "data") == 3
+    said = capsys.readouterr().out
+    assert "Unusable: 1 of 2 sets" in said
+    assert "eyes/strange: the folder's name is 'strange'" in said
+    assert "Average over 1 of 2 sets" in said
+    assert run(place, "--json", data=tmp_path / "data") == 3
+    values = json.loads(capsys.readouterr().out)
+    assert [u["id"] for u in values["unusable"]] == ["eyes"]
+    assert [s["id"] for s in values["sets"]] == ["chests"]

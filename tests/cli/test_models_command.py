@@ -8,9 +8,10 @@ from typing import Any
 
 import open_clip
 import pytest
+import torch
 
 from medclip.cli.main import main
-from tests.models.layouts import BPE_TEXT, VIT, hub_folder, plain_state, random_model
+from tests.models.layouts import BPE_TEXT, VIT, bert_folder, bert_text, hub_folder, plain_state, random_model
 
 CONFIG: dict[str, Any] = {"embed_dim": 16, "vision_cfg": VIT, "text_cfg": BPE_TEXT}
 
@@ -64,12 +65,34 @@ def test_json_gives_the_packs_facts(source: Path, tmp_path: Path, capsys: pytest
     assert json.loads(capsys.readouterr().out)["num_files"] == 3
 
 
+def test_a_pack_is_replaced_only_when_asked(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["models", "import", str(source), "--out", str(tmp_path / "p")]
+    assert main([*command, "--license", "CC0"]) == 0
+    assert main(command) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert json.loads((tmp_path / "p" / "card.json").read_text())["licence"] == "CC0"
+    assert main([*command, "--overwrite"]) == 0
+
+
+def test_a_text_model_alone_is_said_to_be_no_pack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bert = bert_folder(tmp_path / "bert")
+    model: Any = random_model({"embed_dim": 16, "vision_cfg": VIT, "text_cfg": bert_text(bert)})
+    torch.save(plain_state(model.text.transformer), bert / "pytorch_model.bin")
+    assert main(["models", "import", str(bert), "--out", str(tmp_path / "text")]) == 0
+    shown = capsys.readouterr().out
+    assert "not a pack" in shown
+    assert "--text-folder" in shown
+    assert main(["models", "import", str(bert), "--out", str(tmp_path / "other"), "--json"]) == 0
+    assert "model.safetensors" in json.loads(capsys.readouterr().out)["files"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
         (["import", "no-such-model", "--out", "p"], "no file, folder, pack or open_clip architecture"),
         (["import", "ViT-B-32", "--out", "p"], "no weights to import"),
         (["export", "no-such-pack", "--out", "p"], "no model pack"),
+        (["import", "no-such-model", "--out", ""], "names no folder"),
     ],
 )
 def test_a_refusal_is_one_line_and_code_2(

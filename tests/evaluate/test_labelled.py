@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from medclip.errors import MedclipError
 from medclip.evaluate.labelled import find_set, places
 from medclip.evaluate.suite_file import SetFile, load_suite
-from tests.evaluate.kit import SUITE, small_data
+from tests.evaluate.kit import SUITE, picture, small_data
 
 KEY = bytes(32)
 
@@ -89,6 +90,22 @@ def test_a_table_without_a_split_column_is_taken_whole_and_says_so(parts: dict[s
     assert found.ignores_split
     assert [row.label for row in found.rows] == [1, 2]
     assert not found.has_patients
+
+
+def test_class_folders_of_a_set_with_a_split_say_that_all_is_taken(parts: dict[str, SetFile], tmp_path: Path) -> None:
+    for name in ("healthy", "ill"):
+        picture(tmp_path / "chests" / name / "a.png", 1)
+    assert find_set(tmp_path, parts["chests"], KEY).ignores_split
+    assert not find_set(small_data(tmp_path / "x"), parts["eyes"], KEY).ignores_split
+
+
+def test_a_table_that_is_no_text_is_refused(parts: dict[str, SetFile], tmp_path: Path) -> None:
+    (tmp_path / "chests").mkdir()
+    for junk in (b"\xff\xfe", b"file,label\na," + b"x" * 200_000):
+        csv.field_size_limit(131_072)
+        (tmp_path / "chests" / "labels.csv").write_bytes(junk)
+        with pytest.raises(MedclipError, match="not readable"):
+            find_set(tmp_path, parts["chests"], KEY)
 
 
 def test_the_digest_changes_when_a_file_or_a_label_does(parts: dict[str, SetFile], tmp_path: Path) -> None:

@@ -134,6 +134,33 @@ def test_missing_sets_are_named_with_the_places_that_were_looked_at(pack: Path, 
     assert "chests/labels.csv" in text
 
 
+def test_an_unusable_set_is_named_without_a_path_and_the_others_are_measured(
+    pack: Path, place: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(place / "eyes", data / "eyes")
+    (data / "chests").mkdir()
+    (data / "chests" / "labels.csv").write_text("file,label\na.png,Doe^John\n")
+    result = evaluate(pack, place / "suite.yaml", data, out=tmp_path / "out", **QUICK)
+    (unusable,) = result.unusable
+    assert (unusable.id, unusable.group, unusable.reason) == ("chests", "chests", "table_invalid")
+    assert unusable.message.startswith("chests/labels.csv, row 1: `label` is (not shown)")
+    assert [s.id for s in result.sets] == ["eyes"]
+    written = (tmp_path / "out" / "evaluate.json").read_text()
+    assert str(tmp_path) not in written
+    assert "Doe" not in written
+    with pytest.raises(MedclipError, match="row 1") as e:
+        evaluate(pack, place / "suite.yaml", data, sets=["chests"], **QUICK)
+    assert e.value.reason is Reason.TABLE_INVALID
+
+
+def test_class_folders_of_a_set_with_a_split_are_noted(pack: Path, place: Path, tmp_path: Path) -> None:
+    for n, name in enumerate(("healthy", "ill")):
+        picture(tmp_path / "chests" / name / "a.png", n, grey=True)
+    (chests,) = evaluate(pack, place / "suite.yaml", tmp_path, **QUICK).sets
+    assert any("Class folders name no split: all images are measured, not only 'test'" in n for n in chests.notes)
+
+
 def test_an_incomplete_average_is_said_to_be_no_match_for_the_published_one(pack: Path, tmp_path: Path) -> None:
     for n, name in enumerate(("benign", "malignant")):
         picture(tmp_path / "breast_us" / name / "a.png", n)

@@ -22,7 +22,9 @@ STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2, dtype=t
 
 
 @pytest.mark.parametrize(
-    "content", [OrderedDict(STATE), {"model": STATE, "context_length": 77}], ids=["plain", "model"]
+    "content",
+    [OrderedDict(STATE), {"model": STATE, "context_length": 77}, {"epoch": 3, "model_state_dict": STATE}],
+    ids=["plain", "model", "model_state_dict"],
 )
 def test_a_state_dict_is_found_and_kept_bit_by_bit(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "c.pt")
@@ -95,6 +97,21 @@ def test_a_broken_file_is_a_read_error_and_leaves_nothing(tmp_path: Path) -> Non
         to_safetensors(tmp_path / "c.pt", tmp_path / "c.safetensors")
     assert caught.value.reason in (Reason.READ_ERROR, Reason.UNSAFE_WEIGHTS)
     assert not (tmp_path / "c.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "word", "reason"),
+    [
+        (b"", "is empty", Reason.EMPTY_FILE),
+        (b"epoch,loss\n1,2\n", "no checkpoint", Reason.READ_ERROR),
+        (b"\x80\x02\x80", "damaged or cut off", Reason.READ_ERROR),
+    ],
+)
+def test_what_is_no_checkpoint_is_said_to_be_none(tmp_path: Path, content: bytes, word: str, reason: Reason) -> None:
+    (tmp_path / "c.pt").write_bytes(content)
+    with pytest.raises(MedclipError, match=word) as caught:
+        to_safetensors(tmp_path / "c.pt", tmp_path / "c.safetensors")
+    assert (caught.value.reason, caught.value.where) == (reason, str(tmp_path / "c.pt"))
 
 
 def test_a_missing_file_is_missing(tmp_path: Path) -> None:

@@ -121,6 +121,19 @@ def test_a_run_starts_from_the_language_models_weights_where_its_folder_has_them
     assert started.tokenizer.context_length == 256
 
 
+def test_old_names_of_layer_norms_are_understood(bert: Path) -> None:
+    trained: Any = built(bert)
+    state = {
+        k.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): v + 1
+        for k, v in plain_state(trained.text.transformer).items()
+    }
+    save_file(state, bert / "model.safetensors")
+    fresh: Any = built(bert)
+    assert start_text_tower(fresh, bert)
+    for key, value in fresh.text.transformer.state_dict().items():
+        assert torch.equal(value, trained.text.transformer.state_dict()[key] + 1), key
+
+
 def test_image_weights_of_a_clip_and_a_language_model_make_a_new_pair(bert: Path, tmp_path: Path) -> None:
     config = {"embed_dim": 16, "vision_cfg": VIT, "text_cfg": BPE_TEXT}
     name = add_architecture(tmp_path / "configs", "tiny-ViT", config)
@@ -137,7 +150,7 @@ def test_a_pickled_language_model_and_one_of_other_sizes_are_refused(bert: Path,
     model = built(bert)
     assert not start_text_tower(model, bert)
     (bert / "pytorch_model.bin").write_bytes(b"\x80\x04")
-    with pytest.raises(MedclipError, match="to_safetensors") as caught:
+    with pytest.raises(MedclipError, match="medclip models import") as caught:
         start_text_tower(model, bert)
     assert caught.value.reason is Reason.UNSAFE_WEIGHTS
     other = built(bert_folder(tmp_path / "other", hidden=16))

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import open_clip
 import pytest
 import torch
+from huggingface_hub import errors
 from safetensors.torch import save_file
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.hub import load_hub
+from medclip.models.hub import Missing, fetch, fetch_config, fetch_weights, load_hub
 
 CONFIG: dict[str, Any] = {
     "model_cfg": {
@@ -58,12 +61,69 @@ def test_a_cached_checkpoint_loads_with_its_weights_tokenizer_and_normalisation(
     np.testing.assert_allclose(ours.encode_text(["a chest x-ray"]), text_features, atol=1e-5)
 
 
-@pytest.mark.parametrize("weights", ["open_clip_pytorch_model.bin", None])
-def test_pickled_or_missing_weights_are_refused(tmp_path: Path, weights: str | None) -> None:
-    _cache(tmp_path, weights)
+def test_pickled_weights_are_refused(tmp_path: Path) -> None:
+    _cache(tmp_path, "open_clip_pytorch_model.bin")
     with pytest.raises(MedclipError, match="no safetensors weights") as caught:
         load_hub("org/tiny", tmp_path)
     assert caught.value.reason is Reason.UNSAFE_WEIGHTS
+
+
+def test_weights_that_are_neither_in_the_cache_nor_reachable_are_not_found(tmp_path: Path) -> None:
+    _cache(tmp_path, None)
+    with pytest.raises(
+        MedclipError, match="safetensors weights are not in the hub's cache, and HF_HUB_OFFLINE=1"
+    ) as caught:
+        load_hub("org/tiny", tmp_path)
+    assert caught.value.reason is Reason.PACK_NOT_FOUND
+    assert "$HF_HOME" in caught.value.hint
+
+
+class _Hub:
+    """Stands in for the network: answers each question with an error, and counts them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+        self.asked: list[str] = []
+        self.error = error
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", self._answer)
+
+    def _answer(self, url: str, timeout: float) -> None:
+        assert timeout <= 10
+        self.asked.append(url.rpartition("/")[2])
+        logging.getLogger("huggingface_hub.utils").warning("thrown while requesting HEAD")
+        raise self.error
+
+
+def _answer(kind: type[Any]) -> Exception:
+    return kind("no", response=mock.MagicMock())
+
+
+def test_without_a_network_the_hub_is_asked_once_and_says_nothing_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = _Hub(monkeypatch, ConnectionError("no route"))
+    with pytest.raises(MedclipError, match="could not be reached") as caught:
+        fetch_weights("org/tiny", cache=str(tmp_path))
+    assert caught.value.reason is Reason.PACK_NOT_FOUND
+    assert hub.asked == ["open_clip_model.safetensors"]
+    assert not caplog.records
+    assert fetch("org/tiny", "vocab.txt", str(tmp_path)) is Missing.UNREACHABLE
+
+
+def test_a_checkpoint_that_is_there_with_pickles_only_and_one_that_is_not_there_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = _Hub(monkeypatch, _answer(errors.RemoteEntryNotFoundError))
+    with pytest.raises(MedclipError, match="no safetensors weights") as caught:
+        fetch_weights("org/tiny", cache=str(tmp_path))
+    assert caught.value.reason is Reason.UNSAFE_WEIGHTS
+    assert len(hub.asked) == 2
+    hub.error = _answer(errors.RepositoryNotFoundError)
+    with pytest.raises(MedclipError, match="no such repository") as caught:
+        fetch_weights("org/tiny", cache=str(tmp_path))
+    assert caught.value.reason is Reason.PACK_NOT_FOUND
+    with pytest.raises(MedclipError, match="no such repository"):
+        fetch_config("not a name", cache=str(tmp_path))
 
 
 def test_a_name_that_is_not_in_the_cache_is_not_found(tmp_path: Path) -> None:

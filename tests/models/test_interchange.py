@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +180,106 @@ def test_images_that_are_not_square_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "pack").exists()
 
 
-def test_importing_again_replaces_the_pack(clip: Path, tmp_path: Path) -> None:
+def test_importing_again_replaces_the_pack_only_when_asked(clip: Path, tmp_path: Path) -> None:
     import_model(clip, tmp_path / "pack", name="one")
-    assert load_model(import_model(clip, tmp_path / "pack", name="two")).name == "two"
+    refused = refusal(clip, tmp_path / "pack", name="two")
+    assert refused.reason is Reason.OUTPUT_IN_USE
+    assert "--overwrite" in refused.hint
+    assert load_model(tmp_path / "pack").name == "one"
+    assert load_model(import_model(clip, tmp_path / "pack", name="two", overwrite=True)).name == "two"
+    assert [p.name for p in tmp_path.iterdir()] == ["pack"]
+
+
+def refusal(source: Path, out: Path, **options: Any) -> MedclipError:
+    with pytest.raises(MedclipError) as caught:
+        import_model(source, out, **options)
+    return caught.value
+
+
+def test_a_place_where_no_folder_can_be_is_refused_before_any_work(clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "rec.yaml").write_text("x")
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "thesis.txt").write_text("years of work")
+    places = {
+        tmp_path / "rec.yaml": "is a file",
+        tmp_path / "rec.yaml" / "x": "rec.yaml is a file",
+        tmp_path / ("a" * 300): "name is too long",
+        tmp_path / ("a" * 250): "name is too long",
+        Path(""): "names no folder",
+        tmp_path / "used": "not a model pack",
+        clip: "source lies here",
+    }
+    for out, word in places.items():
+        refused = refusal(tmp_path / "no-such-model", out) if out != clip else refusal(clip, out, overwrite=True)
+        assert word in str(refused)
+        assert refused.reason in (Reason.WRONG_USE, Reason.OUTPUT_IN_USE)
+        assert refused.hint
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["rec.yaml", "used"]
+
+
+@pytest.mark.parametrize("name", ["rec.yaml/x", "a" * 300])
+def test_an_export_is_refused_where_no_folder_can_be(pack: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "rec.yaml").write_text("x")
+    with pytest.raises(MedclipError) as caught:
+        export_model(pack, tmp_path / name)
+    assert caught.value.reason is Reason.WRONG_USE
+
+
+def test_a_name_too_long_for_any_file_is_not_found(tmp_path: Path) -> None:
+    assert refusal(Path("a" * 300), tmp_path / "pack").reason is Reason.PACK_NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value", "word"),
+    [
+        ("vision_cfg", "width", 0, r"vision_cfg\.width is 0"),
+        ("vision_cfg", "image_size", "big", r"vision_cfg\.image_size is 'big'|cannot build"),
+        ("vision_cfg", "timm_model_name", "hf-hub:org/vit", "hub model 'hf-hub:org/vit'"),
+        ("text_cfg", "heads", 3, "cannot build"),
+        ("preprocess_cfg", "mean", "abc", r"preprocess_cfg\.mean is abc"),
+        ("preprocess_cfg", "std", [0.3, 0, 0.3], r"preprocess_cfg\.std is \[0\.3, 0, 0\.3\]"),
+    ],
+)
+def test_a_config_that_makes_no_sense_is_refused_by_file_and_key(
+    clip: Path, tmp_path: Path, part: str, key: str, value: Any, word: str
+) -> None:
+    folder = tmp_path / "m"
+    shutil.copytree(clip, folder)
+    values = json.loads((folder / "open_clip_config.json").read_text())
+    (values if part == "preprocess_cfg" else values["model_cfg"])[part][key] = value
+    (folder / "open_clip_config.json").write_text(json.dumps(values))
+    refused = refusal(folder, tmp_path / "pack")
+    assert re.search(word, refused.message)
+    assert refused.reason is Reason.PACK_INVALID
+    assert refused.where
+    assert refused.where.startswith(str(folder))
+    assert refused.hint
+
+
+def test_a_checkpoint_is_named_by_its_own_name_and_not_a_temporary_one(tmp_path: Path) -> None:
+    add_architecture(tmp_path / "configs", "wide-ViT", CONFIG | {"embed_dim": 99})
+    torch.save(plain_state(random_model(CONFIG)), tmp_path / "bare.pt")
+    refused = refusal(tmp_path / "bare.pt", tmp_path / "pack", architecture="wide-ViT")
+    assert "do not fit" in refused.message
+    assert refused.where == str(tmp_path / "bare.pt")
+
+
+@pytest.mark.parametrize("prefix", ["model.", "module.", "clip.", "model.module."])
+def test_the_prefix_of_a_module_around_the_model_comes_off(tmp_path: Path, prefix: str) -> None:
+    name = add_architecture(tmp_path / "configs", "tiny-ViT", CONFIG)
+    state = plain_state(random_model(CONFIG))
+    torch.save({"state_dict": {prefix + k: v for k, v in state.items()}}, tmp_path / "lightning.ckpt")
+    pack = import_model(tmp_path / "lightning.ckpt", tmp_path / "pack", architecture=name)
+    assert torch.equal(load_file(pack / "model.safetensors")["visual.proj"], state["visual.proj"])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path: Path, value: float) -> None:
+    state = plain_state(random_model(CONFIG))
+    state["visual.proj"][0, 0] = value
+    folder = hub_folder(tmp_path / "m", CONFIG, state, "open_clip_model.safetensors")
+    refused = refusal(folder, tmp_path / "pack")
+    assert refused.reason is Reason.NON_FINITE
+    assert "visual.proj" in refused.message
+    assert refused.where == str(folder / "open_clip_model.safetensors")
+    assert not (tmp_path / "pack").exists()

@@ -241,7 +241,7 @@ def test_a_hub_name_and_a_tag_are_taken_from_the_cache(tmp_path: Path, monkeypat
     # The tag's architecture is ViT-B-32: it is found, read, and does not fit the small weights put there.
     assert "do not fit" in str(refusal("ViT-B-32:laion2b_s34b_b79k"))
     assert refusal("hf-hub:org/other").reason is Reason.PACK_NOT_FOUND
-    assert refusal("RN50:openai").reason is Reason.UNSAFE_WEIGHTS
+    assert refusal("RN50:openai").reason is Reason.PACK_NOT_FOUND
 
 
 def test_overrides_do_not_change_what_was_given(tmp_path: Path, name: str) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import os
 import re
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +20,7 @@ import yaml
 from medclip.evaluate.suite_file import load_suite
 from medclip.evaluate.suite_results import weighted_average
 from medclip.text.packed import read_packed
-from medclip.training.recipe import load_recipe
+from medclip.training.recipe_file import load_recipe
 from tests.evaluate.kit import picture
 
 FOLDER = Path(__file__).parents[2] / "pipelines" / "unimed"
@@ -137,6 +139,92 @@ def test_the_launch_files_ask_for_sixteen_gpus() -> None:
     assert {m["name"] for m in container["volumeMounts"]} == {v["name"] for v in pod["volumes"]}
 
 
+def relative_paths() -> set[str]:
+    """What recipe.yaml names relative to the working directory."""
+    recipe = yaml.safe_load((FOLDER / "recipe.yaml").read_text())
+    named = [*recipe["data"]["shards"], recipe["model"]["text_folder"]]
+    return {name for name in named if not name.startswith("/")}
+
+
+def test_each_relative_path_of_the_recipe_lies_under_a_mount() -> None:
+    _, job = yaml.safe_load_all((FOLDER / "launch/kubernetes.yaml").read_text())
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    mounts = [m["mountPath"] for m in container["volumeMounts"]]
+    variables = {v["name"]: v["value"] for v in container["env"]}
+    run = re.search(r"RUN=([\w./]+)", container["args"][0])
+    assert run is not None
+    places = {*relative_paths(), run[1], variables["HF_HOME"]}
+    assert len(places) >= 15
+    for place in places:
+        whole = Path(container["workingDir"], place)
+        assert any(whole.is_relative_to(mount) for mount in mounts), place
+
+
+@pytest.mark.parametrize("name", ["launch/torchrun.sh", "launch/slurm.sbatch"])
+def test_launches_start_where_the_recipes_paths_start(name: str) -> None:
+    text = (FOLDER / name).read_text()
+    assert re.search(r'^cd "(\$\{SLURM_SUBMIT_DIR:-\.\}|\$\(dirname "\$0"\)/\.\./\.\./\.\.)"$', text, re.MULTILINE)
+    shards = {Path(name).parent for name in relative_paths() if name.startswith("runs/")}
+    assert shards == {Path("runs/unimed/shards")}
+    assert "run=${RUN:-runs/unimed}" in text
+
+
+@pytest.mark.parametrize(
+    ("step", "requeued"),
+    [("exit 0", False), ("exit 1", False), ("exit 2", False), ("exit 130", True), ("exit 143", True)],
+)
+def test_a_slurm_job_goes_back_into_the_queue_after_a_signal_and_not_after_an_error(
+    tmp_path: Path, step: str, requeued: bool
+) -> None:
+    done, said = slurm(tmp_path, step)
+    assert ("requeue 7" in said) is requeued
+    assert done == int(step.split()[1])
+
+
+def test_a_slurm_job_that_is_told_to_stop_hands_it_on_and_is_queued_again(tmp_path: Path) -> None:
+    # What torchrun does: it ends with 1 after a signal.
+    step = "touch stop_me; for i in $(seq 200); do [ -f stopped ] && exit 1; sleep 0.05; done"
+    done, said = slurm(tmp_path, step)
+    assert done == 1
+    assert "--signal=TERM 7" in said
+    assert "requeue 7" in said
+
+
+def test_a_slurm_job_that_is_through_is_not_queued_again(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "unimed" / "train" / "pack").mkdir(parents=True)
+    assert "requeue" not in slurm(tmp_path, "exit 143")[1]
+
+
+def slurm(folder: Path, step: str) -> tuple[int, str]:
+    """Run slurm.sbatch with stand-ins for Slurm; a step that makes `stop_me` gets its batch script a SIGTERM."""
+    tools = folder / "bin"
+    tools.mkdir()
+    stands_in = {
+        "python": "echo '[]'",
+        "scontrol": 'echo "scontrol $*" >>said; [ "$1" != show ] || echo node1',
+        "scancel": 'echo "scancel $*" >>said; touch stopped',
+        "srun": step,
+    }
+    for name, body in stands_in.items():
+        (tools / name).write_text(f"#!/bin/bash\n{body}\n")
+        (tools / name).chmod(0o755)
+    environment = os.environ | {
+        "PATH": f"{tools}:{os.environ['PATH']}", "SLURM_JOB_ID": "7", "SLURM_NNODES": "2",
+        "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_SUBMIT_DIR": str(folder),
+    }  # fmt: skip
+    environment.pop("RUN", None)
+    job = subprocess.Popen(["bash", str(FOLDER / "launch/slurm.sbatch")], env=environment)
+    for _ in range(400):
+        if job.poll() is not None:
+            break
+        if (folder / "stop_me").exists():
+            (folder / "stop_me").unlink()
+            job.terminate()
+        time.sleep(0.025)
+    code = job.wait(timeout=10)
+    return code, (folder / "said").read_text()
+
+
 def test_the_shared_suite_is_valid() -> None:
     assert [part.id for part in load_suite(FOLDER / "suite_shared.yaml").sets] == [
         "brain_mri",
@@ -172,6 +260,23 @@ def test_tars_are_indexed_tables_are_built_and_missing_parts_are_named(
     assert "nih_cxr: kept" in capsys.readouterr().out
     assert prepare.main(["list", str(out), *parts]) == 0
     assert yaml.safe_load(capsys.readouterr().out) == [str(out / "nih_cxr"), str(out / "csdi_fundus")]
+
+
+def test_a_part_that_cannot_be_used_is_one_line_and_the_others_are_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    smoke = stage("smoke")
+    data, out = tmp_path / "data", tmp_path / "out"
+    picture(data / "a.png", 1)
+    (data / "brain_mri").mkdir()
+    (data / "brain_mri" / "table.csv").write_text("file,patient,modality\na.png,P,brain\n")
+    smoke.write_tar(iter([((data / "a.png").read_bytes(), "one")]), data / "csdi_fundus")
+    assert stage("prepare").main(["shards", str(data), str(out), "--parts", str(FOLDER / "parts_smoke.csv")]) == 1
+    said = capsys.readouterr().out.splitlines()
+    (bad,) = [line for line in said if line.startswith("brain_mri: CANNOT BE USED")]
+    assert "row 1: `modality` is 'brain'" in bad
+    assert "csdi_fundus: 1 samples indexed, 0 left out" in said
+    assert said[-1].startswith("1 of 3 parts are missing, 1 cannot be used")
 
 
 def test_nothing_at_all_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

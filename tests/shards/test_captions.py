@@ -11,6 +11,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.shards.captions import captions_from_labels
 from medclip.shards.table import read_table
 from medclip.text.checks import check_caption
+from medclip.text.vocabularies import load_task
 from tests.shards.helpers import write
 
 PNEUMONIA, EFFUSION = (f"label:chest_xray_findings:{c}" for c in ("pneumonia", "effusion"))
@@ -103,6 +104,51 @@ def test_a_tab_separated_table_stays_one(tmp_path):
     table = write(tmp_path / "t.tsv", ROWS, delimiter="\t")
     captions_from_labels(table, tmp_path / "o.tsv", n=2)
     assert [r["note"] for r in read(tmp_path / "o.tsv", "\t")] == [r["note"] for r in ROWS]
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_paths_still_lead_to_their_files_from_another_folder(tmp_path, form):
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    files = ["sub/a.png", "./b.png", str(tmp_path / "in" / "c.png")]
+    columns = {"file": files, "modality": ["xray"] * 3, PNEUMONIA: ["1", "1", ""]}
+    table, out = tmp_path / "in" / f"t.{form}", tmp_path / "deep" / "out" / f"o.{form}"
+    if form == "csv":
+        write(table, [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)])
+    else:
+        pq.write_table(pa.table(columns | {"file": pa.array(files).dictionary_encode()}), table)
+    report = captions_from_labels(table, out, n=2)
+    rows = read_table(out, patient_from="file").rows
+    paths = [r.path.resolve() for r in rows]
+    assert paths == [(tmp_path / "in" / f).resolve() for f in files]
+    assert rows[2].file == files[2]
+    assert report.num_moved == 2
+    assert captions_from_labels(table, table.parent / f"p.{form}", n=2).num_moved == 0
+    given = captions_from_labels(table, table.parent / f"q.{form}", n=2, folder=tmp_path / "in" / "sub")
+    assert given.num_moved == 2
+    assert read_table(given.out, patient_from="file").rows[1].path.resolve() == tmp_path / "in" / "sub" / "b.png"
+
+
+def test_no_patient_is_asked_for(tmp_path):
+    table = write(tmp_path / "t.csv", [{k: v for k, v in ROWS[0].items() if k != "patient"}])
+    assert captions_from_labels(table, tmp_path / "o.csv", n=3).num_captions == 3
+
+
+def test_a_normal_row_without_a_covid_label_gets_wordings_of_its_own(tmp_path):
+    task = load_task("chest_xray_findings")
+    labels = {f"label:chest_xray_findings:{c.name}": "0" for c in task.classes if c.name != "covid_19"}
+    table = write(tmp_path / "t.csv", [{"file": "a.png", "modality": "xray", **labels}])
+    captions_from_labels(table, tmp_path / "o.csv", n=20, writer=lambda facts, n: ["Normal chest X-ray."])
+    said = read(tmp_path / "o.csv")[0]["captions"].split("\n")
+    assert said[0] == "Normal chest X-ray."
+    assert sum(any(p in s for p in task.none_prompts) for s in said) > 5
+
+
+def test_a_writers_short_texts_are_refused(table, tmp_path):
+    report = captions_from_labels(
+        table, tmp_path / "o.csv", n=2, writer=lambda facts, n: ["Pneumonia.", "Chest X-ray."]
+    )
+    assert report.num_by_writer == 0
+    assert report.rejected_by_reason["form"] == 4
 
 
 def test_fewer_wordings_than_asked_are_counted(table, tmp_path):

@@ -5,6 +5,7 @@ import json
 import tarfile
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -199,6 +200,44 @@ def test_the_command_indexes_tells_repeats_and_names_what_it_does_not_know(folde
     assert json.loads(said.out)["num_samples"] == 5
     assert "1 samples have a key that stands before" in said.err
     assert main(["shards", "check", str(folder)]) == 0
+
+
+def test_extensions_in_capitals_are_read_as_webdataset_does(tmp_path):
+    tar(
+        tmp_path / "0.tar",
+        [
+            ("IMG_1", {"JPG": picture(0), "TXT": "A film."}),
+            ("IMG_2", {"Png": picture(1, "PNG"), "Json": '{"caption": "x"}'}),
+        ],
+    )
+    report = indexed(tmp_path)
+    assert (report.num_samples, report.counts_by_reason) == (2, {})
+    with ShardReader(tmp_path, "train") as reader:
+        assert [reader[i].record.texts for i in range(2)] == [("A film.",), ("x",)]
+    assert check_shards(tmp_path).ok
+
+
+def test_samples_that_are_left_out_are_counted_from_1(tmp_path):
+    tar(tmp_path / "0.tar", [("a", {"txt": "no picture"}), ("b", {"jpg": picture(0), "json": '{"caption": "x"}'})])
+    indexed(tmp_path)
+    (row,) = pq.read_table(tmp_path / "rejects.parquet").to_pylist()
+    assert (row["row"], row["message"]) == (1, "sample 1 of 0.tar")
+    (tmp_path / "index.json").unlink()
+    tar(tmp_path / "0.tar", [("b", {"jpg": picture(0), "json": '{"caption": "x"}'})])
+    with pytest.raises(MedclipError, match="sample 1 has no field 'who'"):
+        indexed(tmp_path, patient_from_json="who")
+
+
+@pytest.mark.parametrize("out", ["rec.yaml/x", "x" * 300, "/proc/x"])
+def test_a_place_where_nothing_can_be_written_is_one_sentence(folder, tmp_path, capsys, out):
+    (tmp_path / "rec.yaml").touch()
+    (tmp_path / "key").write_bytes(KEY)
+    options = ["--source", "s", "--license", "l", "--modality", "xray", "--key-file", str(tmp_path / "key")]
+    assert main(["shards", "index", str(folder), *options, "--out", str(tmp_path / out)]) == 2
+    said = capsys.readouterr().err
+    assert "bug" not in said
+    assert len(said.strip().splitlines()) == 1
+    assert not (folder / "index.json").exists()
 
 
 def test_a_record_of_nothing_but_a_modality_says_nothing():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import csv
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -178,3 +180,97 @@ def test_study_and_report_are_read_and_counted(tmp_path):
     plan = plan_shards(path)
     assert (plan.num_studies, plan.num_with_report) == (2, 1)  # a study has the number 1 for each of the two patients
     assert {"study", "report"} <= set(plan.columns)
+
+
+def test_an_uncertain_label_is_not_known_and_is_counted(tmp_path):
+    labels = [("1", "-1"), ("-1.0", ""), ("0", "-1")]
+    rows = [
+        ROW | {"file": f"{i}.png", "label:chest_xray_findings:mass": a, "label:chest_xray_findings:edema": b}
+        for i, (a, b) in enumerate(labels)
+    ]
+    path = write(tmp_path / "t.csv", rows)
+    first, second, third = read_table(path).rows
+    assert first.record.labels == {"chest_xray_findings": {"mass": 1}}
+    assert first.uncertain == (("chest_xray_findings", "edema"),)
+    assert second.record.labels == {}
+    assert third.record.labels == {"chest_xray_findings": {"mass": 0}}
+    said = plan_shards(path).labels["chest_xray_findings"]
+    assert said == {"edema": {"uncertain": 2}, "mass": {"present": 1, "absent": 1, "uncertain": 1}}
+    for number in ("2", "-2", "0.5", "nan"):
+        with pytest.raises(MedclipError, match="row 1: label:chest_xray_findings:mass"):
+            read_table(write(path, [ROW | {"label:chest_xray_findings:mass": number}]))
+
+
+@pytest.mark.parametrize(
+    ("modality", "cell", "side"),
+    [("fundus", "OD", "R"), ("oct", "os", "L"), ("xray", "OD", None), ("fundus", "R", "R")],
+)
+def test_eyes_are_told_in_latin_too(tmp_path, modality, cell, side):
+    row = ROW | {"modality": modality, "laterality": cell}
+    (read,) = read_table(write(tmp_path / "t.csv", [row])).rows
+    assert read.record.laterality == side
+    assert read.not_understood == ({} if side else {"laterality": cell})
+
+
+def test_a_plan_says_what_is_known_of_the_images_and_what_was_not_understood(tmp_path):
+    cells = [
+        ("PA", "L", "F", "40"),
+        ("XX", "both", "weiblich", ""),
+        ("xx", "", "2", "5"),
+        ("Doe^John", "", "M", ""),
+        ("", "", "Mary Doe", ""),
+    ]
+    rows = [
+        ROW | {"file": f"{i}.png", "view": v, "laterality": side, "sex": sex, "age": age}
+        for i, (v, side, sex, age) in enumerate(cells)
+    ]
+    (tmp_path / "0.png").touch()
+    plan = plan_shards(write(tmp_path / "t.csv", rows))
+    assert plan.rows_by_view == {"PA": 1, "unknown": 4}
+    assert plan.rows_by_laterality == {"L": 1, "unknown": 4}
+    assert plan.rows_by_sex == {"F": 1, "M": 1, "unknown": 3}
+    assert plan.rows_by_age == {"known": 2, "unknown": 3}
+    assert plan.not_understood == {
+        "laterality": {"both": 1},
+        "sex": {"(not shown)": 1, "2": 1, "weiblich": 1},
+        "view": {"(not shown)": 1, "XX": 1, "xx": 1},
+    }
+    assert (plan.num_missing_files, plan.missing_files) == (4, ("1.png", "2.png", "3.png"))
+    assert "Doe" not in str(plan)
+
+
+def test_only_the_most_frequent_values_are_told(tmp_path):
+    rows = [ROW | {"file": f"{i}.png", "view": f"V{min(i, 7)}"} for i in range(10)]
+    told = plan_shards(write(tmp_path / "t.csv", rows)).not_understood["view"]
+    assert told == {"V7": 3, "V0": 1, "V1": 1, "V2": 1, "V3": 1, "(others)": 3}
+
+
+@pytest.mark.parametrize(
+    "column", ["modality", "adapter", "age", "label:chest_xray_view", "label:chest_xray_findings:mass"]
+)
+@pytest.mark.parametrize("cell", ["Doe^John", "John Doe", "7700123", "averylongsurname"])
+def test_a_column_that_slipped_shows_no_name_and_no_number_of_a_patient(tmp_path, column, cell):
+    with pytest.raises(MedclipError, match=r"row 1: .*\(not shown\)") as e:
+        read_table(write(tmp_path / "t.csv", [ROW | {column: cell}]))
+    assert cell.lower() not in str(e.value).lower()
+
+
+def test_long_reports_are_read_and_a_cell_beyond_the_limit_is_named_with_its_row(tmp_path, monkeypatch):
+    long = "word " * 60_000
+    path = write(tmp_path / "t.csv", [ROW, ROW | {"file": "b.png", "report": long}])
+    assert read_table(path).rows[1].record.report == long.strip()
+    monkeypatch.setattr("medclip.shards.table.MAX_CELL", 1000)
+    try:
+        with pytest.raises(MedclipError, match="row 2 has a cell of more than 1,000 characters") as e:
+            read_table(path)
+    finally:
+        csv.field_size_limit(131_072)
+    assert e.value.reason is Reason.TABLE_INVALID
+
+
+def test_a_name_that_no_file_can_have_is_a_missing_table(tmp_path):
+    for name in ("x" * 300, "t.csv/x"):
+        (tmp_path / "t.csv").touch()
+        with pytest.raises(MedclipError) as e:
+            read_table(tmp_path / name)
+        assert e.value.reason is Reason.MISSING_FILE
