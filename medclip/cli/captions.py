@@ -23,9 +23,6 @@ def from_labels(
     folder: Annotated[
         Path | None, typer.Option(help="What relative files are relative to [the table's folder].")
     ] = None,
-    patient_from: Annotated[
-        str | None, typer.Option(help="Column that names the patient; `file` if every file is a patient of its own.")
-    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output where it exists.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
@@ -48,7 +45,6 @@ def from_labels(
             seed=seed,
             writer=load_writer(writer) if writer else None,
             folder=folder,
-            patient_from=patient_from,
             overwrite=overwrite,
             progress=advance,
         )
@@ -70,6 +66,8 @@ def _print(report: CaptionsReport, as_json: bool, *, wrote: bool) -> None:
     )
     if report.num_without_labels:
         print(f"  {report.num_without_labels} rows have no labels and keep what they had.")
+    if report.num_moved:
+        print(f"  {report.num_moved} paths in `file` are rewritten: they are relative to the new table's folder.")
     if report.num_short:
         print(f"  {report.num_short} rows have fewer captions: their labels have no more wordings.")
     if wrote:

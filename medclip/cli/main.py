@@ -45,7 +45,10 @@ COMMANDS = {
     "models list": ("medclip.cli.models:list_command", "List the model packs that can be loaded by name."),
     "models show": ("medclip.cli.models:show", "Show a pack's card: use, tasks, figures, data, licence, limits."),
     "models verify": ("medclip.cli.models:verify", "Check a pack's files against its manifest."),
-    "models import": ("medclip.cli.models:import_command", "Turn a checkpoint or a model folder into a pack."),
+    "models import": (
+        "medclip.cli.models:import_command",
+        "Turn a checkpoint or a model folder into a pack, a BERT into a text folder.",
+    ),
     "models export": ("medclip.cli.models:export", "Write a pack as a folder that open_clip loads."),
     "doctor": ("medclip.cli.doctor:doctor", "Check this installation and say how to fix what is wrong."),
 }

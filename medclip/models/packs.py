@@ -298,13 +298,19 @@ def _load_weights(clip: nn.Module, weights: Path) -> None:
 
 def _save_weights(model: nn.Module, path: Path, *, half: bool) -> None:
     import torch
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     state = {}
     for name, value in model.state_dict().items():
         dtype = torch.float16 if half and value.is_floating_point() and value.ndim >= 2 else value.dtype
         state[name] = value.detach().cpu().to(dtype).contiguous().clone()
-    save_file(state, path)
+    try:
+        save_file(state, path)
+    except SafetensorError as e:  # what it makes of an OSError
+        raise MedclipError(
+            Reason.DISK_FULL, "the weights could not be written.", where=path.parent, hint="Make room and run again."
+        ) from e
 
 
 def _info(path: Path, manifest: Manifest) -> PackInfo:

@@ -13,7 +13,7 @@ import os
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,12 +25,14 @@ from medclip.shards.folder import disk_faults
 from medclip.shards.table import ShardRow, read_table
 from medclip.text.checks import check_caption
 from medclip.text.label_sentences import distinct_sentences
-from medclip.text.writer import CaptionFacts, CaptionWriter, facts_of
+from medclip.text.writer import CaptionFacts, CaptionWriter, ask_writer, facts_of
 
 if TYPE_CHECKING:
     from medclip.text.record import CaptionRecord
 
-CAPTIONS = "captions"
+CAPTIONS, FILE = "captions", "file"
+MIN_WORDS = 3
+"""Words that a writer's caption must have."""
 _PARQUET = (".parquet", ".pq")
 
 
@@ -52,6 +54,8 @@ class CaptionsReport:
     rejected_by_reason: Mapping[str, int] = field(default_factory=dict)
     """Captions of the writer that were replaced: by the kind of problem, `missing` where it gave too few, `failed`
     where it raised an error. A caption with two problems counts under both."""
+    num_moved: int = 0
+    """Relative paths in `file` that were rewritten, because the new table lies in another folder."""
 
 
 def captions_from_labels(
@@ -62,14 +66,15 @@ def captions_from_labels(
     seed: int = 0,
     writer: CaptionWriter | None = None,
     folder: Path | None = None,
-    patient_from: str | None = None,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> CaptionsReport:
     """Write a copy of a table in which every labelled row has `n` captions that say what its labels say.
 
     The captions stand in the column `captions`: one per line of the cell in CSV and TSV, a list of strings in Parquet.
-    Texts that the column held stay in front of them. All other columns, and the order of the rows, are as they were.
+    Texts that the column held stay in front of them. All other columns, and the order of the rows, are as they were;
+    only where the new table lies in another folder, relative paths in `file` are rewritten so that they are relative to
+    it. A column that names the patient is not needed.
     The captions of a row depend on the seed, its file, modality, view and labels, and on nothing else in the table.
 
     Args:
@@ -80,7 +85,6 @@ def captions_from_labels(
         writer: A function that writes captions from facts, asked once for all rows with the same facts; what fails
             `check_caption` is replaced by a wording of medclip's own and counted.
         folder: What relative files are relative to; the table's own folder where None.
-        patient_from: Column that names the patient; "file" where every file is a patient of its own.
         overwrite: Replace `out` where it exists.
         progress: Called with rows done and rows in all.
 
@@ -89,22 +93,25 @@ def captions_from_labels(
 
     Raises:
         MedclipError: TABLE_INVALID or MISSING_FILE from the table; OUTPUT_IN_USE; WRONG_USE for n < 1, an output of
-            another format or that is the table itself, or a writer whose first call fails; DISK_FULL.
+            another format, that is the table itself or where nothing can be written, or a writer whose first call
+            fails (later failures are counted); DISK_FULL, PERMISSION_DENIED.
     """
     source, target = Path(table), Path(out)
-    _check_use(source, target, n, overwrite)
-    rows = read_table(source, folder=folder, patient_from=patient_from).rows
+    with disk_faults(target, "file"):
+        _check_use(source, target, n, overwrite)
+    rows = read_table(source, folder=folder, patient_from=FILE).rows  # no splits are made, so that nobody is named
     composer = _Composer(n, seed, writer)
     added: list[tuple[str, ...]] = []
     for row in rows:
         added.append(composer.captions(row))
         if progress is not None:
             progress(len(added), len(rows))
+    files = _moved([row.file for row in rows], folder or source.parent, target.parent)
     with _draft_of(target) as draft:
         if source.suffix.lower() in _PARQUET:
-            _write_parquet(source, draft, added)
+            _write_parquet(source, draft, added, files)
         else:
-            _write_text(source, draft, _delimiter(target), added)
+            _write_text(source, draft, _delimiter(target), added, files)
     lengths = [len(a) for a in added if a]
     return CaptionsReport(
         out=target,
@@ -115,6 +122,7 @@ def captions_from_labels(
         num_short=sum(length < n for length in lengths),
         num_by_writer=composer.num_by_writer,
         rejected_by_reason=dict(sorted(composer.rejected.items())),
+        num_moved=sum(f is not None for f in files),
     )
 
 
@@ -144,7 +152,9 @@ class _Composer:
             self._written[facts] = self._ask(writer, facts)
         fit = []
         for caption in self._written[facts]:
-            problems = check_caption(caption, record)
+            problems = list(check_caption(caption, record))
+            if len(caption.split()) < MIN_WORDS:
+                problems.append(f"form: the caption has fewer than {MIN_WORDS} words")
             self.rejected.update({p.split(":")[0] for p in problems})
             if not problems:
                 fit.append(caption)
@@ -155,15 +165,12 @@ class _Composer:
 
     def _ask(self, writer: CaptionWriter, facts: CaptionFacts) -> tuple[str, ...]:
         try:
-            said = [" ".join(str(s).split()) for s in writer(facts, self._n)]
-        except Exception as e:
+            return ask_writer(writer, facts, self._n)
+        except MedclipError:
             if not self._written:
-                raise MedclipError(
-                    Reason.WRONG_USE, f"the writer failed on its first call ({type(e).__name__}: {e})."
-                ) from e
+                raise
             self.rejected["failed"] += 1
             return ()
-        return tuple(dict.fromkeys(said))[: self._n]
 
 
 def _in_order(record: CaptionRecord) -> CaptionRecord:
@@ -207,17 +214,32 @@ def _check_use(source: Path, target: Path, n: int, overwrite: bool) -> None:
 @contextmanager
 def _draft_of(target: Path) -> Iterator[Path]:
     """Give a file beside the target that takes its place when everything was written."""
-    draft = target.parent / f".{target.name}.{os.getpid()}-{secrets.token_hex(3)}.partial"
+    draft = target.parent / f".{os.getpid()}-{secrets.token_hex(6)}.partial"
     try:
         with disk_faults(target, "file"):
             target.parent.mkdir(parents=True, exist_ok=True)
             yield draft
             os.replace(draft, target)
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):  # there may be no such folder
+            draft.unlink(missing_ok=True)
 
 
-def _write_text(source: Path, draft: Path, delimiter: str, added: Sequence[Sequence[str]]) -> None:
+def _moved(files: Sequence[str], base: Path, new_base: Path) -> list[str | None]:
+    """Rewrite relative paths so that they are relative to another folder; None for what may stay as it is."""
+    old, new = os.path.realpath(base), os.path.realpath(new_base)
+    if old == new:
+        return [None] * len(files)
+    try:
+        way = os.path.relpath(old, new)
+    except ValueError:  # another drive
+        way = old
+    return [None if Path(f).is_absolute() else (Path(way) / f).as_posix() for f in files]
+
+
+def _write_text(
+    source: Path, draft: Path, delimiter: str, added: Sequence[Sequence[str]], files: Sequence[str | None]
+) -> None:
     with (
         source.open(newline="", encoding="utf-8-sig") as old,
         draft.open("w", newline="", encoding="utf-8") as new,
@@ -228,10 +250,12 @@ def _write_text(source: Path, draft: Path, delimiter: str, added: Sequence[Seque
         at = header.index(CAPTIONS) if CAPTIONS in header else len(header)
         writer.writerow([*header, CAPTIONS] if at == len(header) else header)
         lines = (line for line in reader if line)  # as csv.DictReader does, which read the table before
-        for line, captions in zip(lines, added, strict=True):
+        for line, captions, file in zip(lines, added, files, strict=True):
             cells = [*line, *[""] * (len(header) + (at == len(header)) - len(line))]
             if captions:
                 cells[at] = "\n".join(_joined(cells[at].split("\n"), captions))
+            if file is not None:
+                cells[header.index(FILE)] = file
             writer.writerow(cells)
 
 
@@ -239,7 +263,7 @@ def _delimiter(path: Path) -> str:
     return "\t" if path.suffix.lower() == ".tsv" else ","
 
 
-def _write_parquet(source: Path, draft: Path, added: Sequence[Sequence[str]]) -> None:
+def _write_parquet(source: Path, draft: Path, added: Sequence[Sequence[str]], files: Sequence[str | None]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -250,6 +274,11 @@ def _write_parquet(source: Path, draft: Path, added: Sequence[Sequence[str]]) ->
     column = pa.array(cells, pa.list_(pa.string()))
     name: Any = pa.field(CAPTIONS, column.type)
     changed = table.append_column(name, column) if at is None else table.set_column(at, name, column)
+    if any(files):
+        where = table.column_names.index(FILE)
+        paths = [new or old for new, old in zip(files, table.column(where).to_pylist(), strict=True)]
+        moved = pa.array(paths, pa.string()).cast(table.schema.field(where).type)
+        changed = changed.set_column(where, table.schema.field(where), moved)
     pq.write_table(changed, draft)
 
 

@@ -50,6 +50,7 @@ class TaskFile(BaseModel):
     classes: list[ClassFile] = Field(min_length=1)
     image_names: list[Wording] = []
     none_prompts: list[Wording] = []
+    not_part_of_none: list[Name] = []
 
     @field_validator("templates")
     @classmethod
@@ -64,11 +65,14 @@ class TaskFile(BaseModel):
         names = [c.name for c in self.classes]
         if len(set(names)) != len(names):
             raise ValueError("two classes have the same name")
+        unknown = sorted(set(self.not_part_of_none) - set(names))
+        if unknown or (self.not_part_of_none and len(set(self.not_part_of_none)) == len(names)):
+            raise ValueError(f"not_part_of_none names no class or all: {', '.join(unknown or names)}")
         if self.kind == "multiclass":
             if len(names) < 2:
                 raise ValueError("a multiclass task needs at least two classes")
-            if any(c.negative_prompts for c in self.classes) or self.none_prompts:
-                raise ValueError("negative_prompts and none_prompts belong to multilabel tasks")
+            if any(c.negative_prompts for c in self.classes) or self.none_prompts or self.not_part_of_none:
+                raise ValueError("negative_prompts, none_prompts and not_part_of_none belong to multilabel tasks")
             owners: dict[str, str] = {}
             for c in self.classes:
                 for prompt in c.prompts:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from medclip.text.native import draw_native
+from medclip.text.native import Native, draw_native, draw_whole
 from medclip.text.phrases import SENTENCE_JOINTS, SHOWING, every_phrase, other_side, person_phrases, side_phrases
 from medclip.text.prompts import expand, without_article
 from medclip.text.record import CaptionRecord
@@ -45,6 +45,7 @@ def draw_caption(
     native_share: float = 0.3,
     report_share: float = 0.5,
     report_words: int = REPORT_WORDS,
+    native: Native = "sentences",
 ) -> str:
     """Write one caption, new wording each time.
 
@@ -56,11 +57,13 @@ def draw_caption(
         report_share: Share of draws that quote the record's report, where it has one with sentences that fit. A record
             without a report takes nothing from `rng` for it.
         report_words: Most words of a quoted report: 60 suit a text tower of 77 tokens, 180 one of 256.
+        native: "sentences" quotes sentences of the report and of the texts; "whole" gives the whole report, or one of
+            the texts, unchanged and whatever the labels say. The shares hold for both.
 
     Returns:
-        1 to 60 words, or `report_words` where that is more. It never states a class that is not labelled present
-        nor denies one that is not labelled absent;
-        quoted text may speak of classes that nobody labelled.
+        1 to 60 words, or `report_words` where that is more; a whole text has its own length. But for whole texts, it
+        never states a class that is not labelled present nor denies one that is not labelled absent, as far as the
+        word lists of `mentions` see it; quoted text may speak of classes that nobody labelled.
 
     Raises:
         MedclipError: NO_TASK or TABLE_INVALID when a label names an unknown task or class.
@@ -68,12 +71,15 @@ def draw_caption(
     if record.generic:
         return _modality_caption(record, rng)
     if record.report and rng.random() < report_share:
+        if native == "whole" and record.report.strip():
+            return record.report
         side = other_side(record.modality or "", record.laterality)
         quoted = draw_report(record.report, record.labels, rng, max_words=report_words, other_side=side)
         if quoted:
             return quoted
     if record.texts and rng.random() < native_share:
-        quoted = draw_native(record.texts, record.labels, rng)
+        whole = native == "whole"
+        quoted = draw_whole(record.texts, rng) if whole else draw_native(record.texts, record.labels, rng)
         if quoted:
             return quoted
     if rng.random() < SHORT_SHARE:
@@ -114,7 +120,7 @@ def _one_fact(record: CaptionRecord, rng: Generator) -> str:
         absent = labelled(task, label, 0)
         total = sum(c.denial_weight for c in absent)
         options += [(1.5 * c.denial_weight / total, task, w) for c in absent if (w := true_negatives(task, c, label))]
-        if task.none_prompts and len(absent) == len(task.classes):
+        if task.none_prompts and task.says_none(label):
             options.append((1.5, task, task.none_prompts))
     _, task, wordings = options[weighted(rng, [o[0] for o in options])]
     return pick(rng, task.templates).replace("{}", pick(rng, wordings))
@@ -176,7 +182,7 @@ def _findings(task: Task, label: Mapping[str, int], rng: Generator) -> tuple[lis
         nouns = rng.random() < 0.4
         words = [w for c in chosen[:4] if (w := true_positives(task, c, label, nouns=nouns))]
         affirmed.append(listed([pick(rng, w) for w in words], "and"))
-    elif task.none_prompts and len(absent) == len(task.classes) and rng.random() < 0.5:
+    elif task.none_prompts and task.says_none(label) and rng.random() < 0.5:
         affirmed.append(pick(rng, task.none_prompts))
     denied = _denials(task, label, absent, rng) if absent and (rng.random() < 0.35 or not affirmed) else []
     return [s for s in affirmed if s], denied

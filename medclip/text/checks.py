@@ -1,7 +1,7 @@
 """Check a caption that somebody else wrote against the record: it may say what is in it, and nothing else.
 
-The check knows words, not meaning (see `claims`): it is strict, so that a good sentence is sometimes refused, and it
-cannot promise that a sentence in unusual words is true.
+The vocabulary is closed. A caption may consist of wordings of its record and of neutral words; any other word is a
+problem, and so are words that hedge. It is strict: many a good sentence is refused.
 """
 
 from __future__ import annotations
@@ -11,34 +11,22 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from medclip.text.claims import claims
+from medclip.text.closed_words import DENIALS, DENIED, HEDGES, NEUTRAL, PUNCTUATION, TURN
 from medclip.text.fact_words import ALSO_SAID_OF, FACTS, MODALITIES
+from medclip.text.known_spans import ALL_CLEAR, known_spans
 from medclip.text.mentions import asserted
 from medclip.text.normal import all_absent
-from medclip.text.phrases import person_phrases, side_phrases
-from medclip.text.prompts import without_article
 from medclip.text.record import CaptionRecord
-from medclip.text.vocabularies import TaskClass, load_task, task_names
-from medclip.text.wordings import image_names, labelled, modality_names, view_names
+from medclip.text.vocabularies import load_task, task_names
 
 MAX_WORDS = 60
-_TOLD = "¤"
-"""Stands where words of the record's own wordings stood."""
-_DENIAL = re.compile(
-    r"\b(?:no|not|without|nor|neither|never|absence|absent|free of|clear of|ruled out|excluded|lacks?)\b"
-)
-_DENIES_NOTHING_KNOWN = re.compile(
-    rf"\b(?:no|not|without|nor|neither|never|absence of|free of)\b(?![^.;:]{{0,80}}{_TOLD})"
-)
-_TWICE_DENIED = re.compile(
-    r"\b(?:no|not|never|cannot|can't|without)\b[^.,;:]{0,25}?\b(?:no|not|without|free of|absen\w+|exclu\w+"
-    r"|rul\w+ out)\b"
-)
-_TURN = re.compile(r"^\s*(?:but|however|although|except|with|suggesting|indicating)\b")
 _NORMAL = re.compile(
     r"\b(?:normal\w*|negative|not remarkable|unremarkable|healthy|clear|intact|nothing"
     r"|no (?:acute |significant |other |further )*"
     r"(?:abnormal\w+|diseases?|patholog\w+|findings?|process(?:es)?|problems?)|disease-free|well)\b"
 )
+_TOKEN = re.compile(r"[^\W_]+(?:['’.-][^\W_]+)*|\S")
+_MARKS = frozenset("IPDN")
 
 
 def check_caption(caption: str, record: CaptionRecord) -> tuple[str, ...]:
@@ -50,9 +38,9 @@ def check_caption(caption: str, record: CaptionRecord) -> tuple[str, ...]:
 
     Returns:
         Problems, each as `kind: what was found`; empty when the caption may be used. Kinds: `form`, `finding` (stated
-        and not labelled present, denied and not labelled absent, not labelled at all), `unclear`, `normal`,
+        and not labelled present, denied and not labelled absent, not labelled at all), `hedge`, `unclear`, `normal`,
         `modality`, `view`, `age`, `sex`, `side`, `place`, `degree`, `count`, `measurement`, `date`, `number`,
-        `history` (other examinations), `talk`, `person`.
+        `history` (other examinations), `talk`, `person`, `unknown word`. A word may be found by several.
 
     Raises:
         MedclipError: NO_TASK or TABLE_INVALID when the record names an unknown task or class.
@@ -62,19 +50,23 @@ def check_caption(caption: str, record: CaptionRecord) -> tuple[str, ...]:
         >>> record = CaptionRecord(Modality.FUNDUS, labels={"fundus_cataract": {"cataract": 0}})
         >>> check_caption("Fundus photograph without cataract.", record)
         ()
-        >>> check_caption("A fundus photograph with a cataract.", record)
-        ("finding: 'cataract' is stated, the record denies it",)
+        >>> check_caption("A fundus photograph with a cataract.", record)[0]
+        "finding: 'cataract' is stated, the record denies it"
     """
     form = _form(caption)
     if form:
         return (f"form: {form}",)
     said = " ".join(caption.lower().split())
-    known = _known_wordings(record)
-    left = _any_of(known | _denied_nouns(record)).sub(_TOLD, said)
-    problems = [*_findings(said, record, known), *_unclear(said, left), *_modality(left, record)]
-    if (match := _NORMAL.search(left)) and not all_absent(record.labels):
+    known = known_spans(record)
+    left = known.mark(said)
+    nothing_there = all_absent(record.labels)
+    if nothing_there:
+        left = _NORMAL.sub(ALL_CLEAR, left)
+    problems = [*_findings(said, record, known.stated), *_hedged(left), *_unclear(left), *_modality(left, record)]
+    if not nothing_there and (match := _NORMAL.search(left)):
         problems.append(f"normal: {match[0]!r} says more than the record")
-    problems += _facts(left, record)
+    problems += [f"{kind}: {m[0]!r} is not in the record" for kind, p in FACTS.items() for m in p.finditer(left)]
+    problems += _unknown(left)
     return tuple(dict.fromkeys(problems))
 
 
@@ -87,47 +79,6 @@ def _form(caption: str) -> str | None:
     if any(c.isalpha() and ord(c) > 0x24F and c != "µ" for c in caption):
         return "the caption is not in Latin letters, and cannot be checked"
     return None
-
-
-def _known_wordings(record: CaptionRecord) -> frozenset[str]:
-    """Give every wording, in lower case, that is true of the image by its record."""
-    known = [*image_names(record), *modality_names(record.modality), *view_names(record)]
-    known += side_phrases(record.modality or "", record.laterality)
-    known += person_phrases(record.age_years, record.sex)
-    for name, label in record.labels.items():
-        task = load_task(name)
-        if isinstance(label, str):
-            known += _affirming(task.class_named(label))
-            continue
-        for c in labelled(task, label, 1):
-            known += _affirming(c)
-        absent = labelled(task, label, 0)
-        for c in absent:
-            known += [*c.negative_prompts, *(f"no {without_article(n)}" for n in c.nouns)]
-        if len(absent) == len(task.classes):
-            known += task.none_prompts
-    return frozenset(w.lower() for k in known for w in (k, without_article(k)))
-
-
-def _denied_nouns(record: CaptionRecord) -> frozenset[str]:
-    """Give the names of what is absent: they may stand after "no", and their digits are no facts ("SARS-CoV-2")."""
-    several = [(load_task(n), label) for n, label in record.labels.items() if not isinstance(label, str)]
-    return frozenset(
-        without_article(noun).lower()
-        for task, label in several
-        for c in labelled(task, label, 0)
-        for noun in (*c.nouns, *c.stems)
-    )
-
-
-def _affirming(c: TaskClass) -> tuple[str, ...]:
-    return (*c.prompts, *c.nouns, c.title)
-
-
-@lru_cache(maxsize=1024)
-def _any_of(known: frozenset[str]) -> re.Pattern[str]:
-    longest_first = sorted(known, key=lambda w: (-len(w), w))
-    return re.compile(r"(?<!\w)(?:" + "|".join(re.escape(w) for w in longest_first) + r")(?!\w)")
 
 
 def _findings(said: str, record: CaptionRecord, known: frozenset[str]) -> Iterator[str]:
@@ -157,21 +108,26 @@ def _claims_of(known: frozenset[str]) -> frozenset[tuple[str, bool]]:
     return frozenset(c for wording in known for c in claims(wording))
 
 
-def _unclear(said: str, left: str) -> Iterator[str]:
-    if match := _DENIES_NOTHING_KNOWN.search(left):
-        yield f"unclear: what {match[0]!r} denies is not in the record"
-    if match := _TWICE_DENIED.search(said):
-        yield f"unclear: {match[0]!r} denies twice"
-    for clause in re.split(r"[.;:!?]", said):
-        parts = clause.split(",")
-        denying = False
-        for i, part in enumerate(parts):
-            if _TURN.search(part):
-                denying = False
-            if _DENIAL.search(part):
-                denying = True
-            elif denying and claims(part) and not re.search(r"\b(?:or|nor)\b", ",".join(parts[i:])):
-                yield f"unclear: is {part.strip()!r} denied by what stands before it?"
+def _hedged(left: str) -> Iterator[str]:
+    for match in HEDGES.finditer(left):
+        yield f"hedge: {match[0]!r} leaves open, or denies in a roundabout way"
+
+
+def _unclear(left: str) -> Iterator[str]:
+    """Give denials that are not of the plain forms, and things that no denial stands at."""
+    if not _MARKS & set(left):
+        yield "unclear: nothing that the record says is said"
+    for clause in re.split(r"[.;:!?]", left):
+        plain = DENIED.sub(ALL_CLEAR, clause)
+        for match in DENIALS.finditer(plain):
+            yield f"unclear: what {match[0]!r} denies is not in the record"
+        if "N" in plain:
+            yield "unclear: a finding that is labelled absent is named and not denied"
+        if re.search(r"\bor\b", plain):
+            yield "unclear: 'or' stands between things that are not denied"
+        for between in re.findall(r"D([^DP]*)(?=P)", plain):
+            if not TURN.search(between):
+                yield "unclear: is what follows a denial denied too?"
 
 
 def _modality(left: str, record: CaptionRecord) -> Iterator[str]:
@@ -181,15 +137,9 @@ def _modality(left: str, record: CaptionRecord) -> Iterator[str]:
             yield f"modality: {match[0]!r} is not what the record says"
 
 
-def _facts(left: str, record: CaptionRecord) -> Iterator[str]:
-    """Give facts of the image or of a person in words that no phrase of the record holds."""
-    phrases = (
-        *view_names(record),
-        *side_phrases(record.modality or "", record.laterality),
-        *person_phrases(record.age_years, record.sex),
-    )
-    words = {w.lower() for phrase in phrases for w in phrase.split()}
-    for kind, pattern in FACTS.items():
-        for match in pattern.finditer(left):
-            if match[0] not in words:
-                yield f"{kind}: {match[0]!r} is not in the record"
+def _unknown(left: str) -> Iterator[str]:
+    """Give words that are neither the record's nor neutral; denials and "or" are judged by `_unclear`."""
+    for word in _TOKEN.findall(left):
+        known = word in NEUTRAL or word in PUNCTUATION or word in _MARKS
+        if not (known or word == "or" or DENIALS.fullmatch(word)):
+            yield f"unknown word: {word!r}"

@@ -10,11 +10,20 @@ from medclip.text.vocabularies import load_task
 
 _DENIES_BEFORE = re.compile(
     r"\b(no|not|without|nor|neither|never|absence of|free of|clear of|negative for|rather than|instead of|excludes?"
-    r"|ruled? out|resolved|resolution of)\b[^.;:]*$"
+    r"|ruled? out|resolved|resolution of|lacks?|lacking|lack of|hardly|scarcely|unlikely|doubtful|dismiss(?:es|ed))\b"
+    r"[^.;:]*$"
 )
 _DENIES_AFTER = re.compile(
-    r"^[^.;:,]{0,40}\b(absent|not (seen|present|visible|identified|detected)|ruled out|excluded)\b"
+    r"^[^.;:,]{0,40}\b(absent"
+    r"|not (seen|present|visible|identified|detected|found|observed|evident|demonstrated|made out)"
+    r"|ruled out|excluded|unlikely|doubtful|lacking|dismissed)\b"
 )
+_DENIES_NOTHING = re.compile(
+    r"\b(?:no doubt|without (?:any )?doubt|not only|no shortage of"
+    r"|(?:cannot|can't|can not|could not)(?: \w+){0,2} (?:excluded|ruled out|exclude|rule out)"
+    r"|not (?:excluded|ruled out))\b"
+)
+"""Where the word of a denial stands in what is none."""
 _TURNS = re.compile(r"\b(but|however|although|except|with|suggesting|indicating)\b")
 """Words after which an earlier "no" no longer reaches."""
 
@@ -39,7 +48,8 @@ def mentioned(task_name: str, sentence: str) -> frozenset[str]:
 def asserted(task_name: str, sentence: str) -> Mapping[str, bool]:
     """Give the classes that a sentence speaks of: True where it affirms the class somewhere, False where it denies it.
 
-    A mention is denied when a word such as "no" or "without" stands before it in the same clause, or "absent" after it.
+    A mention is denied when a word such as "no" or "without" stands before it in the same clause, or "absent" or
+    "unlikely" after it. A phrase that only holds such a word ("no doubt", "cannot be excluded") denies nothing.
     """
     said = sentence.lower()
     found: dict[str, bool] = {}
@@ -56,11 +66,11 @@ def denied(said: str, match: re.Match[str]) -> bool:
         said: The whole sentence in lower case.
         match: Where the mention stands in it.
     """
-    before = said[: match.start()]
+    before = _DENIES_NOTHING.sub(" ", said[: match.start()])
     denial = _DENIES_BEFORE.search(before)
     if denial and not _TURNS.search(before[denial.start() + len(denial.group(1)) :]):
         return True
-    return bool(_DENIES_AFTER.search(said[match.end() :]))
+    return bool(_DENIES_AFTER.search(_DENIES_NOTHING.sub(" ", said[match.end() :])))
 
 
 def contradicts(sentence: str, labels: Mapping[str, str | Mapping[str, int]]) -> bool:

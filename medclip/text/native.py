@@ -1,17 +1,19 @@
-"""Free text that came with an image: split it into sentences and quote one or two that its labels do not contradict."""
+"""Free text that came with an image: quote it as it stands, or a sentence or two that its labels do not contradict."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from medclip.text.mentions import contradicts
 
 if TYPE_CHECKING:
     from numpy.random import Generator
 
+Native = Literal["sentences", "whole"]
+"""How texts and reports are quoted: sentences that fit the labels, or one whole text unchanged."""
 MAX_WORDS = 60
 _MIN_WORDS = 3
 _END = re.compile(r"(?<=[.!?;])(?<!\b[A-Za-z]\.)(?<!\bDr\.)(?<!\bvs\.)(?<!\be\.g\.)(?<!\bi\.e\.)(?<!\bapprox\.)\s+|\n+")
@@ -48,3 +50,13 @@ def draw_native(texts: tuple[str, ...], labels: Mapping[str, str | Mapping[str, 
     start = int(rng.integers(len(chosen)))
     count = 1 + int(rng.random() < 0.5)
     return " ".join(" ".join(chosen[start : start + count]).split()[:MAX_WORDS])
+
+
+def draw_whole(texts: tuple[str, ...], rng: Generator) -> str | None:
+    """Quote one of the texts just as it is, each as often as the others; None where there is none.
+
+    Nothing is left out or added, whatever the labels say: for texts that were written to be captions. Follows the
+    caption choice of UniMed-CLIP.
+    """
+    told = [t for t in texts if t.strip()]
+    return told[int(rng.integers(len(told)))] if told else None

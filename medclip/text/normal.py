@@ -20,7 +20,7 @@ _ALL_CLEAR = re.compile(
     r"|\blungs?(?: fields?)?(?: (?:are|is|appear|remain|both|grossly|otherwise|well|expanded|and)){0,4}"
     r" (?:clear|normal|unremarkable|healthy)\b"
 )
-_NONE = ("no_", "none", "normal", "healthy")
+NONE = ("no_", "none", "normal", "healthy")
 """How the class of a multi-class task is named that says that nothing is there."""
 
 
@@ -41,7 +41,7 @@ def some_present(labels: Mapping[str, str | Mapping[str, int]]) -> bool:
     """
     for name, label in labels.items():
         if isinstance(label, str):
-            if _has_none(load_task(name)) and not label.startswith(_NONE):
+            if _has_none(load_task(name)) and not label.startswith(NONE):
                 return True
         elif any(label.values()):
             return True
@@ -49,14 +49,14 @@ def some_present(labels: Mapping[str, str | Mapping[str, int]]) -> bool:
 
 
 def all_absent(labels: Mapping[str, str | Mapping[str, int]]) -> bool:
-    """Tell whether the labels say that nothing is there: every class of a task was looked for and none was found."""
+    """Tell whether the labels say that nothing is there: the classes of a task were looked for and none was found."""
     if some_present(labels):
         return False
     return any(
-        label.startswith(_NONE) if isinstance(label, str) else len(label) == len(load_task(name).classes)
+        label.startswith(NONE) if isinstance(label, str) else load_task(name).says_none(label)
         for name, label in labels.items()
     )
 
 
 def _has_none(task: Task) -> bool:
-    return any(c.name.startswith(_NONE) for c in task.classes)
+    return any(c.name.startswith(NONE) for c in task.classes)

@@ -11,10 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from numpy.random import Generator
 
 NUM_DRAWN = 10
 """Captions after the tenth are kept and not drawn."""
@@ -40,7 +36,7 @@ class PackedCaptions:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """What a draw may give: the report where there is one, else the first captions."""
+        """What UniMed-CLIP draws from: the report where there is one, else the first captions."""
         if self.report is not None:
             return (self.report,)
         return self.captions[: _NUM_DRAWN_OF.get(self.source, NUM_DRAWN)]
@@ -76,20 +72,6 @@ def read_packed(text: str) -> PackedCaptions:
     if found and head and tail.strip() in ("", *_NOTHING):
         return _packed(head, _WITH_MENTION, "")
     return PackedCaptions(_told([whole]))
-
-
-def draw_packed(packed: PackedCaptions, rng: Generator) -> str | None:
-    """Draw one text as UniMed-CLIP does: the report where there is one, else one of the first captions.
-
-    Args:
-        packed: What `read_packed` gave.
-        rng: Source of chance.
-
-    Returns:
-        A text, or None when there is none at all.
-    """
-    choices = packed.choices
-    return choices[int(rng.integers(len(choices)))] if choices else None
 
 
 def _packed(captions: str, source: str, report: str) -> PackedCaptions:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -39,7 +40,7 @@ class CaptionWriter(Protocol):
     """Writes captions from facts."""
 
     def __call__(self, facts: CaptionFacts, n: int, /) -> Sequence[str]:
-        """Give about `n` sentences, each a caption of its own."""
+        """Give about `n` sentences, each a caption of its own, as a list."""
         ...
 
 
@@ -77,7 +78,7 @@ def load_writer(name: str) -> CaptionWriter:
         name: `module:function`; the module is looked for in the current folder too.
 
     Raises:
-        MedclipError: WRONG_USE when there is no such module or function.
+        MedclipError: WRONG_USE when there is no such module or function, or the module fails while it is imported.
     """
     module_name, _, function_name = name.partition(":")
     if not module_name or not function_name:
@@ -87,12 +88,13 @@ def load_writer(name: str) -> CaptionWriter:
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:
-        module = import_module(module_name)
-    except ImportError as e:
+        with redirect_stdout(sys.stderr):
+            module = import_module(module_name)
+    except (Exception, SystemExit) as e:
         raise MedclipError(
             Reason.WRONG_USE,
-            f"the writer's module {module_name!r} cannot be imported ({type(e).__name__}: {e}).",
-            hint="Run in the folder it lies in, or install it.",
+            f"the module of the writer {name!r} cannot be imported ({type(e).__name__}: {e}).",
+            hint="Run in the folder it lies in, or install it." if isinstance(e, ImportError) else "Mend the module.",
         ) from e
     finally:
         sys.path.remove(here)
@@ -100,6 +102,34 @@ def load_writer(name: str) -> CaptionWriter:
     if not callable(function):
         raise MedclipError(Reason.WRONG_USE, f"the module {module_name!r} has no function {function_name!r}.")
     return cast("CaptionWriter", function)
+
+
+def ask_writer(writer: CaptionWriter, facts: CaptionFacts, n: int) -> tuple[str, ...]:
+    """Call a writer. What it prints goes to standard error, so that standard output stays medclip's own.
+
+    Returns:
+        Its first `n` captions that differ, with single spaces.
+
+    Raises:
+        MedclipError: WRONG_USE naming the writer and the kind of error, when it raises one or gives anything but a list
+            of texts.
+    """
+    try:
+        with redirect_stdout(sys.stderr):
+            given = writer(facts, n)
+            if isinstance(given, str):
+                raise TypeError("it gave one text; it must give a list of texts")
+            said = list(given)
+        if strange := [s for s in said if not isinstance(s, str)]:
+            raise TypeError(f"it gave {type(strange[0]).__name__} where a text belongs")
+    except (Exception, SystemExit) as e:
+        raise MedclipError(Reason.WRONG_USE, f"the writer {_name(writer)!r} failed ({type(e).__name__}: {e}).") from e
+    return tuple(dict.fromkeys(" ".join(s.split()) for s in said))[:n]
+
+
+def _name(writer: CaptionWriter) -> str:
+    function = getattr(writer, "__qualname__", type(writer).__qualname__)
+    return f"{getattr(writer, '__module__', '?')}:{function}"
 
 
 def _plain(c: TaskClass) -> str:

@@ -135,6 +135,7 @@ def _tokenizer(recipe: Recipe, folder: Path, reader: ShardReader) -> Tokenizer:
             continue
         captions += [*record.texts, *([record.report] if record.report else [])]
         captions += [
-            draw_caption(record, rng, native_share=recipe.data.native_share) for _ in range(text.captions_per_sample)
+            draw_caption(record, rng, native_share=recipe.data.native_share, native=recipe.data.native)
+            for _ in range(text.captions_per_sample)
         ]
     return train_tokenizer(captions, own, vocab_size=text.vocab_size, context_length=text.context_length)

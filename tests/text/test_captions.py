@@ -168,6 +168,36 @@ def test_the_share_of_quoted_text_is_kept():
     assert not any(c.startswith("Bilateral") for c in draws(record, 100, native_share=0.0))
 
 
+def test_whole_texts_are_quoted_unchanged_each_as_often_whatever_the_labels():
+    texts = ("No pneumonia", "Mr. X. said so.", "x " * 90)
+    record = CaptionRecord(Modality.XRAY, labels={"chest_xray_findings": {"pneumonia": 1}}, texts=("  ", *texts))
+    said = draws(record, 900, native_share=1.0, native="whole")
+    assert set(said) == set(texts)
+    assert all(250 < said.count(t) < 350 for t in texts)
+    report = CaptionRecord(Modality.XRAY, texts=texts, report="COMPARISON: None.\nFINDINGS: No change.")
+    quoted = draws(report, 400, native_share=1.0, report_share=0.5, native="whole")
+    assert 160 < quoted.count(report.report) < 240
+    assert set(quoted) == {*texts, report.report}
+    assert draws(CaptionRecord(Modality.XRAY, texts=(" ",), report=" "), 5, native="whole")
+
+
+def test_no_finding_does_not_wait_for_a_class_that_it_says_nothing_of():
+    task = load_task("chest_xray_findings")
+    looked_for = {n: 0 for n in CHEST if n != "covid_19"}
+    assert task.not_part_of_none == ("covid_19",)
+    for label, expected in (
+        (looked_for, True),
+        (looked_for | {"covid_19": 0}, True),
+        (looked_for | {"covid_19": 1}, False),
+        (looked_for | {"mass": 1}, False),
+        (dict.fromkeys(CHEST[:5], 0), False),
+        ({}, False),
+    ):
+        record = CaptionRecord(Modality.XRAY, labels={task.name: label})
+        assert task.says_none(label) == expected
+        assert any(p in c for c in draws(record, 200) for p in task.none_prompts) == expected
+
+
 def test_the_side_is_told_for_paired_organs_only():
     assert any("left breast" in c for c in draws(CaptionRecord(Modality.MAMMOGRAPHY, laterality="L"), 200))
     assert not any("left" in c for c in draws(CaptionRecord(Modality.XRAY, laterality="L"), 200))

@@ -9,7 +9,8 @@ from medclip.sample import Modality
 from medclip.text.captions import CaptionRecord, draw_caption
 from medclip.text.checks import check_caption
 from medclip.text.claims import claims
-from medclip.text.vocabularies import load_task
+from medclip.text.label_sentences import distinct_sentences
+from medclip.text.vocabularies import load_task, task_names
 
 CHEST = [c.name for c in load_task("chest_xray_findings").classes]
 RECORD = CaptionRecord(
@@ -65,6 +66,36 @@ def test_true_captions_pass(caption):
         ("Pneumonia, improved since the prior study.", "history"),
         ("Pneumonia; CT is recommended.", "talk"),
         ("Pneumonia, seen by Dr. House.", "person"),
+        ("This chest X-ray lacks pneumonia.", "hedge"),
+        ("Pneumonia is unlikely.", "hedge"),
+        ("There is hardly any pneumonia here.", "hedge"),
+        ("Possible pneumonia.", "hedge"),
+        ("Pneumonia was dismissed.", "hedge"),
+        ("Pneumonia? No effusion.", "hedge"),
+        ("Pneumonia or no pneumonia.", "unclear"),
+        ("Pneumonia is not made out on this chest X-ray.", "unclear"),
+        ("Pneumonia: no.", "unclear"),
+        ("This is not a chest X-ray with pneumonia.", "unclear"),
+        ("Pneumonia, absent on this chest X-ray.", "unclear"),
+        ("No effusion and pneumonia.", "unclear"),
+        ("There is no doubt an effusion.", "hedge"),
+        ("Pneumonia and not only an effusion.", "hedge"),
+        ("Pneumonia with no shortage of pleural fluid.", "unclear"),
+        ("Pneumonia with blunting of the costophrenic angle.", "unknown word"),
+        ("Pneumonia and a collapsed lung.", "unknown word"),
+        ("Pneumonia with a broken rib.", "unknown word"),
+        ("Pneumonia and a big heart.", "unknown word"),
+        ("Pneumonia with free gas under the diaphragm.", "unknown word"),
+        ("Pneumonia with a PICC.", "unknown word"),
+        ("Viral pneumonia.", "unknown word"),
+        ("Bacterial pneumonia.", "unknown word"),
+        ("Aspiration pneumonia.", "unknown word"),
+        ("Pneumonia in an intubated patient.", "unknown word"),
+        ("Knee X-ray with pneumonia.", "unknown word"),
+        ("Abdominal X-ray with pneumonia.", "unknown word"),
+        ("Pneumonia in John Smith.", "unknown word"),
+        ("One pneumonia.", "unknown word"),
+        ("It is seen here.", "unclear"),
         ("", "form"),
         ("肺炎", "form"),
         ("pneumonia " * 61, "form"),
@@ -91,6 +122,79 @@ def test_an_answer_of_one_task_is_checked_against_its_others():
     assert check_caption("Brain MRI with a glioma.", glioma) == ()
     assert check_caption("Brain MRI with a meningioma.", glioma)
     assert check_caption("Brain MRI with a cerebral infarct.", glioma)
+
+
+OTHER_RECORDS = {
+    "glioma": CaptionRecord(Modality.MRI, labels={"brain_mri_tumour": "glioma"}),
+    "no tumour": CaptionRecord(Modality.MRI, labels={"brain_mri_tumour": "no_tumour"}),
+    "fatty": CaptionRecord(Modality.MAMMOGRAPHY, laterality="L", labels={"breast_density": "fatty"}),
+    "ap": CaptionRecord(Modality.XRAY, view="AP", labels={"chest_xray_view": "ap"}),
+    "small heart": CaptionRecord(Modality.XRAY, labels={"chest_xray_findings": {"cardiomegaly": 0}}),
+    "cataract": CaptionRecord(Modality.FUNDUS, labels={"fundus_cataract": {"cataract": 1}}),
+}
+
+
+@pytest.mark.parametrize(
+    ("record", "caption"),
+    [
+        ("glioma", "Brain MRI lacks a glioma."),
+        ("glioma", "Knee MRI with a glioma."),
+        ("glioma", "Brain MRI without a glioma."),
+        ("no tumour", "A tumour of the brain."),
+        ("fatty", "A dense glandular breast."),
+        ("fatty", "The breast is composed mostly of dense glandular tissue."),
+        ("fatty", "Scattered fibroglandular densities in a fatty breast."),
+        ("fatty", "The breast is composed mostly of glandular tissue."),
+        ("fatty", "This is not a fatty breast."),
+        ("fatty", "Right fatty breast."),
+        ("ap", "Side view of the chest."),
+        ("ap", "Lateral radiograph."),
+        ("ap", "PA chest X-ray."),
+        ("small heart", "Chest X-ray with a cardiothoracic ratio above one half."),
+        ("small heart", "The heart on this chest X-ray is wide."),
+        ("small heart", "Cardiomegaly on this chest X-ray."),
+        ("cataract", "Fundus photograph with a clear lens."),
+        ("cataract", "Fundus photograph with cataract and drusen."),
+    ],
+)
+def test_wordings_of_other_classes_and_lies_of_other_images_are_refused(record, caption):
+    assert check_caption(caption, OTHER_RECORDS[record])
+
+
+@pytest.mark.parametrize(
+    ("record", "caption"),
+    [
+        ("glioma", "A primary glial neoplasm is seen on this cranial MRI."),
+        ("no tumour", "Normal brain on MRI, no brain tumor."),
+        ("fatty", "Left mammogram of a fatty breast."),
+        ("ap", "AP chest X-ray."),
+        ("small heart", "Chest X-ray without an enlarged heart."),
+        ("small heart", "Cardiomegaly is absent on this chest radiograph."),
+        ("cataract", "Cataract can be seen on this retinal photograph."),
+    ],
+)
+def test_plain_true_sentences_of_other_images_pass(record, caption):
+    assert check_caption(caption, OTHER_RECORDS[record]) == ()
+
+
+def _records():
+    """Every class of every task, with each modality that the task is about."""
+    for name in task_names():
+        task = load_task(name)
+        for c in task.classes:
+            modality = (task.modalities or (Modality(c.name),))[0]
+            if task.kind == "multiclass":
+                yield CaptionRecord(modality, laterality="L", age_years=50.0, labels={name: c.name})
+            for label in ({c.name: 0}, {c.name: 1}, {x.name: int(x is c) for x in task.classes}):
+                if task.kind == "multilabel":
+                    yield CaptionRecord(modality, laterality="R", sex="M", labels={name: label})
+
+
+@pytest.mark.parametrize("record", list(_records()), ids=lambda r: str(dict(r.labels))[:60])
+def test_captions_of_our_own_pass_for_every_class_of_every_task(record):
+    rng = np.random.default_rng(0)
+    for caption in [*(draw_caption(record, rng) for _ in range(25)), *distinct_sentences(record, 10, rng)]:
+        assert check_caption(caption, record) == (), caption
 
 
 @given(

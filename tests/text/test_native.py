@@ -30,6 +30,13 @@ def test_text_is_split_at_sentence_ends_and_not_inside_numbers_or_initials():
         ("No effusion but cardiomegaly is present.", {"effusion": False, "cardiomegaly": True}),
         ("The margins are not sharp, suggesting edema.", {"edema": True}),
         ("The image is of poor quality.", {}),
+        ("This chest X-ray lacks pneumonia.", {"pneumonia": False}),
+        ("Pneumonia is unlikely.", {"pneumonia": False}),
+        ("There is hardly any pneumonia.", {"pneumonia": False}),
+        ("Effusion is doubtful, no nodule.", {"effusion": False, "nodule": False}),
+        ("No doubt an effusion.", {"effusion": True}),
+        ("Not only an effusion.", {"effusion": True}),
+        ("An effusion cannot be excluded.", {"effusion": True}),
     ],
 )
 def test_mentions_are_told_from_denials(sentence, expected):

@@ -5,7 +5,7 @@ import pytest
 from medclip.errors import MedclipError, Reason
 from medclip.sample import Modality
 from medclip.text.record import CaptionRecord
-from medclip.text.writer import facts_of, load_writer
+from medclip.text.writer import ask_writer, facts_of, load_writer
 
 
 def test_facts_are_plain_words_and_nothing_of_the_patient():
@@ -35,3 +35,38 @@ def test_a_writer_that_is_not_there_is_wrong_use(name):
     with pytest.raises(MedclipError) as caught:
         load_writer(name)
     assert caught.value.reason is Reason.WRONG_USE
+
+
+@pytest.mark.parametrize("text", ["raise ValueError('no key')", "import sys; sys.exit(3)", "def write(: pass"])
+def test_a_module_that_fails_is_wrong_use_and_named(tmp_path, monkeypatch, text):
+    name = f"failing_writer_{len(text)}"
+    (tmp_path / f"{name}.py").write_text(text + "\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MedclipError, match=f"{name}:write.*(ValueError|SystemExit|SyntaxError)") as caught:
+        load_writer(f"{name}:write")
+    assert caught.value.reason is Reason.WRONG_USE
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"),
+    [("One long text.", "TypeError"), (None, "TypeError"), ([b"x"], "TypeError"), (ValueError("x"), "ValueError")],
+)
+def test_a_writer_gives_a_list_of_texts_or_is_named_in_an_error(given, kind):
+    def writer(facts, n):
+        if isinstance(given, Exception):
+            raise given
+        return given
+
+    with pytest.raises(MedclipError, match=f"test_writer:.*writer.*{kind}") as caught:
+        ask_writer(writer, facts_of(CaptionRecord(None)), 2)
+    assert caught.value.reason is Reason.WRONG_USE
+
+
+def test_what_a_writer_prints_goes_to_standard_error(capsys):
+    def writer(facts, n):
+        print("thinking")
+        return (f"caption {i}" for i in (1, 1, 2, 3))
+
+    assert ask_writer(writer, facts_of(CaptionRecord(None)), 2) == ("caption 1", "caption 2")
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "thinking\n")
