@@ -130,7 +130,8 @@ class Samples:
             change = draw_change(
                 d.augment,
                 rng,
-                may_flip=record.laterality is None and not names_a_side(text),
+                # A mirrored ECG runs backwards in time.
+                may_flip=record.laterality is None and record.modality is not Modality.ECG and not names_a_side(text),
                 may_tint=record.modality is not Modality.PATHOLOGY or d.augment.stain_jitter,
             )
             image = apply_change(picture, change, d.size_px)

@@ -376,3 +376,20 @@ def test_a_thousand_samples_leave_no_file_open_and_no_thread_behind(shards: Path
         time.sleep(0.02)
     assert kept()[0] <= before[0]
     assert kept()[1] <= before[1]
+
+
+def test_an_ecg_is_never_mirrored(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would run backwards in time."""
+    asked = []
+    drawn = samples_module.draw_change
+
+    def ask(*args: Any, may_flip: bool, **more: Any) -> Any:
+        asked.append(may_flip)
+        return drawn(*args, may_flip=may_flip, **more)
+
+    monkeypatch.setattr(samples_module, "draw_change", ask)
+    picture = Image.fromarray(np.zeros((40, 40), np.uint8))
+    for modality in (Modality.ECG, Modality.PATHOLOGY):
+        monkeypatch.setattr(Samples, "_read", lambda *_, m=modality: (picture, CaptionRecord(m), {}))
+        assert not _samples(shards).make(0, 0).bad
+    assert asked == [False, True]
