@@ -11,28 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Problem, Reason
-from medclip.evaluate.zero_shot import ClassVectors, score_features
 from medclip.files.pool import ReadingPool
+from medclip.models.class_vectors import ClassVectors, score_features
+from medclip.models.pixels import Pixels, read_pixels
 
 if TYPE_CHECKING:
-    from medclip.models.preprocess import Preprocess
     from medclip.sample import Modality
     from medclip.settings import Settings
 
 _READ_AHEAD = 64
 """Images asked for and not yet taken: enough that the processes never wait for the model."""
-
-
-@dataclass(frozen=True, eq=False)
-class Pixels:
-    """What a reading process gives back for one image."""
-
-    sha256: str
-    views_VHWC: NDArray[np.uint8] | None = None
-    """uint8 [views, size, size, 3]; None exactly where there is a problem."""
-    way: str = ""
-    """How it was read: "xray", "ct:volume"."""
-    problem: Problem | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,32 +33,6 @@ class Scored:
     scores_C: NDArray[np.float32] | None = None
     """Cosine with each class vector, mean over views; None exactly where there is a problem."""
     problem: Problem | None = None
-
-
-def read_pixels(path: Path, modality: Modality, preprocess: Preprocess, settings: Settings) -> Pixels:
-    """Read one image through its modality's adapter and bring it to the model's size. Never imports torch.
-
-    Args:
-        path: A file, or the folder of one series.
-        modality: Whose adapter reads it.
-        preprocess: The model's image size and padding.
-        settings: Limits and policy.
-    """
-    from medclip.adapters.base import combined_sha256
-    from medclip.adapters.registry import read_unit, slot
-    from medclip.adapters.sources import source_of
-
-    sha256 = ""
-    try:
-        source = source_of(path, settings)
-        sha256 = combined_sha256(source)
-        sample = read_unit(source, modality, settings)
-        if not sample.views:
-            raise MedclipError(Reason.NO_PIXELS, "The adapter found no picture in the file.")
-        views = np.stack([preprocess.to_array(view) for view in sample.views])
-    except MedclipError as error:
-        return Pixels(sha256, problem=error.problem())
-    return Pixels(sha256, views, slot(modality, source.kind))
 
 
 def score_images(

@@ -20,9 +20,9 @@ from medclip.evaluate.overlap import training_hashes
 from medclip.evaluate.suite_file import SetFile, SuiteFile, digest_of, load_suite
 from medclip.evaluate.suite_results import MissingSet, SetResult, SuiteResult, UnusableSet, suite_result
 from medclip.evaluate.suite_store import SuiteStore
-from medclip.evaluate.zero_shot import ClassVectors, encode_prompts
 from medclip.files.identity import load_key
 from medclip.files.pool import ReadingPool
+from medclip.models.class_vectors import ClassVectors, encode_prompts
 from medclip.sample import spoken
 from medclip.settings import Settings
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
-from medclip.evaluate.zero_shot import ClassVectors, class_vectors, probabilities, score_features
+from medclip.models.class_vectors import ClassVectors, class_vectors, probabilities, score_features
 from medclip.sample import Modality
 from medclip.scoring.options import ScoreOptions
 from medclip.text.prompts import ad_hoc_task

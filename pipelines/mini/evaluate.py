@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from medclip.evaluate.intervals import auroc, balanced_accuracy, macro_auroc, patient_bootstrap
-from medclip.evaluate.zero_shot import class_vectors, score_features
 from medclip.imaging.geometry import letterbox
+from medclip.models.class_vectors import class_vectors, score_features
 from medclip.models.packs import Model, load_model
 from medclip.shards.read import ShardReader
 from medclip.text.vocabularies import load_task

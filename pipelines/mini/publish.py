@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from evaluate import load_split
 
-from medclip.evaluate.zero_shot import class_vectors, score_features
+from medclip.models.class_vectors import class_vectors, score_features
 from medclip.models.open_set import OpenSet, fit_open_set
 from medclip.models.packs import load_model, update_pack, verify_pack
 from medclip.text.vocabularies import load_task

@@ -13,8 +13,8 @@ import pytest
 from medclip.errors import MedclipError, Reason
 from medclip.evaluate import suites
 from medclip.evaluate.suites import evaluate
-from medclip.evaluate.zero_shot import ensemble
 from medclip.models.card import read_card
+from medclip.models.class_vectors import ensemble
 from medclip.models.manifest import file_sha256
 from medclip.models.packs import load_model, update_pack
 from tests.evaluate.kit import SUITE, picture, small_data

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medclip.evaluate.intervals import auroc
-from medclip.evaluate.zero_shot import ClassVectors, class_vectors, ensemble, probabilities, score_features
+from medclip.models.class_vectors import ClassVectors, class_vectors, ensemble, probabilities, score_features
 from medclip.text.prompts import ad_hoc_task, expand
 from medclip.text.vocabularies import load_task
 

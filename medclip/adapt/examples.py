@@ -1,0 +1,46 @@
+"""What a method learns from: labelled units, their pixels, the base model's features, and whose they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """N labelled units. A unit is one picture, or all views of one slide, volume, loop or record."""
+
+    pixels: tuple[NDArray[np.uint8], ...]
+    """uint8 [V, S, S, 3] of each unit: what the image tower takes before normalisation; V may differ."""
+    features: tuple[NDArray[np.float32], ...]
+    """float32 [V, D] of each unit, each row of unit norm: the base model's."""
+    targets: NDArray
+    """int64 [N], the class of each (multiclass); float32 [N, C] with 1, 0 and NaN where nobody knows (multilabel)."""
+    patients: tuple[str, ...]
+    """Whose each unit is, as a keyed hash."""
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether a unit may have several classes."""
+        return self.targets.ndim == 2
+
+    def select(self, rows: Sequence[int] | NDArray[np.int64]) -> Examples:
+        """Give some of them, in the order of `rows`."""
+        chosen = [int(r) for r in rows]
+        return Examples(
+            tuple(self.pixels[r] for r in chosen),
+            tuple(self.features[r] for r in chosen),
+            self.targets[chosen],
+            tuple(self.patients[r] for r in chosen),
+        )
+
+    def pooled(self) -> NDArray[np.float32]:
+        """Give one feature for each unit: the mean over its views, of unit norm; float32 [N, D]."""
+        means = np.stack([views.mean(axis=0, dtype=np.float64) for views in self.features])
+        return (means / np.linalg.norm(means, axis=1, keepdims=True)).astype(np.float32)

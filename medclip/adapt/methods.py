@@ -1,0 +1,110 @@
+"""The methods: one table of names, and what each of them takes and gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from medclip.adapt.class_text import ClassText
+from medclip.adapt.examples import Examples
+from medclip.adapt.heads import Head
+from medclip.errors import MedclipError, Reason
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from medclip.models.model import Model
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """What a method learned."""
+
+    head: Head
+    num_trainable: int
+    """Numbers that were learned or fitted."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Hyper-parameters as used, chosen ones included; plain values that JSON can hold."""
+    clip: nn.Module | None = None
+    """The dense dual encoder with what was learned merged in; None where the towers are the base's."""
+    delta: Mapping[str, Tensor] = field(default_factory=dict)
+    """What was learned of the towers, in the method's own form (singular values, LoRA factors, norms)."""
+
+
+Fit = Callable[..., Fitted]
+"""fit(base: Model, text: ClassText, train: Examples, val: Examples | None, *, seed: int, **options) -> Fitted"""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the table."""
+
+    name: str
+    title: str
+    target: str
+    """module:function of its `Fit`."""
+    trains_towers: bool = False
+    """Gradients through the towers: much dearer than the others."""
+
+    def fit(
+        self, base: Model, text: ClassText, train: Examples, val: Examples | None, *, seed: int, **options: Any
+    ) -> Fitted:
+        """Learn from `train`; `val`, where there is any, chooses hyper-parameters. Neither holds a test patient.
+
+        Args:
+            base: The loaded base model; not changed.
+            text: The classes' words.
+            train: The shots.
+            val: Further examples of other patients to choose hyper-parameters with; None where there are none.
+            seed: Of the initialisation, the order of batches and augmentation.
+            options: The method's own.
+
+        Raises:
+            MedclipError: WRONG_USE for an option it does not have; NON_FINITE for features or a loss that are not finite.
+        """
+        module, function = self.target.split(":")
+        fit: Fit = getattr(import_module(module), function)
+        try:
+            return fit(base, text, train, val, seed=seed, **options)
+        except TypeError as e:
+            if "unexpected keyword" not in str(e):
+                raise
+            raise MedclipError(Reason.WRONG_USE, f"{self.name} has no such option ({e}).") from e
+
+
+METHODS = {
+    m.name: m
+    for m in (
+        Method("zero-shot", "Zero-shot", "medclip.adapt.zero_shot:fit_zero_shot"),
+        Method("linear-probe", "Linear probe", "medclip.adapt.probe:fit_linear_probe"),
+        Method("lp++", "LP++ (text-initialised probe)", "medclip.adapt.lp_plus_plus:fit_lp_plus_plus"),
+        Method("ridge", "Ridge", "medclip.adapt.classical:fit_ridge"),
+        Method("knn", "Nearest neighbours", "medclip.adapt.classical:fit_knn"),
+        Method("lda", "Linear discriminant", "medclip.adapt.classical:fit_lda"),
+        Method("tip", "Tip-Adapter", "medclip.adapt.tip:fit_tip"),
+        Method("tip-f", "Tip-Adapter-F", "medclip.adapt.tip:fit_tip_f"),
+        Method("clip-adapter", "CLIP-Adapter", "medclip.adapt.clip_adapter:fit_clip_adapter"),
+        Method("coop", "CoOp", "medclip.adapt.coop:fit_coop"),
+        Method("biomedcoop", "BiomedCoOp loss", "medclip.adapt.biomedcoop:fit_biomedcoop"),
+        Method("cocoop", "CoCoOp", "medclip.adapt.cocoop:fit_cocoop"),
+        Method("svd", "CLIP-SVD", "medclip.adapt.tower_methods:fit_svd", trains_towers=True),
+        Method("lora", "LoRA", "medclip.adapt.tower_methods:fit_lora", trains_towers=True),
+        Method("norm", "LayerNorm tuning", "medclip.adapt.tower_methods:fit_norm", trains_towers=True),
+        Method("full", "Full fine-tuning", "medclip.adapt.tower_methods:fit_full", trains_towers=True),
+    )
+}
+
+
+def find_method(name: str) -> Method:
+    """Give a method by name.
+
+    Raises:
+        MedclipError: WRONG_USE, naming those that there are.
+    """
+    if name not in METHODS:
+        raise MedclipError(
+            Reason.WRONG_USE, f"there is no method named {name!r}.", hint=f"Methods are: {', '.join(METHODS)}."
+        )
+    return METHODS[name]
