@@ -1,0 +1,104 @@
+"""How well logits answer a task: what hyper-parameters are chosen by, and the temperature that makes them honest."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.stats import rankdata
+
+
+class Quality(NamedTuple):
+    """Compared from left to right; the greater the better."""
+
+    right: float
+    """Accuracy (multi-class), or the mean AUROC of the classes that have positives and negatives (multi-label)."""
+    minus_log_loss: float
+    """Breaks ties, of which a handful of units makes many."""
+
+
+def quality(logits_NC: NDArray, targets: NDArray) -> Quality:
+    """Score logits.
+
+    Args:
+        logits_NC: float [N, C].
+        targets: int64 [N], or float32 [N, C] with NaN where nobody knows.
+    """
+    right = accuracy(logits_NC, targets) if targets.ndim == 1 else float(auroc(logits_NC[None], targets)[0])
+    return Quality(float(right), -log_loss(logits_NC, targets))
+
+
+def accuracy(logits_NC: NDArray, targets_N: NDArray) -> float:
+    """Give the share of units whose greatest logit is their class."""
+    return float((logits_NC.argmax(axis=1) == targets_N).mean())
+
+
+def auroc(logits_GNC: NDArray, targets_NC: NDArray) -> NDArray[np.float64]:
+    """Give the mean AUROC over the classes with positives and negatives; ½ where no class has both.
+
+    Args:
+        logits_GNC: float [G, N, C], G sets of logits.
+        targets_NC: float [N, C], 1, 0 and NaN.
+
+    Returns:
+        float64 [G]. The Mann-Whitney form: ties count half.
+    """
+    areas = []
+    for c in range(targets_NC.shape[1]):
+        known = ~np.isnan(targets_NC[:, c])
+        positive = targets_NC[known, c] == 1
+        num_pos, num_neg = int(positive.sum()), int((~positive).sum())
+        if num_pos and num_neg:
+            ranks = np.asarray(rankdata(logits_GNC[:, known, c], axis=1))
+            areas.append((ranks[:, positive].sum(axis=1) - num_pos * (num_pos + 1) / 2) / (num_pos * num_neg))
+    return np.mean(areas, axis=0) if areas else np.full(len(logits_GNC), 0.5)
+
+
+def log_loss(logits_NC: NDArray, targets: NDArray, smooth: float = 0.0) -> float:
+    """Give the mean cross-entropy: softmax over classes, or sigmoid per class over what is known.
+
+    Args:
+        logits_NC: float [N, C].
+        targets: int64 [N] or float [N, C].
+        smooth: Share of the truth that is spread over the other answers.
+    """
+    z = np.asarray(logits_NC, np.float64)
+    if targets.ndim == 2:
+        known = ~np.isnan(targets)
+        t = np.where(targets[known] == 1, 1 - smooth, smooth)
+        return float((np.logaddexp(0, z[known]) - t * z[known]).mean()) if known.any() else 0.0
+    log_p = z - _logsumexp(z)
+    true = log_p[np.arange(len(z)), targets]
+    if not smooth:
+        return float(-true.mean())
+    others = (log_p.sum(axis=1) - true) / (z.shape[1] - 1)
+    return float(-((1 - smooth) * true + smooth * others).mean())
+
+
+def temperature(logits_NC: NDArray, targets: NDArray, offset_C: NDArray | float = 0.0) -> float:
+    """Give the factor that makes logits of held-out units the best probabilities, between 1/1000 and 1000.
+
+    The truth is smoothed by 1/(n+2), as in Platt scaling, so that a few units that are all right do not make it
+    endless. `logits · factor + offset` is what to use; 1 where the logits say nothing.
+
+    Args:
+        logits_NC: float [N, C] of units that were not learned from.
+        targets: int64 [N] or float [N, C].
+        offset_C: Added after the factor: log-odds of the classes before anything is seen.
+    """
+    count = len(targets) if targets.ndim == 1 else int((~np.isnan(targets)).sum())
+    if not count or float(np.ptp(logits_NC)) == 0:
+        return 1.0
+    found = minimize_scalar(
+        lambda t: log_loss(np.exp(t) * logits_NC + offset_C, targets, smooth=1 / (count + 2)),
+        bounds=(np.log(1e-3), np.log(1e3)),
+        method="bounded",
+    )
+    return float(np.exp(found.x))
+
+
+def _logsumexp(z: NDArray) -> NDArray:
+    top = z.max(axis=1, keepdims=True)
+    return top + np.log(np.exp(z - top).sum(axis=1, keepdims=True))
