@@ -31,6 +31,8 @@ class Fitted:
     """The dense dual encoder with what was learned merged in; None where the towers are the base's."""
     delta: Mapping[str, Tensor] = field(default_factory=dict)
     """What was learned of the towers, in the method's own form (singular values, LoRA factors, norms)."""
+    prompt: Tensor | None = None
+    """The learned context of a prompt method, [M, W] or [C, M, W], so that other class names can be asked for."""
 
 
 Fit = Callable[..., Fitted]
@@ -62,7 +64,7 @@ class Method:
             options: The method's own.
 
         Raises:
-            MedclipError: WRONG_USE for an option it does not have; NON_FINITE for features or a loss that are not finite.
+            MedclipError: WRONG_USE for an option it does not have; NON_FINITE for features or a loss that are none.
         """
         module, function = self.target.split(":")
         fit: Fit = getattr(import_module(module), function)

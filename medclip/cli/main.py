@@ -19,7 +19,7 @@ from medclip.errors import MedclipError, printable
 WRONG_USE = 2
 BUG = 1
 
-# name -> (module:function, one line of help). A name with a blank in it is a command of a group.
+# name -> (module:function, one line of help). A name with a blank in it is a command of a group, or of another command.
 COMMANDS = {
     "score": ("medclip.cli.score:score", "Score studies in words; write tables and a report."),
     "scan": (
@@ -33,6 +33,11 @@ COMMANDS = {
     ),
     "shards build": ("medclip.cli.shards:build", "Turn a table of images into shards, split by patient."),
     "evaluate": ("medclip.cli.evaluate:evaluate", "Measure a model zero-shot on a suite of labelled sets."),
+    "adapt": ("medclip.cli.adapt:adapt", "Make a pack of a model and a few labelled studies."),
+    "adapt compare": (
+        "medclip.cli.adapt_compare:compare",
+        "Find out which way of adapting helps, and how sure that is.",
+    ),
     "captions from-labels": (
         "medclip.cli.captions:from_labels",
         "Turn a table of labels into a table of captions.",
@@ -71,7 +76,8 @@ class _LazyGroup(TyperGroup):
         """Give the names in the order of the table."""
         depth = len(self.prefix.split())
         inside = [n.split() for n in COMMANDS if not self.prefix or n.startswith(f"{self.prefix} ")]
-        return list(dict.fromkeys(parts[depth] for parts in inside))
+        names = ((n[depth], " ".join(n[depth:])) for n in inside)
+        return list(dict.fromkeys(first if self._full(first) in GROUPS else whole for first, whole in names))
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Give a group, or a stand-in that knows only its one line of help."""
@@ -86,6 +92,8 @@ class _LazyGroup(TyperGroup):
         """Replace the stand-in by the real command: this one is about to run."""
         name, command, rest = super().resolve_command(ctx, args)
         full = self._full(name or "")
+        if full in COMMANDS and rest and f"{full} {rest[0]}" in COMMANDS:
+            full, name, rest = f"{full} {rest[0]}", f"{name} {rest[0]}", rest[1:]
         if full in COMMANDS:
             target, summary = COMMANDS[full]
             module, function = target.split(":")

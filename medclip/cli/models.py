@@ -47,6 +47,11 @@ def show(pack: Pack = "medclip-mini", as_json: AsJson = False) -> None:
     }
     for key, text in facts.items():
         print(f"{key + ':':12} {text or 'not stated'}")
+    if card.adapted is not None:
+        from medclip.reports.card_view import adapted_from
+
+        made_of = adapted_from(card.adapted.model_dump())
+        print(f"{'task:':12} {card.adapted.task}, {made_of}, on {card.adapted.base} {card.adapted.base_version}")
     if card.tasks:
         print("\nFigures, with 95 % patient-bootstrap intervals")
         _table(

@@ -51,6 +51,38 @@ class Source(BaseModel):
     num_patients: int | None = None
 
 
+class Adaptation(BaseModel):
+    """How a pack was made of another one. The shots themselves are in `shots_file`, by hash."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    task: str
+    """The task that it was adapted to; one of the card's."""
+    method: str
+    title: str
+    """The method's printed name."""
+    head: str
+    """Kind of the head in adapted.safetensors; see `medclip.adapt.heads`."""
+    changed_towers: bool
+    """Whether features are others than the base's: figures of the base's tasks do not hold then."""
+    base: str
+    base_version: str
+    base_digest: str
+    """sha256 of the base's manifest.json."""
+    shots: int
+    """Patients of each class that were asked for."""
+    seed: int
+    init_seed: int
+    num_train: int
+    """Units that were learned from."""
+    num_val: int
+    """Units that settings were chosen with."""
+    num_train_by_class: dict[str, int]
+    num_trainable: int
+    settings: dict[str, Any] = Field(default_factory=dict)
+    shots_file: str
+    """Side file in the pack: sha256, patient (keyed hash), role and class of each."""
+
+
 class Card(BaseModel):
     """Contents of card.json."""
 
@@ -71,6 +103,8 @@ class Card(BaseModel):
     patient_hashes_file: str | None = None
     """Side file in the pack: one hash of a training patient's id a line."""
     open_set: dict[str, Any] | None = None
+    adapted: Adaptation | None = None
+    """How it was made of another pack and a few labelled studies; None for packs that were not."""
 
     def to_json(self) -> str:
         """Give the text of card.json."""

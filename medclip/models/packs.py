@@ -196,7 +196,7 @@ def save_pack(
             hint="Name another folder.",
         )
     with fresh_folder(folder) as fresh:
-        _save_weights(model, fresh / WEIGHTS_NAME, half=half)
+        save_weights(model, fresh / WEIGHTS_NAME, half=half)
         model_cfg = _with_text_config(fresh, config, base)
         settings = {"model_cfg": model_cfg, "preprocess_cfg": preprocess.to_config()}
         (fresh / CONFIG_NAME).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
@@ -296,7 +296,17 @@ def _load_weights(clip: nn.Module, weights: Path) -> None:
         ) from e
 
 
-def _save_weights(model: nn.Module, path: Path, *, half: bool) -> None:
+def save_weights(model: nn.Module, path: Path, *, half: bool) -> None:
+    """Write the weights of a model as safetensors.
+
+    Args:
+        model: The model.
+        path: The file.
+        half: Store matrices and kernels as fp16. False: everything as it is.
+
+    Raises:
+        MedclipError: DISK_FULL.
+    """
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import save_file

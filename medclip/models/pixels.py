@@ -39,6 +39,7 @@ def read_pixels(path: Path, modality: Modality, preprocess: Preprocess, settings
         settings: Limits and policy.
     """
     from medclip.adapters.base import combined_sha256
+    from medclip.adapters.pictures import pictures_of
     from medclip.adapters.registry import read_unit, slot
     from medclip.adapters.sources import source_of
 
@@ -47,9 +48,10 @@ def read_pixels(path: Path, modality: Modality, preprocess: Preprocess, settings
         source = source_of(path, settings)
         sha256 = combined_sha256(source)
         sample = read_unit(source, modality, settings)
-        if not sample.views:
+        pictures = pictures_of(sample)
+        if not pictures:
             raise MedclipError(Reason.NO_PIXELS, "The adapter found no picture in the file.")
-        views = np.stack([preprocess.to_array(view) for view in sample.views])
+        views = np.stack([preprocess.to_array(view) for view in pictures])
     except MedclipError as error:
         return Pixels(sha256, problem=error.problem())
     return Pixels(sha256, views, slot(modality, source.kind))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from medclip.errors import MedclipError
@@ -15,7 +15,7 @@ _METRIC_NAMES = {
     "macro_auroc": "AUROC, mean over classes",
     "balanced_accuracy": "balanced accuracy",
 }
-_OWN = ("zero_shot", "model", "medclip")
+_OWN = ("adapted", "zero_shot", "model", "medclip")
 """How a card names this model among its rivals."""
 
 
@@ -39,15 +39,20 @@ class TaskView:
     name: str
     title: str
     metrics: tuple[MetricView, ...]
+    class_titles: Mapping[str, str] = field(default_factory=dict)
+    """Printed names of the classes of a task that is the pack's own; empty where the vocabulary has them."""
+    adapted: str = ""
+    """What it was adapted with; empty for a task that is answered with prompts."""
 
     @property
     def summary(self) -> str:
         """The first figure in one line, e.g. "AUROC 0.81 (0.77-0.85) on unseen patients"."""
+        told = f"{self.adapted} · " if self.adapted else ""
         if not self.metrics:
-            return "no figures in the model’s card"
+            return f"{told}no figures in the model’s card"
         first = self.metrics[0]
         interval = f" ({first.interval})" if first.interval else ""
-        return f"{first.name} {first.value}{interval} on unseen patients"
+        return f"{told}{first.name} {first.value}{interval} on unseen patients"
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ def view_card(card: Any) -> CardView:
         intended_use=_text(plain.get("intended_use")),
         modalities=tuple(modality_title(str(m)) for m in plain.get("modalities") or ()),
         licence=_text(plain.get("licence")),
-        tasks=tuple(_task(name, entry) for name, entry in (plain.get("tasks") or {}).items()),
+        tasks=tuple(_task(name, entry, plain.get("adapted")) for name, entry in (plain.get("tasks") or {}).items()),
         data=tuple(_data(entry) for entry in plain.get("data") or ()),
         limits=(limits,) if isinstance(limits, str) else tuple(str(limit) for limit in limits),
     )
@@ -111,8 +116,25 @@ def modality_title(name: str) -> str:
     return title[:1].upper() + title[1:]
 
 
-def _task(name: str, entry: Mapping[str, Any]) -> TaskView:
-    return TaskView(name, task_title(name), tuple(_metrics("", entry.get("metrics") or {})))
+def _task(name: str, entry: Mapping[str, Any], adapted: Mapping[str, Any] | None) -> TaskView:
+    metrics = tuple(_metrics("", entry.get("metrics") or {}))
+    if adapted is None or adapted["task"] != name:
+        return TaskView(name, task_title(name), metrics)
+    title = str(entry.get("title") or task_title(name))
+    return TaskView(name, title, metrics, dict(entry.get("class_titles") or {}), adapted_from(adapted))
+
+
+def adapted_from(adapted: Mapping[str, Any]) -> str:
+    """Say in one line what a pack was adapted with.
+
+    Args:
+        adapted: The card's `adapted`, as plain values.
+    """
+    each = "patient" if adapted["shots"] == 1 else "patients"
+    return (
+        f"adapted with {adapted['title']} from {adapted['shots']} {each} of each class "
+        f"({adapted['num_train']} files in all)"
+    )
 
 
 def _metrics(name: str, node: Mapping[str, Any]) -> Iterator[MetricView]:

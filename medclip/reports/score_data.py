@@ -227,18 +227,22 @@ def _modality_note(files: Sequence[FileRow]) -> str:
 
 
 def _task(task: Task | None, name: str, scores: Sequence[ScoreRow], card: CardView) -> TaskData:
+    known = {entry.name: entry for entry in card.tasks}
+    own = known.get(name)
     titles = {c.name: c.title for c in task.classes} if task is not None else {}
+    title = task.title if task is not None else task_title(name)
+    if own is not None and own.adapted:
+        titles, title = dict(own.class_titles), own.title
     is_prompt = name == AD_HOC
     against = f"against “{task.classes[0].negative_prompts[0]}”" if task is not None and is_prompt else ""
     ordered = sorted(scores, key=lambda score: -score.probability)
     shown = ordered if len(ordered) <= _MAX_CLASSES + 1 else ordered[:_MAX_CLASSES]
     is_choice = scores[0].kind == "multiclass"
-    known = {entry.name: entry for entry in card.tasks}
-    note = known[name].summary if name in known else "nobody has measured how good the model is at this"
+    note = own.summary if own is not None else "nobody has measured how good the model is at this"
     if len(shown) < len(ordered):
         note = f"{len(ordered) - len(shown)} more below these · {note}"
     return TaskData(
-        title="In your own words" if is_prompt else task.title if task is not None else task_title(name),
+        title="In your own words" if is_prompt else title,
         classes=tuple(
             ClassData(
                 titles.get(score.class_, score.class_.replace("_", " ")),

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from medclip.reports.card_view import CardView, view_card
 from medclip.reports.figures import bar, status_bar
+from medclip.reports.page import render_page
 from medclip.reports.score_data import MAX_STUDIES, PageData, collect
 from medclip.scoring.ledger import Ledger
 from medclip.scoring.results import write_bytes
@@ -55,18 +53,8 @@ def render(page: PageData, card: CardView) -> str:
     Returns:
         HTML with its style inline, its pictures as data, and a policy that lets a browser load nothing else.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    templates = files("medclip.reports") / "templates"
-    css = (templates / "style.css").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.globals.update(
-        bar=bar, status_bar=status_bar, percent=percent, number=number, count=count, headline=headline
-    )
-    template = environment.from_string((templates / "score.html.j2").read_text(encoding="utf-8"))
-    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
-    return template.render(page=page, card=card, css=_Style(css), policy=policy)
+    helpers = {"bar": bar, "status_bar": status_bar, "percent": percent, "number": number, "count": count}
+    return render_page("score.html.j2", ("style.css",), {"page": page, "card": card}, {**helpers, "headline": headline})
 
 
 def percent(probability: float) -> str:
@@ -97,10 +85,3 @@ def headline(counts: Mapping[str, int]) -> str:
     ]
     parts += [f"{number(counts[status])} {status}" for status in ("skipped", "failed") if counts[status]]
     return ", ".join(parts)
-
-
-class _Style(str):
-    """Our own style sheet: the one text that is not escaped."""
-
-    def __html__(self) -> str:
-        return self

@@ -8,7 +8,6 @@ gives the rows.
 from __future__ import annotations
 
 import json
-from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -24,6 +23,7 @@ from medclip.files.dicom_header import DicomHeader
 from medclip.files.identity import keyed_hash
 from medclip.files.pool import ReadingPool
 from medclip.files.support import other_modality
+from medclip.models.encoders import Batches
 from medclip.models.open_set import typical
 from medclip.sample import Kind, Modality, ModalitySource
 from medclip.scoring.ledger import ChunkResult
@@ -332,51 +332,21 @@ class ChunkWork:
 
 
 class _Encoder:
-    """Collects images into batches and gives each file its features; pixels go as soon as possible.
-
-    Batches are computed beside each other, each by one thread: small layers gain little from several threads, and a
-    batch's result then does not depend on how many cores the machine has.
-    """
+    """Gives each item its features; pixels go as soon as possible."""
 
     def __init__(self, context: Context) -> None:
-        self._model, self._threads = context.model, context.encoders
-        self._ahead = 2 * context.num_encoders
-        self._owners: list[_Item] = []
-        self._images: list[NDArray[np.uint8]] = []
-        self._pending: deque[tuple[list[_Item], Future[NDArray[np.float32]]]] = deque()
+        self._batches = Batches(context.model, context.encoders, context.num_encoders, _give)
+        self.close, self.wait = self._batches.close, self._batches.wait
 
     def add(self, item: _Item) -> None:
         assert item.reading is not None
-        for image in item.reading.pixels_VHWC:
-            self._owners.append(item)
-            self._images.append(image)
+        self._batches.add(item, item.reading.pixels_VHWC)
         item.reading = replace(item.reading, pixels_VHWC=_NO_PIXELS)
-        while len(self._images) >= self._model.batch_size:
-            self._submit(self._model.batch_size)
 
-    def close(self) -> None:
-        """Send the last, short batch off. The model fills it up, so neighbours do not matter."""
-        if self._images:
-            self._submit(len(self._images))
 
-    def wait(self) -> None:
-        """Give every file its features."""
-        self.close()
-        while self._pending:
-            self._take_oldest()
-
-    def _submit(self, count: int) -> None:
-        images, self._images = self._images[:count], self._images[count:]
-        owners, self._owners = self._owners[:count], self._owners[count:]
-        self._pending.append((owners, self._threads.submit(self._model.encode_image, np.stack(images))))
-        if len(self._pending) > self._ahead:
-            self._take_oldest()
-
-    def _take_oldest(self) -> None:
-        owners, future = self._pending.popleft()
-        for item, feature in zip(owners, future.result(), strict=True):
-            row = feature[None].copy()
-            item.features_VD = row if item.features_VD is None else np.concatenate([item.features_VD, row])
+def _give(item: _Item, feature_D: NDArray[np.float32]) -> None:
+    row = feature_D[None].copy()
+    item.features_VD = row if item.features_VD is None else np.concatenate([item.features_VD, row])
 
 
 def _take(item: _Item, future: Future[Reading]) -> None:

@@ -66,14 +66,16 @@ def read(source: Source, modality: Modality | None, preprocess: Preprocess, sett
     Raises:
         MedclipError: Whatever the adapter refuses.
     """
+    from medclip.adapters.pictures import pictures_of
     from medclip.adapters.registry import read_unit
 
     sample = read_unit(source, modality, settings)
-    if not sample.views:
+    pictures = pictures_of(sample)
+    if not pictures:
         raise MedclipError(Reason.NO_TASK, f"The {sample.kind} has no picture, and this model takes pictures only.")
-    pixels = np.stack([preprocess.to_array(view) for view in sample.views])
-    first, header = sample.views[0], source.first.header
-    burned_in = any(view.burned_in for view in sample.views)
+    pixels = np.stack([preprocess.to_array(view) for view in pictures])
+    first, header = pictures[0], source.first.header
+    burned_in = any(view.burned_in for view in pictures)
     height, width = first.pixels.shape[:2]
     return Reading(
         pixels_VHWC=pixels,

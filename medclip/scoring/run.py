@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medclip.adapt.pack_head import read_pack_text
 from medclip.errors import MedclipError, Reason
 from medclip.files.identity import load_key
 from medclip.files.pool import ReadingPool
+from medclip.models.encoders import encoder_threads, one_torch_thread
 from medclip.scoring.chunk import ChunkWork, Context
 from medclip.scoring.ledger import Ledger
 from medclip.scoring.options import DEFAULT_MODEL, ScoreOptions
@@ -32,8 +32,6 @@ from medclip.text.prompts import opposite
 
 if TYPE_CHECKING:
     import pyarrow
-
-_MAX_ENCODERS = 8
 
 Finish = Callable[[Ledger, Any, Path], None]
 """Called with the complete ledger, the pack's card and the output folder, e.g. to write a report."""
@@ -120,7 +118,7 @@ def run_scoring(
     pack = find_pack(_pack_name(model))
     verify_pack(pack)
     card = read_card(pack)
-    tasks = asked_tasks(card, options)
+    tasks = asked_tasks(card, options, read_pack_text(pack, card))
     holds_run = check_output(folder, root)
     key = load_key(settings, path=key_file)
     with (
@@ -150,7 +148,7 @@ def run_scoring(
                 return ScoreRun(folder, ledger.counts(), already_finished=True)
             if len(ledger.finished_chunks()) < len(plan.chunks):
                 loaded = (loading or loader.submit(_load, pack)).result()
-                with _encoders() as (encoders, num_encoders):
+                with encoder_threads() as (encoders, num_encoders):
                     context = Context(
                         plan=plan,
                         model=loaded,
@@ -195,35 +193,10 @@ def _score_chunks(context: Context, ledger: Ledger) -> None:
         previous = begun
 
 
-@contextmanager
-def _encoders() -> Iterator[tuple[ThreadPoolExecutor, int]]:
-    """Give threads that compute one batch each."""
-    num = max(1, min(os.cpu_count() or 1, _MAX_ENCODERS))
-    with _one_torch_thread(), ThreadPoolExecutor(num, thread_name_prefix="medclip-encoder") as threads:
-        yield threads, num
-
-
-@contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    """Switch torch's own threads off for a while.
-
-    OpenMP threads wait for each other at every layer; beside reading processes on the same cores, a batch waits for a
-    thread that is not running (2 loaded cores, one image at a time: 40 images/s with one thread, 2 with two).
-    """
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _load(pack: Path) -> Any:
     from medclip.models.packs import load_model
 
-    with _one_torch_thread():
+    with one_torch_thread():
         return load_model(pack, verify=False)
 
 

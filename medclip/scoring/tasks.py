@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medclip.adapt.class_text import ClassText
+from medclip.adapt.pack_head import read_pack_head
+from medclip.adapt.read import mean_logits
 from medclip.errors import MedclipError, Reason
 from medclip.models.class_vectors import ClassVectors, class_vectors, probabilities, score_features
 from medclip.sample import Modality
@@ -39,11 +42,12 @@ class AskedTask:
         return not self.task.modalities or modality in self.task.modalities
 
 
-def asked_tasks(card: Any, options: ScoreOptions) -> tuple[AskedTask, ...]:
+def asked_tasks(card: Any, options: ScoreOptions, own: ClassText | None = None) -> tuple[AskedTask, ...]:
     """Choose the tasks of a run.
 
     Args:
         card: The pack's card.
+        own: The task that the pack was adapted to, which it brings along; it goes before a vocabulary task of its name.
         options: Tasks and prompt as named by the caller; where both are absent, all tasks that the card lists, without
             the modality task, which is for files that do not say what they are.
 
@@ -53,14 +57,15 @@ def asked_tasks(card: Any, options: ScoreOptions) -> tuple[AskedTask, ...]:
     names = list(dict.fromkeys(options.tasks))
     if not names and options.prompt is None:
         names = [name for name in card.tasks if name != MODALITY_TASK]
-    unknown = [name for name in names if name not in task_names()]
+    known = task_names() if own is None else (own.task.name, *task_names())
+    unknown = [name for name in names if name not in known]
     if unknown:
         raise MedclipError(
             Reason.WRONG_USE,
             f"there is no task named {unknown[0]!r}.",
-            hint=f"The model's card lists: {', '.join(card.tasks)}. All tasks: {', '.join(task_names())}.",
+            hint=f"The model's card lists: {', '.join(card.tasks)}. All tasks: {', '.join(dict.fromkeys(known))}.",
         )
-    asked = [_asked(card, name) for name in names]
+    asked = [_asked(card, name, own) for name in names]
     if options.prompt is not None:
         asked.append(AskedTask(ad_hoc_task(options.prompt, options.against), None, None, listed=False))
     return tuple(asked)
@@ -71,22 +76,28 @@ def modality_task(card: Any) -> AskedTask | None:
     return _asked(card, MODALITY_TASK) if MODALITY_TASK in card.tasks else None
 
 
-def _asked(card: Any, name: str) -> AskedTask:
+def _asked(card: Any, name: str, own: ClassText | None = None) -> AskedTask:
     entry = card.tasks.get(name)
+    task = own.task if own is not None and name == own.task.name else load_task(name)
     if entry is None:
-        return AskedTask(load_task(name), None, None, listed=False)
-    return AskedTask(load_task(name), tuple(entry.classes), entry.calibration, listed=True)
+        return AskedTask(task, None, None, listed=False)
+    return AskedTask(task, tuple(entry.classes), entry.calibration, listed=True)
 
 
 class Scorer:
-    """Scores image features against tasks with one loaded model."""
+    """Scores image features against tasks with one loaded model: with an adapted pack's head its own task, with prompts
+    every other.
+    """
 
     def __init__(self, model: Any) -> None:
         self._model = model
+        self._own = read_pack_head(model.path, model.card)
         self._vectors: dict[str, ClassVectors] = {}
 
     def logits(self, features_ND: NDArray[np.float32], asked: AskedTask) -> NDArray[np.float32]:
         """Give the logits of N images: float32 [N, C]."""
+        if self._own is not None and asked.task == self._own.text.task:
+            return self._own.head.logits(features_ND, self._model)
         vectors = self.vectors(asked)
         calibration = dict(asked.calibration) if asked.calibration else None
         return score_features(features_ND, vectors, asked.task.kind, self._model.logit_scale, calibration)[0]
@@ -103,8 +114,11 @@ class Scorer:
         Returns:
             Class names, logits [C] and probabilities [C].
         """
-        logits = self.logits(features_ND, asked).mean(axis=0, dtype=np.float64).astype(np.float32)
-        return self.vectors(asked).names, logits, probabilities(logits[None], asked.task.kind)[0]
+        logits = mean_logits(self.logits(features_ND, asked))
+        return self._names(asked), logits, probabilities(logits[None], asked.task.kind)[0]
+
+    def _names(self, asked: AskedTask) -> tuple[str, ...]:
+        return asked.classes if asked.classes is not None else tuple(c.name for c in asked.task.classes)
 
     def vectors(self, asked: AskedTask) -> ClassVectors:
         """Give a task's class vectors; its prompts are encoded on first use."""

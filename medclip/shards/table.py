@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.allow_list import MAX_AGE_YEARS
-from medclip.files.tables import MPP_EXPECTED, parse_mpp, refuse_twins
+from medclip.files.tables import MPP_EXPECTED, parse_mpp
 from medclip.sample import Modality
 from medclip.shards.cells import shown
+from medclip.shards.table_cells import load_cells
 from medclip.text.phrases import MAMMOGRAPHY_VIEWS
 from medclip.text.record import CaptionRecord
 from medclip.text.vocabularies import Task, load_task
@@ -52,8 +52,6 @@ _VIEWS: Mapping[Modality | None, frozenset[str]] = {
 """Views that captions have words for."""
 UNCERTAIN = -1.0
 """What CheXpert writes where a report leaves a finding open; taken as not known."""
-MAX_CELL = 16 * 2**20
-"""Most characters of one cell of a text table."""
 _ADAPTERS = ("", "auto", GENERIC)
 
 
@@ -106,10 +104,35 @@ def read_table(table: Any, *, folder: Path | None = None, patient_from: str | No
         MedclipError: MISSING_FILE; TABLE_INVALID naming the row and the column, and the columns that were found.
     """
     where = Path(table) if isinstance(table, str | Path) else None
-    header, cells = _load(table, where)
+    header, cells = load_cells(table, where)
     base = folder or (where.parent if where else Path())
     labels = _label_columns(header, where)
     patient_column = patient_from or "patient"
+    need_columns(header, patient_column, where)
+    used = tuple(c for c in header if c in COLUMNS or c == patient_column or c.startswith("label:"))
+    rows = []
+    for number, cell in enumerate(cells, 1):
+        try:
+            rows.append(_row(number, cell, base, patient_column, labels))
+        except MedclipError as e:
+            raise MedclipError(e.reason, f"row {number}: {e.message}", where=where, hint=e.hint) from None
+    if not rows:
+        raise MedclipError(Reason.NOTHING_TO_DO, "the table has no rows.", where=where)
+    refuse_repeats([(r.file, r.path, r.record.generic) for r in rows], where)
+    return ShardTable(tuple(rows), used, tuple(c for c in header if c not in used), patient_column)
+
+
+def need_columns(header: Sequence[str], patient_column: str, where: Path | None) -> None:
+    """Refuse a table that does not name its files and patients.
+
+    Args:
+        header: The table's columns.
+        patient_column: The one that names the patient.
+        where: The table, for the error.
+
+    Raises:
+        MedclipError: TABLE_INVALID naming the columns that were found.
+    """
     for needed, remedy in (
         ("file", "Add a column `file` with the path of each image."),
         (
@@ -125,27 +148,26 @@ def read_table(table: Any, *, folder: Path | None = None, patient_from: str | No
                 where=where,
                 hint=remedy,
             )
-    used = tuple(c for c in header if c in COLUMNS or c == patient_column or c.startswith("label:"))
-    rows = []
-    for number, cell in enumerate(cells, 1):
-        try:
-            rows.append(_row(number, cell, base, patient_column, labels))
-        except MedclipError as e:
-            raise MedclipError(e.reason, f"row {number}: {e.message}", where=where, hint=e.hint) from None
-    if not rows:
-        raise MedclipError(Reason.NOTHING_TO_DO, "the table has no rows.", where=where)
-    _refuse_repeats(rows, where)
-    return ShardTable(tuple(rows), used, tuple(c for c in header if c not in used), patient_column)
 
 
-def _row(
-    number: int, cell: Mapping[str, str], base: Path, patient_column: str, labels: Mapping[str, tuple[Task, str | None]]
-) -> ShardRow:
+def file_and_patient(cell: Mapping[str, str], patient_column: str) -> tuple[str, str]:
+    """Give the cells that no row may lack.
+
+    Raises:
+        MedclipError: TABLE_INVALID where one is empty.
+    """
     file, patient = cell.get("file", ""), cell.get(patient_column, "")
     if not file:
         raise MedclipError(Reason.TABLE_INVALID, "`file` is empty.")
     if not patient:
         raise MedclipError(Reason.TABLE_INVALID, f"`{patient_column}` is empty.", hint="Every image needs its patient.")
+    return file, patient
+
+
+def _row(
+    number: int, cell: Mapping[str, str], base: Path, patient_column: str, labels: Mapping[str, tuple[Task, str | None]]
+) -> ShardRow:
+    file, patient = file_and_patient(cell, patient_column)
     adapter = cell.get("adapter", "").lower()
     if adapter not in _ADAPTERS:
         raise MedclipError(
@@ -153,7 +175,7 @@ def _row(
             f"`adapter` is {shown(adapter)}.",
             hint="Leave it blank, or say generic for the plain rendering.",
         )
-    modality = _modality(cell.get("modality", ""))
+    modality = modality_named(cell.get("modality", ""))
     view = cell.get("view", "").upper() or None
     understood = {
         "view": view if view in _VIEWS.get(modality, ()) else None,
@@ -194,7 +216,7 @@ def _row(
         licence,
         mpp,
         cell.get("study", ""),
-        tuple((t.name, c) for column, (t, c) in labels.items() if c and _number(cell.get(column, "")) == UNCERTAIN),
+        tuple((t.name, c) for column, (t, c) in labels.items() if c and number_in(cell.get(column, "")) == UNCERTAIN),
         {column: cell[column] for column, value in understood.items() if cell.get(column) and value is None},
     )
 
@@ -240,7 +262,7 @@ def _labels(cell: Mapping[str, str], columns: Mapping[str, tuple[Task, str | Non
                 )
             labels[task.name] = value
             continue
-        number = _number(value)
+        number = number_in(value)
         if number == UNCERTAIN:
             continue
         if number not in (0.0, 1.0):
@@ -260,7 +282,12 @@ def _texts(cell: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(t for t in [cell.get("caption", "").strip(), *several] if t)
 
 
-def _modality(value: str) -> Modality | None:
+def modality_named(value: str) -> Modality | None:
+    """Read a cell of the column `modality`; None for an empty one.
+
+    Raises:
+        MedclipError: TABLE_INVALID naming those there are.
+    """
     if not value:
         return None
     try:
@@ -276,27 +303,36 @@ def _age(value: str) -> float | None:
     if not value:
         return None
     unit = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}.get(value[-1].upper(), 0.0)
-    years = _number(value[:-1]) * unit if unit else _number(value)
+    years = number_in(value[:-1]) * unit if unit else number_in(value)
     if not 0 <= years <= 130:
         raise MedclipError(Reason.TABLE_INVALID, f"`age` is {shown(value)}.", hint="Use years, or the DICOM form 054Y.")
     return min(round(years, 3), MAX_AGE_YEARS)
 
 
-def _number(value: str) -> float:
+def number_in(value: str) -> float:
+    """Read a number; NaN for a cell that holds none."""
     try:
         return float(value)
     except ValueError:
         return math.nan
 
 
-def _refuse_repeats(rows: Iterable[ShardRow], where: Path | None) -> None:
-    """Refuse a file that stands twice, however its path is spelt."""
+def refuse_repeats(files: Iterable[tuple[str, Path, bool]], where: Path | None) -> None:
+    """Refuse a file that stands twice, however its path is spelt.
+
+    Args:
+        files: Of each row the file as written, its path, and whether it is read as the generic rendering.
+        where: The table, for the error.
+
+    Raises:
+        MedclipError: TABLE_INVALID naming one of them.
+    """
     seen: set[tuple[str, bool]] = set()
     again = []
-    for r in rows:
-        place = (os.path.realpath(r.path), r.record.generic)
+    for file, path, is_generic in files:
+        place = (os.path.realpath(path), is_generic)
         if place in seen:
-            again.append(r.file)
+            again.append(file)
         seen.add(place)
     if again:
         raise MedclipError(
@@ -305,79 +341,3 @@ def _refuse_repeats(rows: Iterable[ShardRow], where: Path | None) -> None:
             where=where,
             hint="Keep one row for each file, and at most one more with adapter=generic.",
         )
-
-
-def _load(table: Any, where: Path | None) -> tuple[list[str], list[dict[str, str]]]:
-    if where is None:
-        return _from_frame(table)
-    if not os.path.isfile(where):  # unlike Path.is_file, this takes any name
-        raise MedclipError(Reason.MISSING_FILE, "there is no such table.", where=where)
-    if where.suffix.lower() in (".parquet", ".pq"):
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            refuse_twins(pq.read_schema(where).names, where)
-            return _from_frame(pq.read_table(where))
-        except pa.ArrowException as e:
-            raise MedclipError(Reason.TABLE_INVALID, "this is not a Parquet file.", where=where) from e
-    return _from_text(where)
-
-
-def _from_text(where: Path) -> tuple[list[str], list[dict[str, str]]]:
-    csv.field_size_limit(MAX_CELL)
-    cells: list[dict[str, str]] = []
-    try:
-        with where.open(newline="", encoding="utf-8-sig") as f:
-            reader = csv.DictReader(f, delimiter="\t" if where.suffix.lower() == ".tsv" else ",", restval="")
-            header = list(reader.fieldnames or ())
-            refuse_twins(header, where)
-            for number, row in enumerate(reader, 1):
-                if None in row:  # csv.DictReader's key for surplus cells
-                    raise MedclipError(
-                        Reason.TABLE_INVALID,
-                        f"row {number} has more cells than there are columns.",
-                        where=where,
-                        hint="Put texts that hold the delimiter in double quotes.",
-                    )
-                cells.append({k: (v or "").strip() for k, v in row.items()})
-            return header, cells
-    except (UnicodeDecodeError, csv.Error) as e:
-        if "field limit" in str(e):
-            raise MedclipError(
-                Reason.TABLE_INVALID,
-                f"row {len(cells) + 1} has a cell of more than {MAX_CELL:,} characters.",
-                where=where,
-                hint="Is a double quote missing? Else shorten the text.",
-            ) from e
-        raise MedclipError(
-            Reason.TABLE_INVALID,
-            "the table is not UTF-8 text in CSV form.",
-            where=where,
-            hint="Save it as CSV, TSV or Parquet.",
-        ) from e
-
-
-def _from_frame(frame: Any) -> tuple[list[str], list[dict[str, str]]]:
-    import narwhals as nw
-
-    try:
-        data = nw.from_native(frame, eager_only=True)
-        columns = list(data.columns)
-    except nw.exceptions.DuplicateError as e:
-        raise MedclipError(
-            Reason.TABLE_INVALID, f"two columns have the same name ({' '.join(str(e).split())})."
-        ) from None
-    return columns, [{k: _cell(v) for k, v in row.items()} for row in data.iter_rows(named=True)]
-
-
-def _cell(value: object) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)) or str(value) in ("<NA>", "NaT"):
-        return ""
-    if isinstance(value, list | tuple):
-        return "\n".join(str(v) for v in value)
-    if isinstance(value, bool):
-        return str(int(value))
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value).strip()

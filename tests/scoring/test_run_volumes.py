@@ -147,10 +147,12 @@ def test_a_mammogram_for_processing_is_not_scored_beside_its_picture_for_present
     assert run.exit_code == 0
 
 
-def test_a_record_is_one_unit_and_what_has_no_picture_is_skipped_with_that_reason(pack: Path, tmp_path: Path) -> None:
+def test_a_record_is_one_unit_and_is_seen_as_its_sheet_by_a_pack_that_knows_records(pack: Path, tmp_path: Path) -> None:
     ecg_record(tmp_path)
-    found = _score(tmp_path, pack)
-    assert {(row["status"], row["reason"], row["kind"]) for row in found.values()} == {("skipped", "no_task", "signal")}
+    run = score(tmp_path, model=pack, workers=1, prompt="a bright bone")
+    found = rows(run)
+    assert {(row["status"], row["reason"], row["kind"]) for row in found.values()} == {("scored", None, "signal")}
+    assert {row["num_images"] for row in run.scores.to_pylist()} == {5}
     assert len({row["unit"] for row in found.values()}) == 1
     assert set(found) == {"rhythm.dat", "rhythm.hea"}
 

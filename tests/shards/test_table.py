@@ -259,7 +259,7 @@ def test_long_reports_are_read_and_a_cell_beyond_the_limit_is_named_with_its_row
     long = "word " * 60_000
     path = write(tmp_path / "t.csv", [ROW, ROW | {"file": "b.png", "report": long}])
     assert read_table(path).rows[1].record.report == long.strip()
-    monkeypatch.setattr("medclip.shards.table.MAX_CELL", 1000)
+    monkeypatch.setattr("medclip.shards.table_cells.MAX_CELL", 1000)
     try:
         with pytest.raises(MedclipError, match="row 2 has a cell of more than 1,000 characters") as e:
             read_table(path)

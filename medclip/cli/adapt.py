@@ -1,0 +1,197 @@
+"""`medclip adapt --model PACK --table T --label COL --method svd --shots 16 --out DIR`: adapt a pack to a question."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from medclip.adapt.run import AdaptRun
+
+SOME_FAILED = 3
+
+
+def adapt(
+    table: Annotated[
+        Path, typer.Option("--table", help="CSV, TSV or Parquet: file, patient, the labels.", show_default=False)
+    ],
+    label: Annotated[
+        list[str],
+        typer.Option(
+            "--label",
+            metavar="COLUMN",
+            help="Column of class names, or one of 0 and 1; repeat it for several findings.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the new pack.", show_default=False)],
+    model: Annotated[
+        str, typer.Option("--model", metavar="PACK", help="Name or folder of the pack to adapt.")
+    ] = "medclip-mini",
+    method: Annotated[
+        str,
+        typer.Option(
+            "--method",
+            metavar="NAME",
+            help="zero-shot, linear-probe, lp++, ridge, knn, lda, tip, tip-f, clip-adapter, coop, biomedcoop, cocoop, "
+            "svd, lora, norm or full.",
+        ),
+    ] = "svd",
+    shots: Annotated[
+        int, typer.Option("--shots", min=1, metavar="K", help="Patients of each class, one file of each.")
+    ] = 16,
+    task: Annotated[
+        str | None,
+        typer.Option("--task", metavar="NAME|FILE", help="Task of the vocabulary, or a task file of your own."),
+    ] = None,
+    modality: Annotated[
+        str | None, typer.Option("--modality", metavar="M", help="Modality of rows whose table says none.")
+    ] = None,
+    patient_from: Annotated[
+        str | None,
+        typer.Option(
+            "--patient-from", metavar="COLUMN", help="Column that names the patient; file: each file is one of its own."
+        ),
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="What files of the table are relative to. Default: its folder.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the draw of shots.")] = 0,
+    init_seed: Annotated[int, typer.Option("--init-seed", help="Of initialisation, batches and augmentation.")] = 0,
+    test_share: Annotated[
+        float, typer.Option("--test-share", help="Share of patients to test on; a column `split` goes before it.")
+    ] = 0.3,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="An option of the method: --set steps=200; repeatable."),
+    ] = None,
+    views: Annotated[
+        str | None,
+        typer.Option("--views", help="Slides, volumes, loops: learn from each view, or from them pooled (default)."),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", help="Folder for what was learned alone, bound to the base.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name on the new pack's card.")] = None,
+    key_file: Annotated[
+        Path | None, typer.Option("--key-file", help="Identity key that patients are hashed with.")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=1, help="Reading processes. Default: one per core.", show_default=False),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option("--threads", min=1, help="Threads while it learns. Default: torch's.", show_default=False),
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="Torch device.")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> int:
+    """Adapt a model to a question of your own from a few labelled studies; `adapt compare` tells which way helps.
+
+    The new pack is used with `medclip score --model`. Exit code: 0 all files were read, 3 some were not (they are
+    counted by reason), 2 wrong use or refused.
+    """
+    import json
+
+    from medclip.adapt.run import adapt as run_adapt
+    from medclip.cli.options import key_values
+    from medclip.cli.progress import progress
+    from medclip.evaluate.adapted import measure
+
+    options = key_values(set_ or ())
+    if views is not None:
+        options["views"] = views
+    with progress(quiet=as_json) as shown:
+        run = run_adapt(
+            model,
+            table,
+            label,
+            method=method,
+            shots=shots,
+            out=out,
+            checkpoint=checkpoint,
+            task=task,
+            modality=modality,
+            folder=folder,
+            patient_from=patient_from,
+            seed=seed,
+            init_seed=init_seed,
+            test_share=test_share,
+            options=options,
+            name=name,
+            key_file=key_file,
+            workers=workers,
+            threads=threads,
+            device=device,
+            progress=shown,
+            measure=measure,
+        )
+    if as_json:
+        print(json.dumps(_values(run), indent=1, ensure_ascii=False))
+    else:
+        for line in _lines(run):
+            print(line)
+    return SOME_FAILED if run.problems else 0
+
+
+def _lines(run: AdaptRun) -> list[str]:
+    from medclip.errors import printable
+    from medclip.evaluate.adapted import notes_of
+
+    adapted, figures = run.adapted, run.measured
+    text, fitted = run.text, run.adapted.fitted
+    train = [s for s in adapted.shots if s.role == "train"]
+    num_val = len(adapted.shots) - len(train)
+    chosen_with = f", and {num_val} further ones to choose settings with" if num_val else ""
+    shots = ", ".join(f"{name} {count}" for name, count in adapted.num_by_class.items())
+    num_patients = len({u.patient for u in run.units})
+    sides = " and ".join(
+        f"{len({run.units[i].patient for i in rows})} {what}"
+        for rows, what in ((run.division.train, "to learn from"), (run.division.test, "to test on"))
+    )
+    took = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in run.seconds.items())
+    lines = [
+        f"{text.task.title}: {' or '.join(text.names) if text.kind == 'multiclass' else ', '.join(text.names)}",
+        f"{len(run.units)} labelled files of {num_patients} patients: {sides}",
+        f"Shots: {shots}; {len(train)} files of {len({s.patient for s in train})} patients{chosen_with}",
+        f"{adapted.title}: {fitted.num_trainable:,} numbers learned ({took})",
+    ]
+    lines += [f"Note: {note}" for note in notes_of(run)]
+    if run.problems:
+        said = ", ".join(f"{reason.replace('_', ' ')} {n}" for reason, n in run.problems.items())
+        lines.append(f"Not read: {said}")
+    if figures.figures:
+        lines += ["", *figures.lines()]
+        lines.append(
+            f"On {figures.num_files} files of {figures.num_patients} test patients; 95 % intervals resample patients."
+        )
+    lines += ["", f"Pack: {printable(str(run.folder))}"]
+    return lines
+
+
+def _values(run: AdaptRun) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from medclip.evaluate.adapted import notes_of
+
+    adapted = run.adapted
+    return {
+        "pack": str(run.folder),
+        "task": run.text.task.name,
+        "kind": run.text.kind,
+        "classes": list(run.text.names),
+        "method": adapted.method,
+        "base": asdict(adapted.base),
+        **asdict(adapted.draw),
+        "num_trainable": adapted.fitted.num_trainable,
+        "settings": dict(adapted.fitted.settings),
+        "seconds": {name: round(s, 2) for name, s in run.seconds.items()},
+        "num_files": len(run.units),
+        "shots_taken": [asdict(s) for s in adapted.shots],
+        "problems": dict(run.problems),
+        "notes": list(notes_of(run)),
+        **run.measured.to_json(),
+    }

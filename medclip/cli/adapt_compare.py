@@ -1,0 +1,109 @@
+"""`medclip adapt compare --model PACK --table T --label COL --out DIR`: which way of adapting helps, and how surely."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+SOME_FAILED = 3
+
+
+def compare(
+    table: Annotated[Path, typer.Option("--table", help="CSV or Parquet: file, patient, labels.", show_default=False)],
+    label: Annotated[
+        list[str],
+        typer.Option("--label", metavar="COL", help="Column of labels; again for more columns of 0 and 1."),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder for page and tables; run again to go on in it.")],
+    model: Annotated[
+        str, typer.Option("--model", metavar="PACK", help="Name or folder of the base pack.")
+    ] = "medclip-mini",
+    methods: Annotated[
+        str,
+        typer.Option("--methods", metavar="A,B", help="Default: all. With options: svd:lr=0.01."),
+    ] = "",
+    quick: Annotated[bool, typer.Option("--quick", help="Leave out the methods that train towers.")] = False,
+    shots: Annotated[str, typer.Option("--shots", metavar="K,K", help="Patients of each class.")] = "1,2,4,8,16",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Draws of shots.")] = 5,
+    inits: Annotated[int, typer.Option("--inits", min=1, help="Initialisations for each draw.")] = 1,
+    base_to_novel: Annotated[
+        bool, typer.Option("--base-to-novel", help="Also learn half of the classes and ask for the others.")
+    ] = False,
+    reference: Annotated[
+        str, typer.Option("--reference", metavar="A,B", help="What every method is compared with.")
+    ] = "zero-shot,linear-probe",
+    task: Annotated[
+        str, typer.Option("--task", metavar="NAME|FILE", help="Vocabulary task or task file. Default: the labels.")
+    ] = "",
+    modality: Annotated[str, typer.Option("--modality", help="Where the table does not say.")] = "",
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="What files in the table are relative to.", show_default=False)
+    ] = None,
+    patient_from: Annotated[
+        str, typer.Option("--patient-from", metavar="COL", help="Column that names the patient.")
+    ] = "",
+    test_share: Annotated[
+        float, typer.Option("--test-share", help="Share of patients to test on, where the table has no split.")
+    ] = 0.3,
+    split_seed: Annotated[int, typer.Option("--split-seed", help="Of that division.")] = 0,
+    processes: Annotated[int, typer.Option("--processes", min=1, help="Runs at a time, one thread each.")] = 1,
+    device: Annotated[str, typer.Option("--device", help="Torch device.")] = "cpu",
+    key_file: Annotated[
+        Path | None, typer.Option("--key-file", help="Identity key that patients are hashed with.")
+    ] = None,
+    report_paths: Annotated[
+        bool, typer.Option("--report-paths", help="Name files in the page; names may identify patients.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> int:
+    """Compare ways of adapting a pack to a few labelled studies, on the same shots and the same test patients.
+
+    Exit code: 0 every run gave predictions, 3 some method failed (the page names it and why), 2 wrong use.
+    """
+    from medclip.cli.progress import progress
+    from medclip.errors import MedclipError, Reason, printable
+    from medclip.evaluate.few_shot import compare as run
+    from medclip.reports.compare import write_compare_report
+
+    try:
+        chosen = [int(k) for k in _listed(shots)]
+    except ValueError as e:
+        raise MedclipError(Reason.WRONG_USE, "--shots takes whole numbers with commas between them.") from e
+    with progress(quiet=as_json) as shown:
+        compared = run(
+            model,
+            table,
+            label,
+            out=out,
+            methods=_listed(methods) or None,
+            quick=quick,
+            shots=chosen,
+            seeds=seeds,
+            inits=inits,
+            base_to_novel=base_to_novel,
+            references=_listed(reference),
+            task=task or None,
+            modality=modality or None,
+            folder=folder,
+            patient_from=patient_from or None,
+            test_share=test_share,
+            split_seed=split_seed,
+            processes=processes,
+            device=device,
+            key_file=key_file,
+            progress=shown,
+        )
+    page = write_compare_report(compared, out, show_paths=report_paths)
+    if as_json:
+        print(compared.result.to_json(), end="")
+    else:
+        for line in compared.result.lines():
+            print(line)
+        print(f"Page: {printable(str(page))}")
+    return SOME_FAILED if compared.result.failures else 0
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

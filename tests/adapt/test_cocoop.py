@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy, normalize
+
+from medclip.adapt.cocoop import CoCoOpHead, fit_cocoop
+from medclip.adapt.heads import load_head
+from medclip.adapt.methods import find_method
+from medclip.adapt.prompt_tower import token_embedding
+from tests.adapt.golden_text import golden_clip, golden_words, load
+from tests.adapt.kit import made_up, real_features, tiny_model, words
+
+
+@pytest.mark.golden
+def test_logits_and_loss_equal_the_reference(golden: Path) -> None:
+    z = load(golden / "cocoop.npz")
+    clip = golden_clip(z)
+    placed, embedded = golden_words(z)
+    meta = tuple(z[f"meta_net/linear{n}.{p}"] for n in (1, 2) for p in ("weight", "bias"))
+    head = CoCoOpHead(z["ctx"], meta, placed.tokens_CL.numpy(), 1, float(z["logit_scale_exp"]), len(embedded))
+    # The golden file holds embeddings, not the table they come from: have the table give them.
+    table = token_embedding(clip)
+    handle = table.register_forward_hook(lambda _m, ids, out: embedded if len(ids[0]) == len(embedded) else out)
+    model = SimpleNamespace(clip=clip, tokenizer=SimpleNamespace(pad_id=0), device=torch.device("cpu"))
+    images = normalize(torch.tensor(z["image_features"]), dim=-1)
+    logits = head.logits(images.numpy(), model)
+    handle.remove()
+    np.testing.assert_allclose(logits, z["logits"], atol=1e-3)
+    loss = cross_entropy(torch.tensor(logits), torch.tensor(z["labels"]))
+    np.testing.assert_allclose(float(loss), z["loss"], atol=1e-4)
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_it_learns_saves_and_answers_each_image_alone(multilabel: bool) -> None:
+    text = words(3, multilabel=multilabel)
+    base = tiny_model(text)
+    train = real_features(base, made_up(9, multilabel=multilabel))
+    chance = torch.random.get_rng_state()
+    fitted = find_method("cocoop").fit(base, text, train, None, seed=2, epochs=2, batch_size=3)
+    assert torch.equal(torch.random.get_rng_state(), chance)
+    head = fitted.head
+    assert isinstance(head, CoCoOpHead)
+    assert head.tokens_RL.shape == (6 if multilabel else 3, 16)
+    together = head.logits(train.pooled(), base)
+    assert together.shape == (9, 3)
+    assert together.dtype == np.float32
+    alone = np.concatenate([head.logits(f[None], base) for f in train.pooled()])
+    np.testing.assert_allclose(alone, together, atol=1e-4)
+    again = load_head("cocoop", head.arrays())
+    assert again.logits(train.pooled(), base).tobytes() == together.tobytes()
+    same = fit_cocoop(base, text, train, None, seed=2, epochs=2, batch_size=3)
+    assert all(np.array_equal(same.head.arrays()[k], v) for k, v in head.arrays().items())
+    assert head.logits(np.zeros((0, 16), np.float32), base).shape == (0, 3)
+
+
+def test_what_learns_is_the_vectors_and_the_small_net() -> None:
+    text = words(2)
+    base = tiny_model(text)
+    train = real_features(base, made_up(4, 2))
+    fitted = fit_cocoop(base, text, train, None, seed=0, epochs=1, words=None, num_vectors=4)
+    dim, width = 16, 32
+    assert fitted.num_trainable == 4 * width + (dim * 1 + 1) + (1 * width + width)
+    # ViT-B/16 with M = 4, as counted in the paper: 35,360.
+    assert 4 * 512 + (512 * 32 + 32) + (32 * 512 + 512) == 35_360

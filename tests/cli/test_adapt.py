@@ -1,0 +1,86 @@
+"""The command `medclip adapt`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from medclip.adapt.methods import METHODS
+from medclip.cli.main import main
+from medclip.cli.options import key_values
+from medclip.errors import MedclipError
+from tests.adapt.table_kit import make_table, tiny
+
+__all__ = ["tiny"]
+
+
+def arguments(tiny: Path, table: Path, out: Path, *more: str) -> list[str]:
+    named = {"model": tiny, "table": table, "label": "finding", "method": "tip", "shots": 2, "workers": 1, "out": out}
+    return ["adapt", *(part for key, value in named.items() for part in (f"--{key}", str(value))), *more]
+
+
+def test_it_says_who_was_learned_from_and_how_good_it_is(tiny: Path, tmp_path: Path, capsys):
+    table = make_table(tmp_path, patients=12)
+    assert main(arguments(tiny, table, tmp_path / "pack")) == 0
+    said = capsys.readouterr().out
+    assert "Finding: clear or hazy" in said
+    assert "24 labelled files of 24 patients: 16 to learn from and 8 to test on" in said
+    assert "Shots: clear 2, hazy 2; 4 files of 4 patients, and 4 further ones to choose settings with" in said
+    assert "balanced accuracy" in said
+    assert "On 8 files of 8 test patients; 95 % intervals resample patients." in said
+    assert "MRN" not in said
+    assert main(["models", "show", str(tmp_path / "pack")]) == 0
+    shown = capsys.readouterr().out
+    assert "adapted with Tip-Adapter from 2 patients of each class (4 files in all), on tiny 7" in shown
+
+
+def test_json_is_one_object_and_a_file_that_cannot_be_read_gives_exit_code_3(tiny: Path, tmp_path: Path, capsys):
+    table = make_table(tmp_path, patients=8)
+    for file in (tmp_path / "clear").iterdir():
+        if file.name < "02":
+            file.write_bytes(b"")
+    assert main(arguments(tiny, table, tmp_path / "pack", "--json", "--checkpoint", str(tmp_path / "small"))) == 3
+    out = capsys.readouterr().out
+    values = json.loads(out)
+    assert values["problems"].keys() == {"empty_file"}
+    assert len(values["shots_taken"]) == 8
+    assert {s["role"] for s in values["shots_taken"]} == {"train", "val"}
+    assert values["figures"]["balanced_accuracy"].keys() == {"adapted", "zero_shot", "gain"}
+    assert "MRN" not in out
+    assert (tmp_path / "small" / "adapted.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--method", "magic"], "there is no method named 'magic'"),
+        (["--set", "steps"], "an option is KEY=VALUE"),
+        (["--set", "colour=red"], "no such option"),
+        (["--task", "chest_xray_view"], "is no class of the task"),
+        (["--out", "."], "the"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(more: list[str], said: str, tiny: Path, tmp_path: Path, capsys):
+    table = make_table(tmp_path, patients=4)
+    assert main(arguments(tiny, table, tmp_path / "pack", *more)) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("medclip: ")
+    assert said in error
+
+
+def test_help_names_every_method(capsys):
+    assert main(["adapt", "--help"]) == 0
+    said = "".join(capsys.readouterr().out.replace("│", " ").split())
+    assert ",".join(METHODS).replace(",full", "orfull") in said
+
+
+def test_options_are_numbers_words_and_lists():
+    pairs = ["lr=1e-3", "steps=20", "layers=top", "text-layers=null", "roles=[q, v]", "flip=true"]
+    assert key_values(pairs) == {
+        "lr": 1e-3, "steps": 20, "layers": "top", "text_layers": None, "roles": ["q", "v"], "flip": True,
+    }  # fmt: skip
+    for wrong in (["=1"], ["a=1", "a=2"], ["a b=1"]):
+        with pytest.raises(MedclipError, match="KEY=VALUE"):
+            key_values(wrong)

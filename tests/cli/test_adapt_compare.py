@@ -1,0 +1,50 @@
+"""`medclip adapt compare`: the command's options reach the comparison, and its exit code says whether all went well."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from medclip.cli.main import main
+from tests.evaluate.few_shot_kit import table
+from tests.scoring.kit import make_pack
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("command")
+    pack, labels = make_pack(folder / "tiny"), table(folder / "data")
+    return ["adapt", "compare", "--model", str(pack), "--table", str(labels), "--label", "shape", "--shots", "1,2"]
+
+
+def test_it_writes_page_and_tables_and_prints_the_figures(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "out"
+    assert main([*command, "--out", str(out), "--methods", "zero-shot,ridge", "--seeds", "1"]) == 0
+    for name in ("report.html", "results.csv", "paired.csv", "runs.parquet", "predictions.parquet", "compare.json"):
+        assert (out / name).is_file()
+    shown = capsys.readouterr().out
+    assert "Balanced accuracy" in shown
+    assert "ridge" in shown
+    assert "report.html" in shown
+
+
+def test_json_is_one_object_and_a_failed_method_gives_exit_code_3(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    asked = ["--methods", "ridge,knn:nonsense=1", "--seeds", "1", "--json"]
+    assert main([*command, "--out", str(tmp_path / "out"), *asked]) == 3
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["failures"][0]["method"] == "knn:nonsense=1"
+    assert shown.err == ""
+
+
+@pytest.mark.parametrize("wrong", [["--shots", "one"], ["--methods", "nonsense"], ["--label", "no_such_column"]])
+def test_wrong_use_is_one_sentence_and_exit_code_2(
+    command: list[str], wrong: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main([*command, "--out", str(tmp_path / "out"), *wrong]) == 2
+    assert capsys.readouterr().err.startswith("medclip: ")

@@ -1,0 +1,163 @@
+"""pipelines/clip_svd: the protocol as recorded, tables on the base's own division, and both harmonic means."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from medclip.evaluate.few_shot_plan import parse_variant
+
+REPOSITORY = Path(__file__).parents[2]
+FOLDER = REPOSITORY / "pipelines" / "clip_svd"
+
+
+def stage(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"clip_svd_{name}", FOLDER / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def suite(name: str) -> dict[str, Any]:
+    return yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
+
+
+def test_the_protocol_has_ten_sets_with_classes_that_become_tasks():
+    sets = suite("biomedical")["sets"]
+    assert len(sets) == 10
+    assert [len(s["classes"]) for s in sets] == [4, 3, 8, 4, 4, 5, 8, 5, 4, 4]
+    for part in sets:
+        task = stage("measure").task_of(part, part["template"])
+        assert [c.title for c in task.classes] == part["classes"]
+        assert task.templates == (part["template"],)
+    assert [s["id"] for s in sets if "base_to_novel" not in s] == ["BUSI"]
+
+
+def test_rates_and_epochs_become_options_of_clip_svd():
+    measure, protocol = stage("measure"), suite("biomedical")
+    kidney = next(s for s in protocol["sets"] if s["id"] == "CTKidney")
+    few = parse_variant(measure.svd_options(kidney, protocol["svd"], "few_shot"))
+    assert few.options["lr"] == 0.001
+    assert few.options["steps"] == 200 * 2  # 64 shots in batches of 32
+    assert few.options["layers"] == "all"
+    assert (
+        parse_variant(measure.svd_options(kidney, protocol["svd"], "base_to_novel")).options["layers"] == "top+middle"
+    )
+
+
+def test_for_novel_classes_only_methods_with_an_answer_are_asked():
+    chosen = stage("measure").chosen_methods(
+        ["ridge", "zero-shot", "svd", "coop"], "svd:lr=1.0", quick=False, novel=True
+    )
+    assert set(chosen) == {"zero-shot", "svd:lr=1.0", "coop"}
+    quick = stage("measure").chosen_methods(None, "svd", quick=True, novel=False)
+    assert "svd" not in quick
+    assert "ridge" in quick
+
+
+def test_class_folders_become_a_table_and_absent_sets_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for name in ("benign_tumor", "malignant tumor", "normal scan"):
+        (tmp_path / "BUSI" / name).mkdir(parents=True)
+        (tmp_path / "BUSI" / name / "1.png").write_bytes(b"x")
+    found = dict(stage("measure").jobs(suite("biomedical"), tmp_path, [], False))
+    assert set(found) == {"BUSI"}
+    assert found["BUSI"]["patient_from"] == "file"
+    rows = list(csv.DictReader((tmp_path / "BUSI" / "labels.csv").read_text().splitlines()))
+    assert {r["label"] for r in rows} == {"benign tumor", "malignant tumor", "normal scan"}
+    assert "BTMRI: not here" in capsys.readouterr().err
+
+
+def test_harmonic_means_by_both_definitions():
+    both = stage("summary").both_harmonic_means
+    assert both([(0.8264, 0.7431)])["hm_of_means"] == pytest.approx(0.7825, abs=1e-4)
+    found = both([(0.9, 0.3), (0.5, 0.7)])
+    assert found["hm_of_means"] == pytest.approx(2 * 0.7 * 0.5 / 1.2, abs=1e-4)
+    assert found["mean_of_hms"] == pytest.approx((0.45 + 0.7 / 1.2) / 2, abs=1e-4)
+    assert found["mean_of_hms"] < found["hm_of_means"]
+
+
+def result(value: float, novel: bool = False) -> dict[str, Any]:
+    figure = {"value": value, "low": value - 0.1, "high": value + 0.1}
+    cell = {"method": "svd:lr=0.1", "metric": "accuracy", **figure}
+    return {
+        "primary": "accuracy",
+        "cells": [cell | {"shots": 4}, cell | {"shots": None}],
+        "differences": [cell | {"shots": None, "reference": "zero-shot"}],
+        "novel_classes": ["x"] if novel else [],
+        "novel": [{"method": "svd", "metric": "accuracy", "base": figure, "novel": figure}] if novel else [],
+    }
+
+
+def test_means_over_sets_have_narrower_intervals_and_need_every_set():
+    summary = stage("summary")
+    found = summary.summarise({"a": result(0.5), "b": result(0.7), "c-novel": result(0.6, novel=True)})
+    mean = found["means"]["svd"]["mean"]
+    assert mean["value"] == 0.6
+    assert mean["high"] - mean["value"] == pytest.approx(0.1 / 2**0.5, abs=1e-4)
+    assert found["paired"]["zero-shot"]["svd"]["num_sets"] == 2
+    assert found["base_to_novel"]["svd"]["hm_of_means"] == pytest.approx(0.6)
+    text = "\n".join(summary.lines(found))
+    assert "| svd | 0.600 (0.529 to 0.671) |" in text
+    lacking = result(0.7) | {"cells": []}
+    assert summary.summarise({"a": result(0.5), "b": lacking})["means"] == {}
+
+
+def test_only_patients_of_the_bases_test_split_are_tested_on(tmp_path: Path):
+    prepare = stage("prepare")
+    rows, splits = [], {}
+    for n, side in enumerate(("train", "val", "test")):
+        (tmp_path / f"{n}.png").write_bytes(bytes([n]))
+        splits[hashlib.sha256(bytes([n])).hexdigest()] = side
+        plain = {"file": str(tmp_path / f"{n}.png"), "patient": f"p{n}", "modality": "mri", "source": "brain_mri"}
+        rows.append(plain | {"label:brain_mri_tumour": "glioma"})
+    found = prepare.table_of(rows, "brain_mri", splits)
+    assert [r["split"] for r in found] == ["train", "train", "test"]
+    rows[0]["patient"] = "p2"
+    with pytest.raises(SystemExit, match="both sides"):
+        prepare.table_of(rows, "brain_mri", splits)
+
+
+def test_the_division_is_read_from_the_shards(tmp_path: Path):
+    pq.write_table(pa.table({"sha256": ["a", "b"], "split": ["test", "train"]}), tmp_path / "samples.parquet")
+    assert stage("prepare").splits_of(tmp_path) == {"a": "test", "b": "train"}
+
+
+def test_the_table_of_the_base_has_no_label(tmp_path: Path):
+    rows = "file,patient,modality,view,caption,label:brain_mri_tumour\n1.png,p,mri,,glioma,glioma\n"
+    (tmp_path / "in.csv").write_text(rows)
+    stage("base_table").main(str(tmp_path / "in.csv"), str(tmp_path / "out.csv"))
+    assert "glioma" not in (tmp_path / "out.csv").read_text()
+
+
+@pytest.mark.shared
+def test_the_shared_tables_hold_the_labels_that_the_suite_names(shared: Path):
+    prepare = stage("prepare")
+    rows = [r | {"file": str(shared / "data" / r["file"])} for r in prepare._mini().rows(shared / "data")]
+    splits = {hashlib.sha256(Path(r["file"]).read_bytes()).hexdigest(): "train" for r in rows}
+    for part in suite("shared")["sets"]:
+        found = prepare.table_of(rows, part["table"].removesuffix(".csv"), splits)
+        columns = {c for r in found for c in r}
+        assert any(c.startswith(part["label"][0]) for c in columns)
+
+
+def test_the_script_says_what_it_wants():
+    done = subprocess.run(
+        ["bash", str(FOLDER / "run.sh")], capture_output=True, text=True, check=False, env=os.environ, cwd=REPOSITORY
+    )
+    assert done.returncode != 0
+    assert "name the folder that holds the sets" in done.stderr
