@@ -43,6 +43,8 @@ SVD_RATES = (0.01, 0.2)
 """Among which `val` chooses. Towers that tell the classes apart need the first; where the classes' features lie on top
 of each other (cosine 0.995 between any two brain MRIs of a base that never read their labels) it takes the second."""
 LORA_RATES = (0.001, 0.01)
+SURE = 0.1
+"""Mean log loss below which `val`, all of it right, asks for no further rate."""
 FIXED = ("logit_scale", "logit_bias")
 """Parameters of the loss: no method changes them."""
 Which = str | Sequence[int] | None
@@ -305,8 +307,8 @@ def _fit(
         score = _score(model, head, shots.val) if len(rates) > 1 and shots.val is not None else Quality(0.0, 0.0)
         if best is None or score > best[0]:
             best = score, made
-        if score.right == 1.0:
-            break  # all of `val` is right: a higher rate could only do harm
+        if score.right == 1.0 and score.minus_log_loss > -SURE:
+            break  # a higher rate could only do harm
     if best is None:
         assert failed is not None
         raise failed  # at every rate

@@ -193,8 +193,8 @@ class Comparison:
         """Write the figures as a table of text."""
         width = max(len(m) for m in self.titles)
         yield f"{METRIC_TITLES[self.primary]} on {self.counts['test']['images']} test images, by shots a class"
-        several = "+" if len(self.averaged) > 1 else ""
-        heads = [*(f"K={k}" for k in self.shots), f"mean K={self.averaged[0]}{several}"]
+        mean = f"mean K={min(self.averaged)}" + ("+" if len(self.averaged) > 1 else "")
+        heads = [*(f"K={k}" for k in self.shots), mean]
         yield f"{'':{width}}  " + "  ".join(f"{h:>17}" for h in heads)
         for method in self.ranked:
             found = [self.cell(method, k) for k in (*self.shots, None)]
