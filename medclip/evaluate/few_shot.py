@@ -19,7 +19,6 @@ from medclip.adapt.table import read_adapt_table
 from medclip.errors import MedclipError, Reason
 from medclip.evaluate.few_shot_bootstrap import draw
 from medclip.evaluate.few_shot_data import FewShotData, digest_of, prepare, table_name
-from medclip.evaluate.few_shot_metrics import HeldOut
 from medclip.evaluate.few_shot_mistakes import confusion_of
 from medclip.evaluate.few_shot_plan import (
     NOVEL,
@@ -205,9 +204,9 @@ def _job(data: FewShotData, protocol: Protocol, key: RunKey) -> Job:
         "notes": [] if variant.constant else list(drawn.notes),
     }
     learned = [] if variant.constant else [[data.sha256[r] for r in side] for side in (train, val)]
-    facts["asked"] = digest_of(
-        [variant.method, dict(variant.options), key.shots, key.seed, key.init, learned, text.names]
-    )
+    asked = [variant.method, dict(variant.options), key.shots, key.seed, key.init, learned, text.names]
+    # Version 1 is not written, so that runs of before there were versions stay.
+    facts["asked"] = digest_of([*asked, variant.version] if variant.version > 1 else asked)
     return Job(variant.method, variant.options, text, train, val, test, key.init, facts, novel_text, novel_test)
 
 
@@ -266,9 +265,7 @@ def _result(
     last = protocol.shots[-1]
     novel = ()
     if protocol.novel:
-        base_side, novel_side = novel_sides(data)
-        sides = _relabelled(data, base_side, 0), _relabelled(data, novel_side, num_base(data.text))
-        novel = novel_of(protocol, runs, *sides, num_replicates=num_replicates, seed=1)
+        novel = novel_of(protocol, runs, test, num_base(data.text), num_replicates=num_replicates, seed=1)
     return Comparison(
         table=name,
         base=base.name,
@@ -304,16 +301,6 @@ def _result(
         novel=novel,
         novel_classes=data.text.names[num_base(data.text) :] if protocol.novel else (),
         version=__version__,
-    )
-
-
-def _relabelled(data: FewShotData, side: Sequence[int], start: int) -> HeldOut:
-    held_out = data.held_out(side)
-    count = num_base(data.text)
-    return replace(
-        held_out,
-        targets=held_out.targets - start,
-        num_classes=count if start == 0 else len(data.text.names) - count,
     )
 
 

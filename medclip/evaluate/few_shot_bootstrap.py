@@ -26,6 +26,8 @@ from medclip.evaluate.few_shot_metrics import HeldOut
 
 LEVEL = 0.95
 _CHUNK = 4096
+_EQUAL = 1e-9
+"""Replicates that differ by less are alike: shares of seeds are fractions that do not add up to one exactly."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +53,8 @@ class Estimate:
     low: float | None
     """None where it cannot be told: replicates that are all alike."""
     high: float | None
-    p: float | None = None
-    """Two-sided, of a difference."""
+    p: float
+    """Two-sided, of its being zero; for differences."""
 
 
 def draw(test: HeldOut, num_seeds: int, num_inits: int, *, num_replicates: int = 2000, seed: int = 0) -> Draws:
@@ -106,7 +108,8 @@ def estimate(values_SIB: NDArray[np.float64], draws: Draws, *, bounds: tuple[flo
         bounds: What the metric can be.
 
     Returns:
-        The mean over seeds, its 95 % interval, and the two-sided p-value of its being zero.
+        The mean over seeds, its 95 % interval, and the two-sided p-value of its being zero. Where every replicate is
+        alike there is no interval; such a difference, if it is one, has the least p-value that there is, 2 / (B + 1).
     """
     point = float(values_SIB[:, :, 0].mean())
     mean_B = values_SIB.mean(axis=(0, 1))
@@ -116,11 +119,12 @@ def estimate(values_SIB: NDArray[np.float64], draws: Draws, *, bounds: tuple[flo
         if len(parts) > 1:
             replicates += np.sqrt(len(parts) / (len(parts) - 1)) * ((shares * parts).sum(axis=0) - mean_B)
     replicates = point + _widening(shots_SB, inits_IB, mean_B, draws.num_patients) * (replicates[1:] - point)
-    if np.ptp(replicates) == 0:
-        return Estimate(point, None, None, 1.0 if point == 0 else None)
+    tail = 1 + min(int((replicates <= _EQUAL).sum()), int((replicates >= -_EQUAL).sum()))
+    p = min(1.0, 2 * tail / (len(replicates) + 1))
+    if np.ptp(replicates) < _EQUAL:
+        return Estimate(point, None, None, p)
     low, high = np.clip(np.quantile(replicates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]), *bounds)
-    tail = 1 + min(int((replicates <= 0).sum()), int((replicates >= 0).sum()))
-    return Estimate(point, float(low), float(high), min(1.0, 2 * tail / (len(replicates) + 1)))
+    return Estimate(point, float(low), float(high), p)
 
 
 def spread(values_SI: NDArray[np.float64]) -> tuple[float | None, float | None]:

@@ -20,6 +20,9 @@ ALL, NOVEL = "all", "novel"
 """Parts: all classes; base classes to learn from and novel ones to ask for."""
 NOVEL_SHOTS = 16
 _NEEDS_NO_SHOTS = "zero-shot"
+_VERSIONS: Mapping[str, int] = {"lp++": 2}
+"""Method to the version of its code, where that is not the first. Raise it when the same shots, options and seeds give
+other predictions: runs that were kept by the code of before are then made anew."""
 _TRANSFER = ("zero-shot", "coop", "biomedcoop", "cocoop", "svd", "lora", "norm", "full")
 """Methods that keep an answer for classes they never saw: towers and prompts do, classifiers do not."""
 
@@ -42,6 +45,11 @@ class Variant:
         """What a page calls it."""
         said = ", ".join(f"{k} {v}" for k, v in self.options.items())
         return f"{self.entry.title} ({said})" if said else self.entry.title
+
+    @property
+    def version(self) -> int:
+        """Of the method's code; runs of another version are not kept."""
+        return _VERSIONS.get(self.method, 1)
 
     @property
     def constant(self) -> bool:

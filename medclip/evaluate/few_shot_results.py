@@ -41,9 +41,9 @@ class Difference:
     value: float
     low: float | None
     high: float | None
-    p: float | None
+    p: float
     """Two-sided."""
-    p_holm: float | None
+    p_holm: float
     """Adjusted for all methods that are compared with this reference at these shots."""
     family: int
     """How many those are."""
@@ -111,7 +111,10 @@ class Novel:
     base: Mapping[str, float | None]
     """value, low, high."""
     novel: Mapping[str, float | None]
-    harmonic: Mapping[str, float | None]
+    hm_of_means: Mapping[str, float | None]
+    """2bn/(b + n) of the two means over draws of shots and initialisations."""
+    mean_of_hms: Mapping[str, float | None]
+    """The mean over draws and initialisations of each run's 2bn/(b + n); never above the other."""
 
 
 @dataclass(frozen=True)

@@ -76,28 +76,38 @@ def differences_of(protocol: Protocol, values: Values, draws: Draws) -> tuple[Di
                 estimates = [
                     estimate(values[label, shots][metric] - base[metric], draws, bounds=(-1, 1)) for label in others
                 ]
-                adjusted = iter(holm([e.p for e in estimates if e.p is not None]))
-                for label, plain in zip(others, estimates, strict=True):
+                adjusted = holm([e.p for e in estimates])
+                for label, plain, p_holm in zip(others, estimates, adjusted, strict=True):
                     e = rounded(plain)
-                    p_holm = None if e.p is None else _round(next(adjusted))
                     found.append(
                         Difference(
-                            label, reference, shots, metric, e.value, e.low, e.high, e.p, p_holm, len(others)
+                            label, reference, shots, metric, e.value, e.low, e.high, e.p, round(p_holm, DECIMALS),
+                            len(others),
                         )
                     )  # fmt: skip
     return tuple(found)
 
 
 def novel_of(
-    protocol: Protocol, runs: Runs, base: HeldOut, novel: HeldOut, *, num_replicates: int, seed: int
+    protocol: Protocol, runs: Runs, test: HeldOut, num_base: int, *, num_replicates: int, seed: int
 ) -> tuple[Novel, ...]:
-    """Give base, novel and harmonic mean of every method that can answer for classes it never saw."""
-    draws = [
-        draw(test, len(protocol.seeds), len(protocol.inits), num_replicates=num_replicates, seed=seed + n)
-        for n, test in enumerate((base, novel))
-    ]
-    # The same draws of shots and initialisations on both sides; patients of the two sides are others.
-    both = Draws(draws[0].images_NB, draws[0].shots_SB, draws[0].inits_IB, draws[0].num_patients, 0)
+    """Give base, novel and both harmonic means of every method that can answer for classes it never saw.
+
+    Args:
+        protocol: What was compared.
+        runs: Its runs; `logits_NC` is over the base classes' images in the order of `test`, `novel_NC` over the others.
+        test: All test images, of base and novel classes: patients are drawn once for both sides, since one may have
+            images on either.
+        num_base: How many classes were learned; the first ones.
+        num_replicates: Bootstrap replicates.
+        seed: Of their draw.
+    """
+    draws = draw(test, len(protocol.seeds), len(protocol.inits), num_replicates=num_replicates, seed=seed)
+    of_base = test.targets < num_base
+    tests = (
+        HeldOut(test.targets[of_base], test.patients[of_base], num_base),
+        HeldOut(test.targets[~of_base] - num_base, test.patients[~of_base], test.num_classes - num_base),
+    )
     found = []
     for variant in protocol.variants:
         keys = list(protocol.novel_keys(variant)) if variant.transfers else []
@@ -105,20 +115,36 @@ def novel_of(
             continue
         shape = (len(protocol.seeds), len(protocol.inits))
         sides = [
-            weighted_metrics(np.stack(logits), test, of_side.images_NB)
-            for logits, test, of_side in zip(
-                ([_logits(runs[k]) for k in keys], [_novel(runs[k]) for k in keys]), (base, novel), draws, strict=True
+            weighted_metrics(np.stack(logits), side, draws.images_NB[rows])
+            for logits, side, rows in zip(
+                ([_logits(runs[k]) for k in keys], [_novel(runs[k]) for k in keys]),
+                tests,
+                (of_base, ~of_base),
+                strict=True,
             )
         ]
         for metric in METRICS:
             b, n = (np.broadcast_to(_shaped(side[metric], shape), (*shape, num_replicates + 1)) for side in sides)
             if np.isnan(b).any() or np.isnan(n).any():
                 continue
-            low = np.maximum(b + n, 1e-12)
-            of_each = [estimate(v, both) for v in (b, n, 2 * b * n / low)]
+            of_each = [estimate(v, draws) for v in (b, n, _harmonic_of_means(b, n), _harmonic(b, n))]
             parts = [{"value": e.value, "low": e.low, "high": e.high} for e in map(rounded, of_each)]
             found.append(Novel(variant.label, metric, keys[0].shots or protocol.novel_shots, *parts))
     return tuple(found)
+
+
+def _harmonic(b: NDArray[np.float64], n: NDArray[np.float64]) -> NDArray[np.float64]:
+    return 2 * b * n / np.maximum(b + n, 1e-12)
+
+
+def _harmonic_of_means(b_SIB: NDArray[np.float64], n_SIB: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Give what each run adds to the harmonic mean of the two means over runs, whose mean over runs it is.
+
+    The means over runs are what counts, so a run enters by how far it is from them, to first order (the delta method).
+    """
+    b, n = (v.mean(axis=(0, 1)) for v in (b_SIB, n_SIB))
+    squared = np.maximum(b + n, 1e-12) ** 2
+    return _harmonic(b, n) + (2 * n**2 * (b_SIB - b) + 2 * b**2 * (n_SIB - n)) / squared
 
 
 def costs_of(protocol: Protocol, runs: Runs) -> tuple[Cost, ...]:
@@ -170,7 +196,7 @@ def span(numbers: Sequence[int]) -> str:
 
 def rounded(e: Estimate) -> Estimate:
     """Round to what is written."""
-    return Estimate(round(e.value, DECIMALS), _round(e.low), _round(e.high), _round(e.p))
+    return Estimate(round(e.value, DECIMALS), _round(e.low), _round(e.high), round(e.p, DECIMALS))
 
 
 def _round(value: float | None) -> float | None:

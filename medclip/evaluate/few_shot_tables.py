@@ -30,12 +30,12 @@ def write_tables(store: RunStore, result: Comparison, data: FewShotData, runs: M
         values = [asdict(row) for row in rows]
         store.write(f"{name}.csv", _csv(names, values))
         store.write(f"{name}.parquet", _parquet({n: [v[n] for v in values] for n in names}, row_type))
-    store.write(RUNS, _table_bytes(_runs(data, runs)))
+    store.write(RUNS, _table_bytes(_runs(runs)))
     store.write(PREDICTIONS, _table_bytes(_predictions(data, runs)))
     store.write(JSON, result.to_json().encode())
 
 
-def _runs(data: FewShotData, runs: Mapping[RunKey, Run]) -> pa.Table:
+def _runs(runs: Mapping[RunKey, Run]) -> pa.Table:
     """One row for each run: what it learned from (rows of the table), what it took, why it failed."""
     import pyarrow as pa
 

@@ -294,7 +294,7 @@ def _seconds(value: float) -> str:
 def _novel(result: Comparison) -> Iterator[Row]:
     for n in result.novel:
         if n.metric == result.primary:
-            parts = (n.base, n.novel, n.harmonic)
+            parts = (n.base, n.novel, n.hm_of_means, n.mean_of_hms)
             cells = [FigureCell(number(p["value"] or 0.0), _low_high(p["low"], p["high"])) for p in parts]
             yield Row(result.titles[n.method], tuple(cells), False)
 

@@ -26,16 +26,16 @@ def number(value: float, *, signed: bool = False) -> str:
     return (f"{value:+.3f}" if signed else f"{value:.3f}").replace("-", "−")
 
 
-def chance(p: float | None) -> str:
+def chance(p: float) -> str:
     """Write a p-value without false precision."""
-    if p is None:
-        return "–"
     return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
 def excludes_zero(d: Difference) -> bool:
-    """Whether the interval lies on one side of zero."""
-    return d.low is not None and d.high is not None and (d.low > 0 or d.high < 0)
+    """Whether the interval lies on one side of zero; where every replicate gave the same, whether that is not zero."""
+    if d.low is None or d.high is None:
+        return d.value != 0
+    return d.low > 0 or d.high < 0
 
 
 def over(result: Comparison) -> str:
@@ -103,7 +103,8 @@ def _against(result: Comparison, reference: str, best: str) -> Iterator[str]:
 def _difference(d: Difference) -> str:
     text = f"{number(d.value, signed=True)} ({interval(d)}; adjusted p {chance(d.p_holm)})"
     if d.low is None:
-        return f"{number(d.value, signed=True)}, with no interval, since every replicate gave the same"
+        same = f"{number(d.value, signed=True)} in every replicate, so with no interval (adjusted p {chance(d.p_holm)})"
+        return same if _sure(d) else f"{same}; this comparison cannot say which is better"
     if not excludes_zero(d):
         return f"{text}; the interval includes zero, so this comparison cannot say which is better"
     if not _sure(d):
@@ -112,4 +113,4 @@ def _difference(d: Difference) -> str:
 
 
 def _sure(d: Difference) -> bool:
-    return excludes_zero(d) and d.p_holm is not None and d.p_holm <= ALPHA
+    return excludes_zero(d) and d.p_holm <= ALPHA

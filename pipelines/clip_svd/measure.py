@@ -92,7 +92,8 @@ def jobs(
             say(f"{part['id']}: not here ({path})")
         else:
             svd = svd_options(part, suite["svd"], "base_to_novel" if novel else "few_shot")
-            yield part["id"], asked | {"svd": svd}
+            own = {name: part.get(name, suite[name]) for name in ("shots", "inits")}
+            yield part["id"], asked | own | {"svd": svd, "methods": part.get("methods")}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -112,11 +113,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--key-file", type=Path)
     args = parser.parse_args(argv)
     suite = yaml.safe_load(args.suite.read_text(encoding="utf-8"))
-    listed = [m for m in args.methods.split(",") if m] or suite["methods"] or None
     for name, asked in jobs(suite, args.data, [s for s in args.sets.split(",") if s], args.novel):
-        methods = chosen_methods(listed, asked.pop("svd"), quick=args.quick, novel=args.novel)
+        own, svd, shots = (asked.pop(key) for key in ("methods", "svd", "shots"))
+        listed = allowed([m for m in args.methods.split(",") if m] or suite["methods"] or None, own)
+        methods = chosen_methods(listed, svd, quick=args.quick, novel=args.novel) if listed != [] else []
         if not methods:
-            say(f"{name}: none of these methods has an answer for novel classes")
+            say(f"{name}: none of these methods takes part")
             continue
         folder = args.out / (f"{name}-novel" if args.novel else name)
         say(f"== {name}")
@@ -125,9 +127,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 args.model,
                 out=folder,
                 methods=methods,
-                shots=[int(k) for k in args.shots.split(",") if k] or ([16] if args.novel else suite["shots"]),
+                shots=[int(k) for k in args.shots.split(",") if k] or ([16] if args.novel else shots),
                 seeds=args.seeds or suite["seeds"],
-                inits=suite["inits"],
                 processes=args.processes,
                 key_file=args.key_file,
                 progress=shown,
@@ -136,6 +137,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_compare_report(compared, folder)
         for line in compared.result.lines():
             print(line, flush=True)
+
+
+def allowed(listed: Sequence[str] | None, own: Sequence[str] | None) -> Sequence[str] | None:
+    """Give those of the methods asked for (all where None) that a set has a list of its own for."""
+    if own is None:
+        return listed
+    return list(own) if listed is None else [m for m in listed if m.split(":")[0] in own]
 
 
 def chosen_methods(listed: Sequence[str] | None, svd: str, *, quick: bool, novel: bool) -> list[str]:

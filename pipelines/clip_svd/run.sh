@@ -28,7 +28,7 @@ if [ "${1:-}" = --shared ]; then
         --key-file "$run/key" --processes "$processes")
     # shellcheck disable=SC2086
     "${measure[@]}" ${OPTIONS:-}
-    exec python $here/summary.py "$run/few_shot/out"
+    exec python $here/summary.py "$run/few_shot/out" $here/shared.yaml
 fi
 
 data=${1:?name the folder that holds the sets, or --shared}
@@ -38,4 +38,4 @@ out=${3:-runs/clip_svd}
 python $here/measure.py $here/biomedical.yaml "$data" "$out" --model "$pack" --processes "$processes" ${OPTIONS:-}
 # shellcheck disable=SC2086
 python $here/measure.py $here/biomedical.yaml "$data" "$out" --model "$pack" --processes "$processes" --novel ${OPTIONS:-}
-exec python $here/summary.py "$out"
+exec python $here/summary.py "$out" $here/biomedical.yaml

@@ -213,10 +213,11 @@ def test_base_to_novel_asks_only_methods_that_can_answer(place: tuple[Path, Path
     found = {n.method: n for n in result.novel if n.metric == "balanced_accuracy"}
     assert set(found) == {"zero-shot", "cocoop:epochs=1", "norm:steps=2"}
     for n in found.values():
-        b, v, h = (part["value"] for part in (n.base, n.novel, n.harmonic))
+        b, v, h = (part["value"] for part in (n.base, n.novel, n.hm_of_means))
         assert b is not None
         assert v is not None
         assert h == pytest.approx(2 * b * v / (b + v), abs=1e-3)
+        assert n.mean_of_hms["value"] == pytest.approx(h, abs=1e-4)  # one seed: the same
 
 
 def test_a_learned_prompt_is_put_around_other_names(place: tuple[Path, Path]):

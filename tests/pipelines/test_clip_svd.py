@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -82,39 +83,121 @@ def test_class_folders_become_a_table_and_absent_sets_are_named(tmp_path: Path, 
     assert "BTMRI: not here" in capsys.readouterr().err
 
 
+def figure(value: float, low: float | None = None, high: float | None = None) -> dict[str, Any]:
+    return {"value": value, "low": low, "high": high}
+
+
+def sides(base: dict[str, Any], novel: dict[str, Any], hm: dict[str, Any] | None = None) -> dict[str, Any]:
+    b, n = base["value"], novel["value"]
+    return {"base": base, "novel": novel, "hm_of_means": hm or figure(2 * b * n / (b + n))}
+
+
 def test_harmonic_means_by_both_definitions():
     both = stage("summary").both_harmonic_means
-    assert both([(0.8264, 0.7431)])["hm_of_means"] == pytest.approx(0.7825, abs=1e-4)
-    found = both([(0.9, 0.3), (0.5, 0.7)])
-    assert found["hm_of_means"] == pytest.approx(2 * 0.7 * 0.5 / 1.2, abs=1e-4)
-    assert found["mean_of_hms"] == pytest.approx((0.45 + 0.7 / 1.2) / 2, abs=1e-4)
-    assert found["mean_of_hms"] < found["hm_of_means"]
+    one = both([sides(figure(0.8264), figure(0.7431))])
+    assert one["hm_of_means"]["value"] == pytest.approx(0.7825, abs=1e-4)
+    assert one["mean_of_hms"] == one["hm_of_means"]
+    found = both([sides(figure(0.9), figure(0.3)), sides(figure(0.5), figure(0.7))])
+    assert found["hm_of_means"]["value"] == pytest.approx(2 * 0.7 * 0.5 / 1.2, abs=1e-4)
+    assert found["mean_of_hms"]["value"] == pytest.approx((0.45 + 0.7 / 1.2) / 2, abs=1e-4)
+    assert found["mean_of_hms"]["value"] < found["hm_of_means"]["value"]
+    assert found["hm_of_means"]["low"] is None
 
 
-def result(value: float, novel: bool = False) -> dict[str, Any]:
-    figure = {"value": value, "low": value - 0.1, "high": value + 0.1}
-    cell = {"method": "svd:lr=0.1", "metric": "accuracy", **figure}
+def test_both_harmonic_means_have_intervals():
+    part = sides(figure(0.8, 0.7, 0.85), figure(0.8, 0.7, 0.85), figure(0.8, 0.72, 0.84))
+    one = stage("summary").both_harmonic_means([part])
+    assert (one["hm_of_means"]["low"], one["hm_of_means"]["high"]) == (0.72, 0.84)  # as on the set's page
+    two = stage("summary").both_harmonic_means([part, part])
+    assert two["mean_of_hms"]["low"] == pytest.approx(0.8 - 0.08 / 2**0.5, abs=1e-4)
+    # base and novel count half each here, and are taken to err together
+    assert two["hm_of_means"]["low"] == pytest.approx(0.8 - 0.1 / 2**0.5, abs=1e-4)
+    assert two["hm_of_means"]["high"] == pytest.approx(0.8 + 0.05 / 2**0.5, abs=1e-4)
+
+
+def test_the_interval_of_a_mean_is_lopsided_as_the_sets_are_stays_inside_and_is_missing_where_any_is():
+    mean_of = stage("summary").mean_of
+    found = mean_of([figure(0.5, 0.3, 0.6), figure(0.7, 0.5, 0.8)])
+    assert found["value"] == 0.6
+    assert found["low"] == pytest.approx(0.6 - 0.2 / 2**0.5, abs=1e-4)
+    assert found["high"] == pytest.approx(0.6 + 0.1 / 2**0.5, abs=1e-4)
+    wide = mean_of([figure(0.9, 0.0, 1.9)])
+    assert (wide["low"], wide["high"]) == (0.0, 1.0)
+    assert mean_of([figure(0.5, -1.5, 0.6)], (-1.0, 1.0))["low"] == -1.0
+    lacking = mean_of([figure(0.5, 0.3, 0.6), figure(0.5)])
+    assert (lacking["value"], lacking["low"], lacking["high"]) == (0.5, None, None)
+
+
+def result(value: float, primary: str = "balanced_accuracy", novel: bool = False) -> dict[str, Any]:
+    around = figure(value, value - 0.1, value + 0.1)
+    cells = [{"method": "svd:lr=0.1", "metric": m, **around} for m in dict.fromkeys((primary, "macro_auroc"))]
+    side = {"method": "svd", **sides(around, around, around)}
     return {
-        "primary": "accuracy",
-        "cells": [cell | {"shots": 4}, cell | {"shots": None}],
-        "differences": [cell | {"shots": None, "reference": "zero-shot"}],
+        "primary": primary,
+        "cells": [c | {"shots": k} for c in cells for k in (4, None)],
+        "differences": [c | {"shots": None, "reference": "zero-shot"} for c in cells],
         "novel_classes": ["x"] if novel else [],
-        "novel": [{"method": "svd", "metric": "accuracy", "base": figure, "novel": figure}] if novel else [],
-    }
+        "novel": [side | {"metric": m} | (sides(figure(0.0), figure(1.0), figure(0.0)) if m == "accuracy" else {})
+                  for m in ("accuracy", primary)] if novel else [],
+    }  # fmt: skip
 
 
 def test_means_over_sets_have_narrower_intervals_and_need_every_set():
     summary = stage("summary")
     found = summary.summarise({"a": result(0.5), "b": result(0.7), "c-novel": result(0.6, novel=True)})
-    mean = found["means"]["svd"]["mean"]
+    of_metric = found["metrics"]["balanced_accuracy"]
+    mean = of_metric["means"]["svd"]["mean"]
     assert mean["value"] == 0.6
     assert mean["high"] - mean["value"] == pytest.approx(0.1 / 2**0.5, abs=1e-4)
-    assert found["paired"]["zero-shot"]["svd"]["num_sets"] == 2
-    assert found["base_to_novel"]["svd"]["hm_of_means"] == pytest.approx(0.6)
+    assert of_metric["paired"]["zero-shot"]["svd"]["num_sets"] == 2
     text = "\n".join(summary.lines(found))
     assert "| svd | 0.600 (0.529 to 0.671) |" in text
     lacking = result(0.7) | {"cells": []}
-    assert summary.summarise({"a": result(0.5), "b": lacking})["means"] == {}
+    assert summary.summarise({"a": result(0.5), "b": lacking})["metrics"]["balanced_accuracy"]["means"] == {}
+
+
+def test_the_harmonic_means_over_sets_are_by_the_metric_of_the_page():
+    found = stage("summary").summarise({"c-novel": result(0.6, novel=True)})
+    assert found["base_to_novel"]["svd"]["hm_of_means"]["value"] == pytest.approx(0.6)
+    text = "\n".join(stage("summary").lines(found))
+    assert "classes: balanced accuracy of c-novel" in text
+    assert "| method | base | novel | hm_of_means | mean_of_hms |" in text
+
+
+def test_a_mean_is_of_one_metric_and_sets_that_share_images_are_left_out():
+    results = {"a": result(0.5), "b": result(0.9, "macro_auroc"), "b_again": result(0.1, "macro_auroc")}
+    found = stage("summary").summarise(results, {"b_again": "the same images as b", "absent": "not here"})
+    assert found["left_out"] == {"b_again": "the same images as b"}
+    assert found["metrics"]["balanced_accuracy"]["sets"] == ["a"]
+    assert found["metrics"]["macro_auroc"]["sets"] == ["a", "b"]
+    assert found["metrics"]["balanced_accuracy"]["means"]["svd"]["mean"]["value"] == 0.5
+    assert found["metrics"]["macro_auroc"]["means"]["svd"]["mean"]["value"] == 0.7
+    text = "\n".join(stage("summary").lines(found))
+    assert "Not in the means: b_again (the same images as b)." in text
+    assert "AUROC, mean over a, b" in text
+
+
+def test_the_suite_says_which_shared_sets_no_mean_is_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for name in ("nih_pneumonia", "nih_findings"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "compare.json").write_text(json.dumps(result(0.7, "macro_auroc")))
+    stage("summary").main(str(tmp_path), str(FOLDER / "shared.yaml"))
+    assert "Not in the means: nih_findings (the same images as nih_pneumonia)." in capsys.readouterr().out
+    assert json.loads((tmp_path / "summary.json").read_text())["sets"] == {"nih_pneumonia": "macro_auroc"}
+
+
+def test_a_set_may_have_methods_shots_and_initialisations_of_its_own(tmp_path: Path):
+    (tmp_path / "brain_mri.csv").write_text("")
+    asked = dict(stage("measure").jobs(suite("shared"), tmp_path, [], False))
+    assert (asked["brain_mri"]["inits"], asked["brain_mri"]["shots"]) == (1, [1, 2, 4, 8, 16])
+    assert asked["brain_mri"]["methods"] is None
+    inits = asked["brain_mri_inits"]
+    assert (inits["inits"], inits["shots"], inits["base_to_novel"]) == (3, [16], False)
+    assert "svd" in inits["methods"]
+    allowed = stage("measure").allowed
+    assert allowed(["full", "svd:lr=0.1"], inits["methods"]) == ["svd:lr=0.1"]
+    assert allowed(None, inits["methods"]) == inits["methods"]
+    assert allowed(["full"], None) == ["full"]
 
 
 def test_only_patients_of_the_bases_test_split_are_tested_on(tmp_path: Path):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from medclip.evaluate.few_shot import Compared, compare
-from medclip.evaluate.few_shot_results import Comparison, Difference
+from medclip.evaluate.few_shot_results import Comparison, Difference, Novel
 from medclip.reports.compare import render, write_compare_report
 from medclip.reports.compare_figure import _apart, curves
 from medclip.reports.compare_view import highlighted
@@ -106,6 +106,32 @@ def test_the_summary_says_when_an_interval_includes_zero(compared: Compared):
     assert "2 of 2 methods are above" in clear
 
 
+def test_a_difference_that_every_replicate_gave_is_sure_and_is_counted_so(compared: Compared):
+    best = compared.result.ranked[0]
+    surest = difference(method=best, value=0.5, low=None, high=None, p=0.001, p_holm=0.003)
+    none = difference(method="knn", value=0.0, low=None, high=None, p=1.0, p_holm=1.0)
+    text = said(compared.result, surest, none)
+    assert "1 of 2 methods are above Zero-shot and 0 below; for the other 1 " in text
+    assert "+0.500 in every replicate, so with no interval (adjusted p 0.003)." in text
+    below = said(compared.result, replace(surest, value=-0.5), none)
+    assert "0 of 2 methods are above Zero-shot and 1 below" in below
+    doubt = said(compared.result, replace(surest, p_holm=0.4), none)
+    assert "none of 2 methods surely differs" in doubt
+    assert "(adjusted p 0.40); this comparison cannot say" in doubt
+
+
+def test_both_harmonic_means_are_on_the_page_by_name(compared: Compared):
+    parts = [{"value": v, "low": v - 0.01, "high": v + 0.01} for v in (0.911, 0.722, 0.633, 0.544)]
+    novel = Novel("ridge", "balanced_accuracy", 16, *parts)
+    shown = render(replace(compared, result=replace(compared.result, novel=(novel,), novel_classes=("spot",))))
+    section = shown[shown.index('<section id="novel">') : shown.index('<section id="mistakes">')]
+    heads = re.findall(r'<th scope="col">([^<]*)</th>', section)
+    figures = re.findall(r"<span[^>]*>([^<]*)</span><small>([^<]*)</small>", section)
+    assert heads == ["Method", "Base", "Novel", "hm_of_means", "mean_of_hms"]
+    assert [value for value, _ in figures] == ["0.911", "0.722", "0.633", "0.544"]
+    assert figures[2][1] == "0.623 to 0.643"
+
+
 def test_the_summary_says_what_one_draw_cannot_tell_and_what_the_base_has_seen(compared: Compared):
     text = " ".join(summary(replace(compared.result, seeds=(1,), num_in_training=3)))
     assert "over test patients only" in text
@@ -138,4 +164,4 @@ def test_labels_are_pushed_apart_in_order_and_stay_inside():
 
 def test_numbers_are_written_as_a_reader_expects():
     assert number(-0.0312, signed=True) == "−0.031"
-    assert (chance(0.0001), chance(0.0123), chance(0.42), chance(None)) == ("< 0.001", "0.012", "0.42", "–")
+    assert (chance(0.0001), chance(0.0123), chance(0.42)) == ("< 0.001", "0.012", "0.42")
