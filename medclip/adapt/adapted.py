@@ -20,6 +20,7 @@ from medclip.adapt.class_text import ClassText, class_text
 from medclip.adapt.heads import load_head
 from medclip.adapt.methods import Fitted, find_method
 from medclip.adapt.read import encode_units, unit_logits
+from medclip.adapt.replaced import refuse_other
 from medclip.adapt.task import to_yaml
 from medclip.errors import MedclipError, Reason
 from medclip.models.class_vectors import probabilities
@@ -118,11 +119,13 @@ class Adapted:
         """Give the probabilities of units, float32 [N, C]: as scoring gives them with the pack."""
         return probabilities(self.predict_logits(pixels), self.text.kind)
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path, *, replace: bool = False) -> Path:
         """Write the small checkpoint: the head and what was learned of the towers, bound to the base by its hash.
 
         Args:
-            folder: New, empty, or holding another such checkpoint, which is replaced.
+            folder: New, empty, or holding a checkpoint of the same base, task, method, settings and shots, which is
+                replaced.
+            replace: Replace any other checkpoint, too.
 
         Raises:
             MedclipError: OUTPUT_IN_USE, WRONG_USE, DISK_FULL, PERMISSION_DENIED.
@@ -131,11 +134,9 @@ class Adapted:
         from safetensors.torch import save_file
 
         folder = Path(folder)
-        check_out(folder, "checkpoint")
-        if folder.exists() and any(folder.iterdir()) and not (folder / DESCRIPTION).is_file():
-            raise MedclipError(
-                Reason.OUTPUT_IN_USE, "the folder holds something else.", where=folder, hint="Name another folder."
-            )
+        check_checkpoint(folder)
+        if not replace and (folder / DESCRIPTION).is_file():
+            refuse_other(folder, described_in(folder), self._described(), "checkpoint")
         tensors = {f"{_HEAD}{k}": torch.from_numpy(np.array(v)) for k, v in self.fitted.head.arrays().items()}
         tensors |= {f"{_DELTA}{k}": v.detach().cpu().contiguous() for k, v in self.fitted.delta.items()}
         with fresh_folder(folder) as fresh:
@@ -188,12 +189,17 @@ class Adapted:
             raise MedclipError(Reason.PACK_INVALID, f"{DESCRIPTION} is damaged ({e}).", where=folder) from e
 
     def save_pack(
-        self, folder: str | Path, *, metrics: Mapping[str, Any] | None = None, name: str | None = None
+        self,
+        folder: str | Path,
+        *,
+        metrics: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        replace: bool = False,
     ) -> Path:
         """Write a whole pack that `medclip score --model` uses: see `medclip.adapt.adapted_pack.write_pack`."""
         from medclip.adapt.adapted_pack import write_pack
 
-        return write_pack(self, Path(folder), metrics=metrics or {}, name=name)
+        return write_pack(self, Path(folder), metrics=metrics or {}, name=name, replace=replace)
 
     def shots_csv(self) -> str:
         """Give the list of shots as a table: hashes and classes, no path and no identifier."""
@@ -231,6 +237,28 @@ class Adapted:
             "ways": list(self.ways),
             "shots": [asdict(shot) for shot in self.shots],
         }
+
+
+def check_checkpoint(folder: Path) -> None:
+    """Refuse a folder that no checkpoint can go to.
+
+    Raises:
+        MedclipError: WRONG_USE for what is no folder; OUTPUT_IN_USE for one that holds something else.
+    """
+    check_out(folder, "checkpoint")
+    if folder.exists() and any(folder.iterdir()) and not (folder / DESCRIPTION).is_file():
+        raise MedclipError(
+            Reason.OUTPUT_IN_USE, "the folder holds something else.", where=folder, hint="Name another folder."
+        )
+
+
+def described_in(folder: Path) -> dict[str, Any] | None:
+    """Give the description of the checkpoint that lies in a folder; None where none can be read."""
+    try:
+        described = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return described if isinstance(described, dict) else None
 
 
 def merged_model(base: Model, fitted: Fitted) -> Model:

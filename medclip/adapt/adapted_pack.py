@@ -13,12 +13,14 @@ import numpy as np
 from medclip import __version__
 from medclip.adapt.pack_head import HEAD_FILE, SHOTS_FILE, TASK_FILE
 from medclip.adapt.read import ways_said
+from medclip.adapt.replaced import refuse_other
+from medclip.adapt.run_notes import num_in_training, seen_by_base
 from medclip.adapt.task import to_yaml
 from medclip.adapters.registry import preprocessing_of
 from medclip.errors import MedclipError, Reason
 from medclip.models import open_set
 from medclip.models.card import FILE_NAME as CARD_FILE
-from medclip.models.card import Adaptation, Card, Source, TaskCard
+from medclip.models.card import Adaptation, Card, Source, TaskCard, read_card
 from medclip.models.manifest import FILE_NAME as MANIFEST
 from medclip.models.manifest import WEIGHTS_NAME, read_manifest, seal
 from medclip.models.packs import save_weights
@@ -51,24 +53,52 @@ def check_place(folder: Path, base: Path) -> None:
         )
 
 
-def write_pack(adapted: Adapted, folder: Path, *, metrics: Mapping[str, Any], name: str | None = None) -> Path:
+def adaptation_in(folder: Path) -> Mapping[str, Any] | None:
+    """Give how the pack that lies in a folder was adapted, as its card writes it; None where none lies there."""
+    try:
+        adapted = read_card(folder).adapted
+    except MedclipError:
+        return None
+    return None if adapted is None else adapted.model_dump(mode="json")
+
+
+def _refuse_other(adapted: Adapted, folder: Path) -> None:
+    """Refuse to replace what is not a pack of the same adaptation from the same shots.
+
+    Raises:
+        MedclipError: OUTPUT_IN_USE.
+    """
+    there = adaptation_in(folder)
+    if there is not None:
+        listed = folder / SHOTS_FILE
+        same = listed.is_file() and listed.read_bytes() == adapted.shots_csv().encode()
+        there = there if same else None
+    refuse_other(folder, there, _adaptation(adapted).model_dump(mode="json"), "pack")
+
+
+def write_pack(
+    adapted: Adapted, folder: Path, *, metrics: Mapping[str, Any], name: str | None = None, replace: bool = False
+) -> Path:
     """Write the pack of an adapted model; it appears whole or not at all, and equal calls give equal bytes.
 
     Weights that changed are stored as float32: rounded to half precision they would score otherwise than measured.
 
     Args:
         adapted: The model.
-        folder: New, or holding another pack, which is replaced.
+        folder: New, or holding a pack of the same base, task, method, settings and shots, which is replaced.
         metrics: Figures of the task, in the form of `medclip.models.card.TaskCard`.
         name: On the card; made of the base, the task and the method where None.
+        replace: Replace any other pack, too.
 
     Raises:
-        MedclipError: As `check_place`; DISK_FULL, PERMISSION_DENIED.
+        MedclipError: As `check_place`; OUTPUT_IN_USE for another pack; DISK_FULL, PERMISSION_DENIED.
     """
     from safetensors.numpy import save_file
 
     base = adapted.model.path
     check_place(folder, base)
+    if not replace and (folder / MANIFEST).is_file():
+        _refuse_other(adapted, folder)
     changed = adapted.fitted.clip is not None
     ours = {CARD_FILE, HEAD_FILE, TASK_FILE, SHOTS_FILE, TRAIN_HASHES, PATIENT_HASHES}
     left = ours | ({WEIGHTS_NAME, open_set.FILE_NAME} if changed else set())
@@ -148,6 +178,7 @@ def _adaptation(adapted: Adapted) -> Adaptation:
         init_seed=draw.init_seed,
         num_train=roles["train"],
         num_val=roles["val"],
+        num_in_training=num_in_training(adapted.model, adapted.shots),
         num_train_by_class=dict(adapted.num_by_class),
         num_trainable=adapted.fitted.num_trainable,
         settings=dict(adapted.fitted.settings),
@@ -164,8 +195,9 @@ def _limits(adapted: Adapted, count: str, patients: int) -> tuple[str, ...]:
     new = sorted({way for way in adapted.ways if way not in adapted.model.preprocess.adapters})
     if new:
         said.append(
-            f"The base does not say that it was trained on {ways_said(new)}: that it knows from the shots only."
+            f"The base does not say that it was trained on {ways_said(new)}: it knows that from the shots only."
         )
+    said += seen_by_base(adapted.model, adapted.shots)
     if adapted.fitted.clip is not None:
         said.append(
             f"The towers are not those of {base.name} any more: its other tasks, their figures and the guard for "

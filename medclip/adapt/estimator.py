@@ -29,7 +29,7 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):
     def decision_function(self, X: Any) -> NDArray[np.float32]:
         """Give logits, float32 [N, C]; with two classes float32 [N], the second's lead, as scikit-learn wants it."""
         check_is_fitted(self, "head_")
-        features = unit_rows(np.asarray(validate_data(self, X, reset=False)))
+        features = unit_rows(_finite(validate_data(self, X, reset=False, ensure_all_finite=False)))
         logits = self.head_.logits(features.astype(np.float32), None)
         return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
 
@@ -47,12 +47,13 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):
 
     def _read(self, X: Any, y: Any) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Check X and y; give unit rows, float64 [N, D], and class numbers, int64 [N]."""
-        features, labels = validate_data(self, X, y)
+        features, labels = validate_data(self, X, y, ensure_all_finite=False)
+        features = _finite(features)
         check_classification_targets(labels)
         self.classes_, targets = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"all examples are of one class, {self.classes_[0]!r}; give at least two classes.")
-        return unit_rows(np.asarray(features)), targets.astype(np.int64)
+        return unit_rows(features), targets.astype(np.int64)
 
     def _text(self, dim: int) -> NDArray[np.float64]:
         """Give the class vectors, float64 [D, C], each of unit norm; zeros where the estimator has none."""
@@ -61,6 +62,21 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):
         if vectors.shape != wanted:
             raise ValueError(f"class_vectors is {list(vectors.shape)}; the examples want {list(wanted)}.")
         return unit_rows(vectors).T
+
+
+def _finite(features_ND: Any) -> NDArray:
+    """Refuse features that are no numbers.
+
+    Raises:
+        ValueError: With the number of such rows.
+    """
+    features = np.asarray(features_ND)
+    bad = int((~np.isfinite(features).all(axis=1)).sum())
+    if bad:
+        raise ValueError(
+            f"{bad} of {len(features)} rows of features hold NaN or inf; leave those images out, or encode them again."
+        )
+    return features
 
 
 def unit_rows(features_ND: NDArray) -> NDArray[np.float64]:

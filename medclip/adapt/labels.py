@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ MAX_CLASSES = 50
 _FEWEST_EACH = 2
 """Rows that a value must have on average before a column of many values counts as one of classes."""
 _MANY = 12
+_MOST_SHOWN = 20
 _WORDS = {"yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
 Cells = Sequence[Mapping[str, str]]
 Target = int | tuple[float | None, ...] | None
@@ -43,6 +45,7 @@ def read_labels(
     task: Task | str | Path | None,
     modalities: Sequence[str],
     where: Path | None,
+    patients: Sequence[str] = (),
 ) -> Labels:
     """Understand the label columns of a table.
 
@@ -54,6 +57,7 @@ def read_labels(
         task: The task, where it is not made of the columns themselves.
         modalities: Of the images, for the templates of a task that is made.
         where: The table, for errors.
+        patients: Whose each row is: a value that only one patient has may be a name, and is not shown.
 
     Raises:
         MedclipError: WRONG_USE, NO_TASK; TABLE_INVALID for a column that is not there or a value that is not known;
@@ -64,7 +68,7 @@ def read_labels(
     several = chosen.kind == "multilabel" if chosen else len(columns) > 1 or _is_binary(cells, columns[0])
     if several:
         return _multilabel(cells, columns, chosen, modalities, where)
-    return _multiclass(cells, columns, chosen, modalities, where)
+    return _multiclass(cells, columns, chosen, modalities, where, patients)
 
 
 def _columns(header: Sequence[str], labels: Sequence[str], where: Path | None) -> list[str]:
@@ -98,7 +102,12 @@ def _task(columns: Sequence[str], task: Task | str | Path | None) -> Task | None
 
 
 def _multiclass(
-    cells: Cells, columns: Sequence[str], task: Task | None, modalities: Sequence[str], where: Path | None
+    cells: Cells,
+    columns: Sequence[str],
+    task: Task | None,
+    modalities: Sequence[str],
+    where: Path | None,
+    patients: Sequence[str],
 ) -> Labels:
     if len(columns) != 1:
         raise MedclipError(
@@ -109,23 +118,27 @@ def _multiclass(
     (column,) = columns
     said = [plain(cell.get(column, "")) for cell in cells]
     counts = Counter(value for value in said if value)
+    notes = []
     if task is None:
         _refuse_many(column, counts, where)
         _need_two(sorted(counts), column, where)
         task, names = made_of_values(column, list(counts), modalities)
+        if not any(math.isnan(number_in(value)) for value in counts):
+            notes.append(f"The column {column!r} holds numbers; each of them is taken for a class.")
     else:
         names = {}
         for number, (value, cell) in enumerate(zip(said, cells, strict=True), 1):
             if value and value not in names:
                 found = class_said(task, value)
                 if found is None:
-                    raise _unknown(task, column, number, cell[column], where)
+                    quoted = repr(cell[column]) if _like_classes(said, patients) else shown(cell[column])
+                    raise _unknown(task, column, number, quoted, where)
                 names[value] = found.name
     present = [c.name for c in task.classes if c.name in names.values()]
     _need_two(present, column, where)
     index = {value: present.index(name) for value, name in names.items()}
     absent = [c.name for c in task.classes if c.name not in present]
-    notes = [f"No row has: {', '.join(absent)}; the pack does not know them."] if absent else []
+    notes += [f"No row has: {', '.join(absent)}; the pack does not know them."] if absent else []
     empty = said.count("")
     notes += [f"Rows without a label, which are not used: {empty}."] if empty else []
     targets = tuple(index[value] if value else None for value in said)
@@ -191,10 +204,20 @@ def _class_of_column(task: Task, column: str, where: Path | None) -> str:
     return found.name
 
 
-def _unknown(task: Task, column: str, number: int, value: str, where: Path | None) -> MedclipError:
+def _like_classes(said: Sequence[str], patients: Sequence[str]) -> bool:
+    """Whether the values of a column are words that several patients each have, so that none is a name or a number."""
+    whose: dict[str, set[str]] = {}
+    for value, patient in zip(said, patients, strict=False):
+        if value:
+            whose.setdefault(value, set()).add(patient)
+    words = all(value.replace(" ", "").isalpha() for value in whose)
+    return words and 0 < len(whose) <= _MOST_SHOWN and min(map(len, whose.values())) >= _FEWEST_EACH
+
+
+def _unknown(task: Task, column: str, number: int, quoted: str, where: Path | None) -> MedclipError:
     return MedclipError(
         Reason.TABLE_INVALID,
-        f"row {number}: {column} is {shown(value)}, which is no class of the task {task.name}.",
+        f"row {number}: {column} is {quoted}, which is no class of the task {task.name}.",
         where=where,
         hint=f"It has: {', '.join(c.name for c in task.classes)}. Leave --task out to take the classes from the table, "
         "or write a task file of your own.",

@@ -63,35 +63,38 @@ def list_layers(clip: nn.Module) -> tuple[Layer, ...]:
 
 
 def choose_layers(
-    layers: Sequence[Layer], which: str | Sequence[int] = "all", roles: Sequence[Role] | None = None
+    layers: Sequence[Layer], which: str | int | Sequence[int] = "all", roles: Role | Sequence[Role] | None = None
 ) -> tuple[Layer, ...]:
     """Choose layers to train.
 
     Args:
         layers: From `list_layers`.
         which: all, or thirds of each tower's blocks: top, middle, bottom (of 12 blocks 8 to 11, 4 to 7, 0 to 3), or
-            several joined by "+" as in "top+middle"; or the numbers of blocks.
-        roles: What layers do; everything where None.
+            several joined by "+" as in "top+middle"; or a block's number, several of them, or "10,11".
+        roles: What layers do, one or several; everything where None.
 
     Returns:
         In the order given. Layers outside the blocks, and projections into the joint space, are never in it.
 
     Raises:
-        MedclipError: WRONG_USE for an unknown word, or when nothing is left; it says what the model has.
+        MedclipError: WRONG_USE for an unknown word, a block that no tower has, or when nothing is left; it says what
+            the model has.
     """
     inside = [layer for layer in layers if layer.block is not None and layer.role != "head"]
     counts = {
         t: 1 + max((x.block for x in inside if x.tower == t and x.block is not None), default=-1)
         for t in get_args(Tower)
     }
-    words = which.split("+") if isinstance(which, str) else []
-    numbers = () if isinstance(which, str) else which
+    words, numbers = _asked_for(which)
+    roles = (roles,) if isinstance(roles, str) else roles
     if unknown := sorted(set(words) - set(get_args(Which))):
         raise MedclipError(
             Reason.WRONG_USE,
             f"there is no set of layers named {', '.join(map(repr, unknown))}.",
             hint=f"Sets are: {', '.join(get_args(Which))}, joined by +; or numbers of blocks.",
         )
+    there = {layer.block for layer in inside}
+    lacking = [n for n in numbers if n not in there and n >= 0]
     chosen = tuple(
         layer
         for layer in inside
@@ -102,16 +105,35 @@ def choose_layers(
             else any(_in_third(layer.block, counts[layer.tower], w) for w in words)
         )
     )
-    if not chosen:
-        wanted = which if isinstance(which, str) else f"blocks {', '.join(map(str, which))}"
-        of_roles = "" if roles is None else f" with the roles {', '.join(roles)}"
+    if not chosen or lacking:
+        wanted = "+".join(words) if words else f"blocks {', '.join(map(str, lacking or numbers))}"
+        of_roles = "" if roles is None else f" with the roles {', '.join(map(str, roles))}"
         has = sorted({layer.role for layer in inside})
+        blocks = " and ".join(f"{n} {t} blocks, 0 to {n - 1}" for t, n in counts.items() if n) or "no blocks"
         raise MedclipError(
             Reason.WRONG_USE,
             f"this model has no layers in {wanted!r}{of_roles}.",
-            hint=f"It has {counts['image']} image blocks and {counts['text']} text blocks; roles: {', '.join(has)}.",
+            hint=f"It has {blocks}; roles: {', '.join(has) or 'none'}.",
         )
     return chosen
+
+
+def _asked_for(which: str | int | Sequence[int]) -> tuple[list[str], list[int]]:
+    """Give the words, or the numbers of blocks, that were asked for."""
+    if isinstance(which, int):
+        return [], [which]
+    if not isinstance(which, str):
+        if isinstance(which, Sequence) and all(isinstance(n, int) for n in which):
+            return [], list(which)
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"{which!r} names no layers.",
+            hint=f"Say {', '.join(get_args(Which))}, some of them joined by +, or numbers of blocks.",
+        )
+    parts = [part.strip() for part in re.split(r"[+,]", which)]
+    if all(part.isdecimal() for part in parts):
+        return [], [int(part) for part in parts]
+    return parts, []
 
 
 def _in_third(block: int | None, count: int, word: str) -> bool:

@@ -7,8 +7,9 @@ logit scale: α starts at 250 times the mean similarity of examples to their cla
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -18,10 +19,10 @@ from scipy.special import expit, log_softmax
 from medclip.adapt.class_text import ClassText
 from medclip.adapt.estimator import FeatureClassifier
 from medclip.adapt.examples import Examples
-from medclip.adapt.features import Views, seen, take, unit_logits, with_unseen
+from medclip.adapt.features import Shots, Views, seen, take, unit_logits, with_unseen
 from medclip.adapt.heads import LinearHead
 from medclip.adapt.methods import Fitted
-from medclip.adapt.quality import quality
+from medclip.adapt.quality import Quality, quality
 from medclip.errors import MedclipError, Reason
 
 if TYPE_CHECKING:
@@ -80,20 +81,35 @@ class Descent:
         return np.eye(self.text_DC.shape[1])[self.targets]
 
     @property
-    def lr_weight(self) -> float:
-        """4M/λ_max(FᵀF): the inverse of a bound on the curvature in w."""
-        return float(4 * len(self.features_MD) / np.linalg.norm(self.features_MD, ord=2) ** 2)
+    def known_MC(self) -> NDArray[np.bool_]:
+        """Where the answer is known."""
+        return ~np.isnan(self.targets) if self.multilabel else np.ones(self.shown_MC.shape, bool)
 
     @property
-    def lr_alpha(self) -> float:
-        """M/(4 max_c Σ(f·t_c)²)."""
-        largest = ((self.features_MD @ self.text_DC) ** 2).sum(axis=0).max()
-        return float(len(self.features_MD) / (4 * max(largest, 1e-12)))
+    def lr_weight(self) -> float | NDArray[np.float64]:
+        """4M/λ_max(FᵀF): the inverse of a bound on the curvature in w.
+
+        Multi-label: one for each class, [C], over the rows that are known of it, as its loss is their mean.
+        """
+        if not self.multilabel:
+            return float(4 * len(self.features_MD) / np.linalg.norm(self.features_MD, ord=2) ** 2)
+        rows = [self.features_MD[known] for known in self.known_MC.T]
+        return np.array([4 * len(f) / np.linalg.norm(f, ord=2) ** 2 if len(f) else 0.0 for f in rows])
+
+    @property
+    def lr_alpha(self) -> float | NDArray[np.float64]:
+        """M/(4 max_c Σ(f·t_c)²); multi-label: one for each class, [C], over what is known of it."""
+        known = self.known_MC
+        squares = ((self.features_MD @ self.text_DC) ** 2 * known).sum(axis=0)
+        if self.multilabel:
+            return known.sum(axis=0) / (4 * np.maximum(squares, 1e-12))
+        return float(len(known) / (4 * max(squares.max(), 1e-12)))
 
     def start(self) -> State:
         """Give w = sum of each class's features, b = 0, α = 250 × mean similarity to the class's text.
 
-        Multi-label: w = n⁺ (mean of the positives − mean of the negatives).
+        Multi-label: w = n⁺ (mean of the positives − mean of the negatives), and b = −mean of α(f·t) over what is known,
+        as texts lie on one side of all images, which α ≈ 100 would make a certain answer of.
         """
         shown = self.shown_MC
         num = np.maximum(shown.sum(axis=0), 1)
@@ -104,7 +120,11 @@ class Descent:
         similar = ((self.features_MD @ self.positive_DC) * shown).sum(axis=0) / num
         zeros = np.zeros(shown.shape[1])
         alpha = np.full(len(zeros), 250 * similar[shown.any(axis=0)].mean())
-        return State(weight, zeros, alpha, zeros, float("nan"))
+        bias = zeros
+        if self.multilabel:
+            known = self.known_MC
+            bias = -alpha * ((self.features_MD @ self.text_DC) * known).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+        return State(weight, bias, alpha, zeros, float("nan"))
 
     def epochs(self, count: int, accumulate_alpha_grad: bool = False) -> Iterator[State]:
         """Run; give the state after each epoch."""
@@ -129,7 +149,7 @@ class Descent:
         """Give the mean cross-entropy (multi-label: summed over classes, mean over what is known) and d loss / d z."""
         shown = self.shown_MC
         if self.multilabel:
-            known = ~np.isnan(self.targets)
+            known = self.known_MC
             share = known / np.maximum(known.sum(axis=0), 1)
             return float(((np.logaddexp(0, z) - shown * z) * share).sum()), (expit(z) - shown) * share
         log_p = log_softmax(z, axis=1)
@@ -153,7 +173,7 @@ def fit_lp_plus_plus(
         base: The base model.
         text: The classes' words.
         train: The shots.
-        val: What the epoch is chosen on (the last of the best ones); the last epoch where None.
+        val: What the epoch is chosen on, see `choose_epoch`; the last epoch where None.
         seed: Not needed: nothing here is drawn.
         epochs: Number of full-batch steps.
         accumulate_alpha_grad: Let each step of α use the gradient summed over all epochs so far, as the published code
@@ -166,25 +186,52 @@ def fit_lp_plus_plus(
     if epochs < 1:
         raise MedclipError(Reason.WRONG_USE, f"epochs is {epochs}; LP++ takes at least one.")
     shots = take(base, text, train, val, views)
-    features, targets = shots.rows(train)
-    text_DC = (shots.zero.weight_DC / shots.logit_scale).astype(np.float64)
-    descent = Descent(features, targets, text_DC, shots.vectors.positive.T.astype(np.float64))
+    descent = descent_of(shots)
     there = seen(train.targets, len(shots.names))
-    chosen, best, head = 0, -1.0, shots.zero
-    for epoch, state in enumerate(descent.epochs(epochs, accumulate_alpha_grad), start=1):
-        if shots.val is None and epoch < epochs:
-            continue
-        now = with_unseen(state.head(text_DC), shots.zero, there, multilabel=shots.multilabel)
-        right = 0.0 if shots.val is None else quality(unit_logits(now, shots.val), shots.val.targets).right
-        if right >= best:
-            chosen, best, head = epoch, right, now
+    states = descent.epochs(epochs, accumulate_alpha_grad)
+    if shots.multilabel:
+        states = chain([descent.start()], states)
+    heads = (with_unseen(s.head(descent.text_DC), shots.zero, there, multilabel=shots.multilabel) for s in states)
+    if shots.val is None:
+        *_, head = heads
+        chosen = epochs
+    else:
+        head, chosen = choose_epoch(heads, shots.val, first=0 if shots.multilabel else 1)
     settings = shots.settings(
         epoch=chosen,
         epochs=epochs,
         accumulate_alpha_grad=accumulate_alpha_grad,
         chosen_on="default" if shots.val is None else "val",
     )
-    return Fitted(head, features.shape[1] * len(there) + 2 * len(there), settings)
+    return Fitted(head, head.weight_DC.size + 2 * len(there), settings)
+
+
+def descent_of(shots: Shots) -> Descent:
+    """Make the descent of a task. Its text is without the logit scale."""
+    text_DC = (shots.zero.weight_DC / shots.logit_scale).astype(np.float64)
+    return Descent(*shots.rows(shots.train), text_DC, shots.vectors.positive.T.astype(np.float64))
+
+
+def choose_epoch(heads: Iterable[LinearHead], val: Examples, first: int) -> tuple[LinearHead, int]:
+    """Give the best head on validation examples, and its epoch.
+
+    Multi-class as published: the last one of the highest accuracy. Multi-label: by `Quality`, the last one where all is
+    equal; the AUROC of a few units ties often, and the last of the ties would be an accident.
+
+    Args:
+        heads: One for each epoch, at least one.
+        val: What is judged on.
+        first: Number of the first epoch; 0 where the heads begin with the start.
+    """
+    best: tuple[Quality, LinearHead, int] | None = None
+    for epoch, head in enumerate(heads, first):
+        score = quality(unit_logits(head, val), val.targets)
+        if not val.multilabel:
+            score = score._replace(minus_log_loss=0.0)
+        if best is None or score >= best[0]:
+            best = score, head, epoch
+    assert best is not None
+    return best[1], best[2]
 
 
 class LpPlusPlus(FeatureClassifier):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from medclip.adapt.class_text import ClassText
 from medclip.adapt.examples import Examples
 from medclip.adapt.heads import Head
+from medclip.adapt.option_check import check_options
 from medclip.errors import MedclipError, Reason
 
 if TYPE_CHECKING:
@@ -64,16 +65,22 @@ class Method:
             options: The method's own.
 
         Raises:
-            MedclipError: WRONG_USE for an option it does not have; NON_FINITE for features or a loss that are none.
+            MedclipError: As `check`; NON_FINITE for features or a loss that are none.
         """
+        self.check(options)
+        return self._function()(base, text, train, val, seed=seed, **options)
+
+    def check(self, options: Mapping[str, Any]) -> None:
+        """Refuse options that the method does not have, and values of another kind than it takes.
+
+        Raises:
+            MedclipError: WRONG_USE, with the options that there are, or with what the option takes.
+        """
+        check_options(self.name, self._function(), options)
+
+    def _function(self) -> Fit:
         module, function = self.target.split(":")
-        fit: Fit = getattr(import_module(module), function)
-        try:
-            return fit(base, text, train, val, seed=seed, **options)
-        except TypeError as e:
-            if "unexpected keyword" not in str(e):
-                raise
-            raise MedclipError(Reason.WRONG_USE, f"{self.name} has no such option ({e}).") from e
+        return getattr(import_module(module), function)
 
 
 METHODS = {

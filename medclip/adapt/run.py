@@ -6,7 +6,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from dataclasses import replace as changed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,17 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.adapt.adapted import Adapted, Draw, Shot, label_of, merged_model
-from medclip.adapt.adapted_pack import check_place
 from medclip.adapt.class_text import ClassText
+from medclip.adapt.examples import Examples
 from medclip.adapt.heads import text_head
-from medclip.adapt.methods import Method, find_method
-from medclip.adapt.read import ReadUnit, UnitReader, encode_units, examples_of, targets_of, unit_logits, ways_said
+from medclip.adapt.methods import Fitted, Method, find_method
+from medclip.adapt.out_places import check_places
+from medclip.adapt.read import ReadUnit, UnitReader, encode_units, examples_of, targets_of, unit_logits
+from medclip.adapt.run_notes import MOST_LOOKED_AT, learned_nothing, run_notes, seen_by_base
 from medclip.adapt.shots import Division, Drawn, divide, draw_shots
 from medclip.adapt.table import AdaptTable, LabelledUnit, read_adapt_table
 from medclip.errors import MedclipError, Reason
 from medclip.files.identity import load_key
 from medclip.models.class_vectors import probabilities
-from medclip.models.places import check_out
+from medclip.models.devices import check_device
 from medclip.sample import Modality
 from medclip.settings import Settings
 from medclip.text.vocabularies import Task
@@ -135,6 +138,7 @@ def adapt(
     settings: Settings | None = None,
     progress: Progress | None = None,
     measure: Measure | None = None,
+    replace: bool = False,
 ) -> AdaptRun:
     """Adapt a model pack to a question of one's own, from a few labelled studies.
 
@@ -147,7 +151,7 @@ def adapt(
         labels: The column or columns of labels.
         method: One of `medclip.adapt.methods.METHODS`.
         shots: K: patients of each class, one unit of each.
-        out: Folder of the new pack; nothing is written where None.
+        out: Folder of the new pack; nothing is written where None. It may hold the pack of an equal call.
         checkpoint: Folder of the small checkpoint; nothing is written where None.
         task: A task of the vocabulary or a task file; made of the table where None.
         modality: Of rows whose table says none.
@@ -165,13 +169,14 @@ def adapt(
         settings: Limits and policy.
         progress: Told of each unit.
         measure: Makes figures of the run, which go into the card: `medclip.evaluate.adapted.measure`.
+        replace: Replace any pack in `out` and any checkpoint in `checkpoint`.
 
     Returns:
         The run: `.adapted`, `.test`, `.notes`, `.measured`.
 
     Raises:
-        MedclipError: WRONG_USE, TABLE_INVALID, NO_TASK, NOTHING_TO_DO; PATIENT_OVERLAP where a patient or the bytes of
-            a file are on two sides; NON_FINITE; those of `load_model` and of the method.
+        MedclipError: WRONG_USE, OUTPUT_IN_USE, TABLE_INVALID, NO_TASK, NOTHING_TO_DO; PATIENT_OVERLAP where a patient
+            or the bytes of a file are on two sides; NON_FINITE; those of `load_model` and of the method.
 
     Example:
         >>> run = adapt("medclip-mini", "table.csv", "density", method="tip", shots=4)  # doctest: +SKIP
@@ -181,14 +186,15 @@ def adapt(
     from medclip.models.packs import find_pack, load_model
 
     chosen = find_method(method)
+    options, draw = dict(options or {}), Draw(shots, seed, init_seed)
+    chosen.check(options)
+    check_device(device)
     settings = settings or Settings()
     if workers is not None:
-        settings = replace(settings, workers=max(1, workers))
-    base_folder = find_pack(model) if isinstance(model, str | Path) else Path(model.path)
-    if out is not None:
-        check_place(Path(out), base_folder)
-    if checkpoint is not None:
-        check_out(Path(checkpoint), "checkpoint")
+        settings = changed(settings, workers=max(1, workers))
+    base = find_pack(model) if isinstance(model, str | Path) else Path(model.path)
+    out, checkpoint = (None if place is None else Path(place) for place in (out, checkpoint))
+    check_places(out, checkpoint, base, method=method, draw=draw, options=options, replace=replace)
     found = read_adapt_table(
         table,
         (labels,) if isinstance(labels, str) else labels,
@@ -201,15 +207,15 @@ def adapt(
     division = divide(found.units, test_share=test_share)
     draw_shots(found.units, division, found.text, shots, seed)  # what is wrong with it is said before a model is loaded
     loaded = load_model(model, device=device) if isinstance(model, str | Path) else model
-    work = _Work(loaded, found, division, chosen, Draw(shots, seed, init_seed), settings, progress)
-    run = work.run(dict(options or {}), threads)
+    work = _Work(loaded, found, division, chosen, draw, settings, progress)
+    run = work.run(options, threads)
     if measure is not None:
-        run = replace(run, measured=measure(run))
+        run = changed(run, measured=measure(run))
     if checkpoint is not None:
-        run.adapted.save(checkpoint)
+        run.adapted.save(checkpoint, replace=replace)
     if out is not None:
         metrics = run.measured.metrics if run.measured is not None else {}
-        run = replace(run, folder=run.adapted.save_pack(out, metrics=metrics, name=name))
+        run = changed(run, folder=run.adapted.save_pack(out, metrics=metrics, name=name, replace=replace))
     return run
 
 
@@ -252,6 +258,7 @@ class _Work:
             elif fitted.clip is not None:
                 again = self._read(reader, "Scoring the test patients", good, keep_pixels=False, others=[merged])
                 ours = [again[i].others[0] for i in good]
+            learned = self._learned(fitted, merged, train)
         adapted = Adapted(self.base, self.method.name, text, fitted, self._shots(drawn, read), self.draw, _ways(read))
         prompts = text_head(text.vectors(self.base), self.base.logit_scale)
         test = ScoredTest(
@@ -269,7 +276,10 @@ class _Work:
             "learning": learned_at - read_at,
             "scoring": time.perf_counter() - learned_at,
         }
-        notes = (*self.table.notes, *drawn.notes, *replaced, *self._notes(read, test, fitted.settings))
+        notes = (
+            *self.table.notes, *drawn.notes, *replaced, *seen_by_base(self.base, adapted.shots), *learned,
+            *run_notes(text, self.base, adapted.ways, test.targets, fitted.settings),
+        )  # fmt: skip
         return AdaptRun(adapted, self.division, units, drawn, test, notes, dict(sorted(problems.items())), seconds)
 
     def _read_shots(self, reader: UnitReader) -> tuple[Drawn, dict[int, ReadUnit], list[str]]:
@@ -324,21 +334,13 @@ class _Work:
         roles = [(i, "train") for i in drawn.train] + [(i, "val") for i in drawn.val]
         return tuple(Shot(read[i].sha256, units[i].patient, role, label_of(text, units[i].target)) for i, role in roles)
 
-    def _notes(self, read: Mapping[int, ReadUnit], test: ScoredTest, chosen: Mapping[str, Any]) -> list[str]:
-        text = self.table.text
-        notes = []
-        if text.kind == "multiclass" and len(test.targets):
-            there = set(test.targets.tolist())
-            absent = [n for c, n in enumerate(text.names) if c not in there]
-            if absent:
-                notes.append(f"No test patient has: {', '.join(absent)}; the figures say nothing of it.")
-        if lacking := chosen.get("no_examples"):
-            said = ", ".join(str(c) for c in lacking)
-            notes.append(f"No examples with and without: {said}; the pack answers with the prompts there.")
-        new = [way for way in _ways(read) if way not in self.base.preprocess.adapters]
-        if new:
-            notes.append(f"The base does not say that it was trained on {ways_said(new)} files, read in this way.")
-        return notes
+    def _learned(self, fitted: Fitted, merged: Model, train: Examples) -> list[str]:
+        """Ask the adapted model about its own shots."""
+        if not fitted.num_trainable:
+            return []
+        some = train.select(range(min(len(train.targets), MOST_LOOKED_AT)))
+        features = encode_units(merged, some.pixels) if fitted.clip is not None else some.features
+        return learned_nothing(self.table.text, unit_logits(fitted.head, merged, features), some.targets)
 
 
 def _logits(text: ClassText, make: Callable[[], NDArray[np.float32]], count: int) -> NDArray[np.float32]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 from medclip.errors import MedclipError, Reason
 
 FLOOR = 1e-6
 """What the cosine ends at."""
-Compat = Literal["upstream"]
 
 
 def cosine_rate(step: int, lr: float, period: int, floor: float = FLOOR) -> float:

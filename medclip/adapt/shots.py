@@ -285,6 +285,7 @@ def _too_few(
         if count >= shots:
             yield f"{said}, fewer than the {shots} asked for; several files of a patient were taken ({count} files)."
         elif count:
-            yield f"{said}, fewer than the {shots} asked for; all {count} files were taken."
+            files = f"all {count} files were" if count > 1 else "the only file was"
+            yield f"{said}, fewer than the {shots} asked for; {files} taken."
         else:
             yield f"{said}."

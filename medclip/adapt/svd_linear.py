@@ -46,6 +46,8 @@ class SVDLinear(nn.Module):
         self._emptied = (dense,)
         self._made: tuple[Any, Any] = (None, None)
         self._factors: tuple[Any, Any] = (None, None)
+        self._seen: tuple[Any, Any] = (None, None)
+        self._edition = 0
         self.train(dense.training)
 
     @property
@@ -76,12 +78,26 @@ class SVDLinear(nn.Module):
     @property
     def factors(self) -> Factors:
         """The matrices, and which singular values are small."""
-        key = (*_state(self), self.side)
+        key = (self.edition, self.side)
         if self._factors[0] != key:
             S = self.S.detach()
             weak = (S.abs() <= WEAK[self.side] * S.square().mean().sqrt()).nonzero().flatten()
-            self._factors = (key, Factors(self.U, S, self.V, weak))
+            self._factors = (key, Factors(self.U, self.V, weak))
         return self._factors[1]
+
+    @property
+    def edition(self) -> int:
+        """A number that rises when anything of the layer has changed: what was made of an older one is stale.
+
+        Optimizers count up the version of what they change; what is written through `.data` counts nothing, for which
+        the singular values are compared with a copy. U, V and the bias never learn, and are not compared.
+        """
+        parts = [p for p in (self.S, self.U, self.V, self.bias) if p is not None]
+        state = [(p.data_ptr(), p._version, p.dtype, p.device) for p in parts]
+        if self._seen[0] != state or not torch.equal(self.S.detach(), self._seen[1]):
+            self._seen = (state, self.S.detach().clone())
+            self._edition += 1
+        return self._edition
 
     def merge(self) -> nn.Linear | nn.Conv2d:
         """Give the layer that was decomposed, with the weight of now."""
@@ -127,7 +143,7 @@ def _merged(layers: Sequence[SVDLinear], x: Tensor, form: Form) -> Tensor:
 @torch.no_grad()
 def _made(layers: Sequence[SVDLinear]) -> tuple[Tensor, Tensor | None]:
     """Give the merged weights and biases one above the other; made once for each S, kept at the first layer."""
-    key = [_state(layer) for layer in layers]
+    key = [(id(layer), layer.edition) for layer in layers]
     holder = layers[0]
     if holder._made[0] != key:
         holder._made = (None, None)
@@ -144,8 +160,3 @@ def _svd(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     tall = weight.shape[0] >= weight.shape[1] or weight.shape[0] < LARGE
     left, values, right = torch.linalg.svd(weight if tall else weight.T, full_matrices=False)
     return (left, values, right) if tall else (right.T, values, left.T)
-
-
-def _state(layer: SVDLinear) -> tuple[int, int, int]:
-    """Give what changes when the singular values do: optimizers count up the version of what they change."""
-    return (layer.S.data_ptr(), layer.S._version, layer.U.data_ptr())

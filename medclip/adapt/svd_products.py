@@ -31,8 +31,6 @@ class Factors:
 
     U: Tensor
     """[m, r]."""
-    S: Tensor
-    """[r]."""
     V: Tensor
     """[r, n]."""
     weak: Tensor
@@ -124,14 +122,17 @@ class Merged(torch.autograd.Function):
         y = F.linear(x, W, bias)
         ctx.form, ctx.side, ctx.parts = form, side, parts
         weak = [x @ f.V[f.weak].T if form in ("inputs", "outputs") and len(f.weak) else None for f in parts]
-        ctx.save_for_backward(y if form == "outputs" else x.to(side), W, bias, *weak)
+        # S, U and V, too: autograd then refuses a backward pass through values that have changed since.
+        ctx.save_for_backward(
+            y if form == "outputs" else x.to(side), W, bias, *S, *(m for f in parts for m in (f.U, f.V)), *weak
+        )
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
         """Give the gradients of x and of each S."""
-        kept, W, bias, *weak = ctx.saved_tensors
+        kept, W, bias, S, *others = ctx.saved_tensors
         g = grads[0].to(W.dtype)
         dx = g @ W if ctx.needs_input_grad[0] or ctx.form == "inputs" else None
         if ctx.form == "weights":
@@ -146,7 +147,7 @@ class Merged(torch.autograd.Function):
             else:
                 plain = kept if bias is None else kept - bias
                 scaled = _sandwich(f.U.T, _gram(g, plain, ctx.side), f.U.T)
-            values = [_divided(scaled, f, g, weak[0])]
+            values = [_divided(scaled, S, f, g, others[-1])]
         return (dx if ctx.needs_input_grad[0] else None, None, None, None, None, None, *values)
 
 
@@ -160,10 +161,10 @@ def _sandwich(left: Tensor, middle: Tensor, right: Tensor) -> Tensor:
     return ((left.to(middle.dtype) @ middle) * right).sum(dim=1)
 
 
-def _divided(scaled: Tensor, f: Factors, g: Tensor, p_weak: Tensor | None) -> Tensor:
+def _divided(scaled: Tensor, S: Tensor, f: Factors, g: Tensor, p_weak: Tensor | None) -> Tensor:
+    values = scaled / S
     if p_weak is None:
-        return scaled / f.S
-    values = scaled / f.S
+        return values
     h_weak = g @ f.U[:, f.weak]
     values[f.weak] = (h_weak.flatten(0, -2) * p_weak.flatten(0, -2)).sum(dim=0)
     return values

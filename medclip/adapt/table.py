@@ -12,6 +12,7 @@ from medclip.adapt.labels import read_labels
 from medclip.errors import MedclipError, Reason
 from medclip.files.group import parse_modality
 from medclip.files.identity import keyed_hash
+from medclip.models.places import is_folder
 from medclip.sample import Modality, spoken
 from medclip.shards.cells import shown
 from medclip.shards.table import GENERIC, file_and_patient, modality_named, need_columns, refuse_repeats
@@ -88,6 +89,24 @@ def read_adapt_table(
         MedclipError: MISSING_FILE, TABLE_INVALID naming row and column, WRONG_USE, NO_TASK, NOTHING_TO_DO.
     """
     where = Path(table) if isinstance(table, str | Path) else None
+    if where is not None and is_folder(where):
+        raise MedclipError(
+            Reason.WRONG_USE, "this is a folder, and the table is a file.", where=where, hint="Name the file in it."
+        )
+    if folder is not None and not is_folder(folder):
+        raise MedclipError(
+            Reason.MISSING_FILE,
+            "there is no such folder for the table's files to be relative to.",
+            where=folder,
+            hint="Name another with --folder, or leave it out where they are relative to the table.",
+        )
+    if patient_from is not None and patient_from in labels:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"the column {patient_from!r} cannot name both the patients and the labels.",
+            where=where,
+            hint="Every class would be one patient. Name the column of patients with --patient-from.",
+        )
     header, cells = load_cells(table, where)
     if not cells:
         raise MedclipError(Reason.NOTHING_TO_DO, "the table has no rows.", where=where)
@@ -102,9 +121,21 @@ def read_adapt_table(
             rows.append(_row(cell, patient_column, fallback))
         except MedclipError as e:
             raise MedclipError(e.reason, f"row {number}: {e.message}", where=where, hint=e.hint) from None
-    refuse_repeats([(file, base / file, False) for file, _, _, _ in rows], where)
+    refuse_repeats(
+        [(number, base / file, False) for (number, _), (file, _, _, _) in zip(numbered, rows, strict=True)],
+        where,
+        "Keep one row for each file.",
+    )
     modalities = sorted({m for _, _, m, _ in rows})
-    found = read_labels(header, [c for _, c in numbered], labels, task=task, modalities=modalities, where=where)
+    found = read_labels(
+        header,
+        [c for _, c in numbered],
+        labels,
+        task=task,
+        modalities=modalities,
+        where=where,
+        patients=[patient for _, patient, _, _ in rows],
+    )
     units = []
     for (number, _), (file, patient, kind, split), target in zip(numbered, rows, found.targets, strict=True):
         if target is not None:
@@ -115,7 +146,17 @@ def read_adapt_table(
         raise MedclipError(Reason.NOTHING_TO_DO, "no row of the table has a label.", where=where)
     left = len(cells) - len(numbered)
     notes = [f"Rows with adapter=generic, which are not used: {left}."] if left else []
-    return AdaptTable(tuple(units), found.text, (*notes, *found.notes))
+    notes += [*found.notes, *_one_patient_a_class(units, found.text, patient_column)]
+    return AdaptTable(tuple(units), found.text, tuple(notes))
+
+
+def _one_patient_a_class(units: Sequence[LabelledUnit], text: ClassText, column: str) -> list[str]:
+    """Say that the column of patients may be one of classes."""
+    pairs = {(u.patient, u.target) for u in units}
+    num_patients = len({u.patient for u in units})
+    if text.kind != "multiclass" or len(units) == num_patients or not len(pairs) == num_patients == len(text.names):
+        return []
+    return [f"Every class has one patient only, so nobody can be tested on: does {column!r} really name the patients?"]
 
 
 def _row(

@@ -13,8 +13,8 @@ from medclip.text.own_tasks import SUFFIX, read_own
 from medclip.text.vocabularies import Task, TaskClass, load_task, parse_task, task_names
 
 _LEFT_OUT = ("", [], {}, None)
-_SHORTEST = 2
-"""Letters that a wording needs."""
+_SHORTEST, _LONGEST = 2, 100
+"""Letters of a wording that is made of a column's name; sentences with it may have 200."""
 
 
 def find_task(task: Task | str | Path) -> Task:
@@ -49,10 +49,10 @@ def made_of_values(column: str, values: Sequence[str], modalities: Sequence[str]
     names: dict[str, str] = {}
     for number, value in enumerate(sorted(values), 1):
         bare = len(value) < _SHORTEST or not any(c.isalpha() for c in value)
-        said = f"{plain(column)} {value}" if bare else value
+        said = f"{plain(column)[:_LONGEST]} {value}" if bare else value
         name = key_of(said) or f"class_{number}"
         name = name if name not in classes else f"{name}_{number}"
-        classes[name] = {"name": name, "title": said[:1].upper() + said[1:], "prompts": [said]}
+        classes[name] = _class(name, said)
         names[value] = name
     return _made(column, "multiclass", modalities, list(classes.values())), names
 
@@ -69,9 +69,8 @@ def made_of_columns(columns: Sequence[str], modalities: Sequence[str]) -> Task:
     """
     classes = []
     for number, column in enumerate(columns, 1):
-        said = plain(column) if len(plain(column)) >= _SHORTEST else f"finding {plain(column)}"
-        name = key_of(said) or f"finding_{number}"
-        classes.append({"name": name, "title": said[:1].upper() + said[1:], "prompts": [said]})
+        said = _words(column, "finding")
+        classes.append(_class(key_of(said) or f"finding_{number}", said))
     return _made(columns[0] if len(columns) == 1 else "findings", "multilabel", modalities, classes)
 
 
@@ -118,10 +117,26 @@ def to_yaml(task: Task) -> str:
     return yaml.safe_dump(whole, sort_keys=False, allow_unicode=True, width=120)
 
 
+def _class(name: str, said: str) -> dict[str, Any]:
+    return {"name": name, "title": said[:1].upper() + said[1:], "prompts": [said]}
+
+
+def _words(column: str, kind: str) -> str:
+    """Give the words of a column's name, neither too short nor too long for a wording."""
+    said = plain(column)[:_LONGEST]
+    return said if len(said) >= _SHORTEST else f"{kind} {said}"
+
+
 def _made(name: str, kind: str, modalities: Sequence[str], classes: list[dict[str, Any]]) -> Task:
     import yaml
 
     key = key_of(name) or "own_task"
     key = f"own_{key}" if key in task_names() else key
-    values = {"kind": kind, "modalities": [str(m) for m in modalities], "classes": classes}
+    said = _words(name, "column")
+    values = {
+        "title": said[:1].upper() + said[1:],
+        "kind": kind,
+        "modalities": [str(m) for m in modalities],
+        "classes": classes,
+    }
     return parse_task(yaml.safe_dump(values, allow_unicode=True), where="the task of the labels", short_name=key)

@@ -74,6 +74,9 @@ def adapt(
     checkpoint: Annotated[
         Path | None, typer.Option("--checkpoint", help="Folder for what was learned alone, bound to the base.")
     ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace another pack in --out and another checkpoint in --checkpoint.")
+    ] = False,
     name: Annotated[str | None, typer.Option("--name", help="Name on the new pack's card.")] = None,
     key_file: Annotated[
         Path | None, typer.Option("--key-file", help="Identity key that patients are hashed with.")
@@ -128,6 +131,7 @@ def adapt(
             device=device,
             progress=shown,
             measure=measure,
+            replace=replace,
         )
     if as_json:
         print(json.dumps(_values(run), indent=1, ensure_ascii=False))
@@ -165,9 +169,8 @@ def _lines(run: AdaptRun) -> list[str]:
         lines.append(f"Not read: {said}")
     if figures.figures:
         lines += ["", *figures.lines()]
-        lines.append(
-            f"On {figures.num_files} files of {figures.num_patients} test patients; 95 % intervals resample patients."
-        )
+        intervals = "; 95 % intervals resample patients" if figures.has_intervals else ""
+        lines.append(f"On {figures.num_files} files of {figures.num_patients} test patients{intervals}.")
     lines += ["", f"Pack: {printable(str(run.folder))}"]
     return lines
 

@@ -26,7 +26,9 @@ def key_values(given: Sequence[str]) -> dict[str, Any]:
         if not equals or not key.isidentifier() or key in found:
             twice = " a second time" if key in found else ""
             raise MedclipError(
-                Reason.WRONG_USE, f"{pair!r} was given{twice}; an option is KEY=VALUE.", hint="Such as --set steps=200."
+                Reason.WRONG_USE,
+                f"{pair!r} was given{twice}; an option is KEY=VALUE.",
+                hint="Write it as in --set steps=200.",
             )
         found[key] = _value(value.strip())
     return found

@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.adapt.run import AdaptRun, ScoredTest
-from medclip.errors import MedclipError
 from medclip.evaluate.few_shot_bootstrap import Draws, Estimate, draw, estimate
 from medclip.evaluate.few_shot_metrics import METRICS, HeldOut, weighted_metrics
-from medclip.evaluate.overlap import training_hashes
+from medclip.models.training_files import training_hashes
 
 _DECIMALS = 4
+FEWEST_PATIENTS = 5
+"""Test patients of a class, or with and without a finding, below which no interval is given: in many draws of patients
+the class would be missing, and those that are left are too alike."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,14 @@ class AdaptedFigures:
     num_left_out: int
     """Test files that were not tested on, since the base was trained on them or on another file of the patient."""
     chance: float
-    """Balanced accuracy of guessing."""
+    """Balanced accuracy of guessing among the classes that are tested on."""
     notes: tuple[str, ...]
+
+    @property
+    def has_intervals(self) -> bool:
+        """Whether any figure has one."""
+        every = [*self.figures.values(), *self.by_class.values()]
+        return any(e.low is not None for c in every for e in (c.adapted, c.zero_shot, c.gain))
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -129,7 +137,11 @@ def measure(run: AdaptRun, *, num_replicates: int = 2000) -> AdaptedFigures:
         more.append(f"Too few test patients with or without: {lacking}; no figure is given for it.")
     if len(text.names) == 1 and "macro_auroc" in figures:
         figures = {"auroc" if n == "macro_auroc" else n: c for n, c in figures.items()}
-    chance = 0.5 if held.multilabel else 1 / len(text.names)
+    there = held.measured()
+    if figures and not held.multilabel and len(there) < len(text.names):
+        named = ", ".join(text.names[c] for c in there)
+        more.append(f"The figures are over {len(there)} of {len(text.names)} classes, those of test patients: {named}.")
+    chance = 0.5 if held.multilabel else 1 / max(1, len(there))
     return AdaptedFigures(figures, by_class, len(rows), held.num_patients, num_left_out, chance, (*notes, *more))
 
 
@@ -155,30 +167,44 @@ def _compare(
     """Measure zero-shot (first) and adapted (second)."""
     if not held.measured():
         return {}, ["There are too few test patients for figures."] if len(held.patients) else []
+    few = _fewest(held) < FEWEST_PATIENTS
+    draws = _alone(held) if few else draw(held, 1, 1, num_replicates=num_replicates)
     notes = []
-    try:
-        draws = draw(held, 1, 1, num_replicates=num_replicates)
-    except MedclipError:  # a class is missing in nearly every draw
-        draws = _alone(held)
-        notes.append("There are too few test patients for intervals.")
+    if few:
+        which = "of the means " if held.multilabel and held.num_classes > 1 else ""
+        said = "finding with fewer than {} with or without it" if held.multilabel else "class with fewer than {}"
+        what = said.format(FEWEST_PATIENTS)
+        notes.append(f"There are too few test patients for intervals {which}(a {what}).")
     values = weighted_metrics(logits_RNC, held, draws.images_NB)
     order = sorted(METRICS, key=lambda name: name != held.primary)
     found = {}
     for name in order:
         zero_shot, adapted = values[name]
         if not np.isnan(adapted).any():
-            one, two = (_faultless(name, estimate(v[None, None], draws), held) for v in (adapted, zero_shot))
+            one, two = (estimate(v[None, None], draws) for v in (adapted, zero_shot))
+            if name == "accuracy" and not (few or held.multilabel):
+                one, two = (_exact(e, held.num_patients) for e in (one, two))
+                if {one.value, two.value} & {0.0, 1.0}:
+                    notes.append("The interval of an accuracy of 1 or 0 is the exact one (Clopper and Pearson).")
             found[name] = Compared(one, two, estimate((adapted - zero_shot)[None, None], draws, bounds=(-1.0, 1.0)))
     return found, notes
 
 
-def _faultless(metric: str, e: Estimate, held: HeldOut) -> Estimate:
-    """Give an accuracy without an error the exact lower end (Clopper and Pearson): a bootstrap draws no errors that did
-    not happen.
-    """
-    if metric != "accuracy" or e.value < 1 or held.multilabel:
-        return e
-    return replace(e, low=0.025 ** (1 / held.num_patients), high=1.0)
+def _fewest(held: HeldOut) -> int:
+    """Give the patients of the rarest class that is measured; of findings, with or without the rarest."""
+    counts = []
+    for c in held.measured():
+        sides = held.sides(c) if held.multilabel else held.sides(c)[:1]
+        counts += [len(set(held.patients[rows].tolist())) for rows in sides]
+    return min(counts, default=0)
+
+
+def _exact(e: Estimate, num_patients: int) -> Estimate:
+    """Give an accuracy of 1 or 0 its exact interval: a bootstrap draws no answers that were not given."""
+    end = 0.025 ** (1 / num_patients)
+    if e.value == 1:
+        return replace(e, low=end, high=1.0)
+    return replace(e, low=0.0, high=1 - end) if e.value == 0 else e
 
 
 def _alone(held: HeldOut) -> Draws:

@@ -130,12 +130,14 @@ def compare(
     Raises:
         MedclipError: WRONG_USE, TABLE_INVALID, NOTHING_TO_DO, OUTPUT_IN_USE and those of `load_model`.
     """
+    from medclip.models.devices import check_device
     from medclip.models.packs import load_model
 
     protocol = make_protocol(
         methods, quick=quick, shots=shots, seeds=seeds, inits=inits, references=references, novel=base_to_novel
     )
     settings = settings or Settings()
+    check_device(device)
     base = load_model(model, device=device)
     columns = [label] if isinstance(label, str) else list(label)
     key = load_key(settings, path=key_file)

@@ -20,7 +20,7 @@ from medclip.adapt.shots import Division, Drawn, divide, draw_shots
 from medclip.adapt.table import AdaptTable, LabelledUnit
 from medclip.errors import MedclipError, Reason
 from medclip.evaluate.few_shot_metrics import HeldOut
-from medclip.evaluate.overlap import training_hashes
+from medclip.models.training_files import training_hashes
 from medclip.settings import Settings
 
 if TYPE_CHECKING:
@@ -149,6 +149,14 @@ def prepare(
     if len(fresh) < len(test):
         left = f"{len(test) - len(fresh)} of {len(test)} test files are not tested on"
         notes = (*notes, f"{left}: the base was trained on them or on others of the same patients.")
+    placed = {key: _placed(d, place) for key, d in drawn.items()}
+    learned = {r for d in placed.values() for r in (*d.train, *d.val)}
+    if known := sum(hashes[r] in seen for r in learned) if seen else 0:
+        notes = (
+            *notes,
+            f"{known} of the {len(learned)} files that are learned from were among the base's training files: "
+            "what is chosen on them favours methods that stay near the base.",
+        )
     return FewShotData(
         text=text,
         units=units,
@@ -157,7 +165,7 @@ def prepare(
         examples=examples,
         sha256=hashes,
         test=fresh,
-        draws={key: _placed(d, place) for key, d in drawn.items()},
+        draws=placed,
         notes=notes,
         problems=dict(sorted(problems.items())),
         num_in_training=None if seen is None else sum(hashes[r] in seen for r in fresh),

@@ -191,7 +191,7 @@ def parse_variant(text: str) -> Variant:
         MedclipError: WRONG_USE.
     """
     name, *parts = text.strip().split(":")
-    find_method(name)
+    find_method(name)  # said before what is wrong with its options
     options = {}
     for part in parts:
         key, sign, value = part.partition("=")
@@ -203,4 +203,5 @@ def parse_variant(text: str) -> Variant:
             options[key] = json.loads(value)
         except ValueError:
             options[key] = value
+    find_method(name).check(options)
     return Variant(text.strip(), name, options)

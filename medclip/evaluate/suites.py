@@ -16,13 +16,14 @@ from medclip.errors import MedclipError, Reason
 from medclip.evaluate.figures import Figure, set_figures
 from medclip.evaluate.images import Scored, score_images
 from medclip.evaluate.labelled import LabelledSet, find_set, places
-from medclip.evaluate.overlap import training_hashes
 from medclip.evaluate.suite_file import SetFile, SuiteFile, digest_of, load_suite
 from medclip.evaluate.suite_results import MissingSet, SetResult, SuiteResult, UnusableSet, suite_result
 from medclip.evaluate.suite_store import SuiteStore
 from medclip.files.identity import load_key
 from medclip.files.pool import ReadingPool
 from medclip.models.class_vectors import ClassVectors, encode_prompts
+from medclip.models.devices import check_device
+from medclip.models.training_files import training_hashes
 from medclip.sample import spoken
 from medclip.settings import Settings
 
@@ -115,7 +116,7 @@ def evaluate(
         settings = replace(settings, workers=workers)
     asked = _asked(chosen, sets)
     found, missing, unusable = _look(root, asked, load_key(settings, path=key_file))
-    _check_device(device)
+    check_device(device)
     loaded = load_model(model, device=device)
     manifest = hashlib.sha256((loaded.path / "manifest.json").read_bytes()).hexdigest()[:16]
     identity = {"model": loaded.name, "model_digest": manifest, "suite": chosen.name, "suite_digest": chosen.digest()}
@@ -153,19 +154,6 @@ def _asked(suite: SuiteFile, sets: Sequence[str]) -> tuple[SetFile, ...]:
             hint=f"It has: {', '.join(known)}.",
         )
     return tuple(part for part in suite.sets if not sets or part.id in sets)
-
-
-def _check_device(device: str) -> None:
-    import torch
-
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as e:  # torch built without CUDA asserts
-        raise MedclipError(
-            Reason.WRONG_USE,
-            f"torch cannot compute on the device {device!r} here.",
-            hint="Use cpu, or cuda with a GPU.",
-        ) from e
 
 
 def _look(

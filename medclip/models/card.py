@@ -76,6 +76,8 @@ class Adaptation(BaseModel):
     """Units that were learned from."""
     num_val: int
     """Units that settings were chosen with."""
+    num_in_training: int | None = None
+    """How many of both are among the base's own training files; None where the base does not list them."""
     num_train_by_class: dict[str, int]
     num_trainable: int
     settings: dict[str, Any] = Field(default_factory=dict)

@@ -67,7 +67,9 @@ def _draw(axes: Any, result: Comparison, cells: Sequence[Cell], look: tuple[Any,
     colour, line, marker = look
     low = [c.value if c.low is None else c.low for c in cells]
     high = [c.value if c.high is None else c.high for c in cells]
-    axes.fill_between(places, low, high, color=colour, alpha=0.13, linewidth=0, zorder=2)
+    axes.fill_between(places, low, high, color=colour, alpha=0.09, linewidth=0, zorder=2)
+    for edge in (low, high):  # else bands on top of each other are one grey field
+        axes.plot(places, edge, color=colour, linestyle=line, linewidth=0.7, alpha=0.7, zorder=2)
     axes.plot(places, values, color=colour, linestyle=line, marker=marker, markersize=5, linewidth=1.9, zorder=3)
     if len(cells) == 1:
         axes.errorbar(places, values, [[values[0] - low[0]], [high[0] - values[0]]], color=colour, zorder=3)

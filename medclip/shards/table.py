@@ -118,7 +118,11 @@ def read_table(table: Any, *, folder: Path | None = None, patient_from: str | No
             raise MedclipError(e.reason, f"row {number}: {e.message}", where=where, hint=e.hint) from None
     if not rows:
         raise MedclipError(Reason.NOTHING_TO_DO, "the table has no rows.", where=where)
-    refuse_repeats([(r.file, r.path, r.record.generic) for r in rows], where)
+    refuse_repeats(
+        [(r.number, r.path, r.record.generic) for r in rows],
+        where,
+        "Keep one row for each file, and at most one more with adapter=generic.",
+    )
     return ShardTable(tuple(rows), used, tuple(c for c in header if c not in used), patient_column)
 
 
@@ -133,6 +137,13 @@ def need_columns(header: Sequence[str], patient_column: str, where: Path | None)
     Raises:
         MedclipError: TABLE_INVALID naming the columns that were found.
     """
+    if len(header) == 1 and ";" in header[0]:
+        raise MedclipError(
+            Reason.TABLE_INVALID,
+            "the cells of this table seem to be parted by ';'.",
+            where=where,
+            hint="Save it with commas between them, or as TSV or Parquet.",
+        )
     for needed, remedy in (
         ("file", "Add a column `file` with the path of each image."),
         (
@@ -317,27 +328,28 @@ def number_in(value: str) -> float:
         return math.nan
 
 
-def refuse_repeats(files: Iterable[tuple[str, Path, bool]], where: Path | None) -> None:
+def refuse_repeats(files: Iterable[tuple[int, Path, bool]], where: Path | None, hint: str) -> None:
     """Refuse a file that stands twice, however its path is spelt.
 
     Args:
-        files: Of each row the file as written, its path, and whether it is read as the generic rendering.
+        files: Of each row its number, its file's path, and whether it is read as the generic rendering.
         where: The table, for the error.
+        hint: What to do about it.
 
     Raises:
-        MedclipError: TABLE_INVALID naming one of them.
+        MedclipError: TABLE_INVALID naming two of the rows.
     """
-    seen: set[tuple[str, bool]] = set()
+    seen: dict[tuple[str, bool], int] = {}
     again = []
-    for file, path, is_generic in files:
-        place = (os.path.realpath(path), is_generic)
-        if place in seen:
-            again.append(file)
-        seen.add(place)
+    for number, path, is_generic in files:
+        first = seen.setdefault((os.path.realpath(path), is_generic), number)
+        if first != number:
+            again.append((first, number))
     if again:
         raise MedclipError(
             Reason.TABLE_INVALID,
-            f"{len(again)} files are listed more than once for the same adapter, e.g. {again[0]!r}.",
+            f"{len(again)} row{'s name files' if len(again) > 1 else ' names a file'} listed more than once, e.g. "
+            f"rows {again[0][0]} and {again[0][1]}.",
             where=where,
-            hint="Keep one row for each file, and at most one more with adapter=generic.",
+            hint=hint,
         )

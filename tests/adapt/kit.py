@@ -124,11 +124,22 @@ def made_up(
     return Examples(tuple(pixels), tuple(features), targets, tuple(who))
 
 
-def tiny_model(text: ClassText | None = None) -> Model:
+def of_features(features_ND: NDArray, targets: NDArray) -> Examples:
+    """Give units of one view each that are nothing but features."""
+    pixels = tuple(np.zeros((1, 2, 2, 3), np.uint8) for _ in features_ND)
+    return Examples(pixels, tuple(f[None] for f in features_ND), targets, tuple(map(str, range(len(features_ND)))))
+
+
+def tiny_model(
+    text: ClassText | None = None, *, dim: int = DIM, text_width: int = 32, context_length: int = 16
+) -> Model:
     """Give a real `Model` with random weights, made anew each time; open_clip's ViT-and-text `CLIP`.
 
     Args:
         text: Whose sentences the tokenizer learns; those of `words()` where None.
+        dim: D.
+        text_width: Of token embeddings.
+        context_length: Tokens of a sentence.
     """
     from medclip.models.build import build_clip
     from medclip.models.card import Card
@@ -136,12 +147,15 @@ def tiny_model(text: ClassText | None = None) -> Model:
     from medclip.models.preprocess import Preprocess
 
     said = text or words()
-    tokenizer = _tokenizer(tuple(s for of_class in (*said.positive(), *said.negative()) for s in of_class))
+    tokenizer = _tokenizer(
+        tuple(s for of_class in (*said.positive(), *said.negative()) for s in of_class), context_length
+    )
     config = {
-        "embed_dim": DIM,
+        "embed_dim": dim,
         "vision_cfg": {"image_size": SIZE_PX, "layers": 3, "width": 32, "head_width": 16, "patch_size": 8},
         "text_cfg": {
-            "context_length": 16, "vocab_size": tokenizer.vocab_size, "width": 32, "heads": 2, "layers": 3,
+            "context_length": context_length, "vocab_size": tokenizer.vocab_size, "width": text_width, "heads": 2,
+            "layers": 3,
         },
     }  # fmt: skip
     import torch
@@ -159,8 +173,8 @@ def real_features(model: Model, examples: Examples) -> Examples:
 
 
 @cache
-def _tokenizer(sentences: tuple[str, ...]) -> Tokenizer:
+def _tokenizer(sentences: tuple[str, ...], context_length: int) -> Tokenizer:
     from medclip.text.tokens import train_tokenizer
 
     with tempfile.TemporaryDirectory(prefix="medclip-kit-") as folder:
-        return train_tokenizer(list(sentences) * 3, Path(folder), vocab_size=400, context_length=16)
+        return train_tokenizer(list(sentences) * 3, Path(folder), vocab_size=400, context_length=context_length)

@@ -154,6 +154,7 @@ def test_the_card_says_what_it_was_made_of(model: Model):
         "init_seed": 0,
         "num_train": 2,
         "num_val": 1,
+        "num_in_training": 0,
         "num_train_by_class": {"ap": 1, "pa": 1},
         "num_trainable": 9,
         "shots_file": "shots.csv",

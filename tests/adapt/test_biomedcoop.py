@@ -88,6 +88,24 @@ def test_it_stays_nearer_to_the_sentences_than_coop() -> None:
     assert near.settings["num_sentences"] == 4
 
 
+def test_each_term_counts_by_its_weight_and_without_both_it_is_coop() -> None:
+    text = words(3)
+    base = tiny_model(text)
+    train = real_features(base, made_up(12))
+    common: dict[str, Any] = {"seed": 0, "epochs": 5, "batch_size": 4, "lr": 0.01}
+
+    def learned(consistency: float, distillation: float) -> np.ndarray:
+        fitted = fit_biomedcoop(base, text, train, None, consistency=consistency, distillation=distillation, **common)
+        assert fitted.settings["consistency"] == consistency
+        assert fitted.settings["distillation"] == distillation
+        return fitted.head.arrays()["weight"]
+
+    none, first, second, both = learned(0, 0), learned(20, 0), learned(0, 20), learned(20, 20)
+    np.testing.assert_array_equal(none, fit_coop(base, text, train, None, **common).head.arrays()["weight"])
+    found = (none, first, second, both)
+    assert all(abs(a - b).max() > 1e-4 for i, a in enumerate(found) for b in found[:i])
+
+
 @pytest.mark.parametrize("multilabel", [False, True])
 def test_the_same_seed_gives_the_same_bytes(multilabel: bool) -> None:
     text = words(3, multilabel=multilabel)

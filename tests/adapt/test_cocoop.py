@@ -2,13 +2,16 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch.nn.functional import cross_entropy, normalize
 
+from medclip.adapt.biomedcoop import fit_biomedcoop
 from medclip.adapt.cocoop import CoCoOpHead, fit_cocoop
+from medclip.adapt.coop import fit_coop
 from medclip.adapt.heads import load_head
 from medclip.adapt.methods import find_method
 from medclip.adapt.prompt_tower import token_embedding
@@ -65,5 +68,15 @@ def test_what_learns_is_the_vectors_and_the_small_net() -> None:
     fitted = fit_cocoop(base, text, train, None, seed=0, epochs=1, words=None, num_vectors=4)
     dim, width = 16, 32
     assert fitted.num_trainable == 4 * width + (dim * 1 + 1) + (1 * width + width)
-    # ViT-B/16 with M = 4, as counted in the paper: 35,360.
-    assert 4 * 512 + (512 * 32 + 32) + (32 * 512 + 512) == 35_360
+
+
+def test_prompt_methods_learn_as_many_numbers_as_their_papers_say_at_those_widths() -> None:
+    text = words(2)
+    clip, bert = (tiny_model(text, dim=512, text_width=width, context_length=32) for width in (512, 768))
+    train = real_features(clip, made_up(2, 2))
+    once: dict[str, Any] = {"seed": 0, "epochs": 1}
+    coop = fit_coop(clip, text, train, None, words=None, num_vectors=16, **once)
+    assert coop.num_trainable == 16 * 512 == 8_192
+    assert fit_cocoop(clip, text, train, None, words=None, num_vectors=4, **once).num_trainable == 35_360
+    biomedcoop = fit_biomedcoop(bert, text, real_features(bert, train), None, words=None, num_vectors=4, **once)
+    assert biomedcoop.num_trainable == 4 * 768 == 3_072

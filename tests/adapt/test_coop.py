@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,6 +87,20 @@ def test_counts_of_what_learns(position: str) -> None:
     assert own.num_trainable == 3 * 4 * 32
     assert own.settings["position"] == position
     assert own.settings["num_vectors"] == 4
+
+
+def test_vectors_of_its_own_go_another_way_for_each_class() -> None:
+    text = words(3)
+    base = tiny_model(text)
+    train = real_features(base, made_up(9))
+    common: dict[str, Any] = {"seed": 0, "epochs": 5, "lr": 0.05}
+    own = fit_coop(base, text, train, None, class_specific=True, **common)
+    shared = fit_coop(base, text, train, None, **common)
+    assert own.prompt is not None
+    assert shared.prompt is not None
+    assert own.prompt.shape == (3, *shared.prompt.shape)
+    assert all(float((own.prompt[a] - own.prompt[b]).abs().max()) > 1e-6 for a, b in ((0, 1), (0, 2), (1, 2)))
+    assert not np.allclose(own.head.arrays()["weight"], shared.head.arrays()["weight"], atol=1e-5)
 
 
 def test_a_class_without_positives_keeps_its_zero_shot_logit() -> None:

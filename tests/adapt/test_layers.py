@@ -92,8 +92,28 @@ def test_each_tower_has_thirds_of_its_own() -> None:
 def test_a_choice_that_leaves_nothing_says_what_there_is() -> None:
     layers = [row(b, "conv") for b in range(3)] + [row(None, "head")]
     for which, roles in (((7,), None), ("all", ("q", "v"))):
-        with pytest.raises(MedclipError, match="3 image blocks and 0 text blocks; roles: conv") as e:
+        with pytest.raises(MedclipError, match="has 3 image blocks, 0 to 2; roles: conv") as e:
             choose_layers(layers, which, roles)
         assert e.value.reason is Reason.WRONG_USE
     with pytest.raises(MedclipError, match="'upper'"):
         choose_layers(layers, "upper+top")
+
+
+@pytest.mark.parametrize(
+    ("which", "blocks"), [(1, [1]), ([0, 2], [0, 2]), ("1,2", [1, 2]), ("2", [2]), ("top + bottom", [0, 2])]
+)
+def test_blocks_are_named_by_one_number_several_or_words(which, blocks) -> None:
+    assert [x.block for x in choose_layers([row(b) for b in range(3)], which)] == blocks
+
+
+@pytest.mark.parametrize("which", [99, [1, 99], "1,99", -1, [], {"a": 1}, ["a"], 1.5])
+def test_anything_else_is_refused_with_what_there_is(which) -> None:
+    with pytest.raises(MedclipError) as refused:
+        choose_layers([row(b) for b in range(3)], which)
+    assert refused.value.reason is Reason.WRONG_USE
+    assert refused.value.hint
+
+
+def test_one_role_is_as_good_as_a_list_of_one() -> None:
+    layers = [row(0, "conv"), row(1, "mlp")]
+    assert [x.block for x in choose_layers(layers, "all", "mlp")] == [1]

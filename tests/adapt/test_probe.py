@@ -15,7 +15,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from medclip.adapt.features import unit_logits
 from medclip.adapt.methods import find_method
 from medclip.adapt.probe import GRID, LinearProbe, Problem, fit_linear_probe
-from medclip.adapt.quality import log_loss
+from medclip.adapt.quality import log_loss, quality
 from medclip.errors import MedclipError, Reason
 
 from .kit import DIM, FakeModel, made_up, words
@@ -86,6 +86,20 @@ def test_c_is_searched_on_validation_else_in_the_shots_else_stated(multilabel: b
         found = fit_linear_probe(model, text, train, val, seed=0, start=start).head
         assert (unit_logits(found, val).argmax(axis=1) == val.targets).mean() >= max(right)
     assert np.isfinite(best)
+
+
+def test_c_is_made_finer_around_the_best_of_the_grid() -> None:
+    text = words(multilabel=True)
+    model = FakeModel(text, noise=2.0)
+    train, val = (made_up(24, seed=s, multilabel=True, noise=4.0) for s in (1, 2))
+    found = fit_linear_probe(model, text, train, val, seed=0)
+    coarse = {c: fit_linear_probe(model, text, train, None, seed=0, c=c).head for c in GRID}
+    scores = {c: quality(unit_logits(h, val), val.targets) for c, h in coarse.items()}
+    assert found.settings["c"] not in GRID
+    assert quality(unit_logits(found.head, val), val.targets) > max(scores.values())
+    steps = 128 * np.log10(found.settings["c"])  # the last halving moves by 10 to the power of 1/128
+    assert steps == pytest.approx(round(steps), abs=1e-6)
+    assert round(steps) % 4
 
 
 def test_more_than_zero_shot_is_learned_where_there_is_something_to_learn() -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,9 @@ from medclip.adapt.prompt_tower import embed, encode_embedded, encode_tokens, pl
 from medclip.errors import MedclipError, Reason
 from medclip.models.build import build_clip, default_config
 from medclip.text.clip_bpe import ClipTokenizer
-from medclip.text.tokens import Tokenizer, load_tokenizer, train_tokenizer
+from medclip.text.tokens import Tokenizer, train_tokenizer
 from tests.adapt.kit import tiny_model
+from tests.adapt.tower_kit import bert_tower
 
 SAID = ["apple", "a much longer apple, perhaps two"]
 
@@ -28,21 +28,7 @@ def towers(kind: str, folder: Path) -> tuple[Any, Tokenizer]:
         config = {"embed_dim": 12, "vision_cfg": vision, "text_cfg": text}
     elif kind == "bert":
         base = folder
-        letters = [*"abcdefghijklmnopqrstuvwxyz,.", *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz")]
-        (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters]) + "\n")
-        (folder / "tokenizer_config.json").write_text('{"do_lower_case": true, "tokenizer_class": "BertTokenizer"}')
-        bert = {
-            "model_type": "bert", "vocab_size": 5 + len(letters), "hidden_size": 16, "num_hidden_layers": 2,
-            "num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": 64, "type_vocab_size": 2,
-            "pad_token_id": 0, "hidden_act": "gelu",
-        }  # fmt: skip
-        (folder / "config.json").write_text(json.dumps(bert))
-        text = {
-            "hf_model_name": ".", "hf_tokenizer_name": "tokenizer", "hf_proj_type": "mlp", "context_length": 48,
-            "hf_pooler_type": "cls_last_hidden_state_pooler",
-        }  # fmt: skip
-        config = {"embed_dim": 12, "custom_text": True, "vision_cfg": vision, "text_cfg": text}
-        tokenizer = load_tokenizer(folder, text)
+        config, tokenizer = bert_tower(folder)
     else:
         tokenizer = train_tokenizer(SAID * 3, folder, vocab_size=320, context_length=48)
         config = default_config(

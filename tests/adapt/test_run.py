@@ -194,6 +194,66 @@ def test_test_files_that_the_base_was_trained_on_are_not_tested_on(data: Path, t
     assert any("are too good" in note for note in notes_of(every))
 
 
+def test_shots_that_the_base_was_trained_on_are_counted_in_notes_and_card(data: Path, tiny: Path, tmp_path: Path):
+    import shutil
+
+    from medclip.models.packs import update_pack
+
+    seen = [shot.sha256 for shot in go(tiny, data).adapted.shots[:3]]
+    base = Path(shutil.copytree(tiny, tmp_path / "base"))
+    update_pack(base, extra_files={"train_hashes.txt": "".join(f"{sha}\n" for sha in seen).encode()})
+    run = go(base, data, out=tmp_path / "pack")
+    assert any(note.startswith("3 of 18 shots were among the base's training files") for note in run.notes)
+    card = read_card(tmp_path / "pack")
+    assert card.adapted is not None
+    assert card.adapted.num_in_training == 3
+    assert any("3 of 18 shots" in limit for limit in card.limits)
+
+
+def test_training_that_ran_away_is_said(tiny: Path, data: Path):
+    run = go(tiny, data, method="norm", options={"lr": 100.0, "steps": 2})
+    assert any(note.startswith("It learned nothing") for note in run.notes)
+
+
+def test_a_pack_or_checkpoint_of_something_else_is_replaced_only_when_asked(tiny: Path, data: Path, tmp_path: Path):
+    places = {"out": tmp_path / "pack", "checkpoint": tmp_path / "small"}
+    go(tiny, data, **places)
+    before = file_sha256(tmp_path / "pack" / "card.json")
+    go(tiny, data, **places)  # the same adaptation: equal bytes
+    assert file_sha256(tmp_path / "pack" / "card.json") == before
+    other = make_table(tmp_path / "in", ("clear", "hazy"), patients=8)
+    for table, options in (
+        (data, {"method": "ridge"}), (data, {"seed": 1}), (data, {"shots": 2}), (other, {}),
+        (data, {"options": {"alpha": 3.0}}),
+    ):  # fmt: skip
+        for place in ("out", "checkpoint"):
+            with pytest.raises(MedclipError, match="--replace") as refused:
+                go(tiny, table, **{place: places[place]}, **options)
+            assert refused.value.reason is Reason.OUTPUT_IN_USE
+    assert file_sha256(tmp_path / "pack" / "card.json") == before
+    go(tiny, data, method="ridge", replace=True, **places)
+    assert read_card(tmp_path / "pack").adapted.method == "ridge"
+    with pytest.raises(MedclipError, match="another pack lies here"):
+        go(tiny, data, out=places["out"])
+
+
+def test_a_pack_that_was_not_adapted_is_not_replaced_unasked(tiny: Path, data: Path, tmp_path: Path):
+    import shutil
+
+    shutil.copytree(tiny, tmp_path / "mine")
+    with pytest.raises(MedclipError, match="another pack lies here"):
+        go(tiny, data, out=tmp_path / "mine")
+
+
+@pytest.mark.parametrize(("out", "checkpoint"), [("a", "a"), ("a", "a/b"), ("a/b", "a")])
+def test_pack_and_checkpoint_lie_apart(out: str, checkpoint: str, tiny: Path, data: Path, tmp_path: Path):
+    with pytest.raises(MedclipError, match="--out and --checkpoint") as refused:
+        go(tiny, data, out=tmp_path / out, checkpoint=tmp_path / checkpoint)
+    assert refused.value.reason is Reason.WRONG_USE
+    with pytest.raises(MedclipError, match="the base"):
+        go(tiny, data, out=tiny / "inside")
+
+
 def test_findings_are_each_for_themselves_and_unknown_labels_are_left_out(tiny: Path, tmp_path: Path):
     rows = []
     for n in range(40):
@@ -224,6 +284,7 @@ def test_one_finding_alone_has_an_area_under_its_own_name(tiny: Path, tmp_path: 
 def test_no_test_patients_give_a_pack_without_figures(tiny: Path, data: Path, tmp_path: Path):
     run = go(tiny, data, test_share=0, out=tmp_path / "pack", measure=measure)
     assert run.measured.figures == {}
+    assert "Nobody is tested on: the pack has no figures." in run.notes
     assert read_card(run.folder).tasks["finding"].metrics == {}
 
 
@@ -259,6 +320,11 @@ def test_nothing_in_the_pack_names_a_patient_a_file_or_a_folder(run: AdaptRun, d
     [
         ({"method": "magic"}, Reason.WRONG_USE, "Methods are: zero-shot"),
         ({"options": {"colour": 1}}, Reason.WRONG_USE, "no such option"),
+        ({"method": "svd", "options": {"lr": "abc"}}, Reason.WRONG_USE, "the option lr of svd is 'abc'"),
+        ({"method": "svd", "options": {"layers": 99, "steps": 1}}, Reason.WRONG_USE, "no layers in 'blocks 99'"),
+        ({"device": "nowhere"}, Reason.WRONG_USE, "cannot compute on the device"),
+        ({"folder": "nope"}, Reason.MISSING_FILE, "no such folder"),
+        ({"patient_from": "finding"}, Reason.WRONG_USE, "cannot name both"),
         ({"shots": 0}, Reason.WRONG_USE, "at least one shot"),
         ({"model": "nobody"}, Reason.PACK_NOT_FOUND, "nobody"),
         ({"labels": "colour"}, Reason.TABLE_INVALID, "'colour'"),

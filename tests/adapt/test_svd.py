@@ -58,8 +58,11 @@ def test_linear_layers_give_the_golden_outputs_gradients_and_weights(golden: Pat
         weight, bias = torch.tensor(stored[f"{shape}/weight"]), torch.tensor(stored[f"{shape}/bias"])
         dense = nn.Linear(weight.shape[1], weight.shape[0])
         dense.load_state_dict({"weight": weight, "bias": bias})
+        np.testing.assert_allclose(dense(x).detach(), stored[f"{shape}/y_dense"], atol=1e-5, rtol=1e-4)
         layer = SVDLinear(dense, rank_of(*weight.shape, ratio, compat=True))
         assert len(layer.S) == int(stored[f"{at}/rank"])
+        if len(layer.S) == min(weight.shape):
+            np.testing.assert_allclose(layer(x).detach(), stored[f"{shape}/y_dense"], atol=1e-5, rtol=1e-4)
         moved = torch.tensor(stored[f"{at}/delta_S"])
         for name in ("", "_perturbed"):
             y = layer(x)
@@ -256,11 +259,41 @@ def test_a_new_value_is_seen_at_the_next_call_however_it_was_set() -> None:
         lambda: layer.S.mul_(2),
         lambda: layer.S.copy_(torch.rand(8)),
         lambda: setattr(layer.S, "data", torch.rand(8)),
+        lambda: layer.S.data.mul_(2),
+        lambda: layer.U.mul_(2),
+        lambda: layer.V.copy_(torch.rand(8, 8)),
+        lambda: layer.bias.add_(1),  # type: ignore[union-attr]
     ):
         with torch.no_grad():
             layer(x)
             change()
             torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias))
+
+
+def test_layers_that_are_computed_together_see_a_new_value_of_any(form: Form | None) -> None:
+    torch.manual_seed(0)
+    layers = [SVDLinear(nn.Linear(8, 8), 8) for _ in range(3)]
+    x = torch.randn(500, 8)
+    for layer in (None, *layers):
+        if layer is not None:
+            layer.S.data.mul_(2)
+        expected = torch.cat([F.linear(x, m.weight, m.bias) for m in layers], dim=-1)
+        torch.testing.assert_close(svd_linear.project_together(layers, x), expected)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("part", ["S", "U", "V"])
+def test_values_that_change_between_forward_and_backward_are_an_error_and_no_wrong_gradient(
+    form: Form, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(svd_linear, "cheapest", lambda *sizes, **facts: form)
+    torch.manual_seed(0)
+    layer = SVDLinear(nn.Linear(6, 6), 6)
+    y = layer(torch.randn(5, 6, requires_grad=True))
+    with torch.no_grad():
+        getattr(layer, part).mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
 
 
 def test_products_in_bfloat16_keep_the_gradient_to_a_hundredth() -> None:

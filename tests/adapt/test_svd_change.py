@@ -50,6 +50,7 @@ def learned(model: Any, *, only: str = "") -> dict[str, torch.Tensor]:
 def test_rankings_are_the_golden_ones(golden: Path) -> None:
     stored = np.load(golden / "clip_svd_change_ranking.npz", allow_pickle=False)
     heads = int(stored["n_heads"])
+    assert heads * int(stored["head_dim"]) == stored["V_before"].shape[1]
     found = [change_ranking(stored[f"{w}_before"], stored[f"{w}_after"], heads) for w in "VO"]
     np.testing.assert_allclose(found[0], stored["V_ranking_ascending"], atol=1e-12)
     np.testing.assert_allclose(found[1], stored["O_ranking_ascending"], atol=1e-12)

@@ -138,5 +138,55 @@ def test_a_column_that_slipped_is_refused_and_its_values_are_not_shown(tmp_path:
 
 
 def test_a_file_that_stands_twice_is_refused(tmp_path: Path):
-    with pytest.raises(MedclipError, match="listed more than once"):
+    with pytest.raises(MedclipError, match=r"listed more than once, e\.g\. rows 1 and 6") as refused:
         read(tmp_path, ["view"], [*ROWS, ROWS[0] | {"file": "./0.png"}])
+    assert ".png" not in str(refused.value)
+    assert "generic" not in str(refused.value)
+
+
+def numbered(values, column="grade", **more):
+    return [
+        {"file": f"{n}.png", "patient": f"P{n}", "modality": "xray", column: v, **more} for n, v in enumerate(values)
+    ]
+
+
+@pytest.mark.parametrize("column", ["x", "?", "X", "é", "q" * 300])
+@pytest.mark.parametrize("values", [["a", "b", "a", "b"], [1, 0, 1, 0], [1, 2, 1, 2]])
+def test_a_column_of_any_name_makes_a_task(tmp_path: Path, column: str, values):
+    found = read(tmp_path, [column], numbered(values, column))
+    assert len(found.text.task.title) >= 2
+
+
+def test_a_column_of_numbers_is_said_to_be_taken_for_classes(tmp_path: Path):
+    said = "The column 'grade' holds numbers; each of them is taken for a class."
+    assert said in read(tmp_path, ["grade"], numbered([31, 47, 31, 58])).notes
+    assert said not in read(tmp_path, ["grade"], numbered(["low", "high"] * 2)).notes
+
+
+def test_a_word_that_several_patients_have_is_shown_and_one_that_may_be_a_name_is_not(tmp_path: Path):
+    rows = numbered(["glioma tumor", "no tumor"] * 2)
+    with pytest.raises(MedclipError, match="grade is 'glioma tumor'"):
+        read(tmp_path, ["grade"], rows, task="chest_xray_view")
+    rows[2]["patient"] = rows[0]["patient"]
+    with pytest.raises(MedclipError, match=r"grade is \(not shown\)"):
+        read(tmp_path, ["grade"], rows, task="chest_xray_view")
+
+
+def test_a_column_of_patients_that_is_one_of_classes_is_refused_or_said(tmp_path: Path):
+    rows = [r | {"patient": r["grade"]} for r in numbered(["low", "high"] * 3)]
+    with pytest.raises(MedclipError, match="cannot name both the patients and the labels"):
+        read(tmp_path, ["grade"], rows, patient_from="grade")
+    assert any("does 'patient' really name the patients" in note for note in read(tmp_path, ["grade"], rows).notes)
+    assert not read(tmp_path, ["grade"], numbered(["low", "high"] * 3)).notes
+
+
+def test_folders_and_delimiters_that_are_mistaken_are_said(tmp_path: Path):
+    with pytest.raises(MedclipError, match="this is a folder"):
+        read_adapt_table(tmp_path, ["view"], key=KEY)
+    with pytest.raises(MedclipError, match="no such folder") as refused:
+        read(tmp_path, ["view"], folder=tmp_path / "nope")
+    assert refused.value.reason is Reason.MISSING_FILE
+    table = tmp_path / "semi.csv"
+    table.write_text("file;patient;modality;view\n0.png;1;xray;ap\n")
+    with pytest.raises(MedclipError, match="parted by ';'"):
+        read_adapt_table(table, ["view"], key=KEY)

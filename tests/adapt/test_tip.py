@@ -13,18 +13,15 @@ from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from medclip.adapt.examples import Examples
-from medclip.adapt.features import take, unit_logits
-from medclip.adapt.heads import load_head
+from medclip.adapt.features import Shots, take, unit_logits
+from medclip.adapt.heads import LinearHead, load_head
 from medclip.adapt.methods import find_method
+from medclip.adapt.quality import accuracy
 from medclip.adapt.tip import TipAdapter, TipHead, cache, fit_tip, fit_tip_f, search
 from medclip.errors import MedclipError, Reason
+from medclip.models.class_vectors import ClassVectors
 
-from .kit import DIM, FakeModel, made_up, unit, words
-
-
-def _examples(features: np.ndarray, targets: np.ndarray) -> Examples:
-    pixels = tuple(np.zeros((1, 2, 2, 3), np.uint8) for _ in features)
-    return Examples(pixels, tuple(f[None] for f in features), targets, tuple(map(str, range(len(features)))))
+from .kit import DIM, FakeModel, made_up, of_features, unit, words
 
 
 @pytest.mark.golden
@@ -32,12 +29,16 @@ def test_cache_mix_and_search_are_those_of_the_published_code(golden: Path) -> N
     g = np.load(golden / "tip_adapter.npz")
     views = np.stack([g["view0"], g["view1"]], axis=1)
     pixels = tuple(np.zeros((2, 2, 2, 3), np.uint8) for _ in views)
-    keys = Examples(pixels, tuple(views), g["labels"], tuple(map(str, range(len(views))))).pooled()
-    np.testing.assert_allclose(keys.T, g["cache_keys"], atol=1e-6)
-
+    train = Examples(pixels, tuple(views), g["labels"], tuple(map(str, range(len(views)))))
     weight = (100 * g["clip_weights"]).astype(np.float32)
-    start = TipHead(keys, g["cache_values"], weight, float(g["init_alpha"]), float(g["init_beta"]))
-    val = _examples(g["val_features"], g["val_labels"])
+    names = tuple(map(str, range(weight.shape[1])))
+    zero_head = LinearHead(weight, np.zeros(len(names), np.float32))
+    vectors = ClassVectors(names, np.ascontiguousarray(g["clip_weights"].T), None)
+    made = cache(Shots(names, train, None, vectors, 100.0, zero_head, "pooled"), train)
+    np.testing.assert_allclose(made.keys_ND.T, g["cache_keys"], atol=1e-6)
+    np.testing.assert_array_equal(made.values_NC, g["cache_values"])
+    start = replace(made, alpha=float(g["init_alpha"]), beta=float(g["init_beta"]))
+    val = of_features(g["val_features"], g["val_labels"])
     zero = g["val_features"] @ weight
     np.testing.assert_allclose(zero, g["val_clip_logits"], atol=1e-3)
     np.testing.assert_allclose(start.logits(g["val_features"], None), g["val_tip_logits_init"], atol=1e-3)
@@ -46,7 +47,12 @@ def test_cache_mix_and_search_are_those_of_the_published_code(golden: Path) -> N
     alpha, beta = search([(start, val)], (beta_end, alpha_end), (betas, alphas))
     assert (beta, alpha) == pytest.approx((float(g["best_beta"]), float(g["best_alpha"])), abs=1e-9)
     found = replace(start, alpha=alpha, beta=beta)
-    np.testing.assert_allclose(found.logits(g["test_features"], None), g["test_tip_logits_best"], atol=1e-3)
+    found_logits = found.logits(g["test_features"], None)
+    np.testing.assert_allclose(found_logits, g["test_tip_logits_best"], atol=1e-3)
+    zero = zero_head.logits(g["test_features"], None)
+    np.testing.assert_allclose(zero, g["test_clip_logits"], atol=1e-3)
+    right = [accuracy(z, g["test_labels"]) for z in (found_logits, g["test_tip_logits_best"])]
+    assert right[0] == right[1] > 1 / len(names)
 
 
 def test_the_hand_example_of_the_spec() -> None:
@@ -169,6 +175,22 @@ def test_trained_keys_keep_unit_norm() -> None:
     text = words()
     head = fit_tip_f(FakeModel(text), text, made_up(9), None, seed=0, lr=0.1, alpha=5.0, beta=5.0).head
     np.testing.assert_allclose(np.linalg.norm(head.keys_ND, axis=1), 1, atol=1e-5)
+
+
+def test_after_training_the_mix_is_searched_again_on_validation() -> None:
+    text = words()
+    train, val = (made_up(15, seed=s, noise=2.0) for s in (1, 2))
+    scale, steps = (20.0, 20.0), (7, 7)  # 1 is none of their values
+    fitted = fit_tip_f(
+        FakeModel(text, noise=2.0), text, train, val, seed=0, alpha=1.0, beta=1.0, scale=scale, steps=steps, lr=0.1
+    )
+    head = fitted.head
+    assert isinstance(head, TipHead)
+    assert (head.alpha, head.beta) == search([(head, val)], scale, steps) != (1.0, 1.0)
+    assert (fitted.settings["alpha"], fitted.settings["beta"]) == (head.alpha, head.beta)
+    assert fitted.settings["alpha_while_training"] == fitted.settings["beta_while_training"] == 1.0
+    plain = fit_tip_f(FakeModel(text, noise=2.0), text, train, None, seed=0, alpha=1.0, beta=1.0, lr=0.1)
+    assert (plain.settings["alpha"], plain.settings["beta"]) == (1.0, 1.0)
 
 
 def test_every_view_may_be_a_key() -> None:

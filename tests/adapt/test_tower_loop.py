@@ -145,6 +145,15 @@ def test_unknown_answers_are_left_out_of_the_loss() -> None:
     assert not all(torch.equal(v, base.clip.state_dict()[k]) for k, v in full.items())
 
 
+def test_drop_out_is_used_where_it_is_asked_for_and_there_is_any() -> None:
+    base, examples = model_of("bert", words(3)), made_up(6)
+    plain, dropped, again = (
+        trained(base, examples, Loop(steps=2, lr=1e-3, pool=0, dropout=d)).state_dict() for d in (False, True, True)
+    )
+    assert not all(torch.equal(v, plain[k]) for k, v in dropped.items())
+    assert all(torch.equal(v, dropped[k]) for k, v in again.items())
+
+
 def test_the_schedule_of_the_reference_is_another() -> None:
     base, examples = model_of("vit", words(3)), made_up(6)
     ours, theirs = (

@@ -28,7 +28,7 @@ def model_of(kind: Kind, text: ClassText) -> Model:
     with tempfile.TemporaryDirectory(prefix="medclip-kit-") as name, torch.random.fork_rng():
         torch.manual_seed(0)
         folder = Path(name)
-        config, tokenizer = (_effnet if kind == "effnet" else _bert)(folder, text)
+        config, tokenizer = _effnet(folder, text) if kind == "effnet" else bert_tower(folder)
         clip = build_clip(config, folder)
         for module in clip.modules():
             if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
@@ -47,8 +47,8 @@ def _effnet(folder: Path, text: ClassText) -> tuple[dict[str, Any], Any]:
     return config, tokenizer
 
 
-def _bert(folder: Path, text: ClassText) -> tuple[dict[str, Any], Any]:
-    del text  # every letter is a word piece
+def bert_tower(folder: Path) -> tuple[dict[str, Any], Any]:
+    """Give the config and the tokenizer of a ViT with a BERT of which every letter is a word piece."""
     letters = [*"abcdefghijklmnopqrstuvwxyz,.", *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz")]
     (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters]) + "\n")
     (folder / "tokenizer_config.json").write_text('{"do_lower_case": true, "tokenizer_class": "BertTokenizer"}')

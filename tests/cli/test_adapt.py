@@ -22,14 +22,14 @@ def arguments(tiny: Path, table: Path, out: Path, *more: str) -> list[str]:
 
 
 def test_it_says_who_was_learned_from_and_how_good_it_is(tiny: Path, tmp_path: Path, capsys):
-    table = make_table(tmp_path, patients=12)
+    table = make_table(tmp_path, patients=18)
     assert main(arguments(tiny, table, tmp_path / "pack")) == 0
     said = capsys.readouterr().out
     assert "Finding: clear or hazy" in said
-    assert "24 labelled files of 24 patients: 16 to learn from and 8 to test on" in said
+    assert "36 labelled files of 36 patients: 26 to learn from and 10 to test on" in said
     assert "Shots: clear 2, hazy 2; 4 files of 4 patients, and 4 further ones to choose settings with" in said
     assert "balanced accuracy" in said
-    assert "On 8 files of 8 test patients; 95 % intervals resample patients." in said
+    assert "On 10 files of 10 test patients; 95 % intervals resample patients." in said
     assert "MRN" not in said
     assert main(["models", "show", str(tmp_path / "pack")]) == 0
     shown = capsys.readouterr().out

@@ -87,5 +87,45 @@ def test_intervals_are_wider_when_images_share_patients():
 def test_one_patient_a_class_has_figures_without_intervals_and_nobody_has_none():
     few = measure(run_of([0, 1], np.eye(2), np.eye(2)))
     assert few.figures["accuracy"].adapted.value == 1.0
+    assert not few.has_intervals
+    assert few.notes == ("There are too few test patients for intervals (a class with fewer than 5).",)
     none = measure(run_of(np.zeros(0, np.int64), np.zeros((0, 2)), np.zeros((0, 2))))
     assert (none.figures, none.metrics, none.lines(), none.notes) == ({}, {}, (), ())
+
+
+def test_a_class_with_four_patients_allows_no_interval_and_one_with_five_does():
+    for few, allowed in ((4, False), (5, True)):
+        targets = np.array([0] * 20 + [1] * few)
+        logits = np.random.default_rng(0).normal(size=(len(targets), 2))
+        found = measure(run_of(targets, logits, -logits))
+        assert found.has_intervals is allowed
+        assert any("too few test patients for intervals" in n for n in found.notes) is not allowed
+        assert ("low" in found.metrics["accuracy"]["adapted"]) is allowed
+
+
+def test_an_accuracy_of_nothing_has_the_exact_upper_end_and_it_is_said():
+    targets = np.arange(20) % 2
+    wrong = np.eye(2)[1 - targets] * 5
+    found = measure(run_of(targets, wrong, wrong))
+    figure = found.figures["accuracy"].adapted
+    assert (figure.value, figure.low) == (0.0, 0.0)
+    assert figure.high == pytest.approx(1 - 0.025 ** (1 / 20))
+    assert any("Clopper" in note for note in found.notes)
+
+
+def test_figures_over_some_of_the_classes_say_so_and_chance_is_among_them():
+    logits = np.random.default_rng(0).normal(size=(9, 2))
+    found = measure(run_of([1] * 9, logits, logits))
+    assert found.chance == 1.0
+    assert "The figures are over 1 of 2 classes, those of test patients: pa." in found.notes
+
+
+def test_findings_with_few_patients_have_no_interval_of_the_mean():
+    targets = np.zeros((40, 2), np.float32)
+    targets[:20, 0] = targets[:4, 1] = 1
+    logits = np.random.default_rng(0).normal(size=(40, 2))
+    found = measure(run_of(targets, logits, -logits, text=findings()))
+    assert found.figures["macro_auroc"].adapted.low is None
+    assert found.by_class["pneumonia"].adapted.low is not None
+    assert found.by_class["effusion"].adapted.low is None
+    assert any("intervals of the means (a finding with fewer than 5 with or without it)" in n for n in found.notes)

@@ -1,4 +1,4 @@
-"""Were the evaluated images in the training data? Compared by the hash of their bytes."""
+"""The files that a pack was trained on, by the hash of their bytes."""
 
 from __future__ import annotations
 

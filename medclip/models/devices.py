@@ -1,0 +1,26 @@
+"""Whether torch can compute on a device, asked before anything is read."""
+
+from __future__ import annotations
+
+from medclip.errors import MedclipError, Reason
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that torch cannot compute on here.
+
+    Args:
+        device: As torch names it: "cpu", "cuda", "cuda:1".
+
+    Raises:
+        MedclipError: WRONG_USE.
+    """
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as e:  # torch built without CUDA asserts
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"torch cannot compute on the device {device!r} here.",
+            hint="Use cpu, or cuda with a GPU.",
+        ) from e
