@@ -24,7 +24,7 @@ def alignment(z_ND: Tensor, groups_N: Tensor, alpha: float = 2.0) -> Tensor:
         alpha: Exponent.
 
     Example:
-        >>> float(alignment(torch.eye(2), torch.tensor([0, 0])))
+        >>> round(float(alignment(torch.eye(2), torch.tensor([0, 0]))), 4)
         2.0
     """
     first, second = torch.triu_indices(len(z_ND), len(z_ND), 1, device=z_ND.device)

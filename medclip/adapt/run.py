@@ -177,11 +177,6 @@ def adapt(
     Raises:
         MedclipError: WRONG_USE, OUTPUT_IN_USE, TABLE_INVALID, NO_TASK, NOTHING_TO_DO; PATIENT_OVERLAP where a patient
             or the bytes of a file are on two sides; NON_FINITE; those of `load_model` and of the method.
-
-    Example:
-        >>> run = adapt("medclip-mini", "table.csv", "density", method="tip", shots=4)  # doctest: +SKIP
-        >>> run.test.probabilities_NC.shape  # doctest: +SKIP
-        (71, 3)
     """
     from medclip.models.packs import find_pack, load_model
 
