@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -119,16 +117,6 @@ def test_settings_that_mean_nothing_are_refused(options: dict) -> None:
     with pytest.raises(MedclipError) as caught:
         fit_linear_probe(FakeModel(text), text, made_up(6), None, seed=0, **options)
     assert caught.value.reason is Reason.WRONG_USE
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("multilabel", [False, True])
-def test_the_search_on_64_shots_of_256_dimensions_is_quick(multilabel: bool) -> None:
-    text = words(4, multilabel=multilabel)
-    model, train = FakeModel(text, dim=256), made_up(64, 4, dim=256, multilabel=multilabel, noise=3.0)
-    start = time.perf_counter()
-    fit_linear_probe(model, text, train, None, seed=0)
-    assert time.perf_counter() - start < 5  # measured 0.1 to 0.4 s; shared machines are slow
 
 
 @parametrize_with_checks([LinearProbe(), LinearProbe(C=0.1)])

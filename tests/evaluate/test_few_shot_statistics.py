@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -158,13 +156,3 @@ def test_spread_keeps_shots_and_initialisations_apart():
     assert spread(values) == (pytest.approx(0.1414, abs=1e-4), 0.0)
     assert spread(values.T) == (0.0, pytest.approx(0.1414, abs=1e-4))
     assert spread(values[:1, :1]) == (None, None)
-
-
-def test_a_whole_comparison_takes_seconds():
-    test, _ = made(5, num_images=250, num_classes=4)
-    rng = np.random.default_rng(0)
-    draws = draw(test, 5, 1, num_replicates=1000)
-    logits = rng.normal(size=(80, 250, 4)).astype(np.float32)  # 16 methods of 5 seeds; five K take five times that
-    begin = time.perf_counter()
-    weighted_metrics(logits, test, draws.images_NB)
-    assert time.perf_counter() - begin < 8
