@@ -7,7 +7,6 @@ seeds in the same folder computes those only, and tables and page are written an
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
 from medclip.evaluate.few_shot_plan import RunKey
+from medclip.evaluate.result_files import put
 
 IDENTITY = "run.json"
 _RUNS = "runs"
@@ -101,20 +101,8 @@ class RunStore:
         return Run(tensors.get("logits"), tensors.get("novel"), json.loads(facts))
 
     def write(self, name: str, content: bytes) -> None:
-        """Put a file in place in one step: a reader, or a kill, sees the old one or the new one, never a part."""
-        path = self.folder / name
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                draft.write_bytes(content)
-                draft.replace(path)
-            finally:
-                draft.unlink(missing_ok=True)
-        except OSError as e:
-            reason = Reason.DISK_FULL if e.errno == 28 else Reason.WRONG_USE
-            message = f"the results cannot be written ({e.strerror or type(e).__name__})."
-            raise MedclipError(reason, message, where=self.folder) from e
+        """Put a file of this name in place, see `put`."""
+        put(self.folder / name, content, self.folder)
 
 
 def _differs(known: str, identity: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from medclip.evaluate.few_shot_data import FewShotData
 from medclip.evaluate.few_shot_plan import RunKey
 from medclip.evaluate.few_shot_results import Cell, Comparison, Difference
 from medclip.evaluate.few_shot_store import Run, RunStore
+from medclip.evaluate.result_files import parquet_bytes
 from medclip.models.class_vectors import probabilities
 
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ def write_tables(store: RunStore, result: Comparison, data: FewShotData, runs: M
         values = [asdict(row) for row in rows]
         store.write(f"{name}.csv", _csv(names, values))
         store.write(f"{name}.parquet", _parquet({n: [v[n] for v in values] for n in names}, row_type))
-    store.write(RUNS, _table_bytes(_runs(runs)))
-    store.write(PREDICTIONS, _table_bytes(_predictions(data, runs)))
+    store.write(RUNS, parquet_bytes(_runs(runs)))
+    store.write(PREDICTIONS, parquet_bytes(_predictions(data, runs)))
     store.write(JSON, result.to_json().encode())
 
 
@@ -103,13 +104,4 @@ def _parquet(columns: Mapping[str, list[Any]], row_type: type) -> bytes:
 
     kinds = {"str": pa.string(), "int": pa.int32(), "float": pa.float64()}
     types = {f.name: kinds[str(f.type).split(" ")[0]] for f in fields(row_type)}
-    return _table_bytes(pa.table({n: pa.array(v, types[n]) for n, v in columns.items()}))
-
-
-def _table_bytes(table: pa.Table) -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    return sink.getvalue().to_pybytes()
+    return parquet_bytes(pa.table({n: pa.array(v, types[n]) for n, v in columns.items()}))

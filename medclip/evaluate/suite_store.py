@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.errors import MedclipError, Reason
+from medclip.evaluate.result_files import parquet_bytes, put
 from medclip.evaluate.suite_results import SetResult
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class SuiteStore:
                 where=folder,
                 hint=_ANOTHER,
             )
-        self._write(folder / RUN_NAME, (json.dumps(dict(identity), indent=1) + "\n").encode())
+        put(folder / RUN_NAME, (json.dumps(dict(identity), indent=1) + "\n").encode(), self.folder)
 
     def kept(self, name: str, fingerprint: str) -> SetResult | None:
         """Give the result of a set that is done; None where it is not, or was made of other data."""
@@ -57,9 +58,9 @@ class SuiteStore:
 
     def keep(self, name: str, fingerprint: str, result: SetResult, predictions: pa.Table) -> None:
         """Store a set: first its predictions, then the result that says they are complete."""
-        self._write(self._table(name), _parquet(predictions))
+        put(self._table(name), parquet_bytes(predictions), self.folder)
         values = {"fingerprint": fingerprint, "result": result.to_json()}
-        self._write(self._parts / f"{name}.json", (json.dumps(values, indent=1) + "\n").encode())
+        put(self._parts / f"{name}.json", (json.dumps(values, indent=1) + "\n").encode(), self.folder)
 
     def finish(self, text: str, names: Sequence[str]) -> None:
         """Write evaluate.json and the predictions of all sets in one table."""
@@ -67,37 +68,14 @@ class SuiteStore:
         import pyarrow.parquet as pq
 
         tables = [pq.read_table(self._table(name)) for name in names]
-        self._write(self.folder / PREDICTIONS_NAME, _parquet(pa.concat_tables(tables)))
-        self._write(self.folder / RESULT_NAME, text.encode())
+        put(self.folder / PREDICTIONS_NAME, parquet_bytes(pa.concat_tables(tables)), self.folder)
+        put(self.folder / RESULT_NAME, text.encode(), self.folder)
 
     def _table(self, name: str) -> Path:
         return self._parts / f"{name}.parquet"
 
-    def _write(self, path: Path, content: bytes) -> None:
-        fresh = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                fresh.write_bytes(content)
-                fresh.replace(path)
-            finally:
-                fresh.unlink(missing_ok=True)
-        except OSError as e:
-            reason = Reason.DISK_FULL if e.errno == 28 else Reason.WRONG_USE
-            message = f"the results cannot be written ({e.strerror or type(e).__name__})."
-            raise MedclipError(reason, message, where=self.folder) from e
-
 
 _ANOTHER = "Name another folder with --out."
-
-
-def _parquet(table: pa.Table) -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    return sink.getvalue().to_pybytes()
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
