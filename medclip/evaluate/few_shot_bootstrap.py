@@ -10,12 +10,11 @@ by √(S/(S − 1)); and the interval is widened by Student's t over the normal 
 freedom for the sum of the variances.
 
 References: Owen, The pigeonhole bootstrap, Ann. Appl. Stat. 1 (2007) 386-411; Field & Welsh, JRSS-B 69 (2007) 369-390;
-Satterthwaite, Biometrics Bulletin 2 (1946) 110-114; Holm, Scand. J. Stat. 6 (1979) 65-70.
+Satterthwaite, Biometrics Bulletin 2 (1946) 110-114.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -136,21 +135,6 @@ def spread(values_SI: NDArray[np.float64]) -> tuple[float | None, float | None]:
     shots = float(values_SI.mean(axis=1).std(ddof=1)) if num_seeds > 1 else None
     inits = float(np.sqrt(values_SI.var(axis=1, ddof=1).mean())) if num_inits > 1 else None
     return shots, inits
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values for their number, step-down.
-
-    Example:
-        >>> holm([0.01, 0.04, 0.03])
-        [0.03, 0.06, 0.06]
-    """
-    order = sorted(range(len(p_values)), key=lambda n: p_values[n])
-    adjusted, highest = [0.0] * len(p_values), 0.0
-    for rank, n in enumerate(order):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[n]))
-        adjusted[n] = highest
-    return adjusted
 
 
 def _shares(rng: np.random.Generator, count: int, num_replicates: int) -> NDArray[np.float64]:

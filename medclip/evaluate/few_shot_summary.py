@@ -8,11 +8,12 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.evaluate.few_shot_bootstrap import Draws, Estimate, draw, estimate, holm, spread
+from medclip.evaluate.few_shot_bootstrap import Draws, Estimate, draw, estimate, spread
 from medclip.evaluate.few_shot_metrics import METRICS, HeldOut, weighted_metrics
 from medclip.evaluate.few_shot_plan import Protocol, RunKey, Variant
 from medclip.evaluate.few_shot_results import DECIMALS, Cell, Cost, Difference, Failure, Novel
 from medclip.evaluate.few_shot_store import Run
+from medclip.evaluate.multiplicity import holm
 
 Runs = Mapping[RunKey, Run]
 Values = dict[tuple[str, int | None], dict[str, NDArray[np.float64]]]
@@ -76,7 +77,7 @@ def differences_of(protocol: Protocol, values: Values, draws: Draws) -> tuple[Di
                 estimates = [
                     estimate(values[label, shots][metric] - base[metric], draws, bounds=(-1, 1)) for label in others
                 ]
-                adjusted = holm([e.p for e in estimates])
+                adjusted = holm([e.p for e in estimates]).tolist()
                 for label, plain, p_holm in zip(others, estimates, adjusted, strict=True):
                     e = rounded(plain)
                     found.append(

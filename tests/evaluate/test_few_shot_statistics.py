@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError
-from medclip.evaluate.few_shot_bootstrap import draw, estimate, holm, spread
+from medclip.evaluate.few_shot_bootstrap import draw, estimate, spread
 from medclip.evaluate.few_shot_metrics import HeldOut, ranked_scores, weighted_metrics
 from medclip.evaluate.intervals import auroc, balanced_accuracy, macro_auroc
 
@@ -143,12 +143,6 @@ def test_the_interval_of_a_paired_difference_covers(seed_sd: float, num_seeds: i
         refused += null.p <= 0.05
     assert 0.92 <= covered / trials <= 0.99
     assert refused / trials <= 0.07
-
-
-def test_holm_is_monotone_and_never_below_the_plain_value():
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.9, 0.8]) == [1.0, 1.0]
-    assert holm([]) == []
 
 
 def test_spread_keeps_shots_and_initialisations_apart():

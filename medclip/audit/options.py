@@ -1,0 +1,117 @@
+"""What an audit measures and how surely: everything that is not about reading the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medclip.audit.suppress import Policy as SmallCells
+from medclip.errors import MedclipError, Reason
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Where thresholds come from: a number, a file, or other patients. None of them: `DEFAULT` for probabilities."""
+
+    value: float | None = None
+    """Given by hand, for every label."""
+    file: Path | None = None
+    """What an earlier audit wrote (`thresholds.json`), or `medclip.audit.threshold_file.write_thresholds`."""
+    choose_on: Any = None
+    """Scores of other patients, as the audited ones are given (by model, for several models); None: the same table."""
+    choose_labels: Any = None
+    """Label table of those; None: that of the audit."""
+    choose_where: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
+    """Rows of the label table to choose on, such as {"split": "val"}."""
+    policy: str = "youden"
+    """Rule to choose by: youden, f1, sensitivity=0.9, specificity=0.95."""
+
+    DEFAULT = 0.5
+
+    @property
+    def chosen(self) -> bool:
+        """Whether thresholds are chosen on other patients."""
+        return self.choose_on is not None or bool(self.choose_where)
+
+    def __post_init__(self) -> None:
+        """Refuse two sources at once."""
+        if (self.value is not None) + (self.file is not None) + self.chosen > 1:
+            raise MedclipError(
+                Reason.WRONG_USE,
+                "thresholds come from a number, from a file or from other patients, not from two of them.",
+            )
+
+
+@dataclass(frozen=True)
+class Shortcuts:
+    """What else than the disease a model may go by, and what to ask of it."""
+
+    devices: Sequence[str] = ()
+    """Columns that say whether a device (chest drain, pacemaker) is in the image."""
+    masked: Any = None
+    """Scores of the same images with the device masked or painted over."""
+    reweight: Sequence[str] = ()
+    """Columns (age, view) whose mix is made alike in all groups before the gaps are measured again."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What is needed to look at images and embeddings beside the scores; nothing is looked at by default."""
+
+    pack: str | Path | None = None
+    """The audited model's pack: its training lists and shots, and the encoder of `folder`."""
+    folder: Path | None = None
+    """Folder that the label table's files are in: images are read, encoded and hashed."""
+    modality: str | None = None
+    """Whose adapter reads them; None: the pack's, where it has one only."""
+    embeddings: Path | None = None
+    """Vectors made elsewhere, Parquet or .npz."""
+    training: Sequence[Any] = ()
+    """What else the model was trained on: shard folders or tables with `sha256`, `patient` or `file`."""
+    key_file: Path | None = None
+    """Key that training patients were hashed with; None: this machine's own."""
+    study: str | None = None
+    """Column of the study or visit, for re-identification across studies."""
+    sites: Sequence[str] = ()
+    """Attributes (site, scanner) between which embeddings may drift."""
+    date: str | None = None
+    """Column of dates: drift between months."""
+    attacker: bool = False
+    """Also train the contrastive attacker on the embeddings of half of the patients."""
+
+    @property
+    def wants_vectors(self) -> bool:
+        """Whether there are, or will be, embeddings."""
+        return self.embeddings is not None or (self.folder is not None and self.pack is not None)
+
+
+@dataclass(frozen=True)
+class AuditOptions:
+    """Numbers of an audit."""
+
+    dataset: str = ""
+    """What the audit set is called in tables and page."""
+    replicates: int = 2000
+    """Resamples of patients."""
+    permutations: int = 1000
+    """Shuffles of group labels for each gap."""
+    seed: int = 0
+    horizon: float | None = None
+    """Of times to events, in the unit of their column: also audit "event by then", weighted for censoring."""
+    small_cells: SmallCells = field(default_factory=SmallCells)
+    threads: int | None = None
+    """Labels at a time; None: as many as there are cores. Results do not depend on it."""
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    shortcuts: Shortcuts = field(default_factory=Shortcuts)
+    pictures: Pictures = field(default_factory=Pictures)
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that give no interval."""
+        if self.replicates < 100 or self.permutations < 100:
+            raise MedclipError(
+                Reason.WRONG_USE,
+                f"{min(self.replicates, self.permutations)} resamples give no interval or p-value worth reading; "
+                "take 100 or more.",
+            )

@@ -1,0 +1,83 @@
+"""All shortcut tests of a model that were asked for, as rows of one table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from medclip.audit import device_pairs, reweighted_gaps, shortcuts
+from medclip.audit.cohort import CONFLICT, MISSING, Attribute, Label
+from medclip.audit.device_column import device_of
+from medclip.audit.input_options import ReadOptions
+from medclip.audit.measure import Measured, exported
+from medclip.audit.options import AuditOptions
+from medclip.audit.read import read_cohort
+from medclip.audit.reweight import has_truth
+
+PREVALENCE = "prevalence"
+"""What `reweight` may name beside columns: every group gets the same share of positives."""
+
+
+def shortcut_rows(
+    one: Measured,
+    source: Any,
+    labels: Any,
+    label: Sequence[str] | None,
+    reading: ReadOptions,
+    options: AuditOptions,
+) -> list[dict[str, Any]]:
+    """Give the table `shortcuts`, without the model's name.
+
+    Args:
+        one: The model, measured.
+        source: Its scores.
+        labels: The label table.
+        label: Labels asked for.
+        reading: How tables are read.
+        options: `options.shortcuts` says which tests.
+
+    Raises:
+        MedclipError: WRONG_USE, TABLE_INVALID for columns that cannot be used.
+    """
+    wanted, cohort = options.shortcuts, one.cohort
+    mix: tuple[Attribute, ...] = ()
+    columns = [c for c in wanted.reweight if c != PREVALENCE]
+    if columns:
+        mix = read_cohort(source, labels, by=columns, label=label, options=replace(reading, all_pairs=False)).attributes
+    masked = None
+    if wanted.masked is not None:
+        masked = read_cohort(wanted.masked, labels, label=label, options=reading)
+    made: list[dict[str, Any]] = []
+    for x in (x for x in cohort.labels if x.time_N is None):
+        threshold = one.values.get(x.name)
+        for column in wanted.devices:
+            device_N = device_of(cohort, column)
+            least = options.small_cells.min_patients
+            rows = shortcuts.device_test(cohort, x, device_N, one.weights_PB, min_patients=least)
+            rows += shortcuts.negatives_with_device(
+                cohort, x, device_N, one.weights_PB, threshold=threshold, min_patients=least
+            )
+            if masked is not None:
+                masked_N = device_pairs.align(cohort, masked, x.name)
+                rows += device_pairs.compare(
+                    cohort, x, masked_N, device_N, one.weights_PB, threshold=threshold, min_patients=least
+                )
+            made += [{**row, "test": f"{column}: {row['test']}"} for row in rows]
+        if wanted.reweight:
+            made += _reweighted(one, x, mix, threshold, with_prevalence=PREVALENCE in wanted.reweight)
+    return [row | {name: exported(one.rounding, row[name]) for name in ("n", "n_pos")} for row in made]
+
+
+def _reweighted(
+    one: Measured, label: Label, mix: tuple[Attribute, ...], threshold: float | None, *, with_prevalence: bool
+) -> list[dict[str, Any]]:
+    by = [*mix, has_truth(label)] if with_prevalence else list(mix)
+    made = []
+    for a, attribute in enumerate(one.cohort.attributes):
+        own = [s for s in one.states[label.name] if s.cell.position[0] == a]
+        shown = np.array([s.shown and s.cell.group not in (MISSING, CONFLICT) for s in own], bool)
+        made += reweighted_gaps.compare(one.cohort, label, attribute, by, one.weights_PB, shown, threshold=threshold)
+    return made

@@ -1,0 +1,136 @@
+"""The permutation test: uniform without differences, small with them, patients kept whole."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import kstest
+
+from medclip.audit.cohort import Cohort
+from medclip.audit.engine import evaluate
+from medclip.audit.gaps import gaps
+from medclip.audit.permutation import gap_test
+from medclip.audit.weights import draw_weights
+from medclip.errors import MedclipError
+from tests.audit.inference_kit import cohort_of
+
+NAMES = ["auroc_max_min", "equalised_odds", "tpr_worst_overall", "demographic_parity_ratio", "cross_group_auroc"]
+
+
+def clinic(seed: int, patients: int = 60, groups: int = 3, shift: float = 0.0) -> Cohort:
+    rng = np.random.default_rng(seed)
+    keys = np.repeat(np.arange(patients), rng.integers(1, 4, patients))
+    group = (np.arange(patients) % groups)[keys]
+    truth = rng.random(len(keys)) < 0.4
+    logit = rng.normal(size=patients)[keys] + rng.normal(size=len(keys)) + 2 * truth
+    logit -= shift * truth * (group == 0)
+    return cohort_of(truth, 1 / (1 + np.exp(1 - logit)), patients=keys, group=group.astype(str))
+
+
+def permuted(cohort: Cohort, names: list[str], num: int = 99, seed: int = 0, groups: int = 3):
+    label = cohort.labels[0]
+    return gap_test(cohort, label, "group", range(groups), names, threshold=0.5, num_permutations=num, seed=seed)
+
+
+def test_p_is_uniform_when_groups_are_exchangeable():
+    found = [permuted(clinic(seed, 40), NAMES[:2], seed=seed) for seed in range(200)]  # spec check 9
+    rng = np.random.default_rng(0)
+    for name in NAMES[:2]:
+        # p is a multiple of 1/100; spread evenly below itself it is continuous
+        p = [f[name].p - rng.random() / 100 for f in found]
+        assert kstest(p, "uniform").pvalue > 0.01, name
+        assert np.mean([f[name].p <= 0.05 for f in found]) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 200)
+
+
+def test_a_planted_shift_is_found():
+    found = permuted(clinic(1, 240, shift=2.0), NAMES)
+    for name in ("auroc_max_min", "equalised_odds", "tpr_worst_overall", "cross_group_auroc"):
+        assert found[name].p == 0.01
+        assert found[name].value > found[name].null_95
+
+
+def test_the_gap_is_that_of_the_audit_and_the_null_is_below_it_only_by_chance():
+    cohort = clinic(2, 150)
+    label = cohort.labels[0]
+    audited = gaps(evaluate(cohort, label, draw_weights(150, 10, seed=0), threshold=0.5), [1, 2, 3], NAMES)
+    found = permuted(cohort, NAMES)
+    for name in NAMES:
+        assert found[name].value == pytest.approx(audited[name].value, abs=1e-12)
+        assert found[name].num_permutations == 99
+    assert 0 < found["auroc_max_min"].null_mean < found["auroc_max_min"].null_95 < 0.3
+    assert found["demographic_parity_ratio"].null_95 < found["demographic_parity_ratio"].null_mean < 1
+
+
+def test_hidden_groups_are_not_shuffled_in():
+    cohort = clinic(3, 150, groups=4)
+    changed = replace(
+        cohort, labels=(replace(cohort.labels[0], score_N=np.where(
+            cohort.attributes[0].codes_N == 3, 0.5, cohort.labels[0].score_N)),)
+    )  # fmt: skip
+    assert permuted(cohort, ["auroc_max_min"])["auroc_max_min"] == permuted(changed, ["auroc_max_min"])["auroc_max_min"]
+
+
+def test_an_attribute_that_varies_within_patients_is_shuffled_by_patient_and_value():
+    cohort = clinic(4, 150)
+    age = np.arange(len(cohort.patients_N)) % 3
+    varying = replace(cohort, attributes=(replace(cohort.attributes[0], codes_N=age.astype(np.int16)),))
+    found = permuted(varying, ["auroc_max_min"])["auroc_max_min"]
+    assert 0 < found.p <= 1
+    assert found.num_permutations == 99
+
+
+def test_images_of_a_patient_stay_together():
+    """100 patients of 20 images that are all alike: shuffling rows would make a null gap of nearly nothing."""
+    rng = np.random.default_rng(0)
+    keys = np.repeat(np.arange(100), 20)
+    truth, score = rng.integers(0, 2, 100)[keys], rng.random(100)[keys]
+    group = (np.arange(100) % 2)[keys].astype(str)
+    many = permuted(cohort_of(truth, score, patients=keys, group=group), ["auroc_max_min"], groups=2)
+    one = permuted(cohort_of(truth[::20], score[::20], group=group[::20]), ["auroc_max_min"], groups=2)
+    assert many["auroc_max_min"].null_95 == pytest.approx(one["auroc_max_min"].null_95, rel=0.25)
+
+
+def test_the_same_seed_gives_the_same_test():
+    cohort = clinic(5)
+    assert permuted(cohort, NAMES, seed=1) == permuted(cohort, NAMES, seed=1)
+    assert permuted(cohort, NAMES, seed=1) != permuted(cohort, NAMES, seed=2)
+
+
+def test_what_cannot_be_tested_is_nan():
+    cohort = clinic(6)
+    nothing = replace(cohort.labels[0], truth_N=np.full(len(cohort.patients_N), np.nan))
+    for found in (
+        gap_test(cohort, cohort.labels[0], "group", [1], ["auroc_max_min"]),
+        gap_test(cohort, nothing, "group", [0, 1], ["auroc_max_min"]),
+        gap_test(
+            cohort,
+            replace(cohort.labels[0], truth_N=np.ones(len(cohort.patients_N))),
+            "group",
+            [0, 1],
+            ["auroc_max_min"],
+        ),
+    ):
+        assert np.isnan(found["auroc_max_min"].p)
+        assert found["auroc_max_min"].num_permutations == 0
+    with pytest.raises(MedclipError, match="needs an attribute"):
+        gap_test(cohort, cohort.labels[0], "race", [0, 1], ["auroc_max_min"])
+    with pytest.raises(MedclipError, match="one shuffle or more"):
+        permuted(cohort, NAMES, num=0)
+
+
+@pytest.mark.parametrize(
+    ("groups", "each", "mean", "top"), [(2, 500, 0.027, 0.065), (5, 500, 0.057, 0.095), (5, 2000, 0.028, 0.045)]
+)
+def test_the_null_gap_is_that_of_the_table_in_the_spec(groups: int, each: int, mean: float, top: float):
+    """AUROC .80 everywhere, prevalence .2; the table is itself a simulation of 400 runs."""
+    rng = np.random.default_rng(groups * each)
+    truth = rng.random(groups * each) < 0.2
+    score = rng.normal(size=len(truth)) + 2**0.5 * 0.8416 * truth
+    cohort = cohort_of(truth, score, probability=False, group=np.repeat(np.arange(groups), each).astype(str))
+    found = gap_test(cohort, cohort.labels[0], "group", range(groups), ["auroc_max_min"], num_permutations=400)[
+        "auroc_max_min"
+    ]
+    assert found.null_mean == pytest.approx(mean, rel=0.15)
+    assert found.null_95 == pytest.approx(top, rel=0.2)
