@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from medclip import audit
     from medclip.errors import MedclipError, Reason
     from medclip.files.scan import scan
     from medclip.models.hub import load_hub
@@ -39,6 +40,7 @@ _PUBLIC = {
     "Settings": "medclip.settings",
     "Study": "medclip.sample",
     "View": "medclip.sample",
+    "audit": "medclip.audit",  # the package, which can be called
     "build_shards": "medclip.shards.build",
     "captions_from_labels": "medclip.shards.captions",
     "check_shards": "medclip.shards.check",
@@ -69,6 +71,7 @@ __all__ = [
     "Study",
     "View",
     "__version__",
+    "audit",
     "build_shards",
     "captions_from_labels",
     "check_shards",
@@ -94,7 +97,8 @@ def __getattr__(name: str) -> Any:
     module = _PUBLIC.get(name)
     if module is None:
         raise AttributeError(f"module 'medclip' has no attribute {name!r}")
-    value = getattr(import_module(module), name)
+    found = import_module(module)
+    value = found if module == f"medclip.{name}" else getattr(found, name)
     globals()[name] = value
     return value
 

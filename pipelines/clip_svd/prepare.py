@@ -73,7 +73,7 @@ def main(data: str, shards: str, out: str) -> None:
             writer.writerows(found)
         tested = [r for r in found if r["split"] == "test"]
         print(
-            f"{name}: {len(found)} images, {len(tested)} of {len({r['patient'] for r in tested})} patients to test on"
+            f"{name}: {len(found)} images; to test on: {len(tested)}, of {len({r['patient'] for r in tested})} patients"
         )
 
 

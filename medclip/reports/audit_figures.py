@@ -1,0 +1,210 @@
+"""Forest plots as inline SVG: classes instead of colours, for dark mode and print, and a shape for each series."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+from medclip.errors import printable
+
+NUM_SERIES = 4
+"""Models that one forest plot can hold: each has a colour and a shape."""
+SHAPES = ("circle", "square", "triangle", "diamond", "plus", "wedge")
+_WIDTH, _VALUE, _LEFT, _RIGHT = 850, 178, 370, 838
+_ROW, _MORE, _HEAD, _FOOT = 22, 15, 27, 44
+_LONGEST = 24
+"""Letters of a name that fit before its value."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One value with its interval."""
+
+    value: float
+    low: float | None
+    high: float | None
+    said: str
+    """What is written beside the name: 0.83 (0.79 to 0.87)."""
+    series: int = 0
+    hollow: bool = False
+    """Few positives: the mark is drawn hollow."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One group of a forest plot, the name of an attribute (`head`), or a group that is not shown (`note`)."""
+
+    name: str
+    marks: tuple[Mark, ...] = ()
+    note: str = ""
+    head: bool = False
+
+    @property
+    def height(self) -> int:
+        """In units of the drawing."""
+        return _HEAD if self.head else _ROW + _MORE * max(0, len(self.marks) - 1)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """From values to places."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def at(self, value: float) -> float:
+        """Give the place of a value, kept within the plot."""
+        share = (value - self.low) / (self.high - self.low)
+        return self.start + (self.end - self.start) * min(1.0, max(0.0, share))
+
+    def ticks(self) -> tuple[float, ...]:
+        """Give between three and seven round values."""
+        step = round_step(self.high - self.low)
+        first = math.ceil(self.low / step - 1e-9)
+        return tuple(step * n for n in range(first, math.floor(self.high / step + 1e-9) + 1))
+
+
+def forest(
+    lines: Sequence[Line],
+    *,
+    identity: str,
+    title: str,
+    axis: str,
+    reference: float | None = None,
+    series: Sequence[str] = (),
+) -> Markup:
+    """Draw values with intervals, one group a row; groups that are not shown keep their place.
+
+    Args:
+        lines: The rows.
+        identity: Of the drawing, unique on the page.
+        title: What it shows.
+        axis: Name of the axis.
+        reference: Where the dashed line stands (everybody, or zero).
+        series: Names of the models, where there are several.
+    """
+    marks = [mark for line in lines for mark in line.marks]
+    scale = _scale(marks, reference)
+    top = 30 if len(series) > 1 else 8
+    height = top + sum(line.height for line in lines) + _FOOT
+    body = [*_legend(series), *_frame(scale, top, height - _FOOT, axis, reference)]
+    place = float(top)
+    for line in lines:
+        body += _drawn(line, place, scale)
+        place += line.height
+    shown = sum(bool(line.marks) for line in lines)
+    hidden = sum(bool(line.note) for line in lines)
+    told = (
+        f"{shown} rows with values and intervals, {hidden} that are not shown. The table that follows has the numbers."
+    )
+    return drawing(identity, title, told, _WIDTH, height, body, "forest")
+
+
+def drawing(identity: str, title: str, told: str, width: int, height: int, body: Sequence[str], css: str) -> Markup:
+    """Wrap shapes as a picture that has a title and a description for those who do not see it."""
+    return Markup(  # noqa: S704 - every text in `body` was escaped where it was written
+        f'<svg class="{css}" viewBox="0 0 {width} {height}" role="img" aria-labelledby="{identity}-t {identity}-d">'
+        f'<title id="{identity}-t">{escape(title)}</title><desc id="{identity}-d">{escape(told)}</desc>'
+        f"{''.join(body)}</svg>"
+    )
+
+
+def marker(x: float, y: float, series: int, *, size: float = 4.5, hollow: bool = False) -> str:
+    """Draw the mark of a series: shape and colour say the same."""
+    shape = SHAPES[series % len(SHAPES)]
+    css = f"c{series % len(SHAPES)} {'hollow' if hollow else 'solid'}"
+    if shape == "circle":
+        return f'<circle class="{css}" cx="{x:.1f}" cy="{y:.1f}" r="{size:g}"/>'
+    corners = {
+        "square": ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
+        "triangle": ((0, -1.15), (1.1, 0.85), (-1.1, 0.85)),
+        "diamond": ((0, -1.3), (1.3, 0), (0, 1.3), (-1.3, 0)),
+        "wedge": ((0, 1.15), (1.1, -0.85), (-1.1, -0.85)),
+        "plus": (
+            *((-0.4, -1.2), (0.4, -1.2), (0.4, -0.4), (1.2, -0.4), (1.2, 0.4), (0.4, 0.4)),
+            *((0.4, 1.2), (-0.4, 1.2), (-0.4, 0.4), (-1.2, 0.4), (-1.2, -0.4), (-0.4, -0.4)),
+        ),
+    }[shape]
+    points = " ".join(f"{x + size * a:.1f},{y + size * b:.1f}" for a, b in corners)
+    return f'<polygon class="{css}" points="{points}"/>'
+
+
+def words(x: float, y: float, text: str, css: str = "t", *, anchor: str = "start", longest: int = 0) -> str:
+    """Write text into a drawing, cut to the letters that fit."""
+    plain = printable(text)
+    if longest and len(plain) > longest:
+        plain = plain[: longest - 1] + "…"
+    at = "" if anchor == "start" else f' text-anchor="{anchor}"'
+    return f'<text class="{css}" x="{x:.1f}" y="{y:.1f}"{at}>{escape(plain)}</text>'
+
+
+def stroke(x1: float, y1: float, x2: float, y2: float, css: str) -> str:
+    """Draw a straight line."""
+    return f'<line class="{css}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
+
+
+def round_step(width: float) -> float:
+    """Choose a round distance of ticks."""
+    power = 10.0 ** math.floor(math.log10(width / 10))
+    return next(m * power for m in (20, 10, 5, 2) if width / (m * power) >= 3.5)
+
+
+def tick_text(value: float, step: float) -> str:
+    """Write the value of a tick with as many decimals as the step needs."""
+    places = max(0, -math.floor(math.log10(step) + 1e-9))
+    return f"{round(value, places) + 0.0:.{places}f}".replace("-", "−")
+
+
+def _scale(marks: Sequence[Mark], reference: float | None) -> Scale:
+    ends = [end for m in marks for end in (m.value, m.low, m.high) if end is not None]
+    ends += [] if reference is None else [reference]
+    low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
+    room = max(0.05 * (high - low), 0.02)
+    return Scale(low - room, high + room, _LEFT + 10, _RIGHT)
+
+
+def _frame(scale: Scale, top: float, bottom: float, axis: str, reference: float | None) -> Iterator[str]:
+    step = round_step(scale.high - scale.low)
+    for tick in scale.ticks():
+        x = scale.at(tick)
+        yield stroke(x, top, x, bottom, "grid-line")
+        yield words(x, bottom + 16, tick_text(tick, step), "t soft-t", anchor="middle")
+    yield stroke(scale.start, bottom, scale.end, bottom, "axis")
+    yield words((scale.start + scale.end) / 2, bottom + 35, axis, "t soft-t", anchor="middle")
+    if reference is not None:
+        yield stroke(scale.at(reference), top, scale.at(reference), bottom, "reference")
+
+
+def _legend(series: Sequence[str]) -> Iterator[str]:
+    if len(series) < 2:
+        return
+    x = float(_LEFT + 10)
+    for n, name in enumerate(series[:NUM_SERIES]):
+        yield marker(x, 12, n)
+        yield words(x + 10, 16.5, name, longest=22)
+        x += 30 + 7.2 * min(22, len(name))
+
+
+def _drawn(line: Line, top: float, scale: Scale) -> Iterator[str]:
+    middle = top + line.height / 2
+    if line.head:
+        yield words(0, top + _HEAD - 7, line.name, "t head-t", longest=60)
+        return
+    yield words(12, middle + 4.5, line.name, longest=_LONGEST)
+    if line.note:
+        yield words(_VALUE, middle + 4.5, line.note, "t soft-t it", longest=60)
+    for n, mark in enumerate(line.marks):
+        y = top + _ROW / 2 + _MORE * n
+        if mark.low is not None and mark.high is not None:
+            css = f"whisker w{mark.series}"
+            left, right = scale.at(mark.low), scale.at(mark.high)
+            yield stroke(left, y, right, y, css)
+            yield stroke(left, y - 3.5, left, y + 3.5, css)
+            yield stroke(right, y - 3.5, right, y + 3.5, css)
+        yield marker(scale.at(mark.value), y, mark.series, hollow=mark.hollow)
+        yield words(_VALUE, y + 4.5, mark.said + (" †" if mark.hollow else ""))

@@ -1,0 +1,83 @@
+"""The audit as one call: measure, write tables, thresholds and page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medclip.audit.input_options import ReadOptions
+from medclip.audit.options import AuditOptions
+from medclip.audit.result import AuditResult, write_tables
+from medclip.audit.run import run_audit
+from medclip.audit.threshold_file import write_thresholds
+from medclip.reports.audit import write_audit_report
+from medclip.scoring.progress import Progress
+from medclip.settings import Settings
+
+THRESHOLDS = "thresholds.json"
+
+
+def audit(
+    scores: Any,
+    labels: Any = None,
+    *,
+    by: Sequence[str] = (),
+    label: Sequence[str] | None = None,
+    out: str | Path | None = None,
+    name: str = "",
+    compare: Mapping[str, Any] | None = None,
+    reading: ReadOptions | None = None,
+    options: AuditOptions | None = None,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> AuditResult:
+    """Ask whether a model works for every patient group, and how sure that is.
+
+    Args:
+        scores: Folder of `medclip score`; CSV, TSV or Parquet file; or any data frame that narwhals knows.
+        labels: Table of truths, patients and groups; None where it is the table of scores itself.
+        by: What divides patients into groups: `sex`, `age`, `race`, `site`, `scanner`, `view`, any column, "sex*age".
+        label: Labels; "SCORE=COLUMN" where names differ; None for all that have score and truth.
+        out: Folder for tables, thresholds and page; None: nothing is written.
+        name: Of the model; "" for the name of the folder or file.
+        compare: Scores of other models by their name.
+        reading: How tables are read.
+        options: What is measured, and how surely.
+        settings: Limits and number of reading processes, where images are read.
+        progress: Told of every stage.
+
+    Returns:
+        All tables. `leaks` says whether training and audit share something that they must not.
+
+    Raises:
+        MedclipError: What reading raises; PATIENT_OVERLAP where thresholds were chosen on audited patients; DISK_FULL.
+
+    Example:
+        >>> import pyarrow
+        >>> n = 200
+        >>> table = pyarrow.table({
+        ...     "patient": [str(i // 2) for i in range(n)], "sex": ["FM"[i // 2 % 2] for i in range(n)],
+        ...     "flu": [i // 4 % 2 for i in range(n)], "flu_score": [(i * 37 % 100) / 100 for i in range(n)]})
+        >>> found = audit(table, by=["sex"], options=AuditOptions(replicates=100, permutations=100))
+        >>> found.labels, found.attributes
+        (('flu',), ('sex',))
+    """
+    run = run_audit(
+        scores,
+        labels,
+        by=by,
+        label=label,
+        name=name,
+        compare=compare,
+        reading=reading,
+        options=options,
+        settings=settings,
+        progress=progress,
+    )
+    if out is not None:
+        folder = Path(out)
+        write_tables(run.result, folder)
+        write_thresholds(folder / THRESHOLDS, run.thresholds.values())
+        write_audit_report(run.result, folder)
+    return run.result
