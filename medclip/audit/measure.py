@@ -185,11 +185,11 @@ def gap_rows(measured: Measured, options: AuditOptions, step: Callable[[], None]
     copies: list[tuple[Row, Row]] = []
     for label in measured.cohort.labels:
         replicates = measured.replicates[label.name]
-        every = measured.states[label.name]
+        every, clusters = measured.states[label.name], clusters_of(measured.cohort, label)
         for a, attribute in enumerate(measured.cohort.attributes):
             cells = [g for g, s in enumerate(every) if s.cell.position[0] == a and s.shown]
             wanted = [n for n in (*TESTED, *UNTESTED, *SAME_AS) if _measurable(n, replicates)]
-            found = gaps(replicates, cells, wanted)
+            found = gaps(replicates, cells, wanted, clusters=clusters)
             tests = gap_test(
                 measured.cohort,
                 label,

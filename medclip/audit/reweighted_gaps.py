@@ -91,7 +91,7 @@ def compare(
         found[when] = evaluate(whole, one, weights_PB, threshold=threshold, metrics=metrics)
         clusters = clusters_of(whole, one)
         ends[when] = {m: of(found[when], m, clusters) for m in metrics}
-        apart[when] = gaps(found[when], cells, names)
+        apart[when] = gaps(found[when], cells, names, clusters=clusters)
     result = []
     for metric in metrics:
         for cell in cells:
