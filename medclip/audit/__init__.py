@@ -1,7 +1,7 @@
 """Whether a model works for every patient group, and how sure that is.
 
-The package and the verb have one name: `medclip.audit(scores, labels, by=["sex"])` calls `medclip.reports.audited.audit`,
-and `medclip.audit.gaps` is a module of this package.
+The package and the verb have one name: `medclip.audit(scores, labels, by=["sex"])` calls
+`medclip.reports.audited.audit`, and `medclip.audit.gaps` is a module of this package.
 """
 
 from __future__ import annotations

@@ -84,8 +84,6 @@ def gather(
 
 def table_splits(labels: Any, reading: ReadOptions) -> tuple[Sequence[str], Sequence[str]] | None:
     """Read patient and split of every row of a label table, audited or not; None where it has no such columns."""
-    if labels is None:
-        return None
     table = read_table(labels, "the table of labels")
     (patient, part), split = patient_column(table, reading), table.find(_SPLIT)
     if patient is None or split is None:

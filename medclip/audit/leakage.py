@@ -56,7 +56,8 @@ def check(
     chance = _chance(cohort, files, vectors_ND)
     for data in training:
         by_bytes = _shared_files(cohort, files, data)
-        by_patient = _shared_patients(cohort, data, key, files_shared=bool(by_bytes["found"]))
+        everybody = table_splits[0] if table_splits is not None else ()
+        by_patient = _shared_patients(cohort, data, key, everybody, files_shared=bool(by_bytes["found"]))
         rows += [by_bytes, by_patient, _shared_pictures(files, data, vectors_ND, chance)]
     rows += [_splits(table_splits), _choosing(cohort, choosing)]
     rows += [_copies(cohort, files), _near_copies(cohort, files, vectors_ND, chance)]
@@ -99,20 +100,28 @@ def _shared_files(cohort: Cohort, files: HashedFiles | None, data: TrainingData)
     return _row(name, found, tested, sentence, red=True)
 
 
-def _shared_patients(cohort: Cohort, data: TrainingData, key: bytes | None, *, files_shared: bool) -> Row:
+def _shared_patients(
+    cohort: Cohort, data: TrainingData, key: bytes | None, everybody: Sequence[str], *, files_shared: bool
+) -> Row:
     name = f"patients shared with {data.name}"
     if data.patients is None:
         return _untested(name, f"the patients of {data.name} are not known.")
     if not cohort.identities:
         return _untested(name, "the audit set does not name its patients.")
     whose = {p for p in cohort.identities if not is_blank(p)}
-    shared = {p for p in whose if p in data.patients or (key and keyed_hash("patient", p, key) in data.patients)}
+    shared = _met(whose, data.patients, key)
     if shared:
         sentence = (
             f"{len(shared)} of {len(whose)} patients are also in {data.name}. The model has seen other pictures of "
             "them, or these."
         )
         return _row(name, len(shared), len(whose), sentence, red=True)
+    if data.hashed and not files_shared and (proof := _met({*everybody} - whose, data.patients, key)):
+        sentence = (
+            f"None of {len(whose)} patients is among {data.name}. The key is right: {len(proof)} other patients of the "
+            "table of labels are."
+        )
+        return _row(name, 0, len(whose), sentence)
     if data.hashed:
         under = "under the key that was given" if key else "(no key was given)"
         why = (
@@ -128,6 +137,11 @@ def _shared_patients(cohort: Cohort, data: TrainingData, key: bytes | None, *, f
         return _untested(name, why)
     sentence = f"None of {len(whose)} patients is in {data.name}, as far as both write identifiers alike."
     return _row(name, 0, len(whose), sentence)
+
+
+def _met(patients: Iterable[str], known: frozenset[str], key: bytes | None) -> set[str]:
+    """Give the patients that are known, by their identifiers or by their hashes under the key."""
+    return {p for p in patients if p in known or (key and keyed_hash("patient", p, key) in known)}
 
 
 def _chance(cohort: Cohort, files: HashedFiles | None, vectors_ND: NDArray[np.float32] | None) -> Chance | None:

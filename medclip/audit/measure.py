@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from medclip.audit.differences import REST, against, rest_cells, with_rest
 from medclip.audit.engine import Replicates, evaluate_many
 from medclip.audit.gaps import GAPS, gaps
 from medclip.audit.intervals import of
-from medclip.audit.options import AuditOptions
+from medclip.audit.options import AuditOptions, shuffles_for
 from medclip.audit.permutation import gap_test
 from medclip.audit.power import smallest_gap, smallest_range
 from medclip.audit.standard_errors import RATES, clusters_of
@@ -103,6 +104,7 @@ def metric_rows(measured: Measured, dataset: str) -> list[Row]:
         clusters = clusters_of(measured.cohort, label)
         for metric in replicates.point:
             low_G, high_G, undefined_G = of(replicates, metric, clusters)
+            low_G, high_G = (np.where(low_G < high_G, end, np.nan) for end in (low_G, high_G))  # of no width: none
             for g, state in enumerate(measured.states[label.name]):
                 head = {
                     **_cell(measured.name, label.name, state),
@@ -179,9 +181,20 @@ def difference_rows(measured: Measured, options: AuditOptions) -> list[Row]:
     return made
 
 
+def num_gap_tests(measured: Measured) -> int:
+    """Count the gaps that are tested: per label and attribute with two groups or more to show."""
+    total = 0
+    for label, every in measured.states.items():
+        names = sum(_measurable(n, measured.replicates[label]) for n in TESTED)
+        shown = Counter(s.cell.position[0] for s in every if s.shown)
+        total += names * sum(num > 1 for a, num in shown.items() if a >= 0)
+    return total
+
+
 def gap_rows(measured: Measured, options: AuditOptions, step: Callable[[], None] | None = None) -> list[Row]:
     """Give the table `gaps`: per label and attribute, between the groups that are shown."""
     made: list[Row] = []
+    shuffles = options.permutations or shuffles_for(num_gap_tests(measured))
     copies: list[tuple[Row, Row]] = []
     for label in measured.cohort.labels:
         replicates = measured.replicates[label.name]
@@ -197,7 +210,7 @@ def gap_rows(measured: Measured, options: AuditOptions, step: Callable[[], None]
                 [every[g].cell.position[1] for g in cells],
                 [n for n in TESTED if n in found],
                 threshold=measured.values.get(label.name),
-                num_permutations=options.permutations,
+                num_permutations=shuffles,
                 seed=options.seed,
             )
             rows: dict[str, Row] = {}

@@ -95,8 +95,8 @@ class AuditOptions:
     """What the audit set is called in tables and page."""
     replicates: int = 2000
     """Resamples of patients."""
-    permutations: int = 1000
-    """Shuffles of group labels for each gap."""
+    permutations: int | None = None
+    """Shuffles of group labels for each gap; None: `shuffles_for` the number of tests."""
     seed: int = 0
     horizon: float | None = None
     """Of times to events, in the unit of their column: also audit "event by then", weighted for censoring."""
@@ -109,9 +109,25 @@ class AuditOptions:
 
     def __post_init__(self) -> None:
         """Refuse numbers that give no interval."""
-        if self.replicates < 100 or self.permutations < 100:
+        fewest = min(self.replicates, self.replicates if self.permutations is None else self.permutations)
+        if fewest < 100:
             raise MedclipError(
                 Reason.WRONG_USE,
-                f"{min(self.replicates, self.permutations)} resamples give no interval or p-value worth reading; "
-                "take 100 or more.",
+                f"{fewest} resamples give no interval or p-value worth reading; take 100 or more.",
             )
+
+
+def shuffles_for(num_tests: int) -> int:
+    """Give the shuffles that a family of tests needs: with n of them the smallest p is 1/(n + 1), and Holm's method
+    multiplies it by the number of tests.
+
+    Example:
+        >>> shuffles_for(10), shuffles_for(300)
+        (1000, 12000)
+    """
+    return min(max(_FEWEST_SHUFFLES, _PER_TEST * num_tests), _MOST_SHUFFLES)
+
+
+_FEWEST_SHUFFLES, _PER_TEST, _MOST_SHUFFLES = 1000, 40, 20_000
+LEAST_PER_TEST = 20
+"""With fewer shuffles for each test not even the smallest p-value is at most 0.05 after Holm's method."""

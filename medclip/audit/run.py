@@ -22,9 +22,10 @@ from medclip.audit.measure import (
     gap_rows,
     measure,
     metric_rows,
+    num_gap_tests,
     suppressed_rows,
 )
-from medclip.audit.options import AuditOptions, Thresholds
+from medclip.audit.options import LEAST_PER_TEST, AuditOptions, Thresholds, shuffles_for
 from medclip.audit.read import read_cohort
 from medclip.audit.result import AuditResult
 from medclip.audit.shortcut_rows import shortcut_rows
@@ -107,6 +108,7 @@ def run_audit(
         add("differences", difference_rows(one, options))
         progress.stage(f"Shuffling groups of {model}", len(cohort.labels) * len(cohort.attributes))
         add("gaps", gap_rows(one, options, progress.step))
+        notes += _new(notes, _too_few_shuffles(one, options))
         add("thresholds", [t.row(model) for t in thresholds.values()])
         temperatures, said = reliability.temperatures(choosing, cohort)
         notes += _new(notes, said)
@@ -114,7 +116,8 @@ def run_audit(
         add("shortcuts", shortcut_rows(one, source, labels, label, reading, options), model=model)
         evidence = Evidence()
         if not place:
-            evidence = gather(one, choosing, table_splits(labels, reading), options, settings, progress)
+            splits = table_splits(source if labels is None else labels, reading)
+            evidence = gather(one, choosing, splits, options, settings, progress)
         add("embeddings", evidence.embeddings)
         add("projection", evidence.projection)
         add("leakage", evidence.leakage)
@@ -255,12 +258,24 @@ def _safe_bin(one: Measured, row: Mapping[str, Any]) -> dict[str, Any]:
     return {**_safe(one, row, row["n"], _BIN), "n": n}
 
 
+def _too_few_shuffles(one: Measured, options: AuditOptions) -> tuple[str, ...]:
+    tests = num_gap_tests(one)
+    shuffles = options.permutations or shuffles_for(tests)
+    if shuffles >= LEAST_PER_TEST * tests:
+        return ()
+    return (
+        f"With {shuffles:,} shuffles no gap of {tests:,} tested can be larger than chance after adjusting (Holm), "
+        f"however large it is: that takes {LEAST_PER_TEST * tests:,} or more. Read p-values by Benjamini and Hochberg, "
+        "ask for fewer labels or groups, or for more shuffles.",
+    )
+
+
 def _settings(options: AuditOptions, first: Measured) -> dict[str, Any]:
     cells = options.small_cells
     return {
         "dataset": options.dataset,
         "replicates": options.replicates,
-        "permutations": options.permutations,
+        "permutations": options.permutations or shuffles_for(num_gap_tests(first)),
         "alpha": ALPHA,
         "power": POWER,
         "interval": "patient",

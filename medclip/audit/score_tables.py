@@ -13,6 +13,7 @@ import numpy as np
 
 from medclip.audit.frames import Coded, Table, in_order, no_such, read_table
 from medclip.audit.input_options import ReadOptions, plural
+from medclip.audit.score_values import sigmoid
 from medclip.errors import MedclipError, Reason
 from medclip.models.places import is_file, is_folder
 from medclip.scoring.results import FILES, SCORES
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 _OWN = ("study", "task", "class", "kind", "probability")
 """Columns by which a table of `medclip score` is known."""
+_SINGLE = 1e-6
+"""How far a probability in single precision may be from the exact one."""
 _HEADERS = {
     "manufacturer": "manufacturer",
     "device_model": "device_model",
@@ -229,7 +232,7 @@ def _own(table: Table, files: Any) -> ScoreTable:
     task, name = table.coded("task"), table.coded("class")
     pairs = Coded(*_pairs(task, name))
     scores_UL, notes = _spread(
-        study.codes_N.astype(np.intp), len(study.values), pairs, table.numbers("probability", "a score"), table.where
+        study.codes_N.astype(np.intp), len(study.values), pairs, _exact_probabilities(table), table.where
     )
     place = {v: i for i, v in enumerate(pairs.values)}
     unit = {v: i for i, v in enumerate(study.values) if v}
@@ -246,6 +249,18 @@ def _own(table: Table, files: Any) -> ScoreTable:
         own=True,
         notes=notes,
     )
+
+
+def _exact_probabilities(table: Table) -> NDArray[np.float64]:
+    """Read probabilities of `medclip score`, those of findings from their logits: single precision rounds 17 to 1."""
+    stored_N = table.numbers("probability", "a score")
+    if "logit" not in table.names:
+        return stored_N
+    exact_N = sigmoid(table.numbers("logit", "a logit"))
+    alone_N = np.asarray([v == "multilabel" for v in table.coded("kind").values] or [False])[
+        table.coded("kind").codes_N
+    ]
+    return np.where(alone_N & (np.abs(exact_N - stored_N) < _SINGLE), exact_N, stored_N)
 
 
 def _pairs(task: Coded, name: Coded) -> tuple[NDArray[np.int32], tuple[str, ...]]:

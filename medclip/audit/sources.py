@@ -163,7 +163,8 @@ def join_tables(scores: Any, labels: Any, options: ReadOptions) -> Source:
         joined = join(label_side, score_side, options.match, options.hash_key, by_path=found.own)
         label_row_M, score_row_M = kept_labels[joined.left_M], kept_scores[joined.right_M]
     notes = [*found.notes, *notes, *joined.notes]
-    return _source(found, table, label_row_M, score_row_M, theirs, (kept_labels, len(kept_scores)), notes)
+    offered = kept_labels, len(kept_scores)
+    return _source(found, table, label_row_M, score_row_M, theirs, offered, notes, bool(options.where))
 
 
 def _source(
@@ -174,10 +175,12 @@ def _source(
     keys: Sequence[str],
     offered: tuple[NDArray[np.intp], int],
     notes: list[str],
+    selected: bool,
 ) -> Source:
     """Number the units in the order of the label table, and count what has no partner.
 
-    `offered` are the rows of labels, and the number of rows of scores, that could have joined.
+    `offered` are the rows of labels, and the number of rows of scores, that could have joined; `selected`: whether only
+    some rows of labels were asked for.
     """
     labelled, num_scores = offered
     num_labels = len(labelled)
@@ -194,7 +197,8 @@ def _source(
     unused = num_scores - int(used.sum())
     if unused:
         what = "file" if found.own else "row"
-        notes.append(f"Left out: {plural(unused, what)} of scores without a row of labels, of {num_scores:,}.")
+        asked = " among those that were asked for" if selected else ""
+        notes.append(f"Left out: {plural(unused, what)} of scores without a row of labels{asked}, of {num_scores:,}.")
     if not scored_M.any():
         raise MedclipError(
             Reason.NOTHING_TO_DO, f"none of the {num_labels:,} labelled files has a score{why}.", where=found.where

@@ -155,7 +155,10 @@ def audit(
     ] = False,
     dataset: Annotated[str, typer.Option("--dataset", help="Name of the audit set.")] = "",
     replicates: Annotated[int, typer.Option("--replicates", min=100, help="Resamples of patients.")] = 2000,
-    permutations: Annotated[int, typer.Option("--permutations", min=100, help="Shuffles of groups.")] = 1000,
+    permutations: Annotated[
+        int | None,
+        typer.Option("--permutations", min=100, help="Shuffles of groups. Default: 1,000, more for many tests."),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> int:

@@ -64,7 +64,7 @@ def label_view(result: AuditResult, label: str, number: int) -> LabelView:
     drawn = (_forest(result, label, rows, metric, f"forest-{number}-{metric}") for metric in FOREST)
     return LabelView(
         title=plain(label),
-        worst=_worst(result, main),
+        worst=_worst(result, gaps),
         forests=tuple(svg for svg in drawn if svg is not None),
         tables=tuple(table for table in tables if table),
         more=tuple(table for table in more if table),

@@ -54,8 +54,9 @@ def steps(result: AuditResult) -> tuple[Step, ...]:
         Step(
             "Intervals",
             "are 95 % intervals: for rates and AUROC Wilson’s, at the effective number of patients that the resamples "
-            "show; for other measures percentiles, widened for few patients; for gaps percentiles. Where a measure is "
-            "not defined in more than a tenth of the resamples, no interval is given.",
+            "show; for other measures percentiles, widened for few patients; for gaps of largest and smallest, "
+            "simultaneous over the groups. Where a measure is not defined in more than a tenth of the resamples, no "
+            "interval is given.",
             "Wilson, J. Am. Stat. Assoc. 22:209-212 (1927); Korn and Graubard, Surv. Methodol. 24:193-201 (1998); "
             "Hesterberg, Am. Stat. 69:371-386 (2015)",
         ),
@@ -70,8 +71,15 @@ def steps(result: AuditResult) -> tuple[Step, ...]:
             "Genet. Mol. Biol. 9:39 (2010)",
         ),
         Step(
+            "Calibration errors",
+            "are means of distances, which cannot be negative: a small group has a large one by chance alone, and its "
+            "interval can lie above its value. Compare the reliability plots, and slope and intercept.",
+            "Bröcker, Clim. Dyn. 39:655-667 (2012)",
+        ),
+        Step(
             "Groups against the others",
-            "are compared by the difference over its standard error (Student’s t), from the same resamples.",
+            "are compared by the difference over its standard error (Student’s t), from the same resamples; where the "
+            "test and the interval disagree, the test, which is the more careful one, decides.",
             "Efron and Tibshirani, An Introduction to the Bootstrap (1993)",
         ),
         Step(

@@ -15,7 +15,7 @@ from medclip.reports.audit_check_words import red
 from medclip.reports.audit_labels import LabelView, label_view, overview
 from medclip.reports.audit_methods import LIMITS, Step, formulas, steps
 from medclip.reports.audit_names import is_all, plain, survives
-from medclip.reports.audit_numbers import whole
+from medclip.reports.audit_numbers import listed, whole
 from medclip.reports.audit_table import Grid
 from medclip.reports.audit_words import Said, summary, tested
 
@@ -85,7 +85,7 @@ def view(result: AuditResult) -> PageView:
 
 
 def _title(result: AuditResult) -> str:
-    names = " and ".join(plain(name) for name in result.model_names[:3])
+    names = listed([plain(name) for name in result.model_names[:3]])
     return f"Audit of {names or 'scores'} by patient group"
 
 

@@ -84,12 +84,23 @@ def tested(rows: Sequence[Row]) -> list[Row]:
 
 def distinct(rows: Sequence[Row]) -> list[Row]:
     """Give each gap once, by the first of its names in `MAIN_GAPS`, in their order and the largest first."""
-    tests = ("model", "label", "attribute", "value", "null_mean", "null_95", "smallest_gap")
-    found: dict[tuple[object, ...], Row] = {}
+    found: list[Row] = []
+    by_place: dict[tuple[object, ...], list[Row]] = {}
     for row in sorted(rows, key=_importance):
-        untested = row.get("gap") if row.get("null_mean") is None else None
-        found.setdefault((untested, *(row.get(name) for name in tests)), row)
-    return list(found.values())
+        there = by_place.setdefault(tuple(row.get(name) for name in ("model", "label", "attribute")), [])
+        if not any(_is_one(row, other) for other in there):
+            there.append(row)
+            found.append(row)
+    return found
+
+
+_ROUNDING = 1e-9
+
+
+def _is_one(row: Row, other: Row) -> bool:
+    """Whether two rows are one gap by two names: the size and what chance gives agree, up to the order of sums."""
+    pairs = [(real(row.get(name)), real(other.get(name))) for name in ("value", "null_mean", "null_95")]
+    return all(a is not None and b is not None and abs(a - b) < _ROUNDING for a, b in pairs)
 
 
 def power(result: AuditResult) -> str:
@@ -254,7 +265,8 @@ def _compared(result: AuditResult) -> Said:
 def _paired(row: Row) -> str:
     metric = metric_head(str(row.get("metric")))
     pair = f"{metric} of {plain(row.get('other'))} minus that of {plain(row.get('model'))}"
-    return f"{capital(plain(row.get('label')))}: {pair} {_signed(row)}, adjusted p\u00a0{p_value(row.get('p_holm'))}."
+    p = f"p\u00a0{p_value(row.get('p'))} by itself, {p_value(row.get('p_holm'))} adjusted"
+    return f"{capital(plain(row.get('label')))}: {pair} {_signed(row)}, {p}."
 
 
 def _signed(row: Row) -> str:

@@ -19,6 +19,7 @@ from medclip.audit.run import run_audit
 from medclip.errors import MedclipError
 from medclip.settings import Settings
 from tests.adapt.table_kit import make_pack, make_table
+from tests.audit.input_kit import write_scored
 
 QUICK = AuditOptions(replicates=100, permutations=100)
 SETTINGS = Settings(workers=1)
@@ -98,3 +99,21 @@ def test_images_of_an_unknown_modality_are_refused(study, tmp_path: Path):
     options = replace(QUICK, pictures=Pictures(pack=pack, folder=folder))
     with pytest.raises(MedclipError, match="which modality"):
         run_audit(frame, by=["sex"], options=options, settings=SETTINGS)
+
+
+def test_hashes_that_medclip_score_wrote_find_training_files_without_reading_an_image(tmp_path: Path):
+    names = [f"p{i}.png" for i in range(40)]
+    rng = np.random.default_rng(0)
+    scores = {f"s{i}": {"t:hazy": float(s)} for i, s in enumerate(rng.random(40))}
+    folder = write_scored(tmp_path / "out", {f"s{i}": [n] for i, n in enumerate(names)}, scores, "multilabel")
+    files = pq.read_table(folder / "files.parquet")
+    digests = [hashlib.sha256(n.encode()).hexdigest() for n in names]
+    burned = ['{"burned_in": true}' if i == 3 else '{"burned_in": false}' for i in range(40)]
+    files = files.drop(["headers"]).append_column("headers", pa.array(burned))
+    pq.write_table(files.append_column("sha256", pa.array(digests)), folder / "files.parquet")
+    labels = pd.DataFrame({"file": names, "patient": names, "sex": list("FM") * 20, "hazy": [0, 0, 1, 1] * 10})
+    pq.write_table(pa.table({"sha256": digests[:2]}), tmp_path / "training.parquet")
+    options = replace(QUICK, pictures=Pictures(training=(tmp_path / "training.parquet",)))
+    found = run_audit(folder, labels, by=["sex"], options=options).result
+    assert [r["found"] for r in found.leakage if r["severity"] == "red"] == [2]
+    assert checks(found)["text burned into the pixels"]["found"] == 1

@@ -96,6 +96,14 @@ def test_patients_are_found_by_name_and_by_keyed_hash(patients: set[str], hashed
     assert (row["found"], row["tested"], row["severity"]) == (1, 2, "red")
 
 
+def test_hashes_that_meet_other_patients_of_the_label_table_prove_the_key():
+    data = TrainingData("the list", frozenset(), frozenset({keyed_hash("patient", "z", KEY)}), hashed=True)
+    splits = (["a", "b", "z"], ["test", "test", "train"])
+    row = named(check(cohort_of(["a", "b"]), training=[data], key=KEY, table_splits=splits), "patients shared")
+    assert (row["found"], row["tested"], row["severity"]) == (0, 2, "note")
+    assert "The key is right: 1 other patients of the table of labels are." in row["sentence"]
+
+
 def test_hashes_that_do_not_meet_prove_nothing():
     data = TrainingData("the shots", frozenset(), frozenset({keyed_hash("patient", "a", b"o" * 32)}), hashed=True)
     for key in (KEY, None):

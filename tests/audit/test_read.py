@@ -204,7 +204,7 @@ def test_rows_are_selected_by_split():
     scores, labels = tables(40, split=["val"] * 15 + ["test"] * 25)
     cohort = read(scores, labels, where={"split": "test"})
     assert len(cohort.keys) == 25
-    assert "Left out: 15 rows of scores without a row of labels, of 40." in cohort.notes
+    assert "Left out: 15 rows of scores without a row of labels among those that were asked for, of 40." in cohort.notes
 
 
 def test_one_name_may_stand_for_a_list_and_a_number_for_a_text():

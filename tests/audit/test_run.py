@@ -226,3 +226,14 @@ def test_a_constant_score_is_audited_like_any_other():
     found = run_audit(table, by=["sex"], options=QUICK).result
     assert {r["value"] for r in rows(found, "metrics", metric="auroc") if r["flag"] != "suppressed"} == {0.5}
     assert pd.isna(rows(found, "metrics", metric="ppv")[0]["value"])
+
+
+def test_many_tests_get_enough_shuffles_or_the_notes_say_that_none_can_be_found():
+    table = audit_table(60)
+    for n in range(6):
+        table[f"l{n}"], table[f"l{n}_score"] = table.flu, table.flu_score
+    few = run_audit(table, by=["sex", "tube"], options=replace(QUICK, permutations=100)).result
+    assert any("no gap of" in n and "however large" in n for n in few.notes)
+    enough = run_audit(table, by=["sex", "tube"], options=replace(QUICK, permutations=None)).result
+    assert enough.settings["permutations"] > 1000
+    assert not any("however large" in n for n in enough.notes)

@@ -97,3 +97,12 @@ def test_rows_are_selected_by_one_or_several_values_and_a_value_that_is_not_ther
         select(table, {"split": "Test"}, "rows")
     with pytest.raises(MedclipError, match="no column 'fold'"):
         select(table, {"fold": "1"}, "rows")
+
+
+def test_probabilities_that_single_precision_rounds_to_one_are_told_apart_by_their_logits(tmp_path):
+    folder = write_scored(
+        tmp_path / "out", {"s1": ["a"], "s2": ["b"]}, {"s1": {"t:x": 1.0}, "s2": {"t:x": 1.0}}, "multilabel"
+    )
+    table = pa.parquet.read_table(folder / "scores.parquet").append_column("logit", pa.array([20.0, 25.0]))
+    low, high = read(table, files=folder / "files.parquet").score_U("t:x")
+    assert 1 - 1e-6 < low < high < 1

@@ -122,7 +122,7 @@ def test_thresholds_come_with_policy_and_source():
 def test_models_are_compared_in_words():
     text = told(full(models=("a", "b")))["Models compared"]
     assert "Pneumonia: AUROC of b minus that of a +0.0" in text
-    assert "adjusted p\u00a00." in text
+    assert "by itself, 0.15 adjusted" in text
     assert "Models compared" not in told(full())
 
 
