@@ -38,8 +38,8 @@ def draw_weights(
         MedclipError: There are no patients or no replicates, or `strata_P` has another length.
 
     Example:
-        >>> draw_weights(5, 3, seed=0).sum(axis=0)
-        array([5, 5, 5])
+        >>> draw_weights(5, 3, seed=0).sum(axis=0).tolist()
+        [5, 5, 5]
     """
     if num_patients < 1 or num_replicates < 1:
         found = f"{num_patients} patients and {num_replicates} resamples"

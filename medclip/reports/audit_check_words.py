@@ -64,7 +64,8 @@ def embeddings(result: AuditResult) -> Iterator[str]:
     probes = [row for row in result.embeddings if row.get("what") == "probe" and real(row.get("p")) is not None]
     above: dict[str, str] = {}
     for row in probes:
-        if row["p"] <= alpha(result):
+        low = real(row.get("low"))
+        if row["p"] <= alpha(result) and (low is None or low > 0.5):
             above.setdefault(plain(row.get("attribute")), f"{plain(row.get('name'))} {with_interval(row)}")
     if above:
         told = listed([f"{attribute} ({found})" for attribute, found in above.items()])
