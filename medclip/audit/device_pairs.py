@@ -54,6 +54,12 @@ def align(cohort: Cohort, masked: Cohort, name: str) -> Floats:
     label = next((found for found in masked.labels if found.name == name), None)
     if label is None:
         raise MedclipError(Reason.TABLE_INVALID, f"the masked copies have no scores of {name!r}.")
+    if len(set(masked.keys)) < len(masked.keys) or len(set(cohort.keys)) < len(cohort.keys):
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "several rows of scores share one row of labels, so that originals and masked copies cannot be told apart.",
+            hint="Give a table of labels with one row for each image.",
+        )
     place = dict(zip(masked.keys, label.score_N.tolist(), strict=False))
     scores_N = np.array([place.get(key, np.nan) for key in cohort.keys], np.float64)
     if np.isnan(scores_N).all():

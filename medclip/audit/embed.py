@@ -183,36 +183,6 @@ def embed_images(
     )
 
 
-def write_embeddings(path: str | Path, keys: Sequence[str], vectors_ND: NDArray[np.float32]) -> Path:
-    """Write vectors for `read_embeddings`: Parquet with the columns `key` and `vector`. Rows of NaN are left out.
-
-    Keys are written as they are given: hash them first where the file leaves the house.
-
-    Args:
-        path: The Parquet file.
-        keys: One for each row, all different.
-        vectors_ND: float32 [N, D].
-
-    Raises:
-        MedclipError: WRONG_USE for other lengths or repeated keys; DISK_FULL.
-    """
-    import pyarrow as pa
-
-    from medclip.evaluate.result_files import parquet_bytes, put
-
-    if len(keys) != len(vectors_ND) or len(set(keys)) != len(keys):
-        raise MedclipError(
-            Reason.WRONG_USE, f"{len(vectors_ND)} vectors with {len(set(keys))} different keys of {len(keys)}."
-        )
-    there = np.flatnonzero(~np.isnan(vectors_ND).any(axis=1)).tolist()
-    flat = pa.array(np.ascontiguousarray(vectors_ND[there], np.float32).ravel(), pa.float32())
-    vectors = pa.FixedSizeListArray.from_arrays(flat, vectors_ND.shape[1])
-    table = pa.table({"key": pa.array([str(keys[i]) for i in there], pa.string()), "vector": vectors})
-    file = Path(path)
-    put(file, parquet_bytes(table), file)
-    return file
-
-
 def _read_npz(file: Path) -> tuple[list[str], NDArray[Any]]:
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:

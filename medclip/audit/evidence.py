@@ -18,7 +18,7 @@ from medclip.audit.hashed_files import HashedFiles, collected, hash_files, hash_
 from medclip.audit.input_options import ReadOptions
 from medclip.audit.measure import Measured
 from medclip.audit.options import AuditOptions, Pictures
-from medclip.audit.read import patient_column
+from medclip.audit.read import PATIENTS, patient_column
 from medclip.errors import MedclipError, Reason
 from medclip.files.identity import load_key
 from medclip.sample import Modality
@@ -78,7 +78,7 @@ def gather(
     )
     if vectors_ND is None:
         return Evidence(leakage=tuple(found), notes=notes)
-    rows, points, said = _embeddings(one, vectors_ND, files, model, options, progress)
+    rows, points, said = _embeddings(one, vectors_ND, files, options, progress)
     return Evidence(tuple(rows), tuple(points), tuple(found), (*notes, *said))
 
 
@@ -154,7 +154,8 @@ def _training(
             found += training_data.of_shards(source)
         else:
             modality = _modality(wanted, model) if wanted.folder is not None else None
-            found.append(training_data.of_table(source, modality=modality, settings=settings))
+            column = read_table(source, "the table of training files").find(*PATIENTS) or PATIENTS[0]
+            found.append(training_data.of_table(source, patient_from=column, modality=modality, settings=settings))
     return found
 
 
@@ -162,7 +163,6 @@ def _embeddings(
     one: Measured,
     vectors_ND: NDArray[np.float32],
     files: HashedFiles | None,
-    model: Model | None,
     options: AuditOptions,
     progress: Progress,
 ) -> tuple[Sequence[Row], Sequence[Row], Sequence[str]]:

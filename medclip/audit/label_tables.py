@@ -68,6 +68,19 @@ def is_binary(cells: Coded) -> bool:
     return said
 
 
+def not_understood(cells: Coded) -> tuple[int, str]:
+    """Count the cells of a label that mean nothing, and show some of them (never what may be a name).
+
+    Example:
+        >>> import numpy
+        >>> not_understood(Coded(numpy.asarray([0, 1, 1]), ("1", "maybe")))
+        (2, "'maybe'")
+    """
+    counts = cells.counts()
+    strange = [i for i, text in enumerate(cells.values) if counts[i] and meaning(text) is None]
+    return int(counts[strange].sum()), ", ".join(shown(cells.values[i]) for i in strange[:4])
+
+
 def read_truth(cells: Coded, name: str, options: ReadOptions, where: str) -> Truth:
     """Read a column of yes or no.
 
@@ -80,18 +93,16 @@ def read_truth(cells: Coded, name: str, options: ReadOptions, where: str) -> Tru
     Raises:
         MedclipError: TABLE_INVALID for cells that mean neither.
     """
-    counts = cells.counts()
-    means = [meaning(v) for v in cells.values]
-    strange = [i for i, m in enumerate(means) if m is None and counts[i]]
+    strange, samples = not_understood(cells)
     if strange:
-        samples = ", ".join(shown(cells.values[i]) for i in strange[:4])
         raise MedclipError(
             Reason.TABLE_INVALID,
-            f"{int(counts[strange].sum()):,} cells of the label {name!r} are neither 1, 0, yes, no, -1 nor blank: "
-            f"{samples}.",
+            f"{strange:,} cells of the label {name!r} are neither 1, 0, yes, no, -1 nor blank: {samples}.",
             where=where,
             hint="A column of class names needs scores of those classes.",
         )
+    counts = cells.counts()
+    means = [meaning(v) for v in cells.values]
     said = {"uncertain": _policy(options.uncertain), "blank": _policy(options.blank)}
     truth = np.asarray([said[m] if isinstance(m, str) else m for m in means] or [np.nan], np.float64)
     number = {word: sum(int(n) for m, n in zip(means, counts, strict=True) if m == word) for word in said}

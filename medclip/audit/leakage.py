@@ -7,7 +7,7 @@ never taken for absence. Rows hold counts only. "red" means that figures of the 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,11 +63,6 @@ def check(
     rows += [_copies(cohort, files), _near_copies(cohort, files, vectors_ND, chance)]
     rows.append(burned_in_row(files.burned_in if files is not None else (), len(cohort.patients_N)))
     return rows
-
-
-def has_red(rows: Iterable[Mapping[str, Any]]) -> bool:
-    """Say whether any check came out red."""
-    return any(row["severity"] == RED for row in rows)
 
 
 def _row(check: str, found: int, tested: int, sentence: str, *, red: bool = False) -> Row:
@@ -140,8 +135,18 @@ def _shared_patients(
 
 
 def _met(patients: Iterable[str], known: frozenset[str], key: bytes | None) -> set[str]:
-    """Give the patients that are known, by their identifiers or by their hashes under the key."""
-    return {p for p in patients if p in known or (key and keyed_hash("patient", p, key) in known)}
+    """Give the patients that are known by identifier or hash under the key, whatever their case and leading zeros."""
+    folded = known | {_plain(p) for p in known}
+    return {
+        p
+        for p in patients
+        if not folded.isdisjoint((p, _plain(p)))
+        or (key and any(keyed_hash("patient", way, key) in known for way in {p, _plain(p), p.upper()}))
+    }
+
+
+def _plain(patient: str) -> str:
+    return patient.strip().casefold().lstrip("0") or patient
 
 
 def _chance(cohort: Cohort, files: HashedFiles | None, vectors_ND: NDArray[np.float32] | None) -> Chance | None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from medclip.audit.frames import Coded, Table, is_blank, no_such, plain_name
-from medclip.audit.input_options import ReadOptions
-from medclip.audit.label_tables import elements, is_binary
+from medclip.audit.input_options import ReadOptions, plural
+from medclip.audit.label_tables import elements, is_binary, not_understood
 from medclip.audit.score_tables import ScoreTable
 from medclip.errors import MedclipError, Reason
-from medclip.shards.cells import shown
+from medclip.shards.table import number_in
 
 _AFFIX = re.compile(
     r"^(score|prob|probability|pred|prediction|p|logit)[\s_.:-]+|[\s_.:-]+(score|prob|probability|pred|prediction|p|logit)$",
@@ -66,8 +69,13 @@ def pair_up(
     if not pairs:
         raise MedclipError(
             Reason.TABLE_INVALID,
-            "no label has both a score and a truth of the same name. "
-            f"Scores: {_listed(book.score_names)}. Columns of the labels: {_listed(labels.names)}.",
+            " ".join(
+                [
+                    "no label has both a score and a truth of the same name.",
+                    *book.passed_by([])[:_MOST_SHOWN],
+                    f"Scores: {_listed(book.score_names)}. Columns of the labels: {_listed(labels.names)}.",
+                ]
+            ),
             where=labels.where,
             hint="Say which belong together, such as --label SCORE=COLUMN.",
         )
@@ -78,6 +86,33 @@ def pair_up(
     if len(set(names)) < len(names):
         raise MedclipError(Reason.WRONG_USE, "a label is asked for twice.", hint="Name every label once.")
     return pairs
+
+
+def left_out(
+    asked: Sequence[str] | None,
+    pairs: Sequence[Pair],
+    scores: ScoreTable,
+    labels: Table,
+    options: ReadOptions,
+    taken: Collection[str],
+) -> list[str]:
+    """Say which labels have a score and a column of truths and are still not among those that were paired.
+
+    Args:
+        asked: As `pair_up` took it: where labels are named, nothing is left out unsaid.
+        pairs: What it found.
+        scores: The scores.
+        labels: The label table.
+        options: Column maps, list of findings.
+        taken: Columns that are no labels: keys, patients, groups.
+
+    Returns:
+        A sentence for each, with counts of the cells that are not understood. A column that both tables merely carry
+        (an age, a view) is none of them.
+    """
+    if asked or options.score or options.label_columns:
+        return []
+    return _Book(scores, labels, options, {plain_name(t) for t in taken}).passed_by(pairs)
 
 
 def _renamed(pair: Pair) -> Pair:
@@ -119,6 +154,55 @@ class _Book:
             if column is not None:
                 pairs += self._classes(column, inside, task)
         return pairs
+
+    def passed_by(self, pairs: Sequence[Pair]) -> list[str]:
+        """Say why columns that have a score are not among the pairs."""
+        used, answered = {p.score for p in pairs}, {p.column for p in pairs}
+        said: dict[str, str] = {}
+        for score in self.score_names:
+            if score in used or score in self.multiclass_scores():
+                continue
+            for name in (_class_of(score, self.scores.own), _AFFIX.sub("", score)):
+                column = self.labels.find(name)
+                if column is None or plain_name(column) in self.taken or (self.same and column == score):
+                    continue
+                why = self._why_not(column, score, answered=column in answered)
+                if why:
+                    what = f"the score {score!r}" if column in answered else column
+                    said.setdefault(score, f"CAUTION: {what} is left out: {why}")
+        return list(said.values())
+
+    def _why_not(self, column: str, score: str, *, answered: bool) -> str:
+        """Say what is wrong with a score, else with the truths; "" where nothing is, or neither looks like one."""
+        cells = self.labels.coded(column).used()
+        numeric = self.scores.own or self._scored(score)
+        if is_binary(cells):
+            return "" if numeric else self._no_numbers(score)
+        blank = sum(int(n) for v, n in zip(cells.values, cells.counts(), strict=True) if is_blank(v))
+        told = len(cells) - blank
+        strange, samples = not_understood(cells)
+        if answered or (2 * strange > told and not (numeric and self._is_own_score(cells, score))):
+            return ""
+        if strange:
+            are = "is" if strange == 1 else "are"
+            return f"{strange:,} of its {plural(told, 'cell')} {are} neither 1, 0, yes, no nor -1: {samples}."
+        return f"none of its {plural(len(cells), 'cell')} says yes or no ({blank:,} are blank)."
+
+    def _is_own_score(self, cells: Coded, score: str) -> bool:
+        """Whether a score says something else than the cells of its name: most of its values are not among them."""
+        if score not in self.scores.rows.names:
+            return True
+        values = {_as_number(v) for v in self.scores.rows.coded(score).used().values if not is_blank(v)}
+        return 2 * len(values & {_as_number(v) for v in cells.values}) < len(values)
+
+    def _no_numbers(self, score: str) -> str:
+        try:
+            scores_U = self.scores.score_U(score)
+        except MedclipError as e:
+            return f"{e.message} {e.hint}"
+        known = len(scores_U) - int(np.isnan(scores_U).sum())
+        what = f"are yes and no ({known:,} of them), not numbers" if known else "are all blank"
+        return f"the cells of the score {score!r} {what}."
 
     def multiclass_scores(self) -> set[str]:
         """Give the scores that belong to a question of which one class is true."""
@@ -179,11 +263,11 @@ class _Book:
         return Pair(words[0], score, column, "class", tuple(words)) if words else None
 
     def _refuse(self, column: str, cells: Coded) -> None:
-        samples = [v for v in cells.used().values if not is_blank(v)][:4]
+        strange, samples = not_understood(cells)
+        says = f"{samples} in {strange:,} of {len(cells):,} cells" if strange else "nothing"
         raise MedclipError(
             Reason.TABLE_INVALID,
-            f"the column {column!r} says {', '.join(shown(v) for v in samples) or 'nothing'}, which is neither yes or "
-            "no nor a class that has a score.",
+            f"the column {column!r} says {says}, which is neither yes or no nor a class that has a score.",
             where=self.labels.where,
             hint=f"Scores: {_listed(self.score_names)}.",
         )
@@ -253,6 +337,12 @@ class _Book:
             if found:
                 return found[0]
         raise no_such(name, names, self.scores.where, "of scores")
+
+
+def _as_number(text: str) -> str | float:
+    """Give what a cell is compared by: 61 and 61.0 are equal."""
+    number = number_in(text)
+    return text if math.isnan(number) else number
 
 
 def _class_of(score: str, own: bool) -> str:

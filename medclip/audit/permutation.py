@@ -20,7 +20,7 @@ Appl. Genet. Mol. Biol. 9 (2010) 39; DiCiccio et al., KDD 2020, 1467-1477 (permu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,6 +32,8 @@ from medclip.audit.gaps import GAPS, GapInfo, gap_values
 from medclip.errors import MedclipError, Reason
 
 _Floats = NDArray[np.float64]
+_AT_ONCE = 256
+"""Shuffles held in memory: 250 MB of groups and weights for 200,000 patients."""
 _CROSSED = {"auroc_bpsn": (False, True), "auroc_bnsp": (True, False)}
 """Whether positives and whether negatives come from the group (or from all others)."""
 
@@ -100,8 +102,11 @@ def gap_test(
         return {name: _untested(name) for name in names}
     everybody = evaluate(replace(cohort, attributes=()), label, _ones(cohort), threshold=threshold, metrics=metrics)
     units = _units(cohort, label, found.codes_N, rows)
-    codes_UB = _shuffled(units, num_permutations, seed)
-    drawn = _group_metrics(units, codes_UB, groups, metrics, threshold)
+    parts = [
+        _group_metrics(units, codes_UB, groups, metrics, threshold)
+        for codes_UB in _shuffled(units, num_permutations, seed)
+    ]
+    drawn = {m: np.concatenate([part[m] for part in parts], axis=1) for m in metrics}
     overall = {m: everybody.point[m][:1] for m in metrics}
     return {name: _test(name, GAPS[name], drawn, overall) for name in names}
 
@@ -122,16 +127,19 @@ def _units(cohort: Cohort, label: Label, codes_N: NDArray[np.int16], rows: NDArr
     return _Units(apart, replace(label, **of_rows), pairs % (codes.max() + 1), outcome * 4 + size)
 
 
-def _shuffled(units: _Units, num_permutations: int, seed: int) -> NDArray[np.int16]:
-    """Group of each unit in each shuffle, [U, 1 + B]; column 0 is as it is."""
+def _shuffled(units: _Units, num_permutations: int, seed: int) -> Iterator[NDArray[np.int16]]:
+    """Group of each unit in each shuffle, [U, b] in parts that fit into memory; the very first column is as it is."""
     rng = np.random.default_rng(seed)
-    codes_UB = np.empty((len(units.codes_U), 1 + num_permutations), np.int16)
-    codes_UB[:, 0] = units.codes_U
     strata = [np.flatnonzero(units.stratum_U == s) for s in np.unique(units.stratum_U)]
-    for b in range(1, 1 + num_permutations):
-        for members in strata:
-            codes_UB[members, b] = units.codes_U[rng.permutation(members)]
-    return codes_UB
+    for start in range(0, 1 + num_permutations, _AT_ONCE):
+        codes_UB = np.empty((len(units.codes_U), min(_AT_ONCE, 1 + num_permutations - start)), np.int16)
+        for b in range(codes_UB.shape[1]):
+            if start + b == 0:
+                codes_UB[:, 0] = units.codes_U
+                continue
+            for members in strata:
+                codes_UB[members, b] = units.codes_U[rng.permutation(members)]
+        yield codes_UB
 
 
 def _group_metrics(

@@ -54,25 +54,20 @@ def smallest_gap(
     return np.where(se > 0, (t.isf(alpha / num_tests / 2, df) + t.ppf(power, df)) * se, np.nan)
 
 
-def smallest_range(null_95: ArrayLike, standard_error: ArrayLike, *, power: float = 0.8) -> NDArray[np.float64]:
-    """Give the smallest true largest-minus-smallest gap that the permutation test would find with this power.
+def smallest_range(null_95: ArrayLike, standard_error: ArrayLike) -> NDArray[np.float64]:
+    """Give the smallest true largest-minus-smallest gap that the permutation test would find four times in five.
 
     Args:
         null_95: 95th percentile of the gap when groups do not differ; of `permutation.gap_test`.
         standard_error: Of the gap, from the patient bootstrap.
-        power: Chance of finding it.
 
     Returns:
         null_95 + z · SE: a gap of that size exceeds the 95th percentile so often. An approximation; it leaves out that
         the found gap is on average larger than the true one, so it errs to the large side.
-
-    Raises:
-        MedclipError: WRONG_USE for a power outside 0 to 1.
     """
     from scipy.stats import norm
 
-    _check(power=power)
-    return np.asarray(null_95, np.float64) + norm.ppf(power) * np.asarray(standard_error, np.float64)
+    return np.asarray(null_95, np.float64) + norm.ppf(_POWER) * np.asarray(standard_error, np.float64)
 
 
 def two_proportions(

@@ -6,7 +6,7 @@ That groups do not part in the two first axes does not show that the embedding h
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -68,7 +68,10 @@ def projection(
     most: int = MOST_POINTS,
     seed: int = 0,
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Give the points of the two-dimensional view, coloured by each attribute in turn.
+    """Give the points of the two-dimensional view: each patient in the picture of one attribute only.
+
+    One image in two pictures would have the same place in both, and whoever lays them side by side could read several
+    attributes of one person.
 
     Args:
         vectors_ND: Unit vectors; rows of NaN are left out.
@@ -77,7 +80,7 @@ def projection(
         model: Printed name.
         fewest: Patients that a group needs to be shown.
         most: Points for each attribute.
-        seed: Of the draw.
+        seed: Of the draws, also of which patient is in which picture.
 
     Returns:
         Rows of the table `projection`, in an order that says nothing about the input's, and sentences about the axes. A
@@ -88,8 +91,10 @@ def projection(
         return [], ["Fewer than three images have an embedding: there is no two-dimensional view."]
     plane = fit_plane(vectors_ND[there])
     rows: list[dict[str, Any]] = []
-    for attribute in attributes:
-        data = grouped(vectors_ND, patients_N, attribute, most=most, seed=seed, fewest=fewest)
+    for attribute, own in zip(attributes, _dealt(patients_N[there], len(attributes), seed), strict=True):
+        mine = there[own]
+        part = replace(attribute, codes_N=attribute.codes_N[mine])
+        data = grouped(vectors_ND[mine], patients_N[mine], part, most=most, seed=seed, fewest=fewest)
         points = np.round(plane.points(data.vectors_nD), 4)
         shown_n = _whole_tens(data.codes_n, len(data.groups), seed)
         rows += [
@@ -104,7 +109,20 @@ def projection(
             if shown_n[i]
         ]
     first, second = plane.explained_2
-    return rows, [f"The two axes of the view hold {first:.0%} and {second:.0%} of the variance of the embeddings."]
+    said = f"The two axes of the view hold {first:.0%} and {second:.0%} of the variance of the embeddings."
+    if len(attributes) > 1:
+        said += (
+            f" Each patient is shown in the picture of one of the {len(attributes)} attributes only, drawn by chance, "
+            "so that no image can be followed from one picture to another; the axes are the same in all."
+        )
+    return rows, [said]
+
+
+def _dealt(patients_N: NDArray[np.integer], num: int, seed: int) -> list[NDArray[np.intp]]:
+    """Deal whole patients out into `num` parts of about as many patients: the rows of each part."""
+    _, codes_N = np.unique(patients_N, return_inverse=True)
+    part_P = np.random.default_rng(seed).permutation(int(codes_N.max()) + 1) % max(num, 1)
+    return [np.flatnonzero(part_P[codes_N] == i) for i in range(num)]
 
 
 def centroids(

@@ -80,7 +80,7 @@ def read_cohort(
         labels=made,
         attributes=grouping.attributes,
         columns=_columns(source, names, options),
-        keys=source.first_text(source.label_keys),
+        keys=source.first_text(source.label_keys) if source.label_keys else (),
         files=source.first_text([column]) if column else (),
         identities=patients.identities,
         notes=(*source.notes, *missing_by_group(source, names, options), *patients.notes, *notes, *grouping.notes),
@@ -93,6 +93,12 @@ def paired(one: Cohort, other: Cohort) -> tuple[Cohort, Cohort]:
     Raises:
         MedclipError: NOTHING_TO_DO where they share no row or no label.
     """
+    if any(len(set(c.keys)) < len(c.keys) for c in (one, other)):
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "several rows of scores share one row of labels, so that the rows of two models cannot be told apart.",
+            hint="Give a table of labels with one row for each row of scores, or audit each model by itself.",
+        )
     place = {key: i for i, key in enumerate(other.keys)}
     here = [i for i, key in enumerate(one.keys) if key in place]
     there = [place[one.keys[i]] for i in here]

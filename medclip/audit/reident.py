@@ -217,7 +217,7 @@ def _sentence(found: Linkage) -> str:
     value, (low, high) = found.linked
     return (
         f"{value:.1%} ({low:.1%} to {high:.1%}) of {found.num_genuine} pairs of images of {found.num_patients} "
-        f"patients are linked at a false positive rate of 0.001 ({found.num_impostors:,} pairs of two patients)."
+        f"patients are linked at a false positive rate of 0.001 ({about(found.num_impostors)} pairs of two patients)."
     )
 
 

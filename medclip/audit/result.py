@@ -178,13 +178,25 @@ def write_tables(result: AuditResult, folder: Path) -> tuple[Path, ...]:
     made: list[Path] = []
     for name, table in result.tables().items():
         sink = pa.BufferOutputStream()
-        csv.write_csv(table, sink)
+        csv.write_csv(_defused(table), sink)
         contents = {f"{name}.parquet": parquet_bytes(table), f"{name}.csv": sink.getvalue().to_pybytes()}
         for file, content in contents.items():
             put(folder / file, content, folder)
             made.append(folder / file)
     put(folder / JSON, result.to_json().encode(), folder)
     return (*made, folder / JSON)
+
+
+def _defused(table: pa.Table) -> pa.Table:
+    """Put an apostrophe before texts that a spreadsheet would run as a formula: groups may be called anything."""
+    import pyarrow as pa
+    from pyarrow import compute as pc
+
+    for i, field_ in enumerate(table.schema):
+        if pa.types.is_string(field_.type):
+            cells = pc.replace_substring_regex(table.column(i), r"^([=+@\t\r])", r"'\1")  # pyright: ignore
+            table = table.set_column(i, field_, cells)
+    return table
 
 
 def _cell(value: Any, kind: str) -> Any:

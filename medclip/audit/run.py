@@ -95,10 +95,13 @@ def run_audit(
         tables.setdefault(table, []).extend({**more, **row} for row in rows)
 
     for place, (model, source) in enumerate(given.items()):
-        cohort = read_cohort(source, labels, by=by, label=label, options=reading)
-        choosing = _choosing(source, labels, by, label, reading, options.thresholds, place, model)
-        thresholds, said = _thresholds(cohort, choosing, options.thresholds)
+        truths = labels if labels is not None or not place else scores
+        cohort = read_cohort(source, truths, by=by, label=label, options=reading)
+        choosing = _choosing(source, truths, by, label, reading, options.thresholds, place, model)
         cohort, more = _with_horizon(cohort, options.horizon)
+        if choosing is not None:
+            choosing, _ = _with_horizon(choosing, options.horizon)
+        thresholds, said = _thresholds(cohort, choosing, options.thresholds)
         notes += _new(notes, cohort.notes, said, more)
         weights_PB = draw_weights(cohort.num_patients, options.replicates, seed=options.seed)
         progress.stage(f"Measuring {model}", len(cohort.labels))
@@ -112,8 +115,8 @@ def run_audit(
         add("thresholds", [t.row(model) for t in thresholds.values()])
         temperatures, said = reliability.temperatures(choosing, cohort)
         notes += _new(notes, said)
-        _calibration(one, temperatures, add)
-        add("shortcuts", shortcut_rows(one, source, labels, label, reading, options), model=model)
+        _calibration(one, temperatures, options, add)
+        add("shortcuts", shortcut_rows(one, source, truths, label, reading, options), model=model)
         evidence = Evidence()
         if not place:
             splits = table_splits(source if labels is None else labels, reading)
@@ -127,7 +130,11 @@ def run_audit(
             add("models", rows)
             notes += _new(notes, said)
     first = measured[0]
-    add("suppressed", suppressed_rows(first))
+    if len(measured) > 1:
+        notes.append(
+            f"Leakage and embeddings were looked at for {first.name} only; audit the other models by themselves."
+        )
+    add("suppressed", suppressed_rows(first, options))
     result = AuditResult(
         **{table: tuple(rows) for table, rows in tables.items()},
         model_names=tuple(given),
@@ -193,12 +200,16 @@ def _thresholds(
         said = refuse_same_data(choosing, cohort)
         rows = [f"{k} {v if isinstance(v, str) else ', '.join(v)}" for k, v in wanted.choose_where.items()]
         what = " and ".join(rows) or "other patients"
-        chosen, more = choose_all(choosing, Policy.parse(wanted.policy), what)
+        chosen, more = choose_all(choosing, Policy.parse(wanted.policy or "youden"), what)
         return {x.name: chosen[x.name] for x in cohort.labels if x.name in chosen}, (*said, *more)
     if wanted.file is not None:
         return thresholds_for(read_thresholds(wanted.file), cohort, wanted.file)
     whole = replace(cohort, labels=tuple(x for x in cohort.labels if x.time_N is None))
     if wanted.value is not None:
+        if not 0 <= wanted.value <= 1 and any(x.probability for x in whole.labels):
+            raise MedclipError(
+                Reason.WRONG_USE, f"the threshold is {wanted.value:g}, but scores are probabilities, from 0 to 1."
+            )
         return choose_all(whole, Policy("fixed", wanted.value), "")
     whole = replace(whole, labels=tuple(x for x in whole.labels if x.probability))
     chosen, said = choose_all(whole, Policy("fixed", Thresholds.DEFAULT), "")
@@ -213,6 +224,8 @@ def _thresholds(
 def _with_horizon(cohort: Cohort, horizon: float | None) -> tuple[Cohort, tuple[str, ...]]:
     if horizon is None:
         return cohort, ()
+    if all(x.time_N is None for x in cohort.labels):
+        raise MedclipError(Reason.WRONG_USE, "a horizon needs times to events.", hint="Name their column (time).")
     made, said = [], []
     for x in cohort.labels:
         if x.time_N is not None:
@@ -225,14 +238,14 @@ def _with_horizon(cohort: Cohort, horizon: float | None) -> tuple[Cohort, tuple[
     return replace(cohort, labels=(*cohort.labels, *made)), tuple(said)
 
 
-def _calibration(one: Measured, temperatures: Mapping[str, float], add: Any) -> None:
+def _calibration(one: Measured, temperatures: Mapping[str, float], options: AuditOptions, add: Any) -> None:
     for x in one.cohort.labels:
         if not x.probability or x.time_N is not None:
             continue
-        shown_G = one.shown_G(x.name)
+        shown_G, least = one.shown_G(x.name), options.small_cells.min_patients
         for after, t in (("raw", None), ("temperature", temperatures.get(x.name))):
             if after == "raw" or t is not None:
-                rows = reliability.table(one.cohort, x, one.weights_PB, shown_G, t=t)
+                rows = reliability.table(one.cohort, x, one.weights_PB, shown_G, t=t, min_patients=least)
                 add("calibration", [_safe_bin(one, row) for row in rows], model=one.name, after=after)
         curve = decision.curve(one.cohort, x, one.weights_PB)
         fewest = {s.cell: fewest_of("selection_rate", s) for s in one.states[x.name]}
@@ -241,7 +254,7 @@ def _calibration(one: Measured, temperatures: Mapping[str, float], add: Any) -> 
         add("decision", [_safe(one, r, by_name[r["attribute"], r["group"]], _WORTH) for r in rows], model=one.name)
 
 
-_BIN = ("mean_score", "observed", "low", "high")
+_BIN = ("observed", "low", "high")
 _WORTH = ("net_benefit", "low", "high", "treat_all")
 
 
@@ -253,14 +266,17 @@ def _safe(one: Measured, row: Mapping[str, Any], fewest: int, names: Sequence[st
 def _safe_bin(one: Measured, row: Mapping[str, Any]) -> dict[str, Any]:
     """Round a bin; one with a small count is there without its values."""
     n = exported(one.rounding, row["n"])
+    if one.rounding.base == 1:
+        return dict(row)
     if n is None:
-        return {**row, "n": None, **dict.fromkeys(_BIN)}
-    return {**_safe(one, row, row["n"], _BIN), "n": n}
+        return {**row, "n": None, "mean_score": None, **dict.fromkeys(_BIN)}
+    edges = {name: round(float(row[name]), 3) for name in ("low_edge", "high_edge")}  # scores of single rows
+    return {**_safe(one, row, row["n"], _BIN), **edges, "n": n}
 
 
 def _too_few_shuffles(one: Measured, options: AuditOptions) -> tuple[str, ...]:
     tests = num_gap_tests(one)
-    shuffles = options.permutations or shuffles_for(tests)
+    shuffles = options.permutations or shuffles_for(tests, one.cohort.num_patients)
     if shuffles >= LEAST_PER_TEST * tests:
         return ()
     return (
@@ -275,7 +291,7 @@ def _settings(options: AuditOptions, first: Measured) -> dict[str, Any]:
     return {
         "dataset": options.dataset,
         "replicates": options.replicates,
-        "permutations": options.permutations or shuffles_for(num_gap_tests(first)),
+        "permutations": options.permutations or shuffles_for(num_gap_tests(first), first.cohort.num_patients),
         "alpha": ALPHA,
         "power": POWER,
         "interval": "patient",

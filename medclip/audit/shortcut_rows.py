@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,6 +17,7 @@ from medclip.audit.measure import Measured, exported
 from medclip.audit.options import AuditOptions
 from medclip.audit.read import read_cohort
 from medclip.audit.reweight import has_truth
+from medclip.audit.suppress import Rounding
 
 PREVALENCE = "prevalence"
 """What `reweight` may name beside columns: every group gets the same share of positives."""
@@ -49,7 +51,7 @@ def shortcut_rows(
         mix = read_cohort(source, labels, by=columns, label=label, options=replace(reading, all_pairs=False)).attributes
     masked = None
     if wanted.masked is not None:
-        masked = read_cohort(wanted.masked, labels, label=label, options=reading)
+        masked = read_cohort(wanted.masked, source if labels is None else labels, label=label, options=reading)
     made: list[dict[str, Any]] = []
     for x in (x for x in cohort.labels if x.time_N is None):
         threshold = one.values.get(x.name)
@@ -68,7 +70,22 @@ def shortcut_rows(
             made += [{**row, "test": f"{column}: {row['test']}"} for row in rows]
         if wanted.reweight:
             made += _reweighted(one, x, mix, threshold, with_prevalence=PREVALENCE in wanted.reweight)
-    return [row | {name: exported(one.rounding, row[name]) for name in ("n", "n_pos")} for row in made]
+    return made if one.rounding.base == 1 else [_safe(one.rounding, row) for row in made]
+
+
+def _safe(rounding: Rounding, row: dict[str, Any]) -> dict[str, Any]:
+    """Round counts, and rates to what one case changes: exact ones would give a hidden group away by subtraction.
+
+    Sentences that quote such rates are left out; means of scores, which are no fractions of a count, stay.
+    """
+    n, n_pos = row["n"], row["n_pos"]
+    made = row | {"n": exported(rounding, n), "n_pos": exported(rounding, n_pos)}
+    if n is None or "score" in row["metric"]:
+        return made
+    sides = [count for count in (n_pos, n - n_pos) if count]
+    smallest = max(math.prod(sides) // 2, 1) if row["metric"].startswith("au") else min(sides, default=1)
+    values = {name: rounding.value(float(row[name]), smallest) for name in ("value", "low", "high")}
+    return made | values | ({} if row["metric"].startswith("au") else {"note": ""})
 
 
 def _reweighted(

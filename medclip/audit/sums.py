@@ -100,16 +100,16 @@ def ratio(top: Array, bottom: Array) -> Array:
     return np.divide(top, bottom, out=np.full(bottom.shape, np.nan), where=bottom > 0)
 
 
-def width_bins(score_n: Array, num_bins: int = NUM_BINS) -> NDArray[np.int64]:
+def width_bins(score_n: Array) -> NDArray[np.int64]:
     """Give each probability its bin of equal width, closed on the right: an edge belongs to the lower bin."""
-    return np.searchsorted(np.arange(1, num_bins) / num_bins, score_n, side="left")
+    return np.searchsorted(np.arange(1, NUM_BINS) / NUM_BINS, score_n, side="left")
 
 
-def mass_bins(score_n: Array, num_bins: int = NUM_BINS) -> NDArray[np.int64]:
+def mass_bins(score_n: Array) -> NDArray[np.int64]:
     """Give each score its bin of equal mass: edges are quantiles of the sample, equal scores stay together."""
     if not len(score_n):
         return np.zeros(0, np.int64)
-    edges = np.quantile(score_n, np.arange(1, num_bins) / num_bins, method="inverted_cdf")
+    edges = np.quantile(score_n, np.arange(1, NUM_BINS) / NUM_BINS, method="inverted_cdf")
     return np.searchsorted(edges, score_n, side="left")
 
 

@@ -96,7 +96,8 @@ class Rounding:
 
         Args:
             value: A rate or an area, NaN for none.
-            smallest: Smallest count that it is made of: of positives and negatives the fewer.
+            smallest: Smallest count that it is made of: of positives and negatives the fewer; of an
+                area half the pairs.
 
         Example:
             >>> Rounding(5).value(17 / 49, 49), Rounding().value(0.5 / 3, 3) == 0.5 / 3
@@ -105,7 +106,7 @@ class Rounding:
         if self.base == 1 or not math.isfinite(value):
             return value
         known = self.count(smallest)  # and not the count itself, which the number of digits would give away
-        step = 1.0 / max((known if isinstance(known, int) else self.floor) - self.base, 1)
+        step = 1.0 / max(bounds_of(known, self)[0], 1)
         scale = 10.0**-_MOST_DECIMALS
         for scale in (m * 10.0**e for e in range(-_MOST_DECIMALS, 1) for m in (1, 2, 5)):
             if scale >= step:

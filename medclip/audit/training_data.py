@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,15 +86,13 @@ def of_pack(folder: str | Path) -> tuple[TrainingData, ...]:
     return (base, shots)
 
 
-def of_shards(
-    folder: str | Path, *, pictures: bool = True, step: Callable[[int], None] | None = None
-) -> tuple[TrainingData, ...]:
+def of_shards(folder: str | Path) -> tuple[TrainingData, ...]:
     """Read what a shard folder holds: one set for each split but the test split.
+
+    Every picture is decoded and hashed, so that near-duplicates can be looked for (1 to 2 ms each).
 
     Args:
         folder: What `medclip shards build` or `medclip shards index` made.
-        pictures: Decode every picture and hash it, so that near-duplicates can be looked for (1 to 2 ms each).
-        step: Called with the number of pictures read since the last call.
 
     Raises:
         MedclipError: What reading shards raises; NOTHING_TO_DO where there is no split to train on.
@@ -116,7 +114,7 @@ def of_shards(
                 frozenset(hashes),
                 None if alone else frozenset(p for p in patients if p),
                 hashed=True,
-                pictures=_shard_pictures(place, split, step) if pictures else None,
+                pictures=_shard_pictures(place, split),
             )
         )
     return tuple(found)
@@ -125,23 +123,20 @@ def of_shards(
 def of_table(
     table: Any,
     *,
-    folder: Path | None = None,
     patient_from: str = "patient",
     modality: Modality | None = None,
     settings: Settings | None = None,
-    step: Callable[[int], None] | None = None,
 ) -> TrainingData:
     """Read a table of training files, with a column `sha256`, `file`, or `patient`, or several of them.
 
     Rows whose column `split` says test are left out: nothing was learned from them.
 
     Args:
-        table: Path of a CSV, TSV or Parquet file, or any data frame that narwhals knows.
-        folder: What relative files are relative to; the table's own folder where None.
+        table: Path of a CSV, TSV or Parquet file, or any data frame that narwhals knows. Relative files are relative
+            to its folder (a frame: to the current one).
         patient_from: Column that names the patients, by identifiers or by keyed hashes.
         modality: Whose adapter reads the files.
         settings: Limits; where None files are not read, and the table must tell hashes or patients.
-        step: Called with the number of files read since the last call.
 
     Raises:
         MedclipError: MISSING_FILE, TABLE_INVALID for a table without any of these columns, NOTHING_TO_DO for one of
@@ -162,8 +157,8 @@ def of_table(
         raise MedclipError(Reason.NOTHING_TO_DO, "no row of this table was trained on.", where=where)
     pictures = None
     if "file" in known and settings is not None:
-        base = folder or (where.parent if where else Path())
-        pictures = hash_files([base / c["file"] if c["file"] else None for c in cells], modality, settings, step=step)
+        base = where.parent if where else Path()
+        pictures = hash_files([base / c["file"] if c["file"] else None for c in cells], modality, settings)
     hashes = {c["sha256"].lower() for c in cells} if "sha256" in known else set()
     hashes |= set(pictures.sha256) if pictures is not None else set()
     patients = frozenset(c[patient_from] for c in cells) - {""} if patient_from in known else None
@@ -171,14 +166,12 @@ def of_table(
     return TrainingData(name, frozenset(hashes - {""}) or None, patients, pictures=pictures)
 
 
-def _shard_pictures(folder: Path, split: str, step: Callable[[int], None] | None) -> HashedFiles:
+def _shard_pictures(folder: Path, split: str) -> HashedFiles:
     with ShardReader(folder, split) as reader:
 
         def pictures() -> Iterator[NDArray[np.uint8]]:
             for i in range(len(reader)):
                 yield np.asarray(reader.picture(reader.members(i)).convert("L"))
-                if step is not None:
-                    step(1)
 
         return hashed_pictures([row["sha256"] for row in reader.rows], pictures(), num_variants=1)
 

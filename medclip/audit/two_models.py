@@ -9,7 +9,7 @@ import numpy as np
 from medclip.audit import delong
 from medclip.audit.cohort import ALL
 from medclip.audit.differences import paired as paired_differences
-from medclip.audit.measure import COMPARED, Measured, adjust, defined, fewest_of, measure, rounded_values
+from medclip.audit.measure import COMPARED, Measured, adjust, defined, fewest_of, measure, rounded_values, short
 from medclip.audit.options import AuditOptions
 from medclip.audit.read import paired
 from medclip.audit.standard_errors import clusters_of
@@ -41,6 +41,9 @@ def model_rows(one: Measured, other: Measured, options: AuditOptions) -> tuple[l
         if not np.array_equal(label.valid_N, other_label.valid_N):
             notes += (f"{label.name} is not compared: the models scored different rows of it.",)
             continue
+        if not np.array_equal(label.truth_N[label.valid_N], other_label.truth_N[label.valid_N]):
+            notes += (f"{label.name} is not compared: the two tables state different truths for the same rows.",)
+            continue
         a, b = here.replicates[label.name], there.replicates[label.name]
         cells = [g for g, s in enumerate(here.states[label.name]) if s.shown]
         clusters = clusters_of(first, label)
@@ -59,4 +62,5 @@ def model_rows(one: Measured, other: Measured, options: AuditOptions) -> tuple[l
                     row["delong_p"] = delong.paired(*(c[valid] for c in columns)).p
                 made.append(row)
     adjust(made)
+    made = [short(here.rounding, row) for row in made]
     return made, notes

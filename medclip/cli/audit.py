@@ -111,7 +111,9 @@ def audit(
         list[str] | None,
         typer.Option("--choose-where", metavar="COLUMN=VALUE", help="Rows of the label table to choose on; again."),
     ] = None,
-    policy: Annotated[str, typer.Option("--policy", help="youden, f1, sensitivity=0.9, specificity=0.95.")] = "youden",
+    policy: Annotated[
+        str, typer.Option("--policy", help="youden (default), f1, sensitivity=0.9, specificity=0.95.")
+    ] = "",
     device: Annotated[
         list[str] | None,
         typer.Option("--device", metavar="COLUMN", help="Device in the image, 1 or 0: shortcut tests; again."),
@@ -211,7 +213,7 @@ def audit(
             _sources(choose_on, name or scores.stem),
             choose_labels,
             _lists(choose_where, "--choose-where"),
-            policy,
+            policy or None,
         ),
         shortcuts=Shortcuts(device or (), masked, reweight or ()),
         pictures=Pictures(
@@ -279,11 +281,21 @@ def _lists(given: list[str] | None, option: str) -> dict[str, list[str]]:
 
 def _sources(given: list[str] | None, first: str) -> dict[str, Path] | None:
     """Read [NAME=]PATH; a path without a name is that of the audited model (`first`), or is named by its file."""
+    from medclip.errors import MedclipError, Reason
+
     found: dict[str, Path] = {}
     for text in given or ():
         name, equals, path = text.partition("=")
-        source = Path(path if equals else text)
-        found[name if equals else (first or source.stem)] = source
+        whole = not equals or Path(text).exists()  # a path may hold "=" itself
+        source = Path(text if whole else path)
+        name = (first or source.stem) if whole else name
+        if name in found:
+            raise _refuse(
+                "--compare or --choose-on", f"each model once, and {name!r} is there twice: write NAME=SCORES"
+            )
+        if not source.exists():
+            raise MedclipError(Reason.MISSING_FILE, "there is no such file or folder of scores.", where=source)
+        found[name] = source
     return found or None
 
 

@@ -164,7 +164,8 @@ def _line(name: str, rows: Sequence[Row], models: Sequence[str]) -> Line:
     if marks:
         return Line(name, tuple(sorted(marks, key=lambda mark: mark.series)))
     reason = next((str(row["reason"]) for row in rows if row.get("reason")), "")
-    return Line(name, note=f"not shown: {reason}" if reason else "not shown")
+    first, comma, _ = reason.partition(",")  # the plot is narrow; the table of groups that are not shown has all
+    return Line(name, note=f"not shown: {first}{' and more' if comma else ''}" if reason else "not shown")
 
 
 def _heat(result: AuditResult, name: str) -> Grid | None:

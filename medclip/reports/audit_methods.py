@@ -66,7 +66,8 @@ def steps(result: AuditResult) -> tuple[Step, ...]:
             f"is no test. Instead, patients swap their groups {permutations}, among those with alike outcomes and "
             "numbers of rows: what comes out is what chance alone gives (its mean and 95th percentile stand beside "
             "each gap), and p = (1 + number at least as large) / (1 + number of swaps). Measures that move with "
-            "prevalence (predictive values, selection rate, calibration) can differ for that reason alone.",
+            "prevalence (predictive values, selection rate, calibration) differ for that reason alone, so their gaps "
+            "are not tested; each group against the others is.",
             "Good, Permutation, Parametric and Bootstrap Tests of Hypotheses (2005); Phipson and Smyth, Stat. Appl. "
             "Genet. Mol. Biol. 9:39 (2010)",
         ),

@@ -8,9 +8,10 @@ from typing import Any
 
 from medclip.audit.input_options import ReadOptions
 from medclip.audit.options import AuditOptions
-from medclip.audit.result import AuditResult, write_tables
+from medclip.audit.result import JSON, AuditResult, write_tables
 from medclip.audit.run import run_audit
 from medclip.audit.threshold_file import write_thresholds
+from medclip.errors import MedclipError, Reason
 from medclip.reports.audit import write_audit_report
 from medclip.scoring.progress import Progress
 from medclip.settings import Settings
@@ -51,7 +52,8 @@ def audit(
         All tables. `leaks` says whether training and audit share something that they must not.
 
     Raises:
-        MedclipError: What reading raises; PATIENT_OVERLAP where thresholds were chosen on audited patients; DISK_FULL.
+        MedclipError: What reading raises; PATIENT_OVERLAP where thresholds were chosen on audited patients;
+            OUTPUT_IN_USE for a folder that holds something else than an audit; DISK_FULL.
 
     Example:
         >>> import pyarrow
@@ -63,6 +65,9 @@ def audit(
         >>> found.labels, found.attributes
         (('flu',), ('sex',))
     """
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        _refuse_others(folder)
     run = run_audit(
         scores,
         labels,
@@ -75,9 +80,21 @@ def audit(
         settings=settings,
         progress=progress,
     )
-    if out is not None:
-        folder = Path(out)
+    if folder is not None:
         write_tables(run.result, folder)
         write_thresholds(folder / THRESHOLDS, run.thresholds.values())
         write_audit_report(run.result, folder)
     return run.result
+
+
+def _refuse_others(folder: Path) -> None:
+    """Refuse, before anything is measured, a place that cannot take the results or holds what is not an audit."""
+    if folder.exists() and not folder.is_dir():
+        raise MedclipError(Reason.WRONG_USE, "results need a folder, and this is a file.", where=folder)
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / JSON).is_file():
+        raise MedclipError(
+            Reason.OUTPUT_IN_USE,
+            "the folder holds files that are not of an audit.",
+            where=folder,
+            hint="Name a folder that is new, empty, or holds an earlier audit.",
+        )

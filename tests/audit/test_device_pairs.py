@@ -100,4 +100,4 @@ def test_copies_are_found_by_their_keys_in_any_order() -> None:
     with pytest.raises(MedclipError, match="no scores of 'Effusion'"):
         align(cohort, copies, "Effusion")
     with pytest.raises(MedclipError, match="no key is in both"):
-        align(cohort, dataclasses.replace(copies, keys=("other",) * len(copies.keys)), "Pneumothorax")
+        align(cohort, dataclasses.replace(copies, keys=tuple(f"z{key}" for key in copies.keys)), "Pneumothorax")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from medclip import load_model
-from medclip.audit.embed import embed_images, read_embeddings, unit_vectors, write_embeddings
+from medclip.audit.embed import embed_images, read_embeddings, unit_vectors
 from medclip.errors import MedclipError, Reason
 from medclip.sample import Modality
 from medclip.settings import Settings
@@ -53,16 +53,6 @@ def test_each_form_gives_unit_vectors_in_the_order_of_the_keys(make, name: str, 
     assert found.there_N.tolist() == [True, True, False, True, True]
     assert "1 of 5 rows have no embedding" in found.notes[0]
     assert "nowhere" not in found.notes[0]
-
-
-def test_what_is_written_is_read_back(tmp_path: Path) -> None:
-    vectors = UNIT.copy()
-    vectors[1] = np.nan
-    path = write_embeddings(tmp_path / "out" / "e.parquet", KEYS, vectors)
-    found = read_embeddings(path, KEYS)
-    np.testing.assert_array_equal(found.there_N, [True, False, True])
-    np.testing.assert_allclose(found.vectors_ND[[0, 2]], UNIT[[0, 2]], atol=1e-7)
-    assert pq.read_table(path).column_names == ["key", "vector"]
 
 
 def test_a_blank_or_empty_vector_is_missing_and_counted(tmp_path: Path) -> None:
@@ -120,12 +110,6 @@ def test_nothing_pickled_is_read(tmp_path: Path) -> None:
     refused(tmp_path / "e.npz", "3 keys, but 2 vectors")
     np.savez(tmp_path / "e.npz", keys=np.array(KEYS), vectors=np.ones(3))
     refused(tmp_path / "e.npz", "shape")
-
-
-def test_repeated_keys_are_not_written(tmp_path: Path) -> None:
-    with pytest.raises(MedclipError) as caught:
-        write_embeddings(tmp_path / "e.parquet", ["a", "a", "b"], UNIT)
-    assert caught.value.reason is Reason.WRONG_USE
 
 
 @given(st.lists(st.lists(st.floats(allow_nan=True, allow_infinity=True, width=64), min_size=3, max_size=3), max_size=5))

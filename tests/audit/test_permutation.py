@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 from scipy.stats import kstest
 
+from medclip.audit import permutation
 from medclip.audit.cohort import Cohort
 from medclip.audit.engine import evaluate
 from medclip.audit.gaps import gaps
 from medclip.audit.permutation import gap_test
+from medclip.audit.read import read_cohort
 from medclip.audit.weights import draw_weights
 from medclip.errors import MedclipError
 from tests.audit.inference_kit import cohort_of
+from tests.audit.table_kit import audit_table
 
 NAMES = ["auroc_max_min", "equalised_odds", "tpr_worst_overall", "demographic_parity_ratio", "cross_group_auroc"]
 
@@ -92,6 +95,79 @@ def test_images_of_a_patient_stay_together():
     assert many["auroc_max_min"].null_95 == pytest.approx(one["auroc_max_min"].null_95, rel=0.25)
 
 
+STILL = ["demographic_parity"]
+
+
+def selection(score, *, patients, group, truth=None, names=STILL):
+    """Test the gap of the share of rows above 0.5 between groups."""
+    truth = np.zeros(len(score)) if truth is None else truth
+    cohort = cohort_of(truth, np.where(score, 0.9, 0.1), patients=patients, group=np.asarray(group).astype(str))
+    return permuted(cohort, names, groups=2)[names[0]]
+
+
+def assert_no_shuffle_moves_it(found):
+    assert found.num_permutations == 99
+    assert found.null_mean == pytest.approx(found.value, abs=1e-12)
+    assert found.null_95 == pytest.approx(found.value, abs=1e-12)
+    assert found.p == 1.0
+
+
+def test_patients_change_places_only_with_patients_of_the_same_outcome():
+    """Scores that are the outcome: with as many patients of each outcome in each group, no share can change."""
+    patients = np.repeat(np.arange(120), 2)
+    outcome = np.arange(120) % 3  # no row positive, one of two, both
+    truth = np.stack([outcome == 2, outcome > 0], 1).ravel()
+    group = (np.arange(120) % 5 < 2 + outcome % 2)[patients]
+    assert_no_shuffle_moves_it(selection(truth, patients=patients, group=group, truth=truth))
+    for value in range(3):  # each outcome apart from both others
+        score = (outcome == value)[patients]
+        found = selection(score, patients=patients, group=group, truth=truth)
+        assert found.value > 0
+        assert_no_shuffle_moves_it(found)
+
+
+def test_patients_change_places_only_with_patients_of_about_as_many_rows():
+    """Scores that are the number of rows: 1, 2 to 3, 4 to 7, 8 and more."""
+    sizes = np.tile([1, 2, 4, 8], 30)
+    patients = np.repeat(np.arange(120), sizes)
+    group = np.random.default_rng(0).random(120) < np.tile([0.3, 0.4, 0.5, 0.6], 30)
+    for size in (1, 2, 4, 8):
+        found = selection((sizes == size)[patients], patients=patients, group=group[patients])
+        assert found.value > 0
+        assert_no_shuffle_moves_it(found)
+
+
+@pytest.mark.parametrize(("few", "many", "together"), [(2, 3, True), (4, 7, True), (8, 30, True), (3, 4, False)])
+def test_numbers_of_rows_that_are_about_alike_do_change_places(few: int, many: int, together: bool):
+    sizes = np.tile([few, many], 40)
+    patients = np.repeat(np.arange(80), sizes)
+    group = np.random.default_rng(0).random(80) < 0.5
+    found = selection((sizes == many)[patients], patients=patients, group=group[patients])
+    assert (found.null_95 != pytest.approx(found.value, abs=1e-12)) == together
+
+
+def test_outcomes_do_not_change_places_within_equal_numbers_of_rows_nor_numbers_within_outcomes():
+    """Both at once: what is shuffled within one of the two only would move the share."""
+    outcome, sizes = np.arange(160) % 2, np.where(np.arange(160) % 4 < 2, 1, 4)
+    patients = np.repeat(np.arange(160), sizes)
+    group = np.random.default_rng(1).random(160) < 0.3 + 0.2 * outcome + 0.1 * (sizes == 1)
+    for picked in (outcome == 1, sizes == 1, (outcome == 1) & (sizes == 1)):
+        found = selection(picked[patients], patients=patients, group=group[patients], truth=outcome[patients])
+        assert found.value > 0
+        assert_no_shuffle_moves_it(found)
+    free = np.random.default_rng(2).random(160) < 0.5  # what no stratum holds fast does move
+    moved = selection(free[patients], patients=patients, group=group[patients], truth=outcome[patients])
+    assert moved.null_mean != pytest.approx(moved.value, abs=1e-3)
+
+
+def test_rows_of_a_patient_go_to_one_group_together():
+    """Each patient has one row above and one below the threshold: half of every group, unless rows are torn apart."""
+    patients = np.repeat(np.arange(80), 2)
+    found = selection(np.tile([1, 0], 80), patients=patients, group=(np.arange(80) % 2)[patients])
+    assert found.value == 0
+    assert_no_shuffle_moves_it(found)
+
+
 def test_the_same_seed_gives_the_same_test():
     cohort = clinic(5)
     assert permuted(cohort, NAMES, seed=1) == permuted(cohort, NAMES, seed=1)
@@ -134,3 +210,12 @@ def test_the_null_gap_is_that_of_the_table_in_the_spec(groups: int, each: int, m
     ]
     assert found.null_mean == pytest.approx(mean, rel=0.15)
     assert found.null_95 == pytest.approx(top, rel=0.2)
+
+
+def test_how_many_shuffles_are_held_at_once_changes_nothing(monkeypatch: pytest.MonkeyPatch):
+    cohort = read_cohort(audit_table(40), by=["sex"])
+    found = []
+    for at_once in (7, 256):
+        monkeypatch.setattr(permutation, "_AT_ONCE", at_once)
+        found.append(gap_test(cohort, cohort.labels[0], "sex", [0, 1], ["auroc_max_min"], num_permutations=50))
+    assert found[0] == found[1]

@@ -60,7 +60,6 @@ def test_clustering_needs_more_cases():
 @pytest.mark.parametrize("call", [
     lambda: smallest_gap(0.1, power=1.0),
     lambda: smallest_gap(0.1, num_tests=0),
-    lambda: smallest_range(0.1, 0.1, power=0),
     lambda: two_proportions(0.8, 0.8),
     lambda: two_proportions(0.8, 1.2),
     lambda: two_proportions(0.8, 0.7, design_effect=0.5),

@@ -42,17 +42,39 @@ def test_points_carry_groups_that_may_be_shown_and_no_order() -> None:
     codes[PATIENTS < 3] = 2
     vectors = noise(len(PATIENTS))
     vectors[0] = np.nan
-    rows, notes = projection(vectors, PATIENTS, [attribute(codes, ("F", "M", "X")), TWO], model="m")
+    rows, notes = projection(vectors, PATIENTS, [attribute(codes, ("F", "M", "X"))], model="m")
     assert {r["group"] for r in rows} == {"F", "M"}
-    first, second = rows[: -_tens(np.bincount(CODES[1:]))], rows[-_tens(np.bincount(CODES[1:])) :]
-    assert len(first) == _tens(np.bincount(codes[codes < 2]))
-    for part in (first, second):
-        xs = [r["x"] for r in part]
-        assert xs == sorted(xs)
+    assert len(rows) == _tens(np.bincount(codes[codes < 2]))
+    xs = [r["x"] for r in rows]
+    assert xs == sorted(xs)
     assert "of the variance" in notes[0]
+    assert "one of the" not in notes[0]
     drawn, _ = projection(vectors, PATIENTS, [TWO], most=40)
     assert len(drawn) <= 40
     assert projection(vectors[:2], PATIENTS[:2], [])[0] == []
+    assert projection(vectors, PATIENTS, [])[0] == []
+
+
+def test_each_patient_is_in_the_picture_of_one_attribute_only_on_the_same_axes() -> None:
+    vectors = of_patients(PATIENTS, 1.0)
+    vectors[5] = np.nan
+    whose = dict(zip(map(tuple, _places(vectors)), PATIENTS.tolist(), strict=True))
+    attributes = [attribute(CODES, ("F", "M"), name) for name in ("sex", "site", "device")]
+    rows, (said,) = projection(vectors, PATIENTS, attributes, fewest=3)
+    shown = {a.name: [whose[r["x"], r["y"]] for r in rows if r["attribute"] == a.name] for a in attributes}
+    assert all(len(found) >= 20 for found in shown.values())
+    assert sum(len(set(found)) for found in shown.values()) == len(set().union(*shown.values()))
+    assert len(rows) == len({(r["x"], r["y"]) for r in rows})
+    assert "one of the 3 attributes only" in said
+    assert projection(vectors, PATIENTS, attributes, fewest=3)[0] == rows
+    other = projection(vectors, PATIENTS, attributes, fewest=3, seed=1)[0]
+    assert {(r["x"], r["y"]) for r in other if r["attribute"] == "sex"} != {
+        (r["x"], r["y"]) for r in rows if r["attribute"] == "sex"
+    }
+
+
+def _places(vectors: np.ndarray) -> np.ndarray:
+    return np.round(fit_plane(vectors[~np.isnan(vectors).any(axis=1)]).points(vectors), 4)
 
 
 def test_a_planted_dimension_is_found_and_chance_is_not() -> None:

@@ -131,6 +131,14 @@ def test_two_models_are_compared_on_the_same_patients_and_the_sign_says_who_is_b
     assert {r["p"] for r in same.models} == {1.0}
 
 
+def test_one_table_of_scores_and_truths_is_the_label_table_of_the_other_model_too():
+    table = audit_table(150, splits=True)
+    other = table[["image", "patient", "flu_score"]]
+    options = replace(QUICK, thresholds=VALIDATION)
+    found = run_audit(table, by=["sex"], name="a", compare={"b": other}, reading=TEST, options=options).result
+    assert {r["value"] for r in found.models} == {0.0}
+
+
 def test_two_models_of_one_name_are_refused():
     table = audit_table(40)
     with pytest.raises(MedclipError, match="the same name"):
@@ -165,6 +173,14 @@ def test_while_a_group_is_hidden_no_table_has_an_exact_count():
         counts = [r[c] for r in found.rows(name) for c in ("n", "n_pos", "n_neg", "n_patients") if r.get(c) is not None]
         assert counts
         assert all(n % 5 == 0 for n in counts)
+    exact = run_audit(table, by=["sex"], options=replace(options, small_cells=Policy(exact_counts=True))).result
+    for name in ("metrics", "shortcuts", "gaps", "differences"):
+        pairs = zip(found.rows(name), exact.rows(name), strict=True)
+        told = [(a.get("value"), b.get("value"), str(b.get("metric", b.get("gap")))[:3]) for a, b in pairs]
+        rates = [(a, b) for a, b, metric in told if metric in ("tpr", "fpr", "ppv")]
+        rates = [(a, b) for a, b in rates if a is not None and b is not None and 0 < b < 1]
+        assert rates
+        assert all(a != b for a, b in rates if round(b, 2) != b)
     shares = [r["value"] for r in rows(found, "metrics", metric="prevalence") if r.get("value") is not None]
     shares += [r["treat_all"] for r in found.decision]
     assert all(round(v, 2) == v for v in shares)
@@ -198,6 +214,11 @@ def test_scores_of_times_to_events_have_a_c_index_and_rates_at_a_horizon():
     assert rows(found, "metrics", label="flu", attribute="sex", group="F", metric="c_index")[0]["value"] > 0.5
     assert not rows(found, "metrics", label="flu", metric="tpr")
     assert rows(found, "metrics", label="flu by 365", attribute="sex", group="F", metric="auroc")[0]["value"] > 0.5
+    given = replace(options, thresholds=Thresholds(value=0.4))
+    found = run_audit(table, by=["sex"], reading=ReadOptions(time="days"), options=given).result
+    assert [(r["label"], r["value"]) for r in found.thresholds] == [("flu by 365", 0.4)]
+    with pytest.raises(MedclipError, match="a horizon needs times to events"):
+        run_audit(table, by=["sex"], options=options)
 
 
 def test_a_patient_in_two_splits_of_the_label_table_is_told_in_red():
@@ -226,6 +247,7 @@ def test_a_constant_score_is_audited_like_any_other():
     found = run_audit(table, by=["sex"], options=QUICK).result
     assert {r["value"] for r in rows(found, "metrics", metric="auroc") if r["flag"] != "suppressed"} == {0.5}
     assert pd.isna(rows(found, "metrics", metric="ppv")[0]["value"])
+    assert np.isnan(rows(found, "gaps", gap="auroc_max_min")[0]["smallest_gap"])  # not 0: nothing could have been seen
 
 
 def test_many_tests_get_enough_shuffles_or_the_notes_say_that_none_can_be_found():
@@ -237,3 +259,34 @@ def test_many_tests_get_enough_shuffles_or_the_notes_say_that_none_can_be_found(
     enough = run_audit(table, by=["sex", "tube"], options=replace(QUICK, permutations=None)).result
     assert enough.settings["permutations"] > 1000
     assert not any("however large" in n for n in enough.notes)
+
+
+def test_tables_without_a_key_choose_thresholds_on_other_patients_too():
+    table = audit_table(150, splits=True).drop(columns="image")
+    found = run_audit(table, by=["sex"], reading=TEST, options=replace(QUICK, thresholds=VALIDATION)).result
+    assert found.thresholds[0]["chosen_on"] == "split val"
+    apart = Thresholds(choose_on=table[table.split == "val"])
+    again = run_audit(table[table.split == "test"], by=["sex"], options=replace(QUICK, thresholds=apart)).result
+    assert again.thresholds[0]["value"] == found.thresholds[0]["value"]
+
+
+def test_rows_that_share_a_row_of_labels_are_not_paired_between_models():
+    table = audit_table(100)
+    scores = table[["image", "patient", "flu_score"]].rename(columns={"flu_score": "flu"})
+    labels = table.groupby("patient", as_index=False).first()[["patient", "sex", "flu"]]
+    reading = ReadOptions(key="patient", repeat_labels=True)
+    assert run_audit(scores, labels, by=["sex"], reading=reading, options=QUICK).result.metrics
+    with pytest.raises(MedclipError, match="share one row of labels"):
+        run_audit(scores, labels, by=["sex"], reading=reading, compare={"b": scores}, options=QUICK)
+
+
+def test_bins_of_calibration_hold_as_many_patients_as_a_group_needs():
+    options = replace(QUICK, small_cells=Policy(30, 30, 30, 30))
+    found = run_audit(audit_table(300), by=["sex"], options=options).result
+    assert min(r["n"] for r in found.calibration) >= 30
+
+
+@pytest.mark.parametrize("horizon", [-2.0, 0.0, float("nan")])
+def test_a_horizon_is_a_time_after_the_start(horizon: float):
+    with pytest.raises(MedclipError, match="a time after the start"):
+        AuditOptions(horizon=horizon)

@@ -195,3 +195,22 @@ def test_the_order_of_rows_changes_nothing(order):
     a, b = (hidden(c, c.labels[0], Policy()) for c in (one, two))
     assert a == b
     assert rounding(one, [a], Policy()) == rounding(two, [b], Policy())
+
+
+def test_the_digits_of_an_auroc_fit_every_pair_of_counts_that_rounds_alike():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        pos, neg = rng.integers(10, 60, 2).tolist()
+        pairs = int(rng.integers(pos * neg // 2, pos * neg))
+        told = Rounding(5).value(pairs / (pos * neg), pos * neg // 2)
+        near = [n for n in range(10, 65) for m in (pos, neg) if Rounding(5).count(n) == Rounding(5).count(m)]
+        fitting = {
+            (p, q)
+            for p in near
+            for q in near
+            if Rounding(5).count(p) == Rounding(5).count(pos) and Rounding(5).count(q) == Rounding(5).count(neg)
+            if any(Rounding(5).value(round(told * p * q + d) / (p * q), pos * neg // 2) == told for d in (-1, 0, 1))
+        }
+        possible = sum(Rounding(5).count(p) == Rounding(5).count(pos) for p in range(10, 65))
+        possible *= sum(Rounding(5).count(q) == Rounding(5).count(neg) for q in range(10, 65))
+        assert len(fitting) > possible / 2

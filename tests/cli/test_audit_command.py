@@ -63,6 +63,27 @@ def test_another_model_is_compared_by_its_name(tables, tmp_path: Path, capsys):
     assert json.loads(capsys.readouterr().out)["models"] == ["model-a", "second"]
 
 
+def test_files_of_one_name_in_two_folders_need_names_and_a_path_may_hold_an_equals_sign(tables, tmp_path: Path, capsys):
+    for folder in ("x=1", "y"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "s.csv").write_bytes(tables[0].read_bytes())
+    two = [part for f in ("x=1", "y") for part in ("--compare", str(tmp_path / f / "s.csv"))]
+    assert main(command(tables, tmp_path / "out", *two)) == 2
+    assert "'s' is there twice" in capsys.readouterr().err
+    assert main(command(tables, tmp_path / "out", *two[:2], "--json")) == 0
+    assert json.loads(capsys.readouterr().out)["models"] == ["model-a", "s"]
+
+
+def test_a_place_that_cannot_take_the_results_is_refused_before_anything_is_measured(tables, tmp_path: Path, capsys):
+    assert main(command(tables, tables[0])) == 2
+    assert "results need a folder" in capsys.readouterr().err
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "report.html").write_text("mine")
+    assert main(command(tables, tmp_path / "used")) == 2
+    assert "holds files that are not of an audit" in capsys.readouterr().err
+    assert (tmp_path / "used" / "report.html").read_text() == "mine"
+
+
 def test_a_leak_ends_with_exit_code_1_after_everything_is_written(tables, tmp_path: Path, capsys):
     table = audit_table(150, splits=True)
     table.loc[table.index[0], "split"] = "test"
@@ -82,6 +103,14 @@ def test_a_leak_ends_with_exit_code_1_after_everything_is_written(tables, tmp_pa
         (["--bins", "tube=a,b"], "--bins takes numbers"),
         (["--value", "sex=M"], "--value takes COLUMN:VALUE=MEANING"),
         (["--long", "flu"], "--long takes two columns"),
+        (["--policy", "f1", "--threshold", "0.4"], "needs other patients to choose on"),
+        (["--threshold", "7"], "but scores are probabilities"),
+        (["--threshold", "nan"], "is not a finite number"),
+        (["--masked", "no.csv"], "need the column that says where the device is"),
+        (["--attacker", "--study", "image"], "study, attacker: this is asked of embeddings"),
+        (["--key-file", "no.key"], "there is no such key file"),
+        (["--compare", "b=missing.csv"], "no such file or folder of scores"),
+        (["--horizon", "3"], "a horizon needs times to events"),
         (["--scores-are", "odds"], "it is one of: probabilities, logits, any"),
         (["--choose-where", "split=val"], "are also in the data that thresholds are chosen on"),
     ],
