@@ -19,6 +19,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from medclip.errors import MedclipError, Reason
 
+_POWER = 0.8
+"""Of `smallest_range`."""
+
 
 def smallest_gap(
     standard_error: ArrayLike,
