@@ -16,7 +16,7 @@ from medclip.audit.groups import kind_of, make_groups, parse_by
 from medclip.audit.input_options import ReadOptions, plural
 from medclip.audit.labels import make_labels
 from medclip.audit.missing_scores import missing_by_group
-from medclip.audit.pairing import pair_up
+from medclip.audit.pairing import left_out, pair_up
 from medclip.audit.sources import Source, join_tables
 from medclip.errors import MedclipError, Reason
 
@@ -71,7 +71,9 @@ def read_cohort(
     names = list(dict.fromkeys(p for parts in parse_by(by, False) for p in parts))
     patients = _patients(source, options, names)
     taken = [*source.label_keys, *names, *options.where, patients.column, options.time or "", options.label_list or ""]
-    pairs = pair_up(label, source.scores, source.labels, options, [t for t in taken if t])
+    columns = [t for t in taken if t]
+    pairs = pair_up(label, source.scores, source.labels, options, columns)
+    passed = left_out(label, pairs, source.scores, source.labels, options, columns)
     made, notes = make_labels(pairs, source, options)
     grouping = make_groups(by, source.attribute, patients.patients_N, options, source.labels.where)
     column = source.labels.find(*FILES)
@@ -83,7 +85,14 @@ def read_cohort(
         keys=source.first_text(source.label_keys) if source.label_keys else (),
         files=source.first_text([column]) if column else (),
         identities=patients.identities,
-        notes=(*source.notes, *missing_by_group(source, names, options), *patients.notes, *notes, *grouping.notes),
+        notes=(
+            *source.notes,
+            *passed,
+            *missing_by_group(source, names, options),
+            *patients.notes,
+            *notes,
+            *grouping.notes,
+        ),
     )
 
 

@@ -290,3 +290,12 @@ def test_bins_of_calibration_hold_as_many_patients_as_a_group_needs():
 def test_a_horizon_is_a_time_after_the_start(horizon: float):
     with pytest.raises(MedclipError, match="a time after the start"):
         AuditOptions(horizon=horizon)
+
+
+def test_a_label_that_cannot_be_read_is_named_in_the_notes():
+    table = audit_table(60)
+    table["cold"], table["cold_score"] = table.flu.astype(str), table.flu_score
+    table.loc[table.index[:3], "cold"] = "maybe so"
+    found = run_audit(table, by=["sex"], options=QUICK).result
+    assert found.labels == ("flu",)
+    assert any("cold" in n and "3" in n for n in found.notes)
