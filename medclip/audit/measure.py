@@ -219,9 +219,13 @@ def gap_rows(measured: Measured, options: AuditOptions, step: Callable[[], None]
             rows: dict[str, Row] = {}
             for name, gap in found.items():
                 fewest = min((fewest_of(m, every[g]) for m in GAPS[name].metrics for g in cells), default=_NO_COUNT)
+                low, high = (
+                    np.minimum(gap.low, gap.value),
+                    np.maximum(gap.high, gap.value),
+                )  # percentiles may miss the point
                 row: Row = {
                     **{"model": measured.name, "label": label.name, "attribute": attribute.name, "gap": name},
-                    **rounded_values(measured.rounding, fewest, gap.value, gap.low, gap.high),
+                    **rounded_values(measured.rounding, fewest, gap.value, float(low), float(high)),
                     "worst_group": None if gap.worst_group is None else every[gap.worst_group].cell.group,
                     "best_group": None if gap.best_group is None else every[gap.best_group].cell.group,
                     "num_groups": gap.num_groups,
@@ -292,16 +296,14 @@ def rounded_values(rounded: Rounding, fewest: int, value: float, low: float, hig
 
 
 def fewest_of(metric: str, state: CellState) -> int:
-    """Give the smallest count that a rate is made of, which its digits would give away; of an area half its pairs.
+    """Give the count that a rate's digits would give away, one for all rates of a cell; of an area half its pairs.
 
+    Several grids for one cell (sensitivity, and underdiagnosis, which is its complement) would tell more than each.
     Calibration and Brier score are sums of scores, which nobody has who has the export: their digits give nothing away.
     """
     if metric in _PAIRS:
         return max(state.n_pos * state.n_neg // 2, 1)
-    if metric not in _COUNTED:
-        return _NO_COUNT
-    own = {"tpr": state.n_pos, "fnr": state.n_pos, "fpr": state.n_neg, "tnr": state.n_neg}
-    return own.get(metric, min(state.n_pos, state.n_neg))
+    return min(state.n_pos, state.n_neg) if metric in _COUNTED else _NO_COUNT
 
 
 def defined(replicates: Replicates, metrics: Sequence[str]) -> list[str]:

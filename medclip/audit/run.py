@@ -251,11 +251,27 @@ def _calibration(one: Measured, temperatures: Mapping[str, float], options: Audi
         fewest = {s.cell: fewest_of("selection_rate", s) for s in one.states[x.name]}
         by_name = {(cell.attribute, cell.group): n for cell, n in fewest.items()}
         rows = curve.rows(one.cohort, x, shown_G)
-        add("decision", [_safe(one, r, by_name[r["attribute"], r["group"]], _WORTH) for r in rows], model=one.name)
+        shares = _prevalences(one, x.name)
+        for row in rows:
+            cell = row["attribute"], row["group"]
+            share, odds = shares[cell], row["threshold"] / (1 - row["threshold"])
+            safe = _safe(one, row, by_name[cell], _WORTH) | {"treat_all": share - (1 - share) * odds}
+            add("decision", [safe], model=one.name)
 
 
 _BIN = ("observed", "low", "high")
-_WORTH = ("net_benefit", "low", "high", "treat_all")
+_WORTH = ("net_benefit", "low", "high")
+
+
+def _prevalences(one: Measured, label: str) -> dict[tuple[str, str], float]:
+    """Give the share of positives of each cell as the table of metrics has it: acting on everybody is worth that much,
+    and exact values at fifty thresholds would give the counts away.
+    """
+    share_G = one.replicates[label].point["prevalence"]
+    return {
+        (s.cell.attribute, s.cell.group): one.rounding.value(float(share), fewest_of("prevalence", s))
+        for s, share in zip(one.states[label], share_G, strict=True)
+    }
 
 
 def _safe(one: Measured, row: Mapping[str, Any], fewest: int, names: Sequence[str]) -> dict[str, Any]:
@@ -271,6 +287,7 @@ def _safe_bin(one: Measured, row: Mapping[str, Any]) -> dict[str, Any]:
     if n is None:
         return {**row, "n": None, "mean_score": None, **dict.fromkeys(_BIN)}
     edges = {name: round(float(row[name]), 3) for name in ("low_edge", "high_edge")}  # scores of single rows
+    edges["mean_score"] = round(float(row["mean_score"]), 3)
     return {**_safe(one, row, row["n"], _BIN), **edges, "n": n}
 
 

@@ -70,18 +70,21 @@ def shortcut_rows(
             made += [{**row, "test": f"{column}: {row['test']}"} for row in rows]
         if wanted.reweight:
             made += _reweighted(one, x, mix, threshold, with_prevalence=PREVALENCE in wanted.reweight)
-    return made if one.rounding.base == 1 else [_safe(one.rounding, row) for row in made]
+    if one.rounding.base == 1:
+        return made
+    return [_safe(one.rounding, row) for row in made if not row["stratum"].endswith(reweighted_gaps.BEFORE)]
 
 
 def _safe(rounding: Rounding, row: dict[str, Any]) -> dict[str, Any]:
     """Round counts, and rates to what one case changes: exact ones would give a hidden group away by subtraction.
 
-    Sentences that quote such rates are left out; means of scores, which are no fractions of a count, stay.
+    Figures before reweighting stand in the tables of metrics and gaps; here they are left out, as are sentences that
+    quote rates.
     """
     n, n_pos = row["n"], row["n_pos"]
-    made = row | {"n": exported(rounding, n), "n_pos": exported(rounding, n_pos)}
+    made = row | {"n": exported(rounding, n), "n_pos": exported(rounding, n_pos), "p": _three(row["p"])}
     if n is None or "score" in row["metric"]:
-        return made
+        return made | {name: round(float(row[name]), 3) for name in ("value", "low", "high")}
     sides = [count for count in (n_pos, n - n_pos) if count]
     smallest = max(math.prod(sides) // 2, 1) if row["metric"].startswith("au") else min(sides, default=1)
     values = {name: rounding.value(float(row[name]), smallest) for name in ("value", "low", "high")}
@@ -98,3 +101,7 @@ def _reweighted(
         shown = np.array([s.shown and s.cell.group not in (MISSING, CONFLICT) for s in own], bool)
         made += reweighted_gaps.compare(one.cohort, label, attribute, by, one.weights_PB, shown, threshold=threshold)
     return made
+
+
+def _three(p: float | None) -> float | None:
+    return None if p is None else float(f"{p:.3g}")

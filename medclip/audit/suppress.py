@@ -7,7 +7,8 @@ and the subtraction is tried (as a linear programme over all partitions, interse
 rows): where it leaves fewer than `MIN_WIDTH` possible counts of a hidden cell, a larger multiple is taken. Exact rates
 would give counts away as well (0.3469 of about 50 can only be 17 of 49), so they are rounded to what one case changes.
 
-What stays possible: to see that a group exists and is small; to bound its count where its range is narrow; to combine
+What stays possible: to see that a group exists and is small; to bound its count where its range is narrow; to narrow
+counts of shown groups by the rates that are made of them, which the linear programme does not know; to combine
 the export with another one of the same patients (another audit, other groups), which this module does not know of.
 """
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 LEAKAGE = 1
+CAUTION = "CAUTION"
 
 
 def audit(
@@ -171,7 +172,7 @@ def audit(
     from medclip.audit.input_options import ReadOptions
     from medclip.audit.options import AuditOptions, Pictures, Shortcuts, Thresholds
     from medclip.audit.suppress import Policy
-    from medclip.cli.progress import progress
+    from medclip.cli.progress import progress, say
     from medclip.errors import printable
     from medclip.reports.audited import audit as run
 
@@ -242,6 +243,9 @@ def audit(
             options=options,
             progress=shown,
         )
+    for note in found.notes:
+        if CAUTION in note:
+            say(printable(note))
     if as_json:
         print(found.to_json(), end="")
     else:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from medclip.audit.cohort import ALL
+from medclip.audit.gaps import GAPS
 from medclip.audit.result import AuditResult, Row
 from medclip.audit.reweighted_gaps import AFTER, BEFORE
 from medclip.reports.audit_figures import Line, Mark, forest
 from medclip.reports.audit_labels import CALIBRATION, by_cell, by_group, difference_cells, groups_grid
-from medclip.reports.audit_names import EVERYBODY, capital, group_name, is_all, metric_head, plain, survives
+from medclip.reports.audit_names import EVERYBODY, capital, gap_head, group_name, is_all, metric_head, plain, survives
 from medclip.reports.audit_numbers import NONE, figure, p_value, parts, real, whole, with_interval
 from medclip.reports.audit_plots import net_benefit, reliability, scatter
 from medclip.reports.audit_table import Grid, Td, Tr, said
@@ -267,7 +268,7 @@ def _shortcut_lines(rows: Sequence[Row]) -> Iterator[Tr]:
         yield Tr(capital(plain(test)))
         for row in (row for row in rows if str(row.get("test")) == test):
             yield Tr(
-                " · ".join(filter(None, (plain(row.get("stratum") or ""), metric_head(str(row.get("metric") or ""))))),
+                " · ".join(filter(None, (plain(row.get("stratum") or ""), _head(str(row.get("metric") or ""))))),
                 (
                     Td(*_value_and_small(row)),
                     Td(whole(row.get("n"))),
@@ -280,3 +281,8 @@ def _shortcut_lines(rows: Sequence[Row]) -> Iterator[Tr]:
 def _value_and_small(row: Row) -> tuple[str, tuple[str, ...]]:
     value, around = parts(row)
     return value, (around,) if real(row.get("low")) is not None else ()
+
+
+def _head(name: str) -> str:
+    """Name a measure or a gap as the rest of the page does."""
+    return gap_head(name) if name in GAPS else metric_head(name)

@@ -164,14 +164,15 @@ def _how_many(result: AuditResult, rows: Sequence[Row], sure: Sequence[Row]) -> 
     if not rows:
         return "No gap was tested, so this audit cannot say which gaps are larger than chance."
     tests = f"Of {count(len(rows), 'gap')} tested"
+    within = " of each model" if len(result.model_names) > 1 else ""
     if not sure:
         return (
-            f"{tests}, none is larger than chance after adjusting for their number (Holm). This does not show that "
-            "there are none: the next paragraph says how large one had to be to be seen."
+            f"{tests}, none is larger than chance after adjusting for their number{within} (Holm). This does not show "
+            "that there are none: the next paragraph says how large one had to be to be seen."
         )
     verb = "is" if len(sure) == 1 else "are"
     level = f"Holm, p at most {alpha(result):g}"
-    return f"{tests}, {whole(len(sure))} {verb} larger than chance after adjusting for their number ({level})."
+    return f"{tests}, {whole(len(sure))} {verb} larger than chance after adjusting for their number{within} ({level})."
 
 
 def _further(result: AuditResult, rows: Sequence[Row], sure: Sequence[Row], ordered: Sequence[Row]) -> Iterator[str]:
