@@ -38,7 +38,7 @@ COMMANDS = {
         "medclip.cli.adapt_compare:compare",
         "Find out which way of adapting helps, and how sure that is.",
     ),
-    "audit": ("medclip.cli.audit:audit", "Ask whether a model works for every patient group; write page and tables."),
+    "audit": ("medclip.cli.audit:audit", "Ask whether a model works for every patient group."),
     "captions from-labels": (
         "medclip.cli.captions:from_labels",
         "Turn a table of labels into a table of captions.",
