@@ -15,6 +15,8 @@ Floats = NDArray[np.float64]
 
 PRESENT = frozenset({"1", "1.0", "true", "yes", "y", "present", "with"})
 ABSENT = frozenset({"0", "0.0", "false", "no", "n", "absent", "none", "without"})
+NOT_DONE = "Not done"
+"""How the note of a test that could not be done begins."""
 UNKNOWN = frozenset({"", "-1", "-1.0", "nan", "na", "unknown", "not stated"})
 
 
@@ -84,4 +86,4 @@ def row(
 
 def not_done(label: str, test: str, why: str) -> list[dict[str, Any]]:
     """Give the one row of a test that could not be done."""
-    return [row(label, test, "", "", Estimate(float("nan")), note=f"Not done: {why}")]
+    return [row(label, test, "", "", Estimate(float("nan")), note=f"{NOT_DONE}: {why}")]

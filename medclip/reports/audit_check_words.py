@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from medclip.audit.device_column import NOT_DONE
+from medclip.audit.device_pairs import MEAN_CHANGE
 from medclip.audit.result import AuditResult, Row
 from medclip.audit.shortcuts import GAP
 from medclip.reports.audit_names import alpha, capital, metric_head, of_model, plain
@@ -37,8 +39,28 @@ def thresholds(result: AuditResult) -> Iterator[str]:
 
 
 def shortcuts(result: AuditResult) -> Iterator[str]:
-    """Tell the differences with and without a device whose interval leaves zero out."""
-    rows = [row for row in result.shortcuts if row.get("stratum") == GAP and real(row.get("low")) is not None]
+    """Tell the differences with and without a device whose interval leaves zero out, and what could not be tested."""
+    rows = [row for row in result.shortcuts if _is_finding(result, row) and real(row.get("low")) is not None]
+    yield from _told(result, rows)
+    undone = sum(str(row.get("note")).startswith(NOT_DONE) for row in result.shortcuts)
+    if undone:
+        yield f"{count(undone, 'test')} of shortcuts could not be done; the table says why."
+
+
+def _is_finding(result: AuditResult, row: Row) -> bool:
+    """Whether a row compares with and without the device; of masked copies without controls, the change itself."""
+    if str(row.get("stratum")).endswith(GAP):
+        return True
+    if row.get("metric") != MEAN_CHANGE or not str(row.get("stratum")).endswith("with device"):
+        return False
+    place = ("model", "label", "test")
+    return not any(
+        str(other.get("stratum")).endswith(GAP) and all(other.get(k) == row.get(k) for k in place)
+        for other in result.shortcuts
+    )
+
+
+def _told(result: AuditResult, rows: Sequence[Row]) -> Iterator[str]:
     if not rows:
         return
     clear = [row for row in rows if not row["low"] <= _nothing(row) <= row["high"]]

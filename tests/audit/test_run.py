@@ -20,6 +20,7 @@ from medclip.audit.run import run_audit
 from medclip.audit.suppress import Policy
 from medclip.audit.threshold_file import write_thresholds
 from medclip.errors import MedclipError, Reason
+from medclip.reports.audit_words import summary
 from tests.audit.table_kit import audit_table
 
 QUICK = AuditOptions(replicates=200, permutations=200)
@@ -205,6 +206,20 @@ def test_a_device_that_raises_the_score_is_found_by_the_shortcut_tests():
     assert raised[0]["low"] > 0
     assert raised[0]["test"].startswith("tube: ")
     assert any("reweighted for age" in r["test"] for r in found.shortcuts)
+
+
+def test_masked_copies_are_compared_with_their_originals_and_the_summary_says_what_masking_does():
+    table = audit_table(200)
+    logit = np.log(table.flu_score / (1 - table.flu_score))
+    masked = table[["image"]].assign(flu=1 / (1 + np.exp(-(logit - table.tube))))
+    scores = table[["image", "flu_score"]].rename(columns={"flu_score": "flu"})
+    options = replace(QUICK, shortcuts=Shortcuts(("tube",), masked=masked))
+    found = run_audit(scores, table.drop(columns="flu_score"), by=["sex"], options=options).result
+    (row,) = [r for r in found.shortcuts if r["stratum"] == "positives: with − without"]
+    assert row["high"] < 0
+    (text,) = [" ".join(said.all) for said in summary(found) if said.head == "Shortcuts"]
+    assert "device masked" in text
+    assert "every interval holds" not in text
 
 
 def test_scores_of_times_to_events_have_a_c_index_and_rates_at_a_horizon():

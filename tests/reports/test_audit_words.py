@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from medclip.audit.device_pairs import MEAN_CHANGE
 from medclip.audit.result import AuditResult
 from medclip.reports.audit_card import card, markdown
 from medclip.reports.audit_numbers import figure, interval, listed, p_value, parts, whole, with_interval
@@ -136,6 +137,26 @@ def test_shortcuts_embeddings_and_leakage_are_told():
     assert "not looked for" in told(nearly_empty())["Leakage"]
     calm = replace(full(), shortcuts=tuple({**row, "low": -0.1} for row in full().shortcuts))
     assert "does not show that the device plays no part" in told(calm)["Shortcuts"]
+
+
+@pytest.mark.parametrize("strata", [("positives with device",), ("positives with device", "positives: with − without")])
+def test_what_masking_a_device_does_to_the_score_is_told_with_and_without_controls(strata: tuple[str, ...]):
+    row = {"model": "medclip-mini", "label": "Pneumothorax", "test": "drain: device masked", "metric": MEAN_CHANGE}
+    rows = tuple(
+        {**row, "stratum": s, "value": -0.15, "low": -0.17, "high": -0.13, "note": f"{s}: drops."} for s in strata
+    )
+    text = told(replace(full(), shortcuts=rows))["Shortcuts"]
+    assert f"{strata[-1]}: drops." in text
+    assert text.count("drops.") == 1
+    assert "every interval holds" not in text
+
+
+def test_shortcut_tests_that_could_not_be_done_are_told():
+    row = {"model": "medclip-mini", "label": "Pneumothorax", "test": "drain", "note": "Not done: too few patients."}
+    assert (
+        told(replace(full(), shortcuts=(row,)))["Shortcuts"]
+        == "1 test of shortcuts could not be done; the table says why."
+    )
 
 
 def test_the_section_of_the_card_is_markdown_that_holds_its_text():
