@@ -87,13 +87,22 @@ def embeddings(result: AuditResult) -> Iterator[str]:
     above: dict[str, str] = {}
     for row in probes:
         low = real(row.get("low"))
-        if row["p"] <= alpha(result) and (low is None or low > 0.5):
+        if row["p"] <= alpha(result) and low is not None and low > 0.5:
             above.setdefault(plain(row.get("attribute")), f"{plain(row.get('name'))} {with_interval(row)}")
     if above:
         told = listed([f"{attribute} ({found})" for attribute, found in above.items()])
         yield f"A classifier tells from the embeddings, better than chance: {told}."
     elif probes:
         yield "No attribute was told from the embeddings better than chance by the classifiers that were tried."
+    drifts = [row for row in result.embeddings if row.get("what") == "drift" and real(row.get("p")) is not None]
+    if drifts:
+        seen = [row for row in drifts if row["p"] <= alpha(result)]
+        names = dict.fromkeys(f"{plain(row.get('attribute'))} {str(row.get('name')).partition(':')[0]}" for row in seen)
+        where = f": {listed([plain(name) for name in list(names)[:MOST]])}" if names else ""
+        yield (
+            f"Of {count(len(drifts), 'test')} of drift, {len(seen)} {'has' if len(seen) == 1 else 'have'} p at most "
+            f"{alpha(result):g}, each by itself (not adjusted){where}."
+        )
     verdicts = [row for row in result.embeddings if row.get("what") == "reident" and row.get("name") == "verdict"]
     for row in verdicts[:MOST]:
         yield f"Finding patients again, {plain(row.get('attribute'))}{of_model(result, row)}: {row.get('note')}"

@@ -151,6 +151,17 @@ def test_what_masking_a_device_does_to_the_score_is_told_with_and_without_contro
     assert "every interval holds" not in text
 
 
+def test_an_attribute_is_told_from_embeddings_only_where_the_interval_is_above_chance_and_drift_is_counted():
+    probe = {"model": "medclip-mini", "what": "probe", "attribute": "sex", "p": 0.01}
+    wide = {**probe, "name": "logistic: macro AUROC", "value": 0.64, "low": 0.46, "high": 0.81}
+    ridge = {**probe, "name": "ridge: macro AUROC", "value": 0.64}
+    drift = {"model": "medclip-mini", "what": "drift", "attribute": "site", "value": 0.1}
+    rows = [{**drift, "name": f"{name}: Fréchet distance", "p": p} for name, p in (("north", 0.01), ("south", 0.4))]
+    text = told(replace(full(), embeddings=(wide, ridge, *rows)))["Embeddings"]
+    assert "No attribute was told" in text
+    assert "Of 2 tests of drift, 1 has p at most 0.05, each by itself (not adjusted): site north." in text
+
+
 def test_shortcut_tests_that_could_not_be_done_are_told():
     row = {"model": "medclip-mini", "label": "Pneumothorax", "test": "drain", "note": "Not done: too few patients."}
     assert (
