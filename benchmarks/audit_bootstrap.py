@@ -37,7 +37,7 @@ LIMITS = {"seconds": 120.0, "gigabytes": 3.0, "scikit-learn": 15.0, "fairlearn":
 
 def make_cohort(num_images: int, num_labels: int):
     """Images of patients who have 1 to 8 each; prevalences of 2 to 40 %; scores that are alike within a patient."""
-    from medclip.audit.cohort import Attribute, Cohort, Label
+    from medclip.statistics.cohort import Attribute, Cohort, Label
 
     rng = np.random.default_rng(0)
     sizes = rng.integers(1, 9, num_images)
@@ -62,8 +62,8 @@ def make_cohort(num_images: int, num_labels: int):
 
 def child(images: int, labels: int, replicates: int, threads: int, out: Path) -> None:
     """Run ours; print what it took, and leave the values of the label in the middle."""
-    from medclip.audit.engine import evaluate_many
-    from medclip.audit.weights import draw_weights
+    from medclip.statistics.resampling.bootstrap import evaluate_many
+    from medclip.statistics.resampling.weights import draw_weights
 
     cohort = make_cohort(images, labels)
     thresholds = dict.fromkeys((label.name for label in cohort.labels), THRESHOLD)

@@ -33,15 +33,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from medclip.audit.cohort import Attribute, Cohort, Label
-from medclip.audit.differences import against, rest_cells, with_rest
-from medclip.audit.engine import evaluate
-from medclip.audit.gaps import gaps
-from medclip.audit.intervals import of, percentile
-from medclip.audit.permutation import gap_test
-from medclip.audit.standard_errors import clusters_of
-from medclip.audit.weights import draw_weights
-from medclip.evaluate.multiplicity import benjamini_hochberg, holm
+from medclip.auditing.groups.differences import against, rest_cells, with_rest
+from medclip.auditing.groups.gap_test import gap_test
+from medclip.auditing.groups.gaps import gaps
+from medclip.statistics.cohort import Attribute, Cohort, Label
+from medclip.statistics.resampling.bootstrap import evaluate
+from medclip.statistics.resampling.intervals import of, percentile
+from medclip.statistics.resampling.standard_errors import clusters_of
+from medclip.statistics.resampling.weights import draw_weights
+from medclip.statistics.tests.multiple_testing import benjamini_hochberg, holm
 
 ICC, MOST_IMAGES, THRESHOLD = 0.5, 8, 0.5
 METRICS = ("auroc", "tpr", "fpr")

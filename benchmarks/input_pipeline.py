@@ -32,12 +32,12 @@ import torch
 import webdataset as wds
 from PIL import Image
 
-from medclip.shards.index import index_shards
-from medclip.shards.picture import decode
-from medclip.shards.read import ShardReader
-from medclip.training.augment import Change, apply_change
-from medclip.training.data import Batches
-from medclip.training.recipe import Augment
+from medclip.shards.reading.index_tars import index_shards
+from medclip.shards.reading.samples import ShardReader
+from medclip.shards.stored_image import decode
+from medclip.training.batches.augment import Change, apply_change
+from medclip.training.batches.loader import Batches
+from medclip.training.recipe.schema import Augment
 
 GOAL = 1.5
 BATCH, SIZE, PER_SHARD = 64, 224, 128

@@ -22,10 +22,10 @@ import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 from pydicom.pixels import apply_modality_lut, apply_voi_lut  # noqa: E402
 
-from medclip.imaging.borders import crop_dark_borders  # noqa: E402
+from medclip.imaging.crop.dark_borders import crop_dark_borders  # noqa: E402
 from medclip.imaging.geometry import letterbox  # noqa: E402
-from medclip.text.prompts import expand  # noqa: E402
-from medclip.text.vocabularies import load_task  # noqa: E402
+from medclip.text.vocabulary.load import load_task  # noqa: E402
+from medclip.text.vocabulary.prompts import expand  # noqa: E402
 
 TASK = "chest_xray_findings"
 

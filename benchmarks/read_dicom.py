@@ -27,7 +27,7 @@ from pydicom import dcmread
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from medclip.imaging.dicom_pixels import read_dicom
+from medclip.dicom.pixels.render import read_dicom
 from medclip.settings import Settings
 
 SETTINGS = Settings()

@@ -39,9 +39,9 @@ from PIL import Image
 from scipy import ndimage
 
 from medclip.imaging.slides import open_slide
-from medclip.imaging.slides.grid import make_grid
-from medclip.imaging.slides.patches import iter_patches
-from medclip.imaging.slides.tissue import find_tissue
+from medclip.imaging.slides.patches.grid import make_grid
+from medclip.imaging.slides.patches.stream import iter_patches
+from medclip.imaging.slides.tissue.find import find_tissue
 
 SIDE, TILE, MPP = 20_480, 256, 0.5
 CLAIMS = {"on the grid": 4.0, "off the grid": 1.8, "half scale": 1.8, "two workers": 1.8, "tissue mask": 1.0}
@@ -92,7 +92,7 @@ def build_dicom(path: Path) -> None:
     """Write one level of a DICOM slide with JPEG tiles."""
     import imagecodecs
 
-    from tests.imaging.slides.slide_kit import tiles_of, write_dicom_slide
+    from tests.kits.slides import tiles_of, write_dicom_slide
 
     image = np.tile(texture(2048), (2, 2, 1))
     frames = [imagecodecs.jpeg8_encode(tile, level=80) for tile in tiles_of(image, TILE)]

@@ -28,8 +28,8 @@ import numpy as np
 import pydicom
 from scipy.ndimage import zoom
 
-from medclip.files.inspect import inspect_file
-from medclip.imaging.volumes import read_nifti, read_series, resample
+from medclip.files.recognise.inspect import inspect_file
+from medclip.imaging.volume.read import read_nifti, read_series, resample
 from medclip.settings import Settings
 
 warnings.simplefilter("ignore")
@@ -40,7 +40,7 @@ TARGETS = {"series, MONAI LoadImage / medclip": 2.0, "series, pydicom and numpy 
 
 def make_series(folder: Path, count: int) -> None:
     """Write a CT series of 512 x 512 slices."""
-    from tests.imaging.volume_kit import positions_of, write_series
+    from tests.kits.volumes import positions_of, write_series
 
     noise = np.random.default_rng(0).integers(0, 3000, (count, 512, 512)).astype(np.int16)
     write_series(folder, noise, positions_of(count), spacing=(0.7, 0.7), RescaleSlope=1, RescaleIntercept=-1024)

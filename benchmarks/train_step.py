@@ -29,14 +29,14 @@ from open_clip.model import CustomTextCLIP
 from torch.utils.flop_counter import FlopCounterMode
 
 from medclip.sample import Modality
-from medclip.text.captions import CaptionRecord, draw_caption
-from medclip.text.tokens import load_tokenizer
-from medclip.training.data import Batch
-from medclip.training.recipe_file import load_recipe
-from medclip.training.sharding import clip_gradients
-from medclip.training.step import StepComputer
-from medclip.training.towers import Towers
-from medclip.training.world import World
+from medclip.text.captions.draw import CaptionRecord, draw_caption
+from medclip.text.tokenizers.tokenizer import load_tokenizer
+from medclip.training.batches.loader import Batch
+from medclip.training.ranks.sharding import clip_gradients
+from medclip.training.ranks.world import World
+from medclip.training.recipe.file import load_recipe
+from medclip.training.steps.step import StepComputer
+from medclip.training.steps.towers import Towers
 
 TARGET = 1.0
 SMALL: dict[str, Any] = {

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from medclip.files.pool import ReadingPool
+from medclip.files.readers.pool import ReadingPool
 
 COUNTS = 4_000_000
 

@@ -9,27 +9,28 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from medclip.version import __version__
+
 if TYPE_CHECKING:
-    from medclip import audit
+    from medclip.api.audit import audit
+    from medclip.api.score import score
+    from medclip.api.view import view
     from medclip.errors import MedclipError, Reason
     from medclip.files.scan import scan
-    from medclip.models.hub import load_hub
-    from medclip.models.interchange import export_model, import_model
-    from medclip.models.packs import list_packs, load_model, verify_pack
-    from medclip.reports.score import score
-    from medclip.reports.view import view
+    from medclip.inspecting.doctor import doctor
+    from medclip.inspecting.open_study import open_study
+    from medclip.models.interchange.hub import load_hub
+    from medclip.models.interchange.import_export import export_model, import_model
+    from medclip.models.packs.pack import list_packs, load_model, verify_pack
     from medclip.sample import Modality, Provenance, Sample, Study, View
-    from medclip.scoring.doctor import doctor
-    from medclip.scoring.open_study import open_study
     from medclip.settings import Settings
-    from medclip.shards.build import build_shards
-    from medclip.shards.captions import captions_from_labels
-    from medclip.shards.check import check_shards
-    from medclip.shards.index import index_shards
-    from medclip.text.vocabularies import load_task, task_names
+    from medclip.shards.reading.check_folder import check_shards
+    from medclip.shards.reading.index_tars import index_shards
+    from medclip.shards.writing.build import build_shards
+    from medclip.shards.writing.captions import captions_from_labels
+    from medclip.text.vocabulary.load import load_task, task_names
     from medclip.training.loop import pretrain
 
-__version__ = "0.1.0"
 
 _PUBLIC = {
     "MedclipError": "medclip.errors",
@@ -40,25 +41,25 @@ _PUBLIC = {
     "Settings": "medclip.settings",
     "Study": "medclip.sample",
     "View": "medclip.sample",
-    "audit": "medclip.audit",  # the package, which can be called
-    "build_shards": "medclip.shards.build",
-    "captions_from_labels": "medclip.shards.captions",
-    "check_shards": "medclip.shards.check",
-    "doctor": "medclip.scoring.doctor",
-    "export_model": "medclip.models.interchange",
-    "import_model": "medclip.models.interchange",
-    "index_shards": "medclip.shards.index",
-    "list_packs": "medclip.models.packs",
-    "load_hub": "medclip.models.hub",
-    "load_model": "medclip.models.packs",
-    "load_task": "medclip.text.vocabularies",
-    "open_study": "medclip.scoring.open_study",
+    "audit": "medclip.api.audit",
+    "build_shards": "medclip.shards.writing.build",
+    "captions_from_labels": "medclip.shards.writing.captions",
+    "check_shards": "medclip.shards.reading.check_folder",
+    "doctor": "medclip.inspecting.doctor",
+    "export_model": "medclip.models.interchange.import_export",
+    "import_model": "medclip.models.interchange.import_export",
+    "index_shards": "medclip.shards.reading.index_tars",
+    "list_packs": "medclip.models.packs.pack",
+    "load_hub": "medclip.models.interchange.hub",
+    "load_model": "medclip.models.packs.pack",
+    "load_task": "medclip.text.vocabulary.load",
+    "open_study": "medclip.inspecting.open_study",
     "pretrain": "medclip.training.loop",
     "scan": "medclip.files.scan",
-    "score": "medclip.reports.score",
-    "task_names": "medclip.text.vocabularies",
-    "verify_pack": "medclip.models.packs",
-    "view": "medclip.reports.view",
+    "score": "medclip.api.score",
+    "task_names": "medclip.text.vocabulary.load",
+    "verify_pack": "medclip.models.packs.pack",
+    "view": "medclip.api.view",
 }
 
 __all__ = [
@@ -97,8 +98,7 @@ def __getattr__(name: str) -> Any:
     module = _PUBLIC.get(name)
     if module is None:
         raise AttributeError(f"module 'medclip' has no attribute {name!r}")
-    found = import_module(module)
-    value = found if module == f"medclip.{name}" else getattr(found, name)
+    value = getattr(import_module(module), name)
     globals()[name] = value
     return value
 

@@ -112,7 +112,7 @@ for where, place in (("lung", (-72, 0, 0)), ("spine", (0, -72, 0)), ("liver", (7
 # `mode="modality"` stops at HU, and `mode="raw"` gives what is in the file.
 
 # %%
-from medclip.imaging.dicom_pixels import read_dicom
+from medclip.dicom.pixels.render import read_dicom
 
 file = root / "ct" / "slice000.dcm"
 for window in (0, "SOFT", (400, 1800), "none"):
@@ -176,9 +176,9 @@ plt.show()
 
 # %%
 from medclip.imaging.slides import open_slide
-from medclip.imaging.slides.grid import make_grid
-from medclip.imaging.slides.patches import iter_patches
-from medclip.imaging.slides.tissue import find_tissue
+from medclip.imaging.slides.patches.grid import make_grid
+from medclip.imaging.slides.patches.stream import iter_patches
+from medclip.imaging.slides.tissue.find import find_tissue
 
 with open_slide(root / "pathology" / "slide.tiff") as reader:
     print(reader.size_px, "px at", reader.mpp_um, "µm/px, stored at", reader.stored_mpp())

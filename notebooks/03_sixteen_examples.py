@@ -31,9 +31,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 import medclip
-from medclip.adapt.run import adapt
-from medclip.evaluate.few_shot import compare
-from medclip.reports.compare import write_compare_report
+from medclip.adaptation.run import adapt
+from medclip.evaluation.few_shot.compare import compare
+from medclip.reports.few_shot.report import write_compare_report
 
 root = Path(tempfile.mkdtemp())
 rng = np.random.default_rng(0)

@@ -27,8 +27,8 @@ import numpy as np
 import pandas as pd
 
 import medclip
-from medclip.audit.input_options import ReadOptions
-from medclip.audit.options import AuditOptions, Thresholds
+from medclip.auditing.input.options import ReadOptions
+from medclip.auditing.options import AuditOptions, Thresholds
 from medclip.errors import MedclipError
 
 out = Path(tempfile.mkdtemp())
@@ -185,7 +185,7 @@ by_group("B", "fpr")
 # The page (`report.html`) begins with sentences made of these numbers, and the files beside it hold every one of them.
 
 # %%
-from medclip.reports.audit_words import summary
+from medclip.reports.audit.summary_words import summary
 
 for said in summary(found):
     print(f"{said.head}: {' '.join(said.all)}\n")

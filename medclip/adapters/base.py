@@ -12,14 +12,14 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from medclip.dicom.header.modality import modality_code
+from medclip.dicom.header.safe_header import public_values
+from medclip.dicom.pixels.decoded import Decoded, check_not_constant, check_not_small
+from medclip.dicom.pixels.render import PERCENTILES, read_dicom
 from medclip.errors import MedclipError, Reason
-from medclip.files.allow_list import public_values
-from medclip.files.dicom_header import modality_code
-from medclip.files.inspect import FileFacts
-from medclip.files.sniff import Format
-from medclip.files.units import kind_of
-from medclip.imaging.decoded import Decoded, check_not_constant, check_not_small
-from medclip.imaging.dicom_pixels import PERCENTILES, read_dicom
+from medclip.files.grouping.units import kind_of
+from medclip.files.recognise.inspect import FileFacts
+from medclip.files.recognise.sniff import Format
 from medclip.imaging.raster import read_raster
 from medclip.sample import Kind, Modality, Provenance, Sample, Step, View, spoken
 from medclip.settings import Settings

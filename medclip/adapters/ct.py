@@ -10,17 +10,19 @@ import numpy as np
 
 from medclip.adapters.base import RASTERS, ImageAdapter, Source, value_range
 from medclip.adapters.depth import asked_window, shown_range, to_range
+from medclip.dicom.header.modality import modality_code
+from medclip.dicom.header.read import DicomHeader
+from medclip.dicom.pixels.decoded import Decoded, check_not_constant, check_not_small
+from medclip.dicom.pixels.render import read_dicom
 from medclip.errors import MedclipError, Reason
-from medclip.files.dicom_header import DicomHeader, modality_code
-from medclip.files.inspect import FileFacts
-from medclip.files.sniff import Format
-from medclip.files.units import is_secondary
-from medclip.imaging import borders, volume_grid
-from medclip.imaging.decoded import Decoded, check_not_constant, check_not_small
-from medclip.imaging.dicom_pixels import read_dicom
+from medclip.files.grouping.units import is_secondary
+from medclip.files.recognise.inspect import FileFacts
+from medclip.files.recognise.sniff import Format
+from medclip.imaging.crop import dark_borders as borders
 from medclip.imaging.intensity import stretch
-from medclip.imaging.volume_result import AIR_HU, HU, RELATIVE, fill
-from medclip.imaging.volumes import VOLUMES, VolumeRead, is_radiograph, read_volume, slice_indices
+from medclip.imaging.volume import resample as volume_grid
+from medclip.imaging.volume.read import VOLUMES, VolumeRead, is_radiograph, read_volume, slice_indices
+from medclip.imaging.volume.result import AIR_HU, HU, RELATIVE, fill
 from medclip.sample import Kind, Modality, Sample, Step, View, Volume
 from medclip.settings import Settings
 

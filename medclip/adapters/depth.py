@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medclip.dicom.pixels.decoded import Decoded
 from medclip.errors import MedclipError, Reason
-from medclip.files.inspect import FileFacts
-from medclip.files.sniff import Format
-from medclip.imaging import volume_grid
-from medclip.imaging.decoded import Decoded
+from medclip.files.recognise.inspect import FileFacts
+from medclip.files.recognise.sniff import Format
 from medclip.imaging.intensity import percentiles, stretch
+from medclip.imaging.volume import resample as volume_grid
 from medclip.sample import Step, Volume
 from medclip.settings import Settings
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from medclip.adapters.base import ImageAdapter, Source, stated
-from medclip.files.sniff import Format
-from medclip.imaging.ecg_leads import TWELVE
-from medclip.imaging.ecg_read import READERS, read_ecg
-from medclip.imaging.ecg_signal import EcgOptions, canonical, header_leads, prepare
+from medclip.files.recognise.sniff import Format
+from medclip.imaging.ecg.formats.read import READERS, read_ecg
+from medclip.imaging.ecg.lead_names import TWELVE
+from medclip.imaging.ecg.twelve_leads import EcgOptions, canonical, header_leads, prepare
 from medclip.sample import Kind, Modality, Sample, Signal, Step
 from medclip.settings import Settings
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.adapters.loops import PHOTO_CODES, LoopAdapter, Plan
-from medclip.files.inspect import FileFacts
-from medclip.imaging import lit
+from medclip.files.recognise.inspect import FileFacts
+from medclip.imaging.crop import lit_area as lit
 from medclip.sample import Kind, Modality, Step
 
 RULE = lit.LitRule(dark=28, opening=4, share=1.0, margin=0.0)

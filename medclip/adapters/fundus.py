@@ -10,10 +10,10 @@ import numpy as np
 from medclip.adapters.base import ImageAdapter, value_range
 from medclip.adapters.depth import to_range
 from medclip.adapters.loops import PHOTO_CODES
-from medclip.files.dicom_header import DicomHeader
-from medclip.files.inspect import FileFacts
-from medclip.imaging import retina
-from medclip.imaging.decoded import Decoded
+from medclip.dicom.header.read import DicomHeader
+from medclip.dicom.pixels.decoded import Decoded
+from medclip.files.recognise.inspect import FileFacts
+from medclip.imaging.crop import retina
 from medclip.imaging.intensity import scale_to_uint8
 from medclip.sample import Modality, Step, View
 

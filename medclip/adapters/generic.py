@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from medclip.adapters.base import RASTERS, ImageAdapter, Source, value_range
 from medclip.adapters.depth import to_range
 from medclip.adapters.loops import VIDEOS, LoopAdapter, Plan
-from medclip.files.dicom_header import DicomHeader
-from medclip.files.inspect import FileFacts
-from medclip.files.sniff import Format
-from medclip.files.support import PROJECTION_CODES
-from medclip.imaging.cine import MAX_VIEWS
-from medclip.imaging.decoded import Decoded
+from medclip.dicom.header.read import DicomHeader
+from medclip.dicom.pixels.decoded import Decoded
+from medclip.files.recognise.inspect import FileFacts
+from medclip.files.recognise.sniff import Format
+from medclip.files.recognise.supported import PROJECTION_CODES
+from medclip.imaging.frame_choice import MAX_VIEWS
 from medclip.imaging.intensity import scale_to_uint8
 from medclip.sample import Kind, Sample, Step, View
 from medclip.settings import Settings

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from medclip.adapters.base import ImageAdapter, Source, luma, value_range
 from medclip.adapters.depth import to_range
+from medclip.dicom.header.modality import modality_code
+from medclip.dicom.header.read import DicomHeader
+from medclip.dicom.pixels.decoded import check_not_constant, check_not_small
+from medclip.dicom.pixels.render import read_dicom, read_frames
 from medclip.errors import MedclipError, Reason
-from medclip.files.dicom_header import DicomHeader, modality_code
-from medclip.files.inspect import FileFacts
-from medclip.files.sniff import Format
-from medclip.imaging.cine import DARK, MAX_VIEWS, choose, spread
-from medclip.imaging.decoded import check_not_constant, check_not_small
-from medclip.imaging.dicom_pixels import read_dicom, read_frames
+from medclip.files.recognise.inspect import FileFacts
+from medclip.files.recognise.sniff import Format
+from medclip.imaging.frame_choice import DARK, MAX_VIEWS, choose, spread
 from medclip.imaging.geometry import Box
 from medclip.imaging.intensity import scale_to_uint8
 from medclip.imaging.raster import read_raster

@@ -11,11 +11,12 @@ import numpy as np
 from medclip.adapters.base import ImageAdapter, Source, value_range
 from medclip.adapters.ct import accepts_volume
 from medclip.adapters.depth import shown_range, to_range
-from medclip.files.inspect import FileFacts
-from medclip.imaging import borders, volume_grid
-from medclip.imaging.decoded import Decoded, check_not_small
+from medclip.dicom.pixels.decoded import Decoded, check_not_small
+from medclip.files.recognise.inspect import FileFacts
+from medclip.imaging.crop import dark_borders as borders
 from medclip.imaging.intensity import stretch
-from medclip.imaging.volumes import VolumeRead, read_volume, slice_indices
+from medclip.imaging.volume import resample as volume_grid
+from medclip.imaging.volume.read import VolumeRead, read_volume, slice_indices
 from medclip.sample import Kind, Modality, Sample, Step, View, Volume
 from medclip.settings import Settings
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.adapters.loops import PHOTO_CODES, LoopAdapter, Plan
-from medclip.files.inspect import FileFacts
-from medclip.imaging import borders
+from medclip.files.recognise.inspect import FileFacts
+from medclip.imaging.crop import dark_borders as borders
 from medclip.sample import Kind, Modality, Step
 
 

@@ -10,17 +10,17 @@ import numpy as np
 
 from medclip.adapters.base import ImageAdapter, Source, stated, value_range
 from medclip.adapters.depth import to_range
-from medclip.files.dicom_header import modality_code
-from medclip.files.inspect import FileFacts
-from medclip.files.sniff import Format
-from medclip.imaging.decoded import Decoded
-from medclip.imaging.slides import pyramid
-from medclip.imaging.slides.channels import PERCENTILES
-from medclip.imaging.slides.grid import PatchGrid, make_grid
-from medclip.imaging.slides.patches import iter_patches, no_tissue
-from medclip.imaging.slides.pyramid import PyramidReader
-from medclip.imaging.slides.reader import open_slide
-from medclip.imaging.slides.tissue import TissueMask, TissueOptions, find_tissue
+from medclip.dicom.header.modality import modality_code
+from medclip.dicom.pixels.decoded import Decoded
+from medclip.files.recognise.inspect import FileFacts
+from medclip.files.recognise.sniff import Format
+from medclip.imaging.slides.patches.grid import PatchGrid, make_grid
+from medclip.imaging.slides.patches.stream import iter_patches, no_tissue
+from medclip.imaging.slides.readers import pyramid
+from medclip.imaging.slides.readers.channels import PERCENTILES
+from medclip.imaging.slides.readers.open import open_slide
+from medclip.imaging.slides.readers.pyramid import PyramidReader
+from medclip.imaging.slides.tissue.find import TissueMask, TissueOptions, find_tissue
 from medclip.sample import Kind, Modality, Sample, Step, View
 from medclip.settings import Settings
 

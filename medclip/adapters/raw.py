@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from medclip.adapters.base import RASTERS, Source
 from medclip.errors import MedclipError, Reason
-from medclip.files.sniff import Format
+from medclip.files.recognise.sniff import Format
 from medclip.sample import Kind
 from medclip.settings import Settings
 
@@ -29,7 +29,7 @@ def raw_picture(source: Source, settings: Settings) -> NDArray[np.uint8]:
     """
     if source.kind is Kind.SIGNAL:
         from medclip.adapters.ecg import EcgAdapter, raw_signal
-        from medclip.imaging.ecg_plot import render
+        from medclip.imaging.ecg.plot import render
 
         return render(raw_signal(source, settings, seconds=EcgAdapter().options.seconds))  # the leads a model has
     if source.kind is Kind.SLIDE:
@@ -48,7 +48,7 @@ def _middle(source: Source, settings: Settings) -> NDArray[Any]:
     number = len(source.paths) // 2
     path, facts = source.paths[number], source.facts[number]
     if facts.format is Format.DICOM:
-        from medclip.imaging.dicom_pixels import read_dicom
+        from medclip.dicom.pixels.render import read_dicom
 
         frames = 1 if facts.header is None else facts.header.frames
         frame = frames // 2 if frames > 1 else None
@@ -63,7 +63,7 @@ def _middle(source: Source, settings: Settings) -> NDArray[Any]:
         frames_FHWC = read_video(path, settings, max_frames=3).frames
         return frames_FHWC[len(frames_FHWC) // 2]
     if source.kind is Kind.VOLUME:
-        from medclip.imaging.volumes import read_volume
+        from medclip.imaging.volume.read import read_volume
 
         voxels = read_volume(source.paths, source.facts, settings).volume.voxels
         stack = voxels if voxels.ndim == 3 else voxels[len(voxels) // 2]

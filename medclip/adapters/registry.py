@@ -9,9 +9,9 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from medclip.adapters.base import Adapter, Source, single
+from medclip.dicom.header.modality import modality_from_header as modality_from_header
 from medclip.errors import MedclipError, Reason
-from medclip.files.dicom_header import modality_from_header as modality_from_header
-from medclip.files.inspect import FileFacts
+from medclip.files.recognise.inspect import FileFacts
 from medclip.sample import Kind, Modality, Sample, spoken
 from medclip.settings import Settings
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from medclip.adapters.base import Source, single
 from medclip.errors import MedclipError, Reason
 from medclip.files.discover import discover
-from medclip.files.inspect import inspect_file
-from medclip.files.units import units_of
+from medclip.files.grouping.units import units_of
+from medclip.files.recognise.inspect import inspect_file
 from medclip.settings import Settings
 
 

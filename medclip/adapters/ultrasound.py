@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.adapters.loops import PHOTO_CODES, LoopAdapter, Plan
-from medclip.files.dicom_header import DicomHeader, UltrasoundRegion
-from medclip.files.inspect import FileFacts
-from medclip.imaging import lit
-from medclip.imaging.decoded import MIN_SIDE
+from medclip.dicom.header.read import DicomHeader, UltrasoundRegion
+from medclip.dicom.pixels.decoded import MIN_SIDE
+from medclip.files.recognise.inspect import FileFacts
+from medclip.imaging.crop import lit_area as lit
 from medclip.imaging.geometry import Box
 from medclip.sample import Kind, Modality, Step
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from medclip.adapters.base import ImageAdapter, Source, value_range
 from medclip.adapters.depth import to_range
-from medclip.files.dicom_header import DicomHeader
-from medclip.files.inspect import FileFacts
-from medclip.files.support import PROJECTION_CODES
-from medclip.imaging import borders
-from medclip.imaging.decoded import Decoded
+from medclip.dicom.header.read import DicomHeader
+from medclip.dicom.pixels.decoded import Decoded
+from medclip.files.recognise.inspect import FileFacts
+from medclip.files.recognise.supported import PROJECTION_CODES
+from medclip.imaging.crop import dark_borders as borders
 from medclip.sample import Modality, Sample, Step, View
 from medclip.settings import Settings
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from medclip.adapt.run import AdaptRun
+    from medclip.adaptation.run import AdaptRun
 
 SOME_FAILED = 3
 
@@ -99,10 +99,10 @@ def adapt(
     """
     import json
 
-    from medclip.adapt.run import adapt as run_adapt
+    from medclip.adaptation.run import adapt as run_adapt
     from medclip.cli.options import key_values
     from medclip.cli.progress import progress
-    from medclip.evaluate.adapted import measure
+    from medclip.evaluation.adapted_model import measure
 
     options = key_values(set_ or ())
     if views is not None:
@@ -143,7 +143,7 @@ def adapt(
 
 def _lines(run: AdaptRun) -> list[str]:
     from medclip.errors import printable
-    from medclip.evaluate.adapted import notes_of
+    from medclip.evaluation.adapted_model import notes_of
 
     adapted, figures = run.adapted, run.measured
     text, fitted = run.text, run.adapted.fitted
@@ -178,7 +178,7 @@ def _lines(run: AdaptRun) -> list[str]:
 def _values(run: AdaptRun) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from medclip.evaluate.adapted import notes_of
+    from medclip.evaluation.adapted_model import notes_of
 
     adapted = run.adapted
     return {

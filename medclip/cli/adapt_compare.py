@@ -64,8 +64,8 @@ def compare(
     """
     from medclip.cli.progress import progress
     from medclip.errors import MedclipError, Reason, printable
-    from medclip.evaluate.few_shot import compare as run
-    from medclip.reports.compare import write_compare_report
+    from medclip.evaluation.few_shot.compare import compare as run
+    from medclip.reports.few_shot.report import write_compare_report
 
     try:
         chosen = [int(k) for k in _listed(shots)]

@@ -169,12 +169,12 @@ def audit(
 
     Exit code: 0 done, 1 done and training and audit share something that they must not (the page's red box), 2 refused.
     """
-    from medclip.audit.input_options import ReadOptions
-    from medclip.audit.options import AuditOptions, Pictures, Shortcuts, Thresholds
-    from medclip.audit.suppress import Policy
+    from medclip.api.audit import audit as run
+    from medclip.auditing.disclosure.small_cells import Policy
+    from medclip.auditing.input.options import ReadOptions
+    from medclip.auditing.options import AuditOptions, Pictures, Shortcuts, Thresholds
     from medclip.cli.progress import progress, say
     from medclip.errors import printable
-    from medclip.reports.audited import audit as run
 
     reading = ReadOptions(
         key=key or None,
@@ -249,7 +249,7 @@ def audit(
     if as_json:
         print(found.to_json(), end="")
     else:
-        from medclip.reports.audit_words import summary
+        from medclip.reports.audit.summary_words import summary
 
         for said in summary(found):
             print(f"{said.head}: {' '.join(said.all)}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from medclip.shards.captions import CaptionsReport
+    from medclip.shards.writing.captions import CaptionsReport
 
 
 def from_labels(
@@ -28,8 +28,8 @@ def from_labels(
 ) -> None:
     """Write captions that say what the labels of each row say, as a column of a copy of the table."""
     from medclip.cli.progress import progress
-    from medclip.shards.captions import captions_from_labels
-    from medclip.text.writer import load_writer
+    from medclip.shards.writing.captions import captions_from_labels
+    from medclip.text.captions.caption_writer import load_writer
 
     with progress(quiet=as_json) as shown:
 

@@ -48,7 +48,7 @@ def evaluate(
     """
     from medclip.cli.progress import progress
     from medclip.errors import printable
-    from medclip.evaluate.suites import evaluate as run
+    from medclip.evaluation.zero_shot.run import evaluate as run
 
     with progress(quiet=as_json) as shown:
         result = run(

@@ -129,7 +129,7 @@ def _group(prefix: str) -> Any:
 
 def _show_version(value: bool) -> None:
     if value:
-        from medclip import __version__
+        from medclip.version import __version__
 
         typer.echo(f"medclip {__version__}")
         raise typer.Exit()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from medclip.models.packs import PackInfo
+    from medclip.models.packs.pack import PackInfo
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Pack = Annotated[str, typer.Argument(help="Name of a pack that came with medclip, or a pack's folder.")]
@@ -16,7 +16,7 @@ Pack = Annotated[str, typer.Argument(help="Name of a pack that came with medclip
 
 def list_command(as_json: AsJson = False) -> None:
     """List the model packs that can be loaded by name."""
-    from medclip.models.packs import list_packs
+    from medclip.models.packs.pack import list_packs
 
     packs = list_packs()
     if as_json:
@@ -31,7 +31,7 @@ def list_command(as_json: AsJson = False) -> None:
 def show(pack: Pack = "medclip-mini", as_json: AsJson = False) -> None:
     """Show a pack's card: use, tasks, figures, data, licence, limits."""
     from medclip.models.card import read_card
-    from medclip.models.packs import find_pack
+    from medclip.models.packs.pack import find_pack
 
     path = find_pack(pack)
     card = read_card(path)
@@ -48,7 +48,7 @@ def show(pack: Pack = "medclip-mini", as_json: AsJson = False) -> None:
     for key, text in facts.items():
         print(f"{key + ':':12} {text or 'not stated'}")
     if card.adapted is not None:
-        from medclip.reports.card_view import adapted_from
+        from medclip.reports.model_card import adapted_from
 
         made_of = adapted_from(card.adapted.model_dump())
         print(f"{'task:':12} {card.adapted.task}, {made_of}, on {card.adapted.base} {card.adapted.base_version}")
@@ -70,7 +70,7 @@ def show(pack: Pack = "medclip-mini", as_json: AsJson = False) -> None:
 
 def verify(pack: Pack = "medclip-mini", as_json: AsJson = False) -> None:
     """Check a pack's files against its manifest, and its preprocessing against this medclip."""
-    from medclip.models.packs import verify_pack
+    from medclip.models.packs.pack import verify_pack
 
     info = verify_pack(pack)
     if as_json:
@@ -111,9 +111,9 @@ def import_command(
     Pickled weights are converted once, in a process of their own that reads tensors and nothing else. A text model
     alone (a BERT) becomes a text folder, for --text-folder and model.text_folder.
     """
-    from medclip.models.interchange import import_model
-    from medclip.models.packs import verify_pack
-    from medclip.models.sources import is_bare_text_model
+    from medclip.models.interchange.find_source import is_bare_text_model
+    from medclip.models.interchange.import_export import import_model
+    from medclip.models.packs.pack import verify_pack
 
     pack = import_model(
         source,
@@ -148,7 +148,7 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write a pack as a folder that open_clip loads by local-dir:FOLDER."""
-    from medclip.models.interchange import export_model
+    from medclip.models.interchange.import_export import export_model
 
     exported = export_model(pack, out)
     if as_json:

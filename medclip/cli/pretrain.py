@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from medclip.training.loop import PretrainResult
+    from medclip.training.result import PretrainResult
 
 INTERRUPTED = 130
 WRONG_USE = 2

@@ -87,7 +87,7 @@ def _reading(modality: Modality | None, kind: Kind, other: str | None) -> tuple[
 
 def _of(found: Scan) -> dict[str, tuple[Modality | None, str | None]]:
     """Give for each file the modality of its study, and what it is where no adapter reads it."""
-    from medclip.files.support import other_modality
+    from medclip.files.recognise.supported import other_modality
 
     return {
         file.ref.name: (file.modality, other_modality(file.facts.header) if file.facts.header else None)

@@ -74,10 +74,10 @@ def score(
 
     Exit code: 0 all scored or skipped, 3 some failed (or the disk is full), 2 wrong use, 130 interrupted.
     """
+    from medclip.api.score import score as run_score
     from medclip.cli.main import error_line
     from medclip.cli.progress import progress, say
     from medclip.errors import MedclipError, Reason
-    from medclip.reports.score import score as run_score
     from medclip.settings import Settings, read_policy
 
     if prompt is not None and len(prompt) > 1:
@@ -121,7 +121,7 @@ def score(
 def _has_finished(folder: Path) -> bool:
     """Whether a run in this folder has finished anything."""
     from medclip.errors import MedclipError
-    from medclip.scoring.ledger import Ledger
+    from medclip.runs.ledger import Ledger
 
     try:
         with Ledger(folder, create=False) as ledger:
@@ -141,7 +141,7 @@ def _print(run: Any, as_json: bool) -> None:
     if run.already_finished:
         print("This run was finished before; nothing was computed again.")
     from medclip.errors import printable
-    from medclip.reports.score_report import headline
+    from medclip.reports.score.report import headline
 
     print(f"{headline(run.counts)}.")
     for status, reason, number in _reasons(run):

@@ -42,9 +42,9 @@ def build(
     """Turn a table of images into shards, split by patient."""
     from dataclasses import replace
 
-    from medclip.files.identity import load_key
+    from medclip.files.pseudonyms import load_key
     from medclip.settings import Settings
-    from medclip.shards.build import build_shards
+    from medclip.shards.writing.build import build_shards
 
     settings = Settings() if workers is None else replace(Settings(), workers=workers)
     if dry_run:
@@ -92,7 +92,7 @@ def check(
     """
     import os
 
-    from medclip.shards.check import check_shards
+    from medclip.shards.reading.check_folder import check_shards
 
     if os.path.isfile(path):  # unlike Path.is_file, this takes any name
         return _say_plan(path, splits, seed, folder, patient_from, key_file, json_out)
@@ -116,9 +116,9 @@ def index(
     json_out: JsonOption = False,
 ) -> int:
     """Make WebDataset tars of others ready to train on, where they lie: hash every tar, find every sample."""
-    from medclip.files.identity import load_key
+    from medclip.files.pseudonyms import load_key
     from medclip.settings import Settings
-    from medclip.shards.index import index_shards
+    from medclip.shards.reading.index_tars import index_shards
 
     key = load_key(Settings(), path=key_file)
     with _progress(quiet=json_out, what="tars") as advance:
@@ -153,9 +153,9 @@ def _say_plan(
     key_file: Path | None,
     json_out: bool,
 ) -> int:
-    from medclip.files.identity import load_key
+    from medclip.files.pseudonyms import load_key
     from medclip.settings import Settings
-    from medclip.shards.plan import plan_shards
+    from medclip.shards.writing.summary import plan_shards
 
     key = load_key(Settings(), path=key_file) if key_file else b""
     plan = plan_shards(table, splits=_shares(splits), seed=seed, key=key, folder=folder, patient_from=patient_from)
@@ -165,7 +165,7 @@ def _say_plan(
 
 def _format(text: str) -> Any:
     from medclip.errors import MedclipError, Reason
-    from medclip.shards.picture import STORED_AS
+    from medclip.shards.stored_image import STORED_AS
 
     if text.lower() not in STORED_AS:
         raise MedclipError(Reason.WRONG_USE, f"--format {text!r} is not known.", hint=f"Use {' or '.join(STORED_AS)}.")

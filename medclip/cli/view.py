@@ -40,9 +40,9 @@ def view(
 
     Exit code: 0 drawn, 2 it cannot be read or wrong use.
     """
+    from medclip.api.view import view as run
     from medclip.errors import printable
-    from medclip.models.packs import DEFAULT
-    from medclip.reports.view import view as run
+    from medclip.models.packs.pack import DEFAULT
     from medclip.sample import spoken
     from medclip.settings import Settings, read_policy
 

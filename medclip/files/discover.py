@@ -12,7 +12,7 @@ from medclip.errors import MedclipError, Problem, Reason
 from medclip.sample import FileRef
 
 LEDGER = "ledger.sqlite"
-"""Name of the file by which an output folder is known (`medclip.scoring.ledger.FILE_NAME`, a room above)."""
+"""Name of the file by which an output folder is known (`medclip.runs.ledger.FILE_NAME`, a room above)."""
 _SCHEMA_BYTES = 65536
 """The schema lies in the first pages of an SQLite file."""
 

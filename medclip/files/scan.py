@@ -10,14 +10,14 @@ from typing import Any
 
 from medclip.errors import MedclipError, Problem
 from medclip.files.discover import discover
-from medclip.files.exam import MammographyExam, exam_of
-from medclip.files.group import GroupBy, group, parse_modality
-from medclip.files.identity import load_key
-from medclip.files.inspect import FileFacts, inspect_file
-from medclip.files.pool import ReadingPool
-from medclip.files.sniff import Format
-from medclip.files.tables import Manifest, read_manifest
-from medclip.files.units import modality_of
+from medclip.files.grouping.mammography_exam import MammographyExam, exam_of
+from medclip.files.grouping.studies import GroupBy, group, parse_modality
+from medclip.files.grouping.units import modality_of
+from medclip.files.pseudonyms import load_key
+from medclip.files.readers.pool import ReadingPool
+from medclip.files.recognise.inspect import FileFacts, inspect_file
+from medclip.files.recognise.sniff import Format
+from medclip.files.tables.manifest import Manifest, read_manifest
 from medclip.sample import FileRef, Modality, Study, Unit
 from medclip.settings import Settings
 
@@ -125,7 +125,7 @@ def scan(
         root: A file or a folder.
         table: A manifest: path or data frame.
         modality: What the files show that neither the table nor their header names.
-        group_by: How files are tied into studies; see `medclip.files.group`.
+        group_by: How files are tied into studies; see `medclip.files.grouping.studies`.
         exclude: Files or folders to leave out.
         settings: Limits and workers.
         progress: Told how many files were looked at, of how many.

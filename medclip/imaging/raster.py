@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from medclip.dicom.header.quiet import quiet
+from medclip.dicom.pixels.decoded import Decoded, check_size
 from medclip.errors import MedclipError, Reason
-from medclip.files.quiet import quiet
-from medclip.files.sniff import Format
-from medclip.imaging.decoded import Decoded, check_size
+from medclip.files.recognise.sniff import Format
 from medclip.imaging.webp import webp_size
 from medclip.sample import Step
 from medclip.settings import Settings

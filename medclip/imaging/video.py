@@ -11,11 +11,11 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from medclip.dicom.header.quiet import quiet
+from medclip.dicom.pixels.decoded import check_size
 from medclip.errors import MedclipError, Reason
-from medclip.files.quiet import quiet
-from medclip.files.sniff import Format, sniff
-from medclip.imaging.cine import spread
-from medclip.imaging.decoded import check_size
+from medclip.files.recognise.sniff import Format, sniff
+from medclip.imaging.frame_choice import spread
 from medclip.sample import Step
 from medclip.settings import Settings
 

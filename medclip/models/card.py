@@ -61,7 +61,7 @@ class Adaptation(BaseModel):
     title: str
     """The method's printed name."""
     head: str
-    """Kind of the head in adapted.safetensors; see `medclip.adapt.heads`."""
+    """Kind of the head in adapted.safetensors; see `medclip.adaptation.data.heads`."""
     changed_towers: bool
     """Whether features are others than the base's: figures of the base's tasks do not hold then."""
     base: str

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
-from medclip.text.prompts import ClassPrompts, expand
-from medclip.text.vocabularies import Task
+from medclip.text.vocabulary.prompts import ClassPrompts, expand
+from medclip.text.vocabulary.task import Task
 
 Kind = Literal["multiclass", "multilabel"]
 

@@ -14,11 +14,11 @@ from torch import nn
 
 from medclip.errors import MedclipError, Reason
 from medclip.models.card import Card
-from medclip.models.folding import fold_batch_norm
 from medclip.models.preprocess import Preprocess
+from medclip.models.towers.fold_batch_norm import fold_batch_norm
 
 if TYPE_CHECKING:
-    from medclip.text.tokens import Tokenizer
+    from medclip.text.tokenizers.tokenizer import Tokenizer
 
 BATCH = 4
 """Images in one forward pass. Small batches stay in the cache: EfficientNet-Lite0 at 224 px on Zen 4 encodes, with

@@ -18,16 +18,19 @@ from numpy.typing import NDArray
 
 from medclip.adapters.base import Source
 from medclip.adapters.registry import slot
+from medclip.dicom.header.read import DicomHeader
 from medclip.errors import MedclipError, Problem, Reason, Status
-from medclip.files.dicom_header import DicomHeader
-from medclip.files.identity import keyed_hash
-from medclip.files.pool import ReadingPool
-from medclip.files.support import other_modality
-from medclip.models.encoders import Batches
+from medclip.files.pseudonyms import keyed_hash
+from medclip.files.readers.pool import ReadingPool
+from medclip.files.recognise.supported import other_modality
 from medclip.models.open_set import typical
+from medclip.models.parallel_encoding import Batches
+from medclip.progress import Progress
+from medclip.runs.ledger import ChunkResult
+from medclip.runs.plan import READ_AHEAD, Plan, PlannedFile, PlannedUnit
+from medclip.runs.read_unit import Reading, read
+from medclip.runs.rows import FileRow, Picture, ScoreRow
 from medclip.sample import Kind, Modality, ModalitySource
-from medclip.scoring.ledger import ChunkResult
-from medclip.scoring.plan import READ_AHEAD, Plan, PlannedFile, PlannedUnit
 from medclip.scoring.problems import (
     no_adapter,
     no_modality,
@@ -37,9 +40,6 @@ from medclip.scoring.problems import (
     uncertain,
     untypical,
 )
-from medclip.scoring.progress import Progress
-from medclip.scoring.reading import Reading, read
-from medclip.scoring.rows import FileRow, Picture, ScoreRow
 from medclip.scoring.tasks import AskedTask, Scorer
 from medclip.settings import Settings
 

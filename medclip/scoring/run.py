@@ -14,21 +14,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.adapt.pack_head import read_pack_text
+from medclip.adaptation.pack.pack_head import read_pack_text
 from medclip.errors import MedclipError, Reason
-from medclip.files.identity import load_key
-from medclip.files.pool import ReadingPool
-from medclip.models.encoders import encoder_threads, one_torch_thread
+from medclip.files.pseudonyms import load_key
+from medclip.files.readers.pool import ReadingPool
+from medclip.models.parallel_encoding import encoder_threads, one_torch_thread
+from medclip.progress import Progress, Silent
+from medclip.runs.identity import check_output, claim, run_identity
+from medclip.runs.ledger import Ledger
+from medclip.runs.options import DEFAULT_MODEL, ScoreOptions
+from medclip.runs.plan import make_plan
+from medclip.runs.results import FILES, RUN, SCORES, write_results
 from medclip.scoring.chunk import ChunkWork, Context
-from medclip.scoring.ledger import Ledger
-from medclip.scoring.options import DEFAULT_MODEL, ScoreOptions
-from medclip.scoring.output import check_output, claim, run_identity
-from medclip.scoring.plan import make_plan
-from medclip.scoring.progress import Progress, Silent
-from medclip.scoring.results import FILES, RUN, SCORES, write_results
 from medclip.scoring.tasks import Scorer, asked_tasks, modality_task
 from medclip.settings import Settings
-from medclip.text.prompts import opposite
+from medclip.text.vocabulary.prompts import opposite
 
 if TYPE_CHECKING:
     import pyarrow
@@ -104,9 +104,9 @@ def run_scoring(
         MedclipError: MISSING_FILE, NOTHING_TO_DO, OUTPUT_IN_USE, WRONG_USE, TABLE_INVALID, DISK_FULL and what loading
             the model raises. A file that cannot be read raises nothing; it has its row.
     """
-    from medclip import __version__
     from medclip.models.card import read_card
-    from medclip.models.packs import find_pack, verify_pack
+    from medclip.models.packs.pack import find_pack, verify_pack
+    from medclip.version import __version__
 
     settings, progress, options = settings or Settings(), progress or Silent(), options or ScoreOptions()
     if "pixels" in settings.policy.changes():
@@ -194,7 +194,7 @@ def _score_chunks(context: Context, ledger: Ledger) -> None:
 
 
 def _load(pack: Path) -> Any:
-    from medclip.models.packs import load_model
+    from medclip.models.packs.pack import load_model
 
     with one_torch_thread():
         return load_model(pack, verify=False)

@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.adapt.class_text import ClassText
-from medclip.adapt.pack_head import read_pack_head
-from medclip.adapt.read import mean_logits
+from medclip.adaptation.data.class_text import ClassText
+from medclip.adaptation.data.unit_features import mean_logits
+from medclip.adaptation.pack.pack_head import read_pack_head
 from medclip.errors import MedclipError, Reason
 from medclip.models.class_vectors import ClassVectors, class_vectors, probabilities, score_features
+from medclip.runs.options import ScoreOptions
 from medclip.sample import Modality
-from medclip.scoring.options import ScoreOptions
-from medclip.text.prompts import ad_hoc_task
-from medclip.text.vocabularies import Task, load_task, task_names
+from medclip.text.vocabulary.load import load_task, task_names
+from medclip.text.vocabulary.prompts import ad_hoc_task
+from medclip.text.vocabulary.task import Task
 
 MODALITY_TASK = "modality"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError, Reason
+from medclip.files.output import disk_faults
 
 FORMAT = "medclip-shards"
 FORMAT_VERSION = 1
@@ -23,13 +23,6 @@ SAMPLE_COLUMNS = ("key", "split", "shard", "offset", "size", "sha256", "patient"
 LICENSE = "license"
 """A column of samples.parquet that folders of earlier versions lack."""
 REJECT_COLUMNS = ("row", "sha256", "reason", "message", "modality", "adapter", "source")
-_NO_PLACE = {
-    errno.ENAMETOOLONG: "its name is too long",
-    errno.ENOTDIR: "a file stands where a folder should be",
-    errno.EEXIST: "a file stands where a folder should be",
-    errno.ENOENT: "there can be nothing at this place",
-    errno.EROFS: "this file system is read-only",
-}
 _INTEGERS = ("offset", "size", "row")
 
 
@@ -196,25 +189,3 @@ def new_folder(out: Path) -> Iterator[Path]:
             work.rename(out)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-
-
-@contextmanager
-def disk_faults(where: Path, kind: str) -> Iterator[None]:
-    """Say what a full disk or a missing permission means for an output (`kind`: "file" or "folder").
-
-    Raises:
-        MedclipError: DISK_FULL, PERMISSION_DENIED, or WRONG_USE for a place where nothing can be written.
-    """
-    try:
-        yield
-    except OSError as e:
-        if e.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise MedclipError(
-                Reason.DISK_FULL, "the disk is full; nothing was kept.", where=where, hint="Make room and run again."
-            ) from e
-        if isinstance(e, PermissionError):
-            raise MedclipError(Reason.PERMISSION_DENIED, f"the {kind} cannot be written.", where=where) from e
-        if e.errno in _NO_PLACE:
-            why = f"the {kind} cannot be written: {_NO_PLACE[e.errno]}."
-            raise MedclipError(Reason.WRONG_USE, why, where=where, hint="Name another --out.") from e
-        raise

@@ -9,41 +9,22 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from medclip.errors import MedclipError, Reason
-from medclip.shards.folder import disk_faults
+from medclip.files.output import disk_faults
 from medclip.training.log import FILE_NAME, TENSORBOARD, read_log
-from medclip.training.recipe import Recipe
-from medclip.training.recipe_file import load_recipe
+from medclip.training.recipe.file import load_recipe
+from medclip.training.recipe.schema import Recipe
+from medclip.training.result import BEST, PretrainResult
 
 if TYPE_CHECKING:
-    from medclip.training.world import World
+    from medclip.training.ranks.world import World
 
 NOTE = "recipe.json"
-BEST = "best.safetensors"
 _OF_A_RUN = frozenset({NOTE, FILE_NAME, TENSORBOARD, BEST, "tokenizer", "checkpoints", "pack"})
-
-
-@dataclass(frozen=True)
-class PretrainResult:
-    """How a run ended."""
-
-    out: Path
-    steps: int
-    total_steps: int
-    pack: Path | None
-    """None when the run was stopped before its end."""
-    validation: Mapping[str, float] = field(default_factory=dict)
-    """The last validation."""
-
-    @property
-    def finished(self) -> bool:
-        """Whether all steps were taken."""
-        return self.pack is not None
 
 
 def pretrain(
@@ -80,7 +61,7 @@ def pretrain(
     plan = load_recipe(recipe, overrides)
     folder = Path(out or plan.out)
     _check_device(plan.train.device)
-    from medclip.training.world import joined
+    from medclip.training.ranks.world import joined
 
     with joined(plan.train.device) as world:
         world.first(lambda: _claim(folder, plan, resume))

@@ -13,17 +13,23 @@ import torch
 from torch import Tensor
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.build import build_clip
 from medclip.models.preprocess import Preprocess, square_side
-from medclip.shards.read import ShardReader
-from medclip.training import checkpoint as store
-from medclip.training.begin import begin, tokenizer_folder
-from medclip.training.data import Batch, Batches, preflight
-from medclip.training.export import export_pack
+from medclip.models.towers.build import build_clip
+from medclip.shards.reading.samples import ShardReader
+from medclip.training.batches.loader import Batch, Batches, preflight
+from medclip.training.checkpoints import state as store
+from medclip.training.checkpoints.export import export_pack
+from medclip.training.checkpoints.start import begin, tokenizer_folder
 from medclip.training.log import FILE_NAME, RunLog, cut_log
-from medclip.training.loop import BEST, PretrainResult
-from medclip.training.masked_part import MaskedPart
-from medclip.training.optim import (
+from medclip.training.ranks.sharding import clip_gradients, full_weights, spread
+from medclip.training.ranks.world import World
+from medclip.training.recipe.compatibility import refuse_what_does_not_go_together
+from medclip.training.recipe.file import package_folder
+from medclip.training.recipe.schema import Recipe
+from medclip.training.result import BEST, PretrainResult
+from medclip.training.steps.frozen_prefix import FrozenPrefix
+from medclip.training.steps.masked_pixels import MaskedPart
+from medclip.training.steps.optimizer import (
     MAX_LOGIT_SCALE,
     Ema,
     learning_rate,
@@ -32,16 +38,10 @@ from medclip.training.optim import (
     names_of_parameters,
     training_mode,
 )
-from medclip.training.prefix import FrozenPrefix
-from medclip.training.recipe import Recipe
-from medclip.training.recipe_file import package_folder
-from medclip.training.sharding import clip_gradients, full_weights, spread
-from medclip.training.step import StepComputer
-from medclip.training.teacher import SentenceTeacher
-from medclip.training.together import refuse_what_does_not_go_together
-from medclip.training.towers import Towers, borrowed, weights_of
-from medclip.training.validate import validate
-from medclip.training.world import World
+from medclip.training.steps.step import StepComputer
+from medclip.training.steps.teacher import SentenceTeacher
+from medclip.training.steps.towers import Towers, borrowed, weights_of
+from medclip.training.validation.validate import validate
 
 
 class Trainer:

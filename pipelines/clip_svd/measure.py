@@ -17,10 +17,11 @@ from typing import Any
 import yaml
 
 from medclip.cli.progress import progress, say
-from medclip.evaluate.few_shot import compare
-from medclip.evaluate.few_shot_plan import make_protocol
-from medclip.reports.compare import write_compare_report
-from medclip.text.vocabularies import Task, parse_task
+from medclip.evaluation.few_shot.compare import compare
+from medclip.evaluation.few_shot.plan import make_protocol
+from medclip.reports.few_shot.report import write_compare_report
+from medclip.text.vocabulary.load import parse_task
+from medclip.text.vocabulary.task import Task
 
 BATCH = 32
 MOST_SHOTS = 16

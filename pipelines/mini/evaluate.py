@@ -20,12 +20,12 @@ from baselines import linear_probe, small_cnn
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from medclip.evaluate.intervals import auroc, balanced_accuracy, macro_auroc, patient_bootstrap
 from medclip.imaging.geometry import letterbox
 from medclip.models.class_vectors import class_vectors, score_features
-from medclip.models.packs import Model, load_model
-from medclip.shards.read import ShardReader
-from medclip.text.vocabularies import load_task
+from medclip.models.packs.pack import Model, load_model
+from medclip.shards.reading.samples import ShardReader
+from medclip.statistics.resampling.simple_bootstrap import auroc, balanced_accuracy, macro_auroc, patient_bootstrap
+from medclip.text.vocabulary.load import load_task
 
 SPLITS = ("train", "val", "test")
 MULTICLASS = {

@@ -21,8 +21,8 @@ from evaluate import load_split
 
 from medclip.models.class_vectors import class_vectors, score_features
 from medclip.models.open_set import OpenSet, fit_open_set
-from medclip.models.packs import load_model, update_pack, verify_pack
-from medclip.text.vocabularies import load_task
+from medclip.models.packs.pack import load_model, update_pack, verify_pack
+from medclip.text.vocabulary.load import load_task
 
 MIN_MODALITY_ACCURACY = 0.95
 MIN_PROBABILITY = 0.8

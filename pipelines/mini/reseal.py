@@ -16,8 +16,8 @@ import sys
 import tarfile
 from pathlib import Path
 
-from medclip.models.manifest import read_manifest, seal
-from medclip.models.packs import verify_pack
+from medclip.models.packs.manifest import read_manifest, seal
+from medclip.models.packs.pack import verify_pack
 
 
 def pictures(shards: Path) -> dict[str, str]:

@@ -100,9 +100,9 @@ def shards(
 
 def index_tars(part: Part, folder: Path, target: Path, key_file: Path | None) -> None:
     """Index UniMed's tars where they lie."""
-    from medclip.files.identity import load_key
+    from medclip.files.pseudonyms import load_key
     from medclip.settings import Settings
-    from medclip.shards.index import index_shards
+    from medclip.shards.reading.index_tars import index_shards
 
     key = load_key(Settings(), path=key_file)
     report = index_shards(
@@ -113,10 +113,10 @@ def index_tars(part: Part, folder: Path, target: Path, key_file: Path | None) ->
 
 def build_table(part: Part, folder: Path, target: Path, key_file: Path | None, max_side: int, val: float) -> None:
     """Write captions from a table's labels and build shards."""
-    from medclip.files.identity import load_key
+    from medclip.files.pseudonyms import load_key
     from medclip.settings import Settings
-    from medclip.shards.build import build_shards
-    from medclip.shards.captions import captions_from_labels
+    from medclip.shards.writing.build import build_shards
+    from medclip.shards.writing.captions import captions_from_labels
 
     target.parent.mkdir(parents=True, exist_ok=True)
     captioned = target.with_name(f"{part.name}.captions.csv")

@@ -13,13 +13,13 @@ from medclip.adapters import registry
 from medclip.adapters.base import Adapter, preprocessing_hash, single
 from medclip.adapters.mammography import MammographyAdapter, position
 from medclip.adapters.registry import ADAPTERS, get_adapter, modality_from_header, read_sample
+from medclip.dicom.header.read import DicomHeader
 from medclip.errors import MedclipError, Reason, Status
-from medclip.files.dicom_header import DicomHeader
-from medclip.files.inspect import inspect_file
+from medclip.files.recognise.inspect import inspect_file
 from medclip.imaging.intensity import to_uint8
 from medclip.sample import Modality, Sample
 from medclip.settings import Settings
-from tests.files.kit import huge_png, ramp, write_dicom, write_picture
+from tests.kits.files import huge_png, ramp, write_dicom, write_picture
 
 SETTINGS = Settings()
 
@@ -170,7 +170,7 @@ def test_the_header_decides_where_the_tissue_does_not() -> None:
 
     def flipped(**values: Any) -> bool:
         from medclip.adapters.mammography import _chest_wall
-        from medclip.imaging.breast import find_breast
+        from medclip.imaging.crop.breast import find_breast
 
         header = dataclasses.replace(DicomHeader(), **values)
         return _chest_wall(find_breast(flat, (0, 255)), header)[0] == "right"

@@ -9,11 +9,11 @@ import pytest
 from medclip.adapters.base import Source, single
 from medclip.adapters.ct import WINDOW_HU, CtAdapter
 from medclip.errors import MedclipError, Reason
-from medclip.files.inspect import inspect_file
+from medclip.files.recognise.inspect import inspect_file
 from medclip.sample import Kind, Sample
 from medclip.settings import PixelPolicy, ReadPolicy, Settings
-from tests.files.kit import ramp, write_picture
-from tests.imaging.volume_kit import CT, positions_of, write_nifti, write_series
+from tests.kits.files import ramp, write_picture
+from tests.kits.volumes import CT, positions_of, write_nifti, write_series
 
 SETTINGS = Settings()
 

@@ -7,8 +7,8 @@ import pytest
 
 from medclip.adapters.dermatology import DermatologyAdapter
 from medclip.errors import MedclipError, Reason
-from tests.adapters.loops_kit import read
-from tests.files.kit import ramp, write_dicom, write_picture
+from tests.kits.files import ramp, write_dicom, write_picture
+from tests.kits.loops import read
 
 ADAPTER = DermatologyAdapter()
 

@@ -14,13 +14,13 @@ import pytest
 from medclip.adapters.base import Source
 from medclip.adapters.ecg import EcgAdapter, raw_signal
 from medclip.errors import MedclipError, Reason
-from medclip.files.inspect import FileFacts, inspect_file
-from medclip.files.sniff import Format, sniff
-from medclip.imaging.ecg_leads import TWELVE
-from medclip.imaging.ecg_signal import EcgOptions
+from medclip.files.recognise.inspect import FileFacts, inspect_file
+from medclip.files.recognise.sniff import Format, sniff
+from medclip.imaging.ecg.lead_names import TWELVE
+from medclip.imaging.ecg.twelve_leads import EcgOptions
 from medclip.sample import Kind, Modality
 from medclip.settings import Settings
-from tests.imaging.ecg_kit import PATIENT, aecg, heart, muse, sierra, write_edf, write_wfdb
+from tests.kits.ecg import PATIENT, aecg, heart, muse, sierra, write_edf, write_wfdb
 
 SETTINGS = Settings()
 

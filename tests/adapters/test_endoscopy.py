@@ -10,10 +10,10 @@ from PIL import Image, ImageDraw
 
 from medclip.adapters.endoscopy import RULE, EndoscopyAdapter
 from medclip.errors import MedclipError, Reason
-from medclip.imaging import lit
+from medclip.imaging.crop import lit_area as lit
 from medclip.sample import Kind, Modality
-from tests.adapters.loops_kit import read, write_cine
-from tests.files.kit import ramp, write_dicom, write_picture
+from tests.kits.files import ramp, write_dicom, write_picture
+from tests.kits.loops import read, write_cine
 
 ADAPTER = EndoscopyAdapter()
 ENDOSCOPIC = "1.2.840.10008.5.1.4.1.1.77.1.1.1"
@@ -76,7 +76,7 @@ def test_dicom_frames_are_cropped_alike(tmp_path: Path) -> None:
 
 def test_a_video_is_cropped_and_in_colour(tmp_path: Path) -> None:
     pytest.importorskip("av")
-    from tests.imaging.video_kit import write_video
+    from tests.kits.video import write_video
 
     frames = np.stack([_frame(shift=8 * number) for number in range(4)])
     sample = read(ADAPTER, write_video(tmp_path / "a.mp4", frames))

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medclip.adapters.fundus import FundusAdapter
-from medclip.imaging import retina
+from medclip.imaging.crop import retina
 from medclip.sample import Kind
-from tests.adapters.loops_kit import read
-from tests.files.kit import write_dicom, write_picture
+from tests.kits.files import write_dicom, write_picture
+from tests.kits.loops import read
 
 
 def _eye(height: int = 300, width: int = 400, radius: int = 120, *, label: bool = True) -> np.ndarray:

@@ -8,12 +8,12 @@ import pytest
 from medclip.adapters.base import Source
 from medclip.adapters.generic import GenericAdapter
 from medclip.errors import MedclipError, Reason
-from medclip.files.inspect import FileFacts
-from medclip.files.sniff import Format
+from medclip.files.recognise.inspect import FileFacts
+from medclip.files.recognise.sniff import Format
 from medclip.sample import Kind
 from medclip.settings import Settings
-from tests.adapters.loops_kit import read, sector, write_cine
-from tests.files.kit import ramp, write_dicom, write_picture
+from tests.kits.files import ramp, write_dicom, write_picture
+from tests.kits.loops import read, sector, write_cine
 
 ADAPTER = GenericAdapter()
 
@@ -41,7 +41,7 @@ def test_frames_become_up_to_sixteen_views_and_nothing_is_cropped(tmp_path: Path
 
 def test_a_video_keeps_its_colour(tmp_path: Path) -> None:
     pytest.importorskip("av")
-    from tests.imaging.video_kit import scene, write_video
+    from tests.kits.video import scene, write_video
 
     sample = read(ADAPTER, write_video(tmp_path / "a.avi", scene()))
     assert sample.frames is not None

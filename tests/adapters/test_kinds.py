@@ -16,7 +16,7 @@ import pytest
 from examples import make_phantoms as phantoms
 from medclip.adapters.base import Source
 from medclip.adapters.registry import ADAPTERS, get_adapter
-from medclip.files.inspect import inspect_file
+from medclip.files.recognise.inspect import inspect_file
 from medclip.imaging.intensity import to_uint8
 from medclip.sample import Kind, Modality, Sample
 from medclip.settings import Settings
@@ -192,7 +192,7 @@ def test_a_record_is_what_its_description_says(read: Callable[[str], Sample]) ->
 @pytest.mark.parametrize("name", [name for name in ADAPTERS if Kind.IMAGE in get_adapter(name).kinds])
 def test_a_picture_is_what_its_description_says(name: str, tmp_path: Path) -> None:
     from medclip.adapters.base import single
-    from tests.files.kit import ramp, write_picture
+    from tests.kits.files import ramp, write_picture
 
     adapter = get_adapter(name)
     said = _described(adapter.describe(Kind.IMAGE))

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from medclip.adapters.mammography import MammographyAdapter, position
-from medclip.files.dicom_header import DicomHeader
-from tests.adapters.loops_kit import read
-from tests.files.kit import dataset, element, write_dicom
+from medclip.dicom.header.read import DicomHeader
+from tests.kits.files import dataset, element, write_dicom
+from tests.kits.loops import read
 
 ADAPTER = MammographyAdapter()
 

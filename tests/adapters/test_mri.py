@@ -9,11 +9,11 @@ import pytest
 from medclip.adapters.base import Source, single
 from medclip.adapters.mri import MriAdapter
 from medclip.errors import MedclipError, Reason
-from medclip.files.inspect import inspect_file
+from medclip.files.recognise.inspect import inspect_file
 from medclip.sample import Kind, Sample
 from medclip.settings import Settings
-from tests.files.kit import ramp, write_picture
-from tests.imaging.volume_kit import MR, positions_of, write_enhanced, write_nifti, write_series
+from tests.kits.files import ramp, write_picture
+from tests.kits.volumes import MR, positions_of, write_enhanced, write_nifti, write_series
 
 SETTINGS = Settings()
 

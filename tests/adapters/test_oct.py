@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from medclip.adapters.oct import OctAdapter
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.borders import find_plain_borders
+from medclip.imaging.crop.dark_borders import find_plain_borders
 from medclip.sample import Kind, Modality
-from tests.adapters.loops_kit import read, write_cine
-from tests.files.kit import ramp, write_dicom, write_picture
+from tests.kits.files import ramp, write_dicom, write_picture
+from tests.kits.loops import read, write_cine
 
 ADAPTER = OctAdapter()
 OPT = "1.2.840.10008.5.1.4.1.1.77.1.5.4"

@@ -7,11 +7,11 @@ from PIL import Image
 from medclip.adapters.base import Source
 from medclip.adapters.pathology import PathologyAdapter
 from medclip.errors import MedclipError, Reason, Status
-from medclip.files.inspect import FileFacts, inspect_file
-from medclip.files.sniff import Format
+from medclip.files.recognise.inspect import FileFacts, inspect_file
+from medclip.files.recognise.sniff import Format
 from medclip.sample import Kind, Modality
 from medclip.settings import ReadPolicy, Settings
-from tests.imaging.slides.slide_kit import picture, tiles_of, write_dicom_slide, write_pyramid
+from tests.kits.slides import picture, tiles_of, write_dicom_slide, write_pyramid
 
 SETTINGS = Settings()
 ADAPTER = PathologyAdapter()

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from medclip.adapters.registry import read_sample
-from medclip.files.inspect import inspect_file
-from medclip.imaging.dicom_pixels import read_dicom
+from medclip.dicom.pixels.render import read_dicom
+from medclip.files.recognise.inspect import inspect_file
 from medclip.sample import Modality, Sample
 from medclip.settings import Settings
 

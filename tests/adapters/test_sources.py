@@ -9,7 +9,7 @@ import pytest
 from medclip.adapters.sources import source_of
 from medclip.errors import MedclipError, Reason
 from medclip.sample import Kind
-from tests.imaging.volume_kit import SETTINGS, positions_of, scene, write_series
+from tests.kits.volumes import SETTINGS, positions_of, scene, write_series
 
 
 def test_a_folder_is_one_series_even_where_a_slice_lies_in_it_twice(tmp_path: Path) -> None:

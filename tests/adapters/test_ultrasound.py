@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medclip.adapters.ultrasound import UltrasoundAdapter, find_regions
+from medclip.dicom.header.read import DicomHeader, UltrasoundRegion
 from medclip.errors import MedclipError, Reason
-from medclip.files.dicom_header import DicomHeader, UltrasoundRegion
 from medclip.sample import Kind, Modality, Sample
 from medclip.settings import Settings
-from tests.adapters.loops_kit import read, region, regions, sector, write_cine
-from tests.files.kit import ramp, write_dicom, write_picture
+from tests.kits.files import ramp, write_dicom, write_picture
+from tests.kits.loops import read, region, regions, sector, write_cine
 
 ADAPTER = UltrasoundAdapter()
 
@@ -222,7 +222,7 @@ def test_a_loop_beyond_the_memory_limit_gives_views_without_frames(tmp_path: Pat
 
 def test_a_video_is_a_loop_in_grey(tmp_path: Path) -> None:
     pytest.importorskip("av")
-    from tests.imaging.video_kit import write_video
+    from tests.kits.video import write_video
 
     frames = np.repeat(sector(18)[..., None], 3, axis=-1)
     path = write_video(tmp_path / "a.mp4", frames)

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
 from medclip.adapters.xray import XrayAdapter, position
+from medclip.dicom.header.read import DicomHeader
 from medclip.errors import MedclipError, Reason
-from medclip.files.dicom_header import DicomHeader
-from tests.adapters.loops_kit import read
-from tests.files.kit import ramp, write_dicom, write_picture
+from tests.kits.files import ramp, write_dicom, write_picture
+from tests.kits.loops import read
 
 
 @pytest.mark.parametrize(

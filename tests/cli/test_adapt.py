@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from medclip.adapt.methods import METHODS
+from medclip.adaptation.methods import METHODS
 from medclip.cli.main import main
 from medclip.cli.options import key_values
 from medclip.errors import MedclipError
-from tests.adapt.table_kit import make_table, tiny
+from tests.kits.adapt_tables import make_table, tiny
 
 __all__ = ["tiny"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from medclip.cli.main import main
-from tests.evaluate.few_shot_kit import table
-from tests.scoring.kit import make_pack
+from tests.kits.few_shot import table
+from tests.kits.scoring import make_pack
 
 
 @pytest.fixture(scope="module")

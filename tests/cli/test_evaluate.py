@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from medclip.cli.main import main
-from tests.evaluate.kit import SUITE, small_data
-from tests.scoring.kit import make_pack
+from tests.kits.evaluation import SUITE, small_data
+from tests.kits.scoring import make_pack
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 
 from medclip.cli.main import main
 from medclip.cli.progress import PlainProgress, duration
-from tests.scoring.kit import make_pack, small_folder, write_dicom
+from tests.kits.scoring import make_pack, small_folder, write_dicom
 
 
 @pytest.fixture(scope="module")

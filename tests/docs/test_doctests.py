@@ -28,4 +28,4 @@ def test_every_docstring_example_of_the_module_gives_what_it_says(name: str, mon
 
 
 def test_there_are_modules_with_examples() -> None:
-    assert {"medclip.models.packs", "medclip.text.prompts"} <= set(MODULES)
+    assert {"medclip.models.packs.pack", "medclip.text.vocabulary.prompts"} <= set(MODULES)

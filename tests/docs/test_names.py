@@ -78,7 +78,7 @@ def test_every_page_is_in_the_navigation_and_every_entry_has_a_page():
 def test_the_table_reference_names_every_column():
     from dataclasses import fields
 
-    from medclip.scoring.rows import FileRow, ScoreRow
+    from medclip.runs.rows import FileRow, ScoreRow
 
     page = (REPOSITORY / "docs" / "reference" / "tables.md").read_text(encoding="utf-8")
     for kind in (FileRow, ScoreRow):

@@ -12,8 +12,8 @@ import pytest
 from medclip.adapters.base import Source
 from medclip.errors import Problem
 from medclip.files.discover import discover
-from medclip.files.group import group
-from medclip.files.inspect import FileFacts
+from medclip.files.grouping.studies import group
+from medclip.files.recognise.inspect import FileFacts
 from medclip.files.scan import inspect_files
 from medclip.sample import FileRef, Kind, Modality
 from medclip.settings import Settings

@@ -8,9 +8,9 @@ import pytest
 
 from medclip.adapters.base import single
 from medclip.adapters.registry import read_unit
+from medclip.dicom.pixels.decoded import MIN_SIDE
 from medclip.errors import MedclipError, Problem, Reason, Status
-from medclip.files.sniff import Format
-from medclip.imaging.decoded import MIN_SIDE
+from medclip.files.recognise.sniff import Format
 from medclip.sample import Kind, Sample
 from tests.field.conftest import SETTINGS, Field
 

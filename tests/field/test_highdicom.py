@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medclip.imaging.decoded import Decoded
-from medclip.imaging.dicom_pixels import Mode, read_dicom
+from medclip.dicom.pixels.decoded import Decoded
+from medclip.dicom.pixels.render import Mode, read_dicom
 from medclip.settings import PixelPolicy, ReadPolicy
 from tests.field.conftest import SETTINGS, Field
 

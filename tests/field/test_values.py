@@ -12,12 +12,12 @@ import pytest
 
 from medclip.adapters.base import single
 from medclip.adapters.registry import read_unit
+from medclip.dicom.pixels.decoded import MIN_SIDE
+from medclip.dicom.pixels.render import read_stored
 from medclip.errors import Reason
-from medclip.files.sniff import Format
-from medclip.imaging.decoded import MIN_SIDE
-from medclip.imaging.dicom_pixels import read_stored
+from medclip.files.recognise.sniff import Format
 from medclip.imaging.raster import read_raster
-from medclip.imaging.volumes import read_volume
+from medclip.imaging.volume.read import read_volume
 from medclip.sample import Kind
 from tests.field.conftest import SETTINGS, Field, Row
 
@@ -163,7 +163,7 @@ def test_renderings_agree_with_independent_viewers(field: Field) -> None:
 
 
 def _shown(field: Field, path: Path):
-    from medclip.imaging.dicom_pixels import read_dicom
+    from medclip.dicom.pixels.render import read_dicom
     from medclip.imaging.intensity import scale_to_uint8
 
     name = path.relative_to(field.root).as_posix()
@@ -178,7 +178,7 @@ def _grey(pixels) -> np.ndarray:
 
 def test_series_agree_with_the_volumes_that_another_converter_made(field: Field) -> None:
     """NIfTI files in expected/ were made from the DICOM files of the folder above."""
-    from medclip.imaging.volumes import read_nifti
+    from medclip.imaging.volume.read import read_nifti
 
     compared = 0
     converted = [(name, row) for name, row in field.of("expectation") if name.endswith((".nii", ".nii.gz"))]

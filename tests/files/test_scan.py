@@ -14,7 +14,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.scan import scan
 from medclip.sample import Modality
 from medclip.settings import ReadPolicy, Settings
-from tests.files.kit import dataset, ramp, write_dicom, write_picture
+from tests.kits.files import dataset, ramp, write_dicom, write_picture
 
 
 @pytest.fixture

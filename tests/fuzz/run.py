@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from medclip.reports.score import score
+from medclip.api.score import score
 from medclip.settings import Settings
 from tests.fuzz.mutate import Seed, mutate, seeds
-from tests.scoring.kit import every_way, make_pack
+from tests.kits.scoring import every_way, make_pack
 
 MEMORY_BYTES = 3 * 1024**3
 ROUND = 500

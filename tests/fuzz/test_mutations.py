@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medclip.files.inspect import inspect_file
+from medclip.files.recognise.inspect import inspect_file
 from medclip.settings import Settings
 from tests.fuzz.mutate import Seed, mutate, seeds
 

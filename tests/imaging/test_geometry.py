@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from medclip.imaging.borders import crop_dark_borders
-from medclip.imaging.breast import find_breast
+from medclip.imaging.crop.breast import find_breast
+from medclip.imaging.crop.dark_borders import crop_dark_borders
+from medclip.imaging.crop.retina import find_field_of_view, square_around
 from medclip.imaging.geometry import Box, crop, fit, letterbox, resize
 from medclip.imaging.intensity import percentiles, scale_to_uint8, stretch, to_uint8
-from medclip.imaging.retina import find_field_of_view, square_around
 from medclip.sample import View
-from tests.files.kit import ramp
+from tests.kits.files import ramp
 
 
 @given(st.integers(1, 60), st.integers(1, 60), st.sampled_from([1, 3]), st.integers(1, 40))

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.sniff import Format, sniff
+from medclip.files.recognise.sniff import Format, sniff
 from medclip.imaging.raster import read_raster
 from medclip.imaging.webp import webp_size
 from medclip.settings import Settings
-from tests.files.kit import huge_png, ramp, write_picture
+from tests.kits.files import huge_png, ramp, write_picture
 
 SETTINGS = Settings()
 COLOUR = np.stack([ramp(), 255 - ramp(), ramp() // 2], axis=2)

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 pytest.importorskip("av")
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.sniff import Format, sniff
+from medclip.files.recognise.sniff import Format, sniff
 from medclip.imaging.video import probe_video, read_video
 from medclip.settings import Settings
-from tests.imaging.video_kit import scene, turn, write_sound, write_video
+from tests.kits.video import scene, turn, write_sound, write_video
 
 SETTINGS = Settings()
 

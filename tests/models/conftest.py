@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from medclip.adapters.registry import get_adapter
-from medclip.models.build import build_clip, default_config
 from medclip.models.card import Card
-from medclip.models.packs import save_pack
+from medclip.models.packs.pack import save_pack
 from medclip.models.preprocess import Preprocess
-from medclip.text.tokens import load_tokenizer, train_tokenizer
+from medclip.models.towers.build import build_clip, default_config
+from medclip.text.tokenizers.tokenizer import load_tokenizer, train_tokenizer
 
 CAPTIONS = [
     "a chest x-ray with pneumonia",

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medclip.evaluate.intervals import auroc
 from medclip.models.class_vectors import ClassVectors, class_vectors, ensemble, probabilities, score_features
-from medclip.text.prompts import ad_hoc_task, expand
-from medclip.text.vocabularies import load_task
+from medclip.statistics.resampling.simple_bootstrap import auroc
+from medclip.text.vocabulary.load import load_task
+from medclip.text.vocabulary.prompts import ad_hoc_task, expand
 
 
 class WordHash:

@@ -13,16 +13,15 @@ from hypothesis import strategies as st
 from torch import nn
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.build import default_config
 from medclip.models.card import Card
-from medclip.models.folding import fold_batch_norm
 from medclip.models.model import Model
-from medclip.models.packs import load_model
+from medclip.models.packs.pack import load_model
 from medclip.models.preprocess import Preprocess
+from medclip.models.towers.build import default_config
+from medclip.models.towers.fold_batch_norm import fold_batch_norm
 from medclip.sample import View
-
-from .conftest import SIZE, random_clip, tiny_config
-from .layouts import TOWERS
+from tests.kits.layouts import TOWERS
+from tests.models.conftest import SIZE, random_clip, tiny_config
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from medclip.errors import MedclipError, Reason
 from medclip.objectives.contrastive import clip_loss
 from medclip.objectives.pairs import Pairs, keys_of
-from tests.objectives.kit import (
+from tests.kits.objectives import (
     assert_equal_gradients,
     batches,
     check_golden,

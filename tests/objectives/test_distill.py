@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from medclip.objectives.distill import relational_loss
-from tests.objectives.kit import unit
+from tests.kits.objectives import unit
 
 
 def test_a_rotated_copy_of_the_teacher_has_no_loss() -> None:

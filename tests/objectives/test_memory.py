@@ -16,7 +16,7 @@ from medclip.objectives.distill import relational_loss
 from medclip.objectives.multi_view import multi_view_clip_loss
 from medclip.objectives.pairs import Pairs
 from medclip.objectives.sigmoid import siglip_loss
-from tests.objectives.kit import unit
+from tests.kits.objectives import unit
 
 SIZE, WIDTH, CHUNK = 96, 4, 8
 

@@ -16,7 +16,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.objectives.contrastive import clip_loss
 from medclip.objectives.multi_view import multi_view_clip_loss
 from medclip.objectives.pairs import Pairs
-from tests.objectives.kit import batches, check_golden, check_golden_gradient, leaves, unit
+from tests.kits.objectives import batches, check_golden, check_golden_gradient, leaves, unit
 
 
 def _mammo(images: list[Tensor], texts: list[Tensor], scale: float = 14.0) -> Tensor:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from medclip.errors import MedclipError, Reason
 from medclip.objectives.block import make_block
 from medclip.objectives.pairs import Pairs, keys_of, positives
-from tests.objectives.kit import batches, part_of, relations
+from tests.kits.objectives import batches, part_of, relations
 
 
 def test_equal_strings_have_equal_keys_and_an_empty_one_has_none() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.objectives.rank_cases import SIZE, cases, run_cases, run_towers
+from tests.kits.rank_cases import SIZE, cases, run_cases, run_towers
 
 Found = list[dict[str, np.ndarray]]
 
@@ -21,7 +21,7 @@ def ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     folder, count = tmp_path_factory.mktemp("ranks"), request.param
     shared = Path(os.environ.get("MEDCLIP_SHARED") or repository.parent / "shared")
     golden = Path(os.environ.get("MEDCLIP_GOLDEN_DIR") or shared / "specs" / "golden") / "core_clip_siglip_losses.npz"
-    command = [sys.executable, "-W", "ignore", "-m", "tests.objectives.rank_cases", str(folder)]
+    command = [sys.executable, "-W", "ignore", "-m", "tests.kits.rank_cases", str(folder)]
     env = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     started = [
         subprocess.Popen(

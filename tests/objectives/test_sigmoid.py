@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from medclip.objectives.block import make_block
 from medclip.objectives.pairs import Pairs
 from medclip.objectives.sigmoid import siglip_loss, sigmoid_block
-from tests.objectives.kit import (
+from tests.kits.objectives import (
     assert_equal_gradients,
     batches,
     check_golden,

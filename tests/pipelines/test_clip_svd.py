@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from medclip.evaluate.few_shot_plan import parse_variant
+from medclip.evaluation.few_shot.plan import parse_variant
 
 REPOSITORY = Path(__file__).parents[2]
 FOLDER = REPOSITORY / "pipelines" / "clip_svd"

@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from medclip.text.prompts import expand
-from medclip.text.vocabularies import load_task
+from medclip.text.vocabulary.load import load_task
+from medclip.text.vocabulary.prompts import expand
 
 REPOSITORY = Path(__file__).parents[2]
 FOLDER = REPOSITORY / "pipelines" / "fairness_audit"

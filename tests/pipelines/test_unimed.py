@@ -17,11 +17,11 @@ from types import ModuleType
 import pytest
 import yaml
 
-from medclip.evaluate.suite_file import load_suite
-from medclip.evaluate.suite_results import weighted_average
-from medclip.text.packed import read_packed
-from medclip.training.recipe_file import load_recipe
-from tests.evaluate.kit import picture
+from medclip.evaluation.zero_shot.results import weighted_average
+from medclip.evaluation.zero_shot.suite import load_suite
+from medclip.text.captions.unimed_format import read_packed
+from medclip.training.recipe.file import load_recipe
+from tests.kits.evaluation import picture
 
 FOLDER = Path(__file__).parents[2] / "pipelines" / "unimed"
 TAG = re.compile(r"#\s*(paper|code|ours)\b")

@@ -17,11 +17,11 @@ from examples import make_phantoms as phantoms
 from medclip import open_study, view
 from medclip.adapters.registry import get_adapter, read_sample
 from medclip.cli.main import main
+from medclip.dicom.header.modality import modality_from_header
+from medclip.dicom.header.read import _TAGS
+from medclip.dicom.header.safe_header import ALLOWED
 from medclip.errors import MedclipError
-from medclip.files.allow_list import ALLOWED
-from medclip.files.dicom_codes import modality_from_header
-from medclip.files.dicom_header import _TAGS
-from medclip.files.inspect import inspect_file
+from medclip.files.recognise.inspect import inspect_file
 from medclip.settings import Settings
 from tests.privacy.test_planted import _png_texts
 

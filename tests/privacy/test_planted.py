@@ -17,12 +17,12 @@ from pydicom import dcmread
 
 from examples import make_phantoms as phantoms
 from medclip import build_shards, open_study, view
+from medclip.api.score import score
 from medclip.cli.main import main
 from medclip.errors import MedclipError
-from medclip.reports.score import score
 from medclip.settings import Settings
-from medclip.shards.table import read_table
-from tests.scoring.kit import every_way, make_pack, write_png
+from medclip.shards.writing.table import read_table
+from tests.kits.scoring import every_way, make_pack, write_png
 
 NAME, NUMBER, BIRTH, PLACE = "Zacharias^Wuthering", "MRN-4471190", "19310704", "Brontewood Infirmary"
 SECRETS = ("Zacharias", "Wuthering", "WUTHERING", NUMBER, BIRTH, "Brontewood", "1931-07-04", "04.07.1931")

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.scoring.kit import pack, studies
+from tests.kits.scoring import pack, studies
 
 __all__ = ["pack", "studies"]

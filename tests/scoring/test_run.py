@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
-from medclip.reports.score import score
-from medclip.scoring import plan as plan_module
-from medclip.scoring.ledger import Ledger
-from tests.scoring.kit import PLANTED, STUDY_UID, digests, rows, small_folder, write_dicom, write_png
+from medclip.runs import plan as plan_module
+from medclip.runs.ledger import Ledger
+from tests.kits.scoring import PLANTED, STUDY_UID, digests, rows, small_folder, write_dicom, write_png
 
 
 def test_every_file_has_one_row_with_its_status(pack: Path, studies: Path, tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ _DRIVER = """
 import os, random, signal, sys, threading, time
 from medclip.scoring import plan
 plan.CHUNK_FILES = 3
-from medclip.scoring.ledger import Ledger
+from medclip.runs.ledger import Ledger
 commit = Ledger.commit
 def dying(self, result, delay=float(sys.argv[4])):
     if delay >= 0 and not hasattr(self, "armed"):
@@ -266,7 +266,7 @@ def dying(self, result, delay=float(sys.argv[4])):
     if delay >= 0:
         time.sleep(0.02)
 Ledger.commit = dying
-from medclip.reports.score import score
+from medclip.api.score import score
 score(sys.argv[1], sys.argv[2], model=sys.argv[3], workers=2, min_confidence=0.0)
 """
 

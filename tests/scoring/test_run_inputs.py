@@ -12,14 +12,14 @@ from PIL import Image
 
 from examples.make_phantoms import ct_series
 from medclip.adapters.base import Source
+from medclip.api.score import score
+from medclip.dicom.header.safe_header import ALLOWED
 from medclip.errors import MedclipError, Reason
-from medclip.files.allow_list import ALLOWED
 from medclip.models.preprocess import Preprocess
-from medclip.reports.score import score
+from medclip.runs.read_unit import inspect, read
 from medclip.sample import Kind, Modality
-from medclip.scoring.reading import inspect, read
 from medclip.settings import Settings
-from tests.scoring.kit import STUDY_UID, rows, write_dicom, write_png
+from tests.kits.scoring import STUDY_UID, rows, write_dicom, write_png
 
 
 def _input(folder: Path) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def test_the_class_of_a_prompt_is_its_sentence_and_run_json_has_its_opposite(pac
 def test_a_task_a_loaded_model_and_a_data_frame_may_be_given_as_they_are(pack: Path, tmp_path: Path) -> None:
     import pyarrow
 
-    from medclip.models.packs import load_model
+    from medclip.models.packs.pack import load_model
 
     write_png(tmp_path / "in" / "1.png", 1)
     table = pyarrow.table({"file": ["1.png"], "modality": ["xray"]})

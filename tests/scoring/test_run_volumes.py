@@ -10,9 +10,9 @@ import pydicom
 import pytest
 
 from examples.make_phantoms import ecg_record, slide
-from medclip.reports.score import score
-from tests.files.kit import write_dicom
-from tests.scoring.kit import every_way, make_pack, rows
+from medclip.api.score import score
+from tests.kits.files import write_dicom
+from tests.kits.scoring import every_way, make_pack, rows
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 MR = "1.2.840.10008.5.1.4.1.1.4"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.shards.helpers import NUM_PATIENTS, write
+from tests.kits.shards import NUM_PATIENTS, write
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from medclip.settings import Settings
-from medclip.shards.build import build_shards
+from medclip.shards.writing.build import build_shards
 
 
 @pytest.fixture(scope="session")

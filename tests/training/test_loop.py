@@ -17,14 +17,14 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.packs import load_model, verify_pack
+from medclip.models.packs.pack import load_model, verify_pack
 from medclip.settings import Settings
-from medclip.shards.build import build_shards
+from medclip.shards.writing.build import build_shards
 from medclip.training.log import read_log
 from medclip.training.loop import pretrain
-from medclip.training.optim import training_mode
-from medclip.training.recipe_file import load_recipe
-from medclip.training.step import StepComputer
+from medclip.training.recipe.file import load_recipe
+from medclip.training.steps.optimizer import training_mode
+from medclip.training.steps.step import StepComputer
 from medclip.training.trainer import Trainer
 
 

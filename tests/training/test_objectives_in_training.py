@@ -14,11 +14,11 @@ from open_clip.model import CustomTextCLIP
 from safetensors.torch import load_file
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.packs import load_model
+from medclip.models.packs.pack import load_model
 from medclip.training.log import RunLog, read_log
 from medclip.training.loop import pretrain
-from medclip.training.recipe_file import load_recipe
-from medclip.training.step import StepComputer
+from medclip.training.recipe.file import load_recipe
+from medclip.training.steps.step import StepComputer
 from medclip.training.trainer import Trainer
 
 

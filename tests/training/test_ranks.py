@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from medclip.training.checkpoint import checkpoints, newest_sound
+from medclip.training.checkpoints.state import checkpoints, newest_sound
 from medclip.training.log import read_log
 from medclip.training.loop import pretrain
 
-SCRIPT = Path(__file__).with_name("rank_run.py")
+SCRIPT = Path(__file__).parents[1] / "kits" / "rank_run.py"
 
 
 def _losses(out: Path) -> dict[int, float]:

@@ -17,10 +17,10 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from medclip.training.data import Batches
+from medclip.training.batches.loader import Batches
 from medclip.training.log import read_log
 from medclip.training.loop import pretrain
-from medclip.training.recipe_file import load_recipe
+from medclip.training.recipe.file import load_recipe
 from medclip.training.trainer import Trainer
 
 

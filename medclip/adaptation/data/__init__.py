@@ -1,0 +1,1 @@
+"""What is learned from: the table, its task and labels, the shots, and their features."""

@@ -1,0 +1,62 @@
+"""The words of a task's classes: prompts to encode, and phrases to put learned context around."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from medclip.models.class_vectors import ClassVectors, Kind, TextEncoder, class_vectors
+from medclip.text.vocabulary.prompts import expand
+from medclip.text.vocabulary.task import Task
+
+
+@dataclass(frozen=True)
+class ClassText:
+    """What is said of each class."""
+
+    task: Task
+    names: tuple[str, ...]
+    """Of the classes, in the order of logits."""
+
+    @property
+    def kind(self) -> Kind:
+        """Multiclass or multilabel."""
+        return self.task.kind
+
+    @property
+    def phrases(self) -> tuple[str, ...]:
+        """One phrase for each class: its first wording."""
+        return tuple(self.task.class_named(n).prompts[0] for n in self.names)
+
+    @property
+    def negative_phrases(self) -> tuple[str, ...]:
+        """One phrase that denies each class; empty for multiclass tasks."""
+        if self.kind == "multiclass":
+            return ()
+        return tuple(self.task.class_named(n).negative_prompts[0] for n in self.names)
+
+    def positive(self) -> tuple[tuple[str, ...], ...]:
+        """Every sentence that says a class is there, by class."""
+        return tuple(p.positive for p in expand(self.task, self.names))
+
+    def negative(self) -> tuple[tuple[str, ...], ...]:
+        """Every sentence that says it is not, by class; empty for multiclass tasks."""
+        return () if self.kind == "multiclass" else tuple(p.negative for p in expand(self.task, self.names))
+
+    def vectors(self, model: TextEncoder) -> ClassVectors:
+        """Encode all prompts into class vectors, as zero-shot scoring does."""
+        return class_vectors(model, self.task, self.names)
+
+
+def class_text(task: Task, names: Sequence[str] | None = None) -> ClassText:
+    """Choose classes of a task.
+
+    Args:
+        task: The vocabulary entry, or a task of one's own.
+        names: Classes in the order of logits; all of the task's where None.
+
+    Raises:
+        MedclipError: TABLE_INVALID for a class that the task does not have.
+    """
+    chosen = tuple(c.name for c in task.classes) if names is None else tuple(task.class_named(n).name for n in names)
+    return ClassText(task, chosen)

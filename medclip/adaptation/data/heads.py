@@ -1,0 +1,96 @@
+"""Heads: what an adapted model does with image features. Plain arrays; scoring needs nothing of the training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.errors import MedclipError, Reason
+from medclip.models.class_vectors import ClassVectors
+
+HEADS = {
+    "linear": "medclip.adaptation.data.heads:LinearHead",
+    "tip": "medclip.adaptation.frozen.tip_adapter:TipHead",
+    "clip_adapter": "medclip.adaptation.frozen.clip_adapter:ClipAdapterHead",
+    "knn": "medclip.adaptation.frozen.classical:KnnHead",
+    "cocoop": "medclip.adaptation.prompts.cocoop:CoCoOpHead",
+}
+"""Kind to class. A head of another kind is one file and one line here."""
+
+
+class Head(Protocol):
+    """Turns image features into logits. Probabilities are their softmax (multiclass) or sigmoid (multilabel)."""
+
+    kind: ClassVar[str]
+
+    def logits(self, features_ND: NDArray[np.float32], model: Any) -> NDArray[np.float32]:
+        """Give float32 [N, C].
+
+        Args:
+            features_ND: float32 [N, D] of unit norm, one row for each view.
+            model: The loaded `Model` of the pack; only heads that run the text tower look at it.
+        """
+        ...
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Give all that it takes to make it again."""
+        ...
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """Make it again."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class LinearHead:
+    """logits = f W + b: class vectors of any origin, and every linear classifier on frozen features."""
+
+    weight_DC: NDArray[np.float32]
+    bias_C: NDArray[np.float32]
+    kind: ClassVar[str] = "linear"
+
+    def logits(self, features_ND: NDArray[np.float32], model: Any) -> NDArray[np.float32]:
+        """Give float32 [N, C]."""
+        return np.asarray(features_ND, np.float32) @ self.weight_DC + self.bias_C
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Give weight and bias."""
+        return {"weight": self.weight_DC, "bias": self.bias_C}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """Make it again."""
+        return cls(np.asarray(arrays["weight"], np.float32), np.asarray(arrays["bias"], np.float32))
+
+
+def text_head(vectors: ClassVectors, logit_scale: float) -> LinearHead:
+    """Make the head that scores as zero-shot does: a·cos(f, g⁺), or a·(cos(f, g⁺) − cos(f, g⁻)) for multilabel tasks.
+
+    Args:
+        vectors: Class vectors, [C, D].
+        logit_scale: a, the model's exp(logit_scale).
+    """
+    weight = vectors.positive if vectors.negative is None else vectors.positive - vectors.negative
+    weight_DC = np.ascontiguousarray((np.float32(logit_scale) * weight).T, dtype=np.float32)
+    return LinearHead(weight_DC, np.zeros(weight_DC.shape[1], np.float32))
+
+
+def load_head(kind: str, arrays: Mapping[str, NDArray[Any]]) -> Head:
+    """Make a head from what `Head.arrays` gave.
+
+    Raises:
+        MedclipError: PACK_INVALID for a kind or arrays that this medclip does not know.
+    """
+    if kind not in HEADS:
+        raise MedclipError(Reason.PACK_INVALID, f"its head is of the kind {kind!r}.", hint="Update medclip.")
+    module, name = HEADS[kind].split(":")
+    try:
+        return getattr(import_module(module), name).from_arrays(arrays)
+    except KeyError as e:
+        raise MedclipError(Reason.PACK_INVALID, f"its head lacks the array {e}.") from e

@@ -1,0 +1,257 @@
+"""From cells to targets: which columns answer the question, and what each of their values means."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from medclip.adaptation.data.class_text import ClassText, class_text
+from medclip.adaptation.data.task import class_said, find_task, made_of_columns, made_of_values, plain
+from medclip.errors import MedclipError, Reason
+from medclip.files.tables.cell_privacy import shown
+from medclip.shards.writing.table import UNCERTAIN, number_in
+from medclip.text.vocabulary.task import Task
+
+PREFIX = "label:"
+MAX_CLASSES = 50
+_FEWEST_EACH = 2
+"""Rows that a value must have on average before a column of many values counts as one of classes."""
+_MANY = 12
+_MOST_SHOWN = 20
+_WORDS = {"yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
+Cells = Sequence[Mapping[str, str]]
+Target = int | tuple[float | None, ...] | None
+"""Class index; or 1, 0 and None for each class; None alone for a row that says nothing."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What the columns say, row by row."""
+
+    text: ClassText
+    targets: tuple[Target, ...]
+    """One for each row of the table."""
+    notes: tuple[str, ...]
+
+
+def read_labels(
+    header: Sequence[str],
+    cells: Cells,
+    labels: Sequence[str],
+    *,
+    task: Task | str | Path | None,
+    modalities: Sequence[str],
+    where: Path | None,
+    patients: Sequence[str] = (),
+) -> Labels:
+    """Understand the label columns of a table.
+
+    Args:
+        header: All columns.
+        cells: All rows.
+        labels: The columns asked for: one of class names, or some of 0 and 1. `label:TASK` alone stands for all
+            `label:TASK:CLASS` columns.
+        task: The task, where it is not made of the columns themselves.
+        modalities: Of the images, for the templates of a task that is made.
+        where: The table, for errors.
+        patients: Whose each row is: a value that only one patient has may be a name, and is not shown.
+
+    Raises:
+        MedclipError: WRONG_USE, NO_TASK; TABLE_INVALID for a column that is not there or a value that is not known;
+            WRONG_USE for one class only.
+    """
+    columns = _columns(header, labels, where)
+    chosen = _task(columns, task)
+    several = chosen.kind == "multilabel" if chosen else len(columns) > 1 or _is_binary(cells, columns[0])
+    if several:
+        return _multilabel(cells, columns, chosen, modalities, where)
+    return _multiclass(cells, columns, chosen, modalities, where, patients)
+
+
+def _columns(header: Sequence[str], labels: Sequence[str], where: Path | None) -> list[str]:
+    found: list[str] = []
+    for label in labels:
+        inside = [c for c in header if c.startswith(f"{label}:")] if label.startswith(PREFIX) else []
+        if label not in header and not inside:
+            raise MedclipError(
+                Reason.TABLE_INVALID,
+                f"there is no column {label!r}; the columns are: {', '.join(header) or 'none'}.",
+                where=where,
+                hint="Name one of them with --label.",
+            )
+        found += [label] if label in header else inside
+    if not found:
+        raise MedclipError(Reason.WRONG_USE, "no column of labels was named.", hint="Name one with --label COLUMN.")
+    return list(dict.fromkeys(found))
+
+
+def _task(columns: Sequence[str], task: Task | str | Path | None) -> Task | None:
+    named = {c.split(":")[1] for c in columns if c.startswith(PREFIX)}
+    if task is not None:
+        return find_task(task)
+    if len(named) > 1 or (named and not all(c.startswith(PREFIX) for c in columns)):
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"the columns {', '.join(columns)} belong to several tasks.",
+            hint="A pack is adapted to one task; run once for each.",
+        )
+    return find_task(next(iter(named))) if named else None
+
+
+def _multiclass(
+    cells: Cells,
+    columns: Sequence[str],
+    task: Task | None,
+    modalities: Sequence[str],
+    where: Path | None,
+    patients: Sequence[str],
+) -> Labels:
+    if len(columns) != 1:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"a task with one answer takes one column of class names, not {len(columns)} columns.",
+            hint="Name one with --label.",
+        )
+    (column,) = columns
+    said = [plain(cell.get(column, "")) for cell in cells]
+    counts = Counter(value for value in said if value)
+    notes = []
+    if task is None:
+        _refuse_many(column, counts, where)
+        _need_two(sorted(counts), column, where)
+        task, names = made_of_values(column, list(counts), modalities)
+        if not any(math.isnan(number_in(value)) for value in counts):
+            notes.append(f"The column {column!r} holds numbers; each of them is taken for a class.")
+    else:
+        names = {}
+        for number, (value, cell) in enumerate(zip(said, cells, strict=True), 1):
+            if value and value not in names:
+                found = class_said(task, value)
+                if found is None:
+                    quoted = repr(cell[column]) if _like_classes(said, patients) else shown(cell[column])
+                    raise _unknown(task, column, number, quoted, where)
+                names[value] = found.name
+    present = [c.name for c in task.classes if c.name in names.values()]
+    _need_two(present, column, where)
+    index = {value: present.index(name) for value, name in names.items()}
+    absent = [c.name for c in task.classes if c.name not in present]
+    notes += [f"No row has: {', '.join(absent)}; the pack does not know them."] if absent else []
+    empty = said.count("")
+    notes += [f"Rows without a label, which are not used: {empty}."] if empty else []
+    targets = tuple(index[value] if value else None for value in said)
+    return Labels(class_text(task, present), targets, tuple(notes))
+
+
+def _multilabel(
+    cells: Cells, columns: Sequence[str], task: Task | None, modalities: Sequence[str], where: Path | None
+) -> Labels:
+    if task is None:
+        task = made_of_columns(columns, modalities)
+        names = [c.name for c in task.classes]
+    else:
+        names = [_class_of_column(task, column, where) for column in columns]
+    if len(set(names)) != len(names):
+        raise MedclipError(Reason.TABLE_INVALID, "two of the columns stand for the same class.", where=where)
+    rows: list[tuple[float | None, ...]] = []
+    uncertain = 0
+    for number, cell in enumerate(cells, 1):
+        values = [_binary(cell.get(column, "")) for column in columns]
+        for column, value in zip(columns, values, strict=True):
+            if value not in (None, 0.0, 1.0, UNCERTAIN):
+                raise MedclipError(
+                    Reason.TABLE_INVALID,
+                    f"row {number}: {column} is {shown(cell[column])}.",
+                    where=where,
+                    hint="Use 1, 0, -1 for uncertain, or leave it blank.",
+                )
+        uncertain += values.count(UNCERTAIN)
+        rows.append(tuple(None if value == UNCERTAIN else value for value in values))
+    notes = [f"Labels that are -1 (uncertain), taken as not known: {uncertain}."] if uncertain else []
+    empty = sum(all(v is None for v in row) for row in rows)
+    notes += [f"Rows without a label, which are not used: {empty}."] if empty else []
+    lacks = []
+    for c, name in enumerate(names):
+        seen = {row[c] for row in rows} - {None}
+        if seen != {0.0, 1.0}:
+            lacks.append(f"{name} ({'no 1' if seen == {0.0} else 'no 0' if seen == {1.0} else 'neither 0 nor 1'})")
+    if len(lacks) == len(names):
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"there is nothing to tell apart: the table has only one answer for {'; '.join(lacks)}.",
+            where=where,
+            hint="Learning takes images with and without a finding.",
+        )
+    notes += [f"The table has only one answer for {'; '.join(lacks)}."] if lacks else []
+    targets = tuple(None if all(v is None for v in row) else row for row in rows)
+    return Labels(class_text(task, names), targets, tuple(notes))
+
+
+def _class_of_column(task: Task, column: str, where: Path | None) -> str:
+    said = column.split(":")[-1] if column.startswith(PREFIX) and column.count(":") > 1 else column
+    found = class_said(task, said)
+    if found is None and len(task.classes) == 1 and column.startswith(PREFIX):
+        found = task.classes[0]
+    if found is None:
+        raise MedclipError(
+            Reason.TABLE_INVALID,
+            f"the column {column!r} is no class of the task {task.name}.",
+            where=where,
+            hint=f"It has: {', '.join(c.name for c in task.classes)}. Rename the column.",
+        )
+    return found.name
+
+
+def _like_classes(said: Sequence[str], patients: Sequence[str]) -> bool:
+    """Whether the values of a column are words that several patients each have, so that none is a name or a number."""
+    whose: dict[str, set[str]] = {}
+    for value, patient in zip(said, patients, strict=False):
+        if value:
+            whose.setdefault(value, set()).add(patient)
+    words = all(value.replace(" ", "").isalpha() for value in whose)
+    return words and 0 < len(whose) <= _MOST_SHOWN and min(map(len, whose.values())) >= _FEWEST_EACH
+
+
+def _unknown(task: Task, column: str, number: int, quoted: str, where: Path | None) -> MedclipError:
+    return MedclipError(
+        Reason.TABLE_INVALID,
+        f"row {number}: {column} is {quoted}, which is no class of the task {task.name}.",
+        where=where,
+        hint=f"It has: {', '.join(c.name for c in task.classes)}. Leave --task out to take the classes from the table, "
+        "or write a task file of your own.",
+    )
+
+
+def _need_two(names: Sequence[str], column: str, where: Path | None) -> None:
+    if len(names) < 2:
+        only = f"only the class {names[0]!r}" if names else "no label at all"
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"the column {column!r} has {only}; there is nothing to tell apart.",
+            where=where,
+            hint="Learning takes images of at least two classes.",
+        )
+
+
+def _refuse_many(column: str, counts: Mapping[str, int], where: Path | None) -> None:
+    """Refuse a column that looks like identifiers or measurements: its values would become classes of a pack."""
+    rows = sum(counts.values())
+    if len(counts) > MAX_CLASSES or (len(counts) > _MANY and rows < _FEWEST_EACH * len(counts)):
+        raise MedclipError(
+            Reason.TABLE_INVALID,
+            f"the column {column!r} has {len(counts)} different values in {rows} rows; that is no column of classes.",
+            where=where,
+            hint="Is it the right column? Turn measurements into a few classes, or into 0 and 1, first.",
+        )
+
+
+def _is_binary(cells: Cells, column: str) -> bool:
+    values = {_binary(cell.get(column, "")) for cell in cells}
+    return bool(values - {None}) and values <= {None, 0.0, 1.0, UNCERTAIN}
+
+
+def _binary(value: str) -> float | None:
+    """Read 1, 0, -1, yes or no; None for an empty cell, NaN for anything else."""
+    return _WORDS.get(value.casefold(), number_in(value)) if value else None

@@ -1,0 +1,191 @@
+"""The user's table of labelled files, understood: units with their patients, and what the labels mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medclip.adaptation.data.class_text import ClassText
+from medclip.adaptation.data.labels import read_labels
+from medclip.errors import MedclipError, Reason
+from medclip.files.grouping.studies import parse_modality
+from medclip.files.output import is_folder
+from medclip.files.pseudonyms import keyed_hash
+from medclip.files.tables.cell_privacy import shown
+from medclip.files.tables.table_old import load_cells
+from medclip.sample import Modality, spoken
+from medclip.shards.writing.table import GENERIC, file_and_patient, modality_named, need_columns, refuse_repeats
+from medclip.text.vocabulary.task import Task
+
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+"""What a cell of the column `split` may say, and what it means."""
+
+
+@dataclass(frozen=True)
+class LabelledUnit:
+    """One labelled row: a file, or the folder of one series, slide or record."""
+
+    number: int
+    """Row of the table, 1 for the first under the header."""
+    path: Path
+    patient: str
+    """Keyed hash of the table's own identifier."""
+    modality: Modality
+    split: str | None
+    """train, val or test; None where the table does not say."""
+    target: int | tuple[float | None, ...]
+    """Class index (multi-class), or 1, 0 and None (not known) for each class (multi-label)."""
+    file: str = ""
+    """As the table writes it: what draws are ordered by, so that they depend on no machine and on no key."""
+
+
+@dataclass(frozen=True)
+class AdaptTable:
+    """A whole table, understood."""
+
+    units: tuple[LabelledUnit, ...]
+    """The rows that have a label."""
+    text: ClassText
+    notes: tuple[str, ...]
+    """What was left out and why; no identifier in them."""
+
+
+def read_adapt_table(
+    table: Any,
+    labels: Sequence[str],
+    *,
+    task: Task | str | Path | None = None,
+    modality: Modality | str | None = None,
+    folder: Path | None = None,
+    patient_from: str | None = None,
+    key: bytes,
+) -> AdaptTable:
+    """Read a table of labelled files.
+
+    Args:
+        table: Path of a CSV, TSV or Parquet file, or any data frame that narwhals knows. It has the columns `file` and
+            `patient`, those of the labels, and perhaps `modality` and `split`.
+        labels: One column of class names (multi-class), or one or more of 0, 1, -1 for uncertain and blanks
+            (multi-label); also `label:TASK` and `label:TASK:CLASS` as in tables for shards.
+        task: A vocabulary task, its name or a task file; where None, classes and wordings are made of the table.
+        modality: Of rows whose table says none.
+        folder: What relative files are relative to; the table's own folder where None.
+        patient_from: Column that names the patient instead of `patient`; "file" says that every file is a patient of
+            its own.
+        key: Identity key.
+
+    Raises:
+        MedclipError: MISSING_FILE, TABLE_INVALID naming row and column, WRONG_USE, NO_TASK, NOTHING_TO_DO.
+    """
+    where = Path(table) if isinstance(table, str | Path) else None
+    if where is not None and is_folder(where):
+        raise MedclipError(
+            Reason.WRONG_USE, "this is a folder, and the table is a file.", where=where, hint="Name the file in it."
+        )
+    if folder is not None and not is_folder(folder):
+        raise MedclipError(
+            Reason.MISSING_FILE,
+            "there is no such folder for the table's files to be relative to.",
+            where=folder,
+            hint="Name another with --folder, or leave it out where they are relative to the table.",
+        )
+    if patient_from is not None and patient_from in labels:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"the column {patient_from!r} cannot name both the patients and the labels.",
+            where=where,
+            hint="Every class would be one patient. Name the column of patients with --patient-from.",
+        )
+    header, cells = load_cells(table, where)
+    if not cells:
+        raise MedclipError(Reason.NOTHING_TO_DO, "the table has no rows.", where=where)
+    base = folder or (where.parent if where else Path())
+    patient_column = patient_from or "patient"
+    need_columns(header, patient_column, where)
+    numbered = [(n, c) for n, c in enumerate(cells, 1) if c.get("adapter", "").lower() != GENERIC]
+    fallback = None if modality is None else parse_modality(modality)
+    rows = []
+    for number, cell in numbered:
+        try:
+            rows.append(_row(cell, patient_column, fallback))
+        except MedclipError as e:
+            raise MedclipError(e.reason, f"row {number}: {e.message}", where=where, hint=e.hint) from None
+    refuse_repeats(
+        [(number, base / file, False) for (number, _), (file, _, _, _) in zip(numbered, rows, strict=True)],
+        where,
+        "Keep one row for each file.",
+    )
+    modalities = sorted({m for _, _, m, _ in rows})
+    found = read_labels(
+        header,
+        [c for _, c in numbered],
+        labels,
+        task=task,
+        modalities=modalities,
+        where=where,
+        patients=[patient for _, patient, _, _ in rows],
+    )
+    units = []
+    for (number, _), (file, patient, kind, split), target in zip(numbered, rows, found.targets, strict=True):
+        if target is not None:
+            _check_modality(found.text.task, kind, number, where)
+            patient = keyed_hash("patient", patient, key)
+            units.append(LabelledUnit(number, base / file, patient, kind, split, target, file))
+    if not units:
+        raise MedclipError(Reason.NOTHING_TO_DO, "no row of the table has a label.", where=where)
+    left = len(cells) - len(numbered)
+    notes = [f"Rows with adapter=generic, which are not used: {left}."] if left else []
+    notes += [*found.notes, *_one_patient_a_class(units, found.text, patient_column)]
+    return AdaptTable(tuple(units), found.text, tuple(notes))
+
+
+def _one_patient_a_class(units: Sequence[LabelledUnit], text: ClassText, column: str) -> list[str]:
+    """Say that the column of patients may be one of classes."""
+    pairs = {(u.patient, u.target) for u in units}
+    num_patients = len({u.patient for u in units})
+    if text.kind != "multiclass" or len(units) == num_patients or not len(pairs) == num_patients == len(text.names):
+        return []
+    return [f"Every class has one patient only, so nobody can be tested on: does {column!r} really name the patients?"]
+
+
+def _row(
+    cell: Mapping[str, str], patient_column: str, fallback: Modality | None
+) -> tuple[str, str, Modality, str | None]:
+    file, patient = file_and_patient(cell, patient_column)
+    modality = modality_named(cell.get("modality", "")) or fallback
+    if modality is None:
+        raise MedclipError(
+            Reason.TABLE_INVALID,
+            "nothing says which modality it is.",
+            hint=f"Add a column `modality`, or say --modality with one of: {', '.join(Modality)}.",
+        )
+    split = cell.get("split", "").lower()
+    if split and split not in SPLITS:
+        raise MedclipError(
+            Reason.TABLE_INVALID,
+            f"`split` is {shown(split)}.",
+            hint="Use train, val or test, or leave it blank to have the patient put on a side.",
+        )
+    return file, patient, modality, SPLITS.get(split)
+
+
+def _check_modality(task: Task, modality: Modality, number: int, where: Path | None) -> None:
+    if task.modalities and modality not in task.modalities:
+        about = ", ".join(spoken(m) for m in task.modalities)
+        raise MedclipError(
+            Reason.TABLE_INVALID,
+            f"row {number} is a {spoken(modality)} image, and the task {task.name} is about {about}.",
+            where=where,
+            hint="Name another task, or leave --task out to make one of the table's labels.",
+        )

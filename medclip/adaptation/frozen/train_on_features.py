@@ -1,0 +1,89 @@
+"""Training of what sits on frozen features by torch: Tip-Adapter's keys and CLIP-Adapter's two layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+
+from medclip.adaptation.data.heads import Head
+from medclip.adaptation.data.shot_features import Shots, seen, unit_logits
+from medclip.errors import MedclipError, Reason
+from medclip.statistics.metrics.selection_score import Quality, quality
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+TrainedHead = TypeVar("TrainedHead", bound=Head)
+
+
+def train_epochs(
+    shots: Shots,
+    optimizer: Optimizer,
+    forward: Callable[[Tensor], Tensor],
+    head: Callable[[], TrainedHead],
+    *,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+) -> tuple[TrainedHead, int]:
+    """Train with a cosine schedule over all steps.
+
+    Args:
+        shots: The examples. The epoch is chosen on `val` (the first of the best); it is the last one without.
+        optimizer: Of the parameters that `forward` uses.
+        forward: Logits [B, C] of features float32 [B, D].
+        head: Gives the present state as a head.
+        epochs: Passes over the rows.
+        batch_size: Rows in one step.
+        seed: Of the order of rows.
+
+    Returns:
+        The head of the chosen epoch, and its number from 1.
+
+    Raises:
+        MedclipError: NON_FINITE when the loss is not finite; WRONG_USE for no epochs or empty batches.
+    """
+    if epochs < 1 or batch_size < 1:
+        raise MedclipError(Reason.WRONG_USE, f"{epochs} epochs of batches of {batch_size}: both take at least 1.")
+    rows, targets = shots.rows(shots.train)
+    if shots.multilabel:  # what only one side is known of teaches nothing
+        targets = np.where(seen(shots.train.targets, len(shots.names)), targets, np.float32("nan"))
+    features, truth = torch.from_numpy(rows.astype(np.float32)), torch.from_numpy(np.ascontiguousarray(targets))
+    steps = -(-len(rows) // batch_size)
+    schedule: LRScheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * steps)
+    rng = np.random.default_rng(seed)
+    best: tuple[Quality, TrainedHead, int] | None = None
+    for epoch in range(1, epochs + 1):
+        order = torch.from_numpy(rng.permutation(len(rows)))
+        for batch in order.split(batch_size):
+            loss = loss_of(forward(features[batch]), truth[batch])
+            if not torch.isfinite(loss):
+                raise MedclipError(
+                    Reason.NON_FINITE, f"the loss of epoch {epoch} is not finite.", hint="Try a smaller learning rate."
+                )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        if shots.val is not None:
+            now = head()
+            score = quality(unit_logits(now, shots.val), shots.val.targets)
+            if best is None or score > best[0]:
+                best = (score, now, epoch)
+    return (head(), epochs) if best is None else (best[1], best[2])
+
+
+def loss_of(logits_BC: Tensor, targets: Tensor) -> Tensor:
+    """Give the mean cross-entropy; multi-label: the mean binary one over what is known (0 where nothing is)."""
+    if targets.ndim == 1:
+        return cross_entropy(logits_BC, targets)
+    known = ~torch.isnan(targets)
+    if not known.any():
+        return logits_BC.sum() * 0
+    return binary_cross_entropy_with_logits(logits_BC[known], targets[known])

@@ -1,0 +1,300 @@
+"""An adapted model as a value: merge it, ask it, keep it small, or write it as a pack."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.adaptation.data.class_text import ClassText, class_text
+from medclip.adaptation.data.heads import load_head
+from medclip.adaptation.data.task import to_yaml
+from medclip.adaptation.data.unit_features import encode_units, unit_logits
+from medclip.adaptation.methods import Fitted, find_method
+from medclip.adaptation.pack.replacing import refuse_other
+from medclip.errors import MedclipError, Reason
+from medclip.files.output import check_out, fresh_folder
+from medclip.models.class_vectors import probabilities
+from medclip.models.packs.manifest import FILE_NAME as MANIFEST
+from medclip.text.vocabulary.load import parse_task
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from medclip.models.model import Model
+
+FORMAT = 1
+DESCRIPTION = "adapted.json"
+TENSORS = "adapted.safetensors"
+_HEAD, _DELTA = "head.", "delta."
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One unit that was learned from."""
+
+    sha256: str
+    """Of its bytes."""
+    patient: str
+    """Keyed hash."""
+    role: str
+    """"train", or "val" where settings were chosen with it."""
+    label: str
+    """Class name; for multi-label tasks "effusion=1;mass=0", what is not known left out."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """Which pack was adapted."""
+
+    name: str
+    version: str
+    digest: str
+    """sha256 of its manifest.json, which holds the hash of every file."""
+
+    def __str__(self) -> str:
+        """Name it in a sentence."""
+        return f"{self.name} {self.version} (manifest {self.digest[:12]})"
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How the shots were drawn."""
+
+    shots: int
+    """K, as asked for."""
+    seed: int
+    """Of the shots."""
+    init_seed: int
+    """Of initialisation, batches and augmentation."""
+
+
+@dataclass(frozen=True, eq=False)
+class Adapted:
+    """A base model and what a method learned from a few labelled units."""
+
+    model: Model
+    """The base, loaded."""
+    method: str
+    text: ClassText
+    fitted: Fitted
+    shots: tuple[Shot, ...]
+    draw: Draw
+    ways: tuple[str, ...] = ()
+    """Ways of reading of the shots: "xray", "ct:volume"."""
+
+    @cached_property
+    def base(self) -> Base:
+        """The base's name, version and hash."""
+        return base_of(self.model)
+
+    def merge(self) -> Model:
+        """Give the dense model: the base itself where the towers did not change, else one as fast as the base."""
+        return self._merged
+
+    @cached_property
+    def _merged(self) -> Model:
+        return merged_model(self.model, self.fitted)
+
+    def predict_logits(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Give the logits of units, float32 [N, C].
+
+        Args:
+            pixels: uint8 [V, S, S, 3] of each unit, from `model.preprocess.to_array` of its views.
+        """
+        merged = self.merge()
+        return unit_logits(self.fitted.head, merged, encode_units(merged, pixels))
+
+    def predict_proba(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Give the probabilities of units, float32 [N, C]: as scoring gives them with the pack."""
+        return probabilities(self.predict_logits(pixels), self.text.kind)
+
+    def save(self, folder: str | Path, *, replace: bool = False) -> Path:
+        """Write the small checkpoint: the head and what was learned of the towers, bound to the base by its hash.
+
+        Args:
+            folder: New, empty, or holding a checkpoint of the same base, task, method, settings and shots, which is
+                replaced.
+            replace: Replace any other checkpoint, too.
+
+        Raises:
+            MedclipError: OUTPUT_IN_USE, WRONG_USE, DISK_FULL, PERMISSION_DENIED.
+        """
+        import torch
+        from safetensors.torch import save_file
+
+        folder = Path(folder)
+        check_checkpoint(folder)
+        if not replace and (folder / DESCRIPTION).is_file():
+            refuse_other(folder, described_in(folder), self._described(), "checkpoint")
+        tensors = {f"{_HEAD}{k}": torch.from_numpy(np.array(v)) for k, v in self.fitted.head.arrays().items()}
+        tensors |= {f"{_DELTA}{k}": v.detach().cpu().contiguous() for k, v in self.fitted.delta.items()}
+        with fresh_folder(folder) as fresh:
+            save_file(tensors, fresh / TENSORS)
+            (fresh / DESCRIPTION).write_text(json.dumps(self._described(), indent=1) + "\n", encoding="utf-8")
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path, base: Model | str | Path) -> Adapted:
+        """Read a small checkpoint onto its base; logits are those of before, bit for bit on the same machine.
+
+        Args:
+            folder: What `save` wrote.
+            base: The base: loaded, or the name or folder of its pack.
+
+        Raises:
+            MedclipError: PACK_INVALID for another base than it was made with, naming both, and for a checkpoint that
+                cannot be read; what `load_model` raises.
+        """
+        from medclip.models.packs.pack import load_model
+
+        folder = Path(folder)
+        described, tensors = _read(folder)
+        model = load_model(base) if isinstance(base, str | Path) else base
+        try:
+            made_with, given = Base(**described["base"]), base_of(model)
+            if made_with.digest != given.digest:
+                raise MedclipError(
+                    Reason.PACK_INVALID,
+                    f"this was learned on top of {made_with}; the base given is {given}.",
+                    where=folder,
+                    hint="Load it onto the pack that it was made with.",
+                )
+            task = parse_task(described["task"], where=folder / DESCRIPTION)
+            head = {k.removeprefix(_HEAD): v.numpy() for k, v in tensors.items() if k.startswith(_HEAD)}
+            delta = {k.removeprefix(_DELTA): v for k, v in tensors.items() if k.startswith(_DELTA)}
+            clip = None
+            if described["changed_towers"]:
+                from medclip.adaptation.towers.methods import apply_delta
+
+                clip = apply_delta(described["method"], model.clip, delta, described["settings"])
+            fitted = Fitted(
+                load_head(described["head"], head), described["num_trainable"], described["settings"], clip, delta
+            )
+            shots = tuple(Shot(**shot) for shot in described["shots"])
+            text = class_text(task, described["classes"])
+            ways = tuple(described["ways"])
+            return cls(model, described["method"], text, fitted, shots, Draw(**described["draw"]), ways)
+        except (KeyError, TypeError) as e:
+            raise MedclipError(Reason.PACK_INVALID, f"{DESCRIPTION} is damaged ({e}).", where=folder) from e
+
+    def shots_csv(self) -> str:
+        """Give the list of shots as a table: hashes and classes, no path and no identifier."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(("sha256", "patient", "role", "label"))
+        writer.writerows((s.sha256, s.patient, s.role, s.label) for s in self.shots)
+        return text.getvalue()
+
+    @property
+    def num_by_class(self) -> Mapping[str, int]:
+        """Units that were learned from: by class, or by answer ("effusion=1")."""
+        parts = [
+            s.label.split(";") if self.text.kind == "multilabel" else [s.label] for s in self.shots if s.role == "train"
+        ]
+        return dict(sorted(Counter(part for of_shot in parts for part in of_shot).items()))
+
+    @property
+    def title(self) -> str:
+        """The method's printed name."""
+        return find_method(self.method).title
+
+    def _described(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "base": asdict(self.base),
+            "method": self.method,
+            "task": to_yaml(self.text.task),
+            "classes": list(self.text.names),
+            "head": self.fitted.head.kind,
+            "changed_towers": self.fitted.clip is not None,
+            "num_trainable": self.fitted.num_trainable,
+            "settings": dict(self.fitted.settings),
+            "draw": asdict(self.draw),
+            "ways": list(self.ways),
+            "shots": [asdict(shot) for shot in self.shots],
+        }
+
+
+def check_checkpoint(folder: Path) -> None:
+    """Refuse a folder that no checkpoint can go to.
+
+    Raises:
+        MedclipError: WRONG_USE for what is no folder; OUTPUT_IN_USE for one that holds something else.
+    """
+    check_out(folder, "checkpoint")
+    if folder.exists() and any(folder.iterdir()) and not (folder / DESCRIPTION).is_file():
+        raise MedclipError(
+            Reason.OUTPUT_IN_USE, "the folder holds something else.", where=folder, hint="Name another folder."
+        )
+
+
+def described_in(folder: Path) -> dict[str, Any] | None:
+    """Give the description of the checkpoint that lies in a folder; None where none can be read."""
+    try:
+        described = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return described if isinstance(described, dict) else None
+
+
+def merged_model(base: Model, fitted: Fitted) -> Model:
+    """Give the model to encode with: the base, or one with what was learned merged into dense towers."""
+    from medclip.models.model import Model
+
+    if fitted.clip is None:
+        return base
+    return Model(
+        fitted.clip,
+        base.tokenizer,
+        base.preprocess,
+        base.card,
+        name=base.name,
+        path=base.path,
+        device=str(base.device),
+        batch_size=base.batch_size,
+    )
+
+
+def base_of(model: Model) -> Base:
+    """Name the pack of a loaded model, with the hash of its manifest."""
+    digest = hashlib.sha256((Path(model.path) / MANIFEST).read_bytes()).hexdigest()
+    return Base(model.card.name, str(model.card.version), digest)
+
+
+def label_of(text: ClassText, target: int | Sequence[float | None]) -> str:
+    """Write a unit's target in words."""
+    if isinstance(target, int):
+        return text.names[target]
+    return ";".join(f"{n}={v:g}" for n, v in zip(text.names, target, strict=True) if v is not None)
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        described = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        tensors = load_file(folder / TENSORS)
+    except (OSError, ValueError, SafetensorError) as e:
+        raise MedclipError(
+            Reason.PACK_INVALID,
+            f"this is no adapted checkpoint: {DESCRIPTION} or {TENSORS} cannot be read.",
+            where=folder,
+            hint="`Adapted.save` and `medclip adapt --checkpoint` write them.",
+        ) from e
+    if not isinstance(described, dict) or described.get("format") != FORMAT:
+        raise MedclipError(
+            Reason.PACK_INVALID, f"{DESCRIPTION} is of another format.", where=folder, hint="Update medclip."
+        )
+    return described, tensors

@@ -1,0 +1,101 @@
+"""What should be known of a finished adaptation: shots that the base has seen, a method that learned nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.adaptation.data.class_text import ClassText
+from medclip.adaptation.data.unit_features import ways_said
+from medclip.errors import MedclipError, Reason
+from medclip.models.packs.training_files import training_hashes
+from medclip.statistics.metrics.selection_score import auroc
+
+if TYPE_CHECKING:
+    from medclip.adaptation.pack.adapted_model import Shot
+    from medclip.models.model import Model
+
+MOST_LOOKED_AT = 128
+"""Shots that the adapted model is asked about to see whether it learned anything. They go round the classes."""
+
+
+def num_in_training(base: Model, shots: Sequence[Shot]) -> int | None:
+    """Count the shots whose bytes are among the base's training files; None where the base does not list them."""
+    known = training_hashes(base.path, base.card)
+    return None if known is None else sum(shot.sha256 in known for shot in shots)
+
+
+def seen_by_base(base: Model, shots: Sequence[Shot]) -> list[str]:
+    """Say how many shots the base was trained on."""
+    count = num_in_training(base, shots)
+    if not count:
+        return []
+    were = "were" if count > 1 else "was"
+    return [
+        f"{count} of {len(shots)} shots {were} among the base's training files: settings chosen on them favour the "
+        "base, and what is learned from them may hold less for new patients."
+    ]
+
+
+def learned_nothing(text: ClassText, logits_NC: NDArray[np.float32], targets: NDArray) -> list[str]:
+    """Say that the adapted model cannot even tell its own shots apart.
+
+    Args:
+        text: The classes.
+        logits_NC: What it says of the shots.
+        targets: int64 [N]; float32 [N, C] with NaN for what is not known.
+
+    Raises:
+        MedclipError: NON_FINITE where it says no numbers.
+    """
+    if not np.isfinite(logits_NC).all():
+        raise MedclipError(
+            Reason.NON_FINITE,
+            "the adapted model's answers are not finite numbers.",
+            hint="Is the learning rate too high?",
+        )
+    advice = "Is the learning rate (lr) too high, or are steps or epochs too few?"
+    if text.kind == "multilabel":
+        area = float(auroc(logits_NC[None], targets)[0])
+        if area > 0.5:
+            return []
+        return [f"It learned nothing: it does not tell its own shots apart (AUROC {area:.2f}). {advice}"]
+    said, classes = logits_NC.argmax(axis=1), np.unique(targets)
+    if len(classes) > 1 and len(set(said.tolist())) == 1:
+        return [f"It learned nothing: it says {text.names[said[0]]} for every one of its own shots. {advice}"]
+    right = float(np.mean([(said[targets == c] == c).mean() for c in classes]))
+    if right > 1 / len(classes):
+        return []
+    return [f"It learned nothing: of its own shots it is right about {right:.0%}, as guessing is. {advice}"]
+
+
+def run_notes(
+    text: ClassText, base: Model, ways: Sequence[str], test_targets: NDArray, settings: Mapping[str, Any]
+) -> list[str]:
+    """Say what the figures and the answers do not cover.
+
+    Args:
+        text: The classes.
+        base: The base.
+        ways: Ways of reading of the shots.
+        test_targets: Of the test units that could be read.
+        settings: The method's, as used.
+    """
+    notes = []
+    if not len(test_targets):
+        notes.append("Nobody is tested on: the pack has no figures.")
+    elif text.kind == "multiclass":
+        there = set(test_targets.tolist())
+        absent = [n for c, n in enumerate(text.names) if c not in there]
+        if absent:
+            notes.append(f"No test patient has: {', '.join(absent)}; the figures say nothing of it.")
+    if lacking := settings.get("no_examples"):
+        said = ", ".join(str(c) for c in lacking)
+        notes.append(f"No examples with and without: {said}; the pack answers with the prompts there.")
+    new = [way for way in ways if way not in base.preprocess.adapters]
+    if new:
+        notes.append(f"The base does not say that it was trained on {ways_said(new)} files, read in this way.")
+    return notes

@@ -1,0 +1,224 @@
+"""From an adapted model to a pack: the base's files, its weights where they changed, the head, and an honest card."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medclip.adaptation.data.task import to_yaml
+from medclip.adaptation.data.unit_features import ways_said
+from medclip.adaptation.pack.notes import num_in_training, seen_by_base
+from medclip.adaptation.pack.pack_head import HEAD_FILE, SHOTS_FILE, TASK_FILE
+from medclip.adaptation.pack.replacing import refuse_other
+from medclip.adapters.registry import preprocessing_of
+from medclip.errors import MedclipError, Reason
+from medclip.files.output import check_out, fresh_folder
+from medclip.models import open_set
+from medclip.models.card import FILE_NAME as CARD_FILE
+from medclip.models.card import Adaptation, Card, Source, TaskCard, read_card
+from medclip.models.packs.manifest import FILE_NAME as MANIFEST
+from medclip.models.packs.manifest import WEIGHTS_NAME, read_manifest, seal
+from medclip.models.packs.pack import save_weights
+from medclip.version import __version__
+
+if TYPE_CHECKING:
+    from medclip.adaptation.pack.adapted_model import Adapted
+
+TRAIN_HASHES, PATIENT_HASHES = "train_hashes.txt", "patient_hashes.txt"
+
+
+def check_place(folder: Path, base: Path) -> None:
+    """Refuse a folder that no adapted pack can go to, before anything is learned.
+
+    Raises:
+        MedclipError: WRONG_USE for the base's own folder and for what is no folder; OUTPUT_IN_USE for one that holds
+            something that is not a pack.
+    """
+    check_out(folder, "model pack")
+    if folder.exists() and folder.resolve() == base.resolve():
+        raise MedclipError(
+            Reason.WRONG_USE, "the base pack lies here; it is not replaced.", where=folder, hint="Name a new folder."
+        )
+    if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
+        raise MedclipError(
+            Reason.OUTPUT_IN_USE,
+            "the folder holds something that is not a model pack.",
+            where=folder,
+            hint="Name another folder.",
+        )
+
+
+def adaptation_in(folder: Path) -> Mapping[str, Any] | None:
+    """Give how the pack that lies in a folder was adapted, as its card writes it; None where none lies there."""
+    try:
+        adapted = read_card(folder).adapted
+    except MedclipError:
+        return None
+    return None if adapted is None else adapted.model_dump(mode="json")
+
+
+def _refuse_other(adapted: Adapted, folder: Path) -> None:
+    """Refuse to replace what is not a pack of the same adaptation from the same shots.
+
+    Raises:
+        MedclipError: OUTPUT_IN_USE.
+    """
+    there = adaptation_in(folder)
+    if there is not None:
+        listed = folder / SHOTS_FILE
+        same = listed.is_file() and listed.read_bytes() == adapted.shots_csv().encode()
+        there = there if same else None
+    refuse_other(folder, there, _adaptation(adapted).model_dump(mode="json"), "pack")
+
+
+def write_pack(
+    adapted: Adapted,
+    folder: str | Path,
+    *,
+    metrics: Mapping[str, Any] | None = None,
+    name: str | None = None,
+    replace: bool = False,
+) -> Path:
+    """Write the pack of an adapted model; it appears whole or not at all, and equal calls give equal bytes.
+
+    Weights that changed are stored as float32: rounded to half precision they would score otherwise than measured.
+
+    Args:
+        adapted: The model.
+        folder: New, or holding a pack of the same base, task, method, settings and shots, which is replaced.
+        metrics: Figures of the task, in the form of `medclip.models.card.TaskCard`.
+        name: On the card; made of the base, the task and the method where None.
+        replace: Replace any other pack, too.
+
+    Raises:
+        MedclipError: As `check_place`; OUTPUT_IN_USE for another pack; DISK_FULL, PERMISSION_DENIED.
+    """
+    from safetensors.numpy import save_file
+
+    folder, base = Path(folder), adapted.model.path
+    check_place(folder, base)
+    if not replace and (folder / MANIFEST).is_file():
+        _refuse_other(adapted, folder)
+    changed = adapted.fitted.clip is not None
+    ours = {CARD_FILE, HEAD_FILE, TASK_FILE, SHOTS_FILE, TRAIN_HASHES, PATIENT_HASHES}
+    left = ours | ({WEIGHTS_NAME, open_set.FILE_NAME} if changed else set())
+    card = adapted_card(adapted, metrics=metrics or {}, name=name)
+    arrays = {k: np.array(v, order="C") for k, v in adapted.fitted.head.arrays().items()}
+    with fresh_folder(folder) as fresh:
+        for file in sorted(set(read_manifest(base).files) - left):
+            (fresh / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(base / file, fresh / file)
+        if adapted.fitted.clip is not None:
+            save_weights(adapted.fitted.clip, fresh / WEIGHTS_NAME, half=False)
+        save_file(arrays, fresh / HEAD_FILE)
+        (fresh / TASK_FILE).write_text(to_yaml(adapted.text.task), encoding="utf-8")
+        (fresh / SHOTS_FILE).write_text(adapted.shots_csv(), encoding="utf-8")
+        of_base = adapted.model.card
+        _write_lines(fresh / TRAIN_HASHES, base, of_base.train_hashes_file, [s.sha256 for s in adapted.shots])
+        _write_lines(fresh / PATIENT_HASHES, base, of_base.patient_hashes_file, [s.patient for s in adapted.shots])
+        (fresh / CARD_FILE).write_text(card.to_json(), encoding="utf-8")
+        seal(fresh, _preprocessing(adapted))
+    return folder
+
+
+def adapted_card(adapted: Adapted, *, metrics: Mapping[str, Any], name: str | None = None) -> Card:
+    """Write the card: what was adapted to what, from which shots, and what of the base's card still holds."""
+    base, text, changed = adapted.model.card, adapted.text, adapted.fitted.clip is not None
+    task = text.task
+    train = [s for s in adapted.shots if s.role == "train"]
+    count = f"{len(train)} file{'s' if len(train) != 1 else ''}"
+    patients = len({s.patient for s in train})
+    entry = {
+        "classes": text.names,
+        "metrics": dict(metrics),
+        "title": task.title,
+        "class_titles": {n: task.class_named(n).title for n in text.names},
+    }
+    old = base.adapted.task if base.adapted is not None else None
+    kept = {} if changed else {n: t for n, t in base.tasks.items() if n not in (task.name, old)}
+    shots = Source(
+        name="shots of the adaptation",
+        source=f"a table of the person who ran medclip adapt; listed by hash in {SHOTS_FILE}",
+        licence="not stated",
+        num_images=len(adapted.shots),
+        num_patients=len({s.patient for s in adapted.shots}),
+    )
+    modalities = {way.partition(":")[0] for way in adapted.ways}
+    values = base.model_dump() | {
+        "name": name or f"{base.name}-{task.name}-{adapted.method}",
+        "summary": f"{base.name} {base.version} adapted to “{task.title}” with {adapted.title}, from {count} of "
+        f"{patients} patients.",
+        "modalities": sorted({*base.modalities, *modalities}),
+        "tasks": {task.name: TaskCard.model_validate(entry), **kept},
+        "data": (*base.data, shots),
+        "limits": (*_limits(adapted, count, patients), *base.limits),
+        "created_from": {**base.created_from, "adapted_from": str(adapted.base), "medclip": __version__},
+        "train_hashes_file": TRAIN_HASHES,
+        "patient_hashes_file": PATIENT_HASHES,
+        "open_set": None if changed else base.open_set,
+        "adapted": _adaptation(adapted),
+    }
+    return Card.model_validate(values)
+
+
+def _adaptation(adapted: Adapted) -> Adaptation:
+    base, draw = adapted.base, adapted.draw
+    roles = Counter(s.role for s in adapted.shots)
+    return Adaptation(
+        task=adapted.text.task.name,
+        method=adapted.method,
+        title=adapted.title,
+        head=adapted.fitted.head.kind,
+        changed_towers=adapted.fitted.clip is not None,
+        base=base.name,
+        base_version=base.version,
+        base_digest=base.digest,
+        shots=draw.shots,
+        seed=draw.seed,
+        init_seed=draw.init_seed,
+        num_train=roles["train"],
+        num_val=roles["val"],
+        num_in_training=num_in_training(adapted.model, adapted.shots),
+        num_train_by_class=dict(adapted.num_by_class),
+        num_trainable=adapted.fitted.num_trainable,
+        settings=dict(adapted.fitted.settings),
+        shots_file=SHOTS_FILE,
+    )
+
+
+def _limits(adapted: Adapted, count: str, patients: int) -> tuple[str, ...]:
+    task, base = adapted.text.task, adapted.model.card
+    said = [
+        f"“{task.title}” was learned from {count} of {patients} patients of one table. Its figures are over other "
+        "patients of the same table; elsewhere they may be worse.",
+    ]
+    new = sorted({way for way in adapted.ways if way not in adapted.model.preprocess.adapters})
+    if new:
+        said.append(
+            f"The base does not say that it was trained on {ways_said(new)}: it knows that from the shots only."
+        )
+    said += seen_by_base(adapted.model, adapted.shots)
+    if adapted.fitted.clip is not None:
+        said.append(
+            f"The towers are not those of {base.name} any more: its other tasks, their figures and the guard for "
+            "unknown images do not hold for them and are not in this pack."
+        )
+    if base.train_hashes_file is None:
+        said.append("The base does not list its training files: the list in this pack holds the shots only.")
+    return tuple(said)
+
+
+def _preprocessing(adapted: Adapted) -> dict[str, str]:
+    known = dict(adapted.model.preprocess.adapters)
+    return known | {way: preprocessing_of(way) for way in adapted.ways}
+
+
+def _write_lines(path: Path, base: Path, listed: str | None, more: list[str]) -> None:
+    """Write the base's list and ours as one, sorted."""
+    known = (base / listed).read_text(encoding="ascii").split() if listed else []
+    path.write_text("".join(f"{line}\n" for line in sorted({*known, *more})), encoding="ascii")

@@ -1,0 +1,1 @@
+"""Methods that learn the words: vectors in place of a prompt."""

@@ -1,0 +1,175 @@
+"""BiomedCoOp: CoOp held near what many sentences say of each class.
+
+Koleilat et al., BiomedCoOp, CVPR 2025. The paper asks a language model for 50 sentences a class; here the teacher's
+sentences are the task's own prompts, every wording in every template.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import log_softmax, normalize
+
+from medclip.adaptation.data.class_text import ClassText
+from medclip.adaptation.data.examples import Examples
+from medclip.adaptation.data.shot_features import Views, take
+from medclip.adaptation.methods import Fitted
+from medclip.adaptation.prompts.coop import NUM_VECTORS, WORDS, fit_context
+from medclip.adaptation.prompts.prompted_text_tower import Position
+
+if TYPE_CHECKING:
+    from medclip.models.model import Model
+
+_TINY = 1e-6
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The two terms beside the task's loss."""
+
+    consistency: Tensor
+    """mean((T − mean sentence)²), "SCCM"."""
+    distillation: Tensor
+    """KL from the selected sentences' answers to the learned ones', "KDSP"."""
+
+
+def keep_sentences(images_ND: Tensor, teacher_RPD: Tensor, scale: float, tau: float) -> tuple[Tensor, Tensor]:
+    """Choose the sentences whose scores on these images are not outliers.
+
+    score_p = mean over images of the highest a·f·E[r, p] over r; z = (score − median) / MAD; sentence p stays where
+    z lies at most tau standard deviations from the mean of z. Where all scores are alike all stay.
+
+    Args:
+        images_ND: Image features, unit norm.
+        teacher_RPD: Sentence embeddings, unit norm.
+        scale: a.
+        tau: How far a score may lie off.
+
+    Returns:
+        Scores [P], and which stay, bool [P]; at least one does.
+    """
+    scores_P = (scale * torch.einsum("nd,rpd->nrp", images_ND, teacher_RPD)).amax(dim=1).mean(dim=0)
+    deviation_P = scores_P - scores_P.median()
+    z_P = deviation_P / deviation_P.abs().median().clamp(min=_TINY)
+    spread = z_P.std() if len(z_P) > 1 else z_P.new_zeros(())
+    kept_P = ((z_P - z_P.mean()) / spread.clamp(min=_TINY)).abs() <= tau
+    return scores_P, kept_P if bool(kept_P.any()) else torch.ones_like(kept_P)
+
+
+def biomedcoop_parts(
+    images_ND: Tensor,
+    frozen_ND: Tensor,
+    text_RD: Tensor,
+    teacher_RPD: Tensor,
+    *,
+    scale: float,
+    tau: float,
+    pairs: bool = False,
+) -> Parts:
+    """Give the two terms, without their weights.
+
+    Args:
+        images_ND: Image features as the learner sees them, unit norm.
+        frozen_ND: Those of the base model; the same where the image tower is frozen and nothing is augmented.
+        text_RD: Learned text features, unit norm.
+        teacher_RPD: Embeddings of P sentences for each row, unit norm.
+        scale: a.
+        tau: See `keep_sentences`.
+        pairs: The second half of the rows denies the first: answers are taken between the two of a pair.
+
+    Returns:
+        The KL is summed over all entries and divided by N·R, as the reference does.
+    """
+    _, kept_P = keep_sentences(images_ND, teacher_RPD, scale, tau)
+    selected_RD = normalize(teacher_RPD[:, kept_P].mean(dim=1), dim=-1)
+    average_RD = normalize(teacher_RPD.mean(dim=1), dim=-1)
+    taught = _log_answers(scale * frozen_ND @ selected_RD.T, pairs)
+    learned = _log_answers(scale * images_ND @ text_RD.T, pairs)
+    distillation = (taught.exp() * (taught - learned)).sum() / (len(images_ND) * len(text_RD))
+    return Parts((text_RD - average_RD).square().mean(), distillation)
+
+
+def teacher_sentences(base: Model, text: ClassText) -> Tensor:
+    """Encode the task's prompts: float [R, P, D], R = C, or 2C with those that deny the classes.
+
+    P is the length of the longest list; shorter ones begin again from their first sentence.
+    """
+    lists = (*text.positive(), *text.negative())
+    longest = max(len(said) for said in lists)
+    filled = [[said[p % len(said)] for p in range(longest)] for said in lists]
+    return torch.tensor(np.stack([base.encode_text(said) for said in filled]), device=base.device)
+
+
+def fit_biomedcoop(
+    base: Model,
+    text: ClassText,
+    train: Examples,
+    val: Examples | None,
+    *,
+    seed: int,
+    num_vectors: int = NUM_VECTORS,
+    words: str | None = WORDS,
+    position: Position = "end",
+    class_specific: bool = False,
+    consistency: float = 0.5,
+    distillation: float = 0.5,
+    tau: float = 1.5,
+    lr: float = 0.0025,
+    epochs: int = 100,
+    batch_size: int = 4,
+    views: Views = "pooled",
+) -> Fitted:
+    """Learn a context as `fit_coop` does, with the two further terms.
+
+    Args:
+        base: The base model.
+        text: The classes' words.
+        train: The shots.
+        val: Not looked at; the last epoch is the model.
+        seed: Of the order of batches and of a random beginning.
+        num_vectors: M, where `words` is None.
+        words: The vectors begin as these words; None: at random.
+        position: See `fit_coop`.
+        class_specific: Learn vectors for each class.
+        consistency: Weight of the first term, λ1.
+        distillation: Weight of the second, λ2.
+        tau: How far a sentence's score may lie off to stay.
+        lr: Of SGD.
+        epochs: Passes over the shots.
+        batch_size: Units in a step.
+        views: "pooled": one feature for each unit; "each": every view is a row.
+    """
+    shots = take(base, text, train, val, views)
+    teacher_RPD = teacher_sentences(base, text)
+    pairs = text.kind == "multilabel"
+
+    def terms(images_ND: Tensor, text_RD: Tensor) -> Tensor:
+        parts = biomedcoop_parts(
+            images_ND, images_ND, text_RD, teacher_RPD, scale=base.logit_scale, tau=tau, pairs=pairs
+        )
+        return consistency * parts.consistency + distillation * parts.distillation
+
+    return fit_context(
+        base,
+        text,
+        shots,
+        seed=seed,
+        method="BiomedCoOp",
+        context={"num_vectors": num_vectors, "words": words, "position": position, "class_specific": class_specific},
+        schedule={"lr": lr, "epochs": epochs, "batch_size": batch_size},
+        extra=terms,
+        settings={
+            "consistency": consistency, "distillation": distillation, "tau": tau, "num_sentences": teacher_RPD.shape[1],
+        },
+    )  # fmt: skip
+
+
+def _log_answers(logits_NR: Tensor, pairs: bool) -> Tensor:
+    """Give log-probabilities over all rows, or between the two of each pair [N, 2, C]."""
+    if pairs:
+        return log_softmax(logits_NR.unflatten(1, (2, -1)), dim=1)
+    return log_softmax(logits_NR, dim=1)

@@ -1,0 +1,225 @@
+"""CoOp: learned vectors stand where the words of a template stood; towers stay as they are.
+
+Zhou et al., Learning to Prompt for Vision-Language Models, IJCV 2022. Image features are those of `Examples`, without
+augmentation, so that only the text tower runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from medclip.adaptation.data.class_text import ClassText
+from medclip.adaptation.data.examples import Examples
+from medclip.adaptation.data.heads import LinearHead
+from medclip.adaptation.data.shot_features import Shots, Views, seen, take, unit_logits, with_unseen
+from medclip.adaptation.data.task_loss import learn, targets_of, task_logits, task_loss
+from medclip.adaptation.methods import Fitted
+from medclip.adaptation.prompts.prompted_text_tower import (
+    Placeholders,
+    Position,
+    embed,
+    encode_embedded,
+    place,
+    placeholders,
+)
+from medclip.errors import MedclipError, Reason
+from medclip.statistics.metrics.selection_score import quality
+
+if TYPE_CHECKING:
+    from medclip.models.model import Model
+
+NUM_VECTORS = 4
+WORDS = "a photo of a"
+RATES = (0.002, 0.02, 0.2)
+"""Of SGD, among which `val` chooses; the first is the paper's."""
+STD = 0.02
+"""Of vectors that begin at random."""
+Extra = Callable[[Tensor, Tensor], Tensor]
+"""A further loss of image features [N, D] and text features [R, D], unit norm both."""
+
+
+class Context(nn.Module):
+    """Learned vectors of a task's sentences.
+
+    Args:
+        base: Whose text tower runs; frozen.
+        text: The classes.
+        num_vectors: M; ignored where `words` are given.
+        words: The vectors begin as their token embeddings; None begins at random.
+        position: Where the vectors go, see `prompt_tower.place`.
+        class_specific: Vectors of its own for each class instead of shared ones.
+        generator: Of a random beginning.
+
+    Raises:
+        MedclipError: WRONG_USE where a class's words do not fit the context.
+    """
+
+    def __init__(
+        self,
+        base: Model,
+        text: ClassText,
+        *,
+        num_vectors: int,
+        words: str | None,
+        position: Position,
+        class_specific: bool,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self._base = [base]  # in a list, so that the base is no child
+        self._position: Position = position
+        phrases = (*text.phrases, *text.negative_phrases)
+        start_MW = None if words is None else words_embedded(base, words)
+        count = num_vectors if start_MW is None else len(start_MW)
+        names = text.names * 2 if text.negative_phrases else text.names
+        self.words: Placeholders = placeholders(base.tokenizer, phrases, count, names)
+        self._tokens = self.words.tokens_CL.to(base.device)
+        self._embedded = embed(base.clip, self._tokens)
+        if start_MW is None:
+            width = self._embedded.shape[-1]
+            start_MW = (STD * torch.randn(count, width, generator=generator)).to(base.device)
+        start = start_MW.repeat(len(phrases), 1, 1) if class_specific else start_MW.clone()
+        self.vectors = nn.Parameter(start.float())
+
+    def forward(self) -> Tensor:
+        """Encode every sentence: float [R, D] of unit norm, R = C, or 2C where classes are denied too."""
+        base = self._base[0]
+        embedded = place(self._embedded, self.vectors, self.words, self._position)
+        return encode_embedded(base.clip, self._tokens, embedded, base.tokenizer.pad_id)
+
+
+def words_embedded(base: Model, words: str) -> Tensor:
+    """Give the token embeddings of some words, [M, W].
+
+    Raises:
+        MedclipError: WRONG_USE for words without a token.
+    """
+    said = placeholders(base.tokenizer, [words], 1)
+    count = said.name_lens[0]
+    if not count:
+        raise MedclipError(Reason.WRONG_USE, "the words to begin with are empty.", hint="Give words, or none at all.")
+    embedded_LW = embed(base.clip, said.tokens_CL.to(base.device))[0]
+    return embedded_LW[said.prefix + 1 :][:count].clone()
+
+
+def fit_coop(
+    base: Model,
+    text: ClassText,
+    train: Examples,
+    val: Examples | None,
+    *,
+    seed: int,
+    num_vectors: int = NUM_VECTORS,
+    words: str | None = WORDS,
+    position: Position = "end",
+    class_specific: bool = False,
+    lr: float | None = None,
+    epochs: int = 100,
+    batch_size: int = 32,
+    views: Views = "pooled",
+) -> Fitted:
+    """Learn the context of the classes' first wordings.
+
+    The last epoch is the model. Defaults are those of the biomedical protocol, save that the rate is chosen on `val`:
+    features that lie close together need a larger one than CLIP's.
+
+    Args:
+        base: The base model.
+        text: The classes' words.
+        train: The shots.
+        val: Chooses the rate where none is given.
+        seed: Of the order of batches and of a random beginning.
+        num_vectors: M, where `words` is None.
+        words: The vectors begin as these words; None: at random.
+        position: "end": before the name; "middle": half before, half after; "front": after it.
+        class_specific: Learn vectors for each class.
+        lr: Of SGD; None: the best of `RATES` on `val`, the first of them where there is no `val`.
+        epochs: Passes over the shots.
+        batch_size: Units in a step.
+        views: "pooled": one feature for each unit; "each": every view is a row.
+
+    Returns:
+        A linear head of the learned class vectors. A multi-label class without positives or negatives keeps its
+        zero-shot logit.
+    """
+    shots = take(base, text, train, val, views)
+    context = {"num_vectors": num_vectors, "words": words, "position": position, "class_specific": class_specific}
+
+    def fitted(rate: float) -> Fitted:
+        schedule = {"lr": rate, "epochs": epochs, "batch_size": batch_size}
+        return fit_context(base, text, shots, seed=seed, method="CoOp", context=context, schedule=schedule)
+
+    if lr is not None or shots.val is None:
+        return fitted(RATES[0] if lr is None else lr)
+    judges = shots.val
+    return max(map(fitted, RATES), key=lambda f: quality(unit_logits(f.head, judges), judges.targets))
+
+
+def fit_context(
+    base: Model,
+    text: ClassText,
+    shots: Shots,
+    *,
+    seed: int,
+    method: str,
+    context: dict,
+    schedule: dict,
+    extra: Extra | None = None,
+    settings: dict | None = None,
+) -> Fitted:
+    """Learn a context with the task's loss and, where given, a further one.
+
+    Args:
+        base: The base model.
+        text: The classes' words.
+        shots: The checked examples.
+        seed: Of chance.
+        method: Its name, for errors.
+        context: Arguments of `Context`.
+        schedule: lr, epochs and batch_size.
+        extra: A further loss.
+        settings: What else the result states.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    features_ND, goal = tensors_of(shots, base.device)
+    learner = Context(base, text, generator=generator, **context)
+    count = len(text.names)
+
+    def loss_of(rows: Tensor) -> Tensor:
+        text_RD = learner()
+        batch_ND = features_ND[rows]
+        loss = task_loss(task_logits(batch_ND, text_RD, base.logit_scale, count), goal[rows])
+        if extra is not None:
+            loss = loss + extra(batch_ND, text_RD)
+        return loss
+
+    learn([learner.vectors], loss_of, len(features_ND), method=method, generator=generator, **schedule)
+    with torch.no_grad():
+        text_RD = learner()
+    head = head_of(text_RD, base.logit_scale, count)
+    if shots.multilabel:
+        head = with_unseen(head, shots.zero, seen(shots.train.targets, count), multilabel=True)
+    used = shots.settings(**{**context, "num_vectors": learner.words.num_vectors}, **schedule, **(settings or {}))
+    return Fitted(head, learner.vectors.numel(), used, prompt=learner.vectors.detach().cpu())
+
+
+def tensors_of(shots: Shots, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Give features float32 [M, D] and targets to learn from; multi-label classes that cannot be learned are masked."""
+    features, targets = shots.rows(shots.train)
+    if shots.multilabel:
+        targets = np.where(seen(shots.train.targets, len(shots.names)), targets, np.float32("nan"))
+    return torch.tensor(features, dtype=torch.float32, device=device), targets_of(targets, device)
+
+
+def head_of(text_RD: Tensor, scale: float, num_classes: int) -> LinearHead:
+    """Make the head of class vectors, and of those that deny the classes where there are any."""
+    vectors = text_RD.float().cpu().numpy()
+    weight = vectors[:num_classes]
+    if len(vectors) > num_classes:
+        weight = weight - vectors[num_classes:]
+    return LinearHead(np.ascontiguousarray((np.float32(scale) * weight).T), np.zeros(num_classes, np.float32))

@@ -1,0 +1,399 @@
+"""The verb: a table of labelled studies and a pack go in, an adapted pack and its answers for the test patients out."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from dataclasses import replace as changed
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.adaptation.data.class_text import ClassText
+from medclip.adaptation.data.examples import Examples
+from medclip.adaptation.data.heads import text_head
+from medclip.adaptation.data.shots import Division, Drawn, divide, draw_shots
+from medclip.adaptation.data.table import AdaptTable, LabelledUnit, read_adapt_table
+from medclip.adaptation.data.unit_features import (
+    ReadUnit,
+    UnitReader,
+    encode_units,
+    examples_of,
+    targets_of,
+    unit_logits,
+)
+from medclip.adaptation.methods import Fitted, Method, find_method
+from medclip.adaptation.pack.adapted_model import Adapted, Draw, Shot, label_of, merged_model
+from medclip.adaptation.pack.check_outputs import check_places
+from medclip.adaptation.pack.notes import MOST_LOOKED_AT, learned_nothing, run_notes, seen_by_base
+from medclip.adaptation.pack.write_pack import write_pack
+from medclip.errors import MedclipError, Reason
+from medclip.files.pseudonyms import load_key
+from medclip.models.class_vectors import probabilities
+from medclip.models.devices import check_device
+from medclip.sample import Modality
+from medclip.settings import Settings
+from medclip.text.vocabulary.task import Task
+
+if TYPE_CHECKING:
+    from medclip.models.model import Model
+
+_MOST_HELD = 2000
+"""Test units whose pixels are held in memory (0.15 MB a view) for a method that changes the towers; more are read again
+when it has learned."""
+
+
+class Progress(Protocol):
+    """What a long adaptation tells; `medclip.cli.progress` draws it."""
+
+    def stage(self, name: str, total: int) -> None:
+        """Begin a stage."""
+        ...
+
+    def step(self, count: int = 1) -> None:
+        """Count steps of the stage."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredTest:
+    """What base and adapted model say of the test patients. Nothing of it was learned from."""
+
+    numbers: tuple[int, ...]
+    """Row of the table of each unit, from 1."""
+    sha256: tuple[str, ...]
+    patients: tuple[str, ...]
+    """Keyed hashes."""
+    targets: NDArray
+    """int64 [N]; float32 [N, C] with NaN for what is not known (multi-label)."""
+    logits_NC: NDArray[np.float32]
+    zero_shot_NC: NDArray[np.float32]
+    """Logits of the base's prompts."""
+    kind: str
+
+    @property
+    def probabilities_NC(self) -> NDArray[np.float32]:
+        """What `medclip score` gives with the adapted pack."""
+        return probabilities(self.logits_NC, self.kind)  # pyright: ignore[reportArgumentType]
+
+
+class Measured(Protocol):
+    """Figures over test scores, as `medclip.evaluation.adapted_model.measure` makes them."""
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """For the card."""
+        ...
+
+
+Measure = Callable[["AdaptRun"], Measured]
+
+
+@dataclass(frozen=True, eq=False)
+class AdaptRun:
+    """A finished adaptation."""
+
+    adapted: Adapted
+    division: Division
+    """Sides of the table's labelled rows, as indices into `units`."""
+    units: tuple[LabelledUnit, ...]
+    drawn: Drawn
+    test: ScoredTest
+    notes: tuple[str, ...]
+    """What should be known: rows left out, classes with few patients, shots that were replaced."""
+    problems: Mapping[str, int]
+    """Files that could not be read, by reason."""
+    seconds: Mapping[str, float]
+    """reading, learning, scoring."""
+    measured: Any = None
+    """What `measure` gave."""
+    folder: Path | None = None
+    """The pack."""
+
+    @property
+    def text(self) -> ClassText:
+        """The classes."""
+        return self.adapted.text
+
+
+def adapt(
+    model: str | Path | Model,
+    table: Any,
+    labels: str | Sequence[str],
+    *,
+    method: str = "svd",
+    shots: int = 16,
+    out: str | Path | None = None,
+    checkpoint: str | Path | None = None,
+    task: Task | str | Path | None = None,
+    modality: Modality | str | None = None,
+    folder: str | Path | None = None,
+    patient_from: str | None = None,
+    seed: int = 0,
+    init_seed: int = 0,
+    test_share: float = 0.3,
+    options: Mapping[str, Any] | None = None,
+    name: str | None = None,
+    key_file: Path | None = None,
+    workers: int | None = None,
+    threads: int | None = None,
+    device: str = "cpu",
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+    measure: Measure | None = None,
+    replace: bool = False,
+) -> AdaptRun:
+    """Adapt a model pack to a question of one's own, from a few labelled studies.
+
+    Patients are divided first; shots are drawn from one side, and the other side is only scored. A file that cannot be
+    read is counted and never stops it; the next patient of its class takes the place of such a shot.
+
+    Args:
+        model: The base: name or folder of a pack, or a loaded model.
+        table: CSV, TSV or Parquet file, or a data frame: see `read_adapt_table`.
+        labels: The column or columns of labels.
+        method: One of `medclip.adaptation.methods.METHODS`.
+        shots: K: patients of each class, one unit of each.
+        out: Folder of the new pack; nothing is written where None. It may hold the pack of an equal call.
+        checkpoint: Folder of the small checkpoint; nothing is written where None.
+        task: A task of the vocabulary or a task file; made of the table where None.
+        modality: Of rows whose table says none.
+        folder: What relative files are relative to.
+        patient_from: Column that names the patient, or "file".
+        seed: Of the draw of shots. Test patients do not depend on it.
+        init_seed: Of initialisation, batches and augmentation.
+        test_share: Share of patients to test on, where the table has no column `split`; 0 for no test.
+        options: The method's own, by name.
+        name: Of the new pack, on its card.
+        key_file: Key that patients are hashed with; the identity key of `settings` where None.
+        workers: Reading processes.
+        threads: Of torch, while it learns.
+        device: Torch device.
+        settings: Limits and policy.
+        progress: Told of each unit.
+        measure: Makes figures of the run, which go into the card: `medclip.evaluation.adapted_model.measure`.
+        replace: Replace any pack in `out` and any checkpoint in `checkpoint`.
+
+    Returns:
+        The run: `.adapted`, `.test`, `.notes`, `.measured`.
+
+    Raises:
+        MedclipError: WRONG_USE, OUTPUT_IN_USE, TABLE_INVALID, NO_TASK, NOTHING_TO_DO; PATIENT_OVERLAP where a patient
+            or the bytes of a file are on two sides; NON_FINITE; those of `load_model` and of the method.
+    """
+    from medclip.models.packs.pack import find_pack, load_model
+
+    chosen = find_method(method)
+    options, draw = dict(options or {}), Draw(shots, seed, init_seed)
+    chosen.check(options)
+    check_device(device)
+    settings = settings or Settings()
+    if workers is not None:
+        settings = changed(settings, workers=max(1, workers))
+    base = find_pack(model) if isinstance(model, str | Path) else Path(model.path)
+    out, checkpoint = (None if place is None else Path(place) for place in (out, checkpoint))
+    check_places(out, checkpoint, base, method=method, draw=draw, options=options, replace=replace)
+    found = read_adapt_table(
+        table,
+        (labels,) if isinstance(labels, str) else labels,
+        task=task,
+        modality=modality,
+        folder=None if folder is None else Path(folder),
+        patient_from=patient_from,
+        key=load_key(settings, path=key_file),
+    )
+    division = divide(found.units, test_share=test_share)
+    draw_shots(found.units, division, found.text, shots, seed)  # what is wrong with it is said before a model is loaded
+    loaded = load_model(model, device=device) if isinstance(model, str | Path) else model
+    work = _Work(loaded, found, division, chosen, draw, settings, progress)
+    run = work.run(options, threads)
+    if measure is not None:
+        run = changed(run, measured=measure(run))
+    if checkpoint is not None:
+        run.adapted.save(checkpoint, replace=replace)
+    if out is not None:
+        metrics = run.measured.metrics if run.measured is not None else {}
+        run = changed(run, folder=write_pack(run.adapted, out, metrics=metrics, name=name, replace=replace))
+    return run
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """What the steps of an adaptation share."""
+
+    base: Model
+    table: AdaptTable
+    division: Division
+    method: Method
+    draw: Draw
+    settings: Settings
+    progress: Progress | None
+
+    def run(self, options: dict[str, Any], threads: int | None) -> AdaptRun:
+        units, text = self.table.units, self.table.text
+        started = time.perf_counter()
+        with UnitReader(self.base, self.settings) as reader:
+            drawn, read, replaced = self._read_shots(reader)
+            keep = self.method.trains_towers and len(self.division.test) <= _MOST_HELD
+            tested = self._read(reader, "Reading the test patients", self.division.test, keep_pixels=keep)
+            _refuse_overlap(drawn, read, tested)
+            read_at = time.perf_counter()
+            train = examples_of(units, read, drawn.train, text)
+            val = examples_of(units, read, drawn.val, text) if drawn.val else None
+            if self.progress is not None:
+                self.progress.stage(f"Learning: {self.method.title}", 1)
+            with _torch_threads(threads):
+                fitted = self.method.fit(self.base, text, train, val, seed=self.draw.init_seed, **options)
+            if self.progress is not None:
+                self.progress.step()
+            learned_at = time.perf_counter()
+            good = [i for i in self.division.test if tested[i].problem is None]
+            features = [tested[i].features for i in good]
+            merged = merged_model(self.base, fitted)
+            ours = features
+            if fitted.clip is not None and keep:
+                ours = encode_units(merged, [tested[i].pixels for i in good])
+            elif fitted.clip is not None:
+                again = self._read(reader, "Scoring the test patients", good, keep_pixels=False, others=[merged])
+                ours = [again[i].others[0] for i in good]
+            learned = self._learned(fitted, merged, train)
+        adapted = Adapted(self.base, self.method.name, text, fitted, self._shots(drawn, read), self.draw, _ways(read))
+        prompts = text_head(text.vectors(self.base), self.base.logit_scale)
+        test = ScoredTest(
+            numbers=tuple(units[i].number for i in good),
+            sha256=tuple(tested[i].sha256 for i in good),
+            patients=tuple(units[i].patient for i in good),
+            targets=targets_of([units[i].target for i in good], text),
+            logits_NC=_logits(text, lambda: unit_logits(fitted.head, merged, ours), len(good)),
+            zero_shot_NC=_logits(text, lambda: unit_logits(prompts, self.base, features), len(good)),
+            kind=text.kind,
+        )
+        problems = Counter(str(r.problem.reason) for r in [*read.values(), *tested.values()] if r.problem is not None)
+        seconds = {
+            "reading": read_at - started,
+            "learning": learned_at - read_at,
+            "scoring": time.perf_counter() - learned_at,
+        }
+        notes = (
+            *self.table.notes, *drawn.notes, *replaced, *seen_by_base(self.base, adapted.shots), *learned,
+            *run_notes(text, self.base, adapted.ways, test.targets, fitted.settings),
+        )  # fmt: skip
+        return AdaptRun(adapted, self.division, units, drawn, test, notes, dict(sorted(problems.items())), seconds)
+
+    def _read_shots(self, reader: UnitReader) -> tuple[Drawn, dict[int, ReadUnit], list[str]]:
+        """Draw and read until every shot of the draw could be read.
+
+        Raises:
+            MedclipError: With the commonest reason, where not one of the first shots can be read, or where so many
+                cannot that nothing is left to tell apart.
+        """
+        read: dict[int, ReadUnit] = {}
+        drawn = self._drawn(())
+        bad: list[int] = []
+        while missing := [i for i in (*drawn.train, *drawn.val) if i not in read]:
+            read |= self._read(reader, "Reading the shots", missing)
+            bad = [i for i, r in read.items() if r.problem is not None]
+            if len(bad) == len(read):
+                raise _unreadable(read, f"not one of the first {len(read)} shots could be read")
+            try:
+                drawn = self._drawn(bad)
+            except MedclipError as e:
+                raise _unreadable(read, e.message.rstrip(".")) from e
+        if not bad:
+            return drawn, read, []
+        note = (
+            f"{len(bad)} shot{'s' if len(bad) > 1 else ''} could not be read ({_reasons(read)}); the next of the same "
+            "class, where there was one, was taken instead."
+        )
+        return drawn, read, [note]
+
+    def _drawn(self, unusable: Sequence[int]) -> Drawn:
+        return draw_shots(
+            self.table.units, self.division, self.table.text, self.draw.shots, self.draw.seed, unusable=unusable
+        )
+
+    def _read(
+        self,
+        reader: UnitReader,
+        stage: str,
+        indices: Sequence[int],
+        *,
+        keep_pixels: bool = True,
+        others: Sequence[Model] = (),
+    ) -> dict[int, ReadUnit]:
+        if self.progress is not None and indices:
+            self.progress.stage(stage, len(indices))
+        step = self.progress.step if self.progress is not None else lambda _: None
+        chosen = [self.table.units[i] for i in indices]
+        return dict(zip(indices, reader.read(chosen, step, keep_pixels=keep_pixels, others=others), strict=True))
+
+    def _shots(self, drawn: Drawn, read: Mapping[int, ReadUnit]) -> tuple[Shot, ...]:
+        units, text = self.table.units, self.table.text
+        roles = [(i, "train") for i in drawn.train] + [(i, "val") for i in drawn.val]
+        return tuple(Shot(read[i].sha256, units[i].patient, role, label_of(text, units[i].target)) for i, role in roles)
+
+    def _learned(self, fitted: Fitted, merged: Model, train: Examples) -> list[str]:
+        """Ask the adapted model about its own shots."""
+        if not fitted.num_trainable:
+            return []
+        some = train.select(range(min(len(train.targets), MOST_LOOKED_AT)))
+        features = encode_units(merged, some.pixels) if fitted.clip is not None else some.features
+        return learned_nothing(self.table.text, unit_logits(fitted.head, merged, features), some.targets)
+
+
+def _logits(text: ClassText, make: Callable[[], NDArray[np.float32]], count: int) -> NDArray[np.float32]:
+    return make() if count else np.zeros((0, len(text.names)), np.float32)
+
+
+def _ways(read: Mapping[int, ReadUnit]) -> tuple[str, ...]:
+    return tuple(sorted({r.way for r in read.values() if r.problem is None}))
+
+
+def _reasons(read: Mapping[int, ReadUnit]) -> str:
+    bad = Counter(str(r.problem.reason) for r in read.values() if r.problem is not None)
+    return ", ".join(f"{reason.replace('_', ' ')} {n}" for reason, n in bad.most_common())
+
+
+def _unreadable(read: Mapping[int, ReadUnit], what: str) -> MedclipError:
+    problems = [r.problem for r in read.values() if r.problem is not None]
+    commonest, _ = Counter(problem.reason for problem in problems).most_common(1)[0]
+    first = next(problem for problem in problems if problem.reason is commonest)
+    return MedclipError(
+        commonest,
+        f"{what} ({_reasons(read)}).",
+        hint=f"The first one: {first.message} Are --folder and --modality right?",
+    )
+
+
+def _refuse_overlap(drawn: Drawn, read: Mapping[int, ReadUnit], tested: Mapping[int, ReadUnit]) -> None:
+    """Refuse a test on what was learned: the same bytes under another name.
+
+    Raises:
+        MedclipError: PATIENT_OVERLAP with the number of such files.
+    """
+    learned = {read[i].sha256 for i in (*drawn.train, *drawn.val)}
+    both = sum(r.sha256 in learned for r in tested.values() if r.problem is None)
+    if both:
+        raise MedclipError(
+            Reason.PATIENT_OVERLAP,
+            f"{both} test file{'s are' if both > 1 else ' is'} byte for byte among the shots, under another name.",
+            hint="Copies belong to one patient: give their rows the same patient, or keep one of each.",
+        )
+
+
+@contextmanager
+def _torch_threads(count: int | None) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        if count is not None:
+            torch.set_num_threads(max(1, count))
+        yield
+    finally:
+        torch.set_num_threads(before)

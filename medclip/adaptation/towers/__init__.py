@@ -1,0 +1,1 @@
+"""Methods that change the towers, and the layers that they change."""

@@ -1,0 +1,247 @@
+"""What changed: which heads and layers the singular values moved, and which sentences that change speaks of.
+
+Singular values are sorted over a whole matrix and belong to no head. `change_ranking` cuts their vector into as many
+pieces as there are heads, as the reference code does; a piece is a band of sizes, not a head. `per_head` measures the
+change of the weight in the rows (values) or columns (output) that are a head's own.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from medclip.adaptation.towers.clip_svd import decompose, decomposed, load_singular_values, singular_values
+from medclip.adaptation.towers.layers import Role, list_layers
+from medclip.adaptation.towers.split_attention import replace_module, split_attention
+from medclip.adaptation.towers.svd_linear import SVDLinear
+from medclip.errors import MedclipError, Reason
+from medclip.text.vocabulary.load import load_task, task_names
+
+if TYPE_CHECKING:
+    from medclip.models.model import Model
+
+
+@dataclass(frozen=True)
+class Part:
+    """A head of a layer, or a whole layer, and how much it changed."""
+
+    layer: str
+    block: int
+    role: Role
+    head: int | None
+    """None: the whole layer."""
+    change: float
+    """Frobenius norm of the change of its weight."""
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What the change of one part does to image features, in sentences."""
+
+    part: Part
+    effect: float
+    """Mean length of the change of the unit feature when this part alone is undone."""
+    sentences: tuple[tuple[str, float], ...]
+    """Sentences and the share of the change's variance over images that each explains beyond those before it."""
+
+
+def change_ranking(
+    before_LD: NDArray[np.float64], after_LD: NDArray[np.float64], num_heads: int
+) -> tuple[tuple[int, int, float], ...]:
+    """Rank pieces of the vectors of singular values as the reference code does; pieces are no heads.
+
+    Args:
+        before_LD: S of one kind of layer before training, one row for each of L layers.
+        after_LD: The same after training.
+        num_heads: Pieces of each row.
+
+    Returns:
+        (layer, piece, signed change), smallest first: the length of the difference, with the sign of its mean.
+    """
+    moved = (np.asarray(after_LD, np.float64) - np.asarray(before_LD, np.float64)).reshape(
+        len(before_LD), num_heads, -1
+    )
+    return _ranked(np.linalg.norm(moved, axis=-1) * np.sign(moved.mean(axis=-1)))
+
+
+def combined_ranking(*rankings: Sequence[tuple[int, int, float]]) -> tuple[tuple[int, int, float], ...]:
+    """Add the sizes of several rankings (values and output) by piece and rank the sums, smallest first."""
+    total: dict[tuple[int, int], float] = {}
+    for layer, piece, change in (row for ranking in rankings for row in ranking):
+        total[layer, piece] = total.get((layer, piece), 0.0) + abs(change)
+    return tuple(sorted(((*place, size) for place, size in total.items()), key=lambda row: row[2]))
+
+
+def per_head(clip: nn.Module, before: Mapping[str, Tensor]) -> tuple[Part, ...]:
+    """Measure how much each part of the image tower changed, largest first.
+
+    U diag(ΔS) Vᵀ is cut by rows for the values of a head and by columns for its share of the output. Layers of other
+    roles, and towers without heads, are parts as a whole.
+
+    Args:
+        clip: Decomposed, with the singular values of now.
+        before: Those it had, from `singular_values`.
+    """
+    parts = []
+    for layer in list_layers(clip):
+        module, block = layer.module, layer.block
+        if layer.tower != "image" or block is None or not isinstance(module, SVDLinear):
+            continue
+        delta = module.S.detach() - before[layer.name].to(module.S)
+        heads = _num_heads(clip, layer.name) if layer.role in ("v", "out") else None
+        if heads is None:
+            parts.append(Part(layer.name, block, layer.role, None, float(delta.norm())))
+            continue
+        moved = (module.U * delta) @ module.V
+        pieces = moved.chunk(heads, dim=0 if layer.role == "v" else 1)
+        parts += [Part(layer.name, block, layer.role, h, float(p.norm())) for h, p in enumerate(pieces)]
+    return tuple(sorted(parts, key=lambda p: -p.change))
+
+
+def what_changed(
+    model: Model,
+    learned: Mapping[str, Tensor],
+    images: NDArray[np.uint8],
+    sentences: Sequence[str] | None = None,
+    *,
+    num_parts: int = 8,
+    num_sentences: int = 5,
+) -> tuple[Meaning, ...]:
+    """Say in sentences what the parts that changed most do to the features of some images.
+
+    Each part in turn is set back to the base's weights while all others keep what they learned. By how much the unit
+    features of the images then differ is what that part's change does. Sentences are picked one after the other, each
+    time the one along whose vector that difference varies most over the images (the greedy search of TextSpan,
+    Gandelsman et al. 2024, on differences instead of contributions).
+
+    What it can say: along which of the given sentences the change of a part moves these images apart. What it cannot
+    say: that the part "detects" what the sentence names, or that any sentence fits well; read the shares, and compare
+    them with those of sentences that have nothing to do with the task. A difference that is the same for all images is
+    not seen, nor is the text tower. medclip-mini's image tower has no heads: its parts are whole layers.
+
+    Args:
+        model: The base model; not changed.
+        learned: Singular values after training, by layer.
+        images: uint8 [N, S, S, 3], at least 3; a few dozen that show what the task is about.
+        sentences: To choose from; one of each class of every vocabulary where None.
+        num_parts: Parts that are looked at; each takes one more pass over the images.
+        num_sentences: Sentences for each part.
+
+    Raises:
+        MedclipError: WRONG_USE for fewer than 3 images, or layers that this model does not have.
+    """
+    if len(images) < 3:
+        raise MedclipError(Reason.WRONG_USE, f"{len(images)} images say nothing of variance; give 3 or more.")
+    said = vocabulary_sentences() if sentences is None else tuple(sentences)
+    vectors_MD = model.encode_text(said)
+    clip = copy.deepcopy(model.clip)
+    split_attention(clip)
+    layers = [layer for layer in list_layers(clip) if layer.name in learned]
+    if len(layers) != len(learned):
+        raise MedclipError(Reason.WRONG_USE, f"this model has {len(layers)} of the {len(learned)} layers that learned.")
+    decompose(clip, layers)
+    before = singular_values(clip)
+    load_singular_values(clip, learned)
+    after_ND = _features(model, clip, images)
+    found = []
+    for part in per_head(clip, before)[:num_parts]:
+        with _undone(clip, part, before[part.layer]):
+            moved_ND = after_ND - _features(model, clip, images)
+        effect = float(np.linalg.norm(moved_ND, axis=1).mean())
+        found.append(Meaning(part, effect, explain_variance(moved_ND, said, vectors_MD, num_sentences)))
+    return tuple(found)
+
+
+def explain_variance(
+    moved_ND: NDArray[np.float32], sentences: Sequence[str], vectors_MD: NDArray[np.float32], count: int
+) -> tuple[tuple[str, float], ...]:
+    """Pick sentences greedily along whose vectors differences vary most; see `what_changed`.
+
+    Args:
+        moved_ND: One difference for each image.
+        sentences: M.
+        vectors_MD: Their vectors; what all of them share is taken out first.
+        count: How many to pick.
+
+    Returns:
+        Sentence and share of the variance; shares add up to at most 1. Fewer than `count` where nothing is left.
+    """
+    left = np.asarray(moved_ND, np.float64) - np.mean(moved_ND, axis=0, dtype=np.float64)
+    words = np.asarray(vectors_MD, np.float64) - np.mean(vectors_MD, axis=0, dtype=np.float64)
+    scale, total = np.linalg.norm(words, axis=1).max(initial=0.0), float((left**2).sum())
+    picked: list[tuple[str, float]] = []
+    while total > 0 and len(picked) < count:
+        lengths = np.linalg.norm(words, axis=1)
+        usable = lengths > 1e-6 * scale  # what is left of a sentence that those before say already
+        unit = np.where(usable[:, None], words / np.where(usable, lengths, 1.0)[:, None], 0.0)
+        variance = ((left @ unit.T) ** 2).sum(axis=0)
+        best = int(variance.argmax())
+        if not usable.any() or variance[best] <= 1e-9 * total:
+            break
+        picked.append((sentences[best], float(variance[best] / total)))
+        left = left - np.outer(left @ unit[best], unit[best])
+        words = words - np.outer(words @ unit[best], unit[best])
+    return tuple(picked)
+
+
+def vocabulary_sentences() -> tuple[str, ...]:
+    """Give one sentence for each class of every vocabulary: the first template with the first wording."""
+    tasks = [load_task(name) for name in task_names()]
+    return tuple(dict.fromkeys(t.templates[0].format(c.prompts[0]) for t in tasks for c in t.classes))
+
+
+def _ranked(signed_LH: NDArray[np.float64]) -> tuple[tuple[int, int, float], ...]:
+    rows = [(layer, piece, float(v)) for (layer, piece), v in np.ndenumerate(signed_LH)]
+    return tuple(sorted(rows, key=lambda row: abs(row[2])))
+
+
+def _num_heads(clip: nn.Module, name: str) -> int | None:
+    """Give the number of heads of the attention that a layer is part of; its qkv may stand between."""
+    for _ in range(2):
+        name = name.rpartition(".")[0]
+        heads: Any = getattr(clip.get_submodule(name), "num_heads", None)
+        if isinstance(heads, int):
+            return heads
+    return None
+
+
+def _features(model: Model, clip: Any, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    with torch.no_grad():
+        chunks = [images[i : i + model.batch_size] for i in range(0, len(images), model.batch_size)]
+        return np.concatenate([clip.encode_image(model.normalise(c), normalize=True).cpu().numpy() for c in chunks])
+
+
+@contextmanager
+def _undone(clip: nn.Module, part: Part, before: Tensor) -> Iterator[None]:
+    """Set one part back to what it was, for a while."""
+    layer = decomposed(clip)[part.layer]
+    if part.head is None:
+        learned = layer.S.detach().clone()
+        with torch.no_grad():
+            layer.S.copy_(before)
+            try:
+                yield
+            finally:
+                layer.S.copy_(learned)
+        return
+    with torch.no_grad():
+        now, then = layer.weight, (layer.U * before.to(layer.S)) @ layer.V
+        dim = 0 if part.role == "v" else 1
+        heads = _num_heads(clip, part.layer)
+        assert heads is not None
+        now.chunk(heads, dim)[part.head].copy_(then.chunk(heads, dim)[part.head])
+        dense = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
+        dense.weight, dense.bias = nn.Parameter(now, requires_grad=False), layer.bias  # type: ignore[assignment]
+        replace_module(clip, part.layer, dense)
+    try:
+        yield
+    finally:
+        replace_module(clip, part.layer, layer)

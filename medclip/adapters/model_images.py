@@ -1,0 +1,37 @@
+"""What a model that takes pictures is shown of a sample: its views, or its ECG as it is drawn on paper."""
+
+from __future__ import annotations
+
+from medclip.sample import Sample, View
+
+ECG_DPI = 100
+_COLUMN_MM = (19.5, 25.0, 62.5, 120.0)
+"""Left, top, width and height of the first column of three leads on the sheet; the others follow it."""
+_COLUMN_STEP_MM = 62.5
+_RHYTHM_MM = (18.0, 147.0, 255.0, 36.0)
+
+
+def pictures_of(sample: Sample) -> tuple[View, ...]:
+    """Give the views of a sample; of an ECG five cuttings of its sheet (25 mm/s, 10 mm/mV, millimetre grid).
+
+    The whole sheet would lose its traces at the few hundred pixels that models take. Four cuttings hold three leads
+    and 2.5 s each, the fifth the rhythm strip.
+
+    Args:
+        sample: From an adapter.
+
+    Returns:
+        uint8 RGB views for ECGs; else `sample.views`, which may be empty.
+    """
+    if sample.signal is None:
+        return sample.views
+    from medclip.imaging.ecg.plot import render
+
+    sheet = render(sample.signal, dpi=ECG_DPI)
+    left, top, width, height = _COLUMN_MM
+    boxes = [(left + n * _COLUMN_STEP_MM, top, width, height) for n in range(4)] + [_RHYTHM_MM]
+    views = []
+    for box in boxes:
+        x, y, w, h = (round(mm * ECG_DPI / 25.4) for mm in box)
+        views.append(View(sheet[y : y + h, x : x + w], (0.0, 255.0)))
+    return tuple(views)

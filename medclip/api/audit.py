@@ -1,0 +1,100 @@
+"""The audit as one call: measure, write tables, thresholds and page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medclip.auditing.input.options import ReadOptions
+from medclip.auditing.options import AuditOptions
+from medclip.auditing.result import JSON, AuditResult, write_tables
+from medclip.auditing.run import run_audit
+from medclip.auditing.thresholds.file import write_thresholds
+from medclip.errors import MedclipError, Reason
+from medclip.progress import Progress
+from medclip.reports.audit.report import write_audit_report
+from medclip.settings import Settings
+
+THRESHOLDS = "thresholds.json"
+
+
+def audit(
+    scores: Any,
+    labels: Any = None,
+    *,
+    by: Sequence[str] = (),
+    label: Sequence[str] | None = None,
+    out: str | Path | None = None,
+    name: str = "",
+    compare: Mapping[str, Any] | None = None,
+    reading: ReadOptions | None = None,
+    options: AuditOptions | None = None,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> AuditResult:
+    """Ask whether a model works for every patient group, and how sure that is.
+
+    Args:
+        scores: Folder of `medclip score`; CSV, TSV or Parquet file; or any data frame that narwhals knows.
+        labels: Table of truths, patients and groups; None where it is the table of scores itself.
+        by: What divides patients into groups: `sex`, `age`, `race`, `site`, `scanner`, `view`, any column, "sex*age".
+        label: Labels; "SCORE=COLUMN" where names differ; None for all that have score and truth.
+        out: Folder for tables, thresholds and page; None: nothing is written.
+        name: Of the model; "" for the name of the folder or file.
+        compare: Scores of other models by their name.
+        reading: How tables are read.
+        options: What is measured, and how surely.
+        settings: Limits and number of reading processes, where images are read.
+        progress: Told of every stage.
+
+    Returns:
+        All tables. `leaks` says whether training and audit share something that they must not.
+
+    Raises:
+        MedclipError: What reading raises; PATIENT_OVERLAP where thresholds were chosen on audited patients;
+            OUTPUT_IN_USE for a folder that holds something else than an audit; DISK_FULL.
+
+    Example:
+        >>> import pyarrow
+        >>> n = 200
+        >>> table = pyarrow.table({
+        ...     "patient": [str(i // 2) for i in range(n)], "sex": ["FM"[i // 2 % 2] for i in range(n)],
+        ...     "flu": [i // 4 % 2 for i in range(n)], "flu_score": [(i * 37 % 100) / 100 for i in range(n)]})
+        >>> found = audit(table, by=["sex"], options=AuditOptions(replicates=100, permutations=100))
+        >>> found.labels, found.attributes
+        (('flu',), ('sex',))
+    """
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        _refuse_others(folder)
+    run = run_audit(
+        scores,
+        labels,
+        by=by,
+        label=label,
+        name=name,
+        compare=compare,
+        reading=reading,
+        options=options,
+        settings=settings,
+        progress=progress,
+    )
+    if folder is not None:
+        write_tables(run.result, folder)
+        write_thresholds(folder / THRESHOLDS, run.thresholds.values())
+        write_audit_report(run.result, folder)
+    return run.result
+
+
+def _refuse_others(folder: Path) -> None:
+    """Refuse, before anything is measured, a place that cannot take the results or holds what is not an audit."""
+    if folder.exists() and not folder.is_dir():
+        raise MedclipError(Reason.WRONG_USE, "results need a folder, and this is a file.", where=folder)
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / JSON).is_file():
+        raise MedclipError(
+            Reason.OUTPUT_IN_USE,
+            "the folder holds files that are not of an audit.",
+            where=folder,
+            hint="Name a folder that is new, empty, or holds an earlier audit.",
+        )

@@ -1,0 +1,121 @@
+"""The public verb `medclip.score`: a folder of studies goes in, tables and a report come out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medclip.errors import MedclipError, Reason
+from medclip.files.grouping.studies import GroupBy
+from medclip.progress import Progress
+from medclip.reports.score.report import write_score_report
+from medclip.runs.options import DEFAULT_MODEL, ScoreOptions, parse_modality
+from medclip.sample import Modality
+from medclip.scoring.run import ScoreRun, run_scoring
+from medclip.settings import Settings
+
+if TYPE_CHECKING:
+    from medclip.models.model import Model
+
+
+def score(
+    path: str | Path,
+    out: str | Path | None = None,
+    *,
+    model: str | Path | Model = DEFAULT_MODEL,
+    tasks: str | Sequence[str] = (),
+    prompt: str | None = None,
+    against: str | None = None,
+    table: Any = None,
+    modality: Modality | str | None = None,
+    min_confidence: float = 0.8,
+    group_by: GroupBy = "auto",
+    workers: int | None = None,
+    report_paths: bool = False,
+    key_file: str | Path | None = None,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> ScoreRun:
+    """Score a file or a folder of studies in words.
+
+    Args:
+        path: A file or folder.
+        out: Output folder for files.parquet, scores.parquet, run.json, report.html and the ledger. The same call on the
+            same folder goes on where it was stopped. None works in a temporary folder that lives as long as the result.
+        model: Name or folder of a model pack, or a loaded model.
+        tasks: Task or tasks to score; where neither tasks nor a prompt are given, those of the pack's card that fit
+            each study.
+        prompt: A sentence to score as a task of its own.
+        against: What the prompt is compared with; "no {prompt}" where None.
+        table: CSV, TSV or Parquet file, or a data frame, that names study, patient and modality of files.
+        modality: Modality of the files that neither the table nor their header names.
+        min_confidence: Least probability at which an inferred modality is believed.
+        group_by: How files become studies: by UID, table and folder ("auto"), by "folder", or one "file" each.
+        workers: Reading processes; the settings' where None.
+        report_paths: Show relative paths in the report. By default it names files by row number and format.
+        key_file: Identity key, where it is not the one in the settings' home.
+        settings: Limits.
+        progress: Told how far the run is.
+
+    Returns:
+        The run: `.files` and `.scores` as Arrow tables, `.report_path`, `.counts`, `.exit_code`.
+
+    Raises:
+        MedclipError: For a call that cannot be carried out. A file that cannot be read raises nothing: it has its row.
+
+    Example:
+        >>> import medclip
+        >>> run = medclip.score("examples")  # doctest: +SKIP
+        >>> run.scores.column_names[:4]  # doctest: +SKIP
+        ['study', 'patient', 'modality', 'task']
+    """
+    settings, root = settings or Settings(), _path(path, "what is scored")
+    if workers is not None:
+        settings = replace(settings, workers=max(1, workers))
+    options = ScoreOptions(
+        tasks=(tasks,) if isinstance(tasks, str) else tuple(tasks),
+        prompt=prompt,
+        against=against,
+        table=Path(table) if isinstance(table, (str, os.PathLike)) else table,
+        modality=parse_modality(modality),
+        min_confidence=min_confidence,
+        group_by=group_by,
+    )
+    keep = _TemporaryFolder() if out is None else None
+    folder = keep.path if keep is not None else _path(out, "the output folder")
+    run = run_scoring(
+        root,
+        folder,
+        model=model,
+        options=options,
+        key_file=None if key_file is None else _path(key_file, "the key file"),
+        settings=settings,
+        progress=progress,
+        finish=partial(_report, report_paths),
+    )
+    return replace(run, _keep=keep)
+
+
+def _path(value: object, what: str) -> Path:
+    if not isinstance(value, (str, os.PathLike)):
+        raise MedclipError(Reason.WRONG_USE, f"{what} is named by a path, not by a {type(value).__name__}.")
+    return Path(value)
+
+
+def _report(show_paths: bool, ledger: Any, card: Any, folder: Path) -> None:
+    write_score_report(ledger, card, folder, show_paths=show_paths)
+
+
+class _TemporaryFolder:
+    """A folder that goes when this object does, without the warning of tempfile.TemporaryDirectory."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="medclip-score-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Whether a model works for every patient group, and how sure that is."""

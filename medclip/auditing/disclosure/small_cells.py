@@ -1,0 +1,225 @@
+"""Small cells: which are not shown, and how counts are rounded so that nobody works them out from those that are.
+
+A cell with few rows, positives, negatives or patients has no reliable value, and its counts may name somebody. Its
+values are never exported. That alone does not hide its counts: who subtracts all other groups from the total has them.
+So, as soon as one cell is hidden, all counts of the export are rounded to a multiple of 5, those below 10 are "<10",
+and the subtraction is tried (as a linear programme over all partitions, intersections and positives + negatives =
+rows): where it leaves fewer than `MIN_WIDTH` possible counts of a hidden cell, a larger multiple is taken. Exact rates
+would give counts away as well (0.3469 of about 50 can only be 17 of 49), so they are rounded to what one case changes.
+
+What stays possible: to see that a group exists and is small; to bound its count where its range is narrow; to narrow
+counts of shown groups by the rates that are made of them, which the linear programme does not know; to combine
+the export with another one of the same patients (another audit, other groups), which this module does not know of.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medclip.auditing.disclosure.reconstruction import System, is_safe
+from medclip.statistics.cohort import Cell, Cohort, Label, cells_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MIN_WIDTH = 3
+"""Fewest counts that a hidden one may have after all others were subtracted."""
+_BASES = (5, 10, 20, 50, 100)
+_MOST_DECIMALS = 4
+_MOST_FLAGS = 2**28
+"""Bytes of a table of groups and patients; above it they are sorted instead."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a cell needs to be shown."""
+
+    min_n: int = 10
+    min_pos: int = 10
+    min_neg: int = 10
+    min_patients: int = 10
+    underpowered_pos: int = 50
+    """Fewer positives than this are shown with a flag."""
+    exact_counts: bool = False
+    """Export all counts as they are: for those who may see them anyway."""
+
+    @property
+    def floor(self) -> int:
+        """Counts below this are exported as "<floor" where anything is hidden."""
+        return max(self.min_n, self.min_patients, 1)
+
+
+@dataclass(frozen=True)
+class CellState:
+    """Whether one cell is shown for one label. The counts are exact; export them through `Rounding` only."""
+
+    cell: Cell
+    n: int
+    n_pos: int
+    n_neg: int
+    n_patients: int
+    reason: str = ""
+    """Why it is hidden, with no count of it; "" where it is shown."""
+    underpowered: bool = False
+
+    @property
+    def shown(self) -> bool:
+        """Whether its values may be exported."""
+        return not self.reason
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """How counts and values of a whole export are written."""
+
+    base: int = 1
+    """Counts are rounded to a multiple of this; 1: exact."""
+    floor: int = 10
+
+    def count(self, n: int) -> int | str:
+        """Give a count as it is exported.
+
+        Example:
+            >>> Rounding(5).count(52), Rounding(5).count(7), Rounding().count(7)
+            (50, '<10', 7)
+        """
+        if self.base == 1:
+            return int(n)
+        return f"<{self.floor}" if n < self.floor else max(_nearest(n, self.base), self.floor)
+
+    def value(self, value: float, smallest: int) -> float:
+        """Give a metric as it is exported: rounded to no less than what one case changes.
+
+        Args:
+            value: A rate or an area, NaN for none.
+            smallest: Smallest count that it is made of: of positives and negatives the fewer; of an
+                area half the pairs.
+
+        Example:
+            >>> Rounding(5).value(17 / 49, 49), Rounding().value(0.5 / 3, 3) == 0.5 / 3
+            (0.35, True)
+        """
+        if self.base == 1 or not math.isfinite(value):
+            return value
+        known = self.count(smallest)  # and not the count itself, which the number of digits would give away
+        step = 1.0 / max(bounds_of(known, self)[0], 1)
+        scale = 10.0**-_MOST_DECIMALS
+        for scale in (m * 10.0**e for e in range(-_MOST_DECIMALS, 1) for m in (1, 2, 5)):
+            if scale >= step:
+                break
+        return round(round(value / scale) * scale, _MOST_DECIMALS)
+
+
+def hidden(cohort: Cohort, label: Label, policy: Policy) -> tuple[CellState, ...]:
+    """Count every cell for one label, and say which are hidden, in the order of `cells_of`.
+
+    Of times to events no negatives are asked for: everybody may have had the event.
+    """
+    if label.time_N is not None:
+        policy = replace(policy, min_neg=0)
+    valid_N = label.valid_N
+    positive_N = valid_N & (label.truth_N > 0)
+    found = []
+    counts: dict[tuple[int, int], NDArray[np.intp]] = {}
+    for a, codes_N in enumerate([np.zeros(len(valid_N), np.int16), *(x.codes_N for x in cohort.attributes)], -1):
+        num = 1 if a < 0 else len(cohort.attributes[a].groups)
+        n_G = np.bincount(codes_N[valid_N], minlength=num)
+        pos_G = np.bincount(codes_N[positive_N], minlength=num)
+        patients_G = count_patients(codes_N[valid_N], cohort.patients_N[valid_N], num, cohort.num_patients)
+        for g in range(num):
+            counts[a, g] = np.asarray([n_G[g], pos_G[g], n_G[g] - pos_G[g], patients_G[g]])
+    for cell in cells_of(cohort):
+        n, n_pos, n_neg, n_patients = (int(v) for v in counts[cell.position])
+        found.append(state(cell, n, n_pos, n_neg, n_patients, policy))
+    return tuple(found)
+
+
+def count_patients(
+    codes_N: NDArray[np.int16], patients_N: NDArray[np.int32], num_groups: int, num_patients: int
+) -> NDArray[np.intp]:
+    """Count the different patients of each group, [G]."""
+    place_N = codes_N.astype(np.int64) * num_patients + patients_N
+    if num_groups * num_patients > _MOST_FLAGS:
+        return np.bincount(np.unique(place_N) // num_patients, minlength=num_groups)
+    there = np.zeros(num_groups * num_patients, bool)
+    there[place_N] = True
+    return there.reshape(num_groups, num_patients).sum(1)
+
+
+def state(cell: Cell, n: int, n_pos: int, n_neg: int, n_patients: int, policy: Policy) -> CellState:
+    """Judge one cell by its counts."""
+    reasons = [
+        f"fewer than {least} {what}"
+        for number, least, what in (
+            (n, policy.min_n, "rows"),
+            (n_patients, policy.min_patients, "patients"),
+            (n_pos, policy.min_pos, "positives"),
+            (n_neg, policy.min_neg, "negatives"),
+        )
+        if number < least
+    ]
+    weak = not reasons and n_pos < policy.underpowered_pos
+    return CellState(cell, n, n_pos, n_neg, n_patients, ", ".join(reasons), weak)
+
+
+def rounding(cohort: Cohort, by_label: Iterable[Sequence[CellState]], policy: Policy) -> Rounding:
+    """Choose how an export is rounded.
+
+    Args:
+        cohort: What is audited.
+        by_label: The states of each label of which anything is exported.
+        policy: Asks for exact counts or not.
+
+    Returns:
+        Exact where nothing is hidden or where the policy says so; else the smallest multiple with which no hidden count
+        can be worked out.
+    """
+    several = [tuple(s) for s in by_label]
+    exact = Rounding(1, policy.floor)
+    if policy.exact_counts or all(s.shown for states_G in several for s in states_G):
+        return exact
+    for base in _BASES:
+        chosen = Rounding(base, policy.floor)
+        systems = (System(*_published(states_G, chosen)) for states_G in dict.fromkeys(several))
+        if all(is_safe(cohort, system, MIN_WIDTH) for system in systems):
+            return chosen
+    return Rounding(_BASES[-1], policy.floor)
+
+
+def _published(
+    states_G: Sequence[CellState], chosen: Rounding
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.bool_]]:
+    """Give what a reader knows: least and most rows, positives and negatives, [3, G], and which of them are hidden."""
+    counts = np.asarray([[s.n, s.n_pos, s.n_neg] for s in states_G], np.intp).T
+    small = counts < chosen.floor
+    bounds = [bounds_of(chosen.count(int(n)), chosen) for n in counts.ravel()]
+    low, high = np.asarray(bounds, np.intp).T.reshape(2, *counts.shape)
+    low[0, 0] = high[0, 0] = counts[0, 0]  # the size of the whole audit set is said in many places
+    return low, high, small
+
+
+def bounds_of(exported: int | str, chosen: Rounding) -> tuple[int, int]:
+    """Give the lowest and highest count that is exported so.
+
+    Example:
+        >>> bounds_of("<10", Rounding(5)), bounds_of(50, Rounding(5))
+        ((0, 9), (48, 52))
+    """
+    if isinstance(exported, str):
+        return 0, chosen.floor - 1
+    low, high = exported, exported
+    while low - 1 >= chosen.floor and chosen.count(low - 1) == exported:
+        low -= 1
+    while chosen.count(high + 1) == exported:
+        high += 1
+    return low, high
+
+
+def _nearest(n: int, base: int) -> int:
+    """Round to a multiple, halves up."""
+    return (2 * n + base) // (2 * base) * base

@@ -1,0 +1,265 @@
+"""One vector for each row of a cohort: read from a file, or made from the images by a model."""
+
+from __future__ import annotations
+
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.errors import MedclipError, Reason
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from medclip.models.model import Model
+    from medclip.sample import Modality
+    from medclip.settings import Settings
+
+Also = Callable[[NDArray[np.uint8]], Any]
+"""Called with the views of one image as the model takes them, uint8 [V, S, S, 3], while they are at hand."""
+_AT_ONCE = 256
+"""Images whose pixels are held together: 40 MB of views of 224 px."""
+
+
+@dataclass(frozen=True, eq=False)
+class Embeddings:
+    """One unit vector for each row; NaN where there is none."""
+
+    vectors_ND: NDArray[np.float32]
+    hashes: tuple[str, ...] = ()
+    """sha256 of each row's file, "" where it could not be read; none at all where vectors came from a file."""
+    also: tuple[Any, ...] = ()
+    """What the function `also` gave for each row; None where the image could not be read."""
+    problems: Mapping[str, int] = field(default_factory=dict)
+    """Why rows have no vector, and how many: reasons of `medclip.errors`, or "not in the file"."""
+
+    @property
+    def there_N(self) -> NDArray[np.bool_]:
+        """Which rows have a vector."""
+        return ~np.asarray(np.isnan(self.vectors_ND).any(axis=1))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about what is missing, without names."""
+        if not self.problems:
+            return ()
+        total, count = len(self.vectors_ND), sum(self.problems.values())
+        why = ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in sorted(self.problems.items()))
+        return (f"{count} of {total} rows have no embedding ({why}); they are left out of what is said of embeddings.",)
+
+
+def unit_vectors(values_ND: NDArray[Any], where: object = None) -> NDArray[np.float32]:
+    """Scale rows to length 1; a row that is not finite, or has no direction, becomes NaN.
+
+    Args:
+        values_ND: Any numbers, [N, D].
+        where: What errors name.
+
+    Returns:
+        float32 [N, D].
+
+    Raises:
+        MedclipError: TABLE_INVALID where the array has another shape than [N, D], or holds no real numbers.
+    """
+    array = np.asarray(values_ND)
+    if array.ndim != 2 or array.shape[1] == 0 or array.dtype.kind not in "fiu":
+        raise MedclipError(
+            Reason.TABLE_INVALID,
+            f"embeddings are numbers of shape [rows, dimensions]; these are {array.dtype} {list(array.shape)}.",
+            where=where,
+        )
+    values = array.astype(np.float64)
+    bad = ~np.isfinite(values).all(axis=1)
+    values[bad] = 0
+    largest = np.abs(values).max(axis=1, initial=0)  # squares of huge or tiny values would not fit
+    values /= np.where(largest > 0, largest, 1)[:, None]
+    norms = np.linalg.norm(values, axis=1)
+    values[norms == 0] = np.nan
+    return (values / np.where(norms > 0, norms, 1)[:, None]).astype(np.float32)
+
+
+def read_embeddings(path: str | Path, keys: Sequence[str], *, key: str | None = None) -> Embeddings:
+    """Read the vectors of rows from a file.
+
+    Args:
+        path: A Parquet file with a column of keys and either one list column or one numeric column for each dimension;
+            or an .npz with the arrays `keys` (text [M]) and `vectors` (numbers [M, D]). Nothing pickled is read.
+        keys: The key of each row, as in the cohort.
+        key: Name of the Parquet file's column of keys; found where there is only one column of text.
+
+    Returns:
+        One vector for each key, in their order; rows of the file that no key asks for are passed over.
+
+    Raises:
+        MedclipError: MISSING_FILE; TABLE_INVALID for another form, repeated keys, lists of unequal length, or a file in
+            which none of the keys is found.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise MedclipError(Reason.MISSING_FILE, "there is no such file of embeddings.", where=file)
+    names, values = _read_npz(file) if file.suffix == ".npz" else _read_parquet(file, key)
+    if len(names) != len(values):
+        raise MedclipError(Reason.TABLE_INVALID, f"{len(names)} keys, but {len(values)} vectors.", where=file)
+    row_of = {name: i for i, name in enumerate(names)}
+    if len(row_of) != len(names):
+        raise MedclipError(
+            Reason.TABLE_INVALID,
+            f"{len(names) - len(row_of)} keys of the embeddings are there more than once.",
+            where=file,
+            hint="Give one vector for each key.",
+        )
+    vectors = unit_vectors(values, file)
+    rows = np.array([row_of.get(str(k), -1) for k in keys], np.int64)
+    if len(rows) and (rows < 0).all():
+        raise MedclipError(
+            Reason.TABLE_INVALID,
+            f"none of the {len(rows)} rows of the audit is among the {len(names)} keys of the embeddings.",
+            where=file,
+            hint="Keys are compared as text; name the right column of keys.",
+        )
+    found = np.full((len(rows), vectors.shape[1]), np.nan, np.float32)
+    found[rows >= 0] = vectors[rows[rows >= 0]]
+    empty = int(np.isnan(found[rows >= 0]).any(axis=1).sum())
+    return Embeddings(found, problems=_counts({"not in the file": int((rows < 0).sum()), Reason.NON_FINITE: empty}))
+
+
+def embed_images(
+    model: Model,
+    paths: Sequence[str | Path | None],
+    modality: Modality,
+    settings: Settings,
+    *,
+    also: Also | None = None,
+    step: Callable[[int], None] | None = None,
+) -> Embeddings:
+    """Encode image files as scoring does: through the modality's adapter, each view encoded, mean of the views.
+
+    Args:
+        model: From `medclip.load_model`.
+        paths: File of each row, or the folder of one series; None where a row has none.
+        modality: Whose adapter reads them.
+        settings: Limits and number of reading processes.
+        also: What else to make of the pixels, such as a perceptual hash; nobody needs to read the files again.
+        step: Called with the number of images read since the last call.
+
+    Returns:
+        One vector for each path, of the mean of its views. What cannot be read is NaN and counted, and never stops the
+        others; a file that several rows name is read once.
+    """
+    from medclip.adaptation.data.table import LabelledUnit
+    from medclip.adaptation.data.unit_features import UnitReader
+
+    files = list(dict.fromkeys(Path(p) for p in paths if p is not None))
+    units = [LabelledUnit(i + 1, file, "", modality, None, 0) for i, file in enumerate(files)]
+    vectors = np.full((len(files), model.dim), np.nan, np.float32)
+    hashes, others, reasons = [""] * len(files), [None] * len(files), [""] * len(files)
+    with UnitReader(model, settings) as reader:
+        for start in range(0, len(units), _AT_ONCE):
+            part = reader.read(units[start : start + _AT_ONCE], step or _ignore, keep_pixels=also is not None)
+            for i, unit in enumerate(part, start):
+                hashes[i] = unit.sha256
+                if unit.problem is not None:
+                    reasons[i] = str(unit.problem.reason)
+                    continue
+                vectors[i] = unit_vectors(unit.features.mean(axis=0, dtype=np.float64)[None])[0]
+                others[i] = also(unit.pixels) if also is not None else None
+    row_of = {file: i for i, file in enumerate(files)}
+    rows = [-1 if p is None else row_of[Path(p)] for p in paths]
+    found = np.full((len(rows), model.dim), np.nan, np.float32)
+    for n, i in enumerate(rows):
+        found[n] = vectors[i] if i >= 0 else np.nan
+    why = Counter(reasons[i] if i >= 0 else str(Reason.MISSING_FILE) for i in rows)
+    return Embeddings(
+        found,
+        tuple(hashes[i] if i >= 0 else "" for i in rows),
+        tuple(others[i] if i >= 0 else None for i in rows) if also is not None else (),
+        _counts({reason: count for reason, count in why.items() if reason}),
+    )
+
+
+def _read_npz(file: Path) -> tuple[list[str], NDArray[Any]]:
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            keys, vectors = arrays["keys"], arrays["vectors"]
+    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise MedclipError(
+            Reason.TABLE_INVALID,
+            "the .npz lacks `keys` (text) or `vectors` (numbers), is damaged, or holds pickled objects.",
+            where=file,
+            hint="Save it with numpy.savez(file, keys=np.array([...], dtype=str), vectors=...).",
+        ) from error
+    return [str(k) for k in keys.ravel()], vectors
+
+
+def _read_parquet(file: Path, key: str | None) -> tuple[list[str], NDArray[Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.ParquetFile(file).read()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise MedclipError(
+            Reason.TABLE_INVALID, "this is no Parquet file.", where=file, hint="Give .parquet or .npz."
+        ) from error
+    name = key or _key_column(table, file)
+    if name not in table.column_names:
+        raise MedclipError(Reason.TABLE_INVALID, f"there is no column {name!r}.", where=file)
+    names = [str(k) for k in table[name].to_pylist()]
+    rest = table.drop_columns([name])
+    lists = [f.name for f in rest.schema if pa.types.is_list(f.type) or pa.types.is_fixed_size_list(f.type)
+             or pa.types.is_large_list(f.type)]  # fmt: skip
+    numbers = [f.name for f in rest.schema if pa.types.is_floating(f.type) or pa.types.is_integer(f.type)]
+    if len(lists) > 1 or not (lists or numbers):
+        raise MedclipError(
+            Reason.TABLE_INVALID,
+            f"{len(lists)} list columns and {len(numbers)} numeric ones; one list, or one number for each dimension.",
+            where=file,
+        )
+    if lists:
+        return names, _of_lists(rest[lists[0]], file)
+    return names, np.column_stack([rest[c].cast("float64").to_numpy() for c in numbers])
+
+
+def _key_column(table: pa.Table, file: Path) -> str:
+    import pyarrow as pa
+
+    texts = [f.name for f in table.schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
+    if "key" in table.column_names:
+        return "key"
+    if len(texts) == 1:
+        return texts[0]
+    raise MedclipError(
+        Reason.TABLE_INVALID,
+        f"{len(texts)} columns of text could hold the keys.",
+        where=file,
+        hint="Name the column of keys, or call it `key`.",
+    )
+
+
+def _of_lists(column: pa.ChunkedArray, file: Path) -> NDArray[np.float64]:
+    """Give lists as rows; a blank list is a row of NaN."""
+    import pyarrow.compute as pc
+
+    lengths = pc.list_value_length(column)  # type: ignore[attr-defined]
+    sizes = {n for n in lengths.unique().to_pylist() if n is not None}
+    if len(sizes) != 1:
+        raise MedclipError(Reason.TABLE_INVALID, f"the vectors have {len(sizes)} different lengths.", where=file)
+    there = np.flatnonzero(~np.asarray(column.is_null()))
+    rows = np.full((len(column), sizes.pop()), np.nan)
+    flat = pc.list_flatten(column.drop_null()).cast("float64")  # type: ignore[attr-defined]
+    rows[there] = flat.to_numpy().reshape(len(there), -1)
+    return rows
+
+
+def _counts(counts: Mapping[str, int]) -> dict[str, int]:
+    return {str(reason): count for reason, count in counts.items() if count}
+
+
+def _ignore(_: int) -> None:
+    """Take no notice of progress."""

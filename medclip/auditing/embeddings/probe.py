@@ -1,0 +1,198 @@
+"""What can be read from an embedding: probes that predict sex, age, site or a device from the frozen vector.
+
+A probe that succeeds shows that the attribute is in the embedding, not that a model uses it; one that fails shows that
+these two probes do not find it in a sample of this size.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
+from threadpoolctl import threadpool_limits
+
+from medclip.auditing.embeddings.ridge import FOLDS, RidgeProbe, patient_folds, standardised
+from medclip.auditing.embeddings.rows import FEWEST_PATIENTS, Grouped, about, grouped, row
+from medclip.statistics.cohort import Attribute, Cohort, Label
+from medclip.statistics.resampling.bootstrap import evaluate
+from medclip.statistics.resampling.intervals import percentile
+from medclip.statistics.resampling.weights import draw_weights
+from medclip.statistics.tests.patient_permutation import p_value, shuffled
+
+Kind = Literal["logistic", "mlp"]
+MOST = 5_000
+"""Rows that are learned from; more are drawn by patient (a logistic fit of 4,000 x 512 takes about a second)."""
+GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""C of the logistic regression; chosen inside the training patients of each fold."""
+_INNER = 3
+_HIDDEN, _DECAY, _EPOCHS = 64, 1.0, 60
+
+
+def probe(
+    vectors_ND: NDArray[np.floating],
+    patients_N: NDArray[np.integer],
+    attribute: Attribute,
+    *,
+    model: str = "",
+    kinds: Sequence[Kind] = ("logistic", "mlp"),
+    num_permutations: int = 200,
+    num_replicates: int = 1000,
+    fewest: int = FEWEST_PATIENTS,
+    most: int = MOST,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Predict an attribute from frozen embeddings, patients being kept apart, and compare with chance.
+
+    Five folds of whole patients; dimensions are standardised on the training part. "logistic": L2-regularised logistic
+    regression, C chosen by an inner cross-validation over patients; "mlp": one hidden layer of 64 units, weight decay
+    1, 60 epochs of Adam. Intervals resample patients with the held-out predictions fixed. Chance is measured with a
+    ridge probe on the same folds, refitted to labels dealt anew among patients: its p stands beside the logistic
+    probe's AUROC.
+
+    Args:
+        vectors_ND: Unit vectors; rows of NaN are left out.
+        patients_N: Patient of each row.
+        attribute: What is predicted.
+        model: Printed name.
+        kinds: Which probes.
+        num_permutations: Of the attribute over patients.
+        num_replicates: Of the bootstrap.
+        fewest: Patients that a group needs; smaller ones are left out and named.
+        most: Rows above which whole patients are drawn.
+        seed: Of folds, draws and the network.
+
+    Returns:
+        Rows of the table `embeddings`, `what` "probe": macro AUROC (0.5 is chance) and balanced accuracy of each kind,
+        the ridge probe and its permutation baseline. One row without a value where fewer than two groups are large
+        enough.
+
+    Reference: Glocker et al., Algorithmic encoding of protected characteristics in chest X-ray disease detection
+    models, eBioMedicine 89 (2023) 104467; Ojala & Garriga, Permutation tests for studying classifier performance,
+    JMLR 11 (2010).
+    """
+    data = grouped(vectors_ND, patients_N, attribute, most=most, seed=seed, fewest=fewest)
+    if len(data.groups) < 2:
+        note = f"Not probed: fewer than two groups are large enough. {data.note}".strip()
+        return [row(model, "probe", attribute.name, "macro AUROC", note=note)]
+    with threadpool_limits(
+        1
+    ):  # results do not depend on the cores, and on busy ones small fits take a tenth of the time
+        return _probed(data, attribute.name, model, kinds, num_permutations, num_replicates, seed)
+
+
+def _probed(
+    data: Grouped,
+    name: str,
+    model: str,
+    kinds: Sequence[Kind],
+    num_permutations: int,
+    num_replicates: int,
+    seed: int,
+) -> list[dict[str, Any]]:
+    folds = patient_folds(data.codes_n, data.patients_n, FOLDS, seed)
+    ridge = RidgeProbe(data.vectors_nD, folds)
+    observed = float(ridge.auroc(data.codes_n[None], len(data.groups))[0])
+    null_R = ridge.auroc(shuffled(data.codes_n, data.patients_n, num_permutations, seed=seed), len(data.groups))
+    p = p_value(observed, null_R)
+    asked = f"{about(len(data.codes_n))} images, {', '.join(data.groups)}. {data.note}".strip()
+    weights_PB = draw_weights(int(data.patients_n.max()) + 1, num_replicates, seed=seed)
+    made = []
+    for kind in kinds:
+        area, recall = _measured(data, held_out(data, folds, kind, seed), weights_PB)
+        said = "p of the ridge probe" if kind == "logistic" else "no test of its own"
+        tested = p if kind == "logistic" else math.nan
+        made += [
+            row(model, "probe", name, f"{kind}: macro AUROC", *area, p=tested, note=f"{said}; {asked}"),
+            row(model, "probe", name, f"{kind}: balanced accuracy", *recall, note=f"chance {chance(data):.3g}"),
+        ]
+    return [
+        *made,
+        row(model, "probe", name, "ridge: macro AUROC", observed, p=p, note="the figure that is tested"),
+        row(
+            model,
+            "probe",
+            name,
+            "permutation baseline: macro AUROC",
+            float(np.nanmean(null_R)),
+            percentile(null_R),
+            note=f"ridge probe, {num_permutations} permutations of the attribute over patients",
+        ),
+    ]
+
+
+def chance(data: Grouped) -> float:
+    """Give the balanced accuracy of guessing."""
+    return 1 / len(data.groups)
+
+
+def held_out(data: Grouped, folds: list[NDArray], kind: Kind, seed: int) -> NDArray[np.float64]:
+    """Give each row's probabilities by a probe that has not seen its patient, [n, C]."""
+    found = np.zeros((len(data.codes_n), len(data.groups)))
+    every = np.arange(len(data.codes_n))
+    for test in folds:
+        train = np.setdiff1d(every, test)
+        taught, asked = standardised(data.vectors_nD[train], data.vectors_nD[test])
+        codes = data.codes_n[train]
+        if kind == "logistic":
+            best = _best_c(taught, codes, data.patients_n[train], seed)
+            fitted: Any = LogisticRegression(C=best, max_iter=1000)
+        else:
+            fitted = MLPClassifier((_HIDDEN,), alpha=_DECAY, max_iter=_EPOCHS, random_state=seed)
+        _fit(fitted, taught, codes)
+        found[np.ix_(test, fitted.classes_)] = fitted.predict_proba(asked)
+    return found
+
+
+def _best_c(taught: NDArray[np.float64], codes: NDArray[np.int64], patients: NDArray[np.int64], seed: int) -> float:
+    """Give the C with the best log-likelihood on inner folds; of equals the smallest."""
+    inner = patient_folds(codes, patients, _INNER, seed)
+    every = np.arange(len(codes))
+    losses = []
+    for c in GRID:
+        loss = 0.0
+        for test in inner:
+            train = np.setdiff1d(every, test)
+            fitted = LogisticRegression(C=c, max_iter=1000)
+            _fit(fitted, taught[train], codes[train])
+            places = np.searchsorted(fitted.classes_, codes[test])
+            known = (places < len(fitted.classes_)) & (
+                fitted.classes_[np.minimum(places, len(fitted.classes_) - 1)] == codes[test]
+            )
+            given = fitted.predict_proba(taught[test][known])[np.arange(int(known.sum())), places[known]]
+            loss -= float(np.log(np.maximum(given, 1e-12)).sum())
+        losses.append(loss)
+    return GRID[int(np.argmin(losses))]
+
+
+def _fit(fitted: Any, taught: NDArray[np.float64], codes: NDArray[np.int64]) -> None:
+    """Fit; that a probe stops before it has converged is how it is set up, and no news."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fitted.fit(taught, codes)
+
+
+def _measured(
+    data: Grouped, scores_nC: NDArray[np.float64], weights_PB: NDArray[np.integer]
+) -> tuple[tuple[float, tuple[float, float]], tuple[float, tuple[float, float]]]:
+    """Give macro AUROC and balanced accuracy with their intervals."""
+    cohort = Cohort(data.patients_n.astype(np.int32), (), ())
+    chosen_n = scores_nC.argmax(axis=1)
+    points, drawn = [], []
+    for group in range(len(data.groups)):
+        truth_n = (data.codes_n == group).astype(np.float64)
+        area = Label("probe", scores_nC[:, group], truth_n, probability=False)
+        recall = Label("probe", (chosen_n == group).astype(np.float64), truth_n, probability=False)
+        found = evaluate(cohort, area, weights_PB, metrics=("auroc",))
+        hit = evaluate(cohort, recall, weights_PB, threshold=0.5, metrics=("tpr",))
+        points.append((found.point["auroc"][0], hit.point["tpr"][0]))
+        drawn.append((found.drawn["auroc"][0], hit.drawn["tpr"][0]))
+    areas_2B = np.mean(drawn, axis=0)
+    area, recall = np.mean(points, axis=0)
+    return (float(area), percentile(areas_2B[0])), (float(recall), percentile(areas_2B[1]))

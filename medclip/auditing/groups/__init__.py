@@ -1,0 +1,1 @@
+"""Figures of groups, their differences and gaps, and the tests of them."""

@@ -1,0 +1,281 @@
+"""Gaps: one number for how far the groups of an attribute are apart.
+
+For a metric m with groups a and the value m of everybody:
+
+- between groups: max m_a − min m_a, as a ratio min m_a / max m_a;
+- to overall: max |m_a − m|, as a ratio min over a of min(m_a/m, m/m_a);
+- worst − overall: how much worse than everybody the worst group fares (for a rate that is neither good nor bad, such
+  as the selection rate, the largest distance).
+
+Equalised odds joins TPR and FPR by the larger gap (worst case) or their mean. Values agree with fairlearn's where
+fairlearn has the measure, but a group in which a metric is not defined (no positives: no TPR) is left out: fairlearn
+writes 0 there, which makes a gap of up to 1 out of nothing. Fewer than two groups: no gap.
+
+A largest-minus-smallest gap is biased upwards: where groups do not differ at all it is still above 0. Its interval is
+therefore not from its own replicates: it is that of the largest of all differences it is taken from, simultaneous
+over them (largest |difference − found|/SE of the replicates). So it holds the true gap in at least 95 % of samples,
+and may hold 0. For means and ratios there are percentiles, which are biased with the gap. None of them is the test:
+that is by permutation (`medclip.auditing.groups.gap_test`).
+
+References: Hardt, Price & Srebro, NeurIPS 2016 (equalised odds, equal opportunity); Chouldechova, Big Data 5 (2017)
+153-163 (predictive parity); Dwork et al., ITCS 2012 (demographic parity); Borkan et al., WWW 2019 companion, 491-500
+(cross-group AUC); Weerts et al., JMLR 24 (2023) 257 (fairlearn); Romano & Wolf, Econometrica 73 (2005) 1237-1282
+(simultaneous intervals from the bootstrap).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.statistics.resampling.bootstrap import METRICS, Replicates
+from medclip.statistics.resampling.intervals import LEVEL, percentile
+from medclip.statistics.resampling.standard_errors import MOST_UNDEFINED, Clusters, standard_errors
+
+_Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class GapInfo:
+    """What a gap is."""
+
+    title: str
+    metrics: tuple[str, ...]
+    """Metrics it is made of; more than one are joined by `join`."""
+    compare: str
+    """"between", "overall" (either direction) or "worst" (than everybody)."""
+    ratio: bool
+    """Whether values are divided (1: no gap) and not subtracted (0: no gap)."""
+    join: str
+    """"worst" or "mean"."""
+    formula: str
+    reference: str
+
+
+@dataclass(frozen=True, eq=False)
+class Gap:
+    """A gap that was measured."""
+
+    name: str
+    value: float
+    """NaN with fewer than two groups in which the metric is defined."""
+    low: float
+    high: float
+    worst_group: int | None
+    """Cell of the group that fares worst (lowest selection rate; farthest from overall), by the metric that decides."""
+    best_group: int | None
+    """None for gaps to overall."""
+    num_groups: int
+    """Groups in which the metrics are defined."""
+    drawn_B: _Floats
+    """The gap in each replicate; NaN where a group was not defined."""
+
+    @property
+    def standard_error(self) -> float:
+        """Standard deviation over replicates; NaN where there are none."""
+        known = self.drawn_B[~np.isnan(self.drawn_B)]
+        return float(known.std(ddof=1)) if len(known) > 1 else float("nan")
+
+
+_SINGLE = (
+    *("auroc", "auprc_adjusted", "tpr", "fpr", "ppv", "npv", "selection_rate", "brier", "ece", "c_index"),
+    *("underdiagnosis", "overdiagnosis"),
+)
+_NAMED = {
+    "equalised_odds": ("equalised odds", ("tpr", "fpr"), "Hardt et al. 2016"),
+    "equal_opportunity": ("equal opportunity", ("tpr",), "Hardt et al. 2016"),
+    "predictive_parity": ("predictive parity", ("ppv",), "Chouldechova 2017"),
+    "demographic_parity": ("demographic parity", ("selection_rate",), "Dwork et al. 2012"),
+    "cross_group_auroc": ("cross-group AUROC", ("auroc_bpsn", "auroc_bnsp"), "Borkan et al. 2019"),
+}
+_VARIANTS = (("", "between", False), ("_overall", "overall", False), ("_ratio", "between", True))
+_VARIANTS += (("_ratio_overall", "overall", True),)
+_FORMULAS = {
+    ("between", False): "max m_a − min m_a",
+    ("between", True): "min m_a / max m_a",
+    ("overall", False): "max |m_a − m|",
+    ("overall", True): "min over a of min(m_a/m, m/m_a)",
+}
+
+
+def _table() -> dict[str, GapInfo]:
+    found = {}
+    for m in _SINGLE:
+        title = METRICS[m].title
+        formula = f"max {m}_a − min {m}_a"
+        found[f"{m}_max_min"] = GapInfo(
+            f"{title}, largest − smallest", (m,), "between", False, "worst", formula, METRICS[m].reference
+        )
+        formula = {"high": f"{m} − min {m}_a", "low": f"max {m}_a − {m}"}.get(str(METRICS[m].better))
+        formula = formula or f"max |{m}_a − {m}|"
+        found[f"{m}_worst_overall"] = GapInfo(
+            f"{title}, worst − overall", (m,), "worst", False, "worst", formula, METRICS[m].reference
+        )
+    for name, (title, metrics, reference) in _NAMED.items():
+        for suffix, compare, ratio in _VARIANTS:
+            if name == "cross_group_auroc" and suffix:
+                continue
+            words = title + (", ratio" if ratio else "") + (", to overall" if compare == "overall" else "")
+            for join in ("worst", "mean") if len(metrics) > 1 and name != "cross_group_auroc" else ("worst",):
+                joined = ""
+                if len(metrics) > 1:
+                    how = "mean" if join == "mean" else ("min" if ratio else "max")
+                    joined = f"{how} over m in ({', '.join(metrics)}) of "
+                formula = joined + _FORMULAS[compare, ratio]
+                if not joined:
+                    formula = formula.replace("m_a", f"{metrics[0]}_a").replace("m|", f"{metrics[0]}|")
+                    formula = formula.replace("/m,", f"/{metrics[0]},").replace(" m/", f" {metrics[0]}/")
+                mean = "_mean" if join == "mean" else ""
+                full = words + (", mean" if mean else "")
+                found[name + suffix + mean] = GapInfo(full, metrics, compare, ratio, join, formula, reference)
+    return found
+
+
+GAPS: Mapping[str, GapInfo] = _table()
+"""Every gap by its name."""
+
+
+def gaps(
+    replicates: Replicates,
+    cells: Sequence[int],
+    names: Sequence[str] | None = None,
+    *,
+    clusters: Clusters | None = None,
+) -> dict[str, Gap]:
+    """Measure gaps between some groups of one attribute.
+
+    Args:
+        replicates: Of `engine.evaluate`; column 0 is everybody.
+        cells: Columns of the groups that may be shown.
+        names: Of `GAPS`; left out, all whose metrics are there.
+        clusters: `standard_errors.clusters_of` of the same cohort and label; left out, standard errors are the
+            bootstrap's alone, which is too little for small groups.
+
+    Returns:
+        In the order of the names, each with its interval.
+    """
+    if names is None:
+        names = [n for n, info in GAPS.items() if all(m in replicates.point for m in info.metrics)]
+    return {name: _gap(name, replicates, list(cells), clusters) for name in names}
+
+
+def gap_values(info: GapInfo, groups_MGB: _Floats, overall_MB: _Floats) -> _Floats:
+    """Give a gap for values of any origin.
+
+    Args:
+        info: Of `GAPS`.
+        groups_MGB: Value of each of its metrics in each group, [M, G, B].
+        overall_MB: Value for everybody, [M, B].
+
+    Returns:
+        [B]; NaN where a value is NaN or there are fewer than two groups.
+    """
+    if groups_MGB.shape[1] < 2:
+        return np.full(groups_MGB.shape[2], np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        single_MB = np.stack([_single(info, m, groups_MGB[i], overall_MB[i]) for i, m in enumerate(info.metrics)])
+    if info.join == "mean":
+        return single_MB.mean(axis=0)
+    return single_MB.min(axis=0) if info.ratio else single_MB.max(axis=0)
+
+
+def _single(info: GapInfo, metric: str, groups_GB: _Floats, overall_B: _Floats) -> _Floats:
+    if info.compare == "between":
+        low, high = groups_GB.min(axis=0), groups_GB.max(axis=0)
+        return low / high if info.ratio else high - low
+    if info.ratio:
+        share = groups_GB / overall_B
+        return np.where(share > 1, 1 / share, share).min(axis=0)
+    better = METRICS[metric].better
+    if info.compare == "overall" or better is None:
+        return np.abs(groups_GB - overall_B).max(axis=0)
+    return overall_B - groups_GB.min(axis=0) if better == "high" else groups_GB.max(axis=0) - overall_B
+
+
+def _gap(name: str, replicates: Replicates, cells: list[int], clusters: Clusters | None) -> Gap:
+    info = GAPS[name]
+    points_MG = np.stack([replicates.point[m][cells] for m in info.metrics])
+    valid = np.asarray(~np.isnan(points_MG).any(axis=0))
+    used = [c for c, v in zip(cells, valid, strict=True) if v]
+    num_replicates = replicates.drawn[info.metrics[0]].shape[1]
+    if len(used) < 2:
+        nan = float("nan")
+        return Gap(name, nan, nan, nan, None, None, len(used), np.full(num_replicates, np.nan))
+    points_MG = points_MG[:, valid]
+    overall_M = np.stack([replicates.point[m][:1] for m in info.metrics])
+    value = float(gap_values(info, points_MG[:, :, None], overall_M)[0])
+    drawn_B = gap_values(
+        info,
+        np.stack([replicates.drawn[m][used] for m in info.metrics]),
+        np.stack([replicates.drawn[m][0] for m in info.metrics]),
+    )
+    if info.ratio or info.join == "mean":
+        low, high = percentile(drawn_B, level=LEVEL)
+    else:
+        low, high = _simultaneous(info, replicates, used, clusters)
+    worst, best = _extremes(info, points_MG, overall_M)
+    return Gap(name, value, low, high, used[worst], None if best is None else used[best], len(used), drawn_B)
+
+
+def _simultaneous(
+    info: GapInfo, replicates: Replicates, used: list[int], clusters: Clusters | None
+) -> tuple[float, float]:
+    """Interval of the largest of some differences, from the bootstrap of the largest error among them."""
+    from scipy.stats import norm, t
+
+    found, errors, deviations, df = [], [], [], np.inf
+    for metric in info.metrics:
+        first, second = _compared(info, used)
+        drawn_KB = replicates.drawn[metric][first] - replicates.drawn[metric][second]
+        added_G = np.zeros(len(replicates.n_G))
+        if clusters is not None:
+            mended = standard_errors(replicates, metric, clusters)
+            df = min(df, float(mended.df_G[used].min()))
+            added_G = mended.variance_G - mended.bootstrap_G * mended.df_G / (mended.df_G + 1)
+        found.append(replicates.point[metric][first] - replicates.point[metric][second])
+        if info.compare == "worst" and METRICS[metric].better == "high":
+            found[-1], drawn_KB = -found[-1], -drawn_KB
+        elif info.compare != "worst" or METRICS[metric].better is None:
+            drawn_KB, found[-1] = drawn_KB * np.sign(found[-1])[:, None], np.abs(found[-1])
+        # Where the second is everybody, its own mend is next to nothing and is left out.
+        added_K = added_G[first] + (added_G[second] if info.compare == "between" else 0.0)
+        errors.append(np.sqrt(np.nanvar(drawn_KB, axis=1, ddof=1) + added_K))
+        deviations.append(drawn_KB - found[-1][:, None])
+    found_K, errors_K, deviations_KB = np.concatenate(found), np.concatenate(errors), np.concatenate(deviations)
+    largest_B = np.max(np.abs(deviations_KB) / np.maximum(errors_K, 1e-12)[:, None], axis=0)
+    known_B = largest_B[~np.isnan(largest_B)]
+    if len(known_B) < (1 - MOST_UNDEFINED) * len(largest_B):
+        return float("nan"), float("nan")
+    wide = float(np.quantile(known_B, LEVEL) * t.ppf((1 + LEVEL) / 2, df) / norm.ppf((1 + LEVEL) / 2))
+    return max(0.0, float((found_K - wide * errors_K).max())), float((found_K + wide * errors_K).max())
+
+
+def _compared(info: GapInfo, used: list[int]) -> tuple[list[int], list[int]]:
+    """Columns of the first and of the second of all differences that the gap is the largest of."""
+    if info.compare != "between":
+        return used, [0] * len(used)
+    pairs = list(combinations(used, 2))
+    return [a for a, _ in pairs], [b for _, b in pairs]
+
+
+def _extremes(info: GapInfo, points_MG: _Floats, overall_M1: _Floats) -> tuple[int, int | None]:
+    """Which groups make the gap, for the metric that decides it."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        each = [
+            _single(info, m, points_MG[i][:, None], overall_M1[i])[0] * (-1 if info.ratio else 1)
+            for i, m in enumerate(info.metrics)
+        ]
+    decides = int(np.argmax(np.where(np.isnan(each), -np.inf, each)))
+    values_G, better = points_MG[decides], METRICS[info.metrics[decides]].better
+    if info.compare == "overall" or (info.compare == "worst" and better is None):
+        distance = np.abs(values_G - overall_M1[decides])
+        if info.ratio:
+            with np.errstate(invalid="ignore", divide="ignore"):
+                distance = np.abs(np.log(values_G / overall_M1[decides]))
+        return int(np.argmax(distance)), None
+    ends = int(np.argmin(values_G)), int(np.argmax(values_G))
+    return (ends[1], ends[0]) if better == "low" else ends

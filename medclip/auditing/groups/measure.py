@@ -1,0 +1,321 @@
+"""One model measured: every label in every group, differences, gaps, and what the sample could have seen."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.auditing.disclosure.small_cells import CellState, Rounding, hidden, rounding
+from medclip.auditing.groups.differences import REST, against, rest_cells, with_rest
+from medclip.auditing.groups.gap_test import gap_test
+from medclip.auditing.groups.gaps import GAPS, gaps
+from medclip.auditing.options import AuditOptions, shuffles_for
+from medclip.auditing.thresholds.choose import Threshold
+from medclip.statistics.cohort import Cohort, Label
+from medclip.statistics.resampling.bootstrap import Replicates, evaluate_many
+from medclip.statistics.resampling.intervals import of
+from medclip.statistics.resampling.standard_errors import RATES, clusters_of
+from medclip.statistics.tests.multiple_testing import benjamini_hochberg, holm
+from medclip.statistics.tests.power import smallest_gap, smallest_range
+
+Row = dict[str, Any]
+COMPARED = ("auroc", "c_index", "tpr", "fpr", "ppv", "selection_rate")
+"""What each group is compared in with everybody else, and each model with the other."""
+TESTED = ("auroc_max_min", "c_index_max_min", "tpr_max_min", "fpr_max_min", "equalised_odds")
+"""Gaps that are tested by permutation; together they are one family over labels and attributes. Only measures given the
+outcome: shuffling keeps each patient's outcome, so where groups differ in prevalence it says nothing of predictive
+values, selection rates and calibration (in simulations these came out "above chance" in 17 to 29 %; cross-group AUROCs
+in 9 of 100)."""
+UNTESTED = (
+    *("ppv_max_min", "selection_rate_max_min", "ece_max_min", "auprc_adjusted_max_min", "brier_max_min"),
+    *("auroc_worst_overall", "tpr_worst_overall", "fpr_worst_overall"),
+    *("cross_group_auroc", "equalised_odds_mean", "equalised_odds_ratio", "demographic_parity_ratio"),
+)
+"""Gaps that are given with their interval only."""
+SAME_AS = {
+    "equal_opportunity": "tpr_max_min",
+    "predictive_parity": "ppv_max_min",
+    "demographic_parity": "selection_rate_max_min",
+    "underdiagnosis_max_min": "tpr_max_min",
+    "overdiagnosis_max_min": "fpr_max_min",
+}
+"""Gaps that are another one by its name in the literature: they share its test and do not count twice."""
+_COUNTED = RATES | {"f1", "net_benefit"}
+_PAIRS = frozenset({"auroc", "auroc_bpsn", "auroc_bnsp", "auprc", "auprc_adjusted", "c_index"})
+_NO_COUNT = 1_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """One model on its audit set."""
+
+    name: str
+    cohort: Cohort
+    thresholds: Mapping[str, Threshold]
+    states: Mapping[str, tuple[CellState, ...]]
+    """Of each label: which cells are shown."""
+    rounding: Rounding
+    weights_PB: NDArray[Any]
+    replicates: Mapping[str, Replicates]
+
+    def shown_G(self, label: str) -> NDArray[np.bool_]:
+        """Say which cells of a label may be shown, [G]."""
+        return np.array([s.shown for s in self.states[label]], bool)
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Thresholds as numbers."""
+        return {name: t.value for name, t in self.thresholds.items()}
+
+
+def measure(
+    name: str,
+    cohort: Cohort,
+    thresholds: Mapping[str, Threshold],
+    weights_PB: NDArray[Any],
+    options: AuditOptions,
+    step: Callable[[int, int], None] | None = None,
+) -> Measured:
+    """Evaluate every label of a cohort in every cell and every resample.
+
+    Args:
+        name: Of the model, as it is printed.
+        cohort: What is audited.
+        thresholds: By label; labels without one get no rates.
+        weights_PB: From `weights.draw_weights`, of the cohort's patients.
+        options: Threads and the policy of small cells.
+        step: Called with labels done and their number.
+    """
+    by_label = {label.name: hidden(cohort, label, options.small_cells) for label in cohort.labels}
+    values = {name: t.value for name, t in thresholds.items()}
+    found = evaluate_many(cohort, values, weights_PB, threads=options.threads, progress=step)
+    rounded = rounding(cohort, by_label.values(), options.small_cells)
+    return Measured(name, cohort, thresholds, by_label, rounded, weights_PB, found)
+
+
+def metric_rows(measured: Measured, dataset: str) -> list[Row]:
+    """Give the table `metrics`: each metric of each label in each cell, with its interval; hidden ones by name only."""
+    made: list[Row] = []
+    for label in measured.cohort.labels:
+        replicates = measured.replicates[label.name]
+        clusters = clusters_of(measured.cohort, label)
+        for metric in replicates.point:
+            low_G, high_G, undefined_G = of(replicates, metric, clusters)
+            low_G, high_G = (np.where(low_G < high_G, end, np.nan) for end in (low_G, high_G))  # of no width: none
+            for g, state in enumerate(measured.states[label.name]):
+                head = {
+                    **_cell(measured.name, label.name, state),
+                    **{"dataset": dataset, "metric": metric, "flag": "", "reason": ""},
+                }
+                if not state.shown:
+                    made.append({**head, "flag": "suppressed", "reason": state.reason})
+                    continue
+                fewest = fewest_of(metric, state)
+                value, low, high = (
+                    measured.rounding.value(float(x[g]), fewest) for x in (replicates.point[metric], low_G, high_G)
+                )
+                made.append(
+                    {
+                        **head,
+                        **_counts(measured.rounding, state),
+                        "value": value,
+                        "low": low,
+                        "high": high,
+                        "undefined_share": float(undefined_G[g]),
+                        "flag": "underpowered" if state.underpowered else "",
+                    }
+                )
+    return made
+
+
+def suppressed_rows(measured: Measured, options: AuditOptions) -> list[Row]:
+    """Give the table `suppressed`: what is not shown, and why, with counts that name nobody."""
+    made = []
+    for label, every in measured.states.items():
+        for state in every:
+            if not state.shown:
+                least = options.small_cells.floor
+                n = f"<{least}" if state.n < least else measured.rounding.count(state.n)
+                made.append(
+                    {
+                        "label": label,
+                        "attribute": state.cell.attribute,
+                        "group": state.cell.group,
+                        "reason": state.reason,
+                        "n": str(n),
+                    }
+                )
+    return made
+
+
+def difference_rows(measured: Measured, options: AuditOptions) -> list[Row]:
+    """Give the table `differences`: each shown group against everybody else, tested; one family for the model."""
+    made: list[Row] = []
+    for a, attribute in enumerate(measured.cohort.attributes):
+        halves = with_rest(measured.cohort, attribute.name)
+        found = evaluate_many(halves, measured.values, measured.weights_PB, metrics=COMPARED, threads=options.threads)
+        for label in measured.cohort.labels:
+            clusters, rest = clusters_of(halves, label), hidden(halves, label, options.small_cells)
+            own = [s for s in measured.states[label.name] if s.cell.position[0] == a]
+            for g, state in enumerate(own):
+                inside, outside = rest_cells(g)
+                if not (state.shown and rest[outside].shown):
+                    continue
+                for metric in defined(found[label.name], COMPARED):
+                    (d,) = against(found[label.name], metric, [inside], outside, clusters)
+                    fewest = min(fewest_of(metric, state), fewest_of(metric, rest[outside]))
+                    made.append(
+                        {
+                            **_cell(measured.name, label.name, state),
+                            **{"metric": metric, "reference": REST, "family": f"groups, {measured.name}", "p": d.p},
+                            **rounded_values(measured.rounding, fewest, d.value, d.low, d.high),
+                            "_error": (d.standard_error, d.degrees_of_freedom),
+                        }
+                    )
+    num_tests = adjust(made)
+    for row in made:
+        error, df = row.pop("_error")
+        row["smallest_gap"] = float(smallest_gap(error, num_tests=max(1, num_tests), degrees_of_freedom=df))
+    return [short(measured.rounding, row) for row in made]
+
+
+def num_gap_tests(measured: Measured) -> int:
+    """Count the gaps that are tested: per label and attribute with two groups or more to show."""
+    total = 0
+    for label, every in measured.states.items():
+        names = sum(_measurable(n, measured.replicates[label]) for n in TESTED)
+        shown = Counter(s.cell.position[0] for s in every if s.shown)
+        total += names * sum(num > 1 for a, num in shown.items() if a >= 0)
+    return total
+
+
+def gap_rows(measured: Measured, options: AuditOptions, step: Callable[[], None] | None = None) -> list[Row]:
+    """Give the table `gaps`: per label and attribute, between the groups that are shown."""
+    made: list[Row] = []
+    shuffles = options.permutations or shuffles_for(num_gap_tests(measured), measured.cohort.num_patients)
+    copies: list[tuple[Row, Row]] = []
+    for label in measured.cohort.labels:
+        replicates = measured.replicates[label.name]
+        every, clusters = measured.states[label.name], clusters_of(measured.cohort, label)
+        for a, attribute in enumerate(measured.cohort.attributes):
+            cells = [g for g, s in enumerate(every) if s.cell.position[0] == a and s.shown]
+            wanted = [n for n in (*TESTED, *UNTESTED, *SAME_AS) if _measurable(n, replicates)]
+            found = gaps(replicates, cells, wanted, clusters=clusters)
+            tests = gap_test(
+                measured.cohort,
+                label,
+                attribute.name,
+                [every[g].cell.position[1] for g in cells],
+                [n for n in TESTED if n in found],
+                threshold=measured.values.get(label.name),
+                num_permutations=shuffles,
+                seed=options.seed,
+            )
+            rows: dict[str, Row] = {}
+            for name, gap in found.items():
+                fewest = min((fewest_of(m, every[g]) for m in GAPS[name].metrics for g in cells), default=_NO_COUNT)
+                low, high = (
+                    np.minimum(gap.low, gap.value),
+                    np.maximum(gap.high, gap.value),
+                )  # percentiles may miss the point
+                row: Row = {
+                    **{"model": measured.name, "label": label.name, "attribute": attribute.name, "gap": name},
+                    **rounded_values(measured.rounding, fewest, gap.value, float(low), float(high)),
+                    "worst_group": None if gap.worst_group is None else every[gap.worst_group].cell.group,
+                    "best_group": None if gap.best_group is None else every[gap.best_group].cell.group,
+                    "num_groups": gap.num_groups,
+                    "flag": "underpowered" if any(every[g].underpowered for g in cells) else "",
+                }
+                if name in tests:
+                    test = tests[name]
+                    seen = smallest_range(test.null_95, gap.standard_error) if gap.standard_error > 0 else np.nan
+                    row |= {
+                        **{"p": test.p, "null_mean": test.null_mean, "null_95": test.null_95},
+                        "smallest_gap": float(seen),
+                        "family": f"gaps, {measured.name}",
+                    }
+                elif name in SAME_AS:
+                    copies.append((row, rows[_same(name, label)]))
+                rows[name] = row
+            made += rows.values()
+            if step is not None:
+                step()
+    adjust([row for row in made if "family" in row])
+    for row, source in copies:
+        row |= {key: source.get(key) for key in (*_TEST_COLUMNS, "family")}
+    return [short(measured.rounding, row) for row in made]
+
+
+_TEST_COLUMNS = ("p", "p_holm", "p_bh", "null_mean", "null_95", "smallest_gap")
+
+
+def adjust(rows: Sequence[Row]) -> int:
+    """Add Holm's and Benjamini and Hochberg's p-values to a family of tests, in place.
+
+    Returns:
+        Tests in the family: rows whose p is a number.
+    """
+    p = [float("nan") if row.get("p") is None else float(row["p"]) for row in rows]
+    for row, one, other in zip(rows, holm(p), benjamini_hochberg(p), strict=True):
+        row["p_holm"], row["p_bh"] = one, other
+    return int(np.isfinite(p).sum())
+
+
+def _cell(model: str, label: str, state: CellState) -> Row:
+    return {"model": model, "label": label, "attribute": state.cell.attribute, "group": state.cell.group}
+
+
+def _counts(rounded: Rounding, state: CellState) -> Row:
+    counts = {"n": state.n, "n_pos": state.n_pos, "n_neg": state.n_neg, "n_patients": state.n_patients}
+    return {name: exported(rounded, n) for name, n in counts.items()}
+
+
+def exported(rounded: Rounding, n: int | None) -> int | None:
+    """Give a count as all tables do, so that nothing hidden follows from a difference; None for a small one."""
+    count = None if n is None else rounded.count(n)
+    return None if isinstance(count, str) else count
+
+
+def short(rounded: Rounding, row: Row) -> Row:
+    """Write what stands beside a rounded value with three digits, so that it does not give the value back."""
+    if rounded.base == 1:
+        return row
+    told = {key: row[key] for key in (*_TEST_COLUMNS, "delong_p") if row.get(key) is not None}
+    return row | {key: float(f"{value:.3g}") for key, value in told.items()}
+
+
+def rounded_values(rounded: Rounding, fewest: int, value: float, low: float, high: float) -> Row:
+    """Give value, low and high as they are exported."""
+    names = ("value", "low", "high")
+    return {name: rounded.value(float(x), fewest) for name, x in zip(names, (value, low, high), strict=True)}
+
+
+def fewest_of(metric: str, state: CellState) -> int:
+    """Give the count that a rate's digits would give away, one for all rates of a cell; of an area half its pairs.
+
+    Several grids for one cell (sensitivity, and underdiagnosis, which is its complement) would tell more than each.
+    Calibration and Brier score are sums of scores, which nobody has who has the export: their digits give nothing away.
+    """
+    if metric in _PAIRS:
+        return max(state.n_pos * state.n_neg // 2, 1)
+    return min(state.n_pos, state.n_neg) if metric in _COUNTED else _NO_COUNT
+
+
+def defined(replicates: Replicates, metrics: Sequence[str]) -> list[str]:
+    """Keep the metrics that were measured and have a value somewhere."""
+    return [m for m in metrics if m in replicates.point and not np.isnan(replicates.point[m]).all()]
+
+
+def _measurable(gap: str, replicates: Replicates) -> bool:
+    return all(m in replicates.point for m in GAPS[gap].metrics)
+
+
+def _same(name: str, label: Label) -> str:
+    """Give the tested gap that a name stands for; of a label of healthy patients the two rates change places."""
+    swapped = {"underdiagnosis_max_min": "fpr_max_min", "overdiagnosis_max_min": "tpr_max_min"}
+    return swapped[name] if label.no_finding and name in swapped else SAME_AS[name]

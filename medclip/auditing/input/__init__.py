@@ -1,0 +1,1 @@
+"""From the tables of a hospital to one cohort."""

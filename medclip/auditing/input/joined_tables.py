@@ -1,0 +1,309 @@
+"""The two tables joined: which row of labels belongs to which score, and columns read across both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medclip.auditing.input.groups import ALIASES, MAKER, MODEL, kind_of
+from medclip.auditing.input.join_keys import Side, join, key_of, without_twins
+from medclip.auditing.input.options import ReadOptions, plural
+from medclip.auditing.input.score_table import ScoreTable, read_scores, select, selected
+from medclip.auditing.input.study_rows import one_text
+from medclip.errors import MedclipError, Reason
+from medclip.files.tables.table import Coded, Table, in_order, is_blank, merged, no_such, plain_name, read_table
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+KEYS = ("file", "path", "image", "image_id", "image_index", "filename", "dicom_id", "sop_instance_uid", "study")
+KEYS += ("study_id", "study_instance_uid", "accession", "id", "key", "row")
+"""Columns that are taken for the key where both tables have them and none is named, in this order."""
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """M joined rows, which make N units: a row of the cohort each."""
+
+    scores: ScoreTable
+    labels: Table
+    label_row_M: NDArray[np.intp]
+    score_row_M: NDArray[np.intp]
+    unit_M: NDArray[np.intp]
+    """Unit of each joined row; 0, 1, 2, ... where every row is one."""
+    score_unit_N: NDArray[np.intp]
+    """Row of the scores of each unit."""
+    label_keys: tuple[str, ...]
+    """Key columns of the label table."""
+    notes: tuple[str, ...] = ()
+    lost_rows: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
+    """Rows of the label table that have no score."""
+
+    @property
+    def num_units(self) -> int:
+        """N."""
+        return len(self.score_unit_N)
+
+    @property
+    def several(self) -> bool:
+        """Whether a unit may have more than one row of labels."""
+        return len(self.unit_M) > self.num_units
+
+    def label_cells(self, column: str) -> Coded:
+        """Give a column of the label table for the M joined rows."""
+        return self.labels.coded(column).take(self.label_row_M)
+
+    def text(self, column: str, part: Callable[[str], str] | None = None) -> tuple[Coded, int]:
+        """Give a column of the label table (or a part of each cell) for the N units, and for how many rows disagree."""
+        cells = self.label_cells(column)
+        return self._of_units(cells.mapped(part) if part else cells)
+
+    @cached_property
+    def first_row_N(self) -> NDArray[np.intp]:
+        """First of the M joined rows of each unit."""
+        return np.unique(self.unit_M, return_index=True)[1] if self.several else np.arange(self.num_units)
+
+    def first_text(self, columns: Sequence[str]) -> tuple[str, ...]:
+        """Give columns of the label table as one text for each unit, that of its first row; row numbers for none."""
+        rows = self.label_row_M[self.first_row_N]
+        if not columns:
+            return tuple(str(row + 1) for row in rows.tolist())
+        return tuple(key_of(self.labels, columns).take(rows).texts_N().tolist())
+
+    def fallback(self, names: Sequence[str]) -> Coded | None:
+        """Give a column that the label table lacks from the table of scores or from header values; None without one."""
+        for table in (self.scores.rows, self.scores.headers):
+            column = table.find(names[0], *names[1:])
+            if column is not None and table is not self.labels:
+                cells = self._of_units(table.coded(column).take(self.score_row_M))[0]
+                if not all(is_blank(v) for v in cells.values):
+                    return cells
+        return None
+
+    def attribute(self, name: str) -> Coded:
+        """Give the cells of an attribute for the N units.
+
+        Raises:
+            MedclipError: TABLE_INVALID where neither table has it.
+        """
+        known = kind_of(name)
+        names = (name, known, *ALIASES.get(known, ()))
+        column = self.labels.find(name) or self.labels.find(known, *ALIASES.get(known, ()))
+        if column is not None and (known != "scanner" or plain_name(column) == "scanner"):
+            return self.text(column)[0]
+        if known == "scanner":
+            made = self._scanner()
+            if made is not None:
+                return made
+        cells = self.fallback(names) if column is None else self.text(column)[0]
+        if cells is None:
+            raise no_such(name, self.labels.names, self.labels.where, "of groups")
+        return cells
+
+    def _scanner(self) -> Coded | None:
+        """Give maker and model together."""
+        parts = []
+        for names in (MAKER, MODEL):
+            column = self.labels.find(names[0], *names[1:])
+            cells = self.text(column)[0] if column else self.fallback(names)
+            parts.append(cells)
+        if parts[0] is None or parts[1] is None:
+            return parts[0] or parts[1]
+        maker, model = parts
+        code_N = maker.codes_N.astype(np.int64) * len(model.values) + model.codes_N
+        there, inverse_N = np.unique(code_N, return_inverse=True)
+        texts = []
+        for code in there.tolist():
+            words = (maker.values[code // len(model.values)], model.values[code % len(model.values)])
+            texts.append(" ".join(w for w in words if not is_blank(w)))
+        return merged(inverse_N, texts)
+
+    def _of_units(self, cells_M: Coded) -> tuple[Coded, int]:
+        if not self.several:
+            return cells_M, 0
+        return one_text(cells_M, self.unit_M, self.num_units)
+
+
+def join_tables(scores: Any, labels: Any, options: ReadOptions) -> Source:
+    """Read and join the two tables.
+
+    Args:
+        scores: See `read_cohort`.
+        labels: See `read_cohort`; None or the same path: the table of scores is the label table too.
+        options: How they are read.
+
+    Raises:
+        MedclipError: MISSING_FILE, TABLE_INVALID, WRONG_USE, NOTHING_TO_DO.
+    """
+    if labels is None or labels is scores or _same_file(labels, scores):
+        return _one_table(scores, options)
+    table = select(read_table(labels, "the table of labels"), options.where, "rows of labels")
+    named = _named_keys(options.key)
+    found = read_scores(scores, options, lambda rows: _keys(rows, table, named, own=False)[0])
+    ours, theirs = _keys(found.rows, table, named, own=found.own)
+    score_keys, label_keys = key_of(found.rows, ours), key_of(table, theirs)
+    kept_labels, notes = without_twins(table, label_keys, "rows of labels")
+    kept_scores = np.arange(len(score_keys))
+    if found.own:
+        kept_scores = _one_of_each(score_keys, found)
+    elif not options.repeat_labels:
+        kept_scores, said = without_twins(found.rows, score_keys, "rows of scores")
+        notes += said
+    label_side = Side(label_keys.take(kept_labels), "rows of labels", table.where)
+    score_side = Side(score_keys.take(kept_scores), "files" if found.own else "rows of scores", found.where)
+    if options.repeat_labels and not found.own:
+        joined = join(score_side, label_side, options.match, options.hash_key)
+        label_row_M, score_row_M = kept_labels[joined.right_M], kept_scores[joined.left_M]
+    else:
+        joined = join(label_side, score_side, options.match, options.hash_key, by_path=found.own)
+        label_row_M, score_row_M = kept_labels[joined.left_M], kept_scores[joined.right_M]
+    notes = [*found.notes, *notes, *joined.notes]
+    offered = kept_labels, len(kept_scores)
+    return _source(found, table, label_row_M, score_row_M, theirs, offered, notes, bool(options.where))
+
+
+def _source(
+    found: ScoreTable,
+    table: Table,
+    label_row_M: NDArray[np.intp],
+    score_row_M: NDArray[np.intp],
+    keys: Sequence[str],
+    offered: tuple[NDArray[np.intp], int],
+    notes: list[str],
+    selected: bool,
+) -> Source:
+    """Number the units in the order of the label table, and count what has no partner.
+
+    `offered` are the rows of labels, and the number of rows of scores, that could have joined; `selected`: whether only
+    some rows of labels were asked for.
+    """
+    labelled, num_scores = offered
+    num_labels = len(labelled)
+    unit_M = found.unit_R[score_row_M]
+    scored_M = unit_M >= 0
+    joined = np.zeros(table.num_rows, bool)
+    joined[label_row_M[scored_M]] = True
+    lost = labelled[~joined[labelled]]
+    why = f" ({_why(found.rows, score_row_M[~scored_M])})" if not scored_M.all() else ""
+    if len(lost):
+        notes.append(f"Left out: {plural(len(lost), 'row')} of labels without a score, of {num_labels:,}{why}.")
+    used = np.zeros(found.rows.num_rows, bool)
+    used[score_row_M] = True
+    unused = num_scores - int(used.sum())
+    if unused:
+        what = "file" if found.own else "row"
+        asked = " among those that were asked for" if selected else ""
+        notes.append(f"Left out: {plural(unused, what)} of scores without a row of labels{asked}, of {num_scores:,}.")
+    if not scored_M.any():
+        raise MedclipError(
+            Reason.NOTHING_TO_DO, f"none of the {num_labels:,} labelled files has a score{why}.", where=found.where
+        )
+    label_row_M, score_row_M, unit_M = label_row_M[scored_M], score_row_M[scored_M], unit_M[scored_M]
+    rank_M, score_unit_N = np.arange(len(unit_M)), unit_M
+    if found.own:
+        rank_M, first = in_order(unit_M)
+        score_unit_N = unit_M[first]
+        if len(first) < len(unit_M):
+            notes.append(
+                f"{len(unit_M):,} files make {plural(len(first), 'study', 'studies')}, each a row of the audit."
+            )
+    return Source(found, table, label_row_M, score_row_M, rank_M, score_unit_N, tuple(keys), tuple(notes), lost)
+
+
+def _why(files: Table, rows: NDArray[np.intp]) -> str:
+    """Count why files were not scored."""
+    if "reason" not in files.names:
+        return plural(len(rows), "file") + " not scored"
+    reasons = files.coded("reason").take(rows).used()
+    said = [f"{v or 'no task'} {n:,}" for v, n in zip(reasons.values, reasons.counts(), strict=True)]
+    return f"{plural(len(rows), 'file')} not scored: {', '.join(sorted(said))}"
+
+
+def _one_of_each(keys: Coded, found: ScoreTable) -> NDArray[np.intp]:
+    """Keep one file of each key, where all files of a key are of one study.
+
+    Raises:
+        MedclipError: TABLE_INVALID for a key that stands for several studies.
+    """
+    _, first, inverse_R = np.unique(keys.codes_N, return_index=True, return_inverse=True)
+    differ = int((found.unit_R != found.unit_R[first][inverse_R]).sum())
+    if differ:
+        raise MedclipError(
+            Reason.TABLE_INVALID,
+            f"{plural(differ, 'file')} of the scores have a key that another study has too.",
+            where=found.where,
+            hint="Name the column of file paths with --key path=COLUMN.",
+        )
+    return np.sort(first)
+
+
+def _one_table(scores: Any, options: ReadOptions) -> Source:
+    found = read_scores(scores, options, lambda rows: [])
+    if found.own or options.long is not None:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "this table holds scores and no truths.",
+            where=found.where,
+            hint="Name a table of labels beside it.",
+        )
+    keep = selected(found.rows, options.where, "rows")
+    rows = np.flatnonzero(keep)
+    keys = [found.rows.need(name) for _, name in _named_keys(options.key)]
+    notes: list[str] = []
+    if keys:
+        table = found.rows.take(keep)
+        kept, notes = without_twins(table, key_of(table, keys), "rows")
+        rows = rows[kept]
+    place = found.rows.find(KEYS[0], *KEYS[1:])
+    return Source(
+        found,
+        found.rows,
+        rows,
+        rows,
+        np.arange(len(rows)),
+        rows,
+        tuple(keys or ([place] if place else [])),
+        notes=tuple(notes),
+    )
+
+
+def _same_file(one: Any, other: Any) -> bool:
+    paths = isinstance(one, str | Path) and isinstance(other, str | Path)
+    return paths and Path(one).absolute() == Path(other).absolute()
+
+
+def _named_keys(key: str | Sequence[str] | None) -> list[tuple[str, str]]:
+    parts = key.split(",") if isinstance(key, str) else list(key or ())
+    named = []
+    for part in parts:
+        ours, _, theirs = part.partition("=")
+        named.append((ours.strip(), theirs.strip() or ours.strip()))
+    return named
+
+
+def _keys(rows: Table, labels: Table, named: Sequence[tuple[str, str]], *, own: bool) -> tuple[list[str], list[str]]:
+    """Choose the key columns of scores and labels."""
+    if named:
+        theirs = [labels.need(name, "to join by") for _, name in named]
+        if own and len(named) == 1 and rows.find(named[0][0]) is None:
+            return ["path"], theirs
+        return [rows.need(name, "to join by") for name, _ in named], theirs
+    for name in KEYS:
+        there = labels.find(name)
+        if there is not None and own:
+            return ["path"], [there]
+        here = rows.find(name)
+        if there is not None and here is not None:
+            return [here], [there]
+    raise MedclipError(
+        Reason.TABLE_INVALID,
+        f"nothing says which rows belong together. Columns of the scores: {', '.join(rows.names[:20])}; of the labels: "
+        f"{', '.join(labels.names[:20])}.",
+        where=f"{rows.where} and {labels.where}",
+        hint="Name the key columns with --key SCORES=LABELS.",
+    )

@@ -1,0 +1,125 @@
+"""The questions of an audit, row by row: scores checked, truths understood, what has only one answer left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medclip.auditing.input.joined_tables import Source
+from medclip.auditing.input.label_values import (
+    NO_FINDING,
+    Truth,
+    policy_notes,
+    read_class,
+    read_list,
+    read_times,
+    read_truth,
+)
+from medclip.auditing.input.match_columns import Pair
+from medclip.auditing.input.options import ReadOptions, plural
+from medclip.auditing.input.score_values import checked_scores, softmax
+from medclip.auditing.input.study_rows import any_positive
+from medclip.errors import MedclipError, Reason
+from medclip.files.tables.table import plain_name
+from medclip.statistics.cohort import Label
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def make_labels(pairs: Sequence[Pair], source: Source, options: ReadOptions) -> tuple[tuple[Label, ...], list[str]]:
+    """Read score and truth of every question.
+
+    Args:
+        pairs: The questions.
+        source: The joined tables.
+        options: What cells and scores mean.
+
+    Returns:
+        The labels that have both answers (for times to events: an event), and notes.
+
+    Raises:
+        MedclipError: TABLE_INVALID for scores or truths that are not understood, and where no label is left.
+    """
+    time_N = None if options.time is None else _times(source, options.time)
+    scores, notes = _scores(pairs, source, options)
+    truths = [_truth(pair, source, options) for pair in pairs]
+    made: list[Label] = []
+    single: list[str] = []
+    for pair, truth in zip(pairs, truths, strict=True):
+        truth_N, said = _of_units(pair, truth, source)
+        notes += said
+        if time_N is not None:
+            truth_N = np.where(np.isnan(time_N), np.nan, truth_N)
+        kind = "probabilities" if pair.group and options.scores == "logits" else options.scores
+        score_N, said = checked_scores(scores[pair.score], pair.name, kind, source.scores.where)
+        notes += said
+        healthy = plain_name(pair.name) in {*NO_FINDING, *(plain_name(n) for n in options.no_finding)}
+        label = Label(pair.name, score_N, truth_N, options.scores != "any", no_finding=healthy, time_N=time_N)
+        valid = truth_N[label.valid_N]
+        if len(valid) and bool((valid == score_N[label.valid_N]).all()):
+            notes.append(f"{pair.name}: CAUTION: the scores equal the truths; is {pair.score!r} the column of scores?")
+        if len(valid) and valid.max() > 0 and (valid.min() == 0 or time_N is not None):
+            made.append(label)
+        else:
+            single.append(pair.name)
+            answer = "positive" if len(valid) and valid[0] else "negative"
+            notes.append(f"{pair.name} is left out: of {len(valid):,} rows with score and truth all are {answer}.")
+    if not made:
+        raise MedclipError(
+            Reason.TABLE_INVALID,
+            f"no label has both positives and negatives among the rows that have a score: {', '.join(single[:10])}.",
+            where=source.labels.where,
+            hint="Is it the right column, and the right part of the table (--where)?",
+        )
+    return tuple(made), [*policy_notes(truths, options), *dict.fromkeys(notes)]
+
+
+def _of_units(pair: Pair, truth: Truth, source: Source) -> tuple[NDArray[np.float64], list[str]]:
+    """Give one truth for each unit of the cohort, and what was decided for it."""
+    notes = []
+    if truth.num_other:
+        notes.append(f"{pair.group}: {plural(truth.num_other, 'row')} of a class without a score, which do not count.")
+    if not source.several:
+        return truth.truth_N, notes
+    truth_N, differing = any_positive(truth.truth_N, source.unit_M, source.num_units)
+    if differing:
+        notes.append(
+            f"{pair.name}: the files of {plural(differing, 'study', 'studies')} disagree; a study is positive if any "
+            "of its files is."
+        )
+    return truth_N, notes
+
+
+def _scores(
+    pairs: Sequence[Pair], source: Source, options: ReadOptions
+) -> tuple[dict[str, NDArray[np.float64]], list[str]]:
+    found = {p.score: source.scores.score_U(p.score)[source.score_unit_N] for p in pairs}
+    notes = []
+    if options.scores == "logits":
+        for group in sorted({p.group for p in pairs if p.group}):
+            inside = [p.score for p in pairs if p.group == group]
+            found |= softmax({name: found[name] for name in inside})
+            notes.append(f"{group}: logits turned into probabilities over the {len(inside)} classes that occur.")
+    return found, notes
+
+
+def _truth(pair: Pair, source: Source, options: ReadOptions) -> Truth:
+    cells = source.label_cells(pair.column)
+    if pair.kind == "list":
+        return read_list(cells, pair.words[0], options)
+    if pair.kind == "class":
+        return read_class(cells, pair.words, pair.among)
+    return read_truth(cells, pair.column, options, source.labels.where)
+
+
+def _times(source: Source, name: str) -> NDArray[np.float64]:
+    column = source.labels.need(name, "of times")
+    if source.several and source.text(column)[1]:
+        raise MedclipError(
+            Reason.TABLE_INVALID, "files of one study have different times to the event.", where=source.labels.where
+        )
+    first_N = source.label_row_M[source.first_row_N]
+    return read_times(source.labels.numbers(column, "a time")[first_N], column, source.labels.where)

@@ -1,0 +1,123 @@
+"""How the tables of an audit are to be read: everything that may differ from one hospital's tables to another's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from medclip.errors import MedclipError, Reason
+from medclip.files.pseudonyms import load_key
+from medclip.settings import Settings
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """Options of `medclip.auditing.input.read.read_cohort`; the defaults read medclip's own tables and plain ones.
+
+    Messages name them as the command line has them: `--age-unit days` is `age_unit="days"` here, `--scores-are any` is
+    `scores="any"`, and `--rows-are-patients` is `patients="rows"`.
+    """
+
+    key: str | Sequence[str] | None = None
+    """Column that joins the two tables, "SCORES=LABELS" where it differs; several where one does not tell rows apart.
+    None: the only name of a key column that both have (`file`, `image`, `study`, ...)."""
+    match: str = "auto"
+    """How keys are compared: "exact", "stem" (file name without folders and suffix), ...
+    (`medclip.auditing.input.join_keys.RULES`); "auto": exact, and for the file names of `medclip score` also by the
+    end of the path."""
+    repeat_labels: bool = False
+    """One row of labels (of a study) may belong to several rows of scores (of its images)."""
+    score: Mapping[str, str] = field(default_factory=dict)
+    """Column of scores of a label, where the names differ."""
+    label_columns: Mapping[str, str] = field(default_factory=dict)
+    """Column of truths of a label, where the names differ."""
+    long: tuple[str, str] | None = None
+    """The columns of label and score of a table with one row for each label."""
+    files: Any = None
+    """The `files.parquet` of scores that `medclip score` wrote; None: the one beside them."""
+    scores: Literal["probabilities", "logits", "any"] = "probabilities"
+    """What scores are: probabilities; logits, which are turned into them; or any numbers, higher for more likely."""
+    where: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
+    """Rows of the label table that are used: column and value or values."""
+    score_where: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
+    """The same of the table of scores, such as one model of several."""
+    uncertain: Literal["ignore", "zero", "one"] = "ignore"
+    """What -1 and "uncertain" mean: not known (U-Ignore), negative (U-Zero), positive (U-One)."""
+    blank: Literal["ignore", "zero"] = "ignore"
+    """What an empty cell of a label means: not known, or negative."""
+    label_list: str | None = None
+    """Column that lists the findings of a row, such as "Pneumonia|Effusion"."""
+    separator: str = "|"
+    """What stands between two findings of such a list."""
+    time: str | None = None
+    """Column of the time to the event or to the end of follow-up, which makes the labels times to events."""
+    event: str | None = None
+    """Column that says whether the event was seen, where it is not the label's own."""
+    no_finding: Sequence[str] = ()
+    """Labels that mean a healthy patient; "No Finding" and the like are known."""
+    patient: str | None = None
+    """Column that names the patient; None: `patient`, `patient_id`, `subject_id`, ... "COLUMN~PATTERN" takes the part
+    of the cell that a regular expression finds, such as "Path~patient[0-9]+" where only the path names the patient."""
+    patients: Literal["column", "rows"] = "column"
+    """"rows": every row counts as a patient of its own, which makes intervals too narrow where that is not true."""
+    all_pairs: bool = False
+    """Also every pair of the attributes."""
+    age_bins: str | Sequence[float] | None = None
+    """Lower edges of the bands of age in years, or "cxr" for those of the published chest X-ray audit."""
+    age_unit: Literal["years", "months", "days"] = "years"
+    """Unit of ages that are written as plain numbers."""
+    bins: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Edges between the groups of a column of numbers, such as {"bmi": [18.5, 25, 30]}."""
+    values: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """What the values of an attribute mean, such as {"sex": {"0": "M", "1": "F"}}."""
+    min_group: int = 10
+    """Of an attribute with very many values those with fewer rows or patients are put together."""
+    columns: Sequence[str] = ()
+    """Further columns of the label table that are kept."""
+    identity_key: bytes | None = None
+    """Key of the hashes that stand for join keys in messages; None: this machine's own."""
+
+    def __post_init__(self) -> None:
+        """Refuse words that mean nothing."""
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise MedclipError(
+                    Reason.WRONG_USE, f"`{name}` is {getattr(self, name)!r}; it is one of: {', '.join(known)}."
+                )
+        if not self.separator:
+            raise MedclipError(Reason.WRONG_USE, "the separator of a list of findings is empty.")
+
+    def hash_key(self) -> bytes:
+        """Give the key of hashes in messages: the one named, else this machine's own, which is made on first use."""
+        return load_key(Settings()) if self.identity_key is None else self.identity_key
+
+
+_FEW = 10
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "scores": ("probabilities", "logits", "any"),
+    "uncertain": ("ignore", "zero", "one"),
+    "blank": ("ignore", "zero"),
+    "patients": ("column", "rows"),
+    "age_unit": ("years", "months", "days"),
+}
+
+
+def about(number: int, one: str) -> str:
+    """Count what may be few people: notes are exported, and an exact count of a small group would name it.
+
+    Example:
+        >>> about(3, "row"), about(12, "row")
+        ('fewer than 10 rows', 'about 10 rows')
+    """
+    return f"fewer than {_FEW} {one}s" if number < _FEW else f"about {(2 * number + 5) // 10 * 5:,} {one}s"
+
+
+def plural(number: int, one: str, many: str = "") -> str:
+    """Count in words.
+
+    Example:
+        >>> plural(1, "row"), plural(2000, "row")
+        ('1 row', '2,000 rows')
+    """
+    return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -1,0 +1,262 @@
+"""From two tables to a cohort: scores and truths joined, patients known, groups made, everything left out counted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medclip.auditing.input.ages import are_bands, read_ages
+from medclip.auditing.input.groups import kind_of, make_groups, parse_by
+from medclip.auditing.input.joined_tables import Source, join_tables
+from medclip.auditing.input.labels import make_labels
+from medclip.auditing.input.match_columns import left_out, pair_up
+from medclip.auditing.input.missing_scores import missing_by_group
+from medclip.auditing.input.options import ReadOptions, plural
+from medclip.errors import MedclipError, Reason
+from medclip.files.tables.table import Coded, Table, in_order, is_blank, plain_name
+from medclip.statistics.cohort import Cohort, Label
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+PATIENTS = ("patient", "patient_id", "subject_id", "subject", "person_id", "case_id")
+"""Columns that are taken for the patient where none is named."""
+_PART = "~"
+_MOST_DIGITS = 15
+"""Longer numbers name something, and would not fit into a float."""
+OF_FILES = ("sha256", "headers")
+"""Columns of files.parquet that are kept where `medclip score` wrote the scores and every row is one file."""
+FILES = ("file", "path", "filename", "image")
+"""Columns that are taken for the file of a row."""
+
+
+def read_cohort(
+    scores: Any,
+    labels: Any = None,
+    *,
+    by: Sequence[str] = (),
+    label: Sequence[str] | None = None,
+    options: ReadOptions | None = None,
+) -> Cohort:
+    """Read what is to be audited.
+
+    Args:
+        scores: Folder of `medclip score`; CSV, TSV or Parquet file; or any data frame that narwhals knows.
+        labels: Table of truths and groups; None where it is the table of scores itself.
+        by: What divides patients into groups: `sex`, `age`, `race`, `site`, `scanner`, `view`, any column, "sex*age".
+        label: Labels; "SCORE=COLUMN" where names differ; None for all that have score and truth.
+        options: How the tables are read.
+
+    Returns:
+        The cohort, in the order of the label table. Its notes say what was left out, mended or assumed.
+
+    Raises:
+        MedclipError: MISSING_FILE, TABLE_INVALID, WRONG_USE, NOTHING_TO_DO; never with an identifier.
+
+    Example:
+        >>> import pyarrow
+        >>> table = {"file": ["a", "b"], "flu": [1, 0], "flu_score": [0.9, 0.2], "sex": ["F", "M"]}
+        >>> cohort = read_cohort(pyarrow.table(table), by=["sex"], options=ReadOptions(patient="file"))
+        >>> cohort.attributes[0].groups
+        ('F', 'M')
+    """
+    options = options or ReadOptions()
+    by = [by] if isinstance(by, str) else by
+    label = [label] if isinstance(label, str) else label
+    source = join_tables(scores, labels, options)
+    names = list(dict.fromkeys(p for parts in parse_by(by, False) for p in parts))
+    patients = _patients(source, options, names)
+    taken = [*source.label_keys, *names, *options.where, patients.column, options.time or "", options.label_list or ""]
+    columns = [t for t in taken if t]
+    pairs = pair_up(label, source.scores, source.labels, options, columns)
+    passed = left_out(label, pairs, source.scores, source.labels, options, columns)
+    made, notes = make_labels(pairs, source, options)
+    grouping = make_groups(by, source.attribute, patients.patients_N, options, source.labels.where)
+    column = source.labels.find(*FILES)
+    return Cohort(
+        patients_N=patients.patients_N,
+        labels=made,
+        attributes=grouping.attributes,
+        columns=_columns(source, names, options),
+        keys=source.first_text(source.label_keys) if source.label_keys else (),
+        files=source.first_text([column]) if column else (),
+        identities=patients.identities,
+        notes=(
+            *source.notes,
+            *passed,
+            *missing_by_group(source, names, options),
+            *patients.notes,
+            *notes,
+            *grouping.notes,
+        ),
+    )
+
+
+def paired(one: Cohort, other: Cohort) -> tuple[Cohort, Cohort]:
+    """Give the rows that two cohorts of one label table share, in the order of the first, and the labels both have.
+
+    Raises:
+        MedclipError: NOTHING_TO_DO where they share no row or no label.
+    """
+    if any(len(set(c.keys)) < len(c.keys) for c in (one, other)):
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "several rows of scores share one row of labels, so that the rows of two models cannot be told apart.",
+            hint="Give a table of labels with one row for each row of scores, or audit each model by itself.",
+        )
+    place = {key: i for i, key in enumerate(other.keys)}
+    here = [i for i, key in enumerate(one.keys) if key in place]
+    there = [place[one.keys[i]] for i in here]
+    names = [a.name for a in one.labels if any(a.name == b.name for b in other.labels)]
+    if not here or not names:
+        raise MedclipError(
+            Reason.NOTHING_TO_DO,
+            "the two models share no row that has a label." if not here else "the two models share no label.",
+            hint="Compare scores of the same images, read with the same table of labels.",
+        )
+    left_out = len(one.keys) + len(other.keys) - 2 * len(here)
+    notes = (f"Compared on the {len(here):,} rows that both models scored; {left_out:,} are not.",) if left_out else ()
+    return rows_of(one, np.asarray(here), names, notes), rows_of(other, np.asarray(there), names, notes)
+
+
+def rows_of(
+    cohort: Cohort, rows: NDArray[np.intp], labels: Sequence[str] | None = None, notes: Sequence[str] = ()
+) -> Cohort:
+    """Give a cohort of some rows: patients are numbered anew, groups without a row stay.
+
+    Args:
+        cohort: Any.
+        rows: Which, in which order.
+        labels: Names of the labels that are kept; None for all.
+        notes: Added to those that there are.
+    """
+
+    def part(label: Label) -> Label:
+        more = {
+            name: None if value is None else value[rows]
+            for name, value in (("weight_N", label.weight_N), ("time_N", label.time_N))
+        }
+        return replace(label, score_N=label.score_N[rows], truth_N=label.truth_N[rows], **more)
+
+    picked = [part(a) for a in cohort.labels if labels is None or a.name in labels]
+    if labels is not None:
+        picked.sort(key=lambda a: list(labels).index(a.name))
+    return Cohort(
+        patients_N=in_order(cohort.patients_N[rows])[0].astype(np.int32),
+        labels=tuple(picked),
+        attributes=tuple(replace(a, codes_N=a.codes_N[rows]) for a in cohort.attributes),
+        columns={name: values[rows] for name, values in cohort.columns.items()},
+        keys=tuple(cohort.keys[i] for i in rows.tolist()) if cohort.keys else (),
+        files=tuple(cohort.files[i] for i in rows.tolist()) if cohort.files else (),
+        identities=tuple(cohort.identities[i] for i in rows.tolist()) if cohort.identities else (),
+        notes=(*cohort.notes, *notes),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Patients:
+    patients_N: NDArray[np.int32]
+    identities: tuple[str, ...]
+    column: str
+    notes: list[str]
+
+
+def _patients(source: Source, options: ReadOptions, by: Sequence[str]) -> _Patients:
+    rows_N = np.arange(source.num_units, dtype=np.int32)
+    if options.patients == "rows":
+        caution = (
+            "CAUTION: no patients are known, and every row counts as a patient of its own. Where patients have several "
+            "images, all intervals are too narrow and p-values too small."
+        )
+        return _Patients(rows_N, (), "", [caution])
+    column, part = patient_column(source.labels, options)
+    differing = 0
+    if column is not None:
+        cells, differing = source.text(column, part)
+    else:
+        cells = source.fallback(PATIENTS)
+    if cells is None:
+        raise MedclipError(
+            Reason.TABLE_INVALID,
+            f"no column names the patient ({', '.join(PATIENTS)}), and intervals need to know which images are of one.",
+            where=source.labels.where,
+            hint="Name it with --patient COLUMN. If no patient has two images, say --rows-are-patients.",
+        )
+    if differing:
+        raise MedclipError(
+            Reason.TABLE_INVALID,
+            f"{plural(differing, 'study', 'studies')} of the scores hold files of more than one patient.",
+            where=source.labels.where,
+            hint="Score again with --group-by file, or mend the column of patients.",
+        )
+    named = {plain_name(c) for c in (column, *source.label_keys) if c}
+    if any(plain_name(b) in named for b in by):
+        raise MedclipError(
+            Reason.WRONG_USE, "patients and files cannot be the groups.", hint="Leave that column out of `by`."
+        )
+    blank_N = np.asarray([is_blank(v) for v in cells.values] or [True])[cells.codes_N]
+    notes = []
+    code_N = cells.codes_N.astype(np.int64)
+    if blank_N.any():
+        code_N[blank_N] = len(cells.values) + np.arange(int(blank_N.sum()))
+        notes.append(
+            f"CAUTION: {plural(int(blank_N.sum()), 'row')} name no patient; each counts as a patient of its own."
+        )
+    return _Patients(in_order(code_N)[0].astype(np.int32), tuple(cells.texts_N().tolist()), column or "", notes)
+
+
+def patient_column(table: Table, options: ReadOptions) -> tuple[str | None, Callable[[str], str] | None]:
+    """Find the column that names the patient, and what takes the patient out of its cells.
+
+    Returns:
+        The column, None where there is none; and a function of a cell ("" where it finds no patient), None where the
+        cell itself is the patient.
+
+    Raises:
+        MedclipError: TABLE_INVALID for a column that is named and not there, WRONG_USE for a pattern that is no regular
+            expression.
+    """
+    name, _, pattern = (options.patient or "").partition(_PART)
+    column = table.need(name, "of patients") if name else table.find(*PATIENTS)
+    if not pattern:
+        return column, None
+    try:
+        find = re.compile(pattern)
+    except re.error as e:
+        raise MedclipError(
+            Reason.WRONG_USE, f"{pattern!r} is no regular expression ({e}).", hint="Say --patient COLUMN~PATTERN."
+        ) from None
+    return column, lambda text: found.group() if (found := find.search(text)) else ""
+
+
+def _columns(source: Source, by: Sequence[str], options: ReadOptions) -> Mapping[str, NDArray[Any]]:
+    """Keep what was asked for: numbers as numbers, else texts; and the age in years where there are bands of it."""
+    kept: dict[str, NDArray[Any]] = {}
+    for name in options.columns:
+        cells = source.attribute(name)
+        kept[name] = _numbers_or_texts(cells)
+    for name in by:
+        cells = source.attribute(name)
+        if kind_of(name) == "age" and name not in options.bins and not are_bands(cells):
+            kept["age"] = read_ages(cells, name, options.age_unit, source.labels.where).years_N
+    for name in OF_FILES if source.scores.own and not source.several else ():
+        told = source.fallback((name,))
+        if told is not None:
+            kept.setdefault(name, told.texts_N())
+    return kept
+
+
+def _numbers_or_texts(cells: Coded) -> NDArray[Any]:
+    numbers = []
+    for text in cells.values:
+        try:
+            if text.isdigit() and len(text) > _MOST_DIGITS:
+                raise ValueError(text)
+            numbers.append(np.nan if is_blank(text) else float(text))
+        except ValueError:
+            return cells.mapped(lambda t: "" if is_blank(t) else t).texts_N()
+    return np.asarray(numbers or [np.nan])[cells.codes_N]

@@ -1,0 +1,295 @@
+"""Tables of scores: those of `medclip score`, and anybody's, with one column or one row for each label."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medclip.auditing.input.options import ReadOptions, plural
+from medclip.auditing.input.score_values import sigmoid
+from medclip.errors import MedclipError, Reason
+from medclip.files.output import is_file, is_folder
+from medclip.files.tables.table import Coded, Table, in_order, no_such, read_table
+from medclip.runs.results import FILES, SCORES
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_OWN = ("study", "task", "class", "kind", "probability")
+"""Columns by which a table of `medclip score` is known."""
+_SINGLE = 1e-6
+"""How far a probability in single precision may be from the exact one."""
+_HEADERS = {
+    "manufacturer": "manufacturer",
+    "device_model": "device_model",
+    "view": "view",
+    "sex": "sex",
+    "age": "age_years",
+}
+"""Columns that may be taken from header values, and their names there."""
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreTable:
+    """Scores of U units (images, or studies of `medclip score`), and the R rows by which they are joined."""
+
+    where: str
+    rows: Table
+    """What has a key: rows of the table, or files of `medclip score`; [R]."""
+    unit_R: NDArray[np.intp]
+    """Unit of each row; -1 for a file that was not scored."""
+    num_units: int
+    names: tuple[str, ...]
+    """The scores there are: columns, labels of a long table, or `task:class`."""
+    score_U: Callable[[str], NDArray[np.float64]]
+    """Gives the scores of a name, NaN where there is none."""
+    tasks: Mapping[str, tuple[str, ...]]
+    """Names of the scores of each task of which one class is true."""
+    own: bool = False
+    """Whether `medclip score` wrote it."""
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def headers(self) -> Table:
+        """Header values of the rows that the label table may lack: scanner, view, sex, age; empty where none."""
+        import pyarrow as pa
+
+        if not self.own or "headers" not in self.rows.names:
+            return Table(pa.table({}), self.where)
+        cells = self.rows.coded("headers")
+        read = [json.loads(text) if text else {} for text in cells.values]
+        columns = {}
+        for name, inside in _HEADERS.items():
+            texts = np.asarray([str(h.get(inside, "")) for h in read] or [""], object)
+            columns[name] = pa.array(texts[cells.codes_N], pa.string())
+        return Table(pa.table(columns), self.where)
+
+
+def select(table: Table, where: Mapping[str, str | Sequence[str]], what: str) -> Table:
+    """Keep the rows whose cells hold one of the values named.
+
+    Args:
+        table: Any table.
+        where: Column, and value or values.
+        what: "rows of labels", for messages.
+
+    Raises:
+        MedclipError: TABLE_INVALID for a column that is not there; NOTHING_TO_DO where no row is left.
+    """
+    return table.take(selected(table, where, what)) if where else table
+
+
+def selected(table: Table, where: Mapping[str, str | Sequence[str]], what: str) -> NDArray[np.bool_]:
+    """Say of each row whether it is kept; see `select`."""
+    kept_N = np.ones(table.num_rows, bool)
+    for column, wanted in where.items():
+        cells = table.coded(table.need(column))
+        several = isinstance(wanted, Iterable) and not isinstance(wanted, str)
+        values = {str(v).strip() for v in (wanted if several else [wanted])}
+        kept_N &= np.asarray([v in values for v in cells.values] or [False])[cells.codes_N]
+        if not kept_N.any():
+            known = len([v for v in cells.values if v])
+            raise MedclipError(
+                Reason.NOTHING_TO_DO,
+                f"none of the {table.num_rows:,} {what} is left with {column} = {' or '.join(sorted(values))}.",
+                where=table.where,
+                hint=f"The column holds {plural(known, 'value')}; case counts.",
+            )
+    return kept_N
+
+
+def read_scores(source: Any, options: ReadOptions, keys: Callable[[Table], Sequence[str]]) -> ScoreTable:
+    """Read a table of scores.
+
+    Args:
+        source: The folder or the scores.parquet of `medclip score`; a CSV, TSV or Parquet file; or a data frame.
+        options: How to read it.
+        keys: Gives the columns that tell the images of a long table apart.
+
+    Raises:
+        MedclipError: MISSING_FILE, TABLE_INVALID, WRONG_USE, NOTHING_TO_DO.
+    """
+    if isinstance(source, str | Path) and is_folder(Path(source)):
+        source = Path(source) / SCORES
+        if not is_file(source):
+            raise MedclipError(
+                Reason.MISSING_FILE,
+                f"this folder has no {SCORES}.",
+                where=source.parent,
+                hint="Name the output folder of `medclip score`, or a table.",
+            )
+    table = select(read_table(source, "the table of scores"), options.score_where, "rows of scores")
+    if set(_OWN) <= set(table.names):
+        if options.scores == "logits":
+            raise MedclipError(
+                Reason.WRONG_USE,
+                "scores of `medclip score` are probabilities.",
+                where=table.where,
+                hint="Leave --scores-are out.",
+            )
+        files = options.files
+        if files is None and isinstance(source, str | Path) and is_file(Path(source).parent / FILES):
+            files = Path(source).parent / FILES
+        return _own(table, files)
+    if options.long is not None:
+        return _long(table, options.long, keys(table))
+    return _wide(table)
+
+
+def _wide(table: Table) -> ScoreTable:
+    rows = np.arange(table.num_rows)
+    return ScoreTable(
+        table.where, table, rows, len(rows), tuple(table.names), lambda name: table.numbers(name, "a score"), {}
+    )
+
+
+def _long(table: Table, columns: tuple[str, str], keys: Sequence[str]) -> ScoreTable:
+    label, score = table.need(columns[0], "of labels"), table.need(columns[1], "of scores")
+    if not keys:
+        raise MedclipError(
+            Reason.WRONG_USE, "nothing says which rows are about the same image.", where=table.where, hint="Name a key."
+        )
+    unit_N, first_U = _units(table, keys)
+    labels = table.coded(label)
+    scores_UL, notes = _spread(unit_N, len(first_U), labels, table.numbers(score, "a score"), table.where)
+    place = {name: i for i, name in enumerate(labels.values)}
+    import pyarrow as pa
+
+    rows = Table(table.arrow.take(pa.array(first_U)), table.where)
+    names = tuple(v for v in labels.values if v)
+    return ScoreTable(
+        table.where,
+        rows,
+        np.arange(len(first_U)),
+        len(first_U),
+        names,
+        lambda name: scores_UL[:, place[name]],
+        {},
+        notes=notes,
+    )
+
+
+def _units(table: Table, keys: Sequence[str]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Number the different keys in the order of their first rows: number of each row, and first row of each number."""
+    code_N = np.zeros(table.num_rows, np.int64)
+    for key in keys:
+        cells = table.coded(key)
+        code_N = np.unique(code_N * len(cells.values) + cells.codes_N, return_inverse=True)[1]
+    return in_order(code_N)
+
+
+def _spread(
+    unit_N: NDArray[np.intp], num_units: int, labels: Coded, score_N: NDArray[np.float64], where: str
+) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """Turn one row for each unit and label into one column for each label, [U, L]."""
+    num_labels = len(labels.values)
+    cell_N = unit_N * num_labels + labels.codes_N
+    cells, first, inverse_N = np.unique(cell_N, return_index=True, return_inverse=True)
+    twice = len(cell_N) - len(cells)
+    notes: tuple[str, ...] = ()
+    if twice:
+        same_N = (score_N == score_N[first][inverse_N]) | (np.isnan(score_N) & np.isnan(score_N[first][inverse_N]))
+        if not same_N.all():
+            raise MedclipError(
+                Reason.TABLE_INVALID,
+                f"{int((~same_N).sum()):,} rows score an image and label a second time, with another score.",
+                where=where,
+                hint="Keep one; if several models are in the table, select one with --score-where COLUMN=VALUE.",
+            )
+        notes = (f"Scores: {plural(twice, 'row')} that repeat another are dropped.",)
+    flat = np.full(num_units * num_labels, np.nan)
+    flat[cells] = score_N[first]
+    return flat.reshape(num_units, num_labels), notes
+
+
+def _own(table: Table, files: Any) -> ScoreTable:
+    if files is None:
+        raise MedclipError(
+            Reason.MISSING_FILE,
+            f"scores of `medclip score` need the {FILES} of the same run, which says what file is in which study.",
+            where=table.where,
+            hint="Keep both in one folder, or name it with --files.",
+        )
+    models = table.coded("model").used().values if "model" in table.names else ()
+    if len(models) > 1:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"the scores are of {len(models)} models: {', '.join(models)}.",
+            where=table.where,
+            hint="Select one with --score-where model=NAME.",
+        )
+    found = read_table(files, f"the table of files ({FILES})")
+    for column in ("path", "study"):
+        if column not in found.names:
+            raise no_such(column, found.names, found.where, f"of a {FILES}")
+    study = table.coded("study")
+    task, name = table.coded("task"), table.coded("class")
+    pairs = Coded(*_pairs(task, name))
+    scores_UL, notes = _spread(
+        study.codes_N.astype(np.intp), len(study.values), pairs, _exact_probabilities(table), table.where
+    )
+    place = {v: i for i, v in enumerate(pairs.values)}
+    unit = {v: i for i, v in enumerate(study.values) if v}
+    of_file = found.coded("study")
+    unit_V = np.asarray([unit.get(v, -1) for v in of_file.values] or [-1], np.intp)
+    return ScoreTable(
+        table.where,
+        _with_patients(found, table, study, unit_V[of_file.codes_N]),
+        unit_V[of_file.codes_N],
+        len(study.values),
+        pairs.values,
+        lambda wanted: scores_UL[:, place[wanted]],
+        _tasks(table.coded("kind"), task, pairs),
+        own=True,
+        notes=notes,
+    )
+
+
+def _exact_probabilities(table: Table) -> NDArray[np.float64]:
+    """Read probabilities of `medclip score`, those of findings from their logits: single precision rounds 17 to 1."""
+    stored_N = table.numbers("probability", "a score")
+    if "logit" not in table.names:
+        return stored_N
+    exact_N = sigmoid(table.numbers("logit", "a logit"))
+    alone_N = np.asarray([v == "multilabel" for v in table.coded("kind").values] or [False])[
+        table.coded("kind").codes_N
+    ]
+    return np.where(alone_N & (np.abs(exact_N - stored_N) < _SINGLE), exact_N, stored_N)
+
+
+def _pairs(task: Coded, name: Coded) -> tuple[NDArray[np.int32], tuple[str, ...]]:
+    code_N = task.codes_N.astype(np.int64) * len(name.values) + name.codes_N
+    there, codes_N = np.unique(code_N, return_inverse=True)
+    texts = [f"{task.values[c // len(name.values)]}:{name.values[c % len(name.values)]}" for c in there.tolist()]
+    return codes_N.astype(np.int32), tuple(texts)
+
+
+def _tasks(kind: Coded, task: Coded, pairs: Coded) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    if "multiclass" in kind.values:
+        single_N = kind.codes_N == kind.values.index("multiclass")
+        for i, name in enumerate(task.values):
+            inside = np.unique(pairs.codes_N[single_N & (task.codes_N == i)])
+            if len(inside):
+                found[name] = tuple(pairs.values[c] for c in inside)
+    return found
+
+
+def _with_patients(files: Table, scores: Table, study: Coded, unit_R: NDArray[np.intp]) -> Table:
+    """Put the patient hash of a study beside its files, where the scores have one."""
+    import pyarrow as pa
+
+    if "patient" not in scores.names or "patient" in files.names:
+        return files
+    patient = scores.coded("patient")
+    of_unit = np.full(len(study.values) + 1, "", object)  # the last is for files without a study
+    of_unit[study.codes_N] = patient.texts_N()
+    if not any(of_unit):
+        return files
+    return Table(files.arrow.append_column("patient", pa.array(of_unit[unit_R], pa.string())), files.where)

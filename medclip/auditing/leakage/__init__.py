@@ -1,0 +1,1 @@
+"""What the audited images share with what a model was trained on."""

@@ -1,0 +1,290 @@
+"""Whether the audit set leaks: files, patients or pictures that the model, or its thresholds, learned from.
+
+Every check gives one row, also the one that could not be done: it has `tested` 0 and says why, so that silence is
+never taken for absence. Rows hold counts only. "red" means that figures of the audit are too good to be believed.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.auditing.input.options import plural
+from medclip.auditing.leakage.burned_in_text import burned_in_row
+from medclip.auditing.leakage.file_hashes import HashedFiles
+from medclip.auditing.leakage.near_duplicates import FINE_BITS, Chance, Limits, Pairs, measure_chance, near_duplicates
+from medclip.auditing.leakage.training_data import TrainingData
+from medclip.files.pseudonyms import keyed_hash
+from medclip.files.tables.table import is_blank
+from medclip.statistics.cohort import Cohort
+
+Row = dict[str, Any]
+RED, NOTE = "red", "note"
+
+
+def check(
+    cohort: Cohort,
+    files: HashedFiles | None = None,
+    *,
+    training: Sequence[TrainingData] = (),
+    key: bytes | None = None,
+    vectors_ND: NDArray[np.float32] | None = None,
+    choosing: Cohort | None = None,
+    table_splits: tuple[Sequence[str], Sequence[str]] | None = None,
+) -> list[Row]:
+    """Look for everything that the audit set shares with what the model and its thresholds were made from.
+
+    Args:
+        cohort: The audit set; its identities, where it has any, say who is who.
+        files: Hashes of each of its rows: `medclip.auditing.leakage.file_hashes.hash_files`.
+        training: What the model was trained on and adapted with: `of_pack`, `of_shards`, `of_table`.
+        key: Identity key that patients were hashed with; None where it is not known.
+        vectors_ND: Unit embeddings of the rows, which confirm near-duplicates.
+        choosing: What thresholds were chosen on; None where they were not chosen from data.
+        table_splits: Patient and split of each row of the whole label table, where it has a column of splits.
+
+    Returns:
+        Rows of the table `leakage`: check, found, tested, severity and sentence.
+    """
+    rows: list[Row] = []
+    if not training:
+        rows.append(_untested("training files", "nothing says what the model was trained on."))
+    chance = _chance(cohort, files, vectors_ND)
+    for data in training:
+        by_bytes = _shared_files(cohort, files, data)
+        everybody = table_splits[0] if table_splits is not None else ()
+        by_patient = _shared_patients(cohort, data, key, everybody, files_shared=bool(by_bytes["found"]))
+        rows += [by_bytes, by_patient, _shared_pictures(files, data, vectors_ND, chance)]
+    rows += [_splits(table_splits), _choosing(cohort, choosing)]
+    rows += [_copies(cohort, files), _near_copies(cohort, files, vectors_ND, chance)]
+    rows.append(burned_in_row(files.burned_in if files is not None else (), len(cohort.patients_N)))
+    return rows
+
+
+def _row(check: str, found: int, tested: int, sentence: str, *, red: bool = False) -> Row:
+    severity = RED if red else NOTE
+    return {"check": check, "found": found, "tested": tested, "severity": severity, "sentence": sentence}
+
+
+def _untested(check: str, why: str) -> Row:
+    return _row(check, 0, 0, f"Not tested: {why}")
+
+
+def _shared_files(cohort: Cohort, files: HashedFiles | None, data: TrainingData) -> Row:
+    name = f"files shared with {data.name}"
+    if data.sha256 is None:
+        return _untested(name, f"the hashes of {data.name} are not known.")
+    known = np.array([bool(h) for h in files.sha256], bool) if files is not None else np.zeros(0, bool)
+    if files is None or not known.any():
+        return _untested(name, "the files of the audit set were not read.")
+    shared = np.array([h in data.sha256 for h in files.sha256], bool) & known
+    found, tested = int(shared.sum()), int(known.sum())
+    if not found:
+        return _row(name, 0, tested, f"None of {tested} files is, byte for byte, among {data.name}.")
+    patients = np.unique(cohort.patients_N[shared])
+    others = int((np.isin(cohort.patients_N, patients) & ~shared).sum())
+    more = f" ({plural(others, 'further file')} of theirs not)" if others else ""
+    sentence = (
+        f"{found} of {tested} files are, byte for byte, among {data.name}: {len(patients)} of {cohort.num_patients} "
+        f"patients{more}. Figures over them say nothing of how the model does for new patients."
+    )
+    return _row(name, found, tested, sentence, red=True)
+
+
+def _shared_patients(
+    cohort: Cohort, data: TrainingData, key: bytes | None, everybody: Sequence[str], *, files_shared: bool
+) -> Row:
+    name = f"patients shared with {data.name}"
+    if data.patients is None:
+        return _untested(name, f"the patients of {data.name} are not known.")
+    if not cohort.identities:
+        return _untested(name, "the audit set does not name its patients.")
+    whose = {p for p in cohort.identities if not is_blank(p)}
+    shared = _met(whose, data.patients, key)
+    if shared:
+        sentence = (
+            f"{len(shared)} of {len(whose)} patients are also in {data.name}. The model has seen other pictures of "
+            "them, or these."
+        )
+        return _row(name, len(shared), len(whose), sentence, red=True)
+    if data.hashed and not files_shared and (proof := _met({*everybody} - whose, data.patients, key)):
+        sentence = (
+            f"None of {len(whose)} patients is among {data.name}. The key is right: {len(proof)} other patients of the "
+            "table of labels are."
+        )
+        return _row(name, 0, len(whose), sentence)
+    if data.hashed:
+        under = "under the key that was given" if key else "(no key was given)"
+        why = (
+            f"of {data.name} only keyed hashes of patients are known, and none of {len(whose)} patients of the audit "
+            f"set meets one of them {under}. "
+        )
+        why += (
+            "As files are shared, patients are too: the key or the way of writing identifiers is another."
+            if files_shared
+            else "That is so where no patient is shared, and just as well where the key or the way of writing "
+            "identifiers is another."
+        )
+        return _untested(name, why)
+    sentence = f"None of {len(whose)} patients is in {data.name}, as far as both write identifiers alike."
+    return _row(name, 0, len(whose), sentence)
+
+
+def _met(patients: Iterable[str], known: frozenset[str], key: bytes | None) -> set[str]:
+    """Give the patients that are known by identifier or hash under the key, whatever their case and leading zeros."""
+    folded = known | {_plain(p) for p in known}
+    return {
+        p
+        for p in patients
+        if not folded.isdisjoint((p, _plain(p)))
+        or (key and any(keyed_hash("patient", way, key) in known for way in {p, _plain(p), p.upper()}))
+    }
+
+
+def _plain(patient: str) -> str:
+    return patient.strip().casefold().lstrip("0") or patient
+
+
+def _chance(cohort: Cohort, files: HashedFiles | None, vectors_ND: NDArray[np.float32] | None) -> Chance | None:
+    if files is None or not len(files.rows):
+        return None
+    rows = files.rows
+    vectors = None if vectors_ND is None else vectors_ND[rows]
+    return measure_chance(files.variants[0].take(rows), cohort.patients_N[rows], vectors_ND=vectors)
+
+
+def _shared_pictures(
+    files: HashedFiles | None, data: TrainingData, vectors_ND: NDArray[np.float32] | None, chance: Chance | None
+) -> Row:
+    name = f"near-duplicates of {data.name}"
+    if data.pictures is None or not len(data.pictures.rows):
+        return _untested(name, f"there are no pictures of {data.name} to look at.")
+    if files is None or not len(files.rows):
+        return _untested(name, "no picture of the audit set was read.")
+    same_bytes = np.array([bool(files.sha256[i]) and files.sha256[i] in (data.sha256 or ()) for i in files.rows], bool)
+    ours, theirs = files.rows[~same_bytes], data.pictures.rows
+    if not len(ours):
+        return _untested(name, f"all {len(files.rows)} pictures have the bytes of a training file, see above.")
+    num_pairs = len(ours) * len(theirs) * len(files.variants)
+    limits = chance.limits(num_pairs) if chance is not None else Limits()
+    known = data.pictures.variants[0].take(theirs)
+    vectors = None if vectors_ND is None or data.vectors_ND is None else (vectors_ND[ours], data.vectors_ND[theirs])
+    found: set[int] = set()
+    for number, variant in enumerate(files.variants):  # a mirrored or inverted picture has another embedding
+        one, other = vectors if vectors is not None and number == 0 else (None, None)
+        pairs = near_duplicates(variant.take(ours), known, limits=limits, one_vectors_ND=one, other_vectors_ND=other)
+        found |= set(pairs.one_K.tolist())
+    left_out = f" {int(same_bytes.sum())} with the same bytes are not counted here." if same_bytes.any() else ""
+    if found:
+        sentence = (
+            f"Of {len(ours)} pictures, {plural(len(found), 'looks', 'look')} like one of the {len(theirs)} of "
+            f"{data.name}, stored again, resized, brightened, cropped a little, mirrored or inverted.{left_out}"
+        )
+    else:
+        sentence = f"None of {len(ours)} pictures looks like one of the {len(theirs)} of {data.name}.{left_out}"
+    return _row(name, len(found), len(ours), f"{sentence} {_lowered(limits)}".rstrip(), red=bool(found))
+
+
+def _lowered(limits: Limits) -> str:
+    if limits.fine >= FINE_BITS:
+        return ""
+    return (
+        f"Pictures of different patients are so alike here that only pairs of at most {limits.fine} different bits of "
+        "255 can be told from chance: copies that were cropped may have been missed."
+    )
+
+
+def _splits(table: tuple[Sequence[str], Sequence[str]] | None) -> Row:
+    name = "patients in several splits"
+    if table is None:
+        return _untested(name, "the table of labels has no column of splits and patients.")
+    sides: dict[str, set[str]] = defaultdict(set)
+    for patient, split in zip(*table, strict=True):
+        if not is_blank(patient) and not is_blank(split):
+            sides[patient].add(split.strip().lower())
+    if not sides:
+        return _untested(name, "no row of the table of labels states both patient and split.")
+    torn = sum(len(found) > 1 for found in sides.values())
+    if torn:
+        stand = plural(torn, "stands", "stand")
+        sentence = f"Of {len(sides)} patients, {stand} in more than one split of the table of labels."
+        return _row(name, torn, len(sides), sentence, red=True)
+    return _row(name, 0, len(sides), f"Each of {len(sides)} patients stands in one split of the table of labels.")
+
+
+def _choosing(cohort: Cohort, choosing: Cohort | None) -> Row:
+    name = "data that thresholds were chosen on"
+    if choosing is None:
+        return _untested(name, "no data that thresholds were chosen on was given.")
+    keys, whose = set(cohort.keys), {p for p in cohort.identities if not is_blank(p)}
+    shared_keys, shared_whose = len(keys & set(choosing.keys)), len(whose & set(choosing.identities))
+    sides = []
+    if keys and choosing.keys:
+        sides.append(f"{shared_keys} of {plural(len(keys), 'row')}")
+    if whose and choosing.identities:
+        sides.append(f"{shared_whose} of {plural(len(whose), 'patient')}")
+    if not sides:
+        return _untested(name, "neither rows nor patients of both sets are named.")
+    found, tested = (shared_whose, len(whose)) if whose and choosing.identities else (shared_keys, len(keys))
+    red = bool(shared_keys or shared_whose)
+    sentence = f"Shared with the data that thresholds were chosen on: {' and '.join(sides)}."
+    if red:
+        sentence += " Figures at these thresholds are too good to be believed."
+    return _row(name, max(found, int(red)), tested, sentence, red=red)
+
+
+def _copies(cohort: Cohort, files: HashedFiles | None) -> Row:
+    name = "copies inside the audit set"
+    rows_of: dict[str, list[int]] = defaultdict(list)
+    for row, digest in enumerate(files.sha256 if files is not None else ()):
+        if digest:
+            rows_of[digest].append(row)
+    tested = sum(map(len, rows_of.values()))
+    if not tested:
+        return _untested(name, "the files of the audit set were not read.")
+    extra = tested - len(rows_of)
+    torn = sum(len(set(cohort.patients_N[rows].tolist())) > 1 for rows in rows_of.values())
+    if not extra:
+        return _row(name, 0, tested, f"No two of {tested} rows have the same bytes.")
+    of_two = plural(torn, "of these pictures stands", "of these pictures stand")
+    under = f" {of_two} under two or more patients." if torn else ""
+    sentence = (
+        f"Of {tested} rows, {plural(extra, 'repeats', 'repeat')} the bytes of another row.{under} What is counted "
+        "twice weighs twice, and intervals come out too narrow where copies count as different patients."
+    )
+    return _row(name, extra, tested, sentence)
+
+
+def _near_copies(
+    cohort: Cohort, files: HashedFiles | None, vectors_ND: NDArray[np.float32] | None, chance: Chance | None
+) -> Row:
+    name = "near-duplicates inside the audit set"
+    if files is None or not len(files.rows):
+        return _untested(name, "no picture of the audit set was read.")
+    rows = files.rows
+    vectors = None if vectors_ND is None else vectors_ND[rows]
+    limits = chance.limits(len(rows) * (len(rows) - 1) // 2) if chance is not None else Limits()
+    pairs = near_duplicates(files.variants[0].take(rows), limits=limits, one_vectors_ND=vectors)
+    apart, together = _by_patient(pairs, cohort.patients_N[rows], [files.sha256[i] for i in rows])
+    if not apart + together:
+        sentence = f"No two of {len(rows)} pictures look alike enough to be one picture. {_lowered(limits)}"
+        return _row(name, 0, len(rows), sentence.rstrip())
+    sentence = (
+        f"Pairs that look like one picture, among {len(rows)} pictures: {together} of one patient, which is no "
+        f"leakage, and {apart} under two patients, who may be one person or whose picture was used twice. "
+        f"Copies with the same bytes are not counted here. {_lowered(limits)}"
+    ).rstrip()
+    return _row(name, apart + together, len(rows), sentence)
+
+
+def _by_patient(pairs: Pairs, patients_N: NDArray[np.int32], digests: Sequence[str]) -> tuple[int, int]:
+    """Count the pairs of two patients and those of one, without pairs of the same bytes."""
+    equal = np.array(
+        [bool(digests[i]) and digests[i] == digests[j] for i, j in zip(pairs.one_K, pairs.other_K, strict=True)], bool
+    )
+    apart = patients_N[pairs.one_K] != patients_N[pairs.other_K]
+    return int((apart & ~equal).sum()), int((~apart & ~equal).sum())

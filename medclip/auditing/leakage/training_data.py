@@ -1,0 +1,206 @@
+"""What a model was trained on, as far as it can be known: from its pack, from shards, or from a table.
+
+Patients are compared by name or by keyed hash (`medclip.files.pseudonyms.keyed_hash` of kind "patient"). Packs and
+shards hold hashes only, made with the key that the shards were built with (`medclip shards build --key-file`) or, for
+shots, with the key of whoever ran `medclip adapt`. Another key gives other hashes, and so does another way of writing
+the same patient: hashes that meet prove that the key is right, hashes that do not meet prove nothing.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.adaptation.pack.adapted_model import DESCRIPTION
+from medclip.auditing.leakage.file_hashes import HashedFiles, hash_files, hashed_pictures
+from medclip.errors import MedclipError, Reason
+from medclip.files.tables.table_old import load_cells
+from medclip.models.card import read_card
+from medclip.models.packs.training_files import training_hashes
+from medclip.shards.folder import read_index, read_samples
+from medclip.shards.reading.samples import ShardReader
+
+if TYPE_CHECKING:
+    from medclip.sample import Modality
+    from medclip.settings import Settings
+
+_NO_TRAINING = ("test", "testing")
+"""Splits of a shard folder that nothing was learned from."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """One set of files that a model learned from."""
+
+    name: str
+    """In a sentence: "the training files of medclip-mini"."""
+    sha256: frozenset[str] | None = None
+    """Of each file; None where they are not known."""
+    patients: frozenset[str] | None = None
+    """Identifiers as a table writes them, or keyed hashes; None where they are not known."""
+    hashed: bool = False
+    """Whether `patients` are keyed hashes."""
+    pictures: HashedFiles | None = None
+    """What the pictures look like; None where there are none to look at."""
+    vectors_ND: NDArray[np.float32] | None = None
+    """Unit embeddings of `pictures` by the audited model, where somebody made them."""
+
+
+def of_pack(folder: str | Path) -> tuple[TrainingData, ...]:
+    """Read what a model pack, or the checkpoint of an adaptation, says of its training files and of its shots.
+
+    Args:
+        folder: A pack (`model.path`), or what `Adapted.save` wrote.
+
+    Returns:
+        The base's training files, and the shots where there are any; each without what the pack does not list.
+
+    Raises:
+        MedclipError: PACK_INVALID for one that cannot be read.
+    """
+    place = Path(folder)
+    if (place / DESCRIPTION).is_file():
+        return (_shots(_checkpoint_shots(place / DESCRIPTION), "the adapted model"),)
+    card = read_card(place)
+    files, patients = training_hashes(place, card), _patient_hashes(place, card.patient_hashes_file)
+    name = f"the training files of {card.name}"
+    if card.adapted is None:
+        return (TrainingData(name, files, patients, hashed=True),)
+    shots = _shots(_pack_shots(place / card.adapted.shots_file), card.name)
+    name = f"the training files of its base {card.adapted.base}"
+    # A pack's lists hold the shots too. One file can be both a shot and a training file: the card counts these.
+    unlisted = card.adapted.num_in_training is None
+    base = TrainingData(
+        name,
+        None if unlisted or files is None else files - (shots.sha256 or frozenset()),
+        None if unlisted or patients is None else patients - (shots.patients or frozenset()),
+        hashed=True,
+    )
+    return (base, shots)
+
+
+def of_shards(folder: str | Path) -> tuple[TrainingData, ...]:
+    """Read what a shard folder holds: one set for each split but the test split.
+
+    Every picture is decoded and hashed, so that near-duplicates can be looked for (1 to 2 ms each).
+
+    Args:
+        folder: What `medclip shards build` or `medclip shards index` made.
+
+    Raises:
+        MedclipError: What reading shards raises; NOTHING_TO_DO where there is no split to train on.
+    """
+    place = Path(folder)
+    index = read_index(place)
+    table = read_samples(place, index, verify=False)
+    splits = [s for s in sorted(set(table["split"].to_pylist())) if s.lower() not in _NO_TRAINING]
+    if not splits:
+        raise MedclipError(Reason.NOTHING_TO_DO, "these shards hold a test split only.", where=place)
+    alone = "foreign" in index and not index["options"].get("patient_from_json")  # every sample is its own patient
+    found = []
+    for split in splits:
+        rows = [n for n, s in enumerate(table["split"].to_pylist()) if s == split]
+        hashes, patients = table["sha256"].take(rows).to_pylist(), table["patient"].take(rows).to_pylist()
+        found.append(
+            TrainingData(
+                f"the split {split!r} of the training shards",
+                frozenset(hashes),
+                None if alone else frozenset(p for p in patients if p),
+                hashed=True,
+                pictures=_shard_pictures(place, split),
+            )
+        )
+    return tuple(found)
+
+
+def of_table(
+    table: Any,
+    *,
+    patient_from: str = "patient",
+    modality: Modality | None = None,
+    settings: Settings | None = None,
+) -> TrainingData:
+    """Read a table of training files, with a column `sha256`, `file`, or `patient`, or several of them.
+
+    Rows whose column `split` says test are left out: nothing was learned from them.
+
+    Args:
+        table: Path of a CSV, TSV or Parquet file, or any data frame that narwhals knows. Relative files are relative
+            to its folder (a frame: to the current one).
+        patient_from: Column that names the patients, by identifiers or by keyed hashes.
+        modality: Whose adapter reads the files.
+        settings: Limits; where None files are not read, and the table must tell hashes or patients.
+
+    Raises:
+        MedclipError: MISSING_FILE, TABLE_INVALID for a table without any of these columns, NOTHING_TO_DO for one of
+            test rows only.
+    """
+    where = Path(table) if isinstance(table, str | Path) else None
+    header, cells = load_cells(table, where)
+    known = [c for c in ("sha256", "file", patient_from) if c in header]
+    if not known or (known == ["file"] and settings is None):
+        raise MedclipError(
+            Reason.TABLE_INVALID,
+            f"a table of training files has a column sha256, file or {patient_from}; its columns are: "
+            f"{', '.join(header) or 'none'}.",
+            where=where,
+        )
+    cells = [c for c in cells if c.get("split", "").lower() not in _NO_TRAINING]
+    if not cells:
+        raise MedclipError(Reason.NOTHING_TO_DO, "no row of this table was trained on.", where=where)
+    pictures = None
+    if "file" in known and settings is not None:
+        base = where.parent if where else Path()
+        pictures = hash_files([base / c["file"] if c["file"] else None for c in cells], modality, settings)
+    hashes = {c["sha256"].lower() for c in cells} if "sha256" in known else set()
+    hashes |= set(pictures.sha256) if pictures is not None else set()
+    patients = frozenset(c[patient_from] for c in cells) - {""} if patient_from in known else None
+    name = "the table of training files"
+    return TrainingData(name, frozenset(hashes - {""}) or None, patients, pictures=pictures)
+
+
+def _shard_pictures(folder: Path, split: str) -> HashedFiles:
+    with ShardReader(folder, split) as reader:
+
+        def pictures() -> Iterator[NDArray[np.uint8]]:
+            for i in range(len(reader)):
+                yield np.asarray(reader.picture(reader.members(i)).convert("L"))
+
+        return hashed_pictures([row["sha256"] for row in reader.rows], pictures(), num_variants=1)
+
+
+def _patient_hashes(pack: Path, name: str | None) -> frozenset[str] | None:
+    if name is None:
+        return None
+    try:
+        return frozenset((pack / name).read_text(encoding="ascii").split())
+    except (OSError, UnicodeDecodeError) as e:
+        raise MedclipError(Reason.PACK_INVALID, "the pack's list of patients cannot be read.", where=pack / name) from e
+
+
+def _pack_shots(path: Path) -> list[tuple[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8") as f:
+            return [(row["sha256"], row["patient"]) for row in csv.DictReader(f)]
+    except (OSError, UnicodeDecodeError, KeyError, csv.Error) as e:
+        raise MedclipError(Reason.PACK_INVALID, "the pack's list of shots cannot be read.", where=path) from e
+
+
+def _checkpoint_shots(path: Path) -> list[tuple[str, str]]:
+    try:
+        shots = json.loads(path.read_text(encoding="utf-8"))["shots"]
+        return [(str(shot["sha256"]), str(shot["patient"])) for shot in shots]
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise MedclipError(Reason.PACK_INVALID, f"{DESCRIPTION} is damaged.", where=path) from e
+
+
+def _shots(shots: Sequence[tuple[str, str]], model: str) -> TrainingData:
+    files, patients = (frozenset(column) - {""} for column in (zip(*shots, strict=True) if shots else ((), ())))
+    return TrainingData(f"the shots of {model}", files, patients, hashed=True)

@@ -1,0 +1,166 @@
+"""What an audit measures and how surely: everything that is not about reading the tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medclip.auditing.disclosure.small_cells import Policy as SmallCells
+from medclip.errors import MedclipError, Reason
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Where thresholds come from: a number, a file, or other patients. None of them: `DEFAULT` for probabilities."""
+
+    value: float | None = None
+    """Given by hand, for every label."""
+    file: Path | None = None
+    """What an earlier audit wrote (`thresholds.json`), or `medclip.auditing.thresholds.file.write_thresholds`."""
+    choose_on: Any = None
+    """Scores of other patients, as the audited ones are given (by model, for several models); None: the same table."""
+    choose_labels: Any = None
+    """Label table of those; None: that of the audit."""
+    choose_where: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
+    """Rows of the label table to choose on, such as {"split": "val"}."""
+    policy: str | None = None
+    """Rule to choose by: youden (None), f1, sensitivity=0.9, specificity=0.95."""
+
+    DEFAULT = 0.5
+
+    @property
+    def chosen(self) -> bool:
+        """Whether thresholds are chosen on other patients."""
+        return self.choose_on is not None or bool(self.choose_where)
+
+    def __post_init__(self) -> None:
+        """Refuse two sources at once."""
+        if (self.value is not None) + (self.file is not None) + self.chosen > 1:
+            raise MedclipError(
+                Reason.WRONG_USE,
+                "thresholds come from a number, from a file or from other patients, not from two of them.",
+            )
+        if not self.chosen and (self.policy is not None or self.choose_labels is not None):
+            raise MedclipError(
+                Reason.WRONG_USE,
+                "a policy for thresholds, or their label table, needs other patients to choose on.",
+                hint="Name their scores (choose_on), or their rows of the label table (choose_where).",
+            )
+        if self.value is not None and not math.isfinite(self.value):
+            raise MedclipError(Reason.WRONG_USE, "the threshold is not a finite number.")
+
+
+@dataclass(frozen=True)
+class Shortcuts:
+    """What else than the disease a model may go by, and what to ask of it."""
+
+    devices: Sequence[str] = ()
+    """Columns that say whether a device (chest drain, pacemaker) is in the image."""
+    masked: Any = None
+    """Scores of the same images with the device masked or painted over."""
+    reweight: Sequence[str] = ()
+    """Columns (age, view) whose mix is made alike in all groups before the gaps are measured again."""
+
+    def __post_init__(self) -> None:
+        """Refuse masked copies of nobody knows what."""
+        if self.masked is not None and not self.devices:
+            raise MedclipError(
+                Reason.WRONG_USE, "scores of masked copies need the column that says where the device is.",
+                hint="Name it (devices).",
+            )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What is needed to look at images and embeddings beside the scores; nothing is looked at by default."""
+
+    pack: str | Path | None = None
+    """The audited model's pack: its training lists and shots, and the encoder of `folder`."""
+    folder: Path | None = None
+    """Folder that the label table's files are in: images are read, encoded and hashed."""
+    modality: str | None = None
+    """Whose adapter reads them; None: the pack's, where it has one only."""
+    embeddings: Path | None = None
+    """Vectors made elsewhere, Parquet or .npz."""
+    training: Sequence[Any] = ()
+    """What else the model was trained on: shard folders or tables with `sha256`, `patient` or `file`."""
+    key_file: Path | None = None
+    """Key that training patients were hashed with; None: this machine's own."""
+    study: str | None = None
+    """Column of the study or visit, for re-identification across studies."""
+    sites: Sequence[str] = ()
+    """Attributes (site, scanner) between which embeddings may drift."""
+    date: str | None = None
+    """Column of dates: drift between months."""
+    attacker: bool = False
+    """Also train the contrastive attacker on the embeddings of half of the patients."""
+
+    def __post_init__(self) -> None:
+        """Refuse questions to embeddings where there are none, and a key file that does not exist."""
+        asked = {"study": self.study, "drift": self.sites, "date": self.date, "attacker": self.attacker}
+        named = [name for name, value in asked.items() if value]
+        if named and not self.wants_vectors:
+            raise MedclipError(
+                Reason.WRONG_USE,
+                f"{', '.join(named)}: this is asked of embeddings, and there are none.",
+                hint="Give embeddings, or a pack and the folder of images.",
+            )
+        if self.key_file is not None and not self.key_file.is_file():
+            raise MedclipError(Reason.MISSING_FILE, "there is no such key file.", where=self.key_file)
+
+    @property
+    def wants_vectors(self) -> bool:
+        """Whether there are, or will be, embeddings."""
+        return self.embeddings is not None or (self.folder is not None and self.pack is not None)
+
+
+@dataclass(frozen=True)
+class AuditOptions:
+    """Numbers of an audit."""
+
+    dataset: str = ""
+    """What the audit set is called in tables and page."""
+    replicates: int = 2000
+    """Resamples of patients."""
+    permutations: int | None = None
+    """Shuffles of group labels for each gap; None: `shuffles_for` the number of tests."""
+    seed: int = 0
+    horizon: float | None = None
+    """Of times to events, in the unit of their column: also audit "event by then", weighted for censoring."""
+    small_cells: SmallCells = field(default_factory=SmallCells)
+    threads: int | None = None
+    """Labels at a time; None: as many as there are cores. Results do not depend on it."""
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    shortcuts: Shortcuts = field(default_factory=Shortcuts)
+    pictures: Pictures = field(default_factory=Pictures)
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that give no interval."""
+        if self.horizon is not None and not (math.isfinite(self.horizon) and self.horizon > 0):
+            raise MedclipError(Reason.WRONG_USE, f"the horizon is {self.horizon:g}; it is a time after the start.")
+        fewest = min(self.replicates, self.replicates if self.permutations is None else self.permutations)
+        if fewest < 100:
+            raise MedclipError(
+                Reason.WRONG_USE,
+                f"{fewest} resamples give no interval or p-value worth reading; take 100 or more.",
+            )
+
+
+def shuffles_for(num_tests: int, num_patients: int) -> int:
+    """Give the shuffles that a family of tests needs: with n of them the smallest p is 1/(n + 1), and Holm's method
+    multiplies it by the number of tests. Of very many patients fewer are taken, for a shuffle of 200,000 takes 20 ms.
+
+    Example:
+        >>> shuffles_for(10, 500), shuffles_for(300, 500), shuffles_for(300, 200_000)
+        (1000, 12000, 2000)
+    """
+    most = max(_FEWEST_SHUFFLES, min(_MOST_SHUFFLES, _MOST_SHUFFLED // max(num_patients, 1)))
+    return min(max(_FEWEST_SHUFFLES, _PER_TEST * num_tests), most)
+
+
+_FEWEST_SHUFFLES, _PER_TEST, _MOST_SHUFFLES, _MOST_SHUFFLED = 1000, 40, 20_000, 400_000_000
+LEAST_PER_TEST = 20
+"""With fewer shuffles for each test not even the smallest p-value is at most 0.05 after Holm's method."""

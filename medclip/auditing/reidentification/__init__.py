@@ -1,0 +1,1 @@
+"""Whether embeddings let somebody find a patient again."""

@@ -1,0 +1,309 @@
+"""An attacker who trains: embeddings, or the whole image tower, taught to find the same patient again.
+
+The contrastive re-identification of CLIP-ReIdent on studies instead of players: two images of one patient from
+different studies are partners, a batch holds no patient twice. Patients are divided; what was learned from one half is
+measured on the other, beside the frozen embeddings of that same half. An audit tool: nothing trained here is kept.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.auditing.embeddings.load import unit_vectors
+from medclip.auditing.embeddings.rows import FEWEST_PATIENTS, row
+from medclip.auditing.reidentification.gallery import ANYBODY, Images
+from medclip.auditing.reidentification.retrieval import reident
+from medclip.auditing.reidentification.verification import pair_rows
+from medclip.errors import MedclipError, Reason
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from medclip.models.model import Model
+
+LINEAR, TOWER = "trained linear head", "trained tower"
+SMOOTHING = 0.1
+_SCALE = 1 / 0.07
+_AT_ONCE = 16
+_FAILURES = 10
+"""Images in a row whose patient is in the batch already, before it is closed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Pairs of one step: row i of both is of one patient, and no patient is there twice."""
+
+    first_B: NDArray[np.int64]
+    second_B: NDArray[np.int64]
+    flipped_B: NDArray[np.bool_]
+    """Whether both images of the pair are mirrored."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the attacker trains."""
+
+    epochs: int
+    batch_size: int
+    rate: float
+    """Greatest learning rate; after one epoch of warm-up it falls in a line to `last_rate`."""
+    last_rate: float = 1e-5
+
+
+HEAD = Training(epochs=40, batch_size=64, rate=1e-3)
+FULL = Training(epochs=5, batch_size=16, rate=4e-5)
+
+
+def plan_batches(
+    partners: Sequence[NDArray[np.int64]], patients_N: NDArray[np.integer], training: Training, *, seed: int
+) -> list[list[Batch]]:
+    """Draw the batches of every epoch.
+
+    Each image with partners asks once an epoch, in random order. One whose patient is in the batch already goes to the
+    end of the queue; after ten such in a row the batch is closed, and the epoch ends when a batch would hold only one.
+
+    Args:
+        partners: Of each row, the rows that may be its partner; empty where there is none.
+        patients_N: Patient of each row.
+        training: Epochs and batch size.
+        seed: Of the draws.
+    """
+    rng = np.random.default_rng(seed)
+    asking = np.array([i for i, rows in enumerate(partners) if len(rows)], np.int64)
+    return [
+        _epoch(partners, patients_N, rng.permutation(asking), training.batch_size, rng) for _ in range(training.epochs)
+    ]
+
+
+def attack_head(
+    vectors_ND: NDArray[np.floating],
+    images: Images,
+    *,
+    model: str = "",
+    training: Training = HEAD,
+    num_replicates: int = 1000,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Train a linear map of frozen embeddings to re-identify, and measure it on patients it has not seen.
+
+    Args:
+        vectors_ND: Unit vectors; rows of NaN are left out.
+        images: Patients and studies.
+        model: Printed name.
+        training: Epochs, batch size and rates.
+        num_replicates: Of the bootstrap.
+        seed: Of the halves, batches and draws.
+
+    Returns:
+        The rows of `reident` twice: the held-out half as it is, and after the head.
+
+    Reference: Habel et al., CLIP-ReIdent: Contrastive training for player re-identification, MMSports 2022.
+    """
+    images.check(vectors_ND)
+    there = np.flatnonzero(~np.isnan(vectors_ND).any(axis=1))
+    vectors_ND, images = np.asarray(vectors_ND, np.float32)[there], images.take(there)
+    half = _halves(images, seed)
+    if half is None:
+        return [_too_few(model, LINEAR)]
+    import torch
+
+    from medclip.models.parallel_encoding import one_torch_thread
+
+    centred = torch.from_numpy(vectors_ND - vectors_ND[half.taught].mean(axis=0))
+    batches = plan_batches(half.partners, half.patients_N, training, seed=seed)
+    with one_torch_thread():
+        weight = torch.eye(centred.shape[1], requires_grad=True)
+        _train([weight], lambda rows, _: centred[torch.from_numpy(rows)] @ weight, batches, training)
+        learned = (centred @ weight.detach()).numpy()
+    return _measured(vectors_ND, learned, images, half, LINEAR, model, num_replicates, seed)
+
+
+def attack_tower(
+    model: Model,
+    pixels_NHWC: NDArray[np.uint8],
+    images: Images,
+    *,
+    training: Training | None = None,
+    num_replicates: int = 1000,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Fine-tune a copy of the image tower to re-identify: the worst case. Large towers need a GPU.
+
+    Statistics of batch norms stay as they are. The model itself is not changed.
+
+    Args:
+        model: From `medclip.load_model`.
+        pixels_NHWC: One view of each image as the model takes it, uint8 [N, S, S, 3] (`embed_images` gives them
+            through `also`).
+        images: Patients and studies.
+        training: Epochs, batch size and rates; None for `FULL`, with ten times its rate for a tower with batch norms.
+        num_replicates: Of the bootstrap.
+        seed: Of the halves, batches, flips and draws.
+
+    Returns:
+        As `attack_head`.
+
+    Raises:
+        MedclipError: WRONG_USE for another number of images.
+    """
+    if len(pixels_NHWC) != len(images.patients_N):
+        raise MedclipError(Reason.WRONG_USE, f"{len(pixels_NHWC)} images, but {len(images.patients_N)} patients.")
+    half = _halves(images, seed)
+    if half is None:
+        return [_too_few(model.name, TOWER)]
+    import torch
+
+    from medclip.models.parallel_encoding import one_torch_thread
+
+    visual: torch.nn.Module = model.clip.visual  # type: ignore[assignment]
+    tower = copy.deepcopy(visual).eval().requires_grad_(True)
+
+    if training is None:
+        convolutional = any(isinstance(m, torch.nn.BatchNorm2d) for m in tower.modules())
+        training = replace(FULL, rate=10 * FULL.rate) if convolutional else FULL
+
+    def encode(rows: NDArray[np.int64], flipped_B: NDArray[np.bool_]) -> Tensor:
+        taken = pixels_NHWC[rows]
+        taken[flipped_B] = taken[flipped_B, :, ::-1]
+        return tower(model.normalise(taken))
+
+    def encode_all() -> NDArray[np.float32]:
+        with torch.no_grad():
+            return np.concatenate(
+                [
+                    encode(rows, np.zeros(len(rows), bool)).float().cpu().numpy()
+                    for rows in np.split(np.arange(len(pixels_NHWC)), range(_AT_ONCE, len(pixels_NHWC), _AT_ONCE))
+                ]
+            )
+
+    with one_torch_thread():
+        frozen = unit_vectors(encode_all())
+        batches = plan_batches(half.partners, half.patients_N, training, seed=seed)
+        _train(list(tower.parameters()), encode, batches, training)
+        learned = encode_all()
+    return _measured(frozen, learned, images, half, TOWER, model.name, num_replicates, seed)
+
+
+@dataclass(frozen=True, eq=False)
+class _Half:
+    patients_N: NDArray[np.int32]
+    partners: list[NDArray[np.int64]]
+    """Of each row that is learned from; empty for all others."""
+    tested: NDArray[np.int64]
+    """Rows of the patients who are not learned from."""
+
+    @property
+    def taught(self) -> NDArray[np.int64]:
+        """Rows that are learned from."""
+        return np.flatnonzero([len(p) > 0 for p in self.partners])
+
+
+def _halves(images: Images, seed: int) -> _Half | None:
+    """Divide the patients who have images of two studies; None where either half is too small.
+
+    Patients with one study teach nothing, and are all on the side that is tested, among those a query may be taken for.
+    """
+    _, patients_N = np.unique(images.patients_N, return_inverse=True)
+    first, second = pair_rows(patients_N, images.groups())
+    able = np.unique(patients_N[first])
+    if len(able) < 2 * FEWEST_PATIENTS:
+        return None
+    taught = np.random.default_rng(seed).permutation(able)[: len(able) // 2]
+    chosen = np.isin(patients_N[first], taught)
+    first, second = np.r_[first[chosen], second[chosen]], np.r_[second[chosen], first[chosen]]
+    order = np.argsort(first, kind="stable")
+    partners = np.split(second[order], np.cumsum(np.bincount(first, minlength=len(patients_N)))[:-1])
+    return _Half(patients_N.astype(np.int32), partners, np.flatnonzero(~np.isin(patients_N, taught)))
+
+
+def _epoch(
+    partners: Sequence[NDArray[np.int64]],
+    patients_N: NDArray[np.integer],
+    order: NDArray[np.int64],
+    batch_size: int,
+    rng: np.random.Generator,
+) -> list[Batch]:
+    queue, found = deque(order.tolist()), []
+    taken: list[int] = []
+    failures = 0
+    while queue:
+        image = queue.popleft()
+        if patients_N[image] in patients_N[taken]:
+            queue.append(image)
+            failures += 1
+        else:
+            taken.append(image)
+            failures = 0
+        if len(taken) == batch_size or failures == _FAILURES or not queue:
+            if len(taken) < 2:
+                break
+            found.append(_batch(taken, partners, rng))
+            taken, failures = [], 0
+    return found
+
+
+def _batch(taken: list[int], partners: Sequence[NDArray[np.int64]], rng: np.random.Generator) -> Batch:
+    second = [int(rng.choice(partners[i])) for i in taken]
+    return Batch(np.array(taken), np.array(second), rng.random(len(taken)) < 0.5)
+
+
+def _train(
+    parameters: list[Tensor],
+    features: Callable[[NDArray[np.int64], NDArray[np.bool_]], Tensor],
+    epochs: list[list[Batch]],
+    training: Training,
+) -> None:
+    """Minimise the smoothed InfoNCE over all batches, in place."""
+    import torch
+    from torch.nn.functional import normalize
+
+    from medclip.objectives.smoothed import smoothed_info_nce
+
+    log_scale = torch.tensor(math.log(_SCALE), requires_grad=True)
+    optimiser = torch.optim.AdamW([*parameters, log_scale], lr=training.rate, weight_decay=0.0)
+    total, warm = sum(map(len, epochs)), len(epochs[0]) if epochs else 0
+    for step, batch in enumerate((b for epoch in epochs for b in epoch), 1):
+        left = (total - step) / max(1, total - warm)
+        rate = training.rate * step / warm if step <= warm else max(training.last_rate, training.rate * left)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        first, second = (normalize(features(rows, batch.flipped_B), dim=-1) for rows in (batch.first_B, batch.second_B))
+        scale = log_scale.exp().clamp(max=100).to(first.device)
+        loss = smoothed_info_nce(first, second, scale, smoothing=SMOOTHING)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+
+def _measured(
+    frozen_ND: NDArray[np.float32],
+    learned_ND: NDArray[np.float32],
+    images: Images,
+    half: _Half,
+    what: str,
+    model: str,
+    num_replicates: int,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """Measure the held-out half before and after."""
+    kept = images.take(half.tested)
+    made = []
+    for name, vectors_ND in ((f"held out, before {what}", frozen_ND), (f"held out, {what}", unit_vectors(learned_ND))):
+        rows = reident(vectors_ND[half.tested], kept, model=model, num_replicates=num_replicates, seed=seed)
+        made += [{**r, "attribute": f"{r['attribute']} ({name})"} for r in rows]
+    return made
+
+
+def _too_few(model: str, what: str) -> dict[str, Any]:
+    note = (
+        f"cannot tell: fewer than {2 * FEWEST_PATIENTS} patients have images of two studies; the {what} was not made."
+    )
+    return row(model, "reident", f"{ANYBODY} (held out, {what})", "verdict", note=note)

@@ -1,0 +1,214 @@
+"""What an audit found, as plain tables: what is written beside the report, and all that the report shows."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medclip.files.atomic_write import parquet_bytes, put
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Row = Mapping[str, Any]
+"""One row; a column that it lacks, or that holds None, NaN or infinity, is blank."""
+
+JSON = "audit.json"
+_TEXT, _REAL, _WHOLE = "string", "double", "int64"
+_RANGE = {"value": _REAL, "low": _REAL, "high": _REAL}
+_TESTED = {"p": _REAL, "p_holm": _REAL, "p_bh": _REAL}
+_CELL = {"model": _TEXT, "label": _TEXT, "attribute": _TEXT, "group": _TEXT}
+
+COLUMNS: Mapping[str, Mapping[str, str]] = {
+    "metrics": {
+        **{"model": _TEXT, "dataset": _TEXT, "label": _TEXT, "attribute": _TEXT, "group": _TEXT, "metric": _TEXT},
+        **_RANGE,
+        **{"n": _WHOLE, "n_pos": _WHOLE, "n_neg": _WHOLE, "n_patients": _WHOLE},
+        **{"undefined_share": _REAL, "flag": _TEXT, "reason": _TEXT},
+    },
+    "differences": {
+        **_CELL,
+        **{"metric": _TEXT, "reference": _TEXT},
+        **_RANGE,
+        **_TESTED,
+        **{"family": _TEXT, "smallest_gap": _REAL},
+    },
+    "gaps": {
+        **{"model": _TEXT, "label": _TEXT, "attribute": _TEXT, "gap": _TEXT},
+        **_RANGE,
+        **{"worst_group": _TEXT, "best_group": _TEXT, "num_groups": _WHOLE},
+        **_TESTED,
+        **{"family": _TEXT, "null_mean": _REAL, "null_95": _REAL, "smallest_gap": _REAL, "flag": _TEXT},
+    },
+    "models": {
+        **{"model": _TEXT, "other": _TEXT, "label": _TEXT, "attribute": _TEXT, "group": _TEXT, "metric": _TEXT},
+        **_RANGE,
+        **_TESTED,
+        **{"delong_p": _REAL, "family": _TEXT},
+    },
+    "thresholds": {
+        **{"model": _TEXT, "label": _TEXT, "value": _REAL, "policy": _TEXT, "chosen_on": _TEXT},
+        **{"n": _WHOLE, "n_pos": _WHOLE, "n_patients": _WHOLE, "hash": _TEXT},
+    },
+    "calibration": {
+        **_CELL,
+        **{"bin": _WHOLE, "low_edge": _REAL, "high_edge": _REAL, "mean_score": _REAL, "observed": _REAL},
+        **{"low": _REAL, "high": _REAL, "n": _WHOLE, "after": _TEXT},
+    },
+    "decision": {**_CELL, "threshold": _REAL, "net_benefit": _REAL, "low": _REAL, "high": _REAL, "treat_all": _REAL},
+    "suppressed": {"label": _TEXT, "attribute": _TEXT, "group": _TEXT, "reason": _TEXT, "n": _TEXT},
+    "shortcuts": {
+        **{"model": _TEXT, "label": _TEXT, "test": _TEXT, "stratum": _TEXT, "metric": _TEXT},
+        **_RANGE,
+        "p": _REAL,
+        **{"n": _WHOLE, "n_pos": _WHOLE, "note": _TEXT},
+    },
+    "embeddings": {
+        **{"model": _TEXT, "what": _TEXT, "attribute": _TEXT, "name": _TEXT},
+        **_RANGE,
+        **{"p": _REAL, "note": _TEXT},
+    },
+    "projection": {"model": _TEXT, "x": _REAL, "y": _REAL, "attribute": _TEXT, "group": _TEXT},
+    "leakage": {"check": _TEXT, "found": _WHOLE, "tested": _WHOLE, "severity": _TEXT, "sentence": _TEXT},
+}
+"""The columns of each table, in order, with the name of their Arrow type."""
+
+
+@dataclass(frozen=True, eq=False)
+class AuditResult:
+    """A whole audit; every table may be empty. No table holds a key, a file name or a patient."""
+
+    metrics: tuple[Row, ...] = ()
+    """Each measure of each label and group, with its interval; `flag` is "", "suppressed" or "underpowered"."""
+    differences: tuple[Row, ...] = ()
+    """Each group minus its reference ("rest": all others)."""
+    gaps: tuple[Row, ...] = ()
+    """One number for an attribute: worst against best, and the like; p is that of the permutation test."""
+    models: tuple[Row, ...] = ()
+    """`other` minus `model`, on the same patients."""
+    thresholds: tuple[Row, ...] = ()
+    """The threshold of each label, and the data that chose it."""
+    calibration: tuple[Row, ...] = ()
+    """Bins of the reliability plots; `after` is "raw" or "temperature"."""
+    decision: tuple[Row, ...] = ()
+    """Net benefit over thresholds."""
+    suppressed: tuple[Row, ...] = ()
+    """Groups that are too small to be shown, with a count that names nobody ("<10")."""
+    shortcuts: tuple[Row, ...] = ()
+    embeddings: tuple[Row, ...] = ()
+    """`what` is "probe", "reident", "drift" or "centroid"."""
+    projection: tuple[Row, ...] = ()
+    """Points of a 2-D view of the embeddings, of groups that may be shown, in an order that says nothing."""
+    leakage: tuple[Row, ...] = ()
+    """Each check that ran, or could not (`tested` 0 or blank); `severity` is "red" or "note"."""
+    model_names: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    attributes: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What was asked for: replicates, permutations, alpha, minimum cell sizes, interval."""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    """medclip's version, sha256 of the inputs, seed. No date: the same audit gives the same bytes."""
+    notes: tuple[str, ...] = ()
+    """Sentences: what was left out, mended or assumed."""
+
+    def rows(self, name: str) -> tuple[Row, ...]:
+        """Give the rows of a table by its name."""
+        found: tuple[Row, ...] = getattr(self, name)
+        return found
+
+    @property
+    def leaks(self) -> bool:
+        """Whether a check for leakage came out red: the command then ends with a code that is not 0."""
+        return any(row.get("severity") == "red" for row in self.leakage)
+
+    def tidied(self) -> AuditResult:
+        """Give the same audit with every row complete, in the types of `COLUMNS`, and None for each blank."""
+        return replace(self, **{name: self._tidy(name) for name in COLUMNS})
+
+    def tables(self) -> dict[str, pa.Table]:
+        """Give every table by its name, with the types of `COLUMNS`; empty ones too."""
+        import pyarrow as pa
+
+        made: dict[str, pa.Table] = {}
+        for name, columns in COLUMNS.items():
+            schema = pa.schema([(column, pa.type_for_alias(kind)) for column, kind in columns.items()])
+            made[name] = pa.Table.from_pylist([dict(row) for row in self._tidy(name)], schema)
+        return made
+
+    def to_json(self) -> str:
+        """Write everything as JSON; blanks are null."""
+        tables = {name: list(self._tidy(name)) for name in COLUMNS}
+        about = {
+            "models": list(self.model_names),
+            "labels": list(self.labels),
+            "attributes": list(self.attributes),
+            "settings": dict(self.settings),
+            "provenance": dict(self.provenance),
+            "notes": list(self.notes),
+        }
+        return json.dumps({**about, "tables": tables}, indent=1, ensure_ascii=False, default=_plain) + "\n"
+
+    def _tidy(self, name: str) -> tuple[Row, ...]:
+        columns = COLUMNS[name]
+        return tuple(
+            {column: _cell(row.get(column), kind) for column, kind in columns.items()} for row in self.rows(name)
+        )
+
+
+def write_tables(result: AuditResult, folder: Path) -> tuple[Path, ...]:
+    """Write every table as Parquet and CSV, and everything as JSON; an empty table is a file with a header.
+
+    Args:
+        result: What was found.
+        folder: Where.
+
+    Returns:
+        The files.
+
+    Raises:
+        MedclipError: DISK_FULL, WRONG_USE where the folder cannot be written.
+    """
+    import pyarrow as pa
+    from pyarrow import csv
+
+    made: list[Path] = []
+    for name, table in result.tables().items():
+        sink = pa.BufferOutputStream()
+        csv.write_csv(_defused(table), sink)
+        contents = {f"{name}.parquet": parquet_bytes(table), f"{name}.csv": sink.getvalue().to_pybytes()}
+        for file, content in contents.items():
+            put(folder / file, content, folder)
+            made.append(folder / file)
+    put(folder / JSON, result.to_json().encode(), folder)
+    return (*made, folder / JSON)
+
+
+def _defused(table: pa.Table) -> pa.Table:
+    """Put an apostrophe before texts that a spreadsheet would run as a formula: groups may be called anything."""
+    import pyarrow as pa
+    from pyarrow import compute as pc
+
+    for i, field_ in enumerate(table.schema):
+        if pa.types.is_string(field_.type):
+            cells = pc.replace_substring_regex(table.column(i), r"^([=+@\t\r])", r"'\1")  # pyright: ignore
+            table = table.set_column(i, field_, cells)
+    return table
+
+
+def _cell(value: Any, kind: str) -> Any:
+    """Make a value of a row into one of its column; what is no number is blank in a column of numbers."""
+    if kind == _TEXT:
+        return None if value is None else str(value)
+    number = math.nan if value is None else float(value)
+    if not math.isfinite(number):
+        return None
+    return number if kind == _REAL else int(number)
+
+
+def _plain(value: Any) -> Any:
+    """Make numpy scalars and the like into what JSON has."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)

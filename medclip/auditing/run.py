@@ -1,0 +1,334 @@
+"""The whole audit: tables in, every number out. Nothing is written here."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from medclip.auditing.groups.measure import (
+    Measured,
+    difference_rows,
+    exported,
+    fewest_of,
+    gap_rows,
+    measure,
+    metric_rows,
+    num_gap_tests,
+    suppressed_rows,
+)
+from medclip.auditing.groups.model_comparison import model_rows
+from medclip.auditing.image_checks import Evidence, gather, table_splits
+from medclip.auditing.input.options import ReadOptions
+from medclip.auditing.input.read import read_cohort
+from medclip.auditing.leakage.cohort_fingerprint import fingerprint, refuse_same_data
+from medclip.auditing.options import LEAST_PER_TEST, AuditOptions, Thresholds, shuffles_for
+from medclip.auditing.result import AuditResult
+from medclip.auditing.shortcuts.run import shortcut_rows
+from medclip.auditing.thresholds import decision_curve as decision
+from medclip.auditing.thresholds import reliability
+from medclip.auditing.thresholds.choose import Policy, Threshold, choose_all
+from medclip.auditing.thresholds.file import read_thresholds, thresholds_for
+from medclip.errors import MedclipError, Reason
+from medclip.progress import Progress, Silent
+from medclip.settings import Settings
+from medclip.statistics.cohort import Cohort
+from medclip.statistics.metrics import concordance as survival
+from medclip.statistics.resampling.weights import draw_weights
+from medclip.version import __version__
+
+ALPHA, POWER = 0.05, 0.8
+
+
+@dataclass(frozen=True, eq=False)
+class AuditRun:
+    """An audit and what chose its thresholds."""
+
+    result: AuditResult
+    thresholds: Mapping[str, Threshold]
+    """Of the audited model, by label; for `threshold_file.write_thresholds`."""
+
+
+def run_audit(
+    scores: Any,
+    labels: Any = None,
+    *,
+    by: Sequence[str] = (),
+    label: Sequence[str] | None = None,
+    name: str = "",
+    compare: Mapping[str, Any] | None = None,
+    reading: ReadOptions | None = None,
+    options: AuditOptions | None = None,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> AuditRun:
+    """Audit a model.
+
+    Args:
+        scores: Folder of `medclip score`; CSV, TSV or Parquet file; or any data frame that narwhals knows.
+        labels: Table of truths, patients and groups; None where it is the table of scores itself.
+        by: What divides patients into groups: `sex`, `age`, `race`, `site`, `scanner`, `view`, any column, "sex*age".
+        label: Labels; "SCORE=COLUMN" where names differ; None for all that have score and truth.
+        name: Of the model; "" for the name of the folder or file.
+        compare: Scores of other models by their name, read in the same way and compared on the same patients.
+        reading: How tables are read.
+        options: What is measured, and how surely.
+        settings: Limits and number of reading processes, where images are read.
+        progress: Takes what is done and how far it is.
+
+    Returns:
+        Everything that was found.
+
+    Raises:
+        MedclipError: What reading raises; PATIENT_OVERLAP where thresholds were chosen on audited patients.
+    """
+    options, settings, progress = options or AuditOptions(), settings or Settings(), progress or Silent()
+    reading = _with_columns(reading or ReadOptions(), options)
+    given = {name or name_of(scores): scores, **(compare or {})}
+    if len(given) < 1 + len(compare or {}):
+        raise MedclipError(Reason.WRONG_USE, "two of the models have the same name.", hint="Give each a name.")
+    measured: list[Measured] = []
+    notes: list[str] = []
+    tables: dict[str, list[dict[str, Any]]] = {}
+
+    def add(table: str, rows: Sequence[Mapping[str, Any]], **more: Any) -> None:
+        tables.setdefault(table, []).extend({**more, **row} for row in rows)
+
+    for place, (model, source) in enumerate(given.items()):
+        truths = labels if labels is not None or not place else scores
+        cohort = read_cohort(source, truths, by=by, label=label, options=reading)
+        choosing = _choosing(source, truths, by, label, reading, options.thresholds, place, model)
+        cohort, more = _with_horizon(cohort, options.horizon)
+        if choosing is not None:
+            choosing, _ = _with_horizon(choosing, options.horizon)
+        thresholds, said = _thresholds(cohort, choosing, options.thresholds)
+        notes += _new(notes, cohort.notes, said, more)
+        weights_PB = draw_weights(cohort.num_patients, options.replicates, seed=options.seed)
+        progress.stage(f"Measuring {model}", len(cohort.labels))
+        one = measure(model, cohort, thresholds, weights_PB, options, lambda done, total: progress.step())
+        measured.append(one)
+        add("metrics", metric_rows(one, options.dataset))
+        add("differences", difference_rows(one, options))
+        progress.stage(f"Shuffling groups of {model}", len(cohort.labels) * len(cohort.attributes))
+        add("gaps", gap_rows(one, options, progress.step))
+        notes += _new(notes, _too_few_shuffles(one, options))
+        add("thresholds", [t.row(model) for t in thresholds.values()])
+        temperatures, said = reliability.temperatures(choosing, cohort)
+        notes += _new(notes, said)
+        _calibration(one, temperatures, options, add)
+        add("shortcuts", shortcut_rows(one, source, truths, label, reading, options), model=model)
+        evidence = Evidence()
+        if not place:
+            splits = table_splits(source if labels is None else labels, reading)
+            evidence = gather(one, choosing, splits, options, settings, progress)
+        add("embeddings", evidence.embeddings)
+        add("projection", evidence.projection)
+        add("leakage", evidence.leakage)
+        notes += _new(notes, evidence.notes)
+        if place:
+            rows, said = model_rows(measured[0], one, options)
+            add("models", rows)
+            notes += _new(notes, said)
+    first = measured[0]
+    if len(measured) > 1:
+        notes.append(
+            f"Leakage and embeddings were looked at for {first.name} only; audit the other models by themselves."
+        )
+    add("suppressed", suppressed_rows(first, options))
+    result = AuditResult(
+        **{table: tuple(rows) for table, rows in tables.items()},
+        model_names=tuple(given),
+        labels=tuple(x.name for x in first.cohort.labels),
+        attributes=tuple(a.name for a in first.cohort.attributes),
+        settings=_settings(options, first),
+        provenance={
+            "version": __version__,
+            "seed": options.seed,
+            **{f"{m.name}: rows and keys": fingerprint(m.cohort).rows for m in measured},
+            **{f"{m.name}: scores and truths": _content(m.cohort) for m in measured},
+        },
+        notes=tuple(notes),
+    )
+    return AuditRun(result, first.thresholds)
+
+
+def name_of(scores: Any) -> str:
+    """Name a model by where its scores are; "model" for a data frame."""
+    return Path(scores).stem if isinstance(scores, str | Path) else "model"
+
+
+def _with_columns(reading: ReadOptions, options: AuditOptions) -> ReadOptions:
+    pictures, shortcuts = options.pictures, options.shortcuts
+    wanted = [*reading.columns, *shortcuts.devices, pictures.study, pictures.date]
+    return replace(reading, columns=tuple(dict.fromkeys(c for c in wanted if c)))
+
+
+def _choosing(
+    source: Any,
+    labels: Any,
+    by: Sequence[str],
+    label: Sequence[str] | None,
+    reading: ReadOptions,
+    wanted: Thresholds,
+    place: int,
+    model: str,
+) -> Cohort | None:
+    """Read the patients that thresholds are chosen on; None where they come from elsewhere."""
+    if not wanted.chosen:
+        return None
+    scores = wanted.choose_on
+    if isinstance(scores, Mapping):
+        if model not in scores:
+            raise MedclipError(Reason.WRONG_USE, f"no scores to choose the thresholds of {model!r} on.")
+        scores = scores[model]
+    elif place and scores is not None:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "with several models, say for each which scores its thresholds are chosen on.",
+            hint="Give the scores by the model's name, or rows of the label table (choose_where).",
+        )
+    table = labels if wanted.choose_labels is None else wanted.choose_labels
+    if wanted.choose_where:
+        reading = replace(reading, where=wanted.choose_where)
+    return read_cohort(source if scores is None else scores, table, by=by, label=label, options=reading)
+
+
+def _thresholds(
+    cohort: Cohort, choosing: Cohort | None, wanted: Thresholds
+) -> tuple[dict[str, Threshold], tuple[str, ...]]:
+    if choosing is not None:
+        said = refuse_same_data(choosing, cohort)
+        rows = [f"{k} {v if isinstance(v, str) else ', '.join(v)}" for k, v in wanted.choose_where.items()]
+        what = " and ".join(rows) or "other patients"
+        chosen, more = choose_all(choosing, Policy.parse(wanted.policy or "youden"), what)
+        return {x.name: chosen[x.name] for x in cohort.labels if x.name in chosen}, (*said, *more)
+    if wanted.file is not None:
+        return thresholds_for(read_thresholds(wanted.file), cohort, wanted.file)
+    whole = replace(cohort, labels=tuple(x for x in cohort.labels if x.time_N is None))
+    if wanted.value is not None:
+        if not 0 <= wanted.value <= 1 and any(x.probability for x in whole.labels):
+            raise MedclipError(
+                Reason.WRONG_USE, f"the threshold is {wanted.value:g}, but scores are probabilities, from 0 to 1."
+            )
+        return choose_all(whole, Policy("fixed", wanted.value), "")
+    whole = replace(whole, labels=tuple(x for x in whole.labels if x.probability))
+    chosen, said = choose_all(whole, Policy("fixed", Thresholds.DEFAULT), "")
+    if chosen:
+        said += (
+            f"Nobody chose a threshold: {Thresholds.DEFAULT:g} was taken for every label, which is seldom the one that "
+            "a clinic would use. Rates hold for it only.",
+        )
+    return chosen, said
+
+
+def _with_horizon(cohort: Cohort, horizon: float | None) -> tuple[Cohort, tuple[str, ...]]:
+    if horizon is None:
+        return cohort, ()
+    if all(x.time_N is None for x in cohort.labels):
+        raise MedclipError(Reason.WRONG_USE, "a horizon needs times to events.", hint="Name their column (time).")
+    made, said = [], []
+    for x in cohort.labels:
+        if x.time_N is not None:
+            made.append(survival.at_horizon(x, horizon))
+            known = made[-1].valid_N
+            left_out = int((x.valid_N & ~known).sum())
+            said.append(
+                f"{x.name}: {left_out:,} rows that were not followed to {horizon:g} count by their weights only."
+            )
+    return replace(cohort, labels=(*cohort.labels, *made)), tuple(said)
+
+
+def _calibration(one: Measured, temperatures: Mapping[str, float], options: AuditOptions, add: Any) -> None:
+    for x in one.cohort.labels:
+        if not x.probability or x.time_N is not None:
+            continue
+        shown_G, least = one.shown_G(x.name), options.small_cells.min_patients
+        for after, t in (("raw", None), ("temperature", temperatures.get(x.name))):
+            if after == "raw" or t is not None:
+                rows = reliability.table(one.cohort, x, one.weights_PB, shown_G, t=t, min_patients=least)
+                add("calibration", [_safe_bin(one, row) for row in rows], model=one.name, after=after)
+        curve = decision.curve(one.cohort, x, one.weights_PB)
+        fewest = {s.cell: fewest_of("selection_rate", s) for s in one.states[x.name]}
+        by_name = {(cell.attribute, cell.group): n for cell, n in fewest.items()}
+        rows = curve.rows(one.cohort, x, shown_G)
+        shares = _prevalences(one, x.name)
+        for row in rows:
+            cell = row["attribute"], row["group"]
+            share, odds = shares[cell], row["threshold"] / (1 - row["threshold"])
+            safe = _safe(one, row, by_name[cell], _WORTH) | {"treat_all": share - (1 - share) * odds}
+            add("decision", [safe], model=one.name)
+
+
+_BIN = ("observed", "low", "high")
+_WORTH = ("net_benefit", "low", "high")
+
+
+def _prevalences(one: Measured, label: str) -> dict[tuple[str, str], float]:
+    """Give the share of positives of each cell as the table of metrics has it: acting on everybody is worth that much,
+    and exact values at fifty thresholds would give the counts away.
+    """
+    share_G = one.replicates[label].point["prevalence"]
+    return {
+        (s.cell.attribute, s.cell.group): one.rounding.value(float(share), fewest_of("prevalence", s))
+        for s, share in zip(one.states[label], share_G, strict=True)
+    }
+
+
+def _safe(one: Measured, row: Mapping[str, Any], fewest: int, names: Sequence[str]) -> dict[str, Any]:
+    """Round values so that they give no count away that is hidden elsewhere."""
+    return {**row, **{name: one.rounding.value(float(row[name]), fewest) for name in names}}
+
+
+def _safe_bin(one: Measured, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Round a bin; one with a small count is there without its values."""
+    n = exported(one.rounding, row["n"])
+    if one.rounding.base == 1:
+        return dict(row)
+    if n is None:
+        return {**row, "n": None, "mean_score": None, **dict.fromkeys(_BIN)}
+    edges = {name: round(float(row[name]), 3) for name in ("low_edge", "high_edge")}  # scores of single rows
+    edges["mean_score"] = round(float(row["mean_score"]), 3)
+    return {**_safe(one, row, row["n"], _BIN), **edges, "n": n}
+
+
+def _too_few_shuffles(one: Measured, options: AuditOptions) -> tuple[str, ...]:
+    tests = num_gap_tests(one)
+    shuffles = options.permutations or shuffles_for(tests, one.cohort.num_patients)
+    if shuffles >= LEAST_PER_TEST * tests:
+        return ()
+    return (
+        f"With {shuffles:,} shuffles no gap of {tests:,} tested can be larger than chance after adjusting (Holm), "
+        f"however large it is: that takes {LEAST_PER_TEST * tests:,} or more. Read p-values by Benjamini and Hochberg, "
+        "ask for fewer labels or groups, or for more shuffles.",
+    )
+
+
+def _settings(options: AuditOptions, first: Measured) -> dict[str, Any]:
+    cells = options.small_cells
+    return {
+        "dataset": options.dataset,
+        "replicates": options.replicates,
+        "permutations": options.permutations or shuffles_for(num_gap_tests(first), first.cohort.num_patients),
+        "alpha": ALPHA,
+        "power": POWER,
+        "interval": "patient",
+        "min_n": cells.min_n,
+        "min_pos": cells.min_pos,
+        "min_neg": cells.min_neg,
+        "min_patients": cells.min_patients,
+        "counts": "exact" if first.rounding.base == 1 else f"rounded to {first.rounding.base}",
+    }
+
+
+def _content(cohort: Cohort) -> str:
+    digest = hashlib.sha256()
+    for x in cohort.labels:
+        digest.update(x.name.encode() + x.score_N.tobytes() + x.truth_N.tobytes())
+    return digest.hexdigest()
+
+
+def _new(there: Sequence[str], *more: Sequence[str]) -> list[str]:
+    """Give the sentences that are not there yet."""
+    return [n for n in dict.fromkeys(n for part in more for n in part) if n not in there]

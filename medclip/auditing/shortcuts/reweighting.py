@@ -1,0 +1,179 @@
+"""Is a gap between groups only one of age, view or prevalence? Gaps after giving every group the same mix.
+
+Women may be imaged lying down more often, one hospital's patients may be older. Each row is weighted so that every
+group gets the mix of all groups together, and the gap is measured again (`reweighted_gaps`). What remains is not
+explained by what was weighed for; what goes away may still matter to the patients in that group.
+
+Two ways: `standardise` (direct standardisation, cell by cell of the mix; nothing is modelled) and `propensity` (inverse
+probability of belonging to the group, from a logistic regression; for finer mixes). Weights are estimated once, not in
+each resample, and are cut at a stated limit.
+
+Reference: Hernán & Robins, Causal Inference: What If (2020), chapters 2 and 12; Kish, Survey Sampling (1965), for the
+effective sample size (Σw)²/Σw².
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.errors import MedclipError, Reason
+from medclip.statistics.cohort import Attribute, Label
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+LIMIT = 10.0
+"""Largest weight of a row, where a group's mean weight is 1."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reweighting:
+    """Weights that give every group the same mix."""
+
+    weight_N: Floats
+    """0 for rows that are left out; mean 1 in each group before the limit."""
+    effective: Mapping[str, float]
+    """Effective number of rows of each group: how many equally weighted rows would say as much."""
+    counted: Mapping[str, int]
+    """Rows of each group that have a weight."""
+    num_left_out: int
+    """Rows whose like does not occur in every group."""
+    num_cut: int
+    """Rows whose weight was above the limit."""
+    limit: float
+
+    def __str__(self) -> str:
+        """Say what the weighting cost, in shares: counts would tell of small groups."""
+        total = sum(self.counted.values())
+        sizes = ", ".join(f"{g} {_percent(self.effective[g], n)}" for g, n in self.counted.items())
+        text = f"Effective numbers after weighting, of the rows of each group: {sizes}."
+        if self.num_cut:
+            text += f" {_percent(self.num_cut, total)} of the weights were cut at {self.limit:g}."
+        if self.num_left_out:
+            text += (
+                f" {_percent(self.num_left_out, total + self.num_left_out)} of the rows were left out, because their "
+                "like does not occur in every group."
+            )
+        return text
+
+
+def has_truth(label: Label) -> Attribute:
+    """Give the truth as something to weigh for, so that all groups get the same prevalence."""
+    return Attribute("prevalence", ("negative", "positive"), (label.truth_N == 1).astype(np.int16))
+
+
+def standardise(
+    attribute: Attribute, by: Sequence[Attribute], rows_N: Bools, *, limit: float = LIMIT, own_N: Floats | None = None
+) -> Reweighting:
+    """Weigh each cell of the mix, in each group, by its share among all over its share in the group.
+
+    Args:
+        attribute: The groups.
+        by: What is mixed: age groups, view, `has_truth`.
+        rows_N: Rows that count; rows of groups that are not shown are not among them.
+        limit: Largest weight.
+        own_N: How much each row counts already.
+
+    Raises:
+        MedclipError: WRONG_USE where no cell of the mix occurs in every group.
+    """
+    own = np.where(rows_N, 1.0 if own_N is None else own_N, 0.0)
+    cell_N = np.zeros(len(own), np.int64)
+    for part in by:
+        cell_N = cell_N * len(part.groups) + part.codes_N
+    _, cell_N = np.unique(cell_N, return_inverse=True)
+    present, group_N = np.unique(attribute.codes_N[rows_N], return_inverse=True)
+    totals_GS = np.zeros((len(present), int(cell_N.max(initial=0)) + 1))
+    np.add.at(totals_GS, (group_N, cell_N[rows_N]), own[rows_N])
+    shared_S = (totals_GS > 0).all(axis=0)
+    if not shared_S.any():
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"no combination of {listed(by)} occurs in every group of {attribute.name}.",
+            hint="Use fewer or wider classes, or weigh by propensity.",
+        )
+    totals_GS[:, ~shared_S] = 0
+    pooled_S = totals_GS.sum(axis=0) / totals_GS.sum()
+    share_GS = totals_GS / totals_GS.sum(axis=1, keepdims=True)
+    factor_GS = np.divide(pooled_S, share_GS, out=np.zeros_like(share_GS), where=share_GS > 0)
+    weight_N = np.zeros(len(own))
+    weight_N[rows_N] = factor_GS[group_N, cell_N[rows_N]]
+    return _limited(attribute, weight_N, rows_N, own, limit)
+
+
+def propensity(
+    attribute: Attribute,
+    by: Sequence[Attribute],
+    rows_N: Bools,
+    *,
+    numbers: Mapping[str, Floats] | None = None,
+    limit: float = LIMIT,
+    own_N: Floats | None = None,
+) -> Reweighting:
+    """Weigh each row by how rare its group is among rows like it: P(group) / P(group | mix).
+
+    Args:
+        attribute: The groups.
+        by: What is mixed, as classes.
+        rows_N: Rows that count.
+        numbers: What is mixed, as numbers (age in years): enters with its square; NaN is a class of its own.
+        limit: Largest weight.
+        own_N: How much each row counts already.
+
+    Raises:
+        MedclipError: WRONG_USE where fewer than two groups have rows.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    own = np.where(rows_N, 1.0 if own_N is None else own_N, 0.0)
+    rows_N = rows_N & (own > 0)
+    columns = [(part.codes_N[rows_N] == g).astype(np.float64) for part in by for g in range(len(part.groups))]
+    for value_N in (numbers or {}).values():
+        value = np.asarray(value_N, np.float64)[rows_N]
+        known = ~np.isnan(value)
+        scaled = np.zeros(len(value))
+        scaled[known] = (value[known] - value[known].mean()) / (value[known].std() or 1.0)
+        columns += [scaled, scaled**2, (~known).astype(np.float64)]
+    present, group_n = np.unique(attribute.codes_N[rows_N], return_inverse=True)
+    if len(present) < 2 or not columns:
+        raise MedclipError(
+            Reason.WRONG_USE, f"weighing needs two groups of {attribute.name} and something to weigh for."
+        )
+    features = np.stack(columns, axis=1)
+    fit = LogisticRegression(max_iter=1000).fit(features, group_n, sample_weight=own[rows_N])
+    given = fit.predict_proba(features)[np.arange(len(group_n)), group_n]
+    share_G = np.bincount(group_n, own[rows_N]) / own.sum()
+    weight_N = np.zeros(len(own))
+    weight_N[rows_N] = share_G[group_n] / given
+    return _limited(attribute, weight_N, rows_N, own, limit)
+
+
+def _limited(attribute: Attribute, weight_N: Floats, rows_N: Bools, own: Floats, limit: float) -> Reweighting:
+    num_cut, effective, counted = 0, {}, {}
+    for g, group in enumerate(attribute.groups):
+        inside = (attribute.codes_N == g) & (weight_N > 0) & (own > 0)
+        if not inside.any():
+            continue
+        weight_N[inside] /= np.average(weight_N[inside], weights=own[inside])
+        num_cut += int((weight_N[inside] > limit).sum())
+        weight_N[inside] = np.minimum(weight_N[inside], limit)
+        both = weight_N[inside] * own[inside]
+        effective[group], counted[group] = float(both.sum() ** 2 / (both**2).sum()), int(inside.sum())
+    left_out = int((rows_N & (own > 0)).sum()) - sum(counted.values())
+    return Reweighting(weight_N, effective, counted, left_out, num_cut, limit)
+
+
+def listed(by: Sequence[Attribute], numbers: Mapping[str, Any] | None = None) -> str:
+    """Name what is weighed for: "age and view"."""
+    names = [*(part.name for part in by), *(str(name) for name in numbers or {})]
+    return " and ".join(dict.fromkeys(names)) or "nothing"
+
+
+def _percent(part: float, whole: float) -> str:
+    share = 100 * part / whole
+    return "under 1 %" if share < 1 else f"{share:.0f} %"

@@ -1,0 +1,122 @@
+"""Gaps between groups as they are, and after every group was given the same mix of age, view or prevalence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.auditing.groups.gaps import GAPS, gaps
+from medclip.auditing.input.groups import CROSS
+from medclip.auditing.shortcuts.device import TIMES, not_done, row
+from medclip.auditing.shortcuts.reweighting import LIMIT, listed, propensity, standardise
+from medclip.errors import MedclipError, Reason
+from medclip.statistics.cohort import Attribute, Cohort, Label
+from medclip.statistics.resampling.bootstrap import evaluate
+from medclip.statistics.resampling.clustered_mean import Estimate, estimate
+from medclip.statistics.resampling.intervals import of
+from medclip.statistics.resampling.standard_errors import clusters_of
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+GAP_NAMES = ("auroc_max_min", "tpr_max_min", "fpr_max_min", "ppv_max_min")
+BEFORE, AFTER, CHANGE = "as it is", "reweighted", "reweighted − as it is"
+
+
+def compare(
+    cohort: Cohort,
+    label: Label,
+    attribute: Attribute,
+    by: Sequence[Attribute],
+    weights_PB: NDArray[Any],
+    shown: Bools,
+    *,
+    threshold: float | None = None,
+    numbers: Mapping[str, Floats] | None = None,
+    method: str = "standardise",
+    names: Sequence[str] = GAP_NAMES,
+    limit: float = LIMIT,
+) -> list[dict[str, Any]]:
+    """Measure gaps between the groups of an attribute as they are and reweighted.
+
+    Args:
+        cohort: What is audited.
+        label: One of its labels.
+        attribute: The groups; what is also in `by` or `numbers` is not weighed for.
+        by: Age groups, view, `has_truth`: what every group shall have the same mix of.
+        weights_PB: How often each patient counts in each replicate.
+        shown: Which groups of the attribute may be shown, [groups]; the others do not count here.
+        threshold: For gaps of rates; without it those are left out.
+        numbers: Further covariates of `propensity`, by name.
+        method: "standardise" or "propensity".
+        names: Of `medclip.auditing.groups.gaps.GAPS`.
+        limit: Largest weight.
+
+    Returns:
+        Rows of the table `shortcuts`: each group's rates, and each gap, as it is and reweighted, and the change.
+
+    Raises:
+        MedclipError: WRONG_USE for a method that does not exist.
+    """
+    if method not in ("standardise", "propensity"):
+        raise MedclipError(Reason.WRONG_USE, f"there is no way to reweight {method!r}: standardise or propensity.")
+    mine = set(attribute.name.split(CROSS))
+    by = [part for part in by if not mine & set(part.name.split(CROSS))]
+    numbers = {name: value for name, value in (numbers or {}).items() if name not in mine}
+    test = f"{attribute.name}, reweighted for {listed(by, numbers)}"
+    if label.time_N is not None:
+        return not_done(label.name, test, TIMES)
+    rows_N = label.valid_N & np.isin(attribute.codes_N, np.flatnonzero(shown))
+    if shown.sum() < 2 or not (by or numbers):
+        return not_done(label.name, test, "there are not two groups to show, or there is nothing to weigh for.")
+    try:
+        if method == "standardise":
+            made = standardise(attribute, by, rows_N, limit=limit, own_N=label.weight_N)
+        else:
+            made = propensity(attribute, by, rows_N, numbers=numbers, limit=limit, own_N=label.weight_N)
+    except MedclipError as e:
+        return not_done(label.name, test, e.message)
+    own_N = np.ones(len(rows_N)) if label.weight_N is None else label.weight_N
+    weighed = replace(label, weight_N=own_N * made.weight_N, truth_N=np.where(made.weight_N > 0, label.truth_N, np.nan))
+    whole = replace(cohort, attributes=(attribute,))
+    names = [n for n in names if threshold is not None or "auroc" in GAPS[n].metrics]
+    metrics = list(dict.fromkeys(m for n in names for m in GAPS[n].metrics))
+    cells = [1 + int(g) for g in np.flatnonzero(shown)]
+    found, ends, apart = {}, {}, {}
+    for when, one in ((BEFORE, label), (AFTER, weighed)):
+        found[when] = evaluate(whole, one, weights_PB, threshold=threshold, metrics=metrics)
+        clusters = clusters_of(whole, one)
+        ends[when] = {m: of(found[when], m, clusters) for m in metrics}
+        apart[when] = gaps(found[when], cells, names, clusters=clusters)
+    result = []
+    for metric in metrics:
+        for cell in cells:
+            for when in (BEFORE, AFTER):
+                low_G, high_G, _ = ends[when][metric]
+                value = Estimate(float(found[when].point[metric][cell]), float(low_G[cell]), float(high_G[cell]))
+                counts = int(found[when].n_G[cell]), int(found[when].n_pos_G[cell])
+                stratum = f"{attribute.groups[cell - 1]}, {when}"
+                result.append(row(label.name, test, stratum, metric, value, counts))
+    fewest = int(found[AFTER].n_patients_G[cells].min())
+    for name in names:
+        counts = int(found[AFTER].n_G[cells].sum()), int(found[AFTER].n_pos_G[cells].sum())
+        two = [apart[when][name] for when in (BEFORE, AFTER)]
+        for when, gap in zip((BEFORE, AFTER), two, strict=True):
+            result.append(row(label.name, test, when, name, Estimate(gap.value, gap.low, gap.high), counts))
+        change = estimate(two[1].value - two[0].value, two[1].drawn_B - two[0].drawn_B, fewest)
+        note = f"{_sentence(GAPS[name].title, two[0].value, two[1].value, change, listed(by, numbers))} {made}"
+        result.append(row(label.name, test, CHANGE, name, change, counts, note))
+    return result
+
+
+def _sentence(title: str, before: float, after: float, change: Estimate, what: str) -> str:
+    said = f"{title}: {before:.2f} as it is, {after:.2f} when all groups have the same mix of {what}."
+    if change.below_zero:
+        return f"{said} The mix explains part of the gap."
+    if change.above_zero:
+        return f"{said} It is larger then; that the effective numbers are smaller can do this by itself."
+    return f"{said} That is no change that could be told from chance."

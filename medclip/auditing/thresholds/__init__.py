@@ -1,0 +1,1 @@
+"""Thresholds, decision curves and reliability."""

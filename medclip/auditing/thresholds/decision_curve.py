@@ -1,0 +1,120 @@
+"""Decision curves: what acting on the score is worth, against acting on everybody and on nobody.
+
+Whoever acts at a probability of t says that one ill patient found is worth (1 − t)/t healthy ones treated in vain. Net
+benefit counts in that currency: TP/N − FP/N · t/(1 − t). It needs probabilities that mean what they say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.errors import MedclipError, Reason
+from medclip.statistics.cohort import Cohort, Label, cells_of
+from medclip.statistics.metrics.rates import ratio
+from medclip.statistics.resampling.intervals import percentile
+from medclip.statistics.resampling.sums import blocks, summing_matrix
+from medclip.statistics.valid_rows import valid_rows
+
+Floats = NDArray[np.float64]
+
+GRID: tuple[float, ...] = tuple(k / 100 for k in range(1, 51))
+"""Probabilities at which one may act: 1 % to 50 %."""
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Net benefit of one label in each of G cells, in the order of `cells_of`; NaN where a cell is empty."""
+
+    grid_T: Floats
+    model_GT: Floats
+    treat_all_GT: Floats
+    """Prevalence − (1 − prevalence) · t/(1 − t). Acting on nobody is worth 0."""
+    drawn_GTB: Floats
+    """Of the model, in each replicate."""
+
+    def rows(self, cohort: Cohort, label: Label, shown_G: NDArray[np.bool_]) -> list[dict[str, Any]]:
+        """Give the rows of the table `decision`, with percentile intervals, of the cells that may be shown."""
+        made = []
+        for g in np.flatnonzero(shown_G):
+            cell = cells_of(cohort)[g]
+            for t, threshold in enumerate(self.grid_T):
+                low, high = percentile(self.drawn_GTB[g, t])
+                made.append(
+                    {
+                        "label": label.name,
+                        "attribute": cell.attribute,
+                        "group": cell.group,
+                        "threshold": float(threshold),
+                        "net_benefit": float(self.model_GT[g, t]),
+                        "low": low,
+                        "high": high,
+                        "treat_all": float(self.treat_all_GT[g, t]),
+                    }
+                )
+        return made
+
+
+def net_benefit(tp: Floats | float, fp: Floats | float, n: Floats | float, threshold: Floats | float) -> Floats:
+    """Give TP/N − FP/N · t/(1 − t); NaN where N is 0.
+
+    Reference: Vickers & Elkin, Medical Decision Making 26 (2006) 565-574.
+    """
+    t = np.asarray(threshold, np.float64)
+    top = np.asarray(tp - fp * (t / (1 - t)), np.float64)
+    return ratio(top, np.broadcast_to(np.asarray(n, np.float64), top.shape))
+
+
+def curve(cohort: Cohort, label: Label, weights_PB: NDArray[Any], *, grid: Sequence[float] = GRID) -> Curve:
+    """Measure net benefit over thresholds in every cell and every resample of patients.
+
+    Args:
+        cohort: Patients and attributes.
+        label: Scores that are probabilities, and truths; `weight_N` multiplies the patients' weights.
+        weights_PB: How often each patient counts in each replicate.
+        grid: Thresholds, rising, above 0 and below 1; a row is acted on at or above it.
+
+    Raises:
+        MedclipError: WRONG_USE where the scores are no probabilities, or for a grid that does not rise from above 0 to
+            below 1.
+    """
+    grid_T = np.asarray(grid, np.float64)
+    if not label.probability or label.time_N is not None:
+        raise MedclipError(Reason.WRONG_USE, f"net benefit needs probabilities, which {label.name!r} does not have.")
+    if not len(grid_T) or grid_T[0] <= 0 or grid_T[-1] >= 1 or (np.diff(grid_T) <= 0).any():
+        raise MedclipError(Reason.WRONG_USE, "the thresholds of a decision curve rise from above 0 to below 1.")
+    rows = valid_rows(cohort, label)
+    num_bins = len(grid_T) + 1
+    # Each row once in each of its cells, at its place: [cell, how many thresholds it reaches, truth].
+    place_n = 2 * np.searchsorted(grid_T, rows.score_n, side="right") + rows.truth_n
+    every = np.concatenate(rows.cells)
+    cell = np.repeat(np.arange(rows.num_cells), [len(c) for c in rows.cells])
+    matrix = summing_matrix(
+        cell * 2 * num_bins + place_n[every],
+        rows.num_cells * 2 * num_bins,
+        rows.patients_n[every],
+        rows.num_patients,
+        rows.values(every),
+    )
+
+    def measured(weights: NDArray[Any]) -> tuple[Floats, Floats]:
+        models = np.empty((rows.num_cells, len(grid_T), weights.shape[1]))
+        all_treated = np.empty_like(models)
+        for block in blocks(weights, len(every), rows.weight_n is None):
+            sums = block.sums(matrix)[:, : block.num].astype(np.float64)
+            sums = sums.reshape(rows.num_cells, num_bins, 2, block.num)
+            reached = np.cumsum(sums[:, ::-1], axis=1)[:, ::-1]
+            n, pos = reached[:, :1].sum(axis=2), reached[:, :1, 1]
+            here = slice(block.start, block.start + block.num)
+            t = grid_T[:, None]
+            models[:, :, here] = net_benefit(reached[:, 1:, 1], reached[:, 1:, 0], n, t)
+            all_treated[:, :, here] = net_benefit(pos, n - pos, n, t)
+        return models, all_treated
+
+    model_GT1, all_GT1 = measured(np.ones((rows.num_patients, 1), np.uint8))
+    drawn_GTB, _ = measured(weights_PB)
+    return Curve(grid_T, model_GT1[..., 0], all_GT1[..., 0], drawn_GTB)

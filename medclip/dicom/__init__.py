@@ -1,0 +1,1 @@
+"""Everything that is DICOM and no modality."""

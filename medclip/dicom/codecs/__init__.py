@@ -1,0 +1,1 @@
+"""Transfer syntaxes, the codecs that decode them, and what a codestream says of itself."""

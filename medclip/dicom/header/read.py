@@ -1,0 +1,390 @@
+"""Plain header values of a DICOM file, read without touching its pixels."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, BinaryIO, cast
+
+from medclip.dicom.header import elements as v
+from medclip.dicom.header.codes import TO_BE_INFERRED as TO_BE_INFERRED
+from medclip.dicom.header.codes import view_code, view_modifiers
+from medclip.dicom.header.deflated import UID as _DEFLATED
+from medclip.dicom.header.deflated import DeflatedError, Guarded, Inflated, restore
+from medclip.dicom.header.elements import age_in_years as age_in_years
+from medclip.dicom.header.quiet import quiet
+from medclip.errors import MedclipError, Reason
+
+_TAGS = (
+    "SpecificCharacterSet",
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "Modality",
+    "PresentationIntentType",
+    "PatientID",
+    "BodyPartExamined",
+    "ViewPosition",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "PatientOrientation",
+    "Laterality",
+    "ImageLaterality",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "NumberOfFrames",
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "BitsStored",
+    "PixelRepresentation",
+    "BurnedInAnnotation",
+    "ImagerPixelSpacing",
+    "PixelSpacing",
+    "PixelAspectRatio",
+    "ImageType",
+    "SeriesNumber",
+    "InstanceNumber",
+    "AcquisitionNumber",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "FrameOfReferenceUID",
+    "SliceThickness",
+    "SpacingBetweenSlices",
+    "GantryDetectorTilt",
+    "TemporalPositionIdentifier",
+    "EchoTime",
+    "EchoNumbers",
+    "DiffusionBValue",
+    "ScanningSequence",
+    "SequenceName",
+    "FrameTime",
+    "CineRate",
+    "Manufacturer",
+    "ManufacturerModelName",
+    "PatientSex",
+    "PatientAge",
+    "BreastImplantPresent",
+    "ViewCodeSequence",
+    "PresentationLUTShape",
+    "LossyImageCompression",
+    "SequenceOfUltrasoundRegions",
+    "UltrasoundColorDataPresent",
+    "TotalPixelMatrixColumns",
+    "TotalPixelMatrixRows",
+    "DimensionOrganizationType",
+    "ConcatenationUID",
+    "SharedFunctionalGroupsSequence",
+    "KVP",
+    "MagneticFieldStrength",
+    "RepetitionTime",
+)
+_PREAMBLE = 132
+"""Bytes of the preamble and the letters DICM."""
+_UNDEFINED = 0xFFFFFFFF
+_PIXEL_DATA = 0x7FE00010
+_FLOAT_PIXELS = (0x7FE00008, 0x7FE00009)
+
+
+@dataclass(frozen=True)
+class UltrasoundRegion:
+    """One calibrated region of an ultrasound picture (PS3.3 C.8.5.5)."""
+
+    left: int
+    top: int
+    right: int
+    """Inclusive, as the standard has it."""
+    bottom: int
+    spatial_format: int
+    """1 2D, 2 M-mode, 3 spectral, 4 wave form, 5 graphics."""
+    data_type: int
+    """1 tissue, 2 colour flow, 3 PW spectral Doppler, 4 CW spectral Doppler, ..."""
+    spacing_mm: tuple[float, float] | None = None
+    """Row and column spacing where the region states centimetres."""
+
+
+@dataclass(frozen=True)
+class DicomHeader:
+    """Header values as plain Python. Identifiers serve grouping only and are never written anywhere unhashed."""
+
+    modality: str = ""
+    sop_class: str = ""
+    transfer_syntax: str = ""
+    study_uid: str = ""
+    series_uid: str = ""
+    instance_uid: str = ""
+    patient_id: str = ""
+    rows: int = 0
+    columns: int = 0
+    frames: int = 1
+    samples_per_pixel: int = 1
+    bits_allocated: int = 0
+    bits_stored: int = 0
+    signed: bool = False
+    photometric: str = ""
+    has_pixels: bool = False
+    float_pixels: bool = False
+    """Pixels are stored as floating-point numbers (parametric maps)."""
+    cut: bool = False
+    """The file ends inside an element of the header, before any pixels."""
+    view_position: str = ""
+    laterality: str = ""
+    """ImageLaterality, or Laterality where that is missing: "L", "R", "B" or ""."""
+    patient_orientation: tuple[str, ...] = ()
+    burned_in: bool | None = None
+    presentation_intent: str = ""
+    body_part: str = ""
+    spacing_mm: tuple[float, float] | None = None
+    """Row and column spacing: PixelSpacing, or ImagerPixelSpacing where that is missing or zero."""
+    pixel_aspect: tuple[int, int] | None = None
+    """Vertical and horizontal size of a pixel (PixelAspectRatio), only where they differ."""
+    image_type: tuple[str, ...] = ()
+    """ORIGINAL/DERIVED, PRIMARY/SECONDARY, then what the maker adds: AXIAL, LOCALIZER, MOSAIC, ..."""
+    series_number: int | None = None
+    instance_number: int | None = None
+    acquisition_number: int | None = None
+    image_position: tuple[float, float, float] | None = None
+    """Centre of the first pixel in millimetres, patient coordinates (LPS+)."""
+    image_orientation: tuple[float, ...] | None = None
+    """Six direction cosines: of a row (columns rising), then of a column (rows rising)."""
+    frame_of_reference: str = ""
+    slice_thickness_mm: float | None = None
+    slice_spacing_mm: float | None = None
+    """SpacingBetweenSlices as stated; positions are what counts."""
+    gantry_tilt_deg: float | None = None
+    temporal_position: int | None = None
+    echo_time_ms: float | None = None
+    echo_number: int | None = None
+    b_value: float | None = None
+    sequence: str = ""
+    """ScanningSequence and SequenceName, such as "SE tse2d1_11": the machine's words, not a person's."""
+    frame_time_ms: float | None = None
+    manufacturer: str = ""
+    device_model: str = ""
+    sex: str = ""
+    """"F", "M", "O" or ""."""
+    age_years: float | None = None
+    """PatientAge in years, 90 at most; days, weeks and months are converted."""
+    breast_implant: bool | None = None
+    view_code: str = ""
+    """View from ViewCodeSequence as a word (CC, MLO, ...); "" where there is none that is known."""
+    presentation_inverse: bool = False
+    lossy: bool = False
+    ultrasound_regions: tuple[UltrasoundRegion, ...] = ()
+    ultrasound_colour: bool | None = None
+    """UltrasoundColorDataPresent."""
+    matrix_columns: int = 0
+    matrix_rows: int = 0
+    """Size of a whole-slide image's level in pixels."""
+    tiled_sparse: bool = False
+    concatenation: str = ""
+    view_modifiers: tuple[str, ...] = ()
+    """What was done differently in a mammographic view: implant displaced, magnification, spot compression."""
+    kvp: float | None = None
+    field_strength_t: float | None = None
+    repetition_time_ms: float | None = None
+
+    @property
+    def mosaic(self) -> bool:
+        """Whether the picture is a Siemens mosaic: the slices of a volume side by side in one frame."""
+        return "MOSAIC" in self.image_type
+
+
+class _Watched(Guarded):
+    """A file that notes whether a read behind the preamble found some bytes, but fewer than it asked for."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file)
+        self.short = False
+
+    def read(self, size: int = -1) -> bytes:
+        at = self.tell()
+        data = super().read(size)
+        self.short |= at >= _PREAMBLE and 0 < len(data) < size
+        return data
+
+
+def read_header(file: BinaryIO) -> DicomHeader:
+    """Read the header values of an open DICOM file and stop before the pixels.
+
+    Args:
+        file: A binary file at any position.
+
+    Returns:
+        The values; empty ones where the header says nothing.
+
+    Raises:
+        MedclipError: CORRUPT if the file cannot be parsed; of a deflated one TRUNCATED if it ends early, TOO_LARGE if
+            its header takes more than is reasonable. Texts of the parser are not passed on, since they may quote
+            header values.
+    """
+    from pydicom.datadict import tag_for_keyword
+    from pydicom.errors import InvalidDicomError
+    from pydicom.filereader import read_partial
+
+    wanted: list[Any] = [tag_for_keyword(keyword) for keyword in _TAGS]
+    seen: list[int] = []
+    size = file.seek(0, io.SEEK_END)
+    watched = _Watched(file)
+    needed = 0
+
+    def at_pixels(tag: Any, vr: str | None, length: int) -> bool:
+        """Stop where pixel data starts, and remember which kind it was; note how far each value reaches."""
+        nonlocal needed
+        if length != _UNDEFINED:
+            needed = max(needed, watched.tell() + length)
+        if int(tag) in (_PIXEL_DATA, *_FLOAT_PIXELS):
+            seen.append(int(tag))
+            return True
+        return False
+
+    file.seek(0)
+    try:
+        with quiet("pydicom"):
+            options: dict[str, Any] = {"stop_when": at_pixels, "force": True, "specific_tags": wanted}
+            try:
+                dataset = read_partial(cast(BinaryIO, watched), **options)
+            except DeflatedError:
+                dataset = read_partial(cast(BinaryIO, Inflated(file)), **options)
+                restore(dataset)
+            header = _plain(dataset, seen)
+            if seen or header.transfer_syntax == _DEFLATED:  # positions in a deflated data set are not the file's
+                return header
+            # Meta information always names a transfer syntax; without it and without a data set it was cut short.
+            bare = not len(dataset) and not header.transfer_syntax and size > _PREAMBLE
+            return replace(header, cut=watched.short or needed > size or bare)
+    except MedclipError:
+        raise
+    except InvalidDicomError:
+        raise MedclipError(Reason.CORRUPT, "The DICOM header cannot be read.") from None
+    except RecursionError:
+        raise MedclipError(Reason.CORRUPT, "The DICOM header nests sequences without end.") from None
+    except (EOFError, MemoryError, OverflowError):
+        raise MedclipError(Reason.TRUNCATED, "The DICOM header ends too early.") from None
+    except Exception:
+        raise MedclipError(Reason.CORRUPT, "The DICOM header cannot be read.") from None
+
+
+def _plain(dataset: Any, seen: Sequence[int]) -> DicomHeader:
+    """Give the plain values of a pydicom data set; `seen` are the tags of pixel data that follow it."""
+    file_meta = getattr(dataset, "file_meta", None)
+    side = v.text(dataset, "ImageLaterality") or v.text(dataset, "Laterality")
+    shared = _shared(dataset)
+    return DicomHeader(
+        modality=v.text(dataset, "Modality").upper(),
+        sop_class=v.text(dataset, "SOPClassUID") or v.text(file_meta, "MediaStorageSOPClassUID"),
+        transfer_syntax=v.text(file_meta, "TransferSyntaxUID"),
+        study_uid=v.text(dataset, "StudyInstanceUID"),
+        series_uid=v.text(dataset, "SeriesInstanceUID"),
+        instance_uid=v.text(dataset, "SOPInstanceUID"),
+        patient_id=v.text(dataset, "PatientID"),
+        rows=v.whole(dataset, "Rows", 0),
+        columns=v.whole(dataset, "Columns", 0),
+        frames=_frames(dataset),
+        samples_per_pixel=v.whole(dataset, "SamplesPerPixel", 1),
+        bits_allocated=v.whole(dataset, "BitsAllocated", 0),
+        bits_stored=v.whole(dataset, "BitsStored", 0),
+        signed=v.whole(dataset, "PixelRepresentation", 0) == 1,
+        photometric=v.text(dataset, "PhotometricInterpretation").upper(),
+        has_pixels=bool(seen),
+        float_pixels=any(tag in _FLOAT_PIXELS for tag in seen),
+        view_position=v.text(dataset, "ViewPosition").upper(),
+        laterality=v.side_of(side),
+        patient_orientation=v.texts(dataset, "PatientOrientation"),
+        burned_in=v.flag(dataset, "BurnedInAnnotation"),
+        presentation_intent=v.text(dataset, "PresentationIntentType").upper(),
+        body_part=v.text(dataset, "BodyPartExamined").upper(),
+        spacing_mm=v.spacing(dataset, "PixelSpacing")
+        or v.spacing(dataset, "ImagerPixelSpacing")
+        or v.spacing(shared.get("PixelMeasuresSequence"), "PixelSpacing"),
+        pixel_aspect=v.aspect(dataset),
+        image_type=tuple(text.upper() for text in v.texts(dataset, "ImageType")),
+        series_number=v.maybe_whole(dataset, "SeriesNumber"),
+        instance_number=v.maybe_whole(dataset, "InstanceNumber"),
+        acquisition_number=v.maybe_whole(dataset, "AcquisitionNumber"),
+        image_position=v.three(v.numbers(dataset, "ImagePositionPatient", 3)),
+        image_orientation=v.numbers(dataset, "ImageOrientationPatient", 6)
+        or v.numbers(shared.get("PlaneOrientationSequence"), "ImageOrientationPatient", 6),
+        frame_of_reference=v.text(dataset, "FrameOfReferenceUID"),
+        slice_thickness_mm=v.number(dataset, "SliceThickness")
+        or v.number(shared.get("PixelMeasuresSequence"), "SliceThickness"),
+        slice_spacing_mm=v.number(dataset, "SpacingBetweenSlices")
+        or v.number(shared.get("PixelMeasuresSequence"), "SpacingBetweenSlices"),
+        gantry_tilt_deg=v.number(dataset, "GantryDetectorTilt"),
+        temporal_position=v.maybe_whole(dataset, "TemporalPositionIdentifier"),
+        echo_time_ms=v.number(dataset, "EchoTime"),
+        echo_number=v.maybe_whole(dataset, "EchoNumbers"),
+        b_value=v.number(dataset, "DiffusionBValue"),
+        sequence=" ".join([*v.texts(dataset, "ScanningSequence"), v.text(dataset, "SequenceName")]).strip(),
+        frame_time_ms=v.frame_time(dataset),
+        manufacturer=v.text(dataset, "Manufacturer"),
+        device_model=v.text(dataset, "ManufacturerModelName"),
+        sex={"F": "F", "M": "M", "O": "O"}.get(v.text(dataset, "PatientSex").upper()[:1], ""),
+        age_years=age_in_years(v.text(dataset, "PatientAge")),
+        breast_implant=v.flag(dataset, "BreastImplantPresent"),
+        view_code=view_code(dataset),
+        presentation_inverse=v.text(dataset, "PresentationLUTShape").upper() == "INVERSE",
+        lossy=v.text(dataset, "LossyImageCompression") == "01",
+        ultrasound_regions=_regions(dataset),
+        ultrasound_colour={"1": True, "0": False}.get(v.text(dataset, "UltrasoundColorDataPresent")),
+        matrix_columns=v.whole(dataset, "TotalPixelMatrixColumns", 0),
+        matrix_rows=v.whole(dataset, "TotalPixelMatrixRows", 0),
+        tiled_sparse=v.text(dataset, "DimensionOrganizationType").upper() == "TILED_SPARSE",
+        concatenation=v.text(dataset, "ConcatenationUID"),
+        view_modifiers=view_modifiers(dataset),
+        kvp=v.number(dataset, "KVP"),
+        field_strength_t=v.number(dataset, "MagneticFieldStrength"),
+        repetition_time_ms=v.number(dataset, "RepetitionTime"),
+    )
+
+
+def _frames(dataset: Any) -> int:
+    """Give the number of frames.
+
+    Raises:
+        MedclipError: CORRUPT where it is stated and no number: nothing behind it could be placed.
+    """
+    stated = v.text(dataset, "NumberOfFrames")
+    if not stated and not _is_broken(dataset, "NumberOfFrames"):
+        return 1
+    if v.number(dataset, "NumberOfFrames") is None:
+        raise MedclipError(Reason.CORRUPT, "The DICOM header states a number of frames that is no number.")
+    return max(1, v.whole(dataset, "NumberOfFrames", 1))
+
+
+def _is_broken(dataset: Any, keyword: str) -> bool:
+    """Say whether an element is there and cannot be converted."""
+    try:
+        dataset.get(keyword)
+    except Exception:
+        return True
+    return False
+
+
+def _shared(dataset: Any) -> dict[str, Any]:
+    """Give the first items of the shared functional groups that say where and how large the pixels are."""
+    if "SharedFunctionalGroupsSequence" not in dataset:
+        return {}
+    groups = v.items(dataset, "SharedFunctionalGroupsSequence")[:1]
+    return {
+        name: found[0]
+        for group in groups
+        for name in ("PixelMeasuresSequence", "PlaneOrientationSequence")
+        if (found := v.items(group, name))
+    }
+
+
+def _regions(dataset: Any) -> tuple[UltrasoundRegion, ...]:
+    """Read the calibrated regions of an ultrasound picture; what cannot be read is left out."""
+    found = []
+    corners = ("RegionLocationMinX0", "RegionLocationMinY0", "RegionLocationMaxX1", "RegionLocationMaxY1")
+    for item in v.items(dataset, "SequenceOfUltrasoundRegions"):
+        left, top, right, bottom = (v.whole(item, keyword, -1) for keyword in corners)
+        if not (0 <= left < right and 0 <= top < bottom):
+            continue
+        across, down = v.number(item, "PhysicalDeltaX"), v.number(item, "PhysicalDeltaY")
+        in_cm = all(v.whole(item, f"PhysicalUnits{axis}Direction", 0) == 3 for axis in "XY")
+        spacing = (abs(down) * 10, abs(across) * 10) if in_cm and across and down else None
+        kinds = v.whole(item, "RegionSpatialFormat", 0), v.whole(item, "RegionDataType", 0)
+        found.append(UltrasoundRegion(left, top, right, bottom, *kinds, spacing))
+    return tuple(found)

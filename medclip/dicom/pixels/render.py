@@ -1,0 +1,199 @@
+"""Turn stored DICOM pixels into what a person is meant to see, into modality units, or leave them as they are.
+
+The order is the standard's (PS3.4 N.2): modality LUT or rescale, values of interest, polarity, padding; then pixels
+are made square. What was done is in the steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+
+from medclip.dicom.header.quiet import quiet
+from medclip.dicom.header.read import DicomHeader
+from medclip.dicom.header.safe_header import public_values
+from medclip.dicom.pixels.decoded import Decoded, Frames
+from medclip.dicom.pixels.display import PERCENTILES, Chain, colour, grey
+from medclip.dicom.pixels.modality_and_voi import Element, elements_of
+from medclip.dicom.pixels.open import check, check_volume, open_dataset
+from medclip.dicom.pixels.square_pixels import make_square, pixel_shape
+from medclip.dicom.pixels.stored import Stored
+from medclip.errors import MedclipError, Reason
+from medclip.sample import Step
+from medclip.settings import Settings
+
+__all__ = ["PERCENTILES", "Mode", "public_headers", "read_dicom", "read_frames", "read_stored"]
+
+Mode = Literal["display", "modality", "raw"]
+
+
+def read_dicom(
+    path: Path,
+    settings: Settings,
+    *,
+    header: DicomHeader | None = None,
+    mode: Mode = "display",
+    frame: int | None = None,
+) -> Decoded:
+    """Read one frame of a DICOM image.
+
+    "display", grey: rescale or modality LUT; VOI LUT, else the first window (LINEAR, LINEAR_EXACT or SIGMOID), else
+    all values that can be stored for up to 8 bits (as in an 8-bit PNG) and the 0.1 to 99.9 percentile of the pixels
+    that are not padding for deeper ones; MONOCHROME1 or an INVERSE presentation inverted, once; padding black; pixels
+    made square. Colour: YBR and palettes to RGB, pixels made square. `settings.policy.pixels` changes each of these.
+    "modality": rescale or modality LUT and nothing else; padding is NaN unless the policy keeps it.
+    "raw": stored values in their own type, as pydicom's `pixel_array` gives them (YBR as RGB, palette indices as such).
+
+    Args:
+        path: The file.
+        settings: Limits and policy; sizes are checked from the header before pixels are decoded.
+        header: The file's header where it was read before; else its values are taken from the file.
+        mode: What to make of the pixels.
+        frame: Which frame of a multi-frame object, from 0; needed where there is more than one.
+
+    Returns:
+        H x W x C, C = 1 or 3. "display": uint8 (0-255) for images stored with up to 8 bits, else float32 (0-1).
+        "modality": float32. "raw": the stored type. `unit` and `spacing_mm` say what values and pixels measure.
+
+    Raises:
+        MedclipError: NO_PIXELS, NOT_SUPPORTED_YET (several frames and no `frame`; colour in "modality"), TOO_LARGE,
+            TRUNCATED, CORRUPT, MISSING_CODEC, CONSTANT_IMAGE (nothing but padding), WRONG_USE (no such frame, window).
+    """
+    with quiet("pydicom"):
+        dataset, known = open_dataset(path, header, settings)
+        check(known, dataset, settings)
+        if frame is None and known.frames > 1:
+            raise MedclipError(
+                Reason.NOT_SUPPORTED_YET,
+                f"The DICOM object holds {known.frames} frames, and none was chosen (read_dicom reads one frame, "
+                "read_frames many).",
+            )
+        found = _read(dataset, known, settings, mode, [frame or 0])
+    return Decoded(found.pixels[0], found.steps, found.decoder, found.headers, found.unit, found.spacing_mm)
+
+
+def read_frames(
+    path: Path,
+    settings: Settings,
+    *,
+    header: DicomHeader | None = None,
+    mode: Mode = "display",
+    frames: Sequence[int] | None = None,
+) -> Frames:
+    """Read many frames of a DICOM image with one parse of the file.
+
+    Rescale, window and spacing of enhanced objects are each frame's own. Where no window is stated, frames share one
+    percentile range, so that a loop does not flicker.
+
+    Args:
+        path: The file.
+        settings: Limits and policy.
+        header: The file's header where it was read before.
+        mode: As in `read_dicom`.
+        frames: Which frames, in which order; all if not given.
+
+    Returns:
+        F x H x W x C and what was done; see `read_dicom` for types.
+
+    Raises:
+        MedclipError: As `read_dicom`; TOO_LARGE where the frames would take more than `settings.max_volume_bytes`.
+    """
+    with quiet("pydicom"):
+        dataset, known = open_dataset(path, header, settings)
+        check(known, dataset, settings)
+        return _read(dataset, known, settings, mode, list(range(known.frames)) if frames is None else list(frames))
+
+
+def read_stored(path: Path, settings: Settings, *, header: DicomHeader | None = None) -> NDArray[Any]:
+    """Read all frames as they are stored, in the shape of pydicom's `pixel_array`: [F,] H, W [, C].
+
+    Args:
+        path: The file.
+        settings: Limits.
+        header: The file's header where it was read before.
+
+    Returns:
+        The stored type in native byte order; float pixel data as float32 or float64, 1-bit pixels as uint8, YBR as RGB,
+        palette indices as such.
+
+    Raises:
+        MedclipError: As `read_frames`.
+    """
+    with quiet("pydicom"):
+        dataset, known = open_dataset(path, header, settings)
+        check(known, dataset, settings)
+        check_volume(known, known.frames, settings)
+        stored = Stored(dataset, known, align=False).read()
+    return stored[0] if known.frames == 1 else stored
+
+
+def _read(dataset: Any, header: DicomHeader, settings: Settings, mode: Mode, frames: list[int]) -> Frames:
+    if not frames or min(frames) < 0 or max(frames) >= header.frames:
+        raise MedclipError(
+            Reason.WRONG_USE, f"The DICOM object holds {header.frames} frames, and not the one asked for."
+        )
+    check_volume(header, len(frames), settings)
+    source = Stored(dataset, header, align=mode != "raw")
+    stored = source.read(frames)
+    steps = [Step("decode", f"{header.bits_stored or header.bits_allocated} bits stored, {header.photometric}")]
+    if source.found:
+        steps.append(Step("colour", f"header says {header.photometric}, the pixels are {source.found}"))
+    if source.moved:
+        steps.append(Step("bits", f"values stood in the high bits of their words; moved down by {source.moved}"))
+    try:
+        elements = [elements_of(dataset, frame) for frame in frames]
+        spacing, ratio = pixel_shape(dataset, header, elements[0].spacing_mm)
+        pixels, unit = _made(stored, dataset, header, settings, mode, elements, steps)
+        if mode == "display" and settings.policy.pixels.square_pixels:
+            pixels, spacing = make_square(pixels, spacing, ratio, settings, steps)
+    except MedclipError:
+        raise
+    except MemoryError:
+        raise MedclipError(Reason.TOO_LARGE, "The image does not fit into memory.") from None
+    except Exception:
+        raise MedclipError(Reason.CORRUPT, "The DICOM header's pixel description makes no sense.") from None
+    return Frames(pixels, tuple(steps), source.decoder, public_headers(header), unit, spacing)
+
+
+def _made(
+    stored: NDArray[Any],
+    dataset: Any,
+    header: DicomHeader,
+    settings: Settings,
+    mode: Mode,
+    elements: list[Element],
+    steps: list[Step],
+) -> tuple[NDArray[Any], str]:
+    """Give F x H x W x C pixels of a mode, and their unit."""
+    is_colour = stored.ndim == 4 or header.photometric == "PALETTE COLOR"
+    if mode == "raw":
+        return (stored if stored.ndim == 4 else stored[..., None]), "stored"
+    if mode == "modality" and is_colour:
+        raise MedclipError(
+            Reason.NOT_SUPPORTED_YET, "The DICOM object is a colour picture; only grey values have modality units."
+        )
+    if is_colour:
+        return colour(stored, dataset, header, steps), "relative"
+    chain = Chain(dataset, header, settings.policy.pixels)
+    elements = [element._replace(spacing_mm=None) for element in elements]
+    shown = mode == "display"
+    pixels = grey(chain, stored, elements, steps, shown=shown)
+    return pixels[..., None], _one_unit(elements, steps) if not shown else "relative"
+
+
+def _one_unit(elements: list[Element], steps: list[Step]) -> str:
+    """Give the unit of all frames; none where they differ."""
+    units = sorted({element.unit for element in elements})
+    if len(units) > 1:
+        steps.append(
+            Step("note", f"frames are in different units ({', '.join(units)}), so that they have none together")
+        )
+    return units[0] if len(units) == 1 else "relative"
+
+
+def public_headers(header: DicomHeader) -> dict[str, Any]:
+    """Return the header values that may be shown (`medclip.dicom.header.safe_header`), as far as they are known."""
+    return dict(public_values(header))

@@ -1,0 +1,264 @@
+"""The stored values of a DICOM object's frames, whatever compresses them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.dicom.codecs import decoders as dicom_codecs
+from medclip.dicom.codecs.codestream import syntax_of
+from medclip.dicom.header.elements_fast import own_bytes, raw_bytes, whole
+from medclip.dicom.header.fast_parse import meta_of
+from medclip.dicom.header.parse import pixel_keyword
+from medclip.dicom.header.read import DicomHeader
+from medclip.dicom.pixels.colour import ybr_to_rgb
+from medclip.dicom.pixels.stored_bits import aligned, with_sign, without_unused_bits
+from medclip.errors import MedclipError, Reason
+
+_FLOATS = {"FloatPixelData": "f4", "DoubleFloatPixelData": "f8"}
+_YBR_FULL = ("YBR_FULL", "YBR_FULL_422")
+_ALIKE = {
+    dicom_codecs.JPEG_2000[1]: (*dicom_codecs.JPEG_2000, *dicom_codecs.HTJ2K),
+    dicom_codecs.LOSSLESS: (dicom_codecs.LOSSLESS_SV1,),
+    dicom_codecs.JPEG_LS: (dicom_codecs.JPEG_LS_NEAR,),
+    dicom_codecs.BASELINE: (dicom_codecs.EXTENDED,),
+}
+"""Syntaxes whose codestreams begin alike."""
+
+
+class Stored:
+    """Gives frames of an open data set as they are stored; colour as RGB, palettes as indices.
+
+    Args:
+        dataset: The pydicom data set.
+        header: Its plain values.
+        align: Whether values that stand in the high bits of their words (HighBit) are moved down. pydicom leaves them.
+
+    Raises:
+        MedclipError: NOT_SUPPORTED_YET (transfer syntax, YBR_PARTIAL that is not compressed), MISSING_CODEC, or
+            TRUNCATED where less pixel data is there than the header states.
+    """
+
+    def __init__(self, dataset: Any, header: DicomHeader, *, align: bool = True) -> None:
+        self._dataset, self._header, self._align = dataset, header, align
+        self._keyword = pixel_keyword(dataset)
+        self._syntax = dataset.file_meta.TransferSyntaxUID
+        self.decoder = "native"
+        """Name of the codec and the transfer syntax; known for certain after the first frame."""
+        self.found = ""
+        """Colour of the codestream in words, where the header says something else."""
+        self.moved = 0
+        """By how many bits values were moved down."""
+        try:
+            self._encapsulated = bool(self._syntax.is_encapsulated)
+        except (AttributeError, ValueError):
+            raise MedclipError(
+                Reason.NOT_SUPPORTED_YET, "The DICOM file names a transfer syntax that the standard does not know."
+            ) from None
+        if self._encapsulated:
+            self._check_codec()
+        elif header.photometric.startswith("YBR_PARTIAL"):
+            raise MedclipError(
+                Reason.NOT_SUPPORTED_YET,
+                f"{header.photometric} is read from JPEG only, and this file is not compressed.",
+            )
+        elif len(raw_bytes(dataset, self._keyword)) < self._expected_bytes():
+            raise MedclipError(Reason.TRUNCATED, "The DICOM file ends before its pixels do.")
+
+    def _check_codec(self) -> None:
+        if not dicom_codecs.decoder_for(str(self._syntax)).is_available:
+            raise MedclipError(
+                Reason.MISSING_CODEC,
+                f"No installed codec decodes {self._syntax.name}.",
+                hint=f"Run: {dicom_codecs.PIP_LINE}",
+            )
+
+    @property
+    def frames(self) -> int:
+        """How many frames the header states."""
+        return self._header.frames
+
+    def read(self, indices: Sequence[int] | None = None) -> NDArray[Any]:
+        """Decode frames.
+
+        Args:
+            indices: Which; all if not given.
+
+        Returns:
+            F x H x W, or F x H x W x 3 (RGB), native byte order. It may be a read-only view of the file's bytes.
+
+        Raises:
+            MedclipError: TRUNCATED, CORRUPT, TOO_LARGE.
+        """
+        wanted = range(self.frames) if indices is None else list(indices)
+        try:
+            stored = self._compressed(wanted) if self._encapsulated else self._native(wanted)
+        except MedclipError:
+            raise
+        except MemoryError:
+            raise MedclipError(Reason.TOO_LARGE, "The image does not fit into memory.") from None
+        except Exception:
+            if self._encapsulated and (not self._ends_properly() or self._lacks_frames()):
+                raise MedclipError(Reason.TRUNCATED, "The compressed pixel data ends too early.") from None
+            raise MedclipError(Reason.CORRUPT, "The pixel data is damaged and cannot be decoded.") from None
+        header = self._header
+        size = (len(wanted), header.rows, header.columns, *((3,) if header.samples_per_pixel == 3 else ()))
+        if stored.shape != size:
+            raise MedclipError(Reason.CORRUPT, "The decoded picture does not have the size that the header states.")
+        return stored if stored.dtype.isnative else stored.astype(stored.dtype.newbyteorder("="))
+
+    def _expected_bytes(self) -> int:
+        samples = 2 if self._halved() else self._header.samples_per_pixel
+        return self._bytes_of(samples)
+
+    def _bytes_of(self, samples: int) -> int:
+        header = self._header
+        return (header.frames * header.rows * header.columns * samples * header.bits_allocated + 7) // 8
+
+    def _halved(self) -> bool:
+        """Say whether native pixels share their chroma.
+
+        Where all three samples are there, the name is left over from the JPEG that the file once held.
+        """
+        if self._header.photometric != "YBR_FULL_422":
+            return False
+        return len(raw_bytes(self._dataset, self._keyword)) < self._bytes_of(3)
+
+    def _native(self, wanted: Sequence[int]) -> NDArray[Any]:
+        dtype = self._plain_dtype()
+        if dtype is None:
+            return self._by_pydicom(wanted, "")
+        header = self._header
+        samples = header.samples_per_pixel
+        count = header.rows * header.columns * samples
+        data = raw_bytes(self._dataset, self._keyword)
+        every = np.frombuffer(data, dtype, count * header.frames).reshape(header.frames, count)
+        if len(wanted) == header.frames:
+            chosen = every
+        elif len(wanted) == 1:
+            chosen = every[wanted[0] : wanted[0] + 1]
+        else:
+            chosen = every[list(wanted)]
+        if dtype.kind != "f" and 0 < header.bits_stored < header.bits_allocated:
+            if self._align:
+                chosen, self.moved = aligned(chosen, header.bits_stored, whole(self._dataset, "HighBit", 0))
+            chosen = without_unused_bits(chosen, header.bits_stored)
+        if samples == 1:
+            return chosen.reshape(-1, header.rows, header.columns)
+        if whole(self._dataset, "PlanarConfiguration", 0) == 1:
+            planes = chosen.reshape(-1, samples, header.rows, header.columns)
+            colour = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
+        else:
+            colour = chosen.reshape(-1, header.rows, header.columns, samples)
+        if header.photometric == "YBR_FULL_422":
+            self.found = "YCbCr with all its samples"
+        return ybr_to_rgb(colour) if header.photometric in _YBR_FULL else colour
+
+    def _plain_dtype(self) -> np.dtype[Any] | None:
+        """Give the type of pixels that lie in the file as numpy wants them; None for those that do not."""
+        header = self._header
+        order = "<" if self._syntax.is_little_endian else ">"
+        if self._keyword in _FLOATS:
+            return np.dtype(order + _FLOATS[self._keyword])
+        size, rest = divmod(header.bits_allocated, 8)
+        if rest or size not in (1, 2, 4) or self._halved():
+            return None
+        if header.photometric in _YBR_FULL and size != 1:
+            return None
+        if size == 1 and order == ">":  # may be stored as swapped pairs
+            return None
+        return np.dtype(f"{order}{'i' if header.signed else 'u'}{size}")
+
+    def _compressed(self, wanted: Sequence[int]) -> NDArray[Any]:
+        for change in (lambda: True, self._drop_offsets, self._other_syntax):
+            if not change():
+                continue
+            for name in dicom_codecs.in_order(str(self._syntax)):
+                try:
+                    stored = self._by_pydicom(wanted, name)
+                except MemoryError:
+                    raise
+                except Exception:  # noqa: S112 - the next one may be able to
+                    continue
+                self.decoder = f"{dicom_codecs.spoken(name)}, {self._syntax.name}"
+                return stored
+        raise ValueError("no codec could")
+
+    def _by_pydicom(self, wanted: Sequence[int], plugin: str) -> NDArray[Any]:
+        from pydicom.pixels.decoders.base import get_decoder
+
+        _complete(self._dataset, self._header)
+        if self._encapsulated and str(self._syntax) != dicom_codecs.RLE and self._header.samples_per_pixel > 1:
+            self._dataset.PlanarConfiguration = 0  # whatever the header kept: these codecs give pixel after pixel
+        codec = dicom_codecs.decoder_for(str(self._syntax)) if self._encapsulated else get_decoder(self._syntax)
+        options: dict[str, Any] = {"raw": True, "decoding_plugin": plugin, "allow_excess_frames": False}
+        if len(wanted) == self.frames and self._dataset.get("NumberOfFrames", 1) == self.frames:
+            stored, about = codec.as_array(self._dataset, **options)
+            stored = stored if self.frames > 1 else stored[None]
+            return self._rgb(stored, about)
+        return np.stack([self._rgb(*codec.as_array(self._dataset, index=index, **options)) for index in wanted])
+
+    def _rgb(self, stored: Any, about: Any) -> NDArray[Any]:
+        found = str(about.get("photometric_interpretation"))
+        if self._header.samples_per_pixel != 3 or stored.ndim < 3:
+            return with_sign(stored, self._header.bits_stored)
+        if (found in _YBR_FULL) != self._header.photometric.startswith("YBR_FULL") and found in (*_YBR_FULL, "RGB"):
+            self.found = "YCbCr" if found in _YBR_FULL else "RGB"
+        return ybr_to_rgb(stored) if found in _YBR_FULL else stored
+
+    def _drop_offsets(self) -> bool:
+        """Take away an offset table that may be wrong; frames are then told apart by their markers."""
+        data = self._dataset.PixelData
+        length = int.from_bytes(data[4:8], "little")
+        found = "ExtendedOffsetTable" in self._dataset
+        for keyword in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
+            if keyword in self._dataset:
+                del self._dataset[keyword]
+        if data[:4] == b"\xfe\xff\x00\xe0" and 0 < length <= len(data) - 8:
+            self._dataset.PixelData = data[:4] + bytes(4) + data[8 + length :]
+            self._dataset["PixelData"].is_undefined_length = True
+            return True
+        return found
+
+    def _other_syntax(self) -> bool:
+        """Go by the codestream where it is of another codec than the meta information says; say whether it is."""
+        found = syntax_of(bytes(raw_bytes(self._dataset, "PixelData")[:4096]))
+        if not found or str(self._syntax) in (found, *_ALIKE.get(found, ())):
+            return False
+        self._dataset.file_meta = meta_of(found)
+        self._syntax = self._dataset.file_meta.TransferSyntaxUID
+        self._check_codec()
+        return True
+
+    def _lacks_frames(self) -> bool:
+        """Say whether there are fewer fragments than frames."""
+        from pydicom.encaps import parse_fragments
+
+        try:
+            count, _ = parse_fragments(self._dataset.PixelData)
+        except Exception:
+            return True
+        return count - 1 < self.frames  # the first item is the offset table
+
+    def _ends_properly(self) -> bool:
+        """Say whether the last fragment ends with the end marker of its codec (JPEG family: FFD9; else unknown)."""
+        data = self._dataset.PixelData.rstrip(b"\0")
+        return data.endswith((b"\xff\xd9", b"\xff\xd9\xfe\xff\xdd\xe0")) or "JPEG" not in self._syntax.name
+
+
+def _complete(dataset: Any, header: DicomHeader) -> None:
+    """Fill in elements that pydicom demands and whose value is plain."""
+    defaults = {
+        "SamplesPerPixel": header.samples_per_pixel,
+        "PixelRepresentation": int(header.signed),
+        "BitsStored": header.bits_stored or header.bits_allocated,
+    }
+    if header.samples_per_pixel > 1:
+        defaults["PlanarConfiguration"] = 0
+    own_bytes(dataset, "PixelData")
+    for keyword, value in defaults.items():
+        if dataset.get(keyword) is None:
+            setattr(dataset, keyword, value)

@@ -1,0 +1,1 @@
+"""Ways of adapting compared on the same shots and the same test patients."""

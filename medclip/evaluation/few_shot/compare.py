@@ -1,0 +1,325 @@
+"""Compare ways of adapting a model to a few labelled studies: all on the same shots, by patient, with intervals.
+
+K shots are K patients of each class. The test patients are fixed once; shots and initialisations vary apart, each with
+seeds of its own; whatever a method chooses, it chooses on its shots or on a few further patients, never on the test.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medclip.adaptation.data.class_text import ClassText
+from medclip.adaptation.data.table import read_adapt_table
+from medclip.adaptation.data.unit_features import targets_of
+from medclip.errors import MedclipError, Reason
+from medclip.evaluation.few_shot.bootstrap import draw
+from medclip.evaluation.few_shot.data import FewShotData, digest_of, prepare, table_name
+from medclip.evaluation.few_shot.mistakes import confusion_of
+from medclip.evaluation.few_shot.plan import NOVEL, REFERENCES, SEEDS, SHOTS, Protocol, RunKey, make_protocol
+from medclip.evaluation.few_shot.results import Comparison, Drawing
+from medclip.evaluation.few_shot.run import Job, Place, run_job, run_there, save_examples
+from medclip.evaluation.few_shot.store import Run, RunStore
+from medclip.evaluation.few_shot.summary import (
+    cells_of,
+    costs_of,
+    differences_of,
+    failures_of,
+    novel_of,
+    runs_of,
+    span,
+    values_of,
+)
+from medclip.evaluation.few_shot.tables import write_tables
+from medclip.files.pseudonyms import load_key
+from medclip.files.readers.pool import ReadingPool
+from medclip.settings import Settings
+
+if TYPE_CHECKING:
+    from medclip.evaluation.zero_shot.run import Progress
+    from medclip.models.model import Model
+    from medclip.sample import Modality
+    from medclip.text.vocabulary.task import Task
+
+TEST_SHARE = 0.3
+REPLICATES = 2000
+_FEWEST_CLASSES = 4
+"""For base-to-novel: two of each, or there is nothing to tell apart."""
+_LONG_S = 7 * 24 * 3600.0
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """A comparison, and the data it was made on, which a page takes its pictures from."""
+
+    result: Comparison
+    data: FewShotData
+
+
+def compare(
+    model: str | Path,
+    table: Any,
+    label: str | Sequence[str],
+    *,
+    out: str | Path,
+    methods: Sequence[str] | None = None,
+    quick: bool = False,
+    shots: Sequence[int] = SHOTS,
+    seeds: int | Sequence[int] = SEEDS,
+    inits: int = 1,
+    base_to_novel: bool = False,
+    references: Sequence[str] = REFERENCES,
+    task: Task | str | Path | None = None,
+    modality: Modality | str | None = None,
+    folder: Path | None = None,
+    patient_from: str | None = None,
+    test_share: float = TEST_SHARE,
+    split_seed: int = 0,
+    processes: int = 1,
+    device: str = "cpu",
+    key_file: Path | None = None,
+    num_replicates: int = REPLICATES,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> Compared:
+    """Fit every method on the same shots and measure it on the same test patients.
+
+    Every run leaves one small file in `out`; stop it anywhere and call again to go on. Asking for more methods, shots
+    or seeds in the same folder computes those only. A method that fails is named with its reason.
+
+    Args:
+        model: Name or folder of the base pack.
+        table: CSV, Parquet or data frame with `file`, `patient` and the label columns; see `read_adapt_table`.
+        label: Column of class names, or columns of 0 and 1.
+        out: Folder for tables, runs and page.
+        methods: Names of methods, with options after colons (`svd:lr=0.01`); all where None.
+        quick: Leave out methods that train towers, where `methods` is None.
+        shots: K, how many patients of each class are learned from.
+        seeds: How many draws of shots, or their seeds.
+        inits: How many initialisations for each draw; crossed with the draws.
+        base_to_novel: Also learn the first half of the classes and ask for the others.
+        references: Methods that every other is compared with.
+        task: Vocabulary task or task file; the table's own labels where None.
+        modality: Of rows whose table says none.
+        folder: What relative files are relative to.
+        patient_from: Column that names the patient.
+        test_share: Share of patients to test on, where the table has no column `split`.
+        split_seed: Of that division.
+        processes: Runs at a time; each computes with one thread, so that results do not depend on their number.
+        device: Torch device.
+        key_file: Key that patient identifiers are hashed with.
+        num_replicates: Bootstrap replicates.
+        settings: Limits and policy.
+        progress: Told of each unit and run.
+
+    Returns:
+        Figures with intervals, and the data.
+
+    Raises:
+        MedclipError: WRONG_USE, TABLE_INVALID, NOTHING_TO_DO, OUTPUT_IN_USE and those of `load_model`.
+    """
+    from medclip.models.devices import check_device
+    from medclip.models.packs.pack import load_model
+
+    protocol = make_protocol(
+        methods, quick=quick, shots=shots, seeds=seeds, inits=inits, references=references, novel=base_to_novel
+    )
+    settings = settings or Settings()
+    check_device(device)
+    base = load_model(model, device=device)
+    columns = [label] if isinstance(label, str) else list(label)
+    key = load_key(settings, path=key_file)
+    read = read_adapt_table(
+        table, columns, task=task, modality=modality, folder=folder, patient_from=patient_from, key=key
+    )
+    _check_novel(protocol, read.text)
+    data = prepare(
+        base,
+        read,
+        [(k, s) for k in protocol.drawn_shots for s in protocol.seeds],
+        split_seed=split_seed,
+        test_share=test_share,
+        settings=settings,
+        progress=progress,
+    )
+    store = RunStore(Path(out), data.identity(base))
+    runs = _all_runs(base, data, protocol, store, processes, progress)
+    result = _result(base, data, protocol, runs, table_name(table), num_replicates)
+    write_tables(store, result, data, runs)
+    return Compared(replace(result, folder=store.folder), data)
+
+
+def _check_novel(protocol: Protocol, text: ClassText) -> None:
+    if protocol.novel and (text.kind == "multilabel" or len(text.names) < _FEWEST_CLASSES):
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"from base to novel classes takes a task with one answer and {_FEWEST_CLASSES} classes or more; this one "
+            f"is {text.kind} with {len(text.names)}.",
+            hint="Leave --base-to-novel out.",
+        )
+
+
+def _all_runs(
+    base: Model, data: FewShotData, protocol: Protocol, store: RunStore, processes: int, progress: Progress | None
+) -> dict[RunKey, Run]:
+    keys = list(protocol.keys())
+    jobs = {key: _job(data, protocol, key) for key in keys}
+    runs = {key: store.kept(key, jobs[key].facts["asked"]) for key in keys}
+    missing = [key for key in keys if runs[key] is None]
+    if progress is not None:
+        progress.stage("Runs", len(keys))
+        progress.step(len(keys) - len(missing))
+    for key, run in _computed(base, data, [(k, jobs[k]) for k in missing], processes):
+        runs[key] = store.keep(key, run)
+        if progress is not None:
+            progress.step()
+    return {key: run for key, run in runs.items() if run is not None}
+
+
+def _job(data: FewShotData, protocol: Protocol, key: RunKey) -> Job:
+    variant = protocol.variant(key.label)
+    # A method that learns from nothing is given the smallest draw: every fit takes one.
+    drawn = data.draws[key.shots or protocol.shots[0], key.seed or protocol.seeds[0]]
+    text, test, novel_text, novel_test = data.text, data.test, None, ()
+    train, val = drawn.train, drawn.val
+    if key.part == NOVEL:
+        count = num_base(data.text)
+        text, novel_text = replace(text, names=text.names[:count]), replace(text, names=text.names[count:])
+        train, val = (tuple(r for r in side if data.examples.targets[r] < count) for side in (train, val))
+        test, novel_test = novel_sides(data)
+    rows = {name: [data.unit(r).number for r in side] for name, side in (("train_rows", train), ("val_rows", val))}
+    facts: dict[str, Any] = {
+        **({"train_rows": [], "val_rows": []} if variant.constant else rows),
+        "train_patients": 0 if variant.constant else data.num_patients(train),
+        "notes": [] if variant.constant else list(drawn.notes),
+    }
+    learned = [] if variant.constant else [[data.sha256[r] for r in side] for side in (train, val)]
+    asked = [variant.method, dict(variant.options), key.shots, key.seed, key.init, learned, text.names]
+    # Version 1 is not written, so that runs of before there were versions stay.
+    facts["asked"] = digest_of([*asked, variant.version] if variant.version > 1 else asked)
+    return Job(variant.method, variant.options, text, train, val, test, key.init, facts, novel_text, novel_test)
+
+
+def num_base(text: ClassText) -> int:
+    """Count base classes: the first half in the task's order, rounded up."""
+    return (len(text.names) + 1) // 2
+
+
+def novel_sides(data: FewShotData) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Give the test units of base classes, and those of novel ones."""
+    count, targets = num_base(data.text), data.examples.targets
+    base = tuple(r for r in data.test if targets[r] < count)
+    return base, tuple(r for r in data.test if targets[r] >= count)
+
+
+def _computed(
+    base: Model, data: FewShotData, jobs: Sequence[tuple[RunKey, Job]], processes: int
+) -> Iterator[tuple[RunKey, Run]]:
+    """Do the jobs, here or in processes of their own, and give each when it is done."""
+    if processes <= 1 or len(jobs) <= 1:
+        for key, job in jobs:
+            yield key, run_job(base, data.examples, job)
+        return
+    with tempfile.TemporaryDirectory(prefix="medclip-") as scratch:
+        examples = Path(scratch) / "examples.npz"
+        save_examples(data.examples, examples)
+        place = Place(str(base.path), str(base.device), str(examples))
+        with ReadingPool(min(processes, len(jobs)), _LONG_S) as pool:
+            doing: dict[Future[Run], tuple[RunKey, Job]] = {
+                pool.submit(run_there, place, job): (key, job) for key, job in jobs
+            }
+            while doing:
+                done, _ = wait(doing, return_when=FIRST_COMPLETED)
+                for future in done:
+                    key, job = doing.pop(future)
+                    yield key, _answer(future.result, job)
+
+
+def _answer(result: Callable[[], Run], job: Job) -> Run:
+    try:
+        return result()
+    except MedclipError as e:
+        died = e.reason is Reason.DECODER_CRASHED
+        message = "Its process died, most likely for want of memory; use fewer --processes." if died else e.message
+        return Run(None, None, {**job.facts, "reason": str(Reason.TOO_LARGE if died else e.reason), "message": message})
+
+
+def _result(
+    base: Model, data: FewShotData, protocol: Protocol, runs: dict[RunKey, Run], name: str, num_replicates: int
+) -> Comparison:
+    from medclip.version import __version__
+
+    test = data.held_out()
+    draws = draw(test, len(protocol.seeds), len(protocol.inits), num_replicates=num_replicates)
+    values = values_of(protocol, runs, test, draws)
+    last = protocol.shots[-1]
+    novel = ()
+    if protocol.novel:
+        novel = novel_of(protocol, runs, test, num_base(data.text), num_replicates=num_replicates, seed=1)
+    return Comparison(
+        table=name,
+        base=base.name,
+        base_version=base.card.version,
+        base_digest=data.identity(base)["base"],
+        kind=data.text.kind,
+        classes=data.text.names,
+        titles={v.label: v.title for v in protocol.variants},
+        shots=protocol.shots,
+        averaged=protocol.averaged,
+        seeds=protocol.seeds,
+        inits=protocol.inits,
+        references=protocol.references,
+        num_replicates=num_replicates,
+        primary=test.primary,
+        measured=tuple(data.text.names[c] for c in test.measured()),
+        counts={
+            "train": _counts(data, data.division.train),
+            "val": _counts(data, data.division.val),
+            "test": _counts(data, [data.rows[r] for r in data.test]),
+        },
+        num_in_training=data.num_in_training,
+        problems=data.problems,
+        notes=_notes(data, runs),
+        drawings=tuple(_drawing(data, protocol, shots) for shots in protocol.shots),
+        cells=cells_of(protocol, values, draws),
+        differences=differences_of(protocol, values, draws),
+        costs=costs_of(protocol, runs),
+        failures=failures_of(runs),
+        confusions=tuple(
+            confusion_of(data, v.label, last, found) for v in protocol.variants if (found := runs_of(runs, v, last))
+        ),
+        novel=novel,
+        novel_classes=data.text.names[num_base(data.text) :] if protocol.novel else (),
+        version=__version__,
+    )
+
+
+def _counts(data: FewShotData, side: Sequence[int]) -> dict[str, int]:
+    targets = targets_of([data.units[i].target for i in side], data.text)
+    there = [(targets == 1)[:, c] if data.examples.multilabel else targets == c for c in range(len(data.text.names))]
+    classes = {f"class:{name}": int(of_class.sum()) for name, of_class in zip(data.text.names, there, strict=True)}
+    return {"images": len(side), "patients": len({data.units[i].patient for i in side}), **classes}
+
+
+def _notes(data: FewShotData, runs: dict[RunKey, Run]) -> tuple[str, ...]:
+    """Notes of the table, and of the sampler with the K they are about."""
+    at: dict[str, set[int]] = {}
+    for key, run in runs.items():
+        for note in run.facts["notes"]:
+            at.setdefault(note, set()).add(key.shots)
+    of_draws = [f"K = {', '.join(map(str, sorted(shots)))}: {note}" for note, shots in at.items()]
+    return (*data.notes, *of_draws)
+
+
+def _drawing(data: FewShotData, protocol: Protocol, shots: int) -> Drawing:
+    drawn = [data.draws[shots, seed] for seed in protocol.seeds]
+    return Drawing(
+        shots,
+        span([len(d.train) for d in drawn]),
+        span([data.num_patients(d.train) for d in drawn]),
+        span([len(d.val) for d in drawn]),
+    )

@@ -1,0 +1,207 @@
+"""Which runs a few-shot comparison is made of: methods, shots, seeds of the draw and of the initialisation."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from medclip.adaptation.methods import METHODS, Method, find_method
+from medclip.errors import MedclipError, Reason
+
+SHOTS = (1, 2, 4, 8, 16)
+SEEDS = 5
+REFERENCES = ("zero-shot", "linear-probe")
+FROM = 4
+"""Averages are over this many shots and more."""
+ALL, NOVEL = "all", "novel"
+"""Parts: all classes; base classes to learn from and novel ones to ask for."""
+NOVEL_SHOTS = 16
+_NEEDS_NO_SHOTS = "zero-shot"
+_VERSIONS: Mapping[str, int] = {"lp++": 2}
+"""Method to the version of its code, where that is not the first. Raise it when the same shots, options and seeds give
+other predictions: runs that were kept by the code of before are then made anew."""
+_TRANSFER = ("zero-shot", "coop", "biomedcoop", "cocoop", "svd", "lora", "norm", "full")
+"""Methods that keep an answer for classes they never saw: towers and prompts do, classifiers do not."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method with options: `svd`, or `svd:lr=0.01:layers=top`."""
+
+    label: str
+    method: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def entry(self) -> Method:
+        """Its row in the table of methods."""
+        return find_method(self.method)
+
+    @property
+    def title(self) -> str:
+        """What a page calls it."""
+        said = ", ".join(f"{k} {v}" for k, v in self.options.items())
+        return f"{self.entry.title} ({said})" if said else self.entry.title
+
+    @property
+    def version(self) -> int:
+        """Of the method's code; runs of another version are not kept."""
+        return _VERSIONS.get(self.method, 1)
+
+    @property
+    def constant(self) -> bool:
+        """Whether it learns from no example: one run then stands for all shots and seeds."""
+        return self.method == _NEEDS_NO_SHOTS
+
+    @property
+    def transfers(self) -> bool:
+        """Whether it can answer for classes that it was not shown."""
+        return self.method in _TRANSFER
+
+
+@dataclass(frozen=True)
+class RunKey:
+    """One run. Equal keys on equal data give equal predictions."""
+
+    label: str
+    shots: int
+    """K; 0 for a method that looks at none."""
+    seed: int
+    """Of the draw of shots."""
+    init: int
+    """Of the method."""
+    part: str = ALL
+
+    @property
+    def file(self) -> str:
+        """A name for its file."""
+        readable = re.sub(r"[^A-Za-z0-9.+=-]", "_", self.label)
+        return f"{readable}-{self.part}-k{self.shots}-s{self.seed}-i{self.init}.safetensors"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is compared."""
+
+    variants: tuple[Variant, ...]
+    shots: tuple[int, ...] = SHOTS
+    seeds: tuple[int, ...] = tuple(range(1, SEEDS + 1))
+    inits: tuple[int, ...] = (1,)
+    references: tuple[str, ...] = REFERENCES
+    novel: bool = False
+
+    def keys(self) -> Iterator[RunKey]:
+        """Give the runs, cheap methods first and few shots before many, so that most are done when it is stopped."""
+        order = list(METHODS)
+        for v in sorted(self.variants, key=lambda v: (v.entry.trains_towers, order.index(v.method))):
+            if v.constant:
+                yield RunKey(v.label, 0, 0, 0)
+            else:
+                for shots in self.shots:
+                    yield from (RunKey(v.label, shots, s, i) for s in self.seeds for i in self.inits)
+            if self.novel and v.transfers:
+                yield from self.novel_keys(v)
+
+    def key_of(self, variant: Variant, shots: int, seed: int, init: int) -> RunKey:
+        """Give the run that stands for a method at K shots."""
+        return RunKey(variant.label, 0, 0, 0) if variant.constant else RunKey(variant.label, shots, seed, init)
+
+    def novel_keys(self, variant: Variant) -> Iterator[RunKey]:
+        """Give a method's runs from base classes to novel ones, seed by seed and initialisation by initialisation."""
+        if variant.constant:
+            yield RunKey(variant.label, 0, 0, 0, NOVEL)
+        else:
+            shots = self.novel_shots
+            yield from (RunKey(variant.label, shots, s, i, NOVEL) for s in self.seeds for i in self.inits)
+
+    @property
+    def novel_shots(self) -> int:
+        """K of the runs from base to novel classes."""
+        return NOVEL_SHOTS
+
+    @property
+    def drawn_shots(self) -> tuple[int, ...]:
+        """Every K that shots are drawn for."""
+        return tuple(sorted({*self.shots, *((NOVEL_SHOTS,) if self.novel else ())}))
+
+    @property
+    def averaged(self) -> tuple[int, ...]:
+        """Shots that averages are over: 4 and more, all where there are none."""
+        return tuple(k for k in self.shots if k >= FROM) or self.shots
+
+    def variant(self, label: str) -> Variant:
+        """Give a method of the comparison by its label."""
+        return next(v for v in self.variants if v.label == label)
+
+
+def make_protocol(
+    methods: Sequence[str] | None = None,
+    *,
+    quick: bool = False,
+    shots: Sequence[int] = SHOTS,
+    seeds: int | Sequence[int] = SEEDS,
+    inits: int = 1,
+    references: Sequence[str] = REFERENCES,
+    novel: bool = False,
+) -> Protocol:
+    """Check what was asked for.
+
+    Args:
+        methods: Names, with options after colons (`svd:lr=0.01`); all where None.
+        quick: Leave out those that train towers, where `methods` is None.
+        shots: K, each at least 1.
+        seeds: How many draws of shots (1, 2, …), or their seeds.
+        inits: How many initialisations for each draw.
+        references: What every method is compared with, as far as it takes part.
+        novel: Also learn from base classes and ask for novel ones.
+
+    Raises:
+        MedclipError: WRONG_USE for a method that there is none of, an option that cannot be read, or counts below one.
+    """
+    names = [m.name for m in METHODS.values() if not (quick and m.trains_towers)] if methods is None else list(methods)
+    variants = {v.label: v for v in map(parse_variant, names)}
+    chosen = tuple(sorted(set(shots)))
+    drawn = tuple(range(1, seeds + 1)) if isinstance(seeds, int) else tuple(dict.fromkeys(seeds))
+    if not variants or not chosen or chosen[0] < 1 or not drawn or inits < 1:
+        raise MedclipError(
+            Reason.WRONG_USE, "a comparison takes at least one method, one shot, one seed and one initialisation."
+        )
+    strange = [r for r in references if r not in variants and r not in REFERENCES]
+    if strange:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"{strange[0]!r} cannot be the reference: it is not compared.",
+            hint="Add it to --methods.",
+        )
+    kept = tuple(r for r in references if r in variants)
+    return Protocol(tuple(variants.values()), chosen, drawn, tuple(range(1, inits + 1)), kept, novel)
+
+
+def parse_variant(text: str) -> Variant:
+    """Read a method with its options.
+
+    Example:
+        >>> parse_variant("svd:lr=0.01:layers=top").options
+        {'lr': 0.01, 'layers': 'top'}
+
+    Raises:
+        MedclipError: WRONG_USE.
+    """
+    name, *parts = text.strip().split(":")
+    find_method(name)  # said before what is wrong with its options
+    options = {}
+    for part in parts:
+        key, sign, value = part.partition("=")
+        if not sign or not key.isidentifier():
+            raise MedclipError(
+                Reason.WRONG_USE, f"{part!r} is no option of {name}.", hint=f"Write {name}:option=value."
+            )
+        try:
+            options[key] = json.loads(value)
+        except ValueError:
+            options[key] = value
+    find_method(name).check(options)
+    return Variant(text.strip(), name, options)

@@ -1,0 +1,161 @@
+"""One run of a comparison: fit a method on its shots, and predict the test images. Runs in processes of its own too."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.adaptation.data.class_text import ClassText
+from medclip.adaptation.data.examples import Examples
+from medclip.adaptation.methods import find_method
+from medclip.errors import MedclipError, Reason
+from medclip.evaluation.few_shot.store import Run
+
+if TYPE_CHECKING:
+    from medclip.models.model import Model
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What a run is made of; plain values that can be sent to another process."""
+
+    method: str
+    options: Mapping[str, Any]
+    text: ClassText
+    """Of the classes to learn."""
+    train: tuple[int, ...]
+    """Rows of the examples."""
+    val: tuple[int, ...]
+    test: tuple[int, ...]
+    init: int
+    facts: Mapping[str, Any]
+    """What the run's file says of it beyond what is measured."""
+    novel_text: ClassText | None = None
+    """Classes to ask for without having learned them."""
+    novel_test: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where another process finds the base and the examples."""
+
+    model: str
+    device: str
+    examples: str
+
+
+def run_there(place: Place, job: Job) -> Run:
+    """Run in a process of its own; what it needs is loaded with its first job and kept."""
+    import torch
+
+    torch.set_num_threads(1)
+    return run_job(_model(place.model, place.device), _examples(place.examples), job)
+
+
+def run_job(base: Model, examples: Examples, job: Job) -> Run:
+    """Fit and predict, with one thread. A method that fails gives its reason instead of predictions."""
+    with one_thread():
+        try:
+            logits, novel, measured = _fit_and_predict(base, examples, job)
+        except MedclipError as e:
+            return Run(None, None, {**job.facts, "reason": str(e.reason), "message": e.problem().message})
+        except MemoryError:
+            return Run(
+                None, None, {**job.facts, "reason": "too_large", "message": "It needs more memory than there is."}
+            )
+        except Exception as e:  # one method's bug is a row of the table, not the end of the comparison
+            return Run(None, None, {**job.facts, "reason": "bug", "message": _bug(e)})
+    return Run(logits, novel, {**job.facts, **measured})
+
+
+def _fit_and_predict(
+    base: Model, examples: Examples, job: Job
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None, dict[str, Any]]:
+    from medclip.evaluation.few_shot.predict import novel_head, predict
+
+    train = examples.select(job.train)
+    val = examples.select(job.val) if job.val else None
+    begin = time.perf_counter()
+    fitted = find_method(job.method).fit(base, job.text, train, val, seed=job.init, **job.options)
+    fit_seconds = time.perf_counter() - begin
+    begin = time.perf_counter()
+    logits = predict(base, fitted, fitted.head, examples.select(job.test))
+    predict_seconds = time.perf_counter() - begin
+    novel = None
+    if job.novel_text is not None:
+        head = novel_head(base, fitted, job.novel_text)
+        novel = predict(base, fitted, head, examples.select(job.novel_test))
+    for found in (logits, novel):
+        if found is not None and np.isnan(found).any():
+            raise MedclipError(Reason.NON_FINITE, "its predictions hold values that are no numbers.")
+    return logits, novel, {
+        "fit_seconds": round(fit_seconds, 4),
+        "predict_seconds": round(predict_seconds, 4),
+        "num_trainable": int(fitted.num_trainable),
+        "settings": dict(fitted.settings),
+    }  # fmt: skip
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute with one thread: the number of processes must not change the last bits of a result."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(limits=1):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def save_examples(examples: Examples, path: Path) -> None:
+    """Write examples where another process of this run reads them."""
+    views = np.array([len(p) for p in examples.pixels], np.int64)
+    with path.open("wb") as f:
+        np.savez(
+            f,
+            pixels=np.concatenate(examples.pixels),
+            features=np.concatenate(examples.features),
+            views=views,
+            targets=examples.targets,
+            patients=np.array(examples.patients, dtype=np.str_),
+        )
+
+
+@lru_cache(maxsize=1)
+def _examples(path: str) -> Examples:
+    with np.load(path, allow_pickle=False) as f:
+        cuts = np.cumsum(f["views"])[:-1]
+        return Examples(
+            tuple(np.split(f["pixels"], cuts)),
+            tuple(np.split(f["features"], cuts)),
+            f["targets"],
+            tuple(f["patients"].tolist()),
+        )
+
+
+@lru_cache(maxsize=1)
+def _model(path: str, device: str) -> Model:
+    from medclip.models.packs.pack import load_model
+
+    return load_model(path, device=device)
+
+
+def _bug(error: Exception) -> str:
+    """Say what kind of error and where in our code; never its own text, which may quote a file."""
+    frames = traceback.extract_tb(error.__traceback__)
+    package = str(Path(__file__).resolve().parents[2])
+    ours = [f for f in frames if f.filename.startswith(package)] or frames
+    return f"It ended in an error ({type(error).__name__} at {Path(ours[-1].filename).name}:{ours[-1].lineno})."

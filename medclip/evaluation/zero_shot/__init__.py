@@ -1,0 +1,1 @@
+"""A pack measured on suites of labelled sets, in words alone."""

@@ -1,0 +1,184 @@
+"""Where a set's images lie and what each is labelled: a labels.csv, or one folder for each class."""
+
+from __future__ import annotations
+
+import csv
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from medclip.errors import MedclipError, Reason
+from medclip.evaluation.zero_shot.suite import SetFile, digest_of
+from medclip.files.pseudonyms import keyed_hash
+from medclip.files.tables.cell_privacy import shown
+from medclip.files.tables.manifest import refuse_twins
+
+TABLE_NAME = "labels.csv"
+_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One labelled image."""
+
+    row: int
+    """Row of the table under its header from 1; for class folders the place in the order of paths."""
+    path: Path
+    """A file, or the folder of one series."""
+    label: int
+    """Class index."""
+    patient: str | None = None
+    """Keyed hash; None where nothing says whose image it is."""
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """A set that is there."""
+
+    part: SetFile
+    rows: tuple[Labelled, ...]
+    layout: str
+    """"table" or "class folders"."""
+    num_left_out: int = 0
+    """Images that the suite leaves out on purpose: other splits, classes mapped to null."""
+    ignores_split: bool = False
+    """The suite asks for a split and nothing says which images are in it: all are taken."""
+
+    @property
+    def has_patients(self) -> bool:
+        """Whether every image says whose it is."""
+        return all(row.patient is not None for row in self.rows)
+
+    def digest(self, data: Path) -> str:
+        """Hash of names, sizes, times, labels and patients: another one when the data changed. 16 hex characters."""
+        return digest_of([[str(r.path.relative_to(data)), _state(r.path), r.label, r.patient] for r in self.rows])
+
+
+def places(part: SetFile) -> tuple[str, ...]:
+    """List where a set is looked for, relative to the data folder."""
+    known = [name for name, meant in part.values.items() if meant is not None] or list(part.names)
+    shown = [*known[:_SHOWN], "..."] if len(known) > _SHOWN else known
+    return (f"{part.place}/{TABLE_NAME}", f"{part.place}/{{{','.join(shown)}}}/")
+
+
+def find_set(data: Path, part: SetFile, key: bytes) -> LabelledSet | None:
+    """Find a set below the data folder.
+
+    Args:
+        data: The data folder.
+        part: The suite's entry.
+        key: Key that patient identifiers are hashed with.
+
+    Returns:
+        The set; None where there is neither a table nor a class folder.
+
+    Raises:
+        MedclipError: TABLE_INVALID for a table without the columns it needs, a label or class folder that the suite
+            does not know, or a file that stands twice.
+    """
+    folder = data / part.place
+    table = folder / TABLE_NAME
+    if table.is_file():
+        return _from_table(table, part, key)
+    folders = _inside(folder)
+    folders = [child for child in folders if child.is_dir()]
+    return _from_folders(folders, part) if folders else None
+
+
+def _from_folders(folders: list[Path], part: SetFile) -> LabelledSet:
+    rows: list[Labelled] = []
+    left_out = 0
+    for folder in folders:
+        label = _class_of(part, folder.name, folder, "the folder's name")
+        images = _inside(folder)
+        if label is None:
+            left_out += len(images)
+        else:
+            rows += [Labelled(len(rows) + n, image, label) for n, image in enumerate(images, 1)]
+    return LabelledSet(part, tuple(rows), "class folders", left_out, part.split is not None)
+
+
+def _from_table(table: Path, part: SetFile, key: bytes) -> LabelledSet:
+    form = part.table
+    rows: list[Labelled] = []
+    seen: set[str] = set()
+    left_out = 0
+    header, cells = _read(table)
+    for column in (form.file, form.label):
+        if column not in header:
+            raise MedclipError(
+                Reason.TABLE_INVALID,
+                f"there is no column {column!r}; the columns are: {', '.join(header) or 'none'}.",
+                where=table,
+                hint="Rename the column, or name yours under `table` in the suite file.",
+            )
+    by_split = part.split is not None and form.split in header
+    by_patient = form.patient is not None and form.patient in header
+    if form.patient not in (None, "patient") and not by_patient:
+        raise MedclipError(Reason.TABLE_INVALID, f"there is no column {form.patient!r}.", where=table)
+    for number, cell in enumerate(cells, 1):
+        where = f"{table}, row {number}"
+        file = cell[form.file]
+        if not file:
+            raise MedclipError(Reason.TABLE_INVALID, f"`{form.file}` is empty.", where=where)
+        if file in seen:
+            raise MedclipError(Reason.TABLE_INVALID, "this file stands in the table a second time.", where=where)
+        seen.add(file)
+        in_split = not by_split or cell[form.split].lower() == str(part.split).lower()
+        label = _class_of(part, cell[form.label], where, f"`{form.label}`") if in_split else None
+        if label is None:
+            left_out += 1
+            continue
+        whose = cell[str(form.patient)] if by_patient else ""
+        patient = keyed_hash("patient", whose, key) if whose else None
+        rows.append(Labelled(number, table.parent / file, label, patient))
+    return LabelledSet(part, tuple(rows), "table", left_out, part.split is not None and not by_split)
+
+
+def _read(table: Path) -> tuple[list[str], list[dict[str, str]]]:
+    try:
+        text = table.read_text(encoding="utf-8-sig")
+        reader = csv.DictReader(text.splitlines(keepends=True), restval="")
+        header = list(reader.fieldnames or ())
+        rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as e:
+        raise MedclipError(
+            Reason.TABLE_INVALID, "the table is not readable UTF-8 text in CSV form.", where=table
+        ) from e
+    refuse_twins(header, table)
+    return header, [{name: str(row[name] or "").strip() for name in header} for row in rows]
+
+
+def _class_of(part: SetFile, value: str, where: object, what: str) -> int | None:
+    try:
+        return part.class_of(value)
+    except KeyError:
+        known = ", ".join([*part.values, *(n for n in part.names if n not in part.values.values())])
+        raise MedclipError(
+            Reason.TABLE_INVALID,
+            f"{what} is {shown(value)}, which set {part.id} does not know; it knows: {known}.",
+            where=where,
+            hint="Map it under `values` in the suite file; to null, to leave it out.",
+        ) from None
+
+
+def _inside(folder: Path) -> list[Path]:
+    """List what is in a folder in the byte order of names, hidden things left out; nothing where there is none."""
+    try:
+        names = sorted(os.listdir(folder), key=os.fsencode)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as e:
+        raise MedclipError(Reason.PERMISSION_DENIED, "the folder cannot be listed.", where=folder) from e
+    return [folder / name for name in names if not name.startswith((".", "__MACOSX"))]
+
+
+def _state(path: Path) -> list[int] | None:
+    """Give size and time of a file, or of all files in a folder; None for what is not there."""
+    try:
+        if path.is_dir():
+            return [n for child in _inside(path) for n in _state(child) or ()]
+        status = path.stat()
+    except OSError:
+        return None
+    return [status.st_size, status.st_mtime_ns]

@@ -1,0 +1,297 @@
+"""What an evaluation over a suite gives: figures by set, means by group, what was missing. Plain data and text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from medclip.errors import printable
+from medclip.evaluation.zero_shot.metrics import DECIMALS, Figure
+from medclip.evaluation.zero_shot.suite import SuiteFile
+
+TITLES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "auroc": "AUROC",
+}
+"""Metrics that can stand for a set; the table on screen has them, evaluate.json all."""
+
+
+@dataclass(frozen=True)
+class SetResult:
+    """One set, measured."""
+
+    id: str
+    group: str
+    modality: str
+    metric: str
+    """The figure that enters the group's mean."""
+    classes: tuple[str, ...]
+    prompts_per_class: tuple[int, ...]
+    images_per_class: tuple[int, ...]
+    """Of the images that could be read."""
+    num_images: int
+    num_read: int
+    num_left_out: int
+    problems: Mapping[str, int]
+    """Images that could not be read, by reason."""
+    num_patients: int | None
+    """None where the data does not say whose images they are: intervals are over images then."""
+    num_in_training: int | None
+    """Images that the pack was trained on; None where the pack does not list its training files."""
+    figures: Mapping[str, Figure]
+    unseen: Mapping[str, Figure]
+    """The same figures without the images of training, and without the other images of their patients; empty where
+    there are none to leave out, or where only one class remains."""
+    num_unseen: int
+    notes: tuple[str, ...]
+
+    @property
+    def value(self) -> float | None:
+        """The figure that enters the group's mean; None where no image could be read."""
+        found = self.figures.get(self.metric)
+        return None if found is None else found.value
+
+    def to_json(self) -> dict[str, Any]:
+        """Give JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> SetResult:
+        """Read back what `to_json` gave."""
+        known = dict(values)
+        for name in ("figures", "unseen"):
+            known[name] = {metric: Figure(**figure) for metric, figure in known[name].items()}
+        for name in ("classes", "prompts_per_class", "images_per_class", "notes"):
+            known[name] = tuple(known[name])
+        return cls(**known)
+
+
+@dataclass(frozen=True)
+class MissingSet:
+    """A set of the suite that is not in the data folder."""
+
+    id: str
+    group: str
+    looked_for: tuple[str, ...]
+    """Relative to the data folder."""
+
+
+@dataclass(frozen=True)
+class UnusableSet:
+    """A set that is in the data folder and does not fit the suite."""
+
+    id: str
+    group: str
+    reason: str
+    message: str
+    """What does not fit and where, relative to the data folder."""
+
+
+@dataclass(frozen=True)
+class GroupMean:
+    """The mean over the measured sets of one group."""
+
+    id: str
+    title: str
+    num_sets: int
+    """In the suite: the weight of the group in the full average."""
+    num_measured: int
+    mean: float | None
+    published: float | None
+    """In percent."""
+
+
+@dataclass(frozen=True)
+class SuiteResult:
+    """A whole evaluation."""
+
+    suite: str
+    suite_digest: str
+    model: str
+    model_version: str
+    model_digest: str
+    """Hash of the pack's manifest."""
+    sets: tuple[SetResult, ...]
+    missing: tuple[MissingSet, ...]
+    unusable: tuple[UnusableSet, ...]
+    not_asked: tuple[str, ...]
+    groups: tuple[GroupMean, ...]
+    average: float | None
+    """Mean over the measured sets. With all sets there it is the mean of the groups weighted by their sets."""
+    num_sets: int
+    """In the suite."""
+    said: tuple[str, ...]
+    """What a reader of the figures must know, in sentences."""
+    folder: Path | None = None
+    """Where evaluate.json and predictions.parquet are."""
+
+    @property
+    def num_problems(self) -> int:
+        """Images that could not be read."""
+        return sum(sum(s.problems.values()) for s in self.sets)
+
+    @property
+    def num_in_training(self) -> int | None:
+        """Measured images that the pack was trained on; None where it does not say."""
+        known = [s.num_in_training for s in self.sets if s.num_in_training is not None]
+        return sum(known) if known else None
+
+    def to_json(self) -> str:
+        """Give the text of evaluate.json; the same evaluation gives the same bytes."""
+        values = {k: v for k, v in asdict(self).items() if k != "folder"}
+        values |= {"num_in_training": self.num_in_training, "num_problems": self.num_problems}
+        return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
+
+    def lines(self) -> Iterator[str]:
+        """Give the table on screen and the sentences under it."""
+        yield f"{self.suite} · {self.model} {self.model_version}"
+        yield ""
+        yield from _table(self)
+        yield ""
+        yield from self.said
+
+
+def suite_result(
+    suite: SuiteFile,
+    sets: Sequence[SetResult],
+    missing: Sequence[MissingSet],
+    unusable: Sequence[UnusableSet],
+    not_asked: Sequence[str],
+    *,
+    model: Any,
+    model_digest: str,
+) -> SuiteResult:
+    """Put the sets together: means by group, the average, and what has to be said about them."""
+    values = {s.id: s.value for s in sets if s.value is not None}
+    groups = []
+    for group in suite.groups:
+        members = suite.members(group.id)
+        found = [values[m.id] for m in members if m.id in values]
+        groups.append(GroupMean(group.id, group.title, len(members), len(found), _mean(found), group.published))
+    average = _mean(list(values.values()))
+    return SuiteResult(
+        suite=suite.name,
+        suite_digest=suite.digest(),
+        model=model.name,
+        model_version=str(model.card.version),
+        model_digest=model_digest,
+        sets=tuple(sets),
+        missing=tuple(missing),
+        unusable=tuple(unusable),
+        not_asked=tuple(not_asked),
+        groups=tuple(groups),
+        average=average,
+        num_sets=len(suite.sets),
+        said=tuple(_sentences(suite, sets, missing, unusable, not_asked, average, len(values))),
+    )
+
+
+def weighted_average(means: Sequence[float], weights: Sequence[int]) -> float:
+    """Average group means by the number of their sets.
+
+    Example:
+        >>> round(weighted_average([68.78, 31.23, 85.54, 68.83, 68.64, 59.96], [2, 3, 2, 2, 4, 8]), 2)
+        61.63
+    """
+    return sum(m * w for m, w in zip(means, weights, strict=True)) / sum(weights)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return round(sum(values) / len(values), DECIMALS) if values else None
+
+
+def _sentences(
+    suite: SuiteFile,
+    sets: Sequence[SetResult],
+    missing: Sequence[MissingSet],
+    unusable: Sequence[UnusableSet],
+    not_asked: Sequence[str],
+    average: float | None,
+    num_measured: int,
+) -> Iterator[str]:
+    total = len(suite.sets)
+    if average is not None:
+        metrics = " and ".join(sorted({TITLES[s.metric] for s in sets}))
+        yield f"Average over {num_measured} of {total} sets ({metrics}): {100 * average:.2f} %."
+    if suite.published is not None:
+        known = suite.published
+        head = f"Published for {known.model}: {known.average:.2f} % over all {total} sets"
+        if num_measured < total:
+            yield f"{head}. The average above is over fewer sets and must not be compared with it."
+        else:
+            yield f"{head}, with other prompts and another crop than here; compare with that in mind."
+    seen = sum(s.num_in_training or 0 for s in sets)
+    if seen:
+        images = sum(s.num_read for s in sets)
+        yield (
+            f"WARNING: {seen} of {images} images are in the pack's training data. These figures do not say how the "
+            "model does on new images; see the figures without them, where there are enough."
+        )
+    elif any(s.num_in_training is None for s in sets):
+        yield ("The pack does not list its training files: nobody can say here whether these images were among them.")
+    elif sets:
+        yield "None of the images is in the pack's training data, compared by the bytes of the files."
+    without = [s.id for s in sets if s.num_patients is None]
+    if without:
+        yield f"Intervals resample images, not patients, in: {', '.join(without)} (the data names no patients)."
+    if not_asked:
+        yield f"Not asked for: {', '.join(not_asked)}."
+    if unusable:
+        yield f"Unusable: {len(unusable)} of {total} sets are here and were not measured:"
+        yield from (f"  {u.id}  {printable(u.message)}" for u in unusable)
+    if missing:
+        yield f"Missing: {len(missing)} of {total} sets. Looked in the data folder for:"
+        width = max(len(m.id) for m in missing)
+        for m in missing:
+            yield f"  {m.id:{width}}  {' or '.join(m.looked_for)}"
+
+
+def _table(result: SuiteResult) -> Iterator[str]:
+    width = max([len(s.id) for s in result.sets] + [18])
+    shown = [m for m in TITLES if m != "macro_f1" or any(s.metric == m for s in result.sets)]
+    head = "".join(f"{TITLES[metric]:>22}" for metric in shown)
+    yield f"{'set':{width}}{'images':>8}{'patients':>10}{'in training':>13}{head}"
+    for group in result.groups:
+        for s in result.sets:
+            if s.group != group.id:
+                continue
+            yield _line(s.id, s.num_read, s.num_patients, s.num_in_training, s.figures, shown, width)
+            if s.unseen:
+                yield _line("  without training", s.num_unseen, None, 0, s.unseen, shown, width)
+            if s.problems:
+                why = ", ".join(f"{reason.replace('_', ' ')} {n}" for reason, n in s.problems.items())
+                yield f"  not read: {why}"
+            for note in s.notes:
+                yield f"  {printable(note)}"
+        if group.mean is not None:
+            over = f"{group.num_measured} of {group.num_sets} sets"
+            published = "" if group.published is None else f" (published, all sets: {group.published:.2f} %)"
+            yield f"= {group.title}: {100 * group.mean:.2f} % over {over}{published}"
+
+
+def _line(
+    name: str,
+    num_images: int,
+    num_patients: int | None,
+    num_in_training: int | None,
+    figures: Mapping[str, Figure],
+    shown: Sequence[str],
+    width: int,
+) -> str:
+    said = "".join(f"{_said(figures.get(metric)):>22}" for metric in shown)
+    seen = "unknown" if num_in_training is None else num_in_training
+    line = f"{name:{width}}{num_images:>8}{'-' if num_patients is None else num_patients:>10}{seen:>13}{said}"
+    return line.rstrip()
+
+
+def _said(figure: Figure | None) -> str:
+    if figure is None:
+        return ""
+    if figure.low is None or figure.high is None:
+        return f"{figure.value:.3f}"
+    return f"{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}]"

@@ -1,0 +1,285 @@
+"""Measure a model pack zero-shot on a suite of labelled sets, as far as their data is there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from medclip.errors import MedclipError, Reason
+from medclip.evaluation.zero_shot.labelled_set import LabelledSet, find_set, places
+from medclip.evaluation.zero_shot.metrics import Figure, set_figures
+from medclip.evaluation.zero_shot.results import MissingSet, SetResult, SuiteResult, UnusableSet, suite_result
+from medclip.evaluation.zero_shot.score_images import Scored, score_images
+from medclip.evaluation.zero_shot.store import SuiteStore
+from medclip.evaluation.zero_shot.suite import SetFile, SuiteFile, digest_of, load_suite
+from medclip.files.pseudonyms import load_key
+from medclip.files.readers.pool import ReadingPool
+from medclip.models.class_vectors import ClassVectors, encode_prompts
+from medclip.models.devices import check_device
+from medclip.models.packs.training_files import training_hashes
+from medclip.sample import spoken
+from medclip.settings import Settings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FORMAT = 1
+"""Raise when the same images give other figures or other columns: results of before are then computed again."""
+
+
+class Progress(Protocol):
+    """What a long evaluation tells; `medclip.cli.progress` draws it."""
+
+    def stage(self, name: str, total: int) -> None:
+        """Begin a set of `total` images."""
+        ...
+
+    def step(self, count: int = 1) -> None:
+        """Count images of the set."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What every set of an evaluation needs."""
+
+    model: Any
+    seen: frozenset[str] | None
+    pool: ReadingPool
+    settings: Settings
+    batch_size: int
+    num_replicates: int
+    progress: Progress | None
+
+
+def evaluate(
+    model: str | Path,
+    suite: str | Path | SuiteFile,
+    data: str | Path,
+    *,
+    out: str | Path | None = None,
+    sets: Sequence[str] = (),
+    device: str = "cpu",
+    batch_size: int | None = None,
+    workers: int | None = None,
+    key_file: Path | None = None,
+    num_replicates: int = 1000,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> SuiteResult:
+    """Measure a model pack zero-shot.
+
+    Class vector = normalise(mean of normalised prompt vectors), score = cosine, prediction = the highest score; for two
+    classes the area is that of the second score minus the first. Images are read through the adapters that feed
+    training and scoring; one that cannot be read is counted with its reason.
+
+    Args:
+        model: Name or folder of a pack.
+        suite: "unimed", a YAML file, or a suite that was loaded.
+        data: Folder with one folder for each set: `labels.csv` (file, label, perhaps patient and split), or one folder
+            for each class.
+        out: Folder for evaluate.json and predictions.parquet; sets that are done there are not computed again. Nothing
+            is written where None.
+        sets: Ids of the sets to measure; all that are there where empty.
+        device: Torch device.
+        batch_size: Images in one forward pass; the model's own where None.
+        workers: Reading processes; one for each core where None.
+        key_file: Key that patient identifiers are hashed with; the identity key of `settings` where None.
+        num_replicates: Bootstrap replicates.
+        settings: Limits and policy.
+        progress: Told of each set and image.
+
+    Returns:
+        Figures by set, means by group, which sets are missing, and which do not fit the suite.
+
+    Raises:
+        MedclipError: NOTHING_TO_DO when no set of the suite is there, naming what was looked for; MISSING_FILE for the
+            data folder or the suite; TABLE_INVALID when no set can be measured and one does not fit the suite (a label
+            that it does not know); WRONG_USE for a set that the suite does not have; OUTPUT_IN_USE; those of
+            `load_model`.
+
+    Reference: Khattak et al., UniMed-CLIP, 2024, for the suite "unimed"; its prompts here are our own.
+    """
+    from medclip.models.packs.pack import load_model
+
+    chosen = suite if isinstance(suite, SuiteFile) else load_suite(suite)
+    root = Path(data)
+    settings = settings or Settings()
+    if workers is not None:
+        settings = replace(settings, workers=workers)
+    asked = _asked(chosen, sets)
+    found, missing, unusable = _look(root, asked, load_key(settings, path=key_file))
+    check_device(device)
+    loaded = load_model(model, device=device)
+    manifest = hashlib.sha256((loaded.path / "manifest.json").read_bytes()).hexdigest()[:16]
+    identity = {"model": loaded.name, "model_digest": manifest, "suite": chosen.name, "suite_digest": chosen.digest()}
+    store = None if out is None else SuiteStore(Path(out), identity)
+    results = []
+    with ReadingPool(settings.workers, settings.decode_timeout_s, settings.reader_memory_bytes) as pool:
+        seen = training_hashes(loaded.path, loaded.card)
+        batch = batch_size or loaded.batch_size
+        run = _Run(loaded, seen, pool, settings, batch, num_replicates, progress)
+        for labelled in found:
+            # Another device or batch size may change the last bits, so it makes another fingerprint.
+            made_of = [FORMAT, labelled.digest(root), num_replicates, batch, device, settings.policy.changes()]
+            fingerprint = digest_of(made_of)
+            kept = store.kept(labelled.part.id, fingerprint) if store else None
+            if kept is None:
+                kept, predictions = _measure(run, labelled)
+                if store:
+                    store.keep(labelled.part.id, fingerprint, kept, predictions)
+            results.append(kept)
+    not_asked = [part.id for part in chosen.sets if part not in asked]
+    result = suite_result(chosen, results, missing, unusable, not_asked, model=loaded, model_digest=manifest)
+    if store is None:
+        return result
+    store.finish(result.to_json(), [s.id for s in results])
+    return replace(result, folder=store.folder)
+
+
+def _asked(suite: SuiteFile, sets: Sequence[str]) -> tuple[SetFile, ...]:
+    known = [part.id for part in suite.sets]
+    strange = [name for name in sets if name not in known]
+    if strange:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"the suite {suite.name} has no set {strange[0]!r}.",
+            hint=f"It has: {', '.join(known)}.",
+        )
+    return tuple(part for part in suite.sets if not sets or part.id in sets)
+
+
+def _look(
+    root: Path, asked: Sequence[SetFile], key: bytes
+) -> tuple[list[LabelledSet], list[MissingSet], list[UnusableSet]]:
+    if not os.path.isdir(root):  # unlike Path.is_dir, this takes any name
+        raise MedclipError(Reason.MISSING_FILE, "there is no such data folder.", where=root)
+    found, missing, unusable = [], [], []
+    first: MedclipError | None = None
+    for part in asked:
+        try:
+            labelled = find_set(root, part, key)
+        except MedclipError as e:
+            first = first or e
+            unusable.append(UnusableSet(part.id, part.group, str(e.reason), str(e).replace(f"{root}{os.sep}", "")))
+            continue
+        if labelled is None or not labelled.rows:
+            missing.append(MissingSet(part.id, part.group, places(part)))
+        else:
+            found.append(labelled)
+    if not found and first is not None:
+        raise first
+    if not found:
+        looked = "; ".join(m.looked_for[0] for m in missing)
+        raise MedclipError(
+            Reason.NOTHING_TO_DO,
+            f"none of the {len(missing)} sets is here; looked for {looked}, and for folders of their classes.",
+            where=root,
+            hint="Give each set a folder of its name with a labels.csv (file, label), or one folder for each class.",
+        )
+    return found, missing, unusable
+
+
+def _measure(run: _Run, labelled: LabelledSet) -> tuple[SetResult, pa.Table]:
+    part, rows = labelled.part, labelled.rows
+    if run.progress is not None:
+        run.progress.stage(part.id, len(rows))
+    prompts = part.prompts()
+    scored = score_images(
+        run.model,
+        [row.path for row in rows],
+        part.modality,
+        ClassVectors(part.names, encode_prompts(run.model, prompts), None),
+        run.pool,
+        run.settings,
+        batch_size=run.batch_size,
+        step=run.progress.step if run.progress is not None else lambda _: None,
+    )
+    good = np.array([s.scores_C is not None for s in scored])
+    labels = np.array([row.label for row in rows])[good]
+    scores = np.array([s.scores_C for s in scored if s.scores_C is not None]).reshape(-1, len(part.classes))
+    seen = np.array([run.seen is not None and s.sha256 in run.seen for s in scored])[good]
+    # Numbered by first appearance: the draw of patients must not depend on the key that their names are hashed with.
+    numbers: dict[Any, int] = {}
+    whose = [numbers.setdefault(row.patient if labelled.has_patients else row.row, len(numbers)) for row in rows]
+    patients = np.array(whose)[good]
+    figures, unseen, fresh = _figures(labels, scores, patients, seen, run.num_replicates)
+    problems = Counter(str(s.problem.reason) for s in scored if s.problem is not None)
+    result = SetResult(
+        id=part.id,
+        group=part.group,
+        modality=str(part.modality),
+        metric=part.metric,
+        classes=part.names,
+        prompts_per_class=tuple(len(said) for said in prompts),
+        images_per_class=tuple(int((labels == c).sum()) for c in range(len(part.classes))),
+        num_images=len(rows),
+        num_read=int(good.sum()),
+        num_left_out=labelled.num_left_out,
+        problems=dict(sorted(problems.items())),
+        num_patients=len(set(patients.tolist())) if labelled.has_patients else None,
+        num_in_training=None if run.seen is None else int(seen.sum()),
+        figures=figures,
+        unseen=unseen,
+        num_unseen=fresh,
+        notes=tuple(_notes(run, labelled, scored, labels)),
+    )
+    return result, _predictions(labelled, scored, run.seen)
+
+
+def _figures(
+    labels: np.ndarray, scores: np.ndarray, patients: np.ndarray, seen: np.ndarray, num_replicates: int
+) -> tuple[Mapping[str, Figure], Mapping[str, Figure], int]:
+    """Give the figures, those without training images and their patients, and how many images the latter are over."""
+    if not len(labels):
+        return {}, {}, 0
+    figures = set_figures(labels, scores, patients.tolist(), num_replicates=num_replicates)
+    fresh = ~np.isin(patients, patients[seen])
+    if not seen.any() or len(set(labels[fresh].tolist())) < 2:
+        return figures, {}, int(fresh.sum())
+    some = patients[fresh].tolist()
+    return figures, set_figures(labels[fresh], scores[fresh], some, num_replicates=num_replicates), int(fresh.sum())
+
+
+def _notes(run: _Run, labelled: LabelledSet, scored: Sequence[Scored], labels: np.ndarray) -> list[str]:
+    part = labelled.part
+    notes = [part.note] if part.note else []
+    absent = [name for c, name in enumerate(part.names) if not (labels == c).any()]
+    if absent:
+        notes.append(f"No image of: {', '.join(absent)}; means are over the other classes.")
+    if labelled.ignores_split:
+        why = "The table has no split column" if labelled.layout == "table" else "Class folders name no split"
+        notes.append(f"{why}: all images are measured, not only {part.split!r}.")
+    strange = sorted({s.way for s in scored if s.way and s.way not in run.model.preprocess.adapters})
+    if strange:
+        ways = ", ".join(spoken(way) for way in strange)
+        notes.append(f"The pack does not say that it was trained on {ways} images read in this way.")
+    return notes
+
+
+def _predictions(labelled: LabelledSet, scored: Sequence[Scored], seen: frozenset[str] | None) -> pa.Table:
+    """One row for each image; no path and no identifier, the patient as a keyed hash."""
+    import pyarrow as pa
+
+    names = labelled.part.names
+    best = [None if s.scores_C is None else names[int(s.scores_C.argmax())] for s in scored]
+    columns = {
+        "set": pa.array([labelled.part.id] * len(scored), pa.string()),
+        "row": pa.array([row.row for row in labelled.rows], pa.int64()),
+        "sha256": pa.array([s.sha256 or None for s in scored], pa.string()),
+        "patient": pa.array([row.patient for row in labelled.rows], pa.string()),
+        "label": pa.array([names[row.label] for row in labelled.rows], pa.string()),
+        "predicted": pa.array(best, pa.string()),
+        "scores": pa.array([None if s.scores_C is None else s.scores_C for s in scored], pa.list_(pa.float32())),
+        "in_training": pa.array([None if seen is None else s.sha256 in seen for s in scored], pa.bool_()),
+        "reason": pa.array([None if s.problem is None else str(s.problem.reason) for s in scored], pa.string()),
+        "message": pa.array([None if s.problem is None else s.problem.message for s in scored], pa.string()),
+    }
+    return pa.table(columns)

@@ -1,0 +1,236 @@
+"""The form of a suite: labelled sets, their classes and the prompts that stand for each class. Read from YAML."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from medclip.errors import MedclipError, Reason
+from medclip.sample import Modality
+
+SLOT = "{c}"
+"""Where a pattern takes the class's phrase."""
+
+SetId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=2, max_length=300)]
+Folder = Annotated[str, StringConstraints(pattern=r"^[^/\\\x00-\x1f][^\\\x00-\x1f]*$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ClassFile(_Part):
+    """One class of a set. Its number is its place in the list; of two classes the second is the positive one."""
+
+    name: Name
+    """As in tables and results."""
+    prompts: tuple[Words, ...] = ()
+    """Whole sentences."""
+    phrase: Words | None = None
+    """What the set's patterns are filled with."""
+
+    @model_validator(mode="after")
+    def _says_something(self) -> ClassFile:
+        if not self.prompts and self.phrase is None:
+            raise ValueError(f"class {self.name} has neither prompts nor a phrase")
+        return self
+
+
+class TableFile(_Part):
+    """How the set's labels.csv is read, where it is not in the plain form (file, label, patient, split)."""
+
+    file: str = "file"
+    """Column with the path, relative to the set's folder."""
+    label: str = "label"
+    patient: str | None = "patient"
+    """Column that names the patient, or whatever else images share; None where every image stands for itself."""
+    split: str = "split"
+
+
+class SetFile(_Part):
+    """One labelled set."""
+
+    id: SetId
+    group: Name
+    modality: Modality
+    """Whose adapter reads the images."""
+    title: Words | None = None
+    folder: Folder | None = None
+    """Folder inside the data folder; the id where left out."""
+    table: TableFile = TableFile()
+    split: str | None = None
+    """Rows of the table with this split only, where it has a split column."""
+    values: dict[str, Name | None] = Field(default_factory=dict)
+    """A label cell, or the name of a class folder, to the class it means; null leaves it out on purpose."""
+    patterns: tuple[Words, ...] = ()
+    classes: tuple[ClassFile, ...] = Field(min_length=2)
+    metric: Literal["accuracy", "balanced_accuracy", "macro_f1", "auroc"] = "accuracy"
+    """The figure that enters the group's mean."""
+    note: str = ""
+    """What a reader of the figure must know."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the classes in order."""
+        return tuple(c.name for c in self.classes)
+
+    @property
+    def place(self) -> str:
+        """Folder inside the data folder."""
+        return self.folder or self.id
+
+    def prompts(self) -> tuple[tuple[str, ...], ...]:
+        """Give all sentences of each class: its own, then the patterns filled with its phrase."""
+        return tuple(
+            (*c.prompts, *(p.replace(SLOT, c.phrase) for p in self.patterns if c.phrase is not None))
+            for c in self.classes
+        )
+
+    def class_of(self, value: str) -> int | None:
+        """Give the class index of a label cell or folder name; None for one that is left out on purpose.
+
+        Raises:
+            KeyError: For a value that the suite does not know.
+        """
+        name = self.values.get(value, value)
+        if name is None:
+            return None
+        if name not in self.names:
+            raise KeyError(value)
+        return self.names.index(name)
+
+    @model_validator(mode="after")
+    def _check(self) -> SetFile:
+        if len(set(self.names)) != len(self.names):
+            raise ValueError(f"set {self.id}: two classes have the same name")
+        if any(p.count(SLOT) != 1 for p in self.patterns):
+            raise ValueError(f"set {self.id}: a pattern needs exactly one {SLOT}")
+        if bool(self.patterns) != any(c.phrase for c in self.classes):
+            raise ValueError(f"set {self.id}: patterns and the classes' phrases belong together")
+        if self.metric == "auroc" and len(self.classes) != 2:
+            raise ValueError(f"set {self.id}: auroc needs two classes")
+        if strange := sorted({v for v in self.values.values() if v is not None} - set(self.names)):
+            raise ValueError(f"set {self.id}: values names a class that is not there: {', '.join(strange)}")
+        owners: dict[str, str] = {}
+        for name, said in zip(self.names, self.prompts(), strict=True):
+            for prompt in said:
+                if owners.setdefault(prompt.lower(), name) != name:
+                    raise ValueError(f"set {self.id}: two classes share the prompt {prompt!r}")
+            if len({p.lower() for p in said}) != len(said):
+                raise ValueError(f"set {self.id}: class {name} repeats a prompt")
+        return self
+
+
+class GroupFile(_Part):
+    """Sets that are averaged together."""
+
+    id: Name
+    title: Words
+    published: float | None = None
+    """The group's published mean in percent, where there is one."""
+
+
+class PublishedFile(_Part):
+    """What was published for the whole suite."""
+
+    model: Words
+    average: float
+    """In percent, over all sets."""
+    source: Words
+
+
+class SuiteFile(_Part):
+    """A whole suite."""
+
+    name: Name
+    title: Words
+    groups: tuple[GroupFile, ...] = Field(min_length=1)
+    sets: tuple[SetFile, ...] = Field(min_length=1)
+    published: PublishedFile | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> SuiteFile:
+        for what, ids in (("sets", [s.id for s in self.sets]), ("groups", [g.id for g in self.groups])):
+            if len(set(ids)) != len(ids):
+                raise ValueError(f"two {what} have the same id")
+        known = {g.id for g in self.groups}
+        if strange := sorted({s.group for s in self.sets} - known):
+            raise ValueError(f"a set is in the group {strange[0]!r}, which is not listed")
+        if unused := sorted(known - {s.group for s in self.sets}):
+            raise ValueError(f"the group {unused[0]!r} has no set")
+        return self
+
+    def members(self, group: str) -> tuple[SetFile, ...]:
+        """Give the sets of a group; their number is its weight in the average."""
+        return tuple(s for s in self.sets if s.group == group)
+
+    def digest(self) -> str:
+        """Hash of everything in the suite; 16 hex characters."""
+        return digest_of(self.model_dump(mode="json"))
+
+
+def digest_of(values: Any) -> str:
+    """Hash JSON values; 16 hex characters."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def suite_names() -> tuple[str, ...]:
+    """List the suites that ship with medclip."""
+    folder = files("medclip.evaluation.zero_shot") / "suite_files"
+    return tuple(sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")))
+
+
+def load_suite(name_or_path: str | Path) -> SuiteFile:
+    """Read a suite and check it.
+
+    Args:
+        name_or_path: Name of a suite that ships with medclip ("unimed"), or a YAML file.
+
+    Raises:
+        MedclipError: MISSING_FILE naming the suites there are; TABLE_INVALID naming the key.
+
+    Example:
+        >>> len(load_suite("unimed").sets)
+        21
+    """
+    import yaml
+
+    path = Path(name_or_path)
+    if str(name_or_path) in suite_names():
+        text = (files("medclip.evaluation.zero_shot") / "suite_files" / f"{name_or_path}.yaml").read_text(
+            encoding="utf-8"
+        )
+    else:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as e:
+            known = ", ".join(suite_names())
+            raise MedclipError(
+                Reason.MISSING_FILE,
+                "there is no readable suite file here and no suite of this name.",
+                where=name_or_path,
+                hint=f"Suites that come with medclip: {known}. Others are YAML files.",
+            ) from e
+    try:
+        return SuiteFile.model_validate(yaml.safe_load(text))
+    except yaml.YAMLError as e:
+        raise MedclipError(Reason.TABLE_INVALID, f"this is not YAML: {str(e).splitlines()[0]}.", where=path) from e
+    except ValidationError as e:
+        raise MedclipError(Reason.TABLE_INVALID, f"the suite is not valid: {_faults(e)}.", where=path) from e
+
+
+def _faults(error: ValidationError) -> str:
+    said = []
+    for fault in error.errors(include_url=False)[:3]:
+        place = ".".join(str(p) for p in fault["loc"]) or "the suite"
+        is_strange = fault["type"] == "extra_forbidden"
+        message = fault["msg"].removeprefix("Value error, ").rstrip(".")
+        said.append(f"{place}: {'is not a key here' if is_strange else message}")
+    return "; ".join(said) + (f" (and {error.error_count() - 3} more)" if error.error_count() > 3 else "")

@@ -1,0 +1,1 @@
+"""Files tied into units, series and studies."""

@@ -1,0 +1,259 @@
+"""Tie files into units and units into studies: by table, by UID, by folder, or each on its own."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from typing import Literal, get_args
+
+from medclip.errors import MedclipError, Problem, Reason
+from medclip.files.grouping.mammography_exam import twins_for_processing
+from medclip.files.grouping.series import Uneven
+from medclip.files.grouping.units import modality_of, units_of
+from medclip.files.pseudonyms import keyed_hash
+from medclip.files.recognise.inspect import FileFacts
+from medclip.files.recognise.sniff import Format
+from medclip.files.recognise.supported import SCORABLE_FORMATS
+from medclip.files.tables.manifest import Manifest, ManifestRow
+from medclip.sample import FileRef, Kind, Modality, ModalitySource, Study, Unit
+
+MAX_FOLDER_STUDY = 16
+"""A sub-folder with more pictures or series than this is a collection, not one examination. Projection studies have 1-4
+images, a mammography with extra views up to a dozen."""
+
+GroupBy = Literal["auto", "folder", "file"]
+_TWIN = Problem(
+    Reason.COMPANION,
+    "The mammogram is for processing (raw detector values), and its study has the same view for presentation, which is "
+    "read instead.",
+)
+
+
+@dataclass(frozen=True)
+class _Member:
+    """One unit with what ties it to others."""
+
+    unit: Unit
+    modality: Modality | None
+    sources: tuple[ModalitySource | None, ...]
+    patients: frozenset[str]
+
+
+@dataclass(frozen=True)
+class _File:
+    ref: FileRef
+    facts: FileFacts
+    row: ManifestRow | None
+    modality: Modality | None
+    source: ModalitySource | None
+    patient: str | None
+
+
+def parse_modality(text: str) -> Modality:
+    """Give the modality of a name, in whatever case it is written.
+
+    Raises:
+        MedclipError: WRONG_USE if there is none of that name.
+    """
+    try:
+        return Modality(str(text).strip().lower())
+    except ValueError:
+        raise MedclipError(
+            Reason.WRONG_USE, f"{str(text)!r} is no modality; the names are: {', '.join(Modality)}."
+        ) from None
+
+
+def group(
+    files: Sequence[tuple[FileRef, FileFacts]],
+    *,
+    manifest: Manifest | None,
+    modality: Modality | None,
+    key: bytes,
+    group_by: GroupBy | str = "auto",
+    uneven: Uneven = "reject",
+) -> tuple[Study, ...]:
+    """Tie the files that can be read into units, and units into studies.
+
+    What is read together (the slices of a series, a record's header and signals) is never torn apart but by a table.
+    Rules of "auto" for each unit, first that applies: the table's columns `study` and `patient`; the DICOM Study
+    Instance UID; one study each for records, slides and volumes in one file; the folder. Pictures that lie directly in
+    the named folder are one study each; so are those of a sub-folder with more than 16 pictures or series; a smaller
+    sub-folder is one study. A study holds one modality: where files differ, it is split. A mammogram for processing
+    is left out where its study has the same view for presentation.
+
+    Args:
+        files: Paths with their facts; those with a problem are left out.
+        manifest: What a table says about the files.
+        modality: What the caller says about the files that neither the table nor their header names.
+        key: Key of the identity hashes.
+        group_by: "folder" makes one study of every folder, "file" of every picture, series or record, whatever headers
+            say. By "file", mammograms for processing are read beside those for presentation.
+        uneven: Whether gaps between slices are a problem of the unit or a note.
+
+    Raises:
+        MedclipError: WRONG_USE for another `group_by`.
+
+    Returns:
+        Studies in the order of their first file; files within a study in the order given.
+    """
+    if group_by not in get_args(GroupBy):
+        raise MedclipError(Reason.WRONG_USE, f"files are grouped by auto, folder or file, not by '{group_by}'.")
+    usable: dict[str, _File] = {}
+    buckets: dict[tuple[str, ...], list[tuple[FileRef, FileFacts]]] = {}
+    for ref, facts in files:
+        if ref.problem is not None or facts.problem is not None or facts.format not in SCORABLE_FORMATS:
+            continue
+        row = _row(manifest, ref)
+        file = _File(ref, facts, row, *_modality(facts, row, modality), _patient(facts, row, key))
+        usable[ref.name] = file
+        buckets.setdefault(_bucket(file, group_by), []).append((ref, facts))
+    units = [_with_scale(unit, usable) for members in buckets.values() for unit in units_of(members, uneven=uneven)]
+    counts = Counter(
+        _folder(unit.files[0])
+        for unit in units
+        if unit.problem is None and not _alone(unit, usable[unit.files[0].name])
+    )
+    position = {name: index for index, name in enumerate(usable)}
+    groups: dict[tuple[str, str], list[_Member]] = {}
+    for unit in sorted(units, key=lambda unit: min(position[ref.name] for ref in unit.files)):
+        members = [usable[ref.name] for ref in unit.files]
+        patients = frozenset(file.patient for file in members if file.patient)
+        name = _group_name(unit, members[0], counts, group_by)
+        member = _Member(unit, _unit_modality(members), tuple(file.source for file in members), patients)
+        groups.setdefault(name, []).append(member)
+    studies = [
+        study
+        for name, members in groups.items()
+        for study in _studies(name, _without_twins(members, usable), key, position)
+    ]
+    return tuple(sorted(studies, key=lambda study: position[study.files[0].name]))
+
+
+def _bucket(file: _File, group_by: str) -> tuple[str, ...]:
+    """Say what may tear a DICOM series apart: a table that puts its files elsewhere, or grouping by folder.
+
+    Of other files only neighbours in one folder are read together, and the header speaks for its signals.
+    """
+    if file.facts.format is not Format.DICOM:
+        return ()
+    folder = _folder(file.ref) if group_by == "folder" else ""
+    study, patient = "", ""
+    if file.row is not None and file.row.study:
+        study, patient = file.row.study, file.patient or ""
+    return folder, study, patient, str(file.modality or "")
+
+
+def _with_scale(unit: Unit, usable: Mapping[str, _File]) -> Unit:
+    """Add the pixel size that a table states for any file of a slide."""
+    if unit.kind is not Kind.SLIDE:
+        return unit
+    rows = [usable[ref.name].row for ref in unit.files]
+    return replace(unit, mpp_um=next((row.mpp_um for row in rows if row is not None and row.mpp_um), None))
+
+
+def _alone(unit: Unit, first: _File) -> bool:
+    """Say whether a unit is an examination by itself: a record, a slide, a volume in one file."""
+    return unit.kind in (Kind.SIGNAL, Kind.SLIDE) or (
+        unit.kind is Kind.VOLUME and first.facts.format is not Format.DICOM
+    )
+
+
+def _unit_modality(members: Sequence[_File]) -> Modality | None:
+    return next((file.modality for file in members if file.modality is not None), None)
+
+
+def _row(manifest: Manifest | None, ref: FileRef) -> ManifestRow | None:
+    if manifest is None:
+        return None
+    return manifest.row_for(ref.path) or manifest.row_for(ref.name)
+
+
+def _folder(ref: FileRef) -> str:
+    parent = str(PurePosixPath(ref.name).parent)
+    return "" if parent == "." else parent
+
+
+def _patient(facts: FileFacts, row: ManifestRow | None, key: bytes) -> str | None:
+    """Hash the patient id: the table's, else the header's."""
+    value = row.patient if row is not None and row.patient else None
+    if value is None and facts.header is not None:
+        value = facts.header.patient_id
+    return keyed_hash("patient", value, key) if value else None
+
+
+def _group_name(unit: Unit, file: _File, counts: Counter[str], group_by: str) -> tuple[str, str]:
+    """Say what ties a unit to others: the kind of tie and its name."""
+    folder, row, header = _folder(file.ref), file.row, file.facts.header
+    if group_by == "file":
+        return "file", file.ref.name
+    if group_by == "folder":
+        return "folder", folder
+    if row is not None and row.study:
+        return "table", f"{row.patient or ''}\0{row.study}"
+    if header is not None and header.study_uid:
+        return "uid", header.study_uid
+    if folder and counts[folder] <= MAX_FOLDER_STUDY and not _alone(unit, file):
+        # A table that names two patients in one folder knows better than the folder.
+        return "folder", f"{folder}\0{file.patient}" if file.patient else folder
+    return "file", file.ref.name
+
+
+def _modality(
+    facts: FileFacts, row: ManifestRow | None, option: Modality | None
+) -> tuple[Modality | None, ModalitySource | None]:
+    """Decide the modality: table before header before option.
+
+    A table's row is a statement about that very file, a header is one of the device; the option is about a whole
+    folder and fills in what nothing else names.
+    """
+    if row is not None and row.modality is not None:
+        return row.modality, ModalitySource.TABLE
+    found = modality_of(facts)
+    if found is not None:
+        return found, ModalitySource.HEADER
+    return option, ModalitySource.OPTION if option is not None else None
+
+
+def _without_twins(members: Sequence[_Member], usable: Mapping[str, _File]) -> list[_Member]:
+    """Give mammograms for processing a problem where the study has the same view for presentation."""
+    files = [usable[ref.name] for member in members for ref in member.unit.files]
+    twins = twins_for_processing([(file.ref, file.facts) for file in files])
+    return [
+        replace(member, unit=replace(member.unit, problem=_TWIN))
+        if member.unit.problem is None and member.unit.files[0].name in twins
+        else member
+        for member in members
+    ]
+
+
+def _studies(name: tuple[str, str], members: Sequence[_Member], key: bytes, position: Mapping[str, int]) -> list[Study]:
+    """Make one study per modality of a group."""
+    grouping, value = name
+    parts: dict[Modality | None, list[_Member]] = {}
+    for member in members:
+        parts.setdefault(member.modality, []).append(member)
+    studies = []
+    for modality, part in parts.items():
+        # Only a study that was split carries its modality in the key, so that keys stay the same when it is not.
+        suffix = f"\0{modality or ''}" if len(parts) > 1 else ""
+        patients = {patient for member in part for patient in member.patients}
+        files = sorted(
+            ((ref, source) for member in part for ref, source in zip(member.unit.files, member.sources, strict=True)),
+            key=lambda pair: position[pair[0].name],
+        )
+        studies.append(
+            Study(
+                key=keyed_hash("study", f"{grouping}\0{value}{suffix}", key),
+                # Views of one study that name different patients (a real quirk of CBIS-DDSM) name none.
+                patient=patients.pop() if len(patients) == 1 else None,
+                files=tuple(ref for ref, _ in files),
+                modality=modality,
+                modality_source=files[0][1],
+                grouping=grouping,
+                file_sources=tuple(source for _, source in files),
+                units=tuple(member.unit for member in part),
+            )
+        )
+    return studies

@@ -1,0 +1,183 @@
+"""Files that are read together with a neighbour: WFDB records and their signals, headers and voxels of pairs. Slides of
+several files are in `medclip.files.recognise.slide_parts`.
+
+A neighbour is looked for only where the bytes of a file ask for one, and it is told by its own bytes and by what it
+names, not by its suffix alone.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from medclip.errors import Problem, Reason
+from medclip.files.recognise.matlab import matlab_problem
+from medclip.files.recognise.recognised_file import Placed
+from medclip.files.recognise.slide_parts import slide_part
+from medclip.files.recognise.sniff import HEAD_BYTES, Format, gunzip_head, is_nifti, sniff_open
+
+_MAX_PARTS = 20_000
+"""Segments of the longest records in public collections are some thousands."""
+_HEADER_BYTES = 4 * 1024**2
+_SIERRA = re.compile(rb"<\s*documenttype\s*>\s*([\w.-]{1,40})\s*<", re.IGNORECASE)
+_OTHER_XML = re.compile(rb"<\s*(?:\w+:)?(?:CardiologyXML|ECGReport)\b", re.IGNORECASE)
+_VOXELS = re.compile(r"\.img(\.gz)?$", re.IGNORECASE)
+_PAIR_HEADER = re.compile(r"\.hdr(\.gz)?$", re.IGNORECASE)
+
+
+def place(path: Path, fmt: Format, head: bytes) -> Placed | None:
+    """Look at what lies beside a file, where its format asks for that.
+
+    Args:
+        path: The file.
+        fmt: What its bytes say.
+        head: Its first bytes.
+
+    Returns:
+        None where neighbours do not matter and what the bytes say stands.
+    """
+    part = slide_part(path, fmt)
+    if part is not None:
+        return part
+    if fmt is Format.WFDB:
+        return _record(path, head)
+    if fmt is Format.NIFTI:
+        return _pair(path, head)
+    if fmt is Format.XML_ECG:
+        return _xml(head)
+    if fmt in (Format.UNKNOWN, Format.MATLAB):
+        found = _signal_of_a_record(path) or (_voxels(path) if _VOXELS.search(path.name) else None)
+        if found is None and fmt is Format.MATLAB:
+            return Placed(fmt, (), matlab_problem(path, head))
+        return found
+    return _voxels(path) if fmt is Format.GZIP and _VOXELS.search(path.name) else None
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What the text of a WFDB header names."""
+
+    segments: tuple[str, ...] = ()
+    signals: tuple[str, ...] = ()
+    layout: bool = False
+    """Whether it describes the channels of a multi-segment record and holds no signal itself."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return self.segments or self.signals
+
+
+def _parse(raw: bytes) -> _Record:
+    lines = [line for line in raw.decode("utf-8", "replace").splitlines() if line.strip() and line.lstrip()[0] != "#"]
+    if not lines:
+        return _Record()
+    words = [line.split() for line in lines]
+    if "/" in words[0][0]:
+        names = [word[0] for word in words[1:_MAX_PARTS] if word[0] != "~"]
+        return _Record(segments=tuple(dict.fromkeys(f"{name}.hea" for name in names)))
+    names = [word[0] for word in words[1:_MAX_PARTS]]
+    signals = tuple(dict.fromkeys(name for name in names if name not in ("~", "-")))
+    return _Record(signals=signals, layout=bool(names) and not signals)
+
+
+def _record(path: Path, head: bytes) -> Placed:
+    if len(head) >= HEAD_BYTES:
+        head = _read(path, _HEADER_BYTES) or head
+    record = _parse(head)
+    if record.layout or path.stem.lower().endswith("_layout"):
+        message = "The file describes the channels of a multi-segment WFDB record beside it and holds no signal itself."
+        return Placed(Format.WFDB, (), Problem(Reason.COMPANION, message))
+    if not record.parts:
+        return Placed(Format.WFDB, (), Problem(Reason.NO_PIXELS, "The WFDB header names no signals."))
+    found = tuple(_beside(path, name) for name in record.parts)
+    missing = found.count(None)
+    if missing:
+        what = "segments" if record.segments else "signal files"
+        message = (
+            f"{missing} of the {len(found)} {what} that the WFDB header names are not beside it; put them into the "
+            "same folder."
+        )
+        return Placed(Format.WFDB, (), Problem(Reason.MISSING_FILE, message))
+    return Placed(Format.WFDB, tuple(name for name in found if name is not None))
+
+
+def _signal_of_a_record(path: Path) -> Placed | None:
+    """Tell signals and annotations by the WFDB header of the same stem."""
+    for suffix in (".hea", ".HEA"):
+        raw = _read(path.with_suffix(suffix), _HEADER_BYTES)
+        if raw is None:
+            continue
+        if sniff_open(io.BytesIO(raw[:HEAD_BYTES])) is not Format.WFDB:
+            return None
+        named = {name.casefold() for name in _parse(raw).signals}
+        if path.name.casefold() in named:
+            return Placed(Format.WFDB_SIGNAL)
+        message = "The file belongs to the WFDB record beside it (beat marks or the like) and is not read on its own."
+        return Placed(Format.UNKNOWN, (), Problem(Reason.COMPANION, message))
+    return None
+
+
+def _pair(path: Path, head: bytes) -> Placed | None:
+    """Find the voxels of a header that holds none itself; None for a NIfTI in one file."""
+    if not _is_pair_header(head):
+        return None
+    stem = _PAIR_HEADER.sub("", path.name)
+    names = (f"{stem}.img", f"{stem}.img.gz")
+    found = next((name for candidate in names if (name := _beside(path, candidate)) is not None), None)
+    if found is None:
+        message = (
+            "The file is the header of an Analyze or NIfTI pair, and its voxels (.img of the same name) are not beside "
+            "it; put both into one folder."
+        )
+        return Placed(Format.NIFTI, (), Problem(Reason.MISSING_FILE, message))
+    return Placed(Format.NIFTI, (found,))
+
+
+def _voxels(path: Path) -> Placed | None:
+    """Tell the voxels of a pair by the header of the same stem."""
+    stem = _VOXELS.sub("", path.name)
+    for suffix in (".hdr", ".hdr.gz", ".HDR"):
+        head = _read(path.with_name(stem + suffix), HEAD_BYTES)
+        if head is not None:
+            return Placed(Format.VOLUME_DATA) if _is_pair_header(head) else None
+    return None
+
+
+def _is_pair_header(head: bytes) -> bool:
+    plain = gunzip_head(head) if head[:2] == b"\x1f\x8b" else head
+    return is_nifti(plain) and plain[344:348] != b"n+1\0" and plain[4:8] != b"n+2\0"
+
+
+def _xml(head: bytes) -> Placed | None:
+    """Refuse the XML of makers and of kinds that no reader here knows."""
+    text = head.decode("utf-16", "ignore").encode() if head[:2] in (b"\xff\xfe", b"\xfe\xff") else head
+    kind = _SIERRA.search(text)
+    other = b"restingecgdata" in text and kind is not None and kind[1].lower() != b"sierraecg"
+    if not other and not _OTHER_XML.search(text):
+        return None
+    message = "The file is an ECG in XML of a kind that is not read; HL7 aECG, GE MUSE and Philips Sierra are."
+    return Placed(Format.XML_ECG, (), Problem(Reason.NOT_SUPPORTED_YET, message))
+
+
+def _beside(path: Path, name: str) -> str | None:
+    """Give the name of a file beside another as it is written on disk, whatever its case; None if there is none."""
+    if Path(name).name != name:  # a header may not lead out of its folder
+        return None
+    if path.with_name(name).is_file():
+        return name
+    try:
+        with os.scandir(path.parent) as entries:
+            return next((entry.name for entry in entries if entry.name.casefold() == name.casefold()), None)
+    except OSError:
+        return None
+
+
+def _read(path: Path, size: int) -> bytes | None:
+    try:
+        with path.open("rb") as file:
+            return file.read(size)
+    except OSError:
+        return None

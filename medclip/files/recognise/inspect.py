@@ -1,0 +1,115 @@
+"""Look at one file: hash it, name its format, read its header. Runs in a reading worker and never raises."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from medclip.dicom.header.read import DicomHeader, read_header
+from medclip.errors import MedclipError, Problem, Reason
+from medclip.files.recognise.companions import place
+from medclip.files.recognise.recognised_file import Placed
+from medclip.files.recognise.slide_parts import may_be_part
+from medclip.files.recognise.sniff import HEAD_BYTES, Format, sniff_open
+from medclip.files.recognise.supported import dicom_problem, format_problem
+from medclip.settings import Settings
+
+_IN_MEMORY_BYTES = 64 * 1024**2
+"""Files up to this size are read once into memory for hashing, sniffing and header parsing; larger ones stream."""
+
+_ALONE = frozenset({Format.DICOM, Format.PNG, Format.JPEG, Format.TIFF, Format.SLIDE, Format.EMPTY})
+"""The common formats, which never belong to a neighbour, but for parts of slides (`may_be_part`)."""
+
+_NO_IMAGES = frozenset({Format.TEXT, Format.HTML, Format.XML, Format.JSON, Format.CSV, Format.PDF, Format.UNKNOWN})
+_IMAGE_SUFFIXES = (
+    *(".dcm", ".dicom", ".nii", ".png", ".jpg", ".jpeg", ".tif", ".tiff"),
+    *(".svs", ".ndpi", ".scn", ".bif", ".mp4", ".avi", ".edf"),
+)
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What is known about a file before its pixels are decoded."""
+
+    sha256: str
+    """Hex digest of the bytes; empty if they could not be read."""
+    format: Format
+    header: DicomHeader | None = None
+    problem: Problem | None = None
+    """Set when the file cannot or need not be scored."""
+    parts: tuple[str, ...] = ()
+    """Names of the files beside it that are read with it: the signals of a record, the voxels of a header."""
+
+
+def inspect_file(path: Path, settings: Settings) -> FileFacts:
+    """Hash a file, sniff its format and read its header if it is DICOM.
+
+    Args:
+        path: The file.
+        settings: Limits.
+
+    Returns:
+        The facts; `problem` is set for everything that will not be scored. Nothing is raised for a bad file.
+    """
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, io.SEEK_END)
+            file.seek(0)
+            if size > _IN_MEMORY_BYTES:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                return _facts(path, file, digest, size, settings)
+            data = file.read()
+        return _facts(path, io.BytesIO(data), hashlib.sha256(data).hexdigest(), len(data), settings)
+    except OSError as error:
+        return FileFacts("", Format.UNKNOWN, None, os_problem(error))
+
+
+def os_problem(error: OSError) -> Problem:
+    """Turn an error of the operating system into a row's problem."""
+    if isinstance(error, PermissionError):
+        return Problem(Reason.PERMISSION_DENIED, "The file may not be read; check its permissions.")
+    if isinstance(error, FileNotFoundError):
+        return Problem(Reason.MISSING_FILE, "The file does not exist any more.")
+    if isinstance(error, IsADirectoryError):
+        return Problem(Reason.NOT_A_FILE, "The path is a folder, not a file.")
+    return Problem(Reason.READ_ERROR, f"The file could not be read ({error.strerror or type(error).__name__}).")
+
+
+def _broken_promise(path: Path, fmt: Format) -> Problem | None:
+    """Tell a file that only calls itself an image, such as the error page that a download saved as a .dcm file.
+
+    The format is decided by the bytes alone; the name says only whether something else was meant to be there.
+    """
+    suffix = path.suffix.lower()
+    if fmt not in _NO_IMAGES or suffix not in _IMAGE_SUFFIXES:
+        return None
+    held = "unknown bytes" if fmt is Format.UNKNOWN else f"{fmt.upper() if len(fmt) < 5 else fmt} data"
+    return Problem(Reason.CORRUPT, f"The file's name ends in {suffix}, but it holds {held} and no image.")
+
+
+def _facts(path: Path, file: BinaryIO, digest: str, size: int, settings: Settings) -> FileFacts:
+    file.seek(0)
+    fmt = sniff_open(file)
+    placed = None
+    if fmt not in _ALONE or may_be_part(path):
+        file.seek(0)
+        placed = place(path, fmt, file.read(HEAD_BYTES))
+    if placed is None:
+        placed = Placed(fmt, (), format_problem(fmt))
+    fmt, problem = placed.format, placed.problem
+    if problem is not None:
+        return FileFacts(digest, fmt, None, _broken_promise(path, fmt) or problem)
+    if size > settings.max_file_bytes:
+        return FileFacts(
+            digest, fmt, None, Problem(Reason.TOO_LARGE, "The file is larger than the limit for decoding.")
+        )
+    if fmt is not Format.DICOM:
+        return FileFacts(digest, fmt, parts=placed.parts)
+    try:
+        header = read_header(file)
+    except MedclipError as error:
+        return FileFacts(digest, fmt, None, error.problem())
+    return FileFacts(digest, fmt, header, dicom_problem(header))

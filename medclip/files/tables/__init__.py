@@ -1,0 +1,1 @@
+"""The user's tables: read by their bytes, whatever their suffix."""

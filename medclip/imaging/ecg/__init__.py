@@ -1,0 +1,1 @@
+"""ECG records in millivolts, and the sheet that people read."""

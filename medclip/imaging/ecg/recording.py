@@ -1,0 +1,160 @@
+"""One ECG record as its file holds it, in millivolts, and the checks that every format shares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.errors import MedclipError, Reason
+from medclip.imaging.ecg.lead_names import lead_names
+from medclip.settings import Settings
+
+_TO_MV = {"v": 1e3, "volt": 1e3, "volts": 1e3, "mv": 1.0, "millivolt": 1.0, "millivolts": 1.0,
+          "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "microvolt": 1e-3, "microvolts": 1e-3,
+          "nv": 1e-6, "nanovolt": 1e-6, "nanovolts": 1e-6}  # fmt: skip
+_RATES_HZ = (1.0, 50_000.0)
+_LEADS = 12
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """The ECG channels of one record. Channels in other units than volts, and other signals, are left out."""
+
+    values_mv: NDArray[np.float32]
+    """float32 [C, T] in mV; NaN where the file has gaps."""
+    leads: tuple[str, ...]
+    """Names of the C rows as stored."""
+    sampling_hz: float
+    """Samples per second of `values_mv`."""
+    stored_leads: tuple[str, ...]
+    """Names of all channels of the record, in the file's order."""
+    stored_samples: int
+    """Samples (frames, where channels differ in rate) as the file counts them."""
+    stored_hz: float
+    """Samples (frames) per second as the file states them."""
+    units: tuple[str, ...]
+    """Unit of each row as found."""
+    notes: tuple[str, ...] = ()
+    """What is worth knowing; no free text of the file."""
+    decoder: str = ""
+
+
+def millivolts_per(unit: str) -> float | None:
+    """Give the factor from a unit's name to millivolts; None if it is no voltage.
+
+    Example:
+        >>> millivolts_per("uV"), millivolts_per("mmHg")
+        (0.001, None)
+    """
+    return _TO_MV.get(unit.strip().lower())
+
+
+def decoded(data: bytes) -> str:
+    """Give a header's text: UTF-8, else Latin-1, which older writers use for the micro sign.
+
+    Example:
+        >>> decoded("µV".encode()) == decoded("µV".encode("latin-1"))
+        True
+    """
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+def stretch(line: NDArray[np.floating], samples: int) -> NDArray[np.floating]:
+    """Interpolate a channel linearly to more samples over the same time."""
+    if line.size == samples:
+        return line
+    return np.interp(np.arange(samples) / samples, np.arange(line.size) / line.size, line)
+
+
+def check_rate(hz: float) -> float:
+    """Give a sampling rate back, or refuse it.
+
+    Raises:
+        MedclipError: CORRUPT if it is no number between 1 and 50,000 Hz.
+    """
+    if not math.isfinite(hz) or not _RATES_HZ[0] <= hz <= _RATES_HZ[1]:
+        raise MedclipError(Reason.CORRUPT, "The record states no usable sampling rate; expected 1 to 50,000 Hz.")
+    return float(hz)
+
+
+def check_size(channels: int, samples: int, settings: Settings) -> None:
+    """Refuse a record before anything is allocated for it.
+
+    Args:
+        channels: Channels that the header states.
+        samples: Samples of each.
+        settings: Has the limit, `max_volume_bytes`.
+
+    Raises:
+        MedclipError: CORRUPT without channels or samples, TOO_LARGE above the limit.
+    """
+    if channels < 1 or samples < 1:
+        raise MedclipError(Reason.CORRUPT, "The record states no channel or no sample; expected at least one of each.")
+    # The canonical record has twelve leads, whatever the file stores.
+    if max(channels, _LEADS) * samples * 4 > settings.max_volume_bytes:
+        raise MedclipError(
+            Reason.TOO_LARGE,
+            f"The record states {channels} channels of {samples:,} samples, more than the limit of "
+            f"{settings.max_volume_bytes:,} bytes in memory.",
+            hint="Raise settings.max_volume_bytes, or cut the record.",
+        )
+
+
+def no_scale(what: str) -> MedclipError:
+    """Give the refusal of a lead whose amplitude is unknown."""
+    return MedclipError(
+        Reason.NO_SCALE,
+        f"{what}; expected gain and a unit of voltage for every lead.",
+        hint="Amplitudes carry diagnosis, so none is assumed: write the record with its gain.",
+    )
+
+
+def left_out(names: Sequence[str], why: str) -> tuple[str, ...]:
+    """Make the note on channels that are not read, by names of the closed list; none for none."""
+    return (f"not read, {why}: {', '.join(names)}",) if names else ()
+
+
+def truncated(what: str, wanted: int, found: int) -> MedclipError:
+    """Give the refusal of a file that holds less than its header states."""
+    return MedclipError(Reason.TRUNCATED, f"The header states {wanted:,} {what}, the file holds {found:,}.")
+
+
+def choose(names: Sequence[str], factors: Sequence[float | None]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Choose the channels that are read.
+
+    Args:
+        names: Of all channels, as stored.
+        factors: Millivolts per unit of each; None where gain or unit of voltage is missing.
+
+    Returns:
+        The numbers of the ECG channels with a known scale, and notes on the others.
+
+    Raises:
+        MedclipError: NO_SCALE if one of the twelve leads has no scale, NOT_AN_IMAGE if there is no ECG channel.
+    """
+    meanings = lead_names(names)
+    for meaning, factor in zip(meanings, factors, strict=True):
+        if meaning.standard and factor is None:
+            raise no_scale(f"Lead {meaning.name} has no gain, or no unit of voltage")
+    other = [meaning.name for meaning in meanings if not meaning.ecg]
+    maybe = [i for i, meaning in enumerate(meanings) if meaning.ecg]
+    unscaled = [meanings[i].name for i in maybe if not factors[i]]
+    rows = tuple(i for i in maybe if factors[i])
+    if not maybe:
+        raise MedclipError(
+            Reason.NOT_AN_IMAGE,
+            f"No channel is an ECG; found {', '.join(sorted(set(other))) or 'none'}, expected at least one ECG lead.",
+        )
+    if not rows:
+        raise MedclipError(
+            Reason.NOT_AN_IMAGE,
+            "No channel that may be an ECG lead has a known scale; expected gain and unit of voltage.",
+        )
+    return rows, (*left_out(other, "no ECG"), *left_out(unscaled, "in no unit of voltage"))

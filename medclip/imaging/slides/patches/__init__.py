@@ -1,0 +1,1 @@
+"""Patches of a slide, and outlines in and out."""

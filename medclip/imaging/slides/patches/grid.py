@@ -1,0 +1,154 @@
+"""Where patches are taken: a regular grid by size and µm/px, kept where there is enough tissue."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.errors import MedclipError, Reason
+from medclip.imaging.slides.readers.open import SlideReader
+from medclip.imaging.slides.tissue.find import TissueMask
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """One square of the grid."""
+
+    row: int
+    column: int
+    top_um: float
+    left_um: float
+    coverage: float
+    """Share of its area that is tissue; 1 where no mask was given and it lies wholly on the slide."""
+
+
+@dataclass(frozen=True, eq=False)
+class PatchGrid:
+    """The patches of a slide, row by row."""
+
+    size_px: int
+    """Rows and columns of a patch."""
+    mpp_um: float
+    """The µm/px that was asked for: what `reader.read` wants to be told."""
+    effective_mpp_um: tuple[float, float]
+    """Row and column µm/px of the pixels."""
+    stride_um: tuple[float, float]
+    kept: NDArray[np.int32]
+    """[patches, 2]: row and column of each patch that is kept, in reading order."""
+    coverage: NDArray[np.float32]
+    """[patches]"""
+    candidates: int
+    """Patches of the whole grid, with and without tissue."""
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    def __iter__(self) -> Iterator[Patch]:
+        for index in range(len(self)):
+            yield self.patch(index)
+
+    @property
+    def status(self) -> str:
+        """Either ok, or no patches for a grid without a single one: nothing goes missing silently."""
+        return "ok" if len(self) else "no patches"
+
+    def patch(self, index: int) -> Patch:
+        """Give one patch."""
+        row, column = (int(value) for value in self.kept[index])
+        return Patch(row, column, row * self.stride_um[0], column * self.stride_um[1], float(self.coverage[index]))
+
+    def spread(self, count: int) -> tuple[Patch, ...]:
+        """Choose up to `count` patches, evenly over the tissue and the same every time.
+
+        Patches are put in the order of a curve that keeps neighbours together (Morton's), and taken at equal steps.
+        """
+        if count >= len(self):
+            return tuple(self)
+        order = np.argsort(_morton(self.kept), kind="stable")
+        steps = ((np.arange(count) + 0.5) * len(self) / count).astype(np.int64)
+        return tuple(self.patch(int(index)) for index in np.sort(order[steps]))
+
+
+def make_grid(
+    reader: SlideReader,
+    tissue: TissueMask | None,
+    *,
+    size_px: int = 256,
+    mpp_um: float = 0.5,
+    overlap_px: int = 0,
+    min_coverage: float = 0.5,
+) -> PatchGrid:
+    """Lay a grid over a slide, from its top left corner.
+
+    Patches at the lower and right edge reach beyond the slide, where there is no tissue and pixels are white.
+
+    Args:
+        reader: The slide.
+        tissue: Where tissue is; None keeps patches by how much of them lies on the slide.
+        size_px: Rows and columns of a patch.
+        mpp_um: Its scale.
+        overlap_px: Rows and columns that neighbours share.
+        min_coverage: Least share of a patch that must be tissue, 0-1; 0 keeps every patch.
+
+    Returns:
+        The grid; its `status` tells when it has no patches.
+
+    Raises:
+        MedclipError: NO_SCALE, or TOO_SMALL for a finer scale than the slide has; WRONG_USE for impossible sizes.
+    """
+    if size_px < 1 or not 0 <= overlap_px < size_px or not 0 <= min_coverage <= 1:
+        raise MedclipError(
+            Reason.WRONG_USE, "A grid needs a positive size, an overlap smaller than it, and a coverage from 0 to 1."
+        )
+    effective = reader.effective_mpp(mpp_um)
+    stride = (size_px - overlap_px) * effective[0], (size_px - overlap_px) * effective[1]
+    height, width = reader.size_um
+    tops, lefts = _starts(height, stride[0], effective[0]), _starts(width, stride[1], effective[1])
+    size = size_px * effective[0], size_px * effective[1]
+    if tissue is None:
+        down = np.minimum(tops + size[0], height) - tops
+        across = np.minimum(lefts + size[1], width) - lefts
+        coverage = np.outer(down, across) / (size[0] * size[1])
+    else:
+        coverage = _coverage(tissue, tops, lefts, size)
+    kept = np.argwhere(coverage >= min(min_coverage, 1 - 1e-6)).astype(np.int32)
+    return PatchGrid(
+        size_px, mpp_um, effective, stride, kept, coverage[kept[:, 0], kept[:, 1]].astype(np.float32), coverage.size
+    )
+
+
+def _starts(length: float, stride: float, pixel: float) -> NDArray[np.float64]:
+    """List where patches begin: as long as at least one whole pixel of the patch lies on the slide."""
+    count = max(1, int(np.ceil((length - pixel * 0.999) / stride)))
+    return np.arange(count, dtype=np.float64) * np.float64(stride)
+
+
+def _coverage(
+    tissue: TissueMask, tops: NDArray[np.float64], lefts: NDArray[np.float64], size: tuple[float, float]
+) -> NDArray[np.float64]:
+    """Measure the share of tissue in each patch exactly, parts of mask pixels included."""
+    summed = np.zeros((tissue.mask.shape[0] + 1, tissue.mask.shape[1] + 1))
+    np.cumsum(np.cumsum(tissue.mask, axis=0, dtype=np.float64), axis=1, out=summed[1:, 1:])
+
+    def rows(edges: NDArray[Any], table: NDArray[Any], pixel: float) -> NDArray[Any]:
+        at = np.clip(edges / pixel, 0, table.shape[0] - 1)
+        low = np.minimum(at.astype(np.int64), max(table.shape[0] - 2, 0))
+        part = (at - low)[:, None]
+        return table[low] * (1 - part) + table[low + 1] * part
+
+    down = rows(tops + size[0], summed, tissue.mpp_um[0]) - rows(tops, summed, tissue.mpp_um[0])
+    both = rows(lefts + size[1], down.T, tissue.mpp_um[1]) - rows(lefts, down.T, tissue.mpp_um[1])
+    return np.asarray(both.T * (tissue.mpp_um[0] * tissue.mpp_um[1]) / (size[0] * size[1]), np.float64)
+
+
+def _morton(places: NDArray[np.int32]) -> NDArray[np.uint64]:
+    """Interleave the bits of row and column."""
+    code = np.zeros(len(places), np.uint64)
+    for bit in range(31):
+        for axis in range(2):
+            code |= ((places[:, axis].astype(np.uint64) >> np.uint64(bit)) & np.uint64(1)) << np.uint64(2 * bit + axis)
+    return code

@@ -1,0 +1,1 @@
+"""One reader for each way a slide is stored, behind micrometres."""

@@ -1,0 +1,251 @@
+"""Stored tiles, each decoded once: read a tile's bytes, decode them with libjpeg-turbo, stitch what a region needs.
+
+OpenSlide decodes into premultiplied ARGB and converts twice; taking the stored JPEG bytes straight to RGB gives the
+same pixels several times as fast. The engine here serves every layout whose tiles lie on a plain grid.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.errors import MedclipError, Reason
+from medclip.imaging.slides.readers.backend import WHITE, missing
+
+Decode = Callable[[int], "NDArray[Any] | None"]
+"""Gives tile `index` (row-major) as [h, w, C], or None where nothing was scanned."""
+
+
+class TileCache:
+    """Decoded tiles, the least recently used dropped first. Safe to share between threads.
+
+    Args:
+        limit_bytes: Bytes of pixels that are kept; a single larger tile is not kept at all.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit = limit_bytes
+        self._tiles: OrderedDict[Hashable, NDArray[Any]] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable) -> NDArray[Any] | None:
+        """Give a tile and mark it as used, or None."""
+        with self._lock:
+            tile = self._tiles.get(key)
+            if tile is not None:
+                self._tiles.move_to_end(key)
+            return tile
+
+    def put(self, key: Hashable, tile: NDArray[Any]) -> None:
+        """Keep a tile."""
+        if tile.nbytes > self._limit:
+            return
+        with self._lock:
+            before = self._tiles.pop(key, None)
+            self._bytes += tile.nbytes - (0 if before is None else before.nbytes)
+            self._tiles[key] = tile
+            while self._bytes > self._limit:
+                self._bytes -= self._tiles.popitem(last=False)[1].nbytes
+
+
+@dataclass(frozen=True)
+class TileLayout:
+    """Where the tiles of one level lie: a grid from the top left corner, tiles at the far edges padded or cut."""
+
+    height_px: int
+    width_px: int
+    tile_height: int
+    tile_width: int
+
+    @property
+    def columns(self) -> int:
+        """Tiles in a row."""
+        return -(-self.width_px // self.tile_width)
+
+    @property
+    def rows(self) -> int:
+        """Rows of tiles."""
+        return -(-self.height_px // self.tile_height)
+
+
+class TiledLevel:
+    """One level of stored tiles.
+
+    Args:
+        key: Name of the level in the cache.
+        layout: Its grid.
+        decode: Decodes one tile.
+        cache: Shared by the slide's levels.
+        channels: Channels of a tile.
+        dtype: Type of a tile.
+    """
+
+    def __init__(
+        self,
+        key: Hashable,
+        layout: TileLayout,
+        decode: Decode,
+        cache: TileCache,
+        channels: int = 3,
+        dtype: Any = np.uint8,
+    ) -> None:
+        self.layout = layout
+        self._key, self._decode, self._cache = key, decode, cache
+        self._channels, self._dtype = channels, np.dtype(dtype)
+        self._given: set[int] = set()
+
+    @property
+    def channels(self) -> int:
+        """Channels of a tile."""
+        return self._channels
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of a tile."""
+        return self._dtype
+
+    def region(self, top: int, left: int, height: int, width: int, fill: float = WHITE) -> NDArray[Any]:
+        """Read [height, width, channels]; `fill` outside the level and where nothing was scanned."""
+        layout = self.layout
+        th, tw = layout.tile_height, layout.tile_width
+        if (
+            height == th and width == tw and not top % th and not left % tw
+            and 0 <= top <= layout.height_px - th and 0 <= left <= layout.width_px - tw
+        ):  # fmt: skip
+            tile = self._whole(top // th * layout.columns + left // tw)
+            if tile is not None and tile.shape == (th, tw, self._channels):
+                return tile
+        y0, x0 = max(top, 0), max(left, 0)
+        y1, x1 = min(top + height, layout.height_px), min(left + width, layout.width_px)
+        shape = (height, width, self._channels)
+        if (y0, x0, y1, x1) != (top, left, top + height, left + width):
+            out = np.full(shape, fill, self._dtype)
+            if y0 >= y1 or x0 >= x1:
+                return out
+        else:
+            out = np.empty(shape, self._dtype)
+        for row in range(y0 // th, (y1 - 1) // th + 1):
+            a, b = max(y0, row * th), min(y1, row * th + th)
+            for column in range(x0 // tw, (x1 - 1) // tw + 1):
+                c, d = max(x0, column * tw), min(x1, column * tw + tw)
+                target = out[a - top : b - top, c - left : d - left]
+                tile = self._tile(row * layout.columns + column)
+                if tile is None:
+                    target[...] = fill
+                    continue
+                part = tile[a - row * th : b - row * th, c - column * tw : d - column * tw]
+                if part.shape != target.shape:
+                    raise MedclipError(
+                        Reason.CORRUPT, "A stored tile of the slide is smaller than the grid it lies on."
+                    )
+                target[...] = part
+        return out
+
+    def _whole(self, index: int) -> NDArray[Any] | None:
+        """Give one tile away. A grid that falls on the tiles asks for each once: a copy to keep would cost a quarter
+        of the time for nothing. A tile that is asked for a second time is kept.
+        """
+        cached = self._cache.get((self._key, index))
+        if cached is None and index not in self._given:
+            self._given.add(index)
+            return self._decode(index)
+        tile = self._tile(index) if cached is None else cached
+        return None if tile is None else tile.copy()
+
+    def _tile(self, index: int) -> NDArray[Any] | None:
+        key = (self._key, index)
+        tile = self._cache.get(key)
+        if tile is None:
+            tile = self._decode(index)
+            if tile is not None:
+                self._cache.put(key, tile)
+        return tile
+
+
+class StoredBytes:
+    """The encoded tiles of one TIFF directory, read without a seek so that threads may share the file.
+
+    Args:
+        file: Descriptor of the open file.
+        offsets: Where each tile starts.
+        counts: How many bytes each has; 0 where nothing was scanned.
+    """
+
+    def __init__(self, file: int, offsets: Sequence[int], counts: Sequence[int]) -> None:
+        self._file, self._offsets, self._counts = file, offsets, counts
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def read(self, index: int) -> bytes | None:
+        """Read the bytes of tile `index`, or None where there are none.
+
+        Raises:
+            MedclipError: TRUNCATED if the file ends before the tile does.
+        """
+        if index >= len(self._offsets) or index >= len(self._counts):
+            raise MedclipError(Reason.CORRUPT, "The slide's table of tiles is shorter than its grid.")
+        offset, count = self._offsets[index], self._counts[index]
+        if not count or not offset:
+            return None
+        data = b"" if offset + count > os.fstat(self._file).st_size else os.pread(self._file, count, offset)
+        if len(data) != count:
+            raise MedclipError(
+                Reason.TRUNCATED, "The file ends before a stored tile does; copy it again from its source."
+            )
+        return data
+
+
+def jpeg_tiles(stored: StoredBytes, layout: TileLayout, tables: bytes | None, colour: str) -> Decode:
+    """Make the decoder of a TIFF directory of 8-bit, three-channel JPEG tiles.
+
+    Args:
+        stored: The encoded tiles.
+        layout: Their grid.
+        tables: The directory's JPEGTables, which its tiles leave out.
+        colour: "RGB" or "YCBCR": what the tiles hold, as the photometric interpretation says.
+    """
+
+    def decode(index: int) -> NDArray[Any] | None:
+        data = stored.read(index)
+        if data is None:
+            return None
+        return decode_jpeg(data, (layout.tile_height, layout.tile_width, 3), colour, tables)
+
+    return decode
+
+
+def decode_jpeg(
+    data: bytes, shape: tuple[int, int, int], colour: str, tables: bytes | None = None
+) -> NDArray[np.uint8]:
+    """Decode one JPEG to RGB.
+
+    Args:
+        data: The JPEG.
+        shape: The size it must have: one that claims more is refused before anything is allocated.
+        colour: "RGB" or "YCBCR".
+        tables: An abbreviated stream with the quantisation and Huffman tables.
+
+    Raises:
+        MedclipError: CORRUPT if it does not decode to that size.
+    """
+    try:
+        import imagecodecs
+    except ImportError:
+        raise missing("imagecodecs") from None
+    try:
+        out = np.empty(shape, np.uint8)
+        return imagecodecs.jpeg8_decode(data, tables=tables, colorspace=colour, outcolorspace="RGB", out=out)
+    except Exception:
+        # The decoder raises several types; its texts are about the JPEG's internals.
+        raise MedclipError(
+            Reason.CORRUPT, "A stored tile of the slide is damaged: its JPEG data does not decode."
+        ) from None

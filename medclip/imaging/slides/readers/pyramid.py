@@ -1,0 +1,274 @@
+"""The pyramid behind a slide reader: micrometres above, stored levels below. Levels do not leave this file.
+
+How a region is made, always the same way:
+
+1. The coarsest stored level that is at least as fine as what is asked for is taken.
+2. If its µm/px is within `NATIVE` (2 %) of what is asked for, its pixels are given as they are stored, from the nearest
+   whole pixel on. `effective_mpp` says which µm/px that is: a grid must step by it.
+3. If k times its µm/px is (0.25 for 0.5 asked for, the common case), k x k pixels are averaged, counted from the
+   slide's corner, as scanners make their own levels. `effective_mpp` says k times its µm/px.
+4. Otherwise, where it is 4 or more times finer, it is first averaged over k x k pixels, k = half the factor rounded
+   down, counted from the slide's corner, and then brought to size with PIL's LANCZOS. Both look beyond the region's
+   border, so neighbouring regions fit together.
+5. Outside the slide, and where nothing was scanned, is white.
+A finer scale than the slide was scanned at is refused: enlarging adds no detail.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.errors import MedclipError, Reason
+from medclip.imaging.slides.readers.backend import PRINT_UM, Backend, Level, SlideFacts, SlideSpec
+from medclip.imaging.slides.readers.resample import reduced, to_size
+
+NATIVE = 0.02
+"""Scanners of one nominal magnification differ by this much (0.2456 to 0.2527 µm/px for "40 x")."""
+BACKENDS: Mapping[str, str] = {
+    "openslide": "medclip.imaging.slides.readers.openslide",
+    "dicom": "medclip.imaging.slides.readers.dicom",
+    "tiff": "medclip.imaging.slides.readers.tiff",
+}
+
+_NAME_IT = "Name the scanner's micrometres per pixel: in the table's column mpp_um, or for all with --mpp."
+
+
+class PyramidReader:
+    """The one implementation of `SlideReader`, over a backend that gives pixels of stored levels.
+
+    Args:
+        spec: How to open the slide.
+    """
+
+    def __init__(self, spec: SlideSpec) -> None:
+        self._spec = spec
+        self._open: tuple[int, Backend] | None = None
+        self._facts: SlideFacts = self._backend().facts
+        base = self._facts.levels[0]
+        self._ratios = tuple(
+            (_ratio(base.height_px, level.height_px), _ratio(base.width_px, level.width_px))
+            for level in self._facts.levels
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the open files behind."""
+        return {**self.__dict__, "_open": None}
+
+    def __enter__(self) -> PyramidReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def spec(self) -> SlideSpec:
+        """How the slide is opened."""
+        return self._spec
+
+    @property
+    def facts(self) -> SlideFacts:
+        """What the backend said of the slide."""
+        return self._facts
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Height and width of the finest level."""
+        return self.levels[0].height_px, self.levels[0].width_px
+
+    @property
+    def mpp_um(self) -> tuple[float, float] | None:
+        """Row and column µm of a pixel: the file's, else the user's, else None. The user's goes before a print
+        resolution.
+        """
+        user = self._spec.mpp_um
+        return (user, user) if user and (self._facts.mpp_um is None or self.for_print) else self._facts.mpp_um
+
+    @property
+    def for_print(self) -> bool:
+        """Whether the scale that the file states is a printer's or a screen's, and no scanner's."""
+        stated = self._facts.mpp_um
+        return stated is not None and min(stated) > PRINT_UM
+
+    @property
+    def size_um(self) -> tuple[float, float]:
+        """Height and width in µm."""
+        (rows, columns), (height, width) = self._scale(), self.size_px
+        return height * rows, width * columns
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """Stored resolutions."""
+        return self._facts.levels
+
+    @property
+    def properties(self) -> Mapping[str, str | float]:
+        """Allow-listed facts."""
+        return self._facts.properties
+
+    @property
+    def associated(self) -> tuple[str, ...]:
+        """Names of pictures beside the slide."""
+        return self._facts.associated
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How pixels are made."""
+        return self._facts.notes
+
+    def stored_mpp(self) -> tuple[float, ...]:
+        """µm/px of the stored resolutions (mean of rows and columns)."""
+        return tuple(sum(self._level_mpp(i)) / 2 for i in range(len(self.levels)))
+
+    def effective_mpp(self, mpp_um: float) -> tuple[float, float]:
+        """Row and column µm/px of what `read` gives: a level's or a multiple of it within 2 %, else the wanted one."""
+        level, times = self._choose(mpp_um)
+        rows, columns = self._level_mpp(level)
+        return (rows * times, columns * times) if times else (mpp_um, mpp_um)
+
+    def read(self, top_um: float, left_um: float, height_px: int, width_px: int, mpp_um: float) -> NDArray[np.uint8]:
+        """Read a region.
+
+        Args:
+            top_um: Upper edge in µm from the slide's upper edge; may be negative.
+            left_um: Left edge in µm.
+            height_px: Rows of the result.
+            width_px: Columns of the result.
+            mpp_um: Wanted µm/px; `effective_mpp` says what it becomes.
+
+        Returns:
+            RGB uint8 [height_px, width_px, 3]; white outside the slide.
+
+        Raises:
+            MedclipError: NO_SCALE without a pixel size, TOO_SMALL for a finer scale than the slide has, TOO_LARGE over
+                `settings.max_pixels`, CORRUPT or TRUNCATED for damaged pixels.
+        """
+        if height_px < 1 or width_px < 1:
+            raise MedclipError(Reason.WRONG_USE, "A region needs at least one row and one column.")
+        self._check_size(height_px * width_px)
+        index, times = self._choose(mpp_um)
+        rows, columns = self._level_mpp(index)
+        top, left = top_um / rows, left_um / columns
+        backend = self._backend()
+
+        def stored(y: int, x: int, height: int, width: int) -> NDArray[np.uint8]:
+            return backend.read_level(index, y, x, height, width)
+
+        if times == 1:
+            return stored(round(top), round(left), height_px, width_px)
+        if times:
+            y, x = round(top / times), round(left / times)
+            return reduced(stored, (y, x, y + height_px, x + width_px), times)
+        factors = mpp_um / rows, mpp_um / columns
+        return _resampled(stored, (top, left), factors, (height_px, width_px), self._check_size)
+
+    def thumbnail(self, mpp_um: float) -> NDArray[np.uint8]:
+        """Read the whole slide at a scale: RGB uint8 [H, W, 3], the last row and column perhaps partly white."""
+        rows, columns = self.effective_mpp(mpp_um)
+        height, width = self.size_um
+        # A stored level that is one pixel short of the exact ratio must not grow a white row.
+        return self.read(0, 0, whole(height / rows), whole(width / columns), mpp_um)
+
+    def read_associated(self, name: str) -> NDArray[np.uint8]:
+        """Read label, macro or thumbnail as RGB [H, W, 3]. It may show a patient's name or number."""
+        if name not in self.associated:
+            known = ", ".join(self.associated) or "none"
+            raise MedclipError(Reason.WRONG_USE, f"The slide has no such picture beside it; it has: {known}.")
+        return self._backend().read_associated(name)
+
+    def close(self) -> None:
+        """Close the files of this process."""
+        if self._open is not None and self._open[0] == os.getpid():
+            self._open[1].close()
+        self._open = None
+
+    def _backend(self) -> Backend:
+        """Give this process's own open slide: a handle must not be used on both sides of a fork."""
+        if self._open is None or self._open[0] != os.getpid():
+            module = import_module(BACKENDS[self._spec.backend])
+            self._open = os.getpid(), module.open_backend(self._spec)
+        return self._open[1]
+
+    def _scale(self) -> tuple[float, float]:
+        mpp = self.mpp_um
+        if mpp is None:
+            raise MedclipError(
+                Reason.NO_SCALE,
+                "The slide does not say how large its pixels are.",
+                hint=_NAME_IT,
+            )
+        return mpp
+
+    def _level_mpp(self, index: int) -> tuple[float, float]:
+        rows, columns = self._scale()
+        down, across = self._ratios[index]
+        return rows * down, columns * across
+
+    def _choose(self, mpp_um: float) -> tuple[int, int]:
+        """Choose the level to read for a scale, and how many of its pixels make one: 1 where they serve as they are,
+        0 where no whole number does.
+        """
+        if not (mpp_um > 0 and np.isfinite(mpp_um)):
+            raise MedclipError(Reason.WRONG_USE, "A scale must be a positive number of micrometres per pixel.")
+        best = None
+        for index in range(len(self.levels)):
+            rows, columns = self._level_mpp(index)
+            if max(rows, columns) <= mpp_um * (1 + NATIVE):
+                times = max(1, round(2 * mpp_um / (rows + columns)))
+                low, high = min(rows, columns) * times, max(rows, columns) * times
+                best = index, times if mpp_um * (1 - NATIVE) <= low and high <= mpp_um * (1 + NATIVE) else 0
+        if best is None:
+            finest = max(self._level_mpp(0))
+            if self.for_print and self.mpp_um == self._facts.mpp_um:
+                raise MedclipError(
+                    Reason.NO_SCALE,
+                    f"The slide states a print resolution ({finest:.4g} µm to a pixel), not how large its pixels are.",
+                    hint=_NAME_IT,
+                )
+            raise MedclipError(
+                Reason.TOO_SMALL,
+                f"The slide has {finest:.4g} µm/px, coarser than the {mpp_um:g} µm/px asked for.",
+                hint="Enlarging adds no detail: ask for a coarser scale, or leave the slide out.",
+            )
+        return best
+
+    def _check_size(self, pixels: int) -> None:
+        if pixels > self._spec.max_pixels:
+            raise MedclipError(
+                Reason.TOO_LARGE, f"The region would have {pixels} pixels; the limit is {self._spec.max_pixels}."
+            )
+
+
+def _ratio(base: int, level: int) -> float:
+    """Base pixels to a level's pixel: the whole number that writers meant, if rounding explains the rest."""
+    whole = max(1, round(base / level))
+    return float(whole) if abs(level * whole - base) < whole else base / level
+
+
+def whole(size: float) -> int:
+    """Round up, but for what is less than a thousandth of a pixel, or a stored row that was rounded away."""
+    return max(1, int(np.ceil(size - 1e-3)))
+
+
+def _resampled(
+    stored: Callable[[int, int, int, int], NDArray[np.uint8]],
+    corner: tuple[float, float],
+    factors: tuple[float, float],
+    size: tuple[int, int],
+    check_size: Callable[[int], None],
+) -> NDArray[np.uint8]:
+    """Read what a region needs of a finer level and bring it to size."""
+    k = max(1, int(min(factors) // 2)) if min(factors) >= 4 else 1
+    (top, left), (fy, fx) = (edge / k for edge in corner), (factor / k for factor in factors)
+    margin_y, margin_x = int(np.ceil(3 * fy)) + 1, int(np.ceil(3 * fx)) + 1  # LANCZOS reaches three result pixels
+    y0, x0 = int(np.floor(top)) - margin_y, int(np.floor(left)) - margin_x
+    y1 = int(np.ceil(top + size[0] * fy)) + margin_y
+    x1 = int(np.ceil(left + size[1] * fx)) + margin_x
+    check_size((y1 - y0) * (x1 - x0))
+    pixels = stored(y0, x0, y1 - y0, x1 - x0) if k == 1 else reduced(stored, (y0, x0, y1, x1), k)
+    return to_size(pixels, (top - y0, left - x0), (fy, fx), size)

@@ -1,0 +1,1 @@
+"""Where the tissue is, and where only glass or ink."""

@@ -1,0 +1,1 @@
+"""Volumes with a place in the patient, from series and files."""

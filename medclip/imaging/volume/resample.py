@@ -1,0 +1,201 @@
+"""New grids for a volume, and which of its slices show something.
+
+Spacing is changed by a triangle filter along one axis after another, as Pillow's bilinear does for pictures: linear
+interpolation where the grid gets finer, an average over the new voxel where it gets coarser. MONAI's `Spacing` and
+`scipy.ndimage.zoom` sample without that average, so thin bright structures vanish or not by chance, and importing
+MONAI costs seconds (`benchmarks/read_volume.py` measures all three). Shear needs a true three-dimensional
+interpolation, where scipy does the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.errors import MedclipError, Reason
+from medclip.imaging.volume.result import AIR_HU, HU
+from medclip.sample import Volume
+
+MAX_GROWTH = 64
+"""A resampled volume may have this many times the voxels; more is a mistake in the spacing."""
+BODY_HU = -500.0
+"""CT voxels above this are body, table or pillow, not air."""
+SIGNAL = 0.05
+"""Other voxels above this part of the range (lowest value to 99.5 percentile) are signal, not background."""
+EMPTY = 0.02
+"""A slice at an end with less signal than this part of the fullest slice's is left out."""
+_STRIDE = 4
+
+
+def resample(volume: Volume, spacing_mm: Sequence[float]) -> Volume:
+    """Change the distance between slices, rows and columns.
+
+    The grid keeps its directions and its centre, and covers the same space to within half a new voxel; there, values
+    of the edge are repeated.
+
+    Args:
+        volume: 3-D, or 4-D with frames first.
+        spacing_mm: New distance between slices, rows, columns.
+
+    Returns:
+        float32 voxels in the same unit and plane.
+
+    Raises:
+        MedclipError: WRONG_USE for a spacing that is not positive or would make the volume more than `MAX_GROWTH`
+            times as large.
+    """
+    wanted = np.asarray(spacing_mm, np.float64)
+    if wanted.shape != (3,) or not np.isfinite(wanted).all() or wanted.min() <= 0:
+        raise MedclipError(Reason.WRONG_USE, "spacing_mm takes three positive numbers: between slices, rows, columns.")
+    shape = np.array(volume.voxels.shape[-3:])
+    factor = wanted / np.array(volume.spacing_mm)
+    lengths = np.maximum(1, np.rint(shape / factor)).astype(int)
+    if np.prod(lengths / shape) > MAX_GROWTH:
+        raise MedclipError(Reason.WRONG_USE, f"The spacing would make the volume over {MAX_GROWTH} times as large.")
+    voxels = volume.voxels.astype(np.float32)
+    affine = volume.affine.copy()
+    # The axis that shrinks most goes first: the others then have less to do.
+    for axis in np.argsort(lengths / shape):
+        voxels = _along(voxels, voxels.ndim - 3 + int(axis), int(lengths[axis]), float(factor[axis]))
+        affine[:3, axis] *= factor[axis]
+        start = (shape[axis] - 1) / 2 - (lengths[axis] - 1) / 2 * factor[axis]  # keeps the centre, in old voxels
+        affine[:3, 3] += volume.affine[:3, axis] * start
+    return replace(volume, voxels=voxels, affine=affine)
+
+
+def square_pixels(picture: NDArray[Any], spacing_mm: tuple[float, float]) -> tuple[NDArray[Any], tuple[float, float]]:
+    """Resample a picture whose pixels are not square to the finer of its two spacings.
+
+    Args:
+        picture: H x W.
+        spacing_mm: Between rows, between columns.
+
+    Returns:
+        The picture (as it was where the spacings agree within 1 %) and its spacing.
+    """
+    rows, columns = spacing_mm
+    fine = min(rows, columns)
+    if max(rows, columns) <= 1.01 * fine:
+        return picture, spacing_mm
+    out = picture.astype(np.float32)
+    for axis, step in enumerate(spacing_mm):
+        if step > fine:
+            length = min(round(out.shape[axis] * step / fine), 8192)
+            out = _along(out, axis, length, fine / step)
+    return out, (fine, fine)
+
+
+def _along(values: NDArray[np.float32], axis: int, length: int, factor: float) -> NDArray[np.float32]:
+    """Resample one axis to another length; a new voxel is `factor` old ones wide, the centres of both agree."""
+    size = values.shape[axis]
+    if length == size and abs(factor - 1) < 1e-6:
+        return values
+    from scipy.sparse import csr_array
+
+    reach = max(1.0, factor)
+    centre = (size - 1) / 2 + (np.arange(length) - (length - 1) / 2) * factor
+    offsets = np.arange(-int(np.ceil(reach)), int(np.ceil(reach)) + 1)
+    index = np.rint(centre)[:, None].astype(int) + offsets
+    weight = np.maximum(0.0, 1.0 - np.abs(index - centre[:, None]) / reach)
+    weight /= weight.sum(axis=1, keepdims=True)
+    rows = np.repeat(np.arange(length), len(offsets))
+    table = csr_array(  # entries in the same place add up: beyond the edge its value repeats
+        (weight.ravel().astype(np.float32), (rows, np.clip(index, 0, size - 1).ravel())), shape=(length, size)
+    )
+    table.eliminate_zeros()
+    first = np.moveaxis(values, axis, 0)
+    out = table @ np.ascontiguousarray(first.reshape(size, -1))
+    return np.ascontiguousarray(np.moveaxis(out.reshape(length, *first.shape[1:]), 0, axis), dtype=np.float32)
+
+
+def rectify(volume: Volume) -> Volume:
+    """Resample a sheared volume (gantry tilt) to a grid with right angles.
+
+    Rows and columns keep their directions and spacing; slices then follow the normal. The new grid covers the old one;
+    what lies outside it becomes air (-1024 HU) in CT, else the volume's lowest value. Linear.
+
+    Args:
+        volume: 3-D, or 4-D with frames first.
+
+    Returns:
+        The volume itself where nothing is sheared by more than 0.1°, else float32 voxels on the new grid.
+    """
+    from scipy.ndimage import affine_transform
+
+    spacing = np.array(volume.spacing_mm)
+    across = volume.affine[:3, 2] / spacing[2]
+    down = volume.affine[:3, 1] - across * (volume.affine[:3, 1] @ across)
+    down /= np.linalg.norm(down)
+    normal = np.cross(across, down)
+    step = float(volume.affine[:3, 0] @ normal)
+    cosines = [volume.affine[:3, axis] @ way / spacing[axis] for axis, way in ((0, normal), (1, down))]
+    if min(abs(float(cosine)) for cosine in cosines) > np.cos(np.radians(0.1)):
+        return volume
+    matrix = np.stack([normal * step, down * spacing[1], across * spacing[2]], axis=1)
+    lengths = np.array(volume.voxels.shape[-3:])
+    corners = np.stack(np.meshgrid(*([0, length - 1] for length in lengths), indexing="ij"), -1).reshape(-1, 3)
+    inside = np.linalg.solve(matrix, volume.affine[:3, :3] @ corners.T).T  # corners on the new axes, in new voxels
+    low = np.floor(inside.min(axis=0) + 1e-6)
+    shape = (np.ceil(inside.max(axis=0) - 1e-6) - low + 1).astype(int)
+    affine = np.eye(4)
+    affine[:3, :3] = matrix
+    affine[:3, 3] = volume.affine[:3, 3] + matrix @ low
+    back = np.linalg.inv(volume.affine) @ affine
+    outside = float(AIR_HU) if volume.unit == HU else float(volume.voxels.min())
+    voxels = np.empty((*volume.voxels.shape[:-3], *shape), np.float32)
+    for old, new in zip(_frames(volume.voxels), _frames(voxels), strict=True):
+        affine_transform(
+            old, back[:3, :3], cast(Any, back[:3, 3]), output_shape=tuple(shape), output=new, order=1, cval=outside,
+            mode="constant",
+        )  # fmt: skip
+    return replace(volume, voxels=voxels, affine=affine)
+
+
+def _frames(voxels: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    yield from (voxels if voxels.ndim == 4 else voxels[None])
+
+
+def background(volume: Volume) -> float:
+    """Give the value up to which voxels are background: air in CT, else 5 % of the way to the 99.5 percentile."""
+    if volume.unit == HU:
+        return BODY_HU
+    grid = sampled(volume.voxels)
+    low = float(grid.min())
+    return low + SIGNAL * (float(np.percentile(grid, 99.5, method="nearest")) - low)
+
+
+def sampled(voxels: NDArray[Any]) -> NDArray[Any]:
+    """Look at every slice, but at rows and columns in steps where there are many."""
+    stride = min(_STRIDE, max(1, min(voxels.shape[-2:]) // 32))
+    return voxels[..., ::stride, ::stride]
+
+
+def slice_indices(volume: Volume, count: int) -> tuple[int, ...]:
+    """Choose slices evenly over the part of a volume that shows something.
+
+    Slices at both ends with almost no signal (less than 2 % of what the fullest has) are passed over; one in the middle
+    never is. The same volume gives the same slices.
+
+    Args:
+        volume: 3-D, or 4-D with frames first.
+        count: Most slices to give; at least 1.
+
+    Returns:
+        Rising indices; all of these slices where there are no more than `count`.
+    """
+    if count < 1:
+        raise MedclipError(Reason.WRONG_USE, "count must be at least 1.")
+    signal = sampled(volume.voxels) > background(volume)
+    axes = tuple(axis for axis in range(signal.ndim) if axis != signal.ndim - 3)
+    amount = signal.mean(axis=axes)
+    full = np.flatnonzero(amount > EMPTY * amount.max()) if amount.max() > 0 else np.arange(len(amount))
+    first, last = int(full[0]), int(full[-1])
+    length = last - first + 1
+    if length <= count:
+        return tuple(range(first, last + 1))
+    # The middles of `count` equal parts.
+    return tuple(first + int((index + 0.5) * length / count) for index in range(count))

@@ -1,0 +1,227 @@
+"""Where the slices of a stack lie: one affine for all, checked against every slice's own position.
+
+DICOM states for each slice the centre of its first pixel, the direction of its rows and of its columns (LPS+) and the
+pixel spacing. Nothing says that slices come in order, at even distances, or above one another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.errors import MedclipError, Reason
+from medclip.imaging.volume.orientation import LPS_TO_RAS, Affine, check_affine
+from medclip.sample import Step
+
+EVEN_PART, EVEN_MM = 0.02, 0.1
+"""Distances between slices may differ from their median by the larger of these."""
+SAME_MM = 0.01
+"""Slices closer than this are in the same place."""
+PARALLEL_DEG = 0.5
+"""Slices whose rows and columns differ by less are parallel."""
+TILT_DEG = 0.5
+"""From here on slices are said to be tilted against the line they are stacked on."""
+_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one slice lies."""
+
+    position: tuple[float, float, float] | None
+    """Centre of the first pixel, LPS+ mm; None where the header does not say."""
+    orientation: tuple[float, ...] | None
+    """Direction cosines of a row, then of a column."""
+    spacing_mm: tuple[float, float] | None
+    """Between rows, between columns."""
+    thickness_mm: float | None = None
+    """Distance to the next slice as stated, else the thickness; used where there is only one slice."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Slices in order along the normal."""
+
+    order: tuple[int, ...]
+    """Index of the slices as they were given."""
+    affine: Affine
+    """4 x 4, RAS: (slice, row, column, 1) to mm."""
+    distances_mm: NDArray[np.float64]
+    """Of the slices in order, along the normal."""
+    even: bool
+    steps: tuple[Step, ...] = ()
+
+
+def stack_of(places: Sequence[Place], *, uneven: str) -> Stack:
+    """Sort slices along their normal and find the affine they share.
+
+    Args:
+        places: One for each slice, in any order.
+        uneven: "reject" or "resample": whether uneven distances are an error, or marked in the result. With "resample"
+            the second of two slices in one place is left out.
+
+    Raises:
+        MedclipError: UNEVEN_SLICES, with positions in mm; CORRUPT if the geometry makes no sense.
+    """
+    notes: list[Step] = []
+    row, column = _directions(places, notes)
+    normal = np.cross(row, column)
+    normal /= np.linalg.norm(normal)
+    spacing = _spacing(places, notes)
+    positions = _positions(places, notes)
+    along = positions @ normal
+    order = np.argsort(along, kind="stable")
+    order, even = _even(order, along, uneven, notes)
+    distances = along[order]
+    step = _step(positions[order], normal, places[0], notes)
+    if len(order) > 1:
+        _aligned(positions[order], distances, step, spacing)
+        tilt = float(np.degrees(np.arccos(min(1.0, abs(step @ normal) / float(np.linalg.norm(step))))))
+        if tilt > TILT_DEG:
+            notes.append(Step("tilt", f"slices are sheared by {tilt:.1f}° (gantry tilt); the affine says so"))
+    lps = np.eye(4)
+    lps[:3, 0], lps[:3, 1], lps[:3, 2], lps[:3, 3] = step, column * spacing[0], row * spacing[1], positions[order[0]]
+    affine = LPS_TO_RAS @ lps + 0.0
+    check_affine(affine)
+    return Stack(tuple(int(index) for index in order), affine, distances, even, tuple(notes))
+
+
+def _directions(places: Sequence[Place], notes: list[Step]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    known = [place.orientation for place in places if place.orientation is not None]
+    if not known:
+        notes.append(Step("orientation", "the header states none; taken for axial, front on top"))
+        return np.array([1.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.0])
+    cosines = np.array(known)
+    turned = np.abs(cosines - cosines[0]).max()  # a turn by a small angle moves a unit vector by as many radians
+    if len(known) < len(places) or turned > np.radians(PARALLEL_DEG):
+        raise MedclipError(Reason.UNEVEN_SLICES, "The slices of the series are not parallel to each other.")
+    row, column = cosines[0, :3], cosines[0, 3:]
+    lengths = np.linalg.norm(row), np.linalg.norm(column)
+    if min(lengths) < 0.9 or max(lengths) > 1.1 or abs(float(row @ column)) > 0.02:
+        raise MedclipError(Reason.CORRUPT, "The header's directions of rows and columns make no sense.")
+    return row / lengths[0], column / lengths[1]
+
+
+def _spacing(places: Sequence[Place], notes: list[Step]) -> tuple[float, float]:
+    first = places[0].spacing_mm
+    if first is None:
+        notes.append(Step("spacing", "the header states no pixel spacing; 1 mm is assumed"))
+        return 1.0, 1.0
+    if any(place.spacing_mm is None or not np.allclose(place.spacing_mm, first, rtol=1e-3) for place in places):
+        raise MedclipError(Reason.UNEVEN_SLICES, "The slices of the series differ in their pixel spacing.")
+    return first
+
+
+def _positions(places: Sequence[Place], notes: list[Step]) -> NDArray[np.float64]:
+    known = [place.position for place in places if place.position is not None]
+    if len(known) == len(places):
+        return np.array(known, np.float64)
+    if len(places) > 1:
+        raise MedclipError(
+            Reason.UNEVEN_SLICES, f"{len(places) - len(known)} of the {len(places)} slices do not say where they lie."
+        )
+    notes.append(Step("position", "the header states none; the first pixel is taken for the origin"))
+    return np.zeros((1, 3))
+
+
+def _even(
+    order: NDArray[np.intp], along: NDArray[np.float64], uneven: str, notes: list[Step]
+) -> tuple[NDArray[np.intp], bool]:
+    """Check the distances between neighbours; give the order without doubles, and whether they are even."""
+    if len(order) < 2:
+        return order, True
+    steps = np.diff(along[order])
+    double = np.flatnonzero(steps < SAME_MM)
+    if double.size:
+        where = _listed(along[order][double])
+        if uneven == "reject":
+            raise MedclipError(
+                Reason.UNEVEN_SLICES,
+                f"{double.size} of {len(order)} slices lie where another one does (at {where} mm along the normal).",
+                hint="Two series may have been mixed into one.",
+            )
+        notes.append(Step("doubles", f"{double.size} slices left out, one is there already (at {where} mm)"))
+        order = np.delete(order, double + 1)
+        if len(order) < 2:
+            return order, True
+        steps = np.diff(along[order])
+    median = float(np.median(steps))
+    odd = np.flatnonzero(np.abs(steps - median) > max(EVEN_PART * median, EVEN_MM))
+    if not odd.size:
+        return order, True
+    sorted_along = along[order]
+    gaps = ", ".join(f"{sorted_along[i]:.2f} to {sorted_along[i + 1]:.2f}" for i in odd[:_SHOWN])
+    more = f" and {odd.size - _SHOWN} more" if odd.size > _SHOWN else ""
+    if uneven == "reject":
+        raise MedclipError(
+            Reason.UNEVEN_SLICES,
+            f"The slices are not evenly spaced: {median:.2f} mm apart, but at {gaps} mm{more}.",
+            hint="A slice may be missing; ReadPolicy(uneven_slices='resample') interpolates.",
+        )
+    notes.append(Step("uneven", f"slices {median:.2f} mm apart, but at {gaps} mm{more}"))
+    return order, False
+
+
+def _listed(values: NDArray[np.float64]) -> str:
+    text = ", ".join(f"{value:.2f}" for value in values[:_SHOWN])
+    return text + (" and more" if values.size > _SHOWN else "")
+
+
+def _step(
+    positions: NDArray[np.float64], normal: NDArray[np.float64], place: Place, notes: list[Step]
+) -> NDArray[np.float64]:
+    """Give the vector from a slice to the next: over the whole stack, so that rounding of positions averages out."""
+    if len(positions) > 1:
+        return (positions[-1] - positions[0]) / (len(positions) - 1)
+    if place.thickness_mm is None or place.thickness_mm <= 0:
+        notes.append(Step("thickness", "the header states none; 1 mm is assumed"))
+        return normal
+    return normal * place.thickness_mm
+
+
+def _aligned(
+    positions: NDArray[np.float64],
+    distances: NDArray[np.float64],
+    step: NDArray[np.float64],
+    spacing: tuple[float, float],
+) -> None:
+    """Check that all first pixels lie on the line from the first to the last."""
+    whole = step * (len(positions) - 1)
+    part = (distances - distances[0]) / (distances[-1] - distances[0])
+    off = np.linalg.norm(positions - positions[0] - part[:, None] * whole, axis=1)
+    if off.max() > max(0.5 * min(spacing), EVEN_MM):
+        raise MedclipError(
+            Reason.UNEVEN_SLICES,
+            f"The slices do not lie above one another: one is {off.max():.2f} mm beside the line of the others.",
+        )
+
+
+def evenly(voxels: NDArray[Any], stack: Stack) -> tuple[NDArray[np.float32], Affine, Step]:
+    """Interpolate an uneven stack at even distances, linearly along the normal.
+
+    Args:
+        voxels: [slice, row, column] in the stack's order.
+        stack: Whose `even` is False.
+
+    Returns:
+        float32 voxels from the first slice to the last at the median distance (the last step may end short of the last
+        slice, never beyond it), their affine, and the step.
+    """
+    distances = stack.distances_mm - stack.distances_mm[0]
+    median = float(np.median(np.diff(distances)))
+    count = int(np.floor(distances[-1] / median + 1e-6)) + 1
+    wanted = np.arange(count) * median
+    upper = np.clip(np.searchsorted(distances, wanted, side="right"), 1, len(distances) - 1)
+    part = np.clip((wanted - distances[upper - 1]) / (distances[upper] - distances[upper - 1]), 0, 1)
+    out = np.empty((count, *voxels.shape[1:]), np.float32)
+    for index, (above, share) in enumerate(zip(upper, part, strict=True)):
+        below, top = voxels[above - 1].astype(np.float32), voxels[above].astype(np.float32)
+        out[index] = below + np.float32(share) * (top - below)
+    affine = stack.affine.copy()
+    # The stack's own step covers the whole line in len - 1 parts; the new one covers it in parts of the median.
+    affine[:3, 0] *= (len(distances) - 1) * median / distances[-1]
+    return out, affine, Step("resample", f"{len(distances)} uneven slices to {count}, {median:.2f} mm apart, linear")

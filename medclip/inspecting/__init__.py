@@ -1,0 +1,1 @@
+"""Looking at one study, and at the installation."""

@@ -1,0 +1,350 @@
+"""Check an installation: what works, what does not, and the line that fixes it. Changes nothing, needs no network."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from medclip.dicom.codecs.transfer_syntax import JPEG_XL, OTHER, READ, VIDEO
+from medclip.inspecting.doctor_files import COVERED, DISTRIBUTION, readable_kinds
+from medclip.settings import Settings
+
+_PACKAGES = {"openslide": "openslide-python"}
+"""Packages whose name is not that of their module."""
+_MIN_FREE_BYTES = 1_000_000_000
+# Data loader and reader processes hand images over through shared memory; containers start with 64 MB.
+_MIN_SHARED_BYTES = 200_000_000
+
+
+class State(StrEnum):
+    """How a check ended."""
+
+    PASS = "PASS"  # noqa: S105 - the outcome of a check, not a password
+    WARN = "WARN"
+    FAIL = "FAIL"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    state: State
+    found: str
+    fix: str = ""
+    """The command or step that puts it right; empty where nothing has to be done."""
+    details: tuple[str, ...] = ()
+    """What was counted, such as packages with their versions; only in JSON."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Everything that `doctor` looked at, in a fixed order."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether no check failed. Warnings do not count."""
+        return all(check.state is not State.FAIL for check in self.checks)
+
+    def to_json(self) -> str:
+        """Give the diagnosis as one JSON object: `ok` and `checks`."""
+        return json.dumps({"ok": self.ok, "checks": [asdict(check) for check in self.checks]}, indent=2)
+
+
+def doctor(settings: Settings | None = None) -> Diagnosis:
+    """Look at Python, packages, decoders, places on disk and the built-in model pack.
+
+    Torch is loaded in a process of its own, so that a broken build is a failed check and not a crash.
+
+    Args:
+        settings: Where the identity key lives; the defaults if not given.
+    """
+    settings = settings or Settings()
+    checks = [
+        _python(),
+        _name_clash(),
+        *_packages(),
+        *_syntaxes(),
+        *_file_kinds(),
+        *_extras(),
+        _place("working folder", Path.cwd(), State.WARN, "give --out a folder that you may write"),
+        _place(
+            "temporary folder", Path(tempfile.gettempdir()), State.FAIL, "set TMPDIR to a folder that you may write"
+        ),
+        _place("identity key folder", settings.home, State.FAIL, "set MEDCLIP_HOME to a folder that you may write"),
+        _memory(settings),
+        _shared_memory(),
+        *_model(),
+    ]
+    return Diagnosis(tuple(checks))
+
+
+def _python() -> Check:
+    found = f"{platform.python_version()} ({sys.executable}), {platform.system()} {platform.machine()}"
+    return Check("python", State.PASS, found)
+
+
+def _name_clash() -> Check:
+    """Find the unrelated distribution `medclip`, which installs into a folder of the same name."""
+    fix = f"pip uninstall medclip; pip install --force-reinstall --no-deps {DISTRIBUTION}"
+    name = "import name"
+    foreign = _version_of("medclip")
+    if foreign is not None:
+        return Check(
+            name, State.FAIL, f"an unrelated package, medclip {foreign}, is installed and uses the same folder", fix
+        )
+    own = Path(__file__).resolve().parents[1]
+    for entry in dict.fromkeys(sys.path):
+        other = Path(entry or ".", "medclip").resolve()
+        if other != own and (other / "__init__.py").is_file():
+            found = f"another package named medclip lies in {other.parent}; ours is in {own.parent}"
+            return Check(name, State.FAIL, found, f"remove {other}, or take its folder off the Python path")
+    changed = _changed_files()
+    if changed:
+        return Check(name, State.FAIL, f"{len(changed)} of our files were replaced, the first is {changed[0]}", fix)
+    return Check(name, State.PASS, f"medclip is ours, in {own}")
+
+
+def _version_of(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _changed_files() -> list[str]:
+    """List installed files of ours whose hash is not the one pip recorded; empty for an editable install."""
+    import base64
+    import hashlib
+
+    try:
+        files = metadata.files(DISTRIBUTION) or []
+    except metadata.PackageNotFoundError:
+        return []
+    changed = []
+    for file in files:
+        if file.hash is None or not str(file).startswith("medclip/") or file.suffix != ".py":
+            continue
+        path = Path(str(file.locate()))
+        digest = hashlib.new(file.hash.mode, path.read_bytes()).digest() if path.is_file() else b""
+        if base64.urlsafe_b64encode(digest).decode().rstrip("=") != file.hash.value:
+            changed.append(str(file))
+    return changed
+
+
+def _requirements() -> list[Requirement]:
+    return [Requirement(line) for line in metadata.requires(DISTRIBUTION) or []]
+
+
+def _packages() -> list[Check]:
+    try:
+        needed = [r for r in _requirements() if r.marker is None or r.marker.evaluate({"extra": ""})]
+    except metadata.PackageNotFoundError:
+        found = f"{DISTRIBUTION} is not installed; Python runs it from {Path(__file__).parents[1]}"
+        return [Check("packages", State.WARN, found, "pip install -e . in the folder that holds pyproject.toml")]
+    bad, good = [], []
+    for need in sorted(needed, key=lambda r: r.name.lower()):
+        version = _version_of(need.name)
+        line = f"pip install '{need.name}{need.specifier}'"
+        if version is None:
+            bad.append(Check(f"package {need.name}", State.FAIL, "not installed", line))
+        elif not need.specifier.contains(version, prereleases=True):
+            found = f"{version}, but {need.specifier} is needed"
+            bad.append(Check(f"package {need.name}", State.FAIL, found, line))
+        else:
+            good.append(f"{need.name} {version}")
+    versions = tuple(good)
+    return [Check("packages", State.PASS, f"{len(good)} are there in a version that fits", details=versions), *bad]
+
+
+def _syntaxes() -> list[Check]:
+    """List every transfer syntax of the standard that holds pixels, also those that no installation reads."""
+    try:
+        from medclip.dicom.codecs.decoders import available
+
+        found = {uid: available(uid) for uid in READ}
+    except ImportError as error:
+        return [Check("DICOM", State.FAIL, f"pydicom does not load: {error}", "pip install 'pydicom>=3,<4'")]
+    checks = []
+    for uid, title in READ.items():
+        codecs = found[uid]
+        name = f"DICOM {title}"
+        if codecs.names:
+            checks.append(Check(name, State.PASS, ", ".join(codecs.names)))
+        else:
+            checks.append(Check(name, State.WARN, "no decoder: such files fail with missing_codec", codecs.missing))
+    slides_only = "read in slides; elsewhere not read by this version"
+    checks += [Check(f"DICOM {title}", State.PASS, slides_only) for title in JPEG_XL.values()]
+    unread = {**VIDEO, **OTHER}.values()
+    return [*checks, *(Check(f"DICOM {title}", State.PASS, "not read by this version") for title in unread)]
+
+
+def _file_kinds() -> list[Check]:
+    checks = []
+    for kind, missing in readable_kinds():
+        if missing:
+            found = f"not readable: {missing}; such files fail with missing_codec"
+            checks.append(Check(kind.name, State.WARN, found, kind.fix))
+        else:
+            with_versions = ", ".join(f"{name} {_version_of(_PACKAGES.get(name, name)) or ''}" for name in kind.modules)
+            checks.append(Check(kind.name, State.PASS, with_versions))
+    return checks
+
+
+def _extras() -> list[Check]:
+    """Look at what is optional and has nothing to do with reading files."""
+    try:
+        extras = [
+            e
+            for e in metadata.metadata(DISTRIBUTION).get_all("Provides-Extra") or []
+            if e not in ("all", "dev", "docs", *COVERED)
+        ]
+        needs = _requirements()
+    except metadata.PackageNotFoundError:
+        return []
+    checks = []
+    for extra in extras:
+        base = {"extra": ""}
+        names = [
+            r.name for r in needs if r.marker and r.marker.evaluate({"extra": extra}) and not r.marker.evaluate(base)
+        ]
+        missing = [n for n in names if _version_of(n) is None]
+        if not missing:
+            checks.append(Check(f"extra {extra}", State.PASS, "installed"))
+        else:
+            found = f"not installed ({', '.join(missing)}); optional"
+            checks.append(
+                Check(f"extra {extra}", State.PASS, found, f"if you need it: pip install '{DISTRIBUTION}[{extra}]'")
+            )
+    return checks
+
+
+def _place(name: str, folder: Path, state: State, fix: str) -> Check:
+    """See whether a folder, or the nearest one above it that exists, can be written and has room."""
+    there = next(p for p in (folder, *folder.parents) if p.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there) as handle:
+            handle.write(b"medclip")
+        free = shutil.disk_usage(there).free
+    except OSError as error:
+        return Check(name, state, f"{folder} cannot be written: {error.strerror}", fix)
+    found = f"{folder} can be written, {free / 1e9:.1f} GB free"
+    if free < _MIN_FREE_BYTES:
+        return Check(name, State.WARN, found, "free some space there")
+    return Check(name, State.PASS, found)
+
+
+def _memory(settings: Settings) -> Check:
+    """Say how many reading processes fit if each takes all it may. Few files need that much: a count, not a warning."""
+    total = _memory_bytes()
+    if total is None:
+        return Check("memory", State.PASS, "this system does not say how much there is")
+    each = settings.reader_memory_bytes
+    said = f"{total / 1e9:.1f} GB; a reading process may take {each / 1e9:.1f} GB"
+    if total < each:
+        fix = f"from Python, Settings(workers=1, reader_memory_bytes={total * 3 // 4})"
+        return Check("memory", State.WARN, f"{said}, more than there is", fix)
+    fit = total // each
+    if fit >= settings.workers:
+        return Check("memory", State.PASS, f"{said}, and {settings.workers} of them fit")
+    few = f"of {settings.workers} only {fit} would fit if all read the largest files at once"
+    return Check("memory", State.PASS, f"{said}; {few}", f"for very large files: Settings(workers={fit})")
+
+
+def _memory_bytes() -> int | None:
+    """Give the memory of the machine, or of the container if that is less."""
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            total = min(total, int(Path(path).read_text()))
+        except (OSError, ValueError):  # no such group, or the word "max"
+            continue
+    return total
+
+
+def _shared_memory() -> Check:
+    folder = Path("/dev/shm")  # noqa: S108 - asked for its size only
+    if not folder.is_dir():
+        return Check("shared memory", State.PASS, "managed by the system")
+    usage = shutil.disk_usage(folder)
+    found = f"{usage.free / 1e6:.0f} MB free of {usage.total / 1e6:.0f} MB"
+    if usage.free < _MIN_SHARED_BYTES:
+        return Check(
+            "shared memory", State.WARN, found, "in a container start it with --shm-size=1g; else use fewer workers"
+        )
+    return Check("shared memory", State.PASS, found)
+
+
+# Runs in a process of its own. The audit hook counts what the built-in pack asks of the network: nothing.
+_PROBE = """
+import json, sys, warnings
+warnings.simplefilter("ignore")
+out = {"network": []}
+sys.addaudithook(lambda e, a: out["network"].append(e) if e in ("socket.connect", "socket.getaddrinfo") else None)
+import torch
+out["torch"] = torch.__version__
+out["gpu"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+out["mps"] = bool(torch.backends.mps.is_available())
+print(json.dumps(out), flush=True)
+import numpy as np
+from medclip.models.packs.pack import load_model
+model = load_model()
+size = model.preprocess.size_px
+image = model.encode_image(np.zeros((1, size, size, 3), dtype=np.uint8))
+text = model.encode_text(["a chest x-ray"])
+assert image.shape == text.shape == (1, model.dim) and np.isfinite(image).all()
+out["pack"] = f"{model.name}, {model.dim} dimensions"
+print(json.dumps(out), flush=True)
+"""
+
+
+def _model(run: Callable[..., subprocess.CompletedProcess[str]] = subprocess.run) -> list[Check]:
+    fix_torch = "pip install --force-reinstall torch torchvision"
+    root = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH")) if p)
+    try:
+        done = run(
+            [sys.executable, "-c", _PROBE],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+    except subprocess.TimeoutExpired:
+        return [Check("torch", State.FAIL, "loading torch and the built-in pack took more than 300 s", fix_torch)]
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    last = (done.stderr.strip().splitlines() or [f"the process ended with code {done.returncode}"])[-1]
+    last = last.removeprefix("medclip.errors.MedclipError: ")
+    if not lines:
+        return [Check("torch", State.FAIL, f"torch does not load: {last}", fix_torch)]
+    seen = json.loads(lines[-1])
+    gpu = ", ".join(seen["gpu"]) or ("Apple GPU" if seen["mps"] else "none; everything runs on the CPU")
+    checks = [Check("torch", State.PASS, f"loads, {seen['torch']}"), Check("GPU", State.PASS, gpu)]
+    reinstall = f"pip install --force-reinstall --no-deps {DISTRIBUTION}"
+    if "pack" not in seen:
+        return [*checks, Check("built-in pack", State.FAIL, f"does not load: {last}", reinstall)]
+    checks.append(Check("built-in pack", State.PASS, f"verified, encodes an image and a text ({seen['pack']})"))
+    if seen["network"]:
+        checks.append(
+            Check("network", State.WARN, "loading the pack tried to reach the network", "set HF_HUB_OFFLINE=1")
+        )
+    else:
+        checks.append(Check("network", State.PASS, "none is needed: the pack loaded without asking for it"))
+    return checks

@@ -1,0 +1,257 @@
+"""Open one file or folder and look at it: samples and views, as scoring would see them. For notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from markupsafe import escape
+from numpy.typing import NDArray
+
+from medclip.adapters.base import Source
+from medclip.adapters.registry import read_unit
+from medclip.errors import MedclipError, Problem, Reason, Status
+from medclip.files.discover import discover
+from medclip.files.grouping.mammography_exam import MammographyExam, exam_of
+from medclip.files.grouping.studies import GroupBy, group
+from medclip.files.pseudonyms import load_key
+from medclip.files.readers.pool import ReadingPool
+from medclip.files.scan import inspect_files
+from medclip.imaging.geometry import letterbox
+from medclip.imaging.intensity import to_uint8
+from medclip.inspecting.study_html import study_html
+from medclip.runs.options import parse_modality
+from medclip.sample import Kind, Modality, Sample, View
+from medclip.settings import Settings
+
+_TILE_PX = 256
+_MAX_TILES = 8
+MAX_UNITS = 64
+"""More pictures, series and records than this are a collection to score, not a study to look at: everything that is
+read is held in memory."""
+
+
+@dataclass(frozen=True)
+class OpenedUnit:
+    """Files that make one sample, not read yet."""
+
+    source: Source
+    modality: Modality | None
+    problem: Problem | None = None
+    """Why it cannot be read."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class OpenedStudy:
+    """What one file or folder holds. Pixels are read on first use, in processes of their own.
+
+    A notebook shows it as a table with pictures. One broken file does not hide the others: it is in `failed`, and
+    `samples()` gives the rest.
+    """
+
+    units: tuple[OpenedUnit, ...]
+    """What is to be read, in the order of the first files. Those whose pixels turn out to be broken stay here."""
+    found: tuple[tuple[Path, Problem], ...] = ()
+    """Files that should be readable and are not, as far as their headers show; of a series its first file."""
+    settings: Settings = field(default_factory=Settings)
+    exam: MammographyExam | None = None
+    """The mammograms in their places and the missing views; None for anything but one mammography study in DICOM."""
+    _cache: dict[int, Sample | MedclipError] = field(default_factory=dict)
+
+    def samples(self) -> tuple[Sample, ...]:
+        """Read everything, once: a sample for each unit that can be read, in order.
+
+        Decoding runs in processes of their own with a time limit, so a decoder that crashes or hangs ends as a problem.
+
+        Returns:
+            At least one sample. What could not be read is in `failed`.
+
+        Raises:
+            MedclipError: What is wrong with the first unit, if nothing could be read; `where` is its file.
+        """
+        self._read()
+        read = tuple(sample for _, sample in self._pairs())
+        if not read:
+            raise next(error for _, error in self._errors())
+        return read
+
+    @property
+    def failed(self) -> tuple[tuple[Path, Problem], ...]:
+        """Files that cannot be read, and why: what headers show, and once `samples()` was called, pixels too."""
+        return (*self.found, *((Path(str(error.where)), error.problem()) for _, error in self._errors()))
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """The reasons of `failed`."""
+        return tuple(problem for _, problem in self.failed)
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """All views, in order. Raises as `samples()`."""
+        return tuple(view for sample in self.samples() for view in sample.views)
+
+    @property
+    def modality(self) -> Modality | None:
+        """The modality of all units; None where it is unknown or where they differ."""
+        found = {unit.modality for unit in self.units}
+        return found.pop() if len(found) == 1 else None
+
+    def __repr__(self) -> str:
+        """Say what it is in one line; the arrays would fill screens."""
+        kinds = [unit.source.kind for unit in self.units]
+        said = ", ".join(_count(kinds.count(kind), str(kind)) for kind in Kind if kind in kinds)
+        bad = f", {_count(len(self.problems), 'problem')}" if self.problems else ""
+        differ = len({unit.modality for unit in self.units}) > 1
+        what = self.modality or ("several modalities" if differ else "modality unknown")
+        return f"OpenedStudy({what}, {said}{bad})"
+
+    def _repr_html_(self) -> str:
+        try:
+            self._read()
+            return study_html(self._pairs(), self.problems, self.exam)
+        except Exception:  # a notebook that shows a value must not stop on it
+            return f"<pre>{escape(repr(self))}</pre>"
+
+    def _pairs(self) -> list[tuple[Source, Sample]]:
+        kept = ((unit.source, self._cache.get(number)) for number, unit in enumerate(self.units))
+        return [(source, sample) for source, sample in kept if isinstance(sample, Sample)]
+
+    def _errors(self) -> list[tuple[int, MedclipError]]:
+        return [(n, kept) for n, kept in sorted(self._cache.items()) if isinstance(kept, MedclipError)]
+
+    def _read(self) -> None:
+        missing = [number for number in range(len(self.units)) if number not in self._cache]
+        if not missing:
+            return
+        limits = self.settings.decode_timeout_s, self.settings.reader_memory_bytes
+        with ReadingPool(min(len(missing), self.settings.workers), *limits) as pool:
+            jobs = ((self.units[n].source, self.units[n].modality, self.settings) for n in missing)
+            for number, future in zip(missing, pool.map(read_unit, jobs, ahead=len(missing)), strict=True):
+                try:
+                    self._cache[number] = future.result()
+                except MedclipError as error:
+                    where = error.where or self.units[number].source.path
+                    self._cache[number] = MedclipError(error.reason, error.message, where=where, hint=error.hint)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def open_study(
+    path: str | Path,
+    modality: Modality | str | None = None,
+    *,
+    group_by: GroupBy | str = "auto",
+    settings: Settings | None = None,
+) -> OpenedStudy:
+    """Open a file or a folder through the adapters: pictures, series, loops, slides and ECGs.
+
+    Slices of a series become one volume, a WFDB header and its signals one record. Headers are read now, pixels on
+    first use of `samples()` or `views`.
+
+    Args:
+        path: A file, or a folder of at most 64 pictures, series or records. Files that are no image (a report, a
+            table) are left out.
+        modality: What it shows, where headers do not say; without either, a plain 8-bit rendering is given.
+        group_by: How files become examinations: "auto", "folder" or "file", as in `medclip.scan`. By "folder" the views
+            of a mammography belong together whatever patients and studies their headers state.
+        settings: Limits, and the policy for pixels (`settings.policy`).
+
+    Returns:
+        The study.
+
+    Raises:
+        MedclipError: What is wrong with the only file; NOTHING_TO_DO when a folder has no image, WRONG_USE when it
+            has too much, and for another `group_by`.
+
+    Example:
+        >>> from medclip import open_study
+        >>> study = open_study("examples/studies/mammogram")
+        >>> study
+        OpenedStudy(mammography, 4 images)
+        >>> study.samples()[0].views[0].position
+        'CC'
+    """
+    root, named, settings = Path(path), parse_modality(modality), settings or Settings()
+    units, problems, exam = _opened(root, named, settings, group_by)
+    if not units:
+        if problems:
+            _, problem = problems[0]
+            raise MedclipError(problem.reason, problem.message, where=root)
+        raise MedclipError(Reason.NOTHING_TO_DO, "there is no image here.", where=root, hint="Name another folder.")
+    if len(units) > MAX_UNITS:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"this folder holds {len(units)} pictures, series or records, more than the {MAX_UNITS} that are opened "
+            "at once.",
+            where=root,
+            hint="Name one study's folder, or score it all with medclip.score.",
+        )
+    return OpenedStudy(units, problems, settings, exam)
+
+
+def opened_units(
+    root: Path, named: Modality | None, settings: Settings
+) -> tuple[tuple[OpenedUnit, ...], tuple[Problem, ...]]:
+    """Find and group what a path holds: the units that can be read, and the problems of what should be readable.
+
+    A skipped file counts as a problem only where it is the only one.
+    """
+    units, failed, _ = _opened(root, named, settings)
+    return units, tuple(problem for _, problem in failed)
+
+
+def _opened(
+    root: Path, named: Modality | None, settings: Settings, group_by: GroupBy | str = "auto"
+) -> tuple[tuple[OpenedUnit, ...], tuple[tuple[Path, Problem], ...], MammographyExam | None]:
+    refs = discover(root)
+    pairs = list(zip(refs, inspect_files(refs, settings), strict=True))
+    facts_of = {ref.name: facts for ref, facts in pairs}
+    studies = group(
+        pairs,
+        manifest=None,
+        modality=named,
+        key=load_key(settings),
+        group_by=group_by,
+        uneven=settings.policy.uneven_slices,
+    )
+    units: list[OpenedUnit] = []
+    problems = [
+        (ref.path, found)
+        for ref, facts in pairs
+        if (found := ref.problem or facts.problem) and _told(found, len(pairs))
+    ]
+    for study in studies:
+        for unit in study.units:
+            if unit.problem is not None:
+                if _told(unit.problem, len(pairs)):
+                    problems.append((unit.files[0].path, unit.problem))
+                continue
+            facts = tuple(facts_of[ref.name] for ref in unit.files)
+            source = Source(unit.kind, tuple(ref.path for ref in unit.files), facts, unit.notes)
+            units.append(OpenedUnit(source, named or study.modality))
+    order = {ref.path: index for index, ref in enumerate(refs)}
+    units.sort(key=lambda unit: min(order[path] for path in unit.source.paths))
+    exams = [exam_of([(ref, facts_of[ref.name]) for ref in study.files]) for study in studies]
+    exams = [exam for exam in exams if exam is not None]
+    return tuple(units), tuple(problems), exams[0] if len(exams) == 1 else None
+
+
+def _told(problem: Problem, num_files: int) -> bool:
+    return problem.status is Status.FAILED or num_files == 1
+
+
+def contact_sheet(views: Sequence[View], tile_px: int = _TILE_PX) -> NDArray[np.uint8]:
+    """Put up to eight views side by side.
+
+    Args:
+        views: At least one view.
+        tile_px: Side of each picture.
+
+    Returns:
+        uint8 [tile_px, n * tile_px, 3].
+    """
+    return np.concatenate([letterbox(to_uint8(view), tile_px) for view in views[:_MAX_TILES]], axis=1)

@@ -1,0 +1,231 @@
+"""Packs from other people's checkpoints, and packs for other people's loaders."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from medclip.errors import MedclipError, Reason
+from medclip.files.output import check_out, disk_faults, is_folder, naming
+from medclip.models.card import FILE_NAME as CARD_NAME
+from medclip.models.card import IMPORTED, Card
+from medclip.models.interchange.find_source import HUB, find_source, is_bare_text_model
+from medclip.models.interchange.load_start import start_from
+from medclip.models.interchange.text_model import import_text_model
+from medclip.models.packs.manifest import CONFIG_NAME, TEXT_FOLDER, WEIGHTS_NAME, file_sha256, is_pickle, read_config
+from medclip.models.packs.manifest import FILE_NAME as MANIFEST
+from medclip.models.packs.pack import find_pack, save_pack, verify_pack
+from medclip.models.preprocess import Preprocess, square_side
+from medclip.models.towers.state_dict import check_finite
+from medclip.models.towers.unpickle import to_safetensors
+from medclip.sample import Modality
+from medclip.version import __version__
+
+_NOT_MEASURED = "Nothing was measured by medclip: the card has no task and no figure."
+_OTHER_PIXELS = (
+    "The weights were not trained through medclip's adapters. medclip shows a model the whole image on a black square; "
+    "most public checkpoints were trained on centre crops."
+)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What `export_model` wrote."""
+
+    folder: Path
+    notes: tuple[str, ...]
+    """What another loader has to know; empty where plain open_clip loads the folder anywhere."""
+
+
+def import_model(
+    source: str | Path,
+    out: Path,
+    *,
+    architecture: str | None = None,
+    text_folder: Path | None = None,
+    name: str | None = None,
+    licence: str = "",
+    modalities: Sequence[str] = (),
+    overwrite: bool = False,
+) -> Path:
+    """Turn a checkpoint or a model folder into a pack, without loss.
+
+    Pickled weights are converted to safetensors in a process of their own that unpickles tensors and nothing else. A
+    folder with a text model alone (a BERT with config.json, tokenizer and weights) becomes no pack but a text folder,
+    for `text_folder` here and `model.text_folder` in a recipe; it has no card, so that nothing of one can be given.
+
+    Args:
+        source: A checkpoint (a state dict or a training checkpoint; safetensors or what torch.save wrote), a folder in
+            Hugging Face layout (open_clip_config.json and weights), or anything else that `load_start` takes.
+        out: The pack's folder.
+        architecture: open_clip architecture of a bare checkpoint.
+        text_folder: Folder with config.json and tokenizer of a BERT text tower, where they do not lie beside it.
+        name: Name on the card; the folder's where None.
+        licence: Licence of the weights, as the card states it.
+        modalities: What the model knows, by medclip's names. The card states them; nothing is measured.
+        overwrite: Put it in the place of a pack or text folder that is there already.
+
+    Returns:
+        The pack, or the text folder.
+
+    Raises:
+        MedclipError: UNSAFE_WEIGHTS, PACK_INVALID, MISSING_FILE, PACK_NOT_FOUND, WRONG_USE, OUTPUT_IN_USE; NON_FINITE
+            for weights with NaN or infinity; READ_ERROR or EMPTY_FILE for what is no checkpoint.
+    """
+    out = Path(out)
+    _check_place(out, Path(source), overwrite)
+    unknown = [m for m in modalities if m not in list(Modality)]
+    if unknown:
+        raise MedclipError(
+            Reason.WRONG_USE, f"there is no modality {unknown[0]!r}.", hint=f"There are: {', '.join(Modality)}."
+        )
+    if architecture is None and is_folder(Path(source)) and is_bare_text_model(Path(source)):
+        if text_folder or name or licence or modalities:
+            raise MedclipError(
+                Reason.WRONG_USE,
+                "this is a text model alone: it becomes a folder without a card, so that no --name, --licence, "
+                "--modalities and --text-folder can be given.",
+                where=source,
+            )
+        return import_text_model(Path(source), out)
+    found = find_source(source, architecture)
+    if found.weights is None:
+        raise MedclipError(
+            Reason.WRONG_USE, "an architecture alone has no weights to import.", where=source, hint="Name a checkpoint."
+        )
+    original = found.weights
+    sha256 = file_sha256(original)
+    with _scratch(out) as scratch, naming(original, instead=scratch):
+        if original.suffix.lower() != ".safetensors" or is_pickle(original):
+            found = replace(found, weights=to_safetensors(original, scratch / "weights.safetensors"))
+        started = start_from(found, text_folder=text_folder)
+        check_finite(started.model.state_dict())
+        started.tokenizer.save(scratch / "tokenizer")
+        preprocess = Preprocess(square_side(started.config), started.mean, started.std)
+        card = Card(
+            name=name or out.name,
+            summary="Imported weights.",
+            licence=licence,
+            modalities=tuple(modalities),
+            limits=(_NOT_MEASURED, _OTHER_PIXELS),
+            created_from={
+                IMPORTED: str(source) if str(source).startswith(HUB) else Path(source).name,
+                "sha256": sha256,
+                "architecture": architecture,
+                "preprocess_cfg": dict(found.preprocess),
+                "medclip": __version__,
+            },
+        )
+        return save_pack(
+            out,
+            started.model,
+            scratch / "tokenizer",
+            preprocess,
+            card,
+            config=started.config,
+            base=started.base,
+            half=False,
+        )
+
+
+@contextmanager
+def _scratch(out: Path) -> Iterator[Path]:
+    """Give a folder beside the pack for what is made on the way."""
+    with disk_faults(out, "folder"):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".import-") as scratch:
+            yield Path(scratch)
+
+
+def _check_place(out: Path, source: Path, overwrite: bool) -> None:
+    check_out(out, "model pack")
+    if out.exists() and source.resolve().is_relative_to(out.resolve()):
+        raise MedclipError(Reason.WRONG_USE, "the source lies here.", where=out, hint="Name another folder with --out.")
+    pack, text = (out / MANIFEST).is_file(), is_bare_text_model(out)
+    if (pack or text) and not overwrite:
+        raise MedclipError(
+            Reason.OUTPUT_IN_USE,
+            f"there is a {'model pack' if pack else 'text model'} here already.",
+            where=out,
+            hint="Name another folder with --out, or replace it with --overwrite.",
+        )
+    if out.exists() and any(out.iterdir()) and not pack and not text:
+        raise MedclipError(
+            Reason.OUTPUT_IN_USE,
+            "the folder holds something that is not a model pack.",
+            where=out,
+            hint="Name another folder.",
+        )
+
+
+def export_model(pack: str | Path, out: Path) -> Exported:
+    """Write a pack as a folder that open_clip loads: `create_model_and_transforms("local-dir:OUT")`.
+
+    The weights are the pack's, bit by bit. A BERT text tower's config is named by its absolute path, because open_clip
+    looks for relative ones on a hub: an exported folder with a BERT tower is exported anew after it was moved.
+
+    Args:
+        pack: Name or folder.
+        out: A folder that does not exist or is empty.
+
+    Raises:
+        MedclipError: What `verify_pack` raises; OUTPUT_IN_USE; WRONG_USE, DISK_FULL or PERMISSION_DENIED where nothing
+            can be written.
+    """
+    path = find_pack(pack)
+    verify_pack(path)
+    out = Path(out)
+    check_out(out.absolute(), "export")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise MedclipError(Reason.OUTPUT_IN_USE, "the folder of an export has to be new or empty.", where=out)
+    with disk_faults(out, "folder"):
+        return _export(path, out)
+
+
+def _export(path: Path, out: Path) -> Exported:
+    config = read_config(path)
+    text_cfg = config["model_cfg"]["text_cfg"]
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(path / WEIGHTS_NAME, out / "open_clip_model.safetensors")
+    shutil.copyfile(path / CARD_NAME, out / CARD_NAME)
+    for file in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        if (path / file).is_file():
+            shutil.copyfile(path / file, out / file)
+    notes: list[str] = []
+    if text_cfg.get("hf_model_name"):
+        shutil.copytree(path / TEXT_FOLDER, out / TEXT_FOLDER)
+        text_cfg["hf_model_name"] = str((out / TEXT_FOLDER).resolve())
+        notes.append("The text tower's config is named by its absolute path: export again after moving the folder.")
+    notes += _beyond_open_clip(config["model_cfg"])
+    (out / CONFIG_NAME).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    return Exported(out, tuple(notes))
+
+
+def _beyond_open_clip(model_cfg: dict[str, Any]) -> list[str]:
+    """Say what of a config plain open_clip cannot build."""
+    notes = []
+    if model_cfg["text_cfg"].get("hf_pooler_type") == "eos_pooler":
+        notes.append("open_clip has no eos pooling: import medclip.models.towers.poolers before loading.")
+    trunk = model_cfg["vision_cfg"].get("timm_model_name")
+    if trunk and _own_size(trunk) not in (None, model_cfg["vision_cfg"].get("image_size", 224)):
+        notes.append(
+            "The image size is not the timm tower's own; open_clip gives a timm tower another size after loading only, "
+            "and does not load these weights."
+        )
+    return notes
+
+
+def _own_size(trunk: str) -> int | None:
+    """Give the image size that a timm tower's position grid is made for; None for towers without one."""
+    import timm
+    import torch
+
+    with torch.device("meta"):
+        size = getattr(getattr(timm.create_model(trunk), "patch_embed", None), "img_size", None)
+    return None if size is None else int(size[0])

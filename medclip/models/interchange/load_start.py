@@ -1,0 +1,196 @@
+"""Start from a model that is there already: towers with weights, tokenizer and normalisation, ready to train."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from medclip.errors import MedclipError, Reason
+from medclip.files.output import naming
+from medclip.models.interchange.find_source import Source, find_source, refuse_pickle
+from medclip.models.interchange.guess_architecture import alike
+from medclip.models.packs.manifest import TEXT_FOLDER
+from medclip.models.preprocess import normalisation
+from medclip.models.towers import bert as hf_text
+from medclip.models.towers.build import build_clip
+from medclip.models.towers.state_dict import HF_MARK, load_weights, read_weights, suited_config, text_projection_of
+from medclip.text.tokenizers.tokenizer import Tokenizer, load_tokenizer
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+"""What open_clip normalises with where a config does not say."""
+_TOKENIZER = "tokenizer"
+"""`hf_tokenizer_name` of configs whose tokenizer lies in the model's own folder."""
+
+
+@dataclass(frozen=True, eq=False)
+class Started:
+    """A dual encoder to train or to save."""
+
+    model: nn.Module
+    """float32, every parameter trainable."""
+    config: dict[str, Any]
+    """open_clip `model_cfg`; `build_clip(config, base)` makes the same towers again."""
+    tokenizer: Tokenizer
+    mean: tuple[float, float, float]
+    """Per channel, in units of [0, 1]."""
+    std: tuple[float, float, float]
+    base: Path | None = None
+    """Folder that a relative `hf_model_name` in the config starts from."""
+
+
+def load_start(
+    start: str | Path,
+    *,
+    architecture: str | None = None,
+    text_folder: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Started:
+    """Load a model to go on from. No pickle is loaded, and no network asked unless `start` names a hub.
+
+    Args:
+        start: See `find_source`. An architecture's name gives random weights.
+        architecture: open_clip architecture of a bare checkpoint.
+        text_folder: Folder with the config.json and the tokenizer of a BERT, or with a tokenizer alone. Needed where
+            the model names one on a hub. Given with a model whose own text tower is no BERT, that tower is replaced:
+            image weights from `start`, text weights from the folder's model.safetensors where it has one (UniMed-CLIP
+            began like that).
+        overrides: Merged into the config before the towers are built: `{"text_cfg": {"context_length": 256}}` stretches
+            the text positions, `{"vision_cfg": {"image_size": 336}}` resamples the image positions.
+
+    Returns:
+        Model, config, tokenizer, normalisation.
+
+    Raises:
+        MedclipError: PACK_NOT_FOUND, PACK_INVALID, MISSING_FILE, UNSAFE_WEIGHTS or WRONG_USE.
+
+    Example:
+        >>> started = load_start("medclip-mini", overrides={"text_cfg": {"context_length": 96}})
+        >>> started.tokenizer.encode(["a chest x-ray"]).shape
+        (1, 96)
+    """
+    source = find_source(start, architecture)
+    if source.weights is not None:
+        refuse_pickle(source.weights)
+    return start_from(source, text_folder=text_folder, overrides=overrides)
+
+
+def start_from(
+    source: Source, *, text_folder: Path | None = None, overrides: Mapping[str, Any] | None = None
+) -> Started:
+    """Load what `find_source` found; its weights are safetensors. See `load_start`."""
+    with naming(source.place):
+        return _started(source, text_folder, overrides or {})
+
+
+def _started(source: Source, text_folder: Path | None, overrides: Mapping[str, Any]) -> Started:
+    state = read_weights(source.weights) if source.weights is not None else None
+    if source.config is None:
+        raise _needs_architecture(source, state or {})
+    config = copy.deepcopy(source.config)
+    config, base, replaced = _text_tower(config, source, text_folder, state)
+    if state is not None:
+        state = {n: v for n, v in state.items() if not replaced or n.startswith(("visual.", "logit_"))}
+        config = suited_config(config, state)
+    _merge(config, overrides)
+    tokenizer = load_tokenizer(text_folder or source.folder or Path(), config["text_cfg"])
+    model = build_clip(config, base)
+    _check_tokens(model, config, tokenizer, source)
+    if state is not None:
+        own_text = {n: v for n, v in model.state_dict().items() if n.startswith("text.")} if replaced else {}
+        load_weights(model, {**own_text, **state}, where=source.weights or Path())
+    if base is not None and (state is None or replaced):
+        hf_text.start_text_tower(model, hf_text.folder_of(config["text_cfg"]["hf_model_name"], base))
+    mean, std = source.preprocess.get("mean", CLIP_MEAN), source.preprocess.get("std", CLIP_STD)
+    return Started(model, config, tokenizer, *normalisation(mean, std), base)
+
+
+def _text_tower(
+    config: dict[str, Any], source: Source, text_folder: Path | None, state: Mapping[str, Tensor] | None
+) -> tuple[dict[str, Any], Path | None, bool]:
+    """Settle where the text tower's config and tokenizer lie.
+
+    Returns:
+        The config, the base folder of its `hf_model_name`, and whether a BERT takes the place of another text tower.
+    """
+    text_cfg: dict[str, Any] = config["text_cfg"]
+    text_cfg.setdefault("context_length", 77)
+    has_bert = state is None or any(name.startswith(HF_MARK) for name in state)
+    if text_folder is not None:
+        text_folder = text_folder.resolve()
+        if not text_folder.is_dir():
+            raise MedclipError(Reason.MISSING_FILE, "there is no such folder.", where=text_folder)
+        if text_cfg.get("hf_model_name"):
+            text_cfg |= {"hf_model_name": ".", "hf_tokenizer_name": _TOKENIZER}
+            return config, text_folder, False
+        if hf_text.is_text_model(text_folder):
+            projection: Any = text_projection_of(state) if state is not None and has_bert else "mlp"
+            config["text_cfg"] = hf_text.bert_text_cfg(projection=projection)
+            return config, text_folder, state is not None and not has_bert
+        text_cfg["hf_tokenizer_name"] = _TOKENIZER
+        return config, None, False
+    name = text_cfg.get("hf_model_name")
+    if text_cfg.get("hf_tokenizer_name"):
+        if source.folder is None:
+            raise _needs_folder(f"tokenizer {text_cfg['hf_tokenizer_name']!r}", source)
+        text_cfg["hf_tokenizer_name"] = _TOKENIZER
+    if not name:
+        return config, None, False
+    if source.folder is not None:
+        for inside in (TEXT_FOLDER, "."):
+            if hf_text.is_text_model(source.folder / inside):
+                text_cfg["hf_model_name"] = inside
+                return config, source.folder.resolve(), False
+    if Path(name).is_absolute() and hf_text.is_text_model(Path(name)):
+        text_cfg["hf_model_name"] = "."
+        return config, Path(name), False
+    raise _needs_folder(f"text model {name!r}", source)
+
+
+def _needs_architecture(source: Source, state: Mapping[str, Tensor]) -> MedclipError:
+    names = alike(state)
+    hint = f"Of these sizes are: {', '.join(names)}." if names else "For example: --architecture ViT-B-16."
+    bert = " Its text tower is a BERT: name its folder too (--text-folder)." if any(HF_MARK in n for n in state) else ""
+    return MedclipError(
+        Reason.WRONG_USE,
+        "a bare checkpoint does not say what it is built like; name its open_clip architecture (--architecture).",
+        where=source.place,
+        hint=hint + bert,
+    )
+
+
+def _needs_folder(what: str, source: Source) -> MedclipError:
+    return MedclipError(
+        Reason.MISSING_FILE,
+        f"it needs the {what}, which does not lie beside it.",
+        where=source.place,
+        hint="Give the folder that holds it: --text-folder (model.text_folder in a recipe).",
+    )
+
+
+def _check_tokens(model: Any, config: Mapping[str, Any], tokenizer: Tokenizer, source: Source) -> None:
+    """Refuse a tokenizer that the text tower was not made for."""
+    tower = getattr(model, "text", model)
+    text_config = getattr(tower, "config", None)  # a BERT's
+    pad = getattr(text_config, "pad_token_id", None) if text_config is not None else tokenizer.pad_id
+    if tokenizer.vocab_size > int(tower.vocab_size) or pad != tokenizer.pad_id:
+        raise MedclipError(
+            Reason.PACK_INVALID,
+            f"the tokenizer has {tokenizer.vocab_size} ids and pads with {tokenizer.pad_id}; the text tower takes "
+            f"{tower.vocab_size} and {pad}.",
+            where=source.place,
+        )
+
+
+def _merge(config: dict[str, Any], overrides: Mapping[str, Any]) -> None:
+    """Put overrides into a config, in place; a table within is merged key by key."""
+    for key, value in overrides.items():
+        if isinstance(value, Mapping) and isinstance(config.get(key), dict):
+            _merge(config[key], value)
+        else:
+            config[key] = value

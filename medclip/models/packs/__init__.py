@@ -1,0 +1,1 @@
+"""The folder that holds all a model needs, and the hashes that hold it to that."""

@@ -1,0 +1,339 @@
+"""Model packs: one folder that holds all a model needs, loads without network and is checked before use."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medclip.errors import MedclipError, Reason
+from medclip.files.output import check_out, fresh_folder, is_file, is_folder, naming
+from medclip.models import card as cards
+from medclip.models.card import IMPORTED, Card, read_card
+from medclip.models.packs.manifest import (
+    CONFIG_NAME,
+    TEXT_FOLDER,
+    WEIGHTS_NAME,
+    Manifest,
+    check_files,
+    no_pack,
+    read_config,
+    read_manifest,
+    refuse_pickles,
+    seal,
+)
+from medclip.models.preprocess import GENERIC, Preprocess, from_config
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from medclip.models.model import Model as Model  # also importable from here at run time, see __getattr__
+
+BUILTIN = Path(__file__).parents[1] / "builtin"
+DEFAULT = "medclip-mini"
+
+
+@dataclass(frozen=True)
+class PackInfo:
+    """One line about a pack."""
+
+    name: str
+    path: Path
+    version: str
+    summary: str
+    modalities: tuple[str, ...]
+    tasks: tuple[str, ...]
+    num_files: int
+    num_bytes: int
+
+
+def list_packs(folder: Path | None = None) -> tuple[PackInfo, ...]:
+    """List the packs that load by name, in alphabetical order.
+
+    Args:
+        folder: Where to look; the packs that came with medclip where None.
+    """
+    root = folder or BUILTIN
+    found = sorted(p.parent for p in root.glob("*/manifest.json")) if root.is_dir() else []
+    return tuple(_info(path, read_manifest(path)) for path in found)
+
+
+def find_pack(name_or_path: str | Path) -> Path:
+    """Give the folder of a pack.
+
+    Args:
+        name_or_path: Name of a built-in pack, or a folder.
+
+    Raises:
+        MedclipError: PACK_NOT_FOUND, saying which names exist; PACK_INVALID for a folder that holds no pack.
+    """
+    text = os.fspath(name_or_path)
+    if text and Path(text).name == text and is_file(BUILTIN / text / "manifest.json"):
+        return BUILTIN / text
+    if text and is_folder(Path(text)):
+        if not (Path(text) / "manifest.json").is_file():  # said before anything walks through what may be a whole disk
+            raise no_pack(Path(text))
+        return Path(text)
+    names = [p.name for p in list_packs_paths()]
+    known = f"The packs that came with medclip are: {', '.join(names)}." if names else "No pack came with this medclip."
+    raise MedclipError(
+        Reason.PACK_NOT_FOUND,
+        f"there is no model pack and no folder named {text!r}.",
+        hint=f"{known} A pack elsewhere on disk is given by its folder.",
+    )
+
+
+def list_packs_paths() -> tuple[Path, ...]:
+    """Folders of the built-in packs, without reading them."""
+    return tuple(sorted(p.parent for p in BUILTIN.glob("*/manifest.json")))
+
+
+def verify_pack(name_or_path: str | Path) -> PackInfo:
+    """Check every file of a pack against its manifest, its card, and its preprocessing against this code.
+
+    Raises:
+        MedclipError: PACK_NOT_FOUND, UNSAFE_WEIGHTS, PACK_INVALID or PREPROCESSING_MISMATCH.
+    """
+    path = find_pack(name_or_path)
+    manifest = read_manifest(path)
+    refuse_pickles(path)
+    check_files(path, manifest)
+    read_config(path)
+    check_preprocessing(path, manifest.preprocessing, read_card(path))
+    return _info(path, manifest)
+
+
+def load_model(name_or_path: str | Path = DEFAULT, *, device: str = "cpu", verify: bool = True) -> Model:
+    """Load a pack. Needs no network and runs no pickle.
+
+    Args:
+        name_or_path: Name of a built-in pack, or a pack's folder.
+        device: Torch device.
+        verify: Compare the hash of every file first (0.1 s for 20 MB).
+
+    Returns:
+        The model, float32.
+
+    Raises:
+        MedclipError: PACK_NOT_FOUND, UNSAFE_WEIGHTS, PACK_INVALID or PREPROCESSING_MISMATCH.
+
+    Example:
+        >>> from medclip import load_model
+        >>> load_model("medclip-mini").encode_text(["a chest x-ray"]).shape
+        (1, 256)
+    """
+    path = find_pack(name_or_path)
+    manifest = read_manifest(path)
+    refuse_pickles(path)
+    if verify:
+        check_files(path, manifest)
+    config = read_config(path)
+    card = read_card(path)
+    check_preprocessing(path, manifest.preprocessing, card)
+    from medclip.models.model import Model
+    from medclip.models.towers.build import build_clip
+    from medclip.text.tokenizers.tokenizer import load_tokenizer
+
+    with naming(path):
+        preprocess = from_config(config, manifest.preprocessing)
+        clip = build_clip(_inside(config["model_cfg"]), path)
+        _load_weights(clip, path / WEIGHTS_NAME)
+        tokenizer = load_tokenizer(path, config["model_cfg"]["text_cfg"])
+    return Model(clip, tokenizer, preprocess, card, name=card.name, path=path, device=device)
+
+
+def image_size(name_or_path: str | Path = DEFAULT) -> int:
+    """Give the side of the square that a pack's images are brought to, in pixels, without loading its weights.
+
+    Raises:
+        MedclipError: PACK_NOT_FOUND, PACK_INVALID.
+    """
+    path = find_pack(name_or_path)
+    with naming(path):
+        return from_config(read_config(path), read_manifest(path).preprocessing).size_px
+
+
+def save_pack(
+    folder: Path,
+    model: nn.Module,
+    tokenizer_folder: Path,
+    preprocess: Preprocess,
+    card: Card,
+    *,
+    config: Mapping[str, Any],
+    extra_files: Mapping[str, bytes] | None = None,
+    base: Path | None = None,
+    half: bool = True,
+) -> Path:
+    """Write a pack; it appears whole or not at all.
+
+    Args:
+        folder: Where; an older pack there is replaced, anything else is refused.
+        model: open_clip model.
+        tokenizer_folder: What `tokenizer.save` wrote. Not read where the config asks for CLIP's own tokenizer.
+        preprocess: Input size, normalisation, adapters' hashes.
+        card: The card.
+        config: The model's `model_cfg`, as given to `build_clip`.
+        extra_files: More files by name, e.g. train_hashes.txt.
+        base: Folder that a relative `hf_model_name` in the config starts from; the text model's config.json is copied.
+        half: Store matrices and kernels as fp16, vectors (norms, biases) as float32. False: everything as it is.
+
+    Raises:
+        MedclipError: OUTPUT_IN_USE when the folder holds something that is not a pack; WRONG_USE, DISK_FULL or
+            PERMISSION_DENIED where it cannot be written.
+    """
+    from medclip.text.tokenizers.tokenizer import load_tokenizer
+
+    check_out(folder, "model pack")
+    if folder.exists() and any(folder.iterdir()) and not (folder / "manifest.json").is_file():
+        raise MedclipError(
+            Reason.OUTPUT_IN_USE,
+            "the folder holds something that is not a model pack.",
+            where=folder,
+            hint="Name another folder.",
+        )
+    with fresh_folder(folder) as fresh:
+        save_weights(model, fresh / WEIGHTS_NAME, half=half)
+        model_cfg = _with_text_config(fresh, config, base)
+        settings = {"model_cfg": model_cfg, "preprocess_cfg": preprocess.to_config()}
+        (fresh / CONFIG_NAME).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+        (fresh / cards.FILE_NAME).write_text(card.to_json(), encoding="utf-8")
+        if model_cfg["text_cfg"].get("hf_tokenizer_name"):
+            load_tokenizer(tokenizer_folder, model_cfg["text_cfg"]).save(fresh)
+        for name, content in (extra_files or {}).items():
+            (fresh / name).write_bytes(content)
+        seal(fresh, preprocess.adapters)
+    return folder
+
+
+def update_pack(path: Path, *, card: Card | None = None, extra_files: Mapping[str, bytes] | None = None) -> Manifest:
+    """Put a new card or more files (figures, hash lists, the open-set guard) into a pack and seal it again."""
+    manifest = read_manifest(path)
+    if card is not None:
+        (path / cards.FILE_NAME).write_text(card.to_json(), encoding="utf-8")
+    for name, content in (extra_files or {}).items():
+        (path / name).write_bytes(content)
+    return seal(path, manifest.preprocessing)
+
+
+def check_preprocessing(path: Path, trained: Mapping[str, str], card: Card) -> None:
+    """Compare the adapters the weights were trained through with those of this code.
+
+    Args:
+        path: The pack, for the error.
+        trained: Way of reading ("xray", "generic", "ct:volume") to preprocessing hash, of the manifest.
+        card: Each of its modalities that one of its tasks is about needs a hash; so does "generic" when the pack has
+            the task that infers the modality. A modality that it can only tell apart from others needs none, nor does
+            any of an imported pack, which was not trained through our adapters.
+
+    Raises:
+        MedclipError: PREPROCESSING_MISMATCH naming the modality and both hashes, or the one that is missing.
+    """
+    from medclip.adapters.registry import preprocessing_of
+    from medclip.text.vocabulary.load import load_task, task_names
+
+    asked = {m for name in card.tasks if name in task_names() for m in load_task(name).modalities}
+    needed = [m for m in card.modalities if m in asked or not (trained or IMPORTED in card.created_from)] + [
+        GENERIC
+    ] * ("modality" in card.tasks)
+    known = {way.partition(":")[0] for way in trained}
+    for name in needed:
+        if name not in known:
+            raise MedclipError(
+                Reason.PREPROCESSING_MISMATCH,
+                f"the pack does not say which preprocessing its weights were trained with on {name} images.",
+                where=path,
+                hint="Take the pack from its source again, or train again.",
+            )
+    for name, expected in trained.items():
+        try:
+            found = preprocessing_of(name)
+        except (MedclipError, ValueError):
+            found = "no adapter"
+        if found != expected:
+            raise MedclipError(
+                Reason.PREPROCESSING_MISMATCH,
+                f"the weights were trained on {name} images with preprocessing {expected}; this medclip has {found}.",
+                where=path,
+                hint="Use the medclip version that the pack was made with, or train again.",
+            )
+
+
+def _inside(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Give the config back, after making sure that it names no text model outside the pack."""
+    name = config["text_cfg"].get("hf_model_name")
+    if name and name != TEXT_FOLDER:
+        raise MedclipError(
+            Reason.PACK_INVALID, f"its text tower is {str(name)!r}; the config of a pack's own lies in {TEXT_FOLDER}/."
+        )
+    return config
+
+
+def _with_text_config(folder: Path, config: Mapping[str, Any], base: Path | None) -> dict[str, Any]:
+    """Copy the config of a BERT text tower into a pack, and give the model's config that names it there."""
+    from medclip.models.towers import bert as hf_text
+
+    made = {**config, "text_cfg": dict(config["text_cfg"])}
+    if name := made["text_cfg"].get("hf_model_name"):
+        content = (hf_text.folder_of(name, base) / hf_text.CONFIG).read_bytes()
+        (folder / TEXT_FOLDER).mkdir()
+        (folder / TEXT_FOLDER / hf_text.CONFIG).write_bytes(content)
+        made["text_cfg"] |= {"hf_model_name": TEXT_FOLDER, "hf_model_pretrained": False}
+    return made
+
+
+def _load_weights(clip: nn.Module, weights: Path) -> None:
+    from medclip.models.towers.state_dict import read_weights
+
+    try:
+        clip.load_state_dict(read_weights(weights), strict=True)
+    except RuntimeError as e:
+        raise MedclipError(
+            Reason.PACK_INVALID, f"the weights do not fit the architecture in {CONFIG_NAME}.", where=weights
+        ) from e
+
+
+def save_weights(model: nn.Module, path: Path, *, half: bool) -> None:
+    """Write the weights of a model as safetensors.
+
+    Args:
+        model: The model.
+        path: The file.
+        half: Store matrices and kernels as fp16. False: everything as it is.
+
+    Raises:
+        MedclipError: DISK_FULL.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    state = {}
+    for name, value in model.state_dict().items():
+        dtype = torch.float16 if half and value.is_floating_point() and value.ndim >= 2 else value.dtype
+        state[name] = value.detach().cpu().to(dtype).contiguous().clone()
+    try:
+        save_file(state, path)
+    except SafetensorError as e:  # what it makes of an OSError
+        raise MedclipError(
+            Reason.DISK_FULL, "the weights could not be written.", where=path.parent, hint="Make room and run again."
+        ) from e
+
+
+def _info(path: Path, manifest: Manifest) -> PackInfo:
+    card = read_card(path)
+    size = sum((path / n).stat().st_size for n in manifest.files if (path / n).is_file())
+    return PackInfo(
+        card.name, path, card.version, card.summary, card.modalities, tuple(card.tasks), len(manifest.files), size
+    )
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Model":  # lazily: this module is imported by commands that only list packs
+        from medclip.models.model import Model
+
+        return Model
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

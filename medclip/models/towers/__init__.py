@@ -1,0 +1,1 @@
+"""The two towers: built, started, frozen, saved."""

@@ -1,0 +1,140 @@
+"""Weights on their way into a dual encoder: names and sizes as open_clip writes them, old and new, made to fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from medclip.errors import MedclipError, Reason
+from medclip.models.towers.position_embeddings import stretch_positions
+
+_WRAPPERS = ("module.", "_orig_mod.", "model.", "clip.")
+"""What data-parallel wrappers, torch.compile and modules around a model (Lightning's) put before every name."""
+_NAMED = 3
+"""Names told when weights do not fit."""
+HF_MARK = "text.transformer.embeddings."
+"""Names of a BERT text tower begin like this."""
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file and take the wrappers' prefixes off its names.
+
+    Raises:
+        MedclipError: PACK_INVALID when it cannot be read or is empty.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        state = load_file(path)
+    except (OSError, SafetensorError) as e:
+        raise MedclipError(Reason.PACK_INVALID, "the weights cannot be read.", where=path) from e
+    if not state:
+        raise MedclipError(Reason.PACK_INVALID, "there are no weights in it.", where=path)
+    while prefix := next((w for w in _WRAPPERS if all(name.startswith(w) for name in state)), ""):
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return state
+
+
+def check_finite(state: Mapping[str, Tensor]) -> None:
+    """Refuse weights with NaN or infinity in them.
+
+    Raises:
+        MedclipError: NON_FINITE naming the first such tensor.
+    """
+    for name, value in state.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise MedclipError(
+                Reason.NON_FINITE,
+                f"the weights {name} hold values that are not finite numbers.",
+                hint="Take the file from its source again, or an earlier checkpoint of the training.",
+            )
+
+
+def suited_config(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Give the config with what the weights themselves decide: a text module of its own, a bias of the logits.
+
+    Args:
+        config: open_clip `model_cfg`.
+        state: From `read_weights`.
+    """
+    made = dict(config)
+    if any(name.startswith("text.") for name in state):
+        made["custom_text"] = True
+    if "logit_bias" in state and made.get("init_logit_bias") is None:
+        made["init_logit_bias"] = 0.0
+    return made
+
+
+def text_projection_of(state: Mapping[str, Tensor]) -> str:
+    """Name the projection of a BERT tower by its weights: "mlp", "linear" or "none"."""
+    return "mlp" if "text.proj.0.weight" in state else "linear" if "text.proj.weight" in state else "none"
+
+
+def load_weights(model: nn.Module, state: Mapping[str, Tensor], *, where: Path) -> None:
+    """Load weights into a dual encoder, all of them and nothing else.
+
+    As open_clip's `load_checkpoint`: old names of the text tower, scalar and one-element logit scales, image positions
+    of another grid (bicubic). Text positions of another length are stretched as in `stretch`. The tensors that some
+    transformers versions saved beside a BERT's weights (position ids, an unused pooler) are left out.
+
+    Args:
+        model: From `build_clip`.
+        state: From `read_weights`.
+        where: The file, for errors.
+
+    Raises:
+        MedclipError: PACK_INVALID naming some of the tensors that are missing, unknown or of another size.
+    """
+    from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed
+
+    made = dict(state)
+    own = model.state_dict()
+    if hasattr(model, "text"):
+        made = convert_to_custom_text_state_dict(made)
+    for name in [
+        n for n in made if n not in own and n.startswith((f"{HF_MARK}position_ids", "text.transformer.pooler."))
+    ]:
+        del made[name]
+    for name in ("logit_scale", "logit_bias"):
+        if name in made and name in own:
+            made[name] = made[name].reshape(own[name].shape)
+    if "logit_bias" in own and "logit_bias" not in made:
+        made["logit_bias"] = own["logit_bias"]
+    for name in ("positional_embedding", "text.positional_embedding"):
+        if name in made and name in own:
+            made[name] = stretch_positions(made[name], len(own[name]))
+    if "visual.positional_embedding" in made:
+        made["visual.positional_embedding"] = made["visual.positional_embedding"].float()
+        resize_pos_embed(made, model)
+    if "visual.trunk.pos_embed" in made:
+        made["visual.trunk.pos_embed"] = _trunk_positions(made["visual.trunk.pos_embed"], model.visual.trunk)  # type: ignore[union-attr]
+    faults = [f"{n} is missing" for n in own if n not in made]
+    faults += [f"{n} is unknown" for n in made if n not in own]
+    faults += [
+        f"{n} is {list(made[n].shape)}, not {list(own[n].shape)}"
+        for n in own
+        if n in made and made[n].shape != own[n].shape
+    ]
+    if faults:
+        more = f" (and {len(faults) - _NAMED} more)" if len(faults) > _NAMED else ""
+        raise MedclipError(
+            Reason.PACK_INVALID,
+            f"the weights do not fit the architecture: {'; '.join(faults[:_NAMED])}{more}.",
+            where=where,
+        )
+    model.load_state_dict(made, strict=True)
+
+
+def _trunk_positions(positions: Tensor, trunk: Any) -> Tensor:
+    """Resample the position grid of a timm ViT, where it has another size."""
+    from timm.layers.pos_embed import resample_abs_pos_embed
+
+    own, grid = trunk.pos_embed, getattr(getattr(trunk, "patch_embed", None), "grid_size", None)
+    if own is None or grid is None or positions.shape == own.shape:
+        return positions
+    prefix = own.shape[1] - grid[0] * grid[1]
+    return resample_abs_pos_embed(positions, new_size=list(grid), num_prefix_tokens=prefix)

@@ -1,0 +1,93 @@
+"""From a pickled checkpoint to safetensors, once, in a process of its own. No pickle is ever loaded in this one."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from medclip.errors import MedclipError, Reason, printable
+from medclip.models.packs.manifest import is_pickle
+
+# weights_only unpickles tensors and plain containers and nothing else; -P keeps files of the present folder from being
+# imported. Exit codes: 3 more than tensors, 4 TorchScript, 5 no weights in it, 6 damaged.
+_CONVERT = """
+import pickle, sys, torch
+from safetensors.torch import save_file
+try:
+    found = torch.load(sys.argv[1], map_location="cpu", weights_only=True)
+except pickle.UnpicklingError as e:
+    print(e, file=sys.stderr)
+    sys.exit(3)
+except RuntimeError as e:
+    print(e, file=sys.stderr)
+    sys.exit(4 if "TorchScript" in str(e) else 6)
+except (EOFError, LookupError, ValueError, OSError) as e:
+    sys.exit(6)
+for key in ("state_dict", "model_state_dict", "model"):
+    if isinstance(found, dict) and isinstance(found.get(key), dict):
+        found = found[key]
+if not isinstance(found, dict) or not found or not all(isinstance(k, str) for k in found):
+    sys.exit(5)
+found = {k: v for k, v in found.items() if k not in ("input_resolution", "context_length", "vocab_size")}
+if not all(isinstance(v, torch.Tensor) for v in found.values()):
+    sys.exit(5)
+save_file({k: v.detach().contiguous().clone() for k, v in found.items()}, sys.argv[2])
+"""
+_REFUSED = {
+    3: "it holds more than tensors and plain containers{what}; loading that can run code.",
+    4: "it is a TorchScript archive, which is code.",
+    5: "there are no weights in it: neither a state dict nor one under state_dict, model_state_dict or model.",
+    6: "it is damaged or cut off.",
+}
+_HINTS = {6: "Take it from its source again."}
+_HINT = "Save its state_dict alone, in a place you trust."
+
+
+def to_safetensors(source: Path, target: Path) -> Path:
+    """Convert a pickled state dict, or a training checkpoint that holds one, to safetensors.
+
+    Args:
+        source: What torch.save wrote: a state dict, or a dict with "state_dict", "model_state_dict" or
+            "model".
+        target: The file to write; it appears whole or not at all.
+
+    Returns:
+        `target`.
+
+    Raises:
+        MedclipError: MISSING_FILE; UNSAFE_WEIGHTS when it holds anything but tensors and plain containers; READ_ERROR
+            or EMPTY_FILE when it cannot be read or holds no weights.
+    """
+    if not source.is_file():
+        raise MedclipError(Reason.MISSING_FILE, "there is no such checkpoint.", where=source)
+    if not is_pickle(source):
+        empty = source.stat().st_size == 0
+        raise MedclipError(
+            Reason.EMPTY_FILE if empty else Reason.READ_ERROR,
+            "the file is empty." if empty else "this is no checkpoint: nothing that torch.save writes begins like it.",
+            where=source,
+            hint="Take it from its source again." if empty else "Weights in safetensors form end in .safetensors.",
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".convert-") as scratch:
+        fresh = Path(scratch) / target.name
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", _CONVERT, str(source.resolve()), str(fresh)], capture_output=True, text=True
+        )
+        if done.returncode in _REFUSED:
+            named = re.search(r"GLOBAL ([\w.]+)", done.stderr)
+            message = _REFUSED[done.returncode].format(what=f" ({printable(named[1])})" if named else "")
+            raise MedclipError(
+                Reason.UNSAFE_WEIGHTS if done.returncode in (3, 4) else Reason.READ_ERROR,
+                f"the checkpoint is not taken: {message}",
+                where=source,
+                hint=_HINTS.get(done.returncode, _HINT),
+            )
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["the process died"])[-1]
+            raise MedclipError(Reason.READ_ERROR, f"the weights could not be converted: {last[:200]}", where=source)
+        fresh.replace(target)
+    return target

@@ -1,0 +1,282 @@
+"""The part of the page that is about one label: forest plots, measures by group, gaps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from medclip.auditing.result import AuditResult, Row
+from medclip.reports.audit.forest_plot import NUM_SERIES, Line, Mark, forest
+from medclip.reports.audit.names import EVERYBODY, capital, gap_head, group_name, is_all, metric_head, plain, survives
+from medclip.reports.audit.numbers import NONE, figure, p_value, parts, real, whole, with_interval
+from medclip.reports.audit.summary_words import MAIN_GAPS, distinct, tested
+from medclip.reports.audit.table import Grid, Td, Tr, said
+
+FOREST = ("auroc", "c_index")
+_MAIN = ("auroc", "c_index", "tpr", "fpr", "underdiagnosis", "overdiagnosis")
+CALIBRATION = ("ece", "ece_mass", "brier", "calibration_intercept", "calibration_slope")
+_SHADES = (0.03, 0.06, 0.1, 0.2)
+"""Where a gap becomes one shade darker."""
+
+
+@dataclass(frozen=True)
+class LabelView:
+    """One label."""
+
+    title: str
+    worst: str
+    """The gap that stands in the folded line."""
+    forests: tuple[Markup, ...]
+    tables: tuple[Grid, ...]
+    more: tuple[Grid, ...]
+    """Tables that stay folded."""
+
+
+def label_view(result: AuditResult, label: str, number: int) -> LabelView:
+    """Pick what is shown of a label.
+
+    Args:
+        result: The audit.
+        label: Its name.
+        number: Of the label on the page.
+    """
+    rows = [row for row in result.metrics if row.get("label") == label]
+    gaps = [row for row in result.gaps if row.get("label") == label]
+    differences = [row for row in result.differences if row.get("label") == label]
+    present = list(dict.fromkeys(str(row.get("metric")) for row in rows))
+    rest = [m for m in present if m not in _MAIN and m not in CALIBRATION]
+    main = distinct([row for row in gaps if row.get("gap") in MAIN_GAPS]) or gaps
+    others = [row for row in gaps if not any(row is m for m in main)]
+    order = list(dict.fromkeys(row.get("attribute") for row in gaps))
+    main = sorted(main, key=lambda row: order.index(row.get("attribute")))
+    tables, more = [], []
+    for model in result.model_names:
+        of = f" · {plain(model)}" if len(result.model_names) > 1 else ""
+        own = [row for row in rows if row.get("model") == model]
+        title = plain(label)
+        tables.append(groups_grid(own, [m for m in _MAIN if m in present], f"{title}: measures by group{of}"))
+        tables.append(_gap_grid(result, _of(main, model), f"{title}: gaps{of}"))
+        more.append(groups_grid(own, rest, f"{title}: further measures by group{of}", counts=False))
+        more.append(_gap_grid(result, _of(others, model), f"{title}: further gaps{of}"))
+        more.append(_difference_grid(_of(differences, model), f"{title}: each group against the others{of}"))
+    drawn = (_forest(result, label, rows, metric, f"forest-{number}-{metric}") for metric in FOREST)
+    return LabelView(
+        title=plain(label),
+        worst=_worst(result, gaps),
+        forests=tuple(svg for svg in drawn if svg is not None),
+        tables=tuple(table for table in tables if table),
+        more=tuple(table for table in more if table),
+    )
+
+
+def overview(result: AuditResult) -> tuple[Grid, ...]:
+    """Make the tables of labels × attributes, one for each main gap, coloured by size.
+
+    One that says the same as another (TPR, underdiagnosis) is left out.
+    """
+    present = list(dict.fromkeys(str(row.get("gap")) for row in result.gaps))
+    names = [name for name in MAIN_GAPS if name in present] or present[:3]
+    grids = {tuple(grid.rows): grid for name in reversed(names) if (grid := _heat(result, name))}
+    return tuple(reversed(grids.values()))
+
+
+def groups_grid(rows: Sequence[Row], metrics: Sequence[str], caption: str, *, counts: bool = True) -> Grid:
+    """Make a table of groups (rows) × measures (columns), a heading for each attribute."""
+    names = [m for m in metrics if any(row.get("metric") == m for row in rows)]
+    heads = (
+        "Group",
+        *(("Rows", "Positives", "Patients") if counts else ()),
+        *(capital(metric_head(name)) for name in names),
+    )
+    lines: list[Tr] = []
+    for attribute, cells in by_cell(rows) if names else ():
+        if attribute != EVERYBODY:
+            lines.append(Tr(capital(attribute)))
+        lines += [_group_row(name, own, names, counts) for name, own in cells]
+    return Grid(caption, heads, tuple(lines), dense=len(heads) > 8)
+
+
+def by_cell(rows: Sequence[Row]) -> Iterator[tuple[str, list[tuple[str, list[Row]]]]]:
+    """Give each attribute with its groups and their rows, in the order of the table."""
+    found: dict[str, dict[str, list[Row]]] = {}
+    for row in rows:
+        attribute = EVERYBODY if is_all(row) else plain(row.get("attribute"))
+        found.setdefault(attribute, {}).setdefault(group_name(row), []).append(row)
+    for attribute, groups in found.items():
+        yield attribute, list(groups.items())
+
+
+def _of(rows: Sequence[Row], model: str) -> list[Row]:
+    return [row for row in rows if row.get("model") == model]
+
+
+def _group_row(name: str, rows: Sequence[Row], metrics: Sequence[str], counts: bool) -> Tr:
+    hidden = next((row for row in rows if row.get("flag") == "suppressed"), None)
+    by_metric = {row.get("metric"): row for row in rows}
+    few = any(row.get("flag") == "underpowered" for row in rows)
+    cells = [Td(whole(rows[0].get(k))) for k in ("n", "n_pos", "n_patients")] if counts else []
+    for metric in metrics:
+        row = by_metric.get(metric)
+        if hidden is not None or row is None or real(row.get("value")) is None:
+            cells.append(Td("not shown" if hidden is not None else NONE, css="quiet"))
+        else:
+            value, around = parts(row)
+            cells.append(Td(value, (around,)))
+    return Tr(f"{name} †" if few else name, tuple(cells))
+
+
+def _forest(result: AuditResult, label: str, rows: Sequence[Row], metric: str, identity: str) -> Markup | None:
+    own = [row for row in rows if row.get("metric") == metric]
+    if not any(real(row.get("value")) is not None for row in own):
+        return None
+    models = list(result.model_names)[:NUM_SERIES]
+    lines: list[Line] = []
+    for attribute, cells in by_cell(own):
+        if attribute != EVERYBODY:
+            lines.append(Line(capital(attribute), head=True))
+        lines += [_line(name, of_group, models) for name, of_group in cells]
+    everybody = next((real(row.get("value")) for row in own if is_all(row) and row.get("model") == models[0]), None)
+    return forest(
+        lines,
+        identity=identity,
+        title=f"{metric_head(metric)} for {plain(label)} by group",
+        axis=f"{metric_head(metric)} with 95 % interval; dashed: everybody{', first model' if len(models) > 1 else ''}",
+        reference=everybody,
+        series=[plain(model) for model in models],
+    )
+
+
+def _line(name: str, rows: Sequence[Row], models: Sequence[str]) -> Line:
+    marks = [
+        Mark(
+            value,
+            real(row.get("low")),
+            real(row.get("high")),
+            with_interval(row),
+            models.index(row["model"]),
+            row.get("flag") == "underpowered",
+        )
+        for row in rows
+        if row.get("model") in models and (value := real(row.get("value"))) is not None
+    ]
+    if marks:
+        return Line(name, tuple(sorted(marks, key=lambda mark: mark.series)))
+    reason = next((str(row["reason"]) for row in rows if row.get("reason")), "")
+    first, comma, _ = reason.partition(",")  # the plot is narrow; the table of groups that are not shown has all
+    return Line(name, note=f"not shown: {first}{' and more' if comma else ''}" if reason else "not shown")
+
+
+def _heat(result: AuditResult, name: str) -> Grid | None:
+    rows = [row for row in result.gaps if row.get("gap") == name]
+    attributes = list(dict.fromkeys(str(row.get("attribute")) for row in rows))
+    lines: list[Tr] = []
+    for model in result.model_names:
+        found = {(row.get("label"), row.get("attribute")): row for row in _of(rows, model)}
+        if len(result.model_names) > 1:
+            lines.append(Tr(f"Model: {plain(model)}"))
+        lines += [
+            Tr(plain(label), tuple(_heat_cell(result, found.get((label, a))) for a in attributes))
+            for label in result.labels
+        ]
+    tests = [row for row in rows if real(row.get("p")) is not None]
+    above = sum(survives(result, row) for row in tests)
+    return Grid(
+        f"{capital(gap_head(name))}, by label and attribute",
+        ("Label", *map(plain, attributes)),
+        tuple(lines),
+        note=f"{'▲' if above else '○'} {above} of {len(tests)} above chance" if tests else "not tested",
+    )
+
+
+def _heat_cell(result: AuditResult, row: Row | None) -> Td:
+    value = None if row is None else real(row.get("value"))
+    if row is None or value is None:
+        return Td(NONE, ("too few groups",) if row is not None else ("not asked",), "quiet")
+    shade = sum(abs(value) >= edge for edge in _SHADES)
+    text, around = parts(row)
+    return Td(text, (around, *verdict(result, row)), f"h{shade}")
+
+
+def verdict(result: AuditResult, row: Row) -> tuple[str, ...]:
+    """Say with a sign and a word whether a gap is larger than chance."""
+    p = real(row.get("p"))
+    if p is None:
+        return ("not tested",)
+    adjusted = p_value(row.get("p_holm"))
+    if survives(result, row):
+        return (f"▲ above chance, p\u00a0{adjusted}",)
+    smallest = real(row.get("smallest_gap"))
+    seen = () if smallest is None else (f"seen from {figure(smallest)}",)
+    return (f"○ may be chance, p\u00a0{adjusted}", *seen)
+
+
+def _worst(result: AuditResult, rows: Sequence[Row]) -> str:
+    """Write the line of a folded label: how many of its gaps are above chance, and the largest of the first kind."""
+    tests = tested(rows)
+    sure = sum(survives(result, row) for row in tests)
+    known = [row for row in rows if real(row.get("value")) is not None]
+    if not known:
+        return "no gap could be worked out"
+    first = next(name for name in (*MAIN_GAPS, str(known[0].get("gap"))) if any(r.get("gap") == name for r in known))
+    largest = max((row for row in known if row.get("gap") == first), key=lambda row: row["value"])
+    value, around = parts(largest)
+    where = f"{metric_head(first.removesuffix('_max_min'))} gap {value} ({around}) by {plain(largest.get('attribute'))}"
+    count = f"{'▲' if sure else '○'} {sure} of {len(tests)} gaps above chance" if tests else "not tested"
+    return f"largest: {where} · {count}"
+
+
+def _gap_grid(result: AuditResult, rows: Sequence[Row], caption: str) -> Grid:
+    heads = (
+        *("Gap", "Size", "Worst", "Best", "Groups", "p", "p Holm", "p BH"),
+        *("By chance, mean", "By chance, 95 % below", "Smallest seen"),
+    )
+    lines: list[Tr] = []
+    for attribute in dict.fromkeys(str(row.get("attribute")) for row in rows):
+        lines.append(Tr(capital(plain(attribute))))
+        for row in (row for row in rows if row.get("attribute") == attribute):
+            value, around = parts(row)
+            sign = "▲ " if survives(result, row) else ""
+            cells = (
+                Td(f"{sign}{value}", (around,) if around else ()),
+                said(group_name(row, "worst_group")),
+                said(group_name(row, "best_group")),
+                Td(whole(row.get("num_groups"))),
+                *(Td(p_value(row.get(k))) for k in ("p", "p_holm", "p_bh")),
+                *(Td(figure(row.get(k))) for k in ("null_mean", "null_95", "smallest_gap")),
+            )
+            lines.append(Tr(capital(gap_head(str(row.get("gap")))), cells))
+    return Grid(caption, heads, tuple(lines), dense=True)
+
+
+def _difference_grid(rows: Sequence[Row], caption: str) -> Grid:
+    heads = ("Group and measure", "Minus", "Difference", "p", "p Holm", "p BH", "Smallest seen")
+
+    def cells(row: Row) -> tuple[Td, ...]:
+        reference = str(row.get("reference"))
+        return (
+            said("all others" if reference == "rest" else plain(reference)),
+            *difference_cells(row, ("p", "p_holm", "p_bh")),
+            Td(figure(row.get("smallest_gap"))),
+        )
+
+    return Grid(caption, heads, by_group(rows, cells), dense=True)
+
+
+def by_group(rows: Sequence[Row], cells: Callable[[Row], tuple[Td, ...]]) -> tuple[Tr, ...]:
+    """Make one row for each measure of each group, a heading for each attribute."""
+    lines: list[Tr] = []
+    for attribute, groups in by_cell(rows):
+        if attribute != EVERYBODY:
+            lines.append(Tr(capital(attribute)))
+        lines += [
+            Tr(f"{name} · {metric_head(str(row.get('metric')))}", cells(row)) for name, own in groups for row in own
+        ]
+    return tuple(lines)
+
+
+def difference_cells(row: Row, ps: Sequence[str], sign: str = "") -> tuple[Td, ...]:
+    """Make the cells of a difference: its size with the interval, and p-values."""
+    value, around = parts(row, signed=True)
+    return (Td(f"{sign}{value}", (around,) if around else ()), *(Td(p_value(row.get(p))) for p in ps))

@@ -1,0 +1,138 @@
+"""How the audit was made, and what it cannot tell: formulas and references of all that is on the page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from medclip.auditing.groups.gaps import GAPS
+from medclip.auditing.result import AuditResult
+from medclip.reports.audit.names import alpha, capital, gap_head, metric_head
+from medclip.reports.audit.numbers import whole
+from medclip.reports.audit.summary_words import power
+from medclip.reports.audit.table import Grid, Tr, said
+from medclip.statistics.metrics.catalogue import METRICS
+
+
+@dataclass(frozen=True)
+class Step:
+    """One paragraph of the methods."""
+
+    head: str
+    text: str
+    reference: str = ""
+
+
+_PAIRED, _THRESHOLDS = "Two models", "Thresholds"
+LIMITS = (
+    "That the scores are safe, or do equally well for everybody. A gap that was not found may be there; tables "
+    "say how large one had to be to be seen.",
+    "Anything about groups that the table does not name, that are too small to be shown, or whose attribute is blank.",
+    "Whether the truth itself is equally good for all groups. Labels taken from reports carry the habits of those who "
+    "wrote them; a disease that is missed more often in one group is missing from its labels too.",
+    "Why a gap is there. Age, view, scanner, stage of disease and prevalence go together; a gap by one may be due to "
+    "another.",
+    "How the scores do in another hospital, on other machines, or next year.",
+    "Whether equal error rates, equal calibration and equal selection are right here. Where prevalence differs, they "
+    "cannot all hold at once; which one matters is for people to decide.",
+    "What happens when somebody acts on the scores. Nobody was treated on the basis of what is audited here.",
+)
+"""What this audit cannot tell you."""
+
+
+def steps(result: AuditResult) -> tuple[Step, ...]:
+    """Say how the numbers were made, by what was asked for."""
+    replicates = _times(result.settings.get("replicates", result.provenance.get("replicates")))
+    permutations = _times(result.settings.get("permutations"))
+    made = (
+        Step(
+            "Patients are the unit.",
+            f"Patients are drawn anew {replicates}, each with all rows or with none, so ten images of one person are "
+            "not taken for ten people. With few patients the standard error and its quantile are widened.",
+            "Field and Welsh, J. R. Stat. Soc. B 69:369-390 (2007)",
+        ),
+        Step(
+            "Intervals",
+            "are 95 % intervals: for rates and AUROC Wilson’s, at the effective number of patients that the resamples "
+            "show; for other measures percentiles, widened for few patients; for gaps of largest and smallest, "
+            "simultaneous over the groups. Where a measure is not defined in more than a tenth of the resamples, no "
+            "interval is given.",
+            "Wilson, J. Am. Stat. Assoc. 22:209-212 (1927); Korn and Graubard, Surv. Methodol. 24:193-201 (1998); "
+            "Hesterberg, Am. Stat. 69:371-386 (2015)",
+        ),
+        Step(
+            "Gaps and chance.",
+            "The highest of several groups is above the lowest also where all are alike, so the interval of such a gap "
+            f"is no test. Instead, patients swap their groups {permutations}, among those with alike outcomes and "
+            "numbers of rows: what comes out is what chance alone gives (its mean and 95th percentile stand beside "
+            "each gap), and p = (1 + number at least as large) / (1 + number of swaps). Measures that move with "
+            "prevalence (predictive values, selection rate, calibration) differ for that reason alone, so their gaps "
+            "are not tested; each group against the others is.",
+            "Good, Permutation, Parametric and Bootstrap Tests of Hypotheses (2005); Phipson and Smyth, Stat. Appl. "
+            "Genet. Mol. Biol. 9:39 (2010)",
+        ),
+        Step(
+            "Calibration errors",
+            "are means of distances, which cannot be negative: a small group has a large one by chance alone, and its "
+            "interval can lie above its value. Compare the reliability plots, and slope and intercept.",
+            "Bröcker, Clim. Dyn. 39:655-667 (2012)",
+        ),
+        Step(
+            "Groups against the others",
+            "are compared by the difference over its standard error (Student’s t), from the same resamples; where the "
+            "test and the interval disagree, the test, which is the more careful one, decides.",
+            "Efron and Tibshirani, An Introduction to the Bootstrap (1993)",
+        ),
+        Step(
+            "Many tests.",
+            "p-values are adjusted over their family, which the tables name, twice: Holm holds the chance of any false "
+            f"finding at {alpha(result):g}; Benjamini and Hochberg hold the share of false findings among all. Raw and "
+            "adjusted values are both in the tables; the words of this page go by Holm.",
+            "Holm, Scand. J. Stat. 6:65-70 (1979); Benjamini and Hochberg, J. R. Stat. Soc. B 57:289-300 (1995)",
+        ),
+        Step(
+            "Smallest gap that could be seen",
+            f"with a power of {power(result)}: for a gap between highest and lowest the 95th percentile of chance plus "
+            "z × standard error, for one test alone, so that after adjusting it is larger still; for a group against "
+            "the others (quantile of the adjusted level + quantile of the power) × standard error.",
+            "Cohen, Statistical Power Analysis for the Behavioral Sciences (1988)",
+        ),
+        Step(
+            _PAIRED,
+            "are compared on the same patients and the same resamples, so what both find hard drops out; for AUROC "
+            "over everybody the test of DeLong is given as well, in its form for several rows of a patient.",
+            "DeLong, DeLong and Clarke-Pearson, Biometrics 44:837-845 (1988); Obuchowski, Biometrics 53:567-578 (1997)",
+        ),
+        Step(
+            _THRESHOLDS,
+            "stand in a table with the policy and the patients that they were chosen by; patients of the audit are "
+            "refused for it. One threshold serves all groups.",
+            "Wynants et al., BMC Medicine 17:192 (2019)",
+        ),
+        Step(
+            "Small groups",
+            "are not shown where rows, positives, negatives or patients are fewer than the minimum, since their "
+            "figures mean little and may point at a person; other counts may then be rounded, so that nobody can work "
+            "them out. A dagger (†) marks groups with few positives.",
+        ),
+    )
+    needs = {_PAIRED: bool(result.models), _THRESHOLDS: bool(result.thresholds)}
+    return tuple(step for step in made if needs.get(step.head, True))
+
+
+def _times(value: Any) -> str:
+    return "many times" if value is None else f"{whole(value)} times"
+
+
+def formulas(result: AuditResult) -> tuple[Grid, ...]:
+    """Give the formula and the reference of every measure and gap of the audit."""
+    metrics = [m for m in METRICS if any(row.get("metric") == m for row in (*result.metrics, *result.models))]
+    gaps = [name for name in GAPS if any(row.get("gap") == name for row in result.gaps)]
+    heads = ("Name", "Formula", "Reference")
+    measures = tuple(
+        Tr(capital(metric_head(name)), (said(METRICS[name].formula), said(METRICS[name].reference))) for name in metrics
+    )
+    differences = tuple(
+        Tr(capital(gap_head(name)), (said(GAPS[name].formula), said(GAPS[name].reference))) for name in gaps
+    )
+    return (Grid("Measures", heads, measures), Grid("Gaps", heads, differences))

@@ -1,0 +1,86 @@
+"""Printed names of measures, gaps, groups and models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from medclip.auditing.groups.gaps import GAPS
+from medclip.auditing.result import AuditResult, Row
+from medclip.errors import printable
+from medclip.statistics.cohort import ALL
+
+ALPHA = 0.05
+EVERYBODY = "Everybody"
+_HEADS = {
+    "auroc": "AUROC",
+    "c_index": "c-index",
+    "auprc": "AUPRC",
+    "auprc_adjusted": "AUPRC adjusted for prevalence",
+    "tpr": "TPR",
+    "fpr": "FPR",
+    "tnr": "TNR",
+    "fnr": "FNR",
+    "ppv": "PPV",
+    "npv": "NPV",
+    "f1": "F1",
+    "ece": "ECE",
+    "ece_mass": "ECE, equal-mass bins",
+    "brier": "Brier score",
+    "auroc_bpsn": "AUROC, others’ positives, group’s negatives",
+    "auroc_bnsp": "AUROC, group’s positives, others’ negatives",
+}
+_KINDS = {"_max_min": "highest − lowest", "_worst_overall": "worst − everybody"}
+
+
+def metric_head(name: str) -> str:
+    """Give the short name of a measure: AUROC, TPR, selection rate."""
+    return _HEADS.get(name) or plain(name)
+
+
+def gap_head(name: str) -> str:
+    """Give the short name of a gap: AUROC, highest − lowest."""
+    for ending, kind in _KINDS.items():
+        if name.endswith(ending):
+            return f"{metric_head(name.removesuffix(ending))}, {kind}"
+    return GAPS[name].title if name in GAPS else plain(name)
+
+
+def plain(name: Any) -> str:
+    """Write a name of ours or of a table in words, without control characters."""
+    return printable(str(name)).replace("_", " ")
+
+
+def capital(text: str) -> str:
+    """Write the first letter large."""
+    return text[:1].upper() + text[1:]
+
+
+def group_name(row: Row, column: str = "group") -> str:
+    """Give the printed group of a row, as the table writes it; "–" where there is none."""
+    return EVERYBODY if is_all(row) else printable(str(row.get(column) or "–"))
+
+
+def is_all(row: Row) -> bool:
+    """Whether a row counts everybody."""
+    return row.get("attribute") == ALL
+
+
+def cell_name(row: Row) -> str:
+    """Give group and attribute of a row: 80+ (age); everybody."""
+    return "everybody" if is_all(row) else f"{group_name(row)} ({plain(row.get('attribute'))})"
+
+
+def alpha(result: AuditResult) -> float:
+    """Give the level that adjusted p-values are held against."""
+    return float(result.settings.get("alpha", ALPHA))
+
+
+def survives(result: AuditResult, row: Row) -> bool:
+    """Whether a tested row is larger than chance after Holm’s adjustment."""
+    p = row.get("p_holm")
+    return p is not None and p <= alpha(result)
+
+
+def of_model(result: AuditResult, row: Row) -> str:
+    """Name the model of a row where there are several."""
+    return f", model {plain(row.get('model'))}" if len(result.model_names) > 1 else ""

@@ -1,0 +1,115 @@
+"""What the page of an audit shows, as plain data: picked from the tables, nothing computed anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from medclip.auditing.result import AuditResult, Row
+from medclip.reports.audit import sections as sections
+from medclip.reports.audit.card_section import CardPart, card
+from medclip.reports.audit.check_words import red
+from medclip.reports.audit.label_section import LabelView, label_view, overview
+from medclip.reports.audit.methods import LIMITS, Step, formulas, steps
+from medclip.reports.audit.names import is_all, plain, survives
+from medclip.reports.audit.numbers import listed, whole
+from medclip.reports.audit.summary_words import Said, summary, tested
+from medclip.reports.audit.table import Grid
+
+
+@dataclass(frozen=True)
+class PageView:
+    """The whole page."""
+
+    title: str
+    version: str
+    red: tuple[str, ...]
+    facts: tuple[tuple[str, str], ...]
+    summary: tuple[Said, ...]
+    overview: tuple[Grid, ...]
+    who: Grid
+    labels: tuple[LabelView, ...]
+    calibration: tuple[sections.Folded, ...]
+    thresholds: Grid
+    decisions: tuple[sections.Folded, ...]
+    compared: tuple[sections.Folded, ...]
+    shortcuts: tuple[sections.Folded, ...]
+    embeddings: tuple[sections.Folded, ...]
+    projections: tuple[tuple[str, Markup], ...]
+    leakage: Grid
+    suppressed: Grid
+    card: tuple[CardPart, ...]
+    steps: tuple[Step, ...]
+    formulas: tuple[Grid, ...]
+    limits: tuple[str, ...]
+    notes: tuple[str, ...]
+    settings: tuple[tuple[str, str], ...]
+    counts: str
+    """How counts are written: "exact", "rounded to 5"; empty where that is not known."""
+    several: bool
+    """Whether there are several models."""
+
+
+def view(result: AuditResult) -> PageView:
+    """Pick what the page shows."""
+    return PageView(
+        title=_title(result),
+        version=str(result.provenance.get("version", "")),
+        red=red(result),
+        facts=tuple(_facts(result)),
+        summary=summary(result),
+        overview=overview(result),
+        who=sections.who(result),
+        labels=tuple(label_view(result, label, n) for n, label in enumerate(result.labels)),
+        calibration=sections.calibration(result),
+        thresholds=sections.thresholds(result),
+        decisions=sections.decisions(result),
+        compared=sections.compared(result),
+        shortcuts=sections.shortcuts(result),
+        embeddings=sections.embeddings(result),
+        projections=sections.projections(result),
+        leakage=sections.leakage(result),
+        suppressed=sections.suppressed(result),
+        card=card(result),
+        steps=steps(result),
+        formulas=formulas(result),
+        limits=LIMITS,
+        notes=result.notes,
+        settings=(*_flat(result.settings), *_flat(result.provenance)),
+        counts=str(result.settings.get("counts", "")),
+        several=len(result.model_names) > 1,
+    )
+
+
+def _title(result: AuditResult) -> str:
+    names = listed([plain(name) for name in result.model_names[:3]])
+    return f"Audit of {names or 'scores'} by patient group"
+
+
+def _facts(result: AuditResult) -> Iterator[tuple[str, str]]:
+    everybody = [row for row in result.metrics if is_all(row)]
+    rows = tested(result.gaps)
+    yield "Patients", _largest(everybody, "n_patients")
+    yield "Rows", _largest(everybody, "n")
+    yield "Labels", whole(len(result.labels))
+    yield "Attributes", whole(len(result.attributes))
+    yield "Gaps tested", whole(len(rows))
+    yield "Above chance (Holm)", whole(sum(survives(result, row) for row in rows))
+
+
+def _largest(rows: Sequence[Row], name: str) -> str:
+    return whole(max((row[name] for row in rows if row.get(name) is not None), default=None))
+
+
+def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+    """Write nested settings as lines."""
+    for key, value in values.items():
+        name = f"{before}{plain(key)}"
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{name}: ")
+        else:
+            listed = isinstance(value, (list, tuple))
+            yield name, ", ".join(map(str, value)) if listed else "not set" if value is None else str(value)

@@ -1,0 +1,288 @@
+"""The parts of the page that are about everything else: who, calibration, thresholds, models, shortcuts, embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from medclip.auditing.groups.gaps import GAPS
+from medclip.auditing.result import AuditResult, Row
+from medclip.auditing.shortcuts.standardised_gaps import AFTER, BEFORE
+from medclip.reports.audit.forest_plot import Line, Mark, forest
+from medclip.reports.audit.label_section import CALIBRATION, by_cell, by_group, difference_cells, groups_grid
+from medclip.reports.audit.names import EVERYBODY, capital, gap_head, group_name, is_all, metric_head, plain, survives
+from medclip.reports.audit.numbers import NONE, figure, p_value, parts, real, whole, with_interval
+from medclip.reports.audit.plots import net_benefit, reliability, scatter
+from medclip.reports.audit.table import Grid, Td, Tr, said
+from medclip.statistics.cohort import ALL
+
+_MOST_COLUMNS = 8
+"""Labels that stand beside each other in the table of groups."""
+_KINDS = {
+    "probe": "What a simple classifier tells from the embeddings",
+    "reident": "Finding the same patient again",
+    "drift": "Drift between sites and months",
+    "centroid": "Distance between the centres of groups",
+}
+
+
+@dataclass(frozen=True)
+class Folded:
+    """One label of a section, folded."""
+
+    title: str
+    figures: tuple[tuple[str, Markup], ...] = ()
+    tables: tuple[Grid, ...] = ()
+    more: tuple[Grid, ...] = ()
+    """Tables that stay folded."""
+
+
+def who(result: AuditResult) -> Grid:
+    """Count each group once: rows, patients, and positives by label where there are few labels."""
+    model = result.model_names[0] if result.model_names else None
+    rows = [row for row in result.metrics if row.get("model") == model]
+    labels = list(result.labels) if len(result.labels) <= _MOST_COLUMNS else []
+    heads = ("Group", "Rows", "Patients", *(f"{plain(label)}, positives" for label in labels))
+    lines: list[Tr] = []
+    for attribute, cells in by_cell(rows):
+        if attribute != EVERYBODY:
+            lines.append(Tr(capital(attribute)))
+        for name, own in cells:
+            counts = [Td(_most(own, key)) for key in ("n", "n_patients")]
+            counts += [Td(_most([r for r in own if r.get("label") == label], "n_pos")) for label in labels]
+            lines.append(Tr(name, tuple(counts)))
+    return Grid("Who was audited: the groups and their size", heads, tuple(lines))
+
+
+def calibration(result: AuditResult) -> tuple[Folded, ...]:
+    """Give small reliability plots by group, and the measures of calibration, for each label."""
+    return tuple(part for n, label in enumerate(result.labels) if (part := _calibrated(result, label, n)) is not None)
+
+
+def thresholds(result: AuditResult) -> Grid:
+    """List the thresholds and the data that chose them."""
+    heads = ("Label", "Model", "Threshold", "Policy", "Chosen on", "Rows", "Positives", "Patients", "Hash of the data")
+    rows = tuple(
+        Tr(
+            plain(row.get("label")),
+            (
+                said(plain(row.get("model"))),
+                Td(figure(row.get("value"), decimals=3)),
+                said(plain(row.get("policy"))),
+                said(plain(row.get("chosen_on"))),
+                *(Td(whole(row.get(k))) for k in ("n", "n_pos", "n_patients")),
+                said(str(row.get("hash") or NONE)[:12]),
+            ),
+        )
+        for row in result.thresholds
+    )
+    return Grid("Thresholds and where they come from", heads, rows, dense=True)
+
+
+def decisions(result: AuditResult) -> tuple[Folded, ...]:
+    """Draw net benefit over thresholds for each label, everybody together."""
+    made: list[Folded] = []
+    for n, label in enumerate(result.labels):
+        rows = [row for row in result.decision if row.get("label") == label and is_all(row)]
+        curves = {plain(m): own for m in result.model_names if (own := [r for r in rows if r.get("model") == m])}
+        if curves:
+            title = f"Net benefit for {plain(label)}"
+            svg = net_benefit(curves, identity=f"benefit-{n}", title=title)
+            made.append(Folded(plain(label), ((title, svg),)))
+    return tuple(made)
+
+
+def compared(result: AuditResult) -> tuple[Folded, ...]:
+    """Draw the paired differences of models, and list them, for each label."""
+    made: list[Folded] = []
+    for n, label in enumerate(result.labels):
+        rows = [row for row in result.models if row.get("label") == label]
+        pairs = dict.fromkeys((str(row.get("model")), str(row.get("other"))) for row in rows)
+        figures, tables = [], []
+        for k, (model, other) in enumerate(pairs):
+            own = [row for row in rows if (str(row.get("model")), str(row.get("other"))) == (model, other)]
+            title = f"{plain(other)} minus {plain(model)}"
+            first = next((m for m in ("auroc", "c_index") if any(r.get("metric") == m for r in own)), None)
+            drawn = [row for row in own if row.get("metric") == (first or own[0].get("metric"))]
+            head = f"{title}: {metric_head(str(drawn[0].get('metric')))}, {plain(label)}"
+            figures.append((head, _paired_forest(drawn, f"paired-{n}-{k}", head)))
+            tables.append(_paired_grid(result, own, f"{plain(label)}: {title}"))
+        if rows:
+            made.append(Folded(plain(label), tuple(figures), tuple(tables)))
+    return tuple(made)
+
+
+def shortcuts(result: AuditResult) -> tuple[Folded, ...]:
+    """List the shortcut tests of each label; single groups before and after reweighting stay folded."""
+    made: list[Folded] = []
+    for label in dict.fromkeys(str(row.get("label")) for row in result.shortcuts):
+        tables, more = [], []
+        for model in dict.fromkeys(str(row.get("model")) for row in result.shortcuts):
+            rows = [r for r in result.shortcuts if (str(r.get("label")), str(r.get("model"))) == (label, model)]
+            single = [row for row in rows if str(row.get("stratum")).endswith((f", {BEFORE}", f", {AFTER}"))]
+            rest = [row for row in rows if not any(row is s for s in single)]
+            of = f" · {plain(model)}" if len(result.model_names) > 1 else ""
+            tables.append(_shortcut_grid(rest, f"{plain(label)}: shortcut tests{of}"))
+            more.append(_shortcut_grid(single, f"{plain(label)}: groups before and after reweighting{of}"))
+        made.append(Folded(plain(label), (), tuple(filter(None, tables)), tuple(filter(None, more))))
+    return tuple(made)
+
+
+def embeddings(result: AuditResult) -> tuple[Folded, ...]:
+    """List what was found in the embeddings, for each question; what has neither test nor words stays folded."""
+    made: list[Folded] = []
+    for kind in dict.fromkeys(str(row.get("what")) for row in result.embeddings):
+        rows = [row for row in result.embeddings if row.get("what") == kind]
+        main = [r for r in rows if kind == "reident" or r.get("value") is None or r.get("p") is not None] or rows
+        rest = [row for row in rows if not any(row is m for m in main)]
+        title = _KINDS.get(kind, plain(kind))
+        more = tuple(filter(None, (_embedding_grid(rest, f"{title}: further measures"),)))
+        made.append(Folded(title, (), (_embedding_grid(main, title),), more))
+    return tuple(made)
+
+
+def projections(result: AuditResult) -> tuple[tuple[str, Markup], ...]:
+    """Draw the 2-D view of the embeddings, once for each model and attribute."""
+    made: list[tuple[str, Markup]] = []
+    pairs = dict.fromkeys((str(row.get("model")), str(row.get("attribute"))) for row in result.projection)
+    for n, (model, attribute) in enumerate(pairs):
+        points = [r for r in result.projection if (str(r.get("model")), str(r.get("attribute"))) == (model, attribute)]
+        title = f"Embeddings of {plain(model)} by {plain(attribute)}"
+        groups = sorted({str(row.get("group")) for row in points})
+        made.append((title, scatter(points, groups, identity=f"scatter-{n}", title=title)))
+    return tuple(made)
+
+
+def leakage(result: AuditResult) -> Grid:
+    """List every check, what it found, and those that could not be made."""
+    lines = []
+    for row in result.leakage:
+        done = bool(real(row.get("tested")))
+        red = row.get("severity") == "red"
+        verdict = "✖ red" if red else "not tested" if not done else "✓ nothing red" if not row.get("found") else "note"
+        lines.append(
+            Tr(
+                plain(row.get("check")),
+                (
+                    Td(verdict, css="alert" if red else ""),
+                    Td(whole(row.get("found")) if done else NONE),
+                    Td(whole(row.get("tested")) if done else NONE),
+                    said(str(row.get("sentence") or "")),
+                ),
+            )
+        )
+    return Grid("Checks for leakage", ("Check", "Result", "Found", "Tested", "In words"), tuple(lines))
+
+
+def suppressed(result: AuditResult) -> Grid:
+    """List the groups that are not shown, and why."""
+    lines = tuple(
+        Tr(
+            f"{plain(row.get('attribute'))}: {group_name(row)}",
+            (said(plain(row.get("label"))), said(str(row.get("reason") or "")), Td(str(row.get("n") or NONE))),
+        )
+        for row in result.suppressed
+    )
+    return Grid("Groups that are not shown", ("Group", "Label", "Reason", "Rows"), lines, dense=len(lines) > 20)
+
+
+def _most(rows: Sequence[Row], key: str) -> str:
+    """Write the largest count; a row that may not be shown has none."""
+    found = [number for row in rows if (number := real(row.get(key))) is not None]
+    if found:
+        return whole(max(found))
+    return "not shown" if any(row.get("flag") == "suppressed" for row in rows) else NONE
+
+
+def _calibrated(result: AuditResult, label: str, number: int) -> Folded | None:
+    bins = [row for row in result.calibration if row.get("label") == label]
+    measures = [row for row in result.metrics if row.get("label") == label and row.get("metric") in CALIBRATION]
+    figures: list[tuple[str, Markup]] = []
+    tables: list[Grid] = []
+    for k, model in enumerate(result.model_names):
+        of = f" · {plain(model)}" if len(result.model_names) > 1 else ""
+        cells: dict[tuple[str, str], list[Row]] = {}
+        for row in bins:
+            if row.get("model") == model:
+                cells.setdefault((str(row.get("attribute")), group_name(row)), []).append(row)
+        for n, ((attribute, group), own) in enumerate(cells.items()):
+            name = f"{group if attribute == ALL else f'{plain(attribute)}: {group}'}{of}"
+            drawn = reliability(own, identity=f"bins-{number}-{k}-{n}", title=f"Reliability, {plain(label)}, {name}")
+            figures.append((name, drawn))
+        of_model = [row for row in measures if row.get("model") == model]
+        tables.append(groups_grid(of_model, CALIBRATION, f"{plain(label)}: calibration by group{of}", counts=False))
+    shown = tuple(table for table in tables if table)
+    return Folded(plain(label), tuple(figures), shown) if figures or shown else None
+
+
+def _paired_forest(rows: Sequence[Row], identity: str, title: str) -> Markup:
+    lines: list[Line] = []
+    for attribute, cells in by_cell(rows):
+        if attribute != EVERYBODY:
+            lines.append(Line(capital(attribute), head=True))
+        for name, own in cells:
+            row = own[0]
+            value = real(row.get("value"))
+            mark = () if value is None else (_signed_mark(row, value),)
+            lines.append(Line(name, mark, note="" if mark else "not shown"))
+    return forest(lines, identity=identity, title=title, axis="difference; dashed: none", reference=0.0)
+
+
+def _signed_mark(row: Row, value: float) -> Mark:
+    return Mark(value, real(row.get("low")), real(row.get("high")), with_interval(row, signed=True))
+
+
+def _paired_grid(result: AuditResult, rows: Sequence[Row], caption: str) -> Grid:
+    heads = ("Group and measure", "Difference", "p", "p Holm", "p BH", "p DeLong")
+
+    def cells(row: Row) -> tuple[Td, ...]:
+        return difference_cells(row, ("p", "p_holm", "p_bh", "delong_p"), "▲ " if survives(result, row) else "")
+
+    return Grid(caption, heads, by_group(rows, cells), dense=True)
+
+
+def _embedding_grid(rows: Sequence[Row], caption: str) -> Grid:
+    lines: list[Tr] = []
+    for attribute in dict.fromkeys(row.get("attribute") for row in rows):
+        lines.append(Tr(capital(plain(attribute or "all"))))
+        for row in (row for row in rows if row.get("attribute") == attribute):
+            cells = (
+                said(plain(row.get("model") or NONE)),
+                Td(*_value_and_small(row)),
+                Td(p_value(row.get("p"))),
+                said(str(row.get("note") or "")),
+            )
+            lines.append(Tr(plain(row.get("name")), cells))
+    return Grid(caption, ("Measure", "Model", "Value", "p", "In words"), tuple(lines))
+
+
+def _shortcut_grid(rows: Sequence[Row], caption: str) -> Grid:
+    heads = ("Stratum and measure", "Value", "Rows", "Positives", "In words")
+    return Grid(caption, heads, tuple(_shortcut_lines(rows)))
+
+
+def _shortcut_lines(rows: Sequence[Row]) -> Iterator[Tr]:
+    for test in dict.fromkeys(str(row.get("test")) for row in rows):
+        yield Tr(capital(plain(test)))
+        for row in (row for row in rows if str(row.get("test")) == test):
+            yield Tr(
+                " · ".join(filter(None, (plain(row.get("stratum") or ""), _head(str(row.get("metric") or ""))))),
+                (
+                    Td(*_value_and_small(row)),
+                    Td(whole(row.get("n"))),
+                    Td(whole(row.get("n_pos"))),
+                    said(str(row.get("note") or "")),
+                ),
+            )
+
+
+def _value_and_small(row: Row) -> tuple[str, tuple[str, ...]]:
+    value, around = parts(row)
+    return value, (around,) if real(row.get("low")) is not None else ()
+
+
+def _head(name: str) -> str:
+    """Name a measure or a gap as the rest of the page does."""
+    return gap_head(name) if name in GAPS else metric_head(name)

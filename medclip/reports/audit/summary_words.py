@@ -1,0 +1,279 @@
+"""What an audit found, in plain sentences made of its numbers: nothing is promised, and what was not seen is said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from medclip.auditing.groups.measure import SAME_AS
+from medclip.auditing.result import AuditResult, Row
+from medclip.reports.audit.check_words import MOST, embeddings, leakage, shortcuts, thresholds
+from medclip.reports.audit.names import (
+    alpha,
+    capital,
+    cell_name,
+    gap_head,
+    group_name,
+    is_all,
+    metric_head,
+    of_model,
+    plain,
+    survives,
+)
+from medclip.reports.audit.numbers import figure, listed, p_value, parts, real, whole, with_interval
+from medclip.reports.wording import count
+
+MAIN_GAPS = (
+    "auroc_max_min",
+    "c_index_max_min",
+    "underdiagnosis_max_min",
+    "overdiagnosis_max_min",
+    "tpr_max_min",
+    "fpr_max_min",
+    "ece_max_min",
+    "equalised_odds",
+)
+"""The gaps that the overview and the summary speak of first."""
+COMPARED = "Models compared"
+FOUND, UNSEEN, HIDDEN = "Gaps larger than chance", "Gaps that could not have been seen", "Groups that are not shown"
+
+
+@dataclass(frozen=True)
+class Said:
+    """One matter of the summary."""
+
+    head: str
+    sentences: tuple[str, ...]
+    items: tuple[str, ...] = ()
+    """Listed below the sentences."""
+    after: tuple[str, ...] = ()
+    """Sentences below the list."""
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Everything in order."""
+        return (*self.sentences, *self.items, *self.after)
+
+
+def summary(result: AuditResult) -> tuple[Said, ...]:
+    """Say what was audited, what was found and what could not have been."""
+    found = (
+        Said("Size", tuple(_size(result))),
+        Said("Overall", tuple(_overall(result))),
+        _gaps(result),
+        _unseen(result),
+        Said(HIDDEN, tuple(_hidden(result))),
+        Said("Thresholds", tuple(thresholds(result))),
+        _compared(result),
+        _listed("Shortcuts", tuple(shortcuts(result))),
+        Said("Embeddings", tuple(embeddings(result))),
+        Said("Leakage", tuple(leakage(result))),
+    )
+    return tuple(matter for matter in found if matter.all)
+
+
+def _listed(head: str, sentences: tuple[str, ...]) -> Said:
+    """Make the sentences after the first into a list."""
+    return Said(head, sentences[:1], sentences[1:])
+
+
+def tested(rows: Sequence[Row]) -> list[Row]:
+    """Give the rows that were tested; a gap by another name shares the test of the first and does not count twice."""
+    return [row for row in rows if real(row.get("p")) is not None and row.get("gap") not in SAME_AS]
+
+
+def distinct(rows: Sequence[Row]) -> list[Row]:
+    """Give each gap once, by the first of its names in `MAIN_GAPS`, in their order and the largest first."""
+    found: list[Row] = []
+    by_place: dict[tuple[object, ...], list[Row]] = {}
+    for row in sorted(rows, key=_importance):
+        there = by_place.setdefault(tuple(row.get(name) for name in ("model", "label", "attribute")), [])
+        if not any(_is_one(row, other) for other in there):
+            there.append(row)
+            found.append(row)
+    return found
+
+
+_ROUNDING = 1e-9
+
+
+def _is_one(row: Row, other: Row) -> bool:
+    """Whether two rows are one gap by two names: the size and what chance gives agree, up to the order of sums."""
+    pairs = [(real(row.get(name)), real(other.get(name))) for name in ("value", "null_mean", "null_95")]
+    return all(a is not None and b is not None and abs(a - b) < _ROUNDING for a, b in pairs)
+
+
+def power(result: AuditResult) -> str:
+    """Write the power that the smallest gaps are for: 80 %."""
+    return f"{100 * float(result.settings.get('power', 0.8)):.0f} %"
+
+
+def _size(result: AuditResult) -> Iterator[str]:
+    everybody = [row for row in result.metrics if is_all(row)]
+    if not everybody:
+        yield "There are no measures in this audit."
+        return
+    rows = max((int(row.get("n") or 0) for row in everybody), default=0)
+    patients = max((int(row.get("n_patients") or 0) for row in everybody), default=0)
+    names = listed([plain(name) for name in result.model_names])
+    models = f"{count(len(result.model_names), 'model')} ({names})" if result.model_names else "Scores"
+    by = listed([plain(name) for name in result.attributes]) or "no attribute"
+    verb = "was" if len(result.model_names) == 1 else "were"
+    dataset = result.settings.get("dataset")
+    where = f" ({plain(dataset)})" if dataset else ""
+    size = (
+        f"{count(rows, 'row')} of {count(patients, 'patient')}" if patients else "too few patients to be counted here"
+    )
+    yield (f"{models} {verb} audited on {size}{where}, for {count(len(result.labels), 'label')}, by {by}.")
+
+
+def _overall(result: AuditResult) -> Iterator[str]:
+    for model in result.model_names:
+        for metric in ("auroc", "c_index"):
+            rows = [
+                row
+                for row in result.metrics
+                if is_all(row)
+                and row.get("model") == model
+                and row.get("metric") == metric
+                and real(row.get("value")) is not None
+            ]
+            if not rows:
+                continue
+            who = f"Over everybody, {metric_head(metric)} of {plain(model)}"
+            if len(rows) <= 3:
+                each = [f"{plain(row.get('label'))} {with_interval(row)}" for row in rows]
+                yield f"{who}: {listed(each)}."
+            else:
+                low, high = min(rows, key=lambda r: r["value"]), max(rows, key=lambda r: r["value"])
+                yield (
+                    f"{who} runs from {with_interval(low)} for {plain(low.get('label'))} to {with_interval(high)} "
+                    f"for {plain(high.get('label'))}."
+                )
+
+
+def _gaps(result: AuditResult) -> Said:
+    rows = tested(result.gaps)
+    sure = [row for row in rows if survives(result, row)]
+    ordered = distinct([row for row in result.gaps if survives(result, row)])
+    listed_gaps = tuple(_gap(result, row) for row in ordered[:MOST])
+    return Said(FOUND, (_how_many(result, rows, sure),), listed_gaps, tuple(_further(result, rows, sure, ordered)))
+
+
+def _how_many(result: AuditResult, rows: Sequence[Row], sure: Sequence[Row]) -> str:
+    if not rows:
+        return "No gap was tested, so this audit cannot say which gaps are larger than chance."
+    tests = f"Of {count(len(rows), 'gap')} tested"
+    within = " of each model" if len(result.model_names) > 1 else ""
+    if not sure:
+        return (
+            f"{tests}, none is larger than chance after adjusting for their number{within} (Holm). This does not show "
+            "that there are none: the next paragraph says how large one had to be to be seen."
+        )
+    verb = "is" if len(sure) == 1 else "are"
+    level = f"Holm, p at most {alpha(result):g}"
+    return f"{tests}, {whole(len(sure))} {verb} larger than chance after adjusting for their number{within} ({level})."
+
+
+def _further(result: AuditResult, rows: Sequence[Row], sure: Sequence[Row], ordered: Sequence[Row]) -> Iterator[str]:
+    rest = len(sure) - min(MOST, len(ordered))
+    if rest > 0:
+        same = "; some are the same gap by another name" if len(ordered) < len(sure) else ""
+        yield f"The other {whole(rest)} {'is' if rest == 1 else 'are'} in the tables below{same}."
+    leads = sum(row["p"] <= alpha(result) and not survives(result, row) for row in rows)
+    if leads:
+        how_many = f"{'A further ' if sure else ''}{whole(leads)} {'has' if leads == 1 else 'have'}"
+        yield (
+            f"{how_many} p at most {alpha(result):g} before adjusting only: something to look at again on other "
+            "patients, not a finding."
+        )
+
+
+def _gap(result: AuditResult, row: Row) -> str:
+    value, around = parts(row)
+    who = f"{plain(row.get('label'))} by {plain(row.get('attribute'))}{of_model(result, row)}"
+    ends = ""
+    if row.get("worst_group") and row.get("best_group"):
+        ends = f"; worst for {group_name(row, 'worst_group')}, best for {group_name(row, 'best_group')}"
+    chance = real(row.get("null_mean"))
+    alone = "" if chance is None else f"; chance alone would give {figure(chance)} on average"
+    return (
+        f"{capital(who)}: {gap_head(str(row.get('gap')))}, {value} ({around}){ends}; adjusted "
+        f"p\u00a0{p_value(row.get('p_holm'))}{alone}."
+    )
+
+
+def _unseen(result: AuditResult) -> Said:
+    rows = [row for row in tested(result.gaps) if not survives(result, row)]
+    with_size = [row for row in rows if real(row.get("smallest_gap")) is not None]
+    present = dict.fromkeys(str(row.get("gap")) for row in with_size)
+    names = [name for name in MAIN_GAPS if name in present] or list(present)
+    items = tuple(_smallest([row for row in with_size if row.get("gap") == name]) for name in names[:3])
+    sentences: list[str] = []
+    if with_size:
+        sentences.append(
+            "Where no gap was found, smaller ones may well be there. The smallest gap that one test alone would see in "
+            f"{power(result)} of audits like this one is:"
+        )
+    elif rows:
+        sentences.append(
+            "How large a gap had to be to be seen is not known, so nothing follows from a gap that was not found."
+        )
+    after = []
+    if blank := sum(real(row.get("value")) is None for row in result.gaps):
+        after.append(
+            f"{count(blank, 'gap')} could not be worked out at all: fewer than two groups were large enough or had the "
+            "measure."
+        )
+    return Said(UNSEEN, tuple(sentences), items, tuple(after))
+
+
+def _smallest(rows: Sequence[Row]) -> str:
+    """Write the smallest gap that could be seen, at best and at worst."""
+    ordered = sorted(rows, key=lambda row: row["smallest_gap"])
+    name = capital(gap_head(str(ordered[0].get("gap"))))
+    ends = [
+        f"{figure(row['smallest_gap'])} for {plain(row.get('label'))} by {plain(row.get('attribute'))}"
+        for row in (ordered[0], ordered[-1])
+    ]
+    return f"{name}: {ends[0]}." if len(rows) == 1 else f"{name}: from {ends[0]} to {ends[1]}."
+
+
+def _hidden(result: AuditResult) -> Iterator[str]:
+    names = list(dict.fromkeys(cell_name(row) for row in result.suppressed))
+    if not names:
+        return
+    yield (
+        f"{count(len(names), 'group')} had too few patients or cases to be shown for at least one label: "
+        f"{listed(names)}. Nothing is known here about how the scores do for them."
+    )
+
+
+def _compared(result: AuditResult) -> Said:
+    rows = tested(result.models)
+    if not rows:
+        return Said(COMPARED, ())
+    sure = [row for row in rows if survives(result, row)]
+    main = [row for row in rows if is_all(row) and row.get("metric") in ("auroc", "c_index")]
+    sentence = (
+        f"Of {count(len(rows), 'paired difference')} tested, {whole(len(sure))} {'is' if len(sure) == 1 else 'are'} "
+        f"larger than chance after adjusting for their number (Holm).{' Over everybody:' if main else ''}"
+    )
+    after = (f"The other {len(main) - MOST} labels are below.",) if len(main) > MOST else ()
+    return Said(COMPARED, (sentence,), tuple(_paired(row) for row in main[:MOST]), after)
+
+
+def _paired(row: Row) -> str:
+    metric = metric_head(str(row.get("metric")))
+    pair = f"{metric} of {plain(row.get('other'))} minus that of {plain(row.get('model'))}"
+    p = f"p\u00a0{p_value(row.get('p'))} by itself, {p_value(row.get('p_holm'))} adjusted"
+    return f"{capital(plain(row.get('label')))}: {pair} {_signed(row)}, {p}."
+
+
+def _signed(row: Row) -> str:
+    return with_interval(row, signed=True)
+
+
+def _importance(row: Row) -> tuple[int, float]:
+    gap = str(row.get("gap"))
+    return (MAIN_GAPS.index(gap) if gap in MAIN_GAPS else len(MAIN_GAPS), -(real(row.get("value")) or 0))

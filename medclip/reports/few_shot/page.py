@@ -1,0 +1,323 @@
+"""What the page of a few-shot comparison shows, as plain data: picked from the results, nothing computed anew."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.errors import printable
+from medclip.evaluation.few_shot.compare import Compared
+from medclip.evaluation.few_shot.results import METRIC_TITLES, Comparison, Confusion, Difference, Mistake
+from medclip.reports.few_shot.curves import STYLES, curves
+from medclip.reports.few_shot.words import chance, interval, number
+
+_MOST = 4
+"""Methods that stand out."""
+_SIDE = 144
+"""Longest side of a thumbnail, px."""
+_GALLERIES = 2
+_SHADES = 8
+
+
+@dataclass(frozen=True)
+class FigureCell:
+    """A figure and its interval, as text."""
+
+    value: str
+    interval: str
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method in a table of figures."""
+
+    title: str
+    cells: tuple[FigureCell, ...]
+    highlighted: bool
+
+
+@dataclass(frozen=True)
+class PairedTable:
+    """Every method minus one reference."""
+
+    reference: str
+    rows: tuple[Row, ...]
+    p_values: tuple[tuple[str, str], ...]
+    """Of the mean: p, and p adjusted."""
+    family: int
+
+
+@dataclass(frozen=True)
+class Shaded:
+    """A count of a confusion matrix and how dark it is, 0 to 7."""
+
+    count: str
+    shade: int
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """One method's confusion matrix, or counts by class for multi-label tasks."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Shaded, ...]], ...]
+
+
+@dataclass(frozen=True)
+class PictureView:
+    """A test image that is often wrong."""
+
+    data: str
+    """data URI of a JPEG; empty where it is withheld."""
+    label: str
+    true: str
+    said: str
+    often: str
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Images that one method gets wrong."""
+
+    title: str
+    pictures: tuple[PictureView, ...]
+
+
+@dataclass(frozen=True)
+class PageView:
+    """The whole page."""
+
+    figure: str
+    """data URI of an SVG."""
+    figure_text: str
+    heads: tuple[str, ...]
+    metric: str
+    rows: tuple[Row, ...]
+    others: tuple[tuple[str, tuple[Row, ...]], ...]
+    """The same by the other metrics."""
+    paired: tuple[PairedTable, ...]
+    matrices: tuple[Matrix, ...]
+    galleries: tuple[Gallery, ...]
+    spreads: tuple[Row, ...]
+    costs: tuple[tuple[str, str, tuple[str, ...], str, str], ...]
+    """Title, towers, fit seconds by K, prediction seconds, numbers trained."""
+    novel: tuple[Row, ...]
+    failures: tuple[tuple[str, str, str], ...]
+    """Title, runs, reason."""
+    counts: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+def view(compared: Compared, *, show_paths: bool, is_burned: Callable[[int], bool]) -> PageView:
+    """Pick what the page shows.
+
+    Args:
+        compared: The comparison and its data.
+        show_paths: Name images by their file; otherwise by their row of the table, since names may identify patients.
+        is_burned: Whether the header of an example's file says that text is burned into its pixels: it is withheld.
+    """
+    result = compared.result
+    chosen = highlighted(result)
+    heads = (*(f"K = {k}" for k in result.shots), _mean_head(result))
+    others = [m for m in METRIC_TITLES if m != result.primary and any(c.metric == m for c in result.cells)]
+    svg = curves(result, chosen)
+    return PageView(
+        figure="data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode(),
+        figure_text=_figure_text(result, chosen),
+        heads=heads,
+        metric=METRIC_TITLES[result.primary],
+        rows=tuple(_rows(result, result.primary, chosen)),
+        others=tuple((METRIC_TITLES[m], tuple(_rows(result, m, chosen))) for m in others),
+        paired=tuple(t for r in result.references if (t := _paired(result, r, chosen)) is not None),
+        matrices=tuple(_matrix(result, c) for m in chosen if (c := _confusion(result, m)) is not None),
+        galleries=tuple(_galleries(compared, chosen, show_paths, is_burned)),
+        spreads=tuple(_spreads(result, chosen)),
+        costs=tuple(_costs(result)),
+        novel=tuple(_novel(result)),
+        failures=tuple(_failures(result)),
+        counts=_counts(result),
+    )
+
+
+def highlighted(result: Comparison) -> tuple[str, ...]:
+    """Choose the methods that stand out: the best, CLIP-SVD, the references, then the next best."""
+    have = [m for m in result.ranked if any(c.method == m for c in result.cells)]
+    wanted = [*have[:1], "svd", *result.references, *have[1:]]
+    return tuple(dict.fromkeys(m for m in wanted if m in have))[: min(_MOST, len(STYLES))]
+
+
+def thumbnail(picture_HWC: NDArray[np.uint8]) -> str:
+    """Make a small JPEG as a data URI."""
+    from PIL import Image
+
+    image = Image.fromarray(picture_HWC)
+    image.thumbnail((_SIDE, _SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _mean_head(result: Comparison) -> str:
+    first = result.averaged[0]
+    return f"Mean, K ≥ {first}" if len(result.averaged) > 1 else f"Mean, K = {first}"
+
+
+def _figure_text(result: Comparison, chosen: Sequence[str]) -> str:
+    parts = []
+    for method in chosen:
+        cells = [c for k in result.shots if (c := result.cell(method, k)) is not None]
+        said = ", ".join(f"{number(c.value)} at K = {c.shots}" for c in cells)
+        parts.append(f"{result.titles[method]}: {said}")
+    return (
+        f"{METRIC_TITLES[result.primary]} over shots a class. " + "; ".join(parts) + ". All figures are in the table."
+    )
+
+
+def _rows(result: Comparison, metric: str, chosen: Sequence[str]) -> Iterator[Row]:
+    best = {
+        k: max((c.value for m in result.titles if (c := result.cell(m, k, metric)) is not None), default=None)
+        for k in (*result.shots, None)
+    }
+    for method in result.ranked:
+        found = []
+        for k in (*result.shots, None):
+            c = result.cell(method, k, metric)
+            found.append(
+                FigureCell("failed", "") if c is None else FigureCell(number(c.value), interval(c), c.value == best[k])
+            )
+        yield Row(result.titles[method], tuple(found), method in chosen)
+
+
+def _paired(result: Comparison, reference: str, chosen: Sequence[str]) -> PairedTable | None:
+    rows, p_values, family = [], [], 0
+    for method in result.ranked:
+        found = [_find(result, reference, method, k) for k in (*result.shots, None)]
+        if method == reference or not any(found):
+            continue
+        cells = [
+            FigureCell("failed", "") if d is None else FigureCell(number(d.value, signed=True), interval(d))
+            for d in found
+        ]
+        rows.append(Row(result.titles[method], tuple(cells), method in chosen))
+        mean = found[-1]
+        p_values.append((chance(mean.p), chance(mean.p_holm)) if mean is not None else ("–", "–"))
+        family = max(family, max(d.family for d in found if d is not None))
+    return PairedTable(result.titles[reference], tuple(rows), tuple(p_values), family) if rows else None
+
+
+def _find(result: Comparison, reference: str, method: str, shots: int | None) -> Difference | None:
+    return next((d for d in result.differences_of(reference, shots) if d.method == method), None)
+
+
+def _confusion(result: Comparison, method: str) -> Confusion | None:
+    return next((c for c in result.confusions if c.method == method), None)
+
+
+def _matrix(result: Comparison, confusion: Confusion) -> Matrix:
+    if result.kind == "multilabel":
+        head = ("found", "missed", "false alarms", "rightly not said")
+    else:
+        head = tuple(_words(c) for c in result.classes)
+    rows = []
+    for name, counts in zip(result.classes, confusion.counts, strict=True):
+        total = sum(counts) or 1.0
+        shaded = tuple(Shaded(f"{c:g}", min(_SHADES - 1, int(_SHADES * c / total))) for c in counts)
+        rows.append((_words(name), shaded))
+    return Matrix(result.titles[confusion.method], head, tuple(rows))
+
+
+def _galleries(
+    compared: Compared, chosen: Sequence[str], show_paths: bool, is_burned: Callable[[int], bool]
+) -> Iterator[Gallery]:
+    result = compared.result
+    learned = [m for m in chosen if m != "zero-shot"] or list(chosen)
+    for method in learned[:_GALLERIES]:
+        confusion = _confusion(result, method)
+        if confusion is not None:
+            pictures = [_picture(compared, m, show_paths, is_burned) for m in confusion.mistakes]
+            yield Gallery(result.titles[method], tuple(pictures))
+
+
+def _picture(compared: Compared, m: Mistake, show_paths: bool, is_burned: Callable[[int], bool]) -> PictureView:
+    path = printable(compared.data.unit(m.example).file)
+    return PictureView(
+        data="" if is_burned(m.example) else thumbnail(compared.data.picture(m.example)),
+        label=path if show_paths else f"row {m.row}",
+        true=_words(m.true),
+        said=_words(m.said),
+        often=f"{m.num_wrong} of {m.num_runs} runs" if m.num_runs > 1 else "",
+    )
+
+
+def _spreads(result: Comparison, chosen: Sequence[str]) -> Iterator[Row]:
+    for method in result.ranked:
+        cells = [result.cell(method, k) for k in result.shots]
+        if any(c is not None and (c.sd_shots is not None or c.sd_inits is not None) for c in cells):
+            said = [
+                FigureCell("failed", "")
+                if c is None
+                else FigureCell(_sd(c.sd_shots), f"initialisations {_sd(c.sd_inits)}" if len(result.inits) > 1 else "")
+                for c in cells
+            ]
+            yield Row(result.titles[method], tuple(said), method in chosen)
+
+
+def _sd(value: float | None) -> str:
+    return "–" if value is None else number(value)
+
+
+def _costs(result: Comparison) -> Iterator[tuple[str, str, tuple[str, ...], str, str]]:
+    for method in result.ranked:
+        found = {c.shots: c for c in result.costs if c.method == method}
+        if not found:
+            continue
+        seconds = tuple(_seconds(found[k].fit_seconds) if k in found else "–" for k in result.shots)
+        if 0 in found:
+            seconds = tuple("0" for _ in result.shots)
+        last = found[max(found)]
+        trained = {c.num_trainable for c in found.values()}
+        span = f"{min(trained):,}" if len(trained) == 1 else f"{min(trained):,} to {max(trained):,}"
+        towers = "yes" if last.needs_towers else "no"
+        yield result.titles[method], towers, seconds, _seconds(last.predict_seconds), span.replace(",", "\u202f")
+
+
+def _seconds(value: float) -> str:
+    return "< 0.1" if value < 0.1 else f"{value:.1f}" if value < 10 else f"{value:.0f}"
+
+
+def _novel(result: Comparison) -> Iterator[Row]:
+    for n in result.novel:
+        if n.metric == result.primary:
+            parts = (n.base, n.novel, n.hm_of_means, n.mean_of_hms)
+            cells = [FigureCell(number(p["value"] or 0.0), _low_high(p["low"], p["high"])) for p in parts]
+            yield Row(result.titles[n.method], tuple(cells), False)
+
+
+def _low_high(low: float | None, high: float | None) -> str:
+    return "no interval" if low is None or high is None else f"{number(low)} to {number(high)}"
+
+
+def _failures(result: Comparison) -> Iterator[tuple[str, str, str]]:
+    seen: dict[tuple[str, str, str], list[str]] = {}
+    for f in result.failures:
+        where = f"K = {f.shots}, draw {f.seed}, initialisation {f.init}" if f.shots else "all"
+        said = f"{where}, base to novel" if f.part == "novel" else where
+        seen.setdefault((f.method, f.reason, f.message), []).append(said)
+    for (method, _, message), runs in seen.items():
+        more = f" and {len(runs) - 3} more" if len(runs) > 3 else ""
+        yield result.titles[method], "; ".join(runs[:3]) + more, message
+
+
+def _counts(result: Comparison) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    rows = [("Images", "images"), ("Patients", "patients"), *((_words(c), f"class:{c}") for c in result.classes)]
+    return tuple((title, tuple(str(result.counts[s][key]) for s in ("train", "val", "test"))) for title, key in rows)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")

@@ -1,0 +1,59 @@
+"""Write the page of a few-shot comparison: one file that loads nothing, runs nothing and names nobody."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from medclip.adapters.sources import source_of
+from medclip.errors import MedclipError
+from medclip.evaluation.few_shot.compare import Compared
+from medclip.reports.few_shot.page import view
+from medclip.reports.few_shot.words import over, summary
+from medclip.reports.html_page import render_page
+from medclip.reports.wording import count, number
+from medclip.runs.results import write_bytes
+from medclip.settings import Settings
+
+REPORT = "report.html"
+
+
+def write_compare_report(compared: Compared, folder: Path, *, show_paths: bool = False) -> Path:
+    """Write report.html beside the tables.
+
+    Args:
+        compared: What `medclip.evaluation.few_shot.compare.compare` gave.
+        folder: Where.
+        show_paths: Name images by their file; otherwise by their row of the table, since paths may carry names.
+
+    Returns:
+        Its path.
+
+    Raises:
+        MedclipError: DISK_FULL.
+    """
+    path = folder / REPORT
+    write_bytes(path, render(compared, show_paths=show_paths).encode())
+    return path
+
+
+def render(compared: Compared, *, show_paths: bool = False) -> str:
+    """Render the page. The same results give the same bytes."""
+    values = {
+        "result": compared.result,
+        "page": view(compared, show_paths=show_paths, is_burned=lambda row: _burned_in(compared, row)),
+        "sentences": summary(compared.result),
+        "over": over(compared.result),
+        "show_paths": show_paths,
+    }
+    return render_page(
+        "few_shot/page.html.j2", ("style.css", "few_shot/page.css"), values, {"count": count, "thousands": number}
+    )  # fmt: skip
+
+
+def _burned_in(compared: Compared, row: int) -> bool:
+    """Whether the header says that text is burned into the pixels; a file that is gone counts as such."""
+    try:
+        source = source_of(compared.data.unit(row).path, Settings())
+    except MedclipError:
+        return True
+    return any(facts.header is not None and facts.header.burned_in for facts in source.facts)

@@ -1,0 +1,116 @@
+"""What a few-shot comparison found, in plain sentences made of its numbers: nothing is promised, and doubt is said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from medclip.evaluation.few_shot.results import METRIC_TITLES, Cell, Comparison, Difference
+
+ALPHA = 0.05
+
+
+def summary(result: Comparison) -> tuple[str, ...]:
+    """Say who was best and how sure that is."""
+    return tuple(_sentences(result))
+
+
+def interval(cell: Cell | Difference) -> str:
+    """Write an interval: 0.75 to 0.86; minus signs as such."""
+    if cell.low is None or cell.high is None:
+        return "no interval"
+    return f"{number(cell.low)} to {number(cell.high)}"
+
+
+def number(value: float, *, signed: bool = False) -> str:
+    """Write three decimals with a true minus sign."""
+    return (f"{value:+.3f}" if signed else f"{value:.3f}").replace("-", "−")
+
+
+def chance(p: float) -> str:
+    """Write a p-value without false precision."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def excludes_zero(d: Difference) -> bool:
+    """Whether the interval lies on one side of zero; where every replicate gave the same, whether that is not zero."""
+    if d.low is None or d.high is None:
+        return d.value != 0
+    return d.low > 0 or d.high < 0
+
+
+def over(result: Comparison) -> str:
+    """Name the shots that averages are over."""
+    ks = result.averaged
+    return f"K = {ks[0]}" if len(ks) == 1 else f"K = {', '.join(map(str, ks[:-1]))} and {ks[-1]}"
+
+
+def _sentences(result: Comparison) -> Iterator[str]:
+    metric = METRIC_TITLES[result.primary]
+    metric = metric if metric.isupper() else metric.lower()
+    test = result.counts["test"]
+    best = next((m for m in result.ranked if result.cell(m, None) is not None), None)
+    if best is None:
+        yield "No method gave predictions at every K that averages are over. The list of failures says why."
+        return
+    cell = result.cell(best, None)
+    assert cell is not None
+    figures = sum(result.cell(m, None) is not None for m in result.titles)
+    yield (
+        f"Over {over(result)}, {result.titles[best]} had the highest {metric} of {figures} methods: "
+        f"{number(cell.value)} (95 % interval {interval(cell)}) on {test['images']} test images of "
+        f"{test['patients']} patients."
+    )
+    for reference in result.references:
+        yield from _against(result, reference, best)
+    if "svd" in result.titles and best != "svd":
+        for reference in result.references:
+            d = next((d for d in result.differences_of(reference, None) if d.method == "svd"), None)
+            if d is not None:
+                yield f"CLIP-SVD minus {result.titles[reference]}: {_difference(d)}."
+    if figures > 2:
+        yield (
+            "The best of several is chosen with hindsight, so its figure flatters it; measure it again on patients "
+            "that took no part here."
+        )
+    if len(result.seeds) == 1:
+        yield "There was one draw of shots: intervals are over test patients only; other shots may give other figures."
+    if result.num_in_training:
+        yield (
+            f"The base was trained on {result.num_in_training} of the {test['images']} test images, so figures are "
+            "likely too high."
+        )
+
+
+def _against(result: Comparison, reference: str, best: str) -> Iterator[str]:
+    found = result.differences_of(reference, None)
+    if not found:
+        return
+    title = result.titles[reference]
+    d = next((d for d in found if d.method == best), None)
+    if d is not None:
+        yield f"{result.titles[best]} minus {title}: {_difference(d)}."
+    above = sum(d.value > 0 and _sure(d) for d in found)
+    below = sum(d.value < 0 and _sure(d) for d in found)
+    if len(found) > 1 and not above + below:
+        yield f"After adjusting for their number, none of {len(found)} methods surely differs from {title}."
+    elif len(found) > 1:
+        rest = len(found) - above - below
+        others = f"; for the other {rest} this comparison cannot say which is better" if rest else ""
+        sides = f"{above} of {len(found)} methods are above {title} and {below} below"
+        yield f"After adjusting for their number, {sides}{others}."
+
+
+def _difference(d: Difference) -> str:
+    text = f"{number(d.value, signed=True)} ({interval(d)}; adjusted p {chance(d.p_holm)})"
+    if d.low is None:
+        same = f"{number(d.value, signed=True)} in every replicate, so with no interval (adjusted p {chance(d.p_holm)})"
+        return same if _sure(d) else f"{same}; this comparison cannot say which is better"
+    if not excludes_zero(d):
+        return f"{text}; the interval includes zero, so this comparison cannot say which is better"
+    if not _sure(d):
+        return f"{text}; the interval leaves zero out, but not after adjusting for the number of methods"
+    return text
+
+
+def _sure(d: Difference) -> bool:
+    return excludes_zero(d) and d.p_holm <= ALPHA

@@ -1,0 +1,192 @@
+"""A model card as a report prints it: plain text and rounded numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from medclip.errors import MedclipError
+from medclip.sample import spoken
+from medclip.text.vocabulary.load import load_task
+
+_METRIC_NAMES = {
+    "auroc": "AUROC",
+    "macro_auroc": "AUROC, mean over classes",
+    "balanced_accuracy": "balanced accuracy",
+}
+_OWN = ("adapted", "zero_shot", "model", "medclip")
+"""How a card names this model among its rivals."""
+
+
+@dataclass(frozen=True)
+class MetricView:
+    """One figure of one task."""
+
+    name: str
+    value: str
+    interval: str
+    chance: str
+    patients: str
+    images: str
+    baselines: str
+
+
+@dataclass(frozen=True)
+class TaskView:
+    """One task of the card."""
+
+    name: str
+    title: str
+    metrics: tuple[MetricView, ...]
+    class_titles: Mapping[str, str] = field(default_factory=dict)
+    """Printed names of the classes of a task that is the pack's own; empty where the vocabulary has them."""
+    adapted: str = ""
+    """What it was adapted with; empty for a task that is answered with prompts."""
+
+    @property
+    def summary(self) -> str:
+        """The first figure in one line, e.g. "AUROC 0.81 (0.77-0.85) on unseen patients"."""
+        told = f"{self.adapted} · " if self.adapted else ""
+        if not self.metrics:
+            return f"{told}no figures in the model’s card"
+        first = self.metrics[0]
+        interval = f" ({first.interval})" if first.interval else ""
+        return f"{told}{first.name} {first.value}{interval} on unseen patients"
+
+
+@dataclass(frozen=True)
+class DataView:
+    """One data source."""
+
+    name: str
+    source: str
+    licence: str
+    patients: str
+    images: str
+
+
+@dataclass(frozen=True)
+class CardView:
+    """The card."""
+
+    name: str
+    version: str
+    summary: str
+    intended_use: str
+    modalities: tuple[str, ...]
+    licence: str
+    tasks: tuple[TaskView, ...]
+    data: tuple[DataView, ...]
+    limits: tuple[str, ...]
+
+
+def view_card(card: Any) -> CardView:
+    """Turn a card into what a report prints.
+
+    Args:
+        card: A `medclip.models.card.Card`.
+    """
+    plain: dict[str, Any] = card.model_dump(mode="json") if hasattr(card, "model_dump") else dict(vars(card))
+    limits = plain.get("limits") or ()
+    return CardView(
+        name=str(plain["name"]),
+        version=str(plain["version"]),
+        summary=_text(plain.get("summary")),
+        intended_use=_text(plain.get("intended_use")),
+        modalities=tuple(modality_title(str(m)) for m in plain.get("modalities") or ()),
+        licence=_text(plain.get("licence")),
+        tasks=tuple(_task(name, entry, plain.get("adapted")) for name, entry in (plain.get("tasks") or {}).items()),
+        data=tuple(_data(entry) for entry in plain.get("data") or ()),
+        limits=(limits,) if isinstance(limits, str) else tuple(str(limit) for limit in limits),
+    )
+
+
+def task_title(name: str) -> str:
+    """Give a task's printed name; its key where the vocabulary does not have it."""
+    try:
+        return load_task(name).title
+    except MedclipError:
+        return name.replace("_", " ").capitalize()
+
+
+def modality_title(name: str) -> str:
+    """Give a modality's printed name."""
+    title = spoken(name)
+    return title[:1].upper() + title[1:]
+
+
+def _task(name: str, entry: Mapping[str, Any], adapted: Mapping[str, Any] | None) -> TaskView:
+    metrics = tuple(_metrics("", entry.get("metrics") or {}))
+    if adapted is None or adapted["task"] != name:
+        return TaskView(name, task_title(name), metrics)
+    title = str(entry.get("title") or task_title(name))
+    return TaskView(name, title, metrics, dict(entry.get("class_titles") or {}), adapted_from(adapted))
+
+
+def adapted_from(adapted: Mapping[str, Any]) -> str:
+    """Say in one line what a pack was adapted with.
+
+    Args:
+        adapted: The card's `adapted`, as plain values.
+    """
+    each = "patient" if adapted["shots"] == 1 else "patients"
+    return (
+        f"adapted with {adapted['title']} from {adapted['shots']} {each} of each class "
+        f"({adapted['num_train']} files in all)"
+    )
+
+
+def _metrics(name: str, node: Mapping[str, Any]) -> Iterator[MetricView]:
+    """Flatten a card's figures: metric, or metric by rival, or metric by class and rival."""
+    if "value" in node:
+        yield _metric(name, node, node.get("baselines") or {})
+    elif node and all("value" in child for child in node.values()) and any(key in node for key in _OWN):
+        own = next(key for key in _OWN if key in node)
+        yield _metric(name, node[own], {key: child for key, child in node.items() if key != own})
+    else:
+        for key, child in node.items():
+            said = _METRIC_NAMES.get(key, key.replace("_", " "))
+            yield from _metrics(f"{name}, {said}" if name else said, child)
+
+
+def _metric(name: str, metric: Mapping[str, Any], rivals: Mapping[str, Any]) -> MetricView:
+    low, high = metric.get("low"), metric.get("high")
+    return MetricView(
+        name=name or "figure",
+        value=_figure(metric.get("value")),
+        interval="" if low is None or high is None else f"{low:.2f}–{high:.2f}",
+        chance=_figure(metric.get("chance")),
+        patients=_count(metric.get("n_patients", metric.get("num_patients"))),
+        images=_count(metric.get("n_images", metric.get("num_images", metric.get("num_rows")))),
+        baselines="; ".join(f"{key.replace('_', ' ')} {_rival(value)}" for key, value in rivals.items()),
+    )
+
+
+def _data(entry: Mapping[str, Any]) -> DataView:
+    return DataView(
+        _text(entry.get("name")),
+        _text(entry.get("source")),
+        _text(entry.get("licence")),
+        _count(entry.get("num_patients")),
+        _count(entry.get("num_images")),
+    )
+
+
+def _rival(value: Any) -> str:
+    if not isinstance(value, Mapping):
+        return _figure(value)
+    low, high = value.get("low"), value.get("high")
+    return _figure(value.get("value")) + ("" if low is None or high is None else f" ({low:.2f}–{high:.2f})")
+
+
+def _figure(value: Any) -> str:
+    return f"{value:.2f}" if isinstance(value, (int, float)) else _text(value)
+
+
+def _count(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else _text(value)
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)

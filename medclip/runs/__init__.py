@@ -1,0 +1,1 @@
+"""Plan, ledger, units and rows: what every run over files shares."""

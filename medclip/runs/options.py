@@ -1,0 +1,60 @@
+"""What a caller may ask of a scoring run, as one value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from medclip.errors import MedclipError, Reason
+from medclip.files.grouping.studies import GroupBy
+from medclip.files.grouping.studies import parse_modality as modality_named
+from medclip.sample import Modality
+
+DEFAULT_MODEL = "medclip-mini"
+GROUP_BY: tuple[GroupBy, ...] = ("auto", "folder", "file")
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """Everything that decides the rows of a run, besides the files and the model pack."""
+
+    tasks: tuple[str, ...] = ()
+    """Tasks to score; those of the pack's card where neither tasks nor a prompt are named."""
+    prompt: str | None = None
+    """A sentence to score as a task of its own."""
+    against: str | None = None
+    """What the prompt is compared with; "no {prompt}" where None."""
+    table: Any = None
+    """A manifest that names study, patient and modality of files: a Path or a data frame."""
+    modality: Modality | None = None
+    """Modality of the files that neither the table nor their header names."""
+    min_confidence: float = 0.8
+    """Least probability at which an inferred modality is believed. Below it the file is skipped, not guessed: scored
+    with the wrong adapter and the wrong tasks, it would look like any other result."""
+    group_by: GroupBy = "auto"
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without files or models.
+
+        Raises:
+            MedclipError: WRONG_USE.
+        """
+        if not 0.0 <= self.min_confidence <= 1.0:
+            raise _wrong(f"a confidence lies between 0 and 1, not {self.min_confidence:g}.")
+        if self.group_by not in GROUP_BY:
+            raise _wrong(f"files are grouped by {', '.join(GROUP_BY)}, not {self.group_by!r}.")
+        if self.against is not None and self.prompt is None:
+            raise _wrong("there is something to compare against, but no prompt.", "Add --prompt TEXT.")
+
+
+def parse_modality(name: str | None) -> Modality | None:
+    """Turn a modality's name into the value.
+
+    Raises:
+        MedclipError: WRONG_USE with the names there are.
+    """
+    return None if name is None else modality_named(name)
+
+
+def _wrong(message: str, hint: str = "") -> MedclipError:
+    return MedclipError(Reason.WRONG_USE, message, hint=hint)

@@ -1,0 +1,128 @@
+"""What a reading process does with one file: facts first, pixels later. Never imports torch."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.adapters.display_channels import as_shown
+from medclip.dicom.header.safe_header import ALLOWED, public_values
+from medclip.errors import MedclipError, Reason
+from medclip.files.recognise.inspect import FileFacts, inspect_file
+
+if TYPE_CHECKING:
+    from medclip.adapters.base import Source
+    from medclip.models.preprocess import Preprocess
+    from medclip.sample import Modality
+    from medclip.settings import Settings
+
+THUMBNAIL_PX = 160
+_JPEG_QUALITIES = (80, 65, 50)
+_THUMBNAIL_BYTES = 6_000
+"""Thumbnails live in the ledger and, 200 of them, in the report: 6 kB each keeps that report near 2 MB."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """One unit as the model and the report need it: small enough to cross a pipe."""
+
+    pixels_VHWC: NDArray[np.uint8]
+    """uint8 [views, size, size, 3], letterboxed for the model."""
+    thumbnail: bytes
+    """JPEG of the first view, longest side at most 160 px, without metadata; empty when text is burned in."""
+    burned_in: bool
+    """The header says that text is burned into the pixels."""
+    adapter: str
+    preprocessing: str
+    decoder: str
+    steps: tuple[tuple[str, str], ...]
+    laterality: str | None
+    view: str | None
+    headers: str | None = None
+    """JSON of the values that `medclip.dicom.header.safe_header` lets out; None where there is no medical header."""
+
+
+def inspect(path: Path, settings: Settings) -> FileFacts:
+    """Hash one file and find out what it is."""
+    return inspect_file(path, settings)
+
+
+def read(source: Source, modality: Modality | None, preprocess: Preprocess, settings: Settings) -> Reading:
+    """Read one unit through the adapter of its modality and bring it to the model's size.
+
+    Args:
+        source: The files, with what `inspect` found.
+        modality: Whose adapter reads it; None for the generic rendering that modalities are inferred from.
+        preprocess: The model's image size and padding.
+        settings: Limits.
+
+    Raises:
+        MedclipError: Whatever the adapter refuses.
+    """
+    from medclip.adapters.model_images import pictures_of
+    from medclip.adapters.registry import read_unit
+
+    sample = read_unit(source, modality, settings)
+    pictures = pictures_of(sample)
+    if not pictures:
+        raise MedclipError(Reason.NO_TASK, f"The {sample.kind} has no picture, and this model takes pictures only.")
+    pixels = np.stack([preprocess.to_array(view) for view in pictures])
+    first, header = pictures[0], source.first.header
+    burned_in = any(view.burned_in for view in pictures)
+    height, width = first.pixels.shape[:2]
+    return Reading(
+        pixels_VHWC=pixels,
+        thumbnail=b"" if burned_in else thumbnail(as_shown(sample, pixels[0]), height / width),
+        burned_in=burned_in,
+        adapter=sample.provenance.adapter,
+        preprocessing=sample.provenance.preprocessing,
+        decoder=sample.provenance.decoder,
+        steps=tuple((step.name, step.detail) for step in sample.provenance.steps),
+        laterality=first.laterality,
+        view=first.position,
+        headers=None if header is None else _public_json({**public_values(header), **sample.headers}),
+    )
+
+
+def _public_json(values: Mapping[str, Any]) -> str:
+    """Write the values whose names are on the allow-list, in its order.
+
+    A sample's headers hold more, of the adapter's own making; a sample knows more of some than the first file does.
+    """
+    return json.dumps({entry.name: values[entry.name] for entry in ALLOWED if values.get(entry.name) is not None})
+
+
+def thumbnail(letterboxed_HWC: NDArray[np.uint8], height_to_width: float) -> bytes:
+    """Make the report's small picture from what the model saw.
+
+    Args:
+        letterboxed_HWC: uint8 [size, size, 1 or 3] with the picture centred on padding.
+        height_to_width: The picture's own aspect; tells where the padding is.
+
+    Returns:
+        JPEG bytes without any metadata, usually under 6 kB.
+    """
+    from PIL import Image
+
+    size = letterboxed_HWC.shape[0]
+    height = max(1, min(size, round(size * min(1.0, height_to_width))))
+    width = max(1, min(size, round(size * min(1.0, 1.0 / height_to_width))))
+    top, left = (size - height) // 2, (size - width) // 2
+    shown = letterboxed_HWC[top : top + height, left : left + width]
+    image = Image.fromarray(np.ascontiguousarray(shown[:, :, 0] if shown.shape[2] == 1 else shown))
+    image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
+    body = b""
+    for quality in _JPEG_QUALITIES:
+        buffer = io.BytesIO()
+        image.save(buffer, format="JPEG", quality=quality, optimize=True)
+        body = buffer.getvalue()
+        if len(body) <= _THUMBNAIL_BYTES:
+            break
+    return body

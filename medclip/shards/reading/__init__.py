@@ -1,0 +1,1 @@
+"""Shards read back, checked, and indexed where others wrote them."""

@@ -1,0 +1,217 @@
+"""Check a shard folder: the bytes against the index, the counts, and that no patient stands on two sides."""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medclip.shards.folder import INDEX, REJECT_COLUMNS, REJECTS, SAMPLE_COLUMNS, SAMPLES, read_index, shard_folder
+from medclip.shards.reading.foreign import ForeignSet, read_foreign
+from medclip.shards.sample_json import from_json
+from medclip.shards.stored_image import EXTENSIONS, SIGNATURES, STORED_AS
+from medclip.shards.writing.tar import member_names, members
+from medclip.text.captions.record import CaptionRecord
+
+
+@dataclass(frozen=True)
+class ShardCheck:
+    """What was found in a shard folder, and what is wrong with it."""
+
+    folder: Path
+    problems: tuple[str, ...]
+    """One sentence each; empty when all is well."""
+    num_samples: int
+    counts_by_split: Mapping[str, int]
+    patients_by_split: Mapping[str, int]
+    counts_by_modality: Mapping[str, int]
+    counts_by_source: Mapping[str, int]
+    counts_by_reason: Mapping[str, int]
+    """Rows that were rejected when the shards were built."""
+    labels: Mapping[str, Mapping[str, int]]
+    """Per task and class the number of samples that carry the label as present."""
+    num_duplicates_across_splits: int
+    """Samples whose file also lies, byte for byte, in another split under another patient; a problem if there are."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+
+@dataclass
+class _Found:
+    problems: list[str] = field(default_factory=list)
+    labels: dict[str, Counter[str]] = field(default_factory=dict)
+
+
+def check_shards(folder: Path | str) -> ShardCheck:
+    """Read every byte of a shard folder again and compare it with the index.
+
+    Args:
+        folder: What `build_shards` or `index_shards` made.
+
+    Returns:
+        Counts, and one sentence for everything that is wrong: a missing, changed or foreign file, an unreadable or
+        repeated sample, a count that differs, a patient or a file on two sides.
+
+    Raises:
+        MedclipError: MISSING_FILE or TABLE_INVALID when the folder has no index this version understands.
+    """
+    folder = Path(folder)
+    index = read_index(folder)
+    found = _Found()
+    found.problems += _tables(folder, index)
+    rows = _read(folder / SAMPLES, SAMPLE_COLUMNS, found.problems)
+    rejects = _read(folder / REJECTS, REJECT_COLUMNS, found.problems)
+    of = ForeignSet.from_dict(index["foreign"]) if "foreign" in index else None
+    by_shard: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        by_shard.setdefault(row["shard"], []).append(row)
+    base = shard_folder(folder, index)
+    for shard in index["shards"]:
+        found.problems += _shard(base / shard["name"], shard, by_shard.get(shard["name"], ()), of, found.labels)
+    named = {s["name"] for s in index["shards"]} | {INDEX, SAMPLES, REJECTS}
+    # What else lies beside the tars of others is their business, but a tar that is not indexed is not trained on.
+    there = [p.name for p in base.iterdir() if of is None or p.suffix == ".tar"] if base.is_dir() else []
+    strange = sorted(set(there) - named)
+    if strange:
+        found.problems.append(f"{len(strange)} files do not belong here: {', '.join(strange[:5])}.")
+    found.problems += _whole(index, rows, rejects)
+    return ShardCheck(
+        folder=folder,
+        problems=tuple(found.problems),
+        num_samples=len(rows),
+        counts_by_split=_counts(rows, "split"),
+        patients_by_split={k: len(v) for k, v in sorted(_sets(rows, "split", "patient").items())},
+        counts_by_modality=_counts(rows, "modality"),
+        counts_by_source=_counts(rows, "source"),
+        counts_by_reason=_counts(rejects, "reason"),
+        labels={task: dict(sorted(classes.items())) for task, classes in sorted(found.labels.items())},
+        num_duplicates_across_splits=len(_across(rows)),
+    )
+
+
+def _read(path: Path, columns: Sequence[str], problems: list[str]) -> list[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except (OSError, ValueError) as e:
+        problems.append(f"{path.name} cannot be read ({type(e).__name__}).")
+        return []
+    lacking = [c for c in columns if c not in table.column_names]
+    if lacking:
+        problems.append(f"{path.name} has no column {', '.join(lacking)}.")
+        return []
+    return table.to_pylist()
+
+
+def _tables(folder: Path, index: Mapping[str, Any]) -> Iterator[str]:
+    for name, sha256 in index["tables"].items():
+        path = folder / name
+        if not path.is_file():
+            yield f"{name} is missing."
+        elif hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+            yield f"{name} was changed since the build."
+
+
+def _shard(
+    path: Path,
+    shard: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    of: ForeignSet | None,
+    labels: dict[str, Counter[str]],
+) -> Iterator[str]:
+    if not path.is_file():
+        yield f"{path.name} is missing."
+        return
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != shard["sha256"]:
+            yield f"{path.name} was changed since the build."
+        if len(rows) != shard["samples"]:
+            yield f"{path.name} holds {shard['samples']} samples by the index, {len(rows)} by samples.parquet."
+        for row in rows:
+            try:
+                file.seek(row["offset"])
+                data = file.read(row["size"])
+                record = _sample(data, row) if of is None else _foreign_sample(data, row, of)
+            except (tarfile.TarError, KeyError, ValueError, TypeError, AttributeError, OSError):
+                yield f"{path.name}: sample {row['key']} cannot be read."
+                continue
+            _count_labels(record, labels)
+
+
+def _sample(data: bytes, row: Mapping[str, Any]) -> CaptionRecord:
+    names = member_names(data)
+    if names not in [[f"{row['key']}.{e}" for e in (picture, "json", "txt")] for picture in STORED_AS.values()]:
+        raise ValueError("other members than expected")
+    found = members(data)
+    record, meta = from_json(found["json"])
+    if not _has_picture(found) or meta["patient"] != row["patient"] or meta["key"] != row["key"]:
+        raise ValueError("the members do not fit the table")
+    return record
+
+
+def _foreign_sample(data: bytes, row: Mapping[str, Any], of: ForeignSet) -> CaptionRecord:
+    found = members(data)
+    if not _has_picture(found):
+        raise ValueError("no picture")
+    return read_foreign(found, of, row)[0]
+
+
+def _has_picture(found: Mapping[str, bytes]) -> bool:
+    data = next((found[e] for e in EXTENSIONS if e in found), b"")
+    return data.startswith(SIGNATURES)
+
+
+def _count_labels(record: CaptionRecord, labels: dict[str, Counter[str]]) -> None:
+    for task, label in record.labels.items():
+        present = [label] if isinstance(label, str) else [name for name, value in label.items() if value]
+        labels.setdefault(task, Counter()).update(present)
+
+
+def _whole(
+    index: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], rejects: Sequence[Mapping[str, Any]]
+) -> Iterator[str]:
+    counts = index["counts"]
+    for what, said, counted in (
+        ("samples by split", counts["by_split"], _counts(rows, "split")),
+        ("samples by modality", counts["by_modality"], _counts(rows, "modality")),
+        ("rejects by reason", counts["by_reason"], _counts(rejects, "reason")),
+    ):
+        if said != counted:
+            yield f"The index counts {what} as {said}, the tables as {counted}."
+    repeated = [k for k, n in Counter(r["key"] for r in rows).items() if n > 1]
+    if repeated:
+        yield f"{len(repeated)} keys stand more than once, e.g. {repeated[0]}."
+    torn = sorted(p for p, sides in _sets(rows, "patient", "split").items() if len(sides) > 1)
+    if torn:
+        yield f"{len(torn)} patients stand in more than one split (hashed): {', '.join(torn[:5])}."
+    twins = _across(rows)
+    if twins:
+        yield (
+            f"{len(twins)} samples lie in another split too, byte for byte, under another patient, e.g. {twins[0]}; "
+            "what is measured on them is too good. Give equal files the same patient and build again."
+        )
+
+
+def _sets(rows: Sequence[Mapping[str, Any]], by: str, of: str) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for r in rows:
+        found.setdefault(r[by], set()).add(r[of])
+    return found
+
+
+def _across(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """List the keys of samples whose file lies in more than one split under more than one patient."""
+    sides, patients = _sets(rows, "sha256", "split"), _sets(rows, "sha256", "patient")
+    return [r["key"] for r in rows if len(sides[r["sha256"]]) > 1 and len(patients[r["sha256"]]) > 1]
+
+
+def _counts(rows: Sequence[Mapping[str, Any]], column: str) -> dict[str, int]:
+    return dict(sorted(Counter(str(r[column]) for r in rows).items()))

@@ -1,0 +1,91 @@
+"""Samples of WebDataset tars that others wrote: a picture with a text or a JSON file beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from medclip.sample import Modality
+from medclip.shards.sample_json import from_json
+from medclip.text.captions.record import CaptionRecord
+from medclip.text.captions.unimed_format import NUM_DRAWN, read_packed
+
+FOREIGN = "foreign"
+"""Stands for the adapter of such samples: nobody knows how their pictures were rendered."""
+
+
+@dataclass(frozen=True)
+class ForeignSet:
+    """What holds for all samples of a foreign folder; kept in its index."""
+
+    source: str
+    license: str
+    modality: Modality | None
+    """Where a sample's own JSON names none."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the form that the index keeps."""
+        return {"source": self.source, "license": self.license, "modality": self.modality}
+
+    @staticmethod
+    def from_dict(value: Mapping[str, Any]) -> ForeignSet:
+        """Read what `to_dict` gave."""
+        modality = value.get("modality")
+        return ForeignSet(str(value["source"]), str(value["license"]), Modality(modality) if modality else None)
+
+
+def read_foreign(
+    found: Mapping[str, bytes], of: ForeignSet, known: Mapping[str, Any]
+) -> tuple[CaptionRecord, dict[str, Any]]:
+    """Make a record of a foreign sample's members.
+
+    The JSON may be one of medclip's own, or have the keys `captions` (a list) or `caption`, `report` and `modality`; a
+    text is one caption or several in UniMed's packed form. Where both speak, the JSON goes first.
+
+    Args:
+        found: Extension to bytes.
+        of: What holds for the whole set.
+        known: The sample's row of samples.parquet.
+
+    Returns:
+        The record, and a meta in the form of medclip's own. A record without texts, report and labels says nothing.
+
+    Raises:
+        ValueError, KeyError, TypeError: The members are of no form that is known.
+    """
+    meta = {
+        "key": known["key"], "sha256": known["sha256"], "patient": known["patient"], "study": "", "adapter": FOREIGN,
+        "preprocessing": "", "source": of.source, "license": of.license, "burned_in": None,
+    }  # fmt: skip
+    value = json.loads(found["json"]) if "json" in found else {}
+    if not isinstance(value, dict):
+        raise ValueError("the JSON is no object")
+    if "record" in value and "meta" in value:
+        record, own = from_json(found["json"])
+        return record, {**meta, **own, "key": meta["key"], "source": meta["source"]}
+    texts = value.get("captions", value.get("caption", ()))
+    texts = [texts] if isinstance(texts, str) else [str(t) for t in texts or ()]
+    report = value.get("report")
+    if not (texts or report) and "txt" in found:
+        packed = read_packed(found["txt"].decode("utf-8"))
+        texts, report = packed.captions[:NUM_DRAWN] if packed.report else packed.choices, packed.report
+    record = CaptionRecord(
+        modality=_modality(value.get("modality")) or of.modality,
+        texts=tuple(t for t in (" ".join(t.split()) for t in texts) if t),
+        report=(str(report).strip() or None) if report else None,
+    )
+    return record, meta
+
+
+def says_nothing(record: CaptionRecord) -> bool:
+    """Whether nothing but the modality is known, so that there is no caption of the image itself."""
+    return not (record.texts or record.report or record.labels or record.view or record.generic)
+
+
+def _modality(value: object) -> Modality | None:
+    try:
+        return Modality(str(value).lower())
+    except ValueError:
+        return None

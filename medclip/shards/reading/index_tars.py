@@ -1,0 +1,305 @@
+"""Index WebDataset tars that others wrote, so that they are trained on where they lie, without copying them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import secrets
+import shutil
+import tarfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medclip.errors import MedclipError, Reason
+from medclip.files.output import disk_faults
+from medclip.files.pseudonyms import keyed_hash, load_key
+from medclip.sample import Modality
+from medclip.settings import Settings
+from medclip.shards.folder import INDEX, REJECTS, SAMPLE_COLUMNS, SAMPLES, arrow_table, new_folder, write_index
+from medclip.shards.reading.foreign import FOREIGN, ForeignSet, read_foreign, says_nothing
+from medclip.shards.stored_image import EXTENSIONS
+from medclip.shards.writing.tar import split_name
+
+
+@dataclass(frozen=True)
+class IndexReport:
+    """What an index holds."""
+
+    folder: Path
+    """Where the index was written."""
+    num_shards: int
+    num_samples: int
+    num_bytes: int
+    counts_by_modality: Mapping[str, int]
+    counts_by_reason: Mapping[str, int]
+    """Samples left out, by reason."""
+    num_duplicate_keys: int
+    """Samples whose key stands before, in the same or another tar. They are kept: a key need not name one image."""
+    num_duplicate_images: int
+    """Samples whose picture was there before, byte for byte. They are kept."""
+    patient_from: str
+    """Field of the JSON that names the patient, or "" where each sample counts as a patient of its own."""
+
+
+@dataclass
+class _Tally:
+    tables: list[Any] = field(default_factory=list)
+    rejects: list[dict[str, Any]] = field(default_factory=list)
+    shards: list[dict[str, Any]] = field(default_factory=list)
+    modalities: Counter[str] = field(default_factory=Counter)
+    keys: set[str] = field(default_factory=set)
+    pictures: set[bytes] = field(default_factory=set)
+    patients: set[str] = field(default_factory=set)
+    duplicate_keys: int = 0
+    duplicate_images: int = 0
+
+
+def index_shards(
+    folder: Path,
+    *,
+    source: str,
+    license: str,
+    modality: Modality | str | None = None,
+    split: str = "train",
+    out: Path | None = None,
+    patient_from_json: str | None = None,
+    key: bytes | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> IndexReport:
+    """Make a folder of WebDataset tars ready for `medclip pretrain`. The tars are read and not changed.
+
+    A sample is a picture (png, jpg, jpeg, webp) and a text (txt) or a JSON file with the same key. The text may hold
+    several captions in UniMed's packed form; see `medclip.shards.reading.foreign` for the JSON.
+
+    Args:
+        folder: Where the tars lie.
+        source: Name of the set; what `proportional` weighs by.
+        license: Its licence as stated by those who gave it.
+        modality: What all images are; None where each sample's JSON says it, or nobody does.
+        split: The split that all samples are put in.
+        out: Where index.json and the two tables go; into `folder` where None.
+        patient_from_json: Field of the JSON that names the patient. Without it every sample counts as a patient of its
+            own, so nothing can be said about patients on two sides.
+        key: Key for patient hashes; the identity key where None.
+        progress: Called with tars done and tars in all.
+
+    Raises:
+        MedclipError: MISSING_FILE or NOTHING_TO_DO when there are no tars or no samples; OUTPUT_IN_USE when there is an
+            index; CORRUPT naming the tar that cannot be read; WRONG_USE; TABLE_INVALID when a sample has no such field.
+    """
+    folder = Path(folder)
+    tars = _tars(folder, source, split)
+    if out is None and (folder / INDEX).exists():
+        raise MedclipError(
+            Reason.OUTPUT_IN_USE,
+            "there is an index here already.",
+            where=folder / INDEX,
+            hint="Remove it to index again, or write another one elsewhere with --out.",
+        )
+    key = key if key is not None else load_key(Settings())
+    of = ForeignSet(source, license, Modality(modality) if modality else None)
+    tally = _Tally()
+    for done, path in enumerate(tars, 1):
+        _shard(path, split, of, patient_from_json, key, tally)
+        if progress is not None:
+            progress(done, len(tars))
+    report = _report(Path(out or folder), tally, patient_from_json)
+    if not report.num_samples:
+        why = ", ".join(f"{r} {n}" for r, n in report.counts_by_reason.items())
+        raise MedclipError(
+            Reason.NOTHING_TO_DO, f"none of the samples can be used ({why or 'there are none'}).", where=folder
+        )
+    _write(folder, out, of, split, tally, report)
+    return report
+
+
+def _tars(folder: Path, source: str, split: str) -> list[Path]:
+    if not os.path.isdir(folder):  # unlike Path.is_dir, this takes any name
+        raise MedclipError(Reason.MISSING_FILE, "there is no such folder.", where=folder)
+    if not source or not split.replace("_", "").isalnum():
+        raise MedclipError(Reason.WRONG_USE, "name the source, and a split of letters, digits and underscores.")
+    tars = sorted(folder.glob("*.tar"))
+    if not tars:
+        packed = next((p.name for p in sorted(folder.iterdir()) if ".tar." in p.name or p.suffix == ".tgz"), None)
+        raise MedclipError(
+            Reason.NOTHING_TO_DO,
+            "there are no tars here" + (f" but compressed ones ({packed})." if packed else "."),
+            where=folder,
+            hint="Unpack them to plain .tar files: samples are read from the middle of a tar." if packed else "",
+        )
+    return tars
+
+
+def _shard(path: Path, split: str, of: ForeignSet, field_name: str | None, key: bytes, tally: _Tally) -> None:
+    rows = []
+    try:
+        for number, (name, offset, size, found) in enumerate(_samples(path), 1):
+            row, problem = _row(path, split, name, number, found, of, field_name, key)
+            if problem is not None:
+                tally.rejects.append(problem)
+                continue
+            tally.duplicate_keys += name in tally.keys
+            digest = bytes.fromhex(row["sha256"])
+            tally.duplicate_images += digest in tally.pictures
+            tally.keys.add(name)
+            tally.pictures.add(digest)
+            tally.patients.add(row["patient"])
+            tally.modalities[str(row["modality"])] += 1
+            rows.append(row | {"offset": offset, "size": size})
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    except (tarfile.TarError, OSError) as e:
+        raise MedclipError(
+            Reason.CORRUPT, f"this is not a whole tar ({e}).", where=path, hint="Fetch it again, or move it away."
+        ) from e
+    tally.tables.append(arrow_table(rows, SAMPLE_COLUMNS))
+    tally.shards.append(
+        {"name": path.name, "split": split, "samples": len(rows), "bytes": path.stat().st_size, "sha256": sha256}
+    )
+
+
+def _samples(path: Path) -> Iterator[tuple[str, int, int, dict[str, bytes]]]:
+    """Give key, place and members of each run of members with one key, as WebDataset groups them."""
+    with tarfile.open(path, mode="r:") as tar:
+        name, start, end, found = "", 0, 0, {}
+        for info in tar:
+            key, extension = split_name(info.name)
+            if not info.isfile() or not extension:
+                continue
+            if key != name or extension in found:
+                if found:
+                    yield name, start, end - start, found
+                name, start, found = key, info.offset, {}
+            content = tar.extractfile(info)
+            data = content.read() if content is not None else b""
+            if len(data) < info.size:
+                raise tarfile.ReadError("it ends in the middle of a member")
+            found[extension] = data
+            end = info.offset_data + -(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        if found:
+            yield name, start, end - start, found
+
+
+def _row(
+    path: Path,
+    split: str,
+    name: str,
+    number: int,
+    found: Mapping[str, bytes],
+    of: ForeignSet,
+    field_name: str | None,
+    key: bytes,
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Give the row of samples.parquet, and that of rejects.parquet where the sample cannot be used.
+
+    `number` counts the samples of the tar from 1.
+    """
+    extension = next((e for e in EXTENSIONS if e in found), None)
+    data = found[extension] if extension else b""
+    place = f"{of.source}\0{path.name}\0{name}\0{number - 1}"  # keys must not change
+    known: dict[str, Any] = {
+        "key": hashlib.blake2b(place.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest(),
+        "split": split,
+        "shard": path.name,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "patient": keyed_hash("patient", place, key),
+        "modality": None,
+        "adapter": FOREIGN,
+        "source": of.source,
+    }
+    reason: str | None = Reason.NO_PIXELS if not extension else _picture_problem(data)
+    if reason is None:
+        try:
+            if field_name is not None:
+                known["patient"] = keyed_hash("patient", _patient(found, field_name, path, number), key)
+            record, meta = read_foreign(found, of, known)
+        except (KeyError, ValueError, TypeError, AttributeError):
+            reason = Reason.CORRUPT
+        else:
+            known["modality"] = None if record.modality is None else str(record.modality)
+            if field_name is None:
+                known["patient"] = meta["patient"]
+            reason = Reason.EMPTY_CAPTION if says_nothing(record) else None
+    if reason is None:
+        return known, None
+    said = f"sample {number} of {path.name}"  # its own key may name a patient
+    return known, {
+        "row": number, "sha256": known["sha256"], "reason": str(reason), "message": said,
+        "modality": known["modality"], "adapter": FOREIGN, "source": of.source,
+    }  # fmt: skip
+
+
+def _picture_problem(data: bytes) -> Reason | None:
+    """Look at the head of a picture; its pixels are decoded in training only."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as image:
+            return Reason.NOT_SUPPORTED_YET if image.mode.startswith(("I", "F")) else None
+    except Exception:  # Pillow raises whatever it meets first in broken bytes
+        return Reason.CORRUPT
+
+
+def _patient(found: Mapping[str, bytes], name: str, path: Path, number: int) -> str:
+    value = json.loads(found["json"]).get(name) if "json" in found else None
+    if value in (None, ""):
+        raise MedclipError(
+            Reason.TABLE_INVALID,
+            f"sample {number} has no field {name!r} in its JSON.",
+            where=path,
+            hint="Leave --patient-from-json out if the tars name no patients.",
+        )
+    return str(value)
+
+
+def _report(folder: Path, tally: _Tally, patient_from: str | None) -> IndexReport:
+    return IndexReport(
+        folder=folder,
+        num_shards=len(tally.shards),
+        num_samples=sum(s["samples"] for s in tally.shards),
+        num_bytes=sum(s["bytes"] for s in tally.shards),
+        counts_by_modality=dict(sorted(tally.modalities.items())),
+        counts_by_reason=dict(sorted(Counter(r["reason"] for r in tally.rejects).items())),
+        num_duplicate_keys=tally.duplicate_keys,
+        num_duplicate_images=tally.duplicate_images,
+        patient_from=patient_from or "",
+    )
+
+
+def _write(folder: Path, out: Path | None, of: ForeignSet, split: str, tally: _Tally, report: IndexReport) -> None:
+    import pyarrow as pa
+
+    where = Path(out) if out is not None else folder / f".{secrets.token_hex(4)}.index"
+    try:
+        with disk_faults(out or folder, "folder"), new_folder(where) as work:
+            base = os.path.relpath(folder.resolve(), where.resolve()) if out is not None else "."
+            write_index(
+                work,
+                pa.concat_tables(tally.tables),
+                tally.rejects,
+                shards=tally.shards,
+                counts={
+                    "samples": report.num_samples,
+                    "by_split": {split: report.num_samples},
+                    "by_modality": dict(report.counts_by_modality),
+                    "by_reason": dict(report.counts_by_reason),
+                    "patients_by_split": {split: len(tally.patients)},
+                    "duplicates_across_splits": 0,
+                },
+                preprocessing={},
+                options={"split": split, "patient_from_json": report.patient_from},
+                columns=(),
+                foreign={**of.to_dict(), "base": base},
+            )
+        if out is None:
+            with disk_faults(folder, "folder"):
+                for name in (SAMPLES, REJECTS, INDEX):  # the index last: it is what makes the folder one of shards
+                    os.replace(where / name, folder / name)
+    finally:
+        if out is None:
+            shutil.rmtree(where, ignore_errors=True)

@@ -1,0 +1,298 @@
+"""Read shards back by number: any sample of a split, in any order, without unpacking a tar."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medclip.errors import MedclipError, Reason
+from medclip.shards.folder import read_index, read_samples, shard_folder
+from medclip.shards.reading.columns import Columns, coded
+from medclip.shards.reading.foreign import ForeignSet, read_foreign
+from medclip.shards.reading.shard_files import ShardFile, ShardFiles, Verify
+from medclip.shards.sample_json import from_json
+from medclip.shards.stored_image import EXTENSIONS, decode
+from medclip.shards.writing.tar import members
+from medclip.text.captions.record import CaptionRecord
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL import Image
+
+
+@dataclass(frozen=True, eq=False)
+class ShardSample:
+    """One stored image with what is known of it."""
+
+    image: NDArray[np.uint8]
+    """H x W x 3; grey images have three equal channels."""
+    record: CaptionRecord
+    key: str
+    meta: Mapping[str, Any]
+    """sha256 of the source file, patient and study hashes, adapter, preprocessing, source, license."""
+
+
+class ShardReader:
+    """Random access to one split of one or several shard folders. Safe in threads; travels to other processes.
+
+    Args:
+        folder: What `build_shards` or `index_shards` made; several are numbered one after the other.
+        split: One of its splits. Of several folders each that has it takes part.
+        verify: What is compared with the index when a shard is first opened: "full" is size and sha256 (and the hash of
+            the table of samples), "size" the size only, "none" nothing.
+
+    Raises:
+        MedclipError: MISSING_FILE, TABLE_INVALID or WRONG_USE when the folder or the split is not there;
+            PREPROCESSING_MISMATCH or PATIENT_OVERLAP when several folders do not go together.
+    """
+
+    def __init__(self, folder: Path | str | Sequence[Path | str], split: str, *, verify: Verify = "size") -> None:
+        import pyarrow as pa
+
+        self.folders = tuple(Path(f) for f in ([folder] if isinstance(folder, Path | str) else folder))
+        self.split = split
+        self.verify: Verify = verify
+        indexes = [read_index(f) for f in self.folders]
+        self.preprocessing = _preprocessing(self.folders, indexes)
+        tables, numbers = [], []
+        shards: list[ShardFile] = []
+        self._foreign: list[ForeignSet | None] = []
+        sides: dict[str, bool] = {}
+        for where, index in zip(self.folders, indexes, strict=True):
+            table = read_samples(where, index, verify=verify == "full")
+            if len(self.folders) > 1:
+                _refuse_overlap(where, table, sides, split)
+            own = _shards(where, index, split)
+            number = {s.name: len(shards) + i for i, s in enumerate(own)}
+            table = table.filter(np.array([s == split for s in table["split"].to_pylist()]))
+            numbers.append(_numbers(table, number, where))
+            tables.append(table)
+            shards += own
+            foreign = ForeignSet.from_dict(index["foreign"]) if "foreign" in index else None
+            self._foreign += [foreign] * len(own)
+        self.index = indexes[0] if len(indexes) == 1 else _merged(indexes, self.preprocessing)
+        self._table = pa.concat_tables(tables).combine_chunks()
+        if not len(self._table):
+            known = ", ".join(sorted({s for i in indexes for s in i["counts"]["by_split"]}))
+            raise MedclipError(
+                Reason.WRONG_USE, f"there is no split {split!r}.", where=self.folder, hint=f"There are: {known}."
+            )
+        self._shard = np.concatenate(numbers)
+        self._place = np.stack([self._table[c].to_numpy() for c in ("offset", "size")])
+        self._files = ShardFiles(shards, verify)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __getitem__(self, i: int) -> ShardSample:
+        """Read sample number i.
+
+        Raises:
+            IndexError: There is no such number.
+            MedclipError: CORRUPT when the bytes are not what the index says; see `ShardFiles.read` for the others.
+        """
+        found = self.members(i)
+        record, meta = self.understand(i, found)
+        try:
+            pixels = np.asarray(self.picture(found).convert("RGB"))
+        except MedclipError as e:
+            raise MedclipError(e.reason, f"sample {self.key(i)}: {e.message}", where=self._path(i)) from e
+        return ShardSample(pixels, record, self.key(i), meta)
+
+    def record(self, i: int) -> tuple[CaptionRecord, Mapping[str, Any]]:
+        """Read what is known of sample i without decoding its image."""
+        return self.understand(i, self.members(i))
+
+    def key(self, i: int) -> str:
+        """Give the key of sample i without reading it."""
+        return self._table["key"][i].as_py()
+
+    def row(self, i: int) -> dict[str, Any]:
+        """Give the row of samples.parquet of sample i."""
+        return {name: self._table[name][i].as_py() for name in self._table.column_names}
+
+    @property
+    def rows(self) -> tuple[Mapping[str, Any], ...]:
+        """The split's rows of samples.parquet, in order. Made anew each time; `columns` is for many samples."""
+        return tuple(self._table.to_pylist())
+
+    def provenance(self) -> Iterator[dict[str, Any]]:
+        """Give source, license, sha256, patient and modality of every sample, without reading its bytes.
+
+        Folders of earlier versions do not have the license in their table; there each sample is read for it.
+        """
+        wanted = ("source", "license", "sha256", "patient", "modality")
+        i = 0
+        for batch in self._table.select(wanted).to_batches(max_chunksize=1 << 16):
+            for row in batch.to_pylist():
+                if row["license"] is None:
+                    row["license"] = self._license(i)
+                yield row
+                i += 1
+
+    def _license(self, i: int) -> str | None:
+        foreign = self._foreign[self._shard[i]]
+        if foreign is not None:
+            return foreign.license
+        try:
+            return self.record(i)[1].get("license")
+        except MedclipError:  # a damaged sample
+            return None
+
+    @property
+    def folder(self) -> Path:
+        """The first folder."""
+        return self.folders[0]
+
+    @property
+    def shards(self) -> tuple[ShardFile, ...]:
+        """The split's shards, in order."""
+        return self._files.shards
+
+    @cached_property
+    def columns(self) -> Columns:
+        """Shard, source and modality of every sample."""
+        source, sources = coded(self._table["source"].to_pylist())
+        modality, modalities = coded(self._table["modality"].to_pylist())
+        return Columns(self._shard, len(self.shards), source, sources, modality, modalities)
+
+    @property
+    def shard_hashes(self) -> tuple[str, ...]:
+        """sha256 of each of the split's shards, in order: they hold pixels, texts and the numbering of samples."""
+        return tuple(s.sha256 for s in self.shards)
+
+    def raw(self, i: int) -> bytes:
+        """Read the bytes of sample i: its tar members, headers included.
+
+        Raises:
+            IndexError: There is no such number.
+            MedclipError: The shard is gone or not what the index says; see `ShardFiles.read`.
+        """
+        if not -len(self) <= i < len(self):
+            raise IndexError(i)
+        return self._files.read(int(self._shard[i]), int(self._place[0, i]), int(self._place[1, i]))
+
+    def members(self, i: int) -> dict[str, bytes]:
+        """Read the members of sample i: extension to content.
+
+        Raises:
+            IndexError, MedclipError: As `raw`; CORRUPT when they are no members.
+        """
+        return self.unpack(i, self.raw(i))
+
+    def unpack(self, i: int, raw: bytes) -> dict[str, bytes]:
+        """Take the bytes of sample i apart.
+
+        Raises:
+            MedclipError: CORRUPT.
+        """
+        try:
+            return members(raw)
+        except tarfile.TarError as e:
+            raise self._corrupt(i, e) from e
+
+    def understand(self, i: int, found: Mapping[str, bytes]) -> tuple[CaptionRecord, Mapping[str, Any]]:
+        """Read record and meta from the members of sample i.
+
+        Raises:
+            MedclipError: CORRUPT.
+        """
+        foreign = self._foreign[self._shard[i]]
+        try:
+            return from_json(found["json"]) if foreign is None else read_foreign(found, foreign, self.row(i))
+        except (KeyError, ValueError, TypeError, AttributeError) as e:
+            raise self._corrupt(i, e) from e
+
+    @staticmethod
+    def picture(found: Mapping[str, bytes], wanted_px: int | None = None) -> Image.Image:
+        """Decode the picture among a sample's members; see `medclip.shards.stored_image.decode`.
+
+        Raises:
+            MedclipError: MISSING_FILE when there is none, and those of `decode`.
+        """
+        for extension in EXTENSIONS:
+            if extension in found:
+                return decode(found[extension], wanted_px)
+        raise MedclipError(Reason.MISSING_FILE, "the sample has no picture.")
+
+    def close(self) -> None:
+        """Close the tars."""
+        self._files.close()
+
+    def __enter__(self) -> ShardReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _path(self, i: int) -> Path:
+        return self.shards[self._shard[i]].path
+
+    def _corrupt(self, i: int, error: Exception) -> MedclipError:
+        kind = type(error).__name__
+        return MedclipError(Reason.CORRUPT, f"sample {self.key(i)} is not readable ({kind}).", where=self._path(i))
+
+
+def _shards(folder: Path, index: Mapping[str, Any], split: str) -> list[ShardFile]:
+    base = shard_folder(folder, index)
+    return [
+        ShardFile(base / s["name"], s["name"], split, s["samples"], s.get("bytes"), s["sha256"])
+        for s in index["shards"]
+        if s["split"] == split
+    ]
+
+
+def _numbers(table: Any, number: Mapping[str, int], folder: Path) -> NDArray[np.int32]:
+    named = table["shard"].to_pylist()
+    try:
+        return np.fromiter((number[name] for name in named), np.int32, len(named))
+    except KeyError as e:
+        raise MedclipError(
+            Reason.TABLE_INVALID,
+            f"samples.parquet names the shard {e.args[0]}, which the index does not.",
+            where=folder,
+        ) from None
+
+
+def _preprocessing(folders: Sequence[Path], indexes: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    if len(set(folders)) < len(folders) or not folders:
+        raise MedclipError(Reason.WRONG_USE, "name at least one shard folder, and each only once.")
+    merged: dict[str, str] = {}
+    for folder, index in zip(folders, indexes, strict=True):
+        for way, said in index["preprocessing"].items():
+            if merged.setdefault(way, said) != said:
+                raise MedclipError(
+                    Reason.PREPROCESSING_MISMATCH,
+                    f"its images of the kind {way} were rendered in another way than those of the folders before it.",
+                    where=folder,
+                    hint="Build all folders with the same version of medclip.",
+                )
+    return dict(sorted(merged.items()))
+
+
+def _refuse_overlap(folder: Path, table: Any, sides: dict[str, bool], split: str) -> None:
+    """Refuse a patient who is in this split in one folder and in another split in another."""
+    here = {False: set[str](), True: set[str]()}
+    for patient, side in zip(table["patient"].to_pylist(), table["split"].to_pylist(), strict=True):
+        here[side == split].add(patient)
+    torn = {p for inside, found in here.items() for p in found if sides.get(p, inside) != inside}
+    if torn:
+        raise MedclipError(
+            Reason.PATIENT_OVERLAP,
+            f"{len(torn)} patients are in the split {split!r} here or in a folder before, and in another split in the "
+            f"other one (hashed): {', '.join(sorted(torn)[:3])}.",
+            where=folder,
+            hint="Build the folders with the same seed and splits, or from one table.",
+        )
+    for inside, found in here.items():
+        sides.update(dict.fromkeys(found, inside))
+
+
+def _merged(indexes: Sequence[Mapping[str, Any]], preprocessing: Mapping[str, str]) -> dict[str, Any]:
+    return {"shards": [s for i in indexes for s in i["shards"]], "preprocessing": dict(preprocessing)}

@@ -1,0 +1,51 @@
+"""The JSON member of a sample: its caption record and where it came from, and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from medclip.sample import Modality
+from medclip.text.captions.record import CaptionRecord
+
+
+def to_json(record: CaptionRecord, meta: Mapping[str, Any]) -> bytes:
+    """Write both as one JSON object with sorted keys. A report, and a study in `meta`, are there only where known."""
+    said: dict[str, Any] = {
+        "modality": record.modality,
+        "view": record.view,
+        "laterality": record.laterality,
+        "age_years": record.age_years,
+        "sex": record.sex,
+        "labels": record.labels,
+        "texts": list(record.texts),
+        "generic": record.generic,
+    }
+    if record.report is not None:
+        said["report"] = record.report
+    value = {"record": said, "meta": dict(meta)}
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+
+
+def from_json(data: bytes) -> tuple[CaptionRecord, dict[str, Any]]:
+    """Read what `to_json` wrote. The meta always has a `study`, "" where none is known.
+
+    Raises:
+        KeyError, ValueError: The bytes are something else.
+    """
+    value = json.loads(data)
+    said = value["record"]
+    modality = said["modality"]
+    record = CaptionRecord(
+        modality=None if modality is None else Modality(modality),
+        view=said["view"],
+        laterality=said["laterality"],
+        age_years=said["age_years"],
+        sex=said["sex"],
+        labels=said["labels"],
+        texts=tuple(said["texts"]),
+        report=said.get("report"),
+        generic=said["generic"],
+    )
+    return record, {"study": "", **value["meta"]}

@@ -1,0 +1,1 @@
+"""From a table to tar shards, split by patient."""

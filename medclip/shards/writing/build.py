@@ -1,0 +1,303 @@
+"""Build shards: a table of images becomes WebDataset tars, split by patient, with an index of what is in them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medclip.adapters.registry import slot
+from medclip.errors import MedclipError, Problem, Reason
+from medclip.files.pseudonyms import keyed_hash, load_key
+from medclip.settings import Settings
+from medclip.shards.folder import new_folder, write_index
+from medclip.shards.sample_json import to_json
+from medclip.shards.stored_image import STORED_AS, Format
+from medclip.shards.writing.read_row import ReadJob, ReadResult, StoredView, read_rows
+from medclip.shards.writing.splits import DEFAULT_SPLITS, assign
+from medclip.shards.writing.table import GENERIC, ShardRow, read_table
+from medclip.shards.writing.tar import SHARD_NAME, TarShard
+from medclip.text.captions.draw import draw_caption
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class ShardReport:
+    """What a build did."""
+
+    folder: Path
+    num_samples: int
+    counts_by_split: Mapping[str, int]
+    patients_by_split: Mapping[str, int]
+    counts_by_reason: Mapping[str, int]
+    """Rejected rows by reason."""
+    counts_by_modality: Mapping[str, int]
+    shard_sha256: Mapping[str, str]
+    preprocessing: Mapping[str, str]
+    """Preprocessing hash by modality, `generic` for the generic rendering."""
+    num_duplicates_across_splits: int
+    """Samples whose file also lies, byte for byte, in another split under another patient."""
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How samples are written."""
+
+    max_side: int
+    samples_per_shard: int
+    stored: Format
+    quality: int
+    seed: int
+    key: bytes
+
+
+@dataclass
+class _Tally:
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    rejects: list[dict[str, Any]] = field(default_factory=list)
+    shards: list[dict[str, Any]] = field(default_factory=list)
+    preprocessing: dict[str, str] = field(default_factory=dict)
+    seen: Counter[tuple[str, bool, int]] = field(default_factory=Counter)
+
+
+def build_shards(
+    table: Any,
+    out: Path,
+    *,
+    max_side: int = 288,
+    samples_per_shard: int = 500,
+    stored: Format = "png",
+    quality: int = 95,
+    splits: Mapping[str, float] = DEFAULT_SPLITS,
+    seed: int = 0,
+    key: bytes | None = None,
+    settings: Settings | None = None,
+    folder: Path | None = None,
+    patient_from: str | None = None,
+    progress: Progress | None = None,
+) -> ShardReport:
+    """Read every image of a table through its adapter and write shards. The same input gives the same bytes.
+
+    Args:
+        table: Path of a CSV, TSV or Parquet file, or a data frame; see `medclip.shards.writing.table`.
+        out: Folder to make; it must not exist or be empty. It appears only when the build is complete.
+        max_side: Longest side of stored images in pixels.
+        samples_per_shard: Samples in one tar.
+        stored: "png" keeps every grey value; "jpeg" is for large images and large sets.
+        quality: Of JPEG, 1 to 100.
+        splits: Shares by name; a `split` column in the table goes before it.
+        seed: Decides splits, the order inside shards and the captions in the .txt members.
+        key: Key for patient hashes; the identity key of `settings` where None.
+        settings: Limits and worker count.
+        folder: What relative files are relative to; the table's folder where None.
+        patient_from: Column that names the patient, or "file" where every file is a patient of its own.
+        progress: Called with rows done and rows in all.
+
+    Returns:
+        What was built. A row that cannot be read becomes a row of rejects.parquet, never an error.
+
+    Raises:
+        MedclipError: TABLE_INVALID, PATIENT_OVERLAP, OUTPUT_IN_USE, WRONG_USE, DISK_FULL; NOTHING_TO_DO when no image
+            at all could be read.
+    """
+    settings = settings or Settings()
+    if max_side < 16 or samples_per_shard < 1:
+        raise MedclipError(Reason.WRONG_USE, "max_side must be at least 16 and samples_per_shard at least 1.")
+    if stored not in STORED_AS or not 1 <= quality <= 100:
+        raise MedclipError(Reason.WRONG_USE, "pictures are stored as png or jpeg, with a quality from 1 to 100.")
+    form = _Form(max_side, samples_per_shard, stored, quality, seed, key if key is not None else load_key(settings))
+    understood = read_table(table, folder=folder, patient_from=patient_from)
+    sides = assign(understood.rows, splits, seed, form.key)
+    with new_folder(Path(out)) as work:
+        tally = _Tally()
+        rows_done = 0
+        names = [*splits, *sorted(set(sides) - set(splits))]
+        for split in names:
+            rows = [r for r, side in zip(understood.rows, sides, strict=True) if side == split]
+            order = np.random.default_rng([seed, names.index(split)]).permutation(len(rows))
+            shuffled = [rows[i] for i in order]
+            for _ in _write_split(split, shuffled, work, tally, form, settings):
+                rows_done += 1
+                if progress is not None:
+                    progress(rows_done, len(understood.rows))
+        if not tally.samples:
+            why = ", ".join(f"{r} {n}" for r, n in sorted(Counter(x["reason"] for x in tally.rejects).items()))
+            first = understood.rows[0]
+            raise MedclipError(
+                Reason.NOTHING_TO_DO,
+                f"none of the {rows_done} rows could be read ({why}).",
+                where=first.file,
+                hint="Files are looked for beside the table; --folder names another place.",
+            )
+        report = _report(Path(out), tally)
+        options = {"max_side": max_side, "samples_per_shard": samples_per_shard, "splits": dict(splits), "seed": seed}
+        if stored != "png":
+            options |= {"format": stored, "quality": quality}
+        write_index(
+            work,
+            tally.samples,
+            tally.rejects,
+            shards=tally.shards,
+            counts=_index_counts(report),
+            preprocessing=report.preprocessing,
+            options=options,
+            columns=understood.columns,
+        )
+    return report
+
+
+def _write_split(
+    split: str,
+    rows: list[ShardRow],
+    work: Path,
+    tally: _Tally,
+    form: _Form,
+    settings: Settings,
+) -> Iterator[None]:
+    jobs = (
+        ReadJob(
+            r.path, None if r.record.generic else r.record.modality, form.max_side, r.mpp_um, form.stored, form.quality
+        )
+        for r in rows
+    )
+    results = read_rows(jobs, settings)
+    shard: TarShard | None = None
+    number = 0
+    try:
+        for row, result in zip(rows, results, strict=True):
+            if result.problem is not None:
+                tally.rejects.append(_reject(row, result, result.problem))
+            for view in result.views:
+                if shard is None:
+                    shard = TarShard(work / SHARD_NAME.format(split=split, number=number))
+                    number += 1
+                tally.samples.append(_add(shard, split, row, result, view, tally, form))
+                if shard.num_samples >= form.samples_per_shard:
+                    _close(shard, split, tally)
+                    shard = None
+            yield
+        if shard is not None:
+            _close(shard, split, tally)
+            shard = None
+    finally:
+        if shard is not None:
+            shard.__exit__(None, None, None)
+
+
+def _add(
+    shard: TarShard,
+    split: str,
+    row: ShardRow,
+    result: ReadResult,
+    view: StoredView,
+    tally: _Tally,
+    form: _Form,
+) -> dict[str, Any]:
+    generic = row.record.generic
+    index = result.views.index(view)
+    occurrence = tally.seen[result.sha256, generic, index]
+    tally.seen[result.sha256, generic, index] += 1
+    name = sample_key(result.sha256, generic=generic, view=index, occurrence=occurrence)
+    record = row.record if row.record.view or generic else replace(row.record, view=view.position)
+    meta = {
+        "key": name,
+        "sha256": result.sha256,
+        "patient": keyed_hash("patient", row.patient, form.key),
+        "adapter": result.adapter,
+        "preprocessing": result.preprocessing,
+        "source": row.source,
+        "license": row.license,
+        "burned_in": view.burned_in,
+    }
+    if row.study:  # of this patient: tables that number each patient's studies from 1 are common
+        meta["study"] = keyed_hash("study", f"{row.patient}\0{row.study}", form.key)
+    way = slot(None if generic else record.modality, result.kind)
+    tally.preprocessing[way] = result.preprocessing
+    caption = draw_caption(record, np.random.default_rng([form.seed, int(name, 16)]))
+    members = [
+        (STORED_AS[form.stored], view.picture),
+        ("json", to_json(record, meta)),
+        ("txt", caption.encode("utf-8")),
+    ]
+    offset, size = shard.add(name, members)
+    return {
+        "key": name,
+        "split": split,
+        "shard": shard.path.name,
+        "offset": offset,
+        "size": size,
+        "sha256": result.sha256,
+        "patient": meta["patient"],
+        "modality": None if record.modality is None else str(record.modality),
+        "adapter": result.adapter,
+        "source": row.source,
+        "license": row.license,
+    }
+
+
+def sample_key(sha256: str, *, generic: bool, view: int = 0, occurrence: int = 0) -> str:
+    """Give a sample's key: a hash of the file's content and the rendering, so it survives renaming and moving.
+
+    `occurrence` tells apart rows whose files have the same bytes.
+    """
+    said = f"{sha256}\0{GENERIC if generic else ''}\0{view}\0{occurrence}"
+    return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
+
+
+def _close(shard: TarShard, split: str, tally: _Tally) -> None:
+    sha256, size = shard.close()
+    tally.shards.append(
+        {"name": shard.path.name, "split": split, "samples": shard.num_samples, "bytes": size, "sha256": sha256}
+    )
+
+
+def _reject(row: ShardRow, result: ReadResult, problem: Problem) -> dict[str, Any]:
+    return {
+        "row": row.number,
+        "sha256": result.sha256,
+        "reason": str(problem.reason),
+        "message": problem.message,
+        "modality": None if row.record.modality is None else str(row.record.modality),
+        "adapter": GENERIC if row.record.generic else "",
+        "source": row.source,
+    }
+
+
+def _report(out: Path, tally: _Tally) -> ShardReport:
+    sides: dict[str, set[str]] = {}
+    patients: dict[str, set[str]] = {}
+    for s in tally.samples:
+        sides.setdefault(s["sha256"], set()).add(s["split"])
+        patients.setdefault(s["split"], set()).add(s["patient"])
+    return ShardReport(
+        folder=out,
+        num_samples=len(tally.samples),
+        counts_by_split=_counts(tally.samples, "split"),
+        patients_by_split={k: len(v) for k, v in sorted(patients.items())},
+        counts_by_reason=_counts(tally.rejects, "reason"),
+        counts_by_modality=_counts(tally.samples, "modality"),
+        shard_sha256={s["name"]: s["sha256"] for s in tally.shards},
+        preprocessing=dict(sorted(tally.preprocessing.items())),
+        num_duplicates_across_splits=sum(len(sides[s["sha256"]]) > 1 for s in tally.samples),
+    )
+
+
+def _index_counts(report: ShardReport) -> dict[str, Any]:
+    return {
+        "samples": report.num_samples,
+        "by_split": dict(report.counts_by_split),
+        "by_modality": dict(report.counts_by_modality),
+        "by_reason": dict(report.counts_by_reason),
+        "patients_by_split": dict(report.patients_by_split),
+        "duplicates_across_splits": report.num_duplicates_across_splits,
+    }
+
+
+def _counts(rows: list[dict[str, Any]], column: str) -> dict[str, int]:
+    return dict(sorted(Counter(str(r[column]) for r in rows).items()))

@@ -1,0 +1,291 @@
+"""Turn a table of labels into a table of captions: the conversion that makes image-text pairs of label-only sets.
+
+Follows UniMed-CLIP (n wordings for each label, written once, one of them drawn at each read); the wordings are composed
+from the task vocabularies, or written by a function of your own and checked.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import secrets
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medclip.errors import MedclipError, Reason
+from medclip.files.output import disk_faults
+from medclip.shards.writing.table import ShardRow, read_table
+from medclip.text.captions.caption_writer import CaptionFacts, CaptionWriter, ask_writer, facts_of
+from medclip.text.captions.label_sentences import distinct_sentences
+from medclip.text.checks.caption_check import check_caption
+
+if TYPE_CHECKING:
+    from medclip.text.captions.record import CaptionRecord
+
+CAPTIONS, FILE = "captions", "file"
+MIN_WORDS = 3
+"""Words that a writer's caption must have."""
+_PARQUET = (".parquet", ".pq")
+
+
+@dataclass(frozen=True)
+class CaptionsReport:
+    """What became of a table."""
+
+    out: Path
+    num_rows: int
+    num_captioned: int
+    """Rows that were given captions."""
+    num_without_labels: int
+    """Rows that have no label to speak of: they keep what they had."""
+    num_captions: int
+    num_short: int
+    """Rows that were given fewer than asked, because their labels have no more wordings."""
+    num_by_writer: int = 0
+    """Captions of the writer that passed the check."""
+    rejected_by_reason: Mapping[str, int] = field(default_factory=dict)
+    """Captions of the writer that were replaced: by the kind of problem, `missing` where it gave too few, `failed`
+    where it raised an error. A caption with two problems counts under both."""
+    num_moved: int = 0
+    """Relative paths in `file` that were rewritten, because the new table lies in another folder."""
+
+
+def captions_from_labels(
+    table: Path | str,
+    out: Path | str,
+    *,
+    n: int = 10,
+    seed: int = 0,
+    writer: CaptionWriter | None = None,
+    folder: Path | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> CaptionsReport:
+    """Write a copy of a table in which every labelled row has `n` captions that say what its labels say.
+
+    The captions stand in the column `captions`: one per line of the cell in CSV and TSV, a list of strings in Parquet.
+    Texts that the column held stay in front of them. All other columns, and the order of the rows, are as they were;
+    only where the new table lies in another folder, relative paths in `file` are rewritten so that they are relative to
+    it. A column that names the patient is not needed.
+    The captions of a row depend on the seed, its file, modality, view and labels, and on nothing else in the table.
+
+    Args:
+        table: CSV, TSV or Parquet, as `medclip shards build` reads it.
+        out: The file to write: Parquet where the table is, text where it is text.
+        n: Captions for each row, at least 1.
+        seed: Another seed gives other wordings.
+        writer: A function that writes captions from facts, asked once for all rows with the same facts; what fails
+            `check_caption` is replaced by a wording of medclip's own and counted.
+        folder: What relative files are relative to; the table's own folder where None.
+        overwrite: Replace `out` where it exists.
+        progress: Called with rows done and rows in all.
+
+    Returns:
+        Counts.
+
+    Raises:
+        MedclipError: TABLE_INVALID or MISSING_FILE from the table; OUTPUT_IN_USE; WRONG_USE for n < 1, an output of
+            another format, that is the table itself or where nothing can be written, or a writer whose first call
+            fails (later failures are counted); DISK_FULL, PERMISSION_DENIED.
+    """
+    source, target = Path(table), Path(out)
+    with disk_faults(target, "file"):
+        _check_use(source, target, n, overwrite)
+    rows = read_table(source, folder=folder, patient_from=FILE).rows  # no splits are made, so that nobody is named
+    composer = _Composer(n, seed, writer)
+    added: list[tuple[str, ...]] = []
+    for row in rows:
+        added.append(composer.captions(row))
+        if progress is not None:
+            progress(len(added), len(rows))
+    files = _moved([row.file for row in rows], folder or source.parent, target.parent)
+    with _draft_of(target) as draft:
+        if source.suffix.lower() in _PARQUET:
+            _write_parquet(source, draft, added, files)
+        else:
+            _write_text(source, draft, _delimiter(target), added, files)
+    lengths = [len(a) for a in added if a]
+    return CaptionsReport(
+        out=target,
+        num_rows=len(rows),
+        num_captioned=len(lengths),
+        num_without_labels=len(rows) - len(lengths),
+        num_captions=sum(lengths),
+        num_short=sum(length < n for length in lengths),
+        num_by_writer=composer.num_by_writer,
+        rejected_by_reason=dict(sorted(composer.rejected.items())),
+        num_moved=sum(f is not None for f in files),
+    )
+
+
+class _Composer:
+    """Writes the captions of one row after the other, and counts."""
+
+    def __init__(self, n: int, seed: int, writer: CaptionWriter | None) -> None:
+        self._n, self._seed, self._writer = n, seed, writer
+        self._written: dict[CaptionFacts, tuple[str, ...]] = {}
+        self.num_by_writer = 0
+        self.rejected: Counter[str] = Counter()
+
+    def captions(self, row: ShardRow) -> tuple[str, ...]:
+        record = row.record
+        if record.generic or not record.labels:
+            return ()
+        ours = distinct_sentences(_in_order(record), self._n, _rng(row, self._seed))
+        if self._writer is None or not ours:
+            return ours
+        theirs = self._checked(self._writer, record)
+        self.num_by_writer += len(theirs)
+        return tuple(dict.fromkeys([*theirs, *ours]))[: self._n]
+
+    def _checked(self, writer: CaptionWriter, record: CaptionRecord) -> list[str]:
+        facts = facts_of(record)
+        if facts not in self._written:
+            self._written[facts] = self._ask(writer, facts)
+        fit = []
+        for caption in self._written[facts]:
+            problems = list(check_caption(caption, record))
+            if len(caption.split()) < MIN_WORDS:
+                problems.append(f"form: the caption has fewer than {MIN_WORDS} words")
+            self.rejected.update({p.split(":")[0] for p in problems})
+            if not problems:
+                fit.append(caption)
+        missing = self._n - len(self._written[facts])
+        if missing > 0:
+            self.rejected["missing"] += missing
+        return fit
+
+    def _ask(self, writer: CaptionWriter, facts: CaptionFacts) -> tuple[str, ...]:
+        try:
+            return ask_writer(writer, facts, self._n)
+        except MedclipError:
+            if not self._written:
+                raise
+            self.rejected["failed"] += 1
+            return ()
+
+
+def _in_order(record: CaptionRecord) -> CaptionRecord:
+    """Sort the labels, so that the order of the table's columns decides nothing."""
+    ordered = {
+        name: label if isinstance(label, str) else dict(sorted(label.items()))
+        for name, label in sorted(record.labels.items())
+    }
+    return replace(record, labels=ordered)
+
+
+def _rng(row: ShardRow, seed: int) -> np.random.Generator:
+    r = row.record
+    content = json.dumps([row.file, r.modality, r.view, r.labels], sort_keys=True)
+    digest = hashlib.blake2b(content.encode("utf-8"), digest_size=16).digest()
+    return np.random.default_rng([seed, int.from_bytes(digest, "big")])
+
+
+def _check_use(source: Path, target: Path, n: int, overwrite: bool) -> None:
+    if n < 1:
+        raise MedclipError(Reason.WRONG_USE, f"{n} captions were asked for; it must be 1 or more.")
+    if (source.suffix.lower() in _PARQUET) != (target.suffix.lower() in _PARQUET):
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "the table and its copy must both be Parquet, or both text.",
+            where=target,
+            hint=f"Name an output that ends in {source.suffix or '.csv'}.",
+        )
+    if target.exists():
+        if source.exists() and target.samefile(source):
+            raise MedclipError(Reason.WRONG_USE, "the output is the table itself.", where=target, hint="Name another.")
+        if target.is_dir() or not overwrite:
+            raise MedclipError(
+                Reason.OUTPUT_IN_USE,
+                "this already exists.",
+                where=target,
+                hint="Name another file with --out." if target.is_dir() else "Name another file, or say --overwrite.",
+            )
+
+
+@contextmanager
+def _draft_of(target: Path) -> Iterator[Path]:
+    """Give a file beside the target that takes its place when everything was written."""
+    draft = target.parent / f".{os.getpid()}-{secrets.token_hex(6)}.partial"
+    try:
+        with disk_faults(target, "file"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            yield draft
+            os.replace(draft, target)
+    finally:
+        with suppress(OSError):  # there may be no such folder
+            draft.unlink(missing_ok=True)
+
+
+def _moved(files: Sequence[str], base: Path, new_base: Path) -> list[str | None]:
+    """Rewrite relative paths so that they are relative to another folder; None for what may stay as it is."""
+    old, new = os.path.realpath(base), os.path.realpath(new_base)
+    if old == new:
+        return [None] * len(files)
+    try:
+        way = os.path.relpath(old, new)
+    except ValueError:  # another drive
+        way = old
+    return [None if Path(f).is_absolute() else (Path(way) / f).as_posix() for f in files]
+
+
+def _write_text(
+    source: Path, draft: Path, delimiter: str, added: Sequence[Sequence[str]], files: Sequence[str | None]
+) -> None:
+    with (
+        source.open(newline="", encoding="utf-8-sig") as old,
+        draft.open("w", newline="", encoding="utf-8") as new,
+    ):
+        reader = csv.reader(old, delimiter=_delimiter(source))
+        writer = csv.writer(new, delimiter=delimiter, lineterminator="\n")
+        header = next(reader)
+        at = header.index(CAPTIONS) if CAPTIONS in header else len(header)
+        writer.writerow([*header, CAPTIONS] if at == len(header) else header)
+        lines = (line for line in reader if line)  # as csv.DictReader does, which read the table before
+        for line, captions, file in zip(lines, added, files, strict=True):
+            cells = [*line, *[""] * (len(header) + (at == len(header)) - len(line))]
+            if captions:
+                cells[at] = "\n".join(_joined(cells[at].split("\n"), captions))
+            if file is not None:
+                cells[header.index(FILE)] = file
+            writer.writerow(cells)
+
+
+def _delimiter(path: Path) -> str:
+    return "\t" if path.suffix.lower() == ".tsv" else ","
+
+
+def _write_parquet(source: Path, draft: Path, added: Sequence[Sequence[str]], files: Sequence[str | None]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(source)
+    at = table.column_names.index(CAPTIONS) if CAPTIONS in table.column_names else None
+    held = [None] * table.num_rows if at is None else table.column(at).to_pylist()
+    cells = [_joined(_as_list(cell), captions) for cell, captions in zip(held, added, strict=True)]
+    column = pa.array(cells, pa.list_(pa.string()))
+    name: Any = pa.field(CAPTIONS, column.type)
+    changed = table.append_column(name, column) if at is None else table.set_column(at, name, column)
+    if any(files):
+        where = table.column_names.index(FILE)
+        paths = [new or old for new, old in zip(files, table.column(where).to_pylist(), strict=True)]
+        moved = pa.array(paths, pa.string()).cast(table.schema.field(where).type)
+        changed = changed.set_column(where, table.schema.field(where), moved)
+    pq.write_table(changed, draft)
+
+
+def _as_list(cell: Any) -> list[str]:
+    return [] if cell is None else str(cell).split("\n") if isinstance(cell, str) else [str(c) for c in cell]
+
+
+def _joined(held: Sequence[str], captions: Sequence[str]) -> list[str]:
+    """Put captions behind the texts that a cell holds; one that it holds already is not written again."""
+    return list(dict.fromkeys(t for t in [*(h.strip() for h in held), *captions] if t))

@@ -1,0 +1,104 @@
+"""Say what a table was understood to hold, before anything is read or written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medclip.files.tables.cell_privacy import counts_of_strange
+from medclip.shards.writing.splits import DEFAULT_SPLITS, assign
+from medclip.shards.writing.table import GENERIC, read_table
+
+_NAMED = 3
+_SAID = ("present", "absent", "uncertain")
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """What a build of a table would do."""
+
+    num_rows: int
+    num_patients: int
+    num_missing_files: int
+    missing_files: tuple[str, ...]
+    """The first three, as the table writes them."""
+    columns: tuple[str, ...]
+    ignored_columns: tuple[str, ...]
+    patient_from: str
+    rows_by_split: Mapping[str, int]
+    patients_by_split: Mapping[str, int]
+    rows_by_modality: Mapping[str, int]
+    """The generic renderings are counted apart, under `generic`."""
+    rows_by_source: Mapping[str, int]
+    rows_by_license: Mapping[str, int]
+    rows_by_view: Mapping[str, int]
+    """Of the views that captions have words for; `unknown` where the cell is blank or was not understood."""
+    rows_by_laterality: Mapping[str, int]
+    rows_by_sex: Mapping[str, int]
+    rows_by_age: Mapping[str, int]
+    """Known and unknown."""
+    not_understood: Mapping[str, Mapping[str, int]]
+    """Per column (view, laterality, sex) the most frequent values that are neither blank nor known."""
+    labels: Mapping[str, Mapping[str, Mapping[str, int]]]
+    """Per task and class: rows where it is `present` and, for multi-label tasks, `absent` or `uncertain` (-1)."""
+    num_with_text: int
+    num_with_report: int
+    num_studies: int
+    """Examinations that the table names; 0 where it has no column `study`."""
+
+
+def plan_shards(
+    table: Any,
+    *,
+    splits: Mapping[str, float] = DEFAULT_SPLITS,
+    seed: int = 0,
+    key: bytes = b"",
+    folder: Path | None = None,
+    patient_from: str | None = None,
+) -> ShardPlan:
+    """Read and check a table and count what it holds; arguments and errors as in `build_shards`."""
+    understood = read_table(table, folder=folder, patient_from=patient_from)
+    rows = understood.rows
+    sides = assign(rows, splits, seed, key)
+    labels: dict[str, dict[str, Counter[str]]] = {}
+    for row in rows:
+        for task, label in row.record.labels.items():
+            for name, value in {label: 1}.items() if isinstance(label, str) else label.items():
+                labels.setdefault(task, {}).setdefault(name, Counter())["present" if value else "absent"] += 1
+        for task, name in row.uncertain:
+            labels.setdefault(task, {}).setdefault(name, Counter())["uncertain"] += 1
+    missing = list(dict.fromkeys(r.file for r in rows if not r.path.exists()))
+    pairs = {(side, r.patient) for side, r in zip(sides, rows, strict=True)}
+    return ShardPlan(
+        num_rows=len(rows),
+        num_patients=len({r.patient for r in rows}),
+        num_missing_files=len(missing),
+        missing_files=tuple(missing[:_NAMED]),
+        columns=understood.columns,
+        ignored_columns=understood.ignored,
+        patient_from=understood.patient_from,
+        rows_by_split=_counts(sides),
+        patients_by_split=_counts(side for side, _ in pairs),
+        rows_by_modality=_counts(GENERIC if r.record.generic else str(r.record.modality) for r in rows),
+        rows_by_source=_counts(r.source or "(blank)" for r in rows),
+        rows_by_license=_counts(r.license or "(blank)" for r in rows),
+        rows_by_view=_counts(None if "view" in r.not_understood else r.record.view for r in rows),
+        rows_by_laterality=_counts(r.record.laterality for r in rows),
+        rows_by_sex=_counts(r.record.sex for r in rows),
+        rows_by_age=_counts(None if r.record.age_years is None else "known" for r in rows),
+        not_understood=counts_of_strange(cell for r in rows for cell in r.not_understood.items()),
+        labels={
+            task: {name: {k: n[k] for k in _SAID if n[k]} for name, n in sorted(classes.items())}
+            for task, classes in sorted(labels.items())
+        },
+        num_with_text=sum(bool(r.record.texts) for r in rows),
+        num_with_report=sum(bool(r.record.report) for r in rows),
+        num_studies=len({(r.patient, r.study) for r in rows if r.study}),
+    )
+
+
+def _counts(values: Iterable[str | None]) -> dict[str, int]:
+    return dict(sorted(Counter(v or "unknown" for v in values).items()))

@@ -1,0 +1,356 @@
+"""The table that shards are built from: one row per image to store, checked as a whole before anything is read."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medclip.dicom.header.safe_header import MAX_AGE_YEARS
+from medclip.errors import MedclipError, Reason
+from medclip.files.tables.cell_privacy import shown
+from medclip.files.tables.manifest import MPP_EXPECTED, parse_mpp
+from medclip.files.tables.table_old import load_cells
+from medclip.sample import Modality
+from medclip.text.captions.phrases import MAMMOGRAPHY_VIEWS
+from medclip.text.captions.record import CaptionRecord
+from medclip.text.vocabulary.load import load_task
+from medclip.text.vocabulary.task import Task
+
+GENERIC = "generic"
+COLUMNS = (
+    "file",
+    "patient",
+    "modality",
+    "adapter",
+    "split",
+    "view",
+    "laterality",
+    "age",
+    "sex",
+    "mpp_um",
+    "caption",
+    "captions",
+    "report",
+    "study",
+    "source",
+    "license",
+)
+"""Columns that mean something; `label:TASK` and `label:TASK:CLASS` come on top, others are ignored."""
+
+_SEX = {"M": "M", "MALE": "M", "F": "F", "FEMALE": "F"}
+_SIDE = {"L": "L", "LEFT": "L", "R": "R", "RIGHT": "R"}
+_EYE = _SIDE | {"OD": "R", "OS": "L"}
+"""Oculus dexter and sinister."""
+_EYES = (Modality.FUNDUS, Modality.OCT)
+_VIEWS: Mapping[Modality | None, frozenset[str]] = {
+    Modality.XRAY: frozenset(("AP", "PA", "LATERAL")),
+    Modality.MAMMOGRAPHY: frozenset(MAMMOGRAPHY_VIEWS),
+}
+"""Views that captions have words for."""
+UNCERTAIN = -1.0
+"""What CheXpert writes where a report leaves a finding open; taken as not known."""
+_ADAPTERS = ("", "auto", GENERIC)
+
+
+@dataclass(frozen=True)
+class ShardRow:
+    """One row, understood."""
+
+    number: int
+    """1 for the first row under the header."""
+    file: str
+    """As the table writes it."""
+    path: Path
+    patient: str
+    """The table's own identifier: never leaves this process unhashed."""
+    split: str | None
+    record: CaptionRecord
+    source: str
+    license: str
+    mpp_um: float | None = None
+    """Micrometres per pixel of a slide that does not say."""
+    study: str = ""
+    """The table's own name of the examination, as unhashed as `patient`; "" where it gives none."""
+    uncertain: tuple[tuple[str, str], ...] = ()
+    """Task and class of each label that is -1: left out of the record."""
+    not_understood: Mapping[str, str] = field(default_factory=dict)
+    """Cells of view, laterality and sex that are neither blank nor known, as written. A view is kept nevertheless."""
+
+
+@dataclass(frozen=True)
+class ShardTable:
+    """A whole table, understood."""
+
+    rows: tuple[ShardRow, ...]
+    columns: tuple[str, ...]
+    """Columns that are used."""
+    ignored: tuple[str, ...]
+    patient_from: str
+
+
+def read_table(table: Any, *, folder: Path | None = None, patient_from: str | None = None) -> ShardTable:
+    """Read and check a table.
+
+    Args:
+        table: Path of a CSV, TSV or Parquet file, or any data frame that narwhals knows.
+        folder: What relative files are relative to; the table's own folder where None (the current one for a frame).
+        patient_from: Column that names the patient instead of `patient`; "file" says that every file is a patient of
+            its own, which must be said because it cannot be seen.
+
+    Raises:
+        MedclipError: MISSING_FILE; TABLE_INVALID naming the row and the column, and the columns that were found.
+    """
+    where = Path(table) if isinstance(table, str | Path) else None
+    header, cells = load_cells(table, where)
+    base = folder or (where.parent if where else Path())
+    labels = _label_columns(header, where)
+    patient_column = patient_from or "patient"
+    need_columns(header, patient_column, where)
+    used = tuple(c for c in header if c in COLUMNS or c == patient_column or c.startswith("label:"))
+    rows = []
+    for number, cell in enumerate(cells, 1):
+        try:
+            rows.append(_row(number, cell, base, patient_column, labels))
+        except MedclipError as e:
+            raise MedclipError(e.reason, f"row {number}: {e.message}", where=where, hint=e.hint) from None
+    if not rows:
+        raise MedclipError(Reason.NOTHING_TO_DO, "the table has no rows.", where=where)
+    refuse_repeats(
+        [(r.number, r.path, r.record.generic) for r in rows],
+        where,
+        "Keep one row for each file, and at most one more with adapter=generic.",
+    )
+    return ShardTable(tuple(rows), used, tuple(c for c in header if c not in used), patient_column)
+
+
+def need_columns(header: Sequence[str], patient_column: str, where: Path | None) -> None:
+    """Refuse a table that does not name its files and patients.
+
+    Args:
+        header: The table's columns.
+        patient_column: The one that names the patient.
+        where: The table, for the error.
+
+    Raises:
+        MedclipError: TABLE_INVALID naming the columns that were found.
+    """
+    if len(header) == 1 and ";" in header[0]:
+        raise MedclipError(
+            Reason.TABLE_INVALID,
+            "the cells of this table seem to be parted by ';'.",
+            where=where,
+            hint="Save it with commas between them, or as TSV or Parquet.",
+        )
+    for needed, remedy in (
+        ("file", "Add a column `file` with the path of each image."),
+        (
+            patient_column,
+            "Splits are made by patient: add a column `patient`, name another with --patient-from COLUMN, or say "
+            "--patient-from file if every file is a patient of its own.",
+        ),
+    ):
+        if needed not in header:
+            raise MedclipError(
+                Reason.TABLE_INVALID,
+                f"there is no column {needed!r}; the columns are: {', '.join(header) or 'none'}.",
+                where=where,
+                hint=remedy,
+            )
+
+
+def file_and_patient(cell: Mapping[str, str], patient_column: str) -> tuple[str, str]:
+    """Give the cells that no row may lack.
+
+    Raises:
+        MedclipError: TABLE_INVALID where one is empty.
+    """
+    file, patient = cell.get("file", ""), cell.get(patient_column, "")
+    if not file:
+        raise MedclipError(Reason.TABLE_INVALID, "`file` is empty.")
+    if not patient:
+        raise MedclipError(Reason.TABLE_INVALID, f"`{patient_column}` is empty.", hint="Every image needs its patient.")
+    return file, patient
+
+
+def _row(
+    number: int, cell: Mapping[str, str], base: Path, patient_column: str, labels: Mapping[str, tuple[Task, str | None]]
+) -> ShardRow:
+    file, patient = file_and_patient(cell, patient_column)
+    adapter = cell.get("adapter", "").lower()
+    if adapter not in _ADAPTERS:
+        raise MedclipError(
+            Reason.TABLE_INVALID,
+            f"`adapter` is {shown(adapter)}.",
+            hint="Leave it blank, or say generic for the plain rendering.",
+        )
+    modality = modality_named(cell.get("modality", ""))
+    view = cell.get("view", "").upper() or None
+    understood = {
+        "view": view if view in _VIEWS.get(modality, ()) else None,
+        "laterality": (_EYE if modality in _EYES else _SIDE).get(cell.get("laterality", "").upper()),
+        "sex": _SEX.get(cell.get("sex", "").upper()),
+    }
+    record = CaptionRecord(
+        modality=modality,
+        view=view,
+        laterality=understood["laterality"],
+        age_years=_age(cell.get("age", "")),
+        sex=understood["sex"],
+        labels=_labels(cell, labels),
+        texts=_texts(cell),
+        report=cell.get("report", "").strip() or None,
+        generic=adapter == GENERIC,
+    )
+    if record.modality is None and not record.generic:
+        raise MedclipError(
+            Reason.TABLE_INVALID, "`modality` is empty.", hint=f"Say one of: {', '.join(Modality)}; or adapter=generic."
+        )
+    split = cell.get("split", "").lower() or None
+    if split is not None and not split.replace("_", "").isalnum():
+        raise MedclipError(Reason.TABLE_INVALID, "`split` holds more than letters, digits and underscores.")
+    try:
+        mpp = parse_mpp(cell.get("mpp_um", ""))
+    except ValueError:
+        raise MedclipError(Reason.TABLE_INVALID, "`mpp_um` is not understood.", hint=f"Use {MPP_EXPECTED}.") from None
+    source, licence = cell.get("source", ""), cell.get("license", "")
+    return ShardRow(
+        number,
+        file,
+        base / file,
+        patient,
+        split,
+        record,
+        source,
+        licence,
+        mpp,
+        cell.get("study", ""),
+        tuple((t.name, c) for column, (t, c) in labels.items() if c and number_in(cell.get(column, "")) == UNCERTAIN),
+        {column: cell[column] for column, value in understood.items() if cell.get(column) and value is None},
+    )
+
+
+def _label_columns(header: Iterable[str], where: Path | None) -> dict[str, tuple[Task, str | None]]:
+    found: dict[str, tuple[Task, str | None]] = {}
+    for column in header:
+        if not column.startswith("label:"):
+            continue
+        _, task_name, *rest = column.split(":")
+        try:
+            task = load_task(task_name)
+            class_name = task.class_named(rest[0]).name if rest else None
+        except MedclipError as e:
+            raise MedclipError(
+                Reason.TABLE_INVALID, f"column {column}: {e.message}", where=where, hint=e.hint
+            ) from None
+        if (task.kind == "multilabel") != (len(rest) == 1):
+            form = f"label:{task_name}:CLASS with 0 or 1" if task.kind == "multilabel" else f"label:{task_name}"
+            raise MedclipError(
+                Reason.TABLE_INVALID,
+                f"column {column} does not fit a {task.kind} task.",
+                where=where,
+                hint=f"Use {form}.",
+            )
+        found[column] = (task, class_name)
+    return found
+
+
+def _labels(cell: Mapping[str, str], columns: Mapping[str, tuple[Task, str | None]]) -> dict[str, str | dict[str, int]]:
+    labels: dict[str, str | dict[str, int]] = {}
+    for column, (task, class_name) in columns.items():
+        value = cell.get(column, "")
+        if not value:
+            continue
+        if class_name is None:
+            known = [c.name for c in task.classes]
+            if value not in known:
+                raise MedclipError(
+                    Reason.TABLE_INVALID,
+                    f"{column} is {shown(value)}, which is no class of the task.",
+                    hint=f"It has: {', '.join(known)}.",
+                )
+            labels[task.name] = value
+            continue
+        number = number_in(value)
+        if number == UNCERTAIN:
+            continue
+        if number not in (0.0, 1.0):
+            raise MedclipError(
+                Reason.TABLE_INVALID,
+                f"{column} is {shown(value)}.",
+                hint="Use 1, 0, -1 for uncertain, or leave it blank.",
+            )
+        of_task = labels.setdefault(task.name, {})
+        assert isinstance(of_task, dict)
+        of_task[class_name] = int(number)
+    return labels
+
+
+def _texts(cell: Mapping[str, str]) -> tuple[str, ...]:
+    several = [t.strip() for t in cell.get("captions", "").split("\n")]
+    return tuple(t for t in [cell.get("caption", "").strip(), *several] if t)
+
+
+def modality_named(value: str) -> Modality | None:
+    """Read a cell of the column `modality`; None for an empty one.
+
+    Raises:
+        MedclipError: TABLE_INVALID naming those there are.
+    """
+    if not value:
+        return None
+    try:
+        return Modality(value.lower())
+    except ValueError:
+        raise MedclipError(
+            Reason.TABLE_INVALID, f"`modality` is {shown(value)}.", hint=f"Use one of: {', '.join(Modality)}."
+        ) from None
+
+
+def _age(value: str) -> float | None:
+    """Read years, 90 at most (`MAX_AGE_YEARS`); also the DICOM form 054Y, 018M, 006W, 010D."""
+    if not value:
+        return None
+    unit = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}.get(value[-1].upper(), 0.0)
+    years = number_in(value[:-1]) * unit if unit else number_in(value)
+    if not 0 <= years <= 130:
+        raise MedclipError(Reason.TABLE_INVALID, f"`age` is {shown(value)}.", hint="Use years, or the DICOM form 054Y.")
+    return min(round(years, 3), MAX_AGE_YEARS)
+
+
+def number_in(value: str) -> float:
+    """Read a number; NaN for a cell that holds none."""
+    try:
+        return float(value)
+    except ValueError:
+        return math.nan
+
+
+def refuse_repeats(files: Iterable[tuple[int, Path, bool]], where: Path | None, hint: str) -> None:
+    """Refuse a file that stands twice, however its path is spelt.
+
+    Args:
+        files: Of each row its number, its file's path, and whether it is read as the generic rendering.
+        where: The table, for the error.
+        hint: What to do about it.
+
+    Raises:
+        MedclipError: TABLE_INVALID naming two of the rows.
+    """
+    seen: dict[tuple[str, bool], int] = {}
+    again = []
+    for number, path, is_generic in files:
+        first = seen.setdefault((os.path.realpath(path), is_generic), number)
+        if first != number:
+            again.append((first, number))
+    if again:
+        raise MedclipError(
+            Reason.TABLE_INVALID,
+            f"{len(again)} row{'s name files' if len(again) > 1 else ' names a file'} listed more than once, e.g. "
+            f"rows {again[0][0]} and {again[0][1]}.",
+            where=where,
+            hint=hint,
+        )

@@ -1,0 +1,1 @@
+"""One cohort, one bootstrap, one interval for each quantity."""

@@ -1,0 +1,106 @@
+"""What is audited, understood: scores with their truths, patients, and the groups they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+ALL = "all"
+"""Attribute and group of the row that counts everybody."""
+MISSING = "not stated"
+"""Group of the rows whose attribute is blank; always there where a cell is blank, and always last."""
+CONFLICT = "contradictory"
+"""Group of the rows of a patient for whom a constant attribute (sex, race) is stated in two ways."""
+
+
+@dataclass(frozen=True, eq=False)
+class Attribute:
+    """One way of dividing the rows into groups; every row is in exactly one."""
+
+    name: str
+    """`sex`, `age`, `sex × age`."""
+    groups: tuple[str, ...]
+    """Printed names in printed order; `MISSING` and `CONFLICT`, where there are any, last."""
+    codes_N: NDArray[np.int16]
+    """Index into `groups` of each row."""
+    constant: bool = False
+    """Whether a patient can have only one value (sex, race), so that two of them are a fault of the table."""
+
+
+@dataclass(frozen=True, eq=False)
+class Label:
+    """One question, with the score and the truth of each row."""
+
+    name: str
+    score_N: NDArray[np.float64]
+    """Probability in 0 to 1, or any score where `probability` is False; NaN where the row was not scored."""
+    truth_N: NDArray[np.float64]
+    """1, 0, or NaN where the truth is not known: such rows do not count for this label."""
+    probability: bool = True
+    """Whether scores are probabilities: without them no calibration, Brier score or net benefit."""
+    weight_N: NDArray[np.float64] | None = None
+    """How much each row counts (inverse probability of being censored, reweighting); None: each counts once."""
+    no_finding: bool = False
+    """Whether a positive means a healthy patient, so that underdiagnosis is a false positive."""
+    time_N: NDArray[np.float64] | None = None
+    """Time to event or to the end of follow-up; then `truth_N` says whether the event was seen."""
+
+    @property
+    def valid_N(self) -> NDArray[np.bool_]:
+        """Rows that have both a score and a truth."""
+        return ~(np.isnan(self.score_N) | np.isnan(self.truth_N))
+
+
+@dataclass(frozen=True, eq=False)
+class Cohort:
+    """A whole audit set."""
+
+    patients_N: NDArray[np.int32]
+    """Patient of each row, 0 to P − 1; patients are what is resampled."""
+    labels: tuple[Label, ...]
+    attributes: tuple[Attribute, ...]
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """Further columns of the label table, as asked for (device, view, age in years, month); texts as objects."""
+    keys: tuple[str, ...] = ()
+    """Join key of each row. Never written out; see `medclip.auditing.input.read`."""
+    files: tuple[str, ...] = ()
+    """File of each row relative to the label table, where the table names one; for embeddings and leakage."""
+    identities: tuple[str, ...] = ()
+    """The patient as the table writes it. Never written out."""
+    notes: tuple[str, ...] = ()
+    """What was left out, mended or assumed; sentences without identifiers."""
+
+    @property
+    def num_patients(self) -> int:
+        """How many patients there are."""
+        return int(self.patients_N.max()) + 1 if len(self.patients_N) else 0
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One group of one attribute."""
+
+    attribute: str
+    group: str
+    position: tuple[int, int]
+    """Index of the attribute in the cohort and of the group in it; (-1, 0) for everybody."""
+
+
+def cells_of(cohort: Cohort) -> tuple[Cell, ...]:
+    """List everybody first, then each group of each attribute, in order: the columns of every [..., G] array."""
+    cells = [Cell(ALL, ALL, (-1, 0))]
+    for a, attribute in enumerate(cohort.attributes):
+        cells += [Cell(attribute.name, group, (a, g)) for g, group in enumerate(attribute.groups)]
+    return tuple(cells)
+
+
+def cell_rows(cohort: Cohort, cell: Cell) -> NDArray[np.bool_]:
+    """Give the rows of a cell, [N]."""
+    a, g = cell.position
+    if a < 0:
+        return np.ones(len(cohort.patients_N), bool)
+    return cohort.attributes[a].codes_N == g

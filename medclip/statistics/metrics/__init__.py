@@ -1,0 +1,1 @@
+"""Metrics and calibration, for one sample and for many resamples."""

@@ -1,0 +1,136 @@
+"""Calibration intercept and slope (Cox 1958): the logistic regression of the truth on the logit of the probability.
+
+A model that is calibrated has intercept 0 and slope 1; a slope below 1 means probabilities that are too extreme. The
+values of the sample itself are maximum-likelihood fits. Those of a resample are one step from that fit with the sums of
+the resample: the one-step bootstrap of Moulton and Zeger (1991), whose Newton step is followed by the second-order
+correction of Chebyshev's method. With 20 positives among 200 rows, refitting 600 resamples gave a slope of 0.31 to
+1.17, the corrected step 0.37 to 1.11 and the bare one 0.22 to 1.02; from 400 rows on, refit and corrected step agree
+to 0.02.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from medclip.statistics.metrics.calibration import logits
+from medclip.statistics.resampling.sums import Block, summing_matrix
+from medclip.statistics.valid_rows import Rows
+
+NAMES = ("calibration_intercept", "calibration_slope")
+_MAX_STEPS = 50
+_TERMS = 9
+
+Array = NDArray[np.float64]
+
+
+def fit(logit_n: Array, truth_n: NDArray[np.bool_], weight_n: Array | None = None) -> tuple[float, float]:
+    """Fit intercept and slope by maximum likelihood (Newton's method with step halving).
+
+    Returns:
+        Intercept and slope; NaN where there is no finite maximum: one class only, one value only, or classes that the
+        score separates.
+    """
+    weight_n = np.ones(len(logit_n)) if weight_n is None else weight_n
+    counted = weight_n > 0
+    x_n, y_n, w_n = logit_n[counted], truth_n[counted].astype(np.float64), weight_n[counted]
+    if _separated(x_n[y_n == 0], x_n[y_n == 1]):
+        return np.nan, np.nan
+    start = np.average(y_n, weights=w_n)
+    theta = np.array([np.log(start / (1 - start)), 0.0])
+    loss = _loss(theta, x_n, y_n, w_n)
+    for _ in range(_MAX_STEPS):
+        sums = _slopes(theta, x_n, y_n) @ w_n
+        step = _solved(sums[:2, None], sums[2:, None])[:, 0]
+        if not np.isfinite(step).all():
+            return np.nan, np.nan
+        while (new_loss := _loss(theta + step, x_n, y_n, w_n)) > loss and np.abs(step).max() > 1e-12:
+            step = step / 2
+        theta, loss = theta + step, min(loss, new_loss)
+        if np.abs(step).max() <= 1e-10 * (1 + np.abs(theta).max()):
+            return float(theta[0]), float(theta[1])
+    return np.nan, np.nan
+
+
+def _separated(negative: Array, positive: Array) -> bool:
+    """Whether one class is missing or the classes do not overlap, so that a steeper slope is always likelier."""
+    if not (len(negative) and len(positive)):
+        return True
+    return bool(negative.max() <= positive.min() or positive.max() <= negative.min())
+
+
+def _loss(theta: Array, x_n: Array, y_n: Array, w_n: Array) -> float:
+    z_n = theta[0] + theta[1] * x_n
+    return float(w_n @ (np.logaddexp(0, z_n) - y_n * z_n))
+
+
+def _slopes(theta: tuple[float, float] | Array, x_n: Array, y_n: Array) -> Array:
+    """Give each row's part of the score (2) and of the information (3), [5, n]."""
+    mu_n = expit(theta[0] + theta[1] * x_n)
+    rest_n, spread_n = y_n - mu_n, mu_n * (1 - mu_n)
+    tilted_n = spread_n * x_n
+    return np.stack([rest_n, rest_n * x_n, spread_n, tilted_n, tilted_n * x_n])
+
+
+def _bends(theta: tuple[float, float], x_n: Array) -> Array:
+    """Give each row's part of the third derivative, [4, n]."""
+    mu_n = expit(theta[0] + theta[1] * x_n)
+    powers = [mu_n * (1 - mu_n) * (1 - 2 * mu_n)]
+    for _ in range(3):
+        powers.append(powers[-1] * x_n)
+    return np.stack(powers)
+
+
+def _corrected(sums_9b: Array) -> Array:
+    """Give the Newton step of each column with its second-order correction, [2, b]."""
+    score, information, (s0, s1, s2, s3) = sums_9b[:2], sums_9b[2:5], sums_9b[5:]
+    a, b = _solved(score, information)
+    bend = np.stack([s0 * a * a + 2 * s1 * a * b + s2 * b * b, s1 * a * a + 2 * s2 * a * b + s3 * b * b])
+    return _solved(score - bend / 2, information)
+
+
+def _solved(score_2b: Array, information_3b: Array) -> Array:
+    """Give the Newton step of each column; NaN where the information is singular."""
+    a, b, c = information_3b
+    determinant = a * c - b * b
+    regular = determinant > 1e-12 * a * c
+    inverse = np.divide(1.0, determinant, out=np.full(determinant.shape, np.nan), where=regular)
+    return np.stack([c * score_2b[0] - b * score_2b[1], a * score_2b[1] - b * score_2b[0]]) * inverse
+
+
+class Recalibrated:
+    """Intercept and slope of all cells of one label."""
+
+    def __init__(self, rows: Rows, wanted: frozenset[str]) -> None:
+        self._wanted = wanted
+        self._num_cells = rows.num_cells
+        self._fits: dict[int, tuple[tuple[float, float], Any, Any]] = {}
+        logit_n = logits(rows.score_n)
+        for g, cell in enumerate(rows.cells):
+            x_n, truth_n, patients_n = logit_n[cell], rows.truth_n[cell], rows.patients_n[cell]
+            theta = fit(x_n, truth_n, None if rows.weight_n is None else rows.weight_n[cell])
+            if np.isnan(theta).any():
+                continue
+            terms_9n = np.concatenate([_slopes(theta, x_n, truth_n.astype(np.float64)), _bends(theta, x_n)])
+            if rows.weight_n is not None:
+                terms_9n *= rows.weight_n[cell]
+            term_n, repeated_n = np.repeat(np.arange(_TERMS), len(cell)), np.tile(patients_n, _TERMS)
+            terms = summing_matrix(term_n, _TERMS, repeated_n, rows.num_patients, terms_9n.ravel())
+            classes = summing_matrix(truth_n.astype(np.int32), 2, patients_n, rows.num_patients)
+            self._fits[g] = (theta, terms, classes)
+
+    def __call__(self, block: Block) -> Mapping[str, Array]:
+        """Give intercept and slope one corrected step from the fit, [G, columns of the block].
+
+        NaN where the resample lacks a class.
+        """
+        found = np.full((2, self._num_cells, block.weights_Pb.shape[1]), np.nan)
+        for g, (theta, terms, classes) in self._fits.items():
+            present_b = (block.sums(classes) > 0).all(axis=0)
+            moved_2b = np.array(theta)[:, None] + _corrected(block.sums(terms))
+            found[:, g, present_b] = moved_2b[:, present_b]
+        return {name: values for name, values in zip(NAMES, found, strict=True) if name in self._wanted}

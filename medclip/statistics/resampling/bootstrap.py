@@ -1,0 +1,179 @@
+"""All numbers of the audit for a label, in every cell and every resample.
+
+    weights_PB = draw_weights(cohort.num_patients, 1000, seed=0)
+    replicates = evaluate(cohort, label, weights_PB, threshold=0.5)
+    replicates.point["auroc"], replicates.drawn["auroc"]        # [G], [G, B]
+
+Values are those of literally repeating the rows of the drawn patients and calling scikit-learn
+(tests/statistics/resampling/test_bootstrap.py). A metric is NaN, never 0, where its denominator is empty. Permutations
+are evaluated in the same way, with weights of 0 and 1.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.errors import MedclipError, Reason
+from medclip.statistics.cohort import Cohort, Label
+from medclip.statistics.metrics import calibration_slope as recalibration
+from medclip.statistics.metrics import concordance as survival
+from medclip.statistics.metrics import ranks as sorted_metrics
+from medclip.statistics.metrics import rates as sums
+from medclip.statistics.metrics.catalogue import METRICS, MetricInfo
+from medclip.statistics.resampling.sums import Block, blocks
+from medclip.statistics.valid_rows import Rows, valid_rows
+
+__all__ = ["METRICS", "MetricInfo", "Replicates", "evaluate", "evaluate_many", "metrics_of"]
+
+Array = NDArray[np.float64]
+Part = Callable[[Block], Mapping[str, Array]]
+
+
+@dataclass(frozen=True, eq=False)
+class Replicates:
+    """The metrics of one label in each of G cells, in the order of `cells_of`."""
+
+    point: dict[str, Array]
+    """Value of the sample itself, [G]."""
+    drawn: dict[str, Array]
+    """Value in each replicate, [G, B]."""
+    n_G: NDArray[np.int64]
+    """Rows that have a score and a truth; like the other counts without any weight."""
+    n_pos_G: NDArray[np.int64]
+    n_neg_G: NDArray[np.int64]
+    n_patients_G: NDArray[np.int64]
+
+
+def metrics_of(label: Label, threshold: float | None) -> tuple[str, ...]:
+    """List the metrics that are defined for a label: no rates without a threshold, no calibration of other scores.
+
+    A label with times has the c-index alone; `survival.at_horizon` makes a binary label of it.
+    """
+    if label.time_N is not None:
+        return survival.NAMES
+    return tuple(
+        name
+        for name, info in METRICS.items()
+        if not (info.needs_threshold and threshold is None)
+        and not (info.needs_probability and not label.probability)
+        and info.what != "survival"
+    )
+
+
+def evaluate(
+    cohort: Cohort,
+    label: Label,
+    weights_PB: NDArray[Any],
+    *,
+    threshold: float | None = None,
+    metrics: Iterable[str] | None = None,
+    block_width: int | None = None,
+) -> Replicates:
+    """Measure one label in every cell of the cohort, in the sample and in every resample.
+
+    Args:
+        cohort: Patients and attributes; the label need not be one of its own.
+        label: Scores and truths of the cohort's rows. `label.weight_N` multiplies the patients' weights.
+        weights_PB: How often each patient counts in each replicate (`medclip.statistics.resampling.weights`). [P, 0]:
+            the sample alone.
+        threshold: Scores of at least this are called positive.
+        metrics: Names of `METRICS`; None: those of `metrics_of`. Named ones that are not defined for the label
+            (no threshold, no probabilities, no times) are NaN.
+        block_width: Replicates computed at once; results do not depend on it. None: chosen for the cache.
+
+    Returns:
+        Points, replicates and counts.
+
+    Raises:
+        MedclipError: A metric is not known, the weights are not [patients, replicates], or the label's own values are
+            unusable (see `valid_rows`).
+    """
+    if weights_PB.ndim != 2 or len(weights_PB) != cohort.num_patients:
+        shape = " × ".join(map(str, weights_PB.shape))
+        message = f"weights are {shape}, but must be patients × replicates with {cohort.num_patients} patients"
+        raise MedclipError(Reason.WRONG_USE, message)
+    names = metrics_of(label, threshold) if metrics is None else _known(metrics)
+    rows = valid_rows(cohort, label)
+    found = {name: np.full((rows.num_cells, weights_PB.shape[1]), np.nan) for name in names}
+    point = {name: np.full(rows.num_cells, np.nan) for name in names}
+    defined = frozenset(names) & frozenset(metrics_of(label, threshold))
+    parts = list(_parts(rows, label, defined, threshold)) if len(rows.patients_n) else []
+    once_P1 = np.ones((len(weights_PB), 1), np.uint8)
+    for block in blocks(once_P1, len(rows.patients_n), rows.weight_n is None):
+        _fill({name: values[:, None] for name, values in point.items()}, parts, block)
+    for block in blocks(weights_PB, len(rows.patients_n), rows.weight_n is None, block_width):
+        _fill(found, parts, block)
+    n_pos_G = np.array([rows.truth_n[cell].sum() for cell in rows.cells], np.int64)
+    n_G = np.array([len(cell) for cell in rows.cells], np.int64)
+    n_patients_G = np.array([len(np.unique(rows.patients_n[cell])) for cell in rows.cells], np.int64)
+    return Replicates(point, found, n_G, n_pos_G, n_G - n_pos_G, n_patients_G)
+
+
+def evaluate_many(
+    cohort: Cohort,
+    thresholds: Mapping[str, float],
+    weights_PB: NDArray[Any],
+    *,
+    metrics: Iterable[str] | None = None,
+    threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Replicates]:
+    """Measure every label of the cohort; several at a time.
+
+    Args:
+        cohort: What is audited.
+        thresholds: Threshold of each label by name; labels without one get no rates.
+        weights_PB: How often each patient counts in each replicate; shared by all labels, which pairs them.
+        metrics: As for `evaluate`, for every label.
+        threads: Labels at a time; None: as many as there are cores. The results do not depend on it.
+        progress: Called with how many labels are done, and of how many, after each.
+
+    Returns:
+        The replicates of each label by name, in the cohort's order.
+    """
+    names = None if metrics is None else tuple(metrics)
+
+    def one(label: Label) -> Replicates:
+        return evaluate(cohort, label, weights_PB, threshold=thresholds.get(label.name), metrics=names)
+
+    found: dict[str, Replicates] = {}
+    with ThreadPoolExecutor(max_workers=threads or os.cpu_count()) as pool:
+        waiting = [(label.name, pool.submit(one, label)) for label in cohort.labels]
+        for name, result in waiting:
+            found[name] = result.result()
+            if progress is not None:
+                progress(len(found), len(waiting))
+    return found
+
+
+def _known(metrics: Iterable[str]) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(metrics))
+    if unknown := [name for name in names if name not in METRICS]:
+        message = f"no such metric: {', '.join(unknown)}"
+        raise MedclipError(Reason.WRONG_USE, message, hint=f"the metrics are {', '.join(METRICS)}")
+    return names
+
+
+def _parts(rows: Rows, label: Label, defined: frozenset[str], threshold: float | None) -> Iterable[Part]:
+    """Prepare what gives the metrics that are defined for the label."""
+    if wanted := defined & frozenset(sorted_metrics.NAMES):
+        yield sorted_metrics.SortedMetrics(rows, wanted)
+    if wanted := defined & frozenset(sums.NAMES):
+        yield sums.Summed(rows, wanted, threshold, label.no_finding)
+    if wanted := defined & frozenset(recalibration.NAMES):
+        yield recalibration.Recalibrated(rows, wanted)
+    if defined & frozenset(survival.NAMES):
+        yield survival.Concordance(rows)
+
+
+def _fill(found: dict[str, Array], parts: Iterable[Part], block: Block) -> None:
+    for part in parts:
+        for name, values in part(block).items():
+            found[name][:, block.start : block.start + block.num] = values[:, : block.num]

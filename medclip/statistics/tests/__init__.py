@@ -1,0 +1,1 @@
+"""Hypothesis tests, and what a sample of a size can show."""

@@ -1,0 +1,96 @@
+"""Which wordings of the vocabularies are true of an image: what captions, in all their forms, may be composed of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from medclip.sample import Modality
+from medclip.text.captions.phrases import MAMMOGRAPHY_VIEWS
+from medclip.text.captions.record import CaptionRecord
+from medclip.text.free_text.mentions import mentioned
+from medclip.text.vocabulary.load import load_task
+from medclip.text.vocabulary.task import Task, TaskClass
+
+if TYPE_CHECKING:
+    from numpy.random import Generator
+
+VIEW_TASK = "chest_xray_view"
+
+
+def image_names(record: CaptionRecord) -> tuple[str, ...]:
+    """Name the image as its tasks do ("chest X-ray"), else by its modality."""
+    return tuple(n for t in record.labels for n in load_task(t).image_names) or modality_names(record.modality)
+
+
+def view_names(record: CaptionRecord) -> tuple[str, ...]:
+    """Say how the image was taken; empty where nothing is known or the modality has no views."""
+    label = record.labels.get(VIEW_TASK)
+    if isinstance(label, str):
+        return load_task(VIEW_TASK).class_named(label).prompts
+    view = (record.view or "").upper()
+    if record.modality == Modality.XRAY and view in ("AP", "PA", "LATERAL"):
+        return load_task(VIEW_TASK).class_named(view.lower()).prompts
+    return MAMMOGRAPHY_VIEWS.get(view, ()) if record.modality == Modality.MAMMOGRAPHY else ()
+
+
+@lru_cache(maxsize=64)
+def modality_names(modality: Modality | None) -> tuple[str, ...]:
+    """Name the image by its modality, with an article."""
+    for c in load_task("modality").classes:
+        if c.name == modality:
+            return c.prompts
+    return ("a medical image", "a clinical image") if modality is None else (f"a {modality.value} recording",)
+
+
+def labelled(task: Task, label: Mapping[str, int], value: int) -> list[TaskClass]:
+    """Give the classes of a multi-label task whose label is `value`."""
+    return [c for n, v in label.items() if v == value and (c := task.class_named(n))]
+
+
+def true_positives(task: Task, c: TaskClass, label: Mapping[str, int], *, nouns: bool = False) -> tuple[str, ...]:
+    """Give the wordings that say the class is there and speak of no class that is not."""
+    if nouns:
+        return true_nouns(task, c, label, 1) or true_positives(task, c, label)
+    return _speaking_only_of(task.name, c.prompts, _allowed(c, label, 1))
+
+
+def true_negatives(task: Task, c: TaskClass, label: Mapping[str, int]) -> tuple[str, ...]:
+    """Give the wordings that say the class is not there and speak of no class that is not labelled absent."""
+    return _speaking_only_of(task.name, c.negative_prompts, _allowed(c, label, 0))
+
+
+def true_nouns(task: Task, c: TaskClass, label: Mapping[str, int], value: int) -> tuple[str, ...]:
+    """Give the noun phrases of the class that speak of no class with another label than `value`."""
+    return _speaking_only_of(task.name, c.nouns, _allowed(c, label, value))
+
+
+def _allowed(c: TaskClass, label: Mapping[str, int], value: int) -> frozenset[str]:
+    return frozenset([c.name, *(n for n, v in label.items() if v == value)])
+
+
+@lru_cache(maxsize=8192)
+def _speaking_only_of(task_name: str, wordings: tuple[str, ...], allowed: frozenset[str]) -> tuple[str, ...]:
+    """Drop wordings that speak of another class too ("COVID-19 pneumonia"), unless it has the same label."""
+    return tuple(w for w in wordings if mentioned(task_name, w) <= allowed)
+
+
+def listed(items: Sequence[str], word: str) -> str:
+    """Write a list as a person would: "a, b and c"."""
+    return " ".join([", ".join(items[:-1]), word, items[-1]]) if len(items) > 1 else "".join(items)
+
+
+def pick(rng: Generator, options: Sequence[str]) -> str:
+    """Draw one."""
+    return options[int(rng.integers(len(options)))]
+
+
+def weighted(rng: Generator, weights: Sequence[float]) -> int:
+    """Draw a place in proportion to its weight."""
+    at = rng.random() * sum(weights)
+    for i, w in enumerate(weights):
+        at -= w
+        if at < 0:
+            return i
+    return len(weights) - 1

@@ -1,0 +1,1 @@
+"""Captions of others, held against their records."""

@@ -1,0 +1,145 @@
+"""Check a caption that somebody else wrote against the record: it may say what is in it, and nothing else.
+
+The vocabulary is closed. A caption may consist of wordings of its record and of neutral words; any other word is a
+problem, and so are words that hedge. It is strict: many a good sentence is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+
+from medclip.text.captions.record import CaptionRecord
+from medclip.text.checks.claims import claims
+from medclip.text.checks.closed_words import DENIALS, DENIED, HEDGES, NEUTRAL, PUNCTUATION, TURN
+from medclip.text.checks.fact_words import ALSO_SAID_OF, FACTS, MODALITIES
+from medclip.text.checks.known_spans import ALL_CLEAR, known_spans
+from medclip.text.free_text.mentions import asserted
+from medclip.text.free_text.normal_findings import all_absent
+from medclip.text.vocabulary.load import load_task, task_names
+
+MAX_WORDS = 60
+_NORMAL = re.compile(
+    r"\b(?:normal\w*|negative|not remarkable|unremarkable|healthy|clear|intact|nothing"
+    r"|no (?:acute |significant |other |further )*"
+    r"(?:abnormal\w+|diseases?|patholog\w+|findings?|process(?:es)?|problems?)|disease-free|well)\b"
+)
+_TOKEN = re.compile(r"[^\W_]+(?:['’.-][^\W_]+)*|\S")
+_MARKS = frozenset("IPDN")
+
+
+def check_caption(caption: str, record: CaptionRecord) -> tuple[str, ...]:
+    """Say what a caption states that its record does not.
+
+    Args:
+        caption: One caption, in English.
+        record: What is known of the image. Only its labels, modality, view, side, age and sex count, not its texts.
+
+    Returns:
+        Problems, each as `kind: what was found`; empty when the caption may be used. Kinds: `form`, `finding` (stated
+        and not labelled present, denied and not labelled absent, not labelled at all), `hedge`, `unclear`, `normal`,
+        `modality`, `view`, `age`, `sex`, `side`, `place`, `degree`, `count`, `measurement`, `date`, `number`,
+        `history` (other examinations), `talk`, `person`, `unknown word`. A word may be found by several.
+
+    Raises:
+        MedclipError: NO_TASK or TABLE_INVALID when the record names an unknown task or class.
+
+    Example:
+        >>> from medclip.sample import Modality
+        >>> record = CaptionRecord(Modality.FUNDUS, labels={"fundus_cataract": {"cataract": 0}})
+        >>> check_caption("Fundus photograph without cataract.", record)
+        ()
+        >>> check_caption("A fundus photograph with a cataract.", record)[0]
+        "finding: 'cataract' is stated, the record denies it"
+    """
+    form = _form(caption)
+    if form:
+        return (f"form: {form}",)
+    said = " ".join(caption.lower().split())
+    known = known_spans(record)
+    left = known.mark(said)
+    nothing_there = all_absent(record.labels)
+    if nothing_there:
+        left = _NORMAL.sub(ALL_CLEAR, left)
+    problems = [*_findings(said, record, known.stated), *_hedged(left), *_unclear(left), *_modality(left, record)]
+    if not nothing_there and (match := _NORMAL.search(left)):
+        problems.append(f"normal: {match[0]!r} says more than the record")
+    problems += [f"{kind}: {m[0]!r} is not in the record" for kind, p in FACTS.items() for m in p.finditer(left)]
+    problems += _unknown(left)
+    return tuple(dict.fromkeys(problems))
+
+
+def _form(caption: str) -> str | None:
+    words = caption.split()
+    if not words:
+        return "the caption is empty"
+    if len(words) > MAX_WORDS:
+        return f"the caption has {len(words)} words, more than {MAX_WORDS}"
+    if any(c.isalpha() and ord(c) > 0x24F and c != "µ" for c in caption):
+        return "the caption is not in Latin letters, and cannot be checked"
+    return None
+
+
+def _findings(said: str, record: CaptionRecord, known: frozenset[str]) -> Iterator[str]:
+    spoken_of = set(record.labels)
+    spoken_of |= {t for t in task_names() if record.modality in load_task(t).modalities}
+    for name in sorted(spoken_of):
+        label = record.labels.get(name, {})
+        for cls, affirmed in asserted(name, said).items():
+            value = label == cls if isinstance(label, str) else label.get(cls)
+            if value is None:
+                yield f"finding: {cls!r} is spoken of, nobody labelled it"
+            elif affirmed != bool(value):
+                yield f"finding: {cls!r} is {'stated' if affirmed else 'denied'}, the record {_says(bool(value))} it"
+    allowed = _claims_of(known)
+    class_stems = {s.lower() for t in spoken_of for c in load_task(t).classes for s in c.stems}
+    for term, affirmed in sorted(claims(said) - allowed):
+        if not any(term.startswith(s) or (s.startswith(term) and " " not in s) for s in class_stems):
+            yield f"finding: {term!r} is {'stated' if affirmed else 'denied'}, the record does not speak of it"
+
+
+def _says(value: bool) -> str:
+    return "states" if value else "denies"
+
+
+@lru_cache(maxsize=1024)
+def _claims_of(known: frozenset[str]) -> frozenset[tuple[str, bool]]:
+    return frozenset(c for wording in known for c in claims(wording))
+
+
+def _hedged(left: str) -> Iterator[str]:
+    for match in HEDGES.finditer(left):
+        yield f"hedge: {match[0]!r} leaves open, or denies in a roundabout way"
+
+
+def _unclear(left: str) -> Iterator[str]:
+    """Give denials that are not of the plain forms, and things that no denial stands at."""
+    if not _MARKS & set(left):
+        yield "unclear: nothing that the record says is said"
+    for clause in re.split(r"[.;:!?]", left):
+        plain = DENIED.sub(ALL_CLEAR, clause)
+        for match in DENIALS.finditer(plain):
+            yield f"unclear: what {match[0]!r} denies is not in the record"
+        if "N" in plain:
+            yield "unclear: a finding that is labelled absent is named and not denied"
+        if re.search(r"\bor\b", plain):
+            yield "unclear: 'or' stands between things that are not denied"
+        for between in re.findall(r"D([^DP]*)(?=P)", plain):
+            if not TURN.search(between):
+                yield "unclear: is what follows a denial denied too?"
+
+
+def _modality(left: str, record: CaptionRecord) -> Iterator[str]:
+    own = set() if record.modality is None else {record.modality, *ALSO_SAID_OF.get(record.modality, ())}
+    for modality, pattern in MODALITIES.items():
+        if modality not in own and (match := pattern.search(left)):
+            yield f"modality: {match[0]!r} is not what the record says"
+
+
+def _unknown(left: str) -> Iterator[str]:
+    """Give words that are neither the record's nor neutral; denials and "or" are judged by `_unclear`."""
+    for word in _TOKEN.findall(left):
+        known = word in NEUTRAL or word in PUNCTUATION or word in _MARKS
+        if not (known or word == "or" or DENIALS.fullmatch(word)):
+            yield f"unknown word: {word!r}"

@@ -1,0 +1,1 @@
+"""Reports and other free text: split, cleaned and drawn from."""

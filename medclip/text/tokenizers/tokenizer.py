@@ -1,0 +1,290 @@
+"""Tokenizers: a small byte-pair one of our own, CLIP's, and any that lies in a folder as the hub lays it out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from medclip.errors import MedclipError, Reason
+from medclip.text.tokenizers import wordpiece as word_pieces
+from medclip.text.tokenizers.cleaning import cleaner, mend
+from medclip.text.tokenizers.clip import DEFAULT_CONTEXT, MARK, ClipTokenizer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from tokenizers import Tokenizer as Backend
+
+_FEWEST_IDS = 300
+"""256 bytes, 4 special tokens and a few merges."""
+
+PAD, UNK, BOS, EOS = "[PAD]", "[UNK]", "[BOS]", "[EOS]"
+FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+_LONGEST = 10_000
+"""A `model_max_length` above this stands for "not stated" (the hub writes 1e30)."""
+
+
+class Tokenizer(Protocol):
+    """Turns sentences into token ids. Kinds: `FolderTokenizer` (ours, WordPiece, others) and `ClipTokenizer`."""
+
+    context_length: int
+    """Tokens per sentence, begin and end included; longer ones are cut, shorter ones padded with `pad_id`."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids."""
+        ...
+
+    @property
+    def pad_id(self) -> int:
+        """Id that fills up short sentences."""
+        ...
+
+    @property
+    def eos_id(self) -> int:
+        """Id of the end of the sentence ([EOS], [SEP], <end_of_text>); it survives the cut of a long one."""
+        ...
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """Encode N sentences to int64 [N, context_length]."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Give the sentence back without special tokens."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write what `load_tokenizer` needs to give the same ids."""
+        ...
+
+
+class FolderTokenizer:
+    """A tokenizer that lies in a folder as tokenizer.json with companions: ours, BERT's WordPiece, SigLIP's.
+
+    Equal to `open_clip.tokenizer.HFTokenizer` on the same folder with the same context length, but needs neither torch
+    nor transformers.
+
+    Args:
+        backend: Of the `tokenizers` library.
+        context_length: Tokens per sentence.
+        files: Name and bytes of the files that `save` writes.
+        pad: The token that fills up.
+        eos: The token that ends a sentence.
+        clean: Name of the cleaning, as in open_clip's `tokenizer_kwargs`.
+        strip_sep_token: Replace the end token by 0, as the CLIPA models do.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        context_length: int,
+        files: Mapping[str, bytes],
+        *,
+        pad: str = PAD,
+        eos: str = EOS,
+        clean: str = "whitespace",
+        strip_sep_token: bool = False,
+    ) -> None:
+        self._backend = backend
+        self._files = dict(files)
+        self._clean = cleaner(clean)
+        self._strip_sep_token = strip_sep_token
+        self.context_length = context_length
+        """Tokens per sentence, begin and end included; longer ones are cut, shorter ones padded."""
+        self._pad_id, self._eos_id = (backend.get_vocab(with_added_tokens=True)[name] for name in (pad, eos))
+        backend.enable_truncation(context_length)
+        backend.enable_padding(length=context_length, pad_id=self._pad_id, pad_token=pad)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids."""
+        return self._backend.get_vocab_size()
+
+    @property
+    def pad_id(self) -> int:
+        """Id of the padding token; 0 in ours and in BERT's."""
+        return self._pad_id
+
+    @property
+    def eos_id(self) -> int:
+        """Id of the end of the sentence; the highest in ours, so that open_clip's argmax pooling finds it."""
+        return self._eos_id
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """Encode N sentences.
+
+        Args:
+            texts: Sentences; in ours case does not matter.
+
+        Returns:
+            int64 [N, context_length].
+        """
+        if isinstance(texts, str):
+            texts = [texts]
+        if not texts:
+            return np.zeros((0, self.context_length), dtype=np.int64)
+        encoded = self._backend.encode_batch([self._clean(t) for t in texts])
+        ids = np.array([e.ids for e in encoded], dtype=np.int64)
+        return np.where(ids == self._eos_id, 0, ids) if self._strip_sep_token else ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Give the sentence back without special tokens, lower-cased where the vocabulary is."""
+        return self._backend.decode([int(i) for i in ids], skip_special_tokens=True).strip()
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer.json and its companions; open_clip and transformers read them too."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in self._files.items():
+            (folder / name).write_bytes(content)
+
+
+def train_tokenizer(
+    captions: Iterable[str], folder: Path, *, vocab_size: int = 4096, context_length: int = 64
+) -> FolderTokenizer:
+    """Train a byte-pair tokenizer and write it; the same captions give the same bytes.
+
+    Byte-level, so that no text is unknown. (Word pieces would do as well, but `tokenizers` numbers them in the order of
+    a hash map, which differs from run to run.)
+
+    Args:
+        captions: Training sentences; their order does not matter.
+        folder: Gets tokenizer.json, tokenizer_config.json and special_tokens_map.json.
+        vocab_size: Upper limit of ids, the four special tokens included.
+        context_length: Tokens per sentence, stored as `model_max_length`.
+
+    Returns:
+        The tokenizer, loaded back from the folder.
+
+    Raises:
+        MedclipError: WRONG_USE without captions, or when a size is too small to be of use.
+    """
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+    sentences = sorted(mend(c) for c in captions)
+    if not sentences:
+        raise MedclipError(Reason.WRONG_USE, "no captions were given to train the tokenizer on.")
+    if context_length < 3 or vocab_size < _FEWEST_IDS:
+        raise MedclipError(Reason.WRONG_USE, f"a tokenizer needs at least {_FEWEST_IDS} ids and 3 tokens per sentence.")
+    backend = Backend(models.BPE(unk_token=UNK))  # pyright: ignore[reportCallIssue]
+    backend.normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=True)  # type: ignore[assignment]
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)  # type: ignore[assignment]
+    backend.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - 1,
+        min_frequency=2,
+        show_progress=False,
+        special_tokens=[PAD, UNK, BOS],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    )
+    backend.train_from_iterator(sentences, trainer)
+    backend.add_special_tokens([EOS])  # last, so that its id is the highest
+    backend.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
+        single=f"{BOS} $A {EOS}",
+        special_tokens=[(BOS, backend.token_to_id(BOS)), (EOS, backend.token_to_id(EOS))],
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    special = {"pad_token": PAD, "unk_token": UNK, "bos_token": BOS, "eos_token": EOS}
+    for name, content in word_pieces.files_of(backend, context_length, special).items():
+        (folder / name).write_bytes(content)
+    return _from_folder(folder, None, {}, ours=True)
+
+
+def load_tokenizer(folder: Path, text_cfg: Mapping[str, Any] | None = None) -> Tokenizer:
+    """Load the tokenizer of a model; never asks the network.
+
+    Args:
+        folder: Holds tokenizer.json and its companions, or the vocab.txt of a BERT. Nothing is read from it for CLIP's
+            own tokenizer, which comes with open_clip.
+        text_cfg: open_clip's `text_cfg`: without an `hf_tokenizer_name` the tokenizer is CLIP's; `context_length` and
+            `tokenizer_kwargs` apply. None: what lies in the folder decides, also the context length.
+
+    Raises:
+        MedclipError: MISSING_FILE or PACK_INVALID when the folder does not hold such a tokenizer.
+    """
+    if text_cfg is None:
+        marked = (folder / MARK).is_file()
+        return ClipTokenizer.read(folder / MARK) if marked else _from_folder(folder, None, {}, ours=True)
+    options = dict(text_cfg.get("tokenizer_kwargs") or {})
+    if unknown := sorted(set(options) - {"clean", "strip_sep_token"}) + ["tokenizer_mode"] * bool(
+        text_cfg.get("tokenizer_mode")
+    ):
+        raise MedclipError(
+            Reason.PACK_INVALID, f"the tokenizer settings {', '.join(unknown)} are not supported.", where=folder
+        )
+    context_length = text_cfg.get("context_length")
+    if not text_cfg.get("hf_tokenizer_name"):
+        return ClipTokenizer(context_length or DEFAULT_CONTEXT, clean=options.get("clean", "lower"))
+    # An argmax tower takes the highest id for the end of the sentence: only a tokenizer of ours has it there.
+    ours = not text_cfg.get("hf_model_name") and text_cfg.get("pool_type", "argmax") == "argmax"
+    return _from_folder(folder, context_length, options, ours=ours)
+
+
+def _from_folder(
+    folder: Path, context_length: int | None, options: Mapping[str, Any], *, ours: bool
+) -> FolderTokenizer:
+    """Load what lies in a folder; with `ours` only a tokenizer of ours and word pieces."""
+    from tokenizers import Tokenizer as Backend
+
+    has_json = (folder / FILES[0]).is_file()
+    if not has_json and not (folder / word_pieces.VOCABULARY).is_file():
+        raise MedclipError(
+            Reason.MISSING_FILE, f"there is no {FILES[0]} and no {word_pieces.VOCABULARY} here.", where=folder
+        )
+    try:
+        stored = {n: (folder / n).read_bytes() for n in FILES if (folder / n).is_file()}
+        config: dict[str, Any] = json.loads(stored.get(FILES[1], b"{}"))
+        special = _special(config, json.loads(stored.get(FILES[2], b"{}")))
+        if has_json:
+            backend = Backend.from_str(stored[FILES[0]].decode())
+            pieces = json.loads(stored[FILES[0]])["model"]["type"] == "WordPiece"
+        else:
+            backend, pieces = word_pieces.from_vocabulary(folder / word_pieces.VOCABULARY), True
+        stated = int(config.get("model_max_length", _LONGEST + 1))
+    except Exception as e:  # tokenizers raises bare Exception
+        raise MedclipError(
+            Reason.PACK_INVALID,
+            "the tokenizer files cannot be read.",
+            where=folder,
+            hint="Take them from their source again.",
+        ) from e
+    if pieces:
+        special = word_pieces.SPECIAL | special
+    elif ours:
+        special = {"pad_token": PAD, "eos_token": EOS}
+        if backend.token_to_id(PAD) != 0 or backend.token_to_id(EOS) != backend.get_vocab_size() - 1:
+            raise MedclipError(
+                Reason.PACK_INVALID,
+                "this tokenizer does not have [PAD] as its first and [EOS] as its last id.",
+                where=folder,
+            )
+    length = context_length or (stated if stated <= _LONGEST else word_pieces.DEFAULT_CONTEXT if pieces else 0)
+    pad, eos = special.get("pad_token", ""), special.get("sep_token" if pieces else "eos_token", "")
+    if not length or backend.token_to_id(pad) is None or backend.token_to_id(eos) is None:
+        raise MedclipError(
+            Reason.PACK_INVALID, "the tokenizer does not say how it pads, ends and how long it is.", where=folder
+        )
+    if pieces:
+        backend = word_pieces.as_the_hub_reads_it(backend, config)
+        backend.no_truncation()
+        backend.no_padding()
+        stored = word_pieces.files_of(
+            backend, length, {k: v for k, v in special.items() if backend.token_to_id(v) is not None}
+        )
+    elif config.get("model_max_length") != length:  # what is saved says what is used
+        stored[FILES[1]] = json.dumps({**config, "model_max_length": length}, indent=2).encode() + b"\n"
+    return FolderTokenizer(backend, length, stored, pad=pad, eos=eos, **options)
+
+
+def _special(config: Mapping[str, Any], named: Mapping[str, Any]) -> dict[str, str]:
+    """Collect the names of special tokens; a file may give each as text or as a record with "content"."""
+    found: dict[str, str] = {}
+    for key in ("pad_token", "unk_token", "bos_token", "eos_token", "cls_token", "sep_token", "mask_token"):
+        value = named.get(key) or config.get(key)
+        value = value.get("content") if isinstance(value, Mapping) else value
+        if isinstance(value, str):
+            found[key] = value
+    return found

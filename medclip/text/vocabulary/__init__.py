@@ -1,0 +1,1 @@
+"""Tasks, their classes, and how a radiologist names them."""

@@ -1,0 +1,149 @@
+"""Task vocabularies: what a task asks, its classes, and how a radiologist says each of them.
+
+Those that ship with medclip are package data in tasks/; files of one's own lie in folders that MEDCLIP_TASKS names.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from medclip.errors import MedclipError, Reason
+from medclip.text.vocabulary.task import VARIABLE, Task, TaskClass
+
+
+def task_names() -> tuple[str, ...]:
+    """List the tasks that ship with medclip and those of one's own, in alphabetical order.
+
+    Raises:
+        MedclipError: MISSING_FILE or TABLE_INVALID when MEDCLIP_TASKS names a folder that is not there, or that holds a
+            name which is taken.
+    """
+    return tuple(sorted([*_packaged(), *_own()]))
+
+
+def load_task(name: str) -> Task:
+    """Load a task by name: one that ships with medclip, or NAME.yaml in a folder that MEDCLIP_TASKS names.
+
+    A file of one's own may be short, see `medclip.text.vocabulary.user_tasks.filled`. It is read once in a process.
+
+    Raises:
+        MedclipError: NO_TASK when there is no such task; TABLE_INVALID when its file is malformed, and as `task_names`.
+    """
+    return _load(name, None if name in _packaged() else os.environ.get(VARIABLE, ""))
+
+
+@cache
+def _packaged() -> frozenset[str]:
+    folder = files("medclip.text.vocabulary") / "tasks"
+    return frozenset(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def _own() -> Mapping[str, Path]:
+    folders = os.environ.get(VARIABLE, "")
+    if not folders:
+        return {}
+    from medclip.text.vocabulary.user_tasks import own_task_files
+
+    return own_task_files(folders, _packaged())
+
+
+@cache
+def _load(name: str, folders: str | None) -> Task:
+    """Load a task; `folders`, what the variable holds, makes a changed variable another entry of the cache."""
+    if folders is None:
+        text, where = (
+            (files("medclip.text.vocabulary") / "tasks" / f"{name}.yaml").read_text(encoding="utf-8"),
+            f"{name}.yaml",
+        )
+        task = parse_task(text, where=where)
+    else:
+        from medclip.text.vocabulary.user_tasks import own_task_files, read_own
+
+        if name not in _own():
+            own_task_files.cache_clear()  # the file may have been written since
+        path = _own().get(name)
+        if path is None:
+            raise MedclipError(
+                Reason.NO_TASK,
+                f"there is no task named {name!r}.",
+                hint=f"Tasks are: {', '.join(task_names())}. For labels of your own, name in {VARIABLE} the folder of "
+                "your task files.",
+            )
+        where = str(path)
+        task = parse_task(read_own(path), where=where, short_name=name)
+    if task.name != name:
+        raise MedclipError(
+            Reason.TABLE_INVALID, f"the task is named {task.name!r}; its file says {name!r}.", where=where
+        )
+    return task
+
+
+def parse_task(text: str, *, where: object = None, short_name: str | None = None) -> Task:
+    """Read a task from YAML and check it.
+
+    Args:
+        text: The YAML document.
+        where: What errors name first, e.g. the file.
+        short_name: Where given, the document may be a short one, whose gaps are filled; the name of its file.
+
+    Raises:
+        MedclipError: TABLE_INVALID with every mistake on its own: unknown or missing keys, repeated wordings, templates
+            without `{}`, a multi-label class without negatives.
+    """
+    import yaml
+    from pydantic import ValidationError
+
+    from medclip.text.vocabulary.schema import TaskFile
+
+    try:
+        values = yaml.safe_load(text)
+        if short_name is not None:
+            from medclip.text.vocabulary.user_tasks import filled
+
+            values = filled(values, short_name)
+        parsed = TaskFile.model_validate(values)
+    except yaml.YAMLError as e:
+        raise MedclipError(Reason.TABLE_INVALID, f"this is not YAML: {' '.join(str(e).split())}", where=where) from e
+    except ValidationError as e:
+        mistakes = "; ".join(_mistake(m) for m in e.errors(include_url=False))
+        raise MedclipError(Reason.TABLE_INVALID, f"not a valid task: {mistakes}.", where=where) from e
+    return _task(parsed.model_dump())
+
+
+def _task(d: dict[str, Any]) -> Task:
+    classes = tuple(
+        TaskClass(
+            name=c["name"],
+            title=c["title"],
+            prompts=tuple(c["prompts"]),
+            negative_prompts=tuple(c["negative_prompts"]),
+            codes=dict(c["codes"]),
+            nouns=tuple(c["nouns"]),
+            stems=tuple(c["stems"]),
+            denial_weight=c["denial_weight"],
+        )
+        for c in d["classes"]
+    )
+    return Task(
+        name=d["name"],
+        title=d["title"],
+        kind=d["kind"],
+        modalities=tuple(d["modalities"]),
+        templates=tuple(d["templates"]),
+        classes=classes,
+        image_names=tuple(d["image_names"]),
+        none_prompts=tuple(d["none_prompts"]),
+        not_part_of_none=tuple(d["not_part_of_none"]),
+        body_parts=tuple(d["body_parts"]),
+    )
+
+
+def _mistake(error: Any) -> str:
+    place = ".".join(str(p) for p in error["loc"])
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{place}: {message}" if place else message

@@ -1,0 +1,95 @@
+"""A task and its classes: what is asked of an image, and which answers there are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from medclip.errors import MedclipError, Reason
+from medclip.sample import Modality
+
+VARIABLE = "MEDCLIP_TASKS"
+"""Environment variable with the folders of task files of one's own, joined as in PATH; started processes inherit it."""
+
+
+Kind = Literal["multiclass", "multilabel"]
+
+
+_SAYS_NO_BODY_PART = ("", "UNKNOWN", "OTHER", "NONE", "UNDEFINED")
+
+
+@dataclass(frozen=True)
+class TaskClass:
+    """One answer a task can give."""
+
+    name: str
+    """Key in tables and cards: lower case, digits and underscores."""
+    title: str
+    """What a report prints."""
+    prompts: tuple[str, ...]
+    """Wordings that say the class is there, each fit for any of the task's templates."""
+    negative_prompts: tuple[str, ...] = ()
+    """Wordings that say it is not there; only multi-label classes have them."""
+    codes: Mapping[str, str] = field(default_factory=dict)
+    """`sct` (SNOMED CT) and `radlex`, given only where the concept is the same."""
+    nouns: tuple[str, ...] = ()
+    """Noun phrases that fit after "with" and, without their article, after "no"; captions are composed of them."""
+    stems: tuple[str, ...] = ()
+    """Beginnings of words that betray a mention of the class; every wording of the class need not hold one."""
+    denial_weight: float = 1.0
+    """How readily a report says that this is absent, relative to the other classes of the task."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A question that can be asked of an image."""
+
+    name: str
+    title: str
+    kind: Kind
+    modalities: tuple[Modality, ...]
+    """Modalities the question makes sense for; empty means any."""
+    templates: tuple[str, ...]
+    """Sentences with one `{}` that a prompt is put into."""
+    classes: tuple[TaskClass, ...]
+    image_names: tuple[str, ...] = ()
+    """What images of this task are called, e.g. "chest X-ray"; used in captions of labelled images."""
+    none_prompts: tuple[str, ...] = ()
+    """Wordings for an image of which the labels say that nothing is there (`says_none`)."""
+    not_part_of_none: tuple[str, ...] = ()
+    """Classes that such a wording says nothing of: they need not have been looked for."""
+    body_parts: tuple[str, ...] = ()
+    """Upper-case DICOM terms of the anatomy the question is about; empty means any."""
+
+    def is_about(self, body_part: str) -> bool:
+        """Whether a header's BodyPartExamined fits; one that is empty or says nothing fits every task.
+
+        Args:
+            body_part: The header's text, e.g. "CHEST" or "PORT CHEST".
+        """
+        said = body_part.strip().upper()
+        if not self.body_parts or said in _SAYS_NO_BODY_PART:
+            return True
+        return any(part in said for part in self.body_parts)
+
+    def says_none(self, label: Mapping[str, int]) -> bool:
+        """Whether a multi-label answer says that nothing is there: no class is 1, and each is 0 that has to be.
+
+        Args:
+            label: 0 or 1 for each class that was looked for.
+        """
+        needed = [c.name for c in self.classes if c.name not in self.not_part_of_none]
+        return all(label.get(name) == 0 for name in needed) and not any(label.values())
+
+    def class_named(self, name: str) -> TaskClass:
+        """Give one class.
+
+        Raises:
+            MedclipError: TABLE_INVALID when the task has no such class.
+        """
+        for c in self.classes:
+            if c.name == name:
+                return c
+        known = ", ".join(c.name for c in self.classes)
+        raise MedclipError(Reason.TABLE_INVALID, f"task {self.name} has no class {name!r}.", hint=f"It has: {known}.")

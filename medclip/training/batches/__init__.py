@@ -1,0 +1,1 @@
+"""Which samples, read and augmented how, make a batch."""

@@ -1,0 +1,286 @@
+"""Batches from shards: order and chance are functions of (seed, epoch, index), so that a stopped run goes on exactly.
+
+No torch here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.errors import MedclipError, Reason
+from medclip.text.free_text.sentences import Native
+from medclip.training.batches.order import WINDOW_SHARDS, Policy, epoch_plan, repeats, steps_of_epoch
+from medclip.training.batches.samples import Drawing, Made, Samples
+from medclip.training.batches.workers import Crew, Pending, ProcessCrew, Row, ThreadCrew, WorkerKind
+from medclip.training.recipe.schema import Augment
+
+if TYPE_CHECKING:
+    from medclip.shards.reading.samples import ShardReader
+
+_AHEAD = 3
+BUDGET_OVER = 1000
+"""The share of bad samples is judged over at least so many."""
+_FEW_STEPS = 10
+_SPEED_SAMPLES = 16
+_SLOW_MB_S = 50
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One step's input: this rank's rows of the global batch."""
+
+    images: NDArray[np.uint8]
+    """uint8 [b, S, S, 3]; black where a sample is bad."""
+    texts: tuple[str, ...]
+    label_keys: tuple[str, ...]
+    """Equal for records that carry the same labels; "" where nothing is known that could be equal."""
+    studies: tuple[str, ...]
+    """Keyed hash of the examination, "" where it is not known."""
+    keys: tuple[str, ...]
+    """Keys of the samples in their shards."""
+    valid: NDArray[np.bool_]
+    """bool [b]; False for a bad sample, which must take no part in the loss."""
+    wait_s: float = 0.0
+    """Seconds the training waited for it."""
+
+
+class Batches:
+    """Batches of a split.
+
+    The numbers are the same for any number and kind of workers, any cache and any number of ranks: step s of a run has
+    the same global batch everywhere, and rank r its rows r * b to (r + 1) * b - 1, b = batch_size / world_size.
+
+    Args:
+        reader: The split.
+        batch_size: Samples of a step over all ranks; the rest of an epoch that does not fill a batch is left out (it is
+            other samples each epoch).
+        size_px: S, the side of the images.
+        seed: Seed of order, captions and augmentation.
+        augment: None for validation: letterboxed images, captions that stay the same.
+        native_share: Share of captions quoted from the record's own texts.
+        report_share: Share of captions quoted from the record's report.
+        report_words: Words of a report that are quoted at most.
+        native: "sentences" or "whole": how texts and reports are quoted.
+        policy: What makes a batch; see `medclip.training.batches.order`.
+        weights: By source, for `proportional`.
+        window_shards: Shards that `shard_mixed` mixes.
+        rank: Number of this process among those that train together.
+        world_size: Their number.
+        workers: Threads or processes that decode and augment.
+        worker_kind: "thread", or "process" where one Python is too slow.
+        cache_mb: Ceiling of the decoded images kept in memory, of all workers together.
+        max_bad_share: Share of bad samples that `over_budget` allows.
+        timeout_s: Seconds without a batch after which it is an error.
+
+    Raises:
+        MedclipError: NOTHING_TO_DO when an epoch has no whole batch; RECIPE_INVALID when the batch cannot be divided
+            among the ranks or the weights do not fit.
+    """
+
+    def __init__(
+        self,
+        reader: ShardReader,
+        *,
+        batch_size: int,
+        size_px: int,
+        seed: int,
+        augment: Augment | None = None,
+        native_share: float = 0.3,
+        report_share: float = 0.5,
+        report_words: int = 60,
+        native: Native = "sentences",
+        policy: Policy = "shard_mixed",
+        weights: Mapping[str, float] | None = None,
+        window_shards: int = WINDOW_SHARDS,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 2,
+        worker_kind: WorkerKind = "thread",
+        cache_mb: float = 1024,
+        max_bad_share: float = 0.01,
+        timeout_s: float = 300.0,
+    ) -> None:
+        if batch_size % world_size:
+            raise MedclipError(
+                Reason.RECIPE_INVALID,
+                f"a batch of {batch_size} cannot be divided among {world_size} ranks.",
+                hint="train.batch_size counts the samples of all ranks together; make it a multiple of their number.",
+            )
+        self.reader, self.batch_size, self.size_px, self.seed = reader, batch_size, size_px, seed
+        self.policy: Policy = policy
+        self.weights, self.window_shards = dict(weights or {}), window_shards
+        self.rank, self.world_size, self.max_bad_share = rank, world_size, max_bad_share
+        self._workers, self._worker_kind, self._cache_mb, self._timeout_s = workers, worker_kind, cache_mb, timeout_s
+        self._drawing = Drawing(size_px, seed, augment, native_share, report_share, report_words, native)
+        self._crew: Crew | None = None
+        self._plan: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
+        self.bad: Counter[str] = Counter()
+        """Bad samples of this rank so far, by reason."""
+        self.seen = 0
+        """Samples of this rank so far, good and bad."""
+        self.steps_per_epoch = steps_of_epoch(reader.columns, policy, batch_size=batch_size, weights=self.weights)
+        """Whole batches in an epoch."""
+        if augment is not None and not self.steps_per_epoch:
+            raise MedclipError(
+                Reason.NOTHING_TO_DO,
+                f"the split has {len(reader)} samples, fewer than one batch of {batch_size}"
+                + (" of any one modality." if policy == "per_modality" else "."),
+                hint="Make train.batch_size smaller.",
+            )
+
+    def training(self, first_step: int, last_step: int) -> Iterator[Batch]:
+        """Yield this rank's rows of the batches of steps first_step to last_step - 1, counted from the run's start.
+
+        Raises:
+            MedclipError: TIMEOUT, with where the workers hang; what `ShardReader.raw` raises, naming the shard.
+        """
+        yield from self._prepared(self._rows(step) for step in range(first_step, last_step))
+
+    def validation(self, limit: int) -> Iterator[Batch]:
+        """Yield the first samples of the split in order, the same on every rank; the last batch may be smaller.
+
+        Raises:
+            MedclipError: As `training`.
+        """
+        size = min(limit, len(self.reader))
+        yield from self._prepared(
+            [(0, i, 0) for i in range(start, min(start + self.batch_size, size))]
+            for start in range(0, size, self.batch_size)
+        )
+
+    def over_budget(self) -> MedclipError | None:
+        """Give the error to end a run with when too many samples were bad, else None."""
+        num_bad = sum(self.bad.values())
+        if num_bad <= self.max_bad_share * max(self.seen, BUDGET_OVER):
+            return None
+        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(self.bad.items()))
+        return MedclipError(
+            Reason.TOO_MANY_BAD,
+            f"{num_bad} of {self.seen} samples could not be used ({reasons}); {self.max_bad_share:.2%} are allowed.",
+            where=self.reader.folder,
+            hint="medclip shards check names them; data.max_bad_share allows more.",
+        )
+
+    def close(self) -> None:
+        """Let the workers go. They are called again when wanted."""
+        crew, self._crew = self._crew, None
+        if crew is not None:
+            crew.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_crew", None) is not None:
+            self.close()
+
+    def _rows(self, step: int) -> list[Row]:
+        epoch, number = divmod(step, self.steps_per_epoch)
+        if self._plan is None or self._plan[0] != epoch:
+            plan = epoch_plan(
+                self.reader.columns,
+                self.policy,
+                batch_size=self.batch_size,
+                seed=self.seed,
+                epoch=epoch,
+                weights=self.weights,
+                window_shards=self.window_shards,
+            )
+            again = repeats(plan) if self.policy == "proportional" else np.zeros_like(plan)
+            self._plan = epoch, plan, again
+        _, plan, again = self._plan
+        own = self.batch_size // self.world_size
+        part = slice(self.rank * own, (self.rank + 1) * own)
+        return [(epoch, i, r) for i, r in zip(plan[number, part].tolist(), again[number, part].tolist(), strict=True)]
+
+    def _prepared(self, plan: Iterator[list[Row]]) -> Iterator[Batch]:
+        """Have a few batches made ahead."""
+        crew = self._crew = self._crew or self._called()
+        waiting: deque[tuple[list[Row], Pending]] = deque()
+        try:
+            for rows in plan:
+                waiting.append((rows, crew.start(rows)))
+                if len(waiting) > _AHEAD:
+                    yield self._collect(*waiting.popleft())
+            while waiting:
+                yield self._collect(*waiting.popleft())
+        except MedclipError:
+            self.close()
+            raise
+        finally:
+            for _, pending in waiting:
+                pending.cancel()
+
+    def _called(self) -> Crew:
+        if self._worker_kind == "process":
+            return ProcessCrew(self.reader, self._drawing, self._cache_mb, self._workers, self._timeout_s)
+        return ThreadCrew(Samples(self.reader, self._drawing, self._cache_mb), self._workers, self._timeout_s)
+
+    def _collect(self, rows: Sequence[Row], pending: Pending) -> Batch:
+        start = time.perf_counter()
+        made = pending.wait()
+        waited = time.perf_counter() - start
+        self.seen += len(made)
+        self.bad.update(m.bad for m in made if m.bad)
+        return Batch(
+            images=_stacked(made, self.size_px),
+            texts=tuple(m.text for m in made),
+            label_keys=tuple(m.label_key for m in made),
+            studies=tuple(m.study for m in made),
+            keys=tuple(self.reader.key(index) for _, index, _ in rows),
+            valid=np.array([not m.bad for m in made]),
+            wait_s=waited,
+        )
+
+
+def preflight(reader: ShardReader, *, world_size: int, workers: int, batch_size: int) -> tuple[str, ...]:
+    """Say what is worth knowing of a split before a run begins.
+
+    Args:
+        reader: The split.
+        world_size: Ranks that train together.
+        workers: Workers of each.
+        batch_size: Samples of a step over all ranks.
+
+    Returns:
+        A sentence each: fewer shards than workers, an epoch of few batches, and how fast the first shard is read.
+
+    Raises:
+        MedclipError: The first shard is gone or not what the index says.
+    """
+    notes = []
+    readers = world_size * workers
+    if len(reader.shards) < readers:
+        notes.append(
+            f"the split {reader.split!r} has {len(reader.shards)} shards for {world_size} ranks x {workers} workers, "
+            f"which read the same files; --samples-per-shard {max(1, len(reader) // readers)} gives as many shards"
+        )
+    steps = len(reader) // batch_size
+    if steps < _FEW_STEPS:
+        notes.append(f"an epoch has only {steps} batches of {batch_size}; warm-up and schedule count in steps")
+    return (*notes, _speed(reader))
+
+
+def _speed(reader: ShardReader) -> str:
+    """Read a few samples of the first shard, after one that opens (and verifies) it."""
+    first = int(reader.columns.shard_N[0])
+    samples = np.flatnonzero(reader.columns.shard_N == first)
+    chosen = samples[:: max(1, len(samples) // _SPEED_SAMPLES)][:_SPEED_SAMPLES]
+    reader.raw(int(chosen[0]))
+    start = time.perf_counter()
+    num_bytes = sum(len(reader.raw(int(i))) for i in chosen)
+    speed = num_bytes / 2**20 / max(time.perf_counter() - start, 1e-6)
+    slow = "; that is slow, training will wait unless the shards lie on a faster disk" if speed < _SLOW_MB_S else ""
+    return f"the first shard was read at {speed:.0f} MB/s{slow}"
+
+
+def _stacked(made: Sequence[Made], size_px: int) -> NDArray[np.uint8]:
+    images = np.zeros((len(made), size_px, size_px, 3), np.uint8)
+    for place, m in enumerate(made):
+        if m.image is not None:
+            images[place] = m.image
+    return images

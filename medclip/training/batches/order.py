@@ -1,0 +1,159 @@
+"""Which samples make the batches of an epoch: pure functions of (seed, epoch), whatever the ranks and workers.
+
+Reference for the policies: UniMed-CLIP's data pipeline (shards mixed as they come) and its two common ablations; unlike
+it, no sample is read twice or left out because of how shards fall to workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.errors import MedclipError, Reason
+from medclip.shards.reading.columns import Columns
+
+Policy = Literal["shard_mixed", "proportional", "per_modality"]
+ORDER = 2
+"""The stream of chance that orders take; captions and augmentation have others."""
+WINDOW_SHARDS = 64
+
+
+def order_of_epoch(size: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Give the order of `size` samples in an epoch; depends on nothing else."""
+    return np.random.default_rng((seed, ORDER, epoch)).permutation(size)
+
+
+def steps_of_epoch(
+    columns: Columns, policy: Policy, *, batch_size: int, weights: Mapping[str, float] | None = None
+) -> int:
+    """Count the whole batches of an epoch; the same for every epoch.
+
+    Raises:
+        MedclipError: RECIPE_INVALID for weights that do not fit the data.
+    """
+    if policy == "per_modality":
+        return sum(size // batch_size for size in _sizes(columns.modality_N, len(columns.modalities)))
+    if policy == "proportional":
+        used = _checked(columns, weights or {}) > 0
+        return int(_sizes(columns.source_N, len(columns.sources))[used].sum()) // batch_size
+    if weights:
+        raise MedclipError(
+            Reason.RECIPE_INVALID,
+            f"weights mean nothing with {policy}.",
+            hint="Say policy: proportional, or drop them.",
+        )
+    return len(columns) // batch_size
+
+
+def epoch_plan(
+    columns: Columns,
+    policy: Policy = "shard_mixed",
+    *,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    weights: Mapping[str, float] | None = None,
+    window_shards: int = WINDOW_SHARDS,
+) -> NDArray[np.int64]:
+    """Say which samples make each batch of an epoch.
+
+    - shard_mixed: every sample at most once. Up to `window_shards` shards are one plain permutation; of more, the
+      shards are permuted and samples mixed within windows of so many, so that reading is nearly sequential.
+    - proportional: the source of each place in a batch is drawn with a chance in proportion to its size times its
+      weight; a source gives its samples without repeating one until all are used, then begins anew. As many places
+      as the sources with a weight have samples.
+    - per_modality: each batch is of one modality; the batches are shuffled. Every sample at most once.
+
+    What fills no whole batch is left out; it is other samples in each epoch.
+
+    Args:
+        columns: Shard, source and modality of the samples.
+        policy: One of the three.
+        batch_size: B, over all ranks.
+        seed: Seed of the run.
+        epoch: Number of the epoch.
+        weights: By source, for proportional; 1 where a source is not named, 0 leaves it out.
+        window_shards: Shards that are mixed.
+
+    Returns:
+        int64 [steps, B]: numbers of samples.
+
+    Raises:
+        MedclipError: RECIPE_INVALID for weights that do not fit the data.
+    """
+    steps = steps_of_epoch(columns, policy, batch_size=batch_size, weights=weights)
+    rng = np.random.default_rng((seed, ORDER, epoch))
+    if policy == "per_modality":
+        batches = [
+            rng.permutation(group)[: len(group) // batch_size * batch_size].reshape(-1, batch_size)
+            for group in _groups(columns.modality_N, len(columns.modalities))
+        ]
+        return rng.permutation(np.concatenate(batches), axis=0).astype(np.int64, copy=False)
+    if policy == "proportional":
+        order = _proportional(columns, _checked(columns, weights or {}), steps * batch_size, rng)
+    elif columns.num_shards <= window_shards:
+        order = order_of_epoch(len(columns), seed, epoch)
+    else:
+        groups = _groups(columns.shard_N, columns.num_shards)
+        shards = rng.permutation(columns.num_shards)
+        windows = [shards[i : i + window_shards] for i in range(0, len(shards), window_shards)]
+        order = np.concatenate([rng.permutation(np.concatenate([groups[s] for s in w])) for w in windows])
+    return order[: steps * batch_size].reshape(steps, batch_size)
+
+
+def repeats(plan: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Count, for each place of a plan, how often its sample stood before in the same epoch.
+
+    Example:
+        >>> repeats(np.array([[3, 1], [3, 3]])).tolist()
+        [[0, 0], [1, 2]]
+    """
+    flat = plan.ravel()
+    by_sample = np.argsort(flat, kind="stable")
+    starts = np.flatnonzero(np.diff(flat[by_sample], prepend=-1))
+    lengths = np.diff(starts, append=len(flat))
+    count = np.empty_like(flat)
+    count[by_sample] = np.arange(len(flat)) - np.repeat(starts, lengths)
+    return count.reshape(plan.shape)
+
+
+def _proportional(
+    columns: Columns, weight: NDArray[np.float64], size: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    groups = _groups(columns.source_N, len(columns.sources))
+    share = weight * [len(g) for g in groups]
+    source = rng.choice(len(groups), size=size, p=share / share.sum())
+    order = np.empty(size, np.int64)
+    for number, group in enumerate(groups):
+        places = np.flatnonzero(source == number)
+        rounds = [rng.permutation(group) for _ in range(-(-len(places) // len(group)))]
+        if rounds:
+            order[places] = np.concatenate(rounds)[: len(places)]
+    return order
+
+
+def _checked(columns: Columns, weights: Mapping[str, float]) -> NDArray[np.float64]:
+    """Give the weight of each source."""
+    unknown = sorted(set(weights) - set(columns.sources))
+    if unknown:
+        raise MedclipError(
+            Reason.RECIPE_INVALID,
+            f"there is no source {unknown[0]!r} to weigh.",
+            hint=f"The sources are: {', '.join(s or '(blank)' for s in columns.sources)}.",
+        )
+    found = np.array([weights.get(s, 1.0) for s in columns.sources], np.float64)
+    if not (np.isfinite(found).all() and (found >= 0).all() and found.any()):
+        raise MedclipError(Reason.RECIPE_INVALID, "weights must be numbers from 0 up, and not all 0.")
+    return found
+
+
+def _sizes(code_N: NDArray[np.int32], num: int) -> NDArray[np.int64]:
+    return np.bincount(code_N, minlength=num)
+
+
+def _groups(code_N: NDArray[np.int32], num: int) -> Sequence[NDArray[np.int64]]:
+    """Give the numbers of the samples of each code, ascending."""
+    return np.split(np.argsort(code_N, kind="stable"), np.cumsum(_sizes(code_N, num))[:-1])

@@ -1,0 +1,180 @@
+"""One training sample: read, decoded, captioned, augmented; chance is a function of (seed, purpose, epoch, index)."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.errors import MedclipError, Reason
+from medclip.imaging.geometry import letterbox
+from medclip.sample import Modality
+from medclip.shards.reading.foreign import FOREIGN, says_nothing
+from medclip.text.captions.draw import draw_caption
+from medclip.text.captions.record import CaptionRecord
+from medclip.text.free_text.sentences import Native
+from medclip.training.batches.augment import apply_change, draw_change, largest_px, names_a_side
+from medclip.training.batches.order import ORDER
+from medclip.training.recipe.schema import Augment
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from medclip.shards.reading.samples import ShardReader
+
+CAPTION, AUGMENT, VALIDATION = 0, 1, 3  # one stream of chance per purpose; the fourth is that of the order
+assert ORDER not in (CAPTION, AUGMENT, VALIDATION)
+_RECORD_BYTES = 2000
+"""What a record is counted as in the cache; a report comes on top."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How samples are made; small, so that it travels to other processes."""
+
+    size_px: int
+    seed: int
+    augment: Augment | None
+    """None for validation: letterboxed images, captions that stay the same."""
+    native_share: float
+    report_share: float
+    report_words: int = 60
+    native: Native = "sentences"
+    """How texts and reports are quoted; those of foreign sets always whole, and always before anything else."""
+
+    @property
+    def wanted_px(self) -> int:
+        """Longest side that is needed of a stored image."""
+        return self.size_px if self.augment is None else largest_px(self.augment, self.size_px)
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """One row of a batch."""
+
+    image: NDArray[np.uint8] | None
+    """uint8 [S, S, 3]; None for a bad sample."""
+    text: str = ""
+    label_key: str = ""
+    study: str = ""
+    bad: str = ""
+    """Why the sample is bad, "" for a good one."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Stored:
+    picture: NDArray[np.uint8]
+    """H x W, or H x W x 3."""
+    record: CaptionRecord
+    meta: Mapping[str, Any]
+
+
+class Samples:
+    """Makes samples by number; safe in threads.
+
+    Args:
+        reader: The split.
+        drawing: How samples are made.
+        cache_mb: Ceiling of what decoded images may take in memory. The first that fit stay: an epoch reads each sample
+            once, so that throwing the oldest out would keep none that is wanted again soon.
+    """
+
+    def __init__(self, reader: ShardReader, drawing: Drawing, cache_mb: float) -> None:
+        self.reader, self.drawing = reader, drawing
+        self._cache: dict[int, _Stored] = {}
+        self._left = int(cache_mb * 2**20)
+        self._lock = threading.Lock()
+
+    def make(self, epoch: int, index: int, repeat: int = 0) -> Made:
+        """Make one sample.
+
+        Args:
+            epoch: Number of the epoch.
+            index: Number of the sample in the split.
+            repeat: How often the sample stood before in this epoch; another one is drawn for each.
+
+        Returns:
+            The sample; a bad one where its bytes, its picture or its caption are of no use.
+
+        Raises:
+            MedclipError: Its shard is gone or not what the index says; its labels name an unknown task.
+        """
+        d = self.drawing
+        try:
+            picture, record, meta = self._read(index)
+        except _BadSample as e:
+            return Made(None, bad=e.reason)
+        again = (repeat,) if repeat else ()
+        purpose = VALIDATION if d.augment is None else CAPTION
+        rng = np.random.default_rng((d.seed, purpose, epoch, index, *again))
+        foreign = meta.get("adapter") == FOREIGN
+        text = draw_caption(
+            record,
+            rng,
+            native_share=1.0 if foreign else d.native_share,
+            report_share=1.0 if foreign else d.report_share,
+            report_words=d.report_words,
+            native="whole" if foreign else d.native,
+        )
+        if not text.strip() or (foreign and says_nothing(record)):
+            return Made(None, bad=Reason.EMPTY_CAPTION)
+        if d.augment is None:
+            image = letterbox(np.atleast_3d(np.asarray(picture)), d.size_px)
+        else:
+            rng = np.random.default_rng((d.seed, AUGMENT, epoch, index, *again))
+            change = draw_change(
+                d.augment,
+                rng,
+                # A mirrored ECG runs backwards in time.
+                may_flip=record.laterality is None and record.modality is not Modality.ECG and not names_a_side(text),
+                may_tint=record.modality is not Modality.PATHOLOGY or d.augment.stain_jitter,
+            )
+            image = apply_change(picture, change, d.size_px)
+        return Made(image, text, label_key(record), str(meta.get("study", "")))
+
+    def _read(self, index: int) -> tuple[Image.Image, CaptionRecord, Mapping[str, Any]]:
+        from PIL import Image
+
+        kept = self._cache.get(index)
+        if kept is not None:
+            return Image.fromarray(kept.picture), kept.record, kept.meta
+        raw = self.reader.raw(index)  # what goes wrong here is the shard's fault: it ends the run
+        try:
+            found = self.reader.unpack(index, raw)
+            record, meta = self.reader.understand(index, found)
+            picture = self.reader.picture(found, self.drawing.wanted_px)
+        except MedclipError as e:
+            raise _BadSample(str(e.reason)) from e
+        self._keep(index, picture, record, meta)
+        return picture, record, meta
+
+    def _keep(self, index: int, picture: Image.Image, record: CaptionRecord, meta: Mapping[str, Any]) -> None:
+        size = picture.width * picture.height * len(picture.getbands()) + _RECORD_BYTES + 2 * len(record.report or "")
+        with self._lock:
+            if size > self._left or index in self._cache:
+                return
+            self._left -= size
+            self._cache[index] = _Stored(np.asarray(picture), record, meta)
+
+
+class _BadSample(Exception):
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def label_key(record: CaptionRecord) -> str:
+    """Give a text that is equal for records which the same statements are true of.
+
+    It is empty where only a text of its own is known of an image: what it says is not what the texts of others say.
+    """
+    if not (record.generic or record.labels) and (record.texts or record.report):
+        return ""
+    view = None if record.generic else record.view
+    labels: Mapping[str, Any] = {} if record.generic else record.labels
+    return json.dumps([record.generic, record.modality, view, labels], sort_keys=True)

@@ -1,0 +1,1 @@
+"""How a run starts, is kept, and becomes a pack."""

@@ -1,0 +1,98 @@
+"""From a finished run to a pack: weights, tokenizer, preprocessing, and a card that says where it all came from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medclip.adapters.registry import adapter_names
+from medclip.models.card import Card, Source
+from medclip.models.packs.pack import save_pack
+from medclip.training.recipe.schema import Recipe
+from medclip.version import __version__
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from medclip.models.preprocess import Preprocess
+    from medclip.shards.reading.samples import ShardReader
+
+TRAIN_HASHES, PATIENT_HASHES = "train_hashes.txt", "patient_hashes.txt"
+
+
+def export_pack(
+    folder: Path,
+    recipe: Recipe,
+    model: nn.Module,
+    config: dict[str, Any],
+    tokenizer: Path,
+    reader: ShardReader,
+    steps: int,
+    preprocess: Preprocess,
+    base: Path | None = None,
+) -> Path:
+    """Write the pack of a run.
+
+    Args:
+        folder: Where.
+        recipe: Its name, version and card fields go into the card.
+        model: With the weights to ship.
+        config: Its `model_cfg`.
+        tokenizer: Tokenizer folder.
+        reader: The training split: its sources, file and patient hashes go into the pack.
+        steps: Steps trained.
+        preprocess: Size, normalisation, and the adapters' hashes.
+        base: Folder that a relative `hf_model_name` of the config starts from.
+    """
+    files: dict[tuple[str, str], set[str]] = defaultdict(set)
+    patients: dict[tuple[str, str], set[str]] = defaultdict(set)
+    seen: set[str] = set()
+    for row in reader.provenance():
+        source = str(row["source"] or "unnamed"), str(row["license"] or "none stated")
+        files[source].add(row["sha256"])
+        patients[source].update([row["patient"]] if row["patient"] else ())
+        seen.update([row["modality"]] if row["modality"] else ())
+    read = {way.partition(":")[0] for way in preprocess.adapters}
+    card = Card.model_validate(
+        {
+            # Not those with an adapter that the weights have seen in the generic rendering only: scoring would use it.
+            "modalities": sorted(m for m in seen if m in read or m not in adapter_names()),
+            "data": [
+                Source(
+                    name=name,
+                    licence=licence,
+                    num_images=len(files[name, licence]),
+                    num_patients=len(patients[name, licence]),
+                )
+                for name, licence in sorted(files)
+            ],
+            "created_from": {
+                "recipe": recipe.digest(),
+                "seed": recipe.seed,
+                "steps": steps,
+                "shards": hashlib.sha256("".join(reader.shard_hashes).encode()).hexdigest(),
+                "medclip": __version__,
+            },
+            **recipe.card,
+            "name": recipe.name,
+            "version": recipe.version,
+            "train_hashes_file": TRAIN_HASHES,
+            "patient_hashes_file": PATIENT_HASHES,
+        }
+    )
+    lists = {
+        TRAIN_HASHES: sorted(set().union(*files.values())),
+        PATIENT_HASHES: sorted(set().union(*patients.values())),
+    }
+    return save_pack(
+        folder,
+        model,
+        tokenizer,
+        preprocess,
+        card,
+        config=config,
+        base=base,
+        extra_files={name: "".join(f"{line}\n" for line in lines).encode() for name, lines in lists.items()},
+    )

@@ -1,0 +1,141 @@
+"""What a run begins with: tokenizer and towers, new ones or those of a model that is there already."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from medclip.errors import MedclipError
+from medclip.models.interchange.load_start import Started, load_start
+from medclip.models.preprocess import MEAN, STD
+from medclip.models.towers.activation_checkpointing import recompute_activations
+from medclip.models.towers.build import build_clip, default_config, image_tower_weights, start_image_tower
+from medclip.models.towers.freeze import lock_image, lock_text
+from medclip.shards.reading.samples import ShardReader
+from medclip.text.captions.draw import all_wordings, draw_caption
+from medclip.text.tokenizers.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from medclip.training.recipe.schema import Recipe
+from medclip.training.steps.optimizer import freeze
+
+_WORDING_STREAM = 9
+_MAX_TOKENIZER_SAMPLES = 20_000
+"""Samples whose captions train a tokenizer; more of them add no wording."""
+
+
+def begin(recipe: Recipe, folder: Path, reader: ShardReader) -> Started:
+    """Make the tokenizer and the dual encoder of a run, on the CPU, with everything frozen that the recipe says.
+
+    Args:
+        recipe: What to train.
+        folder: The run's folder; gets tokenizer/.
+        reader: The training split: a new tokenizer is trained on its captions.
+
+    Returns:
+        The model (text tower in `model.text`), its `model_cfg`, tokenizer and normalisation.
+
+    Raises:
+        MedclipError: RECIPE_INVALID when parts do not fit together; whatever loading a model raises.
+    """
+    m = recipe.model
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        started = _loaded(recipe, folder) if m.start is not None else _built(recipe, folder, reader)
+        started = _custom_text(started)
+        model: Any = started.model
+        scale = m.logit_scale or (None if m.start else 10.0 if recipe.objective.loss == "siglip" else 1 / 0.07)
+        with torch.no_grad():
+            if scale is not None:
+                model.logit_scale.fill_(math.log(scale))
+            if recipe.objective.loss == "siglip":
+                if model.logit_bias is None or "logit_bias" in m.model_fields_set:
+                    model.logit_bias = nn.Parameter(torch.tensor(m.logit_bias))
+                started.config["init_logit_bias"] = float(model.logit_bias)
+    freeze(model, m.freeze_blocks)
+    if m.lock_image:
+        lock_image(model, unlocked_groups=m.unlocked_image_groups)
+    if m.lock_text:
+        lock_text(model, unlocked_layers=m.unlocked_text_layers)
+    if m.grad_checkpointing:
+        recompute_activations(model)
+    model.to(memory_format=torch.channels_last)
+    return started
+
+
+def tokenizer_folder(recipe: Recipe, folder: Path) -> Path:
+    """Give where the tokenizer of a run lies: the recipe's own, or in the run's folder."""
+    return recipe.text.tokenizer or folder / "tokenizer"
+
+
+def _loaded(recipe: Recipe, folder: Path) -> Started:
+    m = recipe.model
+    assert m.start is not None
+    overrides: dict[str, Any] = {}
+    own = tokenizer_folder(recipe, folder)
+    if "size_px" in m.model_fields_set:
+        overrides["vision_cfg"] = {"image_size": m.size_px}
+    if "context_length" in recipe.text.model_fields_set:
+        overrides["text_cfg"] = {"context_length": recipe.text.context_length}
+    started = load_start(m.start, architecture=m.architecture, text_folder=m.text_folder, overrides=overrides)
+    started.tokenizer.save(own)
+    return started
+
+
+def _built(recipe: Recipe, folder: Path, reader: ShardReader) -> Started:
+    m = recipe.model
+    tokenizer = _tokenizer(recipe, folder, reader)
+    config = default_config(
+        vocab_size=tokenizer.vocab_size,
+        context_length=tokenizer.context_length,
+        embed_dim=m.embed_dim,
+        size_px=m.size_px,
+        image_tower=m.image_tower,
+        text_width=m.text_width,
+        text_heads=m.text_heads,
+        text_layers=m.text_layers,
+    )
+    torch.manual_seed(recipe.seed)
+    model = build_clip(config)
+    if m.image_weights == "imagenet":
+        from medclip.settings import Settings
+
+        start_image_tower(model, image_tower_weights(Settings().home / "cache"))
+    elif m.image_weights is not None:
+        start_image_tower(model, Path(m.image_weights))
+    return Started(model=model, config=config, tokenizer=tokenizer, mean=MEAN, std=STD, base=None)
+
+
+def _custom_text(started: Started) -> Started:
+    """Keep the text tower in a module of its own (open_clip's CustomTextCLIP): it can be locked and sharded there."""
+    if hasattr(started.model, "text"):
+        return started
+    from open_clip.model import convert_to_custom_text_state_dict
+
+    config = {**started.config, "custom_text": True}
+    model = build_clip(config, started.base)
+    model.load_state_dict(convert_to_custom_text_state_dict(dict(started.model.state_dict())))
+    return replace(started, model=model, config=config)
+
+
+def _tokenizer(recipe: Recipe, folder: Path, reader: ShardReader) -> Tokenizer:
+    own = tokenizer_folder(recipe, folder)
+    if recipe.text.tokenizer is not None or (own / "tokenizer_config.json").is_file():
+        return load_tokenizer(own)
+    text, rng = recipe.text, np.random.default_rng((recipe.seed, _WORDING_STREAM))
+    captions = list(all_wordings())
+    for i in range(min(len(reader), _MAX_TOKENIZER_SAMPLES)):
+        try:
+            record, _ = reader.record(i)
+        except MedclipError:  # counted, with its reason, when its turn comes
+            continue
+        captions += [*record.texts, *([record.report] if record.report else [])]
+        captions += [
+            draw_caption(record, rng, native_share=recipe.data.native_share, native=recipe.data.native)
+            for _ in range(text.captions_per_sample)
+        ]
+    return train_tokenizer(captions, own, vocab_size=text.vocab_size, context_length=text.context_length)

@@ -1,0 +1,229 @@
+"""Checkpoints: tensors through torch.distributed.checkpoint into safetensors, plain values in JSON, no pickle.
+
+A checkpoint is a folder that appears whole, with the hash of each file; the last two are kept. One that was written by
+some number of ranks, DDP or FSDP, is read by any other number.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+from torch.distributed.checkpoint import state_dict_loader as loader
+from torch.distributed.checkpoint import state_dict_saver as saver
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+
+from medclip.errors import MedclipError, Reason
+from medclip.models.packs.manifest import file_sha256
+from medclip.training.ranks.world import World
+
+KEEP = 2
+STATE = "state.json"
+_PREFIX = "step-"
+
+
+def save_checkpoint(
+    folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], world: World
+) -> Path:
+    """Write folder/step-N and remove all but the last two. Every rank calls it, on one file system.
+
+    Args:
+        folder: The run's checkpoint folder.
+        step: Steps done.
+        tensors: Whole tensors (equal on all ranks) or DTensors, by name.
+        state: Plain values: recipe digest, best validation loss, ...
+        world: The ranks.
+
+    Returns:
+        The checkpoint.
+
+    Raises:
+        MedclipError: DISK_FULL, on all ranks, when it cannot be written; the checkpoints before stay.
+    """
+    target = folder / f"{_PREFIX}{step:07d}"
+    fresh = folder / f".{target.name}.tmp"
+    error: MedclipError | None = None
+    try:
+        if world.is_first:
+            shutil.rmtree(fresh, ignore_errors=True)
+            fresh.mkdir(parents=True)
+    except OSError as e:
+        error = _not_written(target, e)
+    try:
+        world.agree(error)
+        try:
+            with _quiet():
+                saver.save(
+                    {k: v.detach().contiguous() for k, v in tensors.items()},  # safetensors takes no others
+                    storage_writer=HuggingFaceStorageWriter(str(fresh), save_distributed=True),
+                    no_dist=world.group is None,
+                )
+        except (Exception, CheckpointException) as e:  # the last is a BaseException, and holds what any rank met
+            error = _not_written(target, e)
+        world.agree(error)
+        world.first(lambda: _publish(folder, fresh, target, {**state, "step": step}))
+    except MedclipError:
+        if world.is_first:
+            shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    return target
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """List whole checkpoints, oldest first."""
+    return sorted(p for p in folder.glob(f"{_PREFIX}*") if (p / STATE).is_file())
+
+
+def newest_sound(folder: Path) -> tuple[Path | None, dict[str, Any], list[Path]]:
+    """Find the newest checkpoint whose files are what was written.
+
+    Returns:
+        The checkpoint (None where none is sound), its plain values, and the damaged ones that are newer.
+    """
+    damaged = []
+    for path in reversed(checkpoints(folder)):
+        try:
+            state = json.loads((path / STATE).read_text(encoding="utf-8"))
+            files = dict(state["files"])
+            int(state["step"])
+            sound = all(file_sha256(path / name) == sha256 for name, sha256 in files.items())
+        except (OSError, ValueError, KeyError, TypeError):
+            sound, state = False, {}
+        if sound:
+            return path, state, damaged
+        damaged.append(path)
+    return None, {}, damaged
+
+
+def load_checkpoint(path: Path, tensors: Mapping[str, Tensor], world: World) -> None:
+    """Read a checkpoint into tensors that are there already, whole or sharded in any way.
+
+    Raises:
+        MedclipError: CORRUPT when it is incomplete or belongs to another model.
+    """
+    into = {k: v.detach() for k, v in tensors.items()}
+    try:
+        with _quiet():
+            loader.load(into, storage_reader=HuggingFaceStorageReader(str(path)), no_dist=world.group is None)
+        with torch.no_grad():
+            for name, value in into.items():  # most were filled in place; scalars may have been replaced
+                if value is not tensors[name]:
+                    tensors[name].detach().copy_(value)
+    except (Exception, CheckpointException) as e:
+        raise MedclipError(
+            Reason.CORRUPT,
+            f"this checkpoint is incomplete or belongs to another model ({type(e).__name__}).",
+            where=path,
+            hint="Remove it; the run goes on from the one before.",
+        ) from e
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> dict[str, Tensor]:
+    """Name the optimizer's tensors after their parameters: "optim.NAME.exp_avg".
+
+    Args:
+        optimizer: Its state may be empty; call `fill_optimizer` first to load one.
+        names: Name of each parameter by `id`.
+    """
+    return {
+        f"optim.{names[id(p)]}.{key}": value
+        for group in optimizer.param_groups
+        for p in group["params"]
+        for key, value in optimizer.state.get(p, {}).items()
+        if isinstance(value, Tensor)
+    }
+
+
+def fill_optimizer(optimizer: torch.optim.Optimizer) -> None:
+    """Give AdamW the zero state that it would make at its first step, so that a checkpoint can be read into it."""
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            optimizer.state[p] = {
+                "step": torch.zeros((), dtype=torch.float32),
+                "exp_avg": torch.zeros_like(p, memory_format=torch.preserve_format),
+                "exp_avg_sq": torch.zeros_like(p, memory_format=torch.preserve_format),
+            }
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write one safetensors file, atomically."""
+    from safetensors.torch import save_file
+
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with written(path):
+        save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, fresh)
+        _sync(fresh)
+        fresh.replace(path)
+
+
+@contextmanager
+def written(target: Path) -> Iterator[None]:
+    """Turn what goes wrong while a file of a run is written into one sentence.
+
+    Raises:
+        MedclipError: DISK_FULL.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as e:
+        raise _not_written(target, e) from e
+
+
+def _publish(folder: Path, fresh: Path, target: Path, state: dict[str, Any]) -> None:
+    try:
+        files = sorted(p for p in fresh.iterdir() if p.is_file())
+        hashes = {p.name: file_sha256(p) for p in files}
+        (fresh / STATE).write_text(json.dumps({**state, "files": hashes}, indent=1), encoding="utf-8")
+        for path in (*files, fresh / STATE, fresh):
+            _sync(path)
+        shutil.rmtree(target, ignore_errors=True)
+        fresh.rename(target)
+        _sync(folder)
+    except OSError as e:
+        raise _not_written(target, e) from e
+    for old in checkpoints(folder)[:-KEEP]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch from telling on every save that there is but one process, and how fast it was."""
+    logger = logging.getLogger("torch.distributed.checkpoint")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _not_written(target: Path, error: BaseException) -> MedclipError:
+    text = str(error)
+    why = "the disk is full" if "No space left" in text or "quota" in text.lower() else type(error).__name__
+    return MedclipError(
+        Reason.DISK_FULL,
+        f"this could not be written ({why}); the checkpoints before it are whole.",
+        where=target,
+        hint="Free some space and run again.",
+    )

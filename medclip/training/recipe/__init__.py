@@ -1,0 +1,1 @@
+"""The recipe: one YAML file, checked before anything starts."""

@@ -1,0 +1,47 @@
+"""Parts of a recipe that do not go together with this model or this number of ranks, refused before the first step."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from medclip.errors import MedclipError, Reason
+from medclip.training.ranks.world import World
+from medclip.training.recipe.schema import Recipe
+from medclip.training.steps.optimizer import moving_statistics
+from medclip.training.steps.towers import Towers
+
+
+def refuse_what_does_not_go_together(recipe: Recipe, towers: Towers, world: World) -> None:
+    """Refuse combinations that would fail in the first step, or learn something else than the recipe says.
+
+    Raises:
+        MedclipError: RECIPE_INVALID, with what to do.
+    """
+    t, m = recipe.train, recipe.model
+    sharded = world.size > 1 and t.parallel == "fsdp"
+    normed = any(isinstance(x, nn.modules.batchnorm._BatchNorm) for x in towers.modules())
+    in_parts = world.size > 1 or t.micro_batch is not None
+    for wrong, what, hint in (
+        (
+            not any(p.requires_grad for p in towers.parameters()),
+            "both towers are locked, so nothing learns",
+            "Leave out model.lock_image or model.lock_text, or unlock a layer.",
+        ),
+        (
+            in_parts and bool(moving_statistics(towers, freeze_bn=m.freeze_bn)),
+            "batch normalisation that learns its statistics would see a part of the batch only",
+            "Say model.freeze_bn=true, or use one process without train.micro_batch.",
+        ),
+        (
+            sharded and m.freeze_blocks > 0,
+            "model.freeze_blocks does not go with train.parallel=fsdp",
+            "Use model.lock_image with unlocked_image_groups, or train.parallel=ddp.",
+        ),
+        (
+            sharded and t.precision == "bf16" and (towers.masked is not None or normed),
+            "train.precision=bf16 with train.parallel=fsdp goes with neither objective.masked nor batch normalisation",
+            "Use train.precision=fp32, or train.parallel=ddp.",
+        ),
+    ):
+        if wrong:
+            raise MedclipError(Reason.RECIPE_INVALID, f"{what}.", hint=hint)

@@ -1,0 +1,133 @@
+"""Read a recipe from YAML, with overrides, and say in words what is wrong with it. No torch here."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from medclip.errors import MedclipError, Reason
+from medclip.training.recipe.schema import Recipe
+
+
+def load_recipe(source: Path | str | Mapping[str, Any] | Recipe, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and apply `key.sub=value` overrides (values are YAML).
+
+    Relative folders in it are taken from the current folder or, where nothing lies there, from the recipe's.
+
+    Raises:
+        MedclipError: MISSING_FILE or RECIPE_INVALID, naming the key.
+    """
+    path = Path(source) if isinstance(source, str | Path) else None
+    if isinstance(source, Recipe):
+        values: Any = source.model_dump(mode="json", exclude_unset=True)
+    else:
+        values = _read(path) if path else json.loads(json.dumps(source, default=str))
+    if not isinstance(values, dict):
+        raise MedclipError(Reason.RECIPE_INVALID, "a recipe is a YAML mapping of sections.", where=path)
+    for override in overrides:
+        _apply(values, override)
+    try:
+        recipe = Recipe.model_validate(values)
+    except ValidationError as e:
+        raise MedclipError(Reason.RECIPE_INVALID, f"{_faults(e)}.", where=path) from e
+    return _resolved(recipe, path.parent if path else Path())
+
+
+def package_folder(text: str) -> Path:
+    """Resolve `package:NAME/PATH` or a plain folder.
+
+    Raises:
+        MedclipError: MISSING_FILE.
+    """
+    folder = Path(text)
+    if text.startswith("package:"):
+        name, _, rest = text.removeprefix("package:").partition("/")
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:
+            raise MedclipError(
+                Reason.MISSING_FILE,
+                f"the package {name} is not installed.",
+                hint=f"Run: pip install {name.replace('_', '-')}",
+            )
+        folder = Path(spec.origin).parent / rest
+    if not folder.is_dir():
+        raise MedclipError(Reason.MISSING_FILE, "there is no such folder.", where=folder)
+    return folder
+
+
+def _resolved(recipe: Recipe, base: Path) -> Recipe:
+    def place(p: Path) -> Path:
+        return base / p if not p.is_absolute() and not p.exists() and (base / p).exists() else p
+
+    def placed(part: BaseModel, *names: str) -> Any:
+        """Resolve the paths that are given; what is no path (a name of an architecture) stays as it is."""
+        given = {n: v for n in names if n in part.model_fields_set and (v := getattr(part, n)) is not None}
+        return part.model_copy(update={n: type(v)(place(Path(v))) for n, v in given.items()})
+
+    parts: dict[str, Any] = {
+        "data": recipe.data.model_copy(update={"shards": tuple(place(p) for p in recipe.data.shards)}),
+        "text": placed(recipe.text, "tokenizer"),
+        "model": placed(recipe.model, "text_folder", "start", "image_weights"),
+    }
+    if recipe.objective.text_teacher is not None:
+        teacher = placed(recipe.objective.text_teacher, "folder")
+        parts["objective"] = recipe.objective.model_copy(update={"text_teacher": teacher})
+    return recipe.model_copy(update={k: v for k, v in parts.items() if k in recipe.model_fields_set})
+
+
+def _read(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise MedclipError(Reason.MISSING_FILE, "the recipe cannot be read.", where=path) from e
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise MedclipError(Reason.RECIPE_INVALID, f"this is not YAML: {str(e).splitlines()[0]}.", where=path) from e
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise MedclipError(Reason.RECIPE_INVALID, f"{override!r} is not of the form key.sub=value.")
+    node = values
+    for part in parts[:-1]:
+        child = node.setdefault(part, {})
+        if not isinstance(child, dict):
+            if child is not None:
+                raise MedclipError(Reason.RECIPE_INVALID, f"{part!r} in {override!r} is a value, not a section.")
+            child = node[part] = {}
+        node = child
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise MedclipError(
+            Reason.RECIPE_INVALID, f"the value in {override!r} is not YAML.", hint="Put text with brackets in quotes."
+        ) from None
+    node[parts[-1]] = value if text.strip()[:1] in ("'", '"') else _number(value)
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads 1e-4 as a string; people who write it mean a number."""
+    try:
+        return float(value) if isinstance(value, str) and value.strip()[:1] in "-+.0123456789" else value
+    except ValueError:
+        return value
+
+
+def _faults(error: ValidationError) -> str:
+    said = []
+    for fault in error.errors(include_url=False)[:3]:
+        place = ".".join(str(p) for p in fault["loc"]) or "the recipe"
+        known = (
+            "is not a key of a recipe"
+            if fault["type"] == "extra_forbidden"
+            else fault["msg"].removeprefix("Value error, ").rstrip(".")
+        )
+        said.append(f"{place}: {known}")
+    return "; ".join(said) + (f" (and {error.error_count() - 3} more)" if error.error_count() > 3 else "")

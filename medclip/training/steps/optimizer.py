@@ -1,0 +1,155 @@
+"""Parameter groups, learning rate, averaged weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from medclip.errors import MedclipError, Reason
+from medclip.models.towers.freeze import layer_depths
+from medclip.training.recipe.schema import Recipe
+from medclip.training.steps.towers import LOSS_PARAMETERS, Towers, weights_of
+
+MAX_LOGIT_SCALE = math.log(100)
+_EMBEDDINGS = (
+    "token_embedding.weight", "positional_embedding", "class_embedding", "pos_embed", "cls_token",
+    "word_embeddings.weight", "position_embeddings.weight", "token_type_embeddings.weight",
+)  # fmt: skip
+
+
+def learning_rate(
+    step: int,
+    *,
+    base: float,
+    warmup_steps: int,
+    total_steps: int,
+    schedule: Literal["cosine", "constant"] = "cosine",
+    cooldown_steps: int = 0,
+) -> float:
+    """Give the learning rate of a step: a linear warm-up, then one of open_clip's schedules.
+
+    Args:
+        step: Counted from 0.
+        base: Peak.
+        warmup_steps: Steps until the peak.
+        total_steps: Steps of the run.
+        schedule: "cosine" falls to zero; "constant" stays, and falls linearly to zero in the last steps.
+        cooldown_steps: How many those are.
+    """
+    if step < warmup_steps:
+        return base * (step + 1) / warmup_steps
+    if schedule == "constant":
+        return base * min(1.0, (total_steps - step) / max(1, cooldown_steps))
+    done = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+    return base * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def freeze(model: nn.Module, blocks: int) -> None:
+    """Keep the stem and the first blocks of a timm EfficientNet trunk as they are; 0 freezes nothing."""
+    if not blocks:
+        return
+    trunk: Any = getattr(model.visual, "trunk", None)
+    if not all(hasattr(trunk, part) for part in ("conv_stem", "bn1", "blocks")):
+        raise MedclipError(
+            Reason.RECIPE_INVALID,
+            "model.freeze_blocks: this image tower is no EfficientNet.",
+            hint="Use model.lock_image with unlocked_image_groups.",
+        )
+    for module in (trunk.conv_stem, trunk.bn1, *trunk.blocks[:blocks]):
+        module.requires_grad_(False)
+
+
+def training_mode(model: nn.Module, *, freeze_bn: bool) -> None:
+    """Put a model into training mode; with `freeze_bn`, and in layers that do not learn, running statistics stay.
+
+    A tower that does not learn at all stays in evaluation mode: no drop-out in it.
+    """
+    model.train()
+    for tower in model.children():
+        if not any(p.requires_grad for p in tower.parameters()):
+            tower.eval()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            learns = any(p.requires_grad for p in module.parameters())
+            if freeze_bn or not learns:
+                module.eval()
+
+
+def moving_statistics(model: nn.Module, *, freeze_bn: bool) -> list[Tensor]:
+    """List the running statistics that a training step would change: empty with frozen batch normalisation."""
+    training_mode(model, freeze_bn=freeze_bn)
+    layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
+    return [b for m in layers for b in m.buffers()]
+
+
+def make_optimizer(towers: Towers, recipe: Recipe) -> torch.optim.AdamW:
+    """Make AdamW; each group has a `factor` that scales the learning rate of the step.
+
+    Parameters are grouped by their layer's factor (image trunk, distance from the output) and by whether weight decay
+    applies: not to norms, biases, embeddings and the parameters of the loss.
+    """
+    t = recipe.train
+    depths = layer_depths(towers.clip) if t.layer_decay < 1 else {}
+    groups: dict[tuple[float, bool, bool], list[Tensor]] = {}
+    named = [*towers.named_parameters(), *((n, getattr(towers.clip, n, None)) for n in LOSS_PARAMETERS)]
+    for name, p in named:
+        if isinstance(p, nn.Parameter) and p.requires_grad:
+            factor = (t.image_lr_factor if _in_trunk(name, towers) else 1.0) * _decay(name, depths, t.layer_decay)
+            groups.setdefault((factor, _decays(name, p), name in LOSS_PARAMETERS), []).append(p)
+    made = [
+        {"params": params, "weight_decay": t.weight_decay if decays else 0.0, "factor": factor}
+        for (factor, decays, _), params in sorted(groups.items(), key=lambda g: g[0])
+    ]
+    return torch.optim.AdamW(made, lr=t.lr, betas=t.betas, eps=t.eps)
+
+
+def names_of_parameters(towers: Towers) -> dict[int, str]:
+    """Give the name of each parameter by `id`; those of the loss too."""
+    loss = {n: getattr(towers.clip, n, None) for n in LOSS_PARAMETERS}
+    return {id(p): n for n, p in [*towers.named_parameters(), *loss.items()] if p is not None}
+
+
+def _in_trunk(name: str, towers: Towers) -> bool:
+    """Whether a parameter came with the image tower's pre-training, and is not the projection on top."""
+    if hasattr(towers.clip.visual, "trunk"):
+        return name.startswith("visual.trunk.")
+    return name.startswith("visual.") and name != "visual.proj"
+
+
+def _decay(name: str, depths: Mapping[str, int], layer_decay: float) -> float:
+    if name not in depths:
+        return 1.0
+    tower = name.partition(".")[0]
+    last = max(d for n, d in depths.items() if n.partition(".")[0] == tower)
+    return layer_decay ** (last - depths[name])
+
+
+def _decays(name: str, p: Tensor) -> bool:
+    return p.ndim >= 2 and not name.endswith(_EMBEDDINGS)
+
+
+class Ema:
+    """Exponential moving average of weights and buffers, beside the model; sharded as the model is.
+
+    Args:
+        towers: Their present state is the start.
+        decay: Share of the old average kept at each update; warmed up as (1 + n) / (10 + n).
+    """
+
+    def __init__(self, towers: Towers, decay: float) -> None:
+        self.decay = decay
+        self.state = {k: v.detach().clone() for k, v in weights_of(towers).items()}
+
+    @torch.no_grad()
+    def update(self, towers: Towers, step: int) -> None:
+        """Move the average towards the model after step number `step` (from 0)."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, value in weights_of(towers).items():
+            if value.is_floating_point():
+                self.state[name].lerp_(value, 1 - decay)
+            else:
+                self.state[name].copy_(value)

@@ -1,0 +1,183 @@
+"""What one step computes: a batch becomes features, features and pairs become a loss, the loss becomes gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medclip.objectives.contrastive import clip_loss
+from medclip.objectives.distill import relational_loss
+from medclip.objectives.masked import draw_patch_mask
+from medclip.objectives.pairs import Pairs, keys_of
+from medclip.objectives.sigmoid import siglip_loss
+from medclip.text.tokenizers.tokenizer import Tokenizer
+from medclip.training.batches.loader import Batch
+from medclip.training.ranks.sharding import no_sync
+from medclip.training.ranks.world import World
+from medclip.training.recipe.schema import Recipe
+from medclip.training.steps.cached_gradients import cached_backward
+from medclip.training.steps.teacher import SentenceTeacher
+from medclip.training.steps.towers import Towers
+
+_MASK_STREAM = 11
+
+
+class StepComputer:
+    """Computes losses and gradients of batches; knows no optimizer, schedule or file.
+
+    Args:
+        recipe: Its objective, precision and micro-batch.
+        towers: The model.
+        call: What `spread` gave for it.
+        tokenizer: Its tokenizer.
+        mean: Per channel, in units of [0, 1].
+        std: The same.
+        world: The ranks.
+        teacher: Frozen sentence encoder, where the recipe has one.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        towers: Towers,
+        call: Callable[..., Any],
+        tokenizer: Tokenizer,
+        mean: Sequence[float],
+        std: Sequence[float],
+        world: World,
+        teacher: SentenceTeacher | None,
+    ) -> None:
+        self._recipe, self._towers, self._call, self._world = recipe, towers, call, world
+        self._tokenizer, self._teacher = tokenizer, teacher
+        self._mean = torch.tensor(mean, device=world.device).view(1, 3, 1, 1)
+        self._std = torch.tensor(std, device=world.device).view(1, 3, 1, 1)
+        self._waiting = no_sync(call, towers)
+
+    def backward(self, batch: Batch, step: int) -> float:
+        """Add the gradients of a batch to the parameters; gives this rank's loss.
+
+        Args:
+            batch: This rank's share of the batch.
+            step: Number of the step, from 0; hidden patches depend on it, drop-out on the rank too.
+        """
+        seed = (self._recipe.seed, step, self._world.rank)
+        chunks = self._chunks(len(batch.texts))
+        mask_BL = self._mask(batch, (self._recipe.seed, step, _MASK_STREAM))
+        devices = [self._world.device] if self._world.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(int(np.random.default_rng(seed).integers(2**62)))
+            if len(chunks) == 1:
+                loss = self._loss(batch, *self._forward(batch, chunks[0], mask_BL))
+                loss.backward()
+            else:
+                loss = cached_backward(
+                    chunks,
+                    lambda part: self._forward(batch, part, mask_BL),
+                    lambda *features: self._loss(batch, *features),
+                    no_sync=self._waiting,
+                )
+        self._world.average_gradients(self._towers.loss_parameters())
+        return float(loss.detach())
+
+    def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Give unit-norm float32 image and text features [B, D] of a batch, no more at once than in a step."""
+        images, texts = [], []
+        for part in self._chunks(len(batch.texts)):
+            with self._autocast():
+                found = self._towers(self._images(batch.images[part]), self._tokens(batch.texts[part]))
+            images.append(found[0])
+            texts.append(found[1])
+        return torch.cat(images), torch.cat(texts)
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Give unit-norm float32 features [N, D] of sentences, on the CPU."""
+        with torch.no_grad(), self._autocast():
+            return self._towers.clip.encode_text(self._tokens(texts), normalize=True).float().cpu()
+
+    def pairs(self, batch: Batch) -> Pairs:
+        """Say which pairs of a batch are positives, and which samples take part."""
+        o = self._recipe.objective
+        columns: list[Sequence[str]] = []
+        if o.soft_same_label:
+            columns.append(batch.label_keys)
+        if o.soft_same_text:
+            columns.append([t.strip().lower() for t in batch.texts])
+        if o.soft_same_study:
+            columns.append(batch.studies)
+        device = self._world.device
+        # Ranks must agree on what is given: one of them may have a bad sample that the others do not know of.
+        give_valid = self._world.group is not None or not batch.valid.all()
+        return Pairs(
+            positive_BK=keys_of(*columns).to(device) if columns else None,
+            valid_B=torch.from_numpy(batch.valid).to(device) if give_valid else None,
+        )
+
+    def contrastive(self, image_BD: Tensor, text_BD: Tensor, pairs: Pairs, group: Any = None) -> Tensor:
+        """Give the contrastive loss of features.
+
+        Args:
+            image_BD: Unit-norm image features.
+            text_BD: Unit-norm text features.
+            pairs: Of the same rows.
+            group: The ranks whose features are each other's negatives; None looks at these rows alone.
+        """
+        scale = self._towers.clip.logit_scale.exp()
+        if self._recipe.objective.loss == "siglip":
+            return siglip_loss(image_BD, text_BD, scale, self._towers.clip.logit_bias, pairs, group=group)
+        return clip_loss(image_BD, text_BD, scale, pairs, group=group)
+
+    def _chunks(self, size: int) -> list[slice]:
+        t = self._recipe.train
+        most = t.micro_batch or max(1, t.batch_size // self._world.size)
+        return [slice(i, i + most) for i in range(0, size, most)]
+
+    def _forward(self, batch: Batch, part: slice, mask_BL: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        images, tokens = self._images(batch.images[part]), self._tokens(batch.texts[part])
+        with self._autocast():
+            return self._call(images, tokens, None if mask_BL is None else mask_BL[part])
+
+    def _loss(self, batch: Batch, image_BD: Tensor, text_BD: Tensor, error_B: Tensor) -> Tensor:
+        o = self._recipe.objective
+        pairs = self.pairs(batch)
+        loss = o.contrastive * self.contrastive(image_BD, text_BD, pairs, self._world.group)
+        if self._teacher is not None and o.text_teacher is not None:
+            known = relational_loss(
+                text_BD,
+                self._teacher(batch.texts),
+                o.text_teacher.temperature,
+                valid_B=pairs.valid_B,
+                group=self._world.group,
+            )
+            loss = loss + o.text_teacher.weight * known
+        if o.masked is not None:
+            # Images hide equally many patches, so their mean over the whole batch is that of its hidden pixels.
+            taking_part = self._world.sum(torch.tensor([float(batch.valid.sum())])).clamp_min(1)
+            loss = loss + o.masked.weight * error_B.sum() * (self._world.size / float(taking_part))
+        return loss
+
+    def _mask(self, batch: Batch, seed: tuple[int, ...]) -> Tensor | None:
+        """Draw the hidden patches; in samples that take no part none is hidden, so that they count nothing."""
+        part, masked = self._towers.masked, self._recipe.objective.masked
+        if part is None or masked is None:
+            return None
+        size, rank = len(batch.texts), self._world.rank
+        generator = torch.Generator().manual_seed(int(np.random.default_rng(seed).integers(2**62)))
+        mask_BL = draw_patch_mask(size * self._world.size, part.num_patches, masked.ratio, generator)
+        mask_BL = mask_BL[rank * size : (rank + 1) * size]  # the same for any number of ranks
+        return (mask_BL & torch.from_numpy(batch.valid)[:, None]).to(self._world.device)
+
+    def _images(self, images: np.ndarray) -> Tensor:
+        x = torch.from_numpy(images).to(self._world.device).permute(0, 3, 1, 2).float().div_(255)
+        return x.sub_(self._mean).div_(self._std).contiguous(memory_format=torch.channels_last)
+
+    def _tokens(self, texts: Sequence[str]) -> Tensor:
+        return torch.from_numpy(self._tokenizer.encode(texts)).to(self._world.device)
+
+    def _autocast(self) -> Any:
+        on = self._recipe.train.precision == "bf16"
+        sharded = self._world.group is not None and self._recipe.train.parallel == "fsdp"
+        return torch.autocast(self._world.device.type, torch.bfloat16, enabled=on and not sharded)

@@ -1,0 +1,117 @@
+"""The two towers as one module: what data-parallel wrappers wrap, and what a step calls."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from medclip.training.steps.frozen_prefix import FrozenPrefix
+from medclip.training.steps.masked_pixels import MaskedPart
+from medclip.training.steps.short_text import encode_short
+
+LOSS_PARAMETERS = ("logit_scale", "logit_bias")
+"""Parameters of the loss: outside the wrapped module, because cached gradients reach them once and not per chunk."""
+
+
+class Towers(nn.Module):
+    """Images and tokens to unit features, and to the pixels of hidden patches where that is asked for.
+
+    Holds every parameter of the dual encoder but those of the loss.
+
+    Args:
+        clip: open_clip dual encoder.
+        pad_id: Padding token.
+        masked: Predicts hidden pixels; None without masked image modelling.
+        cut_text: Leave out token columns that are padding in every row. Not with torch.compile, which wants one shape.
+    """
+
+    def __init__(
+        self, clip: nn.Module, pad_id: int, masked: MaskedPart | None = None, *, cut_text: bool = True
+    ) -> None:
+        super().__init__()
+        for name, module in clip.named_children():
+            self.add_module(name, module)
+        for name, p in clip.named_parameters(recurse=False):
+            if name not in LOSS_PARAMETERS:
+                self.register_parameter(name, p)
+        self.masked = masked
+        self.prefix: list[FrozenPrefix] = []  # a list, so that its copy of frozen weights is no child
+        self._clip = [clip]
+        self._pad_id, self._cut_text = pad_id, cut_text
+
+    @property
+    def clip(self) -> Any:
+        """The dual encoder."""
+        return self._clip[0]
+
+    def forward(
+        self, images_BCHW: Tensor, tokens_BL: Tensor, mask_BL: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Encode a batch.
+
+        Args:
+            images_BCHW: Normalised images.
+            tokens_BL: int64 token ids.
+            mask_BL: bool, True where a patch is hidden; None without masked image modelling.
+
+        Returns:
+            Unit-norm float32 image and text features [B, D], and float32 [B] errors of the hidden pixels (zeros where
+            there is no mask).
+        """
+        clip = self.clip
+        text_BD = encode_short(clip, tokens_BL, self._pad_id) if self._cut_text else clip.encode_text(tokens_BL)
+        prefix = self.prefix[0] if self.prefix and self.training else None
+        image_BD = prefix.encode_image(clip, images_BCHW) if prefix else clip.encode_image(images_BCHW)
+        error_B = torch.zeros(len(images_BCHW), device=images_BCHW.device)
+        if self.masked is not None and mask_BL is not None:
+            error_B = self.masked(clip, images_BCHW, mask_BL, prefix)
+        return normalize(image_BD.float(), dim=-1), normalize(text_BD.float(), dim=-1), error_B
+
+    def loss_parameters(self) -> list[nn.Parameter]:
+        """The parameters of the loss, which live beside the towers."""
+        found = [getattr(self.clip, name, None) for name in LOSS_PARAMETERS]
+        return [p for p in found if isinstance(p, nn.Parameter)]
+
+
+def weights_of(towers: Towers) -> dict[str, Tensor]:
+    """Name every tensor that a checkpoint keeps: parameters and buffers of the towers, parameters of the loss."""
+    own = {f"model.{k}": v for k, v in towers.state_dict().items()}
+    for name in LOSS_PARAMETERS:
+        p = getattr(towers.clip, name, None)
+        if isinstance(p, nn.Parameter):
+            own[f"model.{name}"] = p.data
+    return own
+
+
+@contextlib.contextmanager
+def borrowed(towers: Towers, averaged: dict[str, Tensor] | None) -> Iterator[None]:
+    """Have the averaged weights in the towers for a while, where there are any; gives the towers' own back after."""
+    if averaged is None:
+        yield
+        return
+    present = _present(towers)
+    own = {k: v.detach().clone() for k, v in present.items()}
+    _put(present, averaged)
+    try:
+        yield
+    finally:
+        _put(_present(towers), own)
+
+
+def _present(towers: Towers) -> dict[str, Tensor]:
+    """Name the weights; FSDP first lets go of gathered copies, which a forward pass without a backward one leaves."""
+    for module in towers.modules():
+        if hasattr(module, "reshard"):
+            module.reshard()  # type: ignore[operator]
+    return weights_of(towers)
+
+
+@torch.no_grad()
+def _put(into: dict[str, Tensor], values: dict[str, Tensor]) -> None:
+    for name, value in values.items():
+        into[name].copy_(value)

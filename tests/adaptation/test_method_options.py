@@ -1,0 +1,59 @@
+"""Options of methods, checked against what each function takes."""
+
+from __future__ import annotations
+
+import pytest
+
+from medclip.adaptation.method_options import options_of
+from medclip.adaptation.methods import METHODS, find_method
+from medclip.errors import MedclipError, Reason
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_an_option_that_no_method_has_is_refused_with_those_there_are(name: str):
+    with pytest.raises(MedclipError, match=f"{name.replace('+', '.')} has no such option as 'speed'") as refused:
+        find_method(name).check({"speed": 3})
+    assert refused.value.reason is Reason.WRONG_USE
+    assert "fit_" not in str(refused.value)
+    assert "argument" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("svd", {"lr": "abc"}), ("svd", {"steps": 2.5}), ("svd", {"layers": {"a": 1}}), ("svd", {"roles": ["x"]}),
+        ("svd", {"dropout": 1}), ("svd", {"steps": True}), ("norm", {"slerp": [1]}), ("knn", {"k": "many"}),
+        ("tip", {"views": "some"}), ("svd", {"batch_size": "4"}), ("ridge", {"alpha": [1]}),
+    ],
+)  # fmt: skip
+def test_a_value_of_another_kind_is_refused_in_words(name: str, options: dict):
+    (option,) = options
+    with pytest.raises(MedclipError, match=f"the option {option} of {name} is .*; it takes [a-z\\[]") as refused:
+        find_method(name).check(options)
+    assert refused.value.reason is Reason.WRONG_USE
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("svd", {"lr": 1, "layers": 99, "roles": "q", "text_layers": None, "flip": 0.5, "compat": "upstream"}),
+        ("svd", {"layers": "10,11"}), ("svd", {"layers": [1, 2], "lr": None}), ("norm", {"slerp": [0, 0.5]}),
+        ("knn", {"k": 3}), ("lda", {"shrinkage": "auto"}), ("tip", {"views": "each"}), ("zero-shot", {}),
+    ],
+)  # fmt: skip
+def test_what_a_method_takes_is_taken(name: str, options: dict):
+    find_method(name).check(options)
+
+
+def test_defaults_are_of_the_kind_that_their_annotation_says():
+    from importlib import import_module
+    from inspect import signature
+
+    for method in METHODS.values():
+        module, function = method.target.split(":")
+        fit = getattr(import_module(module), function)
+        known = signature(fit).parameters
+        defaults = {
+            n: known[n].default for n in options_of(fit) if n in known and known[n].default is not known[n].empty
+        }
+        method.check(defaults)

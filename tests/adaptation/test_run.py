@@ -1,0 +1,358 @@
+"""The whole adaptation, on a tiny pack: `medclip.adaptation.run.adapt`, its figures, and scoring with what it makes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from medclip.adaptation.methods import METHODS
+from medclip.adaptation.run import AdaptRun, adapt
+from medclip.api.score import score
+from medclip.errors import MedclipError, Reason
+from medclip.evaluation.adapted_model import AdaptedFigures, measure, notes_of
+from medclip.models.card import read_card
+from medclip.models.packs.manifest import file_sha256
+from medclip.models.packs.pack import load_model
+from medclip.settings import Settings
+from tests.kits.adapt_tables import make_pack, make_table, picture, tiny, write_table
+
+__all__ = ["tiny"]
+NAMES = ("clear", "hazy", "no finding")
+PROMPTS = {key: {"num_vectors": 2, "epochs": 2} for key in ("coop", "biomedcoop", "cocoop")}
+
+
+def go(model: Any, table: Path, labels: Sequence[str] | str = "finding", **options: Any) -> AdaptRun:
+    values = {"method": "tip", "shots": 3, "workers": 1, **options}
+    return adapt(model, table, labels, **values)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_table(tmp_path_factory.mktemp("data"), NAMES, patients=10)
+
+
+@pytest.fixture(scope="module")
+def run(tiny: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> AdaptRun:
+    return go(tiny, data, out=tmp_path_factory.mktemp("out") / "pack", measure=measure)
+
+
+def test_shots_and_test_patients_share_nobody_and_the_test_says_what_it_is_over(run: AdaptRun):
+    assert [len(run.drawn.train), len(run.drawn.val), len(run.test.numbers)] == [9, 9, 9]
+    assert not {s.patient for s in run.adapted.shots} & set(run.test.patients)
+    assert not {s.sha256 for s in run.adapted.shots} & set(run.test.sha256)
+    assert run.adapted.num_by_class == {"clear": 3, "hazy": 3, "no_finding": 3}
+    assert set(run.seconds) == {"reading", "learning", "scoring"}
+    assert not run.problems
+
+
+def test_scoring_with_the_pack_gives_exactly_the_probabilities_of_the_test_files(
+    run: AdaptRun, data: Path, tmp_path: Path
+):
+    # A machine without MEDCLIP_TASKS: the pack brings its task along.
+    scored = score(data.parent, tmp_path / "out", model=run.folder, modality="xray", group_by="file", workers=1)
+    of_study = {f["study"]: f["sha256"] for f in scored.files.to_pylist()}
+    found: dict[str, dict[str, float]] = {}
+    for row in scored.scores.to_pylist():
+        if row["task"] == "finding":
+            found.setdefault(of_study[row["study"]], {})[row["class"]] = row["probability"]
+    assert {row["model"] for row in scored.scores.to_pylist()} == {"tiny-finding-tip"}
+    for sha, probability in zip(run.test.sha256, run.test.probabilities_NC, strict=True):
+        assert list(found[sha].values()) == [float(p) for p in probability]
+        assert list(found[sha]) == ["clear", "hazy", "no_finding"]
+
+
+def test_the_report_shows_the_classes_and_what_it_was_adapted_from(run: AdaptRun, data: Path, tmp_path: Path):
+    page = score(data.parent / "clear", tmp_path / "out", model=run.folder, modality="xray", workers=1).report_path
+    text = page.read_text(encoding="utf-8")
+    assert "adapted with Tip-Adapter from 3 patients of each class (9 files in all)" in text
+    assert "No finding" in text
+    assert "MRN" not in text
+
+
+def test_the_task_of_the_pack_goes_first_and_can_be_asked_for_alone(run: AdaptRun, data: Path, tmp_path: Path):
+    every = score(data.parent / "hazy", tmp_path / "a", model=run.folder, modality="xray", workers=1).scores
+    assert list(dict.fromkeys(every.column("task").to_pylist())) == ["finding", "chest_xray_view"]
+    alone = score(data.parent / "hazy", tmp_path / "b", model=run.folder, modality="xray", workers=1, tasks="finding")
+    assert set(alone.scores.column("task").to_pylist()) == {"finding"}
+    with pytest.raises(MedclipError, match="All tasks: finding, "):
+        score(data.parent / "hazy", tmp_path / "c", model=run.folder, tasks="findings")
+
+
+@pytest.mark.parametrize("method", ["tip", "norm"])
+def test_the_same_call_gives_the_same_bytes_on_another_day_with_another_number_of_readers(
+    method: str, tiny: Path, data: Path, tmp_path: Path
+):
+    options = {"steps": 2, "batch_size": 4} if method == "norm" else {}
+    packs = [
+        go(tiny, data, method=method, options=options, out=tmp_path / str(n), measure=measure, workers=n).folder
+        for n in (1, 2)
+    ]
+    one, two = ({p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in pack.iterdir()} for pack in packs)
+    assert one == two
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_methods_pack_and_checkpoint_answer_as_was_measured(method: str, tiny: Path, tmp_path: Path):
+    from medclip.adaptation.pack.adapted_model import Adapted
+
+    quick = {"steps": 2, "batch_size": 4} if METHODS[method].trains_towers else PROMPTS.get(method, {})
+    table = make_table(tmp_path / "in", ("ap", "pa"), patients=6)
+    run = go(tiny, table, method=method, shots=2, options=quick, out=tmp_path / "pack", checkpoint=tmp_path / "small")
+    pixels = [np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3)).astype(np.uint8)]
+    kept = Adapted.load(tmp_path / "small", tiny)
+    np.testing.assert_array_equal(kept.predict_logits(pixels), run.adapted.predict_logits(pixels))
+    scored = score(tmp_path / "in", model=run.folder, modality="xray", group_by="file", tasks="finding", workers=1)
+    study = {f["sha256"]: f["study"] for f in scored.files.to_pylist()}
+    rows = scored.scores.to_pylist()
+    for sha, probability in zip(run.test.sha256, run.test.probabilities_NC, strict=True):
+        assert [r["probability"] for r in rows if r["study"] == study[sha]] == [float(p) for p in probability]
+
+
+def test_the_figures_stand_beside_zero_shot_and_in_the_card(run: AdaptRun):
+    figures = run.measured
+    assert isinstance(figures, AdaptedFigures)
+    assert list(figures.figures) == ["balanced_accuracy", "accuracy", "macro_auroc"]
+    right = (run.test.logits_NC.argmax(axis=1) == run.test.targets).mean()
+    assert figures.figures["accuracy"].adapted.value == pytest.approx(right)
+    kept = read_card(run.folder).tasks["finding"].metrics["balanced_accuracy"]
+    assert kept["adapted"]["num_patients"] == 9
+    assert set(kept) == {"adapted", "zero_shot"}
+    assert figures.lines()[0].split() == ["zero-shot", "adapted", "difference"]
+    json.dumps(figures.to_json())
+
+
+def test_a_shot_that_cannot_be_read_is_replaced_and_said(tiny: Path, data: Path, tmp_path: Path):
+    whole = go(tiny, data)
+    bad = whole.units[whole.drawn.train[0]]
+    table = make_table(tmp_path, NAMES, patients=10)
+    (tmp_path / bad.file).write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    tested = whole.units[whole.division.test[0]]
+    (tmp_path / tested.file).write_bytes(b"")
+    run = go(tiny, table)
+    assert len(run.drawn.train) == len(whole.drawn.train)
+    assert len(set(whole.drawn.train) - set(run.drawn.train)) == 1
+    assert any("1 shot could not be read (corrupt 1)" in note for note in run.notes)
+    assert run.problems == {"corrupt": 1, "empty_file": 1}
+    assert len(run.test.numbers) == 8
+
+
+def test_shots_of_which_none_can_be_read_end_it_with_the_commonest_reason(tiny: Path, data: Path, tmp_path: Path):
+    with pytest.raises(
+        MedclipError, match=r"not one of the first 18 shots could be read \(missing file 18\)"
+    ) as refused:
+        go(tiny, data, folder=tmp_path)
+    assert refused.value.reason is Reason.MISSING_FILE
+    assert "--folder" in refused.value.hint
+    table = make_table(tmp_path / "in", patients=4)
+    for file in (tmp_path / "in" / "hazy").iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(MedclipError, match=r"no patient with the class hazy is left to learn from \(empty file 3\)"):
+        go(tiny, table, test_share=0.25)
+
+
+def test_a_model_whose_features_are_no_numbers_is_said_so(tiny: Path, data: Path, monkeypatch: pytest.MonkeyPatch):
+    model = load_model(tiny)
+    monkeypatch.setattr(model, "encode_image", lambda images: np.full((len(images), model.dim), np.nan, np.float32))
+    with pytest.raises(MedclipError, match="features of this image are not finite") as refused:
+        go(model, data)
+    assert refused.value.reason is Reason.NON_FINITE
+
+
+def test_the_same_bytes_on_both_sides_under_another_name_are_refused(tiny: Path, data: Path, tmp_path: Path):
+    whole = go(tiny, data)
+    table = make_table(tmp_path, NAMES, patients=10)
+    shot, tested = (whole.units[rows[0]].file for rows in (whole.drawn.train, whole.division.test))
+    (tmp_path / tested).write_bytes((tmp_path / shot).read_bytes())
+    with pytest.raises(MedclipError, match="1 test file is byte for byte among the shots") as refused:
+        go(tiny, table)
+    assert refused.value.reason is Reason.PATIENT_OVERLAP
+
+
+def test_test_files_that_the_base_was_trained_on_are_not_tested_on(data: Path, tiny: Path, tmp_path: Path):
+    import shutil
+
+    from medclip.models.packs.pack import update_pack
+
+    first = go(tiny, data)
+    seen = first.test.sha256[:2]
+    base = Path(shutil.copytree(tiny, tmp_path / "base"))
+    update_pack(base, extra_files={"train_hashes.txt": "".join(f"{sha}\n" for sha in seen).encode()})
+    run = go(base, data, measure=measure)
+    assert (run.measured.num_files, run.measured.num_left_out) == (7, 2)
+    assert any("2 of 9 test files are not tested on" in note for note in notes_of(run))
+    update_pack(base, extra_files={"train_hashes.txt": "".join(f"{sha}\n" for sha in first.test.sha256).encode()})
+    every = go(base, data, measure=measure)
+    assert (every.measured.num_files, every.measured.num_left_out) == (9, 0)
+    assert any("are too good" in note for note in notes_of(every))
+
+
+def test_shots_that_the_base_was_trained_on_are_counted_in_notes_and_card(data: Path, tiny: Path, tmp_path: Path):
+    import shutil
+
+    from medclip.models.packs.pack import update_pack
+
+    seen = [shot.sha256 for shot in go(tiny, data).adapted.shots[:3]]
+    base = Path(shutil.copytree(tiny, tmp_path / "base"))
+    update_pack(base, extra_files={"train_hashes.txt": "".join(f"{sha}\n" for sha in seen).encode()})
+    run = go(base, data, out=tmp_path / "pack")
+    assert any(note.startswith("3 of 18 shots were among the base's training files") for note in run.notes)
+    card = read_card(tmp_path / "pack")
+    assert card.adapted is not None
+    assert card.adapted.num_in_training == 3
+    assert any("3 of 18 shots" in limit for limit in card.limits)
+
+
+def test_training_that_ran_away_is_said(tiny: Path, data: Path):
+    run = go(tiny, data, method="norm", options={"lr": 100.0, "steps": 2})
+    assert any(note.startswith("It learned nothing") for note in run.notes)
+
+
+def test_a_pack_or_checkpoint_of_something_else_is_replaced_only_when_asked(tiny: Path, data: Path, tmp_path: Path):
+    places = {"out": tmp_path / "pack", "checkpoint": tmp_path / "small"}
+    go(tiny, data, **places)
+    before = file_sha256(tmp_path / "pack" / "card.json")
+    go(tiny, data, **places)  # the same adaptation: equal bytes
+    assert file_sha256(tmp_path / "pack" / "card.json") == before
+    other = make_table(tmp_path / "in", ("clear", "hazy"), patients=8)
+    for table, options in (
+        (data, {"method": "ridge"}), (data, {"seed": 1}), (data, {"shots": 2}), (other, {}),
+        (data, {"options": {"alpha": 3.0}}),
+    ):  # fmt: skip
+        for place in ("out", "checkpoint"):
+            with pytest.raises(MedclipError, match="--replace") as refused:
+                go(tiny, table, **{place: places[place]}, **options)
+            assert refused.value.reason is Reason.OUTPUT_IN_USE
+    assert file_sha256(tmp_path / "pack" / "card.json") == before
+    go(tiny, data, method="ridge", replace=True, **places)
+    assert read_card(tmp_path / "pack").adapted.method == "ridge"
+    with pytest.raises(MedclipError, match="another pack lies here"):
+        go(tiny, data, out=places["out"])
+
+
+def test_a_pack_that_was_not_adapted_is_not_replaced_unasked(tiny: Path, data: Path, tmp_path: Path):
+    import shutil
+
+    shutil.copytree(tiny, tmp_path / "mine")
+    with pytest.raises(MedclipError, match="another pack lies here"):
+        go(tiny, data, out=tmp_path / "mine")
+
+
+@pytest.mark.parametrize(("out", "checkpoint"), [("a", "a"), ("a", "a/b"), ("a/b", "a")])
+def test_pack_and_checkpoint_lie_apart(out: str, checkpoint: str, tiny: Path, data: Path, tmp_path: Path):
+    with pytest.raises(MedclipError, match="--out and --checkpoint") as refused:
+        go(tiny, data, out=tmp_path / out, checkpoint=tmp_path / checkpoint)
+    assert refused.value.reason is Reason.WRONG_USE
+    with pytest.raises(MedclipError, match="the base"):
+        go(tiny, data, out=tiny / "inside")
+
+
+def test_findings_are_each_for_themselves_and_unknown_labels_are_left_out(tiny: Path, tmp_path: Path):
+    rows = []
+    for n in range(40):
+        picture(tmp_path / f"{n}.png", n % 2, n)
+        labels = {"mass": n % 2, "edema": "" if n % 3 == 0 else int(n % 4 > 1), "hernia": int(n == 0)}
+        rows.append({"file": f"{n}.png", "patient": n, "modality": "xray", **labels})
+    table = write_table(tmp_path / "t.csv", rows)
+    run = go(
+        tiny, table, ["mass", "edema", "hernia"], method="linear-probe", shots=4, out=tmp_path / "pack", measure=measure
+    )
+    assert run.test.targets.shape == (len(run.test.numbers), 3)
+    assert set(run.measured.by_class) == {"mass", "edema"}
+    assert any(note.startswith("With hernia: ") for note in run.notes)
+    assert any("Too few test patients with or without: hernia" in note for note in notes_of(run))
+    scored = score(tmp_path / "1.png", tmp_path / "out", model=run.folder, modality="xray", workers=1).scores
+    assert [r["class"] for r in scored.to_pylist() if r["task"] == "findings"] == ["mass", "edema", "hernia"]
+
+
+def test_one_finding_alone_has_an_area_under_its_own_name(tiny: Path, tmp_path: Path):
+    rows = [
+        {"file": str(picture(tmp_path / f"{n}.png", n % 2, n).name), "patient": n, "modality": "xray", "ill": n % 2}
+        for n in range(24)
+    ]
+    run = go(tiny, write_table(tmp_path / "t.csv", rows), "ill", measure=measure)
+    assert next(iter(run.measured.figures)) == "auroc"
+
+
+def test_no_test_patients_give_a_pack_without_figures(tiny: Path, data: Path, tmp_path: Path):
+    run = go(tiny, data, test_share=0, out=tmp_path / "pack", measure=measure)
+    assert run.measured.figures == {}
+    assert "Nobody is tested on: the pack has no figures." in run.notes
+    assert read_card(run.folder).tasks["finding"].metrics == {}
+
+
+def test_a_base_without_the_modalitys_preprocessing_is_said_and_the_pack_scores_it(tiny: Path, tmp_path: Path):
+    table = make_table(tmp_path / "in", patients=6, modality="dermatology")
+    run = go(tiny, table, out=tmp_path / "pack")
+    assert any("not say that it was trained on dermatology" in note for note in run.notes)
+    scored = score(tmp_path / "in" / "clear", tmp_path / "out", model=run.folder, modality="dermatology", workers=1)
+    assert set(scored.scores.column("task").to_pylist()) == {"finding"}
+
+
+def test_a_base_of_others_without_lists_and_hashes_can_be_adapted(data: Path, tmp_path: Path):
+    base = make_pack(
+        tmp_path / "imported", ways={}, tasks={}, train_hashes_file=None, patient_hashes_file=None,
+        created_from={"imported_from": "weights.pt"},
+    )  # fmt: skip
+    run = go(base, data, out=tmp_path / "pack", measure=measure)
+    card = read_card(run.folder)
+    assert load_model(run.folder).preprocess.adapters.keys() == {"xray"}
+    assert list(card.tasks) == ["finding"]
+    assert any("does not list its training files" in limit for limit in card.limits)
+    assert len((run.folder / "train_hashes.txt").read_text().split()) == len(run.adapted.shots)
+
+
+def test_nothing_in_the_pack_names_a_patient_a_file_or_a_folder(run: AdaptRun, data: Path):
+    everything = b"".join(p.read_bytes() for p in run.folder.iterdir() if p.suffix != ".safetensors")
+    for secret in ("MRN", data.parent.name, "table.csv", ".png"):
+        assert secret.encode() not in everything
+
+
+@pytest.mark.parametrize(
+    ("options", "reason", "said"),
+    [
+        ({"method": "magic"}, Reason.WRONG_USE, "Methods are: zero-shot"),
+        ({"options": {"colour": 1}}, Reason.WRONG_USE, "no such option"),
+        ({"method": "svd", "options": {"lr": "abc"}}, Reason.WRONG_USE, "the option lr of svd is 'abc'"),
+        ({"method": "svd", "options": {"layers": 99, "steps": 1}}, Reason.WRONG_USE, "no layers in 'blocks 99'"),
+        ({"device": "nowhere"}, Reason.WRONG_USE, "cannot compute on the device"),
+        ({"folder": "nope"}, Reason.MISSING_FILE, "no such folder"),
+        ({"patient_from": "finding"}, Reason.WRONG_USE, "cannot name both"),
+        ({"shots": 0}, Reason.WRONG_USE, "at least one shot"),
+        ({"model": "nobody"}, Reason.PACK_NOT_FOUND, "nobody"),
+        ({"labels": "colour"}, Reason.TABLE_INVALID, "'colour'"),
+        ({"key_file": Path("no.key")}, Reason.WRONG_USE, "no such key file"),
+    ],
+)  # fmt: skip
+def test_wrong_use_is_refused_with_a_sentence(options, reason, said, tiny: Path, data: Path):
+    with pytest.raises(MedclipError, match=said) as refused:
+        go(**{"model": tiny, "table": data, **options})
+    assert refused.value.reason is reason
+
+
+def test_a_loaded_model_and_a_small_checkpoint_are_as_good_as_a_pack(tiny: Path, data: Path, tmp_path: Path):
+    from medclip.adaptation.pack.adapted_model import Adapted
+
+    run = go(load_model(tiny), data, checkpoint=tmp_path / "small", settings=Settings(workers=1))
+    loaded = Adapted.load(tmp_path / "small", tiny)
+    assert loaded.shots == run.adapted.shots
+    assert file_sha256(tmp_path / "small" / "adapted.safetensors")
+
+
+def test_scoring_imports_no_torch_for_what_it_looks_up_first():
+    code = (
+        "import sys, medclip.scoring.tasks, medclip.adaptation.pack.pack_head; raise SystemExit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_numbers_are_given_for_every_test_row(run: AdaptRun):
+    assert np.isfinite(run.test.logits_NC).all()
+    assert len(run.test.probabilities_NC) == len(run.test.numbers)

@@ -1,0 +1,221 @@
+"""The permutation test: uniform without differences, small with them, patients kept whole."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import kstest
+
+from medclip.auditing.groups import gap_test as permutation
+from medclip.auditing.groups.gap_test import gap_test
+from medclip.auditing.groups.gaps import gaps
+from medclip.auditing.input.read import read_cohort
+from medclip.errors import MedclipError
+from medclip.statistics.cohort import Cohort
+from medclip.statistics.resampling.bootstrap import evaluate
+from medclip.statistics.resampling.weights import draw_weights
+from tests.kits.audit_inference import cohort_of
+from tests.kits.audit_tables import audit_table
+
+NAMES = ["auroc_max_min", "equalised_odds", "tpr_worst_overall", "demographic_parity_ratio", "cross_group_auroc"]
+
+
+def clinic(seed: int, patients: int = 60, groups: int = 3, shift: float = 0.0) -> Cohort:
+    rng = np.random.default_rng(seed)
+    keys = np.repeat(np.arange(patients), rng.integers(1, 4, patients))
+    group = (np.arange(patients) % groups)[keys]
+    truth = rng.random(len(keys)) < 0.4
+    logit = rng.normal(size=patients)[keys] + rng.normal(size=len(keys)) + 2 * truth
+    logit -= shift * truth * (group == 0)
+    return cohort_of(truth, 1 / (1 + np.exp(1 - logit)), patients=keys, group=group.astype(str))
+
+
+def permuted(cohort: Cohort, names: list[str], num: int = 99, seed: int = 0, groups: int = 3):
+    label = cohort.labels[0]
+    return gap_test(cohort, label, "group", range(groups), names, threshold=0.5, num_permutations=num, seed=seed)
+
+
+def test_p_is_uniform_when_groups_are_exchangeable():
+    found = [permuted(clinic(seed, 40), NAMES[:2], seed=seed) for seed in range(200)]  # spec check 9
+    rng = np.random.default_rng(0)
+    for name in NAMES[:2]:
+        # p is a multiple of 1/100; spread evenly below itself it is continuous
+        p = [f[name].p - rng.random() / 100 for f in found]
+        assert kstest(p, "uniform").pvalue > 0.01, name
+        assert np.mean([f[name].p <= 0.05 for f in found]) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 200)
+
+
+def test_a_planted_shift_is_found():
+    found = permuted(clinic(1, 240, shift=2.0), NAMES)
+    for name in ("auroc_max_min", "equalised_odds", "tpr_worst_overall", "cross_group_auroc"):
+        assert found[name].p == 0.01
+        assert found[name].value > found[name].null_95
+
+
+def test_the_gap_is_that_of_the_audit_and_the_null_is_below_it_only_by_chance():
+    cohort = clinic(2, 150)
+    label = cohort.labels[0]
+    audited = gaps(evaluate(cohort, label, draw_weights(150, 10, seed=0), threshold=0.5), [1, 2, 3], NAMES)
+    found = permuted(cohort, NAMES)
+    for name in NAMES:
+        assert found[name].value == pytest.approx(audited[name].value, abs=1e-12)
+        assert found[name].num_permutations == 99
+    assert 0 < found["auroc_max_min"].null_mean < found["auroc_max_min"].null_95 < 0.3
+    assert found["demographic_parity_ratio"].null_95 < found["demographic_parity_ratio"].null_mean < 1
+
+
+def test_hidden_groups_are_not_shuffled_in():
+    cohort = clinic(3, 150, groups=4)
+    changed = replace(
+        cohort, labels=(replace(cohort.labels[0], score_N=np.where(
+            cohort.attributes[0].codes_N == 3, 0.5, cohort.labels[0].score_N)),)
+    )  # fmt: skip
+    assert permuted(cohort, ["auroc_max_min"])["auroc_max_min"] == permuted(changed, ["auroc_max_min"])["auroc_max_min"]
+
+
+def test_an_attribute_that_varies_within_patients_is_shuffled_by_patient_and_value():
+    cohort = clinic(4, 150)
+    age = np.arange(len(cohort.patients_N)) % 3
+    varying = replace(cohort, attributes=(replace(cohort.attributes[0], codes_N=age.astype(np.int16)),))
+    found = permuted(varying, ["auroc_max_min"])["auroc_max_min"]
+    assert 0 < found.p <= 1
+    assert found.num_permutations == 99
+
+
+def test_images_of_a_patient_stay_together():
+    """100 patients of 20 images that are all alike: shuffling rows would make a null gap of nearly nothing."""
+    rng = np.random.default_rng(0)
+    keys = np.repeat(np.arange(100), 20)
+    truth, score = rng.integers(0, 2, 100)[keys], rng.random(100)[keys]
+    group = (np.arange(100) % 2)[keys].astype(str)
+    many = permuted(cohort_of(truth, score, patients=keys, group=group), ["auroc_max_min"], groups=2)
+    one = permuted(cohort_of(truth[::20], score[::20], group=group[::20]), ["auroc_max_min"], groups=2)
+    assert many["auroc_max_min"].null_95 == pytest.approx(one["auroc_max_min"].null_95, rel=0.25)
+
+
+STILL = ["demographic_parity"]
+
+
+def selection(score, *, patients, group, truth=None, names=STILL):
+    """Test the gap of the share of rows above 0.5 between groups."""
+    truth = np.zeros(len(score)) if truth is None else truth
+    cohort = cohort_of(truth, np.where(score, 0.9, 0.1), patients=patients, group=np.asarray(group).astype(str))
+    return permuted(cohort, names, groups=2)[names[0]]
+
+
+def assert_no_shuffle_moves_it(found):
+    assert found.num_permutations == 99
+    assert found.null_mean == pytest.approx(found.value, abs=1e-12)
+    assert found.null_95 == pytest.approx(found.value, abs=1e-12)
+    assert found.p == 1.0
+
+
+def test_patients_change_places_only_with_patients_of_the_same_outcome():
+    """Scores that are the outcome: with as many patients of each outcome in each group, no share can change."""
+    patients = np.repeat(np.arange(120), 2)
+    outcome = np.arange(120) % 3  # no row positive, one of two, both
+    truth = np.stack([outcome == 2, outcome > 0], 1).ravel()
+    group = (np.arange(120) % 5 < 2 + outcome % 2)[patients]
+    assert_no_shuffle_moves_it(selection(truth, patients=patients, group=group, truth=truth))
+    for value in range(3):  # each outcome apart from both others
+        score = (outcome == value)[patients]
+        found = selection(score, patients=patients, group=group, truth=truth)
+        assert found.value > 0
+        assert_no_shuffle_moves_it(found)
+
+
+def test_patients_change_places_only_with_patients_of_about_as_many_rows():
+    """Scores that are the number of rows: 1, 2 to 3, 4 to 7, 8 and more."""
+    sizes = np.tile([1, 2, 4, 8], 30)
+    patients = np.repeat(np.arange(120), sizes)
+    group = np.random.default_rng(0).random(120) < np.tile([0.3, 0.4, 0.5, 0.6], 30)
+    for size in (1, 2, 4, 8):
+        found = selection((sizes == size)[patients], patients=patients, group=group[patients])
+        assert found.value > 0
+        assert_no_shuffle_moves_it(found)
+
+
+@pytest.mark.parametrize(("few", "many", "together"), [(2, 3, True), (4, 7, True), (8, 30, True), (3, 4, False)])
+def test_numbers_of_rows_that_are_about_alike_do_change_places(few: int, many: int, together: bool):
+    sizes = np.tile([few, many], 40)
+    patients = np.repeat(np.arange(80), sizes)
+    group = np.random.default_rng(0).random(80) < 0.5
+    found = selection((sizes == many)[patients], patients=patients, group=group[patients])
+    assert (found.null_95 != pytest.approx(found.value, abs=1e-12)) == together
+
+
+def test_outcomes_do_not_change_places_within_equal_numbers_of_rows_nor_numbers_within_outcomes():
+    """Both at once: what is shuffled within one of the two only would move the share."""
+    outcome, sizes = np.arange(160) % 2, np.where(np.arange(160) % 4 < 2, 1, 4)
+    patients = np.repeat(np.arange(160), sizes)
+    group = np.random.default_rng(1).random(160) < 0.3 + 0.2 * outcome + 0.1 * (sizes == 1)
+    for picked in (outcome == 1, sizes == 1, (outcome == 1) & (sizes == 1)):
+        found = selection(picked[patients], patients=patients, group=group[patients], truth=outcome[patients])
+        assert found.value > 0
+        assert_no_shuffle_moves_it(found)
+    free = np.random.default_rng(2).random(160) < 0.5  # what no stratum holds fast does move
+    moved = selection(free[patients], patients=patients, group=group[patients], truth=outcome[patients])
+    assert moved.null_mean != pytest.approx(moved.value, abs=1e-3)
+
+
+def test_rows_of_a_patient_go_to_one_group_together():
+    """Each patient has one row above and one below the threshold: half of every group, unless rows are torn apart."""
+    patients = np.repeat(np.arange(80), 2)
+    found = selection(np.tile([1, 0], 80), patients=patients, group=(np.arange(80) % 2)[patients])
+    assert found.value == 0
+    assert_no_shuffle_moves_it(found)
+
+
+def test_the_same_seed_gives_the_same_test():
+    cohort = clinic(5)
+    assert permuted(cohort, NAMES, seed=1) == permuted(cohort, NAMES, seed=1)
+    assert permuted(cohort, NAMES, seed=1) != permuted(cohort, NAMES, seed=2)
+
+
+def test_what_cannot_be_tested_is_nan():
+    cohort = clinic(6)
+    nothing = replace(cohort.labels[0], truth_N=np.full(len(cohort.patients_N), np.nan))
+    for found in (
+        gap_test(cohort, cohort.labels[0], "group", [1], ["auroc_max_min"]),
+        gap_test(cohort, nothing, "group", [0, 1], ["auroc_max_min"]),
+        gap_test(
+            cohort,
+            replace(cohort.labels[0], truth_N=np.ones(len(cohort.patients_N))),
+            "group",
+            [0, 1],
+            ["auroc_max_min"],
+        ),
+    ):
+        assert np.isnan(found["auroc_max_min"].p)
+        assert found["auroc_max_min"].num_permutations == 0
+    with pytest.raises(MedclipError, match="needs an attribute"):
+        gap_test(cohort, cohort.labels[0], "race", [0, 1], ["auroc_max_min"])
+    with pytest.raises(MedclipError, match="one shuffle or more"):
+        permuted(cohort, NAMES, num=0)
+
+
+@pytest.mark.parametrize(
+    ("groups", "each", "mean", "top"), [(2, 500, 0.027, 0.065), (5, 500, 0.057, 0.095), (5, 2000, 0.028, 0.045)]
+)
+def test_the_null_gap_is_that_of_the_table_in_the_spec(groups: int, each: int, mean: float, top: float):
+    """AUROC .80 everywhere, prevalence .2; the table is itself a simulation of 400 runs."""
+    rng = np.random.default_rng(groups * each)
+    truth = rng.random(groups * each) < 0.2
+    score = rng.normal(size=len(truth)) + 2**0.5 * 0.8416 * truth
+    cohort = cohort_of(truth, score, probability=False, group=np.repeat(np.arange(groups), each).astype(str))
+    found = gap_test(cohort, cohort.labels[0], "group", range(groups), ["auroc_max_min"], num_permutations=400)[
+        "auroc_max_min"
+    ]
+    assert found.null_mean == pytest.approx(mean, rel=0.15)
+    assert found.null_95 == pytest.approx(top, rel=0.2)
+
+
+def test_how_many_shuffles_are_held_at_once_changes_nothing(monkeypatch: pytest.MonkeyPatch):
+    cohort = read_cohort(audit_table(40), by=["sex"])
+    found = []
+    for at_once in (7, 256):
+        monkeypatch.setattr(permutation, "_AT_ONCE", at_once)
+        found.append(gap_test(cohort, cohort.labels[0], "sex", [0, 1], ["auroc_max_min"], num_permutations=50))
+    assert found[0] == found[1]

@@ -1,0 +1,76 @@
+"""The tables of an audit: typed, complete, equal as Parquet, CSV and JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+
+from medclip.auditing.result import COLUMNS, JSON, AuditResult, write_tables
+from medclip.errors import MedclipError
+from tests.kits.audit_report import full
+
+
+def test_every_table_has_a_field_and_its_columns_and_types():
+    names = {field.name for field in fields(AuditResult)}
+    tables = AuditResult().tables()
+    assert set(tables) == set(COLUMNS)
+    assert set(COLUMNS) <= names
+    for name, table in tables.items():
+        assert table.num_rows == 0
+        assert table.schema.names == list(COLUMNS[name])
+        assert [str(kind) for kind in table.schema.types] == [
+            str(pa.type_for_alias(kind)) for kind in COLUMNS[name].values()
+        ]
+
+
+def test_the_examples_have_no_column_that_a_table_lacks():
+    made = full(models=("a", "b"))
+    for name, columns in COLUMNS.items():
+        assert made.rows(name), name
+        assert all(set(row) <= set(columns) for row in made.rows(name)), name
+
+
+def test_what_is_no_number_is_blank_and_numpy_is_welcome():
+    row = {"value": np.float32("nan"), "low": math.inf, "high": np.float64(0.5), "n": np.int32(7), "label": 3}
+    table = AuditResult(metrics=(row,)).tables()["metrics"].to_pylist()[0]
+    assert (table["value"], table["low"], table["high"], table["n"], table["label"]) == (None, None, 0.5, 7, "3")
+    assert table["model"] is None
+
+
+def test_files_say_the_same_and_equal_audits_give_equal_bytes(tmp_path: Path):
+    made = full()
+    files = write_tables(made, tmp_path / "a")
+    assert {file.name for file in files} == {JSON, *(f"{n}.{end}" for n in COLUMNS for end in ("csv", "parquet"))}
+    write_tables(full(), tmp_path / "b")
+    for file in files:
+        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
+    read = json.loads((tmp_path / "a" / JSON).read_text())
+    for name in COLUMNS:
+        rows = pq.read_table(tmp_path / "a" / f"{name}.parquet").to_pylist()
+        assert rows == read["tables"][name]
+        assert pyarrow.csv.read_csv(tmp_path / "a" / f"{name}.csv").num_rows == len(rows)
+    assert read["models"] == list(made.model_names)
+
+
+def test_a_red_check_is_told():
+    assert full().leaks
+    assert not AuditResult(leakage=({"check": "x", "severity": "note"},)).leaks
+
+
+def test_json_takes_what_settings_hold():
+    text = AuditResult(settings={"bins": np.arange(3), "path": Path("x"), "n": np.int64(2)}).to_json()
+    assert json.loads(text)["settings"] == {"bins": [0, 1, 2], "path": "x", "n": 2}
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(MedclipError, match="cannot be written"):
+        write_tables(AuditResult(), tmp_path / "file")

@@ -1,0 +1,105 @@
+"""`medclip models import` and `export`: what they print, and that refusals are one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+
+from medclip.cli.main import main
+from tests.kits.layouts import BPE_TEXT, VIT, bert_folder, bert_text, hub_folder, plain_state, random_model
+
+CONFIG: dict[str, Any] = {"embed_dim": 16, "vision_cfg": VIT, "text_cfg": BPE_TEXT}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    state = plain_state(random_model(CONFIG))
+    return hub_folder(tmp_path_factory.mktemp("m"), CONFIG, state, "open_clip_model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def pack(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("p") / "quilt"
+    assert main(["models", "import", str(source), "--out", str(folder), "--licence", "MIT"]) == 0
+    return folder
+
+
+def test_importing_says_what_was_made_and_what_to_do_next(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "quilt"
+    code = main(["models", "import", str(source), "--out", str(out), "--modalities", "pathology, xray", "--name", "q"])
+    assert code == 0
+    shown = capsys.readouterr().out
+    assert "q: 3 files" in shown
+    assert "--prompt" in shown
+    assert json.loads((out / "card.json").read_text())["modalities"] == ["pathology", "xray"]
+
+
+def test_an_imported_pack_is_shown_and_verified(pack: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "show", str(pack)]) == 0
+    shown = capsys.readouterr().out
+    assert "licence:     MIT" in shown
+    assert "Nothing was measured" in shown
+    assert main(["models", "verify", str(pack)]) == 0
+    assert "all as the manifest says" in capsys.readouterr().out
+
+
+def test_an_exported_folder_loads_in_open_clip_by_the_line_that_is_printed(
+    pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["models", "export", str(pack), "--out", str(tmp_path / "e")]) == 0
+    name = capsys.readouterr().out.split("'")[1]
+    assert open_clip.create_model(name).visual.image_size == (32, 32)
+    assert main(["models", "export", str(pack), "--out", str(tmp_path / "f"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"folder": str(tmp_path / "f"), "notes": []}
+
+
+def test_json_gives_the_packs_facts(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "import", str(source), "--out", str(tmp_path / "p"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["num_files"] == 3
+
+
+def test_a_pack_is_replaced_only_when_asked(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["models", "import", str(source), "--out", str(tmp_path / "p")]
+    assert main([*command, "--license", "CC0"]) == 0
+    assert main(command) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert json.loads((tmp_path / "p" / "card.json").read_text())["licence"] == "CC0"
+    assert main([*command, "--overwrite"]) == 0
+
+
+def test_a_text_model_alone_is_said_to_be_no_pack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bert = bert_folder(tmp_path / "bert")
+    model: Any = random_model({"embed_dim": 16, "vision_cfg": VIT, "text_cfg": bert_text(bert)})
+    torch.save(plain_state(model.text.transformer), bert / "pytorch_model.bin")
+    assert main(["models", "import", str(bert), "--out", str(tmp_path / "text")]) == 0
+    shown = capsys.readouterr().out
+    assert "not a pack" in shown
+    assert "--text-folder" in shown
+    assert main(["models", "import", str(bert), "--out", str(tmp_path / "other"), "--json"]) == 0
+    assert "model.safetensors" in json.loads(capsys.readouterr().out)["files"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["import", "no-such-model", "--out", "p"], "no file, folder, pack or open_clip architecture"),
+        (["import", "ViT-B-32", "--out", "p"], "no weights to import"),
+        (["export", "no-such-pack", "--out", "p"], "no model pack"),
+        (["import", "no-such-model", "--out", ""], "names no folder"),
+    ],
+)
+def test_a_refusal_is_one_line_and_code_2(
+    arguments: list[str], word: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["models", *arguments]) == 2
+    shown = capsys.readouterr().err
+    assert word in shown
+    assert len(shown.splitlines()) == 1

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pyarrow
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medclip.dicom.header.read import DicomHeader
+from medclip.errors import MedclipError, Problem, Reason
+from medclip.files.grouping.studies import group, parse_modality
+from medclip.files.recognise.inspect import FileFacts
+from medclip.files.recognise.sniff import Format
+from medclip.files.tables.manifest import read_manifest
+from medclip.sample import FileRef, Modality, ModalitySource
+
+KEY = b"k" * 32
+Pair = tuple[FileRef, FileFacts]
+
+
+def _png(name: str) -> Pair:
+    return FileRef(Path("/data") / name, name), FileFacts("0", Format.PNG)
+
+
+def _dicom(name: str, study: str = "", **values: str) -> Pair:
+    header = dataclasses.replace(DicomHeader(study_uid=study, modality="CR"), **values)
+    return FileRef(Path("/data") / name, name), FileFacts("0", Format.DICOM, header)
+
+
+def _names(files: list[Pair], **options: object) -> list[list[str]]:
+    defaults: dict[str, object] = {"manifest": None, "modality": None, "key": KEY}
+    return [[ref.name for ref in study.files] for study in group(files, **(defaults | options))]
+
+
+def test_dicom_is_tied_by_its_study_whatever_the_folder() -> None:
+    files = [_dicom("a/1", "S"), _dicom("b/2", "T"), _dicom("c/3", "S")]
+    studies = group(files, manifest=None, modality=None, key=KEY)
+    assert [[ref.name for ref in study.files] for study in studies] == [["a/1", "c/3"], ["b/2"]]
+    assert {study.grouping for study in studies} == {"uid"}
+    assert {study.modality_source for study in studies} == {ModalitySource.HEADER}
+
+
+def test_files_in_the_named_folder_are_one_study_each_and_small_folders_one() -> None:
+    files = [_png("x.png"), _png("y.png"), _png("case/1.png"), _png("case/2.png")]
+    assert _names(files) == [["x.png"], ["y.png"], ["case/1.png", "case/2.png"]]
+
+
+def test_a_large_folder_is_a_collection() -> None:
+    assert len(_names([_png(f"c/{i}.png") for i in range(16)])) == 1
+    assert len(_names([_png(f"c/{i}.png") for i in range(17)])) == 17
+
+
+def test_a_table_ties_and_names_modality_and_patient() -> None:
+    table = pyarrow.table(
+        {"file": ["x.png", "y.png"], "study": ["1", "1"], "patient": ["p", "p"], "modality": ["mammography", "xray"]}
+    )
+    studies = group([_png("x.png"), _png("y.png")], manifest=read_manifest(table), modality=Modality.MRI, key=KEY)
+    assert [(study.modality, study.modality_source, study.grouping) for study in studies] == [
+        (Modality.MAMMOGRAPHY, ModalitySource.TABLE, "table"),
+        (Modality.XRAY, ModalitySource.TABLE, "table"),
+    ]
+    assert studies[0].key != studies[1].key
+    assert studies[0].patient == studies[1].patient
+
+
+def test_the_same_study_name_of_two_patients_is_two_studies() -> None:
+    table = pyarrow.table({"file": ["x.png", "y.png"], "study": ["1", "1"], "patient": ["p", "q"]})
+    assert len(_names([_png("x.png"), _png("y.png")], manifest=read_manifest(table))) == 2
+
+
+def test_the_option_names_only_what_neither_table_nor_header_names() -> None:
+    table = pyarrow.table({"file": ["b"], "modality": ["mri"]})
+    files = [_dicom("a", "S"), _dicom("b", "T"), _dicom("c", "U", modality="OT"), _png("d")]
+    studies = group(files, manifest=read_manifest(table), modality=Modality.MAMMOGRAPHY, key=KEY)
+    assert [(study.modality, study.modality_source) for study in studies] == [
+        (Modality.XRAY, ModalitySource.HEADER),
+        (Modality.MRI, ModalitySource.TABLE),
+        (Modality.MAMMOGRAPHY, ModalitySource.OPTION),
+        (Modality.MAMMOGRAPHY, ModalitySource.OPTION),
+    ]
+
+
+def test_each_file_of_a_study_keeps_who_named_its_modality() -> None:
+    table = pyarrow.table({"file": ["b"], "modality": ["xray"]})
+    files = [_dicom("a", "S"), _dicom("b", "S"), _dicom("c", "S", modality="")]
+    (study,) = group(files, manifest=read_manifest(table), modality=Modality.XRAY, key=KEY)
+    assert study.file_sources == (ModalitySource.HEADER, ModalitySource.TABLE, ModalitySource.OPTION)
+    assert study.modality_source is ModalitySource.HEADER
+
+
+@pytest.mark.parametrize("text", ["xray", "XRAY", " Xray "])
+def test_a_modality_is_read_in_any_case(text: str) -> None:
+    assert parse_modality(text) is Modality.XRAY
+
+
+def test_an_unknown_modality_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(MedclipError, match="mammography") as caught:
+        parse_modality("moon\x1b[31m")
+    assert caught.value.reason is Reason.WRONG_USE
+    assert "\x1b" not in str(caught.value)
+
+
+def test_an_unknown_modality_stays_open() -> None:
+    (study,) = group([_png("a")], manifest=None, modality=None, key=KEY)
+    assert (study.modality, study.modality_source) == (None, None)
+
+
+def test_views_that_name_different_patients_name_none() -> None:
+    (study,) = group(
+        [_dicom("a", "S", patient_id="p_LEFT"), _dicom("b", "S", patient_id="p_RIGHT")],
+        manifest=None,
+        modality=None,
+        key=KEY,
+    )
+    assert study.patient is None
+
+
+def test_neither_key_nor_patient_shows_the_identifier() -> None:
+    (study,) = group([_dicom("a", "1.2.3", patient_id="SECRET")], manifest=None, modality=None, key=KEY)
+    assert "SECRET" not in str(study)
+    assert "1.2.3" not in str(study)
+
+
+def test_files_with_a_problem_are_left_out() -> None:
+    ref, facts = _png("a.png")
+    problem = Problem(Reason.CORRUPT, "Damaged.")
+    assert _names([(ref, dataclasses.replace(facts, problem=problem))]) == []
+    assert _names([(dataclasses.replace(ref, problem=problem), facts)]) == []
+    assert _names([(ref, dataclasses.replace(facts, format=Format.NRRD))]) == []
+
+
+def test_grouping_may_be_forced() -> None:
+    files = [_dicom("a/1", "S"), _dicom("a/2", "S"), _dicom("b/3", "S")]
+    assert _names(files, group_by="file") == [["a/1"], ["a/2"], ["b/3"]]
+    assert _names(files, group_by="folder") == [["a/1", "a/2"], ["b/3"]]
+    with pytest.raises(MedclipError) as caught:
+        _names(files, group_by="moon")
+    assert caught.value.reason is Reason.WRONG_USE
+
+
+@given(st.lists(st.sampled_from([("S", "CR"), ("S", "MG"), ("T", "CR"), ("", "CR"), ("", "")]), max_size=30))
+def test_every_file_is_in_exactly_one_study_of_one_modality(kinds: list[tuple[str, str]]) -> None:
+    files = [_dicom(f"{i % 3}/{i}", study, modality=code) for i, (study, code) in enumerate(kinds)]
+    studies = group(files, manifest=None, modality=None, key=KEY)
+    assert sorted(ref.name for study in studies for ref in study.files) == sorted(ref.name for ref, _ in files)
+    assert len({study.key for study in studies}) == len(studies)

@@ -1,0 +1,242 @@
+"""Audits made by code, for the page: one with everything, one with two models, one nearly empty."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from medclip.auditing.result import AuditResult
+from medclip.auditing.shortcuts.tests import GAP, POSITIVES, WITH, WITHOUT
+from medclip.statistics.metrics.catalogue import METRICS
+from medclip.statistics.tests.multiple_testing import benjamini_hochberg, holm
+
+EVIL = "<img src=x onerror=alert(1)>\"'&"
+LABELS = ("Pleural Effusion", "Pneumonia", "Pneumothorax")
+GROUPS = {
+    "sex": ("female", "male", "not stated"),
+    "age": ("18-25", "25-50", "50-65", "65-80", "80+"),
+    "site": ("site A", "site B", "site C"),
+}
+HIDDEN = (("age", "18-25"), ("site", "site C"), ("sex", "not stated"))
+GAPS = (
+    *(f"{m}_max_min" for m in ("auroc", "underdiagnosis", "overdiagnosis", "tpr", "fpr", "ece", "ppv", "brier")),
+    *("auroc_worst_overall", "equalised_odds", "demographic_parity", "cross_group_auroc"),
+)
+_MIDDLES = {
+    "brier": 0.12, "ece": 0.04, "ece_mass": 0.04, "calibration_intercept": -0.2, "calibration_slope": 0.9, "fpr": 0.18,
+    "underdiagnosis": 0.21, "overdiagnosis": 0.18, "fnr": 0.21, "prevalence": 0.15, "net_benefit": 0.06, "ppv": 0.44,
+    "auprc": 0.5, "auprc_adjusted": 0.4,
+}  # fmt: skip
+
+
+def full(labels: Sequence[str] = LABELS, models: Sequence[str] = ("medclip-mini",), seed: int = 0) -> AuditResult:
+    """Make an audit in which every table has rows and two checks for leakage are red."""
+    rng = np.random.default_rng(seed)
+    metrics = tuple(row for model in models for label in labels for row in _metrics(rng, model, label))
+    return AuditResult(
+        metrics=metrics,
+        differences=_adjusted([r for m in models for k in labels for r in _differences(rng, m, k)]),
+        gaps=_adjusted([row for model in models for label in labels for row in _gaps(rng, model, label)]),
+        models=_adjusted([r for other in models[1:] for k in labels for r in _paired(rng, models[0], other, k)]),
+        thresholds=tuple(_threshold(rng, model, label) for model in models for label in labels),
+        calibration=tuple(r for m in models for k in labels for r in _bins(rng, m, k)),
+        decision=tuple(row for model in models for label in labels for row in _decision(model, label)),
+        suppressed=tuple(
+            {"label": label, "attribute": a, "group": g, "reason": "fewer than 10 positives", "n": "<10"}
+            for label in labels
+            for a, g in HIDDEN
+        ),
+        shortcuts=tuple(row for model in models for row in _shortcuts(model, labels[-1])),
+        embeddings=tuple(row for model in models for row in _embeddings(model)),
+        projection=tuple(row for model in models for row in _points(rng, model)),
+        leakage=(
+            {"check": "patients in training and audit", "found": 3, "tested": 812, "severity": "red",
+             "sentence": "3 of 812 audited patients also stand in the training manifest."},
+            {"check": "near-duplicate images", "found": 2, "tested": 1204, "severity": "red",
+             "sentence": "2 audited images look the same as a training image."},
+            {"check": "exact images", "found": 0, "tested": 1204, "severity": "note",
+             "sentence": "No audited image is in training, byte for byte."},
+            {"check": "shots of an adapted model", "found": None, "tested": 0, "severity": "note",
+             "sentence": "The pack lists no shots, so this could not be tested."},
+        ),
+        model_names=tuple(models),
+        labels=tuple(labels),
+        attributes=tuple(GROUPS),
+        settings={"alpha": 0.05, "power": 0.8, "replicates": 1000, "permutations": 1000, "interval": "percentile",
+                  "counts": "rounded to 5", "min_pos": 10, "by": list(GROUPS)},
+        provenance={"version": "0.4.0", "seed": 0, "inputs": {"scores": "a" * 64, "labels": "b" * 64}},
+        notes=("12 rows of the label table have no score and were left out.",),
+    )  # fmt: skip
+
+
+def nearly_empty() -> AuditResult:
+    """Make an audit of one label, without groups, thresholds, embeddings or checks."""
+    row = {
+        "model": "scores", "dataset": "table", "label": "finding", "attribute": "all", "group": "all",
+        "metric": "auroc", "value": 0.71, "low": None, "high": None, "n": 44, "n_pos": 12,
+        "n_neg": 32, "n_patients": 40, "flag": "",
+    }  # fmt: skip
+    return AuditResult(metrics=(row,), model_names=("scores",), labels=("finding",))
+
+
+def without_findings() -> AuditResult:
+    """Make the full audit with no gap above chance and nothing red."""
+    made = full()
+    return replace(
+        made,
+        gaps=tuple({**row, "p": 0.4, "p_holm": 1.0, "p_bh": 0.8} for row in made.gaps),
+        leakage=tuple(row for row in made.leakage if row["severity"] != "red"),
+    )
+
+
+def _cells() -> Iterator[tuple[str, str]]:
+    yield "all", "all"
+    for attribute, groups in GROUPS.items():
+        yield from ((attribute, group) for group in groups)
+
+
+def _around(rng: np.random.Generator, middle: float, half: float) -> dict[str, float]:
+    value = middle + rng.normal(0, min(half, abs(middle)) / 3)
+    return {"value": value, "low": value - half * rng.uniform(0.5, 0.6), "high": value + half * rng.uniform(0.8, 1.1)}
+
+
+def _metrics(rng: np.random.Generator, model: str, label: str) -> Iterator[dict[str, Any]]:
+    for attribute, group in _cells():
+        hidden = (attribute, group) in HIDDEN
+        n = 1204 if attribute == "all" else int(rng.integers(180, 620))
+        counts = {"n": n, "n_pos": n // 7, "n_neg": n - n // 7, "n_patients": int(n * 0.68)}
+        old = {"80+": -0.08, "65-80": -0.03, "site B": -0.04}.get(group, 0.0)
+        for metric in METRICS:
+            if metric == "c_index":
+                continue
+            middle = _MIDDLES.get(metric, 0.82)
+            drop = old if metric.startswith("auroc") else -old
+            numbers = _around(rng, middle + drop, 0.02 + 8 / n) if not hidden else {}
+            few = group in ("80+", "25-50") and not hidden
+            yield {
+                "model": model, "dataset": "audit", "label": label, "attribute": attribute, "group": group,
+                "metric": metric, **numbers, **(counts if not hidden else {}), "undefined_share": 0.0,
+                "flag": "suppressed" if hidden else "underpowered" if few else "",
+                "reason": "fewer than 10 positives" if hidden else "fewer than 50 positives" if few else "",
+            }  # fmt: skip
+
+
+def _gaps(rng: np.random.Generator, model: str, label: str) -> Iterator[dict[str, Any]]:
+    for attribute in GROUPS:
+        for gap in GAPS:
+            size = 0.11 if attribute == "age" else 0.03
+            numbers = _around(rng, size, 0.025)
+            p = float(rng.choice([0.0001, 0.0004])) if attribute == "age" else float(rng.uniform(0.02, 0.9))
+            yield {
+                "model": model, "label": label, "attribute": attribute, "gap": gap, **numbers,
+                "worst_group": GROUPS[attribute][-1 if attribute == "age" else 1], "best_group": GROUPS[attribute][1],
+                "num_groups": 2 if attribute != "age" else 4, "p": p, "null_mean": 0.027, "null_95": 0.061,
+                "smallest_gap": float(rng.uniform(0.05, 0.2)), "flag": "", "family": "gaps",
+            }  # fmt: skip
+
+
+def _differences(rng: np.random.Generator, model: str, label: str) -> Iterator[dict[str, Any]]:
+    for attribute, group in _cells():
+        if attribute != "all" and (attribute, group) not in HIDDEN:
+            for metric in ("auroc", "tpr", "fpr"):
+                yield {
+                    "model": model, "label": label, "attribute": attribute, "group": group, "metric": metric,
+                    "reference": "rest", **_around(rng, -0.02, 0.04), "p": float(rng.uniform(0.001, 0.9)),
+                    "smallest_gap": 0.09, "family": "differences",
+                }  # fmt: skip
+
+
+def _paired(rng: np.random.Generator, model: str, other: str, label: str) -> Iterator[dict[str, Any]]:
+    for attribute, group in _cells():
+        for metric in ("auroc", "tpr"):
+            hidden = (attribute, group) in HIDDEN
+            numbers = {} if hidden else _around(rng, 0.03, 0.02)
+            p = None if hidden else float(rng.uniform(0.00001, 0.01))
+            yield {
+                "model": model, "other": other, "label": label, "attribute": attribute, "group": group,
+                "metric": metric, **numbers, "p": p, "delong_p": p if metric == "auroc" else None, "family": "models",
+            }  # fmt: skip
+
+
+def _adjusted(rows: list[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """Adjust the p-values of a family."""
+    if not rows:
+        return ()
+    p = np.array([np.nan if row.get("p") is None else row["p"] for row in rows])
+    pairs = zip(rows, holm(p), benjamini_hochberg(p), strict=True)
+    return tuple({**row, "p_holm": None if row.get("p") is None else a, "p_bh": b} for row, a, b in pairs)
+
+
+def _threshold(rng: np.random.Generator, model: str, label: str) -> dict[str, Any]:
+    return {
+        "model": model, "label": label, "value": float(rng.uniform(0.2, 0.6)), "policy": "youden",
+        "chosen_on": "validation split", "n": 640, "n_pos": 96, "n_patients": 410, "hash": "c0ffee" * 10,
+    }  # fmt: skip
+
+
+def _bins(rng: np.random.Generator, model: str, label: str) -> Iterator[dict[str, Any]]:
+    for attribute, group in _cells():
+        if (attribute, group) in HIDDEN:
+            continue
+        for after, bend in (("raw", 1.35), ("temperature", 1.05)):
+            for n in range(10):
+                middle = (n + 0.5) / 10
+                seen = float(np.clip(middle**bend + rng.normal(0, 0.02), 0, 1))
+                yield {
+                    "model": model, "label": label, "attribute": attribute, "group": group, "bin": n,
+                    "low_edge": n / 10, "high_edge": (n + 1) / 10, "mean_score": middle, "observed": seen,
+                    "low": max(0.0, seen - 0.08), "high": min(1.0, seen + 0.08), "n": 60, "after": after,
+                }  # fmt: skip
+
+
+def _decision(model: str, label: str) -> Iterator[dict[str, Any]]:
+    for n in range(1, 51):
+        t = n / 100
+        value = 0.15 * (1 - t) ** 1.5
+        yield {
+            "model": model, "label": label, "attribute": "all", "group": "all", "threshold": t, "net_benefit": value,
+            "low": value - 0.02, "high": value + 0.02, "treat_all": 0.15 - 0.85 * t / (1 - t),
+        }  # fmt: skip
+
+
+def _shortcuts(model: str, label: str) -> Iterator[dict[str, Any]]:
+    for stratum, value in ((WITH, 0.91), (WITHOUT, 0.79)):
+        yield {
+            "model": model, "label": label, "test": POSITIVES, "stratum": stratum, "metric": "auroc",
+            "value": value, "low": value - 0.03, "high": value + 0.03, "n": 640, "n_pos": 74,
+            "note": "each against all negatives",
+        }  # fmt: skip
+    yield {
+        "model": model, "label": label, "test": POSITIVES, "stratum": GAP, "metric": "auroc", "value": 0.12,
+        "low": 0.08, "high": 0.16, "n": None, "n_pos": None, "note": "",
+    }  # fmt: skip
+
+
+def _embeddings(model: str) -> Iterator[dict[str, Any]]:
+    for attribute, value, p in (("sex", 0.93, 0.005), ("age", 0.71, 0.005), ("site", 0.52, 0.34)):
+        note = "told apart better than chance" if p < 0.05 else "not told apart better than chance in this sample"
+        yield {
+            "model": model, "what": "probe", "attribute": attribute, "name": "logistic AUROC", "value": value,
+            "low": value - 0.04, "high": min(1.0, value + 0.04), "p": p, "note": note,
+        }  # fmt: skip
+    yield {
+        "model": model, "what": "reident", "attribute": "anybody", "name": "verdict", "value": 0.41, "low": 0.36,
+        "high": 0.46, "p": 0.001,
+        "note": "For 41 % of images the nearest other image is of the same patient; by chance it would be 0.3 %.",
+    }  # fmt: skip
+    yield {
+        "model": model, "what": "drift", "attribute": "site", "name": "site A to site B", "value": 0.12, "low": 0.09,
+        "high": 0.16, "p": 0.01, "note": "",
+    }  # fmt: skip
+
+
+def _points(rng: np.random.Generator, model: str) -> Iterator[dict[str, Any]]:
+    for attribute, groups in GROUPS.items():
+        shown = [group for group in groups if (attribute, group) not in HIDDEN]
+        for n in range(240):
+            group = shown[n % len(shown)]
+            x, y = rng.normal(0.4 * (n % len(shown)), 1.0), rng.normal(0, 1.0)
+            yield {"model": model, "x": float(x), "y": float(y), "attribute": attribute, "group": group}

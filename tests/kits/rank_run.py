@@ -1,0 +1,54 @@
+"""What the ranks of a test do: one process group, several runs, each stopped where the test says.
+
+Called as: python -m torch.distributed.run --standalone --nproc-per-node N tests/kits/rank_run.py JOBS.json
+JOBS.json: a list of {"recipe": {...}, "overrides": [...], "out": folder, "stop": step, "full_disk": true}.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from medclip.errors import MedclipError
+from medclip.training.checkpoints import state as checkpoint
+from medclip.training.loop import pretrain
+
+
+def main(jobs: Path) -> None:
+    dist.init_process_group("gloo")
+    for job in json.loads(jobs.read_text()):
+        _run(job)
+    dist.barrier()
+    dist.destroy_process_group()
+    sys.stderr.flush()
+    os._exit(0)  # as medclip.cli.pretrain does: torch's threads sometimes abort a process that ends in the usual way
+
+
+def _run(job: dict[str, Any]) -> None:
+    stop = job.get("stop")
+    writer = checkpoint.HuggingFaceStorageWriter
+    write = writer.write_data
+
+    def full_disk(*args: Any, **kwargs: Any) -> Any:
+        if os.environ["RANK"] == "1":
+            raise OSError(28, "No space left on device")
+        return write(*args, **kwargs)
+
+    out = Path(job["out"])
+    try:
+        if job.get("full_disk"):
+            writer.write_data = full_disk
+        pretrain(job["recipe"], job.get("overrides", ()), out, show=False, stop=lambda step: step == stop)
+    except MedclipError as e:
+        (out / f"error-{os.environ['RANK']}.json").write_text(json.dumps([str(e.reason), str(e)]))
+    finally:
+        writer.write_data = write
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

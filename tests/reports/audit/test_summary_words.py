@@ -1,0 +1,206 @@
+"""The sentences and numbers of an audit: drawn from the tables, and never more certain than they are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from medclip.auditing.result import AuditResult
+from medclip.auditing.shortcuts.masked_pairs import MEAN_CHANGE
+from medclip.reports.audit.card_section import card, markdown
+from medclip.reports.audit.numbers import figure, interval, listed, p_value, parts, whole, with_interval
+from medclip.reports.audit.summary_words import FOUND, HIDDEN, UNSEEN, summary
+from tests.kits.audit_report import EVIL, full, nearly_empty, without_findings
+
+
+def told(result: AuditResult) -> dict[str, str]:
+    return {matter.head: " ".join(matter.all) for matter in summary(result.tidied())}
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (0.8312, "0.83"),
+        (0.0412, "0.041"),
+        (0.0, "0.00"),
+        (-0.1234, "−0.12"),
+        (12.34, "12.3"),
+        (431.2, "431"),
+        (1, "1.00"),
+    ],
+)
+def test_numbers_have_two_or_three_digits(value: float, written: str):
+    assert figure(value) == written
+
+
+def test_an_interval_has_the_decimals_that_tell_its_ends_apart():
+    assert with_interval({"value": 0.8312, "low": 0.79, "high": 0.871}) == "0.83 (0.79 to 0.87)"
+    assert with_interval({"value": 0.8312, "low": 0.829, "high": 0.834}) == "0.831 (0.829 to 0.834)"
+    assert with_interval({"value": 0.8312, "low": None, "high": float("nan")}) == "0.83 (no interval)"
+    assert with_interval({"value": float("nan")}) == "–"
+    assert parts({"value": 0.031, "low": -0.01, "high": 0.06}, signed=True) == ("+0.03", "−0.01 to +0.06")
+    assert interval(-0.0001, 0.2) == "0.00 to 0.20"
+
+
+def test_p_values_have_no_false_precision():
+    assert [p_value(p) for p in (0.0004, 0.0123, 0.42, None, float("nan"))] == ["<0.001", "0.012", "0.42", "–", "–"]
+
+
+def test_counts_and_lists():
+    assert whole(1204.0) == "1\u202f204"
+    assert listed(["a"]) == "a"
+    assert listed(["a", "b", "c"]) == "a, b and c"
+    assert listed(list("abcdefgh"), 6) == "a, b, c, d, e, f and 2 more"
+    assert listed([]) == ""
+
+
+def test_the_size_comes_from_everybody_and_not_from_the_largest_group():
+    assert "1\u202f204 rows of 818 patients, for 3 labels, by sex, age and site" in told(full())["Size"]
+
+
+def test_gaps_above_chance_are_told_with_size_interval_ends_and_what_chance_gives():
+    text = told(full())[FOUND]
+    assert "Pneumothorax by age: AUROC, highest − lowest, 0." in text
+    assert "worst for 80+, best for 25-50; adjusted p\u00a00." in text
+    assert "chance alone would give 0.027 on average" in text
+
+
+def test_the_same_gap_by_another_name_is_told_and_counted_once():
+    made = full()
+    row = next(r for r in made.gaps if r["gap"] == "underdiagnosis_max_min" and r["p_holm"] <= 0.05)
+    twins = (row, {**row, "gap": "tpr_max_min"}, {**row, "gap": "equalised_odds"})
+    matter = next(m for m in summary(replace(made, gaps=twins)) if m.head == FOUND)
+    assert matter.sentences[0].startswith("Of 2 gaps tested, 2 are larger than chance")
+    assert len(matter.items) == 1
+    assert "underdiagnosis" in matter.items[0]
+    assert matter.after == ("The other 1 is in the tables below; some are the same gap by another name.",)
+
+
+def test_where_no_gap_is_found_the_size_that_could_have_been_seen_stands_beside_it():
+    text = told(without_findings())
+    assert "none is larger than chance" in text[FOUND]
+    assert "does not show that there are none" in text[FOUND]
+    assert "smaller ones may well be there" in text[UNSEEN]
+    assert "AUROC, highest − lowest: from 0." in text[UNSEEN]
+
+
+def test_without_power_nothing_follows_from_a_gap_that_was_not_found():
+    made = without_findings()
+    blind = replace(made, gaps=tuple({**row, "smallest_gap": None} for row in made.gaps))
+    assert "nothing follows from a gap that was not found" in told(blind)[UNSEEN]
+
+
+def test_p_that_does_not_survive_is_a_lead_and_not_a_finding():
+    made = without_findings()
+    raw = replace(made, gaps=({**made.gaps[0], "p": 0.02, "p_holm": 0.4},))
+    assert " 1 has p at most 0.05 before adjusting only" in told(raw)[FOUND]
+    assert "not a finding" in told(raw)[FOUND]
+
+
+def test_the_level_is_that_of_the_settings():
+    made = full()
+    strict = replace(made, settings={**made.settings, "alpha": 1e-9})
+    assert "none is larger than chance" in told(strict)[FOUND]
+
+
+def test_groups_that_are_hidden_are_named_and_nothing_is_said_about_them():
+    text = told(full())[HIDDEN]
+    assert "18-25 (age), site C (site) and not stated (sex)" in text
+    assert "Nothing is known here" in text
+    assert HIDDEN not in told(nearly_empty())
+
+
+def test_thresholds_come_with_policy_and_source():
+    assert (
+        "3 thresholds by the policy “youden”, chosen on validation split (410 patients)." in told(full())["Thresholds"]
+    )
+    assert "not in this audit" in told(nearly_empty())["Thresholds"]
+    given = replace(full(), thresholds=({"label": "x", "value": 0.5, "policy": "fixed=0.5", "chosen_on": "given"},))
+    assert told(given)["Thresholds"] == "1 threshold given beforehand (fixed=0.5): no data chose it here."
+
+
+def test_models_are_compared_in_words():
+    text = told(full(models=("a", "b")))["Models compared"]
+    assert "Pneumonia: AUROC of b minus that of a +0.0" in text
+    assert "by itself, 0.15 adjusted" in text
+    assert "Models compared" not in told(full())
+
+
+def test_shortcuts_embeddings_and_leakage_are_told():
+    text = told(full())
+    assert "Pneumothorax, positives with and without the device: AUROC +0.12 (+0.08 to +0.16)." in text["Shortcuts"]
+    assert "sex (logistic AUROC 0.93 (0.89 to 0.97))" in text["Embeddings"]
+    assert "Finding patients again, anybody: For 41 %" in text["Embeddings"]
+    assert "2 checks came out red" in text["Leakage"]
+    assert "1 check could not be made" in text["Leakage"]
+    assert "not looked for" in told(nearly_empty())["Leakage"]
+    calm = replace(full(), shortcuts=tuple({**row, "low": -0.1} for row in full().shortcuts))
+    assert "does not show that the device plays no part" in told(calm)["Shortcuts"]
+
+
+@pytest.mark.parametrize("strata", [("positives with device",), ("positives with device", "positives: with − without")])
+def test_what_masking_a_device_does_to_the_score_is_told_with_and_without_controls(strata: tuple[str, ...]):
+    row = {"model": "medclip-mini", "label": "Pneumothorax", "test": "drain: device masked", "metric": MEAN_CHANGE}
+    rows = tuple(
+        {**row, "stratum": s, "value": -0.15, "low": -0.17, "high": -0.13, "note": f"{s}: drops."} for s in strata
+    )
+    text = told(replace(full(), shortcuts=rows))["Shortcuts"]
+    assert f"{strata[-1]}: drops." in text
+    assert text.count("drops.") == 1
+    assert "every interval holds" not in text
+
+
+def test_an_attribute_is_told_from_embeddings_only_where_the_interval_is_above_chance_and_drift_is_counted():
+    probe = {"model": "medclip-mini", "what": "probe", "attribute": "sex", "p": 0.01}
+    wide = {**probe, "name": "logistic: macro AUROC", "value": 0.64, "low": 0.46, "high": 0.81}
+    ridge = {**probe, "name": "ridge: macro AUROC", "value": 0.64}
+    drift = {"model": "medclip-mini", "what": "drift", "attribute": "site", "value": 0.1}
+    rows = [{**drift, "name": f"{name}: Fréchet distance", "p": p} for name, p in (("north", 0.01), ("south", 0.4))]
+    text = told(replace(full(), embeddings=(wide, ridge, *rows)))["Embeddings"]
+    assert "No attribute was told" in text
+    assert "Of 2 tests of drift, 1 has p at most 0.05, each by itself (not adjusted): site north." in text
+
+
+def test_shortcut_tests_that_could_not_be_done_are_told():
+    row = {"model": "medclip-mini", "label": "Pneumothorax", "test": "drain", "note": "Not done: too few patients."}
+    assert (
+        told(replace(full(), shortcuts=(row,)))["Shortcuts"]
+        == "1 test of shortcuts could not be done; the table says why."
+    )
+
+
+def test_the_section_of_the_card_is_markdown_that_holds_its_text():
+    text = markdown(full(labels=(EVIL, "a|b\n# c")).tidied())
+    assert "<img" not in text.replace("\\<img", "")
+    assert "a\\|b" in text
+    assert "\n# c" not in text
+    assert text.count("\n### ") == len(card(full()))
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    assert all(line.replace("\\|", "").count("|") == 8 for line in tables)
+    assert "| medclip-mini | a\\|b" in text
+    assert "| 80+ (age) |" in text
+    assert "| 18-25 (age) | – | not shown | not shown | not shown |" in text
+    assert "Made by medclip 0.4.0" in text
+
+
+def test_the_card_says_what_was_red():
+    assert "3 of 812 audited patients" in markdown(full().tidied())
+
+
+def test_groups_are_written_as_the_table_writes_them():
+    made = full()
+    row = {**next(r for r in made.gaps if r["p_holm"] <= 0.05), "worst_group": "ward_7", "best_group": None}
+    assert "worst for ward_7" not in told(replace(made, gaps=(row,)))[FOUND]
+    assert "worst for ward_7, best for a_b" in told(replace(made, gaps=({**row, "best_group": "a_b"},)))[FOUND]
+
+
+def test_a_label_that_is_hidden_altogether_is_a_page_without_its_numbers():
+    hidden = tuple(
+        {**row, "value": None, "n": None, "n_pos": None, "n_patients": None, "flag": "suppressed", "reason": "few"}
+        for row in full().metrics
+    )
+    assert (
+        "audited on too few patients to be counted here, for 3 labels" in told(replace(full(), metrics=hidden))["Size"]
+    )
+    assert "Overall" not in told(replace(full(), metrics=hidden))

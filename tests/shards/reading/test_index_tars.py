@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from medclip.cli.main import main
+from medclip.errors import MedclipError, Reason
+from medclip.sample import Modality
+from medclip.shards.reading.check_folder import check_shards
+from medclip.shards.reading.foreign import ForeignSet, read_foreign, says_nothing
+from medclip.shards.reading.index_tars import index_shards
+from medclip.shards.reading.samples import ShardReader
+from medclip.shards.sample_json import to_json
+from medclip.text.captions.record import CaptionRecord
+from tests.kits.shards import KEY
+
+
+def picture(seed, form="JPEG", mode="L"):
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 255, (40, 50), dtype=np.uint8)
+    Image.fromarray(pixels).convert(mode).save(buffer, form)
+    return buffer.getvalue()
+
+
+def tar(path, samples, form=tarfile.USTAR_FORMAT):
+    with tarfile.open(path, "w", format=form) as file:
+        for key, members in samples:
+            for extension, data in members.items():
+                data = data.encode() if isinstance(data, str) else data
+                info = tarfile.TarInfo(f"{key}.{extension}")
+                info.size = len(data)
+                file.addfile(info, io.BytesIO(data))
+    return path
+
+
+CUT = Reason.CORRUPT
+PACKED = "".join(f"Caption {i} of the film._chexpert_" for i in range(12))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two tars as UniMed has them, with what is known to go wrong: .jpeg members, packed texts, keys that repeat."""
+    out = tmp_path / "foreign"
+    out.mkdir()
+    tar(
+        out / "00000.tar",
+        [
+            ("000000", {"jpg": picture(0), "txt": PACKED}),
+            ("000001", {"jpeg": picture(1), "txt": "A second film."}),
+            ("000002", {"png": picture(2, "PNG", "RGB"), "json": '{"captions": ["One.", " "], "modality": "ct"}'}),
+            ("000003", {"jpg": picture(3), "txt": "  \n"}),
+            ("000004", {"txt": "No picture at all."}),
+        ],
+    )
+    tar(
+        out / "00001.tar",
+        [
+            ("000000", {"jpg": picture(0), "txt": "The first film again, in another tar."}),
+            ("000005", {"webp": picture(5, "WEBP"), "json": '{"caption": "Five.", "report": "IMPRESSION: Clear."}'}),
+            ("000006", {"jpg": b"\xff\xd8 broken", "txt": "Broken."}),
+            ("000007", {"jpg": picture(7), "json": "[1]"}),
+        ],
+        tarfile.PAX_FORMAT,
+    )
+    (out / "README.md").write_text("about")
+    return out
+
+
+def indexed(folder, **options):
+    return index_shards(folder, **{"source": "set", "license": "CC BY 4.0", "modality": "xray", "key": KEY} | options)
+
+
+def test_every_sample_is_indexed_or_left_out_with_its_reason(folder):
+    before = {p: p.read_bytes() for p in folder.iterdir()}
+    report = indexed(folder)
+    assert (report.num_shards, report.num_samples) == (2, 5)
+    assert report.counts_by_modality == {"ct": 1, "xray": 4}
+    assert report.counts_by_reason == {"corrupt": 2, "empty_caption": 1, "no_pixels": 1}
+    assert (report.num_duplicate_keys, report.num_duplicate_images) == (1, 1)
+    assert all(p.read_bytes() == data for p, data in before.items())
+    assert check_shards(folder).problems == ()
+
+
+def test_samples_read_like_those_of_our_own_shards(folder):
+    indexed(folder)
+    with ShardReader(folder, "train", verify="full") as reader:
+        samples = [reader[i] for i in range(len(reader))]
+    assert [s.image.shape for s in samples] == [(40, 50, 3)] * 5
+    assert len({s.key for s in samples}) == 5
+    first, second, third, again, fifth = (s.record for s in samples)
+    assert first.texts == tuple(f"Caption {i} of the film." for i in range(10))
+    assert second.texts == ("A second film.",)
+    assert (third.texts, third.modality) == (("One.",), Modality.CT)
+    assert again.texts == ("The first film again, in another tar.",)
+    assert (fifth.texts, fifth.report) == (("Five.",), "IMPRESSION: Clear.")
+    assert {(s.meta["source"], s.meta["license"], s.meta["study"]) for s in samples} == {("set", "CC BY 4.0", "")}
+    assert len({s.meta["patient"] for s in samples}) == 5
+    assert [s.meta["key"] for s in samples] == [s.key for s in samples]
+
+
+def test_the_index_may_lie_elsewhere(folder, tmp_path):
+    indexed(folder, out=tmp_path / "x" / "index")
+    assert not (folder / "index.json").exists()
+    assert len(ShardReader(tmp_path / "x" / "index", "train")) == 5
+    assert check_shards(tmp_path / "x" / "index").ok
+    with pytest.raises(MedclipError) as e:
+        indexed(folder, out=tmp_path / "x" / "index")
+    assert e.value.reason is Reason.OUTPUT_IN_USE
+
+
+def test_the_same_tars_give_the_same_index(folder, tmp_path):
+    names = ("index.json", "samples.parquet", "rejects.parquet")
+    for name in "ab":
+        indexed(folder, out=tmp_path / name)
+    assert all((tmp_path / "a" / n).read_bytes() == (tmp_path / "b" / n).read_bytes() for n in names)
+
+
+def test_patients_come_from_the_json_where_it_names_them(tmp_path):
+    record = [
+        ("a", {"jpg": picture(i), "json": json.dumps({"caption": "x y z", "who": w})}) for i, w in enumerate("ppq")
+    ]
+    tar(tmp_path / "0.tar", [(f"{i}", members) for i, (_, members) in enumerate(record)])
+    assert indexed(tmp_path, patient_from_json="who").patient_from == "who"
+    patients = [r["patient"] for r in ShardReader(tmp_path, "train").rows]
+    assert patients[0] == patients[1] != patients[2]
+    (tmp_path / "index.json").unlink()
+    with pytest.raises(MedclipError, match="'name'") as e:
+        indexed(tmp_path, patient_from_json="name")
+    assert e.value.reason is Reason.TABLE_INVALID
+
+
+def test_our_own_samples_without_their_index_keep_record_and_patient(tmp_path):
+    record = CaptionRecord(Modality.FUNDUS, laterality="L", labels={"fundus_cataract": {"cataract": 1}})
+    meta = {"key": "k", "sha256": "s", "patient": "p" * 16, "adapter": "fundus", "source": "old", "license": "none"}
+    tar(tmp_path / "0.tar", [("k", {"png": picture(0, "PNG"), "json": to_json(record, meta), "txt": "x"})])
+    indexed(tmp_path)
+    reader = ShardReader(tmp_path, "train")
+    said, about = reader.record(0)
+    assert said == record
+    assert (about["patient"], about["adapter"], about["source"]) == ("p" * 16, "fundus", "set")
+    assert reader.row(0)["patient"] == "p" * 16
+
+
+def test_a_tar_that_was_added_or_changed_is_a_problem(folder):
+    indexed(folder)
+    tar(folder / "00002.tar", [("x", {"jpg": picture(0), "txt": "x"})])
+    assert any("00002.tar" in p for p in check_shards(folder).problems)
+    (folder / "00002.tar").unlink()
+    data = bytearray((folder / "00001.tar").read_bytes())
+    data[-1] = 1
+    (folder / "00001.tar").write_bytes(data)
+    assert any("00001.tar was changed" in p for p in check_shards(folder).problems)
+    with pytest.raises(MedclipError, match=r"00001\.tar"):
+        ShardReader(folder, "train", verify="full")[3]
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda f: None, Reason.NOTHING_TO_DO),
+        (lambda f: (f / "0.tar.gz").write_bytes(b"x"), Reason.NOTHING_TO_DO),
+        (lambda f: (f / "0.tar").write_bytes(b"x" * 700), Reason.CORRUPT),
+        (
+            lambda f: (f / "0.tar").write_bytes(tar(f / "1.tar", [("a", {"jpg": picture(0)})]).read_bytes()[:900]),
+            Reason.CORRUPT,
+        ),
+        (lambda f: tar(f / "0.tar", [("a", {"txt": "x"})]), Reason.NOTHING_TO_DO),
+    ],
+)
+def test_folders_that_cannot_be_indexed_are_refused_and_left_alone(tmp_path, make, reason):
+    make(tmp_path)
+    before = sorted(p.name for p in tmp_path.iterdir())
+    with pytest.raises(MedclipError) as e:
+        indexed(tmp_path)
+    assert e.value.reason is reason
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+def test_an_index_is_not_written_over(folder):
+    indexed(folder)
+    with pytest.raises(MedclipError) as e:
+        indexed(folder)
+    assert e.value.reason is Reason.OUTPUT_IN_USE
+
+
+def test_the_command_indexes_tells_repeats_and_names_what_it_does_not_know(folder, tmp_path, capsys):
+    key = tmp_path / "key"
+    key.write_bytes(KEY)
+    options = ["--source", "set", "--license", "CC0", "--key-file", str(key)]
+    assert main(["shards", "index", str(folder), *options, "--modality", "xrays"]) == 2
+    assert "--modality" in capsys.readouterr().err
+    assert main(["shards", "index", str(folder), *options, "--modality", "xray", "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["num_samples"] == 5
+    assert "1 samples have a key that stands before" in said.err
+    assert main(["shards", "check", str(folder)]) == 0
+
+
+def test_extensions_in_capitals_are_read_as_webdataset_does(tmp_path):
+    tar(
+        tmp_path / "0.tar",
+        [
+            ("IMG_1", {"JPG": picture(0), "TXT": "A film."}),
+            ("IMG_2", {"Png": picture(1, "PNG"), "Json": '{"caption": "x"}'}),
+        ],
+    )
+    report = indexed(tmp_path)
+    assert (report.num_samples, report.counts_by_reason) == (2, {})
+    with ShardReader(tmp_path, "train") as reader:
+        assert [reader[i].record.texts for i in range(2)] == [("A film.",), ("x",)]
+    assert check_shards(tmp_path).ok
+
+
+def test_samples_that_are_left_out_are_counted_from_1(tmp_path):
+    tar(tmp_path / "0.tar", [("a", {"txt": "no picture"}), ("b", {"jpg": picture(0), "json": '{"caption": "x"}'})])
+    indexed(tmp_path)
+    (row,) = pq.read_table(tmp_path / "rejects.parquet").to_pylist()
+    assert (row["row"], row["message"]) == (1, "sample 1 of 0.tar")
+    (tmp_path / "index.json").unlink()
+    tar(tmp_path / "0.tar", [("b", {"jpg": picture(0), "json": '{"caption": "x"}'})])
+    with pytest.raises(MedclipError, match="sample 1 has no field 'who'"):
+        indexed(tmp_path, patient_from_json="who")
+
+
+@pytest.mark.parametrize("out", ["rec.yaml/x", "x" * 300, "/proc/x"])
+def test_a_place_where_nothing_can_be_written_is_one_sentence(folder, tmp_path, capsys, out):
+    (tmp_path / "rec.yaml").touch()
+    (tmp_path / "key").write_bytes(KEY)
+    options = ["--source", "s", "--license", "l", "--modality", "xray", "--key-file", str(tmp_path / "key")]
+    assert main(["shards", "index", str(folder), *options, "--out", str(tmp_path / out)]) == 2
+    said = capsys.readouterr().err
+    assert "bug" not in said
+    assert len(said.strip().splitlines()) == 1
+    assert not (folder / "index.json").exists()
+
+
+def test_a_record_of_nothing_but_a_modality_says_nothing():
+    of = ForeignSet("s", "l", Modality.XRAY)
+    row = {"key": "k", "sha256": "s", "patient": "p"}
+    for found in ({"txt": b" "}, {"json": b'{"captions": []}'}, {"txt": b"noreportpresent"}):
+        assert says_nothing(read_foreign(found, of, row)[0])
+    record, meta = read_foreign({"txt": b"Words.", "json": b'{"modality": "weather"}'}, of, row)
+    assert (record.texts, record.modality, meta["adapter"]) == (("Words.",), Modality.XRAY, "foreign")
+    assert ForeignSet.from_dict(of.to_dict()) == of

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medclip.statistics.metrics.calibration import logits
+from medclip.statistics.metrics.calibration_slope import fit
+from medclip.statistics.resampling.bootstrap import evaluate
+from medclip.statistics.resampling.weights import draw_weights
+from tests.kits.bootstrap import cohort_of
+
+NAMES = ["calibration_intercept", "calibration_slope"]
+
+
+def clustered(rng: np.random.Generator, num_patients: int, slope: float = 0.7):
+    """Scores of which the true calibration has intercept −0.3 and the slope given."""
+    patients = np.repeat(np.arange(num_patients), rng.integers(1, 5, num_patients))
+    z = rng.normal(-0.5, 1.2, len(patients)) + rng.normal(0, 0.7, num_patients)[patients]
+    truth = rng.random(len(z)) < 1 / (1 + np.exp(0.3 - slope * z))
+    groups = {"sex": rng.choice(["F", "M"], num_patients)[patients]}
+    return cohort_of(1 / (1 + np.exp(-z)), truth, patients, groups)
+
+
+def test_intercept_and_slope_are_those_of_statsmodels() -> None:
+    import statsmodels.api as sm
+
+    rng = np.random.default_rng(0)
+    cohort, label = clustered(rng, 300)
+    weight = rng.random(len(label.score_N)) + 0.1
+    for own in (None, weight):
+        theta = fit(logits(label.score_N), label.truth_N == 1, own)
+        family = sm.families.Binomial()
+        design = sm.add_constant(logits(label.score_N))
+        reference = sm.GLM(label.truth_N, design, family=family, freq_weights=own).fit(tol=1e-14)
+        assert theta == pytest.approx(reference.params, abs=1e-8)
+    point = evaluate(cohort, label, draw_weights(300, 2, seed=0), metrics=NAMES).point
+    assert point["calibration_slope"][0] == pytest.approx(fit(logits(label.score_N), label.truth_N == 1)[1], abs=1e-12)
+
+
+def test_resamples_one_corrected_step_away_are_close_to_refitting_each_of_them() -> None:
+    rng = np.random.default_rng(1)
+    cohort, label = clustered(rng, 400)
+    weights_PB = draw_weights(400, 120, seed=0)
+    found = evaluate(cohort, label, weights_PB, metrics=NAMES)
+    x, y = logits(label.score_N), label.truth_N == 1
+    for g, inside in enumerate((np.ones(len(y), bool), *(cohort.attributes[0].codes_N == k for k in (0, 1)))):
+        refitted = np.array(
+            [fit(x[inside], y[inside], w.astype(float)) for w in weights_PB[cohort.patients_N[inside]].T]
+        )
+        for k, name in enumerate(NAMES):
+            one_step = found.drawn[name][g]
+            spread = refitted[:, k].std()
+            assert np.abs(one_step - refitted[:, k]).max() < 0.2 * spread
+            assert one_step.std() == pytest.approx(spread, rel=0.03)
+            for q in (2.5, 97.5):
+                assert np.percentile(one_step, q) == pytest.approx(np.percentile(refitted[:, k], q), abs=0.1 * spread)
+
+
+@settings(max_examples=25)
+@given(st.floats(0.2, 5.0), st.floats(-2.0, 2.0))
+def test_undoing_a_distortion_of_the_logit_moves_the_fit_by_it(slope: float, shift: float) -> None:
+    rng = np.random.default_rng(2)
+    x = rng.normal(0, 1, 300)
+    y = rng.random(300) < 1 / (1 + np.exp(-x))
+    intercept, b = fit(x, y)
+    moved_intercept, moved_b = fit(slope * x + shift, y)
+    assert moved_b == pytest.approx(b / slope, rel=1e-6)
+    assert moved_intercept == pytest.approx(intercept - b * shift / slope, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        ([0.1, 0.2, 0.3], [1, 1, 1]),
+        ([0.1, 0.2, 0.3, 0.4], [0, 0, 1, 1]),
+        ([0.1, 0.2, 0.3, 0.4], [1, 1, 0, 0]),
+        ([0.1, 0.2, 0.2, 0.4], [0, 0, 1, 1]),
+        ([0.2, 0.2, 0.2], [0, 1, 1]),
+        ([], []),
+    ],
+)
+def test_there_is_no_slope_without_an_overlap_of_the_classes(x: list[float], y: list[int]) -> None:
+    assert np.isnan(fit(np.array(x), np.array(y, bool))).all()
+
+
+def test_a_resample_without_one_class_has_no_slope() -> None:
+    cohort, label = cohort_of([0.1, 0.6, 0.4, 0.9], [0, 0, 1, 1])
+    weights_PB = np.array([[1, 0], [2, 0], [1, 2], [0, 2]], np.uint8)
+    drawn = evaluate(cohort, label, weights_PB, metrics=NAMES).drawn["calibration_slope"]
+    assert np.isfinite(drawn[0]).tolist() == [True, False]
+
+
+def test_probabilities_of_0_and_1_are_allowed() -> None:
+    cohort, label = cohort_of([0.0, 0.3, 0.6, 1.0, 0.0, 1.0], [0, 1, 0, 1, 1, 0])
+    point = evaluate(cohort, label, draw_weights(6, 2, seed=0), metrics=NAMES).point
+    assert np.isfinite(point["calibration_slope"]).all()
+
+
+@pytest.mark.golden
+def test_the_published_slope_and_intercept(golden: Path) -> None:
+    with np.load(golden / "calibration.npz") as g:
+        test = slice(int(g["n_val"]), None)
+        cohort, label = cohort_of(g["bin_prob"][test], g["bin_y"][test])
+        point = evaluate(cohort, label, np.ones((len(label.score_N), 1), np.uint8)).point
+        assert point["calibration_slope"][0] == pytest.approx(float(g["cox_slope_test"]), abs=1e-5)
+        assert point["calibration_intercept"][0] == pytest.approx(float(g["cox_intercept_test"]), abs=1e-5)
+        assert point["ece"][0] == pytest.approx(float(g["bin_raw_ece15"]), abs=1e-6)
+        assert point["brier"][0] == pytest.approx(float(g["bin_raw_brier"]), abs=1e-9)

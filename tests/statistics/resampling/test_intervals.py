@@ -1,0 +1,168 @@
+"""Intervals from replicates against the golden file, and of proportions against statsmodels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
+
+from medclip.errors import MedclipError
+from medclip.statistics.resampling.bootstrap import Replicates, evaluate
+from medclip.statistics.resampling.intervals import (
+    basic,
+    bca,
+    bca_constants,
+    clopper_pearson,
+    expanded,
+    newcombe,
+    of,
+    percentile,
+    wilson,
+)
+from medclip.statistics.resampling.standard_errors import clusters_of
+from medclip.statistics.resampling.weights import draw_weights, index_weights, jackknife_weights
+from tests.kits.audit_inference import cohort_of
+
+
+@pytest.mark.golden
+def test_golden_bootstrap_intervals_of_an_auroc(golden: Path):
+    d = np.load(golden / "multitest_bootstrap.npz", allow_pickle=False)
+    cohort = cohort_of(d["y"], d["score"], probability=False)
+    label, num = cohort.labels[0], cohort.num_patients
+    found = evaluate(cohort, label, index_weights(d["boot_idx"], num), metrics=["auroc"])
+    point, drawn_B = float(found.point["auroc"][0]), found.drawn["auroc"][0]
+    np.testing.assert_allclose(drawn_B, d["boot_auroc"], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(percentile(drawn_B), d["percentile95"], rtol=0, atol=1e-10)
+    np.testing.assert_allclose(basic(point, drawn_B), d["basic95"], rtol=0, atol=1e-10)
+    jackknife_J = evaluate(cohort, label, jackknife_weights(num, num), metrics=["auroc"]).drawn["auroc"][0]
+    constants = bca_constants(point, drawn_B, jackknife_J)
+    np.testing.assert_allclose(constants, [d["bca_z0"], d["bca_acc"]], rtol=0, atol=1e-10)
+    np.testing.assert_allclose(bca(point, drawn_B, jackknife_J), d["bca95"], rtol=0, atol=1e-10)
+
+
+@pytest.mark.golden
+def test_golden_interval_of_a_gap(golden: Path):
+    d = np.load(golden / "multitest_bootstrap.npz", allow_pickle=False)
+    cohort = cohort_of(d["y"], d["score"], probability=False, sex=d["group"])
+    weights = index_weights(d["boot_idx_MF"], cohort.num_patients)
+    drawn_GB = evaluate(cohort, cohort.labels[0], weights, metrics=["auroc"]).drawn["auroc"]
+    groups = cohort.attributes[0].groups
+    gap_B = drawn_GB[1 + groups.index("M")] - drawn_GB[1 + groups.index("F")]
+    np.testing.assert_allclose(gap_B, d["boot_gap_M_minus_F"], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(percentile(gap_B), d["gap_percentile95"], rtol=0, atol=1e-10)
+
+
+@settings(max_examples=50)
+@given(n=st.integers(1, 300), data=st.data(), level=st.sampled_from([0.9, 0.95, 0.99]))
+def test_proportions_agree_with_statsmodels(n: int, data: st.DataObject, level: float):
+    s = data.draw(st.integers(0, n))
+    ours = [tuple(map(float, f(s, n, level=level))) for f in (wilson, clopper_pearson)]
+    theirs = [proportion_confint(s, n, alpha=1 - level, method=m) for m in ("wilson", "beta")]
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12)
+
+
+@settings(max_examples=50)
+@given(n=st.integers(1, 80), m=st.integers(1, 80), data=st.data())
+def test_newcombe_agrees_with_statsmodels(n: int, m: int, data: st.DataObject):
+    s, r = data.draw(st.integers(0, n)), data.draw(st.integers(0, m))
+    theirs = confint_proportions_2indep(s, n, r, m, method="newcomb", compare="diff")
+    np.testing.assert_allclose(newcombe(s, n, r, m), theirs, rtol=0, atol=1e-12)
+
+
+def test_without_cases_there_is_no_interval_and_impossible_counts_are_refused():
+    for f in (wilson, clopper_pearson):
+        assert np.isnan(f(0, 0)).all()
+        with pytest.raises(MedclipError, match="between 0 and the number"):
+            f([1, 3], 2)
+    assert np.isnan(newcombe(0, 0, 1, 2)).all()
+
+
+def test_undefined_replicates_are_left_out_up_to_a_tenth():
+    drawn = np.r_[np.linspace(0, 1, 90), np.full(10, np.nan)]
+    assert percentile(drawn) == pytest.approx((0.025, 0.975))
+    assert np.isnan(percentile(np.r_[drawn, np.nan])).all()
+    assert np.isnan(bca(0.5, np.r_[drawn, np.nan], np.linspace(0, 1, 20))).all()
+    assert np.isnan(percentile([])).all()
+    assert np.isnan(bca(0.5, [np.nan], [0.5])).all()
+    assert np.isnan(bca(2.0, np.linspace(0, 1, 90), np.linspace(0, 1, 20))).all()
+
+
+def test_expanded_quantiles_are_wider_with_few_patients_and_plain_with_many():
+    drawn = np.random.default_rng(0).normal(size=4000)
+    few, many, plain = expanded(drawn, 9), expanded(drawn, 1e7), percentile(drawn)
+    assert few[0] < plain[0]
+    assert few[1] > plain[1]
+    assert few[1] == pytest.approx(2.262 * np.sqrt(10 / 9), abs=0.15)
+    np.testing.assert_allclose(many, plain, atol=1e-3)
+
+
+def drawn_cohort(seed: int = 0, patients: int = 60, flip: float = 0.2):
+    rng = np.random.default_rng(seed)
+    keys = np.repeat(np.arange(patients), rng.integers(1, 5, patients))
+    truth = rng.random(len(keys)) < 0.4
+    score = np.clip(0.3 + 0.4 * (truth ^ (rng.random(len(keys)) < flip)) + rng.normal(0, 0.08, len(keys)), 0, 1)
+    cohort = cohort_of(truth, score, patients=keys, sex=np.where(keys % 3, "F", "M"))
+    weights = draw_weights(patients, 400, seed=seed)
+    return evaluate(cohort, cohort.labels[0], weights, threshold=0.5), clusters_of(cohort, cohort.labels[0])
+
+
+@pytest.mark.parametrize("method", ["auto", "percentile", "basic", "expanded"])
+def test_every_metric_has_an_interval_and_most_hold_their_point(method):
+    replicates, clusters = drawn_cohort()
+    for metric in replicates.point:
+        low_G, high_G, undefined_G = of(replicates, metric, clusters, method=method)
+        known = ~np.isnan(low_G)
+        assert (low_G[known] <= high_G[known]).all()
+        assert (undefined_G[known] <= 0.1).all()
+        if metric in ("auroc", "tpr", "fpr", "ppv", "selection_rate", "brier"):
+            assert (low_G < replicates.point[metric]).all()
+            assert (replicates.point[metric] < high_G).all()
+
+
+def test_what_is_perfect_in_the_sample_still_has_a_lower_end():
+    replicates, clusters = drawn_cohort(flip=0.0)
+    for metric in ("auroc", "tpr", "ppv", "accuracy"):
+        assert (replicates.point[metric] == 1).all()
+        assert np.ptp(replicates.drawn[metric]) == 0
+        low_G, high_G, _ = of(replicates, metric, clusters)
+        assert (low_G < 0.99).all()
+        assert (low_G > 0.5).all()
+        assert (high_G == 1).all()
+        assert low_G[0] > low_G[2]  # more patients, surer
+    low_G, high_G, _ = of(replicates, "fpr", clusters)
+    assert (low_G == 0).all()
+    assert (high_G > 0.01).all()
+
+
+def test_the_default_is_wilsons_interval_with_independent_rows_and_many_patients():
+    rng = np.random.default_rng(3)
+    truth = np.repeat([0, 1], 2000)
+    cohort = cohort_of(truth, (rng.random(4000) < 0.2 + 0.5 * truth).astype(float))
+    replicates = evaluate(cohort, cohort.labels[0], draw_weights(4000, 2000, seed=0), threshold=0.5)
+    low_G, high_G, _ = of(replicates, "tpr", clusters_of(cohort, cohort.labels[0]))
+    found = replicates.point["tpr"][0] * 2000
+    np.testing.assert_allclose([low_G[0], high_G[0]], [float(x) for x in wilson(found, 2000)], atol=0.0015)
+
+
+def test_a_metric_that_is_undefined_has_no_interval():
+    cohort = cohort_of([1, 0, 1, 0, 0, 0], [0.8, 0.2, 0.7, 0.4, 0.1, 0.2], sex=list("FFFFMM"))
+    replicates = evaluate(cohort, cohort.labels[0], draw_weights(6, 200, seed=0), threshold=0.5)
+    low_G, high_G, undefined_G = of(replicates, "tpr", clusters_of(cohort, cohort.labels[0]))
+    assert np.isnan(low_G[2])
+    assert np.isnan(high_G[2])
+    assert undefined_G[2] == 1
+
+
+def test_wilson_is_refused_for_what_is_not_a_rate():
+    replicates, clusters = drawn_cohort()
+    with pytest.raises(MedclipError, match="Wilson"):
+        of(replicates, "ece", clusters, method="wilson")
+    with pytest.raises(MedclipError, match="no method"):
+        of(replicates, "ece", clusters, method="normal")
+    low_G, _, _ = of(replicates, "tpr", clusters, method="wilson")
+    assert isinstance(replicates, Replicates)
+    assert (low_G > 0).all()

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medclip.errors import MedclipError
+from medclip.statistics.resampling.weights import draw_weights, index_weights, jackknife_weights
+
+
+@given(st.integers(1, 40), st.integers(1, 70), st.integers(0, 5))
+def test_every_resample_has_as_many_draws_as_patients(num_patients: int, num_replicates: int, seed: int) -> None:
+    weights_PB = draw_weights(num_patients, num_replicates, seed=seed)
+    assert weights_PB.shape == (num_patients, num_replicates)
+    assert (weights_PB.sum(axis=0) == num_patients).all()
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=50))
+def test_strata_keep_their_sizes(strata: list[int]) -> None:
+    weights_PB = draw_weights(len(strata), 20, seed=0, strata_P=strata)
+    for stratum in set(strata):
+        members = np.array(strata) == stratum
+        assert (weights_PB[members].sum(axis=0) == members.sum()).all()
+
+
+def test_the_first_resamples_do_not_depend_on_how_many_are_asked_for() -> None:
+    assert (draw_weights(50, 200, seed=3)[:, :70] == draw_weights(50, 70, seed=3)).all()
+    assert (draw_weights(50, 70, seed=4) != draw_weights(50, 70, seed=3)).any()
+
+
+def test_draws_are_those_of_sampling_with_replacement() -> None:
+    # the count of one patient is binomial (P, 1/P): mean 1, variance 1 − 1/P
+    drawn = draw_weights(100, 4000, seed=0).astype(float)
+    assert drawn.mean() == 1
+    assert drawn.var() == pytest.approx(0.99, rel=0.02)
+    assert np.corrcoef(drawn[0], drawn[1])[0, 1] == pytest.approx(-1 / 99, abs=0.05)
+
+
+def test_weights_take_one_byte_unless_one_unit_is_drawn_very_often() -> None:
+    assert draw_weights(1000, 3, seed=0).dtype == np.uint8
+    assert draw_weights(1, 5, seed=0).tolist() == [[1] * 5]
+    often = index_weights(np.zeros((1, 300), int), 2)
+    assert often.dtype == np.uint16
+    assert often.tolist() == [[300], [0]]
+
+
+def test_index_matrices_become_counts() -> None:
+    assert index_weights([[0, 0, 2], [1, 2, 2]], 3).tolist() == [[2, 0], [0, 1], [1, 2]]
+    with pytest.raises(MedclipError, match="outside 0 to 1"):
+        index_weights([[0, 2]], 2)
+
+
+def test_the_jackknife_leaves_each_patient_out_once() -> None:
+    weights_PJ = jackknife_weights(500, 200)
+    assert weights_PJ.shape == (500, 200)
+    assert ((weights_PJ == 0).sum(axis=1) == 1).all()
+    assert set((weights_PJ == 0).sum(axis=0)) == {2, 3}
+    assert (jackknife_weights(4) == 1 - np.eye(4)).all()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: draw_weights(0, 5, seed=0),
+        lambda: draw_weights(5, 0, seed=0),
+        lambda: draw_weights(5, 5, seed=0, strata_P=[0, 1]),
+        lambda: jackknife_weights(1),
+        lambda: jackknife_weights(10, 1),
+    ],
+)
+def test_empty_draws_are_refused(call) -> None:
+    with pytest.raises(MedclipError):
+        call()

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.resources import files
+
+import pytest
+
+from medclip.errors import MedclipError, Reason
+from medclip.sample import Modality
+from medclip.text.free_text.mentions import asserted, mentioned
+from medclip.text.vocabulary.load import load_task, parse_task, task_names
+
+CHEST = [
+    "pneumonia",
+    "covid_19",
+    "effusion",
+    "edema",
+    "atelectasis",
+    "infiltration",
+    "consolidation",
+    "cardiomegaly",
+    "pneumothorax",
+    "mass",
+    "nodule",
+    "pleural_thickening",
+    "emphysema",
+    "fibrosis",
+    "hernia",
+]
+
+GOOD = """
+name: example
+title: Example
+kind: multilabel
+modalities: [xray]
+templates: ["{}", "X-ray: {}"]
+classes:
+  - {name: fracture, title: Fracture, prompts: [fracture], negative_prompts: [no fracture], nouns: [a fracture],
+     stems: [fractur]}
+"""
+
+
+def test_the_tasks_of_this_release_have_their_names_and_classes():
+    classes = {name: [c.name for c in load_task(name).classes] for name in task_names()}
+    assert set(classes) == {
+        "modality",
+        "chest_xray_view",
+        "chest_xray_findings",
+        "brain_mri_tumour",
+        "fundus_cataract",
+        "breast_density",
+    }
+    assert classes["chest_xray_view"] == ["ap", "pa", "lateral"]
+    assert classes["chest_xray_findings"] == CHEST
+    assert classes["brain_mri_tumour"] == ["glioma", "meningioma", "pituitary", "no_tumour"]
+    assert classes["fundus_cataract"] == ["cataract"]
+    assert classes["breast_density"] == ["fatty", "fatty_glandular", "dense_glandular"]
+    assert classes["modality"][:5] == ["xray", "mammography", "ct", "mri", "fundus"]
+
+
+def test_every_class_of_the_modality_task_is_a_modality():
+    assert {c.name for c in load_task("modality").classes} <= set(Modality)
+
+
+@pytest.mark.parametrize("name", task_names())
+def test_every_class_has_at_least_six_distinct_wordings_per_side(name):
+    task = load_task(name)
+    for c in task.classes:
+        assert len({p.lower() for p in c.prompts}) == len(c.prompts) >= 6
+        if task.kind == "multilabel":
+            assert len({p.lower() for p in c.negative_prompts}) == len(c.negative_prompts) >= 6
+        else:
+            assert not c.negative_prompts
+
+
+def test_positive_wordings_affirm_and_negative_wordings_deny_their_class():
+    for name in ("chest_xray_findings", "fundus_cataract"):
+        for c in load_task(name).classes:
+            for p in (*c.prompts, *c.nouns):
+                assert asserted(name, p).get(c.name, True), p
+            for p in c.negative_prompts:
+                # "the heart is normal" denies without a "no"; what mentions the class must be seen as a denial
+                assert not asserted(name, p).get(c.name, False), p
+
+
+def test_wordings_for_a_normal_image_name_no_class():
+    for name in task_names():
+        for wording in load_task(name).none_prompts:
+            assert not mentioned(name, wording), wording
+
+
+def test_codes_look_like_codes_and_no_code_is_used_twice_in_a_task():
+    for name in task_names():
+        codes = [(system, code) for c in load_task(name).classes for system, code in c.codes.items()]
+        assert len(set(codes)) == len(codes)
+        for system, code in codes:
+            assert code.isdigit() and _verhoeff(code) if system == "sct" else code.startswith("RID")
+
+
+def test_snomed_codes_agree_with_pydicom_where_it_knows_the_concept():
+    from pydicom.sr.codedict import codes
+
+    sct = codes.SCT
+    known = {
+        ("chest_xray_findings", "effusion"): sct.PleuralEffusion,
+        ("chest_xray_findings", "pneumothorax"): sct.Pneumothorax,
+        ("chest_xray_findings", "edema"): sct.PulmonaryEdema,
+        ("fundus_cataract", "cataract"): sct.Cataract,
+        ("modality", "mammography"): sct.Mammography,
+        ("modality", "ct"): sct.ComputedTomography,
+        ("modality", "xray"): sct.PlainRadiography,
+    }
+    for (task, name), code in known.items():
+        assert load_task(task).class_named(name).codes["sct"] == code.value
+
+
+def test_the_vocabularies_are_package_data():
+    assert (files("medclip.text.vocabulary") / "tasks" / "modality.yaml").is_file()
+
+
+def test_an_unknown_task_says_which_there_are():
+    with pytest.raises(MedclipError, match="chest_xray_findings") as e:
+        load_task("chest")
+    assert e.value.reason is Reason.NO_TASK
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("title: Example", "titel: Example", "titel"),
+        ('"X-ray: {}"', '"X-ray"', "exactly one"),
+        ("negative_prompts: [no fracture],", "", "negative_prompts"),
+        ("prompts: [fracture]", "prompts: [fracture, Fracture]", "repeats"),
+        ("[xray]", "[x-ray]", "modalities"),
+        ("kind: multilabel", "kind: both", "kind"),
+        ("codes: {}", "", ""),
+        ("kind: multilabel", "kind: multiclass", "two classes"),
+        ("title: Example", "title: [", "not YAML"),
+    ],
+)
+def test_a_mistake_in_a_task_file_is_named_with_the_file(old, new, message):
+    assert parse_task(GOOD).classes[0].name == "fracture"
+    if not message:
+        return
+    with pytest.raises(MedclipError, match=message) as e:
+        parse_task(GOOD.replace(old, new), where="example.yaml")
+    assert e.value.reason is Reason.TABLE_INVALID
+    assert str(e.value).startswith("example.yaml:")
+
+
+def test_the_text_room_does_not_import_torch():
+    code = (
+        "import sys; import medclip.text.captions.draw, medclip.text.tokenizers.tokenizer; "
+        "import medclip.text.vocabulary.prompts;"
+        "from medclip.text.vocabulary.load import load_task; load_task('modality'); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def _verhoeff(number: str) -> bool:
+    """Check digit of SNOMED CT identifiers."""
+    permute = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9], [1, 5, 7, 6, 2, 8, 3, 0, 9, 4]
+    table = list(permute)
+    for _ in range(6):
+        table.append([table[-1][i] for i in permute[1]])
+
+    def multiply(a: int, b: int) -> int:
+        if a < 5:
+            return (a + b) % 5 if b < 5 else 5 + (a + b - 5) % 5
+        return 5 + (a - 5 - b) % 5 if b < 5 else (a - b) % 5
+
+    check = 0
+    for i, digit in enumerate(reversed(number)):
+        check = multiply(check, table[i % 8][int(digit)])
+    return check == 0
+
+
+@pytest.mark.parametrize(
+    ("task", "body_part", "fits"),
+    [
+        ("chest_xray_view", "CHEST", True),
+        ("chest_xray_findings", "Port Chest", True),
+        ("chest_xray_findings", "", True),
+        ("chest_xray_findings", "unknown", True),
+        ("chest_xray_findings", "HAND", False),
+        ("brain_mri_tumour", "HEADNECK", True),
+        ("brain_mri_tumour", "KNEE", False),
+        ("breast_density", "BREAST", True),
+        ("modality", "HAND", True),
+    ],
+)
+def test_a_task_is_about_the_body_parts_it_names(task: str, body_part: str, fits: bool):
+    assert load_task(task).is_about(body_part) is fits

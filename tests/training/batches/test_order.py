@@ -1,0 +1,170 @@
+"""Epoch plans are functions of (seed, epoch): the same samples whatever the ranks, workers and stops."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medclip.errors import MedclipError, Reason
+from medclip.shards.reading.columns import Columns, coded
+from medclip.training.batches.order import epoch_plan, order_of_epoch, repeats, steps_of_epoch
+
+
+def columns(shards: list[int], sources: list[str] | None = None, modalities: list[str | None] | None = None) -> Columns:
+    """Columns of shards with so many samples each."""
+    shard_N = np.repeat(np.arange(len(shards)), shards).astype(np.int32)
+    source_N, names = coded(sources or ["s"] * len(shard_N))
+    modality_N, kinds = coded(modalities or ["xray"] * len(shard_N))
+    return Columns(shard_N, len(shards), source_N, names, modality_N, kinds)
+
+
+SHARDS = st.lists(st.integers(1, 12), min_size=1, max_size=12)
+
+
+@given(
+    shards=SHARDS, batch=st.integers(1, 7), seed=st.integers(0, 9), epoch=st.integers(0, 9), window=st.integers(1, 14)
+)
+def test_mixed_shards_give_every_sample_at_most_once(
+    shards: list[int], batch: int, seed: int, epoch: int, window: int
+) -> None:
+    data = columns(shards)
+    plan = epoch_plan(data, batch_size=batch, seed=seed, epoch=epoch, window_shards=window)
+    assert plan.dtype == np.int64
+    assert plan.shape == (sum(shards) // batch, batch) == (steps_of_epoch(data, "shard_mixed", batch_size=batch), batch)
+    assert len(set(plan.ravel().tolist())) == plan.size
+    assert np.array_equal(plan, epoch_plan(data, batch_size=batch, seed=seed, epoch=epoch, window_shards=window))
+    assert not repeats(plan).any()
+
+
+@given(shards=SHARDS, seed=st.integers(0, 9), epoch=st.integers(0, 9))
+def test_one_window_is_a_plain_permutation(shards: list[int], seed: int, epoch: int) -> None:
+    plan = epoch_plan(columns(shards), batch_size=1, seed=seed, epoch=epoch, window_shards=len(shards))
+    assert np.array_equal(plan.ravel(), order_of_epoch(sum(shards), seed, epoch))
+
+
+@given(size=st.integers(1, 50), seed=st.integers(0, 9), epoch=st.integers(0, 9))
+def test_every_epoch_is_a_permutation_of_its_own(size: int, seed: int, epoch: int) -> None:
+    order = order_of_epoch(size, seed, epoch)
+    assert sorted(order.tolist()) == list(range(size))
+    assert np.array_equal(order, order_of_epoch(size, seed, epoch))
+
+
+def test_the_order_is_fixed_for_all_time() -> None:
+    """A run that was begun with an older version goes on with the same batches."""
+    assert order_of_epoch(8, 3, 1).tolist() == [6, 2, 1, 5, 4, 3, 7, 0]
+    plan = epoch_plan(columns([4] * 6), batch_size=6, seed=3, epoch=1, window_shards=2)
+    assert plan[0].tolist() == [8, 6, 7, 9, 10, 4]
+
+
+def test_a_window_reads_few_shards_at_a_time_and_epochs_differ() -> None:
+    data = columns([100] * 40)
+    plans = [epoch_plan(data, batch_size=50, seed=0, epoch=e, window_shards=4) for e in (0, 1)]
+    for plan in plans:
+        in_window = [set(data.shard_N[plan[8 * i : 8 * (i + 1)]].ravel().tolist()) for i in range(10)]
+        assert all(len(shards) == 4 for shards in in_window)
+        assert sum(map(len, in_window)) == 40
+    assert not np.array_equal(*plans)
+
+
+@given(
+    sizes=st.lists(st.integers(1, 30), min_size=1, max_size=4), batch=st.integers(1, 8), seed=st.integers(0, 5),
+    weights=st.lists(st.sampled_from([0.0, 0.5, 1.0, 3.0]), min_size=4, max_size=4),
+)  # fmt: skip
+def test_proportional_repeats_no_sample_of_a_source_before_all_are_used(
+    sizes: list[int], batch: int, seed: int, weights: list[float]
+) -> None:
+    names = [f"s{i}" for i, n in enumerate(sizes) for _ in range(n)]
+    data = columns([len(names)], names)
+    chosen = {f"s{i}": w for i, w in enumerate(weights[: len(sizes)])}
+    if not any(chosen.values()):
+        with pytest.raises(MedclipError, match="not all 0"):
+            steps_of_epoch(data, "proportional", batch_size=batch, weights=chosen)
+        return
+    plan = epoch_plan(data, "proportional", batch_size=batch, seed=seed, epoch=2, weights=chosen)
+    assert len(plan) == steps_of_epoch(data, "proportional", batch_size=batch, weights=chosen)
+    assert len(plan) == sum(n for i, n in enumerate(sizes) if weights[i]) // batch
+    used = Counter(plan.ravel().tolist())
+    for i, size in enumerate(sizes):
+        counts = [used[int(n)] for n in np.flatnonzero(data.source_N == data.sources.index(f"s{i}"))]
+        assert len(counts) == size
+        assert max(counts) - min(counts) <= 1
+        assert weights[i] or not any(counts)
+    again = repeats(plan).ravel()
+    assert all(again[k] == plan.ravel()[:k].tolist().count(v) for k, v in enumerate(plan.ravel().tolist()))
+
+
+def test_proportional_draws_sources_by_size_times_weight() -> None:
+    names = ["a"] * 6000 + ["b"] * 2000 + ["c"] * 2000
+    data = columns([len(names)], names)
+    plan = epoch_plan(data, "proportional", batch_size=100, seed=0, epoch=0, weights={"b": 3.0, "c": 0.5})
+    share = np.bincount(data.source_N[plan.ravel()]) / plan.size
+    assert np.allclose(share, np.array([6000, 6000, 1000]) / 13000, atol=0.015)
+    by_batch = (data.source_N[plan] == 1).sum(1)
+    assert 30 < by_batch.mean() < 60
+    assert by_batch.std() > 2  # drawn for each place, not dealt out
+
+
+@given(
+    kinds=st.lists(st.sampled_from(["xray", "ct", None]), min_size=1, max_size=60),
+    batch=st.integers(1, 6), seed=st.integers(0, 5), epoch=st.integers(0, 3),
+)  # fmt: skip
+def test_per_modality_batches_are_pure_and_whole(kinds: list[str | None], batch: int, seed: int, epoch: int) -> None:
+    data = columns([len(kinds)], None, kinds)
+    plan = epoch_plan(data, "per_modality", batch_size=batch, seed=seed, epoch=epoch)
+    counts = Counter(k or "" for k in kinds)
+    assert len(plan) == sum(n // batch for n in counts.values())
+    assert len(plan) == steps_of_epoch(data, "per_modality", batch_size=batch)
+    assert all(len(set(data.modality_N[row].tolist())) == 1 for row in plan)
+    assert len(set(plan.ravel().tolist())) == plan.size
+
+
+def test_batches_of_different_modalities_are_mixed() -> None:
+    data = columns([400], None, ["xray"] * 200 + ["ct"] * 200)
+    first = data.modality_N[epoch_plan(data, "per_modality", batch_size=4, seed=0, epoch=0)[:, 0]]
+    assert np.count_nonzero(np.diff(first)) > 25
+
+
+@pytest.mark.parametrize("policy", ["shard_mixed", "proportional", "per_modality"])
+@given(ranks=st.sampled_from([1, 2, 3, 4, 6]), kills=st.lists(st.integers(0, 24), max_size=4))
+def test_the_samples_of_an_epoch_do_not_depend_on_ranks_and_kill_points(
+    policy: str, ranks: int, kills: list[int]
+) -> None:
+    data = columns([25] * 12, ["a", "b", "c"] * 100, ["xray", "ct"] * 150)
+    whole = epoch_plan(data, policy, batch_size=12, seed=1, epoch=5, window_shards=3)  # type: ignore[arg-type]
+    seen: Counter[int] = Counter()
+    stops = [*sorted(min(k, len(whole)) for k in kills), len(whole)]
+    at = 0
+    for stop in stops:  # a run from one kill point to the next, on its own number of ranks
+        own = 12 // ranks
+        for rank in range(ranks):
+            plan = epoch_plan(data, policy, batch_size=12, seed=1, epoch=5, window_shards=3)  # type: ignore[arg-type]
+            seen.update(plan[at:stop, rank * own : (rank + 1) * own].ravel().tolist())
+        at, ranks = stop, {1: 2, 2: 4, 4: 1}.get(ranks, ranks)
+    assert seen == Counter(whole.ravel().tolist())
+
+
+def test_weights_that_do_not_fit_are_refused() -> None:
+    data = columns([10], ["a", ""] * 5)
+    for policy, weights, said in (
+        ("proportional", {"x": 1.0}, "'x'.*a"),
+        ("proportional", {"a": -1.0}, "from 0 up"),
+        ("proportional", {"a": float("nan")}, "from 0 up"),
+        ("shard_mixed", {"a": 1.0}, "nothing with shard_mixed"),
+    ):
+        with pytest.raises(MedclipError, match=said) as e:
+            epoch_plan(data, policy, batch_size=2, seed=0, epoch=0, weights=weights)  # type: ignore[arg-type]
+        assert e.value.reason is Reason.RECIPE_INVALID
+
+
+def test_five_million_samples_are_planned_in_seconds() -> None:
+    import time
+
+    data = columns([1000] * 5000)
+    start = time.perf_counter()
+    plan = epoch_plan(data, batch_size=2048, seed=0, epoch=0)
+    assert time.perf_counter() - start < 10
+    assert plan.shape == (5_000_000 // 2048, 2048)

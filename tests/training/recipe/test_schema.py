@@ -1,0 +1,97 @@
+"""Recipes are checked before anything starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from medclip.errors import MedclipError, Reason
+from medclip.training.recipe.file import load_recipe, package_folder
+from medclip.training.recipe.schema import Recipe
+
+TEXT = "name: m\ndata: {shards: s}\ntrain:\n  lr: 1e-3\n"
+
+
+def _write(folder: Path, text: str) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_recipe_is_read_and_overridden(tmp_path: Path) -> None:
+    changes = ["train.lr=5e-4", "model.image_weights=null", "objective.text_teacher={folder: x, weight: 2}", "name=n-2"]
+    recipe = load_recipe(_write(tmp_path, TEXT.replace("1e-3", "0.001")), changes)
+    assert (recipe.train.lr, recipe.model.image_weights, recipe.name) == (5e-4, None, "n-2")
+    assert recipe.objective.text_teacher is not None
+    assert recipe.objective.text_teacher.weight == 2
+
+
+def test_a_quoted_value_of_an_override_stays_text(tmp_path: Path) -> None:
+    assert load_recipe(_write(tmp_path, TEXT), ['version="1.2"', "train.lr=2e-3"]).version == "1.2"
+
+
+def test_scientific_notation_without_a_point_is_a_number(tmp_path: Path) -> None:
+    assert load_recipe(_write(tmp_path, TEXT)).train.lr == 1e-3  # YAML 1.1 says it is text
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name: m\ndata: {shards: s}\nepochs: 3\n", "epochs: is not a key"),
+        ("name: m\ndata: {shards: s, shard: t}\n", r"data\.shard: is not a key"),
+        ("name: m\n", "data: Field required"),
+        ("name: m\ndata: {shards: s}\ntrain: {batch_size: 1}\n", r"train\.batch_size"),
+        ("name: m\ndata: {shards: s}\naugment: {crop_scale: [1, 0.5]}\n", "crop_scale"),
+        ("name: m\ndata: {shards: []}\n", r"data\.shards"),
+        ("name: m\ndata: {shards: s}\nmodel: {start: ViT-B-32, text_layers: 2}\n", "text_layers cannot be set"),
+        ("name: m\ndata: {shards: s}\nmodel: {lock_image: true, freeze_blocks: 2}\n", "freeze_blocks"),
+        ("name: ../up\ndata: {shards: s}\n", "name"),
+        ("- a\n- b\n", "mapping"),
+        ("a: [\n", "not YAML"),
+        ("", "mapping"),
+    ],
+)
+def test_a_wrong_recipe_names_the_key(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(MedclipError, match=said) as caught:
+        load_recipe(_write(tmp_path, text))
+    assert caught.value.reason is Reason.RECIPE_INVALID
+    assert "recipe.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change", ["train.lr=[1", "train.zero_shot=[foo]", "train.lr", "=3", "train..lr=3", "name.x=3", "train.lrr=3"]
+)
+def test_a_wrong_override_is_refused(tmp_path: Path, change: str) -> None:
+    with pytest.raises(MedclipError) as caught:
+        load_recipe(_write(tmp_path, TEXT), [change])
+    assert caught.value.reason is Reason.RECIPE_INVALID
+
+
+def test_a_missing_recipe_is_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(MedclipError) as caught:
+        load_recipe(tmp_path / "none.yaml")
+    assert caught.value.reason is Reason.MISSING_FILE
+
+
+def test_the_digest_follows_what_decides_the_weights() -> None:
+    base = Recipe.model_validate({"name": "m", "data": {"shards": "s"}})
+    same = load_recipe(base, ["out=elsewhere", "data.workers=7", "train.log_every=1", "data.cache_mb=0"])
+    other = load_recipe(base, ["train.lr=1"])
+    assert base.digest() == same.digest() != other.digest()
+
+
+def test_folders_lie_beside_the_recipe_or_where_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "s").mkdir()
+    recipe = _write(tmp_path, TEXT)
+    assert load_recipe(recipe).data.shards == (tmp_path / "s",)
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe(recipe).data.shards == (Path("s"),)
+
+
+def test_a_folder_inside_a_package_is_found_and_a_missing_package_is_named() -> None:
+    assert package_folder("package:medclip/text/tasks").name == "tasks"
+    with pytest.raises(MedclipError, match="pip install no-such-thing"):
+        package_folder("package:no_such_thing/model")
+    with pytest.raises(MedclipError, match="no such folder"):
+        package_folder("/no/such/folder")
