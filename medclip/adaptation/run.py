@@ -19,14 +19,7 @@ from medclip.adaptation.data.examples import Examples
 from medclip.adaptation.data.heads import text_head
 from medclip.adaptation.data.shots import Division, Drawn, divide, draw_shots
 from medclip.adaptation.data.table import AdaptTable, LabelledUnit, read_adapt_table
-from medclip.adaptation.data.unit_features import (
-    ReadUnit,
-    UnitReader,
-    encode_units,
-    examples_of,
-    targets_of,
-    unit_logits,
-)
+from medclip.adaptation.data.unit_features import examples_of, targets_of, unit_logits
 from medclip.adaptation.methods import Fitted, Method, find_method
 from medclip.adaptation.pack.adapted_model import Adapted, Draw, Shot, label_of, merged_model
 from medclip.adaptation.pack.check_outputs import check_places
@@ -36,6 +29,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.pseudonyms import load_key
 from medclip.models.class_vectors import probabilities
 from medclip.models.devices import check_device
+from medclip.runs.encode import ReadUnit, UnitReader, encode_units
 from medclip.sample import Modality
 from medclip.settings import Settings
 from medclip.text.vocabulary.task import Task

@@ -1,10 +1,9 @@
-"""Labelled units become pixels and features: read as scoring reads them, encoded as scoring encodes them."""
+"""From read units to what a method learns from: examples, targets, and logits of a unit over its views."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,120 +12,8 @@ from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.examples import Examples
 from medclip.adaptation.data.heads import Head
 from medclip.adaptation.data.table import LabelledUnit
-from medclip.errors import MedclipError, Problem, Reason
-from medclip.files.readers.pool import ReadingPool
-from medclip.models.parallel_encoding import Batches, encoder_threads
-from medclip.models.unit_pixels import Pixels, read_pixels
+from medclip.runs.encode import ReadUnit
 from medclip.sample import spoken
-
-if TYPE_CHECKING:
-    from medclip.models.model import Model
-    from medclip.settings import Settings
-
-_READ_AHEAD = 32
-"""Units asked for and not yet taken: enough that the processes never wait for the model."""
-_NOTHING = np.empty((0, 0, 0, 3), np.uint8)
-
-
-@dataclass(frozen=True, eq=False)
-class ReadUnit:
-    """One unit after reading. Where there is a problem, pixels and features are empty."""
-
-    sha256: str
-    """Of the file's bytes, or of the hashes of a series' files; "" where they could not be read."""
-    pixels: NDArray[np.uint8]
-    """uint8 [V, S, S, 3]; empty where they are not kept."""
-    features: NDArray[np.float32]
-    """float32 [V, D] of unit norm: the first model's."""
-    problem: Problem | None = None
-    way: str = ""
-    """How it was read: "xray", "ct:volume"."""
-    others: tuple[NDArray[np.float32], ...] = ()
-    """float32 [V, D] of each further model."""
-
-
-class UnitReader:
-    """Reading processes and a model to encode with. Use as a context manager.
-
-    Args:
-        model: The base.
-        settings: Limits, policy and number of reading processes.
-    """
-
-    def __init__(self, model: Model, settings: Settings) -> None:
-        self._model, self._settings = model, settings
-        self._pool: ReadingPool | None = None
-
-    def __enter__(self) -> Self:
-        settings = self._settings
-        self._pool = ReadingPool(settings.workers, settings.decode_timeout_s, settings.reader_memory_bytes)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.close()
-
-    def read(
-        self,
-        units: Sequence[LabelledUnit],
-        step: Callable[[int], None],
-        *,
-        keep_pixels: bool = True,
-        others: Sequence[Model] = (),
-    ) -> list[ReadUnit]:
-        """Read and encode units; what cannot be read carries its problem, and never stops the others.
-
-        Args:
-            units: The units.
-            step: Called with the number of units that were read since the last call.
-            keep_pixels: False drops the pixels once they are encoded.
-            others: Further models to encode with, of the same input size.
-
-        Returns:
-            One entry for each unit, in their order.
-        """
-        assert self._pool is not None
-        models = (self._model, *others)
-        rows: list[list[list[NDArray[np.float32]]]] = [[[] for _ in models] for _ in units]
-        found: list[Pixels] = []
-        jobs = ((u.path, u.modality, self._model.preprocess, self._settings) for u in units)
-        with encoder_threads() as (threads, num_threads):
-            batches = [
-                Batches(m, threads, num_threads, lambda n, f, k=k: rows[n][k].append(f.copy()))
-                for k, m in enumerate(models)
-            ]
-            for number, future in enumerate(self._pool.map(read_pixels, jobs, ahead=_READ_AHEAD)):
-                try:
-                    pixels = future.result()
-                except MedclipError as error:  # the process died or took too long
-                    pixels = Pixels("", problem=error.problem())
-                if pixels.views_VHWC is not None:
-                    for batch in batches:
-                        batch.add(number, pixels.views_VHWC)
-                found.append(pixels if keep_pixels else Pixels(pixels.sha256, None, pixels.way, pixels.problem))
-                step(1)
-            for batch in batches:
-                batch.wait()
-        return [self._unit(pixels, of_models) for pixels, of_models in zip(found, rows, strict=True)]
-
-    def _unit(self, pixels: Pixels, of_models: Sequence[Sequence[NDArray[np.float32]]]) -> ReadUnit:
-        nothing = np.empty((0, self._model.dim), np.float32)
-        problem = pixels.problem
-        if problem is None and not all(np.isfinite(f).all() for rows in of_models for f in rows):
-            problem = Problem(Reason.NON_FINITE, "The model's features of this image are not finite numbers.")
-        if problem is not None:
-            return ReadUnit(pixels.sha256, _NOTHING, nothing, problem, pixels.way)
-        first, *others = (np.stack(rows) for rows in of_models)
-        kept = _NOTHING if pixels.views_VHWC is None else pixels.views_VHWC
-        return ReadUnit(pixels.sha256, kept, first, None, pixels.way, tuple(others))
-
-
-def read_units(
-    model: Model, units: Sequence[LabelledUnit], settings: Settings, *, step: Callable[[int], None]
-) -> list[ReadUnit]:
-    """Read and encode units with reading processes of their own; see `UnitReader.read`."""
-    with UnitReader(model, settings) as reader:
-        return reader.read(units, step)
 
 
 def examples_of(
@@ -158,17 +45,6 @@ def targets_of(targets: Sequence[int | tuple[float | None, ...]], text: ClassTex
     if text.kind == "multiclass":
         return np.array(targets, np.int64)
     return np.array(targets, np.float32).reshape(len(targets), len(text.names))
-
-
-def encode_units(model: Model, pixels: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
-    """Encode the views of units, uint8 [V, S, S, 3] each, into float32 [V, D] of unit norm."""
-    rows: list[list[NDArray[np.float32]]] = [[] for _ in pixels]
-    with encoder_threads() as (threads, num_threads):
-        batches = Batches(model, threads, num_threads, lambda n, f: rows[n].append(f.copy()))
-        for number, views in enumerate(pixels):
-            batches.add(number, views)
-        batches.wait()
-    return [np.stack(views) for views in rows]
 
 
 def unit_logits(head: Head, model: Any, features: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

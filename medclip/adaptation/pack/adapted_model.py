@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from medclip.adaptation.data.class_text import ClassText, class_text
 from medclip.adaptation.data.heads import load_head
 from medclip.adaptation.data.task import to_yaml
-from medclip.adaptation.data.unit_features import encode_units, unit_logits
+from medclip.adaptation.data.unit_features import unit_logits
 from medclip.adaptation.methods import Fitted, find_method
 from medclip.adaptation.pack.replacing import refuse_other
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import check_out, fresh_folder
 from medclip.models.class_vectors import probabilities
 from medclip.models.packs.manifest import FILE_NAME as MANIFEST
+from medclip.runs.encode import encode_units
 from medclip.text.vocabulary.load import parse_task
 
 if TYPE_CHECKING:

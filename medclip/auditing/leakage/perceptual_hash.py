@@ -47,7 +47,7 @@ class PictureHashes:
 def hash_pictures(pictures: Sequence[NDArray[np.uint8]]) -> PictureHashes:
     """Hash pictures of any size.
 
-    A picture that is not square is hashed on a black square, as `medclip.models.unit_pixels.read_pixels` gives it, so
+    A picture that is not square is hashed on a black square, as `medclip.runs.read_unit.read_pixels` gives it, so
     that a file's own pixels and the model's view of them have the same hash.
 
     Args:

@@ -17,9 +17,10 @@ from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.examples import Examples
 from medclip.adaptation.data.shots import Division, Drawn, divide, draw_shots
 from medclip.adaptation.data.table import AdaptTable, LabelledUnit
-from medclip.adaptation.data.unit_features import ReadUnit, UnitReader, examples_of
+from medclip.adaptation.data.unit_features import examples_of
 from medclip.errors import MedclipError, Reason
 from medclip.models.packs.training_files import training_hashes
+from medclip.runs.encode import ReadUnit, UnitReader
 from medclip.settings import Settings
 from medclip.statistics.metrics.weighted import HeldOut
 

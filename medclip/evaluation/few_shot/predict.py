@@ -26,7 +26,8 @@ def predict(base: Model, fitted: Fitted, head: Head, examples: Examples) -> NDAr
 
     Features of the base are used as they are; a method that changed the towers encodes the pixels anew.
     """
-    from medclip.adaptation.data.unit_features import encode_units, unit_logits
+    from medclip.adaptation.data.unit_features import unit_logits
+    from medclip.runs.encode import encode_units
 
     if fitted.clip is None:
         return unit_logits(head, base, examples.features)

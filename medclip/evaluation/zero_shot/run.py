@@ -20,10 +20,10 @@ from medclip.evaluation.zero_shot.score_images import Scored, score_images
 from medclip.evaluation.zero_shot.store import SuiteStore
 from medclip.evaluation.zero_shot.suite import SetFile, SuiteFile, digest_of, load_suite
 from medclip.files.pseudonyms import load_key
-from medclip.files.readers.pool import ReadingPool
 from medclip.models.class_vectors import ClassVectors, encode_prompts
 from medclip.models.devices import check_device
 from medclip.models.packs.training_files import training_hashes
+from medclip.runs.encode import UnitReader
 from medclip.sample import spoken
 from medclip.settings import Settings
 
@@ -52,9 +52,7 @@ class _Run:
 
     model: Any
     seen: frozenset[str] | None
-    pool: ReadingPool
-    settings: Settings
-    batch_size: int
+    reader: UnitReader
     num_replicates: int
     progress: Progress | None
 
@@ -122,10 +120,9 @@ def evaluate(
     identity = {"model": loaded.name, "model_digest": manifest, "suite": chosen.name, "suite_digest": chosen.digest()}
     store = None if out is None else SuiteStore(Path(out), identity)
     results = []
-    with ReadingPool(settings.workers, settings.decode_timeout_s, settings.reader_memory_bytes) as pool:
-        seen = training_hashes(loaded.path, loaded.card)
-        batch = batch_size or loaded.batch_size
-        run = _Run(loaded, seen, pool, settings, batch, num_replicates, progress)
+    loaded.batch_size = batch = batch_size or loaded.batch_size
+    with UnitReader(loaded, settings) as reader:
+        run = _Run(loaded, training_hashes(loaded.path, loaded.card), reader, num_replicates, progress)
         for labelled in found:
             # Another device or batch size may change the last bits, so it makes another fingerprint.
             made_of = [FORMAT, labelled.digest(root), num_replicates, batch, device, settings.policy.changes()]
@@ -192,16 +189,9 @@ def _measure(run: _Run, labelled: LabelledSet) -> tuple[SetResult, pa.Table]:
     if run.progress is not None:
         run.progress.stage(part.id, len(rows))
     prompts = part.prompts()
-    scored = score_images(
-        run.model,
-        [row.path for row in rows],
-        part.modality,
-        ClassVectors(part.names, encode_prompts(run.model, prompts), None),
-        run.pool,
-        run.settings,
-        batch_size=run.batch_size,
-        step=run.progress.step if run.progress is not None else lambda _: None,
-    )
+    vectors = ClassVectors(part.names, encode_prompts(run.model, prompts), None)
+    step = run.progress.step if run.progress is not None else lambda _: None
+    scored = score_images(run.reader, [row.path for row in rows], part.modality, vectors, step)
     good = np.array([s.scores_C is not None for s in scored])
     labels = np.array([row.label for row in rows])[good]
     scores = np.array([s.scores_C for s in scored if s.scores_C is not None]).reshape(-1, len(part.classes))

@@ -133,7 +133,7 @@ def pictures(tmp_path_factory) -> list[Path | None]:
 
 
 def test_images_are_encoded_as_scoring_encodes_them_and_bad_ones_stop_nothing(pictures: list[Path | None]) -> None:
-    from medclip.models.unit_pixels import read_pixels
+    from medclip.runs.read_unit import read_pixels
 
     model, settings, seen, steps = load_model("medclip-mini"), Settings(workers=1), [], []
     found = embed_images(
