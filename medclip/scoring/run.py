@@ -20,12 +20,13 @@ from medclip.files.pseudonyms import load_key
 from medclip.files.readers.pool import ReadingPool
 from medclip.models.parallel_encoding import encoder_threads, one_torch_thread
 from medclip.progress import Progress, Silent
+from medclip.runs.chunk import Context, run_chunks
 from medclip.runs.identity import check_output, claim, run_identity
 from medclip.runs.ledger import Ledger
 from medclip.runs.options import DEFAULT_MODEL, ScoreOptions
 from medclip.runs.plan import make_plan
 from medclip.runs.results import FILES, RUN, SCORES, write_results
-from medclip.scoring.chunk import ChunkWork, Context
+from medclip.scoring.study_scores import StudyScores
 from medclip.scoring.tasks import Scorer, asked_tasks, modality_task
 from medclip.settings import Settings
 from medclip.text.vocabulary.prompts import opposite
@@ -149,12 +150,12 @@ def run_scoring(
             if len(ledger.finished_chunks()) < len(plan.chunks):
                 loaded = (loading or loader.submit(_load, pack)).result()
                 with encoder_threads() as (encoders, num_encoders):
+                    answers = StudyScores(loaded, Scorer(loaded), tasks, modality_task(card))
                     context = Context(
                         plan=plan,
                         model=loaded,
-                        scorer=Scorer(loaded),
-                        tasks=tasks,
-                        modality_task=modality_task(card),
+                        infer=None if answers.modality_task is None else answers.infer,
+                        refuse=answers.refuse,
                         min_confidence=options.min_confidence,
                         pool=pool,
                         encoders=encoders,
@@ -163,7 +164,7 @@ def run_scoring(
                         key=key,
                         progress=progress,
                     )
-                    _score_chunks(context, ledger)
+                    run_chunks(context, ledger, lambda work: tuple(answers.rows(work)))
             progress.stage("Writing tables and report", 1)
             write_results(ledger, folder, _run_description(identity, card, plan.table_rows_elsewhere))
             if finish is not None:
@@ -171,26 +172,6 @@ def run_scoring(
             ledger.put({"finished": True})
             progress.step()
             return ScoreRun(folder, ledger.counts())
-
-
-def _score_chunks(context: Context, ledger: Ledger) -> None:
-    """Score what is not in the ledger yet, one chunk ahead of the commits."""
-    plan, done = context.plan, ledger.finished_chunks()
-    remaining = [index for index in range(len(plan.chunks)) if index not in done]
-    num_done, num_studies = ledger.counts()["files"], ledger.counts()["studies"]
-    context.progress.overall(num_done, len(plan.files), num_studies)
-    context.progress.stage("Reading and scoring", sum(len(plan.chunks[index]) for index in remaining))
-    readings = context.first_readings(remaining)
-    previous: ChunkWork | None = None
-    for index in [*remaining, None]:
-        begun = None if index is None else ChunkWork.begin(context, index, readings)
-        if previous is not None:
-            result = previous.finish()
-            ledger.commit(result)
-            num_done += len(result.files)
-            num_studies += len({row.study for row in result.scores})
-            context.progress.overall(num_done, len(plan.files), num_studies)
-        previous = begun
 
 
 def _load(pack: Path) -> Any:

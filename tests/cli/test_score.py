@@ -91,7 +91,7 @@ def test_wrong_use_exits_with_2_and_one_sentence(
 def test_ctrl_c_says_that_finished_studies_are_kept(
     pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from medclip.scoring.chunk import ChunkWork
+    from medclip.runs.chunk import ChunkWork
 
     def interrupt(self: ChunkWork) -> None:
         raise KeyboardInterrupt

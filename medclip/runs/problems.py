@@ -2,21 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from medclip.errors import Problem, Reason
 from medclip.sample import Kind, Modality, spoken
-from medclip.scoring.tasks import AskedTask
-
-_TERMS = (
-    "ABDOMEN ABDOMENPELVIS ANKLE ARM BRAIN BREAST CALCANEUS CAROTID CERVIX CHEST CHESTABDOMEN CHESTABDPELVIS CLAVICLE "
-    "COCCYX COLON CSPINE CTSPINE EAR ELBOW EXTREMITY EYE FEMUR FINGER FOOT FOREARM GALLBLADDER HAND HEAD HEADNECK "
-    "HEART HIP HUMERUS JAW KIDNEY KNEE LARYNX LEG LIVER LOWERLEG LSPINE LSSPINE LUNG MANDIBLE MAXILLA NECK NOSE ORBIT "
-    "PANCREAS PATELLA PELVIS PROSTATE RIB SACRUM SCAPULA SHOULDER SKULL SPINE SPLEEN SSPINE STERNUM STOMACH TESTIS "
-    "THIGH THORAX THUMB TLSPINE TMJ TOE TONGUE TSPINE ULNA UPPERARM URETER UTERUS WHOLEBODY WRIST ZYGOMA"
-)
-_BODY_PARTS = frozenset(_TERMS.split())
-"""Terms of the DICOM standard. Only these are repeated in a row: a free text may hold anything, a name among it."""
 
 
 def sentence(message: str) -> str:
@@ -49,24 +36,6 @@ def not_trained(modality: Modality, kind: Kind) -> Problem:
         Reason.NO_TASK,
         f"The file belongs to a {spoken(modality)} {kind}, and this model was not trained on those; "
         "choose another model with --model.",
-    )
-
-
-def no_task(tasks: Sequence[AskedTask], modality: Modality, body_part: str) -> Problem | None:
-    """Give the problem of a file that none of the tasks fits, None where one does."""
-    if any(asked.fits(modality, body_part) for asked in tasks):
-        return None
-    if not any(asked.fits_modality(modality) for asked in tasks):
-        return Problem(
-            Reason.NO_TASK,
-            f"None of the tasks that were asked for is about {spoken(modality)} images; "
-            "name one with --task or --prompt.",
-        )
-    said = f"the body part {body_part.strip()}" if body_part.strip() in _BODY_PARTS else "another body part"
-    return Problem(
-        Reason.NO_TASK,
-        f"The header states {said}, and none of the tasks that were asked for is about {spoken(modality)} images of "
-        "it; ask with --prompt.",
     )
 
 

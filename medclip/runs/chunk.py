@@ -1,14 +1,14 @@
-"""Score one chunk: readings become features, unknown modalities are inferred, studies get their scores.
+"""One chunk of a run: readings become features, unknown modalities are inferred, files get their rows.
 
 Work on a chunk has two halves, so that the model can compute on one chunk while the reading processes read the next:
-`begin` consumes the first readings, decides modalities and asks for the second readings; `finish` consumes those and
-gives the rows.
+`begin` consumes the first readings, decides modalities and asks for the second readings; `finish` consumes those. What
+is done with the features of a study is the business of whoever runs the chunk.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -26,23 +26,18 @@ from medclip.files.recognise.supported import other_modality
 from medclip.models.open_set import typical
 from medclip.models.parallel_encoding import Batches
 from medclip.progress import Progress
-from medclip.runs.ledger import ChunkResult
+from medclip.runs.ledger import ChunkResult, Ledger
 from medclip.runs.plan import READ_AHEAD, Plan, PlannedFile, PlannedUnit
+from medclip.runs.problems import no_adapter, no_modality, not_trained, sentence, uncertain, untypical
 from medclip.runs.read_unit import Reading, read
 from medclip.runs.rows import FileRow, Picture, ScoreRow
 from medclip.sample import Kind, Modality, ModalitySource
-from medclip.scoring.problems import (
-    no_adapter,
-    no_modality,
-    no_task,
-    not_trained,
-    sentence,
-    uncertain,
-    untypical,
-)
-from medclip.scoring.tasks import AskedTask, Scorer
 from medclip.settings import Settings
 
+Infer = Callable[[NDArray[np.float32]], tuple[str, float]]
+"""From the features of a unit, float32 [V, D], to the likeliest modality and its probability."""
+Refuse = Callable[[Modality, str], Problem | None]
+"""From a modality and the body part that a header states to the problem of such a unit."""
 _NO_PIXELS = np.empty((0, 0, 0, 3), dtype=np.uint8)
 
 
@@ -52,9 +47,10 @@ class Context:
 
     plan: Plan
     model: Any
-    scorer: Scorer
-    tasks: tuple[AskedTask, ...]
-    modality_task: AskedTask | None
+    infer: Infer | None
+    """Tells the likeliest modality of a unit by its features; None: units must say what they are."""
+    refuse: Refuse
+    """Says why a unit of a modality and a body part is not wanted; None where it is."""
     min_confidence: float
     pool: ReadingPool
     encoders: ThreadPoolExecutor
@@ -76,7 +72,7 @@ class Context:
             ahead=READ_AHEAD,
         )
 
-    def job(self, item: _Item) -> tuple[Any, ...]:
+    def job(self, item: Item) -> tuple[Any, ...]:
         """Give the arguments of one reading."""
         assert item.unit is not None
         ordered = [self.plan.files[index] for index in item.unit.files]
@@ -85,13 +81,13 @@ class Context:
         source = Source(unit.kind, paths, facts, unit.notes, unit.mpp_um)
         return source, item.modality, self.model.preprocess, self.settings
 
-    def unread(self, item: _Item) -> Problem | None:
+    def unread(self, item: Item) -> Problem | None:
         """Say why a unit's pixels are not even read: nothing could be done with them."""
         if item.modality is None:
             other = other_modality(item.header) if item.header is not None else None
             if other is not None:
                 return no_adapter(other)
-            if item.kind is not Kind.IMAGE or self.modality_task is None:
+            if item.kind is not Kind.IMAGE or self.infer is None:
                 return no_modality(item.kind)
         elif item.kind is not Kind.IMAGE and slot(item.modality, item.kind) not in self.model.preprocess.adapters:
             return not_trained(item.modality, item.kind)
@@ -99,7 +95,7 @@ class Context:
 
 
 @dataclass(eq=False)
-class _Item:
+class Item:
     """One unit on its way through a chunk; a file that is not read is an item of its own."""
 
     files: tuple[PlannedFile, ...]
@@ -139,7 +135,7 @@ class _Item:
         return Problem(self.problem.reason, f"Another file of the same {self.kind} could not be read.")
 
 
-def items_of(plan: Plan, chunk: int) -> list[_Item]:
+def items_of(plan: Plan, chunk: int) -> list[Item]:
     """Give the items of a chunk, each where its first file stands."""
     members: dict[tuple[str, int], list[PlannedFile]] = {}
     for index in plan.chunks[chunk]:
@@ -152,7 +148,7 @@ def items_of(plan: Plan, chunk: int) -> list[_Item]:
         study = None if first.study is None else plan.studies[first.study]
         modality = None if study is None or first.problem is not None else study.modality
         source = None if first.problem is not None else first.source
-        items.append(_Item(tuple(files), unit, first.study, first.problem, None, modality, source))
+        items.append(Item(tuple(files), unit, first.study, first.problem, None, modality, source))
     return items
 
 
@@ -162,9 +158,9 @@ class ChunkWork:
 
     context: Context
     index: int
-    items: list[_Item]
+    items: list[Item]
     _known: _Encoder | None = None
-    _second: list[_Item] = field(default_factory=list)
+    _second: list[Item] = field(default_factory=list)
     _second_readings: Iterator[Future[Reading]] = field(default_factory=lambda: iter(()))
 
     @classmethod
@@ -179,7 +175,7 @@ class ChunkWork:
                 if item.problem is None:
                     _take(item, next(readings))
                 if item.problem is None and item.modality is not None:
-                    item.problem = no_task(context.tasks, item.modality, item.body_part)
+                    item.problem = context.refuse(item.modality, item.body_part)
                 if item.problem is None:
                     (unknown if item.modality is None else known).add(item)
             context.progress.step(len(item.files))
@@ -188,8 +184,8 @@ class ChunkWork:
         work._infer([item for item in work.items if item.problem is None and item.modality is None])
         return work
 
-    def finish(self) -> ChunkResult:
-        """Encode what was read a second time and give the chunk's rows."""
+    def finish(self) -> None:
+        """Encode what was read a second time; every item then has its features or its problem."""
         encoder = _Encoder(self.context)
         for item in self._second:
             _take(item, next(self._second_readings))
@@ -201,38 +197,39 @@ class ChunkWork:
         for item in self.items:
             if item.features_VD is not None and not np.isfinite(item.features_VD).all():
                 item.problem = Problem(Reason.NON_FINITE, "The model's features of this image are not finite numbers.")
-        keys = self._study_keys()
+
+    def result(self, scores: Sequence[ScoreRow]) -> ChunkResult:
+        """Return what the ledger keeps of the finished chunk.
+
+        Args:
+            scores: The rows that were made of its studies.
+        """
+        keys = self.study_keys()
+        files = tuple(self._file_row(item, file, keys) for item in self.items for file in item.files)
         pictures = tuple(
-            Picture(
-                item.files[0].row,
-                item.reading.thumbnail,
-                item.reading.burned_in,
-            )
+            Picture(item.files[0].row, item.reading.thumbnail, item.reading.burned_in)
             for item in self.items
             if item.problem is None and item.reading is not None
         )
-        files = tuple(self._file_row(item, file, keys) for item in self.items for file in item.files)
-        return ChunkResult(self.index, files, tuple(self._score_rows(keys)), pictures)
+        return ChunkResult(self.index, files, tuple(scores), pictures)
 
-    def _infer(self, items: list[_Item]) -> None:
+    def _infer(self, items: list[Item]) -> None:
         """Decide modalities and ask for the second readings of those that were decided."""
-        context, asked = self.context, self.context.modality_task
-        if not items or asked is None:
+        context = self.context
+        if not items or context.infer is None:
             return
-        names = context.scorer.vectors(asked).names
-        guesses: dict[str, list[tuple[_Item, float]]] = {}
+        guesses: dict[str, list[tuple[Item, float]]] = {}
         for item in items:
             assert item.features_VD is not None
-            _, _, probability = context.scorer.study(item.features_VD, asked)
-            best = int(np.argmax(probability))
-            guesses.setdefault(names[best], []).append((item, float(probability[best])))
+            name, probability = context.infer(item.features_VD)
+            guesses.setdefault(name, []).append((item, probability))
         for name, guessed in guesses.items():
             self._decide(name, guessed)
         self._second = [item for item in items if item.problem is None]
         jobs = (context.job(item) for item in self._second)
         self._second_readings = context.pool.map(read, jobs, ahead=READ_AHEAD, urgent=True)
 
-    def _decide(self, name: str, guessed: list[tuple[_Item, float]]) -> None:
+    def _decide(self, name: str, guessed: list[tuple[Item, float]]) -> None:
         """Believe the guesses of one modality that are sure and typical; the others get their problem."""
         first_views = np.stack([item.features_VD[0] for item, _ in guessed if item.features_VD is not None])
         for (item, probability), is_typical in zip(
@@ -244,10 +241,10 @@ class ChunkWork:
                 item.problem = untypical(name)
             if item.problem is None:
                 item.modality, item.source, item.probability = Modality(name), ModalitySource.INFERRED, probability
-                item.problem = no_task(self.context.tasks, item.modality, item.body_part)
+                item.problem = self.context.refuse(item.modality, item.body_part)
 
-    def _study_keys(self) -> dict[tuple[int, Modality | None], str]:
-        """Give each study its key; where files of one turn out to be of two modalities, it is split."""
+    def study_keys(self) -> dict[tuple[int, Modality | None], str]:
+        """Return the key of each study and modality; where files of one turn out to be of two, the study is split."""
         found: dict[int, list[Modality]] = {}
         for item in self.items:
             if item.problem is None and item.study is not None and item.modality is not None:
@@ -260,7 +257,7 @@ class ChunkWork:
                 keys[index, modality] = keyed_hash("study", f"{key}/{modality}", self.context.key) if split else key
         return keys
 
-    def _file_row(self, item: _Item, file: PlannedFile, keys: dict[tuple[int, Modality | None], str]) -> FileRow:
+    def _file_row(self, item: Item, file: PlannedFile, keys: dict[tuple[int, Modality | None], str]) -> FileRow:
         reading, problem = item.reading, item.problem_of(file)
         study = None if file.study is None else self.context.plan.studies[file.study]
         row = FileRow(
@@ -293,43 +290,6 @@ class ChunkWork:
             )
         return row
 
-    def _score_rows(self, keys: dict[tuple[int, Modality | None], str]) -> Iterator[ScoreRow]:
-        for (index, modality), key in keys.items():
-            assert modality is not None
-            items = [i for i in self.items if i.problem is None and i.study == index and i.modality == modality]
-            failed = [
-                i
-                for i in self.items
-                if i.study == index
-                and i.problem is not None
-                and i.problem.status is Status.FAILED
-                and i.modality in (None, modality)
-            ]
-            for asked in self.context.tasks:
-                fitting = [item for item in items if asked.fits(modality, item.body_part)]
-                if not fitting:
-                    continue
-                features = np.concatenate([i.features_VD for i in fitting if i.features_VD is not None])
-                first = fitting[0].reading
-                assert first is not None
-                names, logits, probability = self.context.scorer.study(features, asked)
-                for name, logit, p in zip(names, logits, probability, strict=True):
-                    yield ScoreRow(
-                        study=key,
-                        patient=self.context.plan.studies[index].patient,
-                        modality=modality,
-                        task=asked.task.name,
-                        class_=name,
-                        kind=asked.task.kind,
-                        probability=float(p),
-                        logit=float(logit),
-                        num_images=len(features),
-                        model=self.context.model.name,
-                        model_version=str(self.context.model.card.version),
-                        preprocessing=first.preprocessing,
-                        num_failed=sum(len(i.files) for i in failed),
-                    )
-
 
 class _Encoder:
     """Gives each item its features; pixels go as soon as possible."""
@@ -338,20 +298,48 @@ class _Encoder:
         self._batches = Batches(context.model, context.encoders, context.num_encoders, _give)
         self.close, self.wait = self._batches.close, self._batches.wait
 
-    def add(self, item: _Item) -> None:
+    def add(self, item: Item) -> None:
         assert item.reading is not None
         self._batches.add(item, item.reading.pixels_VHWC)
         item.reading = replace(item.reading, pixels_VHWC=_NO_PIXELS)
 
 
-def _give(item: _Item, feature_D: NDArray[np.float32]) -> None:
+def _give(item: Item, feature_D: NDArray[np.float32]) -> None:
     row = feature_D[None].copy()
     item.features_VD = row if item.features_VD is None else np.concatenate([item.features_VD, row])
 
 
-def _take(item: _Item, future: Future[Reading]) -> None:
+def _take(item: Item, future: Future[Reading]) -> None:
     try:
         item.reading = future.result()
     except MedclipError as error:
         item.problem = error.problem()
         item.culprit = error.where if any(error.where == str(file.ref.path) for file in item.files) else None
+
+
+def run_chunks(context: Context, ledger: Ledger, scores_of: Callable[[ChunkWork], Sequence[ScoreRow]]) -> None:
+    """Work through the chunks that are not in the ledger yet: one is read while the one before is finished.
+
+    Args:
+        context: What every chunk needs.
+        ledger: Each chunk is committed whole.
+        scores_of: Makes the rows of a finished chunk's studies.
+    """
+    plan, done = context.plan, ledger.finished_chunks()
+    remaining = [index for index in range(len(plan.chunks)) if index not in done]
+    counts = ledger.counts()
+    num_files, num_studies = counts["files"], counts["studies"]
+    context.progress.overall(num_files, len(plan.files), num_studies)
+    context.progress.stage("Reading and scoring", sum(len(plan.chunks[index]) for index in remaining))
+    readings = context.first_readings(remaining)
+    previous: ChunkWork | None = None
+    for index in [*remaining, None]:
+        work = None if index is None else ChunkWork.begin(context, index, readings)
+        if previous is not None:
+            previous.finish()
+            result = previous.result(scores_of(previous))
+            ledger.commit(result)
+            num_files += len(result.files)
+            num_studies += len({row.study for row in result.scores})
+            context.progress.overall(num_files, len(plan.files), num_studies)
+        previous = work

@@ -1,0 +1,103 @@
+"""What a run over files makes of its studies: the answers of every task, one row for each class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.errors import Problem, Reason, Status
+from medclip.runs.chunk import ChunkWork
+from medclip.runs.rows import ScoreRow
+from medclip.sample import Modality, spoken
+from medclip.scoring.tasks import AskedTask, Scorer
+
+_TERMS = (
+    "ABDOMEN ABDOMENPELVIS ANKLE ARM BRAIN BREAST CALCANEUS CAROTID CERVIX CHEST CHESTABDOMEN CHESTABDPELVIS CLAVICLE "
+    "COCCYX COLON CSPINE CTSPINE EAR ELBOW EXTREMITY EYE FEMUR FINGER FOOT FOREARM GALLBLADDER HAND HEAD HEADNECK "
+    "HEART HIP HUMERUS JAW KIDNEY KNEE LARYNX LEG LIVER LOWERLEG LSPINE LSSPINE LUNG MANDIBLE MAXILLA NECK NOSE ORBIT "
+    "PANCREAS PATELLA PELVIS PROSTATE RIB SACRUM SCAPULA SHOULDER SKULL SPINE SPLEEN SSPINE STERNUM STOMACH TESTIS "
+    "THIGH THORAX THUMB TLSPINE TMJ TOE TONGUE TSPINE ULNA UPPERARM URETER UTERUS WHOLEBODY WRIST ZYGOMA"
+)
+_BODY_PARTS = frozenset(_TERMS.split())
+"""Terms of the DICOM standard. Only these are repeated in a row: a free text may hold anything, a name among it."""
+
+
+@dataclass(frozen=True)
+class StudyScores:
+    """The tasks of a run and what answers them."""
+
+    model: Any
+    scorer: Scorer
+    tasks: tuple[AskedTask, ...]
+    modality_task: AskedTask | None
+
+    def infer(self, features_VD: NDArray[np.float32]) -> tuple[str, float]:
+        """Return the likeliest modality of a unit and its probability."""
+        assert self.modality_task is not None
+        names, _, probability = self.scorer.study(features_VD, self.modality_task)
+        best = int(np.argmax(probability))
+        return names[best], float(probability[best])
+
+    def refuse(self, modality: Modality, body_part: str) -> Problem | None:
+        """Return the problem of a unit that none of the tasks fits, None where one does."""
+        return no_task(self.tasks, modality, body_part)
+
+    def rows(self, work: ChunkWork) -> Iterator[ScoreRow]:
+        """Yield the rows of a finished chunk's studies."""
+        for (study, modality), key in work.study_keys().items():
+            assert modality is not None
+            items = [item for item in work.items if item.study == study]
+            read = [item for item in items if item.problem is None and item.modality == modality]
+            failed = [
+                item
+                for item in items
+                if item.problem is not None
+                and item.problem.status is Status.FAILED
+                and item.modality in (None, modality)
+            ]
+            for asked in self.tasks:
+                fitting = [item for item in read if asked.fits(modality, item.body_part)]
+                if not fitting:
+                    continue
+                features = np.concatenate([item.features_VD for item in fitting if item.features_VD is not None])
+                first = fitting[0].reading
+                assert first is not None
+                names, logits, probability = self.scorer.study(features, asked)
+                for name, logit, p in zip(names, logits, probability, strict=True):
+                    yield ScoreRow(
+                        study=key,
+                        patient=work.context.plan.studies[study].patient,
+                        modality=modality,
+                        task=asked.task.name,
+                        class_=name,
+                        kind=asked.task.kind,
+                        probability=float(p),
+                        logit=float(logit),
+                        num_images=len(features),
+                        model=self.model.name,
+                        model_version=str(self.model.card.version),
+                        preprocessing=first.preprocessing,
+                        num_failed=sum(len(item.files) for item in failed),
+                    )
+
+
+def no_task(tasks: Sequence[AskedTask], modality: Modality, body_part: str) -> Problem | None:
+    """Give the problem of a file that none of the tasks fits, None where one does."""
+    if any(asked.fits(modality, body_part) for asked in tasks):
+        return None
+    if not any(asked.fits_modality(modality) for asked in tasks):
+        return Problem(
+            Reason.NO_TASK,
+            f"None of the tasks that were asked for is about {spoken(modality)} images; "
+            "name one with --task or --prompt.",
+        )
+    said = f"the body part {body_part.strip()}" if body_part.strip() in _BODY_PARTS else "another body part"
+    return Problem(
+        Reason.NO_TASK,
+        f"The header states {said}, and none of the tasks that were asked for is about {spoken(modality)} images of "
+        "it; ask with --prompt.",
+    )
