@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from enum import StrEnum
 
 
@@ -146,3 +149,44 @@ def printable(name: str) -> str:
         True
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
+def did_you_mean(name: str, known: Iterable[str], lead: str = "") -> str:
+    """Write the hint for a name that is none of the known ones: those close to it, as a question, and the list of all.
+
+    Case, dashes, underscores and blanks do not count. A known name that holds the given one is close to it, too.
+
+    Args:
+        name: What was given.
+        known: The names that are right here.
+        lead: What the list of all names begins with, such as "Methods are"; "" leaves the list out.
+
+    Returns:
+        The hint; "" where nothing is close and no list is wanted.
+
+    Example:
+        >>> did_you_mean("pneumona", ["pneumonia", "effusion"])
+        "Did you mean 'pneumonia'?"
+        >>> did_you_mean("ridg", ["ridge", "svd"], "Methods are")
+        "Did you mean 'ridge'? Methods are: ridge, svd."
+    """
+    names = list(dict.fromkeys(map(str, known)))
+    by_letters: dict[str, str] = {}
+    for candidate in names:
+        by_letters.setdefault(_letters(candidate), candidate)
+    letters = _letters(name)
+    close = [by_letters[match] for match in get_close_matches(letters, by_letters, 3, 0.6)]
+    holding = [candidate for key, candidate in by_letters.items() if len(letters) > 2 and letters in key]
+    likely = list(dict.fromkeys([*close, *holding]))[:3]
+    ways = " or ".join(part for part in (", ".join(map(repr, likely[:-1])), *map(repr, likely[-1:])) if part)
+    question = f"Did you mean {ways}?" if likely else ""
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    shown = ", ".join(names[:_MOST_NAMES]) + more
+    return f"{question} {lead}: {shown or 'none'}.".strip() if lead else question
+
+
+_MOST_NAMES = 40
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name.casefold())

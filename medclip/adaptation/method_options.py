@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError, Reason, did_you_mean
 
 LOOP = "loop"
 """What a method calls its `**` parameter when it passes the rest on to `tower_loop.Loop`."""
@@ -46,8 +46,8 @@ def check_options(name: str, fit: Callable[..., Any], options: Mapping[str, Any]
     if strange := sorted(set(options) - set(known)):
         raise MedclipError(
             Reason.WRONG_USE,
-            f"{name} has no such option as {', '.join(map(repr, strange))}.",
-            hint=f"It has: {', '.join(known)}." if known else "It has none.",
+            f"{name} has no such option as {strange[0]!r}.",
+            hint=did_you_mean(strange[0], known, "Its options are"),
         )
     for option, value in options.items():
         if not _fits(value, known[option]):

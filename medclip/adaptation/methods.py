@@ -11,7 +11,7 @@ from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.examples import Examples
 from medclip.adaptation.data.heads import Head
 from medclip.adaptation.method_options import check_options
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError, Reason, did_you_mean
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -114,6 +114,6 @@ def find_method(name: str) -> Method:
     """
     if name not in METHODS:
         raise MedclipError(
-            Reason.WRONG_USE, f"there is no method named {name!r}.", hint=f"Methods are: {', '.join(METHODS)}."
+            Reason.WRONG_USE, f"there is no method named {name!r}.", hint=did_you_mean(name, METHODS, "Methods are")
         )
     return METHODS[name]

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from medclip.cli.progress import say
-from medclip.errors import MedclipError, printable
+from medclip.errors import MedclipError, did_you_mean, printable
 
 WRONG_USE = 2
 BUG = 1
@@ -91,15 +91,30 @@ class _LazyGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Replace the stand-in by the real command: this one is about to run."""
+        if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            ctx.fail(_no_command(args[0], self.prefix))
         name, command, rest = super().resolve_command(ctx, args)
         full = self._full(name or "")
         if full in COMMANDS and rest and f"{full} {rest[0]}" in COMMANDS:
             full, name, rest = f"{full} {rest[0]}", f"{name} {rest[0]}", rest[1:]
+        elif full in COMMANDS and rest and not rest[0].startswith("-") and _below(full):  # it has no arguments
+            ctx.fail(_no_command(rest[0], full))
         if full in COMMANDS:
             target, summary = COMMANDS[full]
             module, function = target.split(":")
             command = _command(getattr(import_module(module), function), name or "", summary)
         return name, command, rest
+
+
+def _no_command(name: str, prefix: str) -> str:
+    """Say that there is no such command, and which one may have been meant; a command below `prefix`, or any."""
+    known = [name.removeprefix(f"{prefix} ") for name in _below(prefix)] if prefix else [*COMMANDS, *GROUPS]
+    where = f" of `medclip {prefix}`" if prefix else ""
+    return f"There is no command {name!r}{where}. {did_you_mean(name, known)}".rstrip()
+
+
+def _below(prefix: str) -> list[str]:
+    return [name for name in COMMANDS if name.startswith(f"{prefix} ")]
 
 
 def _nothing() -> None:

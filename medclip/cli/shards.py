@@ -117,6 +117,7 @@ def index(
 ) -> int:
     """Make WebDataset tars of others ready to train on, where they lie: hash every tar, find every sample."""
     from medclip.files.pseudonyms import load_key
+    from medclip.runs.options import parse_modality
     from medclip.settings import Settings
     from medclip.shards.reading.index_tars import index_shards
 
@@ -126,7 +127,7 @@ def index(
             folder,
             source=source,
             license=license_,
-            modality=_modality(modality),
+            modality=parse_modality(modality),
             split=split,
             out=out,
             patient_from_json=patient_from_json,
@@ -164,24 +165,14 @@ def _say_plan(
 
 
 def _format(text: str) -> Any:
-    from medclip.errors import MedclipError, Reason
+    from medclip.errors import MedclipError, Reason, did_you_mean
     from medclip.shards.stored_image import STORED_AS
 
     if text.lower() not in STORED_AS:
-        raise MedclipError(Reason.WRONG_USE, f"--format {text!r} is not known.", hint=f"Use {' or '.join(STORED_AS)}.")
-    return text.lower()
-
-
-def _modality(text: str | None) -> Any:
-    from medclip.errors import MedclipError, Reason
-    from medclip.sample import Modality
-
-    try:
-        return Modality(text.lower()) if text else None
-    except ValueError:
         raise MedclipError(
-            Reason.WRONG_USE, f"--modality {text!r} is not known.", hint=f"Use one of: {', '.join(Modality)}."
-        ) from None
+            Reason.WRONG_USE, f"--format {text!r} is not known.", hint=did_you_mean(text, STORED_AS, "It is one of")
+        )
+    return text.lower()
 
 
 def _shares(text: str) -> dict[str, float]:

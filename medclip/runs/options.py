@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.grouping.studies import GroupBy
 from medclip.files.grouping.studies import parse_modality as modality_named
 from medclip.sample import Modality
@@ -42,7 +42,10 @@ class ScoreOptions:
         if not 0.0 <= self.min_confidence <= 1.0:
             raise _wrong(f"a confidence lies between 0 and 1, not {self.min_confidence:g}.")
         if self.group_by not in GROUP_BY:
-            raise _wrong(f"files are grouped by {', '.join(GROUP_BY)}, not {self.group_by!r}.")
+            raise _wrong(
+                f"files are grouped by {', '.join(GROUP_BY)}, not {self.group_by!r}.",
+                did_you_mean(self.group_by, GROUP_BY),
+            )
         if self.against is not None and self.prompt is None:
             raise _wrong("there is something to compare against, but no prompt.", "Add --prompt TEXT.")
 

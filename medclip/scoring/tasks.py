@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.unit_features import mean_logits
 from medclip.adaptation.pack.pack_head import read_pack_head
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.models.class_vectors import ClassVectors, class_vectors, probabilities, score_features
 from medclip.runs.options import ScoreOptions
 from medclip.sample import Modality
@@ -64,7 +64,7 @@ def asked_tasks(card: Any, options: ScoreOptions, own: ClassText | None = None) 
         raise MedclipError(
             Reason.WRONG_USE,
             f"there is no task named {unknown[0]!r}.",
-            hint=f"The model's card lists: {', '.join(card.tasks)}. All tasks: {', '.join(dict.fromkeys(known))}.",
+            hint=f"{did_you_mean(unknown[0], known, 'Tasks are')} The model's card lists: {', '.join(card.tasks)}.",
         )
     asked = [_asked(card, name, own) for name in names]
     if options.prompt is not None:

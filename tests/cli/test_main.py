@@ -48,6 +48,24 @@ def test_every_command_in_the_table_exists_and_has_help(name: str, capsys: pytes
     assert f"medclip {name}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("words", "question"),
+    [
+        (["scor"], "Did you mean 'score' or 'doctor'?"),
+        (["list"], "Did you mean 'models list'?"),
+        (["models", "lst"], "Did you mean 'list'?"),
+        (["adapt", "comparee"], "Did you mean 'compare'?"),
+        (["score", "x", "--taks", "y"], "--task"),
+    ],
+)
+def test_a_mistyped_command_or_option_is_asked_back(
+    words: list[str], question: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COLUMNS", "120")
+    assert cli.main(words) == 2
+    assert question in capsys.readouterr().err
+
+
 def test_importing_the_command_files_loads_nothing_heavy():
     modules = ", ".join(sorted({target.split(":")[0] for target, _ in cli.COMMANDS.values()}))
     code = (

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from torch import nn
 
 from medclip.adaptation.towers.svd_linear import SVDLinear
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError, Reason, did_you_mean
 
 Tower = Literal["image", "text"]
 Role = Literal["q", "k", "v", "out", "mlp", "conv", "head"]
@@ -90,8 +90,8 @@ def choose_layers(
     if unknown := sorted(set(words) - set(get_args(Which))):
         raise MedclipError(
             Reason.WRONG_USE,
-            f"there is no set of layers named {', '.join(map(repr, unknown))}.",
-            hint=f"Sets are: {', '.join(get_args(Which))}, joined by +; or numbers of blocks.",
+            f"there is no set of layers named {unknown[0]!r}.",
+            hint=f"{did_you_mean(unknown[0], get_args(Which), 'Sets are')} Join them by +, or name numbers of blocks.",
         )
     there = {layer.block for layer in inside}
     lacking = [n for n in numbers if n not in there and n >= 0]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.pseudonyms import load_key
 from medclip.settings import Settings
 
@@ -82,8 +82,11 @@ class ReadOptions:
         """Refuse words that mean nothing."""
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
+                given = getattr(self, name)
                 raise MedclipError(
-                    Reason.WRONG_USE, f"`{name}` is {getattr(self, name)!r}; it is one of: {', '.join(known)}."
+                    Reason.WRONG_USE,
+                    f"`{name}` is {given!r}.",
+                    hint=did_you_mean(str(given), known, "It is one of"),
                 )
         if not self.separator:
             raise MedclipError(Reason.WRONG_USE, "the separator of a list of findings is empty.")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.evaluation.zero_shot.labelled_set import LabelledSet, find_set, places
 from medclip.evaluation.zero_shot.metrics import Figure, set_figures
 from medclip.evaluation.zero_shot.results import MissingSet, SetResult, SuiteResult, UnusableSet, suite_result
@@ -148,7 +148,7 @@ def _asked(suite: SuiteFile, sets: Sequence[str]) -> tuple[SetFile, ...]:
         raise MedclipError(
             Reason.WRONG_USE,
             f"the suite {suite.name} has no set {strange[0]!r}.",
-            hint=f"It has: {', '.join(known)}.",
+            hint=did_you_mean(strange[0], known, "It has"),
         )
     return tuple(part for part in suite.sets if not sets or part.id in sets)
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.sample import Modality
 
 SLOT = "{c}"
@@ -211,12 +211,12 @@ def load_suite(name_or_path: str | Path) -> SuiteFile:
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as e:
-            known = ", ".join(suite_names())
+            known = did_you_mean(str(name_or_path), suite_names(), "Suites that come with medclip are")
             raise MedclipError(
                 Reason.MISSING_FILE,
                 "there is no readable suite file here and no suite of this name.",
                 where=name_or_path,
-                hint=f"Suites that come with medclip: {known}. Others are YAML files.",
+                hint=f"{known} Others are YAML files.",
             ) from e
     try:
         return SuiteFile.model_validate(yaml.safe_load(text))

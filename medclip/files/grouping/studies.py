@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Literal, get_args
 
-from medclip.errors import MedclipError, Problem, Reason
+from medclip.errors import MedclipError, Problem, Reason, did_you_mean
 from medclip.files.grouping.mammography_exam import twins_for_processing
 from medclip.files.grouping.series import Uneven
 from medclip.files.grouping.units import modality_of, units_of
@@ -61,7 +61,9 @@ def parse_modality(text: str) -> Modality:
         return Modality(str(text).strip().lower())
     except ValueError:
         raise MedclipError(
-            Reason.WRONG_USE, f"{str(text)!r} is no modality; the names are: {', '.join(Modality)}."
+            Reason.WRONG_USE,
+            f"there is no modality {str(text)!r}.",
+            hint=did_you_mean(str(text), Modality, "Modalities are"),
         ) from None
 
 
@@ -99,7 +101,11 @@ def group(
         Studies in the order of their first file; files within a study in the order given.
     """
     if group_by not in get_args(GroupBy):
-        raise MedclipError(Reason.WRONG_USE, f"files are grouped by auto, folder or file, not by '{group_by}'.")
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"files are grouped by auto, folder or file, not by '{group_by}'.",
+            hint=did_you_mean(group_by, get_args(GroupBy)),
+        )
     usable: dict[str, _File] = {}
     buckets: dict[tuple[str, ...], list[tuple[FileRef, FileFacts]]] = {}
     for ref, facts in files:

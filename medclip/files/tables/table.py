@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.output import is_file
 from medclip.files.tables.cell_privacy import shown
 from medclip.files.tables.manifest import refuse_twins
@@ -239,13 +238,7 @@ def read_table(source: Any, what: str) -> Table:
 
 def no_such(name: str, names: Sequence[str], where: object, what: str = "") -> MedclipError:
     """Say that a column is not there, and which are like it."""
-    plain = {plain_name(n): n for n in names}
-    near = [plain[p] for p in difflib.get_close_matches(plain_name(name), plain, 3, 0.6)]
-    near += [n for n in names if plain_name(name) and plain_name(name) in plain_name(n) and n not in near][:3]
-    if near:
-        hint = f"Did you mean {' or '.join(repr(n) for n in near)}?"
-    else:
-        hint = f"Its columns are: {', '.join(names[:40])}{', ...' if len(names) > 40 else ''}."
+    hint = did_you_mean(name, names) or did_you_mean(name, names, "Its columns are")
     tail = f" ({what})" if what else ""
     return MedclipError(Reason.TABLE_INVALID, f"there is no column {name!r}{tail}.", where=where, hint=hint)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.output import check_out, disk_faults, is_folder, naming
 from medclip.models.card import FILE_NAME as CARD_NAME
 from medclip.models.card import IMPORTED, Card
@@ -83,7 +83,9 @@ def import_model(
     unknown = [m for m in modalities if m not in list(Modality)]
     if unknown:
         raise MedclipError(
-            Reason.WRONG_USE, f"there is no modality {unknown[0]!r}.", hint=f"There are: {', '.join(Modality)}."
+            Reason.WRONG_USE,
+            f"there is no modality {unknown[0]!r}.",
+            hint=did_you_mean(unknown[0], Modality, "Modalities are"),
         )
     if architecture is None and is_folder(Path(source)) and is_bare_text_model(Path(source)):
         if text_folder or name or licence or modalities:

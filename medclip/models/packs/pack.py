@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.output import check_out, fresh_folder, is_file, is_folder, naming
 from medclip.models import card as cards
 from medclip.models.card import IMPORTED, Card, read_card
@@ -78,7 +78,7 @@ def find_pack(name_or_path: str | Path) -> Path:
             raise no_pack(Path(text))
         return Path(text)
     names = [p.name for p in list_packs_paths()]
-    known = f"The packs that came with medclip are: {', '.join(names)}." if names else "No pack came with this medclip."
+    known = did_you_mean(text, names, "The packs that came with medclip are") if names else "No pack came with medclip."
     raise MedclipError(
         Reason.PACK_NOT_FOUND,
         f"there is no model pack and no folder named {text!r}.",

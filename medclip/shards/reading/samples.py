@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.shards.folder import read_index, read_samples, shard_folder
 from medclip.shards.reading.columns import Columns, coded
 from medclip.shards.reading.foreign import ForeignSet, read_foreign
@@ -79,9 +79,12 @@ class ShardReader:
         self.index = indexes[0] if len(indexes) == 1 else _merged(indexes, self.preprocessing)
         self._table = pa.concat_tables(tables).combine_chunks()
         if not len(self._table):
-            known = ", ".join(sorted({s for i in indexes for s in i["counts"]["by_split"]}))
+            known = sorted({s for i in indexes for s in i["counts"]["by_split"]})
             raise MedclipError(
-                Reason.WRONG_USE, f"there is no split {split!r}.", where=self.folder, hint=f"There are: {known}."
+                Reason.WRONG_USE,
+                f"there is no split {split!r}.",
+                where=self.folder,
+                hint=did_you_mean(str(split), known, "Splits are"),
             )
         self._shard = np.concatenate(numbers)
         self._place = np.stack([self._table[c].to_numpy() for c in ("offset", "size")])

@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.text.vocabulary.task import VARIABLE, Task, TaskClass
 
 
@@ -71,8 +71,8 @@ def _load(name: str, folders: str | None) -> Task:
             raise MedclipError(
                 Reason.NO_TASK,
                 f"there is no task named {name!r}.",
-                hint=f"Tasks are: {', '.join(task_names())}. For labels of your own, name in {VARIABLE} the folder of "
-                "your task files.",
+                hint=f"{did_you_mean(name, task_names(), 'Tasks are')} For labels of your own, name in {VARIABLE} the "
+                "folder of your task files.",
             )
         where = str(path)
         task = parse_task(read_own(path), where=where, short_name=name)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.sample import Modality
 
 VARIABLE = "MEDCLIP_TASKS"
@@ -91,5 +91,8 @@ class Task:
         for c in self.classes:
             if c.name == name:
                 return c
-        known = ", ".join(c.name for c in self.classes)
-        raise MedclipError(Reason.TABLE_INVALID, f"task {self.name} has no class {name!r}.", hint=f"It has: {known}.")
+        raise MedclipError(
+            Reason.TABLE_INVALID,
+            f"task {self.name} has no class {name!r}.",
+            hint=did_you_mean(name, (c.name for c in self.classes), "It has"),
+        )

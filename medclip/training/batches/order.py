@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.shards.reading.columns import Columns
 
 Policy = Literal["shard_mixed", "proportional", "per_modality"]
@@ -142,7 +142,7 @@ def _checked(columns: Columns, weights: Mapping[str, float]) -> NDArray[np.float
         raise MedclipError(
             Reason.RECIPE_INVALID,
             f"there is no source {unknown[0]!r} to weigh.",
-            hint=f"The sources are: {', '.join(s or '(blank)' for s in columns.sources)}.",
+            hint=did_you_mean(unknown[0], (s or "(blank)" for s in columns.sources), "Sources are"),
         )
     found = np.array([weights.get(s, 1.0) for s in columns.sources], np.float64)
     if not (np.isfinite(found).all() and (found >= 0).all() and found.any()):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.training.recipe.schema import Recipe
 
 
@@ -35,7 +35,8 @@ def load_recipe(source: Path | str | Mapping[str, Any] | Recipe, overrides: Sequ
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as e:
-        raise MedclipError(Reason.RECIPE_INVALID, f"{_faults(e)}.", where=path) from e
+        sentence, hint = _faults(e)
+        raise MedclipError(Reason.RECIPE_INVALID, sentence, where=path, hint=hint) from e
     return _resolved(recipe, path.parent if path else Path())
 
 
@@ -84,8 +85,16 @@ def _resolved(recipe: Recipe, base: Path) -> Recipe:
 def _read(path: Path) -> Any:
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as e:
+        raise MedclipError(Reason.MISSING_FILE, "there is no such recipe.", where=path, hint="Check the path.") from e
+    except IsADirectoryError as e:
+        raise MedclipError(
+            Reason.WRONG_USE, "this is a folder; a recipe is a YAML file.", where=path, hint="Name the file in it."
+        ) from e
+    except PermissionError as e:
+        raise MedclipError(Reason.PERMISSION_DENIED, "the recipe may not be read.", where=path) from e
     except OSError as e:
-        raise MedclipError(Reason.MISSING_FILE, "the recipe cannot be read.", where=path) from e
+        raise MedclipError(Reason.READ_ERROR, "the recipe cannot be read.", where=path) from e
     except (yaml.YAMLError, UnicodeDecodeError) as e:
         raise MedclipError(Reason.RECIPE_INVALID, f"this is not YAML: {str(e).splitlines()[0]}.", where=path) from e
 
@@ -120,14 +129,32 @@ def _number(value: Any) -> Any:
         return value
 
 
-def _faults(error: ValidationError) -> str:
-    said = []
+def _faults(error: ValidationError) -> tuple[str, str]:
+    """Write what is wrong, and the hint that goes with it."""
+    sentences, hints = [], []
     for fault in error.errors(include_url=False)[:3]:
         place = ".".join(str(p) for p in fault["loc"]) or "the recipe"
-        known = (
-            "is not a key of a recipe"
-            if fault["type"] == "extra_forbidden"
-            else fault["msg"].removeprefix("Value error, ").rstrip(".")
-        )
-        said.append(f"{place}: {known}")
-    return "; ".join(said) + (f" (and {error.error_count() - 3} more)" if error.error_count() > 3 else "")
+        if fault["type"] == "extra_forbidden":
+            sentences.append(f"{place}: is not a key of a recipe")
+            hints.append(_close_keys([str(p) for p in fault["loc"]]))
+        else:
+            sentences.append(f"{place}: {fault['msg'].removeprefix('Value error, ').rstrip('.')}")
+    more = f" (and {error.error_count() - 3} more)" if error.error_count() > 3 else ""
+    return f"{'; '.join(sentences)}{more}.", " ".join(dict.fromkeys(filter(None, hints)))
+
+
+def _close_keys(key: list[str]) -> str:
+    """Ask for a key of the same section that is written alike, or for the section that has this key."""
+    *section, name = key
+    keys = [known.split(".") for known in _keys(Recipe)]
+    same_name = [".".join(known) for known in keys if known[-1] == name]
+    return did_you_mean(name, (known[-1] for known in keys if known[:-1] == section)) or did_you_mean(name, same_name)
+
+
+def _keys(part: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """List the keys of a section and of the sections in it."""
+    for name, field in part.model_fields.items():
+        yield f"{prefix}{name}"
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from _keys(kind, f"{prefix}{name}.")
