@@ -154,7 +154,8 @@ def printable(name: str) -> str:
 def did_you_mean(name: str, known: Iterable[str], lead: str = "") -> str:
     """Write the hint for a name that is none of the known ones: those close to it, as a question, and the list of all.
 
-    Case, dashes, underscores and blanks do not count. A known name that holds the given one is close to it, too.
+    Case, dashes, underscores and blanks do not count. A known name that has the given one in it is close
+    to it, too.
 
     Args:
         name: What was given.
@@ -176,7 +177,7 @@ def did_you_mean(name: str, known: Iterable[str], lead: str = "") -> str:
         by_letters.setdefault(_letters(candidate), candidate)
     letters = _letters(name)
     close = [by_letters[match] for match in get_close_matches(letters, by_letters, 3, 0.6)]
-    holding = [candidate for key, candidate in by_letters.items() if len(letters) > 2 and letters in key]
+    holding = [c for c in names if letters in _words(c) or (len(letters) > 2 and letters in _letters(c))]
     likely = list(dict.fromkeys([*close, *holding]))[:3]
     ways = " or ".join(part for part in (", ".join(map(repr, likely[:-1])), *map(repr, likely[-1:])) if part)
     question = f"Did you mean {ways}?" if likely else ""
@@ -188,5 +189,9 @@ def did_you_mean(name: str, known: Iterable[str], lead: str = "") -> str:
 _MOST_NAMES = 40
 
 
+def _words(name: str) -> list[str]:
+    return [word for word in re.split(r"[\W_]+", name.casefold()) if word]
+
+
 def _letters(name: str) -> str:
-    return re.sub(r"[\W_]+", "", name.casefold())
+    return "".join(_words(name))

@@ -14,6 +14,7 @@ from medclip.errors import did_you_mean
         ("Linear_Probe", ["linear-probe", "svd"], "Did you mean 'linear-probe'?"),
         ("cataract", ["fundus_cataract", "modality"], "Did you mean 'fundus_cataract'?"),
         ("g", ["image_group", "image_grid"], ""),
+        ("lr", ["train.lr", "train.layer_rate"], "Did you mean 'train.lr'?"),
         ("zebra", ["xray", "ct"], ""),
         ("", ["xray"], ""),
     ],

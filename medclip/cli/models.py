@@ -90,7 +90,12 @@ def import_command(
     ],
     out: Annotated[Path, typer.Option("--out", metavar="PACK", help="Folder of the new pack.")],
     architecture: Annotated[
-        str | None, typer.Option("--architecture", metavar="NAME", help="open_clip architecture of a bare checkpoint.")
+        str | None,
+        typer.Option(
+            "--architecture",
+            metavar="NAME|FILE",
+            help="open_clip architecture of a bare checkpoint: its name, or a JSON file that describes it.",
+        ),
     ] = None,
     text_folder: Annotated[
         Path | None,

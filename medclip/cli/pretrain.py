@@ -20,7 +20,9 @@ def pretrain(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the recipe; may be repeated."),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder of the run; the recipe's where left out.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the run. Default: the recipe's out, else runs/NAME.")
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Go on with a stopped run in that folder.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end and nothing else.")] = False,
 ) -> int:

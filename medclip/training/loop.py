@@ -47,7 +47,8 @@ def pretrain(
     Args:
         recipe: YAML file, mapping or Recipe.
         overrides: `key.sub=value`, applied to the recipe.
-        out: The run's folder: recipe.json, tokenizer/, log.jsonl, checkpoints/, pack/. The recipe's where None.
+        out: The run's folder: recipe.json, tokenizer/, log.jsonl, checkpoints/, pack/. Where None: the
+            recipe's `out`, else runs/NAME.
         resume: Go on with a run in the folder. False refuses a folder with a run in it.
         show: Say on standard error what happens.
         stop: Asked after each step with the number of steps done; True writes a checkpoint and stops, as Ctrl-C and
@@ -59,7 +60,7 @@ def pretrain(
             raises.
     """
     plan = load_recipe(recipe, overrides)
-    folder = Path(out or plan.out)
+    folder = Path(out or plan.folder)
     _check_device(plan.train.device)
     from medclip.training.ranks.world import joined
 

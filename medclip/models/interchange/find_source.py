@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.output import is_file, is_folder
 from medclip.models.packs import pack as packs
 from medclip.models.packs.manifest import (
@@ -19,6 +18,7 @@ from medclip.models.packs.manifest import (
     WEIGHTS_NAME,
     check_files,
     is_pickle,
+    read_architecture,
     read_config,
     read_manifest,
     refuse_pickles,
@@ -61,7 +61,7 @@ def find_source(start: str | Path, architecture: str | None = None) -> Source:
         start: A pack (folder or built-in name), a folder with open_clip_config.json, a checkpoint file, an open_clip
             architecture, "NAME:TAG" of open_clip's list of pre-trained weights, or "hf-hub:org/name". Only the last two
             ask the network, and only for what the hub's cache lacks.
-        architecture: open_clip architecture of a bare checkpoint.
+        architecture: open_clip architecture of a bare checkpoint: a name, or a JSON file that describes it.
 
     Raises:
         MedclipError: PACK_NOT_FOUND, PACK_INVALID, MISSING_FILE, UNSAFE_WEIGHTS or WRONG_USE.
@@ -101,6 +101,9 @@ def _names() -> list[str]:
 
 
 def _architecture(name: str) -> dict[str, Any]:
+    """Return the config of an architecture: of a JSON file, else of the name in open_clip's list."""
+    if is_file(Path(name)):
+        return read_architecture(Path(name))
     import open_clip
 
     config = open_clip.get_model_config(name) if name in _names() else None
@@ -110,8 +113,7 @@ def _architecture(name: str) -> dict[str, Any]:
 
 
 def _unknown(text: str) -> MedclipError:
-    close = get_close_matches(text, _names(), n=3)
-    hint = f"Close names: {', '.join(close)}." if close else "A checkpoint is a file, a pack or model is a folder."
+    hint = did_you_mean(text, _names()) or "A checkpoint is a file, a pack or model is a folder."
     return MedclipError(
         Reason.PACK_NOT_FOUND, f"there is no file, folder, pack or open_clip architecture {text!r}.", hint=hint
     )

@@ -64,7 +64,7 @@ def import_model(
         source: A checkpoint (a state dict or a training checkpoint; safetensors or what torch.save wrote), a folder in
             Hugging Face layout (open_clip_config.json and weights), or anything else that `load_start` takes.
         out: The pack's folder.
-        architecture: open_clip architecture of a bare checkpoint.
+        architecture: open_clip architecture of a bare checkpoint: a name, or a JSON file that describes it.
         text_folder: Folder with config.json and tokenizer of a BERT text tower, where they do not lie beside it.
         name: Name on the card; the folder's where None.
         licence: Licence of the weights, as the card states it.

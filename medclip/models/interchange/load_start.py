@@ -55,7 +55,7 @@ def load_start(
 
     Args:
         start: See `find_source`. An architecture's name gives random weights.
-        architecture: open_clip architecture of a bare checkpoint.
+        architecture: open_clip architecture of a bare checkpoint: a name, or a JSON file that describes it.
         text_folder: Folder with the config.json and the tokenizer of a BERT, or with a tokenizer alone. Needed where
             the model names one on a hub. Given with a model whose own text tower is no BERT, that tower is replaced:
             image weights from `start`, text weights from the folder's model.safetensors where it has one (UniMed-CLIP

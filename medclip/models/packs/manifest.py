@@ -81,13 +81,39 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     try:
         config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
-        if not all(isinstance(config["model_cfg"][part], dict) for part in ("vision_cfg", "text_cfg")):
-            raise TypeError(CONFIG_NAME)
+        _check_towers(config["model_cfg"])
         if not isinstance(config.get("preprocess_cfg") or {}, dict):
             raise TypeError("preprocess_cfg")
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise MedclipError(Reason.PACK_INVALID, f"{CONFIG_NAME} is missing or not a model config.", where=folder) from e
     return config
+
+
+def read_architecture(file: Path) -> dict[str, Any]:
+    """Read a JSON file that describes two towers: an architecture of open_clip's, or its open_clip_config.json.
+
+    Raises:
+        MedclipError: PACK_INVALID when it describes none; READ_ERROR.
+    """
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        config = config.get("model_cfg", config)
+        _check_towers(config)
+    except OSError as e:
+        raise MedclipError(Reason.READ_ERROR, "the file cannot be read.", where=file) from e
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise MedclipError(
+            Reason.PACK_INVALID,
+            "this file describes no model.",
+            where=file,
+            hint="Expected is JSON with embed_dim, vision_cfg and text_cfg, as open_clip has it.",
+        ) from e
+    return config
+
+
+def _check_towers(config: dict[str, Any]) -> None:
+    if not all(isinstance(config[part], dict) for part in ("vision_cfg", "text_cfg")):
+        raise TypeError(CONFIG_NAME)
 
 
 def no_pack(folder: Path) -> MedclipError:

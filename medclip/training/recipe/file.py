@@ -74,7 +74,7 @@ def _resolved(recipe: Recipe, base: Path) -> Recipe:
     parts: dict[str, Any] = {
         "data": recipe.data.model_copy(update={"shards": tuple(place(p) for p in recipe.data.shards)}),
         "text": placed(recipe.text, "tokenizer"),
-        "model": placed(recipe.model, "text_folder", "start", "image_weights"),
+        "model": placed(recipe.model, "text_folder", "start", "architecture", "image_weights"),
     }
     if recipe.objective.text_teacher is not None:
         teacher = placed(recipe.objective.text_teacher, "folder")

@@ -84,7 +84,7 @@ class ModelPart(_Part):
     """A model to go on from: a pack, a folder in Hugging Face layout, an open_clip checkpoint (safetensors), or the
     name of an open_clip architecture (random weights). The keys of the built towers are then not used."""
     architecture: str | None = None
-    """open_clip architecture of a `start` that is a bare checkpoint."""
+    """open_clip architecture of a `start` that is a bare checkpoint: its name, or a JSON file that describes it."""
     text_folder: Path | None = None
     """Folder with the config and tokenizer of a BERT text tower, for a `start` that does not hold them."""
     image_tower: str = "tf_efficientnet_lite0"
@@ -261,7 +261,14 @@ _FREE = (
     "train.tensorboard", "train.zero_shot", "train.max_bad_steps",
 )  # fmt: skip
 """What may be another when a run goes on; `decisive` leaves out every key that begins so."""
-_PLACES = ("text.tokenizer", "model.start", "model.text_folder", "model.image_weights", "objective.text_teacher.folder")
+_PLACES = (
+    "text.tokenizer",
+    "model.start",
+    "model.architecture",
+    "model.text_folder",
+    "model.image_weights",
+    "objective.text_teacher.folder",
+)
 """Paths of which only the last name decides."""
 
 
@@ -271,7 +278,8 @@ class Recipe(_Part):
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     version: str = "0"
     seed: int = Field(default=0, ge=0)
-    out: Path = Path("runs/pretrain")
+    out: Path | None = None
+    """Folder of the run; runs/NAME, with the recipe's name, where None."""
     data: Data
     text: Text = Text()
     model: ModelPart = ModelPart()
@@ -295,6 +303,11 @@ class Recipe(_Part):
         if self.train.compile and self.model.freeze_blocks:
             raise ValueError("train.compile goes with lock_image, not with model.freeze_blocks")
         return self
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the run, where the call names none."""
+        return self.out or Path("runs") / self.name
 
     def digest(self) -> str:
         """Hash of what decides the weights; 16 hex characters. Where things lie and how they are run is left out."""

@@ -272,6 +272,23 @@ def test_the_prefix_of_a_module_around_the_model_comes_off(tmp_path: Path, prefi
     assert torch.equal(load_file(pack / "model.safetensors")["visual.proj"], state["visual.proj"])
 
 
+@pytest.mark.parametrize("around", [lambda c: c, lambda c: {"model_cfg": c, "preprocess_cfg": {}}])
+def test_an_architecture_may_be_a_json_file(tmp_path: Path, around: Any) -> None:
+    state = plain_state(random_model(CONFIG))
+    torch.save(state, tmp_path / "bare.pt")
+    (tmp_path / "tiny.json").write_text(json.dumps(around(CONFIG)))
+    pack = import_model(tmp_path / "bare.pt", tmp_path / "pack", architecture=str(tmp_path / "tiny.json"))
+    assert torch.equal(load_file(pack / "model.safetensors")["visual.proj"], state["visual.proj"])
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"embed_dim": 16}', '{"vision_cfg": 1, "text_cfg": {}}'])
+def test_a_json_file_that_describes_no_model_is_refused_by_name(tmp_path: Path, text: str) -> None:
+    torch.save(plain_state(random_model(CONFIG)), tmp_path / "bare.pt")
+    (tmp_path / "tiny.json").write_text(text)
+    refused = refusal(tmp_path / "bare.pt", tmp_path / "pack", architecture=str(tmp_path / "tiny.json"))
+    assert (refused.reason, refused.where) == (Reason.PACK_INVALID, str(tmp_path / "tiny.json"))
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_refused_by_name(tmp_path: Path, value: float) -> None:
     state = plain_state(random_model(CONFIG))

@@ -57,7 +57,7 @@ def test_a_writer_gives_a_list_of_texts_or_is_named_in_an_error(given, kind):
             raise given
         return given
 
-    with pytest.raises(MedclipError, match=f"test_writer:.*writer.*{kind}") as caught:
+    with pytest.raises(MedclipError, match=f"test_caption_writer:.*writer.*{kind}") as caught:
         ask_writer(writer, facts_of(CaptionRecord(None)), 2)
     assert caught.value.reason is Reason.WRONG_USE
 

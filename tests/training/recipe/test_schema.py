@@ -36,6 +36,33 @@ def test_scientific_notation_without_a_point_is_a_number(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
+    ("change", "question"),
+    [
+        ("train.lrr=1", "Did you mean 'lr'?"),
+        ("lr=1", "Did you mean 'train.lr'?"),
+        ("trian.lr=1", "Did you mean 'train'?"),
+        ("objective.masked={rato: 0.5}", "Did you mean 'ratio'?"),
+    ],
+)
+def test_a_mistyped_key_is_asked_back(tmp_path: Path, change: str, question: str) -> None:
+    with pytest.raises(MedclipError, match="is not a key of a recipe") as caught:
+        load_recipe(_write(tmp_path, TEXT), [change])
+    assert caught.value.hint == question
+
+
+def test_a_recipe_that_is_not_there_or_is_a_folder_is_named_so(tmp_path: Path) -> None:
+    for path, reason in ((tmp_path / "gone.yaml", Reason.MISSING_FILE), (tmp_path, Reason.WRONG_USE)):
+        with pytest.raises(MedclipError) as caught:
+            load_recipe(path)
+        assert (caught.value.reason, caught.value.where) == (reason, str(path))
+
+
+def test_a_run_lies_in_the_folder_of_its_name(tmp_path: Path) -> None:
+    assert load_recipe(_write(tmp_path, TEXT), ["name=mine"]).folder == Path("runs/mine")
+    assert load_recipe(_write(tmp_path, TEXT), ["out=here"]).folder == Path("here")
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         ("name: m\ndata: {shards: s}\nepochs: 3\n", "epochs: is not a key"),
@@ -90,7 +117,7 @@ def test_folders_lie_beside_the_recipe_or_where_one_stands(tmp_path: Path, monke
 
 
 def test_a_folder_inside_a_package_is_found_and_a_missing_package_is_named() -> None:
-    assert package_folder("package:medclip/text/tasks").name == "tasks"
+    assert package_folder("package:medclip/text/vocabulary").name == "vocabulary"
     with pytest.raises(MedclipError, match="pip install no-such-thing"):
         package_folder("package:no_such_thing/model")
     with pytest.raises(MedclipError, match="no such folder"):
