@@ -112,11 +112,11 @@ class Adapter(Protocol):
         ...
 
     def accepts(self, source: Source) -> bool:
-        """Say whether it reads a unit of this kind, formats and headers."""
+        """Return whether it reads a unit of this kind, formats and headers."""
         ...
 
     def describe(self, kind: Kind) -> str:
-        """Say in one line what it gives for a kind: shape, type, unit, range."""
+        """Describe in one line what is read for a kind: shape, type, unit, range."""
         ...
 
     def read(self, source: Source, settings: Settings) -> Sample:
@@ -163,7 +163,7 @@ class ImageAdapter:
         return preprocessing_hash(self.name, self.version, self.parameters_of(kind))
 
     def accepts(self, source: Source) -> bool:
-        """Say whether it reads a unit of this kind, formats and headers."""
+        """Return whether it reads a unit of this kind, formats and headers."""
         facts = source.first
         if source.kind not in self.kinds or len(source.paths) != 1:
             return False
@@ -172,7 +172,7 @@ class ImageAdapter:
         return facts.format in RASTERS
 
     def describe(self, kind: Kind) -> str:
-        """Say in one line what it gives for a kind."""
+        """Describe in one line what is read for a kind."""
         channels = "1" if self.grey else "3"
         return f"1 view, H x W x {channels}, uint8 0-255 or float32 0-1"
 
@@ -238,7 +238,7 @@ class ImageAdapter:
 
 
 def refused(adapter: Adapter, source: Source) -> MedclipError:
-    """Give the error for a unit that an adapter does not read."""
+    """Return the error for a unit that an adapter does not read."""
     facts = source.first
     if adapter.modality is None and source.kind is Kind.VOLUME and facts.format is not Format.DICOM:
         return MedclipError(
@@ -255,7 +255,7 @@ def refused(adapter: Adapter, source: Source) -> MedclipError:
 
 
 def stated(facts: FileFacts) -> dict[str, Any]:
-    """Give what a file's header states and may leave; nothing for files without a medical header."""
+    """Return what a file's header states and may leave; nothing for files without a medical header."""
     return {} if facts.header is None else dict(public_values(facts.header))
 
 
@@ -266,5 +266,5 @@ def luma(pixels: NDArray[Any]) -> NDArray[Any]:
 
 
 def value_range(pixels: NDArray[Any]) -> tuple[float, float]:
-    """Give the values of black and white for rendered pixels: (0, 255) for uint8, (0, 1) for float32."""
+    """Return the values of black and white for rendered pixels: (0, 255) for uint8, (0, 1) for float32."""
     return (0.0, 255.0) if pixels.dtype == np.uint8 else (0.0, 1.0)

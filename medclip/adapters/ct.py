@@ -86,7 +86,7 @@ class CtAdapter(ImageAdapter):
         return accepts_volume(self, source, "CT")
 
     def describe(self, kind: Kind) -> str:
-        """Say in one line what it gives for a kind."""
+        """Describe in one line what is read for a kind."""
         if kind is Kind.IMAGE:
             return super().describe(kind)
         what = "lung, soft tissue and bone window" if self.sampling == "slices" else "a slice and its neighbours"
@@ -116,8 +116,8 @@ class CtAdapter(ImageAdapter):
             Step("slices", f"{len(chosen)} of {still.voxels.shape[0]} {still.plane}: {', '.join(map(str, chosen))}"),
             shown,
         )
-        made = self.provenance(source, steps, read.decoder, settings)
-        return Sample(self.modality, views, made, read.headers, Kind.VOLUME, volume)
+        provenance = self.provenance(source, steps, read.decoder, settings)
+        return Sample(self.modality, views, provenance, read.headers, Kind.VOLUME, volume)
 
     def render(self, decoded: Decoded, facts: FileFacts) -> tuple[View, tuple[Step, ...]]:
         """Stretch deep pictures and trim dark borders."""
@@ -128,15 +128,15 @@ class CtAdapter(ImageAdapter):
         return View(pixels, value_range(pixels), burned_in=facts.header.burned_in if facts.header else None), steps
 
     def _ranges(self, volume: Volume, settings: Settings) -> tuple[tuple[Range, ...], Step]:
-        """Say for each channel what becomes black and white. Windows in HU would show nothing of other values."""
+        """Describe what becomes black and white in each channel. Windows in HU would show nothing of other values."""
         unwindowed = settings.policy.pixels.window == "none"
         if volume.unit != HU or unwindowed or asked_window(settings) is not None:
             low, high, step = shown_range(volume, settings, self.percentiles, signal_only=False)
             return ((low, high),) * 3, step
         chosen = WINDOW_HU if self.sampling == "slices" else {"soft_tissue": WINDOW_HU["soft_tissue"]}
-        said = "; ".join(f"{name} centre {centre:g} width {width:g} HU" for name, (centre, width) in chosen.items())
+        windows = "; ".join(f"{name} centre {centre:g} width {width:g} HU" for name, (centre, width) in chosen.items())
         ranges = tuple((centre - width / 2, centre + width / 2) for centre, width in chosen.values())
-        return (ranges if len(ranges) == 3 else ranges * 3), Step("window", said)
+        return (ranges if len(ranges) == 3 else ranges * 3), Step("window", windows)
 
     def _view(self, volume: Volume, index: int, ranges: Sequence[Range], header: DicomHeader | None) -> View:
         last = volume.voxels.shape[0] - 1
@@ -159,12 +159,12 @@ class CtAdapter(ImageAdapter):
         check_not_constant(decoded.pixels)
         view, steps = self.render(decoded, source.first)
         note = Step("note", "a radiograph that plans a CT scan (localizer), not a slice: shown as a picture, not in HU")
-        made = self.provenance(source, (note, *decoded.steps, *steps), decoded.decoder, settings)
-        return Sample(self.modality, (view,), made, decoded.headers)
+        provenance = self.provenance(source, (note, *decoded.steps, *steps), decoded.decoder, settings)
+        return Sample(self.modality, (view,), provenance, decoded.headers)
 
 
 def accepts_volume(adapter: ImageAdapter, source: Source, code: str) -> bool:
-    """Say whether a unit is one that the CT and MRI adapters share: pictures, DICOM of one modality, volume files."""
+    """Return whether the CT and MRI adapters share a unit: pictures, DICOM of one modality, volume files."""
     form = source.first.format
     if source.kind not in adapter.kinds:
         return False

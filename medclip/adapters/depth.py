@@ -47,7 +47,7 @@ def to_range(decoded: Decoded, facts: FileFacts, limits: tuple[float, float]) ->
 
 
 def asked_window(settings: Settings) -> tuple[float, float] | None:
-    """Give the window that the policy asks for a volume, None for an adapter's own way.
+    """Return the window that the policy asks for a volume, None for an adapter's own way.
 
     Raises:
         MedclipError: WRONG_USE for a window of the header: each slice may state others, and a volume is shown in one.
@@ -67,7 +67,7 @@ def asked_window(settings: Settings) -> tuple[float, float] | None:
 def shown_range(
     volume: Volume, settings: Settings, limits: tuple[float, float], *, signal_only: bool
 ) -> tuple[float, float, Step]:
-    """Say which values of a volume become black and white: one range for all slices, so that they can be compared.
+    """Return which values of a volume become black and white: one range for all slices, so that they can be compared.
 
     Args:
         volume: 3-D.
@@ -84,8 +84,8 @@ def shown_range(
     asked = asked_window(settings)
     if asked is not None:
         centre, width = asked
-        said = Step("window", f"centre {centre:g} width {width:g}, as asked")
-        return centre - width / 2, centre + width / 2, said
+        step = Step("window", f"centre {centre:g} width {width:g}, as asked")
+        return centre - width / 2, centre + width / 2, step
     low, high = _levels(volume, limits, signal_only)
     of = "of the series above background" if signal_only else "of the volume"
     return low, high, Step("stretch", f"percentiles {limits[0]:g} to {limits[1]:g} {of}: {low:g} to {high:g}")

@@ -35,7 +35,7 @@ class DermatologyAdapter(ImageAdapter):
         return {name: value for name, value in super().parameters.items() if name != "dicom_percentiles"}
 
     def render(self, decoded: Decoded, facts: FileFacts) -> tuple[View, tuple[Step, ...]]:
-        """Give RGB."""
+        """Return RGB."""
         pixels, steps = to_range(decoded, facts, (0, 100))
         limits = value_range(pixels)
         if pixels.shape[2] == 1:

@@ -22,13 +22,13 @@ def channel_names(sample: Sample) -> tuple[str, ...]:
     """
     if not _is_ct_volume(sample):
         return ()
-    found = [_NAMED.findall(step.detail) for step in sample.provenance.steps if step.name == "window"]
-    names = tuple(name.replace("_", " ") for name in found[0]) if found else ()
+    matches = [_NAMED.findall(step.detail) for step in sample.provenance.steps if step.name == "window"]
+    names = tuple(name.replace("_", " ") for name in matches[0]) if matches else ()
     return names if len(names) == 3 else ()
 
 
 def as_shown(sample: Sample, pixels: NDArray[T]) -> NDArray[T]:
-    """Give the pixels H x W x C of a view as a person looks at them.
+    """Return the pixels H x W x C of a view as a person looks at them.
 
     Of CT volumes the middle channel in grey: the soft tissue window, or the slice itself between its neighbours. Put
     together as red, green and blue they would make a lung red and a bone white.

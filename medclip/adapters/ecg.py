@@ -43,7 +43,7 @@ class EcgAdapter(ImageAdapter):
         return {"kind": str(kind), **self.parameters}
 
     def accepts(self, source: Source) -> bool:
-        """Say whether it reads a unit: a record in one of the ECG formats."""
+        """Return whether it reads a unit: a record in one of the ECG formats."""
         facts = source.first
         if source.kind not in self.kinds or facts.format not in READERS:
             return False
@@ -52,7 +52,7 @@ class EcgAdapter(ImageAdapter):
         return True
 
     def describe(self, kind: Kind) -> str:
-        """Say in one line what it gives for a kind."""
+        """Describe in one line what is read for a kind."""
         options = self.options
         rate = "the record's rate" if options.sampling_hz is None else f"{options.sampling_hz:g} Hz"
         length = "its length" if options.seconds is None else f"{options.seconds:g} s"
@@ -100,7 +100,7 @@ def raw_signal(
 
 
 def _headers(signal: Signal) -> dict[str, Any]:
-    """Give what the record is, in names of the closed list and numbers."""
+    """Return what the record is, in names of the closed list and numbers."""
     gaps = [step.detail for step in signal.steps if step.name == "gaps"]
     return {
         "stored_leads": list(header_leads(signal)),
@@ -109,6 +109,6 @@ def _headers(signal: Signal) -> dict[str, Any]:
         "stored_samples": signal.stored_samples,
         "duration_s": round(signal.stored_samples / signal.stored_hz, 4),
         "derived_leads": list(signal.derived),
-        "missing_leads": [lead for lead, there in zip(TWELVE, signal.mask, strict=True) if not there],
+        "missing_leads": [lead for lead, present in zip(TWELVE, signal.mask, strict=True) if not present],
         "gaps": gaps,
     }

@@ -36,7 +36,7 @@ class EndoscopyAdapter(LoopAdapter):
         }
 
     def describe(self, kind: Kind) -> str:
-        """Say in one line what it gives for a kind."""
+        """Describe in one line what is read for a kind."""
         if kind is Kind.CINE:
             return "up to 16 views, H x W x 3, cropped to the field of view, uint8 0-255; frames [F, H, W, 3]"
         return "1 view, H x W x 3, cropped to the field of view, uint8 0-255 or float32 0-1"

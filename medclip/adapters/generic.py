@@ -45,7 +45,7 @@ class GenericAdapter(LoopAdapter):
         return {**super().parameters, "percentiles": list(self.percentiles)}
 
     def accepts(self, source: Source) -> bool:
-        """Say whether a unit is one file that is a picture or holds frames."""
+        """Return whether a unit is one file that is a picture or holds frames."""
         facts = source.first
         if source.kind not in self.kinds or (len(source.paths) != 1 and source.kind is not Kind.VOLUME):
             return False
@@ -54,7 +54,7 @@ class GenericAdapter(LoopAdapter):
         return facts.format in (VIDEOS if source.kind is Kind.CINE else RASTERS) and source.kind is not Kind.VOLUME
 
     def describe(self, kind: Kind) -> str:
-        """Say in one line what it gives for a kind."""
+        """Describe in one line what is read for a kind."""
         if kind is Kind.IMAGE:
             return "1 view, H x W x 1 or 3 as stored, uint8 0-255, nothing cropped"
         views = f"up to {MAX_VIEWS} views, H x W x 1 or 3 as stored, uint8 0-255, nothing cropped"

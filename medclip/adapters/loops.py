@@ -116,7 +116,7 @@ def apply(plan: Plan, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _with_channels(pixels: NDArray[Any], plan: Plan) -> NDArray[Any]:
-    """Give H x W x C pixels the channels that a plan states."""
+    """Return H x W x C pixels the channels that a plan states."""
     if plan.channels == 1 and pixels.shape[2] == 3:
         return luma(pixels)
     return np.repeat(pixels, 3, axis=2) if plan.channels == 3 and pixels.shape[2] == 1 else pixels
@@ -137,7 +137,7 @@ class LoopAdapter(ImageAdapter):
         return {**super().parameters_of(kind), **views}
 
     def accepts(self, source: Source) -> bool:
-        """Say whether it reads a unit of this kind, formats and headers."""
+        """Return whether it reads a unit of this kind, formats and headers."""
         if source.kind is not Kind.CINE or len(source.paths) != 1:
             return super().accepts(source)
         facts = source.first
@@ -191,7 +191,7 @@ class LoopAdapter(ImageAdapter):
             View(frames[number], (0.0, 255.0), spacing_mm=plan.spacing_mm, burned_in=header.burned_in)
             for number in shown
         )
-        whole = len(loop.numbers) == loop.total
+        complete = len(loop.numbers) == loop.total
         steps = (*loop.steps, *plan.steps, *_about(loop, shown, self.frame_word))
         headers = {
             **loop.headers,
@@ -201,11 +201,11 @@ class LoopAdapter(ImageAdapter):
             **plan.headers,
         }
         provenance = self.provenance(source, steps, loop.decoder, settings)
-        return Sample(self.modality, views, provenance, headers, Kind.CINE, frames=frames if whole else None)
+        return Sample(self.modality, views, provenance, headers, Kind.CINE, frames=frames if complete else None)
 
 
 def _about(loop: Loop, shown: list[int], word: str) -> tuple[Step, ...]:
-    """Say which frames became views, and why others did not."""
+    """Return which frames became views, and why others did not."""
     steps: tuple[Step, ...] = ()
     if len(loop.numbers) < loop.total:
         steps += (Step("frames", f"all {loop.total} {word} exceed the memory limit; {len(loop.numbers)} were decoded"),)

@@ -59,12 +59,12 @@ class MammographyAdapter(ImageAdapter):
         """Stretch deep pictures, crop to the breast, turn the chest wall to the left."""
         pixels, steps = to_range(decoded, facts, self.percentiles)
         header = facts.header or DicomHeader()
-        found = breast.find_breast(pixels, value_range(pixels))
+        located = breast.find_breast(pixels, value_range(pixels))
         limits = value_range(pixels)
-        if found is not None:
-            pixels = crop(pixels, found.box)
-            steps += (Step("crop breast", str(found.box)),)
-        wall, why = _chest_wall(found, header)
+        if located is not None:
+            pixels = crop(pixels, located.box)
+            steps += (Step("crop breast", str(located.box)),)
+        wall, why = _chest_wall(located, header)
         if wall == "right":
             pixels = np.flip(pixels, axis=1)
             steps += (Step("flip", f"chest wall was on the right ({why})"),)
@@ -81,7 +81,7 @@ class MammographyAdapter(ImageAdapter):
 
 
 def position(header: DicomHeader) -> str | None:
-    """Give the view: ViewPosition, ViewCodeSequence, or PatientOrientation where CC or MLO stands (as in CBIS-DDSM)."""
+    """Return the view: ViewPosition, ViewCodeSequence, or PatientOrientation where that names CC or MLO (CBIS-DDSM)."""
     for text in (header.view_position, header.view_code, *(value.upper() for value in header.patient_orientation)):
         if text in _POSITIONS:
             return text[1:] if text in ("RCC", "LCC") else text
@@ -102,10 +102,10 @@ def _remarks(header: DicomHeader) -> tuple[Step, ...]:
     return steps
 
 
-def _chest_wall(found: breast.Breast | None, header: DicomHeader) -> tuple[str | None, str]:
+def _chest_wall(located: breast.Breast | None, header: DicomHeader) -> tuple[str | None, str]:
     """Decide the chest wall's side: by the tissue, else by the row's direction, else by the side of the body."""
-    if found is not None and found.chest_wall is not None:
-        return found.chest_wall, "by the tissue"
+    if located is not None and located.chest_wall is not None:
+        return located.chest_wall, "by the tissue"
     direction = header.patient_orientation[0].upper() if header.patient_orientation else ""
     if direction in ("A", "P"):
         # The first value says where columns lead: towards the nipple (anterior) means that the chest wall is left.

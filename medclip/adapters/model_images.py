@@ -12,7 +12,7 @@ _RHYTHM_MM = (18.0, 147.0, 255.0, 36.0)
 
 
 def pictures_of(sample: Sample) -> tuple[View, ...]:
-    """Give the views of a sample; of an ECG five cuttings of its sheet (25 mm/s, 10 mm/mV, millimetre grid).
+    """Return the views of a sample; of an ECG five cuttings of its sheet (25 mm/s, 10 mm/mV, millimetre grid).
 
     The whole sheet would lose its traces at the few hundred pixels that models take. Four cuttings hold three leads
     and 2.5 s each, the fifth the rhythm strip.

@@ -68,7 +68,7 @@ class MriAdapter(ImageAdapter):
         return accepts_volume(self, source, "MR")
 
     def describe(self, kind: Kind) -> str:
-        """Say in one line what it gives for a kind."""
+        """Describe in one line what is read for a kind."""
         if kind is Kind.IMAGE:
             return super().describe(kind)
         return (
@@ -99,8 +99,8 @@ class MriAdapter(ImageAdapter):
             Step("slices", f"{len(chosen)} of {still.voxels.shape[0]} {still.plane}: {', '.join(map(str, chosen))}"),
             stretched,
         )
-        made = self.provenance(source, steps, read.decoder, settings)
-        return Sample(self.modality, tuple(views), made, read.headers, Kind.VOLUME, read.volume)
+        provenance = self.provenance(source, steps, read.decoder, settings)
+        return Sample(self.modality, tuple(views), provenance, read.headers, Kind.VOLUME, read.volume)
 
     def render(self, decoded: Decoded, facts: FileFacts) -> tuple[View, tuple[Step, ...]]:
         """Stretch deep slices and trim dark borders."""

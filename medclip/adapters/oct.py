@@ -34,7 +34,7 @@ class OctAdapter(LoopAdapter):
         return {**super().parameters, "percentiles": list(self.percentiles), "border": crop}
 
     def describe(self, kind: Kind) -> str:
-        """Say in one line what it gives for a kind."""
+        """Describe in one line what is read for a kind."""
         if kind is Kind.CINE:
             return "up to 16 views of the B-scans, H x W x 1, uint8 0-255; frames [B-scan, H, W, 1]"
         return "1 view, H x W x 1, margins trimmed, uint8 0-255 or float32 0-1"

@@ -62,7 +62,7 @@ class PathologyAdapter(ImageAdapter):
         }
 
     def accepts(self, source: Source) -> bool:
-        """Say whether it reads a unit: single pictures, slide files, and DICOM slides of any number of files."""
+        """Return whether it reads a unit: single pictures, slide files, and DICOM slides of any number of files."""
         if source.kind is not Kind.SLIDE:
             return super().accepts(source)
         if source.first.format is Format.DICOM:
@@ -70,7 +70,7 @@ class PathologyAdapter(ImageAdapter):
         return len(source.paths) == 1 and source.first.format in (Format.SLIDE, Format.TIFF)
 
     def describe(self, kind: Kind) -> str:
-        """Say in one line what it gives for a kind."""
+        """Describe in one line what is read for a kind."""
         if kind is not Kind.SLIDE:
             return "1 view, H x W x 3, uint8 0-255 or float32 0-1"
         size = self.size_px
@@ -105,7 +105,7 @@ class PathologyAdapter(ImageAdapter):
             )
 
     def render(self, decoded: Decoded, facts: FileFacts) -> tuple[View, tuple[Step, ...]]:
-        """Give a tile as it is; grey is repeated, deep pictures are stretched over their whole range."""
+        """Return a tile as it is; grey is repeated, deep pictures are stretched over their whole range."""
         pixels, steps = to_range(decoded, facts, (0, 100))
         if pixels.shape[2] == 1:
             pixels = np.repeat(pixels, 3, axis=2)
@@ -142,7 +142,7 @@ def _with_scale(settings: Settings, mpp_um: float | None) -> Settings:
 
 
 def _headers(reader: PyramidReader, tissue: TissueMask, grid: PatchGrid) -> dict[str, Any]:
-    """Tell what may be told of a slide."""
+    """Return what may be told of a slide."""
     mpp = reader.mpp_um
     assert mpp is not None  # the grid could not have been made
     return {

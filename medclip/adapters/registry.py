@@ -52,7 +52,7 @@ def adapter_names() -> tuple[str, ...]:
 
 
 def get_adapter(modality: Modality | str | None) -> Adapter:
-    """Give the adapter of a modality.
+    """Return the adapter of a modality.
 
     Args:
         modality: A modality or its name; None (or "generic") for the rendering that the modality is inferred from.
@@ -64,10 +64,10 @@ def get_adapter(modality: Modality | str | None) -> Adapter:
     target = ADAPTERS.get(name) or _plug_ins().get(name)
     if target is None:
         readable = ", ".join(spoken(known) for known in adapter_names() if known != GENERIC)
-        said = spoken(name)
+        printed = spoken(name)
         raise MedclipError(
             Reason.NOT_SUPPORTED_YET,
-            f"{said[:1].upper()}{said[1:]} images are not read yet; this version reads {readable}.",
+            f"{printed[:1].upper()}{printed[1:]} images are not read yet; this version reads {readable}.",
         )
     return _load(target)
 
@@ -79,7 +79,7 @@ def slot(modality: Modality | None, kind: Kind) -> str:
 
 
 def preprocessing_of(name: str) -> str:
-    """Give today's preprocessing hash of a slot.
+    """Return today's preprocessing hash of a slot.
 
     Raises:
         MedclipError: NOT_SUPPORTED_YET if there is no such adapter; ValueError for another kind than there are.

@@ -57,7 +57,7 @@ class UltrasoundAdapter(LoopAdapter):
         return {**super().parameters, "sector": crop, "colour": colour, "least_region": _LEAST}
 
     def describe(self, kind: Kind) -> str:
-        """Say in one line what it gives for a kind."""
+        """Describe in one line what is read for a kind."""
         each = "H x W x 1 (x 3 where colour flow is seen), cropped to the sector"
         if kind is Kind.CINE:
             return f"up to 16 views of one size, {each}, uint8 0-255; frames [F, H, W, C] of the same crop"
@@ -91,7 +91,7 @@ class UltrasoundAdapter(LoopAdapter):
 def colour_doppler(
     frames: NDArray[np.uint8], header: DicomHeader, regions: Regions | None
 ) -> tuple[bool | None, str | None]:
-    """Say whether frames show colour flow, and how that is known.
+    """Return whether frames show colour flow, and how that is known.
 
     UltrasoundColorDataPresent is believed when it says no. When it says yes it may mean an ECG trace or a coloured
     logo; so may a flow region be an empty box. Then the pixels of the crop decide.
@@ -115,7 +115,7 @@ def colour_doppler(
 
 
 def find_regions(header: DicomHeader, height: int, width: int) -> Regions | None:
-    """Give the union of the header's 2-D tissue and colour-flow regions, in pixels as decoded.
+    """Return the union of the header's 2-D tissue and colour-flow regions, in pixels as decoded.
 
     Args:
         header: Its regions count in stored pixels with inclusive ends; decoding may have made pixels square.
@@ -126,11 +126,11 @@ def find_regions(header: DicomHeader, height: int, width: int) -> Regions | None
         The box inside the picture, or None if there is no region to go by. Where there are only M-mode or spectral
         regions, these count.
     """
-    found = [one for one in header.ultrasound_regions if _visible(one, header)]
-    chosen = [one for one in found if one.spatial_format == _TWO_D and one.data_type in (_TISSUE, _COLOUR_FLOW)]
+    visible = [one for one in header.ultrasound_regions if _visible(one, header)]
+    chosen = [one for one in visible if one.spatial_format == _TWO_D and one.data_type in (_TISSUE, _COLOUR_FLOW)]
     what = "2-D"
     if not chosen:
-        chosen = [one for one in found if one.spatial_format in (_M_MODE, _SPECTRAL)]
+        chosen = [one for one in visible if one.spatial_format in (_M_MODE, _SPECTRAL)]
         what = "M-mode or spectral"
     if not chosen:
         return None

@@ -85,7 +85,7 @@ class XrayAdapter(ImageAdapter):
 
 
 def position(header: DicomHeader) -> tuple[str | None, str | None]:
-    """Give the view and the element that says it.
+    """Return the view and the element that says it.
 
     Returns:
         AP, PA, LATERAL, OBLIQUE, FRONTAL (AP or PA, which it is unknown) or None; and ViewPosition, ViewCodeSequence,

@@ -115,7 +115,7 @@ class _Walk:
 
 
 def _is_ledger(path: Path) -> bool:
-    """Say whether an SQLite database has the tables of a medclip run.
+    """Return whether an SQLite database has the tables of a medclip run.
 
     Those of a run that was killed may still lie in the write-ahead log beside the database.
     """

@@ -14,7 +14,7 @@ DARK = 10
 
 
 def spread(count: int, most: int) -> list[int]:
-    """Give up to `most` of `count` indices, evenly spaced: the middles of equal parts.
+    """Return up to `most` of `count` indices, evenly spaced: the middles of equal parts.
 
     Example:
         >>> spread(5, 16), spread(100, 4)
@@ -26,7 +26,7 @@ def spread(count: int, most: int) -> list[int]:
 
 
 def brightest(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Give the maximum of the channels of H x W x C pixels, as H x W; a maximum of a short last axis is ten times
+    """Return the maximum of the channels of H x W x C pixels, as H x W; a maximum of a short last axis is ten times
     slower.
     """
     level = pixels[..., 0]
@@ -36,7 +36,7 @@ def brightest(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def shows_something(frame: NDArray[np.uint8]) -> bool:
-    """Say whether a frame H x W x C is neither black nor constant."""
+    """Return whether a frame H x W x C is neither black nor constant."""
     stride = max(1, max(frame.shape[:2]) // 128)
     grid = brightest(frame[::stride, ::stride])
     low, high = np.percentile(grid, (0.5, 99.5), method="nearest")
@@ -44,7 +44,7 @@ def shows_something(frame: NDArray[np.uint8]) -> bool:
 
 
 def choose(frames: NDArray[Any], most: int = MAX_VIEWS) -> list[int]:
-    """Give evenly spaced frames of those that show something.
+    """Return evenly spaced frames of those that show something.
 
     Args:
         frames: [F, H, W, C] uint8.

@@ -30,7 +30,7 @@ class Box(NamedTuple):
         return self.right - self.left
 
     def __str__(self) -> str:
-        """Give rows and columns as text."""
+        """Return rows and columns as text."""
         return f"rows {self.top}:{self.bottom}, columns {self.left}:{self.right}"
 
 
@@ -75,6 +75,6 @@ def letterbox(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 
 def _inside(height: int, width: int, side: int) -> tuple[int, int]:
-    """Give the largest size of the same aspect that fits a square, at least one pixel each way."""
+    """Return the largest size of the same aspect that fits a square, at least one pixel each way."""
     longest = max(height, width)
     return max(1, round(height * side / longest)), max(1, round(width * side / longest))

@@ -15,7 +15,7 @@ _SAMPLES = 1_000_000
 
 
 def to_uint8(view: View) -> NDArray[np.uint8]:
-    """Give a view's pixels as 8-bit values.
+    """Return a view's pixels as 8-bit values.
 
     Args:
         view: Pixels H x W x C and the values that stand for black and white.
@@ -42,7 +42,7 @@ def scale_to_uint8(pixels: NDArray[Any], low: float, high: float) -> NDArray[np.
 
 
 def percentiles(pixels: NDArray[Any], low: float, high: float) -> tuple[float, float]:
-    """Give two percentiles over a regular grid of about a million pixels.
+    """Return two percentiles over a regular grid of about a million pixels.
 
     Args:
         pixels: H x W or H x W x C; NaN is left out.

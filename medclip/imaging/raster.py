@@ -147,7 +147,7 @@ def _open(file: Any, fmt: Format) -> Image.Image:
 
 
 def _needs_tifffile(image: Image.Image) -> bool:
-    """Say whether Pillow would lose something: it misreads deep colour, and deep grey where white is zero."""
+    """Return whether Pillow would lose something: it misreads deep colour, and deep grey where white is zero."""
     tags: Any = getattr(image, "tag_v2", {})
     bits = tags.get(258, (1,))
     deep = max(bits if isinstance(bits, tuple) else (bits,)) > 8

@@ -211,7 +211,7 @@ def _some(
     container: Any, stream: Any, facts: VideoFacts, numbers: Sequence[int]
 ) -> tuple[NDArray[np.uint8], tuple[Step, ...]]:
     """Decode single frames, each from the key frame before it."""
-    found: list[NDArray[np.uint8]] = []
+    frames: list[NDArray[np.uint8]] = []
     turns = 0
     for number in numbers:
         wanted = facts.times[number]
@@ -219,9 +219,9 @@ def _some(
         frame = next((one for one in container.decode(stream) if one.pts is None or one.pts >= wanted), None)
         if frame is None:
             raise MedclipError(Reason.TRUNCATED, "The video has fewer pictures than its index lists.")
-        turns = _quarter_turns(frame) if not found else turns
-        found.append(_rgb(frame, facts, turns))
-    return np.stack(found), _steps(facts, turns)
+        turns = _quarter_turns(frame) if not frames else turns
+        frames.append(_rgb(frame, facts, turns))
+    return np.stack(frames), _steps(facts, turns)
 
 
 def _rgb(frame: Any, facts: VideoFacts, turns: int) -> NDArray[np.uint8]:
@@ -236,7 +236,7 @@ def _rgb(frame: Any, facts: VideoFacts, turns: int) -> NDArray[np.uint8]:
 
 
 def _quarter_turns(frame: Any) -> int:
-    """Give the counter-clockwise quarter turns that the container asks for; slants are ignored."""
+    """Return the counter-clockwise quarter turns that the container asks for; slants are ignored."""
     return round(int(getattr(frame, "rotation", 0) or 0) / 90) % 4
 
 
@@ -254,7 +254,7 @@ def _steps(facts: VideoFacts, turns: int) -> tuple[Step, ...]:
 
 
 def _ends_early(file: BinaryIO, fmt: Format) -> bool:
-    """Say whether the outermost boxes (MP4) or the first chunk (AVI) reach beyond the end of the file."""
+    """Return whether the outermost boxes (MP4) or the first chunk (AVI) reach beyond the end of the file."""
     size = file.seek(0, 2)
     at, early = 0, False
     file.seek(0)

@@ -8,7 +8,7 @@ from medclip.errors import MedclipError, Reason
 
 
 def webp_size(file: BinaryIO) -> tuple[int, int]:
-    """Give width and height as a WebP file's first chunk states them; the file's position is back at its start.
+    """Return width and height as a WebP file's first chunk states them; the file's position is back at its start.
 
     Args:
         file: An open file that starts with RIFF....WEBP.

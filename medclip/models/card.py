@@ -109,7 +109,7 @@ class Card(BaseModel):
     """How it was made of another pack and a few labelled studies; None for packs that were not."""
 
     def to_json(self) -> str:
-        """Give the text of card.json."""
+        """Return the text of card.json."""
         return json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
 
 
@@ -129,7 +129,7 @@ def read_card(folder: Path) -> Card:
 
 
 def first_fault(error: ValidationError) -> str:
-    """Give one clause about the first thing pydantic found, with the field's dotted name."""
+    """Return one clause about the first thing pydantic found, with the field's dotted name."""
     fault = error.errors(include_url=False)[0]
     place = ".".join(str(p) for p in fault["loc"]) or "the file"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""

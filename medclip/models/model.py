@@ -102,7 +102,7 @@ class Model:
         return np.concatenate(parts)
 
     def normalise(self, images: NDArray[np.uint8]) -> torch.Tensor:
-        """Give the float32 [N, 3, S, S] tensor (channels last in memory) that the image tower takes."""
+        """Return the float32 [N, 3, S, S] tensor (channels last in memory) that the image tower takes."""
         own = np.require(images, requirements=["C", "W"])  # torch wants memory it may write to
         x = torch.from_numpy(own).to(self.device).permute(0, 3, 1, 2)
         return (x.to(torch.float32).div_(255).sub_(self._mean)).div_(self._std)

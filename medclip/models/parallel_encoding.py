@@ -17,7 +17,7 @@ _MAX_ENCODERS = 8
 
 @contextmanager
 def encoder_threads() -> Iterator[tuple[ThreadPoolExecutor, int]]:
-    """Give threads that compute one batch each, and their number."""
+    """Yield threads that compute one batch each, and their number."""
     num = max(1, min(os.cpu_count() or 1, _MAX_ENCODERS))
     with one_torch_thread(), ThreadPoolExecutor(num, thread_name_prefix="medclip-encoder") as threads:
         yield threads, num

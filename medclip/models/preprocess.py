@@ -53,7 +53,7 @@ class Preprocess:
         return letterbox(to_uint8(view), self.size_px)
 
     def to_config(self) -> dict[str, Any]:
-        """Give the `preprocess_cfg` of open_clip_config.json."""
+        """Return the `preprocess_cfg` of open_clip_config.json."""
         return {
             "mean": list(self.mean),
             "std": list(self.std),
@@ -80,11 +80,11 @@ def from_config(config: Mapping[str, Any], adapters: Mapping[str, str]) -> Prepr
     """
     side = square_side(config["model_cfg"])
     values = config.get("preprocess_cfg", {})
-    found = (values.get("interpolation", "bicubic"), values.get("resize_mode"), values.get("fill_color", 0))
-    if found != ("bicubic", "longest", 0):
+    settings = (values.get("interpolation", "bicubic"), values.get("resize_mode"), values.get("fill_color", 0))
+    if settings != ("bicubic", "longest", 0):
         raise MedclipError(
             Reason.PACK_INVALID,
-            f"its preprocessing is {found}; medclip makes ('bicubic', 'longest', 0).",
+            f"its preprocessing is {settings}; medclip makes ('bicubic', 'longest', 0).",
             hint="Load it with open_clip instead.",
         )
     mean, std = values.get("mean", MEAN), values.get("std", STD)
@@ -92,7 +92,7 @@ def from_config(config: Mapping[str, Any], adapters: Mapping[str, str]) -> Prepr
 
 
 def square_side(model_cfg: Mapping[str, Any]) -> int:
-    """Give the side of a model's images in pixels.
+    """Return the side of a model's images in pixels.
 
     Args:
         model_cfg: open_clip's.
@@ -117,7 +117,7 @@ Triple = tuple[float, float, float]
 
 
 def normalisation(mean: Any, std: Any) -> tuple[Triple, Triple]:
-    """Give the mean and the standard deviation of each channel, in units of [0, 1], as a config states them.
+    """Return the mean and the standard deviation of each channel, in units of [0, 1], as a config states them.
 
     Raises:
         MedclipError: PACK_INVALID for anything but three finite numbers each, or a deviation that is not above 0.

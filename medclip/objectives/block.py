@@ -38,11 +38,11 @@ class Block:
     ignored_keys: tuple[Tensor, Tensor] | None = None
 
     def take_rows(self, local_bD: Tensor) -> Tensor:
-        """Give the rows that take part."""
+        """Return the rows that take part."""
         return local_bD if self.rows_b is None else local_bD[self.rows_b]
 
     def take_cols(self, whole_ND: Tensor) -> Tensor:
-        """Give the columns that take part."""
+        """Return the columns that take part."""
         return whole_ND if self.cols_N is None else whole_ND[self.cols_N]
 
     def parts(self, chunk: int) -> Iterator[slice]:
@@ -66,7 +66,7 @@ class Block:
         return same.scatter_(1, self.own_b[part, None], True)
 
     def pair_weights(self, part: slice) -> Tensor:
-        """Give the mean weight of the two samples of each pair: float32 [c, N], or [1] where all are equal."""
+        """Return the mean weight of the two samples of each pair: float32 [c, N], or [1] where all are equal."""
         if self.even:
             return self.col_weights_N[:1]
         return (self.row_weights_b[part, None] + self.col_weights_N) / 2
@@ -108,11 +108,11 @@ def make_block(pairs: Pairs | None, size: int, rank: int, ranks: int, device: to
         weights_N = weights_N * pairs.valid_B
     weights_N = weights_N * (ranks / weights_N.sum().clamp_min(1e-30))
 
-    def rows(whole: Tensor) -> Tensor:
-        return whole[own_rows] if rows_b is None else whole[own_rows][rows_b]
+    def rows(values: Tensor) -> Tensor:
+        return values[own_rows] if rows_b is None else values[own_rows][rows_b]
 
-    def cols(whole: Tensor) -> Tensor:
-        return whole if cols_N is None else whole[cols_N]
+    def cols(values: Tensor) -> Tensor:
+        return values if cols_N is None else values[cols_N]
 
     positive, ignored = (k if k is not None and k.shape[1] else None for k in (pairs.positive_BK, pairs.ignored_BK))
     return Block(

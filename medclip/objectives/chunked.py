@@ -32,7 +32,7 @@ class _Walked(torch.autograd.Function):
 
 
 def walked(walk: Walk, *inputs: Tensor) -> Tensor:
-    """Give the loss of a walk, differentiable once with respect to its inputs. Autocast is off inside the walk.
+    """Return the loss of a walk, differentiable once with respect to its inputs. Autocast is off inside the walk.
 
     Args:
         walk: Uses the inputs; makes the loss and its gradients.
@@ -46,7 +46,7 @@ def walked(walk: Walk, *inputs: Tensor) -> Tensor:
 
 
 def scalar(value: Tensor | float, device: torch.device) -> Tensor:
-    """Give a number or a tensor of one element (a parameter, say) as a float32 scalar that keeps its gradient."""
+    """Return a number or a tensor of one element (a parameter, say) as a float32 scalar that keeps its gradient."""
     return torch.as_tensor(value, device=device).float().reshape(())
 
 
@@ -75,7 +75,7 @@ class FeatureGradients:
             self._of_cols.addmm_(grad_cN.T, self._rows_bD[part])
 
     def result(self, scale: Tensor) -> list[Tensor | None]:
-        """Give the gradients of rows, columns and scale; to be called once."""
+        """Return the gradients of rows, columns and scale; to be called once."""
         of_scale = None
         if self._needs[2]:
             side, grad = (self._rows_bD, self._of_rows) if self._of_rows is not None else (self._cols_ND, self._of_cols)

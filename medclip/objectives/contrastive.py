@@ -30,7 +30,7 @@ def clip_loss(
     chunk: int = 1024,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """Give the mean of the image-to-text and text-to-image cross-entropies over a batch.
+    """Return the mean of the image-to-text and text-to-image cross-entropies over a batch.
 
     Args:
         image_BD: [B, D] unit-norm image features; any float dtype, computed in float32.

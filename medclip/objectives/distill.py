@@ -55,7 +55,7 @@ def relational_loss(
     sharpness = rows_bD.new_tensor(1 / temperature)
 
     def others(logits_cN: Tensor, own_c1: Tensor) -> Tensor:
-        """Give the log-probability of the other sentences; the sentence itself has the lowest number there is."""
+        """Return the log-probability of the other sentences; the sentence itself has the lowest number there is."""
         lowest = torch.finfo(torch.float32).min
         return F.log_softmax(logits_cN.mul_(sharpness).scatter_(1, own_c1, lowest), dim=1)
 

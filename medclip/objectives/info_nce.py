@@ -29,7 +29,7 @@ def symmetric_info_nce(
     chunk: int = 1024,
     factor: float = 0.5,
 ) -> Tensor:
-    """Give factor * (rows to columns + columns to rows), where each direction is a weighted mean over samples.
+    """Return factor * (rows to columns + columns to rows), where each direction is a weighted mean over samples.
 
     The loss of row i is logsumexp over its columns minus the mean logit of its positives, which is the cross-entropy
     with the mass shared equally among the positives. Ignored pairs stand in neither direction.
@@ -64,9 +64,9 @@ def symmetric_info_nce(
             return value, []
         grads = FeatureGradients(table.rows_bD, table.cols_ND, needs)
         for i, part in enumerate(parts):
-            made = kept[i] if kept else table.chunk(part)
-            grads.add(part, made.gradient(of_rows.part(part), of_cols, row_weights_b[part], col_weights_N))
-            del made
+            chunk = kept[i] if kept else table.chunk(part)
+            grads.add(part, chunk.gradient(of_rows.part(part), of_cols, row_weights_b[part], col_weights_N))
+            del chunk
         return value, grads.result(table.scale)
 
     return walked(walk, rows, cols, scale)
@@ -92,7 +92,7 @@ class _Sums:
         return _Sums(*(x[part] for x in self.all()))
 
     def losses(self) -> Tensor:
-        """Give the cross-entropy of each, with its mass shared equally among its positives."""
+        """Return the cross-entropy of each, with its mass shared equally among its positives."""
         # in this order a small loss keeps its digits
         return self.sum_n.log() + (self.top_n - self.positive_n / self.count_n)
 
@@ -117,7 +117,7 @@ class _Chunk:
     of_cols: _Sums
 
     def gradient(self, of_rows: _Sums, of_cols: _Sums, row_weights_c: Tensor, col_weights_N: Tensor) -> Tensor:
-        """Give the gradient of both directions with respect to the logits; uses the chunk up.
+        """Return the gradient of both directions with respect to the logits; uses the chunk up.
 
         In each direction it is weight * (softmax - share of the mass).
         """
@@ -173,10 +173,10 @@ def _sums(
     of_rows: list[_Sums] = []
     of_cols: _Sums | None = None
     for i, part in enumerate(parts):
-        made = kept[i] if kept else table.chunk(part)
-        of_rows.append(made.of_rows)
-        of_cols = made.of_cols if of_cols is None else _Sums.joined((of_cols, made.of_cols))
-        del made
+        chunk = kept[i] if kept else table.chunk(part)
+        of_rows.append(chunk.of_rows)
+        of_cols = chunk.of_cols if of_cols is None else _Sums.joined((of_cols, chunk.of_cols))
+        del chunk
     if of_cols is None:  # no sample of this rank takes part
         nothing_N = table.cols_ND.new_zeros(len(table.cols_ND))
         of_cols = _Sums(nothing_N + _LOWEST, nothing_N, nothing_N, nothing_N)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def num_kept(num_patches: int, ratio: float) -> int:
-    """Give how many patches of L stay visible: L * (1 - ratio), rounded down.
+    """Return how many patches of L stay visible: L * (1 - ratio), rounded down.
 
     Raises:
         MedclipError: WRONG_USE for a ratio outside [0, 1) or one that leaves no patch to see.
@@ -117,7 +117,7 @@ def masked_pixel_loss(
     weights_B: Tensor | None = None,
     group: ProcessGroup | None = None,
 ) -> Tensor:
-    """Give the mean squared error of the hidden patches; visible ones count nothing.
+    """Return the mean squared error of the hidden patches; visible ones count nothing.
 
     Args:
         pred_BLP: [B, L, P] guessed pixels in the order of `patches_of`; any float dtype, computed in float32.
@@ -145,7 +145,7 @@ def masked_pixel_loss(
 
 
 def patch_errors(pred_BLP: Tensor, images_BCHW: Tensor, patch_px: int, normalise: bool = False) -> Tensor:
-    """Give the mean squared error of each patch, float32 [B, L]; arguments as of `masked_pixel_loss`."""
+    """Return the mean squared error of each patch, float32 [B, L]; arguments as of `masked_pixel_loss`."""
     target_BLP = patches_of(images_BCHW.float(), patch_px)
     if pred_BLP.shape != target_BLP.shape:
         raise MedclipError(

@@ -81,10 +81,10 @@ def multi_view_clip_loss(
     num_views, num_texts = len(images), len(texts)
     features = [x.float() for x in (*images, *texts)]
     check_features(*features, *([] if joint_BD is None else [joint_BD]))
-    there = [*_columns(image_there_BV, num_views), *_columns(text_there_BT, num_texts)]
+    present = [*_columns(image_there_BV, num_views), *_columns(text_there_BT, num_texts)]
     if w_joint:
         features.append(_mean_view(images, image_there_BV) if joint_BD is None else joint_BD.float())
-        there.append(None if image_there_BV is None else image_there_BV.any(dim=1))
+        present.append(None if image_there_BV is None else image_there_BV.any(dim=1))
     views, wordings = range(num_views), range(num_views, num_views + num_texts)
     terms = (
         (w_it, list(itertools.product(views, wordings))),
@@ -93,14 +93,14 @@ def multi_view_clip_loss(
         (w_joint, [(num_views + num_texts, wording) for wording in wordings]),
     )
     scale = scalar(logit_scale, features[0].device)
-    whole = functools.cache(lambda i: gather(features[i], group))
-    block = _blocks(pairs, there, len(features[0]), group, scale.device)
+    gathered = functools.cache(lambda i: gather(features[i], group))
+    block = _blocks(pairs, present, len(features[0]), group, scale.device)
     total = scale.new_zeros(())
     for weight, combinations in terms:
         for rows, cols in combinations if weight else ():
             loss = symmetric_info_nce(
                 features[rows],
-                whole(cols),
+                gathered(cols),
                 scale,
                 block(rows, cols),
                 group=group,
@@ -112,12 +112,12 @@ def multi_view_clip_loss(
 
 
 def _blocks(
-    pairs: Pairs | None, there: Sequence[Tensor | None], size: int, group: ProcessGroup | None, device: torch.device
+    pairs: Pairs | None, present: Sequence[Tensor | None], size: int, group: ProcessGroup | None, device: torch.device
 ) -> Callable[[int, int], Block]:
-    """Give a function that lays out feature i against feature j: the valid samples that have both."""
+    """Return a function that lays out feature i against feature j: the valid samples that have both."""
     rank, ranks = rank_and_size(group)
     every = gather_pairs(pairs, group)
-    known = [None if x is None else gather_values(x.to(torch.uint8), group).bool() for x in there]
+    known = [None if x is None else gather_values(x.to(torch.uint8), group).bool() for x in present]
 
     def block(rows: int, cols: int) -> Block:
         given = [x for x in (None if every is None else every.valid_B, known[rows], known[cols]) if x is not None]
@@ -132,7 +132,7 @@ def _columns(there_BV: Tensor | None, count: int) -> Sequence[Tensor | None]:
 
 
 def _mean_view(images: Sequence[Tensor], there_BV: Tensor | None) -> Tensor:
-    """Give the unit-norm mean of the views that are there: float32 [B, D]."""
+    """Return the unit-norm mean of the views that are there: float32 [B, D]."""
     views_VBD = torch.stack([x.float() for x in images])
     if there_BV is not None:
         views_VBD = torch.where(there_BV.T[:, :, None], views_VBD, 0)
@@ -146,15 +146,15 @@ def _check(
     image_there_BV: Tensor | None,
     text_there_BT: Tensor | None,
 ) -> None:
-    for what, features, weight, there in (
+    for what, features, weight, present in (
         ("image", images, weights[0], image_there_BV),
         ("text", texts, weights[1], text_there_BT),
     ):
         needed = 2 if weight else 1
         if len(features) < needed:
             raise MedclipError(Reason.WRONG_USE, f"{len(features)} {what} features; these weights need {needed}.")
-        if there is not None and there.shape != (len(features[0]), len(features)):
+        if present is not None and present.shape != (len(features[0]), len(features)):
             raise MedclipError(
                 Reason.WRONG_USE,
-                f"{what}s there are {list(there.shape)}; expected {[len(features[0]), len(features)]}.",
+                f"{what}s there are {list(present.shape)}; expected {[len(features[0]), len(features)]}.",
             )

@@ -109,10 +109,10 @@ def positives(rows_bK: Tensor, cols_NK: Tensor) -> Tensor:
     Returns:
         bool [b, N]. The partner of a row is marked only through its keys: without any, the row is all False.
     """
-    found = torch.zeros(len(rows_bK), len(cols_NK), dtype=torch.bool, device=rows_bK.device)
+    mask = torch.zeros(len(rows_bK), len(cols_NK), dtype=torch.bool, device=rows_bK.device)
     for column in range(rows_bK.shape[1]):
         # A row without a key gets one that no column has: one comparison of [b, N] instead of two and a product.
         rows_b = rows_bK[:, column].masked_fill(rows_bK[:, column] < 0, -2)
         cols_N = cols_NK[:, column].masked_fill(cols_NK[:, column] < 0, -1)
-        found |= rows_b[:, None] == cols_N[None, :]
-    return found
+        mask |= rows_b[:, None] == cols_N[None, :]
+    return mask

@@ -20,7 +20,7 @@ _scatter_sum: Any = getattr(dist, "reduce_scatter_single", None) or dist.reduce_
 
 
 def rank_and_size(group: ProcessGroup | None) -> tuple[int, int]:
-    """Give this process's rank in a group and the number of ranks; (0, 1) without a group."""
+    """Return this process's rank in a group and the number of ranks; (0, 1) without a group."""
     return (0, 1) if group is None else (dist.get_rank(group), dist.get_world_size(group))
 
 
@@ -46,9 +46,9 @@ def gather_values(local: Tensor, group: ProcessGroup | None) -> Tensor:
     size = rank_and_size(group)[1]
     if size == 1:
         return local
-    whole = local.new_empty((size * len(local), *local.shape[1:]))
-    _gather_into(whole, local.detach().contiguous(), group=group)
-    return whole
+    gathered = local.new_empty((size * len(local), *local.shape[1:]))
+    _gather_into(gathered, local.detach().contiguous(), group=group)
+    return gathered
 
 
 def sum_values(local: Tensor, group: ProcessGroup | None) -> Tensor:
@@ -83,10 +83,10 @@ class _Gather(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         rank, size = rank_and_size(ctx.group)
-        whole = grads[0].contiguous()
-        rows = len(whole) // size
-        if whole.device.type == "cpu":  # gloo: it has no faster way than the sum of everything
-            return sum_values(whole, ctx.group)[rank * rows : (rank + 1) * rows], None
-        mine = whole.new_empty((rows, *whole.shape[1:]))
-        _scatter_sum(mine, whole, group=ctx.group)
+        gradient = grads[0].contiguous()
+        rows = len(gradient) // size
+        if gradient.device.type == "cpu":  # gloo: it has no faster way than the sum of everything
+            return sum_values(gradient, ctx.group)[rank * rows : (rank + 1) * rows], None
+        mine = gradient.new_empty((rows, *gradient.shape[1:]))
+        _scatter_sum(mine, gradient, group=ctx.group)
         return mine, None

@@ -29,7 +29,7 @@ def siglip_loss(
     chunk: int = 1024,
     negative_only: bool = False,
 ) -> Tensor:
-    """Give the sum over all pairs of -log sigmoid(y * (scale * cosine + bias)), divided by B (not by B squared).
+    """Return the sum over all pairs of -log sigmoid(y * (scale * cosine + bias)), divided by B (not by B squared).
 
     y is 1 for positives and -1 for all other pairs; ignored pairs and samples that are not valid add nothing. With
     weights, a pair counts with the mean of its two samples' weights, and B becomes their sum.
@@ -79,7 +79,7 @@ def sigmoid_block(
     chunk: int = 1024,
     negative_only: bool = False,
 ) -> Tensor:
-    """Give one rank's part of the sigmoid loss: its rows against the columns of all ranks.
+    """Return one rank's part of the sigmoid loss: its rows against the columns of all ranks.
 
     Args:
         rows_bD: float32 [b, D], this rank's rows.

@@ -14,7 +14,7 @@ from medclip.objectives.chunked import scalar
 def smoothed_info_nce(
     first_BD: Tensor, second_BD: Tensor, logit_scale: Tensor | float, *, smoothing: float = 0.1
 ) -> Tensor:
-    """Give the mean of both directions' cross-entropy, where `smoothing` of each row's mass is spread over all columns.
+    """Return the mean cross-entropy of both directions; `smoothing` of each row's mass is spread over all columns.
 
     Args:
         first_BD: [B, D] unit-norm features of one image of each identity; any float dtype, computed in float32.

@@ -73,7 +73,7 @@ class Context:
         )
 
     def job(self, item: Item) -> tuple[Any, ...]:
-        """Give the arguments of one reading."""
+        """Return the arguments of one reading."""
         assert item.unit is not None
         ordered = [self.plan.files[index] for index in item.unit.files]
         facts = tuple(file.facts for file in ordered if file.facts is not None)
@@ -82,7 +82,7 @@ class Context:
         return source, item.modality, self.model.preprocess, self.settings
 
     def unread(self, item: Item) -> Problem | None:
-        """Say why a unit's pixels are not even read: nothing could be done with them."""
+        """Return why a unit's pixels are not even read: nothing could be done with them."""
         if item.modality is None:
             other = other_modality(item.header) if item.header is not None else None
             if other is not None:
@@ -129,14 +129,14 @@ class Item:
         return "" if self.header is None else self.header.body_part
 
     def problem_of(self, file: PlannedFile) -> Problem | None:
-        """Give a file's problem: the unit's, in other words where another file of it is the cause."""
+        """Return a file's problem: the unit's, in other words where another file of it is the cause."""
         if self.problem is None or self.culprit in (None, str(file.ref.path)):
             return self.problem
         return Problem(self.problem.reason, f"Another file of the same {self.kind} could not be read.")
 
 
 def items_of(plan: Plan, chunk: int) -> list[Item]:
-    """Give the items of a chunk, each where its first file stands."""
+    """Return the items of a chunk, each where its first file stands."""
     members: dict[tuple[str, int], list[PlannedFile]] = {}
     for index in plan.chunks[chunk]:
         file = plan.files[index]
@@ -245,12 +245,12 @@ class ChunkWork:
 
     def study_keys(self) -> dict[tuple[int, Modality | None], str]:
         """Return the key of each study and modality; where files of one turn out to be of two, the study is split."""
-        found: dict[int, list[Modality]] = {}
+        modalities_of: dict[int, list[Modality]] = {}
         for item in self.items:
             if item.problem is None and item.study is not None and item.modality is not None:
-                found.setdefault(item.study, []).append(item.modality)
+                modalities_of.setdefault(item.study, []).append(item.modality)
         keys: dict[tuple[int, Modality | None], str] = {}
-        for index, modalities in found.items():
+        for index, modalities in modalities_of.items():
             key = self.context.plan.studies[index].key
             for modality in dict.fromkeys(modalities):
                 split = len(set(modalities)) > 1

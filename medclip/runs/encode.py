@@ -99,7 +99,7 @@ class UnitReader:
         assert self._pool is not None
         models = (self._model, *others)
         rows: list[list[list[NDArray[np.float32]]]] = [[[] for _ in models] for _ in units]
-        found: list[Pixels] = []
+        pixels_of: list[Pixels] = []
         jobs = ((u.path, u.modality, self._model.preprocess, self._settings) for u in units)
         with encoder_threads() as (threads, num_threads):
             batches = [
@@ -114,11 +114,11 @@ class UnitReader:
                 if pixels.views_VHWC is not None:
                     for batch in batches:
                         batch.add(number, pixels.views_VHWC)
-                found.append(pixels if keep_pixels else Pixels(pixels.sha256, None, pixels.way, pixels.problem))
+                pixels_of.append(pixels if keep_pixels else Pixels(pixels.sha256, None, pixels.way, pixels.problem))
                 step(1)
             for batch in batches:
                 batch.wait()
-        return [self._unit(pixels, of_models) for pixels, of_models in zip(found, rows, strict=True)]
+        return [self._unit(pixels, of_models) for pixels, of_models in zip(pixels_of, rows, strict=True)]
 
     def _unit(self, pixels: Pixels, of_models: Sequence[Sequence[NDArray[np.float32]]]) -> ReadUnit:
         nothing = np.empty((0, self._model.dim), np.float32)

@@ -109,7 +109,7 @@ def check_writable(folder: Path, name: str = "") -> None:
 
 
 def _limits(folder: Path) -> tuple[int, int]:
-    """Give the most bytes that a name in a folder and a whole path may have."""
+    """Return the most bytes that a name in a folder and a whole path may have."""
     try:
         return os.pathconf(folder, "PC_NAME_MAX"), os.pathconf(folder, "PC_PATH_MAX")
     except (AttributeError, OSError, ValueError):  # a system that does not say
@@ -119,7 +119,7 @@ def _limits(folder: Path) -> tuple[int, int]:
 def run_identity(
     plan: Plan, options: ScoreOptions, *, pack: str, tasks: list[str], version: str, key: bytes, settings: Settings
 ) -> dict[str, Any]:
-    """Say what a run is: equal identity, equal bytes in the output. Holds hashes and options, no path.
+    """Return what a run is: equal identity, equal bytes in the output. Holds hashes and options, no path.
 
     Args:
         plan: The planned files.

@@ -94,8 +94,8 @@ class Ledger:
 
     def get(self, key: str) -> Any:
         """Read one remembered value, None where there is none."""
-        found = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return None if found is None else json.loads(found[0])
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else json.loads(row[0])
 
     def put(self, values: Mapping[str, Any]) -> None:
         """Remember values (JSON), all or none."""
@@ -106,7 +106,7 @@ class Ledger:
             )
 
     def finished_chunks(self) -> frozenset[int]:
-        """Give the chunks that are complete."""
+        """Return the chunks that are complete."""
         return frozenset(row[0] for row in self._db.execute("SELECT chunk FROM chunks"))
 
     def commit(self, result: ChunkResult) -> None:
@@ -118,39 +118,39 @@ class Ledger:
             self._insert("pictures", result.pictures)
 
     def files(self) -> Iterator[FileRow]:
-        """Give every file's row in file order."""
+        """Yield every file's row in file order."""
         for row in self._db.execute("SELECT * FROM files ORDER BY row"):
             yield FileRow(*row)
 
     def scores(self) -> Iterator[ScoreRow]:
-        """Give every score in study order."""
+        """Yield every score in study order."""
         for row in self._db.execute("SELECT * FROM scores ORDER BY id"):
             yield ScoreRow(*row[1:])
 
     def scores_of(self, study: str) -> list[ScoreRow]:
-        """Give the scores of one study."""
-        found = self._db.execute("SELECT * FROM scores WHERE study = ? ORDER BY id", (study,))
-        return [ScoreRow(*row[1:]) for row in found]
+        """Return the scores of one study."""
+        rows = self._db.execute("SELECT * FROM scores WHERE study = ? ORDER BY id", (study,))
+        return [ScoreRow(*row[1:]) for row in rows]
 
     def files_of(self, study: str) -> list[FileRow]:
-        """Give the scored files of one study."""
-        found = self._db.execute("SELECT * FROM files WHERE study = ? AND status = 'scored' ORDER BY row", (study,))
-        return [FileRow(*row) for row in found]
+        """Return the scored files of one study."""
+        rows = self._db.execute("SELECT * FROM files WHERE study = ? AND status = 'scored' ORDER BY row", (study,))
+        return [FileRow(*row) for row in rows]
 
     def failed_of(self, study: str) -> list[FileRow]:
-        """Give the files of one study that failed."""
-        found = self._db.execute("SELECT * FROM files WHERE study = ? AND status = 'failed' ORDER BY row", (study,))
-        return [FileRow(*row) for row in found]
+        """Return the files of one study that failed."""
+        rows = self._db.execute("SELECT * FROM files WHERE study = ? AND status = 'failed' ORDER BY row", (study,))
+        return [FileRow(*row) for row in rows]
 
     def studies(self, limit: int) -> list[str]:
-        """Give the keys of the first scored studies in study order."""
+        """Return the keys of the first scored studies in study order."""
         query = "SELECT study, MIN(id) AS first FROM scores GROUP BY study ORDER BY first LIMIT ?"
         return [row[0] for row in self._db.execute(query, (limit,))]
 
     def picture(self, row: int) -> Picture | None:
-        """Give what is kept beside one file's row."""
-        found = self._db.execute("SELECT * FROM pictures WHERE row = ?", (row,)).fetchone()
-        return None if found is None else Picture(found[0], found[1], bool(found[2]))
+        """Return what is kept beside one file's row."""
+        values = self._db.execute("SELECT * FROM pictures WHERE row = ?", (row,)).fetchone()
+        return None if values is None else Picture(values[0], values[1], bool(values[2]))
 
     def counts(self) -> dict[str, int]:
         """Count files by status and scored studies."""

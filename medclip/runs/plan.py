@@ -118,7 +118,7 @@ def make_plan(
             Reason.NOTHING_TO_DO, "there is no file in this folder.", where=root, hint="Name another folder."
         )
     facts = _inspect_all(refs, pool, settings, progress or Silent())
-    pairs = [(ref, found) for ref, found in zip(refs, facts, strict=True) if isinstance(found, FileFacts)]
+    pairs = [(ref, fact) for ref, fact in zip(refs, facts, strict=True) if isinstance(fact, FileFacts)]
     studies = group(
         pairs,
         manifest=manifest,
@@ -130,8 +130,8 @@ def make_plan(
     study_of = {ref.name: index for index, study in enumerate(studies) for ref in study.files}
     sources = {ref.name: source for study in studies for ref, source in _sources(study)}
     files = tuple(
-        _planned(number, ref, found, study_of.get(ref.name), sources.get(ref.name))
-        for number, (ref, found) in enumerate(zip(refs, facts, strict=True), start=1)
+        _planned(number, ref, fact, study_of.get(ref.name), sources.get(ref.name))
+        for number, (ref, fact) in enumerate(zip(refs, facts, strict=True), start=1)
     )
     files, units = plan_units(join_failed(files, studies, manifest), studies)
     return Plan(files, studies, units, chunks(files, CHUNK_FILES), elsewhere)
@@ -165,16 +165,16 @@ def chunks(files: Sequence[PlannedFile], size: int) -> tuple[tuple[int, ...], ..
     for index, file in enumerate(files):
         unit = ("file", index) if file.study is None else ("study", file.study)
         units.setdefault(unit, []).append(index)
-    found: list[tuple[int, ...]] = []
+    closed: list[tuple[int, ...]] = []
     open_chunk: list[int] = []
     for members in units.values():
         open_chunk += members
         if len(open_chunk) >= size:
-            found.append(tuple(open_chunk))
+            closed.append(tuple(open_chunk))
             open_chunk = []
     if open_chunk:
-        found.append(tuple(open_chunk))
-    return tuple(found)
+        closed.append(tuple(open_chunk))
+    return tuple(closed)
 
 
 def _inspect_all(
@@ -212,16 +212,16 @@ def join_failed(
                 owners.setdefault(tie, set()).add(file.study)
     joined = []
     for file in files:
-        found: set[int] = set()
+        candidates: set[int] = set()
         if file.study is None and file.problem is not None and file.problem.status is Status.FAILED:
             ties = [_tie(file, grouping, manifest) for grouping in ("table", "uid", "folder")]
-            found = next((owners[tie] for tie in ties if tie in owners), set())
-        joined.append(replace(file, study=next(iter(found))) if len(found) == 1 else file)
+            candidates = next((owners[tie] for tie in ties if tie in owners), set())
+        joined.append(replace(file, study=next(iter(candidates))) if len(candidates) == 1 else file)
     return tuple(joined)
 
 
 def _tie(file: PlannedFile, grouping: str, manifest: Manifest | None) -> tuple[str, str] | None:
-    """Say what would tie a file to others; None where it says nothing of that kind."""
+    """Return what would tie a file to others; None where it says nothing of that kind."""
     if grouping == "table":
         row = None if manifest is None else manifest.row_for(file.ref.path) or manifest.row_for(file.ref.name)
         return None if row is None or not row.study else (grouping, f"{row.patient or ''}\0{row.study}")
@@ -232,16 +232,16 @@ def _tie(file: PlannedFile, grouping: str, manifest: Manifest | None) -> tuple[s
 
 
 def _sources(study: Study) -> Iterable[tuple[FileRef, ModalitySource | None]]:
-    """Say for each file who named its modality."""
+    """Return each file with who named its modality."""
     return zip(study.files, study.file_sources or (study.modality_source,) * len(study.files), strict=True)
 
 
 def _planned(
-    row: int, ref: FileRef, found: FileFacts | Problem, study: int | None, source: ModalitySource | None
+    row: int, ref: FileRef, facts: FileFacts | Problem, study: int | None, source: ModalitySource | None
 ) -> PlannedFile:
-    if isinstance(found, Problem):
-        return PlannedFile(row, ref, None, found, None)
-    problem = found.problem
+    if isinstance(facts, Problem):
+        return PlannedFile(row, ref, None, facts, None)
+    problem = facts.problem
     if problem is None and study is None:  # grouping leaves out only what inspection has a problem with
         problem = Problem(Reason.NOT_SUPPORTED_YET, "The file holds nothing that this version scores.")
-    return PlannedFile(row, ref, found, problem, None if problem else study, source)
+    return PlannedFile(row, ref, facts, problem, None if problem else study, source)

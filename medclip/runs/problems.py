@@ -12,7 +12,7 @@ def sentence(message: str) -> str:
 
 
 def no_modality(kind: Kind = Kind.IMAGE) -> Problem:
-    """Give the problem of a unit that states no modality, where none can be inferred."""
+    """Return the problem of a unit that states no modality, where none can be inferred."""
     if kind is not Kind.IMAGE:
         return Problem(
             Reason.MODALITY_UNKNOWN,
@@ -26,12 +26,12 @@ def no_modality(kind: Kind = Kind.IMAGE) -> Problem:
 
 
 def no_adapter(other: str) -> Problem:
-    """Give the problem of a DICOM object whose modality medclip has no name for."""
+    """Return the problem of a DICOM object whose modality medclip has no name for."""
     return Problem(Reason.NO_TASK, f"The DICOM object is {other}; no task is about such images. It can be viewed.")
 
 
 def not_trained(modality: Modality, kind: Kind) -> Problem:
-    """Give the problem of a kind of input that the model has never been trained on."""
+    """Return the problem of a kind of input that the model has never been trained on."""
     return Problem(
         Reason.NO_TASK,
         f"The file belongs to a {spoken(modality)} {kind}, and this model was not trained on those; "
@@ -40,7 +40,7 @@ def not_trained(modality: Modality, kind: Kind) -> Problem:
 
 
 def uncertain(name: str, probability: float, least: float) -> Problem | None:
-    """Give the problem of an inferred modality that is less probable than it must be."""
+    """Return the problem of an inferred modality that is less probable than it must be."""
     if probability >= least:
         return None
     return Problem(
@@ -51,10 +51,10 @@ def uncertain(name: str, probability: float, least: float) -> Problem | None:
 
 
 def untypical(name: str) -> Problem:
-    """Give the problem of an image unlike those the model has seen."""
-    said = spoken(name)
+    """Return the problem of an image unlike those the model has seen."""
+    modality_name = spoken(name)
     return Problem(
         Reason.MODALITY_UNCERTAIN,
-        f"Of the modalities that the model knows the image looks most like {said}, but unlike the {said} images it "
-        "has seen; name its modality with --modality or in a table.",
+        f"Of the modalities that the model knows the image looks most like {modality_name}, but unlike the "
+        f"{modality_name} images it has seen; name its modality with --modality or in a table.",
     )

@@ -36,7 +36,7 @@ def missing_files(refs: Sequence[FileRef], manifest: Manifest, root: Path) -> tu
     for index, row in enumerate(manifest.rows):
         if os.path.normpath(row.file) in names or any(os.path.abspath(p / row.file) in paths for p in places):
             continue
-        name = None if any(found[index] for found in exists) else _below(root, places[base] / row.file)
+        name = None if any(exists_here[index] for exists_here in exists) else _below(root, places[base] / row.file)
         if name is None:
             elsewhere += 1
         else:
@@ -45,7 +45,7 @@ def missing_files(refs: Sequence[FileRef], manifest: Manifest, root: Path) -> tu
 
 
 def _below(root: Path, path: Path) -> str | None:
-    """Give a path relative to a folder; None where it does not lie in it, or where the root is a file."""
+    """Return a path relative to a folder; None where it does not lie in it, or where the root is a file."""
     if not root.is_dir():
         return None
     for absolute in (os.path.abspath, os.path.realpath):

@@ -187,7 +187,7 @@ def _pack_hash(pack: Path) -> str:
 
 
 def _pack_name(model: Any) -> str | Path:
-    """Give the pack that is meant.
+    """Return the pack that is meant.
 
     A loaded model stands for its pack, which is loaded again: the run is bound to the pack's hashes.
     """

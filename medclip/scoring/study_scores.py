@@ -86,7 +86,7 @@ class StudyScores:
 
 
 def no_task(tasks: Sequence[AskedTask], modality: Modality, body_part: str) -> Problem | None:
-    """Give the problem of a file that none of the tasks fits, None where one does."""
+    """Return the problem of a file that none of the tasks fits, None where one does."""
     if any(asked.fits(modality, body_part) for asked in tasks):
         return None
     if not any(asked.fits_modality(modality) for asked in tasks):
@@ -95,9 +95,9 @@ def no_task(tasks: Sequence[AskedTask], modality: Modality, body_part: str) -> P
             f"None of the tasks that were asked for is about {spoken(modality)} images; "
             "name one with --task or --prompt.",
         )
-    said = f"the body part {body_part.strip()}" if body_part.strip() in _BODY_PARTS else "another body part"
+    stated = f"the body part {body_part.strip()}" if body_part.strip() in _BODY_PARTS else "another body part"
     return Problem(
         Reason.NO_TASK,
-        f"The header states {said}, and none of the tasks that were asked for is about {spoken(modality)} images of "
+        f"The header states {stated}, and none of the tasks that were asked for is about {spoken(modality)} images of "
         "it; ask with --prompt.",
     )

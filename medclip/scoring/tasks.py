@@ -73,7 +73,7 @@ def asked_tasks(card: Any, options: ScoreOptions, own: ClassText | None = None) 
 
 
 def modality_task(card: Any) -> AskedTask | None:
-    """Give the task that infers modalities, None for a pack that has none."""
+    """Return the task that infers modalities, None for a pack that has none."""
     return _asked(card, MODALITY_TASK) if MODALITY_TASK in card.tasks else None
 
 
@@ -96,7 +96,7 @@ class Scorer:
         self._vectors: dict[str, ClassVectors] = {}
 
     def logits(self, features_ND: NDArray[np.float32], asked: AskedTask) -> NDArray[np.float32]:
-        """Give the logits of N images: float32 [N, C]."""
+        """Return the logits of N images: float32 [N, C]."""
         if self._own is not None and asked.task == self._own.text.task:
             return self._own.head.logits(features_ND, self._model)
         vectors = self.vectors(asked)
@@ -122,8 +122,8 @@ class Scorer:
         return asked.classes if asked.classes is not None else tuple(c.name for c in asked.task.classes)
 
     def vectors(self, asked: AskedTask) -> ClassVectors:
-        """Give a task's class vectors; its prompts are encoded on first use."""
-        found = self._vectors.get(asked.task.name)
-        if found is None:
-            found = self._vectors[asked.task.name] = class_vectors(self._model, asked.task, asked.classes)
-        return found
+        """Return a task's class vectors; its prompts are encoded on first use."""
+        vectors = self._vectors.get(asked.task.name)
+        if vectors is None:
+            vectors = self._vectors[asked.task.name] = class_vectors(self._model, asked.task, asked.classes)
+        return vectors

@@ -56,7 +56,7 @@ class KnnHead:
     kind: ClassVar[str] = "knn"
 
     def logits(self, features_ND: NDArray[np.float32], model: Any) -> NDArray[np.float32]:
-        """Give float32 [N, C]."""
+        """Return float32 [N, C]."""
         features = np.asarray(features_ND, np.float32)
         cosine = features @ self.keys_ND.T
         known = ~np.isnan(self.values_NC)
@@ -66,10 +66,10 @@ class KnnHead:
             logits = self.scale * (np.log(share) - np.log1p(-share))
         else:
             logits = self.scale * np.log(self._share(cosine, self.values_NC, 1 / self.values_NC.shape[1]))
-        there = seen(self.values_NC if self.multilabel else self.values_NC.argmax(axis=1), self.values_NC.shape[1])
-        shift = 0.0 if self.multilabel else logits[:, there].mean(axis=1, keepdims=True)
+        present = seen(self.values_NC if self.multilabel else self.values_NC.argmax(axis=1), self.values_NC.shape[1])
+        shift = 0.0 if self.multilabel else logits[:, present].mean(axis=1, keepdims=True)
         by_text = features @ self.text_weight_DC + shift
-        return np.where(there, logits, by_text).astype(np.float32)
+        return np.where(present, logits, by_text).astype(np.float32)
 
     def _share(self, cosine_NM: NDArray, values_MX: NDArray, prior: float) -> NDArray[np.float64]:
         if not cosine_NM.shape[1]:
@@ -81,7 +81,7 @@ class KnnHead:
         return (total + prior) / (votes.sum(axis=1, keepdims=True) + 1)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Give all that it takes to make it again."""
+        """Return all that it takes to make it again."""
         return {
             "keys": self.keys_ND,
             "values": self.values_NC,
@@ -220,10 +220,10 @@ def fit_knn(
     if k is not None and k < 1:
         raise MedclipError(Reason.WRONG_USE, f"k is {k}; it takes at least one neighbour.")
     shots = take(base, text, train, val, views)
-    there = seen(train.targets, len(shots.names))
+    present = seen(train.targets, len(shots.names))
     text_weight = shots.zero.weight_DC.copy()
     if not shots.multilabel:
-        text_weight -= text_weight[:, there].mean(axis=1, keepdims=True)
+        text_weight -= text_weight[:, present].mean(axis=1, keepdims=True)
 
     def learn(examples: Examples, value: int) -> KnnHead:
         rows, targets = shots.rows(examples)
@@ -234,7 +234,7 @@ def fit_knn(
 
 
 def discriminant(rows_MD: NDArray, targets: NDArray, shrinkage: float | str) -> tuple[NDArray, NDArray]:
-    """Give the weights [D, C] and biases [C] of the linear discriminant with equally frequent classes.
+    """Return the weights [D, C] and biases [C] of the linear discriminant with equally frequent classes.
 
     Args:
         rows_MD: float64 [M, D].
@@ -269,14 +269,14 @@ def _linear(
 ) -> LinearHead:
     """Solve for all classes at once, or (multi-label) for each one over what is known; targets are ±1."""
     rows, targets = shots.rows(examples)
-    there = seen(examples.targets, len(shots.names))
-    weight, bias = np.zeros(shots.zero.weight_DC.shape), np.zeros(len(there))
+    present = seen(examples.targets, len(shots.names))
+    weight, bias = np.zeros(shots.zero.weight_DC.shape), np.zeros(len(present))
     if shots.multilabel:
-        for c in np.flatnonzero(there):
+        for c in np.flatnonzero(present):
             known = ~np.isnan(targets[:, c])
             weight[:, [c]], bias[[c]] = solve(rows[known], 2.0 * targets[known, c : c + 1] - 1)
     else:
-        weight[:, there], bias[there] = solve(rows, 2.0 * np.eye(len(there))[targets][:, there] - 1)
+        weight[:, present], bias[present] = solve(rows, 2.0 * np.eye(len(present))[targets][:, present] - 1)
     return LinearHead(weight.astype(np.float32), bias.astype(np.float32))
 
 
@@ -299,14 +299,14 @@ def _fit(
     held_out = inside if inside.parts else judge
     scale = default_scale
     offset = np.zeros(len(shots.names)) if offset_C is None else offset_C
-    there = seen(shots.train.targets, len(shots.names))
+    present = seen(shots.train.targets, len(shots.names))
     if held_out.parts:
         logits = held_out.logits([learn(p.learn, value) for p in held_out.parts])
-        scale = _scale(logits, held_out.targets, there, offset)
+        scale = _scale(logits, held_out.targets, present, offset)
     head = _scaled(learn(shots.train, value), scale)
     if isinstance(head, LinearHead):
         head = LinearHead(head.weight_DC, head.bias_C + offset.astype(np.float32))
-        head = with_unseen(head, shots.zero, there, multilabel=shots.multilabel)
+        head = with_unseen(head, shots.zero, present, multilabel=shots.multilabel)
         num = head.weight_DC.size + head.bias_C.size
     else:
         num = 0

@@ -49,20 +49,20 @@ class ClipAdapterHead:
     kind: ClassVar[str] = "clip_adapter"
 
     def logits(self, features_ND: NDArray[np.float32], model: Any) -> NDArray[np.float32]:
-        """Give float32 [N, C]."""
+        """Return float32 [N, C]."""
         features = np.asarray(features_ND, np.float32)
         logits = self.adapted(features) @ self.text_weight_DC
         return np.where(self.plain_C, features @ self.text_weight_DC, logits) if self.plain_C.any() else logits
 
     def adapted(self, features_ND: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Give the adapted features, float32 [N, D] of unit norm."""
+        """Return the adapted features, float32 [N, D] of unit norm."""
         inner = np.maximum(features_ND @ self.down_HD.T, 0)
         outer = np.maximum(inner @ self.up_DH.T, 0)
         mixed = np.float32(self.ratio) * outer + np.float32(1 - self.ratio) * features_ND
         return mixed / np.maximum(np.linalg.norm(mixed, axis=1, keepdims=True), _TINY)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Give all that it takes to make it again."""
+        """Return all that it takes to make it again."""
         return {
             "down": self.down_HD,
             "up": self.up_DH,

@@ -27,21 +27,21 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):
     head_: Head
 
     def decision_function(self, X: Any) -> NDArray[np.float32]:
-        """Give logits, float32 [N, C]; with two classes float32 [N], the second's lead, as scikit-learn wants it."""
+        """Return logits, float32 [N, C]; with two classes float32 [N], the second's lead, as scikit-learn wants it."""
         check_is_fitted(self, "head_")
         features = unit_rows(_finite(validate_data(self, X, reset=False, ensure_all_finite=False)))
         logits = self.head_.logits(features.astype(np.float32), None)
         return logits[:, 1] - logits[:, 0] if len(self.classes_) == 2 else logits
 
     def predict_proba(self, X: Any) -> NDArray[np.float32]:
-        """Give the softmax of the logits, float32 [N, C]."""
+        """Return the softmax of the logits, float32 [N, C]."""
         logits = self.decision_function(X)
         if logits.ndim == 1:
             logits = np.stack([np.zeros_like(logits), logits], axis=1)
         return probabilities(logits, "multiclass")
 
     def predict(self, X: Any) -> NDArray:
-        """Give the label with the greatest logit."""
+        """Return the label with the greatest logit."""
         shares = self.predict_proba(X)
         return self.classes_[shares.argmax(axis=1)]
 
@@ -56,7 +56,7 @@ class FeatureClassifier(ClassifierMixin, BaseEstimator):
         return unit_rows(features), targets.astype(np.int64)
 
     def _text(self, dim: int) -> NDArray[np.float64]:
-        """Give the class vectors, float64 [D, C], each of unit norm; zeros where the estimator has none."""
+        """Return the class vectors, float64 [D, C], each of unit norm; zeros where the estimator has none."""
         wanted = (len(self.classes_), dim)
         vectors = np.zeros(wanted) if self.class_vectors is None else np.asarray(self.class_vectors, np.float64)
         if vectors.shape != wanted:
@@ -80,7 +80,7 @@ def _finite(features_ND: Any) -> NDArray:
 
 
 def unit_rows(features_ND: NDArray) -> NDArray[np.float64]:
-    """Give rows of norm 1, float64; rows of zeros stay."""
+    """Return rows of norm 1, float64; rows of zeros stay."""
     features = np.asarray(features_ND, np.float64)
     norms = np.linalg.norm(features, axis=1, keepdims=True)
     return features / np.where(norms > 0, norms, 1.0)

@@ -91,20 +91,20 @@ class Problem:
         """Minimise for one C with L-BFGS, from the solution before, to a relative change of the loss."""
         scale = 1.0 / (c * len(self._rows))
         steps = 1 / np.sqrt(_CURVATURE * self._squares + scale * self._penalty)
-        found = minimize(
+        solution = minimize(
             self._loss, (self._from / steps).ravel(), args=(scale, steps), jac=True, method="L-BFGS-B",
             options={"maxiter": _ITERATIONS, "maxfun": 2 * _ITERATIONS, "gtol": 1e-6, "ftol": tolerance, "maxcor": 20},
         )  # fmt: skip
-        coefficients = found.x.reshape(self._from.shape) * steps
+        coefficients = solution.x.reshape(self._from.shape) * steps
         if not np.isfinite(coefficients).all():
             raise MedclipError(Reason.NON_FINITE, "the loss of the linear probe is not finite.")
         self._from = coefficients
-        converged = bool(found.status != 1)
+        converged = bool(solution.status != 1)
         if self._with_start:
             moved = self._axes.T @ coefficients
-            return Solution(self._start + moved[:-1], moved[-1], int(found.nit), converged)
+            return Solution(self._start + moved[:-1], moved[-1], int(solution.nit), converged)
         weight = self._axes.T @ coefficients[:-1]
-        return Solution(weight, coefficients[-1] - self._mean @ weight, int(found.nit), converged)
+        return Solution(weight, coefficients[-1] - self._mean @ weight, int(solution.nit), converged)
 
     def _loss(self, flat: NDArray, scale: float, steps: NDArray) -> tuple[float, NDArray]:
         x = flat.reshape(self._from.shape) * steps
@@ -193,9 +193,9 @@ class LinearProbe(FeatureClassifier):
             raise ValueError(f"C is {self.C}; it takes a number above 0.")
         features, targets = self._read(X, y)
         start = None if self.class_vectors is None else self.logit_scale * self._text(features.shape[1])
-        found = Problem(features, targets, len(self.classes_), start).solve(self.C)
-        self.head_ = LinearHead(found.weight_DC.astype(np.float32), found.bias_C.astype(np.float32))
-        self.coef_, self.intercept_, self.n_iter_ = found.weight_DC.T, found.bias_C, found.num_iterations
+        solution = Problem(features, targets, len(self.classes_), start).solve(self.C)
+        self.head_ = LinearHead(solution.weight_DC.astype(np.float32), solution.bias_C.astype(np.float32))
+        self.coef_, self.intercept_, self.n_iter_ = solution.weight_DC.T, solution.bias_C, solution.num_iterations
         return self
 
 
@@ -210,8 +210,8 @@ class _Probe:
 
     def head(self, examples: Examples, solution: Solution) -> LinearHead:
         head = LinearHead(solution.weight_DC.astype(np.float32), solution.bias_C.astype(np.float32))
-        there = seen(examples.targets, len(self.shots.names))
-        return with_unseen(head, self.shots.zero, there, multilabel=self.shots.multilabel)
+        present = seen(examples.targets, len(self.shots.names))
+        return with_unseen(head, self.shots.zero, present, multilabel=self.shots.multilabel)
 
     def learn(self, examples: Examples, c: float) -> tuple[LinearHead, Solution]:
         """Solve from zero, so that the result does not depend on what was tried before."""
@@ -233,8 +233,8 @@ def _search(probe: _Probe, judge: Judge) -> float:
             heads = [
                 probe.head(p.learn, q.solve(c, _SEARCH_TOLERANCE)) for p, q in zip(judge.parts, problems, strict=True)
             ]
-            found = judge.quality(heads)
-            tried[c] = found if judge.how == "val" else (found.minus_log_loss,)
+            quality = judge.quality(heads)
+            tried[c] = quality if judge.how == "val" else (quality.minus_log_loss,)
         return tried[c]
 
     best = max(reversed(GRID), key=quality_of)

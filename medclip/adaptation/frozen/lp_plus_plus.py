@@ -106,7 +106,7 @@ class Descent:
         return float(len(known) / (4 * max(squares.max(), 1e-12)))
 
     def start(self) -> State:
-        """Give w = sum of each class's features, b = 0, α = 250 × mean similarity to the class's text.
+        """Return w = sum of each class's features, b = 0, α = 250 × mean similarity to the class's text.
 
         Multi-label: w = n⁺ (mean of the positives − mean of the negatives), and b = −mean of α(f·t) over what is known,
         as texts lie on one side of all images, which α ≈ 100 would make a certain answer of.
@@ -146,7 +146,7 @@ class Descent:
             yield State(weight, bias, alpha, summed, loss)
 
     def _loss(self, z: NDArray) -> tuple[float, NDArray]:
-        """Give the mean cross-entropy (multi-label: summed over classes, mean over what is known) and d loss / d z."""
+        """Return the mean cross-entropy (multi-label: summed over classes, mean over known values) and d loss / d z."""
         shown = self.shown_MC
         if self.multilabel:
             known = self.known_MC
@@ -187,11 +187,11 @@ def fit_lp_plus_plus(
         raise MedclipError(Reason.WRONG_USE, f"epochs is {epochs}; LP++ takes at least one.")
     shots = take(base, text, train, val, views)
     descent = descent_of(shots)
-    there = seen(train.targets, len(shots.names))
+    present = seen(train.targets, len(shots.names))
     states = descent.epochs(epochs, accumulate_alpha_grad)
     if shots.multilabel:
         states = chain([descent.start()], states)
-    heads = (with_unseen(s.head(descent.text_DC), shots.zero, there, multilabel=shots.multilabel) for s in states)
+    heads = (with_unseen(s.head(descent.text_DC), shots.zero, present, multilabel=shots.multilabel) for s in states)
     if shots.val is None:
         *_, head = heads
         chosen = epochs
@@ -203,7 +203,7 @@ def fit_lp_plus_plus(
         accumulate_alpha_grad=accumulate_alpha_grad,
         chosen_on="default" if shots.val is None else "val",
     )
-    return Fitted(head, head.weight_DC.size + 2 * len(there), settings)
+    return Fitted(head, head.weight_DC.size + 2 * len(present), settings)
 
 
 def descent_of(shots: Shots) -> Descent:
@@ -213,7 +213,7 @@ def descent_of(shots: Shots) -> Descent:
 
 
 def choose_epoch(heads: Iterable[LinearHead], val: Examples, first: int) -> tuple[LinearHead, int]:
-    """Give the best head on validation examples, and its epoch.
+    """Return the best head on validation examples, and its epoch.
 
     Multi-class as published: the last one of the highest accuracy. Multi-label: by `Quality`, the last one where all is
     equal; the AUROC of a few units ties often, and the last of the ties would be an accident.

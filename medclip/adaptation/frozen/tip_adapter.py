@@ -52,14 +52,14 @@ class TipHead:
     kind: ClassVar[str] = "tip"
 
     def logits(self, features_ND: NDArray[np.float32], model: Any) -> NDArray[np.float32]:
-        """Give float32 [N, C]."""
+        """Return float32 [N, C]."""
         features = np.asarray(features_ND, np.float32)
         affinity = np.exp(np.float32(-self.beta) * (1 - features @ self.keys_ND.T))
         mixed_in = np.float32(self.alpha) * (affinity @ self.values_NC)
         return np.asarray(features @ self.text_weight_DC + mixed_in, np.float32)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Give all that it takes to make it again."""
+        """Return all that it takes to make it again."""
         return {
             "keys": self.keys_ND,
             "values": self.values_NC,
@@ -112,9 +112,9 @@ def fit_tip(
         MedclipError: As `take`; WRONG_USE for one of α and β without the other, or a search that is none.
     """
     shots = take(base, text, train, val, views)
-    found = _Mix(shots, seed, scale, steps).choose(alpha, beta)
-    head = replace(cache(shots, train), alpha=found.alpha, beta=found.beta)
-    return Fitted(head, 0, shots.settings(alpha=found.alpha, beta=found.beta, chosen_on=found.chosen_on))
+    chosen = _Mix(shots, seed, scale, steps).choose(alpha, beta)
+    head = replace(cache(shots, train), alpha=chosen.alpha, beta=chosen.beta)
+    return Fitted(head, 0, shots.settings(alpha=chosen.alpha, beta=chosen.beta, chosen_on=chosen.chosen_on))
 
 
 def fit_tip_f(
@@ -165,8 +165,8 @@ def fit_tip_f(
 
     shots = take(base, text, train, val, views)
     mix = _Mix(shots, seed, scale, steps)
-    found = mix.choose(alpha, beta)
-    start = replace(cache(shots, train), alpha=found.alpha, beta=found.beta)
+    chosen = mix.choose(alpha, beta)
+    start = replace(cache(shots, train), alpha=chosen.alpha, beta=chosen.beta)
     keys = torch.from_numpy(start.keys_ND.copy()).requires_grad_()
     values, weight = torch.from_numpy(start.values_NC), torch.from_numpy(start.text_weight_DC)
 
@@ -186,8 +186,8 @@ def fit_tip_f(
     settings = {"alpha_while_training": start.alpha, "beta_while_training": start.beta}
     if shots.val is not None:
         alpha_found, beta_found = search([(head, shots.val)], mix.scale, mix.steps)
-        head, found = replace(head, alpha=alpha_found, beta=beta_found), replace(found, chosen_on="val")
-    settings |= {"alpha": head.alpha, "beta": head.beta, "chosen_on": found.chosen_on}
+        head, chosen = replace(head, alpha=alpha_found, beta=beta_found), replace(chosen, chosen_on="val")
+    settings |= {"alpha": head.alpha, "beta": head.beta, "chosen_on": chosen.chosen_on}
     settings |= {"epoch": epoch, "epochs": epochs, "lr": lr, "batch_size": batch_size}
     return Fitted(head, keys.numel(), shots.settings(**settings))
 
@@ -229,7 +229,7 @@ def cache(shots: Shots, examples: Examples) -> TipHead:
 def search(
     judged: Sequence[tuple[TipHead, Examples]], scale: tuple[float, float], steps: tuple[int, int]
 ) -> tuple[float, float]:
-    """Give the first best (α, β): by accuracy, or mean AUROC in multi-label tasks.
+    """Return the first best (α, β): by accuracy, or mean AUROC in multi-label tasks.
 
     β_i = 0.1 + i(S_β − 0.1)/n_β and α_j likewise: the ends S are not tried. β is the outer loop.
 
@@ -244,14 +244,14 @@ def search(
     apart = [1 - f @ h.keys_ND.T for f, (h, _) in zip(features, judged, strict=True)]
     zero = [mean_of_views(f @ h.text_weight_DC, e) for f, (h, e) in zip(features, judged, strict=True)]
     zero_NC = np.concatenate(zero)
-    best, found = -1.0, (ALPHA, BETA)
+    best, best_pair = -1.0, (ALPHA, BETA)
     for beta in betas:
         added = [mean_of_views(np.exp(-beta * a) @ h.values_NC, e) for a, (h, e) in zip(apart, judged, strict=True)]
         logits = zero_NC + alphas[:, None, None] * np.concatenate(added)
         right = auroc(logits, targets) if targets.ndim == 2 else (logits.argmax(axis=2) == targets).mean(axis=1)
         if right.max() > best:
-            best, found = float(right.max()), (float(alphas[right.argmax()]), float(beta))
-    return found
+            best, best_pair = float(right.max()), (float(alphas[right.argmax()]), float(beta))
+    return best_pair
 
 
 @dataclass(frozen=True)
@@ -278,7 +278,7 @@ class _Mix:
             )
 
     def choose(self, alpha: float | None, beta: float | None) -> _Found:
-        """Give what was given, else what is best on `val` or folds of the shots, else the published values."""
+        """Return what was given, else what is best on `val` or folds of the shots, else the published values."""
         if (alpha is None) != (beta is None):
             raise MedclipError(Reason.WRONG_USE, "one of alpha and beta is given.", hint="Give both, or neither.")
         if alpha is not None and beta is not None:
@@ -286,18 +286,18 @@ class _Mix:
         judge = Judge(self._shots, self._seed)
         if judge.how == "default":
             return _Found(ALPHA, BETA, judge.how)
-        found = search([(cache(self._shots, p.learn), p.judge) for p in judge.parts], self.scale, self.steps)
-        return _Found(*found, judge.how)
+        chosen = search([(cache(self._shots, p.learn), p.judge) for p in judge.parts], self.scale, self.steps)
+        return _Found(*chosen, judge.how)
 
 
 def _apart(shots: Shots) -> float:
-    """Give the median of 1 − cos between different units of the shots."""
+    """Return the median of 1 − cos between different units of the shots."""
     pooled = shots.train.pooled()
     return float(np.median((1 - pooled @ pooled.T)[np.triu_indices(len(pooled), k=1)]))
 
 
 def _balanced(targets_NC: NDArray) -> NDArray[np.float32]:
-    """Give +n̄/n⁺ and −n̄/n⁻ for each class that has both, and 0 elsewhere."""
+    """Return +n̄/n⁺ and −n̄/n⁻ for each class that has both, and 0 elsewhere."""
     yes, no = targets_NC == 1, targets_NC == 0
     num_yes, num_no = yes.sum(axis=0), no.sum(axis=0)
     mean = np.where((num_yes > 0) & (num_no > 0), (num_yes + num_no) / 2, 0.0)

@@ -80,7 +80,7 @@ def train_epochs(
 
 
 def loss_of(logits_BC: Tensor, targets: Tensor) -> Tensor:
-    """Give the mean cross-entropy; multi-label: the mean binary one over what is known (0 where nothing is)."""
+    """Return the mean cross-entropy; multi-label: the mean binary one over what is known (0 where nothing is)."""
     if targets.ndim == 1:
         return cross_entropy(logits_BC, targets)
     known = ~torch.isnan(targets)

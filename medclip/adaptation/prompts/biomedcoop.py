@@ -70,7 +70,7 @@ def biomedcoop_parts(
     tau: float,
     pairs: bool = False,
 ) -> Parts:
-    """Give the two terms, without their weights.
+    """Return the two terms, without their weights.
 
     Args:
         images_ND: Image features as the learner sees them, unit norm.
@@ -99,9 +99,9 @@ def teacher_sentences(base: Model, text: ClassText) -> Tensor:
     P is the length of the longest list; shorter ones begin again from their first sentence.
     """
     lists = (*text.positive(), *text.negative())
-    longest = max(len(said) for said in lists)
-    filled = [[said[p % len(said)] for p in range(longest)] for said in lists]
-    return torch.tensor(np.stack([base.encode_text(said) for said in filled]), device=base.device)
+    longest = max(len(sentences) for sentences in lists)
+    filled = [[sentences[p % len(sentences)] for p in range(longest)] for sentences in lists]
+    return torch.tensor(np.stack([base.encode_text(sentences) for sentences in filled]), device=base.device)
 
 
 def fit_biomedcoop(
@@ -169,7 +169,7 @@ def fit_biomedcoop(
 
 
 def _log_answers(logits_NR: Tensor, pairs: bool) -> Tensor:
-    """Give log-probabilities over all rows, or between the two of each pair [N, 2, C]."""
+    """Return log-probabilities over all rows, or between the two of each pair [N, 2, C]."""
     if pairs:
         return log_softmax(logits_NR.unflatten(1, (2, -1)), dim=1)
     return log_softmax(logits_NR, dim=1)

@@ -49,8 +49,8 @@ class CoCoOpHead:
     kind: ClassVar[str] = "cocoop"
 
     def logits(self, features_ND: NDArray[np.float32], model: Any) -> NDArray[np.float32]:
-        """Give float32 [N, C]; runs the text tower of `model` for each row."""
-        made = [np.zeros((0, self.num_classes), np.float32)]
+        """Return float32 [N, C]; runs the text tower of `model` for each row."""
+        rows = [np.zeros((0, self.num_classes), np.float32)]
         tokens_RL = torch.from_numpy(self.tokens_RL).to(model.device)
         parts = [torch.from_numpy(a).to(model.device) for a in (self.vectors_MW, *self.meta)]
         with torch.no_grad():
@@ -60,11 +60,11 @@ class CoCoOpHead:
                 text_BRD = encode_moved(
                     model, tokens_RL, embedded_RLW, moved(parts[0], parts[1:], features), self.prefix
                 )
-                made.append(image_logits(features, text_BRD, self.scale, self.num_classes).cpu().numpy())
-        return np.concatenate(made)
+                rows.append(image_logits(features, text_BRD, self.scale, self.num_classes).cpu().numpy())
+        return np.concatenate(rows)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Give vectors, net, sentences and numbers."""
+        """Return vectors, net, sentences and numbers."""
         return {
             "vectors": self.vectors_MW,
             **dict(zip(_META, self.meta, strict=True)),
@@ -88,7 +88,7 @@ class CoCoOpHead:
 
 
 def moved(vectors_MW: Tensor, meta: list[Tensor] | tuple[Tensor, ...], features_BD: Tensor) -> Tensor:
-    """Give each image's vectors, [B, M, W]: all of them moved by the same net(f)."""
+    """Return each image's vectors, [B, M, W]: all of them moved by the same net(f)."""
     weight1, bias1, weight2, bias2 = meta
     shift_BW = linear(relu(linear(features_BD, weight1, bias1)), weight2, bias2)
     return vectors_MW + shift_BW[:, None]
@@ -106,7 +106,7 @@ def encode_moved(model: Model, tokens_RL: Tensor, embedded_RLW: Tensor, vectors_
 
 
 def image_logits(features_BD: Tensor, text_BRD: Tensor, scale: float, num_classes: int) -> Tensor:
-    """Give each image's logits against its own text features, [B, C]."""
+    """Return each image's logits against its own text features, [B, C]."""
     pairs = zip(features_BD, text_BRD, strict=True)
     return torch.cat([task_logits(f[None], text_RD, scale, num_classes) for f, text_RD in pairs])
 

@@ -94,17 +94,17 @@ class Context(nn.Module):
 
 
 def words_embedded(base: Model, words: str) -> Tensor:
-    """Give the token embeddings of some words, [M, W].
+    """Return the token embeddings of some words, [M, W].
 
     Raises:
         MedclipError: WRONG_USE for words without a token.
     """
-    said = placeholders(base.tokenizer, [words], 1)
-    count = said.name_lens[0]
+    tokens = placeholders(base.tokenizer, [words], 1)
+    count = tokens.name_lens[0]
     if not count:
         raise MedclipError(Reason.WRONG_USE, "the words to begin with are empty.", hint="Give words, or none at all.")
-    embedded_LW = embed(base.clip, said.tokens_CL.to(base.device))[0]
-    return embedded_LW[said.prefix + 1 :][:count].clone()
+    embedded_LW = embed(base.clip, tokens.tokens_CL.to(base.device))[0]
+    return embedded_LW[tokens.prefix + 1 :][:count].clone()
 
 
 def fit_coop(
@@ -209,7 +209,7 @@ def fit_context(
 
 
 def tensors_of(shots: Shots, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Give features float32 [M, D] and targets to learn from; multi-label classes that cannot be learned are masked."""
+    """Return features float32 [M, D] and their targets; multi-label classes that cannot be learned are masked."""
     features, targets = shots.rows(shots.train)
     if shots.multilabel:
         targets = np.where(seen(shots.train.targets, len(shots.names)), targets, np.float32("nan"))

@@ -67,10 +67,10 @@ def placeholders(
                 hint="Take fewer vectors (at least one), or a shorter first wording for the class.",
             )
         stand_in = int(tokenizer.encode([phrase])[0][prefix])
-        made = torch.full((tokenizer.context_length,), tokenizer.pad_id, dtype=torch.int64)
+        tokens = torch.full((tokenizer.context_length,), tokenizer.pad_id, dtype=torch.int64)
         joined = [*ids[:prefix], *([stand_in] * num_vectors), *ids[prefix:]]
-        made[: len(joined)] = torch.tensor([int(i) for i in joined])
-        rows.append(made)
+        tokens[: len(joined)] = torch.tensor([int(i) for i in joined])
+        rows.append(tokens)
     lens = [_common(a, b) - prefix for a, b in zip(tokenizer.encode(list(phrases)), plain, strict=True)]
     return Placeholders(torch.stack(rows), num_vectors, tuple(lens), prefix)
 
@@ -107,7 +107,7 @@ def place(embedded_CLW: Tensor, vectors: Tensor, words: Placeholders, position: 
 
 
 def embed(clip: nn.Module, tokens_BL: Tensor) -> Tensor:
-    """Give the token embeddings of ids, [B, L, W], without positions and without gradient."""
+    """Return the token embeddings of ids, [B, L, W], without positions and without gradient."""
     with torch.no_grad():
         return token_embedding(clip)(tokens_BL)
 
@@ -129,7 +129,7 @@ def encode_embedded(clip: nn.Module, tokens_BL: Tensor, embedded_BLW: Tensor, pa
 
 
 def encode_tokens(clip: nn.Module, tokens_BL: Tensor, pad_id: int) -> Tensor:
-    """Give what `clip.encode_text` gives, without the columns that are padding in every row where those say nothing.
+    """Return what `clip.encode_text` gives, without the columns that are padding in every row where those say nothing.
 
     Args:
         clip: CustomTextCLIP, whose text tower is a module of its own, or CLIP, which is the text tower itself.
@@ -156,7 +156,7 @@ def encode_tokens(clip: nn.Module, tokens_BL: Tensor, pad_id: int) -> Tensor:
 
 
 def token_embedding(clip: nn.Module) -> nn.Module:
-    """Give the module that turns ids into vectors."""
+    """Return the module that turns ids into vectors."""
     text: Any = getattr(clip, "text", clip)
     return text.transformer.get_input_embeddings() if hasattr(text, "pooler") else text.token_embedding
 

@@ -70,9 +70,9 @@ def decompose(
         assert isinstance(dense, nn.Linear | nn.Conv2d)
         rows, columns = dense.weight.flatten(1).shape
         rank = rank_of(rows, columns, rank_ratio, compat)
-        made = SVDConv(dense, rank) if isinstance(dense, nn.Conv2d) else SVDLinear(dense, rank)
-        made.side = side or made.side
-        replace_module(clip, layer.name, made)
+        decomposed = SVDConv(dense, rank) if isinstance(dense, nn.Conv2d) else SVDLinear(dense, rank)
+        decomposed.side = side or decomposed.side
+        replace_module(clip, layer.name, decomposed)
     read_class_token_only(clip)
 
 
@@ -88,7 +88,7 @@ def merge(clip: nn.Module) -> None:
 
 
 def rank_of(rows: int, columns: int, rank_ratio: float = 1.0, compat: bool = False) -> int:
-    """Give the number of singular values that are kept of a matrix.
+    """Return the number of singular values that are kept of a matrix.
 
     Args:
         rows: m.
@@ -101,12 +101,12 @@ def rank_of(rows: int, columns: int, rank_ratio: float = 1.0, compat: bool = Fal
 
 
 def decomposed(clip: nn.Module) -> dict[str, SVDLinear]:
-    """Give the decomposed layers by name."""
+    """Return the decomposed layers by name."""
     return {n: m for n, m in clip.named_modules() if isinstance(m, SVDLinear)}
 
 
 def singular_values(clip: nn.Module) -> dict[str, Tensor]:
-    """Give a copy of the singular values by layer: all that has to be stored; float32 [r] on the CPU."""
+    """Return a copy of the singular values by layer: all that has to be stored; float32 [r] on the CPU."""
     return {n: m.S.detach().float().cpu().clone() for n, m in decomposed(clip).items()}
 
 

@@ -47,11 +47,11 @@ def list_layers(clip: nn.Module) -> tuple[Layer, ...]:
     Returns:
         In the order of the model. Matrices that are no layers (CLIP's `visual.proj`, `text_projection`) are not in it.
     """
-    found = [(n, m) for n, m in clip.named_modules() if _has_matrix(m)]
+    modules = [(n, m) for n, m in clip.named_modules() if _has_matrix(m)]
     numbers: dict[tuple[Tower, str], int] = {}
     count = {"image": 0, "text": 0}
     layers = []
-    for name, module in found:
+    for name, module in modules:
         tower: Tower = "image" if name.startswith("visual.") else "text"
         place = block_of(name)
         if place is not None and (tower, place) not in numbers:
@@ -93,8 +93,8 @@ def choose_layers(
             f"there is no set of layers named {unknown[0]!r}.",
             hint=f"{did_you_mean(unknown[0], get_args(Which), 'Sets are')} Join them by +, or name numbers of blocks.",
         )
-    there = {layer.block for layer in inside}
-    lacking = [n for n in numbers if n not in there and n >= 0]
+    blocks_present = {layer.block for layer in inside}
+    lacking = [n for n in numbers if n not in blocks_present and n >= 0]
     chosen = tuple(
         layer
         for layer in inside
@@ -119,7 +119,7 @@ def choose_layers(
 
 
 def _asked_for(which: str | int | Sequence[int]) -> tuple[list[str], list[int]]:
-    """Give the words, or the numbers of blocks, that were asked for."""
+    """Return the words, or the numbers of blocks, that were asked for."""
     if isinstance(which, int):
         return [], [which]
     if not isinstance(which, str):
@@ -151,7 +151,7 @@ def _has_matrix(module: nn.Module) -> bool:
 
 
 def block_of(name: str) -> str | None:
-    """Give the path of the innermost numbered block that a layer lies in."""
+    """Return the path of the innermost numbered block that a layer lies in."""
     end = None
     for match in _BLOCK.finditer(name):
         end = match.end()

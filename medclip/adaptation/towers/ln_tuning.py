@@ -16,7 +16,7 @@ _EDGE = 1e-7
 
 
 def alignment(z_ND: Tensor, groups_N: Tensor, alpha: float = 2.0) -> Tensor:
-    """Give the mean of ‖z_i − z_j‖^α over the pairs of one group; 0 where no pair is.
+    """Return the mean of ‖z_i − z_j‖^α over the pairs of one group; 0 where no pair is.
 
     Args:
         z_ND: Unit features.
@@ -35,7 +35,7 @@ def alignment(z_ND: Tensor, groups_N: Tensor, alpha: float = 2.0) -> Tensor:
 
 
 def uniformity(z_ND: Tensor, t: float = 2.0) -> Tensor:
-    """Give log(mean of exp(−t·‖z_i − z_j‖²)) over all pairs, at least log(1e-6); 0 for a batch of one.
+    """Return log(mean of exp(−t·‖z_i − z_j‖²)) over all pairs, at least log(1e-6); 0 for a batch of one.
 
     Args:
         z_ND: Unit features.
@@ -106,5 +106,5 @@ def groups_of(targets: Tensor) -> Tensor:
 
 
 def _distances(z_ND: Tensor) -> Tensor:
-    """Give ‖z_i − z_j‖ of all pairs i < j, in float32."""
+    """Return ‖z_i − z_j‖ of all pairs i < j, in float32."""
     return pdist(z_ND.float())

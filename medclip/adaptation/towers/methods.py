@@ -164,12 +164,12 @@ def fit_lora(
             peft.inject_adapter_in_model(config, clip)
 
         def delta() -> dict[str, Tensor]:
-            found: dict[str, Tensor] = {}
+            deltas: dict[str, Tensor] = {}
             for name in names:
                 layer: Any = clip.get_submodule(name)
                 for key, part in (("A", layer.lora_A), ("B", layer.lora_B)):
-                    found[f"{name}.{key}"] = _kept(part["default"].weight.flatten(1))
-            return found
+                    deltas[f"{name}.{key}"] = _kept(part["default"].weight.flatten(1))
+            return deltas
 
         return clip, delta, {"rank": rank, "alpha": alpha}
 
@@ -313,10 +313,10 @@ def _fit(
         merged = apply_delta(method, base.clip, delta, settings)
         model = _model(base, merged)
         head = text_head(text.vectors(model), base.logit_scale)
-        made = Fitted(head, sum(p.numel() for p in learns), settings, merged, delta)
+        fitted = Fitted(head, sum(p.numel() for p in learns), settings, merged, delta)
         score = _score(model, head, shots.val) if len(rates) > 1 and shots.val is not None else Quality(0.0, 0.0)
         if best is None or score > best[0]:
-            best = score, made
+            best = score, fitted
         if score.right == 1.0 and score.minus_log_loss > -SURE:
             break  # a higher rate could only do harm
     if best is None:
@@ -342,14 +342,14 @@ def _score(model: Model, head: LinearHead, val: Examples) -> Quality:
 
 def _chosen(clip: nn.Module, image: Which, text: Which, roles: Sequence[Role] | None) -> list[Layer]:
     layers = list_layers(clip)
-    found: list[Layer] = []
+    chosen: list[Layer] = []
     for tower, which in (("image", image), ("text", text)):
         own = [layer for layer in layers if layer.tower == tower]
         if which is not None:
-            found += choose_layers(own, _auto(own) if which == AUTO else which, roles)
-    if not found:
+            chosen += choose_layers(own, _auto(own) if which == AUTO else which, roles)
+    if not chosen:
         raise MedclipError(Reason.WRONG_USE, "no layers were asked for in either tower.")
-    return found
+    return chosen
 
 
 def _auto(layers: Sequence[Layer]) -> str | Sequence[int]:

@@ -11,7 +11,7 @@ FLOOR = 1e-6
 
 
 def cosine_rate(step: int, lr: float, period: int, floor: float = FLOOR) -> float:
-    """Give the learning rate of a step.
+    """Return the learning rate of a step.
 
     Args:
         step: From 0.
@@ -25,7 +25,7 @@ def cosine_rate(step: int, lr: float, period: int, floor: float = FLOOR) -> floa
 def learning_rates(
     num_steps: int, lr: float, *, num_epochs: int | None = None, compat: str | None = None
 ) -> list[float]:
-    """Give the learning rate of every step.
+    """Return the learning rate of every step.
 
     Args:
         num_steps: Of the whole training.

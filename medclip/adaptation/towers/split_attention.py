@@ -46,15 +46,15 @@ class SplitQkv(nn.Module):
     @property
     def bias(self) -> Tensor | None:
         """The biases one after the other."""
-        found = [getattr(self, name).bias for name in PARTS]
-        return None if found[0] is None else torch.cat(found)
+        biases = [getattr(self, name).bias for name in PARTS]
+        return None if biases[0] is None else torch.cat(biases)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give float [..., 3 * d] of float [..., n]."""
+        """Return float [..., 3 * d] of float [..., n]."""
         return project_together([self.q_proj, self.k_proj, self.v_proj], x)
 
     def join(self) -> nn.Module:
-        """Give the layer that was split, with the weights of now."""
+        """Return the layer that was split, with the weights of now."""
         fused = self._emptied[0]
         _fill(fused, weight=_stacked(self, "weight"), bias=_stacked(self, "bias"))
         return fused.train(self.training)
@@ -123,7 +123,7 @@ class SplitMultihead(nn.Module):
         return (out if self.batch_first else out.transpose(0, 1)), weights
 
     def _mask(self, q: Tensor, k: Tensor, padding: Tensor | None, mask: Tensor | None) -> Tensor | None:
-        """Give one mask to add to the scores, [B or 1, H or 1, L, S]; torch's bools say what is left out."""
+        """Return one mask to add to the scores, [B or 1, H or 1, L, S]; torch's bools say what is left out."""
         total = None
         if mask is not None:
             total = _added(mask, q)
@@ -134,7 +134,7 @@ class SplitMultihead(nn.Module):
         return total
 
     def join(self) -> nn.Module:
-        """Give the module that was split, with the weights of now."""
+        """Return the module that was split, with the weights of now."""
         fused, gone = self._emptied
         weights = [_stacked(self, "weight")] if len(gone) == 1 else [getattr(self, name).weight for name in PARTS]
         _fill(fused, **dict(zip(gone, weights, strict=True)), in_proj_bias=_stacked(self, "bias"))
@@ -189,11 +189,11 @@ def _in_thirds(module: Any, qkv: nn.Linear) -> bool:
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     out_features, in_features = weight.shape
-    made = nn.Linear(in_features, out_features, bias=bias is not None, device="meta", dtype=weight.dtype)
-    made.weight = _parameter(weight, weight.requires_grad)
+    linear = nn.Linear(in_features, out_features, bias=bias is not None, device="meta", dtype=weight.dtype)
+    linear.weight = _parameter(weight, weight.requires_grad)
     if bias is not None:
-        made.bias = _parameter(bias, bias.requires_grad)
-    return made
+        linear.bias = _parameter(bias, bias.requires_grad)
+    return linear
 
 
 def _parameter(values: Tensor, requires_grad: bool) -> nn.Parameter:

@@ -56,7 +56,7 @@ class SVDLinear(nn.Module):
         return (self.U * self.S) @ self.V
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give float [..., m] of float [..., n]."""
+        """Return float [..., m] of float [..., n]."""
         form = self.form(x)
         if form == "factored":
             return Factored.apply(x, self.S, self.U, self.V, self.bias)
@@ -100,7 +100,7 @@ class SVDLinear(nn.Module):
         return self._edition
 
     def merge(self) -> nn.Linear | nn.Conv2d:
-        """Give the layer that was decomposed, with the weight of now."""
+        """Return the layer that was decomposed, with the weight of now."""
         dense: Any = self._emptied[0]
         dense.weight = nn.Parameter(self.weight.detach().reshape(self._shape), requires_grad=False)
         dense.bias = self.bias
@@ -115,14 +115,14 @@ class SVDConv(SVDLinear):
         self.stride = dense.stride
 
     def forward(self, x_BCHW: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Give float [B, m, H, W] of float [B, n, H, W], channels last in memory."""
+        """Return float [B, m, H, W] of float [B, n, H, W], channels last in memory."""
         down, right = self.stride
         x = x_BCHW if down == right == 1 else x_BCHW[:, :, ::down, ::right]
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 def project_together(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
-    """Give the outputs of layers with the same input side by side, [..., sum of m].
+    """Return the outputs of layers with the same input side by side, [..., sum of m].
 
     One product for all where each of them would be computed with its merged weight.
     """
@@ -142,7 +142,7 @@ def _merged(layers: Sequence[SVDLinear], x: Tensor, form: Form) -> Tensor:
 
 @torch.no_grad()
 def _made(layers: Sequence[SVDLinear]) -> tuple[Tensor, Tensor | None]:
-    """Give the merged weights and biases one above the other; made once for each S, kept at the first layer."""
+    """Return the merged weights and biases one above the other; made once for each S, kept at the first layer."""
     key = [(id(layer), layer.edition) for layer in layers]
     holder = layers[0]
     if holder._made[0] != key:

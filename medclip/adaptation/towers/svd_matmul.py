@@ -48,7 +48,7 @@ def multiplications(
     backward: bool = True,
     needs_input: bool = True,
     side: float = 1.0,
-    made: bool = False,
+    weight_made: bool = False,
 ) -> float:
     """Count the multiply-adds of one layer in one step.
 
@@ -62,12 +62,12 @@ def multiplications(
         backward: Whether there is a backward pass.
         needs_input: Whether the gradient of the input is asked for.
         side: Cost of a multiply-add of the products that only dS needs, beside the others': 0.5 in bfloat16.
-        made: Whether the merged weight is there already.
+        weight_made: Whether the merged weight is there already.
     """
     if form == "factored":
         forward = tokens * r * (m + n)
         return forward + (tokens * r * (m + n * needs_input) if backward else 0)
-    forward = tokens * m * n + (0 if made else m * n * r)
+    forward = tokens * m * n + (0 if weight_made else m * n * r)
     if not backward:
         return forward
     if form == "weights":
@@ -78,7 +78,7 @@ def multiplications(
 
 
 def cheapest(tokens: int, m: int, n: int, r: int, **facts: Any) -> Form:
-    """Give the form with the fewest multiply-adds; arguments as of `multiplications`."""
+    """Return the form with the fewest multiply-adds; arguments as of `multiplications`."""
     forms: tuple[Form, ...] = ("factored", "weights", "inputs", "outputs")
     return min(forms, key=lambda form: multiplications(form, tokens, m, n, r, **facts))
 
@@ -88,7 +88,7 @@ class Factored(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, S: Tensor, U: Tensor, V: Tensor, bias: Tensor | None) -> Tensor:
-        """Give y [..., m]; p is kept."""
+        """Return y [..., m]; p is kept."""
         p = F.linear(x, V)
         ctx.save_for_backward(p, S, U, V)
         return F.linear(p, U * S, bias)
@@ -96,7 +96,7 @@ class Factored(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
-        """Give the gradients of x and S."""
+        """Return the gradients of x and S."""
         p, S, U, V = ctx.saved_tensors
         h = grads[0].to(U.dtype) @ U
         values = (h.flatten(0, -2) * p.flatten(0, -2)).sum(dim=0)
@@ -118,7 +118,7 @@ class Merged(torch.autograd.Function):
         parts: Sequence[Factors],
         *S: Tensor,
     ) -> Tensor:
-        """Give y [..., sum of m]."""
+        """Return y [..., sum of m]."""
         y = F.linear(x, W, bias)
         ctx.form, ctx.side, ctx.parts = form, side, parts
         weak = [x @ f.V[f.weak].T if form in ("inputs", "outputs") and len(f.weak) else None for f in parts]
@@ -131,7 +131,7 @@ class Merged(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
-        """Give the gradients of x and of each S."""
+        """Return the gradients of x and of each S."""
         kept, W, bias, S, *others = ctx.saved_tensors
         g = grads[0].to(W.dtype)
         dx = g @ W if ctx.needs_input_grad[0] or ctx.form == "inputs" else None
@@ -157,7 +157,7 @@ def _gram(left: Tensor, right: Tensor, side: torch.dtype) -> Tensor:
 
 
 def _sandwich(left: Tensor, middle: Tensor, right: Tensor) -> Tensor:
-    """Give diag(left middle rightᵀ), [r]."""
+    """Return diag(left middle rightᵀ), [r]."""
     return ((left.to(middle.dtype) @ middle) * right).sum(dim=1)
 
 

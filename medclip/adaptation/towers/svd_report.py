@@ -115,7 +115,7 @@ def what_changed(
     num_parts: int = 8,
     num_sentences: int = 5,
 ) -> tuple[Meaning, ...]:
-    """Say in sentences what the parts that changed most do to the features of some images.
+    """Describe in sentences what the parts that changed most do to the features of some images.
 
     Each part in turn is set back to the base's weights while all others keep what they learned. By how much the unit
     features of the images then differ is what that part's change does. Sentences are picked one after the other, each
@@ -140,8 +140,8 @@ def what_changed(
     """
     if len(images) < 3:
         raise MedclipError(Reason.WRONG_USE, f"{len(images)} images say nothing of variance; give 3 or more.")
-    said = vocabulary_sentences() if sentences is None else tuple(sentences)
-    vectors_MD = model.encode_text(said)
+    vocabulary = vocabulary_sentences() if sentences is None else tuple(sentences)
+    vectors_MD = model.encode_text(vocabulary)
     clip = copy.deepcopy(model.clip)
     split_attention(clip)
     layers = [layer for layer in list_layers(clip) if layer.name in learned]
@@ -151,13 +151,13 @@ def what_changed(
     before = singular_values(clip)
     load_singular_values(clip, learned)
     after_ND = _features(model, clip, images)
-    found = []
+    changes = []
     for part in per_head(clip, before)[:num_parts]:
         with _undone(clip, part, before[part.layer]):
             moved_ND = after_ND - _features(model, clip, images)
         effect = float(np.linalg.norm(moved_ND, axis=1).mean())
-        found.append(Meaning(part, effect, explain_variance(moved_ND, said, vectors_MD, num_sentences)))
-    return tuple(found)
+        changes.append(Meaning(part, effect, explain_variance(moved_ND, vocabulary, vectors_MD, num_sentences)))
+    return tuple(changes)
 
 
 def explain_variance(
@@ -193,7 +193,7 @@ def explain_variance(
 
 
 def vocabulary_sentences() -> tuple[str, ...]:
-    """Give one sentence for each class of every vocabulary: the first template with the first wording."""
+    """Return one sentence for each class of every vocabulary: the first template with the first wording."""
     tasks = [load_task(name) for name in task_names()]
     return tuple(dict.fromkeys(t.templates[0].format(c.prompts[0]) for t in tasks for c in t.classes))
 
@@ -204,7 +204,7 @@ def _ranked(signed_LH: NDArray[np.float64]) -> tuple[tuple[int, int, float], ...
 
 
 def _num_heads(clip: nn.Module, name: str) -> int | None:
-    """Give the number of heads of the attention that a layer is part of; its qkv may stand between."""
+    """Return the number of heads of the attention that a layer is part of; its qkv may stand between."""
     for _ in range(2):
         name = name.rpartition(".")[0]
         heads: Any = getattr(clip.get_submodule(name), "num_heads", None)

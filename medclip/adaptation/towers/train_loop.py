@@ -72,11 +72,11 @@ class Loop:
             )
 
     def passes(self, count: int) -> int:
-        """Give the number of passes over so many units, the last one counted whole."""
+        """Return the number of passes over so many units, the last one counted whole."""
         return -(-self.steps // -(-count // self.batch_size))
 
     def augment(self) -> Augment:
-        """Give the limits of augmentation."""
+        """Return the limits of augmentation."""
         return Augment(
             crop_scale=(self.crop, 1.0),
             rotate_deg=self.rotate_deg,
@@ -157,7 +157,7 @@ def train_towers(
 
 
 def _draws(count: int, loop: Loop, generator: torch.Generator) -> Iterator[tuple[Tensor, int]]:
-    """Give the rows of each step and the number of the pass, without end."""
+    """Yield the rows of each step and the number of the pass, without end."""
     turn = 0
     while True:
         for rows in batches(count, loop.batch_size, generator):
@@ -177,7 +177,7 @@ class Sentences:
     def __init__(self, base: Model, text: ClassText, count: int) -> None:
         lists = (*text.positive(), *text.negative())
         self._pad_id = base.tokenizer.pad_id
-        self._tokens = [torch.from_numpy(base.tokenizer.encode(list(said))).to(base.device) for said in lists]
+        self._tokens = [torch.from_numpy(base.tokenizer.encode(list(sentences))).to(base.device) for sentences in lists]
         self._count = count
 
     def encode(self, clip: nn.Module, generator: torch.Generator) -> Tensor:
@@ -220,23 +220,23 @@ class Pictures:
             self._stored = [self._run(front, self.draw(everyone, turn)) for turn in range(self._pool)]
 
     def encode(self, rows: Tensor, turn: int) -> Tensor:
-        """Give features of some units, [B, D], not normalised."""
+        """Return features of some units, [B, D], not normalised."""
         turn %= self._pool
         if self._stored is None:
             return self._rest(self._base.normalise(self.draw(rows.numpy(), turn)))
         return self._rest(self._stored[turn][rows].contiguous(memory_format=torch.channels_last))
 
     def draw(self, rows: np.ndarray, turn: int) -> np.ndarray:
-        """Give one picture of each unit, uint8 [B, S, S, 3]: a view drawn, then changed."""
-        made = []
+        """Return one picture of each unit, uint8 [B, S, S, 3]: a view drawn, then changed."""
+        images = []
         for row in rows.tolist():
             rng = np.random.default_rng((self._seed, row, turn))
             views = self._examples.pixels[row]
             picture = views[int(rng.integers(len(views)))]
             if self._augment is not None:
                 picture = apply_change(picture, draw_change(self._augment, rng, may_flip=True), picture.shape[0])
-            made.append(picture)
-        return np.stack(made)
+            images.append(picture)
+        return np.stack(images)
 
     @torch.no_grad()
     def _run(self, front: nn.Module, images: np.ndarray) -> Tensor:

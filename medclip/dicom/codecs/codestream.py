@@ -22,7 +22,7 @@ _SIZES = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
 
 
 def syntax_of(data: bytes) -> str:
-    """Tell the transfer syntax of encapsulated pixel data by its first fragment; "" where it is none that is known.
+    """Return the transfer syntax of encapsulated pixel data by its first fragment; "" where it is none that is known.
 
     Args:
         data: The pixel data from its first item on, or enough of it.
@@ -38,7 +38,7 @@ def syntax_of(data: bytes) -> str:
 
 
 def size_of(frame: bytes) -> tuple[int, int] | None:
-    """Give rows and columns that a compressed frame claims, so that a small file cannot ask for all memory there is.
+    """Return rows and columns that a compressed frame claims, so that a small file cannot ask for all memory there is.
 
     Args:
         frame: JPEG, JPEG-LS, JPEG 2000 or HTJ2K.
@@ -61,7 +61,7 @@ def size_of(frame: bytes) -> tuple[int, int] | None:
 
 
 def _siz(frame: bytes) -> int | None:
-    """Give the place of a JPEG 2000 codestream: at the start, or behind the boxes of a JP2 file."""
+    """Return the place of a JPEG 2000 codestream: at the start, or behind the boxes of a JP2 file."""
     if frame[:4] == _JPEG_2000:
         return 0
     if frame[:8] != _JP2:
@@ -71,7 +71,7 @@ def _siz(frame: bytes) -> int | None:
 
 
 def _segments(frame: bytes) -> Iterator[tuple[int, bytes]]:
-    """Give marker and body of the segments before the first scan."""
+    """Yield marker and body of the segments before the first scan."""
     at = 2
     while at + 4 <= len(frame) and frame[at] == 0xFF:
         marker = frame[at + 1]

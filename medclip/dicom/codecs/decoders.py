@@ -74,7 +74,7 @@ class Codecs(NamedTuple):
 
 
 def is_available(uid: str) -> bool:
-    """Say whether our own plug-in for a syntax can work (pydicom calls this)."""
+    """Return whether our own plug-in for a syntax can work (pydicom calls this)."""
     if uid == BASELINE:
         return True
     try:
@@ -93,7 +93,7 @@ def is_available(uid: str) -> bool:
 
 
 def available(uid: str) -> Codecs:
-    """Say which installed codecs decode a transfer syntax, and what to install where there is none.
+    """Return which installed codecs decode a transfer syntax, and what to install where there is none.
 
     Args:
         uid: A transfer syntax UID that holds still images.
@@ -109,19 +109,19 @@ def available(uid: str) -> Codecs:
 
 
 def in_order(uid: str) -> tuple[str, ...]:
-    """Give the installed plug-ins of a compressed syntax in the order in which they are tried."""
-    there = decoder_for(uid).available_plugins
-    return tuple(name for name in _ORDER[uid] if name in there)
+    """Return the installed plug-ins of a compressed syntax in the order in which they are tried."""
+    available = decoder_for(uid).available_plugins
+    return tuple(name for name in _ORDER[uid] if name in available)
 
 
 def spoken(plugin: str) -> str:
-    """Give the package name of a plug-in."""
+    """Return the package name of a plug-in."""
     return _SPOKEN.get(plugin, plugin)
 
 
 @cache
 def decoder_for(uid: str) -> Any:
-    """Give the decoder of a compressed transfer syntax with its plug-ins in the measured order.
+    """Return the decoder of a compressed transfer syntax with its plug-ins in the measured order.
 
     Raises:
         MedclipError: NOT_SUPPORTED_YET for a syntax that no codec here decodes.
@@ -158,7 +158,7 @@ def _guarded(decode: Any) -> Any:
 
 
 def _known(uid: str) -> str:
-    """Give a UID of the standard; anything else could be an identifier of somebody."""
+    """Return a UID of the standard; anything else could be an identifier of somebody."""
     return uid if uid.startswith("1.2.840.10008.1.2") else "of this file"
 
 

@@ -75,13 +75,13 @@ ECG_CLASSES = frozenset(f"{WAVEFORMS}1.{last}" for last in (1, 2, 3, 4))
 
 
 def view_code(dataset: Any) -> str:
-    """Give the view that a data set's ViewCodeSequence names as a word; "" where none is known."""
-    found = values.items(dataset, "ViewCodeSequence")
-    return VIEW_CODES.get(values.text(found[0], "CodeValue"), "") if found else ""
+    """Return the view that a data set's ViewCodeSequence names as a word; "" where none is known."""
+    items = values.items(dataset, "ViewCodeSequence")
+    return VIEW_CODES.get(values.text(items[0], "CodeValue"), "") if items else ""
 
 
 def view_modifiers(dataset: Any) -> tuple[str, ...]:
-    """Give the known modifiers of the view: implant displaced, magnification, spot compression."""
+    """Return the known modifiers of the view: implant displaced, magnification, spot compression."""
     codes = [
         values.text(item, "CodeValue")
         for view in values.items(dataset, "ViewCodeSequence")[:1]

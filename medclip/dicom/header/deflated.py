@@ -73,13 +73,13 @@ class Inflated:
         self.most = most
 
     def whole(self, most: int) -> bytes | None:
-        """Give the whole file if it takes no more than some bytes."""
+        """Return the whole file if it takes no more than some bytes."""
         while len(self._known) <= most and self._more():
             pass
         return bytes(self._known) if len(self._known) <= most else None
 
     def tell(self) -> int:
-        """Give the position."""
+        """Return the position."""
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
@@ -102,9 +102,9 @@ class Inflated:
                 Reason.TOO_LARGE,
                 f"The deflated data set takes more than {self.most:,} bytes, which its header does not explain.",
             )
-        found = bytes(memoryview(self._known)[self._at : end])
-        self._at += len(found)
-        return found
+        chunk = bytes(memoryview(self._known)[self._at : end])
+        self._at += len(chunk)
+        return chunk
 
     def _more(self) -> bool:
         """Inflate a piece; say whether there was one."""

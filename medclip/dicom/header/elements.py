@@ -7,7 +7,7 @@ from typing import Any
 
 
 def value(dataset: Any, keyword: str) -> Any:
-    """Give an element's value, or None where it is missing or cannot be converted."""
+    """Return an element's value, or None where it is missing or cannot be converted."""
     if dataset is None:
         return None
     try:
@@ -17,13 +17,13 @@ def value(dataset: Any, keyword: str) -> Any:
 
 
 def text(dataset: Any, keyword: str) -> str:
-    """Give the first text of an element without its padding; "" where there is none."""
+    """Return the first text of an element without its padding; "" where there is none."""
     found = texts(dataset, keyword)
     return found[0] if found else ""
 
 
 def texts(dataset: Any, keyword: str) -> tuple[str, ...]:
-    """Give all texts of an element that are not empty."""
+    """Return all texts of an element that are not empty."""
     found = value(dataset, keyword)
     if found is None:
         return ()
@@ -32,7 +32,7 @@ def texts(dataset: Any, keyword: str) -> tuple[str, ...]:
 
 
 def upper(dataset: Any, keyword: str) -> str:
-    """Give the first text of an element in capitals, as code strings are defined."""
+    """Return the first text of an element in capitals, as code strings are defined."""
     return text(dataset, keyword).upper()
 
 
@@ -42,7 +42,7 @@ def flag(dataset: Any, keyword: str) -> bool | None:
 
 
 def whole(dataset: Any, keyword: str, default: int) -> int:
-    """Give a whole number, or the default."""
+    """Return a whole number, or the default."""
     try:
         return int(float(text(dataset, keyword) or default))
     except (ValueError, OverflowError):
@@ -50,13 +50,13 @@ def whole(dataset: Any, keyword: str, default: int) -> int:
 
 
 def maybe_whole(dataset: Any, keyword: str) -> int | None:
-    """Give a whole number, or None."""
+    """Return a whole number, or None."""
     found = number(dataset, keyword)
     return None if found is None else int(found)
 
 
 def number(dataset: Any, keyword: str) -> float | None:
-    """Give a finite number, or None."""
+    """Return a finite number, or None."""
     try:
         found = float(text(dataset, keyword))
     except ValueError:
@@ -65,7 +65,7 @@ def number(dataset: Any, keyword: str) -> float | None:
 
 
 def numbers(dataset: Any, keyword: str, count: int) -> tuple[float, ...] | None:
-    """Give exactly `count` finite numbers, or None."""
+    """Return exactly `count` finite numbers, or None."""
     try:
         found = tuple(float(item) for item in texts(dataset, keyword))
     except ValueError:
@@ -74,12 +74,12 @@ def numbers(dataset: Any, keyword: str, count: int) -> tuple[float, ...] | None:
 
 
 def three(found: tuple[float, ...] | None) -> tuple[float, float, float] | None:
-    """Tell the type checker that there are three."""
+    """Return the three numbers as a triple for the type checker."""
     return None if found is None else (found[0], found[1], found[2])
 
 
 def items(dataset: Any, keyword: str) -> list[Any]:
-    """Give the items of a sequence; none where it is missing or cannot be read."""
+    """Return the items of a sequence; none where it is missing or cannot be read."""
     try:
         return list(value(dataset, keyword) or ())
     except Exception:
@@ -87,7 +87,7 @@ def items(dataset: Any, keyword: str) -> list[Any]:
 
 
 def spacing(dataset: Any, keyword: str) -> tuple[float, float] | None:
-    """Give row and column spacing in millimetres where both are plausible."""
+    """Return row and column spacing in millimetres where both are plausible."""
     found = numbers(dataset, keyword, 2)
     if found is None or not all(1e-3 < side < 100 for side in found):
         return None
@@ -95,7 +95,7 @@ def spacing(dataset: Any, keyword: str) -> tuple[float, float] | None:
 
 
 def aspect(dataset: Any) -> tuple[int, int] | None:
-    """Give vertical and horizontal size of a pixel where they differ."""
+    """Return vertical and horizontal size of a pixel where they differ."""
     found = numbers(dataset, "PixelAspectRatio", 2)
     if found is None or min(found) < 1 or found[0] == found[1]:
         return None
@@ -103,7 +103,7 @@ def aspect(dataset: Any) -> tuple[int, int] | None:
 
 
 def frame_time(dataset: Any) -> float | None:
-    """Give the time between frames in milliseconds: FrameTime, or what CineRate comes to."""
+    """Return the time between frames in milliseconds: FrameTime, or what CineRate comes to."""
     stated, rate = number(dataset, "FrameTime"), number(dataset, "CineRate")
     if stated is not None and stated > 0:
         return stated
@@ -131,5 +131,5 @@ _SIDES = {
 
 
 def side_of(text: str) -> str:
-    """Give the letter of a side: L, R, B (both) or U (unpaired); "" for any other text."""
+    """Return the letter of a side: L, R, B (both) or U (unpaired); "" for any other text."""
     return _SIDES.get(text.strip().upper(), "")

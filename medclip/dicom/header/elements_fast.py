@@ -30,7 +30,7 @@ def _vr(keyword: str) -> str:
 
 
 def known_tag(number: int) -> Any:
-    """Give pydicom's form of a tag, the same object for the same standard tag.
+    """Return pydicom's form of a tag, the same object for the same standard tag.
 
     A dictionary finds an object that is the very same without asking pydicom's slow comparison.
     """
@@ -46,12 +46,12 @@ def known_tag(number: int) -> Any:
 
 
 def present(dataset: Any, keyword: str) -> bool:
-    """Say whether an element is there."""
+    """Return whether an element is there."""
     return _tag(keyword) in dataset._dict  # the data set's own test is ten times as slow
 
 
 def value(dataset: Any, keyword: str) -> Any:
-    """Give an element's value as pydicom has it; None where it is missing or cannot be converted."""
+    """Return an element's value as pydicom has it; None where it is missing or cannot be converted."""
     if not present(dataset, keyword):
         return None
     try:
@@ -61,7 +61,7 @@ def value(dataset: Any, keyword: str) -> Any:
 
 
 def raw_bytes(dataset: Any, keyword: str) -> bytes | memoryview:
-    """Give the bytes of a binary element without pydicom's conversion, b"" where it is missing.
+    """Return the bytes of a binary element without pydicom's conversion, b"" where it is missing.
 
     Pixels may be a view of the file; `own_bytes` replaces it by bytes, which pydicom needs.
     """
@@ -78,7 +78,7 @@ def own_bytes(dataset: Any, keyword: str) -> None:
 
 
 def texts(dataset: Any, keyword: str) -> tuple[str, ...]:
-    """Give an element's values as text, stripped; () where it is missing."""
+    """Return an element's values as text, stripped; () where it is missing."""
     raw: Any = dataset._dict.get(_tag(keyword))
     if raw is None:
         return ()
@@ -98,13 +98,13 @@ def texts(dataset: Any, keyword: str) -> tuple[str, ...]:
 
 
 def text(dataset: Any, keyword: str) -> str:
-    """Give an element's first value as text, "" where there is none."""
+    """Return an element's first value as text, "" where there is none."""
     found = texts(dataset, keyword)
     return found[0] if found else ""
 
 
 def whole(dataset: Any, keyword: str, default: int) -> int:
-    """Give an element's first value as an integer."""
+    """Return an element's first value as an integer."""
     found = texts(dataset, keyword)
     try:
         return int(found[0]) if found else default
@@ -117,7 +117,7 @@ def whole(dataset: Any, keyword: str, default: int) -> int:
 
 
 def floats(dataset: Any, keyword: str) -> tuple[float, ...] | None:
-    """Give an element's numbers, () where it is missing, None where one cannot be read or is not finite."""
+    """Return an element's numbers, () where it is missing, None where one cannot be read or is not finite."""
     try:
         numbers = tuple(float(item) for item in texts(dataset, keyword))
     except ValueError:

@@ -35,7 +35,7 @@ _PATIENT = 0x0010
 
 
 def scanned(data: bytes) -> Any:
-    """Give the data set of a plain file, None for one that is not.
+    """Return the data set of a plain file, None for one that is not.
 
     Args:
         data: The whole file.
@@ -48,20 +48,20 @@ def scanned(data: bytes) -> Any:
     try:
         syntax, at = _meta(data)
         if syntax in (_EXPLICIT, _BIG) or syntax in COMPRESSED:
-            found = _explicit(data, at, little=syntax != _BIG)
+            elements = _explicit(data, at, little=syntax != _BIG)
         elif syntax == _IMPLICIT:
-            found = _implicit(data, at)
+            elements = _implicit(data, at)
         else:
             return None
     except Exception:  # cut short, or not what it says
         return None
-    if not found or (found[known_tag(_PIXEL_DATA)].length == _UNDEFINED) != (syntax in COMPRESSED):
+    if not elements or (elements[known_tag(_PIXEL_DATA)].length == _UNDEFINED) != (syntax in COMPRESSED):
         return None
-    return _as_dataset(found, syntax)
+    return _as_dataset(elements, syntax)
 
 
 def _meta(data: bytes) -> tuple[str, int]:
-    """Give the transfer syntax and the position behind the meta information; "" where that is odd."""
+    """Return the transfer syntax and the position behind the meta information; "" where that is odd."""
     syntax, at, last = "", 132, 0
     while True:
         group, number, vr, length = _HEAD(data, at)
@@ -84,7 +84,7 @@ def _explicit(data: bytes, at: int, *, little: bool) -> dict[Any, Any] | None:
     from pydicom.dataelem import RawDataElement
 
     read_head, read_length = (_HEAD, _LENGTH) if little else (_BIG_HEAD, _BIG_LENGTH)
-    found: dict[Any, Any] = {}
+    elements: dict[Any, Any] = {}
     last, end = 0, len(data)
     while True:
         group, number, code, length = read_head(data, at)
@@ -101,13 +101,13 @@ def _explicit(data: bytes, at: int, *, little: bool) -> dict[Any, Any] | None:
             return None
         last = tag
         if tag >= _PIXEL_DATA - 8:
-            return _with_pixels(found, data, at, (tag, vr, length), little=little)
+            return _with_pixels(elements, data, at, (tag, vr, length), little=little)
         if at + length > end:
             return None
         if not group & 1 and group != _PATIENT:
             key = known_tag(tag)
             value = data[at : at + length]
-            found[key] = RawDataElement(key, vr, length, value or _empty(vr), at, False, little)
+            elements[key] = RawDataElement(key, vr, length, value or _empty(vr), at, False, little)
         at += length
 
 
@@ -116,7 +116,7 @@ def _implicit(data: bytes, at: int) -> dict[Any, Any] | None:
 
     if data[at + 4 : at + 6].isalpha():  # explicit after all
         return None
-    found: dict[Any, Any] = {}
+    elements: dict[Any, Any] = {}
     last, end = 0, len(data)
     while True:
         group, number, length = _IMPLICIT_HEAD(data, at)
@@ -126,24 +126,24 @@ def _implicit(data: bytes, at: int) -> dict[Any, Any] | None:
             return None
         last = tag
         if tag >= _PIXEL_DATA - 8:
-            return _with_pixels(found, data, at, (tag, None, length), little=True)
+            return _with_pixels(elements, data, at, (tag, None, length), little=True)
         if at + length > end:
             return None
         if not group & 1 and group != _PATIENT:
             key = known_tag(tag)
             value = data[at : at + length]
-            found[key] = RawDataElement(key, None, length, value or _empty(None), at, True, True)
+            elements[key] = RawDataElement(key, None, length, value or _empty(None), at, True, True)
         at += length
 
 
 def _with_pixels(
-    found: dict[Any, Any], data: bytes, at: int, element: tuple[int, str | None, int], *, little: bool
+    elements: dict[Any, Any], data: bytes, at: int, element: tuple[int, str | None, int], *, little: bool
 ) -> dict[Any, Any] | None:
     """Add the pixel data; None where something other than it, or something behind it, has to be understood."""
     from pydicom.dataelem import RawDataElement
 
     tag, vr, length = element
-    characters = found.get(known_tag(_CHARACTERS))
+    characters = elements.get(known_tag(_CHARACTERS))
     if tag != _PIXEL_DATA or vr not in (None, "OB", "OW") or not length:
         return None
     if characters is not None and (characters.value or b"").strip() not in _CHARACTER_SETS:
@@ -157,12 +157,12 @@ def _with_pixels(
     if len(follows) == 8 and int.from_bytes(follows[:2], "little" if little else "big") not in _CLOSING:
         return None
     key = known_tag(tag)
-    found[key] = RawDataElement(key, vr, length, value, at, vr is None, little)
-    return found
+    elements[key] = RawDataElement(key, vr, length, value, at, vr is None, little)
+    return elements
 
 
 def _behind_items(data: bytes, at: int) -> int:
-    """Give the position behind the items of compressed pixel data and the delimiter that closes them.
+    """Return the position behind the items of compressed pixel data and the delimiter that closes them.
 
     Raises:
         ValueError: Where something else stands among them.

@@ -73,7 +73,7 @@ def parsed(path: Path, expected: Callable[[Any], int]) -> Any:
 
 
 def pixel_keyword(dataset: Any) -> str:
-    """Give the name of the element that holds the pixels, "" where there is none."""
+    """Return the name of the element that holds the pixels, "" where there is none."""
     return next((keyword for keyword in PIXEL_KEYWORDS if present(dataset, keyword)), "")
 
 
@@ -147,8 +147,8 @@ def _found_later(path: Path) -> Any:
         if not places:
             return None
         file.seek(min(places))
-        found = dcmread(BytesIO(file.read()), force=True)
-    return found if pixel_keyword(found) else None
+        dataset = dcmread(BytesIO(file.read()), force=True)
+    return dataset if pixel_keyword(dataset) else None
 
 
 def _settle_transfer_syntax(dataset: Any) -> None:

@@ -266,7 +266,7 @@ def read_header(file: BinaryIO) -> DicomHeader:
 
 
 def _plain(dataset: Any, seen: Sequence[int]) -> DicomHeader:
-    """Give the plain values of a pydicom data set; `seen` are the tags of pixel data that follow it."""
+    """Return the plain values of a pydicom data set; `seen` are the tags of pixel data that follow it."""
     file_meta = getattr(dataset, "file_meta", None)
     side = v.text(dataset, "ImageLaterality") or v.text(dataset, "Laterality")
     shared = _shared(dataset)
@@ -339,7 +339,7 @@ def _plain(dataset: Any, seen: Sequence[int]) -> DicomHeader:
 
 
 def _frames(dataset: Any) -> int:
-    """Give the number of frames.
+    """Return the number of frames.
 
     Raises:
         MedclipError: CORRUPT where it is stated and no number: nothing behind it could be placed.
@@ -353,7 +353,7 @@ def _frames(dataset: Any) -> int:
 
 
 def _is_broken(dataset: Any, keyword: str) -> bool:
-    """Say whether an element is there and cannot be converted."""
+    """Return whether an element is there and cannot be converted."""
     try:
         dataset.get(keyword)
     except Exception:
@@ -362,21 +362,21 @@ def _is_broken(dataset: Any, keyword: str) -> bool:
 
 
 def _shared(dataset: Any) -> dict[str, Any]:
-    """Give the first items of the shared functional groups that say where and how large the pixels are."""
+    """Return the first items of the shared functional groups that say where and how large the pixels are."""
     if "SharedFunctionalGroupsSequence" not in dataset:
         return {}
     groups = v.items(dataset, "SharedFunctionalGroupsSequence")[:1]
     return {
-        name: found[0]
+        name: items[0]
         for group in groups
         for name in ("PixelMeasuresSequence", "PlaneOrientationSequence")
-        if (found := v.items(group, name))
+        if (items := v.items(group, name))
     }
 
 
 def _regions(dataset: Any) -> tuple[UltrasoundRegion, ...]:
     """Read the calibrated regions of an ultrasound picture; what cannot be read is left out."""
-    found = []
+    regions = []
     corners = ("RegionLocationMinX0", "RegionLocationMinY0", "RegionLocationMaxX1", "RegionLocationMaxY1")
     for item in v.items(dataset, "SequenceOfUltrasoundRegions"):
         left, top, right, bottom = (v.whole(item, keyword, -1) for keyword in corners)
@@ -386,5 +386,5 @@ def _regions(dataset: Any) -> tuple[UltrasoundRegion, ...]:
         in_cm = all(v.whole(item, f"PhysicalUnits{axis}Direction", 0) == 3 for axis in "XY")
         spacing = (abs(down) * 10, abs(across) * 10) if in_cm and across and down else None
         kinds = v.whole(item, "RegionSpatialFormat", 0), v.whole(item, "RegionDataType", 0)
-        found.append(UltrasoundRegion(left, top, right, bottom, *kinds, spacing))
-    return tuple(found)
+        regions.append(UltrasoundRegion(left, top, right, bottom, *kinds, spacing))
+    return tuple(regions)

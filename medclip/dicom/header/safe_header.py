@@ -46,26 +46,26 @@ def _term(words: frozenset[str], value: str) -> str:
 
 
 def _sequence(header: DicomHeader) -> str:
-    """Give ScanningSequence codes, and a SequenceName of the form that scanners make: it is a text on some devices."""
+    """Return ScanningSequence codes, and a SequenceName in the form that scanners make; others are free text."""
     codes = {"SE", "IR", "GR", "EP", "RM"}
     return " ".join(word for word in header.sequence.split() if word in codes or _SEQUENCE.fullmatch(word))
 
 
 def stated_view(header: DicomHeader) -> str:
-    """Give the view that ViewCodeSequence or ViewPosition states, if it is one of the list; "" for all else."""
+    """Return the view that ViewCodeSequence or ViewPosition states, if it is one of the list; "" for all else."""
     return header.view_code or _term(VIEWS, header.view_position)
 
 
 @lru_cache(maxsize=1024)
 def _maker(text: str) -> str:
-    """Give the maker's name as our list has it; "" for one that is not on it."""
+    """Return the maker's name as our list has it; "" for one that is not on it."""
     words = " ".join(re.findall(r"[a-z0-9]+", text.lower()))
     return next((name for name, keys in MAKERS.items() if any(f" {k} " in f" {words} " for k in keys)), "")
 
 
 @lru_cache(maxsize=1024)
 def _model(maker: str, model: str) -> str:
-    """Give the known words and numbers of a device's model, only beside a maker that is known."""
+    """Return the known words and numbers of a device's model, only beside a maker that is known."""
     if not _maker(maker):
         return ""
     words = [word for word in re.findall(r"[A-Za-z0-9]+", model) if _of_device(word.lower())]
@@ -75,7 +75,7 @@ def _model(maker: str, model: str) -> str:
 
 
 def _of_device(word: str) -> bool:
-    """Say whether a word is one of our list, or a number of at most three digits with letters that name nobody.
+    """Return whether a word is one of our list, or a number of at most three digits with letters that name nobody.
 
     Four digits may be a year, and three letters a name.
     """
@@ -86,7 +86,7 @@ def _of_device(word: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def _standard_uid(uid: str) -> str:
-    """Give a UID that the standard itself registers; those of makers and patients are not among them."""
+    """Return a UID that the standard itself registers; those of makers and patients are not among them."""
     from pydicom.uid import UID
 
     known = _UID.fullmatch(uid) is not None and UID(uid).name != uid  # one that is not registered is its own name
@@ -143,14 +143,14 @@ ALLOWED: tuple[Allowed, ...] = (
 
 
 def public_values(header: DicomHeader) -> Mapping[str, Any]:
-    """Give the header values that may be written into results.
+    """Return the header values that may be written into results.
 
     Returns:
         Name -> text, number, truth value or tuple of them, in the order of `ALLOWED`. Left out is what the header does
         not state, texts longer than 64 characters, and texts with other characters than their pattern allows.
     """
-    found = {entry.name: _clean(entry.get(header), entry.pattern) for entry in ALLOWED}
-    return {name: value for name, value in found.items() if value is not None}
+    values = {entry.name: _clean(entry.get(header), entry.pattern) for entry in ALLOWED}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _clean(value: Any, pattern: re.Pattern[str]) -> Any:

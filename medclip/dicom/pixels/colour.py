@@ -77,7 +77,7 @@ def apply_palette(indices: NDArray[Any], dataset: Any) -> NDArray[Any]:
 
 
 def _palette(dataset: Any) -> tuple[NDArray[Any], int]:
-    """Give entries x 3 and the stored value of the first entry."""
+    """Return entries x 3 and the stored value of the first entry."""
     channels = []
     first = 0
     for name in ("Red", "Green", "Blue"):

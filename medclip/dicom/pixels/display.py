@@ -127,7 +127,7 @@ class Chain:
         return 1.0 - shown
 
     def _storable(self, low: float, high: float) -> tuple[float, float]:
-        """Give the range of values that up to 8 bits can hold, widened where the pixels go beyond it."""
+        """Return the range of values that up to 8 bits can hold, widened where the pixels go beyond it."""
         bits = self.header.bits_stored or 8
         if bits > 8 or self.header.float_pixels:
             return low, high
@@ -135,7 +135,7 @@ class Chain:
         return min(low, first), max(high, first + 2**bits - 1)
 
     def _span(self, rescaled: Values, ends: Values, counts: NDArray[np.int64] | None) -> tuple[str, float, float]:
-        """Say which values become black and white where no window does, and in words what they are."""
+        """Return which values become black and white where no window does, and in words what they are."""
         # A rescale keeps or reverses the order of values, a modality LUT need not.
         table = present(self.dataset, "ModalityLUTSequence")
         if counts is None:
@@ -166,7 +166,7 @@ def _histogram(stored: NDArray[Any], places: int | None, size: int, inside: NDAr
 
 
 def look_up(stored: NDArray[Any], table: NDArray[Any], first: int) -> NDArray[Any]:
-    """Give `table[stored - first]`.
+    """Return `table[stored - first]`.
 
     Args:
         stored: Integers of any shape, none below `first` or beyond the table.
@@ -219,7 +219,7 @@ def grey(
 
 
 def colour(stored: NDArray[Any], dataset: Any, header: DicomHeader, steps: list[Step]) -> NDArray[Any]:
-    """Give F x H x W x 3 RGB; `stored` is RGB already, or F x H x W palette indices."""
+    """Return F x H x W x 3 RGB; `stored` is RGB already, or F x H x W palette indices."""
     bits = header.bits_stored
     if header.photometric == "PALETTE COLOR":
         stored = apply_palette(stored, dataset)

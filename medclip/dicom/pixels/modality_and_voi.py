@@ -77,15 +77,15 @@ def elements_of(dataset: Any, frame: int) -> Element:
 
 
 def _groups(dataset: Any, frame: int) -> list[Any]:
-    found = []
+    groups = []
     try:
         per_frame = value(dataset, "PerFrameFunctionalGroupsSequence") or ()
         if frame < len(per_frame):
-            found.append(per_frame[frame])
-        found.extend(value(dataset, "SharedFunctionalGroupsSequence") or ())
+            groups.append(per_frame[frame])
+        groups.extend(value(dataset, "SharedFunctionalGroupsSequence") or ())
     except Exception:  # a broken group is none
-        return found
-    return found
+        return groups
+    return groups
 
 
 def _group(groups: Sequence[Any], name: str, dataset: Any, keyword: str) -> Any:

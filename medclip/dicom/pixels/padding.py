@@ -33,11 +33,11 @@ class Padding(NamedTuple):
     """The policy wants it masked."""
 
     def inside(self, values: NDArray[Any]) -> NDArray[np.bool_]:
-        """Say which values are masked: padding, and whatever is no number."""
+        """Return which values are masked: padding, and whatever is no number."""
         if not (self.stated and self.masked):
             return ~np.isfinite(values) if values.dtype.kind == "f" else np.zeros(values.shape, bool)
-        found = (values >= self.first) & (values <= self.last)
-        return found | ~np.isfinite(values) if values.dtype.kind == "f" else found
+        padded = (values >= self.first) & (values <= self.last)
+        return padded | ~np.isfinite(values) if values.dtype.kind == "f" else padded
 
 
 def padding_of(dataset: Any, header: DicomHeader, stored: NDArray[Any], *, masked: bool = True) -> Padding:
@@ -53,18 +53,18 @@ def padding_of(dataset: Any, header: DicomHeader, stored: NDArray[Any], *, maske
     usable = stored if kind != "f" else stored[np.isfinite(stored)]
     if not usable.size:
         return Padding(False, 0, 0, (0, 0), (0, 0), nothing=True)
-    whole = _python(usable.min()), _python(usable.max())
+    extremes = _python(usable.min()), _python(usable.max())
     limits = _limits(dataset, header, stored) if masked else None
-    if limits is None or limits[1] < whole[0] or limits[0] > whole[1]:
-        return Padding(False, 0, 0, whole, whole, masked=masked)
+    if limits is None or limits[1] < extremes[0] or limits[0] > extremes[1]:
+        return Padding(False, 0, 0, extremes, extremes, masked=masked)
     first, last = limits
-    if first > whole[0] or last < whole[1]:
+    if first > extremes[0] or last < extremes[1]:
         outside = usable[(usable < first) | (usable > last)]
         if outside.size == usable.size:
-            return Padding(False, 0, 0, whole, whole, masked=masked)
+            return Padding(False, 0, 0, extremes, extremes, masked=masked)
         if outside.size:
-            return Padding(True, first, last, whole, (_python(outside.min()), _python(outside.max())))
-    return Padding(True, first, last, whole, whole, nothing=True)
+            return Padding(True, first, last, extremes, (_python(outside.min()), _python(outside.max())))
+    return Padding(True, first, last, extremes, extremes, nothing=True)
 
 
 def _python(value: Any) -> Any:

@@ -71,8 +71,8 @@ def read_dicom(
                 f"The DICOM object holds {known.frames} frames, and none was chosen (read_dicom reads one frame, "
                 "read_frames many).",
             )
-        found = _read(dataset, known, settings, mode, [frame or 0])
-    return Decoded(found.pixels[0], found.steps, found.decoder, found.headers, found.unit, found.spacing_mm)
+        frames = _read(dataset, known, settings, mode, [frame or 0])
+    return Decoded(frames.pixels[0], frames.steps, frames.decoder, frames.headers, frames.unit, frames.spacing_mm)
 
 
 def read_frames(
@@ -167,7 +167,7 @@ def _made(
     elements: list[Element],
     steps: list[Step],
 ) -> tuple[NDArray[Any], str]:
-    """Give F x H x W x C pixels of a mode, and their unit."""
+    """Return F x H x W x C pixels of a mode, and their unit."""
     is_colour = stored.ndim == 4 or header.photometric == "PALETTE COLOR"
     if mode == "raw":
         return (stored if stored.ndim == 4 else stored[..., None]), "stored"
@@ -185,7 +185,7 @@ def _made(
 
 
 def _one_unit(elements: list[Element], steps: list[Step]) -> str:
-    """Give the unit of all frames; none where they differ."""
+    """Return the unit of all frames; none where they differ."""
     units = sorted({element.unit for element in elements})
     if len(units) > 1:
         steps.append(

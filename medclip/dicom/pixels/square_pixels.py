@@ -22,7 +22,7 @@ _LARGEST = 8.0
 def pixel_shape(
     dataset: Any, header: DicomHeader, spacing: tuple[float, float] | None
 ) -> tuple[tuple[float, float] | None, float]:
-    """Give the spacing in millimetres (row, column) and the height of a pixel in its widths.
+    """Return the spacing in millimetres (row, column) and the height of a pixel in its widths.
 
     Spacing counts before PixelAspectRatio, which the standard wants only where there is no spacing.
     """

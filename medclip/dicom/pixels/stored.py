@@ -119,7 +119,7 @@ class Stored:
         return (header.frames * header.rows * header.columns * samples * header.bits_allocated + 7) // 8
 
     def _halved(self) -> bool:
-        """Say whether native pixels share their chroma.
+        """Return whether native pixels share their chroma.
 
         Where all three samples are there, the name is left over from the JPEG that the file once held.
         """
@@ -158,7 +158,7 @@ class Stored:
         return ybr_to_rgb(colour) if header.photometric in _YBR_FULL else colour
 
     def _plain_dtype(self) -> np.dtype[Any] | None:
-        """Give the type of pixels that lie in the file as numpy wants them; None for those that do not."""
+        """Return the type of pixels that lie in the file as numpy wants them; None for those that do not."""
         header = self._header
         order = "<" if self._syntax.is_little_endian else ">"
         if self._keyword in _FLOATS:
@@ -202,18 +202,21 @@ class Stored:
         return np.stack([self._rgb(*codec.as_array(self._dataset, index=index, **options)) for index in wanted])
 
     def _rgb(self, stored: Any, about: Any) -> NDArray[Any]:
-        found = str(about.get("photometric_interpretation"))
+        photometric = str(about.get("photometric_interpretation"))
         if self._header.samples_per_pixel != 3 or stored.ndim < 3:
             return with_sign(stored, self._header.bits_stored)
-        if (found in _YBR_FULL) != self._header.photometric.startswith("YBR_FULL") and found in (*_YBR_FULL, "RGB"):
-            self.found = "YCbCr" if found in _YBR_FULL else "RGB"
-        return ybr_to_rgb(stored) if found in _YBR_FULL else stored
+        if (photometric in _YBR_FULL) != self._header.photometric.startswith("YBR_FULL") and photometric in (
+            *_YBR_FULL,
+            "RGB",
+        ):
+            self.found = "YCbCr" if photometric in _YBR_FULL else "RGB"
+        return ybr_to_rgb(stored) if photometric in _YBR_FULL else stored
 
     def _drop_offsets(self) -> bool:
         """Take away an offset table that may be wrong; frames are then told apart by their markers."""
         data = self._dataset.PixelData
         length = int.from_bytes(data[4:8], "little")
-        found = "ExtendedOffsetTable" in self._dataset
+        extended = "ExtendedOffsetTable" in self._dataset
         for keyword in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
             if keyword in self._dataset:
                 del self._dataset[keyword]
@@ -221,20 +224,20 @@ class Stored:
             self._dataset.PixelData = data[:4] + bytes(4) + data[8 + length :]
             self._dataset["PixelData"].is_undefined_length = True
             return True
-        return found
+        return extended
 
     def _other_syntax(self) -> bool:
         """Go by the codestream where it is of another codec than the meta information says; say whether it is."""
-        found = syntax_of(bytes(raw_bytes(self._dataset, "PixelData")[:4096]))
-        if not found or str(self._syntax) in (found, *_ALIKE.get(found, ())):
+        actual = syntax_of(bytes(raw_bytes(self._dataset, "PixelData")[:4096]))
+        if not actual or str(self._syntax) in (actual, *_ALIKE.get(actual, ())):
             return False
-        self._dataset.file_meta = meta_of(found)
+        self._dataset.file_meta = meta_of(actual)
         self._syntax = self._dataset.file_meta.TransferSyntaxUID
         self._check_codec()
         return True
 
     def _lacks_frames(self) -> bool:
-        """Say whether there are fewer fragments than frames."""
+        """Return whether there are fewer fragments than frames."""
         from pydicom.encaps import parse_fragments
 
         try:
@@ -244,7 +247,7 @@ class Stored:
         return count - 1 < self.frames  # the first item is the offset table
 
     def _ends_properly(self) -> bool:
-        """Say whether the last fragment ends with the end marker of its codec (JPEG family: FFD9; else unknown)."""
+        """Return whether the last fragment ends with the end marker of its codec (JPEG family: FFD9; else unknown)."""
         data = self._dataset.PixelData.rstrip(b"\0")
         return data.endswith((b"\xff\xd9", b"\xff\xd9\xfe\xff\xdd\xe0")) or "JPEG" not in self._syntax.name
 

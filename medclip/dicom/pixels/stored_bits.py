@@ -48,7 +48,7 @@ def without_unused_bits(pixels: NDArray[Any], bits_stored: int) -> NDArray[Any]:
 
 
 def with_sign(pixels: NDArray[Any], bits_stored: int) -> NDArray[Any]:
-    """Give signed pixels their sign back where a codec that knows none (JPEG, JPEG-LS) decoded their bits.
+    """Return signed pixels their sign back where a codec that knows none (JPEG, JPEG-LS) decoded their bits.
 
     Args:
         pixels: Integers of any shape.

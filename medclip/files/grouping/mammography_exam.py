@@ -53,7 +53,7 @@ class MammographyExam:
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain data for JSON."""
+        """Return plain data for JSON."""
         return {
             "views": {slot: ref.name for slot, ref in self.views},
             "missing": list(self.missing),
@@ -83,25 +83,25 @@ def exam_of(files: Sequence[tuple[FileRef, FileFacts]]) -> MammographyExam | Non
     Returns:
         None where no DICOM mammogram is among them.
     """
-    found = [
+    views = [
         (_view(ref, facts.header), facts.header)
         for ref, facts in files
         if facts.header is not None and modality_code(facts.header) == "MG"
     ]
-    if not found:
+    if not views:
         return None
-    ranked = sorted(found, key=lambda pair: _rank(*pair))
+    ranked = sorted(views, key=lambda pair: _rank(*pair))
     chosen: dict[str, ExamView] = {}
     for view, _ in ranked:
         if view.slot is not None:
             chosen.setdefault(view.slot, view)
     taken = {view.file.name for view in chosen.values()}
-    extra = tuple(sorted((view for view, _ in found if view.file.name not in taken), key=lambda view: view.file.name))
+    extra = tuple(sorted((view for view, _ in views if view.file.name not in taken), key=lambda view: view.file.name))
     return MammographyExam(
         views=tuple((slot, chosen[slot].file) for slot in SLOTS if slot in chosen),
         missing=tuple(slot for slot in SLOTS if slot not in chosen),
         extra=extra,
-        notes=_notes(chosen, extra, [header for _, header in found]),
+        notes=_notes(chosen, extra, [header for _, header in views]),
     )
 
 
@@ -136,7 +136,7 @@ def twins_for_processing(files: Sequence[tuple[FileRef, FileFacts]]) -> frozense
 
 
 def _view(ref: FileRef, header: DicomHeader) -> ExamView:
-    """Say what a header states of a mammogram, in the values of the allow-list: ViewPosition may be a free text."""
+    """Return what a header states of a mammogram, in the values of the allow-list: ViewPosition may be a free text."""
     known = public_values(header)
     modifiers = set(known.get("view_modifiers", ()))
     if _is_displaced(header.view_position):
@@ -149,7 +149,7 @@ def _view(ref: FileRef, header: DicomHeader) -> ExamView:
 
 
 def _stated(header: DicomHeader) -> str:
-    """Give the view in the words of the header; "" where it has none."""
+    """Return the view in the words of the header; "" where it has none."""
     stated = header.view_position
     if _is_displaced(stated):
         stated = stated.removesuffix("ID")

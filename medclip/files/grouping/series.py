@@ -76,12 +76,12 @@ def stacks(slices: Iterable[Slice], *, uneven: Uneven = "reject") -> tuple[Stack
     for item in ordered:
         is_copy = bool(item.sha256) and first.setdefault(item.sha256, item) is not item
         (copies if is_copy else kept).append(item)
-    found: list[Stack] = []
+    groups: list[Stack] = []
     parts = _parts(kept, _shape_key)
     main = max((len(part) for part in parts), default=0)
     for part in parts:
         if any(word in _LOCALIZERS for word in part[0].header.image_type):
-            found += [Stack((item,), None, ("a localizer, kept apart from the series",)) for item in part]
+            groups += [Stack((item,), None, ("a localizer, kept apart from the series",)) for item in part]
             continue
         planes = _planes(part)
         widest = max(len(plane) for plane in planes)
@@ -91,19 +91,19 @@ def stacks(slices: Iterable[Slice], *, uneven: Uneven = "reject") -> tuple[Stack
                 notes = ("not parallel to the other slices of the series, kept apart",)
             elif len(part) < main:
                 notes = ("of another size or spacing than the other slices of the series, kept apart",)
-            found += [replace(stack, notes=(*notes, *stack.notes)) for stack in _placed(plane, uneven)]
-    if copies and found:
-        found = _with_copies(found, copies)
-    return tuple(sorted(found, key=lambda stack: min(item.name for item in stack.slices)))
+            groups += [replace(stack, notes=(*notes, *stack.notes)) for stack in _placed(plane, uneven)]
+    if copies and groups:
+        groups = _with_copies(groups, copies)
+    return tuple(sorted(groups, key=lambda stack: min(item.name for item in stack.slices)))
 
 
-def _with_copies(found: Sequence[Stack], copies: Sequence[Slice]) -> list[Stack]:
+def _with_copies(groups: Sequence[Stack], copies: Sequence[Slice]) -> list[Stack]:
     """Note the copies where their original is, and give each its row."""
     counts: dict[str, int] = defaultdict(int)
     for item in copies:
         counts[item.sha256] += 1
     noted = []
-    for stack in found:
+    for stack in groups:
         count = sum(counts[item.sha256] for item in stack.slices)
         note = f"{count} {_plural(count, 'file')} with the same bytes as a slice left out"
         noted.append(replace(stack, notes=(*stack.notes, note)) if count else stack)
@@ -142,7 +142,7 @@ def _planes(slices: Sequence[Slice]) -> list[list[Slice]]:
 
 
 def _axes(header: DicomHeader) -> NDArray[np.float64] | None:
-    """Give the unit vectors of a row and a column, [2, 3]; None where they are not stated or no directions."""
+    """Return the unit vectors of a row and a column, [2, 3]; None where they are not stated or no directions."""
     if header.image_orientation is None:
         return None
     axes = np.asarray(header.image_orientation, np.float64).reshape(2, 3)
@@ -231,12 +231,12 @@ def _repeated(groups: list[list[Slice]], uneven: Uneven) -> list[Stack]:
     how = "nothing in their headers tells them apart" if len(groups) == 1 else "told apart by instance number only"
     if all(len({item.header.instance_uid for item in group}) == 1 and group[0].header.instance_uid for group in groups):
         how = "the same instances (SOP Instance UID) stored more than once"
-    found = []
+    repeated = []
     for index in range(count):
         part = sorted((group[index] for group in ranked), key=lambda item: item.name)
         note = f"one of {count} {_plural(count, 'stack')} at the same place, {how}"
-        found += [replace(stack, notes=(note, *stack.notes)) for stack in _placed(part, uneven)]
-    return found
+        repeated += [replace(stack, notes=(note, *stack.notes)) for stack in _placed(part, uneven)]
+    return repeated
 
 
 def _instance(item: Slice) -> float:
@@ -262,11 +262,11 @@ def _spacing(places: NDArray[np.float64], uneven: Uneven) -> tuple[Problem | Non
         return None, ()
     words = [f"slices are missing {_listed(gaps)}"] if gaps else []
     words += [f"distances are uneven {_listed(odd)}"] if odd else []
-    said = f"{' and '.join(words)} (usual distance {median:.2f} mm)"
+    problem_text = f"{' and '.join(words)} (usual distance {median:.2f} mm)"
     if uneven == "resample":
-        return None, (said,)
+        return None, (problem_text,)
     hint = "read it with uneven_slices='resample' to fill in between slices"
-    return Problem(Reason.UNEVEN_SLICES, f"In the series {said}; {hint}."), ()
+    return Problem(Reason.UNEVEN_SLICES, f"In the series {problem_text}; {hint}."), ()
 
 
 def _beside(ordered: Sequence[Slice], places: NDArray[np.float64]) -> Problem | None:

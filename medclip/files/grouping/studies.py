@@ -52,7 +52,7 @@ class _File:
 
 
 def parse_modality(text: str) -> Modality:
-    """Give the modality of a name, in whatever case it is written.
+    """Return the modality of a name, in whatever case it is written.
 
     Raises:
         MedclipError: WRONG_USE if there is none of that name.
@@ -138,7 +138,7 @@ def group(
 
 
 def _bucket(file: _File, group_by: str) -> tuple[str, ...]:
-    """Say what may tear a DICOM series apart: a table that puts its files elsewhere, or grouping by folder.
+    """Return what may tear a DICOM series apart: a table that puts its files elsewhere, or grouping by folder.
 
     Of other files only neighbours in one folder are read together, and the header speaks for its signals.
     """
@@ -160,7 +160,7 @@ def _with_scale(unit: Unit, usable: Mapping[str, _File]) -> Unit:
 
 
 def _alone(unit: Unit, first: _File) -> bool:
-    """Say whether a unit is an examination by itself: a record, a slide, a volume in one file."""
+    """Return whether a unit is an examination by itself: a record, a slide, a volume in one file."""
     return unit.kind in (Kind.SIGNAL, Kind.SLIDE) or (
         unit.kind is Kind.VOLUME and first.facts.format is not Format.DICOM
     )
@@ -190,7 +190,7 @@ def _patient(facts: FileFacts, row: ManifestRow | None, key: bytes) -> str | Non
 
 
 def _group_name(unit: Unit, file: _File, counts: Counter[str], group_by: str) -> tuple[str, str]:
-    """Say what ties a unit to others: the kind of tie and its name."""
+    """Return what ties a unit to others: the kind of tie and its name."""
     folder, row, header = _folder(file.ref), file.row, file.facts.header
     if group_by == "file":
         return "file", file.ref.name
@@ -216,14 +216,14 @@ def _modality(
     """
     if row is not None and row.modality is not None:
         return row.modality, ModalitySource.TABLE
-    found = modality_of(facts)
-    if found is not None:
-        return found, ModalitySource.HEADER
+    modality = modality_of(facts)
+    if modality is not None:
+        return modality, ModalitySource.HEADER
     return option, ModalitySource.OPTION if option is not None else None
 
 
 def _without_twins(members: Sequence[_Member], usable: Mapping[str, _File]) -> list[_Member]:
-    """Give mammograms for processing a problem where the study has the same view for presentation."""
+    """Return mammograms for processing a problem where the study has the same view for presentation."""
     files = [usable[ref.name] for member in members for ref in member.unit.files]
     twins = twins_for_processing([(file.ref, file.facts) for file in files])
     return [

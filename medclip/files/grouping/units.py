@@ -57,7 +57,7 @@ _Pair = tuple[FileRef, "FileFacts"]
 
 
 def kind_of(facts: FileFacts) -> Kind:
-    """Say what one file on its own is.
+    """Return what one file on its own is.
 
     CT, MR and PET objects are volumes even where there is a single slice, but for pictures made of them (secondary
     captures); other DICOM objects of several frames are cine.
@@ -76,7 +76,7 @@ def kind_of(facts: FileFacts) -> Kind:
 
 
 def modality_of(facts: FileFacts) -> Modality | None:
-    """Give the modality that a file names itself: its header, or a format that holds nothing else.
+    """Return the modality that a file names itself: its header, or a format that holds nothing else.
 
     A volume in one file (NIfTI) does not say whether it is CT or MR.
     """
@@ -87,7 +87,7 @@ def modality_of(facts: FileFacts) -> Modality | None:
 
 
 def is_secondary(header: DicomHeader) -> bool:
-    """Say whether an object of a volume's modality is a picture made of it: a capture of the screen, a colour map."""
+    """Return whether an object of a volume's modality is a picture made of it: a screen capture, a colour map."""
     if header.sop_class == _SECONDARY or header.sop_class.startswith(f"{_SECONDARY}."):
         return True
     colour = header.samples_per_pixel > 1 or header.photometric == "PALETTE COLOR"
@@ -138,7 +138,7 @@ def _group_key(ref: FileRef, facts: FileFacts) -> tuple[str, ...] | None:
 
 
 def _is_exported_slice(header: DicomHeader) -> bool:
-    """Say whether a secondary capture may be a slice that a workstation wrote anew, with its place and its values.
+    """Return whether a secondary capture may be a slice that a workstation wrote anew, with its place and its values.
 
     A CT picture of 8 bits is what a screen showed: its window is gone, so it stays a picture.
     """
@@ -210,7 +210,7 @@ def _with_parts(members: Sequence[_Pair]) -> list[Unit]:
 
 
 def _turn(pair: _Pair) -> tuple[bool, bool, str]:
-    """Say which header takes its parts first: one of segments (their headers belong to it), then one named alike."""
+    """Return which header takes its parts first: one of segments (their headers belong to it), then one named alike."""
     ref, facts = pair
     segments = any(name.lower().endswith(".hea") for name in facts.parts)
     namesake = any(PurePosixPath(name).stem.casefold() == ref.path.stem.casefold() for name in facts.parts)
@@ -224,14 +224,14 @@ def _collect(
     files, shared = [ref], False
     waiting = list(facts.parts)
     while waiting:
-        found = by_name.get(_place(ref, waiting.pop(0)))
-        if found is None or found[0] in files:
+        partner = by_name.get(_place(ref, waiting.pop(0)))
+        if partner is None or partner[0] in files:
             continue
-        if found[0].name in taken:
+        if partner[0].name in taken:
             shared = True
             continue
-        files.append(found[0])
-        waiting = [*found[1].parts, *waiting]
+        files.append(partner[0])
+        waiting = [*partner[1].parts, *waiting]
     return files, shared
 
 

@@ -76,7 +76,7 @@ class ReadingPool:
     def map(
         self, function: Callable[..., Any], jobs: Iterable[tuple[Any, ...]], *, ahead: int, urgent: bool = False
     ) -> Iterator[Future[Any]]:
-        """Give the futures of many jobs in their order, with at most `ahead` of them submitted and not yet taken.
+        """Return the futures of many jobs in their order, with at most `ahead` of them submitted and not yet taken.
 
         The first `ahead` jobs are submitted at once, before anything is taken.
         """

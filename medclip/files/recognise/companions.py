@@ -49,10 +49,10 @@ def place(path: Path, fmt: Format, head: bytes) -> Placed | None:
     if fmt is Format.XML_ECG:
         return _xml(head)
     if fmt in (Format.UNKNOWN, Format.MATLAB):
-        found = _signal_of_a_record(path) or (_voxels(path) if _VOXELS.search(path.name) else None)
-        if found is None and fmt is Format.MATLAB:
+        placed = _signal_of_a_record(path) or (_voxels(path) if _VOXELS.search(path.name) else None)
+        if placed is None and fmt is Format.MATLAB:
             return Placed(fmt, (), matlab_problem(path, head))
-        return found
+        return placed
     return _voxels(path) if fmt is Format.GZIP and _VOXELS.search(path.name) else None
 
 
@@ -92,20 +92,20 @@ def _record(path: Path, head: bytes) -> Placed:
         return Placed(Format.WFDB, (), Problem(Reason.COMPANION, message))
     if not record.parts:
         return Placed(Format.WFDB, (), Problem(Reason.NO_PIXELS, "The WFDB header names no signals."))
-    found = tuple(_beside(path, name) for name in record.parts)
-    missing = found.count(None)
+    parts = tuple(_beside(path, name) for name in record.parts)
+    missing = parts.count(None)
     if missing:
         what = "segments" if record.segments else "signal files"
         message = (
-            f"{missing} of the {len(found)} {what} that the WFDB header names are not beside it; put them into the "
+            f"{missing} of the {len(parts)} {what} that the WFDB header names are not beside it; put them into the "
             "same folder."
         )
         return Placed(Format.WFDB, (), Problem(Reason.MISSING_FILE, message))
-    return Placed(Format.WFDB, tuple(name for name in found if name is not None))
+    return Placed(Format.WFDB, tuple(name for name in parts if name is not None))
 
 
 def _signal_of_a_record(path: Path) -> Placed | None:
-    """Tell signals and annotations by the WFDB header of the same stem."""
+    """Recognise signals and annotations by the WFDB header of the same stem."""
     for suffix in (".hea", ".HEA"):
         raw = _read(path.with_suffix(suffix), _HEADER_BYTES)
         if raw is None:
@@ -126,18 +126,18 @@ def _pair(path: Path, head: bytes) -> Placed | None:
         return None
     stem = _PAIR_HEADER.sub("", path.name)
     names = (f"{stem}.img", f"{stem}.img.gz")
-    found = next((name for candidate in names if (name := _beside(path, candidate)) is not None), None)
-    if found is None:
+    partner = next((name for candidate in names if (name := _beside(path, candidate)) is not None), None)
+    if partner is None:
         message = (
             "The file is the header of an Analyze or NIfTI pair, and its voxels (.img of the same name) are not beside "
             "it; put both into one folder."
         )
         return Placed(Format.NIFTI, (), Problem(Reason.MISSING_FILE, message))
-    return Placed(Format.NIFTI, (found,))
+    return Placed(Format.NIFTI, (partner,))
 
 
 def _voxels(path: Path) -> Placed | None:
-    """Tell the voxels of a pair by the header of the same stem."""
+    """Recognise the voxels of a pair by the header of the same stem."""
     stem = _VOXELS.sub("", path.name)
     for suffix in (".hdr", ".hdr.gz", ".HDR"):
         head = _read(path.with_name(stem + suffix), HEAD_BYTES)
@@ -163,7 +163,7 @@ def _xml(head: bytes) -> Placed | None:
 
 
 def _beside(path: Path, name: str) -> str | None:
-    """Give the name of a file beside another as it is written on disk, whatever its case; None if there is none."""
+    """Return the name of a file beside another as it is written on disk, whatever its case; None if there is none."""
     if Path(name).name != name:  # a header may not lead out of its folder
         return None
     if path.with_name(name).is_file():

@@ -79,7 +79,7 @@ def os_problem(error: OSError) -> Problem:
 
 
 def _broken_promise(path: Path, fmt: Format) -> Problem | None:
-    """Tell a file that only calls itself an image, such as the error page that a download saved as a .dcm file.
+    """Recognise a file that only calls itself an image, such as the error page that a download saved as a .dcm file.
 
     The format is decided by the bytes alone; the name says only whether something else was meant to be there.
     """

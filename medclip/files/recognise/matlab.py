@@ -14,7 +14,7 @@ _STRUCT_CLASS = 2
 
 
 def matlab_problem(path: Path, head: bytes) -> Problem | None:
-    """Say why a MATLAB file without a WFDB header beside it is not read; None for a struct named ECG.
+    """Return why a MATLAB file without a WFDB header beside it is not read; None for a struct named ECG.
 
     Args:
         path: The file; its suffixes matter to no one.
@@ -35,7 +35,7 @@ def matlab_problem(path: Path, head: bytes) -> Problem | None:
 
 
 def first_variable(head: bytes) -> tuple[int, str] | None:
-    """Give class and name of the first variable of a MATLAB 5 file, or None where that cannot be read.
+    """Return class and name of the first variable of a MATLAB 5 file, or None where that cannot be read.
 
     Example:
         >>> first_variable(b"MATLAB 5.0") is None

@@ -25,7 +25,7 @@ _PART = Problem(Reason.COMPANION, "The file is a part of the slide beside it and
 
 
 def may_be_part(path: Path) -> bool:
-    """Say, by the name alone, whether it is worth to look for a slide that a file belongs to."""
+    """Return whether, by its name alone, a file may belong to a slide."""
     return path.suffix.lower() in (_OVERVIEW, *_DATA, *_PICTURES)
 
 
@@ -67,7 +67,7 @@ def _belongs_to_mirax(path: Path) -> bool:
 
 
 def _is_listed(path: Path) -> bool:
-    """Say whether a Hamamatsu list of the same stem names a file."""
+    """Return whether a Hamamatsu list of the same stem names a file."""
     stem = _NUMBERED.sub("", path.stem)
     for suffix in _LISTS:
         try:

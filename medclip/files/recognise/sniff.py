@@ -191,15 +191,15 @@ def _is_wfdb(text: bytes) -> bool:
     lines = [line for line in rest.splitlines() if line.strip() and not line.startswith(b"#")]
     segments = re.search(rb"/(\d+)$", match[1])
     stated = int(segments[1] if segments else match[2])
-    whole = len(text) < HEAD_BYTES - 3
-    if not lines or not (len(lines) == stated if whole else len(lines) <= stated):
+    complete = len(text) < HEAD_BYTES - 3
+    if not lines or not (len(lines) == stated if complete else len(lines) <= stated):
         return False
-    found = [_WFDB_SIGNAL.match(line) for line in (lines if whole else lines[:-1])]
-    return all(signal is not None and (segments or signal[1] in _WFDB_FORMATS) for signal in found)
+    signals = [_WFDB_SIGNAL.match(line) for line in (lines if complete else lines[:-1])]
+    return all(signal is not None and (segments or signal[1] in _WFDB_FORMATS) for signal in signals)
 
 
 def _is_text(head: bytes) -> bool:
-    """Say whether the bytes read as text: no control bytes beyond white space, few odd ones."""
+    """Return whether the bytes read as text: no control bytes beyond white space, few odd ones."""
     if b"\0" in head:
         return False
     controls = sum(byte < 32 and byte not in (9, 10, 12, 13, 27) for byte in head)
@@ -214,7 +214,7 @@ def _is_text(head: bytes) -> bool:
 
 
 def _is_table(text: bytes) -> bool:
-    """Say whether the first rows have the same number of cells, and at least two."""
+    """Return whether the first rows have the same number of cells, and at least two."""
     decoded = text.decode("utf-8", "replace")
     if len(text) >= HEAD_BYTES - 3:
         decoded = decoded.rpartition("\n")[0]  # the last line is cut off
@@ -281,7 +281,7 @@ def is_nifti(head: bytes) -> bool:
 
 
 def gunzip_head(head: bytes) -> bytes:
-    """Give the first kilobyte of what a gzip file holds; nothing where it is damaged."""
+    """Return the first kilobyte of what a gzip file holds; nothing where it is damaged."""
     try:
         return zlib.decompressobj(wbits=31).decompress(head, 1024)
     except zlib.error:

@@ -101,7 +101,7 @@ _IMAGE_CLASS = re.compile(r"1\.2\.840\.10008\.5\.1\.4\.1\.1\.(?:1|2|3|4|6|7|12|1
 
 
 def format_problem(fmt: Format) -> Problem | None:
-    """Say why a format is not read; None for the formats that are."""
+    """Return why a format is not read; None for the formats that are."""
     if fmt in SCORABLE_FORMATS:
         return None
     if fmt is Format.EMPTY:
@@ -117,7 +117,7 @@ def format_problem(fmt: Format) -> Problem | None:
 
 
 def dicom_problem(header: DicomHeader) -> Problem | None:
-    """Say why a DICOM object is not read; None for images of any modality and for waveforms."""
+    """Return why a DICOM object is not read; None for images of any modality and for waveforms."""
     code = modality_code(header)
     if header.cut and (header.rows or header.columns or not header.sop_class or _IMAGE_CLASS.match(header.sop_class)):
         return Problem(Reason.TRUNCATED, "The DICOM file ends inside its header, before any pixels.")
@@ -141,7 +141,7 @@ def dicom_problem(header: DicomHeader) -> Problem | None:
 
 
 def _syntax_problem(header: DicomHeader) -> Problem | None:
-    """Say that pixels are stored in a way that no decoder here reads; None for all other ways."""
+    """Return the sentence that pixels are stored in a way that no decoder here reads; None for all other ways."""
     uid = header.transfer_syntax
     if uid in VIDEO:
         return Problem(
@@ -158,7 +158,7 @@ def _syntax_problem(header: DicomHeader) -> Problem | None:
 
 
 def other_modality(header: DicomHeader) -> str | None:
-    """Say what a DICOM object of a modality without an adapter is, such as "an angiography image".
+    """Return what a DICOM object of a modality without an adapter is, such as "an angiography image".
 
     Returns:
         None where an adapter reads it or where the code leaves the modality open (OT, SC, XC, none), so that it may be

@@ -22,7 +22,7 @@ _Tags = dict[int, bytes]
 
 
 def is_slide(file: BinaryIO) -> bool:
-    """Say whether an open TIFF is a whole-slide image.
+    """Return whether an open TIFF is a whole-slide image.
 
     A slide is a TIFF that names a slide vendor (Aperio, Hamamatsu, OME, Philips, Ventana, Leica), that is stored in
     tiles with more than one resolution, or a single picture in tiles that is larger than pictures are. A smaller one is
@@ -35,7 +35,7 @@ def is_slide(file: BinaryIO) -> bool:
 
 
 def is_vendors(file: BinaryIO) -> bool:
-    """Say whether an open TIFF is in a vendor's own format (SVS, NDPI, SCN, BIF, Philips, Trestle): levels and scale
+    """Return whether an open TIFF is in a vendor's own format (SVS, NDPI, SCN, BIF, Philips, Trestle): levels and scale
     lie where only a reader of that format looks.
     """
     try:
@@ -45,20 +45,20 @@ def is_vendors(file: BinaryIO) -> bool:
 
 
 def _is_slide(file: BinaryIO) -> bool:
-    tiled, first, found = 0, None, 0
+    tiled, first, levels = 0, None, 0
     for tags, endian in _directories(file):
-        found += 1
+        levels += 1
         first = first or (tags, endian)
         tiled += _TILE_WIDTH in tags
         if _NDPI in tags or _names(tags, _VENDOR_WORDS) or _names(tags, _OME_WORDS):
             return True
         if _TILE_WIDTH in tags and _SUB_IFDS in tags:
             return True
-    return tiled > 0 and (found > 1 or (first is not None and _is_large(*first)))
+    return tiled > 0 and (levels > 1 or (first is not None and _is_large(*first)))
 
 
 def _is_large(tags: _Tags, endian: str) -> bool:
-    """Say whether a picture is larger than others are, or large with a microscope's pixels."""
+    """Return whether a picture is larger than others are, or large with a microscope's pixels."""
     pixels = _whole(tags, _WIDTH, endian) * _whole(tags, _HEIGHT, endian)
     if pixels < _MICROSCOPE_PIXELS or pixels >= _LARGE_PIXELS:
         return pixels >= _LARGE_PIXELS

@@ -73,7 +73,7 @@ def _chest_wall(breast: NDArray[np.bool_]) -> str | None:
 
 
 def _threshold(grid: NDArray[np.float32]) -> float:
-    """Give the level between background and tissue.
+    """Return the level between background and tissue.
 
     Otsu's level on square roots separates dense tissue from the background; the skin line of film is darker, so the
     level is moved half the way (`TOWARDS_BACKGROUND`) towards the background's median.

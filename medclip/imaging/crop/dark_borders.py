@@ -68,8 +68,8 @@ def find_plain_borders(frames: NDArray[np.uint8]) -> Box | None:
         if inner is None:
             break
         box = Box(box.top + inner.top, box.left + inner.left, box.top + inner.bottom, box.left + inner.right)
-    whole, small = box == Box(0, 0, height, width), min(box.height, box.width) < MIN_SIDE
-    return None if whole or small or min(box.height / height, box.width / width) < KEEP else box
+    uncropped, small = box == Box(0, 0, height, width), min(box.height, box.width) < MIN_SIDE
+    return None if uncropped or small or min(box.height / height, box.width / width) < KEEP else box
 
 
 _PASSES = 2
@@ -90,9 +90,9 @@ def _inside(frames: NDArray[np.uint8]) -> Box | None:
 
 
 def _extent(inside: NDArray[np.bool_], stride: int, length: int) -> tuple[int, int] | None:
-    """Give first and last (exclusive) pixel of the lines that are inside, with one grid step of margin if stepped."""
-    found = np.flatnonzero(inside)
-    if found.size == 0:
+    """Return first and last (exclusive) pixel of the lines that are inside, with one grid step of margin if stepped."""
+    positions = np.flatnonzero(inside)
+    if positions.size == 0:
         return None
     margin = stride if stride > 1 else 0
-    return max(0, int(found[0]) * stride - margin), min(length, (int(found[-1]) + 1) * stride + margin)
+    return max(0, int(positions[0]) * stride - margin), min(length, (int(positions[-1]) + 1) * stride + margin)

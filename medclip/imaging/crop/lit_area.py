@@ -39,7 +39,7 @@ class LitRule(NamedTuple):
 
 
 def brightness(frames: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Give the brightest value and the range of change of every pixel of a coarse look at a loop.
+    """Return the brightest value and the range of change of every pixel of a coarse look at a loop.
 
     Args:
         frames: [F, H, W, C]; one frame for a picture.
@@ -101,16 +101,16 @@ def find_lit(frames: NDArray[np.uint8], rule: LitRule) -> Box | None:
     )
     if rule.depth and (level[-(-box.bottom // stride) :] > TEXT[0]).sum() < TEXT[1]:
         box = box._replace(bottom=height)
-    whole = box == Box(0, 0, height, width)
+    uncropped = box == Box(0, 0, height, width)
     return (
         None
-        if whole or min(box.height / height, box.width / width) < KEEP or min(box.height, box.width) < MIN_SIDE
+        if uncropped or min(box.height / height, box.width / width) < KEEP or min(box.height, box.width) < MIN_SIDE
         else box
     )
 
 
 def coloured(pixels: NDArray[Any]) -> bool:
-    """Say whether an ultrasound picture shows colour flow, by its saturation.
+    """Return whether an ultrasound picture shows colour flow, by its saturation.
 
     Thin coloured things (an ECG trace, steering lines, ticks) do not count; nor does a tint over all of the picture.
 

@@ -28,10 +28,10 @@ def find_field_of_view(pixels: NDArray[np.uint8]) -> Box | None:
     Returns:
         The box, or None if the field fills the image or nothing is lit.
     """
-    found = _field(pixels)
-    if found is None:
+    circle = _field(pixels)
+    if circle is None:
         return None
-    field, stride = found
+    field, stride = circle
     height, width = pixels.shape[:2]
     rows, columns = np.flatnonzero(field.any(axis=1)), np.flatnonzero(field.any(axis=0))
     box = Box(
@@ -44,7 +44,7 @@ def find_field_of_view(pixels: NDArray[np.uint8]) -> Box | None:
 
 
 def field_mask(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Give the lit field of view as a mask: the largest lit component with its holes filled.
+    """Return the lit field of view as a mask: the largest lit component with its holes filled.
 
     Args:
         pixels: H x W x C uint8.
@@ -53,15 +53,15 @@ def field_mask(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
         H x W bool; all True where no field stands out (a photograph that fills its frame, or is nearly black).
     """
     height, width = pixels.shape[:2]
-    found = _field(pixels)
-    if found is None:
+    circle = _field(pixels)
+    if circle is None:
         return np.ones((height, width), bool)
-    field, stride = found
+    field, stride = circle
     return np.repeat(np.repeat(field, stride, axis=0), stride, axis=1)[:height, :width]
 
 
 def _field(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], int] | None:
-    """Give the field on a coarse grid and the grid's step; None where none stands out."""
+    """Return the field on a coarse grid and the grid's step; None where none stands out."""
     from scipy import ndimage
 
     stride = max(1, max(pixels.shape[:2]) // GRID)

@@ -64,11 +64,11 @@ class EcgOptions:
 
     @classmethod
     def raw(cls) -> EcgOptions:
-        """Give the options that leave the record in mV, at its rate and length, as stored."""
+        """Return the options that leave the record in mV, at its rate and length, as stored."""
         return cls(baseline="none", sampling_hz=None, seconds=None)
 
     def parameters(self) -> Mapping[str, Any]:
-        """Give all constants that shape the result, as JSON values."""
+        """Return all constants that shape the result, as JSON values."""
         filters = {"elliptic": HIGH_PASS, "butterworth": BAND_PASS, "none": {}}[self.baseline]
         return {**asdict(self), "filter": dict(filters), "notch_q": NOTCH_Q, "margin_s": _MARGIN_S}
 
@@ -107,7 +107,7 @@ def prepare(signal: Signal, options: EcgOptions | None = None) -> Signal:
 
 
 def middle(samples: int, hz: float, seconds: float | None) -> slice:
-    """Give the samples in the middle of a record; all of them for None, or where there are no more.
+    """Return the samples in the middle of a record; all of them for None, or where there are no more.
 
     Example:
         >>> middle(6001, 500.0, 10.0), middle(100, 500.0, 10.0)
@@ -119,7 +119,7 @@ def middle(samples: int, hz: float, seconds: float | None) -> slice:
 
 
 def _window(signal: Signal, options: EcgOptions) -> tuple[int, NDArray[np.float32]]:
-    """Give the part that decides the result, and where it starts: a day's record is not filtered for ten seconds."""
+    """Return the part that decides the result, and where it starts: a day's record is not filtered for ten seconds."""
     values, hz = signal.values_mv, signal.sampling_hz
     if options.seconds is None:
         return 0, values

@@ -91,7 +91,7 @@ class LeadName:
 
 
 def lead_name(stored: str) -> LeadName:
-    """Say what a stored channel name means; by name only, never by position.
+    """Return what a stored channel name means; by name only, never by position.
 
     Args:
         stored: As in the file: "avr", "Lead II", "MDC_ECG_LEAD_V1", "ECG aVF-Ref", "DII", "C1", "-aVR".
@@ -107,8 +107,8 @@ def lead_name(stored: str) -> LeadName:
     """
     full = " ".join(stored.strip().strip("\0").split()).translate(_DASHES).upper()
     text = _PREFIX.sub("", full)
-    said = full.startswith(_ECG_WORDS)
-    if not said and _ELECTRODE.fullmatch(text) and not _IEC.fullmatch(text):
+    is_ecg = full.startswith(_ECG_WORDS)
+    if not is_ecg and _ELECTRODE.fullmatch(text) and not _IEC.fullmatch(text):
         return LeadName("EEG")
     while (match := _BRACKET.search(text)) and (match[1] or match[2] or "").strip() in _HARMLESS:
         text = text[: match.start()].strip()
@@ -116,14 +116,14 @@ def lead_name(stored: str) -> LeadName:
     if text in _NEGATED:
         return LeadName("aVR", inverted=True)
     if match := _IEC.fullmatch(text):
-        return LeadName(f"V{match[1]}", iec=not said)
+        return LeadName(f"V{match[1]}", iec=not is_ecg)
     # A minus before another lead is no name of the lists: its sign would be lost.
     known = _KNOWN.get(text) or _KNOWN.get(_JOINT.sub("", text))
     return LeadName(known or next((name for name, pattern in _FAMILIES if pattern.match(text)), OTHER))
 
 
 def lead_names(stored: Sequence[str]) -> tuple[LeadName, ...]:
-    """Say what the channel names of one record mean, where a name alone leaves it open.
+    """Return what the channel names of one record mean, where a name alone leaves it open.
 
     C1 to C6 are chest leads (IEC) in an ECG, and places on the head in an EEG. They are taken for V1 to V6 where no
     channel is an EEG and either a limb lead or all six of them are there; else they are none of the twelve. In a record
@@ -137,11 +137,11 @@ def lead_names(stored: Sequence[str]) -> tuple[LeadName, ...]:
     eeg = any(meaning.name == "EEG" for meaning in meanings)
     limb = any(meaning.name in TWELVE[:6] for meaning in meanings)
     chest = not eeg and (limb or len({meaning.name for meaning in meanings if meaning.iec}) == 6)
-    found = []
+    names = []
     for name, meaning in zip(stored, meanings, strict=True):
         if meaning.iec and not chest:
             meaning = LeadName("EEG" if eeg else OTHER)
         elif eeg and meaning.name == OTHER and not any(word in name.upper() for word in _ECG_WORDS):
             meaning = LeadName("EEG")
-        found.append(meaning)
-    return tuple(found)
+        names.append(meaning)
+    return tuple(names)

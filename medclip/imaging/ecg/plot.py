@@ -50,17 +50,17 @@ class LeadBox:
 
 
 def pixels_per_second(dpi: int = DPI) -> float:
-    """Give the width of one second: 196.85 at 200 dpi."""
+    """Return the width of one second: 196.85 at 200 dpi."""
     return MM_PER_S * dpi / 25.4
 
 
 def pixels_per_millivolt(dpi: int = DPI) -> float:
-    """Give the height of one millivolt: 78.74 at 200 dpi."""
+    """Return the height of one millivolt: 78.74 at 200 dpi."""
     return MM_PER_MV * dpi / 25.4
 
 
 def layout(dpi: int = DPI) -> Mapping[str, LeadBox]:
-    """Say where each lead is drawn; the rhythm strip is "rhythm".
+    """Return where each lead is drawn; the rhythm strip is "rhythm".
 
     Every column of three leads shows its own 2.5 s, one after the other, as carts print it.
     """

@@ -44,7 +44,7 @@ class Recording:
 
 
 def millivolts_per(unit: str) -> float | None:
-    """Give the factor from a unit's name to millivolts; None if it is no voltage.
+    """Return the factor from a unit's name to millivolts; None if it is no voltage.
 
     Example:
         >>> millivolts_per("uV"), millivolts_per("mmHg")
@@ -54,7 +54,7 @@ def millivolts_per(unit: str) -> float | None:
 
 
 def decoded(data: bytes) -> str:
-    """Give a header's text: UTF-8, else Latin-1, which older writers use for the micro sign.
+    """Return a header's text: UTF-8, else Latin-1, which older writers use for the micro sign.
 
     Example:
         >>> decoded("µV".encode()) == decoded("µV".encode("latin-1"))
@@ -74,7 +74,7 @@ def stretch(line: NDArray[np.floating], samples: int) -> NDArray[np.floating]:
 
 
 def check_rate(hz: float) -> float:
-    """Give a sampling rate back, or refuse it.
+    """Return a sampling rate back, or refuse it.
 
     Raises:
         MedclipError: CORRUPT if it is no number between 1 and 50,000 Hz.
@@ -108,7 +108,7 @@ def check_size(channels: int, samples: int, settings: Settings) -> None:
 
 
 def no_scale(what: str) -> MedclipError:
-    """Give the refusal of a lead whose amplitude is unknown."""
+    """Return the refusal of a lead whose amplitude is unknown."""
     return MedclipError(
         Reason.NO_SCALE,
         f"{what}; expected gain and a unit of voltage for every lead.",
@@ -121,9 +121,9 @@ def left_out(names: Sequence[str], why: str) -> tuple[str, ...]:
     return (f"not read, {why}: {', '.join(names)}",) if names else ()
 
 
-def truncated(what: str, wanted: int, found: int) -> MedclipError:
-    """Give the refusal of a file that holds less than its header states."""
-    return MedclipError(Reason.TRUNCATED, f"The header states {wanted:,} {what}, the file holds {found:,}.")
+def truncated(what: str, wanted: int, present: int) -> MedclipError:
+    """Return the refusal of a file that holds less than its header states."""
+    return MedclipError(Reason.TRUNCATED, f"The header states {wanted:,} {what}, the file holds {present:,}.")
 
 
 def choose(names: Sequence[str], factors: Sequence[float | None]) -> tuple[tuple[int, ...], tuple[str, ...]]:

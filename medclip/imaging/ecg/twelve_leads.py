@@ -147,7 +147,7 @@ def _derive(values: NDArray[np.float32], mask: NDArray[np.bool_]) -> tuple[tuple
 
 
 def _disagreements(values: NDArray[np.float32], mask: NDArray[np.bool_]) -> Iterable[Step]:
-    """Say which stored limb leads are not what I and II make them: mixed-up names, gains or moments in time."""
+    """Yield which stored limb leads are not what I and II make them: mixed-up names, gains or moments in time."""
     if not mask[:2].all():
         return
     one, two = _of(values, "I"), _of(values, "II")

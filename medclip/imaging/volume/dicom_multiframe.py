@@ -31,7 +31,7 @@ _HU_TYPES = frozenset({"", "HU", "US", "HU_MOD"})
 
 
 def is_mosaic(header: DicomHeader) -> bool:
-    """Say whether a picture is a Siemens mosaic: the slices of a volume as tiles."""
+    """Return whether a picture is a Siemens mosaic: the slices of a volume as tiles."""
     return header.mosaic and header.frames == 1
 
 
@@ -94,7 +94,7 @@ def read_mosaic(path: Path, header: DicomHeader, settings: Settings, *, mode: Mo
 
 
 def _mosaic_header(path: Path) -> tuple[int, NDArray[np.float64]]:
-    """Give the number of slices and the affine for [slice, row, column] in RAS."""
+    """Return the number of slices and the affine for [slice, row, column] in RAS."""
     try:
         with quiet("pydicom"):
             from nibabel.nicom import dicomwrappers
@@ -159,7 +159,7 @@ def _groups(path: Path, header: DicomHeader) -> list[_Group]:
 
 
 def _by_place(groups: Sequence[_Group]) -> tuple[list[list[int]], list[Step]]:
-    """Give for each time (echo, b-value) the frames at each place, places in the same order throughout."""
+    """Return for each time (echo, b-value) the frames at each place, places in the same order throughout."""
     if all(group.place.position is None for group in groups):
         mm = groups[0].place.thickness_mm or 1.0
         for index, group in enumerate(groups):

@@ -29,12 +29,12 @@ _SHOWN = 3
 
 
 def is_radiograph(header: DicomHeader) -> bool:
-    """Say whether an object that calls itself CT is a radiograph."""
+    """Return whether an object that calls itself CT is a radiograph."""
     return bool(RADIOGRAPHS & set(header.image_type))
 
 
 def unit_of(header: DicomHeader, *, rescaled: bool) -> str:
-    """Give the unit of a volume: HU for CT slices whose rescale made them HU, "relative" for all else."""
+    """Return the unit of a volume: HU for CT slices whose rescale made them HU, "relative" for all else."""
     if not rescaled or modality_code(header) != "CT" or is_radiograph(header):
         return RELATIVE
     if _NOT_DENSITY & set(header.image_type):
@@ -104,7 +104,7 @@ def _some(rescales: Mapping[str, int]) -> str:
 
 
 def grey(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Give H x W of H x W x 1 pixels.
+    """Return H x W of H x W x 1 pixels.
 
     Raises:
         MedclipError: NOT_SUPPORTED_YET for colour, which has no modality units.
@@ -153,12 +153,12 @@ def finish(
         if unit == HU and values.dtype.kind == "f":  # here, not at the end: one padded slice must not cost the int16
             values, holes = _air(values)
             padded += holes
-        whole = values if values.dtype == _WHOLE else exactly(values, voxels.dtype) if voxels.dtype == _WHOLE else None
-        if whole is None and voxels.dtype == _WHOLE:
+        exact = values if values.dtype == _WHOLE else exactly(values, voxels.dtype) if voxels.dtype == _WHOLE else None
+        if exact is None and voxels.dtype == _WHOLE:
             check_bytes(turned, 4, settings)
             voxels = voxels.astype(np.float32)
             window = _inverse(layout, voxels)
-        window[index] = values if whole is None else whole
+        window[index] = values if exact is None else exact
     low, high = extent(voxels)
     extra = list(stack.steps)
     if padded:
@@ -195,7 +195,7 @@ def _inverse(layout: Any, voxels: NDArray[Any]) -> NDArray[Any]:
 
 
 def stored_facts(affine: Affine, shape: Sequence[int]) -> Mapping[str, Any]:
-    """Say how the file holds the voxels, in NIfTI's order: columns, rows, slices."""
+    """Return how the file holds the voxels, in NIfTI's order: columns, rows, slices."""
     as_nifti = affine[:, [2, 1, 0, 3]]
     spacing = np.linalg.norm(as_nifti[:3, :3], axis=0)
     return {

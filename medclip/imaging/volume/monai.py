@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def to_monai(volume: Volume) -> MetaTensor:
-    """Give a volume as MONAI has it: channel first, with its affine.
+    """Return a volume as MONAI has it: channel first, with its affine.
 
     Args:
         volume: 3-D, or 4-D whose frames become channels.
@@ -61,7 +61,7 @@ def from_monai(tensor: Any, *, unit: str, plane: str | None = None) -> Volume:
         raise MedclipError(Reason.WRONG_USE, "from_monai takes a MetaTensor [channel, x, y, z] with an affine.")
     voxels = np.asarray(tensor.detach().cpu().numpy())
     where = np.asarray(affine.detach().cpu().numpy(), dtype=np.float64)
-    laid_out, affine_out, found = arrange(
+    laid_out, affine_out, orientation = arrange(
         voxels[0] if voxels.shape[0] == 1 else voxels, where, plane or natural_plane(where)
     )
-    return Volume(np.ascontiguousarray(laid_out), affine_out, unit, found)
+    return Volume(np.ascontiguousarray(laid_out), affine_out, unit, orientation)

@@ -165,7 +165,7 @@ def _pair_of(path: Path, image: Path | None) -> Path:
 
 
 def _shape(header: Any) -> tuple[int, ...]:
-    """Give the lengths of three or four axes.
+    """Return the lengths of three or four axes.
 
     Raises:
         MedclipError: CORRUPT; NOT_SUPPORTED_YET for fewer than two axes or more than four longer than 1.
@@ -266,7 +266,7 @@ def _units(header: Any) -> tuple[str, str]:
 
 
 def _spacing(header: Any, shape: Sequence[int]) -> tuple[float, ...]:
-    """Give the header's spacing, in mm, and its step in time, in the header's own unit."""
+    """Return the header's spacing, in mm, and its step in time, in the header's own unit."""
     zooms = [float(step) for step in header.get_zooms()][: len(shape)]
     factor = _MM.get(_units(header)[0], 1.0)
     return tuple(step * factor if axis < 3 else step for axis, step in enumerate(zooms))

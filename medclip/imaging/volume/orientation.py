@@ -57,7 +57,7 @@ class Layout(NamedTuple):
         return moved[(..., *(slice(None, None, -1 if flip else 1) for flip in self.flips))]
 
     def affine(self, affine: Affine, shape: tuple[int, ...]) -> Affine:
-        """Give the affine of the laid out array.
+        """Return the affine of the laid out array.
 
         Args:
             affine: 4 x 4 of the array as it was.
@@ -86,7 +86,7 @@ def check_affine(affine: Affine) -> None:
 
 
 def closest_axes(affine: Affine) -> tuple[tuple[int, int], ...]:
-    """Say for each axis of the array which world axis it runs along, and which way (1 or -1)."""
+    """Return the world axis that each axis of the array runs along, and its sign (1 or -1)."""
     directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     # Shear pulls axes towards each other; the nearest rotation shares that out (polar decomposition).
     left, _, right = np.linalg.svd(directions)
@@ -103,7 +103,7 @@ def axis_codes(affine: Affine) -> str:
 
 
 def oblique_deg(affine: Affine) -> float:
-    """Give the largest angle between an axis of the array and the world axis closest to it, in degrees."""
+    """Return the largest angle between an axis of the array and the world axis closest to it, in degrees."""
     directions = np.abs(affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0))
     return round(float(np.degrees(np.arccos(np.clip(directions.max(axis=0), 0, 1)).max())), 2)
 
@@ -119,7 +119,7 @@ def plane_of(affine: Affine, slice_axis: int = 0) -> str:
 
 
 def layout_of(affine: Affine, plane: str | None = None, slice_axis: int | None = None) -> Layout:
-    """Say how an array is laid out to be shown.
+    """Return how an array is laid out to be shown.
 
     Args:
         affine: 4 x 4 of the array, RAS.

@@ -84,6 +84,6 @@ def read_series(
     mosaic = read_mosaic(paths[0], headers[0], settings, mode=mode)
     if mosaic is not None:
         return mosaic
-    whole = read_slices(paths, headers, settings, mode=mode)
+    stack = read_slices(paths, headers, settings, mode=mode)
     note = Step("note", "the header says mosaic, and its tiles do not fill the picture: shown as one, not cut apart")
-    return whole._replace(steps=(note, *whole.steps))
+    return stack._replace(steps=(note, *stack.steps))

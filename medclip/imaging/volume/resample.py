@@ -160,7 +160,7 @@ def _frames(voxels: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 
 def background(volume: Volume) -> float:
-    """Give the value up to which voxels are background: air in CT, else 5 % of the way to the 99.5 percentile."""
+    """Return the value up to which voxels are background: air in CT, else 5 % of the way to the 99.5 percentile."""
     if volume.unit == HU:
         return BODY_HU
     grid = sampled(volume.voxels)

@@ -49,17 +49,17 @@ def check_bytes(shape: Sequence[int], itemsize: int, settings: Settings) -> None
 
 
 def exactly(values: NDArray[Any], dtype: Any) -> NDArray[Any] | None:
-    """Give float values as an integer type if it holds every one of them exactly; else None. NaN is never exact."""
+    """Return float values as an integer type if it holds every one of them exactly; else None. NaN is never exact."""
     limits = np.iinfo(dtype)
     low, high = values.min(initial=0), values.max(initial=0)  # NaN makes both comparisons false
     if not (low >= limits.min and high <= limits.max):
         return None
-    whole = values.astype(dtype)
-    return whole if np.array_equal(whole, values) else None
+    converted = values.astype(dtype)
+    return converted if np.array_equal(converted, values) else None
 
 
 def extent(voxels: NDArray[Any]) -> tuple[float, float]:
-    """Give the smallest and largest finite value.
+    """Return the smallest and largest finite value.
 
     Raises:
         MedclipError: NON_FINITE if there is none.

@@ -174,7 +174,7 @@ def _listed(values: NDArray[np.float64]) -> str:
 def _step(
     positions: NDArray[np.float64], normal: NDArray[np.float64], place: Place, notes: list[Step]
 ) -> NDArray[np.float64]:
-    """Give the vector from a slice to the next: over the whole stack, so that rounding of positions averages out."""
+    """Return the vector from a slice to the next: over the whole stack, so that rounding of positions averages out."""
     if len(positions) > 1:
         return (positions[-1] - positions[0]) / (len(positions) - 1)
     if place.thickness_mm is None or place.thickness_mm <= 0:
@@ -190,9 +190,9 @@ def _aligned(
     spacing: tuple[float, float],
 ) -> None:
     """Check that all first pixels lie on the line from the first to the last."""
-    whole = step * (len(positions) - 1)
+    extent = step * (len(positions) - 1)
     part = (distances - distances[0]) / (distances[-1] - distances[0])
-    off = np.linalg.norm(positions - positions[0] - part[:, None] * whole, axis=1)
+    off = np.linalg.norm(positions - positions[0] - part[:, None] * extent, axis=1)
     if off.max() > max(0.5 * min(spacing), EVEN_MM):
         raise MedclipError(
             Reason.UNEVEN_SLICES,

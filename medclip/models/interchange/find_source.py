@@ -146,7 +146,7 @@ def is_bare_text_model(folder: Path) -> bool:
 
 
 def weights_in(folder: Path) -> Path:
-    """Give the file of weights in a folder: by one of the usual names, or the only one there is.
+    """Return the file of weights in a folder: by one of the usual names, or the only one there is.
 
     Raises:
         MedclipError: MISSING_FILE.
@@ -180,8 +180,8 @@ def _hub(repository: str) -> Source:
     text_cfg = (source.config or {})["text_cfg"]
     bert = text_cfg.get("hf_model_name")
     if bert and not hf_text.is_text_model(config_path.parent):
-        found = fetch_config(bert, hf_text.CONFIG)  # named by the checkpoint that the user named
-        text_cfg["hf_model_name"] = str(found.parent)
+        config = fetch_config(bert, hf_text.CONFIG)  # named by the checkpoint that the user named
+        text_cfg["hf_model_name"] = str(config.parent)
     return source
 
 

@@ -37,7 +37,7 @@ def _sizes(state: Mapping[str, Tensor]) -> dict[str, int] | None:
         return None
     width, _, patch, _ = state["visual.conv1.weight"].shape
     side = round((len(state["visual.positional_embedding"]) - 1) ** 0.5) * patch
-    found = {
+    sizes = {
         "embed_dim": state["visual.proj"].shape[1],
         "vision.width": width,
         "vision.patch_size": patch,
@@ -46,9 +46,9 @@ def _sizes(state: Mapping[str, Tensor]) -> dict[str, int] | None:
     }
     tokens = state.get("token_embedding.weight", state.get("text.token_embedding.weight"))
     if tokens is not None:
-        found |= {"text.vocab_size": tokens.shape[0], "text.width": tokens.shape[1]}
-        found["text.layers"] = _count(state, _TEXT_BLOCK)
-    return found
+        sizes |= {"text.vocab_size": tokens.shape[0], "text.width": tokens.shape[1]}
+        sizes["text.layers"] = _count(state, _TEXT_BLOCK)
+    return sizes
 
 
 def _count(state: Mapping[str, Tensor], block: re.Pattern[str]) -> int:

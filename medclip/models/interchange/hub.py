@@ -107,7 +107,7 @@ def _model(clip: nn.Module, tokenize: Any, repository: str, device: str) -> Mode
 
 
 def fetch(repository: str, filename: str, cache: str | None = None) -> Path | Missing:
-    """Give the local path of one file, from the cache or else from the network, or why it is not to be had.
+    """Return the local path of one file, from the cache or else from the network, or why it is not to be had.
 
     The network is asked once, for no longer than `_TIMEOUT_S`: the client's own download would try five times more.
     """
@@ -134,19 +134,19 @@ def fetch(repository: str, filename: str, cache: str | None = None) -> Path | Mi
 
 
 def fetch_config(repository: str, filename: str = _CONFIG, cache: str | None = None) -> Path:
-    """Give the local path of a config.
+    """Return the local path of a config.
 
     Raises:
         MedclipError: PACK_NOT_FOUND when it is neither in the cache nor to be had.
     """
-    found = fetch(repository, filename, cache)
-    if isinstance(found, Path):
-        return found
-    raise _not_found(repository, f"{filename} is", found)
+    path = fetch(repository, filename, cache)
+    if isinstance(path, Path):
+        return path
+    raise _not_found(repository, f"{filename} is", path)
 
 
 def fetch_weights(repository: str, filename: str = "", cache: str | None = None) -> Path:
-    """Give the local path of safetensors weights.
+    """Return the local path of safetensors weights.
 
     Args:
         repository: "org/name".
@@ -160,10 +160,10 @@ def fetch_weights(repository: str, filename: str = "", cache: str | None = None)
     names = (f"{filename.rpartition('.')[0]}.safetensors",) if filename else _WEIGHTS
     why = Missing.ABSENT
     for name in names:
-        found = fetch(repository, name, cache)
-        if isinstance(found, Path):
-            return found
-        if (why := found) is not Missing.ABSENT and found is not Missing.OFFLINE:
+        path = fetch(repository, name, cache)
+        if isinstance(path, Path):
+            return path
+        if (why := path) is not Missing.ABSENT and path is not Missing.OFFLINE:
             break  # it would be the same for the next
     if why is Missing.ABSENT or _pickle_in_cache(repository, filename, cache):
         raise MedclipError(
@@ -178,8 +178,8 @@ def _pickle_in_cache(repository: str, filename: str, cache: str | None) -> bool:
     from huggingface_hub import try_to_load_from_cache
 
     names = _PICKLES if not filename else tuple({filename, f"{filename.rpartition('.')[0]}.bin"})
-    found = [try_to_load_from_cache(repository, n, cache_dir=cache) for n in names if Path(n).suffix in PICKLES]
-    return any(isinstance(f, str) for f in found)
+    cached = [try_to_load_from_cache(repository, n, cache_dir=cache) for n in names if Path(n).suffix in PICKLES]
+    return any(isinstance(f, str) for f in cached)
 
 
 def _not_found(repository: str, what: str, why: Missing) -> MedclipError:

@@ -96,17 +96,17 @@ def import_model(
                 where=source,
             )
         return import_text_model(Path(source), out)
-    found = find_source(source, architecture)
-    if found.weights is None:
+    located = find_source(source, architecture)
+    if located.weights is None:
         raise MedclipError(
             Reason.WRONG_USE, "an architecture alone has no weights to import.", where=source, hint="Name a checkpoint."
         )
-    original = found.weights
+    original = located.weights
     sha256 = file_sha256(original)
     with _scratch(out) as scratch, naming(original, instead=scratch):
         if original.suffix.lower() != ".safetensors" or is_pickle(original):
-            found = replace(found, weights=to_safetensors(original, scratch / "weights.safetensors"))
-        started = start_from(found, text_folder=text_folder)
+            located = replace(located, weights=to_safetensors(original, scratch / "weights.safetensors"))
+        started = start_from(located, text_folder=text_folder)
         check_finite(started.model.state_dict())
         started.tokenizer.save(scratch / "tokenizer")
         preprocess = Preprocess(square_side(started.config), started.mean, started.std)
@@ -120,7 +120,7 @@ def import_model(
                 IMPORTED: str(source) if str(source).startswith(HUB) else Path(source).name,
                 "sha256": sha256,
                 "architecture": architecture,
-                "preprocess_cfg": dict(found.preprocess),
+                "preprocess_cfg": dict(located.preprocess),
                 "medclip": __version__,
             },
         )
@@ -138,7 +138,7 @@ def import_model(
 
 @contextmanager
 def _scratch(out: Path) -> Iterator[Path]:
-    """Give a folder beside the pack for what is made on the way."""
+    """Yield a folder beside the pack for what is made on the way."""
     with disk_faults(out, "folder"):
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".import-") as scratch:
@@ -210,7 +210,7 @@ def _export(path: Path, out: Path) -> Exported:
 
 
 def _beyond_open_clip(model_cfg: dict[str, Any]) -> list[str]:
-    """Say what of a config plain open_clip cannot build."""
+    """Return what of a config plain open_clip cannot build."""
     notes = []
     if model_cfg["text_cfg"].get("hf_pooler_type") == "eos_pooler":
         notes.append("open_clip has no eos pooling: import medclip.models.towers.poolers before loading.")
@@ -224,7 +224,7 @@ def _beyond_open_clip(model_cfg: dict[str, Any]) -> list[str]:
 
 
 def _own_size(trunk: str) -> int | None:
-    """Give the image size that a timm tower's position grid is made for; None for towers without one."""
+    """Return the image size that a timm tower's position grid is made for; None for towers without one."""
     import timm
     import torch
 

@@ -40,13 +40,13 @@ def import_text_model(source: Path, out: Path) -> Path:
     weights = weights_in(source)
     load_tokenizer(source, hf_text.bert_text_cfg())
     with fresh_folder(out) as fresh:
-        made = fresh / WEIGHTS_NAME
+        target = fresh / WEIGHTS_NAME
         if is_pickle(weights) or weights.suffix.lower() != ".safetensors":
-            to_safetensors(weights, made)
+            to_safetensors(weights, target)
         else:
-            shutil.copyfile(weights, made)
+            shutil.copyfile(weights, target)
         with naming(weights, instead=fresh):
-            state = read_weights(made)
+            state = read_weights(target)
             hf_text.fitting(state, _tensors_of(source), weights)
             check_finite(state)
         for name in (hf_text.CONFIG, *_FILES):
@@ -56,7 +56,7 @@ def import_text_model(source: Path, out: Path) -> Path:
 
 
 def _tensors_of(folder: Path) -> dict[str, Tensor]:
-    """Give the tensors of the tower that a config describes, without memory."""
+    """Return the tensors of the tower that a config describes, without memory."""
     import torch
     from transformers import AutoConfig, AutoModel
 

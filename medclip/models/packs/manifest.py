@@ -57,16 +57,16 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / FILE_NAME
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        found, files = values["format"], {str(k): str(v) for k, v in values["files"].items()}
+        format_number, files = values["format"], {str(k): str(v) for k, v in values["files"].items()}
         preprocessing = {str(k): str(v) for k, v in values["preprocessing"].items()}
     except FileNotFoundError as e:
         raise no_pack(folder) from e
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
         raise MedclipError(Reason.PACK_INVALID, "the pack's manifest cannot be read.", where=path) from e
-    if found != FORMAT:
+    if format_number != FORMAT:
         raise MedclipError(
             Reason.PACK_INVALID,
-            f"the pack has format {found}, this medclip reads {FORMAT}.",
+            f"the pack has format {format_number}, this medclip reads {FORMAT}.",
             where=path,
             hint="Update medclip.",
         )
@@ -117,7 +117,7 @@ def _check_towers(config: dict[str, Any]) -> None:
 
 
 def no_pack(folder: Path) -> MedclipError:
-    """Give the error for a folder without a manifest."""
+    """Return the error for a folder without a manifest."""
     return MedclipError(
         Reason.PACK_INVALID,
         f"this folder is not a model pack: it has no {FILE_NAME}.",
@@ -171,7 +171,7 @@ def names_in(folder: Path) -> list[str]:
 
 
 def file_sha256(path: Path) -> str:
-    """Give the sha256 of a file's bytes."""
+    """Return the sha256 of a file's bytes."""
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 

@@ -57,12 +57,12 @@ def list_packs(folder: Path | None = None) -> tuple[PackInfo, ...]:
         folder: Where to look; the packs that came with medclip where None.
     """
     root = folder or BUILTIN
-    found = sorted(p.parent for p in root.glob("*/manifest.json")) if root.is_dir() else []
-    return tuple(_info(path, read_manifest(path)) for path in found)
+    folders = sorted(p.parent for p in root.glob("*/manifest.json")) if root.is_dir() else []
+    return tuple(_info(path, read_manifest(path)) for path in folders)
 
 
 def find_pack(name_or_path: str | Path) -> Path:
-    """Give the folder of a pack.
+    """Return the folder of a pack.
 
     Args:
         name_or_path: Name of a built-in pack, or a folder.
@@ -146,7 +146,7 @@ def load_model(name_or_path: str | Path = DEFAULT, *, device: str = "cpu", verif
 
 
 def image_size(name_or_path: str | Path = DEFAULT) -> int:
-    """Give the side of the square that a pack's images are brought to, in pixels, without loading its weights.
+    """Return the side of the square that a pack's images are brought to, in pixels, without loading its weights.
 
     Raises:
         MedclipError: PACK_NOT_FOUND, PACK_INVALID.
@@ -250,20 +250,20 @@ def check_preprocessing(path: Path, trained: Mapping[str, str], card: Card) -> N
             )
     for name, expected in trained.items():
         try:
-            found = preprocessing_of(name)
+            current = preprocessing_of(name)
         except (MedclipError, ValueError):
-            found = "no adapter"
-        if found != expected:
+            current = "no adapter"
+        if current != expected:
             raise MedclipError(
                 Reason.PREPROCESSING_MISMATCH,
-                f"the weights were trained on {name} images with preprocessing {expected}; this medclip has {found}.",
+                f"the weights were trained on {name} images with preprocessing {expected}; this medclip has {current}.",
                 where=path,
                 hint="Use the medclip version that the pack was made with, or train again.",
             )
 
 
 def _inside(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Give the config back, after making sure that it names no text model outside the pack."""
+    """Return the config back, after making sure that it names no text model outside the pack."""
     name = config["text_cfg"].get("hf_model_name")
     if name and name != TEXT_FOLDER:
         raise MedclipError(
@@ -276,13 +276,13 @@ def _with_text_config(folder: Path, config: Mapping[str, Any], base: Path | None
     """Copy the config of a BERT text tower into a pack, and give the model's config that names it there."""
     from medclip.models.towers import bert as hf_text
 
-    made = {**config, "text_cfg": dict(config["text_cfg"])}
-    if name := made["text_cfg"].get("hf_model_name"):
+    completed = {**config, "text_cfg": dict(config["text_cfg"])}
+    if name := completed["text_cfg"].get("hf_model_name"):
         content = (hf_text.folder_of(name, base) / hf_text.CONFIG).read_bytes()
         (folder / TEXT_FOLDER).mkdir()
         (folder / TEXT_FOLDER / hf_text.CONFIG).write_bytes(content)
-        made["text_cfg"] |= {"hf_model_name": TEXT_FOLDER, "hf_model_pretrained": False}
-    return made
+        completed["text_cfg"] |= {"hf_model_name": TEXT_FOLDER, "hf_model_pretrained": False}
+    return completed
 
 
 def _load_weights(clip: nn.Module, weights: Path) -> None:

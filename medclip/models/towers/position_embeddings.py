@@ -14,7 +14,7 @@ KEEP = 20
 
 
 def stretch_positions(positions_LD: Tensor, length: int, *, keep: int = KEEP) -> Tensor:
-    """Give the position embeddings of another context length.
+    """Return the position embeddings of another context length.
 
     Args:
         positions_LD: [L, D] of a trained text tower.

@@ -55,18 +55,18 @@ def check_finite(state: Mapping[str, Tensor]) -> None:
 
 
 def suited_config(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Give the config with what the weights themselves decide: a text module of its own, a bias of the logits.
+    """Return the config with what the weights themselves decide: a text module of its own, a bias of the logits.
 
     Args:
         config: open_clip `model_cfg`.
         state: From `read_weights`.
     """
-    made = dict(config)
+    suited = dict(config)
     if any(name.startswith("text.") for name in state):
-        made["custom_text"] = True
-    if "logit_bias" in state and made.get("init_logit_bias") is None:
-        made["init_logit_bias"] = 0.0
-    return made
+        suited["custom_text"] = True
+    if "logit_bias" in state and suited.get("init_logit_bias") is None:
+        suited["init_logit_bias"] = 0.0
+    return suited
 
 
 def text_projection_of(state: Mapping[str, Tensor]) -> str:
@@ -91,33 +91,33 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], *, where: Path) 
     """
     from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed
 
-    made = dict(state)
+    weights = dict(state)
     own = model.state_dict()
     if hasattr(model, "text"):
-        made = convert_to_custom_text_state_dict(made)
+        weights = convert_to_custom_text_state_dict(weights)
     for name in [
-        n for n in made if n not in own and n.startswith((f"{HF_MARK}position_ids", "text.transformer.pooler."))
+        n for n in weights if n not in own and n.startswith((f"{HF_MARK}position_ids", "text.transformer.pooler."))
     ]:
-        del made[name]
+        del weights[name]
     for name in ("logit_scale", "logit_bias"):
-        if name in made and name in own:
-            made[name] = made[name].reshape(own[name].shape)
-    if "logit_bias" in own and "logit_bias" not in made:
-        made["logit_bias"] = own["logit_bias"]
+        if name in weights and name in own:
+            weights[name] = weights[name].reshape(own[name].shape)
+    if "logit_bias" in own and "logit_bias" not in weights:
+        weights["logit_bias"] = own["logit_bias"]
     for name in ("positional_embedding", "text.positional_embedding"):
-        if name in made and name in own:
-            made[name] = stretch_positions(made[name], len(own[name]))
-    if "visual.positional_embedding" in made:
-        made["visual.positional_embedding"] = made["visual.positional_embedding"].float()
-        resize_pos_embed(made, model)
-    if "visual.trunk.pos_embed" in made:
-        made["visual.trunk.pos_embed"] = _trunk_positions(made["visual.trunk.pos_embed"], model.visual.trunk)  # type: ignore[union-attr]
-    faults = [f"{n} is missing" for n in own if n not in made]
-    faults += [f"{n} is unknown" for n in made if n not in own]
+        if name in weights and name in own:
+            weights[name] = stretch_positions(weights[name], len(own[name]))
+    if "visual.positional_embedding" in weights:
+        weights["visual.positional_embedding"] = weights["visual.positional_embedding"].float()
+        resize_pos_embed(weights, model)
+    if "visual.trunk.pos_embed" in weights:
+        weights["visual.trunk.pos_embed"] = _trunk_positions(weights["visual.trunk.pos_embed"], model.visual.trunk)  # type: ignore[union-attr]
+    faults = [f"{n} is missing" for n in own if n not in weights]
+    faults += [f"{n} is unknown" for n in weights if n not in own]
     faults += [
-        f"{n} is {list(made[n].shape)}, not {list(own[n].shape)}"
+        f"{n} is {list(weights[n].shape)}, not {list(own[n].shape)}"
         for n in own
-        if n in made and made[n].shape != own[n].shape
+        if n in weights and weights[n].shape != own[n].shape
     ]
     if faults:
         more = f" (and {len(faults) - _NAMED} more)" if len(faults) > _NAMED else ""
@@ -126,7 +126,7 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], *, where: Path) 
             f"the weights do not fit the architecture: {'; '.join(faults[:_NAMED])}{more}.",
             where=where,
         )
-    model.load_state_dict(made, strict=True)
+    model.load_state_dict(weights, strict=True)
 
 
 def _trunk_positions(positions: Tensor, trunk: Any) -> Tensor:

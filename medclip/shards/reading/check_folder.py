@@ -64,34 +64,34 @@ def check_shards(folder: Path | str) -> ShardCheck:
     """
     folder = Path(folder)
     index = read_index(folder)
-    found = _Found()
-    found.problems += _tables(folder, index)
-    rows = _read(folder / SAMPLES, SAMPLE_COLUMNS, found.problems)
-    rejects = _read(folder / REJECTS, REJECT_COLUMNS, found.problems)
+    findings = _Found()
+    findings.problems += _tables(folder, index)
+    rows = _read(folder / SAMPLES, SAMPLE_COLUMNS, findings.problems)
+    rejects = _read(folder / REJECTS, REJECT_COLUMNS, findings.problems)
     of = ForeignSet.from_dict(index["foreign"]) if "foreign" in index else None
     by_shard: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         by_shard.setdefault(row["shard"], []).append(row)
     base = shard_folder(folder, index)
     for shard in index["shards"]:
-        found.problems += _shard(base / shard["name"], shard, by_shard.get(shard["name"], ()), of, found.labels)
+        findings.problems += _shard(base / shard["name"], shard, by_shard.get(shard["name"], ()), of, findings.labels)
     named = {s["name"] for s in index["shards"]} | {INDEX, SAMPLES, REJECTS}
     # What else lies beside the tars of others is their business, but a tar that is not indexed is not trained on.
-    there = [p.name for p in base.iterdir() if of is None or p.suffix == ".tar"] if base.is_dir() else []
-    strange = sorted(set(there) - named)
+    present = [p.name for p in base.iterdir() if of is None or p.suffix == ".tar"] if base.is_dir() else []
+    strange = sorted(set(present) - named)
     if strange:
-        found.problems.append(f"{len(strange)} files do not belong here: {', '.join(strange[:5])}.")
-    found.problems += _whole(index, rows, rejects)
+        findings.problems.append(f"{len(strange)} files do not belong here: {', '.join(strange[:5])}.")
+    findings.problems += _whole(index, rows, rejects)
     return ShardCheck(
         folder=folder,
-        problems=tuple(found.problems),
+        problems=tuple(findings.problems),
         num_samples=len(rows),
         counts_by_split=_counts(rows, "split"),
         patients_by_split={k: len(v) for k, v in sorted(_sets(rows, "split", "patient").items())},
         counts_by_modality=_counts(rows, "modality"),
         counts_by_source=_counts(rows, "source"),
         counts_by_reason=_counts(rejects, "reason"),
-        labels={task: dict(sorted(classes.items())) for task, classes in sorted(found.labels.items())},
+        labels={task: dict(sorted(classes.items())) for task, classes in sorted(findings.labels.items())},
         num_duplicates_across_splits=len(_across(rows)),
     )
 
@@ -150,22 +150,22 @@ def _sample(data: bytes, row: Mapping[str, Any]) -> CaptionRecord:
     names = member_names(data)
     if names not in [[f"{row['key']}.{e}" for e in (picture, "json", "txt")] for picture in STORED_AS.values()]:
         raise ValueError("other members than expected")
-    found = members(data)
-    record, meta = from_json(found["json"])
-    if not _has_picture(found) or meta["patient"] != row["patient"] or meta["key"] != row["key"]:
+    parts = members(data)
+    record, meta = from_json(parts["json"])
+    if not _has_picture(parts) or meta["patient"] != row["patient"] or meta["key"] != row["key"]:
         raise ValueError("the members do not fit the table")
     return record
 
 
 def _foreign_sample(data: bytes, row: Mapping[str, Any], of: ForeignSet) -> CaptionRecord:
-    found = members(data)
-    if not _has_picture(found):
+    parts = members(data)
+    if not _has_picture(parts):
         raise ValueError("no picture")
-    return read_foreign(found, of, row)[0]
+    return read_foreign(parts, of, row)[0]
 
 
-def _has_picture(found: Mapping[str, bytes]) -> bool:
-    data = next((found[e] for e in EXTENSIONS if e in found), b"")
+def _has_picture(parts: Mapping[str, bytes]) -> bool:
+    data = next((parts[e] for e in EXTENSIONS if e in parts), b"")
     return data.startswith(SIGNATURES)
 
 
@@ -179,13 +179,13 @@ def _whole(
     index: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], rejects: Sequence[Mapping[str, Any]]
 ) -> Iterator[str]:
     counts = index["counts"]
-    for what, said, counted in (
+    for what, stated, counted in (
         ("samples by split", counts["by_split"], _counts(rows, "split")),
         ("samples by modality", counts["by_modality"], _counts(rows, "modality")),
         ("rejects by reason", counts["by_reason"], _counts(rejects, "reason")),
     ):
-        if said != counted:
-            yield f"The index counts {what} as {said}, the tables as {counted}."
+        if stated != counted:
+            yield f"The index counts {what} as {stated}, the tables as {counted}."
     repeated = [k for k, n in Counter(r["key"] for r in rows).items() if n > 1]
     if repeated:
         yield f"{len(repeated)} keys stand more than once, e.g. {repeated[0]}."
@@ -201,10 +201,10 @@ def _whole(
 
 
 def _sets(rows: Sequence[Mapping[str, Any]], by: str, of: str) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {}
+    sets: dict[str, set[str]] = {}
     for r in rows:
-        found.setdefault(r[by], set()).add(r[of])
-    return found
+        sets.setdefault(r[by], set()).add(r[of])
+    return sets
 
 
 def _across(rows: Sequence[Mapping[str, Any]]) -> list[str]:

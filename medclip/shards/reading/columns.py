@@ -27,7 +27,7 @@ class Columns:
     """Names that `modality_N` points into; "" where the modality is not known."""
 
     def __len__(self) -> int:
-        """Give N."""
+        """Return N."""
         return len(self.shard_N)
 
 

@@ -26,7 +26,7 @@ class ForeignSet:
     """Where a sample's own JSON names none."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the form that the index keeps."""
+        """Return the form that the index keeps."""
         return {"source": self.source, "license": self.license, "modality": self.modality}
 
     @staticmethod
@@ -37,7 +37,7 @@ class ForeignSet:
 
 
 def read_foreign(
-    found: Mapping[str, bytes], of: ForeignSet, known: Mapping[str, Any]
+    parts: Mapping[str, bytes], of: ForeignSet, known: Mapping[str, Any]
 ) -> tuple[CaptionRecord, dict[str, Any]]:
     """Make a record of a foreign sample's members.
 
@@ -45,7 +45,7 @@ def read_foreign(
     text is one caption or several in UniMed's packed form. Where both speak, the JSON goes first.
 
     Args:
-        found: Extension to bytes.
+        parts: Extension to bytes.
         of: What holds for the whole set.
         known: The sample's row of samples.parquet.
 
@@ -59,17 +59,17 @@ def read_foreign(
         "key": known["key"], "sha256": known["sha256"], "patient": known["patient"], "study": "", "adapter": FOREIGN,
         "preprocessing": "", "source": of.source, "license": of.license, "burned_in": None,
     }  # fmt: skip
-    value = json.loads(found["json"]) if "json" in found else {}
+    value = json.loads(parts["json"]) if "json" in parts else {}
     if not isinstance(value, dict):
         raise ValueError("the JSON is no object")
     if "record" in value and "meta" in value:
-        record, own = from_json(found["json"])
+        record, own = from_json(parts["json"])
         return record, {**meta, **own, "key": meta["key"], "source": meta["source"]}
     texts = value.get("captions", value.get("caption", ()))
     texts = [texts] if isinstance(texts, str) else [str(t) for t in texts or ()]
     report = value.get("report")
-    if not (texts or report) and "txt" in found:
-        packed = read_packed(found["txt"].decode("utf-8"))
+    if not (texts or report) and "txt" in parts:
+        packed = read_packed(parts["txt"].decode("utf-8"))
         texts, report = packed.captions[:NUM_DRAWN] if packed.report else packed.choices, packed.report
     record = CaptionRecord(
         modality=_modality(value.get("modality")) or of.modality,

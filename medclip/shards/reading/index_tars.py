@@ -138,8 +138,8 @@ def _tars(folder: Path, source: str, split: str) -> list[Path]:
 def _shard(path: Path, split: str, of: ForeignSet, field_name: str | None, key: bytes, tally: _Tally) -> None:
     rows = []
     try:
-        for number, (name, offset, size, found) in enumerate(_samples(path), 1):
-            row, problem = _row(path, split, name, number, found, of, field_name, key)
+        for number, (name, offset, size, parts) in enumerate(_samples(path), 1):
+            row, problem = _row(path, split, name, number, parts, of, field_name, key)
             if problem is not None:
                 tally.rejects.append(problem)
                 continue
@@ -164,25 +164,25 @@ def _shard(path: Path, split: str, of: ForeignSet, field_name: str | None, key: 
 
 
 def _samples(path: Path) -> Iterator[tuple[str, int, int, dict[str, bytes]]]:
-    """Give key, place and members of each run of members with one key, as WebDataset groups them."""
+    """Yield key, place and members of each run of members with one key, as WebDataset groups them."""
     with tarfile.open(path, mode="r:") as tar:
-        name, start, end, found = "", 0, 0, {}
+        name, start, end, parts = "", 0, 0, {}
         for info in tar:
             key, extension = split_name(info.name)
             if not info.isfile() or not extension:
                 continue
-            if key != name or extension in found:
-                if found:
-                    yield name, start, end - start, found
-                name, start, found = key, info.offset, {}
+            if key != name or extension in parts:
+                if parts:
+                    yield name, start, end - start, parts
+                name, start, parts = key, info.offset, {}
             content = tar.extractfile(info)
             data = content.read() if content is not None else b""
             if len(data) < info.size:
                 raise tarfile.ReadError("it ends in the middle of a member")
-            found[extension] = data
+            parts[extension] = data
             end = info.offset_data + -(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-        if found:
-            yield name, start, end - start, found
+        if parts:
+            yield name, start, end - start, parts
 
 
 def _row(
@@ -190,17 +190,17 @@ def _row(
     split: str,
     name: str,
     number: int,
-    found: Mapping[str, bytes],
+    parts: Mapping[str, bytes],
     of: ForeignSet,
     field_name: str | None,
     key: bytes,
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Give the row of samples.parquet, and that of rejects.parquet where the sample cannot be used.
+    """Return the row of samples.parquet, and that of rejects.parquet where the sample cannot be used.
 
     `number` counts the samples of the tar from 1.
     """
-    extension = next((e for e in EXTENSIONS if e in found), None)
-    data = found[extension] if extension else b""
+    extension = next((e for e in EXTENSIONS if e in parts), None)
+    data = parts[extension] if extension else b""
     place = f"{of.source}\0{path.name}\0{name}\0{number - 1}"  # keys must not change
     known: dict[str, Any] = {
         "key": hashlib.blake2b(place.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest(),
@@ -216,8 +216,8 @@ def _row(
     if reason is None:
         try:
             if field_name is not None:
-                known["patient"] = keyed_hash("patient", _patient(found, field_name, path, number), key)
-            record, meta = read_foreign(found, of, known)
+                known["patient"] = keyed_hash("patient", _patient(parts, field_name, path, number), key)
+            record, meta = read_foreign(parts, of, known)
         except (KeyError, ValueError, TypeError, AttributeError):
             reason = Reason.CORRUPT
         else:
@@ -227,9 +227,9 @@ def _row(
             reason = Reason.EMPTY_CAPTION if says_nothing(record) else None
     if reason is None:
         return known, None
-    said = f"sample {number} of {path.name}"  # its own key may name a patient
+    where = f"sample {number} of {path.name}"  # its own key may name a patient
     return known, {
-        "row": number, "sha256": known["sha256"], "reason": str(reason), "message": said,
+        "row": number, "sha256": known["sha256"], "reason": str(reason), "message": where,
         "modality": known["modality"], "adapter": FOREIGN, "source": of.source,
     }  # fmt: skip
 
@@ -245,8 +245,8 @@ def _picture_problem(data: bytes) -> Reason | None:
         return Reason.CORRUPT
 
 
-def _patient(found: Mapping[str, bytes], name: str, path: Path, number: int) -> str:
-    value = json.loads(found["json"]).get(name) if "json" in found else None
+def _patient(parts: Mapping[str, bytes], name: str, path: Path, number: int) -> str:
+    value = json.loads(parts["json"]).get(name) if "json" in parts else None
     if value in (None, ""):
         raise MedclipError(
             Reason.TABLE_INVALID,

@@ -100,10 +100,10 @@ class ShardReader:
             IndexError: There is no such number.
             MedclipError: CORRUPT when the bytes are not what the index says; see `ShardFiles.read` for the others.
         """
-        found = self.members(i)
-        record, meta = self.understand(i, found)
+        parts = self.members(i)
+        record, meta = self.understand(i, parts)
         try:
-            pixels = np.asarray(self.picture(found).convert("RGB"))
+            pixels = np.asarray(self.picture(parts).convert("RGB"))
         except MedclipError as e:
             raise MedclipError(e.reason, f"sample {self.key(i)}: {e.message}", where=self._path(i)) from e
         return ShardSample(pixels, record, self.key(i), meta)
@@ -113,11 +113,11 @@ class ShardReader:
         return self.understand(i, self.members(i))
 
     def key(self, i: int) -> str:
-        """Give the key of sample i without reading it."""
+        """Return the key of sample i without reading it."""
         return self._table["key"][i].as_py()
 
     def row(self, i: int) -> dict[str, Any]:
-        """Give the row of samples.parquet of sample i."""
+        """Return the row of samples.parquet of sample i."""
         return {name: self._table[name][i].as_py() for name in self._table.column_names}
 
     @property
@@ -126,7 +126,7 @@ class ShardReader:
         return tuple(self._table.to_pylist())
 
     def provenance(self) -> Iterator[dict[str, Any]]:
-        """Give source, license, sha256, patient and modality of every sample, without reading its bytes.
+        """Yield source, license, sha256, patient and modality of every sample, without reading its bytes.
 
         Folders of earlier versions do not have the license in their table; there each sample is read for it.
         """
@@ -200,7 +200,7 @@ class ShardReader:
         except tarfile.TarError as e:
             raise self._corrupt(i, e) from e
 
-    def understand(self, i: int, found: Mapping[str, bytes]) -> tuple[CaptionRecord, Mapping[str, Any]]:
+    def understand(self, i: int, parts: Mapping[str, bytes]) -> tuple[CaptionRecord, Mapping[str, Any]]:
         """Read record and meta from the members of sample i.
 
         Raises:
@@ -208,20 +208,20 @@ class ShardReader:
         """
         foreign = self._foreign[self._shard[i]]
         try:
-            return from_json(found["json"]) if foreign is None else read_foreign(found, foreign, self.row(i))
+            return from_json(parts["json"]) if foreign is None else read_foreign(parts, foreign, self.row(i))
         except (KeyError, ValueError, TypeError, AttributeError) as e:
             raise self._corrupt(i, e) from e
 
     @staticmethod
-    def picture(found: Mapping[str, bytes], wanted_px: int | None = None) -> Image.Image:
+    def picture(parts: Mapping[str, bytes], wanted_px: int | None = None) -> Image.Image:
         """Decode the picture among a sample's members; see `medclip.shards.stored_image.decode`.
 
         Raises:
             MedclipError: MISSING_FILE when there is none, and those of `decode`.
         """
         for extension in EXTENSIONS:
-            if extension in found:
-                return decode(found[extension], wanted_px)
+            if extension in parts:
+                return decode(parts[extension], wanted_px)
         raise MedclipError(Reason.MISSING_FILE, "the sample has no picture.")
 
     def close(self) -> None:
@@ -268,8 +268,8 @@ def _preprocessing(folders: Sequence[Path], indexes: Sequence[Mapping[str, Any]]
         raise MedclipError(Reason.WRONG_USE, "name at least one shard folder, and each only once.")
     merged: dict[str, str] = {}
     for folder, index in zip(folders, indexes, strict=True):
-        for way, said in index["preprocessing"].items():
-            if merged.setdefault(way, said) != said:
+        for way, recorded in index["preprocessing"].items():
+            if merged.setdefault(way, recorded) != recorded:
                 raise MedclipError(
                     Reason.PREPROCESSING_MISMATCH,
                     f"its images of the kind {way} were rendered in another way than those of the folders before it.",
@@ -284,7 +284,7 @@ def _refuse_overlap(folder: Path, table: Any, sides: dict[str, bool], split: str
     here = {False: set[str](), True: set[str]()}
     for patient, side in zip(table["patient"].to_pylist(), table["split"].to_pylist(), strict=True):
         here[side == split].add(patient)
-    torn = {p for inside, found in here.items() for p in found if sides.get(p, inside) != inside}
+    torn = {p for inside, patients in here.items() for p in patients if sides.get(p, inside) != inside}
     if torn:
         raise MedclipError(
             Reason.PATIENT_OVERLAP,
@@ -293,8 +293,8 @@ def _refuse_overlap(folder: Path, table: Any, sides: dict[str, bool], split: str
             where=folder,
             hint="Build the folders with the same seed and splits, or from one table.",
         )
-    for inside, found in here.items():
-        sides.update(dict.fromkeys(found, inside))
+    for inside, patients in here.items():
+        sides.update(dict.fromkeys(patients, inside))
 
 
 def _merged(indexes: Sequence[Mapping[str, Any]], preprocessing: Mapping[str, str]) -> dict[str, Any]:

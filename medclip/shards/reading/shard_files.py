@@ -96,7 +96,7 @@ class ShardFiles:
         self._verified: set[int] = set()
 
     def _borrow(self, number: int) -> int:
-        """Give a descriptor of one's own, so that another thread may close the kept one at any time."""
+        """Return a descriptor of one's own, so that another thread may close the kept one at any time."""
         with self._lock:
             if number in self._open:
                 self._open.move_to_end(number)

@@ -41,7 +41,7 @@ class CaptionWriter(Protocol):
     """Writes captions from facts."""
 
     def __call__(self, facts: CaptionFacts, n: int, /) -> Sequence[str]:
-        """Give about `n` sentences, each a caption of its own, as a list."""
+        """Return about `n` sentences, each a caption of its own, as a list."""
         ...
 
 
@@ -120,12 +120,12 @@ def ask_writer(writer: CaptionWriter, facts: CaptionFacts, n: int) -> tuple[str,
             given = writer(facts, n)
             if isinstance(given, str):
                 raise TypeError("it gave one text; it must give a list of texts")
-            said = list(given)
-        if strange := [s for s in said if not isinstance(s, str)]:
+            sentences = list(given)
+        if strange := [s for s in sentences if not isinstance(s, str)]:
             raise TypeError(f"it gave {type(strange[0]).__name__} where a text belongs")
     except (Exception, SystemExit) as e:
         raise MedclipError(Reason.WRONG_USE, f"the writer {_name(writer)!r} failed ({type(e).__name__}: {e}).") from e
-    return tuple(dict.fromkeys(" ".join(s.split()) for s in said))[:n]
+    return tuple(dict.fromkeys(" ".join(s.split()) for s in sentences))[:n]
 
 
 def _name(writer: CaptionWriter) -> str:

@@ -86,8 +86,8 @@ def draw_caption(
         if quoted:
             return quoted
     if record.texts and rng.random() < native_share:
-        whole = native == "whole"
-        quoted = draw_whole(record.texts, rng) if whole else draw_native(record.texts, record.labels, rng)
+        quote_whole = native == "whole"
+        quoted = draw_whole(record.texts, rng) if quote_whole else draw_native(record.texts, record.labels, rng)
         if quoted:
             return quoted
     if rng.random() < SHORT_SHARE:
@@ -96,7 +96,7 @@ def draw_caption(
 
 
 def all_wordings() -> Iterator[str]:
-    """Give every sentence and phrase that captions and prompts are made of, to train a tokenizer on."""
+    """Yield every sentence and phrase that captions and prompts are made of, to train a tokenizer on."""
     for name in task_names():
         task = load_task(name)
         for c in expand(task):
@@ -112,9 +112,9 @@ def all_wordings() -> Iterator[str]:
 
 
 def _modality_caption(record: CaptionRecord, rng: Generator) -> str:
-    said = modality_names(record.modality)
+    names = modality_names(record.modality)
     templates = load_task("modality").templates
-    return pick(rng, templates).replace("{}", pick(rng, said))
+    return pick(rng, templates).replace("{}", pick(rng, names))
 
 
 def _one_fact(record: CaptionRecord, rng: Generator) -> str:
@@ -180,7 +180,7 @@ def _frame(image: str, statements: Sequence[str], joint: str, rng: Generator) ->
 
 
 def _findings(task: Task, label: Mapping[str, int], rng: Generator) -> tuple[list[str], list[str]]:
-    """Give what is said to be there and what is said not to be."""
+    """Return what is said to be there and what is said not to be."""
     present, absent = labelled(task, label, 1), labelled(task, label, 0)
     affirmed: list[str] = []
     if present:

@@ -88,14 +88,14 @@ def distinct_sentences(record: CaptionRecord, n: int, rng: Generator) -> tuple[s
         >>> len(distinct_sentences(record, 10, np.random.default_rng(0)))
         10
     """
-    found: dict[str, None] = {}
+    sentences: dict[str, None] = {}
     for _ in range(n * _TRIES if record.labels else 0):
         sentence = draw_sentence(record, rng)
         if sentence:
-            found[sentence] = None
-        if len(found) == n:
+            sentences[sentence] = None
+        if len(sentences) == n:
             break
-    return tuple(found)
+    return tuple(sentences)
 
 
 def draw_sentence(record: CaptionRecord, rng: Generator) -> str | None:
@@ -123,10 +123,10 @@ def _findings(task: Task, label: Mapping[str, int], image: str, rng: Generator) 
     denied = _denied(task, absent, rng)
     if present:
         chosen = [present[name] for name in _some(list(present), MAX_FINDINGS, rng)]
-        said = listed([pick(rng, nouns) for nouns in chosen], "and")
+        findings = listed([pick(rng, nouns) for nouns in chosen], "and")
         if denied and rng.random() < DENIAL_SHARE:
-            return _closed(pick(rng, _PRESENT[:3]), image, f"{said}, without {denied}")
-        return _closed(pick(rng, _PRESENT), image, said)
+            return _closed(pick(rng, _PRESENT[:3]), image, f"{findings}, without {denied}")
+        return _closed(pick(rng, _PRESENT), image, findings)
     if task.none_prompts and task.says_none(label) and rng.random() < 0.7:
         return _closed(pick(rng, _AS_READ), image, pick(rng, task.none_prompts))
     return _closed(pick(rng, _ABSENT), image, denied) if denied else None
@@ -148,6 +148,6 @@ def _some(names: Sequence[str], most: int, rng: Generator) -> list[str]:
     return [names[int(i)] for i in rng.permutation(len(names))[:most]]
 
 
-def _closed(pattern: str, image: str, said: str) -> str:
-    sentence = pattern.format(image=image, said=said).replace(",:", ":").rstrip(",")
+def _closed(pattern: str, image: str, findings: str) -> str:
+    sentence = pattern.format(image=image, said=findings).replace(",:", ":").rstrip(",")
     return f"{sentence[0].upper()}{sentence[1:]}."

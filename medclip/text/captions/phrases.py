@@ -25,7 +25,7 @@ _DECADES = ("twenties", "thirties", "forties", "fifties", "sixties", "seventies"
 
 
 def side_phrases(modality: str, laterality: str | None) -> tuple[str, ...]:
-    """Say which side an image shows; empty where the side is unknown or the organ is not paired."""
+    """Return which side an image shows; empty where the side is unknown or the organ is not paired."""
     organ = SIDED_ORGANS.get(modality)
     side = {"L": "left", "R": "right"}.get(laterality or "")
     if organ is None or side is None:
@@ -56,13 +56,13 @@ def person_phrases(age_years: float | None, sex: str | None) -> tuple[str, ...]:
         return _young(age_years, sex)
     adult = {"M": "man", "F": "woman"}.get(sex or "", "patient")
     his = {"M": "his", "F": "her"}.get(sex or "", "their")
-    said = [f"{group} {adult}" for group in _groups(age_years)]
+    phrases = [f"{group} {adult}" for group in _groups(age_years)]
     decade = int(age_years) // 10 - 2
     if 0 <= decade < len(_DECADES):
-        said.append(f"a {adult} in {his} {_DECADES[decade]}")
+        phrases.append(f"a {adult} in {his} {_DECADES[decade]}")
     if sex in ("M", "F"):
-        said.append(f"an adult {'male' if sex == 'M' else 'female'}")
-    return tuple(said)
+        phrases.append(f"an adult {'male' if sex == 'M' else 'female'}")
+    return tuple(phrases)
 
 
 def _groups(age_years: float) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ def image_names(record: CaptionRecord) -> tuple[str, ...]:
 
 
 def view_names(record: CaptionRecord) -> tuple[str, ...]:
-    """Say how the image was taken; empty where nothing is known or the modality has no views."""
+    """Return how the image was taken; empty where nothing is known or the modality has no views."""
     label = record.labels.get(VIEW_TASK)
     if isinstance(label, str):
         return load_task(VIEW_TASK).class_named(label).prompts
@@ -45,24 +45,24 @@ def modality_names(modality: Modality | None) -> tuple[str, ...]:
 
 
 def labelled(task: Task, label: Mapping[str, int], value: int) -> list[TaskClass]:
-    """Give the classes of a multi-label task whose label is `value`."""
+    """Return the classes of a multi-label task whose label is `value`."""
     return [c for n, v in label.items() if v == value and (c := task.class_named(n))]
 
 
 def true_positives(task: Task, c: TaskClass, label: Mapping[str, int], *, nouns: bool = False) -> tuple[str, ...]:
-    """Give the wordings that say the class is there and speak of no class that is not."""
+    """Return the wordings that say the class is there and speak of no class that is not."""
     if nouns:
         return true_nouns(task, c, label, 1) or true_positives(task, c, label)
     return _speaking_only_of(task.name, c.prompts, _allowed(c, label, 1))
 
 
 def true_negatives(task: Task, c: TaskClass, label: Mapping[str, int]) -> tuple[str, ...]:
-    """Give the wordings that say the class is not there and speak of no class that is not labelled absent."""
+    """Return the wordings that say the class is not there and speak of no class that is not labelled absent."""
     return _speaking_only_of(task.name, c.negative_prompts, _allowed(c, label, 0))
 
 
 def true_nouns(task: Task, c: TaskClass, label: Mapping[str, int], value: int) -> tuple[str, ...]:
-    """Give the noun phrases of the class that speak of no class with another label than `value`."""
+    """Return the noun phrases of the class that speak of no class with another label than `value`."""
     return _speaking_only_of(task.name, c.nouns, _allowed(c, label, value))
 
 

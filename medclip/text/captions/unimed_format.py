@@ -60,25 +60,25 @@ def read_packed(text: str) -> PackedCaptions:
         >>> read_packed("Photograph scan_dr_01 of the fundus.").source
         ''
     """
-    whole = text.strip()
+    stripped = text.strip()
     twice = f"_{_WITH_REPORT}_" * 2
-    head, found, tail = whole.partition(twice)
-    if found and head:
+    head, separator, tail = stripped.partition(twice)
+    if separator and head:
         return _packed(head, _WITH_REPORT, tail)
     for source in _LISTS:
-        if whole.endswith(f"_{source}_"):
-            return _packed(whole, source, "")
-    head, found, tail = whole.rpartition(f"_{_WITH_MENTION}_")
-    if found and head and tail.strip() in ("", *_NOTHING):
+        if stripped.endswith(f"_{source}_"):
+            return _packed(stripped, source, "")
+    head, separator, tail = stripped.rpartition(f"_{_WITH_MENTION}_")
+    if separator and head and tail.strip() in ("", *_NOTHING):
         return _packed(head, _WITH_MENTION, "")
-    return PackedCaptions(_told([whole]))
+    return PackedCaptions(_told([stripped]))
 
 
 def _packed(captions: str, source: str, report: str) -> PackedCaptions:
     marker = f"_{source}_"
-    told = _told([report])
+    sentences = _told([report])
     pieces = re.split(_separator(marker), captions)
-    return PackedCaptions(_told(pieces), told[0] if told else None, source, marker)
+    return PackedCaptions(_told(pieces), sentences[0] if sentences else None, source, marker)
 
 
 def _separator(marker: str) -> str:

@@ -30,7 +30,7 @@ _MARKS = frozenset("IPDN")
 
 
 def check_caption(caption: str, record: CaptionRecord) -> tuple[str, ...]:
-    """Say what a caption states that its record does not.
+    """Return what a caption states that its record does not.
 
     Args:
         caption: One caption, in English.
@@ -56,13 +56,13 @@ def check_caption(caption: str, record: CaptionRecord) -> tuple[str, ...]:
     form = _form(caption)
     if form:
         return (f"form: {form}",)
-    said = " ".join(caption.lower().split())
+    lowered = " ".join(caption.lower().split())
     known = known_spans(record)
-    left = known.mark(said)
+    left = known.mark(lowered)
     nothing_there = all_absent(record.labels)
     if nothing_there:
         left = _NORMAL.sub(ALL_CLEAR, left)
-    problems = [*_findings(said, record, known.stated), *_hedged(left), *_unclear(left), *_modality(left, record)]
+    problems = [*_findings(lowered, record, known.stated), *_hedged(left), *_unclear(left), *_modality(left, record)]
     if not nothing_there and (match := _NORMAL.search(left)):
         problems.append(f"normal: {match[0]!r} says more than the record")
     problems += [f"{kind}: {m[0]!r} is not in the record" for kind, p in FACTS.items() for m in p.finditer(left)]
@@ -81,12 +81,12 @@ def _form(caption: str) -> str | None:
     return None
 
 
-def _findings(said: str, record: CaptionRecord, known: frozenset[str]) -> Iterator[str]:
+def _findings(lowered: str, record: CaptionRecord, known: frozenset[str]) -> Iterator[str]:
     spoken_of = set(record.labels)
     spoken_of |= {t for t in task_names() if record.modality in load_task(t).modalities}
     for name in sorted(spoken_of):
         label = record.labels.get(name, {})
-        for cls, affirmed in asserted(name, said).items():
+        for cls, affirmed in asserted(name, lowered).items():
             value = label == cls if isinstance(label, str) else label.get(cls)
             if value is None:
                 yield f"finding: {cls!r} is spoken of, nobody labelled it"
@@ -94,7 +94,7 @@ def _findings(said: str, record: CaptionRecord, known: frozenset[str]) -> Iterat
                 yield f"finding: {cls!r} is {'stated' if affirmed else 'denied'}, the record {_says(bool(value))} it"
     allowed = _claims_of(known)
     class_stems = {s.lower() for t in spoken_of for c in load_task(t).classes for s in c.stems}
-    for term, affirmed in sorted(claims(said) - allowed):
+    for term, affirmed in sorted(claims(lowered) - allowed):
         if not any(term.startswith(s) or (s.startswith(term) and " " not in s) for s in class_stems):
             yield f"finding: {term!r} is {'stated' if affirmed else 'denied'}, the record does not speak of it"
 
@@ -114,7 +114,7 @@ def _hedged(left: str) -> Iterator[str]:
 
 
 def _unclear(left: str) -> Iterator[str]:
-    """Give denials that are not of the plain forms, and things that no denial stands at."""
+    """Yield denials that are not of the plain forms, and things that no denial stands at."""
     if not _MARKS & set(left):
         yield "unclear: nothing that the record says is said"
     for clause in re.split(r"[.;:!?]", left):
@@ -138,7 +138,7 @@ def _modality(left: str, record: CaptionRecord) -> Iterator[str]:
 
 
 def _unknown(left: str) -> Iterator[str]:
-    """Give words that are neither the record's nor neutral; denials and "or" are judged by `_unclear`."""
+    """Yield words that are neither the record's nor neutral; denials and "or" are judged by `_unclear`."""
     for word in _TOKEN.findall(left):
         known = word in NEUTRAL or word in PUNCTUATION or word in _MARKS
         if not (known or word == "or" or DENIALS.fullmatch(word)):

@@ -44,16 +44,16 @@ def _pattern() -> re.Pattern[str]:
 
 @lru_cache(maxsize=16384)
 def claims(text: str) -> frozenset[tuple[str, bool]]:
-    """Give the findings a text speaks of: the beginning of the word (or the word), and whether it is affirmed.
+    """Return the findings a text speaks of: the beginning of the word (or the word), and whether it is affirmed.
 
     Example:
         >>> sorted(claims("A rib fracture, no haemothorax."))
         [('fractur', True), ('haem', False)]
     """
-    said = text.lower()
-    found: set[tuple[str, bool]] = set()
-    for match in _pattern().finditer(said):
+    lowered = text.lower()
+    findings: set[tuple[str, bool]] = set()
+    for match in _pattern().finditer(lowered):
         term = match["stem"] or match["word"].removesuffix("s")
         if match[0] not in _NO_FINDING:
-            found.add((term, not denied(said, match)))
-    return frozenset(found)
+            findings.add((term, not denied(lowered, match)))
+    return frozenset(findings)

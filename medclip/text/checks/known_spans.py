@@ -38,14 +38,14 @@ class Known:
         """What may stand in a caption as it is: the wordings, with a "no" before what is absent."""
         return frozenset(f"no {w}" if kind == ABSENT else w for w, kind in self.kinds.items())
 
-    def mark(self, said: str) -> str:
+    def mark(self, caption: str) -> str:
         """Put a letter in the place of each wording, the longest first.
 
         Args:
-            said: The caption in lower case, with single spaces.
+            caption: The caption in lower case, with single spaces.
         """
         pattern, kind_of = _pattern(tuple(sorted(self.kinds.items(), key=lambda k: (-len(k[0]), k))))
-        return pattern.sub(lambda m: kind_of[m.lastgroup or ""], said)
+        return pattern.sub(lambda m: kind_of[m.lastgroup or ""], caption)
 
 
 def known_spans(record: CaptionRecord) -> Known:
@@ -89,13 +89,13 @@ def _of_the_image(record: CaptionRecord) -> Iterator[str]:
     views = view_names(record)
     yield from (*image_names(record), *modality_names(record.modality), *views, *sides, *people)
     for kinds, phrases in ((("view",), views), (("side",), sides), (("age", "sex"), people)):
-        said = " ".join(phrases).lower()
-        yield from (m[0] for kind in kinds for m in FACTS[kind].finditer(said))
+        phrase_text = " ".join(phrases).lower()
+        yield from (m[0] for kind in kinds for m in FACTS[kind].finditer(phrase_text))
     yield from REPORTING
     of_modality = MODALITIES.get(record.modality) if record.modality else None
     if of_modality:
-        said = " ".join([*image_names(record), *modality_names(record.modality)]).lower()
-        yield from (m[0] for m in of_modality.finditer(said))
+        phrase_text = " ".join([*image_names(record), *modality_names(record.modality)]).lower()
+        yield from (m[0] for m in of_modality.finditer(phrase_text))
     for name in image_names(record):  # "chest", "brain": the part of the body may be named alone
         yield from (w for w in _MODALITY_WORDS.sub(" ", name.lower()).split() if w not in NEUTRAL)
     for name in ("modality", *record.labels):

@@ -39,47 +39,47 @@ def _patterns(task_name: str) -> Mapping[str, re.Pattern[str]]:
 
 @lru_cache(maxsize=16384)
 def mentioned(task_name: str, sentence: str) -> frozenset[str]:
-    """Give the classes of a task that a sentence speaks of, affirmed or denied."""
-    said = sentence.lower()
-    return frozenset(name for name, pattern in _patterns(task_name).items() if pattern.search(said))
+    """Return the classes of a task that a sentence speaks of, affirmed or denied."""
+    lowered = sentence.lower()
+    return frozenset(name for name, pattern in _patterns(task_name).items() if pattern.search(lowered))
 
 
 @lru_cache(maxsize=16384)
 def asserted(task_name: str, sentence: str) -> Mapping[str, bool]:
-    """Give the classes that a sentence speaks of: True where it affirms the class somewhere, False where it denies it.
+    """Return the classes that a sentence speaks of: True where it affirms the class somewhere, False where it denies.
 
     A mention is denied when a word such as "no" or "without" stands before it in the same clause, or "absent" or
     "unlikely" after it. A phrase that only holds such a word ("no doubt", "cannot be excluded") denies nothing.
     """
-    said = sentence.lower()
-    found: dict[str, bool] = {}
+    lowered = sentence.lower()
+    answers: dict[str, bool] = {}
     for name, pattern in _patterns(task_name).items():
-        for match in pattern.finditer(said):
-            found[name] = found.get(name, False) or not denied(said, match)
-    return found
+        for match in pattern.finditer(lowered):
+            answers[name] = answers.get(name, False) or not denied(lowered, match)
+    return answers
 
 
-def denied(said: str, match: re.Match[str]) -> bool:
-    """Tell whether a mention is denied.
+def denied(lowered: str, match: re.Match[str]) -> bool:
+    """Return whether a mention is denied.
 
     Args:
-        said: The whole sentence in lower case.
+        lowered: The whole sentence in lower case.
         match: Where the mention stands in it.
     """
-    before = _DENIES_NOTHING.sub(" ", said[: match.start()])
+    before = _DENIES_NOTHING.sub(" ", lowered[: match.start()])
     denial = _DENIES_BEFORE.search(before)
     if denial and not _TURNS.search(before[denial.start() + len(denial.group(1)) :]):
         return True
-    return bool(_DENIES_AFTER.search(_DENIES_NOTHING.sub(" ", said[match.end() :])))
+    return bool(_DENIES_AFTER.search(_DENIES_NOTHING.sub(" ", lowered[match.end() :])))
 
 
 def contradicts(sentence: str, labels: Mapping[str, str | Mapping[str, int]]) -> bool:
-    """Tell whether a sentence affirms a class labelled absent, or denies one labelled present."""
+    """Return whether a sentence affirms a class labelled absent, or denies one labelled present."""
     for task_name, label in labels.items():
-        said = asserted(task_name, sentence)
+        assertions = asserted(task_name, sentence)
         if isinstance(label, str):
-            if any(affirmed != (name == label) for name, affirmed in said.items()):
+            if any(affirmed != (name == label) for name, affirmed in assertions.items()):
                 return True
-        elif any(affirmed != bool(label[name]) for name, affirmed in said.items() if name in label):
+        elif any(affirmed != bool(label[name]) for name, affirmed in assertions.items() if name in label):
             return True
     return False

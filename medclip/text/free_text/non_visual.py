@@ -51,7 +51,7 @@ KINDS: Mapping[str, re.Pattern[str]] = {
 
 @lru_cache(maxsize=16384)
 def aside(sentence: str) -> str | None:
-    """Say what kind of thing a sentence holds that its image cannot show.
+    """Return what kind of thing a sentence holds that its image cannot show.
 
     Args:
         sentence: One sentence of a report.
@@ -63,5 +63,5 @@ def aside(sentence: str) -> str | None:
         >>> aside("The effusion is unchanged."), aside("There is a small effusion.")
         ('comparison', None)
     """
-    said = sentence.lower()
-    return next((kind for kind, pattern in KINDS.items() if pattern.search(said)), None)
+    lowered = sentence.lower()
+    return next((kind for kind, pattern in KINDS.items() if pattern.search(lowered)), None)

@@ -27,7 +27,7 @@ NONE = ("no_", "none", "normal", "healthy")
 
 @lru_cache(maxsize=16384)
 def says_all_clear(sentence: str) -> bool:
-    """Tell whether a sentence says of the whole image, or of the lungs, that nothing is wrong.
+    """Return whether a sentence says of the whole image, or of the lungs, that nothing is wrong.
 
     Example:
         >>> says_all_clear("No acute cardiopulmonary abnormality."), says_all_clear("No pleural effusion.")
@@ -37,7 +37,7 @@ def says_all_clear(sentence: str) -> bool:
 
 
 def some_present(labels: Mapping[str, str | Mapping[str, int]]) -> bool:
-    """Tell whether the labels name something abnormal: a class of a multi-label task that is there, or a class of a
+    """Return whether the labels name something abnormal: a class of a multi-label task that is there, or a class of a
     multi-class task that has a class for "none" and is another.
     """
     for name, label in labels.items():
@@ -50,7 +50,7 @@ def some_present(labels: Mapping[str, str | Mapping[str, int]]) -> bool:
 
 
 def all_absent(labels: Mapping[str, str | Mapping[str, int]]) -> bool:
-    """Tell whether the labels say that nothing is there: the classes of a task were looked for and none was found."""
+    """Return whether the labels say that nothing is there: the classes of a task were looked for and none was found."""
     if some_present(labels):
         return False
     return any(

@@ -77,7 +77,7 @@ def split_report(text: str) -> dict[str, str]:
         unwrapped = _unwrap(piece)
         if unwrapped:
             pieces.setdefault(name, []).append(unwrapped)
-    return {name: "\n".join(said) for name, said in pieces.items()}
+    return {name: "\n".join(sentences) for name, sentences in pieces.items()}
 
 
 def draw_report(
@@ -107,7 +107,8 @@ def draw_report(
         1 to `max_words` words, or None when no sentence is fit.
     """
     impression, findings = (
-        [s for s in said if len(s.split()) <= max_words and _fits(s, labels, other_side)] for said in _pools(report)
+        [s for s in sentences if len(s.split()) <= max_words and _fits(s, labels, other_side)]
+        for sentences in _pools(report)
     )
     if not impression and not findings:
         return None
@@ -125,7 +126,7 @@ def draw_report(
 
 
 def _pieces(text: str) -> Iterator[tuple[str, str]]:
-    """Give section names and raw texts in order."""
+    """Yield section names and raw texts in order."""
     at, section = 0, BODY
     for start, end, name in _headings(text):
         yield from _paragraphs(section, text[at:start])
@@ -134,11 +135,11 @@ def _pieces(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _headings(text: str) -> Iterator[tuple[int, int, str]]:
-    found = [m for m in _AT_LINE_START.finditer(text) if not m["before"] or m["before"].isupper()]
-    found += [m for m in _IN_CAPITALS.finditer(text) if m["name"].isupper()]
-    found += [m for m in _IN_LINE.finditer(text) if m["name"][0].isupper()]
+    headings = [m for m in _AT_LINE_START.finditer(text) if not m["before"] or m["before"].isupper()]
+    headings += [m for m in _IN_CAPITALS.finditer(text) if m["name"].isupper()]
+    headings += [m for m in _IN_LINE.finditer(text) if m["name"][0].isupper()]
     last = 0
-    for match in sorted(found, key=lambda m: (m.start("name"), -m.end())):
+    for match in sorted(headings, key=lambda m: (m.start("name"), -m.end())):
         if match.start() >= last:
             last = match.end()
             yield match.start(), last, _section(match["name"].lower())
@@ -175,7 +176,7 @@ def _unwrap(piece: str) -> str:
 
 @lru_cache(maxsize=8192)
 def _pools(report: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Give the sentences of impression and findings that speak of the image."""
+    """Return the sentences of impression and findings that speak of the image."""
     sections = split_report(report)
     corrected = sentences(sections.get("addendum", ""), min_words=2)
     impression = tuple(_told(sections.get("impression", ""), corrected))
@@ -199,14 +200,18 @@ def _told(section: str, corrected: Sequence[str]) -> Iterator[str]:
     text = re.sub(r"\s*[(\[]\s*(?:X{3,}|_{2,}|\[\*\*[^\]]*\*\*\])\s*[)\]]", "", text)
     before = ""
     for sentence in (s for line in text.split("\n") for s in sentences(_LIST_MARK.sub("", line), min_words=1)):
-        said = _as_of_now(_LIST_MARK.sub("", sentence).strip())
-        fits = (" " in said or _finds(said)) and aside(said) is None and not any(_corrects(c, said) for c in corrected)
-        if _LEANS.match(said):  # "This may be pneumonia." means nothing without the sentence before it
-            before = f"{before} {said}" if before and fits else ""
+        current = _as_of_now(_LIST_MARK.sub("", sentence).strip())
+        fits = (
+            (" " in current or _finds(current))
+            and aside(current) is None
+            and not any(_corrects(c, current) for c in corrected)
+        )
+        if _LEANS.match(current):  # "This may be pneumonia." means nothing without the sentence before it
+            before = f"{before} {current}" if before and fits else ""
             continue
         if before:
             yield before
-        before = said[0].upper() + said[1:] if fits else ""
+        before = current[0].upper() + current[1:] if fits else ""
     if before:
         yield before
 
@@ -222,7 +227,7 @@ def _finds(sentence: str) -> bool:
 
 
 def _corrects(correction: str, sentence: str) -> bool:
-    """Tell whether an addendum says otherwise of a class that the sentence speaks of, or finds what it says is not."""
+    """Return whether an addendum contradicts the sentence on a class, or finds what the sentence denies."""
     for task in task_names():
         now, then = asserted(task, correction), asserted(task, sentence)
         if any(then.get(name, affirmed) != affirmed for name, affirmed in now.items()):
@@ -238,10 +243,10 @@ def _fits(sentence: str, labels: Mapping[str, str | Mapping[str, int]], other_si
     return not contradicts(sentence, labels) and not (says_all_clear(sentence) and some_present(labels))
 
 
-def _run(said: Sequence[str], start: int, end: int, room: int) -> list[str]:
+def _run(sentences: Sequence[str], start: int, end: int, room: int) -> list[str]:
     """Take sentences that follow each other until the room is used up."""
     taken: list[str] = []
-    for sentence in said[start:end]:
+    for sentence in sentences[start:end]:
         room -= len(sentence.split())
         if room < 0:
             break

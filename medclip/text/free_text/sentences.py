@@ -58,5 +58,5 @@ def draw_whole(texts: tuple[str, ...], rng: Generator) -> str | None:
     Nothing is left out or added, whatever the labels say: for texts that were written to be captions. Follows the
     caption choice of UniMed-CLIP.
     """
-    told = [t for t in texts if t.strip()]
-    return told[int(rng.integers(len(told)))] if told else None
+    quotable = [t for t in texts if t.strip()]
+    return quotable[int(rng.integers(len(quotable)))] if quotable else None

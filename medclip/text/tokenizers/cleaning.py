@@ -33,7 +33,7 @@ _BY_NAME = {"whitespace": mend, "lower": mend_lower, "canonicalize": mend_plain}
 
 
 def cleaner(name: str) -> Callable[[str], str]:
-    """Give a way of cleaning by its name in open_clip's `tokenizer_kwargs`.
+    """Return a way of cleaning by its name in open_clip's `tokenizer_kwargs`.
 
     Raises:
         MedclipError: PACK_INVALID for a name that is none of "whitespace", "lower" and "canonicalize".

@@ -55,7 +55,7 @@ class ClipTokenizer:
         return self._simple(texts).numpy().astype(np.int64, copy=False)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Give the sentence back, lower-cased, without special tokens."""
+        """Return the sentence back, lower-cased, without special tokens."""
         kept: list[int] = []
         for number in (int(i) for i in ids):
             if number == self.eos_id:

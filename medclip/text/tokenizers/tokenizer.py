@@ -53,7 +53,7 @@ class Tokenizer(Protocol):
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Give the sentence back without special tokens."""
+        """Return the sentence back without special tokens."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -131,7 +131,7 @@ class FolderTokenizer:
         return np.where(ids == self._eos_id, 0, ids) if self._strip_sep_token else ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Give the sentence back without special tokens, lower-cased where the vocabulary is."""
+        """Return the sentence back without special tokens, lower-cased where the vocabulary is."""
         return self._backend.decode([int(i) for i in ids], skip_special_tokens=True).strip()
 
     def save(self, folder: Path) -> None:
@@ -281,10 +281,10 @@ def _from_folder(
 
 def _special(config: Mapping[str, Any], named: Mapping[str, Any]) -> dict[str, str]:
     """Collect the names of special tokens; a file may give each as text or as a record with "content"."""
-    found: dict[str, str] = {}
+    tokens: dict[str, str] = {}
     for key in ("pad_token", "unk_token", "bos_token", "eos_token", "cls_token", "sep_token", "mask_token"):
         value = named.get(key) or config.get(key)
         value = value.get("content") if isinstance(value, Mapping) else value
         if isinstance(value, str):
-            found[key] = value
-    return found
+            tokens[key] = value
+    return tokens

@@ -67,7 +67,7 @@ def as_the_hub_reads_it(backend: Backend, config: Mapping[str, Any]) -> Backend:
 
 
 def files_of(backend: Backend, context_length: int, special: Mapping[str, str]) -> dict[str, bytes]:
-    """Give the files that make transformers, open_clip and medclip read exactly this tokenizer.
+    """Return the files that make transformers, open_clip and medclip read exactly this tokenizer.
 
     Args:
         backend: Without truncation and padding.

@@ -65,24 +65,24 @@ def ad_hoc_task(prompt: str, against: str | None = None) -> Task:
     Raises:
         MedclipError: WRONG_USE when the prompt is empty or equals its opposite.
     """
-    said = " ".join(prompt.split())
-    if not said:
+    sentence = " ".join(prompt.split())
+    if not sentence:
         raise MedclipError(Reason.WRONG_USE, "the prompt is empty.", hint="Say what the image may show.")
-    denied = opposite(said, against)
-    if denied.lower() == said.lower():
+    denied = opposite(sentence, against)
+    if denied.lower() == sentence.lower():
         raise MedclipError(Reason.WRONG_USE, "the prompt and what it is compared against are the same sentence.")
     return Task(
         name=AD_HOC,
-        title=said,
+        title=sentence,
         kind="multilabel",
         modalities=(),
         templates=("{}",),
-        classes=(TaskClass(said, said, (said,), (denied,), nouns=(said,)),),
+        classes=(TaskClass(sentence, sentence, (sentence,), (denied,), nouns=(sentence,)),),
     )
 
 
 def opposite(prompt: str, against: str | None = None) -> str:
-    """Say what a prompt is compared with: what was named, else "no {prompt}" without its article."""
+    """Return what a prompt is compared with: what was named, else "no {prompt}" without its article."""
     named = " ".join((against or "").split())
     return named or "no " + without_article(" ".join(prompt.split()))
 

@@ -29,8 +29,8 @@ class ClassFile(BaseModel):
 
     @model_validator(mode="after")
     def _wordings_are_distinct(self) -> ClassFile:
-        said = [w.lower() for w in [*self.prompts, *self.negative_prompts]]
-        twice = sorted({w for w in said if said.count(w) > 1})
+        wordings = [w.lower() for w in [*self.prompts, *self.negative_prompts]]
+        twice = sorted({w for w in wordings if wordings.count(w) > 1})
         if twice:
             raise ValueError(f"class {self.name} repeats a wording: {', '.join(twice)}")
         return self

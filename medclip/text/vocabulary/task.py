@@ -68,10 +68,10 @@ class Task:
         Args:
             body_part: The header's text, e.g. "CHEST" or "PORT CHEST".
         """
-        said = body_part.strip().upper()
-        if not self.body_parts or said in _SAYS_NO_BODY_PART:
+        stated = body_part.strip().upper()
+        if not self.body_parts or stated in _SAYS_NO_BODY_PART:
             return True
-        return any(part in said for part in self.body_parts)
+        return any(part in stated for part in self.body_parts)
 
     def says_none(self, label: Mapping[str, int]) -> bool:
         """Whether a multi-label answer says that nothing is there: no class is 1, and each is 0 that has to be.
@@ -83,7 +83,7 @@ class Task:
         return all(label.get(name) == 0 for name in needed) and not any(label.values())
 
     def class_named(self, name: str) -> TaskClass:
-        """Give one class.
+        """Return one class.
 
         Raises:
             MedclipError: TABLE_INVALID when the task has no such class.

@@ -32,7 +32,7 @@ def own_task_files(folders: str, packaged: frozenset[str]) -> Mapping[str, Path]
         MedclipError: MISSING_FILE for a folder that is not there, TABLE_INVALID for a name that stands twice or that a
             packaged task has.
     """
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for folder in [Path(f) for f in folders.split(os.pathsep) if f.strip()]:
         if not folder.is_dir():
             raise MedclipError(
@@ -40,13 +40,13 @@ def own_task_files(folders: str, packaged: frozenset[str]) -> Mapping[str, Path]
             )
         for path in sorted(folder.glob(f"[!.]*{SUFFIX}")):
             name = path.name.removesuffix(SUFFIX)
-            taken = "medclip ships a task" if name in packaged else f"{found[name]} is a task" if name in found else ""
+            taken = "medclip ships a task" if name in packaged else f"{files[name]} is a task" if name in files else ""
             if taken:
                 raise MedclipError(
                     Reason.TABLE_INVALID, f"{taken} of this name already.", where=path, hint="Give the file another."
                 )
-            found[name] = path
-    return found
+            files[name] = path
+    return files
 
 
 def read_own(path: Path) -> str:
@@ -96,14 +96,14 @@ def filled(values: Any, name: str) -> Any:
 
 
 def _class(c: Mapping[str, Any], several: bool) -> dict[str, Any]:
-    said = _words(c.get("name", ""))
+    words = _words(c.get("name", ""))
     own = dict(c)
     given = c.get("prompts")
     prompts = [" ".join(p.split()).lower() for p in given if isinstance(p, str)] if isinstance(given, list) else []
-    own.setdefault("title", said.capitalize())
+    own.setdefault("title", words.capitalize())
     if several:
-        nouns = own.setdefault("nouns", [said])
-        own.setdefault("stems", list(dict.fromkeys([said, *(without_article(p) for p in prompts)])))
+        nouns = own.setdefault("nouns", [words])
+        own.setdefault("stems", list(dict.fromkeys([words, *(without_article(p) for p in prompts)])))
         if isinstance(nouns, list):
             bare = dict.fromkeys(without_article(n) for n in nouns if isinstance(n, str))
             denied = [f"{no} {n}" for n in bare for no in ("no", "without", "no evidence of")]

@@ -69,7 +69,7 @@ def draw_change(settings: Augment, rng: Generator, *, may_flip: bool, may_tint: 
 
 
 def largest_px(settings: Augment, size: int) -> int:
-    """Give the longest side that an image needs for any change that can be drawn to come out at `size` pixels."""
+    """Return the longest side that an image needs for any change that can be drawn to come out at `size` pixels."""
     return math.ceil(size / math.sqrt(settings.crop_scale[0]))
 
 
@@ -150,7 +150,7 @@ def _cut(image: Image.Image, change: Change, size: int) -> Image.Image:
 
 
 def _span(centre: float, scale: float, size: int, length: int) -> tuple[int, int, float, float]:
-    """Give first place and number of the pixels that lie on the image, and the part of the image they show."""
+    """Return first place and number of the pixels that lie on the image, and the part of the image they show."""
     origin = centre - scale * size / 2
     first = min(max(0, round(-origin / scale)), size - 1)
     last = max(min(size, round((length - origin) / scale)), first + 1)
@@ -164,7 +164,7 @@ def _centre(image: Image.Image, change: Change) -> tuple[float, float]:
 
 
 def _tint(hue: float, saturation: float) -> tuple[float, ...]:
-    """Give the 3 x 4 matrix that turns colours around the grey axis and scales their distance from it.
+    """Return the 3 x 4 matrix that turns colours around the grey axis and scales their distance from it.
 
     Rodrigues' rotation about (1, 1, 1); grey stays grey, and the mean of the three channels what it is.
     """

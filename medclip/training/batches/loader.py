@@ -156,7 +156,7 @@ class Batches:
         )
 
     def over_budget(self) -> MedclipError | None:
-        """Give the error to end a run with when too many samples were bad, else None."""
+        """Return the error to end a run with when too many samples were bad, else None."""
         num_bad = sum(self.bad.values())
         if num_bad <= self.max_bad_share * max(self.seen, BUDGET_OVER):
             return None
@@ -222,23 +222,23 @@ class Batches:
 
     def _collect(self, rows: Sequence[Row], pending: Pending) -> Batch:
         start = time.perf_counter()
-        made = pending.wait()
+        samples = pending.wait()
         waited = time.perf_counter() - start
-        self.seen += len(made)
-        self.bad.update(m.bad for m in made if m.bad)
+        self.seen += len(samples)
+        self.bad.update(m.bad for m in samples if m.bad)
         return Batch(
-            images=_stacked(made, self.size_px),
-            texts=tuple(m.text for m in made),
-            label_keys=tuple(m.label_key for m in made),
-            studies=tuple(m.study for m in made),
+            images=_stacked(samples, self.size_px),
+            texts=tuple(m.text for m in samples),
+            label_keys=tuple(m.label_key for m in samples),
+            studies=tuple(m.study for m in samples),
             keys=tuple(self.reader.key(index) for _, index, _ in rows),
-            valid=np.array([not m.bad for m in made]),
+            valid=np.array([not m.bad for m in samples]),
             wait_s=waited,
         )
 
 
 def preflight(reader: ShardReader, *, world_size: int, workers: int, batch_size: int) -> tuple[str, ...]:
-    """Say what is worth knowing of a split before a run begins.
+    """Return what is worth knowing of a split before a run begins.
 
     Args:
         reader: The split.
@@ -278,9 +278,9 @@ def _speed(reader: ShardReader) -> str:
     return f"the first shard was read at {speed:.0f} MB/s{slow}"
 
 
-def _stacked(made: Sequence[Made], size_px: int) -> NDArray[np.uint8]:
-    images = np.zeros((len(made), size_px, size_px, 3), np.uint8)
-    for place, m in enumerate(made):
+def _stacked(samples: Sequence[Made], size_px: int) -> NDArray[np.uint8]:
+    images = np.zeros((len(samples), size_px, size_px, 3), np.uint8)
+    for place, m in enumerate(samples):
         if m.image is not None:
             images[place] = m.image
     return images

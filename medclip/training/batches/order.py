@@ -22,7 +22,7 @@ WINDOW_SHARDS = 64
 
 
 def order_of_epoch(size: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Give the order of `size` samples in an epoch; depends on nothing else."""
+    """Return the order of `size` samples in an epoch; depends on nothing else."""
     return np.random.default_rng((seed, ORDER, epoch)).permutation(size)
 
 
@@ -58,7 +58,7 @@ def epoch_plan(
     weights: Mapping[str, float] | None = None,
     window_shards: int = WINDOW_SHARDS,
 ) -> NDArray[np.int64]:
-    """Say which samples make each batch of an epoch.
+    """Return which samples make each batch of an epoch.
 
     - shard_mixed: every sample at most once. Up to `window_shards` shards are one plain permutation; of more, the
       shards are permuted and samples mixed within windows of so many, so that reading is nearly sequential.
@@ -136,7 +136,7 @@ def _proportional(
 
 
 def _checked(columns: Columns, weights: Mapping[str, float]) -> NDArray[np.float64]:
-    """Give the weight of each source."""
+    """Return the weight of each source."""
     unknown = sorted(set(weights) - set(columns.sources))
     if unknown:
         raise MedclipError(
@@ -144,10 +144,10 @@ def _checked(columns: Columns, weights: Mapping[str, float]) -> NDArray[np.float
             f"there is no source {unknown[0]!r} to weigh.",
             hint=did_you_mean(unknown[0], (s or "(blank)" for s in columns.sources), "Sources are"),
         )
-    found = np.array([weights.get(s, 1.0) for s in columns.sources], np.float64)
-    if not (np.isfinite(found).all() and (found >= 0).all() and found.any()):
+    weight_N = np.array([weights.get(s, 1.0) for s in columns.sources], np.float64)
+    if not (np.isfinite(weight_N).all() and (weight_N >= 0).all() and weight_N.any()):
         raise MedclipError(Reason.RECIPE_INVALID, "weights must be numbers from 0 up, and not all 0.")
-    return found
+    return weight_N
 
 
 def _sizes(code_N: NDArray[np.int32], num: int) -> NDArray[np.int64]:
@@ -155,5 +155,5 @@ def _sizes(code_N: NDArray[np.int32], num: int) -> NDArray[np.int64]:
 
 
 def _groups(code_N: NDArray[np.int32], num: int) -> Sequence[NDArray[np.int64]]:
-    """Give the numbers of the samples of each code, ascending."""
+    """Return the numbers of the samples of each code, ascending."""
     return np.split(np.argsort(code_N, kind="stable"), np.cumsum(_sizes(code_N, num))[:-1])

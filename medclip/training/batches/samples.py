@@ -145,9 +145,9 @@ class Samples:
             return Image.fromarray(kept.picture), kept.record, kept.meta
         raw = self.reader.raw(index)  # what goes wrong here is the shard's fault: it ends the run
         try:
-            found = self.reader.unpack(index, raw)
-            record, meta = self.reader.understand(index, found)
-            picture = self.reader.picture(found, self.drawing.wanted_px)
+            parts = self.reader.unpack(index, raw)
+            record, meta = self.reader.understand(index, parts)
+            picture = self.reader.picture(parts, self.drawing.wanted_px)
         except MedclipError as e:
             raise _BadSample(str(e.reason)) from e
         self._keep(index, picture, record, meta)
@@ -169,7 +169,7 @@ class _BadSample(Exception):
 
 
 def label_key(record: CaptionRecord) -> str:
-    """Give a text that is equal for records which the same statements are true of.
+    """Return a text that is equal for records which the same statements are true of.
 
     It is empty where only a text of its own is known of an image: what it says is not what the texts of others say.
     """

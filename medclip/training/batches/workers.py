@@ -37,7 +37,7 @@ class Pending(Protocol):
     """Rows that are being made."""
 
     def wait(self) -> list[Made]:
-        """Give the samples, in the order of the rows."""
+        """Return the samples, in the order of the rows."""
         ...
 
     def cancel(self) -> None:
@@ -106,8 +106,8 @@ class _ThreadPending:
         except FutureTimeoutError:
             frames = sys._current_frames()
             stacks = [traceback.extract_stack(frames[t.ident]) for t in self._threads if t.ident in frames]
-            said = [[f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in reversed(stack)] for stack in stacks]
-            raise _hangs(self._timeout_s, said) from None
+            places = [[f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in reversed(stack)] for stack in stacks]
+            raise _hangs(self._timeout_s, places) from None
 
     def cancel(self) -> None:
         for future in self._futures:
@@ -168,7 +168,7 @@ class ProcessCrew:
                 raise
         if len(rows) == 1:
             return [Made(None, bad=str(Reason.DECODER_CRASHED))]
-        return [made for row in rows for made in self.result(worker, [row], self._submit(worker, [row]))]
+        return [sample for row in rows for sample in self.result(worker, [row], self._submit(worker, [row]))]
 
 
 class _ProcessPending:
@@ -178,12 +178,12 @@ class _ProcessPending:
         self._crew, self._rows, self._parts, self._futures = crew, rows, parts, futures
 
     def wait(self) -> list[Made]:
-        found: dict[int, Made] = {}
+        results: dict[int, Made] = {}
         for worker, (part, future) in enumerate(zip(self._parts, self._futures, strict=True)):
             if future is not None:
-                made = self._crew.result(worker, [self._rows[p] for p in part], future)
-                found.update(zip(part, made, strict=True))
-        return [found[place] for place in range(len(self._rows))]
+                samples = self._crew.result(worker, [self._rows[p] for p in part], future)
+                results.update(zip(part, samples, strict=True))
+        return [results[place] for place in range(len(self._rows))]
 
     def cancel(self) -> None:
         for future in self._futures:
@@ -200,11 +200,11 @@ def make_rows(setup: _Setup, rows: list[Row], dump: str, timeout_s: float) -> tu
     with open(dump, "w", encoding="utf-8") as file:
         faulthandler.dump_traceback_later(timeout_s, file=file)
         try:
-            made = [_samples(setup).make(*row) for row in rows]
+            samples = [_samples(setup).make(*row) for row in rows]
         finally:
             faulthandler.cancel_dump_traceback_later()
-    images = [m.image for m in made if m.image is not None]
-    return np.stack(images) if images else None, [(m.text, m.label_key, m.study, m.bad) for m in made]
+    images = [m.image for m in samples if m.image is not None]
+    return np.stack(images) if images else None, [(m.text, m.label_key, m.study, m.bad) for m in samples]
 
 
 @lru_cache(maxsize=1)
@@ -213,9 +213,9 @@ def _samples(setup: _Setup) -> Samples:
     return Samples(reader, setup.drawing, setup.cache_mb)
 
 
-def _unpacked(images: Any, said: list[tuple[str, ...]]) -> list[Made]:
+def _unpacked(images: Any, problems: list[tuple[str, ...]]) -> list[Made]:
     left = iter(() if images is None else images)
-    return [Made(None if bad else next(left), text, label, study, bad) for text, label, study, bad in said]
+    return [Made(None if bad else next(left), text, label, study, bad) for text, label, study, bad in problems]
 
 
 def _frames(dump: Path) -> list[str]:
@@ -224,19 +224,19 @@ def _frames(dump: Path) -> list[str]:
         lines = dump.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
-    found = []
+    frames = []
     for line in lines:
         path, comma, rest = line.strip().removeprefix('File "').partition('", line ')
         if comma:
             number, _, name = rest.partition(" in ")
-            found.append(f"{Path(path).name}:{number} {name}")
-    return found
+            frames.append(f"{Path(path).name}:{number} {name}")
+    return frames
 
 
 def _hangs(timeout_s: float, stacks: list[list[str]]) -> MedclipError:
-    said = "; ".join(" < ".join(stack[:_FRAMES]) for stack in stacks if stack) or "no stack could be read"
+    places = "; ".join(" < ".join(stack[:_FRAMES]) for stack in stacks if stack) or "no stack could be read"
     return MedclipError(
         Reason.TIMEOUT,
-        f"no batch came within {timeout_s:g} s. The workers are at (innermost first): {said}.",
+        f"no batch came within {timeout_s:g} s. The workers are at (innermost first): {places}.",
         hint="Is the disk or the network file system slow or gone? data.timeout_s allows more time.",
     )

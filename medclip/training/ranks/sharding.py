@@ -68,7 +68,7 @@ def blocks_of(module: nn.Module) -> list[nn.Module]:
 
 
 def no_sync(call: Callable[..., Any], towers: Towers) -> Callable[[], Any]:
-    """Give a context manager in which backward passes only add up gradients on each rank (all but the last chunk)."""
+    """Yield a context manager in which backward passes only add up gradients on each rank (all but the last chunk)."""
     own = getattr(call, "no_sync", None)
     if own is not None:
         return own
@@ -116,7 +116,7 @@ def clip_gradients(parameters: list[nn.Parameter], limit: float) -> float:
 
 
 def full_weights(towers: Towers, world: World) -> dict[str, Tensor]:
-    """Give the dual encoder's whole state dict on the CPU; on the first rank only, but every rank must call it."""
+    """Return the dual encoder's whole state dict on the CPU; on the first rank only, but every rank must call it."""
     found = {}
     state: dict[str, Tensor] = {**towers.state_dict(), **_of_the_loss(towers)}
     for name, value in state.items():

@@ -58,7 +58,7 @@ class World:
                 p.grad.div_(self.size)
 
     def gather(self, value: Any) -> list[Any]:
-        """Give the JSON values of all ranks, in order of rank, to every rank. (torch's own way would pickle them.)"""
+        """Return the JSON values of all ranks, in order of rank, to every rank. (torch's own way would pickle them.)"""
         if self.group is None:
             return [value]
         data = json.dumps(value).encode()

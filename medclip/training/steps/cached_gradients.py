@@ -58,16 +58,16 @@ def cached_backward(
     if not chunks:
         raise MedclipError(Reason.WRONG_USE, "a batch needs one chunk or more.")
     with no_sync():
-        states, found = [], []
+        states, outputs = [], []
         with torch.no_grad():
             for chunk in chunks:
                 states.append(_RandomState.now())
-                found.append(encode(chunk))
-        leaves = [torch.cat(feature).requires_grad_() for feature in zip(*found, strict=True)]
+                outputs.append(encode(chunk))
+        leaves = [torch.cat(feature).requires_grad_() for feature in zip(*outputs, strict=True)]
         value = loss(*leaves)
         value.backward()
-        sizes = [len(features[0]) for features in found]
-        del found
+        sizes = [len(features[0]) for features in outputs]
+        del outputs
     gradients = [(torch.zeros_like(x) if x.grad is None else x.grad).split(sizes) for x in leaves]
     for i, chunk in enumerate(chunks):
         last = i == len(chunks) - 1

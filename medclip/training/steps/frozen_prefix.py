@@ -35,7 +35,7 @@ class FrozenPrefix:
         self._blocks = blocks
 
     def encode_image(self, model: nn.Module, x_BCHW: Tensor) -> Tensor:
-        """Give what `model.encode_image(x)` gives, up to rounding; gradients reach the layers that learn.
+        """Return what `model.encode_image(x)` gives, up to rounding; gradients reach the layers that learn.
 
         Args:
             model: The model whose frozen part this is.
@@ -45,7 +45,7 @@ class FrozenPrefix:
         return visual.head(visual.trunk.forward_head(self.feature_map(model, x_BCHW)))
 
     def feature_map(self, model: nn.Module, x_BCHW: Tensor) -> Tensor:
-        """Give the trunk's last feature map, before it is pooled: float [B, C, h, w]."""
+        """Return the trunk's last feature map, before it is pooled: float [B, C, h, w]."""
         trunk: Any = model.visual.trunk  # type: ignore[union-attr]
         with torch.no_grad():
             h_BCHW = torch.cat([self._front(chunk) for chunk in x_BCHW.split(_CHUNK)])

@@ -48,7 +48,7 @@ class MaskedPart(nn.Module):
         return self.side**2
 
     def forward(self, clip: nn.Module, images_BCHW: Tensor, mask_BL: Tensor, prefix: FrozenPrefix | None) -> Tensor:
-        """Give the error of the hidden pixels of each image, float32 [B]; 0 where none is hidden.
+        """Return the error of the hidden pixels of each image, float32 [B]; 0 where none is hidden.
 
         Args:
             clip: The dual encoder.
@@ -64,14 +64,14 @@ class MaskedPart(nn.Module):
 
 
 def feature_map(clip: nn.Module, images_BCHW: Tensor) -> Tensor:
-    """Give the last feature map [B, C, h, w] of the image tower."""
+    """Return the last feature map [B, C, h, w] of the image tower."""
     visual: Any = clip.visual
     trunk = getattr(visual, "trunk", None)
     if trunk is not None:  # timm
-        found = trunk.forward_features(images_BCHW)
-        if found.ndim == 4:
-            return found
-        tokens_BNC = found[:, trunk.num_prefix_tokens :]
+        features = trunk.forward_features(images_BCHW)
+        if features.ndim == 4:
+            return features
+        tokens_BNC = features[:, trunk.num_prefix_tokens :]
         side = math.isqrt(tokens_BNC.shape[1])
         return tokens_BNC.transpose(1, 2).unflatten(2, (side, side))
     out = visual.forward_intermediates(images_BCHW, indices=1, intermediates_only=True, normalize_intermediates=True)

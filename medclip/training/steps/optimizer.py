@@ -30,7 +30,7 @@ def learning_rate(
     schedule: Literal["cosine", "constant"] = "cosine",
     cooldown_steps: int = 0,
 ) -> float:
-    """Give the learning rate of a step: a linear warm-up, then one of open_clip's schedules.
+    """Return the learning rate of a step: a linear warm-up, then one of open_clip's schedules.
 
     Args:
         step: Counted from 0.
@@ -100,15 +100,15 @@ def make_optimizer(towers: Towers, recipe: Recipe) -> torch.optim.AdamW:
         if isinstance(p, nn.Parameter) and p.requires_grad:
             factor = (t.image_lr_factor if _in_trunk(name, towers) else 1.0) * _decay(name, depths, t.layer_decay)
             groups.setdefault((factor, _decays(name, p), name in LOSS_PARAMETERS), []).append(p)
-    made = [
+    parameter_groups = [
         {"params": params, "weight_decay": t.weight_decay if decays else 0.0, "factor": factor}
         for (factor, decays, _), params in sorted(groups.items(), key=lambda g: g[0])
     ]
-    return torch.optim.AdamW(made, lr=t.lr, betas=t.betas, eps=t.eps)
+    return torch.optim.AdamW(parameter_groups, lr=t.lr, betas=t.betas, eps=t.eps)
 
 
 def names_of_parameters(towers: Towers) -> dict[int, str]:
-    """Give the name of each parameter by `id`; those of the loss too."""
+    """Return the name of each parameter by `id`; those of the loss too."""
     loss = {n: getattr(towers.clip, n, None) for n in LOSS_PARAMETERS}
     return {id(p): n for n, p in [*towers.named_parameters(), *loss.items()] if p is not None}
 

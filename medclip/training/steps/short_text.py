@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 def encode_short(model: nn.Module, tokens_BL: Tensor, pad_id: int = 0) -> Tensor:
-    """Give the same features as `model.encode_text`, without computing columns that are padding in every row.
+    """Return the same features as `model.encode_text`, without computing columns that are padding in every row.
 
     Causal towers that pool at the end token, and BERT towers, which mask padding, are not influenced by what comes
     after the caption; others are given the whole context. Captions fill a third of the context on average: this halves

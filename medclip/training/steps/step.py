@@ -84,22 +84,22 @@ class StepComputer:
         return float(loss.detach())
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Give unit-norm float32 image and text features [B, D] of a batch, no more at once than in a step."""
+        """Return unit-norm float32 image and text features [B, D] of a batch, no more at once than in a step."""
         images, texts = [], []
         for part in self._chunks(len(batch.texts)):
             with self._autocast():
-                found = self._towers(self._images(batch.images[part]), self._tokens(batch.texts[part]))
-            images.append(found[0])
-            texts.append(found[1])
+                features = self._towers(self._images(batch.images[part]), self._tokens(batch.texts[part]))
+            images.append(features[0])
+            texts.append(features[1])
         return torch.cat(images), torch.cat(texts)
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Give unit-norm float32 features [N, D] of sentences, on the CPU."""
+        """Return unit-norm float32 features [N, D] of sentences, on the CPU."""
         with torch.no_grad(), self._autocast():
             return self._towers.clip.encode_text(self._tokens(texts), normalize=True).float().cpu()
 
     def pairs(self, batch: Batch) -> Pairs:
-        """Say which pairs of a batch are positives, and which samples take part."""
+        """Return which pairs of a batch are positives, and which samples take part."""
         o = self._recipe.objective
         columns: list[Sequence[str]] = []
         if o.soft_same_label:
@@ -117,7 +117,7 @@ class StepComputer:
         )
 
     def contrastive(self, image_BD: Tensor, text_BD: Tensor, pairs: Pairs, group: Any = None) -> Tensor:
-        """Give the contrastive loss of features.
+        """Return the contrastive loss of features.
 
         Args:
             image_BD: Unit-norm image features.

@@ -74,8 +74,8 @@ class Towers(nn.Module):
 
     def loss_parameters(self) -> list[nn.Parameter]:
         """The parameters of the loss, which live beside the towers."""
-        found = [getattr(self.clip, name, None) for name in LOSS_PARAMETERS]
-        return [p for p in found if isinstance(p, nn.Parameter)]
+        parameters = [getattr(self.clip, name, None) for name in LOSS_PARAMETERS]
+        return [p for p in parameters if isinstance(p, nn.Parameter)]
 
 
 def weights_of(towers: Towers) -> dict[str, Tensor]:

@@ -46,10 +46,10 @@ def read_matlab(path: Path, settings: Settings) -> Recording:
 
     try:
         with quiet("scipy"):
-            found = scipy.io.loadmat(path, appendmat=False, variable_names=["ECG"]).get("ECG")
+            struct = scipy.io.loadmat(path, appendmat=False, variable_names=["ECG"]).get("ECG")
     except Exception as error:  # a broken file raises whatever the parser does
         raise MedclipError(Reason.CORRUPT, f"The MATLAB file cannot be read ({type(error).__name__}).") from None
-    values = _data(found)
+    values = _data(struct)
     if values is None:
         raise no_scale("The MATLAB file states no gain, and is not of the one layout (CPSC 2018) that has a known one")
     check_size(values.shape[0], values.shape[1], settings)
@@ -60,11 +60,11 @@ def read_matlab(path: Path, settings: Settings) -> Recording:
     )
 
 
-def _data(found: object) -> NDArray[np.float64] | None:
-    """Give the data of a struct that is a CPSC 2018 record, else None."""
-    if not isinstance(found, np.ndarray) or found.dtype.names != _FIELDS or found.size != 1:
+def _data(value: object) -> NDArray[np.float64] | None:
+    """Return the data of a struct that is a CPSC 2018 record, else None."""
+    if not isinstance(value, np.ndarray) or value.dtype.names != _FIELDS or value.size != 1:
         return None
-    data = found.ravel()[0]["data"]
+    data = value.ravel()[0]["data"]
     if not isinstance(data, np.ndarray) or data.dtype.kind != "f" or data.ndim != 2 or data.shape[0] != len(TWELVE):
         return None
     one, two, three, right = (np.asarray(row, np.float64) for row in data[:4])

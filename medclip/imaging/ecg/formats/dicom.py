@@ -70,14 +70,14 @@ def read_dicom_ecg(path: Path, settings: Settings) -> Recording:
 
 
 def _facts(groups: Sequence[Any]) -> list[GroupFacts]:
-    """Say what each group states; the names of all of them together tell which leads they are."""
+    """Return what each group states; the names of all of them together tell which leads they are."""
     names = [[_name(channel) for channel in group.ChannelDefinitionSequence] for group in groups]
     meanings = iter(lead_names([name for group in names for name in group]))
-    found = []
+    facts = []
     for group, own in zip(groups, names, strict=True):
         label = str(group.get("MultiplexGroupLabel") or "").upper()
         offset = group.get("MultiplexGroupTimeOffset")
-        found.append(
+        facts.append(
             GroupFacts(
                 frozenset(meaning.name for meaning in islice(meanings, len(own)) if meaning.standard),
                 int(group.NumberOfWaveformSamples) / max(float(group.SamplingFrequency), 1e-9),
@@ -85,7 +85,7 @@ def _facts(groups: Sequence[Any]) -> list[GroupFacts]:
                 str(group.get("WaveformOriginality") or "").upper() == "DERIVED" or "MEDIAN" in label,
             )
         )
-    return found
+    return facts
 
 
 def _read_group(group: Any, settings: Settings, *, little: bool) -> Recording:
@@ -120,7 +120,7 @@ def _dtype(group: Any, *, little: bool) -> np.dtype[Any]:
 
 
 def _stored(group: Any, channels: int, samples: int, *, little: bool) -> NDArray[Any]:
-    """Give the samples as stored, [T, C]."""
+    """Return the samples as stored, [T, C]."""
     dtype = _dtype(group, little=little)
     data = group.WaveformData
     data = data if isinstance(data, bytes) else b"".join(data)
@@ -146,7 +146,7 @@ def _physical(stored: NDArray[Any], channel: Any) -> NDArray[np.float64]:
 
 
 def _millivolts(channel: Any) -> float | None:
-    """Give millivolts per unit of sensitivity; None where sensitivity or unit is missing or no voltage."""
+    """Return millivolts per unit of sensitivity; None where sensitivity or unit is missing or no voltage."""
     units = channel.get("ChannelSensitivityUnitsSequence")
     correction = channel.get("ChannelSensitivityCorrectionFactor")
     if not units or not float(channel.get("ChannelSensitivity") or 0) or (correction is not None and not correction):

@@ -134,7 +134,7 @@ def join(parts: Sequence[tuple[GroupFacts, Recording]], settings: Settings) -> R
 
 
 def _span(groups: Sequence[GroupFacts]) -> tuple[float, float]:
-    """Give the first and last second of groups; nothing where one does not state its offset."""
+    """Return the first and last second of groups; nothing where one does not state its offset."""
     stated = [(group.offset_ms / 1000, group.seconds) for group in groups if group.offset_ms is not None]
     if len(stated) < len(groups):
         return math.inf, -math.inf
@@ -142,7 +142,7 @@ def _span(groups: Sequence[GroupFacts]) -> tuple[float, float]:
 
 
 def _starts(groups: Sequence[GroupFacts]) -> tuple[list[float], tuple[str, ...]]:
-    """Give the seconds at which groups start after the first of them."""
+    """Return the seconds at which groups start after the first of them."""
     stated = [group.offset_ms / 1000 for group in groups if group.offset_ms is not None]
     if len(stated) == len(groups):
         return [start - min(stated) for start in stated], ("joined by their time offsets",)

@@ -116,7 +116,7 @@ def read_edf(path: Path, settings: Settings) -> Recording:
 
 
 def _leads(picked: list[_Channel]) -> tuple[list[_Channel], int, tuple[str, ...]]:
-    """Give the channels that are read, samples of the fastest in a data record, and notes on the rates."""
+    """Return the channels that are read, samples of the fastest in a data record, and notes on the rates."""
     meanings = [lead_name(channel.label) for channel in picked]
     leads = [channel for channel, meaning in zip(picked, meanings, strict=True) if meaning.name != OTHER]
     # A channel of unknown name may be anything, and its rate decides nothing where there are leads.
@@ -158,7 +158,7 @@ def _channels(head: bytes, count: int) -> list[_Channel]:
         columns.append([head[at + i * width : at + (i + 1) * width] for i in range(count)])
         at += width * count
     labels, _, units, low, high, bottom, top, _, per_record, _ = columns
-    found = [
+    channels = [
         _Channel(
             decoded(labels[i]).strip("\0 "),
             decoded(units[i]).strip("\0 "),
@@ -170,13 +170,13 @@ def _channels(head: bytes, count: int) -> list[_Channel]:
         )
         for i in range(count)
     ]
-    if any(channel.per_record < 0 for channel in found) or not any(channel.per_record for channel in found):
+    if any(channel.per_record < 0 for channel in channels) or not any(channel.per_record for channel in channels):
         raise MedclipError(Reason.CORRUPT, "The EDF header states no samples in a data record.")
-    return found
+    return channels
 
 
 def _block(data: NDArray[np.uint8], channels: list[_Channel], channel: _Channel) -> NDArray[np.uint8]:
-    """Give a channel's bytes, [record, sample, byte]."""
+    """Return a channel's bytes, [record, sample, byte]."""
     index = next(i for i, other in enumerate(channels) if other is channel)
     start = sum(other.per_record for other in channels[:index])
     return data[:, start : start + channel.per_record]
@@ -196,13 +196,13 @@ def _millivolts(data: NDArray[np.uint8], channels: list[_Channel], channel: _Cha
 
 
 def _onsets(data: NDArray[np.uint8], channels: list[_Channel]) -> NDArray[np.float64]:
-    """Give the start of every data record in seconds, from the first time stamp of each."""
+    """Return the start of every data record in seconds, from the first time stamp of each."""
     channel = next((channel for channel in channels if channel.annotations), None)
-    found = []
+    starts = []
     for record in () if channel is None else _block(data, channels, channel):
         match = _ONSET.match(record.tobytes())
-        found.append(float(match[1]) if match else math.nan)
-    onsets = np.array(found)
+        starts.append(float(match[1]) if match else math.nan)
+    onsets = np.array(starts)
     if not onsets.size or not np.isfinite(onsets).all() or (np.diff(onsets) <= 0).any():
         raise MedclipError(Reason.CORRUPT, "The discontinuous EDF record does not say when its parts start.")
     return onsets - onsets[0]

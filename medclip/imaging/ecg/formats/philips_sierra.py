@@ -74,8 +74,8 @@ def read_sierra(root: Element, settings: Settings) -> Recording:
 
 
 def _text(element: Element | None, path: str) -> str:
-    found = None if element is None else element.find(path)
-    return "" if found is None else (found.text or "").strip()
+    child = None if element is None else element.find(path)
+    return "" if child is None else (child.text or "").strip()
 
 
 def _number(text: str) -> float:
@@ -130,7 +130,7 @@ def _digital(wave: Element, names: tuple[str, ...], samples: int, *, signed: boo
 
 
 def _recorded(digital: NDArray[np.int64], hz: float) -> int:
-    """Give the number of samples before the calibration pulse, which carts add at the end, the same in all leads."""
+    """Return the number of samples before the calibration pulse, which carts add at the end, the same in all leads."""
     differ = np.flatnonzero((digital != digital[:1]).any(0))
     end = int(differ[-1]) + 1 if differ.size else digital.shape[1]
     pulse = digital[0, end:]

@@ -135,7 +135,7 @@ def _part(path: Path, length: int, settings: Settings) -> Recording:
 
 
 def _frames(header: WfdbHeader) -> int:
-    """Give the number of frames, after a look at the size of every signal file."""
+    """Return the number of frames, after a look at the size of every signal file."""
     groups: dict[str, list[WfdbSignal]] = {}
     for signal in header.signals:
         groups.setdefault(signal.file, []).append(signal)
@@ -156,7 +156,7 @@ def _frames(header: WfdbHeader) -> int:
 
 
 def _held(size: int, signals: Sequence[WfdbSignal]) -> int | None:
-    """Give the frames that a signal file of a size holds; None for compressed ones."""
+    """Return the frames that a signal file of a size holds; None for compressed ones."""
     if len({signal.format for signal in signals}) != 1 or signals[0].format not in {*_BYTES, *_FLAC}:
         raise MedclipError(Reason.CORRUPT, "The WFDB header states a signal format that does not exist.")
     if signals[0].format in _FLAC:
@@ -180,7 +180,7 @@ def _values(header: WfdbHeader, rows: Sequence[int], frames: int) -> list[NDArra
         ) from None
     try:
         with quiet("wfdb"):
-            found = wfdb.rdrecord(
+            signals = wfdb.rdrecord(
                 str(record.with_suffix("")),
                 # Without a length in the header the library finds it as `_frames` did, and takes no limit.
                 sampto=None if header.samples is None else frames,
@@ -188,7 +188,7 @@ def _values(header: WfdbHeader, rows: Sequence[int], frames: int) -> list[NDArra
                 physical=True,
                 smooth_frames=False,
             )
-        lines = [np.asarray(line, np.float64) for line in found.e_p_signal]  # pyright: ignore
+        lines = [np.asarray(line, np.float64) for line in signals.e_p_signal]  # pyright: ignore
     except MemoryError:
         raise MedclipError(Reason.TOO_LARGE, "The WFDB record does not fit into memory.") from None
     except Exception as error:  # the library raises whatever its arrays do

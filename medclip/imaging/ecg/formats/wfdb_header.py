@@ -122,7 +122,7 @@ def _segment(line: str) -> tuple[str, int]:
 
 
 def beside(name: str) -> str:
-    """Give a file's name back, or refuse one that leads out of the header's folder or to a server."""
+    """Return a file's name back, or refuse one that leads out of the header's folder or to a server."""
     if _NAME.fullmatch(name) is None:
         raise MedclipError(
             Reason.CORRUPT,

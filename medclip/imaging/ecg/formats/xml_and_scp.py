@@ -162,13 +162,13 @@ def _recording(parser: Any, path: Path, settings: Settings, name: str) -> Record
 
 
 def _rate(record: Any, lead: Any) -> float:
-    """Give a lead's rate; aECG keeps the exact one apart."""
+    """Return a lead's rate; aECG keeps the exact one apart."""
     timing = record.raw_metadata.get("rhythm_time") or {}
     return float(timing.get("sampling_rate_exact") or lead.sampling_rate)
 
 
 def _factor(lead: Any) -> float | None:
-    """Give millivolts per unit; None where the file states no resolution or no unit."""
+    """Return millivolts per unit; None where the file states no resolution or no unit."""
     return millivolts_per(lead.resolution_unit) if lead.resolution_unit and lead.resolution > 0 else None
 
 

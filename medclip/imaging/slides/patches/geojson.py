@@ -113,26 +113,26 @@ def _polygons(geometry: Any) -> tuple[list[Any], bool]:
     """List the polygons of a geometry, those in collections too, and say whether nothing else is in it."""
     waiting, polygons, all_used = [geometry], [], True
     while waiting:
-        found = waiting.pop(0)
-        kind = found.get("type")
+        member = waiting.pop(0)
+        kind = member.get("type")
         if kind == "GeometryCollection":
-            waiting = [*found["geometries"], *waiting]
+            waiting = [*member["geometries"], *waiting]
         elif kind == "Polygon":
-            polygons.append(found["coordinates"])
+            polygons.append(member["coordinates"])
         elif kind == "MultiPolygon":
-            polygons.extend(found["coordinates"])
+            polygons.extend(member["coordinates"])
         else:
             all_used = False
     return polygons, all_used
 
 
 def _classification(feature: Any) -> str | None:
-    found = (feature.get("properties") or {}).get("classification") or {}
-    return found.get("name") if isinstance(found, dict) else str(found)
+    classification = (feature.get("properties") or {}).get("classification") or {}
+    return classification.get("name") if isinstance(classification, dict) else str(classification)
 
 
 def _geometry(tissue: TissueMask, reader: PyramidReader) -> tuple[float, float, int, int]:
-    """Give full-resolution pixels to a mask pixel (rows, columns), and the origin of QuPath's coordinates."""
+    """Return full-resolution pixels to a mask pixel (rows, columns), and the origin of QuPath's coordinates."""
     mpp = reader.mpp_um
     if mpp is None:
         raise MedclipError(Reason.NO_SCALE, "The slide does not say how large its pixels are.")

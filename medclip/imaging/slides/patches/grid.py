@@ -57,7 +57,7 @@ class PatchGrid:
         return "ok" if len(self) else "no patches"
 
     def patch(self, index: int) -> Patch:
-        """Give one patch."""
+        """Return one patch."""
         row, column = (int(value) for value in self.kept[index])
         return Patch(row, column, row * self.stride_um[0], column * self.stride_um[1], float(self.coverage[index]))
 

@@ -108,8 +108,8 @@ def _sides(labels: NDArray[np.int32]) -> dict[tuple[int, int], list[tuple[tuple[
         (padded[1:-1, :-2], (0, 1), (0, -1)),
     ):
         ys, xs = np.nonzero((inner != neighbour) & (inner > 0))
-        found = inner[ys, xs]
-        for x, y, label in zip(xs.tolist(), ys.tolist(), found.tolist(), strict=True):
+        inside = inner[ys, xs]
+        for x, y, label in zip(xs.tolist(), ys.tolist(), inside.tolist(), strict=True):
             ways.setdefault((x + dx, y + dy), []).append((heading, label))
     return ways
 

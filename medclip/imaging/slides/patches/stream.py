@@ -79,12 +79,10 @@ def slide_patches(
         ((256, 256, 3), 0.9)
     """
     with open_slide(paths, settings) as reader:
-        found = _checked(tissue, reader) if isinstance(tissue, TissueMask) else find_tissue(reader, tissue)
-        grid = make_grid(
-            reader, found, size_px=size_px, mpp_um=mpp_um, overlap_px=overlap_px, min_coverage=min_coverage
-        )
+        mask = _checked(tissue, reader) if isinstance(tissue, TissueMask) else find_tissue(reader, tissue)
+        grid = make_grid(reader, mask, size_px=size_px, mpp_um=mpp_um, overlap_px=overlap_px, min_coverage=min_coverage)
         if not len(grid):
-            raise no_tissue(found.problem, found.pen_fraction, grid.candidates)
+            raise no_tissue(mask.problem, mask.pen_fraction, grid.candidates)
         yield from iter_patches(reader, grid)
 
 

@@ -49,19 +49,19 @@ class ToRgb:
         return np.concatenate([pixels, np.zeros_like(pixels[:, :, :1])], axis=2)
 
     def note(self, channels: int) -> str:
-        """Say in one sentence what is done; empty where 8-bit RGB stays as it is."""
-        said = []
+        """Describe in one sentence what is done; empty where 8-bit RGB stays as it is."""
+        parts = []
         if channels == 1 and self.palette is None:
-            said.append("grey repeated as RGB")
+            parts.append("grey repeated as RGB")
         elif channels == 2:
-            said.append("two channels shown as red and green")
+            parts.append("two channels shown as red and green")
         elif channels > 3:
-            said.append(f"the first three of {channels} channels shown as RGB")
+            parts.append(f"the first three of {channels} channels shown as RGB")
         if self.limits is not None:
-            said.append(
+            parts.append(
                 f"scaled to 8 bits between the percentiles {PERCENTILES[0]:g} and {PERCENTILES[1]:g} per channel"
             )
-        return "; ".join(said)
+        return "; ".join(parts)
 
 
 def limits_of(channels: Sequence[NDArray[Any]]) -> tuple[tuple[float, float], ...]:
@@ -70,11 +70,11 @@ def limits_of(channels: Sequence[NDArray[Any]]) -> tuple[tuple[float, float], ..
     Args:
         channels: One array per channel, any shape.
     """
-    found = []
+    limits = []
     for values in channels:
         finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
         low, high = np.percentile(finite, PERCENTILES) if finite.size else (0.0, 1.0)
         if not high > low:
             low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-        found.append((float(low), float(high)))
-    return tuple(found)
+        limits.append((float(low), float(high)))
+    return tuple(limits)

@@ -75,14 +75,14 @@ class DicomBackend:
         self._to_rgb = self._colours(images)
         note = self._to_rgb.note(images[0].samples_per_pixel)
         levels = tuple(Level(level.layout.height_px, level.layout.width_px) for level in self._levels)
-        names = tuple(name for name, found in self._extra.items() if found)
+        names = tuple(name for name, extra in self._extra.items() if extra)
         self.facts = SlideFacts(levels, mpp, facts, names, notes=(note,) if note else (), decoder="wsidicom")
 
     def read_level(self, level: int, top: int, left: int, height: int, width: int) -> NDArray[np.uint8]:
         """Read a rectangle of one level."""
-        found = self._levels[level]
+        instance = self._levels[level]
         with quiet("wsidicom"):
-            return self._to_rgb(found.region(top, left, height, width, self._white))
+            return self._to_rgb(instance.region(top, left, height, width, self._white))
 
     def read_associated(self, name: str) -> NDArray[np.uint8]:
         """Read label or overview."""
@@ -105,7 +105,7 @@ class DicomBackend:
         self._source = None
 
     def _colours(self, images: list[Any]) -> ToRgb:
-        """Say how stored values become RGB, and which stored value is white."""
+        """Return how stored values become RGB, and which stored value is white."""
         inverted = images[0].photometric_interpretation == "MONOCHROME1"
         if images[0].dtype == np.uint8:
             self._white: float = 0 if inverted else 255
@@ -150,12 +150,12 @@ def _slides(paths: tuple[Path, ...]) -> tuple[list[Path], set[Path], dict[str, s
 
 def _count_part(header: Any, parts: dict[str, tuple[int, set[int]]]) -> None:
     """Note which part of which concatenation a file is: its identifier -> how many there are, and which were seen."""
-    whole, number, total = (header.get(name) for name in _PARTS)
-    if not whole or not number:
+    concatenation, number, total = (header.get(name) for name in _PARTS)
+    if not concatenation or not number:
         return
-    stated, seen = parts.get(str(whole), (0, set()))
+    stated, seen = parts.get(str(concatenation), (0, set()))
     # The total may be left out; the highest number is the least that there are.
-    parts[str(whole)] = max(stated, int(total or 0), int(number)), seen | {int(number)}
+    parts[str(concatenation)] = max(stated, int(total or 0), int(number)), seen | {int(number)}
 
 
 def _check_parts(parts: dict[str, tuple[int, set[int]]]) -> None:
@@ -182,7 +182,7 @@ def _check_complete(volumes: set[Path], source: Any) -> None:
 
 
 def _images(source: Any) -> list[Any]:
-    """Give the images of the levels, finest first."""
+    """Return the images of the levels, finest first."""
     from wsidicom import WsiDicom
     from wsidicom.errors import WsiDicomNoResolutionError
 
@@ -257,7 +257,7 @@ def _decoder(image: Any, layout: TileLayout) -> Decode:
 
 
 def jpeg_colour(data: bytes, stated: str) -> str:
-    """Say what a three-channel JPEG holds.
+    """Return what a three-channel JPEG holds.
 
     Args:
         data: The JPEG.

@@ -37,7 +37,7 @@ class TileCache:
         self._lock = threading.Lock()
 
     def get(self, key: Hashable) -> NDArray[Any] | None:
-        """Give a tile and mark it as used, or None."""
+        """Return a tile and mark it as used, or None."""
         with self._lock:
             tile = self._tiles.get(key)
             if tile is not None:
@@ -150,7 +150,7 @@ class TiledLevel:
         return out
 
     def _whole(self, index: int) -> NDArray[Any] | None:
-        """Give one tile away. A grid that falls on the tiles asks for each once: a copy to keep would cost a quarter
+        """Return one tile away. A grid that falls on the tiles asks for each once: a copy to keep would cost a quarter
         of the time for nothing. A tile that is asked for a second time is kept.
         """
         cached = self._cache.get((self._key, index))

@@ -28,15 +28,15 @@ def ome_mpp(text: str | None, number: int) -> tuple[float, float] | None:
         root = ElementTree.fromstring(text.encode())  # noqa: S314 - without entities, and it never fetches anything
     except (ElementTree.ParseError, ValueError, LookupError, RecursionError):
         return None
-    found = [element for element in root.iter() if element.tag.rpartition("}")[2] == "Pixels"]
-    if number >= len(found):
+    elements = [element for element in root.iter() if element.tag.rpartition("}")[2] == "Pixels"]
+    if number >= len(elements):
         return None
-    rows, columns = (_size(found[number].attrib, axis) for axis in "YX")
+    rows, columns = (_size(elements[number].attrib, axis) for axis in "YX")
     return (rows, columns) if min(rows, columns) > 0 and max(rows, columns) < 1e6 else None
 
 
 def _size(attributes: dict[str, str], axis: str) -> float:
-    """Give one side in µm, 0 where it is not known."""
+    """Return one side in µm, 0 where it is not known."""
     # The Greek mu and the micro sign are two characters; both are in use.
     unit = attributes.get(f"PhysicalSize{axis}Unit", "µm").strip().lower().replace("μ", "µ")
     unit = unit.replace("metre", "meter").removesuffix("s")

@@ -148,7 +148,7 @@ def _backend_name(files: tuple[Path, ...]) -> str:
 
 
 def _is_plain_tiff(path: Path) -> bool:
-    """Say whether a file is a TIFF in no vendor's own format."""
+    """Return whether a file is a TIFF in no vendor's own format."""
     try:
         with path.open("rb") as file:
             return file.read(4) in _TIFF and not is_vendors(file)

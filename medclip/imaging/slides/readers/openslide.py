@@ -31,7 +31,7 @@ def _library() -> Any:
 
 
 def is_installed() -> bool:
-    """Say whether OpenSlide can be used."""
+    """Return whether OpenSlide can be used."""
     try:
         _library()
     except MedclipError:
@@ -40,7 +40,7 @@ def is_installed() -> bool:
 
 
 def knows(path: Path) -> bool:
-    """Say whether OpenSlide is the one to open a file. Without OpenSlide it knows nothing.
+    """Return whether OpenSlide is the one to open a file. Without OpenSlide it knows nothing.
 
     It takes a tiled OME-TIFF for a plain one, without its levels, channels and pixel size: tifffile reads those.
     """
@@ -155,13 +155,13 @@ class OpenSlideBackend:
             with tifffile.TiffFile(self._path) as tiff:
                 pages: list[Any] = [page.aspage() for page in tiff.pages]
                 for index, level in enumerate(levels):
-                    found = [
+                    candidates = [
                         p
                         for p in pages
                         if p.is_tiled and p.imagelength == level.height_px and p.imagewidth == level.width_px
                     ]
-                    if len(found) == 1 and _is_plain_jpeg(found[0]):
-                        self._tiled[index] = _tiled_level(index, found[0], file, cache)
+                    if len(candidates) == 1 and _is_plain_jpeg(candidates[0]):
+                        self._tiled[index] = _tiled_level(index, candidates[0], file, cache)
 
 
 def _is_plain_jpeg(page: Any) -> bool:
@@ -185,7 +185,7 @@ def _tiled_level(index: int, page: Any, file: int, cache: TileCache) -> TiledLev
 
 
 def _damaged(error: Exception) -> MedclipError:
-    """Give the reason for an error of OpenSlide. Its text may quote the file, and is not passed on."""
+    """Return the reason for an error of OpenSlide. Its text may quote the file, and is not passed on."""
     text = str(error).lower()
     if "unsupported" in text or "not supported" in text:
         return MedclipError(

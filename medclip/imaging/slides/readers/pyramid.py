@@ -188,7 +188,7 @@ class PyramidReader:
         self._open = None
 
     def _backend(self) -> Backend:
-        """Give this process's own open slide: a handle must not be used on both sides of a fork."""
+        """Return this process's own open slide: a handle must not be used on both sides of a fork."""
         if self._open is None or self._open[0] != os.getpid():
             module = import_module(BACKENDS[self._spec.backend])
             self._open = os.getpid(), module.open_backend(self._spec)
@@ -246,8 +246,8 @@ class PyramidReader:
 
 def _ratio(base: int, level: int) -> float:
     """Base pixels to a level's pixel: the whole number that writers meant, if rounding explains the rest."""
-    whole = max(1, round(base / level))
-    return float(whole) if abs(level * whole - base) < whole else base / level
+    rounded = max(1, round(base / level))
+    return float(rounded) if abs(level * rounded - base) < rounded else base / level
 
 
 def whole(size: float) -> int:

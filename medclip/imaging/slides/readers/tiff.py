@@ -51,10 +51,10 @@ class TiffBackend:
                 number, series = _largest(tiff.series)
                 pages = [_pages(level) for level in series.levels]
                 self._file = os.open(spec.paths[0], os.O_RDONLY)
-                self._planes = [self._open_level(i, found, cache) for i, found in enumerate(pages)]
+                self._planes = [self._open_level(i, page, cache) for i, page in enumerate(pages)]
                 mpp = ome_mpp(tiff.ome_metadata, number) if tiff.is_ome else _tag_mpp(pages[0][0])
             first = pages[0][0]
-            levels = tuple(Level(int(found[0].imagelength), int(found[0].imagewidth)) for found in pages)
+            levels = tuple(Level(int(page[0].imagelength), int(page[0].imagewidth)) for page in pages)
             channels = sum(plane.channels for plane in self._planes[0])
             self._to_rgb = self._colours(first, levels[-1], channels)
         except MedclipError:
@@ -117,8 +117,8 @@ class TiffBackend:
     def _stacked(self, planes: list[TiledLevel], top: int, left: int, height: int, width: int) -> NDArray[Any]:
         used = planes[:3]
         fill = WHITE if planes[0].dtype == np.uint8 else 0
-        found = [plane.region(top, left, height, width, fill) for plane in used]
-        return found[0] if len(found) == 1 else np.concatenate(found, axis=2)
+        regions = [plane.region(top, left, height, width, fill) for plane in used]
+        return regions[0] if len(regions) == 1 else np.concatenate(regions, axis=2)
 
     def _colours(self, page: Any, coarsest: Level, channels: int) -> ToRgb:
         inverted = page.photometric == _WHITE_IS_ZERO
@@ -166,10 +166,10 @@ def _pages(level: Any) -> list[Any]:
     for axis in reversed(range(len(axes))):
         if axes[axis] != "C":
             grid = grid.take(shape[axis] // 2 if axes[axis] == "Z" else 0, axis=axis)
-    found = [pages[index] for index in np.atleast_1d(grid).ravel()]
-    if any(page is None for page in found):
+    chosen = [pages[index] for index in np.atleast_1d(grid).ravel()]
+    if any(page is None for page in chosen):
         raise MedclipError(Reason.TRUNCATED, "The TIFF lacks a directory of one of its channels.")
-    return found
+    return chosen
 
 
 def _tile_size(page: Any) -> tuple[int, int]:

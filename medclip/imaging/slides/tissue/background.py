@@ -21,13 +21,13 @@ _SAMPLE = 200_000
 
 
 def low_high(rgb: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Give the smallest and the largest of red, green and blue; several times as fast as `min` along the last axis."""
+    """Return the smallest and largest of red, green and blue; several times as fast as `min` along the last axis."""
     red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
     return np.minimum(np.minimum(red, green), blue), np.maximum(np.maximum(red, green), blue)
 
 
 def brightness(rgb: NDArray[Any]) -> NDArray[np.float32]:
-    """Give the mean of red, green and blue."""
+    """Return the mean of red, green and blue."""
     return (rgb[..., 0].astype(np.float32) + rgb[..., 1] + rgb[..., 2]) / np.float32(3)
 
 
@@ -42,10 +42,10 @@ def glass_of(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """
     red, green, blue = (rgb[:, :, i].astype(np.int16) for i in range(3))
     low, high = low_high(rgb)
-    found = (low >= _LEAST) & (high - low <= _TINT) & (green >= np.minimum(red, blue) - _GREEN)
-    found[1:] &= np.abs(np.diff(green, axis=0)) <= _STEP
-    found[:, 1:] &= np.abs(np.diff(green, axis=1)) <= _STEP
-    return found
+    glass = (low >= _LEAST) & (high - low <= _TINT) & (green >= np.minimum(red, blue) - _GREEN)
+    glass[1:] &= np.abs(np.diff(green, axis=0)) <= _STEP
+    glass[:, 1:] &= np.abs(np.diff(green, axis=1)) <= _STEP
+    return glass
 
 
 def white_point(rgb: NDArray[np.uint8], glass: NDArray[np.bool_]) -> tuple[float, float, float] | None:
@@ -86,7 +86,7 @@ def levelled(rgb: NDArray[np.uint8], white: tuple[float, float, float] | None) -
 
 
 def is_dark(rgb: NDArray[np.uint8], glass: NDArray[np.bool_], dark: float) -> bool:
-    """Say whether the background is dark, as in fluorescence, however much of the slide is bright.
+    """Return whether the background is dark, as in fluorescence, however much of the slide is bright.
 
     A slide with a bright background has more glass than dark ink and shadows.
     """

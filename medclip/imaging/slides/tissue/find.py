@@ -189,13 +189,13 @@ def _by_darkness(
     ink |= within(ink, options.ink.rim_um / pixel_um) & (high < 2 * options.black)
     threshold = float(np.clip(_otsu(darkness[~ink]), *options.grey))
     candidate = opened(closed(darkness > threshold, options.close_um / pixel_um), options.grey_open_um / pixel_um)
-    found = _without_ink(candidate, ink, empty, pixel_um, options)
-    note = ("the slide has no colour: tissue is what is darker than the glass",) if found.mask.any() else ()
-    return replace(found, notes=(*note, *found.notes))
+    tissue = _without_ink(candidate, ink, empty, pixel_um, options)
+    note = ("the slide has no colour: tissue is what is darker than the glass",) if tissue.mask.any() else ()
+    return replace(tissue, notes=(*note, *tissue.notes))
 
 
 def _undecided(ink: Ink, stained: NDArray[np.bool_], options: TissueOptions) -> str:
-    """Say why nothing is decided; empty if it can be."""
+    """Return why nothing is decided; empty if it can be."""
     if int(ink.doubtful.sum()) > options.ink_doubt * max(int((stained & ~ink.mask).sum()), 1):
         return (
             "What has colour on the slide may be marks of a pen or a stain: it is as even as ink, and no other tissue "
@@ -210,12 +210,12 @@ def _smoothed(rgb: NDArray[np.uint8], sigma: float) -> NDArray[np.float32]:
     values = rgb.astype(np.float32)
     if sigma <= 0.3:
         return values
-    found: Any = ndimage.gaussian_filter(values, (sigma, sigma, 0))
-    return found
+    smooth: Any = ndimage.gaussian_filter(values, (sigma, sigma, 0))
+    return smooth
 
 
 def _otsu(values: NDArray[np.floating[Any]]) -> float:
-    """Give Otsu's threshold of values in 0-255 (N. Otsu, 1979): the split with the largest variance between halves."""
+    """Return Otsu's threshold of values in 0-255 (N. Otsu, 1979): the split with most variance between the halves."""
     counts = np.bincount(np.clip(values, 0, 255).astype(np.uint8).ravel(), minlength=256).astype(np.float64)
     weight = np.cumsum(counts)
     total = weight[-1]

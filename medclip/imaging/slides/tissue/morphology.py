@@ -12,25 +12,25 @@ def labelled(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
     """Number the pieces that are connected by sides from 1; 0 is what is not in the mask."""
     from scipy import ndimage
 
-    found: Any = ndimage.label(mask)
-    return found
+    regions: Any = ndimage.label(mask)
+    return regions
 
 
 def distance(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Give each pixel of the mask its distance from what is not in it; infinite where there is nothing else."""
+    """Return each pixel of the mask its distance from what is not in it; infinite where there is nothing else."""
     from scipy import ndimage
 
     if mask.all():
         return np.full(mask.shape, np.inf, np.float32)
     out = np.zeros(mask.shape, np.float32)
     box = _box(mask, 1)
-    found: Any = ndimage.distance_transform_edt(mask[box])
-    out[box] = found
+    distances: Any = ndimage.distance_transform_edt(mask[box])
+    out[box] = distances
     return out
 
 
 def away(mask: NDArray[np.bool_], limit: float) -> NDArray[np.float32]:
-    """Give each pixel its distance from the mask; infinite for what is farther than `limit`."""
+    """Return each pixel its distance from the mask; infinite for what is farther than `limit`."""
     out = np.full(mask.shape, np.inf, np.float32)
     if mask.any():
         # By distances, whose cost does not depend on how far.
@@ -41,12 +41,12 @@ def away(mask: NDArray[np.bool_], limit: float) -> NDArray[np.float32]:
 
 
 def within(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
-    """Give what is in the mask or no farther from it than a radius."""
+    """Return what is in the mask or no farther from it than a radius."""
     return mask if radius < 1 else away(mask, radius) <= radius
 
 
 def _box(mask: NDArray[np.bool_], margin: int) -> tuple[slice, slice]:
-    """Give the rows and columns that hold the mask, and a margin: most pen marks lie in a part of the slide."""
+    """Return the rows and columns that hold the mask, and a margin: most pen marks lie in a part of the slide."""
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     if not len(rows):
         return slice(0, 0), slice(0, 0)

@@ -126,8 +126,8 @@ def ink_of(
         hue = opened(colour, options.open_um / pixel_um)
         if not hue.any():
             continue
-        found = _judged(rgb, hue, stained, usual, pixel_um, options, parts=parts)
-        mask, doubtful = mask | found.mask, doubtful | found.doubtful
+        ink = _judged(rgb, hue, stained, usual, pixel_um, options, parts=parts)
+        mask, doubtful = mask | ink.mask, doubtful | ink.doubtful
     return Ink(mask, doubtful & ~mask)
 
 
@@ -220,18 +220,18 @@ def _lines(
     pixel_um: float,
     options: InkOptions,
 ) -> NDArray[np.bool_]:
-    """Say which pieces are thin and long once their small holes and gaps are closed."""
+    """Return which pieces are thin and long once their small holes and gaps are closed."""
     solid = filled(closed(hue, options.gap_um / pixel_um), (options.embedded_um / pixel_um) ** 2)
     depth = distance(solid)
     width = np.zeros(len(area))
     np.maximum.at(width, labels[hue], np.minimum(depth[hue], 1e6))
-    found = (2 * width * pixel_um < options.embedded_um) & (area / (2 * width + 1e-9) ** 2 >= options.doubtful_stroke)
-    found[0] = False
-    return found
+    lines = (2 * width * pixel_um < options.embedded_um) & (area / (2 * width + 1e-9) ** 2 >= options.doubtful_stroke)
+    lines[0] = False
+    return lines
 
 
 def _texture(values: NDArray[np.float32], where: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
-    """Give the standard deviation within 5 x 5 pixels, or within those that lie in a mask; infinite for less than 8."""
+    """Return the standard deviation within 5 x 5 pixels, or within those in a mask; infinite for fewer than 8."""
     from scipy import ndimage
 
     if where is None:
