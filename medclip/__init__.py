@@ -1,107 +1,114 @@
 """Medical image-text models: files become samples, embeddings, scores and reports.
 
-The public names below load their module on first use (PEP 562), so `import medclip` imports none of the heavy
-libraries. Not a medical device; the shipped weights are for non-commercial research.
+The verbs do what the commands of the same name do, and return a result that shows itself. What is done to model packs,
+shards, slides and finished runs lies in the namespaces `models`, `shards`, `slides` and `runs`. Every name loads its
+module on first use, so `import medclip` imports none of the heavy libraries. Not a medical device; the shipped weights
+are for non-commercial research.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from medclip.lazy import lazy_names
 from medclip.version import __version__
 
 if TYPE_CHECKING:
+    from medclip import models, runs, shards, slides
+    from medclip.adaptation.run import AdaptRun
+    from medclip.api.adapt import adapt
     from medclip.api.audit import audit
+    from medclip.api.compare import compare
+    from medclip.api.doctor import doctor
+    from medclip.api.evaluate import evaluate
+    from medclip.api.open_study import open_study
+    from medclip.api.pretrain import pretrain
+    from medclip.api.scan import scan
     from medclip.api.score import score
     from medclip.api.view import view
+    from medclip.auditing.result import AuditResult
     from medclip.errors import MedclipError, Reason
-    from medclip.files.scan import scan
-    from medclip.inspecting.doctor import doctor
-    from medclip.inspecting.open_study import open_study
-    from medclip.models.interchange.hub import load_hub
-    from medclip.models.interchange.import_export import export_model, import_model
-    from medclip.models.packs.pack import list_packs, load_model, verify_pack
+    from medclip.evaluation.few_shot.results import Comparison
+    from medclip.evaluation.zero_shot.results import SuiteResult
+    from medclip.files.scan import Scan
+    from medclip.inspecting.doctor import Diagnosis
+    from medclip.inspecting.draw_view import Viewed
+    from medclip.inspecting.opened_study import OpenedStudy
+    from medclip.runs.score_run import ScoreRun
     from medclip.sample import Modality, Provenance, Sample, Study, View
     from medclip.settings import Settings
-    from medclip.shards.reading.check_folder import check_shards
-    from medclip.shards.reading.index_tars import index_shards
-    from medclip.shards.writing.build import build_shards
-    from medclip.shards.writing.captions import captions_from_labels
-    from medclip.text.vocabulary.load import load_task, task_names
-    from medclip.training.loop import pretrain
-
-
-_PUBLIC = {
-    "MedclipError": "medclip.errors",
-    "Modality": "medclip.sample",
-    "Provenance": "medclip.sample",
-    "Reason": "medclip.errors",
-    "Sample": "medclip.sample",
-    "Settings": "medclip.settings",
-    "Study": "medclip.sample",
-    "View": "medclip.sample",
-    "audit": "medclip.api.audit",
-    "build_shards": "medclip.shards.writing.build",
-    "captions_from_labels": "medclip.shards.writing.captions",
-    "check_shards": "medclip.shards.reading.check_folder",
-    "doctor": "medclip.inspecting.doctor",
-    "export_model": "medclip.models.interchange.import_export",
-    "import_model": "medclip.models.interchange.import_export",
-    "index_shards": "medclip.shards.reading.index_tars",
-    "list_packs": "medclip.models.packs.pack",
-    "load_hub": "medclip.models.interchange.hub",
-    "load_model": "medclip.models.packs.pack",
-    "load_task": "medclip.text.vocabulary.load",
-    "open_study": "medclip.inspecting.open_study",
-    "pretrain": "medclip.training.loop",
-    "scan": "medclip.files.scan",
-    "score": "medclip.api.score",
-    "task_names": "medclip.text.vocabulary.load",
-    "verify_pack": "medclip.models.packs.pack",
-    "view": "medclip.api.view",
-}
+    from medclip.training.result import PretrainResult
 
 __all__ = [
+    "AdaptRun",
+    "AuditResult",
+    "Comparison",
+    "Diagnosis",
     "MedclipError",
     "Modality",
+    "OpenedStudy",
+    "PretrainResult",
     "Provenance",
     "Reason",
     "Sample",
+    "Scan",
+    "ScoreRun",
     "Settings",
     "Study",
+    "SuiteResult",
     "View",
+    "Viewed",
     "__version__",
+    "adapt",
     "audit",
-    "build_shards",
-    "captions_from_labels",
-    "check_shards",
+    "compare",
     "doctor",
-    "export_model",
-    "import_model",
-    "index_shards",
-    "list_packs",
-    "load_hub",
-    "load_model",
-    "load_task",
+    "evaluate",
+    "models",
     "open_study",
     "pretrain",
+    "runs",
     "scan",
     "score",
-    "task_names",
-    "verify_pack",
+    "shards",
+    "slides",
     "view",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    module = _PUBLIC.get(name)
-    if module is None:
-        raise AttributeError(f"module 'medclip' has no attribute {name!r}")
-    value = getattr(import_module(module), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "AdaptRun": "medclip.adaptation.run:AdaptRun",
+        "AuditResult": "medclip.auditing.result:AuditResult",
+        "Comparison": "medclip.evaluation.few_shot.results:Comparison",
+        "Diagnosis": "medclip.inspecting.doctor:Diagnosis",
+        "MedclipError": "medclip.errors:MedclipError",
+        "Modality": "medclip.sample:Modality",
+        "OpenedStudy": "medclip.inspecting.opened_study:OpenedStudy",
+        "PretrainResult": "medclip.training.result:PretrainResult",
+        "Provenance": "medclip.sample:Provenance",
+        "Reason": "medclip.errors:Reason",
+        "Sample": "medclip.sample:Sample",
+        "Scan": "medclip.files.scan:Scan",
+        "ScoreRun": "medclip.runs.score_run:ScoreRun",
+        "Settings": "medclip.settings:Settings",
+        "Study": "medclip.sample:Study",
+        "SuiteResult": "medclip.evaluation.zero_shot.results:SuiteResult",
+        "View": "medclip.sample:View",
+        "Viewed": "medclip.inspecting.draw_view:Viewed",
+        "adapt": "medclip.api.adapt:adapt",
+        "audit": "medclip.api.audit:audit",
+        "compare": "medclip.api.compare:compare",
+        "doctor": "medclip.api.doctor:doctor",
+        "evaluate": "medclip.api.evaluate:evaluate",
+        "models": "medclip.models",
+        "open_study": "medclip.api.open_study:open_study",
+        "pretrain": "medclip.api.pretrain:pretrain",
+        "runs": "medclip.runs",
+        "scan": "medclip.api.scan:scan",
+        "score": "medclip.api.score:score",
+        "shards": "medclip.shards",
+        "slides": "medclip.slides",
+        "view": "medclip.api.view:view",
+    },
+)

@@ -85,7 +85,7 @@ for prompt, against in questions:
 import matplotlib.pyplot as plt
 import numpy as np
 
-model = medclip.load_model()
+model = medclip.models.load()
 pixels = model.preprocess.to_array(view)
 image = model.encode_image(pixels[np.newaxis])
 sentences = ["chest X-ray", "mammogram", "brain MRI", "fundus photograph"]

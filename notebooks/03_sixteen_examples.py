@@ -31,9 +31,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 import medclip
-from medclip.adaptation.run import adapt
-from medclip.evaluation.few_shot.compare import compare
-from medclip.reports.few_shot.report import write_compare_report
 
 root = Path(tempfile.mkdtemp())
 rng = np.random.default_rng(0)
@@ -94,7 +91,7 @@ plt.show()
 
 # %%
 for method in ("linear-probe", "tip"):
-    run = adapt("medclip-mini", root / "labels.csv", "appearance", method=method, shots=16)
+    run = medclip.adapt(root / "labels.csv", "appearance", method=method, shots=16)
     hits = (run.test.probabilities_NC.argmax(axis=1) == run.test.targets).sum()
     print(f"{method:12} {hits} of {len(run.test.targets)} test files right; learned from {len(run.drawn.train)}")
     for note in run.notes:
@@ -109,17 +106,15 @@ for method in ("linear-probe", "tip"):
 
 # %%
 methods = ["zero-shot", "linear-probe", "tip"]
-compared = compare(
-    "medclip-mini",
+result = medclip.compare(
     root / "labels.csv",
     "appearance",
     out=root / "comparison",
     methods=methods,
     shots=(1, 4, 16),
     seeds=3,
-    num_replicates=500,
+    num_resamples=500,
 )
-result = compared.result
 print("\n".join(result.lines()))
 
 # %% [markdown]
@@ -157,7 +152,7 @@ plt.show()
 # wrong.
 
 # %%
-page = write_compare_report(compared, root / "comparison")
+page = root / "comparison" / "report.html"
 print("the whole comparison:", page.name, f"({page.stat().st_size // 1024} KiB, loads nothing from elsewhere)")
 best = next(m for m in result.ranked if m != "zero-shot")
 confusion = next(c for c in result.confusions if c.method == best)
@@ -168,7 +163,7 @@ for name, counts in zip(result.classes, confusion.counts, strict=True):
 wrong = confusion.mistakes[:4]
 figure, axes = plt.subplots(1, max(1, len(wrong)), figsize=(9, 2.6), layout="constrained", squeeze=False)
 for place, mistake in zip(axes[0], wrong, strict=False):
-    place.imshow(compared.data.picture(mistake.example))
+    place.imshow(Image.open(root / rows[mistake.row - 1]["file"]))
     place.set_title(f"{mistake.true}, said {mistake.said}\n{mistake.num_wrong} of {mistake.num_runs} runs", fontsize=9)
 for place in axes[0]:
     place.set_axis_off()
@@ -181,7 +176,7 @@ plt.show()
 # tests it on them by mistake.
 
 # %%
-adapted = adapt("medclip-mini", root / "labels.csv", "appearance", method=best, shots=16, out=root / "pack")
+medclip.adapt(root / "labels.csv", "appearance", method=best, shots=16, out=root / "pack")
 new = root / "new"
 new.mkdir()
 for kind in ("sharp", "hazy", "spots"):

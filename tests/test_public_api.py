@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
+from importlib import import_module
+from pathlib import Path
+from types import FunctionType
 
 import pytest
 
@@ -36,7 +40,7 @@ def modules_after(code: str) -> list[str]:
 def test_importing_medclip_loads_nothing_heavy_and_few_modules():
     loaded = modules_after("import medclip")
     assert not [name for name in loaded if name.split(".")[0] in HEAVY]
-    assert [name for name in loaded if name.startswith("medclip")] == ["medclip", "medclip.version"]
+    assert [name for name in loaded if name.startswith("medclip")] == ["medclip", "medclip.lazy", "medclip.version"]
     assert len(loaded) < 40, loaded
 
 
@@ -63,22 +67,59 @@ def test_medclip_help_loads_nothing_heavy_and_no_command_module():
         "medclip.cli.main",
         "medclip.cli.progress",
         "medclip.errors",
+        "medclip.lazy",
         "medclip.version",
     ]
     # What is left is typer and rich: 273 with typer 0.29 and rich 15 (2026-11-25). Torch alone is over 1,000.
     assert len(loaded) < 500, len(loaded)
 
 
-@pytest.mark.parametrize("name", [n for n in medclip.__all__ if n != "__version__"])
-def test_every_public_name_can_be_had(name: str):
-    value = getattr(medclip, name)
-    assert value.__doc__, f"medclip.{name} has no docstring"
-    assert name in dir(medclip)
+NAMESPACES = ("models", "runs", "shards", "slides")
+VERBS = ("adapt", "audit", "compare", "doctor", "evaluate", "open_study", "pretrain", "scan", "score", "view")
 
 
-def test_all_and_the_table_of_names_agree():
-    assert set(medclip.__all__) == set(medclip._PUBLIC) | {"__version__"}
-    assert list(medclip.__all__) == sorted(medclip.__all__)
+def test_the_face_is_verbs_types_and_namespaces():
+    others = [name for name in dir(medclip) if name not in (*NAMESPACES, *VERBS)]
+    assert all(isinstance(getattr(medclip, name), type) for name in others), others
+    assert set(NAMESPACES) | set(VERBS) < set(dir(medclip))
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_is_a_plain_function_in_a_file_of_its_own(verb: str):
+    function = getattr(medclip, verb)
+    assert isinstance(function, FunctionType)
+    assert (function.__module__, function.__name__) == (f"medclip.api.{verb}", verb)
+
+
+@pytest.mark.parametrize("package", ["", *NAMESPACES])
+def test_every_public_name_can_be_had_and_is_documented(package: str):
+    module = import_module(f"medclip.{package}".rstrip("."))
+    assert module.__all__ == sorted(module.__all__)
+    assert dir(module) == [name for name in module.__all__ if name != "__version__"]
+    for name in dir(module):
+        assert getattr(module, name).__doc__, f"{package}.{name} has no docstring"
+
+
+@pytest.mark.parametrize("package", ["", *NAMESPACES])
+def test_type_checkers_and_python_load_the_same_names(package: str):
+    module = import_module(f"medclip.{package}".rstrip("."))
+    source = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
+    (checked,) = (node for node in source.body if isinstance(node, ast.If))
+    names = set()
+    for line in checked.body:
+        assert isinstance(line, ast.ImportFrom)
+        for alias in line.names:
+            own = alias.asname or alias.name
+            assert getattr(module, own) is getattr(import_module(str(line.module)), alias.name)
+            names.add(own)
+    assert names == set(dir(module))
+
+
+@pytest.mark.parametrize("package", NAMESPACES)
+def test_no_file_of_a_room_hides_a_name_of_its_namespace(package: str):
+    module = import_module(f"medclip.{package}")
+    inside = {path.stem for path in Path(str(module.__file__)).parent.iterdir()}
+    assert not inside & set(module.__all__)
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -115,7 +115,7 @@ class AdaptRun:
         return self.adapted.text
 
 
-def adapt(
+def adapt_model(
     model: str | Path | Model,
     table: Any,
     labels: str | Sequence[str],
@@ -142,43 +142,9 @@ def adapt(
     measure: Measure | None = None,
     replace: bool = False,
 ) -> AdaptRun:
-    """Adapt a model pack to a question of one's own, from a few labelled studies.
+    """Adapt a model pack, as `medclip.adapt` says; `measure` makes figures of the run, which go into the card.
 
-    Patients are divided first; shots are drawn from one side, and the other side is only scored. A file that cannot be
-    read is counted and never stops it; the next patient of its class takes the place of such a shot.
-
-    Args:
-        model: The base: name or folder of a pack, or a loaded model.
-        table: CSV, TSV or Parquet file, or a data frame: see `read_adapt_table`.
-        labels: The column or columns of labels.
-        method: One of `medclip.adaptation.methods.METHODS`.
-        shots: K: patients of each class, one unit of each.
-        out: Folder of the new pack; nothing is written where None. It may hold the pack of an equal call.
-        checkpoint: Folder of the small checkpoint; nothing is written where None.
-        task: A task of the vocabulary or a task file; made of the table where None.
-        modality: Of rows whose table says none.
-        folder: What relative files are relative to.
-        patient_from: Column that names the patient, or "file".
-        seed: Of the draw of shots. Test patients do not depend on it.
-        init_seed: Of initialisation, batches and augmentation.
-        test_share: Share of patients to test on, where the table has no column `split`; 0 for no test.
-        options: The method's own, by name.
-        name: Of the new pack, on its card.
-        key_file: Key that patients are hashed with; the identity key of `settings` where None.
-        workers: Reading processes.
-        threads: Of torch, while it learns.
-        device: Torch device.
-        settings: Limits and policy.
-        progress: Told of each unit.
-        measure: Makes figures of the run, which go into the card: `medclip.evaluation.adapted_model.measure`.
-        replace: Replace any pack in `out` and any checkpoint in `checkpoint`.
-
-    Returns:
-        The run: `.adapted`, `.test`, `.notes`, `.measured`.
-
-    Raises:
-        MedclipError: WRONG_USE, OUTPUT_IN_USE, TABLE_INVALID, NO_TASK, NOTHING_TO_DO; PATIENT_OVERLAP where a patient
-            or the bytes of a file are on two sides; NON_FINITE; those of `load_model` and of the method.
+    Evaluation lies above this room, so its `medclip.evaluation.adapted_model.measure` is handed in.
     """
     from medclip.models.packs.pack import find_pack, load_model
 

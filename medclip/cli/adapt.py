@@ -99,27 +99,26 @@ def adapt(
     """
     import json
 
-    from medclip.adaptation.run import adapt as run_adapt
+    from medclip.api.adapt import adapt as run_adapt
     from medclip.cli.options import key_values
     from medclip.cli.progress import progress
-    from medclip.evaluation.adapted_model import measure
 
     options = key_values(set_ or ())
     if views is not None:
         options["views"] = views
     with progress(quiet=as_json) as shown:
         run = run_adapt(
-            model,
             table,
             label,
+            model=model,
             method=method,
             shots=shots,
             out=out,
             checkpoint=checkpoint,
             task=task,
             modality=modality,
-            folder=folder,
-            patient_from=patient_from,
+            images=folder,
+            patient=patient_from,
             seed=seed,
             init_seed=init_seed,
             test_share=test_share,
@@ -130,8 +129,7 @@ def adapt(
             threads=threads,
             device=device,
             progress=shown,
-            measure=measure,
-            replace=replace,
+            overwrite=replace,
         )
     if as_json:
         print(json.dumps(_values(run), indent=1, ensure_ascii=False))

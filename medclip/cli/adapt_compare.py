@@ -62,10 +62,9 @@ def compare(
 
     Exit code: 0 every run gave predictions, 3 some method failed (the page names it and why), 2 wrong use.
     """
+    from medclip.api.compare import compare as run
     from medclip.cli.progress import progress
     from medclip.errors import MedclipError, Reason, printable
-    from medclip.evaluation.few_shot.compare import compare as run
-    from medclip.reports.few_shot.report import write_compare_report
 
     try:
         chosen = [int(k) for k in _listed(shots)]
@@ -73,36 +72,36 @@ def compare(
         raise MedclipError(Reason.WRONG_USE, "--shots takes whole numbers with commas between them.") from e
     with progress(quiet=as_json) as shown:
         compared = run(
-            model,
             table,
             label,
             out=out,
-            methods=_listed(methods) or None,
+            model=model,
+            methods=_listed(methods),
             quick=quick,
             shots=chosen,
             seeds=seeds,
             inits=inits,
             base_to_novel=base_to_novel,
-            references=_listed(reference),
+            reference=_listed(reference),
             task=task or None,
             modality=modality or None,
-            folder=folder,
-            patient_from=patient_from or None,
+            images=folder,
+            patient=patient_from or None,
             test_share=test_share,
             split_seed=split_seed,
             processes=processes,
             device=device,
             key_file=key_file,
+            report_paths=report_paths,
             progress=shown,
         )
-    page = write_compare_report(compared, out, show_paths=report_paths)
     if as_json:
-        print(compared.result.to_json(), end="")
+        print(compared.to_json(), end="")
     else:
-        for line in compared.result.lines():
+        for line in compared.lines():
             print(line)
-        print(f"Page: {printable(str(page))}")
-    return SOME_FAILED if compared.result.failures else 0
+        print(f"Page: {printable(str(out / 'report.html'))}")
+    return SOME_FAILED if compared.failures else 0
 
 
 def _listed(text: str) -> list[str]:

@@ -11,8 +11,8 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of lines.")] = False,
 ) -> int:
     """Check this installation and say how to fix what is wrong. Exit code 1 when a check fails."""
+    from medclip.api.doctor import doctor as run
     from medclip.inspecting.doctor import State
-    from medclip.inspecting.doctor import doctor as run
 
     diagnosis = run()
     if as_json:

@@ -46,15 +46,15 @@ def evaluate(
     Exit code: 0 all images were read, 3 some were not (they are counted by reason) or a set does not fit the suite (it
     is named), 2 wrong use or no set can be measured.
     """
+    from medclip.api.evaluate import evaluate as run
     from medclip.cli.progress import progress
     from medclip.errors import printable
-    from medclip.evaluation.zero_shot.run import evaluate as run
 
     with progress(quiet=as_json) as shown:
         result = run(
-            model,
-            suite,
             data,
+            model=model,
+            suite=suite,
             out=out,
             sets=[name.strip() for name in sets.split(",") if name.strip()],
             device=device,

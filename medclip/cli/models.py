@@ -30,11 +30,9 @@ def list_command(as_json: AsJson = False) -> None:
 
 def show(pack: Pack = "medclip-mini", as_json: AsJson = False) -> None:
     """Show a pack's card: use, tasks, figures, data, licence, limits."""
-    from medclip.models.card import read_card
-    from medclip.models.packs.pack import find_pack
+    from medclip.models.packs.pack import find_pack, pack_card
 
-    path = find_pack(pack)
-    card = read_card(path)
+    path, card = find_pack(pack), pack_card(pack)
     if as_json:
         _json(card.model_dump(mode="json"))
         return

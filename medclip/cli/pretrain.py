@@ -33,12 +33,12 @@ def pretrain(
     import os
     import sys
 
+    from medclip.api.pretrain import pretrain as run
     from medclip.errors import MedclipError
-    from medclip.training.loop import pretrain as run
 
     speaks = os.environ.get("RANK", "0") == "0"  # what one rank meets all raise; one tells it
     try:
-        result = run(recipe, tuple(overrides or ()), out, resume, show=not as_json)
+        result = run(recipe, overrides=overrides or (), out=out, resume=resume, show=not as_json)
     except MedclipError:
         if speaks:
             raise

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, TextIO, cast
 
@@ -114,22 +112,6 @@ def progress(quiet: bool = False) -> PlainProgress | BarProgress:
     if quiet:
         return PlainProgress(_Nowhere())
     return BarProgress() if forgiving_stderr().isatty() else PlainProgress()
-
-
-@contextmanager
-def counting(text: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Give what shows how far something is, on a terminal only; it goes when it is done."""
-    stream = forgiving_stderr()
-    if not stream.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=Console(file=stream), transient=True) as bar:
-        task = bar.add_task(text, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def duration(seconds: float) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError
 
 if TYPE_CHECKING:
     from medclip.files.scan import Scan
@@ -53,15 +53,11 @@ def scan(
 
     Exit code: 0 all could be scored or are skipped, 3 some failed, 2 wrong use or nothing to look at.
     """
-    from medclip.cli.progress import counting
-    from medclip.files.scan import scan as run
+    from medclip.api.scan import scan as run
+    from medclip.cli.progress import forgiving_stderr, progress
 
-    with counting("Reading headers") as step:
-        found = run(path, table=table, modality=modality, group_by=group_by, progress=step)
-    if not found.files:
-        raise MedclipError(
-            Reason.NOTHING_TO_DO, "there is no file in this folder.", where=path, hint="Name another folder."
-        )
+    with progress(quiet=not forgiving_stderr().isatty()) as shown:
+        found = run(path, table=table, modality=modality, group_by=group_by, progress=shown)
     print(json.dumps(_json(found)) if as_json else _text(found))
     return 3 if found.counts("status").get("failed") else 0
 

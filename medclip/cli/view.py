@@ -49,7 +49,7 @@ def view(
     drawn = run(
         path,
         out,
-        modality,
+        modality=modality,
         model=model or DEFAULT,
         number=number,
         settings=Settings(policy=read_policy(uneven, mpp, window)),

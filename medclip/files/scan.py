@@ -109,7 +109,7 @@ class Scan:
         }
 
 
-def scan(
+def scan_files(
     root: str | Path,
     *,
     table: Any = None,
@@ -138,7 +138,7 @@ def scan(
 
     Example:
         >>> import tempfile
-        >>> scan(tempfile.mkdtemp()).files
+        >>> scan_files(tempfile.mkdtemp()).files
         ()
     """
     settings = settings or Settings()

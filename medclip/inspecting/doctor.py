@@ -65,7 +65,7 @@ class Diagnosis:
         return json.dumps({"ok": self.ok, "checks": [asdict(check) for check in self.checks]}, indent=2)
 
 
-def doctor(settings: Settings | None = None) -> Diagnosis:
+def diagnose(settings: Settings | None = None) -> Diagnosis:
     """Look at Python, packages, decoders, places on disk and the built-in model pack.
 
     Torch is loaded in a process of its own, so that a broken build is a failed check and not a crash.

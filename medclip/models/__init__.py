@@ -1,1 +1,34 @@
-"""Towers, model packs and cards."""
+"""Towers, model packs and cards; as `medclip.models`, what can be done to a pack.
+
+`list`, `show`, `verify`, `import_` and `export` do what `medclip models` does; `load` and `load_hub` return a model.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from medclip.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from medclip.models.interchange.hub import load_hub
+    from medclip.models.interchange.import_export import export_model as export
+    from medclip.models.interchange.import_export import import_model as import_
+    from medclip.models.packs.pack import list_packs as list
+    from medclip.models.packs.pack import load_model as load
+    from medclip.models.packs.pack import pack_card as show
+    from medclip.models.packs.pack import verify_pack as verify
+
+__all__ = ["export", "import_", "list", "load", "load_hub", "show", "verify"]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "export": "medclip.models.interchange.import_export:export_model",
+        "import_": "medclip.models.interchange.import_export:import_model",
+        "list": "medclip.models.packs.pack:list_packs",
+        "load": "medclip.models.packs.pack:load_model",
+        "load_hub": "medclip.models.interchange.hub:load_hub",
+        "show": "medclip.models.packs.pack:pack_card",
+        "verify": "medclip.models.packs.pack:verify_pack",
+    },
+)

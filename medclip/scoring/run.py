@@ -7,12 +7,10 @@ it was stopped.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from medclip.adaptation.pack.pack_head import read_pack_text
 from medclip.errors import MedclipError, Reason
@@ -26,56 +24,14 @@ from medclip.runs.ledger import Ledger
 from medclip.runs.options import DEFAULT_MODEL, ScoreOptions
 from medclip.runs.plan import make_plan
 from medclip.runs.results import FILES, RUN, SCORES, write_results
+from medclip.runs.score_run import ScoreRun
 from medclip.scoring.study_scores import StudyScores
 from medclip.scoring.tasks import Scorer, asked_tasks, modality_task
 from medclip.settings import Settings
 from medclip.text.vocabulary.prompts import opposite
 
-if TYPE_CHECKING:
-    import pyarrow
-
 Finish = Callable[[Ledger, Any, Path], None]
 """Called with the complete ledger, the pack's card and the output folder, e.g. to write a report."""
-
-
-@dataclass(frozen=True, eq=False)
-class ScoreRun:
-    """A finished run."""
-
-    folder: Path
-    """The output folder."""
-    counts: dict[str, int]
-    """files, scored, skipped, failed, studies."""
-    already_finished: bool = False
-    """The folder held this very run, complete; nothing was computed or rewritten."""
-    _keep: object = None
-    """Keeps a temporary output folder alive."""
-
-    @property
-    def files(self) -> pyarrow.Table:
-        """One row per input path."""
-        return _read(self.folder / FILES)
-
-    @property
-    def scores(self) -> pyarrow.Table:
-        """One row per study, task and class."""
-        return _read(self.folder / SCORES)
-
-    @property
-    def table_rows_elsewhere(self) -> int:
-        """Rows of the table that name no file below the path that was scored."""
-        return json.loads((self.folder / RUN).read_text(encoding="utf-8"))["input"]["table_rows_elsewhere"]
-
-    @property
-    def report_path(self) -> Path | None:
-        """The report, None where none was written."""
-        path = self.folder / "report.html"
-        return path if path.exists() else None
-
-    @property
-    def exit_code(self) -> int:
-        """0 when every file was scored or skipped, 3 when some failed."""
-        return 3 if self.counts["failed"] else 0
 
 
 def run_scoring(
@@ -213,9 +169,3 @@ def _run_description(identity: dict[str, Any], card: Any, table_rows_elsewhere: 
             "table_rows_elsewhere": table_rows_elsewhere,
         },
     }
-
-
-def _read(path: Path) -> pyarrow.Table:
-    import pyarrow.parquet as pq
-
-    return pq.read_table(path)

@@ -27,7 +27,7 @@ NOTE = "recipe.json"
 _OF_A_RUN = frozenset({NOTE, FILE_NAME, TENSORBOARD, BEST, "tokenizer", "checkpoints", "pack"})
 
 
-def pretrain(
+def run_recipe(
     recipe: Path | str | Mapping[str, Any] | Recipe,
     overrides: Sequence[str] = (),
     out: Path | None = None,
@@ -36,28 +36,10 @@ def pretrain(
     show: bool = True,
     stop: Callable[[int], bool] | None = None,
 ) -> PretrainResult:
-    """Train a model as a recipe says, or go on where a run stopped.
+    """Train a model, as `medclip.pretrain` says.
 
-    On one machine with the same number of threads and ranks a stopped and resumed run gives the same losses and
-    weights, bit for bit, as one that was never stopped: every draw is a function of the seed, the epoch and the sample.
-    With another number of ranks it goes on with the same batches.
-
-    Started by `torchrun`, each rank calls this; the folder must lie on a file system that all of them see.
-
-    Args:
-        recipe: YAML file, mapping or Recipe.
-        overrides: `key.sub=value`, applied to the recipe.
-        out: The run's folder: recipe.json, tokenizer/, log.jsonl, checkpoints/, pack/. Where None: the
-            recipe's `out`, else runs/NAME.
-        resume: Go on with a run in the folder. False refuses a folder with a run in it.
-        show: Say on standard error what happens.
-        stop: Asked after each step with the number of steps done; True writes a checkpoint and stops, as Ctrl-C and
-            SIGTERM do.
-
-    Raises:
-        MedclipError: RECIPE_INVALID, also for a device that is not there; OUTPUT_IN_USE when the folder holds another
-            run; NON_FINITE when the loss stays not finite; TOO_MANY_BAD samples; DISK_FULL; whatever reading shards
-            raises.
+    `stop` is asked after each step with the number of steps done; True writes a checkpoint and stops, as Ctrl-C and
+    SIGTERM do.
     """
     plan = load_recipe(recipe, overrides)
     folder = Path(out or plan.folder)

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from medclip.cli.progress import progress, say
-from medclip.evaluation.few_shot.compare import compare
+from medclip.evaluation.few_shot.compare import compare_methods
 from medclip.evaluation.few_shot.plan import make_protocol
 from medclip.reports.few_shot.report import write_compare_report
 from medclip.text.vocabulary.load import parse_task
@@ -124,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         folder = args.out / (f"{name}-novel" if args.novel else name)
         say(f"== {name}")
         with progress() as shown:
-            compared = compare(
+            compared = compare_methods(
                 args.model,
                 out=folder,
                 methods=methods,

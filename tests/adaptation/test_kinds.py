@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from examples.make_phantoms import tissue
-from medclip.adaptation.run import adapt
+from medclip.adaptation.run import adapt_model
 from medclip.evaluation.adapted_model import measure
 from medclip.models.packs.pack import load_model
 from tests.kits.adapt_tables import make_pack, write_table
@@ -61,7 +61,7 @@ def test_a_few_units_of_every_kind_become_an_adapted_pack(
             )
     table = write_table(tmp_path / "table.csv", rows)
     base = make_pack(tmp_path / "base")
-    run = adapt(base, table, "finding", method="tip", shots=2, workers=1, out=tmp_path / "pack", measure=measure)
+    run = adapt_model(base, table, "finding", method="tip", shots=2, workers=1, out=tmp_path / "pack", measure=measure)
     assert not run.problems
     assert len(run.drawn.train) == 4
     assert run.test.probabilities_NC.shape == (len(run.test.numbers), 2)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from medclip.adaptation.methods import METHODS
-from medclip.adaptation.run import AdaptRun, adapt
+from medclip.adaptation.run import AdaptRun, adapt_model
 from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
 from medclip.evaluation.adapted_model import AdaptedFigures, measure, notes_of
@@ -31,7 +31,7 @@ PROMPTS = {key: {"num_vectors": 2, "epochs": 2} for key in ("coop", "biomedcoop"
 
 def go(model: Any, table: Path, labels: Sequence[str] | str = "finding", **options: Any) -> AdaptRun:
     values = {"method": "tip", "shots": 3, "workers": 1, **options}
-    return adapt(model, table, labels, **values)
+    return adapt_model(model, table, labels, **values)
 
 
 @pytest.fixture(scope="module")

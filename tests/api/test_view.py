@@ -11,10 +11,10 @@ from PIL import Image
 
 from examples import make_phantoms as phantoms
 from medclip import view
-from medclip.api import view as room
-from medclip.api.image_file import put
-from medclip.api.view import Viewed
+from medclip.inspecting import draw_view as room
 from medclip.errors import MedclipError, Reason
+from medclip.inspecting.draw_view import Viewed
+from medclip.inspecting.image_file import put
 from medclip.settings import Settings, read_policy
 from tests.kits.scoring import write_dicom, write_png
 
@@ -77,7 +77,7 @@ def test_a_drawing_that_fails_leaves_the_old_picture_and_nothing_else(
     def breaks(*_: object, **__: object) -> None:
         raise OSError("no more of it")
 
-    monkeypatch.setattr("medclip.api.image_file.os.replace", breaks)
+    monkeypatch.setattr("medclip.inspecting.image_file.os.replace", breaks)
     with pytest.raises(MedclipError) as caught:
         view(path, out, "xray", settings=SETTINGS)
     assert caught.value.reason is Reason.PERMISSION_DENIED

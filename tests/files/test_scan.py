@@ -11,7 +11,7 @@ import pytest
 import medclip.files.scan
 from medclip.cli.scan import scan as command
 from medclip.errors import MedclipError, Reason
-from medclip.files.scan import scan
+from medclip.files.scan import scan_files
 from medclip.sample import Modality
 from medclip.settings import ReadPolicy, Settings
 from tests.kits.files import dataset, ramp, write_dicom, write_picture
@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_scan_has_one_entry_per_file_and_its_counts(folder: Path) -> None:
-    found = scan(folder)
+    found = scan_files(folder)
     assert [(file.ref.name, file.status, file.modality) for file in found.files] == [
         ("a.dcm", "readable", Modality.XRAY),
         ("b.png", "readable", None),
@@ -40,16 +40,16 @@ def test_a_scan_has_one_entry_per_file_and_its_counts(folder: Path) -> None:
 
 
 def test_an_option_names_the_modality(folder: Path) -> None:
-    assert scan(folder / "b.png", modality="mri").files[0].modality is Modality.MRI
+    assert scan_files(folder / "b.png", modality="mri").files[0].modality is Modality.MRI
     with pytest.raises(MedclipError) as caught:
-        scan(folder, modality="moon")
+        scan_files(folder, modality="moon")
     assert caught.value.reason is Reason.WRONG_USE
 
 
 def test_processes_find_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    alone = scan(folder)
+    alone = scan_files(folder)
     monkeypatch.setattr(medclip.files.scan, "_POOL_FROM", 1)
-    assert scan(folder, settings=Settings(workers=2)).files == alone.files
+    assert scan_files(folder, settings=Settings(workers=2)).files == alone.files
 
 
 def test_a_plain_script_without_a_main_guard_scans_many_files(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_gap_in_a_series_fails_each_of_its_files(tmp_path: Path, capsys: pytes
     text = capsys.readouterr().out
     assert "status    failed 4" in text
     assert "slices are missing between 10.0 and 20.0 mm" in text
-    found = scan(tmp_path, settings=Settings(policy=ReadPolicy(uneven_slices="resample")))
+    found = scan_files(tmp_path, settings=Settings(policy=ReadPolicy(uneven_slices="resample")))
     assert found.counts("status") == {"readable": 4}
 
 
@@ -260,4 +260,4 @@ def test_a_mammogram_for_processing_is_a_companion_of_the_one_for_presentation(
     assert "1 x companion: raw" in text
     assert "complete" in text
     assert "for processing only (raw detector values): R-MLO" in text
-    assert scan(tmp_path, group_by="file").counts("status") == {"readable": 5}
+    assert scan_files(tmp_path, group_by="file").counts("status") == {"readable": 5}

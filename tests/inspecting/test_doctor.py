@@ -12,7 +12,7 @@ import pytest
 
 from medclip.dicom.codecs import transfer_syntax as dicom_syntaxes
 from medclip.inspecting import doctor as room
-from medclip.inspecting.doctor import Check, Diagnosis, State, doctor
+from medclip.inspecting.doctor import Check, Diagnosis, State, diagnose
 from medclip.inspecting.doctor_files import KINDS, broken_modules, readable_kinds
 from medclip.settings import Settings
 
@@ -28,7 +28,7 @@ def without_model(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_this_installation_passes_and_reads_every_transfer_syntax(tmp_path: Path):
-    diagnosis = doctor(Settings(home=tmp_path))
+    diagnosis = diagnose(Settings(home=tmp_path))
     failed = [check for check in diagnosis.checks if check.state is State.FAIL]
     assert not failed
     states = {check.name: check.state for check in diagnosis.checks}
@@ -44,7 +44,7 @@ def test_the_unrelated_medclip_distribution_is_found_and_its_removal_named(
 ):
     real = metadata.version
     monkeypatch.setattr(metadata, "version", lambda name: "0.0.3" if name == "medclip" else real(name))
-    clash = next(c for c in doctor().checks if c.name == "import name")
+    clash = next(c for c in diagnose().checks if c.name == "import name")
     assert clash.state is State.FAIL
     assert "medclip 0.0.3" in clash.found
     assert clash.fix.startswith("pip uninstall medclip;")
@@ -56,7 +56,7 @@ def test_another_folder_named_medclip_on_the_path_is_found(
     (tmp_path / "medclip").mkdir()
     (tmp_path / "medclip" / "__init__.py").touch()
     monkeypatch.syspath_prepend(str(tmp_path))
-    clash = next(c for c in doctor().checks if c.name == "import name")
+    clash = next(c for c in diagnose().checks if c.name == "import name")
     assert clash.state is State.FAIL
     assert str(tmp_path) in clash.found
 
@@ -84,7 +84,7 @@ def test_a_missing_package_fails_with_its_pip_line(without_model, monkeypatch: p
         return "1.0" if name == "numpy" else real(name)
 
     monkeypatch.setattr(metadata, "version", version)
-    checks = {c.name: c for c in doctor().checks}
+    checks = {c.name: c for c in diagnose().checks}
     assert checks["package pydicom"].state is State.FAIL
     assert checks["package pydicom"].fix.startswith("pip install 'pydicom")
     assert checks["package numpy"].found == "1.0, but <3,>=2.0 is needed"
@@ -92,7 +92,7 @@ def test_a_missing_package_fails_with_its_pip_line(without_model, monkeypatch: p
 
 def test_a_syntax_without_decoder_is_a_warning_with_the_pip_line(without_model, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("medclip.dicom.codecs.decoders.in_order", lambda uid: ())
-    checks = {c.name: c for c in doctor().checks}
+    checks = {c.name: c for c in diagnose().checks}
     assert checks["DICOM JPEG-LS Lossless"].state is State.WARN
     assert checks["DICOM JPEG-LS Lossless"].fix == "pip install 'medclip-imaging[dicom]'"
 
@@ -185,7 +185,7 @@ def test_the_memory_says_how_many_readers_fit(monkeypatch: pytest.MonkeyPatch, t
 def test_a_home_that_cannot_be_written_fails(without_model, tmp_path: Path):
     blocked = tmp_path / "file"
     blocked.touch()
-    checks = {c.name: c for c in doctor(Settings(home=blocked)).checks}
+    checks = {c.name: c for c in diagnose(Settings(home=blocked)).checks}
     assert checks["identity key folder"].state is State.FAIL
     assert "MEDCLIP_HOME" in checks["identity key folder"].fix
 
@@ -214,7 +214,7 @@ def test_the_command_prints_fixes_and_ends_with_1_when_a_check_fails(
     from medclip.cli.main import main
 
     bad = Diagnosis((Check("python", State.PASS, "3.11"), Check("torch", State.FAIL, "does not load", "reinstall it")))
-    monkeypatch.setattr(room, "doctor", lambda: bad)
+    monkeypatch.setattr("medclip.api.doctor.diagnose", lambda settings: bad)
     assert main(["doctor"]) == 1
     shown = capsys.readouterr().out
     assert "FAIL  torch   does not load" in shown
@@ -222,12 +222,12 @@ def test_the_command_prints_fixes_and_ends_with_1_when_a_check_fails(
     assert "1 PASS, 0 WARN, 1 FAIL" in shown
     assert main(["doctor", "--json"]) == 1
     assert json.loads(capsys.readouterr().out) == json.loads(bad.to_json())
-    monkeypatch.setattr(room, "doctor", lambda: Diagnosis(bad.checks[:1]))
+    monkeypatch.setattr("medclip.api.doctor.diagnose", lambda settings: Diagnosis(bad.checks[:1]))
     assert main(["doctor"]) == 0
 
 
 def test_the_checks_import_no_torch_into_this_process():
-    code = "import sys; from medclip.scoring import doctor as d; d._model = list; d.doctor(); "
+    code = "import sys; from medclip.inspecting import doctor as d; d._model = list; d.diagnose(); "
     code += "print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "False"

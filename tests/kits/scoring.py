@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from medclip.scoring.run import ScoreRun
+    from medclip.runs.score_run import ScoreRun
 
 SIZE_PX = 64
 PLANTED = {

@@ -15,8 +15,9 @@ import pyarrow.parquet
 import pytest
 from pydicom import dcmread
 
+import medclip
 from examples import make_phantoms as phantoms
-from medclip import build_shards, open_study, view
+from medclip import open_study, view
 from medclip.api.score import score
 from medclip.cli.main import main
 from medclip.errors import MedclipError
@@ -158,7 +159,7 @@ def test_shards_hold_no_identifier(planted: tuple[Path, list[str]], tmp_path: Pa
         f"{root}/ct,p1,ct,a chest,phantom,CC0\n{root}/us/loop.dcm,p2,ultrasound,a heart,phantom,CC0\n"
         f"{root}/cut/dx/film.dcm,p3,xray,a film,phantom,CC0\n{root}/mr/b.nii,p4,mri,a brain,phantom,CC0\n"
     )
-    build_shards(table, tmp_path / "out", settings=SETTINGS)
+    medclip.shards.build(table, tmp_path / "out", settings=SETTINGS)
     for where, body in _written(tmp_path / "out"):
         _nothing_in(where, body, uids)
 

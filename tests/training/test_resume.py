@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from medclip.training.batches.loader import Batches
 from medclip.training.log import read_log
-from medclip.training.loop import pretrain
+from medclip.training.loop import run_recipe
 from medclip.training.recipe.file import load_recipe
 from medclip.training.trainer import Trainer
 
@@ -46,11 +46,11 @@ def _killed(recipe: dict[str, Any], out: Path, step: int) -> None:
 
 
 def _compare(recipe: dict[str, Any], tmp_path: Path, kills: list[int]) -> None:
-    straight = pretrain(recipe, out=tmp_path / "straight", show=False)
+    straight = run_recipe(recipe, out=tmp_path / "straight", show=False)
     for number, step in enumerate(kills):
         out = tmp_path / f"killed-{number}"
         _killed(recipe, out, step)
-        resumed = pretrain(recipe, out=out, show=False)
+        resumed = run_recipe(recipe, out=out, show=False)
         assert _losses(out) == _losses(tmp_path / "straight")
         assert straight.pack is not None
         assert resumed.pack is not None

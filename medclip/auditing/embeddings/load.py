@@ -141,7 +141,7 @@ def embed_images(
     """Encode image files as scoring does: through the modality's adapter, each view encoded, mean of the views.
 
     Args:
-        model: From `medclip.load_model`.
+        model: From `medclip.models.load`.
         paths: File of each row, or the folder of one series; None where a row has none.
         modality: Whose adapter reads them.
         settings: Limits and number of reading processes.

@@ -140,7 +140,7 @@ def attack_tower(
     Statistics of batch norms stay as they are. The model itself is not changed.
 
     Args:
-        model: From `medclip.load_model`.
+        model: From `medclip.models.load`.
         pixels_NHWC: One view of each image as the model takes it, uint8 [N, S, S, 3] (`embed_images` gives them
             through `also`).
         images: Patients and studies.

@@ -60,7 +60,7 @@ class Compared:
     data: FewShotData
 
 
-def compare(
+def compare_methods(
     model: str | Path,
     table: Any,
     label: str | Sequence[str],
@@ -86,41 +86,10 @@ def compare(
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> Compared:
-    """Fit every method on the same shots and measure it on the same test patients.
-
-    Every run leaves one small file in `out`; stop it anywhere and call again to go on. Asking for more methods, shots
-    or seeds in the same folder computes those only. A method that fails is named with its reason.
-
-    Args:
-        model: Name or folder of the base pack.
-        table: CSV, Parquet or data frame with `file`, `patient` and the label columns; see `read_adapt_table`.
-        label: Column of class names, or columns of 0 and 1.
-        out: Folder for tables, runs and page.
-        methods: Names of methods, with options after colons (`svd:lr=0.01`); all where None.
-        quick: Leave out methods that train towers, where `methods` is None.
-        shots: K, how many patients of each class are learned from.
-        seeds: How many draws of shots, or their seeds.
-        inits: How many initialisations for each draw; crossed with the draws.
-        base_to_novel: Also learn the first half of the classes and ask for the others.
-        references: Methods that every other is compared with.
-        task: Vocabulary task or task file; the table's own labels where None.
-        modality: Of rows whose table says none.
-        folder: What relative files are relative to.
-        patient_from: Column that names the patient.
-        test_share: Share of patients to test on, where the table has no column `split`.
-        split_seed: Of that division.
-        processes: Runs at a time; each computes with one thread, so that results do not depend on their number.
-        device: Torch device.
-        key_file: Key that patient identifiers are hashed with.
-        num_replicates: Bootstrap replicates.
-        settings: Limits and policy.
-        progress: Told of each unit and run.
+    """Fit every method on the same shots and measure it on the same test patients, as `medclip.compare` says.
 
     Returns:
-        Figures with intervals, and the data.
-
-    Raises:
-        MedclipError: WRONG_USE, TABLE_INVALID, NOTHING_TO_DO, OUTPUT_IN_USE and those of `load_model`.
+        Figures with intervals, and the data that a page takes its images from.
     """
     from medclip.models.devices import check_device
     from medclip.models.packs.pack import load_model

@@ -57,7 +57,7 @@ class _Run:
     progress: Progress | None
 
 
-def evaluate(
+def evaluate_suite(
     model: str | Path,
     suite: str | Path | SuiteFile,
     data: str | Path,
@@ -72,39 +72,7 @@ def evaluate(
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> SuiteResult:
-    """Measure a model pack zero-shot.
-
-    Class vector = normalise(mean of normalised prompt vectors), score = cosine, prediction = the highest score; for two
-    classes the area is that of the second score minus the first. Images are read through the adapters that feed
-    training and scoring; one that cannot be read is counted with its reason.
-
-    Args:
-        model: Name or folder of a pack.
-        suite: "unimed", a YAML file, or a suite that was loaded.
-        data: Folder with one folder for each set: `labels.csv` (file, label, perhaps patient and split), or one folder
-            for each class.
-        out: Folder for evaluate.json and predictions.parquet; sets that are done there are not computed again. Nothing
-            is written where None.
-        sets: Ids of the sets to measure; all that are there where empty.
-        device: Torch device.
-        batch_size: Images in one forward pass; the model's own where None.
-        workers: Reading processes; one for each core where None.
-        key_file: Key that patient identifiers are hashed with; the identity key of `settings` where None.
-        num_replicates: Bootstrap replicates.
-        settings: Limits and policy.
-        progress: Told of each set and image.
-
-    Returns:
-        Figures by set, means by group, which sets are missing, and which do not fit the suite.
-
-    Raises:
-        MedclipError: NOTHING_TO_DO when no set of the suite is there, naming what was looked for; MISSING_FILE for the
-            data folder or the suite; TABLE_INVALID when no set can be measured and one does not fit the suite (a label
-            that it does not know); WRONG_USE for a set that the suite does not have; OUTPUT_IN_USE; those of
-            `load_model`.
-
-    Reference: Khattak et al., UniMed-CLIP, 2024, for the suite "unimed"; its prompts here are our own.
-    """
+    """Measure a model pack zero-shot, as `medclip.evaluate` says."""
     from medclip.models.packs.pack import load_model
 
     chosen = suite if isinstance(suite, SuiteFile) else load_suite(suite)

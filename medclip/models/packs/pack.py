@@ -106,6 +106,15 @@ def verify_pack(name_or_path: str | Path) -> PackInfo:
     return _info(path, manifest)
 
 
+def pack_card(name_or_path: str | Path = DEFAULT) -> Card:
+    """Read a pack's card: use, tasks, figures, data, licence, limits.
+
+    Raises:
+        MedclipError: PACK_NOT_FOUND, PACK_INVALID.
+    """
+    return read_card(find_pack(name_or_path))
+
+
 def load_model(name_or_path: str | Path = DEFAULT, *, device: str = "cpu", verify: bool = True) -> Model:
     """Load a pack. Needs no network and runs no pickle.
 
@@ -121,8 +130,8 @@ def load_model(name_or_path: str | Path = DEFAULT, *, device: str = "cpu", verif
         MedclipError: PACK_NOT_FOUND, UNSAFE_WEIGHTS, PACK_INVALID or PREPROCESSING_MISMATCH.
 
     Example:
-        >>> from medclip import load_model
-        >>> load_model("medclip-mini").encode_text(["a chest x-ray"]).shape
+        >>> import medclip
+        >>> medclip.models.load("medclip-mini").encode_text(["a chest x-ray"]).shape
         (1, 256)
     """
     path = find_pack(name_or_path)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from medclip import load_model
+import medclip
 from medclip.auditing.embeddings.load import embed_images, read_embeddings, unit_vectors
 from medclip.errors import MedclipError, Reason
 from medclip.sample import Modality
@@ -135,7 +135,7 @@ def pictures(tmp_path_factory) -> list[Path | None]:
 def test_images_are_encoded_as_scoring_encodes_them_and_bad_ones_stop_nothing(pictures: list[Path | None]) -> None:
     from medclip.runs.read_unit import read_pixels
 
-    model, settings, seen, steps = load_model("medclip-mini"), Settings(workers=1), [], []
+    model, settings, seen, steps = medclip.models.load(), Settings(workers=1), [], []
     found = embed_images(
         model, pictures, Modality.XRAY, settings, also=lambda views: seen.append(views) or len(seen), step=steps.append
     )
@@ -155,6 +155,6 @@ def test_images_are_encoded_as_scoring_encodes_them_and_bad_ones_stop_nothing(pi
 
 
 def test_no_images_at_all_give_an_empty_table() -> None:
-    found = embed_images(load_model("medclip-mini"), [], Modality.XRAY, Settings(workers=1))
+    found = embed_images(medclip.models.load(), [], Modality.XRAY, Settings(workers=1))
     assert found.vectors_ND.shape[0] == 0
     assert found.notes == ()

@@ -18,11 +18,11 @@ from medclip.adaptation import methods
 from medclip.adaptation.data.heads import text_head
 from medclip.adaptation.methods import Method
 from medclip.adaptation.prompts.coop import words_embedded
-from medclip.adaptation.run import adapt
+from medclip.adaptation.run import adapt_model
 from medclip.errors import MedclipError, Reason
 from medclip.evaluation.few_shot import compare as few_shot
 from medclip.evaluation.few_shot import data as few_shot_data
-from medclip.evaluation.few_shot.compare import Compared, compare
+from medclip.evaluation.few_shot.compare import Compared, compare_methods
 from medclip.evaluation.few_shot.plan import make_protocol, parse_variant
 from medclip.evaluation.few_shot.predict import novel_head
 from medclip.models.packs.pack import load_model
@@ -42,7 +42,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def run(place: tuple[Path, Path], out: Path, **options: Any) -> Compared:
     asked: dict[str, Any] = {"methods": METHODS, "shots": (1, 2), "seeds": 2, "num_replicates": 200}
-    return compare(place[0], place[1], "shape", out=out, **(asked | options))
+    return compare_methods(place[0], place[1], "shape", out=out, **(asked | options))
 
 
 def read(folder: Path, names: tuple[str, ...] = TABLES) -> dict[str, bytes]:
@@ -239,11 +239,11 @@ def test_a_learned_prompt_is_put_around_other_names(place: tuple[Path, Path]):
 
 def test_base_to_novel_needs_four_classes_with_one_answer(place: tuple[Path, Path], tmp_path: Path):
     with pytest.raises(MedclipError, match="from base to novel"):
-        compare(place[0], place[1], ["left", "right"], out=tmp_path / "out", base_to_novel=True, quick=True)
+        compare_methods(place[0], place[1], ["left", "right"], out=tmp_path / "out", base_to_novel=True, quick=True)
 
 
 def test_findings_that_may_go_together_are_measured_by_the_area(place: tuple[Path, Path], tmp_path: Path):
-    compared = compare(
+    compared = compare_methods(
         place[0],
         place[1],
         ["left", "right"],
@@ -337,7 +337,7 @@ def test_a_file_that_cannot_be_read_is_counted_and_another_takes_its_place(
 
 
 def test_a_run_predicts_what_medclip_adapt_predicts_with_the_same_seeds(place: tuple[Path, Path], done: Compared):
-    alone = adapt(place[0], place[1], "shape", method="ridge", shots=2, seed=1, init_seed=1)
+    alone = adapt_model(place[0], place[1], "shape", method="ridge", shots=2, seed=1, init_seed=1)
     rows = pq.read_table(folder_of(done) / "predictions.parquet").to_pylist()
     said = [r["probabilities"] for r in rows if (r["method"], r["shots"], r["seed"]) == ("ridge", 2, 1)]
     np.testing.assert_allclose(said, alone.test.probabilities_NC, atol=1e-4)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from medclip.evaluation.few_shot import compare as few_shot
 from medclip.evaluation.few_shot import plan as few_shot_plan
 from medclip.evaluation.few_shot.bootstrap import draw, estimate
-from medclip.evaluation.few_shot.compare import Compared, compare
+from medclip.evaluation.few_shot.compare import Compared, compare_methods
 from medclip.evaluation.few_shot.data import digest_of
 from medclip.evaluation.few_shot.plan import NOVEL, Protocol, RunKey, make_protocol
 from medclip.evaluation.few_shot.results import Difference, Novel
@@ -92,7 +92,7 @@ def compare_planted(
 
     monkeypatch.setattr(few_shot, "run_job", run_job)
     asked: dict[str, Any] = {"methods": list(RIGHT), "shots": (1,), "seeds": 2, "num_replicates": B}
-    return compare(place[0], place[1], "shape", out=out, **(asked | options))
+    return compare_methods(place[0], place[1], "shape", out=out, **(asked | options))
 
 
 def test_paired_csv_says_who_is_better_by_how_much_and_how_surely(

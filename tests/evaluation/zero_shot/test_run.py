@@ -12,7 +12,7 @@ import pytest
 
 from medclip.errors import MedclipError, Reason
 from medclip.evaluation.zero_shot import run as suites
-from medclip.evaluation.zero_shot.run import evaluate
+from medclip.evaluation.zero_shot.run import evaluate_suite
 from medclip.models.card import read_card
 from medclip.models.class_vectors import ensemble
 from medclip.models.packs.manifest import file_sha256
@@ -51,7 +51,7 @@ def test_the_scores_are_the_cosines_of_the_image_with_the_averaged_prompts(
     from medclip.sample import Modality
     from medclip.settings import Settings
 
-    evaluate(pack, place / "suite.yaml", place, out=tmp_path / "out", sets=["eyes"], **QUICK)
+    evaluate_suite(pack, place / "suite.yaml", place, out=tmp_path / "out", sets=["eyes"], **QUICK)
     rows = pq.read_table(tmp_path / "out" / "predictions.parquet").to_pylist()
     model = load_model(pack)
     vectors = ensemble(model.encode_text(["clear retina", "sharp vessels", "hazy retina"]), [0, 0, 1], 2)
@@ -73,7 +73,7 @@ def test_the_score_of_a_volume_is_the_mean_over_its_views(pack: Path, repository
     volume = tmp_path / "eyes" / "clear" / "volume.nii.gz"
     volume.parent.mkdir(parents=True)
     shutil.copy(repository / "examples" / "studies" / "volume.nii.gz", volume)
-    evaluate(pack, tmp_path / "suite.yaml", tmp_path, out=tmp_path / "out", **QUICK)
+    evaluate_suite(pack, tmp_path / "suite.yaml", tmp_path, out=tmp_path / "out", **QUICK)
     (row,) = pq.read_table(tmp_path / "out" / "predictions.parquet").to_pylist()
     model = load_model(pack)
     vectors = ensemble(model.encode_text(["clear retina", "sharp vessels", "hazy retina"]), [0, 0, 1], 2)
@@ -86,7 +86,7 @@ def test_the_score_of_a_volume_is_the_mean_over_its_views(pack: Path, repository
 def test_figures_agree_with_the_predictions_and_groups_with_the_figures(
     pack: Path, place: Path, tmp_path: Path
 ) -> None:
-    result = evaluate(pack, place / "suite.yaml", place, out=tmp_path / "out", **QUICK)
+    result = evaluate_suite(pack, place / "suite.yaml", place, out=tmp_path / "out", **QUICK)
     rows = pq.read_table(tmp_path / "out" / "predictions.parquet").to_pylist()
     for s in result.sets:
         of_set = [r for r in rows if r["set"] == s.id and r["predicted"]]
@@ -98,7 +98,7 @@ def test_figures_agree_with_the_predictions_and_groups_with_the_figures(
 
 
 def test_a_bad_file_is_a_counted_row_with_its_reason(pack: Path, place: Path, tmp_path: Path) -> None:
-    result = evaluate(pack, place / "suite.yaml", place, out=tmp_path / "out", sets=["eyes"], **QUICK)
+    result = evaluate_suite(pack, place / "suite.yaml", place, out=tmp_path / "out", sets=["eyes"], **QUICK)
     (eyes,) = result.sets
     assert (eyes.num_images, eyes.num_read, result.num_problems) == (7, 6, 1)
     rows = pq.read_table(tmp_path / "out" / "predictions.parquet").to_pylist()
@@ -115,7 +115,7 @@ def test_a_set_of_which_nothing_can_be_read_has_no_figure_and_does_not_end_the_r
     shutil.copytree(place / "eyes", data / "eyes")
     (data / "chests").mkdir()
     (data / "chests" / "labels.csv").write_text("file,label\ngone.png,P\n")
-    result = evaluate(pack, place / "suite.yaml", data, **QUICK)
+    result = evaluate_suite(pack, place / "suite.yaml", data, **QUICK)
     eyes, chests = result.sets
     assert chests.value is None
     assert chests.problems == {"missing_file": 1}
@@ -125,7 +125,7 @@ def test_a_set_of_which_nothing_can_be_read_has_no_figure_and_does_not_end_the_r
 def test_missing_sets_are_named_with_the_places_that_were_looked_at(pack: Path, place: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(place / "eyes", data / "eyes")
-    result = evaluate(pack, place / "suite.yaml", data, **QUICK)
+    result = evaluate_suite(pack, place / "suite.yaml", data, **QUICK)
     (missing,) = result.missing
     assert (missing.id, missing.looked_for) == ("chests", ("chests/labels.csv", "chests/{P,N}/"))
     text = "\n".join(result.lines())
@@ -141,7 +141,7 @@ def test_an_unusable_set_is_named_without_a_path_and_the_others_are_measured(
     shutil.copytree(place / "eyes", data / "eyes")
     (data / "chests").mkdir()
     (data / "chests" / "labels.csv").write_text("file,label\na.png,Doe^John\n")
-    result = evaluate(pack, place / "suite.yaml", data, out=tmp_path / "out", **QUICK)
+    result = evaluate_suite(pack, place / "suite.yaml", data, out=tmp_path / "out", **QUICK)
     (unusable,) = result.unusable
     assert (unusable.id, unusable.group, unusable.reason) == ("chests", "chests", "table_invalid")
     assert unusable.message.startswith("chests/labels.csv, row 1: `label` is (not shown)")
@@ -150,21 +150,21 @@ def test_an_unusable_set_is_named_without_a_path_and_the_others_are_measured(
     assert str(tmp_path) not in written
     assert "Doe" not in written
     with pytest.raises(MedclipError, match="row 1") as e:
-        evaluate(pack, place / "suite.yaml", data, sets=["chests"], **QUICK)
+        evaluate_suite(pack, place / "suite.yaml", data, sets=["chests"], **QUICK)
     assert e.value.reason is Reason.TABLE_INVALID
 
 
 def test_class_folders_of_a_set_with_a_split_are_noted(pack: Path, place: Path, tmp_path: Path) -> None:
     for n, name in enumerate(("healthy", "ill")):
         picture(tmp_path / "chests" / name / "a.png", n, grey=True)
-    (chests,) = evaluate(pack, place / "suite.yaml", tmp_path, **QUICK).sets
+    (chests,) = evaluate_suite(pack, place / "suite.yaml", tmp_path, **QUICK).sets
     assert any("Class folders name no split: all images are measured, not only 'test'" in n for n in chests.notes)
 
 
 def test_an_incomplete_average_is_said_to_be_no_match_for_the_published_one(pack: Path, tmp_path: Path) -> None:
     for n, name in enumerate(("benign", "malignant")):
         picture(tmp_path / "breast_us" / name / "a.png", n)
-    result = evaluate(pack, "unimed", tmp_path, **QUICK)
+    result = evaluate_suite(pack, "unimed", tmp_path, **QUICK)
     text = " ".join(result.said)
     assert "Average over 1 of 21 sets" in text
     assert "61.63 % over all 21 sets" in text
@@ -174,12 +174,12 @@ def test_an_incomplete_average_is_said_to_be_no_match_for_the_published_one(pack
 
 def test_no_set_at_all_is_an_error_that_says_what_was_looked_for(pack: Path, tmp_path: Path) -> None:
     with pytest.raises(MedclipError, match=r"none of the 21 sets .*PCAM/labels.csv") as error:
-        evaluate(pack, "unimed", tmp_path, **QUICK)
+        evaluate_suite(pack, "unimed", tmp_path, **QUICK)
     assert error.value.reason is Reason.NOTHING_TO_DO
     with pytest.raises(MedclipError, match="no such data folder"):
-        evaluate(pack, "unimed", tmp_path / "gone", **QUICK)
+        evaluate_suite(pack, "unimed", tmp_path / "gone", **QUICK)
     with pytest.raises(MedclipError, match="no set 'pcam'"):
-        evaluate(pack, "unimed", tmp_path, sets=["pcam"], **QUICK)
+        evaluate_suite(pack, "unimed", tmp_path, sets=["pcam"], **QUICK)
 
 
 def test_training_images_are_counted_and_left_out_with_all_images_of_their_patients(
@@ -187,27 +187,27 @@ def test_training_images_are_counted_and_left_out_with_all_images_of_their_patie
 ) -> None:
     seen = [file_sha256(place / "chests" / "images" / "0.png"), "0" * 64]
     trained = with_hashes(pack, tmp_path / "pack", seen)
-    (chests,) = evaluate(trained, place / "suite.yaml", place, sets=["chests"], **QUICK).sets
+    (chests,) = evaluate_suite(trained, place / "suite.yaml", place, sets=["chests"], **QUICK).sets
     assert chests.num_in_training == 1
     assert chests.num_unseen == 4  # of 7 images, 3 are of the patient whose image was trained on
     assert set(chests.unseen) == set(chests.figures)
-    result = evaluate(trained, place / "suite.yaml", place, **QUICK)
+    result = evaluate_suite(trained, place / "suite.yaml", place, **QUICK)
     (warning,) = [s for s in result.said if s.startswith("WARNING")]
     assert "1 of 13 images" in warning
     assert result.num_in_training == 1
 
 
 def test_a_pack_says_whether_its_training_files_are_known(pack: Path, place: Path, tmp_path: Path) -> None:
-    unknown = evaluate(pack, place / "suite.yaml", place, **QUICK)
+    unknown = evaluate_suite(pack, place / "suite.yaml", place, **QUICK)
     assert unknown.num_in_training is None
     assert any("does not list its training files" in s for s in unknown.said)
-    clean = evaluate(with_hashes(pack, tmp_path / "pack", ["0" * 64]), place / "suite.yaml", place, **QUICK)
+    clean = evaluate_suite(with_hashes(pack, tmp_path / "pack", ["0" * 64]), place / "suite.yaml", place, **QUICK)
     assert clean.num_in_training == 0
     assert any("None of the images" in s for s in clean.said)
 
 
 def test_intervals_over_images_are_said_to_be_so(pack: Path, place: Path) -> None:
-    result = evaluate(pack, place / "suite.yaml", place, **QUICK)
+    result = evaluate_suite(pack, place / "suite.yaml", place, **QUICK)
     eyes, chests = result.sets
     assert eyes.num_patients is None
     assert chests.num_patients == 3
@@ -221,7 +221,7 @@ def test_another_identity_key_changes_the_hashes_and_no_figure(pack: Path, place
     for n in range(3):
         (tmp_path / f"key{n}").write_bytes(bytes([n]) * 32)
         out = tmp_path / f"out{n}"
-        result = evaluate(
+        result = evaluate_suite(
             pack, place / "suite.yaml", place, sets=["chests"], out=out, key_file=tmp_path / f"key{n}", **QUICK
         )
         hashes.append({r["patient"] for r in pq.read_table(out / "predictions.parquet").to_pylist()})
@@ -231,14 +231,14 @@ def test_another_identity_key_changes_the_hashes_and_no_figure(pack: Path, place
 
 
 def test_classes_without_an_image_and_leftovers_are_noted(pack: Path, place: Path) -> None:
-    _, chests = evaluate(pack, place / "suite.yaml", place, **QUICK).sets
+    _, chests = evaluate_suite(pack, place / "suite.yaml", place, **QUICK).sets
     assert chests.images_per_class == (4, 3, 0)
     assert chests.num_left_out == 5
     assert any("No image of: other" in note for note in chests.notes)
 
 
 def test_a_pack_that_was_never_trained_on_the_modality_is_noted(place: Path, tmp_path: Path) -> None:
-    result = evaluate(make_pack(tmp_path / "plain"), place / "suite.yaml", place, **QUICK)
+    result = evaluate_suite(make_pack(tmp_path / "plain"), place / "suite.yaml", place, **QUICK)
     known = set(load_model(tmp_path / "plain").preprocess.adapters)
     for s in result.sets:
         assert (s.modality not in known) == any("does not say that it was trained on" in note for note in s.notes)
@@ -248,19 +248,19 @@ def test_a_second_run_computes_nothing_and_gives_the_same_bytes(
     pack: Path, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = ("evaluate.json", "predictions.parquet")
-    evaluate(pack, place / "suite.yaml", place, out=tmp_path / "a", **QUICK)
-    evaluate(pack, place / "suite.yaml", place, out=tmp_path / "b", **QUICK)
+    evaluate_suite(pack, place / "suite.yaml", place, out=tmp_path / "a", **QUICK)
+    evaluate_suite(pack, place / "suite.yaml", place, out=tmp_path / "b", **QUICK)
     first = [(tmp_path / "a" / name).read_bytes() for name in names]
     assert [(tmp_path / "b" / name).read_bytes() for name in names] == first
     monkeypatch.setattr(suites, "_measure", None)
-    evaluate(pack, place / "suite.yaml", place, out=tmp_path / "a", **QUICK)
+    evaluate_suite(pack, place / "suite.yaml", place, out=tmp_path / "a", **QUICK)
     assert [(tmp_path / "a" / name).read_bytes() for name in names] == first
 
 
 def test_a_run_that_was_stopped_keeps_the_sets_that_were_done(
     pack: Path, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = evaluate(pack, place / "suite.yaml", place, out=tmp_path / "whole", **QUICK)
+    whole = evaluate_suite(pack, place / "suite.yaml", place, out=tmp_path / "whole", **QUICK)
     measured = []
     real = suites._measure
 
@@ -272,9 +272,9 @@ def test_a_run_that_was_stopped_keeps_the_sets_that_were_done(
 
     monkeypatch.setattr(suites, "_measure", stops)
     with pytest.raises(KeyboardInterrupt):
-        evaluate(pack, place / "suite.yaml", place, out=tmp_path / "out", **QUICK)
+        evaluate_suite(pack, place / "suite.yaml", place, out=tmp_path / "out", **QUICK)
     assert not (tmp_path / "out" / "evaluate.json").exists()
-    evaluate(pack, place / "suite.yaml", place, out=tmp_path / "out", **QUICK)
+    evaluate_suite(pack, place / "suite.yaml", place, out=tmp_path / "out", **QUICK)
     assert measured == ["eyes", "chests", "chests"]
     for name in ("evaluate.json", "predictions.parquet"):
         assert (tmp_path / "out" / name).read_bytes() == (whole.folder / name).read_bytes()
@@ -285,12 +285,12 @@ def test_a_set_whose_data_changed_is_measured_again(
 ) -> None:
     data = tmp_path / "data"
     shutil.copytree(place, data)
-    evaluate(pack, data / "suite.yaml", data, out=tmp_path / "out", **QUICK)
+    evaluate_suite(pack, data / "suite.yaml", data, out=tmp_path / "out", **QUICK)
     picture(data / "eyes" / "clear" / "new.png", 77)
     measured = []
     real = suites._measure
     monkeypatch.setattr(suites, "_measure", lambda run, ls: (measured.append(ls.part.id), real(run, ls))[1])
-    result = evaluate(pack, data / "suite.yaml", data, out=tmp_path / "out", **QUICK)
+    result = evaluate_suite(pack, data / "suite.yaml", data, out=tmp_path / "out", **QUICK)
     assert measured == ["eyes"]
     assert result.sets[0].num_images == 8
 
@@ -299,16 +299,16 @@ def test_a_folder_of_something_else_is_never_written_into(pack: Path, place: Pat
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     with pytest.raises(MedclipError, match="not an empty folder"):
-        evaluate(pack, place / "suite.yaml", place, out=tmp_path / "mine", **QUICK)
-    evaluate(pack, place / "suite.yaml", place, out=tmp_path / "out", sets=["eyes"], **QUICK)
+        evaluate_suite(pack, place / "suite.yaml", place, out=tmp_path / "mine", **QUICK)
+    evaluate_suite(pack, place / "suite.yaml", place, out=tmp_path / "out", sets=["eyes"], **QUICK)
     other = with_hashes(pack, tmp_path / "pack", [])
     with pytest.raises(MedclipError, match="another pack") as error:
-        evaluate(other, place / "suite.yaml", place, out=tmp_path / "out", sets=["eyes"], **QUICK)
+        evaluate_suite(other, place / "suite.yaml", place, out=tmp_path / "out", sets=["eyes"], **QUICK)
     assert error.value.reason is Reason.OUTPUT_IN_USE
 
 
 def test_what_is_written_names_no_patient_and_no_path(pack: Path, place: Path, tmp_path: Path) -> None:
-    result = evaluate(pack, place / "suite.yaml", place, out=tmp_path / "out", **QUICK)
+    result = evaluate_suite(pack, place / "suite.yaml", place, out=tmp_path / "out", **QUICK)
     written = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
     rows = pq.read_table(tmp_path / "out" / "predictions.parquet").to_pylist()
     said = written.decode("latin-1") + str(rows) + "\n".join(result.lines()) + result.to_json()
@@ -329,7 +329,7 @@ def test_progress_counts_every_image(pack: Path, place: Path) -> None:
         def step(self, count: int = 1) -> None:
             told.append(("step", count))
 
-    evaluate(pack, place / "suite.yaml", place, progress=Told(), **QUICK)
+    evaluate_suite(pack, place / "suite.yaml", place, progress=Told(), **QUICK)
     assert told.count(("step", 1)) == 14
     assert [t for t in told if t[0] != "step"] == [("eyes", 7), ("chests", 7)]
 
@@ -339,7 +339,7 @@ def test_the_shared_suite_finds_all_its_sets_and_says_that_the_built_in_pack_was
     shared: Path, repository: Path
 ) -> None:
     suite = repository / "pipelines" / "unimed" / "suite_shared.yaml"
-    result = evaluate("medclip-mini", suite, shared / "data", sets=["csdi_cataract"], num_replicates=100)
+    result = evaluate_suite("medclip-mini", suite, shared / "data", sets=["csdi_cataract"], num_replicates=100)
     (cataract,) = result.sets
     assert cataract.num_in_training > 50
     assert any(s.startswith("WARNING") for s in result.said)

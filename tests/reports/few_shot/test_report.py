@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from medclip.evaluation.few_shot.compare import Compared, compare
+from medclip.evaluation.few_shot.compare import Compared, compare_methods
 from medclip.evaluation.few_shot.results import Comparison, Difference, Novel
 from medclip.reports.few_shot.curves import _apart, curves
 from medclip.reports.few_shot.page import highlighted
@@ -26,7 +26,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Compared:
     folder = tmp_path_factory.mktemp("page")
     pack, labels = make_pack(folder / "tiny"), table(folder / "data", contrast=8)
     methods = ["zero-shot", "ridge", "knn", "lda", "tip"]
-    return compare(
+    return compare_methods(
         pack, labels, "shape", out=folder / "out", methods=methods, shots=(1, 2), seeds=2, num_replicates=200
     )
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from medclip.adapters.base import Source
 from medclip.adapters.registry import read_unit
-from medclip.errors import MedclipError, Problem, Reason, Status
+from medclip.errors import MedclipError, Problem, Status
 from medclip.files.discover import discover
 from medclip.files.grouping.mammography_exam import MammographyExam, exam_of
 from medclip.files.grouping.studies import GroupBy, group
@@ -22,7 +22,6 @@ from medclip.files.scan import inspect_files
 from medclip.imaging.geometry import letterbox
 from medclip.imaging.intensity import to_uint8
 from medclip.inspecting.study_html import study_html
-from medclip.runs.options import parse_modality
 from medclip.sample import Kind, Modality, Sample, View
 from medclip.settings import Settings
 
@@ -140,59 +139,6 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
 
 
-def open_study(
-    path: str | Path,
-    modality: Modality | str | None = None,
-    *,
-    group_by: GroupBy | str = "auto",
-    settings: Settings | None = None,
-) -> OpenedStudy:
-    """Open a file or a folder through the adapters: pictures, series, loops, slides and ECGs.
-
-    Slices of a series become one volume, a WFDB header and its signals one record. Headers are read now, pixels on
-    first use of `samples()` or `views`.
-
-    Args:
-        path: A file, or a folder of at most 64 pictures, series or records. Files that are no image (a report, a
-            table) are left out.
-        modality: What it shows, where headers do not say; without either, a plain 8-bit rendering is given.
-        group_by: How files become examinations: "auto", "folder" or "file", as in `medclip.scan`. By "folder" the views
-            of a mammography belong together whatever patients and studies their headers state.
-        settings: Limits, and the policy for pixels (`settings.policy`).
-
-    Returns:
-        The study.
-
-    Raises:
-        MedclipError: What is wrong with the only file; NOTHING_TO_DO when a folder has no image, WRONG_USE when it
-            has too much, and for another `group_by`.
-
-    Example:
-        >>> from medclip import open_study
-        >>> study = open_study("examples/studies/mammogram")
-        >>> study
-        OpenedStudy(mammography, 4 images)
-        >>> study.samples()[0].views[0].position
-        'CC'
-    """
-    root, named, settings = Path(path), parse_modality(modality), settings or Settings()
-    units, problems, exam = _opened(root, named, settings, group_by)
-    if not units:
-        if problems:
-            _, problem = problems[0]
-            raise MedclipError(problem.reason, problem.message, where=root)
-        raise MedclipError(Reason.NOTHING_TO_DO, "there is no image here.", where=root, hint="Name another folder.")
-    if len(units) > MAX_UNITS:
-        raise MedclipError(
-            Reason.WRONG_USE,
-            f"this folder holds {len(units)} pictures, series or records, more than the {MAX_UNITS} that are opened "
-            "at once.",
-            where=root,
-            hint="Name one study's folder, or score it all with medclip.score.",
-        )
-    return OpenedStudy(units, problems, settings, exam)
-
-
 def opened_units(
     root: Path, named: Modality | None, settings: Settings
 ) -> tuple[tuple[OpenedUnit, ...], tuple[Problem, ...]]:
@@ -200,13 +146,14 @@ def opened_units(
 
     A skipped file counts as a problem only where it is the only one.
     """
-    units, failed, _ = _opened(root, named, settings)
+    units, failed, _ = find_units(root, named, settings)
     return units, tuple(problem for _, problem in failed)
 
 
-def _opened(
+def find_units(
     root: Path, named: Modality | None, settings: Settings, group_by: GroupBy | str = "auto"
 ) -> tuple[tuple[OpenedUnit, ...], tuple[tuple[Path, Problem], ...], MammographyExam | None]:
+    """Find and group what a path holds: the units, the files that should be readable and are not, the examination."""
     refs = discover(root)
     pairs = list(zip(refs, inspect_files(refs, settings), strict=True))
     facts_of = {ref.name: facts for ref, facts in pairs}

@@ -12,11 +12,11 @@ from PIL import Image
 
 from examples.make_phantoms import ct_series, ecg_record, mr_volume, ultrasound_cine
 from medclip.adapters.base import Source
+from medclip.api.open_study import open_study
 from medclip.dicom.header.read import DicomHeader
 from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.inspect import FileFacts
 from medclip.files.recognise.sniff import Format
-from medclip.inspecting.open_study import open_study
 from medclip.inspecting.study_html import facts_of
 from medclip.sample import Kind, Modality, Provenance, Sample
 from tests.kits.scoring import write_dicom, write_png
@@ -84,7 +84,7 @@ def test_a_study_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     _cut(tmp_path / "b.png", cut=400)
     study = open_study(tmp_path, "xray")
     first = study.samples()
-    monkeypatch.setattr("medclip.inspecting.open_study.ReadingPool", None)
+    monkeypatch.setattr("medclip.inspecting.opened_study.ReadingPool", None)
     assert study.samples()[0] is first[0]
     assert len(study.problems) == 1
 
@@ -109,7 +109,7 @@ def test_a_page_that_cannot_be_made_shows_the_study_in_words(tmp_path: Path, mon
     study = open_study(tmp_path, "xray")
     monkeypatch.setattr("medclip.inspecting.study_html._row", fails)
     assert "cannot be shown" in study._repr_html_()
-    monkeypatch.setattr("medclip.inspecting.open_study.study_html", fails)
+    monkeypatch.setattr("medclip.inspecting.opened_study.study_html", fails)
     assert study._repr_html_() == "<pre>OpenedStudy(xray, 1 image)</pre>"
 
 

@@ -1,0 +1,195 @@
+"""One picture that shows what a model would see of a file, beside what is stored, with everything that was done."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.adapters.display_channels import as_shown, channel_names
+from medclip.adapters.raw import raw_picture
+from medclip.adapters.registry import read_unit
+from medclip.errors import MedclipError, Reason
+from medclip.files.readers.pool import ReadingPool
+from medclip.files.recognise.sniff import Format
+from medclip.imaging.frame_choice import spread
+from medclip.imaging.geometry import letterbox
+from medclip.imaging.intensity import to_uint8
+from medclip.inspecting.image_file import check_target, put, refuse_input
+from medclip.inspecting.opened_study import OpenedUnit, opened_units
+from medclip.inspecting.study_html import burned_in_line, facts_of
+from medclip.models.packs.pack import image_size
+from medclip.sample import Kind, Modality, Sample
+from medclip.settings import PixelPolicy, Settings
+
+_DPI = 100
+_MOST = 16
+_MOST_ROWS = 4
+"""Slices of a CT that are drawn, each in its three windows."""
+_WRAP = 140
+
+
+@dataclass(frozen=True)
+class Viewed:
+    """What was drawn."""
+
+    out: Path
+    modality: str | None
+    kind: str
+    num_files: int
+    num_views: int
+    adapter: str
+    preprocessing: str
+    decoder: str
+    steps: tuple[tuple[str, str], ...]
+    headers: Mapping[str, Any]
+    """Allow-listed values only."""
+    number: int
+    """Which of the things found it is, from 1."""
+    num_found: int
+    """Pictures, series and records that were found."""
+    warning: str
+    """What the header says of text in the pixels; "" where there is nothing to warn of."""
+
+
+def draw_view(
+    root: Path, target: Path, modality: Modality | None, model: str | Path, number: int, settings: Settings
+) -> Viewed:
+    """Draw what a model would see into a PNG, as `medclip.view` says."""
+    check_target(target, root)
+    unit, num_found = _chosen(root, number, modality, settings)
+    refuse_input(target, unit.source.paths)
+    _check_window(unit, settings)
+    size = image_size(model)
+    with ReadingPool(1, settings.decode_timeout_s, settings.reader_memory_bytes) as pool:
+        try:
+            sample: Sample = pool.submit(read_unit, unit.source, unit.modality, settings).result()
+            raw: NDArray[np.uint8] = pool.submit(raw_picture, unit.source, settings).result()
+        except MedclipError as error:
+            raise MedclipError(error.reason, error.message, where=error.where or root, hint=error.hint) from None
+    put(_drawn(unit, sample, raw, size), target)
+    made = sample.provenance
+    return Viewed(
+        out=target,
+        modality=None if sample.modality is None else str(sample.modality),
+        kind=str(sample.kind),
+        num_files=len(unit.source.paths),
+        num_views=len(sample.views),
+        adapter=made.adapter,
+        preprocessing=made.preprocessing,
+        decoder=made.decoder,
+        steps=tuple((step.name, step.detail) for step in made.steps),
+        headers=sample.headers,
+        number=number,
+        num_found=num_found,
+        warning=burned_in_line(unit.source, sample),
+    )
+
+
+def _check_window(unit: OpenedUnit, settings: Settings) -> None:
+    """Refuse a window for what has none: it would be ignored."""
+    if settings.policy.pixels.window == PixelPolicy().window:
+        return
+    source, header = unit.source, unit.source.first.header
+    grey = header is None or (header.samples_per_pixel == 1 and header.photometric != "PALETTE COLOR")
+    windowed = source.kind is Kind.VOLUME or source.first.format is Format.DICOM
+    if not (windowed and grey) or source.kind in (Kind.SIGNAL, Kind.SLIDE):
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "a window was asked for, and this file has none: grey DICOM pictures and volumes have.",
+            where=source.path,
+            hint="Leave --window out.",
+        )
+
+
+def _chosen(root: Path, number: int, modality: Modality | None, settings: Settings) -> tuple[OpenedUnit, int]:
+    units, problems = opened_units(root, modality, settings)
+    if not units and problems:
+        raise MedclipError(problems[0].reason, problems[0].message, where=root)
+    if not units:
+        raise MedclipError(Reason.NOTHING_TO_DO, "there is no image here.", where=root, hint="Name another file.")
+    if not 1 <= number <= len(units):
+        raise MedclipError(
+            Reason.WRONG_USE, f"there are {len(units)} things to view here, so number {number} is not one.", where=root
+        )
+    return units[number - 1], len(units)
+
+
+def _drawn(unit: OpenedUnit, sample: Sample, raw: NDArray[np.uint8], size: int) -> bytes:
+    """Draw both pictures and the lines below; the PNG's bytes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    seen = _seen(sample, size)
+    lines = _lines(unit, sample)
+    text_height = 0.19 * len(lines) + 0.3
+    picture_height = 5.6
+    figure = Figure(figsize=(13, picture_height + text_height), dpi=_DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    share = picture_height / (picture_height + text_height)
+    boxes = ([0.02, 1 - share + 0.02, 0.47, share - 0.07], [0.51, 1 - share + 0.02, 0.47, share - 0.07])
+    for box, title, picture in zip(boxes, _titles(sample, size), (raw, seen), strict=True):
+        axes = figure.add_axes((box[0], box[1], box[2], box[3]))
+        axes.imshow(picture[:, :, 0] if picture.shape[2] == 1 else picture, cmap="gray", vmin=0, vmax=255)
+        axes.set_title(title, fontsize=11)
+        axes.set_axis_off()
+    figure.text(0.02, 1 - share, "\n".join(lines), va="top", ha="left", fontsize=9, family="monospace")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": "medclip"})
+    return buffer.getvalue()
+
+
+def _titles(sample: Sample, size: int) -> tuple[str, str]:
+    if sample.signal is not None:
+        return "As stored", "As the adapter gives it"
+    seen, total, names = f"{size} x {size} px", len(sample.views), channel_names(sample)
+    if total == 1 and not names:
+        return "As stored, smallest to largest value", f"As a model sees it: {seen}"
+    stored = "As stored: an overview" if sample.kind is Kind.SLIDE else "As stored: the middle one"
+    drawn = min(total, _MOST_ROWS if names else _MOST)
+    counted = f"{drawn} of {total} views" if drawn < total else f"{total} view{'s' * (total != 1)}"
+    channels = f"; channels: {', '.join(names)}" if names else ""
+    return stored, f"As a model sees it: {counted} of {seen}{channels}"
+
+
+def _seen(sample: Sample, size: int) -> NDArray[np.uint8]:
+    """Put the views into a grid, as the model takes them; an ECG becomes a sheet of paper.
+
+    The windows of a CT slice stand side by side in grey: as red, green and blue they would look like a photograph.
+    """
+    if sample.signal is not None:
+        from medclip.imaging.ecg.plot import render
+
+        return render(sample.signal)
+    names = channel_names(sample)
+    views = [to_uint8(sample.views[n]) for n in spread(len(sample.views), _MOST_ROWS if names else _MOST)]
+    if names:
+        tiles = [letterbox(view[:, :, n : n + 1], size) for view in views for n in range(len(names))]
+        return _grid(tiles, len(names), size)
+    tiles = [letterbox(as_shown(sample, view), size) for view in views]
+    return _grid(tiles, int(np.ceil(len(tiles) ** 0.5)), size)
+
+
+def _grid(tiles: list[NDArray[np.uint8]], columns: int, size: int) -> NDArray[np.uint8]:
+    rows = -(-len(tiles) // columns)
+    gap = 0 if len(tiles) == 1 else 4
+    sheet = np.full((rows * (size + gap) - gap, columns * (size + gap) - gap, 3), 255, np.uint8)
+    for index, tile in enumerate(tiles):
+        top, left = (index // columns) * (size + gap), (index % columns) * (size + gap)
+        sheet[top : top + size, left : left + size] = tile
+    return sheet
+
+
+def _lines(unit: OpenedUnit, sample: Sample) -> list[str]:
+    lines = list(facts_of(unit.source, sample))
+    lines.append(f"decoder {sample.provenance.decoder or 'none'}")
+    for number, step in enumerate(sample.provenance.steps, start=1):
+        said = f"{number:>2}. {step.name}{': ' if step.detail else ''}{step.detail}"
+        lines += textwrap.wrap(said, _WRAP, subsequent_indent="    ") or [said]
+    return [line.encode("ascii", "replace").decode() if not line.isprintable() else line for line in lines]

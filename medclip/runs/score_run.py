@@ -1,0 +1,92 @@
+"""A finished scoring run: its folder, its counts, its tables."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medclip.errors import MedclipError, Reason
+from medclip.runs.results import FILES, RUN, SCORES
+
+if TYPE_CHECKING:
+    import pyarrow
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreRun:
+    """A finished run."""
+
+    folder: Path
+    """The output folder."""
+    counts: dict[str, int]
+    """files, scored, skipped, failed, studies."""
+    already_finished: bool = False
+    """The folder held this very run, complete; nothing was computed or rewritten."""
+    _keep: object = None
+    """Keeps a temporary output folder alive."""
+
+    @property
+    def files(self) -> pyarrow.Table:
+        """One row per input path."""
+        return _read(self.folder / FILES)
+
+    @property
+    def scores(self) -> pyarrow.Table:
+        """One row per study, task and class."""
+        return _read(self.folder / SCORES)
+
+    @property
+    def table_rows_elsewhere(self) -> int:
+        """Rows of the table that name no file below the path that was scored."""
+        return _description(self.folder)["input"]["table_rows_elsewhere"]
+
+    @property
+    def report_path(self) -> Path | None:
+        """The report, None where none was written."""
+        path = self.folder / "report.html"
+        return path if path.exists() else None
+
+    @property
+    def exit_code(self) -> int:
+        """0 when every file was scored or skipped, 3 when some failed."""
+        return 3 if self.counts["failed"] else 0
+
+
+def read_run(folder: str | Path) -> ScoreRun:
+    """Read a finished run of `medclip score` from its output folder; nothing is computed.
+
+    Args:
+        folder: What was given as `out`.
+
+    Returns:
+        The run, as `medclip.score` returned it.
+
+    Raises:
+        MedclipError: MISSING_FILE where the folder holds no finished run; CORRUPT where run.json cannot be read.
+    """
+    folder = Path(folder)
+    lacking = [name for name in (FILES, SCORES, RUN) if not os.path.isfile(folder / name)]  # takes any name
+    if lacking:
+        raise MedclipError(
+            Reason.MISSING_FILE,
+            f"there is no finished scoring run here: {lacking[0]} is missing.",
+            where=folder,
+            hint="Name the folder that was given as --out; a run that was stopped is finished by the same command.",
+        )
+    return ScoreRun(folder, dict(_description(folder)["counts"]), already_finished=True)
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / RUN).read_text(encoding="utf-8"))
+    except ValueError as e:
+        raise MedclipError(Reason.CORRUPT, f"{RUN} is not what medclip score wrote.", where=folder / RUN) from e
+
+
+def _read(path: Path) -> pyarrow.Table:
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path)
