@@ -11,8 +11,8 @@ from PIL import Image
 
 from examples import make_phantoms as phantoms
 from medclip import view
-from medclip.inspecting import draw_view as room
 from medclip.errors import MedclipError, Reason
+from medclip.inspecting import draw_view as room
 from medclip.inspecting.draw_view import Viewed
 from medclip.inspecting.image_file import put
 from medclip.settings import Settings, read_policy
