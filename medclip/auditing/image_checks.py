@@ -20,7 +20,8 @@ from medclip.auditing.leakage.file_hashes import HashedFiles, collected, hash_fi
 from medclip.auditing.options import AuditOptions, Pictures
 from medclip.errors import MedclipError, Reason
 from medclip.files.pseudonyms import load_key
-from medclip.files.tables.table import is_blank, read_table
+from medclip.files.tables.read_table import read_table
+from medclip.files.tables.table import is_blank
 from medclip.progress import Progress
 from medclip.sample import Modality
 from medclip.settings import Settings

@@ -22,7 +22,7 @@ from medclip.api.score import score
 from medclip.cli.main import main
 from medclip.errors import MedclipError
 from medclip.settings import Settings
-from medclip.shards.writing.table import read_table
+from medclip.shards.writing.table import read_shard_table
 from tests.kits.scoring import every_way, make_pack, write_png
 
 NAME, NUMBER, BIRTH, PLACE = "Zacharias^Wuthering", "MRN-4471190", "19310704", "Brontewood Infirmary"
@@ -187,5 +187,5 @@ def test_ages_above_90_are_90_in_shards(tmp_path: Path) -> None:
         line = f"{number}.png,p{number},xray,a chest,phantom,CC0,{age}\n"
         with (tmp_path / "table.csv").open("a") as table:
             table.write(line if number else f"file,patient,modality,caption,source,license,age\n{line}")
-    rows = read_table(tmp_path / "table.csv").rows
+    rows = read_shard_table(tmp_path / "table.csv").rows
     assert [row.record.age_years for row in rows] == [89, 90, 90, 90]

@@ -12,7 +12,8 @@ from medclip.adaptation.data.class_text import ClassText, class_text
 from medclip.adaptation.data.task import class_said, find_task, made_of_columns, made_of_values, plain
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.cell_privacy import shown
-from medclip.shards.writing.table import UNCERTAIN, number_in
+from medclip.files.tables.table import Table, listed, number_hint, number_in
+from medclip.shards.writing.table import UNCERTAIN
 from medclip.text.vocabulary.task import Task
 
 PREFIX = "label:"
@@ -22,7 +23,6 @@ _FEWEST_EACH = 2
 _MANY = 12
 _MOST_SHOWN = 20
 _WORDS = {"yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
-Cells = Sequence[Mapping[str, str]]
 Target = int | tuple[float | None, ...] | None
 """Class index; or 1, 0 and None for each class; None alone for a row that says nothing."""
 
@@ -38,48 +38,47 @@ class Labels:
 
 
 def read_labels(
-    header: Sequence[str],
-    cells: Cells,
+    table: Table,
     labels: Sequence[str],
     *,
     task: Task | str | Path | None,
     modalities: Sequence[str],
-    where: Path | None,
+    numbers: Sequence[int],
     patients: Sequence[str] = (),
 ) -> Labels:
     """Understand the label columns of a table.
 
     Args:
-        header: All columns.
-        cells: All rows.
+        table: The rows that are used.
         labels: The columns asked for: one of class names, or some of 0 and 1. `label:TASK` alone stands for all
             `label:TASK:CLASS` columns.
         task: The task, where it is not made of the columns themselves.
         modalities: Of the images, for the templates of a task that is made.
-        where: The table, for errors.
+        numbers: Of the rows, as the user counts them, for errors.
         patients: Whose each row is: a value that only one patient has may be a name, and is not shown.
 
     Raises:
         MedclipError: WRONG_USE, NO_TASK; TABLE_INVALID for a column that is not there or a value that is not known;
             WRONG_USE for one class only.
     """
-    columns = _columns(header, labels, where)
+    columns = _columns(table, labels)
     chosen = _task(columns, task)
-    several = chosen.kind == "multilabel" if chosen else len(columns) > 1 or _is_binary(cells, columns[0])
+    several = chosen.kind == "multilabel" if chosen else len(columns) > 1 or _is_binary(table, columns[0])
     if several:
-        return _multilabel(cells, columns, chosen, modalities, where)
-    return _multiclass(cells, columns, chosen, modalities, where, patients)
+        return _multilabel(table, columns, chosen, modalities, numbers)
+    return _multiclass(table, columns, chosen, modalities, numbers, patients)
 
 
-def _columns(header: Sequence[str], labels: Sequence[str], where: Path | None) -> list[str]:
+def _columns(table: Table, labels: Sequence[str]) -> list[str]:
+    header = table.names
     found: list[str] = []
     for label in labels:
         inside = [c for c in header if c.startswith(f"{label}:")] if label.startswith(PREFIX) else []
         if label not in header and not inside:
             raise MedclipError(
                 Reason.TABLE_INVALID,
-                f"there is no column {label!r}; the columns are: {', '.join(header) or 'none'}.",
-                where=where,
+                f"there is no column {label!r}. {listed(header)}",
+                where=table.where,
                 hint="Name one of them with --label.",
             )
         found += [label] if label in header else inside
@@ -102,11 +101,11 @@ def _task(columns: Sequence[str], task: Task | str | Path | None) -> Task | None
 
 
 def _multiclass(
-    cells: Cells,
+    table: Table,
     columns: Sequence[str],
     task: Task | None,
     modalities: Sequence[str],
-    where: Path | None,
+    numbers: Sequence[int],
     patients: Sequence[str],
 ) -> Labels:
     if len(columns) != 1:
@@ -115,8 +114,9 @@ def _multiclass(
             f"a task with one answer takes one column of class names, not {len(columns)} columns.",
             hint="Name one with --label.",
         )
-    (column,) = columns
-    said = [plain(cell.get(column, "")) for cell in cells]
+    (column,), where = columns, table.where
+    cells = table.texts(column)
+    said = [plain(cell) for cell in cells]
     counts = Counter(value for value in said if value)
     notes = []
     if task is None:
@@ -127,11 +127,11 @@ def _multiclass(
             notes.append(f"The column {column!r} holds numbers; each of them is taken for a class.")
     else:
         names = {}
-        for number, (value, cell) in enumerate(zip(said, cells, strict=True), 1):
+        for number, value, cell in zip(numbers, said, cells, strict=True):
             if value and value not in names:
                 found = class_said(task, value)
                 if found is None:
-                    quoted = repr(cell[column]) if _like_classes(said, patients) else shown(cell[column])
+                    quoted = repr(cell) if _like_classes(said, patients) else shown(cell)
                     raise _unknown(task, column, number, quoted, where)
                 names[value] = found.name
     present = [c.name for c in task.classes if c.name in names.values()]
@@ -146,8 +146,9 @@ def _multiclass(
 
 
 def _multilabel(
-    cells: Cells, columns: Sequence[str], task: Task | None, modalities: Sequence[str], where: Path | None
+    table: Table, columns: Sequence[str], task: Task | None, modalities: Sequence[str], numbers: Sequence[int]
 ) -> Labels:
+    where = table.where
     if task is None:
         task = made_of_columns(columns, modalities)
         names = [c.name for c in task.classes]
@@ -157,15 +158,15 @@ def _multilabel(
         raise MedclipError(Reason.TABLE_INVALID, "two of the columns stand for the same class.", where=where)
     rows: list[tuple[float | None, ...]] = []
     uncertain = 0
-    for number, cell in enumerate(cells, 1):
-        values = [_binary(cell.get(column, "")) for column in columns]
-        for column, value in zip(columns, values, strict=True):
+    for number, *cells in zip(numbers, *(table.texts(column) for column in columns), strict=True):
+        values = [_binary(cell) for cell in cells]
+        for column, cell, value in zip(columns, cells, values, strict=True):
             if value not in (None, 0.0, 1.0, UNCERTAIN):
                 raise MedclipError(
                     Reason.TABLE_INVALID,
-                    f"row {number}: {column} is {shown(cell[column])}.",
+                    f"row {number}: {column} is {shown(cell)}.",
                     where=where,
-                    hint="Use 1, 0, -1 for uncertain, or leave it blank.",
+                    hint=number_hint(cell, "Use 1, 0, -1 for uncertain, or leave it blank."),
                 )
         uncertain += values.count(UNCERTAIN)
         rows.append(tuple(None if value == UNCERTAIN else value for value in values))
@@ -189,7 +190,7 @@ def _multilabel(
     return Labels(class_text(task, names), targets, tuple(notes))
 
 
-def _class_of_column(task: Task, column: str, where: Path | None) -> str:
+def _class_of_column(task: Task, column: str, where: str) -> str:
     said = column.split(":")[-1] if column.startswith(PREFIX) and column.count(":") > 1 else column
     found = class_said(task, said)
     if found is None and len(task.classes) == 1 and column.startswith(PREFIX):
@@ -214,7 +215,7 @@ def _like_classes(said: Sequence[str], patients: Sequence[str]) -> bool:
     return words and 0 < len(whose) <= _MOST_SHOWN and min(map(len, whose.values())) >= _FEWEST_EACH
 
 
-def _unknown(task: Task, column: str, number: int, quoted: str, where: Path | None) -> MedclipError:
+def _unknown(task: Task, column: str, number: int, quoted: str, where: str) -> MedclipError:
     return MedclipError(
         Reason.TABLE_INVALID,
         f"row {number}: {column} is {quoted}, which is no class of the task {task.name}.",
@@ -224,7 +225,7 @@ def _unknown(task: Task, column: str, number: int, quoted: str, where: Path | No
     )
 
 
-def _need_two(names: Sequence[str], column: str, where: Path | None) -> None:
+def _need_two(names: Sequence[str], column: str, where: str) -> None:
     if len(names) < 2:
         only = f"only the class {names[0]!r}" if names else "no label at all"
         raise MedclipError(
@@ -235,7 +236,7 @@ def _need_two(names: Sequence[str], column: str, where: Path | None) -> None:
         )
 
 
-def _refuse_many(column: str, counts: Mapping[str, int], where: Path | None) -> None:
+def _refuse_many(column: str, counts: Mapping[str, int], where: str) -> None:
     """Refuse a column that looks like identifiers or measurements: its values would become classes of a pack."""
     rows = sum(counts.values())
     if len(counts) > MAX_CLASSES or (len(counts) > _MANY and rows < _FEWEST_EACH * len(counts)):
@@ -247,8 +248,8 @@ def _refuse_many(column: str, counts: Mapping[str, int], where: Path | None) -> 
         )
 
 
-def _is_binary(cells: Cells, column: str) -> bool:
-    values = {_binary(cell.get(column, "")) for cell in cells}
+def _is_binary(table: Table, column: str) -> bool:
+    values = {_binary(text) for text in table.coded(column).values}
     return bool(values - {None}) and values <= {None, 0.0, 1.0, UNCERTAIN}
 
 

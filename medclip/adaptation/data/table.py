@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.labels import read_labels
 from medclip.errors import MedclipError, Reason
@@ -14,7 +16,7 @@ from medclip.files.grouping.studies import parse_modality
 from medclip.files.output import is_folder
 from medclip.files.pseudonyms import keyed_hash
 from medclip.files.tables.cell_privacy import shown
-from medclip.files.tables.table_old import load_cells
+from medclip.files.tables.read_table import read_table
 from medclip.sample import Modality, spoken
 from medclip.shards.writing.table import GENERIC, file_and_patient, modality_named, need_columns, refuse_repeats
 from medclip.text.vocabulary.task import Task
@@ -74,8 +76,8 @@ def read_adapt_table(
     """Read a table of labelled files.
 
     Args:
-        table: Path of a CSV, TSV or Parquet file, or any data frame that narwhals knows. It has the columns `file` and
-            `patient`, those of the labels, and perhaps `modality` and `split`.
+        table: Path of a CSV, TSV or Parquet file, whatever its suffix, or any data frame that narwhals knows. It has
+            the columns `file` and `patient`, those of the labels, and perhaps `modality` and `split`.
         labels: One column of class names (multi-class), or one or more of 0, 1, -1 for uncertain and blanks
             (multi-label); also `label:TASK` and `label:TASK:CLASS` as in tables for shards.
         task: A vocabulary task, its name or a task file; where None, classes and wordings are made of the table.
@@ -88,11 +90,8 @@ def read_adapt_table(
     Raises:
         MedclipError: MISSING_FILE, TABLE_INVALID naming row and column, WRONG_USE, NO_TASK, NOTHING_TO_DO.
     """
-    where = Path(table) if isinstance(table, str | Path) else None
-    if where is not None and is_folder(where):
-        raise MedclipError(
-            Reason.WRONG_USE, "this is a folder, and the table is a file.", where=where, hint="Name the file in it."
-        )
+    read = read_table(table)
+    header, where = read.names, read.where
     if folder is not None and not is_folder(folder):
         raise MedclipError(
             Reason.MISSING_FILE,
@@ -107,44 +106,41 @@ def read_adapt_table(
             where=where,
             hint="Every class would be one patient. Name the column of patients with --patient-from.",
         )
-    header, cells = load_cells(table, where)
-    if not cells:
-        raise MedclipError(Reason.NOTHING_TO_DO, "the table has no rows.", where=where)
-    base = folder or (where.parent if where else Path())
+    base = folder or (read.path.parent if read.path else Path())
     patient_column = patient_from or "patient"
     need_columns(header, patient_column, where)
-    numbered = [(n, c) for n, c in enumerate(cells, 1) if c.get("adapter", "").lower() != GENERIC]
+    kept_N = np.asarray([adapter.lower() != GENERIC for adapter in read.texts("adapter")])
+    numbers, used = (np.flatnonzero(kept_N) + 1).tolist(), read.take(kept_N)
     fallback = None if modality is None else parse_modality(modality)
     rows = []
-    for number, cell in numbered:
+    for number, cell in zip(numbers, used.rows(), strict=True):
         try:
             rows.append(_row(cell, patient_column, fallback))
         except MedclipError as e:
             raise MedclipError(e.reason, f"row {number}: {e.message}", where=where, hint=e.hint) from None
     refuse_repeats(
-        [(number, base / file, False) for (number, _), (file, _, _, _) in zip(numbered, rows, strict=True)],
+        [(number, base / file, False) for number, (file, _, _, _) in zip(numbers, rows, strict=True)],
         where,
         "Keep one row for each file.",
     )
     modalities = sorted({m for _, _, m, _ in rows})
     found = read_labels(
-        header,
-        [c for _, c in numbered],
+        used,
         labels,
         task=task,
         modalities=modalities,
-        where=where,
+        numbers=numbers,
         patients=[patient for _, patient, _, _ in rows],
     )
     units = []
-    for (number, _), (file, patient, kind, split), target in zip(numbered, rows, found.targets, strict=True):
+    for number, (file, patient, kind, split), target in zip(numbers, rows, found.targets, strict=True):
         if target is not None:
             _check_modality(found.text.task, kind, number, where)
             patient = keyed_hash("patient", patient, key)
             units.append(LabelledUnit(number, base / file, patient, kind, split, target, file))
     if not units:
         raise MedclipError(Reason.NOTHING_TO_DO, "no row of the table has a label.", where=where)
-    left = len(cells) - len(numbered)
+    left = read.num_rows - len(numbers)
     notes = [f"Rows with adapter=generic, which are not used: {left}."] if left else []
     notes += [*found.notes, *_one_patient_a_class(units, found.text, patient_column)]
     return AdaptTable(tuple(units), found.text, tuple(notes))
@@ -180,7 +176,7 @@ def _row(
     return file, patient, modality, SPLITS.get(split)
 
 
-def _check_modality(task: Task, modality: Modality, number: int, where: Path | None) -> None:
+def _check_modality(task: Task, modality: Modality, number: int, where: str) -> None:
     if task.modalities and modality not in task.modalities:
         about = ", ".join(spoken(m) for m in task.modalities)
         raise MedclipError(

@@ -16,7 +16,8 @@ from medclip.auditing.input.options import ReadOptions, plural
 from medclip.auditing.input.score_table import ScoreTable, read_scores, select, selected
 from medclip.auditing.input.study_rows import one_text
 from medclip.errors import MedclipError, Reason
-from medclip.files.tables.table import Coded, Table, in_order, is_blank, merged, no_such, plain_name, read_table
+from medclip.files.tables.read_table import read_table
+from medclip.files.tables.table import Coded, Table, in_order, is_blank, merged, no_such, plain_name
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

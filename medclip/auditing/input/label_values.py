@@ -11,8 +11,8 @@ import numpy as np
 from medclip.auditing.input.options import ReadOptions, plural
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.cell_privacy import shown
-from medclip.files.tables.table import Coded, is_blank, plain_name
-from medclip.shards.writing.table import UNCERTAIN, number_in
+from medclip.files.tables.table import Coded, is_blank, number_in, plain_name
+from medclip.shards.writing.table import UNCERTAIN
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,8 +13,7 @@ from medclip.auditing.input.label_values import elements, is_binary, not_underst
 from medclip.auditing.input.options import ReadOptions, plural
 from medclip.auditing.input.score_table import ScoreTable
 from medclip.errors import MedclipError, Reason
-from medclip.files.tables.table import Coded, Table, is_blank, no_such, plain_name
-from medclip.shards.writing.table import number_in
+from medclip.files.tables.table import Coded, Table, is_blank, no_such, number_in, plain_name
 
 _AFFIX = re.compile(
     r"^(score|prob|probability|pred|prediction|p|logit)[\s_.:-]+|[\s_.:-]+(score|prob|probability|pred|prediction|p|logit)$",

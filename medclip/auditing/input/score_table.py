@@ -15,7 +15,8 @@ from medclip.auditing.input.options import ReadOptions, plural
 from medclip.auditing.input.score_values import sigmoid
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import is_file, is_folder
-from medclip.files.tables.table import Coded, Table, in_order, no_such, read_table
+from medclip.files.tables.read_table import read_table
+from medclip.files.tables.table import Coded, Table, in_order, no_such
 from medclip.runs.results import FILES, SCORES
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from medclip.adaptation.pack.adapted_model import DESCRIPTION
 from medclip.auditing.leakage.file_hashes import HashedFiles, hash_files, hashed_pictures
 from medclip.errors import MedclipError, Reason
-from medclip.files.tables.table_old import load_cells
+from medclip.files.tables.read_table import read_table
+from medclip.files.tables.table import listed
 from medclip.models.card import read_card
 from medclip.models.packs.training_files import training_hashes
 from medclip.shards.folder import read_index, read_samples
@@ -132,8 +133,8 @@ def of_table(
     Rows whose column `split` says test are left out: nothing was learned from them.
 
     Args:
-        table: Path of a CSV, TSV or Parquet file, or any data frame that narwhals knows. Relative files are relative
-            to its folder (a frame: to the current one).
+        table: Path of a CSV, TSV or Parquet file, whatever its suffix, or any data frame that narwhals knows. Relative
+            files are relative to its folder (a frame: to the current one).
         patient_from: Column that names the patients, by identifiers or by keyed hashes.
         modality: Whose adapter reads the files.
         settings: Limits; where None files are not read, and the table must tell hashes or patients.
@@ -142,26 +143,25 @@ def of_table(
         MedclipError: MISSING_FILE, TABLE_INVALID for a table without any of these columns, NOTHING_TO_DO for one of
             test rows only.
     """
-    where = Path(table) if isinstance(table, str | Path) else None
-    header, cells = load_cells(table, where)
-    known = [c for c in ("sha256", "file", patient_from) if c in header]
+    read = read_table(table, "the table of training files")
+    known = [c for c in ("sha256", "file", patient_from) if c in read.names]
     if not known or (known == ["file"] and settings is None):
         raise MedclipError(
             Reason.TABLE_INVALID,
-            f"a table of training files has a column sha256, file or {patient_from}; its columns are: "
-            f"{', '.join(header) or 'none'}.",
-            where=where,
+            f"a table of training files has a column sha256, file or {patient_from}. {listed(read.names)}",
+            where=read.where,
         )
-    cells = [c for c in cells if c.get("split", "").lower() not in _NO_TRAINING]
-    if not cells:
-        raise MedclipError(Reason.NOTHING_TO_DO, "no row of this table was trained on.", where=where)
+    kept_N = np.asarray([split.lower() not in _NO_TRAINING for split in read.texts("split")])
+    if not kept_N.any():
+        raise MedclipError(Reason.NOTHING_TO_DO, "no row of this table was trained on.", where=read.where)
+    used = read.take(kept_N)
     pictures = None
     if "file" in known and settings is not None:
-        base = where.parent if where else Path()
-        pictures = hash_files([base / c["file"] if c["file"] else None for c in cells], modality, settings)
-    hashes = {c["sha256"].lower() for c in cells} if "sha256" in known else set()
+        base = read.path.parent if read.path else Path()
+        pictures = hash_files([base / file if file else None for file in used.texts("file")], modality, settings)
+    hashes = {text.lower() for text in used.texts("sha256")}
     hashes |= set(pictures.sha256) if pictures is not None else set()
-    patients = frozenset(c[patient_from] for c in cells) - {""} if patient_from in known else None
+    patients = frozenset(used.texts(patient_from)) - {""} if patient_from in known else None
     name = "the table of training files"
     return TrainingData(name, frozenset(hashes - {""}) or None, patients, pictures=pictures)
 

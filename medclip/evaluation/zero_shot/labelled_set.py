@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,8 @@ from medclip.errors import MedclipError, Reason
 from medclip.evaluation.zero_shot.suite import SetFile, digest_of
 from medclip.files.pseudonyms import keyed_hash
 from medclip.files.tables.cell_privacy import shown
-from medclip.files.tables.manifest import refuse_twins
+from medclip.files.tables.read_table import read_table
+from medclip.files.tables.table import listed
 
 TABLE_NAME = "labels.csv"
 _SHOWN = 4
@@ -103,12 +103,13 @@ def _from_table(table: Path, part: SetFile, key: bytes) -> LabelledSet:
     rows: list[Labelled] = []
     seen: set[str] = set()
     left_out = 0
-    header, cells = _read(table)
+    read = read_table(table)
+    header = read.names
     for column in (form.file, form.label):
         if column not in header:
             raise MedclipError(
                 Reason.TABLE_INVALID,
-                f"there is no column {column!r}; the columns are: {', '.join(header) or 'none'}.",
+                f"there is no column {column!r}. {listed(header)}",
                 where=table,
                 hint="Rename the column, or name yours under `table` in the suite file.",
             )
@@ -116,7 +117,7 @@ def _from_table(table: Path, part: SetFile, key: bytes) -> LabelledSet:
     by_patient = form.patient is not None and form.patient in header
     if form.patient not in (None, "patient") and not by_patient:
         raise MedclipError(Reason.TABLE_INVALID, f"there is no column {form.patient!r}.", where=table)
-    for number, cell in enumerate(cells, 1):
+    for number, cell in enumerate(read.rows(), 1):
         where = f"{table}, row {number}"
         file = cell[form.file]
         if not file:
@@ -133,20 +134,6 @@ def _from_table(table: Path, part: SetFile, key: bytes) -> LabelledSet:
         patient = keyed_hash("patient", whose, key) if whose else None
         rows.append(Labelled(number, table.parent / file, label, patient))
     return LabelledSet(part, tuple(rows), "table", left_out, part.split is not None and not by_split)
-
-
-def _read(table: Path) -> tuple[list[str], list[dict[str, str]]]:
-    try:
-        text = table.read_text(encoding="utf-8-sig")
-        reader = csv.DictReader(text.splitlines(keepends=True), restval="")
-        header = list(reader.fieldnames or ())
-        rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as e:
-        raise MedclipError(
-            Reason.TABLE_INVALID, "the table is not readable UTF-8 text in CSV form.", where=table
-        ) from e
-    refuse_twins(header, table)
-    return header, [{name: str(row[name] or "").strip() for name in header} for row in rows]
 
 
 def _class_of(part: SetFile, value: str, where: object, what: str) -> int | None:

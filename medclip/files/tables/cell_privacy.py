@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
 NOT_SHOWN = "(not shown)"
 _LONGEST = 12
 _MOST_DIGITS = 3
+_MOST_DIGITS_OF_NAME = 4
 _MOST_VALUES = 5
 
 
@@ -22,6 +24,18 @@ def shown(value: str) -> str:
     plain = value.replace("_", "").replace("-", "").replace(".", "")
     harmless = len(value) <= _LONGEST and plain.isalnum() and sum(c.isdigit() for c in plain) <= _MOST_DIGITS
     return repr(value) if harmless else NOT_SHOWN
+
+
+def shown_name(name: str) -> str:
+    """Quote the name of a column for a message. A table without a header has a row of cells there: names with "^" or
+    "@" and those of many digits are not shown.
+
+    Example:
+        >>> shown_name("label:chest_xray_findings:mass"), shown_name("7700123")
+        ("'label:chest_xray_findings:mass'", '(not shown)')
+    """
+    harmless = not re.search(r"[\^@]", name) and sum(c.isdigit() for c in name) <= _MOST_DIGITS_OF_NAME
+    return repr(name) if harmless else NOT_SHOWN
 
 
 def counts_of_strange(cells: Iterable[tuple[str, str]]) -> dict[str, dict[str, int]]:

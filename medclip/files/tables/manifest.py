@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medclip.errors import MedclipError, Reason
+from medclip.files.tables.read_table import read_table
+from medclip.files.tables.table import listed, number_hint
 from medclip.sample import Modality
 from medclip.settings import MPP_RANGE_UM
 
@@ -76,7 +76,7 @@ def read_manifest(table: Any) -> Manifest:
     """Read a manifest.
 
     Args:
-        table: Path of a CSV, TSV or Parquet file, or any data frame that narwhals knows (pandas, polars, pyarrow).
+        table: Path of a CSV, TSV or Parquet file, whatever its suffix, or any data frame that narwhals knows.
             The column `file` is required; `study`, `patient`, `modality`, `laterality`, `view`, `age`, `sex`,
             `mpp_um`, `split`, `caption` or `captions` and `label:...` are understood; other columns are kept.
 
@@ -85,7 +85,7 @@ def read_manifest(table: Any) -> Manifest:
 
     Raises:
         MedclipError: TABLE_INVALID if it cannot be read, lacks `file`, names a file twice or holds a value that is
-            not understood; MISSING_FILE if there is no such file.
+            not understood; and what `read_table` raises.
 
     Example:
         >>> import pyarrow
@@ -93,115 +93,39 @@ def read_manifest(table: Any) -> Manifest:
         >>> manifest.row_for("a.png").modality
         <Modality.XRAY: 'xray'>
     """
-    if isinstance(table, (str, Path)):
-        path = Path(table)
-        columns, records = _records_of_file(path)
-        return _manifest(columns, records, where=path, folder=path.absolute().parent)
-    columns, records = _records_of_frame(table)
-    return _manifest(columns, records, where="the table", folder=None)
-
-
-def _records_of_file(path: Path) -> tuple[Sequence[str], Iterable[Mapping[str, Any]]]:
-    if not path.is_file():
-        raise MedclipError(Reason.MISSING_FILE, "there is no such table.", where=path, hint="Check the path.")
-    try:
-        with path.open("rb") as stream:
-            is_parquet = stream.read(4) == b"PAR1"
-        if is_parquet:
-            import pyarrow.parquet
-
-            refuse_twins(pyarrow.parquet.read_schema(path).names, path)
-            return _records_of_frame(pyarrow.parquet.read_table(path))
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            first = stream.readline()
-            stream.seek(0)
-            delimiter = "\t" if first.count("\t") > first.count(",") else ","
-            if not first.count(delimiter) and first.count(";"):
-                delimiter = ";"
-            reader = csv.DictReader(stream, delimiter=delimiter)
-            columns = list(reader.fieldnames or ())
-            refuse_twins(columns, path)
-            return columns, list(reader)
-    except PermissionError as error:
-        raise MedclipError(Reason.PERMISSION_DENIED, "the table may not be read.", where=path) from error
-    except (UnicodeDecodeError, csv.Error, OSError, ValueError) as error:
-        raise MedclipError(
-            Reason.TABLE_INVALID, "the table is neither UTF-8 CSV or TSV nor Parquet.", where=path
-        ) from error
-
-
-def refuse_twins(columns: Sequence[str], where: object) -> None:
-    """Refuse a header that names a column twice: one of the two would be lost. Columns without a name are ignored.
-
-    Raises:
-        MedclipError: TABLE_INVALID naming the column.
-    """
-    twins = [name for name, n in Counter(columns).items() if n > 1 and name]
-    if twins:
+    read = read_table(table)
+    if "file" not in read.names:
         raise MedclipError(
             Reason.TABLE_INVALID,
-            f"the column {twins[0]!r} stands more than once in the header.",
-            where=where,
-            hint="Rename or remove one of them.",
-        )
-
-
-def _records_of_frame(frame: Any) -> tuple[Sequence[str], Iterable[Mapping[str, Any]]]:
-    import narwhals
-
-    try:
-        native = narwhals.from_native(frame)
-        eager = native.collect() if isinstance(native, narwhals.LazyFrame) else native
-        columns = list(eager.columns)
-    except narwhals.exceptions.DuplicateError as error:
-        raise MedclipError(
-            Reason.TABLE_INVALID, f"two columns have the same name ({' '.join(str(error).split())})."
-        ) from error
-    except TypeError as error:
-        raise MedclipError(
-            Reason.TABLE_INVALID,
-            f"a manifest is a CSV, TSV or Parquet path or a data frame, not {type(frame).__name__}.",
-        ) from error
-    return columns, eager.rows(named=True)
-
-
-def _manifest(
-    columns: Sequence[str], records: Iterable[Mapping[str, Any]], *, where: object, folder: Path | None
-) -> Manifest:
-    if "file" not in columns:
-        found = ", ".join(columns) or "none"
-        raise MedclipError(
-            Reason.TABLE_INVALID,
-            f"the table has no column 'file'; its columns are: {found}.",
-            where=where,
+            f"there is no column 'file'. {listed(read.names)}",
+            where=read.where,
             hint="Name the column that holds the relative paths 'file'.",
         )
+    folder = None if read.path is None else read.path.absolute().parent
     rows: list[ManifestRow] = []
     by_name: dict[str, ManifestRow] = {}
     by_path: dict[str, ManifestRow] = {}
-    for number, record in enumerate(records, start=1):
-        row = _row(record, number, where)
+    for number, cells in enumerate(read.rows(), start=1):
+        row = _row(cells, number, read.where)
         name = _normal(row.file)
         if name in by_name:
-            raise MedclipError(Reason.TABLE_INVALID, f"row {number} names {row.file} a second time.", where=where)
+            raise MedclipError(Reason.TABLE_INVALID, f"row {number} names a file a second time.", where=read.where)
         rows.append(row)
         by_name[name] = row
         if folder is not None:
             by_path[str(folder / name)] = row
-    return Manifest(tuple(rows), tuple(columns), folder, by_name, by_path)
+    return Manifest(tuple(rows), tuple(read.names), folder, by_name, by_path)
 
 
-def _row(record: Mapping[str, Any], number: int, where: object) -> ManifestRow:
+def _row(cells: Mapping[str, str], number: int, where: object) -> ManifestRow:
     def bad(column: str, expected: str) -> MedclipError:
         return MedclipError(
             Reason.TABLE_INVALID,
             f"row {number}: column '{column}' is not understood; expected {expected}.",
             where=where,
+            hint=number_hint(cells[column], ""),
         )
 
-    if None in record:  # csv.DictReader's key for surplus cells
-        raise MedclipError(Reason.TABLE_INVALID, f"row {number} has more cells than there are columns.", where=where)
-    cells = {name: _text(value) for name, value in record.items()}
     if not cells["file"]:
         raise bad("file", "a relative path")
     modality = cells.get("modality", "").lower()
@@ -229,7 +153,7 @@ def _row(record: Mapping[str, Any], number: int, where: object) -> ManifestRow:
         sex=_SEXES.get(cells.get("sex", "").lower()),
         mpp_um=mpp,
         split=cells.get("split", "").lower() or None,
-        captions=_captions(record),
+        captions=_captions(cells),
         labels={k.removeprefix(LABEL_PREFIX): v for k, v in cells.items() if k.startswith(LABEL_PREFIX) and v},
         extra={k: v for k, v in cells.items() if k not in _KNOWN and not k.startswith(LABEL_PREFIX)},
     )
@@ -249,23 +173,9 @@ def parse_mpp(text: str) -> float | None:
     return value
 
 
-def _captions(record: Mapping[str, Any]) -> tuple[str, ...]:
-    texts: list[str] = []
-    for column in _TEXTS:
-        value = record.get(column)
-        parts = list(value) if isinstance(value, (list, tuple)) else _text(value).split(CAPTION_SEPARATOR)
-        texts += [text for part in parts if (text := _text(part))]
-    return tuple(texts)
-
-
-def _text(value: Any) -> str:
-    """Give a cell as text: empty for missing values, whole numbers without a decimal point."""
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    text = str(value).strip()
-    return "" if text in ("<NA>", "NaT") else text
+def _captions(cells: Mapping[str, str]) -> tuple[str, ...]:
+    texts = [text.strip() for column in _TEXTS for text in cells.get(column, "").split(CAPTION_SEPARATOR)]
+    return tuple(text for text in texts if text)
 
 
 def _normal(name: str) -> str:

@@ -1,11 +1,10 @@
-"""Anybody's table as columns: CSV, TSV, Parquet or a data frame, read by columns and fit for millions of rows."""
+"""A table as columns of Arrow, fit for millions of rows: cells as text, numbers, columns found by name."""
 
 from __future__ import annotations
 
-import csv
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.files.output import is_file
-from medclip.files.tables.cell_privacy import shown
-from medclip.files.tables.manifest import refuse_twins
+from medclip.files.tables.cell_privacy import NOT_SHOWN, shown, shown_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,10 +20,11 @@ if TYPE_CHECKING:
 
 BLANK = frozenset({"", "nan", "na", "n/a", "null", "<na>", "nat", "#n/a"})
 """Cells that hold nothing, in small letters; "none" is not one of them, for it may say that there is no device."""
-_BLOCK_BYTES = 16 * 2**20
-"""Longest row of a text table."""
+_COMMA = r"^[+-]?\d*,\d+([eE][+-]?\d+)?$"
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?[iI][nN][fF]([iI][nN][iI][tT][yY])?$"
 _MOST_SHOWN = 3
+_MOST_NAMES = 40
+_ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +34,8 @@ class Coded:
     codes_N: NDArray[np.int32]
     """Index into `values` of each row."""
     values: tuple[str, ...]
-    """Texts without blanks around them, "" for an empty cell; all different, in the order of their first row."""
+    """Texts without blanks around them, "" for a cell that holds nothing (`BLANK`); all different, in the order of
+    their first row."""
 
     def __len__(self) -> int:
         """Give N."""
@@ -112,6 +111,8 @@ class Table:
     arrow: pa.Table
     where: str
     """Its path, or what it is ("the table of labels"), for messages."""
+    path: Path | None = None
+    """Its file; None for a data frame."""
     _coded: dict[str, Coded] = field(default_factory=dict, repr=False)
 
     @property
@@ -150,10 +151,10 @@ class Table:
         return found
 
     def take(self, keep_N: NDArray[np.bool_]) -> Table:
-        """Give the table of the rows that are kept."""
+        """Return the table of the rows that are kept."""
         import pyarrow as pa
 
-        return Table(self.arrow.filter(pa.array(keep_N)), self.where)
+        return Table(self.arrow.filter(pa.array(keep_N)), self.where, self.path)
 
     def coded(self, name: str) -> Coded:
         """Read a column as texts."""
@@ -161,23 +162,42 @@ class Table:
             self._coded[name] = self._read(name)
         return self._coded[name]
 
-    def _read(self, name: str) -> Coded:
+    def texts(self, name: str) -> list[str]:
+        """Read a column as the text of each row; "" for each where there is no such column."""
+        return self.coded(name).texts_N().tolist() if name in self.names else [""] * self.num_rows
+
+    def rows(self) -> Iterator[dict[str, str]]:
+        """Yield the texts of one row after the other, by column: the table is never held as rows."""
+        columns = [self.coded(name) for name in self.names]
+        for start in range(0, self.num_rows, _ROWS_AT_ONCE):
+            part = [[c.values[i] for i in c.codes_N[start : start + _ROWS_AT_ONCE].tolist()] for c in columns]
+            for cells in zip(*part, strict=True):
+                yield dict(zip(self.names, cells, strict=True))
+
+    def _column(self, name: str) -> Any:
+        """Return a column with its categories written out, and text of one type."""
         import pyarrow as pa
 
         column = self.arrow.column(name)
-        is_text = _is_text(column.type)
-        if is_text:
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        return column.cast(pa.large_string()) if pa.types.is_string_view(column.type) else column
+
+    def _read(self, name: str) -> Coded:
+        import pyarrow as pa
+
+        column = self._column(name)
+        if _is_text(column.type):
             column = _compute().utf8_trim_whitespace(column.fill_null(""))
         elif pa.types.is_nested(column.type) or pa.types.is_null(column.type):
-            column = pa.array([_text(v) for v in column.to_pylist()], pa.string())
+            column = pa.array([cell_text(v) for v in column.to_pylist()], pa.string())
         array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
         if isinstance(array, pa.ChunkedArray):  # what is too long for one chunk of its type
             array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], pa.string())
         coded = array.dictionary_encode(null_encoding="encode")
         codes_N = coded.indices.to_numpy(zero_copy_only=False).astype(np.int32)
-        if is_text:
-            return Coded(codes_N, tuple(coded.dictionary.to_pylist()))
-        return merged(codes_N, [_text(v) for v in coded.dictionary.to_pylist()])
+        texts = [cell_text(v) for v in coded.dictionary.to_pylist()]
+        return merged(codes_N, ["" if is_blank(text) else text for text in texts])
 
     def numbers(self, name: str, what: str = "a number") -> NDArray[np.float64]:
         """Read a column of numbers, [N]; NaN for an empty cell.
@@ -188,14 +208,14 @@ class Table:
         import pyarrow as pa
 
         pc = _compute()
-        column = self.arrow.column(name)
+        column = self._column(name)
         kind = column.type
         if pa.types.is_decimal(kind) or pa.types.is_boolean(kind):
             column, kind = pc.cast(column, pa.float64() if pa.types.is_decimal(kind) else pa.int8()), pa.float64()
         if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
             text = pa.array(self.coded(name).texts_N(), pa.string()) if not _is_text(kind) else column
             text = pc.utf8_trim_whitespace(text.fill_null(""))
-            empty = pc.is_in(pc.utf8_lower(text), pa.array(sorted(BLANK), text.type))
+            empty = _blank(text)
             bad = pc.and_(pc.invert(empty), pc.invert(pc.match_substring_regex(text, _NUMBER)))
             if (num_bad := pc.sum(bad).as_py() or 0) > 0:
                 raise _no_numbers(name, what, num_bad, pc.unique(text.filter(bad)).to_pylist(), self.where)
@@ -204,43 +224,56 @@ class Table:
         return np.array(numbers_N, np.float64)
 
     def is_numeric(self, name: str) -> bool:
-        """Whether all cells that hold something hold a number, and there is one."""
+        """Whether all cells that hold something hold a number, and there is one.
+
+        Numbers with a decimal comma count, so that `numbers` refuses them and nobody passes the column by.
+        """
         import pyarrow as pa
 
         pc = _compute()
-        column = self.arrow.column(name)
+        column = self._column(name)
         kind = column.type
         if not _is_text(kind):
             return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
         text = pc.utf8_trim_whitespace(column.drop_null())
-        text = text.filter(pc.invert(pc.is_in(pc.utf8_lower(text), pa.array(sorted(BLANK), text.type))))
-        return len(text) > 0 and bool(pc.all(pc.match_substring_regex(text, _NUMBER)).as_py())
-
-
-def read_table(source: Any, what: str) -> Table:
-    """Read a table.
-
-    Args:
-        source: Path of a CSV, TSV (also packed with gzip) or Parquet file, or a data frame that narwhals knows.
-        what: What it is, for messages: "the table of labels".
-
-    Raises:
-        MedclipError: MISSING_FILE, PERMISSION_DENIED, TABLE_INVALID, NOTHING_TO_DO for a table without rows.
-    """
-    if isinstance(source, str | Path):
-        table = Table(_of_file(Path(source)), str(source))
-    else:
-        table = Table(_of_frame(source, what), what)
-    if not table.num_rows:
-        raise MedclipError(Reason.NOTHING_TO_DO, "the table has no rows.", where=table.where)
-    return table
+        text = text.filter(pc.invert(_blank(text)))
+        return len(text) > 0 and bool(pc.all(pc.match_substring_regex(text, f"{_NUMBER}|{_COMMA}")).as_py())
 
 
 def no_such(name: str, names: Sequence[str], where: object, what: str = "") -> MedclipError:
-    """Say that a column is not there, and which are like it."""
-    hint = did_you_mean(name, names) or did_you_mean(name, names, "Its columns are")
+    """Describe that a column is not there, and which are like it."""
+    hint = did_you_mean(name, [n for n in names if shown_name(n) != NOT_SHOWN]) or listed(names)
     tail = f" ({what})" if what else ""
     return MedclipError(Reason.TABLE_INVALID, f"there is no column {name!r}{tail}.", where=where, hint=hint)
+
+
+def listed(names: Sequence[str]) -> str:
+    """List the columns of a table in a sentence.
+
+    Example:
+        >>> listed(["file", "age"])
+        'Its columns are: file, age.'
+    """
+    shown_names = [shown_name(n).strip("'") for n in names[:_MOST_NAMES]]
+    return f"Its columns are: {', '.join(shown_names) or 'none'}{', ...' if len(names) > _MOST_NAMES else ''}."
+
+
+def number_in(text: str) -> float:
+    """Read a number; NaN for a cell that holds none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def number_hint(text: str, otherwise: str) -> str:
+    """Return what to do about a cell that is no number: another sentence for a decimal comma.
+
+    Example:
+        >>> number_hint("0,71", "Use years.")
+        'Write decimals with a point, not with a comma.'
+    """
+    return "Write decimals with a point, not with a comma." if re.match(_COMMA, text.strip()) else otherwise
 
 
 def _is_text(kind: Any) -> bool:
@@ -256,119 +289,31 @@ def _compute() -> Any:
     return pyarrow.compute
 
 
-def _of_file(path: Path) -> pa.Table:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if not is_file(path):
-        raise MedclipError(Reason.MISSING_FILE, "there is no such table.", where=path, hint="Check the path.")
-    try:
-        with path.open("rb") as stream:
-            is_parquet = stream.read(4) == b"PAR1"
-        if is_parquet:
-            refuse_twins(pq.read_schema(path).names, path)
-            return _whole(pq.read_table(path))
-        return _of_text(path)
-    except PermissionError as e:
-        raise MedclipError(Reason.PERMISSION_DENIED, "the table may not be read.", where=path) from e
-    except (UnicodeDecodeError, csv.Error, pa.ArrowException, OSError) as e:
-        raise MedclipError(
-            Reason.TABLE_INVALID,
-            "the table is neither UTF-8 CSV or TSV nor Parquet.",
-            where=path,
-            hint="Save it as one of them.",
-        ) from e
-
-
-def _of_text(path: Path) -> pa.Table:
-    import pyarrow as pa
-    import pyarrow.csv as pacsv
-
-    with pa.input_stream(str(path), compression="detect") as stream:
-        head = stream.read(_BLOCK_BYTES)
-    first = re.split(rb"\r?\n|\r", head, maxsplit=1)[0].decode("utf-8-sig")
-    delimiter = max("\t,;", key=lambda d: (first.count(d), d == ","))
-    header = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
-    if not any(header):
-        raise MedclipError(Reason.NOTHING_TO_DO, "the table's first line names no columns.", where=path)
-    refuse_twins(header, path)
-    names = [name or f"\0{i}" for i, name in enumerate(header)]  # of a saved index; dropped below
-    ragged: list[int] = []
-
-    def note(row: Any) -> str:
-        ragged.append(row.actual_columns)
-        return "skip"
-
-    table = pacsv.read_csv(
-        path,
-        read_options=pacsv.ReadOptions(column_names=names, skip_rows=1, block_size=_BLOCK_BYTES),
-        parse_options=pacsv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=note),
-        convert_options=pacsv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False),
-    )
-    if ragged:
-        raise MedclipError(
-            Reason.TABLE_INVALID,
-            f"{len(ragged):,} rows do not have the {len(header)} cells of the header (one has {ragged[0]}).",
-            where=path,
-            hint="Put texts that hold the delimiter in double quotes.",
-        )
-    return table.select([n for n in names if not n.startswith("\0")])
-
-
-def _of_frame(frame: Any, what: str) -> pa.Table:
-    import narwhals as nw
-    import pyarrow as pa
-
-    try:
-        native = nw.from_native(frame)
-        data = native.collect() if isinstance(native, nw.LazyFrame) else native
-        names = [str(c) for c in data.columns]
-    except nw.exceptions.DuplicateError as e:
-        raise MedclipError(
-            Reason.TABLE_INVALID, f"two columns have the same name ({' '.join(str(e).split())}).", where=what
-        ) from None
-    except TypeError as e:
-        raise MedclipError(
-            Reason.WRONG_USE,
-            f"a table is the path of a CSV, TSV or Parquet file or a data frame, not {type(frame).__name__}.",
-            where=what,
-        ) from e
-    refuse_twins(names, what)
-    columns = []
-    for column in data.iter_columns():
-        try:
-            columns.append(column.to_arrow())
-        except (pa.ArrowInvalid, pa.ArrowTypeError):  # cells of several types
-            columns.append(pa.array([_text(v) for v in column], pa.string()))
-    return _whole(pa.table(columns, names=names))
-
-
-def _whole(table: pa.Table) -> pa.Table:
-    """Write categories out."""
-    import pyarrow as pa
-
-    for i, entry in enumerate(table.schema):
-        if pa.types.is_dictionary(entry.type):
-            table = table.set_column(i, entry.name, table.column(i).cast(entry.type.value_type))
-    return table
-
-
-def _text(value: object) -> str:
-    """Give a cell as text; whole numbers without a decimal point, lists one element a line."""
+def cell_text(value: object) -> str:
+    """Write a cell as text: whole numbers without a decimal point, lists one element a line."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, list | tuple | np.ndarray):
-        return "\n".join(_text(v) for v in value)
+        return "\n".join(cell_text(v) for v in value)
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return str(value).strip()
+    text = str(value).strip()
+    return "" if text in ("<NA>", "NaT") else text  # as pandas writes what is missing
+
+
+def _blank(texts: Any) -> Any:
+    import pyarrow as pa
+
+    pc = _compute()
+    return pc.is_in(pc.utf8_lower(texts), pa.array(sorted(BLANK), texts.type))
 
 
 def _no_numbers(name: str, what: str, num_bad: int, texts: Sequence[str], where: str) -> MedclipError:
-    commas = any(re.match(_NUMBER, t.replace(",", ".")) for t in texts)
-    return MedclipError(
-        Reason.TABLE_INVALID,
-        f"{num_bad:,} cells of the column {name!r} are not {what}: {', '.join(shown(t) for t in texts[:_MOST_SHOWN])}.",
-        where=where,
-        hint="Write decimals with a point." if commas else "Leave a cell blank where nothing is known.",
-    )
+    with_comma = [t for t in texts if re.match(_COMMA, t)]
+    if len(with_comma) == len(texts):
+        sentence = f"{num_bad:,} cells of the column {name!r} are written with a decimal comma, not a point."
+    else:
+        samples = ", ".join(shown(t) for t in texts[:_MOST_SHOWN])
+        sentence = f"{num_bad:,} cells of the column {name!r} are not {what}: {samples}."
+    hint = number_hint(with_comma[0] if with_comma else "", "Leave a cell blank where nothing is known.")
+    return MedclipError(Reason.TABLE_INVALID, sentence, where=where, hint=hint)

@@ -20,7 +20,7 @@ from medclip.shards.sample_json import to_json
 from medclip.shards.stored_image import STORED_AS, Format
 from medclip.shards.writing.read_row import ReadJob, ReadResult, StoredView, read_rows
 from medclip.shards.writing.splits import DEFAULT_SPLITS, assign
-from medclip.shards.writing.table import GENERIC, ShardRow, read_table
+from medclip.shards.writing.table import GENERIC, ShardRow, read_shard_table
 from medclip.shards.writing.tar import SHARD_NAME, TarShard
 from medclip.text.captions.draw import draw_caption
 
@@ -112,7 +112,7 @@ def build_shards(
     if stored not in STORED_AS or not 1 <= quality <= 100:
         raise MedclipError(Reason.WRONG_USE, "pictures are stored as png or jpeg, with a quality from 1 to 100.")
     form = _Form(max_side, samples_per_shard, stored, quality, seed, key if key is not None else load_key(settings))
-    understood = read_table(table, folder=folder, patient_from=patient_from)
+    understood = read_shard_table(table, folder=folder, patient_from=patient_from)
     sides = assign(understood.rows, splits, seed, form.key)
     with new_folder(Path(out)) as work:
         tally = _Tally()

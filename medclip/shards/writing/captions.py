@@ -22,18 +22,23 @@ import numpy as np
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import disk_faults
-from medclip.shards.writing.table import ShardRow, read_table
+from medclip.files.tables.read_table import read_table
+from medclip.files.tables.table import cell_text
+from medclip.shards.writing.table import ShardRow, read_shard_table
 from medclip.text.captions.caption_writer import CaptionFacts, CaptionWriter, ask_writer, facts_of
 from medclip.text.captions.label_sentences import distinct_sentences
 from medclip.text.checks.caption_check import check_caption
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from medclip.text.captions.record import CaptionRecord
 
 CAPTIONS, FILE = "captions", "file"
 MIN_WORDS = 3
 """Words that a writer's caption must have."""
 _PARQUET = (".parquet", ".pq")
+_ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -72,14 +77,15 @@ def captions_from_labels(
     """Write a copy of a table in which every labelled row has `n` captions that say what its labels say.
 
     The captions stand in the column `captions`: one per line of the cell in CSV and TSV, a list of strings in Parquet.
+    Which of them is written, the suffix of `out` says.
     Texts that the column held stay in front of them. All other columns, and the order of the rows, are as they were;
     only where the new table lies in another folder, relative paths in `file` are rewritten so that they are relative to
     it. A column that names the patient is not needed.
     The captions of a row depend on the seed, its file, modality, view and labels, and on nothing else in the table.
 
     Args:
-        table: CSV, TSV or Parquet, as `medclip shards build` reads it.
-        out: The file to write: Parquet where the table is, text where it is text.
+        table: CSV, TSV or Parquet, whatever its suffix, as `medclip shards build` reads it.
+        out: The file to write: .parquet (or .pq), .tsv, and anything else for CSV.
         n: Captions for each row, at least 1.
         seed: Another seed gives other wordings.
         writer: A function that writes captions from facts, asked once for all rows with the same facts; what fails
@@ -92,14 +98,15 @@ def captions_from_labels(
         Counts.
 
     Raises:
-        MedclipError: TABLE_INVALID or MISSING_FILE from the table; OUTPUT_IN_USE; WRONG_USE for n < 1, an output of
-            another format, that is the table itself or where nothing can be written, or a writer whose first call
-            fails (later failures are counted); DISK_FULL, PERMISSION_DENIED.
+        MedclipError: TABLE_INVALID or MISSING_FILE from the table; OUTPUT_IN_USE; WRONG_USE for n < 1, an output that
+            is the table itself or where nothing can be written, or a writer whose first call fails (later failures
+            are counted); DISK_FULL, PERMISSION_DENIED.
     """
     source, target = Path(table), Path(out)
     with disk_faults(target, "file"):
         _check_use(source, target, n, overwrite)
-    rows = read_table(source, folder=folder, patient_from=FILE).rows  # no splits are made, so that nobody is named
+    read = read_table(source)
+    rows = read_shard_table(read, folder=folder, patient_from=FILE).rows  # no splits are made: nobody is named
     composer = _Composer(n, seed, writer)
     added: list[tuple[str, ...]] = []
     for row in rows:
@@ -108,10 +115,8 @@ def captions_from_labels(
             progress(len(added), len(rows))
     files = _moved([row.file for row in rows], folder or source.parent, target.parent)
     with _draft_of(target) as draft:
-        if source.suffix.lower() in _PARQUET:
-            _write_parquet(source, draft, added, files)
-        else:
-            _write_text(source, draft, _delimiter(target), added, files)
+        write = _write_parquet if target.suffix.lower() in _PARQUET else _write_text
+        write(_with_captions(read.arrow, added, files), draft, "\t" if target.suffix.lower() == ".tsv" else ",")
     lengths = [len(a) for a in added if a]
     return CaptionsReport(
         out=target,
@@ -192,13 +197,6 @@ def _rng(row: ShardRow, seed: int) -> np.random.Generator:
 def _check_use(source: Path, target: Path, n: int, overwrite: bool) -> None:
     if n < 1:
         raise MedclipError(Reason.WRONG_USE, f"{n} captions were asked for; it must be 1 or more.")
-    if (source.suffix.lower() in _PARQUET) != (target.suffix.lower() in _PARQUET):
-        raise MedclipError(
-            Reason.WRONG_USE,
-            "the table and its copy must both be Parquet, or both text.",
-            where=target,
-            hint=f"Name an output that ends in {source.suffix or '.csv'}.",
-        )
     if target.exists():
         if source.exists() and target.samefile(source):
             raise MedclipError(Reason.WRONG_USE, "the output is the table itself.", where=target, hint="Name another.")
@@ -237,41 +235,13 @@ def _moved(files: Sequence[str], base: Path, new_base: Path) -> list[str | None]
     return [None if Path(f).is_absolute() else (Path(way) / f).as_posix() for f in files]
 
 
-def _write_text(
-    source: Path, draft: Path, delimiter: str, added: Sequence[Sequence[str]], files: Sequence[str | None]
-) -> None:
-    with (
-        source.open(newline="", encoding="utf-8-sig") as old,
-        draft.open("w", newline="", encoding="utf-8") as new,
-    ):
-        reader = csv.reader(old, delimiter=_delimiter(source))
-        writer = csv.writer(new, delimiter=delimiter, lineterminator="\n")
-        header = next(reader)
-        at = header.index(CAPTIONS) if CAPTIONS in header else len(header)
-        writer.writerow([*header, CAPTIONS] if at == len(header) else header)
-        lines = (line for line in reader if line)  # as csv.DictReader does, which read the table before
-        for line, captions, file in zip(lines, added, files, strict=True):
-            cells = [*line, *[""] * (len(header) + (at == len(header)) - len(line))]
-            if captions:
-                cells[at] = "\n".join(_joined(cells[at].split("\n"), captions))
-            if file is not None:
-                cells[header.index(FILE)] = file
-            writer.writerow(cells)
-
-
-def _delimiter(path: Path) -> str:
-    return "\t" if path.suffix.lower() == ".tsv" else ","
-
-
-def _write_parquet(source: Path, draft: Path, added: Sequence[Sequence[str]], files: Sequence[str | None]) -> None:
+def _with_captions(table: pa.Table, added: Sequence[Sequence[str]], files: Sequence[str | None]) -> pa.Table:
+    """Add captions behind the texts that the table holds, and replace the paths that moved."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    table = pq.read_table(source)
     at = table.column_names.index(CAPTIONS) if CAPTIONS in table.column_names else None
     held = [None] * table.num_rows if at is None else table.column(at).to_pylist()
-    cells = [_joined(_as_list(cell), captions) for cell, captions in zip(held, added, strict=True)]
-    column = pa.array(cells, pa.list_(pa.string()))
+    column = pa.array([_joined(_as_list(c), new) for c, new in zip(held, added, strict=True)], pa.list_(pa.string()))
     name: Any = pa.field(CAPTIONS, column.type)
     changed = table.append_column(name, column) if at is None else table.set_column(at, name, column)
     if any(files):
@@ -279,7 +249,22 @@ def _write_parquet(source: Path, draft: Path, added: Sequence[Sequence[str]], fi
         paths = [new or old for new, old in zip(files, table.column(where).to_pylist(), strict=True)]
         moved = pa.array(paths, pa.string()).cast(table.schema.field(where).type)
         changed = changed.set_column(where, table.schema.field(where), moved)
-    pq.write_table(changed, draft)
+    return changed
+
+
+def _write_text(table: pa.Table, draft: Path, delimiter: str) -> None:
+    with draft.open("w", newline="", encoding="utf-8") as new:
+        writer = csv.writer(new, delimiter=delimiter, lineterminator="\n")
+        writer.writerow(table.column_names)
+        for batch in table.to_batches(max_chunksize=_ROWS_AT_ONCE):
+            columns = [[c if isinstance(c, str) else cell_text(c) for c in column.to_pylist()] for column in batch]
+            writer.writerows(zip(*columns, strict=True))
+
+
+def _write_parquet(table: pa.Table, draft: Path, _: str) -> None:
+    import pyarrow.parquet as pq
+
+    pq.write_table(table, draft)
 
 
 def _as_list(cell: Any) -> list[str]:

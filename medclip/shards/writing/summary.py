@@ -10,7 +10,7 @@ from typing import Any
 
 from medclip.files.tables.cell_privacy import counts_of_strange
 from medclip.shards.writing.splits import DEFAULT_SPLITS, assign
-from medclip.shards.writing.table import GENERIC, read_table
+from medclip.shards.writing.table import GENERIC, read_shard_table
 
 _NAMED = 3
 _SAID = ("present", "absent", "uncertain")
@@ -60,7 +60,7 @@ def plan_shards(
     patient_from: str | None = None,
 ) -> ShardPlan:
     """Read and check a table and count what it holds; arguments and errors as in `build_shards`."""
-    understood = read_table(table, folder=folder, patient_from=patient_from)
+    understood = read_shard_table(table, folder=folder, patient_from=patient_from)
     rows = understood.rows
     sides = assign(rows, splits, seed, key)
     labels: dict[str, dict[str, Counter[str]]] = {}

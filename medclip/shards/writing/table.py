@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,8 @@ from medclip.dicom.header.safe_header import MAX_AGE_YEARS
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.cell_privacy import shown
 from medclip.files.tables.manifest import MPP_EXPECTED, parse_mpp
-from medclip.files.tables.table_old import load_cells
+from medclip.files.tables.read_table import read_table
+from medclip.files.tables.table import listed, number_hint, number_in
 from medclip.sample import Modality
 from medclip.text.captions.phrases import MAMMOGRAPHY_VIEWS
 from medclip.text.captions.record import CaptionRecord
@@ -53,6 +53,8 @@ _VIEWS: Mapping[Modality | None, frozenset[str]] = {
 """Views that captions have words for."""
 UNCERTAIN = -1.0
 """What CheXpert writes where a report leaves a finding open; taken as not known."""
+_TRUTHS = {"true": 1.0, "false": 0.0}
+"""What a column of truth values becomes as text."""
 _ADAPTERS = ("", "auto", GENERIC)
 
 
@@ -92,33 +94,31 @@ class ShardTable:
     patient_from: str
 
 
-def read_table(table: Any, *, folder: Path | None = None, patient_from: str | None = None) -> ShardTable:
+def read_shard_table(table: Any, *, folder: Path | None = None, patient_from: str | None = None) -> ShardTable:
     """Read and check a table.
 
     Args:
-        table: Path of a CSV, TSV or Parquet file, or any data frame that narwhals knows.
+        table: Path of a CSV, TSV or Parquet file, whatever its suffix, or any data frame that narwhals knows.
         folder: What relative files are relative to; the table's own folder where None (the current one for a frame).
         patient_from: Column that names the patient instead of `patient`; "file" says that every file is a patient of
             its own, which must be said because it cannot be seen.
 
     Raises:
-        MedclipError: MISSING_FILE; TABLE_INVALID naming the row and the column, and the columns that were found.
+        MedclipError: TABLE_INVALID naming the row and the column; and what reading any table raises.
     """
-    where = Path(table) if isinstance(table, str | Path) else None
-    header, cells = load_cells(table, where)
-    base = folder or (where.parent if where else Path())
+    read = read_table(table)
+    header, where = read.names, read.where
+    base = folder or (read.path.parent if read.path else Path())
     labels = _label_columns(header, where)
     patient_column = patient_from or "patient"
     need_columns(header, patient_column, where)
     used = tuple(c for c in header if c in COLUMNS or c == patient_column or c.startswith("label:"))
     rows = []
-    for number, cell in enumerate(cells, 1):
+    for number, cell in enumerate(read.rows(), 1):
         try:
             rows.append(_row(number, cell, base, patient_column, labels))
         except MedclipError as e:
             raise MedclipError(e.reason, f"row {number}: {e.message}", where=where, hint=e.hint) from None
-    if not rows:
-        raise MedclipError(Reason.NOTHING_TO_DO, "the table has no rows.", where=where)
     refuse_repeats(
         [(r.number, r.path, r.record.generic) for r in rows],
         where,
@@ -127,7 +127,7 @@ def read_table(table: Any, *, folder: Path | None = None, patient_from: str | No
     return ShardTable(tuple(rows), used, tuple(c for c in header if c not in used), patient_column)
 
 
-def need_columns(header: Sequence[str], patient_column: str, where: Path | None) -> None:
+def need_columns(header: Sequence[str], patient_column: str, where: str) -> None:
     """Refuse a table that does not name its files and patients.
 
     Args:
@@ -138,13 +138,6 @@ def need_columns(header: Sequence[str], patient_column: str, where: Path | None)
     Raises:
         MedclipError: TABLE_INVALID naming the columns that were found.
     """
-    if len(header) == 1 and ";" in header[0]:
-        raise MedclipError(
-            Reason.TABLE_INVALID,
-            "the cells of this table seem to be parted by ';'.",
-            where=where,
-            hint="Save it with commas between them, or as TSV or Parquet.",
-        )
     for needed, remedy in (
         ("file", "Add a column `file` with the path of each image."),
         (
@@ -156,7 +149,7 @@ def need_columns(header: Sequence[str], patient_column: str, where: Path | None)
         if needed not in header:
             raise MedclipError(
                 Reason.TABLE_INVALID,
-                f"there is no column {needed!r}; the columns are: {', '.join(header) or 'none'}.",
+                f"there is no column {needed!r}. {listed(header)}",
                 where=where,
                 hint=remedy,
             )
@@ -215,7 +208,11 @@ def _row(
     try:
         mpp = parse_mpp(cell.get("mpp_um", ""))
     except ValueError:
-        raise MedclipError(Reason.TABLE_INVALID, "`mpp_um` is not understood.", hint=f"Use {MPP_EXPECTED}.") from None
+        raise MedclipError(
+            Reason.TABLE_INVALID,
+            "`mpp_um` is not understood.",
+            hint=number_hint(cell["mpp_um"], f"Use {MPP_EXPECTED}."),
+        ) from None
     source, licence = cell.get("source", ""), cell.get("license", "")
     return ShardRow(
         number,
@@ -233,7 +230,7 @@ def _row(
     )
 
 
-def _label_columns(header: Iterable[str], where: Path | None) -> dict[str, tuple[Task, str | None]]:
+def _label_columns(header: Iterable[str], where: str) -> dict[str, tuple[Task, str | None]]:
     found: dict[str, tuple[Task, str | None]] = {}
     for column in header:
         if not column.startswith("label:"):
@@ -274,14 +271,14 @@ def _labels(cell: Mapping[str, str], columns: Mapping[str, tuple[Task, str | Non
                 )
             labels[task.name] = value
             continue
-        number = number_in(value)
+        number = _TRUTHS.get(value.casefold(), number_in(value))
         if number == UNCERTAIN:
             continue
         if number not in (0.0, 1.0):
             raise MedclipError(
                 Reason.TABLE_INVALID,
                 f"{column} is {shown(value)}.",
-                hint="Use 1, 0, -1 for uncertain, or leave it blank.",
+                hint=number_hint(value, "Use 1, 0, -1 for uncertain, or leave it blank."),
             )
         of_task = labels.setdefault(task.name, {})
         assert isinstance(of_task, dict)
@@ -317,19 +314,15 @@ def _age(value: str) -> float | None:
     unit = {"Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}.get(value[-1].upper(), 0.0)
     years = number_in(value[:-1]) * unit if unit else number_in(value)
     if not 0 <= years <= 130:
-        raise MedclipError(Reason.TABLE_INVALID, f"`age` is {shown(value)}.", hint="Use years, or the DICOM form 054Y.")
+        raise MedclipError(
+            Reason.TABLE_INVALID,
+            f"`age` is {shown(value)}.",
+            hint=number_hint(value, "Use years, or the DICOM form 054Y."),
+        )
     return min(round(years, 3), MAX_AGE_YEARS)
 
 
-def number_in(value: str) -> float:
-    """Read a number; NaN for a cell that holds none."""
-    try:
-        return float(value)
-    except ValueError:
-        return math.nan
-
-
-def refuse_repeats(files: Iterable[tuple[int, Path, bool]], where: Path | None, hint: str) -> None:
+def refuse_repeats(files: Iterable[tuple[int, Path, bool]], where: str, hint: str) -> None:
     """Refuse a file that stands twice, however its path is spelt.
 
     Args:

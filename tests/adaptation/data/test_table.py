@@ -105,7 +105,7 @@ def test_rows_of_the_generic_rendering_are_left_out(tmp_path: Path):
 @pytest.mark.parametrize(
     ("change", "labels", "options", "reason", "said"),
     [
-        ({}, ["colour"], {}, Reason.TABLE_INVALID, "no column 'colour'; the columns are: file, patient"),
+        ({}, ["colour"], {}, Reason.TABLE_INVALID, "no column 'colour'. Its columns are: file, patient"),
         ({}, [], {}, Reason.WRONG_USE, "no column of labels"),
         ({"view": "AP"}, ["view"], {}, Reason.WRONG_USE, "only the class 'ap'; there is nothing to tell apart"),
         ({"view": ""}, ["view"], {}, Reason.WRONG_USE, "no label at all"),
@@ -180,13 +180,9 @@ def test_a_column_of_patients_that_is_one_of_classes_is_refused_or_said(tmp_path
     assert not read(tmp_path, ["grade"], numbered(["low", "high"] * 3)).notes
 
 
-def test_folders_and_delimiters_that_are_mistaken_are_said(tmp_path: Path):
+def test_folders_that_are_mistaken_are_said(tmp_path: Path):
     with pytest.raises(MedclipError, match="this is a folder"):
         read_adapt_table(tmp_path, ["view"], key=KEY)
     with pytest.raises(MedclipError, match="no such folder") as refused:
         read(tmp_path, ["view"], folder=tmp_path / "nope")
     assert refused.value.reason is Reason.MISSING_FILE
-    table = tmp_path / "semi.csv"
-    table.write_text("file;patient;modality;view\n0.png;1;xray;ap\n")
-    with pytest.raises(MedclipError, match="parted by ';'"):
-        read_adapt_table(table, ["view"], key=KEY)

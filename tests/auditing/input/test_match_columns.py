@@ -62,18 +62,22 @@ def test_a_label_of_grades_or_names_beside_a_real_score_is_told_and_names_are_no
     assert "none of its 60 cells says yes or no (30 are blank)" in found(scores, labels)[1][0]
 
 
-@pytest.mark.parametrize(
-    ("cell", "says"),
-    [("n/a?", r"2 cells of the column 'Pneumonia' are not a score.*blank"), ("0,7", r"2 cells.*'0,7'|with a point")],
-)
-def test_a_score_that_is_no_number_is_left_out_with_a_caution_and_refused_by_name(cell, says):
+def test_scores_with_decimal_commas_are_refused_with_the_sentence_that_says_so():
     scores, labels = tables(60)
-    scores["Pneumonia"] = [cell, cell, *map(str, scores["Pneumonia"][2:])]
+    scores["Pneumonia"] = ["0,7", "0,71", *map(str, scores["Pneumonia"][2:])]
+    assert found(scores, labels) == (["Pneumonia", "Pleural_Effusion"], [])  # and nobody passes them by
+    with pytest.raises(MedclipError, match=r"2 cells .* decimal comma, not a point\. Write decimals with a point"):
+        read_scores(pa.table(scores), ReadOptions(), lambda _: ["file"]).score_U("Pneumonia")
+
+
+def test_a_score_that_is_no_number_is_left_out_with_a_caution_and_refused_by_name():
+    scores, labels = tables(60)
+    scores["Pneumonia"] = ["n/a?", "n/a?", *map(str, scores["Pneumonia"][2:])]
     (names, said) = found(scores, labels)
     assert names == ["Pleural_Effusion"]
     assert len(said) == 1
     assert said[0].startswith("CAUTION: Pneumonia is left out: 2 cells of the column 'Pneumonia' are not a score")
-    with pytest.raises(MedclipError, match=says):
+    with pytest.raises(MedclipError, match=r"2 cells of the column 'Pneumonia' are not a score.*blank"):
         read_scores(pa.table(scores), ReadOptions(), lambda _: ["file"]).score_U("Pneumonia")
     scores["Pneumonia"] = [""] * 60
     assert "the cells of the score 'Pneumonia' are all blank" in found(scores, labels)[1][0]

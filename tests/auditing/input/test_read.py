@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.input.read import paired, read_cohort, rows_of
 from medclip.errors import MedclipError, Reason
-from medclip.files.tables.table import read_table
+from medclip.files.tables.read_table import read_table
 from medclip.statistics.cohort import CONFLICT, MISSING
 from tests.kits.audit_input import FORMS, KEY, form_of, tables, write_scored
 

@@ -7,7 +7,7 @@ import pytest
 from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.input.score_table import read_scores, select
 from medclip.errors import MedclipError, Reason
-from medclip.files.tables.table import read_table
+from medclip.files.tables.read_table import read_table
 from tests.kits.audit_input import FORMS, form_of, write_scored
 
 LONG = {

@@ -72,6 +72,7 @@ def test_captions_come_from_lines_or_lists(tmp_path: Path) -> None:
         ("file\na.png\n./a.png\n", ["second time"]),
         ("file,modality\na.png,x-rays\n", ["modality", "mammography"]),
         ("file,age\na.png,SECRET\n", ["age", "row 1"]),
+        ("file;age\na.png;63,5\n", ["age", "row 1", "decimals with a point"]),
         ("file,mpp_um\na.svs,SECRET\n", ["mpp_um", "row 1", "0.01 to 1000"]),
         ("file,mpp_um\na.svs,-1\n", ["mpp_um", "row 1"]),
         ("file,laterality\na.png,SECRET\n", ["laterality", "row 1"]),
@@ -90,7 +91,7 @@ def test_a_bad_table_is_refused_with_what_is_wrong(tmp_path: Path, text: str, wo
 
 def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes(b"file\n\xff\xfe\x00")
-    for table, reason in ((tmp_path / "t.csv", Reason.TABLE_INVALID), (3, Reason.TABLE_INVALID)):
+    for table, reason in ((tmp_path / "t.csv", Reason.TABLE_INVALID), (3, Reason.WRONG_USE)):
         with pytest.raises(MedclipError) as caught:
             read_manifest(table)
         assert caught.value.reason is reason

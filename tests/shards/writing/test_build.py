@@ -366,7 +366,7 @@ def test_a_picture_without_a_finite_value_is_rejected_and_single_gaps_are_black(
     for name, pixels in {"whole": whole, "gaps": gaps, "nan": nan, "inf": inf}.items():
         tifffile.imwrite(tmp_path / f"{name}.tif", pixels)
     names = ("whole", "gaps", "nan", "inf")
-    rows = [{"file": f"{n}.tif", "patient": n, "modality": "dermatology", "split": "train"} for n in names]
+    rows = [{"file": f"{n}.tif", "patient": f"patient {n}", "modality": "dermatology", "split": "train"} for n in names]
     report = build_shards(write(tmp_path / "t.csv", rows), tmp_path / "s", key=KEY, settings=SETTINGS)
     assert report.counts_by_reason == {"non_finite": 2}
     assert report.num_samples == 2

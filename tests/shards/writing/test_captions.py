@@ -9,7 +9,7 @@ import pytest
 
 from medclip.errors import MedclipError, Reason
 from medclip.shards.writing.captions import captions_from_labels
-from medclip.shards.writing.table import read_table
+from medclip.shards.writing.table import read_shard_table
 from medclip.text.checks.caption_check import check_caption
 from medclip.text.vocabulary.load import load_task
 from tests.kits.shards import write
@@ -48,7 +48,7 @@ def test_labelled_rows_get_distinct_true_captions_and_all_else_stays(table, tmp_
     assert [{k: v for k, v in row.items() if k != "captions"} for row in after] == before
     assert (report.num_rows, report.num_captioned, report.num_without_labels) == (4, 2, 2)
     assert report.num_captions == 20
-    for row, understood in zip(after, read_table(tmp_path / "out.csv").rows, strict=True):
+    for row, understood in zip(after, read_shard_table(tmp_path / "out.csv").rows, strict=True):
         said = [t for t in row["captions"].split("\n") if t]
         assert len(set(said)) == (10 if row["file"] in ("a.png", "c.png") else 0)
         assert tuple(said) == tuple(t for t in understood.record.texts if t != "Own words here.")
@@ -100,6 +100,13 @@ def test_parquet_gets_a_list_and_keeps_its_types(tmp_path):
     assert pq.read_table(tmp_path / "p.parquet").equals(after)
 
 
+def test_the_suffix_of_the_output_says_what_is_written_whatever_the_table_is(table, tmp_path):
+    captions_from_labels(table, tmp_path / "o.csv", n=3)
+    captions_from_labels(table, tmp_path / "o.parquet", n=3)
+    captions_from_labels(tmp_path / "o.parquet", tmp_path / "back.csv", n=3)
+    assert (tmp_path / "back.csv").read_text() == (tmp_path / "o.csv").read_text()
+
+
 def test_a_tab_separated_table_stays_one(tmp_path):
     table = write(tmp_path / "t.tsv", ROWS, delimiter="\t")
     captions_from_labels(table, tmp_path / "o.tsv", n=2)
@@ -117,7 +124,7 @@ def test_paths_still_lead_to_their_files_from_another_folder(tmp_path, form):
     else:
         pq.write_table(pa.table(columns | {"file": pa.array(files).dictionary_encode()}), table)
     report = captions_from_labels(table, out, n=2)
-    rows = read_table(out, patient_from="file").rows
+    rows = read_shard_table(out, patient_from="file").rows
     paths = [r.path.resolve() for r in rows]
     assert paths == [(tmp_path / "in" / f).resolve() for f in files]
     assert rows[2].file == files[2]
@@ -125,7 +132,7 @@ def test_paths_still_lead_to_their_files_from_another_folder(tmp_path, form):
     assert captions_from_labels(table, table.parent / f"p.{form}", n=2).num_moved == 0
     given = captions_from_labels(table, table.parent / f"q.{form}", n=2, folder=tmp_path / "in" / "sub")
     assert given.num_moved == 2
-    assert read_table(given.out, patient_from="file").rows[1].path.resolve() == tmp_path / "in" / "sub" / "b.png"
+    assert read_shard_table(given.out, patient_from="file").rows[1].path.resolve() == tmp_path / "in" / "sub" / "b.png"
 
 
 def test_no_patient_is_asked_for(tmp_path):
@@ -164,7 +171,6 @@ def test_outputs_are_not_replaced_unless_asked(table, tmp_path):
         ((table, out), Reason.OUTPUT_IN_USE),
         ((table, tmp_path), Reason.OUTPUT_IN_USE),
         ((table, table), Reason.WRONG_USE),
-        ((table, tmp_path / "o.parquet"), Reason.WRONG_USE),
         ((tmp_path / "none.csv", tmp_path / "x.csv"), Reason.MISSING_FILE),
     ):
         with pytest.raises(MedclipError) as caught:
@@ -210,7 +216,7 @@ def test_a_lying_writer_is_replaced_and_counted(table, tmp_path):
     assert report.num_by_writer == 2
     assert {"side", "sex", "number", "finding", "modality", "missing"} <= set(report.rejected_by_reason)
     assert report.rejected_by_reason["modality"] == 2
-    for row in read_table(tmp_path / "o.csv").rows[:3:2]:
+    for row in read_shard_table(tmp_path / "o.csv").rows[:3:2]:
         said = [t for t in row.record.texts if t != "Own words here."]
         assert said[0] == "Chest X-ray with pneumonia."
         assert len(said) == 6
