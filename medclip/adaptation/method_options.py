@@ -9,6 +9,7 @@ from numbers import Integral, Real
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.wording import list_of
 
 LOOP = "loop"
 """What a method calls its `**` parameter when it passes the rest on to `tower_loop.Loop`."""
@@ -91,9 +92,9 @@ def _said(hint: Any) -> str:
     """Say a type in words."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return " or ".join(dict.fromkeys(_said(part) for part in inner))
+        return list_of(list(dict.fromkeys(_said(part) for part in inner)), "or")
     if origin is Literal:
-        return " or ".join(str(v) for v in inner)
+        return list_of([str(v) for v in inner], "or")
     if origin is tuple and not (len(inner) == 2 and inner[1] is ...):
         return f"[{', '.join(map(_said, inner))}]"
     if origin is not None and isinstance(origin, type) and issubclass(origin, Sequence):

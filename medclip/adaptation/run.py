@@ -33,6 +33,7 @@ from medclip.runs.encode import ReadUnit, UnitReader, encode_units
 from medclip.sample import Modality
 from medclip.settings import Settings
 from medclip.text.vocabulary.task import Task
+from medclip.wording import count
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
@@ -267,7 +268,7 @@ class _Work:
         if not bad:
             return drawn, read, []
         note = (
-            f"{len(bad)} shot{'s' if len(bad) > 1 else ''} could not be read ({_reasons(read)}); the next of the same "
+            f"{count(len(bad), 'shot')} could not be read ({_reasons(read)}); the next of the same "
             "class, where there was one, was taken instead."
         )
         return drawn, read, [note]

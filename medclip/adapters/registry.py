@@ -14,6 +14,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.inspect import FileFacts
 from medclip.sample import Kind, Modality, Sample, spoken
 from medclip.settings import Settings
+from medclip.wording import capital
 
 GENERIC = "generic"
 ENTRY_POINTS = "medclip.adapters"
@@ -67,7 +68,7 @@ def get_adapter(modality: Modality | str | None) -> Adapter:
         printed = spoken(name)
         raise MedclipError(
             Reason.NOT_SUPPORTED_YET,
-            f"{printed[:1].upper()}{printed[1:]} images are not read yet; this version reads {readable}.",
+            f"{capital(printed)} images are not read yet; this version reads {readable}.",
         )
     return _load(target)
 

@@ -38,6 +38,7 @@ from medclip.statistics.cohort import Cohort
 from medclip.statistics.metrics import concordance as survival
 from medclip.statistics.resampling.weights import draw_weights
 from medclip.version import __version__
+from medclip.wording import list_of
 
 ALPHA, POWER = 0.05, 0.8
 
@@ -201,7 +202,7 @@ def _thresholds(
     if choosing is not None:
         said = refuse_same_data(choosing, cohort)
         rows = [f"{k} {v if isinstance(v, str) else ', '.join(v)}" for k, v in wanted.choose_where.items()]
-        what = " and ".join(rows) or "other patients"
+        what = list_of(rows) or "other patients"
         chosen, more = choose_all(choosing, Policy.parse(wanted.policy or "youden"), what)
         return {x.name: chosen[x.name] for x in cohort.labels if x.name in chosen}, (*said, *more)
     if wanted.file is not None:

@@ -142,24 +142,24 @@ def adapt(
 def _lines(run: AdaptRun) -> list[str]:
     from medclip.errors import printable
     from medclip.evaluation.adapted_model import notes_of
+    from medclip.wording import count, list_of, number
 
     adapted, figures = run.adapted, run.measured
     text, fitted = run.text, run.adapted.fitted
     train = [s for s in adapted.shots if s.role == "train"]
     num_val = len(adapted.shots) - len(train)
     chosen_with = f", and {num_val} further ones to choose settings with" if num_val else ""
-    shots = ", ".join(f"{name} {count}" for name, count in adapted.num_by_class.items())
+    shots = ", ".join(f"{name} {num}" for name, num in adapted.num_by_class.items())
+    num_shown = len({s.patient for s in train})
     num_patients = len({u.patient for u in run.units})
-    sides = " and ".join(
-        f"{len({run.units[i].patient for i in rows})} {what}"
-        for rows, what in ((run.division.train, "to learn from"), (run.division.test, "to test on"))
-    )
+    learned, tested = (len({run.units[i].patient for i in rows}) for rows in (run.division.train, run.division.test))
     took = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in run.seconds.items())
     lines = [
-        f"{text.task.title}: {' or '.join(text.names) if text.kind == 'multiclass' else ', '.join(text.names)}",
-        f"{len(run.units)} labelled files of {num_patients} patients: {sides}",
-        f"Shots: {shots}; {len(train)} files of {len({s.patient for s in train})} patients{chosen_with}",
-        f"{adapted.title}: {fitted.num_trainable:,} numbers learned ({took})",
+        f"{text.task.title}: {list_of(text.names, 'or' if text.kind == 'multiclass' else 'and')}",
+        f"{count(len(run.units), 'labelled file')} of {count(num_patients, 'patient')}: "
+        f"{learned} to learn from and {tested} to test on",
+        f"Shots: {shots}; {count(len(train), 'file')} of {count(num_shown, 'patient')}{chosen_with}",
+        f"{adapted.title}: {number(fitted.num_trainable)} numbers learned ({took})",
     ]
     lines += [f"Note: {note}" for note in notes_of(run)]
     if run.problems:

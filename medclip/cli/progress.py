@@ -10,6 +10,8 @@ import time
 from types import TracebackType
 from typing import Any, Self, TextIO, cast
 
+from medclip.wording import count, duration
+
 _LINE_SECONDS = 10.0
 _LINE_SHARE = 0.1
 
@@ -100,7 +102,7 @@ class BarProgress:
 
     def overall(self, done: int, total: int, studies: int) -> None:
         """Move the bar of the whole run."""
-        text = f"Finished files ({studies} {'study' if studies == 1 else 'studies'})"
+        text = f"Finished files ({count(studies, 'study')})"
         if self._overall is None:
             self._overall = self._bars.add_task(text, total=total, completed=done)
         else:
@@ -112,15 +114,6 @@ def progress(quiet: bool = False) -> PlainProgress | BarProgress:
     if quiet:
         return PlainProgress(_Nowhere())
     return BarProgress() if forgiving_stderr().isatty() else PlainProgress()
-
-
-def duration(seconds: float) -> str:
-    """Write a time span in the unit a person would use."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    if seconds < 5400:
-        return f"{round(seconds / 60)} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 def say(text: str) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from medclip.errors import MedclipError
+from medclip.wording import count
 
 if TYPE_CHECKING:
     from medclip.files.scan import Scan
@@ -109,7 +110,7 @@ def _json(found: Scan) -> dict[str, Any]:
 
 def _text(found: Scan) -> str:
     """Give the counts, then what would be read and what not, alike ones in one entry."""
-    counted = f"{_number(len(found.files), 'file', 'files')}, {_number(len(found.studies), 'study', 'studies')}"
+    counted = f"{count(len(found.files), 'file')}, {count(len(found.studies), 'study')}"
     lines = [f"{counted} (from headers; no pixels were decoded)"]
     for title, what in (("status", "status"), ("format", "format"), ("modality", "modality"), ("reason", "reason")):
         counts = found.counts(what)
@@ -152,7 +153,7 @@ def _studies(found: Scan) -> Iterator[_Entry]:
 
 
 def _kinds(counts: Mapping[str, int]) -> str:
-    return ", ".join(_number(count, kind, f"{kind}s") for kind, count in sorted(counts.items()))
+    return ", ".join(count(num, kind) for kind, num in sorted(counts.items()))
 
 
 def _named(modality: Modality | None, other: str | None) -> str:
@@ -176,7 +177,7 @@ def _readings(found: Scan) -> Iterator[_Entry]:
     for (_, heading, sentence), members in sorted(alike.items(), key=lambda item: (item[0][0], -len(item[1]), item[0])):
         files = sum(len(unit.files) for _, unit in members)
         studies = len({study.key for study, _ in members})
-        counted = f"{_number(files, 'file', 'files')}, {_number(studies, 'study', 'studies')}"
+        counted = f"{count(files, 'file')}, {count(studies, 'study')}"
         names = _names(unit.files[0].name for _, unit in members)
         yield f"{len(members):>5} x {heading}, {counted}: {names}", f"        {sentence}"
 
@@ -295,7 +296,3 @@ def _names(names: Iterable[str]) -> str:
     if len(listed) > 1:
         listed = [name if len(name) <= _LONG else f"...{name[3 - _LONG :]}" for name in listed[:_SHOWN]]
     return ", ".join(listed) + (f" and {more} more" if more > 0 else "")
-
-
-def _number(count: int, one: str, many: str) -> str:
-    return f"{count} {one if count == 1 else many}"

@@ -45,6 +45,7 @@ def view(
     from medclip.models.packs.pack import DEFAULT
     from medclip.sample import spoken
     from medclip.settings import Settings, read_policy
+    from medclip.wording import count
 
     drawn = run(
         path,
@@ -61,7 +62,7 @@ def view(
     if drawn.num_found > 1:
         print(f"{drawn.number} of {drawn.num_found}: --number N for another")
     what = f"{spoken(drawn.modality) if drawn.modality else 'modality unknown'} {drawn.kind}"
-    print(f"{what}: {drawn.num_files} file(s), {drawn.num_views} view(s), adapter {drawn.adapter}")
+    print(f"{what}: {count(drawn.num_files, 'file')}, {count(drawn.num_views, 'view')}, adapter {drawn.adapter}")
     for name, detail in drawn.steps:
         print(f"  {name}{': ' if detail else ''}{detail}")
     if drawn.warning:

@@ -27,6 +27,7 @@ from medclip.inspecting.study_html import burned_in_line, facts_of
 from medclip.models.packs.pack import image_size
 from medclip.sample import Kind, Modality, Sample
 from medclip.settings import PixelPolicy, Settings
+from medclip.wording import count
 
 _DPI = 100
 _MOST = 16
@@ -153,7 +154,7 @@ def _titles(sample: Sample, size: int) -> tuple[str, str]:
         return "As stored, smallest to largest value", f"As a model sees it: {seen}"
     stored = "As stored: an overview" if sample.kind is Kind.SLIDE else "As stored: the middle one"
     drawn = min(total, _MOST_ROWS if names else _MOST)
-    counted = f"{drawn} of {total} views" if drawn < total else f"{total} view{'s' * (total != 1)}"
+    counted = f"{drawn} of {total} views" if drawn < total else count(total, "view")
     channels = f"; channels: {', '.join(names)}" if names else ""
     return stored, f"As a model sees it: {counted} of {seen}{channels}"
 

@@ -24,6 +24,7 @@ from medclip.imaging.intensity import to_uint8
 from medclip.inspecting.study_html import study_html
 from medclip.sample import Kind, Modality, Sample, View
 from medclip.settings import Settings
+from medclip.wording import count
 
 _TILE_PX = 256
 _MAX_TILES = 8
@@ -100,8 +101,8 @@ class OpenedStudy:
     def __repr__(self) -> str:
         """Say what it is in one line; the arrays would fill screens."""
         kinds = [unit.source.kind for unit in self.units]
-        said = ", ".join(_count(kinds.count(kind), str(kind)) for kind in Kind if kind in kinds)
-        bad = f", {_count(len(self.problems), 'problem')}" if self.problems else ""
+        said = ", ".join(count(kinds.count(kind), str(kind)) for kind in Kind if kind in kinds)
+        bad = f", {count(len(self.problems), 'problem')}" if self.problems else ""
         differ = len({unit.modality for unit in self.units}) > 1
         what = self.modality or ("several modalities" if differ else "modality unknown")
         return f"OpenedStudy({what}, {said}{bad})"
@@ -133,10 +134,6 @@ class OpenedStudy:
                 except MedclipError as error:
                     where = error.where or self.units[number].source.path
                     self._cache[number] = MedclipError(error.reason, error.message, where=where, hint=error.hint)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def opened_units(

@@ -19,6 +19,7 @@ from medclip.imaging.frame_choice import spread
 from medclip.imaging.geometry import fit, letterbox
 from medclip.imaging.intensity import to_uint8
 from medclip.sample import Kind, Sample, spoken
+from medclip.wording import count
 
 _TILE_PX = 128
 _MAX_TILES = 6
@@ -56,7 +57,7 @@ def exam_lines(exam: MammographyExam) -> list[str]:
     else:
         lines.append("The mammography examination is complete.")
     if exam.extra:
-        lines.append(f"{len(exam.extra)} more mammogram{'s' * (len(exam.extra) != 1)}.")
+        lines.append(f"{count(len(exam.extra), 'more mammogram')}.")
     return [*lines, *(f"Note: {note}." for note in exam.notes)]
 
 
@@ -92,7 +93,7 @@ def _row(source: Source, sample: Sample) -> str:
 def facts_of(source: Source, sample: Sample) -> list[str]:
     """Say what a sample is, in a few lines: modality, kind, shape, unit, spacing."""
     what = spoken(sample.modality) if sample.modality else "modality unknown"
-    lines = [f"{what}, {sample.kind}, {len(source.paths)} file{'s' * (len(source.paths) != 1)}"]
+    lines = [f"{what}, {sample.kind}, {count(len(source.paths), 'file')}"]
     if sample.volume is not None:
         shape = " x ".join(str(n) for n in sample.volume.voxels.shape)
         spacing = " x ".join(f"{mm:.3g}" for mm in sample.volume.spacing_mm)
@@ -105,7 +106,7 @@ def facts_of(source: Source, sample: Sample) -> list[str]:
     elif sample.views:
         height, width = sample.views[0].pixels.shape[:2]
         each = "each " if len(sample.views) > 1 else ""
-        lines.append(f"{len(sample.views)} view{'s' * (len(sample.views) != 1)}, {each}{width} x {height} pixels")
+        lines.append(f"{count(len(sample.views), 'view')}, {each}{width} x {height} pixels")
     if sample.kind is Kind.SLIDE:
         width, height = sample.headers["size_px"]
         row_um, column_um = sample.headers["mpp_um"]

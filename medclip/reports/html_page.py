@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
@@ -27,12 +28,13 @@ def render_page(
 
     folder = files("medclip.reports")
     css = "".join((folder / name).read_text(encoding="utf-8") for name in styles)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    # Without trim_blocks: the end of a line behind {% endif %} is the blank between two sentences.
+    environment = Environment(autoescape=True, undefined=StrictUndefined, lstrip_blocks=True)
     environment.globals.update(helpers)
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
     made = environment.from_string((folder / template).read_text(encoding="utf-8"))
-    return made.render(**values, css=_Style(css), policy=policy)
+    return re.sub(r"\n{2,}", "\n", made.render(**values, css=_Style(css), policy=policy))
 
 
 class _Style(str):

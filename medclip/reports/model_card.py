@@ -9,6 +9,7 @@ from typing import Any
 from medclip.errors import MedclipError
 from medclip.sample import spoken
 from medclip.text.vocabulary.load import load_task
+from medclip.wording import capital, number
 
 _METRIC_NAMES = {
     "auroc": "AUROC",
@@ -107,13 +108,12 @@ def task_title(name: str) -> str:
     try:
         return load_task(name).title
     except MedclipError:
-        return name.replace("_", " ").capitalize()
+        return capital(name.replace("_", " "))
 
 
 def modality_title(name: str) -> str:
     """Give a modality's printed name."""
-    title = spoken(name)
-    return title[:1].upper() + title[1:]
+    return capital(spoken(name))
 
 
 def _task(name: str, entry: Mapping[str, Any], adapted: Mapping[str, Any] | None) -> TaskView:
@@ -185,7 +185,7 @@ def _figure(value: Any) -> str:
 
 
 def _count(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else _text(value)
+    return number(value) if isinstance(value, int) else _text(value)
 
 
 def _text(value: Any) -> str:

@@ -28,11 +28,12 @@ from medclip.models.parallel_encoding import Batches
 from medclip.progress import Progress
 from medclip.runs.ledger import ChunkResult, Ledger
 from medclip.runs.plan import READ_AHEAD, Plan, PlannedFile, PlannedUnit
-from medclip.runs.problems import no_adapter, no_modality, not_trained, sentence, uncertain, untypical
+from medclip.runs.problems import no_adapter, no_modality, not_trained, uncertain, untypical
 from medclip.runs.read_unit import Reading, read
 from medclip.runs.rows import FileRow, Picture, ScoreRow
 from medclip.sample import Kind, Modality, ModalitySource
 from medclip.settings import Settings
+from medclip.wording import capital
 
 Infer = Callable[[NDArray[np.float32]], tuple[str, float]]
 """From the features of a unit, float32 [V, D], to the likeliest modality and its probability."""
@@ -268,7 +269,7 @@ class ChunkWork:
             format=str(file.facts.format) if file.facts else None,
             status=str(problem.status if problem else Status.SCORED),
             reason=str(problem.reason) if problem else None,
-            message=sentence(problem.message) if problem else None,
+            message=capital(problem.message) if problem else None,
             kind=None if item.unit is None else str(item.kind),
             unit=None if item.unit is None else item.files[0].row,
             modality=item.modality,

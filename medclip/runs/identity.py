@@ -16,6 +16,7 @@ from medclip.runs.ledger import FILE_NAME, Ledger
 from medclip.runs.options import ScoreOptions
 from medclip.runs.plan import Plan
 from medclip.settings import Settings
+from medclip.wording import count, list_of
 
 _LABELS = {
     "files": "the files",
@@ -64,8 +65,7 @@ def check_output(folder: Path, root: Path) -> bool:
     if names and FILE_NAME not in names:
         raise MedclipError(
             Reason.OUTPUT_IN_USE,
-            f"this folder holds {len(names)} other file{'s' if len(names) > 1 else ''} and no run of medclip; "
-            "nothing was changed.",
+            f"this folder holds {count(len(names), 'other file')} and no run of medclip; nothing was changed.",
             where=folder,
             hint="Name an empty or new folder.",
         )
@@ -170,7 +170,7 @@ def claim(ledger: Ledger, identity: dict[str, Any], folder: Path) -> None:
     if differs:
         raise MedclipError(
             Reason.OUTPUT_IN_USE,
-            f"this folder holds another run: {', '.join(differs)} differ{'s' if len(differs) == 1 else ''}; "
+            f"this folder holds another run: {list_of(differs)} {'differs' if len(differs) == 1 else 'differ'}; "
             "nothing was changed.",
             where=folder,
             hint="Name another output folder.",

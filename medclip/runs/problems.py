@@ -6,11 +6,6 @@ from medclip.errors import Problem, Reason
 from medclip.sample import Kind, Modality, spoken
 
 
-def sentence(message: str) -> str:
-    """Begin with a capital letter; errors on a terminal stand after the file's name, those in a table do not."""
-    return message[:1].upper() + message[1:]
-
-
 def no_modality(kind: Kind = Kind.IMAGE) -> Problem:
     """Return the problem of a unit that states no modality, where none can be inferred."""
     if kind is not Kind.IMAGE:

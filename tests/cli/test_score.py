@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from medclip.cli.main import main
-from medclip.cli.progress import PlainProgress, duration
+from medclip.cli.progress import PlainProgress
 from tests.kits.scoring import make_pack, small_folder, write_dicom
 
 
@@ -169,7 +169,3 @@ def test_plain_progress_says_a_line_at_the_end_of_each_stage(capsys: pytest.Capt
     assert lines[0] == "Reading: 1000"
     assert lines[-1] == "Reading: 1000 of 1000"
     assert len(lines) < 20
-
-
-def test_durations_are_in_the_unit_a_person_would_use() -> None:
-    assert [duration(s) for s in (0.2, 45, 600, 9000)] == ["1 s", "45 s", "10 min", "2.5 h"]

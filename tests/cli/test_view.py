@@ -20,7 +20,7 @@ def test_of_several_things_it_says_which_one_it_drew(tmp_path: Path, capsys: pyt
     for number in range(3):
         write_dicom(tmp_path / "in" / f"{number}.dcm", number, study_uid=f"1.2.{number + 1}")
     assert _view(tmp_path / "in", tmp_path / "x.png", "--number", "2") == 0
-    assert capsys.readouterr().out.startswith("2 of 3: --number N for another\nX-ray image: 1 file(s)")
+    assert capsys.readouterr().out.startswith("2 of 3: --number N for another\nX-ray image: 1 file, 1 view, ")
     assert _view(tmp_path / "in" / "0.dcm", tmp_path / "x.png") == 0
     assert "--number" not in capsys.readouterr().out
 

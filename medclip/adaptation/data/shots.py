@@ -14,6 +14,7 @@ from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.table import LabelledUnit
 from medclip.errors import MedclipError, Reason
 from medclip.shards.writing.splits import place
+from medclip.wording import capital, count
 
 MAX_VAL = 4
 """Most patients of each class that settings are chosen with; fewer where K is smaller."""
@@ -152,7 +153,7 @@ def _stated(units: Sequence[LabelledUnit], of_patient: Mapping[str, Sequence[int
     if torn:
         raise MedclipError(
             Reason.PATIENT_OVERLAP,
-            f"the column `split` puts {torn} patient{'s' if torn > 1 else ''} on more than one side.",
+            f"the column `split` puts {count(torn, 'patient')} on more than one side.",
             hint="Give all files of a patient the same split, or leave the column blank.",
         )
     return side
@@ -276,16 +277,17 @@ def _too_few(
     counts: Sequence[int],
     shots: int,
 ) -> Iterator[str]:
-    for need, order, count in zip(needs, orders, counts, strict=True):
+    for need, order, num_taken in zip(needs, orders, counts, strict=True):
         patients = len({units[i].patient for i in order})
         taken = len({units[i].patient for i in train if need.member(units[i])})
         if taken >= shots:
             continue
-        said = f"{need.said[:1].upper()}{need.said[1:]}: {patients} patient{'s' if patients != 1 else ''} to learn from"
-        if count >= shots:
-            yield f"{said}, fewer than the {shots} asked for; several files of a patient were taken ({count} files)."
-        elif count:
-            files = f"all {count} files were" if count > 1 else "the only file was"
+        said = f"{capital(need.said)}: {count(patients, 'patient')} to learn from"
+        if num_taken >= shots:
+            taken_files = f"several files of a patient were taken ({count(num_taken, 'file')})"
+            yield f"{said}, fewer than the {shots} asked for; {taken_files}."
+        elif num_taken:
+            files = f"all {num_taken} files were" if num_taken > 1 else "the only file was"
             yield f"{said}, fewer than the {shots} asked for; {files} taken."
         else:
             yield f"{said}."

@@ -12,6 +12,7 @@ from typing import Any
 from medclip.text.vocabulary.load import load_task, parse_task, task_names
 from medclip.text.vocabulary.task import Task, TaskClass
 from medclip.text.vocabulary.user_tasks import SUFFIX, read_own
+from medclip.wording import capital
 
 _LEFT_OUT = ("", [], {}, None)
 _SHORTEST, _LONGEST = 2, 100
@@ -119,7 +120,7 @@ def to_yaml(task: Task) -> str:
 
 
 def _class(name: str, said: str) -> dict[str, Any]:
-    return {"name": name, "title": said[:1].upper() + said[1:], "prompts": [said]}
+    return {"name": name, "title": capital(said), "prompts": [said]}
 
 
 def _words(column: str, kind: str) -> str:
@@ -135,7 +136,7 @@ def _made(name: str, kind: str, modalities: Sequence[str], classes: list[dict[st
     key = f"own_{key}" if key in task_names() else key
     said = _words(name, "column")
     values = {
-        "title": said[:1].upper() + said[1:],
+        "title": capital(said),
         "kind": kind,
         "modalities": [str(m) for m in modalities],
         "classes": classes,

@@ -25,6 +25,7 @@ from medclip.models.packs.manifest import FILE_NAME as MANIFEST
 from medclip.models.packs.manifest import WEIGHTS_NAME, read_manifest, seal
 from medclip.models.packs.pack import save_weights
 from medclip.version import __version__
+from medclip.wording import count
 
 if TYPE_CHECKING:
     from medclip.adaptation.pack.adapted_model import Adapted
@@ -131,7 +132,7 @@ def adapted_card(adapted: Adapted, *, metrics: Mapping[str, Any], name: str | No
     base, text, changed = adapted.model.card, adapted.text, adapted.fitted.clip is not None
     task = text.task
     train = [s for s in adapted.shots if s.role == "train"]
-    count = f"{len(train)} file{'s' if len(train) != 1 else ''}"
+    files = count(len(train), "file")
     patients = len({s.patient for s in train})
     entry = {
         "classes": text.names,
@@ -151,12 +152,12 @@ def adapted_card(adapted: Adapted, *, metrics: Mapping[str, Any], name: str | No
     modalities = {way.partition(":")[0] for way in adapted.ways}
     values = base.model_dump() | {
         "name": name or f"{base.name}-{task.name}-{adapted.method}",
-        "summary": f"{base.name} {base.version} adapted to “{task.title}” with {adapted.title}, from {count} of "
+        "summary": f"{base.name} {base.version} adapted to “{task.title}” with {adapted.title}, from {files} of "
         f"{patients} patients.",
         "modalities": sorted({*base.modalities, *modalities}),
         "tasks": {task.name: TaskCard.model_validate(entry), **kept},
         "data": (*base.data, shots),
-        "limits": (*_limits(adapted, count, patients), *base.limits),
+        "limits": (*_limits(adapted, files, patients), *base.limits),
         "created_from": {**base.created_from, "adapted_from": str(adapted.base), "medclip": __version__},
         "train_hashes_file": TRAIN_HASHES,
         "patient_hashes_file": PATIENT_HASHES,
@@ -191,10 +192,10 @@ def _adaptation(adapted: Adapted) -> Adaptation:
     )
 
 
-def _limits(adapted: Adapted, count: str, patients: int) -> tuple[str, ...]:
+def _limits(adapted: Adapted, files: str, patients: int) -> tuple[str, ...]:
     task, base = adapted.text.task, adapted.model.card
     said = [
-        f"“{task.title}” was learned from {count} of {patients} patients of one table. Its figures are over other "
+        f"“{task.title}” was learned from {files} of {patients} patients of one table. Its figures are over other "
         "patients of the same table; elsewhere they may be worse.",
     ]
     new = sorted({way for way in adapted.ways if way not in adapted.model.preprocess.adapters})

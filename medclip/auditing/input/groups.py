@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medclip.auditing.input.ages import age_attribute, are_bands, read_ages
-from medclip.auditing.input.options import ReadOptions, about, plural
+from medclip.auditing.input.options import ReadOptions, about
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.cell_privacy import shown
 from medclip.files.tables.table import Coded, is_blank, merged, plain_name
 from medclip.statistics.cohort import CONFLICT, MISSING, Attribute
+from medclip.wording import count, list_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -189,7 +190,7 @@ def cross(parts: Sequence[Attribute]) -> Attribute:
     there, place_N = np.unique(code_N[whole_N], return_inverse=True)
     if len(there) > _MAX_GROUPS:
         raise MedclipError(
-            Reason.WRONG_USE, f"the intersection of {' and '.join(p.name for p in parts)} has too many groups."
+            Reason.WRONG_USE, f"the intersection of {list_of([p.name for p in parts])} has too many groups."
         )
     groups = []
     for code in there.tolist():
@@ -324,8 +325,8 @@ def _others_together(
         )
     if not small:
         return cells, []
-    other = f"other ({plural(len(small), 'value')})"
-    note = f"{name}: {plural(len(small), 'value')} with fewer than {smallest} rows or patients are put together."
+    other = f"other ({count(len(small), 'value')})"
+    note = f"{name}: {count(len(small), 'value')} with fewer than {smallest} rows or patients are put together."
     together = set(small)
     return cells.mapped(lambda t: other if t in together else t), [note]
 

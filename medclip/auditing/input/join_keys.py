@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medclip.auditing.input.options import plural
 from medclip.errors import MedclipError, Reason
 from medclip.files.pseudonyms import keyed_hash
 from medclip.files.tables.table import Coded, Table, is_blank
+from medclip.wording import count
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -115,14 +115,14 @@ def without_twins(table: Table, keys: Coded, what: str) -> tuple[NDArray[np.intp
         if (left > 1).any():
             raise MedclipError(
                 Reason.TABLE_INVALID,
-                f"{plural(int((left > 1).sum()), 'key')} of {len(keys.values):,} have several {what}, which differ.",
+                f"{count(int((left > 1).sum()), 'key')} of {len(keys.values):,} have several {what}, which differ.",
                 where=table.where,
                 hint="Keep one row for each, or name a further column that tells them apart (--key again). Where one "
                 "row of labels belongs to several images, say --repeat-labels.",
             )
         kept_N[rows[first]] = True
     dropped = int((~kept_N).sum())
-    return np.flatnonzero(kept_N), [f"Dropped: {plural(dropped, 'row')} that repeat another of the {what}."] * bool(
+    return np.flatnonzero(kept_N), [f"Dropped: {count(dropped, 'row')} that repeat another of the {what}."] * bool(
         dropped
     )
 
@@ -161,7 +161,7 @@ def join(left: Side, right: Side, match: str, identity_key: Callable[[], bytes],
     elif match not in ("auto", "exact"):
         notes.append(f"Keys are compared {RULES[match][1]}.")
         if ambiguous:
-            notes.append(f"{plural(ambiguous, 'key')} left out, since they become equal to others so.")
+            notes.append(f"{count(ambiguous, 'key')} left out, since they become equal to others so.")
     row_of = np.full(len(right.keys.values) + 1, -1, np.intp)
     row_of[right.keys.codes_N] = np.arange(len(right.keys))
     row_N = row_of[found_V][left.keys.codes_N] if len(found_V) else np.zeros(0, np.intp)

@@ -12,12 +12,13 @@ import numpy as np
 
 from medclip.auditing.input.groups import ALIASES, MAKER, MODEL, kind_of
 from medclip.auditing.input.join_keys import Side, join, key_of, without_twins
-from medclip.auditing.input.options import ReadOptions, plural
+from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.input.score_table import ScoreTable, read_scores, select, selected
 from medclip.auditing.input.study_rows import one_text
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import Coded, Table, in_order, is_blank, merged, no_such, plain_name
+from medclip.wording import count
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -192,14 +193,14 @@ def _source(
     lost = labelled[~joined[labelled]]
     why = f" ({_why(found.rows, score_row_M[~scored_M])})" if not scored_M.all() else ""
     if len(lost):
-        notes.append(f"Left out: {plural(len(lost), 'row')} of labels without a score, of {num_labels:,}{why}.")
+        notes.append(f"Left out: {count(len(lost), 'row')} of labels without a score, of {num_labels:,}{why}.")
     used = np.zeros(found.rows.num_rows, bool)
     used[score_row_M] = True
     unused = num_scores - int(used.sum())
     if unused:
         what = "file" if found.own else "row"
         asked = " among those that were asked for" if selected else ""
-        notes.append(f"Left out: {plural(unused, what)} of scores without a row of labels{asked}, of {num_scores:,}.")
+        notes.append(f"Left out: {count(unused, what)} of scores without a row of labels{asked}, of {num_scores:,}.")
     if not scored_M.any():
         raise MedclipError(
             Reason.NOTHING_TO_DO, f"none of the {num_labels:,} labelled files has a score{why}.", where=found.where
@@ -211,7 +212,7 @@ def _source(
         score_unit_N = unit_M[first]
         if len(first) < len(unit_M):
             notes.append(
-                f"{len(unit_M):,} files make {plural(len(first), 'study', 'studies')}, each a row of the audit."
+                f"{len(unit_M):,} files make {count(len(first), 'study', 'studies')}, each a row of the audit."
             )
     return Source(found, table, label_row_M, score_row_M, rank_M, score_unit_N, tuple(keys), tuple(notes), lost)
 
@@ -219,10 +220,10 @@ def _source(
 def _why(files: Table, rows: NDArray[np.intp]) -> str:
     """Count why files were not scored."""
     if "reason" not in files.names:
-        return plural(len(rows), "file") + " not scored"
+        return count(len(rows), "file") + " not scored"
     reasons = files.coded("reason").take(rows).used()
     said = [f"{v or 'no task'} {n:,}" for v, n in zip(reasons.values, reasons.counts(), strict=True)]
-    return f"{plural(len(rows), 'file')} not scored: {', '.join(sorted(said))}"
+    return f"{count(len(rows), 'file')} not scored: {', '.join(sorted(said))}"
 
 
 def _one_of_each(keys: Coded, found: ScoreTable) -> NDArray[np.intp]:
@@ -236,7 +237,7 @@ def _one_of_each(keys: Coded, found: ScoreTable) -> NDArray[np.intp]:
     if differ:
         raise MedclipError(
             Reason.TABLE_INVALID,
-            f"{plural(differ, 'file')} of the scores have a key that another study has too.",
+            f"{count(differ, 'file')} of the scores have a key that another study has too.",
             where=found.where,
             hint="Name the column of file paths with --key path=COLUMN.",
         )

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medclip.auditing.input.options import ReadOptions, plural
+from medclip.auditing.input.options import ReadOptions
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.cell_privacy import shown
 from medclip.files.tables.table import Coded, is_blank, number_in, plain_name
 from medclip.shards.writing.table import UNCERTAIN
+from medclip.wording import count
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -171,7 +172,7 @@ def policy_notes(truths: Sequence[Truth], options: ReadOptions) -> list[str]:
     ):
         if number:
             name = {"ignore": "U-Ignore", "zero": "U-Zero", "one": "U-One"}[policy] if "uncertain" in word else ""
-            notes.append(f"Labels: {plural(number, f'{word} cell')}, {how[policy]}{f' ({name})' if name else ''}.")
+            notes.append(f"Labels: {count(number, f'{word} cell')}, {how[policy]}{f' ({name})' if name else ''}.")
     return notes
 
 
@@ -185,7 +186,7 @@ def read_times(time_N: NDArray[np.float64], name: str, where: str) -> NDArray[np
     if bad:
         raise MedclipError(
             Reason.TABLE_INVALID,
-            f"{plural(bad, 'time')} in the column {name!r} are negative or infinite.",
+            f"{count(bad, 'time')} in the column {name!r} are negative or infinite.",
             where=where,
             hint="Times run from the image to the event, or to the end of follow-up.",
         )

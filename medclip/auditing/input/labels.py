@@ -18,12 +18,13 @@ from medclip.auditing.input.label_values import (
     read_truth,
 )
 from medclip.auditing.input.match_columns import Pair
-from medclip.auditing.input.options import ReadOptions, plural
+from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.input.score_values import checked_scores, softmax
 from medclip.auditing.input.study_rows import any_positive
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.table import plain_name
 from medclip.statistics.cohort import Label
+from medclip.wording import count
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -81,13 +82,13 @@ def _of_units(pair: Pair, truth: Truth, source: Source) -> tuple[NDArray[np.floa
     """Give one truth for each unit of the cohort, and what was decided for it."""
     notes = []
     if truth.num_other:
-        notes.append(f"{pair.group}: {plural(truth.num_other, 'row')} of a class without a score, which do not count.")
+        notes.append(f"{pair.group}: {count(truth.num_other, 'row')} of a class without a score, which do not count.")
     if not source.several:
         return truth.truth_N, notes
     truth_N, differing = any_positive(truth.truth_N, source.unit_M, source.num_units)
     if differing:
         notes.append(
-            f"{pair.name}: the files of {plural(differing, 'study', 'studies')} disagree; a study is positive if any "
+            f"{pair.name}: the files of {count(differing, 'study', 'studies')} disagree; a study is positive if any "
             "of its files is."
         )
     return truth_N, notes

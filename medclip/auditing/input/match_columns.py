@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from medclip.auditing.input.label_values import elements, is_binary, not_understood
-from medclip.auditing.input.options import ReadOptions, plural
+from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.input.score_table import ScoreTable
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.table import Coded, Table, is_blank, no_such, number_in, plain_name
+from medclip.wording import count
 
 _AFFIX = re.compile(
     r"^(score|prob|probability|pred|prediction|p|logit)[\s_.:-]+|[\s_.:-]+(score|prob|probability|pred|prediction|p|logit)$",
@@ -184,8 +185,8 @@ class _Book:
             return ""
         if strange:
             are = "is" if strange == 1 else "are"
-            return f"{strange:,} of its {plural(told, 'cell')} {are} neither 1, 0, yes, no nor -1: {samples}."
-        return f"none of its {plural(len(cells), 'cell')} says yes or no ({blank:,} are blank)."
+            return f"{strange:,} of its {count(told, 'cell')} {are} neither 1, 0, yes, no nor -1: {samples}."
+        return f"none of its {count(len(cells), 'cell')} says yes or no ({blank:,} are blank)."
 
     def _is_own_score(self, cells: Coded, score: str) -> bool:
         """Whether a score says something else than the cells of its name: most of its values are not among them."""

@@ -114,13 +114,3 @@ def about(number: int, one: str) -> str:
         ('fewer than 10 rows', 'about 10 rows')
     """
     return f"fewer than {_FEW} {one}s" if number < _FEW else f"about {(2 * number + 5) // 10 * 5:,} {one}s"
-
-
-def plural(number: int, one: str, many: str = "") -> str:
-    """Count in words.
-
-    Example:
-        >>> plural(1, "row"), plural(2000, "row")
-        ('1 row', '2,000 rows')
-    """
-    return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -15,10 +15,11 @@ from medclip.auditing.input.joined_tables import Source, join_tables
 from medclip.auditing.input.labels import make_labels
 from medclip.auditing.input.match_columns import left_out, pair_up
 from medclip.auditing.input.missing_scores import missing_by_group
-from medclip.auditing.input.options import ReadOptions, plural
+from medclip.auditing.input.options import ReadOptions
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.table import Coded, Table, in_order, is_blank, plain_name
 from medclip.statistics.cohort import Cohort, Label
+from medclip.wording import count
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -189,7 +190,7 @@ def _patients(source: Source, options: ReadOptions, by: Sequence[str]) -> _Patie
     if differing:
         raise MedclipError(
             Reason.TABLE_INVALID,
-            f"{plural(differing, 'study', 'studies')} of the scores hold files of more than one patient.",
+            f"{count(differing, 'study', 'studies')} of the scores hold files of more than one patient.",
             where=source.labels.where,
             hint="Score again with --group-by file, or mend the column of patients.",
         )
@@ -204,7 +205,7 @@ def _patients(source: Source, options: ReadOptions, by: Sequence[str]) -> _Patie
     if blank_N.any():
         code_N[blank_N] = len(cells.values) + np.arange(int(blank_N.sum()))
         notes.append(
-            f"CAUTION: {plural(int(blank_N.sum()), 'row')} name no patient; each counts as a patient of its own."
+            f"CAUTION: {count(int(blank_N.sum()), 'row')} name no patient; each counts as a patient of its own."
         )
     return _Patients(in_order(code_N)[0].astype(np.int32), tuple(cells.texts_N().tolist()), column or "", notes)
 

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medclip.auditing.input.options import ReadOptions, plural
+from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.input.score_values import sigmoid
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import is_file, is_folder
 from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import Coded, Table, in_order, no_such
 from medclip.runs.results import FILES, SCORES
+from medclip.wording import count, list_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -98,9 +99,9 @@ def selected(table: Table, where: Mapping[str, str | Sequence[str]], what: str) 
             known = len([v for v in cells.values if v])
             raise MedclipError(
                 Reason.NOTHING_TO_DO,
-                f"none of the {table.num_rows:,} {what} is left with {column} = {' or '.join(sorted(values))}.",
+                f"none of the {table.num_rows:,} {what} is left with {column} = {list_of(sorted(values), 'or')}.",
                 where=table.where,
-                hint=f"The column holds {plural(known, 'value')}; case counts.",
+                hint=f"The column holds {count(known, 'value')}; case counts.",
             )
     return kept_N
 
@@ -203,7 +204,7 @@ def _spread(
                 where=where,
                 hint="Keep one; if several models are in the table, select one with --score-where COLUMN=VALUE.",
             )
-        notes = (f"Scores: {plural(twice, 'row')} that repeat another are dropped.",)
+        notes = (f"Scores: {count(twice, 'row')} that repeat another are dropped.",)
     flat = np.full(num_units * num_labels, np.nan)
     flat[cells] = score_N[first]
     return flat.reshape(num_units, num_labels), notes

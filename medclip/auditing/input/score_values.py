@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medclip.auditing.input.options import plural
 from medclip.errors import MedclipError, Reason
+from medclip.wording import count
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,7 +39,7 @@ def checked_scores(
         raise MedclipError(Reason.TABLE_INVALID, f"no row has a score of {name!r}.", where=where)
     infinite = int(np.isinf(score_N).sum())
     if infinite:
-        raise MedclipError(Reason.TABLE_INVALID, f"{plural(infinite, 'score')} of {name!r} are infinite.", where=where)
+        raise MedclipError(Reason.TABLE_INVALID, f"{count(infinite, 'score')} of {name!r} are infinite.", where=where)
     if kind == "logits":
         score_N = sigmoid(score_N)
     if kind == "probabilities":
@@ -55,7 +55,7 @@ def checked_scores(
         score_N = np.clip(score_N, 0.0, 1.0)
     notes = []
     if not known_N.all():
-        notes.append(f"{name}: {plural(int((~known_N).sum()), 'row')} without a score, which do not count for it.")
+        notes.append(f"{name}: {count(int((~known_N).sum()), 'row')} without a score, which do not count for it.")
     first = score_N[known_N][0]
     if int(known_N.sum()) > 1 and bool((score_N[known_N] == first).all()):
         notes.append(

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.auditing.input.options import plural
 from medclip.auditing.leakage.burned_in_text import burned_in_row
 from medclip.auditing.leakage.file_hashes import HashedFiles
 from medclip.auditing.leakage.near_duplicates import FINE_BITS, Chance, Limits, Pairs, measure_chance, near_duplicates
@@ -21,6 +20,7 @@ from medclip.auditing.leakage.training_data import TrainingData
 from medclip.files.pseudonyms import keyed_hash
 from medclip.files.tables.table import is_blank
 from medclip.statistics.cohort import Cohort
+from medclip.wording import count, list_of
 
 Row = dict[str, Any]
 RED, NOTE = "red", "note"
@@ -87,7 +87,7 @@ def _shared_files(cohort: Cohort, files: HashedFiles | None, data: TrainingData)
         return _row(name, 0, tested, f"None of {tested} files is, byte for byte, among {data.name}.")
     patients = np.unique(cohort.patients_N[shared])
     others = int((np.isin(cohort.patients_N, patients) & ~shared).sum())
-    more = f" ({plural(others, 'further file')} of theirs not)" if others else ""
+    more = f" ({count(others, 'further file')} of theirs not)" if others else ""
     sentence = (
         f"{found} of {tested} files are, byte for byte, among {data.name}: {len(patients)} of {cohort.num_patients} "
         f"patients{more}. Figures over them say nothing of how the model does for new patients."
@@ -181,7 +181,7 @@ def _shared_pictures(
     left_out = f" {int(same_bytes.sum())} with the same bytes are not counted here." if same_bytes.any() else ""
     if found:
         sentence = (
-            f"Of {len(ours)} pictures, {plural(len(found), 'looks', 'look')} like one of the {len(theirs)} of "
+            f"Of {len(ours)} pictures, {count(len(found), 'looks', 'look')} like one of the {len(theirs)} of "
             f"{data.name}, stored again, resized, brightened, cropped a little, mirrored or inverted.{left_out}"
         )
     else:
@@ -210,7 +210,7 @@ def _splits(table: tuple[Sequence[str], Sequence[str]] | None) -> Row:
         return _untested(name, "no row of the table of labels states both patient and split.")
     torn = sum(len(found) > 1 for found in sides.values())
     if torn:
-        stand = plural(torn, "stands", "stand")
+        stand = count(torn, "stands", "stand")
         sentence = f"Of {len(sides)} patients, {stand} in more than one split of the table of labels."
         return _row(name, torn, len(sides), sentence, red=True)
     return _row(name, 0, len(sides), f"Each of {len(sides)} patients stands in one split of the table of labels.")
@@ -224,14 +224,14 @@ def _choosing(cohort: Cohort, choosing: Cohort | None) -> Row:
     shared_keys, shared_whose = len(keys & set(choosing.keys)), len(whose & set(choosing.identities))
     sides = []
     if keys and choosing.keys:
-        sides.append(f"{shared_keys} of {plural(len(keys), 'row')}")
+        sides.append(f"{shared_keys} of {count(len(keys), 'row')}")
     if whose and choosing.identities:
-        sides.append(f"{shared_whose} of {plural(len(whose), 'patient')}")
+        sides.append(f"{shared_whose} of {count(len(whose), 'patient')}")
     if not sides:
         return _untested(name, "neither rows nor patients of both sets are named.")
     found, tested = (shared_whose, len(whose)) if whose and choosing.identities else (shared_keys, len(keys))
     red = bool(shared_keys or shared_whose)
-    sentence = f"Shared with the data that thresholds were chosen on: {' and '.join(sides)}."
+    sentence = f"Shared with the data that thresholds were chosen on: {list_of(sides)}."
     if red:
         sentence += " Figures at these thresholds are too good to be believed."
     return _row(name, max(found, int(red)), tested, sentence, red=red)
@@ -250,10 +250,10 @@ def _copies(cohort: Cohort, files: HashedFiles | None) -> Row:
     torn = sum(len(set(cohort.patients_N[rows].tolist())) > 1 for rows in rows_of.values())
     if not extra:
         return _row(name, 0, tested, f"No two of {tested} rows have the same bytes.")
-    of_two = plural(torn, "of these pictures stands", "of these pictures stand")
+    of_two = count(torn, "of these pictures stands", "of these pictures stand")
     under = f" {of_two} under two or more patients." if torn else ""
     sentence = (
-        f"Of {tested} rows, {plural(extra, 'repeats', 'repeat')} the bytes of another row.{under} What is counted "
+        f"Of {tested} rows, {count(extra, 'repeats', 'repeat')} the bytes of another row.{under} What is counted "
         "twice weighs twice, and intervals come out too narrow where copies count as different patients."
     )
     return _row(name, extra, tested, sentence)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
 from medclip.statistics.cohort import Attribute, Label
+from medclip.wording import list_of
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -171,7 +172,7 @@ def _limited(attribute: Attribute, weight_N: Floats, rows_N: Bools, own: Floats,
 def listed(by: Sequence[Attribute], numbers: Mapping[str, Any] | None = None) -> str:
     """Name what is weighed for: "age and view"."""
     names = [*(part.name for part in by), *(str(name) for name in numbers or {})]
-    return " and ".join(dict.fromkeys(names)) or "nothing"
+    return list_of(list(dict.fromkeys(names))) or "nothing"
 
 
 def _percent(part: float, whole: float) -> str:

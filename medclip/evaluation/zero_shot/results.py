@@ -11,6 +11,7 @@ from typing import Any
 from medclip.errors import printable
 from medclip.evaluation.zero_shot.metrics import DECIMALS, Figure
 from medclip.evaluation.zero_shot.suite import SuiteFile
+from medclip.wording import list_of
 
 TITLES = {
     "accuracy": "accuracy",
@@ -248,7 +249,7 @@ def _sentences(
         yield f"Missing: {len(missing)} of {total} sets. Looked in the data folder for:"
         width = max(len(m.id) for m in missing)
         for m in missing:
-            yield f"  {m.id:{width}}  {' or '.join(m.looked_for)}"
+            yield f"  {m.id:{width}}  {list_of(m.looked_for, 'or')}"
 
 
 def _table(result: SuiteResult) -> Iterator[str]:

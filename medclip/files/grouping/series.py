@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from medclip.dicom.header.read import DicomHeader
 from medclip.errors import Problem, Reason
+from medclip.wording import count, list_of
 
 Uneven = Literal["reject", "resample"]
 
@@ -104,9 +105,9 @@ def _with_copies(groups: Sequence[Stack], copies: Sequence[Slice]) -> list[Stack
         counts[item.sha256] += 1
     noted = []
     for stack in groups:
-        count = sum(counts[item.sha256] for item in stack.slices)
-        note = f"{count} {_plural(count, 'file')} with the same bytes as a slice left out"
-        noted.append(replace(stack, notes=(*stack.notes, note)) if count else stack)
+        num_copies = sum(counts[item.sha256] for item in stack.slices)
+        note = f"{count(num_copies, 'file')} with the same bytes as a slice left out"
+        noted.append(replace(stack, notes=(*stack.notes, note)) if num_copies else stack)
     problem = Problem(Reason.COMPANION, "The file holds the same bytes as another slice of its series.")
     return [*noted, *(Stack((item,), problem) for item in copies)]
 
@@ -219,22 +220,22 @@ def _repeated(groups: list[list[Slice]], uneven: Uneven) -> list[Stack]:
     counts = {len(group) for group in groups}
     if len(counts) > 1:
         places = [positions([group[0]]) for group in groups if len(group) > 1]
-        shown = _listed([f"{float(place[0]):.1f} mm" for place in places if place is not None])
+        shown = list_of([f"{float(place[0]):.1f} mm" for place in places if place is not None], most=_SHOWN)
         problem = Problem(
             Reason.UNEVEN_SLICES,
             f"Several slices of the series lie at the same place ({shown}) and nothing in their headers tells them "
             "apart.",
         )
         return [Stack(tuple(item for group in groups for item in group), problem)]
-    (count,) = counts
+    (num_stacks,) = counts
     ranked = [sorted(group, key=lambda item: (_instance(item), item.header.lossy, item.name)) for group in groups]
     how = "nothing in their headers tells them apart" if len(groups) == 1 else "told apart by instance number only"
     if all(len({item.header.instance_uid for item in group}) == 1 and group[0].header.instance_uid for group in groups):
         how = "the same instances (SOP Instance UID) stored more than once"
     repeated = []
-    for index in range(count):
+    for index in range(num_stacks):
         part = sorted((group[index] for group in ranked), key=lambda item: item.name)
-        note = f"one of {count} {_plural(count, 'stack')} at the same place, {how}"
+        note = f"one of {count(num_stacks, 'stack')} at the same place, {how}"
         repeated += [replace(stack, notes=(note, *stack.notes)) for stack in _placed(part, uneven)]
     return repeated
 
@@ -260,9 +261,9 @@ def _spacing(places: NDArray[np.float64], uneven: Uneven) -> tuple[Problem | Non
         (gaps if missing else odd).append(f"between {low:.1f} and {high:.1f} mm")
     if not gaps and not odd:
         return None, ()
-    words = [f"slices are missing {_listed(gaps)}"] if gaps else []
-    words += [f"distances are uneven {_listed(odd)}"] if odd else []
-    problem_text = f"{' and '.join(words)} (usual distance {median:.2f} mm)"
+    words = [f"slices are missing {list_of(gaps, most=_SHOWN)}"] if gaps else []
+    words += [f"distances are uneven {list_of(odd, most=_SHOWN)}"] if odd else []
+    problem_text = f"{list_of(words)} (usual distance {median:.2f} mm)"
     if uneven == "resample":
         return None, (problem_text,)
     hint = "read it with uneven_slices='resample' to fill in between slices"
@@ -296,12 +297,3 @@ def _tilt(ordered: Sequence[Slice]) -> tuple[str, ...]:
         return (f"gantry tilt: slices are shifted by {angle:.1f} degrees",) if angle > SHEAR_DEG else ()
     stated = first.gantry_tilt_deg or 0.0
     return (f"gantry tilt of {stated:.1f} degrees stated",) if abs(stated) > SHEAR_DEG else ()
-
-
-def _listed(places: Sequence[str]) -> str:
-    more = f" and {len(places) - _SHOWN} more" if len(places) > _SHOWN else ""
-    return ", ".join(places[:_SHOWN]) + more
-
-
-def _plural(count: int, word: str) -> str:
-    return word if count == 1 else f"{word}s"

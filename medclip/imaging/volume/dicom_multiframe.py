@@ -24,6 +24,7 @@ from medclip.imaging.volume.result import HU, RELATIVE, VolumeRead, check_bytes
 from medclip.imaging.volume.slice_geometry import PARALLEL_DEG, SAME_MM, Place, Stack, stack_of
 from medclip.sample import Step, Volume
 from medclip.settings import Settings
+from medclip.wording import list_of
 
 _SHOWN = 3
 _HU_TYPES = frozenset({"", "HU", "US", "HU_MOD"})
@@ -191,7 +192,7 @@ def _odd(places: Sequence[Sequence[int]]) -> str:
     numbers = [len(frames) for frames in places]
     usual = max(set(numbers), key=numbers.count)
     odd = [f"place {index + 1} of {len(places)} has {count}" for index, count in enumerate(numbers) if count != usual]
-    return ", ".join(odd[:_SHOWN]) + (f" and {len(odd) - _SHOWN} more" if len(odd) > _SHOWN else "")
+    return list_of(odd, most=_SHOWN)
 
 
 def _places(groups: Sequence[_Group]) -> list[list[int]]:

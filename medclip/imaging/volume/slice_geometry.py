@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.volume.orientation import LPS_TO_RAS, Affine, check_affine
 from medclip.sample import Step
+from medclip.wording import list_of
 
 EVEN_PART, EVEN_MM = 0.02, 0.1
 """Distances between slices may differ from their median by the larger of these."""
@@ -137,7 +138,7 @@ def _even(
     steps = np.diff(along[order])
     double = np.flatnonzero(steps < SAME_MM)
     if double.size:
-        where = _listed(along[order][double])
+        where = list_of([f"{at:.2f}" for at in along[order][double]], most=_SHOWN)
         if uneven == "reject":
             raise MedclipError(
                 Reason.UNEVEN_SLICES,
@@ -154,21 +155,15 @@ def _even(
     if not odd.size:
         return order, True
     sorted_along = along[order]
-    gaps = ", ".join(f"{sorted_along[i]:.2f} to {sorted_along[i + 1]:.2f}" for i in odd[:_SHOWN])
-    more = f" and {odd.size - _SHOWN} more" if odd.size > _SHOWN else ""
+    gaps = list_of([f"{sorted_along[i]:.2f} to {sorted_along[i + 1]:.2f}" for i in odd], most=_SHOWN)
     if uneven == "reject":
         raise MedclipError(
             Reason.UNEVEN_SLICES,
-            f"The slices are not evenly spaced: {median:.2f} mm apart, but at {gaps} mm{more}.",
+            f"The slices are not evenly spaced: {median:.2f} mm apart, but at {gaps} mm.",
             hint="A slice may be missing; ReadPolicy(uneven_slices='resample') interpolates.",
         )
-    notes.append(Step("uneven", f"slices {median:.2f} mm apart, but at {gaps} mm{more}"))
+    notes.append(Step("uneven", f"slices {median:.2f} mm apart, but at {gaps} mm"))
     return order, False
-
-
-def _listed(values: NDArray[np.float64]) -> str:
-    text = ", ".join(f"{value:.2f}" for value in values[:_SHOWN])
-    return text + (" and more" if values.size > _SHOWN else "")
 
 
 def _step(

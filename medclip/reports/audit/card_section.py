@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from medclip.auditing.result import AuditResult, Row
 from medclip.reports.audit.check_words import red
 from medclip.reports.audit.methods import LIMITS
-from medclip.reports.audit.names import capital, cell_name, gap_head, group_name, metric_head, plain
-from medclip.reports.audit.numbers import NONE, p_value, whole, with_interval
+from medclip.reports.audit.names import cell_name, gap_head, group_name, metric_head, plain, with_interval
 from medclip.reports.audit.summary_words import HIDDEN, UNSEEN, summary, tested
+from medclip.wording import NONE, capital, number, p_value
 
 _METRICS = ("auroc", "c_index", "tpr", "fpr")
 _GAPS = tuple(f"{metric}_max_min" for metric in _METRICS)
@@ -72,7 +72,7 @@ def _by_group(result: AuditResult) -> CardPart:
         key = (plain(row.get("model")), plain(row.get("label")), capital(cell_name(row)))
         found.setdefault(key, {})[str(row.get("metric"))] = row
     rows = tuple(
-        (*key, whole(next(iter(own.values())).get("n_patients")), *(_shown(own.get(metric)) for metric in metrics))
+        (*key, number(next(iter(own.values())).get("n_patients")), *(_shown(own.get(metric)) for metric in metrics))
         for key, own in found.items()
     )
     heads = ("Model", "Label", "Group", "Patients", *(f"{metric_head(m)} (95 % interval)" for m in metrics))

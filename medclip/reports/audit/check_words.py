@@ -8,9 +8,8 @@ from medclip.auditing.result import AuditResult, Row
 from medclip.auditing.shortcuts.device import NOT_DONE
 from medclip.auditing.shortcuts.masked_pairs import MEAN_CHANGE
 from medclip.auditing.shortcuts.tests import GAP
-from medclip.reports.audit.names import alpha, capital, metric_head, of_model, plain
-from medclip.reports.audit.numbers import listed, real, with_interval
-from medclip.reports.wording import count
+from medclip.reports.audit.names import alpha, metric_head, of_model, plain, with_interval
+from medclip.wording import capital, count, list_of, real
 
 MOST = 6
 """Items of a list."""
@@ -90,7 +89,7 @@ def embeddings(result: AuditResult) -> Iterator[str]:
         if row["p"] <= alpha(result) and low is not None and low > 0.5:
             above.setdefault(plain(row.get("attribute")), f"{plain(row.get('name'))} {with_interval(row)}")
     if above:
-        told = listed([f"{attribute} ({found})" for attribute, found in above.items()])
+        told = list_of([f"{attribute} ({found})" for attribute, found in above.items()])
         yield f"A classifier tells from the embeddings, better than chance: {told}."
     elif probes:
         yield "No attribute was told from the embeddings better than chance by the classifiers that were tried."
@@ -98,7 +97,7 @@ def embeddings(result: AuditResult) -> Iterator[str]:
     if drifts:
         seen = [row for row in drifts if row["p"] <= alpha(result)]
         names = dict.fromkeys(f"{plain(row.get('attribute'))} {str(row.get('name')).partition(':')[0]}" for row in seen)
-        where = f": {listed([plain(name) for name in list(names)[:MOST]])}" if names else ""
+        where = f": {list_of([plain(name) for name in list(names)[:MOST]])}" if names else ""
         yield (
             f"Of {count(len(drifts), 'test')} of drift, {len(seen)} {'has' if len(seen) == 1 else 'have'} p at most "
             f"{alpha(result):g}, each by itself (not adjusted){where}."

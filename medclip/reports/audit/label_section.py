@@ -9,10 +9,20 @@ from markupsafe import Markup
 
 from medclip.auditing.result import AuditResult, Row
 from medclip.reports.audit.forest_plot import NUM_SERIES, Line, Mark, forest
-from medclip.reports.audit.names import EVERYBODY, capital, gap_head, group_name, is_all, metric_head, plain, survives
-from medclip.reports.audit.numbers import NONE, figure, p_value, parts, real, whole, with_interval
+from medclip.reports.audit.names import (
+    EVERYBODY,
+    gap_head,
+    group_name,
+    is_all,
+    metric_head,
+    parts,
+    plain,
+    survives,
+    with_interval,
+)
 from medclip.reports.audit.summary_words import MAIN_GAPS, distinct, tested
 from medclip.reports.audit.table import Grid, Td, Tr, said
+from medclip.wording import NONE, capital, figure, number, p_value, real
 
 FOREST = ("auroc", "c_index")
 _MAIN = ("auroc", "c_index", "tpr", "fpr", "underdiagnosis", "overdiagnosis")
@@ -116,7 +126,7 @@ def _group_row(name: str, rows: Sequence[Row], metrics: Sequence[str], counts: b
     hidden = next((row for row in rows if row.get("flag") == "suppressed"), None)
     by_metric = {row.get("metric"): row for row in rows}
     few = any(row.get("flag") == "underpowered" for row in rows)
-    cells = [Td(whole(rows[0].get(k))) for k in ("n", "n_pos", "n_patients")] if counts else []
+    cells = [Td(number(rows[0].get(k))) for k in ("n", "n_pos", "n_patients")] if counts else []
     for metric in metrics:
         row = by_metric.get(metric)
         if hidden is not None or row is None or real(row.get("value")) is None:
@@ -242,7 +252,7 @@ def _gap_grid(result: AuditResult, rows: Sequence[Row], caption: str) -> Grid:
                 Td(f"{sign}{value}", (around,) if around else ()),
                 said(group_name(row, "worst_group")),
                 said(group_name(row, "best_group")),
-                Td(whole(row.get("num_groups"))),
+                Td(number(row.get("num_groups"))),
                 *(Td(p_value(row.get(k))) for k in ("p", "p_holm", "p_bh")),
                 *(Td(figure(row.get(k))) for k in ("null_mean", "null_95", "smallest_gap")),
             )

@@ -7,11 +7,11 @@ from typing import Any
 
 from medclip.auditing.groups.gaps import GAPS
 from medclip.auditing.result import AuditResult
-from medclip.reports.audit.names import alpha, capital, gap_head, metric_head
-from medclip.reports.audit.numbers import whole
+from medclip.reports.audit.names import alpha, gap_head, metric_head
 from medclip.reports.audit.summary_words import power
 from medclip.reports.audit.table import Grid, Tr, said
 from medclip.statistics.metrics.catalogue import METRICS
+from medclip.wording import capital, number
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def steps(result: AuditResult) -> tuple[Step, ...]:
 
 
 def _times(value: Any) -> str:
-    return "many times" if value is None else f"{whole(value)} times"
+    return "many times" if value is None else f"{number(value)} times"
 
 
 def formulas(result: AuditResult) -> tuple[Grid, ...]:

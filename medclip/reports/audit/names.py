@@ -1,4 +1,4 @@
-"""Printed names of measures, gaps, groups and models."""
+"""Printed names of measures, gaps, groups and models, and the figure of a row."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from medclip.auditing.groups.gaps import GAPS
 from medclip.auditing.result import AuditResult, Row
 from medclip.errors import printable
 from medclip.statistics.cohort import ALL
+from medclip.wording import value_and_interval
 
 ALPHA = 0.05
 EVERYBODY = "Everybody"
@@ -50,11 +51,6 @@ def plain(name: Any) -> str:
     return printable(str(name)).replace("_", " ")
 
 
-def capital(text: str) -> str:
-    """Write the first letter large."""
-    return text[:1].upper() + text[1:]
-
-
 def group_name(row: Row, column: str = "group") -> str:
     """Give the printed group of a row, as the table writes it; "–" where there is none."""
     return EVERYBODY if is_all(row) else printable(str(row.get(column) or "–"))
@@ -84,3 +80,14 @@ def survives(result: AuditResult, row: Row) -> bool:
 def of_model(result: AuditResult, row: Row) -> str:
     """Name the model of a row where there are several."""
     return f", model {plain(row.get('model'))}" if len(result.model_names) > 1 else ""
+
+
+def parts(row: Row, *, signed: bool = False) -> tuple[str, str]:
+    """Write the value of a row and its interval with the same decimals."""
+    return value_and_interval(row.get("value"), row.get("low"), row.get("high"), signed=signed)
+
+
+def with_interval(row: Row, *, signed: bool = False) -> str:
+    """Write 0.83 (0.79 to 0.87)."""
+    value, around = parts(row, signed=signed)
+    return f"{value} ({around})" if around else value

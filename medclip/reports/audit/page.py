@@ -15,9 +15,9 @@ from medclip.reports.audit.check_words import red
 from medclip.reports.audit.label_section import LabelView, label_view, overview
 from medclip.reports.audit.methods import LIMITS, Step, formulas, steps
 from medclip.reports.audit.names import is_all, plain, survives
-from medclip.reports.audit.numbers import listed, whole
 from medclip.reports.audit.summary_words import Said, summary, tested
 from medclip.reports.audit.table import Grid
+from medclip.wording import list_of, number
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def view(result: AuditResult) -> PageView:
 
 
 def _title(result: AuditResult) -> str:
-    names = listed([plain(name) for name in result.model_names[:3]])
+    names = list_of([plain(name) for name in result.model_names[:3]])
     return f"Audit of {names or 'scores'} by patient group"
 
 
@@ -94,14 +94,14 @@ def _facts(result: AuditResult) -> Iterator[tuple[str, str]]:
     rows = tested(result.gaps)
     yield "Patients", _largest(everybody, "n_patients")
     yield "Rows", _largest(everybody, "n")
-    yield "Labels", whole(len(result.labels))
-    yield "Attributes", whole(len(result.attributes))
-    yield "Gaps tested", whole(len(rows))
-    yield "Above chance (Holm)", whole(sum(survives(result, row) for row in rows))
+    yield "Labels", number(len(result.labels))
+    yield "Attributes", number(len(result.attributes))
+    yield "Gaps tested", number(len(rows))
+    yield "Above chance (Holm)", number(sum(survives(result, row) for row in rows))
 
 
 def _largest(rows: Sequence[Row], name: str) -> str:
-    return whole(max((row[name] for row in rows if row.get(name) is not None), default=None))
+    return number(max((row[name] for row in rows if row.get(name) is not None), default=None))
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from medclip.auditing.result import Row
 from medclip.reports.audit.forest_plot import SHAPES, Scale, drawing, marker, round_step, stroke, tick_text, words
-from medclip.reports.audit.numbers import real
+from medclip.wording import real
 
 MOST_POINTS = 1200
 """Points of a 2-D view that are drawn; all are in the table."""

@@ -9,7 +9,7 @@ from medclip.files.atomic_write import put
 from medclip.reports.audit.card_section import markdown
 from medclip.reports.audit.page import view
 from medclip.reports.html_page import render_page
-from medclip.reports.wording import count
+from medclip.wording import count
 
 REPORT, CARD = "report.html", "model_card_section.md"
 STYLES = ("style.css", "few_shot/page.css", "audit/page.css")

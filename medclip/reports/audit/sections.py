@@ -12,11 +12,21 @@ from medclip.auditing.result import AuditResult, Row
 from medclip.auditing.shortcuts.standardised_gaps import AFTER, BEFORE
 from medclip.reports.audit.forest_plot import Line, Mark, forest
 from medclip.reports.audit.label_section import CALIBRATION, by_cell, by_group, difference_cells, groups_grid
-from medclip.reports.audit.names import EVERYBODY, capital, gap_head, group_name, is_all, metric_head, plain, survives
-from medclip.reports.audit.numbers import NONE, figure, p_value, parts, real, whole, with_interval
+from medclip.reports.audit.names import (
+    EVERYBODY,
+    gap_head,
+    group_name,
+    is_all,
+    metric_head,
+    parts,
+    plain,
+    survives,
+    with_interval,
+)
 from medclip.reports.audit.plots import net_benefit, reliability, scatter
 from medclip.reports.audit.table import Grid, Td, Tr, said
 from medclip.statistics.cohort import ALL
+from medclip.wording import NONE, capital, figure, number, p_value, real
 
 _MOST_COLUMNS = 8
 """Labels that stand beside each other in the table of groups."""
@@ -72,7 +82,7 @@ def thresholds(result: AuditResult) -> Grid:
                 Td(figure(row.get("value"), decimals=3)),
                 said(plain(row.get("policy"))),
                 said(plain(row.get("chosen_on"))),
-                *(Td(whole(row.get(k))) for k in ("n", "n_pos", "n_patients")),
+                *(Td(number(row.get(k))) for k in ("n", "n_pos", "n_patients")),
                 said(str(row.get("hash") or NONE)[:12]),
             ),
         )
@@ -167,8 +177,8 @@ def leakage(result: AuditResult) -> Grid:
                 plain(row.get("check")),
                 (
                     Td(verdict, css="alert" if red else ""),
-                    Td(whole(row.get("found")) if done else NONE),
-                    Td(whole(row.get("tested")) if done else NONE),
+                    Td(number(row.get("found")) if done else NONE),
+                    Td(number(row.get("tested")) if done else NONE),
                     said(str(row.get("sentence") or "")),
                 ),
             )
@@ -190,9 +200,9 @@ def suppressed(result: AuditResult) -> Grid:
 
 def _most(rows: Sequence[Row], key: str) -> str:
     """Write the largest count; a row that may not be shown has none."""
-    found = [number for row in rows if (number := real(row.get(key))) is not None]
+    found = [value for row in rows if (value := real(row.get(key))) is not None]
     if found:
-        return whole(max(found))
+        return number(max(found))
     return "not shown" if any(row.get("flag") == "suppressed" for row in rows) else NONE
 
 
@@ -271,8 +281,8 @@ def _shortcut_lines(rows: Sequence[Row]) -> Iterator[Tr]:
                 " · ".join(filter(None, (plain(row.get("stratum") or ""), _head(str(row.get("metric") or ""))))),
                 (
                     Td(*_value_and_small(row)),
-                    Td(whole(row.get("n"))),
-                    Td(whole(row.get("n_pos"))),
+                    Td(number(row.get("n"))),
+                    Td(number(row.get("n_pos"))),
                     said(str(row.get("note") or "")),
                 ),
             )

@@ -10,18 +10,18 @@ from medclip.auditing.result import AuditResult, Row
 from medclip.reports.audit.check_words import MOST, embeddings, leakage, shortcuts, thresholds
 from medclip.reports.audit.names import (
     alpha,
-    capital,
     cell_name,
     gap_head,
     group_name,
     is_all,
     metric_head,
     of_model,
+    parts,
     plain,
     survives,
+    with_interval,
 )
-from medclip.reports.audit.numbers import figure, listed, p_value, parts, real, whole, with_interval
-from medclip.reports.wording import count
+from medclip.wording import capital, count, figure, list_of, number, p_value, real
 
 MAIN_GAPS = (
     "auroc_max_min",
@@ -115,9 +115,9 @@ def _size(result: AuditResult) -> Iterator[str]:
         return
     rows = max((int(row.get("n") or 0) for row in everybody), default=0)
     patients = max((int(row.get("n_patients") or 0) for row in everybody), default=0)
-    names = listed([plain(name) for name in result.model_names])
+    names = list_of([plain(name) for name in result.model_names])
     models = f"{count(len(result.model_names), 'model')} ({names})" if result.model_names else "Scores"
-    by = listed([plain(name) for name in result.attributes]) or "no attribute"
+    by = list_of([plain(name) for name in result.attributes]) or "no attribute"
     verb = "was" if len(result.model_names) == 1 else "were"
     dataset = result.settings.get("dataset")
     where = f" ({plain(dataset)})" if dataset else ""
@@ -143,7 +143,7 @@ def _overall(result: AuditResult) -> Iterator[str]:
             who = f"Over everybody, {metric_head(metric)} of {plain(model)}"
             if len(rows) <= 3:
                 each = [f"{plain(row.get('label'))} {with_interval(row)}" for row in rows]
-                yield f"{who}: {listed(each)}."
+                yield f"{who}: {list_of(each)}."
             else:
                 low, high = min(rows, key=lambda r: r["value"]), max(rows, key=lambda r: r["value"])
                 yield (
@@ -172,17 +172,17 @@ def _how_many(result: AuditResult, rows: Sequence[Row], sure: Sequence[Row]) -> 
         )
     verb = "is" if len(sure) == 1 else "are"
     level = f"Holm, p at most {alpha(result):g}"
-    return f"{tests}, {whole(len(sure))} {verb} larger than chance after adjusting for their number{within} ({level})."
+    return f"{tests}, {number(len(sure))} {verb} larger than chance after adjusting for their number{within} ({level})."
 
 
 def _further(result: AuditResult, rows: Sequence[Row], sure: Sequence[Row], ordered: Sequence[Row]) -> Iterator[str]:
     rest = len(sure) - min(MOST, len(ordered))
     if rest > 0:
         same = "; some are the same gap by another name" if len(ordered) < len(sure) else ""
-        yield f"The other {whole(rest)} {'is' if rest == 1 else 'are'} in the tables below{same}."
+        yield f"The other {number(rest)} {'is' if rest == 1 else 'are'} in the tables below{same}."
     leads = sum(row["p"] <= alpha(result) and not survives(result, row) for row in rows)
     if leads:
-        how_many = f"{'A further ' if sure else ''}{whole(leads)} {'has' if leads == 1 else 'have'}"
+        how_many = f"{'A further ' if sure else ''}{number(leads)} {'has' if leads == 1 else 'have'}"
         yield (
             f"{how_many} p at most {alpha(result):g} before adjusting only: something to look at again on other "
             "patients, not a finding."
@@ -245,7 +245,7 @@ def _hidden(result: AuditResult) -> Iterator[str]:
         return
     yield (
         f"{count(len(names), 'group')} had too few patients or cases to be shown for at least one label: "
-        f"{listed(names)}. Nothing is known here about how the scores do for them."
+        f"{list_of(names)}. Nothing is known here about how the scores do for them."
     )
 
 
@@ -256,7 +256,7 @@ def _compared(result: AuditResult) -> Said:
     sure = [row for row in rows if survives(result, row)]
     main = [row for row in rows if is_all(row) and row.get("metric") in ("auroc", "c_index")]
     sentence = (
-        f"Of {count(len(rows), 'paired difference')} tested, {whole(len(sure))} {'is' if len(sure) == 1 else 'are'} "
+        f"Of {count(len(rows), 'paired difference')} tested, {number(len(sure))} {'is' if len(sure) == 1 else 'are'} "
         f"larger than chance after adjusting for their number (Holm).{' Over everybody:' if main else ''}"
     )
     after = (f"The other {len(main) - MOST} labels are below.",) if len(main) > MOST else ()

@@ -14,7 +14,8 @@ from medclip.errors import printable
 from medclip.evaluation.few_shot.compare import Compared
 from medclip.evaluation.few_shot.results import METRIC_TITLES, Comparison, Confusion, Difference, Mistake
 from medclip.reports.few_shot.curves import STYLES, curves
-from medclip.reports.few_shot.words import chance, interval, number
+from medclip.reports.few_shot.words import interval_of, value_of
+from medclip.wording import interval, number, p_value
 
 _MOST = 4
 """Methods that stand out."""
@@ -172,7 +173,7 @@ def _figure_text(result: Comparison, chosen: Sequence[str]) -> str:
     parts = []
     for method in chosen:
         cells = [c for k in result.shots if (c := result.cell(method, k)) is not None]
-        said = ", ".join(f"{number(c.value)} at K = {c.shots}" for c in cells)
+        said = ", ".join(f"{value_of(c.value)} at K = {c.shots}" for c in cells)
         parts.append(f"{result.titles[method]}: {said}")
     return (
         f"{METRIC_TITLES[result.primary]} over shots a class. " + "; ".join(parts) + ". All figures are in the table."
@@ -189,7 +190,9 @@ def _rows(result: Comparison, metric: str, chosen: Sequence[str]) -> Iterator[Ro
         for k in (*result.shots, None):
             c = result.cell(method, k, metric)
             found.append(
-                FigureCell("failed", "") if c is None else FigureCell(number(c.value), interval(c), c.value == best[k])
+                FigureCell("failed", "")
+                if c is None
+                else FigureCell(value_of(c.value), interval_of(c), c.value == best[k])
             )
         yield Row(result.titles[method], tuple(found), method in chosen)
 
@@ -201,12 +204,12 @@ def _paired(result: Comparison, reference: str, chosen: Sequence[str]) -> Paired
         if method == reference or not any(found):
             continue
         cells = [
-            FigureCell("failed", "") if d is None else FigureCell(number(d.value, signed=True), interval(d))
+            FigureCell("failed", "") if d is None else FigureCell(value_of(d.value, signed=True), interval_of(d))
             for d in found
         ]
         rows.append(Row(result.titles[method], tuple(cells), method in chosen))
         mean = found[-1]
-        p_values.append((chance(mean.p), chance(mean.p_holm)) if mean is not None else ("–", "–"))
+        p_values.append((p_value(mean.p), p_value(mean.p_holm)) if mean is not None else ("–", "–"))
         family = max(family, max(d.family for d in found if d is not None))
     return PairedTable(result.titles[reference], tuple(rows), tuple(p_values), family) if rows else None
 
@@ -262,14 +265,12 @@ def _spreads(result: Comparison, chosen: Sequence[str]) -> Iterator[Row]:
             said = [
                 FigureCell("failed", "")
                 if c is None
-                else FigureCell(_sd(c.sd_shots), f"initialisations {_sd(c.sd_inits)}" if len(result.inits) > 1 else "")
+                else FigureCell(
+                    value_of(c.sd_shots), f"initialisations {value_of(c.sd_inits)}" if len(result.inits) > 1 else ""
+                )
                 for c in cells
             ]
             yield Row(result.titles[method], tuple(said), method in chosen)
-
-
-def _sd(value: float | None) -> str:
-    return "–" if value is None else number(value)
 
 
 def _costs(result: Comparison) -> Iterator[tuple[str, str, tuple[str, ...], str, str]]:
@@ -282,9 +283,9 @@ def _costs(result: Comparison) -> Iterator[tuple[str, str, tuple[str, ...], str,
             seconds = tuple("0" for _ in result.shots)
         last = found[max(found)]
         trained = {c.num_trainable for c in found.values()}
-        span = f"{min(trained):,}" if len(trained) == 1 else f"{min(trained):,} to {max(trained):,}"
+        span = number(min(trained)) if len(trained) == 1 else f"{number(min(trained))} to {number(max(trained))}"
         towers = "yes" if last.needs_towers else "no"
-        yield result.titles[method], towers, seconds, _seconds(last.predict_seconds), span.replace(",", "\u202f")
+        yield result.titles[method], towers, seconds, _seconds(last.predict_seconds), span
 
 
 def _seconds(value: float) -> str:
@@ -295,12 +296,8 @@ def _novel(result: Comparison) -> Iterator[Row]:
     for n in result.novel:
         if n.metric == result.primary:
             parts = (n.base, n.novel, n.hm_of_means, n.mean_of_hms)
-            cells = [FigureCell(number(p["value"] or 0.0), _low_high(p["low"], p["high"])) for p in parts]
+            cells = [FigureCell(value_of(p["value"] or 0.0), interval(p["low"], p["high"], decimals=3)) for p in parts]
             yield Row(result.titles[n.method], tuple(cells), False)
-
-
-def _low_high(low: float | None, high: float | None) -> str:
-    return "no interval" if low is None or high is None else f"{number(low)} to {number(high)}"
 
 
 def _failures(result: Comparison) -> Iterator[tuple[str, str, str]]:

@@ -10,9 +10,9 @@ from medclip.evaluation.few_shot.compare import Compared
 from medclip.reports.few_shot.page import view
 from medclip.reports.few_shot.words import over, summary
 from medclip.reports.html_page import render_page
-from medclip.reports.wording import count, number
 from medclip.runs.results import write_bytes
 from medclip.settings import Settings
+from medclip.wording import count, number
 
 REPORT = "report.html"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from medclip.evaluation.few_shot.results import METRIC_TITLES, Cell, Comparison, Difference
+from medclip.wording import figure, interval, list_of, p_value
 
 ALPHA = 0.05
 
@@ -14,21 +15,14 @@ def summary(result: Comparison) -> tuple[str, ...]:
     return tuple(_sentences(result))
 
 
-def interval(cell: Cell | Difference) -> str:
-    """Write an interval: 0.75 to 0.86; minus signs as such."""
-    if cell.low is None or cell.high is None:
-        return "no interval"
-    return f"{number(cell.low)} to {number(cell.high)}"
+def value_of(value: float | None, *, signed: bool = False) -> str:
+    """Write a figure with three decimals, as all of a comparison are."""
+    return figure(value, signed=signed, decimals=3)
 
 
-def number(value: float, *, signed: bool = False) -> str:
-    """Write three decimals with a true minus sign."""
-    return (f"{value:+.3f}" if signed else f"{value:.3f}").replace("-", "−")
-
-
-def chance(p: float) -> str:
-    """Write a p-value without false precision."""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+def interval_of(cell: Cell | Difference) -> str:
+    """Write the interval of a figure: 0.750 to 0.860."""
+    return interval(cell.low, cell.high, decimals=3)
 
 
 def excludes_zero(d: Difference) -> bool:
@@ -40,8 +34,7 @@ def excludes_zero(d: Difference) -> bool:
 
 def over(result: Comparison) -> str:
     """Name the shots that averages are over."""
-    ks = result.averaged
-    return f"K = {ks[0]}" if len(ks) == 1 else f"K = {', '.join(map(str, ks[:-1]))} and {ks[-1]}"
+    return f"K = {list_of([str(k) for k in result.averaged])}"
 
 
 def _sentences(result: Comparison) -> Iterator[str]:
@@ -57,7 +50,7 @@ def _sentences(result: Comparison) -> Iterator[str]:
     figures = sum(result.cell(m, None) is not None for m in result.titles)
     yield (
         f"Over {over(result)}, {result.titles[best]} had the highest {metric} of {figures} methods: "
-        f"{number(cell.value)} (95 % interval {interval(cell)}) on {test['images']} test images of "
+        f"{value_of(cell.value)} (95 % interval {interval_of(cell)}) on {test['images']} test images of "
         f"{test['patients']} patients."
     )
     for reference in result.references:
@@ -101,9 +94,11 @@ def _against(result: Comparison, reference: str, best: str) -> Iterator[str]:
 
 
 def _difference(d: Difference) -> str:
-    text = f"{number(d.value, signed=True)} ({interval(d)}; adjusted p {chance(d.p_holm)})"
+    text = f"{value_of(d.value, signed=True)} ({interval_of(d)}; adjusted p {p_value(d.p_holm)})"
     if d.low is None:
-        same = f"{number(d.value, signed=True)} in every replicate, so with no interval (adjusted p {chance(d.p_holm)})"
+        same = (
+            f"{value_of(d.value, signed=True)} in every replicate, so with no interval (adjusted p {p_value(d.p_holm)})"
+        )
         return same if _sure(d) else f"{same}; this comparison cannot say which is better"
     if not excludes_zero(d):
         return f"{text}; the interval includes zero, so this comparison cannot say which is better"

@@ -16,6 +16,7 @@ from medclip.runs.rows import FileRow, ScoreRow
 from medclip.text.vocabulary.load import load_task, task_names
 from medclip.text.vocabulary.prompts import AD_HOC, ad_hoc_task
 from medclip.text.vocabulary.task import Task
+from medclip.wording import capital, list_of
 
 MAX_STUDIES = 200
 _MAX_PICTURES = 4
@@ -220,7 +221,7 @@ def _picture_label(row: FileRow, show_paths: bool) -> str:
 def _modality_note(files: Sequence[FileRow]) -> str:
     sources = list(dict.fromkeys(row.modality_source or "" for row in files))
     if sources != ["inferred"]:
-        return f"from {' and '.join(_SOURCES.get(source, source) for source in sources)}"
+        return f"from {list_of([_SOURCES.get(source, source) for source in sources])}"
     least = min(row.modality_probability or 0.0 for row in files)
     if least >= 0.995:  # a model is never certain
         return "inferred, p > 0.99"
@@ -286,7 +287,7 @@ def _problems_and_treatments(
 def _problem(status: str, reason: str, messages: Mapping[str, list[FileRow]], show_paths: bool) -> ProblemData:
     ordered = sorted(messages.items(), key=lambda kv: (-len(kv[1]), kv[1][0].row))
     return ProblemData(
-        title=reason.replace("_", " ").capitalize(),
+        title=capital(reason.replace("_", " ")),
         status=status,
         num_files=sum(len(rows) for rows in messages.values()),
         messages=tuple(MessageData(text, _names(rows, show_paths)) for text, rows in ordered[:_MAX_MESSAGES]),
@@ -297,5 +298,5 @@ def _problem(status: str, reason: str, messages: Mapping[str, list[FileRow]], sh
 def _names(rows: Sequence[FileRow], show_paths: bool) -> str:
     names = [printable(row.path) for row in rows] if show_paths else ranges([row.row for row in rows]).split(", ")
     more = f" and more, see files.parquet ({len(rows)} files)" if len(names) > _MAX_NAMES else ""
-    prefix = "" if show_paths else f"file{'s' if len(rows) > 1 else ''} "
+    prefix = "" if show_paths else "files " if len(rows) > 1 else "file "
     return f"{prefix}{', '.join(names[:_MAX_NAMES])}{more}"

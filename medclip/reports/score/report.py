@@ -10,9 +10,9 @@ from medclip.reports.html_page import render_page
 from medclip.reports.model_card import CardView, view_card
 from medclip.reports.score.bars import bar, status_bar
 from medclip.reports.score.page import MAX_STUDIES, PageData, collect
-from medclip.reports.wording import count, number, percent
 from medclip.runs.ledger import Ledger
 from medclip.runs.results import write_bytes
+from medclip.wording import count, number, percent
 
 REPORT = "report.html"
 

@@ -22,7 +22,6 @@ from medclip.text.captions.true_wordings import (
     VIEW_TASK,
     image_names,
     labelled,
-    listed,
     modality_names,
     pick,
     true_negatives,
@@ -36,6 +35,7 @@ from medclip.text.free_text.sentences import Native, draw_native, draw_whole
 from medclip.text.vocabulary.load import load_task, task_names
 from medclip.text.vocabulary.prompts import expand, without_article
 from medclip.text.vocabulary.task import Task, TaskClass
+from medclip.wording import list_of
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -189,7 +189,7 @@ def _findings(task: Task, label: Mapping[str, int], rng: Generator) -> tuple[lis
             chosen = chosen[: 1 + int(rng.integers(len(chosen)))]
         nouns = rng.random() < 0.4
         words = [w for c in chosen[:4] if (w := true_positives(task, c, label, nouns=nouns))]
-        affirmed.append(listed([pick(rng, w) for w in words], "and"))
+        affirmed.append(list_of([pick(rng, w) for w in words], "and"))
     elif task.none_prompts and task.says_none(label) and rng.random() < 0.5:
         affirmed.append(pick(rng, task.none_prompts))
     denied = _denials(task, label, absent, rng) if absent and (rng.random() < 0.35 or not affirmed) else []
@@ -205,7 +205,7 @@ def _denials(task: Task, label: Mapping[str, int], absent: Sequence[TaskClass], 
     if rng.random() < 0.5:
         nouns = [without_article(pick(rng, w)) for c in chosen if (w := true_nouns(task, c, label, 0))]
         if nouns:
-            return [f"{pick(rng, ('no', 'without', 'no evidence of', 'there is no'))} {listed(nouns, 'or')}"]
+            return [f"{pick(rng, ('no', 'without', 'no evidence of', 'there is no'))} {list_of(nouns, 'or')}"]
     return [pick(rng, w) for c in chosen if (w := true_negatives(task, c, label))]
 
 

@@ -14,7 +14,6 @@ from medclip.text.captions.true_wordings import (
     VIEW_TASK,
     image_names,
     labelled,
-    listed,
     pick,
     true_nouns,
     view_names,
@@ -23,6 +22,7 @@ from medclip.text.captions.true_wordings import (
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.prompts import without_article
 from medclip.text.vocabulary.task import Task
+from medclip.wording import list_of
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -123,7 +123,7 @@ def _findings(task: Task, label: Mapping[str, int], image: str, rng: Generator) 
     denied = _denied(task, absent, rng)
     if present:
         chosen = [present[name] for name in _some(list(present), MAX_FINDINGS, rng)]
-        findings = listed([pick(rng, nouns) for nouns in chosen], "and")
+        findings = list_of([pick(rng, nouns) for nouns in chosen], "and")
         if denied and rng.random() < DENIAL_SHARE:
             return _closed(pick(rng, _PRESENT[:3]), image, f"{findings}, without {denied}")
         return _closed(pick(rng, _PRESENT), image, findings)
@@ -141,7 +141,7 @@ def _denied(task: Task, absent: Mapping[str, Sequence[str]], rng: Generator) -> 
     left, chosen = list(absent), []
     for _ in range(min(len(left), 1 + int(rng.integers(2)))):
         chosen.append(left.pop(weighted(rng, [task.class_named(name).denial_weight for name in left])))
-    return listed([without_article(pick(rng, absent[name])) for name in chosen], "or")
+    return list_of([without_article(pick(rng, absent[name])) for name in chosen], "or")
 
 
 def _some(names: Sequence[str], most: int, rng: Generator) -> list[str]:

@@ -76,11 +76,6 @@ def _speaking_only_of(task_name: str, wordings: tuple[str, ...], allowed: frozen
     return tuple(w for w in wordings if mentioned(task_name, w) <= allowed)
 
 
-def listed(items: Sequence[str], word: str) -> str:
-    """Write a list as a person would: "a, b and c"."""
-    return " ".join([", ".join(items[:-1]), word, items[-1]]) if len(items) > 1 else "".join(items)
-
-
 def pick(rng: Generator, options: Sequence[str]) -> str:
     """Draw one."""
     return options[int(rng.integers(len(options)))]

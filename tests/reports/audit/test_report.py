@@ -14,9 +14,11 @@ import pytest
 from medclip.auditing.result import COLUMNS, AuditResult
 from medclip.auditing.shortcuts.standardised_gaps import BEFORE
 from medclip.reports.audit.methods import LIMITS
-from medclip.reports.audit.numbers import parts, real
+from medclip.reports.audit.names import parts
 from medclip.reports.audit.report import CARD, REPORT, render, write_audit_report
+from medclip.wording import real
 from tests.kits.audit_report import EVIL, HIDDEN, LABELS, full, nearly_empty, without_findings
+from tests.kits.pages import run_together
 
 SECTIONS = (
     *("found", "overview", "who", "labels", "calibration", "thresholds", "shortcuts", "embeddings", "leakage"),
@@ -75,6 +77,11 @@ def test_it_loads_and_runs_nothing(page: str, two: str):
         assert not re.findall(r"(?:src|href)=\"(?!#|data:)", text)
         assert " style=" not in text
         assert "http" not in text.replace("http-equiv", "")
+
+
+def test_no_two_sentences_run_together(page: str, two: str, empty: str):
+    for text in (page, two, empty, render(AuditResult())):
+        assert not run_together(text)
 
 
 def test_every_tag_is_closed_and_every_identity_is_there_once(page: str, two: str, empty: str):

@@ -27,7 +27,7 @@ PAIRS = [
 
 
 def _css() -> str:
-    folder = files("medclip.reports") / "templates"
+    folder = files("medclip.reports")
     return "".join((folder / name).read_text(encoding="utf-8") for name in STYLES)
 
 

@@ -16,8 +16,9 @@ from medclip.evaluation.few_shot.results import Comparison, Difference, Novel
 from medclip.reports.few_shot.curves import _apart, curves
 from medclip.reports.few_shot.page import highlighted
 from medclip.reports.few_shot.report import render, write_compare_report
-from medclip.reports.few_shot.words import chance, number, summary
+from medclip.reports.few_shot.words import summary, value_of
 from tests.kits.few_shot import table
+from tests.kits.pages import run_together
 from tests.kits.scoring import make_pack
 
 
@@ -63,6 +64,11 @@ def test_it_names_neither_files_nor_patients_unless_asked(compared: Compared, pa
     assert "MRN-" not in render(compared, show_paths=True)
 
 
+def test_no_two_sentences_run_together(compared: Compared, page: str):
+    assert not run_together(page)
+    assert not run_together(render(compared, show_paths=True))
+
+
 def test_the_same_results_give_the_same_bytes(compared: Compared, page: str, tmp_path: Path):
     assert write_compare_report(compared, tmp_path).read_text() == page
 
@@ -76,7 +82,7 @@ def test_it_has_every_part(page: str):
 
 def test_every_method_and_every_interval_is_in_the_table(compared: Compared, page: str):
     for cell in compared.result.cells:
-        assert f">{number(cell.value)}</span>" in page
+        assert f">{value_of(cell.value)}</span>" in page
     for title in compared.result.titles.values():
         assert f'<th scope="row">{title}</th>' in page
 
@@ -160,8 +166,3 @@ def test_labels_are_pushed_apart_in_order_and_stay_inside():
     assert places == sorted(places)
     assert min(b - a for a, b in pairwise(places)) >= 0.0359
     assert places[-1] <= 1.0
-
-
-def test_numbers_are_written_as_a_reader_expects():
-    assert number(-0.0312, signed=True) == "−0.031"
-    assert (chance(0.0001), chance(0.0123), chance(0.42)) == ("< 0.001", "0.012", "0.42")

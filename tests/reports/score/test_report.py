@@ -17,9 +17,9 @@ from medclip.reports.model_card import view_card
 from medclip.reports.score.bars import bar, status_bar
 from medclip.reports.score.page import collect, ranges
 from medclip.reports.score.report import render, write_score_report
-from medclip.reports.wording import count, percent
 from medclip.runs.ledger import ChunkResult, Ledger
 from medclip.runs.rows import FileRow, Picture, ScoreRow
+from tests.kits.pages import run_together
 
 EVIL = "<img src=x onerror=alert(1)>\"'&"
 
@@ -98,6 +98,11 @@ def test_it_loads_nothing_and_runs_nothing(ledger: Ledger, card: Card) -> None:
     policy = next(a["content"] for n, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
     assert policy.startswith("default-src 'none'; style-src 'sha256-")
     assert "unsafe" not in policy
+
+
+@pytest.mark.parametrize("show_paths", [False, True])
+def test_no_two_sentences_run_together(ledger: Ledger, card: Card, show_paths: bool) -> None:
+    assert not run_together(_page(ledger, card, show_paths=show_paths)[0])
 
 
 def test_text_from_outside_is_escaped(ledger: Ledger, card: Card) -> None:
@@ -197,10 +202,7 @@ def test_figures_of_a_card_may_be_nested_by_rival_and_class() -> None:
     assert second.name == "AUROC, mean over classes"
 
 
-def test_numbers_are_written_for_people() -> None:
-    assert [percent(p) for p in (0.0, 0.004, 0.5, 0.996, 1.0)] == ["< 1 %", "< 1 %", "50 %", "> 99 %", "> 99 %"]
-    assert [count(n, "study") for n in (1, 2)] == ["1 study", "2 studies"]
-    assert count(12000, "file") == "12\u202f000 files"
+def test_row_numbers_are_written_as_ranges() -> None:
     assert ranges([1, 2, 3, 7, 9, 10]) == "1–3, 7, 9–10"
 
 

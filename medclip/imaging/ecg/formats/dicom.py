@@ -18,6 +18,7 @@ from medclip.imaging.ecg.formats.dicom_groups import GroupFacts, join, pick
 from medclip.imaging.ecg.lead_names import TWELVE, lead_names
 from medclip.imaging.ecg.recording import Recording, check_rate, check_size, choose, millivolts_per, truncated
 from medclip.settings import Settings
+from medclip.wording import list_of
 
 _TYPES = {("SB", 8): "i1", ("UB", 8): "u1", ("SS", 16): "i2", ("US", 16): "u2", ("SL", 32): "i4", ("UL", 32): "u4"}
 # The lead numbers that SCP-ECG, MDC (ISO 11073-10101) and DICOM share.
@@ -60,8 +61,8 @@ def read_dicom_ecg(path: Path, settings: Settings) -> Recording:
         raise MedclipError(Reason.CORRUPT, f"The DICOM waveform cannot be read ({type(error).__name__}).") from None
     if len(groups) == 1:
         return recording
-    numbers = ", ".join(str(number + 1) for number in picked)
-    notes = [f"multiplex group{'s' if len(picked) > 1 else ''} {numbers} of {len(groups)}"]
+    numbers = list_of([str(number + 1) for number in picked])
+    notes = [f"multiplex {'groups' if len(picked) > 1 else 'group'} {numbers} of {len(groups)}"]
     computed = {lead for group in facts for lead in group.standard if group.derived}
     computed -= {lead for number in picked for lead in facts[number].standard}
     if computed:

@@ -54,7 +54,7 @@ def test_limb_and_chest_leads_of_two_simultaneous_groups_are_joined(tmp_path: Pa
     found = _read(tmp_path, groups)
     assert found.leads == found.stored_leads == TWELVE
     assert (found.stored_samples, found.stored_hz) == (5000, 500)
-    assert found.notes == ("multiplex groups 1, 2 of 2", "joined by their time offsets")
+    assert found.notes == ("multiplex groups 1 and 2 of 2", "joined by their time offsets")
     dataset = pydicom.dcmread(tmp_path / "a.dcm")
     wanted = np.concatenate([dataset.waveform_array(0).T, dataset.waveform_array(1).T])
     np.testing.assert_allclose(found.values_mv, wanted / 1000, atol=1e-6)
@@ -107,7 +107,7 @@ def test_a_printed_sheet_with_a_rhythm_strip_keeps_the_strip_and_says_what_is_mi
     strip: dict[str, object] = {"leads": {"II": counts["II"]}, "offset_ms": 0}
     found = _read(tmp_path, [*_sheet(counts), strip])
     assert found.leads.count("II") == 1
-    assert found.notes[0] == "multiplex groups 1, 2, 3, 4, 5 of 5"
+    assert found.notes[0] == "multiplex groups 1, 2, 3, 4 and 5 of 5"
     assert np.isnan(found.values_mv).sum() == 11 * 3750
     result = canonical(found)
     assert [lead for lead, there in zip(TWELVE, result.mask, strict=True) if there] == ["II"]
