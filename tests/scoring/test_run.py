@@ -188,7 +188,7 @@ def test_another_run_in_the_folder_is_refused_and_says_what_differs(pack: Path, 
     out = tmp_path / "out"
     score(studies, out, model=pack, workers=1)
     before = digests(out)
-    with pytest.raises(MedclipError, match="the tasks, --min-confidence differ") as caught:
+    with pytest.raises(MedclipError, match="the tasks and --min-confidence differ") as caught:
         score(studies, out, model=pack, workers=1, tasks=["chest_xray_view"], min_confidence=0.5)
     assert caught.value.reason is Reason.OUTPUT_IN_USE
     assert digests(out) == before
@@ -254,7 +254,7 @@ def test_a_run_stopped_at_any_commit_goes_on_and_ends_in_the_same_bytes(
 
 _DRIVER = """
 import os, random, signal, sys, threading, time
-from medclip.scoring import plan
+from medclip.runs import plan
 plan.CHUNK_FILES = 3
 from medclip.runs.ledger import Ledger
 commit = Ledger.commit
