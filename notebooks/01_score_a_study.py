@@ -47,7 +47,7 @@ study
 # %% [markdown]
 # ## Score it
 #
-# Without an output folder the result lives as long as the variable. Each study gets a row per task and class.
+# Without an output folder the result exists as long as the variable. Each study gets a row per task and class.
 
 # %%
 run = medclip.score(study_file)
@@ -56,14 +56,15 @@ for row in sorted(run.scores.to_pylist(), key=lambda row: (row["task"], -row["pr
     print(f"{row['task']:22} {row['class']:20} {row['probability']:.3f}")
 
 # %% [markdown]
-# The two kinds of task differ: the classes of a *multiclass* task (the view) add up to 1; each class of a *multilabel*
-# task (the findings) stands against its own opposite, "pneumonia" against "no pneumonia".
+# There are two kinds of task. The probabilities of a *multiclass* task (the view) add up to 1. In a *multilabel* task
+# (the findings) each class is compared with its own opposite: "pneumonia" against "no pneumonia".
 
 # %% [markdown]
 # ## Ask in your own words
 #
-# Any sentence can be a task. Say the opposite as well: a probability is how much better the image fits the one than the
-# other. The model knows the words of its training captions; of a word it has never seen the number says nothing.
+# Any sentence can be a task. State the opposite as well: the probability says how much better the image fits the first
+# sentence than the second. The model knows the words of its training captions; for a word that it has never seen, the
+# number means nothing.
 
 # %%
 questions = [
@@ -78,8 +79,8 @@ for prompt, against in questions:
 # %% [markdown]
 # ## The same by hand
 #
-# Images and texts become vectors of length 1; what the model thinks of a pair is their product. This is all that
-# zero-shot scoring does.
+# Images and texts become vectors of length 1, and their product measures how well they fit. Zero-shot scoring consists
+# of nothing else.
 
 # %%
 import matplotlib.pyplot as plt
@@ -100,10 +101,10 @@ right.set_xlabel("cosine similarity")
 plt.show()
 
 # %% [markdown]
-# ## What the model says of itself
+# ## The model's card
 #
-# The card lists the tasks that the model does better than chance on patients it has not seen, with intervals, and what
-# it must not be used for.
+# The card lists the tasks in which the model is better than chance on unseen patients, with intervals, and what the
+# model must not be used for.
 
 # %%
 card = model.card

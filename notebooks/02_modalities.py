@@ -14,7 +14,7 @@
 # # One of each modality
 #
 # Write a synthetic study of every kind, open each, and look at what comes out: voxels in HU, leads in mV, patches in
-# µm/px, frames of a loop. No patient is in it and no model is needed. For research; not a medical device.
+# µm/px, frames of a loop. There is no patient in them, and no model is needed. For research; not a medical device.
 #
 # Run it from the root of the repository, as a notebook (`jupytext --to ipynb notebooks/02_modalities.py`) or as a
 # script. It needs the extras `dicom`, `wsi`, `ecg` and `video`.
@@ -48,12 +48,12 @@ for found in medclip.scan(root).studies:
 # %% [markdown]
 # ## Open one of each
 #
-# NIfTI and MP4 do not say what they show, so the caller does. Each unit becomes a sample. What it holds depends on its
+# NIfTI and MP4 do not state their modality, so the call does. Each unit becomes a sample. What it holds depends on its
 # kind.
 
 # %%
-said = {"mri": "mri", "endoscopy": "endoscopy"}
-samples = {name: medclip.open_study(root / name, said.get(name)).samples()[0] for name in PHANTOMS}
+modalities = {"mri": "mri", "endoscopy": "endoscopy"}
+samples = {name: medclip.open_study(root / name, modalities.get(name)).samples()[0] for name in PHANTOMS}
 for name, sample in samples.items():
     if sample.volume is not None:
         what = f"voxels {sample.volume.voxels.shape}, unit {sample.volume.unit}, {sample.volume.plane}"
@@ -77,9 +77,9 @@ for place, (name, view) in zip(axes.flat, shown.items(), strict=True):
 plt.show()
 
 # %% [markdown]
-# ## What was done
+# ## What was done to the pixels
 #
-# Everything that was done to the pixels is in the provenance, in order. Equal `preprocessing` means equal pixels.
+# Every operation on the pixels is in the provenance, in order. Equal files with equal `preprocessing` give equal pixels.
 
 # %%
 for name, sample in samples.items():
@@ -94,10 +94,10 @@ for name, sample in samples.items():
 medclip.open_study(root / "ct")
 
 # %% [markdown]
-# ## CT: the HU of a place
+# ## CT: the HU at a position
 #
 # The affine maps (slice, row, column) to millimetres in the patient: right, anterior and superior are positive. Its
-# inverse finds the voxel of a place.
+# inverse gives the voxel at a position.
 
 # %%
 volume = samples["ct"].volume
@@ -109,7 +109,7 @@ for where, place in (("lung", (-72, 0, 0)), ("spine", (0, -72, 0)), ("liver", (7
 # ## DICOM windows, and the values as stored
 #
 # For one slice on its own a policy says which window is applied. The header of the phantom has two, LUNG and SOFT.
-# `mode="modality"` stops at HU, and `mode="raw"` gives what is in the file.
+# `mode="modality"` stops at HU, and `mode="raw"` returns the stored values.
 
 # %%
 from medclip.dicom.pixels.render import read_dicom
@@ -129,8 +129,8 @@ print("stored:", stored.pixels.dtype, stored.pixels.min(), "to", stored.pixels.m
 # %% [markdown]
 # ## A series with a gap
 #
-# One slice is missing. By default the series is refused, with the places in mm. Whoever asks for it gets
-# interpolated slices, and a step that says so.
+# One slice is missing. By default the series is refused, with the positions in mm. On request the missing slices are
+# interpolated, and a step says so.
 
 # %%
 gap = ct_series(root / "gap")
@@ -148,7 +148,7 @@ print("another hash:", filled.provenance.preprocessing != samples["ct"].provenan
 # %% [markdown]
 # ## ECG: millivolts
 #
-# Leads are found by name, put into the canonical order and cleaned. `raw_signal` gives them as stored.
+# Leads are identified by name, put into the standard order and filtered. `raw_signal` returns them as stored.
 
 # %%
 from medclip.adapters.ecg import raw_signal
@@ -171,8 +171,8 @@ plt.show()
 # %% [markdown]
 # ## A slide: micrometres and patches
 #
-# Places are micrometres and scales µm/px; levels and magnification do not occur. Patches are streamed, so a slide of
-# any size fits.
+# Positions are in micrometres and scales in µm/px, never in levels or magnification. Patches are read one by one, so a
+# slide of any size fits into memory.
 
 # %%
 from medclip.imaging.slides import open_slide
@@ -198,9 +198,9 @@ axes.set_ylabel("µm")
 plt.show()
 
 # %% [markdown]
-# ## What left the header
+# ## Header values
 #
-# A sample carries a few values that name nobody. Names, numbers, dates and free text stay in the file.
+# A sample holds a few header values that identify nobody. Names, numbers, dates and free text stay in the file.
 
 # %%
 for key, value in samples["ultrasound"].headers.items():

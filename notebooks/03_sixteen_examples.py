@@ -14,8 +14,8 @@
 # # Sixteen examples
 #
 # A researcher has sixteen labelled photographs of each kind and a question that the model was never trained for. Open
-# the table, adapt the model in two ways, find out which one helps and how sure that is, look at what goes wrong, save
-# the better one as a pack, and score with it. The photographs are drawn here, so no patient is in them. For research;
+# the table, adapt the model in two ways, find out which one helps and how sure that is, look at the mistakes, save the
+# better one as a pack, and score with it. The photographs are drawn by code, so there is no patient in them. For research;
 # not a medical device.
 #
 # Run it from the root of the repository, as a notebook (`jupytext --to ipynb notebooks/03_sixteen_examples.py`) or as a
@@ -38,8 +38,8 @@ rng = np.random.default_rng(0)
 # %% [markdown]
 # ## The table
 #
-# One row for each file: the file, whose it is, and the answer. Twenty-four people each have a sharp or a hazy fundus
-# photograph, or one with bright spots; some have two.
+# One row for each file: the file, the person, and the answer. Each person has a sharp or a hazy fundus photograph, or
+# one with bright spots; some have two.
 
 
 # %%
@@ -86,8 +86,8 @@ plt.show()
 # %% [markdown]
 # ## Adapt, in two ways
 #
-# `adapt` divides the people first and draws K of each class from one side. The other side is only scored. The classes
-# and their words come from the column itself.
+# `adapt` first divides the people into those to learn from and those to test on, and draws K people of each class from
+# the first. The classes and their wording come from the column itself.
 
 # %%
 for method in ("linear-probe", "tip"):
@@ -98,11 +98,11 @@ for method in ("linear-probe", "tip"):
         print("  note:", note)
 
 # %% [markdown]
-# Two numbers on a few files say little. Other examples would have given other numbers, and other test people too.
+# Two numbers on a few files say little. Other examples would have given other numbers, and so would other test people.
 #
 # ## Compare
 #
-# `compare` gives every method the same shots, several draws of them, and the same test people, and says how sure it is.
+# `compare` gives every method the same shots, several draws of them, and the same test people, and computes intervals.
 
 # %%
 methods = ["zero-shot", "linear-probe", "tip"]
@@ -120,8 +120,8 @@ print("\n".join(result.lines()))
 # %% [markdown]
 # ## How sure is that?
 #
-# Differences are taken on the same shots and the same people. An interval that holds zero means that this comparison
-# cannot say which of the two is better.
+# Differences are taken on the same shots and the same people. If an interval contains zero, this comparison does
+# not show which of the two is better.
 
 # %%
 for d in result.differences_of("zero-shot", None):
@@ -148,8 +148,8 @@ plt.show()
 # %% [markdown]
 # ## What does it get wrong?
 #
-# The page that `medclip adapt compare` writes shows this and more; here the files that the best method most often gets
-# wrong.
+# The page that `medclip adapt compare` writes shows this and more. These are the files that the best method most often
+# gets wrong.
 
 # %%
 page = root / "comparison" / "report.html"
@@ -172,8 +172,8 @@ plt.show()
 # %% [markdown]
 # ## Save it, and score with it
 #
-# The adapted model is a pack like any other. Its card holds the hashes of the files it learned from, so that nobody
-# tests it on them by mistake.
+# The adapted model is a pack like any other. It lists the hashes of the files that it learned from, so that it is not
+# tested on them by mistake.
 
 # %%
 medclip.adapt(root / "labels.csv", "appearance", method=best, shots=16, out=root / "pack")

@@ -14,9 +14,9 @@
 # # An audit
 #
 # A hospital has the scores of two models on the same films and asks: do they work for every group of our patients, and
-# how sure are we? The patients are made here by code, so that we know the answer: model A misses the disease in women,
-# nothing depends on age. See what the audit finds, what it rightly does not find, and what it cannot tell. For
-# research; not a medical device.
+# how sure are we? The patients are simulated, so that the answer is known: model A misses the disease in women,
+# and nothing depends on age. This notebook shows what the audit finds, what it rightly does not find, and what it cannot
+# tell. For research; not a medical device.
 
 # %%
 import tempfile
@@ -37,8 +37,8 @@ rng = np.random.default_rng(7)
 # %% [markdown]
 # ## The patients
 #
-# Nine hundred patients with one to four films each. Films of one patient are alike: what a patient adds to the score is
-# drawn once for all of them. A third of the patients are kept to choose thresholds on.
+# Nine hundred patients with one to four films each. The films of one patient are correlated: one part of the score is
+# drawn once for all of them. A third of the patients are reserved for choosing thresholds.
 
 # %%
 people = pd.DataFrame(
@@ -72,7 +72,7 @@ labels.head(3)
 # %% [markdown]
 # ## Measure
 #
-# Scores and labels are any two tables with a key in common; pandas, polars and arrow frames are taken as they are. The
+# Scores and labels are any two tables with a key in common; pandas, polars and Arrow frames can be passed directly. The
 # threshold is chosen on the patients of `val` and audited on those of `test`. All intervals resample patients.
 
 # %%
@@ -89,15 +89,15 @@ tables = {name: table.to_pandas() for name, table in found.tables().items()}
 print("written:", *sorted(p.name for p in out.iterdir() if p.suffix in (".html", ".json", ".md")))
 
 # %% [markdown]
-# ## Where the threshold is from
+# ## Where the threshold comes from
 #
-# Written down with the policy, the data and a hash of them. The numbers of patients are those of `val`.
+# It is recorded with the policy, the data and a hash of them. The numbers of patients are those of `val`.
 
 # %%
 tables["thresholds"][["model", "value", "policy", "chosen_on", "n", "n_pos", "n_patients"]].round(3)
 
 # %% [markdown]
-# Thresholds that were chosen on the audited patients would make every rate look better than it is, so that is refused:
+# Thresholds that were chosen on the audited patients would make every rate look better than it is, so they are refused:
 
 # %%
 same = AuditOptions(replicates=100, permutations=100, thresholds=Thresholds(choose_where={"split": ["val", "test"]}))
@@ -135,9 +135,9 @@ plt.show()
 # %% [markdown]
 # ## A gap that is there, and one that is not
 #
-# A gap between groups is never zero, also where nothing is wrong: the highest of three figures is above the lowest. So
-# each gap is compared with the gaps that appear when the groups are shuffled among patients (`null_95`: one time in
-# twenty a larger one). Many gaps were tested; `p_holm` allows for that.
+# A gap between groups is never exactly zero, even if the groups do not differ: the highest of three figures is above
+# the lowest. So each gap is compared with the gaps that appear if the groups are shuffled among patients (`null_95` is
+# their 95th percentile). Many gaps were tested; `p_holm` allows for that.
 
 # %%
 named = ["auroc_max_min", "tpr_max_min", "fpr_max_min", "ece_max_min"]
@@ -160,21 +160,21 @@ assert planted["p_holm"] <= 0.05
 assert (gaps.query("attribute == 'age'")["p_holm"].dropna() > 0.05).all()
 
 # %% [markdown]
-# The second sentence is as important as the first. No finding is not a finding of no gap: `smallest_gap` says how large
-# one had to be to be seen in 80 % of audits like this one.
+# The second sentence is as important as the first. That no gap was found does not mean that there is none:
+# `smallest_gap` is how large a gap has to be to be found in 80 % of audits like this one.
 #
 # ## Two models
 #
-# Both scored the same films, and the differences come from the same resamples of patients, which is much sharper than
-# looking at whether two intervals overlap. B minus A:
+# Both scored the same films, and the differences come from the same resamples of patients. This detects much smaller
+# differences than checking whether two intervals overlap. B minus A:
 
 # %%
 differences = tables["models"].query("metric in ['auroc', 'tpr'] and attribute in ['all', 'sex']")
 differences[["attribute", "group", "metric", "value", "low", "high", "p", "p_holm", "delong_p"]].round(3)
 
 # %% [markdown]
-# B finds more of the sick women at a threshold that was chosen by the same policy. Whether it is the better model is
-# not said by that: look at what it costs (false positives, calibration), also in the groups.
+# B finds more of the sick women at a threshold that was chosen by the same policy. That does not make it the better
+# model: look at what it costs (false positives, calibration), also in the groups.
 
 # %%
 by_group("B", "fpr")
@@ -182,7 +182,7 @@ by_group("B", "fpr")
 # %% [markdown]
 # ## In words
 #
-# The page (`report.html`) begins with sentences made of these numbers, and the files beside it hold every one of them.
+# The page (`report.html`) begins with sentences made from these numbers, and the files beside it hold all of them.
 
 # %%
 from medclip.reports.audit.summary_words import summary
@@ -194,11 +194,11 @@ for said in summary(found):
 # ## What an audit cannot tell
 #
 # - **Groups that are not in the table**, or too small to be shown: nothing is known about them. An average over
-#   everybody says nothing about them either.
+#   everybody does not describe them either.
 # - **Wrong labels.** If a disease is recorded less often in one group, a model that repeats this looks good. All
 #   figures are agreement with the labels.
 # - **Why.** A gap may come from the model, from the machines, from who is sent for a film, or from how ill the groups
 #   are. Reweighting for view or age (`--reweight`) takes one such reason away at a time.
 # - **Another hospital, another year.** The intervals are about other patients of the same kind.
-# - **That a model treats everybody alike.** No audit shows that. It shows gaps that are there, and how large those
-#   could be that it could not see.
+# - **That a model treats everybody alike.** No audit shows that. It shows which gaps there are, and how large a gap it
+#   could have missed.
