@@ -15,8 +15,8 @@
 #
 # A researcher has sixteen labelled photographs of each kind and a question that the model was never trained for. Open
 # the table, adapt the model in two ways, find out which one helps and how sure that is, look at the mistakes, save the
-# better one as a pack, and score with it. The photographs are drawn by code, so there is no patient in them. For research;
-# not a medical device.
+# better one as a pack, and score with it. The photographs are drawn by code, so there is no patient in them. For
+# research; not a medical device.
 #
 # Run it from the root of the repository, as a notebook (`jupytext --to ipynb notebooks/03_sixteen_examples.py`) or as a
 # script.

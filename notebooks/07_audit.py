@@ -15,8 +15,8 @@
 #
 # A hospital has the scores of two models on the same films and asks: do they work for every group of our patients, and
 # how sure are we? The patients are simulated, so that the answer is known: model A misses the disease in women,
-# and nothing depends on age. This notebook shows what the audit finds, what it rightly does not find, and what it cannot
-# tell. For research; not a medical device.
+# and nothing depends on age. This notebook shows what the audit finds, what it rightly does not find, and what it
+# cannot tell. For research; not a medical device.
 
 # %%
 import tempfile
