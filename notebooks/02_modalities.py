@@ -79,8 +79,8 @@ plt.show()
 # %% [markdown]
 # ## What was done to the pixels
 #
-# Every operation on the pixels is in the provenance, in order. Equal `preprocessing` means that the same operations were
-# applied.
+# Every operation on the pixels is in the provenance, in order. Equal `preprocessing` means that the same operations
+# were applied.
 
 # %%
 for name, sample in samples.items():
