@@ -21,9 +21,9 @@ def doctor(
     width = max(len(check.name) for check in diagnosis.checks)
     for check in diagnosis.checks:
         print(f"{check.state}  {check.name:<{width}}  {check.found}")
-        if check.fix and check.state is not State.PASS:
+        if check.fix and check.state in (State.WARN, State.FAIL):
             print(f"      {'':<{width}}  -> {check.fix}")
     states = [check.state for check in diagnosis.checks]
-    counts = ", ".join(f"{states.count(state)} {state}" for state in State)
+    counts = ", ".join(f"{states.count(state)} {state}" for state in State if state is not State.INFO)
     print(f"\n{counts}. " + ("medclip can work here." if diagnosis.ok else "Fix what failed and run this again."))
     return 0 if diagnosis.ok else 1

@@ -34,6 +34,8 @@ class State(StrEnum):
     PASS = "PASS"  # noqa: S105 - the outcome of a check, not a password
     WARN = "WARN"
     FAIL = "FAIL"
+    INFO = "INFO"
+    """Nothing to pass or to mend: what this version does not do, and extras that were left out."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Check:
     fix: str = ""
     """The command or step that puts it right; empty where nothing has to be done."""
     details: tuple[str, ...] = ()
-    """What was counted, such as packages with their versions; only in JSON."""
+    """What was counted, such as packages with their versions, each; only in JSON."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ def _packages() -> list[Check]:
 
 
 def _syntaxes() -> list[Check]:
-    """List every transfer syntax of the standard that holds pixels, also those that no installation reads."""
+    """List the transfer syntaxes that hold pixels; those that no installation reads are one line."""
     try:
         from medclip.dicom.codecs.decoders import available
 
@@ -187,10 +189,13 @@ def _syntaxes() -> list[Check]:
             checks.append(Check(name, State.PASS, ", ".join(codecs.names)))
         else:
             checks.append(Check(name, State.WARN, "no decoder: such files fail with missing_codec", codecs.missing))
-    slides_only = "read in slides; elsewhere not read by this version"
-    checks += [Check(f"DICOM {title}", State.PASS, slides_only) for title in JPEG_XL.values()]
-    unread = {**VIDEO, **OTHER}.values()
-    return [*checks, *(Check(f"DICOM {title}", State.PASS, "not read by this version") for title in unread)]
+    unread = tuple({**VIDEO, **OTHER}.values())
+    found = f"{len(unread)} transfer syntaxes are not read by this version: video, JPIP and retired ones"
+    return [
+        *checks,
+        Check("DICOM JPEG XL", State.INFO, "read in slides only", details=tuple(JPEG_XL.values())),
+        Check("DICOM, the rest", State.INFO, f"{found}; --json lists them", details=unread),
+    ]
 
 
 def _file_kinds() -> list[Check]:
@@ -228,7 +233,7 @@ def _extras() -> list[Check]:
         else:
             found = f"not installed ({', '.join(missing)}); optional"
             checks.append(
-                Check(f"extra {extra}", State.PASS, found, f"if you need it: pip install '{DISTRIBUTION}[{extra}]'")
+                Check(f"extra {extra}", State.INFO, found, f"if you need it: pip install '{DISTRIBUTION}[{extra}]'")
             )
     return checks
 
@@ -252,7 +257,7 @@ def _memory(settings: Settings) -> Check:
     """Say how many reading processes fit if each takes all it may. Few files need that much: a count, not a warning."""
     total = _memory_bytes()
     if total is None:
-        return Check("memory", State.PASS, "this system does not say how much there is")
+        return Check("memory", State.INFO, "this system does not say how much there is")
     each = settings.reader_memory_bytes
     said = f"{total / 1e9:.1f} GB; a reading process may take {each / 1e9:.1f} GB"
     if total < each:
