@@ -16,6 +16,7 @@ Pack = Annotated[str, typer.Argument(help="Name of a pack that came with medclip
 
 def list_command(as_json: AsJson = False) -> None:
     """List the model packs that can be loaded by name."""
+    from medclip.cli.table import print_table
     from medclip.models.packs.pack import list_packs
 
     packs = list_packs()
@@ -25,11 +26,12 @@ def list_command(as_json: AsJson = False) -> None:
         print("No model pack came with this medclip. Packs elsewhere load by their folder.")
     else:
         rows = [(p.name, p.version, _megabytes(p), ", ".join(p.modalities), p.summary) for p in packs]
-        _table(("name", "version", "size", "modalities", "summary"), rows)
+        print_table(("name", "version", "size", "modalities", "summary"), rows)
 
 
 def show(pack: Pack = "medclip-mini", as_json: AsJson = False) -> None:
     """Show a pack's card: use, tasks, figures, data, licence, limits."""
+    from medclip.cli.table import print_paragraph, print_table
     from medclip.models.packs.pack import find_pack, pack_card
 
     path, card = find_pack(pack), pack_card(pack)
@@ -44,26 +46,27 @@ def show(pack: Pack = "medclip-mini", as_json: AsJson = False) -> None:
         "licence": card.licence,
     }
     for key, text in facts.items():
-        print(f"{key + ':':12} {text or 'not stated'}")
+        print_paragraph(f"{key + ':':12} ", text or "not stated")
     if card.adapted is not None:
         from medclip.reports.model_card import adapted_from
 
         made_of = adapted_from(card.adapted.model_dump())
-        print(f"{'task:':12} {card.adapted.task}, {made_of}, on {card.adapted.base} {card.adapted.base_version}")
+        base = f"{card.adapted.base} {card.adapted.base_version}"
+        print_paragraph(f"{'task:':12} ", f"{card.adapted.task}, {made_of}, on {base}")
     if card.tasks:
         print("\nFigures, with 95 % patient-bootstrap intervals")
-        _table(
+        print_table(
             ("task", "metric", "value", "interval", "chance"),
             [r for t, c in card.tasks.items() for r in _figures(t, c.metrics)],
         )
     if card.data:
         print("\nTraining data")
         rows = [(s.name, str(s.num_images or "?"), str(s.num_patients or "?"), s.licence) for s in card.data]
-        _table(("source", "images", "patients", "licence"), rows)
+        print_table(("source", "images", "patients", "licence"), rows)
     if card.limits:
         print("\nLimits")
         for limit in card.limits:
-            print(f"- {limit}")
+            print_paragraph("- ", limit)
 
 
 def verify(pack: Pack = "medclip-mini", as_json: AsJson = False) -> None:
@@ -190,20 +193,3 @@ def _json(value: Any) -> None:
     import json
 
     print(json.dumps(value, indent=1, ensure_ascii=False))
-
-
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    """Print a table: drawn on a terminal, tab-separated lines otherwise."""
-    import sys
-
-    if not sys.stdout.isatty():
-        for row in rows:
-            print("\t".join(row))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*head, box=None, header_style="bold")
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)

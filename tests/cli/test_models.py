@@ -50,6 +50,32 @@ def test_an_imported_pack_is_shown_and_verified(pack: Path, capsys: pytest.Captu
     assert "all as the manifest says" in capsys.readouterr().out
 
 
+def test_packs_are_listed_as_aligned_lines_under_a_head(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "list"]) == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in lines if line.startswith("medclip-mini ")]
+    assert head.split() == ["name", "version", "size", "modalities", "summary"]
+    assert line[head.index("summary") :].startswith("Small dual encoder"), "a column begins below its head"
+    assert "\t" not in line
+    assert main(["models", "list", "--json"]) == 0
+    assert "medclip-mini" in [pack["name"] for pack in json.loads(capsys.readouterr().out)]
+
+
+def test_a_card_on_a_terminal_is_drawn_and_wrapped(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "90")
+    monkeypatch.setenv("TERM", "dumb")
+    assert main(["models", "show"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 90
+    (head,) = [
+        number for number, line in enumerate(lines) if line.split() == ["task", "metric", "value", "interval", "chance"]
+    ]
+    assert lines[head - 1].startswith("Figures, with 95 % patient-bootstrap intervals")
+
+
 def test_an_exported_folder_loads_in_open_clip_by_the_line_that_is_printed(
     pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
