@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from medclip.shards.writing.summary import ShardPlan
+
+CHECK_FAILED = 1
 _SPLITS = "train=0.7,val=0.1,test=0.2"
 
 SplitsOption = Annotated[str, typer.Option("--splits", help="Shares by patient; a split column goes before them.")]
@@ -48,7 +52,8 @@ def build(
 
     settings = Settings() if workers is None else replace(Settings(), workers=workers)
     if dry_run:
-        return _say_plan(table, splits, seed, folder, patient_from, key_file, json_out)
+        plan = _print_plan(table, splits, seed, folder, patient_from, key_file, json_out)
+        return CHECK_FAILED if plan.num_missing_files == plan.num_files else 0
     stored_as = _format(stored)
     with _progress(quiet=json_out) as advance:
         report = build_shards(
@@ -88,18 +93,20 @@ def check(
 ) -> int:
     """Check a shard folder: hashes, counts, splits. Or say what a table is understood to hold; nothing is written.
 
-    Exit code 1 when something is wrong with the folder. Options other than --json are for tables.
+    Exit code 1 when something is wrong with the folder, or files of the table are not there. Options other than --json
+    are for tables.
     """
     import os
 
     from medclip.shards.reading.check_folder import check_shards
 
     if os.path.isfile(path):  # unlike Path.is_file, this takes any name
-        return _say_plan(path, splits, seed, folder, patient_from, key_file, json_out)
+        plan = _print_plan(path, splits, seed, folder, patient_from, key_file, json_out)
+        return CHECK_FAILED if plan.num_missing_files else 0
     result = check_shards(path)
     verdict = "all is well" if result.ok else f"{len(result.problems)} problems"
     _print(result, json_out, f"{path}: {result.num_samples} samples, {verdict}.")
-    return 0 if result.ok else 1
+    return 0 if result.ok else CHECK_FAILED
 
 
 def index(
@@ -145,7 +152,7 @@ def index(
     return 0
 
 
-def _say_plan(
+def _print_plan(
     table: Path,
     splits: str,
     seed: int,
@@ -153,15 +160,23 @@ def _say_plan(
     patient_from: str | None,
     key_file: Path | None,
     json_out: bool,
-) -> int:
+) -> ShardPlan:
+    """Print what a table is understood to hold, missing files first."""
     from medclip.files.pseudonyms import load_key
     from medclip.settings import Settings
     from medclip.shards.writing.summary import plan_shards
 
     key = load_key(Settings(), path=key_file) if key_file else b""
     plan = plan_shards(table, splits=_shares(splits), seed=seed, key=key, folder=folder, patient_from=patient_from)
-    _print(plan, json_out, f"{table}: {plan.num_rows} rows of {plan.num_patients} patients; nothing was written.")
-    return 0
+    headline = f"{table}: {plan.num_rows} rows of {plan.num_patients} patients; nothing was written."
+    if plan.num_missing_files:
+        headline = (
+            f"{table}: {plan.num_missing_files} of {plan.num_files} files are not there, such as "
+            f"{plan.missing_files[0]}. Relative files are looked for in {folder or table.parent}; --folder names "
+            f"another.\n{plan.num_rows} rows of {plan.num_patients} patients; nothing was written."
+        )
+    _print(plan, json_out, headline)
+    return plan
 
 
 def _format(text: str) -> Any:
@@ -200,7 +215,8 @@ def _print(value: Any, json_out: bool, headline: str) -> None:
         return
     from medclip.errors import printable
 
-    typer.echo(printable(headline))
+    for line in headline.splitlines():
+        typer.echo(printable(line))
     for name, said in asdict(value).items():
         for line in _lines(name.replace("_", " "), said):
             typer.echo(f"  {printable(line)}")

@@ -22,6 +22,7 @@ class ShardPlan:
 
     num_rows: int
     num_patients: int
+    num_files: int
     num_missing_files: int
     missing_files: tuple[str, ...]
     """The first three, as the table writes them."""
@@ -75,6 +76,7 @@ def plan_shards(
     return ShardPlan(
         num_rows=len(rows),
         num_patients=len({r.patient for r in rows}),
+        num_files=len({r.file for r in rows}),
         num_missing_files=len(missing),
         missing_files=tuple(missing[:_NAMED]),
         columns=understood.columns,
