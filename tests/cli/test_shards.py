@@ -2,13 +2,19 @@ from __future__ import annotations
 
 import json
 import tarfile
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from medclip.cli.main import main
-from tests.kits.shards import KEY, write
+from tests.kits.shards import KEY, write, write_films
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_films(tmp_path_factory.mktemp("images"))
 
 
 def test_a_dry_run_says_what_it_understood_and_writes_nothing(table, tmp_path, capsys):
