@@ -1,4 +1,4 @@
-"""Read HL7 aECG, GE MUSE and SCP-ECG through ecgdatakit, and lead Philips Sierra XML to its own reader.
+"""Read HL7 aECG, GE MUSE, Philips Sierra and SCP-ECG through ecgdatakit.
 
 The library gives counts with their resolution and unit as the file states them, or no unit where it states none; the
 sizes that a file claims are checked here before it is called, and none of its texts leave this module.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,6 @@ import numpy as np
 
 from medclip.dicom.header.quiet import quiet
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.ecg.formats.philips_sierra import read_sierra
 from medclip.imaging.ecg.recording import Recording, check_rate, check_size, choose, millivolts_per, truncated
 from medclip.settings import Settings
 
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 _MAX_BYTES = 128 * 1024**2
 """Refuse larger documents: text takes ten times its size in memory when it is parsed. A 12-lead ECG has under 1 MB."""
+_MOST_SIERRA_LEADS = 32
+_MOST_LETTERS_PER_SAMPLE = 16
+"""Of a Sierra document: Base64 of 16 bits takes 3, of codes that do not compress 4, a plain number with its blank 8."""
+_PULSE_S = 0.1
 
 
 def read_xml(path: Path, settings: Settings) -> Recording:
@@ -50,7 +54,7 @@ def read_xml(path: Path, settings: Settings) -> Recording:
     except Exception as error:  # broken text, odd encodings, entities
         raise MedclipError(Reason.CORRUPT, f"The XML is not well-formed ({type(error).__name__}).") from None
     if root.tag == "restingecgdata":
-        return read_sierra(root, settings)
+        return _sierra(root, path, settings)
     if root.tag == "AnnotatedECG":
         if root.find("component/series") is None:
             raise MedclipError(Reason.CORRUPT, "The aECG document holds no series, hence no waveform.")
@@ -60,6 +64,41 @@ def read_xml(path: Path, settings: Settings) -> Recording:
     raise MedclipError(
         Reason.NOT_SUPPORTED_YET, "The XML is an ECG of a kind that is not read; HL7 aECG, GE MUSE and Philips are."
     )
+
+
+def _sierra(root: Element, path: Path, settings: Settings) -> Recording:
+    """Read the rhythm of a Philips Sierra document, without the calibration pulse that carts add at its end.
+
+    What the document states is compared with the limits before anything is decompressed: 10-bit LZW codes can expand a
+    thousandfold, the library sets no bound, and it would cut a fractional rate to a whole one.
+    """
+    from ecgdatakit.parsing.parsers.sierra_xml import SierraXMLParser
+
+    wave = next(root.iter("parsedwaveforms"), None)
+    if wave is None or not (text := wave.text or "").strip():
+        raise MedclipError(Reason.CORRUPT, "The Sierra document has no waveforms.")
+    stated = wave.get("samplespersecond") or root.findtext("dataacquisition/signalcharacteristics/samplingrate")
+    try:
+        hz, seconds = float(stated or "nan"), float(wave.get("durationperchannel", "nan")) / 1000
+        samples = round(seconds * hz)
+    except (ValueError, OverflowError):
+        raise MedclipError(Reason.CORRUPT, "The Sierra document does not state its rate and duration.") from None
+    if check_rate(hz) != round(hz):
+        raise MedclipError(Reason.NOT_SUPPORTED_YET, f"The Sierra record has a rate of {hz:g} Hz, no whole number.")
+    leads = len(wave.get("leadlabels", "").split()) or _MOST_SIERRA_LEADS
+    check_size(leads, samples, settings)
+    if len(text) > _MOST_LETTERS_PER_SAMPLE * leads * (samples + 64):
+        raise MedclipError(Reason.TOO_LARGE, "The waveforms take far more room than the stated samples need.")
+    recording = _recording(SierraXMLParser(), path, settings, "Philips Sierra")
+    values = recording.values_mv
+    # The pulse is the same in all leads.
+    differ = np.flatnonzero((values != values[:1]).any(0))
+    end = int(differ[-1]) + 1 if differ.size else values.shape[1]
+    pulse = values[0, end:]
+    if pulse.size < _PULSE_S * hz or not np.ptp(pulse):
+        return recording
+    note = f"calibration pulse of {pulse.size / hz:g} s at the end left out"
+    return replace(recording, values_mv=values[:, :end], notes=(*recording.notes, note))
 
 
 def read_scp(path: Path, settings: Settings) -> Recording:
