@@ -1,9 +1,10 @@
 """Read EDF, EDF+ and BDF records: fixed headers, then data records of 16 or 24-bit samples.
 
-ecgdatakit 2.0.3 reads the field file `ecg/scp/0000050.ECG.edf` to the same values, but not what `tests/kits/ecg.write_edf`
-makes for test_edf.py and test_read.py: it refuses BDF, joins the parts of a discontinuous EDF+D record as if no time lay
-between them, reads a file that is cut short to its end with a warning, refuses a record with one channel without
-samples, and rounds the rate. It also holds all channels of a 24-hour record as float64, where this maps the file.
+ecgdatakit 2.0.3 reads the field file `ecg/scp/0000050.ECG.edf` to the same values, but not the records that
+`tests/kits/ecg.write_edf` makes for test_edf.py and test_read.py: it refuses BDF, joins the parts of a discontinuous
+EDF+D record as if no time lay between them, reads a file that is cut short to its end with a warning, refuses a record
+with one channel without samples, and rounds the rate. It also holds all channels of a 24-hour record as float64, where
+this maps the file.
 """
 
 from __future__ import annotations
