@@ -79,7 +79,7 @@ labels.head(3)
 reading = ReadOptions(key="film", where={"split": "test"}, age_bins=[25, 45, 65])
 options = AuditOptions(
     dataset="made-up films",
-    replicates=1000,
+    num_resamples=1000,
     permutations=500,
     thresholds=Thresholds(choose_where={"split": "val"}, policy="sensitivity=0.9"),
 )
@@ -100,7 +100,7 @@ tables["thresholds"][["model", "value", "policy", "chosen_on", "n", "n_pos", "n_
 # Thresholds that were chosen on the audited patients would make every rate look better than it is, so they are refused:
 
 # %%
-same = AuditOptions(replicates=100, permutations=100, thresholds=Thresholds(choose_where={"split": ["val", "test"]}))
+same = AuditOptions(num_resamples=100, permutations=100, thresholds=Thresholds(choose_where={"split": ["val", "test"]}))
 try:
     medclip.audit(scores_a, **audit, options=same)
 except MedclipError as error:

@@ -327,7 +327,7 @@ def _unreadable(read: Mapping[int, ReadUnit], what: str) -> MedclipError:
     return MedclipError(
         commonest,
         f"{what} ({_reasons(read)}).",
-        hint=f"The first one: {first.message} Are --folder and --modality right?",
+        hint=f"The first one: {first.message} Are --images and --modality right?",
     )
 
 

@@ -61,7 +61,7 @@ def audit(
         >>> table = pyarrow.table({
         ...     "patient": [str(i // 2) for i in range(n)], "sex": ["FM"[i // 2 % 2] for i in range(n)],
         ...     "flu": [i // 4 % 2 for i in range(n)], "flu_score": [(i * 37 % 100) / 100 for i in range(n)]})
-        >>> found = audit(table, by=["sex"], options=AuditOptions(replicates=100, permutations=100))
+        >>> found = audit(table, by=["sex"], options=AuditOptions(num_resamples=100, permutations=100))
         >>> found.labels, found.attributes
         (('flu',), ('sex',))
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medclip.evaluation.few_shot.compare import TEST_SHARE, compare_methods
 from medclip.evaluation.few_shot.plan import REFERENCES, SEEDS, SHOTS
@@ -16,13 +16,16 @@ from medclip.sample import Modality
 from medclip.settings import Settings
 from medclip.text.vocabulary.task import Task
 
+if TYPE_CHECKING:
+    from medclip.models.model import Model
+
 
 def compare(
     labels: Any,
     label: str | Sequence[str],
     *,
     out: str | Path,
-    model: str | Path = DEFAULT_MODEL,
+    model: str | Path | Model = DEFAULT_MODEL,
     methods: Sequence[str] = (),
     quick: bool = False,
     shots: Sequence[int] = SHOTS,
@@ -53,7 +56,7 @@ def compare(
         labels: CSV, TSV or Parquet file, or a data frame, with `file`, a column of patients and the labels.
         label: The column of class names, or the columns of 0 and 1.
         out: Folder for page, tables and runs.
-        model: Name or folder of the base pack.
+        model: Name or folder of the base pack, or a loaded model.
         methods: Names of methods, with options after colons (`svd:lr=0.01`); all where empty.
         quick: Leave out methods that train towers, where `methods` is empty.
         shots: K, how many patients of each class are learned from.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medclip.evaluation.zero_shot.results import SuiteResult
 from medclip.evaluation.zero_shot.run import evaluate_suite
@@ -12,17 +13,21 @@ from medclip.progress import Progress
 from medclip.runs.options import DEFAULT_MODEL
 from medclip.settings import Settings
 
+if TYPE_CHECKING:
+    from medclip.models.model import Model
+
 
 def evaluate(
     data: str | Path,
     *,
-    model: str | Path = DEFAULT_MODEL,
+    model: str | Path | Model = DEFAULT_MODEL,
     suite: str | Path | SuiteFile = "unimed",
     out: str | Path | None = None,
     sets: Sequence[str] = (),
     device: str = "cpu",
     batch_size: int | None = None,
     workers: int | None = None,
+    num_resamples: int = 2000,
     key_file: str | Path | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
@@ -36,7 +41,7 @@ def evaluate(
     Args:
         data: Folder with one folder for each set: `labels.csv` (file, label, perhaps patient and split), or one folder
             for each class.
-        model: Name or folder of a pack.
+        model: Name or folder of a pack, or a loaded model.
         suite: "unimed", a YAML file, or a suite that was loaded.
         out: Folder for evaluate.json and predictions.parquet; sets that are done there are not computed again. Nothing
             is written where None.
@@ -44,6 +49,7 @@ def evaluate(
         device: Torch device.
         batch_size: Images in one forward pass; the model's own where None.
         workers: Reading processes; one for each core where None.
+        num_resamples: Resamples of patients.
         key_file: Key that patient identifiers are hashed with; the identity key of `settings` where None.
         settings: Limits and policy.
         progress: Told of each set and image.
@@ -68,6 +74,7 @@ def evaluate(
         device=device,
         batch_size=batch_size,
         workers=workers,
+        num_replicates=num_resamples,
         key_file=None if key_file is None else Path(key_file),
         settings=settings,
         progress=progress,

@@ -30,7 +30,7 @@ def score(
     out: str | Path | None = None,
     *,
     model: str | Path | Model = DEFAULT_MODEL,
-    tasks: str | Sequence[str] = (),
+    task: str | Sequence[str] = (),
     prompt: str | None = None,
     against: str | None = None,
     table: Any = None,
@@ -50,7 +50,7 @@ def score(
         out: Output folder for files.parquet, scores.parquet, run.json, report.html and the ledger. The same call on the
             same folder goes on where it was stopped. None works in a temporary folder that lives as long as the result.
         model: Name or folder of a model pack, or a loaded model.
-        tasks: Task or tasks to score; where neither tasks nor a prompt are given, those of the pack's card that fit
+        task: Task or tasks to score; where neither tasks nor a prompt are given, those of the pack's card that fit
             each study.
         prompt: A sentence to score as a task of its own.
         against: What the prompt is compared with; "no {prompt}" where None.
@@ -80,7 +80,7 @@ def score(
     if workers is not None:
         settings = replace(settings, workers=max(1, workers))
     options = ScoreOptions(
-        tasks=(tasks,) if isinstance(tasks, str) else tuple(tasks),
+        tasks=(task,) if isinstance(task, str) else tuple(task),
         prompt=prompt,
         against=against,
         table=Path(table) if isinstance(table, (str, os.PathLike)) else table,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medclip.inspecting.draw_view import Viewed, draw_view
-from medclip.models.packs.pack import DEFAULT
-from medclip.runs.options import parse_modality
+from medclip.runs.options import DEFAULT_MODEL, parse_modality
 from medclip.sample import Modality
 from medclip.settings import Settings
+
+if TYPE_CHECKING:
+    from medclip.models.model import Model
 
 
 def view(
@@ -16,7 +19,7 @@ def view(
     out: str | Path,
     modality: Modality | str | None = None,
     *,
-    model: str | Path = DEFAULT,
+    model: str | Path | Model = DEFAULT_MODEL,
     number: int = 1,
     settings: Settings | None = None,
 ) -> Viewed:
@@ -30,7 +33,7 @@ def view(
         out: The PNG to write; an existing file is replaced, but never one of those that are looked at. It is put in
             place when it is complete.
         modality: What it shows, where headers do not say.
-        model: The pack whose input size is drawn.
+        model: Name or folder of the pack whose input size is drawn, or a loaded model.
         number: Which of the things found there, from 1.
         settings: Limits and policy.
 

@@ -123,7 +123,7 @@ class AuditOptions:
 
     dataset: str = ""
     """What the audit set is called in tables and page."""
-    replicates: int = 2000
+    num_resamples: int = 2000
     """Resamples of patients."""
     permutations: int | None = None
     """Shuffles of group labels for each gap; None: `shuffles_for` the number of tests."""
@@ -141,7 +141,7 @@ class AuditOptions:
         """Refuse numbers that give no interval."""
         if self.horizon is not None and not (math.isfinite(self.horizon) and self.horizon > 0):
             raise MedclipError(Reason.WRONG_USE, f"the horizon is {self.horizon:g}; it is a time after the start.")
-        fewest = min(self.replicates, self.replicates if self.permutations is None else self.permutations)
+        fewest = min(self.num_resamples, self.num_resamples if self.permutations is None else self.permutations)
         if fewest < 100:
             raise MedclipError(
                 Reason.WRONG_USE,

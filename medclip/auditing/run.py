@@ -106,7 +106,7 @@ def run_audit(
             choosing, _ = _with_horizon(choosing, options.horizon)
         thresholds, said = _thresholds(cohort, choosing, options.thresholds)
         notes += _new(notes, cohort.notes, said, more)
-        weights_PB = draw_weights(cohort.num_patients, options.replicates, seed=options.seed)
+        weights_PB = draw_weights(cohort.num_patients, options.num_resamples, seed=options.seed)
         progress.stage(f"Measuring {model}", len(cohort.labels))
         one = measure(model, cohort, thresholds, weights_PB, options, lambda done, total: progress.step())
         measured.append(one)
@@ -310,7 +310,7 @@ def _settings(options: AuditOptions, first: Measured) -> dict[str, Any]:
     cells = options.small_cells
     return {
         "dataset": options.dataset,
-        "replicates": options.replicates,
+        "replicates": options.num_resamples,
         "permutations": options.permutations or shuffles_for(num_gap_tests(first), first.cohort.num_patients),
         "alpha": ALPHA,
         "power": POWER,

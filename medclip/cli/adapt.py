@@ -1,4 +1,4 @@
-"""`medclip adapt --model PACK --table T --label COL --method svd --shots 16 --out DIR`: adapt a pack to a question."""
+"""`medclip adapt --model PACK --labels T --label COL --method svd --shots 16 --out DIR`: adapt a pack to a question."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ SOME_FAILED = 3
 
 
 def adapt(
-    table: Annotated[
-        Path, typer.Option("--table", help="CSV, TSV or Parquet: file, patient, the labels.", show_default=False)
+    labels: Annotated[
+        Path, typer.Option("--labels", help="CSV, TSV or Parquet: file, patient, the labels.", show_default=False)
     ],
     label: Annotated[
         list[str],
@@ -49,14 +49,14 @@ def adapt(
     modality: Annotated[
         str | None, typer.Option("--modality", metavar="M", help="Modality of rows whose table says none.")
     ] = None,
-    patient_from: Annotated[
+    patient: Annotated[
         str | None,
         typer.Option(
-            "--patient-from", metavar="COLUMN", help="Column that names the patient; file: each file is one of its own."
+            "--patient", metavar="COLUMN", help="Column that names the patient; file: each file is one of its own."
         ),
     ] = None,
-    folder: Annotated[
-        Path | None, typer.Option("--folder", help="What files of the table are relative to. Default: its folder.")
+    images: Annotated[
+        Path | None, typer.Option("--images", help="What files of the table are relative to. Default: its folder.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the draw of shots.")] = 0,
     init_seed: Annotated[int, typer.Option("--init-seed", help="Of initialisation, batches and augmentation.")] = 0,
@@ -74,8 +74,8 @@ def adapt(
     checkpoint: Annotated[
         Path | None, typer.Option("--checkpoint", help="Folder for what was learned alone, bound to the base.")
     ] = None,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Replace another pack in --out and another checkpoint in --checkpoint.")
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace another pack in --out and another checkpoint in --checkpoint.")
     ] = False,
     name: Annotated[str | None, typer.Option("--name", help="Name on the new pack's card.")] = None,
     key_file: Annotated[
@@ -108,7 +108,7 @@ def adapt(
         options["views"] = views
     with progress(quiet=as_json) as shown:
         run = run_adapt(
-            table,
+            labels,
             label,
             model=model,
             method=method,
@@ -117,8 +117,8 @@ def adapt(
             checkpoint=checkpoint,
             task=task,
             modality=modality,
-            images=folder,
-            patient=patient_from,
+            images=images,
+            patient=patient,
             seed=seed,
             init_seed=init_seed,
             test_share=test_share,
@@ -129,7 +129,7 @@ def adapt(
             threads=threads,
             device=device,
             progress=shown,
-            overwrite=replace,
+            overwrite=overwrite,
         )
     if as_json:
         print(json.dumps(_values(run), indent=1, ensure_ascii=False))

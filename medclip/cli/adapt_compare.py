@@ -1,4 +1,4 @@
-"""`medclip adapt compare --model PACK --table T --label COL --out DIR`: which way of adapting helps, and how surely."""
+"""`medclip adapt compare --labels T --label COL --out DIR`: which way of adapting helps, and how surely."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ SOME_FAILED = 3
 
 
 def compare(
-    table: Annotated[Path, typer.Option("--table", help="CSV or Parquet: file, patient, labels.", show_default=False)],
+    labels: Annotated[
+        Path, typer.Option("--labels", help="CSV, TSV or Parquet: file, patient, the labels.", show_default=False)
+    ],
     label: Annotated[
         list[str],
         typer.Option("--label", metavar="COL", help="Column of labels; again for more columns of 0 and 1."),
@@ -35,20 +37,25 @@ def compare(
         str, typer.Option("--reference", metavar="A,B", help="What every method is compared with.")
     ] = "zero-shot,linear-probe",
     task: Annotated[
-        str, typer.Option("--task", metavar="NAME|FILE", help="Vocabulary task or task file. Default: the labels.")
-    ] = "",
-    modality: Annotated[str, typer.Option("--modality", help="Where the table does not say.")] = "",
-    folder: Annotated[
-        Path | None, typer.Option("--folder", help="What files in the table are relative to.", show_default=False)
+        str | None,
+        typer.Option("--task", metavar="NAME|FILE", help="Task of the vocabulary, or a task file of your own."),
     ] = None,
-    patient_from: Annotated[
-        str, typer.Option("--patient-from", metavar="COL", help="Column that names the patient.")
-    ] = "",
+    modality: Annotated[
+        str | None, typer.Option("--modality", metavar="M", help="Modality of rows whose table says none.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option("--images", help="Folder that files of the table are relative to. Default: its own.")
+    ] = None,
+    patient: Annotated[
+        str | None,
+        typer.Option("--patient", metavar="COLUMN", help="Column that names the patient; file: each file is one."),
+    ] = None,
     test_share: Annotated[
         float, typer.Option("--test-share", help="Share of patients to test on, where the table has no split.")
     ] = 0.3,
     split_seed: Annotated[int, typer.Option("--split-seed", help="Of that division.")] = 0,
     processes: Annotated[int, typer.Option("--processes", min=1, help="Runs at a time, one thread each.")] = 1,
+    num_resamples: Annotated[int, typer.Option("--num-resamples", min=1, help="Resamples of patients.")] = 2000,
     device: Annotated[str, typer.Option("--device", help="Torch device.")] = "cpu",
     key_file: Annotated[
         Path | None, typer.Option("--key-file", help="Identity key that patients are hashed with.")
@@ -72,7 +79,7 @@ def compare(
         raise MedclipError(Reason.WRONG_USE, "--shots takes whole numbers with commas between them.") from e
     with progress(quiet=as_json) as shown:
         compared = run(
-            table,
+            labels,
             label,
             out=out,
             model=model,
@@ -83,13 +90,14 @@ def compare(
             inits=inits,
             base_to_novel=base_to_novel,
             reference=_listed(reference),
-            task=task or None,
-            modality=modality or None,
-            images=folder,
-            patient=patient_from or None,
+            task=task,
+            modality=modality,
+            images=images,
+            patient=patient,
             test_share=test_share,
             split_seed=split_seed,
             processes=processes,
+            num_resamples=num_resamples,
             device=device,
             key_file=key_file,
             report_paths=report_paths,

@@ -115,9 +115,9 @@ def audit(
     policy: Annotated[
         str, typer.Option("--policy", help="youden (default), f1, sensitivity=0.9, specificity=0.95.")
     ] = "",
-    device: Annotated[
+    device_column: Annotated[
         list[str] | None,
-        typer.Option("--device", metavar="COLUMN", help="Device in the image, 1 or 0: shortcut tests; again."),
+        typer.Option("--device-column", metavar="COLUMN", help="Device in the image, 1 or 0: shortcut tests; again."),
     ] = None,
     masked: Annotated[
         Path | None, typer.Option("--masked", help="Scores of the same images, device masked.", show_default=False)
@@ -126,7 +126,7 @@ def audit(
         list[str] | None,
         typer.Option("--reweight", metavar="GROUP", help="Measure gaps again with the same mix of this; again."),
     ] = None,
-    pack: Annotated[
+    model: Annotated[
         str, typer.Option("--model", metavar="PACK", help="The audited model's pack: training lists, encoder.")
     ] = "",
     images: Annotated[
@@ -157,7 +157,7 @@ def audit(
         bool, typer.Option("--exact-counts", help="Do not round counts; small groups stay hidden.")
     ] = False,
     dataset: Annotated[str, typer.Option("--dataset", help="Name of the audit set.")] = "",
-    replicates: Annotated[int, typer.Option("--replicates", min=100, help="Resamples of patients.")] = 2000,
+    num_resamples: Annotated[int, typer.Option("--num-resamples", min=100, help="Resamples of patients.")] = 2000,
     permutations: Annotated[
         int | None,
         typer.Option("--permutations", min=100, help="Shuffles of groups. Default: 1,000, more for many tests."),
@@ -203,7 +203,7 @@ def audit(
     )
     options = AuditOptions(
         dataset=dataset,
-        replicates=replicates,
+        num_resamples=num_resamples,
         permutations=permutations,
         seed=seed,
         horizon=horizon,
@@ -216,9 +216,9 @@ def audit(
             _lists(choose_where, "--choose-where"),
             policy or None,
         ),
-        shortcuts=Shortcuts(device or (), masked, reweight or ()),
+        shortcuts=Shortcuts(device_column or (), masked, reweight or ()),
         pictures=Pictures(
-            pack=pack or None,
+            pack=model or None,
             folder=images,
             modality=modality or None,
             embeddings=embeddings,

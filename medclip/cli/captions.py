@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def from_labels(
-    table: Annotated[Path, typer.Argument(help="CSV, TSV or Parquet with label columns, as for `shards build`.")],
+    labels: Annotated[Path, typer.Argument(help="CSV, TSV or Parquet with label columns, as for `shards build`.")],
     out: Annotated[Path, typer.Option("--out", help="Table to write: the same with a column `captions`.")],
     n: Annotated[int, typer.Option("--n", min=1, help="Captions for each row.")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="Another seed gives other wordings.")] = 0,
@@ -20,7 +20,7 @@ def from_labels(
         str | None,
         typer.Option(metavar="MODULE:FUNCTION", help="A function of yours that writes captions; each is checked."),
     ] = None,
-    folder: Annotated[
+    images: Annotated[
         Path | None, typer.Option(help="What relative files are relative to [the table's folder].")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output where it exists.")] = False,
@@ -39,12 +39,12 @@ def from_labels(
             shown.step()
 
         report = captions_from_labels(
-            table,
+            labels,
             out,
             n=n,
             seed=seed,
             writer=load_writer(writer) if writer else None,
-            folder=folder,
+            images=images,
             overwrite=overwrite,
             progress=advance,
         )

@@ -36,6 +36,7 @@ def evaluate(
         int | None,
         typer.Option("--workers", min=1, help="Reading processes (default: one per core).", show_default=False),
     ] = None,
+    num_resamples: Annotated[int, typer.Option("--num-resamples", min=1, help="Resamples of patients.")] = 2000,
     key_file: Annotated[
         Path | None, typer.Option("--key-file", help="Identity key that patients are hashed with.")
     ] = None,
@@ -60,6 +61,7 @@ def evaluate(
             device=device,
             batch_size=batch_size,
             workers=workers,
+            num_resamples=num_resamples,
             key_file=key_file,
             progress=shown,
         )

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from medclip.models.packs.pack import PackInfo
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-Pack = Annotated[str, typer.Argument(help="Name of a pack that came with medclip, or a pack's folder.")]
+Pack = Annotated[str, typer.Argument(metavar="PACK", help="Name of a pack that came with medclip, or a pack's folder.")]
 
 
 def list_command(as_json: AsJson = False) -> None:
@@ -29,12 +29,12 @@ def list_command(as_json: AsJson = False) -> None:
         print_table(("name", "version", "size", "modalities", "summary"), rows)
 
 
-def show(pack: Pack = "medclip-mini", as_json: AsJson = False) -> None:
+def show(model: Pack = "medclip-mini", as_json: AsJson = False) -> None:
     """Show a pack's card: use, tasks, figures, data, licence, limits."""
     from medclip.cli.table import print_paragraph, print_table
     from medclip.models.packs.pack import find_pack, pack_card
 
-    path, card = find_pack(pack), pack_card(pack)
+    path, card = find_pack(model), pack_card(model)
     if as_json:
         _json(card.model_dump(mode="json"))
         return
@@ -69,11 +69,11 @@ def show(pack: Pack = "medclip-mini", as_json: AsJson = False) -> None:
             print_paragraph("- ", limit)
 
 
-def verify(pack: Pack = "medclip-mini", as_json: AsJson = False) -> None:
+def verify(model: Pack = "medclip-mini", as_json: AsJson = False) -> None:
     """Check a pack's files against its manifest, and its preprocessing against this medclip."""
     from medclip.models.packs.pack import verify_pack
 
-    info = verify_pack(pack)
+    info = verify_pack(model)
     if as_json:
         _json({"ok": True, **_values(info)})
     else:
@@ -103,9 +103,7 @@ def import_command(
         typer.Option("--text-folder", metavar="DIR", help="Folder with config.json and tokenizer of its BERT."),
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name on the card; else the folder's.")] = None,
-    licence: Annotated[
-        str, typer.Option("--licence", "--license", help="Licence of the weights, as its source states it.")
-    ] = "",
+    license_: Annotated[str, typer.Option("--license", help="Licence of the weights, as its source states it.")] = "",
     modalities: Annotated[
         str, typer.Option("--modalities", metavar="A,B", help="What it knows: xray, ct, pathology and so on.")
     ] = "",
@@ -127,7 +125,7 @@ def import_command(
         architecture=architecture,
         text_folder=text_folder,
         name=name,
-        licence=licence,
+        license=license_,
         modalities=[m.strip() for m in modalities.split(",") if m.strip()],
         overwrite=overwrite,
     )
@@ -149,14 +147,14 @@ def import_command(
 
 
 def export(
-    pack: Annotated[str, typer.Argument(help="Name or folder of a pack.")],
+    model: Annotated[str, typer.Argument(metavar="PACK", help="Name or folder of a pack.")],
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="A new folder.")],
     as_json: AsJson = False,
 ) -> None:
     """Write a pack as a folder that open_clip loads by local-dir:FOLDER."""
     from medclip.models.interchange.import_export import export_model
 
-    exported = export_model(pack, out)
+    exported = export_model(model, out)
     if as_json:
         _json({"folder": str(exported.folder), "notes": list(exported.notes)})
         return

@@ -92,7 +92,7 @@ def score(
                 path,
                 out,
                 model=model,
-                tasks=task or (),
+                task=task or (),
                 prompt=prompt[0] if prompt else None,
                 against=against,
                 table=table,

@@ -16,12 +16,12 @@ CHECK_FAILED = 1
 _SPLITS = "train=0.7,val=0.1,test=0.2"
 
 SplitsOption = Annotated[str, typer.Option("--splits", help="Shares by patient; a split column goes before them.")]
-FolderOption = Annotated[
-    Path | None, typer.Option("--folder", help="What relative files are relative to (default: the table's folder).")
+ImagesOption = Annotated[
+    Path | None, typer.Option("--images", help="What relative files are relative to (default: the table's folder).")
 ]
 PatientOption = Annotated[
     str | None,
-    typer.Option("--patient-from", help="Column that names the patient; `file` if every file is a patient of its own."),
+    typer.Option("--patient", help="Column that names the patient; `file` if every file is a patient of its own."),
 ]
 KeyOption = Annotated[Path | None, typer.Option("--key-file", help="Key for patient hashes (default: your own).")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -37,8 +37,8 @@ def build(
     quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG.")] = 95,
     splits: SplitsOption = _SPLITS,
     seed: Annotated[int, typer.Option(help="Decides the splits and the order inside shards.")] = 0,
-    folder: FolderOption = None,
-    patient_from: PatientOption = None,
+    images: ImagesOption = None,
+    patient: PatientOption = None,
     key_file: KeyOption = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Reading processes (default: one per core).")] = None,
     json_out: JsonOption = False,
@@ -52,7 +52,7 @@ def build(
 
     settings = Settings() if workers is None else replace(Settings(), workers=workers)
     if dry_run:
-        plan = _print_plan(table, splits, seed, folder, patient_from, key_file, json_out)
+        plan = _print_plan(table, splits, seed, images, patient, key_file, json_out)
         return CHECK_FAILED if plan.num_missing_files == plan.num_files else 0
     stored_as = _format(stored)
     with _progress(quiet=json_out) as advance:
@@ -67,8 +67,8 @@ def build(
             seed=seed,
             key=load_key(settings, path=key_file),
             settings=settings,
-            folder=folder,
-            patient_from=patient_from,
+            images=images,
+            patient=patient,
             progress=advance,
         )
     rejected = sum(report.counts_by_reason.values())
@@ -86,8 +86,8 @@ def check(
     path: Annotated[Path, typer.Argument(help="A shard folder; or a table, before shards are built from it.")],
     splits: SplitsOption = _SPLITS,
     seed: Annotated[int, typer.Option(help="Decides the splits of a table.")] = 0,
-    folder: FolderOption = None,
-    patient_from: PatientOption = None,
+    images: ImagesOption = None,
+    patient: PatientOption = None,
     key_file: KeyOption = None,
     json_out: JsonOption = False,
 ) -> int:
@@ -101,7 +101,7 @@ def check(
     from medclip.shards.reading.check_folder import check_shards
 
     if os.path.isfile(path):  # unlike Path.is_file, this takes any name
-        plan = _print_plan(path, splits, seed, folder, patient_from, key_file, json_out)
+        plan = _print_plan(path, splits, seed, images, patient, key_file, json_out)
         return CHECK_FAILED if plan.num_missing_files else 0
     result = check_shards(path)
     verdict = "all is well" if result.ok else f"{len(result.problems)} problems"
@@ -116,7 +116,7 @@ def index(
     modality: Annotated[str | None, typer.Option(help="What all images are (default: as each json says).")] = None,
     split: Annotated[str, typer.Option(help="The split that all samples are put in.")] = "train",
     out: Annotated[Path | None, typer.Option(help="Where the index goes (default: beside the tars).")] = None,
-    patient_from_json: Annotated[
+    patient: Annotated[
         str | None, typer.Option(help="Field of the json that names the patient (default: every sample is one).")
     ] = None,
     key_file: KeyOption = None,
@@ -137,7 +137,7 @@ def index(
             modality=parse_modality(modality),
             split=split,
             out=out,
-            patient_from_json=patient_from_json,
+            patient=patient,
             key=key,
             progress=advance,
         )
@@ -156,8 +156,8 @@ def _print_plan(
     table: Path,
     splits: str,
     seed: int,
-    folder: Path | None,
-    patient_from: str | None,
+    images: Path | None,
+    patient: str | None,
     key_file: Path | None,
     json_out: bool,
 ) -> ShardPlan:
@@ -167,12 +167,12 @@ def _print_plan(
     from medclip.shards.writing.summary import plan_shards
 
     key = load_key(Settings(), path=key_file) if key_file else b""
-    plan = plan_shards(table, splits=_shares(splits), seed=seed, key=key, folder=folder, patient_from=patient_from)
+    plan = plan_shards(table, splits=_shares(splits), seed=seed, key=key, images=images, patient=patient)
     headline = f"{table}: {plan.num_rows} rows of {plan.num_patients} patients; nothing was written."
     if plan.num_missing_files:
         headline = (
             f"{table}: {plan.num_missing_files} of {plan.num_files} files are not there, such as "
-            f"{plan.missing_files[0]}. Relative files are looked for in {folder or table.parent}; --folder names "
+            f"{plan.missing_files[0]}. Relative files are looked for in {images or table.parent}; --images names "
             f"another.\n{plan.num_rows} rows of {plan.num_patients} patients; nothing was written."
         )
     _print(plan, json_out, headline)

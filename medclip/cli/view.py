@@ -16,8 +16,8 @@ def view(
         str | None, typer.Option("--modality", metavar="M", help="What it shows, where headers do not say.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", metavar="PACK", help="Draw the input size of this model pack.")
-    ] = None,
+        str, typer.Option("--model", metavar="PACK", help="Draw the input size of this model pack.")
+    ] = "medclip-mini",
     number: Annotated[int, typer.Option("--number", help="Which picture, series or record of a folder, from 1.")] = 1,
     window: Annotated[
         str | None,
@@ -42,7 +42,6 @@ def view(
     """
     from medclip.api.view import view as run
     from medclip.errors import printable
-    from medclip.models.packs.pack import DEFAULT
     from medclip.sample import spoken
     from medclip.settings import Settings, read_policy
     from medclip.wording import count
@@ -51,7 +50,7 @@ def view(
         path,
         out,
         modality=modality,
-        model=model or DEFAULT,
+        model=model,
         number=number,
         settings=Settings(policy=read_policy(uneven, mpp, window)),
     )

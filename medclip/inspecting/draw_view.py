@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,9 @@ from medclip.models.packs.pack import image_size
 from medclip.sample import Kind, Modality, Sample
 from medclip.settings import PixelPolicy, Settings
 from medclip.wording import count
+
+if TYPE_CHECKING:
+    from medclip.models.model import Model
 
 _DPI = 100
 _MOST = 16
@@ -60,7 +63,7 @@ class Viewed:
 
 
 def draw_view(
-    root: Path, target: Path, modality: Modality | None, model: str | Path, number: int, settings: Settings
+    root: Path, target: Path, modality: Modality | None, model: str | Path | Model, number: int, settings: Settings
 ) -> Viewed:
     """Draw what a model would see into a PNG, as `medclip.view` says."""
     check_target(target, root)

@@ -80,10 +80,10 @@ def test_the_report_shows_the_classes_and_what_it_was_adapted_from(run: AdaptRun
 def test_the_task_of_the_pack_goes_first_and_can_be_asked_for_alone(run: AdaptRun, data: Path, tmp_path: Path):
     every = score(data.parent / "hazy", tmp_path / "a", model=run.folder, modality="xray", workers=1).scores
     assert list(dict.fromkeys(every.column("task").to_pylist())) == ["finding", "chest_xray_view"]
-    alone = score(data.parent / "hazy", tmp_path / "b", model=run.folder, modality="xray", workers=1, tasks="finding")
+    alone = score(data.parent / "hazy", tmp_path / "b", model=run.folder, modality="xray", workers=1, task="finding")
     assert set(alone.scores.column("task").to_pylist()) == {"finding"}
     with pytest.raises(MedclipError, match="All tasks: finding, "):
-        score(data.parent / "hazy", tmp_path / "c", model=run.folder, tasks="findings")
+        score(data.parent / "hazy", tmp_path / "c", model=run.folder, task="findings")
 
 
 @pytest.mark.parametrize("method", ["tip", "norm"])
@@ -109,7 +109,7 @@ def test_every_methods_pack_and_checkpoint_answer_as_was_measured(method: str, t
     pixels = [np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3)).astype(np.uint8)]
     kept = Adapted.load(tmp_path / "small", tiny)
     np.testing.assert_array_equal(kept.predict_logits(pixels), run.adapted.predict_logits(pixels))
-    scored = score(tmp_path / "in", model=run.folder, modality="xray", group_by="file", tasks="finding", workers=1)
+    scored = score(tmp_path / "in", model=run.folder, modality="xray", group_by="file", task="finding", workers=1)
     study = {f["sha256"]: f["study"] for f in scored.files.to_pylist()}
     rows = scored.scores.to_pylist()
     for sha, probability in zip(run.test.sha256, run.test.probabilities_NC, strict=True):
@@ -150,7 +150,7 @@ def test_shots_of_which_none_can_be_read_end_it_with_the_commonest_reason(tiny: 
     ) as refused:
         go(tiny, data, folder=tmp_path)
     assert refused.value.reason is Reason.MISSING_FILE
-    assert "--folder" in refused.value.hint
+    assert "--images" in refused.value.hint
     table = make_table(tmp_path / "in", patients=4)
     for file in (tmp_path / "in" / "hazy").iterdir():
         file.write_bytes(b"")
@@ -227,7 +227,7 @@ def test_a_pack_or_checkpoint_of_something_else_is_replaced_only_when_asked(tiny
         (data, {"options": {"alpha": 3.0}}),
     ):  # fmt: skip
         for place in ("out", "checkpoint"):
-            with pytest.raises(MedclipError, match="--replace") as refused:
+            with pytest.raises(MedclipError, match="--overwrite") as refused:
                 go(tiny, table, **{place: places[place]}, **options)
             assert refused.value.reason is Reason.OUTPUT_IN_USE
     assert file_sha256(tmp_path / "pack" / "card.json") == before

@@ -21,7 +21,7 @@ from medclip.settings import Settings
 from tests.kits.adapt_tables import make_pack, make_table
 from tests.kits.audit_input import write_scored
 
-QUICK = AuditOptions(replicates=100, permutations=100)
+QUICK = AuditOptions(num_resamples=100, permutations=100)
 SETTINGS = Settings(workers=1)
 
 

@@ -23,7 +23,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.reports.audit.summary_words import summary
 from tests.kits.audit_tables import audit_table
 
-QUICK = AuditOptions(replicates=200, permutations=200)
+QUICK = AuditOptions(num_resamples=200, permutations=200)
 VALIDATION = Thresholds(choose_where={"split": "val"})
 TEST = ReadOptions(where={"split": "test"})
 
@@ -257,7 +257,7 @@ def test_the_package_is_also_the_verb():
 
 def test_too_few_resamples_are_refused():
     with pytest.raises(MedclipError, match="100 or more"):
-        AuditOptions(replicates=20)
+        AuditOptions(num_resamples=20)
 
 
 def test_a_constant_score_is_audited_like_any_other():

@@ -16,7 +16,7 @@ from tests.kits.scoring import make_pack
 def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("command")
     pack, labels = make_pack(folder / "tiny"), table(folder / "data")
-    return ["adapt", "compare", "--model", str(pack), "--table", str(labels), "--label", "shape", "--shots", "1,2"]
+    return ["adapt", "compare", "--model", str(pack), "--labels", str(labels), "--label", "shape", "--shots", "1,2"]
 
 
 def test_it_writes_page_and_tables_and_prints_the_figures(

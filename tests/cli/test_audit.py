@@ -10,7 +10,7 @@ import pytest
 from medclip.cli.main import main
 from tests.kits.audit_tables import audit_table
 
-QUICK = ("--replicates", "100", "--permutations", "100")
+QUICK = ("--num-resamples", "100", "--permutations", "100")
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def pack(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("p") / "quilt"
-    assert main(["models", "import", str(source), "--out", str(folder), "--licence", "MIT"]) == 0
+    assert main(["models", "import", str(source), "--out", str(folder), "--license", "MIT"]) == 0
     return folder
 
 

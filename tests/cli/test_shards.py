@@ -56,7 +56,7 @@ def test_wrong_use_is_one_sentence(table, tmp_path, capsys, options, said):
 def test_without_patients_the_command_says_what_to_do(tmp_path, capsys):
     path = write(tmp_path / "t.csv", [{"file": "a.png", "modality": "xray"}])
     assert main(["shards", "build", str(path), "--out", str(tmp_path / "s")]) == 2
-    assert "--patient-from file" in capsys.readouterr().err
+    assert "--patient file" in capsys.readouterr().err
 
 
 def test_check_says_of_a_table_what_a_dry_run_says_and_writes_nothing(table, tmp_path, capsys):

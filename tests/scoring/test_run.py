@@ -115,7 +115,7 @@ def test_a_modality_without_task_or_adapter_is_skipped_with_its_reason(pack: Pat
 
 
 def test_a_prompt_becomes_a_task_beside_the_named_ones(pack: Path, studies: Path) -> None:
-    run = score(studies, model=pack, workers=1, tasks=["chest_xray_view"], prompt="a pacemaker", against="no device")
+    run = score(studies, model=pack, workers=1, task=["chest_xray_view"], prompt="a pacemaker", against="no device")
     assert set(run.scores.column("task").to_pylist()) == {"chest_xray_view", "prompt"}
     alone = score(studies, model=pack, workers=1, prompt="a pacemaker")
     assert set(alone.scores.column("task").to_pylist()) == {"prompt"}
@@ -189,7 +189,7 @@ def test_another_run_in_the_folder_is_refused_and_says_what_differs(pack: Path, 
     score(studies, out, model=pack, workers=1)
     before = digests(out)
     with pytest.raises(MedclipError, match="the tasks and --min-confidence differ") as caught:
-        score(studies, out, model=pack, workers=1, tasks=["chest_xray_view"], min_confidence=0.5)
+        score(studies, out, model=pack, workers=1, task=["chest_xray_view"], min_confidence=0.5)
     assert caught.value.reason is Reason.OUTPUT_IN_USE
     assert digests(out) == before
 

@@ -53,7 +53,7 @@ def test_a_hand_is_not_scored_for_the_chest_but_for_ones_own_words(pack: Path, t
     assert (hand["status"], hand["reason"]) == ("skipped", "no_task")
     assert "the body part HAND" in hand["message"]
     assert rows(run)["chest.dcm"]["status"] == "scored"
-    asked = score(tmp_path / "in", model=pack, workers=1, prompt="a fracture", tasks="chest_xray_view")
+    asked = score(tmp_path / "in", model=pack, workers=1, prompt="a fracture", task="chest_xray_view")
     study = rows(asked)["hand.dcm"]["study"]
     assert {r["task"] for r in asked.scores.to_pylist() if r["study"] == study} == {"prompt"}
 
@@ -127,7 +127,7 @@ def test_a_task_a_loaded_model_and_a_data_frame_may_be_given_as_they_are(pack: P
 
     write_png(tmp_path / "in" / "1.png", 1)
     table = pyarrow.table({"file": ["1.png"], "modality": ["xray"]})
-    run = score(tmp_path / "in", model=load_model(pack), tasks="chest_xray_view", table=table, workers=1)
+    run = score(tmp_path / "in", model=load_model(pack), task="chest_xray_view", table=table, workers=1)
     assert set(run.scores.column("task").to_pylist()) == {"chest_xray_view"}
     assert rows(run)["1.png"]["modality_source"] == "table"
 

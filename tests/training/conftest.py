@@ -41,7 +41,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     out = tmp_path_factory.mktemp("shards") / "s"
     settings = Settings(workers=1)
-    build_shards(pd.DataFrame(rows), out, max_side=64, folder=folder, key=b"k" * 32, settings=settings)
+    build_shards(pd.DataFrame(rows), out, max_side=64, images=folder, key=b"k" * 32, settings=settings)
     return out
 
 

@@ -295,7 +295,7 @@ def test_a_pack_of_generic_renderings_only_claims_no_modality_that_has_an_adapte
         kind = "xray" if i % 2 else "ct"
         rows.append({"file": f"{i}.png", "patient": i, "modality": kind, "adapter": "generic", "split": "train"})
     shards = tmp_path / "shards"
-    build_shards(pd.DataFrame(rows), shards, folder=tmp_path, key=b"k" * 32, settings=Settings(workers=1))
+    build_shards(pd.DataFrame(rows), shards, images=tmp_path, key=b"k" * 32, settings=Settings(workers=1))
     changes = [f"data.shards={shards}", "data.val_split=null", "train.max_steps=1"]
     result = run_recipe(recipe, changes, tmp_path / "run", show=False)
     assert result.pack is not None

@@ -97,14 +97,14 @@ def read_adapt_table(
             Reason.MISSING_FILE,
             "there is no such folder for the table's files to be relative to.",
             where=folder,
-            hint="Name another with --folder, or leave it out where they are relative to the table.",
+            hint="Name another with --images, or leave it out where they are relative to the table.",
         )
     if patient_from is not None and patient_from in labels:
         raise MedclipError(
             Reason.WRONG_USE,
             f"the column {patient_from!r} cannot name both the patients and the labels.",
             where=where,
-            hint="Every class would be one patient. Name the column of patients with --patient-from.",
+            hint="Every class would be one patient. Name the column of patients with --patient.",
         )
     base = folder or (read.path.parent if read.path else Path())
     patient_column = patient_from or "patient"

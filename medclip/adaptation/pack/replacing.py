@@ -56,7 +56,7 @@ def refuse_other(folder: Path, there: Mapping[str, Any] | None, asked: Mapping[s
             Reason.OUTPUT_IN_USE,
             f"another {what} lies here: of another base, task, method, draw or settings.",
             where=folder,
-            hint="Name another folder, or replace it with --replace (replace=True).",
+            hint="Name another folder, or replace it with --overwrite (overwrite=True).",
         )
 
 

@@ -42,7 +42,7 @@ def model_rows(one: Measured, other: Measured, options: AuditOptions) -> tuple[l
     """
     first, second = paired(one.cohort, other.cohort)
     notes = tuple(n for n in first.notes if n not in one.cohort.notes)
-    weights_PB = draw_weights(first.num_patients, options.replicates, seed=options.seed)
+    weights_PB = draw_weights(first.num_patients, options.num_resamples, seed=options.seed)
     here = measure(one.name, first, one.thresholds, weights_PB, options)
     there = measure(other.name, second, other.thresholds, weights_PB, options)
     made: list[dict[str, Any]] = []

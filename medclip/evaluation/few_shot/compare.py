@@ -61,7 +61,7 @@ class Compared:
 
 
 def compare_methods(
-    model: str | Path,
+    model: str | Path | Model,
     table: Any,
     label: str | Sequence[str],
     *,

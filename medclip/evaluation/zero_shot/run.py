@@ -30,6 +30,8 @@ from medclip.settings import Settings
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from medclip.models.model import Model
+
 FORMAT = 1
 """Raise when the same images give other figures or other columns: results of before are then computed again."""
 
@@ -58,7 +60,7 @@ class _Run:
 
 
 def evaluate_suite(
-    model: str | Path,
+    model: str | Path | Model,
     suite: str | Path | SuiteFile,
     data: str | Path,
     *,

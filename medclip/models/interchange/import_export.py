@@ -50,7 +50,7 @@ def import_model(
     architecture: str | None = None,
     text_folder: Path | None = None,
     name: str | None = None,
-    licence: str = "",
+    license: str = "",
     modalities: Sequence[str] = (),
     overwrite: bool = False,
 ) -> Path:
@@ -67,7 +67,7 @@ def import_model(
         architecture: open_clip architecture of a bare checkpoint: a name, or a JSON file that describes it.
         text_folder: Folder with config.json and tokenizer of a BERT text tower, where they do not lie beside it.
         name: Name on the card; the folder's where None.
-        licence: Licence of the weights, as the card states it.
+        license: Licence of the weights, as the card states it.
         modalities: What the model knows, by medclip's names. The card states them; nothing is measured.
         overwrite: Put it in the place of a pack or text folder that is there already.
 
@@ -88,10 +88,10 @@ def import_model(
             hint=did_you_mean(unknown[0], Modality, "Modalities are"),
         )
     if architecture is None and is_folder(Path(source)) and is_bare_text_model(Path(source)):
-        if text_folder or name or licence or modalities:
+        if text_folder or name or license or modalities:
             raise MedclipError(
                 Reason.WRONG_USE,
-                "this is a text model alone: it becomes a folder without a card, so that no --name, --licence, "
+                "this is a text model alone: it becomes a folder without a card, so that no --name, --license, "
                 "--modalities and --text-folder can be given.",
                 where=source,
             )
@@ -113,7 +113,7 @@ def import_model(
         card = Card(
             name=name or out.name,
             summary="Imported weights.",
-            licence=licence,
+            licence=license,
             modalities=tuple(modalities),
             limits=(_NOT_MEASURED, _OTHER_PIXELS),
             created_from={
@@ -166,21 +166,21 @@ def _check_place(out: Path, source: Path, overwrite: bool) -> None:
         )
 
 
-def export_model(pack: str | Path, out: Path) -> Exported:
+def export_model(model: str | Path, out: str | Path) -> Exported:
     """Write a pack as a folder that open_clip loads: `create_model_and_transforms("local-dir:OUT")`.
 
     The weights are the pack's, bit by bit. A BERT text tower's config is named by its absolute path, because open_clip
     looks for relative ones on a hub: an exported folder with a BERT tower is exported anew after it was moved.
 
     Args:
-        pack: Name or folder.
+        model: Name or folder of a pack.
         out: A folder that does not exist or is empty.
 
     Raises:
         MedclipError: What `verify_pack` raises; OUTPUT_IN_USE; WRONG_USE, DISK_FULL or PERMISSION_DENIED where nothing
             can be written.
     """
-    path = find_pack(pack)
+    path = find_pack(model)
     verify_pack(path)
     out = Path(out)
     check_out(out.absolute(), "export")

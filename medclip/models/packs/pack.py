@@ -61,16 +61,16 @@ def list_packs(folder: Path | None = None) -> tuple[PackInfo, ...]:
     return tuple(_info(path, read_manifest(path)) for path in folders)
 
 
-def find_pack(name_or_path: str | Path) -> Path:
+def find_pack(model: str | Path | Model) -> Path:
     """Return the folder of a pack.
 
     Args:
-        name_or_path: Name of a built-in pack, or a folder.
+        model: Name of a built-in pack, or a folder; a loaded model stands for the pack it came from.
 
     Raises:
         MedclipError: PACK_NOT_FOUND, saying which names exist; PACK_INVALID for a folder that holds no pack.
     """
-    text = os.fspath(name_or_path)
+    text = os.fspath(getattr(model, "path", model))
     if text and Path(text).name == text and is_file(BUILTIN / text / "manifest.json"):
         return BUILTIN / text
     if text and is_folder(Path(text)):
@@ -91,13 +91,13 @@ def list_packs_paths() -> tuple[Path, ...]:
     return tuple(sorted(p.parent for p in BUILTIN.glob("*/manifest.json")))
 
 
-def verify_pack(name_or_path: str | Path) -> PackInfo:
+def verify_pack(model: str | Path) -> PackInfo:
     """Check every file of a pack against its manifest, its card, and its preprocessing against this code.
 
     Raises:
         MedclipError: PACK_NOT_FOUND, UNSAFE_WEIGHTS, PACK_INVALID or PREPROCESSING_MISMATCH.
     """
-    path = find_pack(name_or_path)
+    path = find_pack(model)
     manifest = read_manifest(path)
     refuse_pickles(path)
     check_files(path, manifest)
@@ -106,20 +106,20 @@ def verify_pack(name_or_path: str | Path) -> PackInfo:
     return _info(path, manifest)
 
 
-def pack_card(name_or_path: str | Path = DEFAULT) -> Card:
+def pack_card(model: str | Path = DEFAULT) -> Card:
     """Read a pack's card: use, tasks, figures, data, licence, limits.
 
     Raises:
         MedclipError: PACK_NOT_FOUND, PACK_INVALID.
     """
-    return read_card(find_pack(name_or_path))
+    return read_card(find_pack(model))
 
 
-def load_model(name_or_path: str | Path = DEFAULT, *, device: str = "cpu", verify: bool = True) -> Model:
+def load_model(model: str | Path | Model = DEFAULT, *, device: str = "cpu", verify: bool = True) -> Model:
     """Load a pack. Needs no network and runs no pickle.
 
     Args:
-        name_or_path: Name of a built-in pack, or a pack's folder.
+        model: Name of a built-in pack, or a pack's folder.
         device: Torch device.
         verify: Compare the hash of every file first (0.1 s for 20 MB).
 
@@ -134,7 +134,7 @@ def load_model(name_or_path: str | Path = DEFAULT, *, device: str = "cpu", verif
         >>> medclip.models.load("medclip-mini").encode_text(["a chest x-ray"]).shape
         (1, 256)
     """
-    path = find_pack(name_or_path)
+    path = find_pack(model)
     manifest = read_manifest(path)
     refuse_pickles(path)
     if verify:
@@ -154,13 +154,13 @@ def load_model(name_or_path: str | Path = DEFAULT, *, device: str = "cpu", verif
     return Model(clip, tokenizer, preprocess, card, name=card.name, path=path, device=device)
 
 
-def image_size(name_or_path: str | Path = DEFAULT) -> int:
+def image_size(model: str | Path | Model = DEFAULT) -> int:
     """Return the side of the square that a pack's images are brought to, in pixels, without loading its weights.
 
     Raises:
         MedclipError: PACK_NOT_FOUND, PACK_INVALID.
     """
-    path = find_pack(name_or_path)
+    path = find_pack(model)
     with naming(path):
         return from_config(read_config(path), read_manifest(path).preprocessing).size_px
 

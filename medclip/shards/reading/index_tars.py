@@ -67,7 +67,7 @@ def index_shards(
     modality: Modality | str | None = None,
     split: str = "train",
     out: Path | None = None,
-    patient_from_json: str | None = None,
+    patient: str | None = None,
     key: bytes | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> IndexReport:
@@ -83,7 +83,7 @@ def index_shards(
         modality: What all images are; None where each sample's JSON says it, or nobody does.
         split: The split that all samples are put in.
         out: Where index.json and the two tables go; into `folder` where None.
-        patient_from_json: Field of the JSON that names the patient. Without it every sample counts as a patient of its
+        patient: Field of the JSON that names the patient. Without it every sample counts as a patient of its
             own, so nothing can be said about patients on two sides.
         key: Key for patient hashes; the identity key where None.
         progress: Called with tars done and tars in all.
@@ -105,10 +105,10 @@ def index_shards(
     of = ForeignSet(source, license, Modality(modality) if modality else None)
     tally = _Tally()
     for done, path in enumerate(tars, 1):
-        _shard(path, split, of, patient_from_json, key, tally)
+        _shard(path, split, of, patient, key, tally)
         if progress is not None:
             progress(done, len(tars))
-    report = _report(Path(out or folder), tally, patient_from_json)
+    report = _report(Path(out or folder), tally, patient)
     if not report.num_samples:
         why = ", ".join(f"{r} {n}" for r, n in report.counts_by_reason.items())
         raise MedclipError(
@@ -252,7 +252,7 @@ def _patient(parts: Mapping[str, bytes], name: str, path: Path, number: int) -> 
             Reason.TABLE_INVALID,
             f"sample {number} has no field {name!r} in its JSON.",
             where=path,
-            hint="Leave --patient-from-json out if the tars name no patients.",
+            hint="Leave --patient out if the tars name no patients.",
         )
     return str(value)
 

@@ -78,8 +78,8 @@ def build_shards(
     seed: int = 0,
     key: bytes | None = None,
     settings: Settings | None = None,
-    folder: Path | None = None,
-    patient_from: str | None = None,
+    images: Path | None = None,
+    patient: str | None = None,
     progress: Progress | None = None,
 ) -> ShardReport:
     """Read every image of a table through its adapter and write shards. The same input gives the same bytes.
@@ -95,8 +95,8 @@ def build_shards(
         seed: Decides splits, the order inside shards and the captions in the .txt members.
         key: Key for patient hashes; the identity key of `settings` where None.
         settings: Limits and worker count.
-        folder: What relative files are relative to; the table's folder where None.
-        patient_from: Column that names the patient, or "file" where every file is a patient of its own.
+        images: Folder that relative files are relative to; the table's own where None.
+        patient: Column that names the patient, or "file" where every file is a patient of its own.
         progress: Called with rows done and rows in all.
 
     Returns:
@@ -112,7 +112,7 @@ def build_shards(
     if stored not in STORED_AS or not 1 <= quality <= 100:
         raise MedclipError(Reason.WRONG_USE, "pictures are stored as png or jpeg, with a quality from 1 to 100.")
     form = _Form(max_side, samples_per_shard, stored, quality, seed, key if key is not None else load_key(settings))
-    understood = read_shard_table(table, folder=folder, patient_from=patient_from)
+    understood = read_shard_table(table, folder=images, patient_from=patient)
     sides = assign(understood.rows, splits, seed, form.key)
     with new_folder(Path(out)) as work:
         tally = _Tally()
@@ -133,7 +133,7 @@ def build_shards(
                 Reason.NOTHING_TO_DO,
                 f"none of the {rows_done} rows could be read ({why}).",
                 where=first.file,
-                hint="Files are looked for beside the table; --folder names another place.",
+                hint="Files are looked for beside the table; --images names another place.",
             )
         report = _report(Path(out), tally)
         options = {"max_side": max_side, "samples_per_shard": samples_per_shard, "splits": dict(splits), "seed": seed}

@@ -64,13 +64,13 @@ class CaptionsReport:
 
 
 def captions_from_labels(
-    table: Path | str,
+    labels: Path | str,
     out: Path | str,
     *,
     n: int = 10,
     seed: int = 0,
     writer: CaptionWriter | None = None,
-    folder: Path | None = None,
+    images: Path | None = None,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> CaptionsReport:
@@ -84,13 +84,13 @@ def captions_from_labels(
     The captions of a row depend on the seed, its file, modality, view and labels, and on nothing else in the table.
 
     Args:
-        table: CSV, TSV or Parquet, whatever its suffix, as `medclip shards build` reads it.
+        labels: CSV, TSV or Parquet with label columns, whatever its suffix, as `medclip shards build` reads it.
         out: The file to write: .parquet (or .pq), .tsv, and anything else for CSV.
         n: Captions for each row, at least 1.
         seed: Another seed gives other wordings.
         writer: A function that writes captions from facts, asked once for all rows with the same facts; what fails
             `check_caption` is replaced by a wording of medclip's own and counted.
-        folder: What relative files are relative to; the table's own folder where None.
+        images: Folder that relative files are relative to; the table's own where None.
         overwrite: Replace `out` where it exists.
         progress: Called with rows done and rows in all.
 
@@ -102,18 +102,18 @@ def captions_from_labels(
             is the table itself or where nothing can be written, or a writer whose first call fails (later failures
             are counted); DISK_FULL, PERMISSION_DENIED.
     """
-    source, target = Path(table), Path(out)
+    source, target = Path(labels), Path(out)
     with disk_faults(target, "file"):
         _check_use(source, target, n, overwrite)
     read = read_table(source)
-    rows = read_shard_table(read, folder=folder, patient_from=FILE).rows  # no splits are made: nobody is named
+    rows = read_shard_table(read, folder=images, patient_from=FILE).rows  # no splits are made: nobody is named
     composer = _Composer(n, seed, writer)
     added: list[tuple[str, ...]] = []
     for row in rows:
         added.append(composer.captions(row))
         if progress is not None:
             progress(len(added), len(rows))
-    files = _moved([row.file for row in rows], folder or source.parent, target.parent)
+    files = _moved([row.file for row in rows], images or source.parent, target.parent)
     with _draft_of(target) as draft:
         write = _write_parquet if target.suffix.lower() in _PARQUET else _write_text
         write(_with_captions(read.arrow, added, files), draft, "\t" if target.suffix.lower() == ".tsv" else ",")

@@ -57,11 +57,11 @@ def plan_shards(
     splits: Mapping[str, float] = DEFAULT_SPLITS,
     seed: int = 0,
     key: bytes = b"",
-    folder: Path | None = None,
-    patient_from: str | None = None,
+    images: Path | None = None,
+    patient: str | None = None,
 ) -> ShardPlan:
     """Read and check a table and count what it holds; arguments and errors as in `build_shards`."""
-    understood = read_shard_table(table, folder=folder, patient_from=patient_from)
+    understood = read_shard_table(table, folder=images, patient_from=patient)
     rows = understood.rows
     sides = assign(rows, splits, seed, key)
     labels: dict[str, dict[str, Counter[str]]] = {}

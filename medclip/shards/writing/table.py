@@ -142,8 +142,8 @@ def need_columns(header: Sequence[str], patient_column: str, where: str) -> None
         ("file", "Add a column `file` with the path of each image."),
         (
             patient_column,
-            "Splits are made by patient: add a column `patient`, name another with --patient-from COLUMN, or say "
-            "--patient-from file if every file is a patient of its own.",
+            "Splits are made by patient: add a column `patient`, name another with --patient COLUMN, or say "
+            "--patient file if every file is a patient of its own.",
         ),
     ):
         if needed not in header:

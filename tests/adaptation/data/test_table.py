@@ -116,7 +116,7 @@ def test_rows_of_the_generic_rendering_are_left_out(tmp_path: Path):
         ({"modality": "fundus"}, ["view"], {"task": "chest_xray_view"}, Reason.TABLE_INVALID, "is about X-ray"),
         ({"patient": ""}, ["view"], {}, Reason.TABLE_INVALID, "row 1: `patient` is empty"),
         ({"split": "mine"}, ["view"], {}, Reason.TABLE_INVALID, "row 1: `split` is 'mine'"),
-        ({}, ["view"], {"patient_from": "person"}, Reason.TABLE_INVALID, "--patient-from"),
+        ({}, ["view"], {"patient_from": "person"}, Reason.TABLE_INVALID, "--patient"),
         ({}, ["view"], {"modality": "xrai"}, Reason.WRONG_USE, "'xrai'"),
         ({}, ["view", "mass"], {"task": "chest_xray_view"}, Reason.WRONG_USE, "takes one column"),
     ],

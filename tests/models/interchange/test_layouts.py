@@ -127,7 +127,7 @@ def layout(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def imported(layout: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return import_model(layout.source, tmp_path_factory.mktemp("imported") / "pack", **layout.options, licence="MIT")
+    return import_model(layout.source, tmp_path_factory.mktemp("imported") / "pack", **layout.options, license="MIT")
 
 
 def test_an_imported_pack_gives_open_clips_tokens_and_features(layout: Layout, imported: Path) -> None:

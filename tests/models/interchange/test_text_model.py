@@ -54,7 +54,7 @@ def test_a_run_starts_from_the_folder_it_becomes(bert: Path, tmp_path: Path, pre
 
 def test_it_is_no_pack_and_no_model_to_start_from(bert: Path, tmp_path: Path) -> None:
     torch.save(weights(bert), bert / "pytorch_model.bin")
-    assert refusal(bert, tmp_path / "out", licence="MIT").reason is Reason.WRONG_USE
+    assert refusal(bert, tmp_path / "out", license="MIT").reason is Reason.WRONG_USE
     with pytest.raises(MedclipError, match="text model alone") as caught:
         load_start(bert)
     assert caught.value.reason is Reason.WRONG_USE

@@ -126,12 +126,12 @@ def test_patients_come_from_the_json_where_it_names_them(tmp_path):
         ("a", {"jpg": picture(i), "json": json.dumps({"caption": "x y z", "who": w})}) for i, w in enumerate("ppq")
     ]
     tar(tmp_path / "0.tar", [(f"{i}", members) for i, (_, members) in enumerate(record)])
-    assert indexed(tmp_path, patient_from_json="who").patient_from == "who"
+    assert indexed(tmp_path, patient="who").patient_from == "who"
     patients = [r["patient"] for r in ShardReader(tmp_path, "train").rows]
     assert patients[0] == patients[1] != patients[2]
     (tmp_path / "index.json").unlink()
     with pytest.raises(MedclipError, match="'name'") as e:
-        indexed(tmp_path, patient_from_json="name")
+        indexed(tmp_path, patient="name")
     assert e.value.reason is Reason.TABLE_INVALID
 
 
@@ -225,7 +225,7 @@ def test_samples_that_are_left_out_are_counted_from_1(tmp_path):
     (tmp_path / "index.json").unlink()
     tar(tmp_path / "0.tar", [("b", {"jpg": picture(0), "json": '{"caption": "x"}'})])
     with pytest.raises(MedclipError, match="sample 1 has no field 'who'"):
-        indexed(tmp_path, patient_from_json="who")
+        indexed(tmp_path, patient="who")
 
 
 @pytest.mark.parametrize("out", ["rec.yaml/x", "x" * 300, "/proc/x"])

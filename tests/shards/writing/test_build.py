@@ -147,7 +147,7 @@ def test_equal_files_of_different_patients_in_two_splits_are_a_problem_and_a_war
         {"file": "copy.png", "patient": "b", "modality": "xray", "split": "test"},
     ]
     path = write(tmp_path / "t.csv", rows)
-    report = build_shards(path, tmp_path / "s", key=KEY, settings=SETTINGS, folder=folder)
+    report = build_shards(path, tmp_path / "s", key=KEY, settings=SETTINGS, images=folder)
     result = check_shards(tmp_path / "s")
     assert report.num_duplicates_across_splits == result.num_duplicates_across_splits == 2
     assert not result.ok
@@ -155,14 +155,14 @@ def test_equal_files_of_different_patients_in_two_splits_are_a_problem_and_a_war
     assert "2 samples lie in another split too, byte for byte, under another patient" in problem
     key = tmp_path / "key"
     key.write_bytes(KEY)
-    options = ["--folder", str(folder), "--key-file", str(key), "--workers", "1", "--json"]
+    options = ["--images", str(folder), "--key-file", str(key), "--workers", "1", "--json"]
     assert main(["shards", "build", str(path), "--out", str(tmp_path / "t"), *options]) == 0
     said = capsys.readouterr()
     assert json.loads(said.out)["num_duplicates_across_splits"] == 2
     assert "warning: 2 samples" in said.err
     rows[1]["split"] = "train"
     write(path, rows)
-    build_shards(path, tmp_path / "u", key=KEY, settings=SETTINGS, folder=folder)
+    build_shards(path, tmp_path / "u", key=KEY, settings=SETTINGS, images=folder)
     assert check_shards(tmp_path / "u").ok
 
 
@@ -205,7 +205,7 @@ def test_a_crashed_decoder_is_one_reject(table, tmp_path, monkeypatch):
     monkeypatch.setattr(build_module, "read_rows", crash_at_first)
     rows = [{"file": f"x{i}_0.png", "patient": str(i), "modality": "xray", "split": "train"} for i in range(3)]
     path = write(tmp_path / "t.csv", rows)
-    report = build_shards(path, tmp_path / "s", key=KEY, settings=SETTINGS, folder=table.parent)
+    report = build_shards(path, tmp_path / "s", key=KEY, settings=SETTINGS, images=table.parent)
     assert report.counts_by_reason == {"decoder_crashed": 1}
     assert report.num_samples == 2
 

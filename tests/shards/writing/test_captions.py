@@ -130,7 +130,7 @@ def test_paths_still_lead_to_their_files_from_another_folder(tmp_path, form):
     assert rows[2].file == files[2]
     assert report.num_moved == 2
     assert captions_from_labels(table, table.parent / f"p.{form}", n=2).num_moved == 0
-    given = captions_from_labels(table, table.parent / f"q.{form}", n=2, folder=tmp_path / "in" / "sub")
+    given = captions_from_labels(table, table.parent / f"q.{form}", n=2, images=tmp_path / "in" / "sub")
     assert given.num_moved == 2
     assert read_shard_table(given.out, patient_from="file").rows[1].path.resolve() == tmp_path / "in" / "sub" / "b.png"
 

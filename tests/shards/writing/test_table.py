@@ -107,7 +107,7 @@ def test_a_row_with_more_cells_than_columns_is_refused_with_its_number(tmp_path)
 
 def test_without_a_patient_column_the_error_says_what_to_add(tmp_path):
     path = write(tmp_path / "t.csv", [{"file": "a.png", "modality": "xray", "subject": "s"}])
-    with pytest.raises(MedclipError, match="--patient-from file") as e:
+    with pytest.raises(MedclipError, match="--patient file") as e:
         read_shard_table(path)
     assert e.value.reason is Reason.TABLE_INVALID
     assert "subject" in str(e.value)

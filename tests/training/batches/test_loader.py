@@ -166,7 +166,7 @@ def test_colours_change_only_where_they_may(tmp_path: Path) -> None:
     table = pd.DataFrame(
         {"file": ["a.png", "b.png"], "patient": ["a", "b"], "modality": ["pathology", "dermatology"], "split": "train"}
     )
-    build_shards(table, tmp_path / "s", folder=tmp_path, key=bytes(32), settings=Settings(workers=1))
+    build_shards(table, tmp_path / "s", images=tmp_path, key=bytes(32), settings=Settings(workers=1))
     still = Augment(crop_scale=(1, 1), rotate_deg=0, brightness=0, contrast=0)
     found = {}
     for name, part in (("off", {}), ("on", {"hue": 0.3}), ("stains", {"hue": 0.3, "stain_jitter": True})):
@@ -248,7 +248,7 @@ def test_a_large_jpeg_is_cached_as_decoded_whichever_read_came_first(tmp_path: P
         tmp_path / "s",
         max_side=1000,
         stored="jpeg",
-        folder=tmp_path,
+        images=tmp_path,
         key=bytes(32),
         settings=Settings(workers=1),
     )

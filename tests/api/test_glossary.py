@@ -1,0 +1,97 @@
+"""One glossary of arguments: the same thing has the same name, type and default in every verb and every command."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from importlib import import_module
+from typing import Any
+
+import pytest
+import typer
+
+import medclip
+from medclip.cli.main import COMMANDS
+
+VERBS = ("adapt", "audit", "compare", "doctor", "evaluate", "open_study", "pretrain", "scan", "score", "view")
+NEEDED = inspect.Parameter.empty
+
+GLOSSARY: dict[str, tuple[str, Any]] = {
+    "model": ("str | Path | Model", "medclip-mini"),
+    "images": ("str | Path | None", None),
+    "patient": ("str | None", None),
+    "workers": ("int | None", None),
+    "seed": ("int", 0),
+    "resume": ("bool", True),
+    "overwrite": ("bool", False),
+    "num_resamples": ("int", 2000),
+    "key_file": ("str | Path | None", None),
+    "report_paths": ("bool", False),
+    "table": ("Any", None),
+    "labels": ("Any", ...),
+    "device": ("str", "cpu"),
+    "settings": ("Settings | None", None),
+    "progress": ("Progress | None", None),
+}
+"""Argument -> type and default; ... where the default differs, since the argument is needed by some verbs only.
+
+`table` is a manifest: it names files with their study, patient and modality. `labels` is a table of truths.
+"""
+OTHER_NAMES = {
+    *("folder", "patient_from", "replicates", "num_replicates", "replace", "licence", "tasks", "pack", "num_workers"),
+    *("quiet", "force", "data_dir", "output", "patients_column", "n_resamples", "random_state"),
+}
+"""What the same things were called before, or are called elsewhere."""
+
+OWN_OF_THE_COMMAND = {"as_json", "json_out"}
+OWN_OF_PYTHON = {"settings", "progress", "show"}
+IN_SETTINGS = {"uneven", "mpp", "window"}
+"""Choices of reading: `medclip.Settings(policy=...)` in Python."""
+
+
+def parameters(verb: str) -> dict[str, inspect.Parameter]:
+    return dict(inspect.signature(getattr(medclip, verb)).parameters)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_takes_the_names_types_and_defaults_of_the_glossary(verb: str):
+    for name, parameter in parameters(verb).items():
+        assert name not in OTHER_NAMES, name
+        if name in GLOSSARY and (verb, name) != ("audit", "model"):
+            kind, default = GLOSSARY[name]
+            assert parameter.annotation == kind, name
+            assert default is ... or parameter.default == default, name
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_command_calls_a_thing_by_another_name(command: str):
+    module, _, function = COMMANDS[command][0].partition(":")
+    options = inspect.signature(getattr(import_module(module), function), eval_str=True).parameters
+    for name, parameter in options.items():
+        kinds = [type(told) for told in getattr(parameter.annotation, "__metadata__", ())]
+        assert name not in OTHER_NAMES or kinds == [typer.models.ArgumentInfo], name
+        told = [t for t in getattr(parameter.annotation, "__metadata__", ()) if isinstance(t, typer.models.OptionInfo)]
+        for option in (spelled for t in told for spelled in t.param_decls or ()):
+            assert re.sub("-", "_", option.removeprefix("--")) not in OTHER_NAMES, option
+
+
+@pytest.mark.parametrize(
+    "command", ["adapt", "adapt compare", "doctor", "evaluate", "pretrain", "scan", "score", "view"]
+)
+def test_a_command_has_the_arguments_and_defaults_of_its_verb(command: str):
+    module, _, function = COMMANDS[command][0].partition(":")
+    options = inspect.signature(getattr(import_module(module), function)).parameters
+    verb = parameters(command.split()[-1])
+    renamed = {"set_": "options", "views": "options"}
+    taken = {renamed.get(name, name): option for name, option in options.items()}
+    assert set(taken) - OWN_OF_THE_COMMAND - IN_SETTINGS == set(verb) - OWN_OF_PYTHON
+    for name, option in taken.items():
+        if name in verb and option.default is not NEEDED:
+            assert plain(option.default) == plain(verb[name].default), name
+
+
+def plain(default: Any) -> Any:
+    """One value for what stands for "nothing named" in a command and in Python, and for lists and their text."""
+    if isinstance(default, (tuple, list)):
+        default = ",".join(map(str, default))
+    return None if default == "" else default
