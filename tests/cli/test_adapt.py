@@ -17,7 +17,7 @@ __all__ = ["tiny"]
 
 
 def arguments(tiny: Path, table: Path, out: Path, *more: str) -> list[str]:
-    named = {"model": tiny, "table": table, "label": "finding", "method": "tip", "shots": 2, "workers": 1, "out": out}
+    named = {"model": tiny, "labels": table, "label": "finding", "method": "tip", "shots": 2, "workers": 1, "out": out}
     return ["adapt", *(part for key, value in named.items() for part in (f"--{key}", str(value))), *more]
 
 

@@ -104,7 +104,7 @@ def test_check_of_a_table_says_missing_files_first_and_ends_with_1(tmp_path, cap
     assert main(["shards", "check", str(path)]) == 1
     first = capsys.readouterr().out.splitlines()[0]
     assert "2 of 3 files are not there, such as 1.png." in first
-    assert "--folder" in first
+    assert "--images" in first
     dry_run = ["shards", "build", str(path), "--out", str(tmp_path / "s"), "--dry-run"]
     assert main(dry_run) == 0, "a build leaves such rows out"
     (tmp_path / "0.png").unlink()
