@@ -95,3 +95,10 @@ def test_the_reasons_page_names_every_reason_a_row_can_have():
     page = (REPOSITORY / "docs" / "concepts" / "one_row_per_file.md").read_text(encoding="utf-8")
     of_rows = list(Reason)[: list(Reason).index(Reason.WRONG_USE)]
     assert not [reason for reason in of_rows if f"`{reason}`" not in page]
+
+
+def test_the_glossary_explains_every_argument_that_all_verbs_share():
+    from tests.api.test_glossary import GLOSSARY
+
+    page = (REPOSITORY / "docs" / "reference" / "glossary.md").read_text(encoding="utf-8")
+    assert not [name for name in GLOSSARY if f"| `{name}` |" not in page]
