@@ -69,6 +69,7 @@ def test_medclip_help_loads_nothing_heavy_and_no_command_module():
         "medclip.errors",
         "medclip.lazy",
         "medclip.version",
+        "medclip.wording",
     ]
     # What is left is typer and rich: 273 with typer 0.29 and rich 15 (2026-11-25). Torch alone is over 1,000.
     assert len(loaded) < 500, len(loaded)

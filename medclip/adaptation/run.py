@@ -29,11 +29,12 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.pseudonyms import load_key
 from medclip.models.class_vectors import probabilities
 from medclip.models.devices import check_device
+from medclip.result import Result
 from medclip.runs.encode import ReadUnit, UnitReader, encode_units
 from medclip.sample import Modality
 from medclip.settings import Settings
 from medclip.text.vocabulary.task import Task
-from medclip.wording import count
+from medclip.wording import count, list_of
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
@@ -89,8 +90,8 @@ class Measured(Protocol):
 Measure = Callable[["AdaptRun"], Measured]
 
 
-@dataclass(frozen=True, eq=False)
-class AdaptRun:
+@dataclass(frozen=True, eq=False, repr=False)
+class AdaptRun(Result):
     """A finished adaptation."""
 
     adapted: Adapted
@@ -114,6 +115,24 @@ class AdaptRun:
     def text(self) -> ClassText:
         """The classes."""
         return self.adapted.text
+
+    def _facts(self) -> dict[str, object]:
+        return {
+            "task": f"{self.text.task.title}: {list_of(self.text.names, most=5)}",
+            "method": f"{self.adapted.title}, {self.adapted.fitted.num_trainable:,} numbers learned",
+            "shots": ", ".join(f"{name} {count}" for name, count in self.adapted.num_by_class.items()),
+            "files": f"{len(self.units)}, {len(self.test.numbers)} of them tested on",
+            "not read": ", ".join(f"{reason} {count}" for reason, count in self.problems.items()) or 0,
+            "figures": "; ".join(self.measured.lines()) if self.measured is not None else "not measured",
+            "pack": self.folder or "not written",
+        }
+
+    def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
+        figures = {} if self.measured is None else self.measured.to_json()["figures"]
+        return [
+            {"metric": metric} | {f"{of} {end}": value for of, ends in compared.items() for end, value in ends.items()}
+            for metric, compared in figures.items()
+        ][:most]
 
 
 def adapt_model(

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.files.atomic_write import parquet_bytes, put
+from medclip.result import Result
+from medclip.wording import list_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -78,8 +80,8 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
 """The columns of each table, in order, with the name of their Arrow type."""
 
 
-@dataclass(frozen=True, eq=False)
-class AuditResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class AuditResult(Result):
     """A whole audit; every table may be empty. No table holds a key, a file name or a patient."""
 
     metrics: tuple[Row, ...] = ()
@@ -114,6 +116,24 @@ class AuditResult:
     """medclip's version, sha256 of the inputs, seed. No date: the same audit gives the same bytes."""
     notes: tuple[str, ...] = ()
     """Sentences: what was left out, mended or assumed."""
+
+    def _facts(self) -> dict[str, object]:
+        underpowered = sum(row.get("flag") == "underpowered" for row in self.gaps)
+        red = [str(row.get("check")) for row in self.leakage if row.get("severity") == "red"]
+        return {
+            "models": list_of(self.model_names, most=5),
+            "labels": list_of(self.labels, most=5),
+            "groups by": list_of(self.attributes, most=5),
+            "measures": len(self.metrics),
+            "gaps": f"{len(self.gaps)}, {underpowered} of them underpowered",
+            "groups too small to show": len(self.suppressed),
+            "leakage": list_of(red, most=5) if red else "none found" if self.leakage else "not looked for",
+            "notes": len(self.notes),
+        }
+
+    def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
+        columns = COLUMNS["metrics"]
+        return [{name: _cell(row.get(name), kind) for name, kind in columns.items()} for row in self.metrics[:most]]
 
     def rows(self, name: str) -> tuple[Row, ...]:
         """Give the rows of a table by its name."""

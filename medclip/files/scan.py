@@ -18,6 +18,7 @@ from medclip.files.readers.pool import ReadingPool
 from medclip.files.recognise.inspect import FileFacts, inspect_file
 from medclip.files.recognise.sniff import Format
 from medclip.files.tables.manifest import Manifest, read_manifest
+from medclip.result import Result
 from medclip.sample import FileRef, Modality, Study, Unit
 from medclip.settings import Settings
 
@@ -49,8 +50,8 @@ class ScannedFile:
         return str(self.problem.status) if self.problem else "readable"
 
 
-@dataclass(frozen=True)
-class Scan:
+@dataclass(frozen=True, repr=False)
+class Scan(Result):
     """What a folder holds."""
 
     root: Path
@@ -69,6 +70,17 @@ class Scan:
         }
         found = Counter(value for file in self.files if (value := values[what](file)) is not None)
         return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+
+    def _facts(self) -> dict[str, object]:
+        what = ("status", "format", "modality", "reason")
+        counted = {name: ", ".join(f"{value} {n}" for value, n in self.counts(name).items()) for name in what}
+        sizes: dict[str, object] = {"files": len(self.files), "studies": len(self.studies)}
+        return sizes | {name: text for name, text in counted.items() if text}
+
+    def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
+        if most is not None:  # a notebook is passed on, and names of files may be those of patients
+            return []
+        return self.to_dict()["files"]
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain data for JSON; no identifier is in it but keyed hashes."""

@@ -14,12 +14,15 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 
 from medclip.dicom.codecs.transfer_syntax import JPEG_XL, OTHER, READ, VIDEO
 from medclip.inspecting.doctor_files import COVERED, DISTRIBUTION, readable_kinds
+from medclip.result import Result
 from medclip.settings import Settings
+from medclip.wording import list_of
 
 _PACKAGES = {"openslide": "openslide-python"}
 """Packages whose name is not that of their module."""
@@ -51,8 +54,8 @@ class Check:
     """What was counted, such as packages with their versions, each; only in JSON."""
 
 
-@dataclass(frozen=True)
-class Diagnosis:
+@dataclass(frozen=True, repr=False)
+class Diagnosis(Result):
     """Everything that `doctor` looked at, in a fixed order."""
 
     checks: tuple[Check, ...]
@@ -61,6 +64,18 @@ class Diagnosis:
     def ok(self) -> bool:
         """Whether no check failed. Warnings do not count."""
         return all(check.state is not State.FAIL for check in self.checks)
+
+    def _facts(self) -> dict[str, object]:
+        named = {state: [check.name for check in self.checks if check.state is state] for state in State}
+        return {
+            "checks": ", ".join(f"{len(names)} {state}" for state, names in named.items()),
+            "failed": list_of(named[State.FAIL], most=5),
+            "warnings": list_of(named[State.WARN], most=5),
+        }
+
+    def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
+        shown = sorted(self.checks, key=lambda check: check.state is State.PASS) if most else self.checks
+        return [{"check": c.name, "state": str(c.state), "found": c.found, "fix": c.fix} for c in shown[:most]]
 
     def to_json(self) -> str:
         """Give the diagnosis as one JSON object: `ok` and `checks`."""

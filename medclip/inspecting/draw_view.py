@@ -25,6 +25,7 @@ from medclip.inspecting.image_file import check_target, put, refuse_input
 from medclip.inspecting.opened_study import OpenedUnit, opened_units
 from medclip.inspecting.study_html import burned_in_line, facts_of
 from medclip.models.packs.pack import image_size
+from medclip.result import Result
 from medclip.sample import Kind, Modality, Sample
 from medclip.settings import PixelPolicy, Settings
 from medclip.wording import count
@@ -39,8 +40,8 @@ _MOST_ROWS = 4
 _WRAP = 140
 
 
-@dataclass(frozen=True)
-class Viewed:
+@dataclass(frozen=True, repr=False)
+class Viewed(Result):
     """What was drawn."""
 
     out: Path
@@ -60,6 +61,21 @@ class Viewed:
     """Pictures, series and records that were found."""
     warning: str
     """What the header says of text in the pixels; "" where there is nothing to warn of."""
+
+    def _facts(self) -> dict[str, object]:
+        return {
+            "shows": f"{self.modality or 'modality unknown'} {self.kind}, {self.number} of {self.num_found}",
+            "views": f"{self.num_views} of {self.num_files} files",
+            "adapter": self.adapter,
+            "preprocessing": self.preprocessing,
+            "warning": self.warning or "none",
+            "image": self.out,
+        }
+
+    def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
+        columns = ("modality", "kind", "num_files", "num_views", "adapter", "preprocessing", "decoder", "warning")
+        steps = "; ".join(f"{name} {detail}".strip() for name, detail in self.steps)
+        return [{name: getattr(self, name) for name in columns} | {"steps": steps, "out": str(self.out)}]
 
 
 def draw_view(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from markupsafe import escape
@@ -22,6 +23,7 @@ from medclip.files.scan import inspect_files
 from medclip.imaging.geometry import letterbox
 from medclip.imaging.intensity import to_uint8
 from medclip.inspecting.study_html import study_html
+from medclip.result import Result
 from medclip.sample import Kind, Modality, Sample, View
 from medclip.settings import Settings
 from medclip.wording import count
@@ -44,7 +46,7 @@ class OpenedUnit:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class OpenedStudy:
+class OpenedStudy(Result):
     """What one file or folder holds. Pixels are read on first use, in processes of their own.
 
     A notebook shows it as a table with pictures. One broken file does not hide the others: it is in `failed`, and
@@ -113,6 +115,21 @@ class OpenedStudy:
             return study_html(self._pairs(), self.problems, self.exam)
         except Exception:  # a notebook that shows a value must not stop on it
             return f"<pre>{escape(repr(self))}</pre>"
+
+    def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
+        rows = []
+        for number, unit in enumerate(self.units[:most]):
+            read = self._cache.get(number)
+            problem = read.problem() if isinstance(read, MedclipError) else unit.problem
+            rows.append(
+                {
+                    "modality": unit.modality and str(unit.modality),
+                    "kind": str(unit.source.kind),
+                    "num_files": len(unit.source.paths),
+                    "reason": problem and str(problem.reason),
+                }
+            )
+        return rows
 
     def _pairs(self) -> list[tuple[Source, Sample]]:
         kept = ((unit.source, self._cache.get(number)) for number, unit in enumerate(self.units))

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.errors import MedclipError, Reason
+from medclip.result import Result
 from medclip.runs.results import FILES, RUN, SCORES
 
 if TYPE_CHECKING:
     import pyarrow
 
 
-@dataclass(frozen=True, eq=False)
-class ScoreRun:
+@dataclass(frozen=True, eq=False, repr=False)
+class ScoreRun(Result):
     """A finished run."""
 
     folder: Path
@@ -48,6 +49,19 @@ class ScoreRun:
         """The report, None where none was written."""
         path = self.folder / "report.html"
         return path if path.exists() else None
+
+    def _facts(self) -> dict[str, object]:
+        counts = self.counts
+        files = f"{counts['files']} ({counts['scored']} scored, {counts['skipped']} skipped, {counts['failed']} failed)"
+        return {
+            "files": files,
+            "studies": counts["studies"],
+            "folder": self.folder,
+            "report": self.report_path or "none",
+        }
+
+    def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
+        return self.scores.slice(0, most).to_pylist()
 
     @property
     def exit_code(self) -> int:

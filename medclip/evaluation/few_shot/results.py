@@ -6,8 +6,11 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from medclip.result import Result
 from medclip.statistics.metrics.weighted import METRICS
+from medclip.wording import list_of
 
 DECIMALS = 4
 METRIC_TITLES: Mapping[str, str] = dict(zip(METRICS, ("Balanced accuracy", "Accuracy", "AUROC"), strict=True))
@@ -128,8 +131,8 @@ class Drawing:
     val_images: str
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Result):
     """A whole comparison."""
 
     table: str
@@ -165,6 +168,21 @@ class Comparison:
     """Classes that were asked for without being learned; empty where that was not asked."""
     version: str
     folder: Path | None = None
+
+    def _facts(self) -> dict[str, object]:
+        best = self.ranked[0] if self.ranked else None
+        return {
+            "base": f"{self.base} {self.base_version}",
+            "classes": list_of(self.classes, most=5),
+            "methods": list_of(self.ranked, most=5),
+            "shots": list_of([str(k) for k in self.shots], most=5),
+            f"best {METRIC_TITLES[self.primary]}": f"{best} {said(self.cell(best, None))}" if best else "none",
+            "failed runs": len(self.failures),
+            "folder": self.folder or "",
+        }
+
+    def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
+        return [asdict(cell) for cell in self.cells[:most]]
 
     def cell(self, method: str, shots: int | None, metric: str | None = None) -> Cell | None:
         """Give one figure; None where the method failed."""

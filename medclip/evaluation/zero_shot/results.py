@@ -11,6 +11,7 @@ from typing import Any
 from medclip.errors import printable
 from medclip.evaluation.zero_shot.metrics import DECIMALS, Figure
 from medclip.evaluation.zero_shot.suite import SuiteFile
+from medclip.result import Result
 from medclip.wording import list_of
 
 TITLES = {
@@ -107,8 +108,8 @@ class GroupMean:
     """In percent."""
 
 
-@dataclass(frozen=True)
-class SuiteResult:
+@dataclass(frozen=True, repr=False)
+class SuiteResult(Result):
     """A whole evaluation."""
 
     suite: str
@@ -141,6 +142,26 @@ class SuiteResult:
         """Measured images that the pack was trained on; None where it does not say."""
         known = [s.num_in_training for s in self.sets if s.num_in_training is not None]
         return sum(known) if known else None
+
+    def _facts(self) -> dict[str, object]:
+        average = "none" if self.average is None else f"{100 * self.average:.2f} %"
+        return {
+            "suite": self.suite,
+            "model": f"{self.model} {self.model_version}",
+            "sets": f"{len(self.sets)} of {self.num_sets}: {list_of([s.id for s in self.sets], most=5)}",
+            "average": average,
+            "images in training": "unknown" if self.num_in_training is None else self.num_in_training,
+            "images not read": self.num_problems,
+            "sets that do not fit": len(self.unusable),
+        }
+
+    def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
+        rows = [
+            {"set": s.id, "metric": name, "value": f.value, "low": f.low, "high": f.high, "num_images": s.num_read}
+            for s in self.sets
+            for name, f in s.figures.items()
+        ]
+        return rows[:most]
 
     def to_json(self) -> str:
         """Give the text of evaluate.json; the same evaluation gives the same bytes."""

@@ -1,0 +1,71 @@
+"""What the result of every verb can do: a short repr, a table in a notebook, a data frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from medclip.errors import MedclipError, Reason
+
+_LONGEST = 100
+"""Letters of a fact in the repr."""
+_MOST_FACTS = 8
+_ROWS_SHOWN = 10
+
+
+class Result:
+    """Base of what verbs return; a subclass says its facts and its rows, and inherits the three ways to see them."""
+
+    def _facts(self) -> Mapping[str, object]:
+        """Return a few facts by name, each of one line; no name of a file or patient."""
+        raise NotImplementedError
+
+    def _rows(self, most: int | None = None) -> Sequence[Mapping[str, Any]]:
+        """Return the rows of the table that stands for the result, at most so many."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        """Return the name and the facts, in under ten lines."""
+        facts = list(self._facts().items())[:_MOST_FACTS]
+        return "\n".join([type(self).__name__, *(f"  {name}: {_short(str(value)) or 'none'}" for name, value in facts)])
+
+    def _repr_html_(self) -> str:
+        """Return facts and first rows for a notebook: everything escaped, no script, nothing loaded."""
+        facts = "".join(_line("td", (name, value)) for name, value in self._facts().items())
+        rows = self._rows(_ROWS_SHOWN + 1)
+        page = f"<p><strong>{escape(type(self).__name__)}</strong></p><table>{facts}</table>"
+        if not rows:
+            return page
+        body = "".join(_line("td", row.values()) for row in rows[:_ROWS_SHOWN])
+        more = "<p>More rows: to_pandas()</p>" if len(rows) > _ROWS_SHOWN else ""
+        return f"{page}<table>{_line('th', rows[0])}{body}</table>{more}"
+
+    def to_pandas(self) -> Any:
+        """Return the rows as a pandas data frame.
+
+        Raises:
+            MedclipError: MISSING_CODEC where pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as e:
+            raise MedclipError(
+                Reason.MISSING_CODEC, "a data frame needs pandas.", hint="Install it: pip install pandas"
+            ) from e
+        return pd.DataFrame(list(self._rows()))
+
+
+def _line(cell: str, values: Any) -> str:
+    return f"<tr>{''.join(f'<{cell}>{escape(_written(value))}</{cell}>' for value in values)}</tr>"
+
+
+def _written(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."

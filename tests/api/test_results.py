@@ -1,0 +1,109 @@
+"""Every verb's result shows itself: a short repr, a notebook page without a script, a data frame."""
+
+from __future__ import annotations
+
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import medclip
+from medclip.evaluation.few_shot.results import Cell
+from medclip.evaluation.zero_shot.metrics import Figure
+from medclip.evaluation.zero_shot.results import SetResult
+from medclip.inspecting.doctor import Check, State
+from medclip.result import Result
+from tests.kits.files import ramp, write_picture
+
+HOSTILE = "<script>alert('x')</script>"
+VERBS = ("adapt", "audit", "compare", "doctor", "evaluate", "open_study", "pretrain", "scan", "score", "view")
+
+
+def audit() -> medclip.AuditResult:
+    row = {"model": HOSTILE, "label": "flu", "attribute": "sex", "group": "F", "metric": "auroc", "value": 0.8, "n": 40}
+    return medclip.AuditResult(
+        metrics=tuple(row | {"group": f"g{i}"} for i in range(500)),
+        gaps=({"label": "flu", "gap": "auroc", "flag": "underpowered"},),
+        leakage=({"check": "patients", "found": 3, "severity": "red"},),
+        model_names=(HOSTILE,),
+        labels=tuple(f"finding {i}" for i in range(40)),
+        attributes=("sex", "age"),
+    )
+
+
+def evaluate() -> medclip.SuiteResult:
+    part = SetResult(
+        id=HOSTILE, group="x", modality="xray", metric="accuracy", classes=("a", "b"), prompts_per_class=(1, 1),
+        images_per_class=(4, 4), num_images=9, num_read=8, num_left_out=0, problems={"corrupt": 1}, num_patients=8,
+        num_in_training=None, figures={"accuracy": Figure(0.75, 0.5, 0.9)}, unseen={}, num_unseen=0, notes=(),
+    )  # fmt: skip
+    return medclip.SuiteResult(
+        suite="s", suite_digest="", model="tiny", model_version="1", model_digest="", sets=(part,), missing=(),
+        unusable=(), not_asked=(), groups=(), average=0.75, num_sets=2, said=(),
+    )  # fmt: skip
+
+
+def compare() -> medclip.Comparison:
+    cell = Cell("tip", 4, "balanced_accuracy", 0.8, 0.7, 0.9, None, None)
+    return medclip.Comparison(
+        table="t", base="tiny", base_version="1", base_digest="", kind="multiclass", classes=("a", HOSTILE),
+        titles={"tip": "Tip-Adapter"}, shots=(4,), averaged=(4,), seeds=(0,), inits=(0,), references=(),
+        num_replicates=0,
+        primary="balanced_accuracy", measured=(), counts={}, num_in_training=None, problems={}, notes=(), drawings=(),
+        cells=(cell,), differences=(), costs=(), failures=(), confusions=(), novel=(), novel_classes=(), version="",
+    )  # fmt: skip
+
+
+def pretrain() -> medclip.PretrainResult:
+    return medclip.PretrainResult(Path(HOSTILE), 5, 10, None, {"val_loss": 1.25})
+
+
+def doctor() -> medclip.Diagnosis:
+    return medclip.Diagnosis(tuple(Check(f"check {i}", State.WARN, HOSTILE, "fix it") for i in range(30)))
+
+
+@pytest.mark.parametrize("make", [audit, evaluate, compare, pretrain, doctor])
+def test_a_result_shows_itself(make: Any):
+    shows_itself(make())
+
+
+def test_what_reads_files_shows_itself_too(tmp_path: Path):
+    for number in range(12):
+        write_picture(tmp_path / f"Jane_Doe_{number}.png", ramp())
+    scanned = medclip.scan(tmp_path)
+    shows_itself(scanned)
+    assert "Jane" not in repr(scanned) + scanned._repr_html_()  # a notebook is passed on
+    assert scanned.to_pandas()["file"].iloc[0] == "Jane_Doe_0.png"
+    shows_itself(medclip.open_study(tmp_path, "xray"))
+    shows_itself(medclip.view(tmp_path / "Jane_Doe_0.png", tmp_path / "view.png", "xray"))
+
+
+def shows_itself(result: Any) -> None:
+    lines = repr(result).splitlines()
+    assert 1 <= len(lines) < 10, lines
+    assert max(map(len, lines)) <= 140, lines
+    assert lines[0].startswith(type(result).__name__)
+    page = result._repr_html_()
+    assert "<script" not in page
+    assert "<table" in page
+    assert "src=" not in page.replace('src="data:', "")
+    frame = result.to_pandas()
+    assert isinstance(frame, pd.DataFrame)
+    assert len(frame)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_returns_a_frozen_result(verb: str):
+    kind = getattr(medclip, getattr(medclip, verb).__annotations__["return"])
+    assert issubclass(kind, Result)
+    assert is_dataclass(kind)
+    assert kind.__dataclass_params__.frozen  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_the_first_rows_are_in_the_page_and_all_in_the_frame():
+    result = audit()
+    assert result._repr_html_().count("<tr>") == len(result._facts()) + 1 + 10
+    assert len(result.to_pandas()) == 500
+    assert "to_pandas()" in result._repr_html_()
