@@ -41,7 +41,7 @@ from medclip.training.steps.optimizer import (
 from medclip.training.steps.step import StepComputer
 from medclip.training.steps.teacher import SentenceTeacher
 from medclip.training.steps.towers import Towers, borrowed, weights_of
-from medclip.training.validation.validate import validate
+from medclip.training.validation import validate
 
 
 class Trainer:

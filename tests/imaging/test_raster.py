@@ -13,8 +13,7 @@ from PIL import Image
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.sniff import Format, sniff
-from medclip.imaging.raster import read_raster
-from medclip.imaging.webp import webp_size
+from medclip.imaging.raster import read_raster, webp_size
 from medclip.settings import Settings
 from tests.kits.files import huge_png, ramp, write_picture
 

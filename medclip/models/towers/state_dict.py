@@ -6,10 +6,42 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.towers.position_embeddings import stretch_positions
+
+KEEP = 20
+"""Rows that stay."""
+
+
+def stretch_positions(positions_LD: Tensor, length: int, *, keep: int = KEEP) -> Tensor:
+    """Return the position embeddings of another context length.
+
+    Args:
+        positions_LD: [L, D] of a trained text tower.
+        length: Wanted number of rows. Fewer than L: the first rows. The causal mask is no weight: the tower that is
+            built for the new length has its own.
+        keep: Rows at the start that stay as they are; the others are interpolated linearly, the last one onto the last.
+            Half of the rows in towers shorter than twice that.
+
+    Returns:
+        [length, D], same dtype.
+
+    Example:
+        >>> import torch
+        >>> stretched = stretch_positions(torch.arange(77.0)[:, None], 256)
+        >>> stretched[[0, 19, 20, 255], 0].tolist()
+        [0.0, 19.0, 20.0, 76.0]
+    """
+    present = len(positions_LD)
+    if length <= present:
+        return positions_LD[:length].clone()
+    keep = min(keep, present // 2)
+    tail_1DL = positions_LD[keep:].float().T[None]
+    spread_1DL = torch.nn.functional.interpolate(tail_1DL, size=length - keep, mode="linear", align_corners=True)
+    return torch.cat([positions_LD[:keep], spread_1DL[0].T.to(positions_LD.dtype)])
+
 
 _WRAPPERS = ("module.", "_orig_mod.", "model.", "clip.")
 """What data-parallel wrappers, torch.compile and modules around a model (Lightning's) put before every name."""

@@ -24,7 +24,7 @@ from medclip.evaluation.few_shot import compare as few_shot
 from medclip.evaluation.few_shot import data as few_shot_data
 from medclip.evaluation.few_shot.compare import Compared, compare_methods
 from medclip.evaluation.few_shot.plan import make_protocol, parse_variant
-from medclip.evaluation.few_shot.predict import novel_head
+from medclip.evaluation.few_shot.run import novel_head
 from medclip.models.packs.pack import load_model
 from tests.kits.adaptation import words
 from tests.kits.few_shot import CLASSES, METHODS, table

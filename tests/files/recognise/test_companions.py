@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from medclip.errors import Reason
+from medclip.files.recognise.companions import first_variable
 from medclip.files.recognise.inspect import FileFacts, inspect_file
-from medclip.files.recognise.matlab import first_variable
 from medclip.files.recognise.sniff import Format
 from medclip.settings import Settings
 

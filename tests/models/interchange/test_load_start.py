@@ -13,8 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.interchange.guess_architecture import alike
-from medclip.models.interchange.load_start import CLIP_MEAN, load_start
+from medclip.models.interchange.load_start import CLIP_MEAN, alike, load_start
 from medclip.models.packs.pack import load_model
 from medclip.models.towers.build import build_clip
 from tests.kits.layouts import (

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from medclip.sample import Modality
 from medclip.text.captions.draw import CaptionRecord, draw_caption
 from medclip.text.captions.label_sentences import distinct_sentences
-from medclip.text.checks.caption_check import check_caption
-from medclip.text.checks.claims import claims
+from medclip.text.checks.caption_check import check_caption, claims
 from medclip.text.vocabulary.load import load_task, task_names
 
 CHEST = [c.name for c in load_task("chest_xray_findings").classes]

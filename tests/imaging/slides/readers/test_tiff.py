@@ -15,7 +15,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.sniff import Format, sniff
 from medclip.files.recognise.tiff import is_vendors
 from medclip.imaging.slides import open_slide
-from medclip.imaging.slides.readers.ome import ome_mpp
+from medclip.imaging.slides.readers.tiff import ome_mpp
 from medclip.settings import ReadPolicy, Settings
 from tests.kits.slides import picture, write_pyramid, write_single
 

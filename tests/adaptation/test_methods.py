@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from medclip.adaptation.method_options import options_of
-from medclip.adaptation.methods import METHODS, find_method
+from medclip.adaptation.methods import METHODS, find_method, options_of
 from medclip.errors import MedclipError, Reason
 
 

@@ -1,1 +1,0 @@
-"""Figures on the validation split while training."""
