@@ -176,17 +176,14 @@ plt.show()
 # slide of any size fits into memory.
 
 # %%
-from medclip.imaging.slides import open_slide
-from medclip.imaging.slides.patches.grid import make_grid
-from medclip.imaging.slides.patches.stream import iter_patches
-from medclip.imaging.slides.tissue.find import find_tissue
-
-with open_slide(root / "pathology" / "slide.tiff") as reader:
+with medclip.slides.open(root / "pathology" / "slide.tiff") as reader:
     print(reader.size_px, "px at", reader.mpp_um, "µm/px, stored at", reader.stored_mpp())
-    tissue = find_tissue(reader)
-    grid = make_grid(reader, tissue, size_px=128, mpp_um=1.0)
+    tissue = medclip.slides.find_tissue(reader)
+    grid = medclip.slides.make_grid(reader, tissue, size_px=128, mpp_um=1.0)
     print(f"tissue {tissue.area_mm2:.2f} mm², {len(grid)} of {grid.candidates} places")
-    darkness = {(p.row, p.column): 255 - float(pixels.mean()) for p, pixels in iter_patches(reader, grid)}
+    darkness = {
+        (p.row, p.column): 255 - float(pixels.mean()) for p, pixels in medclip.slides.iter_patches(reader, grid)
+    }
     overview = reader.thumbnail(8.0)
 
 height, width = grid.size_px * grid.effective_mpp_um[0], grid.size_px * grid.effective_mpp_um[1]
