@@ -1,4 +1,4 @@
-"""What a long run tells about itself; the command line draws it, the library stays silent."""
+"""How far a long run is; the command line draws it, the library stays silent."""
 
 from __future__ import annotations
 
@@ -8,27 +8,34 @@ from typing import Protocol
 class Progress(Protocol):
     """Two levels: the files of the whole run, and the steps of the stage that is under way."""
 
-    def stage(self, name: str, total: int) -> None:
-        """Begin a stage of `total` steps."""
+    def stage(self, name: str, total: int, done: int = 0) -> None:
+        """Begin a stage of `total` steps, of which `done` were done by a run before."""
         ...
 
-    def step(self, count: int = 1) -> None:
-        """Count steps of the stage."""
+    def step(self, count: int = 1, text: str = "") -> None:
+        """Count steps of the stage; `text` is what stands beside them, such as the loss."""
         ...
 
     def overall(self, done: int, total: int, studies: int) -> None:
-        """Tell how many files have their row, of how many, and how many studies have scores."""
+        """Report how many files have their row, of how many, and how many studies have scores."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Show a sentence that stays."""
         ...
 
 
 class Silent:
-    """Tells nothing."""
+    """Shows nothing."""
 
-    def stage(self, name: str, total: int) -> None:
+    def stage(self, name: str, total: int, done: int = 0) -> None:
         """Do nothing."""
 
-    def step(self, count: int = 1) -> None:
+    def step(self, count: int = 1, text: str = "") -> None:
         """Do nothing."""
 
     def overall(self, done: int, total: int, studies: int) -> None:
+        """Do nothing."""
+
+    def note(self, text: str) -> None:
         """Do nothing."""

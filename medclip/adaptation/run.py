@@ -29,6 +29,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.pseudonyms import load_key
 from medclip.models.class_vectors import probabilities
 from medclip.models.devices import check_device
+from medclip.progress import Progress, Silent
 from medclip.result import Result
 from medclip.runs.encode import ReadUnit, UnitReader, encode_units
 from medclip.sample import Modality
@@ -42,18 +43,6 @@ if TYPE_CHECKING:
 _MOST_HELD = 2000
 """Test units whose pixels are held in memory (0.15 MB a view) for a method that changes the towers; more are read again
 when it has learned."""
-
-
-class Progress(Protocol):
-    """What a long adaptation tells; `medclip.cli.progress` draws it."""
-
-    def stage(self, name: str, total: int) -> None:
-        """Begin a stage."""
-        ...
-
-    def step(self, count: int = 1) -> None:
-        """Count steps of the stage."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,7 +179,7 @@ def adapt_model(
     division = divide(found.units, test_share=test_share)
     draw_shots(found.units, division, found.text, shots, seed)  # what is wrong with it is said before a model is loaded
     loaded = load_model(model, device=device) if isinstance(model, str | Path) else model
-    work = _Work(loaded, found, division, chosen, draw, settings, progress)
+    work = _Work(loaded, found, division, chosen, draw, settings, progress or Silent())
     run = work.run(options, threads)
     if measure is not None:
         run = changed(run, measured=measure(run))
@@ -212,7 +201,7 @@ class _Work:
     method: Method
     draw: Draw
     settings: Settings
-    progress: Progress | None
+    progress: Progress
 
     def run(self, options: dict[str, Any], threads: int | None) -> AdaptRun:
         units, text = self.table.units, self.table.text
@@ -225,12 +214,10 @@ class _Work:
             read_at = time.perf_counter()
             train = examples_of(units, read, drawn.train, text)
             val = examples_of(units, read, drawn.val, text) if drawn.val else None
-            if self.progress is not None:
-                self.progress.stage(f"Learning: {self.method.title}", 1)
+            self.progress.stage(f"Learning: {self.method.title}", 1)
             with _torch_threads(threads):
                 fitted = self.method.fit(self.base, text, train, val, seed=self.draw.init_seed, **options)
-            if self.progress is not None:
-                self.progress.step()
+            self.progress.step()
             learned_at = time.perf_counter()
             good = [i for i in self.division.test if tested[i].problem is None]
             features = [tested[i].features for i in good]
@@ -306,11 +293,12 @@ class _Work:
         keep_pixels: bool = True,
         others: Sequence[Model] = (),
     ) -> dict[int, ReadUnit]:
-        if self.progress is not None and indices:
+        if indices:
             self.progress.stage(stage, len(indices))
-        step = self.progress.step if self.progress is not None else lambda _: None
         chosen = [self.table.units[i] for i in indices]
-        return dict(zip(indices, reader.read(chosen, step, keep_pixels=keep_pixels, others=others), strict=True))
+        return dict(
+            zip(indices, reader.read(chosen, self.progress.step, keep_pixels=keep_pixels, others=others), strict=True)
+        )
 
     def _shots(self, drawn: Drawn, read: Mapping[int, ReadUnit]) -> tuple[Shot, ...]:
         units, text = self.table.units, self.table.text

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from medclip.progress import Progress
 from medclip.training.loop import run_recipe
 from medclip.training.recipe.schema import Recipe
 from medclip.training.result import PretrainResult
@@ -17,7 +18,7 @@ def pretrain(
     overrides: Sequence[str] = (),
     out: str | Path | None = None,
     resume: bool = True,
-    show: bool = True,
+    progress: Progress | None = None,
 ) -> PretrainResult:
     """Train an image-text model as a recipe says and write it as a model pack, or go on where a run stopped.
 
@@ -33,7 +34,7 @@ def pretrain(
         out: The run's folder: recipe.json, tokenizer/, log.jsonl, checkpoints/, pack/. Where None: the
             recipe's `out`, else runs/NAME.
         resume: Go on with a run in the folder. False refuses a folder with a run in it.
-        show: Say on standard error what happens.
+        progress: Told of each step and of what happens.
 
     Returns:
         How the run ended; `.pack` is None where it was stopped before its end.
@@ -43,4 +44,4 @@ def pretrain(
             run; NON_FINITE when the loss stays not finite; TOO_MANY_BAD samples; DISK_FULL; whatever reading shards
             raises.
     """
-    return run_recipe(recipe, overrides, None if out is None else Path(out), resume, show=show)
+    return run_recipe(recipe, overrides, None if out is None else Path(out), resume, progress=progress)

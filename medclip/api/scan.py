@@ -44,14 +44,7 @@ def scan(
         >>> medclip.scan("examples/studies/mammogram").counts("modality")
         {'mammography': 4}
     """
-
-    def advance(done: int, total: int) -> None:
-        if progress is not None:
-            if done == 1:
-                progress.stage("Reading headers", total)
-            progress.step()
-
-    listed = scan_files(path, table=table, modality=modality, group_by=group_by, settings=settings, progress=advance)
+    listed = scan_files(path, table=table, modality=modality, group_by=group_by, settings=settings, progress=progress)
     if not listed.files:
         raise MedclipError(
             Reason.NOTHING_TO_DO, "there is no file in this folder.", where=path, hint="Name another folder."

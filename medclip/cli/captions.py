@@ -32,12 +32,6 @@ def from_labels(
     from medclip.text.captions.caption_writer import load_writer
 
     with progress(quiet=as_json) as shown:
-
-        def advance(done: int, total: int) -> None:
-            if done == 1:
-                shown.stage("Rows", total)
-            shown.step()
-
         report = captions_from_labels(
             labels,
             out,
@@ -46,7 +40,7 @@ def from_labels(
             writer=load_writer(writer) if writer else None,
             images=images,
             overwrite=overwrite,
-            progress=advance,
+            progress=shown,
         )
     _print(report, as_json, wrote=writer is not None)
 

@@ -34,11 +34,13 @@ def pretrain(
     import sys
 
     from medclip.api.pretrain import pretrain as run
+    from medclip.cli.progress import progress
     from medclip.errors import MedclipError
 
     speaks = os.environ.get("RANK", "0") == "0"  # what one rank meets all raise; one tells it
     try:
-        result = run(recipe, overrides=overrides or (), out=out, resume=resume, show=not as_json)
+        with progress(quiet=as_json or not speaks) as shown:
+            result = run(recipe, overrides=overrides or (), out=out, resume=resume, progress=shown)
     except MedclipError:
         if speaks:
             raise

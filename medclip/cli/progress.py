@@ -10,7 +10,8 @@ import time
 from types import TracebackType
 from typing import Any, Self, TextIO, cast
 
-from medclip.wording import count, duration
+from medclip.wording import count as count_of
+from medclip.wording import duration, number
 
 _LINE_SECONDS = 10.0
 _LINE_SHARE = 0.1
@@ -21,9 +22,9 @@ class PlainProgress:
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or forgiving_stderr()
-        self._name, self._total, self._done = "", 0, 0
-        self._start = self._said_at = 0.0
-        self._said_done = 0
+        self._name, self._total, self._done, self._before = "", 0, 0, 0
+        self._start = self._written_at = 0.0
+        self._written_done = 0
 
     def __enter__(self) -> Self:
         return self
@@ -31,34 +32,39 @@ class PlainProgress:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def stage(self, name: str, total: int) -> None:
+    def stage(self, name: str, total: int, done: int = 0) -> None:
         """Begin a stage."""
-        self._name, self._total, self._done, self._said_done = name, total, 0, 0
-        self._start = self._said_at = time.monotonic()
-        self._line(f"{name}: {total}" if total > 1 else name)
+        self._name, self._total = name, total
+        self._done = self._before = self._written_done = done
+        self._start = self._written_at = time.monotonic()
+        before = f", {number(done)} of them done before" if done else ""
+        self.note(f"{name}: {number(total)}{before}" if total > 1 else name)
 
-    def step(self, count: int = 1) -> None:
+    def step(self, count: int = 1, text: str = "") -> None:
         """Count steps; now and then a line."""
         self._done += count
         now = time.monotonic()
-        is_due = self._done - self._said_done >= max(1, self._total * _LINE_SHARE) and now - self._said_at >= 1.0
-        if self._total > 1 and (self._done == self._total or is_due or now - self._said_at >= _LINE_SECONDS):
-            left = (now - self._start) / self._done * (self._total - self._done)
+        since = now - self._written_at
+        is_due = self._done - self._written_done >= max(1, self._total * _LINE_SHARE) and since >= 1.0
+        if self._total > 1 and (self._done == self._total or is_due or since >= _LINE_SECONDS):
+            left = (now - self._start) / max(1, self._done - self._before) * (self._total - self._done)
             rest = f", about {duration(left)} left" if self._done < self._total else ""
-            self._line(f"{self._name}: {self._done} of {self._total}{rest}")
-            self._said_at, self._said_done = now, self._done
+            beside = f"; {text}" if text else ""
+            self.note(f"{self._name}: {number(self._done)} of {number(self._total)}{rest}{beside}")
+            self._written_at, self._written_done = now, self._done
 
     def overall(self, done: int, total: int, studies: int) -> None:
-        """Say nothing: the stage's own lines are enough."""
+        """Write nothing: the stage's own lines are enough."""
 
-    def _line(self, text: str) -> None:
+    def note(self, text: str) -> None:
+        """Write a line."""
         print(text, file=self._stream, flush=True)
 
 
 class BarProgress:
     """Two bars on a terminal: all files of the run, and the stage that is under way."""
 
-    def __init__(self) -> None:
+    def __init__(self, stream: TextIO | None = None) -> None:
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -76,7 +82,8 @@ class BarProgress:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            console=Console(file=forgiving_stderr()),
+            TextColumn("{task.fields[beside]}"),
+            console=Console(file=stream or forgiving_stderr()),
         )
         self._overall = self._stage = None
 
@@ -89,24 +96,28 @@ class BarProgress:
     ) -> None:
         self._bars.stop()
 
-    def stage(self, name: str, total: int) -> None:
+    def stage(self, name: str, total: int, done: int = 0) -> None:
         """Begin a stage."""
         if self._stage is not None:
             self._bars.remove_task(self._stage)
-        self._stage = self._bars.add_task(name, total=total)
+        self._stage = self._bars.add_task(name, total=total, completed=done, beside="")
 
-    def step(self, count: int = 1) -> None:
+    def step(self, count: int = 1, text: str = "") -> None:
         """Count steps of the stage."""
         if self._stage is not None:
-            self._bars.advance(self._stage, count)
+            self._bars.update(self._stage, advance=count, beside=text)
 
     def overall(self, done: int, total: int, studies: int) -> None:
         """Move the bar of the whole run."""
-        text = f"Finished files ({count(studies, 'study')})"
+        text = f"Finished files ({count_of(studies, 'study')})"
         if self._overall is None:
-            self._overall = self._bars.add_task(text, total=total, completed=done)
+            self._overall = self._bars.add_task(text, total=total, completed=done, beside="")
         else:
             self._bars.update(self._overall, completed=done, description=text)
+
+    def note(self, text: str) -> None:
+        """Write a line above the bars."""
+        self._bars.console.print(text, highlight=False, markup=False)
 
 
 def progress(quiet: bool = False) -> PlainProgress | BarProgress:

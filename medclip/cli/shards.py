@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,6 +45,7 @@ def build(
     """Turn a table of images into shards, split by patient."""
     from dataclasses import replace
 
+    from medclip.cli.progress import progress
     from medclip.files.pseudonyms import load_key
     from medclip.settings import Settings
     from medclip.shards.writing.build import build_shards
@@ -55,7 +55,7 @@ def build(
         plan = _print_plan(table, splits, seed, images, patient, key_file, json_out)
         return CHECK_FAILED if plan.num_missing_files == plan.num_files else 0
     stored_as = _format(stored)
-    with _progress(quiet=json_out) as advance:
+    with progress(quiet=json_out) as shown:
         report = build_shards(
             table,
             out,
@@ -69,7 +69,7 @@ def build(
             settings=settings,
             images=images,
             patient=patient,
-            progress=advance,
+            progress=shown,
         )
     rejected = sum(report.counts_by_reason.values())
     _print(report, json_out, f"{out}: {report.num_samples} samples written, {rejected} rows rejected.")
@@ -123,13 +123,14 @@ def index(
     json_out: JsonOption = False,
 ) -> int:
     """Make WebDataset tars of others ready to train on, where they lie: hash every tar, find every sample."""
+    from medclip.cli.progress import progress
     from medclip.files.pseudonyms import load_key
     from medclip.runs.options import parse_modality
     from medclip.settings import Settings
     from medclip.shards.reading.index_tars import index_shards
 
     key = load_key(Settings(), path=key_file)
-    with _progress(quiet=json_out, what="tars") as advance:
+    with progress(quiet=json_out) as shown:
         report = index_shards(
             folder,
             source=source,
@@ -139,7 +140,7 @@ def index(
             out=out,
             patient=patient,
             key=key,
-            progress=advance,
+            progress=shown,
         )
     left_out = sum(report.counts_by_reason.values())
     _print(report, json_out, f"{report.folder}: {report.num_samples} samples indexed, {left_out} left out.")
@@ -235,19 +236,3 @@ def _lines(name: str, said: Any) -> Iterator[str]:
         yield f"{name}: {', '.join(map(str, said)) or 'none'}"
     else:
         yield f"{name}: {said}"
-
-
-@contextmanager
-def _progress(*, quiet: bool, what: str = "rows") -> Iterator[Callable[[int, int], None] | None]:
-    import sys
-
-    if quiet or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

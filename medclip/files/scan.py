@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from medclip.files.readers.pool import ReadingPool
 from medclip.files.recognise.inspect import FileFacts, inspect_file
 from medclip.files.recognise.sniff import Format
 from medclip.files.tables.manifest import Manifest, read_manifest
+from medclip.progress import Progress, Silent
 from medclip.result import Result
 from medclip.sample import FileRef, Modality, Study, Unit
 from medclip.settings import Settings
@@ -129,7 +130,7 @@ def scan_files(
     group_by: GroupBy | str = "auto",
     exclude: Sequence[Path] = (),
     settings: Settings | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Scan:
     """Say what is in a folder, what would be scored and what not, without decoding pixels.
 
@@ -140,7 +141,7 @@ def scan_files(
         group_by: How files are tied into studies; see `medclip.files.grouping.studies`.
         exclude: Files or folders to leave out.
         settings: Limits and workers.
-        progress: Told how many files were looked at, of how many.
+        progress: Counts the files.
 
     Returns:
         One entry per file, and the studies.
@@ -207,16 +208,15 @@ def as_modality(modality: Modality | str | None) -> Modality | None:
     return None if modality is None else parse_modality(modality)
 
 
-def inspect_files(
-    refs: Sequence[FileRef], settings: Settings, progress: Callable[[int, int], None] | None = None
-) -> list[FileFacts]:
+def inspect_files(refs: Sequence[FileRef], settings: Settings, progress: Progress | None = None) -> list[FileFacts]:
     """Inspect many files, in processes where that pays; results in the order given."""
+    progress = progress or Silent()
+    progress.stage("Reading headers", len(refs))
     alone = len(refs) < _POOL_FROM or settings.workers < 2
     found: list[FileFacts] = []
     for facts in (_inspect(ref, settings) for ref in refs) if alone else _pooled(refs, settings):
         found.append(facts)
-        if progress is not None:
-            progress(len(found), len(refs))
+        progress.step()
     return found
 
 

@@ -1,15 +1,15 @@
-"""What a run says: log.jsonl for programs, a progress bar or plain lines for people, TensorBoard files if wanted."""
+"""The log of a run: log.jsonl for programs, steps and sentences for people, TensorBoard files if wanted."""
 
 from __future__ import annotations
 
 import json
-import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from medclip.errors import MedclipError, Reason
+from medclip.progress import Progress
+from medclip.wording import capital, figure, number, percent
 
 FILE_NAME = "log.jsonl"
 TENSORBOARD = "tensorboard"
@@ -39,12 +39,11 @@ class RunLog:
 
     Args:
         folder: The run's folder.
-        total_steps: For the progress bar.
+        total_steps: Of the whole run.
         done: Steps done before.
-        show: False shows nothing.
-        write: False writes nothing either: ranks after the first are silent.
+        progress: Counts the steps and shows sentences.
+        write: False writes and shows nothing: ranks after the first are silent.
         tensorboard: Write event files under folder/tensorboard too.
-        out: Where to show; standard error where None.
 
     Raises:
         MedclipError: WRONG_USE when TensorBoard is wanted and not installed.
@@ -55,19 +54,16 @@ class RunLog:
         folder: Path,
         total_steps: int,
         done: int,
+        progress: Progress,
         *,
-        show: bool = True,
         write: bool = True,
         tensorboard: bool = False,
-        out: TextIO | None = None,
     ) -> None:
         self._board = _board(folder / TENSORBOARD, done) if tensorboard and write else None
         self._file = (folder / FILE_NAME).open("a", encoding="utf-8") if write else None
-        self._out = out or sys.stderr
-        self._show = show and write
-        self._bar: Any = None
-        if self._show and self._out.isatty() and os.environ.get("TERM") != "dumb":
-            self._bar, self._task = _bar(self._out, total_steps, done)
+        self._progress, self._done = progress, done
+        if write:
+            progress.stage("Training", total_steps, done)
 
     def write(self, kind: str, values: Mapping[str, Any]) -> None:
         """Write one entry: `kind` is step, val, skip, bad or note."""
@@ -80,25 +76,39 @@ class RunLog:
             for name, value in entry.items():
                 if name != "step" and isinstance(value, int | float):
                     self._board.add_scalar(f"{kind}/{name}", value, entry.get("step"))
-        line = "  ".join(f"{k} {v}" for k, v in entry.items() if k != "kind")
-        if self._bar is not None:
-            if kind == "step":
-                self._bar.update(
-                    self._task, completed=entry["step"], said=f"loss {entry['loss']}  {entry['images_s']} img/s"
-                )
-            else:
-                self._bar.console.print(f"{kind}  {line}", highlight=False)
-        elif self._show:
-            print(f"{kind:4}  {line}", file=self._out, flush=True)
+        if kind == "step":
+            self._progress.step(values["step"] - self._done, _beside(values))
+            self._done = values["step"]
+        else:
+            self._progress.note(_sentence(kind, values))
 
     def close(self) -> None:
-        """Close the files and the bar."""
+        """Close the files."""
         if self._file is not None:
             self._file.close()
         if self._board is not None:
             self._board.close()
-        if self._bar is not None:
-            self._bar.stop()
+
+
+def _beside(values: Mapping[str, Any]) -> str:
+    """Write what stands beside the steps: loss 2.314, 143 images a second, < 1 % of the time waiting for data."""
+    parts = [f"loss {values['loss']:.4g}", f"{figure(values['images_s'])} images a second"]
+    if "data_wait" in values:
+        parts.append(f"{percent(values['data_wait'])} of the time waiting for data")
+    return ", ".join(parts)
+
+
+def _sentence(kind: str, values: Mapping[str, Any]) -> str:
+    """Write an entry that is no step for people."""
+    if kind == "note":
+        return f"{capital(str(values['note']))}."
+    figures = [
+        f"{name.replace('_', ' ')} {value:.4g}" if isinstance(value, float) else f"{name.replace('_', ' ')} {value}"
+        for name, value in values.items()
+        if name != "step"
+    ]
+    heads = {"val": "Validation after", "skip": "Left out", "bad": "Samples that could not be read until"}
+    return f"{heads[kind]} step {number(values['step'])}: {', '.join(figures)}"
 
 
 def _board(folder: Path, done: int) -> Any:
@@ -111,23 +121,6 @@ def _board(folder: Path, done: int) -> Any:
             hint="Run: pip install 'medclip-imaging[tensorboard]'",
         ) from e
     return SummaryWriter(str(folder), purge_step=done + 1)
-
-
-def _bar(out: TextIO, total: int, done: int) -> tuple[Any, Any]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    bar = Progress(
-        TextColumn("training"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[said]}"),
-        TimeRemainingColumn(),
-        console=Console(file=out),
-    )
-    task = bar.add_task("training", total=total, completed=done, said="")
-    bar.start()
-    return bar, task
 
 
 def _short(value: Any) -> Any:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import disk_faults
+from medclip.progress import Progress
 from medclip.training.log import FILE_NAME, TENSORBOARD, read_log
 from medclip.training.recipe.file import load_recipe
 from medclip.training.recipe.schema import Recipe
@@ -33,7 +34,7 @@ def run_recipe(
     out: Path | None = None,
     resume: bool = True,
     *,
-    show: bool = True,
+    progress: Progress | None = None,
     stop: Callable[[int], bool] | None = None,
 ) -> PretrainResult:
     """Train a model, as `medclip.pretrain` says.
@@ -48,16 +49,16 @@ def run_recipe(
 
     with joined(plan.train.device) as world:
         world.first(lambda: _claim(folder, plan, resume))
-        return _train(plan, folder, world, show=show, stop=stop)
+        return _train(plan, folder, world, progress=progress, stop=stop)
 
 
 def _train(
-    plan: Recipe, folder: Path, world: World, *, show: bool, stop: Callable[[int], bool] | None
+    plan: Recipe, folder: Path, world: World, *, progress: Progress | None, stop: Callable[[int], bool] | None
 ) -> PretrainResult:
     from medclip.training.trainer import Trainer
 
     with _interruptible() as interrupted:
-        trainer = Trainer(plan, folder, world, show=show)
+        trainer = Trainer(plan, folder, world, progress)
         return trainer.run(lambda step: interrupted.is_set() or (stop is not None and stop(step)))
 
 

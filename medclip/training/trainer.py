@@ -15,6 +15,7 @@ from torch import Tensor
 from medclip.errors import MedclipError, Reason
 from medclip.models.preprocess import Preprocess, square_side
 from medclip.models.towers.build import build_clip
+from medclip.progress import Progress, Silent
 from medclip.shards.reading.samples import ShardReader
 from medclip.training.batches.loader import Batch, Batches, preflight
 from medclip.training.checkpoints import state as store
@@ -51,12 +52,14 @@ class Trainer:
         recipe: What to train.
         folder: The run's folder; its checkpoint is taken up where it has one.
         world: The ranks.
-        show: Say what happens on standard error.
+        progress: Counts the steps and shows what happens.
     """
 
-    def __init__(self, recipe: Recipe, folder: Path, world: World | None = None, *, show: bool = True) -> None:
+    def __init__(
+        self, recipe: Recipe, folder: Path, world: World | None = None, progress: Progress | None = None
+    ) -> None:
         t, m, d = recipe.train, recipe.model, recipe.data
-        self.recipe, self.folder, self._show = recipe, folder, show
+        self.recipe, self.folder, self._progress = recipe, folder, progress or Silent()
         self.world = world or World(device=torch.device(t.device))
         if t.threads:
             torch.set_num_threads(t.threads)
@@ -99,7 +102,7 @@ class Trainer:
             self.folder,
             self.total_steps,
             self.step,
-            show=self._show,
+            self._progress,
             write=self.world.is_first,
             tensorboard=t.tensorboard,
         )

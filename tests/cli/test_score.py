@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from medclip.cli.main import main
-from medclip.cli.progress import PlainProgress
 from tests.kits.scoring import make_pack, small_folder, write_dicom
 
 
@@ -158,14 +157,3 @@ def test_a_standard_error_that_takes_nothing_does_not_stop_a_run(
     monkeypatch.setattr(sys, "stderr", None if broken == "none" else stream)
     assert _score(tmp_path / "in", "--out", tmp_path / "out", "--model", pack) == 0
     assert _score(tmp_path / "gone", "--out", tmp_path / "out2", "--model", pack) == 2
-
-
-def test_plain_progress_says_a_line_at_the_end_of_each_stage(capsys: pytest.CaptureFixture[str]) -> None:
-    shown = PlainProgress()
-    shown.stage("Reading", 1000)
-    for _ in range(1000):
-        shown.step()
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "Reading: 1000"
-    assert lines[-1] == "Reading: 1000 of 1000"
-    assert len(lines) < 20

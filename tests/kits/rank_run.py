@@ -43,7 +43,7 @@ def _run(job: dict[str, Any]) -> None:
     try:
         if job.get("full_disk"):
             writer.write_data = full_disk
-        run_recipe(job["recipe"], job.get("overrides", ()), out, show=False, stop=lambda step: step == stop)
+        run_recipe(job["recipe"], job.get("overrides", ()), out, stop=lambda step: step == stop)
     except MedclipError as e:
         (out / f"error-{os.environ['RANK']}.json").write_text(json.dumps([str(e.reason), str(e)]))
     finally:

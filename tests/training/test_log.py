@@ -1,54 +1,52 @@
-"""The log is one JSON object a line, and people see a bar on a terminal and plain lines elsewhere."""
+"""The log is one JSON object a line, and people see figures that they can read."""
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 
-import pytest
-
 from medclip.training.log import RunLog, cut_log, read_log
+from tests.kits.progress import Recorded
 
-STEP = {"step": 3, "loss": 1.23456789, "images_s": 10.0}
-
-
-class _Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
+STEP = {"step": 3, "loss": 1.23456789, "images_s": 143.2, "data_wait": 3.18427e-05}
 
 
-def test_plain_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
-    out = io.StringIO()
-    log = RunLog(tmp_path, 10, 0, out=out)
+def test_the_log_keeps_its_keys_and_six_figures(tmp_path: Path) -> None:
+    log = RunLog(tmp_path, 10, 0, Recorded())
     log.write("step", STEP)
     log.close()
-    assert out.getvalue() == "step  step 3  loss 1.23457  images_s 10.0\n"
     assert json.loads((tmp_path / "log.jsonl").read_text()) == {
-        "kind": "step",
-        "step": 3,
-        "loss": 1.23457,
-        "images_s": 10,
-    }
+        "kind": "step", "step": 3, "loss": 1.23457, "images_s": 143.2, "data_wait": 3.18427e-05
+    }  # fmt: skip
 
 
-def test_a_bar_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TERM", "xterm")
-    out = _Terminal()
-    log = RunLog(tmp_path, 10, 0, out=out)
+def test_people_see_figures_without_powers_of_ten(tmp_path: Path) -> None:
+    shown = Recorded()
+    log = RunLog(tmp_path, 10, 2, shown)
     log.write("step", STEP)
-    log.write("val", {"step": 3, "val_loss": 0.5})
+    log.write("val", {"step": 3, "val_loss": 0.512345})
+    log.write("skip", {"step": 1204, "loss": "nan", "grad_norm": "inf"})
+    log.write("bad", {"step": 4, "truncated": 2})
+    log.write("note", {"step": 4, "note": "the split has few samples"})
     log.close()
-    assert "3/10" in out.getvalue()
-    assert "val_loss 0.5" in out.getvalue()
+    assert shown.stages == [("Training", 10, 2)]
+    assert shown.steps == [(1, "loss 1.235, 143 images a second, < 1 % of the time waiting for data")]
+    assert shown.notes == [
+        "Validation after step 3: val loss 0.5123",
+        "Left out step 1,204: loss nan, grad norm inf",
+        "Samples that could not be read until step 4: truncated 2",
+        "The split has few samples.",
+    ]
 
 
-def test_nothing_is_shown_where_nothing_is_asked_for(tmp_path: Path) -> None:
-    out = io.StringIO()
-    log = RunLog(tmp_path, 10, 0, show=False, out=out)
+def test_ranks_after_the_first_write_and_show_nothing(tmp_path: Path) -> None:
+    shown = Recorded()
+    log = RunLog(tmp_path, 10, 0, shown, write=False)
     log.write("step", STEP)
     log.close()
-    assert out.getvalue() == ""
+    assert not shown.stages
+    assert not shown.steps
+    assert not list(tmp_path.iterdir())
 
 
 def test_cutting_drops_later_steps_and_a_broken_last_line(tmp_path: Path) -> None:

@@ -42,12 +42,12 @@ def test_a_stopped_and_resumed_run_equals_one_that_never_stopped(
     recipe: dict[str, Any], tmp_path: Path, frozen: int
 ) -> None:
     recipe["model"]["freeze_blocks"] = frozen
-    straight = run_recipe(recipe, out=tmp_path / "a", show=False)
-    first = run_recipe(recipe, out=tmp_path / "b", show=False, stop=lambda step: step == 3)
+    straight = run_recipe(recipe, out=tmp_path / "a")
+    first = run_recipe(recipe, out=tmp_path / "b", stop=lambda step: step == 3)
     assert (first.finished, first.steps, first.pack) == (False, 3, None)
-    second = run_recipe(recipe, out=tmp_path / "b", show=False, stop=lambda step: step == 4)
+    second = run_recipe(recipe, out=tmp_path / "b", stop=lambda step: step == 4)
     assert second.steps == 4
-    resumed = run_recipe(recipe, out=tmp_path / "b", show=False)
+    resumed = run_recipe(recipe, out=tmp_path / "b")
     assert straight.finished
     assert resumed.finished
     assert _losses(tmp_path / "a") == _losses(tmp_path / "b")
@@ -65,7 +65,7 @@ def test_a_stopped_and_resumed_run_equals_one_that_never_stopped(
 
 def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(recipe: dict[str, Any], tmp_path: Path) -> None:
     recipe["train"]["checkpoint_every"] = 2
-    straight = run_recipe(recipe, out=tmp_path / "a", show=False)
+    straight = run_recipe(recipe, out=tmp_path / "a")
 
     def kill(step: int) -> bool:
         if step == 5:
@@ -73,10 +73,10 @@ def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(recipe: dict[str
         return False
 
     with pytest.raises(RuntimeError, match="power cut"):
-        run_recipe(recipe, out=tmp_path / "b", show=False, stop=kill)
+        run_recipe(recipe, out=tmp_path / "b", stop=kill)
     with (tmp_path / "b" / "log.jsonl").open("a") as f:
         f.write('{"kind": "step", "st')  # a line cut short
-    resumed = run_recipe(recipe, out=tmp_path / "b", show=False)
+    resumed = run_recipe(recipe, out=tmp_path / "b")
     assert _losses(tmp_path / "a") == _losses(tmp_path / "b")
     assert straight.pack is not None
     assert resumed.pack is not None
@@ -85,14 +85,14 @@ def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(recipe: dict[str
 
 
 def test_the_number_of_data_threads_and_the_cache_change_no_number(recipe: dict[str, Any], tmp_path: Path) -> None:
-    run_recipe(recipe, out=tmp_path / "a", show=False)
-    run_recipe(recipe, ["data.workers=1", "data.cache_mb=0"], tmp_path / "b", show=False)
+    run_recipe(recipe, out=tmp_path / "a")
+    run_recipe(recipe, ["data.workers=1", "data.cache_mb=0"], tmp_path / "b")
     assert _losses(tmp_path / "a") == _losses(tmp_path / "b")
 
 
 def test_another_seed_gives_other_losses(recipe: dict[str, Any], tmp_path: Path) -> None:
-    run_recipe(recipe, out=tmp_path / "a", show=False)
-    run_recipe(recipe, ["seed=4"], tmp_path / "b", show=False)
+    run_recipe(recipe, out=tmp_path / "a")
+    run_recipe(recipe, ["seed=4"], tmp_path / "b")
     assert _losses(tmp_path / "a") != _losses(tmp_path / "b")
 
 
@@ -100,7 +100,7 @@ def test_frozen_layers_stay_and_the_fast_way_through_them_changes_nothing(
     recipe: dict[str, Any], tmp_path: Path
 ) -> None:
     recipe["model"]["freeze_blocks"] = 2
-    trainer = Trainer(load_recipe(recipe), tmp_path, show=False)
+    trainer = Trainer(load_recipe(recipe), tmp_path)
     before = {k: v.clone() for k, v in trainer.towers.state_dict().items()}
     training_mode(trainer.towers, freeze_bn=True)
     batch = next(iter(trainer.data.training(0, 1)))
@@ -122,7 +122,7 @@ def test_frozen_layers_stay_and_the_fast_way_through_them_changes_nothing(
 
 def test_the_pack_of_a_run_is_valid_and_says_where_it_came_from(recipe: dict[str, Any], tmp_path: Path) -> None:
     recipe["card"] = {"summary": "A test.", "licence": "CC0"}
-    result = run_recipe(recipe, out=tmp_path / "run", show=False)
+    result = run_recipe(recipe, out=tmp_path / "run")
     assert result.pack is not None
     assert verify_pack(result.pack).name == "tiny"
     model = load_model(result.pack)
@@ -137,16 +137,14 @@ def test_the_pack_of_a_run_is_valid_and_says_where_it_came_from(recipe: dict[str
 
 
 def test_training_learns_what_the_labels_say(recipe: dict[str, Any], tmp_path: Path) -> None:
-    result = run_recipe(
-        recipe, ["train.epochs=20", "train.lr=5e-3", "train.log_every=20"], tmp_path / "run", show=False
-    )
+    result = run_recipe(recipe, ["train.epochs=20", "train.lr=5e-3", "train.log_every=20"], tmp_path / "run")
     log = [e for e in read_log(tmp_path / "run" / "log.jsonl") if e["kind"] == "val"]
     assert result.validation["val_loss"] < log[0]["val_loss"]
     assert len(log) == 20
 
 
 def test_the_best_epoch_can_be_shipped(recipe: dict[str, Any], tmp_path: Path) -> None:
-    result = run_recipe(recipe, ["train.export=best", "train.lr=0.5", "train.epochs=3"], tmp_path / "run", show=False)
+    result = run_recipe(recipe, ["train.export=best", "train.lr=0.5", "train.epochs=3"], tmp_path / "run")
     log = [e for e in read_log(tmp_path / "run" / "log.jsonl") if e["kind"] == "val"]
     best = load_file(tmp_path / "run" / "best.safetensors")
     assert result.pack is not None
@@ -156,7 +154,7 @@ def test_the_best_epoch_can_be_shipped(recipe: dict[str, Any], tmp_path: Path) -
 
 
 def test_each_step_logs_loss_rate_scale_speed_and_waiting(recipe: dict[str, Any], tmp_path: Path) -> None:
-    run_recipe(recipe, out=tmp_path / "run", show=False)
+    run_recipe(recipe, out=tmp_path / "run")
     entries = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     for entry in (e for e in entries if e["kind"] == "step"):
         assert {"step", "loss", "lr", "scale", "images_s", "data_wait"} <= entry.keys()
@@ -175,13 +173,13 @@ def test_a_loss_that_is_not_finite_is_skipped_and_then_stops_the_run(
         return loss(self, batch, *features) * (float("nan") if next(taken) in bad else 1.0)
 
     monkeypatch.setattr(StepComputer, "_loss", sometimes)
-    result = run_recipe(recipe, out=tmp_path / "a", show=False)
+    result = run_recipe(recipe, out=tmp_path / "a")
     assert result.pack is not None
     assert [e["step"] for e in read_log(tmp_path / "a" / "log.jsonl") if e["kind"] == "skip"] == [2]
     assert all(np.isfinite(v.numpy()).all() for v in load_file(result.pack / "model.safetensors").values())
     bad.update(range(8, 12))
     with pytest.raises(MedclipError, match="3 steps in a row") as caught:
-        run_recipe(recipe, ["train.max_bad_steps=2"], tmp_path / "b", show=False)
+        run_recipe(recipe, ["train.max_bad_steps=2"], tmp_path / "b")
     assert caught.value.reason is Reason.NON_FINITE
 
 
@@ -193,26 +191,26 @@ def test_ctrl_c_writes_a_checkpoint_and_gives_the_handler_back(recipe: dict[str,
             os.kill(os.getpid(), signal.SIGINT)
         return False
 
-    result = run_recipe(recipe, out=tmp_path / "run", show=False, stop=press)
+    result = run_recipe(recipe, out=tmp_path / "run", stop=press)
     assert not result.finished
     assert result.steps in (2, 3)  # the signal may be noticed one step later
     assert signal.getsignal(signal.SIGINT) is before
-    assert run_recipe(recipe, out=tmp_path / "run", show=False).finished
+    assert run_recipe(recipe, out=tmp_path / "run").finished
 
 
 def test_a_folder_with_another_run_or_something_else_is_refused(recipe: dict[str, Any], tmp_path: Path) -> None:
     out = tmp_path / "run"
-    run_recipe(recipe, ["train.max_steps=1"], out, show=False)
+    run_recipe(recipe, ["train.max_steps=1"], out)
     with pytest.raises(MedclipError, match=r"train\.lr") as caught:
-        run_recipe(recipe, ["train.max_steps=1", "train.lr=7"], out, show=False)
+        run_recipe(recipe, ["train.max_steps=1", "train.lr=7"], out)
     assert caught.value.reason is Reason.OUTPUT_IN_USE
     with pytest.raises(MedclipError, match="no-resume"):
-        run_recipe(recipe, ["train.max_steps=1"], out, resume=False, show=False)
-    assert run_recipe(recipe, ["train.max_steps=1", "data.workers=1"], out, show=False).steps == 1
+        run_recipe(recipe, ["train.max_steps=1"], out, resume=False)
+    assert run_recipe(recipe, ["train.max_steps=1", "data.workers=1"], out).steps == 1
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "text").touch()
     with pytest.raises(MedclipError, match="something else"):
-        run_recipe(recipe, (), tmp_path / "thesis", show=False)
+        run_recipe(recipe, (), tmp_path / "thesis")
 
 
 def test_a_run_that_failed_before_its_first_step_leaves_the_folder_to_another_recipe(
@@ -220,12 +218,12 @@ def test_a_run_that_failed_before_its_first_step_leaves_the_folder_to_another_re
 ) -> None:
     out = tmp_path / "run"
     with pytest.raises(MedclipError, match="fewer than one batch"):
-        run_recipe(recipe, ["train.batch_size=500"], out, show=False)
+        run_recipe(recipe, ["train.batch_size=500"], out)
     # As if it had come further: a tokenizer of another size must not be taken up.
-    Trainer(load_recipe(recipe, ["text.vocab_size=400"]), out, show=False)
-    result = run_recipe(recipe, ["train.max_steps=1"], out, resume=False, show=False)
+    Trainer(load_recipe(recipe, ["text.vocab_size=400"]), out)
+    result = run_recipe(recipe, ["train.max_steps=1"], out, resume=False)
     assert result.finished
-    fresh = run_recipe(recipe, ["train.max_steps=1"], tmp_path / "fresh", show=False)
+    fresh = run_recipe(recipe, ["train.max_steps=1"], tmp_path / "fresh")
     assert _losses(out) == _losses(fresh.out)
     assert (out / "recipe.json").read_bytes() == (fresh.out / "recipe.json").read_bytes()
     assert not [p.name for p in out.iterdir() if p.name.endswith(".tmp")]
@@ -236,15 +234,15 @@ def test_a_step_in_the_log_holds_the_folder_also_without_a_checkpoint(recipe: di
         raise RuntimeError("power cut")
 
     with pytest.raises(RuntimeError, match="power cut"):
-        run_recipe(recipe, out=tmp_path / "run", show=False, stop=kill)
+        run_recipe(recipe, out=tmp_path / "run", stop=kill)
     with pytest.raises(MedclipError, match=r"train\.lr") as caught:
-        run_recipe(recipe, ["train.lr=7"], tmp_path / "run", show=False)
+        run_recipe(recipe, ["train.lr=7"], tmp_path / "run")
     assert caught.value.reason is Reason.OUTPUT_IN_USE
-    assert run_recipe(recipe, out=tmp_path / "run", show=False).finished
+    assert run_recipe(recipe, out=tmp_path / "run").finished
 
 
 def test_a_run_does_not_go_on_over_other_training_data(recipe: dict[str, Any], tmp_path: Path) -> None:
-    run_recipe(recipe, ["train.checkpoint_every=2"], tmp_path / "run", show=False, stop=lambda step: step == 2)
+    run_recipe(recipe, ["train.checkpoint_every=2"], tmp_path / "run", stop=lambda step: step == 2)
     other = tmp_path / "other"
     shutil.copytree(recipe["data"]["shards"], other)
     index = json.loads((other / "index.json").read_text())
@@ -252,9 +250,9 @@ def test_a_run_does_not_go_on_over_other_training_data(recipe: dict[str, Any], t
         shard["sha256"] = "0" * 64  # as if a label had been changed and the shards built again
     (other / "index.json").write_text(json.dumps(index))
     with pytest.raises(MedclipError, match="mix two data sets") as caught:
-        run_recipe(recipe, ["train.checkpoint_every=2", f"data.shards={other}"], tmp_path / "run", show=False)
+        run_recipe(recipe, ["train.checkpoint_every=2", f"data.shards={other}"], tmp_path / "run")
     assert caught.value.reason is Reason.OUTPUT_IN_USE
-    assert run_recipe(recipe, ["train.checkpoint_every=2"], tmp_path / "run", show=False).finished
+    assert run_recipe(recipe, ["train.checkpoint_every=2"], tmp_path / "run").finished
 
 
 @pytest.mark.parametrize("text", ["", '{"name": "ti', "[]", "\udcff"])
@@ -266,12 +264,12 @@ def test_a_recipe_that_was_cut_short_is_overwritten_but_never_over_checkpoints(
     (out / "recipe.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     (out / "thesis").touch()
     with pytest.raises(MedclipError, match="something else"):
-        run_recipe(recipe, (), out, show=False)
+        run_recipe(recipe, (), out)
     (out / "thesis").unlink()
-    assert run_recipe(recipe, ["train.max_steps=1"], out, show=False).finished
+    assert run_recipe(recipe, ["train.max_steps=1"], out).finished
     (out / "recipe.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(MedclipError, match="name another folder") as caught:
-        run_recipe(recipe, ["train.max_steps=1"], out, show=False)
+        run_recipe(recipe, ["train.max_steps=1"], out)
     assert caught.value.reason is Reason.OUTPUT_IN_USE
 
 
@@ -280,7 +278,7 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_made(
     recipe: dict[str, Any], tmp_path: Path, device: str
 ) -> None:
     with pytest.raises(MedclipError, match=f"{device}' cannot be used") as caught:
-        run_recipe(recipe, [f"train.device={device}"], tmp_path / "run", show=False)
+        run_recipe(recipe, [f"train.device={device}"], tmp_path / "run")
     assert caught.value.reason is Reason.RECIPE_INVALID
     assert not (tmp_path / "run").exists()
 
@@ -297,7 +295,7 @@ def test_a_pack_of_generic_renderings_only_claims_no_modality_that_has_an_adapte
     shards = tmp_path / "shards"
     build_shards(pd.DataFrame(rows), shards, images=tmp_path, key=b"k" * 32, settings=Settings(workers=1))
     changes = [f"data.shards={shards}", "data.val_split=null", "train.max_steps=1"]
-    result = run_recipe(recipe, changes, tmp_path / "run", show=False)
+    result = run_recipe(recipe, changes, tmp_path / "run")
     assert result.pack is not None
     model = load_model(result.pack)
     assert (model.card.modalities, set(model.preprocess.adapters)) == ((), {"generic"})
@@ -305,14 +303,14 @@ def test_a_pack_of_generic_renderings_only_claims_no_modality_that_has_an_adapte
 
 def test_a_split_smaller_than_a_batch_is_refused(recipe: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(MedclipError, match="fewer than one batch of 21") as caught:
-        run_recipe(recipe, ["train.batch_size=21"], tmp_path / "run", show=False)
+        run_recipe(recipe, ["train.batch_size=21"], tmp_path / "run")
     assert caught.value.reason is Reason.NOTHING_TO_DO
 
 
 def test_training_runs_without_validation_with_hard_targets_and_in_bf16(recipe: dict[str, Any], tmp_path: Path) -> None:
     changes = ["data.val_split=null", "objective.soft_same_label=false", "objective.soft_same_text=false"]
     changes.append("objective.soft_same_study=false")
-    result = run_recipe(recipe, [*changes, "train.precision=bf16", "train.max_steps=2"], tmp_path / "run", show=False)
+    result = run_recipe(recipe, [*changes, "train.precision=bf16", "train.max_steps=2"], tmp_path / "run")
     assert result.finished
     assert not result.validation
 

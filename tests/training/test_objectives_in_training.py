@@ -38,13 +38,13 @@ def vit(recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_small_chunks_give_the_gradients_of_the_whole_batch(vit: dict[str, Any], tmp_path: Path) -> None:
-    run_recipe(vit, out=tmp_path / "whole", show=False)
-    run_recipe(vit, ["train.micro_batch=4"], out=tmp_path / "chunks", show=False)  # 6 = 4 + 2
+    run_recipe(vit, out=tmp_path / "whole")
+    run_recipe(vit, ["train.micro_batch=4"], out=tmp_path / "chunks")  # 6 = 4 + 2
     assert _losses(tmp_path / "chunks") == pytest.approx(_losses(tmp_path / "whole"), abs=1e-4)
 
 
 def test_the_sigmoid_loss_trains_its_bias_and_ships_it(vit: dict[str, Any], tmp_path: Path) -> None:
-    result = run_recipe(vit, ["objective.loss=siglip", "train.lr=0.1"], out=tmp_path / "run", show=False)
+    result = run_recipe(vit, ["objective.loss=siglip", "train.lr=0.1"], out=tmp_path / "run")
     weights = _weights(tmp_path / "run")
     assert float(weights["logit_bias"]) != -10
     assert result.pack is not None
@@ -55,26 +55,26 @@ def test_the_sigmoid_loss_trains_its_bias_and_ships_it(vit: dict[str, Any], tmp_
 def test_hidden_pixels_are_learned_beside_the_words(recipe: dict[str, Any], tmp_path: Path, tower: str) -> None:
     changes = [f"model.image_tower={tower}", "model.size_px=64", "objective.masked={weight: 1, ratio: 0.5}"]
     changes += ["objective.contrastive=0", "train.epochs=8", "train.lr=0.01", "train.ema=0"]
-    run_recipe(recipe, changes, out=tmp_path / "run", show=False)
+    run_recipe(recipe, changes, out=tmp_path / "run")
     losses = _losses(tmp_path / "run")
     assert losses[-1] < 0.97 * losses[0]
     assert not any(name.startswith("masked") for name in _weights(tmp_path / "run"))
     stopped = tmp_path / "stopped"
-    run_recipe(recipe, changes, out=stopped, show=False, stop=lambda step: step == 5)
-    run_recipe(recipe, changes, out=stopped, show=False)
+    run_recipe(recipe, changes, out=stopped, stop=lambda step: step == 5)
+    run_recipe(recipe, changes, out=stopped)
     assert _losses(stopped) == losses
 
 
 def test_chunks_and_hidden_pixels_go_together(vit: dict[str, Any], tmp_path: Path) -> None:
     changes = ["model.size_px=64", "objective.masked={weight: 0.5}"]
-    run_recipe(vit, changes, out=tmp_path / "whole", show=False)
-    run_recipe(vit, [*changes, "train.micro_batch=3"], out=tmp_path / "chunks", show=False)
+    run_recipe(vit, changes, out=tmp_path / "whole")
+    run_recipe(vit, [*changes, "train.micro_batch=3"], out=tmp_path / "chunks")
     assert _losses(tmp_path / "chunks") == pytest.approx(_losses(tmp_path / "whole"), abs=1e-4)
 
 
 @pytest.mark.parametrize(("key", "tower"), [("lock_image", "visual."), ("lock_text", "text.")])
 def test_a_locked_tower_stays_bit_by_bit(vit: dict[str, Any], tmp_path: Path, key: str, tower: str) -> None:
-    trainer = Trainer(load_recipe(vit, [f"model.{key}=true"]), tmp_path, show=False)
+    trainer = Trainer(load_recipe(vit, [f"model.{key}=true"]), tmp_path)
     before = {k: v.clone() for k, v in trainer.towers.state_dict().items()}
     trainer.run(lambda step: False)
     after = trainer.towers.state_dict()
@@ -85,19 +85,19 @@ def test_a_locked_tower_stays_bit_by_bit(vit: dict[str, Any], tmp_path: Path, ke
 
 def test_the_last_group_of_a_locked_tower_may_learn(vit: dict[str, Any], tmp_path: Path) -> None:
     changes = ["model.lock_image=true", "model.unlocked_image_groups=1"]
-    trainer = Trainer(load_recipe(vit, changes), tmp_path, show=False)
+    trainer = Trainer(load_recipe(vit, changes), tmp_path)
     learning = [n for n, p in trainer.towers.named_parameters() if n.startswith("visual.") and p.requires_grad]
     assert learning == ["visual.head.proj.weight"]
 
 
 def test_a_run_begins_with_a_pack_and_another_size(recipe: dict[str, Any], tmp_path: Path) -> None:
-    first = run_recipe(recipe, ["train.max_steps=1"], out=tmp_path / "first", show=False)
+    first = run_recipe(recipe, ["train.max_steps=1"], out=tmp_path / "first")
     again = {k: recipe[k] for k in ("name", "seed", "data", "train")} | {"model": {"start": str(first.pack)}}
-    trainer = Trainer(load_recipe(again), tmp_path / "again", show=False)
+    trainer = Trainer(load_recipe(again), tmp_path / "again")
     assert trainer.size_px == 32
     shipped = load_file(tmp_path / "first" / "pack" / "model.safetensors")
     assert all(torch.equal(v.float(), shipped[k].float()) for k, v in trainer.towers.state_dict().items())
-    second = run_recipe(again, ["train.max_steps=2"], out=tmp_path / "second", show=False)
+    second = run_recipe(again, ["train.max_steps=2"], out=tmp_path / "second")
     assert second.pack is not None
     assert load_model(second.pack).tokenizer.vocab_size == load_model(str(first.pack)).tokenizer.vocab_size
 
@@ -105,7 +105,7 @@ def test_a_run_begins_with_a_pack_and_another_size(recipe: dict[str, Any], tmp_p
 def test_a_run_begins_with_an_open_clip_architecture(recipe: dict[str, Any], tmp_path: Path) -> None:
     again = {k: recipe[k] for k in ("name", "seed", "data", "train")}
     again |= {"model": {"start": "ViT-S-32-alt", "size_px": 64}}
-    result = run_recipe(again, ["train.max_steps=1", "train.ema=0"], out=tmp_path / "run", show=False)
+    result = run_recipe(again, ["train.max_steps=1", "train.ema=0"], out=tmp_path / "run")
     assert result.pack is not None
     model = load_model(result.pack)
     assert (model.tokenizer.context_length, model.preprocess.size_px) == (77, 64)
@@ -119,22 +119,22 @@ def test_a_run_that_began_with_a_model_goes_on_exactly(recipe: dict[str, Any], t
     again = {k: recipe[k] for k in ("name", "seed", "data", "train")}
     again |= {"model": {"start": "ViT-S-32-alt", "size_px": 64}, "objective": {"loss": loss}}
     changes = ["train.max_steps=3", "train.ema=0"]
-    run_recipe(again, changes, out=tmp_path / "straight", show=False)
-    run_recipe(again, changes, out=tmp_path / "stopped", show=False, stop=lambda step: step == 2)
-    run_recipe(again, changes, out=tmp_path / "stopped", show=False)
+    run_recipe(again, changes, out=tmp_path / "straight")
+    run_recipe(again, changes, out=tmp_path / "stopped", stop=lambda step: step == 2)
+    run_recipe(again, changes, out=tmp_path / "stopped")
     assert _losses(tmp_path / "stopped") == _losses(tmp_path / "straight")
 
 
 def test_statistics_of_a_skipped_step_are_given_back(
     recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = Trainer(load_recipe(recipe, ["model.freeze_bn=false", "train.ema=0.5"]), tmp_path, show=False)
+    trainer = Trainer(load_recipe(recipe, ["model.freeze_bn=false", "train.ema=0.5"]), tmp_path)
     before = {k: v.clone() for k, v in trainer.towers.state_dict().items()}
     averaged = {k: v.clone() for k, v in trainer.ema.state.items()}
     loss = StepComputer._loss
     monkeypatch.setattr(StepComputer, "_loss", lambda *a: loss(*a) * float("nan"))
     batch = next(iter(trainer.data.training(0, 1)))
-    log = RunLog(tmp_path, 1, 0, show=False)
+    log = RunLog(tmp_path, 1, 0)
     trainer._step(batch, log)
     log.close()
     assert all(torch.equal(v, before[k]) for k, v in trainer.towers.state_dict().items())
@@ -160,7 +160,7 @@ def test_what_does_not_go_together_is_refused_before_the_first_step(
     recipe: dict[str, Any], tmp_path: Path, changes: list[str], said: str
 ) -> None:
     with pytest.raises(MedclipError, match=said) as caught:
-        run_recipe(recipe, changes, out=tmp_path / "run", show=False)
+        run_recipe(recipe, changes, out=tmp_path / "run")
     assert caught.value.reason is Reason.RECIPE_INVALID
     assert not (tmp_path / "run" / "log.jsonl").is_file()
 
@@ -173,20 +173,20 @@ def test_a_sample_without_a_readable_record_costs_itself_alone(
     tar = broken / "train-000000.tar"
     data = tar.read_bytes()
     tar.write_bytes(data.replace(b'{"meta"', b'{!meta"', 1))
-    run_recipe(recipe, [f"data.shards={broken}", "data.verify=size"], out=tmp_path / "run", show=False)
+    run_recipe(recipe, [f"data.shards={broken}", "data.verify=size"], out=tmp_path / "run")
     counted = [e for e in read_log(tmp_path / "run" / "log.jsonl") if e["kind"] == "bad"]
     assert counted[-1]["corrupt"] in (1, 2)
 
 
 def test_activations_may_be_computed_again(vit: dict[str, Any], tmp_path: Path) -> None:
-    run_recipe(vit, out=tmp_path / "kept", show=False)
-    run_recipe(vit, ["model.grad_checkpointing=true"], out=tmp_path / "again", show=False)
+    run_recipe(vit, out=tmp_path / "kept")
+    run_recipe(vit, ["model.grad_checkpointing=true"], out=tmp_path / "again")
     assert _losses(tmp_path / "again") == pytest.approx(_losses(tmp_path / "kept"), abs=1e-5)
 
 
 def test_tasks_are_measured_in_words_and_written_for_tensorboard(recipe: dict[str, Any], tmp_path: Path) -> None:
     changes = ["train.zero_shot=[chest_xray_findings, brain_mri_tumour]", "train.tensorboard=true"]
-    result = run_recipe(recipe, changes, out=tmp_path / "run", show=False)
+    result = run_recipe(recipe, changes, out=tmp_path / "run")
     assert 0 <= result.validation["zero_shot.chest_xray_findings"] <= 1
     assert "zero_shot.brain_mri_tumour" not in result.validation  # no such labels here
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -209,42 +209,42 @@ def test_damaged_samples_are_left_out_counted_and_too_many_stop_the_run(
     data[at + 4 : at + 24] = b"\0" * 20
     tar.write_bytes(data)
     changes = [f"data.shards={broken}", "data.verify=size"]
-    run_recipe(recipe, changes, out=tmp_path / "run", show=False)
+    run_recipe(recipe, changes, out=tmp_path / "run")
     counted = [e for e in read_log(tmp_path / "run" / "log.jsonl") if e["kind"] == "bad"]
     assert counted
     assert sum(v for k, v in counted[-1].items() if k not in ("kind", "step")) in (1, 2)
     with pytest.raises(MedclipError, match="samples could not be used") as caught:
-        run_recipe(recipe, [*changes, "data.max_bad_share=0"], out=tmp_path / "strict", show=False)
+        run_recipe(recipe, [*changes, "data.max_bad_share=0"], out=tmp_path / "strict")
     assert caught.value.reason is Reason.TOO_MANY_BAD
     with pytest.raises(MedclipError, match=r"train-000000\.tar") as caught:
-        run_recipe(recipe, [f"data.shards={broken}"], out=tmp_path / "verified", show=False)
+        run_recipe(recipe, [f"data.shards={broken}"], out=tmp_path / "verified")
     assert caught.value.reason is Reason.CORRUPT
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_noted(recipe: dict[str, Any], tmp_path: Path) -> None:
-    straight = run_recipe(recipe, out=tmp_path / "straight", show=False)
+    straight = run_recipe(recipe, out=tmp_path / "straight")
     recipe["train"]["checkpoint_every"] = 2
     out = tmp_path / "run"
-    run_recipe(recipe, out=out, show=False, stop=lambda step: step == 4)
+    run_recipe(recipe, out=out, stop=lambda step: step == 4)
     (file,) = (out / "checkpoints" / "step-0000004").glob("*.safetensors")
     file.write_bytes(file.read_bytes()[:-10])
-    resumed = run_recipe(recipe, out=out, show=False)
+    resumed = run_recipe(recipe, out=out)
     assert _losses(out) == _losses(tmp_path / "straight")
     assert any("passed over" in e.get("note", "") for e in read_log(out / "log.jsonl"))
     assert straight.pack is not None
     assert resumed.pack is not None
     assert (straight.pack / "model.safetensors").read_bytes() == (resumed.pack / "model.safetensors").read_bytes()
-    run_recipe(recipe, out=tmp_path / "lost", show=False, stop=lambda step: step == 2)
+    run_recipe(recipe, out=tmp_path / "lost", stop=lambda step: step == 2)
     (file,) = (tmp_path / "lost" / "checkpoints" / "step-0000002").glob("*.safetensors")
     file.unlink()
     with pytest.raises(MedclipError, match="none of the 1 checkpoints"):
-        run_recipe(recipe, out=tmp_path / "lost", show=False)
+        run_recipe(recipe, out=tmp_path / "lost")
 
 
 def test_towers_can_be_compiled(vit: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(type(self).__name__))
-    run_recipe(vit, out=tmp_path / "plain", show=False)
-    run_recipe(vit, ["train.compile=true"], out=tmp_path / "compiled", show=False)
+    run_recipe(vit, out=tmp_path / "plain")
+    run_recipe(vit, ["train.compile=true"], out=tmp_path / "compiled")
     assert compiled == ["TimmModel", "TextTransformer"]
     assert _losses(tmp_path / "compiled") == pytest.approx(_losses(tmp_path / "plain"), abs=1e-4)

@@ -71,8 +71,8 @@ def plan(shards: Path) -> dict[str, Any]:
 def runs(plan: dict[str, Any], shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Let one process and two ranks run, stop and go on in every way that the tests look at."""
     folder = tmp_path_factory.mktemp("ranks")
-    run_recipe(plan, out=folder / "one", show=False)
-    run_recipe(plan, out=folder / "begun_by_one", show=False, stop=lambda step: step == 2)
+    run_recipe(plan, out=folder / "one")
+    run_recipe(plan, out=folder / "begun_by_one", stop=lambda step: step == 2)
     fsdp, small = ["train.parallel=fsdp"], ["train.micro_batch=1"]
     jobs = [
         {"out": "ddp"},
@@ -89,11 +89,11 @@ def runs(plan: dict[str, Any], shards: Path, tmp_path_factory: pytest.TempPathFa
         {"out": "changed", "overrides": [f"data.shards={_changed(shards, folder)}"]},
     ]
     _ranks(2, [{**job, "recipe": plan, "out": str(folder / str(job["out"]))} for job in jobs], folder)
-    run_recipe(plan, out=folder / "stopped", show=False)
-    run_recipe(plan, out=folder / "begun_by_fsdp", show=False)
-    run_recipe(plan, ["objective.loss=siglip"], out=folder / "siglip_one", show=False)
+    run_recipe(plan, out=folder / "stopped")
+    run_recipe(plan, out=folder / "begun_by_fsdp")
+    run_recipe(plan, ["objective.loss=siglip"], out=folder / "siglip_one")
     hidden = ["objective.masked={weight: 0.5}", "model.size_px=64"]
-    run_recipe(plan, hidden, out=folder / "hidden_one", show=False)
+    run_recipe(plan, hidden, out=folder / "hidden_one")
     return folder
 
 
@@ -157,7 +157,7 @@ def test_the_shards_of_a_checkpoint_are_hashed_each(runs: Path) -> None:
 
 def test_four_ranks_learn_what_one_process_learns(plan: dict[str, Any], tmp_path: Path) -> None:
     changed = ["train.batch_size=8"]
-    run_recipe(plan, changed, out=tmp_path / "one", show=False)
+    run_recipe(plan, changed, out=tmp_path / "one")
     jobs = [{"recipe": plan, "overrides": changed, "out": str(tmp_path / "four")}]
     _ranks(4, jobs, tmp_path)
     assert _losses(tmp_path / "four") == pytest.approx(_losses(tmp_path / "one"), abs=2e-4)

@@ -46,11 +46,11 @@ def _killed(recipe: dict[str, Any], out: Path, step: int) -> None:
 
 
 def _compare(recipe: dict[str, Any], tmp_path: Path, kills: list[int]) -> None:
-    straight = run_recipe(recipe, out=tmp_path / "straight", show=False)
+    straight = run_recipe(recipe, out=tmp_path / "straight")
     for number, step in enumerate(kills):
         out = tmp_path / f"killed-{number}"
         _killed(recipe, out, step)
-        resumed = run_recipe(recipe, out=out, show=False)
+        resumed = run_recipe(recipe, out=out)
         assert _losses(out) == _losses(tmp_path / "straight")
         assert straight.pack is not None
         assert resumed.pack is not None
@@ -89,7 +89,7 @@ def test_the_samples_of_an_epoch_do_not_depend_on_the_ranks_that_read_them(
 
 def _keys(recipe: dict[str, Any], folder: Path, ranks: int, first: int, last: int) -> list[str]:
     plan = load_recipe(recipe)
-    trainer = Trainer(plan, folder, show=False)
+    trainer = Trainer(plan, folder)
     found = []
     for rank in range(ranks):
         share = Batches(

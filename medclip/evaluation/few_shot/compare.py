@@ -37,10 +37,10 @@ from medclip.evaluation.few_shot.summary import (
 from medclip.evaluation.few_shot.tables import write_tables
 from medclip.files.pseudonyms import load_key
 from medclip.files.readers.pool import ReadingPool
+from medclip.progress import Progress, Silent
 from medclip.settings import Settings
 
 if TYPE_CHECKING:
-    from medclip.evaluation.zero_shot.run import Progress
     from medclip.models.model import Model
     from medclip.sample import Modality
     from medclip.text.vocabulary.task import Task
@@ -97,7 +97,7 @@ def compare_methods(
     protocol = make_protocol(
         methods, quick=quick, shots=shots, seeds=seeds, inits=inits, references=references, novel=base_to_novel
     )
-    settings = settings or Settings()
+    settings, progress = settings or Settings(), progress or Silent()
     check_device(device)
     base = load_model(model, device=device)
     columns = [label] if isinstance(label, str) else list(label)
@@ -133,19 +133,16 @@ def _check_novel(protocol: Protocol, text: ClassText) -> None:
 
 
 def _all_runs(
-    base: Model, data: FewShotData, protocol: Protocol, store: RunStore, processes: int, progress: Progress | None
+    base: Model, data: FewShotData, protocol: Protocol, store: RunStore, processes: int, progress: Progress
 ) -> dict[RunKey, Run]:
     keys = list(protocol.keys())
     jobs = {key: _job(data, protocol, key) for key in keys}
     runs = {key: store.kept(key, jobs[key].facts["asked"]) for key in keys}
     missing = [key for key in keys if runs[key] is None]
-    if progress is not None:
-        progress.stage("Runs", len(keys))
-        progress.step(len(keys) - len(missing))
+    progress.stage("Runs", len(keys), len(keys) - len(missing))
     for key, run in _computed(base, data, [(k, jobs[k]) for k in missing], processes):
         runs[key] = store.keep(key, run)
-        if progress is not None:
-            progress.step()
+        progress.step()
     return {key: run for key, run in runs.items() if run is not None}
 
 

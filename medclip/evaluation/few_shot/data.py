@@ -20,12 +20,12 @@ from medclip.adaptation.data.table import AdaptTable, LabelledUnit
 from medclip.adaptation.data.unit_features import examples_of
 from medclip.errors import MedclipError, Reason
 from medclip.models.packs.training_files import training_hashes
+from medclip.progress import Progress
 from medclip.runs.encode import ReadUnit, UnitReader
 from medclip.settings import Settings
 from medclip.statistics.metrics.weighted import HeldOut
 
 if TYPE_CHECKING:
-    from medclip.evaluation.zero_shot.run import Progress
     from medclip.models.model import Model
 
 FORMAT = 1
@@ -102,7 +102,7 @@ def prepare(
     split_seed: int,
     test_share: float,
     settings: Settings,
-    progress: Progress | None = None,
+    progress: Progress,
 ) -> FewShotData:
     """Divide the units of a table, draw all shots, and read and encode what takes part.
 
@@ -129,10 +129,8 @@ def prepare(
             missing = sorted(wanted - read.keys())
             if not missing:
                 break
-            if progress is not None:
-                progress.stage("Reading", len(missing))
-            step = progress.step if progress is not None else lambda _: None
-            read |= zip(missing, reader.read([units[i] for i in missing], step), strict=True)
+            progress.stage("Reading", len(missing))
+            read |= zip(missing, reader.read([units[i] for i in missing], progress.step), strict=True)
     problems = Counter(str(read[i].problem.reason) for i in bad)  # type: ignore[union-attr]
     rows = tuple(i for i in sorted(read) if read[i].problem is None)
     place = {i: row for row, i in enumerate(rows)}

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from medclip.files.pseudonyms import load_key
 from medclip.models.class_vectors import ClassVectors, encode_prompts
 from medclip.models.devices import check_device
 from medclip.models.packs.training_files import training_hashes
+from medclip.progress import Progress, Silent
 from medclip.runs.encode import UnitReader
 from medclip.sample import spoken
 from medclip.settings import Settings
@@ -36,18 +37,6 @@ FORMAT = 1
 """Raise when the same images give other figures or other columns: results of before are then computed again."""
 
 
-class Progress(Protocol):
-    """What a long evaluation tells; `medclip.cli.progress` draws it."""
-
-    def stage(self, name: str, total: int) -> None:
-        """Begin a set of `total` images."""
-        ...
-
-    def step(self, count: int = 1) -> None:
-        """Count images of the set."""
-        ...
-
-
 @dataclass(frozen=True)
 class _Run:
     """What every set of an evaluation needs."""
@@ -56,7 +45,7 @@ class _Run:
     seen: frozenset[str] | None
     reader: UnitReader
     num_replicates: int
-    progress: Progress | None
+    progress: Progress
 
 
 def evaluate_suite(
@@ -92,7 +81,7 @@ def evaluate_suite(
     results = []
     loaded.batch_size = batch = batch_size or loaded.batch_size
     with UnitReader(loaded, settings) as reader:
-        run = _Run(loaded, training_hashes(loaded.path, loaded.card), reader, num_replicates, progress)
+        run = _Run(loaded, training_hashes(loaded.path, loaded.card), reader, num_replicates, progress or Silent())
         for labelled in found:
             # Another device or batch size may change the last bits, so it makes another fingerprint.
             made_of = [FORMAT, labelled.digest(root), num_replicates, batch, device, settings.policy.changes()]
@@ -156,12 +145,10 @@ def _look(
 
 def _measure(run: _Run, labelled: LabelledSet) -> tuple[SetResult, pa.Table]:
     part, rows = labelled.part, labelled.rows
-    if run.progress is not None:
-        run.progress.stage(part.id, len(rows))
+    run.progress.stage(part.id, len(rows))
     prompts = part.prompts()
     vectors = ClassVectors(part.names, encode_prompts(run.model, prompts), None)
-    step = run.progress.step if run.progress is not None else lambda _: None
-    scored = score_images(run.reader, [row.path for row in rows], part.modality, vectors, step)
+    scored = score_images(run.reader, [row.path for row in rows], part.modality, vectors, run.progress.step)
     good = np.array([s.scores_C is not None for s in scored])
     labels = np.array([row.label for row in rows])[good]
     scores = np.array([s.scores_C for s in scored if s.scores_C is not None]).reshape(-1, len(part.classes))

@@ -10,7 +10,7 @@ import secrets
 import shutil
 import tarfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import disk_faults
 from medclip.files.pseudonyms import keyed_hash, load_key
+from medclip.progress import Progress, Silent
 from medclip.sample import Modality
 from medclip.settings import Settings
 from medclip.shards.folder import INDEX, REJECTS, SAMPLE_COLUMNS, SAMPLES, arrow_table, new_folder, write_index
@@ -69,7 +70,7 @@ def index_shards(
     out: Path | None = None,
     patient: str | None = None,
     key: bytes | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> IndexReport:
     """Make a folder of WebDataset tars ready for `medclip pretrain`. The tars are read and not changed.
 
@@ -86,7 +87,7 @@ def index_shards(
         patient: Field of the JSON that names the patient. Without it every sample counts as a patient of its
             own, so nothing can be said about patients on two sides.
         key: Key for patient hashes; the identity key where None.
-        progress: Called with tars done and tars in all.
+        progress: Counts the tars.
 
     Raises:
         MedclipError: MISSING_FILE or NOTHING_TO_DO when there are no tars or no samples; OUTPUT_IN_USE when there is an
@@ -104,10 +105,11 @@ def index_shards(
     key = key if key is not None else load_key(Settings())
     of = ForeignSet(source, license, Modality(modality) if modality else None)
     tally = _Tally()
-    for done, path in enumerate(tars, 1):
+    progress = progress or Silent()
+    progress.stage("Tars", len(tars))
+    for path in tars:
         _shard(path, split, of, patient, key, tally)
-        if progress is not None:
-            progress(done, len(tars))
+        progress.step()
     report = _report(Path(out or folder), tally, patient)
     if not report.num_samples:
         why = ", ".join(f"{r} {n}" for r, n in report.counts_by_reason.items())

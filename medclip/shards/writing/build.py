@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 from medclip.adapters.registry import slot
 from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.pseudonyms import keyed_hash, load_key
+from medclip.progress import Progress, Silent
 from medclip.settings import Settings
 from medclip.shards.folder import new_folder, write_index
 from medclip.shards.sample_json import to_json
@@ -23,8 +24,6 @@ from medclip.shards.writing.splits import DEFAULT_SPLITS, assign
 from medclip.shards.writing.table import GENERIC, ShardRow, read_shard_table
 from medclip.shards.writing.tar import SHARD_NAME, TarShard
 from medclip.text.captions.draw import draw_caption
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def build_shards(
         settings: Limits and worker count.
         images: Folder that relative files are relative to; the table's own where None.
         patient: Column that names the patient, or "file" where every file is a patient of its own.
-        progress: Called with rows done and rows in all.
+        progress: Counts the rows.
 
     Returns:
         What was built. A row that cannot be read becomes a row of rejects.parquet, never an error.
@@ -106,7 +105,7 @@ def build_shards(
         MedclipError: TABLE_INVALID, PATIENT_OVERLAP, OUTPUT_IN_USE, WRONG_USE, DISK_FULL; NOTHING_TO_DO when no image
             at all could be read.
     """
-    settings = settings or Settings()
+    settings, progress = settings or Settings(), progress or Silent()
     if max_side < 16 or samples_per_shard < 1:
         raise MedclipError(Reason.WRONG_USE, "max_side must be at least 16 and samples_per_shard at least 1.")
     if stored not in STORED_AS or not 1 <= quality <= 100:
@@ -117,6 +116,7 @@ def build_shards(
     with new_folder(Path(out)) as work:
         tally = _Tally()
         rows_done = 0
+        progress.stage("Rows", len(understood.rows))
         names = [*splits, *sorted(set(sides) - set(splits))]
         for split in names:
             rows = [r for r, side in zip(understood.rows, sides, strict=True) if side == split]
@@ -124,8 +124,7 @@ def build_shards(
             shuffled = [rows[i] for i in order]
             for _ in _write_split(split, shuffled, work, tally, form, settings):
                 rows_done += 1
-                if progress is not None:
-                    progress(rows_done, len(understood.rows))
+                progress.step()
         if not tally.samples:
             why = ", ".join(f"{r} {n}" for r, n in sorted(Counter(x["reason"] for x in tally.rejects).items()))
             first = understood.rows[0]

@@ -12,7 +12,7 @@ import json
 import os
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.output import disk_faults
 from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import cell_text
+from medclip.progress import Progress, Silent
 from medclip.shards.writing.table import ShardRow, read_shard_table
 from medclip.text.captions.caption_writer import CaptionFacts, CaptionWriter, ask_writer, facts_of
 from medclip.text.captions.label_sentences import distinct_sentences
@@ -72,7 +73,7 @@ def captions_from_labels(
     writer: CaptionWriter | None = None,
     images: Path | None = None,
     overwrite: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> CaptionsReport:
     """Write a copy of a table in which every labelled row has `n` captions that say what its labels say.
 
@@ -92,7 +93,7 @@ def captions_from_labels(
             `check_caption` is replaced by a wording of medclip's own and counted.
         images: Folder that relative files are relative to; the table's own where None.
         overwrite: Replace `out` where it exists.
-        progress: Called with rows done and rows in all.
+        progress: Counts the rows.
 
     Returns:
         Counts.
@@ -109,10 +110,11 @@ def captions_from_labels(
     rows = read_shard_table(read, folder=images, patient_from=FILE).rows  # no splits are made: nobody is named
     composer = _Composer(n, seed, writer)
     added: list[tuple[str, ...]] = []
+    progress = progress or Silent()
+    progress.stage("Rows", len(rows))
     for row in rows:
         added.append(composer.captions(row))
-        if progress is not None:
-            progress(len(added), len(rows))
+        progress.step()
     files = _moved([row.file for row in rows], images or source.parent, target.parent)
     with _draft_of(target) as draft:
         write = _write_parquet if target.suffix.lower() in _PARQUET else _write_text

@@ -26,6 +26,7 @@ from medclip.evaluation.few_shot.compare import Compared, compare_methods
 from medclip.evaluation.few_shot.plan import make_protocol, parse_variant
 from medclip.evaluation.few_shot.run import novel_head
 from medclip.models.packs.pack import load_model
+from medclip.progress import Silent
 from tests.kits.adaptation import words
 from tests.kits.few_shot import CLASSES, METHODS, table
 from tests.kits.scoring import make_pack
@@ -59,16 +60,16 @@ def folder_of(compared: Compared) -> Path:
     return compared.result.folder
 
 
-class Stop:
+class Stop(Silent):
     """Progress that is interrupted after so many runs."""
 
     def __init__(self, after: int) -> None:
         self._left, self._stage = after, ""
 
-    def stage(self, name: str, total: int) -> None:
+    def stage(self, name: str, total: int, done: int = 0) -> None:
         self._stage = name
 
-    def step(self, count: int = 1) -> None:
+    def step(self, count: int = 1, text: str = "") -> None:
         if self._stage == "Runs":
             self._left -= count
             if self._left < 0:

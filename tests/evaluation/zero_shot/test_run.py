@@ -18,6 +18,7 @@ from medclip.models.class_vectors import ensemble
 from medclip.models.packs.manifest import file_sha256
 from medclip.models.packs.pack import load_model, update_pack
 from tests.kits.evaluation import SUITE, picture, small_data
+from tests.kits.progress import Recorded
 from tests.kits.scoring import every_way, make_pack
 
 QUICK = {"workers": 1, "num_replicates": 50}
@@ -320,18 +321,10 @@ def test_what_is_written_names_no_patient_and_no_path(pack: Path, place: Path, t
 
 
 def test_progress_counts_every_image(pack: Path, place: Path) -> None:
-    told: list[tuple[str, int]] = []
-
-    class Told:
-        def stage(self, name: str, total: int) -> None:
-            told.append((name, total))
-
-        def step(self, count: int = 1) -> None:
-            told.append(("step", count))
-
-    evaluate_suite(pack, place / "suite.yaml", place, progress=Told(), **QUICK)
-    assert told.count(("step", 1)) == 14
-    assert [t for t in told if t[0] != "step"] == [("eyes", 7), ("chests", 7)]
+    shown = Recorded()
+    evaluate_suite(pack, place / "suite.yaml", place, progress=shown, **QUICK)
+    assert sum(count for count, _ in shown.steps) == 14
+    assert shown.stages == [("eyes", 7, 0), ("chests", 7, 0)]
 
 
 @pytest.mark.shared

@@ -23,6 +23,7 @@ from medclip.shards.writing import build as build_module
 from medclip.shards.writing.build import build_shards, sample_key
 from medclip.shards.writing.read_row import ReadResult, read_row
 from medclip.shards.writing.summary import plan_shards
+from tests.kits.progress import Recorded
 from tests.kits.shards import KEY, NUM_PATIENTS, write
 
 SETTINGS = Settings(workers=1)
@@ -231,10 +232,10 @@ def test_a_fault_of_a_decoder_is_told_by_its_kind_only(monkeypatch, table):
 
 def test_progress_counts_every_row(table, tmp_path, monkeypatch):
     monkeypatch.setattr(build_module, "read_rows", in_this_process)
-    told: list[tuple[int, int]] = []
-    build_shards(table, tmp_path / "s", key=KEY, settings=SETTINGS, progress=lambda done, of: told.append((done, of)))
-    assert told == [(i + 1, len(told)) for i in range(len(told))]
-    assert len(told) == 2 * NUM_PATIENTS + 7
+    shown = Recorded()
+    build_shards(table, tmp_path / "s", key=KEY, settings=SETTINGS, progress=shown)
+    assert shown.stages == [("Rows", 2 * NUM_PATIENTS + 7, 0)]
+    assert len(shown.steps) == 2 * NUM_PATIENTS + 7
 
 
 def test_the_plan_counts_without_reading(table):

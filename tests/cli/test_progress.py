@@ -1,0 +1,67 @@
+"""Progress: a plain line now and then, two bars on a terminal; both know how long it will take."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from medclip.cli import progress as module
+from medclip.cli.progress import BarProgress, PlainProgress
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_plain_lines_are_few_and_the_last_step_has_one() -> None:
+    out = io.StringIO()
+    shown = PlainProgress(out)
+    shown.stage("Reading", 1000)
+    for _ in range(1000):
+        shown.step()
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "Reading: 1,000"
+    assert lines[-1] == "Reading: 1,000 of 1,000"
+    assert len(lines) < 20
+
+
+def test_a_plain_line_has_the_remaining_time_and_what_stands_beside(clock: list[float]) -> None:
+    out = io.StringIO()
+    shown = PlainProgress(out)
+    shown.stage("Training", 100)
+    clock[0] += 60
+    shown.step(20, "loss 2.3")
+    assert out.getvalue().splitlines()[-1] == "Training: 20 of 100, about 4 min left; loss 2.3"
+
+
+def test_steps_of_a_run_before_do_not_count_for_the_remaining_time(clock: list[float]) -> None:
+    out = io.StringIO()
+    shown = PlainProgress(out)
+    shown.stage("Training", 100, done=80)
+    clock[0] += 60
+    shown.step(10)
+    assert out.getvalue().splitlines() == [
+        "Training: 100, 80 of them done before",
+        "Training: 90 of 100, about 60 s left",
+    ]
+
+
+def test_bars_on_a_terminal_show_steps_text_and_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    out = _Terminal()
+    with BarProgress(out) as shown:
+        shown.stage("Training", 10, done=2)
+        shown.step(1, "loss 2.3")
+        shown.note("Validation after step 3: val loss [0.5]")
+    assert "3/10" in out.getvalue()
+    assert "loss 2.3" in out.getvalue()
+    assert "val loss [0.5]" in out.getvalue()
