@@ -8,6 +8,7 @@ from typing import Any
 
 from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.options import AuditOptions
+from medclip.auditing.recipe import AuditRecipe, audit_recipe, is_recipe
 from medclip.auditing.result import JSON, AuditResult, write_tables
 from medclip.auditing.run import run_audit
 from medclip.auditing.thresholds.file import write_thresholds
@@ -36,7 +37,8 @@ def audit(
     """Ask whether a model works for every patient group, and how sure that is.
 
     Args:
-        scores: Folder of `medclip score`; CSV, TSV or Parquet file; or any data frame that narwhals knows.
+        scores: Folder of `medclip score`; CSV, TSV or Parquet file; any data frame that narwhals knows; or a recipe: a
+            YAML file with the options of `medclip audit` by name, which the other arguments override.
         labels: Table of truths, patients and groups; None where it is the table of scores itself.
         by: What divides patients into groups: `sex`, `age`, `race`, `site`, `scanner`, `view`, any column, "sex*age".
         label: Labels; "SCORE=COLUMN" where names differ; None for all that have score and truth.
@@ -65,6 +67,20 @@ def audit(
         >>> found.labels, found.attributes
         (('flu',), ('sex',))
     """
+    if is_recipe(scores):
+        scores = audit_recipe(scores)
+    if isinstance(scores, AuditRecipe):
+        asked = {
+            "labels": labels,
+            "label": label,
+            "out": out,
+            "compare": compare,
+            "reading": reading,
+            "options": options,
+        }
+        asked = {argument: value for argument, value in asked.items() if value is not None}
+        asked |= {argument: value for argument, value in (("by", by), ("name", name)) if value}
+        return audit(**(scores.arguments() | asked), settings=settings, progress=progress)
     folder = None if out is None else Path(out)
     if folder is not None:
         _refuse_others(folder)

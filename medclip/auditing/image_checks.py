@@ -98,7 +98,7 @@ def table_splits(labels: Any, reading: ReadOptions) -> tuple[Sequence[str], Sequ
 def _model(wanted: Pictures) -> Model | None:
     from medclip.models.packs.pack import load_model
 
-    return None if wanted.pack is None else load_model(wanted.pack)
+    return None if wanted.model is None else load_model(wanted.model)
 
 
 def _read(
@@ -115,14 +115,14 @@ def _read(
     if wanted.embeddings is not None:
         read = read_embeddings(wanted.embeddings, cohort.keys)
         return files, read.vectors_ND, read.notes
-    if wanted.folder is None:
+    if wanted.images is None:
         return files, None, ()
     if not cohort.files:
         raise MedclipError(
             Reason.WRONG_USE, "the label table names no files, so that no images can be read.",
             hint="Give it a column `file`, or leave out the folder of images.",
         )  # fmt: skip
-    paths = [wanted.folder / name if name else None for name in cohort.files]
+    paths = [wanted.images / name if name else None for name in cohort.files]
     progress.stage("Reading images", len(set(paths)))
     modality = _modality(wanted, model)
     if model is None:
@@ -155,7 +155,7 @@ def _training(
             progress.stage("Reading training shards", 1)
             found += training_data.of_shards(source)
         else:
-            modality = _modality(wanted, model) if wanted.folder is not None else None
+            modality = _modality(wanted, model) if wanted.images is not None else None
             column = read_table(source, "the table of training files").find(*PATIENTS) or PATIENTS[0]
             found.append(training_data.of_table(source, patient_from=column, modality=modality, settings=settings))
     return found

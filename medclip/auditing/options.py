@@ -77,9 +77,9 @@ class Shortcuts:
 class Pictures:
     """What is needed to look at images and embeddings beside the scores; nothing is looked at by default."""
 
-    pack: str | Path | None = None
-    """The audited model's pack: its training lists and shots, and the encoder of `folder`."""
-    folder: Path | None = None
+    model: str | Path | None = None
+    """The audited model's pack: its training lists and shots, and the encoder of `images`."""
+    images: Path | None = None
     """Folder that the label table's files are in: images are read, encoded and hashed."""
     modality: str | None = None
     """Whose adapter reads them; None: the pack's, where it has one only."""
@@ -114,7 +114,7 @@ class Pictures:
     @property
     def wants_vectors(self) -> bool:
         """Whether there are, or will be, embeddings."""
-        return self.embeddings is not None or (self.folder is not None and self.pack is not None)
+        return self.embeddings is not None or (self.images is not None and self.model is not None)
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def checks(found) -> dict[str, dict]:
 def test_a_training_file_in_the_audit_set_is_red_and_found_by_its_bytes(study, tmp_path: Path):
     folder, frame = study
     pack = make_pack(tmp_path / "pack")
-    clean = replace(QUICK, pictures=Pictures(pack=pack, folder=folder, study="visit"))
+    clean = replace(QUICK, pictures=Pictures(model=pack, images=folder, study="visit"))
     found = run_audit(frame, by=["sex"], options=clean, settings=SETTINGS).result
     assert not found.leaks
     digest = hashlib.sha256((folder / frame.file[0]).read_bytes()).hexdigest()
@@ -67,7 +67,7 @@ def test_a_training_file_in_the_audit_set_is_red_and_found_by_its_bytes(study, t
 def test_embeddings_are_probed_shown_and_searched_for_patients(study, tmp_path: Path):
     folder, frame = study
     pack = make_pack(tmp_path / "pack")
-    options = replace(QUICK, pictures=Pictures(pack=pack, folder=folder, study="visit", attacker=True))
+    options = replace(QUICK, pictures=Pictures(model=pack, images=folder, study="visit", attacker=True))
     found = run_audit(frame, by=["sex"], options=options, settings=SETTINGS).result
     assert {r["what"] for r in found.embeddings} >= {"probe", "centroid", "reident"}
     assert {r["group"] for r in found.projection} == {"F", "M"}
@@ -96,7 +96,7 @@ def test_what_was_not_looked_at_is_said(study):
 def test_images_of_an_unknown_modality_are_refused(study, tmp_path: Path):
     folder, frame = study
     pack = make_pack(tmp_path / "pack", modalities=("xray", "mri"))
-    options = replace(QUICK, pictures=Pictures(pack=pack, folder=folder))
+    options = replace(QUICK, pictures=Pictures(model=pack, images=folder))
     with pytest.raises(MedclipError, match="which modality"):
         run_audit(frame, by=["sex"], options=options, settings=SETTINGS)
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+import medclip
+from medclip.auditing.recipe import AuditRecipe
+from medclip.cli.audit import audit as audit_command
 from medclip.cli.main import main
 from tests.kits.audit_tables import audit_table
 
@@ -111,7 +116,7 @@ def test_a_leak_ends_with_exit_code_1_after_everything_is_written(tables, tmp_pa
         (["--key-file", "no.key"], "there is no such key file"),
         (["--compare", "b=missing.csv"], "no such file or folder of scores"),
         (["--horizon", "3"], "a horizon needs times to events"),
-        (["--scores-are", "odds"], "it is one of: probabilities, logits, any"),
+        (["--scores-are", "odds"], "It is one of: probabilities, logits, any"),
         (["--choose-where", "split=val"], "are also in the data that thresholds are chosen on"),
     ],
 )
@@ -121,3 +126,72 @@ def test_wrong_use_is_one_sentence_and_exit_code_2(tables, tmp_path: Path, capsy
     assert said in err
     assert "Traceback" not in err
     assert not (tmp_path / "out").exists()
+
+
+def recipe(tables: tuple[Path, Path], folder: Path, more: str = "") -> Path:
+    """Write the command of `command` as a recipe."""
+    path = folder / "audit.yaml"
+    lines = f"scores: {tables[0]}\nlabels: {tables[1]}\nby: sex\nnum-resamples: 100\npermutations: 100\n{more}"
+    path.write_text(lines, encoding="utf-8")
+    return path
+
+
+def test_a_recipe_gives_the_bytes_of_the_command(tables, tmp_path: Path):
+    options = "--where split=test --choose-where split=val --by age --age-bins 0,40,60 --value sex:F=W --value sex:M=N"
+    assert main(command(tables, tmp_path / "one", *options.split())) == 0
+    more = "by: [sex, age]\nage_bins: [0, 40, 60]\nwhere: {split: test}\nchoose_where: {split: val}\n"
+    more += "value: {sex: {F: W, M: N}}\n"
+    path = recipe(tables, tmp_path, f"out: {tmp_path / 'two'}\n")
+    path.write_text(path.read_text().replace("by: sex\n", more))
+    assert main(["audit", str(path)]) == 0
+    for file in (tmp_path / "one").iterdir():
+        assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes(), file.name
+
+
+def test_options_of_the_command_and_arguments_in_python_override_the_recipe(tables, tmp_path: Path, capsys):
+    path = recipe(tables, tmp_path, f"out: {tmp_path / 'of the recipe'}\nseed: 3\n")
+    assert main(["audit", str(path), "--out", str(tmp_path / "out"), "--seed", "0", "--by", "age", "--json"]) == 0
+    assert not (tmp_path / "of the recipe").exists()
+    settings = json.loads(capsys.readouterr().out)
+    assert settings["attributes"] == ["age"]
+    assert settings["provenance"]["seed"] == 0
+    result = medclip.audit(path, by=["age"], out=tmp_path / "out")
+    assert result.attributes == ("age",)
+    assert result.provenance["seed"] == 3
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("nun_resamples: 5\n", "Did you mean 'num_resamples'?"),
+        ("seed: many\n", "seed: "),
+        ("out: page\nwhere: split\n", "--where takes NAME=VALUE"),
+        ("", "--out FOLDER"),
+        ("- 1\n", "this is not YAML"),
+    ],
+)
+def test_what_is_wrong_with_a_recipe_is_one_sentence(tables, tmp_path: Path, capsys, more: str, words: str):
+    assert main(["audit", str(recipe(tables, tmp_path, more))]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_recipe_that_is_not_there_is_named_as_missing(tmp_path: Path, capsys):
+    assert main(["audit", str(tmp_path / "gone.yaml"), "--out", str(tmp_path / "out")]) == 2
+    assert "there is no such recipe" in capsys.readouterr().err
+
+
+def test_every_option_is_a_key_of_a_recipe_with_the_same_default():
+    options = inspect.signature(audit_command).parameters
+    keys = {name for name in options if name not in ("ctx", "as_json")}
+    assert keys == set(AuditRecipe.model_fields)
+    for name in keys - {"scores"}:
+        assert (options[name].default or None) == (AuditRecipe.model_fields[name].default or None), name
+
+
+def test_help_has_groups_and_the_common_options_first(capsys):
+    assert main(["audit", "--help"]) == 0
+    text = capsys.readouterr().out
+    panels = [line.split("─ ")[1].split(" ─")[0] for line in text.splitlines() if "╭─ " in line]
+    assert panels[2:5] == ["Common options", "Which column is what", "What labels mean"]
+    common = text.split("Common options")[1].split("╰")[0]
+    assert re.findall(r"│ (--[a-z-]+)", common) == ["--labels", "--by", "--label", "--patient", "--out"]

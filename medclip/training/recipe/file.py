@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.errors import MedclipError, Reason
+from medclip.files.recipe import read_yaml, recipe_faults
 from medclip.training.recipe.schema import Recipe
 
 
@@ -27,7 +28,7 @@ def load_recipe(source: Path | str | Mapping[str, Any] | Recipe, overrides: Sequ
     if isinstance(source, Recipe):
         values: Any = source.model_dump(mode="json", exclude_unset=True)
     else:
-        values = _read(path) if path else json.loads(json.dumps(source, default=str))
+        values = read_yaml(path) if path else json.loads(json.dumps(source, default=str))
     if not isinstance(values, dict):
         raise MedclipError(Reason.RECIPE_INVALID, "a recipe is a YAML mapping of sections.", where=path)
     for override in overrides:
@@ -35,7 +36,7 @@ def load_recipe(source: Path | str | Mapping[str, Any] | Recipe, overrides: Sequ
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as e:
-        sentence, hint = _faults(e)
+        sentence, hint = recipe_faults(e, Recipe)
         raise MedclipError(Reason.RECIPE_INVALID, sentence, where=path, hint=hint) from e
     return _resolved(recipe, path.parent if path else Path())
 
@@ -82,23 +83,6 @@ def _resolved(recipe: Recipe, base: Path) -> Recipe:
     return recipe.model_copy(update={k: v for k, v in parts.items() if k in recipe.model_fields_set})
 
 
-def _read(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as e:
-        raise MedclipError(Reason.MISSING_FILE, "there is no such recipe.", where=path, hint="Check the path.") from e
-    except IsADirectoryError as e:
-        raise MedclipError(
-            Reason.WRONG_USE, "this is a folder; a recipe is a YAML file.", where=path, hint="Name the file in it."
-        ) from e
-    except PermissionError as e:
-        raise MedclipError(Reason.PERMISSION_DENIED, "the recipe may not be read.", where=path) from e
-    except OSError as e:
-        raise MedclipError(Reason.READ_ERROR, "the recipe cannot be read.", where=path) from e
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise MedclipError(Reason.RECIPE_INVALID, f"this is not YAML: {str(e).splitlines()[0]}.", where=path) from e
-
-
 def _apply(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     parts = key.strip().split(".")
@@ -127,34 +111,3 @@ def _number(value: Any) -> Any:
         return float(value) if isinstance(value, str) and value.strip()[:1] in "-+.0123456789" else value
     except ValueError:
         return value
-
-
-def _faults(error: ValidationError) -> tuple[str, str]:
-    """Write what is wrong, and the hint that goes with it."""
-    sentences, hints = [], []
-    for fault in error.errors(include_url=False)[:3]:
-        place = ".".join(str(p) for p in fault["loc"]) or "the recipe"
-        if fault["type"] == "extra_forbidden":
-            sentences.append(f"{place}: is not a key of a recipe")
-            hints.append(_close_keys([str(p) for p in fault["loc"]]))
-        else:
-            sentences.append(f"{place}: {fault['msg'].removeprefix('Value error, ').rstrip('.')}")
-    more = f" (and {error.error_count() - 3} more)" if error.error_count() > 3 else ""
-    return f"{'; '.join(sentences)}{more}.", " ".join(dict.fromkeys(filter(None, hints)))
-
-
-def _close_keys(key: list[str]) -> str:
-    """Ask for a key of the same section that is written alike, or for the section that has this key."""
-    *section, name = key
-    keys = [known.split(".") for known in _keys(Recipe)]
-    same_name = [".".join(known) for known in keys if known[-1] == name]
-    return did_you_mean(name, (known[-1] for known in keys if known[:-1] == section)) or did_you_mean(name, same_name)
-
-
-def _keys(part: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """List the keys of a section and of the sections in it."""
-    for name, field in part.model_fields.items():
-        yield f"{prefix}{name}"
-        for kind in (field.annotation, *get_args(field.annotation)):
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                yield from _keys(kind, f"{prefix}{name}.")
