@@ -11,86 +11,155 @@ if TYPE_CHECKING:
     from medclip.adaptation.run import AdaptRun
 
 SOME_FAILED = 3
+COMMON = "Common options"
+DATA = "Table and patients"
+LEARNING = "How it learns"
+OUTPUT = "Output"
+MACHINE = "This machine"
 
 
 def adapt(
     labels: Annotated[
-        Path, typer.Option("--labels", help="CSV, TSV or Parquet: file, patient, the labels.", show_default=False)
+        Path,
+        typer.Option(
+            "--labels",
+            rich_help_panel=COMMON,
+            help="CSV, TSV or Parquet: file, patient, the labels.",
+            show_default=False,
+        ),
     ],
     label: Annotated[
         list[str],
         typer.Option(
             "--label",
+            rich_help_panel=COMMON,
             metavar="COLUMN",
             help="Column of class names, or one of 0 and 1; repeat it for several findings.",
             show_default=False,
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the new pack.", show_default=False)],
-    model: Annotated[
-        str, typer.Option("--model", metavar="PACK", help="Name or folder of the pack to adapt.")
-    ] = "medclip-mini",
+    out: Annotated[
+        Path, typer.Option("--out", rich_help_panel=COMMON, help="Folder of the new pack.", show_default=False)
+    ],
     method: Annotated[
         str,
         typer.Option(
             "--method",
+            rich_help_panel=COMMON,
             metavar="NAME",
             help="zero-shot, linear-probe, lp++, ridge, knn, lda, tip, tip-f, clip-adapter, coop, biomedcoop, cocoop, "
             "svd, lora, norm or full.",
         ),
     ] = "svd",
     shots: Annotated[
-        int, typer.Option("--shots", min=1, metavar="K", help="Patients of each class, one file of each.")
+        int,
+        typer.Option(
+            "--shots", rich_help_panel=COMMON, min=1, metavar="K", help="Patients of each class, one file of each."
+        ),
     ] = 16,
+    model: Annotated[
+        str, typer.Option("--model", rich_help_panel=DATA, metavar="PACK", help="Name or folder of the pack to adapt.")
+    ] = "medclip-mini",
     task: Annotated[
         str | None,
-        typer.Option("--task", metavar="NAME|FILE", help="Task of the vocabulary, or a task file of your own."),
+        typer.Option(
+            "--task",
+            rich_help_panel=DATA,
+            metavar="NAME|FILE",
+            help="Task of the vocabulary, or a task file of your own.",
+        ),
     ] = None,
     modality: Annotated[
-        str | None, typer.Option("--modality", metavar="M", help="Modality of rows whose table says none.")
+        str | None,
+        typer.Option("--modality", rich_help_panel=DATA, metavar="M", help="Modality of rows whose table says none."),
     ] = None,
     patient: Annotated[
         str | None,
         typer.Option(
-            "--patient", metavar="COLUMN", help="Column that names the patient; file: each file is one of its own."
+            "--patient",
+            rich_help_panel=DATA,
+            metavar="COLUMN",
+            help="Column that names the patient; file: each file is one of its own.",
         ),
     ] = None,
     images: Annotated[
-        Path | None, typer.Option("--images", help="What files of the table are relative to. Default: its folder.")
+        Path | None,
+        typer.Option(
+            "--images", rich_help_panel=DATA, help="What files of the table are relative to. Default: its folder."
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the draw of shots.")] = 0,
-    init_seed: Annotated[int, typer.Option("--init-seed", help="Of initialisation, batches and augmentation.")] = 0,
     test_share: Annotated[
-        float, typer.Option("--test-share", help="Share of patients to test on; a column `split` goes before it.")
+        float,
+        typer.Option(
+            "--test-share", rich_help_panel=DATA, help="Share of patients to test on; a column `split` goes before it."
+        ),
     ] = 0.3,
+    key_file: Annotated[
+        Path | None,
+        typer.Option("--key-file", rich_help_panel=DATA, help="Identity key that patients are hashed with."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", rich_help_panel=LEARNING, help="Of the draw of shots.")] = 0,
+    init_seed: Annotated[
+        int, typer.Option("--init-seed", rich_help_panel=LEARNING, help="Of initialisation, batches and augmentation.")
+    ] = 0,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="An option of the method: --set steps=200; repeatable."),
+        typer.Option(
+            "--set",
+            rich_help_panel=LEARNING,
+            metavar="KEY=VALUE",
+            help="An option of the method: --set steps=200; repeatable.",
+        ),
     ] = None,
     views: Annotated[
         str | None,
-        typer.Option("--views", help="Slides, volumes, loops: learn from each view, or from them pooled (default)."),
+        typer.Option(
+            "--views",
+            rich_help_panel=LEARNING,
+            help="Slides, volumes, loops: learn from each view, or from them pooled (default).",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", rich_help_panel=OUTPUT, help="Name on the new pack's card.")
     ] = None,
     checkpoint: Annotated[
-        Path | None, typer.Option("--checkpoint", help="Folder for what was learned alone, bound to the base.")
+        Path | None,
+        typer.Option(
+            "--checkpoint", rich_help_panel=OUTPUT, help="Folder for what was learned alone, bound to the base."
+        ),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace another pack in --out and another checkpoint in --checkpoint.")
+        bool,
+        typer.Option(
+            "--overwrite",
+            rich_help_panel=OUTPUT,
+            help="Replace another pack in --out and another checkpoint in --checkpoint.",
+        ),
     ] = False,
-    name: Annotated[str | None, typer.Option("--name", help="Name on the new pack's card.")] = None,
-    key_file: Annotated[
-        Path | None, typer.Option("--key-file", help="Identity key that patients are hashed with.")
-    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", rich_help_panel=OUTPUT, help="Print one JSON object and nothing else.")
+    ] = False,
     workers: Annotated[
         int | None,
-        typer.Option("--workers", min=1, help="Reading processes. Default: one per core.", show_default=False),
+        typer.Option(
+            "--workers",
+            rich_help_panel=MACHINE,
+            min=1,
+            help="Reading processes. Default: one per core.",
+            show_default=False,
+        ),
     ] = None,
     threads: Annotated[
         int | None,
-        typer.Option("--threads", min=1, help="Threads while it learns. Default: torch's.", show_default=False),
+        typer.Option(
+            "--threads",
+            rich_help_panel=MACHINE,
+            min=1,
+            help="Threads while it learns. Default: torch's.",
+            show_default=False,
+        ),
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="Torch device.")] = "cpu",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    device: Annotated[str, typer.Option("--device", rich_help_panel=MACHINE, help="Torch device.")] = "cpu",
 ) -> int:
     """Adapt a model to a question of your own from a few labelled studies; `adapt compare` tells which way helps.
 

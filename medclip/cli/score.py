@@ -9,66 +9,117 @@ from typing import Annotated, Any
 import typer
 
 DISK_FULL_CODE = 3
+COMMON = "Common options"
+ASKED = "What is asked"
+READING = "How files are read"
+OUTPUT = "Output"
 
 
 def score(
     path: Annotated[Path, typer.Argument(help="File or folder to score.", show_default=False, readable=False)],
     out: Annotated[
         Path,
-        typer.Option("--out", help="Folder for tables and report; the same command goes on in it.", show_default=False),
+        typer.Option(
+            "--out",
+            rich_help_panel=COMMON,
+            help="Folder for tables and report; the same command goes on in it.",
+            show_default=False,
+        ),
     ],
     model: Annotated[
-        str, typer.Option("--model", metavar="PACK", help="Name or folder of a model pack.")
+        str, typer.Option("--model", rich_help_panel=COMMON, metavar="PACK", help="Name or folder of a model pack.")
     ] = "medclip-mini",
     task: Annotated[
         list[str] | None,
         typer.Option(
-            "--task", metavar="NAME", help="Task to score; repeatable. Default: all that the model's card lists."
+            "--task",
+            rich_help_panel=COMMON,
+            metavar="NAME",
+            help="Task to score; repeatable. Default: all that the model's card lists.",
         ),
     ] = None,
     prompt: Annotated[
-        list[str] | None, typer.Option("--prompt", metavar="TEXT", help="Score this sentence as a task of its own.")
+        list[str] | None,
+        typer.Option(
+            "--prompt", rich_help_panel=COMMON, metavar="TEXT", help="Score this sentence as a task of its own."
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            rich_help_panel=COMMON,
+            min=1,
+            help="Reading processes. Default: one per core.",
+            show_default=False,
+        ),
     ] = None,
     against: Annotated[
         str | None,
-        typer.Option("--against", metavar="TEXT", help="What the prompt is compared with. Default: 'no TEXT'."),
-    ] = None,
-    table: Annotated[
-        Path | None,
-        typer.Option("--table", help="CSV, TSV or Parquet with a column 'file' and study, patient, modality."),
+        typer.Option(
+            "--against",
+            rich_help_panel=ASKED,
+            metavar="TEXT",
+            help="What the prompt is compared with. Default: 'no TEXT'.",
+        ),
     ] = None,
     modality: Annotated[
         str | None,
         typer.Option(
-            "--modality", metavar="M", help="Modality of files that neither the table nor their header names."
+            "--modality",
+            rich_help_panel=ASKED,
+            metavar="M",
+            help="Modality of files that neither the table nor their header names.",
         ),
     ] = None,
     min_confidence: Annotated[
-        float, typer.Option("--min-confidence", metavar="P", help="Least probability to believe an inferred modality.")
+        float,
+        typer.Option(
+            "--min-confidence",
+            rich_help_panel=ASKED,
+            metavar="P",
+            help="Least probability to believe an inferred modality.",
+        ),
     ] = 0.8,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            "--table",
+            rich_help_panel=READING,
+            help="CSV, TSV or Parquet with a column 'file' and study, patient, modality.",
+        ),
+    ] = None,
     group_by: Annotated[
-        str, typer.Option("--group-by", help="How files become studies: auto, folder or file.")
+        str, typer.Option("--group-by", rich_help_panel=READING, help="How files become studies: auto, folder or file.")
     ] = "auto",
-    workers: Annotated[
-        int | None,
-        typer.Option("--workers", min=1, help="Reading processes. Default: one per core.", show_default=False),
-    ] = None,
-    report_paths: Annotated[
-        bool, typer.Option("--report-paths", help="Show file names in the report; they may identify patients.")
-    ] = False,
-    key_file: Annotated[
-        Path | None, typer.Option("--key-file", help="Identity key that study codes are hashed with.")
-    ] = None,
     uneven: Annotated[
-        str, typer.Option("--uneven", help="Series with gaps or uneven spacing: reject or resample.")
+        str,
+        typer.Option(
+            "--uneven", rich_help_panel=READING, help="Series with gaps or uneven spacing: reject or resample."
+        ),
     ] = "reject",
     mpp: Annotated[
         float | None,
         typer.Option(
-            "--mpp", metavar="UM", help="Micrometres per pixel of slides that state none, or that of a printer."
+            "--mpp",
+            rich_help_panel=READING,
+            metavar="UM",
+            help="Micrometres per pixel of slides that state none, or that of a printer.",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON and nothing else.")] = False,
+    key_file: Annotated[
+        Path | None,
+        typer.Option("--key-file", rich_help_panel=READING, help="Identity key that study codes are hashed with."),
+    ] = None,
+    report_paths: Annotated[
+        bool,
+        typer.Option(
+            "--report-paths", rich_help_panel=OUTPUT, help="Show file names in the report; they may identify patients."
+        ),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", rich_help_panel=OUTPUT, help="Print the counts as JSON and nothing else.")
+    ] = False,
 ) -> int:
     """Score a file or folder of studies in words and write tables and a report.
 

@@ -15,7 +15,10 @@ from medclip.evaluation.zero_shot.metrics import Figure
 from medclip.evaluation.zero_shot.results import SetResult
 from medclip.inspecting.doctor import Check, State
 from medclip.result import Result
+from tests.kits.adapt_tables import make_table, tiny
 from tests.kits.files import ramp, write_picture
+
+__all__ = ["tiny"]
 
 HOSTILE = "<script>alert('x')</script>"
 VERBS = ("adapt", "audit", "compare", "doctor", "evaluate", "open_study", "pretrain", "scan", "score", "view")
@@ -78,6 +81,25 @@ def test_what_reads_files_shows_itself_too(tmp_path: Path):
     assert scanned.to_pandas()["file"].iloc[0] == "Jane_Doe_0.png"
     shows_itself(medclip.open_study(tmp_path, "xray"))
     shows_itself(medclip.view(tmp_path / "Jane_Doe_0.png", tmp_path / "view.png", "xray"))
+
+
+def test_a_scoring_run_shows_itself_and_is_read_back_from_its_folder(studies: Path, pack: Path, tmp_path: Path):
+    run = medclip.score(studies, tmp_path / "out", model=pack, workers=1)
+    shows_itself(run)
+    again = medclip.runs.read(tmp_path / "out")
+    assert again.counts == run.counts
+    assert again.scores.equals(run.scores)
+    assert again.already_finished
+    (tmp_path / "out" / "run.json").unlink()
+    with pytest.raises(medclip.MedclipError, match="no finished scoring run here: run"):
+        medclip.runs.read(tmp_path / "out")
+
+
+def test_an_adaptation_shows_itself(tiny: Path, tmp_path: Path):
+    table = make_table(tmp_path, patients=18)
+    run = medclip.adapt(table, "finding", model=tiny, method="tip", shots=2, workers=1)
+    shows_itself(run)
+    assert "balanced_accuracy" in list(run.to_pandas()["metric"])
 
 
 def shows_itself(result: Any) -> None:
