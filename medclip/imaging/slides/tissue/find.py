@@ -1,10 +1,10 @@
 """Where the tissue is: colour against bright glass, without pen marks, on an overview of 8 to 16 µm/px.
 
-1. The glass is made neutral (`glass.py`): tinted glass has colour too.
+1. The glass is made neutral (`background.py`): tinted glass has colour too.
 2. Chroma (largest minus smallest of R, G, B), smoothed; Otsu's threshold, held between `chroma` limits: on an empty
    slide Otsu would split noise, on one full of tissue it would split the tissue.
 3. What is nearly white is background but for strong colour; what is nearly black is a shadow or a rim.
-4. Ink (`ink.py`), grown a little for its pale rim, is taken away; each piece that remains is judged by itself.
+4. Ink (`pen_marks.py`), grown a little for its pale rim, is taken away; each piece that remains is judged by itself.
 5. Small gaps are closed, holes filled and specks dropped, all in µm².
 A slide without any colour (8-bit grey, some silver stains) is judged by darkness instead, and a note says so.
 A dark background (fluorescence, dark field), or what may be ink as well as a stain, is not decided: the mask is empty,
