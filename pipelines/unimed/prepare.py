@@ -124,7 +124,7 @@ def build_table(part: Part, folder: Path, target: Path, key_file: Path | None, m
     report = build_shards(
         captioned,
         target,
-        folder=folder,
+        images=folder,
         max_side=max_side,
         samples_per_shard=SAMPLES_PER_SHARD,
         stored="jpeg",

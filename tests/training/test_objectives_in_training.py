@@ -20,6 +20,7 @@ from medclip.training.loop import run_recipe
 from medclip.training.recipe.file import load_recipe
 from medclip.training.steps.step import StepComputer
 from medclip.training.trainer import Trainer
+from tests.kits.layouts import BPE_TEXT, VIT, add_architecture
 
 
 def _losses(out: Path) -> list[float]:
@@ -102,9 +103,16 @@ def test_a_run_begins_with_a_pack_and_another_size(recipe: dict[str, Any], tmp_p
     assert load_model(second.pack).tokenizer.vocab_size == load_model(str(first.pack)).tokenizer.vocab_size
 
 
-def test_a_run_begins_with_an_open_clip_architecture(recipe: dict[str, Any], tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def architecture(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A name that open_clip knows, of a model with its tokenizer and small towers."""
+    config = {"embed_dim": 16, "vision_cfg": VIT, "text_cfg": BPE_TEXT}
+    return add_architecture(tmp_path_factory.mktemp("architectures"), "tiny-for-training", config)
+
+
+def test_a_run_begins_with_an_open_clip_architecture(recipe: dict[str, Any], tmp_path: Path, architecture: str) -> None:
     again = {k: recipe[k] for k in ("name", "seed", "data", "train")}
-    again |= {"model": {"start": "ViT-S-32-alt", "size_px": 64}}
+    again |= {"model": {"start": architecture, "size_px": 64}}
     result = run_recipe(again, ["train.max_steps=1", "train.ema=0"], out=tmp_path / "run")
     assert result.pack is not None
     model = load_model(result.pack)
@@ -115,9 +123,11 @@ def test_a_run_begins_with_an_open_clip_architecture(recipe: dict[str, Any], tmp
 
 
 @pytest.mark.parametrize("loss", ["clip", "siglip"])
-def test_a_run_that_began_with_a_model_goes_on_exactly(recipe: dict[str, Any], tmp_path: Path, loss: str) -> None:
+def test_a_run_that_began_with_a_model_goes_on_exactly(
+    recipe: dict[str, Any], tmp_path: Path, architecture: str, loss: str
+) -> None:
     again = {k: recipe[k] for k in ("name", "seed", "data", "train")}
-    again |= {"model": {"start": "ViT-S-32-alt", "size_px": 64}, "objective": {"loss": loss}}
+    again |= {"model": {"start": architecture, "size_px": 64}, "objective": {"loss": loss}}
     changes = ["train.max_steps=3", "train.ema=0"]
     run_recipe(again, changes, out=tmp_path / "straight")
     run_recipe(again, changes, out=tmp_path / "stopped", stop=lambda step: step == 2)

@@ -16,6 +16,9 @@ from medclip.training.checkpoints.state import checkpoints, newest_sound
 from medclip.training.log import read_log
 from medclip.training.loop import run_recipe
 
+# Each run of ranks starts its processes as a user would, with torchrun.
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parents[1] / "kits" / "rank_run.py"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -199,7 +200,7 @@ def test_the_bases_own_folder_and_a_folder_of_something_else_are_refused(model: 
     with pytest.raises(MedclipError, match="the base pack lies here"):
         check_place(model.path, model.path)
     (tmp_path / "thesis.txt").write_text("mine")
-    for write in (with_head(model).save, with_head(model).save_pack):
+    for write in (with_head(model).save, partial(write_pack, with_head(model))):
         with pytest.raises(MedclipError) as refused:
             write(tmp_path)
         assert refused.value.reason is Reason.OUTPUT_IN_USE
