@@ -17,8 +17,9 @@ from medclip.files.grouping.studies import GroupBy
 from medclip.progress import Progress
 from medclip.reports.score.report import write_score_report
 from medclip.runs.options import DEFAULT_MODEL, ScoreOptions, parse_modality
+from medclip.runs.score_run import ScoreRun
 from medclip.sample import Modality
-from medclip.scoring.run import ScoreRun, run_scoring
+from medclip.scoring.run import run_scoring
 from medclip.settings import Settings
 
 if TYPE_CHECKING:
