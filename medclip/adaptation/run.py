@@ -159,8 +159,6 @@ def adapt_model(
 
     chosen = find_method(method)
     options, draw = dict(options or {}), Draw(shots, seed, init_seed)
-    chosen.check(options)
-    check_device(device)
     settings = settings or Settings()
     if workers is not None:
         settings = changed(settings, workers=max(1, workers))
@@ -176,6 +174,8 @@ def adapt_model(
         patient_from=patient_from,
         key=load_key(settings, path=key_file),
     )
+    chosen.check(options)  # imports the method, and torch with it: what needs neither was refused above
+    check_device(device)
     division = divide(found.units, test_share=test_share)
     draw_shots(found.units, division, found.text, shots, seed)  # what is wrong with it is said before a model is loaded
     loaded = load_model(model, device=device) if isinstance(model, str | Path) else model

@@ -10,11 +10,11 @@ from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.options import AuditOptions
 from medclip.auditing.recipe import AuditRecipe, audit_recipe, is_recipe
 from medclip.auditing.result import JSON, AuditResult, write_tables
-from medclip.auditing.run import run_audit
 from medclip.auditing.thresholds.file import write_thresholds
 from medclip.errors import MedclipError, Reason
+from medclip.files.input_paths import refuse_missing
+from medclip.models.packs.pack import find_pack
 from medclip.progress import Progress
-from medclip.reports.audit.report import write_audit_report
 from medclip.settings import Settings
 
 THRESHOLDS = "thresholds.json"
@@ -84,6 +84,19 @@ def audit(
     folder = None if out is None else Path(out)
     if folder is not None:
         _refuse_others(folder)
+    for source in (scores, *(compare or {}).values()):
+        refuse_missing(source, "file or folder of scores")
+    refuse_missing(labels, "table")
+    if options is not None:
+        refuse_missing(options.pictures.folder, "folder")
+        refuse_missing(options.pictures.embeddings, "file of embeddings")
+        for source in options.pictures.training:
+            refuse_missing(source, "shard folder or table")
+        if options.pictures.pack is not None:
+            find_pack(options.pictures.pack)
+    from medclip.auditing.run import run_audit  # scikit-learn and scipy: seconds that no refusal above has to wait for
+    from medclip.reports.audit.report import write_audit_report
+
     run = run_audit(
         scores,
         labels,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.grouping.studies import GroupBy
+from medclip.files.input_paths import refuse_missing
 from medclip.progress import Progress
 from medclip.reports.score.report import write_score_report
 from medclip.runs.options import DEFAULT_MODEL, ScoreOptions, parse_modality
@@ -78,6 +79,8 @@ def score(
         ['study', 'patient', 'modality', 'task']
     """
     settings, root = settings or Settings(), _path(path, "what is scored")
+    refuse_missing(root)
+    refuse_missing(table, "table")
     if workers is not None:
         settings = replace(settings, workers=max(1, workers))
     options = ScoreOptions(

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medclip.errors import MedclipError, Problem, Reason
+from medclip.errors import Problem, Reason
+from medclip.files.input_paths import refuse_missing
 from medclip.sample import FileRef
 
 LEDGER = "ledger.sqlite"
@@ -36,8 +37,7 @@ def discover(root: Path, *, exclude: Sequence[Path] = ()) -> tuple[FileRef, ...]
     Raises:
         MedclipError: MISSING_FILE if `root` does not exist.
     """
-    if not os.path.lexists(root):
-        raise MedclipError(Reason.MISSING_FILE, "there is no such file or folder.", where=root, hint="Check the path.")
+    refuse_missing(root)
     walk = _Walk(root, frozenset(os.path.realpath(path) for path in exclude))
     if root.is_dir():
         walk.folder(root, "")

@@ -14,6 +14,8 @@ def check_device(device: str) -> None:
     Raises:
         MedclipError: WRONG_USE.
     """
+    if device == "cpu":
+        return
     import torch
 
     try:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import disk_faults
 from medclip.progress import Progress
+from medclip.shards.folder import read_index
 from medclip.training.log import FILE_NAME, TENSORBOARD, read_log
 from medclip.training.recipe.file import load_recipe
 from medclip.training.recipe.schema import Recipe
@@ -44,6 +45,8 @@ def run_recipe(
     """
     plan = load_recipe(recipe, overrides)
     folder = Path(out or plan.folder)
+    for shards in plan.data.shards:
+        read_index(shards)  # refuses a folder without shards before torch is imported
     _check_device(plan.train.device)
     from medclip.training.ranks.world import joined
 

@@ -92,20 +92,22 @@ def compare_methods(
         Figures with intervals, and the data that a page takes its images from.
     """
     from medclip.models.devices import check_device
-    from medclip.models.packs.pack import load_model
+    from medclip.models.packs.pack import find_pack, load_model
 
-    protocol = make_protocol(
-        methods, quick=quick, shots=shots, seeds=seeds, inits=inits, references=references, novel=base_to_novel
-    )
     settings, progress = settings or Settings(), progress or Silent()
-    check_device(device)
-    base = load_model(model, device=device)
+    find_pack(model)
     columns = [label] if isinstance(label, str) else list(label)
     key = load_key(settings, path=key_file)
     read = read_adapt_table(
         table, columns, task=task, modality=modality, folder=folder, patient_from=patient_from, key=key
     )
+    # From here on torch is needed, which takes seconds to import: what can be refused without it was refused above.
+    protocol = make_protocol(
+        methods, quick=quick, shots=shots, seeds=seeds, inits=inits, references=references, novel=base_to_novel
+    )
     _check_novel(protocol, read.text)
+    check_device(device)
+    base = load_model(model, device=device)
     data = prepare(
         base,
         read,

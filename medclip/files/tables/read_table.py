@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from medclip.errors import MedclipError, Reason
+from medclip.files.input_paths import refuse_missing
 from medclip.files.output import is_file, is_folder
 from medclip.files.recognise.sniff import Format, sniff_open
 from medclip.files.tables.cell_privacy import shown_name
@@ -105,8 +106,9 @@ def _of_file(path: Path) -> pa.Table:
         raise MedclipError(
             Reason.WRONG_USE, "this is a folder, and the table is a file.", where=path, hint="Name the file in it."
         )
+    refuse_missing(path, "table")
     if not is_file(path):
-        raise MedclipError(Reason.MISSING_FILE, "there is no such table.", where=path, hint="Check the path.")
+        raise MedclipError(Reason.MISSING_FILE, "this is no file.", where=path, hint="Name the table itself.")
     try:
         with path.open("rb") as stream:
             return _of_stream(stream, path)

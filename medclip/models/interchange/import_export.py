@@ -12,18 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.files.input_paths import refuse_missing
 from medclip.files.output import check_out, disk_faults, fresh_folder, is_folder, naming
 from medclip.models.card import FILE_NAME as CARD_NAME
 from medclip.models.card import IMPORTED, Card
 from medclip.models.interchange.find_source import HUB, find_source, is_bare_text_model, weights_in
-from medclip.models.interchange.load_start import start_from
 from medclip.models.packs.manifest import CONFIG_NAME, TEXT_FOLDER, WEIGHTS_NAME, file_sha256, is_pickle, read_config
 from medclip.models.packs.manifest import FILE_NAME as MANIFEST
 from medclip.models.packs.pack import find_pack, save_pack, verify_pack
 from medclip.models.preprocess import Preprocess, square_side
 from medclip.models.towers import bert as hf_text
-from medclip.models.towers.state_dict import check_finite, read_weights
-from medclip.models.towers.unpickle import to_safetensors
 from medclip.sample import Modality
 from medclip.text.tokenizers.tokenizer import load_tokenizer
 from medclip.version import __version__
@@ -50,6 +48,9 @@ def import_text_model(source: Path, out: Path) -> Path:
         MedclipError: MISSING_FILE, UNSAFE_WEIGHTS, READ_ERROR; PACK_INVALID when weights, config and tokenizer do not
             go together; NON_FINITE.
     """
+    from medclip.models.towers.state_dict import check_finite, read_weights
+    from medclip.models.towers.unpickle import to_safetensors
+
     weights = weights_in(source)
     load_tokenizer(source, hf_text.bert_text_cfg())
     with fresh_folder(out) as fresh:
@@ -135,6 +136,7 @@ def import_model(
     """
     out = Path(out)
     _check_place(out, Path(source), overwrite)
+    refuse_missing(text_folder, "folder")
     unknown = [m for m in modalities if m not in list(Modality)]
     if unknown:
         raise MedclipError(
@@ -156,6 +158,10 @@ def import_model(
         raise MedclipError(
             Reason.WRONG_USE, "an architecture alone has no weights to import.", where=source, hint="Name a checkpoint."
         )
+    from medclip.models.interchange.load_start import start_from
+    from medclip.models.towers.state_dict import check_finite
+    from medclip.models.towers.unpickle import to_safetensors
+
     original = located.weights
     sha256 = file_sha256(original)
     with _scratch(out) as scratch, naming(original, instead=scratch):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, Literal
 
 from medclip.errors import MedclipError, Reason
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 CONFIG = "config.json"
 POOLINGS = {
