@@ -82,7 +82,7 @@ def test_the_task_of_the_pack_goes_first_and_can_be_asked_for_alone(run: AdaptRu
     assert list(dict.fromkeys(every.column("task").to_pylist())) == ["finding", "chest_xray_view"]
     alone = score(data.parent / "hazy", tmp_path / "b", model=run.folder, modality="xray", workers=1, task="finding")
     assert set(alone.scores.column("task").to_pylist()) == {"finding"}
-    with pytest.raises(MedclipError, match="All tasks: finding, "):
+    with pytest.raises(MedclipError, match="Tasks are: finding, "):
         score(data.parent / "hazy", tmp_path / "c", model=run.folder, task="findings")
 
 
