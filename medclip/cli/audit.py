@@ -378,7 +378,6 @@ def audit(
     from medclip.auditing.recipe import audit_recipe
     from medclip.cli.progress import progress, say
     from medclip.errors import MedclipError, Reason, printable
-    from medclip.reports.audit.summary_words import summary
 
     # By name: typer brings a click of its own, whose ParameterSource is another class than click's.
     sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
@@ -394,6 +393,8 @@ def audit(
     if as_json:
         print(audited.to_json(), end="")
     else:
+        from medclip.reports.audit.summary_words import summary
+
         for words in summary(audited):
             print(f"{words.head}: {' '.join(words.all)}")
         print(f"Page: {printable(str(recipe.out / 'report.html'))}")
