@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
+from pathlib import Path
 
 
 class Status(StrEnum):
@@ -56,6 +58,7 @@ class Reason(StrEnum):
     NOTHING_TO_DO = "nothing_to_do"
     OUTPUT_IN_USE = "output_in_use"
     DISK_FULL = "disk_full"
+    WRITE_ERROR = "write_error"
     TABLE_INVALID = "table_invalid"
     PATIENT_OVERLAP = "patient_overlap"
     RECIPE_INVALID = "recipe_invalid"
@@ -137,6 +140,23 @@ class MedclipError(Exception):
 
 def _rebuild(reason: Reason, message: str, where: str | None, hint: str) -> MedclipError:
     return MedclipError(reason, message, where=where, hint=hint)
+
+
+@contextmanager
+def naming(place: Path | str, instead: Path | None = None) -> Iterator[None]:
+    """Name a place in errors that do not name one yet.
+
+    Args:
+        place: What the user named.
+        instead: A folder of ours whose files mean nothing to the user: errors that name one of them name `place`.
+    """
+    try:
+        yield
+    except MedclipError as e:
+        inner = instead is not None and e.where is not None and Path(e.where).is_relative_to(instead)
+        if e.where is not None and not inner:
+            raise
+        raise MedclipError(e.reason, e.message, where=place, hint=e.hint) from e
 
 
 def printable(name: str) -> str:

@@ -11,8 +11,8 @@ from medclip.auditing.options import AuditOptions
 from medclip.auditing.recipe import AuditRecipe, audit_recipe, is_recipe
 from medclip.auditing.result import JSON, AuditResult, write_tables
 from medclip.auditing.thresholds.file import write_thresholds
-from medclip.errors import MedclipError, Reason
 from medclip.files.input_paths import refuse_missing
+from medclip.files.output import claim_folder
 from medclip.models.packs.pack import find_pack
 from medclip.progress import Progress
 from medclip.settings import Settings
@@ -83,7 +83,7 @@ def audit(
         return audit(**(scores.arguments() | asked), settings=settings, progress=progress)
     folder = None if out is None else Path(out)
     if folder is not None:
-        _refuse_others(folder)
+        claim_folder(folder, "audit", marks=(JSON,))
     for source in (scores, *(compare or {}).values()):
         refuse_missing(source, "file or folder of scores")
     refuse_missing(labels, "table")
@@ -114,16 +114,3 @@ def audit(
         write_thresholds(folder / THRESHOLDS, run.thresholds.values())
         write_audit_report(run.result, folder)
     return run.result
-
-
-def _refuse_others(folder: Path) -> None:
-    """Refuse, before anything is measured, a place that cannot take the results or holds what is not an audit."""
-    if folder.exists() and not folder.is_dir():
-        raise MedclipError(Reason.WRONG_USE, "results need a folder, and this is a file.", where=folder)
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / JSON).is_file():
-        raise MedclipError(
-            Reason.OUTPUT_IN_USE,
-            "the folder holds files that are not of an audit.",
-            where=folder,
-            hint="Name a folder that is new, empty, or holds an earlier audit.",
-        )

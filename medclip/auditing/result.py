@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.files.atomic_write import parquet_bytes, put
+from medclip.files.output import write_file
+from medclip.files.tables.write import csv_bytes, parquet_bytes
 from medclip.result import Result
 from medclip.wording import list_of
 
@@ -179,44 +180,20 @@ class AuditResult(Result):
         )
 
 
-def write_tables(result: AuditResult, folder: Path) -> tuple[Path, ...]:
+def write_tables(result: AuditResult, folder: Path) -> None:
     """Write every table as Parquet and CSV, and everything as JSON; an empty table is a file with a header.
 
     Args:
         result: What was found.
         folder: Where.
 
-    Returns:
-        The files.
-
     Raises:
-        MedclipError: DISK_FULL, WRONG_USE where the folder cannot be written.
+        MedclipError: As `medclip.files.output.disk_errors`.
     """
-    import pyarrow as pa
-    from pyarrow import csv
-
-    made: list[Path] = []
     for name, table in result.tables().items():
-        sink = pa.BufferOutputStream()
-        csv.write_csv(_defused(table), sink)
-        contents = {f"{name}.parquet": parquet_bytes(table), f"{name}.csv": sink.getvalue().to_pybytes()}
-        for file, content in contents.items():
-            put(folder / file, content, folder)
-            made.append(folder / file)
-    put(folder / JSON, result.to_json().encode(), folder)
-    return (*made, folder / JSON)
-
-
-def _defused(table: pa.Table) -> pa.Table:
-    """Put an apostrophe before texts that a spreadsheet would run as a formula: groups may be called anything."""
-    import pyarrow as pa
-    from pyarrow import compute as pc
-
-    for i, field_ in enumerate(table.schema):
-        if pa.types.is_string(field_.type):
-            cells = pc.replace_substring_regex(table.column(i), r"^([=+@\t\r])", r"'\1")  # pyright: ignore
-            table = table.set_column(i, field_, cells)
-    return table
+        write_file(folder / f"{name}.parquet", parquet_bytes(table))
+        write_file(folder / f"{name}.csv", csv_bytes(table))
+    write_file(folder / JSON, result.to_json())
 
 
 def _cell(value: Any, kind: str) -> Any:

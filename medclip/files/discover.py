@@ -10,6 +10,7 @@ from pathlib import Path
 
 from medclip.errors import Problem, Reason
 from medclip.files.input_paths import refuse_missing
+from medclip.files.output import is_draft
 from medclip.sample import FileRef
 
 LEDGER = "ledger.sqlite"
@@ -25,7 +26,8 @@ def discover(root: Path, *, exclude: Sequence[Path] = ()) -> tuple[FileRef, ...]
 
     Links to folders are followed after all real folders have been listed, each folder once: a link that leads to a
     folder already listed (a loop among them) becomes one entry with LINK_LOOP. A folder below the root that holds the
-    ledger of a medclip run is an output folder and is left out with all it holds; only that ledger is ever opened.
+    ledger of a medclip run is an output folder and is left out with all it holds; only that ledger is ever opened. What
+    a killed medclip left half written is passed over.
 
     Args:
         root: A file or a folder.
@@ -68,7 +70,7 @@ class _Walk:
             status = path.stat()
             self.seen.add((status.st_dev, status.st_ino))
             with os.scandir(path) as entries:
-                names = sorted(entry.name for entry in entries)
+                names = sorted(entry.name for entry in entries if not is_draft(entry.name))
         except OSError as error:
             self.add(path, name or path.name, problem=_folder_problem(error))
             return

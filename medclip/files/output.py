@@ -1,165 +1,414 @@
-"""Where a folder of a model goes and where a fault of one lies: outputs refused early, errors given a place."""
+"""The one way to write: files and folders that appear whole, one list of disk errors, one claim of an output.
+
+Whatever is written is written beside its place under a draft name, brought to the disk and renamed. Whoever looks, and
+whoever comes after a kill, sees what was there before or what is there now, never a part. What a kill leaves behind has
+a name by which `medclip.files.discover` passes it over.
+
+Limits: a folder that replaces a full one takes two renames, so that a kill between them leaves the old one under its
+draft name. Two processes may write to one place at once; the last one wins.
+"""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
+import re
+import secrets
 import shutil
-import sqlite3
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.discover import LEDGER
+from medclip.wording import count, list_of
 
+_DRAFT = re.compile(r"\.medclip-[\w.-]+\.part")
+"""Independent of the target's name, so that a draft's name is never the longer of the two."""
 
-@contextmanager
-def naming(place: Path | str, instead: Path | None = None) -> Iterator[None]:
-    """Name a place in errors that do not name one yet.
-
-    Args:
-        place: What the user named.
-        instead: A folder of ours whose files mean nothing to the user: errors that name one of them name `place`.
-    """
-    try:
-        yield
-    except MedclipError as e:
-        inner = instead is not None and e.where is not None and Path(e.where).is_relative_to(instead)
-        if e.where is not None and not inner:
-            raise
-        raise MedclipError(e.reason, e.message, where=place, hint=e.hint) from e
-
-
-def is_folder(path: Path) -> bool:
-    """Whether there is a folder; False also for a name that no file system takes."""
-    with suppress(OSError):
-        return path.is_dir()
-    return False
-
-
-def is_file(path: Path) -> bool:
-    """Whether there is a file; False also for a name that no file system takes."""
-    with suppress(OSError):
-        return path.is_file()
-    return False
-
-
-def check_out(out: Path, kind: str) -> None:
-    """Refuse a place where no folder can be made, before any work is done.
-
-    Args:
-        out: The folder to make; it may be there already.
-        kind: What it will hold, for the error: "model pack".
-
-    Raises:
-        MedclipError: WRONG_USE where there is no name, a file, a file above it or a name that is too long.
-    """
-    if out.name in ("", ".."):
-        raise MedclipError(
-            Reason.WRONG_USE, f"{str(out)!r} names no folder of its own for the {kind}.", hint="Name a new folder."
-        )
-    with disk_faults(out, "folder"):
-        _beside(out, "tmp").exists()  # says it where the longer of the two names is too long
-        above = next(p for p in (out, *out.parents) if p.exists())
-    if not above.is_dir():
-        what = "this is a file" if above == out else f"{above.name} is a file"
-        raise MedclipError(Reason.WRONG_USE, f"{what}; the {kind} is a folder.", where=out, hint="Name a new folder.")
-
-
-@contextmanager
-def fresh_folder(out: Path) -> Iterator[Path]:
-    """Give a new folder beside `out` that takes its place at the end; what was there goes. On errors nothing changes.
-
-    Raises:
-        MedclipError: DISK_FULL, PERMISSION_DENIED or WRONG_USE where it cannot be written.
-    """
-    fresh = _beside(out, "tmp")
-    try:
-        with disk_faults(out, "folder"):
-            shutil.rmtree(fresh, ignore_errors=True)
-            fresh.mkdir(parents=True)
-            yield fresh
-            if out.exists():
-                old = _beside(out, "old")
-                out.rename(old)
-                fresh.rename(out)
-                shutil.rmtree(old)
-            else:
-                fresh.rename(out)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-
-
-def _beside(out: Path, ending: str) -> Path:
-    return out.parent / f".{out.name}.{os.getpid()}.{ending}"
-
-
-_NO_PLACE = {
-    errno.ENAMETOOLONG: "its name is too long",
-    errno.ENOTDIR: "a file stands where a folder should be",
-    errno.EEXIST: "a file stands where a folder should be",
-    errno.ENOENT: "there can be nothing at this place",
-    errno.EROFS: "this file system is read-only",
+_AGAIN = "Make room and run the same command again."
+_ELSEWHERE = "Name another place."
+_SHOWN = 6
+"""Differences that are named."""
+_FAULTS: Mapping[int, tuple[Reason, str, str]] = {
+    errno.ENOSPC: (Reason.DISK_FULL, "the disk is full", _AGAIN),
+    errno.EDQUOT: (Reason.DISK_FULL, "the disk quota is used up", _AGAIN),
+    errno.EFBIG: (Reason.DISK_FULL, "the file is larger than this file system takes", _ELSEWHERE),
+    errno.EACCES: (Reason.PERMISSION_DENIED, "its permissions do not allow it", _ELSEWHERE),
+    errno.EPERM: (Reason.PERMISSION_DENIED, "its permissions do not allow it", _ELSEWHERE),
+    errno.EROFS: (Reason.WRONG_USE, "this file system is read-only", _ELSEWHERE),
+    errno.ENAMETOOLONG: (Reason.WRONG_USE, "its name is too long", "Name a shorter one."),
+    errno.ENOTDIR: (Reason.WRONG_USE, "a file stands where a folder should be", _ELSEWHERE),
+    errno.EEXIST: (Reason.WRONG_USE, "a file stands where a folder should be", _ELSEWHERE),
+    errno.EISDIR: (Reason.WRONG_USE, "a folder stands where a file should be", _ELSEWHERE),
+    errno.ENOENT: (Reason.WRONG_USE, "there can be nothing at this place", _ELSEWHERE),
+    errno.ELOOP: (Reason.WRONG_USE, "a link leads back to itself", _ELSEWHERE),
+    errno.EBUSY: (Reason.WRONG_USE, "it is a mount point or in use", "Name a folder in it."),
+    errno.EIO: (Reason.WRITE_ERROR, "the disk reports an input/output error", "Check the disk, or name another place."),
+    errno.ESTALE: (Reason.WRITE_ERROR, "the network drive is gone", "Connect it again."),
 }
+_NUMBER = re.compile(r"(?:os error |\[?[Ee]rrno )(\d+)")
+"""How safetensors and torch write the number of a system error into the text of their own."""
+
+
+def is_draft(name: str) -> bool:
+    """Whether a file or folder of this name is one that was being written."""
+    return _DRAFT.fullmatch(name) is not None
+
+
+def draft_of(target: Path, mark: str = "") -> Path:
+    """Return the draft name of a file or folder, beside it.
+
+    Args:
+        target: Where it will be.
+        mark: What the draft is called, where several processes write one; otherwise chance decides.
+    """
+    return target.with_name(f".medclip-{mark or secrets.token_hex(6)}.part")
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what a killed run left in a folder that nobody else writes to now."""
+    for path in folder.iterdir():
+        if is_draft(path.name):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+# Writing.
+
+
+def write_file(target: Path, content: bytes | str) -> None:
+    """Write a file that is there whole or not at all; its folder is made.
+
+    Args:
+        target: The file; one that is there is replaced.
+        content: Its bytes, or its text, which is written as UTF-8.
+
+    Raises:
+        MedclipError: As `disk_errors`.
+    """
+    with new_file(target) as draft:
+        draft.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 @contextmanager
-def disk_faults(where: Path, kind: str) -> Iterator[None]:
-    """Say what a full disk or a missing permission means for an output (`kind`: "file" or "folder").
+def new_file(target: Path, *, keep: bool = False) -> Iterator[Path]:
+    """Yield the name of a draft that becomes `target` at the end: for what is written bit by bit, or by a library.
+
+    Args:
+        target: The file; its folder is made.
+        keep: A file that is there by then stays: of two processes that write one, the first wins.
 
     Raises:
-        MedclipError: DISK_FULL, PERMISSION_DENIED, or WRONG_USE for a place where nothing can be written.
+        MedclipError: As `disk_errors`; `target` is then as it was.
+    """
+    draft = draft_of(target)
+    with disk_errors(target):
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            yield draft
+            _sync(draft)
+            if keep:
+                with suppress(FileExistsError):
+                    os.link(draft, target)
+            else:
+                os.replace(draft, target)
+            _sync(target.parent)
+        finally:
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Yield a new folder that becomes `target` at the end; what was there goes.
+
+    Errors raised inside that name a file of the draft name `target`.
+
+    Raises:
+        MedclipError: As `disk_errors`; `target` is then as it was.
+    """
+    with scratch_folder(target) as draft:
+        try:
+            yield draft
+            publish_folder(draft, Path(os.path.realpath(target)))
+        except MedclipError as e:
+            if e.where is None or not Path(e.where).is_relative_to(draft):
+                raise
+            raise MedclipError(e.reason, e.message, where=target, hint=e.hint) from e
+
+
+@contextmanager
+def scratch_folder(target: Path) -> Iterator[Path]:
+    """Yield a folder beside `target` for what is made on the way: on the same disk, and gone at the end.
+
+    Raises:
+        MedclipError: As `disk_errors`, naming `target`.
+    """
+    draft = draft_of(Path(os.path.realpath(target)))  # a link stays, and leads to what is made
+    with disk_errors(target):
+        try:
+            draft.mkdir(parents=True)
+            yield draft
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def publish_folder(draft: Path, target: Path) -> None:
+    """Bring a folder and all in it to the disk and put it in the place of another.
+
+    Raises:
+        OSError: Where that fails; `target` is then as it was.
+    """
+    for folder, _, names in os.walk(draft):
+        for name in (*names, ""):
+            _sync(Path(folder, name))
+    try:
+        os.replace(draft, target)  # also in the place of an empty folder
+    except OSError as e:
+        if e.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        old = draft_of(target)
+        os.replace(target, old)
+        try:
+            os.replace(draft, target)
+        except BaseException:
+            os.replace(old, target)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as e:
+        if e.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that cannot do this for folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+# What goes wrong.
+
+
+@contextmanager
+def disk_errors(where: Path) -> Iterator[None]:
+    """Turn what a disk refuses into one sentence.
+
+    Args:
+        where: What cannot be written, as the user named it.
+
+    Raises:
+        MedclipError: DISK_FULL, PERMISSION_DENIED, WRITE_ERROR; WRONG_USE for a place where nothing can be written.
     """
     try:
         yield
-    except OSError as e:
-        if e.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise MedclipError(
-                Reason.DISK_FULL, "the disk is full; nothing was kept.", where=where, hint="Make room and run again."
-            ) from e
-        if isinstance(e, PermissionError):
-            raise MedclipError(Reason.PERMISSION_DENIED, f"the {kind} cannot be written.", where=where) from e
-        if e.errno in _NO_PLACE:
-            why = f"the {kind} cannot be written: {_NO_PLACE[e.errno]}."
-            raise MedclipError(Reason.WRONG_USE, why, where=where, hint="Name another --out.") from e
+    except MedclipError:
         raise
+    except Exception as e:
+        error = disk_error(e, where)
+        if error is None:
+            raise
+        raise error from e
 
 
-_NO_ROOM_BYTES = 1_000_000
+def disk_error(error: BaseException, where: Path) -> MedclipError | None:
+    """Return the error that says what a disk refused; None for what is no error of a disk.
 
-
-@contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn a full disk and a locked or foreign ledger into one sentence each."""
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        text = str(error)
-        if "full" in text or ("disk I/O" in text and shutil.disk_usage(folder).free < _NO_ROOM_BYTES):
-            raise _disk_full(folder) from error
-        if "locked" in text:
-            raise MedclipError(
-                Reason.OUTPUT_IN_USE, "another medclip is writing to this folder.", where=folder, hint="Let it finish."
-            ) from error
-        if "not a database" in text or "malformed" in text:
-            raise MedclipError(
-                Reason.OUTPUT_IN_USE,
-                f"{LEDGER} in this folder is not a ledger that medclip can read.",
-                where=folder,
-                hint="Name another output folder.",
-            ) from error
-        raise
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _disk_full(folder) from error
-        raise
-
-
-def _disk_full(folder: Path) -> MedclipError:
+    Args:
+        error: An OSError, or what safetensors or torch made of one.
+        where: What cannot be written.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and (written := _NUMBER.search(str(error))):
+        number = int(written[1])
+    if number not in _FAULTS:
+        return None
+    reason, why, hint = _FAULTS[number]
     return MedclipError(
-        Reason.DISK_FULL,
-        "the disk is full; what was finished before is kept.",
-        where=folder,
-        hint="Make room and run the same command again to go on.",
+        reason, f"this cannot be written: {why}; what was there before is kept.", where=where, hint=hint
     )
+
+
+# Claiming a place, before any work is done. Nothing is changed, and nothing is left behind.
+
+
+def check_place(place: Path, *, beside: bool = False) -> None:
+    """Refuse a place where no file or folder can be made.
+
+    Permissions do not tell: root may write everywhere, and yet nothing can be made in /proc. So a file without a name
+    is made in the nearest folder that exists.
+
+    Args:
+        place: The file or folder; it need not exist, and neither need the folders above it.
+        beside: It is made as a draft beside its place, so that the folder above it is looked at, though it exists.
+
+    Raises:
+        MedclipError: As `disk_errors`.
+    """
+    if place.name in ("", "..") and (beside or not os.path.isdir(place)):
+        raise MedclipError(Reason.WRONG_USE, f"{str(place)!r} names nothing to write to.", hint=_ELSEWHERE)
+    whole = place.absolute()
+    with disk_errors(place):
+        if "\0" in str(place):
+            raise OSError(errno.ENOENT, "a NUL in the name")
+        above = [whole, *whole.parents][1 if beside else 0 :]
+        nearest = next(folder for folder in above if os.path.lexists(folder))
+        if not os.path.isdir(nearest):
+            raise OSError(errno.ENOTDIR, "a file above it")
+        longest, longest_path = _longest(nearest)
+        new = [os.fsencode(part) for part in whole.relative_to(nearest).parts]
+        if max(map(len, new), default=0) > longest or len(os.fsencode(whole)) >= longest_path:
+            raise OSError(errno.ENAMETOOLONG, "the name")
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+
+
+def _longest(folder: Path) -> tuple[int, int]:
+    """Return the most bytes that a name in a folder and a whole path may have."""
+    try:
+        return os.pathconf(folder, "PC_NAME_MAX"), os.pathconf(folder, "PC_PATH_MAX")
+    except (AttributeError, OSError, ValueError):  # a system that does not say
+        return 255, 4096
+
+
+def claim_file(target: Path, *, overwrite: bool) -> None:
+    """Refuse a file that cannot be written, or is there and must not be replaced.
+
+    Raises:
+        MedclipError: OUTPUT_IN_USE; WRONG_USE for a folder; as `disk_errors`.
+    """
+    if os.path.isdir(target):
+        raise MedclipError(Reason.WRONG_USE, "this is a folder; a file is written.", where=target, hint="Name a file.")
+    check_place(target, beside=True)
+    if not os.path.lexists(target):
+        return
+    if not overwrite:
+        raise in_use(target, "this file is there already", "Name another file, or replace it with --overwrite.")
+    if os.path.exists(target) and not os.path.isfile(target):
+        raise MedclipError(Reason.WRONG_USE, "this is no file that could be replaced.", where=target, hint=_ELSEWHERE)
+    if os.path.exists(target) and not os.access(target, os.W_OK):
+        raise MedclipError(Reason.PERMISSION_DENIED, "this file may not be replaced.", where=target, hint=_ELSEWHERE)
+
+
+def claim_folder(
+    out: Path,
+    what: str,
+    *,
+    marks: Sequence[str] = (),
+    inputs: Mapping[str, Path] | None = None,
+    whole: bool = False,
+) -> bool:
+    """Refuse a folder that results cannot go to: it must be new, empty, or hold results of the same kind.
+
+    Whether those results may be gone on with or replaced the caller decides: `refuse_other` compares them.
+
+    Args:
+        out: The folder; it need not exist.
+        what: What it is to hold: "model pack".
+        marks: Files by which a folder that holds it is known. None: only a new or empty folder will do.
+        inputs: Files and folders that are read, by what they are called: "the folder to score". They are not replaced.
+        whole: It is written by `new_folder`.
+
+    Returns:
+        Whether it holds such results.
+
+    Raises:
+        MedclipError: OUTPUT_IN_USE for a folder that holds anything else; WRONG_USE for a file, and for a folder that
+            is an input or holds one; as `disk_errors`.
+    """
+    if os.path.lexists(out) and not os.path.isdir(out):
+        raise MedclipError(
+            Reason.WRONG_USE, f"this is a file; the {what} is a folder.", where=out, hint="Name a new folder."
+        )
+    check_place(out, beside=whole)
+    if not os.path.isdir(out):
+        return False
+    for name, path in (inputs or {}).items():
+        if os.path.exists(path) and path.resolve().is_relative_to(out.resolve()):
+            raise MedclipError(Reason.WRONG_USE, f"{name} lies here.", where=out, hint="Name another folder.")
+    with disk_errors(out):
+        names = {name for name in os.listdir(out) if not is_draft(name)}
+    if names and not names.intersection(marks):
+        files = count(len(names), "other file")
+        raise in_use(out, f"this folder holds {files} and no {what}", "Name an empty or new folder.")
+    return bool(names)
+
+
+def claim_run(out: Path, what: str, identity: Mapping[str, Any], note: str) -> None:
+    """Bind a folder to a run, or go on with the run it holds, if that is the same.
+
+    Args:
+        out: The folder: new, empty, or holding the same run.
+        what: What the run is: "comparison".
+        identity: What makes two runs the same, as JSON can hold it.
+        note: The file that holds the identity.
+
+    Raises:
+        MedclipError: OUTPUT_IN_USE, naming what differs; as `claim_folder`.
+    """
+    if claim_folder(out, what, marks=(note,)):
+        refuse_other(out, what, read_note(out / note), identity)
+    else:
+        write_file(out / note, json.dumps(dict(identity), indent=1, sort_keys=True) + "\n")
+
+
+def read_note(path: Path) -> dict[str, Any] | None:
+    """Read a JSON object; None where there is none, or it cannot be read."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return values if isinstance(values, dict) else None
+
+
+def refuse_other(
+    out: Path,
+    what: str,
+    known: Mapping[str, Any] | None,
+    asked: Mapping[str, Any],
+    *,
+    titles: Mapping[str, str] | None = None,
+    remedy: str = "Name another folder.",
+) -> None:
+    """Refuse to go on with, or to replace, what is not the same.
+
+    Args:
+        out: The folder.
+        what: What it holds: "run".
+        known: Facts of what it holds; None where they cannot be read.
+        asked: The facts of what is to be written. What `known` has beyond them does not count.
+        titles: What facts are called, where their name does not say it.
+        remedy: What to do.
+
+    Raises:
+        MedclipError: OUTPUT_IN_USE, naming what differs.
+    """
+    if known is None:
+        raise in_use(out, f"this folder holds another {what}", remedy)
+    differing = [
+        (titles or {}).get(name, f"the {name.replace('_', ' ')}")
+        for name, value in asked.items()
+        if not _within(value, known.get(name))
+    ]
+    if differing:
+        verb = "differs" if len(differing) == 1 else "differ"
+        more = [f"{len(differing) - _SHOWN} more"] if len(differing) > _SHOWN else []
+        named = list_of([*differing[:_SHOWN], *more])
+        raise in_use(out, f"this folder holds another {what}: {named} {verb}", remedy)
+
+
+def in_use(out: Path, found: str, remedy: str) -> MedclipError:
+    """Return the refusal of an output: what was found there, that nothing was changed, what to do."""
+    return MedclipError(Reason.OUTPUT_IN_USE, f"{found}; nothing was changed.", where=out, hint=remedy)
+
+
+def _within(asked: Any, known: Any) -> bool:
+    """Whether all that is asked stands there, too; as JSON writes both."""
+    if isinstance(asked, Mapping) and isinstance(known, Mapping):
+        return all(key in known and _within(value, known[key]) for key, value in asked.items())
+    return asked == known or json.dumps(asked, default=str) == json.dumps(known, default=str)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import secrets
 from pathlib import Path
 
 from medclip.errors import MedclipError, Reason
+from medclip.files.output import new_file
 from medclip.settings import Settings
 
 KEY_BYTES = 32
@@ -18,7 +18,7 @@ KEY_NAME = "identity.key"
 def load_key(settings: Settings, *, path: Path | None = None) -> bytes:
     """Load the identity key. The default one is made on first use; one that is named must exist.
 
-    Two processes that start at once get the same key: it is written beside and then linked into place.
+    Two processes that start at once get the same key: the first to be in place is that of both.
 
     Args:
         settings: `settings.home` is the folder of the default key.
@@ -42,18 +42,9 @@ def load_key(settings: Settings, *, path: Path | None = None) -> bytes:
                 where=file,
                 hint=f"Check the path, or make a key: head -c {KEY_BYTES} /dev/urandom > FILE",
             )
-        file.parent.mkdir(parents=True, exist_ok=True)
-        draft = file.with_name(f".{file.name}.{os.getpid()}.{secrets.token_hex(4)}")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(secrets.token_bytes(KEY_BYTES))
-                stream.flush()
-                os.fsync(stream.fileno())
-            with contextlib.suppress(FileExistsError):
-                os.link(draft, file)
-        finally:
-            draft.unlink()
+        with new_file(file, keep=True) as draft:
+            draft.touch(mode=0o600, exist_ok=False)
+            draft.write_bytes(secrets.token_bytes(KEY_BYTES))
         return _checked(file)
     except OSError as error:
         raise MedclipError(

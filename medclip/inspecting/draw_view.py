@@ -16,12 +16,13 @@ from medclip.adapters.display_channels import as_shown, channel_names
 from medclip.adapters.raw import raw_picture
 from medclip.adapters.registry import read_unit
 from medclip.errors import MedclipError, Reason
+from medclip.files.output import write_file
 from medclip.files.readers.pool import ReadingPool
 from medclip.files.recognise.sniff import Format
 from medclip.imaging.frame_choice import spread
 from medclip.imaging.geometry import letterbox
 from medclip.imaging.intensity import to_uint8
-from medclip.inspecting.image_file import check_target, put, refuse_input
+from medclip.inspecting.image_file import check_target, refuse_input
 from medclip.inspecting.opened_study import OpenedUnit, opened_units
 from medclip.inspecting.study_html import burned_in_line, facts_of
 from medclip.models.packs.pack import image_size
@@ -93,7 +94,7 @@ def draw_view(
             raw: NDArray[np.uint8] = pool.submit(raw_picture, unit.source, settings).result()
         except MedclipError as error:
             raise MedclipError(error.reason, error.message, where=error.where or root, hint=error.hint) from None
-    put(_drawn(unit, sample, raw, size), target)
+    write_file(target, _drawn(unit, sample, raw, size))
     made = sample.provenance
     return Viewed(
         out=target,

@@ -1,24 +1,20 @@
-"""Where results are written: whether that can be, whose folder it is, and what makes two calls the same run."""
+"""What makes two calls the same run, so that the second goes on with the folder of the first."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from medclip.errors import MedclipError, Reason
-from medclip.files.output import disk_errors
+from medclip.files.output import refuse_other
 from medclip.files.pseudonyms import keyed_hash
 from medclip.files.tables.manifest import read_manifest
-from medclip.runs.ledger import FILE_NAME, Ledger
+from medclip.runs.ledger import Ledger
 from medclip.runs.options import ScoreOptions
 from medclip.runs.plan import Plan
 from medclip.settings import Settings
-from medclip.wording import count, list_of
 
-_LABELS = {
+_TITLES = {
     "files": "the files",
     "num_files": "the number of files",
     "pack": "the model",
@@ -34,86 +30,6 @@ _LABELS = {
     "policy": "--uneven or --mpp",
     "version": "the version of medclip",
 }
-
-
-def check_output(folder: Path, root: Path) -> bool:
-    """Make sure that an output folder can take a run, without changing anything.
-
-    Args:
-        folder: The folder; it need not exist.
-        root: What is to be scored.
-
-    Returns:
-        Whether it already holds a run of medclip.
-
-    Raises:
-        MedclipError: OUTPUT_IN_USE when there is something else in it; WRONG_USE when it is the input or no folder, or
-            cannot be one; PERMISSION_DENIED when it cannot be written.
-    """
-    there = os.path.exists(folder)  # Path.exists() raises for a name that is too long
-    if there and not folder.is_dir():
-        raise MedclipError(Reason.WRONG_USE, "the output is a folder, and this is a file.", where=folder)
-    if there and os.path.exists(root) and folder.resolve() == root.resolve():
-        raise MedclipError(
-            Reason.WRONG_USE, "the output folder is the folder to score.", where=folder, hint="Name another one."
-        )
-    check_writable(folder)
-    try:
-        names = {entry.name for entry in folder.iterdir()} if there else set()
-    except OSError:
-        raise MedclipError(Reason.PERMISSION_DENIED, "this folder may not be listed.", where=folder) from None
-    if names and FILE_NAME not in names:
-        raise MedclipError(
-            Reason.OUTPUT_IN_USE,
-            f"this folder holds {count(len(names), 'other file')} and no run of medclip; nothing was changed.",
-            where=folder,
-            hint="Name an empty or new folder.",
-        )
-    return FILE_NAME in names
-
-
-def check_writable(folder: Path, name: str = "") -> None:
-    """Make sure that a folder, and a file of a name in it, could be made; nothing is left behind.
-
-    Permissions do not tell: root may write everywhere, and yet nothing can be made in /proc. So a file without a name
-    is made in the nearest folder that exists.
-
-    Args:
-        folder: The folder; it need not exist.
-        name: The file that is to be written there.
-
-    Raises:
-        MedclipError: WRONG_USE for names that are too long, and where a file stands in the way; PERMISSION_DENIED,
-            DISK_FULL.
-    """
-    whole = folder.absolute()
-    nearest = next(place for place in (whole, *whole.parents) if os.path.exists(place))
-    if not nearest.is_dir():
-        raise MedclipError(Reason.WRONG_USE, "this is a file, so that no folder can be made in it.", where=nearest)
-    longest, whole_path = _limits(nearest)
-    new = [*whole.relative_to(nearest).parts, name]
-    if max(len(os.fsencode(part)) for part in new) > longest or len(os.fsencode(whole / name)) >= whole_path:
-        raise MedclipError(
-            Reason.WRONG_USE,
-            f"the name of the output is too long; here a name has at most {longest} bytes.",
-            where=nearest,
-            hint="Name a shorter one.",
-        )
-    try:
-        with disk_errors(nearest), tempfile.TemporaryFile(dir=nearest):
-            pass
-    except (OSError, ValueError):  # ValueError: a NUL in the name
-        raise MedclipError(
-            Reason.PERMISSION_DENIED, "nothing can be written in this folder.", where=nearest, hint="Name another one."
-        ) from None
-
-
-def _limits(folder: Path) -> tuple[int, int]:
-    """Return the most bytes that a name in a folder and a whole path may have."""
-    try:
-        return os.pathconf(folder, "PC_NAME_MAX"), os.pathconf(folder, "PC_PATH_MAX")
-    except (AttributeError, OSError, ValueError):  # a system that does not say
-        return 255, 4096
 
 
 def run_identity(
@@ -165,13 +81,5 @@ def claim(ledger: Ledger, identity: dict[str, Any], folder: Path) -> None:
     known = ledger.get("identity")
     if known is None:
         ledger.put({"identity": identity})
-        return
-    differs = [_LABELS[name] for name in _LABELS if known.get(name) != identity.get(name)]
-    if differs:
-        raise MedclipError(
-            Reason.OUTPUT_IN_USE,
-            f"this folder holds another run: {list_of(differs)} {'differs' if len(differs) == 1 else 'differ'}; "
-            "nothing was changed.",
-            where=folder,
-            hint="Name another output folder.",
-        )
+    else:
+        refuse_other(folder, "run", known, identity, titles=_TITLES)

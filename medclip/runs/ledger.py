@@ -7,7 +7,9 @@ ledger alone. It holds no header value, no identifier that is not hashed, and no
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
@@ -16,10 +18,12 @@ from typing import Any
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.discover import LEDGER
-from medclip.files.output import disk_errors
+from medclip.files.output import disk_error, in_use
 from medclip.runs.rows import FileRow, Picture, ScoreRow
 
 FILE_NAME = LEDGER
+_ELSEWHERE = "Name another folder."
+_NO_ROOM_BYTES = 1_000_000
 _FORMAT = 5
 """Raised when columns change."""
 
@@ -51,7 +55,7 @@ class Ledger:
             raise MedclipError(Reason.MISSING_FILE, "there is no ledger of a scoring run here.", where=folder)
         self._db = sqlite3.connect(self._path, timeout=1.0, isolation_level=None, check_same_thread=False)
         try:
-            with disk_errors(folder):
+            with _ledger_errors(folder):
                 self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
                 self._db.execute("PRAGMA journal_mode=WAL")
                 self._db.execute("PRAGMA synchronous=NORMAL")
@@ -85,12 +89,7 @@ class Ledger:
 
     def _check_format(self, folder: Path) -> None:
         if self.get("format") != _FORMAT:
-            raise MedclipError(
-                Reason.OUTPUT_IN_USE,
-                "this folder holds a run of another version of medclip.",
-                where=folder,
-                hint="Name another output folder.",
-            )
+            raise in_use(folder, "this folder holds a run of another version of medclip", _ELSEWHERE)
 
     def get(self, key: str) -> Any:
         """Read one remembered value, None where there is none."""
@@ -175,7 +174,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        with disk_errors(self._path.parent):
+        with _ledger_errors(self._path.parent):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -184,6 +183,29 @@ class Ledger:
                 with contextlib.suppress(sqlite3.Error):
                     self._db.execute("ROLLBACK")
                 raise
+
+
+@contextlib.contextmanager
+def _ledger_errors(folder: Path) -> Iterator[None]:
+    """Turn a full disk and a locked or foreign ledger into one sentence each."""
+    try:
+        yield
+    except sqlite3.DatabaseError as e:
+        text = str(e)
+        error: MedclipError | None = None
+        if "full" in text or ("disk I/O" in text and shutil.disk_usage(folder).free < _NO_ROOM_BYTES):
+            error = disk_error(OSError(errno.ENOSPC, text), folder)
+        elif "locked" in text:
+            error = in_use(folder, "another medclip is writing to this folder", "Let it finish.")
+        elif "not a database" in text or "malformed" in text:
+            error = in_use(folder, f"{FILE_NAME} in this folder is not a ledger that medclip can read", _ELSEWHERE)
+        elif "disk I/O" in text:
+            error = disk_error(OSError(errno.EIO, text), folder)
+        elif "readonly" in text or "unable to open" in text:
+            error = disk_error(OSError(errno.EACCES, text), folder)
+        if error is None:
+            raise
+        raise error from e
 
 
 def _name(field: str) -> str:

@@ -14,12 +14,14 @@ from typing import Any
 
 from medclip.adaptation.pack.pack_head import read_pack_text
 from medclip.errors import MedclipError, Reason
+from medclip.files.discover import LEDGER
+from medclip.files.output import claim_folder, disk_errors, remove_drafts
 from medclip.files.pseudonyms import load_key
 from medclip.files.readers.pool import ReadingPool
 from medclip.models.parallel_encoding import encoder_threads, one_torch_thread
 from medclip.progress import Progress, Silent
 from medclip.runs.chunk import Context, run_chunks
-from medclip.runs.identity import check_output, claim, run_identity
+from medclip.runs.identity import claim, run_identity
 from medclip.runs.ledger import Ledger
 from medclip.runs.options import DEFAULT_MODEL, ScoreOptions
 from medclip.runs.plan import make_plan
@@ -76,7 +78,7 @@ def run_scoring(
     verify_pack(pack)
     card = read_card(pack)
     tasks = asked_tasks(card, options, read_pack_text(pack, card))
-    holds_run = check_output(folder, root)
+    holds_run = claim_folder(folder, "run of medclip", marks=(LEDGER,), inputs={"what is scored": root})
     key = load_key(settings, path=key_file)
     with (
         ReadingPool(settings.workers, settings.decode_timeout_s, settings.reader_memory_bytes) as pool,
@@ -96,9 +98,11 @@ def run_scoring(
             key=key,
             settings=settings,
         )
-        folder.mkdir(parents=True, exist_ok=True)
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         with Ledger(folder) as ledger:
             claim(ledger, identity, folder)
+            remove_drafts(folder)
             if ledger.get("finished") and all((folder / name).exists() for name in (FILES, SCORES, RUN)):
                 if finish is not None:
                     finish(ledger, card, folder)

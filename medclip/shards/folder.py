@@ -1,19 +1,17 @@
-"""The shard folder as a whole: its index, its two tables, and how it comes into being in one step."""
+"""The shard folder as a whole: its index and its two tables."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.output import disk_faults
+from medclip.files.output import claim_folder, in_use, write_file
+from medclip.files.tables.write import parquet_bytes
 
 FORMAT = "medclip-shards"
 FORMAT_VERSION = 1
@@ -83,6 +81,16 @@ def _faults(index: Mapping[str, Any]) -> Iterator[str]:
         yield "'foreign' is of another form"
 
 
+def claim_shards(out: Path) -> None:
+    """Refuse a folder that new shards, which appear whole, cannot go to: it must be new or empty.
+
+    Raises:
+        MedclipError: OUTPUT_IN_USE; as `medclip.files.output.claim_folder`.
+    """
+    if claim_folder(out, "shards", marks=(INDEX,), whole=True):
+        raise in_use(out, "this folder holds shards already", "Name another folder, or remove this one first.")
+
+
 def shard_folder(folder: Path, index: Mapping[str, Any]) -> Path:
     """Give the folder that the tars lie in: `folder` itself, or where an index of foreign tars says."""
     return folder / index["foreign"]["base"] if "foreign" in index else folder
@@ -137,13 +145,13 @@ def write_index(
     `samples` is a list of rows or an Arrow table from `arrow_table`; `foreign` is for tars that others wrote.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     hashes = {}
     for name, header, rows in ((SAMPLES, (*SAMPLE_COLUMNS, LICENSE), samples), (REJECTS, REJECT_COLUMNS, rejects)):
         table = rows if isinstance(rows, pa.Table) else arrow_table(rows, header)
-        pq.write_table(table, folder / name)
-        hashes[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        content = parquet_bytes(table, compression="snappy")
+        write_file(folder / name, content)
+        hashes[name] = hashlib.sha256(content).hexdigest()
     index = {
         "format": FORMAT,
         "version": FORMAT_VERSION,
@@ -155,7 +163,7 @@ def write_index(
         "preprocessing": dict(preprocessing),
         **({"foreign": dict(foreign)} if foreign is not None else {}),
     }
-    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    write_file(folder / INDEX, json.dumps(index, indent=2) + "\n")
 
 
 def arrow_table(rows: Sequence[Mapping[str, Any]], header: Sequence[str]) -> Any:
@@ -164,28 +172,3 @@ def arrow_table(rows: Sequence[Mapping[str, Any]], header: Sequence[str]) -> Any
 
     schema = pa.schema([(c, pa.int64() if c in _INTEGERS else pa.string()) for c in header])
     return pa.Table.from_pylist(list(rows), schema=schema)
-
-
-@contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
-    """Make a folder beside `out`, and put it in its place when everything went well."""
-    with disk_faults(out, "folder"):
-        used = out.exists() and (not out.is_dir() or any(out.iterdir()))
-    if used:
-        shards = out.is_dir() and (out / "index.json").is_file()
-        raise MedclipError(
-            Reason.OUTPUT_IN_USE,
-            "the folder already holds shards." if shards else "this already exists and is not an empty folder.",
-            where=out,
-            hint="Name another folder with --out, or remove this one first.",
-        )
-    work = out.parent / f".{out.name}.{os.getpid()}-{secrets.token_hex(3)}.partial"
-    try:
-        with disk_faults(out, "folder"):
-            work.mkdir(parents=True)
-            yield work
-            if out.is_dir():
-                out.rmdir()
-            work.rename(out)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)

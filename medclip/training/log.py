@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError, Reason
+from medclip.files.output import write_file
 from medclip.progress import Progress
 from medclip.wording import capital, figure, number, percent
 
@@ -29,9 +30,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 def cut_log(path: Path, step: int) -> None:
     """Drop what a stopped run logged after its last checkpoint; those steps are done again."""
     kept = [e for e in read_log(path) if e.get("step", 0) <= step]
-    fresh = path.with_name(f".{path.name}.tmp")
-    fresh.write_text("".join(json.dumps(e) + "\n" for e in kept), encoding="utf-8")
-    fresh.replace(path)
+    write_file(path, "".join(json.dumps(e) + "\n" for e in kept))
 
 
 class RunLog:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import threading
@@ -14,7 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.output import disk_faults
+from medclip.files.output import claim_folder, in_use, is_draft, refuse_other, remove_drafts, write_file
 from medclip.progress import Progress
 from medclip.shards.folder import read_index
 from medclip.training.log import FILE_NAME, TENSORBOARD, read_log
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from medclip.training.ranks.world import World
 
 NOTE = "recipe.json"
+_RUN, _ELSEWHERE = "training run", "Name another folder with --out, or remove this one."
 _OF_A_RUN = frozenset({NOTE, FILE_NAME, TENSORBOARD, BEST, "tokenizer", "checkpoints", "pack"})
 
 
@@ -85,64 +85,40 @@ def _check_device(device: str) -> None:
 
 def _claim(folder: Path, recipe: Recipe, resume: bool) -> None:
     """Make the folder this recipe's, or refuse. A run that left nothing to go on with does not hold its folder."""
-    with disk_faults(folder, "folder"):
-        _claim_folder(folder, recipe, resume)
-
-
-def _claim_folder(folder: Path, recipe: Recipe, resume: bool) -> None:
-    note = folder / NOTE
-    before = _recipe_in(note)
-    if folder.exists() and (not folder.is_dir() or (before is None and not _has_only_run_files(folder))):
-        raise MedclipError(
-            Reason.OUTPUT_IN_USE, "there is something else here.", where=folder, hint="Name a new or empty folder."
-        )
-    if note.is_file():
+    if claim_folder(folder, _RUN, marks=(NOTE,)):
+        before = _recipe_in(folder / NOTE)
+        others = {p.name for p in folder.iterdir() if not is_draft(p.name)} - _OF_A_RUN
+        if before is None and others:
+            raise in_use(folder, f"this folder holds something else beside a {NOTE} that cannot be read", _ELSEWHERE)
         _compare(folder, before, recipe, resume)
-    folder.mkdir(parents=True, exist_ok=True)
-    fresh = folder / f".{NOTE}.{os.getpid()}.tmp"
-    fresh.write_text(json.dumps(recipe.model_dump(mode="json", exclude_unset=True), indent=1) + "\n", encoding="utf-8")
-    fresh.replace(note)
+        remove_drafts(folder)
+    write_file(folder / NOTE, json.dumps(recipe.model_dump(mode="json", exclude_unset=True), indent=1) + "\n")
 
 
 def _compare(folder: Path, before: Recipe | None, recipe: Recipe, resume: bool) -> None:
     """Let the same recipe go on, and another one take the place of a run that came to nothing."""
     stored = _has_checkpoint(folder)
     if before is None and stored:
-        raise MedclipError(
-            Reason.OUTPUT_IN_USE,
-            f"{NOTE} cannot be read, so nobody knows whose the checkpoints here are.",
-            where=folder,
-            hint=f"Put the run's {NOTE} back, name another folder with --out, or remove this one.",
+        raise in_use(
+            folder,
+            f"{NOTE} cannot be read, so nobody knows whose the checkpoints here are",
+            f"Put the run's {NOTE} back, name another folder, or remove this one.",
         )
     old, new = before.decisive() if before is not None else {}, recipe.decisive()
-    changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
     begun = stored or (before is not None and any(e.get("kind") == "step" for e in read_log(folder / FILE_NAME)))
-    if not begun:
-        if changed:  # what was made for the other recipe must not be taken up: the tokenizer depends on it
-            shutil.rmtree(folder / "tokenizer", ignore_errors=True)
-            for name in (FILE_NAME, BEST):
-                (folder / name).unlink(missing_ok=True)
-        return
-    if changed:
-        raise MedclipError(
-            Reason.OUTPUT_IN_USE,
-            f"the folder holds a run of another recipe; they differ in {', '.join(changed[:6])}.",
-            where=folder,
-            hint="Name another folder with --out, or remove this one.",
-        )
-    if not resume:
-        raise MedclipError(
-            Reason.OUTPUT_IN_USE,
-            "the folder already holds a run of this recipe.",
-            where=folder,
-            hint="Leave out --no-resume to go on with it, or name another folder.",
-        )
-
-
-def _has_only_run_files(folder: Path) -> bool:
-    """Whether the folder is empty, or has a recipe.json and nothing that a run does not make."""
-    names = {p.name for p in folder.iterdir() if not (p.name.startswith(".") and p.name.endswith(".tmp"))}
-    return not names or (NOTE in names and names <= _OF_A_RUN)
+    if begun:
+        keys = sorted(old.keys() | new.keys())
+        refuse_other(folder, _RUN, old, {k: new.get(k) for k in keys}, titles={k: k for k in keys}, remedy=_ELSEWHERE)
+        if not resume:
+            raise in_use(
+                folder,
+                "this folder holds a run of this recipe already",
+                "Leave out --no-resume to go on with it, or name another folder.",
+            )
+    else:  # what was made for another recipe must not be taken up: the tokenizer depends on it
+        shutil.rmtree(folder / "tokenizer", ignore_errors=True)
+        for name in (FILE_NAME, BEST):
+            (folder / name).unlink(missing_ok=True)
 
 
 def _has_checkpoint(folder: Path) -> bool:

@@ -226,10 +226,9 @@ class Trainer:
         model.load_state_dict(weights)
         preprocess = Preprocess(self.size_px, *self.normalisation, adapters=self.reader.preprocessing)
         tokenizer = tokenizer_folder(self.recipe, self.folder)
-        with store.written(pack):
-            export_pack(
-                pack, self.recipe, model, self.config, tokenizer, self.reader, self.step, preprocess, base=self._base
-            )
+        export_pack(
+            pack, self.recipe, model, self.config, tokenizer, self.reader, self.step, preprocess, base=self._base
+        )
 
     def _save(self) -> None:
         state = {

@@ -233,7 +233,7 @@ def test_a_pack_or_checkpoint_of_something_else_is_replaced_only_when_asked(tiny
     assert file_sha256(tmp_path / "pack" / "card.json") == before
     go(tiny, data, method="ridge", replace=True, **places)
     assert read_card(tmp_path / "pack").adapted.method == "ridge"
-    with pytest.raises(MedclipError, match="another pack lies here"):
+    with pytest.raises(MedclipError, match="holds another model pack"):
         go(tiny, data, out=places["out"])
 
 
@@ -241,7 +241,7 @@ def test_a_pack_that_was_not_adapted_is_not_replaced_unasked(tiny: Path, data: P
     import shutil
 
     shutil.copytree(tiny, tmp_path / "mine")
-    with pytest.raises(MedclipError, match="another pack lies here"):
+    with pytest.raises(MedclipError, match="holds another model pack"):
         go(tiny, data, out=tmp_path / "mine")
 
 

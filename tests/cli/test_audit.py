@@ -81,11 +81,11 @@ def test_files_of_one_name_in_two_folders_need_names_and_a_path_may_hold_an_equa
 
 def test_a_place_that_cannot_take_the_results_is_refused_before_anything_is_measured(tables, tmp_path: Path, capsys):
     assert main(command(tables, tables[0])) == 2
-    assert "results need a folder" in capsys.readouterr().err
+    assert "the audit is a folder" in capsys.readouterr().err
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "report.html").write_text("mine")
     assert main(command(tables, tmp_path / "used")) == 2
-    assert "holds files that are not of an audit" in capsys.readouterr().err
+    assert "1 other file and no audit; nothing was changed" in capsys.readouterr().err
     assert (tmp_path / "used" / "report.html").read_text() == "mine"
 
 

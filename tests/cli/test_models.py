@@ -118,7 +118,7 @@ def test_a_text_model_alone_is_said_to_be_no_pack(tmp_path: Path, capsys: pytest
         (["import", "no-such-model", "--out", "p"], "no file, folder, pack or open_clip architecture"),
         (["import", "ViT-B-32", "--out", "p"], "no weights to import"),
         (["export", "no-such-pack", "--out", "p"], "no model pack"),
-        (["import", "no-such-model", "--out", ""], "names no folder"),
+        (["import", "no-such-model", "--out", ""], "names nothing"),
     ],
 )
 def test_a_refusal_is_one_line_and_code_2(

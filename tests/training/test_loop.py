@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from medclip.errors import MedclipError, Reason
+from medclip.files.output import is_draft
 from medclip.models.packs.pack import load_model, verify_pack
 from medclip.settings import Settings
 from medclip.shards.writing.build import build_shards
@@ -209,7 +210,7 @@ def test_a_folder_with_another_run_or_something_else_is_refused(recipe: dict[str
     assert run_recipe(recipe, ["train.max_steps=1", "data.workers=1"], out).steps == 1
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "text").touch()
-    with pytest.raises(MedclipError, match="something else"):
+    with pytest.raises(MedclipError, match="1 other file and no training run"):
         run_recipe(recipe, (), tmp_path / "thesis")
 
 
@@ -226,7 +227,7 @@ def test_a_run_that_failed_before_its_first_step_leaves_the_folder_to_another_re
     fresh = run_recipe(recipe, ["train.max_steps=1"], tmp_path / "fresh")
     assert _losses(out) == _losses(fresh.out)
     assert (out / "recipe.json").read_bytes() == (fresh.out / "recipe.json").read_bytes()
-    assert not [p.name for p in out.iterdir() if p.name.endswith(".tmp")]
+    assert not [p.name for p in out.iterdir() if is_draft(p.name)]
 
 
 def test_a_step_in_the_log_holds_the_folder_also_without_a_checkpoint(recipe: dict[str, Any], tmp_path: Path) -> None:

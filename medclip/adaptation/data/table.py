@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,6 @@ from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.labels import read_labels
 from medclip.errors import MedclipError, Reason
 from medclip.files.grouping.studies import parse_modality
-from medclip.files.output import is_folder
 from medclip.files.pseudonyms import keyed_hash
 from medclip.files.tables.cell_privacy import shown
 from medclip.files.tables.read_table import read_table
@@ -92,7 +92,7 @@ def read_adapt_table(
     """
     read = read_table(table)
     header, where = read.names, read.where
-    if folder is not None and not is_folder(folder):
+    if folder is not None and not os.path.isdir(folder):
         raise MedclipError(
             Reason.MISSING_FILE,
             "there is no such folder for the table's files to be relative to.",

@@ -21,9 +21,8 @@ from medclip.adaptation.data.heads import load_head
 from medclip.adaptation.data.task import to_yaml
 from medclip.adaptation.data.unit_features import unit_logits
 from medclip.adaptation.methods import Fitted, find_method
-from medclip.adaptation.pack.replacing import refuse_other
 from medclip.errors import MedclipError, Reason
-from medclip.files.output import check_out, fresh_folder
+from medclip.files.output import claim_folder, new_folder, read_note, refuse_other
 from medclip.models.class_vectors import probabilities
 from medclip.models.packs.manifest import FILE_NAME as MANIFEST
 from medclip.runs.encode import encode_units
@@ -37,6 +36,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 DESCRIPTION = "adapted.json"
 TENSORS = "adapted.safetensors"
+CHECKPOINT = "checkpoint"
+REPLACE = "Name another folder, or replace it with --overwrite (overwrite=True)."
 _HEAD, _DELTA = "head.", "delta."
 
 
@@ -137,10 +138,10 @@ class Adapted:
         folder = Path(folder)
         check_checkpoint(folder)
         if not replace and (folder / DESCRIPTION).is_file():
-            refuse_other(folder, described_in(folder), self._described(), "checkpoint")
+            refuse_other(folder, CHECKPOINT, read_note(folder / DESCRIPTION), self._described(), remedy=REPLACE)
         tensors = {f"{_HEAD}{k}": torch.from_numpy(np.array(v)) for k, v in self.fitted.head.arrays().items()}
         tensors |= {f"{_DELTA}{k}": v.detach().cpu().contiguous() for k, v in self.fitted.delta.items()}
-        with fresh_folder(folder) as fresh:
+        with new_folder(folder) as fresh:
             save_file(tensors, fresh / TENSORS)
             (fresh / DESCRIPTION).write_text(json.dumps(self._described(), indent=1) + "\n", encoding="utf-8")
         return folder
@@ -233,20 +234,7 @@ def check_checkpoint(folder: Path) -> None:
     Raises:
         MedclipError: WRONG_USE for what is no folder; OUTPUT_IN_USE for one that holds something else.
     """
-    check_out(folder, "checkpoint")
-    if folder.exists() and any(folder.iterdir()) and not (folder / DESCRIPTION).is_file():
-        raise MedclipError(
-            Reason.OUTPUT_IN_USE, "the folder holds something else.", where=folder, hint="Name another folder."
-        )
-
-
-def described_in(folder: Path) -> dict[str, Any] | None:
-    """Give the description of the checkpoint that lies in a folder; None where none can be read."""
-    try:
-        described = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return described if isinstance(described, dict) else None
+    claim_folder(folder, CHECKPOINT, marks=(DESCRIPTION,), whole=True)
 
 
 def merged_model(base: Model, fitted: Fitted) -> Model:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.adaptation.pack.adapted_model import DESCRIPTION, check_checkpoint, described_in
-from medclip.adaptation.pack.replacing import apart, manifest_digest, refuse_other
-from medclip.adaptation.pack.write_pack import adaptation_in, check_place
+from medclip.adaptation.pack.adapted_model import CHECKPOINT, DESCRIPTION, REPLACE, check_checkpoint
+from medclip.adaptation.pack.write_pack import TITLES, adaptation_in, check_place
+from medclip.errors import MedclipError, Reason
+from medclip.files.output import read_note, refuse_other
 from medclip.models.packs.manifest import FILE_NAME as MANIFEST
 
 if TYPE_CHECKING:
@@ -45,22 +47,49 @@ def check_places(
         check_place(out, base)
     if checkpoint is not None:
         check_checkpoint(checkpoint)
-    apart({"the base": base, "--out": out, "--checkpoint": checkpoint})
+    _apart({"the base": base, "--out": out, "--checkpoint": checkpoint})
     if replace:
         return
-    digest = manifest_digest(base)
+    digest = _manifest_digest(base)
     drawn = {"shots": draw.shots, "seed": draw.seed, "init_seed": draw.init_seed}
     if out is not None and (out / MANIFEST).is_file():
         there = adaptation_in(out)
         asked = {"base_digest": digest, "method": method, **drawn, **_settings(options, there)}
-        refuse_other(out, there, asked, "pack")
+        refuse_other(out, "model pack", there, asked, titles=TITLES, remedy=REPLACE)
     if checkpoint is not None and (checkpoint / DESCRIPTION).is_file():
-        there = described_in(checkpoint)
+        there = read_note(checkpoint / DESCRIPTION)
         asked = {"base": {"digest": digest}, "method": method, "draw": drawn, **_settings(options, there)}
-        refuse_other(checkpoint, there, asked, "checkpoint")
+        refuse_other(checkpoint, CHECKPOINT, there, asked, remedy=REPLACE)
 
 
 def _settings(options: Mapping[str, Any], there: Mapping[str, Any] | None) -> dict[str, Any]:
     """Give the numbers and words among the options that were written down there."""
     known = (there or {}).get("settings", {})
     return {"settings": {k: v for k, v in options.items() if k in known and isinstance(v, int | float | str)}}
+
+
+def _apart(places: Mapping[str, Path | None]) -> None:
+    """Refuse folders of which one is another or lies in another.
+
+    Args:
+        places: Folder by what it is called: {"--out": ..., "the base": ...}.
+
+    Raises:
+        MedclipError: WRONG_USE.
+    """
+    whole = [(name, path.resolve()) for name, path in places.items() if path is not None]
+    for n, (name, path) in enumerate(whole):
+        for other, second in whole[:n]:
+            if path.is_relative_to(second) or second.is_relative_to(path):
+                how = "are the same folder" if path == second else "lie one inside the other"
+                raise MedclipError(
+                    Reason.WRONG_USE, f"{other} and {name} {how}.", where=path, hint="Name a new folder beside it."
+                )
+
+
+def _manifest_digest(pack: Path) -> str | None:
+    """Give sha256 of a pack's manifest; None where there is none."""
+    try:
+        return hashlib.sha256((pack / MANIFEST).read_bytes()).hexdigest()
+    except OSError:
+        return None

@@ -12,12 +12,12 @@ import numpy as np
 
 from medclip.adaptation.data.task import to_yaml
 from medclip.adaptation.data.unit_features import ways_said
+from medclip.adaptation.pack.adapted_model import REPLACE
 from medclip.adaptation.pack.notes import num_in_training, seen_by_base
 from medclip.adaptation.pack.pack_head import HEAD_FILE, SHOTS_FILE, TASK_FILE
-from medclip.adaptation.pack.replacing import refuse_other
 from medclip.adapters.registry import preprocessing_of
-from medclip.errors import MedclipError, Reason
-from medclip.files.output import check_out, fresh_folder
+from medclip.errors import MedclipError
+from medclip.files.output import claim_folder, new_folder, refuse_other
 from medclip.models import open_set
 from medclip.models.card import FILE_NAME as CARD_FILE
 from medclip.models.card import Adaptation, Card, Source, TaskCard, read_card
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from medclip.adaptation.pack.adapted_model import Adapted
 
 TRAIN_HASHES, PATIENT_HASHES = "train_hashes.txt", "patient_hashes.txt"
+TITLES: Mapping[str, str] = {"base_digest": "the base", "list": "the list of shots"}
+"""What the facts of an adaptation are called, where their name does not say it."""
 
 
 def check_place(folder: Path, base: Path) -> None:
@@ -40,18 +42,7 @@ def check_place(folder: Path, base: Path) -> None:
         MedclipError: WRONG_USE for the base's own folder and for what is no folder; OUTPUT_IN_USE for one that holds
             something that is not a pack.
     """
-    check_out(folder, "model pack")
-    if folder.exists() and folder.resolve() == base.resolve():
-        raise MedclipError(
-            Reason.WRONG_USE, "the base pack lies here; it is not replaced.", where=folder, hint="Name a new folder."
-        )
-    if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
-        raise MedclipError(
-            Reason.OUTPUT_IN_USE,
-            "the folder holds something that is not a model pack.",
-            where=folder,
-            hint="Name another folder.",
-        )
+    claim_folder(folder, "model pack", marks=(MANIFEST,), inputs={"the base": base}, whole=True)
 
 
 def adaptation_in(folder: Path) -> Mapping[str, Any] | None:
@@ -69,12 +60,12 @@ def _refuse_other(adapted: Adapted, folder: Path) -> None:
     Raises:
         MedclipError: OUTPUT_IN_USE.
     """
-    there = adaptation_in(folder)
-    if there is not None:
+    known, asked = adaptation_in(folder), _adaptation(adapted).model_dump(mode="json")
+    if known is not None:
         listed = folder / SHOTS_FILE
-        same = listed.is_file() and listed.read_bytes() == adapted.shots_csv().encode()
-        there = there if same else None
-    refuse_other(folder, there, _adaptation(adapted).model_dump(mode="json"), "pack")
+        known = {**known, "list": listed.read_text(encoding="utf-8") if listed.is_file() else ""}
+    asked["list"] = adapted.shots_csv()
+    refuse_other(folder, "model pack", known, asked, titles=TITLES, remedy=REPLACE)
 
 
 def write_pack(
@@ -110,7 +101,7 @@ def write_pack(
     left = ours | ({WEIGHTS_NAME, open_set.FILE_NAME} if changed else set())
     card = adapted_card(adapted, metrics=metrics or {}, name=name)
     arrays = {k: np.array(v, order="C") for k, v in adapted.fitted.head.arrays().items()}
-    with fresh_folder(folder) as fresh:
+    with new_folder(folder) as fresh:
         for file in sorted(set(read_manifest(base).files) - left):
             (fresh / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(base / file, fresh / file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +15,6 @@ import numpy as np
 from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.input.score_values import sigmoid
 from medclip.errors import MedclipError, Reason
-from medclip.files.output import is_file, is_folder
 from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import Coded, Table, in_order, no_such
 from medclip.runs.results import FILES, SCORES
@@ -117,9 +117,9 @@ def read_scores(source: Any, options: ReadOptions, keys: Callable[[Table], Seque
     Raises:
         MedclipError: MISSING_FILE, TABLE_INVALID, WRONG_USE, NOTHING_TO_DO.
     """
-    if isinstance(source, str | Path) and is_folder(Path(source)):
+    if isinstance(source, str | Path) and os.path.isdir(Path(source)):
         source = Path(source) / SCORES
-        if not is_file(source):
+        if not os.path.isfile(source):
             raise MedclipError(
                 Reason.MISSING_FILE,
                 f"this folder has no {SCORES}.",
@@ -136,7 +136,7 @@ def read_scores(source: Any, options: ReadOptions, keys: Callable[[Table], Seque
                 hint="Leave --scores-are out.",
             )
         files = options.files
-        if files is None and isinstance(source, str | Path) and is_file(Path(source).parent / FILES):
+        if files is None and isinstance(source, str | Path) and os.path.isfile(Path(source).parent / FILES):
             files = Path(source).parent / FILES
         return _own(table, files)
     if options.long is not None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from medclip.auditing.leakage.cohort_fingerprint import refuse_hashes
 from medclip.auditing.thresholds.choose import Policy, Threshold
 from medclip.errors import MedclipError, Reason
-from medclip.files.atomic_write import put
+from medclip.files.output import write_file
 from medclip.statistics.cohort import Cohort
 
 FILE_NAME = "thresholds.json"
@@ -67,7 +67,7 @@ def write_thresholds(path: Path, thresholds: Iterable[Threshold]) -> None:
         for t in sorted(thresholds, key=lambda t: t.label)
     ]
     text = _File(format=FORMAT, thresholds=entries).model_dump_json(indent=1) + "\n"
-    put(path, text.encode(), path.parent)
+    write_file(path, text)
 
 
 def read_thresholds(path: Path) -> dict[str, Threshold]:

@@ -15,13 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.errors import MedclipError, Reason
 from medclip.evaluation.few_shot.plan import RunKey
-from medclip.files.atomic_write import put
+from medclip.files.output import claim_run, write_file
 
 IDENTITY = "run.json"
 _RUNS = "runs"
-_HINT = "Name another folder with --out."
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,26 +46,12 @@ class RunStore:
         identity: What the runs are of (base, data, division). A folder of something else is refused.
 
     Raises:
-        MedclipError: OUTPUT_IN_USE for a folder that holds anything else, DISK_FULL or WRONG_USE where it cannot be
-            written.
+        MedclipError: OUTPUT_IN_USE for a folder that holds anything else; as `medclip.files.output.disk_errors`.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
         self.folder = folder
-        text = json.dumps(dict(identity), indent=1, sort_keys=True) + "\n"
-        path = folder / IDENTITY
-        known = path.read_text(encoding="utf-8") if path.is_file() else None
-        if known is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise MedclipError(Reason.OUTPUT_IN_USE, "this is not an empty folder.", where=folder, hint=_HINT)
-        if known is not None and known != text:
-            raise MedclipError(
-                Reason.OUTPUT_IN_USE,
-                f"the folder holds a comparison of another {_differs(known, identity)}.",
-                where=folder,
-                hint=_HINT,
-            )
-        if known is None:
-            self.write(IDENTITY, text.encode())
+        claim_run(folder, "comparison", identity, IDENTITY)
 
     def kept(self, key: RunKey, asked: str) -> Run | None:
         """Give a run that is done; None where it is not, was asked for otherwise, or failed (it is tried again).
@@ -97,21 +81,8 @@ class RunStore:
         arrays = {"logits": run.logits_NC, "novel": run.novel_NC}
         tensors = {n: np.ascontiguousarray(a, np.float32) for n, a in arrays.items() if a is not None}
         facts = json.dumps(dict(run.facts), sort_keys=True, default=_plain)
-        self.write(f"{_RUNS}/{key.file}", save(tensors or {"none": np.zeros(1, np.float32)}, {"facts": facts}))
+        write_file(self.folder / _RUNS / key.file, save(tensors or {"none": np.zeros(1, np.float32)}, {"facts": facts}))
         return Run(tensors.get("logits"), tensors.get("novel"), json.loads(facts))
-
-    def write(self, name: str, content: bytes) -> None:
-        """Put a file of this name in place, see `put`."""
-        put(self.folder / name, content, self.folder)
-
-
-def _differs(known: str, identity: Mapping[str, Any]) -> str:
-    try:
-        before = json.loads(known)
-    except ValueError:
-        before = {}
-    names = [k.replace("_", " ") for k in identity if not isinstance(before, dict) or before.get(k) != identity[k]]
-    return " and another ".join(names) or "kind"
 
 
 def _plain(value: Any) -> Any:

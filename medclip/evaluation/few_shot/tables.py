@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,7 +12,8 @@ from medclip.evaluation.few_shot.data import FewShotData
 from medclip.evaluation.few_shot.plan import RunKey
 from medclip.evaluation.few_shot.results import Cell, Comparison, Difference
 from medclip.evaluation.few_shot.store import Run, RunStore
-from medclip.files.atomic_write import parquet_bytes
+from medclip.files.output import write_file
+from medclip.files.tables.write import csv_bytes, parquet_bytes, schema_of, table_of
 from medclip.models.class_vectors import probabilities
 
 if TYPE_CHECKING:
@@ -27,13 +25,12 @@ RESULTS, PAIRED, RUNS, PREDICTIONS, JSON = "results", "paired", "runs.parquet", 
 def write_tables(store: RunStore, result: Comparison, data: FewShotData, runs: Mapping[RunKey, Run]) -> None:
     """Write results and paired differences (CSV and Parquet), runs, predictions, and everything as JSON."""
     for name, row_type, rows in ((RESULTS, Cell, result.cells), (PAIRED, Difference, result.differences)):
-        names = [f.name for f in fields(row_type)]
-        values = [asdict(row) for row in rows]
-        store.write(f"{name}.csv", _csv(names, values))
-        store.write(f"{name}.parquet", _parquet({n: [v[n] for v in values] for n in names}, row_type))
-    store.write(RUNS, parquet_bytes(_runs(runs)))
-    store.write(PREDICTIONS, parquet_bytes(_predictions(data, runs)))
-    store.write(JSON, result.to_json().encode())
+        table = table_of(rows, row_type, schema_of(row_type, whole="int32"))
+        write_file(store.folder / f"{name}.csv", csv_bytes(table))
+        write_file(store.folder / f"{name}.parquet", parquet_bytes(table))
+    write_file(store.folder / RUNS, parquet_bytes(_runs(runs)))
+    write_file(store.folder / PREDICTIONS, parquet_bytes(_predictions(data, runs)))
+    write_file(store.folder / JSON, result.to_json())
 
 
 def _runs(runs: Mapping[RunKey, Run]) -> pa.Table:
@@ -89,19 +86,3 @@ def _predictions(data: FewShotData, runs: Mapping[RunKey, Run]) -> pa.Table:
         }
         tables.append(pa.table(of_run))
     return pa.concat_tables(tables) if tables else pa.table({})
-
-
-def _csv(names: list[str], rows: list[dict[str, Any]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
-
-
-def _parquet(columns: Mapping[str, list[Any]], row_type: type) -> bytes:
-    import pyarrow as pa
-
-    kinds = {"str": pa.string(), "int": pa.int32(), "float": pa.float64()}
-    types = {f.name: kinds[str(f.type).split(" ")[0]] for f in fields(row_type)}
-    return parquet_bytes(pa.table({n: pa.array(v, types[n]) for n, v in columns.items()}))

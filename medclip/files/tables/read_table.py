@@ -11,6 +11,7 @@ import codecs
 import csv
 import gzip
 import io
+import os
 import re
 import zipfile
 import zlib
@@ -21,7 +22,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.input_paths import refuse_missing
-from medclip.files.output import is_file, is_folder
 from medclip.files.recognise.sniff import Format, sniff_open
 from medclip.files.tables.cell_privacy import shown_name
 from medclip.files.tables.table import Table, cell_text
@@ -102,12 +102,12 @@ def _invalid(message: str, where: object, hint: str = _SAVE) -> MedclipError:
 def _of_file(path: Path) -> pa.Table:
     import pyarrow as pa
 
-    if is_folder(path):
+    if os.path.isdir(path):
         raise MedclipError(
             Reason.WRONG_USE, "this is a folder, and the table is a file.", where=path, hint="Name the file in it."
         )
     refuse_missing(path, "table")
-    if not is_file(path):
+    if not os.path.isfile(path):
         raise MedclipError(Reason.MISSING_FILE, "this is no file.", where=path, hint="Name the table itself.")
     try:
         with path.open("rb") as stream:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.files.output import is_file, is_folder
 from medclip.models.packs import pack as packs
 from medclip.models.packs.manifest import (
     CONFIG_NAME,
@@ -82,11 +81,11 @@ def find_source(start: str | Path, architecture: str | None = None) -> Source:
 def _find(text: str, path: Path, architecture: str | None) -> Source:
     if text.startswith(HUB):
         return _hub(text.removeprefix(HUB))
-    if is_folder(path):
+    if os.path.isdir(path):
         return _pack(path) if (path / FILE_NAME).is_file() else _folder(path, architecture)
-    if is_file(path):
+    if os.path.isfile(path):
         return Source(None, path, None, place=path)
-    if Path(text).name == text and is_file(packs.BUILTIN / text / FILE_NAME):
+    if Path(text).name == text and os.path.isfile(packs.BUILTIN / text / FILE_NAME):
         return _pack(packs.BUILTIN / text)
     name, _, tag = text.partition(":")
     if tag and name in _names():
@@ -107,7 +106,7 @@ def _names() -> list[str]:
 
 def _architecture(name: str) -> dict[str, Any]:
     """Return the config of an architecture: of a JSON file, else of the name in open_clip's list."""
-    if is_file(Path(name)):
+    if os.path.isfile(name):
         return read_architecture(Path(name))
     import open_clip
 

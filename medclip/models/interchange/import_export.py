@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.errors import MedclipError, Reason, did_you_mean, naming
 from medclip.files.input_paths import refuse_missing
-from medclip.files.output import check_out, disk_faults, fresh_folder, is_folder, naming
+from medclip.files.output import claim_folder, in_use, new_folder, scratch_folder
 from medclip.models.card import FILE_NAME as CARD_NAME
 from medclip.models.card import IMPORTED, Card
 from medclip.models.interchange.find_source import HUB, find_source, is_bare_text_model, weights_in
@@ -53,7 +52,7 @@ def import_text_model(source: Path, out: Path) -> Path:
 
     weights = weights_in(source)
     load_tokenizer(source, hf_text.bert_text_cfg())
-    with fresh_folder(out) as fresh:
+    with new_folder(out) as fresh:
         target = fresh / WEIGHTS_NAME
         if is_pickle(weights) or weights.suffix.lower() != ".safetensors":
             to_safetensors(weights, target)
@@ -144,7 +143,7 @@ def import_model(
             f"there is no modality {unknown[0]!r}.",
             hint=did_you_mean(unknown[0], Modality, "Modalities are"),
         )
-    if architecture is None and is_folder(Path(source)) and is_bare_text_model(Path(source)):
+    if architecture is None and os.path.isdir(source) and is_bare_text_model(Path(source)):
         if text_folder or name or license or modalities:
             raise MedclipError(
                 Reason.WRONG_USE,
@@ -164,7 +163,7 @@ def import_model(
 
     original = located.weights
     sha256 = file_sha256(original)
-    with _scratch(out) as scratch, naming(original, instead=scratch):
+    with scratch_folder(out) as scratch, naming(original, instead=scratch):
         if original.suffix.lower() != ".safetensors" or is_pickle(original):
             located = replace(located, weights=to_safetensors(original, scratch / "weights.safetensors"))
         started = start_from(located, text_folder=text_folder)
@@ -197,34 +196,11 @@ def import_model(
         )
 
 
-@contextmanager
-def _scratch(out: Path) -> Iterator[Path]:
-    """Yield a folder beside the pack for what is made on the way."""
-    with disk_faults(out, "folder"):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".import-") as scratch:
-            yield Path(scratch)
-
-
 def _check_place(out: Path, source: Path, overwrite: bool) -> None:
-    check_out(out, "model pack")
-    if out.exists() and source.resolve().is_relative_to(out.resolve()):
-        raise MedclipError(Reason.WRONG_USE, "the source lies here.", where=out, hint="Name another folder with --out.")
-    pack, text = (out / MANIFEST).is_file(), is_bare_text_model(out)
-    if (pack or text) and not overwrite:
-        raise MedclipError(
-            Reason.OUTPUT_IN_USE,
-            f"there is a {'model pack' if pack else 'text model'} here already.",
-            where=out,
-            hint="Name another folder with --out, or replace it with --overwrite.",
-        )
-    if out.exists() and any(out.iterdir()) and not pack and not text:
-        raise MedclipError(
-            Reason.OUTPUT_IN_USE,
-            "the folder holds something that is not a model pack.",
-            where=out,
-            hint="Name another folder.",
-        )
+    marks = (MANIFEST, hf_text.CONFIG) if os.path.isdir(out) and is_bare_text_model(out) else (MANIFEST,)
+    if claim_folder(out, "model pack", marks=marks, inputs={"the source": source}, whole=True) and not overwrite:
+        kind = "model pack" if (out / MANIFEST).is_file() else "text model"
+        raise in_use(out, f"this folder holds a {kind} already", "Name another folder, or replace it with --overwrite.")
 
 
 def export_model(model: str | Path, out: str | Path) -> Exported:
@@ -244,30 +220,28 @@ def export_model(model: str | Path, out: str | Path) -> Exported:
     path = find_pack(model)
     verify_pack(path)
     out = Path(out)
-    check_out(out.absolute(), "export")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise MedclipError(Reason.OUTPUT_IN_USE, "the folder of an export has to be new or empty.", where=out)
-    with disk_faults(out, "folder"):
-        return _export(path, out)
+    claim_folder(out, "export", whole=True)
+    with new_folder(out) as fresh:
+        return Exported(out, _export(path, fresh, out))
 
 
-def _export(path: Path, out: Path) -> Exported:
+def _export(path: Path, fresh: Path, out: Path) -> tuple[str, ...]:
+    """Write the files into `fresh`, which will be `out`, and return what another loader has to know."""
     config = read_config(path)
     text_cfg = config["model_cfg"]["text_cfg"]
-    out.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(path / WEIGHTS_NAME, out / "open_clip_model.safetensors")
-    shutil.copyfile(path / CARD_NAME, out / CARD_NAME)
+    shutil.copyfile(path / WEIGHTS_NAME, fresh / "open_clip_model.safetensors")
+    shutil.copyfile(path / CARD_NAME, fresh / CARD_NAME)
     for file in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
         if (path / file).is_file():
-            shutil.copyfile(path / file, out / file)
+            shutil.copyfile(path / file, fresh / file)
     notes: list[str] = []
     if text_cfg.get("hf_model_name"):
-        shutil.copytree(path / TEXT_FOLDER, out / TEXT_FOLDER)
+        shutil.copytree(path / TEXT_FOLDER, fresh / TEXT_FOLDER)
         text_cfg["hf_model_name"] = str((out / TEXT_FOLDER).resolve())
         notes.append("The text tower's config is named by its absolute path: export again after moving the folder.")
     notes += _beyond_open_clip(config["model_cfg"])
-    (out / CONFIG_NAME).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-    return Exported(out, tuple(notes))
+    (fresh / CONFIG_NAME).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    return tuple(notes)
 
 
 def _beyond_open_clip(model_cfg: dict[str, Any]) -> list[str]:

@@ -11,8 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from medclip.errors import MedclipError, Reason
-from medclip.files.output import naming
+from medclip.errors import MedclipError, Reason, naming
 from medclip.models.interchange.find_source import Source, find_source, refuse_pickle
 from medclip.models.packs.manifest import TEXT_FOLDER
 from medclip.models.preprocess import normalisation

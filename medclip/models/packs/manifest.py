@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError, Reason
+from medclip.files.output import write_file
 
 FILE_NAME = "manifest.json"
 CONFIG_NAME = "open_clip_config.json"
@@ -42,9 +42,7 @@ def seal(folder: Path, preprocessing: Mapping[str, str]) -> Manifest:
     text = json.dumps(
         {"format": FORMAT, "preprocessing": manifest.preprocessing, "files": manifest.files}, indent=1, sort_keys=True
     )
-    fresh = folder / f".{FILE_NAME}.{os.getpid()}"
-    fresh.write_text(text + "\n", encoding="utf-8")
-    fresh.replace(folder / FILE_NAME)
+    write_file(folder / FILE_NAME, text + "\n")
     return manifest
 
 

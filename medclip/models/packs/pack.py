@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.files.output import check_out, fresh_folder, is_file, is_folder, naming
+from medclip.errors import MedclipError, Reason, did_you_mean, naming
+from medclip.files.output import claim_folder, new_folder, write_file
 from medclip.models import card as cards
 from medclip.models.card import IMPORTED, Card, read_card
 from medclip.models.packs.manifest import (
     CONFIG_NAME,
+    FILE_NAME,
     TEXT_FOLDER,
     WEIGHTS_NAME,
     Manifest,
@@ -57,7 +58,7 @@ def list_packs(folder: Path | None = None) -> tuple[PackInfo, ...]:
         folder: Where to look; the packs that came with medclip where None.
     """
     root = folder or BUILTIN
-    folders = sorted(p.parent for p in root.glob("*/manifest.json")) if root.is_dir() else []
+    folders = sorted(p.parent for p in root.glob(f"*/{FILE_NAME}")) if root.is_dir() else []
     return tuple(_info(path, read_manifest(path)) for path in folders)
 
 
@@ -71,10 +72,10 @@ def find_pack(model: str | Path | Model) -> Path:
         MedclipError: PACK_NOT_FOUND, saying which names exist; PACK_INVALID for a folder that holds no pack.
     """
     text = os.fspath(getattr(model, "path", model))
-    if text and Path(text).name == text and is_file(BUILTIN / text / "manifest.json"):
+    if text and Path(text).name == text and os.path.isfile(BUILTIN / text / FILE_NAME):
         return BUILTIN / text
-    if text and is_folder(Path(text)):
-        if not (Path(text) / "manifest.json").is_file():  # said before anything walks through what may be a whole disk
+    if text and os.path.isdir(Path(text)):
+        if not (Path(text) / FILE_NAME).is_file():  # said before anything walks through what may be a whole disk
             raise no_pack(Path(text))
         return Path(text)
     names = [p.name for p in list_packs_paths()]
@@ -88,7 +89,7 @@ def find_pack(model: str | Path | Model) -> Path:
 
 def list_packs_paths() -> tuple[Path, ...]:
     """Folders of the built-in packs, without reading them."""
-    return tuple(sorted(p.parent for p in BUILTIN.glob("*/manifest.json")))
+    return tuple(sorted(p.parent for p in BUILTIN.glob(f"*/{FILE_NAME}")))
 
 
 def verify_pack(model: str | Path) -> PackInfo:
@@ -191,20 +192,13 @@ def save_pack(
         half: Store matrices and kernels as fp16, vectors (norms, biases) as float32. False: everything as it is.
 
     Raises:
-        MedclipError: OUTPUT_IN_USE when the folder holds something that is not a pack; WRONG_USE, DISK_FULL or
-            PERMISSION_DENIED where it cannot be written.
+        MedclipError: OUTPUT_IN_USE when the folder holds something that is not a pack; as
+            `medclip.files.output.disk_errors`.
     """
     from medclip.text.tokenizers.tokenizer import load_tokenizer
 
-    check_out(folder, "model pack")
-    if folder.exists() and any(folder.iterdir()) and not (folder / "manifest.json").is_file():
-        raise MedclipError(
-            Reason.OUTPUT_IN_USE,
-            "the folder holds something that is not a model pack.",
-            where=folder,
-            hint="Name another folder.",
-        )
-    with fresh_folder(folder) as fresh:
+    claim_folder(folder, "model pack", marks=(FILE_NAME,), whole=True)
+    with new_folder(folder) as fresh:
         save_weights(model, fresh / WEIGHTS_NAME, half=half)
         model_cfg = _with_text_config(fresh, config, base)
         settings = {"model_cfg": model_cfg, "preprocess_cfg": preprocess.to_config()}
@@ -222,9 +216,9 @@ def update_pack(path: Path, *, card: Card | None = None, extra_files: Mapping[st
     """Put a new card or more files (figures, hash lists, the open-set guard) into a pack and seal it again."""
     manifest = read_manifest(path)
     if card is not None:
-        (path / cards.FILE_NAME).write_text(card.to_json(), encoding="utf-8")
+        write_file(path / cards.FILE_NAME, card.to_json())
     for name, content in (extra_files or {}).items():
-        (path / name).write_bytes(content)
+        write_file(path / name, content)
     return seal(path, manifest.preprocessing)
 
 
@@ -312,24 +306,15 @@ def save_weights(model: nn.Module, path: Path, *, half: bool) -> None:
         model: The model.
         path: The file.
         half: Store matrices and kernels as fp16. False: everything as it is.
-
-    Raises:
-        MedclipError: DISK_FULL.
     """
     import torch
-    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     state = {}
     for name, value in model.state_dict().items():
         dtype = torch.float16 if half and value.is_floating_point() and value.ndim >= 2 else value.dtype
         state[name] = value.detach().cpu().to(dtype).contiguous().clone()
-    try:
-        save_file(state, path)
-    except SafetensorError as e:  # what it makes of an OSError
-        raise MedclipError(
-            Reason.DISK_FULL, "the weights could not be written.", where=path.parent, hint="Make room and run again."
-        ) from e
+    save_file(state, path)
 
 
 def _info(path: Path, manifest: Manifest) -> PackInfo:

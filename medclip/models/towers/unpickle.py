@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from medclip.errors import MedclipError, Reason, printable
+from medclip.files.output import disk_error, new_file
 from medclip.models.packs.manifest import is_pickle
 
 # weights_only unpickles tensors and plain containers and nothing else; -P keeps files of the present folder from being
@@ -71,11 +71,9 @@ def to_safetensors(source: Path, target: Path) -> Path:
             where=source,
             hint="Take it from its source again." if empty else "Weights in safetensors form end in .safetensors.",
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".convert-") as scratch:
-        fresh = Path(scratch) / target.name
+    with new_file(target) as draft:
         done = subprocess.run(
-            [sys.executable, "-P", "-c", _CONVERT, str(source.resolve()), str(fresh)], capture_output=True, text=True
+            [sys.executable, "-P", "-c", _CONVERT, str(source.resolve()), str(draft)], capture_output=True, text=True
         )
         if done.returncode in _REFUSED:
             named = re.search(r"GLOBAL ([\w.]+)", done.stderr)
@@ -88,6 +86,7 @@ def to_safetensors(source: Path, target: Path) -> Path:
             )
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["the process died"])[-1]
-            raise MedclipError(Reason.READ_ERROR, f"the weights could not be converted: {last[:200]}", where=source)
-        fresh.replace(target)
+            raise disk_error(RuntimeError(last), target) or MedclipError(
+                Reason.READ_ERROR, f"the weights could not be converted: {last[:200]}", where=source
+            )
     return target

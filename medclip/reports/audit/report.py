@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from medclip.auditing.result import AuditResult
-from medclip.files.atomic_write import put
+from medclip.files.output import write_file
 from medclip.reports.audit.card_section import markdown
 from medclip.reports.audit.page import view
 from medclip.reports.html_page import render_page
@@ -28,8 +28,8 @@ def write_audit_report(result: AuditResult, out: Path) -> Path:
     Raises:
         MedclipError: DISK_FULL; WRONG_USE where the folder cannot be written.
     """
-    put(out / REPORT, render(result).encode(), out)
-    put(out / CARD, markdown(result.tidied()).encode(), out)
+    write_file(out / REPORT, render(result))
+    write_file(out / CARD, markdown(result.tidied()))
     return out / REPORT
 
 

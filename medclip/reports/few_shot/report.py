@@ -7,10 +7,10 @@ from pathlib import Path
 from medclip.adapters.sources import source_of
 from medclip.errors import MedclipError
 from medclip.evaluation.few_shot.compare import Compared
+from medclip.files.output import write_file
 from medclip.reports.few_shot.page import view
 from medclip.reports.few_shot.words import over, summary
 from medclip.reports.html_page import render_page
-from medclip.runs.results import write_bytes
 from medclip.settings import Settings
 from medclip.wording import count, number
 
@@ -32,7 +32,7 @@ def write_compare_report(compared: Compared, folder: Path, *, show_paths: bool =
         MedclipError: DISK_FULL.
     """
     path = folder / REPORT
-    write_bytes(path, render(compared, show_paths=show_paths).encode())
+    write_file(path, render(compared, show_paths=show_paths))
     return path
 
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from medclip.files.output import write_file
 from medclip.reports.html_page import render_page
 from medclip.reports.model_card import CardView, view_card
 from medclip.reports.score.bars import bar, status_bar
 from medclip.reports.score.page import MAX_STUDIES, PageData, collect
 from medclip.runs.ledger import Ledger
-from medclip.runs.results import write_bytes
 from medclip.wording import count, number, percent
 
 REPORT = "report.html"
@@ -39,7 +39,7 @@ def write_score_report(
     if not (ledger.get("report") == asked and path.exists()):
         view = view_card(card)
         page = collect(ledger, view, show_paths=show_paths, max_studies=max_studies)
-        write_bytes(path, render(page, view).encode())
+        write_file(path, render(page, view))
         ledger.put({"report": asked})
     return path
 

@@ -6,22 +6,21 @@ import hashlib
 import io
 import json
 import os
-import secrets
-import shutil
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.output import disk_faults
+from medclip.files.output import check_place, in_use, new_folder
 from medclip.files.pseudonyms import keyed_hash, load_key
 from medclip.progress import Progress, Silent
 from medclip.sample import Modality
 from medclip.settings import Settings
-from medclip.shards.folder import INDEX, REJECTS, SAMPLE_COLUMNS, SAMPLES, arrow_table, new_folder, write_index
+from medclip.shards.folder import INDEX, SAMPLE_COLUMNS, arrow_table, claim_shards, write_index
 from medclip.shards.reading.foreign import FOREIGN, ForeignSet, read_foreign, says_nothing
 from medclip.shards.stored_image import EXTENSIONS
 from medclip.shards.writing.tar import split_name
@@ -95,13 +94,13 @@ def index_shards(
     """
     folder = Path(folder)
     tars = _tars(folder, source, split)
-    if out is None and (folder / INDEX).exists():
-        raise MedclipError(
-            Reason.OUTPUT_IN_USE,
-            "there is an index here already.",
-            where=folder / INDEX,
-            hint="Remove it to index again, or write another one elsewhere with --out.",
-        )
+    if out is not None:
+        claim_shards(Path(out))
+    elif (folder / INDEX).exists():
+        remedy = f"Remove {INDEX} to index again, or write another one elsewhere with --out."
+        raise in_use(folder, "this folder holds an index already", remedy)
+    else:
+        check_place(folder / INDEX, beside=True)
     key = key if key is not None else load_key(Settings())
     of = ForeignSet(source, license, Modality(modality) if modality else None)
     tally = _Tally()
@@ -276,32 +275,23 @@ def _report(folder: Path, tally: _Tally, patient_from: str | None) -> IndexRepor
 def _write(folder: Path, out: Path | None, of: ForeignSet, split: str, tally: _Tally, report: IndexReport) -> None:
     import pyarrow as pa
 
-    where = Path(out) if out is not None else folder / f".{secrets.token_hex(4)}.index"
-    try:
-        with disk_faults(out or folder, "folder"), new_folder(where) as work:
-            base = os.path.relpath(folder.resolve(), where.resolve()) if out is not None else "."
-            write_index(
-                work,
-                pa.concat_tables(tally.tables),
-                tally.rejects,
-                shards=tally.shards,
-                counts={
-                    "samples": report.num_samples,
-                    "by_split": {split: report.num_samples},
-                    "by_modality": dict(report.counts_by_modality),
-                    "by_reason": dict(report.counts_by_reason),
-                    "patients_by_split": {split: len(tally.patients)},
-                    "duplicates_across_splits": 0,
-                },
-                preprocessing={},
-                options={"split": split, "patient_from_json": report.patient_from},
-                columns=(),
-                foreign={**of.to_dict(), "base": base},
-            )
-        if out is None:
-            with disk_faults(folder, "folder"):
-                for name in (SAMPLES, REJECTS, INDEX):  # the index last: it is what makes the folder one of shards
-                    os.replace(where / name, folder / name)
-    finally:
-        if out is None:
-            shutil.rmtree(where, ignore_errors=True)
+    base = "." if out is None else os.path.relpath(folder.resolve(), Path(out).resolve())
+    with new_folder(Path(out)) if out is not None else nullcontext(folder) as work:
+        write_index(
+            work,
+            pa.concat_tables(tally.tables),
+            tally.rejects,
+            shards=tally.shards,
+            counts={
+                "samples": report.num_samples,
+                "by_split": {split: report.num_samples},
+                "by_modality": dict(report.counts_by_modality),
+                "by_reason": dict(report.counts_by_reason),
+                "patients_by_split": {split: len(tally.patients)},
+                "duplicates_across_splits": 0,
+            },
+            preprocessing={},
+            options={"split": split, "patient_from_json": report.patient_from},
+            columns=(),
+            foreign={**of.to_dict(), "base": base},
+        )

@@ -13,10 +13,11 @@ import numpy as np
 
 from medclip.adapters.registry import slot
 from medclip.errors import MedclipError, Problem, Reason
+from medclip.files.output import new_folder
 from medclip.files.pseudonyms import keyed_hash, load_key
 from medclip.progress import Progress, Silent
 from medclip.settings import Settings
-from medclip.shards.folder import new_folder, write_index
+from medclip.shards.folder import claim_shards, write_index
 from medclip.shards.sample_json import to_json
 from medclip.shards.stored_image import STORED_AS, Format
 from medclip.shards.writing.read_row import ReadJob, ReadResult, StoredView, read_rows
@@ -110,6 +111,7 @@ def build_shards(
         raise MedclipError(Reason.WRONG_USE, "max_side must be at least 16 and samples_per_shard at least 1.")
     if stored not in STORED_AS or not 1 <= quality <= 100:
         raise MedclipError(Reason.WRONG_USE, "pictures are stored as png or jpeg, with a quality from 1 to 100.")
+    claim_shards(Path(out))
     form = _Form(max_side, samples_per_shard, stored, quality, seed, key if key is not None else load_key(settings))
     understood = read_shard_table(table, folder=images, patient_from=patient)
     sides = assign(understood.rows, splits, seed, form.key)

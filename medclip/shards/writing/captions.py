@@ -10,10 +10,8 @@ import csv
 import hashlib
 import json
 import os
-import secrets
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.output import disk_faults
+from medclip.files.output import claim_file, new_file
 from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import cell_text
 from medclip.progress import Progress, Silent
@@ -104,8 +102,7 @@ def captions_from_labels(
             are counted); DISK_FULL, PERMISSION_DENIED.
     """
     source, target = Path(labels), Path(out)
-    with disk_faults(target, "file"):
-        _check_use(source, target, n, overwrite)
+    _check_use(source, target, n, overwrite)
     read = read_table(source)
     rows = read_shard_table(read, folder=images, patient_from=FILE).rows  # no splits are made: nobody is named
     composer = _Composer(n, seed, writer)
@@ -116,7 +113,7 @@ def captions_from_labels(
         added.append(composer.captions(row))
         progress.step()
     files = _moved([row.file for row in rows], images or source.parent, target.parent)
-    with _draft_of(target) as draft:
+    with new_file(target) as draft:
         write = _write_parquet if target.suffix.lower() in _PARQUET else _write_text
         write(_with_captions(read.arrow, added, files), draft, "\t" if target.suffix.lower() == ".tsv" else ",")
     lengths = [len(a) for a in added if a]
@@ -199,30 +196,9 @@ def _rng(row: ShardRow, seed: int) -> np.random.Generator:
 def _check_use(source: Path, target: Path, n: int, overwrite: bool) -> None:
     if n < 1:
         raise MedclipError(Reason.WRONG_USE, f"{n} captions were asked for; it must be 1 or more.")
-    if target.exists():
-        if source.exists() and target.samefile(source):
-            raise MedclipError(Reason.WRONG_USE, "the output is the table itself.", where=target, hint="Name another.")
-        if target.is_dir() or not overwrite:
-            raise MedclipError(
-                Reason.OUTPUT_IN_USE,
-                "this already exists.",
-                where=target,
-                hint="Name another file with --out." if target.is_dir() else "Name another file, or say --overwrite.",
-            )
-
-
-@contextmanager
-def _draft_of(target: Path) -> Iterator[Path]:
-    """Give a file beside the target that takes its place when everything was written."""
-    draft = target.parent / f".{os.getpid()}-{secrets.token_hex(6)}.partial"
-    try:
-        with disk_faults(target, "file"):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            yield draft
-            os.replace(draft, target)
-    finally:
-        with suppress(OSError):  # there may be no such folder
-            draft.unlink(missing_ok=True)
+    if source.exists() and os.path.exists(target) and target.samefile(source):
+        raise MedclipError(Reason.WRONG_USE, "the output is the table itself.", where=target, hint="Name another.")
+    claim_file(target, overwrite=overwrite)
 
 
 def _moved(files: Sequence[str], base: Path, new_base: Path) -> list[str | None]:

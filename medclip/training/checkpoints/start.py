@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from medclip.errors import MedclipError
+from medclip.files.output import new_folder
 from medclip.models.interchange.load_start import Started, load_start
 from medclip.models.preprocess import MEAN, STD
 from medclip.models.towers.activation_checkpointing import recompute_activations
@@ -82,7 +83,9 @@ def _loaded(recipe: Recipe, folder: Path) -> Started:
     if "context_length" in recipe.text.model_fields_set:
         overrides["text_cfg"] = {"context_length": recipe.text.context_length}
     started = load_start(m.start, architecture=m.architecture, text_folder=m.text_folder, overrides=overrides)
-    started.tokenizer.save(own)
+    if not own.is_dir():  # the first rank writes it for all
+        with new_folder(own) as draft:
+            started.tokenizer.save(draft)
     return started
 
 
@@ -138,4 +141,5 @@ def _tokenizer(recipe: Recipe, folder: Path, reader: ShardReader) -> Tokenizer:
             draw_caption(record, rng, native_share=recipe.data.native_share, native=recipe.data.native)
             for _ in range(text.captions_per_sample)
         ]
-    return train_tokenizer(captions, own, vocab_size=text.vocab_size, context_length=text.context_length)
+    with new_folder(own) as draft:
+        return train_tokenizer(captions, draft, vocab_size=text.vocab_size, context_length=text.context_length)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.distributed.checkpoint import state_dict_loader as loader
 from torch.distributed.checkpoint import state_dict_saver as saver
@@ -25,6 +23,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 
 from medclip.errors import MedclipError, Reason
+from medclip.files.output import disk_error, disk_errors, draft_of, new_file, publish_folder
 from medclip.models.packs.manifest import file_sha256
 from medclip.training.ranks.world import World
 
@@ -49,17 +48,18 @@ def save_checkpoint(
         The checkpoint.
 
     Raises:
-        MedclipError: DISK_FULL, on all ranks, when it cannot be written; the checkpoints before stay.
+        MedclipError: As `medclip.files.output.disk_errors`, on all ranks; the checkpoints before stay.
     """
     target = folder / f"{_PREFIX}{step:07d}"
-    fresh = folder / f".{target.name}.tmp"
+    fresh = draft_of(target, target.name)  # of one name on all ranks
     error: MedclipError | None = None
     try:
         if world.is_first:
-            shutil.rmtree(fresh, ignore_errors=True)
-            fresh.mkdir(parents=True)
-    except OSError as e:
-        error = _not_written(target, e)
+            with disk_errors(target):
+                shutil.rmtree(fresh, ignore_errors=True)
+                fresh.mkdir(parents=True)
+    except MedclipError as e:
+        error = e
     try:
         world.agree(error)
         try:
@@ -70,10 +70,13 @@ def save_checkpoint(
                     no_dist=world.group is None,
                 )
         except (Exception, CheckpointException) as e:  # the last is a BaseException, and holds what any rank met
-            error = _not_written(target, e)
+            error = disk_error(e, target)
+            if error is None:
+                why = f"this cannot be written: {type(e).__name__}; what was there before is kept."
+                error = MedclipError(Reason.WRITE_ERROR, why, where=target, hint="Run again.")
         world.agree(error)
         world.first(lambda: _publish(folder, fresh, target, {**state, "step": step}))
-    except MedclipError:
+    except BaseException:
         if world.is_first:
             shutil.rmtree(fresh, ignore_errors=True)
         raise
@@ -157,41 +160,22 @@ def fill_optimizer(optimizer: torch.optim.Optimizer) -> None:
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write one safetensors file, atomically."""
-    from safetensors.torch import save_file
-
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with written(path):
-        save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, fresh)
-        _sync(fresh)
-        fresh.replace(path)
-
-
-@contextmanager
-def written(target: Path) -> Iterator[None]:
-    """Turn what goes wrong while a file of a run is written into one sentence.
+    """Write one safetensors file that is there whole or not at all.
 
     Raises:
-        MedclipError: DISK_FULL.
+        MedclipError: As `medclip.files.output.disk_errors`.
     """
-    try:
-        yield
-    except (OSError, SafetensorError) as e:
-        raise _not_written(target, e) from e
+    from safetensors.torch import save_file
+
+    with new_file(path) as draft:
+        save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, draft)
 
 
 def _publish(folder: Path, fresh: Path, target: Path, state: dict[str, Any]) -> None:
-    try:
-        files = sorted(p for p in fresh.iterdir() if p.is_file())
-        hashes = {p.name: file_sha256(p) for p in files}
+    with disk_errors(target):
+        hashes = {p.name: file_sha256(p) for p in sorted(fresh.iterdir()) if p.is_file()}
         (fresh / STATE).write_text(json.dumps({**state, "files": hashes}, indent=1), encoding="utf-8")
-        for path in (*files, fresh / STATE, fresh):
-            _sync(path)
-        shutil.rmtree(target, ignore_errors=True)
-        fresh.rename(target)
-        _sync(folder)
-    except OSError as e:
-        raise _not_written(target, e) from e
+        publish_folder(fresh, target)
     for old in checkpoints(folder)[:-KEEP]:
         shutil.rmtree(old, ignore_errors=True)
 
@@ -208,22 +192,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _not_written(target: Path, error: BaseException) -> MedclipError:
-    text = str(error)
-    why = "the disk is full" if "No space left" in text or "quota" in text.lower() else type(error).__name__
-    return MedclipError(
-        Reason.DISK_FULL,
-        f"this could not be written ({why}); the checkpoints before it are whole.",
-        where=target,
-        hint="Free some space and run again.",
-    )

@@ -197,7 +197,7 @@ def test_a_pack_whose_head_or_task_is_damaged_is_refused(model: Model, tmp_path:
 
 
 def test_the_bases_own_folder_and_a_folder_of_something_else_are_refused(model: Model, tmp_path: Path):
-    with pytest.raises(MedclipError, match="the base pack lies here"):
+    with pytest.raises(MedclipError, match="the base lies here"):
         check_place(model.path, model.path)
     (tmp_path / "thesis.txt").write_text("mine")
     for write in (with_head(model).save, partial(write_pack, with_head(model))):

@@ -177,12 +177,12 @@ def test_a_method_that_fails_is_a_row_with_its_reason_and_is_tried_again(
 
 def test_a_folder_of_another_base_or_table_is_refused(place: tuple[Path, Path], done: Compared, tmp_path: Path):
     other = table(tmp_path / "data", num_patients=28)
-    with pytest.raises(MedclipError, match="another table") as refused:
+    with pytest.raises(MedclipError, match="another comparison: the table") as refused:
         run((place[0], other), folder_of(done))
     assert refused.value.reason is Reason.OUTPUT_IN_USE
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").write_text("mine")
-    with pytest.raises(MedclipError, match="not an empty folder"):
+    with pytest.raises(MedclipError, match="1 other file and no comparison"):
         run(place, tmp_path / "notes")
 
 

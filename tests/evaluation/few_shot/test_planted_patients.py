@@ -120,7 +120,7 @@ def test_paired_csv_says_who_is_better_by_how_much_and_how_surely(
     )  # the least of three p-values counts three times
     assert LEAST < float(better["p"]) < 1
     assert float(better["p_holm"]) == pytest.approx(min(1.0, 2 * float(better["p"])), abs=2e-4)
-    assert (same["value"], same["low"], same["p"], same["p_holm"]) == ("0.0", "", "1.0", "1.0")
+    assert (float(same["value"]), same["low"], float(same["p"]), float(same["p_holm"])) == (0, "", 1, 1)
 
 
 def test_p_values_are_adjusted_step_down_and_keep_their_sign():

@@ -201,11 +201,10 @@ def test_a_place_where_no_folder_can_be_is_refused_before_any_work(clip: Path, t
     (tmp_path / "used" / "thesis.txt").write_text("years of work")
     places = {
         tmp_path / "rec.yaml": "is a file",
-        tmp_path / "rec.yaml" / "x": "rec.yaml is a file",
+        tmp_path / "rec.yaml" / "x": "a file stands where a folder should be",
         tmp_path / ("a" * 300): "name is too long",
-        tmp_path / ("a" * 250): "name is too long",
-        Path(""): "names no folder",
-        tmp_path / "used": "not a model pack",
+        Path(""): "names nothing",
+        tmp_path / "used": "no model pack",
         clip: "source lies here",
     }
     for out, word in places.items():

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import csv
-import errno
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -181,21 +180,6 @@ def test_outputs_are_not_replaced_unless_asked(table, tmp_path):
     assert len(read(out)) == 4
     with pytest.raises(MedclipError):
         captions_from_labels(table, tmp_path / "n.csv", n=0)
-
-
-def test_a_full_disk_leaves_nothing_and_the_old_file(table, tmp_path, monkeypatch):
-    out = tmp_path / "o.csv"
-    out.write_text("precious")
-
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("medclip.shards.writing.captions.os.replace", full)
-    with pytest.raises(MedclipError) as caught:
-        captions_from_labels(table, out, overwrite=True)
-    assert caught.value.reason is Reason.DISK_FULL
-    assert out.read_text() == "precious"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["o.csv", "table.csv"]
 
 
 def test_a_lying_writer_is_replaced_and_counted(table, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,7 @@ def test_only_the_last_two_are_kept_and_half_written_ones_do_not_count(tmp_path:
     assert [p.name for p in store.checkpoints(tmp_path)] == ["step-0000003", "step-0000010"]
 
 
-@pytest.mark.parametrize("where", ["write_data", "state"])
+@pytest.mark.parametrize("where", ["write_data", "state", "fsync", "replace"])
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     tensors = _tensors(*_pair())
     store.save_checkpoint(tmp_path, 1, tensors, {}, ONE)
@@ -70,6 +71,8 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: p
 
     if where == "state":
         monkeypatch.setattr(Path, "write_text", full)
+    elif where != "write_data":
+        monkeypatch.setattr(os, where, full)
     else:
         monkeypatch.setattr(store.HuggingFaceStorageWriter, "write_data", full)
     with pytest.raises(MedclipError, match="the disk is full") as caught:
