@@ -226,7 +226,7 @@ def disk_error(error: BaseException, where: Path) -> MedclipError | None:
     number = error.errno if isinstance(error, OSError) else None
     if number is None and (written := _NUMBER.search(str(error))):
         number = int(written[1])
-    if number not in _FAULTS:
+    if number is None or number not in _FAULTS:
         return None
     reason, why, hint = _FAULTS[number]
     return MedclipError(
@@ -397,9 +397,7 @@ def refuse_other(
     ]
     if differing:
         verb = "differs" if len(differing) == 1 else "differ"
-        more = [f"{len(differing) - _SHOWN} more"] if len(differing) > _SHOWN else []
-        named = list_of([*differing[:_SHOWN], *more])
-        raise in_use(out, f"this folder holds another {what}: {named} {verb}", remedy)
+        raise in_use(out, f"this folder holds another {what}: {list_of(differing, most=_SHOWN)} {verb}", remedy)
 
 
 def in_use(out: Path, found: str, remedy: str) -> MedclipError:
