@@ -64,7 +64,7 @@ def test_it_is_no_pack_and_no_model_to_start_from(bert: Path, tmp_path: Path) ->
 def test_an_older_text_folder_stays_unless_asked(bert: Path, tmp_path: Path) -> None:
     torch.save(weights(bert), bert / "pytorch_model.bin")
     import_model(bert, tmp_path / "out")
-    assert "text model here already" in str(refusal(bert, tmp_path / "out"))
+    assert "holds a text model already" in str(refusal(bert, tmp_path / "out"))
     import_model(bert, tmp_path / "out", overwrite=True)
     assert "source lies here" in str(refusal(bert, bert, overwrite=True))
     assert (bert / "pytorch_model.bin").is_file()

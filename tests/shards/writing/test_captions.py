@@ -168,7 +168,7 @@ def test_outputs_are_not_replaced_unless_asked(table, tmp_path):
     out.write_text("precious")
     for arguments, reason in (
         ((table, out), Reason.OUTPUT_IN_USE),
-        ((table, tmp_path), Reason.OUTPUT_IN_USE),
+        ((table, tmp_path), Reason.WRONG_USE),
         ((table, table), Reason.WRONG_USE),
         ((tmp_path / "none.csv", tmp_path / "x.csv"), Reason.MISSING_FILE),
     ):
