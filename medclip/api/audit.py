@@ -88,12 +88,12 @@ def audit(
         refuse_missing(source, "file or folder of scores")
     refuse_missing(labels, "table")
     if options is not None:
-        refuse_missing(options.pictures.folder, "folder")
+        refuse_missing(options.pictures.images, "folder")
         refuse_missing(options.pictures.embeddings, "file of embeddings")
         for source in options.pictures.training:
             refuse_missing(source, "shard folder or table")
-        if options.pictures.pack is not None:
-            find_pack(options.pictures.pack)
+        if options.pictures.model is not None:
+            find_pack(options.pictures.model)
     from medclip.auditing.run import run_audit  # scikit-learn and scipy: seconds that no refusal above has to wait for
     from medclip.reports.audit.report import write_audit_report
 
