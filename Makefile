@@ -1,9 +1,9 @@
 # medclip: `make demo` scores the example studies, `make test` lints, type-checks and tests.
-# Both make .venv with venv and pip if it is missing; the second time they start at once.
+# Each makes .venv with venv and pip if it is missing; the second time they start at once.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz lint format train-deps mini docs clean
+.PHONY: help demo test test-fast test-slow fuzz lint check format train-deps mini docs clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,9 +15,11 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 help:
 	@echo "make demo        score the example studies and write demo-report/report.html"
-	@echo "make test        ruff, pyright, import-linter, pytest"
+	@echo "make test        ruff, import-linter, pyright, and every test that is not marked slow"
+	@echo "make test-fast   the same of what has changed since main, in less than three minutes"
+	@echo "make test-slow   the tests marked slow: kills, ranks, notebooks, the blocks of code in the docs"
 	@echo "make fuzz        score 10,000 damaged files; every one must end in exactly one row"
-	@echo "make lint        the same without pytest"
+	@echo "make lint        ruff, import-linter and pyright"
 	@echo "make format      let ruff rewrite what it can"
 	@echo "make mini        train the built-in model again (needs ../shared; see pipelines/mini/README.md)"
 	@echo "make train-deps  install what only training needs"
@@ -70,18 +72,29 @@ demo: $(VENV)/.user
 	  *) echo "make: medclip score ended with code $$code; run .venv/bin/medclip doctor to see what is wrong here."; exit 1;; \
 	esac
 
-lint: $(VENV)/.dev
+check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
 	$(BIN)/lint-imports --no-logo
+
+lint: check
+	$(BIN)/pyright
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: lint
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+# pyright runs beside pytest, which leaves a core idle now and then, and prints only what is wrong.
+test: check
+	@types=$$(mktemp); $(BIN)/pyright >$$types 2>&1 & pyright=$$!; trap 'kill $$pyright 2>/dev/null' INT TERM; \
+	code=0; $(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS) || code=$$?; \
+	wait $$pyright || { code=1; cat $$types; }; rm -f $$types; exit $$code
+
+test-fast: check
+	@$(BIN)/python -m tests.fast
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 # FUZZ_ARGS="--files 50000 --minutes 240 --seed 3" for longer.
 FUZZ_ARGS ?= --files 10000 --minutes 60

@@ -92,6 +92,12 @@ def test_a_verb_is_a_plain_function_in_a_file_of_its_own(verb: str):
     assert (function.__module__, function.__name__) == (f"medclip.api.{verb}", verb)
 
 
+def test_types_of_a_users_call_of_every_verb_are_checked(repository: Path):
+    source = ast.parse((repository / "tests" / "api" / "user_calls.py").read_text(encoding="utf-8"))
+    called = {ast.unparse(node.func) for node in ast.walk(source) if isinstance(node, ast.Call)}
+    assert {f"medclip.{verb}" for verb in VERBS} <= called
+
+
 @pytest.mark.parametrize("package", ["", *NAMESPACES])
 def test_every_public_name_can_be_had_and_is_documented(package: str):
     module = import_module(f"medclip.{package}".rstrip("."))

@@ -1,0 +1,26 @@
+"""What a user writes, one call of every verb. It is never run: pyright checks it as it would check the user's file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import medclip
+
+images, labels, out = Path("images"), Path("labels.csv"), Path("out")
+
+
+def calls() -> list[Path | float | str | int | None]:
+    """Call each verb, and use what it returns."""
+    scores = medclip.score(images, out, model="anatomy-x1", task="chest_xray_findings", workers=2)
+    one = medclip.score("film.dcm", prompt="a chest x-ray with pneumonia", against="a normal chest x-ray")
+    scan = medclip.scan(images, modality="xray")
+    study = medclip.open_study("study.dcm", medclip.Modality.CT)
+    drawn = medclip.view(images, out, number=2)
+    adapted = medclip.adapt(labels, "pneumonia", out=out, shots=16, patient="patient", seed=1)
+    comparison = medclip.compare(labels, ["pneumonia", "effusion"], out=out, methods=["linear"], shots=[1, 16])
+    audit = medclip.audit("scores.parquet", labels, by=["sex", "age"], label=["pneumonia"], out=out)
+    suite = medclip.evaluate(images, suite="unimed", sets=["brain_mri"], num_resamples=200)
+    run = medclip.pretrain("recipe.yaml", overrides=["train.epochs=2"], out=out, resume=True)
+    health = medclip.doctor(settings=medclip.Settings(workers=1))
+    results = (scores, one, scan, study, drawn, adapted, comparison, audit, suite, run, health)
+    return [run.pack, *(repr(result) for result in results)]
