@@ -12,7 +12,7 @@ from struct import Struct
 from typing import Any
 
 from medclip.dicom.codecs.decoders import COMPRESSED
-from medclip.dicom.header.elements_fast import known_tag
+from medclip.dicom.header.elements import known_tag
 
 _EXPLICIT = "1.2.840.10008.1.2.1"
 _BIG = "1.2.840.10008.1.2.2"
@@ -41,7 +41,7 @@ def scanned(data: bytes) -> Any:
         data: The whole file.
 
     Returns:
-        A pydicom data set with its transfer syntax; the pixel data is a view of `data` (see `dicom_elements`).
+        A pydicom data set with its transfer syntax; the pixel data is a view of `data` (see `elements`).
     """
     if data[128:132] != b"DICM":
         return None

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, cast
 from medclip.dicom.codecs import decoders as dicom_codecs
 from medclip.dicom.codecs.codestream import syntax_of
 from medclip.dicom.header.deflated import UID, DeflatedError, Guarded, Inflated, restore
-from medclip.dicom.header.elements_fast import present, raw_bytes
+from medclip.dicom.header.elements import present, raw_bytes
 from medclip.dicom.header.fast_parse import meta_of, scanned
 
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
@@ -39,7 +39,7 @@ def parsed(path: Path, expected: Callable[[Any], int]) -> Any:
 
     Returns:
         The pydicom data set. Pixel data of a defined length may be a view of the file's bytes; see
-        `dicom_elements.raw_bytes`.
+        `elements.raw_bytes`.
 
     Raises:
         MedclipError: What `expected` raises; TOO_LARGE, TRUNCATED or CORRUPT for deflated data.

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.dicom.header.elements_fast import present, text
+from medclip.dicom.header.elements import present, text
 from medclip.dicom.header.read import DicomHeader
 from medclip.dicom.pixels.colour import apply_palette
 from medclip.dicom.pixels.modality_and_voi import Element, Values, to_display, to_modality

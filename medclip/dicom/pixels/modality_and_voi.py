@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.dicom.header.elements_fast import floats, present, text, texts, value
+from medclip.dicom.header.elements import floats, present, text, texts, value
 from medclip.errors import MedclipError, Reason
 from medclip.sample import Step
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from medclip.dicom.header.elements import side_of
-from medclip.dicom.header.elements_fast import text, whole
+from medclip.dicom.header.elements import side_of, text, whole
 from medclip.dicom.header.parse import parsed, pixel_keyword
 from medclip.dicom.header.read import DicomHeader, read_header
 from medclip.dicom.pixels.decoded import check_size

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.dicom.header.elements_fast import value as value_of
+from medclip.dicom.header.elements import value as value_of
 from medclip.dicom.header.read import DicomHeader
 
 _FLOAT_NAMES = {

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from medclip.dicom.header.elements_fast import floats
+from medclip.dicom.header.elements import floats
 from medclip.dicom.header.read import DicomHeader
 from medclip.dicom.pixels.decoded import check_size
 from medclip.sample import Step

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from medclip.dicom.codecs import decoders as dicom_codecs
 from medclip.dicom.codecs.codestream import syntax_of
-from medclip.dicom.header.elements_fast import own_bytes, raw_bytes, whole
+from medclip.dicom.header.elements import own_bytes, raw_bytes, whole
 from medclip.dicom.header.fast_parse import meta_of
 from medclip.dicom.header.parse import pixel_keyword
 from medclip.dicom.header.read import DicomHeader
@@ -248,7 +248,7 @@ class Stored:
             self._dataset.PlanarConfiguration = 0  # whatever the header kept: these codecs give pixel after pixel
         codec = dicom_codecs.decoder_for(str(self._syntax)) if self._encapsulated else get_decoder(self._syntax)
         options: dict[str, Any] = {"raw": True, "decoding_plugin": plugin, "allow_excess_frames": False}
-        if len(wanted) == self.frames and self._dataset.get("NumberOfFrames", 1) == self.frames:
+        if len(wanted) == self.frames and whole(self._dataset, "NumberOfFrames", 1) == self.frames:
             stored, about = codec.as_array(self._dataset, **options)
             stored = stored if self.frames > 1 else stored[None]
             return self._rgb(stored, about)

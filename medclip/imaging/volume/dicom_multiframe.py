@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medclip.dicom.header.elements import items, numbers, text, three
+from medclip.dicom.header.elements import number as number_of
 from medclip.dicom.header.quiet import quiet
 from medclip.dicom.header.read import DicomHeader
 from medclip.dicom.pixels.render import Mode, read_dicom, read_frames
@@ -116,29 +118,24 @@ class _Group:
 
     def __init__(self, shared: Any, own: Any, number: int, header: DicomHeader) -> None:
         def find(sequence: str) -> Any:
-            for groups in (own, shared):
-                items = groups.get(sequence) if groups is not None else None
-                if items:
-                    return items[0]
-            return {}
+            return next((held[0] for groups in (own, shared) if (held := items(groups, sequence))), None)
 
         measures, content = find("PixelMeasuresSequence"), find("FrameContentSequence")
-        position = _floats(find("PlanePositionSequence").get("ImagePositionPatient"), 3)
-        spacing = _floats(measures.get("PixelSpacing"), 2)
+        spacing = numbers(measures, "PixelSpacing", 2)
         self.place = Place(
-            None if position is None else (position[0], position[1], position[2]),
-            _floats(find("PlaneOrientationSequence").get("ImageOrientationPatient"), 6),
+            three(numbers(find("PlanePositionSequence"), "ImagePositionPatient", 3)),
+            numbers(find("PlaneOrientationSequence"), "ImageOrientationPatient", 6),
             header.spacing_mm if spacing is None or min(spacing) <= 0 else (spacing[0], spacing[1]),
-            _float(measures.get("SpacingBetweenSlices"))
-            or _float(measures.get("SliceThickness"))
+            number_of(measures, "SpacingBetweenSlices")
+            or number_of(measures, "SliceThickness")
             or header.slice_spacing_mm
             or header.slice_thickness_mm,
         )
-        self.stack = str(content.get("StackID", ""))
-        self.echo_ms = _float(find("MREchoSequence").get("EffectiveEchoTime"))
-        self.b_value = _float(find("MRDiffusionSequence").get("DiffusionBValue"))
-        self.rescale_type = str(find("PixelValueTransformationSequence").get("RescaleType", "") or "")
-        time = _float(content.get("TemporalPositionIndex"))
+        self.stack = text(content, "StackID")
+        self.echo_ms = number_of(find("MREchoSequence"), "EffectiveEchoTime")
+        self.b_value = number_of(find("MRDiffusionSequence"), "DiffusionBValue")
+        self.rescale_type = text(find("PixelValueTransformationSequence"), "RescaleType")
+        time = number_of(content, "TemporalPositionIndex")
         self.order = (time or 0.0, self.echo_ms or 0.0, self.b_value or 0.0, number)
 
 
@@ -148,8 +145,8 @@ def _groups(path: Path, header: DicomHeader) -> list[_Group]:
     try:
         with quiet("pydicom"):
             dataset = dcmread(path, force=True, stop_before_pixels=True)
-            shared = next(iter(dataset.get("SharedFunctionalGroupsSequence") or ()), None)
-            own = list(dataset.get("PerFrameFunctionalGroupsSequence") or ())
+            shared = next(iter(items(dataset, "SharedFunctionalGroupsSequence")), None)
+            own = items(dataset, "PerFrameFunctionalGroupsSequence")
             if own and len(own) != header.frames:
                 raise MedclipError(Reason.CORRUPT, "The header describes another number of frames than it states.")
             return [_Group(shared, own[number] if own else None, number, header) for number in range(header.frames)]
@@ -237,19 +234,3 @@ def _joined(volumes: Sequence[VolumeRead], firsts: Sequence[_Group]) -> VolumeRe
     step = Step("frames", f"{len(volumes)} volumes in the order of time, echo and b-value")
     volume = Volume(voxels, first.volume.affine, first.volume.unit, first.volume.plane)
     return VolumeRead(volume, (*first.steps, step), first.decoder, headers)
-
-
-def _float(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _floats(value: Any, count: int) -> tuple[float, ...] | None:
-    try:
-        numbers = tuple(float(item) for item in value)
-    except (TypeError, ValueError):
-        return None
-    return numbers if len(numbers) == count and all(map(math.isfinite, numbers)) else None

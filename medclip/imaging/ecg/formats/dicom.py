@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medclip.dicom.header.elements import items, text, upper
+from medclip.dicom.header.elements import number as number_of
 from medclip.dicom.header.quiet import quiet
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.ecg.formats.dicom_groups import GroupFacts, join, pick
@@ -76,14 +78,13 @@ def _facts(groups: Sequence[Any]) -> list[GroupFacts]:
     meanings = iter(lead_names([name for group in names for name in group]))
     facts = []
     for group, own in zip(groups, names, strict=True):
-        label = str(group.get("MultiplexGroupLabel") or "").upper()
-        offset = group.get("MultiplexGroupTimeOffset")
+        label = upper(group, "MultiplexGroupLabel")
         facts.append(
             GroupFacts(
                 frozenset(meaning.name for meaning in islice(meanings, len(own)) if meaning.standard),
                 int(group.NumberOfWaveformSamples) / max(float(group.SamplingFrequency), 1e-9),
-                None if offset is None else float(offset),
-                str(group.get("WaveformOriginality") or "").upper() == "DERIVED" or "MEDIAN" in label,
+                number_of(group, "MultiplexGroupTimeOffset"),
+                upper(group, "WaveformOriginality") == "DERIVED" or "MEDIAN" in label,
             )
         )
     return facts
@@ -140,31 +141,32 @@ def _padding(group: Any, dtype: np.dtype[Any]) -> int | None:
 
 def _physical(stored: NDArray[Any], channel: Any) -> NDArray[np.float64]:
     """Apply sensitivity, its correction, and baseline (in the sensitivity's unit); give mV."""
-    correction = channel.get("ChannelSensitivityCorrectionFactor")
-    factor = float(channel.ChannelSensitivity) * (1.0 if correction is None else float(correction))
-    baseline = float(channel.get("ChannelBaseline") or 0)
+    correction = number_of(channel, "ChannelSensitivityCorrectionFactor")
+    factor = float(channel.ChannelSensitivity) * (1.0 if correction is None else correction)
+    baseline = number_of(channel, "ChannelBaseline") or 0.0
     return (stored.astype(np.float64) * factor + baseline) * (_millivolts(channel) or np.nan)
 
 
 def _millivolts(channel: Any) -> float | None:
     """Return millivolts per unit of sensitivity; None where sensitivity or unit is missing or no voltage."""
-    units = channel.get("ChannelSensitivityUnitsSequence")
-    correction = channel.get("ChannelSensitivityCorrectionFactor")
-    if not units or not float(channel.get("ChannelSensitivity") or 0) or (correction is not None and not correction):
+    units = items(channel, "ChannelSensitivityUnitsSequence")
+    if not units or not number_of(channel, "ChannelSensitivity"):
         return None
-    return millivolts_per(str(units[0].get("CodeValue") or ""))
+    if number_of(channel, "ChannelSensitivityCorrectionFactor") == 0:
+        return None
+    return millivolts_per(text(units[0], "CodeValue"))
 
 
 def _name(channel: Any) -> str:
     """Name a channel: by its code, else by the code's meaning, else by its label."""
-    source = channel.get("ChannelSourceSequence")
+    source = items(channel, "ChannelSourceSequence")
     if source:
-        code = str(source[0].get("CodeValue") or "")
+        code = text(source[0], "CodeValue")
         match = _CODE.fullmatch(code)
         number = int(match[1]) if match else int(code) - _MDC_BASE if code.isdecimal() else 0
         if number in _LEADS:
             return _LEADS[number]
-        meaning = str(source[0].get("CodeMeaning") or "")
+        meaning = text(source[0], "CodeMeaning")
         if meaning:
             return meaning
-    return str(channel.get("ChannelLabel") or "")
+    return text(channel, "ChannelLabel")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medclip.dicom.header.elements import items, number, text
 from medclip.dicom.header.quiet import quiet
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.slides.readers.backend import Level, SlideFacts, SlideSpec, missing
@@ -200,13 +201,13 @@ def _images(source: Any) -> list[Any]:
 def _allowed(header: Any) -> dict[str, str | float]:
     """Take over vendor and objective power."""
     facts: dict[str, str | float] = {}
-    vendor = str(header.get("Manufacturer", "") or "").strip()[:64]
+    vendor = text(header, "Manufacturer")[:64]
     if vendor:
         facts["vendor"] = vendor
-    for item in header.get("OpticalPathSequence", None) or ():
-        power = item.get("ObjectiveLensPower")
-        if power is not None and math.isfinite(float(power)) and float(power) > 0:
-            facts["objective_power"] = float(power)
+    for item in items(header, "OpticalPathSequence"):
+        power = number(item, "ObjectiveLensPower")
+        if power is not None and power > 0:
+            facts["objective_power"] = power
             break
     return facts
 
