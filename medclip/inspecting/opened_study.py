@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from markupsafe import escape
-from numpy.typing import NDArray
 
 from medclip.adapters.base import Source
 from medclip.adapters.registry import read_unit
@@ -20,16 +17,12 @@ from medclip.files.grouping.studies import GroupBy, group
 from medclip.files.pseudonyms import load_key
 from medclip.files.readers.pool import ReadingPool
 from medclip.files.scan import inspect_files
-from medclip.imaging.geometry import letterbox
-from medclip.imaging.intensity import to_uint8
 from medclip.inspecting.study_html import study_html
 from medclip.result import Result
 from medclip.sample import Kind, Modality, Sample, View
 from medclip.settings import Settings
 from medclip.wording import count
 
-_TILE_PX = 256
-_MAX_TILES = 8
 MAX_UNITS = 64
 """More pictures, series and records than this are a collection to score, not a study to look at: everything that is
 read is held in memory."""
@@ -203,16 +196,3 @@ def find_units(
 
 def _told(problem: Problem, num_files: int) -> bool:
     return problem.status is Status.FAILED or num_files == 1
-
-
-def contact_sheet(views: Sequence[View], tile_px: int = _TILE_PX) -> NDArray[np.uint8]:
-    """Put up to eight views side by side.
-
-    Args:
-        views: At least one view.
-        tile_px: Side of each picture.
-
-    Returns:
-        uint8 [tile_px, n * tile_px, 3].
-    """
-    return np.concatenate([letterbox(to_uint8(view), tile_px) for view in views[:_MAX_TILES]], axis=1)

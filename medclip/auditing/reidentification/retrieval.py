@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from medclip.auditing.embeddings.rows import FEWEST_PATIENTS, about, mean_span, row, whole_patients
 from medclip.auditing.reidentification.gallery import ANYBODY, Gallery, Images
-from medclip.auditing.reidentification.reranking import MOST_ITEMS, rerank_all
 from medclip.auditing.reidentification.verification import (
     FALSE_POSITIVES,
     Impostors,
@@ -45,7 +44,6 @@ def reident(
     images: Images,
     *,
     model: str = "",
-    with_rerank: bool = False,
     num_replicates: int = 1000,
     most: int = MOST,
     seed: int = 0,
@@ -56,7 +54,6 @@ def reident(
         vectors_ND: Unit vectors [N, D]; rows of NaN are left out.
         images: Patients and studies.
         model: Printed name.
-        with_rerank: Also with k-reciprocal re-ranking (of at most `rerank.MOST_ITEMS` images).
         num_replicates: Of the bootstrap of patients.
         most: Images above which whole patients are drawn.
         seed: Of the draws.
@@ -73,7 +70,7 @@ def reident(
     """
     images.check(vectors_ND)
     there = np.flatnonzero(~np.isnan(vectors_ND).any(axis=1))
-    rows = there[whole_patients(images.patients_N[there], min(most, MOST_ITEMS) if with_rerank else most, seed)]
+    rows = there[whole_patients(images.patients_N[there], most, seed)]
     vectors_ND, images = np.ascontiguousarray(vectors_ND[rows], np.float32), images.take(rows)
     _, patients_N = np.unique(images.patients_N, return_inverse=True)
     patients_N, groups = patients_N.astype(np.int32), images.groups()
@@ -96,10 +93,8 @@ def reident(
             made.append(row(model, "reident", gallery.name, "verdict", note=note))
             continue
         found = linkage(genuine, impostors, weights_PB)
-        made += _retrieval_rows(model, gallery.name, "", ranked, patients_N, weights_PB)
+        made += _retrieval_rows(model, gallery.name, ranked, patients_N, weights_PB)
         made += _linkage_rows(model, gallery.name, found, notes)
-    if with_rerank:
-        made += _reranked(model, compare, weights_PB)
     return made
 
 
@@ -198,7 +193,6 @@ def _linkage_rows(model: str, name: str, found: Linkage, notes: str) -> list[dic
 def _retrieval_rows(
     model: str,
     name: str,
-    way: str,
     ranked: Ranked,
     patients_N: NDArray[np.int32],
     weights_PB: NDArray[np.integer],
@@ -206,19 +200,11 @@ def _retrieval_rows(
     owners_Q = patients_N[ranked.queries_Q]
     chance = float(ranked.chance_Q.mean()) if len(ranked.chance_Q) else math.nan
     note = f"{len(owners_Q)} queries; a random order gives about {chance:.2g}."
-    made = [row(model, "reident", name, f"mAP{way}", *mean_span(ranked.precision_Q, owners_Q, weights_PB), note=note)]
+    made = [row(model, "reident", name, "mAP", *mean_span(ranked.precision_Q, owners_Q, weights_PB), note=note)]
     for k in RANKS:
         hits_Q = (ranked.first_Q <= k).astype(float)
-        made.append(row(model, "reident", name, f"CMC@{k}{way}", *mean_span(hits_Q, owners_Q, weights_PB)))
+        made.append(row(model, "reident", name, f"CMC@{k}", *mean_span(hits_Q, owners_Q, weights_PB)))
     return made
-
-
-def _reranked(model: str, compare: _Compare, weights_PB: NDArray[np.integer]) -> list[dict[str, Any]]:
-    """Rank everybody once more by reciprocal neighbours; of everybody only, for it sees the whole gallery."""
-    vectors = compare.vectors_ND
-    distance = rerank_all(np.clip(2 - 2 * (vectors @ vectors.T), 0, None))
-    parts = [rank(distance[s : s + _ROWS], right, wrong, s) for s, right, wrong in compare.blocks(Gallery(ANYBODY))]
-    return _retrieval_rows(model, ANYBODY, " (re-ranked)", _joined(parts), compare.patients_N, weights_PB)
 
 
 def _sentence(found: Linkage) -> str:

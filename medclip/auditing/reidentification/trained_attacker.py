@@ -1,4 +1,4 @@
-"""An attacker who trains: embeddings, or the whole image tower, taught to find the same patient again.
+"""An attacker who trains: a linear head on the embeddings, taught to find the same patient again.
 
 The contrastive re-identification of CLIP-ReIdent on studies instead of players: two images of one patient from
 different studies are partners, a batch holds no patient twice. Patients are divided; what was learned from one half is
@@ -7,11 +7,10 @@ measured on the other, beside the frozen embeddings of that same half. An audit 
 
 from __future__ import annotations
 
-import copy
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,17 +21,14 @@ from medclip.auditing.embeddings.rows import FEWEST_PATIENTS, row
 from medclip.auditing.reidentification.gallery import ANYBODY, Images
 from medclip.auditing.reidentification.retrieval import reident
 from medclip.auditing.reidentification.verification import pair_rows
-from medclip.errors import MedclipError, Reason
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from medclip.models.model import Model
 
-LINEAR, TOWER = "trained linear head", "trained tower"
+LINEAR = "trained linear head"
 SMOOTHING = 0.1
 _SCALE = 1 / 0.07
-_AT_ONCE = 16
 _FAILURES = 10
 """Images in a row whose patient is in the batch already, before it is closed."""
 
@@ -43,8 +39,6 @@ class Batch:
 
     first_B: NDArray[np.int64]
     second_B: NDArray[np.int64]
-    flipped_B: NDArray[np.bool_]
-    """Whether both images of the pair are mirrored."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +53,6 @@ class Training:
 
 
 HEAD = Training(epochs=40, batch_size=64, rate=1e-3)
-FULL = Training(epochs=5, batch_size=16, rate=4e-5)
 
 
 def plan_batches(
@@ -112,7 +105,7 @@ def attack_head(
     vectors_ND, images = np.asarray(vectors_ND, np.float32)[there], images.take(there)
     half = _halves(images, seed)
     if half is None:
-        return [_too_few(model, LINEAR)]
+        return [_too_few(model)]
     import torch
 
     from medclip.models.parallel_encoding import one_torch_thread
@@ -121,75 +114,9 @@ def attack_head(
     batches = plan_batches(half.partners, half.patients_N, training, seed=seed)
     with one_torch_thread():
         weight = torch.eye(centred.shape[1], requires_grad=True)
-        _train([weight], lambda rows, _: centred[torch.from_numpy(rows)] @ weight, batches, training)
+        _train([weight], lambda rows: centred[torch.from_numpy(rows)] @ weight, batches, training)
         learned = (centred @ weight.detach()).numpy()
-    return _measured(vectors_ND, learned, images, half, LINEAR, model, num_replicates, seed)
-
-
-def attack_tower(
-    model: Model,
-    pixels_NHWC: NDArray[np.uint8],
-    images: Images,
-    *,
-    training: Training | None = None,
-    num_replicates: int = 1000,
-    seed: int = 0,
-) -> list[dict[str, Any]]:
-    """Fine-tune a copy of the image tower to re-identify: the worst case. Large towers need a GPU.
-
-    Statistics of batch norms stay as they are. The model itself is not changed.
-
-    Args:
-        model: From `medclip.models.load`.
-        pixels_NHWC: One view of each image as the model takes it, uint8 [N, S, S, 3] (`embed_images` gives them
-            through `also`).
-        images: Patients and studies.
-        training: Epochs, batch size and rates; None for `FULL`, with ten times its rate for a tower with batch norms.
-        num_replicates: Of the bootstrap.
-        seed: Of the halves, batches, flips and draws.
-
-    Returns:
-        As `attack_head`.
-
-    Raises:
-        MedclipError: WRONG_USE for another number of images.
-    """
-    if len(pixels_NHWC) != len(images.patients_N):
-        raise MedclipError(Reason.WRONG_USE, f"{len(pixels_NHWC)} images, but {len(images.patients_N)} patients.")
-    half = _halves(images, seed)
-    if half is None:
-        return [_too_few(model.name, TOWER)]
-    import torch
-
-    from medclip.models.parallel_encoding import one_torch_thread
-
-    visual: torch.nn.Module = model.clip.visual  # type: ignore[assignment]
-    tower = copy.deepcopy(visual).eval().requires_grad_(True)
-
-    if training is None:
-        convolutional = any(isinstance(m, torch.nn.BatchNorm2d) for m in tower.modules())
-        training = replace(FULL, rate=10 * FULL.rate) if convolutional else FULL
-
-    def encode(rows: NDArray[np.int64], flipped_B: NDArray[np.bool_]) -> Tensor:
-        taken = pixels_NHWC[rows]
-        taken[flipped_B] = taken[flipped_B, :, ::-1]
-        return tower(model.normalise(taken))
-
-    def encode_all() -> NDArray[np.float32]:
-        with torch.no_grad():
-            return np.concatenate(
-                [
-                    encode(rows, np.zeros(len(rows), bool)).float().cpu().numpy()
-                    for rows in np.split(np.arange(len(pixels_NHWC)), range(_AT_ONCE, len(pixels_NHWC), _AT_ONCE))
-                ]
-            )
-
-    with one_torch_thread():
-        frozen = unit_vectors(encode_all())
-        batches = plan_batches(half.partners, half.patients_N, training, seed=seed)
-        _train(list(tower.parameters()), encode, batches, training)
-        learned = encode_all()
-    return _measured(frozen, learned, images, half, TOWER, model.name, num_replicates, seed)
+    return _measured(vectors_ND, learned, images, half, model, num_replicates, seed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,12 +179,12 @@ def _epoch(
 
 def _batch(taken: list[int], partners: Sequence[NDArray[np.int64]], rng: np.random.Generator) -> Batch:
     second = [int(rng.choice(partners[i])) for i in taken]
-    return Batch(np.array(taken), np.array(second), rng.random(len(taken)) < 0.5)
+    return Batch(np.array(taken), np.array(second))
 
 
 def _train(
     parameters: list[Tensor],
-    features: Callable[[NDArray[np.int64], NDArray[np.bool_]], Tensor],
+    features: Callable[[NDArray[np.int64]], Tensor],
     epochs: list[list[Batch]],
     training: Training,
 ) -> None:
@@ -275,7 +202,7 @@ def _train(
         rate = training.rate * step / warm if step <= warm else max(training.last_rate, training.rate * left)
         for group in optimiser.param_groups:
             group["lr"] = rate
-        first, second = (normalize(features(rows, batch.flipped_B), dim=-1) for rows in (batch.first_B, batch.second_B))
+        first, second = (normalize(features(rows), dim=-1) for rows in (batch.first_B, batch.second_B))
         scale = log_scale.exp().clamp(max=100).to(first.device)
         loss = smoothed_info_nce(first, second, scale, smoothing=SMOOTHING)
         optimiser.zero_grad()
@@ -288,7 +215,6 @@ def _measured(
     learned_ND: NDArray[np.float32],
     images: Images,
     half: _Half,
-    what: str,
     model: str,
     num_replicates: int,
     seed: int,
@@ -296,14 +222,14 @@ def _measured(
     """Measure the held-out half before and after."""
     kept = images.take(half.tested)
     made = []
-    for name, vectors_ND in ((f"held out, before {what}", frozen_ND), (f"held out, {what}", unit_vectors(learned_ND))):
+    for name, vectors_ND in ((f"before {LINEAR}", frozen_ND), (LINEAR, unit_vectors(learned_ND))):
         rows = reident(vectors_ND[half.tested], kept, model=model, num_replicates=num_replicates, seed=seed)
-        made += [{**r, "attribute": f"{r['attribute']} ({name})"} for r in rows]
+        made += [{**r, "attribute": f"{r['attribute']} (held out, {name})"} for r in rows]
     return made
 
 
-def _too_few(model: str, what: str) -> dict[str, Any]:
+def _too_few(model: str) -> dict[str, Any]:
     note = (
-        f"cannot tell: fewer than {2 * FEWEST_PATIENTS} patients have images of two studies; the {what} was not made."
+        f"cannot tell: fewer than {2 * FEWEST_PATIENTS} patients have images of two studies; the {LINEAR} was not made."
     )
-    return row(model, "reident", f"{ANYBODY} (held out, {what})", "verdict", note=note)
+    return row(model, "reident", f"{ANYBODY} (held out, {LINEAR})", "verdict", note=note)

@@ -12,7 +12,7 @@ from medclip.auditing.reidentification.gallery import ANYBODY, Images
 from medclip.auditing.reidentification.retrieval import rank, reident, verdict
 from medclip.auditing.reidentification.verification import Linkage
 from medclip.errors import MedclipError, Reason
-from tests.kits.audit_embeddings import named, noise, of_patients, people
+from tests.kits.audit_embeddings import named, noise, people
 
 
 def test_average_precision_of_ranks_one_and_three_by_hand() -> None:
@@ -114,13 +114,6 @@ def test_what_is_set_apart_neither_hides_nor_makes_a_link() -> None:
     assert areas[0] < 0.95
     assert areas[1] == 1.0
     assert named(rows, "verdict", "other year")["note"].startswith("cannot tell: fewer than 10 patients")
-
-
-def test_re_ranking_is_reported_beside_the_plain_order() -> None:
-    patients = np.repeat(np.arange(25), 4)
-    rows = reident(of_patients(patients, 2.0), Images(patients, np.arange(100)), with_rerank=True, num_replicates=20)
-    assert named(rows, "mAP (re-ranked)")["value"] > 0.5
-    assert {"CMC@1 (re-ranked)", "CMC@10 (re-ranked)"} <= {r["name"] for r in rows}
 
 
 def test_few_patients_with_two_studies_give_no_figures() -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from medclip.auditing.embeddings.load import unit_vectors
 from medclip.auditing.reidentification.gallery import Images
-from medclip.auditing.reidentification.trained_attacker import Training, attack_head, attack_tower, plan_batches
+from medclip.auditing.reidentification.trained_attacker import Training, attack_head, plan_batches
 from medclip.errors import MedclipError
 from tests.kits.audit_embeddings import named, noise, people
 
@@ -69,56 +68,6 @@ def test_few_patients_are_not_attacked() -> None:
     assert rows[0]["note"].startswith("cannot tell: fewer than 20 patients")
 
 
-class Tiny(torch.nn.Module):
-    """A tower of one product."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.line = torch.nn.Linear(8 * 8 * 3, 12)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.line(images.flatten(1))
-
-
-class TinyModel:
-    """What `attack_tower` takes of a model."""
-
-    name = "tiny"
-
-    def __init__(self) -> None:
-        torch.manual_seed(0)
-        self.clip = torch.nn.Module()
-        self.clip.visual = Tiny()
-
-    def normalise(self, images: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 128 - 1
-
-
-def test_a_tower_is_trained_on_a_copy_and_finds_patients() -> None:
-    rng = np.random.default_rng(0)
-    patients = np.repeat(np.arange(60), 3)
-    pixels = rng.integers(0, 256, (180, 8, 8, 3), dtype=np.uint8)
-    mark = rng.integers(0, 256, (60, 8, 1, 3), dtype=np.uint8)[patients]
-    pixels[:, :, 0:1] = mark
-    pixels[:, :, -1:] = mark  # the same when mirrored
-    model = TinyModel()
-    before = model.clip.visual.line.weight.detach().clone()
-    kept = pixels.copy()
-    rows = attack_tower(
-        model, pixels, Images(patients, np.arange(180)), training=Training(20, 16, 3e-3), num_replicates=20
-    )
-    assert (model.clip.visual.line.weight == before).all()
-    assert (pixels == kept).all()
-    frozen = named(rows, "verification AUROC", "anybody (held out, before trained tower)")["value"]
-    trained = named(rows, "verification AUROC", "anybody (held out, trained tower)")["value"]
-    assert trained > frozen + 0.05
-    assert {r["model"] for r in rows} == {"tiny"}
-    few = attack_tower(model, pixels[:30], Images(patients[:30]), num_replicates=5)
-    assert few[0]["note"].startswith("cannot tell")
-
-
 def test_other_lengths_are_refused() -> None:
     with pytest.raises(MedclipError, match="different lengths"):
         attack_head(noise(4), Images(np.arange(3)))
-    with pytest.raises(MedclipError, match="2 images, but 3 patients"):
-        attack_tower(TinyModel(), np.zeros((2, 8, 8, 3), np.uint8), Images(np.arange(3)))
