@@ -20,8 +20,7 @@ from medclip.auditing.leakage.file_hashes import HashedFiles, collected, hash_fi
 from medclip.auditing.options import AuditOptions, Pictures
 from medclip.errors import MedclipError, Reason
 from medclip.files.pseudonyms import load_key
-from medclip.files.tables.read_table import read_table
-from medclip.files.tables.table import is_blank
+from medclip.files.tables.table import Table, is_blank
 from medclip.progress import Progress
 from medclip.sample import Modality
 from medclip.settings import Settings
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from medclip.models.model import Model
 
 Row = Mapping[str, Any]
-_INDEX = "index.json"
 _SPLIT = "split"
 _AGE_ATTRIBUTE = "age"
 _SAME = ("sex", "site")
@@ -84,9 +82,8 @@ def gather(
     return Evidence(tuple(rows), tuple(points), tuple(found), (*notes, *said))
 
 
-def table_splits(labels: Any, reading: ReadOptions) -> tuple[Sequence[str], Sequence[str]] | None:
+def table_splits(table: Table, reading: ReadOptions) -> tuple[Sequence[str], Sequence[str]] | None:
     """Read patient and split of every row of a label table, audited or not; None where it has no such columns."""
-    table = read_table(labels, "the table of labels")
     (patient, part), split = patient_column(table, reading), table.find(_SPLIT)
     if patient is None or split is None:
         return None
@@ -151,12 +148,12 @@ def _training(
 ) -> list[training_data.TrainingData]:
     found = list(training_data.of_pack(model.path)) if model is not None else []
     for source in wanted.training:
-        if isinstance(source, str | Path) and (Path(source) / _INDEX).is_file():
+        if isinstance(source, str | Path):
             progress.stage("Reading training shards", 1)
             found += training_data.of_shards(source)
         else:
             modality = _modality(wanted, model) if wanted.images is not None else None
-            column = read_table(source, "the table of training files").find(*PATIENTS) or PATIENTS[0]
+            column = source.find(*PATIENTS) or PATIENTS[0]
             found.append(training_data.of_table(source, patient_from=column, modality=modality, settings=settings))
     return found
 

@@ -23,7 +23,9 @@ from medclip.auditing.groups.model_comparison import model_rows
 from medclip.auditing.image_checks import Evidence, gather, table_splits
 from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.input.read import read_cohort
+from medclip.auditing.input.score_table import ScoreSource
 from medclip.auditing.leakage.cohort_fingerprint import fingerprint, refuse_same_data
+from medclip.auditing.open_tables import open_tables
 from medclip.auditing.options import LEAST_PER_TEST, AuditOptions, Thresholds, shuffles_for
 from medclip.auditing.result import AuditResult
 from medclip.auditing.shortcuts.run import shortcut_rows
@@ -32,6 +34,7 @@ from medclip.auditing.thresholds import reliability
 from medclip.auditing.thresholds.choose import Policy, Threshold, choose_all
 from medclip.auditing.thresholds.file import read_thresholds, thresholds_for
 from medclip.errors import MedclipError, Reason
+from medclip.files.tables.table import Table
 from medclip.progress import Progress, Silent
 from medclip.settings import Settings
 from medclip.statistics.cohort import Cohort
@@ -97,8 +100,11 @@ def run_audit(
     def add(table: str, rows: Sequence[Mapping[str, Any]], **more: Any) -> None:
         tables.setdefault(table, []).extend({**more, **row} for row in rows)
 
-    for place, (model, source) in enumerate(given.items()):
-        truths = labels if labels is not None or not place else scores
+    opened = open_tables(given, labels, reading.files, options)
+    options = opened.options
+    one_table = next(iter(opened.scores.values())).table
+    for place, (model, source) in enumerate(opened.scores.items()):
+        truths = opened.labels if opened.labels is not None or not place else one_table
         cohort = read_cohort(source, truths, by=by, label=label, options=reading)
         choosing = _choosing(source, truths, by, label, reading, options.thresholds, place, model)
         cohort, more = _with_horizon(cohort, options.horizon)
@@ -122,7 +128,7 @@ def run_audit(
         add("shortcuts", shortcut_rows(one, source, truths, label, reading, options), model=model)
         evidence = Evidence()
         if not place:
-            splits = table_splits(source if labels is None else labels, reading)
+            splits = table_splits(one_table if opened.labels is None else opened.labels, reading)
             evidence = gather(one, choosing, splits, options, settings, progress)
         add("embeddings", evidence.embeddings)
         add("projection", evidence.projection)
@@ -167,8 +173,8 @@ def _with_columns(reading: ReadOptions, options: AuditOptions) -> ReadOptions:
 
 
 def _choosing(
-    source: Any,
-    labels: Any,
+    source: ScoreSource,
+    labels: Table | None,
     by: Sequence[str],
     label: Sequence[str] | None,
     reading: ReadOptions,

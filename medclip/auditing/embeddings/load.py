@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
+from medclip.files.tables.read_table import read_open_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from medclip.files.tables.table import Table
     from medclip.models.model import Model
     from medclip.sample import Modality
     from medclip.settings import Settings
 
 Also = Callable[[NDArray[np.uint8]], Any]
 """Called with the views of one image as the model takes them, uint8 [V, S, S, 3], while they are at hand."""
+_ZIP = b"PK\x03\x04"
 _AT_ONCE = 256
 """Images whose pixels are held together: 40 MB of views of 224 px."""
 
@@ -88,10 +92,11 @@ def read_embeddings(path: str | Path, keys: Sequence[str], *, key: str | None = 
     """Read the vectors of rows from a file.
 
     Args:
-        path: A Parquet file with a column of keys and either one list column or one numeric column for each dimension;
-            or an .npz with the arrays `keys` (text [M]) and `vectors` (numbers [M, D]). Nothing pickled is read.
+        path: A CSV, TSV or Parquet file, whatever its suffix, with a column of keys and one numeric column for each
+            dimension, or (Parquet) one column of lists; or a NumPy .npz file with the arrays `keys` (text [M]) and
+            `vectors` (numbers [M, D]). Nothing pickled is read.
         keys: The key of each row, as in the cohort.
-        key: Name of the Parquet file's column of keys; found where there is only one column of text.
+        key: Name of the table's column of keys; found where it is called `key` or is the only one of text.
 
     Returns:
         One vector for each key, in their order; rows of the file that no key asks for are passed over.
@@ -101,9 +106,12 @@ def read_embeddings(path: str | Path, keys: Sequence[str], *, key: str | None = 
             which none of the keys is found.
     """
     file = Path(path)
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise MedclipError(Reason.MISSING_FILE, "there is no such file of embeddings.", where=file)
-    names, values = _read_npz(file) if file.suffix == ".npz" else _read_parquet(file, key)
+    with file.open("rb") as stream:
+        is_npz = stream.read(4) == _ZIP
+        stream.seek(0)
+        names, values = _read_npz(stream, file) if is_npz else _of_table(read_open_table(stream, file), key)
     if len(names) != len(values):
         raise MedclipError(Reason.TABLE_INVALID, f"{len(names)} keys, but {len(values)} vectors.", where=file)
     row_of = {name: i for i, name in enumerate(names)}
@@ -183,9 +191,9 @@ def embed_images(
     )
 
 
-def _read_npz(file: Path) -> tuple[list[str], NDArray[Any]]:
+def _read_npz(stream: BinaryIO, file: Path) -> tuple[list[str], NDArray[Any]]:
     try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+        with np.load(stream, allow_pickle=False) as arrays:
             keys, vectors = arrays["keys"], arrays["vectors"]
     except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise MedclipError(
@@ -197,52 +205,46 @@ def _read_npz(file: Path) -> tuple[list[str], NDArray[Any]]:
     return [str(k) for k in keys.ravel()], vectors
 
 
-def _read_parquet(file: Path, key: str | None) -> tuple[list[str], NDArray[Any]]:
+def _of_table(table: Table, key: str | None) -> tuple[list[str], NDArray[Any]]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    try:
-        table = pq.ParquetFile(file).read()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise MedclipError(
-            Reason.TABLE_INVALID, "this is no Parquet file.", where=file, hint="Give .parquet or .npz."
-        ) from error
-    name = key or _key_column(table, file)
-    if name not in table.column_names:
-        raise MedclipError(Reason.TABLE_INVALID, f"there is no column {name!r}.", where=file)
-    names = [str(k) for k in table[name].to_pylist()]
-    rest = table.drop_columns([name])
-    lists = [f.name for f in rest.schema if pa.types.is_list(f.type) or pa.types.is_fixed_size_list(f.type)
-             or pa.types.is_large_list(f.type)]  # fmt: skip
-    numbers = [f.name for f in rest.schema if pa.types.is_floating(f.type) or pa.types.is_integer(f.type)]
+    name = table.need(key or _key_column(table))
+    kinds = {n: table.arrow.schema.field(n).type for n in table.names if n != name}
+    lists = [n for n, t in kinds.items() if pa.types.is_list(t) or pa.types.is_fixed_size_list(t)
+             or pa.types.is_large_list(t)]  # fmt: skip
+    numbers = [n for n, t in kinds.items() if pa.types.is_floating(t) or pa.types.is_integer(t)]
+    if not lists and not numbers:  # a text file, in which numbers are texts
+        numbers = [n for n in kinds if table.is_numeric(n)]
     if len(lists) > 1 or not (lists or numbers):
         raise MedclipError(
             Reason.TABLE_INVALID,
             f"{len(lists)} list columns and {len(numbers)} numeric ones; one list, or one number for each dimension.",
-            where=file,
+            where=table.where,
         )
     if lists:
-        return names, _of_lists(rest[lists[0]], file)
-    return names, np.column_stack([rest[c].cast("float64").to_numpy() for c in numbers])
+        return table.texts(name), _of_lists(table.arrow.column(lists[0]), table.where)
+    return table.texts(name), np.column_stack([table.numbers(n) for n in numbers])
 
 
-def _key_column(table: pa.Table, file: Path) -> str:
+def _key_column(table: Table) -> str:
     import pyarrow as pa
 
-    texts = [f.name for f in table.schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
-    if "key" in table.column_names:
+    if "key" in table.names:
         return "key"
+    texts = [f.name for f in table.arrow.schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
+    if len(texts) > 1:
+        texts = [n for n in texts if not table.is_numeric(n)]
     if len(texts) == 1:
         return texts[0]
     raise MedclipError(
         Reason.TABLE_INVALID,
         f"{len(texts)} columns of text could hold the keys.",
-        where=file,
+        where=table.where,
         hint="Name the column of keys, or call it `key`.",
     )
 
 
-def _of_lists(column: pa.ChunkedArray, file: Path) -> NDArray[np.float64]:
+def _of_lists(column: pa.ChunkedArray, file: str) -> NDArray[np.float64]:
     """Give lists as rows; a blank list is a row of NaN."""
     import pyarrow.compute as pc
 

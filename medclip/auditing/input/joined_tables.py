@@ -13,7 +13,7 @@ import numpy as np
 from medclip.auditing.input.groups import ALIASES, MAKER, MODEL, kind_of
 from medclip.auditing.input.join_keys import Side, join, key_of, without_twins
 from medclip.auditing.input.options import ReadOptions
-from medclip.auditing.input.score_table import ScoreTable, read_scores, select, selected
+from medclip.auditing.input.score_table import ScoreTable, open_scores, read_scores, select, selected
 from medclip.auditing.input.study_rows import one_text
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.read_table import read_table
@@ -135,14 +135,16 @@ def join_tables(scores: Any, labels: Any, options: ReadOptions) -> Source:
     """Read and join the two tables.
 
     Args:
-        scores: See `read_cohort`.
+        scores: See `read_cohort`; or what `open_scores` returned.
         labels: See `read_cohort`; None or the same path: the table of scores is the label table too.
         options: How they are read.
 
     Raises:
         MedclipError: MISSING_FILE, TABLE_INVALID, WRONG_USE, NOTHING_TO_DO.
     """
-    if labels is None or labels is scores or _same_file(labels, scores):
+    same = labels is None or labels is scores
+    scores = open_scores(scores, options.files)
+    if same or labels is scores.table or _same_file(labels, scores.table.path):
         return _one_table(scores, options)
     table = select(read_table(labels, "the table of labels"), options.where, "rows of labels")
     named = _named_keys(options.key)

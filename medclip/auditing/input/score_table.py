@@ -38,6 +38,15 @@ _HEADERS = {
 
 
 @dataclass(frozen=True, eq=False)
+class ScoreSource:
+    """Scores as they were read, before anything is understood."""
+
+    table: Table
+    files: Table | None = None
+    """The files.parquet of the same run, where `medclip score` wrote the scores and there is one."""
+
+
+@dataclass(frozen=True, eq=False)
 class ScoreTable:
     """Scores of U units (images, or studies of `medclip score`), and the R rows by which they are joined."""
 
@@ -106,17 +115,20 @@ def selected(table: Table, where: Mapping[str, str | Sequence[str]], what: str) 
     return kept_N
 
 
-def read_scores(source: Any, options: ReadOptions, keys: Callable[[Table], Sequence[str]]) -> ScoreTable:
-    """Read a table of scores.
+def open_scores(source: Any, files: Any = None, read: Callable[[Any, str], Table] = read_table) -> ScoreSource:
+    """Read the tables of scores.
 
     Args:
-        source: The folder or the scores.parquet of `medclip score`; a CSV, TSV or Parquet file; or a data frame.
-        options: How to read it.
-        keys: Gives the columns that tell the images of a long table apart.
+        source: The folder or the scores.parquet of `medclip score`; a CSV, TSV or Parquet file, whatever its suffix; a
+            data frame; or what this function returned.
+        files: The files.parquet of scores of `medclip score`; None: the one beside them.
+        read: Reads a table, as `read_table` does.
 
     Raises:
-        MedclipError: MISSING_FILE, TABLE_INVALID, WRONG_USE, NOTHING_TO_DO.
+        MedclipError: MISSING_FILE and whatever else reading tables raises.
     """
+    if isinstance(source, ScoreSource):
+        return source
     if isinstance(source, str | Path) and os.path.isdir(Path(source)):
         source = Path(source) / SCORES
         if not os.path.isfile(source):
@@ -126,7 +138,27 @@ def read_scores(source: Any, options: ReadOptions, keys: Callable[[Table], Seque
                 where=source.parent,
                 hint="Name the output folder of `medclip score`, or a table.",
             )
-    table = select(read_table(source, "the table of scores"), options.score_where, "rows of scores")
+    table = read(source, "the table of scores")
+    if not set(_OWN) <= set(table.names):
+        return ScoreSource(table)
+    if files is None and table.path is not None and os.path.isfile(table.path.parent / FILES):
+        files = table.path.parent / FILES
+    return ScoreSource(table, None if files is None else read(files, f"the table of files ({FILES})"))
+
+
+def read_scores(source: Any, options: ReadOptions, keys: Callable[[Table], Sequence[str]]) -> ScoreTable:
+    """Read a table of scores.
+
+    Args:
+        source: What `open_scores` takes.
+        options: How to read it.
+        keys: Returns the columns that tell the images of a long table apart.
+
+    Raises:
+        MedclipError: MISSING_FILE, TABLE_INVALID, WRONG_USE, NOTHING_TO_DO.
+    """
+    opened = open_scores(source, options.files)
+    table = select(opened.table, options.score_where, "rows of scores")
     if set(_OWN) <= set(table.names):
         if options.scores == "logits":
             raise MedclipError(
@@ -135,10 +167,7 @@ def read_scores(source: Any, options: ReadOptions, keys: Callable[[Table], Seque
                 where=table.where,
                 hint="Leave --scores-are out.",
             )
-        files = options.files
-        if files is None and isinstance(source, str | Path) and os.path.isfile(Path(source).parent / FILES):
-            files = Path(source).parent / FILES
-        return _own(table, files)
+        return _own(table, opened.files)
     if options.long is not None:
         return _long(table, options.long, keys(table))
     return _wide(table)
@@ -210,8 +239,8 @@ def _spread(
     return flat.reshape(num_units, num_labels), notes
 
 
-def _own(table: Table, files: Any) -> ScoreTable:
-    if files is None:
+def _own(table: Table, found: Table | None) -> ScoreTable:
+    if found is None:
         raise MedclipError(
             Reason.MISSING_FILE,
             f"scores of `medclip score` need the {FILES} of the same run, which says what file is in which study.",
@@ -226,7 +255,6 @@ def _own(table: Table, files: Any) -> ScoreTable:
             where=table.where,
             hint="Select one with --score-where model=NAME.",
         )
-    found = read_table(files, f"the table of files ({FILES})")
     for column in ("path", "study"):
         if column not in found.names:
             raise no_such(column, found.names, found.where, f"of a {FILES}")

@@ -13,12 +13,14 @@ from medclip.auditing.disclosure.small_cells import Rounding
 from medclip.auditing.groups.measure import Measured, exported
 from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.input.read import read_cohort
+from medclip.auditing.input.score_table import ScoreSource
 from medclip.auditing.options import AuditOptions
 from medclip.auditing.shortcuts import masked_pairs as device_pairs
 from medclip.auditing.shortcuts import standardised_gaps as reweighted_gaps
 from medclip.auditing.shortcuts import tests as shortcuts
 from medclip.auditing.shortcuts.device import device_of
 from medclip.auditing.shortcuts.reweighting import has_truth
+from medclip.files.tables.table import Table
 from medclip.statistics.cohort import CONFLICT, MISSING, Attribute, Label
 
 PREVALENCE = "prevalence"
@@ -27,8 +29,8 @@ PREVALENCE = "prevalence"
 
 def shortcut_rows(
     one: Measured,
-    source: Any,
-    labels: Any,
+    source: ScoreSource,
+    labels: Table | None,
     label: Sequence[str] | None,
     reading: ReadOptions,
     options: AuditOptions,
@@ -38,7 +40,7 @@ def shortcut_rows(
     Args:
         one: The model, measured.
         source: Its scores.
-        labels: The label table.
+        labels: The label table; None where it is the table of scores.
         label: Labels asked for.
         reading: How tables are read.
         options: `options.shortcuts` says which tests.
@@ -53,7 +55,7 @@ def shortcut_rows(
         mix = read_cohort(source, labels, by=columns, label=label, options=replace(reading, all_pairs=False)).attributes
     masked = None
     if wanted.masked is not None:
-        masked = read_cohort(wanted.masked, source if labels is None else labels, label=label, options=reading)
+        masked = read_cohort(wanted.masked, source.table if labels is None else labels, label=label, options=reading)
     made: list[dict[str, Any]] = []
     for x in (x for x in cohort.labels if x.time_N is None):
         threshold = one.values.get(x.name)

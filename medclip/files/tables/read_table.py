@@ -87,9 +87,26 @@ def read_table(source: Any, what: str = "the table") -> Table:
         return source
     if isinstance(source, str | Path):
         path = Path(source)
-        table = Table(_named(_of_file(path), path), str(source), path)
-    else:
-        table = Table(_named(_of_frame(source, what), what), what)
+        _refuse_no_file(path)
+        try:
+            with path.open("rb") as stream:
+                return read_open_table(stream, path)
+        except PermissionError as e:
+            raise MedclipError(Reason.PERMISSION_DENIED, "the table may not be read.", where=path) from e
+    return _with_rows(Table(_named(_of_frame(source, what), what), what))
+
+
+def read_open_table(stream: BinaryIO, path: Path) -> Table:
+    """Read a table from a file that is open; arguments and errors as in `read_table`."""
+    import pyarrow as pa
+
+    try:
+        return _with_rows(Table(_named(_of_stream(stream, path), path), str(path), path))
+    except (pa.ArrowException, OSError) as e:
+        raise _invalid("the table is damaged, or cut off.", path, "Copy or export it again.") from e
+
+
+def _with_rows(table: Table) -> Table:
     if not table.num_rows:
         raise MedclipError(Reason.NOTHING_TO_DO, "the table has no rows.", where=table.where)
     return table
@@ -99,9 +116,7 @@ def _invalid(message: str, where: object, hint: str = _SAVE) -> MedclipError:
     return MedclipError(Reason.TABLE_INVALID, message, where=where, hint=hint)
 
 
-def _of_file(path: Path) -> pa.Table:
-    import pyarrow as pa
-
+def _refuse_no_file(path: Path) -> None:
     if os.path.isdir(path):
         raise MedclipError(
             Reason.WRONG_USE, "this is a folder, and the table is a file.", where=path, hint="Name the file in it."
@@ -109,13 +124,6 @@ def _of_file(path: Path) -> pa.Table:
     refuse_missing(path, "table")
     if not os.path.isfile(path):
         raise MedclipError(Reason.MISSING_FILE, "this is no file.", where=path, hint="Name the table itself.")
-    try:
-        with path.open("rb") as stream:
-            return _of_stream(stream, path)
-    except PermissionError as e:
-        raise MedclipError(Reason.PERMISSION_DENIED, "the table may not be read.", where=path) from e
-    except (pa.ArrowException, OSError) as e:
-        raise _invalid("the table is damaged, or cut off.", path, "Copy or export it again.") from e
 
 
 def _of_stream(stream: BinaryIO, path: Path) -> pa.Table:

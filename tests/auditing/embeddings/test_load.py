@@ -36,13 +36,26 @@ def as_columns(path: Path) -> None:
     pq.write_table(pa.table({"file": KEYS, "d0": VALUES[:, 0], "d1": VALUES[:, 1]}), path)
 
 
+def as_text(path: Path) -> None:
+    path.write_text("file;d0;d1\n" + "".join(f"{k};{a};{b}\n" for k, (a, b) in zip(KEYS, VALUES, strict=True)))
+
+
 def as_npz(path: Path) -> None:
-    np.savez(path, keys=np.array(KEYS), vectors=VALUES)
+    with path.open("wb") as stream:  # numpy would add its suffix to a path
+        np.savez(stream, keys=np.array(KEYS), vectors=VALUES)
 
 
 @pytest.mark.parametrize(
     ("make", "name"),
-    [(as_lists, "e.parquet"), (as_fixed_lists, "e.parquet"), (as_columns, "e.parquet"), (as_npz, "e.npz")],
+    [
+        (as_lists, "e.parquet"),
+        (as_fixed_lists, "e.parquet"),
+        (as_columns, "e.parquet"),
+        (as_text, "e.csv"),
+        (as_text, "e.npz"),
+        (as_npz, "e.npz"),
+        (as_npz, "e.parquet"),
+    ],
 )
 def test_each_form_gives_unit_vectors_in_the_order_of_the_keys(make, name: str, tmp_path: Path) -> None:
     make(tmp_path / name)
@@ -92,8 +105,10 @@ def test_other_files_are_refused_with_a_sentence(tmp_path: Path) -> None:
     refused(path, "0 list columns and 0 numeric")
     as_lists(path)
     refused(path, "none of the 1 rows", ["zzz"])
-    path.write_bytes(b"key,vector")
-    refused(path, "no Parquet file")
+    path.write_bytes(b"key,vector\na,x\n")
+    refused(path, "0 list columns and 0 numeric")
+    path.write_bytes(b"\x89HDF\r\n\x1a\n")
+    refused(path, "an HDF5 file")
     with pytest.raises(MedclipError) as caught:
         read_embeddings(tmp_path / "absent.npz", KEYS)
     assert caught.value.reason is Reason.MISSING_FILE

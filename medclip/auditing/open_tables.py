@@ -1,0 +1,85 @@
+"""All tables of an audit, read at its beginning: each once, however many questions name it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from medclip.auditing.input.score_table import ScoreSource, open_scores
+from medclip.auditing.options import AuditOptions
+from medclip.files.tables.read_table import read_table
+from medclip.files.tables.table import Table
+from medclip.shards.folder import INDEX
+
+
+@dataclass(frozen=True, eq=False)
+class OpenTables:
+    """What an audit was given, as tables."""
+
+    scores: Mapping[str, ScoreSource]
+    """Of each model, by its name."""
+    labels: Table | None
+    """None where the scores are the label table too."""
+    options: AuditOptions
+    """With tables in the place of paths and data frames: `thresholds.choose_on`, `thresholds.choose_labels`,
+    `shortcuts.masked`, `pictures.training`. Embeddings and shard folders stay paths: they are read where they are
+    needed, once."""
+
+
+def open_tables(scores: Mapping[str, Any], labels: Any, files: Any, options: AuditOptions) -> OpenTables:
+    """Read every table of an audit.
+
+    Args:
+        scores: Of each model, by its name; see `open_scores`.
+        labels: The label table; None where it is the table of scores itself.
+        files: The files.parquet of scores of `medclip score`; None: the one beside them.
+        options: What else there is to read.
+
+    Raises:
+        MedclipError: What reading tables raises.
+    """
+    tables: dict[object, tuple[Any, Table]] = {}
+
+    def read(source: Any, what: str) -> Table:
+        """Read a table, or return it where it was read: files are known by path, data frames by identity."""
+        known_by = Path(source).absolute() if isinstance(source, str | Path) else id(source)
+        if known_by not in tables:
+            tables[known_by] = source, read_table(source, what)  # the source is held, so that its id stays its own
+        return tables[known_by][1]
+
+    def read_labels(source: Any) -> Table | None:
+        return None if source is None else read(source, "the table of labels")
+
+    score = partial(open_scores, files=files, read=read)
+    choosing, shortcuts, pictures = options.thresholds, options.shortcuts, options.pictures
+    choose_on = choosing.choose_on
+    if isinstance(choose_on, Mapping):
+        choose_on = {name: score(source) for name, source in choose_on.items()}
+    return OpenTables(
+        scores={name: score(source) for name, source in scores.items()},
+        labels=read_labels(labels),
+        options=replace(
+            options,
+            thresholds=replace(
+                choosing,
+                choose_on=choose_on if choose_on is None or isinstance(choose_on, Mapping) else score(choose_on),
+                choose_labels=read_labels(choosing.choose_labels),
+            ),
+            shortcuts=replace(shortcuts, masked=None if shortcuts.masked is None else score(shortcuts.masked)),
+            pictures=replace(
+                pictures,
+                training=tuple(
+                    source if _is_shard_folder(source) else read(source, "the table of training files")
+                    for source in pictures.training
+                ),
+            ),
+        ),
+    )
+
+
+def _is_shard_folder(source: Any) -> bool:
+    """Whether training data are a folder of shards and no table."""
+    return isinstance(source, str | Path) and (Path(source) / INDEX).is_file()
