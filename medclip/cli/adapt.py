@@ -24,7 +24,7 @@ def adapt(
         typer.Option(
             "--labels",
             rich_help_panel=COMMON,
-            help="CSV, TSV or Parquet: file, patient, the labels.",
+            help="CSV, TSV or Parquet, whatever its suffix: file, patient, labels.",
             show_default=False,
         ),
     ],

@@ -21,7 +21,7 @@ def compare(
         typer.Option(
             "--labels",
             rich_help_panel=COMMON,
-            help="CSV, TSV or Parquet: file, patient, the labels.",
+            help="CSV, TSV or Parquet, whatever its suffix: file, patient, labels.",
             show_default=False,
         ),
     ],

@@ -27,7 +27,7 @@ def audit(
         Path,
         typer.Argument(
             metavar="SCORES|RECIPE",
-            help="Folder of medclip score, or a table of scores; or a recipe (.yaml) with these options.",
+            help="Folder of medclip score; CSV, TSV or Parquet, whatever its suffix; or a recipe (.yaml).",
             show_default=False,
         ),
     ],
@@ -37,7 +37,7 @@ def audit(
             "--labels",
             rich_help_panel=COMMON,
             metavar="TABLE",
-            help="Truths, patients and groups. Default: the scores' own table.",
+            help="CSV, TSV or Parquet, whatever its suffix: truths, patients, groups. Default: the scores.",
         ),
     ] = None,
     by: Annotated[
@@ -314,7 +314,10 @@ def audit(
     embeddings: Annotated[
         Path | None,
         typer.Option(
-            "--embeddings", rich_help_panel=IMAGES, help="Vectors of the rows, Parquet or npz.", show_default=False
+            "--embeddings",
+            rich_help_panel=IMAGES,
+            help="Vectors: CSV, TSV or Parquet, whatever its suffix; or npz.",
+            show_default=False,
         ),
     ] = None,
     training: Annotated[

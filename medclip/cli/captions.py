@@ -12,8 +12,12 @@ if TYPE_CHECKING:
 
 
 def from_labels(
-    labels: Annotated[Path, typer.Argument(help="CSV, TSV or Parquet with label columns, as for `shards build`.")],
-    out: Annotated[Path, typer.Option("--out", help="Table to write: the same with a column `captions`.")],
+    labels: Annotated[
+        Path, typer.Argument(help="CSV, TSV or Parquet, whatever its suffix; with labels, as for `shards build`.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", help="Table to write (.csv, .tsv, .parquet): the same with a column `captions`.")
+    ],
     n: Annotated[int, typer.Option("--n", min=1, help="Captions for each row.")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="Another seed gives other wordings.")] = 0,
     writer: Annotated[

@@ -13,7 +13,7 @@ def scan(
     path: Annotated[Path, typer.Argument(help="File or folder to look at.", show_default=False, readable=False)],
     table: Annotated[
         Path | None,
-        typer.Option("--table", help="CSV, TSV or Parquet with a column 'file' and study, patient, modality."),
+        typer.Option("--table", help="CSV, TSV or Parquet, whatever its suffix: file; study, patient, modality."),
     ] = None,
     modality: Annotated[
         str | None,

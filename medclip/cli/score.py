@@ -86,7 +86,7 @@ def score(
         typer.Option(
             "--table",
             rich_help_panel=READING,
-            help="CSV, TSV or Parquet with a column 'file' and study, patient, modality.",
+            help="CSV, TSV or Parquet, whatever its suffix: file; study, patient, modality.",
         ),
     ] = None,
     group_by: Annotated[

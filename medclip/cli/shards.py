@@ -27,7 +27,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.
 
 
 def build(
-    table: Annotated[Path, typer.Argument(help="CSV, TSV or Parquet; at least the columns file, patient, modality.")],
+    table: Annotated[
+        Path, typer.Argument(help="CSV, TSV or Parquet, whatever its suffix: file, patient, modality and more.")
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder to make.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the table holds; read no image.")] = False,
     max_side: Annotated[int, typer.Option(help="Longest side of stored images, in pixels.")] = 288,

@@ -18,7 +18,7 @@ from medclip.auditing.run import run_audit
 from tests.kits.audit_input import write_scored
 from tests.kits.audit_tables import audit_table
 
-QUICK = AuditOptions(replicates=100, permutations=100)
+QUICK = AuditOptions(num_resamples=100, permutations=100)
 SCORES = ["image", "flu_score"]
 
 
@@ -54,7 +54,7 @@ def test_an_audit_with_every_question_opens_each_table_once(tmp_path: Path, open
         compare={"other": str(tmp_path / "other.parquet")},
         reading=ReadOptions(where={"split": "test"}),
         options=AuditOptions(
-            replicates=100,
+            num_resamples=100,
             permutations=100,
             thresholds=Thresholds(choose_where={"split": "val"}),
             shortcuts=Shortcuts(devices=("tube",), masked=tmp_path / "masked.tsv", reweight=("age",)),

@@ -17,7 +17,7 @@ from medclip.auditing.input.score_table import ScoreTable, open_scores, read_sco
 from medclip.auditing.input.study_rows import one_text
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.read_table import read_table
-from medclip.files.tables.table import Coded, Table, in_order, is_blank, merged, no_such, plain_name
+from medclip.files.tables.table import Coded, Table, in_order, is_blank, listed, merged, no_such, plain_name
 from medclip.wording import count
 
 if TYPE_CHECKING:
@@ -306,8 +306,8 @@ def _keys(rows: Table, labels: Table, named: Sequence[tuple[str, str]], *, own: 
             return [here], [there]
     raise MedclipError(
         Reason.TABLE_INVALID,
-        f"nothing says which rows belong together. Columns of the scores: {', '.join(rows.names[:20])}; of the labels: "
-        f"{', '.join(labels.names[:20])}.",
+        f"nothing says which rows belong together. {listed(rows.names, 'Columns of the scores')} "
+        f"{listed(labels.names, 'Of the labels')}",
         where=f"{rows.where} and {labels.where}",
         hint="Name the key columns with --key SCORES=LABELS.",
     )

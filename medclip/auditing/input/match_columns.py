@@ -13,7 +13,7 @@ from medclip.auditing.input.label_values import elements, is_binary, not_underst
 from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.input.score_table import ScoreTable
 from medclip.errors import MedclipError, Reason
-from medclip.files.tables.table import Coded, Table, is_blank, no_such, number_in, plain_name
+from medclip.files.tables.table import Coded, Table, is_blank, listed, no_such, number_in, plain_name
 from medclip.wording import count
 
 _AFFIX = re.compile(
@@ -73,7 +73,8 @@ def pair_up(
                 [
                     "no label has both a score and a truth of the same name.",
                     *book.passed_by([])[:_MOST_SHOWN],
-                    f"Scores: {_listed(book.score_names)}. Columns of the labels: {_listed(labels.names)}.",
+                    listed(book.score_names, "Scores"),
+                    listed(labels.names, "Columns of the labels"),
                 ]
             ),
             where=labels.where,
@@ -117,10 +118,6 @@ def left_out(
 
 def _renamed(pair: Pair) -> Pair:
     return replace(pair, name=f"{pair.group or pair.score}: {pair.name}")
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:_MOST_SHOWN]) + (", ..." if len(names) > _MOST_SHOWN else "") if names else "none"
 
 
 class _Book:
@@ -269,7 +266,7 @@ class _Book:
             Reason.TABLE_INVALID,
             f"the column {column!r} says {says}, which is neither yes or no nor a class that has a score.",
             where=self.labels.where,
-            hint=f"Scores: {_listed(self.score_names)}.",
+            hint=listed(self.score_names, "Scores"),
         )
 
     def _task(self, name: str) -> str | None:
@@ -330,7 +327,7 @@ class _Book:
             if len(found) > 1:
                 raise MedclipError(
                     Reason.WRONG_USE,
-                    f"{name!r} may be any of the scores {_listed(found)}.",
+                    f"{name!r} may be any of the scores {', '.join(found[:_MOST_SHOWN])}.",
                     where=self.scores.where,
                     hint=f"Say which, such as --label {found[0]}={name}.",
                 )

@@ -247,15 +247,15 @@ def no_such(name: str, names: Sequence[str], where: object, what: str = "") -> M
     return MedclipError(Reason.TABLE_INVALID, f"there is no column {name!r}{tail}.", where=where, hint=hint)
 
 
-def listed(names: Sequence[str]) -> str:
-    """List the columns of a table in a sentence.
+def listed(names: Sequence[str], what: str = "Its columns are") -> str:
+    """List the columns of a table in a sentence; names that may be cells of a table without a header are not shown.
 
     Example:
         >>> listed(["file", "age"])
         'Its columns are: file, age.'
     """
     shown_names = [shown_name(n).strip("'") for n in names[:_MOST_NAMES]]
-    return f"Its columns are: {', '.join(shown_names) or 'none'}{', ...' if len(names) > _MOST_NAMES else ''}."
+    return f"{what}: {', '.join(shown_names) or 'none'}{', ...' if len(names) > _MOST_NAMES else ''}."
 
 
 def number_in(text: str) -> float:
