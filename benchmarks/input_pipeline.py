@@ -23,6 +23,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -72,7 +73,7 @@ def write_shards(data: Path, folder: Path, number: int, only: str | None) -> Non
 
 def theirs(folder: Path, number: int, workers: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Give batches as open_clip's training does: the stages of `get_wds_dataset`, with its buffer sizes."""
-    transform = open_clip.image_transform(SIZE, is_train=True, mean=MEAN, std=STD)
+    transform: Any = open_clip.image_transform(SIZE, is_train=True, mean=MEAN, std=STD)
     tokenizer = open_clip.get_tokenizer("ViT-B-16")
     stages = [
         wds.SimpleShardList([str(p) for p in sorted(folder.glob("*.tar"))]),

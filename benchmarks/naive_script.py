@@ -13,6 +13,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 start = time.perf_counter()
 import numpy as np  # noqa: E402
@@ -46,6 +47,7 @@ def pixels(path: Path) -> np.ndarray:
 def main(folder: str, pack: str, out: str) -> None:
     """Score every file of a folder and print how long it took."""
     name = f"local-dir:{pack}"
+    model: Any
     model, _, preprocess = open_clip.create_model_and_transforms(name)
     tokenizer = open_clip.get_tokenizer(name)
     normalise = preprocess.transforms[-1]

@@ -18,7 +18,7 @@ from pathlib import Path
 MEAN = "mean of six"
 DEVICE_TEST = "{}: positives with and without the device"
 PLACE = ("model", "label", "attribute", "group", "metric")
-COLUMNS = ("set", *PLACE, "published", "here", "low", "high", "n", "n_pos", "note")
+COLUMNS: tuple[str, ...] = ("set", *PLACE, "published", "here", "low", "high", "n", "n_pos", "note")
 
 Row = Mapping[str, str]
 Found = dict[tuple[str, ...], Row]

@@ -242,14 +242,14 @@ def temperature(logits: NDArray, labels: NDArray) -> float:
 
     It never sharpens: where validation patients are told apart without an error, log-loss would ask for certainty.
     """
-    from scipy.optimize import minimize_scalar
+    from scipy.optimize import fminbound
 
     def loss(log_scale: float) -> float:
         z = logits * np.exp(log_scale)
         z = z - z.max(axis=1, keepdims=True)
         return float((np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(z)), labels]).mean())
 
-    return float(np.exp(minimize_scalar(loss, bounds=(-np.log(50), 0.0), method="bounded").x))
+    return float(np.exp(fminbound(loss, -np.log(50), 0.0)))
 
 
 def platt(logits: NDArray, labels: NDArray) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,12 +91,12 @@ def temperature(logits_NC: NDArray, targets: NDArray, offset_C: NDArray | float 
     count = len(targets) if targets.ndim == 1 else int((~np.isnan(targets)).sum())
     if not count or float(np.ptp(logits_NC)) == 0:
         return 1.0
-    found = minimize_scalar(
+    minimum: Any = minimize_scalar(
         lambda t: log_loss(np.exp(t) * logits_NC + offset_C, targets, smooth=1 / (count + 2)),
         bounds=(np.log(1e-3), np.log(1e3)),
         method="bounded",
     )
-    return float(np.exp(found.x))
+    return float(np.exp(minimum.x))
 
 
 def _logsumexp(z: NDArray) -> NDArray:
