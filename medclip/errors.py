@@ -124,7 +124,7 @@ class MedclipError(Exception):
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        """Give one line: where, what, remedy."""
+        """Return one line: where, what, remedy."""
         head = f"{self.where}: " if self.where else ""
         tail = f" {self.hint}" if self.hint else ""
         return f"{head}{self.message}{tail}"
@@ -134,7 +134,7 @@ class MedclipError(Exception):
         return _rebuild, (self.reason, self.message, self.where, self.hint)
 
     def problem(self) -> Problem:
-        """Give the row form: without the place, which has a column of its own."""
+        """Return the row form: without the place, which has a column of its own."""
         return Problem(self.reason, f"{self.message} {self.hint}".strip())
 
 

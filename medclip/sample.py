@@ -38,7 +38,7 @@ _SPOKEN = {"xray": "X-ray", "ct": "CT", "mri": "MRI", "oct": "OCT", "ecg": "ECG"
 
 
 def spoken(modality: str) -> str:
-    """Give a modality's name as it stands in a sentence: X-ray, CT, mammography; other words stay as they are."""
+    """Return a modality's name as it stands in a sentence: X-ray, CT, mammography; other words stay as they are."""
     return _SPOKEN.get(str(modality), str(modality))
 
 

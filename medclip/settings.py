@@ -78,7 +78,7 @@ class ReadPolicy:
     resolution."""
 
     def changes(self) -> Mapping[str, Any]:
-        """Give the fields that differ from the defaults; empty for the default policy."""
+        """Return the fields that differ from the defaults; empty for the default policy."""
         mine, default = asdict(self), asdict(ReadPolicy())
         return {name: value for name, value in mine.items() if value != default[name]}
 

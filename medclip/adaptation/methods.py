@@ -32,19 +32,19 @@ _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: 
 
 
 def options_of(fit: Callable[..., Any]) -> Mapping[str, Any]:
-    """Give the type of each option of a method, by name.
+    """Return the type of each option of a method, by name.
 
     Args:
         fit: Its function: the keyword-only parameters but `seed`, and the fields of `Loop` behind `**loop`.
     """
     parameters = inspect.signature(fit).parameters.values()
     names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "seed"]
-    found = dict(_hints(fit, names))
+    hints = dict(_hints(fit, names))
     if any(p.kind is p.VAR_KEYWORD and p.name == LOOP for p in parameters):
         from medclip.adaptation.towers.train_loop import Loop
 
-        found |= {name: hint for name, hint in get_type_hints(Loop).items() if name not in found}
-    return found
+        hints |= {name: hint for name, hint in get_type_hints(Loop).items() if name not in hints}
+    return hints
 
 
 def check_options(name: str, fit: Callable[..., Any], options: Mapping[str, Any]) -> None:
@@ -104,7 +104,7 @@ def _fits(value: object, hint: Any) -> bool:
 
 
 def _said(hint: Any) -> str:
-    """Say a type in words."""
+    """Return a type in words."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return list_of(list(dict.fromkeys(_said(part) for part in inner)), "or")
@@ -205,7 +205,7 @@ METHODS = {
 
 
 def find_method(name: str) -> Method:
-    """Give a method by name.
+    """Return a method by name.
 
     Raises:
         MedclipError: WRONG_USE, naming those that there are.

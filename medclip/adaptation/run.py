@@ -165,7 +165,7 @@ def adapt_model(
     base = find_pack(model) if isinstance(model, str | Path) else Path(model.path)
     out, checkpoint = (None if place is None else Path(place) for place in (out, checkpoint))
     check_places(out, checkpoint, base, method=method, draw=draw, options=options, replace=replace)
-    found = read_adapt_table(
+    understood = read_adapt_table(
         table,
         (labels,) if isinstance(labels, str) else labels,
         task=task,
@@ -176,10 +176,12 @@ def adapt_model(
     )
     chosen.check(options)  # imports the method, and torch with it: what needs neither was refused above
     check_device(device)
-    division = divide(found.units, test_share=test_share)
-    draw_shots(found.units, division, found.text, shots, seed)  # what is wrong with it is said before a model is loaded
+    division = divide(understood.units, test_share=test_share)
+    draw_shots(
+        understood.units, division, understood.text, shots, seed
+    )  # what is wrong with it is said before a model is loaded
     loaded = load_model(model, device=device) if isinstance(model, str | Path) else model
-    work = _Work(loaded, found, division, chosen, draw, settings, progress or Silent())
+    work = _Work(loaded, understood, division, chosen, draw, settings, progress or Silent())
     run = work.run(options, threads)
     if measure is not None:
         run = changed(run, measured=measure(run))

@@ -73,13 +73,13 @@ def gather(
     training = _training(wanted, model, settings, progress)
     progress.stage("Looking for overlap with training", 1)
     key = load_key(settings, path=wanted.key_file) if training else None
-    found = leakage.check(
+    leaks = leakage.check(
         cohort, files, training=training, key=key, vectors_ND=vectors_ND, choosing=choosing, table_splits=splits
     )
     if vectors_ND is None:
-        return Evidence(leakage=tuple(found), notes=notes)
-    rows, points, said = _embeddings(one, vectors_ND, files, options, progress)
-    return Evidence(tuple(rows), tuple(points), tuple(found), (*notes, *said))
+        return Evidence(leakage=tuple(leaks), notes=notes)
+    rows, points, sentences = _embeddings(one, vectors_ND, files, options, progress)
+    return Evidence(tuple(rows), tuple(points), tuple(leaks), (*notes, *sentences))
 
 
 def table_splits(table: Table, reading: ReadOptions) -> tuple[Sequence[str], Sequence[str]] | None:
@@ -101,14 +101,14 @@ def _model(wanted: Pictures) -> Model | None:
 def _read(
     cohort: Cohort, wanted: Pictures, model: Model | None, settings: Settings, progress: Progress
 ) -> tuple[HashedFiles | None, NDArray[np.float32] | None, tuple[str, ...]]:
-    """Give hashes and vectors of the rows, as far as they can be had."""
+    """Return hashes and vectors of the rows, as far as they can be had."""
     from medclip.auditing.embeddings.load import embed_images, read_embeddings
 
     known, headers = cohort.columns.get("sha256"), cohort.columns.get("headers")
     files = None
     if known is not None:
-        said = () if headers is None else flags_of_headers(headers.tolist())
-        files = HashedFiles(tuple("" if is_blank(str(x)) else str(x) for x in known), burned_in=said)
+        flags = () if headers is None else flags_of_headers(headers.tolist())
+        files = HashedFiles(tuple("" if is_blank(str(x)) else str(x) for x in known), burned_in=flags)
     if wanted.embeddings is not None:
         read = read_embeddings(wanted.embeddings, cohort.keys)
         return files, read.vectors_ND, read.notes
@@ -124,8 +124,12 @@ def _read(
     modality = _modality(wanted, model)
     if model is None:
         return hash_files(paths, modality, settings, step=progress.step), None, ()
-    made = embed_images(model, paths, modality, settings, also=hash_views, step=progress.step)
-    return collected(made.hashes, made.also, flags_of_files(paths, settings)), made.vectors_ND, made.notes
+    embedded = embed_images(model, paths, modality, settings, also=hash_views, step=progress.step)
+    return (
+        collected(embedded.hashes, embedded.also, flags_of_files(paths, settings)),
+        embedded.vectors_ND,
+        embedded.notes,
+    )
 
 
 def _modality(wanted: Pictures, model: Model | None) -> Modality:
@@ -146,16 +150,16 @@ def _modality(wanted: Pictures, model: Model | None) -> Modality:
 def _training(
     wanted: Pictures, model: Model | None, settings: Settings, progress: Progress
 ) -> list[training_data.TrainingData]:
-    found = list(training_data.of_pack(model.path)) if model is not None else []
+    sets = list(training_data.of_pack(model.path)) if model is not None else []
     for source in wanted.training:
         if isinstance(source, str | Path):
             progress.stage("Reading training shards", 1)
-            found += training_data.of_shards(source)
+            sets += training_data.of_shards(source)
         else:
             modality = _modality(wanted, model) if wanted.images is not None else None
             column = source.find(*PATIENTS) or PATIENTS[0]
-            found.append(training_data.of_table(source, patient_from=column, modality=modality, settings=settings))
-    return found
+            sets.append(training_data.of_table(source, patient_from=column, modality=modality, settings=settings))
+    return sets
 
 
 def _embeddings(
@@ -172,8 +176,8 @@ def _embeddings(
     from medclip.auditing.reidentification.trained_attacker import attack_head
 
     cohort, wanted = one.cohort, options.pictures
-    told: dict[str, Any] = {"model": one.name, "seed": options.seed}
-    grouped = {**told, "fewest": options.small_cells.min_patients}
+    shared: dict[str, Any] = {"model": one.name, "seed": options.seed}
+    grouped = {**shared, "fewest": options.small_cells.min_patients}
     single = [a for a in cohort.attributes if " × " not in a.name]
     devices = [_device(cohort, d) for d in options.shortcuts.devices if all(a.name != d for a in single)]
     progress.stage("Probing embeddings", len(single) + len(devices) + 2)
@@ -182,11 +186,11 @@ def _embeddings(
         rows += probe(vectors_ND, cohort.patients_N, attribute, **grouped)
         rows += centroids(vectors_ND, cohort.patients_N, attribute, **grouped)
         progress.step()
-    points, said = projection(vectors_ND, cohort.patients_N, single, **grouped)
+    points, sentence = projection(vectors_ND, cohort.patients_N, single, **grouped)
     images = _images(cohort, wanted, single, files)
-    rows += reident(vectors_ND, images, **told)
+    rows += reident(vectors_ND, images, **shared)
     if wanted.attacker:
-        rows += attack_head(vectors_ND, images, **told)
+        rows += attack_head(vectors_ND, images, **shared)
     progress.step()
     for site in wanted.sites:
         attribute = next((a for a in single if a.name == site), None)
@@ -199,7 +203,7 @@ def _embeddings(
         dates = cohort.columns[wanted.date].tolist()
         rows += drift_months(vectors_ND, cohort.patients_N, dates, **grouped)
     progress.step()
-    return rows, points, said
+    return rows, points, sentence
 
 
 def _device(cohort: Cohort, column: str) -> Attribute:

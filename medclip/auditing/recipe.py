@@ -196,7 +196,7 @@ class AuditRecipe(BaseModel):
 
 
 def is_recipe(scores: Any) -> bool:
-    """Tell whether what was named as scores is a recipe: a path that ends in .yaml or .yml."""
+    """Return whether what was named as scores is a recipe: a path that ends in .yaml or .yml."""
     return isinstance(scores, str | Path) and Path(scores).suffix.lower() in _SUFFIXES
 
 
@@ -228,50 +228,50 @@ def _refuse(option: str, form: str) -> MedclipError:
 
 def _pairs(given: Sequence[str], option: str) -> dict[str, str]:
     """Read NAME=VALUE of a repeated option."""
-    found = {}
+    pairs = {}
     for text in given:
         name, equals, value = text.partition("=")
         if not (equals and name.strip() and value.strip()):
             raise _refuse(option, "NAME=VALUE")
-        found[name.strip()] = value.strip()
-    return found
+        pairs[name.strip()] = value.strip()
+    return pairs
 
 
 def _lists(given: Sequence[str], option: str) -> dict[str, list[str]]:
     """Read COLUMN=VALUE of a repeated option; the same column again adds a value."""
-    found: dict[str, list[str]] = {}
+    lists: dict[str, list[str]] = {}
     for text in given:
         for name, value in _pairs([text], option).items():
-            found.setdefault(name, []).append(value)
-    return found
+            lists.setdefault(name, []).append(value)
+    return lists
 
 
 def _sources(given: Sequence[str], first: str) -> dict[str, Path] | None:
     """Read [NAME=]PATH; a path without a name is that of the audited model (`first`), or is named by its file."""
-    found: dict[str, Path] = {}
+    sources: dict[str, Path] = {}
     for text in given:
         name, equals, path = text.partition("=")
-        whole = not equals or Path(text).exists()  # a path may hold "=" itself
-        source = Path(text if whole else path)
-        name = (first or source.stem) if whole else name
-        if name in found:
+        is_path = not equals or Path(text).exists()  # a path may hold "=" itself
+        source = Path(text if is_path else path)
+        name = (first or source.stem) if is_path else name
+        if name in sources:
             raise _refuse(
                 "--compare or --choose-on", f"each model once, and {name!r} is there twice: write NAME=SCORES"
             )
         if not source.exists():
             raise MedclipError(Reason.MISSING_FILE, "there is no such file or folder of scores.", where=source)
-        found[name] = source
-    return found or None
+        sources[name] = source
+    return sources or None
 
 
 def _values(given: Sequence[str]) -> dict[str, dict[str, str]]:
-    found: dict[str, dict[str, str]] = {}
+    values: dict[str, dict[str, str]] = {}
     for name, meaning in _pairs(given, "--value").items():
         column, colon, value = name.partition(":")
         if not colon:
             raise _refuse("--value", "COLUMN:VALUE=MEANING, such as sex:0=M")
-        found.setdefault(column, {})[value] = meaning
-    return found
+        values.setdefault(column, {})[value] = meaning
+    return values
 
 
 def _two(text: str | None) -> tuple[str, str] | None:

@@ -137,9 +137,9 @@ class AuditResult(Result):
         return [{name: _cell(row.get(name), kind) for name, kind in columns.items()} for row in self.metrics[:most]]
 
     def rows(self, name: str) -> tuple[Row, ...]:
-        """Give the rows of a table by its name."""
-        found: tuple[Row, ...] = getattr(self, name)
-        return found
+        """Return the rows of a table by its name."""
+        rows: tuple[Row, ...] = getattr(self, name)
+        return rows
 
     @property
     def leaks(self) -> bool:
@@ -147,18 +147,18 @@ class AuditResult(Result):
         return any(row.get("severity") == "red" for row in self.leakage)
 
     def tidied(self) -> AuditResult:
-        """Give the same audit with every row complete, in the types of `COLUMNS`, and None for each blank."""
+        """Return the same audit with every row complete, in the types of `COLUMNS`, and None for each blank."""
         return replace(self, **{name: self._tidy(name) for name in COLUMNS})
 
     def tables(self) -> dict[str, pa.Table]:
-        """Give every table by its name, with the types of `COLUMNS`; empty ones too."""
+        """Return every table by its name, with the types of `COLUMNS`; empty ones too."""
         import pyarrow as pa
 
-        made: dict[str, pa.Table] = {}
+        tables: dict[str, pa.Table] = {}
         for name, columns in COLUMNS.items():
             schema = pa.schema([(column, pa.type_for_alias(kind)) for column, kind in columns.items()])
-            made[name] = pa.Table.from_pylist([dict(row) for row in self._tidy(name)], schema)
-        return made
+            tables[name] = pa.Table.from_pylist([dict(row) for row in self._tidy(name)], schema)
+        return tables
 
     def to_json(self) -> str:
         """Write everything as JSON; blanks are null."""

@@ -110,8 +110,8 @@ def run_audit(
         cohort, more = _with_horizon(cohort, options.horizon)
         if choosing is not None:
             choosing, _ = _with_horizon(choosing, options.horizon)
-        thresholds, said = _thresholds(cohort, choosing, options.thresholds)
-        notes += _new(notes, cohort.notes, said, more)
+        thresholds, notes_of_thresholds = _thresholds(cohort, choosing, options.thresholds)
+        notes += _new(notes, cohort.notes, notes_of_thresholds, more)
         weights_PB = draw_weights(cohort.num_patients, options.num_resamples, seed=options.seed)
         progress.stage(f"Measuring {model}", len(cohort.labels))
         one = measure(model, cohort, thresholds, weights_PB, options, lambda done, total: progress.step())
@@ -122,8 +122,8 @@ def run_audit(
         add("gaps", gap_rows(one, options, progress.step))
         notes += _new(notes, _too_few_shuffles(one, options))
         add("thresholds", [t.row(model) for t in thresholds.values()])
-        temperatures, said = reliability.temperatures(choosing, cohort)
-        notes += _new(notes, said)
+        temperatures, notes_of_thresholds = reliability.temperatures(choosing, cohort)
+        notes += _new(notes, notes_of_thresholds)
         _calibration(one, temperatures, options, add)
         add("shortcuts", shortcut_rows(one, source, truths, label, reading, options), model=model)
         evidence = Evidence()
@@ -135,9 +135,9 @@ def run_audit(
         add("leakage", evidence.leakage)
         notes += _new(notes, evidence.notes)
         if place:
-            rows, said = model_rows(measured[0], one, options)
+            rows, notes_of_thresholds = model_rows(measured[0], one, options)
             add("models", rows)
-            notes += _new(notes, said)
+            notes += _new(notes, notes_of_thresholds)
     first = measured[0]
     if len(measured) > 1:
         notes.append(
@@ -206,28 +206,28 @@ def _thresholds(
     cohort: Cohort, choosing: Cohort | None, wanted: Thresholds
 ) -> tuple[dict[str, Threshold], tuple[str, ...]]:
     if choosing is not None:
-        said = refuse_same_data(choosing, cohort)
+        notes = refuse_same_data(choosing, cohort)
         rows = [f"{k} {v if isinstance(v, str) else ', '.join(v)}" for k, v in wanted.choose_where.items()]
         what = list_of(rows) or "other patients"
         chosen, more = choose_all(choosing, Policy.parse(wanted.policy or "youden"), what)
-        return {x.name: chosen[x.name] for x in cohort.labels if x.name in chosen}, (*said, *more)
+        return {x.name: chosen[x.name] for x in cohort.labels if x.name in chosen}, (*notes, *more)
     if wanted.file is not None:
         return thresholds_for(read_thresholds(wanted.file), cohort, wanted.file)
-    whole = replace(cohort, labels=tuple(x for x in cohort.labels if x.time_N is None))
+    untimed = replace(cohort, labels=tuple(x for x in cohort.labels if x.time_N is None))
     if wanted.value is not None:
-        if not 0 <= wanted.value <= 1 and any(x.probability for x in whole.labels):
+        if not 0 <= wanted.value <= 1 and any(x.probability for x in untimed.labels):
             raise MedclipError(
                 Reason.WRONG_USE, f"the threshold is {wanted.value:g}, but scores are probabilities, from 0 to 1."
             )
-        return choose_all(whole, Policy("fixed", wanted.value), "")
-    whole = replace(whole, labels=tuple(x for x in whole.labels if x.probability))
-    chosen, said = choose_all(whole, Policy("fixed", Thresholds.DEFAULT), "")
+        return choose_all(untimed, Policy("fixed", wanted.value), "")
+    untimed = replace(untimed, labels=tuple(x for x in untimed.labels if x.probability))
+    chosen, notes = choose_all(untimed, Policy("fixed", Thresholds.DEFAULT), "")
     if chosen:
-        said += (
+        notes += (
             f"Nobody chose a threshold: {Thresholds.DEFAULT:g} was taken for every label, which is seldom the one that "
             "a clinic would use. Rates hold for it only.",
         )
-    return chosen, said
+    return chosen, notes
 
 
 def _with_horizon(cohort: Cohort, horizon: float | None) -> tuple[Cohort, tuple[str, ...]]:
@@ -235,16 +235,16 @@ def _with_horizon(cohort: Cohort, horizon: float | None) -> tuple[Cohort, tuple[
         return cohort, ()
     if all(x.time_N is None for x in cohort.labels):
         raise MedclipError(Reason.WRONG_USE, "a horizon needs times to events.", hint="Name their column (time).")
-    made, said = [], []
+    labels, notes = [], []
     for x in cohort.labels:
         if x.time_N is not None:
-            made.append(survival.at_horizon(x, horizon))
-            known = made[-1].valid_N
+            labels.append(survival.at_horizon(x, horizon))
+            known = labels[-1].valid_N
             left_out = int((x.valid_N & ~known).sum())
-            said.append(
+            notes.append(
                 f"{x.name}: {left_out:,} rows that were not followed to {horizon:g} count by their weights only."
             )
-    return replace(cohort, labels=(*cohort.labels, *made)), tuple(said)
+    return replace(cohort, labels=(*cohort.labels, *labels)), tuple(notes)
 
 
 def _calibration(one: Measured, temperatures: Mapping[str, float], options: AuditOptions, add: Any) -> None:
@@ -273,7 +273,7 @@ _WORTH = ("net_benefit", "low", "high")
 
 
 def _prevalences(one: Measured, label: str) -> dict[tuple[str, str], float]:
-    """Give the share of positives of each cell as the table of metrics has it: acting on everybody is worth that much,
+    """Return the share of positives of each cell, as the table of metrics has it: acting on everybody is worth as much,
     and exact values at fifty thresholds would give the counts away.
     """
     share_G = one.replicates[label].point["prevalence"]
@@ -336,6 +336,6 @@ def _content(cohort: Cohort) -> str:
     return digest.hexdigest()
 
 
-def _new(there: Sequence[str], *more: Sequence[str]) -> list[str]:
-    """Give the sentences that are not there yet."""
-    return [n for n in dict.fromkeys(n for part in more for n in part) if n not in there]
+def _new(present: Sequence[str], *more: Sequence[str]) -> list[str]:
+    """Return the sentences that are not there yet."""
+    return [n for n in dict.fromkeys(n for part in more for n in part) if n not in present]

@@ -252,17 +252,17 @@ def check_place(place: Path, *, beside: bool = False) -> None:
     """
     if place.name in ("", "..") and (beside or not os.path.isdir(place)):
         raise MedclipError(Reason.WRONG_USE, f"{str(place)!r} names nothing to write to.", hint=_ELSEWHERE)
-    whole = place.absolute()
+    absolute = place.absolute()
     with disk_errors(place):
         if "\0" in str(place):
             raise OSError(errno.ENOENT, "a NUL in the name")
-        above = [whole, *whole.parents][1 if beside else 0 :]
+        above = [absolute, *absolute.parents][1 if beside else 0 :]
         nearest = next(folder for folder in above if os.path.lexists(folder))
         if not os.path.isdir(nearest):
             raise OSError(errno.ENOTDIR, "a file above it")
         longest, longest_path = _longest(nearest)
-        new = [os.fsencode(part) for part in whole.relative_to(nearest).parts]
-        if max(map(len, new), default=0) > longest or len(os.fsencode(whole)) >= longest_path:
+        new = [os.fsencode(part) for part in absolute.relative_to(nearest).parts]
+        if max(map(len, new), default=0) > longest or len(os.fsencode(absolute)) >= longest_path:
             raise OSError(errno.ENAMETOOLONG, "the name")
         with tempfile.TemporaryFile(dir=nearest):
             pass
@@ -301,7 +301,7 @@ def claim_folder(
     *,
     marks: Sequence[str] = (),
     inputs: Mapping[str, Path] | None = None,
-    whole: bool = False,
+    in_one_step: bool = False,
 ) -> bool:
     """Refuse a folder that results cannot go to: it must be new, empty, or hold results of the same kind.
 
@@ -312,7 +312,7 @@ def claim_folder(
         what: What it is to hold: "model pack".
         marks: Files by which a folder that holds it is known. None: only a new or empty folder will do.
         inputs: Files and folders that are read, by what they are called: "the folder to score". They are not replaced.
-        whole: It is written by `new_folder`.
+        in_one_step: It is written by `new_folder`.
 
     Returns:
         Whether it holds such results.
@@ -325,7 +325,7 @@ def claim_folder(
         raise MedclipError(
             Reason.WRONG_USE, f"this is a file; the {what} is a folder.", where=out, hint="Name a new folder."
         )
-    check_place(out, beside=whole)
+    check_place(out, beside=in_one_step)
     if not os.path.isdir(out):
         return False
     for name, path in (inputs or {}).items():
@@ -400,9 +400,9 @@ def refuse_other(
         raise in_use(out, f"this folder holds another {what}: {list_of(differing, most=_SHOWN)} {verb}", remedy)
 
 
-def in_use(out: Path, found: str, remedy: str) -> MedclipError:
+def in_use(out: Path, content: str, remedy: str) -> MedclipError:
     """Return the refusal of an output: what was found there, that nothing was changed, what to do."""
-    return MedclipError(Reason.OUTPUT_IN_USE, f"{found}; nothing was changed.", where=out, hint=remedy)
+    return MedclipError(Reason.OUTPUT_IN_USE, f"{content}; nothing was changed.", where=out, hint=remedy)
 
 
 def _within(asked: Any, known: Any) -> bool:

@@ -47,7 +47,7 @@ class ScannedFile:
 
     @property
     def status(self) -> str:
-        """Say "readable", or the status of its problem: "skipped" or "failed"."""
+        """Return "readable", or the status of its problem: "skipped" or "failed"."""
         return str(self.problem.status) if self.problem else "readable"
 
 
@@ -69,8 +69,8 @@ class Scan(Result):
             "status": lambda file: file.status,
             "reason": lambda file: str(file.problem.reason) if file.problem else None,
         }
-        found = Counter(value for file in self.files if (value := values[what](file)) is not None)
-        return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+        counts = Counter(value for file in self.files if (value := values[what](file)) is not None)
+        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
     def _facts(self) -> dict[str, object]:
         what = ("status", "format", "modality", "reason")
@@ -84,7 +84,7 @@ class Scan(Result):
         return self.to_dict()["files"]
 
     def to_dict(self) -> dict[str, Any]:
-        """Give plain data for JSON; no identifier is in it but keyed hashes."""
+        """Return plain data for JSON; no identifier is in it but keyed hashes."""
         return {
             "root": str(self.root),
             "num_files": len(self.files),
@@ -132,7 +132,7 @@ def scan_files(
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> Scan:
-    """Say what is in a folder, what would be scored and what not, without decoding pixels.
+    """Return what is in a folder, what would be scored and what not, without decoding pixels.
 
     Args:
         root: A file or a folder.
@@ -184,12 +184,12 @@ def scan_files(
 
 
 def _exams(studies: Sequence[Study], facts: Mapping[FileRef, FileFacts]) -> dict[str, MammographyExam]:
-    made = ((study.key, exam_of([(ref, facts[ref]) for ref in study.files])) for study in studies)
-    return {key: exam for key, exam in made if exam is not None}
+    exams = ((study.key, exam_of([(ref, facts[ref]) for ref in study.files])) for study in studies)
+    return {key: exam for key, exam in exams if exam is not None}
 
 
 def unit_dict(unit: Unit) -> dict[str, Any]:
-    """Give plain data of a unit for JSON."""
+    """Return plain data of a unit for JSON."""
     return {
         "kind": str(unit.kind),
         "files": [ref.name for ref in unit.files],
@@ -200,7 +200,7 @@ def unit_dict(unit: Unit) -> dict[str, Any]:
 
 
 def as_modality(modality: Modality | str | None) -> Modality | None:
-    """Give the modality of a name.
+    """Return the modality of a name.
 
     Raises:
         MedclipError: WRONG_USE if there is none of that name.
@@ -213,11 +213,11 @@ def inspect_files(refs: Sequence[FileRef], settings: Settings, progress: Progres
     progress = progress or Silent()
     progress.stage("Reading headers", len(refs))
     alone = len(refs) < _POOL_FROM or settings.workers < 2
-    found: list[FileFacts] = []
+    inspected: list[FileFacts] = []
     for facts in (_inspect(ref, settings) for ref in refs) if alone else _pooled(refs, settings):
-        found.append(facts)
+        inspected.append(facts)
         progress.step()
-    return found
+    return inspected
 
 
 def _pooled(refs: Sequence[FileRef], settings: Settings) -> Iterator[FileFacts]:

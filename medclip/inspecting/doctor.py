@@ -78,7 +78,7 @@ class Diagnosis(Result):
         return [{"check": c.name, "state": str(c.state), "found": c.found, "fix": c.fix} for c in shown[:most]]
 
     def to_json(self) -> str:
-        """Give the diagnosis as one JSON object: `ok` and `checks`."""
+        """Return the diagnosis as one JSON object: `ok` and `checks`."""
         return json.dumps({"ok": self.ok, "checks": [asdict(check) for check in self.checks]}, indent=2)
 
 
@@ -111,8 +111,8 @@ def diagnose(settings: Settings | None = None) -> Diagnosis:
 
 
 def _python() -> Check:
-    found = f"{platform.python_version()} ({sys.executable}), {platform.system()} {platform.machine()}"
-    return Check("python", State.PASS, found)
+    version = f"{platform.python_version()} ({sys.executable}), {platform.system()} {platform.machine()}"
+    return Check("python", State.PASS, version)
 
 
 def _name_clash() -> Check:
@@ -128,8 +128,8 @@ def _name_clash() -> Check:
     for entry in dict.fromkeys(sys.path):
         other = Path(entry or ".", "medclip").resolve()
         if other != own and (other / "__init__.py").is_file():
-            found = f"another package named medclip lies in {other.parent}; ours is in {own.parent}"
-            return Check(name, State.FAIL, found, f"remove {other}, or take its folder off the Python path")
+            clash = f"another package named medclip lies in {other.parent}; ours is in {own.parent}"
+            return Check(name, State.FAIL, clash, f"remove {other}, or take its folder off the Python path")
     changed = _changed_files()
     if changed:
         return Check(name, State.FAIL, f"{len(changed)} of our files were replaced, the first is {changed[0]}", fix)
@@ -171,8 +171,8 @@ def _packages() -> list[Check]:
     try:
         needed = [r for r in _requirements() if r.marker is None or r.marker.evaluate({"extra": ""})]
     except metadata.PackageNotFoundError:
-        found = f"{DISTRIBUTION} is not installed; Python runs it from {Path(__file__).parents[1]}"
-        return [Check("packages", State.WARN, found, "pip install -e . in the folder that holds pyproject.toml")]
+        state = f"{DISTRIBUTION} is not installed; Python runs it from {Path(__file__).parents[1]}"
+        return [Check("packages", State.WARN, state, "pip install -e . in the folder that holds pyproject.toml")]
     bad, good = [], []
     for need in sorted(needed, key=lambda r: r.name.lower()):
         version = _version_of(need.name)
@@ -180,8 +180,8 @@ def _packages() -> list[Check]:
         if version is None:
             bad.append(Check(f"package {need.name}", State.FAIL, "not installed", line))
         elif not need.specifier.contains(version, prereleases=True):
-            found = f"{version}, but {need.specifier} is needed"
-            bad.append(Check(f"package {need.name}", State.FAIL, found, line))
+            state = f"{version}, but {need.specifier} is needed"
+            bad.append(Check(f"package {need.name}", State.FAIL, state, line))
         else:
             good.append(f"{need.name} {version}")
     versions = tuple(good)
@@ -193,23 +193,23 @@ def _syntaxes() -> list[Check]:
     try:
         from medclip.dicom.codecs.decoders import available
 
-        found = {uid: available(uid) for uid in READ}
+        codecs_of = {uid: available(uid) for uid in READ}
     except ImportError as error:
         return [Check("DICOM", State.FAIL, f"pydicom does not load: {error}", "pip install 'pydicom>=3,<4'")]
     checks = []
     for uid, title in READ.items():
-        codecs = found[uid]
+        codecs = codecs_of[uid]
         name = f"DICOM {title}"
         if codecs.names:
             checks.append(Check(name, State.PASS, ", ".join(codecs.names)))
         else:
             checks.append(Check(name, State.WARN, "no decoder: such files fail with missing_codec", codecs.missing))
     unread = tuple({**VIDEO, **OTHER}.values())
-    found = f"{len(unread)} transfer syntaxes are not read by this version: video, JPIP and retired ones"
+    codecs_of = f"{len(unread)} transfer syntaxes are not read by this version: video, JPIP and retired ones"
     return [
         *checks,
         Check("DICOM JPEG XL", State.INFO, "read in slides only", details=tuple(JPEG_XL.values())),
-        Check("DICOM, the rest", State.INFO, f"{found}; --json lists them", details=unread),
+        Check("DICOM, the rest", State.INFO, f"{codecs_of}; --json lists them", details=unread),
     ]
 
 
@@ -217,8 +217,8 @@ def _file_kinds() -> list[Check]:
     checks = []
     for kind, missing in readable_kinds():
         if missing:
-            found = f"not readable: {missing}; such files fail with missing_codec"
-            checks.append(Check(kind.name, State.WARN, found, kind.fix))
+            state = f"not readable: {missing}; such files fail with missing_codec"
+            checks.append(Check(kind.name, State.WARN, state, kind.fix))
         else:
             with_versions = ", ".join(f"{name} {_version_of(_PACKAGES.get(name, name)) or ''}" for name in kind.modules)
             checks.append(Check(kind.name, State.PASS, with_versions))
@@ -246,47 +246,47 @@ def _extras() -> list[Check]:
         if not missing:
             checks.append(Check(f"extra {extra}", State.PASS, "installed"))
         else:
-            found = f"not installed ({', '.join(missing)}); optional"
+            state = f"not installed ({', '.join(missing)}); optional"
             checks.append(
-                Check(f"extra {extra}", State.INFO, found, f"if you need it: pip install '{DISTRIBUTION}[{extra}]'")
+                Check(f"extra {extra}", State.INFO, state, f"if you need it: pip install '{DISTRIBUTION}[{extra}]'")
             )
     return checks
 
 
 def _place(name: str, folder: Path, state: State, fix: str) -> Check:
     """See whether a folder, or the nearest one above it that exists, can be written and has room."""
-    there = next(p for p in (folder, *folder.parents) if p.exists())
+    nearest = next(p for p in (folder, *folder.parents) if p.exists())
     try:
-        with tempfile.TemporaryFile(dir=there) as handle:
+        with tempfile.TemporaryFile(dir=nearest) as handle:
             handle.write(b"medclip")
-        free = shutil.disk_usage(there).free
+        free = shutil.disk_usage(nearest).free
     except OSError as error:
         return Check(name, state, f"{folder} cannot be written: {error.strerror}", fix)
-    found = f"{folder} can be written, {free / 1e9:.1f} GB free"
+    finding = f"{folder} can be written, {free / 1e9:.1f} GB free"
     if free < _MIN_FREE_BYTES:
-        return Check(name, State.WARN, found, "free some space there")
-    return Check(name, State.PASS, found)
+        return Check(name, State.WARN, finding, "free some space there")
+    return Check(name, State.PASS, finding)
 
 
 def _memory(settings: Settings) -> Check:
-    """Say how many reading processes fit if each takes all it may. Few files need that much: a count, not a warning."""
+    """Return how many reading processes fit if each takes all it may; few files need that much, so it is no warning."""
     total = _memory_bytes()
     if total is None:
         return Check("memory", State.INFO, "this system does not say how much there is")
     each = settings.reader_memory_bytes
-    said = f"{total / 1e9:.1f} GB; a reading process may take {each / 1e9:.1f} GB"
+    state = f"{total / 1e9:.1f} GB; a reading process may take {each / 1e9:.1f} GB"
     if total < each:
         fix = f"from Python, Settings(workers=1, reader_memory_bytes={total * 3 // 4})"
-        return Check("memory", State.WARN, f"{said}, more than there is", fix)
+        return Check("memory", State.WARN, f"{state}, more than there is", fix)
     fit = total // each
     if fit >= settings.workers:
-        return Check("memory", State.PASS, f"{said}, and {settings.workers} of them fit")
+        return Check("memory", State.PASS, f"{state}, and {settings.workers} of them fit")
     few = f"of {settings.workers} only {fit} would fit if all read the largest files at once"
-    return Check("memory", State.PASS, f"{said}; {few}", f"for very large files: Settings(workers={fit})")
+    return Check("memory", State.PASS, f"{state}; {few}", f"for very large files: Settings(workers={fit})")
 
 
 def _memory_bytes() -> int | None:
-    """Give the memory of the machine, or of the container if that is less."""
+    """Return the memory of the machine, or of the container if that is less."""
     try:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
@@ -304,12 +304,12 @@ def _shared_memory() -> Check:
     if not folder.is_dir():
         return Check("shared memory", State.PASS, "managed by the system")
     usage = shutil.disk_usage(folder)
-    found = f"{usage.free / 1e6:.0f} MB free of {usage.total / 1e6:.0f} MB"
+    state = f"{usage.free / 1e6:.0f} MB free of {usage.total / 1e6:.0f} MB"
     if usage.free < _MIN_SHARED_BYTES:
         return Check(
-            "shared memory", State.WARN, found, "in a container start it with --shm-size=1g; else use fewer workers"
+            "shared memory", State.WARN, state, "in a container start it with --shm-size=1g; else use fewer workers"
         )
-    return Check("shared memory", State.PASS, found)
+    return Check("shared memory", State.PASS, state)
 
 
 # Runs in a process of its own. The audit hook counts what the built-in pack asks of the network: nothing.

@@ -85,7 +85,7 @@ def broken_modules(
 def readable_kinds(
     run: Callable[..., subprocess.CompletedProcess[str]] = subprocess.run,
 ) -> list[tuple[FileKind, str]]:
-    """Say for each kind of file what is missing to read it; "" where nothing is."""
+    """Return for each kind of file what is missing to read it; "" where nothing is."""
     broken = broken_modules([module for kind in KINDS for module in kind.modules], run)
     return [
         (kind, "; ".join(f"{module} {broken[module]}" for module in kind.modules if module in broken)) for kind in KINDS

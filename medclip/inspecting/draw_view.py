@@ -95,17 +95,17 @@ def draw_view(
         except MedclipError as error:
             raise MedclipError(error.reason, error.message, where=error.where or root, hint=error.hint) from None
     write_file(target, _drawn(unit, sample, raw, size))
-    made = sample.provenance
+    provenance = sample.provenance
     return Viewed(
         out=target,
         modality=None if sample.modality is None else str(sample.modality),
         kind=str(sample.kind),
         num_files=len(unit.source.paths),
         num_views=len(sample.views),
-        adapter=made.adapter,
-        preprocessing=made.preprocessing,
-        decoder=made.decoder,
-        steps=tuple((step.name, step.detail) for step in made.steps),
+        adapter=provenance.adapter,
+        preprocessing=provenance.preprocessing,
+        decoder=provenance.decoder,
+        steps=tuple((step.name, step.detail) for step in provenance.steps),
         headers=sample.headers,
         number=number,
         num_found=num_found,
@@ -211,6 +211,6 @@ def _lines(unit: OpenedUnit, sample: Sample) -> list[str]:
     lines = list(facts_of(unit.source, sample))
     lines.append(f"decoder {sample.provenance.decoder or 'none'}")
     for number, step in enumerate(sample.provenance.steps, start=1):
-        said = f"{number:>2}. {step.name}{': ' if step.detail else ''}{step.detail}"
-        lines += textwrap.wrap(said, _WRAP, subsequent_indent="    ") or [said]
+        step_text = f"{number:>2}. {step.name}{': ' if step.detail else ''}{step.detail}"
+        lines += textwrap.wrap(step_text, _WRAP, subsequent_indent="    ") or [step_text]
     return [line.encode("ascii", "replace").decode() if not line.isprintable() else line for line in lines]

@@ -90,17 +90,17 @@ class OpenedStudy(Result):
     @property
     def modality(self) -> Modality | None:
         """The modality of all units; None where it is unknown or where they differ."""
-        found = {unit.modality for unit in self.units}
-        return found.pop() if len(found) == 1 else None
+        modalities = {unit.modality for unit in self.units}
+        return modalities.pop() if len(modalities) == 1 else None
 
     def __repr__(self) -> str:
-        """Say what it is in one line; the arrays would fill screens."""
+        """Return what it is in one line; the arrays would fill screens."""
         kinds = [unit.source.kind for unit in self.units]
-        said = ", ".join(count(kinds.count(kind), str(kind)) for kind in Kind if kind in kinds)
+        kinds_text = ", ".join(count(kinds.count(kind), str(kind)) for kind in Kind if kind in kinds)
         bad = f", {count(len(self.problems), 'problem')}" if self.problems else ""
         differ = len({unit.modality for unit in self.units}) > 1
         what = self.modality or ("several modalities" if differ else "modality unknown")
-        return f"OpenedStudy({what}, {said}{bad})"
+        return f"OpenedStudy({what}, {kinds_text}{bad})"
 
     def _repr_html_(self) -> str:
         try:
@@ -174,9 +174,9 @@ def find_units(
     )
     units: list[OpenedUnit] = []
     problems = [
-        (ref.path, found)
+        (ref.path, problem)
         for ref, facts in pairs
-        if (found := ref.problem or facts.problem) and _told(found, len(pairs))
+        if (problem := ref.problem or facts.problem) and _told(problem, len(pairs))
     ]
     for study in studies:
         for unit in study.units:

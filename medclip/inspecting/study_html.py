@@ -28,7 +28,7 @@ _MAX_TILES = 6
 def study_html(
     read: Sequence[tuple[Source, Sample]], problems: Sequence[Problem], exam: MammographyExam | None = None
 ) -> str:
-    """Give one HTML table: a row for each sample with its pictures, facts and steps, and a line for each problem.
+    """Return one HTML table: a row for each sample with its pictures, facts and steps, and a line for each problem.
 
     File names are left out: they may hold a name. Everything from a header is escaped.
 
@@ -39,8 +39,8 @@ def study_html(
     """
     rows = "".join(_row_or_words(source, sample) for source, sample in read)
     counts = Counter(problem.message for problem in problems)
-    said = "".join(f"<li>{escape(text)}{f' ({n} times)' if n > 1 else ''}</li>" for text, n in counts.items())
-    failed = f"<p>Not readable:</p><ul>{said}</ul>" if said else ""
+    items = "".join(f"<li>{escape(text)}{f' ({n} times)' if n > 1 else ''}</li>" for text, n in counts.items())
+    failed = f"<p>Not readable:</p><ul>{items}</ul>" if items else ""
     head = '<tr><th scope="col">Pictures</th><th scope="col">What it is</th><th scope="col">What was done</th></tr>'
     table = f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>" if rows else ""
     about = "" if exam is None else "".join(f"<p>{escape(line)}</p>" for line in exam_lines(exam))
@@ -48,10 +48,10 @@ def study_html(
 
 
 def exam_lines(exam: MammographyExam) -> list[str]:
-    """Say in words which views a mammography examination has and which are missing."""
+    """Return in words which views a mammography examination has and which are missing."""
     have = [slot for slot, _ in exam.views]
-    found = ", ".join(_said(slot) for slot in have) or "none of the four standard views"
-    lines = [f"Mammography views: {found}."]
+    views = ", ".join(_said(slot) for slot in have) or "none of the four standard views"
+    lines = [f"Mammography views: {views}."]
     if exam.missing:
         lines.append(f"Missing: {', '.join(_said(slot) for slot in exam.missing)}.")
     else:
@@ -67,7 +67,7 @@ def _said(slot: str) -> str:
 
 
 def _row_or_words(source: Source, sample: Sample) -> str:
-    """Give the row of a sample; where its picture cannot be drawn, words alone."""
+    """Return the row of a sample; where its picture cannot be drawn, words alone."""
     try:
         return _row(source, sample)
     except Exception:  # one picture that cannot be drawn must not hide the others
@@ -91,7 +91,7 @@ def _row(source: Source, sample: Sample) -> str:
 
 
 def facts_of(source: Source, sample: Sample) -> list[str]:
-    """Say what a sample is, in a few lines: modality, kind, shape, unit, spacing."""
+    """Return what a sample is, in a few lines: modality, kind, shape, unit, spacing."""
     what = spoken(sample.modality) if sample.modality else "modality unknown"
     lines = [f"{what}, {sample.kind}, {count(len(source.paths), 'file')}"]
     if sample.volume is not None:
@@ -125,7 +125,7 @@ def facts_of(source: Source, sample: Sample) -> list[str]:
 
 
 def burned_in_line(source: Source, sample: Sample) -> str:
-    """Say what the headers say of text in the pixels, of whatever kind the sample is; "" where there is no warning."""
+    """Return what the headers state of text in the pixels, whatever the kind of sample; "" for no warning."""
     headers = [facts.header for facts in source.facts if facts.header is not None]
     if any(header.burned_in for header in headers) or any(view.burned_in for view in sample.views):
         return "the header says that text is burned into the pixels: look before you share"
@@ -138,7 +138,7 @@ def burned_in_line(source: Source, sample: Sample) -> str:
 
 
 def pictures_of(sample: Sample, tile_px: int = _TILE_PX, most: int = _MAX_TILES) -> list[NDArray[np.uint8]]:
-    """Give small pictures of a sample: some of its views evenly spread, or its ECG as a sheet without a margin."""
+    """Return small pictures of a sample: some of its views evenly spread, or its ECG as a sheet without a margin."""
     if sample.signal is not None:
         from medclip.imaging.ecg.plot import render
 

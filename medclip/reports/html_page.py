@@ -33,8 +33,8 @@ def render_page(
     environment.globals.update(helpers)
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
-    made = environment.from_string((folder / template).read_text(encoding="utf-8"))
-    return re.sub(r"\n{2,}", "\n", made.render(**values, css=_Style(css), policy=policy))
+    page = environment.from_string((folder / template).read_text(encoding="utf-8"))
+    return re.sub(r"\n{2,}", "\n", page.render(**values, css=_Style(css), policy=policy))
 
 
 class _Style(str):

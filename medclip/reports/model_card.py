@@ -48,12 +48,12 @@ class TaskView:
     @property
     def summary(self) -> str:
         """The first figure in one line, e.g. "AUROC 0.81 (0.77-0.85) on unseen patients"."""
-        told = f"{self.adapted} · " if self.adapted else ""
+        adapted = f"{self.adapted} · " if self.adapted else ""
         if not self.metrics:
-            return f"{told}no figures in the model’s card"
+            return f"{adapted}no figures in the model’s card"
         first = self.metrics[0]
         interval = f" ({first.interval})" if first.interval else ""
-        return f"{told}{first.name} {first.value}{interval} on unseen patients"
+        return f"{adapted}{first.name} {first.value}{interval} on unseen patients"
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def view_card(card: Any) -> CardView:
 
 
 def task_title(name: str) -> str:
-    """Give a task's printed name; its key where the vocabulary does not have it."""
+    """Return a task's printed name; its key where the vocabulary does not have it."""
     try:
         return load_task(name).title
     except MedclipError:
@@ -112,7 +112,7 @@ def task_title(name: str) -> str:
 
 
 def modality_title(name: str) -> str:
-    """Give a modality's printed name."""
+    """Return a modality's printed name."""
     return capital(spoken(name))
 
 
@@ -125,7 +125,7 @@ def _task(name: str, entry: Mapping[str, Any], adapted: Mapping[str, Any] | None
 
 
 def adapted_from(adapted: Mapping[str, Any]) -> str:
-    """Say in one line what a pack was adapted with.
+    """Return in one line what a pack was adapted with.
 
     Args:
         adapted: The card's `adapted`, as plain values.
@@ -146,8 +146,8 @@ def _metrics(name: str, node: Mapping[str, Any]) -> Iterator[MetricView]:
         yield _metric(name, node[own], {key: child for key, child in node.items() if key != own})
     else:
         for key, child in node.items():
-            said = _METRIC_NAMES.get(key, key.replace("_", " "))
-            yield from _metrics(f"{name}, {said}" if name else said, child)
+            metric_name = _METRIC_NAMES.get(key, key.replace("_", " "))
+            yield from _metrics(f"{name}, {metric_name}" if name else metric_name, child)
 
 
 def _metric(name: str, metric: Mapping[str, Any], rivals: Mapping[str, Any]) -> MetricView:

@@ -32,7 +32,7 @@ _OPTIONS = {
 
 @cache
 def _reading(modality: Modality | None, kind: Kind, other: str | None) -> tuple[str | None, str]:
-    """Give the adapter that would read a kind of a modality, and what it gives; None and why, if nothing would."""
+    """Return the adapter that would read a kind of a modality, and what it gives; None and why, if nothing would."""
     if other is not None:
         return None, "no task of a pack is about these; skipped when scoring"
     if modality is None and kind != "image":
@@ -47,46 +47,46 @@ def _reading(modality: Modality | None, kind: Kind, other: str | None) -> tuple[
     return adapter.name, adapter.describe(kind)
 
 
-def _of(found: Scan) -> dict[str, tuple[Modality | None, str | None]]:
-    """Give for each file the modality of its study, and what it is where no adapter reads it."""
+def _of(scanned: Scan) -> dict[str, tuple[Modality | None, str | None]]:
+    """Return for each file the modality of its study, and what it is where no adapter reads it."""
     return {
         file.ref.name: (file.modality, other_modality(file.facts.header) if file.facts.header else None)
-        for file in found.files
+        for file in scanned.files
     }
 
 
-def scan_json(found: Scan) -> dict[str, Any]:
+def scan_json(scanned: Scan) -> dict[str, Any]:
     """Add to the scan what each unit would be read as."""
-    data, facts = found.to_dict(), _of(found)
-    for entry, study in zip(data["studies"], found.studies, strict=True):
+    data, facts = scanned.to_dict(), _of(scanned)
+    for entry, study in zip(data["studies"], scanned.studies, strict=True):
         for item, unit in zip(entry["units"], study.units, strict=True):
             _, other = facts[unit.files[0].name]
-            name, said = (None, None) if unit.problem else _reading(study.modality, unit.kind, other)
-            item["adapter"], item["gives"] = name, said if name else None
-            item["not_read_because"] = None if name or unit.problem else said
+            name, reading = (None, None) if unit.problem else _reading(study.modality, unit.kind, other)
+            item["adapter"], item["gives"] = name, reading if name else None
+            item["not_read_because"] = None if name or unit.problem else reading
             item["other_modality"] = other
-    for entry, file in zip(data["files"], found.files, strict=True):
+    for entry, file in zip(data["files"], scanned.files, strict=True):
         entry["burned_in"] = None if file.facts.header is None else file.facts.header.burned_in
     data["num_burned_in"] = sum(entry["burned_in"] is True for entry in data["files"])
     return data
 
 
-def scan_text(found: Scan) -> str:
-    """Give the counts, then what would be read and what not, alike ones in one entry."""
-    counted = f"{count(len(found.files), 'file')}, {count(len(found.studies), 'study')}"
+def scan_text(scanned: Scan) -> str:
+    """Return the counts, then what would be read and what not, alike ones in one entry."""
+    counted = f"{count(len(scanned.files), 'file')}, {count(len(scanned.studies), 'study')}"
     lines = [f"{counted} (from headers; no pixels were decoded)"]
     for title, what in (("status", "status"), ("format", "format"), ("modality", "modality"), ("reason", "reason")):
-        counts = found.counts(what)
+        counts = scanned.counts(what)
         if counts:
             lines.append(f"{title:<9} " + ", ".join(f"{name} {count}" for name, count in counts.items()))
     sections = (
-        ("what the studies hold", _studies(found)),
-        ("what would be read", _readings(found)),
-        ("mammography examinations", _exams(found)),
-        ("text in the pixels: look before you share", _burned_in(found)),
-        ("failed: should be readable and is not", _problems(found, "failed")),
-        ("skipped: nothing wrong, but nothing to read", _problems(found, "skipped")),
-        ("notes", _notes(found)),
+        ("what the studies hold", _studies(scanned)),
+        ("what would be read", _readings(scanned)),
+        ("mammography examinations", _exams(scanned)),
+        ("text in the pixels: look before you share", _burned_in(scanned)),
+        ("failed: should be readable and is not", _problems(scanned, "failed")),
+        ("skipped: nothing wrong, but nothing to read", _problems(scanned, "skipped")),
+        ("notes", _notes(scanned)),
     )
     for title, block in sections:
         entries = list(block)
@@ -101,11 +101,11 @@ _Entry = tuple[str, ...]
 """Lines of one entry of a section."""
 
 
-def _studies(found: Scan) -> Iterator[_Entry]:
+def _studies(scanned: Scan) -> Iterator[_Entry]:
     """Count the studies that hold the same."""
-    facts = _of(found)
+    facts = _of(scanned)
     alike: dict[str, list[str]] = {}
-    for study in found.studies:
+    for study in scanned.studies:
         held: dict[str, Counter[str]] = {}
         for unit in study.units:
             held.setdefault(_named(study.modality, facts[unit.files[0].name][1]), Counter())[str(unit.kind)] += 1
@@ -124,18 +124,18 @@ def _named(modality: Modality | None, other: str | None) -> str:
     return _spoken(modality) if other is None else other.partition(" ")[2].removesuffix(" image")
 
 
-def _readings(found: Scan) -> Iterator[_Entry]:
+def _readings(scanned: Scan) -> Iterator[_Entry]:
     """Count the units that are read alike; those that no adapter reads come last."""
-    facts = _of(found)
+    facts = _of(scanned)
     alike: dict[tuple[bool, str, str], list[tuple[Study, Unit]]] = {}
-    for study in found.studies:
+    for study in scanned.studies:
         for unit in study.units:
             if unit.problem is None:
                 other = facts[unit.files[0].name][1]
                 what = _named(study.modality, other)
-                name, said = _reading(study.modality, unit.kind, other)
+                name, reading = _reading(study.modality, unit.kind, other)
                 tail = "; the modality is inferred from the picture" if name and study.modality is None else ""
-                sentence = f"{name} adapter: {said}{tail}" if name else f"not read: {said}"
+                sentence = f"{name} adapter: {reading}{tail}" if name else f"not read: {reading}"
                 alike.setdefault((name is None, f"{what} ({unit.kind})", sentence), []).append((study, unit))
     for (_, heading, sentence), members in sorted(alike.items(), key=lambda item: (item[0][0], -len(item[1]), item[0])):
         files = sum(len(unit.files) for _, unit in members)
@@ -149,11 +149,11 @@ def _spoken(modality: Modality | None) -> str:
     return "modality not stated" if modality is None else spoken(modality)
 
 
-def _exams(found: Scan) -> Iterator[_Entry]:
+def _exams(scanned: Scan) -> Iterator[_Entry]:
     """Count the examinations of the same make-up, and name folders whose views lie in studies of their own."""
     alike: dict[tuple[str, ...], list[str]] = {}
-    for study in found.studies:
-        exam = found.exams.get(study.key)
+    for study in scanned.studies:
+        exam = scanned.exams.get(study.key)
         if exam is None:
             continue
         have = ", ".join(slot for slot, _ in exam.views) or "none of the four views"
@@ -163,20 +163,20 @@ def _exams(found: Scan) -> Iterator[_Entry]:
         alike.setdefault((*parts, *exam.notes), []).append(study.files[0].name)
     for parts, names in _by_count(alike):
         yield (f"{len(names):>5} x {'; '.join(parts)}: {_names(names)}",)
-    torn = _torn(found)
+    torn = _torn(scanned)
     if torn:
-        said = "folder whose views lie in studies or patients of their own; if they are one examination"
-        yield (f"{len(torn):>5} x {said}, use --group-by folder: {_names(torn)}",)
+        sentence = "folder whose views lie in studies or patients of their own; if they are one examination"
+        yield (f"{len(torn):>5} x {sentence}, use --group-by folder: {_names(torn)}",)
 
 
-def _torn(found: Scan) -> list[str]:
+def _torn(scanned: Scan) -> list[str]:
     """Name the folders whose mammograms lie in several studies, no view twice.
 
     Some archives give every view a study or a patient number of its own. A folder with a view twice holds two women.
     """
     places: dict[str, list[list[str]]] = {}
-    for study in found.studies:
-        exam = found.exams.get(study.key)
+    for study in scanned.studies:
+        exam = scanned.exams.get(study.key)
         if exam is not None:
             folder = str(PurePosixPath(study.files[0].name).parent)
             places.setdefault(folder, []).append([slot for slot, _ in exam.views])
@@ -187,19 +187,19 @@ def _torn(found: Scan) -> list[str]:
     ]
 
 
-def _burned_in(found: Scan) -> Iterator[_Entry]:
+def _burned_in(scanned: Scan) -> Iterator[_Entry]:
     """Count the files that may show a name: those whose header says so, and ultrasound whose header says nothing."""
-    said: list[str] = []
+    lines: list[str] = []
     silent: list[str] = []
-    for file in found.files:
+    for file in scanned.files:
         header = file.facts.header
         if file.problem is None and header is not None:
             if header.burned_in:
-                said.append(file.ref.name)
+                lines.append(file.ref.name)
             elif header.burned_in is None and file.modality == "ultrasound":
                 silent.append(file.ref.name)
-    if said:
-        yield (f"{len(said):>5} x the header says that text is burned into the pixels: {_names(said)}",)
+    if lines:
+        yield (f"{len(lines):>5} x the header says that text is burned into the pixels: {_names(lines)}",)
     if silent:
         yield (
             f"{len(silent):>5} x ultrasound, where text is usual, and the header says nothing of it: {_names(silent)}",
@@ -211,9 +211,9 @@ def _extra(views: Iterable[Any]) -> list[str]:
     return [name if count == 1 else f"{name} ({count})" for name, count in counts.items()]
 
 
-def _notes(found: Scan) -> Iterator[_Entry]:
+def _notes(scanned: Scan) -> Iterator[_Entry]:
     alike: dict[str, list[tuple[str, str]]] = {}
-    for study in found.studies:
+    for study in scanned.studies:
         for unit in study.units:
             if unit.problem is None:
                 for note in unit.notes:
@@ -222,9 +222,9 @@ def _notes(found: Scan) -> Iterator[_Entry]:
         yield (f"{len(members):>5} x {_example(members)}: {_names(name for _, name in members)}",)
 
 
-def _problems(found: Scan, status: str) -> Iterator[_Entry]:
+def _problems(scanned: Scan, status: str) -> Iterator[_Entry]:
     alike: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    for file in found.files:
+    for file in scanned.files:
         if file.problem is not None and file.status == status:
             what = str(file.problem.reason), _pattern(file.problem.message)
             alike.setdefault(what, []).append((file.problem.message, file.ref.name))
@@ -234,12 +234,12 @@ def _problems(found: Scan, status: str) -> Iterator[_Entry]:
 
 
 def _pattern(text: str) -> str:
-    """Give a text without its numbers: a thousand series with a gap at another place each are one entry."""
+    """Return a text without its numbers: a thousand series with a gap at another place each are one entry."""
     return re.sub(r"-?[0-9][0-9.,]*", "#", text)
 
 
 def _example(members: Iterable[tuple[str, str]]) -> str:
-    """Give the first text; say so where the others have other numbers."""
+    """Return the first text; say so where the others have other numbers."""
     texts = [text for text, _ in members]
     return texts[0] + (" (the numbers are those of the first)" if len(set(texts)) > 1 else "")
 
@@ -249,7 +249,7 @@ def _by_count(alike: Mapping[_K, list[_V]]) -> list[tuple[_K, list[_V]]]:
 
 
 def _names(names: Iterable[str]) -> str:
-    """Give a few names that stand for all; what could drive the terminal is escaped."""
+    """Return a few names that stand for all; what could drive the terminal is escaped."""
     listed = [printable(name) for name in names]
     more = len(listed) - _SHOWN
     if len(listed) > 1:

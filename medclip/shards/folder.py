@@ -61,7 +61,7 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 
 def _faults(index: Mapping[str, Any]) -> Iterator[str]:
-    """Say what an index lacks that every reader counts on."""
+    """Yield what an index lacks that every reader counts on."""
     for name, kind in (("tables", dict), ("counts", dict), ("shards", list), ("preprocessing", dict)):
         if not isinstance(index.get(name), kind):
             yield f"{name!r} is missing or of another form"
@@ -87,12 +87,12 @@ def claim_shards(out: Path) -> None:
     Raises:
         MedclipError: OUTPUT_IN_USE; as `medclip.files.output.claim_folder`.
     """
-    if claim_folder(out, "shards", marks=(INDEX,), whole=True):
+    if claim_folder(out, "shards", marks=(INDEX,), in_one_step=True):
         raise in_use(out, "this folder holds shards already", "Name another folder, or remove this one first.")
 
 
 def shard_folder(folder: Path, index: Mapping[str, Any]) -> Path:
-    """Give the folder that the tars lie in: `folder` itself, or where an index of foreign tars says."""
+    """Return the folder that the tars lie in: `folder` itself, or where an index of foreign tars says."""
     return folder / index["foreign"]["base"] if "foreign" in index else folder
 
 
@@ -119,9 +119,9 @@ def read_samples(folder: Path, index: Mapping[str, Any], *, verify: bool) -> Any
                 where=path,
                 hint="Copy the folder again, or build or index it again.",
             )
-        told = LICENSE in pq.read_schema(path).names
-        table = pq.read_table(path, columns=[*SAMPLE_COLUMNS, LICENSE] if told else list(SAMPLE_COLUMNS))
-        return table if told else table.append_column(LICENSE, pa.nulls(len(table), pa.string()))
+        has_license = LICENSE in pq.read_schema(path).names
+        table = pq.read_table(path, columns=[*SAMPLE_COLUMNS, LICENSE] if has_license else list(SAMPLE_COLUMNS))
+        return table if has_license else table.append_column(LICENSE, pa.nulls(len(table), pa.string()))
     except (OSError, pa.ArrowException) as e:
         raise MedclipError(
             Reason.TABLE_INVALID, f"the table of samples cannot be read ({type(e).__name__}).", where=path

@@ -12,7 +12,7 @@ from medclip.text.captions.record import CaptionRecord
 
 def to_json(record: CaptionRecord, meta: Mapping[str, Any]) -> bytes:
     """Write both as one JSON object with sorted keys. A report, and a study in `meta`, are there only where known."""
-    said: dict[str, Any] = {
+    record_values: dict[str, Any] = {
         "modality": record.modality,
         "view": record.view,
         "laterality": record.laterality,
@@ -23,8 +23,8 @@ def to_json(record: CaptionRecord, meta: Mapping[str, Any]) -> bytes:
         "generic": record.generic,
     }
     if record.report is not None:
-        said["report"] = record.report
-    value = {"record": said, "meta": dict(meta)}
+        record_values["report"] = record.report
+    value = {"record": record_values, "meta": dict(meta)}
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
 
 
@@ -35,17 +35,17 @@ def from_json(data: bytes) -> tuple[CaptionRecord, dict[str, Any]]:
         KeyError, ValueError: The bytes are something else.
     """
     value = json.loads(data)
-    said = value["record"]
-    modality = said["modality"]
+    record_values = value["record"]
+    modality = record_values["modality"]
     record = CaptionRecord(
         modality=None if modality is None else Modality(modality),
-        view=said["view"],
-        laterality=said["laterality"],
-        age_years=said["age_years"],
-        sex=said["sex"],
-        labels=said["labels"],
-        texts=tuple(said["texts"]),
-        report=said.get("report"),
-        generic=said["generic"],
+        view=record_values["view"],
+        laterality=record_values["laterality"],
+        age_years=record_values["age_years"],
+        sex=record_values["sex"],
+        labels=record_values["labels"],
+        texts=tuple(record_values["texts"]),
+        report=record_values.get("report"),
+        generic=record_values["generic"],
     )
     return record, {"study": "", **value["meta"]}

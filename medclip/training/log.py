@@ -18,13 +18,13 @@ TENSORBOARD = "tensorboard"
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """Read a log; a last line that a crash cut short is left out."""
-    found = []
+    rows = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
-            found.append(json.loads(line))
+            rows.append(json.loads(line))
         except ValueError:
             break
-    return found
+    return rows
 
 
 def cut_log(path: Path, step: int) -> None:

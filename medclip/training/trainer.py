@@ -187,7 +187,7 @@ class Trainer:
             return
         with borrowed(self.towers, self.ema.state if self.ema else None):
             self.towers.eval()
-            found = validate(
+            figures = validate(
                 self.val.validation(self.recipe.data.max_val),
                 self.computer.encode,
                 self.computer.contrastive,
@@ -195,11 +195,11 @@ class Trainer:
                 self.recipe.train.zero_shot,
                 self.computer.encode_text,
             )
-            found = self.world.gather(found)[0]  # rounding may differ between ranks; one of them decides
-            log.write("val", {"step": self.step, **found})
-            self.validation = found
-            if found and found["val_loss"] < self.best:
-                self.best = found["val_loss"]
+            figures = self.world.gather(figures)[0]  # rounding may differ between ranks; one of them decides
+            log.write("val", {"step": self.step, **figures})
+            self.validation = figures
+            if figures and figures["val_loss"] < self.best:
+                self.best = figures["val_loss"]
                 if self.recipe.train.export == "best":
                     weights = full_weights(self.towers, self.world)
                     self.world.first(lambda: store.save_tensors(weights, self.folder / BEST))
@@ -290,7 +290,7 @@ class Trainer:
             log.write("note", {"step": self.step, "note": note})
 
     def _fetched(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Give batches; what one rank cannot read all ranks hear of before they wait for it in a step."""
+        """Yield batches; what one rank cannot read all ranks hear of before they wait for it in a step."""
         while True:
             batch: Batch | None = None
             error: MedclipError | None = None

@@ -398,7 +398,7 @@ def test_a_place_where_nothing_can_be_is_refused_before_any_work(
 ) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(MedclipError, match=word) as caught:
-        claim_folder(tmp_path / name, "run", whole=whole)
+        claim_folder(tmp_path / name, "run", in_one_step=whole)
     assert caught.value.reason is Reason.WRONG_USE
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 

@@ -31,7 +31,7 @@ class Examples:
         return self.targets.ndim == 2
 
     def select(self, rows: Sequence[int] | NDArray[np.int64]) -> Examples:
-        """Give some of them, in the order of `rows`."""
+        """Return some of them, in the order of `rows`."""
         chosen = [int(r) for r in rows]
         return Examples(
             tuple(self.pixels[r] for r in chosen),
@@ -41,6 +41,6 @@ class Examples:
         )
 
     def pooled(self) -> NDArray[np.float32]:
-        """Give one feature for each unit: the mean over its views, of unit norm; float32 [N, D]."""
+        """Return one feature for each unit: the mean over its views, of unit norm; float32 [N, D]."""
         means = np.stack([views.mean(axis=0, dtype=np.float64) for views in self.features])
         return (means / np.linalg.norm(means, axis=1, keepdims=True)).astype(np.float32)

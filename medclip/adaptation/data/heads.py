@@ -29,7 +29,7 @@ class Head(Protocol):
     kind: ClassVar[str]
 
     def logits(self, features_ND: NDArray[np.float32], model: Any) -> NDArray[np.float32]:
-        """Give float32 [N, C].
+        """Return float32 [N, C].
 
         Args:
             features_ND: float32 [N, D] of unit norm, one row for each view.
@@ -38,7 +38,7 @@ class Head(Protocol):
         ...
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Give all that it takes to make it again."""
+        """Return all that it takes to make it again."""
         ...
 
     @classmethod
@@ -56,11 +56,11 @@ class LinearHead:
     kind: ClassVar[str] = "linear"
 
     def logits(self, features_ND: NDArray[np.float32], model: Any) -> NDArray[np.float32]:
-        """Give float32 [N, C]."""
+        """Return float32 [N, C]."""
         return np.asarray(features_ND, np.float32) @ self.weight_DC + self.bias_C
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Give weight and bias."""
+        """Return weight and bias."""
         return {"weight": self.weight_DC, "bias": self.bias_C}
 
     @classmethod

@@ -71,7 +71,7 @@ def read_labels(
 
 def _columns(table: Table, labels: Sequence[str]) -> list[str]:
     header = table.names
-    found: list[str] = []
+    columns_found: list[str] = []
     for label in labels:
         inside = [c for c in header if c.startswith(f"{label}:")] if label.startswith(PREFIX) else []
         if label not in header and not inside:
@@ -81,10 +81,10 @@ def _columns(table: Table, labels: Sequence[str]) -> list[str]:
                 where=table.where,
                 hint="Name one of them with --label.",
             )
-        found += [label] if label in header else inside
-    if not found:
+        columns_found += [label] if label in header else inside
+    if not columns_found:
         raise MedclipError(Reason.WRONG_USE, "no column of labels was named.", hint="Name one with --label COLUMN.")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(columns_found))
 
 
 def _task(columns: Sequence[str], task: Task | str | Path | None) -> Task | None:
@@ -116,8 +116,8 @@ def _multiclass(
         )
     (column,), where = columns, table.where
     cells = table.texts(column)
-    said = [plain(cell) for cell in cells]
-    counts = Counter(value for value in said if value)
+    values = [plain(cell) for cell in cells]
+    counts = Counter(value for value in values if value)
     notes = []
     if task is None:
         _refuse_many(column, counts, where)
@@ -127,21 +127,21 @@ def _multiclass(
             notes.append(f"The column {column!r} holds numbers; each of them is taken for a class.")
     else:
         names = {}
-        for number, value, cell in zip(numbers, said, cells, strict=True):
+        for number, value, cell in zip(numbers, values, cells, strict=True):
             if value and value not in names:
-                found = class_said(task, value)
-                if found is None:
-                    quoted = repr(cell) if _like_classes(said, patients) else shown(cell)
+                class_name = class_said(task, value)
+                if class_name is None:
+                    quoted = repr(cell) if _like_classes(values, patients) else shown(cell)
                     raise _unknown(task, column, number, quoted, where)
-                names[value] = found.name
+                names[value] = class_name.name
     present = [c.name for c in task.classes if c.name in names.values()]
     _need_two(present, column, where)
     index = {value: present.index(name) for value, name in names.items()}
     absent = [c.name for c in task.classes if c.name not in present]
     notes += [f"No row has: {', '.join(absent)}; the pack does not know them."] if absent else []
-    empty = said.count("")
+    empty = values.count("")
     notes += [f"Rows without a label, which are not used: {empty}."] if empty else []
-    targets = tuple(index[value] if value else None for value in said)
+    targets = tuple(index[value] if value else None for value in values)
     return Labels(class_text(task, present), targets, tuple(notes))
 
 
@@ -191,24 +191,24 @@ def _multilabel(
 
 
 def _class_of_column(task: Task, column: str, where: str) -> str:
-    said = column.split(":")[-1] if column.startswith(PREFIX) and column.count(":") > 1 else column
-    found = class_said(task, said)
-    if found is None and len(task.classes) == 1 and column.startswith(PREFIX):
-        found = task.classes[0]
-    if found is None:
+    wording = column.split(":")[-1] if column.startswith(PREFIX) and column.count(":") > 1 else column
+    name = class_said(task, wording)
+    if name is None and len(task.classes) == 1 and column.startswith(PREFIX):
+        name = task.classes[0]
+    if name is None:
         raise MedclipError(
             Reason.TABLE_INVALID,
             f"the column {column!r} is no class of the task {task.name}.",
             where=where,
             hint=f"It has: {', '.join(c.name for c in task.classes)}. Rename the column.",
         )
-    return found.name
+    return name.name
 
 
-def _like_classes(said: Sequence[str], patients: Sequence[str]) -> bool:
+def _like_classes(values: Sequence[str], patients: Sequence[str]) -> bool:
     """Whether the values of a column are words that several patients each have, so that none is a name or a number."""
     whose: dict[str, set[str]] = {}
-    for value, patient in zip(said, patients, strict=False):
+    for value, patient in zip(values, patients, strict=False):
         if value:
             whose.setdefault(value, set()).add(patient)
     words = all(value.replace(" ", "").isalpha() for value in whose)

@@ -47,18 +47,18 @@ class Shots:
     @property
     def no_examples(self) -> list[str]:
         """Classes that `train` cannot teach: without a unit, or (multi-label) without a positive or a negative."""
-        there = seen(self.train.targets, len(self.names))
-        return [n for n, is_there in zip(self.names, there, strict=True) if not is_there]
+        present = seen(self.train.targets, len(self.names))
+        return [n for n, is_there in zip(self.names, present, strict=True) if not is_there]
 
     def rows(self, examples: Examples) -> tuple[NDArray[np.float64], NDArray]:
-        """Give features float64 [M, D] of unit norm and their targets, int64 [M] or float32 [M, C]."""
+        """Return features float64 [M, D] of unit norm and their targets, int64 [M] or float32 [M, C]."""
         if self.views == "pooled":
             return examples.pooled().astype(np.float64), examples.targets
         counts = [len(v) for v in examples.features]
         return np.concatenate(examples.features).astype(np.float64), np.repeat(examples.targets, counts, axis=0)
 
     def settings(self, **more: Any) -> dict[str, Any]:
-        """Give what every method on features states, and `more`."""
+        """Return what every method on features states, and `more`."""
         stated: dict[str, Any] = {"views": self.views, **more}
         if self.no_examples:
             stated["no_examples"] = self.no_examples
@@ -109,14 +109,14 @@ def take(base: Model, text: ClassText, train: Examples, val: Examples | None, vi
 
 
 def seen(targets: NDArray, num_classes: int) -> NDArray[np.bool_]:
-    """Say which classes can be learned: with a unit, or (multi-label) with a positive and a negative; bool [C]."""
+    """Return which classes can be learned: with a unit, or (multi-label) with a positive and a negative; bool [C]."""
     if targets.ndim == 1:
         return np.bincount(targets, minlength=num_classes) > 0
     return (targets == 1).any(axis=0) & (targets == 0).any(axis=0)
 
 
 def with_unseen(head: LinearHead, zero: LinearHead, there_C: NDArray[np.bool_], *, multilabel: bool) -> LinearHead:
-    """Give classes without examples a logit from the text.
+    """Return classes without examples a logit from the text.
 
     Multi-label classes stand alone and take the zero-shot logit. Classes that compete take the lead that zero-shot
     gives them over the mean of the learned classes, on top of those classes' mean logit: log-odds between classes
@@ -140,7 +140,7 @@ def with_unseen(head: LinearHead, zero: LinearHead, there_C: NDArray[np.bool_], 
 
 
 def unit_logits(head: Head, examples: Examples) -> NDArray[np.float64]:
-    """Give the logits of each unit, float64 [N, C]: the mean over its views, as scoring does."""
+    """Return the logits of each unit, float64 [N, C]: the mean over its views, as scoring does."""
     return mean_of_views(head.logits(np.concatenate(examples.features), None), examples)
 
 
@@ -184,12 +184,12 @@ class Judge:
         self.how, self.parts = ("folds", parts) if judged else ("default", ())
 
     def logits(self, heads: Sequence[Head]) -> NDArray[np.float64]:
-        """Give the logits of all judged units, from the head of each part; float64 [N, C]."""
+        """Return the logits of all judged units, from the head of each part; float64 [N, C]."""
         return np.concatenate([unit_logits(h, p.judge) for h, p in zip(heads, self.parts, strict=True)])
 
     @property
     def targets(self) -> NDArray:
-        """Give the targets of all judged units, in the order of `logits`."""
+        """Return the targets of all judged units, in the order of `logits`."""
         return np.concatenate([p.judge.targets for p in self.parts])
 
     def quality(self, heads: Sequence[Head]) -> Quality:
@@ -199,7 +199,7 @@ class Judge:
     def best(
         self, settings: Sequence[Setting], learn: Callable[[Examples, Setting], Head], default: Setting
     ) -> Setting:
-        """Give the first of the best settings, or `default` where nothing can be judged."""
+        """Return the first of the best settings, or `default` where nothing can be judged."""
         if self.how == "default":
             return default
         scores = [self.quality([learn(p.learn, s) for p in self.parts]) for s in settings]
@@ -210,8 +210,8 @@ def _part(learn: Examples, judge: Examples) -> Part:
     """Make a part; in multi-label tasks without judging by classes that cannot be learned in it."""
     if not learn.multilabel:
         return Part(learn, judge)
-    there = seen(learn.targets, learn.targets.shape[1])
-    return Part(learn, replace(judge, targets=np.where(there, judge.targets, np.float32("nan"))))
+    present = seen(learn.targets, learn.targets.shape[1])
+    return Part(learn, replace(judge, targets=np.where(present, judge.targets, np.float32("nan"))))
 
 
 def folds(train: Examples, num_classes: int, seed: int) -> tuple[NDArray[np.int64], ...]:
@@ -234,9 +234,9 @@ def folds(train: Examples, num_classes: int, seed: int) -> tuple[NDArray[np.int6
             fold[new[int(i)]] = k = int(np.argmin(sizes))
             sizes[k] += 1
     of_row = np.array([fold[p] for p in train.patients])
-    there = seen(train.targets, num_classes)
+    present = seen(train.targets, num_classes)
     for k in range(count):
-        if not train.multilabel and (seen(train.targets[of_row != k], num_classes) != there).any():
+        if not train.multilabel and (seen(train.targets[of_row != k], num_classes) != present).any():
             return ()
     return tuple(rows for k in range(count) if len(rows := np.flatnonzero(of_row == k)))
 

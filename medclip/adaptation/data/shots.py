@@ -76,10 +76,10 @@ def divide(units: Sequence[LabelledUnit], *, seed: int = 0, test_share: float = 
         side |= dict.fromkeys(free, "train")
     else:
         side |= _by_class(units, of_patient, free, seed, test_share)
-    found = {
+    shares = {
         name: tuple(i for i, u in enumerate(units) if side[u.patient] == name) for name in ("train", "val", "test")
     }
-    return Division(**found)
+    return Division(**shares)
 
 
 def draw_shots(
@@ -123,8 +123,8 @@ def draw_shots(
         val_orders = [_order(units, usable, need, seed) for need in needs]
     else:
         val_orders = [[i for i in reversed(order) if units[i].patient not in whose] for order in orders]
-    val, found = _draw(units, needs, val_orders, min(shots, MAX_VAL))
-    if not _shows_enough(text, found, counts):
+    val, missing = _draw(units, needs, val_orders, min(shots, MAX_VAL))
+    if not _shows_enough(text, missing, counts):
         val = []
     if not val:
         notes.append("No patients are left to choose settings with: they are the defaults, or chosen within the shots.")
@@ -135,7 +135,7 @@ def _shows_enough(text: ClassText, in_val: Sequence[int], in_train: Sequence[int
     """Whether settings can be chosen: every class that is learned is there; of findings, one is there and absent."""
     if text.kind == "multiclass":
         return all(n or not learned for n, learned in zip(in_val, in_train, strict=True))
-    return any(there and absent for there, absent in zip(in_val[::2], in_val[1::2], strict=True))
+    return any(present and absent for present, absent in zip(in_val[::2], in_val[1::2], strict=True))
 
 
 def _name(unit: LabelledUnit) -> str:
@@ -146,10 +146,10 @@ def _stated(units: Sequence[LabelledUnit], of_patient: Mapping[str, Sequence[int
     side: dict[str, str] = {}
     torn = 0
     for patient, indices in of_patient.items():
-        said = {split for i in indices if (split := units[i].split) is not None}
-        torn += len(said) > 1
-        if said:
-            side[patient] = min(said)
+        splits = {split for i in indices if (split := units[i].split) is not None}
+        torn += len(splits) > 1
+        if splits:
+            side[patient] = min(splits)
     if torn:
         raise MedclipError(
             Reason.PATIENT_OVERLAP,
@@ -164,10 +164,10 @@ def _by_class(
 ) -> dict[str, str]:
     """Divide patients class by class; a patient of several counts for the one that the fewest have."""
     kinds = {p: {c for i in of_patient[p] for c in _there(units[i])} or {-1} for p in free}
-    frequency = Counter(c for found in kinds.values() for c in found)
+    frequency = Counter(c for classes in kinds.values() for c in classes)
     groups: dict[int, list[str]] = {}
-    for patient, found in kinds.items():
-        groups.setdefault(min(found, key=lambda c: (frequency[c], c)), []).append(patient)
+    for patient, classes in kinds.items():
+        groups.setdefault(min(classes, key=lambda c: (frequency[c], c)), []).append(patient)
     side: dict[str, str] = {}
     for members in groups.values():
         names = {p: _name(units[of_patient[p][0]]) for p in members}
@@ -180,7 +180,7 @@ def _by_class(
 
 
 def _there(unit: LabelledUnit) -> tuple[int, ...]:
-    """Give the classes that a unit has."""
+    """Return the classes that a unit has."""
     if isinstance(unit.target, tuple):
         return tuple(c for c, value in enumerate(unit.target) if value == 1)
     return (unit.target,)
@@ -202,7 +202,7 @@ def _answer(unit: LabelledUnit, c: int) -> float | None:
 
 
 def _order(units: Sequence[LabelledUnit], pool: Sequence[int], need: _Need, seed: int) -> list[int]:
-    """Give the units of a need in the order of the draw: one of every patient first, then second ones, and so on.
+    """Return the units of a need in the order of the draw: one of every patient first, then second ones, and so on.
 
     A unit's place depends on no other unit than those of its patient, so that leaving one out moves no other.
     """
@@ -219,7 +219,7 @@ def _order(units: Sequence[LabelledUnit], pool: Sequence[int], need: _Need, seed
 
 
 def _drawn(name: str, need: _Need, seed: int) -> tuple[float, str]:
-    """Give a name its number: uniform in [0, 1), and the name itself for the unlikely tie."""
+    """Return a name its number: uniform in [0, 1), and the name itself for the unlikely tie."""
     return place(f"{need.salt[0]}/{need.salt[1]}\0{name}", seed), name
 
 
@@ -246,15 +246,15 @@ def _draw(
 def _next(
     units: Sequence[LabelledUnit], order: Sequence[int], chosen: Collection[int], whose: Collection[str]
 ) -> Iterator[int]:
-    """Give what may be taken next: units of new patients first, then others of patients that were taken."""
+    """Yield what may be taken next: units of new patients first, then others of patients that were taken."""
     yield from (i for i in order if units[i].patient not in whose)
     yield from (i for i in order if i not in chosen)
 
 
 def _need_classes(text: ClassText, units: Sequence[LabelledUnit], train: Sequence[int]) -> None:
     if text.kind == "multiclass":
-        there = {units[i].target for i in train}
-        missing = [n for c, n in enumerate(text.names) if c not in there]
+        present = {units[i].target for i in train}
+        missing = [n for c, n in enumerate(text.names) if c not in present]
         if missing:
             raise MedclipError(
                 Reason.WRONG_USE,
@@ -282,12 +282,12 @@ def _too_few(
         taken = len({units[i].patient for i in train if need.member(units[i])})
         if taken >= shots:
             continue
-        said = f"{capital(need.said)}: {count(patients, 'patient')} to learn from"
+        sentence = f"{capital(need.said)}: {count(patients, 'patient')} to learn from"
         if num_taken >= shots:
             taken_files = f"several files of a patient were taken ({count(num_taken, 'file')})"
-            yield f"{said}, fewer than the {shots} asked for; {taken_files}."
+            yield f"{sentence}, fewer than the {shots} asked for; {taken_files}."
         elif num_taken:
             files = f"all {num_taken} files were" if num_taken > 1 else "the only file was"
-            yield f"{said}, fewer than the {shots} asked for; {files} taken."
+            yield f"{sentence}, fewer than the {shots} asked for; {files} taken."
         else:
-            yield f"{said}."
+            yield f"{sentence}."

@@ -124,7 +124,7 @@ def read_adapt_table(
         "Keep one row for each file.",
     )
     modalities = sorted({m for _, _, m, _ in rows})
-    found = read_labels(
+    understood = read_labels(
         used,
         labels,
         task=task,
@@ -133,21 +133,21 @@ def read_adapt_table(
         patients=[patient for _, patient, _, _ in rows],
     )
     units = []
-    for number, (file, patient, kind, split), target in zip(numbers, rows, found.targets, strict=True):
+    for number, (file, patient, kind, split), target in zip(numbers, rows, understood.targets, strict=True):
         if target is not None:
-            _check_modality(found.text.task, kind, number, where)
+            _check_modality(understood.text.task, kind, number, where)
             patient = keyed_hash("patient", patient, key)
             units.append(LabelledUnit(number, base / file, patient, kind, split, target, file))
     if not units:
         raise MedclipError(Reason.NOTHING_TO_DO, "no row of the table has a label.", where=where)
     left = read.num_rows - len(numbers)
     notes = [f"Rows with adapter=generic, which are not used: {left}."] if left else []
-    notes += [*found.notes, *_one_patient_a_class(units, found.text, patient_column)]
-    return AdaptTable(tuple(units), found.text, tuple(notes))
+    notes += [*understood.notes, *_one_patient_a_class(units, understood.text, patient_column)]
+    return AdaptTable(tuple(units), understood.text, tuple(notes))
 
 
 def _one_patient_a_class(units: Sequence[LabelledUnit], text: ClassText, column: str) -> list[str]:
-    """Say that the column of patients may be one of classes."""
+    """Return the sentence that the column of patients may be one of classes."""
     pairs = {(u.patient, u.target) for u in units}
     num_patients = len({u.patient for u in units})
     if text.kind != "multiclass" or len(units) == num_patients or not len(pairs) == num_patients == len(text.names):

@@ -20,7 +20,7 @@ _SHORTEST, _LONGEST = 2, 100
 
 
 def find_task(task: Task | str | Path) -> Task:
-    """Give a task.
+    """Return a task.
 
     Args:
         task: The task itself, a name of the vocabulary, or a YAML file, which may be a short one.
@@ -51,10 +51,10 @@ def made_of_values(column: str, values: Sequence[str], modalities: Sequence[str]
     names: dict[str, str] = {}
     for number, value in enumerate(sorted(values), 1):
         bare = len(value) < _SHORTEST or not any(c.isalpha() for c in value)
-        said = f"{plain(column)[:_LONGEST]} {value}" if bare else value
-        name = key_of(said) or f"class_{number}"
+        wording = f"{plain(column)[:_LONGEST]} {value}" if bare else value
+        name = key_of(wording) or f"class_{number}"
         name = name if name not in classes else f"{name}_{number}"
-        classes[name] = _class(name, said)
+        classes[name] = _class(name, wording)
         names[value] = name
     return _made(column, "multiclass", modalities, list(classes.values())), names
 
@@ -71,8 +71,8 @@ def made_of_columns(columns: Sequence[str], modalities: Sequence[str]) -> Task:
     """
     classes = []
     for number, column in enumerate(columns, 1):
-        said = _words(column, "finding")
-        classes.append(_class(key_of(said) or f"finding_{number}", said))
+        wording = _words(column, "finding")
+        classes.append(_class(key_of(wording) or f"finding_{number}", wording))
     return _made(columns[0] if len(columns) == 1 else "findings", "multilabel", modalities, classes)
 
 
@@ -86,7 +86,7 @@ def class_said(task: Task, value: str) -> TaskClass | None:
 
 
 def plain(text: str) -> str:
-    """Give a text as it is compared: lower case, underscores and runs of blanks as one blank.
+    """Return a text as it is compared: lower case, underscores and runs of blanks as one blank.
 
     Example:
         >>> plain(" Pleural_Thickening ")
@@ -114,19 +114,19 @@ def to_yaml(task: Task) -> str:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items() if v not in ((), *_LEFT_OUT)}
 
     classes = [bare(c) for c in asdict(task)["classes"]]
-    whole = bare({**asdict(task), "modalities": tuple(str(m) for m in task.modalities), "classes": ()})
-    whole |= {"modalities": whole.get("modalities", []), "classes": classes}
-    return yaml.safe_dump(whole, sort_keys=False, allow_unicode=True, width=120)
+    mapping = bare({**asdict(task), "modalities": tuple(str(m) for m in task.modalities), "classes": ()})
+    mapping |= {"modalities": mapping.get("modalities", []), "classes": classes}
+    return yaml.safe_dump(mapping, sort_keys=False, allow_unicode=True, width=120)
 
 
-def _class(name: str, said: str) -> dict[str, Any]:
-    return {"name": name, "title": capital(said), "prompts": [said]}
+def _class(name: str, wording: str) -> dict[str, Any]:
+    return {"name": name, "title": capital(wording), "prompts": [wording]}
 
 
 def _words(column: str, kind: str) -> str:
-    """Give the words of a column's name, neither too short nor too long for a wording."""
-    said = plain(column)[:_LONGEST]
-    return said if len(said) >= _SHORTEST else f"{kind} {said}"
+    """Return the words of a column's name, neither too short nor too long for a wording."""
+    text = plain(column)[:_LONGEST]
+    return text if len(text) >= _SHORTEST else f"{kind} {text}"
 
 
 def _made(name: str, kind: str, modalities: Sequence[str], classes: list[dict[str, Any]]) -> Task:
@@ -134,9 +134,9 @@ def _made(name: str, kind: str, modalities: Sequence[str], classes: list[dict[st
 
     key = key_of(name) or "own_task"
     key = f"own_{key}" if key in task_names() else key
-    said = _words(name, "column")
+    wording = _words(name, "column")
     values = {
-        "title": capital(said),
+        "title": capital(wording),
         "kind": kind,
         "modalities": [str(m) for m in modalities],
         "classes": classes,

@@ -19,7 +19,7 @@ MOMENTUM = 0.9
 
 
 def targets_of(targets: NDArray, device: torch.device) -> Tensor:
-    """Give int64 [N] classes, or float32 [N, C] with NaN where nobody knows, as a tensor of its own."""
+    """Return int64 [N] classes, or float32 [N, C] with NaN where nobody knows, as a tensor of its own."""
     kind = np.float32 if targets.ndim == 2 else np.int64
     return torch.tensor(np.asarray(targets, kind), device=device)
 
@@ -42,7 +42,7 @@ def task_loss(logits_NC: Tensor, targets: Tensor) -> Tensor:
 
 
 def finite(loss: Tensor, method: str) -> Tensor:
-    """Give the loss back.
+    """Return the loss back.
 
     Raises:
         MedclipError: NON_FINITE when it is no number; it is never replaced by another.
@@ -57,7 +57,7 @@ def finite(loss: Tensor, method: str) -> Tensor:
 
 
 def task_logits(features_ND: Tensor, text_RD: Tensor, scale: float, num_classes: int) -> Tensor:
-    """Give a·cos(f, g), or a·(cos(f, g⁺) − cos(f, g⁻)) where the text has a denial of each class too.
+    """Return a·cos(f, g), or a·(cos(f, g⁺) − cos(f, g⁻)) where the text has a denial of each class too.
 
     Args:
         features_ND: Unit norm.
@@ -72,7 +72,7 @@ def task_logits(features_ND: Tensor, text_RD: Tensor, scale: float, num_classes:
 
 
 def batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Give the rows of one epoch in an order drawn from `generator`, `size` at a time; the last batch may be short."""
+    """Yield the rows of one epoch in an order drawn from `generator`, `size` at a time; the last batch may be short."""
     yield from torch.randperm(count, generator=generator).split(size)
 
 

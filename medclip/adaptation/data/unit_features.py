@@ -41,14 +41,14 @@ def examples_of(
 
 
 def targets_of(targets: Sequence[int | tuple[float | None, ...]], text: ClassText) -> NDArray:
-    """Give int64 [N] (multi-class), or float32 [N, C] with NaN for what is not known (multi-label)."""
+    """Return int64 [N] (multi-class), or float32 [N, C] with NaN for what is not known (multi-label)."""
     if text.kind == "multiclass":
         return np.array(targets, np.int64)
     return np.array(targets, np.float32).reshape(len(targets), len(text.names))
 
 
 def unit_logits(head: Head, model: Any, features: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Give the logits of units: those of each view, their mean over the unit; exactly as scoring does of a study.
+    """Return the logits of units: those of each view, their mean over the unit; exactly as scoring does of a study.
 
     Args:
         head: The head.
@@ -62,7 +62,7 @@ def unit_logits(head: Head, model: Any, features: Sequence[NDArray[np.float32]])
 
 
 def mean_logits(logits_VC: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Give the mean over the views of a study: float32 [C]."""
+    """Return the mean over the views of a study: float32 [C]."""
     return logits_VC.mean(axis=0, dtype=np.float64).astype(np.float32)
 
 

@@ -101,7 +101,7 @@ class Adapted:
         return base_of(self.model)
 
     def merge(self) -> Model:
-        """Give the dense model: the base itself where the towers did not change, else one as fast as the base."""
+        """Return the dense model: the base itself where the towers did not change, else one as fast as the base."""
         return self._merged
 
     @cached_property
@@ -109,7 +109,7 @@ class Adapted:
         return merged_model(self.model, self.fitted)
 
     def predict_logits(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Give the logits of units, float32 [N, C].
+        """Return the logits of units, float32 [N, C].
 
         Args:
             pixels: uint8 [V, S, S, 3] of each unit, from `model.preprocess.to_array` of its views.
@@ -118,7 +118,7 @@ class Adapted:
         return unit_logits(self.fitted.head, merged, encode_units(merged, pixels))
 
     def predict_proba(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Give the probabilities of units, float32 [N, C]: as scoring gives them with the pack."""
+        """Return the probabilities of units, float32 [N, C]: as scoring gives them with the pack."""
         return probabilities(self.predict_logits(pixels), self.text.kind)
 
     def save(self, folder: str | Path, *, replace: bool = False) -> Path:
@@ -191,7 +191,7 @@ class Adapted:
             raise MedclipError(Reason.PACK_INVALID, f"{DESCRIPTION} is damaged ({e}).", where=folder) from e
 
     def shots_csv(self) -> str:
-        """Give the list of shots as a table: hashes and classes, no path and no identifier."""
+        """Return the list of shots as a table: hashes and classes, no path and no identifier."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(("sha256", "patient", "role", "label"))
@@ -234,11 +234,11 @@ def check_checkpoint(folder: Path) -> None:
     Raises:
         MedclipError: WRONG_USE for what is no folder; OUTPUT_IN_USE for one that holds something else.
     """
-    claim_folder(folder, CHECKPOINT, marks=(DESCRIPTION,), whole=True)
+    claim_folder(folder, CHECKPOINT, marks=(DESCRIPTION,), in_one_step=True)
 
 
 def merged_model(base: Model, fitted: Fitted) -> Model:
-    """Give the model to encode with: the base, or one with what was learned merged into dense towers."""
+    """Return the model to encode with: the base, or one with what was learned merged into dense towers."""
     from medclip.models.model import Model
 
     if fitted.clip is None:

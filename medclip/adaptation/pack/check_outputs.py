@@ -53,18 +53,18 @@ def check_places(
     digest = _manifest_digest(base)
     drawn = {"shots": draw.shots, "seed": draw.seed, "init_seed": draw.init_seed}
     if out is not None and (out / MANIFEST).is_file():
-        there = adaptation_in(out)
-        asked = {"base_digest": digest, "method": method, **drawn, **_settings(options, there)}
-        refuse_other(out, "model pack", there, asked, titles=TITLES, remedy=REPLACE)
+        present = adaptation_in(out)
+        asked = {"base_digest": digest, "method": method, **drawn, **_settings(options, present)}
+        refuse_other(out, "model pack", present, asked, titles=TITLES, remedy=REPLACE)
     if checkpoint is not None and (checkpoint / DESCRIPTION).is_file():
-        there = read_note(checkpoint / DESCRIPTION)
-        asked = {"base": {"digest": digest}, "method": method, "draw": drawn, **_settings(options, there)}
-        refuse_other(checkpoint, CHECKPOINT, there, asked, remedy=REPLACE)
+        present = read_note(checkpoint / DESCRIPTION)
+        asked = {"base": {"digest": digest}, "method": method, "draw": drawn, **_settings(options, present)}
+        refuse_other(checkpoint, CHECKPOINT, present, asked, remedy=REPLACE)
 
 
-def _settings(options: Mapping[str, Any], there: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Give the numbers and words among the options that were written down there."""
-    known = (there or {}).get("settings", {})
+def _settings(options: Mapping[str, Any], present: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the numbers and words among the options that were written down there."""
+    known = (present or {}).get("settings", {})
     return {"settings": {k: v for k, v in options.items() if k in known and isinstance(v, int | float | str)}}
 
 
@@ -77,9 +77,9 @@ def _apart(places: Mapping[str, Path | None]) -> None:
     Raises:
         MedclipError: WRONG_USE.
     """
-    whole = [(name, path.resolve()) for name, path in places.items() if path is not None]
-    for n, (name, path) in enumerate(whole):
-        for other, second in whole[:n]:
+    resolved = [(name, path.resolve()) for name, path in places.items() if path is not None]
+    for n, (name, path) in enumerate(resolved):
+        for other, second in resolved[:n]:
             if path.is_relative_to(second) or second.is_relative_to(path):
                 how = "are the same folder" if path == second else "lie one inside the other"
                 raise MedclipError(
@@ -88,7 +88,7 @@ def _apart(places: Mapping[str, Path | None]) -> None:
 
 
 def _manifest_digest(pack: Path) -> str | None:
-    """Give sha256 of a pack's manifest; None where there is none."""
+    """Return sha256 of a pack's manifest; None where there is none."""
     try:
         return hashlib.sha256((pack / MANIFEST).read_bytes()).hexdigest()
     except OSError:

@@ -42,11 +42,11 @@ def check_place(folder: Path, base: Path) -> None:
         MedclipError: WRONG_USE for the base's own folder and for what is no folder; OUTPUT_IN_USE for one that holds
             something that is not a pack.
     """
-    claim_folder(folder, "model pack", marks=(MANIFEST,), inputs={"the base": base}, whole=True)
+    claim_folder(folder, "model pack", marks=(MANIFEST,), inputs={"the base": base}, in_one_step=True)
 
 
 def adaptation_in(folder: Path) -> Mapping[str, Any] | None:
-    """Give how the pack that lies in a folder was adapted, as its card writes it; None where none lies there."""
+    """Return how the pack that lies in a folder was adapted, as its card writes it; None where none lies there."""
     try:
         adapted = read_card(folder).adapted
     except MedclipError:
@@ -185,24 +185,24 @@ def _adaptation(adapted: Adapted) -> Adaptation:
 
 def _limits(adapted: Adapted, files: str, patients: int) -> tuple[str, ...]:
     task, base = adapted.text.task, adapted.model.card
-    said = [
+    limits = [
         f"“{task.title}” was learned from {files} of {patients} patients of one table. Its figures are over other "
         "patients of the same table; elsewhere they may be worse.",
     ]
     new = sorted({way for way in adapted.ways if way not in adapted.model.preprocess.adapters})
     if new:
-        said.append(
+        limits.append(
             f"The base does not say that it was trained on {ways_said(new)}: it knows that from the shots only."
         )
-    said += seen_by_base(adapted.model, adapted.shots)
+    limits += seen_by_base(adapted.model, adapted.shots)
     if adapted.fitted.clip is not None:
-        said.append(
+        limits.append(
             f"The towers are not those of {base.name} any more: its other tasks, their figures and the guard for "
             "unknown images do not hold for them and are not in this pack."
         )
     if base.train_hashes_file is None:
-        said.append("The base does not list its training files: the list in this pack holds the shots only.")
-    return tuple(said)
+        limits.append("The base does not list its training files: the list in this pack holds the shots only.")
+    return tuple(limits)
 
 
 def _preprocessing(adapted: Adapted) -> dict[str, str]:

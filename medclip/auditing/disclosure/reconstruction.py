@@ -30,7 +30,7 @@ class System:
 
 
 def is_safe(cohort: Cohort, system: System, enough: int) -> bool:
-    """Say whether every hidden count can still have so many values.
+    """Return whether every hidden count can still have so many values.
 
     Rows, positives and negatives of every group are unknowns; the groups of an attribute add up to everybody, those of
     an intersection to the groups they are parts of, positives and negatives to rows. Every point that a linear
@@ -49,9 +49,9 @@ def is_safe(cohort: Cohort, system: System, enough: int) -> bool:
     low, high = np.full(len(bounds), np.inf), np.full(len(bounds), -np.inf)
 
     def look(goal: NDArray[np.float64]) -> None:
-        found = linprog(goal, A_ub=at_most, b_ub=caps, A_eq=equal, b_eq=zeros, bounds=bounds, method="highs")
-        np.minimum(low, found.x, out=low)
-        np.maximum(high, found.x, out=high)
+        solution = linprog(goal, A_ub=at_most, b_ub=caps, A_eq=equal, b_eq=zeros, bounds=bounds, method="highs")
+        np.minimum(low, solution.x, out=low)
+        np.maximum(high, solution.x, out=high)
 
     def is_narrow(index: int) -> bool:
         return np.floor(high[index] + _NEAR) - np.ceil(low[index] - _NEAR) + 1 < enough
@@ -81,7 +81,7 @@ def _relations(cohort: Cohort) -> tuple[Any, NDArray[np.float64], Any, NDArray[n
     for attribute in cohort.attributes:
         exact.append({0: -1.0} | {place[attribute.name, g]: 1.0 for g in attribute.groups})
         names = attribute.name.split(CROSS)
-        whole = not {MISSING, CONFLICT} & set(attribute.groups)
+        complete = not {MISSING, CONFLICT} & set(attribute.groups)
         for part, name in enumerate(names if len(names) > 1 else ()):
             inside: dict[str, list[int]] = {}
             for group in attribute.groups:
@@ -90,7 +90,7 @@ def _relations(cohort: Cohort) -> tuple[Any, NDArray[np.float64], Any, NDArray[n
             for group, members in inside.items():
                 if (name, group) in place:
                     row = {place[name, group]: -1.0} | dict.fromkeys(members, 1.0)
-                    (exact if whole else capped).append(row)
+                    (exact if complete else capped).append(row)
     num = len(cells)
     exact = [{i + shift * num: v for i, v in row.items()} for row in exact for shift in range(3)]
     capped = [{i + shift * num: v for i, v in row.items()} for row in capped for shift in range(3)]

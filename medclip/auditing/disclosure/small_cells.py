@@ -82,7 +82,7 @@ class Rounding:
     floor: int = 10
 
     def count(self, n: int) -> int | str:
-        """Give a count as it is exported.
+        """Return a count as it is exported.
 
         Example:
             >>> Rounding(5).count(52), Rounding(5).count(7), Rounding().count(7)
@@ -93,7 +93,7 @@ class Rounding:
         return f"<{self.floor}" if n < self.floor else max(_nearest(n, self.base), self.floor)
 
     def value(self, value: float, smallest: int) -> float:
-        """Give a metric as it is exported: rounded to no less than what one case changes.
+        """Return a metric as it is exported: rounded to no less than what one case changes.
 
         Args:
             value: A rate or an area, NaN for none.
@@ -124,7 +124,7 @@ def hidden(cohort: Cohort, label: Label, policy: Policy) -> tuple[CellState, ...
         policy = replace(policy, min_neg=0)
     valid_N = label.valid_N
     positive_N = valid_N & (label.truth_N > 0)
-    found = []
+    cells_hidden = []
     counts: dict[tuple[int, int], NDArray[np.intp]] = {}
     for a, codes_N in enumerate([np.zeros(len(valid_N), np.int16), *(x.codes_N for x in cohort.attributes)], -1):
         num = 1 if a < 0 else len(cohort.attributes[a].groups)
@@ -135,8 +135,8 @@ def hidden(cohort: Cohort, label: Label, policy: Policy) -> tuple[CellState, ...
             counts[a, g] = np.asarray([n_G[g], pos_G[g], n_G[g] - pos_G[g], patients_G[g]])
     for cell in cells_of(cohort):
         n, n_pos, n_neg, n_patients = (int(v) for v in counts[cell.position])
-        found.append(state(cell, n, n_pos, n_neg, n_patients, policy))
-    return tuple(found)
+        cells_hidden.append(state(cell, n, n_pos, n_neg, n_patients, policy))
+    return tuple(cells_hidden)
 
 
 def count_patients(
@@ -146,9 +146,9 @@ def count_patients(
     place_N = codes_N.astype(np.int64) * num_patients + patients_N
     if num_groups * num_patients > _MOST_FLAGS:
         return np.bincount(np.unique(place_N) // num_patients, minlength=num_groups)
-    there = np.zeros(num_groups * num_patients, bool)
-    there[place_N] = True
-    return there.reshape(num_groups, num_patients).sum(1)
+    present = np.zeros(num_groups * num_patients, bool)
+    present[place_N] = True
+    return present.reshape(num_groups, num_patients).sum(1)
 
 
 def state(cell: Cell, n: int, n_pos: int, n_neg: int, n_patients: int, policy: Policy) -> CellState:
@@ -194,7 +194,7 @@ def rounding(cohort: Cohort, by_label: Iterable[Sequence[CellState]], policy: Po
 def _published(
     states_G: Sequence[CellState], chosen: Rounding
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.bool_]]:
-    """Give what a reader knows: least and most rows, positives and negatives, [3, G], and which of them are hidden."""
+    """Return what a reader knows: least and most rows, positives and negatives, [3, G], and which are hidden."""
     counts = np.asarray([[s.n, s.n_pos, s.n_neg] for s in states_G], np.intp).T
     small = counts < chosen.floor
     bounds = [bounds_of(chosen.count(int(n)), chosen) for n in counts.ravel()]
@@ -204,7 +204,7 @@ def _published(
 
 
 def bounds_of(exported: int | str, chosen: Rounding) -> tuple[int, int]:
-    """Give the lowest and highest count that is exported so.
+    """Return the lowest and highest count that is exported so.
 
     Example:
         >>> bounds_of("<10", Rounding(5)), bounds_of(50, Rounding(5))

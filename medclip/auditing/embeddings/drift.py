@@ -66,7 +66,7 @@ def drift_between(
         return [row(model, "drift", attribute.name, "drift", note=note)]
     if len(usable.groups) == 2:
         compared = compared[:1]  # the other way round is the same
-    made = []
+    rows = []
     for name in compared:
         others = [g for g in usable.groups if g != name and (not reference or g in reference)]
         side_N = np.full(len(patients_N), -1, np.int16)
@@ -76,10 +76,10 @@ def drift_between(
         sides = Attribute(attribute.name, (name, against), side_N)
         data = grouped(vectors_ND, patients_N, sides, most=most, seed=seed, fewest=fewest)
         if len(data.groups) == 2:
-            made += _compared(model, data, attribute.name, against, num_permutations, seed)
+            rows += _compared(model, data, attribute.name, against, num_permutations, seed)
     if usable.note:
-        made.append(row(model, "drift", attribute.name, "left out", note=usable.note))
-    return made
+        rows.append(row(model, "drift", attribute.name, "left out", note=usable.note))
+    return rows
 
 
 def drift_months(
@@ -129,13 +129,13 @@ def drift_months(
 
 
 def months_of(values: Sequence[Any]) -> list[str]:
-    """Give the month of each date as "2021-03"; "" where it cannot be read.
+    """Return the month of each date as "2021-03"; "" where it cannot be read.
 
     Example:
         >>> months_of(["2021-03-05", "20210305", "20210305101500.000", "2021-3", "5.3.2021", None])
         ['2021-03', '2021-03', '2021-03', '2021-03', '', '']
     """
-    found = []
+    months = []
     for value in values:
         text = "" if value is None else str(value).strip()
         match = _ISO.fullmatch(text) or _DICOM.fullmatch(text)
@@ -146,8 +146,8 @@ def months_of(values: Sequence[Any]) -> list[str]:
                 month = date(year, number, day).strftime("%Y-%m")
             except ValueError:
                 month = ""
-        found.append(month)
-    return found
+        months.append(month)
+    return months
 
 
 def _compared(
@@ -166,15 +166,15 @@ def _compared(
         ("Fréchet distance", frechet),
         ("domain classifier AUROC", lambda sides: ridge.auroc((~sides).astype(np.int64), 2)),
     )
-    made = []
+    rows = []
     for title, measure in tests:
         observed, null_R = float(measure(inside_N[None])[0]), measure(dealt_RN)
         chance = f"by chance {np.nanmean(null_R):.3g} on average, {np.nanquantile(null_R, 0.95):.3g} one time in twenty"
         note = f"{chance}; {sizes}"
-        made.append(
+        rows.append(
             row(model, "drift", attribute, f"{name}: {title}", observed, p=p_value(observed, null_R), note=note)
         )
-    return made
+    return rows
 
 
 def _discrepancy(vectors_ND: NDArray[np.floating]) -> Callable[[NDArray[np.bool_]], NDArray[np.float64]]:

@@ -131,10 +131,10 @@ def read_embeddings(path: str | Path, keys: Sequence[str], *, key: str | None = 
             where=file,
             hint="Keys are compared as text; name the right column of keys.",
         )
-    found = np.full((len(rows), vectors.shape[1]), np.nan, np.float32)
-    found[rows >= 0] = vectors[rows[rows >= 0]]
-    empty = int(np.isnan(found[rows >= 0]).any(axis=1).sum())
-    return Embeddings(found, problems=_counts({"not in the file": int((rows < 0).sum()), Reason.NON_FINITE: empty}))
+    matrix = np.full((len(rows), vectors.shape[1]), np.nan, np.float32)
+    matrix[rows >= 0] = vectors[rows[rows >= 0]]
+    empty = int(np.isnan(matrix[rows >= 0]).any(axis=1).sum())
+    return Embeddings(matrix, problems=_counts({"not in the file": int((rows < 0).sum()), Reason.NON_FINITE: empty}))
 
 
 def embed_images(
@@ -179,12 +179,12 @@ def embed_images(
                 others[i] = also(unit.pixels) if also is not None else None
     row_of = {file: i for i, file in enumerate(files)}
     rows = [-1 if p is None else row_of[Path(p)] for p in paths]
-    found = np.full((len(rows), model.dim), np.nan, np.float32)
+    matrix = np.full((len(rows), model.dim), np.nan, np.float32)
     for n, i in enumerate(rows):
-        found[n] = vectors[i] if i >= 0 else np.nan
+        matrix[n] = vectors[i] if i >= 0 else np.nan
     why = Counter(reasons[i] if i >= 0 else str(Reason.MISSING_FILE) for i in rows)
     return Embeddings(
-        found,
+        matrix,
         tuple(hashes[i] if i >= 0 else "" for i in rows),
         tuple(others[i] if i >= 0 else None for i in rows) if also is not None else (),
         _counts({reason: count for reason, count in why.items() if reason}),
@@ -245,17 +245,17 @@ def _key_column(table: Table) -> str:
 
 
 def _of_lists(column: pa.ChunkedArray, file: str) -> NDArray[np.float64]:
-    """Give lists as rows; a blank list is a row of NaN."""
+    """Return lists as rows; a blank list is a row of NaN."""
     import pyarrow.compute as pc
 
     lengths = pc.list_value_length(column)  # type: ignore[attr-defined]
     sizes = {n for n in lengths.unique().to_pylist() if n is not None}
     if len(sizes) != 1:
         raise MedclipError(Reason.TABLE_INVALID, f"the vectors have {len(sizes)} different lengths.", where=file)
-    there = np.flatnonzero(~np.asarray(column.is_null()))
+    present = np.flatnonzero(~np.asarray(column.is_null()))
     rows = np.full((len(column), sizes.pop()), np.nan)
     flat = pc.list_flatten(column.drop_null()).cast("float64")  # type: ignore[attr-defined]
-    rows[there] = flat.to_numpy().reshape(len(there), -1)
+    rows[present] = flat.to_numpy().reshape(len(present), -1)
     return rows
 
 

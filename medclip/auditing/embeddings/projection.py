@@ -68,7 +68,7 @@ def projection(
     most: int = MOST_POINTS,
     seed: int = 0,
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Give the points of the two-dimensional view: each patient in the picture of one attribute only.
+    """Return the points of the two-dimensional view: each patient in the picture of one attribute only.
 
     One image in two pictures would have the same place in both, and whoever lays them side by side could read several
     attributes of one person.
@@ -86,13 +86,13 @@ def projection(
         Rows of the table `projection`, in an order that says nothing about the input's, and sentences about the axes. A
         group has a multiple of ten points, some left out by chance: their exact number is not given away.
     """
-    there = np.flatnonzero(~np.isnan(vectors_ND).any(axis=1))
-    if len(there) < 3:
+    present = np.flatnonzero(~np.isnan(vectors_ND).any(axis=1))
+    if len(present) < 3:
         return [], ["Fewer than three images have an embedding: there is no two-dimensional view."]
-    plane = fit_plane(vectors_ND[there])
+    plane = fit_plane(vectors_ND[present])
     rows: list[dict[str, Any]] = []
-    for attribute, own in zip(attributes, _dealt(patients_N[there], len(attributes), seed), strict=True):
-        mine = there[own]
+    for attribute, own in zip(attributes, _dealt(patients_N[present], len(attributes), seed), strict=True):
+        mine = present[own]
         part = replace(attribute, codes_N=attribute.codes_N[mine])
         data = grouped(vectors_ND[mine], patients_N[mine], part, most=most, seed=seed, fewest=fewest)
         points = np.round(plane.points(data.vectors_nD), 4)
@@ -109,13 +109,13 @@ def projection(
             if shown_n[i]
         ]
     first, second = plane.explained_2
-    said = f"The two axes of the view hold {first:.0%} and {second:.0%} of the variance of the embeddings."
+    sentence = f"The two axes of the view hold {first:.0%} and {second:.0%} of the variance of the embeddings."
     if len(attributes) > 1:
-        said += (
+        sentence += (
             f" Each patient is shown in the picture of one of the {len(attributes)} attributes only, drawn by chance, "
             "so that no image can be followed from one picture to another; the axes are the same in all."
         )
-    return rows, [said]
+    return rows, [sentence]
 
 
 def _dealt(patients_N: NDArray[np.integer], num: int, seed: int) -> list[NDArray[np.intp]]:
@@ -158,7 +158,7 @@ def centroids(
         return [row(model, "centroid", attribute.name, "distance of means", note=note)]
     values = data.vectors_nD.astype(np.float64)
     dealt_RN = shuffled(data.codes_n, data.patients_n, num_permutations, seed=seed)
-    made = []
+    rows = []
     two = len(data.groups) == 2  # the other way round is the same
     for g, name in enumerate(data.groups[:1] if two else data.groups):
         title = f"{name} minus {data.groups[1] if two else 'all others'}"
@@ -172,7 +172,7 @@ def centroids(
         norm = float(np.linalg.norm(difference_D))
         null = f"by chance {np.nanmean(null_R):.3g} on average, {np.nanquantile(null_R, 0.95):.3g} one time in twenty"
         note = f"{null}. {data.note}".strip()
-        made.append(
+        rows.append(
             row(
                 model,
                 "centroid",
@@ -184,12 +184,12 @@ def centroids(
             )
         )
         top = np.argsort(-np.abs(difference_D), kind="stable")[:_TOP]
-        made += [row(model, "centroid", attribute.name, f"{title}: dimension {d}", float(difference_D[d])) for d in top]
-    return made
+        rows += [row(model, "centroid", attribute.name, f"{title}: dimension {d}", float(difference_D[d])) for d in top]
+    return rows
 
 
 def mean_differences(values_ND: NDArray[np.floating], inside_RN: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Give mean inside minus mean outside for each of R divisions, [R, D]; NaN where a side is empty."""
+    """Return mean inside minus mean outside for each of R divisions, [R, D]; NaN where a side is empty."""
     inside = inside_RN.astype(np.float64)
     count_R = inside.sum(axis=1, keepdims=True)
     sums_RD = inside @ values_ND

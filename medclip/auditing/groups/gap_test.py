@@ -93,15 +93,15 @@ def gap_test(
     Raises:
         MedclipError: WRONG_USE when there is no such attribute, or no shuffle is asked for.
     """
-    found = next((a for a in cohort.attributes if a.name == attribute), None)
-    if found is None or num_permutations < 1:
+    named = next((a for a in cohort.attributes if a.name == attribute), None)
+    if named is None or num_permutations < 1:
         raise MedclipError(Reason.WRONG_USE, "a gap test needs an attribute of the audit and one shuffle or more.")
     metrics = sorted({m for name in names for m in GAPS[name].metrics})
-    rows = label.valid_N & np.isin(found.codes_N, groups)
+    rows = label.valid_N & np.isin(named.codes_N, groups)
     if rows.sum() == 0 or len(groups) < 2:
         return {name: _untested(name) for name in names}
     everybody = evaluate(replace(cohort, attributes=()), label, _ones(cohort), threshold=threshold, metrics=metrics)
-    units = _units(cohort, label, found.codes_N, rows)
+    units = _units(cohort, label, named.codes_N, rows)
     parts = [
         _group_metrics(units, codes_UB, groups, metrics, threshold)
         for codes_UB in _shuffled(units, num_permutations, seed)
@@ -153,9 +153,9 @@ def _group_metrics(
         inside = (codes_UB == group).astype(np.uint8)
         if own:
             weights = np.concatenate([inside, inside])[:num]
-            found = evaluate(units.cohort, units.label, weights, threshold=threshold, metrics=own)
+            replicates = evaluate(units.cohort, units.label, weights, threshold=threshold, metrics=own)
             for m in own:
-                drawn[m].append(found.drawn[m][0])
+                drawn[m].append(replicates.drawn[m][0])
         for m in set(metrics) & set(_CROSSED):
             positives, negatives = (inside if within else 1 - inside for within in _CROSSED[m])
             weights = np.concatenate([positives, negatives])[:num]

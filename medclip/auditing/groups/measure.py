@@ -64,7 +64,7 @@ class Measured:
     replicates: Mapping[str, Replicates]
 
     def shown_G(self, label: str) -> NDArray[np.bool_]:
-        """Say which cells of a label may be shown, [G]."""
+        """Return which cells of a label may be shown, [G]."""
         return np.array([s.shown for s in self.states[label]], bool)
 
     @property
@@ -93,14 +93,14 @@ def measure(
     """
     by_label = {label.name: hidden(cohort, label, options.small_cells) for label in cohort.labels}
     values = {name: t.value for name, t in thresholds.items()}
-    found = evaluate_many(cohort, values, weights_PB, threads=options.threads, progress=step)
+    replicates = evaluate_many(cohort, values, weights_PB, threads=options.threads, progress=step)
     rounded = rounding(cohort, by_label.values(), options.small_cells)
-    return Measured(name, cohort, thresholds, by_label, rounded, weights_PB, found)
+    return Measured(name, cohort, thresholds, by_label, rounded, weights_PB, replicates)
 
 
 def metric_rows(measured: Measured, dataset: str) -> list[Row]:
-    """Give the table `metrics`: each metric of each label in each cell, with its interval; hidden ones by name only."""
-    made: list[Row] = []
+    """Return the table `metrics`: each metric of each label in each cell, with its interval; hidden ones by name."""
+    rows: list[Row] = []
     for label in measured.cohort.labels:
         replicates = measured.replicates[label.name]
         clusters = clusters_of(measured.cohort, label)
@@ -113,13 +113,13 @@ def metric_rows(measured: Measured, dataset: str) -> list[Row]:
                     **{"dataset": dataset, "metric": metric, "flag": "", "reason": ""},
                 }
                 if not state.shown:
-                    made.append({**head, "flag": "suppressed", "reason": state.reason})
+                    rows.append({**head, "flag": "suppressed", "reason": state.reason})
                     continue
                 fewest = fewest_of(metric, state)
                 value, low, high = (
                     measured.rounding.value(float(x[g]), fewest) for x in (replicates.point[metric], low_G, high_G)
                 )
-                made.append(
+                rows.append(
                     {
                         **head,
                         **_counts(measured.rounding, state),
@@ -130,18 +130,18 @@ def metric_rows(measured: Measured, dataset: str) -> list[Row]:
                         "flag": "underpowered" if state.underpowered else "",
                     }
                 )
-    return made
+    return rows
 
 
 def suppressed_rows(measured: Measured, options: AuditOptions) -> list[Row]:
-    """Give the table `suppressed`: what is not shown, and why, with counts that name nobody."""
-    made = []
+    """Return the table `suppressed`: what is not shown, and why, with counts that name nobody."""
+    rows = []
     for label, every in measured.states.items():
         for state in every:
             if not state.shown:
                 least = options.small_cells.floor
                 n = f"<{least}" if state.n < least else measured.rounding.count(state.n)
-                made.append(
+                rows.append(
                     {
                         "label": label,
                         "attribute": state.cell.attribute,
@@ -150,15 +150,17 @@ def suppressed_rows(measured: Measured, options: AuditOptions) -> list[Row]:
                         "n": str(n),
                     }
                 )
-    return made
+    return rows
 
 
 def difference_rows(measured: Measured, options: AuditOptions) -> list[Row]:
-    """Give the table `differences`: each shown group against everybody else, tested; one family for the model."""
-    made: list[Row] = []
+    """Return the table `differences`: each shown group against everybody else, tested; one family for the model."""
+    rows: list[Row] = []
     for a, attribute in enumerate(measured.cohort.attributes):
         halves = with_rest(measured.cohort, attribute.name)
-        found = evaluate_many(halves, measured.values, measured.weights_PB, metrics=COMPARED, threads=options.threads)
+        replicates = evaluate_many(
+            halves, measured.values, measured.weights_PB, metrics=COMPARED, threads=options.threads
+        )
         for label in measured.cohort.labels:
             clusters, rest = clusters_of(halves, label), hidden(halves, label, options.small_cells)
             own = [s for s in measured.states[label.name] if s.cell.position[0] == a]
@@ -166,10 +168,10 @@ def difference_rows(measured: Measured, options: AuditOptions) -> list[Row]:
                 inside, outside = rest_cells(g)
                 if not (state.shown and rest[outside].shown):
                     continue
-                for metric in defined(found[label.name], COMPARED):
-                    (d,) = against(found[label.name], metric, [inside], outside, clusters)
+                for metric in defined(replicates[label.name], COMPARED):
+                    (d,) = against(replicates[label.name], metric, [inside], outside, clusters)
                     fewest = min(fewest_of(metric, state), fewest_of(metric, rest[outside]))
-                    made.append(
+                    rows.append(
                         {
                             **_cell(measured.name, label.name, state),
                             **{"metric": metric, "reference": REST, "family": f"groups, {measured.name}", "p": d.p},
@@ -177,11 +179,11 @@ def difference_rows(measured: Measured, options: AuditOptions) -> list[Row]:
                             "_error": (d.standard_error, d.degrees_of_freedom),
                         }
                     )
-    num_tests = adjust(made)
-    for row in made:
+    num_tests = adjust(rows)
+    for row in rows:
         error, df = row.pop("_error")
         row["smallest_gap"] = float(smallest_gap(error, num_tests=max(1, num_tests), degrees_of_freedom=df))
-    return [short(measured.rounding, row) for row in made]
+    return [short(measured.rounding, row) for row in rows]
 
 
 def num_gap_tests(measured: Measured) -> int:
@@ -195,8 +197,8 @@ def num_gap_tests(measured: Measured) -> int:
 
 
 def gap_rows(measured: Measured, options: AuditOptions, step: Callable[[], None] | None = None) -> list[Row]:
-    """Give the table `gaps`: per label and attribute, between the groups that are shown."""
-    made: list[Row] = []
+    """Return the table `gaps`: per label and attribute, between the groups that are shown."""
+    gap_table: list[Row] = []
     shuffles = options.permutations or shuffles_for(num_gap_tests(measured), measured.cohort.num_patients)
     copies: list[tuple[Row, Row]] = []
     for label in measured.cohort.labels:
@@ -205,19 +207,19 @@ def gap_rows(measured: Measured, options: AuditOptions, step: Callable[[], None]
         for a, attribute in enumerate(measured.cohort.attributes):
             cells = [g for g, s in enumerate(every) if s.cell.position[0] == a and s.shown]
             wanted = [n for n in (*TESTED, *UNTESTED, *SAME_AS) if _measurable(n, replicates)]
-            found = gaps(replicates, cells, wanted, clusters=clusters)
+            measured_gaps = gaps(replicates, cells, wanted, clusters=clusters)
             tests = gap_test(
                 measured.cohort,
                 label,
                 attribute.name,
                 [every[g].cell.position[1] for g in cells],
-                [n for n in TESTED if n in found],
+                [n for n in TESTED if n in measured_gaps],
                 threshold=measured.values.get(label.name),
                 num_permutations=shuffles,
                 seed=options.seed,
             )
             rows: dict[str, Row] = {}
-            for name, gap in found.items():
+            for name, gap in measured_gaps.items():
                 fewest = min((fewest_of(m, every[g]) for m in GAPS[name].metrics for g in cells), default=_NO_COUNT)
                 low, high = (
                     np.minimum(gap.low, gap.value),
@@ -242,13 +244,13 @@ def gap_rows(measured: Measured, options: AuditOptions, step: Callable[[], None]
                 elif name in SAME_AS:
                     copies.append((row, rows[_same(name, label)]))
                 rows[name] = row
-            made += rows.values()
+            gap_table += rows.values()
             if step is not None:
                 step()
-    adjust([row for row in made if "family" in row])
+    adjust([row for row in gap_table if "family" in row])
     for row, source in copies:
         row |= {key: source.get(key) for key in (*_TEST_COLUMNS, "family")}
-    return [short(measured.rounding, row) for row in made]
+    return [short(measured.rounding, row) for row in gap_table]
 
 
 _TEST_COLUMNS = ("p", "p_holm", "p_bh", "null_mean", "null_95", "smallest_gap")
@@ -276,7 +278,7 @@ def _counts(rounded: Rounding, state: CellState) -> Row:
 
 
 def exported(rounded: Rounding, n: int | None) -> int | None:
-    """Give a count as all tables do, so that nothing hidden follows from a difference; None for a small one."""
+    """Return a count as all tables do, so that nothing hidden follows from a difference; None for a small one."""
     count = None if n is None else rounded.count(n)
     return None if isinstance(count, str) else count
 
@@ -285,18 +287,18 @@ def short(rounded: Rounding, row: Row) -> Row:
     """Write what stands beside a rounded value with three digits, so that it does not give the value back."""
     if rounded.base == 1:
         return row
-    told = {key: row[key] for key in (*_TEST_COLUMNS, "delong_p") if row.get(key) is not None}
-    return row | {key: float(f"{value:.3g}") for key, value in told.items()}
+    columns = {key: row[key] for key in (*_TEST_COLUMNS, "delong_p") if row.get(key) is not None}
+    return row | {key: float(f"{value:.3g}") for key, value in columns.items()}
 
 
 def rounded_values(rounded: Rounding, fewest: int, value: float, low: float, high: float) -> Row:
-    """Give value, low and high as they are exported."""
+    """Return value, low and high as they are exported."""
     names = ("value", "low", "high")
     return {name: rounded.value(float(x), fewest) for name, x in zip(names, (value, low, high), strict=True)}
 
 
 def fewest_of(metric: str, state: CellState) -> int:
-    """Give the count that a rate's digits would give away, one for all rates of a cell; of an area half its pairs.
+    """Return the count that a rate's digits would give away, one for all rates of a cell; of an area half its pairs.
 
     Several grids for one cell (sensitivity, and underdiagnosis, which is its complement) would tell more than each.
     Calibration and Brier score are sums of scores, which nobody has who has the export: their digits give nothing away.
@@ -316,6 +318,6 @@ def _measurable(gap: str, replicates: Replicates) -> bool:
 
 
 def _same(name: str, label: Label) -> str:
-    """Give the tested gap that a name stands for; of a label of healthy patients the two rates change places."""
+    """Return the tested gap that a name stands for; of a label of healthy patients the two rates change places."""
     swapped = {"underdiagnosis_max_min": "fpr_max_min", "overdiagnosis_max_min": "tpr_max_min"}
     return swapped[name] if label.no_finding and name in swapped else SAME_AS[name]

@@ -68,12 +68,12 @@ def parse_age(text: str, unit: str = "years") -> float | None:
     text = text.strip()
     if is_blank(text) or text.casefold() in _UNKNOWN or _PLACEHOLDER.fullmatch(text):
         return float("nan")
-    found = _AGE.fullmatch(text)
-    if not found:
+    match = _AGE.fullmatch(text)
+    if not match:
         return None
-    said = found["unit"]
-    per_year = _PER_YEAR[_UNITS[said[0].lower()] if said else unit]
-    return (-1.0 if found["sign"] else 1.0) * float(found["number"]) / per_year
+    unit_text = match["unit"]
+    per_year = _PER_YEAR[_UNITS[unit_text[0].lower()] if unit_text else unit]
+    return (-1.0 if match["sign"] else 1.0) * float(match["number"]) / per_year
 
 
 def are_bands(column: Coded) -> bool:
@@ -134,7 +134,7 @@ def read_ages(column: Coded, name: str, unit: str, where: str) -> Ages:
 
 
 def age_edges(bins: str | Sequence[float] | None) -> tuple[float, ...]:
-    """Give the lower edges of the bands.
+    """Return the lower edges of the bands.
 
     Args:
         bins: "0,20,40,60,80", numbers, the name of a preset, or None for 0, 18, 25, 50, 65, 80.
@@ -177,16 +177,16 @@ def age_attribute(name: str, ages: Ages, bins: str | Sequence[float] | None) -> 
     place_N = np.searchsorted(edges, np.where(known_N, ages.years_N, np.inf), side="right") - 1
     young = int((known_N & (place_N < 0)).sum())
     missing_N = ~known_N | (place_N < 0)
-    there = [i for i in range(len(edges)) if ((place_N == i) & ~missing_N).any()]
-    codes_N = np.searchsorted(there, np.where(missing_N, 0, place_N)).astype(np.int16)
-    codes_N[missing_N] = len(there)
-    groups = [names[i] for i in there] + ([MISSING] if missing_N.any() else [])
+    present = [i for i in range(len(edges)) if ((place_N == i) & ~missing_N).any()]
+    codes_N = np.searchsorted(present, np.where(missing_N, 0, place_N)).astype(np.int16)
+    codes_N[missing_N] = len(present)
+    groups = [names[i] for i in present] + ([MISSING] if missing_N.any() else [])
     note = f"Age: {about(young, 'row')} of patients below {edges[0]:g} years, who are in no band, are {MISSING}."
     return Attribute(name, tuple(groups), codes_N), (note,) if young else ()
 
 
 def _band(low: float, high: float, preset: bool) -> str:
-    whole = float(high).is_integer() and float(low).is_integer()
-    if preset or not whole:
+    integral = float(high).is_integer() and float(low).is_integer()
+    if preset or not integral:
         return f"{low:g}-{high:g}" if preset else f"{low:g}-<{high:g}"
     return f"{low:g}-{high - 1:g}" if high - 1 > low else f"{low:g}"

@@ -125,11 +125,11 @@ def make_groups(
     notes: list[str] = []
     single: dict[str, Attribute] = {}
     for name in dict.fromkeys(p for parts in asked for p in parts):
-        attribute, said = one_attribute(name, column(name), patients_N, options, where)
+        attribute, notes_of_one = one_attribute(name, column(name), patients_N, options, where)
         single[name] = attribute
-        notes += said
-    made = [single[parts[0]] if len(parts) == 1 else cross([single[p] for p in parts]) for parts in asked]
-    return Grouping(tuple(made), tuple(notes))
+        notes += notes_of_one
+    attributes = [single[parts[0]] if len(parts) == 1 else cross([single[p] for p in parts]) for parts in asked]
+    return Grouping(tuple(attributes), tuple(notes))
 
 
 def one_attribute(
@@ -145,8 +145,8 @@ def one_attribute(
         cells = _renamed(cells, options.values[name if name in options.values else known])
     if known == "age" and name not in options.bins and not are_bands(cells):
         ages = read_ages(cells, name, options.age_unit, where)
-        attribute, said = age_attribute(name, ages, options.age_bins)
-        return attribute, (*ages.notes, *said)
+        attribute, age_notes = age_attribute(name, ages, options.age_bins)
+        return attribute, (*ages.notes, *age_notes)
     if name in options.bins:
         return _binned(name, cells, options.bins[name], where), ()
     if known == "sex":
@@ -159,13 +159,13 @@ def one_attribute(
         cells, notes = _same_for_a_patient(name, cells, patients_N)
     _refuse_names(name, cells, patients_N, where)
     if len(cells.values) > MAX_VALUES:
-        cells, said = _others_together(name, cells, patients_N, options.min_group, where)
-        notes += said
+        cells, age_notes = _others_together(name, cells, patients_N, options.min_group, where)
+        notes += age_notes
     return _attribute(name, cells, known in _CONSTANT), tuple(notes)
 
 
 def kind_of(name: str) -> str:
-    """Give the attribute that a name means: `sex` for `PatientSex`; the name itself in small letters for all others."""
+    """Return the attribute that a name means: `sex` for `PatientSex`; else the name itself in small letters."""
     plain = plain_name(name)
     for known, others in ALIASES.items():
         if plain in {plain_name(n) for n in (known, *others)}:
@@ -174,7 +174,7 @@ def kind_of(name: str) -> str:
 
 
 def cross(parts: Sequence[Attribute]) -> Attribute:
-    """Give the intersection of attributes; only combinations that occur are groups.
+    """Return the intersection of attributes; only combinations that occur are groups.
 
     A row for which one part is not stated is not stated in the intersection, and so with contradictory ones.
     """
@@ -187,13 +187,13 @@ def cross(parts: Sequence[Attribute]) -> Attribute:
             if group in part.groups:
                 flag_N |= part.codes_N == part.groups.index(group)
     whole_N = ~(missing_N | conflict_N)
-    there, place_N = np.unique(code_N[whole_N], return_inverse=True)
-    if len(there) > _MAX_GROUPS:
+    present, place_N = np.unique(code_N[whole_N], return_inverse=True)
+    if len(present) > _MAX_GROUPS:
         raise MedclipError(
             Reason.WRONG_USE, f"the intersection of {list_of([p.name for p in parts])} has too many groups."
         )
     groups = []
-    for code in there.tolist():
+    for code in present.tolist():
         names = []
         for part in reversed(parts):
             code, i = divmod(code, len(part.groups))
@@ -214,8 +214,9 @@ def _renamed(cells: Coded, meaning: Mapping[str, str]) -> Coded:
 
 
 def _worded(cells: Coded, *, presence: bool) -> Coded:
-    """Give blanks one word, texts that differ in case only one spelling (the most frequent), and 0/1 of a thing that is
-    there or not "no" and "yes".
+    """Replace blanks by one word, texts that differ in case only by the most frequent spelling, 0/1 by "no" and "yes".
+
+    The last only where the column states the presence of a thing.
     """
     counts = cells.counts()
     stated = [t.casefold() for t, n in zip(cells.values, counts, strict=True) if n and not _unknown(t)]
@@ -240,8 +241,8 @@ def _unknown(text: str) -> bool:
 
 
 def _sexes(cells: Coded, name: str, where: str) -> Coded:
-    said = {t for t in cells.used().values if not _unknown(t) and t.casefold() not in _UNKNOWN_SEX}
-    strange = sorted(t for t in said if t.casefold() not in _SEX)
+    values = {t for t in cells.used().values if not _unknown(t) and t.casefold() not in _UNKNOWN_SEX}
+    strange = sorted(t for t in values if t.casefold() not in _SEX)
     if strange:
         digits = all(t.lstrip("-").isdigit() for t in strange)
         raise MedclipError(

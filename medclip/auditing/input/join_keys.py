@@ -39,8 +39,8 @@ def _stem(key: str) -> str:
 
 
 def _zeros(key: str) -> str:
-    whole = re.sub(r"\.0+$", "", key) if re.fullmatch(r"\d+\.0+", key) else key
-    return whole.lstrip("0") or "0" if whole.isdigit() else whole
+    integral = re.sub(r"\.0+$", "", key) if re.fullmatch(r"\d+\.0+", key) else key
+    return integral.lstrip("0") or "0" if integral.isdigit() else integral
 
 
 RULES: Mapping[str, tuple[Callable[[str], str], str]] = {
@@ -75,7 +75,7 @@ class Side:
 
 
 def key_of(table: Table, columns: Sequence[str]) -> Coded:
-    """Give the key of each row; one of several columns is joined to one text, and blank if any part is."""
+    """Return the key of each row; one of several columns is joined to one text, and blank if any part is."""
     first = table.coded(columns[0])
     for column in columns[1:]:
         other = table.coded(column)
@@ -109,8 +109,8 @@ def without_twins(table: Table, keys: Coded, what: str) -> tuple[NDArray[np.intp
     rows = np.flatnonzero(repeated_N)
     if len(rows):
         cells = [table.coded(c).take(rows).codes_N for c in table.names]
-        whole = np.stack([keys.codes_N[rows], *cells], 1)
-        _, first = np.unique(whole, axis=0, return_index=True)
+        stacked = np.stack([keys.codes_N[rows], *cells], 1)
+        _, first = np.unique(stacked, axis=0, return_index=True)
         left = np.unique(keys.codes_N[rows[first]], return_counts=True)[1]
         if (left > 1).any():
             raise MedclipError(
@@ -188,8 +188,10 @@ def _lookup(left: Coded, right: Coded, rule: Callable[[str], str]) -> tuple[NDAr
     ruled = [rule(v) for v in left.values]
     several = {key for key, n in Counter(ruled).items() if n > 1}
     out = twice | several
-    found = [-1 if key in out or is_blank(v) else place.get(key, -1) for key, v in zip(ruled, left.values, strict=True)]
-    return np.asarray(found, np.intp), len([k for k in out if k in place])
+    places = [
+        -1 if key in out or is_blank(v) else place.get(key, -1) for key, v in zip(ruled, left.values, strict=True)
+    ]
+    return np.asarray(places, np.intp), len([k for k in out if k in place])
 
 
 def _num_rows(keys: Coded, found_V: NDArray[np.intp]) -> int:
@@ -212,7 +214,7 @@ def _not_joined(left: Side, right: Side, identity_key: bytes) -> MedclipError:
 
 
 def would_join(left: Coded, right: Coded) -> str:
-    """Say how keys would have to be compared for more of them to join; "" where nothing helps."""
+    """Return how keys would have to be compared for more of them to join; "" where nothing helps."""
     exact = _num_rows(left, _lookup(left, right, RULES["exact"][0])[0])
     for name, (rule, words) in RULES.items():
         number = _num_rows(left, _lookup(left, right, rule)[0])

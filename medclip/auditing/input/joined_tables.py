@@ -57,11 +57,11 @@ class Source:
         return len(self.unit_M) > self.num_units
 
     def label_cells(self, column: str) -> Coded:
-        """Give a column of the label table for the M joined rows."""
+        """Return a column of the label table for the M joined rows."""
         return self.labels.coded(column).take(self.label_row_M)
 
     def text(self, column: str, part: Callable[[str], str] | None = None) -> tuple[Coded, int]:
-        """Give a column of the label table (or a part of each cell) for the N units, and for how many rows disagree."""
+        """Return a column of the label table (or a part of each cell) for the N units, and how many rows disagree."""
         cells = self.label_cells(column)
         return self._of_units(cells.mapped(part) if part else cells)
 
@@ -71,14 +71,14 @@ class Source:
         return np.unique(self.unit_M, return_index=True)[1] if self.several else np.arange(self.num_units)
 
     def first_text(self, columns: Sequence[str]) -> tuple[str, ...]:
-        """Give columns of the label table as one text for each unit, that of its first row; row numbers for none."""
+        """Return columns of the label table as one text for each unit, that of its first row; row numbers for none."""
         rows = self.label_row_M[self.first_row_N]
         if not columns:
             return tuple(str(row + 1) for row in rows.tolist())
         return tuple(key_of(self.labels, columns).take(rows).texts_N().tolist())
 
     def fallback(self, names: Sequence[str]) -> Coded | None:
-        """Give a column that the label table lacks from the table of scores or from header values; None without one."""
+        """Return a column that the label table lacks, of the table of scores or of header values; None without one."""
         for table in (self.scores.rows, self.scores.headers):
             column = table.find(names[0], *names[1:])
             if column is not None and table is not self.labels:
@@ -88,7 +88,7 @@ class Source:
         return None
 
     def attribute(self, name: str) -> Coded:
-        """Give the cells of an attribute for the N units.
+        """Return the cells of an attribute for the N units.
 
         Raises:
             MedclipError: TABLE_INVALID where neither table has it.
@@ -99,16 +99,16 @@ class Source:
         if column is not None and (known != "scanner" or plain_name(column) == "scanner"):
             return self.text(column)[0]
         if known == "scanner":
-            made = self._scanner()
-            if made is not None:
-                return made
+            coded = self._scanner()
+            if coded is not None:
+                return coded
         cells = self.fallback(names) if column is None else self.text(column)[0]
         if cells is None:
             raise no_such(name, self.labels.names, self.labels.where, "of groups")
         return cells
 
     def _scanner(self) -> Coded | None:
-        """Give maker and model together."""
+        """Return maker and model together."""
         parts = []
         for names in (MAKER, MODEL):
             column = self.labels.find(names[0], *names[1:])
@@ -118,9 +118,9 @@ class Source:
             return parts[0] or parts[1]
         maker, model = parts
         code_N = maker.codes_N.astype(np.int64) * len(model.values) + model.codes_N
-        there, inverse_N = np.unique(code_N, return_inverse=True)
+        present, inverse_N = np.unique(code_N, return_inverse=True)
         texts = []
-        for code in there.tolist():
+        for code in present.tolist():
             words = (maker.values[code // len(model.values)], model.values[code % len(model.values)])
             texts.append(" ".join(w for w in words if not is_blank(w)))
         return merged(inverse_N, texts)
@@ -148,31 +148,31 @@ def join_tables(scores: Any, labels: Any, options: ReadOptions) -> Source:
         return _one_table(scores, options)
     table = select(read_table(labels, "the table of labels"), options.where, "rows of labels")
     named = _named_keys(options.key)
-    found = read_scores(scores, options, lambda rows: _keys(rows, table, named, own=False)[0])
-    ours, theirs = _keys(found.rows, table, named, own=found.own)
-    score_keys, label_keys = key_of(found.rows, ours), key_of(table, theirs)
+    score_table = read_scores(scores, options, lambda rows: _keys(rows, table, named, own=False)[0])
+    ours, theirs = _keys(score_table.rows, table, named, own=score_table.own)
+    score_keys, label_keys = key_of(score_table.rows, ours), key_of(table, theirs)
     kept_labels, notes = without_twins(table, label_keys, "rows of labels")
     kept_scores = np.arange(len(score_keys))
-    if found.own:
-        kept_scores = _one_of_each(score_keys, found)
+    if score_table.own:
+        kept_scores = _one_of_each(score_keys, score_table)
     elif not options.repeat_labels:
-        kept_scores, said = without_twins(found.rows, score_keys, "rows of scores")
-        notes += said
+        kept_scores, twin_notes = without_twins(score_table.rows, score_keys, "rows of scores")
+        notes += twin_notes
     label_side = Side(label_keys.take(kept_labels), "rows of labels", table.where)
-    score_side = Side(score_keys.take(kept_scores), "files" if found.own else "rows of scores", found.where)
-    if options.repeat_labels and not found.own:
+    score_side = Side(score_keys.take(kept_scores), "files" if score_table.own else "rows of scores", score_table.where)
+    if options.repeat_labels and not score_table.own:
         joined = join(score_side, label_side, options.match, options.hash_key)
         label_row_M, score_row_M = kept_labels[joined.right_M], kept_scores[joined.left_M]
     else:
-        joined = join(label_side, score_side, options.match, options.hash_key, by_path=found.own)
+        joined = join(label_side, score_side, options.match, options.hash_key, by_path=score_table.own)
         label_row_M, score_row_M = kept_labels[joined.left_M], kept_scores[joined.right_M]
-    notes = [*found.notes, *notes, *joined.notes]
+    notes = [*score_table.notes, *notes, *joined.notes]
     offered = kept_labels, len(kept_scores)
-    return _source(found, table, label_row_M, score_row_M, theirs, offered, notes, bool(options.where))
+    return _source(score_table, table, label_row_M, score_row_M, theirs, offered, notes, bool(options.where))
 
 
 def _source(
-    found: ScoreTable,
+    score_table: ScoreTable,
     table: Table,
     label_row_M: NDArray[np.intp],
     score_row_M: NDArray[np.intp],
@@ -188,35 +188,37 @@ def _source(
     """
     labelled, num_scores = offered
     num_labels = len(labelled)
-    unit_M = found.unit_R[score_row_M]
+    unit_M = score_table.unit_R[score_row_M]
     scored_M = unit_M >= 0
     joined = np.zeros(table.num_rows, bool)
     joined[label_row_M[scored_M]] = True
     lost = labelled[~joined[labelled]]
-    why = f" ({_why(found.rows, score_row_M[~scored_M])})" if not scored_M.all() else ""
+    why = f" ({_why(score_table.rows, score_row_M[~scored_M])})" if not scored_M.all() else ""
     if len(lost):
         notes.append(f"Left out: {count(len(lost), 'row')} of labels without a score, of {num_labels:,}{why}.")
-    used = np.zeros(found.rows.num_rows, bool)
+    used = np.zeros(score_table.rows.num_rows, bool)
     used[score_row_M] = True
     unused = num_scores - int(used.sum())
     if unused:
-        what = "file" if found.own else "row"
+        what = "file" if score_table.own else "row"
         asked = " among those that were asked for" if selected else ""
         notes.append(f"Left out: {count(unused, what)} of scores without a row of labels{asked}, of {num_scores:,}.")
     if not scored_M.any():
         raise MedclipError(
-            Reason.NOTHING_TO_DO, f"none of the {num_labels:,} labelled files has a score{why}.", where=found.where
+            Reason.NOTHING_TO_DO,
+            f"none of the {num_labels:,} labelled files has a score{why}.",
+            where=score_table.where,
         )
     label_row_M, score_row_M, unit_M = label_row_M[scored_M], score_row_M[scored_M], unit_M[scored_M]
     rank_M, score_unit_N = np.arange(len(unit_M)), unit_M
-    if found.own:
+    if score_table.own:
         rank_M, first = in_order(unit_M)
         score_unit_N = unit_M[first]
         if len(first) < len(unit_M):
             notes.append(
                 f"{len(unit_M):,} files make {count(len(first), 'study', 'studies')}, each a row of the audit."
             )
-    return Source(found, table, label_row_M, score_row_M, rank_M, score_unit_N, tuple(keys), tuple(notes), lost)
+    return Source(score_table, table, label_row_M, score_row_M, rank_M, score_unit_N, tuple(keys), tuple(notes), lost)
 
 
 def _why(files: Table, rows: NDArray[np.intp]) -> str:
@@ -224,49 +226,49 @@ def _why(files: Table, rows: NDArray[np.intp]) -> str:
     if "reason" not in files.names:
         return count(len(rows), "file") + " not scored"
     reasons = files.coded("reason").take(rows).used()
-    said = [f"{v or 'no task'} {n:,}" for v, n in zip(reasons.values, reasons.counts(), strict=True)]
-    return f"{count(len(rows), 'file')} not scored: {', '.join(sorted(said))}"
+    parts = [f"{v or 'no task'} {n:,}" for v, n in zip(reasons.values, reasons.counts(), strict=True)]
+    return f"{count(len(rows), 'file')} not scored: {', '.join(sorted(parts))}"
 
 
-def _one_of_each(keys: Coded, found: ScoreTable) -> NDArray[np.intp]:
+def _one_of_each(keys: Coded, score_table: ScoreTable) -> NDArray[np.intp]:
     """Keep one file of each key, where all files of a key are of one study.
 
     Raises:
         MedclipError: TABLE_INVALID for a key that stands for several studies.
     """
     _, first, inverse_R = np.unique(keys.codes_N, return_index=True, return_inverse=True)
-    differ = int((found.unit_R != found.unit_R[first][inverse_R]).sum())
+    differ = int((score_table.unit_R != score_table.unit_R[first][inverse_R]).sum())
     if differ:
         raise MedclipError(
             Reason.TABLE_INVALID,
             f"{count(differ, 'file')} of the scores have a key that another study has too.",
-            where=found.where,
+            where=score_table.where,
             hint="Name the column of file paths with --key path=COLUMN.",
         )
     return np.sort(first)
 
 
 def _one_table(scores: Any, options: ReadOptions) -> Source:
-    found = read_scores(scores, options, lambda rows: [])
-    if found.own or options.long is not None:
+    score_table = read_scores(scores, options, lambda rows: [])
+    if score_table.own or options.long is not None:
         raise MedclipError(
             Reason.WRONG_USE,
             "this table holds scores and no truths.",
-            where=found.where,
+            where=score_table.where,
             hint="Name a table of labels beside it.",
         )
-    keep = selected(found.rows, options.where, "rows")
+    keep = selected(score_table.rows, options.where, "rows")
     rows = np.flatnonzero(keep)
-    keys = [found.rows.need(name) for _, name in _named_keys(options.key)]
+    keys = [score_table.rows.need(name) for _, name in _named_keys(options.key)]
     notes: list[str] = []
     if keys:
-        table = found.rows.take(keep)
+        table = score_table.rows.take(keep)
         kept, notes = without_twins(table, key_of(table, keys), "rows")
         rows = rows[kept]
-    place = found.rows.find(KEYS[0], *KEYS[1:])
+    place = score_table.rows.find(KEYS[0], *KEYS[1:])
     return Source(
-        found,
-        found.rows,
+        score_table,
+        score_table.rows,
         rows,
         rows,
         np.arange(len(rows)),
@@ -298,12 +300,12 @@ def _keys(rows: Table, labels: Table, named: Sequence[tuple[str, str]], *, own: 
             return ["path"], theirs
         return [rows.need(name, "to join by") for name, _ in named], theirs
     for name in KEYS:
-        there = labels.find(name)
-        if there is not None and own:
-            return ["path"], [there]
+        column = labels.find(name)
+        if column is not None and own:
+            return ["path"], [column]
         here = rows.find(name)
-        if there is not None and here is not None:
-            return [here], [there]
+        if column is not None and here is not None:
+            return [here], [column]
     raise MedclipError(
         Reason.TABLE_INVALID,
         f"nothing says which rows belong together. {listed(rows.names, 'Columns of the scores')} "

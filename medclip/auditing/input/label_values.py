@@ -60,13 +60,13 @@ def meaning(text: str) -> float | str | None:
 
 def is_binary(cells: Coded) -> bool:
     """Whether a column answers a yes-or-no question: every cell is understood, and one says yes or no."""
-    said = False
+    answered = False
     for text, number in zip(cells.values, cells.counts(), strict=True):
         means = meaning(text) if number else "blank"
         if means is None:
             return False
-        said |= isinstance(means, float)
-    return said
+        answered |= isinstance(means, float)
+    return answered
 
 
 def not_understood(cells: Coded) -> tuple[int, str]:
@@ -104,9 +104,9 @@ def read_truth(cells: Coded, name: str, options: ReadOptions, where: str) -> Tru
         )
     counts = cells.counts()
     means = [meaning(v) for v in cells.values]
-    said = {"uncertain": _policy(options.uncertain), "blank": _policy(options.blank)}
-    truth = np.asarray([said[m] if isinstance(m, str) else m for m in means] or [np.nan], np.float64)
-    number = {word: sum(int(n) for m, n in zip(means, counts, strict=True) if m == word) for word in said}
+    policies = {"uncertain": _policy(options.uncertain), "blank": _policy(options.blank)}
+    truth = np.asarray([policies[m] if isinstance(m, str) else m for m in means] or [np.nan], np.float64)
+    number = {word: sum(int(n) for m, n in zip(means, counts, strict=True) if m == word) for word in policies}
     return Truth(truth[cells.codes_N], number["uncertain"], number["blank"])
 
 
@@ -115,16 +115,16 @@ def _policy(word: str) -> float:
 
 
 def elements(cells: Coded, separator: str) -> dict[str, str]:
-    """Give the different findings of a column of lists: the name as it is compared, and how it is first written."""
-    found: dict[str, str] = {}
+    """Return the different findings of a column of lists: the name as it is compared, and how it is first written."""
+    names: dict[str, str] = {}
     for text in cells.used().values:
         for part in _parts(text, separator):
-            found.setdefault(plain_name(part), part)
-    return found
+            names.setdefault(plain_name(part), part)
+    return names
 
 
 def read_list(cells: Coded, finding: str, options: ReadOptions) -> Truth:
-    """Say for each row whether its list has a finding: as a whole element, never as a part of another's name."""
+    """Return for each row whether its list has a finding: as a whole element, never as a part of another's name."""
     wanted = plain_name(finding)
     truth, blank = [], 0
     for text, number in zip(cells.values, cells.counts().tolist(), strict=True):
@@ -143,7 +143,7 @@ def _parts(text: str, separator: str) -> list[str]:
 
 
 def read_class(cells: Coded, names: Sequence[str], among: Sequence[str] = ()) -> Truth:
-    """Say for each row whether it is of a class, one against all others; a blank is not known.
+    """Return for each row whether it is of a class, one against all others; a blank is not known.
 
     Args:
         cells: Class names of the N rows.
@@ -163,7 +163,7 @@ def read_class(cells: Coded, names: Sequence[str], among: Sequence[str] = ()) ->
 
 
 def policy_notes(truths: Sequence[Truth], options: ReadOptions) -> list[str]:
-    """Say how many uncertain and blank cells there were over all labels, and what was done with them."""
+    """Return how many uncertain and blank cells there were over all labels, and what was done with them."""
     notes = []
     how = {"ignore": "taken as not known", "zero": "taken as negative", "one": "taken as positive"}
     for word, number, policy in (

@@ -97,7 +97,7 @@ def left_out(
     options: ReadOptions,
     taken: Collection[str],
 ) -> list[str]:
-    """Say which labels have a score and a column of truths and are still not among those that were paired.
+    """Return which labels have a score and a column of truths and are still not among those that were paired.
 
     Args:
         asked: As `pair_up` took it: where labels are named, nothing is left out unsaid.
@@ -135,17 +135,17 @@ class _Book:
 
     def all_pairs(self) -> list[Pair]:
         """Pair everything whose names agree; what does not look like a score or a truth is passed by."""
-        found: dict[str, Pair] = {}
+        pair_of: dict[str, Pair] = {}
         single = [s for s in self.score_names if s not in self.multiclass_scores()]
         for score in sorted(single, key=lambda s: not _AFFIX.search(s)):  # a truth may stand beside its score
             for name in (_class_of(score, self.scores.own), _AFFIX.sub("", score)):
                 column = self.labels.find(name)
                 if self.lists and plain_name(name) in self.lists:
                     element = self.lists[plain_name(name)]
-                    found.setdefault(element, Pair(element, score, self.list_column, "list", (element,)))
+                    pair_of.setdefault(element, Pair(element, score, self.list_column, "list", (element,)))
                 elif column and self._is_truth(column, score):
-                    found.setdefault(column, Pair(column, score, column, "binary"))
-        pairs = list(found.values())
+                    pair_of.setdefault(column, Pair(column, score, column, "binary"))
+        pairs = list(pair_of.values())
         for task, inside in self.scores.tasks.items():
             column = self.labels.find(task)
             if column is not None:
@@ -153,9 +153,9 @@ class _Book:
         return pairs
 
     def passed_by(self, pairs: Sequence[Pair]) -> list[str]:
-        """Say why columns that have a score are not among the pairs."""
+        """Return why columns that have a score are not among the pairs."""
         used, answered = {p.score for p in pairs}, {p.column for p in pairs}
-        said: dict[str, str] = {}
+        reasons: dict[str, str] = {}
         for score in self.score_names:
             if score in used or score in self.multiclass_scores():
                 continue
@@ -166,23 +166,23 @@ class _Book:
                 why = self._why_not(column, score, answered=column in answered)
                 if why:
                     what = f"the score {score!r}" if column in answered else column
-                    said.setdefault(score, f"CAUTION: {what} is left out: {why}")
-        return list(said.values())
+                    reasons.setdefault(score, f"CAUTION: {what} is left out: {why}")
+        return list(reasons.values())
 
     def _why_not(self, column: str, score: str, *, answered: bool) -> str:
-        """Say what is wrong with a score, else with the truths; "" where nothing is, or neither looks like one."""
+        """Return what is wrong with a score, else with the truths; "" where nothing is, or neither looks like one."""
         cells = self.labels.coded(column).used()
         numeric = self.scores.own or self._scored(score)
         if is_binary(cells):
             return "" if numeric else self._no_numbers(score)
         blank = sum(int(n) for v, n in zip(cells.values, cells.counts(), strict=True) if is_blank(v))
-        told = len(cells) - blank
+        num_filled = len(cells) - blank
         strange, samples = not_understood(cells)
-        if answered or (2 * strange > told and not (numeric and self._is_own_score(cells, score))):
+        if answered or (2 * strange > num_filled and not (numeric and self._is_own_score(cells, score))):
             return ""
         if strange:
             are = "is" if strange == 1 else "are"
-            return f"{strange:,} of its {count(told, 'cell')} {are} neither 1, 0, yes, no nor -1: {samples}."
+            return f"{strange:,} of its {count(num_filled, 'cell')} {are} neither 1, 0, yes, no nor -1: {samples}."
         return f"none of its {count(len(cells), 'cell')} says yes or no ({blank:,} are blank)."
 
     def _is_own_score(self, cells: Coded, score: str) -> bool:
@@ -202,7 +202,7 @@ class _Book:
         return f"the cells of the score {score!r} {what}."
 
     def multiclass_scores(self) -> set[str]:
-        """Give the scores that belong to a question of which one class is true."""
+        """Return the scores that belong to a question of which one class is true."""
         return {name for inside in self.scores.tasks.values() for name in inside}
 
     def _is_truth(self, column: str, score: str) -> bool:
@@ -274,7 +274,7 @@ class _Book:
         return plain.get(plain_name(name))
 
     def _inside(self, name: str) -> tuple[str, ...]:
-        """Give the scores that a column of class names may be about: those of the task, else every column."""
+        """Return the scores that a column of class names may be about: those of the task, else every column."""
         if self.scores.own:
             meant = [names for task, names in self.scores.tasks.items() if len(self.scores.tasks) == 1 or task == name]
             return meant[0] if len(meant) == 1 else ()
@@ -282,11 +282,11 @@ class _Book:
 
     def _classes(self, column: str, inside: Iterable[str], task: str) -> list[Pair]:
         """Pair each class with how the column writes it."""
-        said = [v for v in self.labels.coded(column).used().values if not is_blank(v)]
+        values = [v for v in self.labels.coded(column).used().values if not is_blank(v)]
         known = {plain_name(_class_of(s, self.scores.own)): s for s in inside}
         known = {plain_name(_AFFIX.sub("", s)): s for s in inside if not self.scores.own} | known
         words: dict[str, list[str]] = {}
-        for value in said:
+        for value in values:
             score = known.get(plain_name(value)) or self._by_wording(value, task, known)
             if score is not None:
                 words.setdefault(score, []).append(value)
@@ -305,8 +305,8 @@ class _Book:
         for name in self.scores.tasks:
             if known and next(iter(known.values())) in self.scores.tasks[name]:
                 task = name
-        found = _vocabulary_class(task, value)
-        return None if found is None else known.get(plain_name(found))
+        class_name = _vocabulary_class(task, value)
+        return None if class_name is None else known.get(plain_name(class_name))
 
     def _score(self, name: str, only: bool, column: str = "") -> str:
         """Find a score by its name; in a table of scores and truths that is not the column of the truth itself."""
@@ -323,21 +323,21 @@ class _Book:
             lambda s: only and not self.scores.own and plain_name(s) in _ONLY_SCORE,
         )
         for way in ways:
-            found = [s for s in names if way(s)]
-            if len(found) > 1:
+            candidates = [s for s in names if way(s)]
+            if len(candidates) > 1:
                 raise MedclipError(
                     Reason.WRONG_USE,
-                    f"{name!r} may be any of the scores {', '.join(found[:_MOST_SHOWN])}.",
+                    f"{name!r} may be any of the scores {', '.join(candidates[:_MOST_SHOWN])}.",
                     where=self.scores.where,
-                    hint=f"Say which, such as --label {found[0]}={name}.",
+                    hint=f"Say which, such as --label {candidates[0]}={name}.",
                 )
-            if found:
-                return found[0]
+            if candidates:
+                return candidates[0]
         raise no_such(name, names, self.scores.where, "of scores")
 
 
 def _as_number(text: str) -> str | float:
-    """Give what a cell is compared by: 61 and 61.0 are equal."""
+    """Return what a cell is compared by: 61 and 61.0 are equal."""
     number = number_in(text)
     return text if math.isnan(number) else number
 
@@ -352,12 +352,12 @@ def _says(score: str, name: str) -> bool:
 
 
 def _vocabulary_class(task: str, value: str) -> str | None:
-    """Give the class that a word means in a task that ships with medclip; None for other tasks and words."""
+    """Return the class that a word means in a task that ships with medclip; None for other tasks and words."""
     from medclip.adaptation.data.task import class_said
     from medclip.text.vocabulary.load import load_task
 
     try:
-        found = class_said(load_task(task), value)
+        name = class_said(load_task(task), value)
     except MedclipError:
         return None
-    return None if found is None else found.name
+    return None if name is None else name.name

@@ -92,7 +92,7 @@ class ReadOptions:
             raise MedclipError(Reason.WRONG_USE, "the separator of a list of findings is empty.")
 
     def hash_key(self) -> bytes:
-        """Give the key of hashes in messages: the one named, else this machine's own, which is made on first use."""
+        """Return the key of hashes in messages: the one named, else this machine's own, which is made on first use."""
         return load_key(Settings()) if self.identity_key is None else self.identity_key
 
 

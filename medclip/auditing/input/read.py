@@ -63,9 +63,9 @@ def missing_by_group(source: Source, names: Sequence[str], options: ReadOptions)
         share_G = np.bincount(attribute.codes_N[lost_N], minlength=len(attribute.groups)) / np.maximum(n_G, 1)
         large = n_G >= _LEAST_ROWS
         if large.sum() > 1 and share_G[large].max() - share_G[large].min() >= _LEAST_GAP:
-            said = [f"{g} {s:.0%}" for g, s, ok in zip(attribute.groups, share_G, large, strict=True) if ok]
+            shares = [f"{g} {s:.0%}" for g, s, ok in zip(attribute.groups, share_G, large, strict=True) if ok]
             notes.append(
-                f"CAUTION: scores are missing more often in some groups of {name}: {', '.join(said)} of the labelled "
+                f"CAUTION: scores are missing more often in some groups of {name}: {', '.join(shares)} of the labelled "
                 "rows have none, and the audit says nothing about them."
             )
     return notes
@@ -122,12 +122,12 @@ def read_cohort(
     columns = [t for t in taken if t]
     pairs = pair_up(label, source.scores, source.labels, options, columns)
     passed = left_out(label, pairs, source.scores, source.labels, options, columns)
-    made, notes = make_labels(pairs, source, options)
+    labels_made, notes = make_labels(pairs, source, options)
     grouping = make_groups(by, source.attribute, patients.patients_N, options, source.labels.where)
     column = source.labels.find(*FILES)
     return Cohort(
         patients_N=patients.patients_N,
-        labels=made,
+        labels=labels_made,
         attributes=grouping.attributes,
         columns=_columns(source, names, options),
         keys=source.first_text(source.label_keys) if source.label_keys else (),
@@ -145,7 +145,7 @@ def read_cohort(
 
 
 def paired(one: Cohort, other: Cohort) -> tuple[Cohort, Cohort]:
-    """Give the rows that two cohorts of one label table share, in the order of the first, and the labels both have.
+    """Return the rows that two cohorts of one label table share, in the order of the first, and the labels both have.
 
     Raises:
         MedclipError: NOTHING_TO_DO where they share no row or no label.
@@ -158,7 +158,7 @@ def paired(one: Cohort, other: Cohort) -> tuple[Cohort, Cohort]:
         )
     place = {key: i for i, key in enumerate(other.keys)}
     here = [i for i, key in enumerate(one.keys) if key in place]
-    there = [place[one.keys[i]] for i in here]
+    rows_of_other = [place[one.keys[i]] for i in here]
     names = [a.name for a in one.labels if any(a.name == b.name for b in other.labels)]
     if not here or not names:
         raise MedclipError(
@@ -168,13 +168,13 @@ def paired(one: Cohort, other: Cohort) -> tuple[Cohort, Cohort]:
         )
     left_out = len(one.keys) + len(other.keys) - 2 * len(here)
     notes = (f"Compared on the {len(here):,} rows that both models scored; {left_out:,} are not.",) if left_out else ()
-    return rows_of(one, np.asarray(here), names, notes), rows_of(other, np.asarray(there), names, notes)
+    return rows_of(one, np.asarray(here), names, notes), rows_of(other, np.asarray(rows_of_other), names, notes)
 
 
 def rows_of(
     cohort: Cohort, rows: NDArray[np.intp], labels: Sequence[str] | None = None, notes: Sequence[str] = ()
 ) -> Cohort:
-    """Give a cohort of some rows: patients are numbered anew, groups without a row stay.
+    """Return a cohort of some rows: patients are numbered anew, groups without a row stay.
 
     Args:
         cohort: Any.
@@ -278,7 +278,7 @@ def patient_column(table: Table, options: ReadOptions) -> tuple[str | None, Call
         raise MedclipError(
             Reason.WRONG_USE, f"{pattern!r} is no regular expression ({e}).", hint="Say --patient COLUMN~PATTERN."
         ) from None
-    return column, lambda text: found.group() if (found := find.search(text)) else ""
+    return column, lambda text: match.group() if (match := find.search(text)) else ""
 
 
 def _columns(source: Source, by: Sequence[str], options: ReadOptions) -> Mapping[str, NDArray[Any]]:
@@ -292,9 +292,9 @@ def _columns(source: Source, by: Sequence[str], options: ReadOptions) -> Mapping
         if kind_of(name) == "age" and name not in options.bins and not are_bands(cells):
             kept["age"] = read_ages(cells, name, options.age_unit, source.labels.where).years_N
     for name in OF_FILES if source.scores.own and not source.several else ():
-        told = source.fallback((name,))
-        if told is not None:
-            kept.setdefault(name, told.texts_N())
+        fallback = source.fallback((name,))
+        if fallback is not None:
+            kept.setdefault(name, fallback.texts_N())
     return kept
 
 

@@ -16,7 +16,7 @@ BOTH = " + "
 
 
 def one_text(cells: Coded, unit_M: NDArray[np.intp], num_units: int) -> tuple[Coded, int]:
-    """Give each unit the text that its rows agree on, blanks left out; different ones are joined by `BOTH`.
+    """Return each unit the text that its rows agree on, blanks left out; different ones are joined by `BOTH`.
 
     Args:
         cells: Of M rows.
@@ -39,16 +39,16 @@ def one_text(cells: Coded, unit_M: NDArray[np.intp], num_units: int) -> tuple[Co
         several: dict[int, set[str]] = {}
         for row in np.flatnonzero(stated_M & differing_U[unit_M]).tolist():
             several.setdefault(int(unit_M[row]), set()).add(cells.values[cells.codes_N[row]])
-        for unit, said in several.items():
+        for unit, different in several.items():
             codes_U[unit] = len(texts)
-            texts.append(BOTH.join(sorted(said)))
+            texts.append(BOTH.join(sorted(different)))
     return merged(codes_U, texts), int(differing_U.sum())
 
 
 def any_positive(
     truth_M: NDArray[np.float64], unit_M: NDArray[np.intp], num_units: int
 ) -> tuple[NDArray[np.float64], int]:
-    """Give each unit 1 if any of its rows is 1, else 0 if any is 0, else NaN.
+    """Return each unit 1 if any of its rows is 1, else 0 if any is 0, else NaN.
 
     Returns:
         The truth of U units, and for how many of them rows disagreed.

@@ -32,8 +32,8 @@ def flags_of_headers(headers: Sequence[str | None]) -> tuple[bool | None, ...]:
     Returns:
         True or False where the header says so; None where it says nothing.
     """
-    said = (json.loads(h).get("burned_in") if h else None for h in headers)
-    return tuple(flag if isinstance(flag, bool) else None for flag in said)
+    flags = (json.loads(h).get("burned_in") if h else None for h in headers)
+    return tuple(flag if isinstance(flag, bool) else None for flag in flags)
 
 
 def flags_of_files(paths: Sequence[str | Path | None], settings: Settings) -> tuple[bool | None, ...]:
@@ -47,15 +47,15 @@ def flags_of_files(paths: Sequence[str | Path | None], settings: Settings) -> tu
         True or False where the header says so; None where it says nothing or cannot be read.
     """
     files = list(dict.fromkeys(Path(p) for p in paths if p is not None))
-    said: dict[Path, bool | None] = {}
+    flags: dict[Path, bool | None] = {}
     with ReadingPool(settings.workers, settings.decode_timeout_s, settings.reader_memory_bytes) as pool:
         futures = pool.map(flag_of_file, ((path, settings) for path in files), ahead=_READ_AHEAD)
         for path, future in zip(files, futures, strict=True):
             try:
-                said[path] = future.result()
+                flags[path] = future.result()
             except MedclipError:
-                said[path] = None
-    return tuple(None if p is None else said[Path(p)] for p in paths)
+                flags[path] = None
+    return tuple(None if p is None else flags[Path(p)] for p in paths)
 
 
 def flag_of_file(path: Path, settings: Settings) -> bool | None:
@@ -66,11 +66,11 @@ def flag_of_file(path: Path, settings: Settings) -> bool | None:
 
 
 def flag_of(source: Source) -> bool | None:
-    """Say what the headers of one unit's files say: True where any says so, False where all say that there is none."""
-    said = [facts.header.burned_in for facts in source.facts if facts.header is not None]
-    if True in said:
+    """Return what the headers of one unit's files state: True where any does, False where all state there is none."""
+    flags = [facts.header.burned_in for facts in source.facts if facts.header is not None]
+    if True in flags:
         return True
-    return False if said and None not in said else None
+    return False if flags and None not in flags else None
 
 
 def burned_in_row(flags: Sequence[bool | None], num_rows: int) -> dict[str, Any]:
@@ -80,26 +80,26 @@ def burned_in_row(flags: Sequence[bool | None], num_rows: int) -> dict[str, Any]
         flags: Of each row; empty where no header was read.
         num_rows: Rows of the audit set.
     """
-    told = sum(flag is not None for flag in flags)
-    found = sum(flag is True for flag in flags)
+    num_stated = sum(flag is not None for flag in flags)
+    num_burned_in = sum(flag is True for flag in flags)
     if not flags:
         sentence = "Not tested for text in the pixels: the headers of the pictures were not read."
-    elif not told:
+    elif not num_stated:
         sentence = (
             f"Not tested for text in the pixels: no header of the {num_rows} pictures says whether there is any, and "
             "letters in pixels are not looked for."
         )
     else:
         sentence = (
-            f"{found} of the {told} pictures whose header says anything of it have text burned into the pixels: it may "
-            "name the patient, and a model may read the hospital from it. "
-            if found
-            else f"None of the {told} headers that say anything of it report text in the pixels. "
-        ) + f"{num_rows - told} of {num_rows} pictures are without such a header and were not tested."
+            f"{num_burned_in} of the {num_stated} pictures whose header says anything of it have text burned into the "
+            "pixels: it may name the patient, and a model may read the hospital from it. "
+            if num_burned_in
+            else f"None of the {num_stated} headers that say anything of it report text in the pixels. "
+        ) + f"{num_rows - num_stated} of {num_rows} pictures are without such a header and were not tested."
     return {
         "check": "text burned into the pixels",
-        "found": found,
-        "tested": told,
+        "found": num_burned_in,
+        "tested": num_stated,
         "severity": "note",
         "sentence": sentence,
     }

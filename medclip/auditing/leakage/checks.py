@@ -65,9 +65,9 @@ def check(
     return rows
 
 
-def _row(check: str, found: int, tested: int, sentence: str, *, red: bool = False) -> Row:
+def _row(check: str, num_shared: int, tested: int, sentence: str, *, red: bool = False) -> Row:
     severity = RED if red else NOTE
-    return {"check": check, "found": found, "tested": tested, "severity": severity, "sentence": sentence}
+    return {"check": check, "found": num_shared, "tested": tested, "severity": severity, "sentence": sentence}
 
 
 def _untested(check: str, why: str) -> Row:
@@ -82,17 +82,17 @@ def _shared_files(cohort: Cohort, files: HashedFiles | None, data: TrainingData)
     if files is None or not known.any():
         return _untested(name, "the files of the audit set were not read.")
     shared = np.array([h in data.sha256 for h in files.sha256], bool) & known
-    found, tested = int(shared.sum()), int(known.sum())
-    if not found:
+    num_shared, tested = int(shared.sum()), int(known.sum())
+    if not num_shared:
         return _row(name, 0, tested, f"None of {tested} files is, byte for byte, among {data.name}.")
     patients = np.unique(cohort.patients_N[shared])
     others = int((np.isin(cohort.patients_N, patients) & ~shared).sum())
     more = f" ({count(others, 'further file')} of theirs not)" if others else ""
     sentence = (
-        f"{found} of {tested} files are, byte for byte, among {data.name}: {len(patients)} of {cohort.num_patients} "
-        f"patients{more}. Figures over them say nothing of how the model does for new patients."
+        f"{num_shared} of {tested} files are, byte for byte, among {data.name}: {len(patients)} of "
+        f"{cohort.num_patients} patients{more}. Figures over them say nothing of how the model does for new patients."
     )
-    return _row(name, found, tested, sentence, red=True)
+    return _row(name, num_shared, tested, sentence, red=True)
 
 
 def _shared_patients(
@@ -135,7 +135,7 @@ def _shared_patients(
 
 
 def _met(patients: Iterable[str], known: frozenset[str], key: bytes | None) -> set[str]:
-    """Give the patients that are known by identifier or hash under the key, whatever their case and leading zeros."""
+    """Return the patients that are known by identifier or hash under the key, whatever their case and leading zeros."""
     folded = known | {_plain(p) for p in known}
     return {
         p
@@ -173,20 +173,20 @@ def _shared_pictures(
     limits = chance.limits(num_pairs) if chance is not None else Limits()
     known = data.pictures.variants[0].take(theirs)
     vectors = None if vectors_ND is None or data.vectors_ND is None else (vectors_ND[ours], data.vectors_ND[theirs])
-    found: set[int] = set()
+    shared: set[int] = set()
     for number, variant in enumerate(files.variants):  # a mirrored or inverted picture has another embedding
         one, other = vectors if vectors is not None and number == 0 else (None, None)
         pairs = near_duplicates(variant.take(ours), known, limits=limits, one_vectors_ND=one, other_vectors_ND=other)
-        found |= set(pairs.one_K.tolist())
+        shared |= set(pairs.one_K.tolist())
     left_out = f" {int(same_bytes.sum())} with the same bytes are not counted here." if same_bytes.any() else ""
-    if found:
+    if shared:
         sentence = (
-            f"Of {len(ours)} pictures, {count(len(found), 'looks', 'look')} like one of the {len(theirs)} of "
+            f"Of {len(ours)} pictures, {count(len(shared), 'looks', 'look')} like one of the {len(theirs)} of "
             f"{data.name}, stored again, resized, brightened, cropped a little, mirrored or inverted.{left_out}"
         )
     else:
         sentence = f"None of {len(ours)} pictures looks like one of the {len(theirs)} of {data.name}.{left_out}"
-    return _row(name, len(found), len(ours), f"{sentence} {_lowered(limits)}".rstrip(), red=bool(found))
+    return _row(name, len(shared), len(ours), f"{sentence} {_lowered(limits)}".rstrip(), red=bool(shared))
 
 
 def _lowered(limits: Limits) -> str:
@@ -208,7 +208,7 @@ def _splits(table: tuple[Sequence[str], Sequence[str]] | None) -> Row:
             sides[patient].add(split.strip().lower())
     if not sides:
         return _untested(name, "no row of the table of labels states both patient and split.")
-    torn = sum(len(found) > 1 for found in sides.values())
+    torn = sum(len(splits) > 1 for splits in sides.values())
     if torn:
         stand = count(torn, "stands", "stand")
         sentence = f"Of {len(sides)} patients, {stand} in more than one split of the table of labels."
@@ -229,12 +229,12 @@ def _choosing(cohort: Cohort, choosing: Cohort | None) -> Row:
         sides.append(f"{shared_whose} of {count(len(whose), 'patient')}")
     if not sides:
         return _untested(name, "neither rows nor patients of both sets are named.")
-    found, tested = (shared_whose, len(whose)) if whose and choosing.identities else (shared_keys, len(keys))
+    num_shared, tested = (shared_whose, len(whose)) if whose and choosing.identities else (shared_keys, len(keys))
     red = bool(shared_keys or shared_whose)
     sentence = f"Shared with the data that thresholds were chosen on: {list_of(sides)}."
     if red:
         sentence += " Figures at these thresholds are too good to be believed."
-    return _row(name, max(found, int(red)), tested, sentence, red=red)
+    return _row(name, max(num_shared, int(red)), tested, sentence, red=red)
 
 
 def _copies(cohort: Cohort, files: HashedFiles | None) -> Row:

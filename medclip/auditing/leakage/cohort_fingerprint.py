@@ -34,7 +34,7 @@ class Fingerprint:
 
 
 def fingerprint(cohort: Cohort) -> Fingerprint:
-    """Give the hashes of a cohort. They are of everybody at once: no single patient can be looked up by them."""
+    """Return the hashes of a cohort. They are of everybody at once: no single patient can be looked up by them."""
     rows = _sha256(k.encode("utf-8", "surrogateescape") for k in cohort.keys) if cohort.keys else _by_content(cohort)
     names = _names(cohort)
     return Fingerprint(rows, _sha256(n.encode("utf-8", "surrogateescape") for n in names) if names else "")
@@ -111,7 +111,7 @@ def refuse_hashes(rows: str, patients: str, audited: Cohort, where: object = Non
 
 
 def _names(cohort: Cohort) -> set[str]:
-    """Give the patients that the table names; a blank is nobody, and so never the same as another blank."""
+    """Return the patients that the table names; a blank is nobody, and so never the same as another blank."""
     return {name for name in set(cohort.identities) if not is_blank(name)}
 
 
@@ -149,7 +149,7 @@ def _equal_rows(chosen: Cohort, audited: Cohort) -> NDArray[np.intp]:
 
 
 def _numbered(columns: list[NDArray[np.float64]]) -> NDArray[np.intp]:
-    """Give rows with equal values in all columns one number; NaN equals NaN."""
+    """Return rows with equal values in all columns one number; NaN equals NaN."""
     number_N = np.zeros(len(columns[0]), np.intp)
     for values_N in columns:
         _, code_N = np.unique(values_N, return_inverse=True, equal_nan=True)

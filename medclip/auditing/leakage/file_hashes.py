@@ -64,19 +64,19 @@ def hash_files(
         name is read once. Of a series or a loop the middle picture is hashed.
     """
     files = list(dict.fromkeys(Path(p) for p in paths if p is not None))
-    found: list[_Hashed] = []
+    hashed: list[_Hashed] = []
     with ReadingPool(settings.workers, settings.decode_timeout_s, settings.reader_memory_bytes) as pool:
         jobs = ((path, modality, settings) for path in files)
         for future in pool.map(hash_file, jobs, ahead=_READ_AHEAD):
             try:
-                found.append(future.result())
+                hashed.append(future.result())
             except MedclipError as error:  # the process died or took too long
-                found.append(_Hashed(problem=str(error.reason)))
+                hashed.append(_Hashed(problem=str(error.reason)))
             if step is not None:
                 step(1)
     place = {file: i for i, file in enumerate(files)}
     none = _Hashed(problem=str(Reason.MISSING_FILE))
-    rows = [none if p is None else found[place[Path(p)]] for p in paths]
+    rows = [none if p is None else hashed[place[Path(p)]] for p in paths]
     problems = dict(Counter(r.problem for r in rows if r.problem))
     burned_in = tuple(r.burned_in for r in rows)
     return collected([r.sha256 for r in rows], [r.words_VW for r in rows], burned_in, problems)
@@ -135,7 +135,7 @@ def hash_file(path: Path, modality: Modality | None, settings: Settings) -> _Has
 
 
 def _words(picture: NDArray[np.uint8], num_variants: int = len(VARIANTS)) -> NDArray[np.uint64]:
-    """Give the coarse and then the fine words of each variant, [V, 1 + W]."""
+    """Return the coarse and then the fine words of each variant, [V, 1 + W]."""
     hashes = hash_pictures(variants_of(picture)[:num_variants])
     return np.column_stack((hashes.coarse_N, hashes.fine_NW))
 

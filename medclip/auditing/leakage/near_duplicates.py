@@ -61,11 +61,11 @@ class Pairs:
     """Bits in which the fine hashes differ."""
 
     def __len__(self) -> int:
-        """Give K."""
+        """Return K."""
         return len(self.one_K)
 
     def keep(self, chosen_K: NDArray[np.bool_]) -> Pairs:
-        """Give some of the pairs."""
+        """Return some of the pairs."""
         return Pairs(self.one_K[chosen_K], self.other_K[chosen_K], self.fine_K[chosen_K])
 
 
@@ -91,7 +91,7 @@ class Chance:
     """Share of such pairs with a cosine of `COSINE` or more; 1 without embeddings."""
 
     def limits(self, num_pairs: int) -> Limits:
-        """Give the limits, lowered until chance gives at most `MOST_BY_CHANCE` pairs among so many."""
+        """Return the limits, lowered until chance gives at most `MOST_BY_CHANCE` pairs among so many."""
         from scipy.stats import norm
 
         def lowered(most: int, share: float) -> int:
@@ -122,9 +122,9 @@ def near_duplicates(
     second = one_vectors_ND if other is None else other_vectors_ND
     if one_vectors_ND is None or second is None:
         return pairs_within(one, other, coarse_bits=COARSE_BITS, fine_bits=limits.fine)
-    found = pairs_within(one, other, coarse_bits=COARSE_BITS, fine_bits=max(limits.fine, limits.confirmed))
-    cosine_K = np.einsum("kd,kd->k", one_vectors_ND[found.one_K], second[found.other_K])
-    return found.keep((found.fine_K <= limits.fine) | ((found.fine_K <= limits.confirmed) & (cosine_K >= COSINE)))
+    pairs = pairs_within(one, other, coarse_bits=COARSE_BITS, fine_bits=max(limits.fine, limits.confirmed))
+    cosine_K = np.einsum("kd,kd->k", one_vectors_ND[pairs.one_K], second[pairs.other_K])
+    return pairs.keep((pairs.fine_K <= limits.fine) | ((pairs.fine_K <= limits.confirmed) & (cosine_K >= COSINE)))
 
 
 def pairs_within(
@@ -207,7 +207,7 @@ def _of_block(
     rows: PictureHashes, start: int, against: PictureHashes, inside: bool, coarse_bits: int, fine_bits: int
 ) -> Pairs:
     """Compare a few rows with a whole set, block by block."""
-    found = []
+    pairs = []
     for begin in range(start if inside else 0, len(against), _BLOCK_COLUMNS):
         columns = against.coarse_N[begin : begin + _BLOCK_COLUMNS]
         bits = coarse_distance(rows.coarse_N[:, None], columns[None])
@@ -217,13 +217,13 @@ def _of_block(
             i, j = i[later], j[later]
         fine = fine_distance(rows.fine_NW[i], against.fine_NW[j + begin])
         close = fine <= fine_bits
-        found.append(Pairs(i[close] + start, j[close] + begin, fine[close]))
-    return _joined(found)
+        pairs.append(Pairs(i[close] + start, j[close] + begin, fine[close]))
+    return _joined(pairs)
 
 
 def _joined(parts: list[Pairs]) -> Pairs:
     empty = Pairs(np.zeros(0, np.intp), np.zeros(0, np.intp), np.zeros(0, np.uint16))
-    whole = [empty, *parts]
-    pairs = Pairs(*(np.concatenate([getattr(p, name) for p in whole]) for name in ("one_K", "other_K", "fine_K")))
+    all_parts = [empty, *parts]
+    pairs = Pairs(*(np.concatenate([getattr(p, name) for p in all_parts]) for name in ("one_K", "other_K", "fine_K")))
     order = np.lexsort((pairs.other_K, pairs.one_K))
     return Pairs(pairs.one_K[order], pairs.other_K[order], pairs.fine_K[order])

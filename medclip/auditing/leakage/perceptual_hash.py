@@ -36,11 +36,11 @@ class PictureHashes:
     """255 bits in 4 words."""
 
     def __len__(self) -> int:
-        """Give N."""
+        """Return N."""
         return len(self.coarse_N)
 
     def take(self, rows: NDArray[np.intp]) -> PictureHashes:
-        """Give the hashes of some pictures."""
+        """Return the hashes of some pictures."""
         return PictureHashes(self.coarse_N[rows], self.fine_NW[rows])
 
 

@@ -105,11 +105,11 @@ def of_shards(folder: str | Path) -> tuple[TrainingData, ...]:
     if not splits:
         raise MedclipError(Reason.NOTHING_TO_DO, "these shards hold a test split only.", where=place)
     alone = "foreign" in index and not index["options"].get("patient_from_json")  # every sample is its own patient
-    found = []
+    sets = []
     for split in splits:
         rows = [n for n, s in enumerate(table["split"].to_pylist()) if s == split]
         hashes, patients = table["sha256"].take(rows).to_pylist(), table["patient"].take(rows).to_pylist()
-        found.append(
+        sets.append(
             TrainingData(
                 f"the split {split!r} of the training shards",
                 frozenset(hashes),
@@ -118,7 +118,7 @@ def of_shards(folder: str | Path) -> tuple[TrainingData, ...]:
                 pictures=_shard_pictures(place, split),
             )
         )
-    return tuple(found)
+    return tuple(sets)
 
 
 def of_table(

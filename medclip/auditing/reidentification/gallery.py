@@ -36,7 +36,7 @@ class Images:
     "year": ...}): what links them then is not the device."""
 
     def take(self, rows: NDArray[np.integer]) -> Images:
-        """Give some of the images."""
+        """Return some of the images."""
 
         def some(column: Any) -> Any:
             return None if column is None else [column[i] for i in rows]
@@ -52,18 +52,18 @@ class Images:
         )
 
     def groups(self) -> tuple[NDArray[np.integer], ...]:
-        """Give the codes in which two images of one patient must differ; -1 for what is not known."""
-        found: list[NDArray[np.integer]] = [
+        """Return the codes in which two images of one patient must differ; -1 for what is not known."""
+        groups: list[NDArray[np.integer]] = [
             np.arange(len(self.patients_N)) if self.studies_N is None else _codes(self.studies_N)
         ]
         if self.captures_N is not None:
-            found.append(_codes(self.captures_N))
+            groups.append(_codes(self.captures_N))
         if len(self.hashes_N):
             codes = _codes(self.hashes_N)
             unknown = codes < 0  # a file without a hash is like no other
             codes[unknown] = codes.max(initial=0) + 1 + np.arange(int(unknown.sum()))
-            found.append(codes)
-        return tuple(found)
+            groups.append(codes)
+        return tuple(groups)
 
     def check(self, vectors_ND: NDArray[np.floating]) -> None:
         """Refuse columns of different lengths.
@@ -79,13 +79,13 @@ class Images:
 
     def galleries(self) -> list[Gallery]:
         """List the galleries: anybody, those alike in sex, age and site, and those that are set apart."""
-        found = [Gallery(ANYBODY)]
+        galleries = [Gallery(ANYBODY)]
         names = [f"same {name}" for name in self.same]
         if self.age_years_N is not None:
             names.append(f"age within {AGE_YEARS:g} years")
         if names:
-            found.append(Gallery(", ".join(names), tuple(self.same.values()), self.age_years_N))
-        return found + [Gallery(f"other {name}", apart=(_codes(values),)) for name, values in self.apart.items()]
+            galleries.append(Gallery(", ".join(names), tuple(self.same.values()), self.age_years_N))
+        return galleries + [Gallery(f"other {name}", apart=(_codes(values),)) for name, values in self.apart.items()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +103,7 @@ class Gallery:
     def answers(
         self, part: slice, patients_N: NDArray[np.integer], groups: tuple[NDArray[np.integer], ...]
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Say which answers are right, and which wrong, for the queries of some rows; both [part, N].
+        """Return which answers are right, and which wrong, for the queries of some rows; both [part, N].
 
         Args:
             part: The rows.
@@ -125,7 +125,7 @@ class Gallery:
 
 
 def _unlike(codes_N: NDArray[np.integer], part: slice) -> NDArray[np.bool_]:
-    """Say which rows are known to differ from those of a part, [part, N]."""
+    """Return which rows are known to differ from those of a part, [part, N]."""
     return (codes_N[part, None] != codes_N[None]) & (codes_N[part, None] >= 0) & (codes_N[None] >= 0)
 
 

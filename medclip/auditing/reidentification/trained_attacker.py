@@ -101,8 +101,8 @@ def attack_head(
     Reference: Habel et al., CLIP-ReIdent: Contrastive training for player re-identification, MMSports 2022.
     """
     images.check(vectors_ND)
-    there = np.flatnonzero(~np.isnan(vectors_ND).any(axis=1))
-    vectors_ND, images = np.asarray(vectors_ND, np.float32)[there], images.take(there)
+    present = np.flatnonzero(~np.isnan(vectors_ND).any(axis=1))
+    vectors_ND, images = np.asarray(vectors_ND, np.float32)[present], images.take(present)
     half = _halves(images, seed)
     if half is None:
         return [_too_few(model)]
@@ -158,7 +158,7 @@ def _epoch(
     batch_size: int,
     rng: np.random.Generator,
 ) -> list[Batch]:
-    queue, found = deque(order.tolist()), []
+    queue, losses = deque(order.tolist()), []
     taken: list[int] = []
     failures = 0
     while queue:
@@ -172,9 +172,9 @@ def _epoch(
         if len(taken) == batch_size or failures == _FAILURES or not queue:
             if len(taken) < 2:
                 break
-            found.append(_batch(taken, partners, rng))
+            losses.append(_batch(taken, partners, rng))
             taken, failures = [], 0
-    return found
+    return losses
 
 
 def _batch(taken: list[int], partners: Sequence[NDArray[np.int64]], rng: np.random.Generator) -> Batch:
@@ -221,11 +221,11 @@ def _measured(
 ) -> list[dict[str, Any]]:
     """Measure the held-out half before and after."""
     kept = images.take(half.tested)
-    made = []
+    rows_made = []
     for name, vectors_ND in ((f"before {LINEAR}", frozen_ND), (LINEAR, unit_vectors(learned_ND))):
         rows = reident(vectors_ND[half.tested], kept, model=model, num_replicates=num_replicates, seed=seed)
-        made += [{**r, "attribute": f"{r['attribute']} (held out, {name})"} for r in rows]
-    return made
+        rows_made += [{**r, "attribute": f"{r['attribute']} (held out, {name})"} for r in rows]
+    return rows_made
 
 
 def _too_few(model: str) -> dict[str, Any]:

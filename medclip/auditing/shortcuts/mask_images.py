@@ -77,7 +77,7 @@ def _inside(box: Box, height: int, width: int) -> Bools:
 
 
 def _patches(mask: Bools, width: int) -> Iterator[tuple[Bools, Bools]]:
-    """Give each connected patch of the mask, and the pixels within `width` of it that are in no patch."""
+    """Yield each connected patch of the mask, and the pixels within `width` of it that are in no patch."""
     from scipy.ndimage import binary_dilation, label
 
     numbered = np.zeros(mask.shape, np.int32)
@@ -98,7 +98,7 @@ def _harmonic(image: NDArray[np.float64], mask: Bools) -> NDArray[np.float64]:
     rows, columns = np.nonzero(mask)
     count = len(rows)
     degree, border = np.zeros(count), np.zeros((count, *image.shape[2:]))
-    here, there = [], []
+    here, neighbours = [], []
     for down, right in ((-1, 0), (1, 0), (0, -1), (0, 1)):
         r, c = rows + down, columns + right
         at = np.flatnonzero((r >= 0) & (r < mask.shape[0]) & (c >= 0) & (c < mask.shape[1]))
@@ -106,9 +106,9 @@ def _harmonic(image: NDArray[np.float64], mask: Bools) -> NDArray[np.float64]:
         r, c = r[at], c[at]
         open_ = mask[r, c]
         here.append(at[open_])
-        there.append(number[r[open_], c[open_]])
+        neighbours.append(number[r[open_], c[open_]])
         border[at[~open_]] += image[r[~open_], c[~open_]]
     i = np.concatenate([np.arange(count), *here])
-    j = np.concatenate([np.arange(count), *there])
+    j = np.concatenate([np.arange(count), *neighbours])
     value = np.concatenate([degree, -np.ones(len(i) - count)])
     return splu(coo_array((value, (i, j)), shape=(count, count)).tocsc()).solve(border)

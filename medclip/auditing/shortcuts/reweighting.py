@@ -49,7 +49,7 @@ class Reweighting:
     limit: float
 
     def __str__(self) -> str:
-        """Say what the weighting cost, in shares: counts would tell of small groups."""
+        """Return what the weighting cost, in shares: counts would tell of small groups."""
         total = sum(self.counted.values())
         sizes = ", ".join(f"{g} {_percent(self.effective[g], n)}" for g, n in self.counted.items())
         text = f"Effective numbers after weighting, of the rows of each group: {sizes}."
@@ -64,7 +64,7 @@ class Reweighting:
 
 
 def has_truth(label: Label) -> Attribute:
-    """Give the truth as something to weigh for, so that all groups get the same prevalence."""
+    """Return the truth as something to weigh for, so that all groups get the same prevalence."""
     return Attribute("prevalence", ("negative", "positive"), (label.truth_N == 1).astype(np.int16))
 
 
@@ -175,6 +175,6 @@ def listed(by: Sequence[Attribute], numbers: Mapping[str, Any] | None = None) ->
     return list_of(list(dict.fromkeys(names))) or "nothing"
 
 
-def _percent(part: float, whole: float) -> str:
-    share = 100 * part / whole
+def _percent(part: float, total: float) -> str:
+    share = 100 * part / total
     return "under 1 %" if share < 1 else f"{share:.0f} %"

@@ -35,7 +35,7 @@ def shortcut_rows(
     reading: ReadOptions,
     options: AuditOptions,
 ) -> list[dict[str, Any]]:
-    """Give the table `shortcuts`, without the model's name.
+    """Return the table `shortcuts`, without the model's name.
 
     Args:
         one: The model, measured.
@@ -56,7 +56,7 @@ def shortcut_rows(
     masked = None
     if wanted.masked is not None:
         masked = read_cohort(wanted.masked, source.table if labels is None else labels, label=label, options=reading)
-    made: list[dict[str, Any]] = []
+    table: list[dict[str, Any]] = []
     for x in (x for x in cohort.labels if x.time_N is None):
         threshold = one.values.get(x.name)
         for column in wanted.devices:
@@ -71,12 +71,12 @@ def shortcut_rows(
                 rows += device_pairs.compare(
                     cohort, x, masked_N, device_N, one.weights_PB, threshold=threshold, min_patients=least
                 )
-            made += [{**row, "test": f"{column}: {row['test']}"} for row in rows]
+            table += [{**row, "test": f"{column}: {row['test']}"} for row in rows]
         if wanted.reweight:
-            made += _reweighted(one, x, mix, threshold, with_prevalence=PREVALENCE in wanted.reweight)
+            table += _reweighted(one, x, mix, threshold, with_prevalence=PREVALENCE in wanted.reweight)
     if one.rounding.base == 1:
-        return made
-    return [_safe(one.rounding, row) for row in made if not row["stratum"].endswith(reweighted_gaps.BEFORE)]
+        return table
+    return [_safe(one.rounding, row) for row in table if not row["stratum"].endswith(reweighted_gaps.BEFORE)]
 
 
 def _safe(rounding: Rounding, row: dict[str, Any]) -> dict[str, Any]:
@@ -86,25 +86,25 @@ def _safe(rounding: Rounding, row: dict[str, Any]) -> dict[str, Any]:
     quote rates.
     """
     n, n_pos = row["n"], row["n_pos"]
-    made = row | {"n": exported(rounding, n), "n_pos": exported(rounding, n_pos), "p": _three(row["p"])}
+    rounded = row | {"n": exported(rounding, n), "n_pos": exported(rounding, n_pos), "p": _three(row["p"])}
     if n is None or "score" in row["metric"]:
-        return made | {name: round(float(row[name]), 3) for name in ("value", "low", "high")}
+        return rounded | {name: round(float(row[name]), 3) for name in ("value", "low", "high")}
     sides = [count for count in (n_pos, n - n_pos) if count]
     smallest = max(math.prod(sides) // 2, 1) if row["metric"].startswith("au") else min(sides, default=1)
     values = {name: rounding.value(float(row[name]), smallest) for name in ("value", "low", "high")}
-    return made | values | ({} if row["metric"].startswith("au") else {"note": ""})
+    return rounded | values | ({} if row["metric"].startswith("au") else {"note": ""})
 
 
 def _reweighted(
     one: Measured, label: Label, mix: tuple[Attribute, ...], threshold: float | None, *, with_prevalence: bool
 ) -> list[dict[str, Any]]:
     by = [*mix, has_truth(label)] if with_prevalence else list(mix)
-    made = []
+    rows = []
     for a, attribute in enumerate(one.cohort.attributes):
         own = [s for s in one.states[label.name] if s.cell.position[0] == a]
         shown = np.array([s.shown and s.cell.group not in (MISSING, CONFLICT) for s in own], bool)
-        made += reweighted_gaps.compare(one.cohort, label, attribute, by, one.weights_PB, shown, threshold=threshold)
-    return made
+        rows += reweighted_gaps.compare(one.cohort, label, attribute, by, one.weights_PB, shown, threshold=threshold)
+    return rows
 
 
 def _three(p: float | None) -> float | None:

@@ -84,7 +84,7 @@ class Threshold:
     """sha256 of all patients of that data; blank where the data names none."""
 
     def row(self, model: str) -> dict[str, object]:
-        """Give the row of the table of thresholds."""
+        """Return the row of the table of thresholds."""
         return {
             "model": model,
             "label": self.label,
@@ -205,7 +205,7 @@ def by_group(
     """
     masks = {"all": np.ones(len(label.score_N), bool)}
     masks |= {g: attribute.codes_N == i for i, g in enumerate(attribute.groups) if shown[i]}
-    found: dict[str, tuple[float, Floats]] = {}
+    chosen: dict[str, tuple[float, Floats]] = {}
     own = np.ones(len(label.score_N)) if label.weight_N is None else label.weight_N
     for group, mask in masks.items():
         value = _or_nan(label, policy, mask, None)
@@ -214,12 +214,12 @@ def by_group(
         drawn = (
             () if weights_PB is None else (own * weights_PB[cohort.patients_N, b] for b in range(weights_PB.shape[1]))
         )
-        found[group] = value, np.array([_or_nan(label, policy, mask, w) for w in drawn])
-    if len(found) > 2:
-        groups = [v for g, v in found.items() if g != "all"]
-        found["apart"] = float(np.ptp([v for v, _ in groups])), np.ptp([d for _, d in groups], axis=0)
+        chosen[group] = value, np.array([_or_nan(label, policy, mask, w) for w in drawn])
+    if len(chosen) > 2:
+        groups = [v for g, v in chosen.items() if g != "all"]
+        chosen["apart"] = float(np.ptp([v for v, _ in groups])), np.ptp([d for _, d in groups], axis=0)
     rows = []
-    for group, (value, drawn_B) in found.items():
+    for group, (value, drawn_B) in chosen.items():
         mask = label.valid_N & masks.get(group, masks["all"])
         known = drawn_B[~np.isnan(drawn_B)]
         low, high = np.quantile(known, [0.025, 0.975]) if len(known) > 0.9 * len(drawn_B) else (math.nan, math.nan)

@@ -38,13 +38,13 @@ class Curve:
     """Of the model, in each replicate."""
 
     def rows(self, cohort: Cohort, label: Label, shown_G: NDArray[np.bool_]) -> list[dict[str, Any]]:
-        """Give the rows of the table `decision`, with percentile intervals, of the cells that may be shown."""
-        made = []
+        """Return the rows of the table `decision`, with percentile intervals, of the cells that may be shown."""
+        rows = []
         for g in np.flatnonzero(shown_G):
             cell = cells_of(cohort)[g]
             for t, threshold in enumerate(self.grid_T):
                 low, high = percentile(self.drawn_GTB[g, t])
-                made.append(
+                rows.append(
                     {
                         "label": label.name,
                         "attribute": cell.attribute,
@@ -56,11 +56,11 @@ class Curve:
                         "treat_all": float(self.treat_all_GT[g, t]),
                     }
                 )
-        return made
+        return rows
 
 
 def net_benefit(tp: Floats | float, fp: Floats | float, n: Floats | float, threshold: Floats | float) -> Floats:
-    """Give TP/N − FP/N · t/(1 − t); NaN where N is 0.
+    """Return TP/N − FP/N · t/(1 − t); NaN where N is 0.
 
     Reference: Vickers & Elkin, Medical Decision Making 26 (2006) 565-574.
     """

@@ -90,21 +90,21 @@ def read_thresholds(path: Path) -> dict[str, Threshold]:
         raise _damaged(path, f"{place}: {first['msg']}" if place else first["msg"]) from e
     except MedclipError as e:
         raise _damaged(path, e.message) from e
-    found = {
+    thresholds = {
         e.label: Threshold(
             e.label, e.value, e.policy, e.chosen_on, e.n, e.n_pos, e.n_patients, e.data_sha256, e.patients_sha256
         )
         for e in file.thresholds
     }
-    if len(found) < len(file.thresholds):
+    if len(thresholds) < len(file.thresholds):
         raise _damaged(path, "a label is in it twice")
-    return found
+    return thresholds
 
 
 def thresholds_for(
     thresholds: Mapping[str, Threshold], cohort: Cohort, where: object = None
 ) -> tuple[dict[str, Threshold], tuple[str, ...]]:
-    """Give the thresholds that can be used on a cohort, and refuse those that were chosen on it.
+    """Return the thresholds that can be used on a cohort, and refuse those that were chosen on it.
 
     Args:
         thresholds: From `read_thresholds`.

@@ -76,7 +76,7 @@ def table(
     num_bins: int = NUM_BINS,
     min_patients: int = MIN_PATIENTS,
 ) -> list[dict[str, Any]]:
-    """Give the bins of a reliability plot for each cell that may be shown.
+    """Return the bins of a reliability plot for each cell that may be shown.
 
     Bins are the same for all cells: of equal width, or of equal mass (between quantiles of all scores together). They
     hold their right edge. A bin with fewer than `min_patients` patients of a cell is put together with its neighbour,
@@ -108,7 +108,7 @@ def table(
         label = Label(label.name, score_N, label.truth_N, True, label.weight_N, label.no_finding)
     rows = valid_rows(cohort, label)
     inner = edges(num_bins) if kind == "width" else _mass_edges(rows.score_n, num_bins)
-    made: list[dict[str, Any]] = []
+    bins_made: list[dict[str, Any]] = []
     chosen = [(cell, rows.cells[g]) for g, cell in enumerate(cells_of(cohort)) if shown_G[g] and len(rows.cells[g])]
     bounds, binned = [], []
     for cell, members in chosen:
@@ -117,12 +117,12 @@ def table(
         code_N[np.flatnonzero(label.valid_N)[members]] = bins_of(rows.score_n[members], own)
         bounds.append(np.array([0.0, *own, 1.0]))
         binned.append(Attribute(cell.group, tuple(map(str, range(len(own) + 2))), code_N))
-    whole = Cohort(cohort.patients_N, (label,), tuple(binned))
-    found = evaluate(whole, label, weights_PB, metrics=["prevalence"])
+    binned_cohort = Cohort(cohort.patients_N, (label,), tuple(binned))
+    replicates = evaluate(binned_cohort, label, weights_PB, metrics=["prevalence"])
     # Not `clusters_of`, which would look at every bin again: for a proportion all patients of the bin count.
-    patients_G = found.n_patients_G.astype(np.float64)
+    patients_G = replicates.n_patients_G.astype(np.float64)
     clusters = Clusters(patients_G, patients_G, patients_G, label.no_finding)
-    low_G, high_G, _ = of(found, "prevalence", clusters)
+    low_G, high_G, _ = of(replicates, "prevalence", clusters)
     weight_N = np.where(label.valid_N, 1.0 if label.weight_N is None else label.weight_N, 0.0)
     weighed_N = np.where(label.valid_N, weight_N * label.score_N, 0.0)
     g = 1
@@ -130,7 +130,7 @@ def table(
         total = np.bincount(attribute.codes_N, weight_N, len(bound)).astype(np.float64)
         mean = ratio(np.bincount(attribute.codes_N, weighed_N, len(bound)).astype(np.float64), total)
         for b in range(len(bound) - 1):
-            made.append(
+            bins_made.append(
                 {
                     "label": label.name,
                     "attribute": cell.attribute,
@@ -139,15 +139,15 @@ def table(
                     "low_edge": float(bound[b]),
                     "high_edge": float(bound[b + 1]),
                     "mean_score": float(mean[b]),
-                    "observed": float(found.point["prevalence"][g + b]),
+                    "observed": float(replicates.point["prevalence"][g + b]),
                     "low": float(low_G[g + b]),
                     "high": float(high_G[g + b]),
-                    "n": int(found.n_G[g + b]),
+                    "n": int(replicates.n_G[g + b]),
                     "after": "raw" if t is None else "temperature",
                 }
             )
         g += len(attribute.groups)
-    return made
+    return bins_made
 
 
 def _has_bins(label: Label) -> bool:
@@ -155,11 +155,11 @@ def _has_bins(label: Label) -> bool:
 
 
 def _mass_edges(score_n: Floats, num_bins: int) -> Floats:
-    """Give the quantiles of all scores, each once, without the largest score: nothing would lie above it."""
+    """Return the quantiles of all scores, each once, without the largest score: nothing would lie above it."""
     if not len(score_n):
         return np.zeros(0)
-    found = np.unique(np.quantile(score_n, edges(num_bins), method="inverted_cdf"))
-    return found[found < score_n.max()]
+    quantiles = np.unique(np.quantile(score_n, edges(num_bins), method="inverted_cdf"))
+    return quantiles[quantiles < score_n.max()]
 
 
 def _merged(inner: Floats, rows: Rows, members: NDArray[np.int64], min_patients: int) -> Floats:

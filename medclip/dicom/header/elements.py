@@ -34,15 +34,15 @@ def known_tag(number: int) -> Any:
 
     A dictionary finds an object that is the very same without asking pydicom's slow comparison.
     """
-    found = _TAGS.get(number)
-    if found is None:
+    tag = _TAGS.get(number)
+    if tag is None:
         from pydicom.datadict import dictionary_has_tag
         from pydicom.tag import BaseTag
 
-        found = BaseTag(number)
+        tag = BaseTag(number)
         if dictionary_has_tag(number):  # there is no end of others
-            _TAGS[number] = found
-    return found
+            _TAGS[number] = tag
+    return tag
 
 
 def present(dataset: Any, keyword: str) -> bool:
@@ -65,16 +65,16 @@ def raw_bytes(dataset: Any, keyword: str) -> bytes | memoryview:
 
     Pixels may be a view of the file; `own_bytes` replaces it by bytes, which pydicom needs.
     """
-    found = dataset._dict.get(_tag(keyword))
-    return b"" if found is None or found.value is None else found.value
+    element = dataset._dict.get(_tag(keyword))
+    return b"" if element is None or element.value is None else element.value
 
 
 def own_bytes(dataset: Any, keyword: str) -> None:
     """Let an element hold bytes of its own where it is a view of the file."""
     tag = _tag(keyword)
-    found = dataset._dict.get(tag)
-    if found is not None and isinstance(found.value, memoryview):
-        dataset._dict[tag] = found._replace(value=bytes(found.value))
+    element = dataset._dict.get(tag)
+    if element is not None and isinstance(element.value, memoryview):
+        dataset._dict[tag] = element._replace(value=bytes(element.value))
 
 
 def texts(dataset: Any, keyword: str) -> tuple[str, ...]:
@@ -88,19 +88,19 @@ def texts(dataset: Any, keyword: str) -> tuple[str, ...]:
             pairs = range(0, len(raw.value) - 1, 2)
             return tuple(str(int.from_bytes(raw.value[at : at + 2], order)) for at in pairs)
         if (raw.VR or _vr(keyword)) in ("CS", "DS", "IS", "UI") and raw.value.isascii():
-            found = raw.value.decode("ascii").split("\\")
-            return tuple(text for item in found if (text := item.strip(" \0\t\r\n")))
-    found = value(dataset, keyword)
-    if found is None:
+            content = raw.value.decode("ascii").split("\\")
+            return tuple(text for item in content if (text := item.strip(" \0\t\r\n")))
+    content = value(dataset, keyword)
+    if content is None:
         return ()
-    items = [found] if isinstance(found, str) or not hasattr(found, "__iter__") else list(found)
+    items = [content] if isinstance(content, str) or not hasattr(content, "__iter__") else list(content)
     return tuple(text for item in items if (text := str(item).strip(" \0\t\r\n")))
 
 
 def text(dataset: Any, keyword: str) -> str:
     """Return an element's first value as text, "" where there is none."""
-    found = texts(dataset, keyword)
-    return found[0] if found else ""
+    values = texts(dataset, keyword)
+    return values[0] if values else ""
 
 
 def upper(dataset: Any, keyword: str) -> str:
@@ -115,30 +115,30 @@ def flag(dataset: Any, keyword: str) -> bool | None:
 
 def whole(dataset: Any, keyword: str, default: int) -> int:
     """Return an element's first value as an integer."""
-    found = texts(dataset, keyword)
+    values = texts(dataset, keyword)
     try:
-        return int(found[0]) if found else default
+        return int(values[0]) if values else default
     except ValueError:
         pass
     try:
-        return int(float(found[0]))
+        return int(float(values[0]))
     except (ValueError, OverflowError):
         return default
 
 
 def maybe_whole(dataset: Any, keyword: str) -> int | None:
     """Return a whole number, or None."""
-    found = number(dataset, keyword)
-    return None if found is None else int(found)
+    exact = number(dataset, keyword)
+    return None if exact is None else int(exact)
 
 
 def number(dataset: Any, keyword: str) -> float | None:
     """Return a finite number, or None."""
     try:
-        found = float(text(dataset, keyword))
+        converted = float(text(dataset, keyword))
     except ValueError:
         return None
-    return found if math.isfinite(found) else None
+    return converted if math.isfinite(converted) else None
 
 
 def floats(dataset: Any, keyword: str) -> tuple[float, ...] | None:
@@ -156,9 +156,9 @@ def numbers(dataset: Any, keyword: str, count: int) -> tuple[float, ...] | None:
     return read if read is not None and len(read) == count else None
 
 
-def three(found: tuple[float, ...] | None) -> tuple[float, float, float] | None:
+def three(values: tuple[float, ...] | None) -> tuple[float, float, float] | None:
     """Return the three numbers as a triple for the type checker."""
-    return None if found is None else (found[0], found[1], found[2])
+    return None if values is None else (values[0], values[1], values[2])
 
 
 def items(dataset: Any, keyword: str) -> list[Any]:
@@ -171,18 +171,18 @@ def items(dataset: Any, keyword: str) -> list[Any]:
 
 def spacing(dataset: Any, keyword: str) -> tuple[float, float] | None:
     """Return row and column spacing in millimetres where both are plausible."""
-    found = numbers(dataset, keyword, 2)
-    if found is None or not all(1e-3 < side < 100 for side in found):
+    values = numbers(dataset, keyword, 2)
+    if values is None or not all(1e-3 < side < 100 for side in values):
         return None
-    return found[0], found[1]
+    return values[0], values[1]
 
 
 def aspect(dataset: Any) -> tuple[int, int] | None:
     """Return vertical and horizontal size of a pixel where they differ."""
-    found = numbers(dataset, "PixelAspectRatio", 2)
-    if found is None or min(found) < 1 or found[0] == found[1]:
+    values = numbers(dataset, "PixelAspectRatio", 2)
+    if values is None or min(values) < 1 or values[0] == values[1]:
         return None
-    return int(found[0]), int(found[1])
+    return int(values[0]), int(values[1])
 
 
 def frame_time(dataset: Any) -> float | None:

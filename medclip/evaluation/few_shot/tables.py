@@ -25,7 +25,7 @@ RESULTS, PAIRED, RUNS, PREDICTIONS, JSON = "results", "paired", "runs.parquet", 
 def write_tables(store: RunStore, result: Comparison, data: FewShotData, runs: Mapping[RunKey, Run]) -> None:
     """Write results and paired differences (CSV and Parquet), runs, predictions, and everything as JSON."""
     for name, row_type, rows in ((RESULTS, Cell, result.cells), (PAIRED, Difference, result.differences)):
-        table = table_of(rows, row_type, schema_of(row_type, whole="int32"))
+        table = table_of(rows, row_type, schema_of(row_type, integer="int32"))
         write_file(store.folder / f"{name}.csv", csv_bytes(table))
         write_file(store.folder / f"{name}.parquet", parquet_bytes(table))
     write_file(store.folder / RUNS, parquet_bytes(_runs(runs)))

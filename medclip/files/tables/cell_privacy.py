@@ -47,10 +47,10 @@ def counts_of_strange(cells: Iterable[tuple[str, str]]) -> dict[str, dict[str, i
     Returns:
         Per column the most frequent values with their counts; the others together, as "(others)".
     """
-    found: dict[str, Counter[str]] = {}
+    counts: dict[str, Counter[str]] = {}
     for column, value in cells:
-        found.setdefault(column, Counter())[shown(value).strip("'")] += 1
-    return {column: _most(found[column]) for column in sorted(found)}
+        counts.setdefault(column, Counter())[shown(value).strip("'")] += 1
+    return {column: _most(counts[column]) for column in sorted(counts)}
 
 
 def _most(values: Mapping[str, int]) -> dict[str, int]:

@@ -179,5 +179,5 @@ def _captions(cells: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _normal(name: str) -> str:
-    """Give one spelling to a relative path: forward slashes, no './'."""
+    """Return one spelling to a relative path: forward slashes, no './'."""
     return str(PurePosixPath(name.replace("\\", "/") if "/" not in name else name))

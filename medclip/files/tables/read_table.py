@@ -264,7 +264,7 @@ def _ragged(rows: Sequence[Any], expected: int, path: Path) -> MedclipError:
 
 
 def _unreadable(body: bytes, message: str, path: Path) -> MedclipError:
-    """Say why Arrow could not read a text."""
+    """Return why Arrow could not read a text."""
     if "straddling" in message or "block" in message:
         return _invalid(
             f"a row of the table is longer than {MAX_ROW_BYTES:,} bytes.",

@@ -38,19 +38,19 @@ class Coded:
     their first row."""
 
     def __len__(self) -> int:
-        """Give N."""
+        """Return N."""
         return len(self.codes_N)
 
     def take(self, rows_M: NDArray[np.intp]) -> Coded:
-        """Give the column of some rows, [M]."""
+        """Return the column of some rows, [M]."""
         return Coded(self.codes_N[rows_M], self.values)
 
     def mapped(self, meaning: Callable[[str], str]) -> Coded:
-        """Give every text another; those that become equal are merged."""
+        """Return every text another; those that become equal are merged."""
         return merged(self.codes_N, [meaning(v) for v in self.values])
 
     def texts_N(self) -> NDArray[np.object_]:
-        """Give the text of each row."""
+        """Return the text of each row."""
         return np.asarray([*self.values, ""], object)[self.codes_N]
 
     def counts(self) -> NDArray[np.intp]:
@@ -59,14 +59,14 @@ class Coded:
 
     def used(self) -> Coded:
         """Leave out values that no row has."""
-        there = np.flatnonzero(self.counts())
+        present = np.flatnonzero(self.counts())
         place = np.zeros(max(len(self.values), 1), np.int32)
-        place[there] = np.arange(len(there), dtype=np.int32)
-        return Coded(place[self.codes_N], tuple(self.values[i] for i in there))
+        place[present] = np.arange(len(present), dtype=np.int32)
+        return Coded(place[self.codes_N], tuple(self.values[i] for i in present))
 
 
 def merged(codes_N: NDArray[Any], texts: Sequence[str]) -> Coded:
-    """Give a column whose texts may repeat one code for each different text."""
+    """Return a column whose texts may repeat one code for each different text."""
     place: dict[str, int] = {}
     code = np.fromiter((place.setdefault(t, len(place)) for t in texts), np.int32, len(texts))
     return Coded(code[codes_N] if len(texts) else np.zeros(0, np.int32), tuple(place))
@@ -95,7 +95,7 @@ def is_blank(text: str) -> bool:
 
 
 def plain_name(text: str) -> str:
-    """Give a name as it is compared: small letters and digits only.
+    """Return a name as it is compared: small letters and digits only.
 
     Example:
         >>> plain_name("Pleural_Thickening ")
@@ -145,10 +145,10 @@ class Table:
         Raises:
             MedclipError: TABLE_INVALID.
         """
-        found = self.find(name)
-        if found is None:
+        column = self.find(name)
+        if column is None:
             raise no_such(name, self.names, self.where, what)
-        return found
+        return column
 
     def take(self, keep_N: NDArray[np.bool_]) -> Table:
         """Return the table of the rows that are kept."""
@@ -283,7 +283,7 @@ def _is_text(kind: Any) -> bool:
 
 
 def _compute() -> Any:
-    """Give pyarrow's functions, which it makes at import and no type checker sees."""
+    """Return pyarrow's functions, which it makes at import and no type checker sees."""
     import pyarrow.compute
 
     return pyarrow.compute

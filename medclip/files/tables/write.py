@@ -17,16 +17,16 @@ _ROWS_PER_GROUP = 20_000
 """Rows held in memory while a table is written from an iterator."""
 
 
-def schema_of(row_type: type, *, whole: str = "int64") -> pa.Schema:
+def schema_of(row_type: type, *, integer: str = "int64") -> pa.Schema:
     """Return the Arrow schema of a dataclass of texts and numbers; a name's trailing underscore is left out.
 
     Args:
         row_type: The dataclass; its annotations are texts ("int | None").
-        whole: Arrow type of whole numbers.
+        integer: Arrow type of whole numbers.
     """
     import pyarrow as pa
 
-    kinds = {"int": pa.type_for_alias(whole), "float": pa.float64(), "str": pa.string()}
+    kinds = {"int": pa.type_for_alias(integer), "float": pa.float64(), "str": pa.string()}
     return pa.schema([(f.name.rstrip("_"), kinds[str(f.type).split(" ")[0]]) for f in fields(row_type)])
 
 

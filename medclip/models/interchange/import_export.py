@@ -198,7 +198,7 @@ def import_model(
 
 def _check_place(out: Path, source: Path, overwrite: bool) -> None:
     marks = (MANIFEST, hf_text.CONFIG) if os.path.isdir(out) and is_bare_text_model(out) else (MANIFEST,)
-    if claim_folder(out, "model pack", marks=marks, inputs={"the source": source}, whole=True) and not overwrite:
+    if claim_folder(out, "model pack", marks=marks, inputs={"the source": source}, in_one_step=True) and not overwrite:
         kind = "model pack" if (out / MANIFEST).is_file() else "text model"
         raise in_use(out, f"this folder holds a {kind} already", "Name another folder, or replace it with --overwrite.")
 
@@ -220,7 +220,7 @@ def export_model(model: str | Path, out: str | Path) -> Exported:
     path = find_pack(model)
     verify_pack(path)
     out = Path(out)
-    claim_folder(out, "export", whole=True)
+    claim_folder(out, "export", in_one_step=True)
     with new_folder(out) as fresh:
         return Exported(out, _export(path, fresh, out))
 

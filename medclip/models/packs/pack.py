@@ -71,7 +71,7 @@ def find_pack(model: str | Path | Model) -> Path:
     Raises:
         MedclipError: PACK_NOT_FOUND, saying which names exist; PACK_INVALID for a folder that holds no pack.
     """
-    text = os.fspath(getattr(model, "path", model))
+    text = os.fspath(model if isinstance(model, str | Path) else model.path)
     if text and Path(text).name == text and os.path.isfile(BUILTIN / text / FILE_NAME):
         return BUILTIN / text
     if text and os.path.isdir(Path(text)):
@@ -197,7 +197,7 @@ def save_pack(
     """
     from medclip.text.tokenizers.tokenizer import load_tokenizer
 
-    claim_folder(folder, "model pack", marks=(FILE_NAME,), whole=True)
+    claim_folder(folder, "model pack", marks=(FILE_NAME,), in_one_step=True)
     with new_folder(folder) as fresh:
         save_weights(model, fresh / WEIGHTS_NAME, half=half)
         model_cfg = _with_text_config(fresh, config, base)

@@ -31,18 +31,18 @@ def card(result: AuditResult) -> tuple[CardPart, ...]:
 
     Reference: Mitchell et al., Model cards for model reporting, FAT* (2019).
     """
-    told = {matter.head: matter.all for matter in summary(result)}
+    matters = {matter.head: matter.all for matter in summary(result)}
     return (
         CardPart(
             "Intended use of these figures", ("For research. Not a medical device. They hold for these patients.",)
         ),
-        CardPart("Leakage", (*red(result), *told.get("Leakage", ()))),
-        CardPart("Evaluation data", told.get("Size", ())),
-        CardPart("Thresholds", told.get("Thresholds", ())),
+        CardPart("Leakage", (*red(result), *matters.get("Leakage", ()))),
+        CardPart("Evaluation data", matters.get("Size", ())),
+        CardPart("Thresholds", matters.get("Thresholds", ())),
         _by_group(result),
         _gaps(result),
-        CardPart("What could not have been seen", told.get(UNSEEN, ())),
-        CardPart(HIDDEN, told.get(HIDDEN, ("All groups are shown.",))),
+        CardPart("What could not have been seen", matters.get(UNSEEN, ())),
+        CardPart(HIDDEN, matters.get(HIDDEN, ("All groups are shown.",))),
         CardPart("What this audit cannot tell you", LIMITS),
     )
 
@@ -64,16 +64,16 @@ def markdown(result: AuditResult) -> str:
 
 
 def _by_group(result: AuditResult) -> CardPart:
-    """Give one row for each group: a card tells how a model does for each, not only on average."""
+    """Return one row for each group: a card tells how a model does for each, not only on average."""
     present = {row.get("metric") for row in result.metrics}
     metrics = [m for m in _METRICS if m in present]
-    found: dict[tuple[str, str, str], dict[str, Row]] = {}
+    groups: dict[tuple[str, str, str], dict[str, Row]] = {}
     for row in result.metrics:
         key = (plain(row.get("model")), plain(row.get("label")), capital(cell_name(row)))
-        found.setdefault(key, {})[str(row.get("metric"))] = row
+        groups.setdefault(key, {})[str(row.get("metric"))] = row
     rows = tuple(
         (*key, number(next(iter(own.values())).get("n_patients")), *(_shown(own.get(metric)) for metric in metrics))
-        for key, own in found.items()
+        for key, own in groups.items()
     )
     heads = ("Model", "Label", "Group", "Patients", *(f"{metric_head(m)} (95 % interval)" for m in metrics))
     return CardPart("Metrics by group", (), heads, rows)

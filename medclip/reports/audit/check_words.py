@@ -16,12 +16,12 @@ MOST = 6
 
 
 def red(result: AuditResult) -> tuple[str, ...]:
-    """Give the sentences of the red box."""
+    """Return the sentences of the red box."""
     return tuple(str(row.get("sentence")) for row in result.leakage if row.get("severity") == "red")
 
 
 def thresholds(result: AuditResult) -> Iterator[str]:
-    """Tell where the thresholds come from."""
+    """Yield where the thresholds come from."""
     if not result.thresholds:
         yield "No threshold took part, so rates at a threshold (TPR, FPR, predictive values) are not in this audit."
         return
@@ -38,7 +38,7 @@ def thresholds(result: AuditResult) -> Iterator[str]:
 
 
 def shortcuts(result: AuditResult) -> Iterator[str]:
-    """Tell the differences with and without a device whose interval leaves zero out, and what could not be tested."""
+    """Yield the differences with and without a device whose interval leaves zero out, and what could not be tested."""
     rows = [row for row in result.shortcuts if _is_finding(result, row) and real(row.get("low")) is not None]
     yield from _told(result, rows)
     undone = sum(str(row.get("note")).startswith(NOT_DONE) for row in result.shortcuts)
@@ -71,17 +71,17 @@ def _told(result: AuditResult, rows: Sequence[Row]) -> Iterator[str]:
         return
     yield "What has an interval that leaves out what no shortcut would give (not adjusted for their number):"
     for row in sorted(clear, key=lambda row: -abs(row["value"] - _nothing(row)))[:MOST]:
-        told = row.get("note") or f"{metric_head(str(row.get('metric')))} {with_interval(row, signed=True)}."
-        yield f"{capital(plain(row.get('label')))}{of_model(result, row)}, {plain(row.get('test'))}: {told}"
+        text = row.get("note") or f"{metric_head(str(row.get('metric')))} {with_interval(row, signed=True)}."
+        yield f"{capital(plain(row.get('label')))}{of_model(result, row)}, {plain(row.get('test'))}: {text}"
 
 
 def _nothing(row: Row) -> float:
-    """Give the value of a difference, or of the AUROC of a device, where there is no shortcut."""
+    """Return the value of a difference, or of the AUROC of a device, where there is no shortcut."""
     return 0.5 if "AUROC of" in str(row.get("metric")) else 0.0
 
 
 def embeddings(result: AuditResult) -> Iterator[str]:
-    """Tell what a classifier finds in the embeddings, and whether patients are found again."""
+    """Yield what a classifier finds in the embeddings, and whether patients are found again."""
     probes = [row for row in result.embeddings if row.get("what") == "probe" and real(row.get("p")) is not None]
     above: dict[str, str] = {}
     for row in probes:
@@ -89,8 +89,8 @@ def embeddings(result: AuditResult) -> Iterator[str]:
         if row["p"] <= alpha(result) and low is not None and low > 0.5:
             above.setdefault(plain(row.get("attribute")), f"{plain(row.get('name'))} {with_interval(row)}")
     if above:
-        told = list_of([f"{attribute} ({found})" for attribute, found in above.items()])
-        yield f"A classifier tells from the embeddings, better than chance: {told}."
+        listed = list_of([f"{attribute} ({area})" for attribute, area in above.items()])
+        yield f"A classifier tells from the embeddings, better than chance: {listed}."
     elif probes:
         yield "No attribute was told from the embeddings better than chance by the classifiers that were tried."
     drifts = [row for row in result.embeddings if row.get("what") == "drift" and real(row.get("p")) is not None]
@@ -108,7 +108,7 @@ def embeddings(result: AuditResult) -> Iterator[str]:
 
 
 def leakage(result: AuditResult) -> Iterator[str]:
-    """Tell how many checks came out red, and how many could not be made."""
+    """Yield how many checks came out red, and how many could not be made."""
     if not result.leakage:
         yield "Leakage was not looked for: whether audited patients took part in training is not known here."
         return

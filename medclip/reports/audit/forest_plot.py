@@ -58,12 +58,12 @@ class Scale:
     end: float
 
     def at(self, value: float) -> float:
-        """Give the place of a value, kept within the plot."""
+        """Return the place of a value, kept within the plot."""
         share = (value - self.low) / (self.high - self.low)
         return self.start + (self.end - self.start) * min(1.0, max(0.0, share))
 
     def ticks(self) -> tuple[float, ...]:
-        """Give between three and seven round values."""
+        """Return between three and seven round values."""
         step = round_step(self.high - self.low)
         first = math.ceil(self.low / step - 1e-9)
         return tuple(step * n for n in range(first, math.floor(self.high / step + 1e-9) + 1))
@@ -99,17 +99,19 @@ def forest(
         place += line.height
     shown = sum(bool(line.marks) for line in lines)
     hidden = sum(bool(line.note) for line in lines)
-    told = (
+    description = (
         f"{shown} rows with values and intervals, {hidden} that are not shown. The table that follows has the numbers."
     )
-    return drawing(identity, title, told, _WIDTH, height, body, "forest")
+    return drawing(identity, title, description, _WIDTH, height, body, "forest")
 
 
-def drawing(identity: str, title: str, told: str, width: int, height: int, body: Sequence[str], css: str) -> Markup:
+def drawing(
+    identity: str, title: str, description: str, width: int, height: int, body: Sequence[str], css: str
+) -> Markup:
     """Wrap shapes as a picture that has a title and a description for those who do not see it."""
     return Markup(  # noqa: S704 - every text in `body` was escaped where it was written
         f'<svg class="{css}" viewBox="0 0 {width} {height}" role="img" aria-labelledby="{identity}-t {identity}-d">'
-        f'<title id="{identity}-t">{escape(title)}</title><desc id="{identity}-d">{escape(told)}</desc>'
+        f'<title id="{identity}-t">{escape(title)}</title><desc id="{identity}-d">{escape(description)}</desc>'
         f"{''.join(body)}</svg>"
     )
 

@@ -109,12 +109,12 @@ def groups_grid(rows: Sequence[Row], metrics: Sequence[str], caption: str, *, co
 
 
 def by_cell(rows: Sequence[Row]) -> Iterator[tuple[str, list[tuple[str, list[Row]]]]]:
-    """Give each attribute with its groups and their rows, in the order of the table."""
-    found: dict[str, dict[str, list[Row]]] = {}
+    """Yield each attribute with its groups and their rows, in the order of the table."""
+    rows_by_cell: dict[str, dict[str, list[Row]]] = {}
     for row in rows:
         attribute = EVERYBODY if is_all(row) else plain(row.get("attribute"))
-        found.setdefault(attribute, {}).setdefault(group_name(row), []).append(row)
-    for attribute, groups in found.items():
+        rows_by_cell.setdefault(attribute, {}).setdefault(group_name(row), []).append(row)
+    for attribute, groups in rows_by_cell.items():
         yield attribute, list(groups.items())
 
 
@@ -183,11 +183,11 @@ def _heat(result: AuditResult, name: str) -> Grid | None:
     attributes = list(dict.fromkeys(str(row.get("attribute")) for row in rows))
     lines: list[Tr] = []
     for model in result.model_names:
-        found = {(row.get("label"), row.get("attribute")): row for row in _of(rows, model)}
+        by_place = {(row.get("label"), row.get("attribute")): row for row in _of(rows, model)}
         if len(result.model_names) > 1:
             lines.append(Tr(f"Model: {plain(model)}"))
         lines += [
-            Tr(plain(label), tuple(_heat_cell(result, found.get((label, a))) for a in attributes))
+            Tr(plain(label), tuple(_heat_cell(result, by_place.get((label, a))) for a in attributes))
             for label in result.labels
         ]
     tests = [row for row in rows if real(row.get("p")) is not None]
@@ -210,7 +210,7 @@ def _heat_cell(result: AuditResult, row: Row | None) -> Td:
 
 
 def verdict(result: AuditResult, row: Row) -> tuple[str, ...]:
-    """Say with a sign and a word whether a gap is larger than chance."""
+    """Return with a sign and a word whether a gap is larger than chance."""
     p = real(row.get("p"))
     if p is None:
         return ("not tested",)

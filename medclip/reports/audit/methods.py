@@ -41,10 +41,10 @@ LIMITS = (
 
 
 def steps(result: AuditResult) -> tuple[Step, ...]:
-    """Say how the numbers were made, by what was asked for."""
+    """Return how the numbers were made, by what was asked for."""
     replicates = _times(result.settings.get("replicates", result.provenance.get("replicates")))
     permutations = _times(result.settings.get("permutations"))
-    made = (
+    steps_taken = (
         Step(
             "Patients are the unit.",
             f"Patients are drawn anew {replicates}, each with all rows or with none, so ten images of one person are "
@@ -117,7 +117,7 @@ def steps(result: AuditResult) -> tuple[Step, ...]:
         ),
     )
     needs = {_PAIRED: bool(result.models), _THRESHOLDS: bool(result.thresholds)}
-    return tuple(step for step in made if needs.get(step.head, True))
+    return tuple(step for step in steps_taken if needs.get(step.head, True))
 
 
 def _times(value: Any) -> str:
@@ -125,7 +125,7 @@ def _times(value: Any) -> str:
 
 
 def formulas(result: AuditResult) -> tuple[Grid, ...]:
-    """Give the formula and the reference of every measure and gap of the audit."""
+    """Return the formula and the reference of every measure and gap of the audit."""
     metrics = [m for m in METRICS if any(row.get("metric") == m for row in (*result.metrics, *result.models))]
     gaps = [name for name in GAPS if any(row.get("gap") == name for row in result.gaps)]
     heads = ("Name", "Formula", "Reference")

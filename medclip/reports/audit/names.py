@@ -34,12 +34,12 @@ _KINDS = {"_max_min": "highest − lowest", "_worst_overall": "worst − everybo
 
 
 def metric_head(name: str) -> str:
-    """Give the short name of a measure: AUROC, TPR, selection rate."""
+    """Return the short name of a measure: AUROC, TPR, selection rate."""
     return _HEADS.get(name) or plain(name)
 
 
 def gap_head(name: str) -> str:
-    """Give the short name of a gap: AUROC, highest − lowest."""
+    """Return the short name of a gap: AUROC, highest − lowest."""
     for ending, kind in _KINDS.items():
         if name.endswith(ending):
             return f"{metric_head(name.removesuffix(ending))}, {kind}"
@@ -52,7 +52,7 @@ def plain(name: Any) -> str:
 
 
 def group_name(row: Row, column: str = "group") -> str:
-    """Give the printed group of a row, as the table writes it; "–" where there is none."""
+    """Return the printed group of a row, as the table writes it; "–" where there is none."""
     return EVERYBODY if is_all(row) else printable(str(row.get(column) or "–"))
 
 
@@ -62,12 +62,12 @@ def is_all(row: Row) -> bool:
 
 
 def cell_name(row: Row) -> str:
-    """Give group and attribute of a row: 80+ (age); everybody."""
+    """Return group and attribute of a row: 80+ (age); everybody."""
     return "everybody" if is_all(row) else f"{group_name(row)} ({plain(row.get('attribute'))})"
 
 
 def alpha(result: AuditResult) -> float:
-    """Give the level that adjusted p-values are held against."""
+    """Return the level that adjusted p-values are held against."""
     return float(result.settings.get("alpha", ALPHA))
 
 

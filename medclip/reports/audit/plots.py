@@ -31,8 +31,8 @@ def reliability(bins: Sequence[Row], *, identity: str, title: str) -> Markup:
     ]
     for series, after in enumerate(("raw", "temperature")):
         body += _curve([row for row in bins if row.get("after") == after], x, y, series)
-    told = f"{len(bins)} bins; the share that is positive over the mean score. calibration.csv has the numbers."
-    return drawing(identity, title, told, _SIDE + 8, _SIDE + 4, body, "square")
+    description = f"{len(bins)} bins; the share that is positive over the mean score. calibration.csv has the numbers."
+    return drawing(identity, title, description, _SIDE + 8, _SIDE + 4, body, "square")
 
 
 def net_benefit(curves: Mapping[str, Sequence[Row]], *, identity: str, title: str) -> Markup:
@@ -64,8 +64,10 @@ def net_benefit(curves: Mapping[str, Sequence[Row]], *, identity: str, title: st
     body += [stroke(212, 32, 236, 32, "everybody"), words(242, 36.5, "acting on everybody")]
     body.append(words((x.start + x.end) / 2, 324, "threshold", "t soft-t", anchor="middle"))
     names = ", ".join(drawn)
-    told = f"Net benefit of {names}, of calling everybody positive and of calling nobody. decision.csv has the numbers."
-    return drawing(identity, title, told, 640, 330, body, "wide")
+    description = (
+        f"Net benefit of {names}, of calling everybody positive and of calling nobody. decision.csv has the numbers."
+    )
+    return drawing(identity, title, description, 640, 330, body, "wide")
 
 
 def scatter(points: Sequence[Row], groups: Sequence[str], *, identity: str, title: str) -> Markup:
@@ -90,8 +92,8 @@ def scatter(points: Sequence[Row], groups: Sequence[str], *, identity: str, titl
             marker(370, 20 + 22 * n, n, size=5, hollow=True),
             words(382, 24.5 + 22 * n, group, longest=18),
         ]
-    told = f"{len(known)} points of {len(shown)} groups along the first two principal components."
-    return drawing(identity, title, told, 520, 360, body, "scatter")
+    description = f"{len(known)} points of {len(shown)} groups along the first two principal components."
+    return drawing(identity, title, description, 520, 360, body, "scatter")
 
 
 def _axes(x: Scale, y: Scale, ticks_x: Sequence[float], ticks_y: Sequence[float]) -> Iterator[str]:
@@ -128,9 +130,9 @@ def _path(steps: Iterator[tuple[float | None, float | None]], x: Scale, y: Scale
 def _band(points: Sequence[Row], x: Scale, y: Scale) -> str:
     """Draw the interval of a curve."""
     known = [row for row in points if real(row.get("low")) is not None and real(row.get("high")) is not None]
-    there = [(x.at(row["threshold"]), y.at(row["high"])) for row in known]
+    upper = [(x.at(row["threshold"]), y.at(row["high"])) for row in known]
     back = [(x.at(row["threshold"]), y.at(row["low"])) for row in reversed(known)]
-    return f'<polygon class="band" points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in there + back)}"/>'
+    return f'<polygon class="band" points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in upper + back)}"/>'
 
 
 def _ends(values: Sequence[float]) -> tuple[float, float]:

@@ -67,7 +67,7 @@ def who(result: AuditResult) -> Grid:
 
 
 def calibration(result: AuditResult) -> tuple[Folded, ...]:
-    """Give small reliability plots by group, and the measures of calibration, for each label."""
+    """Return small reliability plots by group, and the measures of calibration, for each label."""
     return tuple(part for n, label in enumerate(result.labels) if (part := _calibrated(result, label, n)) is not None)
 
 
@@ -93,20 +93,20 @@ def thresholds(result: AuditResult) -> Grid:
 
 def decisions(result: AuditResult) -> tuple[Folded, ...]:
     """Draw net benefit over thresholds for each label, everybody together."""
-    made: list[Folded] = []
+    parts: list[Folded] = []
     for n, label in enumerate(result.labels):
         rows = [row for row in result.decision if row.get("label") == label and is_all(row)]
         curves = {plain(m): own for m in result.model_names if (own := [r for r in rows if r.get("model") == m])}
         if curves:
             title = f"Net benefit for {plain(label)}"
             svg = net_benefit(curves, identity=f"benefit-{n}", title=title)
-            made.append(Folded(plain(label), ((title, svg),)))
-    return tuple(made)
+            parts.append(Folded(plain(label), ((title, svg),)))
+    return tuple(parts)
 
 
 def compared(result: AuditResult) -> tuple[Folded, ...]:
     """Draw the paired differences of models, and list them, for each label."""
-    made: list[Folded] = []
+    parts: list[Folded] = []
     for n, label in enumerate(result.labels):
         rows = [row for row in result.models if row.get("label") == label]
         pairs = dict.fromkeys((str(row.get("model")), str(row.get("other"))) for row in rows)
@@ -120,13 +120,13 @@ def compared(result: AuditResult) -> tuple[Folded, ...]:
             figures.append((head, _paired_forest(drawn, f"paired-{n}-{k}", head)))
             tables.append(_paired_grid(result, own, f"{plain(label)}: {title}"))
         if rows:
-            made.append(Folded(plain(label), tuple(figures), tuple(tables)))
-    return tuple(made)
+            parts.append(Folded(plain(label), tuple(figures), tuple(tables)))
+    return tuple(parts)
 
 
 def shortcuts(result: AuditResult) -> tuple[Folded, ...]:
     """List the shortcut tests of each label; single groups before and after reweighting stay folded."""
-    made: list[Folded] = []
+    parts: list[Folded] = []
     for label in dict.fromkeys(str(row.get("label")) for row in result.shortcuts):
         tables, more = [], []
         for model in dict.fromkeys(str(row.get("model")) for row in result.shortcuts):
@@ -136,33 +136,33 @@ def shortcuts(result: AuditResult) -> tuple[Folded, ...]:
             of = f" · {plain(model)}" if len(result.model_names) > 1 else ""
             tables.append(_shortcut_grid(rest, f"{plain(label)}: shortcut tests{of}"))
             more.append(_shortcut_grid(single, f"{plain(label)}: groups before and after reweighting{of}"))
-        made.append(Folded(plain(label), (), tuple(filter(None, tables)), tuple(filter(None, more))))
-    return tuple(made)
+        parts.append(Folded(plain(label), (), tuple(filter(None, tables)), tuple(filter(None, more))))
+    return tuple(parts)
 
 
 def embeddings(result: AuditResult) -> tuple[Folded, ...]:
     """List what was found in the embeddings, for each question; what has neither test nor words stays folded."""
-    made: list[Folded] = []
+    parts: list[Folded] = []
     for kind in dict.fromkeys(str(row.get("what")) for row in result.embeddings):
         rows = [row for row in result.embeddings if row.get("what") == kind]
         main = [r for r in rows if kind == "reident" or r.get("value") is None or r.get("p") is not None] or rows
         rest = [row for row in rows if not any(row is m for m in main)]
         title = _KINDS.get(kind, plain(kind))
         more = tuple(filter(None, (_embedding_grid(rest, f"{title}: further measures"),)))
-        made.append(Folded(title, (), (_embedding_grid(main, title),), more))
-    return tuple(made)
+        parts.append(Folded(title, (), (_embedding_grid(main, title),), more))
+    return tuple(parts)
 
 
 def projections(result: AuditResult) -> tuple[tuple[str, Markup], ...]:
     """Draw the 2-D view of the embeddings, once for each model and attribute."""
-    made: list[tuple[str, Markup]] = []
+    parts: list[tuple[str, Markup]] = []
     pairs = dict.fromkeys((str(row.get("model")), str(row.get("attribute"))) for row in result.projection)
     for n, (model, attribute) in enumerate(pairs):
         points = [r for r in result.projection if (str(r.get("model")), str(r.get("attribute"))) == (model, attribute)]
         title = f"Embeddings of {plain(model)} by {plain(attribute)}"
         groups = sorted({str(row.get("group")) for row in points})
-        made.append((title, scatter(points, groups, identity=f"scatter-{n}", title=title)))
-    return tuple(made)
+        parts.append((title, scatter(points, groups, identity=f"scatter-{n}", title=title)))
+    return tuple(parts)
 
 
 def leakage(result: AuditResult) -> Grid:
@@ -200,9 +200,9 @@ def suppressed(result: AuditResult) -> Grid:
 
 def _most(rows: Sequence[Row], key: str) -> str:
     """Write the largest count; a row that may not be shown has none."""
-    found = [value for row in rows if (value := real(row.get(key))) is not None]
-    if found:
-        return number(max(found))
+    numbers = [value for row in rows if (value := real(row.get(key))) is not None]
+    if numbers:
+        return number(max(numbers))
     return "not shown" if any(row.get("flag") == "suppressed" for row in rows) else NONE
 
 

@@ -56,8 +56,8 @@ class Said:
 
 
 def summary(result: AuditResult) -> tuple[Said, ...]:
-    """Say what was audited, what was found and what could not have been."""
-    found = (
+    """Return what was audited, what was found and what could not have been."""
+    matters = (
         Said("Size", tuple(_size(result))),
         Said("Overall", tuple(_overall(result))),
         _gaps(result),
@@ -69,7 +69,7 @@ def summary(result: AuditResult) -> tuple[Said, ...]:
         Said("Embeddings", tuple(embeddings(result))),
         Said("Leakage", tuple(leakage(result))),
     )
-    return tuple(matter for matter in found if matter.all)
+    return tuple(matter for matter in matters if matter.all)
 
 
 def _listed(head: str, sentences: tuple[str, ...]) -> Said:
@@ -78,20 +78,20 @@ def _listed(head: str, sentences: tuple[str, ...]) -> Said:
 
 
 def tested(rows: Sequence[Row]) -> list[Row]:
-    """Give the rows that were tested; a gap by another name shares the test of the first and does not count twice."""
+    """Return the rows that were tested; a gap by another name shares the test of the first and does not count twice."""
     return [row for row in rows if real(row.get("p")) is not None and row.get("gap") not in SAME_AS]
 
 
 def distinct(rows: Sequence[Row]) -> list[Row]:
-    """Give each gap once, by the first of its names in `MAIN_GAPS`, in their order and the largest first."""
-    found: list[Row] = []
+    """Return each gap once, by the first of its names in `MAIN_GAPS`, in their order and the largest first."""
+    kept: list[Row] = []
     by_place: dict[tuple[object, ...], list[Row]] = {}
     for row in sorted(rows, key=_importance):
-        there = by_place.setdefault(tuple(row.get(name) for name in ("model", "label", "attribute")), [])
-        if not any(_is_one(row, other) for other in there):
-            there.append(row)
-            found.append(row)
-    return found
+        at_place = by_place.setdefault(tuple(row.get(name) for name in ("model", "label", "attribute")), [])
+        if not any(_is_one(row, other) for other in at_place):
+            at_place.append(row)
+            kept.append(row)
+    return kept
 
 
 _ROUNDING = 1e-9

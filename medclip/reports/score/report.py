@@ -61,7 +61,7 @@ def render(page: PageData, card: CardView) -> str:
 
 
 def headline(counts: Mapping[str, int]) -> str:
-    """Say how the run ended in one line."""
+    """Return how the run ended in one line."""
     parts = [
         f"{count(counts['files'], 'file')}: {number(counts['scored'])} scored in {count(counts['studies'], 'study')}"
     ]

@@ -243,12 +243,12 @@ def _add(
 
 
 def sample_key(sha256: str, *, generic: bool, view: int = 0, occurrence: int = 0) -> str:
-    """Give a sample's key: a hash of the file's content and the rendering, so it survives renaming and moving.
+    """Return a sample's key: a hash of the file's content and the rendering, so it survives renaming and moving.
 
     `occurrence` tells apart rows whose files have the same bytes.
     """
-    said = f"{sha256}\0{GENERIC if generic else ''}\0{view}\0{occurrence}"
-    return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
+    content = f"{sha256}\0{GENERIC if generic else ''}\0{view}\0{occurrence}"
+    return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
 
 
 def _close(shard: TarShard, split: str, tally: _Tally) -> None:

@@ -13,13 +13,13 @@ DEFAULT_SPLITS: Mapping[str, float] = {"train": 0.7, "val": 0.1, "test": 0.2}
 
 
 def place(patient: str, seed: int) -> float:
-    """Give a patient's place in [0, 1): the first 53 bits of blake2b over the seed and the identifier."""
+    """Return a patient's place in [0, 1): the first 53 bits of blake2b over the seed and the identifier."""
     digest = hashlib.blake2b(f"{seed}\0{patient}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
     return (int.from_bytes(digest, "big") >> 11) / 2**53
 
 
 def split_of(patient: str, splits: Mapping[str, float], seed: int) -> str:
-    """Give the split whose share of [0, 1) holds the patient's place, in the order of `splits`."""
+    """Return the split whose share of [0, 1) holds the patient's place, in the order of `splits`."""
     at, upper = place(patient, seed), 0.0
     for name, share in splits.items():
         upper += share
@@ -29,7 +29,7 @@ def split_of(patient: str, splits: Mapping[str, float], seed: int) -> str:
 
 
 def assign(rows: Sequence[ShardRow], splits: Mapping[str, float], seed: int, key: bytes) -> tuple[str, ...]:
-    """Give every row its split. The table's own `split` stands, and holds for all rows of that patient.
+    """Return every row its split. The table's own `split` stands, and holds for all rows of that patient.
 
     Args:
         rows: The table's rows.
@@ -46,15 +46,15 @@ def assign(rows: Sequence[ShardRow], splits: Mapping[str, float], seed: int, key
     """
     if not splits or any(s < 0 for s in splits.values()) or abs(sum(splits.values()) - 1) > 1e-6:
         raise MedclipError(Reason.WRONG_USE, f"the splits {dict(splits)} do not sum to 1.")
-    said: dict[str, set[str]] = {}
+    stated: dict[str, set[str]] = {}
     for row in rows:
         if row.split is not None:
-            said.setdefault(row.patient, set()).add(row.split)
-    torn = sorted(keyed_hash("patient", p, key) for p, sides in said.items() if len(sides) > 1)
+            stated.setdefault(row.patient, set()).add(row.split)
+    torn = sorted(keyed_hash("patient", p, key) for p, sides in stated.items() if len(sides) > 1)
     if torn:
         raise MedclipError(
             Reason.PATIENT_OVERLAP,
             f"the column `split` puts {len(torn)} patients on more than one side (hashed): {', '.join(torn[:5])}.",
             hint="Give all images of a patient the same split, or leave the column blank.",
         )
-    return tuple(next(iter(said.get(r.patient, ())), None) or split_of(r.patient, splits, seed) for r in rows)
+    return tuple(next(iter(stated.get(r.patient, ())), None) or split_of(r.patient, splits, seed) for r in rows)

@@ -156,7 +156,7 @@ def need_columns(header: Sequence[str], patient_column: str, where: str) -> None
 
 
 def file_and_patient(cell: Mapping[str, str], patient_column: str) -> tuple[str, str]:
-    """Give the cells that no row may lack.
+    """Return the cells that no row may lack.
 
     Raises:
         MedclipError: TABLE_INVALID where one is empty.
@@ -231,7 +231,7 @@ def _row(
 
 
 def _label_columns(header: Iterable[str], where: str) -> dict[str, tuple[Task, str | None]]:
-    found: dict[str, tuple[Task, str | None]] = {}
+    label_columns: dict[str, tuple[Task, str | None]] = {}
     for column in header:
         if not column.startswith("label:"):
             continue
@@ -251,8 +251,8 @@ def _label_columns(header: Iterable[str], where: str) -> dict[str, tuple[Task, s
                 where=where,
                 hint=f"Use {form}.",
             )
-        found[column] = (task, class_name)
-    return found
+        label_columns[column] = (task, class_name)
+    return label_columns
 
 
 def _labels(cell: Mapping[str, str], columns: Mapping[str, tuple[Task, str | None]]) -> dict[str, str | dict[str, int]]:

@@ -87,10 +87,10 @@ def members(data: bytes) -> dict[str, bytes]:
     Raises:
         tarfile.TarError: The bytes are no whole members.
     """
-    found = {}
+    parts = {}
     for name, start, size in _entries(data):
-        found[split_name(name)[1]] = data[start : start + size]
-    return found
+        parts[split_name(name)[1]] = data[start : start + size]
+    return parts
 
 
 def member_names(data: bytes) -> list[str]:
@@ -112,8 +112,8 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def _entries(data: bytes) -> list[tuple[str, int, int]]:
-    """Give name, start and size in bytes of each member."""
-    found = []
+    """Return name, start and size in bytes of each member."""
+    entries = []
     at = 0
     while at + _BLOCK <= len(data):
         head = data[at : at + _BLOCK]
@@ -122,19 +122,19 @@ def _entries(data: bytes) -> list[tuple[str, int, int]]:
         if head[156] not in b"0\0" or head[124] & 0x80:
             return _with_tarfile(data)
         try:
-            size, said = int(head[124:136].strip(b" \0") or b"0", 8), int(head[148:156].strip(b" \0"), 8)
+            size, checksum = int(head[124:136].strip(b" \0") or b"0", 8), int(head[148:156].strip(b" \0"), 8)
         except ValueError:
             raise tarfile.ReadError("not a header") from None
-        if said != sum(head[:148]) + sum(head[156:]) + 8 * ord(" ") or at + _BLOCK + size > len(data):
+        if checksum != sum(head[:148]) + sum(head[156:]) + 8 * ord(" ") or at + _BLOCK + size > len(data):
             raise tarfile.ReadError("a damaged header")
         name = head[:100].partition(b"\0")[0].decode("utf-8", "surrogateescape")
         if head[257:263] == b"ustar\0" and head[345]:
             name = f"{head[345:500].partition(bytes(1))[0].decode('utf-8', 'surrogateescape')}/{name}"
-        found.append((name, at + _BLOCK, size))
+        entries.append((name, at + _BLOCK, size))
         at += _BLOCK + -(-size // _BLOCK) * _BLOCK
-    if not found:
+    if not entries:
         raise tarfile.ReadError("no member")
-    return found
+    return entries
 
 
 def _with_tarfile(data: bytes) -> list[tuple[str, int, int]]:

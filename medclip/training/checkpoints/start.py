@@ -69,7 +69,7 @@ def begin(recipe: Recipe, folder: Path, reader: ShardReader) -> Started:
 
 
 def tokenizer_folder(recipe: Recipe, folder: Path) -> Path:
-    """Give where the tokenizer of a run lies: the recipe's own, or in the run's folder."""
+    """Return where the tokenizer of a run lies: the recipe's own, or in the run's folder."""
     return recipe.text.tokenizer or folder / "tokenizer"
 
 

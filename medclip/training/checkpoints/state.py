@@ -149,7 +149,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[int, str]
 
 
 def fill_optimizer(optimizer: torch.optim.Optimizer) -> None:
-    """Give AdamW the zero state that it would make at its first step, so that a checkpoint can be read into it."""
+    """Fill AdamW with the zero state that it would make at its first step, so that a checkpoint can be read into it."""
     for group in optimizer.param_groups:
         for p in group["params"]:
             optimizer.state[p] = {

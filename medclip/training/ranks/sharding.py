@@ -58,13 +58,13 @@ def spread(towers: Towers, world: World, *, parallel: str, bf16: bool) -> Callab
 
 def blocks_of(module: nn.Module) -> list[nn.Module]:
     """List the repeated blocks of the towers: members of a list with one of the usual names."""
-    found: list[nn.Module] = []
+    blocks: list[nn.Module] = []
     for name, child in module.named_children():
         if name in _BLOCKS and isinstance(child, nn.ModuleList | nn.Sequential):
-            found += [b for b in child if any(True for _ in b.parameters())]
+            blocks += [b for b in child if any(True for _ in b.parameters())]
         else:
-            found += blocks_of(child)
-    return found
+            blocks += blocks_of(child)
+    return blocks
 
 
 def no_sync(call: Callable[..., Any], towers: Towers) -> Callable[[], Any]:
@@ -104,10 +104,10 @@ def clip_gradients(parameters: list[nn.Parameter], limit: float) -> float:
         if p.grad is not None:
             kinds.setdefault(type(p.grad), []).append(p.grad)
     norms = [torch.nn.utils.get_total_norm(grads) for grads in kinds.values()]
-    whole = [n.full_tensor() if hasattr(n, "full_tensor") else n for n in norms]  # type: ignore[operator]
-    if not whole:
+    full_norms = [n.full_tensor() if hasattr(n, "full_tensor") else n for n in norms]  # type: ignore[operator]
+    if not full_norms:
         return 0.0
-    total = whole[0] if len(whole) == 1 else torch.stack([n.float() for n in whole]).norm()
+    total = full_norms[0] if len(full_norms) == 1 else torch.stack([n.float() for n in full_norms]).norm()
     factor = torch.clamp(limit / (total + 1e-6), max=1.0)
     for grads in kinds.values():
         for grad in grads:
@@ -117,15 +117,15 @@ def clip_gradients(parameters: list[nn.Parameter], limit: float) -> float:
 
 def full_weights(towers: Towers, world: World) -> dict[str, Tensor]:
     """Return the dual encoder's whole state dict on the CPU; on the first rank only, but every rank must call it."""
-    found = {}
+    weights = {}
     state: dict[str, Tensor] = {**towers.state_dict(), **_of_the_loss(towers)}
     for name, value in state.items():
         if name.startswith("masked."):
             continue
-        whole = value.full_tensor() if hasattr(value, "full_tensor") else value  # type: ignore[operator]
+        full = value.full_tensor() if hasattr(value, "full_tensor") else value  # type: ignore[operator]
         if world.is_first:
-            found[name] = whole.detach().cpu().clone()
-    return found
+            weights[name] = full.detach().cpu().clone()
+    return weights
 
 
 def _of_the_loss(towers: Towers) -> dict[str, Tensor]:

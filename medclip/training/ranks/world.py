@@ -104,11 +104,11 @@ class World:
             MedclipError: That error.
         """
         own = None if error is None else [str(error.reason), error.message, error.where, error.hint]
-        for rank, said in enumerate(self.gather(own)):
-            if said is not None:
+        for rank, answer in enumerate(self.gather(own)):
+            if answer is not None:
                 if rank == self.rank and error is not None:
                     raise error
-                reason, message, where, hint = said
+                reason, message, where, hint = answer
                 raise MedclipError(Reason(reason), message, where=where, hint=hint)
 
 

@@ -315,7 +315,7 @@ class Recipe(_Part):
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
     def decisive(self) -> dict[str, Any]:
-        """Give the values that decide the weights, flat: "train.lr" -> 0.001."""
+        """Return the values that decide the weights, flat: "train.lr" -> 0.001."""
         flat = _flat(self.model_dump(mode="json"))
         return {
             k: Path(v).name if k in _PLACES and v is not None else v for k, v in flat.items() if not k.startswith(_FREE)
