@@ -23,7 +23,6 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -73,7 +72,7 @@ def write_shards(data: Path, folder: Path, number: int, only: str | None) -> Non
 
 def theirs(folder: Path, number: int, workers: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Give batches as open_clip's training does: the stages of `get_wds_dataset`, with its buffer sizes."""
-    transform: Any = open_clip.image_transform(SIZE, is_train=True, mean=MEAN, std=STD)
+    transform = open_clip.image_transform(SIZE, is_train=True, mean=MEAN, std=STD)
     tokenizer = open_clip.get_tokenizer("ViT-B-16")
     stages = [
         wds.SimpleShardList([str(p) for p in sorted(folder.glob("*.tar"))]),
@@ -122,7 +121,8 @@ def disagreement(data: Path) -> float:
             with Image.open(path) as image:
                 image.resize((side, side), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
             with Image.open(buffer) as image:
-                wanted = np.asarray(transform(image.convert("RGB"))).transpose(1, 2, 0) * 255
+                pixels_CHW = np.asarray(transform(image.convert("RGB")))  # pyright: ignore[reportCallIssue]
+                wanted = pixels_CHW.transpose(1, 2, 0) * 255
             found = apply_change(decode(buffer.getvalue(), SIZE), whole, SIZE)
             worst = max(worst, float(np.abs(found - wanted).mean()))
     return worst

@@ -71,7 +71,7 @@ def find_pack(model: str | Path | Model) -> Path:
     Raises:
         MedclipError: PACK_NOT_FOUND, saying which names exist; PACK_INVALID for a folder that holds no pack.
     """
-    text = os.fspath(model if isinstance(model, str | Path) else model.path)
+    text = str(model if isinstance(model, str | Path) else model.path)
     if text and Path(text).name == text and os.path.isfile(BUILTIN / text / FILE_NAME):
         return BUILTIN / text
     if text and os.path.isdir(Path(text)):
