@@ -10,14 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.adaptation.run import AdaptRun, ScoredTest
-from medclip.evaluation.few_shot.bootstrap import Draws, Estimate, draw, estimate
 from medclip.models.packs.training_files import training_hashes
-from medclip.statistics.metrics.weighted import METRICS, HeldOut, weighted_metrics
+from medclip.statistics.estimate import NUM_RESAMPLES, Difference, Estimate
+from medclip.statistics.metrics.classification import METRICS, HeldOut, figures, numbered
+from medclip.statistics.resampling.resampled import difference, interval_of
+from medclip.statistics.resampling.weights import draw_weights
 
 _DECIMALS = 4
-FEWEST_PATIENTS = 5
-"""Test patients of a class, or with and without a finding, below which no interval is given: in many draws of patients
-the class would be missing, and those that are left are too alike."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Compared:
 
     adapted: Estimate
     zero_shot: Estimate
-    gain: Estimate
+    gain: Difference
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class AdaptedFigures:
     def has_intervals(self) -> bool:
         """Whether any figure has one."""
         every = [*self.figures.values(), *self.by_class.values()]
-        return any(e.low is not None for c in every for e in (c.adapted, c.zero_shot, c.gain))
+        return any(e.has_interval for c in every for e in (c.adapted, c.zero_shot, c.gain))
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -91,7 +90,7 @@ class AdaptedFigures:
         return {"adapted": own, "zero_shot": _figure(compared.zero_shot)}
 
 
-def measure(run: AdaptRun, *, num_replicates: int = 2000) -> AdaptedFigures:
+def measure(run: AdaptRun, *, num_resamples: int = NUM_RESAMPLES) -> AdaptedFigures:
     """Measure a run on its test patients.
 
     Balanced accuracy, accuracy and the area under the ROC curve (mean over classes, each against the rest); for
@@ -100,7 +99,7 @@ def measure(run: AdaptRun, *, num_replicates: int = 2000) -> AdaptedFigures:
 
     Args:
         run: What `medclip.adaptation.run.adapt` gave.
-        num_replicates: Bootstrap replicates.
+        num_resamples: Of patients.
 
     Returns:
         The figures; empty where there are no test files that allow any.
@@ -121,28 +120,26 @@ def measure(run: AdaptRun, *, num_replicates: int = 2000) -> AdaptedFigures:
             f"{num_left_out} of {len(test.numbers)} test files are not tested on: the base was trained on them or on "
             "others of the same patients."
         )
-    numbers: dict[str, int] = {}
-    patients = np.array([numbers.setdefault(test.patients[i], len(numbers)) for i in rows], np.int64)
-    held = HeldOut(test.targets[rows], patients, len(text.names))
+    held = HeldOut(test.targets[rows], numbered([test.patients[i] for i in rows]), len(text.names))
     logits = np.stack([test.zero_shot_NC[rows], test.logits_NC[rows]])
-    figures, more = _compare(logits, held, num_replicates)
+    compared, more = _compare(logits, held, num_resamples)
     by_class = {}
     for c, name in enumerate(text.names):
         alone = replace(held, targets=held.targets[:, [c]], num_classes=1) if held.multilabel else None
         if alone is not None and alone.measured():
-            of_class, _ = _compare(logits[:, :, [c]], alone, num_replicates)
+            of_class, _ = _compare(logits[:, :, [c]], alone, num_resamples)
             by_class[name] = of_class["macro_auroc"]
     if held.multilabel and len(by_class) < len(text.names) and len(rows):
         lacking = ", ".join(n for n in text.names if n not in by_class)
         more.append(f"Too few test patients with or without: {lacking}; no figure is given for it.")
-    if len(text.names) == 1 and "macro_auroc" in figures:
-        figures = {"auroc" if n == "macro_auroc" else n: c for n, c in figures.items()}
+    if len(text.names) == 1 and "macro_auroc" in compared:
+        compared = {"auroc" if n == "macro_auroc" else n: c for n, c in compared.items()}
     there = held.measured()
-    if figures and not held.multilabel and len(there) < len(text.names):
+    if compared and not held.multilabel and len(there) < len(text.names):
         named = ", ".join(text.names[c] for c in there)
         more.append(f"The figures are over {len(there)} of {len(text.names)} classes, those of test patients: {named}.")
     chance = 0.5 if held.multilabel else 1 / max(1, len(there))
-    return AdaptedFigures(figures, by_class, len(rows), held.num_patients, num_left_out, chance, (*notes, *more))
+    return AdaptedFigures(compared, by_class, len(rows), held.num_patients, num_left_out, chance, (*notes, *more))
 
 
 def _fresh(run: AdaptRun) -> NDArray[np.int64]:
@@ -162,60 +159,26 @@ def _allows_figures(test: ScoredTest, rows: NDArray[np.int64]) -> bool:
 
 
 def _compare(
-    logits_RNC: NDArray[np.float32], held: HeldOut, num_replicates: int
+    logits_RNC: NDArray[np.float32], held: HeldOut, num_resamples: int
 ) -> tuple[dict[str, Compared], list[str]]:
     """Measure zero-shot (first) and adapted (second)."""
     if not held.measured():
         return {}, ["There are too few test patients for figures."] if len(held.patients) else []
-    few = _fewest(held) < FEWEST_PATIENTS
-    draws = _alone(held) if few else draw(held, 1, 1, num_replicates=num_replicates)
-    notes = []
-    if few:
-        which = "of the means " if held.multilabel and held.num_classes > 1 else ""
-        said = "finding with fewer than {} with or without it" if held.multilabel else "class with fewer than {}"
-        what = said.format(FEWEST_PATIENTS)
-        notes.append(f"There are too few test patients for intervals {which}(a {what}).")
-    values = weighted_metrics(logits_RNC, held, draws.images_NB)
+    weights_PB = draw_weights(held.num_patients, num_resamples, seed=0)
     order = sorted(METRICS, key=lambda name: name != held.primary)
-    found = {}
-    for name in order:
-        zero_shot, adapted = values[name]
-        if not np.isnan(adapted).any():
-            one, two = (estimate(v[None, None], draws) for v in (adapted, zero_shot))
-            if name == "accuracy" and not (few or held.multilabel):
-                one, two = (_exact(e, held.num_patients) for e in (one, two))
-                if {one.value, two.value} & {0.0, 1.0}:
-                    notes.append("The interval of an accuracy of 1 or 0 is the exact one (Clopper and Pearson).")
-            found[name] = Compared(one, two, estimate((adapted - zero_shot)[None, None], draws, bounds=(-1.0, 1.0)))
-    return found, notes
-
-
-def _fewest(held: HeldOut) -> int:
-    """Give the patients of the rarest class that is measured; of findings, with or without the rarest."""
-    counts = []
-    for c in held.measured():
-        sides = held.sides(c) if held.multilabel else held.sides(c)[:1]
-        counts += [len(set(held.patients[rows].tolist())) for rows in sides]
-    return min(counts, default=0)
-
-
-def _exact(e: Estimate, num_patients: int) -> Estimate:
-    """Give an accuracy of 1 or 0 its exact interval: a bootstrap draws no answers that were not given."""
-    end = 0.025 ** (1 / num_patients)
-    if e.value == 1:
-        return replace(e, low=end, high=1.0)
-    return replace(e, low=0.0, high=1 - end) if e.value == 0 else e
-
-
-def _alone(held: HeldOut) -> Draws:
-    """Give the sample as it is, twice: figures without intervals."""
-    ones = np.ones((len(held.patients), 2))
-    return Draws(ones, np.ones((1, 2)), np.ones((1, 2)), held.num_patients, 0)
+    zero_shot, adapted = (figures(logits_NC[None], held, weights_PB, order) for logits_NC in logits_RNC)
+    compared = {
+        name: Compared(interval_of(own), interval_of(zero_shot[name]), difference(zero_shot[name], own))
+        for name, own in adapted.items()
+    }
+    without = [_said(name) for name, c in compared.items() if not c.adapted.has_interval]
+    notes = [f"There are too few test patients for an interval of: {', '.join(without)}."] if without else []
+    return compared, notes
 
 
 def _figure(e: Estimate) -> dict[str, float]:
-    values = {"value": e.value, "low": e.low, "high": e.high}
-    return {name: round(v, _DECIMALS) for name, v in values.items() if v is not None}
+    values = {"value": e.value, "low": e.low, "high": e.high} if e.has_interval else {"value": e.value}
+    return {name: round(v, _DECIMALS) for name, v in values.items()}
 
 
 def _plain(compared: Compared) -> dict[str, Any]:
@@ -223,7 +186,7 @@ def _plain(compared: Compared) -> dict[str, Any]:
 
 
 def _shown(e: Estimate) -> str:
-    return f"{e.value:.3f}" + ("" if e.low is None or e.high is None else f" ({e.low:.3f} to {e.high:.3f})")
+    return f"{e.value:.3f}" + (f" ({e.low:.3f} to {e.high:.3f})" if e.has_interval else "")
 
 
 def _said(metric: str) -> str:

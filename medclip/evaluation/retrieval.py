@@ -3,17 +3,26 @@
 A pair is right when the two keys are equal, so that several texts of one image, several images of one study, or two
 reports with the same words are right answers of each other. Ranks count strictly larger scores, in blocks of rows: the
 whole matrix is never held.
+
+Intervals of R@k resample the patients whose queries they are; what is searched stays as it is, since recall is a figure
+of a gallery of this size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
+from medclip.statistics.estimate import NUM_RESAMPLES, Estimate
+from medclip.statistics.metrics.classification import numbered
+from medclip.statistics.resampling.resampled import interval_of, share
+from medclip.statistics.resampling.standard_errors import effective_patients
+from medclip.statistics.resampling.sums import ratios
+from medclip.statistics.resampling.weights import draw_weights
 
 _BLOCK = 1024
 KS = (1, 5, 10)
@@ -33,6 +42,8 @@ class Retrieved:
     num_queries: int
     num_without_answer: int = 0
     """Queries that nothing belongs to; they are left out."""
+    intervals: Mapping[int, Estimate] = field(default_factory=dict)
+    """K to the recall with its 95 % interval; empty where patients are not given."""
 
 
 def retrieval(
@@ -44,6 +55,8 @@ def retrieval(
     ks: Sequence[int] = KS,
     image_patients: Sequence[Hashable] | None = None,
     text_patients: Sequence[Hashable] | None = None,
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int = 0,
 ) -> tuple[Retrieved, Retrieved]:
     """Measure image retrieval (texts ask) and text retrieval (images ask).
 
@@ -56,6 +69,8 @@ def retrieval(
         image_patients: Whose image it is; with `text_patients`, answers of the query's own patient that are not right
             are left out: they are neither found nor in the way.
         text_patients: Whose text it is.
+        num_resamples: Of the patients, for the intervals.
+        seed: Of their draw.
 
     Returns:
         Image retrieval, text retrieval.
@@ -82,7 +97,8 @@ def retrieval(
     whose_image, whose_text = _codes(image_patients or (), text_patients or ())
     by_text = _ranks(texts, images, of_text, of_image, whose_text, whose_image)
     by_image = _ranks(images, texts, of_image, of_text, whose_image, whose_text)
-    return _summary(by_text, ks), _summary(by_image, ks)
+    draw = (num_resamples, seed)
+    return _summary(by_text, ks, text_patients, draw), _summary(by_image, ks, image_patients, draw)
 
 
 def _codes(first: Sequence[Hashable], second: Sequence[Hashable]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -115,15 +131,29 @@ def _ranks(
     return np.concatenate(ranks) if ranks else np.zeros(0, np.int64)
 
 
-def _summary(ranks: NDArray[np.int64], ks: Sequence[int]) -> Retrieved:
+def _summary(
+    ranks: NDArray[np.int64], ks: Sequence[int], patients: Sequence[Hashable] | None, draw: tuple[int, int]
+) -> Retrieved:
     known = ranks[ranks > 0]
     if not len(known):
         raise MedclipError(Reason.WRONG_USE, "no image and text belong together: there is nothing to retrieve.")
+    hits_KN = np.stack([known <= k for k in ks]).astype(np.float64)
     return Retrieved(
-        recall={k: float((known <= k).mean()) for k in ks},
+        recall={k: float(hits.mean()) for k, hits in zip(ks, hits_KN, strict=True)},
         median_rank=float(np.median(known)),
         mean_rank=float(known.mean()),
         mrr=float((1 / known).mean()),
         num_queries=len(known),
         num_without_answer=int((ranks == 0).sum()),
+        intervals={} if patients is None else _intervals(ks, hits_KN, numbered(patients)[ranks > 0], *draw),
     )
+
+
+def _intervals(
+    ks: Sequence[int], hits_KN: NDArray[np.float64], patients_N: NDArray[np.int64], num_resamples: int, seed: int
+) -> dict[int, Estimate]:
+    weights_PB = draw_weights(int(patients_N.max()) + 1, num_resamples, seed=seed)
+    point_K, drawn_KB = ratios(patients_N, weights_PB, hits_KN, np.ones((1, len(patients_N))))
+    size = {"cases": float(len(patients_N)), "patients": effective_patients(patients_N)}
+    rows = zip(ks, point_K, drawn_KB, strict=True)
+    return {k: interval_of(share(float(value), drawn_B, **size)) for k, value, drawn_B in rows}

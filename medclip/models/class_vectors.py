@@ -130,11 +130,10 @@ def score_features(
 
 def probabilities(logits_NC: NDArray[np.float32], kind: Kind) -> NDArray[np.float32]:
     """Softmax over classes (multiclass) or a sigmoid per class (multilabel); float32 [N, C]."""
+    from scipy.special import expit, softmax
+
     logits = np.asarray(logits_NC, dtype=np.float32)
-    if kind == "multilabel":
-        return (0.5 * (1.0 + np.tanh(0.5 * logits))).astype(np.float32)
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32)
+    return expit(logits) if kind == "multilabel" else softmax(logits, axis=1)
 
 
 def _need_negatives(task: Task, prompts: Sequence[ClassPrompts]) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from medclip.objectives.pairs import Pairs, keys_of, positives
+from medclip.statistics.metrics.ranks import auroc
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.prompts import expand
 from medclip.text.vocabulary.task import Task
@@ -34,8 +35,6 @@ def measure(task: Task, images_ND: Tensor, label_keys: Sequence[str], encode_tex
         "TASK": balanced accuracy of a multi-class task, or the mean AUROC over the classes of a multi-label one that
         are both present and absent somewhere. Empty when no image has a label that can be judged.
     """
-    from sklearn.metrics import recall_score, roc_auc_score
-
     labels: list[Any] = [json.loads(key)[3].get(task.name) if key else None for key in label_keys]
     rows = [i for i, label in enumerate(labels) if label is not None]
     if not rows:
@@ -46,21 +45,19 @@ def measure(task: Task, images_ND: Tensor, label_keys: Sequence[str], encode_tex
     cosines = features @ positive.T
     names = [p.name for p in prompts]
     if task.kind == "multiclass":
-        truth = [labels[i] for i in rows]
-        said = [names[k] for k in cosines.argmax(1).tolist()]
-        recall = recall_score(truth, said, labels=sorted(set(truth)), average="macro")
-        return {task.name: float(recall)}
+        truth, called = np.array([labels[i] for i in rows]), np.array(names)[cosines.argmax(1).tolist()]
+        return {task.name: float(np.mean([(called[truth == c] == c).mean() for c in np.unique(truth)]))}
     negative = torch.stack([_unit_mean(encode_text(p.negative)) for p in prompts])
     scores = (cosines - features @ negative.T).cpu().numpy()
-    found = [_auroc([labels[i].get(name) for i in rows], scores[:, c], roc_auc_score) for c, name in enumerate(names)]
-    known = [a for a in found if a is not None]
+    truth_NC = np.array([[labels[i].get(name) for name in names] for i in rows], np.float64)
+    known = [a for c in range(len(names)) if not np.isnan(a := _area(scores[:, c], truth_NC[:, c]))]
     return {task.name: float(np.mean(known))} if known else {}
 
 
-def _auroc(truth: list[int | None], scores: NDArray[np.float32], roc_auc_score: Callable[..., float]) -> float | None:
-    kept = [i for i, t in enumerate(truth) if t is not None]
-    values = [truth[i] for i in kept]
-    return float(roc_auc_score(values, scores[kept])) if len(set(values)) == 2 else None
+def _area(score_N: NDArray[np.float32], truth_N: NDArray[np.float64]) -> float:
+    """Area over what is known; NaN where one class is missing."""
+    known = ~np.isnan(truth_N)
+    return float(auroc(score_N[known], truth_N[known] == 1))
 
 
 def _unit_mean(vectors_ND: Tensor) -> Tensor:

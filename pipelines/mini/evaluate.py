@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from baselines import linear_probe, small_cnn
+from medclip.statistics.resampling.simple_bootstrap import auroc, balanced_accuracy, macro_auroc, patient_bootstrap
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
@@ -24,7 +25,6 @@ from medclip.imaging.geometry import letterbox
 from medclip.models.class_vectors import class_vectors, score_features
 from medclip.models.packs.pack import Model, load_model
 from medclip.shards.reading.samples import ShardReader
-from medclip.statistics.resampling.simple_bootstrap import auroc, balanced_accuracy, macro_auroc, patient_bootstrap
 from medclip.text.vocabulary.load import load_task
 
 SPLITS = ("train", "val", "test")

@@ -20,7 +20,7 @@ from medclip.adaptation.data.shot_features import Judge, Shots, Views, mean_of_v
 from medclip.adaptation.frozen.estimator import FeatureClassifier
 from medclip.adaptation.methods import Fitted
 from medclip.errors import MedclipError, Reason
-from medclip.statistics.metrics.selection_score import auroc
+from medclip.statistics.metrics.selection_score import mean_auroc
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
@@ -248,7 +248,7 @@ def search(
     for beta in betas:
         added = [mean_of_views(np.exp(-beta * a) @ h.values_NC, e) for a, (h, e) in zip(apart, judged, strict=True)]
         logits = zero_NC + alphas[:, None, None] * np.concatenate(added)
-        right = auroc(logits, targets) if targets.ndim == 2 else (logits.argmax(axis=2) == targets).mean(axis=1)
+        right = mean_auroc(logits, targets) if targets.ndim == 2 else (logits.argmax(axis=2) == targets).mean(axis=1)
         if right.max() > best:
             best, best_pair = float(right.max()), (float(alphas[right.argmax()]), float(beta))
     return best_pair

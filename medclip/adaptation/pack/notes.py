@@ -12,7 +12,7 @@ from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.unit_features import ways_said
 from medclip.errors import MedclipError, Reason
 from medclip.models.packs.training_files import training_hashes
-from medclip.statistics.metrics.selection_score import auroc
+from medclip.statistics.metrics.selection_score import mean_auroc
 
 if TYPE_CHECKING:
     from medclip.adaptation.pack.adapted_model import Shot
@@ -59,7 +59,7 @@ def learned_nothing(text: ClassText, logits_NC: NDArray[np.float32], targets: ND
         )
     advice = "Is the learning rate (lr) too high, or are steps or epochs too few?"
     if text.kind == "multilabel":
-        area = float(auroc(logits_NC[None], targets)[0])
+        area = float(mean_auroc(logits_NC[None], targets)[0])
         if area > 0.5:
             return []
         return [f"It learned nothing: it does not tell its own shots apart (AUROC {area:.2f}). {advice}"]

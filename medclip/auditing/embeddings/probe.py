@@ -20,9 +20,11 @@ from threadpoolctl import threadpool_limits
 
 from medclip.auditing.embeddings.ridge import FOLDS, RidgeProbe, patient_folds, standardised
 from medclip.auditing.embeddings.rows import FEWEST_PATIENTS, Grouped, about, grouped, row
-from medclip.statistics.cohort import Attribute, Cohort, Label
-from medclip.statistics.resampling.bootstrap import evaluate
+from medclip.statistics.cohort import Attribute
+from medclip.statistics.estimate import Estimate
+from medclip.statistics.metrics.classification import HeldOut, figures
 from medclip.statistics.resampling.intervals import percentile
+from medclip.statistics.resampling.resampled import interval_of
 from medclip.statistics.resampling.weights import draw_weights
 from medclip.statistics.tests.patient_permutation import p_value, shuffled
 
@@ -109,8 +111,8 @@ def _probed(
         said = "p of the ridge probe" if kind == "logistic" else "no test of its own"
         tested = p if kind == "logistic" else math.nan
         made += [
-            row(model, "probe", name, f"{kind}: macro AUROC", *area, p=tested, note=f"{said}; {asked}"),
-            row(model, "probe", name, f"{kind}: balanced accuracy", *recall, note=f"chance {chance(data):.3g}"),
+            row(model, "probe", name, f"{kind}: macro AUROC", area, p=tested, note=f"{said}; {asked}"),
+            row(model, "probe", name, f"{kind}: balanced accuracy", recall, note=f"chance {chance(data):.3g}"),
         ]
     return [
         *made,
@@ -120,8 +122,7 @@ def _probed(
             "probe",
             name,
             "permutation baseline: macro AUROC",
-            float(np.nanmean(null_R)),
-            percentile(null_R),
+            Estimate(float(np.nanmean(null_R)), *percentile(null_R)),
             note=f"ridge probe, {num_permutations} permutations of the attribute over patients",
         ),
     ]
@@ -180,19 +181,9 @@ def _fit(fitted: Any, taught: NDArray[np.float64], codes: NDArray[np.int64]) -> 
 
 def _measured(
     data: Grouped, scores_nC: NDArray[np.float64], weights_PB: NDArray[np.integer]
-) -> tuple[tuple[float, tuple[float, float]], tuple[float, tuple[float, float]]]:
-    """Give macro AUROC and balanced accuracy with their intervals."""
-    cohort = Cohort(data.patients_n.astype(np.int32), (), ())
-    chosen_n = scores_nC.argmax(axis=1)
-    points, drawn = [], []
-    for group in range(len(data.groups)):
-        truth_n = (data.codes_n == group).astype(np.float64)
-        area = Label("probe", scores_nC[:, group], truth_n, probability=False)
-        recall = Label("probe", (chosen_n == group).astype(np.float64), truth_n, probability=False)
-        found = evaluate(cohort, area, weights_PB, metrics=("auroc",))
-        hit = evaluate(cohort, recall, weights_PB, threshold=0.5, metrics=("tpr",))
-        points.append((found.point["auroc"][0], hit.point["tpr"][0]))
-        drawn.append((found.drawn["auroc"][0], hit.drawn["tpr"][0]))
-    areas_2B = np.mean(drawn, axis=0)
-    area, recall = np.mean(points, axis=0)
-    return (float(area), percentile(areas_2B[0])), (float(recall), percentile(areas_2B[1]))
+) -> tuple[Estimate, Estimate]:
+    """Measure macro AUROC and balanced accuracy with their intervals."""
+    test = HeldOut(data.codes_n, data.patients_n, len(data.groups))
+    logits_nC = np.log(np.maximum(scores_nC, 1e-300))
+    found = figures(logits_nC[None], test, weights_PB, ("macro_auroc", "balanced_accuracy"))
+    return interval_of(found["macro_auroc"]), interval_of(found["balanced_accuracy"])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 from sklearn.model_selection import StratifiedGroupKFold
+
+from medclip.statistics.metrics.ranks import auroc
 
 FOLDS = 5
 _AT_ONCE = 50
@@ -57,7 +58,7 @@ class RidgeProbe:
             for train, test, smoother in self._parts:
                 taught = truth_NR[train].astype(np.float64)
                 predicted_NR[test] = smoother @ (taught - taught.mean(axis=0))
-            areas.append(_areas(truth_NR, predicted_NR.round(10)))
+            areas.append(auroc(predicted_NR.T.round(10), truth_NR.T))
         with np.errstate(invalid="ignore"):
             return np.nanmean(areas, axis=0) if len(areas) > 1 else areas[0]
 
@@ -77,11 +78,3 @@ def _smoother(train_MD: NDArray[np.float64], test_ND: NDArray[np.float64]) -> ND
     if dims <= rows:
         return test_ND @ np.linalg.solve(train_MD.T @ train_MD + rows * np.eye(dims), train_MD.T)
     return np.linalg.solve(train_MD @ train_MD.T + rows * np.eye(rows), train_MD @ test_ND.T).T
-
-
-def _areas(truth_NR: NDArray[np.bool_], score_NR: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Give the AUROC of each column; NaN where a side is empty."""
-    ranks_NR = rankdata(score_NR, axis=0)
-    positive, negative = truth_NR.sum(axis=0), (~truth_NR).sum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return ((ranks_NR * truth_NR).sum(axis=0) - positive * (positive + 1) / 2) / (positive * negative)

@@ -7,14 +7,17 @@ are rounded, and values have four digits.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medclip.statistics.cohort import CONFLICT, MISSING, Attribute
-from medclip.statistics.resampling.intervals import percentile
+from medclip.statistics.estimate import Estimate
+from medclip.statistics.resampling.resampled import interval_of, share
+from medclip.statistics.resampling.standard_errors import effective_patients
+from medclip.statistics.resampling.sums import ratios
 
 FEWEST_PATIENTS = 10
 """Of a group, unless asked otherwise; smaller ones are left out, and named."""
@@ -26,21 +29,21 @@ def row(
     what: What,
     attribute: str,
     name: str,
-    value: float = math.nan,
-    span: tuple[float, float] = (math.nan, math.nan),
+    found: Estimate | float = math.nan,
     *,
     p: float = math.nan,
     note: str = "",
 ) -> dict[str, Any]:
-    """Make one row; `span` is the interval (low, high), NaN where there is none. Values keep four digits."""
+    """Make one row, with the interval where there is one. Values keep four digits."""
+    estimate = found if isinstance(found, Estimate) else Estimate(found)
     return {
         "model": model,
         "what": what,
         "attribute": attribute,
         "name": name,
-        "value": _four_digits(value),
-        "low": _four_digits(span[0]),
-        "high": _four_digits(span[1]),
+        "value": _four_digits(estimate.value),
+        "low": _four_digits(estimate.low),
+        "high": _four_digits(estimate.high),
         "p": float(p),
         "note": note,
     }
@@ -61,10 +64,13 @@ def _four_digits(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def mean_span(
+def estimated_mean(
     values_N: NDArray[np.floating], patients_N: NDArray[np.integer], weights_PB: NDArray[np.integer]
-) -> tuple[float, tuple[float, float]]:
-    """Give the mean of values with the interval of a bootstrap of patients; patients without values may be drawn.
+) -> Estimate:
+    """Average values between 0 and 1, with the interval of a rate; patients without values may be drawn.
+
+    Values between the two, such as precisions, vary less than right and wrong do: the floor of a rate is taken only
+    where no patient differs.
 
     Args:
         values_N: One value for each row, float [N], no NaN.
@@ -72,14 +78,12 @@ def mean_span(
         weights_PB: How often each patient was drawn in each replicate.
     """
     if not len(values_N):
-        return math.nan, (math.nan, math.nan)
-    sums_P = np.bincount(patients_N, values_N, minlength=len(weights_PB))
-    counts_P = np.bincount(patients_N, minlength=len(weights_PB)).astype(float)
-    there = counts_P > 0
-    weights = weights_PB[there].astype(np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        drawn_B = (sums_P[there] @ weights) / (counts_P[there] @ weights)
-    return float(np.mean(values_N)), percentile(drawn_B)
+        return Estimate(math.nan)
+    (value,), (drawn_B,) = ratios(patients_N, weights_PB, np.asarray(values_N)[None], np.ones((1, len(values_N))))
+    figure = share(float(value), drawn_B, cases=len(values_N), patients=effective_patients(patients_N))
+    if figure.bootstrap > 0 and not np.isin(values_N, (0, 1)).all():
+        figure = replace(figure, lift=0.0)
+    return interval_of(figure)
 
 
 def whole_patients(patients_N: NDArray[np.integer], most: int, seed: int) -> NDArray[np.int64]:

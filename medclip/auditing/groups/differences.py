@@ -7,7 +7,7 @@ well by chance has a small variance by chance, and would be found to differ too 
 interval leaves out 0; now and then an interval leaves out 0 and p is above 5 %: then p decides.
 
 Counting replicates beyond 0 could give no p below 2/(1 + B): of a family of some hundred tests Holm's method could then
-find nothing. Coverage and errors were measured on clustered data: benchmarks/audit_coverage.py.
+find nothing. Coverage and errors were measured on clustered data: benchmarks/interval_coverage.py.
 
 References: Satterthwaite, Biometrics Bulletin 2 (1946) 110-114; Efron & Tibshirani, An Introduction to the Bootstrap,
 1993; Rao, Proc. Camb. Phil. Soc. 44 (1948) 50-57 (score test).
@@ -16,38 +16,18 @@ References: Satterthwaite, Biometrics Bulletin 2 (1946) 110-114; Efron & Tibshir
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
 from medclip.statistics.cohort import Attribute, Cohort
+from medclip.statistics.estimate import Difference
 from medclip.statistics.resampling.bootstrap import Replicates
-from medclip.statistics.resampling.intervals import LEVEL
-from medclip.statistics.resampling.standard_errors import MOST_UNDEFINED, Clusters, standard_errors, variance_if
+from medclip.statistics.resampling.resampled import change
+from medclip.statistics.resampling.standard_errors import Clusters, standard_errors, variance_if
 
 REST = "rest"
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Two figures compared; NaN throughout where one of them is not defined."""
-
-    metric: str
-    cell: int
-    """Column of the group."""
-    reference: int
-    """Column that it is compared with; for two models, the group itself."""
-    value: float
-    """Group minus reference; other model minus model."""
-    low: float
-    high: float
-    standard_error: float
-    degrees_of_freedom: float
-    p: float
-    """Two-sided, of there being no difference."""
-    undefined_share: float
 
 
 def against(
@@ -56,11 +36,14 @@ def against(
     """Compare groups with a reference group.
 
     Args:
-        replicates: Of `engine.evaluate` for one label.
+        replicates: Of `bootstrap.evaluate` for one label.
         metric: One of its names.
         cells: Columns of the groups; the reference itself is left out.
         reference: Column of the reference group. For "everybody else" see `with_rest`.
         clusters: `standard_errors.clusters_of` of the same cohort and label.
+
+    Returns:
+        Group minus reference, in the order of the cells.
     """
     errors = standard_errors(replicates, metric, clusters)
     point_G, drawn_GB = replicates.point[metric], replicates.drawn[metric]
@@ -73,12 +56,12 @@ def against(
         floors = float((variances - errors.bootstrap_G[pair]).sum())
         weights = np.maximum(errors.cases_G[pair], 1e-9)
         pooled = float((weights * point_G[pair]).sum() / weights.sum())
-        lifted = float((variance_if(replicates, metric, errors, pooled)[pair] - variances).sum())
+        lifted = float((variance_if(errors, pooled)[pair] - variances).sum())
         drawn_B = drawn_GB[cell] - drawn_GB[reference]
         spread = float(np.square(variances).sum())
         df = float(variances.sum() ** 2 / (variances**2 / dfs).sum()) if spread > 0 else float(dfs.min())
         value = float(point_G[cell] - point_G[reference])
-        found.append(_difference(metric, (cell, reference), value, drawn_B, (floors, lifted, df)))
+        found.append(change(value, drawn_B, df + 1, added=floors, lifted=lifted))
     return found
 
 
@@ -94,6 +77,9 @@ def paired(
         cells: Columns of the groups.
         clusters: Of the cohort and label.
 
+    Returns:
+        Other model minus model, in the order of the cells.
+
     Raises:
         MedclipError: WRONG_USE when the two were not evaluated on the same resamples of the same groups.
     """
@@ -102,13 +88,13 @@ def paired(
             Reason.WRONG_USE, "the two models were not evaluated on the same rows and resamples.",
             hint="Leave out rows that one of them lacks, and give both the same weights.",
         )  # fmt: skip
-    errors = standard_errors(replicates, metric, clusters)
-    found = []
-    for cell in cells:
-        drawn_B = other.drawn[metric][cell] - replicates.drawn[metric][cell]
-        value, df = float(other.point[metric][cell] - replicates.point[metric][cell]), float(errors.df_G[cell])
-        found.append(_difference(metric, (cell, cell), value, drawn_B, (0.0, 0.0, df)))
-    return found
+    both = [standard_errors(one, metric, clusters) for one in (replicates, other)]
+    added_G = np.sum([errors.variance_G - errors.bootstrap_G for errors in both], axis=0)
+    value_G, drawn_GB = other.point[metric] - replicates.point[metric], other.drawn[metric] - replicates.drawn[metric]
+    return [
+        change(float(value_G[cell]), drawn_GB[cell], float(both[0].df_G[cell]) + 1, added=float(added_G[cell]))
+        for cell in cells
+    ]
 
 
 def with_rest(cohort: Cohort, attribute: str) -> Cohort:
@@ -133,23 +119,3 @@ def with_rest(cohort: Cohort, attribute: str) -> Cohort:
 def rest_cells(group: int) -> tuple[int, int]:
     """Give the columns of a group and of its rest in an evaluation of `with_rest`."""
     return 1 + 2 * group, 2 + 2 * group
-
-
-def _difference(
-    metric: str, cells: tuple[int, int], value: float, drawn_B: NDArray[np.float64], mend: tuple[float, float, float]
-) -> Difference:
-    """Turn a value and its replicates into interval and test; `mend`: variance from floors, of the test, degrees."""
-    from scipy.stats import t
-
-    floors, lifted, df = mend
-    undefined = float(np.isnan(drawn_B).mean())
-    nan = float("nan")
-    if np.isnan(value) or undefined > MOST_UNDEFINED or np.isnan(floors):
-        return Difference(metric, *cells, value, nan, nan, nan, df, nan, undefined)
-    error = float(np.sqrt(np.nanvar(drawn_B, ddof=1) * (df + 1) / df + floors))
-    if error < 1e-12:  # all alike: no interval; a difference, if there is one, has the least p that counting can give
-        p = 1.0 if abs(value) < 1e-12 else 2 / (1 + len(drawn_B))
-        return Difference(metric, *cells, value, nan, nan, error, df, p, undefined)
-    half = float(t.ppf((1 + LEVEL) / 2, df)) * error
-    p = float(2 * t.sf(abs(value) / np.sqrt(error**2 + lifted), df))
-    return Difference(metric, *cells, value, value - half, value + half, error, df, p, undefined)

@@ -32,8 +32,9 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from medclip.statistics.estimate import LEVEL
 from medclip.statistics.resampling.bootstrap import METRICS, Replicates
-from medclip.statistics.resampling.intervals import LEVEL, percentile
+from medclip.statistics.resampling.intervals import percentile
 from medclip.statistics.resampling.standard_errors import MOST_UNDEFINED, Clusters, standard_errors
 
 _Floats = NDArray[np.float64]

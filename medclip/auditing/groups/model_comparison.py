@@ -57,8 +57,8 @@ def model_rows(one: Measured, other: Measured, options: AuditOptions) -> tuple[l
         cells = [g for g, s in enumerate(here.states[label.name]) if s.shown]
         clusters = clusters_of(first, label)
         for metric in (m for m in defined(a, METRICS) if m in b.point):
-            for d in paired_differences(a, b, metric, cells, clusters):
-                state = here.states[label.name][d.cell]
+            for g, d in zip(cells, paired_differences(a, b, metric, cells, clusters), strict=True):
+                state = here.states[label.name][g]
                 row = {
                     **{"model": one.name, "other": other.name, "label": label.name, "metric": metric, "p": d.p},
                     **{"attribute": state.cell.attribute, "group": state.cell.group},

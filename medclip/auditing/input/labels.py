@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.special import softmax
 
 from medclip.auditing.input.joined_tables import Source
 from medclip.auditing.input.label_values import (
@@ -19,7 +20,7 @@ from medclip.auditing.input.label_values import (
 )
 from medclip.auditing.input.match_columns import Pair
 from medclip.auditing.input.options import ReadOptions
-from medclip.auditing.input.score_values import checked_scores, softmax
+from medclip.auditing.input.score_values import checked_scores
 from medclip.auditing.input.study_rows import any_positive
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.table import plain_name
@@ -102,7 +103,8 @@ def _scores(
     if options.scores == "logits":
         for group in sorted({p.group for p in pairs if p.group}):
             inside = [p.score for p in pairs if p.group == group]
-            found |= softmax({name: found[name] for name in inside})
+            chances_NC = softmax(np.stack([found[name] for name in inside], axis=1), axis=1)
+            found |= dict(zip(inside, chances_NC.T, strict=True))
             notes.append(f"{group}: logits turned into probabilities over the {len(inside)} classes that occur.")
     return found, notes
 

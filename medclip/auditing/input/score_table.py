@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.special import expit
 
 from medclip.auditing.input.options import ReadOptions
-from medclip.auditing.input.score_values import sigmoid
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import Coded, Table, in_order, no_such
@@ -286,7 +286,7 @@ def _exact_probabilities(table: Table) -> NDArray[np.float64]:
     stored_N = table.numbers("probability", "a score")
     if "logit" not in table.names:
         return stored_N
-    exact_N = sigmoid(table.numbers("logit", "a logit"))
+    exact_N = expit(table.numbers("logit", "a logit"))
     alone_N = np.asarray([v == "multilabel" for v in table.coded("kind").values] or [False])[
         table.coded("kind").codes_N
     ]

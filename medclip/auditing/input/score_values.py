@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.special import expit
 
 from medclip.errors import MedclipError, Reason
 from medclip.wording import count
@@ -41,7 +41,7 @@ def checked_scores(
     if infinite:
         raise MedclipError(Reason.TABLE_INVALID, f"{count(infinite, 'score')} of {name!r} are infinite.", where=where)
     if kind == "logits":
-        score_N = sigmoid(score_N)
+        score_N = expit(score_N)
     if kind == "probabilities":
         low, high = int((score_N < -_SLACK).sum()), int((score_N > 1 + _SLACK).sum())
         if low or high:
@@ -62,20 +62,6 @@ def checked_scores(
             f"{name}: CAUTION: all {int(known_N.sum()):,} scores are equal ({first:.4g}); they tell nobody apart."
         )
     return score_N, notes
-
-
-def sigmoid(logit_N: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Turn logits into probabilities, without overflow."""
-    small_N = np.exp(-np.abs(logit_N))
-    return np.where(logit_N >= 0, 1 / (1 + small_N), small_N / (1 + small_N))
-
-
-def softmax(logits: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
-    """Turn the logits of classes of which one is true into probabilities."""
-    stack_NC = np.stack(list(logits.values()), 1)
-    stack_NC = np.exp(stack_NC - np.nanmax(np.where(np.isfinite(stack_NC), stack_NC, -np.inf), axis=1, keepdims=True))
-    stack_NC /= stack_NC.sum(axis=1, keepdims=True)
-    return {name: stack_NC[:, i] for i, name in enumerate(logits)}
 
 
 def _advice(score_N: NDArray[np.float64]) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.auditing.embeddings.rows import FEWEST_PATIENTS, about, mean_span, row, whole_patients
+from medclip.auditing.embeddings.rows import FEWEST_PATIENTS, about, estimated_mean, row, whole_patients
 from medclip.auditing.reidentification.gallery import ANYBODY, Gallery, Images
 from medclip.auditing.reidentification.verification import (
     FALSE_POSITIVES,
@@ -139,7 +139,7 @@ def verdict(found: Linkage) -> str:
     "identifiable" (above 5 %) and "at risk" (1 to 5 %) need an interval that lies above 1 %, "not shown" (at most 1 %)
     one that does not reach 5 %, and ten impostor pairs among one in a thousand; "cannot tell" otherwise.
     """
-    value, (low, high) = found.linked
+    value, low, high = found.linked.value, found.linked.low, found.linked.high
     accepted = found.num_impostors * FALSE_POSITIVES
     if accepted < _FEWEST_ACCEPTED[0] or math.isnan(value) or math.isnan(low):
         return "cannot tell"
@@ -183,10 +183,10 @@ def _joined(parts: list[Ranked]) -> Ranked:
 def _linkage_rows(model: str, name: str, found: Linkage, notes: str) -> list[dict[str, Any]]:
     said, sentence = verdict(found), _sentence(found)
     return [
-        row(model, "reident", name, "verification AUROC", *found.auroc),
-        row(model, "reident", name, "equal error rate", *found.equal_error),
-        row(model, "reident", name, "linkage at FPR 0.001", *found.linked, note=sentence),
-        row(model, "reident", name, "verdict", *found.linked, note=f"{said}: {sentence} {notes}".strip()),
+        row(model, "reident", name, "verification AUROC", found.auroc),
+        row(model, "reident", name, "equal error rate", found.equal_error),
+        row(model, "reident", name, "linkage at FPR 0.001", found.linked, note=sentence),
+        row(model, "reident", name, "verdict", found.linked, note=f"{said}: {sentence} {notes}".strip()),
     ]
 
 
@@ -200,15 +200,15 @@ def _retrieval_rows(
     owners_Q = patients_N[ranked.queries_Q]
     chance = float(ranked.chance_Q.mean()) if len(ranked.chance_Q) else math.nan
     note = f"{len(owners_Q)} queries; a random order gives about {chance:.2g}."
-    made = [row(model, "reident", name, "mAP", *mean_span(ranked.precision_Q, owners_Q, weights_PB), note=note)]
+    made = [row(model, "reident", name, "mAP", estimated_mean(ranked.precision_Q, owners_Q, weights_PB), note=note)]
     for k in RANKS:
         hits_Q = (ranked.first_Q <= k).astype(float)
-        made.append(row(model, "reident", name, f"CMC@{k}", *mean_span(hits_Q, owners_Q, weights_PB)))
+        made.append(row(model, "reident", name, f"CMC@{k}", estimated_mean(hits_Q, owners_Q, weights_PB)))
     return made
 
 
 def _sentence(found: Linkage) -> str:
-    value, (low, high) = found.linked
+    value, low, high = found.linked.value, found.linked.low, found.linked.high
     return (
         f"{value:.1%} ({low:.1%} to {high:.1%}) of {found.num_genuine} pairs of images of {found.num_patients} "
         f"patients are linked at a false positive rate of 0.001 ({about(found.num_impostors)} pairs of two patients)."

@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.statistics.resampling.intervals import clopper_pearson, percentile
+from medclip.statistics.estimate import Estimate
+from medclip.statistics.resampling.resampled import interval_of, share
+from medclip.statistics.resampling.standard_errors import effective_patients
 
 FALSE_POSITIVES = 1e-3
 """The false positive rate at which linkage is stated."""
@@ -114,9 +116,9 @@ class Impostors:
 class Linkage:
     """How well images of one patient are told from images of two; each figure with its interval."""
 
-    auroc: tuple[float, tuple[float, float]]
-    equal_error: tuple[float, tuple[float, float]]
-    linked: tuple[float, tuple[float, float]]
+    auroc: Estimate
+    equal_error: Estimate
+    linked: Estimate
     """Share of genuine pairs more alike than all but one in a thousand impostor pairs."""
     num_genuine: int
     num_impostors: int
@@ -186,18 +188,13 @@ def linkage(genuine: Pairs, impostors: Impostors, weights_PB: NDArray[np.integer
 
     point = measure(np.ones(len(weights_PB), np.float32))
     drawn = np.array([measure(w) for w in weights_PB.T.astype(np.float32)]).reshape(-1, 3)
-    auroc, error, linked = ((value, percentile(column)) for value, column in zip(point, drawn.T, strict=True))
-    people = len(np.unique(genuine.first_M))
-    linked = (linked[0], _honest(*linked, people))
-    return Linkage(auroc, error, linked, len(genuine.cosine_M), impostors.count, people)
-
-
-def _honest(share: float, span: tuple[float, float], people: int) -> tuple[float, float]:
-    """Widen the interval of none or all, which resamples leave without width (Clopper-Pearson over patients)."""
-    if share not in (0, 1):
-        return span
-    low, high = clopper_pearson(share * people, people)
-    return float(low), float(high)
+    people, num = effective_patients(genuine.first_M), len(genuine.cosine_M)
+    pairs = (float(num), float(impostors.count))
+    auroc, error, linked = (
+        interval_of(share(value, column, cases=num, patients=people, pairs=sides))
+        for value, column, sides in zip(point, drawn.T, (pairs, None, None), strict=True)
+    )
+    return Linkage(auroc, error, linked, num, impostors.count, len(np.unique(genuine.first_M)))
 
 
 def _pieces(*columns: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], ...]]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
 from medclip.statistics.cohort import Cohort
-from medclip.statistics.resampling.clustered_mean import Estimate
+from medclip.statistics.estimate import Difference, Estimate
 
 Floats = NDArray[np.float64]
 
@@ -77,7 +77,7 @@ def row(
         "value": found.value,
         "low": found.low,
         "high": found.high,
-        "p": found.p,
+        "p": found.p if isinstance(found, Difference) else float("nan"),
         "n": n,
         "n_pos": n_pos,
         "note": note,

@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from medclip.auditing.shortcuts.device import TIMES, not_done, row
 from medclip.errors import MedclipError, Reason
 from medclip.statistics.cohort import Cohort, Label
+from medclip.statistics.estimate import Estimate
 from medclip.statistics.resampling.bootstrap import evaluate
-from medclip.statistics.resampling.clustered_mean import Estimate, estimate, means
 from medclip.statistics.resampling.intervals import of
+from medclip.statistics.resampling.resampled import change
 from medclip.statistics.resampling.standard_errors import clusters_of
+from medclip.statistics.resampling.sums import means
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -110,7 +112,7 @@ def compare(
     point, draws = dict(zip(shown, points.tolist(), strict=True)), dict(zip(shown, drawn, strict=True))
     made: list[Row] = []
     for name, part in shown.items():
-        found = estimate(point[name], draws[name], _patients(cohort, part))
+        found = change(point[name], draws[name], _patients(cohort, part))
         made.append(row(label.name, TEST, name, MEAN_CHANGE, found, _counts(label, part), _said(label, name, found)))
         if threshold is not None and name.startswith("positives"):
             made += _lost(cohort, label, masked_N, part, weights_PB, threshold, name, min_patients)
@@ -119,7 +121,7 @@ def compare(
         if not all(name in shown for name in pair):
             continue
         fewer = min(_patients(cohort, shown[name]) for name in pair)
-        found = estimate(point[pair[0]] - point[pair[1]], draws[pair[0]] - draws[pair[1]], fewer)
+        found = change(point[pair[0]] - point[pair[1]], draws[pair[0]] - draws[pair[1]], fewer)
         both = shown[pair[0]] | shown[pair[1]]
         note = (
             f"Change of the score with the device less that of the control, which is the fill's own doing: {found}. "

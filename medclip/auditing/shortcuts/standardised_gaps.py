@@ -15,9 +15,10 @@ from medclip.auditing.shortcuts.device import TIMES, not_done, row
 from medclip.auditing.shortcuts.reweighting import LIMIT, listed, propensity, standardise
 from medclip.errors import MedclipError, Reason
 from medclip.statistics.cohort import Attribute, Cohort, Label
+from medclip.statistics.estimate import Estimate
 from medclip.statistics.resampling.bootstrap import evaluate
-from medclip.statistics.resampling.clustered_mean import Estimate, estimate
 from medclip.statistics.resampling.intervals import of
+from medclip.statistics.resampling.resampled import change
 from medclip.statistics.resampling.standard_errors import clusters_of
 
 Floats = NDArray[np.float64]
@@ -107,16 +108,16 @@ def compare(
         two = [apart[when][name] for when in (BEFORE, AFTER)]
         for when, gap in zip((BEFORE, AFTER), two, strict=True):
             result.append(row(label.name, test, when, name, Estimate(gap.value, gap.low, gap.high), counts))
-        change = estimate(two[1].value - two[0].value, two[1].drawn_B - two[0].drawn_B, fewest)
-        note = f"{_sentence(GAPS[name].title, two[0].value, two[1].value, change, listed(by, numbers))} {made}"
-        result.append(row(label.name, test, CHANGE, name, change, counts, note))
+        moved = change(two[1].value - two[0].value, two[1].drawn_B - two[0].drawn_B, fewest)
+        note = f"{_sentence(GAPS[name].title, two[0].value, two[1].value, moved, listed(by, numbers))} {made}"
+        result.append(row(label.name, test, CHANGE, name, moved, counts, note))
     return result
 
 
-def _sentence(title: str, before: float, after: float, change: Estimate, what: str) -> str:
+def _sentence(title: str, before: float, after: float, moved: Estimate, what: str) -> str:
     said = f"{title}: {before:.2f} as it is, {after:.2f} when all groups have the same mix of {what}."
-    if change.below_zero:
+    if moved.below_zero:
         return f"{said} The mix explains part of the gap."
-    if change.above_zero:
+    if moved.above_zero:
         return f"{said} It is larger then; that the effective numbers are smaller can do this by itself."
     return f"{said} That is no change that could be told from chance."

@@ -22,11 +22,13 @@ from numpy.typing import NDArray
 
 from medclip.auditing.shortcuts.device import TIMES, not_done, row
 from medclip.statistics.cohort import Attribute, Cohort, Label
+from medclip.statistics.estimate import Difference, Estimate
 from medclip.statistics.metrics.catalogue import METRICS
 from medclip.statistics.resampling.bootstrap import Replicates, evaluate
-from medclip.statistics.resampling.clustered_mean import Estimate, estimate, means
 from medclip.statistics.resampling.intervals import of
+from medclip.statistics.resampling.resampled import change
 from medclip.statistics.resampling.standard_errors import Clusters, clusters_of
+from medclip.statistics.resampling.sums import means
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -135,9 +137,10 @@ def negatives_with_device(
     )
     fewer = min(len(np.unique(cohort.patients_N[part])) for part in (with_N, without_N))
     for k, stratum in enumerate((WITH, WITHOUT)):
-        here = estimate(float(point_K[k]), drawn_KB[k], fewer)
-        made.append(row(label.name, NEGATIVES, stratum, "mean score", replace(here, p=float("nan")), counts[stratum]))
-    apart = estimate(float(point_K[0] - point_K[1]), drawn_KB[0] - drawn_KB[1], fewer)
+        here = change(float(point_K[k]), drawn_KB[k], fewer)
+        value = Estimate(here.value, here.low, here.high)  # that it is not 0 is no finding
+        made.append(row(label.name, NEGATIVES, stratum, "mean score", value, counts[stratum]))
+    apart = change(float(point_K[0] - point_K[1]), drawn_KB[0] - drawn_KB[1], fewer)
     made.append(row(label.name, NEGATIVES, GAP, "mean score", apart, counts[GAP], say("mean score", apart)))
 
     truth_N = np.where(with_N, 1.0, np.where(without_N, 0.0, np.nan))
@@ -253,8 +256,8 @@ def _with_caution(made: Row) -> Row:
     return {**made, "p": float("nan"), "note": note}
 
 
-def _apart(found: Replicates, metric: str, clusters: Clusters, cells: tuple[int, int]) -> Estimate:
-    """Give the difference of two strata.
+def _apart(found: Replicates, metric: str, clusters: Clusters, cells: tuple[int, int]) -> Difference:
+    """Compute the difference of two strata.
 
     Strata share patients or negatives, so the bootstrap of the difference is taken as it is: floors under the variance
     of each stratum, as `differences.against` has them, are several times the variance of the difference, and little
@@ -270,7 +273,7 @@ def _apart(found: Replicates, metric: str, clusters: Clusters, cells: tuple[int,
         patients_G, count = clusters.negative_G, found.n_neg_G[pair]
         rate = (float(point_G[pair] @ count) + 2) / (count.sum() + 4)  # Agresti and Coull
         least = float(rate * (1 - rate) * (1 / count).sum())
-    return estimate(value, drawn_GB[cells[0]] - drawn_GB[cells[1]], int(patients_G[pair].min()), least)
+    return change(value, drawn_GB[cells[0]] - drawn_GB[cells[1]], int(patients_G[pair].min()), least=least)
 
 
 def _codes(with_N: Bools, without_N: Bools) -> NDArray[np.int16]:

@@ -17,7 +17,6 @@ from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.table import read_adapt_table
 from medclip.adaptation.data.unit_features import targets_of
 from medclip.errors import MedclipError, Reason
-from medclip.evaluation.few_shot.bootstrap import draw
 from medclip.evaluation.few_shot.data import FewShotData, digest_of, prepare, table_name
 from medclip.evaluation.few_shot.mistakes import confusion_of
 from medclip.evaluation.few_shot.plan import NOVEL, REFERENCES, SEEDS, SHOTS, Protocol, RunKey, make_protocol
@@ -39,6 +38,8 @@ from medclip.files.pseudonyms import load_key
 from medclip.files.readers.pool import ReadingPool
 from medclip.progress import Progress, Silent
 from medclip.settings import Settings
+from medclip.statistics.estimate import NUM_RESAMPLES
+from medclip.statistics.resampling.weights import draw_weights
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from medclip.text.vocabulary.task import Task
 
 TEST_SHARE = 0.3
-REPLICATES = 2000
 _FEWEST_CLASSES = 4
 """For base-to-novel: two of each, or there is nothing to tell apart."""
 _LONG_S = 7 * 24 * 3600.0
@@ -82,7 +82,7 @@ def compare_methods(
     processes: int = 1,
     device: str = "cpu",
     key_file: Path | None = None,
-    num_replicates: int = REPLICATES,
+    num_replicates: int = NUM_RESAMPLES,
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> Compared:
@@ -222,8 +222,8 @@ def _result(
     from medclip.version import __version__
 
     test = data.held_out()
-    draws = draw(test, len(protocol.seeds), len(protocol.inits), num_replicates=num_replicates)
-    values = values_of(protocol, runs, test, draws)
+    weights_PB = draw_weights(test.num_patients, num_replicates, seed=0)
+    values = values_of(protocol, runs, test, weights_PB)
     last = protocol.shots[-1]
     novel = ()
     if protocol.novel:
@@ -253,8 +253,8 @@ def _result(
         problems=data.problems,
         notes=_notes(data, runs),
         drawings=tuple(_drawing(data, protocol, shots) for shots in protocol.shots),
-        cells=cells_of(protocol, values, draws),
-        differences=differences_of(protocol, values, draws),
+        cells=cells_of(protocol, values),
+        differences=differences_of(protocol, values),
         costs=costs_of(protocol, runs),
         failures=failures_of(runs),
         confusions=tuple(

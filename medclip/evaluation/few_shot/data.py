@@ -23,7 +23,7 @@ from medclip.models.packs.training_files import training_hashes
 from medclip.progress import Progress
 from medclip.runs.encode import ReadUnit, UnitReader
 from medclip.settings import Settings
-from medclip.statistics.metrics.weighted import HeldOut
+from medclip.statistics.metrics.classification import HeldOut, numbered
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
@@ -63,8 +63,7 @@ class FewShotData:
     def held_out(self, rows: Sequence[int] | None = None) -> HeldOut:
         """Give the test images (or some examples) for measuring."""
         chosen = list(self.test if rows is None else rows)
-        numbers: dict[str, int] = {}
-        patients = np.array([numbers.setdefault(self.unit(r).patient, len(numbers)) for r in chosen], np.int64)
+        patients = numbered([self.unit(r).patient for r in chosen])
         return HeldOut(self.examples.targets[chosen], patients, len(self.text.names))
 
     def num_patients(self, rows: Sequence[int]) -> int:

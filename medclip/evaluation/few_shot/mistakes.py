@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from medclip.evaluation.few_shot.data import FewShotData
 from medclip.evaluation.few_shot.results import Confusion, Mistake
 from medclip.evaluation.few_shot.store import Run
-from medclip.statistics.metrics.weighted import predictions, ranked_scores
+from medclip.statistics.metrics.classification import predictions, ranked_scores
 
 MAX_MISTAKES = 12
 _NONE = "none of them"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medclip.result import Result
-from medclip.statistics.metrics.weighted import METRICS
+from medclip.statistics.metrics.classification import METRICS
 from medclip.wording import list_of
 
 DECIMALS = 4
@@ -34,7 +34,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Difference:
+class Paired:
     """One method minus another, on the same shots and the same test images."""
 
     method: str
@@ -44,9 +44,9 @@ class Difference:
     value: float
     low: float | None
     high: float | None
-    p: float
-    """Two-sided."""
-    p_holm: float
+    p: float | None
+    """Two-sided; None where there are too few test patients for one."""
+    p_holm: float | None
     """Adjusted for all methods that are compared with this reference at these shots."""
     family: int
     """How many those are."""
@@ -159,7 +159,7 @@ class Comparison(Result):
     notes: tuple[str, ...]
     drawings: tuple[Drawing, ...]
     cells: tuple[Cell, ...]
-    differences: tuple[Difference, ...]
+    differences: tuple[Paired, ...]
     costs: tuple[Cost, ...]
     failures: tuple[Failure, ...]
     confusions: tuple[Confusion, ...]
@@ -191,7 +191,7 @@ class Comparison(Result):
             (c for c in self.cells if c.method == method and c.shots == shots and c.metric == wanted), None
         )  # fmt: skip
 
-    def differences_of(self, reference: str, shots: int | None) -> tuple[Difference, ...]:
+    def differences_of(self, reference: str, shots: int | None) -> tuple[Paired, ...]:
         """Give every method against a reference, by the primary metric."""
         return tuple(
             d for d in self.differences
@@ -224,7 +224,7 @@ class Comparison(Result):
             yield f"{failure.method}: {failure.message}"
 
 
-def said(cell: Cell | Difference | None) -> str:
+def said(cell: Cell | Paired | None) -> str:
     """Write a figure with its interval: 0.812 (0.75–0.86)."""
     if cell is None:
         return "failed"

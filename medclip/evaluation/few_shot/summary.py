@@ -3,96 +3,97 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.evaluation.few_shot.bootstrap import Draws, Estimate, draw, estimate, spread
 from medclip.evaluation.few_shot.plan import Protocol, RunKey, Variant
-from medclip.evaluation.few_shot.results import DECIMALS, Cell, Cost, Difference, Failure, Novel
+from medclip.evaluation.few_shot.results import DECIMALS, Cell, Cost, Failure, Novel, Paired
 from medclip.evaluation.few_shot.store import Run
-from medclip.statistics.metrics.weighted import METRICS, HeldOut, weighted_metrics
+from medclip.statistics.estimate import Estimate
+from medclip.statistics.metrics.classification import METRICS, HeldOut, Shares, mean_over_runs, shares_of
+from medclip.statistics.resampling.resampled import Resampled, combination, difference, interval_of, mean
+from medclip.statistics.resampling.weights import draw_weights
 from medclip.statistics.tests.multiple_testing import holm
 
 Runs = Mapping[RunKey, Run]
-Values = dict[tuple[str, int | None], dict[str, NDArray[np.float64]]]
-"""(method, K) to metric to [S, I, 1 + B]; K None for the mean over K ≥ 4. Without those that have no figure."""
-_AT_ONCE = 64
-"""Runs whose predictions are weighted together; keeps memory small."""
+Values = dict[tuple[str, int | None], dict[str, Resampled]]
+"""(method, K) to metric to its mean over draws of shots and initialisations; K None for the mean over K ≥ 4. Without
+those that have no figure."""
 
 
-def values_of(protocol: Protocol, runs: Runs, test: HeldOut, draws: Draws) -> Values:
-    """Compute each metric of each run under every weighting of the test patients.
+def values_of(protocol: Protocol, runs: Runs, test: HeldOut, weights_PB: NDArray[np.integer]) -> Values:
+    """Measure each method at each K in every resample of the test patients.
 
     A method has a figure at K only where all its runs there have predictions: leaving out the draws on which it failed
     would favour it.
     """
-    done = [key for key, run in runs.items() if run.logits_NC is not None and key.part == "all"]
-    of_run: dict[RunKey, dict[str, NDArray[np.float64]]] = {}
-    for start in range(0, len(done), _AT_ONCE):
-        some = done[start : start + _AT_ONCE]
-        found = weighted_metrics(np.stack([_logits(runs[key]) for key in some]), test, draws.images_NB)
-        for n, key in enumerate(some):
-            of_run[key] = {metric: values[n] for metric, values in found.items()}
+    shape = (len(protocol.seeds), len(protocol.inits))
     values: Values = {}
     for variant in protocol.variants:
         for shots in protocol.shots:
-            keys = [[protocol.key_of(variant, shots, s, i) for i in protocol.inits] for s in protocol.seeds]
-            if all(key in of_run for row in keys for key in row):
-                values[variant.label, shots] = {
-                    m: np.stack([np.stack([of_run[key][m] for key in row]) for row in keys]) for m in METRICS
-                }
+            keys = [protocol.key_of(variant, shots, s, i) for s in protocol.seeds for i in protocol.inits]
+            if not all(key in runs and runs[key].logits_NC is not None for key in keys):
+                continue
+            if variant.constant and (before := values.get((variant.label, protocol.shots[0]))):
+                values[variant.label, shots] = before
+                continue
+            parts = _shares([_logits(runs[key]) for key in keys], keys, test, weights_PB)
+            values[variant.label, shots] = {name: mean_over_runs(p, shape) for name, p in parts.items()}
         averaged = [values.get((variant.label, k)) for k in protocol.averaged]
-        if all(v is not None for v in averaged):
-            values[variant.label, None] = {m: np.mean([v[m] for v in averaged if v], axis=0) for m in METRICS}
+        if averaged and all(averaged):
+            at_each = [v for v in averaged if v]
+            values[variant.label, None] = {
+                name: mean(
+                    [v[name] for v in at_each],
+                    np.mean([v[name].runs_SI for v in at_each], axis=0),
+                    same_patients=True,
+                )
+                for name in at_each[0]
+            }
     return values
 
 
-def cells_of(protocol: Protocol, values: Values, draws: Draws) -> tuple[Cell, ...]:
-    """Give every method's figures, by method, K and metric."""
+def cells_of(protocol: Protocol, values: Values) -> tuple[Cell, ...]:
+    """List every method's figures, by method, K and metric."""
     cells = []
     for (label, shots), by_metric in values.items():
-        for metric, found in by_metric.items():
-            if np.isnan(found).any():
-                continue
-            e = rounded(estimate(found, draws))
-            sd_shots, sd_inits = (None, None) if protocol.variant(label).constant else spread(found[:, :, 0])
+        for metric, figure in by_metric.items():
+            e = interval_of(figure)
+            one_run = protocol.variant(label).constant or figure.runs_SI is None
+            sd_shots, sd_inits = (None, None) if one_run else spread(figure.runs_SI)
             cells.append(
-                Cell(label, shots, metric, e.value, e.low, e.high, _round(sd_shots), _round(sd_inits))
-            )  # fmt: skip
+                Cell(label, shots, metric, round(e.value, DECIMALS), *map(_round, (e.low, e.high, sd_shots, sd_inits)))
+            )
     return tuple(cells)
 
 
-def differences_of(protocol: Protocol, values: Values, draws: Draws) -> tuple[Difference, ...]:
-    """Give every method minus each reference; p-values are adjusted over the methods of one reference, K and metric."""
-    found = []
+def differences_of(protocol: Protocol, values: Values) -> tuple[Paired, ...]:
+    """List every method minus each reference; p-values are adjusted over the methods of one reference, K and metric."""
+    rows = []
     for reference in protocol.references:
         for shots in (*protocol.shots, None):
-            base = values.get((reference, shots))
+            base = values.get((reference, shots), {})
             others = [v.label for v in protocol.variants if v.label != reference and (v.label, shots) in values]
             for metric in METRICS:
-                if base is None or not others or np.isnan(base[metric]).any():
+                if metric not in base or not others:
                     continue
-                estimates = [
-                    estimate(values[label, shots][metric] - base[metric], draws, bounds=(-1, 1)) for label in others
-                ]
-                adjusted = holm([e.p for e in estimates]).tolist()
-                for label, plain, p_holm in zip(others, estimates, adjusted, strict=True):
-                    e = rounded(plain)
-                    found.append(
-                        Difference(
-                            label, reference, shots, metric, e.value, e.low, e.high, e.p, round(p_holm, DECIMALS),
-                            len(others),
-                        )
-                    )  # fmt: skip
-    return tuple(found)
+                compared = [difference(base[metric], values[label, shots][metric]) for label in others]
+                adjusted = holm([d.p for d in compared]).tolist()
+                for label, d, p_holm in zip(others, compared, adjusted, strict=True):
+                    ends = (_round(d.low), _round(d.high))
+                    value, p, p_holm = round(d.value, DECIMALS), _round(d.p), _round(p_holm)
+                    rows.append(Paired(label, reference, shots, metric, value, *ends, p, p_holm, len(others)))
+    return tuple(rows)
 
 
 def novel_of(
     protocol: Protocol, runs: Runs, test: HeldOut, num_base: int, *, num_replicates: int, seed: int
 ) -> tuple[Novel, ...]:
-    """Give base, novel and both harmonic means of every method that can answer for classes it never saw.
+    """Measure base, novel and both harmonic means of every method that can answer for classes it never saw.
 
     Args:
         protocol: What was compared.
@@ -100,52 +101,84 @@ def novel_of(
         test: All test images, of base and novel classes: patients are drawn once for both sides, since one may have
             images on either.
         num_base: How many classes were learned; the first ones.
-        num_replicates: Bootstrap replicates.
+        num_replicates: Resamples of patients.
         seed: Of their draw.
     """
-    draws = draw(test, len(protocol.seeds), len(protocol.inits), num_replicates=num_replicates, seed=seed)
+    weights_PB = draw_weights(test.num_patients, num_replicates, seed=seed)
     of_base = test.targets < num_base
     tests = (
         HeldOut(test.targets[of_base], test.patients[of_base], num_base),
         HeldOut(test.targets[~of_base] - num_base, test.patients[~of_base], test.num_classes - num_base),
     )
-    found = []
+    shape = (len(protocol.seeds), len(protocol.inits))
+    rows = []
     for variant in protocol.variants:
         keys = list(protocol.novel_keys(variant)) if variant.transfers else []
         if not keys or any(key not in runs or runs[key].logits_NC is None for key in keys):
             continue
-        shape = (len(protocol.seeds), len(protocol.inits))
-        sides = [
-            weighted_metrics(np.stack(logits), side, draws.images_NB[rows])
-            for logits, side, rows in zip(
-                ([_logits(runs[k]) for k in keys], [_novel(runs[k]) for k in keys]),
-                tests,
-                (of_base, ~of_base),
-                strict=True,
-            )
-        ]
+        of_each = ([_logits(runs[k]) for k in keys], [_novel(runs[k]) for k in keys])
+        sides = [_shares(logits, keys, side, weights_PB) for logits, side in zip(of_each, tests, strict=True)]
+        grid = shape if len(keys) > 1 else (1, 1)
         for metric in METRICS:
-            b, n = (np.broadcast_to(_shaped(side[metric], shape), (*shape, num_replicates + 1)) for side in sides)
-            if np.isnan(b).any() or np.isnan(n).any():
+            if not all(metric in side for side in sides):
                 continue
-            of_each = [estimate(v, draws) for v in (b, n, _harmonic_of_means(b, n), _harmonic(b, n))]
-            parts = [{"value": e.value, "low": e.low, "high": e.high} for e in map(rounded, of_each)]
-            found.append(Novel(variant.label, metric, keys[0].shots or protocol.novel_shots, *parts))
-    return tuple(found)
+            b, n = (mean_over_runs(side[metric], grid) for side in sides)
+            parts = [_entry(interval_of(figure)) for figure in (b, n, *_harmonic_means(b, n))]
+            rows.append(Novel(variant.label, metric, keys[0].shots or protocol.novel_shots, *parts))
+    return tuple(rows)
 
 
-def _harmonic(b: NDArray[np.float64], n: NDArray[np.float64]) -> NDArray[np.float64]:
+def spread(values_SI: NDArray[np.float64]) -> tuple[float | None, float | None]:
+    """Compute the standard deviation over draws of shots and over initialisations; None where there is only one.
+
+    Over shots: of the means over initialisations. Over initialisations: within each draw of shots, pooled.
+    """
+    num_seeds, num_inits = values_SI.shape
+    shots = float(values_SI.mean(axis=1).std(ddof=1)) if num_seeds > 1 else None
+    inits = float(np.sqrt(values_SI.var(axis=1, ddof=1).mean())) if num_inits > 1 else None
+    return shots, inits
+
+
+def _shares(
+    logits: list[NDArray[np.float32]], keys: list[RunKey], test: HeldOut, weights_PB: NDArray[np.integer]
+) -> dict[str, tuple[Shares, ...]]:
+    """Measure runs; one that stands for several initialisations is measured once."""
+    first = {key: n for n, key in reversed(list(enumerate(keys)))}
+    once = sorted(first.values())
+    place = [once.index(first[key]) for key in keys]
+    computed = shares_of(np.stack([logits[n] for n in once]), test, weights_PB)
+    return {
+        name: tuple(
+            replace(p, point_R=p.point_R[place], drawn_RB=p.drawn_RB[place], cases_R=p.cases_R[place]) for p in parts
+        )
+        for name, parts in computed.items()
+    }
+
+
+def _harmonic_means(b: Resampled, n: Resampled) -> tuple[Resampled, Resampled]:
+    """Take the harmonic mean of the two means over runs, and the mean over runs of each run's harmonic mean.
+
+    The means over runs are what the first is made of, so a run enters it by how far it is from them, to first order
+    (the delta method).
+    """
+    assert b.runs_SI is not None
+    assert n.runs_SI is not None
+    squared = max(b.value + n.value, 1e-12) ** 2
+    slopes = (2 * n.value**2 / squared, 2 * b.value**2 / squared)
+    value, drawn_B = float(_harmonic(b.value, n.value)), _harmonic(b.drawn_B, n.drawn_B)
+    moved_SI = value + slopes[0] * (b.runs_SI - b.value) + slopes[1] * (n.runs_SI - n.value)
+    of_means = combination(value, drawn_B, [b, n], slopes, runs_SI=moved_SI, same_patients=True)
+    each_SI = _harmonic(b.runs_SI, n.runs_SI)
+    of_each = replace(of_means, value=float(each_SI.mean()), drawn_B=drawn_B + each_SI.mean() - value, runs_SI=each_SI)
+    return of_means, of_each
+
+
+def _harmonic(b: Any, n: Any) -> Any:
     return 2 * b * n / np.maximum(b + n, 1e-12)
 
 
-def _harmonic_of_means(b_SIB: NDArray[np.float64], n_SIB: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Give what each run adds to the harmonic mean of the two means over runs, whose mean over runs it is.
-
-    The means over runs are what counts, so a run enters by how far it is from them, to first order (the delta method).
-    """
-    b, n = (v.mean(axis=(0, 1)) for v in (b_SIB, n_SIB))
-    squared = np.maximum(b + n, 1e-12) ** 2
-    return _harmonic(b, n) + (2 * n**2 * (b_SIB - b) + 2 * b**2 * (n_SIB - n)) / squared
+def _entry(e: Estimate) -> dict[str, float | None]:
+    return {"value": round(e.value, DECIMALS), "low": _round(e.low), "high": _round(e.high)}
 
 
 def costs_of(protocol: Protocol, runs: Runs) -> tuple[Cost, ...]:
@@ -195,17 +228,8 @@ def span(numbers: Sequence[int]) -> str:
     return f"{found[0]}–{found[-1]}" if len(found) > 1 else f"{found[0]}" if found else "0"
 
 
-def rounded(e: Estimate) -> Estimate:
-    """Round to what is written."""
-    return Estimate(round(e.value, DECIMALS), _round(e.low), _round(e.high), round(e.p, DECIMALS))
-
-
 def _round(value: float | None) -> float | None:
-    return None if value is None else round(value, DECIMALS)
-
-
-def _shaped(values_RB: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.float64]:
-    return values_RB[:, None] if len(values_RB) == 1 else values_RB.reshape(*shape, -1)
+    return None if value is None or np.isnan(value) else round(value, DECIMALS)
 
 
 def _logits(run: Run) -> NDArray[np.float32]:

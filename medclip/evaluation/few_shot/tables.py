@@ -10,7 +10,7 @@ import numpy as np
 
 from medclip.evaluation.few_shot.data import FewShotData
 from medclip.evaluation.few_shot.plan import RunKey
-from medclip.evaluation.few_shot.results import Cell, Comparison, Difference
+from medclip.evaluation.few_shot.results import Cell, Comparison, Paired
 from medclip.evaluation.few_shot.store import Run, RunStore
 from medclip.files.output import write_file
 from medclip.files.tables.write import csv_bytes, parquet_bytes, schema_of, table_of
@@ -24,7 +24,7 @@ RESULTS, PAIRED, RUNS, PREDICTIONS, JSON = "results", "paired", "runs.parquet", 
 
 def write_tables(store: RunStore, result: Comparison, data: FewShotData, runs: Mapping[RunKey, Run]) -> None:
     """Write results and paired differences (CSV and Parquet), runs, predictions, and everything as JSON."""
-    for name, row_type, rows in ((RESULTS, Cell, result.cells), (PAIRED, Difference, result.differences)):
+    for name, row_type, rows in ((RESULTS, Cell, result.cells), (PAIRED, Paired, result.differences)):
         table = table_of(rows, row_type, schema_of(row_type, integer="int32"))
         write_file(store.folder / f"{name}.csv", csv_bytes(table))
         write_file(store.folder / f"{name}.parquet", parquet_bytes(table))

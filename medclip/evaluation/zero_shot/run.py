@@ -27,13 +27,14 @@ from medclip.progress import Progress, Silent
 from medclip.runs.encode import UnitReader
 from medclip.sample import spoken
 from medclip.settings import Settings
+from medclip.statistics.estimate import NUM_RESAMPLES
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from medclip.models.model import Model
 
-FORMAT = 1
+FORMAT = 2
 """Raise when the same images give other figures or other columns: results of before are then computed again."""
 
 
@@ -59,7 +60,7 @@ def evaluate_suite(
     batch_size: int | None = None,
     workers: int | None = None,
     key_file: Path | None = None,
-    num_replicates: int = 1000,
+    num_replicates: int = NUM_RESAMPLES,
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> SuiteResult:
@@ -187,12 +188,12 @@ def _figures(
     """Give the figures, those without training images and their patients, and how many images the latter are over."""
     if not len(labels):
         return {}, {}, 0
-    figures = set_figures(labels, scores, patients.tolist(), num_replicates=num_replicates)
+    figures = set_figures(labels, scores, patients.tolist(), num_resamples=num_replicates)
     fresh = ~np.isin(patients, patients[seen])
     if not seen.any() or len(set(labels[fresh].tolist())) < 2:
         return figures, {}, int(fresh.sum())
     some = patients[fresh].tolist()
-    return figures, set_figures(labels[fresh], scores[fresh], some, num_replicates=num_replicates), int(fresh.sum())
+    return figures, set_figures(labels[fresh], scores[fresh], some, num_resamples=num_replicates), int(fresh.sum())
 
 
 def _notes(run: _Run, labelled: LabelledSet, scored: Sequence[Scored], labels: np.ndarray) -> list[str]:

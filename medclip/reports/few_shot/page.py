@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from medclip.errors import printable
 from medclip.evaluation.few_shot.compare import Compared
-from medclip.evaluation.few_shot.results import METRIC_TITLES, Comparison, Confusion, Difference, Mistake
+from medclip.evaluation.few_shot.results import METRIC_TITLES, Comparison, Confusion, Mistake, Paired
 from medclip.reports.few_shot.curves import STYLES, curves
 from medclip.reports.few_shot.words import interval_of, value_of
 from medclip.wording import interval, number, p_value
@@ -214,7 +214,7 @@ def _paired(result: Comparison, reference: str, chosen: Sequence[str]) -> Paired
     return PairedTable(result.titles[reference], tuple(rows), tuple(p_values), family) if rows else None
 
 
-def _find(result: Comparison, reference: str, method: str, shots: int | None) -> Difference | None:
+def _find(result: Comparison, reference: str, method: str, shots: int | None) -> Paired | None:
     return next((d for d in result.differences_of(reference, shots) if d.method == method), None)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from medclip.evaluation.few_shot.results import METRIC_TITLES, Cell, Comparison, Difference
+from medclip.evaluation.few_shot.results import METRIC_TITLES, Cell, Comparison, Paired
 from medclip.wording import figure, interval, list_of, p_value
 
 ALPHA = 0.05
@@ -20,16 +20,14 @@ def value_of(value: float | None, *, signed: bool = False) -> str:
     return figure(value, signed=signed, decimals=3)
 
 
-def interval_of(cell: Cell | Difference) -> str:
+def interval_of(cell: Cell | Paired) -> str:
     """Write the interval of a figure: 0.750 to 0.860."""
     return interval(cell.low, cell.high, decimals=3)
 
 
-def excludes_zero(d: Difference) -> bool:
-    """Whether the interval lies on one side of zero; where every replicate gave the same, whether that is not zero."""
-    if d.low is None or d.high is None:
-        return d.value != 0
-    return d.low > 0 or d.high < 0
+def excludes_zero(d: Paired) -> bool:
+    """Whether the interval lies on one side of zero."""
+    return d.low is not None and d.high is not None and (d.low > 0 or d.high < 0)
 
 
 def over(result: Comparison) -> str:
@@ -93,13 +91,10 @@ def _against(result: Comparison, reference: str, best: str) -> Iterator[str]:
         yield f"After adjusting for their number, {sides}{others}."
 
 
-def _difference(d: Difference) -> str:
+def _difference(d: Paired) -> str:
     text = f"{value_of(d.value, signed=True)} ({interval_of(d)}; adjusted p {p_value(d.p_holm)})"
     if d.low is None:
-        same = (
-            f"{value_of(d.value, signed=True)} in every replicate, so with no interval (adjusted p {p_value(d.p_holm)})"
-        )
-        return same if _sure(d) else f"{same}; this comparison cannot say which is better"
+        return f"{value_of(d.value, signed=True)}, of too few test patients for an interval"
     if not excludes_zero(d):
         return f"{text}; the interval includes zero, so this comparison cannot say which is better"
     if not _sure(d):
@@ -107,5 +102,5 @@ def _difference(d: Difference) -> str:
     return text
 
 
-def _sure(d: Difference) -> bool:
-    return excludes_zero(d) and d.p_holm <= ALPHA
+def _sure(d: Paired) -> bool:
+    return excludes_zero(d) and d.p_holm is not None and d.p_holm <= ALPHA

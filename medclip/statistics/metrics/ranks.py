@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from medclip.statistics.metrics.rates import ratio
-from medclip.statistics.resampling.sums import Block, summing_matrix
+from medclip.statistics.resampling.sums import Block, blocks, summing_matrix
 from medclip.statistics.valid_rows import Rows
 
 NAMES = ("auroc", "auprc", "auprc_adjusted", "auroc_bpsn", "auroc_bnsp")
@@ -132,6 +132,57 @@ def cumulated(sums_Ub: NDArray[Any]) -> NDArray[Any]:
     for part in range(1, len(parts)):
         parts[part] += parts[part - 1, -1]
     return padded[: num_rows + 1]
+
+
+def auroc(score_N: ArrayLike, positive_N: ArrayLike) -> NDArray[np.float64]:
+    """Compute the area under the ROC curve of one or many sets of scores (Mann–Whitney; ties count half).
+
+    Args:
+        score_N: [..., N], higher for positives.
+        positive_N: Whether each row is a positive; [N], or as large as the scores.
+
+    Returns:
+        [...]; NaN where one class is missing.
+
+    Example:
+        >>> float(auroc([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1]))
+        0.75
+    """
+    from scipy.stats import rankdata
+
+    positive = np.asarray(positive_N, bool)
+    ranks = np.asarray(rankdata(np.asarray(score_N), axis=-1), np.float64)
+    num_pos, num_neg = positive.sum(axis=-1), (~positive).sum(axis=-1)
+    won = (ranks * positive).sum(axis=-1) - num_pos * (num_pos + 1) / 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(won / (num_pos * num_neg), np.float64)
+
+
+def resampled_auroc(
+    score_N: NDArray[np.floating[Any]],
+    positive_N: NDArray[np.bool_],
+    patients_N: NDArray[np.integer[Any]],
+    weights_PB: NDArray[Any],
+) -> tuple[float, NDArray[np.float64]]:
+    """Compute the area under the ROC curve in the sample and in each resample of patients, as `evaluate` does.
+
+    Args:
+        score_N: Higher for positives.
+        positive_N: Whether each row is a positive.
+        patients_N: Patient of each row.
+        weights_PB: How often each patient counts in each replicate.
+
+    Returns:
+        The area, and [B]; NaN where one class is missing.
+    """
+    if not positive_N.any() or positive_N.all():
+        return float("nan"), np.full(weights_PB.shape[1], np.nan)
+    rank_N = np.unique(score_N, return_inverse=True)[1]
+    sides = [(rank_N[side], (patients_N[side].astype(np.int32), None)) for side in (positive_N, ~positive_N)]
+    match = contest(*sides[0], *sides[1], len(weights_PB), steps=False)
+    drawn_B = [areas(match, block, steps=False).auroc_b[: block.num] for block in blocks(weights_PB, len(rank_N), True)]
+    once = next(blocks(np.ones((len(weights_PB), 1), np.uint8), len(rank_N), True))
+    return float(areas(match, once, steps=False).auroc_b[0]), np.concatenate(drawn_B)
 
 
 class SortedMetrics:

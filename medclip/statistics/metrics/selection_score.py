@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
-from scipy.stats import rankdata
+from scipy.special import log_softmax
+
+from medclip.statistics.metrics.ranks import auroc
 
 
 class Quality(NamedTuple):
@@ -26,38 +28,36 @@ def quality(logits_NC: NDArray, targets: NDArray) -> Quality:
         logits_NC: float [N, C].
         targets: int64 [N], or float32 [N, C] with NaN where nobody knows.
     """
-    right = accuracy(logits_NC, targets) if targets.ndim == 1 else float(auroc(logits_NC[None], targets)[0])
+    right = accuracy(logits_NC, targets) if targets.ndim == 1 else float(mean_auroc(logits_NC[None], targets)[0])
     return Quality(float(right), -log_loss(logits_NC, targets))
 
 
 def accuracy(logits_NC: NDArray, targets_N: NDArray) -> float:
-    """Give the share of units whose greatest logit is their class."""
+    """Compute the share of units whose greatest logit is their class."""
     return float((logits_NC.argmax(axis=1) == targets_N).mean())
 
 
-def auroc(logits_GNC: NDArray, targets_NC: NDArray) -> NDArray[np.float64]:
-    """Give the mean AUROC over the classes with positives and negatives; ½ where no class has both.
+def mean_auroc(logits_GNC: NDArray, targets_NC: NDArray) -> NDArray[np.float64]:
+    """Average the AUROC over the classes with positives and negatives; ½ where no class has both.
 
     Args:
         logits_GNC: float [G, N, C], G sets of logits.
         targets_NC: float [N, C], 1, 0 and NaN.
 
     Returns:
-        float64 [G]. The Mann-Whitney form: ties count half.
+        float64 [G].
     """
     areas = []
     for c in range(targets_NC.shape[1]):
         known = ~np.isnan(targets_NC[:, c])
-        positive = targets_NC[known, c] == 1
-        num_pos, num_neg = int(positive.sum()), int((~positive).sum())
-        if num_pos and num_neg:
-            ranks = np.asarray(rankdata(logits_GNC[:, known, c], axis=1))
-            areas.append((ranks[:, positive].sum(axis=1) - num_pos * (num_pos + 1) / 2) / (num_pos * num_neg))
+        area_G = auroc(logits_GNC[:, known, c], targets_NC[known, c] == 1)
+        if not np.isnan(area_G).any():
+            areas.append(area_G)
     return np.mean(areas, axis=0) if areas else np.full(len(logits_GNC), 0.5)
 
 
 def log_loss(logits_NC: NDArray, targets: NDArray, smooth: float = 0.0) -> float:
-    """Give the mean cross-entropy: softmax over classes, or sigmoid per class over what is known.
+    """Compute the mean cross-entropy: softmax over classes, or sigmoid per class over what is known.
 
     Args:
         logits_NC: float [N, C].
@@ -69,7 +69,7 @@ def log_loss(logits_NC: NDArray, targets: NDArray, smooth: float = 0.0) -> float
         known = ~np.isnan(targets)
         t = np.where(targets[known] == 1, 1 - smooth, smooth)
         return float((np.logaddexp(0, z[known]) - t * z[known]).mean()) if known.any() else 0.0
-    log_p = z - _logsumexp(z)
+    log_p = log_softmax(z, axis=1)
     true = log_p[np.arange(len(z)), targets]
     if not smooth:
         return float(-true.mean())
@@ -78,7 +78,7 @@ def log_loss(logits_NC: NDArray, targets: NDArray, smooth: float = 0.0) -> float
 
 
 def temperature(logits_NC: NDArray, targets: NDArray, offset_C: NDArray | float = 0.0) -> float:
-    """Give the factor that makes logits of held-out units the best probabilities, between 1/1000 and 1000.
+    """Compute the factor that makes logits of held-out units the best probabilities, between 1/1000 and 1000.
 
     The truth is smoothed by 1/(n+2), as in Platt scaling, so that a few units that are all right do not make it
     endless. `logits · factor + offset` is what to use; 1 where the logits say nothing.
@@ -97,8 +97,3 @@ def temperature(logits_NC: NDArray, targets: NDArray, offset_C: NDArray | float 
         method="bounded",
     )
     return float(np.exp(minimum.x))
-
-
-def _logsumexp(z: NDArray) -> NDArray:
-    top = z.max(axis=1, keepdims=True)
-    return top + np.log(np.exp(z - top).sum(axis=1, keepdims=True))

@@ -22,12 +22,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medclip.errors import MedclipError, Reason
+from medclip.statistics.estimate import LEVEL
 from medclip.statistics.resampling.bootstrap import Replicates
-from medclip.statistics.resampling.standard_errors import MOST_UNDEFINED, UNIT, Clusters, size_at_edge, standard_errors
+from medclip.statistics.resampling.standard_errors import MOST_UNDEFINED, UNIT, Clusters, size_by_floor, standard_errors
 
 _Floats = NDArray[np.float64]
 Method = Literal["auto", "percentile", "basic", "expanded", "wilson"]
-LEVEL = 0.95
 _NONE = (float("nan"), float("nan"))
 
 
@@ -181,7 +181,7 @@ def of(
     errors = standard_errors(replicates, metric, clusters)
     point_G, drawn_GB = replicates.point[metric], replicates.drawn[metric]
     if method == "wilson" or (method == "auto" and metric in UNIT):
-        low_G, high_G = _effective(point_G, errors.variance_G, errors.df_G, level)
+        low_G, high_G = share_interval(point_G, errors.variance_G, errors.bootstrap_G, errors.df_G, level)
         return low_G, high_G, errors.undefined_share_G
     ends = []
     for point, drawn_B, df in zip(point_G, drawn_GB, errors.df_G, strict=True):
@@ -197,17 +197,32 @@ def of(
     return low_G, high_G, errors.undefined_share_G
 
 
-def _effective(point_G: _Floats, variance_G: _Floats, df_G: _Floats, level: float) -> tuple[_Floats, _Floats]:
-    """Wilson's interval at the sample size whose binomial variance is this one.
+def share_interval(
+    point_G: _Floats, variance_G: _Floats, bootstrap_G: _Floats, df_G: _Floats, level: float = LEVEL
+) -> tuple[_Floats, _Floats]:
+    """Compute Wilson's interval at the effective sample size, with Student's t.
 
-    At 0 or 1 the point itself has no binomial variance; there the floor of `standard_errors` is turned back into cases.
+    The size is that whose binomial variance is this one. As far as the variance is the floor's, which is one after
+    adding a success and a failure, it is turned back into cases in the same way: Wilson's form itself allows for errors
+    that were not seen. At 0 or 1, where the point has no binomial variance, that is all there is.
+
+    Args:
+        point_G: Rates, areas or means of them.
+        variance_G: After all mends.
+        bootstrap_G: The bootstrap's own part of it.
+        df_G: Degrees of freedom.
+        level: Coverage aimed at.
     """
     from scipy.stats import t
 
-    with np.errstate(invalid="ignore", divide="ignore"):
-        size_G = point_G * (1 - point_G) / variance_G
-    for g in np.flatnonzero((point_G <= 0) | (point_G >= 1)):
-        size_G[g] = size_at_edge(float(variance_G[g]))
+    size_G = np.full(len(point_G), np.nan)
+    for g in np.flatnonzero(variance_G > 0):
+        value, variance = float(point_G[g]), float(variance_G[g])
+        size = value * (1 - value) / variance
+        lifted = 1.0 if size <= 0 else float(np.clip(1 - bootstrap_G[g] / variance, 0.0, 1.0))
+        if lifted > 0:
+            size = size ** (1 - lifted) * size_by_floor(value, variance) ** lifted
+        size_G[g] = size
     return _wilson(point_G, size_G, t.ppf((1 + level) / 2, df_G))
 
 

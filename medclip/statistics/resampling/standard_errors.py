@@ -42,8 +42,10 @@ _AUROC_SHARE = 0.5
 RATES = frozenset({"tpr", "fnr", "fpr", "tnr", "ppv", "npv", "selection_rate", "accuracy", "prevalence"})
 RATES |= {"underdiagnosis", "overdiagnosis"}
 _PAIRS = frozenset({"auroc", "auroc_bpsn", "auroc_bnsp", "c_index"})
-_CURVES = frozenset({"auprc", "auprc_adjusted", "f1", "calibration_intercept", "calibration_slope"})
-UNIT = RATES | _PAIRS
+_CURVES = frozenset({"auprc", "auprc_adjusted", "calibration_intercept", "calibration_slope"})
+SHARES = RATES | {"f1"}
+"""Metrics with the floor of a rate; F1 is the share of hits among (positives + called)/2."""
+UNIT = SHARES | _PAIRS
 """Metrics whose interval has Wilson's form: rates, and shares of pairs put in the right order."""
 
 
@@ -75,6 +77,8 @@ class StandardErrors:
     """Rows in the metric's denominator; of the scarcer kind for an AUROC."""
     design_effect: float | None
     """The bootstrap's variance over that of independent rows, for everybody, at least 1; None without a formula."""
+    pairs: tuple[NDArray[Any], NDArray[Any]] | None = None
+    """Positives and negatives of each cell, for an AUROC."""
 
 
 def clusters_of(cohort: Cohort, label: Label) -> Clusters:
@@ -82,49 +86,71 @@ def clusters_of(cohort: Cohort, label: Label) -> Clusters:
     valid = label.valid_N
     cells = [cell_rows(cohort, cell) for cell in cells_of(cohort)]
     any_G, positive_G, negative_G = (
-        np.array([_effective(cohort.patients_N[rows & kind]) for rows in cells])
+        np.array([effective_patients(cohort.patients_N[rows & kind]) for rows in cells])
         for kind in (valid, valid & (label.truth_N == 1), valid & (label.truth_N == 0))
     )
     return Clusters(any_G, positive_G, negative_G, label.no_finding)
 
 
 def standard_errors(replicates: Replicates, metric: str, clusters: Clusters) -> StandardErrors:
-    """Give the mended variance of a metric in each cell; everybody is cell 0.
+    """Compute the mended variance of a metric in each cell; everybody is cell 0.
 
     Args:
-        replicates: Of `engine.evaluate` for one label.
+        replicates: Of `bootstrap.evaluate` for one label.
         metric: One of its names.
         clusters: Of the same cohort and label.
     """
-    drawn_GB, point_G = replicates.drawn[metric], replicates.point[metric]
+    cases_G, patients_G = _counted(replicates, metric, clusters)
+    pairs = (replicates.n_pos_G, replicates.n_neg_G) if metric == "auroc" else None
+    point_G, drawn_GB = replicates.point[metric], replicates.drawn[metric]
+    return mended(point_G, drawn_GB, cases_G, patients_G, pairs, share=metric in SHARES or metric == "auroc")
+
+
+def mended(
+    point_G: _Floats,
+    drawn_GB: _Floats,
+    cases_G: _Floats,
+    patients_G: _Floats,
+    pairs: tuple[NDArray[Any], NDArray[Any]] | None = None,
+    *,
+    share: bool,
+) -> StandardErrors:
+    """Mend the bootstrap's variance of one figure in several cells, of which the first is everybody.
+
+    Args:
+        point_G: The figure in the sample.
+        drawn_GB: In each resample of patients.
+        cases_G: Rows in the denominator; of the scarcer kind for an area.
+        patients_G: Effective number of patients who can move it.
+        pairs: Positives and negatives of each cell, for an area; None for a rate.
+        share: Whether it is a rate or an area, which have a floor.
+    """
     undefined_G = np.isnan(drawn_GB).mean(axis=1)
-    cases_G, counted_G = _counted(replicates, metric, clusters)
-    patients_G = np.maximum(counted_G, 2).astype(np.float64)
-    known_G = (undefined_G <= MOST_UNDEFINED) & ~np.isnan(point_G)
+    known_G = (undefined_G <= MOST_UNDEFINED) & ~np.isnan(point_G) & (drawn_GB.shape[1] > 1)
+    clusters_G = np.maximum(patients_G, 2).astype(np.float64)
     bootstrap_G = np.full(len(point_G), np.nan)
     bootstrap_G[known_G] = np.nanvar(drawn_GB[known_G], axis=1, ddof=1)
-    bootstrap_G *= patients_G / (patients_G - 1)
+    bootstrap_G *= clusters_G / (clusters_G - 1)
     variance_G, effect = bootstrap_G, None
-    if metric in RATES or metric == "auroc":
-        plain = float(_independent(replicates, metric, cases_G, point_G)[0])
-        effect = max(1.0, bootstrap_G[0] / plain) if plain > 0 and bootstrap_G[0] > 0 else 1.0
-        with np.errstate(divide="ignore", invalid="ignore"):
-            moved_G = (point_G * cases_G + _ADDED / 2) / (cases_G + _ADDED)
-            share_G = _AUROC_SHARE if metric == "auroc" else cases_G / (cases_G + _ADDED)
-        floor_G = effect * share_G * _independent(replicates, metric, cases_G, moved_G)
+    if share:
+        known_G &= patients_G > 1 + 1e-9  # one patient tells nothing of others
+        plain = float(_independent(cases_G, pairs, point_G)[0])
+        # All rows of a patient alike: the most that clustering can do, and what is taken where nobody differs.
+        effect = most = float(np.fmax(1.0, cases_G[0] / clusters_G[0]))
+        if plain > 0 and bootstrap_G[0] > 0:
+            effect = min(max(1.0, float(bootstrap_G[0]) / plain), most)
+        floor_G = _floor(point_G, cases_G / effect, None if pairs is None else (pairs[0] / effect, pairs[1] / effect))
         variance_G = np.where(known_G, np.fmax(bootstrap_G, floor_G), np.nan)
-    return StandardErrors(variance_G, bootstrap_G, patients_G - 1, undefined_G, cases_G, effect)
+    return StandardErrors(variance_G, bootstrap_G, clusters_G - 1, undefined_G, cases_G, effect, pairs)
 
 
-def variance_if(replicates: Replicates, metric: str, errors: StandardErrors, value: float) -> _Floats:
-    """Give the variance of each cell if its true value were this, for a test of whether it is.
+def variance_if(errors: StandardErrors, value: float) -> _Floats:
+    """Compute the variance of each cell if its true value were this, for a test of whether it is.
 
     A group that does well by chance also has a small variance by chance; a test with its own variance finds too much.
 
     Args:
-        replicates: Of `engine.evaluate`.
-        metric: One of its names.
-        errors: Its `standard_errors`.
+        errors: Of the metric.
         value: Taken for true.
 
     Returns:
@@ -134,32 +160,39 @@ def variance_if(replicates: Replicates, metric: str, errors: StandardErrors, val
     if errors.design_effect is None:
         return errors.variance_G
     values_G = np.full(len(errors.variance_G), value)
-    at_G = errors.design_effect * _independent(replicates, metric, errors.cases_G, values_G)
+    at_G = errors.design_effect * _independent(errors.cases_G, errors.pairs, values_G)
     return np.where(np.isnan(errors.variance_G), np.nan, np.fmax(errors.variance_G, at_G))
 
 
-def size_at_edge(variance: float) -> float:
-    """Give the number of cases at which a rate of 0 or 1 has this variance by the floor; NaN where there is none.
+def size_by_floor(value: float, variance: float) -> float:
+    """Compute the number of cases at which the floor of a rate is this variance; NaN where there is none.
 
-    Solves h (n + h)/(n + 2h)³ = variance for n, with h successes and h failures added.
+    Solves (θn + h)((1 − θ)n + h)/(n + 2h)³ = variance for n, with h successes and h failures added.
     """
     from scipy.optimize import brentq
 
     h = _ADDED / 2
     if not variance > 0:
         return float("nan")
-    root: Any = 0.5
-    if variance < h * (0.5 + h) / (0.5 + 2 * h) ** 3:
-        root = brentq(lambda n: h * (n + h) / (n + 2 * h) ** 3 - variance, 0.5, 1 + (h / variance) ** 0.5)
-    return float(root)
+
+    def too_much(n: float) -> float:
+        return (value * n + h) * ((1 - value) * n + h) / (n + 2 * h) ** 3 - variance
+
+    least, most = 0.5, 1 + value * (1 - value) / variance + (h / variance) ** 0.5
+    if too_much(least) <= 0:
+        return least
+    while too_much(most) > 0:
+        most *= 2
+    return float(brentq(too_much, least, most))
 
 
-def _effective(patients_n: NDArray[np.int32]) -> float:
+def effective_patients(patients_n: NDArray[np.integer[Any]]) -> float:
+    """Count patients as a variance does: (Σ r)²/Σ r² for their numbers of rows r; 0 for none."""
     rows = np.bincount(patients_n)
     return float(rows.sum() ** 2 / np.square(rows).sum()) if len(patients_n) else 0.0
 
 
-def _binormal(auroc_G: _Floats, pos_G: NDArray[np.int64], neg_G: NDArray[np.int64]) -> _Floats:
+def _binormal(auroc_G: _Floats, pos_G: NDArray[Any], neg_G: NDArray[Any]) -> _Floats:
     """Variance of an AUROC of independent rows when both classes are normal with one spread.
 
     A placement then has the variance Φ₂(z, z; ½) − A², with z = Φ⁻¹(A) and Φ₂(z, z; ½) = A − 2 T(z, 1/√3).
@@ -169,6 +202,14 @@ def _binormal(auroc_G: _Floats, pos_G: NDArray[np.int64], neg_G: NDArray[np.int6
     placement_G = auroc_G - 2 * owens_t(ndtri(auroc_G), 3**-0.5) - auroc_G**2
     with np.errstate(divide="ignore", invalid="ignore"):
         return placement_G * (1 / np.asarray(pos_G, np.float64) + 1 / np.asarray(neg_G, np.float64))
+
+
+def _floor(point_G: _Floats, cases_G: _Floats, pairs: tuple[_Floats, _Floats] | None) -> _Floats:
+    """Variance after adding one success and one failure to so many independent cases (Agresti and Coull), [G]."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        moved_G = (point_G * cases_G + _ADDED / 2) / (cases_G + _ADDED)
+        part_G = cases_G / (cases_G + _ADDED) if pairs is None else _AUROC_SHARE
+        return part_G * _independent(cases_G, pairs, moved_G)
 
 
 def _counted(replicates: Replicates, metric: str, clusters: Clusters) -> tuple[_Floats, _Floats]:
@@ -184,14 +225,16 @@ def _counted(replicates: Replicates, metric: str, clusters: Clusters) -> tuple[_
         called = replicates.point.get("selection_rate", np.full(len(n), np.nan))  # without it no floor
         cases = n * (called if metric == "ppv" else 1 - called)
         return cases, np.fmin(clusters.any_G, cases)
+    if metric == "f1":
+        return (pos + n * replicates.point.get("selection_rate", np.full(len(n), np.nan))) / 2, clusters.positive_G
     if metric in _PAIRS or metric in _CURVES:
         return np.minimum(pos, neg), np.minimum(clusters.positive_G, clusters.negative_G)
     return n, clusters.any_G
 
 
-def _independent(replicates: Replicates, metric: str, cases_G: _Floats, values_G: _Floats) -> _Floats:
+def _independent(cases_G: _Floats, pairs: tuple[NDArray[Any], NDArray[Any]] | None, values_G: _Floats) -> _Floats:
     """Variance that a rate or an AUROC of independent rows has at these values, [G]."""
-    if metric == "auroc":
-        return _binormal(values_G, replicates.n_pos_G, replicates.n_neg_G)
+    if pairs is not None:
+        return _binormal(values_G, *pairs)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(values_G * (1 - values_G) / cases_G, np.float64)

@@ -9,7 +9,7 @@ up to 2²⁴, float64 up to 2⁵³.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -91,3 +91,59 @@ def summing_matrix(
     data = np.ones(len(groups_n), np.float32) if values_n is None else np.asarray(values_n, np.float64)
     shape = (num_groups, num_patients)
     return sparse.coo_array((data, (groups_n.astype(np.int32), patients_n.astype(np.int32))), shape=shape).tocsr()
+
+
+def ratios(
+    patients_N: NDArray[np.integer[Any]],
+    weights_PB: NDArray[Any],
+    tops_KN: NDArray[np.floating[Any]],
+    bottoms_KN: NDArray[np.floating[Any]],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Divide sums over rows, in the sample and in each resample of patients.
+
+    Args:
+        patients_N: Patient of each row.
+        weights_PB: How often each patient counts in each replicate.
+        tops_KN: What is summed above the line, [K, N].
+        bottoms_KN: Below it; [K, N], or [1, N] for all.
+
+    Returns:
+        [K] and [K, B]; NaN where the sum below is 0.
+    """
+    num = len(weights_PB)
+    over_PK, under_PK = (
+        np.stack([np.bincount(patients_N, row, minlength=num) for row in rows], axis=1)
+        for rows in (tops_KN, bottoms_KN)
+    )
+
+    def divided(weights_Pb: NDArray[np.float64]) -> NDArray[np.float64]:
+        under = under_PK.T @ weights_Pb
+        over = over_PK.T @ weights_Pb
+        return np.divide(over, under, out=np.full(over.shape, np.nan), where=np.broadcast_to(under > 0, over.shape))
+
+    drawn_KB = np.empty((len(tops_KN), weights_PB.shape[1]))
+    for block in blocks(weights_PB, len(patients_N), False):
+        drawn_KB[:, block.start : block.start + block.num] = divided(block.double_Pb)[:, : block.num]
+    return divided(np.ones((num, 1)))[:, 0], drawn_KB
+
+
+def means(
+    patients_N: NDArray[np.integer[Any]],
+    weights_PB: NDArray[Any],
+    parts: Sequence[tuple[NDArray[np.bool_], NDArray[Any]]],
+    weight_N: NDArray[np.float64] | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Average some values over some rows, in the sample and in each resample of patients.
+
+    Args:
+        patients_N: Patient of each row.
+        weights_PB: How often each patient counts in each replicate.
+        parts: K pairs: which rows, [N], and their values, [N].
+        weight_N: How much each row counts; once by default.
+
+    Returns:
+        [K] and [K, B]; NaN where nobody is in.
+    """
+    counted_KN = np.array([mask for mask, _ in parts], np.float64) * (1.0 if weight_N is None else weight_N)
+    values_KN = np.array([np.where(mask, value, 0.0) for mask, value in parts], np.float64)
+    return ratios(patients_N, weights_PB, counted_KN * values_KN, counted_KN)

@@ -13,6 +13,7 @@ Yekutieli, Ann. Statist. 29 (2001) 1165-1188.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -56,7 +57,7 @@ def benjamini_hochberg(p_values: ArrayLike) -> _Floats:
         >>> benjamini_hochberg([0.01, 0.04, 0.03, 0.005]).tolist()
         [0.02, 0.04, 0.04, 0.02]
     """
-    return _adjusted(p_values, _step_up)
+    return _adjusted(p_values, lambda p, _: _discoveries(p, "bh"))
 
 
 def benjamini_yekutieli(p_values: ArrayLike) -> _Floats:
@@ -65,11 +66,13 @@ def benjamini_yekutieli(p_values: ArrayLike) -> _Floats:
     Returns:
         [M]: Benjamini–Hochberg's times 1 + 1/2 + … + 1/M, at most 1.
     """
-    return _adjusted(p_values, lambda p, m: _step_up(p, m) * (1 / np.arange(1, m + 1)).sum())
+    return _adjusted(p_values, lambda p, _: _discoveries(p, "by"))
 
 
-def _step_up(p: _Floats, m: int) -> _Floats:
-    return np.minimum.accumulate((m * p / np.arange(1, m + 1))[::-1])[::-1]
+def _discoveries(p: _Floats, method: Literal["bh", "by"]) -> _Floats:
+    from scipy.stats import false_discovery_control
+
+    return false_discovery_control(p, method=method)
 
 
 def _adjusted(p_values: ArrayLike, rule: Callable[[_Floats, int], _Floats]) -> _Floats:

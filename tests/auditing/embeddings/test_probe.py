@@ -12,7 +12,7 @@ from medclip.auditing.embeddings.probe import held_out, probe
 from medclip.auditing.embeddings.ridge import RidgeProbe, patient_folds, standardised
 from medclip.auditing.embeddings.rows import grouped
 from medclip.statistics.cohort import CONFLICT, MISSING
-from medclip.statistics.resampling.simple_bootstrap import auroc
+from medclip.statistics.metrics.ranks import auroc
 from tests.kits.audit_embeddings import attribute, named, noise, of_patients, people
 
 PATIENTS = people(60)
@@ -96,7 +96,7 @@ def test_the_ridge_probe_is_that_of_scikit_learn(dims: int) -> None:
         truth = (codes[train] == 0).astype(float)
         predicted[test] = Ridge(alpha=len(train), fit_intercept=False).fit(taught, truth - truth.mean()).predict(asked)
     found = RidgeProbe(vectors, folds).auroc(codes[None], 2)
-    assert found[0] == pytest.approx(auroc(codes == 0, predicted), abs=1e-6)
+    assert found[0] == pytest.approx(float(auroc(predicted, codes == 0)), abs=1e-6)
 
 
 def test_predictions_are_probabilities_and_repeat() -> None:

@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from medclip.auditing.groups.differences import REST, Difference, against, paired, rest_cells, with_rest
+from medclip.auditing.groups.differences import REST, against, paired, rest_cells, with_rest
 from medclip.errors import MedclipError
 from medclip.statistics.cohort import Cohort, Label
+from medclip.statistics.estimate import Difference
 from medclip.statistics.resampling.bootstrap import Replicates, evaluate
 from medclip.statistics.resampling.standard_errors import clusters_of
 from medclip.statistics.resampling.weights import draw_weights
@@ -58,7 +59,7 @@ def test_interval_and_p_agree(metric: str):
     for found in compared(cohort, metric, [1, 2, 3], 3):
         assert found.low > 0 or found.high < 0 or found.p >= 0.05
         assert found.low < found.value < found.high
-    assert [d.cell for d in compared(cohort, metric, [1, 2, 3], 3)] == [1, 2]
+    assert len(compared(cohort, metric, [1, 2, 3], 3)) == 2
 
 
 def test_swapping_the_two_groups_turns_the_sign_only():
@@ -112,7 +113,6 @@ def test_a_metric_that_is_not_defined_in_a_group_is_not_compared():
     cohort = cohort_of([1, 0, 1, 0, 0, 0, 0, 0], np.linspace(0, 1, 8), sex=list("FFFFMMMM"))
     (found,) = compared(cohort, "tpr", [2], 1)
     assert np.isnan([found.value, found.low, found.p]).all()
-    assert found.undefined_share == 1
 
 
 def test_a_model_against_itself_and_against_a_better_one():
@@ -134,11 +134,11 @@ def test_a_model_against_itself_and_against_a_better_one():
         paired(one, evaluated(cohort, num=200), "auroc", [0], clusters)
 
 
-def test_a_difference_without_any_spread_has_the_least_p_of_counting():
+def test_all_right_against_all_wrong_has_an_interval_all_the_same():
     cohort = cohort_of(np.tile([0, 1], 50), np.tile([0.0, 1.0], 50))
     flipped = replace(cohort.labels[0], score_N=1 - cohort.labels[0].score_N)
     clusters = clusters_of(cohort, cohort.labels[0])
     (found,) = paired(evaluated(cohort), evaluated(cohort, flipped), "auroc", [0], clusters)
     assert found.value == -1
-    assert found.p == pytest.approx(2 / 301)
-    assert np.isnan(found.low)
+    assert found.p < 0.001
+    assert found.low < -1 < found.high < -0.8

@@ -12,6 +12,7 @@ from medclip.auditing.reidentification.gallery import ANYBODY, Images
 from medclip.auditing.reidentification.retrieval import rank, reident, verdict
 from medclip.auditing.reidentification.verification import Linkage
 from medclip.errors import MedclipError, Reason
+from medclip.statistics.estimate import Estimate
 from tests.kits.audit_embeddings import named, noise, people
 
 
@@ -144,7 +145,7 @@ def test_the_same_seed_gives_the_same_rows_and_nothing_names_a_patient() -> None
 
 
 def found(value: float, low: float, high: float, impostors: int = 100_000) -> Linkage:
-    return Linkage((0.5, (0.4, 0.6)), (0.5, (0.4, 0.6)), (value, (low, high)), 500, impostors, 100)
+    return Linkage(Estimate(0.5), Estimate(0.5), Estimate(value, low, high), 500, impostors, 100)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ from sklearn.metrics import roc_auc_score
 
 from medclip.auditing.reidentification import verification as module
 from medclip.auditing.reidentification.verification import Impostors, Pairs, genuine_pairs, linkage, pair_rows
+from medclip.statistics.resampling.resampled import interval_of, share
+from medclip.statistics.resampling.standard_errors import effective_patients
 from medclip.statistics.resampling.weights import draw_weights
 from tests.kits.audit_embeddings import of_patients, people
 
@@ -48,12 +50,12 @@ def test_auroc_is_that_of_scikit_learn_and_linkage_that_of_sorting(sample) -> No
     even = impostors.even()
     scores = np.r_[genuine.cosine_M, even.cosine_M]
     truth = np.r_[np.ones(len(genuine.cosine_M)), np.zeros(len(even.cosine_M))]
-    assert found.auroc[0] == pytest.approx(roc_auc_score(truth, scores), abs=1e-12)
+    assert found.auroc.value == pytest.approx(roc_auc_score(truth, scores), abs=1e-12)
     threshold = np.sort(even.cosine_M)[::-1][int(1e-3 * len(even.cosine_M))]
-    assert found.linked[0] == (genuine.cosine_M > threshold).mean()
+    assert found.linked.value == (genuine.cosine_M > threshold).mean()
     assert np.mean(even.cosine_M > threshold) <= 1e-3
     assert found.num_impostors == len(even.cosine_M)
-    assert found.auroc[1][0] < found.auroc[0] < found.auroc[1][1]
+    assert found.auroc.low < found.auroc.value < found.auroc.high
 
 
 def test_a_replicate_is_that_of_repeated_patients(sample) -> None:
@@ -67,7 +69,10 @@ def test_a_replicate_is_that_of_repeated_patients(sample) -> None:
         w = np.r_[drawn[genuine.first_M], drawn[even.first_M] * drawn[even.second_M]]
         truth = np.r_[np.ones(len(genuine.cosine_M)), np.zeros(len(even.cosine_M))]
         areas.append(roc_auc_score(truth, np.r_[genuine.cosine_M, even.cosine_M], sample_weight=w))
-    assert found.auroc[1] == pytest.approx(tuple(np.quantile(areas, [0.025, 0.975])), abs=1e-9)
+    owners, num = effective_patients(genuine.first_M), len(genuine.cosine_M)
+    pairs = (num, len(even.cosine_M))
+    expected = interval_of(share(found.auroc.value, np.array(areas), cases=num, patients=owners, pairs=pairs))
+    assert (found.auroc.low, found.auroc.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
 
 
 def test_with_part_of_the_pairs_the_threshold_is_exact_and_the_rest_nearly(sample, monkeypatch) -> None:
@@ -80,9 +85,9 @@ def test_with_part_of_the_pairs_the_threshold_is_exact_and_the_rest_nearly(sampl
     impostors = collected(vectors, patients, block=311)
     assert impostors.stride > 1
     part = linkage(genuine, impostors, weights)
-    assert part.linked[0] == pytest.approx(whole.linked[0], abs=0.02)
-    assert part.linked[1] == pytest.approx(whole.linked[1], abs=0.04)
-    assert part.auroc[0] == pytest.approx(whole.auroc[0], abs=0.02)
+    assert part.linked.value == pytest.approx(whole.linked.value, abs=0.02)
+    assert (part.linked.low, part.linked.high) == pytest.approx((whole.linked.low, whole.linked.high), abs=0.04)
+    assert part.auroc.value == pytest.approx(whole.auroc.value, abs=0.02)
     assert 2000 <= len(impostors.near().cosine_M) < len(every)
     np.testing.assert_array_equal(impostors.near().cosine_M, every[: len(impostors.near().cosine_M)])
 
@@ -93,12 +98,12 @@ def test_all_or_none_linked_has_an_interval_of_some_width() -> None:
     studies = np.arange(40)
     all_linked = np.eye(20, dtype=np.float32)[patients]
     found = linkage(genuine_pairs(all_linked, patients, (studies,)), collected(all_linked, patients), weights)
-    assert found.linked[0] == 1
-    assert found.linked[1] == pytest.approx((0.025 ** (1 / 20), 1.0))
-    assert found.equal_error[0] == 0
+    assert found.linked.value == 1
+    assert 0.7 < found.linked.low < found.linked.high == 1
+    assert found.equal_error.value == 0
     # what is exactly alike cannot be told apart
     same = np.ones((40, 1), np.float32)
     found = linkage(genuine_pairs(same, patients, (studies,)), collected(same, patients), weights)
-    assert found.auroc[0] == 0.5
-    assert found.linked[0] == 0
-    assert found.linked[1] == pytest.approx((0.0, 1 - 0.025 ** (1 / 20)))
+    assert found.auroc.value == 0.5
+    assert found.linked.value == 0
+    assert 0 == found.linked.low < found.linked.high < 0.3

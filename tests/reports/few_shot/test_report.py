@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from medclip.evaluation.few_shot.compare import Compared, compare_methods
-from medclip.evaluation.few_shot.results import Comparison, Difference, Novel
+from medclip.evaluation.few_shot.results import Comparison, Novel, Paired
 from medclip.reports.few_shot.curves import _apart, curves
 from medclip.reports.few_shot.page import highlighted
 from medclip.reports.few_shot.report import render, write_compare_report
@@ -37,15 +37,15 @@ def page(compared: Compared) -> str:
     return render(compared)
 
 
-def difference(**values: Any) -> Difference:
+def difference(**values: Any) -> Paired:
     plain: dict[str, Any] = {
         "method": "ridge", "reference": "zero-shot", "shots": None, "metric": "balanced_accuracy",
         "value": 0.1, "low": 0.02, "high": 0.2, "p": 0.01, "p_holm": 0.02, "family": 4,
     }  # fmt: skip
-    return Difference(**(plain | values))
+    return Paired(**(plain | values))
 
 
-def said(result: Comparison, *differences: Difference) -> str:
+def said(result: Comparison, *differences: Paired) -> str:
     best = replace(result, differences=differences)
     return " ".join(summary(best))
 
@@ -112,18 +112,12 @@ def test_the_summary_says_when_an_interval_includes_zero(compared: Compared):
     assert "2 of 2 methods are above" in clear
 
 
-def test_a_difference_that_every_replicate_gave_is_sure_and_is_counted_so(compared: Compared):
+def test_a_difference_of_too_few_patients_is_said_and_is_sure_of_nothing(compared: Compared):
     best = compared.result.ranked[0]
-    surest = difference(method=best, value=0.5, low=None, high=None, p=0.001, p_holm=0.003)
-    none = difference(method="knn", value=0.0, low=None, high=None, p=1.0, p_holm=1.0)
-    text = said(compared.result, surest, none)
-    assert "1 of 2 methods are above Zero-shot and 0 below; for the other 1 " in text
-    assert "+0.500 in every replicate, so with no interval (adjusted p 0.003)." in text
-    below = said(compared.result, replace(surest, value=-0.5), none)
-    assert "0 of 2 methods are above Zero-shot and 1 below" in below
-    doubt = said(compared.result, replace(surest, p_holm=0.4), none)
-    assert "none of 2 methods surely differs" in doubt
-    assert "(adjusted p 0.40); this comparison cannot say" in doubt
+    unknown = difference(method=best, value=0.5, low=None, high=None, p=None, p_holm=None)
+    text = said(compared.result, unknown, difference(method="knn", value=0.0, low=-0.1, high=0.1, p=1.0, p_holm=1.0))
+    assert "+0.500, of too few test patients for an interval." in text
+    assert "none of 2 methods surely differs" in text
 
 
 def test_both_harmonic_means_are_on_the_page_by_name(compared: Compared):

@@ -11,7 +11,7 @@ from sklearn.metrics import log_loss as sklearn_log_loss
 from sklearn.metrics import roc_auc_score
 
 from medclip.models.class_vectors import probabilities
-from medclip.statistics.metrics.selection_score import accuracy, auroc, log_loss, quality, temperature
+from medclip.statistics.metrics.selection_score import accuracy, log_loss, mean_auroc, quality, temperature
 
 
 def _logits(seed: int, n: int = 20, c: int = 3) -> np.ndarray:
@@ -28,7 +28,7 @@ def test_log_loss_and_auroc_agree_with_scikit_learn(seed: int) -> None:
     rounded = np.round(logits)  # ties
     known = ~np.isnan(targets)
     expected = [roc_auc_score(targets[known[:, c], c], rounded[known[:, c], c]) for c in range(3)]
-    assert auroc(np.stack([rounded, -rounded]), targets) == pytest.approx(
+    assert mean_auroc(np.stack([rounded, -rounded]), targets) == pytest.approx(
         [np.mean(expected), 1 - np.mean(expected)], abs=1e-9
     )
     expected = sklearn_log_loss(targets[known], expit(logits[known]))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from medclip.statistics.resampling.bootstrap import evaluate
-from medclip.statistics.resampling.standard_errors import UNIT, clusters_of, size_at_edge, standard_errors
+from medclip.statistics.resampling.standard_errors import UNIT, clusters_of, size_by_floor, standard_errors
 from medclip.statistics.resampling.weights import draw_weights
 from tests.kits.audit_inference import cohort_of
 
@@ -70,13 +70,13 @@ def test_predictive_values_without_the_selection_rate_have_no_floor_but_an_error
 
 @pytest.mark.parametrize("cases", [1, 10, 300])
 def test_the_size_at_the_edge_turns_the_floor_back_into_cases(cases: int):
-    assert size_at_edge((cases + 1) / (cases + 2) ** 3) == pytest.approx(cases)
+    assert size_by_floor(1.0, (cases + 1) / (cases + 2) ** 3) == pytest.approx(cases)
 
 
 def test_sizes_at_the_edge_beyond_reason():
-    assert size_at_edge(1.0) == 0.5
-    assert np.isnan(size_at_edge(0.0))
-    assert np.isnan(size_at_edge(float("nan")))
+    assert size_by_floor(1.0, 1.0) == 0.5
+    assert np.isnan(size_by_floor(1.0, 0.0))
+    assert np.isnan(size_by_floor(1.0, float("nan")))
 
 
 def test_metrics_of_unit_range_are_known_to_the_engine():

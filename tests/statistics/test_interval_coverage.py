@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 
 import pytest
-
 from benchmarks.audit_coverage import ERRORS, Setting, coverage, errors, share
 
 SIMULATIONS, REPLICATES = 120, 200
@@ -48,8 +47,8 @@ def test_tests_hold_their_level():
 def test_the_true_values_are_those_of_images():
     """Half a million images: the closed forms against what is drawn."""
     import numpy as np
-
     from benchmarks.audit_coverage import make
+
     from medclip.statistics.resampling.bootstrap import evaluate
 
     setting = Setting(100_000, (0.85, 0.75))
