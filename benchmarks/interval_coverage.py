@@ -1,19 +1,25 @@
-"""Do the audit's intervals cover, and do its tests err no more often than they say, on clustered data?
+"""Do the intervals cover, and do tests err no more often than they say, on clustered data of which the truth is known?
 
-    python benchmarks/audit_coverage.py [--simulations 1000] [--replicates 500] [--part coverage|errors|all] [--seed 0]
+    python benchmarks/interval_coverage.py [--simulations 1000] [--part quantities|groups|errors|all] [--seed 0]
 
-Made cohorts: 1 to 8 images per patient; truth and score each have an intra-class correlation of 0.5 between images of a
-patient (a normal patient effect); two groups (or six) of patients. Given its truth an image's score is normal with
-standard deviation 1, so the true AUROC of images is Φ(d/√2) and the true TPR Φ(d − t), whatever the clustering.
+Made cohorts: several images per patient; truth and score each have an intra-class correlation of 0.5 between images of
+a patient (a normal patient effect).
 
-Coverage: share of simulations in which the 95 % interval holds the true value, with the audit's default intervals and
-differences beside plain percentiles and beside the row bootstrap (images drawn, not patients). Type-I error: share of
-simulations in which a test finds something although all groups have the same law: single tests at 5 %, Holm's
-family-wise error and Benjamini-Hochberg's over labels x groups x metrics, and the permutation test of the largest gap.
+- `quantities`: what `evaluate`, `adapt`, `compare`, `retrieval` and `audit` print, at 20, 40 and 100 patients with 1 to
+  5 images: AUROC, balanced accuracy, macro AUROC, accuracy, precision, recall, F1, R@K, the paired difference of two
+  models in each of them, and means over five draws of shots. Classes are even, four to one, or three; scores overlap,
+  or tell the classes apart nearly or quite. The true values are those of 20,000 patients (R@K, which is of a gallery of
+  this size: the mean of 1,000 cohorts).
+- `groups`: what `audit` prints for groups of patients with 1 to 8 images, beside plain percentiles and beside the row
+  bootstrap (images drawn, not patients). Given its truth an image's score is normal with standard deviation 1, so the
+  true AUROC of images is Φ(d/√2) and the true TPR Φ(d − t), whatever the clustering.
+- `errors`: how often a test finds something although all groups have the same law: single tests at 5 %, Holm's
+  family-wise error and Benjamini-Hochberg's over labels x groups x metrics, and the permutation test of the largest
+  gap.
 
-Every share comes with its Monte Carlo standard error sqrt(q (1 - q)/S). Exits 1 where a coverage of the audit's own
-intervals of AUROC and of gaps is significantly outside 93 to 97 %, or a type-I error significantly above its nominal
-level (beyond three of those errors).
+Every share comes with its Monte Carlo standard error sqrt(q (1 - q)/S). Exits 1 where a quantity's coverage is below
+93 % from 40 patients on, or below 90 % at 20, by more than two of those errors; where that of the AUROC or a gap of
+groups is outside 93 to 97 % by more than three; or where a type-I error is above its nominal level by more than three.
 """
 
 from __future__ import annotations
@@ -24,8 +30,10 @@ import os
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -36,9 +44,13 @@ from scipy.stats import norm
 from medclip.auditing.groups.differences import against, rest_cells, with_rest
 from medclip.auditing.groups.gap_test import gap_test
 from medclip.auditing.groups.gaps import gaps
+from medclip.evaluation.retrieval import retrieval
 from medclip.statistics.cohort import Attribute, Cohort, Label
+from medclip.statistics.estimate import Estimate
+from medclip.statistics.metrics.classification import HeldOut, figures
 from medclip.statistics.resampling.bootstrap import evaluate
 from medclip.statistics.resampling.intervals import of, percentile
+from medclip.statistics.resampling.resampled import difference, interval_of
 from medclip.statistics.resampling.standard_errors import clusters_of
 from medclip.statistics.resampling.weights import draw_weights
 from medclip.statistics.tests.multiple_testing import benjamini_hochberg, holm
@@ -51,6 +63,49 @@ _APART = 1_000_000
 
 Shares = dict[str, list[float]]
 """What was counted, by what: one number for each simulation."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Answers to a task, on a made cohort."""
+
+    patients: int
+    shares: tuple[float, ...] = (0.5, 0.5)
+    """Of the classes."""
+    distance: float = 1.2
+    """By how many standard deviations the score of the true class is higher."""
+    shots: int = 1
+    """Draws of shots, each of which makes another model."""
+
+    def __str__(self) -> str:
+        shares = " : ".join(f"{100 * s:.0f}" for s in self.shares)
+        shots = f", mean of {self.shots} draws of shots" if self.shots > 1 else ""
+        return f"{self.patients} patients, classes {shares}, distance {self.distance:g}{shots}"
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Images and texts, one of which belongs to each."""
+
+    patients: int
+    noise: float
+    """Of an image about its text."""
+
+    def __str__(self) -> str:
+        return f"{self.patients} patients, retrieval, noise {self.noise:g}"
+
+
+BINARY = ("auroc", "accuracy", "balanced_accuracy", "macro_f1", "macro_precision", "precision", "recall", "f1")
+SEVERAL = ("macro_auroc", "accuracy", "balanced_accuracy", "macro_f1", "macro_precision")
+SIZES, DISTANCES = (20, 40, 100), (0.8, 2.0, 3.3)
+TASKS = (
+    *(Task(n, s, d) for n in SIZES for s in ((0.5, 0.5), (0.8, 0.2), (0.4, 0.35, 0.25)) for d in DISTANCES),
+    *(Task(n, shots=5) for n in SIZES),
+    *(Gallery(n, noise) for n in SIZES for noise in (0.4, 0.8)),
+)
+BARS = {20: 0.90, 40: 0.93, 100: 0.93}
+_MANY, _GALLERIES, _SHIFT = 20_000, 1000, 0.25
+"""Patients and galleries that the truth is taken from; by how much a draw of shots moves a model."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +162,104 @@ def make(setting: Setting, rng: np.random.Generator) -> Cohort:
         labels.append(Label(f"label {n}", clustered() + distance_N * truth_N, truth_N, probability=False))
     names = tuple(f"group {g}" for g in range(len(setting.auroc_G)))
     return Cohort(patients_N.astype(np.int32), tuple(labels), (Attribute("group", names, group_N.astype(np.int16)),))
+
+
+def answers(
+    task: Task, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Make labels [N], patients [N], noise of two models [2, S, N, C] (alike within a patient and between the models),
+    and how well each draw of shots did [S]."""
+    whose = np.repeat(np.arange(task.patients), rng.integers(1, 6, task.patients))
+
+    def clustered(*shape: int) -> NDArray[np.float64]:
+        own = rng.normal(size=(*shape, len(whose)))
+        return math.sqrt(ICC) * rng.normal(size=(*shape, task.patients))[..., whose] + math.sqrt(1 - ICC) * own
+
+    labels = np.searchsorted(norm.ppf(np.cumsum(task.shares)[:-1]), clustered())
+    shared, own = clustered(len(task.shares)), clustered(2, task.shots, len(task.shares))
+    noise = np.swapaxes(math.sqrt(0.5) * (shared + own), 2, 3)
+    shifts_S = rng.normal(0, _SHIFT, task.shots) if task.shots > 1 else np.zeros(1)
+    return labels, whose, noise, shifts_S
+
+
+def scores_of(task: Task, labels: NDArray[np.int64], noise: NDArray[np.float64], shifts_S: NDArray[np.float64]) -> Any:
+    """Add the truth to the noise; the second model tells it a little less well."""
+    true_NC = np.eye(len(task.shares))[labels]
+    return [
+        (d + shifts_S)[:, None, None] * true_NC + own
+        for d, own in zip((task.distance, task.distance - 0.3), noise, strict=True)
+    ]
+
+
+def task_truth(task: Task) -> dict[str, float]:
+    """Compute the true values, over patients and over draws of shots."""
+    labels, whose, noise, shifts_S = answers(replace(task, patients=_MANY, shots=1), np.random.default_rng(10**9))
+    if task.shots > 1:
+        shifts_S = _SHIFT * norm.ppf((np.arange(15) + 0.5) / 15)
+    once = np.ones((_MANY, 2), np.uint8)
+    test, names = HeldOut(labels, whose, len(task.shares)), BINARY if len(task.shares) == 2 else SEVERAL
+    means: list[dict[str, float]] = []
+    for shift in shifts_S:
+        models = scores_of(task, labels, noise, np.array([shift]))
+        one, other = ({k: f.value for k, f in figures(m, test, once, names).items()} for m in models)
+        means.append(one | {_apart(name): other[name] - one[name] for name in one})
+    return {name: float(np.mean([m[name] for m in means])) for name in means[0]}
+
+
+def task_intervals(task: Task, replicates: int, seed: int) -> dict[str, Estimate]:
+    """Compute the intervals of one made cohort, as they are printed."""
+    labels, whose, noise, shifts_S = answers(task, np.random.default_rng(seed))
+    test, names = HeldOut(labels, whose, len(task.shares)), BINARY if len(task.shares) == 2 else SEVERAL
+    weights_PB = draw_weights(test.num_patients, replicates, seed=seed)
+    models = scores_of(task, labels, noise, shifts_S)
+    one, other = (figures(m, test, weights_PB, names, runs=(task.shots, 1)) for m in models)
+    found = {name: interval_of(one[name]) for name in one}
+    return found | {_apart(name): difference(one[name], other[name]) for name in one}
+
+
+def gallery_intervals(gallery: Gallery, replicates: int, seed: int) -> dict[str, Estimate]:
+    """Compute the intervals of R@K of texts that ask for images; some patients are harder than others."""
+    rng = np.random.default_rng(seed)
+    whose = np.repeat(np.arange(gallery.patients), rng.integers(1, 6, gallery.patients))
+    hard_N1 = np.exp(rng.normal(0, 0.5, gallery.patients))[whose, None]
+    texts = rng.normal(size=(len(whose), 8))
+    images = texts + gallery.noise * hard_N1 * rng.normal(size=texts.shape)
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (images, texts)]
+    keys, patients = range(len(whose)), whose.tolist()
+    found, _ = retrieval(
+        *unit, keys, keys, image_patients=patients, text_patients=patients, num_resamples=replicates, seed=seed
+    )
+    return {f"retrieval R@{k}": found.intervals[k] for k in found.recall}
+
+
+def gallery_truth(gallery: Gallery) -> dict[str, float]:
+    """Compute the mean recall over many cohorts of this size."""
+    each = [gallery_intervals(gallery, 2, 10**9 + n) for n in range(_GALLERIES)]
+    return {name: float(np.mean([found[name].value for found in each])) for name in each[0]}
+
+
+def quantities(task: Task | Gallery, simulations: int, replicates: int, seed: int) -> Shares:
+    """Count how often the interval of each quantity holds the truth; cohorts that allow no interval do not count."""
+    true: Mapping[str, float] = task_truth(task) if isinstance(task, Task) else gallery_truth(task)
+    counted = defaultdict[str, list[float]](list)
+    for s in range(simulations):
+        if isinstance(task, Task):
+            found = task_intervals(task, replicates, seed + s)
+        else:
+            found = gallery_intervals(task, replicates, seed + s)
+        for name, e in found.items():
+            if e.has_interval:
+                counted[name].append(_holds((e.low, e.high), true[name]))
+    return counted
+
+
+def too_narrow(task: Task | Gallery, mean: float, error: float) -> bool:
+    """Whether a quantity's coverage is under its bar, beyond Monte Carlo error."""
+    return mean + 2 * error < BARS[task.patients]
+
+
+def _apart(name: str) -> str:
+    return f"{name}, difference of two models"
 
 
 def coverage(setting: Setting, simulations: int, replicates: int, seed: int, *, rows: bool = True) -> Shares:
@@ -212,19 +365,32 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--simulations", type=int, default=1000)
     parser.add_argument("--replicates", type=int, default=500)
-    parser.add_argument("--part", choices=("coverage", "errors", "all"), default="all")
+    parser.add_argument("--part", choices=("quantities", "groups", "errors", "all"), default="all")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=os.cpu_count())
     args = parser.parse_args()
+    parts: list[tuple[str, str, Callable[..., Shares], Sequence[Any]]] = [
+        ("quantities", "coverage of 95 %", quantities, TASKS),
+        ("groups", "coverage of 95 %", coverage, COVERAGE),
+        ("errors", "false findings at 5 %", errors, ERRORS),
+    ]
+    jobs = [(title, f, x) for part, title, f, settings in parts for x in settings if args.part in (part, "all")]
     broken, start = 0, time.perf_counter()
-    jobs = [("coverage of 95 %", coverage, s) for s in COVERAGE] if args.part != "errors" else []
-    jobs += [("false findings at 5 %", errors, s) for s in ERRORS] if args.part != "coverage" else []
-    for number, (title, job, setting) in enumerate(jobs):
-        print(f"\n{title}: {setting}", flush=True)
-        for name, values in job(setting, args.simulations, args.replicates, args.seed + _APART * number).items():
-            mean, error = share(values)
-            bad = outside(name, mean, error)
-            broken += bad
-            print(f"  {name:48} {100 * mean:5.1f} % ± {100 * error:.1f}{'   BROKEN' if bad else ''}", flush=True)
+    with ProcessPoolExecutor(args.processes) as pool:
+        doing = [
+            pool.submit(job, setting, args.simulations, args.replicates, args.seed + _APART * number)
+            for number, (_, job, setting) in enumerate(jobs)
+        ]
+        for (title, _, setting), done in zip(jobs, doing, strict=True):
+            print(f"\n{title}: {setting}", flush=True)
+            for name, values in done.result().items():
+                mean, error = share(values)
+                bad = outside(name, mean, error) if isinstance(setting, Setting) else too_narrow(setting, mean, error)
+                broken += bad
+                few = f" of {len(values)}" if len(values) < args.simulations else ""
+                print(
+                    f"  {name:48} {100 * mean:5.1f} % ± {100 * error:.1f}{few}{'   BROKEN' if bad else ''}", flush=True
+                )
     print(f"\n{args.simulations} simulations of each, {time.perf_counter() - start:.0f} s; {broken} promises broken")
     return int(broken > 0)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from medclip.auditing.disclosure.small_cells import Policy as SmallCells
 from medclip.errors import MedclipError, Reason
+from medclip.statistics.estimate import NUM_RESAMPLES
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class AuditOptions:
 
     dataset: str = ""
     """What the audit set is called in tables and page."""
-    num_resamples: int = 2000
+    num_resamples: int = NUM_RESAMPLES
     """Resamples of patients."""
     permutations: int | None = None
     """Shuffles of group labels for each gap; None: `shuffles_for` the number of tests."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-
-import numpy as np
 
 LEVEL = 0.95
 """Coverage of every interval, unless asked otherwise."""
@@ -24,7 +23,7 @@ class Estimate:
     @property
     def has_interval(self) -> bool:
         """Whether both ends are known."""
-        return not np.isnan(self.low + self.high)
+        return not math.isnan(self.low + self.high)
 
     @property
     def above_zero(self) -> bool:

@@ -2,22 +2,20 @@
 
 Usage: python pipelines/mini/evaluate.py SHARDS PACK OUT.json [--skip-cnn]
 
-Every figure has a 95 % interval from 1,000 patient-bootstrap replicates. Zero-shot calibration (one scale for a task,
-one offset for a class) is fitted on validation patients; test patients are only scored.
+Every figure has a 95 % interval that resamples patients, as `medclip evaluate` has it. Zero-shot calibration (one scale
+for a task, one offset for a class) is fitted on validation patients; test patients are only scored.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from baselines import linear_probe, small_cnn
-from medclip.statistics.resampling.simple_bootstrap import auroc, balanced_accuracy, macro_auroc, patient_bootstrap
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
@@ -25,6 +23,9 @@ from medclip.imaging.geometry import letterbox
 from medclip.models.class_vectors import class_vectors, score_features
 from medclip.models.packs.pack import Model, load_model
 from medclip.shards.reading.samples import ShardReader
+from medclip.statistics.estimate import LEVEL
+from medclip.statistics.metrics.classification import measured
+from medclip.statistics.resampling.resampled import interval_of
 from medclip.text.vocabulary.load import load_task
 
 SPLITS = ("train", "val", "test")
@@ -121,17 +122,17 @@ def labelled_finding(split: Split, task: str, name: str, judged: Judged) -> tupl
     return np.array(rows, dtype=int), np.array(labels, dtype=int)
 
 
-def figure(metric: Callable, labels: NDArray, scores: NDArray, patients: NDArray, chance: float) -> dict[str, Any]:
-    """One figure with its interval, as stored in the card.
-
-    Where nothing was wrong the bootstrap draws no errors and its interval has no width. The lower end is then the exact
-    one (Clopper and Pearson, 1934): a rate of 0.025^(1/n) still gives n right answers of n patients one time in forty.
-    """
-    found = asdict(patient_bootstrap(metric, labels, scores, patients.tolist())) | {"chance": chance}
-    if metric is balanced_accuracy and found["low"] == 1.0:
-        found["low"] = float(np.mean([0.025 ** (1 / len(set(patients[labels == c]))) for c in set(labels.tolist())]))
-        found["interval"] = "exact, no errors seen"
-    return {k: round(v, 4) if isinstance(v, float) else v for k, v in found.items()}
+def figure(
+    metric: str, labels: NDArray, scores: NDArray, patients: NDArray, chance: float, *, level: float = LEVEL
+) -> dict[str, Any]:
+    """One figure with its interval, as stored in the card."""
+    e = interval_of(measured(labels, scores, patients.tolist(), [metric])[metric], level=level)
+    counts = {"num_patients": len(set(patients.tolist())), "num_images": len(labels)}
+    return (
+        {k: round(v, 4) for k, v in (("value", e.value), ("low", e.low), ("high", e.high))}
+        | counts
+        | {"chance": round(chance, 4)}
+    )
 
 
 def multiclass(model: Model, data: dict[str, Split], name: str, with_cnn: bool) -> dict[str, Any]:
@@ -146,10 +147,11 @@ def multiclass(model: Model, data: dict[str, Split], name: str, with_cnn: bool) 
     rows, labels = parts["test"]
     patients = data["test"].patients[rows]
     rivals = {"zero_shot": logits["test"]} | rival_scores(data, parts, len(classes), with_cnn)
-    accuracy = {k: figure(balanced_accuracy, labels, s, patients, 1 / len(classes)) for k, s in rivals.items()}
-    metrics = {"balanced_accuracy": accuracy | within_sources(data["test"], rows, labels, logits["test"])}
-    if accuracy["zero_shot"]["value"] < 1.0:  # else the area is 1 as well, and its interval has no width
-        metrics["macro_auroc"] = {k: figure(macro_auroc, labels, s, patients, 0.5) for k, s in rivals.items()}
+    accuracy = {k: figure("balanced_accuracy", labels, s, patients, 1 / len(classes)) for k, s in rivals.items()}
+    metrics = {
+        "balanced_accuracy": accuracy | within_sources(data["test"], rows, labels, logits["test"]),
+        "macro_auroc": {k: figure("macro_auroc", labels, s, patients, 0.5) for k, s in rivals.items()},
+    }
     return {
         "classes": list(classes),
         "calibration": {"scale": round(temperature(logits["val"], parts["val"][1]), 4), "bias": {}},
@@ -171,7 +173,7 @@ def within_sources(test: Split, rows: NDArray, labels: NDArray, logits: NDArray)
         index = np.searchsorted(sorted(common), labels[kept])
         chosen = logits[kept][:, sorted(common)]
         found[f"zero_shot_{source}_only"] = figure(
-            balanced_accuracy, index, chosen, patients[kept], 1 / len(common)
+            "balanced_accuracy", index, chosen, patients[kept], 1 / len(common)
         ) | {"num_classes": len(common)}
     return found
 
@@ -203,17 +205,16 @@ def multilabel(
         calibration["scale"][name], calibration["bias"][name] = platt(val_logits, calibration_labels)
         rivals = {"zero_shot": logits["test"]}
         rivals |= {k: s[:, 1] for k, s in rival_scores(data, parts, 2, with_cnn).items()}
-        metrics[name] = {k: figure(auroc, labels, s, patients, 0.5) for k, s in rivals.items()}
-        adjusted = patient_bootstrap(
-            auroc, labels, logits["test"], patients.tolist(), num_replicates=4000, level=1 - 0.05 / len(findings)
-        )
-        metrics[name]["zero_shot"]["low_adjusted"] = round(adjusted.low, 4)
+        metrics[name] = {k: figure("auroc", labels, s, patients, 0.5) for k, s in rivals.items()}
+        widened = 1 - 0.05 / len(findings)
+        adjusted = figure("auroc", labels, logits["test"], patients, 0.5, level=widened)
+        metrics[name]["zero_shot"]["low_adjusted"] = adjusted["low"]
         views = np.array([str(data["test"].records[i].view).upper() for i in rows])
         for view in ("AP", "PA"):
             inside = views == view
             if min(len(set(patients[inside & (labels == c)])) for c in (0, 1)) >= MIN_PATIENTS:
                 metrics[name][f"zero_shot_{view.lower()}_only"] = figure(
-                    auroc, labels[inside], logits["test"][inside], patients[inside], 0.5
+                    "auroc", labels[inside], logits["test"][inside], patients[inside], 0.5
                 )
     return {"classes": list(metrics), "calibration": calibration, "counts": counts, "metrics": {"auroc": metrics}}
 
@@ -243,11 +244,11 @@ def temperature(logits: NDArray, labels: NDArray) -> float:
     It never sharpens: where validation patients are told apart without an error, log-loss would ask for certainty.
     """
     from scipy.optimize import fminbound
+    from scipy.special import log_softmax
 
     def loss(log_scale: float) -> float:
-        z = logits * np.exp(log_scale)
-        z = z - z.max(axis=1, keepdims=True)
-        return float((np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(z)), labels]).mean())
+        log_p = log_softmax(logits * np.exp(log_scale), axis=1)
+        return -float(log_p[np.arange(len(log_p)), labels].mean())
 
     return float(np.exp(fminbound(loss, -np.log(50), 0.0)))
 

@@ -1,4 +1,4 @@
-"""A small run of benchmarks/audit_coverage.py: intervals cover, tests hold their level, on clustered data.
+"""A small run of benchmarks/interval_coverage.py: intervals cover, tests hold their level, on clustered data.
 
 Tolerances are three Monte Carlo standard errors around 93 to 97 % (and above 5 %); seeds are fixed.
 """
@@ -8,7 +8,18 @@ from __future__ import annotations
 import math
 
 import pytest
-from benchmarks.audit_coverage import ERRORS, Setting, coverage, errors, share
+
+from benchmarks.interval_coverage import (
+    ERRORS,
+    Gallery,
+    Setting,
+    Task,
+    coverage,
+    errors,
+    quantities,
+    share,
+    too_narrow,
+)
 
 SIMULATIONS, REPLICATES = 120, 200
 
@@ -47,8 +58,8 @@ def test_tests_hold_their_level():
 def test_the_true_values_are_those_of_images():
     """Half a million images: the closed forms against what is drawn."""
     import numpy as np
-    from benchmarks.audit_coverage import make
 
+    from benchmarks.interval_coverage import make
     from medclip.statistics.resampling.bootstrap import evaluate
 
     setting = Setting(100_000, (0.85, 0.75))
@@ -59,3 +70,21 @@ def test_the_true_values_are_those_of_images():
         for group in (0, 1):
             assert found.point[metric][1 + group] == pytest.approx(setting.true(metric, group), abs=0.006)
     assert found.point["prevalence"][0] == pytest.approx(0.3, abs=0.005)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "task",
+    [
+        Task(20, (0.8, 0.2), 2.0),
+        Task(40, (0.5, 0.5), 3.3),
+        Task(40, (0.4, 0.35, 0.25), 0.8),
+        Task(40, shots=5),
+        Gallery(40, 0.8),
+    ],
+    ids=str,
+)
+def test_the_interval_of_each_quantity_covers(task: Task | Gallery):
+    for name, values in quantities(task, SIMULATIONS, REPLICATES, seed=5).items():
+        assert not too_narrow(task, *share(values)), name
+        assert share(values)[0] > 0.85, name

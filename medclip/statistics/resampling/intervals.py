@@ -1,22 +1,21 @@
-"""Intervals of one figure from its bootstrap replicates, and intervals of plain proportions.
+"""Intervals of one figure from its replicates, and intervals of plain proportions.
 
-`of` is what the audit uses. By default ("auto"): rates and AUROCs have Wilson's interval at the effective sample size
-that the patient bootstrap finds, n = θ(1 − θ)/v; with Student's quantile for the normal one; all other metrics have
-the percentile interval, expanded for few patients. Why not plain percentiles: for groups of 60 patients with 1 to 8
-images each and an AUROC of .95 they held the true value in 88 % of samples and this interval in 97 %; with an AUROC
-of .80 in 92 % and 94 %; with 200 patients and more they hardly differ (benchmarks/audit_coverage.py).
+`of` is what the audit uses, and `resampled.interval_of` the same for one figure. Rates and AUROCs have Wilson's
+interval at the effective sample size that the patient bootstrap finds, n = θ(1 − θ)/v, with Student's quantile for the
+normal one; all other metrics have the percentile interval, expanded for few patients. Why not plain percentiles: for
+groups of 60 patients with 1 to 8 images each and an AUROC of .95 they held the true value in 88 % of samples and this
+interval in 97 %; with an AUROC of .80 in 92 % and 94 %; with 200 patients and more they hardly differ
+(benchmarks/interval_coverage.py).
 
 A replicate in which the metric is not defined (NaN: no positive was drawn) is left out; more than a tenth of those,
 and there is no interval.
 
 References: Efron, JASA 82 (1987) 171-185 (BCa); Hesterberg, Amer. Statist. 69 (2015) 371-386 (expanded percentile);
-Wilson, JASA 22 (1927) 209-212; Korn & Graubard, Survey Methodology 24 (1998) 193-201 (effective sample size); Clopper
-& Pearson, Biometrika 26 (1934) 404-413; Newcombe, Stat. Med. 17 (1998) 873-890.
+Wilson, JASA 22 (1927) 209-212; Korn & Graubard, Survey Methodology 24 (1998) 193-201 (effective sample size);
+Newcombe, Stat. Med. 17 (1998) 873-890.
 """
 
 from __future__ import annotations
-
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,12 +26,11 @@ from medclip.statistics.resampling.bootstrap import Replicates
 from medclip.statistics.resampling.standard_errors import MOST_UNDEFINED, UNIT, Clusters, size_by_floor, standard_errors
 
 _Floats = NDArray[np.float64]
-Method = Literal["auto", "percentile", "basic", "expanded", "wilson"]
 _NONE = (float("nan"), float("nan"))
 
 
 def percentile(drawn_B: ArrayLike, *, level: float = LEVEL) -> tuple[float, float]:
-    """Give the quantiles of the replicates (linear interpolation).
+    """Compute the quantiles of the replicates (linear interpolation).
 
     Args:
         drawn_B: [B] replicates of one figure; NaN where undefined.
@@ -45,13 +43,13 @@ def percentile(drawn_B: ArrayLike, *, level: float = LEVEL) -> tuple[float, floa
 
 
 def basic(point: float, drawn_B: ArrayLike, *, level: float = LEVEL) -> tuple[float, float]:
-    """Give the percentile interval turned around the point: 2 · point − quantiles; arguments as in `percentile`."""
+    """Compute the percentile interval turned around the point: 2 · point − quantiles; arguments as in `percentile`."""
     low, high = percentile(drawn_B, level=level)
     return 2 * point - high, 2 * point - low
 
 
 def expanded(drawn_B: ArrayLike, degrees_of_freedom: float, *, level: float = LEVEL) -> tuple[float, float]:
-    """Give the percentile interval at wider quantiles, as Student's t is wider than the normal law.
+    """Compute the percentile interval at wider quantiles, as Student's t is wider than the normal law.
 
     Args:
         drawn_B: [B] replicates.
@@ -69,7 +67,7 @@ def expanded(drawn_B: ArrayLike, degrees_of_freedom: float, *, level: float = LE
 
 
 def bca(point: float, drawn_B: ArrayLike, jackknife_J: ArrayLike, *, level: float = LEVEL) -> tuple[float, float]:
-    """Give Efron's interval, corrected for bias and for a spread that changes with the value (BCa).
+    """Compute Efron's interval, corrected for bias and for a spread that changes with the value (BCa).
 
     Args:
         point: The figure on the whole sample.
@@ -91,7 +89,7 @@ def bca(point: float, drawn_B: ArrayLike, jackknife_J: ArrayLike, *, level: floa
 
 
 def bca_constants(point: float, drawn_B: ArrayLike, jackknife_J: ArrayLike) -> tuple[float, float]:
-    """Give BCa's z₀ = Φ⁻¹(share of replicates below the point) and a = Σd³ / (6 (Σd²)^1.5), d = mean − jackknife."""
+    """Compute BCa's z₀ = Φ⁻¹(share of replicates below the point) and a = Σd³ / (6 (Σd²)^1.5), d = mean − jackknife."""
     from scipy.stats import norm
 
     drawn, left_out = np.asarray(drawn_B, np.float64), np.asarray(jackknife_J, np.float64)
@@ -105,7 +103,7 @@ def bca_constants(point: float, drawn_B: ArrayLike, jackknife_J: ArrayLike) -> t
 
 
 def wilson(successes: ArrayLike, totals: ArrayLike, *, level: float = LEVEL) -> tuple[_Floats, _Floats]:
-    """Give Wilson's score interval of proportions of independent cases.
+    """Compute Wilson's score interval of proportions of independent cases.
 
     Args:
         successes: Any shape.
@@ -125,21 +123,10 @@ def wilson(successes: ArrayLike, totals: ArrayLike, *, level: float = LEVEL) -> 
         return _wilson(s / n, n, float(norm.ppf((1 + level) / 2)))
 
 
-def clopper_pearson(successes: ArrayLike, totals: ArrayLike, *, level: float = LEVEL) -> tuple[_Floats, _Floats]:
-    """Give the exact interval of proportions of independent cases; arguments, result and errors as in `wilson`."""
-    from scipy.stats import beta
-
-    s, n = _counts(successes, totals)
-    tail = (1 - level) / 2
-    low = np.where(s > 0, beta.ppf(tail, np.maximum(s, 1e-300), n - s + 1), 0.0)
-    high = np.where(s < n, beta.isf(tail, s + 1, np.maximum(n - s, 1e-300)), 1.0)
-    return np.where(n > 0, low, np.nan), np.where(n > 0, high, np.nan)
-
-
 def newcombe(
     successes: float, total: float, other_successes: float, other_total: float, *, level: float = LEVEL
 ) -> tuple[float, float]:
-    """Give Newcombe's interval of the first proportion minus the other, cases independent (his method 10).
+    """Compute Newcombe's interval of the first proportion minus the other, cases independent (his method 10).
 
     Returns:
         (NaN, NaN) where a group has no cases.
@@ -156,44 +143,30 @@ def newcombe(
 
 
 def of(
-    replicates: Replicates, metric: str, clusters: Clusters, *, method: Method = "auto", level: float = LEVEL
+    replicates: Replicates, metric: str, clusters: Clusters, *, level: float = LEVEL
 ) -> tuple[_Floats, _Floats, _Floats]:
-    """Give the interval of a metric in every cell.
+    """Compute the interval of a metric in every cell.
 
     Args:
-        replicates: Of `engine.evaluate` for one label, drawn by patient.
+        replicates: Of `bootstrap.evaluate` for one label, drawn by patient.
         metric: One of its names.
         clusters: `standard_errors.clusters_of` of the same cohort and label.
-        method: "auto" as the module says; or one form for all: "percentile", "basic", "expanded", "wilson" (refused for
-            metrics that are not rates or AUROCs).
         level: Coverage aimed at.
 
     Returns:
         Lower ends [G], upper ends [G] and the share of undefined replicates [G]. NaN ends where there is no interval.
-
-    Raises:
-        MedclipError: WRONG_USE for a method that does not exist or does not fit the metric.
     """
-    if method not in ("auto", "percentile", "basic", "expanded", "wilson"):
-        raise MedclipError(Reason.WRONG_USE, f"there is no method {method!r} for intervals.")
-    if method == "wilson" and metric not in UNIT:
-        raise MedclipError(Reason.WRONG_USE, f"{metric} is not a rate; Wilson's interval does not fit it.")
     errors = standard_errors(replicates, metric, clusters)
     point_G, drawn_GB = replicates.point[metric], replicates.drawn[metric]
-    if method == "wilson" or (method == "auto" and metric in UNIT):
-        low_G, high_G = share_interval(point_G, errors.variance_G, errors.bootstrap_G, errors.df_G, level)
-        return low_G, high_G, errors.undefined_share_G
-    ends = []
-    for point, drawn_B, df in zip(point_G, drawn_GB, errors.df_G, strict=True):
-        if np.isnan(point):
-            ends.append(_NONE)
-        elif method == "percentile":
-            ends.append(percentile(drawn_B, level=level))
-        elif method == "basic":
-            ends.append(basic(float(point), drawn_B, level=level))
-        else:
-            ends.append(expanded(drawn_B, float(df), level=level))
-    low_G, high_G = np.array(ends).T
+    if metric in UNIT:
+        ends = share_interval(point_G, errors.variance_G, errors.bootstrap_G, errors.df_G, level)
+        return *ends, errors.undefined_share_G
+    low_G, high_G = np.array(
+        [
+            _NONE if np.isnan(point) else expanded(drawn_B, float(df), level=level)
+            for point, drawn_B, df in zip(point_G, drawn_GB, errors.df_G, strict=True)
+        ]
+    ).T
     return low_G, high_G, errors.undefined_share_G
 
 
@@ -213,7 +186,7 @@ def share_interval(
         df_G: Degrees of freedom.
         level: Coverage aimed at.
     """
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     size_G = np.full(len(point_G), np.nan)
     for g in np.flatnonzero(variance_G > 0):
@@ -223,7 +196,7 @@ def share_interval(
         if lifted > 0:
             size = size ** (1 - lifted) * size_by_floor(value, variance) ** lifted
         size_G[g] = size
-    return _wilson(point_G, size_G, t.ppf((1 + level) / 2, df_G))
+    return _wilson(point_G, size_G, stdtrit(df_G, (1 + level) / 2))
 
 
 def _wilson(rate: _Floats, n: _Floats, z: float | _Floats) -> tuple[_Floats, _Floats]:

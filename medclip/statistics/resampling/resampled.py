@@ -179,7 +179,7 @@ def _tested(
     bounds: tuple[float, float] | None = None,
 ) -> Difference:
     """Turn a value and its variance into interval and two-sided test by Student's t."""
-    from scipy.stats import t
+    from scipy.special import stdtr, stdtrit
 
     if np.isnan(value + variance):
         return Difference(value, degrees_of_freedom=df)
@@ -187,11 +187,11 @@ def _tested(
     if error < _ALIKE:
         p = 1.0 if abs(value) < _ALIKE else 2 / (1 + num_resamples)
         return Difference(value, standard_error=error, degrees_of_freedom=df, p=p)
-    half = float(t.ppf((1 + level) / 2, df)) * error
+    half = float(stdtrit(df, (1 + level) / 2)) * error
     low, high = value - half, value + half
     if bounds is not None:
         low, high = max(low, bounds[0]), min(high, bounds[1])
-    p = float(2 * t.sf(abs(value) / np.sqrt(variance + lifted), df))
+    p = float(2 * stdtr(df, -abs(value) / np.sqrt(variance + lifted)))
     return Difference(value, low, high, error, df, p)
 
 

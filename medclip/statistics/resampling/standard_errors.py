@@ -11,7 +11,7 @@ Three things go wrong with few patients, and each has its mend:
   floor: the variance of independent rows after adding one success and one failure, times the design effect of the
   whole sample. For an AUROC it is half that of the binormal model, so that only what is suspiciously small is lifted.
 
-What each mend is worth was measured (benchmarks/audit_coverage.py): without the floor, groups of some 40 patients
+What each mend is worth was measured (benchmarks/interval_coverage.py): without the floor, groups of some 40 patients
 with a true AUROC of .95 were found to differ from the rest in 10 % of tests at the 5 % level, and their TPR in 21 %.
 
 References: Efron & Tibshirani, An Introduction to the Bootstrap, 1993, ch. 12; Field & Welsh, JRSS-B 69 (2007)

@@ -1,7 +1,7 @@
 """How often each patient counts in each resample: the one matrix that every interval of the audit is made from.
 
 Patients are drawn, never rows: images of one patient are alike, so an interval from rows is too narrow
-(benchmarks/audit_coverage.py shows by how much). All models, labels and groups share the matrix, which pairs their
+(benchmarks/interval_coverage.py shows by how much). All models, labels and groups share the matrix, which pairs their
 differences.
 """
 
