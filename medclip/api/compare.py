@@ -14,6 +14,7 @@ from medclip.reports.few_shot.report import write_compare_report
 from medclip.runs.options import DEFAULT_MODEL
 from medclip.sample import Modality
 from medclip.settings import Settings
+from medclip.statistics.estimate import NUM_RESAMPLES
 from medclip.text.vocabulary.task import Task
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def compare(
     test_share: float = TEST_SHARE,
     split_seed: int = 0,
     processes: int = 1,
-    num_resamples: int = 2000,
+    num_resamples: int = NUM_RESAMPLES,
     device: str = "cpu",
     key_file: str | Path | None = None,
     report_paths: bool = False,

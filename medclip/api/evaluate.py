@@ -12,6 +12,7 @@ from medclip.evaluation.zero_shot.suite import SuiteFile
 from medclip.progress import Progress
 from medclip.runs.options import DEFAULT_MODEL
 from medclip.settings import Settings
+from medclip.statistics.estimate import NUM_RESAMPLES
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
@@ -27,7 +28,7 @@ def evaluate(
     device: str = "cpu",
     batch_size: int | None = None,
     workers: int | None = None,
-    num_resamples: int = 2000,
+    num_resamples: int = NUM_RESAMPLES,
     key_file: str | Path | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
