@@ -154,6 +154,6 @@ def _intervals(
 ) -> dict[int, Estimate]:
     weights_PB = draw_weights(int(patients_N.max()) + 1, num_resamples, seed=seed)
     point_K, drawn_KB = ratios(patients_N, weights_PB, hits_KN, np.ones((1, len(patients_N))))
-    size = {"cases": float(len(patients_N)), "patients": effective_patients(patients_N)}
+    cases, patients = float(len(patients_N)), effective_patients(patients_N)
     rows = zip(ks, point_K, drawn_KB, strict=True)
-    return {k: interval_of(share(float(value), drawn_B, **size)) for k, value, drawn_B in rows}
+    return {k: interval_of(share(float(v), drawn_B, cases=cases, patients=patients)) for k, v, drawn_B in rows}

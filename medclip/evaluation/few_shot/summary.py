@@ -49,7 +49,7 @@ def values_of(protocol: Protocol, runs: Runs, test: HeldOut, weights_PB: NDArray
             values[variant.label, None] = {
                 name: mean(
                     [v[name] for v in at_each],
-                    np.mean([v[name].runs_SI for v in at_each], axis=0),
+                    np.mean([_runs(v[name]) for v in at_each], axis=0),
                     same_patients=True,
                 )
                 for name in at_each[0]
@@ -63,8 +63,7 @@ def cells_of(protocol: Protocol, values: Values) -> tuple[Cell, ...]:
     for (label, shots), by_metric in values.items():
         for metric, figure in by_metric.items():
             e = interval_of(figure)
-            one_run = protocol.variant(label).constant or figure.runs_SI is None
-            sd_shots, sd_inits = (None, None) if one_run else spread(figure.runs_SI)
+            sd_shots, sd_inits = (None, None) if protocol.variant(label).constant else spread(_runs(figure))
             cells.append(
                 Cell(label, shots, metric, round(e.value, DECIMALS), *map(_round, (e.low, e.high, sd_shots, sd_inits)))
             )
@@ -161,20 +160,24 @@ def _harmonic_means(b: Resampled, n: Resampled) -> tuple[Resampled, Resampled]:
     The means over runs are what the first is made of, so a run enters it by how far it is from them, to first order
     (the delta method).
     """
-    assert b.runs_SI is not None
-    assert n.runs_SI is not None
+    b_SI, n_SI = _runs(b), _runs(n)
     squared = max(b.value + n.value, 1e-12) ** 2
     slopes = (2 * n.value**2 / squared, 2 * b.value**2 / squared)
     value, drawn_B = float(_harmonic(b.value, n.value)), _harmonic(b.drawn_B, n.drawn_B)
-    moved_SI = value + slopes[0] * (b.runs_SI - b.value) + slopes[1] * (n.runs_SI - n.value)
+    moved_SI = value + slopes[0] * (b_SI - b.value) + slopes[1] * (n_SI - n.value)
     of_means = combination(value, drawn_B, [b, n], slopes, runs_SI=moved_SI, same_patients=True)
-    each_SI = _harmonic(b.runs_SI, n.runs_SI)
+    each_SI = _harmonic(b_SI, n_SI)
     of_each = replace(of_means, value=float(each_SI.mean()), drawn_B=drawn_B + each_SI.mean() - value, runs_SI=each_SI)
     return of_means, of_each
 
 
 def _harmonic(b: Any, n: Any) -> Any:
     return 2 * b * n / np.maximum(b + n, 1e-12)
+
+
+def _runs(figure: Resampled) -> NDArray[np.float64]:
+    assert figure.runs_SI is not None
+    return figure.runs_SI
 
 
 def _entry(e: Estimate) -> dict[str, float | None]:

@@ -120,8 +120,8 @@ def interval_of(figure: Resampled, *, level: float = LEVEL) -> Estimate:
     variance, df = _total(figure)
     if np.isnan(figure.value) or not variance > _ALIKE**2:
         return Estimate(figure.value)
-    parts = (figure.value, variance, variance - figure.lift, df)
-    low, high = share_interval(*(np.array([part]) for part in parts), level)
+    value_1, variance_1, df_1 = np.array([figure.value]), np.array([variance]), np.array([df])
+    low, high = share_interval(value_1, variance_1, variance_1 - figure.lift, df_1, level)
     return Estimate(figure.value, float(low[0]), float(high[0]))
 
 

@@ -183,7 +183,8 @@ def size_by_floor(value: float, variance: float) -> float:
         return least
     while too_much(most) > 0:
         most *= 2
-    return float(brentq(too_much, least, most))
+    root: Any = brentq(too_much, least, most)
+    return float(root)
 
 
 def effective_patients(patients_n: NDArray[np.integer[Any]]) -> float:
