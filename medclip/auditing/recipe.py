@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from medclip.auditing.disclosure.small_cells import Policy
-from medclip.auditing.input.options import ReadOptions
-from medclip.auditing.options import AuditOptions, Pictures, Shortcuts, Thresholds
 from medclip.errors import MedclipError, Reason
+from medclip.files.key_value import key_value, key_values
 from medclip.files.recipe import read_yaml, recipe_faults
+
+if TYPE_CHECKING:
+    from medclip.auditing.input.options import ReadOptions
+    from medclip.auditing.options import AuditOptions
 
 _SUFFIXES = (".yaml", ".yml")
 
@@ -51,8 +53,13 @@ Listed = Annotated[list[str], BeforeValidator(_listed)]
 Joined = Annotated[str | None, BeforeValidator(_joined)]
 
 
+def _option(default: Any, meaning: str, form: str | None = None, **limits: int) -> Any:
+    """Define a key: its default, the help of its option, how the option's value is called, and its limits."""
+    return Field(default, description=meaning, title=form, **limits)
+
+
 class AuditRecipe(BaseModel):
-    """What `medclip audit` is asked; a key is the name of an option, and `medclip audit --help` says what each means.
+    """What `medclip audit` is asked: each key is an option of the command, which is made of these fields.
 
     Lists may be written as lists, and pairs as mappings: `where: {split: test}`, `bins: {bmi: [18.5, 25]}`,
     `value: {sex: {0: M, 1: F}}`, `compare: {other: other.csv}`.
@@ -61,61 +68,67 @@ class AuditRecipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     scores: Path
-    labels: Path | None = None
-    by: Listed = []
-    label: Listed = []
-    patient: str | None = None
-    out: Path | None = None
-    score: Listed = []
-    long: Joined = None
-    scores_are: str = "probabilities"
-    key: Listed = []
-    match: str = "auto"
-    repeat_labels: bool = False
-    files: Path | None = None
-    rows_are_patients: bool = False
-    where: Listed = []
-    score_where: Listed = []
-    uncertain: str = "ignore"
-    blank: str = "ignore"
-    label_list: str | None = None
-    separator: str = "|"
-    no_finding: Listed = []
-    time: str | None = None
-    event: str | None = None
-    horizon: float | None = None
-    age_bins: Joined = None
-    age_unit: str = "years"
-    bins: Annotated[list[str], BeforeValidator(_edges)] = []
-    value: Annotated[list[str], BeforeValidator(_meanings)] = []
-    all_pairs: bool = False
-    min_cell: int = 10
-    exact_counts: bool = False
-    threshold: float | None = None
-    thresholds: Path | None = None
-    choose_on: Listed = []
-    choose_labels: Path | None = None
-    choose_where: Listed = []
-    policy: str | None = None
-    name: str | None = None
-    compare: Listed = []
-    dataset: str | None = None
-    device_column: Listed = []
-    masked: Path | None = None
-    reweight: Listed = []
-    model: str | None = None
-    images: Path | None = None
-    modality: str | None = None
-    embeddings: Path | None = None
-    training: Listed = []
-    key_file: Path | None = None
-    study: str | None = None
-    drift: Listed = []
-    date: str | None = None
-    attacker: bool = False
-    num_resamples: int = 2000
-    permutations: int | None = None
-    seed: int = 0
+    labels: Path | None = _option(
+        None, "CSV, TSV or Parquet, whatever its suffix: truths, patients, groups. Default: the scores.", "TABLE"
+    )
+    by: Listed = _option([], "sex, age, race, site, scanner, view, any column, sex*age; again.", "GROUP")
+    label: Listed = _option([], "What is audited; again. Default: all that match.", "SCORE=COLUMN")
+    patient: str | None = _option(None, "Column that names the patient.", "COLUMN")
+    out: Path | None = _option(None, "Folder for page and tables.")
+    score: Listed = _option([], "Column of scores of a label; again.", "LABEL=COLUMN")
+    long: Joined = _option(None, "Columns of a table with one row for each label.", "LABEL,SCORE")
+    scores_are: str = _option("probabilities", "probabilities, logits or any (higher: likelier).", "KIND")
+    key: Listed = _option([], "Column that joins the tables; again where it takes two.", "SCORES=LABELS")
+    match: str = _option("auto", "How keys are compared: auto, exact, stem, ...")
+    repeat_labels: bool = _option(False, "One row of labels (a study) serves several rows of scores.")
+    files: Path | None = _option(None, "files.parquet of the scores. Default: beside them.")
+    rows_are_patients: bool = _option(False, "There is no such column: each row is a patient of its own.")
+    where: Listed = _option([], "Rows of the label table that are audited; again.", "COLUMN=VALUE")
+    score_where: Listed = _option([], "Rows of the table of scores; again.", "COLUMN=VALUE")
+    uncertain: str = _option("ignore", "What -1 means: ignore, zero or one (U-Ignore, U-Zero, U-One).")
+    blank: str = _option("ignore", "What an empty label means: ignore or zero.")
+    label_list: str | None = _option(None, "Column that lists the findings: Pneumonia|Effusion.", "COLUMN")
+    separator: str = _option("|", "Between two findings of such a list.")
+    no_finding: Listed = _option([], "Label that means healthy; again.", "LABEL")
+    time: str | None = _option(None, "Time to the event.", "COLUMN")
+    event: str | None = _option(None, "Whether the event was seen.", "COLUMN")
+    horizon: float | None = _option(None, "Also audit: had the event by then.", "T")
+    age_bins: Joined = _option(None, "Lower edges in years, or cxr.", "0,20,40")
+    age_unit: str = _option("years", "Of plain numbers: years, months or days.")
+    bins: Annotated[list[str], BeforeValidator(_edges)] = _option(
+        [], "Edges of a column of numbers; again.", "COLUMN=A,B,C"
+    )
+    value: Annotated[list[str], BeforeValidator(_meanings)] = _option(
+        [], "What a value of a column means; again.", "sex:0=M"
+    )
+    all_pairs: bool = _option(False, "Also every pair of groups.")
+    min_cell: int = _option(10, "Rows, patients, positives, negatives that a group needs.", ge=1)
+    exact_counts: bool = _option(False, "Do not round counts; small groups stay hidden.")
+    threshold: float | None = _option(None, "For every label, given by hand.")
+    thresholds: Path | None = _option(None, "thresholds.json of another audit.")
+    choose_on: Listed = _option([], "Scores of other patients, to choose thresholds on; again.", "[NAME=]SCORES")
+    choose_labels: Path | None = _option(None, "Their label table. Default: --labels.")
+    choose_where: Listed = _option([], "Rows of the label table to choose on; again.", "COLUMN=VALUE")
+    policy: str | None = _option(None, "youden (default), f1, sensitivity=0.9, specificity=0.95.")
+    name: str | None = _option(None, "Of the model. Default: of folder or file.")
+    compare: Listed = _option([], "Scores of another model on the same patients; again.", "[NAME=]SCORES")
+    dataset: str | None = _option(None, "Name of the audit set.")
+    device_column: Listed = _option([], "Device in the image, 1 or 0: shortcut tests; again.", "COLUMN")
+    masked: Path | None = _option(None, "Scores of the same images, device masked.")
+    reweight: Listed = _option([], "Measure gaps again with the same mix of this; again.", "GROUP")
+    model: str | None = _option(None, "The audited model's pack: training lists, encoder.", "PACK")
+    images: Path | None = _option(None, "Folder of the label table's files: read them.")
+    modality: str | None = _option(None, "Of these images. Default: the pack's only one.")
+    embeddings: Path | None = _option(None, "Vectors: CSV, TSV or Parquet, whatever its suffix; or npz.")
+    training: Listed = _option([], "Shards or table that the model was trained on; again.")
+    key_file: Path | None = _option(None, "Key that training patients were hashed with.")
+    study: str | None = _option(None, "Study or visit of a row.", "COLUMN")
+    drift: Listed = _option([], "Do embeddings drift between these? Again.", "GROUP")
+    date: str | None = _option(None, "Drift of embeddings between months.", "COLUMN")
+    attacker: bool = _option(False, "Also train a re-identification attacker on the embeddings.")
+    num_resamples: int = _option(2000, "Resamples of patients.", ge=100)
+    permutations: int | None = _option(None, "Shuffles of groups. Default: 1,000, more for many tests.", ge=100)
+    seed: int = _option(0, "Of resamples and shuffles.", ge=0)
 
     def arguments(self) -> dict[str, Any]:
         """Return what `medclip.audit` takes.
@@ -136,12 +149,14 @@ class AuditRecipe(BaseModel):
         }
 
     def _reading(self) -> ReadOptions:
+        from medclip.auditing.input.options import ReadOptions  # numpy: not for the options of --help
+
         return ReadOptions(
             key=self.key or None,
             match=self.match,
             repeat_labels=self.repeat_labels,
             files=self.files,
-            score=_pairs(self.score, "--score"),
+            score=key_values(self.score, "--score", "LABEL=COLUMN"),
             long=_two(self.long),
             scores=self.scores_are,  # pyright: ignore[reportArgumentType] - checked there
             where=_lists(self.where, "--where"),
@@ -157,12 +172,15 @@ class AuditRecipe(BaseModel):
             event=self.event,
             age_bins=self.age_bins,
             age_unit=self.age_unit,  # pyright: ignore[reportArgumentType]
-            bins={column: _numbers(edges) for column, edges in _pairs(self.bins, "--bins").items()},
+            bins={c: _numbers(edges) for c, edges in key_values(self.bins, "--bins", "COLUMN=A,B,C").items()},
             values=_values(self.value),
             all_pairs=self.all_pairs,
         )
 
     def _options(self) -> AuditOptions:
+        from medclip.auditing.disclosure.small_cells import Policy
+        from medclip.auditing.options import AuditOptions, Pictures, Shortcuts, Thresholds
+
         few = self.min_cell
         return AuditOptions(
             dataset=self.dataset or "",
@@ -226,24 +244,13 @@ def _refuse(option: str, form: str) -> MedclipError:
     return MedclipError(Reason.WRONG_USE, f"{option} takes {form}.")
 
 
-def _pairs(given: Sequence[str], option: str) -> dict[str, str]:
-    """Read NAME=VALUE of a repeated option."""
-    pairs = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not (equals and name.strip() and value.strip()):
-            raise _refuse(option, "NAME=VALUE")
-        pairs[name.strip()] = value.strip()
-    return pairs
-
-
-def _lists(given: Sequence[str], option: str) -> dict[str, list[str]]:
+def _lists(texts: Sequence[str], option: str) -> dict[str, list[str]]:
     """Read COLUMN=VALUE of a repeated option; the same column again adds a value."""
-    lists: dict[str, list[str]] = {}
-    for text in given:
-        for name, value in _pairs([text], option).items():
-            lists.setdefault(name, []).append(value)
-    return lists
+    values: dict[str, list[str]] = {}
+    for text in texts:
+        column, value = key_value(text, option, "COLUMN=VALUE")
+        values.setdefault(column, []).append(value)
+    return values
 
 
 def _sources(given: Sequence[str], first: str) -> dict[str, Path] | None:
@@ -264,14 +271,15 @@ def _sources(given: Sequence[str], first: str) -> dict[str, Path] | None:
     return sources or None
 
 
-def _values(given: Sequence[str]) -> dict[str, dict[str, str]]:
-    values: dict[str, dict[str, str]] = {}
-    for name, meaning in _pairs(given, "--value").items():
+def _values(texts: Sequence[str]) -> dict[str, dict[str, str]]:
+    form = "COLUMN:VALUE=MEANING, such as sex:0=M"
+    meanings: dict[str, dict[str, str]] = {}
+    for name, meaning in key_values(texts, "--value", form).items():
         column, colon, value = name.partition(":")
         if not colon:
-            raise _refuse("--value", "COLUMN:VALUE=MEANING, such as sex:0=M")
-        values.setdefault(column, {})[value] = meaning
-    return values
+            raise _refuse("--value", form)
+        meanings.setdefault(column, {})[value] = meaning
+    return meanings
 
 
 def _two(text: str | None) -> tuple[str, str] | None:

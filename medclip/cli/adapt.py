@@ -7,159 +7,60 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from medclip.cli import options
+
 if TYPE_CHECKING:
     from medclip.adaptation.run import AdaptRun
 
 SOME_FAILED = 3
-COMMON = "Common options"
-DATA = "Table and patients"
-LEARNING = "How it learns"
-OUTPUT = "Output"
-MACHINE = "This machine"
+HEADINGS = {
+    "labels": "Common options",
+    "model": "Table and patients",
+    "seed": "How it learns",
+    "name": "Output",
+    "workers": "This machine",
+}
 
 
 def adapt(
-    labels: Annotated[
-        Path,
-        typer.Option(
-            "--labels",
-            rich_help_panel=COMMON,
-            help="CSV, TSV or Parquet, whatever its suffix: file, patient, labels.",
-            show_default=False,
-        ),
-    ],
-    label: Annotated[
-        list[str],
-        typer.Option(
-            "--label",
-            rich_help_panel=COMMON,
-            metavar="COLUMN",
-            help="Column of class names, or one of 0 and 1; repeat it for several findings.",
-            show_default=False,
-        ),
-    ],
-    out: Annotated[
-        Path, typer.Option("--out", rich_help_panel=COMMON, help="Folder of the new pack.", show_default=False)
-    ],
+    labels: options.Labels,
+    label: options.LabelColumns,
+    out: options.OutFolder,
     method: Annotated[
         str,
         typer.Option(
             "--method",
-            rich_help_panel=COMMON,
             metavar="NAME",
             help="zero-shot, linear-probe, lp++, ridge, knn, lda, tip, tip-f, clip-adapter, coop, biomedcoop, cocoop, "
             "svd, lora, norm or full.",
         ),
     ] = "svd",
     shots: Annotated[
-        int,
-        typer.Option(
-            "--shots", rich_help_panel=COMMON, min=1, metavar="K", help="Patients of each class, one file of each."
-        ),
+        int, typer.Option("--shots", min=1, metavar="K", help="Patients of each class, one file of each.")
     ] = 16,
-    model: Annotated[
-        str, typer.Option("--model", rich_help_panel=DATA, metavar="PACK", help="Name or folder of the pack to adapt.")
-    ] = "medclip-mini",
-    task: Annotated[
-        str | None,
-        typer.Option(
-            "--task",
-            rich_help_panel=DATA,
-            metavar="NAME|FILE",
-            help="Task of the vocabulary, or a task file of your own.",
-        ),
-    ] = None,
-    modality: Annotated[
-        str | None,
-        typer.Option("--modality", rich_help_panel=DATA, metavar="M", help="Modality of rows whose table says none."),
-    ] = None,
-    patient: Annotated[
-        str | None,
-        typer.Option(
-            "--patient",
-            rich_help_panel=DATA,
-            metavar="COLUMN",
-            help="Column that names the patient; file: each file is one of its own.",
-        ),
-    ] = None,
-    images: Annotated[
-        Path | None,
-        typer.Option(
-            "--images", rich_help_panel=DATA, help="What files of the table are relative to. Default: its folder."
-        ),
-    ] = None,
-    test_share: Annotated[
-        float,
-        typer.Option(
-            "--test-share", rich_help_panel=DATA, help="Share of patients to test on; a column `split` goes before it."
-        ),
-    ] = 0.3,
-    key_file: Annotated[
-        Path | None,
-        typer.Option("--key-file", rich_help_panel=DATA, help="Identity key that patients are hashed with."),
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", rich_help_panel=LEARNING, help="Of the draw of shots.")] = 0,
-    init_seed: Annotated[
-        int, typer.Option("--init-seed", rich_help_panel=LEARNING, help="Of initialisation, batches and augmentation.")
-    ] = 0,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            rich_help_panel=LEARNING,
-            metavar="KEY=VALUE",
-            help="An option of the method: --set steps=200; repeatable.",
-        ),
-    ] = None,
+    model: options.Model = "medclip-mini",
+    task: options.Task = None,
+    modality: options.Modality = None,
+    patient: options.Patient = None,
+    images: options.Images = None,
+    test_share: options.TestShare = 0.3,
+    key_file: options.KeyFile = None,
+    seed: options.Seed = 0,
+    init_seed: Annotated[int, typer.Option("--init-seed", help="Of initialisation, batches and augmentation.")] = 0,
+    set_: options.Settings = None,
     views: Annotated[
         str | None,
-        typer.Option(
-            "--views",
-            rich_help_panel=LEARNING,
-            help="Slides, volumes, loops: learn from each view, or from them pooled (default).",
-        ),
+        typer.Option("--views", help="Slides, volumes, loops: learn from each view, or from them pooled (default)."),
     ] = None,
-    name: Annotated[
-        str | None, typer.Option("--name", rich_help_panel=OUTPUT, help="Name on the new pack's card.")
-    ] = None,
+    name: options.Name = None,
     checkpoint: Annotated[
-        Path | None,
-        typer.Option(
-            "--checkpoint", rich_help_panel=OUTPUT, help="Folder for what was learned alone, bound to the base."
-        ),
+        Path | None, typer.Option("--checkpoint", help="Folder for what was learned alone, bound to the base.")
     ] = None,
-    overwrite: Annotated[
-        bool,
-        typer.Option(
-            "--overwrite",
-            rich_help_panel=OUTPUT,
-            help="Replace another pack in --out and another checkpoint in --checkpoint.",
-        ),
-    ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", rich_help_panel=OUTPUT, help="Print one JSON object and nothing else.")
-    ] = False,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            "--workers",
-            rich_help_panel=MACHINE,
-            min=1,
-            help="Reading processes. Default: one per core.",
-            show_default=False,
-        ),
-    ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            "--threads",
-            rich_help_panel=MACHINE,
-            min=1,
-            help="Threads while it learns. Default: torch's.",
-            show_default=False,
-        ),
-    ] = None,
-    device: Annotated[str, typer.Option("--device", rich_help_panel=MACHINE, help="Torch device.")] = "cpu",
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+    workers: options.Workers = None,
+    threads: options.Threads = None,
+    device: options.Device = "cpu",
 ) -> int:
     """Adapt a model to a question of your own from a few labelled studies; `adapt compare` tells which way helps.
 
@@ -169,12 +70,12 @@ def adapt(
     import json
 
     from medclip.api.adapt import adapt as run_adapt
-    from medclip.cli.options import key_values
     from medclip.cli.progress import progress
+    from medclip.files.key_value import key_values, read_value
 
-    options = key_values(set_ or ())
+    chosen = {key.replace("-", "_"): read_value(text, "--set") for key, text in key_values(set_ or (), "--set").items()}
     if views is not None:
-        options["views"] = views
+        chosen["views"] = views
     with progress(quiet=as_json) as shown:
         run = run_adapt(
             labels,
@@ -191,7 +92,7 @@ def adapt(
             seed=seed,
             init_seed=init_seed,
             test_share=test_share,
-            options=options,
+            options=chosen,
             name=name,
             key_file=key_file,
             workers=workers,

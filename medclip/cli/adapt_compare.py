@@ -2,128 +2,54 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from medclip.cli import options
+
 SOME_FAILED = 3
-COMMON = "Common options"
-PROTOCOL = "What is compared"
-DATA = "Table and patients"
-OUTPUT = "Output"
-MACHINE = "This machine"
+HEADINGS = {
+    "labels": "Common options",
+    "model": "What is compared",
+    "task": "Table and patients",
+    "report_paths": "Output",
+    "processes": "This machine",
+}
 
 
 def compare(
-    labels: Annotated[
-        Path,
-        typer.Option(
-            "--labels",
-            rich_help_panel=COMMON,
-            help="CSV, TSV or Parquet, whatever its suffix: file, patient, labels.",
-            show_default=False,
-        ),
-    ],
-    label: Annotated[
-        list[str],
-        typer.Option(
-            "--label",
-            rich_help_panel=COMMON,
-            metavar="COL",
-            help="Column of labels; again for more columns of 0 and 1.",
-        ),
-    ],
-    out: Annotated[
-        Path,
-        typer.Option("--out", rich_help_panel=COMMON, help="Folder for page and tables; run again to go on in it."),
-    ],
+    labels: options.Labels,
+    label: options.LabelColumns,
+    out: options.OutFolder,
     methods: Annotated[
-        str,
-        typer.Option(
-            "--methods", rich_help_panel=COMMON, metavar="A,B", help="Default: all. With options: svd:lr=0.01."
-        ),
+        str, typer.Option("--methods", metavar="A,B", help="Default: all. With options: svd:lr=0.01.")
     ] = "",
     shots: Annotated[
-        str, typer.Option("--shots", rich_help_panel=COMMON, metavar="K,K", help="Patients of each class.")
+        str, typer.Option("--shots", metavar="K,K", help="Patients of each class, one file of each.")
     ] = "1,2,4,8,16",
-    model: Annotated[
-        str, typer.Option("--model", rich_help_panel=PROTOCOL, metavar="PACK", help="Name or folder of the base pack.")
-    ] = "medclip-mini",
-    quick: Annotated[
-        bool, typer.Option("--quick", rich_help_panel=PROTOCOL, help="Leave out the methods that train towers.")
-    ] = False,
-    seeds: Annotated[int, typer.Option("--seeds", rich_help_panel=PROTOCOL, min=1, help="Draws of shots.")] = 5,
-    inits: Annotated[
-        int, typer.Option("--inits", rich_help_panel=PROTOCOL, min=1, help="Initialisations for each draw.")
-    ] = 1,
+    model: options.Model = "medclip-mini",
+    quick: Annotated[bool, typer.Option("--quick", help="Leave out the methods that train towers.")] = False,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Draws of shots.")] = 5,
+    inits: Annotated[int, typer.Option("--inits", min=1, help="Initialisations for each draw.")] = 1,
     base_to_novel: Annotated[
-        bool,
-        typer.Option(
-            "--base-to-novel", rich_help_panel=PROTOCOL, help="Also learn half of the classes and ask for the others."
-        ),
+        bool, typer.Option("--base-to-novel", help="Also learn half of the classes and ask for the others.")
     ] = False,
     reference: Annotated[
-        str,
-        typer.Option(
-            "--reference", rich_help_panel=PROTOCOL, metavar="A,B", help="What every method is compared with."
-        ),
+        str, typer.Option("--reference", metavar="A,B", help="What every method is compared with.")
     ] = "zero-shot,linear-probe",
-    num_resamples: Annotated[
-        int, typer.Option("--num-resamples", rich_help_panel=PROTOCOL, min=1, help="Resamples of patients.")
-    ] = 2000,
-    task: Annotated[
-        str | None,
-        typer.Option(
-            "--task",
-            rich_help_panel=DATA,
-            metavar="NAME|FILE",
-            help="Task of the vocabulary, or a task file of your own.",
-        ),
-    ] = None,
-    modality: Annotated[
-        str | None,
-        typer.Option("--modality", rich_help_panel=DATA, metavar="M", help="Modality of rows whose table says none."),
-    ] = None,
-    patient: Annotated[
-        str | None,
-        typer.Option(
-            "--patient",
-            rich_help_panel=DATA,
-            metavar="COLUMN",
-            help="Column that names the patient; file: each file is one.",
-        ),
-    ] = None,
-    images: Annotated[
-        Path | None,
-        typer.Option(
-            "--images", rich_help_panel=DATA, help="Folder that files of the table are relative to. Default: its own."
-        ),
-    ] = None,
-    test_share: Annotated[
-        float,
-        typer.Option(
-            "--test-share", rich_help_panel=DATA, help="Share of patients to test on, where the table has no split."
-        ),
-    ] = 0.3,
-    split_seed: Annotated[int, typer.Option("--split-seed", rich_help_panel=DATA, help="Of that division.")] = 0,
-    key_file: Annotated[
-        Path | None,
-        typer.Option("--key-file", rich_help_panel=DATA, help="Identity key that patients are hashed with."),
-    ] = None,
-    report_paths: Annotated[
-        bool,
-        typer.Option(
-            "--report-paths", rich_help_panel=OUTPUT, help="Name files in the page; names may identify patients."
-        ),
-    ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", rich_help_panel=OUTPUT, help="Print one JSON object and nothing else.")
-    ] = False,
-    processes: Annotated[
-        int, typer.Option("--processes", rich_help_panel=MACHINE, min=1, help="Runs at a time, one thread each.")
-    ] = 1,
-    device: Annotated[str, typer.Option("--device", rich_help_panel=MACHINE, help="Torch device.")] = "cpu",
+    num_resamples: options.NumResamples = 2000,
+    task: options.Task = None,
+    modality: options.Modality = None,
+    patient: options.Patient = None,
+    images: options.Images = None,
+    test_share: options.TestShare = 0.3,
+    split_seed: Annotated[int, typer.Option("--split-seed", help="Of that division.")] = 0,
+    key_file: options.KeyFile = None,
+    report_paths: options.ReportPaths = False,
+    as_json: options.Json = False,
+    processes: Annotated[int, typer.Option("--processes", min=1, help="Runs at a time, one thread each.")] = 1,
+    device: options.Device = "cpu",
 ) -> int:
     """Compare ways of adapting a pack to a few labelled studies, on the same shots and the same test patients.
 

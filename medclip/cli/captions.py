@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from medclip.cli import options
+
 if TYPE_CHECKING:
     from medclip.shards.writing.captions import CaptionsReport
 
@@ -19,16 +21,14 @@ def from_labels(
         Path, typer.Option("--out", help="Table to write (.csv, .tsv, .parquet): the same with a column `captions`.")
     ],
     n: Annotated[int, typer.Option("--n", min=1, help="Captions for each row.")] = 10,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed gives other wordings.")] = 0,
+    seed: options.Seed = 0,
     writer: Annotated[
         str | None,
         typer.Option(metavar="MODULE:FUNCTION", help="A function of yours that writes captions; each is checked."),
     ] = None,
-    images: Annotated[
-        Path | None, typer.Option(help="What relative files are relative to [the table's folder].")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output where it exists.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    images: options.Images = None,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
 ) -> None:
     """Write captions that say what the labels of each row say, as a column of a copy of the table."""
     from medclip.cli.progress import progress

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
+from medclip.cli import options
 
 
-def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of lines.")] = False,
-) -> int:
+def doctor(as_json: options.Json = False) -> int:
     """Check this installation and say how to fix what is wrong. Exit code 1 when a check fails."""
     from medclip.api.doctor import doctor as run
     from medclip.inspecting.doctor import State

@@ -7,42 +7,33 @@ from typing import Annotated
 
 import typer
 
+from medclip.cli import options
+
 SOME_FAILED = 3
 
 
 def evaluate(
-    data: Annotated[
-        Path, typer.Option("--data", help="Folder with one folder for each set of the suite.", show_default=False)
-    ],
-    model: Annotated[
-        str, typer.Option("--model", metavar="PACK", help="Name or folder of a model pack.")
-    ] = "medclip-mini",
+    data: Annotated[Path, typer.Option("--data", help="Folder with one folder for each set of the suite.")],
+    model: options.Model = "medclip-mini",
     suite: Annotated[
         str, typer.Option("--suite", metavar="NAME|FILE", help="A suite that comes with medclip, or a YAML file.")
     ] = "unimed",
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", help="Folder for evaluate.json and predictions.parquet; run again to go on in it."),
-    ] = None,
+    out: options.OutFolderOrNone = None,
     sets: Annotated[
         str, typer.Option("--sets", metavar="A,B", help="Measure these sets only. Default: all that are there.")
     ] = "",
-    device: Annotated[str, typer.Option("--device", help="Torch device.")] = "cpu",
+    device: options.Device = "cpu",
     batch_size: Annotated[
-        int | None,
-        typer.Option("--batch-size", min=1, help="Images in one forward pass (default: 4).", show_default=False),
+        int | None, typer.Option("--batch-size", min=1, help="Images in one forward pass. Default: 4.")
     ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option("--workers", min=1, help="Reading processes (default: one per core).", show_default=False),
-    ] = None,
-    num_resamples: Annotated[int, typer.Option("--num-resamples", min=1, help="Resamples of patients.")] = 2000,
-    key_file: Annotated[
-        Path | None, typer.Option("--key-file", help="Identity key that patients are hashed with.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    workers: options.Workers = None,
+    num_resamples: options.NumResamples = 2000,
+    key_file: options.KeyFile = None,
+    as_json: options.Json = False,
 ) -> int:
     """Measure a model zero-shot on a suite of labelled sets, as far as their data is there.
+
+    With --out, evaluate.json and predictions.parquet are written there, and the same command goes on where it stopped.
 
     Exit code: 0 all images were read, 3 some were not (they are counted by reason) or a set does not fit the suite (it
     is named), 2 wrong use or no set can be measured.

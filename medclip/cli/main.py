@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import os
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
@@ -101,8 +102,9 @@ class _LazyGroup(TyperGroup):
             ctx.fail(_no_command(rest[0], full))
         if full in COMMANDS:
             target, summary = COMMANDS[full]
-            module, function = target.split(":")
-            command = _command(getattr(import_module(module), function), name or "", summary)
+            name_of_module, function = target.split(":")
+            module = import_module(name_of_module)
+            command = _command(getattr(module, function), name or "", summary, getattr(module, "HEADINGS", {}))
         return name, command, rest
 
 
@@ -121,8 +123,17 @@ def _nothing() -> None:
     """Stand in for a command that is only listed."""
 
 
-def _command(function: Callable[..., object], name: str, summary: str) -> Any:
-    """Make one command; an int that the function returns is the exit code."""
+def _command(
+    function: Callable[..., object], name: str, summary: str, headings: Mapping[str, str] = MappingProxyType({})
+) -> Any:
+    """Make one command; an int that the function returns is the exit code.
+
+    Args:
+        function: What it runs; its signature has the options.
+        name: Of the command.
+        summary: Its one line of help.
+        headings: Of its groups of options in --help, by the option that each begins with.
+    """
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> None:
@@ -132,7 +143,11 @@ def _command(function: Callable[..., object], name: str, summary: str) -> Any:
 
     app = typer.Typer(add_completion=False)
     app.command(name, short_help=summary)(run)
-    return typer.main.get_command(app)
+    command: Any = typer.main.get_command(app)
+    heading = None
+    for parameter in command.params:
+        heading = parameter.rich_help_panel = headings.get(parameter.name, heading)
+    return command
 
 
 def _group(prefix: str) -> Any:

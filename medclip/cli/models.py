@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from medclip.cli import options
+
 if TYPE_CHECKING:
     from medclip.models.packs.pack import PackInfo
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-Pack = Annotated[str, typer.Argument(metavar="PACK", help="Name of a pack that came with medclip, or a pack's folder.")]
 
-
-def list_command(as_json: AsJson = False) -> None:
+def list_command(as_json: options.Json = False) -> None:
     """List the model packs that can be loaded by name."""
     from medclip.cli.table import print_table
     from medclip.models.packs.pack import list_packs
@@ -29,7 +28,7 @@ def list_command(as_json: AsJson = False) -> None:
         print_table(("name", "version", "size", "modalities", "summary"), rows)
 
 
-def show(model: Pack = "medclip-mini", as_json: AsJson = False) -> None:
+def show(model: options.Pack = "medclip-mini", as_json: options.Json = False) -> None:
     """Show a pack's card: use, tasks, figures, data, licence, limits."""
     from medclip.cli.table import print_paragraph, print_table
     from medclip.models.packs.pack import find_pack, pack_card
@@ -69,7 +68,7 @@ def show(model: Pack = "medclip-mini", as_json: AsJson = False) -> None:
             print_paragraph("- ", limit)
 
 
-def verify(model: Pack = "medclip-mini", as_json: AsJson = False) -> None:
+def verify(model: options.Pack = "medclip-mini", as_json: options.Json = False) -> None:
     """Check a pack's files against its manifest, and its preprocessing against this medclip."""
     from medclip.models.packs.pack import verify_pack
 
@@ -89,7 +88,7 @@ def import_command(
             "or a hub name with hf-hub: before it.",
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="PACK", help="Folder of the new pack.")],
+    out: options.OutFolder,
     architecture: Annotated[
         str | None,
         typer.Option(
@@ -102,13 +101,13 @@ def import_command(
         Path | None,
         typer.Option("--text-folder", metavar="DIR", help="Folder with config.json and tokenizer of its BERT."),
     ] = None,
-    name: Annotated[str | None, typer.Option("--name", help="Name on the card; else the folder's.")] = None,
+    name: options.Name = None,
     license_: Annotated[str, typer.Option("--license", help="Licence of the weights, as its source states it.")] = "",
     modalities: Annotated[
         str, typer.Option("--modalities", metavar="A,B", help="What it knows: xray, ct, pathology and so on.")
     ] = "",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a pack that is there already.")] = False,
-    as_json: AsJson = False,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
 ) -> None:
     """Turn a checkpoint or a model folder into a pack.
 
@@ -146,11 +145,7 @@ def import_command(
         print("Its card has no task: name what to ask with --prompt or --task when scoring with it.")
 
 
-def export(
-    model: Annotated[str, typer.Argument(metavar="PACK", help="Name or folder of a pack.")],
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="A new folder.")],
-    as_json: AsJson = False,
-) -> None:
+def export(model: options.Pack, out: options.OutFolder, as_json: options.Json = False) -> None:
     """Write a pack as a folder that open_clip loads by local-dir:FOLDER."""
     from medclip.models.interchange.import_export import export_model
 

@@ -1,46 +1,84 @@
-"""Options of the form KEY=VALUE, as several commands take them."""
+"""Options that several commands take: each has one name, one type and one sentence of help.
+
+A command groups its options in --help by HEADINGS: a heading begins at the option that is named and ends at the next.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
-from typing import Any
+from pathlib import Path
+from typing import Annotated
 
-from medclip.errors import MedclipError, Reason
+import typer
 
+Labels = Annotated[
+    Path, typer.Option("--labels", help="CSV, TSV or Parquet, whatever its suffix: file, patient, labels.")
+]
+LabelColumns = Annotated[
+    list[str],
+    typer.Option(
+        "--label",
+        metavar="COLUMN",
+        help="Column of class names, or one of 0 and 1; repeat it for several findings.",
+    ),
+]
+Table = Annotated[
+    Path | None,
+    typer.Option("--table", help="CSV, TSV or Parquet, whatever its suffix: file; study, patient, modality."),
+]
+Patient = Annotated[
+    str | None,
+    typer.Option(
+        "--patient",
+        metavar="COLUMN",
+        help="Column that names the patient; `file` where each file is a patient of its own.",
+    ),
+]
+Images = Annotated[
+    Path | None,
+    typer.Option("--images", help="Folder that files of the table are relative to. Default: the table's own."),
+]
+Modality = Annotated[
+    str | None,
+    typer.Option("--modality", metavar="M", help="Modality of files that neither the table nor their header names."),
+]
+Task = Annotated[
+    str | None,
+    typer.Option("--task", metavar="NAME|FILE", help="Task of the vocabulary, or a task file of your own."),
+]
+GroupBy = Annotated[str, typer.Option("--group-by", help="How files become studies: auto, folder or file.")]
+Uneven = Annotated[str, typer.Option("--uneven", help="Series with gaps or uneven spacing: reject or resample.")]
+Mpp = Annotated[
+    float | None,
+    typer.Option("--mpp", metavar="UM", help="Micrometres per pixel of slides that state none, or that of a printer."),
+]
+TestShare = Annotated[
+    float, typer.Option("--test-share", help="Share of patients to test on, where the table has no column `split`.")
+]
+Splits = Annotated[str, typer.Option("--splits", help="Shares by patient; a column `split` goes before them.")]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option("--key-file", help="Identity key that patients and studies are hashed with. Default: your own."),
+]
 
-def key_values(given: Sequence[str]) -> dict[str, Any]:
-    """Read KEY=VALUE pairs; values are read as YAML: numbers, true and false, null, [lists], and words.
+Model = Annotated[str, typer.Option("--model", metavar="PACK", help="Name or folder of a model pack.")]
+Pack = Annotated[str, typer.Argument(metavar="PACK", help="Name or folder of a model pack.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: --set steps=200; again for another."),
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Of what is drawn by chance: the same number draws the same.")]
+NumResamples = Annotated[int, typer.Option("--num-resamples", min=1, help="Resamples of patients.")]
 
-    Raises:
-        MedclipError: WRONG_USE for what has not this form, and for a key that is named twice.
+_OUT = typer.Option("--out", help="Folder to write; one that holds something else is refused.")
+OutFolder = Annotated[Path, _OUT]
+OutFolderOrNone = Annotated[Path | None, _OUT]
+Name = Annotated[str | None, typer.Option("--name", help="Name on the card of the new pack.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
+ReportPaths = Annotated[
+    bool, typer.Option("--report-paths", help="Name files in the report; their names may identify patients.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
-    Example:
-        >>> key_values(["lr=1e-3", "steps=200", "layers=top"])
-        {'lr': 0.001, 'steps': 200, 'layers': 'top'}
-    """
-    found: dict[str, Any] = {}
-    for pair in given:
-        key, equals, value = pair.partition("=")
-        key = key.strip().replace("-", "_")
-        if not equals or not key.isidentifier() or key in found:
-            twice = " a second time" if key in found else ""
-            raise MedclipError(
-                Reason.WRONG_USE,
-                f"{pair!r} was given{twice}; an option is KEY=VALUE.",
-                hint="Write it as in --set steps=200.",
-            )
-        found[key] = _value(value.strip())
-    return found
-
-
-def _value(text: str) -> Any:
-    import yaml
-
-    for number in (int, float):  # YAML takes 1e-3 for a word
-        with suppress(ValueError):
-            return number(text)
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Reading processes. Default: one per core.")]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads while it learns. Default: torch's.")]
+Device = Annotated[str, typer.Option("--device", help="Torch device.")]

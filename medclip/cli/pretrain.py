@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from medclip.cli import options
+
 if TYPE_CHECKING:
     from medclip.training.result import PretrainResult
 
@@ -16,17 +18,15 @@ WRONG_USE = 2
 
 def pretrain(
     recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the recipe; may be repeated."),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the run. Default: the recipe's out, else runs/NAME.")
-    ] = None,
+    overrides: options.Settings = None,
+    out: options.OutFolderOrNone = None,
     resume: Annotated[bool, typer.Option(help="Go on with a stopped run in that folder.")] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end and nothing else.")] = False,
+    as_json: options.Json = False,
 ) -> int:
     """Train an image-text model from a recipe and write it as a model pack. Run again to go on after a stop.
+
+    The folder is --out, else the recipe's `out`, else runs/NAME. A value of the recipe is changed by its path, such as
+    --set train.lr=1e-4.
 
     Several processes or machines: torchrun --nproc-per-node N -m medclip.cli.main pretrain RECIPE --out FOLDER
     """

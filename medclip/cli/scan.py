@@ -8,23 +8,15 @@ from typing import Annotated
 
 import typer
 
+from medclip.cli import options
+
 
 def scan(
     path: Annotated[Path, typer.Argument(help="File or folder to look at.", show_default=False, readable=False)],
-    table: Annotated[
-        Path | None,
-        typer.Option("--table", help="CSV, TSV or Parquet, whatever its suffix: file; study, patient, modality."),
-    ] = None,
-    modality: Annotated[
-        str | None,
-        typer.Option(
-            "--modality", metavar="M", help="Modality of files that neither the table nor their header names."
-        ),
-    ] = None,
-    group_by: Annotated[
-        str, typer.Option("--group-by", help="How files become studies: auto, folder or file.")
-    ] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
+    table: options.Table = None,
+    modality: options.Modality = None,
+    group_by: options.GroupBy = "auto",
+    as_json: options.Json = False,
 ) -> int:
     """List what a folder holds, how it would be read and the problems, without decoding pixels.
 

@@ -8,120 +8,50 @@ from typing import Annotated, Any
 
 import typer
 
+from medclip.cli import options
+
 DISK_FULL_CODE = 3
-COMMON = "Common options"
-ASKED = "What is asked"
-READING = "How files are read"
-OUTPUT = "Output"
+HEADINGS = {
+    "out": "Common options",
+    "against": "What is asked",
+    "table": "How files are read",
+    "report_paths": "Output",
+}
 
 
 def score(
     path: Annotated[Path, typer.Argument(help="File or folder to score.", show_default=False, readable=False)],
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--out",
-            rich_help_panel=COMMON,
-            help="Folder for tables and report; the same command goes on in it.",
-            show_default=False,
-        ),
-    ],
-    model: Annotated[
-        str, typer.Option("--model", rich_help_panel=COMMON, metavar="PACK", help="Name or folder of a model pack.")
-    ] = "medclip-mini",
+    out: options.OutFolder,
+    model: options.Model = "medclip-mini",
     task: Annotated[
         list[str] | None,
         typer.Option(
-            "--task",
-            rich_help_panel=COMMON,
-            metavar="NAME",
-            help="Task to score; repeatable. Default: all that the model's card lists.",
+            "--task", metavar="NAME", help="Task to score; repeatable. Default: all that the model's card lists."
         ),
     ] = None,
     prompt: Annotated[
         list[str] | None,
-        typer.Option(
-            "--prompt", rich_help_panel=COMMON, metavar="TEXT", help="Score this sentence as a task of its own."
-        ),
+        typer.Option("--prompt", metavar="TEXT", help="Score this sentence as a task of its own."),
     ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            "--workers",
-            rich_help_panel=COMMON,
-            min=1,
-            help="Reading processes. Default: one per core.",
-            show_default=False,
-        ),
-    ] = None,
+    workers: options.Workers = None,
     against: Annotated[
         str | None,
-        typer.Option(
-            "--against",
-            rich_help_panel=ASKED,
-            metavar="TEXT",
-            help="What the prompt is compared with. Default: 'no TEXT'.",
-        ),
+        typer.Option("--against", metavar="TEXT", help="What the prompt is compared with. Default: 'no TEXT'."),
     ] = None,
-    modality: Annotated[
-        str | None,
-        typer.Option(
-            "--modality",
-            rich_help_panel=ASKED,
-            metavar="M",
-            help="Modality of files that neither the table nor their header names.",
-        ),
-    ] = None,
+    modality: options.Modality = None,
     min_confidence: Annotated[
         float,
-        typer.Option(
-            "--min-confidence",
-            rich_help_panel=ASKED,
-            metavar="P",
-            help="Least probability to believe an inferred modality.",
-        ),
+        typer.Option("--min-confidence", metavar="P", help="Least probability to believe an inferred modality."),
     ] = 0.8,
-    table: Annotated[
-        Path | None,
-        typer.Option(
-            "--table",
-            rich_help_panel=READING,
-            help="CSV, TSV or Parquet, whatever its suffix: file; study, patient, modality.",
-        ),
-    ] = None,
-    group_by: Annotated[
-        str, typer.Option("--group-by", rich_help_panel=READING, help="How files become studies: auto, folder or file.")
-    ] = "auto",
-    uneven: Annotated[
-        str,
-        typer.Option(
-            "--uneven", rich_help_panel=READING, help="Series with gaps or uneven spacing: reject or resample."
-        ),
-    ] = "reject",
-    mpp: Annotated[
-        float | None,
-        typer.Option(
-            "--mpp",
-            rich_help_panel=READING,
-            metavar="UM",
-            help="Micrometres per pixel of slides that state none, or that of a printer.",
-        ),
-    ] = None,
-    key_file: Annotated[
-        Path | None,
-        typer.Option("--key-file", rich_help_panel=READING, help="Identity key that study codes are hashed with."),
-    ] = None,
-    report_paths: Annotated[
-        bool,
-        typer.Option(
-            "--report-paths", rich_help_panel=OUTPUT, help="Show file names in the report; they may identify patients."
-        ),
-    ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", rich_help_panel=OUTPUT, help="Print the counts as JSON and nothing else.")
-    ] = False,
+    table: options.Table = None,
+    group_by: options.GroupBy = "auto",
+    uneven: options.Uneven = "reject",
+    mpp: options.Mpp = None,
+    key_file: options.KeyFile = None,
+    report_paths: options.ReportPaths = False,
+    as_json: options.Json = False,
 ) -> int:
-    """Score a file or folder of studies in words and write tables and a report.
+    """Score a file or folder of studies in words and write tables and a report. The same command goes on after a stop.
 
     Exit code: 0 all scored or skipped, 3 some failed (or the disk is full), 2 wrong use, 130 interrupted.
     """

@@ -8,41 +8,32 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from medclip.cli import options
+
 if TYPE_CHECKING:
     from medclip.shards.writing.summary import ShardPlan
 
 CHECK_FAILED = 1
 _SPLITS = "train=0.7,val=0.1,test=0.2"
 
-SplitsOption = Annotated[str, typer.Option("--splits", help="Shares by patient; a split column goes before them.")]
-ImagesOption = Annotated[
-    Path | None, typer.Option("--images", help="What relative files are relative to (default: the table's folder).")
-]
-PatientOption = Annotated[
-    str | None,
-    typer.Option("--patient", help="Column that names the patient; `file` if every file is a patient of its own."),
-]
-KeyOption = Annotated[Path | None, typer.Option("--key-file", help="Key for patient hashes (default: your own).")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-
 
 def build(
     table: Annotated[
         Path, typer.Argument(help="CSV, TSV or Parquet, whatever its suffix: file, patient, modality and more.")
     ],
-    out: Annotated[Path, typer.Option("--out", help="Folder to make.")],
+    out: options.OutFolder,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the table holds; read no image.")] = False,
     max_side: Annotated[int, typer.Option(help="Longest side of stored images, in pixels.")] = 288,
     samples_per_shard: Annotated[int, typer.Option(help="Samples in one tar.")] = 500,
     stored: Annotated[str, typer.Option("--format", help="How images are stored: png or jpeg.")] = "png",
     quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG.")] = 95,
-    splits: SplitsOption = _SPLITS,
-    seed: Annotated[int, typer.Option(help="Decides the splits and the order inside shards.")] = 0,
-    images: ImagesOption = None,
-    patient: PatientOption = None,
-    key_file: KeyOption = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Reading processes (default: one per core).")] = None,
-    json_out: JsonOption = False,
+    splits: options.Splits = _SPLITS,
+    seed: options.Seed = 0,
+    images: options.Images = None,
+    patient: options.Patient = None,
+    key_file: options.KeyFile = None,
+    workers: options.Workers = None,
+    as_json: options.Json = False,
 ) -> int:
     """Turn a table of images into shards, split by patient."""
     from dataclasses import replace
@@ -54,10 +45,10 @@ def build(
 
     settings = Settings() if workers is None else replace(Settings(), workers=workers)
     if dry_run:
-        plan = _print_plan(table, splits, seed, images, patient, key_file, json_out)
+        plan = _print_plan(table, splits, seed, images, patient, key_file, as_json)
         return CHECK_FAILED if plan.num_missing_files == plan.num_files else 0
     stored_as = _format(stored)
-    with progress(quiet=json_out) as shown:
+    with progress(quiet=as_json) as shown:
         report = build_shards(
             table,
             out,
@@ -74,7 +65,7 @@ def build(
             progress=shown,
         )
     rejected = sum(report.counts_by_reason.values())
-    _print(report, json_out, f"{out}: {report.num_samples} samples written, {rejected} rows rejected.")
+    _print(report, as_json, f"{out}: {report.num_samples} samples written, {rejected} rows rejected.")
     if report.num_duplicates_across_splits:
         typer.echo(
             f"medclip: warning: {report.num_duplicates_across_splits} samples lie in another split too, byte for byte, "
@@ -86,12 +77,12 @@ def build(
 
 def check(
     path: Annotated[Path, typer.Argument(help="A shard folder; or a table, before shards are built from it.")],
-    splits: SplitsOption = _SPLITS,
-    seed: Annotated[int, typer.Option(help="Decides the splits of a table.")] = 0,
-    images: ImagesOption = None,
-    patient: PatientOption = None,
-    key_file: KeyOption = None,
-    json_out: JsonOption = False,
+    splits: options.Splits = _SPLITS,
+    seed: options.Seed = 0,
+    images: options.Images = None,
+    patient: options.Patient = None,
+    key_file: options.KeyFile = None,
+    as_json: options.Json = False,
 ) -> int:
     """Check a shard folder: hashes, counts, splits. Or say what a table is understood to hold; nothing is written.
 
@@ -103,11 +94,11 @@ def check(
     from medclip.shards.reading.check_folder import check_shards
 
     if os.path.isfile(path):  # unlike Path.is_file, this takes any name
-        plan = _print_plan(path, splits, seed, images, patient, key_file, json_out)
+        plan = _print_plan(path, splits, seed, images, patient, key_file, as_json)
         return CHECK_FAILED if plan.num_missing_files else 0
     result = check_shards(path)
     verdict = "all is well" if result.ok else f"{len(result.problems)} problems"
-    _print(result, json_out, f"{path}: {result.num_samples} samples, {verdict}.")
+    _print(result, as_json, f"{path}: {result.num_samples} samples, {verdict}.")
     return 0 if result.ok else CHECK_FAILED
 
 
@@ -121,8 +112,8 @@ def index(
     patient: Annotated[
         str | None, typer.Option(help="Field of the json that names the patient (default: every sample is one).")
     ] = None,
-    key_file: KeyOption = None,
-    json_out: JsonOption = False,
+    key_file: options.KeyFile = None,
+    as_json: options.Json = False,
 ) -> int:
     """Make WebDataset tars of others ready to train on, where they lie: hash every tar, find every sample."""
     from medclip.cli.progress import progress
@@ -132,7 +123,7 @@ def index(
     from medclip.shards.reading.index_tars import index_shards
 
     key = load_key(Settings(), path=key_file)
-    with progress(quiet=json_out) as shown:
+    with progress(quiet=as_json) as shown:
         report = index_shards(
             folder,
             source=source,
@@ -145,7 +136,7 @@ def index(
             progress=shown,
         )
     left_out = sum(report.counts_by_reason.values())
-    _print(report, json_out, f"{report.folder}: {report.num_samples} samples indexed, {left_out} left out.")
+    _print(report, as_json, f"{report.folder}: {report.num_samples} samples indexed, {left_out} left out.")
     for count, what in (
         (report.num_duplicate_keys, "samples have a key that stands before; they are kept, as samples of their own"),
         (report.num_duplicate_images, "samples show a picture that stands before, byte for byte; they are kept"),
@@ -162,7 +153,7 @@ def _print_plan(
     images: Path | None,
     patient: str | None,
     key_file: Path | None,
-    json_out: bool,
+    as_json: bool,
 ) -> ShardPlan:
     """Print what a table is understood to hold, missing files first."""
     from medclip.files.pseudonyms import load_key
@@ -178,7 +169,7 @@ def _print_plan(
             f"{plan.missing_files[0]}. Relative files are looked for in {images or table.parent}; --images names "
             f"another.\n{plan.num_rows} rows of {plan.num_patients} patients; nothing was written."
         )
-    _print(plan, json_out, headline)
+    _print(plan, as_json, headline)
     return plan
 
 
@@ -195,23 +186,18 @@ def _format(text: str) -> Any:
 
 def _shares(text: str) -> dict[str, float]:
     from medclip.errors import MedclipError, Reason
+    from medclip.files.key_value import key_values
 
-    shares: dict[str, float] = {}
     try:
-        for part in text.split(","):
-            name, share = part.split("=")
-            shares[name.strip()] = float(share)
+        return {name: float(share) for name, share in key_values(text.split(","), "--splits", _SPLITS).items()}
     except ValueError:
-        raise MedclipError(
-            Reason.WRONG_USE, f"--splits {text!r} cannot be read.", hint=f"Write it like {_SPLITS}."
-        ) from None
-    return shares
+        raise MedclipError(Reason.WRONG_USE, f"--splits takes {_SPLITS}, which {text!r} is not.") from None
 
 
-def _print(value: Any, json_out: bool, headline: str) -> None:
+def _print(value: Any, as_json: bool, headline: str) -> None:
     from dataclasses import asdict
 
-    if json_out:
+    if as_json:
         import json
 
         typer.echo(json.dumps(asdict(value), default=str, indent=2))

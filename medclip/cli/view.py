@@ -8,16 +8,14 @@ from typing import Annotated
 
 import typer
 
+from medclip.cli import options
+
 
 def view(
     path: Annotated[Path, typer.Argument(help="File, or folder of one study.", show_default=False, readable=False)],
-    out: Annotated[Path, typer.Option("--out", help="The PNG to write.", show_default=False)],
-    modality: Annotated[
-        str | None, typer.Option("--modality", metavar="M", help="What it shows, where headers do not say.")
-    ] = None,
-    model: Annotated[
-        str, typer.Option("--model", metavar="PACK", help="Draw the input size of this model pack.")
-    ] = "medclip-mini",
+    out: Annotated[Path, typer.Option("--out", help="The PNG to write.")],
+    modality: options.Modality = None,
+    model: options.Model = "medclip-mini",
     number: Annotated[int, typer.Option("--number", help="Which picture, series or record of a folder, from 1.")] = 1,
     window: Annotated[
         str | None,
@@ -25,16 +23,9 @@ def view(
             "--window", metavar="W", help="DICOM window: a number from 0, its explanation, CENTRE,WIDTH or none."
         ),
     ] = None,
-    uneven: Annotated[
-        str, typer.Option("--uneven", help="Series with gaps or uneven spacing: reject or resample.")
-    ] = "reject",
-    mpp: Annotated[
-        float | None,
-        typer.Option(
-            "--mpp", metavar="UM", help="Micrometres per pixel of slides that state none, or that of a printer."
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
+    uneven: options.Uneven = "reject",
+    mpp: options.Mpp = None,
+    as_json: options.Json = False,
 ) -> int:
     """Draw what a model would see of a file or series, beside the raw picture, with everything that was done to it.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from typing import Any
 
 from medclip.adaptation.methods import METHODS, Method, find_method
 from medclip.errors import MedclipError, Reason
+from medclip.files.key_value import key_value, read_value
 
 SHOTS = (1, 2, 4, 8, 16)
 SEEDS = 5
@@ -194,14 +194,7 @@ def parse_variant(text: str) -> Variant:
     find_method(name)  # said before what is wrong with its options
     options = {}
     for part in parts:
-        key, sign, value = part.partition("=")
-        if not sign or not key.isidentifier():
-            raise MedclipError(
-                Reason.WRONG_USE, f"{part!r} is no option of {name}.", hint=f"Write {name}:option=value."
-            )
-        try:
-            options[key] = json.loads(value)
-        except ValueError:
-            options[key] = value
+        key, value = key_value(part, name, f"{name}:option=value")
+        options[key] = read_value(value, name)
     find_method(name).check(options)
     return Variant(text.strip(), name, options)

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from medclip.errors import MedclipError, Reason
+from medclip.files.key_value import key_value, read_value
 from medclip.files.recipe import read_yaml, recipe_faults
 from medclip.training.recipe.schema import Recipe
 
@@ -22,7 +22,7 @@ def load_recipe(source: Path | str | Mapping[str, Any] | Recipe, overrides: Sequ
     Relative folders in it are taken from the current folder or, where nothing lies there, from the recipe's.
 
     Raises:
-        MedclipError: MISSING_FILE or RECIPE_INVALID, naming the key.
+        MedclipError: MISSING_FILE; RECIPE_INVALID, naming the key; WRONG_USE for an override of another form.
     """
     path = Path(source) if isinstance(source, str | Path) else None
     if isinstance(source, Recipe):
@@ -84,10 +84,8 @@ def _resolved(recipe: Recipe, base: Path) -> Recipe:
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    parts = key.strip().split(".")
-    if not equals or not all(parts):
-        raise MedclipError(Reason.RECIPE_INVALID, f"{override!r} is not of the form key.sub=value.")
+    key, text = key_value(override, "--set", "key.sub=value")
+    parts = key.split(".")
     node = values
     for part in parts[:-1]:
         child = node.setdefault(part, {})
@@ -96,18 +94,4 @@ def _apply(values: dict[str, Any], override: str) -> None:
                 raise MedclipError(Reason.RECIPE_INVALID, f"{part!r} in {override!r} is a value, not a section.")
             child = node[part] = {}
         node = child
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise MedclipError(
-            Reason.RECIPE_INVALID, f"the value in {override!r} is not YAML.", hint="Put text with brackets in quotes."
-        ) from None
-    node[parts[-1]] = value if text.strip()[:1] in ("'", '"') else _number(value)
-
-
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-4 as a string; people who write it mean a number."""
-    try:
-        return float(value) if isinstance(value, str) and value.strip()[:1] in "-+.0123456789" else value
-    except ValueError:
-        return value
+    node[parts[-1]] = read_value(text, "--set")

@@ -87,12 +87,16 @@ def test_a_wrong_recipe_names_the_key(tmp_path: Path, text: str, said: str) -> N
 
 
 @pytest.mark.parametrize(
-    "change", ["train.lr=[1", "train.zero_shot=[foo]", "train.lr", "=3", "train..lr=3", "name.x=3", "train.lrr=3"]
+    ("change", "reason"),
+    [
+        *((change, Reason.WRONG_USE) for change in ("train.lr=[1", "train.lr", "=3", "train.lr=")),
+        *((change, Reason.RECIPE_INVALID) for change in ("train.zero_shot=[foo]", "train..lr=3", "name.x=3", "x=3")),
+    ],
 )
-def test_a_wrong_override_is_refused(tmp_path: Path, change: str) -> None:
+def test_a_wrong_override_is_refused(tmp_path: Path, change: str, reason: Reason) -> None:
     with pytest.raises(MedclipError) as caught:
         load_recipe(_write(tmp_path, TEXT), [change])
-    assert caught.value.reason is Reason.RECIPE_INVALID
+    assert caught.value.reason is reason
 
 
 def test_a_missing_recipe_is_a_missing_file(tmp_path: Path) -> None:

@@ -1,0 +1,38 @@
+"""The options that several commands take."""
+
+from __future__ import annotations
+
+import inspect
+from collections import defaultdict
+from importlib import import_module
+
+import typer
+
+from medclip.cli.main import COMMANDS
+
+OF_ONE_COMMAND = {"audit"}
+"""Its options are the keys of its recipe, which say what they mean."""
+OTHER_THINGS = {
+    "--out": {"view", "captions from-labels"},  # a file
+    "--task": {"score"},  # several
+    "--shots": {"adapt compare"},  # several
+    "--modality": {"shards index"},  # of all images
+    "--patient": {"shards index"},  # a field of json
+    "--license": {"shards index"},  # of images, not of weights
+}
+"""Commands where an option of this name is another thing."""
+
+
+def test_an_option_has_one_type_and_one_sentence_in_all_commands():
+    sentences: dict[str, set[tuple[str, str | None, str | None]]] = defaultdict(set)
+    for command in COMMANDS.keys() - OF_ONE_COMMAND:
+        module, _, function = COMMANDS[command][0].partition(":")
+        parameters = inspect.signature(getattr(import_module(module), function), eval_str=True).parameters
+        for name, parameter in parameters.items():
+            for option in getattr(parameter.annotation, "__metadata__", ()):
+                spelled = "--" + name.strip("_").replace("_", "-")
+                if isinstance(option, typer.models.OptionInfo) and command not in OTHER_THINGS.get(spelled, ()):
+                    kind = str(parameter.annotation.__origin__).replace(" | None", "")
+                    sentences[spelled].add((kind, option.help, option.metavar))
+    assert len(sentences) > 20
+    assert {name: said for name, said in sentences.items() if len(said) > 1} == {}
