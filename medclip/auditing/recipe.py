@@ -53,9 +53,9 @@ Listed = Annotated[list[str], BeforeValidator(_listed)]
 Joined = Annotated[str | None, BeforeValidator(_joined)]
 
 
-def _option(default: Any, meaning: str, form: str | None = None, **limits: int) -> Any:
-    """Define a key: its default, the help of its option, how the option's value is called, and its limits."""
-    return Field(default, description=meaning, title=form, **limits)
+def _option(default: Any, meaning: str, form: str | None = None, *, least: int | None = None) -> Any:
+    """Define a key: its default, the help of its option, how the option's value is called, and the least."""
+    return Field(default, description=meaning, title=form, ge=least)
 
 
 class AuditRecipe(BaseModel):
@@ -102,7 +102,7 @@ class AuditRecipe(BaseModel):
         [], "What a value of a column means; again.", "sex:0=M"
     )
     all_pairs: bool = _option(False, "Also every pair of groups.")
-    min_cell: int = _option(10, "Rows, patients, positives, negatives that a group needs.", ge=1)
+    min_cell: int = _option(10, "Rows, patients, positives, negatives that a group needs.", least=1)
     exact_counts: bool = _option(False, "Do not round counts; small groups stay hidden.")
     threshold: float | None = _option(None, "For every label, given by hand.")
     thresholds: Path | None = _option(None, "thresholds.json of another audit.")
@@ -126,9 +126,9 @@ class AuditRecipe(BaseModel):
     drift: Listed = _option([], "Do embeddings drift between these? Again.", "GROUP")
     date: str | None = _option(None, "Drift of embeddings between months.", "COLUMN")
     attacker: bool = _option(False, "Also train a re-identification attacker on the embeddings.")
-    num_resamples: int = _option(2000, "Resamples of patients.", ge=100)
-    permutations: int | None = _option(None, "Shuffles of groups. Default: 1,000, more for many tests.", ge=100)
-    seed: int = _option(0, "Of resamples and shuffles.", ge=0)
+    num_resamples: int = _option(2000, "Resamples of patients.", least=100)
+    permutations: int | None = _option(None, "Shuffles of groups. Default: 1,000, more for many tests.", least=100)
+    seed: int = _option(0, "Of resamples and shuffles.", least=0)
 
     def arguments(self) -> dict[str, Any]:
         """Return what `medclip.audit` takes.

@@ -80,7 +80,7 @@ def _options_of_the_recipe() -> Iterator[inspect.Parameter]:
     for name, field in AuditRecipe.model_fields.items():
         if name == "scores":
             continue
-        least = next((limit.ge for limit in field.metadata if isinstance(limit, Ge)), None)
+        least: Any = next((limit.ge for limit in field.metadata if isinstance(limit, Ge)), None)
         option: Any = typer.Option(
             f"--{name.replace('_', '-')}", metavar=field.title, help=field.description, min=least
         )

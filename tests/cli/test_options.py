@@ -13,7 +13,7 @@ from medclip.cli.main import COMMANDS
 OF_ONE_COMMAND = {"audit"}
 """Its options are the keys of its recipe, which say what they mean."""
 OTHER_THINGS = {
-    "--out": {"view", "captions from-labels"},  # a file
+    "--out": {"view", "captions from-labels", "shards index"},  # a file, or a place beside the input
     "--task": {"score"},  # several
     "--shots": {"adapt compare"},  # several
     "--modality": {"shards index"},  # of all images
@@ -32,7 +32,7 @@ def test_an_option_has_one_type_and_one_sentence_in_all_commands():
             for option in getattr(parameter.annotation, "__metadata__", ()):
                 spelled = "--" + name.strip("_").replace("_", "-")
                 if isinstance(option, typer.models.OptionInfo) and command not in OTHER_THINGS.get(spelled, ()):
-                    kind = str(parameter.annotation.__origin__).replace(" | None", "")
+                    kind = str(parameter.annotation.__origin__ | None)
                     sentences[spelled].add((kind, option.help, option.metavar))
     assert len(sentences) > 20
     assert {name: said for name, said in sentences.items() if len(said) > 1} == {}

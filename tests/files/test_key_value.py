@@ -14,12 +14,12 @@ def test_a_text_is_split_once_and_trimmed():
 
 @pytest.mark.parametrize("text", ["a", "=b", "a=", " = "])
 def test_what_has_not_the_form_is_refused_with_the_option_and_the_form(text: str):
-    with pytest.raises(MedclipError, match="^--where takes COLUMN=VALUE, which"):
+    with pytest.raises(MedclipError, match=r"^--where takes COLUMN=VALUE, which"):
         key_values([text], "--where", "COLUMN=VALUE")
 
 
 def test_a_key_is_named_once():
-    with pytest.raises(MedclipError, match="^--set names 'a' a second time"):
+    with pytest.raises(MedclipError, match=r"^--set names 'a' a second time"):
         key_values(["a=1", "a=2"], "--set")
 
 

@@ -292,7 +292,7 @@ def test_options_follow_colons():
     ("options", "said"),
     [
         ({"methods": ["nonsense"]}, "no method named"),
-        ({"methods": ["svd:lr"]}, "no option"),
+        ({"methods": ["svd:lr"]}, "svd takes svd:option=value"),
         ({"shots": (0,)}, "at least one"),
         ({"seeds": 0}, "at least one"),
         ({"references": ["full"], "methods": ["ridge"]}, "cannot be the reference"),
