@@ -78,7 +78,7 @@ def test_wrong_use_exits_with_2_and_one_sentence(
         ((tmp_path / "gone",), "no such file or folder"),
         ((tmp_path / "empty",), "no file in this folder"),
         ((tmp_path / "empty", "--task", "stroke"), "Tasks are: "),
-        ((tmp_path / "empty", "--modality", "xrai"), "the names are: "),
+        ((tmp_path / "empty", "--modality", "xrai"), "Modalities are: "),
     ):
         assert _score(*arguments, "--out", tmp_path / "out", "--model", pack) == 2
         captured = capsys.readouterr().err
