@@ -52,14 +52,14 @@ class AdaptedFigures:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Give the figures as a card holds them."""
-        made = {name: self._entry(name, compared) for name, compared in self.figures.items()}
+        """Return the figures as a card holds them."""
+        entries = {name: self._entry(name, compared) for name, compared in self.figures.items()}
         if len(self.by_class) > 1:
-            made["auroc_by_class"] = {name: self._entry("auroc", c) for name, c in self.by_class.items()}
-        return made
+            entries["auroc_by_class"] = {name: self._entry("auroc", c) for name, c in self.by_class.items()}
+        return entries
 
     def lines(self) -> tuple[str, ...]:
-        """Give a table in plain text."""
+        """Return a table in plain text."""
         if not self.figures:
             return ()
         rows = [("", "zero-shot", "adapted", "difference")]
@@ -72,7 +72,7 @@ class AdaptedFigures:
         return tuple("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
     def to_json(self) -> dict[str, Any]:
-        """Give everything as plain values."""
+        """Return everything as plain values."""
         return {
             "figures": {name: _plain(compared) for name, compared in self.figures.items()},
             "auroc_by_class": {name: _plain(compared) for name, compared in self.by_class.items()},
@@ -134,16 +134,19 @@ def measure(run: AdaptRun, *, num_resamples: int = NUM_RESAMPLES) -> AdaptedFigu
         more.append(f"Too few test patients with or without: {lacking}; no figure is given for it.")
     if len(text.names) == 1 and "macro_auroc" in compared:
         compared = {"auroc" if n == "macro_auroc" else n: c for n, c in compared.items()}
-    there = held.measured()
-    if compared and not held.multilabel and len(there) < len(text.names):
-        named = ", ".join(text.names[c] for c in there)
-        more.append(f"The figures are over {len(there)} of {len(text.names)} classes, those of test patients: {named}.")
-    chance = 0.5 if held.multilabel else 1 / max(1, len(there))
+    measured_classes = held.measured()
+    if compared and not held.multilabel and len(measured_classes) < len(text.names):
+        named = ", ".join(text.names[c] for c in measured_classes)
+        more.append(
+            f"The figures are over {len(measured_classes)} of {len(text.names)} classes, those of test patients: "
+            f"{named}."
+        )
+    chance = 0.5 if held.multilabel else 1 / max(1, len(measured_classes))
     return AdaptedFigures(compared, by_class, len(rows), held.num_patients, num_left_out, chance, (*notes, *more))
 
 
 def _fresh(run: AdaptRun) -> NDArray[np.int64]:
-    """Give the test rows whose patients the base has not seen in training, as far as its list tells."""
+    """Return the test rows whose patients the base has not seen in training, as far as its list tells."""
     base, test = run.adapted.model, run.test
     seen = training_hashes(base.path, base.card) or frozenset()
     known = {p for p, sha in zip(test.patients, test.sha256, strict=True) if sha in seen}
@@ -194,5 +197,5 @@ def _said(metric: str) -> str:
 
 
 def notes_of(run: AdaptRun) -> Sequence[str]:
-    """Give all that should be known of a run, its figures' notes last."""
+    """Return all that should be known of a run, its figures' notes last."""
     return (*run.notes, *(run.measured.notes if isinstance(run.measured, AdaptedFigures) else ()))

@@ -117,7 +117,7 @@ def _ranks(
     whose_query: NDArray[np.int64],
     whose_answer: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """Give the rank of each query's best right answer; 0 where it has none."""
+    """Return the rank of each query's best right answer; 0 where it has none."""
     ranks = []
     for start in range(0, len(queries), _BLOCK):
         part = slice(start, start + _BLOCK)

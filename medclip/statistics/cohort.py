@@ -99,7 +99,7 @@ def cells_of(cohort: Cohort) -> tuple[Cell, ...]:
 
 
 def cell_rows(cohort: Cohort, cell: Cell) -> NDArray[np.bool_]:
-    """Give the rows of a cell, [N]."""
+    """Return the rows of a cell, [N]."""
     a, g = cell.position
     if a < 0:
         return np.ones(len(cohort.patients_N), bool)

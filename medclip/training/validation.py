@@ -92,7 +92,7 @@ def validate(
         the other modality says the same (same caption or same labels); chance_r1: what a random neighbour would reach;
         zero_shot.TASK for each task that could be judged.
     """
-    images, texts, said, keys = [], [], [], []
+    images, texts, label_keys, keys = [], [], [], []
     total, count = 0.0, 0
     for batch in batches:
         kept = torch.from_numpy(batch.valid)
@@ -103,16 +103,16 @@ def validate(
         total, count = total + float(loss(image_BD, text_BD, pairs(batch))) * size, count + size
         images.append(image_BD[kept].cpu())
         texts.append(text_BD[kept].cpu())
-        said += [t.strip().lower() for t, ok in zip(batch.texts, batch.valid, strict=True) if ok]
+        label_keys += [t.strip().lower() for t, ok in zip(batch.texts, batch.valid, strict=True) if ok]
         keys += [k for k, ok in zip(batch.label_keys, batch.valid, strict=True) if ok]
     if not count:
         return {}
     image_ND, text_ND = torch.cat(images), torch.cat(texts)
-    found = {"val_loss": total / count, **_retrieval(image_ND, text_ND, keys_of(keys, said))}
+    figures = {"val_loss": total / count, **_retrieval(image_ND, text_ND, keys_of(keys, label_keys))}
     for name in tasks:
         assert encode_text is not None
-        found |= {f"zero_shot.{k}": v for k, v in measure(load_task(name), image_ND, keys, encode_text).items()}
-    return found
+        figures |= {f"zero_shot.{k}": v for k, v in measure(load_task(name), image_ND, keys, encode_text).items()}
+    return figures
 
 
 def _retrieval(image_ND: Tensor, text_ND: Tensor, keys_NK: Tensor) -> dict[str, float]:

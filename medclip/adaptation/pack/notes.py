@@ -29,7 +29,7 @@ def num_in_training(base: Model, shots: Sequence[Shot]) -> int | None:
 
 
 def seen_by_base(base: Model, shots: Sequence[Shot]) -> list[str]:
-    """Say how many shots the base was trained on."""
+    """Return how many shots the base was trained on."""
     count = num_in_training(base, shots)
     if not count:
         return []
@@ -41,7 +41,7 @@ def seen_by_base(base: Model, shots: Sequence[Shot]) -> list[str]:
 
 
 def learned_nothing(text: ClassText, logits_NC: NDArray[np.float32], targets: NDArray) -> list[str]:
-    """Say that the adapted model cannot even tell its own shots apart.
+    """Return the sentence that the adapted model cannot even tell its own shots apart.
 
     Args:
         text: The classes.
@@ -63,10 +63,10 @@ def learned_nothing(text: ClassText, logits_NC: NDArray[np.float32], targets: ND
         if area > 0.5:
             return []
         return [f"It learned nothing: it does not tell its own shots apart (AUROC {area:.2f}). {advice}"]
-    said, classes = logits_NC.argmax(axis=1), np.unique(targets)
-    if len(classes) > 1 and len(set(said.tolist())) == 1:
-        return [f"It learned nothing: it says {text.names[said[0]]} for every one of its own shots. {advice}"]
-    right = float(np.mean([(said[targets == c] == c).mean() for c in classes]))
+    predicted, classes = logits_NC.argmax(axis=1), np.unique(targets)
+    if len(classes) > 1 and len(set(predicted.tolist())) == 1:
+        return [f"It learned nothing: it says {text.names[predicted[0]]} for every one of its own shots. {advice}"]
+    right = float(np.mean([(predicted[targets == c] == c).mean() for c in classes]))
     if right > 1 / len(classes):
         return []
     return [f"It learned nothing: of its own shots it is right about {right:.0%}, as guessing is. {advice}"]
@@ -75,7 +75,7 @@ def learned_nothing(text: ClassText, logits_NC: NDArray[np.float32], targets: ND
 def run_notes(
     text: ClassText, base: Model, ways: Sequence[str], test_targets: NDArray, settings: Mapping[str, Any]
 ) -> list[str]:
-    """Say what the figures and the answers do not cover.
+    """Return what the figures and the answers do not cover.
 
     Args:
         text: The classes.
@@ -88,13 +88,13 @@ def run_notes(
     if not len(test_targets):
         notes.append("Nobody is tested on: the pack has no figures.")
     elif text.kind == "multiclass":
-        there = set(test_targets.tolist())
-        absent = [n for c, n in enumerate(text.names) if c not in there]
+        present = set(test_targets.tolist())
+        absent = [n for c, n in enumerate(text.names) if c not in present]
         if absent:
             notes.append(f"No test patient has: {', '.join(absent)}; the figures say nothing of it.")
     if lacking := settings.get("no_examples"):
-        said = ", ".join(str(c) for c in lacking)
-        notes.append(f"No examples with and without: {said}; the pack answers with the prompts there.")
+        names = ", ".join(str(c) for c in lacking)
+        notes.append(f"No examples with and without: {names}; the pack answers with the prompts there.")
     new = [way for way in ways if way not in base.preprocess.adapters]
     if new:
         notes.append(f"The base does not say that it was trained on {ways_said(new)} files, read in this way.")

@@ -105,17 +105,17 @@ def _probed(
     p = p_value(observed, null_R)
     asked = f"{about(len(data.codes_n))} images, {', '.join(data.groups)}. {data.note}".strip()
     weights_PB = draw_weights(int(data.patients_n.max()) + 1, num_replicates, seed=seed)
-    made = []
+    rows = []
     for kind in kinds:
         area, recall = _measured(data, held_out(data, folds, kind, seed), weights_PB)
-        said = "p of the ridge probe" if kind == "logistic" else "no test of its own"
+        tested_by = "p of the ridge probe" if kind == "logistic" else "no test of its own"
         tested = p if kind == "logistic" else math.nan
-        made += [
-            row(model, "probe", name, f"{kind}: macro AUROC", area, p=tested, note=f"{said}; {asked}"),
+        rows += [
+            row(model, "probe", name, f"{kind}: macro AUROC", area, p=tested, note=f"{tested_by}; {asked}"),
             row(model, "probe", name, f"{kind}: balanced accuracy", recall, note=f"chance {chance(data):.3g}"),
         ]
     return [
-        *made,
+        *rows,
         row(model, "probe", name, "ridge: macro AUROC", observed, p=p, note="the figure that is tested"),
         row(
             model,
@@ -129,13 +129,13 @@ def _probed(
 
 
 def chance(data: Grouped) -> float:
-    """Give the balanced accuracy of guessing."""
+    """Return the balanced accuracy of guessing."""
     return 1 / len(data.groups)
 
 
 def held_out(data: Grouped, folds: list[NDArray], kind: Kind, seed: int) -> NDArray[np.float64]:
-    """Give each row's probabilities by a probe that has not seen its patient, [n, C]."""
-    found = np.zeros((len(data.codes_n), len(data.groups)))
+    """Return each row's probabilities by a probe that has not seen its patient, [n, C]."""
+    scores = np.zeros((len(data.codes_n), len(data.groups)))
     every = np.arange(len(data.codes_n))
     for test in folds:
         train = np.setdiff1d(every, test)
@@ -147,12 +147,12 @@ def held_out(data: Grouped, folds: list[NDArray], kind: Kind, seed: int) -> NDAr
         else:
             fitted = MLPClassifier((_HIDDEN,), alpha=_DECAY, max_iter=_EPOCHS, random_state=seed)
         _fit(fitted, taught, codes)
-        found[np.ix_(test, fitted.classes_)] = fitted.predict_proba(asked)
-    return found
+        scores[np.ix_(test, fitted.classes_)] = fitted.predict_proba(asked)
+    return scores
 
 
 def _best_c(taught: NDArray[np.float64], codes: NDArray[np.int64], patients: NDArray[np.int64], seed: int) -> float:
-    """Give the C with the best log-likelihood on inner folds; of equals the smallest."""
+    """Return the C with the best log-likelihood on inner folds; of equals the smallest."""
     inner = patient_folds(codes, patients, _INNER, seed)
     every = np.arange(len(codes))
     losses = []
@@ -185,5 +185,5 @@ def _measured(
     """Measure macro AUROC and balanced accuracy with their intervals."""
     test = HeldOut(data.codes_n, data.patients_n, len(data.groups))
     logits_nC = np.log(np.maximum(scores_nC, 1e-300))
-    found = figures(logits_nC[None], test, weights_PB, ("macro_auroc", "balanced_accuracy"))
-    return interval_of(found["macro_auroc"]), interval_of(found["balanced_accuracy"])
+    replicates = figures(logits_nC[None], test, weights_PB, ("macro_auroc", "balanced_accuracy"))
+    return interval_of(replicates["macro_auroc"]), interval_of(replicates["balanced_accuracy"])

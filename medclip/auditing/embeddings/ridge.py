@@ -41,14 +41,14 @@ class RidgeProbe:
             self._parts.append((train, test, _smoother(own, others)))
 
     def auroc(self, codes_RN: NDArray[np.integer], num_groups: int) -> NDArray[np.float64]:
-        """Give the macro AUROC of held-out predictions for each of R labellings, [R].
+        """Return the macro AUROC of held-out predictions for each of R labellings, [R].
 
         Args:
             codes_RN: Labels.
             num_groups: Labels are 0 to `num_groups` - 1. With two, one is enough.
         """
-        found = [self._auroc(codes_RN[s : s + _AT_ONCE], num_groups) for s in range(0, len(codes_RN), _AT_ONCE)]
-        return np.concatenate(found)
+        parts = [self._auroc(codes_RN[s : s + _AT_ONCE], num_groups) for s in range(0, len(codes_RN), _AT_ONCE)]
+        return np.concatenate(parts)
 
     def _auroc(self, codes_RN: NDArray[np.integer], num_groups: int) -> NDArray[np.float64]:
         areas: list[NDArray[np.float64]] = []
@@ -66,14 +66,14 @@ class RidgeProbe:
 def standardised(
     train_MD: NDArray[np.floating], test_ND: NDArray[np.floating]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Give both with the mean and standard deviation of the first; dimensions that do not vary are 0."""
+    """Return both with the mean and standard deviation of the first; dimensions that do not vary are 0."""
     mean, spread = train_MD.mean(axis=0, dtype=np.float64), train_MD.std(axis=0, dtype=np.float64)
     scale = np.where(spread > 1e-9, spread, np.inf)
     return (train_MD - mean) / scale, (test_ND - mean) / scale
 
 
 def _smoother(train_MD: NDArray[np.float64], test_ND: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Give the matrix that makes held-out predictions of training labels, [N, M]; the smaller system is solved."""
+    """Return the matrix that makes held-out predictions of training labels, [N, M]; the smaller system is solved."""
     rows, dims = train_MD.shape
     if dims <= rows:
         return test_ND @ np.linalg.solve(train_MD.T @ train_MD + rows * np.eye(dims), train_MD.T)

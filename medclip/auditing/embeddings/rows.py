@@ -29,13 +29,13 @@ def row(
     what: What,
     attribute: str,
     name: str,
-    found: Estimate | float = math.nan,
+    measured: Estimate | float = math.nan,
     *,
     p: float = math.nan,
     note: str = "",
 ) -> dict[str, Any]:
     """Make one row, with the interval where there is one. Values keep four digits."""
-    estimate = found if isinstance(found, Estimate) else Estimate(found)
+    estimate = measured if isinstance(measured, Estimate) else Estimate(measured)
     return {
         "model": model,
         "what": what,
@@ -144,12 +144,12 @@ def grouped(
             left.append(name)
     rows = np.flatnonzero(there_N & np.isin(attribute.codes_N, taken))
     drawn = rows[whole_patients(patients_N[rows], most, seed)]
-    said = []
+    notes = []
     if left:
-        said.append(f"Left out (fewer than {fewest} patients, or not stated): {', '.join(left)}.")
+        notes.append(f"Left out (fewer than {fewest} patients, or not stated): {', '.join(left)}.")
     if len(drawn) < len(rows):
-        said.append(f"Drawn by patient: {about(len(drawn))} of {about(len(rows))} rows.")
+        notes.append(f"Drawn by patient: {about(len(drawn))} of {about(len(rows))} rows.")
     _, patients_n = np.unique(patients_N[drawn], return_inverse=True)
     codes_n = np.searchsorted(np.array(taken, np.int64), attribute.codes_N[drawn])
     names = tuple(attribute.groups[g] for g in taken)
-    return Grouped(np.asarray(vectors_ND[drawn], np.float32), patients_n, codes_n, names, " ".join(said))
+    return Grouped(np.asarray(vectors_ND[drawn], np.float32), patients_n, codes_n, names, " ".join(notes))

@@ -47,7 +47,7 @@ def against(
     """
     errors = standard_errors(replicates, metric, clusters)
     point_G, drawn_GB = replicates.point[metric], replicates.drawn[metric]
-    found = []
+    differences = []
     for cell in cells:
         if cell == reference:
             continue
@@ -61,8 +61,8 @@ def against(
         spread = float(np.square(variances).sum())
         df = float(variances.sum() ** 2 / (variances**2 / dfs).sum()) if spread > 0 else float(dfs.min())
         value = float(point_G[cell] - point_G[reference])
-        found.append(change(value, drawn_B, df + 1, added=floors, lifted=lifted))
-    return found
+        differences.append(change(value, drawn_B, df + 1, added=floors, lifted=lifted))
+    return differences
 
 
 def paired(
@@ -98,7 +98,7 @@ def paired(
 
 
 def with_rest(cohort: Cohort, attribute: str) -> Cohort:
-    """Give the cohort with one attribute for each group of the named one, of two groups: itself and the rest.
+    """Return the cohort with one attribute for each group of the named one, of two groups: itself and the rest.
 
     The rest is everybody else with a row, also those for whom the attribute is not stated. Evaluate this cohort and
     compare columns 1 + 2g (group g) and 2 + 2g (its rest); `rest_cells` gives them.
@@ -106,16 +106,16 @@ def with_rest(cohort: Cohort, attribute: str) -> Cohort:
     Raises:
         MedclipError: WRONG_USE when there is no such attribute.
     """
-    found = next((a for a in cohort.attributes if a.name == attribute), None)
-    if found is None:
+    named = next((a for a in cohort.attributes if a.name == attribute), None)
+    if named is None:
         raise MedclipError(Reason.WRONG_USE, f"there is no attribute {attribute!r} in this audit.")
     halves = tuple(
-        Attribute(found.name, (group, REST), np.where(found.codes_N == g, 0, 1).astype(np.int16), found.constant)
-        for g, group in enumerate(found.groups)
+        Attribute(named.name, (group, REST), np.where(named.codes_N == g, 0, 1).astype(np.int16), named.constant)
+        for g, group in enumerate(named.groups)
     )
     return replace(cohort, attributes=halves)
 
 
 def rest_cells(group: int) -> tuple[int, int]:
-    """Give the columns of a group and of its rest in an evaluation of `with_rest`."""
+    """Return the columns of a group and of its rest in an evaluation of `with_rest`."""
     return 1 + 2 * group, 2 + 2 * group

@@ -104,16 +104,16 @@ _FORMULAS = {
 
 
 def _table() -> dict[str, GapInfo]:
-    found = {}
+    values = {}
     for m in _SINGLE:
         title = METRICS[m].title
         formula = f"max {m}_a − min {m}_a"
-        found[f"{m}_max_min"] = GapInfo(
+        values[f"{m}_max_min"] = GapInfo(
             f"{title}, largest − smallest", (m,), "between", False, "worst", formula, METRICS[m].reference
         )
         formula = {"high": f"{m} − min {m}_a", "low": f"max {m}_a − {m}"}.get(str(METRICS[m].better))
         formula = formula or f"max |{m}_a − {m}|"
-        found[f"{m}_worst_overall"] = GapInfo(
+        values[f"{m}_worst_overall"] = GapInfo(
             f"{title}, worst − overall", (m,), "worst", False, "worst", formula, METRICS[m].reference
         )
     for name, (title, metrics, reference) in _NAMED.items():
@@ -132,8 +132,8 @@ def _table() -> dict[str, GapInfo]:
                     formula = formula.replace("/m,", f"/{metrics[0]},").replace(" m/", f" {metrics[0]}/")
                 mean = "_mean" if join == "mean" else ""
                 full = words + (", mean" if mean else "")
-                found[name + suffix + mean] = GapInfo(full, metrics, compare, ratio, join, formula, reference)
-    return found
+                values[name + suffix + mean] = GapInfo(full, metrics, compare, ratio, join, formula, reference)
+    return values
 
 
 GAPS: Mapping[str, GapInfo] = _table()
@@ -165,7 +165,7 @@ def gaps(
 
 
 def gap_values(info: GapInfo, groups_MGB: _Floats, overall_MB: _Floats) -> _Floats:
-    """Give a gap for values of any origin.
+    """Return a gap for values of any origin.
 
     Args:
         info: Of `GAPS`.
@@ -228,7 +228,7 @@ def _simultaneous(
     """Interval of the largest of some differences, from the bootstrap of the largest error among them."""
     from scipy.stats import norm, t
 
-    found, errors, deviations, df = [], [], [], np.inf
+    values, errors, deviations, df = [], [], [], np.inf
     for metric in info.metrics:
         first, second = _compared(info, used)
         drawn_KB = replicates.drawn[metric][first] - replicates.drawn[metric][second]
@@ -237,16 +237,16 @@ def _simultaneous(
             mended = standard_errors(replicates, metric, clusters)
             df = min(df, float(mended.df_G[used].min()))
             added_G = mended.variance_G - mended.bootstrap_G * mended.df_G / (mended.df_G + 1)
-        found.append(replicates.point[metric][first] - replicates.point[metric][second])
+        values.append(replicates.point[metric][first] - replicates.point[metric][second])
         if info.compare == "worst" and METRICS[metric].better == "high":
-            found[-1], drawn_KB = -found[-1], -drawn_KB
+            values[-1], drawn_KB = -values[-1], -drawn_KB
         elif info.compare != "worst" or METRICS[metric].better is None:
-            drawn_KB, found[-1] = drawn_KB * np.sign(found[-1])[:, None], np.abs(found[-1])
+            drawn_KB, values[-1] = drawn_KB * np.sign(values[-1])[:, None], np.abs(values[-1])
         # Where the second is everybody, its own mend is next to nothing and is left out.
         added_K = added_G[first] + (added_G[second] if info.compare == "between" else 0.0)
         errors.append(np.sqrt(np.nanvar(drawn_KB, axis=1, ddof=1) + added_K))
-        deviations.append(drawn_KB - found[-1][:, None])
-    found_K, errors_K, deviations_KB = np.concatenate(found), np.concatenate(errors), np.concatenate(deviations)
+        deviations.append(drawn_KB - values[-1][:, None])
+    found_K, errors_K, deviations_KB = np.concatenate(values), np.concatenate(errors), np.concatenate(deviations)
     largest_B = np.max(np.abs(deviations_KB) / np.maximum(errors_K, 1e-12)[:, None], axis=0)
     known_B = largest_B[~np.isnan(largest_B)]
     if len(known_B) < (1 - MOST_UNDEFINED) * len(largest_B):

@@ -28,7 +28,7 @@ METRICS = (*COMPARED, "brier")
 
 
 def model_rows(one: Measured, other: Measured, options: AuditOptions) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
-    """Give the table `models`: the other model minus the first, on the rows that both scored.
+    """Return the table `models`: the other model minus the first, on the rows that both scored.
 
     DeLong's p, in Obuchowski's form for several rows of a patient, stands beside the bootstrap's for everybody.
 
@@ -44,8 +44,8 @@ def model_rows(one: Measured, other: Measured, options: AuditOptions) -> tuple[l
     notes = tuple(n for n in first.notes if n not in one.cohort.notes)
     weights_PB = draw_weights(first.num_patients, options.num_resamples, seed=options.seed)
     here = measure(one.name, first, one.thresholds, weights_PB, options)
-    there = measure(other.name, second, other.thresholds, weights_PB, options)
-    made: list[dict[str, Any]] = []
+    measured = measure(other.name, second, other.thresholds, weights_PB, options)
+    rows: list[dict[str, Any]] = []
     for label, other_label in zip(first.labels, second.labels, strict=True):
         if not np.array_equal(label.valid_N, other_label.valid_N):
             notes += (f"{label.name} is not compared: the models scored different rows of it.",)
@@ -53,7 +53,7 @@ def model_rows(one: Measured, other: Measured, options: AuditOptions) -> tuple[l
         if not np.array_equal(label.truth_N[label.valid_N], other_label.truth_N[label.valid_N]):
             notes += (f"{label.name} is not compared: the two tables state different truths for the same rows.",)
             continue
-        a, b = here.replicates[label.name], there.replicates[label.name]
+        a, b = here.replicates[label.name], measured.replicates[label.name]
         cells = [g for g, s in enumerate(here.states[label.name]) if s.shown]
         clusters = clusters_of(first, label)
         for metric in (m for m in defined(a, METRICS) if m in b.point):
@@ -69,7 +69,7 @@ def model_rows(one: Measured, other: Measured, options: AuditOptions) -> tuple[l
                     valid = label.valid_N
                     columns = (label.truth_N, label.score_N, other_label.score_N, first.patients_N)
                     row["delong_p"] = delong.paired(*(c[valid] for c in columns)).p
-                made.append(row)
-    adjust(made)
-    made = [short(here.rounding, row) for row in made]
-    return made, notes
+                rows.append(row)
+    adjust(rows)
+    rows = [short(here.rounding, row) for row in rows]
+    return rows, notes

@@ -48,39 +48,39 @@ def make_labels(pairs: Sequence[Pair], source: Source, options: ReadOptions) -> 
     time_N = None if options.time is None else _times(source, options.time)
     scores, notes = _scores(pairs, source, options)
     truths = [_truth(pair, source, options) for pair in pairs]
-    made: list[Label] = []
+    labels: list[Label] = []
     single: list[str] = []
     for pair, truth in zip(pairs, truths, strict=True):
-        truth_N, said = _of_units(pair, truth, source)
-        notes += said
+        truth_N, notes_of_one = _of_units(pair, truth, source)
+        notes += notes_of_one
         if time_N is not None:
             truth_N = np.where(np.isnan(time_N), np.nan, truth_N)
         kind = "probabilities" if pair.group and options.scores == "logits" else options.scores
-        score_N, said = checked_scores(scores[pair.score], pair.name, kind, source.scores.where)
-        notes += said
+        score_N, notes_of_one = checked_scores(scores[pair.score], pair.name, kind, source.scores.where)
+        notes += notes_of_one
         healthy = plain_name(pair.name) in {*NO_FINDING, *(plain_name(n) for n in options.no_finding)}
         label = Label(pair.name, score_N, truth_N, options.scores != "any", no_finding=healthy, time_N=time_N)
         valid = truth_N[label.valid_N]
         if len(valid) and bool((valid == score_N[label.valid_N]).all()):
             notes.append(f"{pair.name}: CAUTION: the scores equal the truths; is {pair.score!r} the column of scores?")
         if len(valid) and valid.max() > 0 and (valid.min() == 0 or time_N is not None):
-            made.append(label)
+            labels.append(label)
         else:
             single.append(pair.name)
             answer = "positive" if len(valid) and valid[0] else "negative"
             notes.append(f"{pair.name} is left out: of {len(valid):,} rows with score and truth all are {answer}.")
-    if not made:
+    if not labels:
         raise MedclipError(
             Reason.TABLE_INVALID,
             f"no label has both positives and negatives among the rows that have a score: {', '.join(single[:10])}.",
             where=source.labels.where,
             hint="Is it the right column, and the right part of the table (--where)?",
         )
-    return tuple(made), [*policy_notes(truths, options), *dict.fromkeys(notes)]
+    return tuple(labels), [*policy_notes(truths, options), *dict.fromkeys(notes)]
 
 
 def _of_units(pair: Pair, truth: Truth, source: Source) -> tuple[NDArray[np.float64], list[str]]:
-    """Give one truth for each unit of the cohort, and what was decided for it."""
+    """Return one truth for each unit of the cohort, and what was decided for it."""
     notes = []
     if truth.num_other:
         notes.append(f"{pair.group}: {count(truth.num_other, 'row')} of a class without a score, which do not count.")
@@ -98,15 +98,15 @@ def _of_units(pair: Pair, truth: Truth, source: Source) -> tuple[NDArray[np.floa
 def _scores(
     pairs: Sequence[Pair], source: Source, options: ReadOptions
 ) -> tuple[dict[str, NDArray[np.float64]], list[str]]:
-    found = {p.score: source.scores.score_U(p.score)[source.score_unit_N] for p in pairs}
+    scores = {p.score: source.scores.score_U(p.score)[source.score_unit_N] for p in pairs}
     notes = []
     if options.scores == "logits":
         for group in sorted({p.group for p in pairs if p.group}):
             inside = [p.score for p in pairs if p.group == group]
-            chances_NC = softmax(np.stack([found[name] for name in inside], axis=1), axis=1)
-            found |= dict(zip(inside, chances_NC.T, strict=True))
+            chances_NC = softmax(np.stack([scores[name] for name in inside], axis=1), axis=1)
+            scores |= dict(zip(inside, chances_NC.T, strict=True))
             notes.append(f"{group}: logits turned into probabilities over the {len(inside)} classes that occur.")
-    return found, notes
+    return scores, notes
 
 
 def _truth(pair: Pair, source: Source, options: ReadOptions) -> Truth:

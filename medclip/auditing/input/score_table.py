@@ -97,7 +97,7 @@ def select(table: Table, where: Mapping[str, str | Sequence[str]], what: str) ->
 
 
 def selected(table: Table, where: Mapping[str, str | Sequence[str]], what: str) -> NDArray[np.bool_]:
-    """Say of each row whether it is kept; see `select`."""
+    """Return of each row whether it is kept; see `select`."""
     kept_N = np.ones(table.num_rows, bool)
     for column, wanted in where.items():
         cells = table.coded(table.need(column))
@@ -239,8 +239,8 @@ def _spread(
     return flat.reshape(num_units, num_labels), notes
 
 
-def _own(table: Table, found: Table | None) -> ScoreTable:
-    if found is None:
+def _own(table: Table, files_table: Table | None) -> ScoreTable:
+    if files_table is None:
         raise MedclipError(
             Reason.MISSING_FILE,
             f"scores of `medclip score` need the {FILES} of the same run, which says what file is in which study.",
@@ -256,8 +256,8 @@ def _own(table: Table, found: Table | None) -> ScoreTable:
             hint="Select one with --score-where model=NAME.",
         )
     for column in ("path", "study"):
-        if column not in found.names:
-            raise no_such(column, found.names, found.where, f"of a {FILES}")
+        if column not in files_table.names:
+            raise no_such(column, files_table.names, files_table.where, f"of a {FILES}")
     study = table.coded("study")
     task, name = table.coded("task"), table.coded("class")
     pairs = Coded(*_pairs(task, name))
@@ -266,11 +266,11 @@ def _own(table: Table, found: Table | None) -> ScoreTable:
     )
     place = {v: i for i, v in enumerate(pairs.values)}
     unit = {v: i for i, v in enumerate(study.values) if v}
-    of_file = found.coded("study")
+    of_file = files_table.coded("study")
     unit_V = np.asarray([unit.get(v, -1) for v in of_file.values] or [-1], np.intp)
     return ScoreTable(
         table.where,
-        _with_patients(found, table, study, unit_V[of_file.codes_N]),
+        _with_patients(files_table, table, study, unit_V[of_file.codes_N]),
         unit_V[of_file.codes_N],
         len(study.values),
         pairs.values,
@@ -295,20 +295,20 @@ def _exact_probabilities(table: Table) -> NDArray[np.float64]:
 
 def _pairs(task: Coded, name: Coded) -> tuple[NDArray[np.int32], tuple[str, ...]]:
     code_N = task.codes_N.astype(np.int64) * len(name.values) + name.codes_N
-    there, codes_N = np.unique(code_N, return_inverse=True)
-    texts = [f"{task.values[c // len(name.values)]}:{name.values[c % len(name.values)]}" for c in there.tolist()]
+    present, codes_N = np.unique(code_N, return_inverse=True)
+    texts = [f"{task.values[c // len(name.values)]}:{name.values[c % len(name.values)]}" for c in present.tolist()]
     return codes_N.astype(np.int32), tuple(texts)
 
 
 def _tasks(kind: Coded, task: Coded, pairs: Coded) -> dict[str, tuple[str, ...]]:
-    found: dict[str, tuple[str, ...]] = {}
+    classes: dict[str, tuple[str, ...]] = {}
     if "multiclass" in kind.values:
         single_N = kind.codes_N == kind.values.index("multiclass")
         for i, name in enumerate(task.values):
             inside = np.unique(pairs.codes_N[single_N & (task.codes_N == i)])
             if len(inside):
-                found[name] = tuple(pairs.values[c] for c in inside)
-    return found
+                classes[name] = tuple(pairs.values[c] for c in inside)
+    return classes
 
 
 def _with_patients(files: Table, scores: Table, study: Coded, unit_R: NDArray[np.intp]) -> Table:

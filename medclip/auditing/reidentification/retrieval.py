@@ -69,33 +69,33 @@ def reident(
     re-identification is able to exploit the biometric nature of medical chest X-ray data, Sci Rep 12 (2022) 14851.
     """
     images.check(vectors_ND)
-    there = np.flatnonzero(~np.isnan(vectors_ND).any(axis=1))
-    rows = there[whole_patients(images.patients_N[there], most, seed)]
+    present = np.flatnonzero(~np.isnan(vectors_ND).any(axis=1))
+    rows = present[whole_patients(images.patients_N[present], most, seed)]
     vectors_ND, images = np.ascontiguousarray(vectors_ND[rows], np.float32), images.take(rows)
     _, patients_N = np.unique(images.patients_N, return_inverse=True)
     patients_N, groups = patients_N.astype(np.int32), images.groups()
     weights_PB = draw_weights(int(patients_N.max(initial=0)) + 1, num_replicates, seed=seed)
-    notes = _notes(images, len(there), len(rows))
+    notes = _notes(images, len(present), len(rows))
     compare = _Compare(vectors_ND, patients_N, groups)
-    made: list[dict[str, Any]] = []
+    table: list[dict[str, Any]] = []
     for gallery in images.galleries():
         genuine = genuine_pairs(vectors_ND, patients_N, (*groups, *gallery.apart))
         if len(np.unique(genuine.first_M)) < FEWEST_PATIENTS:
             where = "two studies" if gallery.name == ANYBODY else f"two studies ({gallery.name})"
             note = f"cannot tell: fewer than {FEWEST_PATIENTS} patients have images of {where}."
-            made.append(row(model, "reident", gallery.name, "verdict", note=note))
+            table.append(row(model, "reident", gallery.name, "verdict", note=note))
             if gallery.name == ANYBODY:
-                return made
+                return table
             continue
         ranked, impostors = compare.walk(gallery)
         if impostors.count == 0:
             note = "cannot tell: no two patients are alike in all of it."
-            made.append(row(model, "reident", gallery.name, "verdict", note=note))
+            table.append(row(model, "reident", gallery.name, "verdict", note=note))
             continue
-        found = linkage(genuine, impostors, weights_PB)
-        made += _retrieval_rows(model, gallery.name, ranked, patients_N, weights_PB)
-        made += _linkage_rows(model, gallery.name, found, notes)
-    return made
+        linked = linkage(genuine, impostors, weights_PB)
+        table += _retrieval_rows(model, gallery.name, ranked, patients_N, weights_PB)
+        table += _linkage_rows(model, gallery.name, linked, notes)
+    return table
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,25 +122,25 @@ def rank(
         wrong_QG: All other valid answers.
         first: Number of the first query.
     """
-    found = []
+    ranks = []
     for q in np.flatnonzero(right_QG.any(axis=1) & wrong_QG.any(axis=1)):
         right, wrong = np.sort(distance_QG[q, right_QG[q]]), np.sort(distance_QG[q, wrong_QG[q]])
         among_right = np.searchsorted(right, right, "right")
         ahead = np.searchsorted(wrong, right, "right")
         precision = float(np.mean(among_right / (among_right + ahead)))
-        found.append((first + q, precision, ahead[0] + 1, len(right) / (len(right) + len(wrong))))
-    q, precision, place, chance = zip(*found, strict=True) if found else ((), (), (), ())
+        ranks.append((first + q, precision, ahead[0] + 1, len(right) / (len(right) + len(wrong))))
+    q, precision, place, chance = zip(*ranks, strict=True) if ranks else ((), (), (), ())
     return Ranked(np.array(q, np.int64), np.array(precision), np.array(place, np.int64), np.array(chance))
 
 
-def verdict(found: Linkage) -> str:
+def verdict(linked: Linkage) -> str:
     """Name what the linkage rate means, with the interval deciding where the sample is too small.
 
     "identifiable" (above 5 %) and "at risk" (1 to 5 %) need an interval that lies above 1 %, "not shown" (at most 1 %)
     one that does not reach 5 %, and ten impostor pairs among one in a thousand; "cannot tell" otherwise.
     """
-    value, low, high = found.linked.value, found.linked.low, found.linked.high
-    accepted = found.num_impostors * FALSE_POSITIVES
+    value, low, high = linked.linked.value, linked.linked.low, linked.linked.high
+    accepted = linked.num_impostors * FALSE_POSITIVES
     if accepted < _FEWEST_ACCEPTED[0] or math.isnan(value) or math.isnan(low):
         return "cannot tell"
     if low > AT_RISK:
@@ -158,7 +158,7 @@ class _Compare:
         self.vectors_ND, self.patients_N, self.groups = vectors_ND, patients_N, groups
 
     def blocks(self, gallery: Gallery) -> Iterator[tuple[int, NDArray[np.bool_], NDArray[np.bool_]]]:
-        """Give the first row of each block, and which answers are right and which wrong for its rows."""
+        """Yield the first row of each block, and which answers are right and which wrong for its rows."""
         for start in range(0, len(self.vectors_ND), _ROWS):
             yield start, *gallery.answers(slice(start, start + _ROWS), self.patients_N, self.groups)
 
@@ -180,13 +180,13 @@ def _joined(parts: list[Ranked]) -> Ranked:
     return Ranked(*(np.concatenate(c) for c in columns))
 
 
-def _linkage_rows(model: str, name: str, found: Linkage, notes: str) -> list[dict[str, Any]]:
-    said, sentence = verdict(found), _sentence(found)
+def _linkage_rows(model: str, name: str, linked: Linkage, notes: str) -> list[dict[str, Any]]:
+    answer, sentence = verdict(linked), _sentence(linked)
     return [
-        row(model, "reident", name, "verification AUROC", found.auroc),
-        row(model, "reident", name, "equal error rate", found.equal_error),
-        row(model, "reident", name, "linkage at FPR 0.001", found.linked, note=sentence),
-        row(model, "reident", name, "verdict", found.linked, note=f"{said}: {sentence} {notes}".strip()),
+        row(model, "reident", name, "verification AUROC", linked.auroc),
+        row(model, "reident", name, "equal error rate", linked.equal_error),
+        row(model, "reident", name, "linkage at FPR 0.001", linked.linked, note=sentence),
+        row(model, "reident", name, "verdict", linked.linked, note=f"{answer}: {sentence} {notes}".strip()),
     ]
 
 
@@ -200,25 +200,25 @@ def _retrieval_rows(
     owners_Q = patients_N[ranked.queries_Q]
     chance = float(ranked.chance_Q.mean()) if len(ranked.chance_Q) else math.nan
     note = f"{len(owners_Q)} queries; a random order gives about {chance:.2g}."
-    made = [row(model, "reident", name, "mAP", estimated_mean(ranked.precision_Q, owners_Q, weights_PB), note=note)]
+    rows = [row(model, "reident", name, "mAP", estimated_mean(ranked.precision_Q, owners_Q, weights_PB), note=note)]
     for k in RANKS:
         hits_Q = (ranked.first_Q <= k).astype(float)
-        made.append(row(model, "reident", name, f"CMC@{k}", estimated_mean(hits_Q, owners_Q, weights_PB)))
-    return made
+        rows.append(row(model, "reident", name, f"CMC@{k}", estimated_mean(hits_Q, owners_Q, weights_PB)))
+    return rows
 
 
-def _sentence(found: Linkage) -> str:
-    value, low, high = found.linked.value, found.linked.low, found.linked.high
+def _sentence(linked: Linkage) -> str:
+    value, low, high = linked.linked.value, linked.linked.low, linked.linked.high
     return (
-        f"{value:.1%} ({low:.1%} to {high:.1%}) of {found.num_genuine} pairs of images of {found.num_patients} "
-        f"patients are linked at a false positive rate of 0.001 ({about(found.num_impostors)} pairs of two patients)."
+        f"{value:.1%} ({low:.1%} to {high:.1%}) of {linked.num_genuine} pairs of images of {linked.num_patients} "
+        f"patients are linked at a false positive rate of 0.001 ({about(linked.num_impostors)} pairs of two patients)."
     )
 
 
 def _notes(images: Images, num_there: int, num_taken: int) -> str:
-    made = []
+    notes = []
     if images.studies_N is None:
-        made.append("The table names no studies: images of one study count as two, which overstates linkage.")
+        notes.append("The table names no studies: images of one study count as two, which overstates linkage.")
     if num_taken < num_there:
-        made.append(f"Drawn by patient: {about(num_taken)} of {about(num_there)} images were compared.")
-    return " ".join(made)
+        notes.append(f"Drawn by patient: {about(num_taken)} of {about(num_there)} images were compared.")
+    return " ".join(notes)

@@ -39,11 +39,11 @@ class Pairs:
     second_M: NDArray[np.int32]
 
     def take(self, chosen: NDArray[np.integer] | slice) -> Pairs:
-        """Give some of the pairs."""
+        """Return some of the pairs."""
         return Pairs(self.cosine_M[chosen], self.first_M[chosen], self.second_M[chosen])
 
     def weights(self, drawn_P: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Give how often each pair is there when patients are drawn so often."""
+        """Return how often each pair is there when patients are drawn so often."""
         own = drawn_P[self.first_M]
         return np.where(self.first_M == self.second_M, own, own * drawn_P[self.second_M]).astype(np.float64)
 
@@ -90,26 +90,26 @@ class Impostors:
                 self._shrink()
 
     def even(self) -> Pairs:
-        """Give the even sample, least alike first."""
-        found = Pairs.joined(self._even)
-        return found.take(np.argsort(found.cosine_M, kind="stable"))
+        """Return the even sample, least alike first."""
+        pairs = Pairs.joined(self._even)
+        return pairs.take(np.argsort(pairs.cosine_M, kind="stable"))
 
     def near(self) -> Pairs:
-        """Give the most alike pairs, most alike first."""
+        """Return the most alike pairs, most alike first."""
         if self.stride == 1:
             return self.even().take(slice(None, None, -1))
-        found = Pairs.joined(self._near)
-        return found.take(np.argsort(-found.cosine_M, kind="stable")[: self._room])
+        pairs = Pairs.joined(self._near)
+        return pairs.take(np.argsort(-pairs.cosine_M, kind="stable")[: self._room])
 
     @property
     def _room(self) -> int:
         return max(_KEPT, math.ceil(_TAIL * self.most))
 
     def _shrink(self) -> None:
-        found = Pairs.joined(self._near)
-        chosen = np.argpartition(-found.cosine_M, self._room)[: self._room]
-        self._near, self._held = [found.take(chosen)], self._room
-        self._floor = float(found.cosine_M[chosen].min())
+        pairs = Pairs.joined(self._near)
+        chosen = np.argpartition(-pairs.cosine_M, self._room)[: self._room]
+        self._near, self._held = [pairs.take(chosen)], self._room
+        self._floor = float(pairs.cosine_M[chosen].min())
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Linkage:
 def pair_rows(
     patients_N: NDArray[np.integer], groups: tuple[NDArray[np.integer], ...]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Give the rows of all pairs of one patient that differ in each of `groups` (study, series, bytes).
+    """Return the rows of all pairs of one patient that differ in each of `groups` (study, series, bytes).
 
     Args:
         patients_N: Patient of each row.
@@ -148,7 +148,7 @@ def pair_rows(
 def genuine_pairs(
     vectors_ND: NDArray[np.float32], patients_N: NDArray[np.int32], groups: tuple[NDArray[np.integer], ...]
 ) -> Pairs:
-    """Give the pairs of `pair_rows` with their cosines; vectors are of unit length."""
+    """Return the pairs of `pair_rows` with their cosines; vectors are of unit length."""
     first, second = pair_rows(patients_N, groups)
     parts = [rounded(np.einsum("md,md->m", vectors_ND[f], vectors_ND[s])) for f, s in _pieces(first, second)]
     return Pairs(np.concatenate(parts), patients_N[first], patients_N[second])
@@ -204,7 +204,7 @@ def _pieces(*columns: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], ..
 
 
 def _same_patient(patients_N: NDArray[np.integer]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Give the rows of all pairs of each patient with more than one row."""
+    """Yield the rows of all pairs of each patient with more than one row."""
     order = np.argsort(patients_N, kind="stable")
     for rows in np.split(order, np.flatnonzero(np.diff(patients_N[order])) + 1):
         if len(rows) > 1:

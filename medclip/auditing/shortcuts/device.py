@@ -21,7 +21,7 @@ UNKNOWN = frozenset({"", "-1", "-1.0", "nan", "na", "unknown", "not stated"})
 
 
 def device_of(cohort: Cohort, column: str) -> Floats:
-    """Give 1 where the device is in the image, 0 where it is not, NaN where nobody knows (blank or −1), [N].
+    """Return 1 where the device is in the image, 0 where it is not, NaN where nobody knows (blank or −1), [N].
 
     Args:
         cohort: With the column among its attributes or its further columns.
@@ -33,16 +33,16 @@ def device_of(cohort: Cohort, column: str) -> Floats:
     """
     attribute = next((a for a in cohort.attributes if a.name == column), None)
     if attribute is not None:
-        said = np.asarray(attribute.groups, object)[attribute.codes_N]
+        stated = np.asarray(attribute.groups, object)[attribute.codes_N]
     elif column in cohort.columns:
-        said = np.asarray(cohort.columns[column])
+        stated = np.asarray(cohort.columns[column])
     else:
         raise MedclipError(
             Reason.WRONG_USE,
             f"there is no column {column!r} that says whether a device is in the image.",
             hint=f"The label table's columns that were read: {', '.join(cohort.columns) or 'none'}.",
         )
-    words, place_N = np.unique(["" if w is None else str(w).strip().casefold() for w in said], return_inverse=True)
+    words, place_N = np.unique(["" if w is None else str(w).strip().casefold() for w in stated], return_inverse=True)
     strange = [w for w in words if w not in PRESENT | ABSENT | UNKNOWN]
     if strange:
         raise MedclipError(
@@ -63,21 +63,21 @@ def row(
     test: str,
     stratum: str,
     metric: str,
-    found: Estimate,
+    estimate: Estimate,
     counts: tuple[int, int] | None = None,
     note: str = "",
 ) -> dict[str, Any]:
-    """Give a row of the table `shortcuts`; `counts` are rows and positives, None where they are not shown."""
+    """Return a row of the table `shortcuts`; `counts` are rows and positives, None where they are not shown."""
     n, n_pos = counts if counts is not None else (None, None)
     return {
         "label": label,
         "test": test,
         "stratum": stratum,
         "metric": metric,
-        "value": found.value,
-        "low": found.low,
-        "high": found.high,
-        "p": found.p if isinstance(found, Difference) else float("nan"),
+        "value": estimate.value,
+        "low": estimate.low,
+        "high": estimate.high,
+        "p": estimate.p if isinstance(estimate, Difference) else float("nan"),
         "n": n,
         "n_pos": n_pos,
         "note": note,
@@ -85,5 +85,5 @@ def row(
 
 
 def not_done(label: str, test: str, why: str) -> list[dict[str, Any]]:
-    """Give the one row of a test that could not be done."""
+    """Return the one row of a test that could not be done."""
     return [row(label, test, "", "", Estimate(float("nan")), note=f"{NOT_DONE}: {why}")]

@@ -40,7 +40,7 @@ _STRATA = (
 
 
 def align(cohort: Cohort, masked: Cohort, name: str) -> Floats:
-    """Give the scores of the masked copies in the order of the originals.
+    """Return the scores of the masked copies in the order of the originals.
 
     Args:
         cohort: The originals.
@@ -53,7 +53,7 @@ def align(cohort: Cohort, masked: Cohort, name: str) -> Floats:
     Raises:
         MedclipError: TABLE_INVALID where the copies lack the label, or no key is in both.
     """
-    label = next((found for found in masked.labels if found.name == name), None)
+    label = next((candidate for candidate in masked.labels if candidate.name == name), None)
     if label is None:
         raise MedclipError(Reason.TABLE_INVALID, f"the masked copies have no scores of {name!r}.")
     if len(set(masked.keys)) < len(masked.keys) or len(set(cohort.keys)) < len(cohort.keys):
@@ -110,38 +110,38 @@ def compare(
     change_N = masked_N - label.score_N
     points, drawn = means(cohort.patients_N, weights_PB, [(part, change_N) for part in shown.values()], label.weight_N)
     point, draws = dict(zip(shown, points.tolist(), strict=True)), dict(zip(shown, drawn, strict=True))
-    made: list[Row] = []
+    rows: list[Row] = []
     for name, part in shown.items():
-        found = change(point[name], draws[name], _patients(cohort, part))
-        made.append(row(label.name, TEST, name, MEAN_CHANGE, found, _counts(label, part), _said(label, name, found)))
+        value = change(point[name], draws[name], _patients(cohort, part))
+        rows.append(row(label.name, TEST, name, MEAN_CHANGE, value, _counts(label, part), _said(label, name, value)))
         if threshold is not None and name.startswith("positives"):
-            made += _lost(cohort, label, masked_N, part, weights_PB, threshold, name, min_patients)
+            rows += _lost(cohort, label, masked_N, part, weights_PB, threshold, name, min_patients)
     for kind in ("positives", "negatives"):
         pair = [f"{kind} with device", f"{kind} without device"]
         if not all(name in shown for name in pair):
             continue
         fewer = min(_patients(cohort, shown[name]) for name in pair)
-        found = change(point[pair[0]] - point[pair[1]], draws[pair[0]] - draws[pair[1]], fewer)
+        value = change(point[pair[0]] - point[pair[1]], draws[pair[0]] - draws[pair[1]], fewer)
         both = shown[pair[0]] | shown[pair[1]]
         note = (
-            f"Change of the score with the device less that of the control, which is the fill's own doing: {found}. "
-            + ("The device was part of what the model saw." if found.below_zero else _NOTHING)
+            f"Change of the score with the device less that of the control, which is the fill's own doing: {value}. "
+            + ("The device was part of what the model saw." if value.below_zero else _NOTHING)
         )
-        made.append(row(label.name, TEST, f"{kind}: with − without", MEAN_CHANGE, found, _counts(label, both), note))
-    return made
+        rows.append(row(label.name, TEST, f"{kind}: with − without", MEAN_CHANGE, value, _counts(label, both), note))
+    return rows
 
 
 _NOTHING = "That the device was part of what the model saw is not shown."
 
 
-def _said(label: Label, name: str, found: Estimate) -> str:
+def _said(label: Label, name: str, estimate: Estimate) -> str:
     if "without" in name:
-        return f"Control: where a place without the device is filled, the score of {label.name} changes by {found}."
-    if found.below_zero:
-        return f"The score of {label.name} drops when the device is taken out of the image: {found}."
-    if found.above_zero:
-        return f"The score of {label.name} rises when the device is taken out of the image: {found}."
-    return f"The score of {label.name} hardly changes when the device is taken out of the image: {found}."
+        return f"Control: where a place without the device is filled, the score of {label.name} changes by {estimate}."
+    if estimate.below_zero:
+        return f"The score of {label.name} drops when the device is taken out of the image: {estimate}."
+    if estimate.above_zero:
+        return f"The score of {label.name} rises when the device is taken out of the image: {estimate}."
+    return f"The score of {label.name} hardly changes when the device is taken out of the image: {estimate}."
 
 
 def _lost(
@@ -154,15 +154,15 @@ def _lost(
     name: str,
     min_patients: int,
 ) -> list[Row]:
-    """Give the share of positives at or above the threshold whose copy is below it."""
+    """Return the share of positives at or above the threshold whose copy is below it."""
     found_N = part & (label.score_N >= threshold)
     if _patients(cohort, found_N) < min_patients:
         why = f"Not done: fewer than {min_patients} patients have positives that are found at the threshold."
         return [row(label.name, TEST, name, LOST, Estimate(float("nan")), note=why)]
     lost = replace(label, truth_N=np.where(found_N, (masked_N < threshold).astype(np.float64), np.nan))
-    whole = replace(cohort, attributes=())
-    shares = evaluate(whole, lost, weights_PB, metrics=["prevalence"])
-    low, high, _ = of(shares, "prevalence", clusters_of(whole, lost))
+    ungrouped = replace(cohort, attributes=())
+    shares = evaluate(ungrouped, lost, weights_PB, metrics=["prevalence"])
+    low, high, _ = of(shares, "prevalence", clusters_of(ungrouped, lost))
     share = Estimate(float(shares.point["prevalence"][0]), float(low[0]), float(high[0]))
     note = (
         f"Of the positives that are found at the threshold, {100 * share.value:.0f} % (95 % interval "

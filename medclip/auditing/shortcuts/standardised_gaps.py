@@ -76,48 +76,50 @@ def compare(
         return not_done(label.name, test, "there are not two groups to show, or there is nothing to weigh for.")
     try:
         if method == "standardise":
-            made = standardise(attribute, by, rows_N, limit=limit, own_N=label.weight_N)
+            weights = standardise(attribute, by, rows_N, limit=limit, own_N=label.weight_N)
         else:
-            made = propensity(attribute, by, rows_N, numbers=numbers, limit=limit, own_N=label.weight_N)
+            weights = propensity(attribute, by, rows_N, numbers=numbers, limit=limit, own_N=label.weight_N)
     except MedclipError as e:
         return not_done(label.name, test, e.message)
     own_N = np.ones(len(rows_N)) if label.weight_N is None else label.weight_N
-    weighed = replace(label, weight_N=own_N * made.weight_N, truth_N=np.where(made.weight_N > 0, label.truth_N, np.nan))
-    whole = replace(cohort, attributes=(attribute,))
+    weighed = replace(
+        label, weight_N=own_N * weights.weight_N, truth_N=np.where(weights.weight_N > 0, label.truth_N, np.nan)
+    )
+    grouped = replace(cohort, attributes=(attribute,))
     names = [n for n in names if threshold is not None or "auroc" in GAPS[n].metrics]
     metrics = list(dict.fromkeys(m for n in names for m in GAPS[n].metrics))
     cells = [1 + int(g) for g in np.flatnonzero(shown)]
-    found, ends, apart = {}, {}, {}
+    values, ends, apart = {}, {}, {}
     for when, one in ((BEFORE, label), (AFTER, weighed)):
-        found[when] = evaluate(whole, one, weights_PB, threshold=threshold, metrics=metrics)
-        clusters = clusters_of(whole, one)
-        ends[when] = {m: of(found[when], m, clusters) for m in metrics}
-        apart[when] = gaps(found[when], cells, names, clusters=clusters)
+        values[when] = evaluate(grouped, one, weights_PB, threshold=threshold, metrics=metrics)
+        clusters = clusters_of(grouped, one)
+        ends[when] = {m: of(values[when], m, clusters) for m in metrics}
+        apart[when] = gaps(values[when], cells, names, clusters=clusters)
     result = []
     for metric in metrics:
         for cell in cells:
             for when in (BEFORE, AFTER):
                 low_G, high_G, _ = ends[when][metric]
-                value = Estimate(float(found[when].point[metric][cell]), float(low_G[cell]), float(high_G[cell]))
-                counts = int(found[when].n_G[cell]), int(found[when].n_pos_G[cell])
+                value = Estimate(float(values[when].point[metric][cell]), float(low_G[cell]), float(high_G[cell]))
+                counts = int(values[when].n_G[cell]), int(values[when].n_pos_G[cell])
                 stratum = f"{attribute.groups[cell - 1]}, {when}"
                 result.append(row(label.name, test, stratum, metric, value, counts))
-    fewest = int(found[AFTER].n_patients_G[cells].min())
+    fewest = int(values[AFTER].n_patients_G[cells].min())
     for name in names:
-        counts = int(found[AFTER].n_G[cells].sum()), int(found[AFTER].n_pos_G[cells].sum())
+        counts = int(values[AFTER].n_G[cells].sum()), int(values[AFTER].n_pos_G[cells].sum())
         two = [apart[when][name] for when in (BEFORE, AFTER)]
         for when, gap in zip((BEFORE, AFTER), two, strict=True):
             result.append(row(label.name, test, when, name, Estimate(gap.value, gap.low, gap.high), counts))
         moved = change(two[1].value - two[0].value, two[1].drawn_B - two[0].drawn_B, fewest)
-        note = f"{_sentence(GAPS[name].title, two[0].value, two[1].value, moved, listed(by, numbers))} {made}"
+        note = f"{_sentence(GAPS[name].title, two[0].value, two[1].value, moved, listed(by, numbers))} {weights}"
         result.append(row(label.name, test, CHANGE, name, moved, counts, note))
     return result
 
 
 def _sentence(title: str, before: float, after: float, moved: Estimate, what: str) -> str:
-    said = f"{title}: {before:.2f} as it is, {after:.2f} when all groups have the same mix of {what}."
+    sentence = f"{title}: {before:.2f} as it is, {after:.2f} when all groups have the same mix of {what}."
     if moved.below_zero:
-        return f"{said} The mix explains part of the gap."
+        return f"{sentence} The mix explains part of the gap."
     if moved.above_zero:
-        return f"{said} It is larger then; that the effective numbers are smaller can do this by itself."
-    return f"{said} That is no change that could be told from chance."
+        return f"{sentence} It is larger then; that the effective numbers are smaller can do this by itself."
+    return f"{sentence} That is no change that could be told from chance."

@@ -72,7 +72,7 @@ def device_test(
     positive = label.valid_N & (label.truth_N == 1)
     with_N, without_N = positive & (device_N == 1), positive & (device_N == 0)
     compare = _Comparison(cohort, label, weights_PB, min_patients)
-    made = [
+    rows = [
         _with_caution(r) if (r["metric"], r["stratum"]) == ("auprc_adjusted", GAP) else r
         for r in compare(POSITIVES, with_N, without_N, ("auroc", "auprc_adjusted"), None)
     ]
@@ -83,14 +83,14 @@ def device_test(
     for part in (with_N & matched, without_N & matched):
         images_P = np.bincount(cohort.patients_N[part], minlength=cohort.num_patients)
         once_N[part] = 1 / images_P[cohort.patients_N[part]]
-    made += compare(SAME_PATIENTS, with_N & matched, without_N & matched, ("auroc",), once_N)
+    rows += compare(SAME_PATIENTS, with_N & matched, without_N & matched, ("auroc",), once_N)
 
     totals = [float(compare.own_N[part].sum()) for part in (with_N, without_N)]
     equal_N = np.ones(len(device_N))
     for part, total in zip((with_N, without_N), totals, strict=True):
         equal_N[part] = min(totals) / total if total > 0 else 0.0
-    made += compare(SAME_PREVALENCE, with_N, without_N, ("auprc", "auprc_adjusted"), equal_N)
-    return made
+    rows += compare(SAME_PREVALENCE, with_N, without_N, ("auprc", "auprc_adjusted"), equal_N)
+    return rows
 
 
 def negatives_with_device(
@@ -126,12 +126,12 @@ def negatives_with_device(
     counts = {WITH: (int(with_N.sum()), 0), WITHOUT: (int(without_N.sum()), 0)}
     counts[GAP] = (counts[WITH][0] + counts[WITHOUT][0], 0)
     say = _Sentences(label.name).negatives
-    made: list[Row] = []
+    rows: list[Row] = []
     if threshold is not None:
         device = Attribute("device", (WITH, WITHOUT, "not known"), _codes(with_N, without_N))
-        whole = replace(cohort, attributes=(device,))
-        found = evaluate(whole, label, weights_PB, threshold=threshold, metrics=["fpr"])
-        made += _three_rows(label, NEGATIVES, found, "fpr", clusters_of(whole, label), (1, 2), counts, say)
+        grouped = replace(cohort, attributes=(device,))
+        replicates = evaluate(grouped, label, weights_PB, threshold=threshold, metrics=["fpr"])
+        rows += _three_rows(label, NEGATIVES, replicates, "fpr", clusters_of(grouped, label), (1, 2), counts, say)
     point_K, drawn_KB = means(
         cohort.patients_N, weights_PB, [(with_N, label.score_N), (without_N, label.score_N)], label.weight_N
     )
@@ -139,18 +139,18 @@ def negatives_with_device(
     for k, stratum in enumerate((WITH, WITHOUT)):
         here = change(float(point_K[k]), drawn_KB[k], fewer)
         value = Estimate(here.value, here.low, here.high)  # that it is not 0 is no finding
-        made.append(row(label.name, NEGATIVES, stratum, "mean score", value, counts[stratum]))
+        rows.append(row(label.name, NEGATIVES, stratum, "mean score", value, counts[stratum]))
     apart = change(float(point_K[0] - point_K[1]), drawn_KB[0] - drawn_KB[1], fewer)
-    made.append(row(label.name, NEGATIVES, GAP, "mean score", apart, counts[GAP], say("mean score", apart)))
+    rows.append(row(label.name, NEGATIVES, GAP, "mean score", apart, counts[GAP], say("mean score", apart)))
 
     truth_N = np.where(with_N, 1.0, np.where(without_N, 0.0, np.nan))
-    told = replace(label, truth_N=truth_N)
-    whole = replace(cohort, attributes=())
-    found = evaluate(whole, told, weights_PB, metrics=["auroc"])
-    low, high, _ = of(found, "auroc", clusters_of(whole, told))
-    value = Estimate(float(found.point["auroc"][0]), float(low[0]), float(high[0]))
-    made.append(row(label.name, NEGATIVES, GAP, "AUROC of the device", value, counts[GAP], say("auroc", value)))
-    return made
+    relabelled = replace(label, truth_N=truth_N)
+    grouped = replace(cohort, attributes=())
+    replicates = evaluate(grouped, relabelled, weights_PB, metrics=["auroc"])
+    low, high, _ = of(replicates, "auroc", clusters_of(grouped, relabelled))
+    value = Estimate(float(replicates.point["auroc"][0]), float(low[0]), float(high[0]))
+    rows.append(row(label.name, NEGATIVES, GAP, "AUROC of the device", value, counts[GAP], say("auroc", value)))
+    return rows
 
 
 class _Comparison:
@@ -173,20 +173,20 @@ class _Comparison:
             Attribute(stratum, ("in", "out"), (~(part | negative)).astype(np.int16))
             for stratum, part in ((WITH, with_N), (WITHOUT, without_N))
         )
-        whole = replace(cohort, attributes=halves)
+        halved = replace(cohort, attributes=halves)
         if weight_N is not None:
             label = replace(label, weight_N=self.own_N * weight_N)
-        found = evaluate(whole, label, self._weights_PB, metrics=metrics)
-        clusters = clusters_of(whole, label)
+        replicates = evaluate(halved, label, self._weights_PB, metrics=metrics)
+        clusters = clusters_of(halved, label)
         negatives = int(negative.sum())
         pos = {WITH: int(with_N.sum()), WITHOUT: int(without_N.sum())}
         pos[GAP] = pos[WITH] + pos[WITHOUT]
         counts = {stratum: (n + negatives, n) for stratum, n in pos.items()}
         say = _Sentences(label.name).positives
         return [
-            made
+            one_row
             for metric in metrics
-            for made in _three_rows(label, test, found, metric, clusters, (1, 3), counts, say)
+            for one_row in _three_rows(label, test, replicates, metric, clusters, (1, 3), counts, say)
         ]
 
 
@@ -230,33 +230,33 @@ class _Sentences:
 def _three_rows(
     label: Label,
     test: str,
-    found: Replicates,
+    replicates: Replicates,
     metric: str,
     clusters: Clusters,
     cells: tuple[int, int],
     counts: dict[str, tuple[int, int]],
     say: Callable[[str, Estimate], str],
 ) -> list[Row]:
-    low_G, high_G, _ = of(found, metric, clusters)
-    made = []
+    low_G, high_G, _ = of(replicates, metric, clusters)
+    rows = []
     for stratum, cell in zip((WITH, WITHOUT), cells, strict=True):
-        value = Estimate(float(found.point[metric][cell]), float(low_G[cell]), float(high_G[cell]))
-        made.append(row(label.name, test, stratum, metric, value, counts[stratum]))
-    gap = _apart(found, metric, clusters, cells)
-    return [*made, row(label.name, test, GAP, metric, gap, counts[GAP], say(metric, gap))]
+        value = Estimate(float(replicates.point[metric][cell]), float(low_G[cell]), float(high_G[cell]))
+        rows.append(row(label.name, test, stratum, metric, value, counts[stratum]))
+    gap = _apart(replicates, metric, clusters, cells)
+    return [*rows, row(label.name, test, GAP, metric, gap, counts[GAP], say(metric, gap))]
 
 
-def _with_caution(made: Row) -> Row:
+def _with_caution(row: Row) -> Row:
     """Take the p from a difference that honest models have too (in simulations up to 12 % had p below 5 %)."""
-    gap = Estimate(made["value"], made["low"], made["high"])
+    gap = Estimate(row["value"], row["low"], row["high"])
     note = (
-        f"{METRICS[made['metric']].title}: difference {gap}. The strata differ in prevalence, which this measure takes "
+        f"{METRICS[row['metric']].title}: difference {gap}. The strata differ in prevalence, which this measure takes "
         "out in part only; compare those of the same prevalence."
     )
-    return {**made, "p": float("nan"), "note": note}
+    return {**row, "p": float("nan"), "note": note}
 
 
-def _apart(found: Replicates, metric: str, clusters: Clusters, cells: tuple[int, int]) -> Difference:
+def _apart(replicates: Replicates, metric: str, clusters: Clusters, cells: tuple[int, int]) -> Difference:
     """Compute the difference of two strata.
 
     Strata share patients or negatives, so the bootstrap of the difference is taken as it is: floors under the variance
@@ -265,12 +265,12 @@ def _apart(found: Replicates, metric: str, clusters: Clusters, cells: tuple[int,
     rate. In simulations of honest models with 150 and 400 patients, p was below 5 % in 3 to 7 % of AUROC differences
     and in 1 to 3 % of rate differences.
     """
-    point_G, drawn_GB = found.point[metric], found.drawn[metric]
+    point_G, drawn_GB = replicates.point[metric], replicates.drawn[metric]
     pair = list(cells)
     value = float(point_G[cells[0]] - point_G[cells[1]])
     least, patients_G = 0.0, clusters.positive_G
     if metric == "fpr":
-        patients_G, count = clusters.negative_G, found.n_neg_G[pair]
+        patients_G, count = clusters.negative_G, replicates.n_neg_G[pair]
         rate = (float(point_G[pair] @ count) + 2) / (count.sum() + 4)  # Agresti and Coull
         least = float(rate * (1 - rate) * (1 / count).sum())
     return change(value, drawn_GB[cells[0]] - drawn_GB[cells[1]], int(patients_G[pair].min()), least=least)

@@ -178,7 +178,7 @@ def num_base(text: ClassText) -> int:
 
 
 def novel_sides(data: FewShotData) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Give the test units of base classes, and those of novel ones."""
+    """Return the test units of base classes, and those of novel ones."""
     count, targets = num_base(data.text), data.examples.targets
     base = tuple(r for r in data.test if targets[r] < count)
     return base, tuple(r for r in data.test if targets[r] >= count)
@@ -258,7 +258,9 @@ def _result(
         costs=costs_of(protocol, runs),
         failures=failures_of(runs),
         confusions=tuple(
-            confusion_of(data, v.label, last, found) for v in protocol.variants if (found := runs_of(runs, v, last))
+            confusion_of(data, v.label, last, runs_of_method)
+            for v in protocol.variants
+            if (runs_of_method := runs_of(runs, v, last))
         ),
         novel=novel,
         novel_classes=data.text.names[num_base(data.text) :] if protocol.novel else (),
@@ -268,8 +270,8 @@ def _result(
 
 def _counts(data: FewShotData, side: Sequence[int]) -> dict[str, int]:
     targets = targets_of([data.units[i].target for i in side], data.text)
-    there = [(targets == 1)[:, c] if data.examples.multilabel else targets == c for c in range(len(data.text.names))]
-    classes = {f"class:{name}": int(of_class.sum()) for name, of_class in zip(data.text.names, there, strict=True)}
+    present = [(targets == 1)[:, c] if data.examples.multilabel else targets == c for c in range(len(data.text.names))]
+    classes = {f"class:{name}": int(of_class.sum()) for name, of_class in zip(data.text.names, present, strict=True)}
     return {"images": len(side), "patients": len({data.units[i].patient for i in side}), **classes}
 
 

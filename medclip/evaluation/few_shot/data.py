@@ -57,11 +57,11 @@ class FewShotData:
     not list its training files."""
 
     def unit(self, row: int) -> LabelledUnit:
-        """Give the unit of an example."""
+        """Return the unit of an example."""
         return self.units[self.rows[row]]
 
     def held_out(self, rows: Sequence[int] | None = None) -> HeldOut:
-        """Give the test images (or some examples) for measuring."""
+        """Return the test images (or some examples) for measuring."""
         chosen = list(self.test if rows is None else rows)
         patients = numbered([self.unit(r).patient for r in chosen])
         return HeldOut(self.examples.targets[chosen], patients, len(self.text.names))
@@ -71,12 +71,12 @@ class FewShotData:
         return len({self.unit(r).patient for r in rows})
 
     def picture(self, row: int) -> NDArray[np.uint8]:
-        """Give the middle view of an example; uint8 [S, S, 3]."""
+        """Return the middle view of an example; uint8 [S, S, 3]."""
         views = self.examples.pixels[row]
         return views[len(views) // 2]
 
     def identity(self, model: Model) -> dict[str, Any]:
-        """Say what runs on this data are of, without a path, an identifier or the key that patients are hashed with."""
+        """Return what identifies runs on this data: no path, no identifier, no key of the patients' hashes."""
         numbers: dict[str, int] = {}
         rows = [[u.number, numbers.setdefault(u.patient, len(numbers)), u.target] for u in self.units]
         sides = [sorted(self.units[i].number for i in side) for side in self._sides()]
@@ -135,8 +135,10 @@ def prepare(
     place = {i: row for row, i in enumerate(rows)}
     test = tuple(place[i] for i in division.test if i in place)
     if not test:
-        said = "".join(f"; {n} could not be read: {reason}" for reason, n in sorted(problems.items()))
-        raise MedclipError(Reason.NOTHING_TO_DO, f"no image is left to test on{said}.", hint="Give more patients.")
+        problem_text = "".join(f"; {n} could not be read: {reason}" for reason, n in sorted(problems.items()))
+        raise MedclipError(
+            Reason.NOTHING_TO_DO, f"no image is left to test on{problem_text}.", hint="Give more patients."
+        )
     whose = [units[i] for i in rows]
     hashes = tuple(read[i].sha256 for i in rows)
     _check_copies(hashes, test)

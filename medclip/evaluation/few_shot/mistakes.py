@@ -27,13 +27,15 @@ def confusion_of(data: FewShotData, method: str, shots: int, runs: Sequence[Run]
         runs: All with predictions; at least one.
     """
     logits_RNC = np.stack([run.logits_NC for run in runs if run.logits_NC is not None])
-    said = predictions(logits_RNC, data.examples.multilabel)
+    predicted = predictions(logits_RNC, data.examples.multilabel)
     targets = data.examples.targets[list(data.test)]
-    counts = _multilabel_counts(targets, said) if data.examples.multilabel else _counts(targets, said, data)
+    counts = _multilabel_counts(targets, predicted) if data.examples.multilabel else _counts(targets, predicted, data)
     if data.examples.multilabel:
-        return Confusion(method, shots, counts, _multilabel_mistakes(data, targets, said))
+        return Confusion(method, shots, counts, _multilabel_mistakes(data, targets, predicted))
     chances = np.mean([ranked_scores(logits_NC, False) for logits_NC in logits_RNC], axis=0)
-    return Confusion(method, shots, counts, _mistakes(data, targets, said, chances[np.arange(len(targets)), targets]))
+    return Confusion(
+        method, shots, counts, _mistakes(data, targets, predicted, chances[np.arange(len(targets)), targets])
+    )
 
 
 def _counts(targets: NDArray, said_RN: NDArray, data: FewShotData) -> tuple[tuple[float, ...], ...]:
@@ -43,19 +45,19 @@ def _counts(targets: NDArray, said_RN: NDArray, data: FewShotData) -> tuple[tupl
 
 
 def _multilabel_counts(targets: NDArray, said_RNC: NDArray) -> tuple[tuple[float, ...], ...]:
-    there, absent = targets == 1, targets == 0
-    parts = (said_RNC & there, ~said_RNC & there, said_RNC & absent, ~said_RNC & absent)
+    present, absent = targets == 1, targets == 0
+    parts = (said_RNC & present, ~said_RNC & present, said_RNC & absent, ~said_RNC & absent)
     return _rows(np.stack([p.sum(axis=1).mean(axis=0) for p in parts], axis=1))
 
 
 def _mistakes(data: FewShotData, targets: NDArray, said_RN: NDArray, chances_N: NDArray) -> tuple[Mistake, ...]:
     """Of images that are wrong equally often, those whose true class was thought least likely come first."""
     wrong_N = (said_RN != targets).sum(axis=0)
-    names, found = data.text.names, []
+    names, mistakes = data.text.names, []
     for n in _most(wrong_N, chances_N):
         common = Counter(said_RN[said_RN[:, n] != targets[n], n].tolist()).most_common(1)[0][0]
-        found.append(_mistake(data, n, int(wrong_N[n]), len(said_RN), names[targets[n]], names[common]))
-    return tuple(found)
+        mistakes.append(_mistake(data, n, int(wrong_N[n]), len(said_RN), names[targets[n]], names[common]))
+    return tuple(mistakes)
 
 
 def _multilabel_mistakes(data: FewShotData, targets: NDArray, said_RNC: NDArray) -> tuple[Mistake, ...]:
@@ -63,20 +65,20 @@ def _multilabel_mistakes(data: FewShotData, targets: NDArray, said_RNC: NDArray)
     known = ~np.isnan(targets)
     wrong_RNC = (said_RNC != (targets == 1)) & known
     wrong_N, classes_N = wrong_RNC.any(axis=2).sum(axis=0), wrong_RNC.sum(axis=(0, 2))
-    found = []
+    mistakes = []
     for n in _most(wrong_N, -classes_N):
         usual_C = (said_RNC[:, n].mean(axis=0) > 0.5) & known[n]
-        found.append(
+        mistakes.append(
             _mistake(
                 data, n, int(wrong_N[n]), len(said_RNC), _listed(data, targets[n] == 1), _listed(data, usual_C)
             )
         )  # fmt: skip
-    return tuple(found)
+    return tuple(mistakes)
 
 
-def _mistake(data: FewShotData, n: int, wrong: int, runs: int, true: str, said: str) -> Mistake:
+def _mistake(data: FewShotData, n: int, wrong: int, runs: int, true: str, predicted: str) -> Mistake:
     row = data.test[n]
-    return Mistake(data.unit(row).number, row, wrong, runs, true, said)
+    return Mistake(data.unit(row).number, row, wrong, runs, true, predicted)
 
 
 def _most(wrong_N: NDArray, then_N: NDArray) -> list[int]:

@@ -43,8 +43,8 @@ class Variant:
     @property
     def title(self) -> str:
         """What a page calls it."""
-        said = ", ".join(f"{k} {v}" for k, v in self.options.items())
-        return f"{self.entry.title} ({said})" if said else self.entry.title
+        options = ", ".join(f"{k} {v}" for k, v in self.options.items())
+        return f"{self.entry.title} ({options})" if options else self.entry.title
 
     @property
     def version(self) -> int:
@@ -94,7 +94,7 @@ class Protocol:
     novel: bool = False
 
     def keys(self) -> Iterator[RunKey]:
-        """Give the runs, cheap methods first and few shots before many, so that most are done when it is stopped."""
+        """Yield the runs, cheap methods first and few shots before many, so that most are done when it is stopped."""
         order = list(METHODS)
         for v in sorted(self.variants, key=lambda v: (v.entry.trains_towers, order.index(v.method))):
             if v.constant:
@@ -106,11 +106,11 @@ class Protocol:
                 yield from self.novel_keys(v)
 
     def key_of(self, variant: Variant, shots: int, seed: int, init: int) -> RunKey:
-        """Give the run that stands for a method at K shots."""
+        """Return the run that stands for a method at K shots."""
         return RunKey(variant.label, 0, 0, 0) if variant.constant else RunKey(variant.label, shots, seed, init)
 
     def novel_keys(self, variant: Variant) -> Iterator[RunKey]:
-        """Give a method's runs from base classes to novel ones, seed by seed and initialisation by initialisation."""
+        """Yield a method's runs from base classes to novel ones, seed by seed and initialisation by initialisation."""
         if variant.constant:
             yield RunKey(variant.label, 0, 0, 0, NOVEL)
         else:
@@ -133,7 +133,7 @@ class Protocol:
         return tuple(k for k in self.shots if k >= FROM) or self.shots
 
     def variant(self, label: str) -> Variant:
-        """Give a method of the comparison by its label."""
+        """Return a method of the comparison by its label."""
         return next(v for v in self.variants if v.label == label)
 
 

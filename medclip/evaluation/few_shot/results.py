@@ -185,14 +185,14 @@ class Comparison(Result):
         return [asdict(cell) for cell in self.cells[:most]]
 
     def cell(self, method: str, shots: int | None, metric: str | None = None) -> Cell | None:
-        """Give one figure; None where the method failed."""
+        """Return one figure; None where the method failed."""
         wanted = metric or self.primary
         return next(
             (c for c in self.cells if c.method == method and c.shots == shots and c.metric == wanted), None
         )  # fmt: skip
 
     def differences_of(self, reference: str, shots: int | None) -> tuple[Paired, ...]:
-        """Give every method against a reference, by the primary metric."""
+        """Return every method against a reference, by the primary metric."""
         return tuple(
             d for d in self.differences
             if d.reference == reference and d.shots == shots and d.metric == self.primary
@@ -218,8 +218,8 @@ class Comparison(Result):
         heads = [*(f"K={k}" for k in self.shots), mean]
         yield f"{'':{width}}  " + "  ".join(f"{h:>17}" for h in heads)
         for method in self.ranked:
-            found = [self.cell(method, k) for k in (*self.shots, None)]
-            yield f"{method:{width}}  " + "  ".join(f"{said(c):>17}" for c in found)
+            cells = [self.cell(method, k) for k in (*self.shots, None)]
+            yield f"{method:{width}}  " + "  ".join(f"{said(c):>17}" for c in cells)
         for failure in {(f.method, f.message): f for f in self.failures}.values():
             yield f"{failure.method}: {failure.message}"
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 def predict(base: Model, fitted: Fitted, head: Head, examples: Examples) -> NDArray[np.float32]:
-    """Give logits, the mean over each unit's views; float32 [N, C].
+    """Return logits, the mean over each unit's views; float32 [N, C].
 
     Features of the base are used as they are; a method that changed the towers encodes the pixels anew.
     """
@@ -173,8 +173,8 @@ def _fit_and_predict(
     if job.novel_text is not None:
         head = novel_head(base, fitted, job.novel_text)
         novel = predict(base, fitted, head, examples.select(job.novel_test))
-    for found in (logits, novel):
-        if found is not None and np.isnan(found).any():
+    for values in (logits, novel):
+        if values is not None and np.isnan(values).any():
             raise MedclipError(Reason.NON_FINITE, "its predictions hold values that are no numbers.")
     return logits, novel, {
         "fit_seconds": round(fit_seconds, 4),
@@ -233,7 +233,7 @@ def _model(path: str, device: str) -> Model:
 
 
 def _bug(error: Exception) -> str:
-    """Say what kind of error and where in our code; never its own text, which may quote a file."""
+    """Return what kind of error and where in our code; never its own text, which may quote a file."""
     frames = traceback.extract_tb(error.__traceback__)
     package = str(Path(__file__).resolve().parents[2])
     ours = [f for f in frames if f.filename.startswith(package)] or frames

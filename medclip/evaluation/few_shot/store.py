@@ -54,7 +54,7 @@ class RunStore:
         claim_run(folder, "comparison", identity, IDENTITY)
 
     def kept(self, key: RunKey, asked: str) -> Run | None:
-        """Give a run that is done; None where it is not, was asked for otherwise, or failed (it is tried again).
+        """Return a run that is done; None where it is not, was asked for otherwise, or failed (it is tried again).
 
         Args:
             key: Which.
@@ -69,10 +69,10 @@ class RunStore:
         try:
             with safe_open(self.folder / _RUNS / key.file, framework="numpy") as f:
                 facts = json.loads((f.metadata() or {}).get("facts", "{}"))
-                found = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 - not a mapping
+                tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 - not a mapping
         except (OSError, SafetensorError, ValueError):
             return None
-        return Run(found.get("logits"), found.get("novel"), facts)
+        return Run(tensors.get("logits"), tensors.get("novel"), facts)
 
     def keep(self, key: RunKey, run: Run) -> Run:
         """Store a run in one step, and give it back as it will be read."""

@@ -185,7 +185,7 @@ def _entry(e: Estimate) -> dict[str, float | None]:
 
 
 def costs_of(protocol: Protocol, runs: Runs) -> tuple[Cost, ...]:
-    """Give median seconds and numbers trained, by method and K."""
+    """Return median seconds and numbers trained, by method and K."""
     costs = []
     for variant in protocol.variants:
         for shots in (0,) if variant.constant else protocol.shots:
@@ -217,7 +217,7 @@ def failures_of(runs: Runs) -> tuple[Failure, ...]:
 
 
 def runs_of(runs: Runs, variant: Variant, shots: int) -> list[Run]:
-    """Give the runs of a method at K shots that have predictions."""
+    """Return the runs of a method at K shots that have predictions."""
     wanted = 0 if variant.constant else shots
     return [
         run for key, run in runs.items()
@@ -227,8 +227,8 @@ def runs_of(runs: Runs, variant: Variant, shots: int) -> list[Run]:
 
 def span(numbers: Sequence[int]) -> str:
     """Write what numbers are: 64, or 60–64 where they differ."""
-    found = [n for n, _ in groupby(sorted(numbers))]
-    return f"{found[0]}–{found[-1]}" if len(found) > 1 else f"{found[0]}" if found else "0"
+    distinct = [n for n, _ in groupby(sorted(numbers))]
+    return f"{distinct[0]}–{distinct[-1]}" if len(distinct) > 1 else f"{distinct[0]}" if distinct else "0"
 
 
 def _round(value: float | None) -> float | None:

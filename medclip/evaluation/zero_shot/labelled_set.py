@@ -161,7 +161,7 @@ def _inside(folder: Path) -> list[Path]:
 
 
 def _state(path: Path) -> list[int] | None:
-    """Give size and time of a file, or of all files in a folder; None for what is not there."""
+    """Return size and time of a file, or of all files in a folder; None for what is not there."""
     try:
         if path.is_dir():
             return [n for child in _inside(path) for n in _state(child) or ()]

@@ -62,5 +62,5 @@ def set_figures(
         where one class has no image) is left out.
     """
     names = metric_names(scores_NC.shape[1])
-    found = measured(labels_N, scores_NC, patients, names, num_resamples=num_resamples, seed=seed)
-    return {name: Figure.of(interval_of(figure)) for name, figure in found.items()}
+    figures = measured(labels_N, scores_NC, patients, names, num_resamples=num_resamples, seed=seed)
+    return {name: Figure.of(interval_of(figure)) for name, figure in figures.items()}

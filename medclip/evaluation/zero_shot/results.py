@@ -55,11 +55,11 @@ class SetResult:
     @property
     def value(self) -> float | None:
         """The figure that enters the group's mean; None where no image could be read."""
-        found = self.figures.get(self.metric)
-        return None if found is None else found.value
+        figure = self.figures.get(self.metric)
+        return None if figure is None else figure.value
 
     def to_json(self) -> dict[str, Any]:
-        """Give JSON values."""
+        """Return JSON values."""
         return asdict(self)
 
     @classmethod
@@ -164,13 +164,13 @@ class SuiteResult(Result):
         return rows[:most]
 
     def to_json(self) -> str:
-        """Give the text of evaluate.json; the same evaluation gives the same bytes."""
+        """Return the text of evaluate.json; the same evaluation gives the same bytes."""
         values = {k: v for k, v in asdict(self).items() if k != "folder"}
         values |= {"num_in_training": self.num_in_training, "num_problems": self.num_problems}
         return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
 
     def lines(self) -> Iterator[str]:
-        """Give the table on screen and the sentences under it."""
+        """Yield the table on screen and the sentences under it."""
         yield f"{self.suite} · {self.model} {self.model_version}"
         yield ""
         yield from _table(self)
@@ -193,8 +193,8 @@ def suite_result(
     groups = []
     for group in suite.groups:
         members = suite.members(group.id)
-        found = [values[m.id] for m in members if m.id in values]
-        groups.append(GroupMean(group.id, group.title, len(members), len(found), _mean(found), group.published))
+        present = [values[m.id] for m in members if m.id in values]
+        groups.append(GroupMean(group.id, group.title, len(members), len(present), _mean(present), group.published))
     average = _mean(list(values.values()))
     return SuiteResult(
         suite=suite.name,
@@ -305,9 +305,9 @@ def _line(
     shown: Sequence[str],
     width: int,
 ) -> str:
-    said = "".join(f"{_said(figures.get(metric)):>22}" for metric in shown)
+    cells = "".join(f"{_said(figures.get(metric)):>22}" for metric in shown)
     seen = "unknown" if num_in_training is None else num_in_training
-    line = f"{name:{width}}{num_images:>8}{'-' if num_patients is None else num_patients:>10}{seen:>13}{said}"
+    line = f"{name:{width}}{num_images:>8}{'-' if num_patients is None else num_patients:>10}{seen:>13}{cells}"
     return line.rstrip()
 
 

@@ -73,7 +73,7 @@ def evaluate_suite(
     if workers is not None:
         settings = replace(settings, workers=workers)
     asked = _asked(chosen, sets)
-    found, missing, unusable = _look(root, asked, load_key(settings, path=key_file))
+    labelled_sets, missing, unusable = _look(root, asked, load_key(settings, path=key_file))
     check_device(device)
     loaded = load_model(model, device=device)
     manifest = hashlib.sha256((loaded.path / "manifest.json").read_bytes()).hexdigest()[:16]
@@ -83,7 +83,7 @@ def evaluate_suite(
     loaded.batch_size = batch = batch_size or loaded.batch_size
     with UnitReader(loaded, settings) as reader:
         run = _Run(loaded, training_hashes(loaded.path, loaded.card), reader, num_replicates, progress or Silent())
-        for labelled in found:
+        for labelled in labelled_sets:
             # Another device or batch size may change the last bits, so it makes another fingerprint.
             made_of = [FORMAT, labelled.digest(root), num_replicates, batch, device, settings.policy.changes()]
             fingerprint = digest_of(made_of)
@@ -118,7 +118,7 @@ def _look(
 ) -> tuple[list[LabelledSet], list[MissingSet], list[UnusableSet]]:
     if not os.path.isdir(root):  # unlike Path.is_dir, this takes any name
         raise MedclipError(Reason.MISSING_FILE, "there is no such data folder.", where=root)
-    found, missing, unusable = [], [], []
+    labelled_sets, missing, unusable = [], [], []
     first: MedclipError | None = None
     for part in asked:
         try:
@@ -130,10 +130,10 @@ def _look(
         if labelled is None or not labelled.rows:
             missing.append(MissingSet(part.id, part.group, places(part)))
         else:
-            found.append(labelled)
-    if not found and first is not None:
+            labelled_sets.append(labelled)
+    if not labelled_sets and first is not None:
         raise first
-    if not found:
+    if not labelled_sets:
         looked = "; ".join(m.looked_for[0] for m in missing)
         raise MedclipError(
             Reason.NOTHING_TO_DO,
@@ -141,7 +141,7 @@ def _look(
             where=root,
             hint="Give each set a folder of its name with a labels.csv (file, label), or one folder for each class.",
         )
-    return found, missing, unusable
+    return labelled_sets, missing, unusable
 
 
 def _measure(run: _Run, labelled: LabelledSet) -> tuple[SetResult, pa.Table]:
@@ -166,7 +166,7 @@ def _measure(run: _Run, labelled: LabelledSet) -> tuple[SetResult, pa.Table]:
         modality=str(part.modality),
         metric=part.metric,
         classes=part.names,
-        prompts_per_class=tuple(len(said) for said in prompts),
+        prompts_per_class=tuple(len(sentences) for sentences in prompts),
         images_per_class=tuple(int((labels == c).sum()) for c in range(len(part.classes))),
         num_images=len(rows),
         num_read=int(good.sum()),
@@ -185,7 +185,7 @@ def _measure(run: _Run, labelled: LabelledSet) -> tuple[SetResult, pa.Table]:
 def _figures(
     labels: np.ndarray, scores: np.ndarray, patients: np.ndarray, seen: np.ndarray, num_replicates: int
 ) -> tuple[Mapping[str, Figure], Mapping[str, Figure], int]:
-    """Give the figures, those without training images and their patients, and how many images the latter are over."""
+    """Return the figures, those without training images and their patients, and how many images the latter are over."""
     if not len(labels):
         return {}, {}, 0
     figures = set_figures(labels, scores, patients.tolist(), num_resamples=num_replicates)

@@ -37,7 +37,7 @@ class SuiteStore:
         claim_run(folder, "evaluation", identity, RUN_NAME)
 
     def kept(self, name: str, fingerprint: str) -> SetResult | None:
-        """Give the result of a set that is done; None where it is not, or was made of other data."""
+        """Return the result of a set that is done; None where it is not, or was made of other data."""
         values = read_note(self._parts / f"{name}.json")
         if values is None or values.get("fingerprint") != fingerprint or not self._table(name).is_file():
             return None

@@ -87,14 +87,14 @@ class SetFile(_Part):
         return self.folder or self.id
 
     def prompts(self) -> tuple[tuple[str, ...], ...]:
-        """Give all sentences of each class: its own, then the patterns filled with its phrase."""
+        """Return all sentences of each class: its own, then the patterns filled with its phrase."""
         return tuple(
             (*c.prompts, *(p.replace(SLOT, c.phrase) for p in self.patterns if c.phrase is not None))
             for c in self.classes
         )
 
     def class_of(self, value: str) -> int | None:
-        """Give the class index of a label cell or folder name; None for one that is left out on purpose.
+        """Return the class index of a label cell or folder name; None for one that is left out on purpose.
 
         Raises:
             KeyError: For a value that the suite does not know.
@@ -119,11 +119,11 @@ class SetFile(_Part):
         if strange := sorted({v for v in self.values.values() if v is not None} - set(self.names)):
             raise ValueError(f"set {self.id}: values names a class that is not there: {', '.join(strange)}")
         owners: dict[str, str] = {}
-        for name, said in zip(self.names, self.prompts(), strict=True):
-            for prompt in said:
+        for name, sentences in zip(self.names, self.prompts(), strict=True):
+            for prompt in sentences:
                 if owners.setdefault(prompt.lower(), name) != name:
                     raise ValueError(f"set {self.id}: two classes share the prompt {prompt!r}")
-            if len({p.lower() for p in said}) != len(said):
+            if len({p.lower() for p in sentences}) != len(sentences):
                 raise ValueError(f"set {self.id}: class {name} repeats a prompt")
         return self
 
@@ -168,7 +168,7 @@ class SuiteFile(_Part):
         return self
 
     def members(self, group: str) -> tuple[SetFile, ...]:
-        """Give the sets of a group; their number is its weight in the average."""
+        """Return the sets of a group; their number is its weight in the average."""
         return tuple(s for s in self.sets if s.group == group)
 
     def digest(self) -> str:
@@ -227,10 +227,10 @@ def load_suite(name_or_path: str | Path) -> SuiteFile:
 
 
 def _faults(error: ValidationError) -> str:
-    said = []
+    faults = []
     for fault in error.errors(include_url=False)[:3]:
         place = ".".join(str(p) for p in fault["loc"]) or "the suite"
         is_strange = fault["type"] == "extra_forbidden"
         message = fault["msg"].removeprefix("Value error, ").rstrip(".")
-        said.append(f"{place}: {'is not a key here' if is_strange else message}")
-    return "; ".join(said) + (f" (and {error.error_count() - 3} more)" if error.error_count() > 3 else "")
+        faults.append(f"{place}: {'is not a key here' if is_strange else message}")
+    return "; ".join(faults) + (f" (and {error.error_count() - 3} more)" if error.error_count() > 3 else "")

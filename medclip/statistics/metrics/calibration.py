@@ -40,7 +40,7 @@ class Scaling:
     """0 where, given the slope, they are neither too high nor too low."""
 
     def __call__(self, probability: ArrayLike) -> Floats:
-        """Give the scaled probabilities, in the shape of what comes in."""
+        """Return the scaled probabilities, in the shape of what comes in."""
         return expit(self.slope * logits(probability) + self.intercept)
 
 
@@ -52,12 +52,12 @@ class Steps:
     probability_K: Floats
 
     def __call__(self, probability: ArrayLike) -> Floats:
-        """Give the probabilities that the knots assign, in the shape of what comes in."""
+        """Return the probabilities that the knots assign, in the shape of what comes in."""
         return np.interp(logits(probability), self.logit_K, self.probability_K)
 
 
 def logits(probability: ArrayLike) -> Floats:
-    """Give log(p / (1 − p)), with p kept `SMALLEST` away from 0 and 1."""
+    """Return log(p / (1 − p)), with p kept `SMALLEST` away from 0 and 1."""
     return logit(np.clip(np.asarray(probability, np.float64), SMALLEST, 1 - SMALLEST))
 
 
@@ -125,12 +125,12 @@ def temperature(logit: ArrayLike, truth: ArrayLike, *, weight: Floats | None = N
         def loss(log_t: float) -> float:
             return log_loss(z * np.exp(-log_t), y)
 
-    found: Any = minimize_scalar(loss, bounds=LOG_T_BOUNDS, method="bounded", options={"xatol": 1e-9})
-    return float(np.exp(found.x))
+    solution: Any = minimize_scalar(loss, bounds=LOG_T_BOUNDS, method="bounded", options={"xatol": 1e-9})
+    return float(np.exp(solution.x))
 
 
 def cooled(probability: ArrayLike, t: float) -> Floats:
-    """Give sigmoid(logit(p) / T)."""
+    """Return sigmoid(logit(p) / T)."""
     return Scaling(1 / t, 0.0)(probability)
 
 
@@ -155,17 +155,17 @@ def isotonic(probability: ArrayLike, truth: ArrayLike, *, weight: Floats | None 
 
 
 def edges(num_bins: int) -> Floats:
-    """Give the inner edges of bins of equal width over 0 to 1, [num_bins − 1]: the numbers nearest to k / num_bins."""
+    """Return the inner edges of bins of equal width over 0 to 1, [num_bins − 1]: the floats nearest to k / num_bins."""
     return np.arange(1, num_bins) / num_bins
 
 
 def bins_of(probability: ArrayLike, inner_edges: ArrayLike) -> NDArray[np.intp]:
-    """Give the bin of each probability, [N]; one that lies on an edge belongs to the lower bin."""
+    """Return the bin of each probability, [N]; one that lies on an edge belongs to the lower bin."""
     return np.digitize(np.asarray(probability, np.float64), np.asarray(inner_edges), right=True)
 
 
 def calibration_error(probability: ArrayLike, outcome: ArrayLike, *, num_bins: int = 15, norm: Norm = "l1") -> float:
-    """Give the expected calibration error over bins of equal width, which include their right edge.
+    """Return the expected calibration error over bins of equal width, which include their right edge.
 
     Args:
         probability: float [N] of the positive class (or of the class that was chosen, see `chosen_class`).
@@ -186,7 +186,7 @@ def calibration_error(probability: ArrayLike, outcome: ArrayLike, *, num_bins: i
 def adaptive_calibration_error(
     probability: ArrayLike, outcome: ArrayLike, *, num_bins: int = 15, norm: Norm = "l1"
 ) -> float:
-    """Give the calibration error over bins of equal numbers of rows, in order of the score; see `calibration_error`.
+    """Return the calibration error over bins of equal numbers of rows, in order of the score; see `calibration_error`.
 
     Reference: Nixon et al., Measuring calibration in deep learning, CVPR workshops 2019.
     """
@@ -198,7 +198,7 @@ def adaptive_calibration_error(
 
 
 def chosen_class(probability_NC: ArrayLike, truth: ArrayLike) -> tuple[Floats, Floats]:
-    """Give the probability of the likeliest class, [N], and whether it was right, [N]."""
+    """Return the probability of the likeliest class, [N], and whether it was right, [N]."""
     p = np.asarray(probability_NC, np.float64)
     return p.max(axis=1), (p.argmax(axis=1) == np.asarray(truth)).astype(np.float64)
 
@@ -207,11 +207,11 @@ def _error(bin_N: NDArray[np.intp], p: Floats, y: Floats, norm: Norm) -> float:
     if not len(p):
         return float("nan")
     count = np.bincount(bin_N)
-    there = count > 0
-    gap = np.abs(np.bincount(bin_N, p) - np.bincount(bin_N, y))[there] / count[there]
+    filled = count > 0
+    gap = np.abs(np.bincount(bin_N, p) - np.bincount(bin_N, y))[filled] / count[filled]
     if norm == "max":
         return float(gap.max())
-    share = count[there] / len(p)
+    share = count[filled] / len(p)
     return float(share @ gap) if norm == "l1" else float(np.sqrt(share @ gap**2))
 
 

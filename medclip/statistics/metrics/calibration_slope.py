@@ -69,7 +69,7 @@ def _loss(theta: Array, x_n: Array, y_n: Array, w_n: Array) -> float:
 
 
 def _slopes(theta: tuple[float, float] | Array, x_n: Array, y_n: Array) -> Array:
-    """Give each row's part of the score (2) and of the information (3), [5, n]."""
+    """Return each row's part of the score (2) and of the information (3), [5, n]."""
     mu_n = expit(theta[0] + theta[1] * x_n)
     rest_n, spread_n = y_n - mu_n, mu_n * (1 - mu_n)
     tilted_n = spread_n * x_n
@@ -77,7 +77,7 @@ def _slopes(theta: tuple[float, float] | Array, x_n: Array, y_n: Array) -> Array
 
 
 def _bends(theta: tuple[float, float], x_n: Array) -> Array:
-    """Give each row's part of the third derivative, [4, n]."""
+    """Return each row's part of the third derivative, [4, n]."""
     mu_n = expit(theta[0] + theta[1] * x_n)
     powers = [mu_n * (1 - mu_n) * (1 - 2 * mu_n)]
     for _ in range(3):
@@ -86,7 +86,7 @@ def _bends(theta: tuple[float, float], x_n: Array) -> Array:
 
 
 def _corrected(sums_9b: Array) -> Array:
-    """Give the Newton step of each column with its second-order correction, [2, b]."""
+    """Return the Newton step of each column with its second-order correction, [2, b]."""
     score, information, (s0, s1, s2, s3) = sums_9b[:2], sums_9b[2:5], sums_9b[5:]
     a, b = _solved(score, information)
     bend = np.stack([s0 * a * a + 2 * s1 * a * b + s2 * b * b, s1 * a * a + 2 * s2 * a * b + s3 * b * b])
@@ -94,7 +94,7 @@ def _corrected(sums_9b: Array) -> Array:
 
 
 def _solved(score_2b: Array, information_3b: Array) -> Array:
-    """Give the Newton step of each column; NaN where the information is singular."""
+    """Return the Newton step of each column; NaN where the information is singular."""
     a, b, c = information_3b
     determinant = a * c - b * b
     regular = determinant > 1e-12 * a * c
@@ -124,13 +124,13 @@ class Recalibrated:
             self._fits[g] = (theta, terms, classes)
 
     def __call__(self, block: Block) -> Mapping[str, Array]:
-        """Give intercept and slope one corrected step from the fit, [G, columns of the block].
+        """Return intercept and slope one corrected step from the fit, [G, columns of the block].
 
         NaN where the resample lacks a class.
         """
-        found = np.full((2, self._num_cells, block.weights_Pb.shape[1]), np.nan)
+        coefficients = np.full((2, self._num_cells, block.weights_Pb.shape[1]), np.nan)
         for g, (theta, terms, classes) in self._fits.items():
             present_b = (block.sums(classes) > 0).all(axis=0)
             moved_2b = np.array(theta)[:, None] + _corrected(block.sums(terms))
-            found[:, g, present_b] = moved_2b[:, present_b]
-        return {name: values for name, values in zip(NAMES, found, strict=True) if name in self._wanted}
+            coefficients[:, g, present_b] = moved_2b[:, present_b]
+        return {name: values for name, values in zip(NAMES, coefficients, strict=True) if name in self._wanted}

@@ -55,7 +55,7 @@ class _Meeting:
     end_K: NDArray[np.int64]
 
     def __call__(self, block: Block) -> tuple[Array, Array]:
-        """Give the weight of pairs won (ties half) and of pairs met, for each column of the block."""
+        """Return the weight of pairs won (ties half) and of pairs met, for each column of the block."""
         weights_Kb = block.sums(self.earlier)
         sums_Ub = cumulated(block.sums(self.later).astype(np.float64))
         start_Kb = sums_Ub[self.start_K]
@@ -73,11 +73,11 @@ class Concordance:
         self._meetings = []
         for cell in rows.cells:
             weight = rows.values(cell)
-            found = (order_n[cell], rows.truth_n[cell], rows.rank_n[cell], rows.patients_n[cell])
-            self._meetings.append(_by_halves(_Subjects(*found, rows.num_patients, weight, weight)))
+            sorted_rows = (order_n[cell], rows.truth_n[cell], rows.rank_n[cell], rows.patients_n[cell])
+            self._meetings.append(_by_halves(_Subjects(*sorted_rows, rows.num_patients, weight, weight)))
 
     def __call__(self, block: Block) -> Mapping[str, Array]:
-        """Give the c-index, [G, columns of the block]; NaN where no pair is comparable."""
+        """Return the c-index, [G, columns of the block]; NaN where no pair is comparable."""
         return {"c_index": np.stack([_share_won(meetings, block) for meetings in self._meetings])}
 
 
@@ -129,13 +129,13 @@ def concordance(
     else:
         columns, meetings = np.asarray(columns_N), []
         for moment in np.unique(order):
-            there = np.flatnonzero(order == moment)
-            ranked = subjects(risks[:, columns[there[0]]])
+            at_moment = np.flatnonzero(order == moment)
+            ranked = subjects(risks[:, columns[at_moment[0]]])
             first = np.flatnonzero(event & (order < moment))
             if len(first):
-                meetings.append(_meeting(ranked, first, there, np.zeros(len(time), np.int64)))
-    whole = earlier is None and later is None
-    values = [_share_won(meetings, block)[: block.num] for block in blocks(weights, len(time), whole)]
+                meetings.append(_meeting(ranked, first, at_moment, np.zeros(len(time), np.int64)))
+    unpaired = earlier is None and later is None
+    values = [_share_won(meetings, block)[: block.num] for block in blocks(weights, len(time), unpaired)]
     return np.concatenate(values)
 
 

@@ -195,12 +195,12 @@ class SortedMetrics:
         self._crossed: dict[str, dict[int, Contest]] = {}
         everybody = rows.cells[0]
         for name in wanted & {"auroc_bpsn", "auroc_bnsp"}:
-            found = {}
+            cells = {}
             for g, cell in enumerate(rows.cells[1:], 1):
                 others = np.setdiff1d(everybody, cell, assume_unique=True)
                 pair = (others, cell) if name == "auroc_bpsn" else (cell, others)
-                found[g] = _of(rows, *pair, steps=False)
-            self._crossed[name] = found
+                cells[g] = _of(rows, *pair, steps=False)
+            self._crossed[name] = cells
         self._wanted = wanted
 
     @staticmethod
@@ -208,29 +208,29 @@ class SortedMetrics:
         return bool(wanted & {"auroc", "auprc", "auprc_adjusted"})
 
     def __call__(self, block: Block) -> Mapping[str, NDArray[np.float64]]:
-        """Give each metric that was asked for, [G, columns of the block]."""
+        """Return each metric that was asked for, [G, columns of the block]."""
         width = block.weights_Pb.shape[1]
-        found = {name: np.full((self._num_cells, width), np.nan) for name in self._wanted}
+        values = {name: np.full((self._num_cells, width), np.nan) for name in self._wanted}
         for g, match in enumerate(self._within):
             measured = areas(match, block, steps=self._steps)
-            if "auroc" in found:
-                found["auroc"][g] = measured.auroc_b
+            if "auroc" in values:
+                values["auroc"][g] = measured.auroc_b
             if measured.auprc_b is None:
                 continue
-            if "auprc" in found:
-                found["auprc"][g] = measured.auprc_b
-            if "auprc_adjusted" in found:
-                found["auprc_adjusted"][g] = adjusted(measured.auprc_b, measured.positives_b, measured.negatives_b)
+            if "auprc" in values:
+                values["auprc"][g] = measured.auprc_b
+            if "auprc_adjusted" in values:
+                values["auprc_adjusted"][g] = adjusted(measured.auprc_b, measured.positives_b, measured.negatives_b)
         for name, contests in self._crossed.items():
             for g, match in contests.items():
-                found[name][g] = areas(match, block, steps=False).auroc_b
-        return found
+                values[name][g] = areas(match, block, steps=False).auroc_b
+        return values
 
 
 def adjusted(
     auprc_b: NDArray[np.float64], positives_b: NDArray[np.float64], negatives_b: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Give 1 − ln AP / ln prevalence: 0 at chance, 1 when perfect, whatever the prevalence; NaN without negatives."""
+    """Return 1 − ln AP / ln prevalence: 0 at chance, 1 when perfect, whatever the prevalence; NaN without negatives."""
     defined = (positives_b > 0) & (negatives_b > 0)
     prevalence_b = np.divide(
         positives_b, positives_b + negatives_b, out=np.full(positives_b.shape, np.nan), where=defined

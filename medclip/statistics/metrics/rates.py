@@ -63,15 +63,15 @@ class Summed:
         self._averages = _Sums(cells_GQ, rows, combination_n, shifted, int(offsets[-1])) if features else None
 
     def __call__(self, block: Block) -> Mapping[str, Array]:
-        """Give each metric that was asked for, [G, columns of the block]."""
+        """Return each metric that was asked for, [G, columns of the block]."""
         tn, fp, fn, tp = self._counts(block).astype(np.float64)
-        found = {name: self._counted(name, tn, fp, fn, tp) for name in COUNTED if name in self._wanted}
+        values = {name: self._counted(name, tn, fp, fn, tp) for name in COUNTED if name in self._wanted}
         if self._averages is not None:
             sums_FGb = self._averages(block)
             total = tn + fp + fn + tp
             for name, part in self._features.items():
-                found[name] = ratio(np.abs(sums_FGb[part]).sum(axis=0), total)
-        return found
+                values[name] = ratio(np.abs(sums_FGb[part]).sum(axis=0), total)
+        return values
 
     def _counted(self, name: str, tn: Array, fp: Array, fn: Array, tp: Array) -> Array:
         if name == "net_benefit":
@@ -101,12 +101,12 @@ def ratio(top: Array, bottom: Array) -> Array:
 
 
 def width_bins(score_n: Array) -> NDArray[np.int64]:
-    """Give each probability its bin of equal width, closed on the right: an edge belongs to the lower bin."""
+    """Return each probability its bin of equal width, closed on the right: an edge belongs to the lower bin."""
     return np.searchsorted(np.arange(1, NUM_BINS) / NUM_BINS, score_n, side="left")
 
 
 def mass_bins(score_n: Array) -> NDArray[np.int64]:
-    """Give each score its bin of equal mass: edges are quantiles of the sample, equal scores stay together."""
+    """Return each score its bin of equal mass: edges are quantiles of the sample, equal scores stay together."""
     if not len(score_n):
         return np.zeros(0, np.int64)
     edges = np.quantile(score_n, np.arange(1, NUM_BINS) / NUM_BINS, method="inverted_cdf")
@@ -118,15 +118,15 @@ def _listed(wanted: frozenset[str]) -> list[str]:
 
 
 def _features(rows: Rows, wanted: frozenset[str]) -> list[tuple[NDArray[np.int64], Array]]:
-    """Give bin and value of each row for each averaged metric: |sum of a bin's values|, added up, is its numerator."""
+    """Return bin and value of each row for each averaged metric; its numerator adds up |sum of a bin's values|."""
     off_n = rows.score_n - rows.truth_n
     zero_n = np.zeros(len(off_n), np.int64)
-    made: dict[str, Callable[[], tuple[NDArray[np.int64], Array]]] = {
+    features: dict[str, Callable[[], tuple[NDArray[np.int64], Array]]] = {
         "brier": lambda: (zero_n, off_n**2),
         "ece": lambda: (width_bins(rows.score_n), off_n),
         "ece_mass": lambda: (mass_bins(rows.score_n), off_n),
     }
-    return [made[name]() for name in _listed(wanted)]
+    return [features[name]() for name in _listed(wanted)]
 
 
 def _combinations(rows: Rows) -> tuple[NDArray[np.int64], Any]:

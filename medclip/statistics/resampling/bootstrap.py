@@ -101,7 +101,7 @@ def evaluate(
         raise MedclipError(Reason.WRONG_USE, message)
     names = metrics_of(label, threshold) if metrics is None else _known(metrics)
     rows = valid_rows(cohort, label)
-    found = {name: np.full((rows.num_cells, weights_PB.shape[1]), np.nan) for name in names}
+    replicates = {name: np.full((rows.num_cells, weights_PB.shape[1]), np.nan) for name in names}
     point = {name: np.full(rows.num_cells, np.nan) for name in names}
     defined = frozenset(names) & frozenset(metrics_of(label, threshold))
     parts = list(_parts(rows, label, defined, threshold)) if len(rows.patients_n) else []
@@ -109,11 +109,11 @@ def evaluate(
     for block in blocks(once_P1, len(rows.patients_n), rows.weight_n is None):
         _fill({name: values[:, None] for name, values in point.items()}, parts, block)
     for block in blocks(weights_PB, len(rows.patients_n), rows.weight_n is None, block_width):
-        _fill(found, parts, block)
+        _fill(replicates, parts, block)
     n_pos_G = np.array([rows.truth_n[cell].sum() for cell in rows.cells], np.int64)
     n_G = np.array([len(cell) for cell in rows.cells], np.int64)
     n_patients_G = np.array([len(np.unique(rows.patients_n[cell])) for cell in rows.cells], np.int64)
-    return Replicates(point, found, n_G, n_pos_G, n_G - n_pos_G, n_patients_G)
+    return Replicates(point, replicates, n_G, n_pos_G, n_G - n_pos_G, n_patients_G)
 
 
 def evaluate_many(
@@ -143,14 +143,14 @@ def evaluate_many(
     def one(label: Label) -> Replicates:
         return evaluate(cohort, label, weights_PB, threshold=thresholds.get(label.name), metrics=names)
 
-    found: dict[str, Replicates] = {}
+    replicates: dict[str, Replicates] = {}
     with ThreadPoolExecutor(max_workers=threads or os.cpu_count()) as pool:
         waiting = [(label.name, pool.submit(one, label)) for label in cohort.labels]
         for name, result in waiting:
-            found[name] = result.result()
+            replicates[name] = result.result()
             if progress is not None:
-                progress(len(found), len(waiting))
-    return found
+                progress(len(replicates), len(waiting))
+    return replicates
 
 
 def _known(metrics: Iterable[str]) -> tuple[str, ...]:
@@ -173,7 +173,7 @@ def _parts(rows: Rows, label: Label, defined: frozenset[str], threshold: float |
         yield survival.Concordance(rows)
 
 
-def _fill(found: dict[str, Array], parts: Iterable[Part], block: Block) -> None:
+def _fill(replicates: dict[str, Array], parts: Iterable[Part], block: Block) -> None:
     for part in parts:
         for name, values in part(block).items():
-            found[name][:, block.start : block.start + block.num] = values[:, : block.num]
+            replicates[name][:, block.start : block.start + block.num] = values[:, : block.num]

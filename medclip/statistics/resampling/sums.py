@@ -45,20 +45,20 @@ class Block:
         return matrix @ (self.double_Pb if matrix.dtype == np.float64 else self.weights_Pb)
 
 
-def blocks(weights_PB: NDArray[Any], num_rows: int, whole: bool, width: int | None = None) -> Iterator[Block]:
+def blocks(weights_PB: NDArray[Any], num_rows: int, integral: bool, width: int | None = None) -> Iterator[Block]:
     """Cut the weight matrix into blocks of replicates.
 
     Args:
         weights_PB: Weight of each patient in each replicate.
         num_rows: Rows that will be summed; with the largest weight it bounds the sums.
-        whole: Whether rows count once each, so that sums of whole weights are whole.
+        integral: Whether rows count once each, so that sums of whole weights are whole.
         width: Replicates in a block; None: as many as fit in the cache. The results do not depend on it.
 
     Yields:
         The blocks, in order.
     """
     num_patients, num_replicates = weights_PB.shape
-    single = whole and weights_PB.dtype.kind in "ub" and int(weights_PB.max(initial=0)) * num_rows < _SINGLE_EXACT
+    single = integral and weights_PB.dtype.kind in "ub" and int(weights_PB.max(initial=0)) * num_rows < _SINGLE_EXACT
     kind: Any = np.float32 if single else np.float64
     fitting = min(max(_BLOCK_ELEMENTS // max(num_patients, num_rows // 2, 1), 32), 1024, max(num_replicates, 1))
     padded = math.ceil((width or fitting) / _STEP) * _STEP

@@ -42,8 +42,8 @@ def draw_weights(
         [5, 5, 5]
     """
     if num_patients < 1 or num_replicates < 1:
-        found = f"{num_patients} patients and {num_replicates} resamples"
-        raise MedclipError(Reason.WRONG_USE, f"{found}: at least one of each is needed")
+        asked = f"{num_patients} patients and {num_replicates} resamples"
+        raise MedclipError(Reason.WRONG_USE, f"{asked}: at least one of each is needed")
     strata = np.zeros(num_patients, np.int64) if strata_P is None else np.asarray(strata_P)
     if strata.shape != (num_patients,):
         raise MedclipError(Reason.WRONG_USE, f"{strata.shape} strata for {num_patients} patients: one each is needed")

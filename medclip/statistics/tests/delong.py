@@ -49,7 +49,7 @@ class Areas:
 
 
 def auroc_variance(truth_N: ArrayLike, *scores: ArrayLike) -> Areas:
-    """Give the AUROC of each score with their covariance matrix, rows taken for independent.
+    """Return the AUROC of each score with their covariance matrix, rows taken for independent.
 
     Args:
         truth_N: [N], 1 or 0.
@@ -73,7 +73,7 @@ def auroc_variance(truth_N: ArrayLike, *scores: ArrayLike) -> Areas:
 
 
 def clustered_variance(truth_N: ArrayLike, patients_N: ArrayLike, *scores: ArrayLike) -> Areas:
-    """Give the AUROC of each score with their covariance matrix when patients have several images.
+    """Return the AUROC of each score with their covariance matrix when patients have several images.
 
     Args:
         truth_N: [N], 1 or 0.
@@ -107,7 +107,7 @@ def clustered_variance(truth_N: ArrayLike, patients_N: ArrayLike, *scores: Array
 
 
 def interval(auroc: float, variance: float, *, level: float = 0.95, scale: str = "logit") -> tuple[float, float]:
-    """Give the interval of an AUROC from its variance.
+    """Return the interval of an AUROC from its variance.
 
     Args:
         auroc: The AUROC.

@@ -31,7 +31,7 @@ def smallest_gap(
     num_tests: int = 1,
     degrees_of_freedom: ArrayLike = math.inf,
 ) -> NDArray[np.float64]:
-    """Give the smallest true difference that would be found with this power.
+    """Return the smallest true difference that would be found with this power.
 
     Args:
         standard_error: Of the difference, from the patient bootstrap; any shape, NaN where there is none.
@@ -58,7 +58,7 @@ def smallest_gap(
 
 
 def smallest_range(null_95: ArrayLike, standard_error: ArrayLike) -> NDArray[np.float64]:
-    """Give the smallest true largest-minus-smallest gap that the permutation test would find four times in five.
+    """Return the smallest true largest-minus-smallest gap that the permutation test would find four times in five.
 
     Args:
         null_95: 95th percentile of the gap when groups do not differ; of `permutation.gap_test`.
@@ -82,7 +82,7 @@ def two_proportions(
     formula: Literal["arcsine", "pooled"] = "arcsine",
     design_effect: float = 1.0,
 ) -> int:
-    """Give how many cases each of two groups needs so that this difference of rates is found.
+    """Return how many cases each of two groups needs so that this difference of rates is found.
 
     Args:
         first: Rate of one group, such as a true positive rate.
@@ -122,7 +122,7 @@ def two_proportions(
 
 
 def auroc_standard_error(auroc: ArrayLike, num_positive: ArrayLike, num_negative: ArrayLike) -> NDArray[np.float64]:
-    """Give Hanley and McNeil's standard error of an AUROC, for planning: it needs no data.
+    """Return Hanley and McNeil's standard error of an AUROC, for planning: it needs no data.
 
     Args:
         auroc: Expected AUROC; broadcast with the counts.
