@@ -10,6 +10,8 @@ from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
 
+from medclip.wording import capital
+
 
 class Status(StrEnum):
     """How an input file ended. Every file has exactly one."""
@@ -97,13 +99,23 @@ class Problem:
     """What went wrong with one input, as a value that can be stored in a row."""
 
     reason: Reason
-    message: str
-    """One plain sentence: what was found, what was expected, what to do. Carries no path and no patient identifier."""
+    sentence: str
+    """What was found, what was expected, what to do, as it stands behind a file's name: it begins small and ends with a
+    full stop. Carries no path and no patient identifier."""
+
+    @property
+    def message(self) -> str:
+        """The sentence as it stands alone, in a row or a list."""
+        return capital(self.sentence)
 
     @property
     def status(self) -> Status:
         """The row status this problem leads to."""
         return self.reason.status
+
+    def error(self, where: object) -> MedclipError:
+        """Return the refusal of a file or folder with this problem."""
+        return MedclipError(self.reason, self.sentence, where=where)
 
 
 class MedclipError(Exception):
@@ -111,9 +123,10 @@ class MedclipError(Exception):
 
     Args:
         reason: The closed reason code.
-        message: One sentence: what was found and what was expected. No patient identifier, no path.
+        message: What was found and what was expected, as it stands behind `where`: it begins small (a name or an
+            acronym apart) and ends with a full stop. No patient identifier, no path.
         where: The file, folder or key concerned; named first in the text. None where the caller knows it.
-        hint: What to do about it.
+        hint: What to do about it, as a sentence of its own.
     """
 
     def __init__(self, reason: Reason, message: str, *, where: object = None, hint: str = "") -> None:
@@ -137,6 +150,10 @@ class MedclipError(Exception):
         """Return the row form: without the place, which has a column of its own."""
         return Problem(self.reason, f"{self.message} {self.hint}".strip())
 
+    def at(self, where: object) -> MedclipError:
+        """Return the same refusal with another place in it."""
+        return MedclipError(self.reason, self.message, where=where, hint=self.hint)
+
 
 def _rebuild(reason: Reason, message: str, where: str | None, hint: str) -> MedclipError:
     return MedclipError(reason, message, where=where, hint=hint)
@@ -156,7 +173,7 @@ def naming(place: Path | str, instead: Path | None = None) -> Iterator[None]:
         inner = instead is not None and e.where is not None and Path(e.where).is_relative_to(instead)
         if e.where is not None and not inner:
             raise
-        raise MedclipError(e.reason, e.message, where=place, hint=e.hint) from e
+        raise e.at(place) from e
 
 
 def printable(name: str) -> str:

@@ -51,7 +51,7 @@ class Result:
             import pandas as pd
         except ImportError as e:
             raise MedclipError(
-                Reason.MISSING_CODEC, "a data frame needs pandas.", hint="Install it: pip install pandas"
+                Reason.MISSING_CODEC, "a data frame needs pandas.", hint="Run: pip install pandas"
             ) from e
         return pd.DataFrame(list(self._rows()))
 

@@ -196,7 +196,7 @@ class ImageAdapter:
         except MedclipError as error:
             if error.where is not None:
                 raise
-            raise MedclipError(error.reason, error.message, where=source.path, hint=error.hint) from None
+            raise error.at(source.path) from None
 
     def read_unit(self, source: Source, settings: Settings) -> Sample:
         """Read a unit that `accepts` has let through. A subclass that reads other kinds than pictures overrides it."""
@@ -243,14 +243,14 @@ def refused(adapter: Adapter, source: Source) -> MedclipError:
     if adapter.modality is None and source.kind is Kind.VOLUME and facts.format is not Format.DICOM:
         return MedclipError(
             Reason.NOT_SUPPORTED_YET,
-            f"The file is {_NAMES.get(facts.format, 'a volume')} and does not say whether it is CT or MRI.",
+            f"the file is {_NAMES.get(facts.format, 'a volume')} and does not say whether it is CT or MRI.",
             hint="Name it: --modality ct or --modality mri, in Python modality='ct' or modality='mri'.",
         )
     what = f"the {adapter.name} adapter" if adapter.modality is None else f"{spoken(adapter.modality)} adapter"
     kinds = ", ".join(sorted(adapter.kinds))
     return MedclipError(
         Reason.NOT_SUPPORTED_YET,
-        f"The file is {_NAMES.get(facts.format, facts.format)} ({source.kind}); {what} reads {kinds} of other formats.",
+        f"the file is {_NAMES.get(facts.format, facts.format)} ({source.kind}); {what} reads {kinds} of other formats.",
     )
 
 

@@ -41,7 +41,7 @@ def to_range(decoded: Decoded, facts: FileFacts, limits: tuple[float, float]) ->
     if not high > low:
         low, high = percentiles(pixels, 0, 100)
     if not high > low:
-        raise MedclipError(Reason.CONSTANT_IMAGE, "All pixels have the same value, so there is nothing to see.")
+        raise MedclipError(Reason.CONSTANT_IMAGE, "all pixels have the same value, so there is nothing to see.")
     step = Step("stretch", f"percentiles {limits[0]:g} to {limits[1]:g}: {low:g} to {high:g}")
     return stretch(pixels, low, high), (step,)
 
@@ -59,7 +59,7 @@ def asked_window(settings: Settings) -> tuple[float, float] | None:
         return None
     raise MedclipError(
         Reason.WRONG_USE,
-        "A volume is not shown in a window of its slices' headers.",
+        "a volume is not shown in a window of its slices' headers.",
         hint="Name a centre and a width in the volume's values, such as 40,400.",
     )
 
@@ -101,5 +101,5 @@ def _levels(volume: Volume, limits: tuple[float, float], signal_only: bool) -> t
                 return low, high
     low, high = float(volume.voxels.min()), float(volume.voxels.max())
     if not high > low:
-        raise MedclipError(Reason.CONSTANT_IMAGE, "All voxels have the same value, so there is nothing to see.")
+        raise MedclipError(Reason.CONSTANT_IMAGE, "all voxels have the same value, so there is nothing to see.")
     return low, high

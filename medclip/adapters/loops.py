@@ -183,7 +183,7 @@ class LoopAdapter(ImageAdapter):
         check_not_small(loop.frames[0])
         shown = choose(loop.frames)
         if not shown:
-            raise MedclipError(Reason.CONSTANT_IMAGE, "No frame of the loop shows anything.")
+            raise MedclipError(Reason.CONSTANT_IMAGE, "no frame of the loop shows anything.")
         header = source.first.header or DicomHeader()
         plan = self.plan(loop.frames[shown], source.first, loop.spacing_mm)
         frames = apply(plan, loop.frames)

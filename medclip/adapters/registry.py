@@ -14,7 +14,6 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.inspect import FileFacts
 from medclip.sample import Kind, Modality, Sample, spoken
 from medclip.settings import Settings
-from medclip.wording import capital
 
 GENERIC = "generic"
 ENTRY_POINTS = "medclip.adapters"
@@ -68,7 +67,7 @@ def get_adapter(modality: Modality | str | None) -> Adapter:
         printed = spoken(name)
         raise MedclipError(
             Reason.NOT_SUPPORTED_YET,
-            f"{capital(printed)} images are not read yet; this version reads {readable}.",
+            f"{printed} images are not read yet; this version reads {readable}.",
         )
     return _load(target)
 
@@ -119,9 +118,9 @@ def read_unit(source: Source, modality: Modality | None, settings: Settings) -> 
     """
     for path, facts in zip(source.paths, source.facts, strict=True):
         if facts.problem is not None:
-            raise MedclipError(facts.problem.reason, facts.problem.message, where=path)
+            raise facts.problem.error(path)
     try:
         adapter = get_adapter(modality)
     except MedclipError as error:
-        raise MedclipError(error.reason, error.message, where=source.path) from None
+        raise error.at(source.path) from None
     return adapter.read(source, settings)

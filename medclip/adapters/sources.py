@@ -40,6 +40,6 @@ def source_of(path: Path, settings: Settings) -> Source:
         )
     (unit,) = units
     if unit.problem is not None:
-        raise MedclipError(unit.problem.reason, unit.problem.message, where=path)
+        raise unit.problem.error(path)
     facts_of = {ref.name: facts for ref, facts in usable}
     return Source(unit.kind, tuple(r.path for r in unit.files), tuple(facts_of[r.name] for r in unit.files), unit.notes)

@@ -52,7 +52,7 @@ def open_study(
     if not units:
         if problems:
             _, problem = problems[0]
-            raise MedclipError(problem.reason, problem.message, where=root)
+            raise problem.error(root)
         raise MedclipError(Reason.NOTHING_TO_DO, "there is no image here.", where=root, hint="Name another folder.")
     if len(units) > MAX_UNITS:
         raise MedclipError(

@@ -94,10 +94,10 @@ class _Walk:
             else:
                 self.folder(path, name)
         elif not stat.S_ISREG(status.st_mode):
-            problem = Problem(Reason.NOT_A_FILE, "The path is a pipe, socket or device, not an ordinary file.")
+            problem = Problem(Reason.NOT_A_FILE, "the path is a pipe, socket or device, not an ordinary file.")
             self.add(path, name, problem=problem)
         elif not os.access(path, os.R_OK):
-            problem = Problem(Reason.PERMISSION_DENIED, "The file may not be read; check its permissions.")
+            problem = Problem(Reason.PERMISSION_DENIED, "the file may not be read; check its permissions.")
             self.add(path, name, status.st_size, problem)
         else:
             self.add(path, name, status.st_size)
@@ -110,7 +110,7 @@ class _Walk:
             self.add(path, name, problem=_link_problem(path, error))
             return
         if (status.st_dev, status.st_ino) in self.seen:
-            message = "The link leads to a folder that is listed already, so it is not followed again."
+            message = "the link leads to a folder that is listed already, so it is not followed again."
             self.add(path, name, problem=Problem(Reason.LINK_LOOP, message))
             return
         self.folder(path, name)
@@ -135,15 +135,15 @@ def _head(path: Path) -> bytes:
 
 def _folder_problem(error: OSError) -> Problem:
     if isinstance(error, PermissionError):
-        return Problem(Reason.PERMISSION_DENIED, "The folder may not be listed; check its permissions.")
-    return Problem(Reason.READ_ERROR, f"The folder could not be listed ({error.strerror}).")
+        return Problem(Reason.PERMISSION_DENIED, "the folder may not be listed; check its permissions.")
+    return Problem(Reason.READ_ERROR, f"the folder could not be listed ({error.strerror}).")
 
 
 def _link_problem(path: Path, error: OSError) -> Problem:
     if isinstance(error, FileNotFoundError):
-        return Problem(Reason.MISSING_FILE, "The link leads to nothing.")
+        return Problem(Reason.MISSING_FILE, "the link leads to nothing.")
     if isinstance(error, PermissionError):
-        return Problem(Reason.PERMISSION_DENIED, "The path may not be looked at; check its permissions.")
+        return Problem(Reason.PERMISSION_DENIED, "the path may not be looked at; check its permissions.")
     if path.is_symlink():
-        return Problem(Reason.LINK_LOOP, "The link leads back to itself.")
-    return Problem(Reason.READ_ERROR, f"The path could not be looked at ({error.strerror}).")
+        return Problem(Reason.LINK_LOOP, "the link leads back to itself.")
+    return Problem(Reason.READ_ERROR, f"the path could not be looked at ({error.strerror}).")

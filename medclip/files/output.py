@@ -136,7 +136,7 @@ def new_folder(target: Path) -> Iterator[Path]:
         except MedclipError as e:
             if e.where is None or not Path(e.where).is_relative_to(draft):
                 raise
-            raise MedclipError(e.reason, e.message, where=target, hint=e.hint) from e
+            raise e.at(target) from e
 
 
 @contextmanager

@@ -40,7 +40,7 @@ def load_key(settings: Settings, *, path: Path | None = None) -> bytes:
                 Reason.WRONG_USE,
                 "there is no such key file.",
                 where=file,
-                hint=f"Check the path, or make a key: head -c {KEY_BYTES} /dev/urandom > FILE",
+                hint=f"Check the path, or make a key. Run: head -c {KEY_BYTES} /dev/urandom > FILE",
             )
         with new_file(file, keep=True) as draft:
             draft.touch(mode=0o600, exist_ok=False)

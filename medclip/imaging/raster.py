@@ -39,7 +39,7 @@ def webp_size(file: BinaryIO) -> tuple[int, int]:
             return 1 + (packed & 0x3FFF), 1 + (packed >> 14 & 0x3FFF)
         if chunk == b"VP8 " and body[3:6] == b"\x9d\x01\x2a":
             return int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF
-    raise MedclipError(Reason.CORRUPT, "The WEBP picture is damaged and cannot be decoded.")
+    raise MedclipError(Reason.CORRUPT, "the WEBP picture is damaged and cannot be decoded.")
 
 
 _ORIENTATION = 0x0112
@@ -74,17 +74,17 @@ def read_raster(path: Path, fmt: Format, settings: Settings, *, grey: bool = Fal
     except MedclipError:
         raise
     except PermissionError:
-        raise MedclipError(Reason.PERMISSION_DENIED, "The file may not be read.") from None
+        raise MedclipError(Reason.PERMISSION_DENIED, "the file may not be read.") from None
     except FileNotFoundError:
-        raise MedclipError(Reason.MISSING_FILE, "The file does not exist any more.") from None
+        raise MedclipError(Reason.MISSING_FILE, "the file does not exist any more.") from None
     except (OSError, EOFError) as error:
         if isinstance(error, UnidentifiedImageError) or "truncated" not in str(error).lower():
-            raise MedclipError(Reason.CORRUPT, f"The {fmt.upper()} picture is damaged and cannot be decoded.") from None
-        raise MedclipError(Reason.TRUNCATED, f"The {fmt.upper()} picture ends before its pixels do.") from None
+            raise MedclipError(Reason.CORRUPT, f"the {fmt.upper()} picture is damaged and cannot be decoded.") from None
+        raise MedclipError(Reason.TRUNCATED, f"the {fmt.upper()} picture ends before its pixels do.") from None
     except MemoryError:
-        raise MedclipError(Reason.TOO_LARGE, "The picture does not fit into memory.") from None
+        raise MedclipError(Reason.TOO_LARGE, "the picture does not fit into memory.") from None
     except Exception:
-        raise MedclipError(Reason.CORRUPT, f"The {fmt.upper()} picture is damaged and cannot be decoded.") from None
+        raise MedclipError(Reason.CORRUPT, f"the {fmt.upper()} picture is damaged and cannot be decoded.") from None
 
 
 def _read(path: Path, fmt: Format, settings: Settings, *, grey: bool) -> Decoded:
@@ -136,7 +136,7 @@ def _main_page(image: Image.Image, pages: int, settings: Settings, steps: list[S
 def _stack(pages: int) -> MedclipError:
     return MedclipError(
         Reason.NOT_SUPPORTED_YET,
-        f"The TIFF holds a stack of {pages} pages; one picture, with or without smaller previews of it, is read.",
+        f"the TIFF holds a stack of {pages} pages; one picture, with or without smaller previews of it, is read.",
         hint="Save the pages as single files, or as a NIfTI volume if they are slices.",
     )
 
@@ -230,7 +230,7 @@ def _native(array: NDArray[Any]) -> NDArray[Any]:
         return array.astype(array.dtype.newbyteorder("="), copy=False)
     values = array.astype(np.float32)
     if not np.isfinite(values).any():
-        raise MedclipError(Reason.NON_FINITE, "The picture holds no finite value.")
+        raise MedclipError(Reason.NON_FINITE, "the picture holds no finite value.")
     return values
 
 
@@ -243,20 +243,20 @@ def _read_tiff(path: Path, settings: Settings, *, grey: bool, page: int | None =
 
     with quiet("tifffile"), tifffile.TiffFile(path) as tiff:
         if not tiff.pages:
-            raise MedclipError(Reason.CORRUPT, "The TIFF holds no picture.")
+            raise MedclipError(Reason.CORRUPT, "the TIFF holds no picture.")
         if page is None and len(tiff.pages) > 1:
             raise _stack(len(tiff.pages))
         main: Any = tiff.pages[page or 0]
         check_size(main.imagewidth, main.imagelength, settings)
         if main.imagedepth != 1 or main.samplesperpixel not in (1, 3, 4):
-            raise MedclipError(Reason.NOT_SUPPORTED_YET, "The file is a TIFF with unusual channels.")
+            raise MedclipError(Reason.NOT_SUPPORTED_YET, "the file is a TIFF with unusual channels.")
         try:
             array = np.asarray(main.asarray())
         except ValueError as error:
             if "requires the 'imagecodecs' package" in str(error):
                 raise MedclipError(
                     Reason.MISSING_CODEC,
-                    "The TIFF's compression needs another package.",
+                    "the TIFF's compression needs another package.",
                     hint="Run: pip install imagecodecs",
                 ) from None
             raise

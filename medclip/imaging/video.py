@@ -120,7 +120,7 @@ def _check_bytes(facts: VideoFacts, count: int, settings: Settings) -> None:
     if needed > settings.max_volume_bytes:
         raise MedclipError(
             Reason.TOO_LARGE,
-            f"The video has {count} frames of {facts.width} x {facts.height} pixels: {needed:,} bytes when decoded, "
+            f"the video has {count} frames of {facts.width} x {facts.height} pixels: {needed:,} bytes when decoded, "
             f"more than the limit of {settings.max_volume_bytes:,}.",
             hint="From Python, Settings(max_volume_bytes=...) raises the limit.",
         )
@@ -134,7 +134,7 @@ def _opened(path: Path, settings: Settings, fmt: Format | None) -> Iterator[tupl
     except ImportError:
         raise MedclipError(
             Reason.MISSING_CODEC,
-            "No installed package reads video.",
+            "no installed package reads video.",
             hint="Run: pip install 'medclip-imaging[video]'",
         ) from None
     try:
@@ -143,11 +143,11 @@ def _opened(path: Path, settings: Settings, fmt: Format | None) -> Iterator[tupl
             raise MedclipError(Reason.NOT_SUPPORTED_YET, f"{fmt} is not read as a video; MP4 and AVI are.")
         with path.open("rb") as file, quiet("libav"):
             if _ends_early(file, fmt):
-                raise MedclipError(Reason.TRUNCATED, "The video ends before its pictures do.")
+                raise MedclipError(Reason.TRUNCATED, "the video ends before its pictures do.")
             # An open file, not a path: FFmpeg then has no way to other files or to a network.
             with av.open(file, format=_DEMUXERS[fmt]) as container:
                 if not container.streams.video:
-                    raise MedclipError(Reason.NO_PIXELS, "The video file holds no pictures.")
+                    raise MedclipError(Reason.NO_PIXELS, "the video file holds no pictures.")
                 stream: Any = container.streams.video[0]
                 if stream.codec_context is None:
                     raise MedclipError(Reason.MISSING_CODEC, "FFmpeg has no decoder for the video's codec.")
@@ -157,15 +157,15 @@ def _opened(path: Path, settings: Settings, fmt: Format | None) -> Iterator[tupl
     except MedclipError:
         raise
     except PermissionError:
-        raise MedclipError(Reason.PERMISSION_DENIED, "The file may not be read.") from None
+        raise MedclipError(Reason.PERMISSION_DENIED, "the file may not be read.") from None
     except FileNotFoundError:
-        raise MedclipError(Reason.MISSING_FILE, "The file does not exist any more.") from None
+        raise MedclipError(Reason.MISSING_FILE, "the file does not exist any more.") from None
     except MemoryError:
-        raise MedclipError(Reason.TOO_LARGE, "The video does not fit into memory.") from None
+        raise MedclipError(Reason.TOO_LARGE, "the video does not fit into memory.") from None
     except Exception as error:
         if type(error).__name__ == "DecoderNotFoundError":
             raise MedclipError(Reason.MISSING_CODEC, "FFmpeg has no decoder for the video's codec.") from None
-        raise MedclipError(Reason.CORRUPT, "The video is damaged and cannot be decoded.") from None
+        raise MedclipError(Reason.CORRUPT, "the video is damaged and cannot be decoded.") from None
 
 
 def _facts(container: Any, stream: Any, settings: Settings) -> VideoFacts:
@@ -178,7 +178,7 @@ def _facts(container: Any, stream: Any, settings: Settings) -> VideoFacts:
             time = packet.pts if packet.pts is not None else packet.dts
             times.append(int(time) if time is not None else len(times))
     if not times:
-        raise MedclipError(Reason.TRUNCATED, "The video holds no picture.")
+        raise MedclipError(Reason.TRUNCATED, "the video holds no picture.")
     ratio = stream.sample_aspect_ratio
     aspect = float(ratio) if ratio else 1.0
     if not 0.1 < aspect < 10:
@@ -200,7 +200,7 @@ def _all(container: Any, stream: Any, facts: VideoFacts) -> tuple[NDArray[np.uin
         frames[count] = _rgb(frame, facts, turns)
         count += 1
     if frames is None or not count:
-        raise MedclipError(Reason.TRUNCATED, "The video holds no picture.")
+        raise MedclipError(Reason.TRUNCATED, "the video holds no picture.")
     steps = _steps(facts, turns)
     if count < len(frames):  # half-pictures (fields) are listed one by one; a cut file was refused before
         steps = (Step("pictures", f"{count} of {len(frames)} listed ones are shown"), *steps)
@@ -218,7 +218,7 @@ def _some(
         container.seek(wanted, stream=stream, backward=True)
         frame = next((one for one in container.decode(stream) if one.pts is None or one.pts >= wanted), None)
         if frame is None:
-            raise MedclipError(Reason.TRUNCATED, "The video has fewer pictures than its index lists.")
+            raise MedclipError(Reason.TRUNCATED, "the video has fewer pictures than its index lists.")
         turns = _quarter_turns(frame) if not frames else turns
         frames.append(_rgb(frame, facts, turns))
     return np.stack(frames), _steps(facts, turns)
@@ -226,9 +226,9 @@ def _some(
 
 def _rgb(frame: Any, facts: VideoFacts, turns: int) -> NDArray[np.uint8]:
     if frame.is_corrupt:
-        raise MedclipError(Reason.CORRUPT, "The video is damaged and cannot be decoded.")
+        raise MedclipError(Reason.CORRUPT, "the video is damaged and cannot be decoded.")
     if frame.height != facts.height or abs(frame.width * facts.aspect - facts.width) > facts.aspect:
-        raise MedclipError(Reason.CORRUPT, "The video changes its picture size on the way.")
+        raise MedclipError(Reason.CORRUPT, "the video changes its picture size on the way.")
     if frame.width != facts.width:
         frame = frame.reformat(width=facts.width, height=facts.height, format="rgb24")
     pixels = frame.to_ndarray(format="rgb24")

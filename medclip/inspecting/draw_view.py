@@ -93,7 +93,7 @@ def draw_view(
             sample: Sample = pool.submit(read_unit, unit.source, unit.modality, settings).result()
             raw: NDArray[np.uint8] = pool.submit(raw_picture, unit.source, settings).result()
         except MedclipError as error:
-            raise MedclipError(error.reason, error.message, where=error.where or root, hint=error.hint) from None
+            raise error.at(error.where or root) from None
     write_file(target, _drawn(unit, sample, raw, size))
     provenance = sample.provenance
     return Viewed(
@@ -132,7 +132,7 @@ def _check_window(unit: OpenedUnit, settings: Settings) -> None:
 def _chosen(root: Path, number: int, modality: Modality | None, settings: Settings) -> tuple[OpenedUnit, int]:
     units, problems = opened_units(root, modality, settings)
     if not units and problems:
-        raise MedclipError(problems[0].reason, problems[0].message, where=root)
+        raise problems[0].error(root)
     if not units:
         raise MedclipError(Reason.NOTHING_TO_DO, "there is no image here.", where=root, hint="Name another file.")
     if not 1 <= number <= len(units):

@@ -142,8 +142,7 @@ class OpenedStudy(Result):
                 try:
                     self._cache[number] = future.result()
                 except MedclipError as error:
-                    where = error.where or self.units[number].source.path
-                    self._cache[number] = MedclipError(error.reason, error.message, where=where, hint=error.hint)
+                    self._cache[number] = error.at(error.where or self.units[number].source.path)
 
 
 def opened_units(

@@ -156,5 +156,5 @@ def _check(
         if present is not None and present.shape != (len(features[0]), len(features)):
             raise MedclipError(
                 Reason.WRONG_USE,
-                f"{what}s there are {list(present.shape)}; expected {[len(features[0]), len(features)]}.",
+                f"the mask of {what}s is {list(present.shape)}; expected {[len(features[0]), len(features)]}.",
             )

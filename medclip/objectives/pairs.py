@@ -69,7 +69,7 @@ class Pairs:
         """Raise WRONG_USE if a tensor is not of the batch's size."""
         for value in (self.positive_BK, self.ignored_BK, self.weights_B, self.valid_B):
             if value is not None and len(value) != size:
-                raise MedclipError(Reason.WRONG_USE, f"Pairs of {len(value)} samples, but features of {size}.")
+                raise MedclipError(Reason.WRONG_USE, f"pairs of {len(value)} samples, but features of {size}.")
 
 
 def keys_of(*columns: Sequence[str]) -> Tensor:

@@ -33,7 +33,6 @@ from medclip.runs.read_unit import Reading, read
 from medclip.runs.rows import FileRow, Picture, ScoreRow
 from medclip.sample import Kind, Modality, ModalitySource
 from medclip.settings import Settings
-from medclip.wording import capital
 
 Infer = Callable[[NDArray[np.float32]], tuple[str, float]]
 """From the features of a unit, float32 [V, D], to the likeliest modality and its probability."""
@@ -133,7 +132,7 @@ class Item:
         """Return a file's problem: the unit's, in other words where another file of it is the cause."""
         if self.problem is None or self.culprit in (None, str(file.ref.path)):
             return self.problem
-        return Problem(self.problem.reason, f"Another file of the same {self.kind} could not be read.")
+        return Problem(self.problem.reason, f"another file of the same {self.kind} could not be read.")
 
 
 def items_of(plan: Plan, chunk: int) -> list[Item]:
@@ -197,7 +196,7 @@ class ChunkWork:
             self._known.wait()
         for item in self.items:
             if item.features_VD is not None and not np.isfinite(item.features_VD).all():
-                item.problem = Problem(Reason.NON_FINITE, "The model's features of this image are not finite numbers.")
+                item.problem = Problem(Reason.NON_FINITE, "the model's features of this image are not finite numbers.")
 
     def result(self, scores: Sequence[ScoreRow]) -> ChunkResult:
         """Return what the ledger keeps of the finished chunk.
@@ -269,7 +268,7 @@ class ChunkWork:
             format=str(file.facts.format) if file.facts else None,
             status=str(problem.status if problem else Status.SCORED),
             reason=str(problem.reason) if problem else None,
-            message=capital(problem.message) if problem else None,
+            message=problem.message if problem else None,
             kind=None if item.unit is None else str(item.kind),
             unit=None if item.unit is None else item.files[0].row,
             modality=item.modality,

@@ -124,7 +124,7 @@ class UnitReader:
         nothing = np.empty((0, self._model.dim), np.float32)
         problem = pixels.problem
         if problem is None and not all(np.isfinite(f).all() for rows in of_models for f in rows):
-            problem = Problem(Reason.NON_FINITE, "The model's features of this image are not finite numbers.")
+            problem = Problem(Reason.NON_FINITE, "the model's features of this image are not finite numbers.")
         if problem is not None:
             return ReadUnit(pixels.sha256, _NOTHING, nothing, problem, pixels.way)
         first, *others = (np.stack(rows) for rows in of_models)

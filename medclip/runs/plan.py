@@ -44,7 +44,7 @@ def missing_files(refs: Sequence[FileRef], manifest: Manifest, root: Path) -> tu
     names, paths = {ref.name for ref in refs}, {os.path.abspath(ref.path) for ref in refs}
     exists = [[os.path.lexists(place / row.file) for row in manifest.rows] for place in places]
     base = max(range(len(places)), key=lambda index: (sum(exists[index]), -index))
-    problem = Problem(Reason.MISSING_FILE, "The table names this file, but it does not exist.")
+    problem = Problem(Reason.MISSING_FILE, "the table names this file, but it does not exist.")
     missing: dict[str, FileRef] = {}
     elsewhere = 0
     for index, row in enumerate(manifest.rows):
@@ -287,5 +287,5 @@ def _planned(
         return PlannedFile(row, ref, None, facts, None)
     problem = facts.problem
     if problem is None and study is None:  # grouping leaves out only what inspection has a problem with
-        problem = Problem(Reason.NOT_SUPPORTED_YET, "The file holds nothing that this version scores.")
+        problem = Problem(Reason.NOT_SUPPORTED_YET, "the file holds nothing that this version scores.")
     return PlannedFile(row, ref, facts, problem, None if problem else study, source)

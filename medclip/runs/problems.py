@@ -11,25 +11,25 @@ def no_modality(kind: Kind = Kind.IMAGE) -> Problem:
     if kind is not Kind.IMAGE:
         return Problem(
             Reason.MODALITY_UNKNOWN,
-            f"The file is a {kind} and does not say of which modality; name it with --modality or in a table.",
+            f"the file is a {kind} and does not say of which modality; name it with --modality or in a table.",
         )
     return Problem(
         Reason.MODALITY_UNKNOWN,
-        "The file does not say what modality it is, and this model cannot infer it; name it with --modality or in a "
+        "the file does not say what modality it is, and this model cannot infer it; name it with --modality or in a "
         "table.",
     )
 
 
 def no_adapter(other: str) -> Problem:
     """Return the problem of a DICOM object whose modality medclip has no name for."""
-    return Problem(Reason.NO_TASK, f"The DICOM object is {other}; no task is about such images. It can be viewed.")
+    return Problem(Reason.NO_TASK, f"the DICOM object is {other}; no task is about such images. It can be viewed.")
 
 
 def not_trained(modality: Modality, kind: Kind) -> Problem:
     """Return the problem of a kind of input that the model has never been trained on."""
     return Problem(
         Reason.NO_TASK,
-        f"The file belongs to a {spoken(modality)} {kind}, and this model was not trained on those; "
+        f"the file belongs to a {spoken(modality)} {kind}, and this model was not trained on those; "
         "choose another model with --model.",
     )
 
@@ -40,7 +40,7 @@ def uncertain(name: str, probability: float, least: float) -> Problem | None:
         return None
     return Problem(
         Reason.MODALITY_UNCERTAIN,
-        f"The image looks most like {spoken(name)} (probability {probability:.2f}; {least:.2f} is needed); "
+        f"the image looks most like {spoken(name)} (probability {probability:.2f}; {least:.2f} is needed); "
         "name its modality with --modality or in a table.",
     )
 
@@ -50,6 +50,6 @@ def untypical(name: str) -> Problem:
     modality_name = spoken(name)
     return Problem(
         Reason.MODALITY_UNCERTAIN,
-        f"Of the modalities that the model knows the image looks most like {modality_name}, but unlike the "
+        f"of the modalities that the model knows the image looks most like {modality_name}, but unlike the "
         f"{modality_name} images it has seen; name its modality with --modality or in a table.",
     )

@@ -72,7 +72,7 @@ def read(source: Source, modality: Modality | None, preprocess: Preprocess, sett
     sample = read_unit(source, modality, settings)
     pictures = pictures_of(sample)
     if not pictures:
-        raise MedclipError(Reason.NO_TASK, f"The {sample.kind} has no picture, and this model takes pictures only.")
+        raise MedclipError(Reason.NO_TASK, f"the {sample.kind} has no picture, and this model takes pictures only.")
     pixels = np.stack([preprocess.to_array(view) for view in pictures])
     first, header = pictures[0], source.first.header
     burned_in = any(view.burned_in for view in pictures)
@@ -124,7 +124,7 @@ def read_pixels(path: Path, modality: Modality, preprocess: Preprocess, settings
         sample = read_unit(source, modality, settings)
         pictures = pictures_of(sample)
         if not pictures:
-            raise MedclipError(Reason.NO_PIXELS, "The adapter found no picture in the file.")
+            raise MedclipError(Reason.NO_PIXELS, "the adapter found no picture in the file.")
         views = np.stack([preprocess.to_array(view) for view in pictures])
     except MedclipError as error:
         return Pixels(sha256, problem=error.problem())

@@ -92,12 +92,12 @@ def no_task(tasks: Sequence[AskedTask], modality: Modality, body_part: str) -> P
     if not any(asked.fits_modality(modality) for asked in tasks):
         return Problem(
             Reason.NO_TASK,
-            f"None of the tasks that were asked for is about {spoken(modality)} images; "
+            f"none of the tasks that were asked for is about {spoken(modality)} images; "
             "name one with --task or --prompt.",
         )
     stated = f"the body part {body_part.strip()}" if body_part.strip() in _BODY_PARTS else "another body part"
     return Problem(
         Reason.NO_TASK,
-        f"The header states {stated}, and none of the tasks that were asked for is about {spoken(modality)} images of "
+        f"the header states {stated}, and none of the tasks that were asked for is about {spoken(modality)} images of "
         "it; ask with --prompt.",
     )

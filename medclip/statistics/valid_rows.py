@@ -50,14 +50,14 @@ def valid_rows(cohort: Cohort, label: Label) -> Rows:
     """
     if len(label.score_N) != len(cohort.patients_N):
         counted = f"{len(label.score_N)} scores for {len(cohort.patients_N)} rows"
-        raise MedclipError(Reason.WRONG_USE, f"{counted}: one each is needed", where=label.name)
+        raise MedclipError(Reason.WRONG_USE, f"{counted}: one each is needed.", where=label.name)
     valid = label.valid_N if label.time_N is None else label.valid_N & ~np.isnan(label.time_N)
     truth = label.truth_N[valid]
     if not np.isin(truth, (0.0, 1.0)).all():
-        raise MedclipError(Reason.WRONG_USE, "truths must be 0, 1 or missing", where=label.name)
+        raise MedclipError(Reason.WRONG_USE, "truths must be 0, 1 or missing.", where=label.name)
     weight = None if label.weight_N is None else np.asarray(label.weight_N, np.float64)[valid]
     if weight is not None and not (np.isfinite(weight) & (weight >= 0)).all():
-        raise MedclipError(Reason.WRONG_USE, "weights of rows must be numbers of at least 0", where=label.name)
+        raise MedclipError(Reason.WRONG_USE, "weights of rows must be numbers of at least 0.", where=label.name)
     score = np.asarray(label.score_N, np.float64)[valid]
     codes_An = np.stack([np.zeros(len(score)), *(a.codes_N[valid] for a in cohort.attributes)])[1:].astype(np.int64)
     num_groups_A = tuple(len(a.groups) for a in cohort.attributes)

@@ -116,7 +116,7 @@ def _board(folder: Path, done: int) -> Any:
     except ImportError as e:
         raise MedclipError(
             Reason.WRONG_USE,
-            "train.tensorboard: the package tensorboard is not installed.",
+            "train.tensorboard needs the package tensorboard, which is not installed.",
             hint="Run: pip install 'medclip-imaging[tensorboard]'",
         ) from e
     return SummaryWriter(str(folder), purge_step=done + 1)

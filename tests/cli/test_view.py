@@ -78,4 +78,4 @@ def test_a_file_that_may_not_be_read_has_a_reason_and_no_usage(
     monkeypatch.setattr(Path, "open", denied)
     assert _view(path, tmp_path / "x.png") == 2
     said = capsys.readouterr().err
-    assert said == f"medclip: {path}: The file may not be read; check its permissions.\n"
+    assert said == f"medclip: {path}: the file may not be read; check its permissions.\n"

@@ -154,7 +154,7 @@ def fit_linear_probe(
     if start not in ("text", "zeros"):
         raise MedclipError(Reason.WRONG_USE, f"start is {start!r}.", hint='It is "text" or "zeros".')
     if c is not None and not 0 < c < np.inf:
-        raise MedclipError(Reason.WRONG_USE, f"C is {c}; it takes a number above 0.")
+        raise MedclipError(Reason.WRONG_USE, f"`C` is {c}; it takes a number above 0.")
     shots = take(base, text, train, val, views)
     probe = _Probe(shots, with_text=start == "text")
     judge = Judge(shots, seed)

@@ -60,7 +60,7 @@ def read_pack_head(folder: Path, card: Card) -> PackHead | None:
     try:
         return PackHead(text, load_head(card.adapted.head, read_arrays(folder / HEAD_FILE)))
     except MedclipError as e:
-        raise MedclipError(e.reason, e.message, where=folder, hint=e.hint) from e
+        raise e.at(folder) from e
 
 
 def read_arrays(path: Path) -> Mapping[str, NDArray[Any]]:

@@ -372,7 +372,7 @@ def _peft() -> Any:
         raise MedclipError(
             Reason.WRONG_USE,
             "LoRA needs peft, which is not installed.",
-            hint='Run: pip install "medclip-imaging[peft]"',
+            hint="Run: pip install 'medclip-imaging[peft]'",
         ) from e
     return peft
 

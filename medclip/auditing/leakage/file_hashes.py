@@ -127,7 +127,7 @@ def hash_file(path: Path, modality: Modality | None, settings: Settings) -> _Has
         burned_in = flag_of(source)
         pictures = pictures_of(read_unit(source, modality, settings))
         if not pictures:
-            raise MedclipError(Reason.NO_PIXELS, "The adapter found no picture in the file.")
+            raise MedclipError(Reason.NO_PIXELS, "the adapter found no picture in the file.")
         words_VW = _words(to_uint8(pictures[len(pictures) // 2]))
     except MedclipError as error:
         return _Hashed(sha256, burned_in=burned_in, problem=str(error.reason))

@@ -89,7 +89,7 @@ def read_thresholds(path: Path) -> dict[str, Threshold]:
         place = ".".join(str(part) for part in first["loc"])
         raise _damaged(path, f"{place}: {first['msg']}" if place else first["msg"]) from e
     except MedclipError as e:
-        raise _damaged(path, e.message) from e
+        raise _damaged(path, e.message.rstrip(".")) from e
     thresholds = {
         e.label: Threshold(
             e.label, e.value, e.policy, e.chosen_on, e.n, e.n_pos, e.n_patients, e.data_sha256, e.patients_sha256
@@ -149,9 +149,9 @@ def _consistent(entry: _Entry) -> None:
     policy = Policy.parse(entry.policy)
     if policy.name == "fixed":
         if not math.isclose(entry.value, policy.target or 0.0, rel_tol=1e-5):
-            raise MedclipError(Reason.TABLE_INVALID, "a fixed threshold has another value than its policy")
+            raise MedclipError(Reason.TABLE_INVALID, "a fixed threshold has another value than its policy.")
     elif not entry.data_sha256 or not 0 < entry.n_pos < entry.n or not 0 < entry.n_patients <= entry.n:
-        raise MedclipError(Reason.TABLE_INVALID, "a threshold does not say which data chose it")
+        raise MedclipError(Reason.TABLE_INVALID, "a threshold does not say which data chose it.")
 
 
 def _damaged(path: Path, why: str) -> MedclipError:

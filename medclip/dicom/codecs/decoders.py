@@ -131,7 +131,7 @@ def decoder_for(uid: str) -> Any:
 
     if uid not in _ORDER:
         raise MedclipError(
-            Reason.NOT_SUPPORTED_YET, f"The DICOM transfer syntax {_known(uid)} is not one that can be decoded."
+            Reason.NOT_SUPPORTED_YET, f"the DICOM transfer syntax {_known(uid)} is not one that can be decoded."
         )
     decoder = Decoder(UID(uid))
     for name in _ORDER[uid]:

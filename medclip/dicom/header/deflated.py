@@ -100,7 +100,7 @@ class Inflated:
         if end > self.most and len(self._known) > self.most:
             raise MedclipError(
                 Reason.TOO_LARGE,
-                f"The deflated data set takes more than {self.most:,} bytes, which its header does not explain.",
+                f"the deflated data set takes more than {self.most:,} bytes, which its header does not explain.",
             )
         chunk = bytes(memoryview(self._known)[self._at : end])
         self._at += len(chunk)
@@ -114,10 +114,10 @@ class Inflated:
         try:
             piece = self._stream.decompress(taken, 16 * _CHUNK)
         except zlib.error:
-            raise MedclipError(Reason.CORRUPT, "The deflated data set is damaged.") from None
+            raise MedclipError(Reason.CORRUPT, "the deflated data set is damaged.") from None
         self._waiting = self._stream.unconsumed_tail
         if not piece and not taken:
-            raise MedclipError(Reason.TRUNCATED, "The deflated data set ends too early.")
+            raise MedclipError(Reason.TRUNCATED, "the deflated data set ends too early.")
         self._known += piece
         return True
 

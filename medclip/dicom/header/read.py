@@ -256,13 +256,13 @@ def read_header(file: BinaryIO) -> DicomHeader:
     except MedclipError:
         raise
     except InvalidDicomError:
-        raise MedclipError(Reason.CORRUPT, "The DICOM header cannot be read.") from None
+        raise MedclipError(Reason.CORRUPT, "the DICOM header cannot be read.") from None
     except RecursionError:
-        raise MedclipError(Reason.CORRUPT, "The DICOM header nests sequences without end.") from None
+        raise MedclipError(Reason.CORRUPT, "the DICOM header nests sequences without end.") from None
     except (EOFError, MemoryError, OverflowError):
-        raise MedclipError(Reason.TRUNCATED, "The DICOM header ends too early.") from None
+        raise MedclipError(Reason.TRUNCATED, "the DICOM header ends too early.") from None
     except Exception:
-        raise MedclipError(Reason.CORRUPT, "The DICOM header cannot be read.") from None
+        raise MedclipError(Reason.CORRUPT, "the DICOM header cannot be read.") from None
 
 
 def _plain(dataset: Any, seen: Sequence[int]) -> DicomHeader:
@@ -348,7 +348,7 @@ def _frames(dataset: Any) -> int:
     if not stated and not _is_broken(dataset, "NumberOfFrames"):
         return 1
     if v.number(dataset, "NumberOfFrames") is None:
-        raise MedclipError(Reason.CORRUPT, "The DICOM header states a number of frames that is no number.")
+        raise MedclipError(Reason.CORRUPT, "the DICOM header states a number of frames that is no number.")
     return max(1, v.whole(dataset, "NumberOfFrames", 1))
 
 

@@ -52,11 +52,11 @@ def check_size(width: int, height: int, settings: Settings) -> None:
         MedclipError: TOO_LARGE beyond `settings.max_pixels`; CORRUPT for a size of zero.
     """
     if width < 1 or height < 1:
-        raise MedclipError(Reason.CORRUPT, "The header states an image without rows or columns.")
+        raise MedclipError(Reason.CORRUPT, "the header states an image without rows or columns.")
     if width * height > settings.max_pixels:
         raise MedclipError(
             Reason.TOO_LARGE,
-            f"The image has {width} x {height} pixels, more than the limit of {settings.max_pixels:,}.",
+            f"the image has {width} x {height} pixels, more than the limit of {settings.max_pixels:,}.",
             hint="From Python, Settings(max_pixels=...) raises the limit; there is no option for it.",
         )
 
@@ -70,7 +70,7 @@ def check_not_small(pixels: NDArray[np.generic]) -> None:
     height, width = pixels.shape[:2]
     if min(height, width) < MIN_SIDE:
         raise MedclipError(
-            Reason.TOO_SMALL, f"The image has {width} x {height} pixels; less than {MIN_SIDE} on a side is not scored."
+            Reason.TOO_SMALL, f"the image has {width} x {height} pixels; less than {MIN_SIDE} on a side is not scored."
         )
 
 
@@ -84,4 +84,4 @@ def check_not_constant(pixels: NDArray[np.generic]) -> None:
     stride = max(1, max(pixels.shape[:2]) // 64)
     # A coarse grid settles nearly every image; only a candidate is looked at in full.
     if (pixels[::stride, ::stride] == first).all() and (pixels == first).all():
-        raise MedclipError(Reason.CONSTANT_IMAGE, "All pixels have the same value, so there is nothing to see.")
+        raise MedclipError(Reason.CONSTANT_IMAGE, "all pixels have the same value, so there is nothing to see.")

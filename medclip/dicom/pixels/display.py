@@ -60,7 +60,7 @@ class Chain:
         masked = self.policy.padding == "black"
         padding = padding_of(self.dataset, self.header, stored, masked=masked)
         if shown and padding.nothing:
-            raise MedclipError(Reason.CONSTANT_IMAGE, "All pixels are padding, so there is nothing to see.")
+            raise MedclipError(Reason.CONSTANT_IMAGE, "all pixels are padding, so there is nothing to see.")
         if stored.dtype.kind == "f":
             values, places = stored.ravel(), None
         else:

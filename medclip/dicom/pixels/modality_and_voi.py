@@ -214,7 +214,7 @@ def to_display(
         except Exception:
             if wanted != 0:
                 raise MedclipError(
-                    Reason.WRONG_USE, "The window that was asked for cannot be used.", hint=WINDOW_HINT
+                    Reason.WRONG_USE, "the window that was asked for cannot be used.", hint=WINDOW_HINT
                 ) from None
             steps.append(Step("window", f"ignored: the header's {name} is unusable"))
             continue
@@ -249,7 +249,7 @@ def _choices(dataset: Any, element: Element, wanted: Any) -> list[tuple[str, Cal
             return [every[places[0]]]
     raise MedclipError(
         Reason.WRONG_USE,
-        f"The header states {len(tables)} VOI LUTs and {len(windows)} windows, and not the one that was asked for.",
+        f"the header states {len(tables)} VOI LUTs and {len(windows)} windows, and not the one that was asked for.",
         hint=WINDOW_HINT,
     )
 

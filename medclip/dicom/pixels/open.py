@@ -50,17 +50,17 @@ def open_dataset(path: Path, header: DicomHeader | None, settings: Settings) -> 
     except MedclipError:
         raise
     except PermissionError:
-        raise MedclipError(Reason.PERMISSION_DENIED, "The file may not be read.") from None
+        raise MedclipError(Reason.PERMISSION_DENIED, "the file may not be read.") from None
     except FileNotFoundError:
-        raise MedclipError(Reason.MISSING_FILE, "The file does not exist any more.") from None
+        raise MedclipError(Reason.MISSING_FILE, "the file does not exist any more.") from None
     except EOFError:
-        raise MedclipError(Reason.TRUNCATED, "The DICOM file ends before its pixels do.") from None
+        raise MedclipError(Reason.TRUNCATED, "the DICOM file ends before its pixels do.") from None
     except RecursionError:
-        raise MedclipError(Reason.CORRUPT, "The DICOM header nests sequences without end.") from None
+        raise MedclipError(Reason.CORRUPT, "the DICOM header nests sequences without end.") from None
     except MemoryError:
-        raise MedclipError(Reason.TOO_LARGE, "The DICOM file does not fit into memory.") from None
+        raise MedclipError(Reason.TOO_LARGE, "the DICOM file does not fit into memory.") from None
     except Exception:
-        raise MedclipError(Reason.CORRUPT, "The DICOM file cannot be parsed.") from None
+        raise MedclipError(Reason.CORRUPT, "the DICOM file cannot be parsed.") from None
 
 
 def check(header: DicomHeader, dataset: Any, settings: Settings) -> None:
@@ -70,17 +70,17 @@ def check(header: DicomHeader, dataset: Any, settings: Settings) -> None:
         MedclipError: TRUNCATED, NO_PIXELS, CORRUPT, NOT_SUPPORTED_YET, TOO_LARGE.
     """
     if not header.has_pixels:
-        raise MedclipError(Reason.NO_PIXELS, "The DICOM object holds no pixel data.")
+        raise MedclipError(Reason.NO_PIXELS, "the DICOM object holds no pixel data.")
     if pixel_keyword(dataset) == "":
-        raise MedclipError(Reason.TRUNCATED, "The DICOM file ends before its pixels do.")
+        raise MedclipError(Reason.TRUNCATED, "the DICOM file ends before its pixels do.")
     if not header.photometric and header.float_pixels:
         return check_size(header.columns, header.rows, settings)
     if not header.photometric:
-        raise MedclipError(Reason.CORRUPT, "The DICOM header states no photometric interpretation.")
+        raise MedclipError(Reason.CORRUPT, "the DICOM header states no photometric interpretation.")
     if header.photometric not in (*GREY, *COLOUR, *YBR):
         raise MedclipError(
             Reason.NOT_SUPPORTED_YET,
-            "The DICOM header's photometric interpretation is none that is read; "
+            "the DICOM header's photometric interpretation is none that is read; "
             "MONOCHROME1, MONOCHROME2, RGB, PALETTE COLOR and YBR are.",
         )
     _check_samples(header)
@@ -92,15 +92,15 @@ def _check_samples(header: DicomHeader) -> None:
     if header.photometric in ("RGB", *YBR) and header.samples_per_pixel != 3:
         raise MedclipError(
             Reason.CORRUPT,
-            f"The DICOM header says {header.photometric} and {header.samples_per_pixel} sample(s) for each pixel; "
+            f"the DICOM header says {header.photometric} and {header.samples_per_pixel} sample(s) for each pixel; "
             "colour has 3.",
         )
     if not header.bits_allocated:
-        raise MedclipError(Reason.CORRUPT, "The DICOM header does not state how many bits a pixel has (BitsAllocated).")
+        raise MedclipError(Reason.CORRUPT, "the DICOM header does not state how many bits a pixel has (BitsAllocated).")
     if header.bits_allocated not in _WORDS:
         raise MedclipError(
             Reason.NOT_SUPPORTED_YET,
-            f"The DICOM header states words of {header.bits_allocated} bits; 1, 8, 16, 32 and 64 are read.",
+            f"the DICOM header states words of {header.bits_allocated} bits; 1, 8, 16, 32 and 64 are read.",
         )
 
 
@@ -117,7 +117,7 @@ def check_volume(header: DicomHeader, frames: int, settings: Settings) -> int:
     if frames > 1 and size > settings.max_volume_bytes:
         raise MedclipError(
             Reason.TOO_LARGE,
-            f"The {frames:,} frames would take {size:,} bytes, more than the limit of {settings.max_volume_bytes:,}.",
+            f"the {frames:,} frames would take {size:,} bytes, more than the limit of {settings.max_volume_bytes:,}.",
             hint="From Python, Settings(max_volume_bytes=...) raises the limit; there is no option for it.",
         )
     return size

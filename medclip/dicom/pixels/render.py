@@ -68,7 +68,7 @@ def read_dicom(
         if frame is None and known.frames > 1:
             raise MedclipError(
                 Reason.NOT_SUPPORTED_YET,
-                f"The DICOM object holds {known.frames} frames, and none was chosen (read_dicom reads one frame, "
+                f"the DICOM object holds {known.frames} frames, and none was chosen (read_dicom reads one frame, "
                 "read_frames many).",
             )
         frames = _read(dataset, known, settings, mode, [frame or 0])
@@ -133,7 +133,7 @@ def read_stored(path: Path, settings: Settings, *, header: DicomHeader | None = 
 def _read(dataset: Any, header: DicomHeader, settings: Settings, mode: Mode, frames: list[int]) -> Frames:
     if not frames or min(frames) < 0 or max(frames) >= header.frames:
         raise MedclipError(
-            Reason.WRONG_USE, f"The DICOM object holds {header.frames} frames, and not the one asked for."
+            Reason.WRONG_USE, f"the DICOM object holds {header.frames} frames, and not the one asked for."
         )
     check_volume(header, len(frames), settings)
     source = Stored(dataset, header, align=mode != "raw")
@@ -152,9 +152,9 @@ def _read(dataset: Any, header: DicomHeader, settings: Settings, mode: Mode, fra
     except MedclipError:
         raise
     except MemoryError:
-        raise MedclipError(Reason.TOO_LARGE, "The image does not fit into memory.") from None
+        raise MedclipError(Reason.TOO_LARGE, "the image does not fit into memory.") from None
     except Exception:
-        raise MedclipError(Reason.CORRUPT, "The DICOM header's pixel description makes no sense.") from None
+        raise MedclipError(Reason.CORRUPT, "the DICOM header's pixel description makes no sense.") from None
     return Frames(pixels, tuple(steps), source.decoder, public_headers(header), unit, spacing)
 
 
@@ -173,7 +173,7 @@ def _made(
         return (stored if stored.ndim == 4 else stored[..., None]), "stored"
     if mode == "modality" and is_colour:
         raise MedclipError(
-            Reason.NOT_SUPPORTED_YET, "The DICOM object is a colour picture; only grey values have modality units."
+            Reason.NOT_SUPPORTED_YET, "the DICOM object is a colour picture; only grey values have modality units."
         )
     if is_colour:
         return colour(stored, dataset, header, steps), "relative"

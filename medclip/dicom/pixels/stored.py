@@ -109,7 +109,7 @@ class Stored:
             self._encapsulated = bool(self._syntax.is_encapsulated)
         except (AttributeError, ValueError):
             raise MedclipError(
-                Reason.NOT_SUPPORTED_YET, "The DICOM file names a transfer syntax that the standard does not know."
+                Reason.NOT_SUPPORTED_YET, "the DICOM file names a transfer syntax that the standard does not know."
             ) from None
         if self._encapsulated:
             self._check_codec()
@@ -119,13 +119,13 @@ class Stored:
                 f"{header.photometric} is read from JPEG only, and this file is not compressed.",
             )
         elif len(raw_bytes(dataset, self._keyword)) < self._expected_bytes():
-            raise MedclipError(Reason.TRUNCATED, "The DICOM file ends before its pixels do.")
+            raise MedclipError(Reason.TRUNCATED, "the DICOM file ends before its pixels do.")
 
     def _check_codec(self) -> None:
         if not dicom_codecs.decoder_for(str(self._syntax)).is_available:
             raise MedclipError(
                 Reason.MISSING_CODEC,
-                f"No installed codec decodes {self._syntax.name}.",
+                f"no installed codec decodes {self._syntax.name}.",
                 hint=f"Run: {dicom_codecs.PIP_LINE}",
             )
 
@@ -152,15 +152,15 @@ class Stored:
         except MedclipError:
             raise
         except MemoryError:
-            raise MedclipError(Reason.TOO_LARGE, "The image does not fit into memory.") from None
+            raise MedclipError(Reason.TOO_LARGE, "the image does not fit into memory.") from None
         except Exception:
             if self._encapsulated and (not self._ends_properly() or self._lacks_frames()):
-                raise MedclipError(Reason.TRUNCATED, "The compressed pixel data ends too early.") from None
-            raise MedclipError(Reason.CORRUPT, "The pixel data is damaged and cannot be decoded.") from None
+                raise MedclipError(Reason.TRUNCATED, "the compressed pixel data ends too early.") from None
+            raise MedclipError(Reason.CORRUPT, "the pixel data is damaged and cannot be decoded.") from None
         header = self._header
         size = (len(wanted), header.rows, header.columns, *((3,) if header.samples_per_pixel == 3 else ()))
         if stored.shape != size:
-            raise MedclipError(Reason.CORRUPT, "The decoded picture does not have the size that the header states.")
+            raise MedclipError(Reason.CORRUPT, "the decoded picture does not have the size that the header states.")
         return stored if stored.dtype.isnative else stored.astype(stored.dtype.newbyteorder("="))
 
     def _expected_bytes(self) -> int:

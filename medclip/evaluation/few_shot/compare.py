@@ -212,7 +212,8 @@ def _answer(result: Callable[[], Run], job: Job) -> Run:
         return result()
     except MedclipError as e:
         died = e.reason is Reason.DECODER_CRASHED
-        message = "Its process died, most likely for want of memory; use fewer --processes." if died else e.message
+        why = "Its process died, most likely for want of memory; use fewer --processes."
+        message = why if died else e.problem().message
         return Run(None, None, {**job.facts, "reason": str(Reason.TOO_LARGE if died else e.reason), "message": message})
 
 

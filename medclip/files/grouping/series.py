@@ -108,7 +108,7 @@ def _with_copies(groups: Sequence[Stack], copies: Sequence[Slice]) -> list[Stack
         num_copies = sum(counts[item.sha256] for item in stack.slices)
         note = f"{count(num_copies, 'file')} with the same bytes as a slice left out"
         noted.append(replace(stack, notes=(*stack.notes, note)) if num_copies else stack)
-    problem = Problem(Reason.COMPANION, "The file holds the same bytes as another slice of its series.")
+    problem = Problem(Reason.COMPANION, "the file holds the same bytes as another slice of its series.")
     return [*noted, *(Stack((item,), problem) for item in copies)]
 
 
@@ -172,7 +172,7 @@ def _placed(slices: list[Slice], uneven: Uneven) -> list[Stack]:
     if lost:
         problem = Problem(
             Reason.UNEVEN_SLICES,
-            f"Positions are not stated: {len(lost)} of {len(slices)} slices of the series do not say where they lie "
+            f"positions are not stated: {len(lost)} of {len(slices)} slices of the series do not say where they lie "
             "(position and orientation), so that they cannot be put in order.",
         )
         return [Stack((item,), problem) for item in lost] + (_placed(rest, uneven) if rest else [])
@@ -223,7 +223,7 @@ def _repeated(groups: list[list[Slice]], uneven: Uneven) -> list[Stack]:
         shown = list_of([f"{float(place[0]):.1f} mm" for place in places if place is not None], most=_SHOWN)
         problem = Problem(
             Reason.UNEVEN_SLICES,
-            f"Several slices of the series lie at the same place ({shown}) and nothing in their headers tells them "
+            f"several slices of the series lie at the same place ({shown}) and nothing in their headers tells them "
             "apart.",
         )
         return [Stack(tuple(item for group in groups for item in group), problem)]
@@ -267,7 +267,7 @@ def _spacing(places: NDArray[np.float64], uneven: Uneven) -> tuple[Problem | Non
     if uneven == "resample":
         return None, (problem_text,)
     hint = "read it with uneven_slices='resample' to fill in between slices"
-    return Problem(Reason.UNEVEN_SLICES, f"In the series {problem_text}; {hint}."), ()
+    return Problem(Reason.UNEVEN_SLICES, f"in the series {problem_text}; {hint}."), ()
 
 
 def _beside(ordered: Sequence[Slice], places: NDArray[np.float64]) -> Problem | None:
@@ -281,7 +281,7 @@ def _beside(ordered: Sequence[Slice], places: NDArray[np.float64]) -> Problem | 
     at = places[int(off.argmax())]
     return Problem(
         Reason.UNEVEN_SLICES,
-        f"The slices of the series do not lie above one another: {int((off > allowed).sum())} of {len(ordered)} are "
+        f"the slices of the series do not lie above one another: {int((off > allowed).sum())} of {len(ordered)} are "
         f"shifted sideways, the one at {at:.1f} mm by {off.max():.1f} mm.",
     )
 

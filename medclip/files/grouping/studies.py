@@ -26,7 +26,7 @@ images, a mammography with extra views up to a dozen."""
 GroupBy = Literal["auto", "folder", "file"]
 _TWIN = Problem(
     Reason.COMPANION,
-    "The mammogram is for processing (raw detector values), and its study has the same view for presentation, which is "
+    "the mammogram is for processing (raw detector values), and its study has the same view for presentation, which is "
     "read instead.",
 )
 

@@ -40,7 +40,7 @@ _SECONDARY = "1.2.840.10008.5.1.4.1.1.7"
 _SCREENS = frozenset({"SCREEN SAVE", "SCREENSAVE", "SCREEN_SAVE", "SCREENSHOT"})
 _PARTS = frozenset({Format.WFDB_SIGNAL, Format.VOLUME_DATA})
 _ORPHAN = Problem(
-    Reason.COMPANION, "The file belongs to a header beside it that is not read, and cannot be read on its own."
+    Reason.COMPANION, "the file belongs to a header beside it that is not read, and cannot be read on its own."
 )
 
 _LEAST_CAPTURES = 4

@@ -35,15 +35,15 @@ def matlab_problem(path: Path, head: bytes) -> Problem | None:
     if head.startswith(b"MATLAB 5.0"):
         if first_variable(head) == (_STRUCT_CLASS, "ECG"):
             return None
-        message = "The MATLAB file holds no ECG struct; write what it holds as NIfTI, PNG or WFDB."
+        message = "the MATLAB file holds no ECG struct; write what it holds as NIfTI, PNG or WFDB."
         return Problem(Reason.NOT_SUPPORTED_YET, message)
     if head[20:24] == b"val\0":
         message = (
-            "The file looks like the signals of a WFDB record, and the header (.hea) that states leads and gain is not "
+            "the file looks like the signals of a WFDB record, and the header (.hea) that states leads and gain is not "
             "beside it; put both into one folder."
         )
         return Problem(Reason.MISSING_FILE, message)
-    return Problem(Reason.NOT_SUPPORTED_YET, "The MATLAB file holds a bare matrix without units; write it as WFDB.")
+    return Problem(Reason.NOT_SUPPORTED_YET, "the MATLAB file holds a bare matrix without units; write it as WFDB.")
 
 
 def first_variable(head: bytes) -> tuple[int, str] | None:
@@ -144,10 +144,10 @@ def _record(path: Path, head: bytes) -> Placed:
         head = _read(path, _HEADER_BYTES) or head
     record = _parse(head)
     if record.layout or path.stem.lower().endswith("_layout"):
-        message = "The file describes the channels of a multi-segment WFDB record beside it and holds no signal itself."
+        message = "the file describes the channels of a multi-segment WFDB record beside it and holds no signal itself."
         return Placed(Format.WFDB, (), Problem(Reason.COMPANION, message))
     if not record.parts:
-        return Placed(Format.WFDB, (), Problem(Reason.NO_PIXELS, "The WFDB header names no signals."))
+        return Placed(Format.WFDB, (), Problem(Reason.NO_PIXELS, "the WFDB header names no signals."))
     parts = tuple(_beside(path, name) for name in record.parts)
     missing = parts.count(None)
     if missing:
@@ -171,7 +171,7 @@ def _signal_of_a_record(path: Path) -> Placed | None:
         named = {name.casefold() for name in _parse(raw).signals}
         if path.name.casefold() in named:
             return Placed(Format.WFDB_SIGNAL)
-        message = "The file belongs to the WFDB record beside it (beat marks or the like) and is not read on its own."
+        message = "the file belongs to the WFDB record beside it (beat marks or the like) and is not read on its own."
         return Placed(Format.UNKNOWN, (), Problem(Reason.COMPANION, message))
     return None
 
@@ -185,7 +185,7 @@ def _pair(path: Path, head: bytes) -> Placed | None:
     partner = next((name for candidate in names if (name := _beside(path, candidate)) is not None), None)
     if partner is None:
         message = (
-            "The file is the header of an Analyze or NIfTI pair, and its voxels (.img of the same name) are not beside "
+            "the file is the header of an Analyze or NIfTI pair, and its voxels (.img of the same name) are not beside "
             "it; put both into one folder."
         )
         return Placed(Format.NIFTI, (), Problem(Reason.MISSING_FILE, message))
@@ -214,7 +214,7 @@ def _xml(head: bytes) -> Placed | None:
     other = b"restingecgdata" in text and kind is not None and kind[1].lower() != b"sierraecg"
     if not other and not _OTHER_XML.search(text):
         return None
-    message = "The file is an ECG in XML of a kind that is not read; HL7 aECG, GE MUSE and Philips Sierra are."
+    message = "the file is an ECG in XML of a kind that is not read; HL7 aECG, GE MUSE and Philips Sierra are."
     return Placed(Format.XML_ECG, (), Problem(Reason.NOT_SUPPORTED_YET, message))
 
 

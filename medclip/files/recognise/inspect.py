@@ -70,12 +70,12 @@ def inspect_file(path: Path, settings: Settings) -> FileFacts:
 def os_problem(error: OSError) -> Problem:
     """Turn an error of the operating system into a row's problem."""
     if isinstance(error, PermissionError):
-        return Problem(Reason.PERMISSION_DENIED, "The file may not be read; check its permissions.")
+        return Problem(Reason.PERMISSION_DENIED, "the file may not be read; check its permissions.")
     if isinstance(error, FileNotFoundError):
-        return Problem(Reason.MISSING_FILE, "The file does not exist any more.")
+        return Problem(Reason.MISSING_FILE, "the file does not exist any more.")
     if isinstance(error, IsADirectoryError):
-        return Problem(Reason.NOT_A_FILE, "The path is a folder, not a file.")
-    return Problem(Reason.READ_ERROR, f"The file could not be read ({error.strerror or type(error).__name__}).")
+        return Problem(Reason.NOT_A_FILE, "the path is a folder, not a file.")
+    return Problem(Reason.READ_ERROR, f"the file could not be read ({error.strerror or type(error).__name__}).")
 
 
 def _broken_promise(path: Path, fmt: Format) -> Problem | None:
@@ -87,7 +87,7 @@ def _broken_promise(path: Path, fmt: Format) -> Problem | None:
     if fmt not in _NO_IMAGES or suffix not in _IMAGE_SUFFIXES:
         return None
     held = "unknown bytes" if fmt is Format.UNKNOWN else f"{fmt.upper() if len(fmt) < 5 else fmt} data"
-    return Problem(Reason.CORRUPT, f"The file's name ends in {suffix}, but it holds {held} and no image.")
+    return Problem(Reason.CORRUPT, f"the file's name ends in {suffix}, but it holds {held} and no image.")
 
 
 def _facts(path: Path, file: BinaryIO, digest: str, size: int, settings: Settings) -> FileFacts:
@@ -104,7 +104,7 @@ def _facts(path: Path, file: BinaryIO, digest: str, size: int, settings: Setting
         return FileFacts(digest, fmt, None, _broken_promise(path, fmt) or problem)
     if size > settings.max_file_bytes:
         return FileFacts(
-            digest, fmt, None, Problem(Reason.TOO_LARGE, "The file is larger than the limit for decoding.")
+            digest, fmt, None, Problem(Reason.TOO_LARGE, "the file is larger than the limit for decoding.")
         )
     if fmt is not Format.DICOM:
         return FileFacts(digest, fmt, parts=placed.parts)

@@ -21,7 +21,7 @@ _TAKEN = frozenset({Format.TIFF, Format.SLIDE, Format.DICOM, Format.EMPTY})
 _DATA = frozenset({".dat", ".ini"})
 _PICTURES = frozenset({".jpg", ".jpeg", ".ngr", ".opt"})
 _NUMBERED = re.compile(r"(\(\d+,\d+(,\d+)?\)|_macro|_map\d*)$", re.IGNORECASE)
-_PART = Problem(Reason.COMPANION, "The file is a part of the slide beside it and is not read on its own.")
+_PART = Problem(Reason.COMPANION, "the file is a part of the slide beside it and is not read on its own.")
 
 
 def may_be_part(path: Path) -> bool:
@@ -53,7 +53,7 @@ def _mirax(path: Path) -> Placed:
     if (path.with_suffix("") / _INDEX).is_file():
         return Placed(Format.SLIDE)
     message = (
-        "The file is the overview of a MIRAX slide, and the folder of the same name with the slide itself is not "
+        "the file is the overview of a MIRAX slide, and the folder of the same name with the slide itself is not "
         "beside it; put both into one folder."
     )
     return Placed(Format.SLIDE, (), Problem(Reason.MISSING_FILE, message))

@@ -105,38 +105,38 @@ def format_problem(fmt: Format) -> Problem | None:
     if fmt in SCORABLE_FORMATS:
         return None
     if fmt is Format.EMPTY:
-        return Problem(Reason.EMPTY_FILE, "The file is empty (0 bytes).")
+        return Problem(Reason.EMPTY_FILE, "the file is empty (0 bytes).")
     if fmt is Format.DICOMDIR:
-        return Problem(Reason.NO_PIXELS, "The file is a DICOMDIR, an index of other files, and holds no image.")
+        return Problem(Reason.NO_PIXELS, "the file is a DICOMDIR, an index of other files, and holds no image.")
     if fmt in _NOT_YET:
         what, remedy = _NOT_YET[fmt]
-        return Problem(Reason.NOT_SUPPORTED_YET, f"The file is {what}, which is not read; {remedy}.")
+        return Problem(Reason.NOT_SUPPORTED_YET, f"the file is {what}, which is not read; {remedy}.")
     if fmt in _COMPANIONS:
-        return Problem(Reason.NOT_AN_IMAGE, f"The file is {_COMPANIONS[fmt]}, not an image.")
-    return Problem(Reason.UNKNOWN_FORMAT, f"The file's bytes match no format known here; {READS}.")
+        return Problem(Reason.NOT_AN_IMAGE, f"the file is {_COMPANIONS[fmt]}, not an image.")
+    return Problem(Reason.UNKNOWN_FORMAT, f"the file's bytes match no format known here; {READS}.")
 
 
 def dicom_problem(header: DicomHeader) -> Problem | None:
     """Return why a DICOM object is not read; None for images of any modality and for waveforms."""
     code = modality_code(header)
     if header.cut and (header.rows or header.columns or not header.sop_class or _IMAGE_CLASS.match(header.sop_class)):
-        return Problem(Reason.TRUNCATED, "The DICOM file ends inside its header, before any pixels.")
+        return Problem(Reason.TRUNCATED, "the DICOM file ends inside its header, before any pixels.")
     if header.sop_class.startswith(WAVEFORMS):
         if header.cut:
-            return Problem(Reason.TRUNCATED, "The DICOM waveform ends inside its header.")
+            return Problem(Reason.TRUNCATED, "the DICOM waveform ends inside its header.")
         return None
     if not header.has_pixels:
         what = _DOCUMENTS.get(code)
         detail = f" ({what})" if what else ""
         return Problem(
-            Reason.NO_PIXELS, f"The DICOM object{detail} holds no pixel data, so there is no image to score."
+            Reason.NO_PIXELS, f"the DICOM object{detail} holds no pixel data, so there is no image to score."
         )
     if code in _MAPS or header.sop_class.startswith(_SEGMENTATIONS):
-        return Problem(Reason.NOT_AN_IMAGE, "The DICOM object is a map over other images, not an image itself.")
+        return Problem(Reason.NOT_AN_IMAGE, "the DICOM object is a map over other images, not an image itself.")
     if (unread := _syntax_problem(header)) is not None:
         return unread
     if header.rows < 1 or header.columns < 1:
-        return Problem(Reason.CORRUPT, "The DICOM object holds pixels, but does not state how many rows and columns.")
+        return Problem(Reason.CORRUPT, "the DICOM object holds pixels, but does not state how many rows and columns.")
     return None
 
 
@@ -146,14 +146,14 @@ def _syntax_problem(header: DicomHeader) -> Problem | None:
     if uid in VIDEO:
         return Problem(
             Reason.NOT_SUPPORTED_YET,
-            f"The DICOM object holds a film as {VIDEO[uid].partition(' ')[0]}, which is not read; export it as MP4.",
+            f"the DICOM object holds a film as {VIDEO[uid].partition(' ')[0]}, which is not read; export it as MP4.",
         )
     title = OTHER.get(uid) or ("" if header.sop_class == _SLIDES else JPEG_XL.get(uid))
     if not title:
         return None
     return Problem(
         Reason.NOT_SUPPORTED_YET,
-        f"The DICOM object's pixels are stored as {title}, which is not read; export it as JPEG 2000 or uncompressed.",
+        f"the DICOM object's pixels are stored as {title}, which is not read; export it as JPEG 2000 or uncompressed.",
     )
 
 

@@ -51,7 +51,7 @@ class EcgOptions:
         """
         known = ("mv", "minmax_record", "zscore_global", "zscore_lead")
         if self.baseline not in ("elliptic", "butterworth", "none") or self.normalisation not in known:
-            raise MedclipError(Reason.WRONG_USE, "The ECG option for baseline or normalisation does not exist.")
+            raise MedclipError(Reason.WRONG_USE, "the ECG option for baseline or normalisation does not exist.")
         if self.normalisation == "zscore_global" and (self.mean_mv is None or not self.std_mv or self.std_mv < 0):
             raise MedclipError(
                 Reason.WRONG_USE,
@@ -89,9 +89,9 @@ def prepare(signal: Signal, options: EcgOptions | None = None) -> Signal:
     """
     options = options or EcgOptions()
     if signal.unit != "mV":
-        raise MedclipError(Reason.WRONG_USE, "The signal is normalised already; prepare the one in mV.")
+        raise MedclipError(Reason.WRONG_USE, "the signal is normalised already; prepare the one in mV.")
     if not signal.values_mv.shape[1]:
-        raise MedclipError(Reason.CORRUPT, "The ECG holds no sample.")
+        raise MedclipError(Reason.CORRUPT, "the ECG holds no sample.")
     hz, steps = signal.sampling_hz, list(signal.steps)
     start, lines = _window(signal, options)
     rows = np.flatnonzero(signal.mask)

@@ -90,7 +90,7 @@ def render(signal: Signal, *, start_s: float | None = None, dpi: int = DPI) -> N
         MedclipError: WRONG_USE if the signal is not in mV, or for another dpi.
     """
     if signal.unit != "mV" or not 50 <= dpi <= 400:
-        raise MedclipError(Reason.WRONG_USE, "An ECG sheet needs a signal in mV, and 50 to 400 dpi.")
+        raise MedclipError(Reason.WRONG_USE, "an ECG sheet needs a signal in mV, and 50 to 400 dpi.")
     if start_s is None:
         start_s = max(0.0, (signal.duration_s - _SHEET_S) / 2)
     page = Image.fromarray(_grid(dpi))

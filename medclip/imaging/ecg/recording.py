@@ -80,7 +80,7 @@ def check_rate(hz: float) -> float:
         MedclipError: CORRUPT if it is no number between 1 and 50,000 Hz.
     """
     if not math.isfinite(hz) or not _RATES_HZ[0] <= hz <= _RATES_HZ[1]:
-        raise MedclipError(Reason.CORRUPT, "The record states no usable sampling rate; expected 1 to 50,000 Hz.")
+        raise MedclipError(Reason.CORRUPT, "the record states no usable sampling rate; expected 1 to 50,000 Hz.")
     return float(hz)
 
 
@@ -96,12 +96,12 @@ def check_size(channels: int, samples: int, settings: Settings) -> None:
         MedclipError: CORRUPT without channels or samples, TOO_LARGE above the limit.
     """
     if channels < 1 or samples < 1:
-        raise MedclipError(Reason.CORRUPT, "The record states no channel or no sample; expected at least one of each.")
+        raise MedclipError(Reason.CORRUPT, "the record states no channel or no sample; expected at least one of each.")
     # The canonical record has twelve leads, whatever the file stores.
     if max(channels, _LEADS) * samples * 4 > settings.max_volume_bytes:
         raise MedclipError(
             Reason.TOO_LARGE,
-            f"The record states {channels} channels of {samples:,} samples, more than the limit of "
+            f"the record states {channels} channels of {samples:,} samples, more than the limit of "
             f"{settings.max_volume_bytes:,} bytes in memory.",
             hint="Raise settings.max_volume_bytes, or cut the record.",
         )
@@ -123,7 +123,7 @@ def left_out(names: Sequence[str], why: str) -> tuple[str, ...]:
 
 def truncated(what: str, wanted: int, present: int) -> MedclipError:
     """Return the refusal of a file that holds less than its header states."""
-    return MedclipError(Reason.TRUNCATED, f"The header states {wanted:,} {what}, the file holds {present:,}.")
+    return MedclipError(Reason.TRUNCATED, f"the header states {wanted:,} {what}, the file holds {present:,}.")
 
 
 def choose(names: Sequence[str], factors: Sequence[float | None]) -> tuple[tuple[int, ...], tuple[str, ...]]:
@@ -150,11 +150,11 @@ def choose(names: Sequence[str], factors: Sequence[float | None]) -> tuple[tuple
     if not maybe:
         raise MedclipError(
             Reason.NOT_AN_IMAGE,
-            f"No channel is an ECG; found {', '.join(sorted(set(other))) or 'none'}, expected at least one ECG lead.",
+            f"no channel is an ECG; found {', '.join(sorted(set(other))) or 'none'}, expected at least one ECG lead.",
         )
     if not rows:
         raise MedclipError(
             Reason.NOT_AN_IMAGE,
-            "No channel that may be an ECG lead has a known scale; expected gain and unit of voltage.",
+            "no channel that may be an ECG lead has a known scale; expected gain and unit of voltage.",
         )
     return rows, (*left_out(other, "no ECG"), *left_out(unscaled, "in no unit of voltage"))

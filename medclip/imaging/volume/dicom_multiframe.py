@@ -60,7 +60,7 @@ def read_enhanced(path: Path, header: DicomHeader, settings: Settings, *, mode: 
     stack = stack_of([groups[frame].place for frame in repeats[0]], uneven=settings.policy.uneven_slices)
     read = read_frames(path, settings, header=header, mode=mode)
     if len(read.pixels) != header.frames:
-        raise MedclipError(Reason.CORRUPT, "The file holds another number of frames than its header states.")
+        raise MedclipError(Reason.CORRUPT, "the file holds another number of frames than its header states.")
     unit = RELATIVE if mode == "raw" else _unit(header, groups, rescaled=read.unit == HU)
     shape = (len(stack.order), header.rows, header.columns)
     volumes: list[VolumeRead] = []
@@ -108,7 +108,7 @@ def _mosaic_header(path: Path) -> tuple[int, NDArray[np.float64]]:
             affine = LPS_TO_RAS @ np.asarray(wrapper.affine, np.float64)[:, [2, 0, 1, 3]]
     except Exception:
         raise MedclipError(
-            Reason.CORRUPT, "The picture is a Siemens mosaic, but does not say how many slices it holds and where."
+            Reason.CORRUPT, "the picture is a Siemens mosaic, but does not say how many slices it holds and where."
         ) from None
     return count, affine + 0.0
 
@@ -148,12 +148,12 @@ def _groups(path: Path, header: DicomHeader) -> list[_Group]:
             shared = next(iter(items(dataset, "SharedFunctionalGroupsSequence")), None)
             own = items(dataset, "PerFrameFunctionalGroupsSequence")
             if own and len(own) != header.frames:
-                raise MedclipError(Reason.CORRUPT, "The header describes another number of frames than it states.")
+                raise MedclipError(Reason.CORRUPT, "the header describes another number of frames than it states.")
             return [_Group(shared, own[number] if own else None, number, header) for number in range(header.frames)]
     except MedclipError:
         raise
     except Exception:
-        raise MedclipError(Reason.CORRUPT, "The header's description of the frames cannot be read.") from None
+        raise MedclipError(Reason.CORRUPT, "the header's description of the frames cannot be read.") from None
 
 
 def _by_place(groups: Sequence[_Group]) -> tuple[list[list[int]], list[Step]]:
@@ -170,14 +170,14 @@ def _by_place(groups: Sequence[_Group]) -> tuple[list[list[int]], list[Step]]:
         return [list(range(len(groups)))], [Step("position", note)]
     if len({group.stack for group in groups}) > 1 and not _parallel(groups):
         raise MedclipError(
-            Reason.NOT_SUPPORTED_YET, "The object holds stacks of several orientations; one volume has one."
+            Reason.NOT_SUPPORTED_YET, "the object holds stacks of several orientations; one volume has one."
         )
     places = _places(groups)
     counts = {len(frames) for frames in places}
     if len(counts) > 1:
         raise MedclipError(
             Reason.UNEVEN_SLICES,
-            f"The object has {min(counts)} to {max(counts)} frames at the places of its slices ({_odd(places)}); "
+            f"the object has {min(counts)} to {max(counts)} frames at the places of its slices ({_odd(places)}); "
             "a series in time has the same number at each.",
         )
     ordered = [sorted(frames, key=lambda number: groups[number].order) for frames in places]
@@ -196,7 +196,7 @@ def _places(groups: Sequence[_Group]) -> list[list[int]]:
     """Put the frames of one place together, by their distance along the normal."""
     positions = [group.place.position for group in groups]
     if any(position is None for position in positions):
-        raise MedclipError(Reason.UNEVEN_SLICES, "Some frames of the object do not say where they lie.")
+        raise MedclipError(Reason.UNEVEN_SLICES, "some frames of the object do not say where they lie.")
     cosines = groups[0].place.orientation or (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
     along = np.array(positions, np.float64) @ np.cross(cosines[:3], cosines[3:])
     order = np.argsort(along, kind="stable")

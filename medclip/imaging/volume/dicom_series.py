@@ -61,7 +61,7 @@ def read_slices(
     """
     first = headers[0]
     if any((h.rows, h.columns) != (first.rows, first.columns) for h in headers):
-        raise MedclipError(Reason.UNEVEN_SLICES, "The slices of the series differ in their numbers of pixels.")
+        raise MedclipError(Reason.UNEVEN_SLICES, "the slices of the series differ in their numbers of pixels.")
     check_bytes((len(paths), first.rows, first.columns), np.dtype(_WHOLE).itemsize, settings)
     stack = stack_of([_place(header) for header in headers], uneven=settings.policy.uneven_slices)
     steps: list[Step] = []
@@ -74,7 +74,7 @@ def read_slices(
             try:
                 decoded = read_dicom(paths[index], settings, header=headers[index], mode=mode)
             except MedclipError as error:
-                raise MedclipError(error.reason, error.message, where=paths[index], hint=error.hint) from None
+                raise error.at(paths[index]) from None
             if count == 0:
                 steps.extend(decoded.steps)
                 decoders.append(decoded.decoder)
@@ -85,7 +85,7 @@ def read_slices(
         if len(units) > 1:
             raise MedclipError(
                 Reason.CORRUPT,
-                f"Only some slices of the series can be rescaled ({units.get(HU, 0)} of {sum(units.values())} to HU), "
+                f"only some slices of the series can be rescaled ({units.get(HU, 0)} of {sum(units.values())} to HU), "
                 "so that their values cannot be compared.",
             )
         if len(rescales) > 1:
@@ -110,7 +110,7 @@ def grey(pixels: NDArray[Any]) -> NDArray[Any]:
         MedclipError: NOT_SUPPORTED_YET for colour, which has no modality units.
     """
     if pixels.ndim == 3 and pixels.shape[2] != 1:
-        raise MedclipError(Reason.NOT_SUPPORTED_YET, "The slice is a colour picture; volumes are made of grey ones.")
+        raise MedclipError(Reason.NOT_SUPPORTED_YET, "the slice is a colour picture; volumes are made of grey ones.")
     return pixels[:, :, 0] if pixels.ndim == 3 else pixels
 
 

@@ -65,15 +65,15 @@ def read_nifti(path: Path, settings: Settings, *, image: Path | None = None) -> 
     except MedclipError:
         raise
     except PermissionError:
-        raise MedclipError(Reason.PERMISSION_DENIED, "The file may not be read.") from None
+        raise MedclipError(Reason.PERMISSION_DENIED, "the file may not be read.") from None
     except FileNotFoundError:
-        raise MedclipError(Reason.MISSING_FILE, "The file does not exist any more.") from None
+        raise MedclipError(Reason.MISSING_FILE, "the file does not exist any more.") from None
     except (EOFError, zlib.error, gzip.BadGzipFile):
-        raise MedclipError(Reason.TRUNCATED, "The compressed volume ends too early or is damaged.") from None
+        raise MedclipError(Reason.TRUNCATED, "the compressed volume ends too early or is damaged.") from None
     except MemoryError:
-        raise MedclipError(Reason.TOO_LARGE, "The volume does not fit into memory.") from None
+        raise MedclipError(Reason.TOO_LARGE, "the volume does not fit into memory.") from None
     except Exception:
-        raise MedclipError(Reason.CORRUPT, "The volume's header makes no sense.") from None
+        raise MedclipError(Reason.CORRUPT, "the volume's header makes no sense.") from None
 
 
 def read_minc(path: Path, settings: Settings) -> VolumeRead:
@@ -89,7 +89,7 @@ def read_minc(path: Path, settings: Settings) -> VolumeRead:
             image: Any = nibabel.load(path)
             shape = tuple(int(length) for length in image.shape)
             if not 3 <= len(shape) <= 4:
-                raise MedclipError(Reason.NOT_SUPPORTED_YET, f"The volume has {len(shape)} axes; 3 or 4 are read.")
+                raise MedclipError(Reason.NOT_SUPPORTED_YET, f"the volume has {len(shape)} axes; 3 or 4 are read.")
             check_bytes(shape, 8, settings)  # nibabel scales in float64
             voxels = np.asarray(image.dataobj)
             affine = np.asarray(image.affine, np.float64)
@@ -104,9 +104,9 @@ def read_minc(path: Path, settings: Settings) -> VolumeRead:
             hint="Run: pip install 'medclip-imaging[minc]' (it brings h5py).",
         ) from None
     except MemoryError:
-        raise MedclipError(Reason.TOO_LARGE, "The volume does not fit into memory.") from None
+        raise MedclipError(Reason.TOO_LARGE, "the volume does not fit into memory.") from None
     except Exception:
-        raise MedclipError(Reason.CORRUPT, "The MINC volume is damaged and cannot be read.") from None
+        raise MedclipError(Reason.CORRUPT, "the MINC volume is damaged and cannot be read.") from None
     stored = {"stored_shape": shape, "stored_spacing": tuple(round(step, 6) for step in zooms)}
     if len(shape) == 4:
         voxels, zooms = np.moveaxis(voxels, 0, -1), (*zooms[1:], zooms[0])
@@ -125,7 +125,7 @@ def _header(path: Path) -> tuple[Any, str, bool]:
     with _opened(path) as file:
         head = file.read(_HEAD)
     if not head:
-        raise MedclipError(Reason.EMPTY_FILE, "The file is empty.")
+        raise MedclipError(Reason.EMPTY_FILE, "the file is empty.")
     for magic, kind, name, paired in (
         (b"n+1\0", Nifti1Header, "NIfTI-1", False),
         (b"ni1\0", Nifti1PairHeader, "NIfTI-1 pair", True),
@@ -136,10 +136,10 @@ def _header(path: Path) -> tuple[Any, str, bool]:
         if (head[4:8] if first else head[344:348]) == magic:
             size = kind.template_dtype.itemsize
             if len(head) < size:
-                raise MedclipError(Reason.TRUNCATED, "The file ends inside its header.")
+                raise MedclipError(Reason.TRUNCATED, "the file ends inside its header.")
             return kind(head[:size], check=False), name, paired
     if len(head) < 348:
-        raise MedclipError(Reason.TRUNCATED, "The file ends inside its header.")
+        raise MedclipError(Reason.TRUNCATED, "the file ends inside its header.")
     kind = next((k for k in (Spm2AnalyzeHeader, Spm99AnalyzeHeader) if k.may_contain_header(head)), AnalyzeHeader)
     return kind(head[:348], check=False), "ANALYZE", True
 
@@ -160,7 +160,7 @@ def _pair_of(path: Path, image: Path | None) -> Path:
         if choice.is_file():
             return choice
     raise MedclipError(
-        Reason.MISSING_FILE, "The file is the header of a volume; the .img file with the voxels is not beside it."
+        Reason.MISSING_FILE, "the file is the header of a volume; the .img file with the voxels is not beside it."
     )
 
 
@@ -172,15 +172,15 @@ def _shape(header: Any) -> tuple[int, ...]:
     """
     shape = [int(length) for length in header.get_data_shape()]
     if not shape or min(shape) < 1:
-        raise MedclipError(Reason.CORRUPT, "The header states a volume without voxels.")
+        raise MedclipError(Reason.CORRUPT, "the header states a volume without voxels.")
     while len(shape) > 3 and shape[-1] == 1:
         shape.pop()
     if len(shape) == 5 and shape[3] == 1:
         raise MedclipError(
-            Reason.NOT_SUPPORTED_YET, "The file holds a vector at each place (a deformation field), not a picture."
+            Reason.NOT_SUPPORTED_YET, "the file holds a vector at each place (a deformation field), not a picture."
         )
     if not 2 <= len(shape) <= 4:
-        raise MedclipError(Reason.NOT_SUPPORTED_YET, f"The volume has {len(shape)} axes; 2 to 4 are read.")
+        raise MedclipError(Reason.NOT_SUPPORTED_YET, f"the volume has {len(shape)} axes; 2 to 4 are read.")
     return (*shape, 1) if len(shape) == 2 else tuple(shape)
 
 
@@ -189,11 +189,11 @@ def _voxels(path: Path, header: Any, shape: Sequence[int], settings: Settings, *
     dtype = np.dtype(header.get_data_dtype())
     if dtype.fields or dtype.kind not in "uif" or dtype.itemsize > 8:
         what = "colours" if dtype.fields else "complex numbers" if dtype.kind == "c" else "a type of value"
-        raise MedclipError(Reason.NOT_SUPPORTED_YET, f"The volume holds {what} that medclip does not read.")
+        raise MedclipError(Reason.NOT_SUPPORTED_YET, f"the volume holds {what} that medclip does not read.")
     check_bytes(shape, max(dtype.itemsize, 4) if dtype.kind == "f" else dtype.itemsize, settings)
     offset = float(header.get_data_offset())
     if not 0 <= offset <= _MAX_OFFSET:
-        raise MedclipError(Reason.CORRUPT, "The header puts the voxels at an impossible place in the file.")
+        raise MedclipError(Reason.CORRUPT, "the header puts the voxels at an impossible place in the file.")
     start = int(offset) if paired or offset else int(header.template_dtype.itemsize) + 4
     count = math.prod(shape) * dtype.itemsize
     with path.open("rb") as file:
@@ -216,7 +216,7 @@ def _voxels(path: Path, header: Any, shape: Sequence[int], settings: Settings, *
 
 def _short(shape: Sequence[int]) -> MedclipError:
     return MedclipError(
-        Reason.TRUNCATED, f"The file ends before its voxels do; the header states {' x '.join(map(str, shape))}."
+        Reason.TRUNCATED, f"the file ends before its voxels do; the header states {' x '.join(map(str, shape))}."
     )
 
 

@@ -80,9 +80,9 @@ def check_affine(affine: Affine) -> None:
     """
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     if not np.isfinite(affine).all() or lengths.min() < 1e-6 or lengths.max() > 1e6:
-        raise MedclipError(Reason.CORRUPT, "The header's position in space makes no sense (an axis without length).")
+        raise MedclipError(Reason.CORRUPT, "the header's position in space makes no sense (an axis without length).")
     if abs(np.linalg.det(affine[:3, :3] / lengths)) < 1e-3:
-        raise MedclipError(Reason.CORRUPT, "The header's position in space makes no sense (two axes are parallel).")
+        raise MedclipError(Reason.CORRUPT, "the header's position in space makes no sense (two axes are parallel).")
 
 
 def closest_axes(affine: Affine) -> tuple[tuple[int, int], ...]:
@@ -174,6 +174,6 @@ def to_plane(volume: Volume, plane: str) -> Volume:
         MedclipError: WRONG_USE for another plane.
     """
     if plane not in _PLANES:
-        raise MedclipError(Reason.WRONG_USE, f"There is no plane of that name; there are {', '.join(_PLANES)}.")
+        raise MedclipError(Reason.WRONG_USE, f"there is no plane of that name; there are {', '.join(_PLANES)}.")
     voxels, affine, name = arrange(volume.voxels, volume.affine, plane)
     return replace(volume, voxels=voxels, affine=affine, plane=name)

@@ -49,7 +49,7 @@ def read_volume(paths: Sequence[Path], facts: Sequence[FileFacts], settings: Set
         return read_nifti(paths[0], settings, image=paths[1] if len(paths) > 1 else None)
     if form is Format.MINC:
         return read_minc(paths[0], settings)
-    raise MedclipError(Reason.NOT_SUPPORTED_YET, f"Volumes in the format {form} are not read.")
+    raise MedclipError(Reason.NOT_SUPPORTED_YET, f"volumes in the format {form} are not read.")
 
 
 def read_series(
@@ -71,13 +71,13 @@ def read_series(
     """
     headers = [fact.header for fact in facts if fact.header is not None]
     if len(headers) != len(paths) or not headers:
-        raise MedclipError(Reason.CORRUPT, "The series holds a file without a DICOM header.")
+        raise MedclipError(Reason.CORRUPT, "the series holds a file without a DICOM header.")
     multi = next((index for index, header in enumerate(headers) if header.frames > 1 or is_mosaic(header)), None)
     if multi is None:
         return read_slices(paths, headers, settings, mode=mode)
     if len(paths) > 1:
         raise MedclipError(
-            Reason.NOT_SUPPORTED_YET, "The series mixes files of one slice with files of many; they are read apart."
+            Reason.NOT_SUPPORTED_YET, "the series mixes files of one slice with files of many; they are read apart."
         )
     if not is_mosaic(headers[0]):
         return read_enhanced(paths[0], headers[0], settings, mode=mode)

@@ -55,7 +55,7 @@ def resample(volume: Volume, spacing_mm: Sequence[float]) -> Volume:
     factor = wanted / np.array(volume.spacing_mm)
     lengths = np.maximum(1, np.rint(shape / factor)).astype(int)
     if np.prod(lengths / shape) > MAX_GROWTH:
-        raise MedclipError(Reason.WRONG_USE, f"The spacing would make the volume over {MAX_GROWTH} times as large.")
+        raise MedclipError(Reason.WRONG_USE, f"the spacing would make the volume over {MAX_GROWTH} times as large.")
     voxels = volume.voxels.astype(np.float32)
     affine = volume.affine.copy()
     # The axis that shrinks most goes first: the others then have less to do.

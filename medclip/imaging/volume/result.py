@@ -37,12 +37,12 @@ def check_bytes(shape: Sequence[int], itemsize: int, settings: Settings) -> None
         MedclipError: CORRUPT for a size of zero or less; TOO_LARGE beyond `settings.max_volume_bytes`.
     """
     if not shape or min(shape) < 1:
-        raise MedclipError(Reason.CORRUPT, "The header states a volume without voxels.")
+        raise MedclipError(Reason.CORRUPT, "the header states a volume without voxels.")
     size = math.prod(int(length) for length in shape) * itemsize
     if size > settings.max_volume_bytes:
         raise MedclipError(
             Reason.TOO_LARGE,
-            f"The volume has {' x '.join(map(str, shape))} voxels and takes {size:,} bytes, more than the limit of "
+            f"the volume has {' x '.join(map(str, shape))} voxels and takes {size:,} bytes, more than the limit of "
             f"{settings.max_volume_bytes:,}.",
             hint="From Python, Settings(max_volume_bytes=...) raises the limit.",
         )
@@ -70,7 +70,7 @@ def extent(voxels: NDArray[Any]) -> tuple[float, float]:
     if not (math.isfinite(low) and math.isfinite(high)):
         finite = voxels[np.isfinite(voxels)]
         if finite.size == 0:
-            raise MedclipError(Reason.NON_FINITE, "The volume holds no finite value.")
+            raise MedclipError(Reason.NON_FINITE, "the volume holds no finite value.")
         low, high = float(finite.min()), float(finite.max())
     return low, high
 

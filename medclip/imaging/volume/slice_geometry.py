@@ -99,11 +99,11 @@ def _directions(places: Sequence[Place], notes: list[Step]) -> tuple[NDArray[np.
     cosines = np.array(known)
     turned = np.abs(cosines - cosines[0]).max()  # a turn by a small angle moves a unit vector by as many radians
     if len(known) < len(places) or turned > np.radians(PARALLEL_DEG):
-        raise MedclipError(Reason.UNEVEN_SLICES, "The slices of the series are not parallel to each other.")
+        raise MedclipError(Reason.UNEVEN_SLICES, "the slices of the series are not parallel to each other.")
     row, column = cosines[0, :3], cosines[0, 3:]
     lengths = np.linalg.norm(row), np.linalg.norm(column)
     if min(lengths) < 0.9 or max(lengths) > 1.1 or abs(float(row @ column)) > 0.02:
-        raise MedclipError(Reason.CORRUPT, "The header's directions of rows and columns make no sense.")
+        raise MedclipError(Reason.CORRUPT, "the header's directions of rows and columns make no sense.")
     return row / lengths[0], column / lengths[1]
 
 
@@ -113,7 +113,7 @@ def _spacing(places: Sequence[Place], notes: list[Step]) -> tuple[float, float]:
         notes.append(Step("spacing", "the header states no pixel spacing; 1 mm is assumed"))
         return 1.0, 1.0
     if any(place.spacing_mm is None or not np.allclose(place.spacing_mm, first, rtol=1e-3) for place in places):
-        raise MedclipError(Reason.UNEVEN_SLICES, "The slices of the series differ in their pixel spacing.")
+        raise MedclipError(Reason.UNEVEN_SLICES, "the slices of the series differ in their pixel spacing.")
     return first
 
 
@@ -159,7 +159,7 @@ def _even(
     if uneven == "reject":
         raise MedclipError(
             Reason.UNEVEN_SLICES,
-            f"The slices are not evenly spaced: {median:.2f} mm apart, but at {gaps} mm.",
+            f"the slices are not evenly spaced: {median:.2f} mm apart, but at {gaps} mm.",
             hint="A slice may be missing; ReadPolicy(uneven_slices='resample') interpolates.",
         )
     notes.append(Step("uneven", f"slices {median:.2f} mm apart, but at {gaps} mm"))
@@ -191,7 +191,7 @@ def _aligned(
     if off.max() > max(0.5 * min(spacing), EVEN_MM):
         raise MedclipError(
             Reason.UNEVEN_SLICES,
-            f"The slices do not lie above one another: one is {off.max():.2f} mm beside the line of the others.",
+            f"the slices do not lie above one another: one is {off.max():.2f} mm beside the line of the others.",
         )
 
 

@@ -88,7 +88,7 @@ def load_hub(name: str, cache_dir: Path | str | None = None, *, device: str = "c
             tokenize = open_clip.get_tokenizer(f"hf-hub:{repository}", cache_dir=cache)
     except (RuntimeError, ValueError, OSError, AssertionError, KeyError, TypeError) as e:
         raise MedclipError(
-            Reason.PACK_INVALID, f"open_clip cannot load {repository!r}: {str(e).splitlines()[0]}"
+            Reason.PACK_INVALID, f"open_clip cannot load {repository!r}: {str(e).splitlines()[0].rstrip('.')}."
         ) from e
     return _model(clip, tokenize, repository, device)
 

@@ -87,6 +87,6 @@ def to_safetensors(source: Path, target: Path) -> Path:
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["the process died"])[-1]
             raise disk_error(RuntimeError(last), target) or MedclipError(
-                Reason.READ_ERROR, f"the weights could not be converted: {last[:200]}", where=source
+                Reason.READ_ERROR, f"the weights could not be converted ({last[:200]}).", where=source
             )
     return target

@@ -79,12 +79,12 @@ def read_row(job: ReadJob, settings: Settings) -> ReadResult:
     except MedclipError as e:
         return ReadResult(sha256, problem=e.problem())
     except MemoryError:
-        return ReadResult(sha256, problem=Problem(Reason.TOO_LARGE, "The image does not fit into memory."))
+        return ReadResult(sha256, problem=Problem(Reason.TOO_LARGE, "the image does not fit into memory."))
     except Exception as e:  # a decoder's own error: its text may quote header values, so only its kind is told
-        message = f"The file could not be decoded ({type(e).__name__})."
+        message = f"the file could not be decoded ({type(e).__name__})."
         return ReadResult(sha256, problem=Problem(Reason.CORRUPT, message))
     if not views:
-        return ReadResult(sha256, problem=Problem(Reason.NO_PIXELS, "The adapter found no image in the file."))
+        return ReadResult(sha256, problem=Problem(Reason.NO_PIXELS, "the adapter found no image in the file."))
     return ReadResult(sha256, sample.provenance.adapter, sample.provenance.preprocessing, sample.kind, views)
 
 

@@ -125,7 +125,7 @@ def concordance(
     if risks.ndim == 1:
         meetings = _by_halves(subjects(risks))
     elif columns_N is None:
-        raise MedclipError(Reason.WRONG_USE, "risks at several horizons need the column of each row's time")
+        raise MedclipError(Reason.WRONG_USE, "risks at several horizons need the column of each row's time.")
     else:
         columns, meetings = np.asarray(columns_N), []
         for moment in np.unique(order):
@@ -183,15 +183,15 @@ def at_horizon(label: Label, horizon: float) -> Label:
         MedclipError: The label has no times, or nobody was followed to the horizon.
     """
     if label.time_N is None:
-        raise MedclipError(Reason.WRONG_USE, "a horizon needs a label with times to event", where=label.name)
+        raise MedclipError(Reason.WRONG_USE, "a horizon needs a label with times to event.", where=label.name)
     time = np.asarray(label.time_N, np.float64)
     known = label.valid_N & ~np.isnan(time)
     if not (known & (time >= horizon)).any():
         raise MedclipError(
             Reason.WRONG_USE,
-            f"nobody was followed to {horizon:g}",
+            f"nobody was followed to {horizon:g}.",
             where=label.name,
-            hint="choose an earlier horizon, in the unit of the times",
+            hint="Choose an earlier horizon, in the unit of the times.",
         )
     event = label.truth_N == 1
     had = known & event & (time <= horizon)

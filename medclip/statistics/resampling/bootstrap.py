@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.statistics.cohort import Cohort, Label
 from medclip.statistics.metrics import calibration_slope as recalibration
 from medclip.statistics.metrics import concordance as survival
@@ -97,7 +97,7 @@ def evaluate(
     """
     if weights_PB.ndim != 2 or len(weights_PB) != cohort.num_patients:
         shape = " × ".join(map(str, weights_PB.shape))
-        message = f"weights are {shape}, but must be patients × replicates with {cohort.num_patients} patients"
+        message = f"weights are {shape}, but must be patients × replicates with {cohort.num_patients} patients."
         raise MedclipError(Reason.WRONG_USE, message)
     names = metrics_of(label, threshold) if metrics is None else _known(metrics)
     rows = valid_rows(cohort, label)
@@ -156,8 +156,8 @@ def evaluate_many(
 def _known(metrics: Iterable[str]) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(metrics))
     if unknown := [name for name in names if name not in METRICS]:
-        message = f"no such metric: {', '.join(unknown)}"
-        raise MedclipError(Reason.WRONG_USE, message, hint=f"the metrics are {', '.join(METRICS)}")
+        hint = did_you_mean(unknown[0], METRICS, "Metrics are")
+        raise MedclipError(Reason.WRONG_USE, f"there is no metric {unknown[0]!r}.", hint=hint)
     return names
 
 

@@ -43,10 +43,10 @@ def draw_weights(
     """
     if num_patients < 1 or num_replicates < 1:
         asked = f"{num_patients} patients and {num_replicates} resamples"
-        raise MedclipError(Reason.WRONG_USE, f"{asked}: at least one of each is needed")
+        raise MedclipError(Reason.WRONG_USE, f"{asked}: at least one of each is needed.")
     strata = np.zeros(num_patients, np.int64) if strata_P is None else np.asarray(strata_P)
     if strata.shape != (num_patients,):
-        raise MedclipError(Reason.WRONG_USE, f"{strata.shape} strata for {num_patients} patients: one each is needed")
+        raise MedclipError(Reason.WRONG_USE, f"{strata.shape} strata for {num_patients} patients: one each is needed.")
     _, stratum = np.unique(strata, return_inverse=True)
     members = [np.flatnonzero(stratum == s) for s in range(stratum.max() + 1)]
     rng = np.random.default_rng(seed)
@@ -60,7 +60,7 @@ def draw_weights(
         if drawn_PB.dtype == np.uint8 and counts_bP.max() > np.iinfo(np.uint8).max:
             drawn_PB = drawn_PB.astype(np.uint16)
         if counts_bP.max() > np.iinfo(np.uint16).max:
-            raise MedclipError(Reason.WRONG_USE, "a patient was drawn more than 65,535 times in one resample")
+            raise MedclipError(Reason.WRONG_USE, "a patient was drawn more than 65,535 times in one resample.")
         drawn_PB[:, start:stop] = counts_bP.T
     return drawn_PB
 
@@ -82,7 +82,7 @@ def index_weights(indices_BN: ArrayLike, num: int) -> NDArray[np.uint8] | NDArra
     """
     indices = np.atleast_2d(np.asarray(indices_BN, np.int64))
     if indices.size and not 0 <= indices.min() <= indices.max() < num:
-        raise MedclipError(Reason.WRONG_USE, f"indices are outside 0 to {num - 1}")
+        raise MedclipError(Reason.WRONG_USE, f"indices are outside 0 to {num - 1}.")
     counts_BN = np.stack([np.bincount(row, minlength=num) for row in indices])
     kind: Any = np.uint8 if counts_BN.max(initial=0) <= np.iinfo(np.uint8).max else np.uint16
     return np.ascontiguousarray(counts_BN.T).astype(kind)
@@ -106,5 +106,5 @@ def jackknife_weights(num_patients: int, num_blocks: int = 200) -> NDArray[np.ui
     """
     blocks = min(num_blocks, num_patients)
     if blocks < 2:
-        raise MedclipError(Reason.WRONG_USE, "a jackknife needs at least two patients and two blocks")
+        raise MedclipError(Reason.WRONG_USE, "a jackknife needs at least two patients and two blocks.")
     return (np.arange(num_patients)[:, None] % blocks != np.arange(blocks)).astype(np.uint8)

@@ -108,7 +108,7 @@ def parse_task(text: str, *, where: object = None, short_name: str | None = None
             values = filled(values, short_name)
         parsed = TaskFile.model_validate(values)
     except yaml.YAMLError as e:
-        raise MedclipError(Reason.TABLE_INVALID, f"this is not YAML: {' '.join(str(e).split())}", where=where) from e
+        raise MedclipError(Reason.TABLE_INVALID, f"this is not YAML ({' '.join(str(e).split())}).", where=where) from e
     except ValidationError as e:
         mistakes = "; ".join(_mistake(m) for m in e.errors(include_url=False))
         raise MedclipError(Reason.TABLE_INVALID, f"not a valid task: {mistakes}.", where=where) from e

@@ -111,7 +111,7 @@ class Batches:
             raise MedclipError(
                 Reason.RECIPE_INVALID,
                 f"a batch of {batch_size} cannot be divided among {world_size} ranks.",
-                hint="train.batch_size counts the samples of all ranks together; make it a multiple of their number.",
+                hint="Make train.batch_size, the samples of all ranks together, a multiple of their number.",
             )
         self.reader, self.batch_size, self.size_px, self.seed = reader, batch_size, size_px, seed
         self.policy: Policy = policy
@@ -165,7 +165,7 @@ class Batches:
             Reason.TOO_MANY_BAD,
             f"{num_bad} of {self.seen} samples could not be used ({reasons}); {self.max_bad_share:.2%} are allowed.",
             where=self.reader.folder,
-            hint="medclip shards check names them; data.max_bad_share allows more.",
+            hint="`medclip shards check` names them; data.max_bad_share allows more.",
         )
 
     def close(self) -> None:

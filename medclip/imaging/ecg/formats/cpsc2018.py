@@ -48,7 +48,7 @@ def read_matlab(path: Path, settings: Settings) -> Recording:
         with quiet("scipy"):
             struct = scipy.io.loadmat(path, appendmat=False, variable_names=["ECG"]).get("ECG")
     except Exception as error:  # a broken file raises whatever the parser does
-        raise MedclipError(Reason.CORRUPT, f"The MATLAB file cannot be read ({type(error).__name__}).") from None
+        raise MedclipError(Reason.CORRUPT, f"the MATLAB file cannot be read ({type(error).__name__}).") from None
     values = _data(struct)
     if values is None:
         raise no_scale("The MATLAB file states no gain, and is not of the one layout (CPSC 2018) that has a known one")
@@ -99,9 +99,9 @@ def _check_expansion(path: Path, limit: int) -> None:
                     try:
                         total += len(stream.decompress(packed, _CHUNK))
                     except zlib.error:
-                        raise MedclipError(Reason.CORRUPT, "The MATLAB file's compression is broken.") from None
+                        raise MedclipError(Reason.CORRUPT, "the MATLAB file's compression is broken.") from None
                     packed = stream.unconsumed_tail
                     if total > limit:
                         raise MedclipError(
-                            Reason.TOO_LARGE, f"The MATLAB file expands to more than the limit of {limit:,} bytes."
+                            Reason.TOO_LARGE, f"the MATLAB file expands to more than the limit of {limit:,} bytes."
                         )

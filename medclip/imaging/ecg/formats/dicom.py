@@ -52,7 +52,7 @@ def read_dicom_ecg(path: Path, settings: Settings) -> Recording:
             groups = list(dataset.get("WaveformSequence") or ())
             little = dataset.original_encoding[1] is not False
             if not groups:
-                raise MedclipError(Reason.NO_PIXELS, "The DICOM object holds no waveform.")
+                raise MedclipError(Reason.NO_PIXELS, "the DICOM object holds no waveform.")
             facts = _facts(groups)
             picked = pick(facts)
             parts = [(facts[number], _read_group(groups[number], settings, little=little)) for number in picked]
@@ -60,7 +60,7 @@ def read_dicom_ecg(path: Path, settings: Settings) -> Recording:
     except (MedclipError, OSError):
         raise
     except Exception as error:  # a broken element raises whatever its parser does
-        raise MedclipError(Reason.CORRUPT, f"The DICOM waveform cannot be read ({type(error).__name__}).") from None
+        raise MedclipError(Reason.CORRUPT, f"the DICOM waveform cannot be read ({type(error).__name__}).") from None
     if len(groups) == 1:
         return recording
     numbers = list_of([str(number + 1) for number in picked])
@@ -94,7 +94,7 @@ def _read_group(group: Any, settings: Settings, *, little: bool) -> Recording:
     channels = list(group.ChannelDefinitionSequence)
     samples, hz = int(group.NumberOfWaveformSamples), check_rate(float(group.SamplingFrequency))
     if int(group.NumberOfWaveformChannels) != len(channels):
-        raise MedclipError(Reason.CORRUPT, "The waveform states another number of channels than it defines.")
+        raise MedclipError(Reason.CORRUPT, "the waveform states another number of channels than it defines.")
     check_size(len(channels), samples, settings)
     stored = _stored(group, len(channels), samples, little=little)
     names = tuple(_name(channel) for channel in channels)
@@ -116,7 +116,7 @@ def _dtype(group: Any, *, little: bool) -> np.dtype[Any]:
     code = _TYPES.get((meaning, bits))
     if code is None:
         raise MedclipError(
-            Reason.NOT_SUPPORTED_YET, "The waveform's samples are compressed (A-law, mu-law) or of an unusual width."
+            Reason.NOT_SUPPORTED_YET, "the waveform's samples are compressed (A-law, mu-law) or of an unusual width."
         )
     return np.dtype(("<" if little else ">") + code)
 

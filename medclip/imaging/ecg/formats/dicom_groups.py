@@ -107,7 +107,7 @@ def join(parts: Sequence[tuple[GroupFacts, Recording]], settings: Settings) -> R
     if max(lengths[number] for number in longest.values()) < (1 - MAX_MISSING) * samples:
         raise MedclipError(
             Reason.NOT_SUPPORTED_YET,
-            f"The leads were recorded at different times, in {len(parts)} groups of at most {max(lengths) / hz:g} s "
+            f"the leads were recorded at different times, in {len(parts)} groups of at most {max(lengths) / hz:g} s "
             f"within {samples / hz:g} s; expected at least one lead over {1 - MAX_MISSING:.0%} of the time.",
             hint="Export the record with all leads over the whole time.",
         )
@@ -149,7 +149,7 @@ def _starts(groups: Sequence[GroupFacts]) -> tuple[list[float], tuple[str, ...]]
     if stated or max(group.seconds for group in groups) - min(group.seconds for group in groups) > 0.01:
         raise MedclipError(
             Reason.NOT_SUPPORTED_YET,
-            f"The leads are spread over {len(groups)} multiplex groups, and not all of them say when they start; "
+            f"the leads are spread over {len(groups)} multiplex groups, and not all of them say when they start; "
             "expected a time offset in each.",
             hint="Export the record with all leads in one group, or with offsets.",
         )

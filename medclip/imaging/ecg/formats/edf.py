@@ -81,7 +81,7 @@ def read_edf(path: Path, settings: Settings) -> Recording:
             raise truncated("bytes of header", _FIXED, len(head))
         count, records, seconds = int(_number(head[252:256])), int(_number(head[236:244])), _number(head[244:252])
         if not 0 < count <= _MAX_SIGNALS:
-            raise MedclipError(Reason.CORRUPT, "The EDF header states no usable number of signals.")
+            raise MedclipError(Reason.CORRUPT, "the EDF header states no usable number of signals.")
         channels = _channels(file.read(_FIXED * count), count)
     width = 3 if head[:1] == b"\xff" else 2
     per_record = sum(channel.per_record for channel in channels)
@@ -95,9 +95,9 @@ def read_edf(path: Path, settings: Settings) -> Recording:
     picked, top, more = _leads([signals[row] for row in rows])
     notes = (*notes, *more)
     if not all(channel.per_record for channel in picked):
-        raise MedclipError(Reason.CORRUPT, "The EDF header states no samples of an ECG channel.")
+        raise MedclipError(Reason.CORRUPT, "the EDF header states no samples of an ECG channel.")
     if seconds <= 0:
-        raise MedclipError(Reason.CORRUPT, "The EDF header states data records of no duration.")
+        raise MedclipError(Reason.CORRUPT, "the EDF header states data records of no duration.")
     hz = check_rate(top / seconds)
     check_size(len(signals), records * top, settings)
     data = np.memmap(path, np.uint8, "r", _FIXED * (count + 1), (records, per_record, width))
@@ -152,7 +152,7 @@ def _number(field: bytes) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise MedclipError(Reason.CORRUPT, "A number in the EDF header cannot be understood.")
+        raise MedclipError(Reason.CORRUPT, "a number in the EDF header cannot be understood.")
     return value
 
 
@@ -178,7 +178,7 @@ def _channels(head: bytes, count: int) -> list[_Channel]:
         for i in range(count)
     ]
     if any(channel.per_record < 0 for channel in channels) or not any(channel.per_record for channel in channels):
-        raise MedclipError(Reason.CORRUPT, "The EDF header states no samples in a data record.")
+        raise MedclipError(Reason.CORRUPT, "the EDF header states no samples in a data record.")
     return channels
 
 
@@ -211,7 +211,7 @@ def _onsets(data: NDArray[np.uint8], channels: list[_Channel]) -> NDArray[np.flo
         starts.append(float(match[1]) if match else math.nan)
     onsets = np.array(starts)
     if not onsets.size or not np.isfinite(onsets).all() or (np.diff(onsets) <= 0).any():
-        raise MedclipError(Reason.CORRUPT, "The discontinuous EDF record does not say when its parts start.")
+        raise MedclipError(Reason.CORRUPT, "the discontinuous EDF record does not say when its parts start.")
     return onsets - onsets[0]
 
 
@@ -221,7 +221,7 @@ def _spread(
     """Put data records where they belong in time."""
     starts = np.round(onsets * hz).astype(np.int64)
     if (np.diff(starts) < per_record).any():
-        raise MedclipError(Reason.CORRUPT, "The parts of the discontinuous EDF record overlap.")
+        raise MedclipError(Reason.CORRUPT, "the parts of the discontinuous EDF record overlap.")
     total = int(starts[-1]) + per_record
     check_size(len(values), total, settings)
     placed = np.full((len(values), total), np.nan, np.float32)

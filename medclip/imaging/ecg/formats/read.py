@@ -43,18 +43,17 @@ def read_ecg(paths: Sequence[Path], facts: Sequence[FileFacts], settings: Settin
     """
     reader = READERS.get(facts[0].format)
     if reader is None:
-        raise MedclipError(Reason.NOT_SUPPORTED_YET, "The file is no ECG in a format that is read.")
+        raise MedclipError(Reason.NOT_SUPPORTED_YET, "the file is no ECG in a format that is read.")
     try:
         return reader(paths[0], settings)
     except OSError as error:
         if error.errno is None:  # not the disk: a library's word for a file that ends too early
-            raise MedclipError(Reason.TRUNCATED, "The ECG's file ends too early.", where=paths[0]) from None
-        problem = os_problem(error)
-        raise MedclipError(problem.reason, problem.message, where=paths[0]) from None
+            raise MedclipError(Reason.TRUNCATED, "the ECG's file ends too early.", where=paths[0]) from None
+        raise os_problem(error).error(paths[0]) from None
     except MedclipError as error:
-        raise MedclipError(error.reason, error.message, where=error.where or paths[0], hint=error.hint) from None
+        raise error.at(error.where or paths[0]) from None
     except MemoryError:
-        raise MedclipError(Reason.TOO_LARGE, "The ECG does not fit into memory.", where=paths[0]) from None
+        raise MedclipError(Reason.TOO_LARGE, "the ECG does not fit into memory.", where=paths[0]) from None
     except Exception as error:  # what no reader has foreseen in a broken file; its text may quote the file
         name = type(error).__name__
-        raise MedclipError(Reason.CORRUPT, f"The ECG cannot be read ({name}).", where=paths[0]) from None
+        raise MedclipError(Reason.CORRUPT, f"the ECG cannot be read ({name}).", where=paths[0]) from None

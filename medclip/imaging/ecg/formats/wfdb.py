@@ -83,7 +83,7 @@ def _join(header: WfdbHeader, settings: Settings) -> Recording:
             try:
                 part = _part(segment, length, settings)
                 if part.stored_hz != header.hz:
-                    raise MedclipError(Reason.CORRUPT, "The segments of the WFDB record differ in sampling rate.")
+                    raise MedclipError(Reason.CORRUPT, "the segments of the WFDB record differ in sampling rate.")
                 stored.update(dict.fromkeys(part.stored_leads))
                 parts.append((at, length, part))
             except MedclipError as error:
@@ -94,7 +94,7 @@ def _join(header: WfdbHeader, settings: Settings) -> Recording:
                 stored.update(dict.fromkeys(signal.name for signal in read_wfdb_header(segment).signals))
         at += length
     if not parts:
-        raise silent or MedclipError(Reason.CORRUPT, "The WFDB record has no segment with samples.")
+        raise silent or MedclipError(Reason.CORRUPT, "the WFDB record has no segment with samples.")
     top = max(round(part.sampling_hz / header.hz) for _, _, part in parts)
     leads = {lead: unit for _, _, part in parts for lead, unit in zip(part.leads, part.units, strict=True)}
     check_size(len(leads), frames * top, settings)
@@ -121,10 +121,10 @@ def _part(path: Path, length: int, settings: Settings) -> Recording:
     """Read one segment."""
     try:
         if read_wfdb_header(path).segments is not None:
-            raise MedclipError(Reason.CORRUPT, "A segment of the WFDB record has segments itself.")
+            raise MedclipError(Reason.CORRUPT, "a segment of the WFDB record has segments itself.")
         part = read_wfdb(path, settings)
     except FileNotFoundError:
-        raise MedclipError(Reason.MISSING_FILE, "A segment's header of the WFDB record is not beside it.") from None
+        raise MedclipError(Reason.MISSING_FILE, "a segment's header of the WFDB record is not beside it.") from None
     if part.stored_samples < length:
         raise truncated("samples in a segment", length, part.stored_samples)
     top = round(part.sampling_hz / part.stored_hz)
@@ -143,7 +143,7 @@ def _frames(header: WfdbHeader) -> int:
     for file, signals in groups.items():
         path = header.path.with_name(file)
         if not path.is_file():
-            raise MedclipError(Reason.MISSING_FILE, "A signal file of the WFDB record is not beside its header.")
+            raise MedclipError(Reason.MISSING_FILE, "a signal file of the WFDB record is not beside its header.")
         held = _held(path.stat().st_size, signals)
         if held is None:
             continue
@@ -151,14 +151,14 @@ def _frames(header: WfdbHeader) -> int:
             raise truncated("samples", frames, held)
         frames = held if frames is None else frames
     if not frames:
-        raise MedclipError(Reason.CORRUPT, "The WFDB header states no length, and the signal files do not tell it.")
+        raise MedclipError(Reason.CORRUPT, "the WFDB header states no length, and the signal files do not tell it.")
     return frames
 
 
 def _held(size: int, signals: Sequence[WfdbSignal]) -> int | None:
     """Return the frames that a signal file of a size holds; None for compressed ones."""
     if len({signal.format for signal in signals}) != 1 or signals[0].format not in {*_BYTES, *_FLAC}:
-        raise MedclipError(Reason.CORRUPT, "The WFDB header states a signal format that does not exist.")
+        raise MedclipError(Reason.CORRUPT, "the WFDB header states a signal format that does not exist.")
     if signals[0].format in _FLAC:
         return None
     samples = math.floor((size - signals[0].offset) / _BYTES[signals[0].format] + 1e-6)
@@ -170,7 +170,7 @@ def _values(header: WfdbHeader, rows: Sequence[int], frames: int) -> list[NDArra
     record = header.path.absolute()
     if record.suffix != ".hea" or "::" in str(record) or "://" in str(record):
         # The library adds ".hea" itself, and takes "::" and "://" in a path for other places than the disk.
-        raise MedclipError(Reason.NOT_SUPPORTED_YET, "A WFDB header must end in .hea, in a folder without '::'.")
+        raise MedclipError(Reason.NOT_SUPPORTED_YET, "a WFDB header must end in .hea, in a folder without '::'.")
     try:
         with quiet("wfdb"):  # its import warns of what pandas will change
             import wfdb
@@ -190,10 +190,10 @@ def _values(header: WfdbHeader, rows: Sequence[int], frames: int) -> list[NDArra
             )
         lines = [np.asarray(line, np.float64) for line in signals.e_p_signal]  # pyright: ignore
     except MemoryError:
-        raise MedclipError(Reason.TOO_LARGE, "The WFDB record does not fit into memory.") from None
+        raise MedclipError(Reason.TOO_LARGE, "the WFDB record does not fit into memory.") from None
     except Exception as error:  # the library raises whatever its arrays do
         raise MedclipError(
-            Reason.CORRUPT, f"The signals of the WFDB record cannot be decoded ({type(error).__name__})."
+            Reason.CORRUPT, f"the signals of the WFDB record cannot be decoded ({type(error).__name__})."
         ) from None
     for line, row in zip(lines, rows, strict=True):
         if line.shape != (frames * header.signals[row].per_frame,):

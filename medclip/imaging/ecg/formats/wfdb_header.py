@@ -71,7 +71,7 @@ def read_wfdb_header(path: Path) -> WfdbHeader:
             if it is no header by its size.
     """
     if path.stat().st_size > _MAX_BYTES:
-        raise MedclipError(Reason.TOO_LARGE, "The WFDB header is larger than any header is.")
+        raise MedclipError(Reason.TOO_LARGE, "the WFDB header is larger than any header is.")
     text = decoded(path.read_bytes())
     lines = [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]
@@ -126,11 +126,11 @@ def beside(name: str) -> str:
     if _NAME.fullmatch(name) is None:
         raise MedclipError(
             Reason.CORRUPT,
-            "The WFDB header names a file that is not beside it, or by an unusual name; only files in the same folder "
+            "the WFDB header names a file that is not beside it, or by an unusual name; only files in the same folder "
             "are read.",
         )
     return name
 
 
 def _broken(what: str) -> MedclipError:
-    return MedclipError(Reason.CORRUPT, f"The {what} of the WFDB header cannot be understood.")
+    return MedclipError(Reason.CORRUPT, f"the {what} of the WFDB header cannot be understood.")

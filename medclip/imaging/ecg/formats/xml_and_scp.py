@@ -52,17 +52,17 @@ def read_xml(path: Path, settings: Settings) -> Recording:
     except OSError:
         raise
     except Exception as error:  # broken text, odd encodings, entities
-        raise MedclipError(Reason.CORRUPT, f"The XML is not well-formed ({type(error).__name__}).") from None
+        raise MedclipError(Reason.CORRUPT, f"the XML is not well-formed ({type(error).__name__}).") from None
     if root.tag == "restingecgdata":
         return _sierra(root, path, settings)
     if root.tag == "AnnotatedECG":
         if root.find("component/series") is None:
-            raise MedclipError(Reason.CORRUPT, "The aECG document holds no series, hence no waveform.")
+            raise MedclipError(Reason.CORRUPT, "the aECG document holds no series, hence no waveform.")
         return _recording(HL7aECGParser(), path, settings, "HL7 aECG")
     if root.tag == "RestingECG":
         return _recording(GEMuseXMLParser(), path, settings, "GE MUSE")
     raise MedclipError(
-        Reason.NOT_SUPPORTED_YET, "The XML is an ECG of a kind that is not read; HL7 aECG, GE MUSE and Philips are."
+        Reason.NOT_SUPPORTED_YET, "the XML is an ECG of a kind that is not read; HL7 aECG, GE MUSE and Philips are."
     )
 
 
@@ -76,19 +76,19 @@ def _sierra(root: Element, path: Path, settings: Settings) -> Recording:
 
     wave = next(root.iter("parsedwaveforms"), None)
     if wave is None or not (text := wave.text or "").strip():
-        raise MedclipError(Reason.CORRUPT, "The Sierra document has no waveforms.")
+        raise MedclipError(Reason.CORRUPT, "the Sierra document has no waveforms.")
     stated = wave.get("samplespersecond") or root.findtext("dataacquisition/signalcharacteristics/samplingrate")
     try:
         hz, seconds = float(stated or "nan"), float(wave.get("durationperchannel", "nan")) / 1000
         samples = round(seconds * hz)
     except (ValueError, OverflowError):
-        raise MedclipError(Reason.CORRUPT, "The Sierra document does not state its rate and duration.") from None
+        raise MedclipError(Reason.CORRUPT, "the Sierra document does not state its rate and duration.") from None
     if check_rate(hz) != round(hz):
-        raise MedclipError(Reason.NOT_SUPPORTED_YET, f"The Sierra record has a rate of {hz:g} Hz, no whole number.")
+        raise MedclipError(Reason.NOT_SUPPORTED_YET, f"the Sierra record has a rate of {hz:g} Hz, no whole number.")
     leads = len(wave.get("leadlabels", "").split()) or _MOST_SIERRA_LEADS
     check_size(leads, samples, settings)
     if len(text) > _MOST_LETTERS_PER_SAMPLE * leads * (samples + 64):
-        raise MedclipError(Reason.TOO_LARGE, "The waveforms take far more room than the stated samples need.")
+        raise MedclipError(Reason.TOO_LARGE, "the waveforms take far more room than the stated samples need.")
     recording = _recording(SierraXMLParser(), path, settings, "Philips Sierra")
     values = recording.values_mv
     # The pulse is the same in all leads.
@@ -115,7 +115,7 @@ def read_scp(path: Path, settings: Settings) -> Recording:
     try:
         _check_scp(path.read_bytes(), settings)
     except (struct.error, IndexError):
-        raise MedclipError(Reason.CORRUPT, "The SCP record is cut off or contradicts itself.") from None
+        raise MedclipError(Reason.CORRUPT, "the SCP record is cut off or contradicts itself.") from None
     try:
         from ecgdatakit.parsing.parsers.scp_ecg import SCPECGParser
     except ImportError:
@@ -133,7 +133,7 @@ def _no_kit() -> MedclipError:
 
 def _check_bytes(path: Path) -> None:
     if path.stat().st_size > _MAX_BYTES:
-        raise MedclipError(Reason.TOO_LARGE, f"The document is larger than the limit of {_MAX_BYTES:,} bytes.")
+        raise MedclipError(Reason.TOO_LARGE, f"the document is larger than the limit of {_MAX_BYTES:,} bytes.")
 
 
 def _check_scp(data: bytes, settings: Settings) -> None:
@@ -145,7 +145,7 @@ def _check_scp(data: bytes, settings: Settings) -> None:
         if size:
             sections[number] = (index - 1 + 16, size - 16)
     if 3 not in sections:
-        raise MedclipError(Reason.CORRUPT, "The SCP record defines no leads.")
+        raise MedclipError(Reason.CORRUPT, "the SCP record defines no leads.")
     start = sections[3][0]
     leads = data[start]
     counts = []
@@ -175,14 +175,14 @@ def _recording(parser: Any, path: Path, settings: Settings, name: str) -> Record
     except OSError:
         raise
     except MemoryError:
-        raise MedclipError(Reason.TOO_LARGE, f"The {name} record does not fit into memory.") from None
+        raise MedclipError(Reason.TOO_LARGE, f"the {name} record does not fit into memory.") from None
     except UnsupportedFormatError:
-        raise MedclipError(Reason.NOT_SUPPORTED_YET, f"The {name} record is of a variant that is not read.") from None
+        raise MedclipError(Reason.NOT_SUPPORTED_YET, f"the {name} record is of a variant that is not read.") from None
     except Exception as error:  # the library raises its own errors and whatever its arrays do
-        raise MedclipError(Reason.CORRUPT, f"The {name} record cannot be read ({type(error).__name__}).") from None
+        raise MedclipError(Reason.CORRUPT, f"the {name} record cannot be read ({type(error).__name__}).") from None
     rates = {_rate(record, lead) for lead in leads}
     if len(rates) != 1:
-        raise MedclipError(Reason.NOT_SUPPORTED_YET, f"The {name} record has no leads, or leads of different rates.")
+        raise MedclipError(Reason.NOT_SUPPORTED_YET, f"the {name} record has no leads, or leads of different rates.")
     hz = check_rate(rates.pop())
     lengths = [start + len(lead.samples) for start, lead in zip(starts, leads, strict=True)]
     check_size(len(leads), max(lengths), settings)

@@ -93,7 +93,7 @@ def from_geojson(
                 mask |= fill(scaled, shape)
     except (TypeError, ValueError, IndexError, KeyError, AttributeError, OverflowError):
         raise MedclipError(
-            Reason.TABLE_INVALID, "The GeoJSON does not hold features with polygons in pixel coordinates."
+            Reason.TABLE_INVALID, "the GeoJSON does not hold features with polygons in pixel coordinates."
         ) from None
     return TissueMask(mask, empty.mpp_um, notes=notes)
 
@@ -135,5 +135,5 @@ def _geometry(tissue: TissueMask, reader: PyramidReader) -> tuple[float, float, 
     """Return full-resolution pixels to a mask pixel (rows, columns), and the origin of QuPath's coordinates."""
     mpp = reader.mpp_um
     if mpp is None:
-        raise MedclipError(Reason.NO_SCALE, "The slide does not say how large its pixels are.")
+        raise MedclipError(Reason.NO_SCALE, "the slide does not say how large its pixels are.")
     return tissue.mpp_um[0] / mpp[0], tissue.mpp_um[1] / mpp[1], *reader.facts.origin_px

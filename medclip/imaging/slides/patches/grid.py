@@ -102,7 +102,7 @@ def make_grid(
     """
     if size_px < 1 or not 0 <= overlap_px < size_px or not 0 <= min_coverage <= 1:
         raise MedclipError(
-            Reason.WRONG_USE, "A grid needs a positive size, an overlap smaller than it, and a coverage from 0 to 1."
+            Reason.WRONG_USE, "a grid needs a positive size, an overlap smaller than it, and a coverage from 0 to 1."
         )
     effective = reader.effective_mpp(mpp_um)
     stride = (size_px - overlap_px) * effective[0], (size_px - overlap_px) * effective[1]

@@ -91,7 +91,7 @@ def _checked(tissue: TissueMask, reader: SlideReader) -> TissueMask:
     sides = zip(tissue.mask.shape, tissue.mpp_um, reader.size_um, strict=True)
     if any(abs(pixels * mpp - side) > 2 * mpp for pixels, mpp, side in sides):
         raise MedclipError(
-            Reason.WRONG_USE, "The tissue mask is not as large as the slide; it was made of another slide."
+            Reason.WRONG_USE, "the tissue mask is not as large as the slide; it was made of another slide."
         )
     return tissue
 
@@ -101,6 +101,6 @@ def no_tissue(problem: str, pen_fraction: float, candidates: int) -> MedclipErro
     pen = f", pen marks on {pen_fraction:.0%} of it" if pen_fraction > 0.01 else ""
     return MedclipError(
         Reason.NO_TISSUE,
-        problem or f"No tissue was found on the slide (none of {candidates} places{pen}).",
+        problem or f"no tissue was found on the slide (none of {candidates} places{pen}).",
         hint="Draw the tissue (GeoJSON) or choose patches yourself if there is some.",
     )

@@ -87,6 +87,6 @@ def missing(package: str) -> MedclipError:
     """Make the error for a slide library that is not installed."""
     return MedclipError(
         Reason.MISSING_CODEC,
-        f"Reading this slide needs the package {package}, which is not installed.",
-        hint="Install it with: pip install 'medclip-imaging[wsi]'",
+        f"reading this slide needs the package {package}, which is not installed.",
+        hint="Run: pip install 'medclip-imaging[wsi]'",
     )

@@ -71,7 +71,7 @@ class DicomBackend:
         except Exception:  # wsidicom and pydicom raise many types; their texts may quote header values
             self.close()
             raise MedclipError(
-                Reason.CORRUPT, "The DICOM files do not make a slide: levels or tiles are missing."
+                Reason.CORRUPT, "the DICOM files do not make a slide: levels or tiles are missing."
             ) from None
         self._to_rgb = self._colours(images)
         note = self._to_rgb.note(images[0].samples_per_pixel)
@@ -97,7 +97,7 @@ class DicomBackend:
         except MedclipError:
             raise
         except Exception:
-            raise MedclipError(Reason.CORRUPT, "The picture beside the slide cannot be decoded.") from None
+            raise MedclipError(Reason.CORRUPT, "the picture beside the slide cannot be decoded.") from None
 
     def close(self) -> None:
         """Close the files."""
@@ -139,11 +139,11 @@ def _slides(paths: tuple[Path, ...]) -> tuple[list[Path], set[Path], dict[str, s
                     facts = facts or _allowed(header)
                     _count_part(header, parts)
         except Exception:
-            raise MedclipError(Reason.CORRUPT, "A file of the DICOM slide has an unreadable header.") from None
+            raise MedclipError(Reason.CORRUPT, "a file of the DICOM slide has an unreadable header.") from None
     if not volumes:
         raise MedclipError(
             Reason.NOT_AN_IMAGE,
-            "The DICOM files hold no slide image (a label, an overview, a segmentation or an annotation only).",
+            "the DICOM files hold no slide image (a label, an overview, a segmentation or an annotation only).",
         )
     _check_parts(parts)
     return kept, volumes, facts
@@ -251,7 +251,7 @@ def _decoder(image: Any, layout: TileLayout) -> Decode:
         except MedclipError:
             raise
         except Exception:
-            raise MedclipError(Reason.CORRUPT, "A stored tile of the DICOM slide cannot be decoded.") from None
+            raise MedclipError(Reason.CORRUPT, "a stored tile of the DICOM slide cannot be decoded.") from None
         return pixels if pixels.ndim == 3 else pixels[:, :, None]
 
     return decode

@@ -144,7 +144,7 @@ class TiledLevel:
                 part = tile[a - row * th : b - row * th, c - column * tw : d - column * tw]
                 if part.shape != target.shape:
                     raise MedclipError(
-                        Reason.CORRUPT, "A stored tile of the slide is smaller than the grid it lies on."
+                        Reason.CORRUPT, "a stored tile of the slide is smaller than the grid it lies on."
                     )
                 target[...] = part
         return out
@@ -192,14 +192,14 @@ class StoredBytes:
             MedclipError: TRUNCATED if the file ends before the tile does.
         """
         if index >= len(self._offsets) or index >= len(self._counts):
-            raise MedclipError(Reason.CORRUPT, "The slide's table of tiles is shorter than its grid.")
+            raise MedclipError(Reason.CORRUPT, "the slide's table of tiles is shorter than its grid.")
         offset, count = self._offsets[index], self._counts[index]
         if not count or not offset:
             return None
         data = b"" if offset + count > os.fstat(self._file).st_size else os.pread(self._file, count, offset)
         if len(data) != count:
             raise MedclipError(
-                Reason.TRUNCATED, "The file ends before a stored tile does; copy it again from its source."
+                Reason.TRUNCATED, "the file ends before a stored tile does; copy it again from its source."
             )
         return data
 
@@ -247,5 +247,5 @@ def decode_jpeg(
     except Exception:
         # The decoder raises several types; its texts are about the JPEG's internals.
         raise MedclipError(
-            Reason.CORRUPT, "A stored tile of the slide is damaged: its JPEG data does not decode."
+            Reason.CORRUPT, "a stored tile of the slide is damaged: its JPEG data does not decode."
         ) from None

@@ -105,7 +105,7 @@ def open_slide(paths: Path | str | Sequence[Path | str], settings: Settings | No
     several = (paths,) if isinstance(paths, str | Path) else tuple(paths)
     files = tuple(Path(path).absolute() for path in several)
     if not files:
-        raise MedclipError(Reason.WRONG_USE, "A slide needs at least one file.")
+        raise MedclipError(Reason.WRONG_USE, "a slide needs at least one file.")
     spec = SlideSpec(
         _backend_name(files), files, settings.slide_cache_bytes, settings.max_pixels, settings.policy.mpp_um
     )
@@ -124,14 +124,14 @@ def _backend_name(files: tuple[Path, ...]) -> str:
         with files[0].open("rb") as file:
             head = file.read(132)
     except OSError as error:
-        raise MedclipError(Reason.READ_ERROR, f"The slide could not be opened ({type(error).__name__}).") from None
+        raise MedclipError(Reason.READ_ERROR, f"the slide could not be opened ({type(error).__name__}).") from None
     if not head:
-        raise MedclipError(Reason.EMPTY_FILE, "The file has no content.")
+        raise MedclipError(Reason.EMPTY_FILE, "the file has no content.")
     if head[128:] == b"DICM":
         return "dicom"
     if len(files) != 1:
         raise MedclipError(
-            Reason.WRONG_USE, "Only DICOM slides consist of several files; open other slides one by one."
+            Reason.WRONG_USE, "only DICOM slides consist of several files; open other slides one by one."
         )
     module = import_module(BACKENDS["openslide"])
     if module.knows(files[0]):
@@ -143,7 +143,7 @@ def _backend_name(files: tuple[Path, ...]) -> str:
         raise missing("openslide-python (with openslide-bin)")
     raise MedclipError(
         Reason.NOT_SUPPORTED_YET,
-        "The file is no slide that OpenSlide, wsidicom or tifffile know by its bytes.",
+        "the file is no slide that OpenSlide, wsidicom or tifffile know by its bytes.",
     )
 
 

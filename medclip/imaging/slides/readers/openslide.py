@@ -192,8 +192,8 @@ def _damaged(error: Exception) -> MedclipError:
             Reason.NOT_SUPPORTED_YET, "OpenSlide knows this kind of slide, but not how it is compressed."
         )
     if any(word in text for word in _SHORT):
-        return MedclipError(Reason.TRUNCATED, "The slide ends too early; copy it again from its source.")
-    return MedclipError(Reason.CORRUPT, "The slide is damaged: OpenSlide cannot read its pixels.")
+        return MedclipError(Reason.TRUNCATED, "the slide ends too early; copy it again from its source.")
+    return MedclipError(Reason.CORRUPT, "the slide is damaged: OpenSlide cannot read its pixels.")
 
 
 def _allowed(vendor: str, properties: Any) -> dict[str, str | float]:

@@ -149,7 +149,7 @@ class PyramidReader:
                 `settings.max_pixels`, CORRUPT or TRUNCATED for damaged pixels.
         """
         if height_px < 1 or width_px < 1:
-            raise MedclipError(Reason.WRONG_USE, "A region needs at least one row and one column.")
+            raise MedclipError(Reason.WRONG_USE, "a region needs at least one row and one column.")
         self._check_size(height_px * width_px)
         index, times = self._choose(mpp_um)
         rows, columns = self._level_mpp(index)
@@ -178,7 +178,7 @@ class PyramidReader:
         """Read label, macro or thumbnail as RGB [H, W, 3]. It may show a patient's name or number."""
         if name not in self.associated:
             known = ", ".join(self.associated) or "none"
-            raise MedclipError(Reason.WRONG_USE, f"The slide has no such picture beside it; it has: {known}.")
+            raise MedclipError(Reason.WRONG_USE, f"the slide has no such picture beside it; it has: {known}.")
         return self._backend().read_associated(name)
 
     def close(self) -> None:
@@ -199,7 +199,7 @@ class PyramidReader:
         if mpp is None:
             raise MedclipError(
                 Reason.NO_SCALE,
-                "The slide does not say how large its pixels are.",
+                "the slide does not say how large its pixels are.",
                 hint=_NAME_IT,
             )
         return mpp
@@ -214,7 +214,7 @@ class PyramidReader:
         0 where no whole number does.
         """
         if not (mpp_um > 0 and np.isfinite(mpp_um)):
-            raise MedclipError(Reason.WRONG_USE, "A scale must be a positive number of micrometres per pixel.")
+            raise MedclipError(Reason.WRONG_USE, "a scale must be a positive number of micrometres per pixel.")
         best = None
         for index in range(len(self.levels)):
             rows, columns = self._level_mpp(index)
@@ -227,12 +227,12 @@ class PyramidReader:
             if self.for_print and self.mpp_um == self._facts.mpp_um:
                 raise MedclipError(
                     Reason.NO_SCALE,
-                    f"The slide states a print resolution ({finest:.4g} µm to a pixel), not how large its pixels are.",
+                    f"the slide states a print resolution ({finest:.4g} µm to a pixel), not how large its pixels are.",
                     hint=_NAME_IT,
                 )
             raise MedclipError(
                 Reason.TOO_SMALL,
-                f"The slide has {finest:.4g} µm/px, coarser than the {mpp_um:g} µm/px asked for.",
+                f"the slide has {finest:.4g} µm/px, coarser than the {mpp_um:g} µm/px asked for.",
                 hint="Enlarging adds no detail: ask for a coarser scale, or leave the slide out.",
             )
         return best
@@ -240,7 +240,7 @@ class PyramidReader:
     def _check_size(self, pixels: int) -> None:
         if pixels > self._spec.max_pixels:
             raise MedclipError(
-                Reason.TOO_LARGE, f"The region would have {pixels} pixels; the limit is {self._spec.max_pixels}."
+                Reason.TOO_LARGE, f"the region would have {pixels} pixels; the limit is {self._spec.max_pixels}."
             )
 
 

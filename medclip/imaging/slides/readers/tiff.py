@@ -91,7 +91,7 @@ class TiffBackend:
         try:
             with quiet("tifffile"), tifffile.TiffFile(spec.paths[0], _multifile=False) as tiff:
                 if not len(tiff.pages) or not tiff.series:
-                    raise MedclipError(Reason.TRUNCATED, "The TIFF ends before its first directory.")
+                    raise MedclipError(Reason.TRUNCATED, "the TIFF ends before its first directory.")
                 number, series = _largest(tiff.series)
                 pages = [_pages(level) for level in series.levels]
                 self._file = os.open(spec.paths[0], os.O_RDONLY)
@@ -106,7 +106,7 @@ class TiffBackend:
             raise
         except Exception:  # tifffile raises many types on damaged directories; their texts may quote tags
             self.close()
-            raise MedclipError(Reason.CORRUPT, "The TIFF is damaged: its directories cannot be read.") from None
+            raise MedclipError(Reason.CORRUPT, "the TIFF is damaged: its directories cannot be read.") from None
         note = self._to_rgb.note(channels)
         self.facts = SlideFacts(levels, mpp, {}, notes=(note,) if note else (), decoder="tifffile")
 
@@ -126,7 +126,7 @@ class TiffBackend:
 
     def read_associated(self, name: str) -> NDArray[np.uint8]:
         """Nothing is known to be label or macro in these files."""
-        raise MedclipError(Reason.WRONG_USE, "This TIFF names no pictures beside the slide.")
+        raise MedclipError(Reason.WRONG_USE, "this TIFF names no pictures beside the slide.")
 
     def close(self) -> None:
         """Close the file."""
@@ -139,14 +139,14 @@ class TiffBackend:
         assert self._file is not None
         planes: list[TiledLevel] = []
         if not _is_known(pages[0].compression):
-            raise MedclipError(Reason.NOT_SUPPORTED_YET, "The TIFF is compressed in a way that nothing here reads.")
+            raise MedclipError(Reason.NOT_SUPPORTED_YET, "the TIFF is compressed in a way that nothing here reads.")
         for channel, page in enumerate(pages):
             height, width = int(page.imagelength), int(page.imagewidth)
             layout = TileLayout(height, width, *_tile_size(page))
             if layout.tile_height * layout.tile_width > self._max_pixels:
                 raise MedclipError(
                     Reason.TOO_LARGE,
-                    "The TIFF is stored in pieces with more pixels than the limit; convert it to tiles.",
+                    "the TIFF is stored in pieces with more pixels than the limit; convert it to tiles.",
                 )
             stored = StoredBytes(self._file, page.dataoffsets, page.databytecounts)
             separate = page.planarconfig == _SEPARATE and page.samplesperpixel > 1
@@ -155,7 +155,7 @@ class TiffBackend:
                 decode = _decoder(page, stored, layout, plane * layout.rows * layout.columns)
                 planes.append(TiledLevel((level, channel, plane), layout, decode, cache, samples, page.dtype))
         if len({(plane.layout.height_px, plane.layout.width_px) for plane in planes}) != 1:
-            raise MedclipError(Reason.NOT_SUPPORTED_YET, "The TIFF's channels differ in size.")
+            raise MedclipError(Reason.NOT_SUPPORTED_YET, "the TIFF's channels differ in size.")
         return planes
 
     def _stacked(self, planes: list[TiledLevel], top: int, left: int, height: int, width: int) -> NDArray[Any]:
@@ -171,7 +171,7 @@ class TiffBackend:
         if page.dtype == np.uint8 or page.dtype == np.bool_:
             return ToRgb(inverted=inverted)
         if coarsest.height_px * coarsest.width_px > self._max_pixels:
-            raise MedclipError(Reason.TOO_LARGE, "The TIFF has no overview to take its range of values from.")
+            raise MedclipError(Reason.TOO_LARGE, "the TIFF has no overview to take its range of values from.")
         overview = self._stacked(self._planes[-1], 0, 0, coarsest.height_px, coarsest.width_px)
         return ToRgb(limits_of([overview[:, :, i] for i in range(min(3, overview.shape[2]))]), inverted)
 
@@ -201,18 +201,18 @@ def _pages(level: Any) -> list[Any]:
     pages = [None if page is None else page.aspage() for page in level.pages]
     first = pages[0] if pages else None
     if first is None:
-        raise MedclipError(Reason.TRUNCATED, "The TIFF's first directory is missing.")
+        raise MedclipError(Reason.TRUNCATED, "the TIFF's first directory is missing.")
     own = len(first.shape)
     axes, shape = level.axes[:-own], level.shape[:-own]
     if int(np.prod(shape, dtype=np.int64)) != len(pages) or first.imagedepth != 1:
-        raise MedclipError(Reason.NOT_SUPPORTED_YET, "The TIFF stores a stack in a way that is not read as a slide.")
+        raise MedclipError(Reason.NOT_SUPPORTED_YET, "the TIFF stores a stack in a way that is not read as a slide.")
     grid = np.arange(len(pages)).reshape(shape)
     for axis in reversed(range(len(axes))):
         if axes[axis] != "C":
             grid = grid.take(shape[axis] // 2 if axes[axis] == "Z" else 0, axis=axis)
     chosen = [pages[index] for index in np.atleast_1d(grid).ravel()]
     if any(page is None for page in chosen):
-        raise MedclipError(Reason.TRUNCATED, "The TIFF lacks a directory of one of its channels.")
+        raise MedclipError(Reason.TRUNCATED, "the TIFF lacks a directory of one of its channels.")
     return chosen
 
 
@@ -249,7 +249,7 @@ def _decoder(page: Any, stored: StoredBytes, layout: TileLayout, offset: int) ->
 
 
 def _damaged() -> MedclipError:
-    return MedclipError(Reason.CORRUPT, "A stored part of the TIFF is damaged or packed in a way that is not known.")
+    return MedclipError(Reason.CORRUPT, "a stored part of the TIFF is damaged or packed in a way that is not known.")
 
 
 def _tag_mpp(page: Any) -> tuple[float, float] | None:

@@ -28,7 +28,7 @@ def _refusal(path: Path) -> MedclipError:
 def test_a_sleep_record_without_an_ecg_is_refused_as_none(tmp_path: Path, names: tuple[str, ...]) -> None:
     error = _refusal(write_edf(tmp_path / "a.edf", {name: _wave(300) for name in names}, hz=100))
     assert error.reason is Reason.NOT_AN_IMAGE
-    assert "No channel is an ECG; found " in error.message
+    assert "no channel is an ECG; found " in error.message
     assert "EEG" in error.message
     assert not any(name in error.message for name in names)
 
