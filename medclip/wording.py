@@ -7,7 +7,7 @@ Thousands are parted by commas, which every terminal and every file can hold.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 NONE = "–"
@@ -118,6 +118,28 @@ def value_and_interval(value: Any, low: Any, high: Any, *, signed: bool = False)
         return NONE, ""
     places = _decimals(read) if a is None or b is None else _places(a, b)
     return figure(read, signed=signed, decimals=places), interval(a, b, signed=signed, decimals=places)
+
+
+def estimate(value: Any, low: Any, high: Any, *, decimals: int = 3) -> str:
+    """Write a value with its interval behind it, where it has one.
+
+    Example:
+        >>> estimate(0.8123, 0.7501, 0.86), estimate(0.5, None, None, decimals=2)
+        ('0.812 (0.750 to 0.860)', '0.50')
+    """
+    around = "" if real(low) is None or real(high) is None else f" ({interval(low, high, decimals=decimals)})"
+    return f"{figure(value, decimals=decimals)}{around}"
+
+
+def by_reason(counts: Mapping[str, int]) -> str:
+    """Write how many have which reason, the most first.
+
+    Example:
+        >>> by_reason({"too_large": 1, "empty_file": 2000})
+        'empty file 2,000, too large 1'
+    """
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{reason.replace('_', ' ')} {number(num)}" for reason, num in ordered)
 
 
 def p_value(p: Any) -> str:

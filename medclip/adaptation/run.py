@@ -35,7 +35,7 @@ from medclip.runs.encode import ReadUnit, UnitReader, encode_units
 from medclip.sample import Modality
 from medclip.settings import Settings
 from medclip.text.vocabulary.task import Task
-from medclip.wording import count, list_of
+from medclip.wording import by_reason, count, list_of
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
@@ -325,8 +325,7 @@ def _ways(read: Mapping[int, ReadUnit]) -> tuple[str, ...]:
 
 
 def _reasons(read: Mapping[int, ReadUnit]) -> str:
-    bad = Counter(str(r.problem.reason) for r in read.values() if r.problem is not None)
-    return ", ".join(f"{reason.replace('_', ' ')} {n}" for reason, n in bad.most_common())
+    return by_reason(Counter(str(r.problem.reason) for r in read.values() if r.problem is not None))
 
 
 def _unreadable(read: Mapping[int, ReadUnit], what: str) -> MedclipError:

@@ -71,12 +71,14 @@ def show(model: options.Pack = "medclip-mini", as_json: options.Json = False) ->
 def verify(model: options.Pack = "medclip-mini", as_json: options.Json = False) -> None:
     """Check a pack's files against its manifest, and its preprocessing against this medclip."""
     from medclip.models.packs.pack import verify_pack
+    from medclip.wording import count
 
     info = verify_pack(model)
     if as_json:
         _json({"ok": True, **_values(info)})
     else:
-        print(f"{info.name} {info.version}: {info.num_files} files, {_megabytes(info)}, all as the manifest says.")
+        files = count(info.num_files, "file")
+        print(f"{info.name} {info.version}: {files}, {_megabytes(info)}, all as the manifest says.")
 
 
 def import_command(
@@ -117,6 +119,7 @@ def import_command(
     from medclip.models.interchange.find_source import is_bare_text_model
     from medclip.models.interchange.import_export import import_model
     from medclip.models.packs.pack import verify_pack
+    from medclip.wording import count
 
     pack = import_model(
         source,
@@ -141,7 +144,7 @@ def import_command(
     if as_json:
         _json(_values(info))
     else:
-        print(f"{info.name}: {info.num_files} files, {_megabytes(info)}, in {_shown(pack)}.")
+        print(f"{info.name}: {count(info.num_files, 'file')}, {_megabytes(info)}, in {_shown(pack)}.")
         print("Its card has no task: name what to ask with --prompt or --task when scoring with it.")
 
 
@@ -165,10 +168,12 @@ def _shown(path: Path) -> str:
 
 
 def _figures(task: str, node: dict[str, Any], path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    from medclip.wording import figure, interval
+
     if "value" in node:
-        interval = f"{node['low']:.3f} to {node['high']:.3f}" if node.get("low") is not None else ""
-        chance = f"{node['chance']:.2f}" if node.get("chance") is not None else ""
-        return [(task, " ".join(path), f"{node['value']:.3f}", interval, chance)]
+        around = interval(node["low"], node["high"], decimals=3) if node.get("low") is not None else ""
+        chance = figure(node["chance"], decimals=2) if node.get("chance") is not None else ""
+        return [(task, " ".join(path), figure(node["value"], decimals=3), around, chance)]
     return [row for name, child in node.items() for row in _figures(task, child, (*path, name))]
 
 

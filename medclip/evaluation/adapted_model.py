@@ -15,6 +15,7 @@ from medclip.statistics.estimate import NUM_RESAMPLES, Difference, Estimate
 from medclip.statistics.metrics.classification import METRICS, HeldOut, figures, numbered
 from medclip.statistics.resampling.resampled import difference, interval_of
 from medclip.statistics.resampling.weights import draw_weights
+from medclip.wording import estimate
 
 _DECIMALS = 4
 
@@ -189,7 +190,7 @@ def _plain(compared: Compared) -> dict[str, Any]:
 
 
 def _shown(e: Estimate) -> str:
-    return f"{e.value:.3f}" + (f" ({e.low:.3f} to {e.high:.3f})" if e.has_interval else "")
+    return estimate(e.value, e.low, e.high)
 
 
 def _said(metric: str) -> str:

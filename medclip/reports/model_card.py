@@ -9,7 +9,7 @@ from typing import Any
 from medclip.errors import MedclipError
 from medclip.sample import spoken
 from medclip.text.vocabulary.load import load_task
-from medclip.wording import capital, number
+from medclip.wording import capital, estimate, interval, number
 
 _METRIC_NAMES = {
     "auroc": "AUROC",
@@ -155,7 +155,7 @@ def _metric(name: str, metric: Mapping[str, Any], rivals: Mapping[str, Any]) -> 
     return MetricView(
         name=name or "figure",
         value=_figure(metric.get("value")),
-        interval="" if low is None or high is None else f"{low:.2f}–{high:.2f}",
+        interval="" if low is None or high is None else interval(low, high, decimals=2),
         chance=_figure(metric.get("chance")),
         patients=_count(metric.get("n_patients", metric.get("num_patients"))),
         images=_count(metric.get("n_images", metric.get("num_images", metric.get("num_rows")))),
@@ -176,8 +176,7 @@ def _data(entry: Mapping[str, Any]) -> DataView:
 def _rival(value: Any) -> str:
     if not isinstance(value, Mapping):
         return _figure(value)
-    low, high = value.get("low"), value.get("high")
-    return _figure(value.get("value")) + ("" if low is None or high is None else f" ({low:.2f}–{high:.2f})")
+    return estimate(value.get("value"), value.get("low"), value.get("high"), decimals=2)
 
 
 def _figure(value: Any) -> str:

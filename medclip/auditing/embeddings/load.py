@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.read_table import read_open_table
+from medclip.wording import by_reason, count, number
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,9 +54,9 @@ class Embeddings:
         """Sentences about what is missing, without names."""
         if not self.problems:
             return ()
-        total, count = len(self.vectors_ND), sum(self.problems.values())
-        why = ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in sorted(self.problems.items()))
-        return (f"{count} of {total} rows have no embedding ({why}); they are left out of what is said of embeddings.",)
+        lacking = f"{number(sum(self.problems.values()))} of {count(len(self.vectors_ND), 'row')}"
+        why = by_reason(self.problems)
+        return (f"Without an embedding, and left out of what is said of embeddings: {lacking} ({why}).",)
 
 
 def unit_vectors(values_ND: NDArray[Any], where: object = None) -> NDArray[np.float32]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from medclip.result import Result
 from medclip.statistics.metrics.classification import METRICS
-from medclip.wording import list_of
+from medclip.wording import estimate, list_of
 
 DECIMALS = 4
 METRIC_TITLES: Mapping[str, str] = dict(zip(METRICS, ("Balanced accuracy", "Accuracy", "AUROC"), strict=True))
@@ -216,18 +216,14 @@ class Comparison(Result):
         yield f"{METRIC_TITLES[self.primary]} on {self.counts['test']['images']} test images, by shots a class"
         mean = f"mean K={min(self.averaged)}" + ("+" if len(self.averaged) > 1 else "")
         heads = [*(f"K={k}" for k in self.shots), mean]
-        yield f"{'':{width}}  " + "  ".join(f"{h:>17}" for h in heads)
+        yield f"{'':{width}}  " + "  ".join(f"{h:>22}" for h in heads)
         for method in self.ranked:
             cells = [self.cell(method, k) for k in (*self.shots, None)]
-            yield f"{method:{width}}  " + "  ".join(f"{said(c):>17}" for c in cells)
+            yield f"{method:{width}}  " + "  ".join(f"{said(c):>22}" for c in cells)
         for failure in {(f.method, f.message): f for f in self.failures}.values():
             yield f"{failure.method}: {failure.message}"
 
 
 def said(cell: Cell | Paired | None) -> str:
-    """Write a figure with its interval: 0.812 (0.75–0.86)."""
-    if cell is None:
-        return "failed"
-    if cell.low is None or cell.high is None:
-        return f"{cell.value:.3f}"
-    return f"{cell.value:.3f} ({cell.low:.2f}–{cell.high:.2f})"
+    """Write a figure with its interval: 0.812 (0.750 to 0.860)."""
+    return "failed" if cell is None else estimate(cell.value, cell.low, cell.high)

@@ -12,7 +12,7 @@ from medclip.errors import printable
 from medclip.evaluation.zero_shot.metrics import DECIMALS, Figure
 from medclip.evaluation.zero_shot.suite import SuiteFile
 from medclip.result import Result
-from medclip.wording import list_of
+from medclip.wording import by_reason, estimate, list_of
 
 TITLES = {
     "accuracy": "accuracy",
@@ -276,7 +276,7 @@ def _sentences(
 def _table(result: SuiteResult) -> Iterator[str]:
     width = max([len(s.id) for s in result.sets] + [18])
     shown = [m for m in TITLES if m != "macro_f1" or any(s.metric == m for s in result.sets)]
-    head = "".join(f"{TITLES[metric]:>22}" for metric in shown)
+    head = "".join(f"{TITLES[metric]:>24}" for metric in shown)
     yield f"{'set':{width}}{'images':>8}{'patients':>10}{'in training':>13}{head}"
     for group in result.groups:
         for s in result.sets:
@@ -286,8 +286,7 @@ def _table(result: SuiteResult) -> Iterator[str]:
             if s.unseen:
                 yield _line("  without training", s.num_unseen, None, 0, s.unseen, shown, width)
             if s.problems:
-                why = ", ".join(f"{reason.replace('_', ' ')} {n}" for reason, n in s.problems.items())
-                yield f"  not read: {why}"
+                yield f"  not read: {by_reason(s.problems)}"
             for note in s.notes:
                 yield f"  {printable(note)}"
         if group.mean is not None:
@@ -305,15 +304,11 @@ def _line(
     shown: Sequence[str],
     width: int,
 ) -> str:
-    cells = "".join(f"{_said(figures.get(metric)):>22}" for metric in shown)
+    cells = "".join(f"{_said(figures.get(metric)):>24}" for metric in shown)
     seen = "unknown" if num_in_training is None else num_in_training
     line = f"{name:{width}}{num_images:>8}{'-' if num_patients is None else num_patients:>10}{seen:>13}{cells}"
     return line.rstrip()
 
 
 def _said(figure: Figure | None) -> str:
-    if figure is None:
-        return ""
-    if figure.low is None or figure.high is None:
-        return f"{figure.value:.3f}"
-    return f"{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}]"
+    return "" if figure is None else estimate(figure.value, figure.low, figure.high)

@@ -64,7 +64,7 @@ def test_each_form_gives_unit_vectors_in_the_order_of_the_keys(make, name: str, 
     assert found.vectors_ND.dtype == np.float32
     assert found.problems == {"not in the file": 1}
     assert found.there_N.tolist() == [True, True, False, True, True]
-    assert "1 of 5 rows have no embedding" in found.notes[0]
+    assert "embeddings: 1 of 5 rows (" in found.notes[0]
     assert "nowhere" not in found.notes[0]
 
 

@@ -142,7 +142,7 @@ def test_it_shows_the_first_studies_and_says_how_many_are_not_shown(ledger: Ledg
 def test_an_unmeasured_task_says_so_and_a_measured_one_has_its_interval(ledger: Ledger, card: Card) -> None:
     text = _page(ledger, card)[1].text
     assert "nobody has measured how good the model is at this" in text
-    assert "balanced accuracy 0.81 (0.74–0.88) on unseen patients" in text
+    assert "balanced accuracy 0.81 (0.74 to 0.88) on unseen patients" in text
     assert "Not a medical device" in text
 
 
@@ -197,7 +197,7 @@ def test_figures_of_a_card_may_be_nested_by_rival_and_class() -> None:
     metrics = {"auroc": {"effusion": {"zero_shot": figure, "linear_probe": {"value": 0.92}}}, "macro_auroc": figure}
     card = Card.model_validate({"name": "n", "tasks": {"chest_xray_findings": {"classes": ["a"], "metrics": metrics}}})
     first, second = view_card(card).tasks[0].metrics
-    assert (first.name, first.value, first.interval) == ("AUROC, effusion", "0.90", "0.80–0.95")
+    assert (first.name, first.value, first.interval) == ("AUROC, effusion", "0.90", "0.80 to 0.95")
     assert first.baselines == "linear probe 0.92"
     assert second.name == "AUROC, mean over classes"
 
