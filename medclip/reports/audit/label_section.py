@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from medclip.auditing.result import AuditResult, Row
-from medclip.reports.audit.forest_plot import NUM_SERIES, Line, Mark, forest
 from medclip.reports.audit.names import (
     EVERYBODY,
     gap_head,
@@ -22,6 +21,7 @@ from medclip.reports.audit.names import (
 )
 from medclip.reports.audit.summary_words import MAIN_GAPS, distinct, tested
 from medclip.reports.audit.table import Grid, Td, Tr, said
+from medclip.reports.forest_plot import NUM_SERIES, Line, Mark, forest
 from medclip.wording import NONE, capital, figure, number, p_value, real
 
 FOREST = ("auroc", "c_index")

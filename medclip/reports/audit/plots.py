@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from markupsafe import Markup
 
 from medclip.auditing.result import Row
-from medclip.reports.audit.forest_plot import SHAPES, Scale, drawing, marker, round_step, stroke, tick_text, words
+from medclip.reports.forest_plot import SHAPES, Scale, drawing, marker, round_step, stroke, tick_text, words
 from medclip.wording import real
 
 MOST_POINTS = 1200

@@ -10,7 +10,6 @@ from markupsafe import Markup
 from medclip.auditing.groups.gaps import GAPS
 from medclip.auditing.result import AuditResult, Row
 from medclip.auditing.shortcuts.standardised_gaps import AFTER, BEFORE
-from medclip.reports.audit.forest_plot import Line, Mark, forest
 from medclip.reports.audit.label_section import CALIBRATION, by_cell, by_group, difference_cells, groups_grid
 from medclip.reports.audit.names import (
     EVERYBODY,
@@ -25,6 +24,7 @@ from medclip.reports.audit.names import (
 )
 from medclip.reports.audit.plots import net_benefit, reliability, scatter
 from medclip.reports.audit.table import Grid, Td, Tr, said
+from medclip.reports.forest_plot import Line, Mark, forest
 from medclip.statistics.cohort import ALL
 from medclip.wording import NONE, capital, figure, number, p_value, real
 

@@ -1,16 +1,12 @@
-"""Colours of the audit's page: enough contrast by day, by night and on paper; drawings that say it in shapes too."""
+"""Colours of the audit's page: enough contrast by day, by night and on paper."""
 
 from __future__ import annotations
 
 import re
 from importlib.resources import files
-from itertools import pairwise
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from medclip.reports.audit.forest_plot import SHAPES, Line, Mark, Scale, forest, marker, round_step, tick_text
 from medclip.reports.audit.report import STYLES
 
 TEXT, GRAPHIC = 4.5, 3.0
@@ -91,47 +87,3 @@ def test_dark_and_print_set_every_colour_of_the_audit():
     for mode in ("dark", "print"):
         roots = "".join(re.findall(r":root\s*\{([^}]*)\}", _blocks(_css(), mode)))
         assert own <= set(re.findall(r"--([\w-]+):", roots))
-
-
-def test_series_differ_in_shape():
-    shapes = {re.sub(r"c\d", "", marker(0, 0, n)) for n in range(len(SHAPES))}
-    assert len(shapes) == len(SHAPES)
-
-
-def test_a_forest_plot_holds_every_group_and_its_words():
-    lines = (
-        Line("Sex", head=True),
-        Line("a & <b>", (Mark(0.8, 0.7, 0.9, "0.80 (0.70 to 0.90)"),)),
-        Line("few", (Mark(0.6, None, None, "0.60 (no interval)", hollow=True),)),
-        Line("hidden", note="not shown: fewer than 10 positives"),
-    )
-    drawn = forest(lines, identity="f", title="AUROC <x>", axis="AUROC", reference=0.75)
-    assert "a &amp; &lt;b&gt;" in drawn
-    assert "0.60 (no interval) †" in drawn
-    assert 'class="c0 hollow"' in drawn
-    assert "not shown: fewer than 10 positives" in drawn
-    assert '<title id="f-t">AUROC &lt;x&gt;</title>' in drawn
-    assert drawn.count('class="reference"') == 1
-    assert "1 that are not shown" in drawn
-
-
-def test_a_forest_plot_of_nothing_is_a_drawing():
-    assert forest((), identity="f", title="t", axis="a").startswith("<svg")
-    one = forest((Line("x", (Mark(0.7, None, None, "0.70"),)),), identity="f", title="t", axis="a")
-    assert "nan" not in one
-
-
-@given(st.floats(-1e3, 1e3), st.floats(1e-4, 1e3))
-def test_ticks_are_few_round_and_inside(low: float, width: float):
-    scale = Scale(low, low + width, 0, 100)
-    ticks = scale.ticks()
-    assert 2 <= len(ticks) <= 12
-    assert all(low - 1e-6 * width <= t <= low + width + 1e-6 * width for t in ticks)
-    assert all(b > a for a, b in pairwise(ticks))
-    written = [tick_text(t, round_step(width)) for t in ticks]
-    assert len(set(written)) == len(written)
-
-
-@given(st.floats(-5, 5))
-def test_places_stay_within_the_plot(value: float):
-    assert 10 <= Scale(0, 1, 10, 50).at(value) <= 50

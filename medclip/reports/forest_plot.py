@@ -9,14 +9,17 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 from medclip.errors import printable
+from medclip.wording import count
 
 NUM_SERIES = 4
 """Models that one forest plot can hold: each has a colour and a shape."""
 SHAPES = ("circle", "square", "triangle", "diamond", "plus", "wedge")
-_WIDTH, _VALUE, _LEFT, _RIGHT = 850, 178, 370, 838
+_WIDTH, _RIGHT = 850, 838
 _ROW, _MORE, _HEAD, _FOOT = 22, 15, 27, 44
-_LONGEST = 24
-"""Letters of a name that fit before its value."""
+_LETTERS = (24, 48)
+"""Least and most letters of the column of names: it is as wide as the longest name needs."""
+_INDENT, _LETTER, _SAID = 12, 6.9, 202
+"""Units of the drawing: before a name, of a letter, and of the column of values behind the names."""
 
 
 @dataclass(frozen=True)
@@ -89,19 +92,19 @@ def forest(
         series: Names of the models, where there are several.
     """
     marks = [mark for line in lines for mark in line.marks]
-    scale = _scale(marks, reference)
+    letters = _letters(lines)
+    scale = _scale(marks, reference, _value_at(letters) + _SAID)
     top = 30 if len(series) > 1 else 8
     height = top + sum(line.height for line in lines) + _FOOT
-    body = [*_legend(series), *_frame(scale, top, height - _FOOT, axis, reference)]
+    body = [*_legend(series, scale.start), *_frame(scale, top, height - _FOOT, axis, reference)]
     place = float(top)
     for line in lines:
-        body += _drawn(line, place, scale)
+        body += _drawn(line, place, scale, letters)
         place += line.height
     shown = sum(bool(line.marks) for line in lines)
     hidden = sum(bool(line.note) for line in lines)
-    description = (
-        f"{shown} rows with values and intervals, {hidden} that are not shown. The table that follows has the numbers."
-    )
+    without = f", {hidden} without" if hidden else ""
+    description = f"{count(shown, 'row')} with values and intervals{without}. The table that follows has the numbers."
     return drawing(identity, title, description, _WIDTH, height, body, "forest")
 
 
@@ -162,12 +165,21 @@ def tick_text(value: float, step: float) -> str:
     return f"{round(value, places) + 0.0:.{places}f}".replace("-", "−")
 
 
-def _scale(marks: Sequence[Mark], reference: float | None) -> Scale:
+def _letters(lines: Sequence[Line]) -> int:
+    least, most = _LETTERS
+    return min(most, max([least, *(len(line.name) for line in lines if not line.head)]))
+
+
+def _value_at(letters: int) -> float:
+    return _INDENT + _LETTER * letters
+
+
+def _scale(marks: Sequence[Mark], reference: float | None, start: float) -> Scale:
     ends = [end for m in marks for end in (m.value, m.low, m.high) if end is not None]
     ends += [] if reference is None else [reference]
     low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
     room = max(0.05 * (high - low), 0.02)
-    return Scale(low - room, high + room, _LEFT + 10, _RIGHT)
+    return Scale(low - room, high + room, start, _RIGHT)
 
 
 def _frame(scale: Scale, top: float, bottom: float, axis: str, reference: float | None) -> Iterator[str]:
@@ -177,29 +189,30 @@ def _frame(scale: Scale, top: float, bottom: float, axis: str, reference: float 
         yield stroke(x, top, x, bottom, "grid-line")
         yield words(x, bottom + 16, tick_text(tick, step), "t soft-t", anchor="middle")
     yield stroke(scale.start, bottom, scale.end, bottom, "axis")
-    yield words((scale.start + scale.end) / 2, bottom + 35, axis, "t soft-t", anchor="middle")
+    middle = min((scale.start + scale.end) / 2, _WIDTH - _LETTER * len(axis) / 2)  # long names of an axis stay inside
+    yield words(middle, bottom + 35, axis, "t soft-t", anchor="middle")
     if reference is not None:
         yield stroke(scale.at(reference), top, scale.at(reference), bottom, "reference")
 
 
-def _legend(series: Sequence[str]) -> Iterator[str]:
+def _legend(series: Sequence[str], start: float) -> Iterator[str]:
     if len(series) < 2:
         return
-    x = float(_LEFT + 10)
+    x = start
     for n, name in enumerate(series[:NUM_SERIES]):
         yield marker(x, 12, n)
         yield words(x + 10, 16.5, name, longest=22)
         x += 30 + 7.2 * min(22, len(name))
 
 
-def _drawn(line: Line, top: float, scale: Scale) -> Iterator[str]:
+def _drawn(line: Line, top: float, scale: Scale, letters: int) -> Iterator[str]:
     middle = top + line.height / 2
     if line.head:
         yield words(0, top + _HEAD - 7, line.name, "t head-t", longest=60)
         return
-    yield words(12, middle + 4.5, line.name, longest=_LONGEST)
+    yield words(_INDENT, middle + 4.5, line.name, longest=letters)
     if line.note:
-        yield words(_VALUE, middle + 4.5, line.note, "t soft-t it", longest=60)
+        yield words(_value_at(letters), middle + 4.5, line.note, "t soft-t it", longest=60)
     for n, mark in enumerate(line.marks):
         y = top + _ROW / 2 + _MORE * n
         if mark.low is not None and mark.high is not None:
@@ -209,4 +222,4 @@ def _drawn(line: Line, top: float, scale: Scale) -> Iterator[str]:
             yield stroke(left, y - 3.5, left, y + 3.5, css)
             yield stroke(right, y - 3.5, right, y + 3.5, css)
         yield marker(scale.at(mark.value), y, mark.series, hollow=mark.hollow)
-        yield words(_VALUE, y + 4.5, mark.said + (" †" if mark.hollow else ""))
+        yield words(_value_at(letters), y + 4.5, mark.said + (" †" if mark.hollow else ""))
