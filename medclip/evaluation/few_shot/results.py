@@ -204,6 +204,11 @@ class Comparison(Result):
         means = {m: self.cell(m, None) for m in self.titles}
         return tuple(sorted(self.titles, key=lambda m: -c.value if (c := means[m]) is not None else 1.0))
 
+    @property
+    def columns(self) -> tuple[int | None, ...]:
+        """What tables have a column for: each K and, where it is over several of them, the mean (None)."""
+        return (*self.shots, None) if len(self.averaged) > 1 else self.shots
+
     def to_json(self) -> str:
         """Write it as JSON; seconds and all."""
         values = asdict(self)
@@ -214,11 +219,10 @@ class Comparison(Result):
         """Write the figures as a table of text."""
         width = max(len(m) for m in self.titles)
         yield f"{METRIC_TITLES[self.primary]} on {self.counts['test']['images']} test images, by shots a class"
-        mean = f"mean K={min(self.averaged)}" + ("+" if len(self.averaged) > 1 else "")
-        heads = [*(f"K={k}" for k in self.shots), mean]
+        heads = [f"mean K={min(self.averaged)}+" if k is None else f"K={k}" for k in self.columns]
         yield f"{'':{width}}  " + "  ".join(f"{h:>22}" for h in heads)
         for method in self.ranked:
-            cells = [self.cell(method, k) for k in (*self.shots, None)]
+            cells = [self.cell(method, k) for k in self.columns]
             yield f"{method:{width}}  " + "  ".join(f"{said(c):>22}" for c in cells)
         for failure in {(f.method, f.message): f for f in self.failures}.values():
             yield f"{failure.method}: {failure.message}"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from medclip.errors import printable
@@ -15,6 +16,7 @@ from medclip.evaluation.few_shot.compare import Compared
 from medclip.evaluation.few_shot.results import METRIC_TITLES, Comparison, Confusion, Mistake, Paired
 from medclip.reports.few_shot.curves import STYLES, curves
 from medclip.reports.few_shot.words import interval_of, value_of
+from medclip.reports.forest_plot import Line, Mark, forest
 from medclip.wording import interval, number, p_value
 
 _MOST = 4
@@ -95,10 +97,13 @@ class Gallery:
 class PageView:
     """The whole page."""
 
-    figure: str
-    """data URI of an SVG."""
-    figure_text: str
+    curves: str
+    """data URI of an SVG; empty where there is one K, which has no curve."""
+    curves_text: str
+    forest: Markup
+    """The same of one K: a method a row."""
     heads: tuple[str, ...]
+    """Of `Comparison.columns`."""
     metric: str
     rows: tuple[Row, ...]
     others: tuple[tuple[str, tuple[Row, ...]], ...]
@@ -125,12 +130,13 @@ def view(compared: Compared, *, show_paths: bool, is_burned: Callable[[int], boo
     """
     result = compared.result
     chosen = highlighted(result)
-    heads = (*(f"K = {k}" for k in result.shots), _mean_head(result))
+    heads = tuple(f"Mean, K ≥ {result.averaged[0]}" if k is None else f"K = {k}" for k in result.columns)
     others = [m for m in METRIC_TITLES if m != result.primary and any(c.metric == m for c in result.cells)]
-    svg = curves(result, chosen)
+    several = len(result.shots) > 1
     return PageView(
-        figure="data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode(),
-        figure_text=_figure_text(result, chosen),
+        curves=_data_uri(curves(result, chosen)) if several else "",
+        curves_text=_curves_text(result, chosen) if several else "",
+        forest=Markup() if several else _forest(result),
         heads=heads,
         metric=METRIC_TITLES[result.primary],
         rows=tuple(_rows(result, result.primary, chosen)),
@@ -164,12 +170,30 @@ def thumbnail(picture_HWC: NDArray[np.uint8]) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _mean_head(result: Comparison) -> str:
-    first = result.averaged[0]
-    return f"Mean, K ≥ {first}" if len(result.averaged) > 1 else f"Mean, K = {first}"
+def _data_uri(svg: str) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 
 
-def _figure_text(result: Comparison, chosen: Sequence[str]) -> str:
+def _forest(result: Comparison) -> Markup:
+    """Draw one row a method, best first; methods that failed stand last, without a mark."""
+    (shots,) = result.shots
+    rows = []
+    for method in result.ranked:
+        c = result.cell(method, shots)
+        mark = () if c is None else (Mark(c.value, c.low, c.high, f"{value_of(c.value)} ({interval_of(c)})"),)
+        rows.append(Line(result.titles[method], mark, note="" if mark else "failed"))
+    zero_shot = result.cell("zero-shot", shots)
+    metric = METRIC_TITLES[result.primary]
+    return forest(
+        rows,
+        identity="forest",
+        title=f"{metric} at K = {shots}",
+        axis=f"{metric} with 95 % interval" + ("; dashed: zero-shot" if zero_shot is not None else ""),
+        reference=None if zero_shot is None else zero_shot.value,
+    )
+
+
+def _curves_text(result: Comparison, chosen: Sequence[str]) -> str:
     parts = []
     for method in chosen:
         cells = [c for k in result.shots if (c := result.cell(method, k)) is not None]
@@ -183,34 +207,34 @@ def _figure_text(result: Comparison, chosen: Sequence[str]) -> str:
 def _rows(result: Comparison, metric: str, chosen: Sequence[str]) -> Iterator[Row]:
     best = {
         k: max((c.value for m in result.titles if (c := result.cell(m, k, metric)) is not None), default=None)
-        for k in (*result.shots, None)
+        for k in result.columns
     }
     for method in result.ranked:
-        found = []
-        for k in (*result.shots, None):
+        cells = []
+        for k in result.columns:
             c = result.cell(method, k, metric)
-            found.append(
+            cells.append(
                 FigureCell("failed", "")
                 if c is None
                 else FigureCell(value_of(c.value), interval_of(c), c.value == best[k])
             )
-        yield Row(result.titles[method], tuple(found), method in chosen)
+        yield Row(result.titles[method], tuple(cells), method in chosen)
 
 
 def _paired(result: Comparison, reference: str, chosen: Sequence[str]) -> PairedTable | None:
     rows, p_values, family = [], [], 0
     for method in result.ranked:
-        found = [_find(result, reference, method, k) for k in (*result.shots, None)]
-        if method == reference or not any(found):
+        differences = [_find(result, reference, method, k) for k in result.columns]
+        if method == reference or not any(differences):
             continue
         cells = [
             FigureCell("failed", "") if d is None else FigureCell(value_of(d.value, signed=True), interval_of(d))
-            for d in found
+            for d in differences
         ]
         rows.append(Row(result.titles[method], tuple(cells), method in chosen))
-        mean = found[-1]
+        mean = _find(result, reference, method, None)
         p_values.append((p_value(mean.p), p_value(mean.p_holm)) if mean is not None else ("–", "–"))
-        family = max(family, max(d.family for d in found if d is not None))
+        family = max(family, max(d.family for d in differences if d is not None))
     return PairedTable(result.titles[reference], tuple(rows), tuple(p_values), family) if rows else None
 
 

@@ -9,7 +9,7 @@ from medclip.errors import MedclipError
 from medclip.evaluation.few_shot.compare import Compared
 from medclip.files.output import write_file
 from medclip.reports.few_shot.page import view
-from medclip.reports.few_shot.words import over, summary
+from medclip.reports.few_shot.words import ranked_at, summary
 from medclip.reports.html_page import render_page
 from medclip.settings import Settings
 from medclip.wording import count, number
@@ -42,12 +42,11 @@ def render(compared: Compared, *, show_paths: bool = False) -> str:
         "result": compared.result,
         "page": view(compared, show_paths=show_paths, is_burned=lambda row: _burned_in(compared, row)),
         "sentences": summary(compared.result),
-        "over": over(compared.result),
+        "ranked_at": ranked_at(compared.result),
         "show_paths": show_paths,
     }
-    return render_page(
-        "few_shot/page.html.j2", ("style.css", "few_shot/page.css"), values, {"count": count, "thousands": number}
-    )  # fmt: skip
+    styles = ("style.css", "drawings.css", "few_shot/page.css")
+    return render_page("few_shot/page.html.j2", styles, values, {"count": count, "thousands": number})
 
 
 def _burned_in(compared: Compared, row: int) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from medclip.evaluation.few_shot.results import METRIC_TITLES, Cell, Comparison, Paired
-from medclip.wording import figure, interval, list_of, p_value
+from medclip.wording import capital, figure, interval, list_of, p_value
 
 ALPHA = 0.05
 
@@ -30,9 +30,10 @@ def excludes_zero(d: Paired) -> bool:
     return d.low is not None and d.high is not None and (d.low > 0 or d.high < 0)
 
 
-def over(result: Comparison) -> str:
-    """Name the shots that averages are over."""
-    return f"K = {list_of([str(k) for k in result.averaged])}"
+def ranked_at(result: Comparison) -> str:
+    """Name the shots that methods are ranked by: "in the mean over K = 4 and 8", or "at K = 4" where it is one."""
+    shots = f"K = {list_of([str(k) for k in result.averaged])}"
+    return f"in the mean over {shots}" if len(result.averaged) > 1 else f"at {shots}"
 
 
 def _sentences(result: Comparison) -> Iterator[str]:
@@ -41,13 +42,13 @@ def _sentences(result: Comparison) -> Iterator[str]:
     test = result.counts["test"]
     best = next((m for m in result.ranked if result.cell(m, None) is not None), None)
     if best is None:
-        yield "No method gave predictions at every K that averages are over. The list of failures says why."
+        yield f"No method gave predictions {ranked_at(result)}. The list of failures says why."
         return
     cell = result.cell(best, None)
     assert cell is not None
     figures = sum(result.cell(m, None) is not None for m in result.titles)
     yield (
-        f"Over {over(result)}, {result.titles[best]} had the highest {metric} of {figures} methods: "
+        f"{capital(ranked_at(result))}, {result.titles[best]} had the highest {metric} of {figures} methods: "
         f"{value_of(cell.value)} (95 % interval {interval_of(cell)}) on {test['images']} test images of "
         f"{test['patients']} patients."
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from html import unescape
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from medclip.evaluation.few_shot.results import Comparison, Novel, Paired
 from medclip.reports.few_shot.curves import _apart, curves
 from medclip.reports.few_shot.page import highlighted
 from medclip.reports.few_shot.report import render, write_compare_report
-from medclip.reports.few_shot.words import summary, value_of
+from medclip.reports.few_shot.words import interval_of, summary, value_of
+from medclip.wording import p_value
 from tests.kits.few_shot import table
-from tests.kits.pages import run_together
+from tests.kits.pages import lines_of, run_together
 from tests.kits.scoring import make_pack
 
 
@@ -29,6 +30,26 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Compared:
     methods = ["zero-shot", "ridge", "knn", "lda", "tip"]
     return compare_methods(
         pack, labels, "shape", out=folder / "out", methods=methods, shots=(1, 2), seeds=2, num_replicates=200
+    )
+
+
+@pytest.fixture(scope="module")
+def one_k(compared: Compared) -> Compared:
+    """The same comparison, asked for K = 2 alone: its mean over K is the figure at that K."""
+    result = compared.result
+    cells = tuple(c for c in result.cells if c.shots == 2)
+    differences = tuple(d for d in result.differences if d.shots == 2)
+    costs = tuple(c for c in result.costs if c.shots in (0, 2))
+    return replace(
+        compared,
+        result=replace(
+            result,
+            shots=(2,),
+            averaged=(2,),
+            cells=(*cells, *(replace(c, shots=None) for c in cells)),
+            differences=(*differences, *(replace(d, shots=None) for d in differences)),
+            costs=costs,
+        ),
     )
 
 
@@ -153,6 +174,91 @@ def test_few_methods_stand_out_and_the_references_are_among_them(compared: Compa
 def test_the_same_figures_draw_the_same_curves(compared: Compared):
     chosen = highlighted(compared.result)
     assert curves(compared.result, chosen) == curves(compared.result, chosen)
+
+
+def drawing(page: str) -> str:
+    return page[page.index('<svg class="forest"') : page.index("</svg>")]
+
+
+def test_one_k_is_a_forest_plot_of_all_methods_best_first(one_k: Compared):
+    shown = render(one_k)
+    assert 'class="curves"' not in shown
+    svg = drawing(shown)
+    result = one_k.result
+    places = [svg.index(f">{result.titles[method]}</text>") for method in result.ranked]
+    assert places == sorted(places)
+    values = [cell.value for method in result.ranked if (cell := result.cell(method, 2))]
+    assert values == sorted(values, reverse=True)
+    assert len(values) == svg.count('class="c0 solid"') == len(result.titles)
+    for method in result.ranked:
+        cell = result.cell(method, 2)
+        assert cell is not None
+        assert f">{value_of(cell.value)} ({interval_of(cell)})</text>" in svg
+    assert "Balanced accuracy at K = 2" in svg
+
+
+def test_zero_shot_is_the_dashed_line_through_its_own_mark(one_k: Compared):
+    svg = drawing(render(one_k))
+    (line,) = re.findall(r'<line class="reference" x1="([\d.]+)"', svg)
+    row = svg[svg.index(">Zero-shot</text>") :]
+    assert re.findall(r'<circle class="c0 solid" cx="([\d.]+)"', row)[0] == line
+    assert "dashed: zero-shot" in svg
+    without = tuple(c for c in one_k.result.cells if c.method != "zero-shot")
+    other = drawing(render(replace(one_k, result=replace(one_k.result, cells=without))))
+    assert "reference" not in other
+    assert "dashed" not in other
+
+
+def test_a_method_that_failed_keeps_a_row_of_the_forest_plot(one_k: Compared):
+    without = tuple(c for c in one_k.result.cells if c.method != "knn")
+    svg = drawing(render(replace(one_k, result=replace(one_k.result, cells=without))))
+    assert svg.rindex(">Nearest neighbours</text>") < svg.index(">failed</text>")
+    assert "4 rows with values and intervals, 1 without." in svg
+
+
+def test_the_forest_plot_has_colours_by_night_and_on_paper(one_k: Compared):
+    shown = render(one_k)
+    used = set(re.findall(r'class="(?:c0 solid|whisker w0|reference|grid-line|t soft-t)"', shown))
+    assert len(used) == 5
+    style = shown[shown.index("<style>") : shown.index("</style>")]
+    for css in (".c0.solid", ".w0", ".reference", ".grid-line", ".soft-t", ".forest"):
+        assert css in style
+    assert not re.search(r'(?:fill|stroke)="', drawing(shown))  # colours are classes, which dark mode and print set
+
+
+def test_words_and_tables_of_one_k_speak_of_no_mean(one_k: Compared, page: str):
+    shown = render(one_k)
+    text = "\n".join(lines_of(shown))
+    heads = re.findall(r'<th scope="col">((?:K|Mean)[^<]*)</th>', shown)
+    assert set(heads) == {"K = 2"}
+    assert "bars are 95 % intervals over draws and test patients." in text
+    assert not re.search("bands|logarithmic|mean over K|several K", text)
+    assert "At K = 2," in text
+    assert not run_together(shown)
+    assert "Mean, K ≥ 1" in page
+    assert "bands are 95 % intervals" in page
+
+
+def test_p_of_one_k_is_that_of_its_differences(one_k: Compared):
+    difference = next(d for d in one_k.result.differences_of("zero-shot", 2) if d.method == "knn")
+    shown = render(one_k)
+    rows = shown[shown.index('<section id="differences">') :]
+    row = rows[rows.index('<th scope="row">Nearest neighbours</th>') :]
+    cells = re.findall(r"<td>([^<]*)", row[: row.index("</tr>")])
+    assert cells == [value_of(difference.value, signed=True), p_value(difference.p), p_value(difference.p_holm)]
+
+
+def test_a_mean_over_the_only_k_from_4_on_has_no_column(one_k: Compared):
+    result = replace(one_k.result, shots=(1, 2))
+    assert result.columns == (1, 2)
+    heads = set(re.findall(r'<th scope="col">((?:K|Mean)[^<]*)</th>', render(replace(one_k, result=result))))
+    assert heads == {"K = 1", "K = 2"}
+    assert replace(result, averaged=(1, 2)).columns == (1, 2, None)
+
+
+def test_the_terminal_shows_each_column_once(one_k: Compared, compared: Compared):
+    assert next(islice(one_k.result.lines(), 1, None)).split() == ["K=2"]
+    assert next(islice(compared.result.lines(), 1, None)).split() == ["K=1", "K=2", "mean", "K=1+"]
 
 
 def test_labels_are_pushed_apart_in_order_and_stay_inside():
