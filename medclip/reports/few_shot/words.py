@@ -95,7 +95,8 @@ def _against(result: Comparison, reference: str, best: str) -> Iterator[str]:
 def _difference(d: Paired) -> str:
     text = f"{value_of(d.value, signed=True)} ({interval_of(d)}; adjusted p {p_value(d.p_holm)})"
     if d.low is None:
-        return f"{value_of(d.value, signed=True)}, of too few test patients for an interval"
+        why = ", of too few test patients for" if d.p is None else " in every resample, so without"
+        return f"{value_of(d.value, signed=True)}{why} an interval"
     if not excludes_zero(d):
         return f"{text}; the interval includes zero, so this comparison cannot say which is better"
     if not _sure(d):

@@ -138,6 +138,8 @@ def test_a_difference_of_too_few_patients_is_said_and_is_sure_of_nothing(compare
     unknown = difference(method=best, value=0.5, low=None, high=None, p=None, p_holm=None)
     text = said(compared.result, unknown, difference(method="knn", value=0.0, low=-0.1, high=0.1, p=1.0, p_holm=1.0))
     assert "+0.500, of too few test patients for an interval." in text
+    alike = said(compared.result, difference(method=best, value=0.0, low=None, high=None, p=1.0, p_holm=1.0))
+    assert "+0.000 in every resample, so without an interval." in alike
     assert "none of 2 methods surely differs" in text
 
 
