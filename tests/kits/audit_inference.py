@@ -27,3 +27,8 @@ def cohort_of(
         attributes.append(Attribute(name, tuple(names.tolist()), codes.astype(np.int16)))
     label = Label("finding", score_N, truth_N, probability=probability)
     return Cohort(patients_N.astype(np.int32), (label,), tuple(attributes))
+
+
+def index_weights(indices_BN: ArrayLike, num: int) -> np.ndarray:
+    """Count how often each of `num` units stands in each row of a published index matrix, [num, B]."""
+    return np.stack([np.bincount(row, minlength=num) for row in np.asarray(indices_BN)], axis=1).astype(np.uint16)

@@ -1,7 +1,7 @@
 """Turn scores into probabilities that mean what they say, and measure how far from that they are.
 
 Everything that is fitted here is fitted on one set of patients and used on another. Platt scaling and the temperature
-keep the order of the scores, so AUROC stays as it was; isotonic regression makes ties: compute AUROC again after it.
+keep the order of the scores, so AUROC stays as it was.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from medclip.errors import MedclipError, Reason
@@ -42,18 +41,6 @@ class Scaling:
     def __call__(self, probability: ArrayLike) -> Floats:
         """Return the scaled probabilities, in the shape of what comes in."""
         return expit(self.slope * logits(probability) + self.intercept)
-
-
-@dataclass(frozen=True, eq=False)
-class Steps:
-    """A rising line through knots, flat outside them."""
-
-    logit_K: Floats
-    probability_K: Floats
-
-    def __call__(self, probability: ArrayLike) -> Floats:
-        """Return the probabilities that the knots assign, in the shape of what comes in."""
-        return np.interp(logits(probability), self.logit_K, self.probability_K)
 
 
 def logits(probability: ArrayLike) -> Floats:
@@ -132,26 +119,6 @@ def temperature(logit: ArrayLike, truth: ArrayLike, *, weight: Floats | None = N
 def cooled(probability: ArrayLike, t: float) -> Floats:
     """Return sigmoid(logit(p) / T)."""
     return Scaling(1 / t, 0.0)(probability)
-
-
-def isotonic(probability: ArrayLike, truth: ArrayLike, *, weight: Floats | None = None) -> Steps:
-    """Fit the rising step function that is nearest to the truth (pool adjacent violators).
-
-    It needs some 200 positives, and makes ties: compute AUROC again after it.
-
-    Args:
-        probability: float [N] in 0 to 1.
-        truth: [N], 0 or 1.
-        weight: float [N], how much each row counts.
-
-    Raises:
-        MedclipError: WRONG_USE where there is one class only.
-
-    Reference: Zadrozny & Elkan, Transforming classifier scores into probability estimates, KDD 2002.
-    """
-    z, y, w = _rows(probability, truth, weight)
-    fit = IsotonicRegression(out_of_bounds="clip").fit(z, y, sample_weight=w)
-    return Steps(np.asarray(fit.X_thresholds_, np.float64), np.asarray(fit.y_thresholds_, np.float64))
 
 
 def edges(num_bins: int) -> Floats:

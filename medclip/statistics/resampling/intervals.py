@@ -10,9 +10,8 @@ interval in 97 %; with an AUROC of .80 in 92 % and 94 %; with 200 patients and m
 A replicate in which the metric is not defined (NaN: no positive was drawn) is left out; more than a tenth of those,
 and there is no interval.
 
-References: Efron, JASA 82 (1987) 171-185 (BCa); Hesterberg, Amer. Statist. 69 (2015) 371-386 (expanded percentile);
-Wilson, JASA 22 (1927) 209-212; Korn & Graubard, Survey Methodology 24 (1998) 193-201 (effective sample size);
-Newcombe, Stat. Med. 17 (1998) 873-890.
+References: Hesterberg, Amer. Statist. 69 (2015) 371-386 (expanded percentile); Wilson, JASA 22 (1927) 209-212; Korn &
+Graubard, Survey Methodology 24 (1998) 193-201 (effective sample size).
 """
 
 from __future__ import annotations
@@ -42,12 +41,6 @@ def percentile(drawn_B: ArrayLike, *, level: float = LEVEL) -> tuple[float, floa
     return _quantiles(drawn_B, ((1 - level) / 2, (1 + level) / 2))
 
 
-def basic(point: float, drawn_B: ArrayLike, *, level: float = LEVEL) -> tuple[float, float]:
-    """Compute the percentile interval turned around the point: 2 · point − quantiles; arguments as in `percentile`."""
-    low, high = percentile(drawn_B, level=level)
-    return 2 * point - high, 2 * point - low
-
-
 def expanded(drawn_B: ArrayLike, degrees_of_freedom: float, *, level: float = LEVEL) -> tuple[float, float]:
     """Compute the percentile interval at wider quantiles, as Student's t is wider than the normal law.
 
@@ -64,42 +57,6 @@ def expanded(drawn_B: ArrayLike, degrees_of_freedom: float, *, level: float = LE
     df = max(1.0, degrees_of_freedom)
     tail = float(norm.cdf(-np.sqrt((df + 1) / df) * t.ppf((1 + level) / 2, df)))
     return _quantiles(drawn_B, (tail, 1 - tail))
-
-
-def bca(point: float, drawn_B: ArrayLike, jackknife_J: ArrayLike, *, level: float = LEVEL) -> tuple[float, float]:
-    """Compute Efron's interval, corrected for bias and for a spread that changes with the value (BCa).
-
-    Args:
-        point: The figure on the whole sample.
-        drawn_B: [B] replicates.
-        jackknife_J: [J] the figure with each block of patients left out; NaN left out.
-        level: Coverage aimed at.
-
-    Returns:
-        (NaN, NaN) where there is no interval: undefined replicates, or all of them on one side of the point.
-    """
-    from scipy.stats import norm
-
-    z0, a = bca_constants(point, drawn_B, jackknife_J)
-    if not np.isfinite(z0) or not np.isfinite(a):
-        return _NONE
-    z = z0 + norm.ppf([(1 - level) / 2, (1 + level) / 2])
-    low, high = norm.cdf(z0 + z / (1 - a * z))
-    return _quantiles(drawn_B, (float(low), float(high)))
-
-
-def bca_constants(point: float, drawn_B: ArrayLike, jackknife_J: ArrayLike) -> tuple[float, float]:
-    """Compute BCa's z₀ = Φ⁻¹(share of replicates below the point) and a = Σd³ / (6 (Σd²)^1.5), d = mean − jackknife."""
-    from scipy.stats import norm
-
-    drawn, left_out = np.asarray(drawn_B, np.float64), np.asarray(jackknife_J, np.float64)
-    drawn, left_out = drawn[~np.isnan(drawn)], left_out[~np.isnan(left_out)]
-    if not len(drawn) or not len(left_out):
-        return _NONE
-    d = left_out.mean() - left_out
-    squares = float((d**2).sum())
-    acceleration = float((d**3).sum()) / (6 * squares**1.5) if squares > 0 else 0.0
-    return float(norm.ppf((drawn < point).mean())), acceleration
 
 
 def wilson(successes: ArrayLike, totals: ArrayLike, *, level: float = LEVEL) -> tuple[_Floats, _Floats]:
@@ -121,25 +78,6 @@ def wilson(successes: ArrayLike, totals: ArrayLike, *, level: float = LEVEL) -> 
     s, n = _counts(successes, totals)
     with np.errstate(invalid="ignore", divide="ignore"):
         return _wilson(s / n, n, float(norm.ppf((1 + level) / 2)))
-
-
-def newcombe(
-    successes: float, total: float, other_successes: float, other_total: float, *, level: float = LEVEL
-) -> tuple[float, float]:
-    """Compute Newcombe's interval of the first proportion minus the other, cases independent (his method 10).
-
-    Returns:
-        (NaN, NaN) where a group has no cases.
-
-    Raises:
-        MedclipError: As `wilson`.
-    """
-    low, high = wilson([successes, other_successes], [total, other_total], level=level)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        p, q = np.array([successes, other_successes], np.float64) / np.array([total, other_total], np.float64)
-    below = np.sqrt((p - low[0]) ** 2 + (high[1] - q) ** 2)
-    above = np.sqrt((high[0] - p) ** 2 + (q - low[1]) ** 2)
-    return float(p - q - below), float(p - q + above)
 
 
 def of(

@@ -7,8 +7,6 @@ differences.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -63,48 +61,3 @@ def draw_weights(
             raise MedclipError(Reason.WRONG_USE, "a patient was drawn more than 65,535 times in one resample.")
         drawn_PB[:, start:stop] = counts_bP.T
     return drawn_PB
-
-
-def index_weights(indices_BN: ArrayLike, num: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """Count how often each of `num` units stands in each row of an index matrix.
-
-    For resamples that were drawn elsewhere: published index matrices, another library's generator.
-
-    Args:
-        indices_BN: Indices of the units drawn, one row a resample.
-        num: How many units there are.
-
-    Returns:
-        How often each unit was drawn, [num, B].
-
-    Raises:
-        MedclipError: An index is outside 0 to num − 1.
-    """
-    indices = np.atleast_2d(np.asarray(indices_BN, np.int64))
-    if indices.size and not 0 <= indices.min() <= indices.max() < num:
-        raise MedclipError(Reason.WRONG_USE, f"indices are outside 0 to {num - 1}.")
-    counts_BN = np.stack([np.bincount(row, minlength=num) for row in indices])
-    kind: Any = np.uint8 if counts_BN.max(initial=0) <= np.iinfo(np.uint8).max else np.uint16
-    return np.ascontiguousarray(counts_BN.T).astype(kind)
-
-
-def jackknife_weights(num_patients: int, num_blocks: int = 200) -> NDArray[np.uint8]:
-    """Leave each block of patients out once, for the acceleration of a BCa interval (Efron 1987).
-
-    Patients are dealt to blocks in turn. With as many blocks as patients this is the ordinary jackknife; a few hundred
-    blocks estimate the skewness as well and cost less.
-
-    Args:
-        num_patients: How many patients there are, P.
-        num_blocks: At most this many blocks, J; fewer where there are fewer patients.
-
-    Returns:
-        1 where the patient counts and 0 where its block is left out, [P, J].
-
-    Raises:
-        MedclipError: There are fewer than two patients or blocks.
-    """
-    blocks = min(num_blocks, num_patients)
-    if blocks < 2:
-        raise MedclipError(Reason.WRONG_USE, "a jackknife needs at least two patients and two blocks.")
-    return (np.arange(num_patients)[:, None] % blocks != np.arange(blocks)).astype(np.uint8)

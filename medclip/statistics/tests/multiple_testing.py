@@ -1,19 +1,16 @@
 """Adjusting p-values for how many were looked at.
 
-Holm and Bonferroni hold the chance of one false finding or more in the whole family (for conclusions); the two others
-hold the expected share of false ones among the findings (for exploring): Benjamini–Hochberg where tests are
-independent or positively dependent, Benjamini–Yekutieli whatever their dependence.
+Holm holds the chance of one false finding or more in the whole family (for conclusions); Benjamini and Hochberg the
+expected share of false ones among the findings (for exploring), where tests are independent or positively dependent.
 
 A p-value that is NaN was not computed: it stays NaN and does not count in the family.
 
-References: Holm, Scand. J. Stat. 6 (1979) 65-70; Benjamini & Hochberg, JRSS-B 57 (1995) 289-300; Benjamini &
-Yekutieli, Ann. Statist. 29 (2001) 1165-1188.
+References: Holm, Scand. J. Stat. 6 (1979) 65-70; Benjamini & Hochberg, JRSS-B 57 (1995) 289-300.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -42,11 +39,6 @@ def holm(p_values: ArrayLike) -> _Floats:
     return _adjusted(p_values, lambda p, m: np.maximum.accumulate((m - np.arange(m)) * p))
 
 
-def bonferroni(p_values: ArrayLike) -> _Floats:
-    """Adjust p-values by multiplying each by their number; arguments, result and errors as in `holm`."""
-    return _adjusted(p_values, lambda p, m: m * p)
-
-
 def benjamini_hochberg(p_values: ArrayLike) -> _Floats:
     """Adjust p-values for the false discovery rate; arguments and errors as in `holm`.
 
@@ -57,22 +49,9 @@ def benjamini_hochberg(p_values: ArrayLike) -> _Floats:
         >>> benjamini_hochberg([0.01, 0.04, 0.03, 0.005]).tolist()
         [0.02, 0.04, 0.04, 0.02]
     """
-    return _adjusted(p_values, lambda p, _: _discoveries(p, "bh"))
-
-
-def benjamini_yekutieli(p_values: ArrayLike) -> _Floats:
-    """Adjust p-values for the false discovery rate under any dependence; arguments and errors as in `holm`.
-
-    Returns:
-        [M]: Benjamini–Hochberg's times 1 + 1/2 + … + 1/M, at most 1.
-    """
-    return _adjusted(p_values, lambda p, _: _discoveries(p, "by"))
-
-
-def _discoveries(p: _Floats, method: Literal["bh", "by"]) -> _Floats:
     from scipy.stats import false_discovery_control
 
-    return false_discovery_control(p, method=method)
+    return _adjusted(p_values, lambda p, _: false_discovery_control(p))
 
 
 def _adjusted(p_values: ArrayLike, rule: Callable[[_Floats, int], _Floats]) -> _Floats:

@@ -16,7 +16,6 @@ from medclip.statistics.metrics.calibration import (
     calibration_error,
     chosen_class,
     cooled,
-    isotonic,
     logits,
     platt,
     temperature,
@@ -36,20 +35,18 @@ def held(golden: Path) -> dict[str, Any]:
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize("name", ["platt", "platt_smoothed", "isotonic", "temp"])
+@pytest.mark.parametrize("name", ["platt", "platt_smoothed", "temp"])
 def test_fitted_probabilities_equal_the_golden_ones(held: dict[str, Any], name: str) -> None:
     n, p, y = held["n_val"], held["bin_prob"], held["bin_y"]
     fit = {
         "platt": lambda: platt(p[:n], y[:n])(p[n:]),
         "platt_smoothed": lambda: platt(p[:n], y[:n], smoothed=True)(p[n:]),
-        "isotonic": lambda: isotonic(p[:n], y[:n])(p[n:]),
         "temp": lambda: cooled(p[n:], temperature(logits(p[:n]), y[:n])),
     }[name]()
-    short = {"isotonic": "iso"}.get(name, name)
     np.testing.assert_allclose(fit, held[f"{name}_test"], atol=1e-5)
-    assert calibration_error(held[f"{name}_test"], y[n:]) == pytest.approx(held[f"bin_{short}_ece15"], abs=1e-9)
-    assert calibration_error(fit, y[n:]) == pytest.approx(held[f"bin_{short}_ece15"], abs=1e-5)
-    assert brier_score_loss(y[n:], fit) == pytest.approx(held[f"bin_{short}_brier"], abs=1e-5)
+    assert calibration_error(held[f"{name}_test"], y[n:]) == pytest.approx(held[f"bin_{name}_ece15"], abs=1e-9)
+    assert calibration_error(fit, y[n:]) == pytest.approx(held[f"bin_{name}_ece15"], abs=1e-5)
+    assert brier_score_loss(y[n:], fit) == pytest.approx(held[f"bin_{name}_brier"], abs=1e-5)
 
 
 @pytest.mark.golden
@@ -98,13 +95,12 @@ def test_the_error_of_everybody_in_the_fairness_table_is_ours(golden: Path) -> N
 
 
 @given(st.integers(0, 1000))
-def test_platt_and_temperature_keep_the_order_and_isotonic_never_fits_worse_than_a_constant(seed: int) -> None:
+def test_platt_and_temperature_keep_the_order(seed: int) -> None:
     p, y = drawn(seed, 120)
-    before = roc_auc_score(y, p)
+    before = pytest.approx(roc_auc_score(y, p), abs=1e-12)  # the sum of its trapezoids may round another way
     assert roc_auc_score(y, cooled(p, temperature(logits(p), y))) == before
     if (fit := platt(p, y)).slope > 0:
         assert roc_auc_score(y, fit(p)) == before
-    assert log_loss(y, isotonic(p, y)(p)) <= log_loss(y, np.full(len(y), y.mean())) + 1e-9
 
 
 def test_an_overconfident_score_is_toned_down_and_comes_out_right() -> None:
@@ -124,7 +120,6 @@ def test_a_weight_of_two_is_the_row_twice() -> None:
         a, b = platt(p, y, smoothed=smoothed, weight=w.astype(float)), platt(*many, smoothed=smoothed)
         assert (a.slope, a.intercept) == pytest.approx((b.slope, b.intercept), abs=1e-6)
     assert temperature(logits(p), y, weight=w) == pytest.approx(temperature(logits(many[0]), many[1]), rel=1e-6)
-    np.testing.assert_allclose(isotonic(p, y, weight=w)(p), isotonic(*many)(p), atol=1e-9)
 
 
 def test_a_probability_on_an_edge_belongs_to_the_lower_bin() -> None:
@@ -137,7 +132,7 @@ def test_a_probability_on_an_edge_belongs_to_the_lower_bin() -> None:
 
 
 def test_one_class_or_a_score_without_a_mistake_is_refused_in_a_sentence() -> None:
-    for fit in (platt, isotonic, lambda p, y: temperature(logits(p), y)):
+    for fit in (platt, lambda p, y: temperature(logits(p), y)):
         with pytest.raises(MedclipError, match="one class only"):
             fit([0.1, 0.2], [1, 1])
     with pytest.raises(MedclipError, match="without a mistake"):
@@ -148,8 +143,7 @@ def test_one_class_or_a_score_without_a_mistake_is_refused_in_a_sentence() -> No
 
 def test_scores_that_are_all_the_same_give_the_prevalence() -> None:
     y = np.repeat([0, 1], [30, 10])
-    for fit in (platt(np.full(40, 0.9), y), isotonic(np.full(40, 0.9), y)):
-        np.testing.assert_allclose(fit([0.9]), 0.25, atol=1e-6)
+    np.testing.assert_allclose(platt(np.full(40, 0.9), y)([0.9]), 0.25, atol=1e-6)
 
 
 def test_nothing_has_no_error() -> None:

@@ -13,7 +13,8 @@ from hypothesis.extra import numpy as hnp
 from medclip.errors import MedclipError
 from medclip.statistics.cohort import Cohort, Label, cells_of
 from medclip.statistics.resampling.bootstrap import METRICS, evaluate, evaluate_many, metrics_of
-from medclip.statistics.resampling.weights import draw_weights, index_weights
+from medclip.statistics.resampling.weights import draw_weights
+from tests.kits.audit_inference import index_weights
 from tests.kits.bootstrap import by_repetition, cohort_of, random_cohort
 
 CALIBRATED = {"calibration_intercept", "calibration_slope"}

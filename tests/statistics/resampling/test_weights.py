@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medclip.errors import MedclipError
-from medclip.statistics.resampling.weights import draw_weights, index_weights, jackknife_weights
+from medclip.statistics.resampling.weights import draw_weights
 
 
 @given(st.integers(1, 40), st.integers(1, 70), st.integers(0, 5))
@@ -40,23 +40,6 @@ def test_draws_are_those_of_sampling_with_replacement() -> None:
 def test_weights_take_one_byte_unless_one_unit_is_drawn_very_often() -> None:
     assert draw_weights(1000, 3, seed=0).dtype == np.uint8
     assert draw_weights(1, 5, seed=0).tolist() == [[1] * 5]
-    often = index_weights(np.zeros((1, 300), int), 2)
-    assert often.dtype == np.uint16
-    assert often.tolist() == [[300], [0]]
-
-
-def test_index_matrices_become_counts() -> None:
-    assert index_weights([[0, 0, 2], [1, 2, 2]], 3).tolist() == [[2, 0], [0, 1], [1, 2]]
-    with pytest.raises(MedclipError, match="outside 0 to 1"):
-        index_weights([[0, 2]], 2)
-
-
-def test_the_jackknife_leaves_each_patient_out_once() -> None:
-    weights_PJ = jackknife_weights(500, 200)
-    assert weights_PJ.shape == (500, 200)
-    assert ((weights_PJ == 0).sum(axis=1) == 1).all()
-    assert set((weights_PJ == 0).sum(axis=0)) == {2, 3}
-    assert (jackknife_weights(4) == 1 - np.eye(4)).all()
 
 
 @pytest.mark.parametrize(
@@ -65,8 +48,6 @@ def test_the_jackknife_leaves_each_patient_out_once() -> None:
         lambda: draw_weights(0, 5, seed=0),
         lambda: draw_weights(5, 0, seed=0),
         lambda: draw_weights(5, 5, seed=0, strata_P=[0, 1]),
-        lambda: jackknife_weights(1),
-        lambda: jackknife_weights(10, 1),
     ],
 )
 def test_empty_draws_are_refused(call) -> None:
