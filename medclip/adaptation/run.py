@@ -108,7 +108,7 @@ class AdaptRun(Result):
     def _facts(self) -> dict[str, object]:
         return {
             "task": f"{self.text.task.title}: {list_of(self.text.names, most=5)}",
-            "method": f"{self.adapted.title}, {self.adapted.fitted.num_trainable:,} numbers learned",
+            "method": f"{self.adapted.title}, {count(self.adapted.fitted.num_trainable, 'number')} learned",
             "shots": ", ".join(f"{name} {count}" for name, count in self.adapted.num_by_class.items()),
             "files": f"{len(self.units)}, {len(self.test.numbers)} of them tested on",
             "not read": ", ".join(f"{reason} {count}" for reason, count in self.problems.items()) or 0,

@@ -12,6 +12,7 @@ from medclip.imaging.ecg.lead_names import TWELVE
 from medclip.imaging.ecg.twelve_leads import EcgOptions, canonical, header_leads, prepare
 from medclip.sample import Kind, Modality, Sample, Signal, Step
 from medclip.settings import Settings
+from medclip.wording import count
 
 ECG_VERSION = 2
 """Raise when the ECG modules of `medclip.imaging` give other values for the same file."""
@@ -67,7 +68,7 @@ class EcgAdapter(ImageAdapter):
         signal = prepare(canonical(recording, mlii_as_ii=options.mlii_as_ii, seconds=options.seconds), options)
         stored = Step(
             "read",
-            f"{len(recording.stored_leads)} channels, {recording.stored_samples:,} samples at "
+            f"{count(len(recording.stored_leads), 'channel')}, {recording.stored_samples:,} samples at "
             f"{recording.stored_hz:g} Hz, to mV",
         )
         return Sample(

@@ -51,6 +51,7 @@ def from_labels(
 
 def _print(report: CaptionsReport, as_json: bool, *, wrote: bool) -> None:
     from medclip.errors import printable
+    from medclip.wording import count
 
     if as_json:
         import json
@@ -59,16 +60,16 @@ def _print(report: CaptionsReport, as_json: bool, *, wrote: bool) -> None:
         print(json.dumps(asdict(report) | {"out": str(report.out)}, indent=2))
         return
     print(
-        f"{printable(str(report.out))}: {report.num_captions} captions for {report.num_captioned} of "
-        f"{report.num_rows} rows."
+        f"{printable(str(report.out))}: {count(report.num_captions, 'caption')} for {report.num_captioned} of "
+        f"{count(report.num_rows, 'row')}."
     )
     if report.num_without_labels:
-        print(f"  {report.num_without_labels} rows have no labels and keep what they had.")
+        print(f"  {count(report.num_without_labels, 'row')} without labels, left as they were.")
     if report.num_moved:
-        print(f"  {report.num_moved} paths in `file` are rewritten: they are relative to the new table's folder.")
+        print(f"  {count(report.num_moved, 'path')} in `file` rewritten, relative to the new table's folder.")
     if report.num_short:
-        print(f"  {report.num_short} rows have fewer captions: their labels have no more wordings.")
+        print(f"  {count(report.num_short, 'row')} with fewer captions: the labels have no more wordings.")
     if wrote:
-        print(f"  {report.num_by_writer} captions are the writer's own.")
+        print(f"  {count(report.num_by_writer, 'caption')} by the writer itself.")
         for reason, number in sorted(report.rejected_by_reason.items(), key=lambda kv: -kv[1]):
             print(f"  {number:>7} replaced: {reason}")

@@ -61,6 +61,7 @@ def _tell(result: PretrainResult, as_json: bool) -> None:
     import json
 
     from medclip.errors import printable
+    from medclip.wording import count
 
     if as_json:
         values = {
@@ -72,7 +73,7 @@ def _tell(result: PretrainResult, as_json: bool) -> None:
         }
         print(json.dumps(values))
     elif result.pack is not None:
-        print(f"{result.steps} steps done. The model pack is in {printable(str(result.pack))}.")
+        print(f"{count(result.steps, 'step')} done. The model pack is in {printable(str(result.pack))}.")
         print(f"Look at it with: medclip models show {printable(str(result.pack))}")
     else:
         print(

@@ -42,6 +42,7 @@ def build(
     from medclip.files.pseudonyms import load_key
     from medclip.settings import Settings
     from medclip.shards.writing.build import build_shards
+    from medclip.wording import count
 
     settings = Settings() if workers is None else replace(Settings(), workers=workers)
     if dry_run:
@@ -65,7 +66,7 @@ def build(
             progress=shown,
         )
     rejected = sum(report.counts_by_reason.values())
-    _print(report, as_json, f"{out}: {report.num_samples} samples written, {rejected} rows rejected.")
+    _print(report, as_json, f"{out}: {count(report.num_samples, 'sample')} written, {count(rejected, 'row')} rejected.")
     if report.num_duplicates_across_splits:
         typer.echo(
             f"medclip: warning: {report.num_duplicates_across_splits} samples lie in another split too, byte for byte, "
@@ -92,12 +93,13 @@ def check(
     import os
 
     from medclip.shards.reading.check_folder import check_shards
+    from medclip.wording import count
 
     if os.path.isfile(path):  # unlike Path.is_file, this takes any name
         plan = _print_plan(path, splits, seed, images, patient, key_file, as_json)
         return CHECK_FAILED if plan.num_missing_files else 0
     result = check_shards(path)
-    verdict = "all is well" if result.ok else f"{len(result.problems)} problems"
+    verdict = "all is well" if result.ok else count(len(result.problems), "problem")
     _print(result, as_json, f"{path}: {result.num_samples} samples, {verdict}.")
     return 0 if result.ok else CHECK_FAILED
 
@@ -121,6 +123,7 @@ def index(
     from medclip.runs.options import parse_modality
     from medclip.settings import Settings
     from medclip.shards.reading.index_tars import index_shards
+    from medclip.wording import count
 
     key = load_key(Settings(), path=key_file)
     with progress(quiet=as_json) as shown:
@@ -136,13 +139,13 @@ def index(
             progress=shown,
         )
     left_out = sum(report.counts_by_reason.values())
-    _print(report, as_json, f"{report.folder}: {report.num_samples} samples indexed, {left_out} left out.")
-    for count, what in (
+    _print(report, as_json, f"{report.folder}: {count(report.num_samples, 'sample')} indexed, {left_out:,} left out.")
+    for num, what in (
         (report.num_duplicate_keys, "samples have a key that stands before; they are kept, as samples of their own"),
         (report.num_duplicate_images, "samples show a picture that stands before, byte for byte; they are kept"),
     ):
-        if count:
-            typer.echo(f"medclip: warning: {count} {what}.", err=True)
+        if num:
+            typer.echo(f"medclip: warning: {num:,} {what}.", err=True)
     return 0
 
 

@@ -23,7 +23,7 @@ def test_the_command_writes_the_table_and_says_what_it_did(folder, capsys):
     assert main(["captions", "from-labels", "t.csv", "--out", "o.csv", "--n", "3"]) == 0
     said = capsys.readouterr()
     assert "o.csv: 3 captions for 1 of 2 rows." in said.out
-    assert "1 rows have no labels and keep what they had." in said.out
+    assert "1 row without labels, left as they were." in said.out
     assert "glio" in (folder / "o.csv").read_text().lower()
 
 
@@ -48,7 +48,7 @@ def test_a_writer_of_ones_own_is_loaded_checked_and_counted(folder, capsys):
     arguments = ["captions", "from-labels", "t.csv", "--out", "o.csv", "--n", "2"]
     assert main([*arguments, "--writer", "scribe_of_a_test:write"]) == 0
     said = capsys.readouterr().out
-    assert "1 captions are the writer's own." in said
+    assert "1 caption by the writer itself." in said
     assert "replaced: modality" in said
     assert "brain MRI with glioma." in (folder / "o.csv").read_text()
     assert main([*arguments, "--overwrite", "--writer", "nowhere:write"]) == 2
@@ -84,5 +84,5 @@ def test_an_output_where_nothing_can_be_written_is_no_bug(folder, capsys):
 
 def test_a_table_in_another_folder_says_that_its_paths_are_rewritten(folder, capsys):
     assert main(["captions", "from-labels", "t.csv", "--out", "other/o.csv"]) == 0
-    assert "2 paths in `file` are rewritten" in capsys.readouterr().out
+    assert "2 paths in `file` rewritten" in capsys.readouterr().out
     assert "../a.jpg" in (folder / "other" / "o.csv").read_text()

@@ -252,7 +252,7 @@ def test_tars_are_indexed_tables_are_built_and_missing_parts_are_named(
     said = capsys.readouterr().out
     assert "brain_mri: MISSING" in said
     assert "nih_cxr: 1 samples" in said
-    assert "csdi_fundus: 1 samples indexed" in said
+    assert "csdi_fundus: 1 sample indexed" in said
     assert not list(out.rglob("000000.tar"))  # indexed where they lie
     with (out / "nih_cxr.captions.csv").open(newline="") as f:
         assert len(next(csv.DictReader(f))["captions"].split("\n")) >= 2
@@ -275,7 +275,7 @@ def test_a_part_that_cannot_be_used_is_one_line_and_the_others_are_made(
     said = capsys.readouterr().out.splitlines()
     (bad,) = [line for line in said if line.startswith("brain_mri: CANNOT BE USED")]
     assert "row 1: `modality` is 'brain'" in bad
-    assert "csdi_fundus: 1 samples indexed, 0 left out" in said
+    assert "csdi_fundus: 1 sample indexed, 0 left out" in said
     assert said[-1].startswith("1 of 3 parts are missing, 1 cannot be used")
 
 

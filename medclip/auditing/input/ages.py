@@ -15,6 +15,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.tables.cell_privacy import shown
 from medclip.files.tables.table import Coded, is_blank
 from medclip.statistics.cohort import MISSING, Attribute
+from medclip.wording import count
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -105,7 +106,7 @@ def read_ages(column: Coded, name: str, unit: str, where: str) -> Ages:
         samples = ", ".join(shown(column.values[i]) for i in unread[:3])
         raise MedclipError(
             Reason.TABLE_INVALID,
-            f"{num_unread:,} of {stated:,} ages in the column {name!r} cannot be read: {samples}.",
+            f"{num_unread:,} of {count(stated, 'age')} in the column {name!r} cannot be read: {samples}.",
             where=where,
             hint="Write years, 058Y, 6M, 12W, 30D, or bands such as 40-59.",
         )

@@ -215,9 +215,8 @@ def _source(
         rank_M, first = in_order(unit_M)
         score_unit_N = unit_M[first]
         if len(first) < len(unit_M):
-            notes.append(
-                f"{len(unit_M):,} files make {count(len(first), 'study', 'studies')}, each a row of the audit."
-            )
+            files = count(len(unit_M), "file makes", "files make")
+            notes.append(f"{files} {count(len(first), 'study')}, each a row of the audit.")
     return Source(score_table, table, label_row_M, score_row_M, rank_M, score_unit_N, tuple(keys), tuple(notes), lost)
 
 

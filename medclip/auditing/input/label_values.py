@@ -96,9 +96,10 @@ def read_truth(cells: Coded, name: str, options: ReadOptions, where: str) -> Tru
     """
     strange, samples = not_understood(cells)
     if strange:
+        are = "is" if strange == 1 else "are"
         raise MedclipError(
             Reason.TABLE_INVALID,
-            f"{strange:,} cells of the label {name!r} are neither 1, 0, yes, no, -1 nor blank: {samples}.",
+            f"{count(strange, 'cell')} of the label {name!r} {are} neither 1, 0, yes, no, -1 nor blank: {samples}.",
             where=where,
             hint="A column of class names needs scores of those classes.",
         )

@@ -167,7 +167,8 @@ def paired(one: Cohort, other: Cohort) -> tuple[Cohort, Cohort]:
             hint="Compare scores of the same images, read with the same table of labels.",
         )
     left_out = len(one.keys) + len(other.keys) - 2 * len(here)
-    notes = (f"Compared on the {len(here):,} rows that both models scored; {left_out:,} are not.",) if left_out else ()
+    rest = f"{count(left_out, 'is', 'are')} not"
+    notes = (f"Compared on the {len(here):,} rows that both models scored; {rest}.",) if left_out else ()
     return rows_of(one, np.asarray(here), names, notes), rows_of(other, np.asarray(rows_of_other), names, notes)
 
 

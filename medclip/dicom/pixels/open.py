@@ -11,6 +11,7 @@ from medclip.dicom.header.read import DicomHeader, read_header
 from medclip.dicom.pixels.decoded import check_size
 from medclip.errors import MedclipError, Reason
 from medclip.settings import Settings
+from medclip.wording import count
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "PALETTE COLOR")
@@ -117,7 +118,7 @@ def check_volume(header: DicomHeader, frames: int, settings: Settings) -> int:
     if frames > 1 and size > settings.max_volume_bytes:
         raise MedclipError(
             Reason.TOO_LARGE,
-            f"the {frames:,} frames would take {size:,} bytes, more than the limit of {settings.max_volume_bytes:,}.",
+            f"{count(frames, 'frame')} would take {size:,} bytes; the limit is {settings.max_volume_bytes:,}.",
             hint="From Python, Settings(max_volume_bytes=...) raises the limit; there is no option for it.",
         )
     return size

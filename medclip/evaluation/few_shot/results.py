@@ -10,7 +10,7 @@ from typing import Any
 
 from medclip.result import Result
 from medclip.statistics.metrics.classification import METRICS
-from medclip.wording import estimate, list_of
+from medclip.wording import count, estimate, list_of
 
 DECIMALS = 4
 METRIC_TITLES: Mapping[str, str] = dict(zip(METRICS, ("Balanced accuracy", "Accuracy", "AUROC"), strict=True))
@@ -218,7 +218,7 @@ class Comparison(Result):
     def lines(self) -> Iterator[str]:
         """Write the figures as a table of text."""
         width = max(len(m) for m in self.titles)
-        yield f"{METRIC_TITLES[self.primary]} on {self.counts['test']['images']} test images, by shots a class"
+        yield f"{METRIC_TITLES[self.primary]} on {count(self.counts['test']['images'], 'test image')}, by shots a class"
         heads = [f"mean K={min(self.averaged)}+" if k is None else f"K={k}" for k in self.columns]
         yield f"{'':{width}}  " + "  ".join(f"{h:>22}" for h in heads)
         for method in self.ranked:

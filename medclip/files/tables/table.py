@@ -13,6 +13,7 @@ import numpy as np
 
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.tables.cell_privacy import NOT_SHOWN, shown, shown_name
+from medclip.wording import count
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -310,10 +311,11 @@ def _blank(texts: Any) -> Any:
 
 def _no_numbers(name: str, what: str, num_bad: int, texts: Sequence[str], where: str) -> MedclipError:
     with_comma = [t for t in texts if re.match(_COMMA, t)]
+    are = "is" if num_bad == 1 else "are"
     if len(with_comma) == len(texts):
-        sentence = f"{num_bad:,} cells of the column {name!r} are written with a decimal comma, not a point."
+        sentence = f"{count(num_bad, 'cell')} of the column {name!r} {are} written with a decimal comma, not a point."
     else:
         samples = ", ".join(shown(t) for t in texts[:_MOST_SHOWN])
-        sentence = f"{num_bad:,} cells of the column {name!r} are not {what}: {samples}."
+        sentence = f"{count(num_bad, 'cell')} of the column {name!r} {are} not {what}: {samples}."
     hint = number_hint(with_comma[0] if with_comma else "", "Leave a cell blank where nothing is known.")
     return MedclipError(Reason.TABLE_INVALID, sentence, where=where, hint=hint)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.ecg.lead_names import lead_names
 from medclip.settings import Settings
+from medclip.wording import count
 
 _TO_MV = {"v": 1e3, "volt": 1e3, "volts": 1e3, "mv": 1.0, "millivolt": 1.0, "millivolts": 1.0,
           "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "microvolt": 1e-3, "microvolts": 1e-3,
@@ -101,7 +102,7 @@ def check_size(channels: int, samples: int, settings: Settings) -> None:
     if max(channels, _LEADS) * samples * 4 > settings.max_volume_bytes:
         raise MedclipError(
             Reason.TOO_LARGE,
-            f"the record states {channels} channels of {samples:,} samples, more than the limit of "
+            f"the record states {count(channels, 'channel')} of {samples:,} samples, more than the limit of "
             f"{settings.max_volume_bytes:,} bytes in memory.",
             hint="Raise settings.max_volume_bytes, or cut the record.",
         )

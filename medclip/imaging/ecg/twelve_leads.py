@@ -14,6 +14,7 @@ from medclip.imaging.ecg.filters import prepare as prepare
 from medclip.imaging.ecg.lead_names import OTHER, TWELVE, lead_name, lead_names
 from medclip.imaging.ecg.recording import Recording
 from medclip.sample import Signal, Step
+from medclip.wording import count
 
 MAX_MISSING = 0.1
 """A lead with a larger share of missing samples, in the part that is judged, is masked."""
@@ -59,13 +60,13 @@ def canonical(recording: Recording, *, mlii_as_ii: bool = False, seconds: float 
         present = np.isfinite(stored[part])
         missing = int(judged - np.count_nonzero(present))
         if missing > MAX_MISSING * judged:
-            steps.append(Step("mask", f"{lead}: {missing:,} of {judged:,} samples missing{where}"))
+            steps.append(Step("mask", f"{lead}: {missing:,} of {count(judged, 'sample')} missing{where}"))
             continue
         if judged >= recording.sampling_hz * _FLAT_S and not np.ptp(stored[part][present]):
             steps.append(Step("mask", f"{lead}: flat, so no electrode was on"))
             continue
         if missing:
-            steps.append(Step("gaps", f"{lead}: {missing:,} samples interpolated"))
+            steps.append(Step("gaps", f"{lead}: {count(missing, 'sample')} interpolated"))
         np.multiply(_without_gaps(stored), sign, out=values[position])
         mask[position] = True
     steps.extend(_disagreements(values[:, part], mask))

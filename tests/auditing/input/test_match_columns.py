@@ -91,7 +91,7 @@ def test_a_bad_score_is_told_also_where_a_truth_beside_it_was_taken_for_the_scor
     scores["Pneumonia"] = labels["Pneumonia"]
     (names, said) = found(scores, labels)
     assert names == ["Pneumonia", "Pleural_Effusion"]
-    assert said[0].startswith("CAUTION: the score 'Pneumonia_score' is left out: 1 cells of the column")
+    assert said[0].startswith("CAUTION: the score 'Pneumonia_score' is left out: 1 cell of the column")
 
 
 def test_where_nothing_pairs_the_refusal_says_why():
