@@ -51,7 +51,7 @@ def test_cells_that_are_no_number_are_counted_and_names_are_not_shown():
 def test_decimal_commas_are_refused_with_the_sentence_that_says_so(cell):
     table = read_table(pa.table({"score": ["0.5", cell]}))
     assert table.is_numeric("score")  # so that nobody passes the column by
-    with pytest.raises(MedclipError, match=r"1 cells .* decimal comma, not a point\. Write decimals with a point"):
+    with pytest.raises(MedclipError, match=r"1 cell .* decimal comma, not a point\. Write decimals with a point"):
         table.numbers("score")
 
 
