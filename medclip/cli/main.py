@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from medclip.cli.progress import say
 from medclip.errors import MedclipError, did_you_mean, printable
@@ -66,7 +66,30 @@ GROUPS = {
 }
 
 
-class _LazyGroup(TyperGroup):
+class _Help:
+    """Help with PATH for an argument, where typer writes {path}, and nothing behind a flag, where it writes <bool>."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the arguments and options with the words that stand for their values."""
+        parameters: list[Any] = super().get_params(ctx)  # pyright: ignore[reportAttributeAccessIssue] (a command's)
+        for parameter in parameters:
+            if parameter.param_type_name == "argument":
+                parameter.metavar = parameter.metavar or parameter.name.upper()
+            elif parameter.is_flag:
+                parameter.metavar = ""
+        return parameters
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return the parts of the line `Usage:`."""
+        pieces: list[str] = super().collect_usage_pieces(ctx)  # pyright: ignore[reportAttributeAccessIssue]
+        return [piece.strip("{}") for piece in pieces]
+
+
+class _Command(_Help, TyperCommand):
+    """One command."""
+
+
+class _LazyGroup(_Help, TyperGroup):
     """A group that shows its table in --help and imports a command's module only to run it."""
 
     prefix = ""
@@ -142,7 +165,7 @@ def _command(
             raise typer.Exit(int(code))
 
     app = typer.Typer(add_completion=False)
-    app.command(name, short_help=summary)(run)
+    app.command(name, cls=_Command, short_help=summary)(run)
     command: Any = typer.main.get_command(app)
     heading = None
     for parameter in command.params:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medclip.cli import options
+from medclip.wording import count, number
 
 if TYPE_CHECKING:
     from medclip.shards.writing.summary import ShardPlan
@@ -42,7 +43,6 @@ def build(
     from medclip.files.pseudonyms import load_key
     from medclip.settings import Settings
     from medclip.shards.writing.build import build_shards
-    from medclip.wording import count
 
     settings = Settings() if workers is None else replace(Settings(), workers=workers)
     if dry_run:
@@ -65,12 +65,13 @@ def build(
             patient=patient,
             progress=shown,
         )
-    rejected = sum(report.counts_by_reason.values())
-    _print(report, as_json, f"{out}: {count(report.num_samples, 'sample')} written, {count(rejected, 'row')} rejected.")
+    samples, rejected = count(report.num_samples, "sample"), sum(report.counts_by_reason.values())
+    _print(report, as_json, f"{out}: {samples} written, {count(rejected, 'row')} rejected.")
     if report.num_duplicates_across_splits:
         typer.echo(
-            f"medclip: warning: {report.num_duplicates_across_splits} samples lie in another split too, byte for byte, "
-            "under another patient: training would see what is measured. Give equal files the same patient.",
+            f"medclip: warning: {count(report.num_duplicates_across_splits, 'sample')} with a copy in another split, "
+            "byte for byte, under another patient: training would see what is measured. Give equal files the same "
+            "patient.",
             err=True,
         )
     return 0
@@ -93,14 +94,13 @@ def check(
     import os
 
     from medclip.shards.reading.check_folder import check_shards
-    from medclip.wording import count
 
     if os.path.isfile(path):  # unlike Path.is_file, this takes any name
         plan = _print_plan(path, splits, seed, images, patient, key_file, as_json)
         return CHECK_FAILED if plan.num_missing_files else 0
     result = check_shards(path)
     verdict = "all is well" if result.ok else count(len(result.problems), "problem")
-    _print(result, as_json, f"{path}: {result.num_samples} samples, {verdict}.")
+    _print(result, as_json, f"{path}: {count(result.num_samples, 'sample')}, {verdict}.")
     return 0 if result.ok else CHECK_FAILED
 
 
@@ -123,7 +123,6 @@ def index(
     from medclip.runs.options import parse_modality
     from medclip.settings import Settings
     from medclip.shards.reading.index_tars import index_shards
-    from medclip.wording import count
 
     key = load_key(Settings(), path=key_file)
     with progress(quiet=as_json) as shown:
@@ -138,14 +137,14 @@ def index(
             key=key,
             progress=shown,
         )
-    left_out = sum(report.counts_by_reason.values())
-    _print(report, as_json, f"{report.folder}: {count(report.num_samples, 'sample')} indexed, {left_out:,} left out.")
-    for num, what in (
-        (report.num_duplicate_keys, "samples have a key that stands before; they are kept, as samples of their own"),
-        (report.num_duplicate_images, "samples show a picture that stands before, byte for byte; they are kept"),
+    left_out = number(sum(report.counts_by_reason.values()))
+    _print(report, as_json, f"{report.folder}: {count(report.num_samples, 'sample')} indexed, {left_out} left out.")
+    for num_repeated, what in (
+        (report.num_duplicate_keys, "with a key that another one has; they are kept, as samples of their own"),
+        (report.num_duplicate_images, "with the image of another one, byte for byte; they are kept"),
     ):
-        if num:
-            typer.echo(f"medclip: warning: {num:,} {what}.", err=True)
+        if num_repeated:
+            typer.echo(f"medclip: warning: {count(num_repeated, 'sample')} {what}.", err=True)
     return 0
 
 
@@ -165,12 +164,14 @@ def _print_plan(
 
     key = load_key(Settings(), path=key_file) if key_file else b""
     plan = plan_shards(table, splits=_shares(splits), seed=seed, key=key, images=images, patient=patient)
-    headline = f"{table}: {plan.num_rows} rows of {plan.num_patients} patients; nothing was written."
+    counts = f"{count(plan.num_rows, 'row')} of {count(plan.num_patients, 'patient')}; nothing was written."
+    headline = f"{table}: {counts}"
     if plan.num_missing_files:
+        missing = f"{number(plan.num_missing_files)} of {count(plan.num_files, 'file')}"
+        verb = "is" if plan.num_missing_files == 1 else "are"
         headline = (
-            f"{table}: {plan.num_missing_files} of {plan.num_files} files are not there, such as "
-            f"{plan.missing_files[0]}. Relative files are looked for in {images or table.parent}; --images names "
-            f"another.\n{plan.num_rows} rows of {plan.num_patients} patients; nothing was written."
+            f"{table}: {missing} {verb} not there, such as {plan.missing_files[0]}. Relative files are looked for in "
+            f"{images or table.parent}; --images names another folder.\n{counts}"
         )
     _print(plan, as_json, headline)
     return plan
@@ -198,32 +199,65 @@ def _shares(text: str) -> dict[str, float]:
 
 
 def _print(value: Any, as_json: bool, headline: str) -> None:
+    """Print a result as JSON, or its headline and a line for each of `_LINES` that it has something for."""
     from dataclasses import asdict
 
+    values = asdict(value)
     if as_json:
         import json
 
-        typer.echo(json.dumps(asdict(value), default=str, indent=2))
+        typer.echo(json.dumps(values, default=str, indent=2))
         return
     from medclip.errors import printable
 
-    for line in headline.splitlines():
+    lines = (line for field, name in _LINES.items() for line in _lines(name, values.get(field)))
+    for line in (*headline.splitlines(), *(f"  {line}" for line in lines)):
         typer.echo(printable(line))
-    for name, said in asdict(value).items():
-        for line in _lines(name.replace("_", " "), said):
-            typer.echo(f"  {printable(line)}")
 
 
-def _lines(name: str, said: Any) -> Iterator[str]:
-    if isinstance(said, Mapping) and any(isinstance(v, Mapping) for v in said.values()):
-        for key, inner in said.items():
+_LINES = {
+    "problems": "problem",
+    "missing_files": "not there",
+    "columns": "columns",
+    "ignored_columns": "columns not used",
+    "patient_from": "patients from",
+    "num_studies": "studies",
+    "num_shards": "tars",
+    "rows_by_split": "rows by split",
+    "counts_by_split": "samples by split",
+    "patients_by_split": "patients by split",
+    "rows_by_modality": "rows by modality",
+    "counts_by_modality": "samples by modality",
+    "rows_by_source": "rows by source",
+    "counts_by_source": "samples by source",
+    "rows_by_license": "rows by licence",
+    "rows_by_view": "rows by view",
+    "rows_by_laterality": "rows by laterality",
+    "rows_by_sex": "rows by sex",
+    "rows_by_age": "rows by age",
+    "not_understood": "not understood in",
+    "labels": "label",
+    "num_with_text": "rows with a caption",
+    "num_with_report": "rows with a report",
+    "counts_by_reason": "rejected",
+    "num_duplicates_across_splits": "copies in another split",
+}
+"""What is printed of a result, in this order, and how it is called. What the headline has said, and hashes, are not."""
+
+
+def _lines(name: str, value: Any) -> Iterator[str]:
+    """Write one value: a mapping of mappings in a line each, problems in a line each; nothing for what is empty."""
+    if not value:
+        return
+    if isinstance(value, Mapping) and any(isinstance(inner, Mapping) for inner in value.values()):
+        for key, inner in value.items():
             yield from _lines(f"{name} {key}", inner)
-    elif isinstance(said, Mapping):
-        if said:
-            yield f"{name}: {', '.join(f'{k} {v}' for k, v in said.items())}"
-    elif isinstance(said, list | tuple) and name == "problems":
-        yield from (f"problem: {s}" for s in said)
-    elif isinstance(said, list | tuple):
-        yield f"{name}: {', '.join(map(str, said)) or 'none'}"
+    elif isinstance(value, Mapping):
+        counts = (f"{key or '(blank)'} {number(n)}" for key, n in value.items())
+        yield f"{name}: {', '.join(counts)}"
+    elif isinstance(value, str | int):
+        yield f"{name}: {number(value) if isinstance(value, int) else value}"
+    elif name == "problem":
+        yield from (f"{name}: {sentence}" for sentence in value)
     else:
-        yield f"{name}: {said}"
+        yield f"{name}: {', '.join(value)}"

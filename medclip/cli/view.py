@@ -51,7 +51,7 @@ def view(
         return 0
     if drawn.num_found > 1:
         print(f"{drawn.number} of {drawn.num_found}: --number N for another")
-    what = f"{spoken(drawn.modality) if drawn.modality else 'modality unknown'} {drawn.kind}"
+    what = f"{spoken(drawn.modality)} {drawn.kind}" if drawn.modality else f"{drawn.kind}, modality not stated"
     print(f"{what}: {count(drawn.num_files, 'file')}, {count(drawn.num_views, 'view')}, adapter {drawn.adapter}")
     for name, detail in drawn.steps:
         print(f"  {name}{': ' if detail else ''}{detail}")

@@ -137,7 +137,7 @@ def _chosen(root: Path, number: int, modality: Modality | None, settings: Settin
         raise MedclipError(Reason.NOTHING_TO_DO, "there is no image here.", where=root, hint="Name another file.")
     if not 1 <= number <= len(units):
         raise MedclipError(
-            Reason.WRONG_USE, f"there are {len(units)} things to view here, so number {number} is not one.", where=root
+            Reason.WRONG_USE, f"there is no number {number} here; numbers go from 1 to {len(units)}.", where=root
         )
     return units[number - 1], len(units)
 

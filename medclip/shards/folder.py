@@ -33,11 +33,15 @@ def read_index(folder: Path) -> dict[str, Any]:
     """
     path = folder / INDEX
     if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
+        if not os.path.exists(folder):
+            raise MedclipError(
+                Reason.MISSING_FILE, "there is no such file or folder.", where=folder, hint="Check the path."
+            )
         raise MedclipError(
             Reason.MISSING_FILE,
-            "there are no shards here (no index.json).",
+            f"there are no shards here (no {INDEX}).",
             where=folder,
-            hint="Run medclip shards build.",
+            hint="`medclip shards build` and `medclip shards index` make them.",
         )
     try:
         index = json.loads(path.read_text(encoding="utf-8"))

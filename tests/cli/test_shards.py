@@ -21,7 +21,8 @@ def test_a_dry_run_says_what_it_understood_and_writes_nothing(table, tmp_path, c
     assert main(["shards", "build", str(table), "--out", str(tmp_path / "s"), "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert "67 rows of 31 patients" in said
-    assert "labels chest_xray_findings pneumonia: " in said
+    assert "  label chest_xray_findings pneumonia: present " in said
+    assert "num" not in said
     assert "Doe" not in said
     assert list(tmp_path.iterdir()) == []
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from medclip.dicom.header.elements import floats, present, text, texts, value
 from medclip.errors import MedclipError, Reason
 from medclip.sample import Step
+from medclip.wording import count as counted
 
 Values = NDArray[np.float64]
 
@@ -249,7 +250,8 @@ def _choices(dataset: Any, element: Element, wanted: Any) -> list[tuple[str, Cal
             return [every[places[0]]]
     raise MedclipError(
         Reason.WRONG_USE,
-        f"the header states {len(tables)} VOI LUTs and {len(windows)} windows, and not the one that was asked for.",
+        f"the header states {counted(len(tables), 'VOI LUT')} and {counted(len(windows), 'window')}, and not the one "
+        "that was asked for.",
         hint=WINDOW_HINT,
     )
 

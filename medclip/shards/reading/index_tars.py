@@ -121,7 +121,8 @@ def index_shards(
 
 def _tars(folder: Path, source: str, split: str) -> list[Path]:
     if not os.path.isdir(folder):  # unlike Path.is_dir, this takes any name
-        raise MedclipError(Reason.MISSING_FILE, "there is no such folder.", where=folder)
+        what = "this is a file; tars lie in a folder." if os.path.exists(folder) else "there is no such folder."
+        raise MedclipError(Reason.MISSING_FILE, what, where=folder, hint="Check the path.")
     if not source or not split.replace("_", "").isalnum():
         raise MedclipError(Reason.WRONG_USE, "name the source, and a split of letters, digits and underscores.")
     tars = sorted(folder.glob("*.tar"))

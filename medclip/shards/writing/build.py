@@ -25,6 +25,7 @@ from medclip.shards.writing.splits import DEFAULT_SPLITS, assign
 from medclip.shards.writing.table import GENERIC, ShardRow, read_shard_table
 from medclip.shards.writing.tar import SHARD_NAME, TarShard
 from medclip.text.captions.draw import draw_caption
+from medclip.wording import count
 
 
 @dataclass(frozen=True)
@@ -129,12 +130,11 @@ def build_shards(
                 progress.step()
         if not tally.samples:
             why = ", ".join(f"{r} {n}" for r, n in sorted(Counter(x["reason"] for x in tally.rejects).items()))
-            first = understood.rows[0]
             raise MedclipError(
                 Reason.NOTHING_TO_DO,
-                f"none of the {rows_done} rows could be read ({why}).",
-                where=first.file,
-                hint="Files are looked for beside the table; --images names another place.",
+                f"none of the {count(rows_done, 'row')} could be read ({why}), such as {understood.rows[0].file}.",
+                where=understood.where,
+                hint="Relative files are looked for beside the table; --images names another folder.",
             )
         report = _report(Path(out), tally)
         options = {"max_side": max_side, "samples_per_shard": samples_per_shard, "splits": dict(splits), "seed": seed}

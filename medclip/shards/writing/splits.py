@@ -45,7 +45,10 @@ def assign(rows: Sequence[ShardRow], splits: Mapping[str, float], seed: int, key
             sides.
     """
     if not splits or any(s < 0 for s in splits.values()) or abs(sum(splits.values()) - 1) > 1e-6:
-        raise MedclipError(Reason.WRONG_USE, f"the splits {dict(splits)} do not sum to 1.")
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"the shares of the splits ({', '.join(f'{k}={v:g}' for k, v in splits.items())}) do not sum to 1.",
+        )
     stated: dict[str, set[str]] = {}
     for row in rows:
         if row.split is not None:

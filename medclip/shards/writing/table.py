@@ -92,6 +92,8 @@ class ShardTable:
     """Columns that are used."""
     ignored: tuple[str, ...]
     patient_from: str
+    where: str
+    """Its name in errors."""
 
 
 def read_shard_table(table: Any, *, folder: Path | None = None, patient_from: str | None = None) -> ShardTable:
@@ -124,7 +126,7 @@ def read_shard_table(table: Any, *, folder: Path | None = None, patient_from: st
         where,
         "Keep one row for each file, and at most one more with adapter=generic.",
     )
-    return ShardTable(tuple(rows), used, tuple(c for c in header if c not in used), patient_column)
+    return ShardTable(tuple(rows), used, tuple(c for c in header if c not in used), patient_column, where)
 
 
 def need_columns(header: Sequence[str], patient_column: str, where: str) -> None:

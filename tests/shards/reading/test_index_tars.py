@@ -198,7 +198,7 @@ def test_the_command_indexes_tells_repeats_and_names_what_it_does_not_know(folde
     assert main(["shards", "index", str(folder), *options, "--modality", "xray", "--json"]) == 0
     said = capsys.readouterr()
     assert json.loads(said.out)["num_samples"] == 5
-    assert "1 samples have a key that stands before" in said.err
+    assert "1 sample with a key that another one has" in said.err
     assert main(["shards", "check", str(folder)]) == 0
 
 

@@ -252,7 +252,7 @@ def test_without_replicates_the_sample_itself_is_measured() -> None:
 def test_unusable_input_is_refused() -> None:
     cohort, label = cohort_of([0.1, 0.9], [0, 1])
     weights = draw_weights(2, 2, seed=0)
-    with pytest.raises(MedclipError, match="no such metric: luck"):
+    with pytest.raises(MedclipError, match="there is no metric 'luck'"):
         evaluate(cohort, label, weights, metrics=["luck"])
     with pytest.raises(MedclipError, match="must be patients × replicates with 2 patients"):
         evaluate(cohort, label, weights[:1])
