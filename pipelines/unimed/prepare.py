@@ -103,12 +103,15 @@ def index_tars(part: Part, folder: Path, target: Path, key_file: Path | None) ->
     from medclip.files.pseudonyms import load_key
     from medclip.settings import Settings
     from medclip.shards.reading.index_tars import index_shards
+    from medclip.wording import count
 
     key = load_key(Settings(), path=key_file)
     report = index_shards(
         folder, source=part.name, license=part.licence, modality=part.modality or None, out=target, key=key
     )
-    print(f"{part.name}: {report.num_samples:,} samples indexed, {sum(report.counts_by_reason.values())} left out")
+    print(
+        f"{part.name}: {count(report.num_samples, 'sample')} indexed, {sum(report.counts_by_reason.values())} left out"
+    )
 
 
 def build_table(part: Part, folder: Path, target: Path, key_file: Path | None, max_side: int, val: float) -> None:
@@ -117,6 +120,7 @@ def build_table(part: Part, folder: Path, target: Path, key_file: Path | None, m
     from medclip.settings import Settings
     from medclip.shards.writing.build import build_shards
     from medclip.shards.writing.captions import captions_from_labels
+    from medclip.wording import count
 
     target.parent.mkdir(parents=True, exist_ok=True)
     captioned = target.with_name(f"{part.name}.captions.csv")
@@ -131,7 +135,8 @@ def build_table(part: Part, folder: Path, target: Path, key_file: Path | None, m
         splits={"train": 1 - val, "val": val} if val else {"train": 1.0},
         key=load_key(Settings(), path=key_file),
     )
-    print(f"{part.name}: {report.num_samples:,} samples, {sum(report.counts_by_reason.values())} rows rejected")
+    rejected = sum(report.counts_by_reason.values())
+    print(f"{part.name}: {count(report.num_samples, 'sample')}, {count(rejected, 'row')} rejected")
 
 
 def listed(out: Path, parts: tuple[Part, ...]) -> str:

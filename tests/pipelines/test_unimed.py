@@ -251,7 +251,7 @@ def test_tars_are_indexed_tables_are_built_and_missing_parts_are_named(
     assert prepare.main(["shards", str(data), str(out), *parts]) == 0
     said = capsys.readouterr().out
     assert "brain_mri: MISSING" in said
-    assert "nih_cxr: 1 samples" in said
+    assert "nih_cxr: 1 sample," in said
     assert "csdi_fundus: 1 sample indexed" in said
     assert not list(out.rglob("000000.tar"))  # indexed where they lie
     with (out / "nih_cxr.captions.csv").open(newline="") as f:
