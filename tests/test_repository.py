@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -115,3 +118,32 @@ def test_nobody_imports_the_public_face(imports: dict[str, set[str]]):
 def test_no_contract_of_the_linter_has_an_exception(pyproject: dict):
     for contract in pyproject["tool"]["importlinter"]["contracts"]:
         assert not {"ignore_imports", "exclude_type_checking_imports"} & set(contract)
+
+
+def _names_of(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield a file's functions with their arguments, their locals and the first word of each docstring."""
+    for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(function, ast.FunctionDef):
+            yield "function", function.name
+            yield "docstring", (ast.get_docstring(function) or "").split(" ")[0]
+            for node in ast.walk(function):
+                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                    yield "local", node.id
+                elif isinstance(node, ast.arg):
+                    yield "local", node.arg
+
+
+def test_names_are_verbs_and_contents_and_docstrings_begin_with_what_is_done(repository: Path):
+    """Rule 5 of the house: `rows`, never `found`; read and return, never give and say."""
+    refused = {
+        "local": re.compile("found|made|said|told|there|whole"),
+        "function": re.compile("_*(give|say|says|put)(_.*)?"),
+        "docstring": re.compile("Give|Say|Tell"),
+    }
+    wrong = [
+        f"{path.relative_to(repository)}: {kind} {name}"
+        for path in sorted((repository / "medclip").rglob("*.py"))
+        for kind, name in _names_of(path)
+        if refused[kind].fullmatch(name)
+    ]
+    assert not wrong

@@ -49,7 +49,7 @@ def audit(
     Exit code: 0 done, 1 done and training and audit share something that they must not (the page's red box), 2 refused.
     """
     from medclip.api.audit import audit as run
-    from medclip.cli.progress import progress, say
+    from medclip.cli.progress import print_line, progress
     from medclip.errors import MedclipError, Reason, printable
 
     # By name: typer brings a click of its own, whose ParameterSource is another class than click's.
@@ -63,7 +63,7 @@ def audit(
         audited = run(recipe, progress=shown)
     for note in audited.notes:
         if CAUTION in note:
-            say(printable(note))
+            print_line(printable(note))
     if as_json:
         print(audited.to_json(), end="")
     else:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from medclip.cli.progress import say
+from medclip.cli.progress import print_line
 from medclip.errors import MedclipError, did_you_mean, printable
 
 WRONG_USE = 2
@@ -98,14 +98,14 @@ class _LazyGroup(_Help, TyperGroup):
         return f"{self.prefix} {name}".strip()
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Give the names in the order of the table."""
+        """Return the names in the order of the table."""
         depth = len(self.prefix.split())
         inside = [n.split() for n in COMMANDS if not self.prefix or n.startswith(f"{self.prefix} ")]
         names = ((n[depth], " ".join(n[depth:])) for n in inside)
-        return list(dict.fromkeys(first if self._full(first) in GROUPS else whole for first, whole in names))
+        return list(dict.fromkeys(first if self._full(first) in GROUPS else full for first, full in names))
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Give a group, or a stand-in that knows only its one line of help."""
+        """Return a group, or a stand-in that knows only its one line of help."""
         full = self._full(cmd_name)
         if full in GROUPS:
             return _group(full)
@@ -132,7 +132,7 @@ class _LazyGroup(_Help, TyperGroup):
 
 
 def _no_command(name: str, prefix: str) -> str:
-    """Say that there is no such command, and which one may have been meant; a command below `prefix`, or any."""
+    """Return the sentence for a missing command, with the one that may have been meant: below `prefix`, or any."""
     known = [name.removeprefix(f"{prefix} ") for name in _below(prefix)] if prefix else [*COMMANDS, *GROUPS]
     where = f" of `medclip {prefix}`" if prefix else ""
     return f"There is no command {name!r}{where}. {did_you_mean(name, known)}".rstrip()
@@ -213,15 +213,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except MedclipError as refused:
-        say(error_line(refused))
+        print_line(error_line(refused))
         return WRONG_USE
     except KeyboardInterrupt:
-        say("medclip: interrupted.")
+        print_line("medclip: interrupted.")
         return 130
     except Exception as error:
         if os.environ.get("MEDCLIP_DEBUG"):
-            say(traceback.format_exc())
-        say(f"medclip: {_bug_line(error)}")
+            print_line(traceback.format_exc())
+        print_line(f"medclip: {_bug_line(error)}")
         return BUG
     return 0
 
@@ -233,7 +233,7 @@ def error_line(error: MedclipError) -> str:
 
 
 def _bug_line(error: Exception) -> str:
-    """Say what kind of error and where in our code; never the error's own text, which may quote a header or a path."""
+    """Return an error's kind and its place in our code; never its own text, which may quote a header or a path."""
     frames = traceback.extract_tb(error.__traceback__)
     package = str(Path(__file__).resolve().parents[1]) + os.sep
     ours = [f for f in frames if f.filename.startswith(package)] or frames

@@ -46,7 +46,7 @@ def pretrain(
             raise
         return WRONG_USE
     if speaks:
-        _tell(result, as_json)
+        _print(result, as_json)
     code = 0 if result.pack is not None else INTERRUPTED
     if os.environ.get("WORLD_SIZE", "1") != "1":
         # torch 2.13 sometimes aborts a rank that ends in the usual way ("terminate called without an active
@@ -57,7 +57,7 @@ def pretrain(
     return code
 
 
-def _tell(result: PretrainResult, as_json: bool) -> None:
+def _print(result: PretrainResult, as_json: bool) -> None:
     import json
 
     from medclip.errors import printable

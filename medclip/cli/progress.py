@@ -127,13 +127,13 @@ def progress(quiet: bool = False) -> PlainProgress | BarProgress:
     return BarProgress() if forgiving_stderr().isatty() else PlainProgress()
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     """Print a line on standard error if that is possible."""
     print(text, file=forgiving_stderr(), flush=True)
 
 
 def forgiving_stderr() -> TextIO:
-    """Give a standard error that never raises."""
+    """Return a standard error that never raises."""
     return cast("TextIO", _Forgiving(sys.stderr or _Nowhere()))
 
 
@@ -147,7 +147,7 @@ class _Forgiving:
         return getattr(self._stream, name)
 
     def isatty(self) -> bool:
-        """Say whether it is a terminal; a closed stream is none."""
+        """Return whether it is a terminal; a closed stream is none."""
         try:
             return bool(self._stream.isatty())
         except (OSError, ValueError):
@@ -158,7 +158,7 @@ class _Forgiving:
         try:
             return self._stream.write(text)
         except (OSError, ValueError):  # full or gone; closed
-            self._give_up()
+            self._stop_drawing()
             return len(text)
 
     def flush(self) -> None:
@@ -166,9 +166,9 @@ class _Forgiving:
         try:
             self._stream.flush()
         except (OSError, ValueError):
-            self._give_up()
+            self._stop_drawing()
 
-    def _give_up(self) -> None:
+    def _stop_drawing(self) -> None:
         """Write nowhere from now on, so that Python does not fail at its end when it flushes what is left."""
         if sys.stderr is self._stream:
             sys.stderr = _Nowhere()

@@ -27,6 +27,6 @@ def scan(
     from medclip.reports.scan_text import scan_json, scan_text
 
     with progress(quiet=not forgiving_stderr().isatty()) as shown:
-        found = run(path, table=table, modality=modality, group_by=group_by, progress=shown)
-    print(json.dumps(scan_json(found)) if as_json else scan_text(found))
-    return 3 if found.counts("status").get("failed") else 0
+        result = run(path, table=table, modality=modality, group_by=group_by, progress=shown)
+    print(json.dumps(scan_json(result)) if as_json else scan_text(result))
+    return 3 if result.counts("status").get("failed") else 0

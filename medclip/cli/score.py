@@ -57,7 +57,7 @@ def score(
     """
     from medclip.api.score import score as run_score
     from medclip.cli.main import error_line
-    from medclip.cli.progress import progress, say
+    from medclip.cli.progress import print_line, progress
     from medclip.errors import MedclipError, Reason
     from medclip.settings import Settings, read_policy
 
@@ -88,12 +88,12 @@ def score(
             )
     except KeyboardInterrupt:
         kept = "Finished studies are kept" if _has_finished(out) else "No study was finished yet"
-        say(f"medclip: interrupted. {kept}; run the same command again to go on.")
+        print_line(f"medclip: interrupted. {kept}; run the same command again to go on.")
         return 130
     except MedclipError as error:
         if error.reason is not Reason.DISK_FULL:
             raise
-        say(error_line(error))
+        print_line(error_line(error))
         return DISK_FULL_CODE
     _print(run, as_json)
     return run.exit_code

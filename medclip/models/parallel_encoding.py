@@ -50,7 +50,7 @@ class Batches:
         model: A loaded model.
         threads: From `encoder_threads`.
         num_threads: Their number; twice as many batches may be under way.
-        give: Called with an owner and the features of one of its images, float32 [D].
+        receive: Called with an owner and the features of one of its images, float32 [D].
     """
 
     def __init__(
@@ -58,9 +58,9 @@ class Batches:
         model: Any,
         threads: ThreadPoolExecutor,
         num_threads: int,
-        give: Callable[[Any, NDArray[np.float32]], None],
+        receive: Callable[[Any, NDArray[np.float32]], None],
     ) -> None:
-        self._model, self._threads, self._give = model, threads, give
+        self._model, self._threads, self._receive = model, threads, receive
         self._ahead = 2 * num_threads
         self._owners: list[Any] = []
         self._images: list[NDArray[np.uint8]] = []
@@ -83,16 +83,16 @@ class Batches:
         """Hand out all that is left."""
         self.close()
         while self._pending:
-            self._give_oldest()
+            self._deliver_oldest()
 
     def _submit(self, count: int) -> None:
         images, self._images = self._images[:count], self._images[count:]
         owners, self._owners = self._owners[:count], self._owners[count:]
         self._pending.append((owners, self._threads.submit(self._model.encode_image, np.stack(images))))
         if len(self._pending) > self._ahead:
-            self._give_oldest()
+            self._deliver_oldest()
 
-    def _give_oldest(self) -> None:
+    def _deliver_oldest(self) -> None:
         owners, future = self._pending.popleft()
         for owner, feature in zip(owners, future.result(), strict=True):
-            self._give(owner, feature)
+            self._receive(owner, feature)

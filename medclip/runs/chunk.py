@@ -295,7 +295,7 @@ class _Encoder:
     """Gives each item its features; pixels go as soon as possible."""
 
     def __init__(self, context: Context) -> None:
-        self._batches = Batches(context.model, context.encoders, context.num_encoders, _give)
+        self._batches = Batches(context.model, context.encoders, context.num_encoders, _keep_feature)
         self.close, self.wait = self._batches.close, self._batches.wait
 
     def add(self, item: Item) -> None:
@@ -304,7 +304,7 @@ class _Encoder:
         item.reading = replace(item.reading, pixels_VHWC=_NO_PIXELS)
 
 
-def _give(item: Item, feature_D: NDArray[np.float32]) -> None:
+def _keep_feature(item: Item, feature_D: NDArray[np.float32]) -> None:
     row = feature_D[None].copy()
     item.features_VD = row if item.features_VD is None else np.concatenate([item.features_VD, row])
 

@@ -80,6 +80,6 @@ def claim(ledger: Ledger, identity: dict[str, Any], folder: Path) -> None:
     """
     known = ledger.get("identity")
     if known is None:
-        ledger.put({"identity": identity})
+        ledger.remember({"identity": identity})
     else:
         refuse_other(folder, "run", known, identity, titles=_TITLES)

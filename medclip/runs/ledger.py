@@ -96,7 +96,7 @@ class Ledger:
         row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if row is None else json.loads(row[0])
 
-    def put(self, values: Mapping[str, Any]) -> None:
+    def remember(self, values: Mapping[str, Any]) -> None:
         """Remember values (JSON), all or none."""
         with self._transaction():
             self._db.executemany(

@@ -129,7 +129,7 @@ def run_scoring(
             write_results(ledger, folder, _run_description(identity, card, plan.table_rows_elsewhere))
             if finish is not None:
                 finish(ledger, card, folder)
-            ledger.put({"finished": True})
+            ledger.remember({"finished": True})
             progress.step()
             return ScoreRun(folder, ledger.counts())
 

@@ -145,17 +145,17 @@ def _interruptible() -> Iterator[threading.Event]:
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def give_back() -> None:
+    def restore() -> None:
         for number, handler in before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
     def note(number: int, frame: FrameType | None) -> None:
         flag.set()
-        give_back()
+        restore()
 
     for number in before:
         signal.signal(number, note)
     try:
         yield flag
     finally:
-        give_back()
+        restore()

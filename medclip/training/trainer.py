@@ -107,7 +107,7 @@ class Trainer:
             tensorboard=t.tensorboard,
         )
         try:
-            self._say_first(log)
+            self._log_first(log)
             since, images, waited = time.perf_counter(), 0, 0.0
             for batch in self._fetched(self.data.training(self.step, self.total_steps)):
                 loss, lr, norm = self._step(batch, log)
@@ -277,7 +277,7 @@ class Trainer:
             cut_log(self.folder / FILE_NAME, self.step)
         self.world.barrier()
 
-    def _say_first(self, log: RunLog) -> None:
+    def _log_first(self, log: RunLog) -> None:
         notes = self._notes + list(
             preflight(
                 self.reader,

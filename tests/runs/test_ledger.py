@@ -22,7 +22,7 @@ def _chunk(index: int, size: int = 10) -> ChunkResult:
 
 def test_what_was_committed_is_there_after_opening_again(tmp_path: Path) -> None:
     with Ledger(tmp_path) as ledger:
-        ledger.put({"identity": {"files": "abc"}})
+        ledger.remember({"identity": {"files": "abc"}})
         ledger.commit(_chunk(0))
     with Ledger(tmp_path) as ledger:
         assert ledger.finished_chunks() == {0}

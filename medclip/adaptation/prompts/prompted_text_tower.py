@@ -163,12 +163,12 @@ def token_embedding(clip: nn.Module) -> nn.Module:
 
 @contextmanager
 def _instead(embedding: nn.Module, embedded_BLW: Tensor) -> Iterator[None]:
-    """Have a module give these vectors for a while, cut to the length it is asked for."""
+    """Have a module return these vectors for a while, cut to the length it is asked for."""
 
-    def give(_module: nn.Module, _ids: Any, out_BLW: Tensor) -> Tensor:
+    def replace_output(_module: nn.Module, _ids: Any, out_BLW: Tensor) -> Tensor:
         return embedded_BLW[:, : out_BLW.shape[1]].to(out_BLW.dtype)
 
-    handle = embedding.register_forward_hook(give)
+    handle = embedding.register_forward_hook(replace_output)
     try:
         yield
     finally:

@@ -319,7 +319,7 @@ class _Book:
             lambda s: s in affixed,
             lambda s: plain_name(s) == wanted,
             lambda s: plain_name(_class_of(s, self.scores.own)) == wanted,
-            lambda s: self.scores.own and _says(s, name),
+            lambda s: self.scores.own and _names(s, name),
             lambda s: only and not self.scores.own and plain_name(s) in _ONLY_SCORE,
         )
         for way in ways:
@@ -346,7 +346,7 @@ def _class_of(score: str, own: bool) -> str:
     return score.partition(":")[2] if own else score
 
 
-def _says(score: str, name: str) -> bool:
+def _names(score: str, name: str) -> bool:
     task, _, own_name = score.partition(":")
     return _vocabulary_class(task, name) == own_name
 

@@ -125,13 +125,15 @@ def negatives_with_device(
         return not_done(label.name, NEGATIVES, why)
     counts = {WITH: (int(with_N.sum()), 0), WITHOUT: (int(without_N.sum()), 0)}
     counts[GAP] = (counts[WITH][0] + counts[WITHOUT][0], 0)
-    say = _Sentences(label.name).negatives
+    sentence_of = _Sentences(label.name).negatives
     rows: list[Row] = []
     if threshold is not None:
         device = Attribute("device", (WITH, WITHOUT, "not known"), _codes(with_N, without_N))
         grouped = replace(cohort, attributes=(device,))
         replicates = evaluate(grouped, label, weights_PB, threshold=threshold, metrics=["fpr"])
-        rows += _three_rows(label, NEGATIVES, replicates, "fpr", clusters_of(grouped, label), (1, 2), counts, say)
+        rows += _three_rows(
+            label, NEGATIVES, replicates, "fpr", clusters_of(grouped, label), (1, 2), counts, sentence_of
+        )
     point_K, drawn_KB = means(
         cohort.patients_N, weights_PB, [(with_N, label.score_N), (without_N, label.score_N)], label.weight_N
     )
@@ -141,7 +143,7 @@ def negatives_with_device(
         value = Estimate(here.value, here.low, here.high)  # that it is not 0 is no finding
         rows.append(row(label.name, NEGATIVES, stratum, "mean score", value, counts[stratum]))
     apart = change(float(point_K[0] - point_K[1]), drawn_KB[0] - drawn_KB[1], fewer)
-    rows.append(row(label.name, NEGATIVES, GAP, "mean score", apart, counts[GAP], say("mean score", apart)))
+    rows.append(row(label.name, NEGATIVES, GAP, "mean score", apart, counts[GAP], sentence_of("mean score", apart)))
 
     truth_N = np.where(with_N, 1.0, np.where(without_N, 0.0, np.nan))
     relabelled = replace(label, truth_N=truth_N)
@@ -149,7 +151,7 @@ def negatives_with_device(
     replicates = evaluate(grouped, relabelled, weights_PB, metrics=["auroc"])
     low, high, _ = of(replicates, "auroc", clusters_of(grouped, relabelled))
     value = Estimate(float(replicates.point["auroc"][0]), float(low[0]), float(high[0]))
-    rows.append(row(label.name, NEGATIVES, GAP, "AUROC of the device", value, counts[GAP], say("auroc", value)))
+    rows.append(row(label.name, NEGATIVES, GAP, "AUROC of the device", value, counts[GAP], sentence_of("auroc", value)))
     return rows
 
 
@@ -182,11 +184,11 @@ class _Comparison:
         pos = {WITH: int(with_N.sum()), WITHOUT: int(without_N.sum())}
         pos[GAP] = pos[WITH] + pos[WITHOUT]
         counts = {stratum: (n + negatives, n) for stratum, n in pos.items()}
-        say = _Sentences(label.name).positives
+        sentence_of = _Sentences(label.name).positives
         return [
             one_row
             for metric in metrics
-            for one_row in _three_rows(label, test, replicates, metric, clusters, (1, 3), counts, say)
+            for one_row in _three_rows(label, test, replicates, metric, clusters, (1, 3), counts, sentence_of)
         ]
 
 
@@ -235,7 +237,7 @@ def _three_rows(
     clusters: Clusters,
     cells: tuple[int, int],
     counts: dict[str, tuple[int, int]],
-    say: Callable[[str, Estimate], str],
+    sentence_of: Callable[[str, Estimate], str],
 ) -> list[Row]:
     low_G, high_G, _ = of(replicates, metric, clusters)
     rows = []
@@ -243,7 +245,7 @@ def _three_rows(
         value = Estimate(float(replicates.point[metric][cell]), float(low_G[cell]), float(high_G[cell]))
         rows.append(row(label.name, test, stratum, metric, value, counts[stratum]))
     gap = _apart(replicates, metric, clusters, cells)
-    return [*rows, row(label.name, test, GAP, metric, gap, counts[GAP], say(metric, gap))]
+    return [*rows, row(label.name, test, GAP, metric, gap, counts[GAP], sentence_of(metric, gap))]
 
 
 def _with_caution(row: Row) -> Row:

@@ -37,7 +37,7 @@ class ClassFile(_Part):
     """What the set's patterns are filled with."""
 
     @model_validator(mode="after")
-    def _says_something(self) -> ClassFile:
+    def _needs_a_prompt(self) -> ClassFile:
         if not self.prompts and self.phrase is None:
             raise ValueError(f"class {self.name} has neither prompts nor a phrase")
         return self

@@ -156,7 +156,7 @@ def _by_structure(head: bytes) -> Format | None:
 
 
 def _by_text(head: bytes) -> Format | None:
-    """Tell the text formats apart."""
+    """Distinguish the text formats."""
     text = head.lstrip(b"\xef\xbb\xbf")
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):  # UTF-16, as some ECG carts write their XML
         text = head.decode("utf-16", errors="ignore").encode()

@@ -128,14 +128,14 @@ def _apart(wanted: Sequence[float]) -> list[float]:
         while len(groups) > 1 and groups[-1][0] - groups[-2][0] < _GAP * (groups[-1][1] + groups[-2][1]) / 2:
             (a, n), (b, m) = groups[-2:]
             groups[-2:] = [((a * n + b * m) / (n + m), n + m)]
-    found: list[float] = []
+    positions: list[float] = []
     for centre, count in groups:
-        found += [centre + _GAP * (k - (count - 1) / 2) for k in range(count)]
-    over = max(0.0, found[-1] - 1.0) if found else 0.0
-    for n in range(len(found) - 1, -1, -1):  # blocks that stuck out at the top push the others down
-        limit = 1.0 - _GAP * (len(found) - 1 - n)
-        found[n] = min(found[n], limit) if over else found[n]
-    return found
+        positions += [centre + _GAP * (k - (count - 1) / 2) for k in range(count)]
+    over = max(0.0, positions[-1] - 1.0) if positions else 0.0
+    for n in range(len(positions) - 1, -1, -1):  # blocks that stuck out at the top push the others down
+        limit = 1.0 - _GAP * (len(positions) - 1 - n)
+        positions[n] = min(positions[n], limit) if over else positions[n]
+    return positions
 
 
 def _place(result: Comparison, shots: int | None) -> float:

@@ -197,8 +197,8 @@ def _curves_text(result: Comparison, chosen: Sequence[str]) -> str:
     parts = []
     for method in chosen:
         cells = [c for k in result.shots if (c := result.cell(method, k)) is not None]
-        said = ", ".join(f"{value_of(c.value)} at K = {c.shots}" for c in cells)
-        parts.append(f"{result.titles[method]}: {said}")
+        values = ", ".join(f"{value_of(c.value)} at K = {c.shots}" for c in cells)
+        parts.append(f"{result.titles[method]}: {values}")
     return (
         f"{METRIC_TITLES[result.primary]} over shots a class. " + "; ".join(parts) + ". All figures are in the table."
     )
@@ -286,7 +286,7 @@ def _spreads(result: Comparison, chosen: Sequence[str]) -> Iterator[Row]:
     for method in result.ranked:
         cells = [result.cell(method, k) for k in result.shots]
         if any(c is not None and (c.sd_shots is not None or c.sd_inits is not None) for c in cells):
-            said = [
+            sentences = [
                 FigureCell("failed", "")
                 if c is None
                 else FigureCell(
@@ -294,19 +294,19 @@ def _spreads(result: Comparison, chosen: Sequence[str]) -> Iterator[Row]:
                 )
                 for c in cells
             ]
-            yield Row(result.titles[method], tuple(said), method in chosen)
+            yield Row(result.titles[method], tuple(sentences), method in chosen)
 
 
 def _costs(result: Comparison) -> Iterator[tuple[str, str, tuple[str, ...], str, str]]:
     for method in result.ranked:
-        found = {c.shots: c for c in result.costs if c.method == method}
-        if not found:
+        cost_of = {c.shots: c for c in result.costs if c.method == method}
+        if not cost_of:
             continue
-        seconds = tuple(_seconds(found[k].fit_seconds) if k in found else "–" for k in result.shots)
-        if 0 in found:
+        seconds = tuple(_seconds(cost_of[k].fit_seconds) if k in cost_of else "–" for k in result.shots)
+        if 0 in cost_of:
             seconds = tuple("0" for _ in result.shots)
-        last = found[max(found)]
-        trained = {c.num_trainable for c in found.values()}
+        last = cost_of[max(cost_of)]
+        trained = {c.num_trainable for c in cost_of.values()}
         span = number(min(trained)) if len(trained) == 1 else f"{number(min(trained))} to {number(max(trained))}"
         towers = "yes" if last.needs_towers else "no"
         yield result.titles[method], towers, seconds, _seconds(last.predict_seconds), span
@@ -328,8 +328,8 @@ def _failures(result: Comparison) -> Iterator[tuple[str, str, str]]:
     seen: dict[tuple[str, str, str], list[str]] = {}
     for f in result.failures:
         where = f"K = {f.shots}, draw {f.seed}, initialisation {f.init}" if f.shots else "all"
-        said = f"{where}, base to novel" if f.part == "novel" else where
-        seen.setdefault((f.method, f.reason, f.message), []).append(said)
+        place = f"{where}, base to novel" if f.part == "novel" else where
+        seen.setdefault((f.method, f.reason, f.message), []).append(place)
     for (method, _, message), runs in seen.items():
         more = f" and {len(runs) - 3} more" if len(runs) > 3 else ""
         yield result.titles[method], "; ".join(runs[:3]) + more, message

@@ -11,7 +11,7 @@ ALPHA = 0.05
 
 
 def summary(result: Comparison) -> tuple[str, ...]:
-    """Say who was best and how sure that is."""
+    """Return who was best and how sure that is."""
     return tuple(_sentences(result))
 
 
@@ -74,21 +74,21 @@ def _sentences(result: Comparison) -> Iterator[str]:
 
 
 def _against(result: Comparison, reference: str, best: str) -> Iterator[str]:
-    found = result.differences_of(reference, None)
-    if not found:
+    differences = result.differences_of(reference, None)
+    if not differences:
         return
     title = result.titles[reference]
-    d = next((d for d in found if d.method == best), None)
+    d = next((d for d in differences if d.method == best), None)
     if d is not None:
         yield f"{result.titles[best]} minus {title}: {_difference(d)}."
-    above = sum(d.value > 0 and _sure(d) for d in found)
-    below = sum(d.value < 0 and _sure(d) for d in found)
-    if len(found) > 1 and not above + below:
-        yield f"After adjusting for their number, none of {len(found)} methods surely differs from {title}."
-    elif len(found) > 1:
-        rest = len(found) - above - below
+    above = sum(d.value > 0 and _sure(d) for d in differences)
+    below = sum(d.value < 0 and _sure(d) for d in differences)
+    if len(differences) > 1 and not above + below:
+        yield f"After adjusting for their number, none of {len(differences)} methods surely differs from {title}."
+    elif len(differences) > 1:
+        rest = len(differences) - above - below
         others = f"; for the other {rest} this comparison cannot say which is better" if rest else ""
-        sides = f"{above} of {len(found)} methods are above {title} and {below} below"
+        sides = f"{above} of {len(differences)} methods are above {title} and {below} below"
         yield f"After adjusting for their number, {sides}{others}."
 
 

@@ -40,7 +40,7 @@ def write_score_report(
         view = view_card(card)
         page = collect(ledger, view, show_paths=show_paths, max_studies=max_studies)
         write_file(path, render(page, view))
-        ledger.put({"report": asked})
+        ledger.remember({"report": asked})
     return path
 
 

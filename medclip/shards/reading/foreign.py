@@ -79,7 +79,7 @@ def read_foreign(
     return record, meta
 
 
-def says_nothing(record: CaptionRecord) -> bool:
+def is_empty_record(record: CaptionRecord) -> bool:
     """Whether nothing but the modality is known, so that there is no caption of the image itself."""
     return not (record.texts or record.report or record.labels or record.view or record.generic)
 

@@ -21,7 +21,7 @@ from medclip.progress import Progress, Silent
 from medclip.sample import Modality
 from medclip.settings import Settings
 from medclip.shards.folder import INDEX, SAMPLE_COLUMNS, arrow_table, claim_shards, write_index
-from medclip.shards.reading.foreign import FOREIGN, ForeignSet, read_foreign, says_nothing
+from medclip.shards.reading.foreign import FOREIGN, ForeignSet, is_empty_record, read_foreign
 from medclip.shards.stored_image import EXTENSIONS
 from medclip.shards.writing.tar import split_name
 
@@ -226,7 +226,7 @@ def _row(
             known["modality"] = None if record.modality is None else str(record.modality)
             if field_name is None:
                 known["patient"] = meta["patient"]
-            reason = Reason.EMPTY_CAPTION if says_nothing(record) else None
+            reason = Reason.EMPTY_CAPTION if is_empty_record(record) else None
     if reason is None:
         return known, None
     where = f"sample {number} of {path.name}"  # its own key may name a patient

@@ -128,7 +128,7 @@ def _one_fact(record: CaptionRecord, rng: Generator) -> str:
         absent = labelled(task, label, 0)
         total = sum(c.denial_weight for c in absent)
         options += [(1.5 * c.denial_weight / total, task, w) for c in absent if (w := true_negatives(task, c, label))]
-        if task.none_prompts and task.says_none(label):
+        if task.none_prompts and task.denies_all(label):
             options.append((1.5, task, task.none_prompts))
     _, task, wordings = options[weighted(rng, [o[0] for o in options])]
     return pick(rng, task.templates).replace("{}", pick(rng, wordings))
@@ -190,7 +190,7 @@ def _findings(task: Task, label: Mapping[str, int], rng: Generator) -> tuple[lis
         nouns = rng.random() < 0.4
         words = [w for c in chosen[:4] if (w := true_positives(task, c, label, nouns=nouns))]
         affirmed.append(list_of([pick(rng, w) for w in words], "and"))
-    elif task.none_prompts and task.says_none(label) and rng.random() < 0.5:
+    elif task.none_prompts and task.denies_all(label) and rng.random() < 0.5:
         affirmed.append(pick(rng, task.none_prompts))
     denied = _denials(task, label, absent, rng) if absent and (rng.random() < 0.35 or not affirmed) else []
     return [s for s in affirmed if s], denied

@@ -127,7 +127,7 @@ def _findings(task: Task, label: Mapping[str, int], image: str, rng: Generator) 
         if denied and rng.random() < DENIAL_SHARE:
             return _closed(pick(rng, _PRESENT[:3]), image, f"{findings}, without {denied}")
         return _closed(pick(rng, _PRESENT), image, findings)
-    if task.none_prompts and task.says_none(label) and rng.random() < 0.7:
+    if task.none_prompts and task.denies_all(label) and rng.random() < 0.7:
         return _closed(pick(rng, _AS_READ), image, pick(rng, task.none_prompts))
     return _closed(pick(rng, _ABSENT), image, denied) if denied else None
 

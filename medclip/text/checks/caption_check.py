@@ -137,7 +137,7 @@ def _findings(lowered: str, record: CaptionRecord, known: frozenset[str]) -> Ite
             if value is None:
                 yield f"finding: {cls!r} is spoken of, nobody labelled it"
             elif affirmed != bool(value):
-                yield f"finding: {cls!r} is {'stated' if affirmed else 'denied'}, the record {_says(bool(value))} it"
+                yield f"finding: {cls!r} is {'stated' if affirmed else 'denied'}, the record {_worded(bool(value))} it"
     allowed = _claims_of(known)
     class_stems = {s.lower() for t in spoken_of for c in load_task(t).classes for s in c.stems}
     for term, affirmed in sorted(claims(lowered) - allowed):
@@ -145,7 +145,7 @@ def _findings(lowered: str, record: CaptionRecord, known: frozenset[str]) -> Ite
             yield f"finding: {term!r} is {'stated' if affirmed else 'denied'}, the record does not speak of it"
 
 
-def _says(value: bool) -> str:
+def _worded(value: bool) -> str:
     return "states" if value else "denies"
 
 

@@ -68,7 +68,7 @@ def _wordings(record: CaptionRecord) -> Iterator[tuple[str, str]]:
             kind = ALL_CLEAR if label.startswith(NONE) else PRESENT
             yield from ((kind, w) for w in (*c.prompts, c.title, *c.stems))
             continue
-        if task.says_none(label):
+        if task.denies_all(label):
             yield from ((ALL_CLEAR, w) for w in task.none_prompts)
         for c in labelled(task, label, 0):
             yield from ((ABSENT, w) for w in _only_of(task, c, label, 0, (*c.nouns, c.title, *c.stems)))

@@ -26,11 +26,11 @@ NONE = ("no_", "none", "normal", "healthy")
 
 
 @lru_cache(maxsize=16384)
-def says_all_clear(sentence: str) -> bool:
+def is_all_clear(sentence: str) -> bool:
     """Return whether a sentence says of the whole image, or of the lungs, that nothing is wrong.
 
     Example:
-        >>> says_all_clear("No acute cardiopulmonary abnormality."), says_all_clear("No pleural effusion.")
+        >>> is_all_clear("No acute cardiopulmonary abnormality."), is_all_clear("No pleural effusion.")
         (True, False)
     """
     return bool(_ALL_CLEAR.search(sentence.lower()))
@@ -54,7 +54,7 @@ def all_absent(labels: Mapping[str, str | Mapping[str, int]]) -> bool:
     if some_present(labels):
         return False
     return any(
-        label.startswith(NONE) if isinstance(label, str) else load_task(name).says_none(label)
+        label.startswith(NONE) if isinstance(label, str) else load_task(name).denies_all(label)
         for name, label in labels.items()
     )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from medclip.text.free_text.mentions import asserted, contradicts
 from medclip.text.free_text.non_visual import aside
-from medclip.text.free_text.normal_findings import says_all_clear, some_present
+from medclip.text.free_text.normal_findings import is_all_clear, some_present
 from medclip.text.free_text.sentences import sentences
 from medclip.text.vocabulary.load import task_names
 
@@ -232,7 +232,7 @@ def _corrects(correction: str, sentence: str) -> bool:
         now, then = asserted(task, correction), asserted(task, sentence)
         if any(then.get(name, affirmed) != affirmed for name, affirmed in now.items()):
             return True
-        if True in now.values() and says_all_clear(sentence):
+        if True in now.values() and is_all_clear(sentence):
             return True
     return False
 
@@ -240,7 +240,7 @@ def _corrects(correction: str, sentence: str) -> bool:
 def _fits(sentence: str, labels: Mapping[str, str | Mapping[str, int]], other_side: str | None) -> bool:
     if other_side is not None and re.search(rf"\b(?:{other_side}|bilateral\w*|both)\b", sentence, re.I):
         return False
-    return not contradicts(sentence, labels) and not (says_all_clear(sentence) and some_present(labels))
+    return not contradicts(sentence, labels) and not (is_all_clear(sentence) and some_present(labels))
 
 
 def _run(sentences: Sequence[str], start: int, end: int, room: int) -> list[str]:

@@ -73,7 +73,7 @@ class Task:
             return True
         return any(part in stated for part in self.body_parts)
 
-    def says_none(self, label: Mapping[str, int]) -> bool:
+    def denies_all(self, label: Mapping[str, int]) -> bool:
         """Whether a multi-label answer says that nothing is there: no class is 1, and each is 0 that has to be.
 
         Args:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.geometry import letterbox
 from medclip.sample import Modality
-from medclip.shards.reading.foreign import FOREIGN, says_nothing
+from medclip.shards.reading.foreign import FOREIGN, is_empty_record
 from medclip.text.captions.draw import draw_caption
 from medclip.text.captions.record import CaptionRecord
 from medclip.text.free_text.sentences import Native
@@ -121,7 +121,7 @@ class Samples:
             report_words=d.report_words,
             native="whole" if foreign else d.native,
         )
-        if not text.strip() or (foreign and says_nothing(record)):
+        if not text.strip() or (foreign and is_empty_record(record)):
             return Made(None, bad=Reason.EMPTY_CAPTION)
         if d.augment is None:
             image = letterbox(np.atleast_3d(np.asarray(picture)), d.size_px)

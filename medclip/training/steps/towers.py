@@ -96,11 +96,11 @@ def borrowed(towers: Towers, averaged: dict[str, Tensor] | None) -> Iterator[Non
         return
     present = _present(towers)
     own = {k: v.detach().clone() for k, v in present.items()}
-    _put(present, averaged)
+    _merge(present, averaged)
     try:
         yield
     finally:
-        _put(_present(towers), own)
+        _merge(_present(towers), own)
 
 
 def _present(towers: Towers) -> dict[str, Tensor]:
@@ -112,6 +112,6 @@ def _present(towers: Towers) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _put(into: dict[str, Tensor], values: dict[str, Tensor]) -> None:
+def _merge(into: dict[str, Tensor], values: dict[str, Tensor]) -> None:
     for name, value in values.items():
         into[name].copy_(value)

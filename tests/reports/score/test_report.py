@@ -47,7 +47,7 @@ def _score(
 
 
 def _fill(ledger: Ledger, num_studies: int = 3) -> None:
-    ledger.put({"identity": {"version": "0.1.0", "pack": "tiny 1 abc", "prompt": EVIL, "against": None}})
+    ledger.remember({"identity": {"version": "0.1.0", "pack": "tiny 1 abc", "prompt": EVIL, "against": None}})
     files, scores, pictures = [], [], []
     for n in range(1, num_studies + 1):
         key = f"s{n}"
@@ -164,7 +164,7 @@ def test_a_study_says_which_of_its_files_could_not_be_read(tmp_path: Path, card:
 def test_a_prompt_stands_once_in_a_study_with_what_it_is_compared_with(tmp_path: Path, card: Card) -> None:
     row = FileRow(1, "1.dcm", None, 9, "dicom", "scored", None, None, "s", "xray", "header", grouping="uid")
     with Ledger(tmp_path) as ledger:
-        ledger.put({"identity": {"prompt": "a pacemaker"}})
+        ledger.remember({"identity": {"prompt": "a pacemaker"}})
         ledger.commit(ChunkResult(0, (row,), (_score("s", "a pacemaker", 0.7, "multilabel", "prompt"),), ()))
         study = _page(ledger, card)[0].split("<article")[1].split("</article>")[0]
     assert study.count(">a pacemaker <small>against “no pacemaker”</small><") == 1

@@ -13,7 +13,7 @@ from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
 from medclip.sample import Modality
 from medclip.shards.reading.check_folder import check_shards
-from medclip.shards.reading.foreign import ForeignSet, read_foreign, says_nothing
+from medclip.shards.reading.foreign import ForeignSet, is_empty_record, read_foreign
 from medclip.shards.reading.index_tars import index_shards
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.sample_json import to_json
@@ -244,7 +244,7 @@ def test_a_record_of_nothing_but_a_modality_says_nothing():
     of = ForeignSet("s", "l", Modality.XRAY)
     row = {"key": "k", "sha256": "s", "patient": "p"}
     for found in ({"txt": b" "}, {"json": b'{"captions": []}'}, {"txt": b"noreportpresent"}):
-        assert says_nothing(read_foreign(found, of, row)[0])
+        assert is_empty_record(read_foreign(found, of, row)[0])
     record, meta = read_foreign({"txt": b"Words.", "json": b'{"modality": "weather"}'}, of, row)
     assert (record.texts, record.modality, meta["adapter"]) == (("Words.",), Modality.XRAY, "foreign")
     assert ForeignSet.from_dict(of.to_dict()) == of

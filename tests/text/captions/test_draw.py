@@ -194,7 +194,7 @@ def test_no_finding_does_not_wait_for_a_class_that_it_says_nothing_of():
         ({}, False),
     ):
         record = CaptionRecord(Modality.XRAY, labels={task.name: label})
-        assert task.says_none(label) == expected
+        assert task.denies_all(label) == expected
         assert any(p in c for c in draws(record, 200) for p in task.none_prompts) == expected
 
 

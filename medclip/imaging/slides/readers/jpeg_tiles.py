@@ -44,7 +44,7 @@ class TileCache:
                 self._tiles.move_to_end(key)
             return tile
 
-    def put(self, key: Hashable, tile: NDArray[Any]) -> None:
+    def store(self, key: Hashable, tile: NDArray[Any]) -> None:
         """Keep a tile."""
         if tile.nbytes > self._limit:
             return
@@ -166,7 +166,7 @@ class TiledLevel:
         if tile is None:
             tile = self._decode(index)
             if tile is not None:
-                self._cache.put(key, tile)
+                self._cache.store(key, tile)
         return tile
 
 

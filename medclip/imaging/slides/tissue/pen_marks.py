@@ -109,7 +109,7 @@ def ink_of(
     pixel_um: float,
     options: InkOptions | None = None,
 ) -> Ink:
-    """Tell ink from stains that have the colours of ink.
+    """Separate ink from stains that have the colours of ink.
 
     Args:
         rgb: RGB uint8 [H, W, 3] on neutral glass.

@@ -71,7 +71,7 @@ def test_what_a_region_gives_may_be_written_to_and_changes_nothing(slide):
 def test_the_cache_stays_below_its_limit():
     cache = fast_tiles.TileCache(1000)
     for i in range(50):
-        cache.put(i, np.zeros(300, np.uint8))
+        cache.store(i, np.zeros(300, np.uint8))
     assert cache._bytes <= 1000
     assert cache.get(49) is not None
     assert cache.get(0) is None
