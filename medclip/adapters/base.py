@@ -179,10 +179,6 @@ class ImageAdapter:
     def read(self, source: Source, settings: Settings) -> Sample:
         """Read one unit.
 
-        Args:
-            source: The unit.
-            settings: Limits and policy.
-
         Returns:
             A sample with one view: uint8 (0-255) for files of up to 8 bits, else float32 (0-1).
 

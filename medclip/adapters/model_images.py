@@ -17,9 +17,6 @@ def pictures_of(sample: Sample) -> tuple[View, ...]:
     The whole sheet would lose its traces at the few hundred pixels that models take. Four cuttings hold three leads
     and 2.5 s each, the fifth the rhythm strip.
 
-    Args:
-        sample: From an adapter.
-
     Returns:
         uint8 RGB views for ECGs; else `sample.views`, which may be empty.
     """

@@ -45,8 +45,7 @@ class MriAdapter(ImageAdapter):
     @property
     def parameters(self) -> Mapping[str, Any]:
         """Constants that shape the pixels of single pictures."""
-        crop = {"grid": borders.GRID, "dark": borders.DARK, "stray": borders.STRAY, "keep": borders.KEEP}
-        return {**super().parameters, "percentiles": list(self.percentiles), "border": crop}
+        return {**super().parameters, "percentiles": list(self.percentiles), "border": borders.PARAMETERS}
 
     def parameters_of(self, kind: Kind) -> Mapping[str, Any]:
         """Constants that shape what it makes of a kind."""

@@ -30,8 +30,8 @@ class OctAdapter(LoopAdapter):
     @property
     def parameters(self) -> Mapping[str, Any]:
         """Constants that shape the pixels."""
-        crop = {"grid": borders.GRID, "dark": borders.DARK, "stray": borders.STRAY, "keep": borders.KEEP, "white": True}
-        return {**super().parameters, "percentiles": list(self.percentiles), "border": crop}
+        border = {**borders.PARAMETERS, "white": True}
+        return {**super().parameters, "percentiles": list(self.percentiles), "border": border}
 
     def describe(self, kind: Kind) -> str:
         """Describe in one line what is read for a kind."""

@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from functools import cache, lru_cache
 from importlib import import_module
 from importlib.metadata import entry_points
-from pathlib import Path
 
-from medclip.adapters.base import Adapter, Source, single
+from medclip.adapters.base import Adapter, Source
 from medclip.dicom.header.modality import modality_from_header as modality_from_header
 from medclip.errors import MedclipError, Reason
-from medclip.files.recognise.inspect import FileFacts
 from medclip.sample import Kind, Modality, Sample, spoken
 from medclip.settings import Settings
 
@@ -86,22 +84,6 @@ def preprocessing_of(name: str) -> str:
     """
     modality, _, kind = name.partition(":")
     return get_adapter(modality).preprocessing_of(Kind(kind or Kind.IMAGE))
-
-
-def read_sample(path: Path, facts: FileFacts, modality: Modality | None, settings: Settings) -> Sample:
-    """Read one file on its own as a modality.
-
-    Args:
-        path: The file.
-        facts: What `inspect_file` said of it.
-        modality: What it shows; None for the generic rendering.
-        settings: Limits and policy.
-
-    Raises:
-        MedclipError: The problem that inspection found, NOT_SUPPORTED_YET if no adapter reads the file, or the reason
-            why decoding failed.
-    """
-    return read_unit(single(path, facts), modality, settings)
 
 
 def read_unit(source: Source, modality: Modality | None, settings: Settings) -> Sample:

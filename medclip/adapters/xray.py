@@ -56,8 +56,7 @@ class XrayAdapter(ImageAdapter):
     @property
     def parameters(self) -> Mapping[str, Any]:
         """Constants that shape the pixels."""
-        crop = {"grid": borders.GRID, "dark": borders.DARK, "stray": borders.STRAY, "keep": borders.KEEP}
-        return {**super().parameters, "percentiles": list(self.percentiles), "border": crop}
+        return {**super().parameters, "percentiles": list(self.percentiles), "border": borders.PARAMETERS}
 
     def read_unit(self, source: Source, settings: Settings) -> Sample:
         """Read a picture, and say where its position is known from."""

@@ -183,10 +183,6 @@ class AuditResult(Result):
 def write_tables(result: AuditResult, folder: Path) -> None:
     """Write every table as Parquet and CSV, and everything as JSON; an empty table is a file with a header.
 
-    Args:
-        result: What was found.
-        folder: Where.
-
     Raises:
         MedclipError: As `medclip.files.output.disk_errors`.
     """

@@ -68,19 +68,7 @@ def run_audit(
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> AuditRun:
-    """Audit a model.
-
-    Args:
-        scores: Folder of `medclip score`; CSV, TSV or Parquet file; or any data frame that narwhals knows.
-        labels: Table of truths, patients and groups; None where it is the table of scores itself.
-        by: What divides patients into groups: `sex`, `age`, `race`, `site`, `scanner`, `view`, any column, "sex*age".
-        label: Labels; "SCORE=COLUMN" where names differ; None for all that have score and truth.
-        name: Of the model; "" for the name of the folder or file.
-        compare: Scores of other models by their name, read in the same way and compared on the same patients.
-        reading: How tables are read.
-        options: What is measured, and how surely.
-        settings: Limits and number of reading processes, where images are read.
-        progress: Takes what is done and how far it is.
+    """Audit a model; arguments as in `medclip.audit`, a recipe left out.
 
     Returns:
         Everything that was found.

@@ -94,9 +94,6 @@ def from_config(config: Mapping[str, Any], adapters: Mapping[str, str]) -> Prepr
 def square_side(model_cfg: Mapping[str, Any]) -> int:
     """Return the side of a model's images in pixels.
 
-    Args:
-        model_cfg: open_clip's.
-
     Raises:
         MedclipError: PACK_INVALID for images that are not square, and sides that are no numbers of pixels.
     """

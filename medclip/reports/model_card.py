@@ -83,11 +83,7 @@ class CardView:
 
 
 def view_card(card: Any) -> CardView:
-    """Turn a card into what a report prints.
-
-    Args:
-        card: A `medclip.models.card.Card`.
-    """
+    """Turn a card into what a report prints."""
     plain: dict[str, Any] = card.model_dump(mode="json") if hasattr(card, "model_dump") else dict(vars(card))
     limits = plain.get("limits") or ()
     return CardView(

@@ -132,14 +132,6 @@ class UnitReader:
         return ReadUnit(pixels.sha256, kept, first, None, pixels.way, tuple(others))
 
 
-def read_units(
-    model: Model, units: Sequence[NamedUnit], settings: Settings, *, step: Callable[[int], None]
-) -> list[ReadUnit]:
-    """Read and encode units with reading processes of their own; see `UnitReader.read`."""
-    with UnitReader(model, settings) as reader:
-        return reader.read(units, step)
-
-
 def encode_units(model: Model, pixels: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
     """Encode the views of units, uint8 [V, S, S, 3] each, into float32 [V, D] of unit norm."""
     rows: list[list[NDArray[np.float32]]] = [[] for _ in pixels]

@@ -12,7 +12,7 @@ import pytest
 from medclip.adapters import registry
 from medclip.adapters.base import Adapter, preprocessing_hash, single
 from medclip.adapters.mammography import MammographyAdapter, position
-from medclip.adapters.registry import ADAPTERS, get_adapter, modality_from_header, read_sample
+from medclip.adapters.registry import ADAPTERS, get_adapter, modality_from_header, read_unit
 from medclip.dicom.header.read import DicomHeader
 from medclip.errors import MedclipError, Reason, Status
 from medclip.files.recognise.inspect import inspect_file
@@ -25,7 +25,7 @@ SETTINGS = Settings()
 
 
 def _read(path: Path, modality: Modality | None) -> Sample:
-    return read_sample(path, inspect_file(path, SETTINGS), modality, SETTINGS)
+    return read_unit(single(path, inspect_file(path, SETTINGS)), modality, SETTINGS)
 
 
 def _reason(path: Path, modality: Modality | None) -> Reason:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medclip.adapters.registry import read_sample
+from medclip.adapters.base import single
+from medclip.adapters.registry import read_unit
 from medclip.dicom.pixels.render import read_dicom
 from medclip.files.recognise.inspect import inspect_file
 from medclip.sample import Modality, Sample
@@ -19,7 +20,7 @@ SETTINGS = Settings()
 
 
 def _read(path: Path, modality: Modality | None) -> Sample:
-    return read_sample(path, inspect_file(path, SETTINGS), modality, SETTINGS)
+    return read_unit(single(path, inspect_file(path, SETTINGS)), modality, SETTINGS)
 
 
 @pytest.fixture(scope="module")

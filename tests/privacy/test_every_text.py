@@ -15,7 +15,8 @@ from pydicom.datadict import dictionary_VR
 
 from examples import make_phantoms as phantoms
 from medclip import open_study, view
-from medclip.adapters.registry import get_adapter, read_sample
+from medclip.adapters.base import single
+from medclip.adapters.registry import get_adapter, read_unit
 from medclip.cli.main import main
 from medclip.dicom.header.modality import modality_from_header
 from medclip.dicom.header.read import _TAGS
@@ -108,7 +109,7 @@ def _samples(folder: Path) -> Iterator[tuple[str, str]]:
         for chosen in dict.fromkeys((modality, None)):
             name = f"{path.parent.name}/{path.name} as {chosen}"
             try:
-                sample = read_sample(path, facts, chosen, SETTINGS)
+                sample = read_unit(single(path, facts), chosen, SETTINGS)
                 yield name, repr((sample.headers, sample.provenance, sample.views))
             except MedclipError as error:
                 yield name, f"{error.message} {error.hint}"

@@ -164,10 +164,6 @@ class Judge:
 
     Where a class has one patient only (multi-label: where no fold leaves both sides of a class to learn from), and
     there is no `val`, nothing can be judged: `how` is "default", and there are no `parts`.
-
-    Args:
-        shots: The examples.
-        seed: Of the folds.
     """
 
     how: Literal["val", "folds", "default"]

@@ -158,15 +158,8 @@ def fit_lda(
     classes count as frequent as they are in the shots. With one example a class, whose covariance nobody can estimate,
     it is the nearest class.
 
-    Args:
-        base: The base model; its text only serves classes without examples.
-        text: The classes' words.
-        train: The shots.
-        val: Chooses the shrinkage.
-        seed: Of the folds.
-        shrinkage: 0.001 … 1, or "ledoit_wolf"; one of `SHRINKAGES` is chosen where None, "ledoit_wolf" where nothing
-            can be judged.
-        views: What a row is.
+    `shrinkage` is 0.001 … 1, or "ledoit_wolf"; one of `SHRINKAGES` is chosen on `val` where None, "ledoit_wolf" where
+    nothing can be judged. All other arguments are those of `fit_ridge`.
 
     Raises:
         MedclipError: As `take`; WRONG_USE for another shrinkage.
@@ -205,14 +198,8 @@ def fit_knn(
 ) -> Fitted:
     """Let the nearest examples vote, see `KnnHead`.
 
-    Args:
-        base: The base model; its text only serves classes without examples.
-        text: The classes' words.
-        train: The shots.
-        val: Chooses k.
-        seed: Of the folds.
-        k: Number of neighbours; one of `NEIGHBOURS` is chosen where None, 1 where nothing can be judged.
-        views: What a row is.
+    `k` is their number; one of `NEIGHBOURS` is chosen on `val` where None, 1 where nothing can be judged. All other
+    arguments are those of `fit_ridge`.
 
     Raises:
         MedclipError: As `take`; WRONG_USE for fewer than one neighbour.

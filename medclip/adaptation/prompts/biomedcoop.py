@@ -125,23 +125,8 @@ def fit_biomedcoop(
 ) -> Fitted:
     """Learn a context as `fit_coop` does, with the two further terms.
 
-    Args:
-        base: The base model.
-        text: The classes' words.
-        train: The shots.
-        val: Not looked at; the last epoch is the model.
-        seed: Of the order of batches and of a random beginning.
-        num_vectors: M, where `words` is None.
-        words: The vectors begin as these words; None: at random.
-        position: See `fit_coop`.
-        class_specific: Learn vectors for each class.
-        consistency: Weight of the first term, λ1.
-        distillation: Weight of the second, λ2.
-        tau: How far a sentence's score may lie off to stay.
-        lr: Of SGD.
-        epochs: Passes over the shots.
-        batch_size: Units in a step.
-        views: "pooled": one feature for each unit; "each": every view is a row.
+    `consistency` weighs the first term (λ1) and `distillation` the second (λ2); `tau` is how far a sentence's score may
+    lie off to stay. All other arguments are those of `fit_coop`; `val` is not looked at, the last epoch is the model.
     """
     shots = take(base, text, train, val, views)
     teacher_RPD = teacher_sentences(base, text)

@@ -127,20 +127,8 @@ def fit_cocoop(
 ) -> Fitted:
     """Learn vectors and a net D → D/16 → W that moves them by the image's feature.
 
-    The last epoch is the model; nothing is chosen on `val`.
-
-    Args:
-        base: The base model.
-        text: The classes' words.
-        train: The shots.
-        val: Not looked at.
-        seed: Of the net's beginning and the order of batches.
-        num_vectors: M, where `words` is None.
-        words: The vectors begin as these words; None: at random.
-        lr: Of SGD.
-        epochs: Passes over the shots.
-        batch_size: Units in a step.
-        views: "pooled": one feature for each unit; "each": every view is a row.
+    The last epoch is the model; nothing is chosen on `val`. Arguments are those of `fit_coop`; the net begins from
+    `seed`, too.
     """
     generator = torch.Generator().manual_seed(seed)
     shots = take(base, text, train, val, views)

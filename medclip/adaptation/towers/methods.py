@@ -128,20 +128,8 @@ def fit_lora(
 ) -> Fitted:
     """Learn additions B·A of low rank to matrices of both towers (LoRA, with peft).
 
-    Args:
-        base: The base model.
-        text: The classes' words.
-        train: The shots.
-        val: Chooses the rate where none is given.
-        seed: Of A, augmentation, order and prompts.
-        layers: Of the image tower; see `AUTO`.
-        text_layers: Of the text tower.
-        roles: q, k, v, out, mlp, conv; all of them where None.
-        rank: Of the additions.
-        alpha: The addition is alpha / rank · B·A.
-        steps: Of training.
-        lr: Highest rate; None: the best on `val` of a few, the first of them where there is no `val`.
-        loop: Further fields of `Loop`.
+    Additions have rank `rank` and are alpha / rank · B·A; A begins from `seed`. All other arguments are those of
+    `fit_svd`.
 
     Returns:
         Delta: `<layer>.A` and `<layer>.B`.
@@ -246,17 +234,7 @@ def fit_full(
     lr: float = 0.0001,
     **loop: Any,
 ) -> Fitted:
-    """Learn every weight of both towers; logit scale and running statistics stay.
-
-    Args:
-        base: The base model.
-        text: The classes' words.
-        train: The shots.
-        val: Not looked at.
-        seed: Of augmentation, order and prompts.
-        steps: Of training.
-        lr: Highest rate.
-        loop: Further fields of `Loop`.
+    """Learn every weight of both towers; logit scale and running statistics stay. Arguments are those of `fit_norm`.
 
     Returns:
         Delta: name to value of every parameter that changed.

@@ -294,10 +294,6 @@ class Pictures:
 def frozen_front(visual: Any, size_px: int) -> tuple[nn.Module | None, Spread]:
     """Split a timm convolutional tower before the first stage that learns.
 
-    Args:
-        visual: The image tower.
-        size_px: Input size.
-
     Returns:
         The first part with its normalisation folded, or None where the tower is of another kind or its stem learns; and
         what gives the features of that part's output.

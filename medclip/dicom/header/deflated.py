@@ -26,11 +26,7 @@ class DeflatedError(Exception):
 
 
 class Guarded:
-    """A file that pydicom can parse, as long as the data set is not deflated.
-
-    Args:
-        file: A binary file.
-    """
+    """A file that pydicom can parse, as long as the data set is not deflated."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._read, self.seek, self.tell = file.read, file.seek, file.tell

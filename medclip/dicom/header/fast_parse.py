@@ -37,9 +37,6 @@ _PATIENT = 0x0010
 def scanned(data: bytes) -> Any:
     """Return the data set of a plain file, None for one that is not.
 
-    Args:
-        data: The whole file.
-
     Returns:
         A pydicom data set with its transfer syntax; the pixel data is a view of `data` (see `elements`).
     """

@@ -213,16 +213,6 @@ def suite_result(
     )
 
 
-def weighted_average(means: Sequence[float], weights: Sequence[int]) -> float:
-    """Average group means by the number of their sets.
-
-    Example:
-        >>> round(weighted_average([68.78, 31.23, 85.54, 68.83, 68.64, 59.96], [2, 3, 2, 2, 4, 8]), 2)
-        61.63
-    """
-    return sum(m * w for m, w in zip(means, weights, strict=True)) / sum(weights)
-
-
 def _mean(values: Sequence[float]) -> float | None:
     return round(sum(values) / len(values), DECIMALS) if values else None
 

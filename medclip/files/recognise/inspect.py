@@ -47,10 +47,6 @@ class FileFacts:
 def inspect_file(path: Path, settings: Settings) -> FileFacts:
     """Hash a file, sniff its format and read its header if it is DICOM.
 
-    Args:
-        path: The file.
-        settings: Limits.
-
     Returns:
         The facts; `problem` is set for everything that will not be scored. Nothing is raised for a bad file.
     """

@@ -20,6 +20,8 @@ STRAY = 0.005
 """Part of a border row that may be brighter: JPEG noise and dust, but no letter."""
 KEEP = 0.3
 """Never trim a side below this part of its length: what is left would not be the picture."""
+PARAMETERS = {"grid": GRID, "dark": DARK, "stray": STRAY, "keep": KEEP}
+"""All of them, for the hash of an adapter's preprocessing."""
 
 
 def crop_dark_borders(pixels: NDArray[T], value_range: tuple[float, float]) -> tuple[NDArray[T], Box | None]:

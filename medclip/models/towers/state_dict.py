@@ -87,12 +87,7 @@ def check_finite(state: Mapping[str, Tensor]) -> None:
 
 
 def suited_config(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the config with what the weights themselves decide: a text module of its own, a bias of the logits.
-
-    Args:
-        config: open_clip `model_cfg`.
-        state: From `read_weights`.
-    """
+    """Return the config with what the weights themselves decide: a text module of its own, a bias of the logits."""
     suited = dict(config)
     if any(name.startswith("text.") for name in state):
         suited["custom_text"] = True

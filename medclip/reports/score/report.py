@@ -47,10 +47,6 @@ def write_score_report(
 def render(page: PageData, card: CardView) -> str:
     """Render the report. All text is escaped by the template engine.
 
-    Args:
-        page: What to show.
-        card: The model's card.
-
     Returns:
         HTML with its style inline, its pictures as data, and a policy that lets a browser load nothing else.
     """

@@ -12,7 +12,7 @@ from medclip.adaptation.data.table import read_adapt_table
 from medclip.adaptation.data.unit_features import examples_of, unit_logits
 from medclip.models.packs.manifest import file_sha256
 from medclip.models.packs.pack import load_model
-from medclip.runs.encode import UnitReader, encode_units, read_units
+from medclip.runs.encode import UnitReader, encode_units
 from medclip.settings import Settings
 from tests.kits.adapt_tables import KEY, make_table, tiny
 
@@ -25,7 +25,8 @@ def test_units_are_read_as_scoring_reads_them_and_a_broken_one_stops_none(tiny: 
     found = read_adapt_table(table, ["finding"], key=KEY)
     model = load_model(tiny)
     steps: list[int] = []
-    read = read_units(model, found.units, Settings(workers=1), step=steps.append)
+    with UnitReader(model, Settings(workers=1)) as reader:
+        read = reader.read(found.units, steps.append)
     assert sum(steps) == len(read) == 6
     assert [r.problem is None for r in read] == [True, False, True, True, True, True]
     assert len(read[1].pixels) == len(read[1].features) == 0
@@ -51,7 +52,8 @@ def test_features_that_are_no_numbers_are_a_problem_of_their_unit(tiny: Path, tm
     found = read_adapt_table(make_table(tmp_path, patients=1), ["finding"], key=KEY)
     model = load_model(tiny)
     monkeypatch.setattr(model, "encode_image", lambda images: np.full((len(images), model.dim), np.nan, np.float32))
-    read = read_units(model, found.units, Settings(workers=1), step=lambda _: None)
+    with UnitReader(model, Settings(workers=1)) as reader:
+        read = reader.read(found.units, lambda _: None)
     assert {str(r.problem.reason) for r in read} == {"non_finite"}
 
 

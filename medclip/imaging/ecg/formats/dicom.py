@@ -33,10 +33,6 @@ _MDC_BASE = 2 * 65536
 def read_dicom_ecg(path: Path, settings: Settings) -> Recording:
     """Read the ECG of a DICOM waveform object.
 
-    Args:
-        path: The file.
-        settings: Limits.
-
     Returns:
         The multiplex group with the most of the twelve leads, the longest of those; never a derived one (median beat)
         where there is an original one. Other original groups are joined to it where they hold leads that it lacks.

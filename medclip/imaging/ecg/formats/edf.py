@@ -65,10 +65,6 @@ class _Channel:
 def read_edf(path: Path, settings: Settings) -> Recording:
     """Read the ECG channels of an EDF or BDF record.
 
-    Args:
-        path: The file.
-        settings: Limits.
-
     Returns:
         The ECG channels in mV; gaps between the records of a discontinuous file (EDF+D) are NaN.
 

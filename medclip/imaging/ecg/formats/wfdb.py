@@ -23,10 +23,6 @@ _FLAC = frozenset({508, 516, 524})
 def read_wfdb(path: Path, settings: Settings) -> Recording:
     """Read a WFDB record from its header; never from anywhere but the header's folder.
 
-    Args:
-        path: The .hea file.
-        settings: Limits.
-
     Returns:
         The ECG channels in mV. Channels of several samples per frame are read at their full rate.
 

@@ -63,9 +63,6 @@ class WfdbHeader:
 def read_wfdb_header(path: Path) -> WfdbHeader:
     """Read a header.
 
-    Args:
-        path: The .hea file.
-
     Raises:
         MedclipError: CORRUPT if a line cannot be understood or a file outside the header's folder is named, TOO_LARGE
             if it is no header by its size.

@@ -33,10 +33,6 @@ _PULSE_S = 0.1
 def read_xml(path: Path, settings: Settings) -> Recording:
     """Read an HL7 aECG, GE MUSE (RestingECG) or Philips Sierra document.
 
-    Args:
-        path: The file.
-        settings: Limits.
-
     Raises:
         MedclipError: CORRUPT, TRUNCATED, TOO_LARGE, NO_SCALE, NOT_AN_IMAGE, NOT_SUPPORTED_YET or MISSING_CODEC.
     """
@@ -103,10 +99,6 @@ def _sierra(root: Element, path: Path, settings: Settings) -> Recording:
 
 def read_scp(path: Path, settings: Settings) -> Recording:
     """Read an SCP-ECG record.
-
-    Args:
-        path: The file.
-        settings: Limits.
 
     Raises:
         MedclipError: CORRUPT, TRUNCATED, TOO_LARGE, NO_SCALE, NOT_AN_IMAGE, NOT_SUPPORTED_YET or MISSING_CODEC.
