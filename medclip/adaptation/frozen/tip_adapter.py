@@ -140,20 +140,9 @@ def fit_tip_f(
     weights they reach cosines above 1, whose exp(β(cos − 1)) has no bound where β is large. At 16 shots of brain MRI on
     a base whose features lie within 0.003 in cosine, that gives 0.54 instead of 0.39.
 
-    Args:
-        base: The base model.
-        text: The classes' words.
-        train: The shots.
-        val: What the epoch, β and α are chosen on; the last epoch where None, and β and α as `fit_tip`.
-        seed: Of the folds and the order of rows.
-        alpha: Weight of the cache while the keys are trained, as `fit_tip`.
-        beta: Sharpness of the cache while the keys are trained, as `fit_tip`.
-        scale: Ends (β, α) of the search, as `fit_tip`.
-        steps: Values of β and of α that are tried; None for `STEPS`.
-        epochs: Passes over the rows.
-        lr: Learning rate at the start of the cosine.
-        batch_size: Rows in one step.
-        views: "each" makes every view a key.
+    `alpha` and `beta` are those of the cache while the keys are trained. `epochs`, `batch_size` (rows in a step) and
+    `lr` (at the start of its cosine) are of the training, `seed` also of the order of its rows. All other arguments are
+    those of `fit_tip`; without `val` the last epoch is the model.
 
     Raises:
         MedclipError: As `fit_tip` and `train_epochs`.

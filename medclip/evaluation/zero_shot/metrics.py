@@ -44,7 +44,6 @@ def set_figures(
     patients: Sequence[Hashable],
     *,
     num_resamples: int = NUM_RESAMPLES,
-    seed: int = 0,
 ) -> dict[str, Figure]:
     """Compute each metric of a set with its interval. The prediction is the class with the highest score, the first
     one among equals; macro means are over the classes that have images.
@@ -54,7 +53,6 @@ def set_figures(
         scores_NC: One score for each class.
         patients: What images share; unique ones give intervals over images.
         num_resamples: Resamples of patients.
-        seed: Seed of the draw.
 
     Returns:
         Accuracy, balanced_accuracy (macro recall), macro_f1, macro_precision; for two classes also auroc of the second
@@ -62,5 +60,5 @@ def set_figures(
         where one class has no image) is left out.
     """
     names = metric_names(scores_NC.shape[1])
-    figures = measured(labels_N, scores_NC, patients, names, num_resamples=num_resamples, seed=seed)
+    figures = measured(labels_N, scores_NC, patients, names, num_resamples=num_resamples, seed=0)
     return {name: Figure.of(interval_of(figure)) for name, figure in figures.items()}

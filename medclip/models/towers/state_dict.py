@@ -15,15 +15,16 @@ KEEP = 20
 """Rows that stay."""
 
 
-def stretch_positions(positions_LD: Tensor, length: int, *, keep: int = KEEP) -> Tensor:
+def stretch_positions(positions_LD: Tensor, length: int) -> Tensor:
     """Return the position embeddings of another context length.
+
+    The first `KEEP` rows stay as they are (half of the rows in towers shorter than twice that); the others are
+    interpolated linearly, the last one onto the last.
 
     Args:
         positions_LD: [L, D] of a trained text tower.
         length: Wanted number of rows. Fewer than L: the first rows. The causal mask is no weight: the tower that is
             built for the new length has its own.
-        keep: Rows at the start that stay as they are; the others are interpolated linearly, the last one onto the last.
-            Half of the rows in towers shorter than twice that.
 
     Returns:
         [length, D], same dtype.
@@ -37,7 +38,7 @@ def stretch_positions(positions_LD: Tensor, length: int, *, keep: int = KEEP) ->
     present = len(positions_LD)
     if length <= present:
         return positions_LD[:length].clone()
-    keep = min(keep, present // 2)
+    keep = min(KEEP, present // 2)
     tail_1DL = positions_LD[keep:].float().T[None]
     spread_1DL = torch.nn.functional.interpolate(tail_1DL, size=length - keep, mode="linear", align_corners=True)
     return torch.cat([positions_LD[:keep], spread_1DL[0].T.to(positions_LD.dtype)])

@@ -8,7 +8,7 @@ differences.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
 
@@ -16,9 +16,7 @@ _DRAWN_AT_ONCE = 64
 """Replicates that are drawn before they are written into the columns of the matrix; not seen in the result."""
 
 
-def draw_weights(
-    num_patients: int, num_replicates: int, *, seed: int, strata_P: ArrayLike | None = None
-) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def draw_weights(num_patients: int, num_replicates: int, *, seed: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """Draw patients with replacement, as many as there are, once for each replicate (Efron 1979).
 
     The first replicates do not depend on how many are asked for, and nothing depends on the number of threads.
@@ -27,13 +25,12 @@ def draw_weights(
         num_patients: How many patients there are, P.
         num_replicates: How many resamples to draw, B.
         seed: The same seed gives the same matrix.
-        strata_P: Stratum of each patient (any values that can be sorted): each stratum keeps its number of patients.
 
     Returns:
         How often each patient was drawn, [P, B]; uint8, or uint16 where one was drawn more than 255 times.
 
     Raises:
-        MedclipError: There are no patients or no replicates, or `strata_P` has another length.
+        MedclipError: There are no patients or no replicates.
 
     Example:
         >>> draw_weights(5, 3, seed=0).sum(axis=0).tolist()
@@ -42,19 +39,13 @@ def draw_weights(
     if num_patients < 1 or num_replicates < 1:
         asked = f"{num_patients} patients and {num_replicates} resamples"
         raise MedclipError(Reason.WRONG_USE, f"{asked}: at least one of each is needed.")
-    strata = np.zeros(num_patients, np.int64) if strata_P is None else np.asarray(strata_P)
-    if strata.shape != (num_patients,):
-        raise MedclipError(Reason.WRONG_USE, f"{strata.shape} strata for {num_patients} patients: one each is needed.")
-    _, stratum = np.unique(strata, return_inverse=True)
-    members = [np.flatnonzero(stratum == s) for s in range(stratum.max() + 1)]
     rng = np.random.default_rng(seed)
     drawn_PB = np.empty((num_patients, num_replicates), np.uint8)
     for start in range(0, num_replicates, _DRAWN_AT_ONCE):
         stop = min(start + _DRAWN_AT_ONCE, num_replicates)
         counts_bP = np.empty((stop - start, num_patients), np.int64)
         for counts_P in counts_bP:
-            chosen = np.concatenate([rows[rng.integers(0, len(rows), len(rows))] for rows in members])
-            counts_P[:] = np.bincount(chosen, minlength=num_patients)
+            counts_P[:] = np.bincount(rng.integers(0, num_patients, num_patients), minlength=num_patients)
         if drawn_PB.dtype == np.uint8 and counts_bP.max() > np.iinfo(np.uint8).max:
             drawn_PB = drawn_PB.astype(np.uint16)
         if counts_bP.max() > np.iinfo(np.uint16).max:

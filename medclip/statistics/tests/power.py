@@ -15,24 +15,22 @@ from numpy.typing import ArrayLike, NDArray
 from medclip.errors import MedclipError, Reason
 
 _POWER = 0.8
-"""Of `smallest_range`."""
+"""How often the gap would be found."""
+_LEVEL = 0.05
+"""Of the whole family, two-sided."""
 
 
 def smallest_gap(
     standard_error: ArrayLike,
     *,
-    power: float = 0.8,
-    alpha: float = 0.05,
     num_tests: int = 1,
     degrees_of_freedom: ArrayLike = math.inf,
 ) -> NDArray[np.float64]:
-    """Return the smallest true difference that would be found with this power.
+    """Return the smallest true difference that would be found four times in five, at a two-sided level of 5 %.
 
     Args:
         standard_error: Of the difference, from the patient bootstrap; any shape, NaN where there is none.
-        power: Chance of finding it.
-        alpha: Two-sided level of the whole family.
-        num_tests: Size of the family; the first step of Holm's method needs p ≤ alpha / num_tests.
+        num_tests: Size of the family; the first step of Holm's method needs p ≤ 0.05 / num_tests.
         degrees_of_freedom: Of the standard error, broadcast with it; infinite for the normal law.
 
     Returns:
@@ -40,16 +38,15 @@ def smallest_gap(
         nothing could have been found. NaN where the standard error is NaN or 0.
 
     Raises:
-        MedclipError: WRONG_USE for a level or power outside 0 to 1 or a family of none.
+        MedclipError: WRONG_USE for a family of none.
     """
     from scipy.stats import t
 
-    _check(power=power, alpha=alpha)
     if num_tests < 1:
         raise MedclipError(Reason.WRONG_USE, f"a family has one test or more, not {num_tests}.")
     se = np.asarray(standard_error, np.float64)
     df = np.maximum(np.asarray(degrees_of_freedom, np.float64), 1.0)
-    return np.where(se > 0, (t.isf(alpha / num_tests / 2, df) + t.ppf(power, df)) * se, np.nan)
+    return np.where(se > 0, (t.isf(_LEVEL / num_tests / 2, df) + t.ppf(_POWER, df)) * se, np.nan)
 
 
 def smallest_range(null_95: ArrayLike, standard_error: ArrayLike) -> NDArray[np.float64]:
@@ -66,9 +63,3 @@ def smallest_range(null_95: ArrayLike, standard_error: ArrayLike) -> NDArray[np.
     from scipy.stats import norm
 
     return np.asarray(null_95, np.float64) + norm.ppf(_POWER) * np.asarray(standard_error, np.float64)
-
-
-def _check(**shares: float) -> None:
-    for name, value in shares.items():
-        if not 0 < value < 1:
-            raise MedclipError(Reason.WRONG_USE, f"{name} is {value:g}; it lies between 0 and 1.")

@@ -16,14 +16,6 @@ def test_every_resample_has_as_many_draws_as_patients(num_patients: int, num_rep
     assert (weights_PB.sum(axis=0) == num_patients).all()
 
 
-@given(st.lists(st.integers(0, 3), min_size=1, max_size=50))
-def test_strata_keep_their_sizes(strata: list[int]) -> None:
-    weights_PB = draw_weights(len(strata), 20, seed=0, strata_P=strata)
-    for stratum in set(strata):
-        members = np.array(strata) == stratum
-        assert (weights_PB[members].sum(axis=0) == members.sum()).all()
-
-
 def test_the_first_resamples_do_not_depend_on_how_many_are_asked_for() -> None:
     assert (draw_weights(50, 200, seed=3)[:, :70] == draw_weights(50, 70, seed=3)).all()
     assert (draw_weights(50, 70, seed=4) != draw_weights(50, 70, seed=3)).any()
@@ -47,7 +39,6 @@ def test_weights_take_one_byte_unless_one_unit_is_drawn_very_often() -> None:
     [
         lambda: draw_weights(0, 5, seed=0),
         lambda: draw_weights(5, 0, seed=0),
-        lambda: draw_weights(5, 5, seed=0, strata_P=[0, 1]),
     ],
 )
 def test_empty_draws_are_refused(call) -> None:

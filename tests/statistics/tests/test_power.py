@@ -34,7 +34,6 @@ def test_more_tests_and_fewer_patients_make_the_smallest_gap_larger():
 
 
 @pytest.mark.parametrize("call", [
-    lambda: smallest_gap(0.1, power=1.0),
     lambda: smallest_gap(0.1, num_tests=0),
 ])  # fmt: skip
 def test_impossible_plans_are_refused(call):
