@@ -1,4 +1,4 @@
-"""Intervals of one figure from its replicates, and intervals of plain proportions.
+"""Intervals of one figure from its replicates.
 
 `of` is what the audit uses, and `resampled.interval_of` the same for one figure. Rates and AUROCs have Wilson's
 interval at the effective sample size that the patient bootstrap finds, n = θ(1 − θ)/v, with Student's quantile for the
@@ -19,7 +19,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from medclip.errors import MedclipError, Reason
 from medclip.statistics.estimate import LEVEL
 from medclip.statistics.resampling.bootstrap import Replicates
 from medclip.statistics.resampling.standard_errors import MOST_UNDEFINED, UNIT, Clusters, size_by_floor, standard_errors
@@ -57,27 +56,6 @@ def expanded(drawn_B: ArrayLike, degrees_of_freedom: float, *, level: float = LE
     df = max(1.0, degrees_of_freedom)
     tail = float(norm.cdf(-np.sqrt((df + 1) / df) * t.ppf((1 + level) / 2, df)))
     return _quantiles(drawn_B, (tail, 1 - tail))
-
-
-def wilson(successes: ArrayLike, totals: ArrayLike, *, level: float = LEVEL) -> tuple[_Floats, _Floats]:
-    """Compute Wilson's score interval of proportions of independent cases.
-
-    Args:
-        successes: Any shape.
-        totals: Broadcast with it.
-        level: Coverage aimed at.
-
-    Returns:
-        Lower and upper ends, NaN where there are no cases.
-
-    Raises:
-        MedclipError: WRONG_USE for more successes than cases, or fewer than none.
-    """
-    from scipy.stats import norm
-
-    s, n = _counts(successes, totals)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return _wilson(s / n, n, float(norm.ppf((1 + level) / 2)))
 
 
 def of(
@@ -134,21 +112,15 @@ def share_interval(
         if lifted > 0:
             size = size ** (1 - lifted) * size_by_floor(value, variance) ** lifted
         size_G[g] = size
-    return _wilson(point_G, size_G, stdtrit(df_G, (1 + level) / 2))
+    return wilson(point_G, size_G, stdtrit(df_G, (1 + level) / 2))
 
 
-def _wilson(rate: _Floats, n: _Floats, z: float | _Floats) -> tuple[_Floats, _Floats]:
+def wilson(rate: _Floats | float, n: _Floats | float, z: _Floats | float) -> tuple[_Floats, _Floats]:
+    """Compute Wilson's score interval of rates of `n` independent cases; z is the quantile, 1.96 for 95 %."""
     centre, scale = rate + z * z / (2 * n), 1 + z * z / n
     half = z * np.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
     low, high = (centre - half) / scale, (centre + half) / scale
     return np.clip(low, 0.0, rate), np.clip(high, rate, 1.0)  # at 0 and 1 rounding would leave the rate outside
-
-
-def _counts(successes: ArrayLike, totals: ArrayLike) -> tuple[_Floats, _Floats]:
-    s, n = np.broadcast_arrays(np.asarray(successes, np.float64), np.asarray(totals, np.float64))
-    if not ((s >= 0) & (s <= n)).all():
-        raise MedclipError(Reason.WRONG_USE, "successes are between 0 and the number of cases.")
-    return s, n
 
 
 def _quantiles(drawn_B: ArrayLike, at: tuple[float, float]) -> tuple[float, float]:
