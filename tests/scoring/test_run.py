@@ -124,7 +124,7 @@ def test_a_prompt_becomes_a_task_beside_the_named_ones(pack: Path, studies: Path
 @pytest.mark.parametrize(
     ("arguments", "reason", "said"),
     [
-        ({"tasks": ["stroke"]}, Reason.WRONG_USE, "chest_xray_view"),
+        ({"task": ["stroke"]}, Reason.WRONG_USE, "chest_xray_view"),
         ({"modality": "xrai"}, Reason.WRONG_USE, "xray"),
         ({"min_confidence": 1.5}, Reason.WRONG_USE, "between 0 and 1"),
         ({"against": "nothing"}, Reason.WRONG_USE, "--prompt"),

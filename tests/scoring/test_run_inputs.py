@@ -191,4 +191,4 @@ def test_a_place_where_even_root_can_make_nothing_is_refused(pack: Path, tmp_pat
     write_png(tmp_path / "a.png", 1)
     with pytest.raises(MedclipError) as caught:
         score(tmp_path, "/proc/foo", model=pack, workers=1)
-    assert caught.value.reason is Reason.PERMISSION_DENIED
+    assert caught.value.reason is Reason.WRONG_USE

@@ -91,12 +91,17 @@ def combination(
         slopes: By how much it moves with each of them.
         runs_SI: As in `Resampled`.
         same_patients: Whether the parts are of the same patients, so that together they know no more of a variance
-            than one of them; otherwise of others, as the classes of a task are.
+            than one of them, and the mean of equal figures keeps their interval; otherwise of others, as the classes of
+            a task are.
     """
     variances = np.square(slopes) * [part.variance for part in parts]
     dfs = np.array([part.df for part in parts])
     df = float(dfs.min()) if same_patients else _satterthwaite(variances, dfs)
-    lift = float((np.square(slopes) * [part.lift for part in parts]).sum())
+    lifts = np.array([part.lift for part in parts])
+    if same_patients and min(slopes) > 0:  # the floors of a sum rise together, those of a difference do not
+        lift = float((np.asarray(slopes) * np.sqrt(lifts)).sum() ** 2)
+    else:
+        lift = float((np.square(slopes) * lifts).sum())
     known = not np.isnan(variances).any() and len(drawn_B) > 1
     bootstrap = float(drawn_B.var(ddof=1) * (df + 1) / df) if known else float("nan")
     return Resampled(value, drawn_B, bootstrap, lift, df, runs_SI)

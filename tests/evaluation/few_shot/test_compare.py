@@ -166,7 +166,7 @@ def test_a_method_that_fails_is_a_row_with_its_reason_and_is_tried_again(
     assert result.cell("broken", 1) is None
     assert result.cell("ridge", 1) is not None
     said = {f.method: f.message for f in result.failures}
-    assert said["broken"] == "this base has no such layers."
+    assert said["broken"] == "This base has no such layers."
     assert "RuntimeError at methods.py" in said["broken:how=dies"]
     assert "secret" not in (tmp_path / "out" / "compare.json").read_text()
     monkeypatch.setitem(methods.METHODS, "broken", replace(entry, target="medclip.adaptation.frozen.classical:fit_knn"))

@@ -179,3 +179,12 @@ def test_the_row_order_within_patients_and_their_names_change_nothing() -> None:
         for names in (patients.tolist(), [f"patient {99 - p}" for p in patients])
     )
     assert one == other
+
+
+def test_the_mean_of_one_figure_over_the_same_patients_keeps_its_interval() -> None:
+    """Zero-shot is the same at every K: its mean over K is no surer than it."""
+    alone = share(1.0, np.ones(100), cases=20, patients=20)
+    spread = resampled(0.6)
+    for figure in (alone, spread):
+        both = interval_of(mean([figure, figure], same_patients=True))
+        assert (both.low, both.high) == pytest.approx((interval_of(figure).low, interval_of(figure).high), abs=1e-12)
