@@ -14,8 +14,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from medclip.errors import MedclipError, Reason
 from medclip.statistics.metrics.selection_score import log_loss
@@ -183,6 +181,10 @@ def _error(bin_N: NDArray[np.intp], p: Floats, y: Floats, norm: Norm) -> float:
 
 
 def _logistic(z: Floats, y: Floats, w: Floats) -> Scaling:
+    # Imported here: a command that refuses its arguments does not wait for scikit-learn.
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
     # Standardised for the solver only; nothing is penalised.
     middle, spread = z.mean(), z.std() or 1.0
     with warnings.catch_warnings():
