@@ -12,7 +12,7 @@ from medclip.auditing.recipe import AuditRecipe, audit_recipe, is_recipe
 from medclip.auditing.result import JSON, AuditResult, write_tables
 from medclip.auditing.thresholds.file import write_thresholds
 from medclip.files.input_paths import refuse_missing
-from medclip.files.output import claim_folder
+from medclip.files.output import claim_folder, disk_errors
 from medclip.models.packs.pack import find_pack
 from medclip.progress import Progress
 from medclip.settings import Settings
@@ -95,7 +95,7 @@ def audit(
         if options.pictures.model is not None:
             find_pack(options.pictures.model)
     from medclip.auditing.run import run_audit  # scikit-learn and scipy: seconds that no refusal above has to wait for
-    from medclip.reports.audit.report import write_audit_report
+    from medclip.reports.audit.report import REPORT, write_audit_report
 
     run = run_audit(
         scores,
@@ -110,6 +110,8 @@ def audit(
         progress=progress,
     )
     if folder is not None:
+        with disk_errors(folder):  # the page of an audit that lay here must not stand beside these tables
+            (folder / REPORT).unlink(missing_ok=True)
         write_tables(run.result, folder)
         write_thresholds(folder / THRESHOLDS, run.thresholds.values())
         write_audit_report(run.result, folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import medclip
+from medclip.auditing import result
 from medclip.auditing.disclosure.small_cells import Policy
 from medclip.auditing.groups.measure import TESTED
 from medclip.auditing.input.options import ReadOptions
@@ -253,6 +255,21 @@ def test_the_package_is_also_the_verb():
     found = medclip.audit(audit_table(40), by=["sex"], options=QUICK)
     assert found.labels == ("flu",)
     assert medclip.statistics.cohort.ALL == "all"
+
+
+def test_an_audit_that_is_killed_while_it_writes_is_known_as_unfinished_and_goes_on(tmp_path, monkeypatch):
+    table, out = audit_table(40), tmp_path / "out"
+    medclip.audit(table, by=["age"], options=QUICK, out=out)
+    with monkeypatch.context() as patched:
+        patched.setattr(result, "csv_bytes", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            medclip.audit(table, by=["sex"], options=QUICK, out=out)
+    assert json.loads((out / "audit.json").read_text()) == {"finished": False}
+    assert not (out / "report.html").exists()
+    medclip.audit(table, by=["sex"], options=QUICK, out=out)
+    medclip.audit(table, by=["sex"], options=QUICK, out=tmp_path / "other")
+    for file in sorted((tmp_path / "other").iterdir()):
+        assert (out / file.name).read_bytes() == file.read_bytes(), file.name
 
 
 def test_too_few_resamples_are_refused():

@@ -83,29 +83,16 @@ OTHER: Mapping[str, str] = {
 SYNTAXES = frozenset({*READ, *VIDEO, *JPEG_XL, *OTHER})
 """All of them."""
 
-
 NATIVE = (
-    "1.2.840.10008.1.2",
-    "1.2.840.10008.1.2.1",
-    "1.2.840.10008.1.2.1.99",
-    "1.2.840.10008.1.2.2",
+    _STEM,
+    f"{_STEM}.1",
+    f"{_STEM}.1.99",
+    f"{_STEM}.2",
 )
 """Syntaxes that store pixels as they are."""
-
-
-BASELINE, EXTENDED = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"
-
-
-LOSSLESS, LOSSLESS_SV1 = "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"
-
-
-JPEG_LS, JPEG_LS_NEAR = "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"
-
-
-JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
-
-
-HTJ2K = ("1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203")
-
-
-RLE = "1.2.840.10008.1.2.5"
+BASELINE, EXTENDED = f"{_STEM}.4.50", f"{_STEM}.4.51"
+LOSSLESS, LOSSLESS_SV1 = f"{_STEM}.4.57", f"{_STEM}.4.70"
+JPEG_LS, JPEG_LS_NEAR = f"{_STEM}.4.80", f"{_STEM}.4.81"
+JPEG_2000 = (f"{_STEM}.4.90", f"{_STEM}.4.91")
+HTJ2K = (f"{_STEM}.4.201", f"{_STEM}.4.202", f"{_STEM}.4.203")
+RLE = f"{_STEM}.5"

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
+from scipy.stats import t as student
 from statsmodels.stats.proportion import proportion_confint
 
 from medclip.statistics.resampling.bootstrap import evaluate
@@ -16,6 +17,7 @@ from medclip.statistics.resampling.intervals import (
     expanded,
     of,
     percentile,
+    share_interval,
     wilson,
 )
 from medclip.statistics.resampling.standard_errors import clusters_of
@@ -124,3 +126,17 @@ def test_a_metric_that_is_undefined_has_no_interval():
     assert np.isnan(low_G[2])
     assert np.isnan(high_G[2])
     assert undefined_G[2] == 1
+
+
+def _korn_and_graubard(rate: float, variance: float, df: float) -> tuple[float, float]:
+    """Wilson's interval at n = rate (1 - rate) / variance cases, with Student's t for z; solved as its quadratic."""
+    n, t = rate * (1 - rate) / variance, student.ppf(0.975, df)
+    low, high = np.sort(np.roots([1 + t * t / n, -(2 * rate + t * t / n), rate * rate]).real)
+    return float(low), float(high)
+
+
+@pytest.mark.parametrize(("rate", "variance", "df"), [(0.8, 0.004, 19), (0.95, 0.0009, 39), (0.3, 0.02, 7.5)])
+def test_the_rule_of_shares_is_wilsons_at_the_effective_size_with_students_t(rate: float, variance: float, df: float):
+    one = np.ones(1)
+    low, high = share_interval(rate * one, variance * one, variance * one, df * one)
+    assert (low[0], high[0]) == pytest.approx(_korn_and_graubard(rate, variance, df), abs=1e-12)
