@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from medclip.cli.progress import progress, say
+from medclip.cli.progress import print_line, progress
 from medclip.evaluation.few_shot.compare import compare_methods
 from medclip.evaluation.few_shot.plan import make_protocol
 from medclip.reports.few_shot.report import write_compare_report
@@ -90,7 +90,7 @@ def jobs(
             if path.is_file() and not _names_patients(path):
                 asked["patient_from"] = "file"
         if not path.is_file():
-            say(f"{part['id']}: not here ({path})")
+            print_line(f"{part['id']}: not here ({path})")
         else:
             svd = svd_options(part, suite["svd"], "base_to_novel" if novel else "few_shot")
             own = {name: part.get(name, suite[name]) for name in ("shots", "inits")}
@@ -119,10 +119,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         listed = allowed([m for m in args.methods.split(",") if m] or suite["methods"] or None, own)
         methods = chosen_methods(listed, svd, quick=args.quick, novel=args.novel) if listed != [] else []
         if not methods:
-            say(f"{name}: none of these methods takes part")
+            print_line(f"{name}: none of these methods takes part")
             continue
         folder = args.out / (f"{name}-novel" if args.novel else name)
-        say(f"== {name}")
+        print_line(f"== {name}")
         with progress() as shown:
             compared = compare_methods(
                 args.model,

@@ -99,5 +99,5 @@ def test_tensors_of_another_shape_or_type_are_refused(field: str, value: torch.T
 def test_fields_of_different_lengths_and_pairs_of_another_batch_are_refused() -> None:
     with pytest.raises(MedclipError, match="different lengths"):
         Pairs(weights_B=torch.ones(3), valid_B=torch.ones(4, dtype=torch.bool))
-    with pytest.raises(MedclipError, match="Pairs of 3 samples"):
+    with pytest.raises(MedclipError, match="pairs of 3 samples"):
         make_block(Pairs(weights_B=torch.ones(3)), 4, 0, 1, torch.device("cpu"))

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from medclip.errors import MedclipError, Reason
 from medclip.models.packs.pack import load_model
+from medclip.progress import Silent
 from medclip.training.log import RunLog, read_log
 from medclip.training.loop import run_recipe
 from medclip.training.recipe.file import load_recipe
@@ -144,7 +145,7 @@ def test_statistics_of_a_skipped_step_are_given_back(
     loss = StepComputer._loss
     monkeypatch.setattr(StepComputer, "_loss", lambda *a: loss(*a) * float("nan"))
     batch = next(iter(trainer.data.training(0, 1)))
-    log = RunLog(tmp_path, 1, 0)
+    log = RunLog(tmp_path, 1, 0, Silent())
     trainer._step(batch, log)
     log.close()
     assert all(torch.equal(v, before[k]) for k, v in trainer.towers.state_dict().items())

@@ -46,7 +46,7 @@ def benjamini_hochberg(p_values: ArrayLike) -> _Floats:
         [M], in the same order: min over j ≥ i of min(1, M p_(j) / j).
 
     Example:
-        >>> benjamini_hochberg([0.01, 0.04, 0.03, 0.005]).tolist()
+        >>> benjamini_hochberg([0.01, 0.04, 0.03, 0.005]).round(12).tolist()
         [0.02, 0.04, 0.04, 0.02]
     """
     from scipy.stats import false_discovery_control

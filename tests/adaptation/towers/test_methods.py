@@ -262,7 +262,7 @@ def test_lora_begins_as_the_base_and_adds_what_its_factors_say() -> None:
 
 def test_lora_without_peft_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(MedclipError, match=r'pip install "medclip-imaging\[peft\]"'):
+    with pytest.raises(MedclipError, match=r"pip install 'medclip-imaging\[peft\]'"):
         fitted_on("vit", "lora")
 
 
