@@ -13,7 +13,7 @@ class Progress(Protocol):
         ...
 
     def step(self, count: int = 1, text: str = "") -> None:
-        """Count steps of the stage; `text` is what stands beside them, such as the loss."""
+        """Count steps of the stage; `text` stands beside them, such as the loss, until there is another."""
         ...
 
     def overall(self, done: int, total: int, studies: int) -> None:

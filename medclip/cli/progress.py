@@ -22,7 +22,7 @@ class PlainProgress:
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or forgiving_stderr()
-        self._name, self._total, self._done, self._before = "", 0, 0, 0
+        self._name, self._text, self._total, self._done, self._before = "", "", 0, 0, 0
         self._start = self._written_at = 0.0
         self._written_done = 0
 
@@ -34,7 +34,7 @@ class PlainProgress:
 
     def stage(self, name: str, total: int, done: int = 0) -> None:
         """Begin a stage."""
-        self._name, self._total = name, total
+        self._name, self._text, self._total = name, "", total
         self._done = self._before = self._written_done = done
         self._start = self._written_at = time.monotonic()
         before = f", {number(done)} of them done before" if done else ""
@@ -43,13 +43,14 @@ class PlainProgress:
     def step(self, count: int = 1, text: str = "") -> None:
         """Count steps; now and then a line."""
         self._done += count
+        self._text = text or self._text
         now = time.monotonic()
         since = now - self._written_at
         is_due = self._done - self._written_done >= max(1, self._total * _LINE_SHARE) and since >= 1.0
         if self._total > 1 and (self._done == self._total or is_due or since >= _LINE_SECONDS):
             left = (now - self._start) / max(1, self._done - self._before) * (self._total - self._done)
             rest = f", about {duration(left)} left" if self._done < self._total else ""
-            beside = f"; {text}" if text else ""
+            beside = f"; {self._text}" if self._text else ""
             self.note(f"{self._name}: {number(self._done)} of {number(self._total)}{rest}{beside}")
             self._written_at, self._written_done = now, self._done
 
@@ -105,7 +106,7 @@ class BarProgress:
     def step(self, count: int = 1, text: str = "") -> None:
         """Count steps of the stage."""
         if self._stage is not None:
-            self._bars.update(self._stage, advance=count, beside=text)
+            self._bars.update(self._stage, advance=count, **({"beside": text} if text else {}))
 
     def overall(self, done: int, total: int, studies: int) -> None:
         """Move the bar of the whole run."""

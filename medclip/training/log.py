@@ -81,6 +81,12 @@ class RunLog:
         else:
             self._progress.note(_sentence(kind, values))
 
+    def reach(self, step: int) -> None:
+        """Count a step that gets no entry: the remaining time is known before the next one."""
+        if self._file is not None:
+            self._progress.step(step - self._done)
+            self._done = step
+
     def close(self) -> None:
         """Close the files."""
         if self._file is not None:

@@ -120,6 +120,8 @@ class Trainer:
                     log.write("step", entry | {"scale": self._scale(), "grad_norm": norm} | speed | self._memory())
                     self._count_bad(log)
                     since, images, waited = time.perf_counter(), 0, 0.0
+                else:
+                    log.reach(self.step)
                 if self.step % self.data.steps_per_epoch == 0 or last:
                     start = time.perf_counter()
                     self._validate(log)

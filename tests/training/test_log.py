@@ -56,3 +56,13 @@ def test_cutting_drops_later_steps_and_a_broken_last_line(tmp_path: Path) -> Non
     assert [e["step"] for e in read_log(path)] == [1, 2]
     cut_log(tmp_path / "new.jsonl", 0)
     assert read_log(tmp_path / "new.jsonl") == []
+
+
+def test_steps_without_an_entry_count_towards_the_remaining_time(tmp_path: Path) -> None:
+    shown = Recorded()
+    log = RunLog(tmp_path, 10, 0, shown)
+    for step in (1, 2, 3):
+        log.reach(step)
+    log.write("step", {"step": 4, "loss": 1.0, "images_s": 3.0})
+    log.close()
+    assert sum(count for count, _ in shown.steps) == 4
