@@ -11,13 +11,17 @@ from medclip.auditing.options import AuditOptions
 from medclip.auditing.recipe import AuditRecipe, audit_recipe, is_recipe
 from medclip.auditing.result import JSON, AuditResult, write_tables
 from medclip.auditing.thresholds.file import write_thresholds
+from medclip.errors import MedclipError, Reason
 from medclip.files.input_paths import refuse_missing
 from medclip.files.output import claim_folder, disk_errors
 from medclip.models.packs.pack import find_pack
 from medclip.progress import Progress
 from medclip.settings import Settings
+from medclip.wording import list_of
 
 THRESHOLDS = "thresholds.json"
+_ANY_SCORES = "scores"
+"""Stands for scores of any kind where only the other options of a recipe are wanted."""
 
 
 def audit(
@@ -33,6 +37,7 @@ def audit(
     options: AuditOptions | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
+    **keys: Any,
 ) -> AuditResult:
     """Ask whether a model works for every patient group, and how sure that is.
 
@@ -49,6 +54,8 @@ def audit(
         options: What is measured, and how surely.
         settings: Limits and number of reading processes, where images are read.
         progress: Told of every stage.
+        **keys: Any other option of `medclip audit` by its name: `patient="mrn"`, `where={"split": "test"}`,
+            `num_resamples=500`; not beside `reading` and `options`, which hold the same as values.
 
     Returns:
         All tables. `leaks` says whether training and audit share something that they must not.
@@ -69,6 +76,18 @@ def audit(
     """
     if is_recipe(scores):
         scores = audit_recipe(scores)
+    if keys:
+        if reading is not None or options is not None:
+            raise MedclipError(
+                Reason.WRONG_USE,
+                f"{list_of(list(keys))} beside reading or options: one of them would not count.",
+                hint="Name options, or put all of them into reading=ReadOptions(...) and options=AuditOptions(...).",
+            )
+        named = audit_recipe(scores.scores if isinstance(scores, AuditRecipe) else _ANY_SCORES, keys | {"name": name})
+        if not isinstance(scores, AuditRecipe):
+            reading, options = named.reading(), named.options()
+        else:
+            scores = scores.model_copy(update={key: getattr(named, key) for key in keys})
     if isinstance(scores, AuditRecipe):
         asked = {
             "labels": labels,

@@ -144,11 +144,12 @@ class AuditRecipe(BaseModel):
             "out": self.out,
             "name": self.name or "",
             "compare": _sources(self.compare, "") or {},
-            "reading": self._reading(),
-            "options": self._options(),
+            "reading": self.reading(),
+            "options": self.options(),
         }
 
-    def _reading(self) -> ReadOptions:
+    def reading(self) -> ReadOptions:
+        """Return how tables are read."""
         from medclip.auditing.input.options import ReadOptions  # numpy: not for the options of --help
 
         return ReadOptions(
@@ -177,7 +178,8 @@ class AuditRecipe(BaseModel):
             all_pairs=self.all_pairs,
         )
 
-    def _options(self) -> AuditOptions:
+    def options(self) -> AuditOptions:
+        """Return what is measured, and how surely."""
         from medclip.auditing.disclosure.small_cells import Policy
         from medclip.auditing.options import AuditOptions, Pictures, Shortcuts, Thresholds
 
