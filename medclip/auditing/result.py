@@ -119,16 +119,19 @@ class AuditResult(Result):
     """Sentences: what was left out, mended or assumed."""
 
     def _facts(self) -> dict[str, object]:
-        underpowered = sum(row.get("flag") == "underpowered" for row in self.gaps)
+        tested = [(p, row) for row in self.gaps if (p := _cell(row.get("p_holm"), _REAL)) is not None]
+        alpha = self.settings.get("alpha", 0.05)
+        larger = dict.fromkeys(f"{row['label']} by {row['attribute']}" for p, row in tested if p <= alpha)
         red = [str(row.get("check")) for row in self.leakage if row.get("severity") == "red"]
+        gaps = list_of(list(larger), most=5) if larger else "none" if tested else "not tested"
         return {
+            "leakage": list_of(red, most=5) if red else "none found" if self.leakage else "not looked for",
+            "gaps larger than chance (Holm)": gaps,
             "models": list_of(self.model_names, most=5),
             "labels": list_of(self.labels, most=5),
             "groups by": list_of(self.attributes, most=5),
             "measures": len(self.metrics),
-            "gaps": f"{len(self.gaps)}, {underpowered} of them underpowered",
             "groups too small to show": len(self.suppressed),
-            "leakage": list_of(red, most=5) if red else "none found" if self.leakage else "not looked for",
             "notes": len(self.notes),
         }
 
