@@ -147,3 +147,16 @@ def test_names_are_verbs_and_contents_and_docstrings_begin_with_what_is_done(rep
         if refused[kind].fullmatch(name)
     ]
     assert not wrong
+
+
+def test_no_definition_stands_twice(repository: Path):
+    """The same body in two files is one function too many; adapters are a row of alike things and may repeat."""
+    places: dict[str, list[str]] = {}
+    for path in sorted((repository / "medclip").rglob("*.py")):
+        for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(function, ast.FunctionDef) and path.parent.name != "adapters":
+                body = function.body[1:] if ast.get_docstring(function) else function.body
+                text = ast.dump(ast.Module(body, []))
+                if len(text) > 250:  # more than one plain call
+                    places.setdefault(text, []).append(f"{path.relative_to(repository)}: {function.name}")
+    assert not [names for names in places.values() if len(names) > 1]

@@ -11,6 +11,7 @@ draft name. Two processes may write to one place at once; the last one wins.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -355,6 +356,11 @@ def claim_run(out: Path, what: str, identity: Mapping[str, Any], note: str) -> N
         refuse_other(out, what, read_note(out / note), identity)
     else:
         write_file(out / note, json.dumps(dict(identity), indent=1, sort_keys=True) + "\n")
+
+
+def digest_of(values: Any) -> str:
+    """Hash JSON values, such as what makes two runs the same, into 16 hex characters."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_note(path: Path) -> dict[str, Any] | None:

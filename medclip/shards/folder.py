@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -176,3 +177,8 @@ def arrow_table(rows: Sequence[Mapping[str, Any]], header: Sequence[str]) -> Any
 
     schema = pa.schema([(c, pa.int64() if c in _INTEGERS else pa.string()) for c in header])
     return pa.Table.from_pylist(list(rows), schema=schema)
+
+
+def counts_of(rows: Sequence[Mapping[str, Any]], column: str) -> dict[str, int]:
+    """Count the rows by the values of a column, in their order."""
+    return dict(sorted(Counter(str(row[column]) for row in rows).items()))

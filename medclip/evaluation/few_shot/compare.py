@@ -17,7 +17,7 @@ from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.table import read_adapt_table
 from medclip.adaptation.data.unit_features import targets_of
 from medclip.errors import MedclipError, Reason
-from medclip.evaluation.few_shot.data import FewShotData, digest_of, prepare, table_name
+from medclip.evaluation.few_shot.data import FewShotData, prepare, table_name
 from medclip.evaluation.few_shot.mistakes import confusion_of
 from medclip.evaluation.few_shot.plan import NOVEL, REFERENCES, SEEDS, SHOTS, Protocol, RunKey, make_protocol
 from medclip.evaluation.few_shot.results import Comparison, Drawing
@@ -34,6 +34,7 @@ from medclip.evaluation.few_shot.summary import (
     values_of,
 )
 from medclip.evaluation.few_shot.tables import write_tables
+from medclip.files.output import digest_of
 from medclip.files.pseudonyms import load_key
 from medclip.files.readers.pool import ReadingPool
 from medclip.progress import Progress, Silent

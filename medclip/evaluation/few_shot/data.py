@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from medclip.adaptation.data.shots import Division, Drawn, divide, draw_shots
 from medclip.adaptation.data.table import AdaptTable, LabelledUnit
 from medclip.adaptation.data.unit_features import examples_of
 from medclip.errors import MedclipError, Reason
+from medclip.files.output import digest_of
 from medclip.models.packs.training_files import training_hashes
 from medclip.progress import Progress
 from medclip.runs.encode import ReadUnit, UnitReader
@@ -206,8 +205,3 @@ def _placed(drawn: Drawn, place: Mapping[int, int]) -> Drawn:
 def table_name(table: Any) -> str:
     """Name a table without its folder."""
     return Path(table).name if isinstance(table, str | Path) else "a data frame"
-
-
-def digest_of(values: Any) -> str:
-    """Hash plain values."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

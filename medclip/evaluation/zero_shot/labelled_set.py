@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medclip.errors import MedclipError, Reason
-from medclip.evaluation.zero_shot.suite import SetFile, digest_of
+from medclip.evaluation.zero_shot.suite import SetFile
+from medclip.files.output import digest_of
 from medclip.files.pseudonyms import keyed_hash
 from medclip.files.tables.cell_privacy import shown
 from medclip.files.tables.read_table import read_table

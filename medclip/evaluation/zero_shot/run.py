@@ -18,7 +18,8 @@ from medclip.evaluation.zero_shot.metrics import Figure, set_figures
 from medclip.evaluation.zero_shot.results import MissingSet, SetResult, SuiteResult, UnusableSet, suite_result
 from medclip.evaluation.zero_shot.score_images import Scored, score_images
 from medclip.evaluation.zero_shot.store import SuiteStore
-from medclip.evaluation.zero_shot.suite import SetFile, SuiteFile, digest_of, load_suite
+from medclip.evaluation.zero_shot.suite import SetFile, SuiteFile, load_suite
+from medclip.files.output import digest_of
 from medclip.files.pseudonyms import load_key
 from medclip.models.class_vectors import ClassVectors, encode_prompts
 from medclip.models.devices import check_device

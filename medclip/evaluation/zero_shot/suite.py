@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.files.output import digest_of
 from medclip.sample import Modality
 
 SLOT = "{c}"
@@ -174,11 +173,6 @@ class SuiteFile(_Part):
     def digest(self) -> str:
         """Hash of everything in the suite; 16 hex characters."""
         return digest_of(self.model_dump(mode="json"))
-
-
-def digest_of(values: Any) -> str:
-    """Hash JSON values; 16 hex characters."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def suite_names() -> tuple[str, ...]:

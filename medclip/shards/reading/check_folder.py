@@ -10,7 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medclip.shards.folder import INDEX, REJECT_COLUMNS, REJECTS, SAMPLE_COLUMNS, SAMPLES, read_index, shard_folder
+from medclip.shards.folder import (
+    INDEX,
+    REJECT_COLUMNS,
+    REJECTS,
+    SAMPLE_COLUMNS,
+    SAMPLES,
+    counts_of,
+    read_index,
+    shard_folder,
+)
 from medclip.shards.reading.foreign import ForeignSet, read_foreign
 from medclip.shards.sample_json import from_json
 from medclip.shards.stored_image import EXTENSIONS, SIGNATURES, STORED_AS
@@ -86,11 +95,11 @@ def check_shards(folder: Path | str) -> ShardCheck:
         folder=folder,
         problems=tuple(findings.problems),
         num_samples=len(rows),
-        counts_by_split=_counts(rows, "split"),
+        counts_by_split=counts_of(rows, "split"),
         patients_by_split={k: len(v) for k, v in sorted(_sets(rows, "split", "patient").items())},
-        counts_by_modality=_counts(rows, "modality"),
-        counts_by_source=_counts(rows, "source"),
-        counts_by_reason=_counts(rejects, "reason"),
+        counts_by_modality=counts_of(rows, "modality"),
+        counts_by_source=counts_of(rows, "source"),
+        counts_by_reason=counts_of(rejects, "reason"),
         labels={task: dict(sorted(classes.items())) for task, classes in sorted(findings.labels.items())},
         num_duplicates_across_splits=len(_across(rows)),
     )
@@ -180,9 +189,9 @@ def _whole(
 ) -> Iterator[str]:
     counts = index["counts"]
     for what, stated, counted in (
-        ("samples by split", counts["by_split"], _counts(rows, "split")),
-        ("samples by modality", counts["by_modality"], _counts(rows, "modality")),
-        ("rejects by reason", counts["by_reason"], _counts(rejects, "reason")),
+        ("samples by split", counts["by_split"], counts_of(rows, "split")),
+        ("samples by modality", counts["by_modality"], counts_of(rows, "modality")),
+        ("rejects by reason", counts["by_reason"], counts_of(rejects, "reason")),
     ):
         if stated != counted:
             yield f"The index counts {what} as {stated}, the tables as {counted}."
@@ -211,7 +220,3 @@ def _across(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """List the keys of samples whose file lies in more than one split under more than one patient."""
     sides, patients = _sets(rows, "sha256", "split"), _sets(rows, "sha256", "patient")
     return [r["key"] for r in rows if len(sides[r["sha256"]]) > 1 and len(patients[r["sha256"]]) > 1]
-
-
-def _counts(rows: Sequence[Mapping[str, Any]], column: str) -> dict[str, int]:
-    return dict(sorted(Counter(str(r[column]) for r in rows).items()))

@@ -17,7 +17,7 @@ from medclip.files.output import new_folder
 from medclip.files.pseudonyms import keyed_hash, load_key
 from medclip.progress import Progress, Silent
 from medclip.settings import Settings
-from medclip.shards.folder import claim_shards, write_index
+from medclip.shards.folder import claim_shards, counts_of, write_index
 from medclip.shards.sample_json import to_json
 from medclip.shards.stored_image import STORED_AS, Format
 from medclip.shards.writing.read_row import ReadJob, ReadResult, StoredView, read_rows
@@ -145,7 +145,7 @@ def build_shards(
             tally.samples,
             tally.rejects,
             shards=tally.shards,
-            counts=_index_counts(report),
+            counts=_indexcounts_of(report),
             preprocessing=report.preprocessing,
             options=options,
             columns=understood.columns,
@@ -279,17 +279,17 @@ def _report(out: Path, tally: _Tally) -> ShardReport:
     return ShardReport(
         folder=out,
         num_samples=len(tally.samples),
-        counts_by_split=_counts(tally.samples, "split"),
+        counts_by_split=counts_of(tally.samples, "split"),
         patients_by_split={k: len(v) for k, v in sorted(patients.items())},
-        counts_by_reason=_counts(tally.rejects, "reason"),
-        counts_by_modality=_counts(tally.samples, "modality"),
+        counts_by_reason=counts_of(tally.rejects, "reason"),
+        counts_by_modality=counts_of(tally.samples, "modality"),
         shard_sha256={s["name"]: s["sha256"] for s in tally.shards},
         preprocessing=dict(sorted(tally.preprocessing.items())),
         num_duplicates_across_splits=sum(len(sides[s["sha256"]]) > 1 for s in tally.samples),
     )
 
 
-def _index_counts(report: ShardReport) -> dict[str, Any]:
+def _indexcounts_of(report: ShardReport) -> dict[str, Any]:
     return {
         "samples": report.num_samples,
         "by_split": dict(report.counts_by_split),
@@ -298,7 +298,3 @@ def _index_counts(report: ShardReport) -> dict[str, Any]:
         "patients_by_split": dict(report.patients_by_split),
         "duplicates_across_splits": report.num_duplicates_across_splits,
     }
-
-
-def _counts(rows: list[dict[str, Any]], column: str) -> dict[str, int]:
-    return dict(sorted(Counter(str(r[column]) for r in rows).items()))

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from medclip.evaluation.few_shot import compare as few_shot
 from medclip.evaluation.few_shot import plan as few_shot_plan
 from medclip.evaluation.few_shot.compare import Compared, compare_methods
-from medclip.evaluation.few_shot.data import digest_of
 from medclip.evaluation.few_shot.plan import NOVEL, Protocol, RunKey, make_protocol
 from medclip.evaluation.few_shot.results import Novel, Paired
 from medclip.evaluation.few_shot.store import Run
 from medclip.evaluation.few_shot.summary import Values, cells_of, differences_of, novel_of, spread, values_of
+from medclip.files.output import digest_of
 from medclip.statistics.metrics.classification import HeldOut
 from medclip.statistics.resampling.weights import draw_weights
 from tests.kits.few_shot import table
