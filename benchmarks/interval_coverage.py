@@ -224,10 +224,10 @@ def gallery_intervals(gallery: Gallery, replicates: int, seed: int) -> dict[str,
     hard_N1 = np.exp(rng.normal(0, 0.5, gallery.patients))[whose, None]
     texts = rng.normal(size=(len(whose), 8))
     images = texts + gallery.noise * hard_N1 * rng.normal(size=texts.shape)
-    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (images, texts)]
+    images, texts = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (images, texts))
     keys, patients = range(len(whose)), whose.tolist()
     found, _ = retrieval(
-        *unit, keys, keys, image_patients=patients, text_patients=patients, num_resamples=replicates, seed=seed
+        images, texts, keys, keys, image_patients=patients, text_patients=patients, num_resamples=replicates, seed=seed
     )
     return {f"retrieval R@{k}": found.intervals[k] for k in found.recall}
 
