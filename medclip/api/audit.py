@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,13 @@ from medclip.auditing.result import JSON, AuditResult, write_tables
 from medclip.auditing.thresholds.file import write_thresholds
 from medclip.errors import MedclipError, Reason
 from medclip.files.input_paths import refuse_missing
-from medclip.files.output import claim_folder, disk_errors
+from medclip.files.output import claim_folder, digest_of, disk_errors, read_note, refuse_other, write_file
 from medclip.models.packs.pack import find_pack
 from medclip.progress import Progress
 from medclip.settings import Settings
 from medclip.wording import list_of
 
-THRESHOLDS = "thresholds.json"
+THRESHOLDS, RUN = "thresholds.json", "run.json"
 _ANY_SCORES = "scores"
 """Stands for scores of any kind where only the other options of a recipe are wanted."""
 
@@ -31,6 +32,7 @@ def audit(
     by: Sequence[str] = (),
     label: Sequence[str] | None = None,
     out: str | Path | None = None,
+    overwrite: bool = False,
     name: str = "",
     compare: Mapping[str, Any] | None = None,
     reading: ReadOptions | None = None,
@@ -47,7 +49,8 @@ def audit(
         labels: Table of truths, patients and groups; None where it is the table of scores itself.
         by: What divides patients into groups: `sex`, `age`, `race`, `site`, `scanner`, `view`, any column, "sex*age".
         label: Labels; "SCORE=COLUMN" where names differ; None for all that have score and truth.
-        out: Folder for tables, thresholds and page; None: nothing is written.
+        out: Folder for tables, thresholds and page: new, empty, or of this same audit; None: nothing is written.
+        overwrite: Replace another audit in it.
         name: Of the model; "" for the name of the folder or file.
         compare: Scores of other models by their name.
         reading: How tables are read.
@@ -62,7 +65,7 @@ def audit(
 
     Raises:
         MedclipError: What reading raises; PATIENT_OVERLAP where thresholds were chosen on audited patients;
-            OUTPUT_IN_USE for a folder that holds something else than an audit; DISK_FULL.
+            OUTPUT_IN_USE for a folder that holds another audit or something else; DISK_FULL.
 
     Example:
         >>> import pyarrow
@@ -93,6 +96,7 @@ def audit(
             "labels": labels,
             "label": label,
             "out": out,
+            "overwrite": overwrite or None,
             "compare": compare,
             "reading": reading,
             "options": options,
@@ -101,18 +105,11 @@ def audit(
         asked |= {argument: value for argument, value in (("by", by), ("name", name)) if value}
         return audit(**(scores.arguments() | asked), settings=settings, progress=progress)
     folder = None if out is None else Path(out)
-    if folder is not None:
-        claim_folder(folder, "audit", marks=(JSON,))
-    for source in (scores, *(compare or {}).values()):
-        refuse_missing(source, "file or folder of scores")
-    refuse_missing(labels, "table")
-    if options is not None:
-        refuse_missing(options.pictures.images, "folder")
-        refuse_missing(options.pictures.embeddings, "file of embeddings")
-        for source in options.pictures.training:
-            refuse_missing(source, "shard folder or table")
-        if options.pictures.model is not None:
-            find_pack(options.pictures.model)
+    asked_for = _identity(scores, labels, by, label, name, compare, reading, options)
+    if folder is not None and claim_folder(folder, "audit", marks=(JSON, RUN)) and not overwrite:
+        remedy = "Name another folder, or replace it with --overwrite."
+        refuse_other(folder, "audit", read_note(folder / RUN), asked_for, remedy=remedy)
+    _refuse_missing([scores, *(compare or {}).values()], labels, options)
     from medclip.auditing.run import run_audit  # scikit-learn and scipy: seconds that no refusal above has to wait for
     from medclip.reports.audit.report import REPORT, write_audit_report
 
@@ -129,9 +126,52 @@ def audit(
         progress=progress,
     )
     if folder is not None:
+        write_file(folder / RUN, json.dumps(asked_for, indent=1, sort_keys=True) + "\n")
         with disk_errors(folder):  # the page of an audit that lay here must not stand beside these tables
             (folder / REPORT).unlink(missing_ok=True)
         write_tables(run.result, folder)
         write_thresholds(folder / THRESHOLDS, run.thresholds.values())
         write_audit_report(run.result, folder)
     return run.result
+
+
+def _identity(
+    scores: Any,
+    labels: Any,
+    by: Sequence[str],
+    label: Sequence[str] | None,
+    name: str,
+    compare: Mapping[str, Any] | None,
+    reading: ReadOptions | None,
+    options: AuditOptions | None,
+) -> dict[str, Any]:
+    """Return what makes two audits the same. Paths and options are hashed: they may name somebody."""
+
+    def source(table: Any) -> str | None:
+        return digest_of(str(Path(table).resolve())) if isinstance(table, str | Path) else None
+
+    return {
+        "scores": source(scores),
+        "labels": source(labels),
+        "grouping": list(by),
+        "audited labels": None if label is None else list(label),
+        "name": name,
+        "compared models": {other: source(table) for other, table in (compare or {}).items()},
+        "reading of tables": digest_of(repr(reading or ReadOptions())),
+        "options": digest_of(repr(options or AuditOptions())),
+    }
+
+
+def _refuse_missing(scores: Sequence[Any], labels: Any, options: AuditOptions | None) -> None:
+    """Refuse paths that lead nowhere, before anything is imported that takes seconds."""
+    for source in scores:
+        refuse_missing(source, "file or folder of scores")
+    refuse_missing(labels, "table")
+    if options is None:
+        return
+    refuse_missing(options.pictures.images, "folder")
+    refuse_missing(options.pictures.embeddings, "file of embeddings")
+    for source in options.pictures.training:
+        refuse_missing(source, "shard folder or table")
+    if options.pictures.model is not None:
+        find_pack(options.pictures.model)

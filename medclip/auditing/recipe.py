@@ -74,7 +74,7 @@ class AuditRecipe(BaseModel):
     by: Listed = _option([], "sex, age, race, site, scanner, view, any column, sex*age; again.", "GROUP")
     label: Listed = _option([], "What is audited; again. Default: all that match.", "SCORE=COLUMN")
     patient: str | None = _option(None, "Column that names the patient.", "COLUMN")
-    out: Path | None = _option(None, "Folder for page and tables.")
+    out: Path | None = _option(None, "Folder for page and tables: new, empty, or of this same audit.")
     score: Listed = _option([], "Column of scores of a label; again.", "LABEL=COLUMN")
     long: Joined = _option(None, "Columns of a table with one row for each label.", "LABEL,SCORE")
     scores_are: str = _option("probabilities", "probabilities, logits or any (higher: likelier).", "KIND")
@@ -129,6 +129,7 @@ class AuditRecipe(BaseModel):
     num_resamples: int = _option(2000, "Resamples of patients.", least=100)
     permutations: int | None = _option(None, "Shuffles of groups. Default: 1,000, more for many tests.", least=100)
     seed: int = _option(0, "Of resamples and shuffles.", least=0)
+    overwrite: bool = _option(False, "Replace another audit in the folder.")
 
     def arguments(self) -> dict[str, Any]:
         """Return what `medclip.audit` takes.
@@ -142,6 +143,7 @@ class AuditRecipe(BaseModel):
             "by": self.by,
             "label": self.label or None,
             "out": self.out,
+            "overwrite": self.overwrite,
             "name": self.name or "",
             "compare": _sources(self.compare, "") or {},
             "reading": self.reading(),

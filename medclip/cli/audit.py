@@ -25,7 +25,7 @@ HEADINGS = {
     "device_column": "Shortcuts",
     "model": "Images, embeddings and leakage",
     "num_resamples": "Resamples",
-    "as_json": "Output",
+    "overwrite": "Output",
 }
 
 

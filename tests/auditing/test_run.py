@@ -263,13 +263,26 @@ def test_an_audit_that_is_killed_while_it_writes_is_known_as_unfinished_and_goes
     with monkeypatch.context() as patched:
         patched.setattr(result, "csv_bytes", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            medclip.audit(table, by=["sex"], options=QUICK, out=out)
+            medclip.audit(table, by=["sex"], options=QUICK, out=out, overwrite=True)
     assert json.loads((out / "audit.json").read_text()) == {"finished": False}
     assert not (out / "report.html").exists()
     medclip.audit(table, by=["sex"], options=QUICK, out=out)
     medclip.audit(table, by=["sex"], options=QUICK, out=tmp_path / "other")
     for file in sorted((tmp_path / "other").iterdir()):
         assert (out / file.name).read_bytes() == file.read_bytes(), file.name
+
+
+def test_another_audit_in_the_folder_is_replaced_only_where_that_is_asked(tmp_path):
+    table, out = audit_table(40), tmp_path / "out"
+    medclip.audit(table, by=["sex"], options=QUICK, out=out)
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    medclip.audit(table, by=["sex"], options=QUICK, out=out)
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+    with pytest.raises(MedclipError, match="another audit: the grouping differs; nothing was changed") as caught:
+        medclip.audit(table, by=["age"], options=QUICK, out=out)
+    assert caught.value.reason is Reason.OUTPUT_IN_USE
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+    assert medclip.audit(table, by=["age"], options=QUICK, out=out, overwrite=True).attributes == ("age",)
 
 
 def test_too_few_resamples_are_refused():

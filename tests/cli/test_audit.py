@@ -152,7 +152,7 @@ def test_options_of_the_command_and_arguments_in_python_override_the_recipe(tabl
     settings = json.loads(capsys.readouterr().out)
     assert settings["attributes"] == ["age"]
     assert settings["provenance"]["seed"] == 0
-    result = medclip.audit(path, by=["age"], out=tmp_path / "out")
+    result = medclip.audit(path, by=["age"], out=tmp_path / "out", overwrite=True)
     assert result.attributes == ("age",)
     assert result.provenance["seed"] == 3
 
