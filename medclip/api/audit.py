@@ -21,6 +21,8 @@ from medclip.settings import Settings
 from medclip.wording import list_of
 
 THRESHOLDS, RUN = "thresholds.json", "run.json"
+UNFINISHED = '{"finished": false}\n'
+"""What the JSON of an audit says until all its tables are written."""
 _ANY_SCORES = "scores"
 """Stands for scores of any kind where only the other options of a recipe are wanted."""
 
@@ -127,7 +129,9 @@ def audit(
     )
     if folder is not None:
         write_file(folder / RUN, json.dumps(asked_for, indent=1, sort_keys=True) + "\n")
-        with disk_errors(folder):  # the page of an audit that lay here must not stand beside these tables
+        # What lay here goes: a page or a JSON of another audit must not stand beside tables of this one.
+        write_file(folder / JSON, UNFINISHED)
+        with disk_errors(folder):
             (folder / REPORT).unlink(missing_ok=True)
         write_tables(run.result, folder)
         write_thresholds(folder / THRESHOLDS, run.thresholds.values())

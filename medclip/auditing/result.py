@@ -183,20 +183,12 @@ class AuditResult(Result):
         )
 
 
-UNFINISHED = '{"finished": false}\n'
-"""What the JSON of an audit says until all its tables are written."""
-
-
 def write_tables(result: AuditResult, folder: Path) -> None:
     """Write every table as Parquet and CSV, and everything as JSON; an empty table is a file with a header.
-
-    The JSON comes first, too, and says that the audit is not finished: by it the folder of one that was killed is
-    known, and tables of two audits are never taken for one.
 
     Raises:
         MedclipError: As `medclip.files.output.disk_errors`.
     """
-    write_file(folder / JSON, UNFINISHED)
     for name, table in result.tables().items():
         write_file(folder / f"{name}.parquet", parquet_bytes(table))
         write_file(folder / f"{name}.csv", csv_bytes(table))
