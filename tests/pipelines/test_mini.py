@@ -53,7 +53,9 @@ def test_no_error_on_few_patients_is_not_certainty() -> None:
     labels = np.array([0] * 16 + [1] * 16)
     found = evaluate.figure("balanced_accuracy", labels, np.eye(2)[labels], np.arange(32), 0.5)
     assert found["value"] == found["high"] == 1.0
-    assert found["low"] == pytest.approx(0.025 ** (1 / 16), abs=0.1)  # near 0.794, Clopper-Pearson for 16 of 16
+    # Both classes count: below the end of 32 of 32 (Clopper and Pearson, 0.891), above that of 16 of 16 (0.794).
+    assert 0.025 ** (1 / 16) < found["low"] < 0.025 ** (1 / 32)
+    assert found["low"] == pytest.approx(0.8502, abs=1e-4)
 
 
 def test_a_finding_is_judged_among_films_that_have_the_other_one() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -172,3 +173,13 @@ def test_columns_of_other_lengths_are_refused() -> None:
     with pytest.raises(MedclipError, match="different lengths") as caught:
         reident(noise(4), Images(np.arange(4), ["a"]))
     assert caught.value.reason is Reason.WRONG_USE
+
+
+@pytest.mark.golden
+def test_golden_mean_average_precision_and_ranks(golden: Path) -> None:
+    stored = np.load(golden / "clip_reident.npz")
+    right = stored["query_ids"][:, None] == stored["gallery_ids"]
+    ranked = rank(stored["dist_qg"], right, ~right)
+    assert ranked.precision_Q.mean() == pytest.approx(float(stored["mAP"]), abs=1e-6)
+    places = np.arange(1, len(stored["cmc_first_match"]) + 1)
+    np.testing.assert_allclose((ranked.first_Q[:, None] <= places).mean(0), stored["cmc_first_match"], atol=1e-6)
