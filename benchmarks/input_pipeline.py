@@ -95,7 +95,7 @@ def theirs(folder: Path, number: int, workers: int) -> Iterator[tuple[torch.Tens
 
 
 def ours(folder: Path, number: int, workers: int, kind: str) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Give batches as medclip's trainer does: uint8 pictures, normalised where the model is."""
+    """Give batches as medclip's trainer does: uint8 images, normalised where the model is."""
     reader = ShardReader(folder, "train", verify="full")
     augment = Augment(crop_scale=(0.9, 1.0), rotate_deg=0, brightness=0, contrast=0)
     batches = Batches(

@@ -1,7 +1,7 @@
 """Make synthetic studies of every modality: `python examples/make_phantoms.py FOLDER`.
 
 Nothing in them comes from a patient. Shapes are simple, but sides are right: the heart is on the patient's left, the
-liver on the right, so a picture that is mirrored or upside down is seen at once. How-to pages and tests use them.
+liver on the right, so an image that is mirrored or upside down is seen at once. How-to pages and tests use them.
 """
 
 from __future__ import annotations
@@ -74,16 +74,16 @@ def _inside(rows: Any, columns: Any, middle: tuple[float, float], radii: tuple[f
 def chest_slice(size: int, height: float) -> NDArray[np.float64]:
     """Draw one axial chest slice in HU; columns run to the patient's left, rows to the back, height is 0 to 1."""
     rows, columns = _grid(size)
-    picture = np.full((size, size), -1000.0)
-    picture[_inside(rows, columns, (0, 0), (0.65, 0.92))] = 40
+    image = np.full((size, size), -1000.0)
+    image[_inside(rows, columns, (0, 0), (0.65, 0.92))] = 40
     lung = 0.30 + 0.12 * np.sin(np.pi * height)
     for side in (-1, 1):
-        picture[_inside(rows, columns, (0, 0.45 * side), (0.42, lung))] = -850
-    picture[_inside(rows, columns, (-0.12, 0.18), (0.24, 0.20 + 0.1 * (1 - height)))] = 45  # heart, to the left
-    picture[_inside(rows, columns, (0.45, 0), (0.12, 0.12))] = 600  # spine, at the back
+        image[_inside(rows, columns, (0, 0.45 * side), (0.42, lung))] = -850
+    image[_inside(rows, columns, (-0.12, 0.18), (0.24, 0.20 + 0.1 * (1 - height)))] = 45  # heart, to the left
+    image[_inside(rows, columns, (0.45, 0), (0.12, 0.12))] = 600  # spine, at the back
     if height < 0.3:
-        picture[_inside(rows, columns, (0, -0.45), (0.40, 0.40))] = 60  # dome of the liver, on the right
-    return picture
+        image[_inside(rows, columns, (0, -0.45), (0.40, 0.40))] = 60  # dome of the liver, on the right
+    return image
 
 
 def ct_series(folder: Path, num_slices: int = 24, size: int = 128, spacing_mm: float = 5.0, **tags: Any) -> Path:
@@ -232,13 +232,13 @@ def tissue(height: int, width: int, seed: int = 6) -> NDArray[np.uint8]:
     """Draw stained tissue on glass: uint8 [H, W, 3]; two pink pieces with purple nuclei."""
     rows, columns = np.meshgrid(np.linspace(0, 1, height), np.linspace(0, 1, width), indexing="ij")
     noise = np.random.default_rng(seed)
-    picture = np.full((height, width, 3), 242.0)
+    image = np.full((height, width, 3), 242.0)
     here = _inside(rows, columns, (0.45, 0.32), (0.32, 0.2)) | _inside(rows, columns, (0.6, 0.72), (0.25, 0.16))
     coarse = np.kron(noise.random((height // 16 + 1, width // 16 + 1)), np.ones((16, 16)))[:height, :width]
-    picture[here] = (np.array([226, 160, 196]) + 24 * (coarse[here][:, None] - 0.5)).clip(0, 255)
+    image[here] = (np.array([226, 160, 196]) + 24 * (coarse[here][:, None] - 0.5)).clip(0, 255)
     nuclei = np.kron(noise.random((height // 6 + 1, width // 6 + 1)) > 0.82, np.ones((6, 6)))[:height, :width] > 0
-    picture[here & nuclei] = (106, 66, 142)
-    return (picture + noise.normal(0, 3, picture.shape)).clip(0, 255).astype(np.uint8)
+    image[here & nuclei] = (106, 66, 142)
+    return (image + noise.normal(0, 3, image.shape)).clip(0, 255).astype(np.uint8)
 
 
 def slide(path: Path, height: int = 2048, width: int = 3072, mpp_um: float | None = 0.5, software: str = "") -> Path:
@@ -271,10 +271,10 @@ def endoscopy_video(path: Path, num_frames: int = 24) -> Path:
         stream.width, stream.height, stream.pix_fmt = 256, 192, "yuv420p"
         for number in range(num_frames):
             fold = np.sin(10 * np.hypot(rows, columns - 0.2 * np.sin(number / 4)))
-            picture = np.zeros((192, 256, 3), np.uint8)
+            image = np.zeros((192, 256, 3), np.uint8)
             tint = np.stack([190 + 40 * fold, 90 + 30 * fold, 80 + 25 * fold], axis=2)
-            picture[:, 32:224] = np.where(field[:, :, None], tint, 0).clip(0, 255)
-            for packet in stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")):
+            image[:, 32:224] = np.where(field[:, :, None], tint, 0).clip(0, 255)
+            for packet in stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")):
                 container.mux(packet)
         for packet in stream.encode():
             container.mux(packet)

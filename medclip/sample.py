@@ -46,7 +46,7 @@ class Kind(StrEnum):
     """What the files of one sample are together. It decides how they are read, and which tasks can be asked of them."""
 
     IMAGE = "image"
-    """One still picture."""
+    """One still image."""
     VOLUME = "volume"
     """Slices in space: a CT or MR series, an enhanced multi-frame object, a NIfTI file."""
     CINE = "cine"
@@ -127,7 +127,7 @@ class Volume:
     voxels: NDArray[Any]
     """[slice, row, column] or, with a time or echo axis, [frame, slice, row, column]; float32 or the integer type that
     holds the values exactly. Rows, columns and slices run as they are shown: axial slices from the feet up, front on
-    top, the patient's right on the left of the picture."""
+    top, the patient's right on the left of the image."""
     affine: NDArray[np.float64]
     """4 x 4: maps (slice, row, column, 1) to millimetres in RAS+ (NIfTI's world: right, anterior, superior)."""
     unit: str
@@ -172,7 +172,7 @@ class Signal:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """What an adapter makes of one unit: a picture, a series, a recording, a slide."""
+    """What an adapter makes of one unit: an image, a series, a recording, a slide."""
 
     modality: Modality | None
     """None only for the generic rendering that is used to infer the modality."""
@@ -191,7 +191,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Unit:
-    """Files that are read together into one sample: one picture, the slices of a series, a record, a slide."""
+    """Files that are read together into one sample: one image, the slices of a series, a record, a slide."""
 
     kind: Kind
     files: tuple[FileRef, ...]

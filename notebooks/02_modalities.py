@@ -70,8 +70,8 @@ shown = {name: sample.views[len(sample.views) // 2] for name, sample in samples.
 figure, axes = plt.subplots(2, 3, figsize=(9, 6), layout="constrained")
 for place, (name, view) in zip(axes.flat, shown.items(), strict=True):
     low, high = view.value_range
-    picture = (view.pixels - low) / (high - low)
-    place.imshow(picture[:, :, 0] if picture.shape[2] == 1 else picture, cmap="gray", vmin=0, vmax=1)
+    image = (view.pixels - low) / (high - low)
+    place.imshow(image[:, :, 0] if image.shape[2] == 1 else image, cmap="gray", vmin=0, vmax=1)
     place.set_title(f"{name}, {view.pixels.shape[0]} x {view.pixels.shape[1]} x {view.pixels.shape[2]}")
     place.set_axis_off()
 plt.show()

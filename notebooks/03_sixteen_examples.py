@@ -45,8 +45,8 @@ rng = np.random.default_rng(0)
 # %%
 def fundus(kind):
     """Draw a disc with vessels; haze blurs it, exudates are small bright spots."""
-    picture = Image.new("RGB", (160, 160))
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (160, 160))
+    draw = ImageDraw.Draw(image)
     red = int(rng.integers(150, 200))
     draw.ellipse((6, 6, 154, 154), fill=(red, int(red * 0.45), 30))
     x, y = rng.integers(40, 120, 2)
@@ -58,9 +58,9 @@ def fundus(kind):
         for _ in range(int(rng.integers(2, 9))):
             u, v = rng.integers(30, 130, 2)
             draw.ellipse((u - 1, v - 1, u + 1, v + 1), fill=(250, 200, 120))
-    picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(1.2, 3.0) if kind == "hazy" else 0.7))
+    image = image.filter(ImageFilter.GaussianBlur(rng.uniform(1.2, 3.0) if kind == "hazy" else 0.7))
     noise = rng.normal(0, 9, (160, 160, 3))
-    return Image.fromarray(np.clip(np.asarray(picture) + noise, 0, 255).astype(np.uint8))
+    return Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8))
 
 
 rows = []
@@ -164,7 +164,9 @@ wrong = confusion.mistakes[:4]
 figure, axes = plt.subplots(1, max(1, len(wrong)), figsize=(9, 2.6), layout="constrained", squeeze=False)
 for place, mistake in zip(axes[0], wrong, strict=False):
     place.imshow(Image.open(root / rows[mistake.row - 1]["file"]))
-    place.set_title(f"{mistake.true}, said {mistake.said}\n{mistake.num_wrong} of {mistake.num_runs} runs", fontsize=9)
+    place.set_title(
+        f"{mistake.true}, predicted {mistake.predicted}\n{mistake.num_wrong} of {mistake.num_runs} runs", fontsize=9
+    )
 for place in axes[0]:
     place.set_axis_off()
 plt.show()

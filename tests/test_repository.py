@@ -131,6 +131,8 @@ def _names_of(path: Path) -> Iterator[tuple[str, str]]:
                     yield "local", node.id
                 elif isinstance(node, ast.arg):
                     yield "local", node.arg
+        elif isinstance(function, ast.AnnAssign) and isinstance(function.target, ast.Name):
+            yield "local", function.target.id
 
 
 def test_names_are_verbs_and_contents_and_docstrings_begin_with_what_is_done(repository: Path):
@@ -145,6 +147,19 @@ def test_names_are_verbs_and_contents_and_docstrings_begin_with_what_is_done(rep
         for path in sorted((repository / "medclip").rglob("*.py"))
         for kind, name in _names_of(path)
         if refused[kind].fullmatch(name)
+    ]
+    assert not wrong
+
+
+def test_the_fields_word_is_image(repository: Path):
+    """Rule 5 of the house. Prompts and captions keep the other word, since radiologists write it."""
+    others = re.compile("pictures?", re.IGNORECASE)
+    allowed = [repository / "medclip/text", repository / "medclip/evaluation/zero_shot/suite_files"]
+    wrong = [
+        str(path.relative_to(repository))
+        for suffix in ("*.py", "*.j2", "*.css", "*.yaml")
+        for path in sorted((repository / "medclip").rglob(suffix))
+        if not any(path.is_relative_to(folder) for folder in allowed) and others.search(path.read_text("utf-8"))
     ]
     assert not wrong
 

@@ -30,7 +30,7 @@ IMAGING_VERSION = 1
 """Raise when `medclip.imaging` gives other pixels for the same file: it enters every adapter's hash."""
 
 RASTERS = frozenset({Format.PNG, Format.JPEG, Format.TIFF, Format.GIF, Format.BMP, Format.WEBP, Format.JPEG2000})
-"""Pictures without a medical header."""
+"""Images without a medical header."""
 _NAMES = {
     Format.DICOM: "a DICOM object",
     Format.PNG: "a PNG",
@@ -58,7 +58,7 @@ class Source:
 
     @property
     def path(self) -> Path:
-        """The first file: the only one of a picture, the header of a record."""
+        """The first file: the only one of an image, the header of a record."""
         return self.paths[0]
 
     @property
@@ -137,7 +137,7 @@ class ImageAdapter:
     modality: Modality | None
     version: int
     grey: bool
-    """Whether colour pictures become luma."""
+    """Whether colour images become luma."""
     dicom_codes: frozenset[str] = frozenset()
     """DICOM modality codes it reads; "" stands for files that do not say."""
 
@@ -145,13 +145,13 @@ class ImageAdapter:
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """Constants that shape the pixels of single pictures."""
+        """Constants that shape the pixels of single images."""
         dicom = {"dicom_percentiles": list(PERCENTILES), "dicom_pixels": DICOM_VERSION} if self.dicom_codes else {}
         return {"grey": self.grey, "imaging": IMAGING_VERSION, **dicom}
 
     @property
     def preprocessing(self) -> str:
-        """Hash of name, version and parameters for single pictures."""
+        """Hash of name, version and parameters for single images."""
         return self.preprocessing_of(Kind.IMAGE)
 
     def parameters_of(self, kind: Kind) -> Mapping[str, Any]:
@@ -195,7 +195,7 @@ class ImageAdapter:
             raise error.at(source.path) from None
 
     def read_unit(self, source: Source, settings: Settings) -> Sample:
-        """Read a unit that `accepts` has let through. A subclass that reads other kinds than pictures overrides it."""
+        """Read a unit that `accepts` has let through. A subclass that reads other kinds than images overrides it."""
         path, facts = source.path, source.first
         if facts.format is Format.DICOM:
             decoded = read_dicom(path, settings, header=facts.header)

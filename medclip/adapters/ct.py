@@ -1,4 +1,4 @@
-"""CT: series, enhanced objects and NIfTI as HU volumes with windowed slices; exported slices as pictures."""
+"""CT: series, enhanced objects and NIfTI as HU volumes with windowed slices; exported slices as images."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class CtAdapter(ImageAdapter):
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """Constants that shape the pixels of single pictures."""
+        """Constants that shape the pixels of single images."""
         return {**super().parameters, "percentiles": list(self.percentiles), "border": borders.PARAMETERS}
 
     def parameters_of(self, kind: Kind) -> Mapping[str, Any]:
@@ -81,7 +81,7 @@ class CtAdapter(ImageAdapter):
         }
 
     def accepts(self, source: Source) -> bool:
-        """Take pictures of one slice, CT objects, and volumes that are said to be CT."""
+        """Take images of one slice, CT objects, and volumes that are said to be CT."""
         return accepts_volume(self, source, "CT")
 
     def describe(self, kind: Kind) -> str:
@@ -96,7 +96,7 @@ class CtAdapter(ImageAdapter):
         )
 
     def read_unit(self, source: Source, settings: Settings) -> Sample:
-        """Read a picture or a volume."""
+        """Read an image or a volume."""
         header = source.first.header
         if source.kind is not Kind.VOLUME:
             return super().read_unit(source, settings)
@@ -119,7 +119,7 @@ class CtAdapter(ImageAdapter):
         return Sample(self.modality, views, provenance, read.headers, Kind.VOLUME, volume)
 
     def render(self, decoded: Decoded, facts: FileFacts) -> tuple[View, tuple[Step, ...]]:
-        """Stretch deep pictures and trim dark borders."""
+        """Stretch deep images and trim dark borders."""
         pixels, steps = to_range(decoded, facts, self.percentiles)
         pixels, box = borders.crop_dark_borders(pixels, value_range(pixels))
         if box is not None:
@@ -152,18 +152,18 @@ class CtAdapter(ImageAdapter):
         )
 
     def _radiograph(self, source: Source, header: DicomHeader, settings: Settings) -> Sample:
-        """Show the radiograph that plans a scan as what it is: a picture without HU."""
+        """Show the radiograph that plans a scan as what it is: an image without HU."""
         decoded = read_dicom(source.path, settings, header=header)
         check_not_small(decoded.pixels)
         check_not_constant(decoded.pixels)
         view, steps = self.render(decoded, source.first)
-        note = Step("note", "a radiograph that plans a CT scan (localizer), not a slice: shown as a picture, not in HU")
+        note = Step("note", "a radiograph that plans a CT scan (localizer), not a slice: shown as an image, not in HU")
         provenance = self.provenance(source, (note, *decoded.steps, *steps), decoded.decoder, settings)
         return Sample(self.modality, (view,), provenance, decoded.headers)
 
 
 def accepts_volume(adapter: ImageAdapter, source: Source, code: str) -> bool:
-    """Return whether the CT and MRI adapters share a unit: pictures, DICOM of one modality, volume files."""
+    """Return whether the CT and MRI adapters share a unit: images, DICOM of one modality, volume files."""
     form = source.first.format
     if source.kind not in adapter.kinds:
         return False

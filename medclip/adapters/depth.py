@@ -1,4 +1,4 @@
-"""Say which values of deep pictures and of volumes become black and white."""
+"""Say which values of deep images and of volumes become black and white."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from medclip.settings import Settings
 
 
 def to_range(decoded: Decoded, facts: FileFacts, limits: tuple[float, float]) -> tuple[NDArray[Any], tuple[Step, ...]]:
-    """Stretch a deep picture between two of its percentiles.
+    """Stretch a deep image between two of its percentiles.
 
-    A 16-bit file does not say which of its values are white: 12-bit data in 16 bits is common. The picture's own
+    A 16-bit file does not say which of its values are white: 12-bit data in 16 bits is common. The image's own
     percentiles are robust against hot pixels and markers.
 
     Args:

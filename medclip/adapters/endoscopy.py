@@ -1,4 +1,4 @@
-"""Endoscopy: pictures and loops, from DICOM, video and exported pictures."""
+"""Endoscopy: images and loops, from DICOM, video and exported images."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ RULE = lit.LitRule(dark=28, opening=4, share=1.0, margin=0.0)
 
 
 class EndoscopyAdapter(LoopAdapter):
-    """One picture to one RGB view, one loop to up to 16, cropped to the field of view.
+    """One image to one RGB view, one loop to up to 16, cropped to the field of view.
 
-    The field (round, or with cut corners) is the largest lit area; panels of text and small pictures beside it go.
+    The field (round, or with cut corners) is the largest lit area; panels of text and small images beside it go.
     """
 
     name = "endoscopy"

@@ -1,4 +1,4 @@
-"""A plain 8-bit rendering of any readable picture or loop, from which the modality is inferred."""
+"""A plain 8-bit rendering of any readable image or loop, from which the modality is inferred."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from medclip.settings import Settings
 class GenericAdapter(LoopAdapter):
     """One file to one uint8 view, or up to 16 of a loop, grey (C = 1) or RGB as stored; nothing is cropped.
 
-    It reads DICOM of every modality code, each file on its own: a CT slice as the picture that its window makes of it,
+    It reads DICOM of every modality code, each file on its own: a CT slice as the image that its window makes of it,
     an enhanced object as its frames.
     """
 
@@ -45,7 +45,7 @@ class GenericAdapter(LoopAdapter):
         return {**super().parameters, "percentiles": list(self.percentiles)}
 
     def accepts(self, source: Source) -> bool:
-        """Return whether a unit is one file that is a picture or holds frames."""
+        """Return whether a unit is one file that is an image or holds frames."""
         facts = source.first
         if source.kind not in self.kinds or (len(source.paths) != 1 and source.kind is not Kind.VOLUME):
             return False
@@ -63,7 +63,7 @@ class GenericAdapter(LoopAdapter):
         return f"{views}; frames [F, H, W, C]"
 
     def read_unit(self, source: Source, settings: Settings) -> Sample:
-        """Read a picture or a loop; a DICOM file of slices counts as one or the other by its number of frames."""
+        """Read an image or a loop; a DICOM file of slices counts as one or the other by its number of frames."""
         header = source.first.header
         if len(source.paths) > 1:
             return self._read_series(source, settings)
@@ -74,7 +74,7 @@ class GenericAdapter(LoopAdapter):
         return ImageAdapter.read_unit(self, source, settings)
 
     def _read_series(self, source: Source, settings: Settings) -> Sample:
-        """Read some slices of a series, evenly spaced, each as a picture of its own."""
+        """Read some slices of a series, evenly spaced, each as an image of its own."""
         count = len(source.paths)
         chosen = sorted({round(n * (count - 1) / (MAX_VIEWS - 1)) for n in range(MAX_VIEWS)})
         slices = [
@@ -95,7 +95,7 @@ class GenericAdapter(LoopAdapter):
         return Plan(spacing_mm=spacing_mm)
 
     def render(self, decoded: Decoded, facts: FileFacts) -> tuple[View, tuple[Step, ...]]:
-        """Stretch deep pictures and round to 8 bits."""
+        """Stretch deep images and round to 8 bits."""
         pixels, steps = to_range(decoded, facts, self.percentiles)
         header = facts.header or DicomHeader()
         view = View(

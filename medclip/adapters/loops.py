@@ -1,4 +1,4 @@
-"""Base of the adapters that read pictures and loops alike: frames are decoded, one crop is planned, all get it."""
+"""Base of the adapters that read images and loops alike: frames are decoded, one crop is planned, all get it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from medclip.settings import Settings
 
 VIDEOS = frozenset({Format.MP4, Format.AVI})
 PHOTO_CODES = frozenset({"", "OT", "SC", "XC"})
-"""DICOM modality codes of objects that may hold any picture or photograph."""
+"""DICOM modality codes of objects that may hold any image or photograph."""
 
 
 class Loop(NamedTuple):
@@ -123,12 +123,12 @@ def _with_channels(pixels: NDArray[Any], plan: Plan) -> NDArray[Any]:
 
 
 class LoopAdapter(ImageAdapter):
-    """One picture to one view, one loop to up to 16 views. A subclass sets the constants and `plan`."""
+    """One image to one view, one loop to up to 16 views. A subclass sets the constants and `plan`."""
 
     kinds = frozenset({Kind.IMAGE, Kind.CINE})
     grey = False
     percentiles = (0.0, 100.0)
-    """For pictures deeper than 8 bits outside DICOM."""
+    """For images deeper than 8 bits outside DICOM."""
     frame_word = "frames"
 
     def parameters_of(self, kind: Kind) -> Mapping[str, Any]:
@@ -149,17 +149,17 @@ class LoopAdapter(ImageAdapter):
         """Decide crop and colour.
 
         Args:
-            frames: [F, H, W, C] uint8: the picture, or the frames that become views.
+            frames: [F, H, W, C] uint8: the image, or the frames that become views.
             facts: Of the file.
             spacing_mm: Of the decoded pixels.
         """
         raise NotImplementedError
 
     def read_unit(self, source: Source, settings: Settings) -> Sample:
-        """Read a picture or a loop."""
-        return self._loop(source, settings) if source.kind is Kind.CINE else self._picture(source, settings)
+        """Read an image or a loop."""
+        return self._loop(source, settings) if source.kind is Kind.CINE else self._image(source, settings)
 
-    def _picture(self, source: Source, settings: Settings) -> Sample:
+    def _image(self, source: Source, settings: Settings) -> Sample:
         path, facts = source.path, source.first
         if facts.format is Format.DICOM:
             decoded = read_dicom(path, settings, header=facts.header)

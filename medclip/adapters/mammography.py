@@ -1,4 +1,4 @@
-"""Mammography: MG and secondary captures of it, scanned film and exported pictures."""
+"""Mammography: MG and secondary captures of it, scanned film and exported images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _POSITIONS = ("CC", "MLO", "ML", "LM", "LMO", "XCCL", "XCCM", "XCC", "SIO", "CV"
 class MammographyAdapter(ImageAdapter):
     """One mammogram to one grey view: cropped to the breast, its chest wall on the left.
 
-    Pictures deeper than 8 bits outside DICOM are stretched from their minimum (the background) to their 99.9
+    Images deeper than 8 bits outside DICOM are stretched from their minimum (the background) to their 99.9
     percentile, which keeps lead markers from setting the white.
     """
 
@@ -49,14 +49,14 @@ class MammographyAdapter(ImageAdapter):
         return {**super().parameters, "percentiles": list(self.percentiles), "breast": crop}
 
     def read_unit(self, source: Source, settings: Settings) -> Sample:
-        """Read a picture, and say what its header knows of implants and processing."""
+        """Read an image, and say what its header knows of implants and processing."""
         sample = super().read_unit(source, settings)
         header = source.first.header or DicomHeader()
         own = {"position": position(header), "implant": header.breast_implant, "for_processing": _is_raw(header)}
         return replace(sample, headers={**sample.headers, **own})
 
     def render(self, decoded: Decoded, facts: FileFacts) -> tuple[View, tuple[Step, ...]]:
-        """Stretch deep pictures, crop to the breast, turn the chest wall to the left."""
+        """Stretch deep images, crop to the breast, turn the chest wall to the left."""
         pixels, steps = to_range(decoded, facts, self.percentiles)
         header = facts.header or DicomHeader()
         located = breast.find_breast(pixels, value_range(pixels))

@@ -1,4 +1,4 @@
-"""What a model that takes pictures is shown of a sample: its views, or its ECG as it is drawn on paper."""
+"""What a model that takes images is shown of a sample: its views, or its ECG as it is drawn on paper."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _COLUMN_STEP_MM = 62.5
 _RHYTHM_MM = (18.0, 147.0, 255.0, 36.0)
 
 
-def pictures_of(sample: Sample) -> tuple[View, ...]:
+def images_of(sample: Sample) -> tuple[View, ...]:
     """Return the views of a sample; of an ECG five cuttings of its sheet (25 mm/s, 10 mm/mV, millimetre grid).
 
     The whole sheet would lose its traces at the few hundred pixels that models take. Four cuttings hold three leads

@@ -1,4 +1,4 @@
-"""MRI: series, enhanced objects, mosaics and NIfTI as volumes with grey slices; exported slices as pictures."""
+"""MRI: series, enhanced objects, mosaics and NIfTI as volumes with grey slices; exported slices as images."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class MriAdapter(ImageAdapter):
     """A volume and up to 16 of its slices in grey; or one exported slice to one grey view, without its dark border.
 
     MR intensities have no unit. A series is stretched from the 0.5 to the 99.5 percentile of its voxels above the
-    background: once for all slices, so that they can be compared. Pictures deeper than 8 bits are stretched between
+    background: once for all slices, so that they can be compared. Images deeper than 8 bits are stretched between
     the same percentiles of their own.
 
     Of a series in time the views show one frame: the first with the lowest b-value where b-values are known (the
@@ -44,7 +44,7 @@ class MriAdapter(ImageAdapter):
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """Constants that shape the pixels of single pictures."""
+        """Constants that shape the pixels of single images."""
         return {**super().parameters, "percentiles": list(self.percentiles), "border": borders.PARAMETERS}
 
     def parameters_of(self, kind: Kind) -> Mapping[str, Any]:
@@ -63,7 +63,7 @@ class MriAdapter(ImageAdapter):
         }
 
     def accepts(self, source: Source) -> bool:
-        """Take pictures of one slice, MR objects, and volumes that are said to be MRI."""
+        """Take images of one slice, MR objects, and volumes that are said to be MRI."""
         return accepts_volume(self, source, "MR")
 
     def describe(self, kind: Kind) -> str:
@@ -77,7 +77,7 @@ class MriAdapter(ImageAdapter):
         )
 
     def read_unit(self, source: Source, settings: Settings) -> Sample:
-        """Read a picture or a volume."""
+        """Read an image or a volume."""
         if source.kind is not Kind.VOLUME:
             return super().read_unit(source, settings)
         read = read_volume(source.paths, source.facts, settings)

@@ -1,4 +1,4 @@
-"""Optical coherence tomography: B-scans as pictures, and stacks of them."""
+"""Optical coherence tomography: B-scans as images, and stacks of them."""
 
 from __future__ import annotations
 

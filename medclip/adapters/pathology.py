@@ -1,4 +1,4 @@
-"""Pathology: tiles as pictures, and whole slides as patches spread over their tissue."""
+"""Pathology: tiles as images, and whole slides as patches spread over their tissue."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class PathologyAdapter(ImageAdapter):
     version = 1
     grey = False
     dicom_codes = frozenset({"GM"})
-    """General microscopy: single pictures. Slides say SM."""
+    """General microscopy: single images. Slides say SM."""
     kinds = frozenset({Kind.IMAGE, Kind.SLIDE})
 
     size_px = 256
@@ -62,7 +62,7 @@ class PathologyAdapter(ImageAdapter):
         }
 
     def accepts(self, source: Source) -> bool:
-        """Return whether it reads a unit: single pictures, slide files, and DICOM slides of any number of files."""
+        """Return whether it reads a unit: single images, slide files, and DICOM slides of any number of files."""
         if source.kind is not Kind.SLIDE:
             return super().accepts(source)
         if source.first.format is Format.DICOM:
@@ -105,7 +105,7 @@ class PathologyAdapter(ImageAdapter):
             )
 
     def render(self, decoded: Decoded, facts: FileFacts) -> tuple[View, tuple[Step, ...]]:
-        """Return a tile as it is; grey is repeated, deep pictures are stretched over their whole range."""
+        """Return a tile as it is; grey is repeated, deep images are stretched over their whole range."""
         pixels, steps = to_range(decoded, facts, (0, 100))
         if pixels.shape[2] == 1:
             pixels = np.repeat(pixels, 3, axis=2)

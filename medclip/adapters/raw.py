@@ -14,7 +14,7 @@ from medclip.sample import Kind
 from medclip.settings import Settings
 
 
-def raw_picture(source: Source, settings: Settings) -> NDArray[np.uint8]:
+def raw_image(source: Source, settings: Settings) -> NDArray[np.uint8]:
     """Show what is stored, without window, polarity, padding or crop.
 
     Args:
@@ -68,7 +68,7 @@ def _middle(source: Source, settings: Settings) -> NDArray[Any]:
         voxels = read_volume(source.paths, source.facts, settings).volume.voxels
         stack = voxels if voxels.ndim == 3 else voxels[len(voxels) // 2]
         return stack[len(stack) // 2][:, :, None]
-    raise MedclipError(Reason.NOT_SUPPORTED_YET, f"there is no raw picture of {facts.format} files.")
+    raise MedclipError(Reason.NOT_SUPPORTED_YET, f"there is no raw image of {facts.format} files.")
 
 
 def _stretched(pixels: NDArray[Any]) -> NDArray[np.uint8]:

@@ -87,7 +87,7 @@ def preprocessing_of(name: str) -> str:
 
 
 def read_unit(source: Source, modality: Modality | None, settings: Settings) -> Sample:
-    """Read one unit (a picture, a series, a record, a slide) as a modality.
+    """Read one unit (an image, a series, a record, a slide) as a modality.
 
     Args:
         source: The unit's files in reading order.

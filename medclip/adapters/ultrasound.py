@@ -1,4 +1,4 @@
-"""Ultrasound: pictures and loops, from DICOM, video and exported pictures."""
+"""Ultrasound: images and loops, from DICOM, video and exported images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RULE = lit.LitRule(dark=8, opening=3, share=0.1, margin=0.005, depth=True)
 _TWO_D, _M_MODE, _SPECTRAL = 1, 2, 3
 _TISSUE, _COLOUR_FLOW = 1, 2
 _LEAST = 0.02
-"""Regions that cover less of the picture than this are not believed."""
+"""Regions that cover less of the image than this are not believed."""
 
 
 class Regions(NamedTuple):
@@ -33,7 +33,7 @@ class Regions(NamedTuple):
 
 
 class UltrasoundAdapter(LoopAdapter):
-    """One picture to one view, one loop to up to 16 views, cropped to the sector.
+    """One image to one view, one loop to up to 16 views, cropped to the sector.
 
     Grey (C = 1), but RGB (C = 3) where colour flow is seen: elsewhere colour is only that of markers and tints.
     """
@@ -123,7 +123,7 @@ def find_regions(header: DicomHeader, height: int, width: int) -> Regions | None
         width: Columns as decoded.
 
     Returns:
-        The box inside the picture, or None if there is no region to go by. Where there are only M-mode or spectral
+        The box inside the image, or None if there is no region to go by. Where there are only M-mode or spectral
         regions, these count.
     """
     visible = [one for one in header.ultrasound_regions if _visible(one, header)]

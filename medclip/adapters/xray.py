@@ -1,4 +1,4 @@
-"""Projection X-ray: CR, DX and secondary captures of them, and exported pictures."""
+"""Projection X-ray: CR, DX and secondary captures of them, and exported images."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _POSITIONS: Mapping[str, str] = {
 class XrayAdapter(ImageAdapter):
     """One projection X-ray file to one grey view, without its dark border.
 
-    Pictures deeper than 8 bits outside DICOM are stretched from their 0.1 to their 99.9 percentile.
+    Images deeper than 8 bits outside DICOM are stretched from their 0.1 to their 99.9 percentile.
     """
 
     name = "xray"
@@ -59,13 +59,13 @@ class XrayAdapter(ImageAdapter):
         return {**super().parameters, "percentiles": list(self.percentiles), "border": borders.PARAMETERS}
 
     def read_unit(self, source: Source, settings: Settings) -> Sample:
-        """Read a picture, and say where its position is known from."""
+        """Read an image, and say where its position is known from."""
         sample = super().read_unit(source, settings)
         view, origin = position(source.first.header or DicomHeader())
         return replace(sample, headers={**sample.headers, "position": view, "position_from": origin})
 
     def render(self, decoded: Decoded, facts: FileFacts) -> tuple[View, tuple[Step, ...]]:
-        """Stretch deep pictures, trim dark borders, take position and side from the header."""
+        """Stretch deep images, trim dark borders, take position and side from the header."""
         pixels, steps = to_range(decoded, facts, self.percentiles)
         limits = value_range(pixels)
         pixels, box = borders.crop_dark_borders(pixels, limits)

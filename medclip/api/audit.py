@@ -173,9 +173,9 @@ def _refuse_missing(scores: Sequence[Any], labels: Any, options: AuditOptions | 
     refuse_missing(labels, "table")
     if options is None:
         return
-    refuse_missing(options.pictures.images, "folder")
-    refuse_missing(options.pictures.embeddings, "file of embeddings")
-    for source in options.pictures.training:
+    refuse_missing(options.image_checks.images, "folder")
+    refuse_missing(options.image_checks.embeddings, "file of embeddings")
+    for source in options.image_checks.training:
         refuse_missing(source, "shard folder or table")
-    if options.pictures.model is not None:
-        find_pack(options.pictures.model)
+    if options.image_checks.model is not None:
+        find_pack(options.image_checks.model)

@@ -19,13 +19,13 @@ def open_study(
     group_by: GroupBy | str = "auto",
     settings: Settings | None = None,
 ) -> OpenedStudy:
-    """Open a file or a folder through the adapters: pictures, series, loops, slides and ECGs.
+    """Open a file or a folder through the adapters: images, series, loops, slides and ECGs.
 
     Slices of a series become one volume, a WFDB header and its signals one record. Headers are read now, pixels on
     first use of `samples()` or `views`.
 
     Args:
-        path: A file, or a folder of at most 64 pictures, series or records. Files that are no image (a report, a
+        path: A file, or a folder of at most 64 images, series or records. Files that are no image (a report, a
             table) are left out.
         modality: What it shows, where headers do not say; without either, a plain 8-bit rendering is given.
         group_by: How files become examinations: "auto", "folder" or "file", as in `medclip.scan`. By "folder" the views
@@ -57,7 +57,7 @@ def open_study(
     if len(units) > MAX_UNITS:
         raise MedclipError(
             Reason.WRONG_USE,
-            f"this folder holds {len(units)} pictures, series or records, more than the {MAX_UNITS} that are opened "
+            f"this folder holds {len(units)} images, series or records, more than the {MAX_UNITS} that are opened "
             "at once.",
             where=root,
             hint="Name one study's folder, or score it all with medclip.score.",

@@ -1,4 +1,4 @@
-"""The verb `view`: one picture that shows what a model would see of a file, beside what is stored."""
+"""The verb `view`: one image that shows what a model would see of a file, beside what is stored."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def view(
     number: int = 1,
     settings: Settings | None = None,
 ) -> Viewed:
-    """Draw what the model would see of a file or series, beside the raw picture, with the provenance below.
+    """Draw what the model would see of a file or series, beside the raw image, with the provenance below.
 
-    The picture names no file and quotes no identifier from a header; text that is burned into the pixels is shown as
+    The image names no file and quotes no identifier from a header; text that is burned into the pixels is shown as
     it is.
 
     Args:

@@ -17,7 +17,7 @@ from medclip.auditing.leakage import checks as leakage
 from medclip.auditing.leakage import training_data
 from medclip.auditing.leakage.burned_in_text import flags_of_files, flags_of_headers
 from medclip.auditing.leakage.file_hashes import HashedFiles, collected, hash_files, hash_views
-from medclip.auditing.options import AuditOptions, Pictures
+from medclip.auditing.options import AuditOptions, ImageChecks
 from medclip.errors import MedclipError, Reason
 from medclip.files.pseudonyms import load_key
 from medclip.files.tables.table import Table, is_blank
@@ -60,14 +60,14 @@ def gather(
         one: The audited model, measured.
         choosing: What its thresholds were chosen on.
         splits: Patient and split of each row of the whole label table (`table_splits`).
-        options: `options.pictures` says what there is.
+        options: `options.image_checks` says what there is.
         settings: Limits and number of reading processes.
         progress: Told of every image.
 
     Raises:
         MedclipError: What reading packs, shards, tables and embeddings raises; a bad image raises nothing.
     """
-    wanted, cohort = options.pictures, one.cohort
+    wanted, cohort = options.image_checks, one.cohort
     model = _model(wanted)
     files, vectors_ND, notes = _read(cohort, wanted, model, settings, progress)
     training = _training(wanted, model, settings, progress)
@@ -92,14 +92,14 @@ def table_splits(table: Table, reading: ReadOptions) -> tuple[Sequence[str], Seq
     return cells.texts_N().tolist(), table.coded(split).texts_N().tolist()
 
 
-def _model(wanted: Pictures) -> Model | None:
+def _model(wanted: ImageChecks) -> Model | None:
     from medclip.models.packs.pack import load_model
 
     return None if wanted.model is None else load_model(wanted.model)
 
 
 def _read(
-    cohort: Cohort, wanted: Pictures, model: Model | None, settings: Settings, progress: Progress
+    cohort: Cohort, wanted: ImageChecks, model: Model | None, settings: Settings, progress: Progress
 ) -> tuple[HashedFiles | None, NDArray[np.float32] | None, tuple[str, ...]]:
     """Return hashes and vectors of the rows, as far as they can be had."""
     from medclip.auditing.embeddings.load import embed_images, read_embeddings
@@ -132,7 +132,7 @@ def _read(
     )
 
 
-def _modality(wanted: Pictures, model: Model | None) -> Modality:
+def _modality(wanted: ImageChecks, model: Model | None) -> Modality:
     from medclip.files.grouping.studies import parse_modality
 
     if wanted.modality is not None:
@@ -148,7 +148,7 @@ def _modality(wanted: Pictures, model: Model | None) -> Modality:
 
 
 def _training(
-    wanted: Pictures, model: Model | None, settings: Settings, progress: Progress
+    wanted: ImageChecks, model: Model | None, settings: Settings, progress: Progress
 ) -> list[training_data.TrainingData]:
     sets = list(training_data.of_pack(model.path)) if model is not None else []
     for source in wanted.training:
@@ -175,7 +175,7 @@ def _embeddings(
     from medclip.auditing.reidentification.retrieval import reident
     from medclip.auditing.reidentification.trained_attacker import attack_head
 
-    cohort, wanted = one.cohort, options.pictures
+    cohort, wanted = one.cohort, options.image_checks
     shared: dict[str, Any] = {"model": one.name, "seed": options.seed}
     grouped = {**shared, "fewest": options.small_cells.min_patients}
     single = [a for a in cohort.attributes if " × " not in a.name]
@@ -215,7 +215,7 @@ def _device(cohort: Cohort, column: str) -> Attribute:
     return Attribute(column, ("without", "with", MISSING), codes_N)
 
 
-def _images(cohort: Cohort, wanted: Pictures, attributes: list[Attribute], files: HashedFiles | None) -> Any:
+def _images(cohort: Cohort, wanted: ImageChecks, attributes: list[Attribute], files: HashedFiles | None) -> Any:
     from medclip.auditing.reidentification.gallery import Images
 
     same = {}

@@ -25,7 +25,7 @@ class OpenTables:
     """None where the scores are the label table too."""
     options: AuditOptions
     """With tables in the place of paths and data frames: `thresholds.choose_on`, `thresholds.choose_labels`,
-    `shortcuts.masked`, `pictures.training`. Embeddings and shard folders stay paths: they are read where they are
+    `shortcuts.masked`, `image_checks.training`. Embeddings and shard folders stay paths: they are read where they are
     needed, once."""
 
 
@@ -54,7 +54,7 @@ def open_tables(scores: Mapping[str, Any], labels: Any, files: Any, options: Aud
         return None if source is None else read(source, "the table of labels")
 
     score = partial(open_scores, files=files, read=read)
-    choosing, shortcuts, pictures = options.thresholds, options.shortcuts, options.pictures
+    choosing, shortcuts, image_checks = options.thresholds, options.shortcuts, options.image_checks
     choose_on = choosing.choose_on
     if isinstance(choose_on, Mapping):
         choose_on = {name: score(source) for name, source in choose_on.items()}
@@ -69,11 +69,11 @@ def open_tables(scores: Mapping[str, Any], labels: Any, files: Any, options: Aud
                 choose_labels=read_labels(choosing.choose_labels),
             ),
             shortcuts=replace(shortcuts, masked=None if shortcuts.masked is None else score(shortcuts.masked)),
-            pictures=replace(
-                pictures,
+            image_checks=replace(
+                image_checks,
                 training=tuple(
                     source if _is_shard_folder(source) else read(source, "the table of training files")
-                    for source in pictures.training
+                    for source in image_checks.training
                 ),
             ),
         ),

@@ -75,7 +75,7 @@ class Shortcuts:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ImageChecks:
     """What is needed to look at images and embeddings beside the scores; nothing is looked at by default."""
 
     model: str | Path | None = None
@@ -136,7 +136,7 @@ class AuditOptions:
     """Labels at a time; None: as many as there are cores. Results do not depend on it."""
     thresholds: Thresholds = field(default_factory=Thresholds)
     shortcuts: Shortcuts = field(default_factory=Shortcuts)
-    pictures: Pictures = field(default_factory=Pictures)
+    image_checks: ImageChecks = field(default_factory=ImageChecks)
 
     def __post_init__(self) -> None:
         """Refuse numbers that give no interval."""

@@ -183,7 +183,7 @@ class AuditRecipe(BaseModel):
     def options(self) -> AuditOptions:
         """Return what is measured, and how surely."""
         from medclip.auditing.disclosure.small_cells import Policy
-        from medclip.auditing.options import AuditOptions, Pictures, Shortcuts, Thresholds
+        from medclip.auditing.options import AuditOptions, ImageChecks, Shortcuts, Thresholds
 
         few = self.min_cell
         return AuditOptions(
@@ -202,7 +202,7 @@ class AuditRecipe(BaseModel):
                 self.policy,
             ),
             shortcuts=Shortcuts(self.device_column, self.masked, self.reweight),
-            pictures=Pictures(
+            image_checks=ImageChecks(
                 model=self.model,
                 images=self.images,
                 modality=self.modality,

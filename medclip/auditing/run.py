@@ -155,8 +155,8 @@ def name_of(scores: Any) -> str:
 
 
 def _with_columns(reading: ReadOptions, options: AuditOptions) -> ReadOptions:
-    pictures, shortcuts = options.pictures, options.shortcuts
-    wanted = [*reading.columns, *shortcuts.devices, pictures.study, pictures.date]
+    image_checks, shortcuts = options.image_checks, options.shortcuts
+    wanted = [*reading.columns, *shortcuts.devices, image_checks.study, image_checks.date]
     return replace(reading, columns=tuple(dict.fromkeys(c for c in wanted if c)))
 
 

@@ -16,7 +16,7 @@ def doctor(as_json: options.Json = False) -> int:
         return 0 if diagnosis.ok else 1
     width = max(len(check.name) for check in diagnosis.checks)
     for check in diagnosis.checks:
-        print(f"{check.state}  {check.name:<{width}}  {check.found}")
+        print(f"{check.state}  {check.name:<{width}}  {check.finding}")
         if check.fix and check.state in (State.WARN, State.FAIL):
             print(f"      {'':<{width}}  -> {check.fix}")
     states = [check.state for check in diagnosis.checks]

@@ -105,7 +105,7 @@ def check(
 
 
 def index(
-    folder: Annotated[Path, typer.Argument(help="Folder of WebDataset tars: a picture with a txt or json each.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of WebDataset tars: an image with a txt or json each.")],
     source: Annotated[str, typer.Option(help="Name of the set.")],
     license_: Annotated[str, typer.Option("--license", help="Its licence, as stated by those who gave it.")],
     modality: Annotated[str | None, typer.Option(help="What all images are (default: as each json says).")] = None,

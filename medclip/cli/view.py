@@ -16,7 +16,7 @@ def view(
     out: Annotated[Path, typer.Option("--out", help="The PNG to write.")],
     modality: options.Modality = None,
     model: options.Model = "medclip-mini",
-    number: Annotated[int, typer.Option("--number", help="Which picture, series or record of a folder, from 1.")] = 1,
+    number: Annotated[int, typer.Option("--number", help="Which image, series or record of a folder, from 1.")] = 1,
     window: Annotated[
         str | None,
         typer.Option(
@@ -27,7 +27,7 @@ def view(
     mpp: options.Mpp = None,
     as_json: options.Json = False,
 ) -> int:
-    """Draw what a model would see of a file or series, beside the raw picture, with everything that was done to it.
+    """Draw what a model would see of a file or series, beside the raw image, with everything that was done to it.
 
     Exit code: 0 drawn, 2 it cannot be read or wrong use.
     """

@@ -48,21 +48,21 @@ def discover(root: Path, *, exclude: Sequence[Path] = ()) -> tuple[FileRef, ...]
             walk.link(*walk.links.pop(0))
     else:
         walk.entry(root, root.name)
-    return tuple(ref for _, ref in sorted(walk.found, key=lambda item: item[0]))
+    return tuple(ref for _, ref in sorted(walk.files, key=lambda item: item[0]))
 
 
 @dataclass
 class _Walk:
     root: Path
     exclude: frozenset[str]
-    found: list[tuple[bytes, FileRef]] = field(default_factory=list)
+    files: list[tuple[bytes, FileRef]] = field(default_factory=list)
     links: list[tuple[Path, str]] = field(default_factory=list)
     seen: set[_Inode] = field(default_factory=set)
 
     def add(self, path: Path, name: str, size: int = 0, problem: Problem | None = None) -> None:
         raw = os.fsencode(name)
         # A name that is not UTF-8 is written with \xNN, so that every table can hold it and no two names collide.
-        self.found.append((raw, FileRef(path, raw.decode("utf-8", "backslashreplace"), size, problem)))
+        self.files.append((raw, FileRef(path, raw.decode("utf-8", "backslashreplace"), size, problem)))
 
     def folder(self, path: Path, name: str) -> None:
         """List one folder; real sub-folders at once, links to folders later."""

@@ -1,4 +1,4 @@
-"""Read PNG, JPEG, TIFF, GIF, BMP, WebP and JPEG 2000 pictures: bit depths, palettes, transparency, orientation."""
+"""Read PNG, JPEG, TIFF, GIF, BMP, WebP and JPEG 2000 images: bit depths, palettes, transparency, orientation."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def webp_size(file: BinaryIO) -> tuple[int, int]:
             return 1 + (packed & 0x3FFF), 1 + (packed >> 14 & 0x3FFF)
         if chunk == b"VP8 " and body[3:6] == b"\x9d\x01\x2a":
             return int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF
-    raise MedclipError(Reason.CORRUPT, "the WEBP picture is damaged and cannot be decoded.")
+    raise MedclipError(Reason.CORRUPT, "the WEBP image is damaged and cannot be decoded.")
 
 
 _ORIENTATION = 0x0112
@@ -50,7 +50,7 @@ _MOST_PAGES = 32
 
 
 def read_raster(path: Path, fmt: Format, settings: Settings, *, grey: bool = False) -> Decoded:
-    """Read one picture: PNG, JPEG, TIFF, GIF, BMP, WebP or JPEG 2000.
+    """Read one image: PNG, JPEG, TIFF, GIF, BMP, WebP or JPEG 2000.
 
     A TIFF of several pages is read where the others are previews of one, at most half as wide and high; an animation
     gives its first frame.
@@ -59,11 +59,11 @@ def read_raster(path: Path, fmt: Format, settings: Settings, *, grey: bool = Fal
         path: The file.
         fmt: Its format as sniffed from the bytes; no other decoder is tried.
         settings: Limits; the size is checked from the header before pixels are allocated.
-        grey: Give luma (C = 1) for colour pictures.
+        grey: Return luma (C = 1) for colour images.
 
     Returns:
-        H x W x 1 or H x W x 3: uint8 as stored for 8-bit pictures, uint16 or float32 as stored for deeper grey ones.
-        Transparent pictures are composited on black; the EXIF orientation is applied.
+        H x W x 1 or H x W x 3: uint8 as stored for 8-bit images, uint16 or float32 as stored for deeper grey ones.
+        Transparent images are composited on black; the EXIF orientation is applied.
 
     Raises:
         MedclipError: TOO_LARGE, TRUNCATED, CORRUPT, NOT_SUPPORTED_YET (several pages of one size).
@@ -79,12 +79,12 @@ def read_raster(path: Path, fmt: Format, settings: Settings, *, grey: bool = Fal
         raise MedclipError(Reason.MISSING_FILE, "the file does not exist any more.") from None
     except (OSError, EOFError) as error:
         if isinstance(error, UnidentifiedImageError) or "truncated" not in str(error).lower():
-            raise MedclipError(Reason.CORRUPT, f"the {fmt.upper()} picture is damaged and cannot be decoded.") from None
-        raise MedclipError(Reason.TRUNCATED, f"the {fmt.upper()} picture ends before its pixels do.") from None
+            raise MedclipError(Reason.CORRUPT, f"the {fmt.upper()} image is damaged and cannot be decoded.") from None
+        raise MedclipError(Reason.TRUNCATED, f"the {fmt.upper()} image ends before its pixels do.") from None
     except MemoryError:
-        raise MedclipError(Reason.TOO_LARGE, "the picture does not fit into memory.") from None
+        raise MedclipError(Reason.TOO_LARGE, "the image does not fit into memory.") from None
     except Exception:
-        raise MedclipError(Reason.CORRUPT, f"the {fmt.upper()} picture is damaged and cannot be decoded.") from None
+        raise MedclipError(Reason.CORRUPT, f"the {fmt.upper()} image is damaged and cannot be decoded.") from None
 
 
 def _read(path: Path, fmt: Format, settings: Settings, *, grey: bool) -> Decoded:
@@ -116,7 +116,7 @@ def _main_page(image: Image.Image, pages: int, settings: Settings, steps: list[S
     """Turn to the one full-size page of a TIFF whose other pages are previews of it.
 
     Raises:
-        MedclipError: NOT_SUPPORTED_YET if there are several pages of about one size: a stack, not one picture.
+        MedclipError: NOT_SUPPORTED_YET if there are several pages of about one size: a stack, not one image.
     """
     sizes: list[tuple[int, int]] = []
     for page in range(min(pages, _MOST_PAGES)):
@@ -136,7 +136,7 @@ def _main_page(image: Image.Image, pages: int, settings: Settings, steps: list[S
 def _stack(pages: int) -> MedclipError:
     return MedclipError(
         Reason.NOT_SUPPORTED_YET,
-        f"the TIFF holds a stack of {pages} pages; one picture, with or without smaller previews of it, is read.",
+        f"the TIFF holds a stack of {pages} pages; one image, with or without smaller previews of it, is read.",
         hint="Save the pages as single files, or as a NIfTI volume if they are slices.",
     )
 
@@ -166,7 +166,7 @@ def _open(file: Any, fmt: Format) -> Image.Image:
         Format.JPEG2000: Jpeg2KImagePlugin.Jpeg2KImageFile,
     }
     if fmt not in opener:
-        raise MedclipError(Reason.NOT_SUPPORTED_YET, f"{fmt} is not read as a picture.")
+        raise MedclipError(Reason.NOT_SUPPORTED_YET, f"{fmt} is not read as an image.")
     return opener[fmt](file)
 
 
@@ -230,7 +230,7 @@ def _native(array: NDArray[Any]) -> NDArray[Any]:
         return array.astype(array.dtype.newbyteorder("="), copy=False)
     values = array.astype(np.float32)
     if not np.isfinite(values).any():
-        raise MedclipError(Reason.NON_FINITE, "the picture holds no finite value.")
+        raise MedclipError(Reason.NON_FINITE, "the image holds no finite value.")
     return values
 
 
@@ -243,7 +243,7 @@ def _read_tiff(path: Path, settings: Settings, *, grey: bool, page: int | None =
 
     with quiet("tifffile"), tifffile.TiffFile(path) as tiff:
         if not tiff.pages:
-            raise MedclipError(Reason.CORRUPT, "the TIFF holds no picture.")
+            raise MedclipError(Reason.CORRUPT, "the TIFF holds no image.")
         if page is None and len(tiff.pages) > 1:
             raise _stack(len(tiff.pages))
         main: Any = tiff.pages[page or 0]

@@ -1,4 +1,4 @@
-"""Read MP4, QuickTime and AVI video: pictures only, with their times."""
+"""Read MP4, QuickTime and AVI video: images only, with their times."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def probe_video(path: Path, settings: Settings, *, fmt: Format | None = None) ->
 
 
 def read_video(path: Path, settings: Settings, *, max_frames: int | None = None, fmt: Format | None = None) -> Video:
-    """Read the frames of a video's first picture stream; sound is left out.
+    """Read the frames of a video's first image stream; sound is left out.
 
     Args:
         path: The file.
@@ -128,7 +128,7 @@ def _check_bytes(facts: VideoFacts, count: int, settings: Settings) -> None:
 
 @contextmanager
 def _opened(path: Path, settings: Settings, fmt: Format | None) -> Iterator[tuple[Any, Any]]:
-    """Open a video's container and its first picture stream; every way in which that fails becomes one reason."""
+    """Open a video's container and its first image stream; every way in which that fails becomes one reason."""
     try:
         import av
     except ImportError:
@@ -143,11 +143,11 @@ def _opened(path: Path, settings: Settings, fmt: Format | None) -> Iterator[tupl
             raise MedclipError(Reason.NOT_SUPPORTED_YET, f"{fmt} is not read as a video; MP4 and AVI are.")
         with path.open("rb") as file, quiet("libav"):
             if _ends_early(file, fmt):
-                raise MedclipError(Reason.TRUNCATED, "the video ends before its pictures do.")
+                raise MedclipError(Reason.TRUNCATED, "the video ends before its images do.")
             # An open file, not a path: FFmpeg then has no way to other files or to a network.
             with av.open(file, format=_DEMUXERS[fmt]) as container:
                 if not container.streams.video:
-                    raise MedclipError(Reason.NO_PIXELS, "the video file holds no pictures.")
+                    raise MedclipError(Reason.NO_PIXELS, "the video file holds no images.")
                 stream: Any = container.streams.video[0]
                 if stream.codec_context is None:
                     raise MedclipError(Reason.MISSING_CODEC, "FFmpeg has no decoder for the video's codec.")
@@ -174,11 +174,11 @@ def _facts(container: Any, stream: Any, settings: Settings) -> VideoFacts:
     check_size(width, height, settings)
     times: list[int] = []
     for packet in container.demux(stream):
-        if packet.size and not packet.is_discard:  # an edit list may leave pictures out
+        if packet.size and not packet.is_discard:  # an edit list may leave images out
             time = packet.pts if packet.pts is not None else packet.dts
             times.append(int(time) if time is not None else len(times))
     if not times:
-        raise MedclipError(Reason.TRUNCATED, "the video holds no picture.")
+        raise MedclipError(Reason.TRUNCATED, "the video holds no image.")
     ratio = stream.sample_aspect_ratio
     aspect = float(ratio) if ratio else 1.0
     if not 0.1 < aspect < 10:
@@ -200,10 +200,10 @@ def _all(container: Any, stream: Any, facts: VideoFacts) -> tuple[NDArray[np.uin
         frames[count] = _rgb(frame, facts, turns)
         count += 1
     if frames is None or not count:
-        raise MedclipError(Reason.TRUNCATED, "the video holds no picture.")
+        raise MedclipError(Reason.TRUNCATED, "the video holds no image.")
     steps = _steps(facts, turns)
-    if count < len(frames):  # half-pictures (fields) are listed one by one; a cut file was refused before
-        steps = (Step("pictures", f"{count} of {len(frames)} listed ones are shown"), *steps)
+    if count < len(frames):  # half-images (fields) are listed one by one; a cut file was refused before
+        steps = (Step("images", f"{count} of {len(frames)} listed ones are shown"), *steps)
     return frames[:count], steps
 
 
@@ -218,7 +218,7 @@ def _some(
         container.seek(wanted, stream=stream, backward=True)
         frame = next((one for one in container.decode(stream) if one.pts is None or one.pts >= wanted), None)
         if frame is None:
-            raise MedclipError(Reason.TRUNCATED, "the video has fewer pictures than its index lists.")
+            raise MedclipError(Reason.TRUNCATED, "the video has fewer images than its index lists.")
         turns = _quarter_turns(frame) if not frames else turns
         frames.append(_rgb(frame, facts, turns))
     return np.stack(frames), _steps(facts, turns)
@@ -228,7 +228,7 @@ def _rgb(frame: Any, facts: VideoFacts, turns: int) -> NDArray[np.uint8]:
     if frame.is_corrupt:
         raise MedclipError(Reason.CORRUPT, "the video is damaged and cannot be decoded.")
     if frame.height != facts.height or abs(frame.width * facts.aspect - facts.width) > facts.aspect:
-        raise MedclipError(Reason.CORRUPT, "the video changes its picture size on the way.")
+        raise MedclipError(Reason.CORRUPT, "the video changes its image size on the way.")
     if frame.width != facts.width:
         frame = frame.reformat(width=facts.width, height=facts.height, format="rgb24")
     pixels = frame.to_ndarray(format="rgb24")

@@ -47,7 +47,7 @@ class Check:
 
     name: str
     state: State
-    found: str
+    finding: str
     fix: str = ""
     """The command or step that puts it right; empty where nothing has to be done."""
     details: tuple[str, ...] = ()
@@ -75,7 +75,7 @@ class Diagnosis(Result):
 
     def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
         shown = sorted(self.checks, key=lambda check: check.state is State.PASS) if most else self.checks
-        return [{"check": c.name, "state": str(c.state), "found": c.found, "fix": c.fix} for c in shown[:most]]
+        return [{"check": c.name, "state": str(c.state), "finding": c.finding, "fix": c.fix} for c in shown[:most]]
 
     def to_json(self) -> str:
         """Return the diagnosis as one JSON object: `ok` and `checks`."""

@@ -1,4 +1,4 @@
-"""One picture that shows what a model would see of a file, beside what is stored, with everything that was done."""
+"""One image that shows what a model would see of a file, beside what is stored, with everything that was done."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.adapters.display_channels import as_shown, channel_names
-from medclip.adapters.raw import raw_picture
+from medclip.adapters.raw import raw_image
 from medclip.adapters.registry import read_unit
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import write_file
@@ -59,7 +59,7 @@ class Viewed(Result):
     number: int
     """Which of the things found it is, from 1."""
     num_found: int
-    """Pictures, series and records that were found."""
+    """Images, series and records that were found."""
     warning: str
     """What the header says of text in the pixels; "" where there is nothing to warn of."""
 
@@ -91,7 +91,7 @@ def draw_view(
     with ReadingPool(1, settings.decode_timeout_s, settings.reader_memory_bytes) as pool:
         try:
             sample: Sample = pool.submit(read_unit, unit.source, unit.modality, settings).result()
-            raw: NDArray[np.uint8] = pool.submit(raw_picture, unit.source, settings).result()
+            raw: NDArray[np.uint8] = pool.submit(raw_image, unit.source, settings).result()
         except MedclipError as error:
             raise error.at(error.where or root) from None
     write_file(target, _drawn(unit, sample, raw, size))
@@ -123,7 +123,7 @@ def _check_window(unit: OpenedUnit, settings: Settings) -> None:
     if not (windowed and grey) or source.kind in (Kind.SIGNAL, Kind.SLIDE):
         raise MedclipError(
             Reason.WRONG_USE,
-            "a window was asked for, and this file has none: grey DICOM pictures and volumes have.",
+            "a window was asked for, and this file has none: grey DICOM images and volumes have.",
             where=source.path,
             hint="Leave --window out.",
         )
@@ -143,21 +143,21 @@ def _chosen(root: Path, number: int, modality: Modality | None, settings: Settin
 
 
 def _drawn(unit: OpenedUnit, sample: Sample, raw: NDArray[np.uint8], size: int) -> bytes:
-    """Draw both pictures and the lines below; the PNG's bytes."""
+    """Draw both images and the lines below; the PNG's bytes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     seen = _seen(sample, size)
     lines = _lines(unit, sample)
     text_height = 0.19 * len(lines) + 0.3
-    picture_height = 5.6
-    figure = Figure(figsize=(13, picture_height + text_height), dpi=_DPI, facecolor="white")
+    image_height = 5.6
+    figure = Figure(figsize=(13, image_height + text_height), dpi=_DPI, facecolor="white")
     FigureCanvasAgg(figure)
-    share = picture_height / (picture_height + text_height)
+    share = image_height / (image_height + text_height)
     boxes = ([0.02, 1 - share + 0.02, 0.47, share - 0.07], [0.51, 1 - share + 0.02, 0.47, share - 0.07])
-    for box, title, picture in zip(boxes, _titles(sample, size), (raw, seen), strict=True):
+    for box, title, image in zip(boxes, _titles(sample, size), (raw, seen), strict=True):
         axes = figure.add_axes((box[0], box[1], box[2], box[3]))
-        axes.imshow(picture[:, :, 0] if picture.shape[2] == 1 else picture, cmap="gray", vmin=0, vmax=255)
+        axes.imshow(image[:, :, 0] if image.shape[2] == 1 else image, cmap="gray", vmin=0, vmax=255)
         axes.set_title(title, fontsize=11)
         axes.set_axis_off()
     figure.text(0.02, 1 - share, "\n".join(lines), va="top", ha="left", fontsize=9, family="monospace")

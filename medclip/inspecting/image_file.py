@@ -1,4 +1,4 @@
-"""The file of a picture: refused where it cannot be written or is an input."""
+"""The file of an image: refused where it cannot be written or is an input."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from medclip.files.output import claim_file
 
 
 def check_target(target: Path, root: Path) -> None:
-    """Refuse a picture that cannot be written, or must not be; called before anything is decoded.
+    """Refuse an image that cannot be written, or must not be; called before anything is decoded.
 
     Args:
         target: The PNG.
@@ -24,7 +24,7 @@ def check_target(target: Path, root: Path) -> None:
     """
     claim_file(target, overwrite=True)
     if target.suffix.lower() != ".png":
-        raise MedclipError(Reason.WRONG_USE, "the picture is a PNG; its name ends in .png.", where=target)
+        raise MedclipError(Reason.WRONG_USE, "the image is a PNG; its name ends in .png.", where=target)
     if os.path.exists(target):
         refuse_input(target, (ref.path for ref in discover(root)))
 
@@ -46,5 +46,5 @@ def refuse_input(target: Path, paths: Iterable[Path]) -> None:
                     Reason.WRONG_USE,
                     "this is one of the files to look at, and it would be lost.",
                     where=target,
-                    hint="Name another file for the picture.",
+                    hint="Name another file for the image.",
                 )

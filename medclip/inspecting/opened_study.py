@@ -24,7 +24,7 @@ from medclip.settings import Settings
 from medclip.wording import count
 
 MAX_UNITS = 64
-"""More pictures, series and records than this are a collection to score, not a study to look at: everything that is
+"""More images, series and records than this are a collection to score, not a study to look at: everything that is
 read is held in memory."""
 
 
@@ -42,13 +42,13 @@ class OpenedUnit:
 class OpenedStudy(Result):
     """What one file or folder holds. Pixels are read on first use, in processes of their own.
 
-    A notebook shows it as a table with pictures. One broken file does not hide the others: it is in `failed`, and
+    A notebook shows it as a table with images. One broken file does not hide the others: it is in `failed`, and
     `samples()` gives the rest.
     """
 
     units: tuple[OpenedUnit, ...]
     """What is to be read, in the order of the first files. Those whose pixels turn out to be broken stay here."""
-    found: tuple[tuple[Path, Problem], ...] = ()
+    unreadable: tuple[tuple[Path, Problem], ...] = ()
     """Files that should be readable and are not, as far as their headers show; of a series its first file."""
     settings: Settings = field(default_factory=Settings)
     exam: MammographyExam | None = None
@@ -75,7 +75,7 @@ class OpenedStudy(Result):
     @property
     def failed(self) -> tuple[tuple[Path, Problem], ...]:
         """Files that cannot be read, and why: what headers show, and once `samples()` was called, pixels too."""
-        return (*self.found, *((Path(str(error.where)), error.problem()) for _, error in self._errors()))
+        return (*self.unreadable, *((Path(str(error.where)), error.problem()) for _, error in self._errors()))
 
     @property
     def problems(self) -> tuple[Problem, ...]:

@@ -1,4 +1,4 @@
-"""How an opened study shows itself in a notebook: one table, pictures inside, nothing from elsewhere."""
+"""How an opened study shows itself in a notebook: one table, images inside, nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MAX_TILES = 6
 def study_html(
     read: Sequence[tuple[Source, Sample]], problems: Sequence[Problem], exam: MammographyExam | None = None
 ) -> str:
-    """Return one HTML table: a row for each sample with its pictures, facts and steps, and a line for each problem.
+    """Return one HTML table: a row for each sample with its images, facts and steps, and a line for each problem.
 
     File names are left out: they may hold a name. Everything from a header is escaped.
 
@@ -41,7 +41,7 @@ def study_html(
     counts = Counter(problem.message for problem in problems)
     items = "".join(f"<li>{escape(text)}{f' ({n} times)' if n > 1 else ''}</li>" for text, n in counts.items())
     failed = f"<p>Not readable:</p><ul>{items}</ul>" if items else ""
-    head = '<tr><th scope="col">Pictures</th><th scope="col">What it is</th><th scope="col">What was done</th></tr>'
+    head = '<tr><th scope="col">Images</th><th scope="col">What it is</th><th scope="col">What was done</th></tr>'
     table = f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>" if rows else ""
     about = "" if exam is None else "".join(f"<p>{escape(line)}</p>" for line in exam_lines(exam))
     return f"{table}{about}{failed}" or "<p>Nothing could be read.</p>"
@@ -67,10 +67,10 @@ def _said(slot: str) -> str:
 
 
 def _row_or_words(source: Source, sample: Sample) -> str:
-    """Return the row of a sample; where its picture cannot be drawn, words alone."""
+    """Return the row of a sample; where its image cannot be drawn, words alone."""
     try:
         return _row(source, sample)
-    except Exception:  # one picture that cannot be drawn must not hide the others
+    except Exception:  # one image that cannot be drawn must not hide the others
         return f"<tr><td></td><td>{escape(sample.kind)}: cannot be shown</td><td></td></tr>"
 
 
@@ -78,14 +78,14 @@ def _row(source: Source, sample: Sample) -> str:
     lines = facts_of(source, sample)
     names = channel_names(sample)
     if names:
-        lines.append(f"the pictures show the {names[1]} channel")
+        lines.append(f"the images show the {names[1]} channel")
     facts = "<br>".join(str(escape(line)) for line in lines)
     steps = "".join(
         f"<li>{escape(step.name)}{': ' if step.detail else ''}{escape(step.detail)}</li>"
         for step in sample.provenance.steps
     )
     return (
-        f"<tr><td>{_pictures(sample)}</td><td style='text-align:left'>{facts}</td>"
+        f"<tr><td>{_images(sample)}</td><td style='text-align:left'>{facts}</td>"
         f"<td style='text-align:left'><ol style='margin:0;padding-left:1.5em'>{steps}</ol></td></tr>"
     )
 
@@ -137,8 +137,8 @@ def burned_in_line(source: Source, sample: Sample) -> str:
     return ""
 
 
-def pictures_of(sample: Sample, tile_px: int = _TILE_PX, most: int = _MAX_TILES) -> list[NDArray[np.uint8]]:
-    """Return small pictures of a sample: some of its views evenly spread, or its ECG as a sheet without a margin."""
+def images_of(sample: Sample, tile_px: int = _TILE_PX, most: int = _MAX_TILES) -> list[NDArray[np.uint8]]:
+    """Return small images of a sample: some of its views evenly spread, or its ECG as a sheet without a margin."""
     if sample.signal is not None:
         from medclip.imaging.ecg.plot import render
 
@@ -147,9 +147,9 @@ def pictures_of(sample: Sample, tile_px: int = _TILE_PX, most: int = _MAX_TILES)
     return [letterbox(as_shown(sample, view), tile_px) for view in views]
 
 
-def _pictures(sample: Sample) -> str:
+def _images(sample: Sample) -> str:
     tags = []
-    for number, pixels in enumerate(pictures_of(sample), start=1):
+    for number, pixels in enumerate(images_of(sample), start=1):
         from PIL import Image
 
         buffer = io.BytesIO()

@@ -73,7 +73,7 @@ def fit_open_set(
         shrinkage: Weight of the mean variance on the covariance's diagonal.
         keep: Share of held-out images of a modality that must count as typical.
         slack: Factor on the limit: held-out images of the same few sites understate the spread elsewhere. With 1.75,
-            medclip-mini accepts most images of other sites that were tried, and one of some 50 pictures of something
+            medclip-mini accepts most images of other sites that were tried, and one of some 50 images of something
             else (tissue, paper ECGs, test patterns, a biscuit): a tissue tile, taken for CT. For the same reason no
             modality gets a limit below the median of all: a set from one camera looks narrower than its modality is.
     """

@@ -29,7 +29,7 @@ class Mark:
     value: float
     low: float | None
     high: float | None
-    said: str
+    text: str
     """What is written beside the name: 0.83 (0.79 to 0.87)."""
     series: int = 0
     hollow: bool = False
@@ -111,7 +111,7 @@ def forest(
 def drawing(
     identity: str, title: str, description: str, width: int, height: int, body: Sequence[str], css: str
 ) -> Markup:
-    """Wrap shapes as a picture that has a title and a description for those who do not see it."""
+    """Wrap shapes as an image that has a title and a description for those who do not see it."""
     return Markup(  # noqa: S704 - every text in `body` was escaped where it was written
         f'<svg class="{css}" viewBox="0 0 {width} {height}" role="img" aria-labelledby="{identity}-t {identity}-d">'
         f'<title id="{identity}-t">{escape(title)}</title><desc id="{identity}-d">{escape(description)}</desc>'
@@ -222,4 +222,4 @@ def _drawn(line: Line, top: float, scale: Scale, letters: int) -> Iterator[str]:
             yield stroke(left, y - 3.5, left, y + 3.5, css)
             yield stroke(right, y - 3.5, right, y + 3.5, css)
         yield marker(scale.at(mark.value), y, mark.series, hollow=mark.hollow)
-        yield words(_value_at(letters), y + 4.5, mark.said + (" †" if mark.hollow else ""))
+        yield words(_value_at(letters), y + 4.5, mark.text + (" †" if mark.hollow else ""))

@@ -22,7 +22,7 @@ def render_page(
         helpers: Functions that the template may call.
 
     Returns:
-        HTML with its style inline, its pictures as data, and a policy that lets a browser load nothing else.
+        HTML with its style inline, its images as data, and a policy that lets a browser load nothing else.
     """
     from jinja2 import Environment, StrictUndefined
 

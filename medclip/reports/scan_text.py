@@ -36,7 +36,7 @@ def _reading(modality: Modality | None, kind: Kind, other: str | None) -> tuple[
     if other is not None:
         return None, "no task of a pack is about these; skipped when scoring"
     if modality is None and kind != "image":
-        # Only pictures tell by themselves what they show.
+        # Only images tell by themselves what they show.
         return None, f"skipped when scoring unless named: {_OPTIONS.get(kind, '--modality M')}"
     try:
         adapter = get_adapter(modality)
@@ -134,7 +134,7 @@ def _readings(scanned: Scan) -> Iterator[_Entry]:
                 other = facts[unit.files[0].name][1]
                 what = _named(study.modality, other)
                 name, reading = _reading(study.modality, unit.kind, other)
-                tail = "; the modality is inferred from the picture" if name and study.modality is None else ""
+                tail = "; the modality is inferred from the image" if name and study.modality is None else ""
                 sentence = f"{name} adapter: {reading}{tail}" if name else f"not read: {reading}"
                 alike.setdefault((name is None, f"{what} ({unit.kind})", sentence), []).append((study, unit))
     for (_, heading, sentence), members in sorted(alike.items(), key=lambda item: (item[0][0], -len(item[1]), item[0])):

@@ -30,7 +30,7 @@ from medclip.runs.ledger import ChunkResult, Ledger
 from medclip.runs.plan import READ_AHEAD, Plan, PlannedFile, PlannedUnit
 from medclip.runs.problems import no_adapter, no_modality, not_trained, uncertain, untypical
 from medclip.runs.read_unit import Reading, read
-from medclip.runs.rows import FileRow, Picture, ScoreRow
+from medclip.runs.rows import FileRow, ScoreRow, Thumbnail
 from medclip.sample import Kind, Modality, ModalitySource
 from medclip.settings import Settings
 
@@ -206,12 +206,12 @@ class ChunkWork:
         """
         keys = self.study_keys()
         files = tuple(self._file_row(item, file, keys) for item in self.items for file in item.files)
-        pictures = tuple(
-            Picture(item.files[0].row, item.reading.thumbnail, item.reading.burned_in)
+        thumbnails = tuple(
+            Thumbnail(item.files[0].row, item.reading.thumbnail, item.reading.burned_in)
             for item in self.items
             if item.problem is None and item.reading is not None
         )
-        return ChunkResult(self.index, files, tuple(scores), pictures)
+        return ChunkResult(self.index, files, tuple(scores), thumbnails)
 
     def _infer(self, items: list[Item]) -> None:
         """Decide modalities and ask for the second readings of those that were decided."""
@@ -292,7 +292,7 @@ class ChunkWork:
 
 
 class _Encoder:
-    """Gives each item its features; pixels go as soon as possible."""
+    """Encodes items; their pixels go as soon as possible."""
 
     def __init__(self, context: Context) -> None:
         self._batches = Batches(context.model, context.encoders, context.num_encoders, _keep_feature)

@@ -19,7 +19,7 @@ from typing import Any
 from medclip.errors import MedclipError, Reason
 from medclip.files.discover import LEDGER
 from medclip.files.output import disk_error, in_use
-from medclip.runs.rows import FileRow, Picture, ScoreRow
+from medclip.runs.rows import FileRow, ScoreRow, Thumbnail
 
 FILE_NAME = LEDGER
 _ELSEWHERE = "Name another folder."
@@ -35,7 +35,7 @@ class ChunkResult:
     index: int
     files: tuple[FileRow, ...]
     scores: tuple[ScoreRow, ...]
-    pictures: tuple[Picture, ...]
+    thumbnails: tuple[Thumbnail, ...]
 
 
 class Ledger:
@@ -82,7 +82,7 @@ class Ledger:
             self._db.execute("CREATE TABLE IF NOT EXISTS chunks (chunk INTEGER PRIMARY KEY)")
             self._db.execute(f"CREATE TABLE IF NOT EXISTS files ({_columns(FileRow, key='row')})")
             self._db.execute(f"CREATE TABLE IF NOT EXISTS scores (id INTEGER PRIMARY KEY, {_columns(ScoreRow)})")
-            self._db.execute(f"CREATE TABLE IF NOT EXISTS pictures ({_columns(Picture, key='row')})")
+            self._db.execute(f"CREATE TABLE IF NOT EXISTS thumbnails ({_columns(Thumbnail, key='row')})")
             self._db.execute("CREATE INDEX IF NOT EXISTS files_by_study ON files (study)")
             self._db.execute("CREATE INDEX IF NOT EXISTS scores_by_study ON scores (study)")
             self._db.execute("INSERT OR IGNORE INTO meta VALUES ('format', ?)", (json.dumps(_FORMAT),))
@@ -114,7 +114,7 @@ class Ledger:
             self._db.execute("INSERT INTO chunks VALUES (?)", (result.index,))
             self._insert("files", result.files)
             self._insert("scores", result.scores)
-            self._insert("pictures", result.pictures)
+            self._insert("thumbnails", result.thumbnails)
 
     def files(self) -> Iterator[FileRow]:
         """Yield every file's row in file order."""
@@ -146,10 +146,10 @@ class Ledger:
         query = "SELECT study, MIN(id) AS first FROM scores GROUP BY study ORDER BY first LIMIT ?"
         return [row[0] for row in self._db.execute(query, (limit,))]
 
-    def picture(self, row: int) -> Picture | None:
+    def thumbnail(self, row: int) -> Thumbnail | None:
         """Return what is kept beside one file's row."""
-        values = self._db.execute("SELECT * FROM pictures WHERE row = ?", (row,)).fetchone()
-        return None if values is None else Picture(values[0], values[1], bool(values[2]))
+        values = self._db.execute("SELECT * FROM thumbnails WHERE row = ?", (row,)).fetchone()
+        return None if values is None else Thumbnail(values[0], values[1], bool(values[2]))
 
     def counts(self) -> dict[str, int]:
         """Count files by status and scored studies."""
@@ -164,7 +164,7 @@ class Ledger:
         query = f"SELECT {column}, COUNT(*) FROM files WHERE status = 'scored' GROUP BY {column} ORDER BY 2 DESC, 1"  # noqa: S608 - checked
         return {str(value): count for value, count in self._db.execute(query)}
 
-    def _insert(self, table: str, rows: Sequence[FileRow | ScoreRow | Picture]) -> None:
+    def _insert(self, table: str, rows: Sequence[FileRow | ScoreRow | Thumbnail]) -> None:
         if not rows:
             return
         names = ", ".join(_name(field.name) for field in fields(rows[0]))

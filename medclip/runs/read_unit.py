@@ -66,16 +66,16 @@ def read(source: Source, modality: Modality | None, preprocess: Preprocess, sett
     Raises:
         MedclipError: Whatever the adapter refuses.
     """
-    from medclip.adapters.model_images import pictures_of
+    from medclip.adapters.model_images import images_of
     from medclip.adapters.registry import read_unit
 
     sample = read_unit(source, modality, settings)
-    pictures = pictures_of(sample)
-    if not pictures:
-        raise MedclipError(Reason.NO_TASK, f"the {sample.kind} has no picture, and this model takes pictures only.")
-    pixels = np.stack([preprocess.to_array(view) for view in pictures])
-    first, header = pictures[0], source.first.header
-    burned_in = any(view.burned_in for view in pictures)
+    images = images_of(sample)
+    if not images:
+        raise MedclipError(Reason.NO_TASK, f"the {sample.kind} has no image, and this model takes images only.")
+    pixels = np.stack([preprocess.to_array(view) for view in images])
+    first, header = images[0], source.first.header
+    burned_in = any(view.burned_in for view in images)
     height, width = first.pixels.shape[:2]
     return Reading(
         pixels_VHWC=pixels,
@@ -113,7 +113,7 @@ def read_pixels(path: Path, modality: Modality, preprocess: Preprocess, settings
         settings: Limits and policy.
     """
     from medclip.adapters.base import combined_sha256
-    from medclip.adapters.model_images import pictures_of
+    from medclip.adapters.model_images import images_of
     from medclip.adapters.registry import read_unit, slot
     from medclip.adapters.sources import source_of
 
@@ -122,10 +122,10 @@ def read_pixels(path: Path, modality: Modality, preprocess: Preprocess, settings
         source = source_of(path, settings)
         sha256 = combined_sha256(source)
         sample = read_unit(source, modality, settings)
-        pictures = pictures_of(sample)
-        if not pictures:
-            raise MedclipError(Reason.NO_PIXELS, "the adapter found no picture in the file.")
-        views = np.stack([preprocess.to_array(view) for view in pictures])
+        images = images_of(sample)
+        if not images:
+            raise MedclipError(Reason.NO_PIXELS, "the adapter found no image in the file.")
+        views = np.stack([preprocess.to_array(view) for view in images])
     except MedclipError as error:
         return Pixels(sha256, problem=error.problem())
     return Pixels(sha256, views, slot(modality, source.kind))
@@ -140,11 +140,11 @@ def _public_json(values: Mapping[str, Any]) -> str:
 
 
 def thumbnail(letterboxed_HWC: NDArray[np.uint8], height_to_width: float) -> bytes:
-    """Make the report's small picture from what the model saw.
+    """Make the report's small image from what the model saw.
 
     Args:
-        letterboxed_HWC: uint8 [size, size, 1 or 3] with the picture centred on padding.
-        height_to_width: The picture's own aspect; tells where the padding is.
+        letterboxed_HWC: uint8 [size, size, 1 or 3] with the image centred on padding.
+        height_to_width: The image's own aspect; tells where the padding is.
 
     Returns:
         JPEG bytes without any metadata, usually under 6 kB.

@@ -63,7 +63,7 @@ class ScoreRow:
 
 
 @dataclass(frozen=True)
-class Picture:
+class Thumbnail:
     """What the ledger keeps beside a file's row and the tables do not show."""
 
     row: int

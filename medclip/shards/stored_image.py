@@ -1,4 +1,4 @@
-"""The stored picture of a sample: written as PNG or JPEG, read from PNG, JPEG or WebP."""
+"""The stored image of a sample: written as PNG or JPEG, read from PNG, JPEG or WebP."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Format = Literal["png", "jpeg"]
 EXTENSIONS = ("png", "jpg", "jpeg", "webp")
-"""Member names of pictures, without the key; the first that a sample has is its picture."""
+"""Member names of images, without the key; the first that a sample has is its image."""
 STORED_AS: Mapping[str, str] = {"png": "png", "jpeg": "jpg"}
 """Extension by format."""
 SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF")
@@ -26,7 +26,7 @@ _READ = ("PNG", "JPEG", "WEBP")
 
 
 def encode(pixels: NDArray[np.uint8], stored: Format, quality: int) -> bytes:
-    """Write H x W x C uint8 pixels, C = 1 or 3, as a picture without any metadata.
+    """Write H x W x C uint8 pixels, C = 1 or 3, as an image without any metadata.
 
     Args:
         pixels: What to store.
@@ -45,7 +45,7 @@ def encode(pixels: NDArray[np.uint8], stored: Format, quality: int) -> bytes:
 
 
 def decode(data: bytes, wanted_px: int | None = None) -> Image.Image:
-    """Decode a picture.
+    """Decode an image.
 
     Args:
         data: Bytes of a PNG, JPEG or WebP file.
@@ -66,7 +66,7 @@ def decode(data: bytes, wanted_px: int | None = None) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=_READ)
         if image.mode.startswith(("I", "F")):
-            raise MedclipError(Reason.NOT_SUPPORTED_YET, "the picture has more than 8 bits a channel.")
+            raise MedclipError(Reason.NOT_SUPPORTED_YET, "the image has more than 8 bits a channel.")
         if wanted_px is not None and image.format == "JPEG":
             factor = DRAFT_GAP * wanted_px / max(image.size)
             image.draft(None, (max(1, round(image.width * factor)), max(1, round(image.height * factor))))
@@ -77,6 +77,6 @@ def decode(data: bytes, wanted_px: int | None = None) -> Image.Image:
     except MedclipError:
         raise
     except (MemoryError, Image.DecompressionBombError) as e:
-        raise MedclipError(Reason.TOO_LARGE, "the picture does not fit into memory.") from e
+        raise MedclipError(Reason.TOO_LARGE, "the image does not fit into memory.") from e
     except Exception as e:  # Pillow's decoders raise whatever they meet first in broken bytes
-        raise MedclipError(Reason.CORRUPT, f"the picture cannot be decoded ({type(e).__name__}).") from e
+        raise MedclipError(Reason.CORRUPT, f"the image cannot be decoded ({type(e).__name__}).") from e

@@ -84,8 +84,8 @@ def write_tar(samples: Iterator[tuple[bytes, str]], folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     number = 0
     with tarfile.open(folder / "000000.tar", "w") as tar:
-        for number, (picture, text) in enumerate(samples, 1):
-            for suffix, content in (("jpg", picture), ("txt", text.encode())):
+        for number, (image, text) in enumerate(samples, 1):
+            for suffix, content in (("jpg", image), ("txt", text.encode())):
                 info = tarfile.TarInfo(f"{number - 1:06d}.{suffix}")
                 info.size = len(content)
                 tar.addfile(info, io.BytesIO(content))

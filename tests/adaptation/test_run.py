@@ -22,7 +22,7 @@ from medclip.models.card import read_card
 from medclip.models.packs.manifest import file_sha256
 from medclip.models.packs.pack import load_model
 from medclip.settings import Settings
-from tests.kits.adapt_tables import make_pack, make_table, picture, tiny, write_table
+from tests.kits.adapt_tables import image, make_pack, make_table, tiny, write_table
 
 __all__ = ["tiny"]
 NAMES = ("clear", "hazy", "no finding")
@@ -257,7 +257,7 @@ def test_pack_and_checkpoint_lie_apart(out: str, checkpoint: str, tiny: Path, da
 def test_findings_are_each_for_themselves_and_unknown_labels_are_left_out(tiny: Path, tmp_path: Path):
     rows = []
     for n in range(40):
-        picture(tmp_path / f"{n}.png", n % 2, n)
+        image(tmp_path / f"{n}.png", n % 2, n)
         labels = {"mass": n % 2, "edema": "" if n % 3 == 0 else int(n % 4 > 1), "hernia": int(n == 0)}
         rows.append({"file": f"{n}.png", "patient": n, "modality": "xray", **labels})
     table = write_table(tmp_path / "t.csv", rows)
@@ -274,7 +274,7 @@ def test_findings_are_each_for_themselves_and_unknown_labels_are_left_out(tiny: 
 
 def test_one_finding_alone_has_an_area_under_its_own_name(tiny: Path, tmp_path: Path):
     rows = [
-        {"file": str(picture(tmp_path / f"{n}.png", n % 2, n).name), "patient": n, "modality": "xray", "ill": n % 2}
+        {"file": str(image(tmp_path / f"{n}.png", n % 2, n).name), "patient": n, "modality": "xray", "ill": n % 2}
         for n in range(24)
     ]
     run = go(tiny, write_table(tmp_path / "t.csv", rows), "ill", measure=measure)

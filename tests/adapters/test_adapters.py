@@ -19,7 +19,7 @@ from medclip.files.recognise.inspect import inspect_file
 from medclip.imaging.intensity import to_uint8
 from medclip.sample import Modality, Sample
 from medclip.settings import Settings
-from tests.kits.files import huge_png, ramp, write_dicom, write_picture
+from tests.kits.files import huge_png, ramp, write_dicom, write_image
 
 SETTINGS = Settings()
 
@@ -72,7 +72,7 @@ def test_pixels_change_only_together_with_the_preprocessing_hash(tmp_path: Path,
         ("deep.png", scene.astype(np.uint16) * 16),
         ("colour.png", np.stack([scene, scene // 2, scene // 4], axis=2)),
     ):
-        view = _read(write_picture(tmp_path / file, pixels), modality).views[0]
+        view = _read(write_image(tmp_path / file, pixels), modality).views[0]
         digest.update(repr(view.pixels.shape).encode() + to_uint8(view).tobytes())
     assert (digest.hexdigest()[:16], get_adapter(name).preprocessing) == GOLDEN[name]
 
@@ -97,7 +97,7 @@ def test_the_hash_depends_on_name_version_and_parameters() -> None:
 
 
 def test_what_an_adapter_does_not_read_is_not_supported_yet(tmp_path: Path) -> None:
-    path = write_picture(tmp_path / "a.png", ramp())
+    path = write_image(tmp_path / "a.png", ramp())
     assert _reason(path, Modality.ECG) is Reason.NOT_SUPPORTED_YET
     with pytest.raises(MedclipError) as caught:
         get_adapter("sonar")
@@ -156,8 +156,8 @@ def test_a_monochrome1_twin_comes_out_inverted(tmp_path: Path) -> None:
 
 def test_a_mammogram_is_cropped_with_its_chest_wall_on_the_left(tmp_path: Path) -> None:
     scene = _scene().astype(np.uint16) * 16
-    left = _read(write_picture(tmp_path / "l.png", scene), Modality.MAMMOGRAPHY)
-    right = _read(write_picture(tmp_path / "r.png", np.ascontiguousarray(scene[:, ::-1])), Modality.MAMMOGRAPHY)
+    left = _read(write_image(tmp_path / "l.png", scene), Modality.MAMMOGRAPHY)
+    right = _read(write_image(tmp_path / "r.png", np.ascontiguousarray(scene[:, ::-1])), Modality.MAMMOGRAPHY)
     assert left.views[0].pixels.shape[1] < 200
     assert "flip" not in [step.name for step in left.provenance.steps]
     assert "flip" in [step.name for step in right.provenance.steps]
@@ -204,21 +204,21 @@ def test_a_monochrome1_mammogram_has_a_black_background(tmp_path: Path) -> None:
 
 def test_a_fundus_photograph_is_square_and_coloured(tmp_path: Path) -> None:
     scene = np.stack([_scene(), _scene() // 2, _scene() // 4], axis=2)
-    pixels = _read(write_picture(tmp_path / "a.png", scene), Modality.FUNDUS).views[0].pixels
+    pixels = _read(write_image(tmp_path / "a.png", scene), Modality.FUNDUS).views[0].pixels
     assert pixels.shape[0] == pixels.shape[1]
-    assert _read(write_picture(tmp_path / "b.png", _scene()), Modality.FUNDUS).views[0].pixels.shape[2] == 3
+    assert _read(write_image(tmp_path / "b.png", _scene()), Modality.FUNDUS).views[0].pixels.shape[2] == 3
 
 
 def test_dermatology_is_left_as_it_is(tmp_path: Path) -> None:
     scene = np.stack([_scene(), _scene() // 2, _scene() // 4], axis=2)
     np.testing.assert_array_equal(
-        _read(write_picture(tmp_path / "a.png", scene), Modality.DERMATOLOGY).views[0].pixels, scene
+        _read(write_image(tmp_path / "a.png", scene), Modality.DERMATOLOGY).views[0].pixels, scene
     )
 
 
 def test_the_generic_rendering_is_eight_bits_of_any_readable_file(tmp_path: Path) -> None:
     for path in (
-        write_picture(tmp_path / "a.png", _scene().astype(np.uint16) * 16),
+        write_image(tmp_path / "a.png", _scene().astype(np.uint16) * 16),
         write_dicom(tmp_path / "b", _scene().astype(np.uint16), Modality="OT"),
         write_dicom(tmp_path / "c", np.dstack([_scene()] * 3), Modality=""),
     ):
@@ -242,16 +242,16 @@ def test_a_ct_that_is_said_to_be_an_xray_is_not_read_as_one(tmp_path: Path) -> N
 @pytest.mark.parametrize("modality", [None, Modality.XRAY, Modality.FUNDUS])
 def test_a_constant_image_fails(tmp_path: Path, modality: Modality | None) -> None:
     for name, pixels in (("a", np.full((40, 40), 7, np.uint8)), ("b", np.full((40, 40), 700, np.uint16))):
-        assert _reason(write_picture(tmp_path / f"{name}.png", pixels), modality) is Reason.CONSTANT_IMAGE
-    path = write_picture(tmp_path / "c.png", np.full((40, 40, 3), (1, 2, 3), np.uint8))
+        assert _reason(write_image(tmp_path / f"{name}.png", pixels), modality) is Reason.CONSTANT_IMAGE
+    path = write_image(tmp_path / "c.png", np.full((40, 40, 3), (1, 2, 3), np.uint8))
     assert _reason(path, modality) is Reason.CONSTANT_IMAGE
 
 
 @pytest.mark.parametrize("modality", [None, Modality.XRAY, Modality.FUNDUS])
 def test_an_icon_is_too_small(tmp_path: Path, modality: Modality | None) -> None:
-    assert _reason(write_picture(tmp_path / "a.png", ramp(15, 300)), modality) is Reason.TOO_SMALL
+    assert _reason(write_image(tmp_path / "a.png", ramp(15, 300)), modality) is Reason.TOO_SMALL
     assert Reason.TOO_SMALL.status is Status.SKIPPED
-    assert _read(write_picture(tmp_path / "b.png", ramp(16, 300)), modality).views
+    assert _read(write_image(tmp_path / "b.png", ramp(16, 300)), modality).views
 
 
 def test_a_huge_png_and_a_text_say_why(tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ def test_a_huge_png_and_a_text_say_why(tmp_path: Path) -> None:
 
 
 def test_an_adapter_reads_again_to_the_same_pixels(tmp_path: Path) -> None:
-    path = write_picture(tmp_path / "a.png", _scene())
+    path = write_image(tmp_path / "a.png", _scene())
     facts = inspect_file(path, SETTINGS)
     first, second = (MammographyAdapter().read(single(path, facts), SETTINGS).views[0].pixels for _ in range(2))
     np.testing.assert_array_equal(first, second)

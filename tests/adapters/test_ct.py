@@ -12,7 +12,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.inspect import inspect_file
 from medclip.sample import Kind, Sample
 from medclip.settings import PixelPolicy, ReadPolicy, Settings
-from tests.kits.files import ramp, write_picture
+from tests.kits.files import ramp, write_image
 from tests.kits.volumes import CT, positions_of, write_nifti, write_series
 
 SETTINGS = Settings()
@@ -83,7 +83,7 @@ def test_pixels_that_are_not_square_are_stretched(tmp_path: Path) -> None:
     assert view.spacing_mm == pytest.approx((0.5, 0.5))
 
 
-def test_a_radiograph_that_calls_itself_ct_is_a_picture_and_says_so(tmp_path: Path) -> None:
+def test_a_radiograph_that_calls_itself_ct_is_a_image_and_says_so(tmp_path: Path) -> None:
     (path,) = write_series(
         tmp_path, ramp(40, 50, np.int16, 3000)[None], [(0, 0, 0)], ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]
     )
@@ -108,8 +108,8 @@ def test_nifti_is_hu_only_where_its_values_can_be(tmp_path: Path) -> None:
     assert any("not HU" in step.detail for step in labels.provenance.steps)
 
 
-def test_an_exported_slice_is_one_grey_picture(tmp_path: Path) -> None:
-    path = write_picture(tmp_path / "a.png", ramp(40, 50, np.uint16, 4000))
+def test_an_exported_slice_is_one_grey_image(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "a.png", ramp(40, 50, np.uint16, 4000))
     sample = CtAdapter().read(single(path, inspect_file(path, SETTINGS)), SETTINGS)
     assert sample.kind is Kind.IMAGE
     assert (sample.views[0].pixels.shape[2], sample.views[0].pixels.dtype) == (1, np.float32)

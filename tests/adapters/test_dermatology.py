@@ -7,7 +7,7 @@ import pytest
 
 from medclip.adapters.dermatology import DermatologyAdapter
 from medclip.errors import MedclipError, Reason
-from tests.kits.files import ramp, write_dicom, write_picture
+from tests.kits.files import ramp, write_dicom, write_image
 from tests.kits.loops import read
 
 ADAPTER = DermatologyAdapter()
@@ -17,10 +17,10 @@ ADAPTER = DermatologyAdapter()
 def test_photographs_in_dicom_are_as_they_are(tmp_path: Path, code: str) -> None:
     pixels = np.stack([ramp(64, 64), ramp(64, 64)[::-1], ramp(64, 64).T], axis=2)
     sample = read(ADAPTER, write_dicom(tmp_path / "a", pixels, Modality=code))
-    picture = read(ADAPTER, write_picture(tmp_path / "a.png", pixels))
+    image = read(ADAPTER, write_image(tmp_path / "a.png", pixels))
     np.testing.assert_array_equal(sample.views[0].pixels, pixels)
-    np.testing.assert_array_equal(picture.views[0].pixels, pixels)
-    assert sample.provenance.preprocessing == picture.provenance.preprocessing
+    np.testing.assert_array_equal(image.views[0].pixels, pixels)
+    assert sample.provenance.preprocessing == image.provenance.preprocessing
 
 
 @pytest.mark.parametrize("code", ["RG", "CR", "OP", "US"])

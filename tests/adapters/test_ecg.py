@@ -100,7 +100,7 @@ def test_every_option_changes_the_hash() -> None:
     pickle.loads(pickle.dumps(EcgAdapter()))
 
 
-def test_pictures_and_other_waveforms_are_not_accepted(tmp_path: Path) -> None:
+def test_images_and_other_waveforms_are_not_accepted(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     adapter = EcgAdapter()
     assert not adapter.accepts(Source(Kind.IMAGE, (path,), (FileFacts("0", Format.PNG),)))

@@ -12,7 +12,7 @@ from medclip.adapters.endoscopy import RULE, EndoscopyAdapter
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.crop import lit_area as lit
 from medclip.sample import Kind, Modality
-from tests.kits.files import ramp, write_dicom, write_picture
+from tests.kits.files import ramp, write_dicom, write_image
 from tests.kits.loops import read, write_cine
 
 ADAPTER = EndoscopyAdapter()
@@ -20,25 +20,25 @@ ENDOSCOPIC = "1.2.840.10008.5.1.4.1.1.77.1.1.1"
 
 
 def _frame(*, flip: bool = False, shift: int = 0) -> np.ndarray:
-    """A field with cut corners (rows 15-465, columns 230-690), a text panel and a small second picture on the left."""
+    """A field with cut corners (rows 15-465, columns 230-690), a text panel and a small second image on the left."""
     rng = np.random.default_rng(shift)
     y, x = np.mgrid[:480, :720]
     field = (abs(x - 460) < 230) & (abs(y - 240) < 225) & (abs(x - 460) + abs(y - 240) < 365)
     level = np.clip(40 + 0.7 * np.hypot(x - 500 - shift, y - 240), 30, 220) + rng.normal(0, 8, (480, 720))
     colour = np.clip(level[..., None] * (1.0, 0.55, 0.45), 8, 255)
-    picture = Image.fromarray(np.where(field[..., None], colour, rng.integers(0, 6, (480, 720, 1))).astype(np.uint8))
-    draw = ImageDraw.Draw(picture)
+    image = Image.fromarray(np.where(field[..., None], colour, rng.integers(0, 6, (480, 720, 1))).astype(np.uint8))
+    draw = ImageDraw.Draw(image)
     for line, text in enumerate(("Name: DOE", "Sex: F", "Age: 50", "11/02/2020")):
         draw.text((20, 40 + 30 * line), text, fill=(255, 255, 255), font_size=20)
     draw.rectangle((30, 340, 130, 430), fill=(120, 60, 50))
-    pixels = np.asarray(picture)
+    pixels = np.asarray(image)
     return np.ascontiguousarray(pixels[:, ::-1]) if flip else pixels
 
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_the_text_panel_is_not_the_field_of_view(tmp_path: Path, flip: bool) -> None:
     pixels = _frame(flip=flip)
-    sample = read(ADAPTER, write_picture(tmp_path / "a.png", pixels))
+    sample = read(ADAPTER, write_image(tmp_path / "a.png", pixels))
     (view,) = sample.views
     assert view.pixels.shape[2] == 3
     assert abs(view.pixels.shape[0] - 450) < 8
@@ -48,16 +48,16 @@ def test_the_text_panel_is_not_the_field_of_view(tmp_path: Path, flip: bool) -> 
     assert (sample.modality, sample.headers["crop_from"]) == (Modality.ENDOSCOPY, "lit field")
 
 
-def test_a_field_that_fills_the_picture_stays_whole(tmp_path: Path) -> None:
+def test_a_field_that_fills_the_image_stays_whole(tmp_path: Path) -> None:
     pixels = _frame()[20:460, 240:680].copy()
     pixels[:60, :60] = pixels[200, 100]
     pixels[-60:, :60] = pixels[-60:, -60:] = pixels[:60, -60:] = pixels[200, 100]
-    sample = read(ADAPTER, write_picture(tmp_path / "a.png", pixels))
+    sample = read(ADAPTER, write_image(tmp_path / "a.png", pixels))
     np.testing.assert_array_equal(sample.views[0].pixels, pixels)
 
 
-def test_a_grey_picture_becomes_three_channels(tmp_path: Path) -> None:
-    sample = read(ADAPTER, write_picture(tmp_path / "a.png", ramp(64, 64) // 2 + 90))
+def test_a_grey_image_becomes_three_channels(tmp_path: Path) -> None:
+    sample = read(ADAPTER, write_image(tmp_path / "a.png", ramp(64, 64) // 2 + 90))
     assert sample.views[0].pixels.shape == (64, 64, 3)
 
 

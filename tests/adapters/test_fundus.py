@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from medclip.adapters.fundus import FundusAdapter
 from medclip.imaging.crop import retina
 from medclip.sample import Kind
-from tests.kits.files import write_dicom, write_picture
+from tests.kits.files import write_dicom, write_image
 from tests.kits.loops import read
 
 
@@ -39,7 +39,7 @@ def test_a_photograph_without_a_field_is_all_field() -> None:
 
 
 @given(st.integers(20, 700), st.integers(20, 700), st.integers(1, 3))
-def test_the_mask_has_the_pictures_size(height: int, width: int, channels: int) -> None:
+def test_the_mask_has_the_images_size(height: int, width: int, channels: int) -> None:
     pixels = np.zeros((height, width, channels), np.uint8)
     pixels[height // 4 : -(height // 4), width // 4 : -(width // 4)] = 100
     mask = retina.field_mask(pixels)
@@ -49,9 +49,9 @@ def test_the_mask_has_the_pictures_size(height: int, width: int, channels: int) 
 
 def test_the_square_is_centred_on_the_field_whatever_stands_beside_it(tmp_path: Path) -> None:
     eye = _eye(label=False)
-    alone = read(FundusAdapter(), write_picture(tmp_path / "a.png", eye)).views[0].pixels
+    alone = read(FundusAdapter(), write_image(tmp_path / "a.png", eye)).views[0].pixels
     eye[4:40, 4:70] = 255
-    beside = read(FundusAdapter(), write_picture(tmp_path / "b.png", eye)).views[0].pixels
+    beside = read(FundusAdapter(), write_image(tmp_path / "b.png", eye)).views[0].pixels
     np.testing.assert_array_equal(alone, beside)
     assert abs(alone.shape[0] - 240) <= 4
     middle = np.argwhere(alone.max(axis=2) > 15).mean(axis=0)
@@ -61,7 +61,7 @@ def test_the_square_is_centred_on_the_field_whatever_stands_beside_it(tmp_path: 
 def test_masking_is_a_choice_with_its_own_hash(tmp_path: Path) -> None:
     eye = _eye()
     eye[34:46, 84:100] = 255  # a label in a corner of the square, beside the field
-    path = write_picture(tmp_path / "a.png", eye)
+    path = write_image(tmp_path / "a.png", eye)
     plain, masked = FundusAdapter(), FundusAdapter(mask_outside=True)
     assert plain.preprocessing != masked.preprocessing
     assert (read(plain, path).views[0].pixels == 255).any()
@@ -73,10 +73,10 @@ def test_an_ophthalmic_photograph_in_dicom_gives_the_pixels_of_its_png(tmp_path:
     adapter = FundusAdapter()
     path = write_dicom(tmp_path / "a", _eye(), Modality="OP", ImageLaterality="L", BurnedInAnnotation="NO")
     sample = read(adapter, path)
-    picture = read(adapter, write_picture(tmp_path / "a.png", _eye()))
-    np.testing.assert_array_equal(sample.views[0].pixels, picture.views[0].pixels)
+    image = read(adapter, write_image(tmp_path / "a.png", _eye()))
+    np.testing.assert_array_equal(sample.views[0].pixels, image.views[0].pixels)
     assert (sample.views[0].laterality, sample.views[0].burned_in) == ("L", False)
-    assert sample.provenance.preprocessing == picture.provenance.preprocessing == adapter.preprocessing_of(Kind.IMAGE)
+    assert sample.provenance.preprocessing == image.provenance.preprocessing == adapter.preprocessing_of(Kind.IMAGE)
 
 
 @pytest.mark.shared

@@ -12,7 +12,7 @@ from medclip.files.recognise.inspect import FileFacts
 from medclip.files.recognise.sniff import Format
 from medclip.sample import Kind
 from medclip.settings import Settings
-from tests.kits.files import ramp, write_dicom, write_picture
+from tests.kits.files import ramp, write_dicom, write_image
 from tests.kits.loops import read, sector, write_cine
 
 ADAPTER = GenericAdapter()
@@ -58,8 +58,8 @@ def test_volumes_slides_and_signals_are_refused(tmp_path: Path, kind: Kind, fmt:
     assert caught.value.reason is Reason.NOT_SUPPORTED_YET
 
 
-def test_pictures_are_as_they_were(tmp_path: Path) -> None:
-    sample = read(ADAPTER, write_picture(tmp_path / "a.png", ramp()))
+def test_images_are_as_they_were(tmp_path: Path) -> None:
+    sample = read(ADAPTER, write_image(tmp_path / "a.png", ramp()))
     np.testing.assert_array_equal(sample.views[0].pixels[..., 0], ramp())
     assert sample.provenance.steps == ()
 

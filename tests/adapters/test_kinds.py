@@ -190,9 +190,9 @@ def test_a_record_is_what_its_description_says(read: Callable[[str], Sample]) ->
 
 
 @pytest.mark.parametrize("name", [name for name in ADAPTERS if Kind.IMAGE in get_adapter(name).kinds])
-def test_a_picture_is_what_its_description_says(name: str, tmp_path: Path) -> None:
+def test_a_image_is_what_its_description_says(name: str, tmp_path: Path) -> None:
     from medclip.adapters.base import single
-    from tests.kits.files import ramp, write_picture
+    from tests.kits.files import ramp, write_image
 
     adapter = get_adapter(name)
     said = _described(adapter.describe(Kind.IMAGE))
@@ -202,7 +202,7 @@ def test_a_picture_is_what_its_description_says(name: str, tmp_path: Path) -> No
         ("deep.png", grey.astype(np.uint16) * 16),
         ("colour.png", np.stack([grey, grey // 2, grey // 4], axis=2)),
     ):
-        path = write_picture(tmp_path / file, pixels)
+        path = write_image(tmp_path / file, pixels)
         (view,) = adapter.read(single(path, inspect_file(path, SETTINGS)), SETTINGS).views
         assert (str(view.pixels.dtype), view.value_range) in said["values"]
         assert view.pixels.shape[2] in said["channels"]

@@ -1,4 +1,4 @@
-"""What a model that takes pictures is shown."""
+"""What a model that takes images is shown."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from examples.make_phantoms import ecg_record
-from medclip.adapters.model_images import pictures_of
+from medclip.adapters.model_images import images_of
 from medclip.adapters.registry import read_unit
 from medclip.adapters.sources import source_of
 from medclip.sample import Modality
@@ -17,7 +17,7 @@ from medclip.settings import Settings
 def test_an_ecg_is_shown_in_four_cuttings_of_three_leads_and_the_rhythm_strip(tmp_path: Path):
     ecg_record(tmp_path / "ecg")
     sample = read_unit(source_of(tmp_path / "ecg", Settings()), Modality.ECG, Settings())
-    views = pictures_of(sample)
+    views = images_of(sample)
     assert [v.pixels.shape for v in views] == [(472, 246, 3)] * 4 + [(142, 1004, 3)]
     for view in views:
         ink = (view.pixels.max(axis=2) < 100).mean()
@@ -25,10 +25,10 @@ def test_an_ecg_is_shown_in_four_cuttings_of_three_leads_and_the_rhythm_strip(tm
     assert len({view.pixels.tobytes() for view in views}) == 5
 
 
-def test_a_picture_is_shown_as_its_adapter_made_it(tmp_path: Path):
+def test_a_image_is_shown_as_its_adapter_made_it(tmp_path: Path):
     from PIL import Image
 
     path = tmp_path / "eye.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 60, 3), dtype=np.uint8)).save(path)
     sample = read_unit(source_of(path, Settings()), Modality.DERMATOLOGY, Settings())
-    assert pictures_of(sample) is sample.views
+    assert images_of(sample) is sample.views

@@ -12,7 +12,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.inspect import inspect_file
 from medclip.sample import Kind, Sample
 from medclip.settings import Settings
-from tests.kits.files import ramp, write_picture
+from tests.kits.files import ramp, write_image
 from tests.kits.volumes import MR, positions_of, write_enhanced, write_nifti, write_series
 
 SETTINGS = Settings()
@@ -108,7 +108,7 @@ def test_tiny_slices_are_not_judged(tmp_path: Path) -> None:
     assert caught.value.reason is Reason.TOO_SMALL
 
 
-def test_an_exported_slice_is_one_grey_picture(tmp_path: Path) -> None:
-    path = write_picture(tmp_path / "a.png", ramp(40, 50))
+def test_an_exported_slice_is_one_grey_image(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "a.png", ramp(40, 50))
     sample = MriAdapter().read(single(path, inspect_file(path, SETTINGS)), SETTINGS)
     assert (sample.kind, sample.volume, len(sample.views)) == (Kind.IMAGE, None, 1)

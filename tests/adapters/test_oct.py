@@ -11,7 +11,7 @@ from medclip.adapters.oct import OctAdapter
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.crop.dark_borders import find_plain_borders
 from medclip.sample import Kind, Modality
-from tests.kits.files import ramp, write_dicom, write_picture
+from tests.kits.files import ramp, write_dicom, write_image
 from tests.kits.loops import read, write_cine
 
 ADAPTER = OctAdapter()
@@ -30,7 +30,7 @@ def test_white_and_black_margins_are_trimmed(tmp_path: Path) -> None:
     pixels = np.full((260, 340), 255, np.uint8)
     pixels[20:220, 10:310] = _scan()[0]
     pixels[:, 320:] = 0
-    sample = read(ADAPTER, write_picture(tmp_path / "a.png", pixels))
+    sample = read(ADAPTER, write_image(tmp_path / "a.png", pixels))
     np.testing.assert_array_equal(sample.views[0].pixels[..., 0], _scan()[0])
     assert [step.name for step in sample.provenance.steps] == ["crop border"]
     assert sample.modality is Modality.OCT
@@ -39,11 +39,11 @@ def test_white_and_black_margins_are_trimmed(tmp_path: Path) -> None:
 def test_a_white_wedge_is_no_margin(tmp_path: Path) -> None:
     pixels = _scan()[0]
     pixels[np.add.outer(np.arange(200), np.arange(300)) < 150] = 255
-    assert read(ADAPTER, write_picture(tmp_path / "a.png", pixels)).views[0].pixels.shape == (200, 300, 1)
+    assert read(ADAPTER, write_image(tmp_path / "a.png", pixels)).views[0].pixels.shape == (200, 300, 1)
 
 
 def test_a_colour_export_becomes_grey(tmp_path: Path) -> None:
-    sample = read(ADAPTER, write_picture(tmp_path / "a.png", np.repeat(_scan()[0][..., None], 3, axis=2)))
+    sample = read(ADAPTER, write_image(tmp_path / "a.png", np.repeat(_scan()[0][..., None], 3, axis=2)))
     np.testing.assert_array_equal(sample.views[0].pixels[..., 0], _scan()[0])
 
 

@@ -11,7 +11,7 @@ from medclip.files.recognise.inspect import FileFacts, inspect_file
 from medclip.files.recognise.sniff import Format
 from medclip.sample import Kind, Modality
 from medclip.settings import ReadPolicy, Settings
-from tests.kits.slides import picture, tiles_of, write_dicom_slide, write_pyramid
+from tests.kits.slides import draw_section, tiles_of, write_dicom_slide, write_pyramid
 
 SETTINGS = Settings()
 ADAPTER = PathologyAdapter()
@@ -22,7 +22,7 @@ def read(*paths, kind=Kind.SLIDE):
 
 
 def test_a_tile_is_given_as_it_is(tmp_path):
-    image = picture(300, 320)
+    image = draw_section(300, 320)
     Image.fromarray(image).save(tmp_path / "a.png")
     sample = read(tmp_path / "a.png", kind=Kind.IMAGE)
     assert sample.modality is Modality.PATHOLOGY
@@ -30,7 +30,7 @@ def test_a_tile_is_given_as_it_is(tmp_path):
 
 
 def test_a_slide_becomes_patches_on_its_tissue(tmp_path):
-    path = write_pyramid(tmp_path / "a.tiff", picture(2000, 2600))
+    path = write_pyramid(tmp_path / "a.tiff", draw_section(2000, 2600))
     sample = read(path)
     assert sample.kind is Kind.SLIDE
     assert 10 < len(sample.views) <= 64
@@ -52,7 +52,7 @@ def test_no_more_views_than_declared_and_the_hash_knows_the_kind(tmp_path):
     class Few(PathologyAdapter):
         num_views = 5
 
-    path = write_pyramid(tmp_path / "a.tiff", picture(2000, 2600))
+    path = write_pyramid(tmp_path / "a.tiff", draw_section(2000, 2600))
     sample = Few().read(Source(Kind.SLIDE, (path,), (inspect_file(path, SETTINGS),)), SETTINGS)
     assert len(sample.views) == 5
     hashes = {adapter.preprocessing_of(kind) for adapter in (Few(), ADAPTER) for kind in (Kind.IMAGE, Kind.SLIDE)}
@@ -68,28 +68,28 @@ def test_a_blank_slide_is_skipped_with_a_reason(tmp_path):
 
 
 def test_a_slide_without_scale_fails(tmp_path):
-    path = write_pyramid(tmp_path / "a.tiff", picture(600, 700), mpp=None)
+    path = write_pyramid(tmp_path / "a.tiff", draw_section(600, 700), mpp=None)
     with pytest.raises(MedclipError) as caught:
         ADAPTER.read(Source(Kind.SLIDE, (path,), (FileFacts("0", Format.SLIDE),)), SETTINGS)
     assert caught.value.reason is Reason.NO_SCALE
 
 
 def test_the_users_scale_is_taken_where_a_slide_has_none_and_enters_the_hash(tmp_path):
-    path = write_pyramid(tmp_path / "a.tiff", picture(1200, 1400), mpp=None)
+    path = write_pyramid(tmp_path / "a.tiff", draw_section(1200, 1400), mpp=None)
     source = Source(Kind.SLIDE, (path,), (FileFacts("0", Format.SLIDE),))
     settings = Settings(policy=ReadPolicy(mpp_um=0.25))
     sample = ADAPTER.read(source, settings)
     assert sample.headers["mpp_um"] == [0.25, 0.25]
     assert sample.views[0].spacing_mm == pytest.approx((0.0005, 0.0005))
-    stated = write_pyramid(tmp_path / "b.tiff", picture(1200, 1400), mpp=0.25)
+    stated = write_pyramid(tmp_path / "b.tiff", draw_section(1200, 1400), mpp=0.25)
     same = ADAPTER.read(Source(Kind.SLIDE, (stated,), (FileFacts("1", Format.SLIDE),)), SETTINGS)
     assert all(np.array_equal(a.pixels, b.pixels) for a, b in zip(sample.views, same.views, strict=True))
     assert sample.provenance.preprocessing != same.provenance.preprocessing
 
 
 def test_the_tables_scale_goes_before_the_one_for_all_and_never_before_the_slides_own(tmp_path):
-    unsaid = write_pyramid(tmp_path / "a.tiff", picture(1200, 1400), mpp=None)
-    stated = write_pyramid(tmp_path / "b.tiff", picture(1200, 1400), mpp=0.25)
+    unsaid = write_pyramid(tmp_path / "a.tiff", draw_section(1200, 1400), mpp=None)
+    stated = write_pyramid(tmp_path / "b.tiff", draw_section(1200, 1400), mpp=0.25)
     settings = Settings(policy=ReadPolicy(mpp_um=1.0))
     facts = (FileFacts("0", Format.SLIDE),)
     sample = ADAPTER.read(Source(Kind.SLIDE, (unsaid,), facts, mpp_um=0.25), settings)
@@ -102,7 +102,7 @@ def test_the_tables_scale_goes_before_the_one_for_all_and_never_before_the_slide
 
 
 def test_the_users_scale_goes_before_a_print_resolution_and_the_steps_say_so(tmp_path):
-    path = write_pyramid(tmp_path / "a.tiff", picture(1200, 1400), mpp=25_400 / 300)
+    path = write_pyramid(tmp_path / "a.tiff", draw_section(1200, 1400), mpp=25_400 / 300)
     facts = (inspect_file(path, SETTINGS),)
     with pytest.raises(MedclipError) as caught:
         ADAPTER.read(Source(Kind.SLIDE, (path,), facts), SETTINGS)
@@ -115,7 +115,7 @@ def test_the_users_scale_goes_before_a_print_resolution_and_the_steps_say_so(tmp
 def test_a_dicom_slide_is_read_and_names_nobody(tmp_path):
     import imagecodecs
 
-    image = picture(1500, 1900)
+    image = draw_section(1500, 1900)
     frames = [imagecodecs.jpeg8_encode(part, level=90) for part in tiles_of(image, 256)]
     path = write_dicom_slide(tmp_path / "a.dcm", image, photometric="RGB", frames=frames, tile=256)
     sample = read(path)

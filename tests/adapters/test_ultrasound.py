@@ -15,7 +15,7 @@ from medclip.dicom.header.read import DicomHeader, UltrasoundRegion
 from medclip.errors import MedclipError, Reason
 from medclip.sample import Kind, Modality, Sample
 from medclip.settings import Settings
-from tests.kits.files import ramp, write_dicom, write_picture
+from tests.kits.files import ramp, write_dicom, write_image
 from tests.kits.loops import read, region, regions, sector, write_cine
 
 ADAPTER = UltrasoundAdapter()
@@ -29,7 +29,7 @@ def _steps(sample: Sample) -> list[str]:
     return [step.name for step in sample.provenance.steps]
 
 
-def test_a_picture_is_cropped_to_its_regions_with_inclusive_ends(tmp_path: Path) -> None:
+def test_a_image_is_cropped_to_its_regions_with_inclusive_ends(tmp_path: Path) -> None:
     pixels = ramp(100, 120)
     sample = _still(
         tmp_path / "a",
@@ -44,7 +44,7 @@ def test_a_picture_is_cropped_to_its_regions_with_inclusive_ends(tmp_path: Path)
     assert (sample.kind, sample.modality) == (Kind.IMAGE, Modality.ULTRASOUND)
 
 
-def test_traces_and_bars_are_no_picture_but_better_than_nothing(tmp_path: Path) -> None:
+def test_traces_and_bars_are_no_image_but_better_than_nothing(tmp_path: Path) -> None:
     trace, spectrum = region(0, 80, 119, 99, data_type=10, form=4), region(10, 50, 109, 79, data_type=3, form=3)
     flat = region(10, 0, 69, 39)
     both = _still(tmp_path / "a", ramp(100, 120), SequenceOfUltrasoundRegions=regions(trace, flat, spectrum))
@@ -83,7 +83,7 @@ _coordinate = st.integers(0, 700)
     st.integers(16, 600),
     st.sampled_from([1.0, 1.5, 2.0]),
 )
-def test_regions_give_a_box_inside_the_picture_that_holds_each_of_them(
+def test_regions_give_a_box_inside_the_image_that_holds_each_of_them(
     corners: list[tuple[int, ...]], rows: int, columns: int, stretch: float
 ) -> None:
     found = tuple(
@@ -106,8 +106,8 @@ def test_regions_give_a_box_inside_the_picture_that_holds_each_of_them(
             assert box.bottom >= min(rows, one.bottom + 1) * height / rows - 0.5
 
 
-def test_a_picture_without_regions_is_cropped_to_the_lit_sector(tmp_path: Path) -> None:
-    sample = read(ADAPTER, write_picture(tmp_path / "a.png", sector()[0]))
+def test_a_image_without_regions_is_cropped_to_the_lit_sector(tmp_path: Path) -> None:
+    sample = read(ADAPTER, write_image(tmp_path / "a.png", sector()[0]))
     (step,) = [step for step in sample.provenance.steps if step.name == "crop sector"]
     height, width = sample.views[0].pixels.shape[:2]
     assert 160 <= height <= 168, step
@@ -118,14 +118,14 @@ def test_a_picture_without_regions_is_cropped_to_the_lit_sector(tmp_path: Path) 
 def test_black_depth_below_the_sector_is_kept_where_nothing_stands_in_it(tmp_path: Path) -> None:
     pixels = sector()[0]
     pixels[200:] = 0
-    assert read(ADAPTER, write_picture(tmp_path / "a.png", pixels)).views[0].pixels.shape[0] >= 200
+    assert read(ADAPTER, write_image(tmp_path / "a.png", pixels)).views[0].pixels.shape[0] >= 200
 
 
-def test_a_picture_without_a_clear_sector_is_left_whole(tmp_path: Path) -> None:
+def test_a_image_without_a_clear_sector_is_left_whole(tmp_path: Path) -> None:
     small = np.zeros((240, 320), np.uint8)
     small[20:60, 20:60] = 120
-    assert read(ADAPTER, write_picture(tmp_path / "a.png", small)).views[0].pixels.shape == (240, 320, 1)
-    assert read(ADAPTER, write_picture(tmp_path / "b.png", ramp(240, 320) // 2 + 60)).views[0].pixels.shape[:2] == (
+    assert read(ADAPTER, write_image(tmp_path / "a.png", small)).views[0].pixels.shape == (240, 320, 1)
+    assert read(ADAPTER, write_image(tmp_path / "b.png", ramp(240, 320) // 2 + 60)).views[0].pixels.shape[:2] == (
         240,
         320,
     )
@@ -138,10 +138,10 @@ def _flow(frames: np.ndarray, size: int = 30) -> np.ndarray:
 
 
 def test_colour_flow_keeps_its_colour_and_a_coloured_tick_does_not(tmp_path: Path) -> None:
-    flow = read(ADAPTER, write_picture(tmp_path / "a.png", _flow(sector()[0])))
+    flow = read(ADAPTER, write_image(tmp_path / "a.png", _flow(sector()[0])))
     assert flow.views[0].pixels.shape[2] == 3
     assert (flow.headers["colour_doppler"], flow.headers["colour_doppler_from"]) == (True, "saturation")
-    tick = read(ADAPTER, write_picture(tmp_path / "b.png", _flow(sector()[0], 4)))
+    tick = read(ADAPTER, write_image(tmp_path / "b.png", _flow(sector()[0], 4)))
     assert tick.views[0].pixels.shape[2] == 1
     assert tick.headers["colour_doppler"] is False
 
@@ -149,7 +149,7 @@ def test_colour_flow_keeps_its_colour_and_a_coloured_tick_does_not(tmp_path: Pat
 def test_a_tint_is_no_colour_flow(tmp_path: Path) -> None:
     grey = sector()[0].astype(float)
     sepia = np.stack([grey, grey * 0.6, grey * 0.2], axis=2).astype(np.uint8)
-    assert read(ADAPTER, write_picture(tmp_path / "a.png", sepia)).headers["colour_doppler"] is False
+    assert read(ADAPTER, write_image(tmp_path / "a.png", sepia)).headers["colour_doppler"] is False
 
 
 def test_the_header_may_deny_colour_but_not_promise_it(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_a_loop_gives_views_frames_and_their_time(tmp_path: Path) -> None:
 def test_a_loop_is_cropped_to_what_moves_not_to_a_still_logo(tmp_path: Path) -> None:
     frames = sector(8)
     frames[:, 60:180, 2:40] = 200  # a logo as large as a part of the sector
-    still = read(ADAPTER, write_picture(tmp_path / "a.png", frames[0])).views[0].pixels.shape
+    still = read(ADAPTER, write_image(tmp_path / "a.png", frames[0])).views[0].pixels.shape
     loop = read(ADAPTER, write_cine(tmp_path / "b", frames)).views[0].pixels.shape
     assert still[1] > 220
     assert loop[1] < 175
@@ -249,7 +249,7 @@ def test_the_adapter_survives_pickling() -> None:
 
 
 @pytest.mark.shared
-def test_real_pictures_lose_their_text_and_keep_their_flow(shared: Path) -> None:
+def test_real_images_lose_their_text_and_keep_their_flow(shared: Path) -> None:
     folder = shared / "data/field_dev/dicom-us"
     power = read(ADAPTER, folder / "us1/US1_RLE")
     assert power.headers["colour_doppler"] is True

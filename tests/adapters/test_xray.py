@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from medclip.adapters.xray import XrayAdapter, position
 from medclip.dicom.header.read import DicomHeader
 from medclip.errors import MedclipError, Reason
-from tests.kits.files import ramp, write_dicom, write_picture
+from tests.kits.files import ramp, write_dicom, write_image
 from tests.kits.loops import read
 
 
@@ -52,8 +52,8 @@ def test_the_sample_says_where_the_position_came_from(tmp_path: Path) -> None:
     sample = read(XrayAdapter(), write_dicom(tmp_path / "a", ramp(), PatientOrientation=["A", "F"]))
     assert sample.views[0].position == sample.headers["position"] == "LATERAL"
     assert sample.headers["position_from"] == "PatientOrientation"
-    picture = read(XrayAdapter(), write_picture(tmp_path / "a.png", ramp()))
-    assert (picture.headers["position"], picture.headers["position_from"]) == (None, None)
+    image = read(XrayAdapter(), write_image(tmp_path / "a.png", ramp()))
+    assert (image.headers["position"], image.headers["position_from"]) == (None, None)
 
 
 @pytest.mark.parametrize(

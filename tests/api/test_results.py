@@ -16,7 +16,7 @@ from medclip.evaluation.zero_shot.results import SetResult
 from medclip.inspecting.doctor import Check, State
 from medclip.result import Result
 from tests.kits.adapt_tables import make_table, tiny
-from tests.kits.files import ramp, write_picture
+from tests.kits.files import ramp, write_image
 
 __all__ = ["tiny"]
 
@@ -44,7 +44,7 @@ def evaluate() -> medclip.SuiteResult:
     )  # fmt: skip
     return medclip.SuiteResult(
         suite="s", suite_digest="", model="tiny", model_version="1", model_digest="", sets=(part,), missing=(),
-        unusable=(), not_asked=(), groups=(), average=0.75, num_sets=2, said=(),
+        unusable=(), not_asked=(), groups=(), average=0.75, num_sets=2, notes=(),
     )  # fmt: skip
 
 
@@ -74,7 +74,7 @@ def test_a_result_shows_itself(make: Any):
 
 def test_what_reads_files_shows_itself_too(tmp_path: Path):
     for number in range(12):
-        write_picture(tmp_path / f"Jane_Doe_{number}.png", ramp())
+        write_image(tmp_path / f"Jane_Doe_{number}.png", ramp())
     scanned = medclip.scan(tmp_path)
     shows_itself(scanned)
     assert "Jane" not in repr(scanned) + scanned._repr_html_()  # a notebook is passed on

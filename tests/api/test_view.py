@@ -1,4 +1,4 @@
-"""The picture of what a model sees: never in the place of an input, complete or not there, grey where grey is meant."""
+"""The image of what a model sees: never in the place of an input, complete or not there, grey where grey is meant."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_no_other_file_of_the_folder_is_replaced_either(tmp_path: Path) -> None:
     assert _refused(tmp_path, other, modality="xray") is Reason.WRONG_USE
 
 
-def test_a_picture_that_was_made_before_is_replaced(tmp_path: Path) -> None:
+def test_a_image_that_was_made_before_is_replaced(tmp_path: Path) -> None:
     path, out = write_png(tmp_path / "in.png", 1), tmp_path / "deep" / "out.png"
     view(path, out, "xray", settings=SETTINGS)
     out.write_bytes(b"old")
@@ -67,7 +67,7 @@ def test_a_picture_that_was_made_before_is_replaced(tmp_path: Path) -> None:
     assert [p.name for p in out.parent.iterdir()] == ["out.png"]
 
 
-def test_a_drawing_that_fails_leaves_the_old_picture_and_nothing_else(
+def test_a_drawing_that_fails_leaves_the_old_image_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, out = write_png(tmp_path / "in" / "a.png", 1), tmp_path / "out.png"
@@ -84,7 +84,7 @@ def test_a_drawing_that_fails_leaves_the_old_picture_and_nothing_else(
 
 
 @pytest.mark.usefixtures("undecoded")
-def test_places_where_no_picture_can_be_are_refused_before_anything_is_decoded(tmp_path: Path) -> None:
+def test_places_where_no_image_can_be_are_refused_before_anything_is_decoded(tmp_path: Path) -> None:
     path = write_png(tmp_path / "in.png", 1)
     (tmp_path / "folder.png").mkdir()
     os.mkfifo(tmp_path / "pipe.png")
@@ -127,7 +127,7 @@ def _drawn(path: Path, folder: Path) -> Viewed:
     return view(path, folder / "x.png", settings=SETTINGS)
 
 
-def test_the_windows_of_a_ct_are_grey_pictures_side_by_side(tmp_path: Path) -> None:
+def test_the_windows_of_a_ct_are_grey_images_side_by_side(tmp_path: Path) -> None:
     phantoms.ct_series(tmp_path / "ct", num_slices=6, size=64)
     _drawn(tmp_path / "ct", tmp_path)
     with Image.open(tmp_path / "x.png") as image:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from medclip.auditing.input.options import ReadOptions
-from medclip.auditing.options import AuditOptions, Pictures
+from medclip.auditing.options import AuditOptions, ImageChecks
 from medclip.auditing.run import run_audit
 from medclip.errors import MedclipError
 from medclip.settings import Settings
@@ -27,7 +27,7 @@ SETTINGS = Settings(workers=1)
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]:
-    """A folder of pictures with a table of scores, truths and groups."""
+    """A folder of images with a table of scores, truths and groups."""
     folder = tmp_path_factory.mktemp("study")
     with make_table(folder, patients=24, files=2).open() as stream:
         rows = list(csv.DictReader(stream))
@@ -52,13 +52,13 @@ def checks(found) -> dict[str, dict]:
 def test_a_training_file_in_the_audit_set_is_red_and_found_by_its_bytes(study, tmp_path: Path):
     folder, frame = study
     pack = make_pack(tmp_path / "pack")
-    clean = replace(QUICK, pictures=Pictures(model=pack, images=folder, study="visit"))
+    clean = replace(QUICK, image_checks=ImageChecks(model=pack, images=folder, study="visit"))
     found = run_audit(frame, by=["sex"], options=clean, settings=SETTINGS).result
     assert not found.leaks
     digest = hashlib.sha256((folder / frame.file[0]).read_bytes()).hexdigest()
     listed = pa.table({"sha256": [digest]})
     pq.write_table(listed, tmp_path / "training.parquet")
-    seen = replace(QUICK, pictures=replace(clean.pictures, training=(tmp_path / "training.parquet",)))
+    seen = replace(QUICK, image_checks=replace(clean.image_checks, training=(tmp_path / "training.parquet",)))
     found = run_audit(frame, by=["sex"], options=seen, settings=SETTINGS).result
     assert found.leaks
     assert [r["found"] for r in found.leakage if r["severity"] == "red"] == [1]
@@ -67,7 +67,7 @@ def test_a_training_file_in_the_audit_set_is_red_and_found_by_its_bytes(study, t
 def test_embeddings_are_probed_shown_and_searched_for_patients(study, tmp_path: Path):
     folder, frame = study
     pack = make_pack(tmp_path / "pack")
-    options = replace(QUICK, pictures=Pictures(model=pack, images=folder, study="visit", attacker=True))
+    options = replace(QUICK, image_checks=ImageChecks(model=pack, images=folder, study="visit", attacker=True))
     found = run_audit(frame, by=["sex"], options=options, settings=SETTINGS).result
     assert {r["what"] for r in found.embeddings} >= {"probe", "centroid", "reident"}
     assert {r["group"] for r in found.projection} == {"F", "M"}
@@ -79,7 +79,7 @@ def test_vectors_made_elsewhere_do_as_well(study, tmp_path: Path):
     _, frame = study
     vectors = np.eye(2, 8)[(frame.sex == "M").to_numpy().astype(int)] + 0.01
     np.savez(tmp_path / "v.npz", keys=frame.file.to_numpy(str), vectors=vectors)
-    options = replace(QUICK, pictures=Pictures(embeddings=tmp_path / "v.npz", sites=("sex",)))
+    options = replace(QUICK, image_checks=ImageChecks(embeddings=tmp_path / "v.npz", sites=("sex",)))
     found = run_audit(frame, by=["sex"], options=options, reading=ReadOptions(key="file")).result
     (told,) = [r for r in found.embeddings if r["what"] == "probe" and r["name"] == "logistic: macro AUROC"]
     assert told["value"] == 1.0
@@ -96,7 +96,7 @@ def test_what_was_not_looked_at_is_said(study):
 def test_images_of_an_unknown_modality_are_refused(study, tmp_path: Path):
     folder, frame = study
     pack = make_pack(tmp_path / "pack", modalities=("xray", "mri"))
-    options = replace(QUICK, pictures=Pictures(model=pack, images=folder))
+    options = replace(QUICK, image_checks=ImageChecks(model=pack, images=folder))
     with pytest.raises(MedclipError, match="which modality"):
         run_audit(frame, by=["sex"], options=options, settings=SETTINGS)
 
@@ -113,7 +113,7 @@ def test_hashes_that_medclip_score_wrote_find_training_files_without_reading_an_
     pq.write_table(files.append_column("sha256", pa.array(digests)), folder / "files.parquet")
     labels = pd.DataFrame({"file": names, "patient": names, "sex": list("FM") * 20, "hazy": [0, 0, 1, 1] * 10})
     pq.write_table(pa.table({"sha256": digests[:2]}), tmp_path / "training.parquet")
-    options = replace(QUICK, pictures=Pictures(training=(tmp_path / "training.parquet",)))
+    options = replace(QUICK, image_checks=ImageChecks(training=(tmp_path / "training.parquet",)))
     found = run_audit(folder, labels, by=["sex"], options=options).result
     assert [r["found"] for r in found.leakage if r["severity"] == "red"] == [2]
     assert checks(found)["text burned into the pixels"]["found"] == 1

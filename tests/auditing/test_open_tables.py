@@ -13,7 +13,7 @@ import pytest
 
 from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.open_tables import open_tables
-from medclip.auditing.options import AuditOptions, Pictures, Shortcuts, Thresholds
+from medclip.auditing.options import AuditOptions, ImageChecks, Shortcuts, Thresholds
 from medclip.auditing.run import run_audit
 from tests.kits.audit_input import write_scored
 from tests.kits.audit_tables import audit_table
@@ -58,7 +58,7 @@ def test_an_audit_with_every_question_opens_each_table_once(tmp_path: Path, open
             permutations=100,
             thresholds=Thresholds(choose_where={"split": "val"}),
             shortcuts=Shortcuts(devices=("tube",), masked=tmp_path / "masked.tsv", reweight=("age",)),
-            pictures=Pictures(embeddings=tmp_path / "vectors.csv", training=(tmp_path / "training.csv",)),
+            image_checks=ImageChecks(embeddings=tmp_path / "vectors.csv", training=(tmp_path / "training.csv",)),
         ),
     ).result
     assert result.embeddings

@@ -17,7 +17,7 @@ from medclip.errors import Reason
 from medclip.files.recognise.inspect import inspect_file
 from medclip.files.recognise.supported import dicom_problem
 from medclip.settings import Settings
-from tests.kits.files import ramp, write_dicom, write_picture
+from tests.kits.files import ramp, write_dicom, write_image
 
 MG = "1.2.840.10008.5.1.4.1.1.1.2"
 
@@ -40,7 +40,7 @@ def test_burned_in_text_is_counted_and_in_the_json(tmp_path: Path, capsys: pytes
     write_dicom(tmp_path / "a", ramp(), BurnedInAnnotation="YES")
     write_dicom(tmp_path / "b", ramp(), BurnedInAnnotation="NO")
     write_dicom(tmp_path / "c", ramp(), Modality="US", SOPClassUID="1.2.840.10008.5.1.4.1.1.6.1")
-    write_picture(tmp_path / "d.png", ramp())
+    write_image(tmp_path / "d.png", ramp())
     assert command(tmp_path) == 0
     text = capsys.readouterr().out
     assert "look before you share" in text
@@ -109,7 +109,7 @@ def test_a_film_is_skipped_in_a_scan(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_a_file_that_may_not_be_read_has_a_reason_and_no_usage(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = write_picture(tmp_path / "a.png", ramp())
+    path = write_image(tmp_path / "a.png", ramp())
     opened = Path.open
 
     def denied(self: Path, *arguments: object, **options: object) -> object:
@@ -128,7 +128,7 @@ def test_a_file_that_may_not_be_read_has_a_reason_and_no_usage(
 def test_progress_is_shown_on_a_terminal_only(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_picture(tmp_path / "a.png", ramp())
+    write_image(tmp_path / "a.png", ramp())
     command(tmp_path, as_json=True)
     assert capsys.readouterr().err == ""
 

@@ -37,7 +37,7 @@ def test_a_warning_of_burned_in_text_is_in_the_text_and_in_the_json(
     assert (found["warning"], found["headers"]["burned_in"]) == (said, True)
 
 
-def test_the_name_of_the_picture_cannot_drive_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_name_of_the_image_cannot_drive_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_png(tmp_path / "a.png", 1)
     assert _view(path, tmp_path / "x\x1b[31m.png", "--modality", "xray") == 0
     text = capsys.readouterr().out

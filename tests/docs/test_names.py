@@ -27,7 +27,7 @@ def prose(page: Path) -> str:
 
 
 @pytest.mark.parametrize("page", PAGES, **ids)
-def test_every_relative_link_and_picture_leads_somewhere(page: Path):
+def test_every_relative_link_and_image_leads_somewhere(page: Path):
     for target in re.findall(r"\]\(([^)#\s]+)", prose(page)):
         if not re.match(r"[a-z]+:", target):
             assert (page.parent / target).exists(), target

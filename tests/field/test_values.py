@@ -50,7 +50,7 @@ def test_stored_pixels_of_every_dicom_file_are_the_manifests(field: Field) -> No
         pytest.skip("the manifest names no stored pixels")
 
 
-def test_pictures_have_the_size_and_range_of_the_manifest(field: Field) -> None:
+def test_images_have_the_size_and_range_of_the_manifest(field: Field) -> None:
     for name, row in field.of("image"):
         fmt = field.facts[name].format
         if fmt not in (Format.PNG, Format.JPEG, Format.TIFF) or not row["rows"]:
@@ -139,10 +139,10 @@ def _tifffile_size(row: Row) -> list[int]:
 
 
 def test_renderings_agree_with_independent_viewers(field: Field) -> None:
-    """Expected pictures lie in expected/ beside the file of the same stem."""
+    """Expected images lie in expected/ beside the file of the same stem."""
     compared = 0
-    pictures = [name for name, _ in field.of("expectation") if name.endswith((".jpg", ".jpeg", ".png"))]
-    for name in pictures:
+    images = [name for name, _ in field.of("expectation") if name.endswith((".jpg", ".jpeg", ".png"))]
+    for name in images:
         path = field.refs[name].path
         twins = [f for f in path.parent.parent.iterdir() if f.is_file() and f.stem == path.stem]
         if field.facts[name].format not in (Format.PNG, Format.JPEG) or not twins:
@@ -157,7 +157,7 @@ def test_renderings_agree_with_independent_viewers(field: Field) -> None:
         assert np.abs(ours - theirs).mean() < 8, (name, np.abs(ours - theirs).mean())
         assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.97, name
         compared += 1
-    if not pictures:
+    if not images:
         pytest.skip("the manifest expects no renderings")
     assert compared
 

@@ -14,14 +14,14 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.scan import scan_files
 from medclip.sample import Modality
 from medclip.settings import ReadPolicy, Settings
-from tests.kits.files import dataset, ramp, write_dicom, write_picture
+from tests.kits.files import dataset, ramp, write_dicom, write_image
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     write_dicom(tmp_path / "in/a.dcm", ramp())
     write_dicom(tmp_path / "in/ct.dcm", ramp(), Modality="CT", SOPClassUID="1.2.840.10008.5.1.4.1.1.2")
-    write_picture(tmp_path / "in/b.png", ramp())
+    write_image(tmp_path / "in/b.png", ramp())
     (tmp_path / "in/empty").write_bytes(b"")
     return tmp_path / "in"
 
@@ -74,7 +74,7 @@ def test_names_cannot_speak_to_the_terminal(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_one_study_is_said_in_the_singular(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_picture(tmp_path / "a.png", ramp())
+    write_image(tmp_path / "a.png", ramp())
     assert command(tmp_path, modality="XRay") == 0
     assert "1 file, 1 study" in capsys.readouterr().out
 
@@ -166,7 +166,7 @@ def test_a_gap_in_a_series_fails_each_of_its_files(tmp_path: Path, capsys: pytes
 
 def test_alike_files_are_one_entry_of_the_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(60):
-        write_picture(tmp_path / f"{number}.png", ramp())
+        write_image(tmp_path / f"{number}.png", ramp())
         (tmp_path / f"{number}.txt").write_text("hello")
     assert command(tmp_path) == 0
     assert len(capsys.readouterr().out.splitlines()) < 20
@@ -188,8 +188,8 @@ def test_a_thousand_alike_studies_are_a_few_lines(tmp_path: Path, capsys: pytest
 
 def test_a_section_with_too_many_entries_is_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(25):
-        for picture in range(number + 1):
-            write_dicom(tmp_path / f"{number}-{picture}", ramp(), StudyInstanceUID=f"1.2.{number + 1}")
+        for image in range(number + 1):
+            write_dicom(tmp_path / f"{number}-{image}", ramp(), StudyInstanceUID=f"1.2.{number + 1}")
     assert command(tmp_path) == 0
     text = capsys.readouterr().out
     assert "X-ray: 1 image" in text

@@ -98,7 +98,7 @@ def _ecg_dicom(path: Path) -> Path:
     return phantoms.dicom(path, phantoms.ECG_12_LEAD, "ECG", 1, None, WaveformSequence=[group])
 
 
-def _picture(fmt: str, **options: Any) -> Callable[[Path], Path]:
+def _image(fmt: str, **options: Any) -> Callable[[Path], Path]:
     def make(path: Path) -> Path:
         from PIL import Image
 
@@ -160,9 +160,9 @@ _MAKERS: Mapping[str, tuple[Callable[[Path], Path], str]] = {
     "loop.dcm": (lambda path: phantoms.ultrasound_cine(path, num_frames=2), ""),
     "oct.dcm": (lambda path: phantoms.oct_scan(path, num_frames=2), ""),
     "ecg.dcm": (_ecg_dicom, ""),
-    "tile.png": (_picture("PNG"), "pathology"),
-    "tile.jpg": (_picture("JPEG"), "pathology"),
-    "tile.tif": (_picture("TIFF", compression="tiff_lzw"), "pathology"),
+    "tile.png": (_image("PNG"), "pathology"),
+    "tile.jpg": (_image("JPEG"), "pathology"),
+    "tile.tif": (_image("TIFF", compression="tiff_lzw"), "pathology"),
     "slide.tiff": (lambda path: phantoms.slide(path, 512, 512), "pathology"),
     "brain.nii": (_nifti, "mri"),
     "brain.nii.gz": (_nifti, "mri"),

@@ -16,7 +16,7 @@ from tests.kits.files import ramp
 
 
 @given(st.integers(1, 60), st.integers(1, 60), st.sampled_from([1, 3]), st.integers(1, 40))
-def test_a_letterbox_is_square_rgb_with_the_picture_in_the_middle(h: int, w: int, c: int, size: int) -> None:
+def test_a_letterbox_is_square_rgb_with_the_image_in_the_middle(h: int, w: int, c: int, size: int) -> None:
     out = letterbox(np.full((h, w, c), 200, np.uint8), size)
     assert out.shape == (size, size, 3)
     assert out.dtype == np.uint8

@@ -15,7 +15,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.sniff import Format, sniff
 from medclip.imaging.raster import read_raster, webp_size
 from medclip.settings import Settings
-from tests.kits.files import huge_png, ramp, write_picture
+from tests.kits.files import huge_png, ramp, write_image
 
 SETTINGS = Settings()
 COLOUR = np.stack([ramp(), 255 - ramp(), ramp() // 2], axis=2)
@@ -34,9 +34,9 @@ def _reason(path: Path, fmt: Format) -> Reason:
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_lossless_pictures_come_back_as_stored(tmp_path: Path, suffix: str) -> None:
+def test_lossless_images_come_back_as_stored(tmp_path: Path, suffix: str) -> None:
     for name, pixels in (("grey", ramp()), ("deep", DEEP), ("colour", COLOUR)):
-        found = _read(write_picture(tmp_path / f"{name}.{suffix}", pixels))
+        found = _read(write_image(tmp_path / f"{name}.{suffix}", pixels))
         assert found.dtype == pixels.dtype
         np.testing.assert_array_equal(found.squeeze(), pixels)
         assert found.shape == (32, 48, 3 if name == "colour" else 1)
@@ -44,8 +44,8 @@ def test_lossless_pictures_come_back_as_stored(tmp_path: Path, suffix: str) -> N
 
 def test_colour_becomes_luma_where_grey_is_asked_for(tmp_path: Path) -> None:
     expected = np.asarray(Image.fromarray(COLOUR).convert("L"))[:, :, None]
-    np.testing.assert_array_equal(_read(write_picture(tmp_path / "a.png", COLOUR), grey=True), expected)
-    path = write_picture(tmp_path / "a.jpg", COLOUR, quality=95)
+    np.testing.assert_array_equal(_read(write_image(tmp_path / "a.png", COLOUR), grey=True), expected)
+    path = write_image(tmp_path / "a.jpg", COLOUR, quality=95)
     full = np.asarray(Image.fromarray(_read(path)).convert("L"), int)[:, :, None]
     assert np.abs(_read(path, grey=True).astype(int) - full).max() <= 2
 
@@ -53,11 +53,11 @@ def test_colour_becomes_luma_where_grey_is_asked_for(tmp_path: Path) -> None:
 def test_transparency_is_composited_on_black(tmp_path: Path) -> None:
     rgba = np.dstack([COLOUR, np.full((32, 48), 255, np.uint8)])
     rgba[:, :10, 3] = 0
-    pixels = _read(write_picture(tmp_path / "a.png", rgba))
+    pixels = _read(write_image(tmp_path / "a.png", rgba))
     assert (pixels[:, :10] == 0).all()
     np.testing.assert_array_equal(pixels[:, 10:], COLOUR[:, 10:])
     grey = np.dstack([ramp(), np.zeros((32, 48), np.uint8)])
-    assert (_read(write_picture(tmp_path / "b.png", grey)) == 0).all()
+    assert (_read(write_image(tmp_path / "b.png", grey)) == 0).all()
 
 
 def test_palettes_and_single_bits_become_eight_bits(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_palettes_and_single_bits_become_eight_bits(tmp_path: Path) -> None:
 def test_the_orientation_of_a_camera_is_applied(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    path = write_picture(tmp_path / "a.jpg", ramp(), exif=exif, quality=100)
+    path = write_image(tmp_path / "a.jpg", ramp(), exif=exif, quality=100)
     decoded = read_raster(path, Format.JPEG, SETTINGS)
     assert decoded.pixels.shape == (48, 32, 1)
     assert np.abs(decoded.pixels[:, :, 0].astype(int) - np.rot90(ramp(), -1)).max() <= 3
@@ -101,19 +101,19 @@ def test_a_tiff_of_several_pages_is_not_read_yet(tmp_path: Path) -> None:
     assert _reason(tmp_path / "a.tif", Format.TIFF) is Reason.NOT_SUPPORTED_YET
 
 
-def test_a_huge_picture_is_refused_from_its_header(tmp_path: Path) -> None:
+def test_a_huge_image_is_refused_from_its_header(tmp_path: Path) -> None:
     assert _reason(huge_png(tmp_path / "a.png"), Format.PNG) is Reason.TOO_LARGE
 
 
 def test_the_limit_is_ours_not_pillows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    assert _read(write_picture(tmp_path / "a.png", ramp())).shape == (32, 48, 1)
+    assert _read(write_image(tmp_path / "a.png", ramp())).shape == (32, 48, 1)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
-def test_a_picture_that_ends_early_fails(tmp_path: Path, suffix: str) -> None:
+def test_a_image_that_ends_early_fails(tmp_path: Path, suffix: str) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)
-    path = write_picture(tmp_path / f"a.{suffix}", noise)
+    path = write_image(tmp_path / f"a.{suffix}", noise)
     data = path.read_bytes()
     fmt = {"png": Format.PNG, "jpg": Format.JPEG, "tif": Format.TIFF}[suffix]
     path.write_bytes(data[: len(data) // 2])
@@ -122,7 +122,7 @@ def test_a_picture_that_ends_early_fails(tmp_path: Path, suffix: str) -> None:
         assert _reason(path, fmt) is Reason.TRUNCATED
 
 
-def test_bytes_that_are_no_picture_are_corrupt(tmp_path: Path) -> None:
+def test_bytes_that_are_no_image_are_corrupt(tmp_path: Path) -> None:
     for fmt, start in ((Format.PNG, b"\x89PNG\r\n\x1a\n"), (Format.JPEG, b"\xff\xd8\xff"), (Format.TIFF, b"II*\0")):
         (tmp_path / "a").write_bytes(start + b"\1" * 64)
         assert _reason(tmp_path / "a", fmt) in (Reason.CORRUPT, Reason.TRUNCATED)
@@ -130,12 +130,12 @@ def test_bytes_that_are_no_picture_are_corrupt(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.tuples(st.integers(8, 400), st.integers(0, 255)), min_size=1, max_size=8))
-def test_no_damage_to_a_picture_raises_anything_else(
+def test_no_damage_to_a_image_raises_anything_else(
     tmp_path_factory: pytest.TempPathFactory, flips: list[tuple[int, int]]
 ) -> None:
     folder = tmp_path_factory.mktemp("damage")
     for suffix, fmt in (("png", Format.PNG), ("jpg", Format.JPEG), ("tif", Format.TIFF)):
-        path = write_picture(folder / f"a.{suffix}", COLOUR[:16, :16])
+        path = write_image(folder / f"a.{suffix}", COLOUR[:16, :16])
         data = bytearray(path.read_bytes())
         for at, value in flips:
             data[at % len(data)] = value
@@ -148,7 +148,7 @@ def test_no_damage_to_a_picture_raises_anything_else(
         assert pixels.shape[2] in (1, 3)
 
 
-def test_a_preview_page_does_not_hide_the_picture(tmp_path: Path) -> None:
+def test_a_preview_page_does_not_hide_the_image(tmp_path: Path) -> None:
     full, small = ramp(64, 96, np.uint16, 60_000), ramp(16, 24)
     for name, pages in (("a.tif", (full, small)), ("b.tif", (small, full))):
         with tifffile.TiffWriter(tmp_path / name) as tiff:
@@ -180,10 +180,10 @@ def test_pages_of_one_size_are_a_stack(tmp_path: Path) -> None:
         ("j2k", Format.JPEG2000, {"irreversible": False}),
     ],
 )
-def test_other_picture_formats_give_their_pixels_or_one_reason(
+def test_other_image_formats_give_their_pixels_or_one_reason(
     tmp_path: Path, suffix: str, fmt: Format, options: dict[str, Any]
 ) -> None:
-    path = write_picture(tmp_path / f"a.{suffix}", ramp(40, 64), **options)
+    path = write_image(tmp_path / f"a.{suffix}", ramp(40, 64), **options)
     assert sniff(path) is fmt
     decoded = read_raster(path, fmt, SETTINGS, grey=True)
     np.testing.assert_array_equal(decoded.pixels[..., 0], ramp(40, 64))
@@ -211,7 +211,7 @@ def test_an_animation_gives_its_first_frame(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("lossless", [True, False])
 def test_a_webp_header_is_refused_before_the_canvas_is_allocated(tmp_path: Path, lossless: bool) -> None:
-    path = write_picture(tmp_path / "a.webp", ramp(40, 64), lossless=lossless)
+    path = write_image(tmp_path / "a.webp", ramp(40, 64), lossless=lossless)
     with path.open("rb") as file:
         assert webp_size(file) == (64, 40)
     path.write_bytes(path.read_bytes()[:25])

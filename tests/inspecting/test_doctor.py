@@ -46,7 +46,7 @@ def test_the_unrelated_medclip_distribution_is_found_and_its_removal_named(
     monkeypatch.setattr(metadata, "version", lambda name: "0.0.3" if name == "medclip" else real(name))
     clash = next(c for c in diagnose().checks if c.name == "import name")
     assert clash.state is State.FAIL
-    assert "medclip 0.0.3" in clash.found
+    assert "medclip 0.0.3" in clash.finding
     assert clash.fix.startswith("pip uninstall medclip;")
 
 
@@ -58,7 +58,7 @@ def test_another_folder_named_medclip_on_the_path_is_found(
     monkeypatch.syspath_prepend(str(tmp_path))
     clash = next(c for c in diagnose().checks if c.name == "import name")
     assert clash.state is State.FAIL
-    assert str(tmp_path) in clash.found
+    assert str(tmp_path) in clash.finding
 
 
 def test_a_file_of_ours_that_another_package_replaced_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -87,7 +87,7 @@ def test_a_missing_package_fails_with_its_pip_line(without_model, monkeypatch: p
     checks = {c.name: c for c in diagnose().checks}
     assert checks["package pydicom"].state is State.FAIL
     assert checks["package pydicom"].fix.startswith("pip install 'pydicom")
-    assert checks["package numpy"].found == "1.0, but <3,>=2.0 is needed"
+    assert checks["package numpy"].finding == "1.0, but <3,>=2.0 is needed"
 
 
 def test_a_syntax_without_decoder_is_a_warning_with_the_pip_line(without_model, monkeypatch: pytest.MonkeyPatch):
@@ -113,12 +113,12 @@ def test_every_transfer_syntax_with_pixels_is_listed_also_those_that_are_never_r
     assert listed == [title for table in known for title in table.values()]
     slides_only, unread = [check for check in checks if check.details]
     assert (slides_only.state, unread.state) == (State.INFO, State.INFO), "neither passed nor at fault"
-    assert f"{len(unread.details)} transfer syntaxes are not read" in unread.found
+    assert f"{len(unread.details)} transfer syntaxes are not read" in unread.finding
 
 
 def test_packages_that_fit_are_one_line_and_all_of_them_in_json(without_model):
     (packages,) = [check for check in room._packages() if check.state is State.PASS]
-    assert packages.found.startswith(f"{len(packages.details)} ")
+    assert packages.finding.startswith(f"{len(packages.details)} ")
     assert any(line.startswith("pydicom ") for line in packages.details)
     assert "pydicom " in Diagnosis((packages,)).to_json()
 
@@ -149,7 +149,7 @@ def test_a_missing_package_is_said_by_the_files_it_reads(
     assert len(warned) == len(kinds)
     for check, name in zip(warned, kinds, strict=True):
         assert check.name.startswith(name)
-        assert f"{module} is not installed" in check.found
+        assert f"{module} is not installed" in check.finding
         assert check.fix.startswith(line)
 
 
@@ -180,7 +180,7 @@ def test_the_memory_says_how_many_readers_fit(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr(room, "_memory_bytes", lambda: total * 10**9)
     check = room._memory(Settings(workers=4, reader_memory_bytes=8 * 10**9))
     assert check.state is state
-    assert words in check.found
+    assert words in check.finding
 
 
 def test_a_home_that_cannot_be_written_fails(without_model, tmp_path: Path):
@@ -194,16 +194,16 @@ def test_a_home_that_cannot_be_written_fails(without_model, tmp_path: Path):
 def test_a_torch_that_dies_while_loading_is_a_failed_check_and_no_crash():
     (check,) = room._model(ended(stderr="Traceback\nOSError: libtorch.so not found", code=1))
     assert check.state is State.FAIL
-    assert check.found == "torch does not load: OSError: libtorch.so not found"
+    assert check.finding == "torch does not load: OSError: libtorch.so not found"
     (killed,) = room._model(ended(code=-9))
-    assert "code -9" in killed.found
+    assert "code -9" in killed.finding
 
 
 def test_a_pack_that_does_not_load_fails_and_a_network_call_warns():
     seen = {"torch": "2", "gpu": [], "mps": False, "network": []}
     *_, pack = room._model(ended(json.dumps(seen), "MedclipError: hash mismatch", 1))
     assert pack.state is State.FAIL
-    assert "hash mismatch" in pack.found
+    assert "hash mismatch" in pack.finding
     seen |= {"pack": "medclip-mini, 256 dimensions", "network": ["socket.connect"]}
     *_, network = room._model(ended(json.dumps(seen)))
     assert network.state is State.WARN

@@ -35,7 +35,7 @@ def test_a_folder_opens_with_its_views_and_shows_itself(tmp_path: Path) -> None:
     assert "MONOCHROME2" in page
 
 
-def test_a_picture_opens_as_what_it_is_said_to_be(tmp_path: Path) -> None:
+def test_a_image_opens_as_what_it_is_said_to_be(tmp_path: Path) -> None:
     path = write_png(tmp_path / "x.png", 1)
     assert open_study(path).modality is None
     assert open_study(path, "mri").modality is Modality.MRI
@@ -58,7 +58,7 @@ def test_what_cannot_be_opened_says_why(tmp_path: Path) -> None:
 
 
 def _cut(path: Path, cut: int) -> Path:
-    """Write a picture without its last bytes, which only decoding finds."""
+    """Write an image without its last bytes, which only decoding finds."""
     body = write_png(path, 3).read_bytes()
     path.write_bytes(body[:-cut])
     return path
@@ -133,7 +133,7 @@ def test_a_mammography_study_says_which_views_are_missing(tmp_path: Path) -> Non
     assert (len(study.units), study.problems) == (3, ())
 
 
-def test_there_is_no_exam_of_other_pictures_or_of_two_studies(tmp_path: Path) -> None:
+def test_there_is_no_exam_of_other_images_or_of_two_studies(tmp_path: Path) -> None:
     write_dicom(tmp_path / "x" / "a", 1)
     assert open_study(tmp_path / "x").exam is None
     _film(tmp_path / "m" / "a", 1, "L", "CC")
@@ -186,20 +186,20 @@ def test_what_a_header_says_of_text_in_the_pixels_is_told_of_every_kind(kind: Ki
         assert any("burned into the pixels" in line for line in facts_of(source, sample)) is warned
 
 
-def _pictures(page: str) -> list[Image.Image]:
+def _images(page: str) -> list[Image.Image]:
     bodies = [part.partition('"')[0] for part in page.split("data:image/png;base64,")[1:]]
     return [Image.open(io.BytesIO(base64.b64decode(body))) for body in bodies]
 
 
 def test_an_ecg_has_no_bars_and_a_ct_no_colours(tmp_path: Path) -> None:
-    (sheet,) = _pictures(open_study(ecg_record(tmp_path / "ecg"))._repr_html_())
+    (sheet,) = _images(open_study(ecg_record(tmp_path / "ecg"))._repr_html_())
     assert sheet.width > sheet.height
     assert np.asarray(sheet).min(axis=2).mean(axis=1).min() > 100  # no black row
     page = open_study(ct_series(tmp_path / "ct", num_slices=3, size=48))._repr_html_()
     assert "channels: lung, soft tissue, bone" in page
-    assert "the pictures show the soft tissue channel" in page
-    for picture in _pictures(page):
-        assert np.ptp(np.asarray(picture.convert("RGB")).astype(int), axis=2).max() == 0
+    assert "the images show the soft tissue channel" in page
+    for image in _images(page):
+        assert np.ptp(np.asarray(image.convert("RGB")).astype(int), axis=2).max() == 0
 
 
 def test_a_volume_that_does_not_say_whether_it_is_ct_or_mri_asks_for_the_modality(tmp_path: Path) -> None:

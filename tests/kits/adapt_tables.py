@@ -1,4 +1,4 @@
-"""A tiny pack and a folder of labelled pictures that differ by class, built by code."""
+"""A tiny pack and a folder of labelled images that differ by class, built by code."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def make_pack(folder: Path, *, ways: dict[str, str] | None = None, **card: Any) 
     )
 
 
-def picture(path: Path, c: int, seed: int) -> Path:
+def image(path: Path, c: int, seed: int) -> Path:
     """Write a grey PNG: the brighter side and the width of stripes tell the class."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
@@ -72,13 +72,13 @@ def picture(path: Path, c: int, seed: int) -> Path:
 def make_table(
     folder: Path, names: Sequence[str] = ("clear", "hazy"), *, patients: int = 8, files: int = 1, **columns: str
 ) -> Path:
-    """Write pictures and table.csv: `patients` of each class with so many files each; more columns as given."""
+    """Write images and table.csv: `patients` of each class with so many files each; more columns as given."""
     rows = []
     for c, name in enumerate(names):
         for p in range(patients):
             for f in range(files):
                 file = f"{name.replace(' ', '_')}/{p:02d}_{f}.png"
-                picture(folder / file, c, 1000 * c + 10 * p + f)
+                image(folder / file, c, 1000 * c + 10 * p + f)
                 rows.append(
                     {"file": file, "patient": f"MRN-{c}{p:03d}", "modality": "xray", "finding": name, **columns}
                 )

@@ -116,10 +116,10 @@ def made_up(
         count = int(rng.integers(views[0], views[1] + 1))
         mean = (2 * row - 1 if multilabel else row) @ directions
         features.append(unit(mean + noise * unit(rng.normal(size=(count, dim)))))
-        picture = rng.integers(0, 80, (count, SIZE_PX, SIZE_PX, 3), dtype=np.uint8)
+        image = rng.integers(0, 80, (count, SIZE_PX, SIZE_PX, 3), dtype=np.uint8)
         for c in np.flatnonzero(row):
-            picture[:, 5 * c : 5 * c + 5, 5 * c : 5 * c + 5] += 150
-        pixels.append(picture)
+            image[:, 5 * c : 5 * c + 5, 5 * c : 5 * c + 5] += 150
+        pixels.append(image)
     who = [f"patient{i % (patients or num_units)}" for i in range(num_units)]
     return Examples(tuple(pixels), tuple(features), targets, tuple(who))
 

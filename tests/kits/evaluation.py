@@ -33,7 +33,7 @@ sets:
 """
 
 
-def picture(path: Path, seed: int, *, grey: bool = False) -> Path:
+def image(path: Path, seed: int, *, grey: bool = False) -> Path:
     """Write a noisy PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
@@ -45,11 +45,11 @@ def picture(path: Path, seed: int, *, grey: bool = False) -> Path:
 def small_data(folder: Path) -> Path:
     """Write both sets of the suite: class folders with a broken file, and a table with patients and splits."""
     for n in range(6):
-        picture(folder / "eyes" / ("clear" if n % 2 else "hazy") / f"{n}.png", n)
+        image(folder / "eyes" / ("clear" if n % 2 else "hazy") / f"{n}.png", n)
     (folder / "eyes" / "hazy" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     rows = ["file,label,patient,split"]
     for n in range(12):
-        picture(folder / "chests" / "images" / f"{n}.png", 100 + n, grey=True)
+        image(folder / "chests" / "images" / f"{n}.png", 100 + n, grey=True)
         rows.append(f"images/{n}.png,{'PNX'[n % 3]},MRN-{n // 4},{'train' if n == 9 else 'test'}")
     (folder / "chests" / "labels.csv").write_text("\n".join(rows) + "\n")
     return folder

@@ -1,4 +1,4 @@
-"""A small table of labelled pictures and a tiny base pack, for tests of few-shot comparisons."""
+"""A small table of labelled images and a tiny base pack, for tests of few-shot comparisons."""
 
 from __future__ import annotations
 

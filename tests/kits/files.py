@@ -1,4 +1,4 @@
-"""Files built by code: small DICOM objects and pictures."""
+"""Files built by code: small DICOM objects and images."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def write_dicom(path: Path, pixels: NDArray[Any] | None = None, **elements: Any)
     return path
 
 
-def write_picture(path: Path, pixels: NDArray[Any], **options: Any) -> Path:
-    """Write pixels as the picture format that the suffix names."""
+def write_image(path: Path, pixels: NDArray[Any], **options: Any) -> Path:
+    """Write pixels as the image format that the suffix names."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, **options)
     return path

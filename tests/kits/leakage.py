@@ -1,4 +1,4 @@
-"""Pictures that look like films, copies of them as people make them, and cohorts of files."""
+"""Images that look like films, copies of them as people make them, and cohorts of files."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from PIL import Image
 
 from medclip.statistics.cohort import Cohort
 
-Picture = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 
 
-def film(seed: int, height: int = 200, width: int = 180) -> Picture:
+def film(seed: int, height: int = 200, width: int = 180) -> Pixels:
     """Draw two dark fields in a bright body, with ribs and noise: all alike in the large, none in the small."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
@@ -28,24 +28,24 @@ def film(seed: int, height: int = 200, width: int = 180) -> Picture:
     return np.clip(value + rng.normal(0, 4, value.shape), 1, 254).astype(np.uint8)
 
 
-def resized_jpeg(picture: Picture, share: float = 0.6, quality: int = 50) -> Picture:
+def resized_jpeg(image: Pixels, share: float = 0.6, quality: int = 50) -> Pixels:
     """Store as a smaller JPEG and read back."""
-    image = Image.fromarray(picture)
+    image = Image.fromarray(image)
     image = image.resize((int(image.width * share), int(image.height * share)), Image.Resampling.BICUBIC)
     image.save(body := io.BytesIO(), "JPEG", quality=quality)
     return np.asarray(Image.open(body))
 
 
-def cropped(picture: Picture, share: float = 0.03) -> Picture:
+def cropped(image: Pixels, share: float = 0.03) -> Pixels:
     """Cut the same from each side, `share` of the height and the width in all."""
-    height, width = picture.shape
+    height, width = image.shape
     top, left = round(height * share / 2), round(width * share / 2)
-    return picture[top : height - top, left : width - left]
+    return image[top : height - top, left : width - left]
 
 
-def brighter(picture: Picture) -> Picture:
+def brighter(image: Pixels) -> Pixels:
     """Add contrast and brightness."""
-    return np.clip(picture * 1.1 + 10.0, 0, 255).astype(np.uint8)
+    return np.clip(image * 1.1 + 10.0, 0, 255).astype(np.uint8)
 
 
 def cohort_of(patients: Sequence[str]) -> Cohort:

@@ -105,14 +105,14 @@ def make_pack(folder: Path, adapters: dict[str, str] | None = None, **card: Any)
 
 
 def texture(seed: int, height: int = 90, width: int = 70) -> NDArray[np.uint8]:
-    """Make a grey picture that is not constant: a few bright blobs on a gradient."""
+    """Make a grey image that is not constant: a few bright blobs on a gradient."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    picture = 40 + 60 * x / width
+    image = 40 + 60 * x / width
     for _ in range(4):
         cy, cx, r = rng.uniform(0, height), rng.uniform(0, width), rng.uniform(6, 20)
-        picture += 120 * np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / (2 * r * r))
-    return np.clip(picture, 0, 255).astype(np.uint8)
+        image += 120 * np.exp(-((y - cy) ** 2 + (x - cx) ** 2) / (2 * r * r))
+    return np.clip(image, 0, 255).astype(np.uint8)
 
 
 def write_png(path: Path, seed: int, **size: int) -> Path:

@@ -12,7 +12,7 @@ from scipy import ndimage
 MPP = 0.5
 
 
-def picture(height: int = 1500, width: int = 1900) -> np.ndarray:
+def draw_section(height: int = 1500, width: int = 1900) -> np.ndarray:
     """A purple section with a hole and a crumb, with grain, on a bright background."""
     rng = np.random.default_rng(3)
     y, x = np.mgrid[:height, :width]
@@ -79,7 +79,7 @@ def write_giant(path: Path, height: int, width: int, tile: int = 256) -> Path:
 
 
 def write_single(path: Path, height: int, width: int, mpp: float | None, *, big: bool = True, tile: int = 2048) -> Path:
-    """Write one picture in JPEG tiles that are all the same stored bytes, with no other resolution beside it."""
+    """Write one image in JPEG tiles that are all the same stored bytes, with no other resolution beside it."""
     import imagecodecs
 
     data = imagecodecs.jpeg8_encode(np.full((tile, tile, 3), 170, np.uint8), colorspace="RGB", outcolorspace="RGB")
@@ -181,7 +181,7 @@ def write_dicom_slide(
 
 
 def tiles_of(image: np.ndarray, tile: int):
-    """Cut a picture into tiles, row by row; the last ones padded with white."""
+    """Cut an image into tiles, row by row; the last ones padded with white."""
     padded = np.pad(image, ((0, -len(image) % tile), (0, -image.shape[1] % tile), (0, 0)), constant_values=255)
     for y in range(0, len(padded), tile):
         for x in range(0, padded.shape[1], tile):

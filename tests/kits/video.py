@@ -48,7 +48,7 @@ def write_video(
 
 
 def write_sound(path: Path) -> Path:
-    """Write an MP4 that holds a second of silence and no pictures."""
+    """Write an MP4 that holds a second of silence and no images."""
     import av
 
     with av.open(str(path), "w") as container:

@@ -74,7 +74,7 @@ def mimic_tables(folder: Path, num_patients: int, *, images: bool = False) -> li
             if images:
                 place = folder / "files" / "p10" / f"p{subject}" / f"s{study}" / f"{dicom}.jpg"
                 place.parent.mkdir(parents=True, exist_ok=True)
-                place.write_bytes(b"a picture")
+                place.write_bytes(b"an image")
     table(folder / "mimic-cxr-2.0.0-split.csv.gz", splits)
     table(folder / "mimic-cxr-2.0.0-chexpert.csv", labels)
     table(folder / "mimic-cxr-2.0.0-metadata.csv", metadata)
@@ -168,7 +168,7 @@ def test_nih_tables_become_one_label_table_with_drains(stage, tmp_path: Path):
     nih_tables(tmp_path / "nih", 100)
     place = tmp_path / "nih" / "images_002" / "images" / "00000002_000.png"
     place.parent.mkdir(parents=True)
-    place.write_bytes(b"a picture")
+    place.write_bytes(b"an image")
     assert stage("nih")["main"](str(tmp_path / "nih"), str(tmp_path / "out" / "nih.csv")) == 0
     rows = read(tmp_path / "out" / "nih.csv")
     assert {r["Drain"] for r in rows} == {"1", "0", ""}  # -1 is not known
@@ -180,7 +180,7 @@ def test_nih_tables_become_one_label_table_with_drains(stage, tmp_path: Path):
     entries = {r["Image Index"]: r["Finding Labels"] for r in read(tmp_path / "nih" / "Data_Entry_2017.csv")}
     assert all((r["Pneumothorax"] == "1") == ("Pneumothorax" in entries[Path(r["file"]).name]) for r in rows)
     (here,) = [r for r in rows if r["file"].startswith("images_002")]
-    assert (tmp_path / "out" / "nih" / here["file"]).read_bytes() == b"a picture"
+    assert (tmp_path / "out" / "nih" / here["file"]).read_bytes() == b"an image"
 
 
 def test_tubes_without_a_column_of_drains_are_refused_with_the_columns_there_are(stage, tmp_path: Path):
@@ -300,7 +300,7 @@ def shared_sets(root: Path) -> dict[str, str]:
     for n in range(9):
         for visit in range(2):
             file = f"images/{n:03}_{visit}.jpg"
-            content = f"picture {n} {visit}".encode()
+            content = f"image {n} {visit}".encode()
             (root / "nih_cxr" / file).parent.mkdir(parents=True, exist_ok=True)
             (root / "nih_cxr" / file).write_bytes(content)
             splits[file] = ("train", "val", "test")[n % 3]

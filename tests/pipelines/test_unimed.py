@@ -21,7 +21,7 @@ import yaml
 from medclip.evaluation.zero_shot.suite import load_suite
 from medclip.text.captions.unimed_format import read_packed
 from medclip.training.recipe.file import load_recipe
-from tests.kits.evaluation import picture
+from tests.kits.evaluation import image
 
 FOLDER = Path(__file__).parents[2] / "pipelines" / "unimed"
 TAG = re.compile(r"#\s*(paper|code|ours)\b")
@@ -240,7 +240,7 @@ def test_tars_are_indexed_tables_are_built_and_missing_parts_are_named(
 ) -> None:
     prepare, smoke = stage("prepare"), stage("smoke")
     data, out = tmp_path / "data", tmp_path / "out"
-    picture(data / "a.png", 1)
+    image(data / "a.png", 1)
     rows = [
         {"file": str(data / "a.png"), "patient": "P", "modality": "xray", "license": "x", "label:chest_xray_view": "ap"}
     ]
@@ -267,7 +267,7 @@ def test_a_part_that_cannot_be_used_is_one_line_and_the_others_are_made(
 ) -> None:
     smoke = stage("smoke")
     data, out = tmp_path / "data", tmp_path / "out"
-    picture(data / "a.png", 1)
+    image(data / "a.png", 1)
     (data / "brain_mri").mkdir()
     (data / "brain_mri" / "table.csv").write_text("file,patient,modality\na.png,P,brain\n")
     smoke.write_tar(iter([((data / "a.png").read_bytes(), "one")]), data / "csdi_fundus")

@@ -102,7 +102,7 @@ def _nothing_in(where: str, text: str | bytes) -> None:
 
 
 def _samples(folder: Path) -> Iterator[tuple[str, str]]:
-    """Read each file as its adapter and as a plain picture; give what a sample or an error says of it."""
+    """Read each file as its adapter and as a plain image; give what a sample or an error says of it."""
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         facts = inspect_file(path, SETTINGS)
         modality = None if facts.header is None else modality_from_header(facts.header)
@@ -135,7 +135,7 @@ def test_a_scan_prints_no_word(which: str, request: pytest.FixtureRequest, capsy
         _nothing_in(" ".join(arguments), printed.out.replace(str(folder), "") + printed.err)
 
 
-def test_a_view_shows_no_word_in_its_json_its_picture_s_metadata_or_its_text(
+def test_a_view_shows_no_word_in_its_json_its_image_s_metadata_or_its_text(
     all_together: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for path in sorted(all_together.iterdir()):
@@ -144,7 +144,7 @@ def test_a_view_shows_no_word_in_its_json_its_picture_s_metadata_or_its_text(
             assert main(["view", str(path), "--out", str(out), *arguments]) == 0
             printed = capsys.readouterr()
             _nothing_in(path.name, printed.out + printed.err)
-        _nothing_in("the picture", _png_texts(out.read_bytes()))
+        _nothing_in("the image", _png_texts(out.read_bytes()))
 
 
 def test_a_notebook_shows_no_word(all_together: Path) -> None:

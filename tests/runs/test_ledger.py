@@ -8,7 +8,7 @@ import pytest
 
 from medclip.errors import MedclipError, Reason
 from medclip.runs.ledger import FILE_NAME, ChunkResult, Ledger
-from medclip.runs.rows import FileRow, Picture, ScoreRow
+from medclip.runs.rows import FileRow, ScoreRow, Thumbnail
 
 
 def _chunk(index: int, size: int = 10) -> ChunkResult:
@@ -16,7 +16,7 @@ def _chunk(index: int, size: int = 10) -> ChunkResult:
         index,
         (FileRow(index + 1, f"{index}.png", "0" * 64, 5, "png", "scored", None, None, study=f"s{index}"),),
         (ScoreRow(f"s{index}", None, "xray", "t", "c", "multilabel", 0.5, 0.0, 1, "m", "1", "p"),),
-        (Picture(index + 1, b"j" * size, False),),
+        (Thumbnail(index + 1, b"j" * size, False),),
     )
 
 

@@ -15,8 +15,8 @@ from tests.kits.scoring import texture
 
 @pytest.mark.parametrize(("height", "width"), [(300, 300), (300, 120), (90, 400), (5, 500)])
 def test_a_thumbnail_keeps_the_aspect_and_drops_the_padding(height: int, width: int) -> None:
-    picture = letterbox(texture(1, height, width)[:, :, None], 224)
-    body = thumbnail(picture, height / width)
+    image = letterbox(texture(1, height, width)[:, :, None], 224)
+    body = thumbnail(image, height / width)
     found = Image.open(io.BytesIO(body))
     assert max(found.size) == THUMBNAIL_PX
     assert found.size[1] / found.size[0] == pytest.approx(height / width, rel=0.3 if height > 10 else 1)

@@ -126,9 +126,7 @@ def test_a_ct_exported_as_captures_is_scored_as_the_volume_it_was(pack: Path, tm
     assert scored[0] == scored[1]
 
 
-def test_a_mammogram_for_processing_is_not_scored_beside_its_picture_for_presentation(
-    pack: Path, tmp_path: Path
-) -> None:
+def test_a_mammogram_for_processing_is_not_scored_beside_its_image_for_presentation(pack: Path, tmp_path: Path) -> None:
     for name, intent in (("raw", "FOR PROCESSING"), ("shown", "FOR PRESENTATION")):
         _slice(
             tmp_path / name,

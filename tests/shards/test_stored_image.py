@@ -11,7 +11,7 @@ from medclip.shards.stored_image import decode, encode
 
 
 def smooth(side, channels=3):
-    """A picture with structure at several scales, as photographs have."""
+    """An image with structure at several scales, as photographs have."""
     rng = np.random.default_rng(0)
     total = np.zeros((side, side, channels))
     for size in (4, 16, 64, 256):
@@ -77,7 +77,7 @@ def test_webp_is_read():
     assert np.array_equal(np.asarray(decode(buffer.getvalue())), smooth(40))
 
 
-def test_what_is_no_picture_of_8_bits_is_refused():
+def test_what_is_no_image_of_8_bits_is_refused():
     deep = io.BytesIO()
     Image.fromarray(np.zeros((9, 9), np.uint16)).save(deep, "PNG")
     with pytest.raises(MedclipError) as e:

@@ -19,7 +19,7 @@ from medclip.shards.writing.build import build_shards
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """28 patients, one made-up chest film each: with a bright disc it is labelled pneumonia. 20 train, 8 val."""
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     rows = []
     for i in range(28):

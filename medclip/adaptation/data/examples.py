@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """N labelled units. A unit is one picture, or all views of one slide, volume, loop or record."""
+    """N labelled units. A unit is one image, or all views of one slide, volume, loop or record."""
 
     pixels: tuple[NDArray[np.uint8], ...]
     """uint8 [V, S, S, 3] of each unit: what the image tower takes before normalisation; V may differ."""

@@ -44,7 +44,7 @@ class Drawn:
 class _Need:
     """K patients of this kind are wanted: a class, or a class that is there or not."""
 
-    said: str
+    description: str
     member: Callable[[LabelledUnit], bool]
     salt: tuple[int, int]
     """Of the random numbers: class and side."""
@@ -282,7 +282,7 @@ def _too_few(
         taken = len({units[i].patient for i in train if need.member(units[i])})
         if taken >= shots:
             continue
-        sentence = f"{capital(need.said)}: {count(patients, 'patient')} to learn from"
+        sentence = f"{capital(need.description)}: {count(patients, 'patient')} to learn from"
         if num_taken >= shots:
             taken_files = f"several files of a patient were taken ({count(num_taken, 'file')})"
             yield f"{sentence}, fewer than the {shots} asked for; {taken_files}."

@@ -136,7 +136,7 @@ def fit_tip_f(
     """Train the keys of the cache with AdamW, at Tip-Adapter's own β and α; then search these again on `val`.
 
     Three things differ from the published code. It chooses the epoch by test accuracy; here it is `val`, or the last
-    epoch. It trains on augmented pictures; here on the features as they are. And keys are kept at unit norm: as free
+    epoch. It trains on augmented images; here on the features as they are. And keys are kept at unit norm: as free
     weights they reach cosines above 1, whose exp(β(cos − 1)) has no bound where β is large. At 16 shots of brain MRI on
     a base whose features lie within 0.003 in cosine, that gives 0.54 instead of 0.39.
 

@@ -27,7 +27,7 @@ from medclip.adaptation.towers.apply_delta import apply_delta
 from medclip.adaptation.towers.clip_svd import decompose, singular_values
 from medclip.adaptation.towers.layers import Layer, Role, choose_layers, list_layers
 from medclip.adaptation.towers.split_attention import split_attention
-from medclip.adaptation.towers.train_loop import Further, Loop, Pictures, train_towers
+from medclip.adaptation.towers.train_loop import Further, Loop, TrainImages, train_towers
 from medclip.errors import MedclipError, Reason
 from medclip.statistics.metrics.selection_score import Quality, quality
 
@@ -273,7 +273,7 @@ def _fit(
     if shots.multilabel:
         goal[:, ~torch.from_numpy(seen(train.targets, len(text.names)))] = float("nan")
     stated = {**more, **needed, **({"no_examples": shots.no_examples} if shots.no_examples else {})}
-    pictures = Pictures(clip, base, train, loop, seed)
+    train_images = TrainImages(clip, base, train, loop, seed)
     best: tuple[Quality, Fitted] | None = None
     failed: MedclipError | None = None
     for rate in rates if shots.val is not None else rates[:1]:
@@ -282,7 +282,7 @@ def _fit(
                 p.copy_(first)
         once = replace(loop, lr=rate)
         try:
-            train_towers(clip, base, text, pictures, goal, once, method=method, seed=seed, further=further)
+            train_towers(clip, base, text, train_images, goal, once, method=method, seed=seed, further=further)
         except MedclipError as e:
             failed = e
             continue
@@ -313,7 +313,7 @@ def _model(base: Model, clip: nn.Module) -> Model:
 
 
 def _score(model: Model, head: LinearHead, val: Examples) -> Quality:
-    """Judge changed towers on the pictures of the validation examples."""
+    """Judge changed towers on the images of the validation examples."""
     encoded = np.split(model.encode_image(np.concatenate(val.pixels)), np.cumsum([len(v) for v in val.pixels])[:-1])
     return quality(unit_logits(head, replace(val, features=tuple(encoded))), val.targets)
 

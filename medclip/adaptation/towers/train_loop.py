@@ -1,7 +1,7 @@
 """The training loop of methods that change the towers: images and prompts through both, cross-entropy over the classes.
 
-A unit's pictures are augmented `pool` times from the seed, and each pass over the shots takes the next of them. Where
-the first stages of a timm convolutional trunk do not learn, they run once per augmented picture, not once per step.
+A unit's images are augmented `pool` times from the seed, and each pass over the shots takes the next of them. Where
+the first stages of a timm convolutional trunk do not learn, they run once per augmented image, not once per step.
 """
 
 from __future__ import annotations
@@ -96,14 +96,14 @@ class Loop:
     sentences: int = 4
     """Prompts of each class that are drawn for a step; their mean stands for the class. 0: all."""
     pool: int = 8
-    """Augmented pictures of each unit; 0: the unit's own pictures, unchanged."""
+    """Augmented images of each unit; 0: the unit's own images, unchanged."""
     crop: float = 0.7
     """The smallest share of the area that augmentation keeps."""
     rotate_deg: float = 10.0
     brightness: float = 0.2
     contrast: float = 0.25
     flip: float = 0.0
-    """Share of pictures mirrored. 0: a mirrored chest is another patient's."""
+    """Share of images mirrored. 0: a mirrored chest is another patient's."""
     compat: str | None = None
     """"upstream": the schedule of the reference code, see `schedule`."""
     dropout: bool = False
@@ -115,7 +115,7 @@ class Loop:
                 Reason.WRONG_USE,
                 f"steps={self.steps}, batch_size={self.batch_size}, sentences={self.sentences} and pool={self.pool} "
                 "cannot be.",
-                hint="At least one step and one unit in it; 0 sentences stand for all, 0 pictures for no augmentation.",
+                hint="At least one step and one unit in it; 0 sentences stand for all, 0 images for no augmentation.",
             )
 
     def passes(self, count: int) -> int:
@@ -147,7 +147,7 @@ def train_towers(
     clip: nn.Module,
     base: Model,
     text: ClassText,
-    pictures: Pictures,
+    train_images: TrainImages,
     targets: Tensor,
     loop: Loop,
     *,
@@ -161,7 +161,7 @@ def train_towers(
         clip: The copy.
         base: The base model, for its normalisation, tokenizer and logit scale; the scale stays fixed.
         text: The classes' words.
-        pictures: Of the shots, through this copy.
+        train_images: Of the shots, through this copy.
         targets: int64 [N], or float32 [N, C] with NaN for unknown.
         loop: How.
         method: Its name, for errors.
@@ -187,7 +187,7 @@ def train_towers(
             clip.eval()
         sentences = Sentences(base, text, loop.sentences)
         for rate, (rows, turn) in zip(rates, _draws(count, loop, generator), strict=False):
-            image_BD = normalize(pictures.encode(rows, turn).float(), dim=-1)
+            image_BD = normalize(train_images.encode(rows, turn).float(), dim=-1)
             text_RD = sentences.encode(clip, generator)
             goal = targets[rows]
             seen_BD = image_BD if further.spread is None else further.spread(image_BD, goal, generator)
@@ -234,8 +234,8 @@ class Sentences:
         return normalize(torch.stack([v.mean(dim=0) for v in each_ND.split([len(d) for d in drawn])]), dim=-1)
 
 
-class Pictures:
-    """Augmented pictures through the image tower; the part of it that does not learn runs once for each.
+class TrainImages:
+    """Augmented images through the image tower; the part of it that does not learn runs once for each.
 
     Args:
         clip: What learns, with `requires_grad` set.
@@ -274,15 +274,15 @@ class Pictures:
         return self._rest(self._stored[turn][rows].contiguous(memory_format=torch.channels_last))
 
     def draw(self, rows: np.ndarray, turn: int) -> np.ndarray:
-        """Return one picture of each unit, uint8 [B, S, S, 3]: a view drawn, then changed."""
+        """Return one image of each unit, uint8 [B, S, S, 3]: a view drawn, then changed."""
         images = []
         for row in rows.tolist():
             rng = np.random.default_rng((self._seed, row, turn))
             views = self._examples.pixels[row]
-            picture = views[int(rng.integers(len(views)))]
+            image = views[int(rng.integers(len(views)))]
             if self._augment is not None:
-                picture = apply_change(picture, draw_change(self._augment, rng, may_flip=True), picture.shape[0])
-            images.append(picture)
+                image = apply_change(image, draw_change(self._augment, rng, may_flip=True), image.shape[0])
+            images.append(image)
         return np.stack(images)
 
     @torch.no_grad()

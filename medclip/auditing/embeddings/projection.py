@@ -17,7 +17,7 @@ from medclip.statistics.cohort import Attribute
 from medclip.statistics.tests.patient_permutation import p_value, shuffled
 
 MOST_POINTS = 2_000
-"""Points of a picture; more are drawn by patient."""
+"""Points of a plot; more are drawn by patient."""
 MOST = 20_000
 _TOP = 10
 _AT_ONCE = 50
@@ -68,9 +68,9 @@ def projection(
     most: int = MOST_POINTS,
     seed: int = 0,
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the points of the two-dimensional view: each patient in the picture of one attribute only.
+    """Return the points of the two-dimensional view: each patient in the plot of one attribute only.
 
-    One image in two pictures would have the same place in both, and whoever lays them side by side could read several
+    One image in two plots would have the same place in both, and whoever lays them side by side could read several
     attributes of one person.
 
     Args:
@@ -80,7 +80,7 @@ def projection(
         model: Printed name.
         fewest: Patients that a group needs to be shown.
         most: Points for each attribute.
-        seed: Of the draws, also of which patient is in which picture.
+        seed: Of the draws, also of which patient is in which plot.
 
     Returns:
         Rows of the table `projection`, in an order that says nothing about the input's, and sentences about the axes. A
@@ -112,8 +112,8 @@ def projection(
     sentence = f"The two axes of the view hold {first:.0%} and {second:.0%} of the variance of the embeddings."
     if len(attributes) > 1:
         sentence += (
-            f" Each patient is shown in the picture of one of the {len(attributes)} attributes only, drawn by chance, "
-            "so that no image can be followed from one picture to another; the axes are the same in all."
+            f" Each patient is shown in the plot of one of the {len(attributes)} attributes only, drawn by chance, "
+            "so that no image can be followed from one plot to another; the axes are the same in all."
         )
     return rows, [sentence]
 

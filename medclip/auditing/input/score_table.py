@@ -59,7 +59,7 @@ class ScoreTable:
     names: tuple[str, ...]
     """The scores there are: columns, labels of a long table, or `task:class`."""
     score_U: Callable[[str], NDArray[np.float64]]
-    """Gives the scores of a name, NaN where there is none."""
+    """Reads the scores of a name, NaN where there is none."""
     tasks: Mapping[str, tuple[str, ...]]
     """Names of the scores of each task of which one class is true."""
     own: bool = False

@@ -1,8 +1,8 @@
 """Text burned into the pixels: what headers say of it. Letters in the pixels themselves are not looked for.
 
-A name in the picture tells whose it is, and a marker ("portable", a hospital's logo, the side in a fixed font) tells a
+A name in the image tells whose it is, and a marker ("portable", a hospital's logo, the side in a fixed font) tells a
 model where it was taken. DICOM's BurnedInAnnotation (0028,0301) says whether there is any; it is often absent, and no
-header can prove that a picture is clean. medclip has no detector of letters, so pictures without a header are counted
+header can prove that an image is clean. medclip has no detector of letters, so images without a header are counted
 as not tested.
 """
 
@@ -83,19 +83,19 @@ def burned_in_row(flags: Sequence[bool | None], num_rows: int) -> dict[str, Any]
     num_stated = sum(flag is not None for flag in flags)
     num_burned_in = sum(flag is True for flag in flags)
     if not flags:
-        sentence = "Not tested for text in the pixels: the headers of the pictures were not read."
+        sentence = "Not tested for text in the pixels: the headers of the images were not read."
     elif not num_stated:
         sentence = (
-            f"Not tested for text in the pixels: no header of the {num_rows} pictures says whether there is any, and "
+            f"Not tested for text in the pixels: no header of the {num_rows} images says whether there is any, and "
             "letters in pixels are not looked for."
         )
     else:
         sentence = (
-            f"{num_burned_in} of the {num_stated} pictures whose header says anything of it have text burned into the "
+            f"{num_burned_in} of the {num_stated} images whose header says anything of it have text burned into the "
             "pixels: it may name the patient, and a model may read the hospital from it. "
             if num_burned_in
             else f"None of the {num_stated} headers that say anything of it report text in the pixels. "
-        ) + f"{num_rows - num_stated} of {num_rows} pictures are without such a header and were not tested."
+        ) + f"{num_rows - num_stated} of {num_rows} images are without such a header and were not tested."
     return {
         "check": "text burned into the pixels",
         "found": num_burned_in,

@@ -1,4 +1,4 @@
-"""Whether the audit set leaks: files, patients or pictures that the model, or its thresholds, learned from.
+"""Whether the audit set leaks: files, patients or images that the model, or its thresholds, learned from.
 
 Every check gives one row, also the one that could not be done: it has `tested` 0 and says why, so that silence is
 never taken for absence. Rows hold counts only. "red" means that figures of the audit are too good to be believed.
@@ -58,7 +58,7 @@ def check(
         by_bytes = _shared_files(cohort, files, data)
         everybody = table_splits[0] if table_splits is not None else ()
         by_patient = _shared_patients(cohort, data, key, everybody, files_shared=bool(by_bytes["found"]))
-        rows += [by_bytes, by_patient, _shared_pictures(files, data, vectors_ND, chance)]
+        rows += [by_bytes, by_patient, _shared_images(files, data, vectors_ND, chance)]
     rows += [_splits(table_splits), _choosing(cohort, choosing)]
     rows += [_copies(cohort, files), _near_copies(cohort, files, vectors_ND, chance)]
     rows.append(burned_in_row(files.burned_in if files is not None else (), len(cohort.patients_N)))
@@ -107,7 +107,7 @@ def _shared_patients(
     shared = _met(whose, data.patients, key)
     if shared:
         sentence = (
-            f"{len(shared)} of {len(whose)} patients are also in {data.name}. The model has seen other pictures of "
+            f"{len(shared)} of {len(whose)} patients are also in {data.name}. The model has seen other images of "
             "them, or these."
         )
         return _row(name, len(shared), len(whose), sentence, red=True)
@@ -157,35 +157,35 @@ def _chance(cohort: Cohort, files: HashedFiles | None, vectors_ND: NDArray[np.fl
     return measure_chance(files.variants[0].take(rows), cohort.patients_N[rows], vectors_ND=vectors)
 
 
-def _shared_pictures(
+def _shared_images(
     files: HashedFiles | None, data: TrainingData, vectors_ND: NDArray[np.float32] | None, chance: Chance | None
 ) -> Row:
     name = f"near-duplicates of {data.name}"
-    if data.pictures is None or not len(data.pictures.rows):
-        return _untested(name, f"there are no pictures of {data.name} to look at.")
+    if data.images is None or not len(data.images.rows):
+        return _untested(name, f"there are no images of {data.name} to look at.")
     if files is None or not len(files.rows):
-        return _untested(name, "no picture of the audit set was read.")
+        return _untested(name, "no image of the audit set was read.")
     same_bytes = np.array([bool(files.sha256[i]) and files.sha256[i] in (data.sha256 or ()) for i in files.rows], bool)
-    ours, theirs = files.rows[~same_bytes], data.pictures.rows
+    ours, theirs = files.rows[~same_bytes], data.images.rows
     if not len(ours):
-        return _untested(name, f"all {len(files.rows)} pictures have the bytes of a training file, see above.")
+        return _untested(name, f"all {len(files.rows)} images have the bytes of a training file, see above.")
     num_pairs = len(ours) * len(theirs) * len(files.variants)
     limits = chance.limits(num_pairs) if chance is not None else Limits()
-    known = data.pictures.variants[0].take(theirs)
+    known = data.images.variants[0].take(theirs)
     vectors = None if vectors_ND is None or data.vectors_ND is None else (vectors_ND[ours], data.vectors_ND[theirs])
     shared: set[int] = set()
-    for number, variant in enumerate(files.variants):  # a mirrored or inverted picture has another embedding
+    for number, variant in enumerate(files.variants):  # a mirrored or inverted image has another embedding
         one, other = vectors if vectors is not None and number == 0 else (None, None)
         pairs = near_duplicates(variant.take(ours), known, limits=limits, one_vectors_ND=one, other_vectors_ND=other)
         shared |= set(pairs.one_K.tolist())
     left_out = f" {int(same_bytes.sum())} with the same bytes are not counted here." if same_bytes.any() else ""
     if shared:
         sentence = (
-            f"Of {len(ours)} pictures, {count(len(shared), 'looks', 'look')} like one of the {len(theirs)} of "
+            f"Of {len(ours)} images, {count(len(shared), 'looks', 'look')} like one of the {len(theirs)} of "
             f"{data.name}, stored again, resized, brightened, cropped a little, mirrored or inverted.{left_out}"
         )
     else:
-        sentence = f"None of {len(ours)} pictures looks like one of the {len(theirs)} of {data.name}.{left_out}"
+        sentence = f"None of {len(ours)} images looks like one of the {len(theirs)} of {data.name}.{left_out}"
     return _row(name, len(shared), len(ours), f"{sentence} {_lowered(limits)}".rstrip(), red=bool(shared))
 
 
@@ -193,7 +193,7 @@ def _lowered(limits: Limits) -> str:
     if limits.fine >= FINE_BITS:
         return ""
     return (
-        f"Pictures of different patients are so alike here that only pairs of at most {limits.fine} different bits of "
+        f"Images of different patients are so alike here that only pairs of at most {limits.fine} different bits of "
         "255 can be told from chance: copies that were cropped may have been missed."
     )
 
@@ -250,7 +250,7 @@ def _copies(cohort: Cohort, files: HashedFiles | None) -> Row:
     torn = sum(len(set(cohort.patients_N[rows].tolist())) > 1 for rows in rows_of.values())
     if not extra:
         return _row(name, 0, tested, f"No two of {tested} rows have the same bytes.")
-    of_two = count(torn, "of these pictures stands", "of these pictures stand")
+    of_two = count(torn, "of these images stands", "of these images stand")
     under = f" {of_two} under two or more patients." if torn else ""
     sentence = (
         f"Of {tested} rows, {count(extra, 'repeats', 'repeat')} the bytes of another row.{under} What is counted "
@@ -264,18 +264,18 @@ def _near_copies(
 ) -> Row:
     name = "near-duplicates inside the audit set"
     if files is None or not len(files.rows):
-        return _untested(name, "no picture of the audit set was read.")
+        return _untested(name, "no image of the audit set was read.")
     rows = files.rows
     vectors = None if vectors_ND is None else vectors_ND[rows]
     limits = chance.limits(len(rows) * (len(rows) - 1) // 2) if chance is not None else Limits()
     pairs = near_duplicates(files.variants[0].take(rows), limits=limits, one_vectors_ND=vectors)
     apart, together = _by_patient(pairs, cohort.patients_N[rows], [files.sha256[i] for i in rows])
     if not apart + together:
-        sentence = f"No two of {len(rows)} pictures look alike enough to be one picture. {_lowered(limits)}"
+        sentence = f"No two of {len(rows)} images look alike enough to be one image. {_lowered(limits)}"
         return _row(name, 0, len(rows), sentence.rstrip())
     sentence = (
-        f"Pairs that look like one picture, among {len(rows)} pictures: {together} of one patient, which is no "
-        f"leakage, and {apart} under two patients, who may be one person or whose picture was used twice. "
+        f"Pairs that look like one image, among {len(rows)} images: {together} of one patient, which is no "
+        f"leakage, and {apart} under two patients, who may be one person or whose image was used twice. "
         f"Copies with the same bytes are not counted here. {_lowered(limits)}"
     ).rstrip()
     return _row(name, apart + together, len(rows), sentence)

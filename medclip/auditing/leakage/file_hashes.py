@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.auditing.leakage.burned_in_text import flag_of
-from medclip.auditing.leakage.perceptual_hash import FINE_WORDS, VARIANTS, PictureHashes, hash_pictures, variants_of
+from medclip.auditing.leakage.perceptual_hash import FINE_WORDS, VARIANTS, ImageHashes, hash_images, variants_of
 from medclip.errors import MedclipError, Reason
 from medclip.files.readers.pool import ReadingPool
 
@@ -29,18 +29,18 @@ class HashedFiles:
 
     sha256: tuple[str, ...]
     """Of the bytes (of a series: of the hashes of its files); "" where it is not known."""
-    variants: tuple[PictureHashes, ...] = ()
-    """Of the picture in each, or the first, of `medclip.auditing.leakage.perceptual_hash.VARIANTS`; where `seen_N` is
-    False they say nothing. Empty where no picture was read."""
+    variants: tuple[ImageHashes, ...] = ()
+    """Of the image in each, or the first, of `medclip.auditing.leakage.perceptual_hash.VARIANTS`; where `seen_N` is
+    False they say nothing. Empty where no image was read."""
     seen_N: NDArray[np.bool_] | None = None
     burned_in: tuple[bool | None, ...] = ()
     """What the header says of text in the pixels; None where it says nothing. Empty where no header was read."""
     problems: Mapping[str, int] | None = None
-    """Why pictures could not be read, and how many: reasons of `medclip.errors`."""
+    """Why images could not be read, and how many: reasons of `medclip.errors`."""
 
     @property
     def rows(self) -> NDArray[np.intp]:
-        """Rows whose picture was hashed."""
+        """Rows whose image was hashed."""
         return np.zeros(0, np.intp) if self.seen_N is None else np.flatnonzero(self.seen_N)
 
 
@@ -61,7 +61,7 @@ def hash_files(
 
     Returns:
         One entry for each path. What cannot be read is counted, and never stops the others; a file that several rows
-        name is read once. Of a series or a loop the middle picture is hashed.
+        name is read once. Of a series or a loop the middle image is hashed.
     """
     files = list(dict.fromkeys(Path(p) for p in paths if p is not None))
     hashed: list[_Hashed] = []
@@ -91,17 +91,17 @@ def hash_views(views_VHWC: NDArray[np.uint8]) -> NDArray[np.uint64]:
     return _words(views_VHWC[len(views_VHWC) // 2])
 
 
-def hashed_pictures(
-    sha256: Sequence[str], pictures: Iterable[NDArray[np.uint8] | None], *, num_variants: int = len(VARIANTS)
+def image_hashes(
+    sha256: Sequence[str], images: Iterable[NDArray[np.uint8] | None], *, num_variants: int = len(VARIANTS)
 ) -> HashedFiles:
-    """Hash pictures that were read elsewhere.
+    """Hash images that were read elsewhere.
 
     Args:
         sha256: Of each row's bytes, "" where it is not known.
-        pictures: uint8 [H, W] or [H, W, C] of each row; None where it was not read. Taken one by one.
+        images: uint8 [H, W] or [H, W, C] of each row; None where it was not read. Taken one by one.
         num_variants: How many of the variants to hash: one is enough on the side that others are compared with.
     """
-    return collected(sha256, [None if p is None else _words(p, num_variants) for p in pictures])
+    return collected(sha256, [None if p is None else _words(p, num_variants) for p in images])
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +115,7 @@ class _Hashed:
 def hash_file(path: Path, modality: Modality | None, settings: Settings) -> _Hashed:
     """Hash one file; runs in a reading process and never imports torch."""
     from medclip.adapters.base import combined_sha256
-    from medclip.adapters.model_images import pictures_of
+    from medclip.adapters.model_images import images_of
     from medclip.adapters.registry import read_unit
     from medclip.adapters.sources import source_of
     from medclip.imaging.intensity import to_uint8
@@ -125,18 +125,18 @@ def hash_file(path: Path, modality: Modality | None, settings: Settings) -> _Has
         source = source_of(path, settings)
         sha256 = combined_sha256(source)
         burned_in = flag_of(source)
-        pictures = pictures_of(read_unit(source, modality, settings))
-        if not pictures:
-            raise MedclipError(Reason.NO_PIXELS, "the adapter found no picture in the file.")
-        words_VW = _words(to_uint8(pictures[len(pictures) // 2]))
+        images = images_of(read_unit(source, modality, settings))
+        if not images:
+            raise MedclipError(Reason.NO_PIXELS, "the adapter found no image in the file.")
+        words_VW = _words(to_uint8(images[len(images) // 2]))
     except MedclipError as error:
         return _Hashed(sha256, burned_in=burned_in, problem=str(error.reason))
     return _Hashed(sha256, words_VW, burned_in)
 
 
-def _words(picture: NDArray[np.uint8], num_variants: int = len(VARIANTS)) -> NDArray[np.uint64]:
+def _words(image: NDArray[np.uint8], num_variants: int = len(VARIANTS)) -> NDArray[np.uint64]:
     """Return the coarse and then the fine words of each variant, [V, 1 + W]."""
-    hashes = hash_pictures(variants_of(picture)[:num_variants])
+    hashes = hash_images(variants_of(image)[:num_variants])
     return np.column_stack((hashes.coarse_N, hashes.fine_NW))
 
 
@@ -157,5 +157,5 @@ def collected(
     shape = next((w.shape for w in words if w is not None), (len(VARIANTS), 1 + FINE_WORDS))
     blank = np.zeros(shape, np.uint64)
     words_NVW = np.array([blank if w is None else w for w in words], np.uint64).reshape(-1, *shape)
-    variants = tuple(PictureHashes(words_NVW[:, v, 0], words_NVW[:, v, 1:]) for v in range(shape[0]))
+    variants = tuple(ImageHashes(words_NVW[:, v, 0], words_NVW[:, v, 1:]) for v in range(shape[0]))
     return HashedFiles(tuple(sha256), variants, np.array([w is not None for w in words], bool), burned_in, problems)

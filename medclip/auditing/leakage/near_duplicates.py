@@ -1,9 +1,9 @@
-"""Pairs of pictures that are one picture: stored again, resized, brightened, cropped by a few per cent.
+"""Pairs of images that are one image: stored again, resized, brightened, cropped by a few per cent.
 
 A pair counts where the coarse hashes differ in at most `COARSE_BITS` of 63 bits and the fine ones in at most
 `FINE_BITS` of 255; or in at most `FINE_BITS_CONFIRMED`, where embeddings are at hand and their cosine is at least
 `COSINE`. A cosine alone finds nothing: with medclip-mini two different patients of nih_cxr have a median cosine of
-0.79, and every hundredth pair 0.98. Shares found of 300 pictures each of nih_cxr, covid_cxr and brain_mri, lowest and
+0.79, and every hundredth pair 0.98. Shares found of 300 images each of nih_cxr, covid_cxr and brain_mri, lowest and
 highest of the three:
 
 ===================================  ===================  =============
@@ -16,14 +16,14 @@ all three                            0.93 to 0.99         0.99 to 1.00
 3 % cropped from two sides only      0.17 to 0.53         0.52 to 0.86
 ===================================  ===================  =============
 
-None of 263,437 pairs of different patients of nih_cxr is taken for one picture, and none of 123,778 of covid_cxr by
-hashes (with cosines one is, and it is one picture that stands under two groups there). brain_mri shows what hashes
-cannot tell: of 204,480 pairs of slices 53 are taken, those within 16 bits one picture, the rest neighbouring slices or
+None of 263,437 pairs of different patients of nih_cxr is taken for one image, and none of 123,778 of covid_cxr by
+hashes (with cosines one is, and it is one image that stands under two groups there). brain_mri shows what hashes
+cannot tell: of 204,480 pairs of slices 53 are taken, those within 16 bits one image, the rest neighbouring slices or
 the same patient later. Limits are therefore lowered until chance gives `MOST_BY_CHANCE` pairs, as pairs of different
 patients inside the audit set say (`Chance`): to 17 bits there, to about 21 bits for 200,000 x 200,000 chest films, at
 which stored again and brightened copies are still found, and cropped ones are not.
 
-Every pair is compared, in 1.0 to 1.5 ns of one core's time: 200,000 x 200,000 pictures take 60 s of it. An index by
+Every pair is compared, in 1.0 to 1.5 ns of one core's time: 200,000 x 200,000 images take 60 s of it. An index by
 bands of bits (multi-index hashing, Norouzi et al., 2012) was tried and left out: chest films are so alike that within
 these radii 16 to 34 % of all pairs share a band, and looking those up one by one takes longer than counting the bits of
 all.
@@ -38,12 +38,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.auditing.leakage.perceptual_hash import PictureHashes, coarse_distance, fine_distance
+from medclip.auditing.leakage.perceptual_hash import ImageHashes, coarse_distance, fine_distance
 
 COARSE_BITS, FINE_BITS, FINE_BITS_CONFIRMED = 10, 44, 56
 COSINE = 0.9
 MOST_BY_CHANCE = 0.05
-"""Pairs of different pictures that may be expected among what is found."""
+"""Pairs of different images that may be expected among what is found."""
 _BLOCK_ROWS, _BLOCK_COLUMNS = 32, 8192
 """2 MB of differences: they stay in a core's cache."""
 _PAIRS_FOR_CHANCE = 2_000_000
@@ -53,7 +53,7 @@ _LEAST_NEAR = 100
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """K pairs of pictures; inside one set the first is the earlier one."""
+    """K pairs of images; inside one set the first is the earlier one."""
 
     one_K: NDArray[np.intp]
     other_K: NDArray[np.intp]
@@ -71,7 +71,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Limits:
-    """Most bits in which the fine hashes of one picture differ."""
+    """Most bits in which the fine hashes of one image differ."""
 
     fine: int = FINE_BITS
     confirmed: int = FINE_BITS_CONFIRMED
@@ -80,7 +80,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Chance:
-    """How alike pictures of different patients are in one set of pictures."""
+    """How alike images of different patients are in one set of images."""
 
     near_share: float
     """Share of pairs within `COARSE_BITS`."""
@@ -102,14 +102,14 @@ class Chance:
 
 
 def near_duplicates(
-    one: PictureHashes,
-    other: PictureHashes | None = None,
+    one: ImageHashes,
+    other: ImageHashes | None = None,
     *,
     limits: Limits | None = None,
     one_vectors_ND: NDArray[np.float32] | None = None,
     other_vectors_ND: NDArray[np.float32] | None = None,
 ) -> Pairs:
-    """Find the pairs of pictures that are one picture, by the rule of this module.
+    """Find the pairs of images that are one image, by the rule of this module.
 
     Args:
         one: A set.
@@ -128,8 +128,8 @@ def near_duplicates(
 
 
 def pairs_within(
-    one: PictureHashes,
-    other: PictureHashes | None = None,
+    one: ImageHashes,
+    other: ImageHashes | None = None,
     *,
     coarse_bits: int,
     fine_bits: int,
@@ -156,22 +156,22 @@ def pairs_within(
 
 
 def measure_chance(
-    hashes: PictureHashes,
+    hashes: ImageHashes,
     patients_N: NDArray[np.int32],
     *,
     vectors_ND: NDArray[np.float32] | None = None,
 ) -> Chance | None:
-    """Measure how alike pictures of different patients are.
+    """Measure how alike images of different patients are.
 
     Pairs of different patients are drawn. Those near in the coarse hash are counted; the bits in which their fine
     hashes differ follow a normal curve closely, whose tail says what is too rare to be counted. Its middle and width
     are the median and the interquartile range without the pairs that are copies by the fixed limits, so that one
-    picture under two patients does not hide itself.
+    image under two patients does not hide itself.
 
     Args:
         hashes: Of the audit set.
-        patients_N: Patient of each picture.
-        vectors_ND: Unit embeddings of the pictures.
+        patients_N: Patient of each image.
+        vectors_ND: Unit embeddings of the images.
 
     Returns:
         None for fewer than 100 pairs of different patients.
@@ -204,7 +204,7 @@ def measure_chance(
 
 
 def _of_block(
-    rows: PictureHashes, start: int, against: PictureHashes, inside: bool, coarse_bits: int, fine_bits: int
+    rows: ImageHashes, start: int, against: ImageHashes, inside: bool, coarse_bits: int, fine_bits: int
 ) -> Pairs:
     """Compare a few rows with a whole set, block by block."""
     pairs = []

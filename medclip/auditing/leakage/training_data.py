@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.adaptation.pack.adapted_model import DESCRIPTION
-from medclip.auditing.leakage.file_hashes import HashedFiles, hash_files, hashed_pictures
+from medclip.auditing.leakage.file_hashes import HashedFiles, hash_files, image_hashes
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import listed
@@ -48,10 +48,10 @@ class TrainingData:
     """Identifiers as a table writes them, or keyed hashes; None where they are not known."""
     hashed: bool = False
     """Whether `patients` are keyed hashes."""
-    pictures: HashedFiles | None = None
-    """What the pictures look like; None where there are none to look at."""
+    images: HashedFiles | None = None
+    """What the images look like; None where there are none to look at."""
     vectors_ND: NDArray[np.float32] | None = None
-    """Unit embeddings of `pictures` by the audited model, where somebody made them."""
+    """Unit embeddings of `images` by the audited model, where somebody made them."""
 
 
 def of_pack(folder: str | Path) -> tuple[TrainingData, ...]:
@@ -90,7 +90,7 @@ def of_pack(folder: str | Path) -> tuple[TrainingData, ...]:
 def of_shards(folder: str | Path) -> tuple[TrainingData, ...]:
     """Read what a shard folder holds: one set for each split but the test split.
 
-    Every picture is decoded and hashed, so that near-duplicates can be looked for (1 to 2 ms each).
+    Every image is decoded and hashed, so that near-duplicates can be looked for (1 to 2 ms each).
 
     Args:
         folder: What `medclip shards build` or `medclip shards index` made.
@@ -115,7 +115,7 @@ def of_shards(folder: str | Path) -> tuple[TrainingData, ...]:
                 frozenset(hashes),
                 None if alone else frozenset(p for p in patients if p),
                 hashed=True,
-                pictures=_shard_pictures(place, split),
+                images=_shard_images(place, split),
             )
         )
     return tuple(sets)
@@ -155,25 +155,25 @@ def of_table(
     if not kept_N.any():
         raise MedclipError(Reason.NOTHING_TO_DO, "no row of this table was trained on.", where=read.where)
     used = read.take(kept_N)
-    pictures = None
+    images = None
     if "file" in known and settings is not None:
         base = read.path.parent if read.path else Path()
-        pictures = hash_files([base / file if file else None for file in used.texts("file")], modality, settings)
+        images = hash_files([base / file if file else None for file in used.texts("file")], modality, settings)
     hashes = {text.lower() for text in used.texts("sha256")}
-    hashes |= set(pictures.sha256) if pictures is not None else set()
+    hashes |= set(images.sha256) if images is not None else set()
     patients = frozenset(used.texts(patient_from)) - {""} if patient_from in known else None
     name = "the table of training files"
-    return TrainingData(name, frozenset(hashes - {""}) or None, patients, pictures=pictures)
+    return TrainingData(name, frozenset(hashes - {""}) or None, patients, images=images)
 
 
-def _shard_pictures(folder: Path, split: str) -> HashedFiles:
+def _shard_images(folder: Path, split: str) -> HashedFiles:
     with ShardReader(folder, split) as reader:
 
-        def pictures() -> Iterator[NDArray[np.uint8]]:
+        def images() -> Iterator[NDArray[np.uint8]]:
             for i in range(len(reader)):
-                yield np.asarray(reader.picture(reader.members(i)).convert("L"))
+                yield np.asarray(reader.image(reader.members(i)).convert("L"))
 
-        return hashed_pictures([row["sha256"] for row in reader.rows], pictures(), num_variants=1)
+        return image_hashes([row["sha256"] for row in reader.rows], images(), num_variants=1)
 
 
 def _patient_hashes(pack: Path, name: str | None) -> frozenset[str] | None:

@@ -1,4 +1,4 @@
-"""Take a device out of a picture: fill marked boxes so that nothing of it is left, for a second scoring run.
+"""Take a device out of an image: fill marked boxes so that nothing of it is left, for a second scoring run.
 
 The copies are scored like the originals, and `device_pairs` compares the two. The fill is no claim about what lies
 behind the device. Fill boxes of the same size in images without the device, as a control: a change of the score there
@@ -26,11 +26,11 @@ RING = 8
 def mask_boxes(
     image: NDArray, boxes: Sequence[Box], *, fill: Literal["smooth", "mean"] = "smooth", ring: int = RING
 ) -> NDArray:
-    """Fill boxes of a picture from what lies around them.
+    """Fill boxes of an image from what lies around them.
 
     Args:
         image: [H, W] or [H, W, C], any integer or float type.
-        boxes: Left, top, right, bottom; parts outside the picture are ignored.
+        boxes: Left, top, right, bottom; parts outside the image are ignored.
         fill: "smooth" continues the border inwards (the harmonic function with the border's values: no edge, no bump);
             "mean" is one value for each box (for boxes that touch, one together), the mean of a ring around it.
         ring: Width of that ring.
@@ -39,19 +39,19 @@ def mask_boxes(
         A filled copy of the same type.
 
     Raises:
-        MedclipError: WRONG_USE for a picture of another shape, a box without an inside, boxes that leave nothing of the
-            picture, or another fill.
+        MedclipError: WRONG_USE for an image of another shape, a box without an inside, boxes that leave nothing of the
+            image, or another fill.
     """
     image = np.asarray(image)
     if image.ndim not in (2, 3) or image.dtype.kind not in "uif":
-        raise MedclipError(Reason.WRONG_USE, f"a picture is rows × columns (× channels), not {image.shape}.")
+        raise MedclipError(Reason.WRONG_USE, f"an image is rows × columns (× channels), not {image.shape}.")
     if fill not in ("smooth", "mean"):
         raise MedclipError(Reason.WRONG_USE, f"there is no fill {fill!r}: smooth or mean.")
     mask = np.zeros(image.shape[:2], bool)
     for box in boxes:
         mask |= _inside(box, image.shape[0], image.shape[1])
     if mask.all():
-        raise MedclipError(Reason.WRONG_USE, "the boxes cover the whole picture; nothing is left to fill them from.")
+        raise MedclipError(Reason.WRONG_USE, "the boxes cover the whole image; nothing is left to fill them from.")
     filled = image.astype(np.float64)
     if fill == "smooth":
         filled[mask] = _harmonic(filled, mask)
@@ -70,7 +70,7 @@ def _inside(box: Box, height: int, width: int) -> Bools:
     if not mask.any():
         raise MedclipError(
             Reason.WRONG_USE,
-            f"the box {tuple(box)} has no inside in a picture of {width} × {height} pixels.",
+            f"the box {tuple(box)} has no inside in an image of {width} × {height} pixels.",
             hint="A box is left, top, right, bottom, in pixels.",
         )
     return mask
@@ -89,7 +89,7 @@ def _patches(mask: Bools, width: int) -> Iterator[tuple[Bools, Bools]]:
 
 
 def _harmonic(image: NDArray[np.float64], mask: Bools) -> NDArray[np.float64]:
-    """Solve Laplace's equation inside the mask: each pixel is the mean of its neighbours in the picture."""
+    """Solve Laplace's equation inside the mask: each pixel is the mean of its neighbours in the image."""
     from scipy.sparse import coo_array
     from scipy.sparse.linalg import splu
 

@@ -1,4 +1,4 @@
-"""What compressed pixel data says of itself in its first bytes: the codec and the size of the picture."""
+"""What compressed pixel data says of itself in its first bytes: the codec and the size of the image."""
 
 from __future__ import annotations
 

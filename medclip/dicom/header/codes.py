@@ -67,7 +67,7 @@ SOP_MODALITIES: Mapping[str, str] = {
     "1.2.840.10008.5.1.4.1.1.77.1.6": "SM",
 }
 TO_BE_INFERRED = frozenset({"", "OT", "RG", "SC"})
-"""Modality codes that do not say what the picture shows."""
+"""Modality codes that do not say what the image shows."""
 WAVEFORMS = "1.2.840.10008.5.1.4.1.1.9."
 """Stem of the SOP classes of waveforms: ECGs, haemodynamics, respiration."""
 ECG_CLASSES = frozenset(f"{WAVEFORMS}1.{last}" for last in (1, 2, 3, 4))

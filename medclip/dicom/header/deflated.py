@@ -68,7 +68,7 @@ class Inflated:
         self._waiting = b""
         self.most = most
 
-    def whole(self, most: int) -> bytes | None:
+    def read_small(self, most: int) -> bytes | None:
         """Return the whole file if it takes no more than some bytes."""
         while len(self._known) <= most and self._more():
             pass

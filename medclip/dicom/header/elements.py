@@ -113,7 +113,7 @@ def flag(dataset: Any, keyword: str) -> bool | None:
     return {"YES": True, "NO": False}.get(upper(dataset, keyword))
 
 
-def whole(dataset: Any, keyword: str, default: int) -> int:
+def integer(dataset: Any, keyword: str, default: int) -> int:
     """Return an element's first value as an integer."""
     values = texts(dataset, keyword)
     try:

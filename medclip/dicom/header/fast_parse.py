@@ -1,7 +1,7 @@
 """The quick way into a plain DICOM file: its elements are found by their lengths, and their values stay where they are.
 
 Most files write no undefined lengths but that of compressed pixels. For those this takes a fraction of pydicom's time
-and gives the same raw elements, without patient and private ones, which no picture needs. Whatever is unusual is left
+and gives the same raw elements, without patient and private ones, which no image needs. Whatever is unusual is left
 to pydicom, which knows what to do about it.
 """
 

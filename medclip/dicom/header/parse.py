@@ -57,7 +57,7 @@ def parsed(path: Path, expected: Callable[[Any], int]) -> Any:
             _add_pixels(dataset, source, data)
         except DeflatedError:
             inflated = Inflated(source)
-            small = inflated.whole(_READ_AT_ONCE)
+            small = inflated.read_small(_READ_AT_ONCE)
             plain = None if small is None else scanned(small)
             if plain is not None:
                 plain.file_meta = meta_of(UID)

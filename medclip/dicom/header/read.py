@@ -88,7 +88,7 @@ _FLOAT_PIXELS = (0x7FE00008, 0x7FE00009)
 
 @dataclass(frozen=True)
 class UltrasoundRegion:
-    """One calibrated region of an ultrasound picture (PS3.3 C.8.5.5)."""
+    """One calibrated region of an ultrasound image (PS3.3 C.8.5.5)."""
 
     left: int
     top: int
@@ -186,7 +186,7 @@ class DicomHeader:
 
     @property
     def mosaic(self) -> bool:
-        """Whether the picture is a Siemens mosaic: the slices of a volume side by side in one frame."""
+        """Whether the image is a Siemens mosaic: the slices of a volume side by side in one frame."""
         return "MOSAIC" in self.image_type
 
 
@@ -278,13 +278,13 @@ def _plain(dataset: Any, seen: Sequence[int]) -> DicomHeader:
         series_uid=v.text(dataset, "SeriesInstanceUID"),
         instance_uid=v.text(dataset, "SOPInstanceUID"),
         patient_id=v.text(dataset, "PatientID"),
-        rows=v.whole(dataset, "Rows", 0),
-        columns=v.whole(dataset, "Columns", 0),
+        rows=v.integer(dataset, "Rows", 0),
+        columns=v.integer(dataset, "Columns", 0),
         frames=_frames(dataset),
-        samples_per_pixel=v.whole(dataset, "SamplesPerPixel", 1),
-        bits_allocated=v.whole(dataset, "BitsAllocated", 0),
-        bits_stored=v.whole(dataset, "BitsStored", 0),
-        signed=v.whole(dataset, "PixelRepresentation", 0) == 1,
+        samples_per_pixel=v.integer(dataset, "SamplesPerPixel", 1),
+        bits_allocated=v.integer(dataset, "BitsAllocated", 0),
+        bits_stored=v.integer(dataset, "BitsStored", 0),
+        signed=v.integer(dataset, "PixelRepresentation", 0) == 1,
         photometric=v.text(dataset, "PhotometricInterpretation").upper(),
         has_pixels=bool(seen),
         float_pixels=any(tag in _FLOAT_PIXELS for tag in seen),
@@ -327,8 +327,8 @@ def _plain(dataset: Any, seen: Sequence[int]) -> DicomHeader:
         lossy=v.text(dataset, "LossyImageCompression") == "01",
         ultrasound_regions=_regions(dataset),
         ultrasound_colour={"1": True, "0": False}.get(v.text(dataset, "UltrasoundColorDataPresent")),
-        matrix_columns=v.whole(dataset, "TotalPixelMatrixColumns", 0),
-        matrix_rows=v.whole(dataset, "TotalPixelMatrixRows", 0),
+        matrix_columns=v.integer(dataset, "TotalPixelMatrixColumns", 0),
+        matrix_rows=v.integer(dataset, "TotalPixelMatrixRows", 0),
         tiled_sparse=v.text(dataset, "DimensionOrganizationType").upper() == "TILED_SPARSE",
         concatenation=v.text(dataset, "ConcatenationUID"),
         view_modifiers=view_modifiers(dataset),
@@ -349,7 +349,7 @@ def _frames(dataset: Any) -> int:
         return 1
     if v.number(dataset, "NumberOfFrames") is None:
         raise MedclipError(Reason.CORRUPT, "the DICOM header states a number of frames that is no number.")
-    return max(1, v.whole(dataset, "NumberOfFrames", 1))
+    return max(1, v.integer(dataset, "NumberOfFrames", 1))
 
 
 def _is_broken(dataset: Any, keyword: str) -> bool:
@@ -375,16 +375,16 @@ def _shared(dataset: Any) -> dict[str, Any]:
 
 
 def _regions(dataset: Any) -> tuple[UltrasoundRegion, ...]:
-    """Read the calibrated regions of an ultrasound picture; what cannot be read is left out."""
+    """Read the calibrated regions of an ultrasound image; what cannot be read is left out."""
     regions = []
     corners = ("RegionLocationMinX0", "RegionLocationMinY0", "RegionLocationMaxX1", "RegionLocationMaxY1")
     for item in v.items(dataset, "SequenceOfUltrasoundRegions"):
-        left, top, right, bottom = (v.whole(item, keyword, -1) for keyword in corners)
+        left, top, right, bottom = (v.integer(item, keyword, -1) for keyword in corners)
         if not (0 <= left < right and 0 <= top < bottom):
             continue
         across, down = v.number(item, "PhysicalDeltaX"), v.number(item, "PhysicalDeltaY")
-        in_cm = all(v.whole(item, f"PhysicalUnits{axis}Direction", 0) == 3 for axis in "XY")
+        in_cm = all(v.integer(item, f"PhysicalUnits{axis}Direction", 0) == 3 for axis in "XY")
         spacing = (abs(down) * 10, abs(across) * 10) if in_cm and across and down else None
-        kinds = v.whole(item, "RegionSpatialFormat", 0), v.whole(item, "RegionDataType", 0)
+        kinds = v.integer(item, "RegionSpatialFormat", 0), v.integer(item, "RegionDataType", 0)
         regions.append(UltrasoundRegion(left, top, right, bottom, *kinds, spacing))
     return tuple(regions)

@@ -95,7 +95,7 @@ def _palette(dataset: Any) -> tuple[NDArray[Any], int]:
     if not shortest:
         raise ValueError("an empty palette")
     tables = np.stack([channel[:shortest] for channel in channels], axis=1)
-    # Some writers declare 16 bits and store 8: shown as stored, such a picture would be black.
+    # Some writers declare 16 bits and store 8: shown as stored, such an image would be black.
     return (tables.astype(np.uint8) if tables.max() < 256 else tables), first
 
 

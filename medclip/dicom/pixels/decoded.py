@@ -13,7 +13,7 @@ from medclip.sample import Step
 from medclip.settings import Settings
 
 MIN_SIDE = 16
-"""Pixels of the shorter side under which a picture is an icon or a fragment. Real tiles of 30 pixels exist."""
+"""Pixels of the shorter side under which an image is an icon or a fragment. Real tiles of 30 pixels exist."""
 
 
 class Decoded(NamedTuple):

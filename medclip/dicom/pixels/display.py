@@ -64,7 +64,7 @@ class Chain:
         if stored.dtype.kind == "f":
             values, places = stored.ravel(), None
         else:
-            low, high = padding.whole
+            low, high = padding.value_range
             if high - low < _WIDEST_TABLE:
                 values, places = np.arange(low, high + 1), low
             else:

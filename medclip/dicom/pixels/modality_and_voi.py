@@ -1,7 +1,7 @@
 """From stored values to modality units, and from those to 0 (black) - 1 (white): tables, rescales and windows.
 
 All functions work on one-dimensional float64 or int64 values, so that a table of all possible values costs the same
-whatever the size of the picture.
+whatever the size of the image.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from medclip.dicom.header.elements import side_of, text, whole
+from medclip.dicom.header.elements import integer, side_of, text
 from medclip.dicom.header.parse import parsed, pixel_keyword
 from medclip.dicom.header.read import DicomHeader, read_header
 from medclip.dicom.pixels.decoded import check_size
@@ -112,7 +112,7 @@ def check_volume(header: DicomHeader, frames: int, settings: Settings) -> int:
         The decoded bytes.
 
     Raises:
-        MedclipError: TOO_LARGE beyond `settings.max_volume_bytes`. A single picture is limited by its pixels instead.
+        MedclipError: TOO_LARGE beyond `settings.max_volume_bytes`. A single image is limited by its pixels instead.
     """
     size = frames * header.rows * header.columns * header.samples_per_pixel * max(1, header.bits_allocated // 8)
     if frames > 1 and size > settings.max_volume_bytes:
@@ -132,13 +132,13 @@ def _pixel_header(dataset: Any) -> DicomHeader:
         modality=text(dataset, "Modality").upper(),
         sop_class=text(dataset, "SOPClassUID"),
         transfer_syntax=str(dataset.file_meta.TransferSyntaxUID),
-        rows=whole(dataset, "Rows", 0),
-        columns=whole(dataset, "Columns", 0),
-        frames=max(1, whole(dataset, "NumberOfFrames", 1)),
-        samples_per_pixel=whole(dataset, "SamplesPerPixel", 1),
-        bits_allocated=whole(dataset, "BitsAllocated", 0),
-        bits_stored=whole(dataset, "BitsStored", 0),
-        signed=whole(dataset, "PixelRepresentation", 0) == 1,
+        rows=integer(dataset, "Rows", 0),
+        columns=integer(dataset, "Columns", 0),
+        frames=max(1, integer(dataset, "NumberOfFrames", 1)),
+        samples_per_pixel=integer(dataset, "SamplesPerPixel", 1),
+        bits_allocated=integer(dataset, "BitsAllocated", 0),
+        bits_stored=integer(dataset, "BitsStored", 0),
+        signed=integer(dataset, "PixelRepresentation", 0) == 1,
         photometric=text(dataset, "PhotometricInterpretation").upper(),
         has_pixels=bool(keyword),
         float_pixels=keyword not in ("", "PixelData"),

@@ -23,7 +23,7 @@ class Padding(NamedTuple):
     """The header states padding, and at least one pixel has it."""
     first: float
     last: float
-    whole: tuple[Any, Any]
+    value_range: tuple[Any, Any]
     """Smallest and largest value of all pixels (of those that are finite)."""
     extent: tuple[Any, Any]
     """Smallest and largest value outside the padding."""

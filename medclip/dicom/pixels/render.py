@@ -173,7 +173,7 @@ def _made(
         return (stored if stored.ndim == 4 else stored[..., None]), "stored"
     if mode == "modality" and is_colour:
         raise MedclipError(
-            Reason.NOT_SUPPORTED_YET, "the DICOM object is a colour picture; only grey values have modality units."
+            Reason.NOT_SUPPORTED_YET, "the DICOM object is a colour image; only grey values have modality units."
         )
     if is_colour:
         return colour(stored, dataset, header, steps), "relative"

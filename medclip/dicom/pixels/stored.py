@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from medclip.dicom.codecs import decoders as dicom_codecs
 from medclip.dicom.codecs.codestream import syntax_of
-from medclip.dicom.header.elements import own_bytes, raw_bytes, whole
+from medclip.dicom.header.elements import integer, own_bytes, raw_bytes
 from medclip.dicom.header.fast_parse import meta_of
 from medclip.dicom.header.parse import pixel_keyword
 from medclip.dicom.header.read import DicomHeader
@@ -83,7 +83,7 @@ _ALIKE = {
 
 
 class Stored:
-    """Gives frames of an open data set as they are stored; colour as RGB, palettes as indices.
+    """Reads frames of an open data set as they are stored; colour as RGB, palettes as indices.
 
     Args:
         dataset: The pydicom data set.
@@ -160,7 +160,7 @@ class Stored:
         header = self._header
         size = (len(wanted), header.rows, header.columns, *((3,) if header.samples_per_pixel == 3 else ()))
         if stored.shape != size:
-            raise MedclipError(Reason.CORRUPT, "the decoded picture does not have the size that the header states.")
+            raise MedclipError(Reason.CORRUPT, "the decoded image does not have the size that the header states.")
         return stored if stored.dtype.isnative else stored.astype(stored.dtype.newbyteorder("="))
 
     def _expected_bytes(self) -> int:
@@ -197,11 +197,11 @@ class Stored:
             chosen = every[list(wanted)]
         if dtype.kind != "f" and 0 < header.bits_stored < header.bits_allocated:
             if self._align:
-                chosen, self.moved = aligned(chosen, header.bits_stored, whole(self._dataset, "HighBit", 0))
+                chosen, self.moved = aligned(chosen, header.bits_stored, integer(self._dataset, "HighBit", 0))
             chosen = without_unused_bits(chosen, header.bits_stored)
         if samples == 1:
             return chosen.reshape(-1, header.rows, header.columns)
-        if whole(self._dataset, "PlanarConfiguration", 0) == 1:
+        if integer(self._dataset, "PlanarConfiguration", 0) == 1:
             planes = chosen.reshape(-1, samples, header.rows, header.columns)
             colour = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
         else:
@@ -248,7 +248,7 @@ class Stored:
             self._dataset.PlanarConfiguration = 0  # whatever the header kept: these codecs give pixel after pixel
         codec = dicom_codecs.decoder_for(str(self._syntax)) if self._encapsulated else get_decoder(self._syntax)
         options: dict[str, Any] = {"raw": True, "decoding_plugin": plugin, "allow_excess_frames": False}
-        if len(wanted) == self.frames and whole(self._dataset, "NumberOfFrames", 1) == self.frames:
+        if len(wanted) == self.frames and integer(self._dataset, "NumberOfFrames", 1) == self.frames:
             stored, about = codec.as_array(self._dataset, **options)
             stored = stored if self.frames > 1 else stored[None]
             return self._rgb(stored, about)

@@ -55,7 +55,7 @@ _LONG_S = 7 * 24 * 3600.0
 
 @dataclass(frozen=True, eq=False)
 class Compared:
-    """A comparison, and the data it was made on, which a page takes its pictures from."""
+    """A comparison, and the data it was made on, which a page takes its images from."""
 
     result: Comparison
     data: FewShotData

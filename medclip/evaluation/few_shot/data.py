@@ -69,7 +69,7 @@ class FewShotData:
         """Count whose examples they are."""
         return len({self.unit(r).patient for r in rows})
 
-    def picture(self, row: int) -> NDArray[np.uint8]:
+    def image(self, row: int) -> NDArray[np.uint8]:
         """Return the middle view of an example; uint8 [S, S, 3]."""
         views = self.examples.pixels[row]
         return views[len(views) // 2]

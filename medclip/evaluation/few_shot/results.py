@@ -88,8 +88,8 @@ class Mistake:
     num_wrong: int
     num_runs: int
     true: str
-    said: str
-    """What it said most often where it was wrong."""
+    predicted: str
+    """Its most frequent prediction where it was wrong."""
 
 
 @dataclass(frozen=True)

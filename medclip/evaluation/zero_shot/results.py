@@ -127,7 +127,7 @@ class SuiteResult(Result):
     """Mean over the measured sets. With all sets there it is the mean of the groups weighted by their sets."""
     num_sets: int
     """In the suite."""
-    said: tuple[str, ...]
+    notes: tuple[str, ...]
     """What a reader of the figures must know, in sentences."""
     folder: Path | None = None
     """Where evaluate.json and predictions.parquet are."""
@@ -175,7 +175,7 @@ class SuiteResult(Result):
         yield ""
         yield from _table(self)
         yield ""
-        yield from self.said
+        yield from self.notes
 
 
 def suite_result(
@@ -209,7 +209,7 @@ def suite_result(
         groups=tuple(groups),
         average=average,
         num_sets=len(suite.sets),
-        said=tuple(_sentences(suite, sets, missing, unusable, not_asked, average, len(values))),
+        notes=tuple(_sentences(suite, sets, missing, unusable, not_asked, average, len(values))),
     )
 
 

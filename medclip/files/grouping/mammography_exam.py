@@ -108,7 +108,7 @@ def exam_of(files: Sequence[tuple[FileRef, FileFacts]]) -> MammographyExam | Non
 def twins_for_processing(files: Sequence[tuple[FileRef, FileFacts]]) -> frozenset[str]:
     """Name the mammograms for processing whose view the same study also has for presentation.
 
-    A device may send both: raw detector values for a computer, and the picture made of them for a reader. They are one
+    A device may send both: raw detector values for a computer, and the image made of them for a reader. They are one
     exposure and must not count twice.
 
     Args:

@@ -62,7 +62,7 @@ def stacks(slices: Iterable[Slice], *, uneven: Uneven = "reject") -> tuple[Stack
 
     Every slice is in exactly one stack. Copies with the same bytes are stacks of their own with a problem; localizers,
     slices of another plane, size or spacing are apart; positions that repeat are told apart by echo, b-value, time,
-    picture type or acquisition, else by the order of their instance numbers.
+    image type or acquisition, else by the order of their instance numbers.
 
     Args:
         slices: In any order: it does not matter.
@@ -196,7 +196,7 @@ def _placed(slices: list[Slice], uneven: Uneven) -> list[Stack]:
 _KEYS: tuple[tuple[str, Callable[[DicomHeader], Any]], ...] = (
     ("echo", lambda header: (header.echo_number, header.echo_time_ms)),
     ("b-value", lambda header: header.b_value),
-    ("picture type", lambda header: header.image_type),
+    ("image type", lambda header: header.image_type),
     ("time point", lambda header: header.temporal_position),
     ("acquisition", lambda header: header.acquisition_number),
 )

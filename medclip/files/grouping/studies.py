@@ -20,7 +20,7 @@ from medclip.files.tables.manifest import Manifest, ManifestRow
 from medclip.sample import FileRef, Kind, Modality, ModalitySource, Study, Unit
 
 MAX_FOLDER_STUDY = 16
-"""A sub-folder with more pictures or series than this is a collection, not one examination. Projection studies have 1-4
+"""A sub-folder with more images or series than this is a collection, not one examination. Projection studies have 1-4
 images, a mammography with extra views up to a dozen."""
 
 GroupBy = Literal["auto", "folder", "file"]
@@ -80,8 +80,8 @@ def group(
 
     What is read together (the slices of a series, a record's header and signals) is never torn apart but by a table.
     Rules of "auto" for each unit, first that applies: the table's columns `study` and `patient`; the DICOM Study
-    Instance UID; one study each for records, slides and volumes in one file; the folder. Pictures that lie directly in
-    the named folder are one study each; so are those of a sub-folder with more than 16 pictures or series; a smaller
+    Instance UID; one study each for records, slides and volumes in one file; the folder. Images that lie directly in
+    the named folder are one study each; so are those of a sub-folder with more than 16 images or series; a smaller
     sub-folder is one study. A study holds one modality: where files differ, it is split. A mammogram for processing
     is left out where its study has the same view for presentation.
 
@@ -90,7 +90,7 @@ def group(
         manifest: What a table says about the files.
         modality: What the caller says about the files that neither the table nor their header names.
         key: Key of the identity hashes.
-        group_by: "folder" makes one study of every folder, "file" of every picture, series or record, whatever headers
+        group_by: "folder" makes one study of every folder, "file" of every image, series or record, whatever headers
             say. By "file", mammograms for processing are read beside those for presentation.
         uneven: Whether gaps between slices are a problem of the unit or a note.
 

@@ -1,4 +1,4 @@
-"""Say which files are read together, as what: pictures, sorted series, records, slides."""
+"""Say which files are read together, as what: images, sorted series, records, slides."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ _ORPHAN = Problem(
 )
 
 _LEAST_CAPTURES = 4
-"""Fewer captures are pictures, even where they state positions."""
-_CAPTURE = "a picture made of other images (secondary capture), kept apart from the series"
+"""Fewer captures are images, even where they state positions."""
+_CAPTURE = "an image made of other images (secondary capture), kept apart from the series"
 _CAPTURED: Mapping[str, str] = {
     "CT": "slices exported as secondary captures: values may not be HU",
     "MR": "slices exported as secondary captures",
@@ -59,7 +59,7 @@ _Pair = tuple[FileRef, "FileFacts"]
 def kind_of(facts: FileFacts) -> Kind:
     """Return what one file on its own is.
 
-    CT, MR and PET objects are volumes even where there is a single slice, but for pictures made of them (secondary
+    CT, MR and PET objects are volumes even where there is a single slice, but for images made of them (secondary
     captures); other DICOM objects of several frames are cine.
     """
     header = facts.header
@@ -87,7 +87,7 @@ def modality_of(facts: FileFacts) -> Modality | None:
 
 
 def is_secondary(header: DicomHeader) -> bool:
-    """Return whether an object of a volume's modality is a picture made of it: a screen capture, a colour map."""
+    """Return whether an object of a volume's modality is an image made of it: a screen capture, a colour map."""
     if header.sop_class == _SECONDARY or header.sop_class.startswith(f"{_SECONDARY}."):
         return True
     colour = header.samples_per_pixel > 1 or header.photometric == "PALETTE COLOR"
@@ -140,7 +140,7 @@ def _group_key(ref: FileRef, facts: FileFacts) -> tuple[str, ...] | None:
 def _is_exported_slice(header: DicomHeader) -> bool:
     """Return whether a secondary capture may be a slice that a workstation wrote anew, with its place and its values.
 
-    A CT picture of 8 bits is what a screen showed: its window is gone, so it stays a picture.
+    A CT image of 8 bits is what a screen showed: its window is gone, so it stays an image.
     """
     code = modality_code(header)
     placed = header.image_position is not None and header.image_orientation is not None
@@ -160,7 +160,7 @@ def _series(members: Sequence[_Pair], uneven: Uneven) -> list[Unit]:
 
 
 def _captures(members: Sequence[_Pair], uneven: Uneven) -> list[Unit]:
-    """Make a volume of captures that lie evenly above one another; else each stays a picture."""
+    """Make a volume of captures that lie evenly above one another; else each stays an image."""
     units = []
     for unit in _series(members, uneven):
         if unit.problem is None and len(unit.files) >= _LEAST_CAPTURES:

@@ -1,4 +1,4 @@
-"""Slides of several files: MIRAX (a .mrxs and a folder of data) and Hamamatsu (a .vms or .vmu that names its pictures).
+"""Slides of several files: MIRAX (a .mrxs and a folder of data) and Hamamatsu (a .vms or .vmu that names its images).
 
 A .mrxs is a JPEG by its bytes, an overview of the slide; only the folder beside it makes it a slide.
 """
@@ -19,14 +19,14 @@ _LIST_BYTES = 64 * 1024
 _TAKEN = frozenset({Format.TIFF, Format.SLIDE, Format.DICOM, Format.EMPTY})
 """What OpenSlide does not take for MIRAX either, whatever its name."""
 _DATA = frozenset({".dat", ".ini"})
-_PICTURES = frozenset({".jpg", ".jpeg", ".ngr", ".opt"})
+_IMAGES = frozenset({".jpg", ".jpeg", ".ngr", ".opt"})
 _NUMBERED = re.compile(r"(\(\d+,\d+(,\d+)?\)|_macro|_map\d*)$", re.IGNORECASE)
 _PART = Problem(Reason.COMPANION, "the file is a part of the slide beside it and is not read on its own.")
 
 
 def may_be_part(path: Path) -> bool:
     """Return whether, by its name alone, a file may belong to a slide."""
-    return path.suffix.lower() in (_OVERVIEW, *_DATA, *_PICTURES)
+    return path.suffix.lower() in (_OVERVIEW, *_DATA, *_IMAGES)
 
 
 def slide_part(path: Path, fmt: Format) -> Placed | None:
@@ -44,7 +44,7 @@ def slide_part(path: Path, fmt: Format) -> Placed | None:
         return _mirax(path)
     if suffix in _DATA and _belongs_to_mirax(path):
         return Placed(fmt, (), _PART)
-    if suffix in _PICTURES and _is_listed(path):
+    if suffix in _IMAGES and _is_listed(path):
         return Placed(fmt, (), _PART)
     return None
 

@@ -82,7 +82,7 @@ _VR = frozenset(
     b"AE AS AT CS DA DS DT FL FD IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
 )
 SLIDE_TEXTS = (b"[Virtual Microscope Specimen]", b"[Uncompressed Virtual Microscope Specimen]")
-"""First lines of Hamamatsu's VMS and VMU, which name the pictures beside them."""
+"""First lines of Hamamatsu's VMS and VMU, which name the images beside them."""
 _XML_ECG = re.compile(
     rb"<\s*(?:\w+:)?(?:AnnotatedECG|RestingECG|restingecgdata|CardiologyXML|ECGReport)\b", re.IGNORECASE
 )

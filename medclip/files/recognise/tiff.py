@@ -1,4 +1,4 @@
-"""Just enough of TIFF to tell a whole-slide image from a picture: the first directories' tags."""
+"""Just enough of TIFF to tell a whole-slide image from a plain one: the first directories' tags."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _VENDOR_WORDS = (b"aperio", b"hamamatsu", b"dpufsimport", b"<iscan", b"leica-mic
 _OME_WORDS = (b"<ome", b"ome.xsd")
 _MAX_DIRECTORIES = 3
 _LARGE_PIXELS = 64_000_000
-"""A single picture in tiles is a slide from this size on: no camera makes one, and 8,000 x 8,000 px are 2 x 2 mm."""
+"""A single image in tiles is a slide from this size on: no camera makes one, and 8,000 x 8,000 px are 2 x 2 mm."""
 _MICROSCOPE_PIXELS = 16_000_000
 _MICROSCOPE_UM = (0.05, 5.0)
 """With a pixel of this size it is a slide from 4,000 x 4,000 px on; smaller ones are tiles cut from a slide."""
@@ -25,7 +25,7 @@ def is_slide(file: BinaryIO) -> bool:
     """Return whether an open TIFF is a whole-slide image.
 
     A slide is a TIFF that names a slide vendor (Aperio, Hamamatsu, OME, Philips, Ventana, Leica), that is stored in
-    tiles with more than one resolution, or a single picture in tiles that is larger than pictures are. A smaller one is
+    tiles with more than one resolution, or a single image in tiles that is larger than images are. A smaller one is
     an ordinary TIFF. Damaged directories count as ordinary: reading them gives the reason.
     """
     try:
@@ -58,7 +58,7 @@ def _is_slide(file: BinaryIO) -> bool:
 
 
 def _is_large(tags: _Tags, endian: str) -> bool:
-    """Return whether a picture is larger than others are, or large with a microscope's pixels."""
+    """Return whether an image is larger than others are, or large with a microscope's pixels."""
     pixels = _whole(tags, _WIDTH, endian) * _whole(tags, _HEIGHT, endian)
     if pixels < _MICROSCOPE_PIXELS or pixels >= _LARGE_PIXELS:
         return pixels >= _LARGE_PIXELS

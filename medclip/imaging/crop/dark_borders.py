@@ -19,7 +19,7 @@ DARK = 0.02
 STRAY = 0.005
 """Part of a border row that may be brighter: JPEG noise and dust, but no letter."""
 KEEP = 0.3
-"""Never trim a side below this part of its length: what is left would not be the picture."""
+"""Never trim a side below this part of its length: what is left would not be the image."""
 PARAMETERS = {"grid": GRID, "dark": DARK, "stray": STRAY, "keep": KEEP}
 """All of them, for the hash of an adapter's preprocessing."""
 

@@ -1,4 +1,4 @@
-"""Find the lit area of a picture or loop whose frame holds text, bars and black: an ultrasound sector, an endoscope."""
+"""Find the lit area of an image or loop whose frame holds text, bars and black: an ultrasound sector, an endoscope."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from medclip.imaging.geometry import Box
 GRID = 320
 """The area is looked for on a grid of about this many points along the longer side."""
 KEEP = 0.3
-"""Never leave less than this part of a side: so little would not be the picture."""
+"""Never leave less than this part of a side: so little would not be the image."""
 TEXT = (96, 4)
 """Grey level above which points below the sector are text, not faint tissue, and how many there must be."""
 MOVES = 8
@@ -24,7 +24,7 @@ MOVING_PART = 0.05
 
 
 class LitRule(NamedTuple):
-    """What counts as lit, and which lit components belong to the picture."""
+    """What counts as lit, and which lit components belong to the image."""
 
     dark: int
     """Grey levels up to this are background."""
@@ -42,7 +42,7 @@ def brightness(frames: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np
     """Return the brightest value and the range of change of every pixel of a coarse look at a loop.
 
     Args:
-        frames: [F, H, W, C]; one frame for a picture.
+        frames: [F, H, W, C]; one frame for an image.
 
     Returns:
         Two arrays H x W: the maximum over frames and channels, and maximum minus minimum over frames.
@@ -110,9 +110,9 @@ def find_lit(frames: NDArray[np.uint8], rule: LitRule) -> Box | None:
 
 
 def coloured(pixels: NDArray[Any]) -> bool:
-    """Return whether an ultrasound picture shows colour flow, by its saturation.
+    """Return whether an ultrasound image shows colour flow, by its saturation.
 
-    Thin coloured things (an ECG trace, steering lines, ticks) do not count; nor does a tint over all of the picture.
+    Thin coloured things (an ECG trace, steering lines, ticks) do not count; nor does a tint over all of the image.
 
     Args:
         pixels: H x W x 3 uint8.
@@ -132,6 +132,6 @@ def coloured(pixels: NDArray[Any]) -> bool:
 SATURATED = 60
 """Difference of the largest and smallest channel above which a pixel is coloured."""
 FLOW = 0.004
-"""Part of the picture that must be coloured; the buttons and ticks of a machine cover less."""
+"""Part of the image that must be coloured; the buttons and ticks of a machine cover less."""
 TINT = 0.8
-"""Where more than this part of the bright pixels is coloured, the whole picture is tinted."""
+"""Where more than this part of the bright pixels is coloured, the whole image is tinted."""

@@ -34,7 +34,7 @@ _HU_TYPES = frozenset({"", "HU", "US", "HU_MOD"})
 
 
 def is_mosaic(header: DicomHeader) -> bool:
-    """Return whether a picture is a Siemens mosaic: the slices of a volume as tiles."""
+    """Return whether an image is a Siemens mosaic: the slices of a volume as tiles."""
     return header.mosaic and header.frames == 1
 
 
@@ -78,7 +78,7 @@ def read_mosaic(path: Path, header: DicomHeader, settings: Settings, *, mode: Mo
     """Read a Siemens mosaic: the number of tiles and their place come from Siemens' private header, through nibabel.
 
     Returns:
-        None where the tiles do not fill the picture evenly: somebody made it smaller.
+        None where the tiles do not fill the image evenly: somebody made it smaller.
 
     Raises:
         MedclipError: CORRUPT if that header is missing or makes no sense.
@@ -108,7 +108,7 @@ def _mosaic_header(path: Path) -> tuple[int, NDArray[np.float64]]:
             affine = LPS_TO_RAS @ np.asarray(wrapper.affine, np.float64)[:, [2, 0, 1, 3]]
     except Exception:
         raise MedclipError(
-            Reason.CORRUPT, "the picture is a Siemens mosaic, but does not say how many slices it holds and where."
+            Reason.CORRUPT, "the image is a Siemens mosaic, but does not say how many slices it holds and where."
         ) from None
     return count, affine + 0.0
 

@@ -110,7 +110,7 @@ def grey(pixels: NDArray[Any]) -> NDArray[Any]:
         MedclipError: NOT_SUPPORTED_YET for colour, which has no modality units.
     """
     if pixels.ndim == 3 and pixels.shape[2] != 1:
-        raise MedclipError(Reason.NOT_SUPPORTED_YET, "the slice is a colour picture; volumes are made of grey ones.")
+        raise MedclipError(Reason.NOT_SUPPORTED_YET, "the slice is a colour image; volumes are made of grey ones.")
     return pixels[:, :, 0] if pixels.ndim == 3 else pixels
 
 

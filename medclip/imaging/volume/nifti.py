@@ -177,7 +177,7 @@ def _shape(header: Any) -> tuple[int, ...]:
         shape.pop()
     if len(shape) == 5 and shape[3] == 1:
         raise MedclipError(
-            Reason.NOT_SUPPORTED_YET, "the file holds a vector at each place (a deformation field), not a picture."
+            Reason.NOT_SUPPORTED_YET, "the file holds a vector at each place (a deformation field), not an image."
         )
     if not 2 <= len(shape) <= 4:
         raise MedclipError(Reason.NOT_SUPPORTED_YET, f"the volume has {len(shape)} axes; 2 to 4 are read.")

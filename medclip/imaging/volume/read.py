@@ -85,5 +85,5 @@ def read_series(
     if mosaic is not None:
         return mosaic
     stack = read_slices(paths, headers, settings, mode=mode)
-    note = Step("note", "the header says mosaic, and its tiles do not fill the picture: shown as one, not cut apart")
+    note = Step("note", "the header says mosaic, and its tiles do not fill the image: shown as one, not cut apart")
     return stack._replace(steps=(note, *stack.steps))

@@ -1,6 +1,6 @@
 """New grids for a volume, and which of its slices show something.
 
-Spacing is changed by a triangle filter along one axis after another, as Pillow's bilinear does for pictures: linear
+Spacing is changed by a triangle filter along one axis after another, as Pillow's bilinear does for images: linear
 interpolation where the grid gets finer, an average over the new voxel where it gets coarser. MONAI's `Spacing` and
 `scipy.ndimage.zoom` sample without that average, so thin bright structures vanish or not by chance, and importing
 MONAI costs seconds (`benchmarks/read_volume.py` measures all three). Shear needs a true three-dimensional
@@ -67,21 +67,21 @@ def resample(volume: Volume, spacing_mm: Sequence[float]) -> Volume:
     return replace(volume, voxels=voxels, affine=affine)
 
 
-def square_pixels(picture: NDArray[Any], spacing_mm: tuple[float, float]) -> tuple[NDArray[Any], tuple[float, float]]:
-    """Resample a picture whose pixels are not square to the finer of its two spacings.
+def square_pixels(image: NDArray[Any], spacing_mm: tuple[float, float]) -> tuple[NDArray[Any], tuple[float, float]]:
+    """Resample an image whose pixels are not square to the finer of its two spacings.
 
     Args:
-        picture: H x W.
+        image: H x W.
         spacing_mm: Between rows, between columns.
 
     Returns:
-        The picture (as it was where the spacings agree within 1 %) and its spacing.
+        The image (as it was where the spacings agree within 1 %) and its spacing.
     """
     rows, columns = spacing_mm
     fine = min(rows, columns)
     if max(rows, columns) <= 1.01 * fine:
-        return picture, spacing_mm
-    out = picture.astype(np.float32)
+        return image, spacing_mm
+    out = image.astype(np.float32)
     for axis, step in enumerate(spacing_mm):
         if step > fine:
             length = min(round(out.shape[axis] * step / fine), 8192)

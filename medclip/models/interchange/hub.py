@@ -44,7 +44,7 @@ _REMEDY = {
 
 
 class _HubTokenizer:
-    """Gives open_clip's tokenizer the form of ours."""
+    """Wraps open_clip's tokenizer in the form of ours."""
 
     def __init__(self, tokenize: Any) -> None:
         self._tokenize = tokenize

@@ -74,14 +74,14 @@ class Matrix:
 
 
 @dataclass(frozen=True)
-class PictureView:
+class ThumbnailView:
     """A test image that is often wrong."""
 
     data: str
     """data URI of a JPEG; empty where it is withheld."""
     label: str
     true: str
-    said: str
+    predicted: str
     often: str
 
 
@@ -90,7 +90,7 @@ class Gallery:
     """Images that one method gets wrong."""
 
     title: str
-    pictures: tuple[PictureView, ...]
+    thumbnails: tuple[ThumbnailView, ...]
 
 
 @dataclass(frozen=True)
@@ -159,11 +159,11 @@ def highlighted(result: Comparison) -> tuple[str, ...]:
     return tuple(dict.fromkeys(m for m in wanted if m in have))[: min(_MOST, len(STYLES))]
 
 
-def thumbnail(picture_HWC: NDArray[np.uint8]) -> str:
+def thumbnail(image_HWC: NDArray[np.uint8]) -> str:
     """Make a small JPEG as a data URI."""
     from PIL import Image
 
-    image = Image.fromarray(picture_HWC)
+    image = Image.fromarray(image_HWC)
     image.thumbnail((_SIDE, _SIDE))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=80)
@@ -267,17 +267,19 @@ def _galleries(
     for method in learned[:_GALLERIES]:
         confusion = _confusion(result, method)
         if confusion is not None:
-            pictures = [_picture(compared, m, show_paths, is_burned) for m in confusion.mistakes]
-            yield Gallery(result.titles[method], tuple(pictures))
+            thumbnails = [_thumbnail_view(compared, m, show_paths, is_burned) for m in confusion.mistakes]
+            yield Gallery(result.titles[method], tuple(thumbnails))
 
 
-def _picture(compared: Compared, m: Mistake, show_paths: bool, is_burned: Callable[[int], bool]) -> PictureView:
+def _thumbnail_view(
+    compared: Compared, m: Mistake, show_paths: bool, is_burned: Callable[[int], bool]
+) -> ThumbnailView:
     path = printable(compared.data.unit(m.example).file)
-    return PictureView(
-        data="" if is_burned(m.example) else thumbnail(compared.data.picture(m.example)),
+    return ThumbnailView(
+        data="" if is_burned(m.example) else thumbnail(compared.data.image(m.example)),
         label=path if show_paths else f"row {m.row}",
         true=_words(m.true),
-        said=_words(m.said),
+        predicted=_words(m.predicted),
         often=f"{m.num_wrong} of {m.num_runs} runs" if m.num_runs > 1 else "",
     )
 

@@ -19,7 +19,7 @@ from medclip.text.vocabulary.task import Task
 from medclip.wording import capital, list_of
 
 MAX_STUDIES = 200
-_MAX_PICTURES = 4
+_MAX_THUMBNAILS = 4
 _MAX_CLASSES = 5
 _MAX_MESSAGES = 50
 _MAX_NAMES = 300
@@ -40,7 +40,7 @@ _FORMATS = {"dicom": "DICOM", "dicomdir": "DICOMDIR", "png": "PNG", "jpeg": "JPE
 
 
 @dataclass(frozen=True)
-class PictureData:
+class ThumbnailView:
     """One thumbnail."""
 
     label: str
@@ -79,8 +79,8 @@ class StudyData:
     num_images: int
     failed_note: str
     """Which of its files are missing in the score; empty where none is."""
-    pictures: tuple[PictureData, ...]
-    num_more_pictures: int
+    thumbnails: tuple[ThumbnailView, ...]
+    num_more_images: int
     tasks: tuple[TaskData, ...]
 
 
@@ -186,11 +186,11 @@ def ranges(numbers: Sequence[int]) -> str:
 
 def _study(ledger: Ledger, key: str, tasks: Mapping[str, Task], card: CardView, show_paths: bool) -> StudyData:
     files, scores = ledger.files_of(key), ledger.scores_of(key)
-    pictures = []
-    for row in files[:_MAX_PICTURES]:
-        kept = ledger.picture(row.row)
+    thumbnails = []
+    for row in files[:_MAX_THUMBNAILS]:
+        kept = ledger.thumbnail(row.row)
         data = base64.b64encode(kept.thumbnail).decode() if kept is not None else ""
-        pictures.append(PictureData(_picture_label(row, show_paths), data))
+        thumbnails.append(ThumbnailView(_image_label(row, show_paths), data))
     return StudyData(
         key=key,
         modality=modality_title(scores[0].modality),
@@ -198,8 +198,8 @@ def _study(ledger: Ledger, key: str, tasks: Mapping[str, Task], card: CardView, 
         grouping=_GROUPING.get(files[0].grouping or "", files[0].grouping or ""),
         num_images=max(score.num_images for score in scores),
         failed_note=_failed_note(len(files), scores[0].num_failed, ledger.failed_of(key), show_paths),
-        pictures=tuple(pictures),
-        num_more_pictures=max(0, len(files) - _MAX_PICTURES),
+        thumbnails=tuple(thumbnails),
+        num_more_images=max(0, len(files) - _MAX_THUMBNAILS),
         tasks=tuple(
             _task(tasks.get(name), name, list(rows), card)
             for name, rows in groupby(scores, key=lambda score: score.task)
@@ -214,7 +214,7 @@ def _failed_note(num_scored: int, num_failed: int, failed: Sequence[FileRow], sh
     return f"{num_failed} of {num_scored + num_failed} files of this study could not be read{named}"
 
 
-def _picture_label(row: FileRow, show_paths: bool) -> str:
+def _image_label(row: FileRow, show_paths: bool) -> str:
     return ", ".join(part for part in (file_label(row, show_paths), row.laterality, row.view) if part)
 
 

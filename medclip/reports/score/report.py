@@ -48,7 +48,7 @@ def render(page: PageData, card: CardView) -> str:
     """Render the report. All text is escaped by the template engine.
 
     Returns:
-        HTML with its style inline, its pictures as data, and a policy that lets a browser load nothing else.
+        HTML with its style inline, its images as data, and a policy that lets a browser load nothing else.
     """
     helpers = {"bar": bar, "status_bar": status_bar, "percent": percent, "number": number, "count": count}
     return render_page(

@@ -157,23 +157,23 @@ def _shard(
 
 def _sample(data: bytes, row: Mapping[str, Any]) -> CaptionRecord:
     names = member_names(data)
-    if names not in [[f"{row['key']}.{e}" for e in (picture, "json", "txt")] for picture in STORED_AS.values()]:
+    if names not in [[f"{row['key']}.{e}" for e in (image, "json", "txt")] for image in STORED_AS.values()]:
         raise ValueError("other members than expected")
     parts = members(data)
     record, meta = from_json(parts["json"])
-    if not _has_picture(parts) or meta["patient"] != row["patient"] or meta["key"] != row["key"]:
+    if not _has_image(parts) or meta["patient"] != row["patient"] or meta["key"] != row["key"]:
         raise ValueError("the members do not fit the table")
     return record
 
 
 def _foreign_sample(data: bytes, row: Mapping[str, Any], of: ForeignSet) -> CaptionRecord:
     parts = members(data)
-    if not _has_picture(parts):
-        raise ValueError("no picture")
+    if not _has_image(parts):
+        raise ValueError("no image")
     return read_foreign(parts, of, row)[0]
 
 
-def _has_picture(parts: Mapping[str, bytes]) -> bool:
+def _has_image(parts: Mapping[str, bytes]) -> bool:
     data = next((parts[e] for e in EXTENSIONS if e in parts), b"")
     return data.startswith(SIGNATURES)
 

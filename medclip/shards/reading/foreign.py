@@ -1,4 +1,4 @@
-"""Samples of WebDataset tars that others wrote: a picture with a text or a JSON file beside it."""
+"""Samples of WebDataset tars that others wrote: an image with a text or a JSON file beside it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from medclip.text.captions.record import CaptionRecord
 from medclip.text.captions.unimed_format import NUM_DRAWN, read_packed
 
 FOREIGN = "foreign"
-"""Stands for the adapter of such samples: nobody knows how their pictures were rendered."""
+"""Stands for the adapter of such samples: nobody knows how their images were rendered."""
 
 
 @dataclass(frozen=True)

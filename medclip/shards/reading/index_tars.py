@@ -41,7 +41,7 @@ class IndexReport:
     num_duplicate_keys: int
     """Samples whose key stands before, in the same or another tar. They are kept: a key need not name one image."""
     num_duplicate_images: int
-    """Samples whose picture was there before, byte for byte. They are kept."""
+    """Samples whose image was there before, byte for byte. They are kept."""
     patient_from: str
     """Field of the JSON that names the patient, or "" where each sample counts as a patient of its own."""
 
@@ -53,7 +53,7 @@ class _Tally:
     shards: list[dict[str, Any]] = field(default_factory=list)
     modalities: Counter[str] = field(default_factory=Counter)
     keys: set[str] = field(default_factory=set)
-    pictures: set[bytes] = field(default_factory=set)
+    images: set[bytes] = field(default_factory=set)
     patients: set[str] = field(default_factory=set)
     duplicate_keys: int = 0
     duplicate_images: int = 0
@@ -73,7 +73,7 @@ def index_shards(
 ) -> IndexReport:
     """Make a folder of WebDataset tars ready for `medclip pretrain`. The tars are read and not changed.
 
-    A sample is a picture (png, jpg, jpeg, webp) and a text (txt) or a JSON file with the same key. The text may hold
+    A sample is an image (png, jpg, jpeg, webp) and a text (txt) or a JSON file with the same key. The text may hold
     several captions in UniMed's packed form; see `medclip.shards.reading.foreign` for the JSON.
 
     Args:
@@ -147,9 +147,9 @@ def _shard(path: Path, split: str, of: ForeignSet, field_name: str | None, key: 
                 continue
             tally.duplicate_keys += name in tally.keys
             digest = bytes.fromhex(row["sha256"])
-            tally.duplicate_images += digest in tally.pictures
+            tally.duplicate_images += digest in tally.images
             tally.keys.add(name)
-            tally.pictures.add(digest)
+            tally.images.add(digest)
             tally.patients.add(row["patient"])
             tally.modalities[str(row["modality"])] += 1
             rows.append(row | {"offset": offset, "size": size})
@@ -214,7 +214,7 @@ def _row(
         "adapter": FOREIGN,
         "source": of.source,
     }
-    reason: str | None = Reason.NO_PIXELS if not extension else _picture_problem(data)
+    reason: str | None = Reason.NO_PIXELS if not extension else _image_problem(data)
     if reason is None:
         try:
             if field_name is not None:
@@ -236,8 +236,8 @@ def _row(
     }  # fmt: skip
 
 
-def _picture_problem(data: bytes) -> Reason | None:
-    """Look at the head of a picture; its pixels are decoded in training only."""
+def _image_problem(data: bytes) -> Reason | None:
+    """Look at the head of an image; its pixels are decoded in training only."""
     from PIL import Image
 
     try:

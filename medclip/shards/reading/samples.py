@@ -103,7 +103,7 @@ class ShardReader:
         parts = self.members(i)
         record, meta = self.understand(i, parts)
         try:
-            pixels = np.asarray(self.picture(parts).convert("RGB"))
+            pixels = np.asarray(self.image(parts).convert("RGB"))
         except MedclipError as e:
             raise MedclipError(e.reason, f"sample {self.key(i)}: {e.message}", where=self._path(i)) from e
         return ShardSample(pixels, record, self.key(i), meta)
@@ -213,8 +213,8 @@ class ShardReader:
             raise self._corrupt(i, e) from e
 
     @staticmethod
-    def picture(parts: Mapping[str, bytes], wanted_px: int | None = None) -> Image.Image:
-        """Decode the picture among a sample's members; see `medclip.shards.stored_image.decode`.
+    def image(parts: Mapping[str, bytes], wanted_px: int | None = None) -> Image.Image:
+        """Decode the image among a sample's members; see `medclip.shards.stored_image.decode`.
 
         Raises:
             MedclipError: MISSING_FILE when there is none, and those of `decode`.
@@ -222,7 +222,7 @@ class ShardReader:
         for extension in EXTENSIONS:
             if extension in parts:
                 return decode(parts[extension], wanted_px)
-        raise MedclipError(Reason.MISSING_FILE, "the sample has no picture.")
+        raise MedclipError(Reason.MISSING_FILE, "the sample has no image.")
 
     def close(self) -> None:
         """Close the tars."""

@@ -111,7 +111,7 @@ def build_shards(
     if max_side < 16 or samples_per_shard < 1:
         raise MedclipError(Reason.WRONG_USE, "max_side must be at least 16 and samples_per_shard at least 1.")
     if stored not in STORED_AS or not 1 <= quality <= 100:
-        raise MedclipError(Reason.WRONG_USE, "pictures are stored as png or jpeg, with a quality from 1 to 100.")
+        raise MedclipError(Reason.WRONG_USE, "images are stored as png or jpeg, with a quality from 1 to 100.")
     claim_shards(Path(out))
     form = _Form(max_side, samples_per_shard, stored, quality, seed, key if key is not None else load_key(settings))
     understood = read_shard_table(table, folder=images, patient_from=patient)
@@ -222,7 +222,7 @@ def _add(
     tally.preprocessing[way] = result.preprocessing
     caption = draw_caption(record, np.random.default_rng([form.seed, int(name, 16)]))
     members = [
-        (STORED_AS[form.stored], view.picture),
+        (STORED_AS[form.stored], view.image),
         ("json", to_json(record, meta)),
         ("txt", caption.encode("utf-8")),
     ]

@@ -33,7 +33,7 @@ class ReadJob:
 class StoredView:
     """One view, ready to be written."""
 
-    picture: bytes
+    image: bytes
     position: str | None
     burned_in: bool | None
 

@@ -152,8 +152,8 @@ def kaplan_meier(
     Args:
         time_n: Time to event, or to the end of follow-up.
         event_n: Whether the event was seen. For the censoring distribution: whether the row was censored.
-        at_m: Times to give it for.
-        before: Give the value just before the time.
+        at_m: Times to estimate it at.
+        before: Estimate the value just before the time.
         others_first: At equal times, rows without the event have left already (censoring happens after events).
     """
     moments, moment_n = np.unique(time_n, return_inverse=True)

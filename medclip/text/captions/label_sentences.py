@@ -35,34 +35,34 @@ _TRIES = 40
 """Draws for each sentence that is wanted, before the wordings are taken to be used up."""
 
 _PRESENT = (
-    "this {image} shows {said}",
-    "{image} with {said}",
-    "{image} demonstrating {said}",
-    "there is evidence of {said} on this {image}",
-    "findings of {said} on this {image}",
-    "the {image} reveals {said}",
-    "{said} can be seen on this {image}",
-    "on this {image} one recognises {said}",
-    "the appearances on this {image} are those of {said}",
-    "{image} in which {said} can be made out",
+    "this {image} shows {findings}",
+    "{image} with {findings}",
+    "{image} demonstrating {findings}",
+    "there is evidence of {findings} on this {image}",
+    "findings of {findings} on this {image}",
+    "the {image} reveals {findings}",
+    "{findings} can be seen on this {image}",
+    "on this {image} one recognises {findings}",
+    "the appearances on this {image} are those of {findings}",
+    "{image} in which {findings} can be made out",
 )
 _ABSENT = (
-    "no {said} on this {image}",
-    "this {image} shows no {said}",
-    "there is no {said} on this {image}",
-    "{image} without {said}",
-    "no evidence of {said} on this {image}",
-    "the {image} gives no sign of {said}",
-    "on this {image} there is no {said}",
+    "no {findings} on this {image}",
+    "this {image} shows no {findings}",
+    "there is no {findings} on this {image}",
+    "{image} without {findings}",
+    "no evidence of {findings} on this {image}",
+    "the {image} gives no sign of {findings}",
+    "on this {image} there is no {findings}",
 )
 _OF_THE_IMAGE = (VIEW_TASK, "modality")
 """Tasks whose answer names the image rather than what it shows."""
 _AS_READ = (
-    "{image}: {said}",
-    "reading of this {image}: {said}",
-    "this {image} was read as follows: {said}",
-    "the answer that this {image} gives: {said}",
-    "what this {image} shows: {said}",
+    "{image}: {findings}",
+    "reading of this {image}: {findings}",
+    "this {image} was read as follows: {findings}",
+    "the answer that this {image} gives: {findings}",
+    "what this {image} shows: {findings}",
 )
 """For wordings that may be whole clauses."""
 
@@ -149,5 +149,5 @@ def _some(names: Sequence[str], most: int, rng: Generator) -> list[str]:
 
 
 def _closed(pattern: str, image: str, findings: str) -> str:
-    sentence = pattern.format(image=image, said=findings).replace(",:", ":").rstrip(",")
+    sentence = pattern.format(image=image, findings=findings).replace(",:", ":").rstrip(",")
     return f"{sentence[0].upper()}{sentence[1:]}."

@@ -68,7 +68,7 @@ class Made:
 
 @dataclass(frozen=True, eq=False)
 class _Stored:
-    picture: NDArray[np.uint8]
+    stored: NDArray[np.uint8]
     """H x W, or H x W x 3."""
     record: CaptionRecord
     meta: Mapping[str, Any]
@@ -99,14 +99,14 @@ class Samples:
             repeat: How often the sample stood before in this epoch; another one is drawn for each.
 
         Returns:
-            The sample; a bad one where its bytes, its picture or its caption are of no use.
+            The sample; a bad one where its bytes, its image or its caption are of no use.
 
         Raises:
             MedclipError: Its shard is gone or not what the index says; its labels name an unknown task.
         """
         d = self.drawing
         try:
-            picture, record, meta = self._read(index)
+            stored, record, meta = self._read(index)
         except _BadSample as e:
             return Made(None, bad=e.reason)
         again = (repeat,) if repeat else ()
@@ -124,7 +124,7 @@ class Samples:
         if not text.strip() or (foreign and is_empty_record(record)):
             return Made(None, bad=Reason.EMPTY_CAPTION)
         if d.augment is None:
-            image = letterbox(np.atleast_3d(np.asarray(picture)), d.size_px)
+            image = letterbox(np.atleast_3d(np.asarray(stored)), d.size_px)
         else:
             rng = np.random.default_rng((d.seed, AUGMENT, epoch, index, *again))
             change = draw_change(
@@ -134,7 +134,7 @@ class Samples:
                 may_flip=record.laterality is None and record.modality is not Modality.ECG and not names_a_side(text),
                 may_tint=record.modality is not Modality.PATHOLOGY or d.augment.stain_jitter,
             )
-            image = apply_change(picture, change, d.size_px)
+            image = apply_change(stored, change, d.size_px)
         return Made(image, text, label_key(record), str(meta.get("study", "")))
 
     def _read(self, index: int) -> tuple[Image.Image, CaptionRecord, Mapping[str, Any]]:
@@ -142,24 +142,24 @@ class Samples:
 
         kept = self._cache.get(index)
         if kept is not None:
-            return Image.fromarray(kept.picture), kept.record, kept.meta
+            return Image.fromarray(kept.stored), kept.record, kept.meta
         raw = self.reader.raw(index)  # what goes wrong here is the shard's fault: it ends the run
         try:
             parts = self.reader.unpack(index, raw)
             record, meta = self.reader.understand(index, parts)
-            picture = self.reader.picture(parts, self.drawing.wanted_px)
+            stored = self.reader.image(parts, self.drawing.wanted_px)
         except MedclipError as e:
             raise _BadSample(str(e.reason)) from e
-        self._keep(index, picture, record, meta)
-        return picture, record, meta
+        self._keep(index, stored, record, meta)
+        return stored, record, meta
 
-    def _keep(self, index: int, picture: Image.Image, record: CaptionRecord, meta: Mapping[str, Any]) -> None:
-        size = picture.width * picture.height * len(picture.getbands()) + _RECORD_BYTES + 2 * len(record.report or "")
+    def _keep(self, index: int, stored: Image.Image, record: CaptionRecord, meta: Mapping[str, Any]) -> None:
+        size = stored.width * stored.height * len(stored.getbands()) + _RECORD_BYTES + 2 * len(record.report or "")
         with self._lock:
             if size > self._left or index in self._cache:
                 return
             self._left -= size
-            self._cache[index] = _Stored(np.asarray(picture), record, meta)
+            self._cache[index] = _Stored(np.asarray(stored), record, meta)
 
 
 class _BadSample(Exception):

@@ -14,8 +14,8 @@ from medclip.adaptation.data.examples import Examples
 from medclip.adaptation.data.task_loss import targets_of
 from medclip.adaptation.towers.train_loop import (
     FLOOR,
+    Images,
     Loop,
-    Pictures,
     Sentences,
     cosine_rate,
     frozen_front,
@@ -62,8 +62,8 @@ def trained(base: Model, examples: Examples, loop: Loop, seed: int = 0, learns: 
     for name, p in clip.named_parameters():
         p.requires_grad_(learns in name and name != "logit_scale")
     goal = targets_of(examples.targets, base.device)
-    pictures = Pictures(clip, base, examples, loop, seed)
-    train_towers(clip, base, text, pictures, goal, loop, method="it", seed=seed, **more)
+    images = Images(clip, base, examples, loop, seed)
+    train_towers(clip, base, text, images, goal, loop, method="it", seed=seed, **more)
     return clip
 
 
@@ -103,10 +103,10 @@ def test_the_loss_goes_down() -> None:
     text, examples = words(3), made_up(12)
     base = model_of("vit", text)
     clip = trained(base, examples, Loop(steps=60, lr=3e-4, pool=0))
-    pictures, goal = np.concatenate(examples.pixels), torch.tensor(examples.targets)
+    images, goal = np.concatenate(examples.pixels), torch.tensor(examples.targets)
 
     def wrong(model: Model) -> float:
-        logits = model.logit_scale * model.encode_image(pictures) @ text.vectors(model).positive.T
+        logits = model.logit_scale * model.encode_image(images) @ text.vectors(model).positive.T
         return float(nn.functional.cross_entropy(torch.tensor(logits), goal))
 
     after = Model(clip, base.tokenizer, base.preprocess, base.card, name="after", path=base.path)
@@ -139,7 +139,7 @@ def test_training_behind_the_frozen_front_equals_training_through_the_whole(monk
         torch.testing.assert_close(fast[name], value, atol=2e-3, rtol=0, msg=name)
 
 
-def test_pictures_come_from_the_seed_one_view_at_a_time_and_are_not_mirrored() -> None:
+def test_images_come_from_the_seed_one_view_at_a_time_and_are_not_mirrored() -> None:
     base = model_of("vit", words(3))
     examples = made_up(4, views=(1, 3))
     clip = copy.deepcopy(base.clip)
@@ -147,14 +147,14 @@ def test_pictures_come_from_the_seed_one_view_at_a_time_and_are_not_mirrored() -
 
     def drawn(seed: int, turn: int, **options: Any) -> np.ndarray:
         loop = Loop(steps=8, lr=1e-3, **options)
-        return Pictures(clip, base, examples, loop, seed).draw(rows, turn)
+        return Images(clip, base, examples, loop, seed).draw(rows, turn)
 
     assert drawn(0, 0).shape == (4, 32, 32, 3)
     np.testing.assert_array_equal(drawn(0, 1), drawn(0, 1))
     assert not np.array_equal(drawn(0, 0), drawn(0, 1))
     assert not np.array_equal(drawn(0, 0), drawn(1, 0))
-    for row, picture in enumerate(drawn(0, 0, pool=0)):
-        assert any(np.array_equal(picture, view) for view in examples.pixels[row])
+    for row, image in enumerate(drawn(0, 0, pool=0)):
+        assert any(np.array_equal(image, view) for view in examples.pixels[row])
     still = {"crop": 1.0, "rotate_deg": 0.0, "brightness": 0.0, "contrast": 0.0}
     np.testing.assert_array_equal(drawn(0, 0, **still), drawn(0, 0, pool=0))
     np.testing.assert_array_equal(drawn(0, 0, flip=1.0, **still), drawn(0, 0, pool=0)[:, :, ::-1])

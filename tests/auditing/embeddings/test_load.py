@@ -136,8 +136,8 @@ def test_rows_have_length_one_or_are_missing(rows: list[list[float]]) -> None:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory) -> list[Path | None]:
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory) -> list[Path | None]:
+    folder = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     paths: list[Path | None] = []
     for i in range(3):
@@ -147,16 +147,16 @@ def pictures(tmp_path_factory) -> list[Path | None]:
     return [paths[0], folder / "broken.png", paths[1], None, folder / "absent.png", paths[0], paths[2]]
 
 
-def test_images_are_encoded_as_scoring_encodes_them_and_bad_ones_stop_nothing(pictures: list[Path | None]) -> None:
+def test_images_are_encoded_as_scoring_encodes_them_and_bad_ones_stop_nothing(images: list[Path | None]) -> None:
     from medclip.runs.read_unit import read_pixels
 
     model, settings, seen, steps = medclip.models.load(), Settings(workers=1), [], []
     found = embed_images(
-        model, pictures, Modality.XRAY, settings, also=lambda views: seen.append(views) or len(seen), step=steps.append
+        model, images, Modality.XRAY, settings, also=lambda views: seen.append(views) or len(seen), step=steps.append
     )
     assert found.there_N.tolist() == [True, False, True, False, False, True, True]
     np.testing.assert_allclose(np.linalg.norm(found.vectors_ND[found.there_N], axis=1), 1, atol=1e-6)
-    pixels = read_pixels(pictures[0], Modality.XRAY, model.preprocess, settings)
+    pixels = read_pixels(images[0], Modality.XRAY, model.preprocess, settings)
     expected = model.encode_image(pixels.views_VHWC).mean(axis=0)
     np.testing.assert_allclose(found.vectors_ND[0], expected / np.linalg.norm(expected), atol=1e-6)
     np.testing.assert_array_equal(found.vectors_ND[5], found.vectors_ND[0])
@@ -166,7 +166,7 @@ def test_images_are_encoded_as_scoring_encodes_them_and_bad_ones_stop_nothing(pi
     assert found.hashes[3] == ""
     assert sum(found.problems.values()) == 3
     assert sum(steps) == 5  # each file once
-    assert not any(str(p) in note for p in pictures for note in found.notes)
+    assert not any(str(p) in note for p in images for note in found.notes)
 
 
 def test_no_images_at_all_give_an_empty_table() -> None:

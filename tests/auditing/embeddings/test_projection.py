@@ -55,7 +55,7 @@ def test_points_carry_groups_that_may_be_shown_and_no_order() -> None:
     assert projection(vectors, PATIENTS, [])[0] == []
 
 
-def test_each_patient_is_in_the_picture_of_one_attribute_only_on_the_same_axes() -> None:
+def test_each_patient_is_in_the_image_of_one_attribute_only_on_the_same_axes() -> None:
     vectors = of_patients(PATIENTS, 1.0)
     vectors[5] = np.nan
     whose = dict(zip(map(tuple, _places(vectors)), PATIENTS.tolist(), strict=True))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from medclip.auditing.leakage.burned_in_text import burned_in_row, flags_of_files, flags_of_headers
 from medclip.settings import Settings
-from tests.kits.files import ramp, write_dicom, write_picture
+from tests.kits.files import ramp, write_dicom, write_image
 
 
 def test_flags_come_from_the_headers_of_a_score_table():
@@ -18,14 +18,14 @@ def test_flags_come_from_the_files_themselves(tmp_path: Path):
     said = [
         write_dicom(tmp_path / f"{word}.dcm", ramp(), BurnedInAnnotation=word or None) for word in ("YES", "NO", "")
     ]
-    paths = [*said, write_picture(tmp_path / "a.png", ramp()), None, tmp_path / "gone.dcm", str(said[0])]
+    paths = [*said, write_image(tmp_path / "a.png", ramp()), None, tmp_path / "gone.dcm", str(said[0])]
     assert flags_of_files(paths, Settings(workers=1)) == (True, False, None, None, None, None, True)
 
 
-def test_pictures_without_a_header_are_said_not_to_be_tested():
+def test_images_without_a_header_are_said_not_to_be_tested():
     row = burned_in_row((True, False, None), 3)
     assert (row["found"], row["tested"], row["severity"]) == (1, 2, "note")
-    assert "1 of 3 pictures are without such a header" in row["sentence"]
+    assert "1 of 3 images are without such a header" in row["sentence"]
     clean = burned_in_row((False, False), 2)
     assert (clean["found"], clean["tested"]) == (0, 2)
     assert clean["sentence"].startswith("None of the 2 headers")

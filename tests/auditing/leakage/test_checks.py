@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from medclip.auditing.leakage.checks import check
-from medclip.auditing.leakage.file_hashes import HashedFiles, hash_files, hashed_pictures
+from medclip.auditing.leakage.file_hashes import HashedFiles, hash_files, image_hashes
 from medclip.auditing.leakage.training_data import TrainingData
 from medclip.files.pseudonyms import keyed_hash
 from medclip.sample import Modality
 from medclip.settings import Settings
-from tests.kits.leakage import Picture, brighter, cohort_of, cropped, film, resized_jpeg
+from tests.kits.leakage import Pixels, brighter, cohort_of, cropped, film, resized_jpeg
 
 KEY = b"k" * 32
 COPIES = {
@@ -34,27 +34,27 @@ def named(rows: Sequence[dict], part: str) -> dict:
     return row
 
 
-def hashed(pictures: Sequence[Picture], names: Sequence[str] | None = None) -> HashedFiles:
-    return hashed_pictures(names or [""] * len(pictures), pictures)
+def hashed(images: Sequence[Pixels], names: Sequence[str] | None = None) -> HashedFiles:
+    return image_hashes(names or [""] * len(images), images)
 
 
 @pytest.fixture(scope="module")
-def films() -> list[Picture]:
+def films() -> list[Pixels]:
     return [film(s) for s in range(40)]
 
 
 @pytest.mark.parametrize("how", COPIES)
-def test_a_planted_copy_of_a_training_picture_is_found_and_other_patients_are_not(how: str, films: list[Picture]):
+def test_a_planted_copy_of_a_training_image_is_found_and_other_patients_are_not(how: str, films: list[Pixels]):
     others = [film(100 + s) for s in range(40)]
     audit = [*films[:3], COPIES[how](others[5]), COPIES[how](others[9])]
-    training = TrainingData("the table of training files", pictures=hashed(others))
+    training = TrainingData("the table of training files", images=hashed(others))
     rows = check(cohort_of(["a", "b", "c", "d", "e"]), hashed(audit), training=[training])
     found = named(rows, "near-duplicates of")
     assert (found["found"], found["tested"], found["severity"]) == (2, 5, "red")
 
 
-def test_pictures_of_other_patients_give_no_red(films: list[Picture]):
-    training = TrainingData("the training files", frozenset({"x"}), frozenset({"Q"}), pictures=hashed(films[20:]))
+def test_images_of_other_patients_give_no_red(films: list[Pixels]):
+    training = TrainingData("the training files", frozenset({"x"}), frozenset({"Q"}), images=hashed(films[20:]))
     files = hashed(films[:20], [f"h{n}" for n in range(20)])
     splits = (["P1", "P1", "P2", "", "P3"], ["train", "Train ", "test", "val", ""])
     cohort, choosing = cohort_of([f"P{n}" for n in range(20)]), cohort_of([f"V{n}" for n in range(9)])
@@ -74,8 +74,8 @@ def test_pictures_of_other_patients_give_no_red(films: list[Picture]):
     }
 
 
-def test_files_with_the_same_bytes_are_counted_with_their_patients_and_not_as_near_duplicates(films: list[Picture]):
-    data = TrainingData("the training files of tiny", frozenset({"h0", "h3"}), pictures=hashed(films[:1], ["h0"]))
+def test_files_with_the_same_bytes_are_counted_with_their_patients_and_not_as_near_duplicates(films: list[Pixels]):
+    data = TrainingData("the training files of tiny", frozenset({"h0", "h3"}), images=hashed(films[:1], ["h0"]))
     rows = check(cohort_of(["a", "a", "b", "c"]), hashed(films[:4], ["h0", "h1", "h2", "h3"]), training=[data])
     row = named(rows, "files shared")
     assert (row["found"], row["tested"], row["severity"]) == (2, 4, "red")
@@ -83,7 +83,7 @@ def test_files_with_the_same_bytes_are_counted_with_their_patients_and_not_as_ne
     near = named(rows, "near-duplicates of")
     assert (near["found"], near["tested"], near["severity"]) == (0, 2, "note")
     only = check(cohort_of(["a"]), hashed(films[:1], ["h0"]), training=[data])
-    assert named(only, "near-duplicates of")["sentence"].startswith("Not tested: all 1 pictures have the bytes")
+    assert named(only, "near-duplicates of")["sentence"].startswith("Not tested: all 1 images have the bytes")
     assert "2 with the same bytes are not counted here" in near["sentence"]
 
 
@@ -146,14 +146,14 @@ def test_thresholds_chosen_on_the_audit_set_are_red():
     assert named(check(blank, choosing=blank), "data that thresholds")["tested"] == 0
 
 
-def test_copies_inside_the_audit_set_are_a_note_and_say_whose_they_are(films: list[Picture]):
-    pictures = [*films[:20], films[0], resized_jpeg(films[1]), brighter(films[2])]
+def test_copies_inside_the_audit_set_are_a_note_and_say_whose_they_are(films: list[Pixels]):
+    images = [*films[:20], films[0], resized_jpeg(films[1]), brighter(films[2])]
     names = [*(f"h{n}" for n in range(20)), "h0", "h21", "h22"]
     patients = [*(f"P{n}" for n in range(20)), "P19", "P1", "P18"]
-    rows = check(cohort_of(patients), hashed(pictures, names))
+    rows = check(cohort_of(patients), hashed(images, names))
     exact, near = named(rows, "copies inside"), named(rows, "near-duplicates inside")
     assert (exact["found"], exact["tested"], exact["severity"]) == (1, 23, "note")
-    assert "1 of these pictures stands under two or more patients" in exact["sentence"]
+    assert "1 of these images stands under two or more patients" in exact["sentence"]
     assert (near["found"], near["severity"]) == (2, "note")
     assert "1 of one patient, which is no leakage, and 1 under two patients" in near["sentence"]
     assert {r["severity"] for r in rows} == {"note"}
@@ -169,20 +169,20 @@ def test_what_could_not_be_tested_is_a_row_that_says_why():
     assert len(silent) == 3 + 5
 
 
-def test_pictures_that_are_all_alike_lower_the_limit_and_the_row_says_so(films: list[Picture]):
+def test_images_that_are_all_alike_lower_the_limit_and_the_row_says_so(films: list[Pixels]):
     rng = np.random.default_rng(0)
     smooth = [film(s, 12, 12).repeat(16, 0).repeat(16, 1).astype(float) for s in range(60)]
     alike = [np.clip(0.9 * smooth[0] + 0.1 * s + rng.normal(0, 60, s.shape), 0, 255).astype(np.uint8) for s in smooth]
-    many = TrainingData("the training files", pictures=hashed(films))
+    many = TrainingData("the training files", images=hashed(films))
     row = named(check(cohort_of([str(n) for n in range(60)]), hashed(alike), training=[many]), "near-duplicates of")
     assert (row["found"], row["severity"]) == (0, "note")
     assert "can be told from chance" in row["sentence"]
 
 
-def test_no_row_holds_a_name_a_hash_or_a_file(films: list[Picture]):
+def test_no_row_holds_a_name_a_hash_or_a_file(films: list[Pixels]):
     names = ["MRN-1234567", "MRN-7654321"]
     digests = ["ab" * 32, "cd" * 32]
-    data = TrainingData("the table", frozenset(digests), frozenset(names), pictures=hashed(films[:2], digests))
+    data = TrainingData("the table", frozenset(digests), frozenset(names), images=hashed(films[:2], digests))
     rows = check(
         cohort_of(names),
         hashed(films[:2], digests),

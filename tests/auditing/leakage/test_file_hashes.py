@@ -7,16 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from medclip.auditing.leakage.file_hashes import collected, hash_files, hash_views, hashed_pictures
-from medclip.auditing.leakage.perceptual_hash import VARIANTS, fine_distance, hash_pictures
+from medclip.auditing.leakage.file_hashes import collected, hash_files, hash_views, image_hashes
+from medclip.auditing.leakage.perceptual_hash import VARIANTS, fine_distance, hash_images
 from medclip.sample import Modality
 from medclip.settings import Settings
-from tests.kits.files import write_dicom, write_picture
+from tests.kits.files import write_dicom, write_image
 from tests.kits.leakage import film
 
 
 def test_files_are_hashed_in_their_order_and_what_cannot_be_read_is_counted(tmp_path: Path):
-    png = write_picture(tmp_path / "a.png", film(1))
+    png = write_image(tmp_path / "a.png", film(1))
     dicom = write_dicom(tmp_path / "b.dcm", film(2), BurnedInAnnotation="YES", Modality="DX")
     (tmp_path / "c.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
     paths = [png, tmp_path / "c.png", dicom, None, str(png), tmp_path / "gone.png"]
@@ -29,15 +29,15 @@ def test_files_are_hashed_in_their_order_and_what_cannot_be_read_is_counted(tmp_
     assert found.problems is not None
     assert sum(found.problems.values()) == 3
     assert sum(steps) == 4
-    expected = hash_pictures([film(1), film(2)])
+    expected = hash_images([film(1), film(2)])
     for row, n in ((0, 0), (4, 0), (2, 1)):
         assert fine_distance(found.variants[0].fine_NW[row], expected.fine_NW[n]) <= 8
 
 
-def test_pictures_at_hand_give_the_same_hashes_as_their_views_do():
-    pictures = [film(1, 64, 64), None, film(2, 64, 64)]
-    one = hashed_pictures(["a", "b", ""], iter(pictures))
-    views = [None if p is None else np.stack([np.zeros_like(p), p])[..., None] for p in pictures]
+def test_images_at_hand_give_the_same_hashes_as_their_views_do():
+    images = [film(1, 64, 64), None, film(2, 64, 64)]
+    one = image_hashes(["a", "b", ""], iter(images))
+    views = [None if p is None else np.stack([np.zeros_like(p), p])[..., None] for p in images]
     other = collected(["a", "b", ""], [None if v is None else hash_views(v) for v in views])
     assert one.sha256 == other.sha256 == ("a", "b", "")
     assert one.rows.tolist() == other.rows.tolist() == [0, 2]

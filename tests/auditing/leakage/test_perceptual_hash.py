@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medclip.auditing.leakage.perceptual_hash import coarse_distance, fine_distance, hash_pictures, variants_of
+from medclip.auditing.leakage.perceptual_hash import coarse_distance, fine_distance, hash_images, variants_of
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.geometry import letterbox
-from tests.kits.leakage import Picture, brighter, cropped, film, resized_jpeg
+from tests.kits.leakage import Pixels, brighter, cropped, film, resized_jpeg
 
 
-def bits_apart(one: Picture, other: Picture) -> tuple[int, int]:
-    a, b = hash_pictures([one]), hash_pictures([other])
+def bits_apart(one: Pixels, other: Pixels) -> tuple[int, int]:
+    a, b = hash_images([one]), hash_images([other])
     return int(coarse_distance(a.coarse_N, b.coarse_N)[0]), int(fine_distance(a.fine_NW, b.fine_NW)[0])
 
 
@@ -29,50 +29,50 @@ def test_a_copy_keeps_nearly_all_its_bits(change, most: int):
 
 
 def test_films_of_other_people_differ_in_many_fine_bits():
-    hashes = hash_pictures([film(s) for s in range(40)])
+    hashes = hash_images([film(s) for s in range(40)])
     i, j = np.triu_indices(40, 1)
     assert fine_distance(hashes.fine_NW[i], hashes.fine_NW[j]).min() > 56
 
 
 def test_a_files_pixels_and_the_models_view_of_them_have_nearly_the_same_hash():
     for height, width in ((200, 180), (150, 220), (200, 200)):
-        picture = film(3, height, width)
-        assert bits_apart(picture, letterbox(picture[:, :, None], 224))[1] <= 12
+        image = film(3, height, width)
+        assert bits_apart(image, letterbox(image[:, :, None], 224))[1] <= 12
 
 
-def test_grey_and_colour_of_the_same_picture_have_the_same_hash():
-    picture = film(1)
-    assert bits_apart(picture, picture[:, :, None]) == (0, 0)
-    assert bits_apart(picture, np.repeat(picture[:, :, None], 3, axis=2)) == (0, 0)
+def test_grey_and_colour_of_the_same_image_have_the_same_hash():
+    image = film(1)
+    assert bits_apart(image, image[:, :, None]) == (0, 0)
+    assert bits_apart(image, np.repeat(image[:, :, None], 3, axis=2)) == (0, 0)
 
 
 @given(st.integers(0, 10**6))
 def test_variants_undo_themselves(seed: int):
-    picture = film(seed, 24, 20)
-    mirrored, inverted, both = variants_of(picture)[1:]
-    assert np.array_equal(variants_of(mirrored)[1], picture)
-    assert np.array_equal(variants_of(inverted)[2], picture)
-    assert np.array_equal(variants_of(both)[3], picture)
+    image = film(seed, 24, 20)
+    mirrored, inverted, both = variants_of(image)[1:]
+    assert np.array_equal(variants_of(mirrored)[1], image)
+    assert np.array_equal(variants_of(inverted)[2], image)
+    assert np.array_equal(variants_of(both)[3], image)
 
 
-def test_an_inverted_picture_on_black_padding_is_recognised():
+def test_an_inverted_image_on_black_padding_is_recognised():
     view, other = (letterbox(p[:, :, None], 128) for p in (film(5), 255 - film(5)))
     assert bits_apart(view, other)[1] > 56
     assert bits_apart(variants_of(view)[2], other)[1] <= 8
 
 
-def test_the_bit_of_the_mean_is_never_set_and_a_blank_picture_has_a_hash():
-    hashes = hash_pictures([film(1), np.zeros((8, 8), np.uint8), np.full((9, 30), 255, np.uint8)])
+def test_the_bit_of_the_mean_is_never_set_and_a_blank_image_has_a_hash():
+    hashes = hash_images([film(1), np.zeros((8, 8), np.uint8), np.full((9, 30), 255, np.uint8)])
     assert not (hashes.coarse_N & np.uint64(1)).any()
     assert not (hashes.fine_NW[:, 0] & np.uint64(1)).any()
-    assert len(hash_pictures([])) == 0
+    assert len(hash_images([])) == 0
     assert len(hashes.take(np.array([0, 2]))) == 2
 
 
 @pytest.mark.parametrize(
-    "picture", [np.zeros((20, 20)), np.zeros((7, 20), np.uint8), np.zeros((20, 20, 2), np.uint8), np.zeros(9, np.uint8)]
+    "image", [np.zeros((20, 20)), np.zeros((7, 20), np.uint8), np.zeros((20, 20, 2), np.uint8), np.zeros(9, np.uint8)]
 )
-def test_what_is_no_picture_is_refused(picture: np.ndarray):
+def test_what_is_no_image_is_refused(image: np.ndarray):
     with pytest.raises(MedclipError) as refused:
-        hash_pictures([picture])
+        hash_images([image])
     assert refused.value.reason is Reason.WRONG_USE

@@ -16,7 +16,7 @@ from medclip.models.card import Adaptation, Card
 from medclip.sample import Modality
 from medclip.settings import Settings
 from medclip.shards.writing.build import build_shards
-from tests.kits.files import write_picture
+from tests.kits.files import write_image
 from tests.kits.leakage import film
 from tests.kits.shards import KEY, write
 
@@ -72,23 +72,23 @@ def test_a_pack_whose_lists_cannot_be_read_is_refused(damaged: str, tmp_path: Pa
     assert refused.value.reason is Reason.PACK_INVALID
 
 
-def test_shards_give_each_split_but_the_test_split_with_their_pictures(tmp_path: Path):
+def test_shards_give_each_split_but_the_test_split_with_their_images(tmp_path: Path):
     rows = []
     for n, split in enumerate(("train", "train", "val", "test")):
-        write_picture(tmp_path / f"{n}.png", film(n, 96, 96))
+        write_image(tmp_path / f"{n}.png", film(n, 96, 96))
         rows.append({"file": f"{n}.png", "patient": f"P{n}", "modality": "xray", "split": split, "caption": "a film"})
     build_shards(write(tmp_path / "t.csv", rows), tmp_path / "shards", key=KEY)
     train, val = of_shards(tmp_path / "shards")
     digests = [hashlib.sha256((tmp_path / f"{n}.png").read_bytes()).hexdigest() for n in range(4)]
     assert (train.sha256, val.sha256) == (set(digests[:2]), {digests[2]})
     assert val.patients == {keyed_hash("patient", "P2", KEY)}
-    assert train.pictures is not None
-    assert set(train.pictures.sha256) == set(digests[:2])
-    assert (len(train.pictures.rows), len(train.pictures.variants)) == (2, 1)
+    assert train.images is not None
+    assert set(train.images.sha256) == set(digests[:2])
+    assert (len(train.images.rows), len(train.images.variants)) == (2, 1)
 
 
 def test_shards_of_a_test_split_only_were_not_trained_on(tmp_path: Path):
-    write_picture(tmp_path / "a.png", film(1, 64, 64))
+    write_image(tmp_path / "a.png", film(1, 64, 64))
     rows = [{"file": "a.png", "patient": "P", "modality": "xray", "split": "test", "caption": "a film"}]
     build_shards(write(tmp_path / "t.csv", rows), tmp_path / "shards", key=KEY)
     with pytest.raises(MedclipError) as refused:
@@ -97,7 +97,7 @@ def test_shards_of_a_test_split_only_were_not_trained_on(tmp_path: Path):
 
 
 def test_a_table_gives_hashes_patients_and_files_without_its_test_rows(tmp_path: Path):
-    file = write_picture(tmp_path / "a.png", film(1, 64, 64))
+    file = write_image(tmp_path / "a.png", film(1, 64, 64))
     rows = [
         {"file": "a.png", "sha256": "AA", "patient": "P1", "split": "train"},
         {"file": "", "sha256": "", "patient": "P2", "split": ""},
@@ -107,9 +107,9 @@ def test_a_table_gives_hashes_patients_and_files_without_its_test_rows(tmp_path:
     found = of_table(table, modality=Modality.XRAY, settings=Settings(workers=1))
     assert found.sha256 == {"aa", hashlib.sha256(file.read_bytes()).hexdigest()}
     assert (found.patients, found.hashed) == ({"P1", "P2"}, False)
-    assert found.pictures is not None
-    assert found.pictures.rows.tolist() == [0]
-    assert of_table(table).pictures is None
+    assert found.images is not None
+    assert found.images.rows.tolist() == [0]
+    assert of_table(table).images is None
     frame = pyarrow.table({"mrn": ["7", "8"]})
     assert of_table(frame, patient_from="mrn").patients == {"7", "8"}
     assert of_table(frame, patient_from="mrn").sha256 is None

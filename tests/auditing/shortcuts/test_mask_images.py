@@ -57,9 +57,9 @@ def test_nothing_of_the_device_is_left_and_boxes_that_touch_are_filled_together(
 def test_boxes_that_make_no_sense_are_refused() -> None:
     image = np.zeros((10, 10))
     for box in ((5, 5, 5, 8), (20, 2, 30, 4), (8, 2, 3, 4)):
-        with pytest.raises(MedclipError, match="no inside in a picture of 10 × 10"):
+        with pytest.raises(MedclipError, match="no inside in an image of 10 × 10"):
             mask_boxes(image, [box])
-    with pytest.raises(MedclipError, match="whole picture"):
+    with pytest.raises(MedclipError, match="whole image"):
         mask_boxes(image, [(0, 0, 10, 10)])
     with pytest.raises(MedclipError, match="rows × columns"):
         mask_boxes(np.zeros(10), [(0, 0, 1, 1)])

@@ -67,7 +67,7 @@ def encoded(pixels: NDArray[Any], uid: str, bits: int) -> bytes:
 
 
 def write(path: Path, pixels: NDArray[Any], uid: str, streams: list[bytes] | None = None, **elements: Any) -> Path:
-    """Write a picture (or frames of a grey one) in a transfer syntax; `streams` where it is compressed otherwise."""
+    """Write an image (or frames of a grey one) in a transfer syntax; `streams` where it is compressed otherwise."""
     frames = list(pixels) if elements.get("NumberOfFrames") else [pixels]
     bits = elements.get("BitsStored", pixels.dtype.itemsize * 8)
     data = dataset(frames[0], **({"HighBit": bits - 1} | elements))

@@ -1,4 +1,4 @@
-"""Whole comparisons on made-up pictures: the same bytes however they are run, and failures that end nothing."""
+"""Whole comparisons on made-up images: the same bytes however they are run, and failures that end nothing."""
 
 from __future__ import annotations
 

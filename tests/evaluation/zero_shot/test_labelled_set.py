@@ -7,7 +7,7 @@ import pytest
 from medclip.errors import MedclipError, Reason
 from medclip.evaluation.zero_shot.labelled_set import find_set, places
 from medclip.evaluation.zero_shot.suite import SetFile, load_suite
-from tests.kits.evaluation import SUITE, picture, small_data
+from tests.kits.evaluation import SUITE, image, small_data
 
 KEY = bytes(32)
 
@@ -93,7 +93,7 @@ def test_a_table_without_a_split_column_is_taken_whole_and_says_so(parts: dict[s
 
 def test_class_folders_of_a_set_with_a_split_say_that_all_is_taken(parts: dict[str, SetFile], tmp_path: Path) -> None:
     for name in ("healthy", "ill"):
-        picture(tmp_path / "chests" / name / "a.png", 1)
+        image(tmp_path / "chests" / name / "a.png", 1)
     assert find_set(tmp_path, parts["chests"], KEY).ignores_split
     assert not find_set(small_data(tmp_path / "x"), parts["eyes"], KEY).ignores_split
 

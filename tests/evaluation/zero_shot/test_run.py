@@ -17,7 +17,7 @@ from medclip.models.card import read_card
 from medclip.models.class_vectors import ensemble
 from medclip.models.packs.manifest import file_sha256
 from medclip.models.packs.pack import load_model, update_pack
-from tests.kits.evaluation import SUITE, picture, small_data
+from tests.kits.evaluation import SUITE, image, small_data
 from tests.kits.progress import Recorded
 from tests.kits.scoring import every_way, make_pack
 
@@ -157,16 +157,16 @@ def test_an_unusable_set_is_named_without_a_path_and_the_others_are_measured(
 
 def test_class_folders_of_a_set_with_a_split_are_noted(pack: Path, place: Path, tmp_path: Path) -> None:
     for n, name in enumerate(("healthy", "ill")):
-        picture(tmp_path / "chests" / name / "a.png", n, grey=True)
+        image(tmp_path / "chests" / name / "a.png", n, grey=True)
     (chests,) = evaluate_suite(pack, place / "suite.yaml", tmp_path, **QUICK).sets
     assert any("Class folders name no split: all images are measured, not only 'test'" in n for n in chests.notes)
 
 
 def test_an_incomplete_average_is_said_to_be_no_match_for_the_published_one(pack: Path, tmp_path: Path) -> None:
     for n, name in enumerate(("benign", "malignant")):
-        picture(tmp_path / "breast_us" / name / "a.png", n)
+        image(tmp_path / "breast_us" / name / "a.png", n)
     result = evaluate_suite(pack, "unimed", tmp_path, **QUICK)
-    text = " ".join(result.said)
+    text = " ".join(result.notes)
     assert "Average over 1 of 21 sets" in text
     assert "61.63 % over all 21 sets" in text
     assert "must not be compared" in text
@@ -193,7 +193,7 @@ def test_training_images_are_counted_and_left_out_with_all_images_of_their_patie
     assert chests.num_unseen == 4  # of 7 images, 3 are of the patient whose image was trained on
     assert set(chests.unseen) == set(chests.figures)
     result = evaluate_suite(trained, place / "suite.yaml", place, **QUICK)
-    (warning,) = [s for s in result.said if s.startswith("WARNING")]
+    (warning,) = [s for s in result.notes if s.startswith("WARNING")]
     assert "1 of 13 images" in warning
     assert result.num_in_training == 1
 
@@ -201,10 +201,10 @@ def test_training_images_are_counted_and_left_out_with_all_images_of_their_patie
 def test_a_pack_says_whether_its_training_files_are_known(pack: Path, place: Path, tmp_path: Path) -> None:
     unknown = evaluate_suite(pack, place / "suite.yaml", place, **QUICK)
     assert unknown.num_in_training is None
-    assert any("does not list its training files" in s for s in unknown.said)
+    assert any("does not list its training files" in s for s in unknown.notes)
     clean = evaluate_suite(with_hashes(pack, tmp_path / "pack", ["0" * 64]), place / "suite.yaml", place, **QUICK)
     assert clean.num_in_training == 0
-    assert any("None of the images" in s for s in clean.said)
+    assert any("None of the images" in s for s in clean.notes)
 
 
 def test_intervals_over_images_are_said_to_be_so(pack: Path, place: Path) -> None:
@@ -212,7 +212,7 @@ def test_intervals_over_images_are_said_to_be_so(pack: Path, place: Path) -> Non
     eyes, chests = result.sets
     assert eyes.num_patients is None
     assert chests.num_patients == 3
-    (said,) = [s for s in result.said if s.startswith("Intervals resample images")]
+    (said,) = [s for s in result.notes if s.startswith("Intervals resample images")]
     assert "eyes" in said
     assert "chests" not in said
 
@@ -287,7 +287,7 @@ def test_a_set_whose_data_changed_is_measured_again(
     data = tmp_path / "data"
     shutil.copytree(place, data)
     evaluate_suite(pack, data / "suite.yaml", data, out=tmp_path / "out", **QUICK)
-    picture(data / "eyes" / "clear" / "new.png", 77)
+    image(data / "eyes" / "clear" / "new.png", 77)
     measured = []
     real = suites._measure
     monkeypatch.setattr(suites, "_measure", lambda run, ls: (measured.append(ls.part.id), real(run, ls))[1])
@@ -335,5 +335,5 @@ def test_the_shared_suite_finds_all_its_sets_and_says_that_the_built_in_pack_was
     result = evaluate_suite("medclip-mini", suite, shared / "data", sets=["csdi_cataract"], num_replicates=100)
     (cataract,) = result.sets
     assert cataract.num_in_training > 50
-    assert any(s.startswith("WARNING") for s in result.said)
+    assert any(s.startswith("WARNING") for s in result.notes)
     assert cataract.unseen["auroc"].low > 0.8

@@ -90,7 +90,7 @@ def test_a_text_that_stands_in_for_a_view_or_an_intent_is_not_shown() -> None:
     assert exam.notes == ("2 without a stated side or view",)
 
 
-def test_two_pictures_of_one_exposure_are_known_by_whatever_view_they_state() -> None:
+def test_two_images_of_one_exposure_are_known_by_whatever_view_they_state() -> None:
     raw = _film("a", "L", "CC TOMO", presentation_intent="FOR PROCESSING")
     shown = _film("b", "L", "CC TOMO", presentation_intent="FOR PRESENTATION")
     other = _film("c", "L", "CC OTHER", presentation_intent="FOR PROCESSING")

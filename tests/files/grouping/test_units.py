@@ -220,14 +220,14 @@ def test_slices_exported_as_captures_are_a_volume_with_a_note(code: str) -> None
         {"bits_stored": 16, "image_type": ("DERIVED", "SECONDARY", "SCREEN SAVE")},
     ],
 )
-def test_captures_of_a_screen_stay_pictures(values: dict[str, object]) -> None:
+def test_captures_of_a_screen_stay_images(values: dict[str, object]) -> None:
     units = units_of([dicom(f"{n}", 5.0 * n, sop_class=SECONDARY, **values) for n in range(6)])
     assert [unit.kind for unit in units] == [Kind.IMAGE] * 6
     assert all("secondary capture" in unit.notes[0] for unit in units)
 
 
 @pytest.mark.parametrize("heights", [(0, 5, 10), (0, 5, 10, 40), (7, 7, 7, 7)])
-def test_captures_that_make_no_even_stack_stay_pictures(heights: tuple[float, ...]) -> None:
+def test_captures_that_make_no_even_stack_stay_images(heights: tuple[float, ...]) -> None:
     units = units_of([dicom(f"{n}", z, sop_class=SECONDARY, bits_stored=16) for n, z in enumerate(heights)])
     assert [(unit.kind, unit.problem) for unit in units] == [(Kind.IMAGE, None)] * len(heights)
 

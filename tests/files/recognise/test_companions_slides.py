@@ -62,7 +62,7 @@ def test_the_data_of_a_mirax_slide_is_skipped(tmp_path: Path, name: str) -> None
     assert reason.status is Status.SKIPPED
 
 
-def test_the_overview_of_a_mirax_slide_is_never_taken_for_a_picture(tmp_path: Path) -> None:
+def test_the_overview_of_a_mirax_slide_is_never_taken_for_a_image(tmp_path: Path) -> None:
     assert _said(_jpeg(tmp_path / "a.mrxs")) == (Format.SLIDE, Reason.MISSING_FILE)
     (tmp_path / "a").mkdir()
     assert _said(tmp_path / "a.mrxs")[1] is Reason.MISSING_FILE
@@ -74,7 +74,7 @@ def test_data_without_its_overview_is_what_it_was(tmp_path: Path) -> None:
     assert _said(tmp_path / "a" / "Data0001.dat") == (Format.JPEG, None)
 
 
-def test_a_hamamatsu_slide_is_known_by_its_text_and_takes_its_pictures(tmp_path: Path) -> None:
+def test_a_hamamatsu_slide_is_known_by_its_text_and_takes_its_images(tmp_path: Path) -> None:
     path = _hamamatsu(tmp_path)
     assert _said(path) == (Format.SLIDE, None)
     for name in ("s.jpg", "s_map2.jpg", "s_macro.jpg"):
@@ -82,7 +82,7 @@ def test_a_hamamatsu_slide_is_known_by_its_text_and_takes_its_pictures(tmp_path:
     assert _said(_jpeg(tmp_path / "other.jpg")) == (Format.JPEG, None)
 
 
-def test_a_picture_beside_any_other_text_stays_a_picture(tmp_path: Path) -> None:
+def test_a_image_beside_any_other_text_stays_a_image(tmp_path: Path) -> None:
     _hamamatsu(tmp_path, "Settings")
     assert _said(tmp_path / "s.jpg") == (Format.JPEG, None)
 

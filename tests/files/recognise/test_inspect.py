@@ -14,7 +14,7 @@ from medclip.errors import Reason
 from medclip.files.recognise.inspect import inspect_file
 from medclip.files.recognise.sniff import Format
 from medclip.settings import Settings
-from tests.kits.files import CR, nested_dicom, ramp, write_dicom, write_picture
+from tests.kits.files import CR, nested_dicom, ramp, write_dicom, write_image
 
 SETTINGS = Settings()
 
@@ -24,8 +24,8 @@ def _reason(path: Path) -> Reason | None:
     return problem.reason if problem else None
 
 
-def test_a_picture_has_its_hash_and_format_and_no_problem(tmp_path: Path) -> None:
-    path = write_picture(tmp_path / "a.png", ramp())
+def test_a_image_has_its_hash_and_format_and_no_problem(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "a.png", ramp())
     facts = inspect_file(path, SETTINGS)
     assert facts.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert (facts.format, facts.header, facts.problem) == (Format.PNG, None, None)
@@ -137,7 +137,7 @@ def test_other_files_say_what_they_are(tmp_path: Path, data: bytes, reason: Reas
 
 
 def test_a_file_over_the_limit_is_hashed_and_not_read(tmp_path: Path) -> None:
-    facts = inspect_file(write_picture(tmp_path / "a.png", ramp()), Settings(max_file_bytes=10))
+    facts = inspect_file(write_image(tmp_path / "a.png", ramp()), Settings(max_file_bytes=10))
     assert facts.sha256
     assert facts.problem is not None
     assert facts.problem.reason is Reason.TOO_LARGE

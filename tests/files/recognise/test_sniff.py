@@ -15,7 +15,7 @@ from PIL import Image
 from pydicom.dataset import Dataset
 
 from medclip.files.recognise.sniff import Format, sniff, sniff_open
-from tests.kits.files import dataset, ramp, write_dicom, write_picture
+from tests.kits.files import dataset, ramp, write_dicom, write_image
 
 
 def _nifti() -> bytes:
@@ -64,8 +64,8 @@ def test_a_format_is_named_by_its_bytes(name: str) -> None:
 
 
 @pytest.mark.parametrize(("suffix", "expected"), [("png", Format.PNG), ("jpg", Format.JPEG), ("tif", Format.TIFF)])
-def test_a_picture_with_a_wrong_suffix_is_still_that_picture(tmp_path: Path, suffix: str, expected: Format) -> None:
-    path = write_picture(tmp_path / f"a.{suffix}", ramp())
+def test_a_image_with_a_wrong_suffix_is_still_that_image(tmp_path: Path, suffix: str, expected: Format) -> None:
+    path = write_image(tmp_path / f"a.{suffix}", ramp())
     assert sniff(path.rename(tmp_path / "a.dcm")) is expected
 
 
@@ -105,7 +105,7 @@ def test_a_dicomdir_is_not_taken_for_an_image(tmp_path: Path) -> None:
         ("a pyramid", (16, 16), 2, Format.SLIDE),
     ],
 )
-def test_a_slide_is_told_from_a_picture(
+def test_a_slide_is_told_from_a_image(
     tmp_path: Path, description: str, tile: tuple[int, int] | None, pages: int, expected: Format, bigtiff: bool
 ) -> None:
     path = tmp_path / "a.tif"

@@ -56,7 +56,7 @@ def _directions(affine: np.ndarray) -> str:
         (OBLIQUE, "axial", "SPL"),
     ],
 )
-def test_a_voxel_keeps_its_place_and_the_picture_is_laid_out_as_people_look_at_it(
+def test_a_voxel_keeps_its_place_and_the_image_is_laid_out_as_people_look_at_it(
     tmp_path: Path, orientation: tuple[float, ...], plane: str, shown: str
 ) -> None:
     positions = positions_of(SHAPE[0], orientation)
@@ -331,7 +331,7 @@ def test_a_mosaic_without_siemens_header_is_refused(tmp_path: Path) -> None:
     assert caught.value.reason is Reason.CORRUPT
 
 
-def test_a_mosaic_whose_tiles_do_not_fill_it_is_one_picture_with_a_note(
+def test_a_mosaic_whose_tiles_do_not_fill_it_is_one_image_with_a_note(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(volume_frames, "_mosaic_header", lambda path: (48, np.eye(4)))

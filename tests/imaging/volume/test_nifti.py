@@ -242,7 +242,7 @@ def test_a_bomb_and_a_lying_header_are_refused_before_memory_is_taken(tmp_path: 
     assert _reason(write_nifti(tmp_path / "b.nii", _voxels(), AFFINE), settings=limited(1000)) is Reason.TOO_LARGE
 
 
-def test_what_is_no_picture_is_refused_in_words(tmp_path: Path) -> None:
+def test_what_is_no_image_is_refused_in_words(tmp_path: Path) -> None:
     colour = np.zeros(SHAPE, [("R", "u1"), ("G", "u1"), ("B", "u1")])
     assert _reason(write_nifti(tmp_path / "a.nii", colour, AFFINE)) is Reason.NOT_SUPPORTED_YET
     assert _reason(write_nifti(tmp_path / "b.nii", _voxels(dtype="c8"), AFFINE)) is Reason.NOT_SUPPORTED_YET

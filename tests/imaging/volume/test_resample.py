@@ -57,11 +57,11 @@ def test_a_senseless_spacing_is_refused(spacing: tuple[float, ...]) -> None:
 
 
 def test_pixels_become_square_by_the_finer_side() -> None:
-    picture, spacing = square_pixels(_smooth((20, 10, 1))[:, :, 0], (1.0, 2.5))
-    assert picture.shape == (20, 25)
+    image, spacing = square_pixels(_smooth((20, 10, 1))[:, :, 0], (1.0, 2.5))
+    assert image.shape == (20, 25)
     assert spacing == (1.0, 1.0)
-    same, spacing = square_pixels(picture, (1.0, 1.005))
-    assert same is picture
+    same, spacing = square_pixels(image, (1.0, 1.005))
+    assert same is image
     assert spacing == (1.0, 1.005)
 
 

@@ -117,7 +117,7 @@ def test_a_file_that_is_gone_is_not_shown(compared: Compared, monkeypatch: pytes
 
     monkeypatch.setattr(module, "_burned_in", lambda *_: True)
     shown = render(compared)
-    assert "Picture withheld" in shown
+    assert "Image withheld" in shown
     assert "data:image/jpeg" not in shown
 
 

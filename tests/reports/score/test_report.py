@@ -18,7 +18,7 @@ from medclip.reports.score.bars import bar, status_bar
 from medclip.reports.score.page import collect, ranges
 from medclip.reports.score.report import render, write_score_report
 from medclip.runs.ledger import ChunkResult, Ledger
-from medclip.runs.rows import FileRow, Picture, ScoreRow
+from medclip.runs.rows import FileRow, ScoreRow, Thumbnail
 from tests.kits.pages import run_together
 
 EVIL = "<img src=x onerror=alert(1)>\"'&"
@@ -48,7 +48,7 @@ def _score(
 
 def _fill(ledger: Ledger, num_studies: int = 3) -> None:
     ledger.remember({"identity": {"version": "0.1.0", "pack": "tiny 1 abc", "prompt": EVIL, "against": None}})
-    files, scores, pictures = [], [], []
+    files, scores, thumbnails = [], [], []
     for n in range(1, num_studies + 1):
         key = f"s{n}"
         files.append(
@@ -61,9 +61,9 @@ def _fill(ledger: Ledger, num_studies: int = 3) -> None:
         )
         scores += [_score(key, "ap", 0.7), _score(key, "pa", 0.2), _score(key, "lateral", 0.1)]
         scores.append(_score(key, "x", 0.6, "multilabel", "prompt"))
-        pictures.append(Picture(n, b"\xff\xd8jpeg", burned_in=False))
+        thumbnails.append(Thumbnail(n, b"\xff\xd8jpeg", burned_in=False))
     bad = FileRow(num_studies + 1, f"{EVIL}.dcm", None, 0, "dicom", "failed", "truncated", f"Ends early {EVIL}.")
-    ledger.commit(ChunkResult(0, (*files, bad), tuple(scores), tuple(pictures)))
+    ledger.commit(ChunkResult(0, (*files, bad), tuple(scores), tuple(thumbnails)))
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_files_are_named_by_number_unless_paths_are_asked_for(ledger: Ledger, ca
     assert "1.png" in _page(ledger, card, show_paths=True)[1].text
 
 
-def test_every_picture_and_bar_can_be_read_without_seeing(ledger: Ledger, card: Card) -> None:
+def test_every_image_and_bar_can_be_read_without_seeing(ledger: Ledger, card: Card) -> None:
     _, page = _page(ledger, card)
     assert [a for n, a in page.tags if n == "html"] == [{"lang": "en"}]
     assert all(a.get("alt") for n, a in page.tags if n == "img")

@@ -21,7 +21,7 @@ from medclip.text.captions.record import CaptionRecord
 from tests.kits.shards import KEY
 
 
-def picture(seed, form="JPEG", mode="L"):
+def image(seed, form="JPEG", mode="L"):
     buffer = io.BytesIO()
     pixels = np.random.default_rng(seed).integers(0, 255, (40, 50), dtype=np.uint8)
     Image.fromarray(pixels).convert(mode).save(buffer, form)
@@ -51,20 +51,20 @@ def folder(tmp_path):
     tar(
         out / "00000.tar",
         [
-            ("000000", {"jpg": picture(0), "txt": PACKED}),
-            ("000001", {"jpeg": picture(1), "txt": "A second film."}),
-            ("000002", {"png": picture(2, "PNG", "RGB"), "json": '{"captions": ["One.", " "], "modality": "ct"}'}),
-            ("000003", {"jpg": picture(3), "txt": "  \n"}),
-            ("000004", {"txt": "No picture at all."}),
+            ("000000", {"jpg": image(0), "txt": PACKED}),
+            ("000001", {"jpeg": image(1), "txt": "A second film."}),
+            ("000002", {"png": image(2, "PNG", "RGB"), "json": '{"captions": ["One.", " "], "modality": "ct"}'}),
+            ("000003", {"jpg": image(3), "txt": "  \n"}),
+            ("000004", {"txt": "No image at all."}),
         ],
     )
     tar(
         out / "00001.tar",
         [
-            ("000000", {"jpg": picture(0), "txt": "The first film again, in another tar."}),
-            ("000005", {"webp": picture(5, "WEBP"), "json": '{"caption": "Five.", "report": "IMPRESSION: Clear."}'}),
+            ("000000", {"jpg": image(0), "txt": "The first film again, in another tar."}),
+            ("000005", {"webp": image(5, "WEBP"), "json": '{"caption": "Five.", "report": "IMPRESSION: Clear."}'}),
             ("000006", {"jpg": b"\xff\xd8 broken", "txt": "Broken."}),
-            ("000007", {"jpg": picture(7), "json": "[1]"}),
+            ("000007", {"jpg": image(7), "json": "[1]"}),
         ],
         tarfile.PAX_FORMAT,
     )
@@ -122,9 +122,7 @@ def test_the_same_tars_give_the_same_index(folder, tmp_path):
 
 
 def test_patients_come_from_the_json_where_it_names_them(tmp_path):
-    record = [
-        ("a", {"jpg": picture(i), "json": json.dumps({"caption": "x y z", "who": w})}) for i, w in enumerate("ppq")
-    ]
+    record = [("a", {"jpg": image(i), "json": json.dumps({"caption": "x y z", "who": w})}) for i, w in enumerate("ppq")]
     tar(tmp_path / "0.tar", [(f"{i}", members) for i, (_, members) in enumerate(record)])
     assert indexed(tmp_path, patient="who").patient_from == "who"
     patients = [r["patient"] for r in ShardReader(tmp_path, "train").rows]
@@ -138,7 +136,7 @@ def test_patients_come_from_the_json_where_it_names_them(tmp_path):
 def test_our_own_samples_without_their_index_keep_record_and_patient(tmp_path):
     record = CaptionRecord(Modality.FUNDUS, laterality="L", labels={"fundus_cataract": {"cataract": 1}})
     meta = {"key": "k", "sha256": "s", "patient": "p" * 16, "adapter": "fundus", "source": "old", "license": "none"}
-    tar(tmp_path / "0.tar", [("k", {"png": picture(0, "PNG"), "json": to_json(record, meta), "txt": "x"})])
+    tar(tmp_path / "0.tar", [("k", {"png": image(0, "PNG"), "json": to_json(record, meta), "txt": "x"})])
     indexed(tmp_path)
     reader = ShardReader(tmp_path, "train")
     said, about = reader.record(0)
@@ -149,7 +147,7 @@ def test_our_own_samples_without_their_index_keep_record_and_patient(tmp_path):
 
 def test_a_tar_that_was_added_or_changed_is_a_problem(folder):
     indexed(folder)
-    tar(folder / "00002.tar", [("x", {"jpg": picture(0), "txt": "x"})])
+    tar(folder / "00002.tar", [("x", {"jpg": image(0), "txt": "x"})])
     assert any("00002.tar" in p for p in check_shards(folder).problems)
     (folder / "00002.tar").unlink()
     data = bytearray((folder / "00001.tar").read_bytes())
@@ -167,7 +165,7 @@ def test_a_tar_that_was_added_or_changed_is_a_problem(folder):
         (lambda f: (f / "0.tar.gz").write_bytes(b"x"), Reason.NOTHING_TO_DO),
         (lambda f: (f / "0.tar").write_bytes(b"x" * 700), Reason.CORRUPT),
         (
-            lambda f: (f / "0.tar").write_bytes(tar(f / "1.tar", [("a", {"jpg": picture(0)})]).read_bytes()[:900]),
+            lambda f: (f / "0.tar").write_bytes(tar(f / "1.tar", [("a", {"jpg": image(0)})]).read_bytes()[:900]),
             Reason.CORRUPT,
         ),
         (lambda f: tar(f / "0.tar", [("a", {"txt": "x"})]), Reason.NOTHING_TO_DO),
@@ -206,8 +204,8 @@ def test_extensions_in_capitals_are_read_as_webdataset_does(tmp_path):
     tar(
         tmp_path / "0.tar",
         [
-            ("IMG_1", {"JPG": picture(0), "TXT": "A film."}),
-            ("IMG_2", {"Png": picture(1, "PNG"), "Json": '{"caption": "x"}'}),
+            ("IMG_1", {"JPG": image(0), "TXT": "A film."}),
+            ("IMG_2", {"Png": image(1, "PNG"), "Json": '{"caption": "x"}'}),
         ],
     )
     report = indexed(tmp_path)
@@ -218,12 +216,12 @@ def test_extensions_in_capitals_are_read_as_webdataset_does(tmp_path):
 
 
 def test_samples_that_are_left_out_are_counted_from_1(tmp_path):
-    tar(tmp_path / "0.tar", [("a", {"txt": "no picture"}), ("b", {"jpg": picture(0), "json": '{"caption": "x"}'})])
+    tar(tmp_path / "0.tar", [("a", {"txt": "no image"}), ("b", {"jpg": image(0), "json": '{"caption": "x"}'})])
     indexed(tmp_path)
     (row,) = pq.read_table(tmp_path / "rejects.parquet").to_pylist()
     assert (row["row"], row["message"]) == (1, "sample 1 of 0.tar")
     (tmp_path / "index.json").unlink()
-    tar(tmp_path / "0.tar", [("b", {"jpg": picture(0), "json": '{"caption": "x"}'})])
+    tar(tmp_path / "0.tar", [("b", {"jpg": image(0), "json": '{"caption": "x"}'})])
     with pytest.raises(MedclipError, match="sample 1 has no field 'who'"):
         indexed(tmp_path, patient="who")
 

@@ -20,12 +20,12 @@ from tests.kits.shards import KEY, write
 
 def build(folder, name, *, rows=8, seed=0, **options):
     """Shards of made-up films, two to a study: rows of patients named by the folder."""
-    pictures = folder / f"{name}-pictures"
-    pictures.mkdir(parents=True)
+    images = folder / f"{name}-images"
+    images.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     table = []
     for i in range(rows):
-        Image.fromarray(rng.integers(0, 255, (90, 80), dtype=np.uint8)).save(pictures / f"{i}.png")
+        Image.fromarray(rng.integers(0, 255, (90, 80), dtype=np.uint8)).save(images / f"{i}.png")
         table.append(
             {
                 "file": f"{i}.png",
@@ -36,7 +36,7 @@ def build(folder, name, *, rows=8, seed=0, **options):
             }
             | {"split": "train" if i < rows - 2 else "test", "report": "Clear lungs. No effusion." if i % 2 else ""}
         )
-    path = write(pictures / "table.csv", table)
+    path = write(images / "table.csv", table)
     build_shards(
         path, folder / name, key=KEY, settings=Settings(workers=1), max_side=64, samples_per_shard=3, **options
     )
@@ -110,7 +110,7 @@ def test_folders_that_do_not_go_together_are_refused(folders, tmp_path):
 
 
 def test_a_split_that_one_of_the_folders_lacks_is_taken_from_the_others(folders, tmp_path):
-    rows = [{"file": str(folders[0].parent / "a-pictures" / "0.png"), "patient": "x", "modality": "xray"}]
+    rows = [{"file": str(folders[0].parent / "a-images" / "0.png"), "patient": "x", "modality": "xray"}]
     table = write(tmp_path / "t.csv", [r | {"split": "extra"} for r in rows])
     build_shards(table, tmp_path / "c", key=KEY, settings=Settings(workers=1))
     assert len(ShardReader([folders[0], tmp_path / "c"], "extra")) == 1

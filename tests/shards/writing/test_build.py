@@ -126,7 +126,7 @@ def test_webdataset_reads_the_tars(shards):
             assert by_key[reader.key(i)]["txt"]
 
 
-def test_a_sample_is_a_picture_a_record_and_a_caption_without_times(shards):
+def test_a_sample_is_a_image_a_record_and_a_caption_without_times(shards):
     with tarfile.open(next(shards[0].glob("train-*.tar"))) as tar:
         infos = tar.getmembers()
     assert {i.name.partition(".")[2] for i in infos} == {"png", "json", "txt"}
@@ -332,7 +332,7 @@ def test_folders_without_shards_and_unknown_splits_are_refused(shards, tmp_path)
     assert e.value.reason is Reason.TABLE_INVALID
 
 
-def test_stored_pictures_are_plain_png(shards):
+def test_stored_images_are_plain_png(shards):
     with ShardReader(shards[0], "train") as reader:
         data = reader.members(0)["png"]
     with Image.open(io.BytesIO(data)) as image:
@@ -357,7 +357,7 @@ def test_the_shared_sets_become_shards(shared, tmp_path):
     assert check_shards(tmp_path / "s").ok
 
 
-def test_a_picture_without_a_finite_value_is_rejected_and_single_gaps_are_black(tmp_path):
+def test_a_image_without_a_finite_value_is_rejected_and_single_gaps_are_black(tmp_path):
     import tifffile
 
     rng = np.random.default_rng(0)

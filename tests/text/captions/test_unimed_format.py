@@ -45,7 +45,7 @@ class OneForeignSample:
         row = {"key": "k", "sha256": "", "patient": "p"}
         return read_foreign(found, ForeignSet("unimed", "", None), row)
 
-    def picture(self, found, wanted_px=None):
+    def image(self, found, wanted_px=None):
         return Image.new("L", (4, 4))
 
 

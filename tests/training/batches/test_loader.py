@@ -69,12 +69,12 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     first = bytearray((folder / "0.tar").read_bytes())
     with tarfile.open(folder / "0.tar") as tar:
         at = {m.name: m for m in tar.getmembers()}
-    first[at["0001.jpg"].offset_data : at["0001.jpg"].offset_data + 99] = bytes(99)  # no picture
+    first[at["0001.jpg"].offset_data : at["0001.jpg"].offset_data + 99] = bytes(99)  # no image
     first[at["0003.txt"].offset + 2] ^= 1  # a damaged header
     first[at["0005.txt"].offset_data : at["0005.txt"].offset_data + at["0005.txt"].size] = b" " * at["0005.txt"].size
-    picture = tarfile.TarInfo("0007.gif")  # of no kind that is known
-    picture.size = at["0007.jpg"].size
-    first[at["0007.jpg"].offset : at["0007.jpg"].offset + 512] = picture.tobuf(tarfile.USTAR_FORMAT)[:512]
+    stored = tarfile.TarInfo("0007.gif")  # of no kind that is known
+    stored.size = at["0007.jpg"].size
+    first[at["0007.jpg"].offset : at["0007.jpg"].offset + 512] = stored.tobuf(tarfile.USTAR_FORMAT)[:512]
     (folder / "0.tar").write_bytes(first)
     return folder
 
@@ -233,10 +233,10 @@ def test_the_cache_keeps_to_its_ceiling(shards: Path) -> None:
     samples = Samples(ShardReader(shards, "train"), Drawing(32, 1, None, 0.3, 0.5), 0.02)
     for i in range(20):
         samples.make(0, i)
-    kept = sum(s.picture.nbytes for s in samples._cache.values())
+    kept = sum(s.stored.nbytes for s in samples._cache.values())
     assert 0 < len(samples._cache) < 20
     assert kept <= 0.02 * 2**20
-    assert all(s.picture.ndim == 2 for s in samples._cache.values())  # grey takes a third
+    assert all(s.stored.ndim == 2 for s in samples._cache.values())  # grey takes a third
 
 
 def test_a_large_jpeg_is_cached_as_decoded_whichever_read_came_first(tmp_path: Path) -> None:
@@ -257,8 +257,8 @@ def test_a_large_jpeg_is_cached_as_decoded_whichever_read_came_first(tmp_path: P
     samples = Samples(reader, drawing, 10)
     order = [samples.make(e, 0).image for e in (3, 1)]
     assert np.array_equal(order[1], Samples(reader, drawing, 10).make(1, 0).image)  # type: ignore[arg-type]
-    assert samples._cache[0].picture.shape[:2] == (250, 225)
-    assert np.array_equal(samples._cache[0].picture, np.asarray(decode(reader.members(0)["jpg"], drawing.wanted_px)))
+    assert samples._cache[0].stored.shape[:2] == (250, 225)
+    assert np.array_equal(samples._cache[0].stored, np.asarray(decode(reader.members(0)["jpg"], drawing.wanted_px)))
 
 
 def test_leaving_in_the_middle_and_beginning_again_is_no_trouble(shards: Path) -> None:
@@ -388,8 +388,8 @@ def test_an_ecg_is_never_mirrored(shards: Path, monkeypatch: pytest.MonkeyPatch)
         return drawn(*args, may_flip=may_flip, **more)
 
     monkeypatch.setattr(samples_module, "draw_change", ask)
-    picture = Image.fromarray(np.zeros((40, 40), np.uint8))
+    stored = Image.fromarray(np.zeros((40, 40), np.uint8))
     for modality in (Modality.ECG, Modality.PATHOLOGY):
-        monkeypatch.setattr(Samples, "_read", lambda *_, m=modality: (picture, CaptionRecord(m), {}))
+        monkeypatch.setattr(Samples, "_read", lambda *_, m=modality: (stored, CaptionRecord(m), {}))
         assert not _samples(shards).make(0, 0).bad
     assert asked == [False, True]

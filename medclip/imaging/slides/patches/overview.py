@@ -1,4 +1,4 @@
-"""A picture of a slide for people: what was taken for tissue, and where the patches lie."""
+"""An image of a slide for people: what was taken for tissue, and where the patches lie."""
 
 from __future__ import annotations
 

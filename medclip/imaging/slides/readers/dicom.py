@@ -97,7 +97,7 @@ class DicomBackend:
         except MedclipError:
             raise
         except Exception:
-            raise MedclipError(Reason.CORRUPT, "the picture beside the slide cannot be decoded.") from None
+            raise MedclipError(Reason.CORRUPT, "the image beside the slide cannot be decoded.") from None
 
     def close(self) -> None:
         """Close the files."""

@@ -20,7 +20,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.imaging.slides.readers.backend import WHITE, missing
 
 Decode = Callable[[int], "NDArray[Any] | None"]
-"""Gives tile `index` (row-major) as [h, w, C], or None where nothing was scanned."""
+"""Decodes tile `index` (row-major) to [h, w, C], or None where nothing was scanned."""
 
 
 class TileCache:

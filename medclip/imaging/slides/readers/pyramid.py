@@ -113,7 +113,7 @@ class PyramidReader:
 
     @property
     def associated(self) -> tuple[str, ...]:
-        """Names of pictures beside the slide."""
+        """Names of images beside the slide."""
         return self._facts.associated
 
     @property
@@ -178,7 +178,7 @@ class PyramidReader:
         """Read label, macro or thumbnail as RGB [H, W, 3]. It may show a patient's name or number."""
         if name not in self.associated:
             known = ", ".join(self.associated) or "none"
-            raise MedclipError(Reason.WRONG_USE, f"the slide has no such picture beside it; it has: {known}.")
+            raise MedclipError(Reason.WRONG_USE, f"the slide has no such image beside it; it has: {known}.")
         return self._backend().read_associated(name)
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
 """TIFFs that OpenSlide refuses, through tifffile: OME-TIFF, untiled, grey, 16-bit, several channels, JPEG 2000, WebP.
 
-Of several pictures in the file the largest is the slide. Of a stack the middle focal plane and the first time point are
+Of several images in the file the largest is the slide. Of a stack the middle focal plane and the first time point are
 read. A file that refers to others is read on its own. How channels become colours: `channels.ToRgb`.
 """
 
@@ -21,18 +21,18 @@ from medclip.imaging.slides.readers.channels import ToRgb, limits_of
 from medclip.imaging.slides.readers.jpeg_tiles import Decode, StoredBytes, TileCache, TiledLevel, TileLayout, jpeg_tiles
 
 _LONGEST = 32_000_000
-"""Characters of XML that are read; plates with thousands of pictures have a few millions."""
+"""Characters of XML that are read; plates with thousands of images have a few millions."""
 _TO_UM = {"nm": 1e-3, "µm": 1.0, "um": 1.0, "micron": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6, "å": 1e-4, "in": 25400.0}
 _NAMES = {"nanometer": "nm", "micrometer": "µm", "millimeter": "mm", "centimeter": "cm", "meter": "m", "inch": "in"}
 
 
 def ome_mpp(text: str | None, number: int) -> tuple[float, float] | None:
-    """Read PhysicalSizeY and PhysicalSizeX of one picture in micrometres.
+    """Read PhysicalSizeY and PhysicalSizeX of one image in micrometres.
 
     Args:
         text: The XML. One that declares entities or a document type is not read: OME needs neither, and they are how
             XML refers to other files or grows without bounds.
-        number: Which picture, from 0.
+        number: Which image, from 0.
 
     Returns:
         Row and column size; None where they are not stated, or not in a unit of length.
@@ -126,7 +126,7 @@ class TiffBackend:
 
     def read_associated(self, name: str) -> NDArray[np.uint8]:
         """Nothing is known to be label or macro in these files."""
-        raise MedclipError(Reason.WRONG_USE, "this TIFF names no pictures beside the slide.")
+        raise MedclipError(Reason.WRONG_USE, "this TIFF names no images beside the slide.")
 
     def close(self) -> None:
         """Close the file."""
@@ -187,7 +187,7 @@ def _is_known(compression: int) -> bool:
 
 
 def _largest(series: Any) -> tuple[int, Any]:
-    """Choose the picture with the most pixels; the first of equals."""
+    """Choose the image with the most pixels; the first of equals."""
 
     def area(item: tuple[int, Any]) -> int:
         page = next((page for page in item[1].pages if page is not None), None)

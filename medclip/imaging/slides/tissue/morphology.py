@@ -57,7 +57,7 @@ def _box(mask: NDArray[np.bool_], margin: int) -> tuple[slice, slice]:
 
 
 def closed(mask: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
-    """Close gaps of twice a radius; the picture's border does not count as background."""
+    """Close gaps of twice a radius; the image's border does not count as background."""
     if radius < 0.5 or not mask.any():
         return mask
     margin = int(np.ceil(radius)) + 1

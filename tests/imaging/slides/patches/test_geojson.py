@@ -12,12 +12,12 @@ from medclip.imaging.slides import open_slide
 from medclip.imaging.slides.patches.geojson import from_geojson, to_geojson
 from medclip.imaging.slides.patches.stream import slide_patches
 from medclip.imaging.slides.tissue.find import TissueMask
-from tests.kits.slides import MPP, picture, write_pyramid
+from tests.kits.slides import MPP, draw_section, write_pyramid
 
 
 @pytest.fixture(scope="module")
 def slide(tmp_path_factory) -> Path:
-    return write_pyramid(tmp_path_factory.mktemp("slide") / "a.tiff", picture(), steps=(1, 4, 16))
+    return write_pyramid(tmp_path_factory.mktemp("slide") / "a.tiff", draw_section(), steps=(1, 4, 16))
 
 
 def area(ring: list[list[float]]) -> float:

@@ -8,12 +8,12 @@ import pytest
 from medclip.imaging.slides import open_slide, overview
 from medclip.imaging.slides.patches.grid import make_grid
 from medclip.imaging.slides.tissue.find import TissueMask, find_tissue
-from tests.kits.slides import picture, write_pyramid
+from tests.kits.slides import draw_section, write_pyramid
 
 
 @pytest.fixture(scope="module")
 def slide(tmp_path_factory) -> Path:
-    return write_pyramid(tmp_path_factory.mktemp("slide") / "a.tiff", picture(), steps=(1, 4, 16))
+    return write_pyramid(tmp_path_factory.mktemp("slide") / "a.tiff", draw_section(), steps=(1, 4, 16))
 
 
 def square(reader) -> TissueMask:

@@ -14,14 +14,14 @@ from medclip.imaging.slides import open_slide
 from medclip.sample import FileRef, Kind
 from medclip.settings import ReadPolicy, Settings
 from tests.kits.dicom_slides import all_of, coarser, halved, part, shows, sparse, without_scale, write_set
-from tests.kits.slides import MPP, picture, write_dicom_slide
+from tests.kits.slides import MPP, draw_section, write_dicom_slide
 
 SETTINGS = Settings()
 
 
 @pytest.fixture(scope="module")
 def image() -> np.ndarray:
-    return picture(1500, 1900)
+    return draw_section(1500, 1900)
 
 
 @pytest.fixture(scope="module")

@@ -16,12 +16,12 @@ from medclip.imaging.slides import open_slide
 from medclip.imaging.slides.readers import jpeg_tiles as fast_tiles
 from medclip.imaging.slides.readers.dicom import jpeg_colour
 from medclip.settings import ReadPolicy, Settings
-from tests.kits.slides import MPP, picture, tiles_of, write_dicom_slide, write_pyramid
+from tests.kits.slides import MPP, draw_section, tiles_of, write_dicom_slide, write_pyramid
 
 
 @pytest.fixture(scope="module")
 def image() -> np.ndarray:
-    return picture()
+    return draw_section()
 
 
 @pytest.fixture(scope="module")

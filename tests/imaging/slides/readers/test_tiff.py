@@ -17,12 +17,12 @@ from medclip.files.recognise.tiff import is_vendors
 from medclip.imaging.slides import open_slide
 from medclip.imaging.slides.readers.tiff import ome_mpp
 from medclip.settings import ReadPolicy, Settings
-from tests.kits.slides import picture, write_pyramid, write_single
+from tests.kits.slides import draw_section, write_pyramid, write_single
 
 
 @pytest.fixture(scope="module")
 def image() -> np.ndarray:
-    return picture(700, 800)
+    return draw_section(700, 800)
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_the_boxes_of_the_field_folder_can_be_given_a_scale(shared):
     ],
 )
 @pytest.mark.parametrize("big", [False, True])
-def test_a_single_picture_in_tiles_is_a_slide_where_it_is_too_large_for_a_picture(
+def test_a_single_image_in_tiles_is_a_slide_where_it_is_too_large_for_a_image(
     tmp_path, height, width, mpp_um, expected, big
 ):
     assert sniff(write_single(tmp_path / "a.tif", height, width, mpp_um, big=big)) is expected

@@ -16,14 +16,14 @@ from medclip.imaging.slides.patches.grid import make_grid
 from medclip.imaging.slides.patches.polygons import fill, outlines
 from medclip.imaging.slides.patches.stream import iter_patches, slide_patches
 from medclip.imaging.slides.tissue.find import TissueMask, TissueOptions, find_tissue, tissue_of
-from tests.kits.slides import MPP, picture, write_giant, write_pyramid
+from tests.kits.slides import MPP, draw_section, write_giant, write_pyramid
 
 UM = (8.0, 8.0)
 
 
 @pytest.fixture(scope="module")
 def slide(tmp_path_factory) -> Path:
-    return write_pyramid(tmp_path_factory.mktemp("slide") / "a.tiff", picture(), steps=(1, 4, 16))
+    return write_pyramid(tmp_path_factory.mktemp("slide") / "a.tiff", draw_section(), steps=(1, 4, 16))
 
 
 def field(colour=(244, 243, 244), size=(200, 240)) -> np.ndarray:
