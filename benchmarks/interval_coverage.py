@@ -1,6 +1,6 @@
 """Do the intervals cover, and do tests err no more often than they say, on clustered data of which the truth is known?
 
-    python benchmarks/interval_coverage.py [--simulations 1000] [--part quantities|groups|errors|all] [--seed 0]
+    python benchmarks/interval_coverage.py [--simulations 1000] [--part quantities|audit|groups|errors|all] [--seed 0]
 
 Made cohorts: several images per patient; truth and score each have an intra-class correlation of 0.5 between images of
 a patient (a normal patient effect).
@@ -10,7 +10,10 @@ a patient (a normal patient effect).
   models in each of them, and means over five draws of shots. Classes are even, four to one, or three; scores overlap,
   or tell the classes apart nearly or quite. The true values are those of 20,000 patients (R@K, which is of a gallery of
   this size: the mean of 1,000 cohorts).
-- `groups`: what `audit` prints for groups of patients with 1 to 8 images, beside plain percentiles and beside the row
+- `audit`: what `audit` prints besides, for groups of 20, 40 and 100 patients with probabilities: every metric of a
+  group, every gap, groups against the rest, and two models in a group. Groups are alike and told apart nearly without
+  error; or differ, and the model is too sure of itself; or are four. True values are those of 20,000 patients a group.
+- `groups`: the audit's main figures for groups of patients with 1 to 8 images, beside plain percentiles and the row
   bootstrap (images drawn, not patients). Given its truth an image's score is normal with standard deviation 1, so the
   true AUROC of images is Φ(d/√2) and the true TPR Φ(d − t), whatever the clustering.
 - `errors`: how often a test finds something although all groups have the same law: single tests at 5 %, Holm's
@@ -39,11 +42,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit, logit
 from scipy.stats import norm
 
-from medclip.auditing.groups.differences import against, rest_cells, with_rest
+from medclip.auditing.groups.differences import against, paired, rest_cells, with_rest
 from medclip.auditing.groups.gap_test import gap_test
-from medclip.auditing.groups.gaps import gaps
+from medclip.auditing.groups.gaps import GAPS, gap_values, gaps
+from medclip.auditing.groups.measure import COMPARED, TESTED, UNTESTED
 from medclip.evaluation.retrieval import retrieval
 from medclip.statistics.cohort import Attribute, Cohort, Label
 from medclip.statistics.estimate import Estimate
@@ -103,9 +108,38 @@ TASKS = (
     *(Task(n, shots=5) for n in SIZES),
     *(Gallery(n, noise) for n in SIZES for noise in (0.4, 0.8)),
 )
+_GAPS = tuple(name for name in (*TESTED, *UNTESTED) if "c_index" not in name)
+_COMPARED = tuple(metric for metric in COMPARED if metric != "c_index")
 BARS = {20: 0.90, 40: 0.93, 100: 0.93}
 _MANY, _GALLERIES, _SHIFT = 20_000, 1000, 0.25
 """Patients and galleries that the truth is taken from; by how much a draw of shots moves a model."""
+
+
+@dataclass(frozen=True)
+class Audited:
+    """Probabilities for groups of patients, each of which is as large."""
+
+    patients: int
+    """In a group."""
+    distances_G: tuple[float, ...]
+    """By how many standard deviations the scores of positives are higher."""
+    prevalences_G: tuple[float, ...]
+    sureness: float = 1.0
+    """Factor on the log odds: 1 where they are calibrated."""
+
+    def __str__(self) -> str:
+        distances, shares = (", ".join(f"{x:g}" for x in xs) for xs in (self.distances_G, self.prevalences_G))
+        many = f"{self.patients} patients in a group"
+        return f"{many}, distances {distances}, prevalences {shares}, log odds times {self.sureness:g}"
+
+
+AUDITED = tuple(
+    Audited(n, *kind)
+    for n in SIZES
+    for kind in (((3.0, 3.0), (0.3, 0.3)), ((1.8, 0.9), (0.3, 0.3), 1.8), ((1.8, 1.4, 1.0, 0.8), (0.4, 0.3, 0.2, 0.3)))
+)
+ACT_AT = 0.3
+"""Probability from which on it is called positive."""
 
 
 @dataclass(frozen=True)
@@ -253,7 +287,98 @@ def quantities(task: Task | Gallery, simulations: int, replicates: int, seed: in
     return counted
 
 
-def too_narrow(task: Task | Gallery, mean: float, error: float) -> bool:
+def probabilities(task: Audited, rng: np.random.Generator) -> Cohort:
+    """Make a cohort of two models and a time to an event."""
+    groups = np.arange(task.patients * len(task.distances_G)) % len(task.distances_G)
+    whose = np.repeat(np.arange(len(groups)), rng.integers(1, 6, len(groups)))
+    distance_N, prevalence_N = (np.array(x)[groups][whose] for x in (task.distances_G, task.prevalences_G))
+
+    def clustered() -> NDArray[np.float64]:
+        own = rng.normal(size=len(whose))
+        return math.sqrt(ICC) * rng.normal(size=len(groups))[whose] + math.sqrt(1 - ICC) * own
+
+    truth_N = (clustered() > norm.isf(prevalence_N)).astype(np.float64)
+    shared, labels = clustered(), []
+    for model, share in (("model", 1.0), ("other", 0.8)):
+        signal_N = math.sqrt(0.5) * (shared + clustered()) + share * distance_N * truth_N
+        odds_N = share * distance_N * (signal_N - share * distance_N / 2) + logit(prevalence_N)
+        labels.append(Label(model, expit(task.sureness * odds_N), truth_N, probability=True))
+    until_N, censored_N = rng.exponential(np.exp(-truth_N - 0.5 * clustered())), rng.exponential(size=len(whose))
+    time_N = np.minimum(until_N, censored_N)
+    event_N = (until_N <= censored_N).astype(np.float64)
+    labels.append(replace(labels[0], name="time", truth_N=event_N, probability=False, time_N=time_N))
+    names = tuple(f"group {g}" for g in range(len(task.distances_G)))
+    attribute = Attribute("group", names, groups[whose].astype(np.int16))
+    return Cohort(whose.astype(np.int32), tuple(labels), (attribute,))
+
+
+def audited(task: Audited, simulations: int, replicates: int, seed: int) -> Shares:
+    """Count how often the interval of each figure of an audit holds the truth."""
+    true = _audit_truth(task)
+    counted = defaultdict[str, list[float]](list)
+    for s in range(simulations):
+        cohort = probabilities(task, np.random.default_rng(seed + s))
+        weights_PB = draw_weights(cohort.num_patients, replicates, seed=seed + s)
+        for name, (low, high) in _audit_intervals(task, cohort, weights_PB).items():
+            if not np.isnan(low + high + true[name]):
+                counted[name].append(_holds((low - 1e-12, high + 1e-12), true[name]))
+    return counted
+
+
+_OTHER = "difference of two models"
+_REST = "group against the rest"
+
+
+def _audit_intervals(
+    task: Audited, cohort: Cohort, weights_PB: NDArray[np.unsignedinteger[Any]]
+) -> dict[str, tuple[float, float]]:
+    model, _, time = cohort.labels
+    ends: dict[str, tuple[float, float]] = {}
+    measured, clusters = {}, clusters_of(cohort, model)
+    for label in cohort.labels:
+        measured[label.name] = evaluate(cohort, label, weights_PB, threshold=ACT_AT)
+    for label in (model, time):
+        for metric in measured[label.name].point:
+            low_G, high_G, _ = of(measured[label.name], metric, clusters_of(cohort, label))
+            ends[metric] = low_G[1], high_G[1]
+    cells = range(1, 1 + len(task.distances_G))
+    for name, gap in gaps(measured["model"], cells, clusters, _GAPS).items():
+        ends[f"gap {name}"] = gap.low, gap.high
+    halves = with_rest(cohort, "group")
+    drawn = evaluate(halves, model, weights_PB, threshold=ACT_AT, metrics=_COMPARED)
+    for metric in _COMPARED:
+        (apart,) = against(drawn, metric, [1], 2, clusters_of(halves, model))
+        ends[f"{metric}, {_REST}"] = apart.low, apart.high
+        (apart,) = paired(measured["model"], measured["other"], metric, [1], clusters)
+        ends[f"{metric}, {_OTHER}"] = apart.low, apart.high
+    return ends
+
+
+def _audit_truth(task: Audited) -> dict[str, float]:
+    """Compute the true values; groups that are alike have the same ones."""
+    cohort = probabilities(replace(task, patients=_MANY), np.random.default_rng(10**9))
+    alone_P0 = np.ones((cohort.num_patients, 0), np.uint8)
+    rest = with_rest(cohort, "group")
+    values = {x.name: evaluate(cohort, x, alone_P0, threshold=ACT_AT).point for x in cohort.labels}
+    halves = evaluate(rest, cohort.labels[0], alone_P0, threshold=ACT_AT, metrics=_COMPARED).point
+    kinds = list(zip(task.distances_G, task.prevalences_G, strict=True))
+    same = len(set(kinds)) == 1
+    if same:  # what is left between them is the noise of so many patients
+        values = {name: {m: np.full(len(v), v[0]) for m, v in point.items()} for name, point in values.items()}
+        for name in ("auroc_bpsn", "auroc_bnsp"):
+            values["model"][name][:] = values["model"]["auroc"]
+    true = {metric: float(value_G[1]) for name in ("model", "time") for metric, value_G in values[name].items()}
+    for name in _GAPS:
+        points = [values["model"][metric] for metric in GAPS[name].metrics]
+        groups_MG1, all_M1 = np.stack(points)[:, 1:, None], np.stack(points)[:, :1]
+        true[f"gap {name}"] = float(gap_values(GAPS[name], groups_MG1, all_M1)[0])
+    for metric in _COMPARED:
+        true[f"{metric}, {_REST}"] = 0.0 if same else float(halves[metric][1] - halves[metric][2])
+        true[f"{metric}, {_OTHER}"] = float(values["other"][metric][1] - values["model"][metric][1])
+    return true
+
+
+def too_narrow(task: Task | Gallery | Audited, mean: float, error: float) -> bool:
     """Whether a quantity's coverage is under its bar, beyond Monte Carlo error."""
     return mean + 2 * error < BARS[task.patients]
 
@@ -290,7 +415,7 @@ def coverage(setting: Setting, simulations: int, replicates: int, seed: int, *, 
             found[f"{metric} gap, percentiles"].append(_holds(percentile(values_B[1] - values_B[2]), gap))
         largest = max(setting.auroc_G) - min(setting.auroc_G)
         name = "auroc_max_min"
-        found_gap = gaps(drawn, range(1, 1 + len(setting.auroc_G)), [name], clusters=clusters)[name]
+        found_gap = gaps(drawn, range(1, 1 + len(setting.auroc_G)), clusters, [name])[name]
         found["largest gap of auroc"].append(_holds((found_gap.low, found_gap.high), largest))
         found["largest gap of auroc, percentiles"].append(_holds(percentile(found_gap.drawn_B), largest))
         if rows:
@@ -365,12 +490,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--simulations", type=int, default=1000)
     parser.add_argument("--replicates", type=int, default=500)
-    parser.add_argument("--part", choices=("quantities", "groups", "errors", "all"), default="all")
+    parser.add_argument("--part", choices=("quantities", "audit", "groups", "errors", "all"), default="all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     args = parser.parse_args()
     parts: list[tuple[str, str, Callable[..., Shares], Sequence[Any]]] = [
         ("quantities", "coverage of 95 %", quantities, TASKS),
+        ("audit", "coverage of 95 %", audited, AUDITED),
         ("groups", "coverage of 95 %", coverage, COVERAGE),
         ("errors", "false findings at 5 %", errors, ERRORS),
     ]

@@ -13,19 +13,21 @@ writes 0 there, which makes a gap of up to 1 out of nothing. Fewer than two grou
 
 A largest-minus-smallest gap is biased upwards: where groups do not differ at all it is still above 0. Its interval is
 therefore not from its own replicates: it is that of the largest of all differences it is taken from, simultaneous
-over them (largest |difference − found|/SE of the replicates). So it holds the true gap in at least 95 % of samples,
-and may hold 0. For means and ratios there are percentiles, which are biased with the gap. None of them is the test:
-that is by permutation (`medclip.auditing.groups.gap_test`).
+over them (largest |difference − measured|/SE of the replicates). So it holds the true gap in at least 95 % of samples,
+and may hold 0. A mean over two metrics is the largest of all means of one difference of each. A ratio is the smallest
+of the ratios of all pairs, each with the interval that follows from those of its two rates (MOVER), at a level that
+makes them hold together (Bonferroni). None of them is the test: that is by permutation
+(`medclip.auditing.groups.gap_test`).
 
 References: Hardt, Price & Srebro, NeurIPS 2016 (equalised odds, equal opportunity); Chouldechova, Big Data 5 (2017)
 153-163 (predictive parity); Dwork et al., ITCS 2012 (demographic parity); Borkan et al., WWW 2019 companion, 491-500
 (cross-group AUC); Weerts et al., JMLR 24 (2023) 257 (fairlearn); Romano & Wolf, Econometrica 73 (2005) 1237-1282
-(simultaneous intervals from the bootstrap).
+(simultaneous intervals from the bootstrap); Donner & Zou, Stat. Methods Med. Res. 21 (2012) 347-359 (ratios).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -34,7 +36,7 @@ from numpy.typing import NDArray
 
 from medclip.statistics.estimate import LEVEL
 from medclip.statistics.resampling.bootstrap import METRICS, Replicates
-from medclip.statistics.resampling.intervals import percentile
+from medclip.statistics.resampling.intervals import least_ratio, of
 from medclip.statistics.resampling.standard_errors import MOST_UNDEFINED, Clusters, standard_errors
 
 _Floats = NDArray[np.float64]
@@ -141,20 +143,15 @@ GAPS: Mapping[str, GapInfo] = _table()
 
 
 def gaps(
-    replicates: Replicates,
-    cells: Sequence[int],
-    names: Sequence[str] | None = None,
-    *,
-    clusters: Clusters | None = None,
+    replicates: Replicates, cells: Sequence[int], clusters: Clusters, names: Sequence[str] | None = None
 ) -> dict[str, Gap]:
     """Measure gaps between some groups of one attribute.
 
     Args:
         replicates: Of `engine.evaluate`; column 0 is everybody.
         cells: Columns of the groups that may be shown.
+        clusters: `standard_errors.clusters_of` of the same cohort and label.
         names: Of `GAPS`; left out, all whose metrics are there.
-        clusters: `standard_errors.clusters_of` of the same cohort and label; left out, standard errors are the
-            bootstrap's alone, which is too little for small groups.
 
     Returns:
         In the order of the names, each with its interval.
@@ -197,7 +194,7 @@ def _single(info: GapInfo, metric: str, groups_GB: _Floats, overall_B: _Floats) 
     return overall_B - groups_GB.min(axis=0) if better == "high" else groups_GB.max(axis=0) - overall_B
 
 
-def _gap(name: str, replicates: Replicates, cells: list[int], clusters: Clusters | None) -> Gap:
+def _gap(name: str, replicates: Replicates, cells: list[int], clusters: Clusters) -> Gap:
     info = GAPS[name]
     points_MG = np.stack([replicates.point[m][cells] for m in info.metrics])
     valid = np.asarray(~np.isnan(points_MG).any(axis=0))
@@ -214,45 +211,73 @@ def _gap(name: str, replicates: Replicates, cells: list[int], clusters: Clusters
         np.stack([replicates.drawn[m][used] for m in info.metrics]),
         np.stack([replicates.drawn[m][0] for m in info.metrics]),
     )
-    if info.ratio or info.join == "mean":
-        low, high = percentile(drawn_B, level=LEVEL)
-    else:
-        low, high = _simultaneous(info, replicates, used, clusters)
+    ends = _of_ratios if info.ratio else _of_differences
+    low, high = (float("nan"),) * 2 if np.isnan(value) else ends(info, replicates, used, clusters)
     worst, best = _extremes(info, points_MG, overall_M)
     return Gap(name, value, low, high, used[worst], None if best is None else used[best], len(used), drawn_B)
 
 
-def _simultaneous(
-    info: GapInfo, replicates: Replicates, used: list[int], clusters: Clusters | None
-) -> tuple[float, float]:
+def _of_differences(info: GapInfo, replicates: Replicates, used: list[int], clusters: Clusters) -> tuple[float, float]:
     """Interval of the largest of some differences, from the bootstrap of the largest error among them."""
     from scipy.stats import norm, t
 
-    values, errors, deviations, df = [], [], [], np.inf
+    parts, df = [], np.inf
     for metric in info.metrics:
         first, second = _compared(info, used)
-        drawn_KB = replicates.drawn[metric][first] - replicates.drawn[metric][second]
-        added_G = np.zeros(len(replicates.n_G))
-        if clusters is not None:
-            mended = standard_errors(replicates, metric, clusters)
-            df = min(df, float(mended.df_G[used].min()))
-            added_G = mended.variance_G - mended.bootstrap_G * mended.df_G / (mended.df_G + 1)
-        values.append(replicates.point[metric][first] - replicates.point[metric][second])
-        if info.compare == "worst" and METRICS[metric].better == "high":
-            values[-1], drawn_KB = -values[-1], -drawn_KB
-        elif info.compare != "worst" or METRICS[metric].better is None:
-            drawn_KB, values[-1] = drawn_KB * np.sign(values[-1])[:, None], np.abs(values[-1])
+        mended = standard_errors(replicates, metric, clusters)
+        df = min(df, float(mended.df_G[used].min()))
+        added_G = mended.variance_G - mended.bootstrap_G * mended.df_G / (mended.df_G + 1)
         # Where the second is everybody, its own mend is next to nothing and is left out.
         added_K = added_G[first] + (added_G[second] if info.compare == "between" else 0.0)
-        errors.append(np.sqrt(np.nanvar(drawn_KB, axis=1, ddof=1) + added_K))
-        deviations.append(drawn_KB - values[-1][:, None])
-    found_K, errors_K, deviations_KB = np.concatenate(values), np.concatenate(errors), np.concatenate(deviations)
-    largest_B = np.max(np.abs(deviations_KB) / np.maximum(errors_K, 1e-12)[:, None], axis=0)
+        value_K = replicates.point[metric][first] - replicates.point[metric][second]
+        drawn_KB = replicates.drawn[metric][first] - replicates.drawn[metric][second]
+        sign_K = np.where(value_K < 0, -1.0, 1.0)
+        if info.compare == "worst" and (better := METRICS[metric].better) is not None:
+            sign_K = np.full(len(value_K), -1.0 if better == "high" else 1.0)
+        parts.append((value_K * sign_K, drawn_KB * sign_K[:, None], added_K))
+    values, errors, largest_B = [], [], np.zeros(replicates.drawn[info.metrics[0]].shape[1])
+    for value_K, drawn_KB, added_K in _joined(info, parts):
+        variance_K = np.nanvar(drawn_KB, axis=1, ddof=1)
+        errors.append(np.sqrt(variance_K + added_K))
+        values.append(value_K)
+        deviation_KB = np.abs(drawn_KB - value_K[:, None]) / np.maximum(np.sqrt(variance_K), 1e-12)[:, None]
+        largest_B = np.maximum(largest_B, deviation_KB.max(axis=0))
     known_B = largest_B[~np.isnan(largest_B)]
     if len(known_B) < (1 - MOST_UNDEFINED) * len(largest_B):
         return float("nan"), float("nan")
-    wide = float(np.quantile(known_B, LEVEL) * t.ppf((1 + LEVEL) / 2, df) / norm.ppf((1 + LEVEL) / 2))
-    return max(0.0, float((found_K - wide * errors_K).max())), float((found_K + wide * errors_K).max())
+    value_K, error_K = np.concatenate(values), np.concatenate(errors)
+    # Never less than one difference by itself has: where no answer was wrong, all resamples are alike.
+    normal = float(norm.ppf((1 + LEVEL) / 2))
+    wide = max(float(np.quantile(known_B, LEVEL)), normal) * float(t.ppf((1 + LEVEL) / 2, df)) / normal
+    return max(0.0, float((value_K - wide * error_K).max())), float((value_K + wide * error_K).max())
+
+
+_Part = tuple[_Floats, _Floats, _Floats]
+
+
+def _joined(info: GapInfo, parts: Sequence[_Part]) -> Iterator[_Part]:
+    """Yield the differences that the gap is the largest of, in blocks: value [K], replicates [K, B], added variance."""
+    if info.join == "worst":
+        yield from parts
+        return
+    (value_K, drawn_KB, added_K), (other_K, others_KB, more_K) = parts
+    for value, drawn_B, added in zip(value_K, drawn_KB, added_K, strict=True):
+        yield (value + other_K) / 2, (drawn_B + others_KB) / 2, (added + more_K) / 4
+
+
+def _of_ratios(info: GapInfo, replicates: Replicates, used: list[int], clusters: Clusters) -> tuple[float, float]:
+    """Interval of the smallest of some ratios of rates, from the intervals of the rates."""
+    first, second = _compared(info, used)
+    level = 1 - (1 - LEVEL) / (len(first) * len(info.metrics))
+    lows, highs = [], []
+    for metric in info.metrics:
+        low_G, high_G, _ = of(replicates, metric, clusters, level=level)
+        value_G = replicates.point[metric]
+        a, b = first + second, second + first
+        least_K = least_ratio(value_G[a], low_G[a], value_G[b], high_G[b])
+        lows.append(float(least_K.min()))
+        highs.append(1 / float(np.maximum(1.0, least_K.max())))  # the most a/b can be: 1 over the least of b/a
+    return (float(np.mean(lows)), float(np.mean(highs))) if info.join == "mean" else (min(lows), min(highs))
 
 
 def _compared(info: GapInfo, used: list[int]) -> tuple[list[int], list[int]]:

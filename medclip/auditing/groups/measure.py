@@ -207,7 +207,7 @@ def gap_rows(measured: Measured, options: AuditOptions, step: Callable[[], None]
         for a, attribute in enumerate(measured.cohort.attributes):
             cells = [g for g, s in enumerate(every) if s.cell.position[0] == a and s.shown]
             wanted = [n for n in (*TESTED, *UNTESTED, *SAME_AS) if _measurable(n, replicates)]
-            measured_gaps = gaps(replicates, cells, wanted, clusters=clusters)
+            measured_gaps = gaps(replicates, cells, clusters, wanted)
             tests = gap_test(
                 measured.cohort,
                 label,
@@ -221,10 +221,8 @@ def gap_rows(measured: Measured, options: AuditOptions, step: Callable[[], None]
             rows: dict[str, Row] = {}
             for name, gap in measured_gaps.items():
                 fewest = min((fewest_of(m, every[g]) for m in GAPS[name].metrics for g in cells), default=_NO_COUNT)
-                low, high = (
-                    np.minimum(gap.low, gap.value),
-                    np.maximum(gap.high, gap.value),
-                )  # percentiles may miss the point
+                # Worst − overall can be below 0: everybody's AUROC may be below that of each group.
+                low, high = np.minimum(gap.low, gap.value), gap.high
                 row: Row = {
                     **{"model": measured.name, "label": label.name, "attribute": attribute.name, "gap": name},
                     **rounded_values(measured.rounding, fewest, gap.value, float(low), float(high)),

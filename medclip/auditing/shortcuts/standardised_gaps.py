@@ -94,7 +94,7 @@ def compare(
         values[when] = evaluate(grouped, one, weights_PB, threshold=threshold, metrics=metrics)
         clusters = clusters_of(grouped, one)
         ends[when] = {m: of(values[when], m, clusters) for m in metrics}
-        apart[when] = gaps(values[when], cells, names, clusters=clusters)
+        apart[when] = gaps(values[when], cells, clusters, names)
     result = []
     for metric in metrics:
         for cell in cells:

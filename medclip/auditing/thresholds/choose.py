@@ -1,7 +1,7 @@
 """Thresholds: chosen by a named rule on one set of patients, to be used on another.
 
-A row is called positive where its score is at or above the threshold. One threshold holds for all groups; thresholds by
-group are an analysis (`by_group`), because fitting them hides what differs between the groups.
+A row is called positive where its score is at or above the threshold. One threshold holds for all groups: fitting one
+for each group would hide what differs between them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from medclip.auditing.leakage.cohort_fingerprint import fingerprint
 from medclip.errors import MedclipError, Reason
-from medclip.statistics.cohort import Attribute, Cohort, Label
+from medclip.statistics.cohort import Cohort, Label
 
 Floats = NDArray[np.float64]
 
@@ -98,16 +98,12 @@ class Threshold:
         }
 
 
-def choose(
-    label: Label, policy: Policy, rows_N: NDArray[np.bool_] | None = None, weight_N: Floats | None = None
-) -> float:
+def choose(label: Label, policy: Policy) -> float:
     """Choose the threshold of one label.
 
     Args:
-        label: Scores and truths.
+        label: Scores and truths. Rows without one of them never count.
         policy: The rule.
-        rows_N: Which rows to choose on; all by default. Rows without a score or a truth never count.
-        weight_N: How much each row counts, in place of the label's own weights (for replicates).
 
     Returns:
         A value of the score, unless the policy is "fixed".
@@ -122,10 +118,9 @@ def choose(
         raise MedclipError(
             Reason.WRONG_USE, f"{label.name!r} is a time to an event, which has no threshold.", hint="Name a horizon."
         )
-    rows = label.valid_N if rows_N is None else label.valid_N & rows_N
-    weight_N = label.weight_N if weight_N is None else weight_N
+    rows, weight_N = label.valid_N, label.weight_N
     if weight_N is not None:
-        rows &= weight_N > 0
+        rows = rows & (weight_N > 0)
     score, truth = label.score_N[rows], label.truth_N[rows]
     if truth.min(initial=1) == truth.max(initial=0):
         raise MedclipError(
@@ -176,72 +171,6 @@ def choose_all(cohort: Cohort, policy: Policy, name: str) -> tuple[dict[str, Thr
             "" if given else data.patients,
         )
     return chosen, tuple(notes)
-
-
-def by_group(
-    cohort: Cohort,
-    label: Label,
-    policy: Policy,
-    attribute: Attribute,
-    *,
-    shown: NDArray[np.bool_],
-    weights_PB: NDArray | None = None,
-) -> list[dict[str, object]]:
-    """Ask which threshold each group by itself would have got, and how far they lie apart. An analysis, not for use.
-
-    Args:
-        cohort: The data.
-        label: One of its labels.
-        policy: The rule.
-        attribute: One of its attributes.
-        shown: Which of its groups may be shown.
-        weights_PB: How often each patient is drawn in each replicate, for intervals; each replicate chooses anew, so
-            200 of them are plenty.
-
-    Returns:
-        A row for all ("all"), each shown group in which a threshold exists, and "apart", the largest minus the
-        smallest (never below 0: chance alone makes it positive): attribute, group, value, low, high, n, n_pos. An
-        interval is NaN without replicates, or where more than a tenth of them have no threshold.
-    """
-    masks = {"all": np.ones(len(label.score_N), bool)}
-    masks |= {g: attribute.codes_N == i for i, g in enumerate(attribute.groups) if shown[i]}
-    chosen: dict[str, tuple[float, Floats]] = {}
-    own = np.ones(len(label.score_N)) if label.weight_N is None else label.weight_N
-    for group, mask in masks.items():
-        value = _or_nan(label, policy, mask, None)
-        if math.isnan(value):
-            continue
-        drawn = (
-            () if weights_PB is None else (own * weights_PB[cohort.patients_N, b] for b in range(weights_PB.shape[1]))
-        )
-        chosen[group] = value, np.array([_or_nan(label, policy, mask, w) for w in drawn])
-    if len(chosen) > 2:
-        groups = [v for g, v in chosen.items() if g != "all"]
-        chosen["apart"] = float(np.ptp([v for v, _ in groups])), np.ptp([d for _, d in groups], axis=0)
-    rows = []
-    for group, (value, drawn_B) in chosen.items():
-        mask = label.valid_N & masks.get(group, masks["all"])
-        known = drawn_B[~np.isnan(drawn_B)]
-        low, high = np.quantile(known, [0.025, 0.975]) if len(known) > 0.9 * len(drawn_B) else (math.nan, math.nan)
-        rows.append(
-            {
-                "attribute": attribute.name,
-                "group": group,
-                "value": value,
-                "low": float(low),
-                "high": float(high),
-                "n": int(mask.sum()),
-                "n_pos": int(label.truth_N[mask].sum()),
-            }
-        )
-    return rows
-
-
-def _or_nan(label: Label, policy: Policy, mask: NDArray[np.bool_], weight: Floats | None) -> float:
-    try:
-        return choose(label, policy, mask, weight)
-    except MedclipError:
-        return math.nan
 
 
 def _allowed(name: str, target: float | None) -> bool:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from medclip.errors import MedclipError, Reason
 from medclip.statistics.cohort import Cohort, Label, cells_of
 from medclip.statistics.metrics.rates import ratio
-from medclip.statistics.resampling.intervals import percentile
+from medclip.statistics.resampling.intervals import symmetric_interval
+from medclip.statistics.resampling.standard_errors import clusters_of, mended
 from medclip.statistics.resampling.sums import blocks, summing_matrix
 from medclip.statistics.valid_rows import valid_rows
 
@@ -38,12 +39,16 @@ class Curve:
     """Of the model, in each replicate."""
 
     def rows(self, cohort: Cohort, label: Label, shown_G: NDArray[np.bool_]) -> list[dict[str, Any]]:
-        """Return the rows of the table `decision`, with percentile intervals, of the cells that may be shown."""
-        rows = []
+        """Return the rows of the table `decision`, of the cells that may be shown."""
+        rows, patients_G = [], clusters_of(cohort, label).any_G
+        ends_TG = [
+            symmetric_interval(point_G, mended(point_G, drawn_GB, patients_G, patients_G, share=False))
+            for point_G, drawn_GB in zip(self.model_GT.T, self.drawn_GTB.swapaxes(0, 1), strict=True)
+        ]
         for g in np.flatnonzero(shown_G):
             cell = cells_of(cohort)[g]
             for t, threshold in enumerate(self.grid_T):
-                low, high = percentile(self.drawn_GTB[g, t])
+                low, high = (float(end_G[g]) for end_G in ends_TG[t])
                 rows.append(
                     {
                         "label": label.name,

@@ -53,12 +53,13 @@ def steps(result: AuditResult) -> tuple[Step, ...]:
         ),
         Step(
             "Intervals",
-            "are 95 % intervals: for rates and AUROC Wilson’s, at the effective number of patients that the resamples "
-            "show; for other measures percentiles, widened for few patients; for gaps of largest and smallest, "
-            "simultaneous over the groups. Where a measure is not defined in more than a tenth of the resamples, no "
-            "interval is given.",
+            "are 95 % intervals: for rates, AUROC, AUPRC and Brier score Wilson’s, at the effective number of patients "
+            "that the resamples show; for calibration slope and intercept and net benefit value ± t × standard error; "
+            "for gaps simultaneous over the groups, for ratios from the intervals of their rates. Where a measure is "
+            "not defined in more than a tenth of the resamples, no interval is given.",
             "Wilson, J. Am. Stat. Assoc. 22:209-212 (1927); Korn and Graubard, Surv. Methodol. 24:193-201 (1998); "
-            "Hesterberg, Am. Stat. 69:371-386 (2015)",
+            "Romano and Wolf, Econometrica 73:1237-1282 (2005); Donner and Zou, Stat. Methods Med. Res. 21:347-359 "
+            "(2012)",
         ),
         Step(
             "Gaps and chance.",
@@ -73,8 +74,9 @@ def steps(result: AuditResult) -> tuple[Step, ...]:
         ),
         Step(
             "Calibration errors",
-            "are means of distances, which cannot be negative: a small group has a large one by chance alone, and its "
-            "interval can lie above its value. Compare the reliability plots, and slope and intercept.",
+            "are means of distances, which cannot be negative: a small group has a large one by chance alone. The "
+            "interval allows for that, and begins at 0 where chance explains the value; the value itself is too large. "
+            "Compare the reliability plots, and slope and intercept.",
             "Bröcker, Clim. Dyn. 39:655-667 (2012)",
         ),
         Step(

@@ -42,11 +42,13 @@ _AUROC_SHARE = 0.5
 RATES = frozenset({"tpr", "fnr", "fpr", "tnr", "ppv", "npv", "selection_rate", "accuracy", "prevalence"})
 RATES |= {"underdiagnosis", "overdiagnosis"}
 _PAIRS = frozenset({"auroc", "auroc_bpsn", "auroc_bnsp", "c_index"})
-_CURVES = frozenset({"auprc", "auprc_adjusted", "calibration_intercept", "calibration_slope"})
-SHARES = RATES | {"f1"}
-"""Metrics with the floor of a rate; F1 is the share of hits among (positives + called)/2."""
-UNIT = SHARES | _PAIRS
-"""Metrics whose interval has Wilson's form: rates, and shares of pairs put in the right order."""
+_SCARCER = _PAIRS | {"auprc_adjusted", "brier", "calibration_intercept", "calibration_slope"}
+"""What the scarcer kind of rows decides."""
+SHARES = RATES | {"f1", "auprc"}
+"""Metrics with the floor of a rate; F1 is the share of hits among (positives + called)/2, and an AUPRC the mean
+precision at the positives, which varies about as a rate of them does (Boyd, Eng & Page, ECML PKDD 2013)."""
+UNIT = SHARES | _PAIRS | {"brier"}
+"""Metrics whose interval has Wilson's form: rates, shares of pairs put in the right order, means between 0 and 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,7 +220,7 @@ def _counted(replicates: Replicates, metric: str, clusters: Clusters) -> tuple[_
     n, pos, neg = (np.asarray(x, np.float64) for x in (replicates.n_G, replicates.n_pos_G, replicates.n_neg_G))
     if metric in ("underdiagnosis", "overdiagnosis"):
         metric = "fpr" if clusters.no_finding == (metric == "underdiagnosis") else "fnr"
-    if metric in ("tpr", "fnr"):
+    if metric in ("tpr", "fnr", "auprc"):
         return pos, clusters.positive_G
     if metric in ("fpr", "tnr"):
         return neg, clusters.negative_G
@@ -228,7 +230,7 @@ def _counted(replicates: Replicates, metric: str, clusters: Clusters) -> tuple[_
         return cases, np.fmin(clusters.any_G, cases)
     if metric == "f1":
         return (pos + n * replicates.point.get("selection_rate", np.full(len(n), np.nan))) / 2, clusters.positive_G
-    if metric in _PAIRS or metric in _CURVES:
+    if metric in _SCARCER:
         return np.minimum(pos, neg), np.minimum(clusters.positive_G, clusters.negative_G)
     return n, clusters.any_G
 

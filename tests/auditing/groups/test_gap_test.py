@@ -15,6 +15,7 @@ from medclip.auditing.input.read import read_cohort
 from medclip.errors import MedclipError
 from medclip.statistics.cohort import Cohort
 from medclip.statistics.resampling.bootstrap import evaluate
+from medclip.statistics.resampling.standard_errors import clusters_of
 from medclip.statistics.resampling.weights import draw_weights
 from tests.kits.audit_inference import cohort_of
 from tests.kits.audit_tables import audit_table
@@ -57,7 +58,8 @@ def test_a_planted_shift_is_found():
 def test_the_gap_is_that_of_the_audit_and_the_null_is_below_it_only_by_chance():
     cohort = clinic(2, 150)
     label = cohort.labels[0]
-    audited = gaps(evaluate(cohort, label, draw_weights(150, 10, seed=0), threshold=0.5), [1, 2, 3], NAMES)
+    drawn = evaluate(cohort, label, draw_weights(150, 10, seed=0), threshold=0.5)
+    audited = gaps(drawn, [1, 2, 3], clusters_of(cohort, label), NAMES)
     found = permuted(cohort, NAMES)
     for name in NAMES:
         assert found[name].value == pytest.approx(audited[name].value, abs=1e-12)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from medclip.auditing.groups.gaps import GAPS, Gap, gaps
 from medclip.statistics.cohort import Cohort
 from medclip.statistics.resampling.bootstrap import Replicates, evaluate
+from medclip.statistics.resampling.standard_errors import clusters_of
 from medclip.statistics.resampling.weights import draw_weights
 from tests.kits.audit_inference import cohort_of
 
@@ -55,7 +56,8 @@ def measured(cohort: Cohort, threshold: float = 0.5, num_replicates: int = 20) -
 
 
 def all_gaps(cohort: Cohort, threshold: float = 0.5) -> dict[str, Gap]:
-    return gaps(measured(cohort, threshold), range(1, 1 + len(cohort.attributes[0].groups)))
+    cells = range(1, 1 + len(cohort.attributes[0].groups))
+    return gaps(measured(cohort, threshold), cells, clusters_of(cohort, cohort.labels[0]))
 
 
 @pytest.mark.golden
@@ -162,7 +164,8 @@ def test_a_group_without_positives_is_left_out_where_fairlearn_sees_a_gap_of_one
     assert (found["equal_opportunity"].value, found["equal_opportunity"].num_groups) == (0, 2)
     assert found["equalised_odds"].value == 0  # the group has an FPR, but no TPR
     assert found["fpr_max_min"].value == pytest.approx(1 / 3)
-    alone = gaps(measured(cohort_of(truth, called, group=groups)), [1, 3])["equal_opportunity"]
+    cohort = cohort_of(truth, called, group=groups)
+    alone = gaps(measured(cohort), [1, 3], clusters_of(cohort, cohort.labels[0]))["equal_opportunity"]
     assert np.isnan([alone.value, alone.low, alone.high, alone.standard_error]).all()
     assert (alone.worst_group, alone.num_groups) == (None, 1)
 
@@ -173,14 +176,16 @@ def test_renaming_groups_moves_columns_only(seed: int):
     rng = np.random.default_rng(seed)
     truth, score, codes = rng.integers(0, 2, 80), rng.random(80), rng.integers(0, 3, 80)
     new_place = rng.permutation(3)
-    before = measured(cohort_of(truth, score, group=np.array(list("abc"))[codes]))
-    after = measured(cohort_of(truth, score, group=np.array(list("abc"))[new_place[codes]]))
+    cohorts = [cohort_of(truth, score, group=np.array(list("abc"))[c]) for c in (codes, new_place[codes])]
+    before, after = (measured(cohort) for cohort in cohorts)
+    old, new = (clusters_of(cohort, cohort.labels[0]) for cohort in cohorts)
     order = np.r_[0, 1 + new_place]
     for metric in before.point:
         np.testing.assert_allclose(after.point[metric][order], before.point[metric], atol=1e-12)
         np.testing.assert_allclose(after.drawn[metric][order], before.drawn[metric], atol=1e-12)
-    for name, gap in gaps(before, [1, 2, 3]).items():
-        np.testing.assert_allclose(gaps(after, [1, 2, 3], [name])[name].value, gap.value, atol=1e-12)
+    for name, gap in gaps(before, [1, 2, 3], old).items():
+        moved = gaps(after, [1, 2, 3], new, [name])[name]
+        np.testing.assert_allclose([moved.value, moved.low, moved.high], [gap.value, gap.low, gap.high], atol=1e-12)
 
 
 def test_auroc_gaps_do_not_change_under_monotone_transforms():
@@ -219,3 +224,26 @@ def test_every_gap_says_what_it_is():
         assert info.title, name
         assert info.formula, name
         assert info.reference, name
+
+
+def test_groups_without_an_error_in_the_sample_may_still_differ():
+    truth = np.tile([1, 1, 0, 0], 20)
+    found = all_gaps(cohort_of(truth, 0.2 + 0.6 * truth, group=np.repeat(["a", "b"], 40)))
+    for name in ("tpr_max_min", "equalised_odds", "equalised_odds_mean", "auroc_max_min"):
+        assert (found[name].value, found[name].low) == (0, 0)
+        assert found[name].high > 0.05, name
+    ratio = found["equal_opportunity_ratio"]
+    assert (ratio.value, ratio.high) == (1, 1)
+    assert ratio.low < 0.95
+    assert found["equal_opportunity_ratio_overall"].low < 0.95
+
+
+def test_a_mean_gap_and_a_ratio_of_groups_that_are_alike_may_be_none():
+    rng = np.random.default_rng(3)
+    truth = rng.integers(0, 2, 600)
+    called = np.where(rng.random(600) < 0.8, truth, 1 - truth)
+    found = all_gaps(cohort_of(truth, called, group=rng.choice(list("abc"), 600)))
+    mean, ratio = found["equalised_odds_mean"], found["equalised_odds_ratio"]
+    assert mean.low == 0 < mean.value < mean.high
+    assert ratio.low < ratio.value < ratio.high == 1
+    assert (found["equalised_odds_ratio_mean"].low, found["equalised_odds_ratio_mean"].high) > (ratio.low, 0.99)

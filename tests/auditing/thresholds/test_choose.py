@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from medclip.auditing.thresholds.choose import Policy, by_group, choose, choose_all
+from medclip.auditing.thresholds.choose import Policy, choose, choose_all
 from medclip.errors import MedclipError
-from medclip.statistics.cohort import Attribute, Cohort, Label
-from tests.kits.shortcuts import bootstrap, chests, label, plain
+from medclip.statistics.cohort import Cohort, Label
+from tests.kits.shortcuts import chests, label
 
 RULES = ["youden", "f1", "sensitivity=0.8", "specificity=0.9"]
 
@@ -139,28 +139,3 @@ def test_a_fixed_threshold_says_that_nobody_chose_it() -> None:
     found = chosen["Pneumothorax"]
     assert (found.value, found.chosen_on, found.n, found.data_hash, notes) == (0.5, "given", 0, "", ())
     assert found.row("ours")["model"] == "ours"
-
-
-def test_groups_that_are_scored_alike_get_thresholds_that_agree_and_a_shifted_group_does_not() -> None:
-    cohort = chests(1, num_patients=1500)
-    made = cohort.labels[0]
-    sex = cohort.attributes[0]
-    shifted = 1 / (1 + np.exp(-np.log(made.score_N / (1 - made.score_N)) - 2.0 * (sex.codes_N == 1)))
-    draws = bootstrap(cohort, 60)
-    policy = Policy.parse("sensitivity=0.8")
-    both = np.array([True, True])
-    alike = by_group(cohort, made, policy, sex, shown=both, weights_PB=draws)
-    apart = by_group(cohort, label(shifted, made.truth_N), policy, sex, shown=both, weights_PB=draws)
-    assert [r["group"] for r in alike] == ["all", "F", "M", "apart"]
-    assert alike[-1]["value"] < 0.1 < apart[-1]["low"] < apart[-1]["value"] < apart[-1]["high"]
-    assert all(r["low"] <= r["value"] <= r["high"] for r in alike[:-1])
-    hidden = by_group(cohort, made, policy, sex, shown=np.array([True, False]))
-    assert [r["group"] for r in hidden] == ["all", "F"]
-    assert np.isnan(hidden[0]["low"])
-
-
-def test_a_group_without_positives_is_left_out() -> None:
-    three = Attribute("site", ("A", "B", "C"), np.array([0, 0, 1, 1, 2], np.int16))
-    cohort = plain([0.1, 0.9, 0.2, 0.8, 0.5], [0, 1, 0, 1, 0])
-    rows = by_group(cohort, cohort.labels[0], Policy("youden"), three, shown=np.ones(3, bool))
-    assert [(r["group"], round(float(r["value"]), 6)) for r in rows[1:]] == [("A", 0.9), ("B", 0.8), ("apart", 0.1)]

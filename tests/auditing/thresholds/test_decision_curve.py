@@ -12,6 +12,8 @@ from medclip.auditing.thresholds.decision_curve import GRID, curve, net_benefit
 from medclip.errors import MedclipError
 from medclip.statistics.cohort import cell_rows, cells_of
 from medclip.statistics.resampling.bootstrap import evaluate
+from medclip.statistics.resampling.intervals import of
+from medclip.statistics.resampling.standard_errors import clusters_of
 from tests.kits.shortcuts import bootstrap, chests, plain
 
 
@@ -59,6 +61,16 @@ def test_rows_are_of_the_cells_that_may_be_shown_and_hold_the_value_in_the_inter
     prevalence = cohort.labels[0].truth_N[cell_rows(cohort, cells_of(cohort)[1])].mean()
     first = next(r for r in rows if r["group"] == "F")
     assert first["treat_all"] == pytest.approx(prevalence - (1 - prevalence) * 0.01 / 0.99)
+
+
+def test_an_interval_is_that_of_the_same_net_benefit_among_the_metrics() -> None:
+    cohort = chests(0, num_patients=100)
+    label, draws = cohort.labels[0], bootstrap(cohort, 100)
+    rows = curve(cohort, label, draws, grid=(0.1, 0.3)).rows(cohort, label, np.ones(len(cells_of(cohort)), bool))
+    at = evaluate(cohort, label, draws, threshold=0.3, metrics=["net_benefit"])
+    low_G, high_G, _ = of(at, "net_benefit", clusters_of(cohort, label))
+    ends = [(row["low"], row["high"]) for row in rows if row["threshold"] == 0.3]
+    np.testing.assert_allclose(ends, np.stack([low_G, high_G], axis=1), atol=1e-12)
 
 
 def test_a_model_that_knows_the_risk_is_worth_more_than_acting_on_everybody_or_nobody() -> None:

@@ -14,7 +14,9 @@ from statsmodels.stats.proportion import proportion_confint
 
 from medclip.statistics.resampling.bootstrap import evaluate
 from medclip.statistics.resampling.intervals import (
+    distance_interval,
     expanded,
+    least_ratio,
     of,
     percentile,
     share_interval,
@@ -82,21 +84,22 @@ def drawn_cohort(seed: int = 0, patients: int = 60, flip: float = 0.2):
     return evaluate(cohort, cohort.labels[0], weights, threshold=0.5), clusters_of(cohort, cohort.labels[0])
 
 
-def test_every_metric_has_an_interval_and_most_hold_their_point():
+def test_every_metric_has_an_interval_that_holds_its_point():
     replicates, clusters = drawn_cohort()
     for metric in replicates.point:
         low_G, high_G, undefined_G = of(replicates, metric, clusters)
         known = ~np.isnan(low_G)
         assert (low_G[known] <= high_G[known]).all()
         assert (undefined_G[known] <= 0.1).all()
-        if metric in ("auroc", "tpr", "fpr", "ppv", "selection_rate", "brier"):
-            assert (low_G < replicates.point[metric]).all()
-            assert (replicates.point[metric] < high_G).all()
+        assert known[1:].all(), metric  # cell 0 has no background
+        value_G = replicates.point[metric][known]
+        assert (low_G[known] < value_G).all(), metric
+        assert (value_G <= high_G[known]).all(), metric
 
 
 def test_what_is_perfect_in_the_sample_still_has_a_lower_end():
     replicates, clusters = drawn_cohort(flip=0.0)
-    for metric in ("auroc", "tpr", "ppv", "accuracy"):
+    for metric in ("auroc", "auprc", "auprc_adjusted", "tpr", "ppv", "accuracy"):
         assert (replicates.point[metric] == 1).all()
         assert np.ptp(replicates.drawn[metric]) == 0
         low_G, high_G, _ = of(replicates, metric, clusters)
@@ -140,3 +143,26 @@ def test_the_rule_of_shares_is_wilsons_at_the_effective_size_with_students_t(rat
     one = np.ones(1)
     low, high = share_interval(rate * one, variance * one, variance * one, df * one)
     assert (low[0], high[0]) == pytest.approx(_korn_and_graubard(rate, variance, df), abs=1e-12)
+
+
+def test_a_calibration_error_that_chance_explains_has_an_interval_from_0_on():
+    spread_B = np.linspace(-0.05, 0.05, 401)
+    drawn_GB = np.stack([0.2 + spread_B, 0.31 + spread_B])  # with 0.1 in the sample, and with 0.3
+    low_G, high_G = distance_interval(np.array([0.1, 0.3]), drawn_GB, np.array([1e6, 1e6]))
+    assert (low_G[0], high_G[0]) == (0, 0.1)  # resamples are twice as far off as the sample, in squares
+    ends = np.quantile(drawn_GB[1], (0.975, 0.025))
+    assert (low_G[1], high_G[1]) == pytest.approx(tuple(np.sqrt(2 * 0.09 - ends**2)), abs=1e-4)
+
+
+def test_a_ratio_of_rates_has_the_ends_of_donner_and_zou_and_its_inverse_the_inverse_ones():
+    one, low, high = 0.3, 0.2, 0.42
+    other, other_low, other_high = 0.5, 0.4, 0.6
+    product = one * other
+    lower = product - np.sqrt(product**2 - low * other_high * (2 * one - low) * (2 * other - other_high))
+    upper = product + np.sqrt(product**2 - high * other_low * (2 * one - high) * (2 * other - other_low))
+    least = float(least_ratio(*np.array([[one], [low], [other], [other_high]]))[0])
+    most = 1 / float(least_ratio(*np.array([[other], [other_low], [one], [high]]))[0])
+    assert least == pytest.approx(lower / (other_high * (2 * other - other_high)))
+    assert most == pytest.approx(upper / (other_low * (2 * other - other_low)))
+    assert least_ratio(*np.array([[0.0], [0.0], [0.5], [0.6]])) == 0
+    assert np.isnan(least_ratio(*np.array([[0.3], [np.nan], [0.5], [0.6]])))

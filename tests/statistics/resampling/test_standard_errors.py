@@ -32,10 +32,9 @@ def test_the_mean_of_few_patients_has_the_textbook_variance():
     rng = np.random.default_rng(0)
     score = rng.random(8)
     cohort = cohort_of(rng.integers(0, 2, 8), score)
-    found = evaluate(cohort, cohort.labels[0], draw_weights(8, 20_000, seed=0), metrics=["brier"])
-    errors = standard_errors(found, "brier", clusters_of(cohort, cohort.labels[0]))
-    square = (score - cohort.labels[0].truth_N) ** 2
-    assert errors.variance_G[0] == pytest.approx(square.var(ddof=1) / 8, rel=0.05)
+    found = evaluate(cohort, cohort.labels[0], draw_weights(8, 20_000, seed=0), metrics=["prevalence"])
+    errors = standard_errors(found, "prevalence", clusters_of(cohort, cohort.labels[0]))
+    assert errors.variance_G[0] == pytest.approx(cohort.labels[0].truth_N.var(ddof=1) / 8, rel=0.05)
     assert errors.df_G[0] == pytest.approx(7)
 
 
