@@ -60,6 +60,7 @@ class Reason(StrEnum):
     NOTHING_TO_DO = "nothing_to_do"
     OUTPUT_IN_USE = "output_in_use"
     DISK_FULL = "disk_full"
+    OUT_OF_MEMORY = "out_of_memory"
     WRITE_ERROR = "write_error"
     TABLE_INVALID = "table_invalid"
     PATIENT_OVERLAP = "patient_overlap"
@@ -147,7 +148,13 @@ class MedclipError(Exception):
         return _rebuild, (self.reason, self.message, self.where, self.hint)
 
     def problem(self) -> Problem:
-        """Return the row form: without the place, which has a column of its own."""
+        """Return the row form: without the place, which has a column of its own.
+
+        Raises:
+            MedclipError: This one, where it is the machine's and no file's: a row would blame the file for ever.
+        """
+        if self.reason is Reason.OUT_OF_MEMORY:
+            raise self
         return Problem(self.reason, f"{self.message} {self.hint}".strip())
 
     def at(self, where: object) -> MedclipError:

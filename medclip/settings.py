@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,6 +62,30 @@ def parse_window(text: str) -> int | str | tuple[float, float]:
             Reason.WRONG_USE, f"a window is a centre and a width of at least 1, such as 40,400, not {text!r}."
         )
     return window
+
+
+_LEAST_MEMORY_BYTES = 100 * 10**6
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_BINARY_UNITS = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+
+def parse_memory(size: int | str) -> int:
+    """Read an amount of memory as the command line takes it: 12GB, 500 MB, 8GiB, or bytes.
+
+    Raises:
+        MedclipError: WRONG_USE for what is no size, or less than 100 MB.
+
+    Example:
+        >>> parse_memory("1.5GB"), parse_memory("2 GiB"), parse_memory(3 * 10**9)
+        (1500000000, 2147483648, 3000000000)
+    """
+    from medclip.errors import MedclipError, Reason
+
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kmgt]i?|)b?\s*", str(size), re.IGNORECASE)
+    num_bytes = 0 if match is None else int(float(match[1]) * (_UNITS | _BINARY_UNITS)[match[2].lower()])
+    if num_bytes < _LEAST_MEMORY_BYTES:
+        raise MedclipError(Reason.WRONG_USE, f"memory is a size of at least 100 MB, such as 12GB, not {size!r}.")
+    return num_bytes
 
 
 @dataclass(frozen=True)
@@ -124,6 +149,10 @@ class Settings:
     reader_memory_bytes: int = 8 * 1024**3
     """Address space one reading process may take; a file that wants more fails with too_large. Linux only."""
 
+    memory_bytes: int | None = None
+    """What all processes of a call may take together, this one with the model too. None for 60 % of what the machine or
+    its cgroup has. A file that alone needs more fails with too_large. Linux only."""
+
     slide_cache_bytes: int = 256 * 1024**2
     """Decoded tiles that one slide reader may keep."""
 
@@ -132,3 +161,19 @@ class Settings:
 
     home: Path = field(default_factory=_config_home)
     """Where the identity key lives. Set MEDCLIP_HOME to move it."""
+
+    def on_machine(self, workers: int | None, memory: int | str | None) -> Settings:
+        """Return these settings with what a call asks of the machine.
+
+        Args:
+            workers: Reading processes; as they are where None.
+            memory: Bytes for all processes, as `parse_memory` takes them; as they are where None.
+
+        Raises:
+            MedclipError: WRONG_USE for what is no size.
+        """
+        return replace(
+            self,
+            workers=self.workers if workers is None else max(1, workers),
+            memory_bytes=self.memory_bytes if memory is None else parse_memory(memory),
+        )

@@ -214,15 +214,15 @@ def inspect_files(refs: Sequence[FileRef], settings: Settings, progress: Progres
     progress.stage("Reading headers", len(refs))
     alone = len(refs) < _POOL_FROM or settings.workers < 2
     inspected: list[FileFacts] = []
-    for facts in (_inspect(ref, settings) for ref in refs) if alone else _pooled(refs, settings):
+    for facts in (_inspect(ref, settings) for ref in refs) if alone else _pooled(refs, settings, progress):
         inspected.append(facts)
         progress.step()
     return inspected
 
 
-def _pooled(refs: Sequence[FileRef], settings: Settings) -> Iterator[FileFacts]:
+def _pooled(refs: Sequence[FileRef], settings: Settings, progress: Progress) -> Iterator[FileFacts]:
     jobs = ((ref, settings) for ref in refs)
-    with ReadingPool(settings.workers, settings.decode_timeout_s, settings.reader_memory_bytes) as pool:
+    with ReadingPool.of(settings, note=progress.note) as pool:
         for future in pool.map(_inspect, jobs, ahead=4 * settings.workers):
             try:
                 yield future.result()

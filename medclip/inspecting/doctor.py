@@ -19,6 +19,7 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from medclip.dicom.codecs.transfer_syntax import JPEG_XL, OTHER, READ, VIDEO
+from medclip.files.readers.memory import SHARE, budget_bytes, gigabytes, machine_memory_bytes
 from medclip.inspecting.doctor_files import COVERED, DISTRIBUTION, readable_kinds
 from medclip.result import Result
 from medclip.settings import Settings
@@ -269,34 +270,15 @@ def _place(name: str, folder: Path, state: State, fix: str) -> Check:
 
 
 def _memory(settings: Settings) -> Check:
-    """Return how many reading processes fit if each takes all it may; few files need that much, so it is no warning."""
-    total = _memory_bytes()
-    if total is None:
+    """Return what all processes may take of what there is, and a single file of that."""
+    total, budget = machine_memory_bytes(), budget_bytes(settings.memory_bytes)
+    if total is None or budget is None:
         return Check("memory", State.INFO, "this system does not say how much there is")
-    each = settings.reader_memory_bytes
-    state = f"{total / 1e9:.1f} GB; a reading process may take {each / 1e9:.1f} GB"
-    if total < each:
-        fix = f"from Python, Settings(workers=1, reader_memory_bytes={total * 3 // 4})"
-        return Check("memory", State.WARN, f"{state}, more than there is", fix)
-    fit = total // each
-    if fit >= settings.workers:
-        return Check("memory", State.PASS, f"{state}, and {settings.workers} of them fit")
-    few = f"of {settings.workers} only {fit} would fit if all read the largest files at once"
-    return Check("memory", State.PASS, f"{state}; {few}", f"for very large files: Settings(workers={fit})")
-
-
-def _memory_bytes() -> int | None:
-    """Return the memory of the machine, or of the container if that is less."""
-    try:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return None
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            total = min(total, int(Path(path).read_text()))
-        except (OSError, ValueError):  # no such group, or the word "max"
-            continue
-    return total
+    each = gigabytes(min(budget, settings.reader_memory_bytes))
+    state = f"{gigabytes(total)}; all processes together may take {gigabytes(budget)}, one file up to {each}"
+    if budget > total:
+        return Check("memory", State.WARN, f"{state}, more than there is", f"allow {gigabytes(SHARE * total)}")
+    return Check("memory", State.PASS, state)
 
 
 def _shared_memory() -> Check:

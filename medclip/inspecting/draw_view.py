@@ -88,7 +88,7 @@ def draw_view(
     refuse_input(target, unit.source.paths)
     _check_window(unit, settings)
     size = image_size(model)
-    with ReadingPool(1, settings.decode_timeout_s, settings.reader_memory_bytes) as pool:
+    with ReadingPool.of(settings, 1) as pool:
         try:
             sample: Sample = pool.submit(read_unit, unit.source, unit.modality, settings).result()
             raw: NDArray[np.uint8] = pool.submit(raw_image, unit.source, settings).result()

@@ -135,8 +135,7 @@ class OpenedStudy(Result):
         missing = [number for number in range(len(self.units)) if number not in self._cache]
         if not missing:
             return
-        limits = self.settings.decode_timeout_s, self.settings.reader_memory_bytes
-        with ReadingPool(min(len(missing), self.settings.workers), *limits) as pool:
+        with ReadingPool.of(self.settings, min(len(missing), self.settings.workers)) as pool:
             jobs = ((self.units[n].source, self.units[n].modality, self.settings) for n in missing)
             for number, future in zip(missing, pool.map(read_unit, jobs, ahead=len(missing)), strict=True):
                 try:

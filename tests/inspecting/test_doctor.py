@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from medclip.dicom.codecs import transfer_syntax as dicom_syntaxes
+from medclip.files.readers import memory
 from medclip.inspecting import doctor as room
 from medclip.inspecting.doctor import Check, Diagnosis, State, diagnose
 from medclip.inspecting.doctor_files import KINDS, broken_modules, readable_kinds
@@ -169,16 +170,20 @@ def test_a_module_that_takes_its_process_down_is_named_and_the_others_are_tried(
 
 
 @pytest.mark.parametrize(
-    ("total", "state", "words"),
+    ("wanted", "state", "words"),
     [
-        (64, State.PASS, "and 4 of them fit"),
-        (20, State.PASS, "of 4 only 2 would fit"),
-        (6, State.WARN, "more than there is"),
+        (None, State.PASS, "12.0 GB, one file up to 8.0 GB"),
+        (4, State.PASS, "4.0 GB, one file up to 4.0 GB"),
+        (30, State.WARN, "more than there is"),
     ],
 )
-def test_the_memory_says_how_many_readers_fit(monkeypatch: pytest.MonkeyPatch, total: int, state: State, words: str):
-    monkeypatch.setattr(room, "_memory_bytes", lambda: total * 10**9)
-    check = room._memory(Settings(workers=4, reader_memory_bytes=8 * 10**9))
+def test_the_memory_says_what_reading_may_take(
+    monkeypatch: pytest.MonkeyPatch, wanted: int | None, state: State, words: str
+):
+    for module in (room, memory):
+        monkeypatch.setattr(module, "machine_memory_bytes", lambda: 20 * 10**9)
+    total = None if wanted is None else wanted * 10**9
+    check = room._memory(Settings(memory_bytes=total, reader_memory_bytes=8 * 10**9))
     assert check.state is state
     assert words in check.finding
 

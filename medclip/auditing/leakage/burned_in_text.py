@@ -48,7 +48,7 @@ def flags_of_files(paths: Sequence[str | Path | None], settings: Settings) -> tu
     """
     files = list(dict.fromkeys(Path(p) for p in paths if p is not None))
     flags: dict[Path, bool | None] = {}
-    with ReadingPool(settings.workers, settings.decode_timeout_s, settings.reader_memory_bytes) as pool:
+    with ReadingPool.of(settings) as pool:
         futures = pool.map(flag_of_file, ((path, settings) for path in files), ahead=_READ_AHEAD)
         for path, future in zip(files, futures, strict=True):
             try:

@@ -65,7 +65,7 @@ def hash_files(
     """
     files = list(dict.fromkeys(Path(p) for p in paths if p is not None))
     hashed: list[_Hashed] = []
-    with ReadingPool(settings.workers, settings.decode_timeout_s, settings.reader_memory_bytes) as pool:
+    with ReadingPool.of(settings) as pool:
         jobs = ((path, modality, settings) for path in files)
         for future in pool.map(hash_file, jobs, ahead=_READ_AHEAD):
             try:

@@ -2,29 +2,44 @@
 
 `concurrent.futures.ProcessPoolExecutor` gives up as a whole when one process dies, and `multiprocessing` imports the
 caller's script again in every process; this does neither. One thread per process waits for that process, so the model
-can compute meanwhile. The processes never import torch and use one BLAS thread each.
+can compute meanwhile.
+
+That a process dies is nobody's fault until it happens twice: the system kills processes, too. A job whose process died
+is done once more in a fresh one, and only the second death is its own. A job that took too long is not repeated: it had
+its time, and a file that hangs would cost twice as much. But only time in which this process ran counts, so that a
+machine that was asleep makes no file late.
 """
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import itertools
-import os
-import queue
-import subprocess
-import sys
+import pickle
+import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
-from typing import Any
+from concurrent.futures import CancelledError, Future
+from functools import partial
+from typing import Any, Self
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.readers.worker import receive, send
+from medclip.files.readers.job_queue import Job, JobQueue, Server
+from medclip.files.readers.memory import LEAST_BYTES, MemoryBudget, budget_bytes, gigabytes
+from medclip.files.readers.process import ReadingProcess
+from medclip.files.readers.worker import OUT_OF_MEMORY, frame
+from medclip.settings import Settings
+from medclip.wording import duration
 
-_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-_STARTER = "import sys; sys.path[:] = {path!r}; from medclip.files.readers.worker import main; main({memory_bytes})"
-_LAST = 2**31
+_START_PATIENCE_S = 300.0
+"""How long nothing is read at all, because no process can be started, before the run gives up."""
+_START_S = 60.0
+"""After which a process that is not ready never will be."""
+_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+_FOR_NOW = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+"""What a system answers that has no process, memory or descriptor to spare."""
+_LONGEST_TICK_S = 1.0
 
 
 class ReadingPool:
@@ -34,24 +49,49 @@ class ReadingPool:
         num_workers: Number of processes. They start with the first jobs, not before.
         timeout_s: Seconds one job may take; its process is killed then and a new one is started.
         memory_bytes: Address space of each process; a job that wants more ends with TOO_LARGE. None for no limit.
+        total_bytes: What all of them and this process may hold together. Near it, jobs wait for others; beyond it, the
+            largest is stopped and done again alone, and ends with TOO_LARGE if that is too much, too. None for no
+            limit.
+        note: Called, from any thread, with a sentence for the user when work has to wait.
 
     Use as a context manager: leaving it stops every process at once.
     """
 
-    def __init__(self, num_workers: int, timeout_s: float, memory_bytes: int | None = None) -> None:
-        self._timeout_s = timeout_s
-        self._jobs: queue.PriorityQueue[tuple[int, int, Any]] = queue.PriorityQueue()
-        self._count = itertools.count()
-        self._closing = threading.Event()
-        self._workers = [_Worker(memory_bytes) for _ in range(max(1, num_workers))]
-        self._threads = [
-            threading.Thread(target=self._serve, args=(worker,), name="medclip-reader", daemon=True)
-            for worker in self._workers
-        ]
-        for thread in self._threads:
+    def __init__(
+        self,
+        num_workers: int,
+        timeout_s: float,
+        memory_bytes: int | None = None,
+        total_bytes: int | None = None,
+        note: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        budget = None if total_bytes is None else MemoryBudget(total_bytes)
+        self._queue = JobQueue(budget)
+        note_once = _once(note)
+        self._threads: list[threading.Thread] = []
+        for _ in range(max(1, num_workers)):
+            serving = _Serving(self._queue, timeout_s, memory_bytes, budget, note_once)
+            thread = threading.Thread(target=serving.run, name="medclip-reader", daemon=True)
             thread.start()
+            self._threads.append(thread)
 
-    def __enter__(self) -> ReadingPool:
+    @classmethod
+    def of(
+        cls, settings: Settings, num_workers: int | None = None, note: Callable[[str], None] = lambda _: None
+    ) -> Self:
+        """Return a pool within the limits of the settings.
+
+        Args:
+            settings: Limits.
+            num_workers: Number of processes; the settings' where None.
+            note: As above.
+        """
+        total = budget_bytes(settings.memory_bytes)
+        return cls(
+            num_workers or settings.workers, settings.decode_timeout_s, settings.reader_memory_bytes, total, note
+        )
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -66,12 +106,13 @@ class ReadingPool:
             urgent: Go before all jobs that are not urgent.
 
         Returns:
-            A future. It raises MedclipError: what the function raised, or DECODER_CRASHED when the process died,
-            TIMEOUT when it took too long, CORRUPT for any other error of a decoder.
+            A future. It raises MedclipError: what the function raised, or DECODER_CRASHED when two processes died of
+            it, TIMEOUT when it took too long, TOO_LARGE when it needed too much memory, CORRUPT for any other error of
+            a decoder, OUT_OF_MEMORY when the system could not start any process for minutes.
         """
-        future: Future[Any] = Future()
-        self._jobs.put((0 if urgent else 1, next(self._count), (future, function, arguments)))
-        return future
+        job = Job(function, arguments, urgent)
+        self._queue.add(job)
+        return job.future
 
     def map(
         self, function: Callable[..., Any], jobs: Iterable[tuple[Any, ...]], *, ahead: int, urgent: bool = False
@@ -101,100 +142,234 @@ class ReadingPool:
 
     def close(self) -> None:
         """Stop every process and thread. Jobs that were not done are cancelled."""
-        self._closing.set()
-        with contextlib.suppress(queue.Empty):
-            while True:
-                _, _, job = self._jobs.get_nowait()
-                if job is not None:
-                    job[0].cancel()
-        for _ in self._threads:
-            self._jobs.put((_LAST, next(self._count), None))
-        for worker in self._workers:
-            worker.stop()
+        self._queue.close()
         for thread in self._threads:
             thread.join(timeout=10)
 
-    def _serve(self, worker: _Worker) -> None:
-        while not self._closing.is_set():
-            _, _, job = self._jobs.get()
-            if job is None:
-                break
-            future, function, arguments = job
-            if not future.set_running_or_notify_cancel():
-                continue
+
+class _Again(Exception):
+    """A job has to be done once more, perhaps alone."""
+
+    def __init__(self, *, alone: bool) -> None:
+        self.alone = alone
+
+
+class _Serving(Server):
+    """One thread and its process."""
+
+    def __init__(
+        self,
+        queue: JobQueue,
+        timeout_s: float,
+        memory_bytes: int | None,
+        budget: MemoryBudget | None,
+        note_once: Callable[[str, str], None],
+    ) -> None:
+        super().__init__(self._stop)
+        self._queue, self._timeout_s, self._memory_bytes = queue, timeout_s, memory_bytes
+        self._budget, self._note_once = budget, note_once
+        self._process: ReadingProcess | None = None
+        self._failing_since, self._num_failures = 0.0, 0
+        queue.register(self)
+
+    def run(self) -> None:
+        """Do jobs until the queue is closed."""
+        while (job := self._queue.take(self)) is not None:
+            result, failure = None, None
             try:
-                future.set_result(worker.call(function, arguments, self._timeout_s))
+                result = self._do(self._running(), job)
+            except _Again as again:
+                self._queue.repeat(self, alone=again.alone)
+                continue
+            except _NoProcess as error:
+                failure = self._count_failure(error)
+                if failure is None:
+                    self._queue.repeat(self)
+                    self._queue.closed.wait(_PAUSES_S[min(self._num_failures, len(_PAUSES_S)) - 1])
+                    continue
             except BaseException as error:
-                future.set_exception(error)
-        worker.stop()
+                failure = error
+            keeps_too_much = self._queue.done(self)
+            if failure is None:
+                job.future.set_result(result)
+            else:
+                job.future.set_exception(failure)
+            if keeps_too_much:
+                self._stop()
+            if self._budget and self._budget.is_taken_by_parent:
+                self._note_once("budget", _parent_holds(self._budget))
+        self._stop()
 
+    def _do(self, process: ReadingProcess, job: Job) -> Any:
+        request = frame((job.function, job.arguments))
+        deadline = Deadline(self._timeout_s)
 
-class _Worker:
-    """One process and the two pipes to it. Only its own thread calls it; `stop` may come from any thread."""
+        def tick() -> None:
+            if self._queue.closed.is_set():
+                raise CancelledError
+            if deadline.is_over():
+                raise _late(self._timeout_s)
+            if self._queue.is_too_much(self):
+                if job.alone or self._queue.num_processes() == 1:
+                    assert self._budget is not None
+                    raise _over_budget(self._budget)
+                raise _Again(alone=True)
 
-    def __init__(self, memory_bytes: int | None) -> None:
-        self._memory_bytes = memory_bytes
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def call(self, function: Callable[..., Any], arguments: tuple[Any, ...], timeout_s: float) -> Any:
-        process = self._running()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        late = threading.Event()
-        alarm = threading.Timer(timeout_s, lambda: (late.set(), process.kill()))
-        alarm.daemon = True
-        alarm.start()
         try:
-            send(process.stdin, (function, arguments))
-            good, value = receive(process.stdout)
+            answer = process.ask(request, tick)
         except (EOFError, OSError):
-            self.stop()
-            raise _lost(late.is_set(), timeout_s) from None
-        finally:
-            alarm.cancel()
+            code = self._stop()
+            job.num_deaths += 1
+            if job.num_deaths > 1:
+                raise _crashed(code) from None
+            # What the system kills mostly needs memory: it gets all there is.
+            raise _Again(alone=self._budget is not None and code == -signal.SIGKILL) from None
+        except BaseException:
+            self._stop()
+            raise
+        good, value = pickle.loads(answer)  # noqa: S301 - written by our own worker
         if good:
             return value
-        raise value if isinstance(value, MedclipError) else _unexpected(str(value))
+        raise value if isinstance(value, MedclipError) else self._unexpected(value)
 
-    def stop(self) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.kill()
-        process.wait()
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
+    def _running(self) -> ReadingProcess:
+        """Return a process that is ready.
 
-    def _running(self) -> subprocess.Popen[bytes]:
+        Raises:
+            _NoProcess: None can be started now.
+        """
+        if self._process is not None and self._process.has_ended:  # while it had nothing to do
+            self._stop()
         if self._process is None:
-            path = [entry for entry in sys.path if entry]
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", _STARTER.format(path=path, memory_bytes=self._memory_bytes)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env={**os.environ, **dict.fromkeys(_ONE_THREAD, "1")},
-            )
+            data_bytes = None if self._budget is None else max(self._budget.total_bytes, LEAST_BYTES)
+            try:
+                self._process = ReadingProcess(self._memory_bytes, data_bytes)
+            except OSError as error:
+                if error.errno not in _FOR_NOW:
+                    raise
+                raise _NoProcess(error.strerror) from None
+            self.pid = self._process.pid
+            deadline = Deadline(_START_S)
+            try:
+                self._process.answer(partial(self._check_start, deadline))
+            except (EOFError, OSError):
+                raise _NoProcess(f"it ended with code {self._stop()}") from None
+            except BaseException:
+                self._stop()
+                raise
+            self._num_failures = 0
         return self._process
 
+    def _check_start(self, deadline: Deadline) -> None:
+        if self._queue.closed.is_set():
+            raise CancelledError
+        if deadline.is_over():
+            raise _NoProcess(f"it was not ready after {duration(_START_S)}")
 
-def _lost(late: bool, timeout_s: float) -> MedclipError:
-    if late:
+    def _count_failure(self, error: _NoProcess) -> MedclipError | None:
+        """Return the end of the run where nothing was read for minutes; None where waiting may help."""
+        now = time.monotonic()
+        if self._num_failures == 0 or self._queue.num_processes():
+            self._failing_since = now
+        self._num_failures += 1
+        self._note_once("start", f"No further reading process can be started now ({error}); waiting until one can.")
+        if now - self._failing_since < _START_PATIENCE_S:
+            return None
         return MedclipError(
-            Reason.TIMEOUT,
-            f"reading took longer than {timeout_s:g} s and was stopped.",
-            hint="From Python, Settings(decode_timeout_s=...) allows more; there is no option for it.",
+            Reason.OUT_OF_MEMORY,
+            f"no reading process could be started for {duration(now - self._failing_since)} ({error}).",
+            hint="Free some memory or processes, or allow fewer with --workers, and run again.",
+        )
+
+    def _stop(self) -> int | None:
+        process, self._process = self._process, None
+        code = None if process is None else process.stop()
+        self._queue.forget(self)
+        return code
+
+    def _unexpected(self, name: str) -> MedclipError:
+        if name != OUT_OF_MEMORY:
+            return MedclipError(Reason.CORRUPT, f"the decoder could not make sense of the file ({name}).")
+        limits = [self._memory_bytes, self._budget and self._budget.total_bytes]
+        least = min((limit for limit in limits if limit), default=None)
+        most = "there is" if least is None else f"the {gigabytes(least)} that one reading process may take"
+        return MedclipError(Reason.TOO_LARGE, f"reading this file needs more memory than {most}.")
+
+
+class _NoProcess(Exception):
+    """The system has no process or no memory to spare now."""
+
+
+class Deadline:
+    """A time limit in which only time counts that this process itself was awake.
+
+    Args:
+        limit_s: Seconds.
+        clock: Seconds.
+
+    It must be asked at least every second: of a longer gap only one second counts.
+    """
+
+    def __init__(self, limit_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._left_s, self._clock = limit_s, clock
+        self._asked_at = clock()
+
+    def is_over(self) -> bool:
+        """Return whether the time is up."""
+        now = self._clock()
+        self._left_s -= min(now - self._asked_at, _LONGEST_TICK_S)
+        self._asked_at = now
+        return self._left_s <= 0
+
+
+def _once(note: Callable[[str], None]) -> Callable[[str, str], None]:
+    """Return a note that says each kind of thing once, whichever thread is the first."""
+    kinds: set[str] = set()
+    lock = threading.Lock()
+
+    def note_once(kind: str, sentence: str) -> None:
+        with lock:
+            is_new = kind not in kinds
+            kinds.add(kind)
+        if is_new:
+            note(sentence)
+
+    return note_once
+
+
+def _late(timeout_s: float) -> MedclipError:
+    return MedclipError(
+        Reason.TIMEOUT,
+        f"reading took longer than {timeout_s:g} s and was stopped.",
+        hint="From Python, Settings(decode_timeout_s=...) allows more; there is no option for it.",
+    )
+
+
+def _crashed(code: int | None) -> MedclipError:
+    if code == -signal.SIGKILL:
+        return MedclipError(
+            Reason.DECODER_CRASHED,
+            "the system killed the process that read this file, twice.",
+            hint="The machine may be short of memory; the other files are not affected.",
         )
     return MedclipError(
         Reason.DECODER_CRASHED,
-        "the decoder crashed on this file and took its process down.",
+        "the decoder crashed on this file and took its process down, twice.",
         hint="The file is probably damaged; the other files are not affected.",
     )
 
 
-def _unexpected(name: str) -> MedclipError:
-    if name == "MemoryError":
-        return MedclipError(Reason.TOO_LARGE, "reading this file needs more memory than there is.")
-    return MedclipError(Reason.CORRUPT, f"the decoder could not make sense of the file ({name}).")
+def _over_budget(budget: MemoryBudget) -> MedclipError:
+    return MedclipError(
+        Reason.TOO_LARGE,
+        f"reading this file alone needs more than {gigabytes(budget.for_reading_bytes)}, what is left for it of the "
+        f"{gigabytes(budget.total_bytes)} that all processes may take.",
+        hint="--memory allows more, where the machine has it.",
+    )
+
+
+def _parent_holds(budget: MemoryBudget) -> str:
+    return (
+        f"Of the {gigabytes(budget.total_bytes)} that all processes may take, this one holds "
+        f"{gigabytes(budget.parent_bytes)} by itself; few files are read at a time."
+    )

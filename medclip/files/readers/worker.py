@@ -1,6 +1,6 @@
 """The loop that runs inside a reading process: read a job, do it, write the answer.
 
-Started by `medclip.files.readers.pool` as `python -P -c ...`, not through multiprocessing: that would import the
+Started by `medclip.files.readers.process` as `python -P -c ...`, not through multiprocessing: that would import the
 caller's main script again, which breaks plain scripts and notebooks. Frames are a length and a pickle over its own
 pipes (parent and child are one program; nothing from outside is ever unpickled).
 """
@@ -13,81 +13,113 @@ import pickle
 import signal
 import struct
 import sys
-from typing import IO, Any
+import threading
+import time
+from typing import IO
 
 HEADER = struct.Struct(">Q")
+OUT_OF_MEMORY = "MemoryError"
+_OOM_SCORE = 800
+_PR_SET_PDEATHSIG = 1
+_LOOK_S = 0.5
 
 
-def send(stream: IO[bytes], value: object) -> None:
-    """Write one frame and flush it."""
+def frame(value: object) -> bytes:
+    """Return a value as a frame."""
     body = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
-    stream.write(HEADER.pack(len(body)))
-    stream.write(body)
-    stream.flush()
+    return HEADER.pack(len(body)) + body
 
 
-def receive(stream: IO[bytes]) -> Any:
-    """Read one frame.
-
-    Raises:
-        EOFError: The other side is gone.
-    """
-    head = stream.read(HEADER.size)
-    if len(head) < HEADER.size:
-        raise EOFError
-    (size,) = HEADER.unpack(head)
-    body = stream.read(size)
-    if len(body) < size:
-        raise EOFError
-    return pickle.loads(body)  # noqa: S301 - written by the other end of our own pipe
-
-
-def main(memory_bytes: int | None = None) -> None:
-    """Serve jobs until the parent closes the pipe.
+def main(parent: int, memory_bytes: int | None = None, data_bytes: int | None = None) -> None:
+    """Write an empty frame, then serve jobs until the parent closes the pipe or is gone.
 
     Args:
+        parent: The process that started this one.
         memory_bytes: Limit of this process's address space, where the system has such limits.
+        data_bytes: Limit of what it may write to; Linux only.
 
     Standard output and error go to the null device: decoders print to them from C, and what they print may quote the
     file. Ctrl-C is the parent's to handle.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if memory_bytes is not None:
-        _limit_memory(memory_bytes)
+    _die_with(parent)
+    _die_first()
+    _limit_memory(memory_bytes, data_bytes)
     jobs = os.fdopen(os.dup(0), "rb")
-    answers = os.fdopen(os.dup(1), "wb")
+    answers = os.fdopen(os.dup(1), "wb", buffering=0)
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(null, descriptor)
     # What was bound to the old descriptors keeps pointing at the null device from here on.
     sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-    while True:
-        try:
-            job = receive(jobs)
-        except EOFError:
-            return
-        send(answers, _answer(job))
+    answers.write(HEADER.pack(0))
+    while (job := _receive(jobs)) is not None:
+        answer = memoryview(_answer(job))
+        while answer:
+            answer = answer[answers.write(answer) :]
 
 
-def _limit_memory(memory_bytes: int) -> None:
-    """Let allocations beyond a limit fail here, instead of having the system kill the largest process."""
+def _receive(stream: IO[bytes]) -> bytes | None:
+    """Read the body of one frame; None where the other side is gone."""
+    head = stream.read(HEADER.size)
+    if len(head) < HEADER.size:
+        return None
+    (size,) = HEADER.unpack(head)
+    body = stream.read(size)
+    return body if len(body) == size else None
+
+
+def _answer(job: bytes) -> bytes:
     try:
-        import resource
-    except ImportError:  # not on Windows
-        return
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    soft = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-
-
-def _answer(job: tuple[Any, tuple[Any, ...]]) -> tuple[bool, object]:
-    function, arguments = job
-    try:
-        return True, function(*arguments)
+        function, arguments = pickle.loads(job)  # noqa: S301 - written by the other end of our own pipe
+        return frame((True, function(*arguments)))
     except MemoryError:
-        return False, "MemoryError"
+        return frame((False, OUT_OF_MEMORY))
     except Exception as error:  # any error of a decoder is an answer, not the end of the worker
         from medclip.errors import MedclipError
 
-        return False, error if isinstance(error, MedclipError) else type(error).__name__
+        return frame((False, error if isinstance(error, MedclipError) else type(error).__name__))
+
+
+def _die_with(parent: int) -> None:
+    """End this process when its parent ends, however that ends and whatever is done here at that time."""
+    with contextlib.suppress(OSError, AttributeError):
+        import ctypes
+
+        # The system's own signal also reaches a decoder that is in C. It comes when the *thread* that started this
+        # process ends; that is the one that waits for the answers, and it stops this process before it goes.
+        if ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) == 0:
+            if os.getppid() != parent:  # it was gone before the signal was asked for
+                os._exit(1)
+            return
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    """Do the same where the system has no such signal: a process without its parent has another one."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK_S)
+    os._exit(1)
+
+
+def _die_first() -> None:
+    """Have a system that is short of memory kill this process, which costs one repeated job, and not the parent."""
+    with contextlib.suppress(OSError, ValueError), open("/proc/self/oom_score_adj", "r+") as file:
+        if int(file.read()) < _OOM_SCORE:
+            file.seek(0)
+            file.write(str(_OOM_SCORE))
+
+
+def _limit_memory(memory_bytes: int | None, data_bytes: int | None) -> None:
+    """Let allocations beyond a limit fail here, instead of having the system kill the largest process."""
+    import resource
+
+    limits = [(resource.RLIMIT_AS, memory_bytes)]
+    if sys.platform == "linux":
+        limits.append((resource.RLIMIT_DATA, data_bytes))
+    for kind, limit in limits:
+        if limit is not None:
+            _, hard = resource.getrlimit(kind)
+            soft = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+            with contextlib.suppress(ValueError, OSError):
+                resource.setrlimit(kind, (soft, hard))

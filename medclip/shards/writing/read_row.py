@@ -56,7 +56,7 @@ def read_rows(jobs: Iterable[ReadJob], settings: Settings) -> Iterator[ReadResul
 
     A decoder that crashes or hangs costs its own row. Jobs are taken only a little ahead of what is given back.
     """
-    with ReadingPool(settings.workers, settings.decode_timeout_s, settings.reader_memory_bytes) as pool:
+    with ReadingPool.of(settings) as pool:
         for future in pool.map(read_row, ((job, settings) for job in jobs), ahead=3 * settings.workers):
             try:
                 yield future.result()

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
+import threading
 import time
+from concurrent.futures import CancelledError
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.readers.pool import ReadingPool
+from medclip.files.readers import memory
+from medclip.files.readers import pool as pool_module
+from medclip.files.readers.memory import LEAST_BYTES, held_bytes
+from medclip.files.readers.pool import Deadline, ReadingPool
+from medclip.files.readers.process import ReadingProcess
+from medclip.settings import Settings
+
+_MB = 1000**2
+_ENOUGH = 10**12
+on_linux = pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="memory is measured on Linux only")
 
 
 def test_results_come_back_in_the_order_they_were_asked_for() -> None:
@@ -33,15 +48,70 @@ def test_map_takes_no_more_jobs_than_it_may_have_in_flight() -> None:
         assert len(taken) == 6
 
 
-def test_a_process_that_dies_costs_one_job_and_is_replaced() -> None:
+def test_a_job_that_takes_its_process_down_twice_fails_and_the_others_are_done(tmp_path: Path) -> None:
     with ReadingPool(1, timeout_s=60) as pool:
         first = pool.submit(os.getpid)
-        crash = pool.submit(os._exit, 139)
+        crash = pool.submit(_die, tmp_path / "deaths", 139)
         after = pool.submit(os.getpid)
         with pytest.raises(MedclipError) as caught:
             crash.result()
         assert caught.value.reason is Reason.DECODER_CRASHED
+        assert (tmp_path / "deaths").read_text() == "xx"
         assert first.result() != after.result()
+
+
+def test_a_job_whose_process_dies_once_is_done_again(tmp_path: Path) -> None:
+    with ReadingPool(2, timeout_s=60) as pool:
+        jobs = [pool.submit(_die_once, tmp_path / str(n), -signal.SIGKILL if n % 2 else 139) for n in range(4)]
+        assert [job.result() for job in jobs] == ["read"] * 4
+
+
+def test_an_idle_process_that_the_system_kills_costs_the_next_file_nothing() -> None:
+    with ReadingPool(1, timeout_s=60) as pool:
+        for _ in range(3):
+            os.kill(pool.submit(os.getpid).result(), signal.SIGKILL)
+            assert pool.submit(divmod, 7, 2).result() == (3, 1)
+
+
+def test_a_process_that_dies_before_it_takes_the_job_is_found_out_by_its_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ReadingProcess, "has_ended", False)  # the system has not noticed yet
+    with ReadingPool(1, timeout_s=60) as pool:
+        os.kill(pool.submit(os.getpid).result(), signal.SIGKILL)
+        assert pool.submit(len, b"x" * 10**6).result() == 10**6
+
+
+def test_what_the_system_kills_twice_says_so(tmp_path: Path) -> None:
+    with ReadingPool(2, timeout_s=60, total_bytes=_ENOUGH) as pool, pytest.raises(MedclipError) as caught:
+        pool.submit(_die, tmp_path / "deaths", -signal.SIGKILL).result()
+    assert caught.value.reason is Reason.DECODER_CRASHED
+    assert "the system killed" in str(caught.value)
+
+
+def test_a_time_limit_that_passes_after_the_answer_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    ask = ReadingProcess.ask
+
+    def slowly(self: ReadingProcess, *arguments: Any) -> bytearray:
+        answer = ask(self, *arguments)
+        time.sleep(1.3)  # the thread is held up between the answer and whatever it does next
+        return answer
+
+    with ReadingPool(1, timeout_s=1) as pool:
+        first = pool.submit(os.getpid).result()
+        monkeypatch.setattr(ReadingProcess, "ask", slowly)
+        jobs = [pool.submit(os.getpid) for _ in range(2)]
+        assert [job.result() for job in jobs] == [first, first]
+
+
+def test_time_in_which_this_process_slept_does_not_count() -> None:
+    now = [0.0]
+    deadline = Deadline(5.0, clock=lambda: now[0])
+    now[0] = 3600.0
+    assert not deadline.is_over()
+    ended = []
+    for _ in range(45):
+        now[0] += 0.1
+        ended.append(deadline.is_over())
+    assert ended[-1]
 
 
 def test_a_job_over_the_time_limit_is_stopped_and_the_next_one_runs() -> None:
@@ -94,6 +164,220 @@ def test_closing_stops_running_jobs_at_once() -> None:
 def test_reading_processes_do_not_import_torch() -> None:
     with ReadingPool(1, timeout_s=60) as pool:
         assert pool.submit(_count_torch).result() == 0
+
+
+def test_an_answer_that_cannot_be_sent_is_an_error_of_the_job_and_no_crash() -> None:
+    with ReadingPool(1, timeout_s=60) as pool:
+        first = pool.submit(os.getpid).result()
+        with pytest.raises(MedclipError) as caught:
+            pool.submit(threading.Lock).result()
+        assert caught.value.reason is Reason.CORRUPT
+        assert pool.submit(os.getpid).result() == first
+
+
+def test_a_job_larger_than_a_pipe_and_its_answer_come_through() -> None:
+    with ReadingPool(1, timeout_s=60) as pool:
+        assert pool.submit(bytes, b"x" * 5 * _MB).result() == b"x" * 5 * _MB
+
+
+def test_jobs_that_are_not_done_when_the_pool_closes_are_cancelled() -> None:
+    with ReadingPool(1, timeout_s=60) as pool:
+        jobs = [pool.submit(time.sleep, 50) for _ in range(3)]
+        time.sleep(0.3)
+    for job in jobs:
+        with pytest.raises(CancelledError):
+            job.result(timeout=5)
+
+
+def test_a_process_that_cannot_be_started_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "_PAUSES_S", (0.01,))
+    monkeypatch.setattr(pool_module, "ReadingProcess", _Refused(3))
+    notes: list[str] = []
+    with ReadingPool(2, timeout_s=60, note=notes.append) as pool:
+        assert [pool.submit(divmod, 7, 2).result() for _ in range(3)] == [(3, 1)] * 3
+    (note,) = notes
+    assert "Cannot allocate memory" in note
+
+
+def test_a_process_that_dies_while_it_starts_is_no_fault_of_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "_PAUSES_S", (0.01,))
+    answer, num_starts = ReadingProcess.answer, []
+
+    def dies_twice(self: ReadingProcess, tick: Any) -> bytearray:
+        num_starts.append(1)
+        if len(num_starts) <= 2:
+            raise EOFError
+        return answer(self, tick)
+
+    monkeypatch.setattr(ReadingProcess, "answer", dies_twice)
+    with ReadingPool(1, timeout_s=60) as pool:
+        assert pool.submit(divmod, 7, 2).result() == (3, 1)
+
+
+def test_a_machine_that_starts_no_process_for_minutes_ends_the_run_and_blames_no_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pool_module, "_PAUSES_S", (0.01,))
+    monkeypatch.setattr(pool_module, "_START_PATIENCE_S", 0.2)
+    monkeypatch.setattr(pool_module, "ReadingProcess", _Refused(10**9))
+    with ReadingPool(2, timeout_s=60) as pool, pytest.raises(MedclipError) as caught:
+        pool.submit(divmod, 7, 2).result()
+    assert caught.value.reason is Reason.OUT_OF_MEMORY
+    with pytest.raises(MedclipError):  # what would write it into the file's row
+        caught.value.problem()
+
+
+@pytest.fixture
+def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a tenth of the memory count as much as in life."""
+    monkeypatch.setattr(memory, "LEAST_BYTES", 50 * _MB)
+    monkeypatch.setattr(memory, "FIRST_GUESS_BYTES", 20 * _MB)
+
+
+@on_linux
+def test_processes_together_stay_within_their_memory_and_every_file_is_read(small_files: None) -> None:
+    total = held_bytes(os.getpid()) + 200 * _MB
+    most = _Most()
+    with ReadingPool(4, timeout_s=60, total_bytes=total) as pool, most:
+        jobs = [pool.submit(_hold, 60 * _MB, 0.3) for _ in range(8)]
+        assert [job.result() for job in jobs] == [60 * _MB] * 8
+    assert 60 * _MB < most.held_bytes < 250 * _MB
+
+
+@on_linux
+def test_a_file_that_alone_needs_more_fails_with_the_numbers_and_the_others_are_read(small_files: None) -> None:
+    total = held_bytes(os.getpid()) + 200 * _MB
+    most = _Most()
+    with ReadingPool(2, timeout_s=60, total_bytes=total) as pool, most:
+        small = [pool.submit(_hold, 20 * _MB, 0.1) for _ in range(4)]
+        huge = pool.submit(_grow, 20, 20 * _MB, 0.1)
+        small += [pool.submit(_hold, 20 * _MB, 0.1) for _ in range(4)]
+        with pytest.raises(MedclipError) as caught:
+            huge.result()
+        assert [job.result() for job in small] == [20 * _MB] * 8
+    assert caught.value.reason is Reason.TOO_LARGE
+    assert "reading this file alone needs more than 0." in str(caught.value)
+    assert most.held_bytes < 300 * _MB
+
+
+@on_linux
+def test_one_allocation_beyond_the_budget_is_refused_before_it_is_filled() -> None:
+    with ReadingPool(1, timeout_s=60, total_bytes=2 * LEAST_BYTES) as pool, pytest.raises(MedclipError) as caught:
+        pool.submit(bytearray, 2 * LEAST_BYTES).result()
+    assert caught.value.reason is Reason.TOO_LARGE
+    assert "the 1.0 GB that one reading process may take" in str(caught.value)
+
+
+@on_linux
+def test_a_parent_that_holds_the_whole_budget_reads_files_and_says_so() -> None:
+    notes: list[str] = []
+    with ReadingPool(3, timeout_s=60, total_bytes=100 * _MB, note=notes.append) as pool:
+        jobs = [pool.submit(_hold, 20 * _MB, 0.1) for _ in range(6)]
+        assert [job.result() for job in jobs] == [20 * _MB] * 6
+    assert len(notes) == 1
+    assert "0.1 GB" in notes[0]
+
+
+@on_linux
+def test_a_process_that_keeps_more_than_its_share_is_replaced(small_files: None) -> None:
+    with ReadingPool(2, timeout_s=60, total_bytes=held_bytes(os.getpid()) + 250 * _MB) as pool:
+        pid = pool.submit(_keep, 150 * _MB).result()
+        assert pool.submit(divmod, 7, 2).result() == (3, 1)
+        end = time.monotonic() + 10
+        while os.path.exists(f"/proc/{pid}") and time.monotonic() < end:
+            time.sleep(0.02)
+        assert not os.path.exists(f"/proc/{pid}")
+
+
+@on_linux
+def test_the_system_kills_reading_processes_before_the_parent() -> None:
+    with ReadingPool(1, timeout_s=60) as pool:
+        assert pool.submit(_oom_score).result() >= 800
+
+
+def test_a_pool_has_the_limits_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(ReadingPool, "__init__", lambda self, *limits: seen.append(limits[:4]))
+    monkeypatch.setattr(memory, "machine_memory_bytes", lambda: 10 * 10**9)
+    settings = Settings(workers=3, decode_timeout_s=7.0, reader_memory_bytes=5)
+    ReadingPool.of(settings)
+    ReadingPool.of(settings.on_machine(None, "2GB"), 1)
+    assert seen == [(3, 7.0, 5, 6 * 10**9), (1, 7.0, 5, 2 * 10**9)]
+
+
+class _Refused:
+    """A system without memory for the first processes."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+
+    def __call__(self, *limits: Any) -> ReadingProcess:
+        self.times -= 1
+        if self.times >= 0:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        return ReadingProcess(*limits)
+
+
+class _Most:
+    """The most that the children of this process held together while it looked."""
+
+    def __init__(self) -> None:
+        self.held_bytes = 0
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._end.wait(0.01):
+            children = Path(f"/proc/{os.getpid()}/task").glob("*/children")
+            pids = {int(pid) for file in children for pid in file.read_text().split()}
+            self.held_bytes = max(self.held_bytes, sum(map(held_bytes, pids)))
+
+
+_kept: list[bytes] = []
+
+
+def _hold(size: int, seconds: float) -> int:
+    held = b"x" * size
+    time.sleep(seconds)
+    return len(held)
+
+
+def _grow(steps: int, size: int, seconds: float) -> None:
+    held = []
+    for _ in range(steps):
+        held.append(b"x" * size)
+        time.sleep(seconds)
+
+
+def _keep(size: int) -> int:
+    _kept.append(b"x" * size)
+    return os.getpid()
+
+
+def _oom_score() -> int:
+    return int(Path("/proc/self/oom_score_adj").read_text())
+
+
+def _die(deaths: Path, code: int) -> None:
+    with deaths.open("a") as file:
+        file.write("x")
+    if code < 0:
+        os.kill(os.getpid(), -code)
+        time.sleep(60)
+    os._exit(code)
+
+
+def _die_once(deaths: Path, code: int) -> str:
+    if not deaths.exists():
+        _die(deaths, code)
+    return "read"
 
 
 def _count_torch() -> int:
