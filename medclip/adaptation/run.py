@@ -144,6 +144,7 @@ def adapt_model(
     name: str | None = None,
     key_file: Path | None = None,
     workers: int | None = None,
+    memory: int | str | None = None,
     threads: int | None = None,
     device: str = "cpu",
     settings: Settings | None = None,
@@ -159,9 +160,7 @@ def adapt_model(
 
     chosen = find_method(method)
     options, draw = dict(options or {}), Draw(shots, seed, init_seed)
-    settings = settings or Settings()
-    if workers is not None:
-        settings = changed(settings, workers=max(1, workers))
+    settings = (settings or Settings()).on_machine(workers, memory)
     base = find_pack(model) if isinstance(model, str | Path) else Path(model.path)
     out, checkpoint = (None if place is None else Path(place) for place in (out, checkpoint))
     check_places(out, checkpoint, base, method=method, draw=draw, options=options, replace=replace)

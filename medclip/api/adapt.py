@@ -39,6 +39,7 @@ def adapt(
     name: str | None = None,
     key_file: str | Path | None = None,
     workers: int | None = None,
+    memory: int | str | None = None,
     threads: int | None = None,
     device: str = "cpu",
     settings: Settings | None = None,
@@ -70,6 +71,8 @@ def adapt(
         name: Of the new pack, on its card.
         key_file: Key that patients are hashed with; the identity key of `settings` where None.
         workers: Reading processes; one for each core where None.
+        memory: What all processes may take together, such as "12GB"; where None the settings', by default 60 % of what
+            the machine or its cgroup has.
         threads: Of torch, while it learns.
         device: Torch device.
         settings: Limits and policy.
@@ -101,6 +104,7 @@ def adapt(
         name=name,
         key_file=None if key_file is None else Path(key_file),
         workers=workers,
+        memory=memory,
         threads=threads,
         device=device,
         settings=settings,

@@ -28,6 +28,7 @@ def evaluate(
     device: str = "cpu",
     batch_size: int | None = None,
     workers: int | None = None,
+    memory: int | str | None = None,
     num_resamples: int = NUM_RESAMPLES,
     key_file: str | Path | None = None,
     settings: Settings | None = None,
@@ -50,6 +51,8 @@ def evaluate(
         device: Torch device.
         batch_size: Images in one forward pass; the model's own where None.
         workers: Reading processes; one for each core where None.
+        memory: What all processes may take together, such as "12GB"; where None the settings', by default 60 % of what
+            the machine or its cgroup has.
         num_resamples: Resamples of patients.
         key_file: Key that patient identifiers are hashed with; the identity key of `settings` where None.
         settings: Limits and policy.
@@ -75,6 +78,7 @@ def evaluate(
         device=device,
         batch_size=batch_size,
         workers=workers,
+        memory=memory,
         num_replicates=num_resamples,
         key_file=None if key_file is None else Path(key_file),
         settings=settings,

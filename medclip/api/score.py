@@ -40,6 +40,7 @@ def score(
     min_confidence: float = 0.8,
     group_by: GroupBy = "auto",
     workers: int | None = None,
+    memory: int | str | None = None,
     report_paths: bool = False,
     key_file: str | Path | None = None,
     settings: Settings | None = None,
@@ -61,6 +62,8 @@ def score(
         min_confidence: Least probability at which an inferred modality is believed.
         group_by: How files become studies: by UID, table and folder ("auto"), by "folder", or one "file" each.
         workers: Reading processes; the settings' where None.
+        memory: What all processes may take together, such as "12GB"; where None the settings', by default 60 % of what
+            the machine or its cgroup has.
         report_paths: Show relative paths in the report. By default it names files by row number and format.
         key_file: Identity key, where it is not the one in the settings' home.
         settings: Limits.
@@ -78,11 +81,9 @@ def score(
         >>> run.scores.column_names[:4]  # doctest: +SKIP
         ['study', 'patient', 'modality', 'task']
     """
-    settings, root = settings or Settings(), _path(path, "what is scored")
+    settings, root = (settings or Settings()).on_machine(workers, memory), _path(path, "what is scored")
     refuse_missing(root)
     refuse_missing(table, "table")
-    if workers is not None:
-        settings = replace(settings, workers=max(1, workers))
     options = ScoreOptions(
         tasks=(task,) if isinstance(task, str) else tuple(task),
         prompt=prompt,

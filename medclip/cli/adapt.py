@@ -56,6 +56,7 @@ def adapt(
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
     workers: options.Workers = None,
+    memory: options.Memory = None,
     threads: options.Threads = None,
     device: options.Device = "cpu",
 ) -> int:
@@ -94,6 +95,7 @@ def adapt(
             name=name,
             key_file=key_file,
             workers=workers,
+            memory=memory,
             threads=threads,
             device=device,
             progress=shown,

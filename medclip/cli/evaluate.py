@@ -27,6 +27,7 @@ def evaluate(
         int | None, typer.Option("--batch-size", min=1, help="Images in one forward pass. Default: 4.")
     ] = None,
     workers: options.Workers = None,
+    memory: options.Memory = None,
     num_resamples: options.NumResamples = 2000,
     key_file: options.KeyFile = None,
     as_json: options.Json = False,
@@ -52,6 +53,7 @@ def evaluate(
             device=device,
             batch_size=batch_size,
             workers=workers,
+            memory=memory,
             num_resamples=num_resamples,
             key_file=key_file,
             progress=shown,

@@ -80,5 +80,11 @@ ReportPaths = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Reading processes. Default: one per core.")]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        "--memory", metavar="SIZE", help="Of all processes together, such as 12GB. Default: 60 % of what there is."
+    ),
+]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads while it learns. Default: torch's.")]
 Device = Annotated[str, typer.Option("--device", help="Torch device.")]

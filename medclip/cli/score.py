@@ -34,6 +34,7 @@ def score(
         typer.Option("--prompt", metavar="TEXT", help="Score this sentence as a task of its own."),
     ] = None,
     workers: options.Workers = None,
+    memory: options.Memory = None,
     against: Annotated[
         str | None,
         typer.Option("--against", metavar="TEXT", help="What the prompt is compared with. Default: 'no TEXT'."),
@@ -81,6 +82,7 @@ def score(
                 min_confidence=min_confidence,
                 group_by=group_by,  # pyright: ignore[reportArgumentType] (checked by ScoreOptions)
                 workers=workers,
+                memory=memory,
                 report_paths=report_paths,
                 key_file=key_file,
                 settings=Settings(policy=read_policy(uneven, mpp)),

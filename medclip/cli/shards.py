@@ -34,17 +34,16 @@ def build(
     patient: options.Patient = None,
     key_file: options.KeyFile = None,
     workers: options.Workers = None,
+    memory: options.Memory = None,
     as_json: options.Json = False,
 ) -> int:
     """Turn a table of images into shards, split by patient."""
-    from dataclasses import replace
-
     from medclip.cli.progress import progress
     from medclip.files.pseudonyms import load_key
     from medclip.settings import Settings
     from medclip.shards.writing.build import build_shards
 
-    settings = Settings() if workers is None else replace(Settings(), workers=workers)
+    settings = Settings().on_machine(workers, memory)
     if dry_run:
         plan = _print_plan(table, splits, seed, images, patient, key_file, as_json)
         return CHECK_FAILED if plan.num_missing_files == plan.num_files else 0

@@ -21,6 +21,7 @@ GLOSSARY: dict[str, tuple[str, Any]] = {
     "images": ("str | Path | None", None),
     "patient": ("str | None", None),
     "workers": ("int | None", None),
+    "memory": ("int | str | None", None),
     "seed": ("int", 0),
     "resume": ("bool", True),
     "overwrite": ("bool", False),

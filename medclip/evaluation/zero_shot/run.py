@@ -60,6 +60,7 @@ def evaluate_suite(
     device: str = "cpu",
     batch_size: int | None = None,
     workers: int | None = None,
+    memory: int | str | None = None,
     key_file: Path | None = None,
     num_replicates: int = NUM_RESAMPLES,
     settings: Settings | None = None,
@@ -70,9 +71,7 @@ def evaluate_suite(
 
     chosen = suite if isinstance(suite, SuiteFile) else load_suite(suite)
     root = Path(data)
-    settings = settings or Settings()
-    if workers is not None:
-        settings = replace(settings, workers=workers)
+    settings = (settings or Settings()).on_machine(workers, memory)
     asked = _asked(chosen, sets)
     labelled_sets, missing, unusable = _look(root, asked, load_key(settings, path=key_file))
     check_device(device)
