@@ -101,6 +101,9 @@ class ReadPolicy:
     mpp_um: float | None = None
     """Micrometres per pixel of slides that do not say. Never used for one that does, unless that is a print
     resolution."""
+    accept_unterminated: bool = False
+    """Read compressed images that lack their end marker and nothing else, as some devices write them. Without it they
+    are truncated: a cut stream looks the same."""
 
     def changes(self) -> Mapping[str, Any]:
         """Return the fields that differ from the defaults; empty for the default policy."""
@@ -108,7 +111,13 @@ class ReadPolicy:
         return {name: value for name, value in mine.items() if value != default[name]}
 
 
-def read_policy(uneven: str = "reject", mpp_um: float | None = None, window: str | None = None) -> ReadPolicy:
+def read_policy(
+    uneven: str = "reject",
+    mpp_um: float | None = None,
+    window: str | None = None,
+    *,
+    accept_unterminated: bool = False,
+) -> ReadPolicy:
     """Build a policy from words, as the command line takes them.
 
     Raises:
@@ -122,7 +131,7 @@ def read_policy(uneven: str = "reject", mpp_um: float | None = None, window: str
     if mpp_um is not None and not low <= mpp_um <= high:
         raise MedclipError(Reason.WRONG_USE, f"a slide has {low:g} to {high:g} micrometres per pixel, not {mpp_um:g}.")
     pixels = PixelPolicy() if window is None else PixelPolicy(window=parse_window(window))
-    return ReadPolicy(pixels, "resample" if uneven == "resample" else "reject", mpp_um)
+    return ReadPolicy(pixels, "resample" if uneven == "resample" else "reject", mpp_um, accept_unterminated)
 
 
 @dataclass(frozen=True)

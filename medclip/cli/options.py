@@ -51,6 +51,10 @@ Mpp = Annotated[
     float | None,
     typer.Option("--mpp", metavar="UM", help="Micrometres per pixel of slides that state none, or that of a printer."),
 ]
+AcceptUnterminated = Annotated[
+    bool,
+    typer.Option("--accept-unterminated", help="Read compressed images that lack their end marker and nothing else."),
+]
 TestShare = Annotated[
     float, typer.Option("--test-share", help="Share of patients to test on, where the table has no column `split`.")
 ]

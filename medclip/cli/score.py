@@ -48,6 +48,7 @@ def score(
     group_by: options.GroupBy = "auto",
     uneven: options.Uneven = "reject",
     mpp: options.Mpp = None,
+    accept_unterminated: options.AcceptUnterminated = False,
     key_file: options.KeyFile = None,
     report_paths: options.ReportPaths = False,
     as_json: options.Json = False,
@@ -85,7 +86,7 @@ def score(
                 memory=memory,
                 report_paths=report_paths,
                 key_file=key_file,
-                settings=Settings(policy=read_policy(uneven, mpp)),
+                settings=Settings(policy=read_policy(uneven, mpp, accept_unterminated=accept_unterminated)),
                 progress=shown,
             )
     except KeyboardInterrupt:

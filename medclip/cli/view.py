@@ -25,6 +25,7 @@ def view(
     ] = None,
     uneven: options.Uneven = "reject",
     mpp: options.Mpp = None,
+    accept_unterminated: options.AcceptUnterminated = False,
     as_json: options.Json = False,
 ) -> int:
     """Draw what a model would see of a file or series, beside the raw image, with everything that was done to it.
@@ -43,7 +44,7 @@ def view(
         modality=modality,
         model=model,
         number=number,
-        settings=Settings(policy=read_policy(uneven, mpp, window)),
+        settings=Settings(policy=read_policy(uneven, mpp, window, accept_unterminated=accept_unterminated)),
     )
     if as_json:
         fields = {**vars(drawn), "out": str(drawn.out), "headers": dict(drawn.headers)}

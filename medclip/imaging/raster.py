@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -10,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from medclip.dicom.codecs.completeness import NO_END, UNTERMINATED, decode_unterminated
 from medclip.dicom.header.quiet import quiet
 from medclip.dicom.pixels.decoded import Decoded, check_size
 from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.sniff import Format
+from medclip.imaging.raster_end import check_segments, cut, file_lacks, strict, tiff_segments
 from medclip.sample import Step
 from medclip.settings import Settings
 
@@ -69,7 +72,7 @@ def read_raster(path: Path, fmt: Format, settings: Settings, *, grey: bool = Fal
         MedclipError: TOO_LARGE, TRUNCATED, CORRUPT, NOT_SUPPORTED_YET (several pages of one size).
     """
     try:
-        with quiet("PIL"):
+        with quiet("PIL"), strict():
             return _read(path, fmt, settings, grey=grey)
     except MedclipError:
         raise
@@ -91,24 +94,49 @@ def _read(path: Path, fmt: Format, settings: Settings, *, grey: bool) -> Decoded
     with path.open("rb") as file:
         if fmt is Format.WEBP:  # its plugin allocates the canvas on opening
             check_size(*webp_size(file), settings)
+        lacking = file_lacks(file, fmt)
+        if not lacking:
+            return _decoded(file, path, fmt, settings, grey=grey)
+        if lacking != NO_END or not settings.policy.accept_unterminated:
+            raise cut(fmt, lacking)
         try:
-            image = _open(file, fmt)
-        except (UnidentifiedImageError, SyntaxError, NotImplementedError, KeyError):
-            if fmt is not Format.TIFF:
-                raise
-            return _read_tiff(path, settings, grey=grey)
-        with image:
-            check_size(*image.size, settings)
-            steps: list[Step] = []
-            pages: int = getattr(image, "n_frames", 1)
-            if fmt is Format.TIFF:
-                page = 0 if pages == 1 else _main_page(image, pages, settings, steps)
-                if _needs_tifffile(image):
-                    decoded = _read_tiff(path, settings, grey=grey, page=page)
-                    return decoded._replace(steps=(*steps, *decoded.steps))
-            elif pages > 1:
-                steps.append(Step("frame", f"first of {pages}"))
-            pixels = _pixels(image, steps, grey=grey)
+            decoded = _unterminated(file, path, fmt, settings, grey=grey)
+        except (OSError, ValueError):
+            raise cut(fmt, "its data ends early, too") from None
+    return decoded._replace(steps=(*decoded.steps, Step("end", UNTERMINATED)))
+
+
+def _unterminated(file: BinaryIO, path: Path, fmt: Format, settings: Settings, *, grey: bool) -> Decoded:
+    """Decode a file without its end marker. Of PNG and GIF Pillow itself knows whether all pixels are there."""
+    if fmt not in (Format.JPEG, Format.JPEG2000):
+        return _decoded(file, path, fmt, settings, grey=grey)
+    return decode_unterminated(
+        file.read(),
+        lambda stream: _decoded(io.BytesIO(stream), path, fmt, settings, grey=grey),
+        lambda decoded: decoded.pixels.tobytes(),
+    )
+
+
+def _decoded(file: BinaryIO, path: Path, fmt: Format, settings: Settings, *, grey: bool) -> Decoded:
+    try:
+        image = _open(file, fmt)
+    except (UnidentifiedImageError, SyntaxError, NotImplementedError, KeyError):
+        if fmt is not Format.TIFF:
+            raise
+        return _read_tiff(path, settings, grey=grey)
+    with image:
+        check_size(*image.size, settings)
+        steps: list[Step] = []
+        pages: int = getattr(image, "n_frames", 1)
+        if fmt is Format.TIFF:
+            page = 0 if pages == 1 else _main_page(image, pages, settings, steps)
+            if _needs_tifffile(image):
+                decoded = _read_tiff(path, settings, grey=grey, page=page)
+                return decoded._replace(steps=(*steps, *decoded.steps))
+            check_segments(file, *tiff_segments(getattr(image, "tag_v2", {})))
+        elif pages > 1:
+            steps.append(Step("frame", f"first of {pages}"))
+        pixels = _pixels(image, steps, grey=grey)
     return Decoded(pixels, tuple(steps), f"Pillow {fmt.upper()}", {})
 
 
@@ -250,6 +278,8 @@ def _read_tiff(path: Path, settings: Settings, *, grey: bool, page: int | None =
         check_size(main.imagewidth, main.imagelength, settings)
         if main.imagedepth != 1 or main.samplesperpixel not in (1, 3, 4):
             raise MedclipError(Reason.NOT_SUPPORTED_YET, "the file is a TIFF with unusual channels.")
+        with path.open("rb") as file:
+            check_segments(file, main.dataoffsets, main.databytecounts, int(main.compression))
         try:
             array = np.asarray(main.asarray())
         except ValueError as error:

@@ -27,7 +27,7 @@ _TITLES = {
     "group_by": "--group-by",
     "key": "the identity key",
     "limits": "the limits",
-    "policy": "--uneven or --mpp",
+    "policy": "--uneven, --mpp or --accept-unterminated",
     "version": "the version of medclip",
 }
 

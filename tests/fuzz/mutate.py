@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from examples import make_phantoms as phantoms
+from tests.kits.codestreams import SYNTAXES, stream, write_streams
 
 Seed = tuple[str, bytes, str, Mapping[str, bytes]]
 """File name, bytes, modality for the table ("" where the header says it), and whole files that lie beside it."""
@@ -24,6 +25,24 @@ def seeds(folder: Path) -> list[Seed]:
         beside = {f.name: f.read_bytes() for f in path.parent.iterdir() if f != path and f.stem == "record"}
         made.append((path.name, path.read_bytes(), modality, beside))
     return made
+
+
+def cut_streams(folder: Path, rng: np.random.Generator) -> list[Path]:
+    """Write files of every transfer syntax whose compressed frame is cut, or ends in zeros; the files are whole.
+
+    Returns:
+        The files, none of which may be scored.
+    """
+    paths = []
+    for uid in SYNTAXES:
+        data = stream(uid).data
+        for way in range(4):
+            kept = data[: int(rng.integers(1, len(data) - 2))]
+            body = kept.ljust(len(data), b"\0") if way == 3 else kept
+            path = folder / uid / str(way) / "film.dcm"
+            path.parent.mkdir(parents=True)
+            paths.append(write_streams(path, uid, [body], Modality="DX"))
+    return paths
 
 
 def mutate(body: bytes, rng: np.random.Generator) -> bytes:

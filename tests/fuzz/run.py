@@ -1,4 +1,4 @@
-"""Score folders of damaged files and check that each file ends in exactly one row.
+"""Score folders of damaged files and check that each file ends in exactly one row, and that no cut stream is scored.
 
 `python -m tests.fuzz.run --files 10000` runs in rounds, so that time is bounded. It prints one JSON object and exits
 with 1 when a promise was broken.
@@ -21,7 +21,7 @@ import numpy as np
 
 from medclip.api.score import score
 from medclip.settings import Settings
-from tests.fuzz.mutate import Seed, mutate, seeds
+from tests.fuzz.mutate import Seed, cut_streams, mutate, seeds
 from tests.kits.scoring import every_way, make_pack
 
 MEMORY_BYTES = 3 * 1024**3
@@ -40,13 +40,15 @@ def run(num_files: int, seed: int, minutes: float, work: Path) -> dict[str, obje
     originals = seeds(work / "seeds")
     counts: collections.Counter[str] = collections.Counter()
     broken: list[str] = []
-    done, started = 0, time.monotonic()
+    done, num_cut, started = 0, 0, time.monotonic()
     while done < num_files and time.monotonic() - started < minutes * 60:
         number = min(ROUND, num_files - done)
         folder, out = work / "in", work / "out"
         for path in (folder, out):
             shutil.rmtree(path, ignore_errors=True)
         table = _write(originals, folder, number, np.random.default_rng([seed, done]))
+        cut = cut_streams(folder / "cut", np.random.default_rng([seed, done, 1]))
+        incomplete = {path.relative_to(folder).as_posix() for path in cut}
         found = score(
             folder,
             out,
@@ -61,6 +63,8 @@ def run(num_files: int, seed: int, minutes: float, work: Path) -> dict[str, obje
         if set(names) != expected or set(names.values()) != {1}:
             broken.append(f"round at {done}: {len(rows)} rows for {len(expected)} files")
         broken += [f"{row['path']}: {row['status']} without a reason" for row in rows if _unexplained(row)]
+        broken += [f"{row['path']}: incomplete, and scored" for row in rows if _is_wrong(row, incomplete)]
+        num_cut += len(incomplete)
         counts.update(f"{row['status']}:{row['reason'] or ''}" for row in rows)
         done += number
     peak_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
@@ -68,11 +72,16 @@ def run(num_files: int, seed: int, minutes: float, work: Path) -> dict[str, obje
         broken.append(f"a reading process took {peak_mb:.0f} MB")
     return {
         "files": done,
+        "cut_streams": num_cut,
         "seconds": round(time.monotonic() - started, 1),
         "peak_reader_mb": round(peak_mb),
         "rows": dict(sorted(counts.items())),
         "broken": broken[:20],
     }
+
+
+def _is_wrong(row: dict[str, object], incomplete: set[str]) -> bool:
+    return row["path"] in incomplete and row["status"] == "scored"
 
 
 def _unexplained(row: dict[str, object]) -> bool:

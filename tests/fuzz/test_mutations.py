@@ -54,4 +54,5 @@ def test_five_hundred_damaged_files_end_in_five_hundred_rows() -> None:
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     found = json.loads(done.stdout)
     assert found["files"] == 500
+    assert found["cut_streams"] > 0
     assert sum(found["rows"].values()) >= 500  # and a row for each whole neighbour

@@ -30,7 +30,7 @@ def syntax_of(data: bytes) -> str:
     if data[:4] != _FIRST_ITEM:
         return ""
     frame = data[8 + int.from_bytes(data[4:8], "little") + 8 :]
-    if _siz(frame) is not None:
+    if siz_of(frame) is not None:
         return JPEG_2000[1]
     if frame[:2] == _JPEG:
         return next((_SYNTAX_OF[marker] for marker, _ in _segments(frame) if marker in _SYNTAX_OF), "")
@@ -46,7 +46,7 @@ def size_of(frame: bytes) -> tuple[int, int] | None:
     Returns:
         None where it says none: other codecs, and JPEGs that state their height at the end.
     """
-    siz = _siz(frame)
+    siz = siz_of(frame)
     if siz is not None:
         # Xsiz, Ysiz, XOsiz, YOsiz (ISO 15444-1, A.5.1)
         right, bottom, left, top = (int.from_bytes(frame[siz + at : siz + at + 4], "big") for at in (8, 12, 16, 20))
@@ -60,8 +60,8 @@ def size_of(frame: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _siz(frame: bytes) -> int | None:
-    """Return the place of a JPEG 2000 codestream: at the start, or behind the boxes of a JP2 file."""
+def siz_of(frame: bytes) -> int | None:
+    """Return the place of a JPEG 2000 codestream: at the start, or behind the boxes of a JP2 file; None without one."""
     if frame[:4] == _JPEG_2000:
         return 0
     if frame[:8] != _JP2:

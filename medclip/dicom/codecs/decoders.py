@@ -8,6 +8,7 @@ description), in decoders of our own: pydicom's are shared by the whole process 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.dicom.codecs.codestream import size_of
+from medclip.dicom.codecs.completeness import NO_END, decode_unterminated, lacks
 from medclip.dicom.codecs.transfer_syntax import (
     BASELINE,
     EXTENDED,
@@ -59,6 +61,9 @@ _PLUGINS = {
     "gdcm": (f"{_PYDICOM}.gdcm", "_decode_frame"),
 }
 _SPOKEN = {"openjpeg": "pylibjpeg-openjpeg", "rle": "pylibjpeg-rle", "gdcm": "GDCM", "pillow": "Pillow"}
+
+ENDS = "medclip_ends"
+"""Name of the option that holds an `Ends`."""
 
 DECODER_DEPENDENCIES = dict.fromkeys(_ORDER, ("imagecodecs",))
 """What pydicom asks a plug-in's module for."""
@@ -141,18 +146,40 @@ def decoder_for(uid: str) -> Any:
     return decoder
 
 
+@dataclass
+class Ends:
+    """What the guard of a decoder is told, and what it saw, about how frames end: an option of pydicom's runner."""
+
+    accept: bool
+    """Whether a frame that lacks its end marker, and nothing else, is decoded."""
+    accepted: int = 0
+    """How many such frames were decoded."""
+    lacking: str = ""
+    """What the last refused frame lacks."""
+
+
 def _guarded(decode: Any) -> Any:
-    """Let a decoder see only frames of the size that the header states.
+    """Let a decoder see only frames of the size that the header states, with an end.
 
     A codestream of a few bytes may claim billions of pixels, and decoders take the memory first; one of another shape
-    with as many pixels would come out scrambled.
+    with as many pixels would come out scrambled; and of one that was cut they make up the rest.
     """
 
     def guarded(src: bytes, runner: Any) -> Any:
         size = size_of(src)
         if size is not None and size != (runner.rows, runner.columns):
             raise ValueError("the codestream is of another size than the header states")
-        return decode(src, runner)
+        ends: Ends = runner.get_option(ENDS) or Ends(accept=False)
+        lacking = lacks(src)
+        if not lacking:
+            return decode(src, runner)
+        ends.lacking = lacking
+        if lacking != NO_END or not ends.accept:
+            raise ValueError(lacking)
+        decoded = decode_unterminated(src, lambda stream: decode(stream, runner))
+        ends.lacking = ""
+        ends.accepted += 1
+        return decoded
 
     return guarded
 

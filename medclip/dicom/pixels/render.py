@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
+from medclip.dicom.codecs.completeness import UNTERMINATED
 from medclip.dicom.header.quiet import quiet
 from medclip.dicom.header.read import DicomHeader
 from medclip.dicom.header.safe_header import public_values
@@ -126,7 +127,8 @@ def read_stored(path: Path, settings: Settings, *, header: DicomHeader | None = 
         dataset, known = open_dataset(path, header, settings)
         check(known, dataset, settings)
         check_volume(known, known.frames, settings)
-        stored = Stored(dataset, known, align=False).read()
+        unterminated = settings.policy.accept_unterminated
+        stored = Stored(dataset, known, align=False, unterminated=unterminated).read()
     return stored[0] if known.frames == 1 else stored
 
 
@@ -136,11 +138,14 @@ def _read(dataset: Any, header: DicomHeader, settings: Settings, mode: Mode, fra
             Reason.WRONG_USE, f"the DICOM object holds {header.frames} frames, and not the one asked for."
         )
     check_volume(header, len(frames), settings)
-    source = Stored(dataset, header, align=mode != "raw")
+    unterminated = settings.policy.accept_unterminated
+    source = Stored(dataset, header, align=mode != "raw", unterminated=unterminated)
     stored = source.read(frames)
     steps = [Step("decode", f"{header.bits_stored or header.bits_allocated} bits stored, {header.photometric}")]
     if source.found:
         steps.append(Step("colour", f"header says {header.photometric}, the pixels are {source.found}"))
+    if source.ends.accepted:
+        steps.append(Step("end", UNTERMINATED))
     if source.moved:
         steps.append(Step("bits", f"values stood in the high bits of their words; moved down by {source.moved}"))
     try:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from medclip.dicom.codecs import decoders as dicom_codecs
 from medclip.dicom.codecs.codestream import syntax_of
+from medclip.dicom.codecs.completeness import NO_END, UNTERMINATED_HINT
 from medclip.dicom.header.elements import integer, own_bytes, raw_bytes
 from medclip.dicom.header.fast_parse import meta_of
 from medclip.dicom.header.parse import pixel_keyword
@@ -89,13 +90,14 @@ class Stored:
         dataset: The pydicom data set.
         header: Its plain values.
         align: Whether values that stand in the high bits of their words (HighBit) are moved down. pydicom leaves them.
+        unterminated: Whether a compressed frame that lacks its end marker, and nothing else, is read.
 
     Raises:
         MedclipError: NOT_SUPPORTED_YET (transfer syntax, YBR_PARTIAL that is not compressed), MISSING_CODEC, or
             TRUNCATED where less pixel data is there than the header states.
     """
 
-    def __init__(self, dataset: Any, header: DicomHeader, *, align: bool = True) -> None:
+    def __init__(self, dataset: Any, header: DicomHeader, *, align: bool = True, unterminated: bool = False) -> None:
         self._dataset, self._header, self._align = dataset, header, align
         self._keyword = pixel_keyword(dataset)
         self._syntax = dataset.file_meta.TransferSyntaxUID
@@ -105,6 +107,8 @@ class Stored:
         """Colour of the codestream in words, where the header says something else."""
         self.moved = 0
         """By how many bits values were moved down."""
+        self.ends = dicom_codecs.Ends(accept=unterminated)
+        """How compressed frames ended."""
         try:
             self._encapsulated = bool(self._syntax.is_encapsulated)
         except (AttributeError, ValueError):
@@ -154,8 +158,8 @@ class Stored:
         except MemoryError:
             raise MedclipError(Reason.TOO_LARGE, "the image does not fit into memory.") from None
         except Exception:
-            if self._encapsulated and (not self._ends_properly() or self._lacks_frames()):
-                raise MedclipError(Reason.TRUNCATED, "the compressed pixel data ends too early.") from None
+            if self._encapsulated and (self.ends.lacking or self._lacks_frames()):
+                raise self._cut() from None
             raise MedclipError(Reason.CORRUPT, "the pixel data is damaged and cannot be decoded.") from None
         header = self._header
         size = (len(wanted), header.rows, header.columns, *((3,) if header.samples_per_pixel == 3 else ()))
@@ -229,6 +233,7 @@ class Stored:
         for change in (lambda: True, self._drop_offsets, self._other_syntax):
             if not change():
                 continue
+            self.ends.lacking, self.ends.accepted = "", 0
             for name in dicom_codecs.in_order(str(self._syntax)):
                 try:
                     stored = self._by_pydicom(wanted, name)
@@ -248,6 +253,7 @@ class Stored:
             self._dataset.PlanarConfiguration = 0  # whatever the header kept: these codecs give pixel after pixel
         codec = dicom_codecs.decoder_for(str(self._syntax)) if self._encapsulated else get_decoder(self._syntax)
         options: dict[str, Any] = {"raw": True, "decoding_plugin": plugin, "allow_excess_frames": False}
+        options[dicom_codecs.ENDS] = self.ends
         if len(wanted) == self.frames and integer(self._dataset, "NumberOfFrames", 1) == self.frames:
             stored, about = codec.as_array(self._dataset, **options)
             stored = stored if self.frames > 1 else stored[None]
@@ -299,10 +305,10 @@ class Stored:
             return True
         return count - 1 < self.frames  # the first item is the offset table
 
-    def _ends_properly(self) -> bool:
-        """Return whether the last fragment ends with the end marker of its codec (JPEG family: FFD9; else unknown)."""
-        data = self._dataset.PixelData.rstrip(b"\0")
-        return data.endswith((b"\xff\xd9", b"\xff\xd9\xfe\xff\xdd\xe0")) or "JPEG" not in self._syntax.name
+    def _cut(self) -> MedclipError:
+        what = f": {self.ends.lacking}" if self.ends.lacking else ""
+        hint = UNTERMINATED_HINT if self.ends.lacking == NO_END and not self.ends.accept else ""
+        return MedclipError(Reason.TRUNCATED, f"the compressed pixel data ends too early{what}.", hint=hint)
 
 
 def _complete(dataset: Any, header: DicomHeader) -> None:

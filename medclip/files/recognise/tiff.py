@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -17,6 +18,13 @@ _LARGE_PIXELS = 64_000_000
 _MICROSCOPE_PIXELS = 16_000_000
 _MICROSCOPE_UM = (0.05, 5.0)
 """With a pixel of this size it is a slide from 4,000 x 4,000 px on; smaller ones are tiles cut from a slide."""
+
+_STORED = ((273, 279), (324, 325))
+"""Places and lengths of strips, and of tiles."""
+_PLACES = frozenset({_SUB_IFDS, *(tag for pair in _STORED for tag in pair)})
+_WHOLE = {3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
+"""Types of whole numbers that places have."""
+_MOST_DIRECTORIES = 4096
 
 _Tags = dict[int, bytes]
 
@@ -42,6 +50,42 @@ def is_vendors(file: BinaryIO) -> bool:
         return any(_names(tags, _VENDOR_WORDS) or _NDPI in tags for tags, _ in _directories(file))
     except (struct.error, OSError, OverflowError, ValueError):
         return False
+
+
+def ends_early(file: BinaryIO) -> bool:
+    """Return whether an open TIFF was cut: a directory, or a strip or tile of one, reaches beyond the end of the file.
+
+    Directories that cannot be parsed for another reason count as whole: reading them gives the reason.
+    """
+    size = file.seek(0, io.SEEK_END)
+    try:
+        endian, big, offset = _start(file)
+        waiting = [offset]
+        for _ in range(_MOST_DIRECTORIES):
+            offset = waiting.pop() if waiting else 0
+            if not offset:
+                return False
+            if offset >= size:
+                return True
+            tags, following = _directory(file, offset, endian, big=big, places=True)
+            if _NDPI in tags and size >= 1 << 32:  # its pointers of 32 bits point anywhere
+                return False
+            for places, lengths in _STORED:
+                pairs = zip(_numbers(tags, places), _numbers(tags, lengths), strict=False)
+                if any(at + count > size for at, count in pairs if at and count):
+                    return True
+            waiting += [following, *_numbers(tags, _SUB_IFDS)]
+    except struct.error:  # the file ended
+        return True
+    except (OSError, OverflowError, ValueError):
+        return False
+    return False
+
+
+def _numbers(tags: _Tags, tag: int) -> tuple[int, ...]:
+    """Read whole numbers that `_directory` brought to eight bytes."""
+    value = tags.get(tag, b"")
+    return struct.unpack(f"<{len(value) // 8}Q", value) if len(value) % 8 == 0 else ()
 
 
 def _is_slide(file: BinaryIO) -> bool:
@@ -88,13 +132,19 @@ def _ratio(tags: _Tags, tag: int, endian: str) -> float:
     return top / bottom if bottom else 0.0
 
 
-def _directories(file: BinaryIO) -> Iterator[tuple[_Tags, str]]:
-    """Read the first directories, each with the byte order."""
+def _start(file: BinaryIO) -> tuple[str, bool, int]:
+    """Read byte order, whether places have 64 bits (BigTIFF), and the place of the first directory."""
     file.seek(0)
     start = file.read(16)
     endian = "<" if start[:2] == b"II" else ">"
     big = struct.unpack_from(f"{endian}H", start, 2)[0] == 43
     (offset,) = struct.unpack_from(f"{endian}Q", start, 8) if big else struct.unpack_from(f"{endian}I", start, 4)
+    return endian, big, offset
+
+
+def _directories(file: BinaryIO) -> Iterator[tuple[_Tags, str]]:
+    """Read the first directories, each with the byte order."""
+    endian, big, offset = _start(file)
     for _ in range(_MAX_DIRECTORIES):
         if not offset:
             return
@@ -102,8 +152,11 @@ def _directories(file: BinaryIO) -> Iterator[tuple[_Tags, str]]:
         yield tags, endian
 
 
-def _directory(file: BinaryIO, offset: int, endian: str, *, big: bool) -> tuple[_Tags, int]:
-    """Read one directory: tag -> its bytes (of texts, sizes and resolution), and the next directory's offset."""
+def _directory(file: BinaryIO, offset: int, endian: str, *, big: bool, places: bool = False) -> tuple[_Tags, int]:
+    """Read one directory: tag -> its bytes (of texts, sizes and resolution), and the next directory's offset.
+
+    With `places`, where pixels and further directories lie is read in full, eight bytes (little endian) for each.
+    """
     file.seek(offset)
     count_format, entry_size, pointer = (f"{endian}Q", 20, f"{endian}Q") if big else (f"{endian}H", 12, f"{endian}I")
     (count,) = struct.unpack(count_format, file.read(struct.calcsize(count_format)))
@@ -118,7 +171,13 @@ def _directory(file: BinaryIO, offset: int, endian: str, *, big: bool) -> tuple[
         (length,) = struct.unpack_from(pointer, block, at + 4)
         value = block[at + entry_size - inline : at + entry_size]
         size = length * _SIZES.get(kind, 1)
-        if size <= inline:
+        if places and tag in _PLACES and kind in _WHOLE:
+            if size > inline:
+                file.seek(struct.unpack(pointer, value)[0])
+                value = file.read(size)
+            numbers = struct.unpack(f"{endian}{length}{_WHOLE[kind]}", value[:size])
+            value = struct.pack(f"<{length}Q", *numbers)
+        elif size <= inline:
             value = value[:size]
         elif tag in (_DESCRIPTION, _MAKE, _SOFTWARE, _ACROSS, _DOWN):
             file.seek(struct.unpack(pointer, value)[0])

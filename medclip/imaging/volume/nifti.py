@@ -210,8 +210,22 @@ def _voxels(path: Path, header: Any, shape: Sequence[int], settings: Settings, *
             if not got:
                 raise _short(shape)
             at += got
+        if compressed and not settings.policy.accept_unterminated:
+            _check_sum(file)
     stored = data.view(dtype).reshape(shape, order="F")
     return stored if dtype.isnative else stored.astype(dtype.newbyteorder("="))
+
+
+def _check_sum(file: BinaryIO) -> None:
+    """Read on to the end of a compressed file, where its check sum is: zeros in its middle unpack to something, too.
+
+    Raises:
+        EOFError: Where the end is missing.
+        gzip.BadGzipFile: Where the sum is another.
+    """
+    for _ in range(_MAX_OFFSET // _CHUNK):
+        if not file.read(_CHUNK):
+            return
 
 
 def _short(shape: Sequence[int]) -> MedclipError:

@@ -20,6 +20,7 @@ from medclip.imaging.volume.nifti import read_minc
 from medclip.imaging.volume.orientation import arrange, axis_codes, closest_axes, oblique_deg, to_plane
 from medclip.imaging.volume.read import read_nifti
 from medclip.sample import Volume
+from tests.kits.codestreams import half_zeroed
 from tests.kits.volumes import SETTINGS, limited, write_nifti
 
 SHAPE = (18, 20, 22)
@@ -219,6 +220,8 @@ def test_damaged_files_have_one_reason(tmp_path: Path) -> None:
         (whole[:2000], Reason.TRUNCATED),
         (gzip.compress(whole)[:900], Reason.TRUNCATED),
         (gzip.compress(whole[:-10]), Reason.TRUNCATED),
+        (gzip.compress(whole)[:-4], Reason.TRUNCATED),  # all voxels, and no check sum
+        (half_zeroed(gzip.compress(whole)), Reason.TRUNCATED),
         (whole[:40] + b"\xff" * 16 + whole[56:], Reason.CORRUPT),
         (whole[:70] + b"\x99\x99" + whole[72:], Reason.CORRUPT),
         (whole[:108] + struct.pack("<f", np.nan) + whole[112:], Reason.CORRUPT),

@@ -38,6 +38,8 @@ class SlideSpec:
     max_pixels: int
     mpp_um: float | None
     """The user's µm/px, for slides that do not say, or say no more than how large to print them."""
+    accept_unterminated: bool = False
+    """Whether tiles that lack their end marker, and nothing else, are read."""
 
 
 @dataclass(frozen=True)

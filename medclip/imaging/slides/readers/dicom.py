@@ -19,7 +19,14 @@ from medclip.dicom.header.quiet import quiet
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.slides.readers.backend import Level, SlideFacts, SlideSpec, missing
 from medclip.imaging.slides.readers.channels import ToRgb, limits_of
-from medclip.imaging.slides.readers.jpeg_tiles import Decode, TileCache, TiledLevel, TileLayout, decode_jpeg
+from medclip.imaging.slides.readers.jpeg_tiles import (
+    Decode,
+    TileCache,
+    TiledLevel,
+    TileLayout,
+    decode_jpeg,
+    decode_whole,
+)
 
 _SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 """VL Whole Slide Microscopy Image Storage."""
@@ -59,7 +66,10 @@ class DicomBackend:
                 _check_complete(volumes, self._source)
                 images = _images(self._source)
                 cache = TileCache(spec.cache_bytes)
-                self._levels = [_tiled_level(i, image, cache) for i, image in enumerate(images)]
+                self._levels = [
+                    _tiled_level(i, image, cache, unterminated=spec.accept_unterminated)
+                    for i, image in enumerate(images)
+                ]
                 mpp = _mpp(images[0])
                 self._extra = {
                     "label": list(self._source.label_instances),
@@ -92,7 +102,8 @@ class DicomBackend:
                 image = self._extra[name][0].image_data
                 size = image.image_size
                 layout = TileLayout(int(size.height), int(size.width), *_tile(image))
-                level = TiledLevel(name, layout, _decoder(image, layout), TileCache(0), image.samples_per_pixel)
+                decode = _decoder(image, layout, unterminated=False)
+                level = TiledLevel(name, layout, decode, TileCache(0), image.samples_per_pixel)
                 return ToRgb()(level.region(0, 0, layout.height_px, layout.width_px))
         except MedclipError:
             raise
@@ -224,13 +235,14 @@ def _tile(image: Any) -> tuple[int, int]:
     return int(image.tile_size.height), int(image.tile_size.width)
 
 
-def _tiled_level(index: int, image: Any, cache: TileCache) -> TiledLevel:
+def _tiled_level(index: int, image: Any, cache: TileCache, *, unterminated: bool) -> TiledLevel:
     size = image.image_size
     layout = TileLayout(int(size.height), int(size.width), *_tile(image))
-    return TiledLevel(index, layout, _decoder(image, layout), cache, image.samples_per_pixel, image.dtype)
+    decode = _decoder(image, layout, unterminated=unterminated)
+    return TiledLevel(index, layout, decode, cache, image.samples_per_pixel, image.dtype)
 
 
-def _decoder(image: Any, layout: TileLayout) -> Decode:
+def _decoder(image: Any, layout: TileLayout, *, unterminated: bool) -> Decode:
     """Make the decoder of one level's tiles."""
     from wsidicom.geometry import Point
 
@@ -239,15 +251,22 @@ def _decoder(image: Any, layout: TileLayout) -> Decode:
     shape = (layout.tile_height, layout.tile_width, 3)
     jpeg = str(image.transfer_syntax) == _JPEG_BASELINE and image.samples_per_pixel == 3
 
+    def decode_stored(stream: bytes) -> NDArray[Any]:
+        return np.asarray(image.decoder.decode(stream))
+
     def decode(index: int) -> NDArray[Any] | None:
         tile = Point(index % layout.columns, index // layout.columns)
         try:
             if image.is_sparse(tile, focus, optical_path):
                 return None
+            data = image.get_encoded_tile(tile, focus, optical_path)
             if jpeg:
-                data = image.get_encoded_tile(tile, focus, optical_path)
-                return decode_jpeg(data, shape, jpeg_colour(data, stated))
-            pixels = np.asarray(image.get_decoded_tile(tile, focus, optical_path, cache=False))
+                colour = jpeg_colour(data, stated)
+                return decode_whole(data, lambda stream: decode_jpeg(stream, shape, colour), unterminated=unterminated)
+            if not image.transfer_syntax.is_encapsulated:
+                pixels = decode_stored(data)
+            else:
+                pixels = decode_whole(data, decode_stored, unterminated=unterminated)
         except MedclipError:
             raise
         except Exception:

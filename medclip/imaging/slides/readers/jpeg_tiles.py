@@ -6,6 +6,7 @@ same pixels several times as fast. The engine here serves every layout whose til
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import OrderedDict
@@ -16,11 +17,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medclip.dicom.codecs.completeness import NO_END, UNTERMINATED_HINT, decode_unterminated, lacks
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.slides.readers.backend import WHITE, missing
 
 Decode = Callable[[int], "NDArray[Any] | None"]
 """Decodes tile `index` (row-major) to [h, w, C], or None where nothing was scanned."""
+
+
+WITH_END = frozenset({7, 33003, 33004, 33005, 34712})
+"""TIFF compressions whose streams have an end marker: JPEG, and JPEG 2000 by its several numbers."""
 
 
 class TileCache:
@@ -204,7 +210,66 @@ class StoredBytes:
         return data
 
 
-def jpeg_tiles(stored: StoredBytes, layout: TileLayout, tables: bytes | None, colour: str) -> Decode:
+class TilesCheck:
+    """Looks whether tiles are all there that another library decodes: OpenSlide makes up what one lacks (measured).
+
+    Args:
+        stored: The encoded tiles.
+        layout: Their grid.
+    """
+
+    def __init__(self, stored: StoredBytes, layout: TileLayout) -> None:
+        self._stored, self._layout = stored, layout
+        self._seen: set[int] = set()
+
+    def check(self, top: int, left: int, height: int, width: int) -> None:
+        """Refuse a region with a tile that is not all there.
+
+        Raises:
+            MedclipError: TRUNCATED.
+        """
+        layout = self._layout
+        bottom, right = min(top + height, layout.height_px), min(left + width, layout.width_px)
+        for row in range(max(top, 0) // layout.tile_height, -(-bottom // layout.tile_height)):
+            for column in range(max(left, 0) // layout.tile_width, -(-right // layout.tile_width)):
+                index = row * layout.columns + column
+                data = None if index in self._seen else self._stored.read(index)
+                if data is not None and (lacking := lacks(data)):
+                    raise _cut(lacking)
+                self._seen.add(index)
+
+
+def decode_whole(data: bytes, decode: Callable[[bytes], NDArray[Any]], *, unterminated: bool) -> NDArray[Any]:
+    """Decode a stored tile that is all there: decoders make up what a cut one lacks.
+
+    Args:
+        data: The tile, of any codec.
+        decode: Its decoder.
+        unterminated: Whether one that lacks its end marker, and nothing else, is decoded.
+
+    Raises:
+        MedclipError: TRUNCATED.
+    """
+    lacking = lacks(data)
+    if not lacking:
+        return decode(data)
+    if lacking == NO_END and unterminated:
+        with contextlib.suppress(ValueError):
+            return decode_unterminated(data, decode)
+    raise _cut(lacking)
+
+
+def _cut(lacking: str) -> MedclipError:
+    return MedclipError(
+        Reason.TRUNCATED,
+        f"a stored tile of the slide ends too early: {lacking}.",
+        hint=UNTERMINATED_HINT if lacking == NO_END else "",
+    )
+
+
+def jpeg_tiles(
+    stored: StoredBytes, layout: TileLayout, tables: bytes | None, colour: str, *, unterminated: bool
+) -> Decode:
     """Make the decoder of a TIFF directory of 8-bit, three-channel JPEG tiles.
 
     Args:
@@ -212,13 +277,15 @@ def jpeg_tiles(stored: StoredBytes, layout: TileLayout, tables: bytes | None, co
         layout: Their grid.
         tables: The directory's JPEGTables, which its tiles leave out.
         colour: "RGB" or "YCBCR": what the tiles hold, as the photometric interpretation says.
+        unterminated: Whether tiles that lack their end marker, and nothing else, are read.
     """
+    shape = (layout.tile_height, layout.tile_width, 3)
 
     def decode(index: int) -> NDArray[Any] | None:
         data = stored.read(index)
         if data is None:
             return None
-        return decode_jpeg(data, (layout.tile_height, layout.tile_width, 3), colour, tables)
+        return decode_whole(data, lambda stream: decode_jpeg(stream, shape, colour, tables), unterminated=unterminated)
 
     return decode
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.recognise.tiff import is_vendors
+from medclip.files.recognise.tiff import ends_early, is_vendors
 from medclip.imaging.slides.readers.backend import Level, SlideSpec, missing
 from medclip.imaging.slides.readers.pyramid import BACKENDS, PyramidReader
 from medclip.settings import Settings
@@ -106,8 +106,14 @@ def open_slide(paths: Path | str | Sequence[Path | str], settings: Settings | No
     files = tuple(Path(path).absolute() for path in several)
     if not files:
         raise MedclipError(Reason.WRONG_USE, "a slide needs at least one file.")
+    policy = settings.policy
     spec = SlideSpec(
-        _backend_name(files), files, settings.slide_cache_bytes, settings.max_pixels, settings.policy.mpp_um
+        _backend_name(files),
+        files,
+        settings.slide_cache_bytes,
+        settings.max_pixels,
+        policy.mpp_um,
+        policy.accept_unterminated,
     )
     try:
         return PyramidReader(spec)
@@ -129,6 +135,8 @@ def _backend_name(files: tuple[Path, ...]) -> str:
         raise MedclipError(Reason.EMPTY_FILE, "the file has no content.")
     if head[128:] == b"DICM":
         return "dicom"
+    if head[:4] in _TIFF:
+        _check_end(files[0])
     if len(files) != 1:
         raise MedclipError(
             Reason.WRONG_USE, "only DICOM slides consist of several files; open other slides one by one."
@@ -145,6 +153,17 @@ def _backend_name(files: tuple[Path, ...]) -> str:
         Reason.NOT_SUPPORTED_YET,
         "the file is no slide that OpenSlide, wsidicom or tifffile know by its bytes.",
     )
+
+
+def _check_end(path: Path) -> None:
+    """Refuse a TIFF that was cut: what is left of its directories may still look like a slide, of another kind."""
+    try:
+        with path.open("rb") as file:
+            if not ends_early(file):
+                return
+    except OSError:
+        return  # who opens it says why
+    raise MedclipError(Reason.TRUNCATED, "the slide ends too early; copy it again from its source.")
 
 
 def _is_plain_tiff(path: Path) -> bool:

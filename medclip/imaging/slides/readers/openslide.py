@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 from medclip.dicom.header.quiet import quiet
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.slides.readers.backend import WHITE, Level, SlideFacts, SlideSpec, missing
-from medclip.imaging.slides.readers.jpeg_tiles import StoredBytes, TileCache, TiledLevel, TileLayout, jpeg_tiles
+from medclip.imaging.slides.readers.jpeg_tiles import (
+    WITH_END,
+    StoredBytes,
+    TileCache,
+    TiledLevel,
+    TileLayout,
+    TilesCheck,
+    jpeg_tiles,
+)
 
 _PLAIN = frozenset({"aperio", "generic-tiff"})
 """Vendors whose levels are TIFF directories on a plain grid; others overlap, pad or interleave their tiles."""
@@ -83,11 +91,12 @@ class OpenSlideBackend:
         self._slide = self._opened()
         self._file: int | None = None
         self._tiled: dict[int, TiledLevel] = {}
+        self._unseen: dict[int, TilesCheck] = {}
         properties = self._slide.properties
         vendor = properties.get("openslide.vendor", "")
         levels = tuple(Level(height, width) for width, height in self._slide.level_dimensions)
         if vendor in _PLAIN:
-            self._find_tiles(levels, TileCache(spec.cache_bytes))
+            self._find_tiles(levels, TileCache(spec.cache_bytes), unterminated=spec.accept_unterminated)
         self.facts = SlideFacts(
             levels,
             _mpp(properties),
@@ -104,6 +113,8 @@ class OpenSlideBackend:
             return tiled.region(top, left, height, width)
         if self._slide is None:
             self._slide = self._opened()
+        if level in self._unseen:
+            self._unseen[level].check(top, left, height, width)
         scale = self._slide.level_downsamples[level]
         try:
             # OpenSlide wants the corner in pixels of the finest level.
@@ -134,7 +145,7 @@ class OpenSlideBackend:
         if self._file is not None:
             os.close(self._file)
         self._slide = self._file = None
-        self._tiled = {}
+        self._tiled, self._unseen = {}, {}
 
     def _opened(self) -> Any:
         try:
@@ -144,7 +155,7 @@ class OpenSlideBackend:
         except self._openslide.OpenSlideError as error:
             raise _damaged(error) from None
 
-    def _find_tiles(self, levels: tuple[Level, ...], cache: TileCache) -> None:
+    def _find_tiles(self, levels: tuple[Level, ...], cache: TileCache, *, unterminated: bool) -> None:
         """Find the TIFF directories of the levels that hold 8-bit RGB in JPEG tiles."""
         # A failure here costs speed only: OpenSlide reads the level then.
         with contextlib.suppress(Exception), quiet("tifffile"):
@@ -160,8 +171,10 @@ class OpenSlideBackend:
                         for p in pages
                         if p.is_tiled and p.imagelength == level.height_px and p.imagewidth == level.width_px
                     ]
+                    if len(candidates) == 1 and candidates[0].compression in WITH_END:
+                        self._unseen[index] = _tiles_check(candidates[0], file)
                     if len(candidates) == 1 and _is_plain_jpeg(candidates[0]):
-                        self._tiled[index] = _tiled_level(index, candidates[0], file, cache)
+                        self._tiled[index] = _tiled_level(index, candidates[0], file, cache, unterminated=unterminated)
 
 
 def _is_plain_jpeg(page: Any) -> bool:
@@ -177,11 +190,17 @@ def _is_plain_jpeg(page: Any) -> bool:
     )
 
 
-def _tiled_level(index: int, page: Any, file: int, cache: TileCache) -> TiledLevel:
+def _tiled_level(index: int, page: Any, file: int, cache: TileCache, *, unterminated: bool) -> TiledLevel:
     layout = TileLayout(page.imagelength, page.imagewidth, page.tilelength, page.tilewidth)
     colour = "YCBCR" if page.photometric == _YCBCR else "RGB"
     stored = StoredBytes(file, page.dataoffsets, page.databytecounts)
-    return TiledLevel(index, layout, jpeg_tiles(stored, layout, page.jpegtables, colour), cache)
+    decode = jpeg_tiles(stored, layout, page.jpegtables, colour, unterminated=unterminated)
+    return TiledLevel(index, layout, decode, cache)
+
+
+def _tiles_check(page: Any, file: int) -> TilesCheck:
+    layout = TileLayout(page.imagelength, page.imagewidth, page.tilelength, page.tilewidth)
+    return TilesCheck(StoredBytes(file, page.dataoffsets, page.databytecounts), layout)
 
 
 def _damaged(error: Exception) -> MedclipError:

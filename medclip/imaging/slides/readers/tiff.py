@@ -16,9 +16,19 @@ from numpy.typing import NDArray
 
 from medclip.dicom.header.quiet import quiet
 from medclip.errors import MedclipError, Reason
+from medclip.imaging.raster_end import ends_in_zeros
 from medclip.imaging.slides.readers.backend import WHITE, Level, SlideFacts, SlideSpec, missing
 from medclip.imaging.slides.readers.channels import ToRgb, limits_of
-from medclip.imaging.slides.readers.jpeg_tiles import Decode, StoredBytes, TileCache, TiledLevel, TileLayout, jpeg_tiles
+from medclip.imaging.slides.readers.jpeg_tiles import (
+    WITH_END,
+    Decode,
+    StoredBytes,
+    TileCache,
+    TiledLevel,
+    TileLayout,
+    decode_whole,
+    jpeg_tiles,
+)
 
 _LONGEST = 32_000_000
 """Characters of XML that are read; plates with thousands of images have a few millions."""
@@ -87,6 +97,7 @@ class TiffBackend:
 
         self._file: int | None = None
         self._max_pixels = spec.max_pixels
+        self._unterminated = spec.accept_unterminated
         cache = TileCache(spec.cache_bytes)
         try:
             with quiet("tifffile"), tifffile.TiffFile(spec.paths[0], _multifile=False) as tiff:
@@ -152,7 +163,8 @@ class TiffBackend:
             separate = page.planarconfig == _SEPARATE and page.samplesperpixel > 1
             samples = 1 if separate else page.samplesperpixel
             for plane in range(page.samplesperpixel if separate else 1):
-                decode = _decoder(page, stored, layout, plane * layout.rows * layout.columns)
+                first = plane * layout.rows * layout.columns
+                decode = _decoder(page, stored, layout, first, unterminated=self._unterminated)
                 planes.append(TiledLevel((level, channel, plane), layout, decode, cache, samples, page.dtype))
         if len({(plane.layout.height_px, plane.layout.width_px) for plane in planes}) != 1:
             raise MedclipError(Reason.NOT_SUPPORTED_YET, "the TIFF's channels differ in size.")
@@ -222,19 +234,30 @@ def _tile_size(page: Any) -> tuple[int, int]:
     return int(min(page.rowsperstrip or page.imagelength, page.imagelength)), int(page.imagewidth)
 
 
-def _decoder(page: Any, stored: StoredBytes, layout: TileLayout, offset: int) -> Decode:
+def _decoder(page: Any, stored: StoredBytes, layout: TileLayout, offset: int, *, unterminated: bool) -> Decode:
     """Make the decoder of one plane: turbo JPEG where it applies, tifffile's own codecs otherwise."""
     plain = page.compression == _JPEG and page.samplesperpixel == 3 and page.planarconfig != _SEPARATE
     if plain and page.bitspersample == 8 and page.is_tiled:
-        return jpeg_tiles(stored, layout, page.jpegtables, "YCBCR" if page.photometric == _YCBCR else "RGB")
+        colour = "YCBCR" if page.photometric == _YCBCR else "RGB"
+        return jpeg_tiles(stored, layout, page.jpegtables, colour, unterminated=unterminated)
 
     def decode(index: int) -> NDArray[Any] | None:
         data = stored.read(offset + index)
         if data is None:
             return None
+        if ends_in_zeros(data, int(page.compression)):
+            raise MedclipError(Reason.TRUNCATED, "a stored part of the TIFF holds zeros where its data goes on.")
+
+        def decode_segment(stream: bytes) -> NDArray[Any]:
+            return page.decode(stream, offset + index, jpegtables=page.jpegtables)[0][0]
+
         try:
             with quiet("tifffile"):
-                segment = page.decode(data, offset + index, jpegtables=page.jpegtables)[0]
+                if page.compression not in WITH_END:
+                    return decode_segment(data)
+                return decode_whole(data, decode_segment, unterminated=unterminated)
+        except MedclipError:
+            raise
         except ImportError:
             raise missing("imagecodecs") from None
         except ValueError as error:
@@ -243,7 +266,6 @@ def _decoder(page: Any, stored: StoredBytes, layout: TileLayout, offset: int) ->
             raise _damaged() from None
         except Exception:  # each codec has an error type of its own
             raise _damaged() from None
-        return None if segment is None else segment[0]
 
     return decode
 
