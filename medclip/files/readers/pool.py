@@ -364,7 +364,7 @@ def _over_budget(budget: MemoryBudget) -> MedclipError:
         Reason.TOO_LARGE,
         f"reading this file alone needs more than {gigabytes(budget.for_reading_bytes)}, what is left for it of the "
         f"{gigabytes(budget.total_bytes)} that all processes may take.",
-        hint="--memory allows more, where the machine has it.",
+        hint="--memory, or Settings(memory_bytes=...) from Python, allows more, where the machine has it.",
     )
 
 
