@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.readers import memory
-from medclip.files.readers import pool as pool_module
+from medclip.files.readers import memory, serving
 from medclip.files.readers.memory import LEAST_BYTES, held_bytes
-from medclip.files.readers.pool import Deadline, ReadingPool
+from medclip.files.readers.pool import ReadingPool
 from medclip.files.readers.process import ReadingProcess
+from medclip.files.readers.serving import Deadline
 from medclip.settings import Settings
 
 _MB = 1000**2
@@ -190,8 +190,8 @@ def test_jobs_that_are_not_done_when_the_pool_closes_are_cancelled() -> None:
 
 
 def test_a_process_that_cannot_be_started_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "_PAUSES_S", (0.01,))
-    monkeypatch.setattr(pool_module, "ReadingProcess", _Refused(3))
+    monkeypatch.setattr(serving, "_PAUSES_S", (0.01,))
+    monkeypatch.setattr(serving, "ReadingProcess", _Refused(3))
     notes: list[str] = []
     with ReadingPool(2, timeout_s=60, note=notes.append) as pool:
         assert [pool.submit(divmod, 7, 2).result() for _ in range(3)] == [(3, 1)] * 3
@@ -200,7 +200,7 @@ def test_a_process_that_cannot_be_started_is_waited_for(monkeypatch: pytest.Monk
 
 
 def test_a_process_that_dies_while_it_starts_is_no_fault_of_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "_PAUSES_S", (0.01,))
+    monkeypatch.setattr(serving, "_PAUSES_S", (0.01,))
     answer, num_starts = ReadingProcess.answer, []
 
     def dies_twice(self: ReadingProcess, tick: Any) -> bytearray:
@@ -217,9 +217,9 @@ def test_a_process_that_dies_while_it_starts_is_no_fault_of_the_file(monkeypatch
 def test_a_machine_that_starts_no_process_for_minutes_ends_the_run_and_blames_no_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pool_module, "_PAUSES_S", (0.01,))
-    monkeypatch.setattr(pool_module, "_START_PATIENCE_S", 0.2)
-    monkeypatch.setattr(pool_module, "ReadingProcess", _Refused(10**9))
+    monkeypatch.setattr(serving, "_PAUSES_S", (0.01,))
+    monkeypatch.setattr(serving, "_START_PATIENCE_S", 0.2)
+    monkeypatch.setattr(serving, "ReadingProcess", _Refused(10**9))
     with ReadingPool(2, timeout_s=60) as pool, pytest.raises(MedclipError) as caught:
         pool.submit(divmod, 7, 2).result()
     assert caught.value.reason is Reason.OUT_OF_MEMORY

@@ -1,0 +1,247 @@
+"""One thread and its reading process: what becomes of a job when the process dies, hangs, grows or cannot be started.
+
+That a process dies is nobody's fault until it happens twice: the system kills processes, too. A job whose process died
+is done once more in a fresh one, and only the second death is its own. A job that took too long is not repeated: it had
+its time, and a file that hangs would cost twice as much. But only time in which this process ran counts, so that a
+machine that was asleep makes no file late.
+"""
+
+from __future__ import annotations
+
+import errno
+import pickle
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from functools import partial
+from typing import Any
+
+from medclip.errors import MedclipError, Reason
+from medclip.files.readers.job_queue import Job, JobQueue, Server
+from medclip.files.readers.memory import LEAST_BYTES, MemoryBudget, gigabytes
+from medclip.files.readers.process import ReadingProcess
+from medclip.files.readers.worker import OUT_OF_MEMORY, frame
+from medclip.wording import duration
+
+_START_PATIENCE_S = 300.0
+"""How long nothing is read at all, because no process can be started, before the run gives up."""
+_START_S = 60.0
+"""After which a process that is not ready never will be."""
+_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+_FOR_NOW = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+"""What a system answers that has no process, memory or descriptor to spare."""
+_LONGEST_TICK_S = 1.0
+
+
+class _Again(Exception):
+    """A job has to be done once more, perhaps alone."""
+
+    def __init__(self, *, alone: bool) -> None:
+        self.alone = alone
+
+
+class Serving(Server):
+    """One thread and its process."""
+
+    def __init__(
+        self,
+        queue: JobQueue,
+        timeout_s: float,
+        memory_bytes: int | None,
+        budget: MemoryBudget | None,
+        note_once: Callable[[str, str], None],
+    ) -> None:
+        super().__init__(self._stop)
+        self._queue, self._timeout_s, self._memory_bytes = queue, timeout_s, memory_bytes
+        self._budget, self._note_once = budget, note_once
+        self._process: ReadingProcess | None = None
+        self._failing_since, self._num_failures = 0.0, 0
+        queue.register(self)
+
+    def run(self) -> None:
+        """Do jobs until the queue is closed."""
+        while (job := self._queue.take(self)) is not None:
+            result, failure = None, None
+            try:
+                result = self._do(self._running(), job)
+            except _Again as again:
+                self._queue.repeat(self, alone=again.alone)
+                continue
+            except _NoProcess as error:
+                failure = self._count_failure(error)
+                if failure is None:
+                    self._queue.repeat(self)
+                    self._queue.closed.wait(_PAUSES_S[min(self._num_failures, len(_PAUSES_S)) - 1])
+                    continue
+            except BaseException as error:
+                failure = error
+            keeps_too_much = self._queue.done(self)
+            if failure is None:
+                job.future.set_result(result)
+            else:
+                job.future.set_exception(failure)
+            if keeps_too_much:
+                self._stop()
+            if self._budget and self._budget.is_taken_by_parent:
+                self._note_once("budget", _parent_holds(self._budget))
+        self._stop()
+
+    def _do(self, process: ReadingProcess, job: Job) -> Any:
+        request = frame((job.function, job.arguments))
+        deadline = Deadline(self._timeout_s)
+
+        def tick() -> None:
+            if self._queue.closed.is_set():
+                raise CancelledError
+            if deadline.is_over():
+                raise _late(self._timeout_s)
+            if self._queue.is_too_much(self):
+                if job.alone or self._queue.num_processes() == 1:
+                    assert self._budget is not None
+                    raise _over_budget(self._budget)
+                raise _Again(alone=True)
+
+        try:
+            answer = process.ask(request, tick)
+        except (EOFError, OSError):
+            code = self._stop()
+            job.num_deaths += 1
+            if job.num_deaths > 1:
+                raise _crashed(code) from None
+            # What the system kills mostly needs memory: it gets all there is.
+            raise _Again(alone=self._budget is not None and code == -signal.SIGKILL) from None
+        except BaseException:
+            self._stop()
+            raise
+        good, value = pickle.loads(answer)  # noqa: S301 - written by our own worker
+        if good:
+            return value
+        raise value if isinstance(value, MedclipError) else self._unexpected(value)
+
+    def _running(self) -> ReadingProcess:
+        """Return a process that is ready.
+
+        Raises:
+            _NoProcess: None can be started now.
+        """
+        if self._process is not None and self._process.has_ended:  # while it had nothing to do
+            self._stop()
+        if self._process is None:
+            data_bytes = None if self._budget is None else max(self._budget.total_bytes, LEAST_BYTES)
+            try:
+                self._process = ReadingProcess(self._memory_bytes, data_bytes)
+            except OSError as error:
+                if error.errno not in _FOR_NOW:
+                    raise
+                raise _NoProcess(error.strerror) from None
+            self.pid = self._process.pid
+            deadline = Deadline(_START_S)
+            try:
+                self._process.answer(partial(self._check_start, deadline))
+            except (EOFError, OSError):
+                raise _NoProcess(f"it ended with code {self._stop()}") from None
+            except BaseException:
+                self._stop()
+                raise
+            self._num_failures = 0
+        return self._process
+
+    def _check_start(self, deadline: Deadline) -> None:
+        if self._queue.closed.is_set():
+            raise CancelledError
+        if deadline.is_over():
+            raise _NoProcess(f"it was not ready after {duration(_START_S)}")
+
+    def _count_failure(self, error: _NoProcess) -> MedclipError | None:
+        """Return the end of the run where nothing was read for minutes; None where waiting may help."""
+        now = time.monotonic()
+        if self._num_failures == 0 or self._queue.num_processes():
+            self._failing_since = now
+        self._num_failures += 1
+        self._note_once("start", f"No further reading process can be started now ({error}); waiting until one can.")
+        if now - self._failing_since < _START_PATIENCE_S:
+            return None
+        return MedclipError(
+            Reason.OUT_OF_MEMORY,
+            f"no reading process could be started for {duration(now - self._failing_since)} ({error}).",
+            hint="Free some memory or processes, or allow fewer with --workers, and run again.",
+        )
+
+    def _stop(self) -> int | None:
+        process, self._process = self._process, None
+        code = None if process is None else process.stop()
+        self._queue.forget(self)
+        return code
+
+    def _unexpected(self, name: str) -> MedclipError:
+        if name != OUT_OF_MEMORY:
+            return MedclipError(Reason.CORRUPT, f"the decoder could not make sense of the file ({name}).")
+        limits = [self._memory_bytes, self._budget and self._budget.total_bytes]
+        least = min((limit for limit in limits if limit), default=None)
+        most = "there is" if least is None else f"the {gigabytes(least)} that one reading process may take"
+        return MedclipError(Reason.TOO_LARGE, f"reading this file needs more memory than {most}.")
+
+
+class _NoProcess(Exception):
+    """The system has no process or no memory to spare now."""
+
+
+class Deadline:
+    """A time limit in which only time counts that this process itself was awake.
+
+    Args:
+        limit_s: Seconds.
+        clock: Seconds.
+
+    It must be asked at least every second: of a longer gap only one second counts.
+    """
+
+    def __init__(self, limit_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._left_s, self._clock = limit_s, clock
+        self._asked_at = clock()
+
+    def is_over(self) -> bool:
+        """Return whether the time is up."""
+        now = self._clock()
+        self._left_s -= min(now - self._asked_at, _LONGEST_TICK_S)
+        self._asked_at = now
+        return self._left_s <= 0
+
+
+def _late(timeout_s: float) -> MedclipError:
+    return MedclipError(
+        Reason.TIMEOUT,
+        f"reading took longer than {timeout_s:g} s and was stopped.",
+        hint="From Python, Settings(decode_timeout_s=...) allows more; there is no option for it.",
+    )
+
+
+def _crashed(code: int | None) -> MedclipError:
+    if code == -signal.SIGKILL:
+        return MedclipError(
+            Reason.DECODER_CRASHED,
+            "the system killed the process that read this file, twice.",
+            hint="The machine may be short of memory; the other files are not affected.",
+        )
+    return MedclipError(
+        Reason.DECODER_CRASHED,
+        "the decoder crashed on this file and took its process down, twice.",
+        hint="The file is probably damaged; the other files are not affected.",
+    )
+
+
+def _over_budget(budget: MemoryBudget) -> MedclipError:
+    return MedclipError(
+        Reason.TOO_LARGE,
+        f"reading this file alone needs more than {gigabytes(budget.for_reading_bytes)}, what is left for it of the "
+        f"{gigabytes(budget.total_bytes)} that all processes may take.",
+        hint="--memory, or Settings(memory_bytes=...) from Python, allows more, where the machine has it.",
+    )
+
+
+def _parent_holds(budget: MemoryBudget) -> str:
+    return (
+        f"Of the {gigabytes(budget.total_bytes)} that all processes may take, this one holds "
+        f"{gigabytes(budget.parent_bytes)} by itself; few files are read at a time."
+    )
