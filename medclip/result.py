@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -22,8 +22,8 @@ class Result:
         raise NotImplementedError
 
     def _rows(self, most: int | None = None) -> Sequence[Mapping[str, Any]]:
-        """Return the rows of the table that stands for the result, at most so many."""
-        raise NotImplementedError
+        """Return the rows of the table that stands for the result, at most so many; by default its counts."""
+        return list(_counts(vars(self), ()))[:most]
 
     def __repr__(self) -> str:
         """Return the name and the facts, in under ten lines."""
@@ -54,6 +54,21 @@ class Result:
                 Reason.MISSING_CODEC, "a data frame needs pandas.", hint="Run: pip install pandas"
             ) from e
         return pd.DataFrame(list(self._rows()))
+
+
+def _counts(value: Any, path: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    """Yield a row for each number in a mapping of numbers and of mappings of them; what is neither is left out."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _counts(inner, (*path, str(name)))
+    elif isinstance(value, int) and not isinstance(value, bool):
+        what, *inner = path
+        yield {"what": what.removeprefix("num_").replace("_", " "), "value": " ".join(inner), "count": value}
+
+
+def named_counts(counts: Mapping[str, int]) -> str:
+    """Return counts by name in one line, such as "train 70, val 10"."""
+    return ", ".join(f"{name or '(blank)'} {number}" for name, number in counts.items())
 
 
 def _line(cell: str, values: Any) -> str:

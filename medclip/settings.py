@@ -171,6 +171,17 @@ class Settings:
     home: Path = field(default_factory=_config_home)
     """Where the identity key lives. Set MEDCLIP_HOME to move it."""
 
+    def __post_init__(self) -> None:
+        """Refuse a number of reading processes that reads nothing: the one check of every `workers` and `--workers`.
+
+        Raises:
+            MedclipError: WRONG_USE.
+        """
+        from medclip.errors import MedclipError, Reason
+
+        if self.workers < 1:
+            raise MedclipError(Reason.WRONG_USE, f"files are read by 1 process or more, not by {self.workers}.")
+
     def on_machine(self, workers: int | None, memory: int | str | None) -> Settings:
         """Return these settings with what a call asks of the machine.
 
@@ -179,10 +190,10 @@ class Settings:
             memory: Bytes for all processes, as `parse_memory` takes them; as they are where None.
 
         Raises:
-            MedclipError: WRONG_USE for what is no size.
+            MedclipError: WRONG_USE for what is no size, and for no process at all.
         """
         return replace(
             self,
-            workers=self.workers if workers is None else max(1, workers),
+            workers=self.workers if workers is None else workers,
             memory_bytes=self.memory_bytes if memory is None else parse_memory(memory),
         )

@@ -175,3 +175,58 @@ def test_no_definition_stands_twice(repository: Path):
                 if len(text) > 250:  # more than one plain call
                     places.setdefault(text, []).append(f"{path.relative_to(repository)}: {function.name}")
     assert not [names for names in places.values() if len(names) > 1]
+
+
+_GUARDS = {"new_file", "new_folder", "scratch_folder"}
+_WRITERS = {
+    *("write_text", "write_bytes", "savez", "savez_compressed", "save_file", "to_parquet", "to_csv", "write_table"),
+    *("write_csv", "ParquetWriter", "savefig", "tofile", "copyfile", "copytree", "copy2", "touch", "rename", "imwrite"),
+}
+_WRITE_ELSEWHERE = {
+    "files/readers/worker.py": "the standard output of a process, turned into nothing",
+    "text/tokenizers/clip.py": "text lies below files: into a folder that the caller puts in place",
+    "text/tokenizers/tokenizer.py": "text lies below files: into a folder that the caller puts in place",
+    "training/batches/workers.py": "a dump of a stuck process, in a temporary folder",
+    "training/log.py": "a log grows line by line",
+    "_export": "into the new folder of export_model",
+    "_publish": "into the draft of all ranks, which publish_folder puts in place",
+    "_write_parquet": "the draft of captions_from_labels",
+    "_write_text": "the draft of captions_from_labels",
+    "TarShard.__init__": "a tar in the new folder of build_shards",
+}
+"""Files and functions that write without a guard of their own, and why."""
+
+
+def _written(node: ast.AST, name: str, guarded: bool) -> Iterator[tuple[str, int]]:
+    """Yield function and line of each call that writes a file outside `with new_file(...)` and its like."""
+    if isinstance(node, ast.ClassDef | ast.FunctionDef):
+        name = f"{name}.{node.name}".lstrip(".")
+    if isinstance(node, ast.With):
+        guarded = guarded or any(_called(item.context_expr) in _GUARDS for item in node.items)
+    if isinstance(node, ast.Call) and not guarded:
+        called = _called(node)
+        modes = [a.value for a in (*node.args, *(k.value for k in node.keywords if k.arg == "mode"))
+                 if isinstance(a, ast.Constant) and isinstance(a.value, str)]  # fmt: skip
+        opens = called in ("open", "fdopen") and any(re.fullmatch(r"[rbt]*[wax+][rwbt+]*", mode) for mode in modes)
+        in_memory = any(isinstance(a, ast.Name) and a.id == "buffer" for a in node.args)
+        if opens or (called in _WRITERS and not in_memory):
+            yield name, node.lineno
+    for child in ast.iter_child_nodes(node):
+        yield from _written(child, name, guarded)
+
+
+def _called(node: ast.AST) -> str:
+    if not isinstance(node, ast.Call):
+        return ""
+    return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+
+
+def test_what_is_written_is_there_whole_or_not_at_all(repository: Path):
+    """Rule 2 of the house: files/output.py is the one way to put a file in place."""
+    places = {
+        (path.relative_to(repository / "medclip").as_posix(), name, line)
+        for path in sorted((repository / "medclip").rglob("*.py"))
+        for name, line in _written(ast.parse(path.read_text(encoding="utf-8")), "", False)
+    }
+    assert [place for place in sorted(places) if not {place[0], place[1]} & _WRITE_ELSEWHERE.keys()] == []
+    assert not _WRITE_ELSEWHERE.keys() - {part for place in places for part in place[:2]}, "a reason without a case"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,7 +36,7 @@ from medclip.runs.encode import ReadUnit, UnitReader, encode_units
 from medclip.sample import Modality
 from medclip.settings import Settings
 from medclip.text.vocabulary.task import Task
-from medclip.wording import by_reason, count, list_of
+from medclip.wording import by_reason, count, estimate, list_of
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
@@ -112,16 +113,31 @@ class AdaptRun(Result):
             "shots": ", ".join(f"{name} {count}" for name, count in self.adapted.num_by_class.items()),
             "files": f"{len(self.units)}, {len(self.test.numbers)} of them tested on",
             "not read": ", ".join(f"{reason} {count}" for reason, count in self.problems.items()) or 0,
-            "figures": "; ".join(self.measured.lines()) if self.measured is not None else "not measured",
+            "figures": self._first_figure(),
             "pack": self.folder or "not written",
         }
 
     def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
-        figures = {} if self.measured is None else self.measured.to_json()["figures"]
+        measured = {} if self.measured is None else self.measured.to_json()
+        by_class = measured.get("auroc_by_class", {})
+        figures = measured.get("figures", {}) | {f"auroc of {name}": compared for name, compared in by_class.items()}
         return [
             {"metric": metric} | {f"{of} {end}": value for of, ends in compared.items() for end, value in ends.items()}
             for metric, compared in figures.items()
         ][:most]
+
+    def _first_figure(self) -> str:
+        """Return the figure that matters most, and how many rows more the table has."""
+        rows = self._rows()
+        if not rows:
+            return "not measured"
+        ends = ("value", "low", "high")
+        adapted, before = (
+            estimate(*(rows[0].get(f"{of} {end}", math.nan) for end in ends)) for of in ("adapted", "zero_shot")
+        )
+        name = rows[0]["metric"].replace("_", " ")
+        more = f"; {count(len(rows) - 1, 'more row')}: to_pandas()" if len(rows) > 1 else ""
+        return f"{name} {adapted}, zero-shot {before}{more}"
 
 
 def adapt_model(
@@ -164,6 +180,7 @@ def adapt_model(
     base = find_pack(model) if isinstance(model, str | Path) else Path(model.path)
     out, checkpoint = (None if place is None else Path(place) for place in (out, checkpoint))
     check_places(out, checkpoint, base, method=method, draw=draw, options=options, replace=replace)
+    check_device(device)
     understood = read_adapt_table(
         table,
         (labels,) if isinstance(labels, str) else labels,
@@ -174,7 +191,6 @@ def adapt_model(
         key=load_key(settings, path=key_file),
     )
     chosen.check(options)  # imports the method, and torch with it: what needs neither was refused above
-    check_device(device)
     division = divide(understood.units, test_share=test_share)
     draw_shots(
         understood.units, division, understood.text, shots, seed

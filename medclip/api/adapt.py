@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.adaptation.run import AdaptRun, adapt_model
 from medclip.evaluation.adapted_model import measure
+from medclip.files.key_value import Overrides, read_overrides
 from medclip.progress import Progress
 from medclip.runs.options import DEFAULT_MODEL
 from medclip.sample import Modality
@@ -33,7 +34,7 @@ def adapt(
     seed: int = 0,
     init_seed: int = 0,
     test_share: float = 0.3,
-    options: Mapping[str, Any] | None = None,
+    overrides: Overrides = (),
     checkpoint: str | Path | None = None,
     overwrite: bool = False,
     name: str | None = None,
@@ -65,7 +66,7 @@ def adapt(
         seed: Of the draw of shots. Test patients do not depend on it.
         init_seed: Of initialisation, batches and augmentation.
         test_share: Share of patients to test on, where the table has no column `split`; 0 for no test.
-        options: The method's own, by name.
+        overrides: Settings of the method to change: `{"steps": 200}` or `["steps=200"]`.
         checkpoint: Folder for what was learned alone, bound to the base; nothing is written where None.
         overwrite: Replace any pack in `out` and any checkpoint in `checkpoint`.
         name: Of the new pack, on its card.
@@ -100,7 +101,7 @@ def adapt(
         seed=seed,
         init_seed=init_seed,
         test_share=test_share,
-        options=options,
+        options={key.replace("-", "_"): value for key, value in read_overrides(overrides).items()},
         name=name,
         key_file=None if key_file is None else Path(key_file),
         workers=workers,

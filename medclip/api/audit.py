@@ -17,12 +17,14 @@ from medclip.files.input_paths import refuse_missing
 from medclip.files.output import claim_folder, digest_of, disk_errors, read_note, refuse_other, write_file
 from medclip.models.packs.pack import find_pack
 from medclip.progress import Progress
+from medclip.runs.score_run import ScoreRun
 from medclip.settings import Settings
 from medclip.wording import list_of
 
 THRESHOLDS, RUN = "thresholds.json", "run.json"
 UNFINISHED = '{"finished": false}\n'
 """What the JSON of an audit says until all its tables are written."""
+SCORES = "file or folder of scores"
 _ANY_SCORES = "scores"
 """Stands for scores of any kind where only the other options of a recipe are wanted."""
 
@@ -46,8 +48,9 @@ def audit(
     """Ask whether a model works for every patient group, and how sure that is.
 
     Args:
-        scores: Folder of `medclip score`; CSV, TSV or Parquet file; any data frame that narwhals knows; or a recipe: a
-            YAML file with the options of `medclip audit` by name, which the other arguments override.
+        scores: What `medclip.score` returned, or its folder; CSV, TSV or Parquet file; any data frame that narwhals
+            knows; or a recipe: a YAML file with the options of `medclip audit` by name, which the other arguments
+            override.
         labels: Table of truths, patients and groups; None where it is the table of scores itself.
         by: What divides patients into groups: `sex`, `age`, `race`, `site`, `scanner`, `view`, any column, "sex*age".
         label: Labels; "SCORE=COLUMN" where names differ; None for all that have score and truth.
@@ -106,12 +109,12 @@ def audit(
         asked = {argument: value for argument, value in asked.items() if value is not None}
         asked |= {argument: value for argument, value in (("by", by), ("name", name)) if value}
         return audit(**(scores.arguments() | asked), settings=settings, progress=progress)
+    _refuse_missing([scores, *(compare or {}).values()], labels, options)
     folder = None if out is None else Path(out)
     asked_for = _identity(scores, labels, by, label, name, compare, reading, options)
     if folder is not None and claim_folder(folder, "audit", marks=(JSON, RUN)) and not overwrite:
         remedy = "Name another folder, or replace it with --overwrite."
         refuse_other(folder, "audit", read_note(folder / RUN), asked_for, remedy=remedy)
-    _refuse_missing([scores, *(compare or {}).values()], labels, options)
     from medclip.auditing.run import run_audit  # scikit-learn and scipy: seconds that no refusal above has to wait for
     from medclip.reports.audit.report import REPORT, write_audit_report
 
@@ -152,6 +155,7 @@ def _identity(
     """Return what makes two audits the same. Paths and options are hashed: they may name somebody."""
 
     def source(table: Any) -> str | None:
+        table = table.folder if isinstance(table, ScoreRun) else table
         return digest_of(str(Path(table).resolve())) if isinstance(table, str | Path) else None
 
     return {
@@ -169,7 +173,7 @@ def _identity(
 def _refuse_missing(scores: Sequence[Any], labels: Any, options: AuditOptions | None) -> None:
     """Refuse paths that lead nowhere, before anything is imported that takes seconds."""
     for source in scores:
-        refuse_missing(source, "file or folder of scores")
+        refuse_missing(source, SCORES)
     refuse_missing(labels, "table")
     if options is None:
         return

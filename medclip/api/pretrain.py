@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from medclip.files.key_value import Overrides
 from medclip.progress import Progress
 from medclip.training.loop import run_recipe
 from medclip.training.recipe.schema import Recipe
@@ -15,7 +16,7 @@ from medclip.training.result import PretrainResult
 def pretrain(
     recipe: Path | str | Mapping[str, Any] | Recipe,
     *,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     out: str | Path | None = None,
     resume: bool = True,
     progress: Progress | None = None,
@@ -30,7 +31,7 @@ def pretrain(
 
     Args:
         recipe: YAML file, mapping or Recipe.
-        overrides: `key.sub=value`, applied to the recipe.
+        overrides: What to change in the recipe, by its path: `{"train.lr": 1e-4}` or `["train.lr=1e-4"]`.
         out: The run's folder: recipe.json, tokenizer/, log.jsonl, checkpoints/, pack/. Where None: the
             recipe's `out`, else runs/NAME.
         resume: Go on with a run in the folder. False refuses a folder with a run in it.
@@ -40,8 +41,8 @@ def pretrain(
         How the run ended; `.pack` is None where it was stopped before its end.
 
     Raises:
-        MedclipError: RECIPE_INVALID, also for a device that is not there; OUTPUT_IN_USE when the folder holds another
-            run; NON_FINITE when the loss stays not finite; TOO_MANY_BAD samples; DISK_FULL; whatever reading shards
-            raises.
+        MedclipError: RECIPE_INVALID; WRONG_USE for a device or split that is not there; OUTPUT_IN_USE when the folder
+            holds another run; NON_FINITE when the loss stays not finite; TOO_MANY_BAD samples; DISK_FULL; whatever
+            reading shards raises.
     """
     return run_recipe(recipe, overrides, None if out is None else Path(out), resume, progress=progress)

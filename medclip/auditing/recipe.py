@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.key_value import key_value, key_values
-from medclip.files.recipe import read_yaml, recipe_faults
+from medclip.files.recipe import invalid_recipe, read_yaml
 
 if TYPE_CHECKING:
     from medclip.auditing.input.options import ReadOptions
@@ -240,8 +240,7 @@ def audit_recipe(scores: str | Path, changes: Mapping[str, Any] | None = None) -
     try:
         return AuditRecipe.model_validate({**named, **(changes or {})})
     except ValidationError as e:
-        sentence, hint = recipe_faults(e, AuditRecipe)
-        raise MedclipError(Reason.RECIPE_INVALID, sentence, where=path, hint=hint) from e
+        raise invalid_recipe(e, AuditRecipe, path, "a recipe" if path else "an audit") from e
 
 
 def _refuse(option: str, form: str) -> MedclipError:

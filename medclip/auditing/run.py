@@ -36,6 +36,7 @@ from medclip.auditing.thresholds.file import read_thresholds, thresholds_for
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.table import Table
 from medclip.progress import Progress, Silent
+from medclip.runs.score_run import ScoreRun
 from medclip.settings import Settings
 from medclip.statistics.cohort import Cohort
 from medclip.statistics.metrics import concordance as survival
@@ -150,7 +151,9 @@ def run_audit(
 
 
 def name_of(scores: Any) -> str:
-    """Name a model by where its scores are; "model" for a data frame."""
+    """Name a model by where its scores are; "model" for a data frame and a run in a temporary folder."""
+    if isinstance(scores, ScoreRun) and not scores.is_temporary:
+        scores = scores.folder
     return Path(scores).stem if isinstance(scores, str | Path) else "model"
 
 

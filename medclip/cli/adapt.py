@@ -44,7 +44,7 @@ def adapt(
     key_file: options.KeyFile = None,
     seed: options.Seed = 0,
     init_seed: Annotated[int, typer.Option("--init-seed", help="Of initialisation, batches and augmentation.")] = 0,
-    set_: options.Settings = None,
+    overrides: options.Overrides = None,
     views: Annotated[
         str | None,
         typer.Option("--views", help="Slides, volumes, loops: learn from each view, or from them pooled (default)."),
@@ -69,12 +69,10 @@ def adapt(
 
     from medclip.api.adapt import adapt as run_adapt
     from medclip.cli.progress import progress
-    from medclip.files.key_value import key_values, read_value
+    from medclip.files.key_value import read_overrides
     from medclip.reports.adapt_text import adapt_json, adapt_text
 
-    chosen = {key.replace("-", "_"): read_value(text, "--set") for key, text in key_values(set_ or (), "--set").items()}
-    if views is not None:
-        chosen["views"] = views
+    chosen = read_overrides(overrides or ()) | ({} if views is None else {"views": views})
     with progress(quiet=as_json) as shown:
         run = run_adapt(
             labels,
@@ -91,7 +89,7 @@ def adapt(
             seed=seed,
             init_seed=init_seed,
             test_share=test_share,
-            options=chosen,
+            overrides=chosen,
             name=name,
             key_file=key_file,
             workers=workers,

@@ -48,15 +48,18 @@ def audit(
 
     Exit code: 0 done, 1 done and training and audit share something that they must not (the page's red box), 2 refused.
     """
+    from medclip.api.audit import SCORES
     from medclip.api.audit import audit as run
     from medclip.cli.progress import print_line, progress
     from medclip.errors import MedclipError, Reason, printable
+    from medclip.files.input_paths import refuse_missing
 
     # By name: typer brings a click of its own, whose ParameterSource is another class than click's.
     sources = {name: ctx.get_parameter_source(name) for name in keys}
     recipe = audit_recipe(
         scores, {n: keys[n] for n, source in sources.items() if source and source.name == "COMMANDLINE"}
     )
+    refuse_missing(recipe.scores, SCORES)
     if recipe.out is None:
         raise MedclipError(Reason.WRONG_USE, "there is no folder for page and tables.", hint="Name it: --out FOLDER.")
     with progress(quiet=as_json) as shown:

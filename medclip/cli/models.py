@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,6 +32,7 @@ def list_command(as_json: options.Json = False) -> None:
 def show(model: options.Pack = "medclip-mini", as_json: options.Json = False) -> None:
     """Show a pack's card: use, tasks, figures, data, licence, limits."""
     from medclip.cli.table import print_paragraph, print_table
+    from medclip.models.card import figure_rows
     from medclip.models.packs.pack import find_pack, pack_card
 
     path, card = find_pack(model), pack_card(model)
@@ -56,7 +58,7 @@ def show(model: options.Pack = "medclip-mini", as_json: options.Json = False) ->
         print("\nFigures, with 95 % patient-bootstrap intervals")
         print_table(
             ("task", "metric", "value", "interval", "chance"),
-            [r for t, c in card.tasks.items() for r in _figures(t, c.metrics)],
+            [_figure(row) for task, about in card.tasks.items() for row in figure_rows(task, about.metrics)],
         )
     if card.data:
         print("\nTraining data")
@@ -167,14 +169,12 @@ def _shown(path: Path) -> str:
     return printable(str(path))
 
 
-def _figures(task: str, node: dict[str, Any], path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+def _figure(row: Mapping[str, Any]) -> tuple[str, ...]:
     from medclip.wording import figure, interval
 
-    if "value" in node:
-        around = interval(node["low"], node["high"], decimals=3) if node.get("low") is not None else ""
-        chance = figure(node["chance"], decimals=2) if node.get("chance") is not None else ""
-        return [(task, " ".join(path), figure(node["value"], decimals=3), around, chance)]
-    return [row for name, child in node.items() for row in _figures(task, child, (*path, name))]
+    around = "" if row["low"] is None else interval(row["low"], row["high"], decimals=3)
+    chance = "" if row["chance"] is None else figure(row["chance"], decimals=2)
+    return row["task"], row["metric"], figure(row["value"], decimals=3), around, chance
 
 
 def _values(info: PackInfo) -> dict[str, Any]:

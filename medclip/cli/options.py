@@ -66,7 +66,7 @@ KeyFile = Annotated[
 
 Model = Annotated[str, typer.Option("--model", metavar="PACK", help="Name or folder of a model pack.")]
 Pack = Annotated[str, typer.Argument(metavar="PACK", help="Name or folder of a model pack.")]
-Settings = Annotated[
+Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: --set steps=200; again for another."),
 ]
@@ -83,7 +83,7 @@ ReportPaths = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
-Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Reading processes. Default: one per core.")]
+Workers = Annotated[int | None, typer.Option("--workers", help="Reading processes. Default: one per core.")]
 Memory = Annotated[
     str | None,
     typer.Option(

@@ -18,7 +18,7 @@ WRONG_USE = 2
 
 def pretrain(
     recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
-    overrides: options.Settings = None,
+    overrides: options.Overrides = None,
     out: options.OutFolderOrNone = None,
     resume: Annotated[bool, typer.Option(help="Go on with a stopped run in that folder.")] = True,
     as_json: options.Json = False,

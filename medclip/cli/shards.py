@@ -45,7 +45,11 @@ def build(
 
     settings = Settings().on_machine(workers, memory)
     if dry_run:
-        plan = _print_plan(table, splits, seed, images, patient, key_file, as_json)
+        from medclip.shards.writing.summary import plan_shards
+
+        key = _key_of_plan(key_file)
+        plan = plan_shards(table, splits=_shares(splits), seed=seed, key=key, images=images, patient=patient)
+        _print_plan(plan, table, images, as_json)
         return CHECK_FAILED if plan.num_missing_files == plan.num_files else 0
     stored_as = _format(stored)
     with progress(quiet=as_json) as shown:
@@ -90,16 +94,17 @@ def check(
     Exit code 1 when something is wrong with the folder, or files of the table are not there. Options other than --json
     are for tables.
     """
-    import os
+    from medclip.shards.check import check as check_path
+    from medclip.shards.reading.check_folder import ShardCheck
 
-    from medclip.shards.reading.check_folder import check_shards
-
-    if os.path.isfile(path):  # unlike Path.is_file, this takes any name
-        plan = _print_plan(path, splits, seed, images, patient, key_file, as_json)
-        return CHECK_FAILED if plan.num_missing_files else 0
-    result = check_shards(path)
-    verdict = "all is well" if result.ok else count(len(result.problems), "problem")
-    _print(result, as_json, f"{path}: {count(result.num_samples, 'sample')}, {verdict}.")
+    result = check_path(
+        path, splits=_shares(splits), seed=seed, key=_key_of_plan(key_file), images=images, patient=patient
+    )
+    if isinstance(result, ShardCheck):
+        verdict = "all is well" if result.ok else count(len(result.problems), "problem")
+        _print(result, as_json, f"{path}: {count(result.num_samples, 'sample')}, {verdict}.")
+    else:
+        _print_plan(result, path, images, as_json)
     return 0 if result.ok else CHECK_FAILED
 
 
@@ -147,22 +152,16 @@ def index(
     return 0
 
 
-def _print_plan(
-    table: Path,
-    splits: str,
-    seed: int,
-    images: Path | None,
-    patient: str | None,
-    key_file: Path | None,
-    as_json: bool,
-) -> ShardPlan:
-    """Print what a table is understood to hold, missing files first."""
+def _key_of_plan(key_file: Path | None) -> bytes:
+    """Return the key that patients are counted with; none where none is named, for nothing is written."""
     from medclip.files.pseudonyms import load_key
     from medclip.settings import Settings
-    from medclip.shards.writing.summary import plan_shards
 
-    key = load_key(Settings(), path=key_file) if key_file else b""
-    plan = plan_shards(table, splits=_shares(splits), seed=seed, key=key, images=images, patient=patient)
+    return load_key(Settings(), path=key_file) if key_file else b""
+
+
+def _print_plan(plan: ShardPlan, table: Path, images: Path | None, as_json: bool) -> None:
+    """Print what a table is understood to hold, missing files first."""
     counts = f"{count(plan.num_rows, 'row')} of {count(plan.num_patients, 'patient')}; nothing was written."
     headline = f"{table}: {counts}"
     if plan.num_missing_files:
@@ -173,7 +172,6 @@ def _print_plan(
             f"{images or table.parent}; --images names another folder.\n{counts}"
         )
     _print(plan, as_json, headline)
-    return plan
 
 
 def _format(text: str) -> Any:

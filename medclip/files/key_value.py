@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import yaml
 
 from medclip.errors import MedclipError, Reason
+
+Overrides = Mapping[str, Any] | Sequence[str]
+"""What `--set` takes, in Python: values by their key, or texts as on the command line (`["steps=200"]`)."""
 
 
 def key_value(text: str, option: str, form: str = "KEY=VALUE") -> tuple[str, str]:
@@ -73,3 +76,19 @@ def read_value(text: str, option: str) -> Any:
         with suppress(ValueError):
             return float(value)
     return value
+
+
+def read_overrides(overrides: Overrides, option: str = "--set") -> dict[str, Any]:
+    """Return values by their key. Texts are read as YAML, values that are given as such stay as they are.
+
+    Raises:
+        MedclipError: WRONG_USE for a text that is not KEY=VALUE.
+
+    Example:
+        >>> read_overrides(["lr=1e-3", "layers=top"]) == read_overrides({"lr": 0.001, "layers": "top"})
+        True
+    """
+    if isinstance(overrides, Mapping):
+        return dict(overrides)
+    texts = [overrides] if isinstance(overrides, str) else overrides
+    return {key: read_value(text, option) for key, text in key_values(texts, option).items()}

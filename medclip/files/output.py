@@ -340,6 +340,18 @@ def claim_folder(
     return bool(names)
 
 
+def check_run(out: Path, what: str, identity: Mapping[str, Any], note: str) -> bool:
+    """Refuse a folder that a run cannot go to, as `claim_run`, and write nothing.
+
+    Returns:
+        Whether it holds this run.
+    """
+    holds_run = claim_folder(out, what, marks=(note,))
+    if holds_run:
+        refuse_other(out, what, read_note(out / note), identity)
+    return holds_run
+
+
 def claim_run(out: Path, what: str, identity: Mapping[str, Any], note: str) -> None:
     """Bind a folder to a run, or go on with the run it holds, if that is the same.
 
@@ -352,9 +364,7 @@ def claim_run(out: Path, what: str, identity: Mapping[str, Any], note: str) -> N
     Raises:
         MedclipError: OUTPUT_IN_USE, naming what differs; as `claim_folder`.
     """
-    if claim_folder(out, what, marks=(note,)):
-        refuse_other(out, what, read_note(out / note), identity)
-    else:
+    if not check_run(out, what, identity, note):
         write_file(out / note, json.dumps(dict(identity), indent=1, sort_keys=True) + "\n")
 
 

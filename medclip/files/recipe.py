@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.errors import MedclipError, Reason
+from medclip.schema_faults import faults_of
 
 
 def read_yaml(path: Path) -> Any:
@@ -34,32 +34,9 @@ def read_yaml(path: Path) -> Any:
         raise MedclipError(Reason.RECIPE_INVALID, f"this is not YAML: {str(e).splitlines()[0]}.", where=path) from e
 
 
-def recipe_faults(error: ValidationError, kind: type[BaseModel]) -> tuple[str, str]:
-    """Write what is wrong with a recipe of this kind, and the hint that goes with it."""
-    sentences, hints = [], []
-    for fault in error.errors(include_url=False)[:3]:
-        place = ".".join(str(p) for p in fault["loc"]) or "the recipe"
-        if fault["type"] == "extra_forbidden":
-            sentences.append(f"{place}: is not a key of a recipe")
-            hints.append(_close_keys([str(p) for p in fault["loc"]], kind))
-        else:
-            sentences.append(f"{place}: {fault['msg'].removeprefix('Value error, ').rstrip('.')}")
-    more = f" (and {error.error_count() - 3} more)" if error.error_count() > 3 else ""
-    return f"{'; '.join(sentences)}{more}.", " ".join(dict.fromkeys(filter(None, hints)))
-
-
-def _close_keys(key: list[str], kind: type[BaseModel]) -> str:
-    """Ask for a key of the same section that is written alike, or for the section that has this key."""
-    *section, name = key
-    keys = [known.split(".") for known in _keys(kind)]
-    same_name = [".".join(known) for known in keys if known[-1] == name]
-    return did_you_mean(name, (known[-1] for known in keys if known[:-1] == section)) or did_you_mean(name, same_name)
-
-
-def _keys(part: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """List the keys of a section and of the sections in it."""
-    for name, field in part.model_fields.items():
-        yield f"{prefix}{name}"
-        for inner in (field.annotation, *get_args(field.annotation)):
-            if isinstance(inner, type) and issubclass(inner, BaseModel):
-                yield from _keys(inner, f"{prefix}{name}.")
+def invalid_recipe(
+    error: ValidationError, kind: type[BaseModel], path: Path | None, what: str = "a recipe"
+) -> MedclipError:
+    """Return the refusal of a recipe, or of what stands for one, that is not of its kind; it names the keys."""
+    faults, hint = faults_of(error, kind, what)
+    return MedclipError(Reason.RECIPE_INVALID, f"{faults}.", where=path, hint=hint)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from medclip.errors import MedclipError, Reason
+from medclip.result import Result
+from medclip.schema_faults import faults_of
 
 FILE_NAME = "card.json"
 IMPORTED = "imported_from"
@@ -85,7 +88,7 @@ class Adaptation(BaseModel):
     """Side file in the pack: sha256, patient (keyed hash), role and class of each."""
 
 
-class Card(BaseModel):
+class Card(Result, BaseModel):
     """Contents of card.json."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -108,6 +111,23 @@ class Card(BaseModel):
     adapted: Adaptation | None = None
     """How it was made of another pack and a few labelled studies; None for packs that were not."""
 
+    __str__ = Result.__repr__  # pydantic has one of its own, of some pages
+
+    def _facts(self) -> dict[str, object]:
+        return {
+            "name": f"{self.name} {self.version}",
+            "summary": self.summary,
+            "use": self.intended_use,
+            "modalities": ", ".join(self.modalities),
+            "tasks": ", ".join(self.tasks),
+            "data": ", ".join(source.name for source in self.data),
+            "licence": self.licence,
+            "limits": " ".join(self.limits),
+        }
+
+    def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
+        return [row for task, card in self.tasks.items() for row in figure_rows(task, card.metrics)][:most]
+
     def to_json(self) -> str:
         """Return the text of card.json."""
         return json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
@@ -125,15 +145,16 @@ def read_card(folder: Path) -> Card:
     except OSError as e:
         raise MedclipError(Reason.PACK_INVALID, "the pack has no readable card.json.", where=folder) from e
     except ValidationError as e:
-        raise MedclipError(Reason.PACK_INVALID, f"the card is not valid: {first_fault(e)}.", where=path) from e
+        faults, hint = faults_of(e, Card, "a card")
+        raise MedclipError(Reason.PACK_INVALID, f"the card is not valid: {faults}.", where=path, hint=hint) from e
 
 
-def first_fault(error: ValidationError) -> str:
-    """Return one clause about the first thing pydantic found, with the field's dotted name."""
-    fault = error.errors(include_url=False)[0]
-    place = ".".join(str(p) for p in fault["loc"]) or "the file"
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{place}: {fault['msg'].rstrip('.')}{more}"
+def figure_rows(task: str, node: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """Return a task's figures as rows, each with its interval and what chance gives, None where it has none."""
+    if "value" in node:
+        figure = {name: node.get(name) for name in ("value", "low", "high", "chance")}
+        return [{"task": task, "metric": " ".join(path), **figure}]
+    return [row for name, child in node.items() for row in figure_rows(task, child, (*path, name))]
 
 
 def _check_figures(node: Any, place: str) -> None:

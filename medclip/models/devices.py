@@ -19,10 +19,12 @@ def check_device(device: str) -> None:
     import torch
 
     try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as e:  # torch built without CUDA asserts
+        usable = torch.zeros(1, device=device).device.type != "meta"
+    except (RuntimeError, AssertionError, NotImplementedError):  # no such word, not in this torch, no driver, no card
+        usable = False
+    if not usable:
         raise MedclipError(
             Reason.WRONG_USE,
             f"torch cannot compute on the device {device!r} here.",
-            hint="Use cpu, or cuda with a GPU.",
-        ) from e
+            hint="Use cpu, or cuda with a GPU and a torch and a driver that know it.",
+        )

@@ -68,6 +68,11 @@ class Model:
         self._visual = self._fast_visual()
         self.dim = int(self.encode_text([""]).shape[1])
 
+    def __repr__(self) -> str:
+        """Return name, sizes and device in one line."""
+        sizes = f"{self.preprocess.size_px} px, vectors of {self.dim}"
+        return f"Model({self.name} {self.card.version}, {sizes}, {self.device})"
+
     def encode_image(self, images: NDArray[np.uint8], *, batch_size: int | None = None) -> NDArray[np.float32]:
         """Encode images.
 

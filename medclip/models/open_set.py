@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medclip.files.output import new_file
+
 FILE_NAME = "open_set.safetensors"
 
 
@@ -42,15 +44,17 @@ class OpenSet:
         return self.distance(features_ND, modality) <= self.limits_M[self.modalities.index(modality)]
 
     def save(self, folder: Path) -> None:
-        """Write open_set.safetensors into a folder."""
+        """Write open_set.safetensors into a folder.
+
+        Raises:
+            MedclipError: As `medclip.files.output.disk_errors`.
+        """
         from safetensors.numpy import save_file
 
         arrays = {"means": self.means_MD, "precision": self.precision_DD, "limits": self.limits_M}
-        save_file(
-            {k: np.ascontiguousarray(v, dtype=np.float32) for k, v in arrays.items()},
-            folder / FILE_NAME,
-            metadata={"modalities": ",".join(self.modalities)},
-        )
+        tensors = {k: np.ascontiguousarray(v, dtype=np.float32) for k, v in arrays.items()}
+        with new_file(folder / FILE_NAME) as draft:
+            save_file(tensors, draft, metadata={"modalities": ",".join(self.modalities)})
 
 
 def fit_open_set(

@@ -30,6 +30,11 @@ class ScoreRun(Result):
     """Keeps a temporary output folder alive."""
 
     @property
+    def is_temporary(self) -> bool:
+        """Whether the folder goes with this object."""
+        return self._keep is not None
+
+    @property
     def files(self) -> pyarrow.Table:
         """One row per input path."""
         return _read(self.folder / FILES)

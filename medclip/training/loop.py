@@ -6,19 +6,22 @@ import json
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError
+from medclip.files.key_value import Overrides
 from medclip.files.output import claim_folder, in_use, is_draft, refuse_other, remove_drafts, write_file
+from medclip.models.devices import check_device
 from medclip.progress import Progress
 from medclip.shards.folder import read_index
+from medclip.shards.reading.samples import no_split
 from medclip.training.log import FILE_NAME, TENSORBOARD, read_log
 from medclip.training.recipe.file import load_recipe
-from medclip.training.recipe.schema import Recipe
+from medclip.training.recipe.schema import Data, Recipe
 from medclip.training.result import BEST, PretrainResult
 
 if TYPE_CHECKING:
@@ -26,12 +29,13 @@ if TYPE_CHECKING:
 
 NOTE = "recipe.json"
 _RUN, _ELSEWHERE = "training run", "Name another folder with --out, or remove this one."
+_NO_VALIDATION = "Name one with data.val_split; data.val_split=null trains without validation."
 _OF_A_RUN = frozenset({NOTE, FILE_NAME, TENSORBOARD, BEST, "tokenizer", "checkpoints", "pack"})
 
 
 def run_recipe(
     recipe: Path | str | Mapping[str, Any] | Recipe,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     out: Path | None = None,
     resume: bool = True,
     *,
@@ -45,9 +49,8 @@ def run_recipe(
     """
     plan = load_recipe(recipe, overrides)
     folder = Path(out or plan.folder)
-    for shards in plan.data.shards:
-        read_index(shards)  # refuses a folder without shards before torch is imported
-    _check_device(plan.train.device)
+    _check_splits(plan.data)
+    check_device(plan.train.device)
     from medclip.training.ranks.world import joined
 
     with joined(plan.train.device) as world:
@@ -65,22 +68,17 @@ def _train(
         return trainer.run(lambda step: interrupted.is_set() or (stop is not None and stop(step)))
 
 
-def _check_device(device: str) -> None:
-    """Refuse a device that this machine lacks, before anything is made or overwritten."""
-    if device == "cpu":
-        return
-    import torch
+def _check_splits(data: Data) -> None:
+    """Refuse folders without shards, and splits that they lack, before torch is imported and anything is written.
 
-    try:
-        usable = torch.empty(0, device=device).device.type != "meta"
-    except (RuntimeError, AssertionError, NotImplementedError):  # no such word, not in this torch, no driver, no card
-        usable = False
-    if not usable:
-        raise MedclipError(
-            Reason.RECIPE_INVALID,
-            f"train.device: {device!r} cannot be used on this machine.",
-            hint="Say train.device=cpu, or install a torch and a driver that know the device.",
-        )
+    Raises:
+        MedclipError: WRONG_USE for a split; as `medclip.shards.folder.read_index`.
+    """
+    indexes = [read_index(folder) for folder in data.shards]
+    for split, remedy in ((data.train_split, "Name one with data.train_split."), (data.val_split, _NO_VALIDATION)):
+        if split is not None and not any(split in index["counts"]["by_split"] for index in indexes):
+            error = no_split(split, data.shards[0], indexes)
+            raise MedclipError(error.reason, error.message, where=error.where, hint=f"{error.hint} {remedy}")
 
 
 def _claim(folder: Path, recipe: Recipe, resume: bool) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 import medclip
 from medclip.auditing.options import AuditOptions
+from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
+from tests.kits.audit_input import write_scored
 from tests.kits.audit_tables import audit_table
 
 
@@ -30,3 +35,29 @@ def test_a_mistyped_option_is_refused_with_the_one_that_was_meant():
 def test_options_by_name_and_as_values_are_not_mixed():
     with pytest.raises(MedclipError, match="seed beside reading or options"):
         medclip.audit(audit_table(40), by=["sex"], seed=1, options=AuditOptions(num_resamples=200))
+
+
+def test_a_run_of_score_is_audited_as_its_folder_is(tmp_path: Path):
+    table = audit_table(60)
+    studies = {f"s{i}": [name] for i, name in enumerate(table.image)}
+    scores = {f"s{i}": {"findings:flu": score} for i, score in enumerate(table.flu_score)}
+    folder = write_scored(tmp_path / "mine", studies, scores, "multilabel")
+    labels = table.drop(columns="flu_score")
+    asked = {"by": ["sex"], "num_resamples": 100, "permutations": 100}
+    run = medclip.ScoreRun(folder, {"files": 1, "scored": 1, "skipped": 0, "failed": 0, "studies": 1})
+    audited = medclip.audit(run, labels, compare={"other": run}, out=tmp_path / "page", **asked)
+    assert audited.model_names == ("mine", "other")
+    of_folder = medclip.audit(folder, labels, compare={"other": folder}, **asked)
+    assert audited.to_json() == of_folder.to_json()
+    again = medclip.audit(folder, labels, compare={"other": folder}, out=tmp_path / "page", **asked)
+    assert again.to_json() == audited.to_json()  # the same audit, by the note of the folder
+    passing = replace(run, _keep=object())
+    assert medclip.audit(passing, labels, **asked).model_names == ("model",)  # a temporary folder names nothing
+
+
+def test_scores_that_are_not_there_are_named_before_a_folder_is_asked_for(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(MedclipError, match="there is no such file or folder of scores") as refused:
+        medclip.audit("nowhere.csv")
+    assert refused.value.reason is Reason.MISSING_FILE
+    assert main(["audit", "nowhere.csv"]) == 2
+    assert "nowhere.csv: there is no such file or folder of scores." in capsys.readouterr().err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,15 @@ import pandas as pd
 import pytest
 
 import medclip
+from examples.make_phantoms import slide
+from medclip.cli.main import main
 from medclip.evaluation.few_shot.results import Cell
 from medclip.evaluation.zero_shot.metrics import Figure
 from medclip.evaluation.zero_shot.results import SetResult
 from medclip.inspecting.doctor import Check, State
 from medclip.result import Result
+from medclip.shards.reading.index_tars import IndexReport
+from medclip.shards.writing.captions import CaptionsReport
 from tests.kits.adapt_tables import make_table, tiny
 from tests.kits.files import ramp, write_image
 
@@ -100,6 +106,61 @@ def test_an_adaptation_shows_itself(tiny: Path, tmp_path: Path):
     run = medclip.adapt(table, "finding", model=tiny, method="tip", shots=2, workers=1)
     shows_itself(run)
     assert "balanced_accuracy" in list(run.to_pandas()["metric"])
+    (figures,) = [line for line in repr(run).splitlines() if "figures" in line]
+    assert figures.endswith(f"; {len(run.to_pandas()) - 1} more rows: to_pandas()")
+
+
+def test_what_the_namespaces_return_shows_itself(pack: Path, tmp_path: Path):
+    packs = medclip.models.list()
+    assert [info.name for info in packs] == ["medclip-mini"]
+    card = medclip.models.show("medclip-mini")
+    for result in (packs, packs[0], medclip.models.verify(pack), card):
+        shows_itself(result)
+    assert set(card.to_pandas()["task"]) == set(card.tasks)
+    assert str(card) == repr(card)
+    shows_itself(medclip.models.export(pack, tmp_path / "exported"))
+    assert re.fullmatch(r"Model\(tiny 1, \d+ px, vectors of \d+, cpu\)", repr(medclip.models.load(pack)))
+
+
+def test_what_is_done_to_shards_shows_itself(tmp_path: Path):
+    for number in range(4):
+        write_image(tmp_path / f"{number}.png", ramp() + number)
+    rows = "".join(f"{number}.png,p{number},xray,normal{number}\n" for number in range(4))
+    table = tmp_path / "t.csv"
+    table.write_text(f"file,patient,modality,note\n{rows}gone.png,p9,xray,\n")
+    report = medclip.shards.build(table, tmp_path / "shards", key=b"k", settings=medclip.Settings(workers=1))
+    checked, plan = medclip.shards.check(tmp_path / "shards"), medclip.shards.plan(table)
+    reader = medclip.shards.open(tmp_path / "shards", next(iter(report.counts_by_split)))
+    captions = CaptionsReport(tmp_path / "c.csv", 5, 4, 1, 40, 0)
+    index = IndexReport(tmp_path, 1, 4, 4096, {"xray": 4}, {}, 0, 0, "key")
+    for result in (report, checked, plan, reader[0], captions, index):
+        shows_itself(result)
+    assert re.fullmatch(r"ShardReader\(\w+, \d samples? in 1 tar\)", repr(reader))
+    counts = report.to_pandas().set_index(["what", "value"])["count"]
+    assert counts["samples", ""] == 4
+    assert counts["counts by reason", "missing_file"] == 1
+
+
+def test_shards_check_takes_a_table_as_its_command_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    table = tmp_path / "t.csv"
+    table.write_text("file,patient,modality\ngone.png,p1,xray\n")
+    checked = medclip.shards.check(table, seed=3)
+    assert checked == medclip.shards.plan(table, seed=3)
+    assert not checked.ok
+    assert main(["shards", "check", str(table), "--seed", "3", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["num_missing_files"] == checked.num_missing_files
+    write_image(tmp_path / "gone.png", ramp())
+    assert medclip.shards.check(pd.read_csv(table), images=tmp_path).ok
+
+
+def test_what_is_read_of_a_slide_shows_itself(tmp_path: Path):
+    with medclip.slides.open(slide(tmp_path / "slide.tiff")) as reader:
+        tissue = medclip.slides.find_tissue(reader)
+        grid = medclip.slides.make_grid(reader, tissue)
+        for result in (reader, tissue, grid):
+            shows_itself(result)
+        assert str(tmp_path) not in repr(reader) + reader._repr_html_()
+        assert len(grid.to_pandas()) == len(grid)
 
 
 def shows_itself(result: Any) -> None:

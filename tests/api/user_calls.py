@@ -16,7 +16,7 @@ def calls() -> list[Path | float | str | int | None]:
     scan = medclip.scan(images, modality="xray")
     study = medclip.open_study("study.dcm", medclip.Modality.CT)
     drawn = medclip.view(images, out, number=2)
-    adapted = medclip.adapt(labels, "pneumonia", out=out, shots=16, patient="patient", seed=1)
+    adapted = medclip.adapt(labels, "pneumonia", out=out, shots=16, patient="patient", overrides={"steps": 9})
     comparison = medclip.compare(labels, ["pneumonia", "effusion"], out=out, methods=["linear"], shots=[1, 16])
     audit = medclip.audit("scores.parquet", labels, by=["sex", "age"], label=["pneumonia"], out=out)
     suite = medclip.evaluate(images, suite="unimed", sets=["brain_mri"], num_resamples=200)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from medclip.errors import MedclipError
-from medclip.files.key_value import key_values, read_value
+from medclip.files.key_value import key_values, read_overrides, read_value
 
 
 def test_a_text_is_split_once_and_trimmed():
@@ -30,3 +30,10 @@ def test_values_are_numbers_words_lists_true_and_null():
     ]  # fmt: skip
     with pytest.raises(MedclipError, match="of --set is not YAML"):
         read_value("[1", "--set")
+
+
+def test_overrides_are_texts_as_on_the_command_line_or_values_by_their_key():
+    assert read_overrides(["lr=1e-3", "data.weights={ct: 2}"]) == {"lr": 1e-3, "data.weights": {"ct": 2}}
+    assert read_overrides({"lr": "1e-3"}) == {"lr": "1e-3"}  # a text that was given as one stays one
+    assert read_overrides("lr=2") == {"lr": 2}
+    assert read_overrides(()) == {}

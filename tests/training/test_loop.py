@@ -278,9 +278,19 @@ def test_a_recipe_that_was_cut_short_is_overwritten_but_never_over_checkpoints(
 def test_a_device_that_is_not_there_is_refused_before_anything_is_made(
     recipe: dict[str, Any], tmp_path: Path, device: str
 ) -> None:
-    with pytest.raises(MedclipError, match=f"{device}' cannot be used") as caught:
+    with pytest.raises(MedclipError, match=f"device '{device}' here") as caught:
         run_recipe(recipe, [f"train.device={device}"], tmp_path / "run")
-    assert caught.value.reason is Reason.RECIPE_INVALID
+    assert caught.value.reason is Reason.WRONG_USE
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("change", ["data.val_split=dev", "data.train_split=trian"])
+def test_a_split_that_the_shards_lack_is_refused_before_anything_is_made(
+    recipe: dict[str, Any], tmp_path: Path, change: str
+) -> None:
+    with pytest.raises(MedclipError, match="there is no split") as caught:
+        run_recipe(recipe, [change], tmp_path / "run")
+    assert change.split("=")[0] in caught.value.hint
     assert not (tmp_path / "run").exists()
 
 

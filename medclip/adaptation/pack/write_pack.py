@@ -17,7 +17,7 @@ from medclip.adaptation.pack.notes import num_in_training, seen_by_base
 from medclip.adaptation.pack.pack_head import HEAD_FILE, SHOTS_FILE, TASK_FILE
 from medclip.adapters.registry import preprocessing_of
 from medclip.errors import MedclipError
-from medclip.files.output import claim_folder, new_folder, refuse_other
+from medclip.files.output import claim_folder, new_folder, refuse_other, write_file
 from medclip.models import open_set
 from medclip.models.card import FILE_NAME as CARD_FILE
 from medclip.models.card import Adaptation, Card, Source, TaskCard, read_card
@@ -213,4 +213,4 @@ def _preprocessing(adapted: Adapted) -> dict[str, str]:
 def _write_lines(path: Path, base: Path, listed: str | None, more: list[str]) -> None:
     """Write the base's list and ours as one, sorted."""
     known = (base / listed).read_text(encoding="ascii").split() if listed else []
-    path.write_text("".join(f"{line}\n" for line in sorted({*known, *more})), encoding="ascii")
+    write_file(path, "".join(f"{line}\n" for line in sorted({*known, *more})))

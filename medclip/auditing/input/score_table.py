@@ -18,6 +18,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import Coded, Table, in_order, no_such
 from medclip.runs.results import FILES, SCORES
+from medclip.runs.score_run import ScoreRun
 from medclip.wording import count, list_of
 
 if TYPE_CHECKING:
@@ -119,8 +120,8 @@ def open_scores(source: Any, files: Any = None, read: Callable[[Any, str], Table
     """Read the tables of scores.
 
     Args:
-        source: The folder or the scores.parquet of `medclip score`; a CSV, TSV or Parquet file, whatever its suffix; a
-            data frame; or what this function returned.
+        source: A run of `medclip score`, its folder or its scores.parquet; a CSV, TSV or Parquet file, whatever its
+            suffix; a data frame; or what this function returned.
         files: The files.parquet of scores of `medclip score`; None: the one beside them.
         read: Reads a table, as `read_table` does.
 
@@ -129,6 +130,8 @@ def open_scores(source: Any, files: Any = None, read: Callable[[Any, str], Table
     """
     if isinstance(source, ScoreSource):
         return source
+    if isinstance(source, ScoreRun):
+        source = source.folder
     if isinstance(source, str | Path) and os.path.isdir(Path(source)):
         source = Path(source) / SCORES
         if not os.path.isfile(source):

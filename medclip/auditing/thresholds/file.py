@@ -13,6 +13,7 @@ from medclip.auditing.leakage.cohort_fingerprint import refuse_hashes
 from medclip.auditing.thresholds.choose import Policy, Threshold
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import write_file
+from medclip.schema_faults import faults_of
 from medclip.statistics.cohort import Cohort
 
 FILE_NAME = "thresholds.json"
@@ -85,9 +86,7 @@ def read_thresholds(path: Path) -> dict[str, Threshold]:
     except OSError as e:
         raise MedclipError(Reason.TABLE_INVALID, f"the thresholds cannot be read ({e.strerror}).", where=path) from e
     except ValidationError as e:
-        first = e.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise _damaged(path, f"{place}: {first['msg']}" if place else first["msg"]) from e
+        raise _damaged(path, faults_of(e, _File, "a file of thresholds")[0]) from e
     except MedclipError as e:
         raise _damaged(path, e.message.rstrip(".")) from e
     thresholds = {

@@ -17,12 +17,12 @@ from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.table import read_adapt_table
 from medclip.adaptation.data.unit_features import targets_of
 from medclip.errors import MedclipError, Reason
-from medclip.evaluation.few_shot.data import FewShotData, prepare, table_name
+from medclip.evaluation.few_shot.data import FewShotData, base_identity, prepare, table_name
 from medclip.evaluation.few_shot.mistakes import confusion_of
 from medclip.evaluation.few_shot.plan import NOVEL, REFERENCES, SEEDS, SHOTS, Protocol, RunKey, make_protocol
 from medclip.evaluation.few_shot.results import Comparison, Drawing
 from medclip.evaluation.few_shot.run import Job, Place, run_job, run_there, save_examples
-from medclip.evaluation.few_shot.store import Run, RunStore
+from medclip.evaluation.few_shot.store import COMPARISON, IDENTITY, Run, RunStore
 from medclip.evaluation.few_shot.summary import (
     cells_of,
     costs_of,
@@ -34,9 +34,10 @@ from medclip.evaluation.few_shot.summary import (
     values_of,
 )
 from medclip.evaluation.few_shot.tables import write_tables
-from medclip.files.output import digest_of
+from medclip.files.output import check_run, digest_of
 from medclip.files.pseudonyms import load_key
 from medclip.files.readers.pool import ReadingPool
+from medclip.models.devices import check_device
 from medclip.progress import Progress, Silent
 from medclip.settings import Settings
 from medclip.statistics.estimate import NUM_RESAMPLES
@@ -92,11 +93,12 @@ def compare_methods(
     Returns:
         Figures with intervals, and the data that a page takes its images from.
     """
-    from medclip.models.devices import check_device
     from medclip.models.packs.pack import find_pack, load_model
 
     settings, progress = settings or Settings(), progress or Silent()
-    find_pack(model)
+    on = device if isinstance(model, str | Path) else model.device.type
+    check_run(Path(out), COMPARISON, base_identity(find_pack(model), on), IDENTITY)
+    check_device(device)
     columns = [label] if isinstance(label, str) else list(label)
     key = load_key(settings, path=key_file)
     read = read_adapt_table(
@@ -107,7 +109,6 @@ def compare_methods(
         methods, quick=quick, shots=shots, seeds=seeds, inits=inits, references=references, novel=base_to_novel
     )
     _check_novel(protocol, read.text)
-    check_device(device)
     base = load_model(model, device=device)
     data = prepare(
         base,

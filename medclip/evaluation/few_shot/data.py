@@ -18,6 +18,7 @@ from medclip.adaptation.data.table import AdaptTable, LabelledUnit
 from medclip.adaptation.data.unit_features import examples_of
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import digest_of
+from medclip.models.packs.manifest import FILE_NAME as MANIFEST
 from medclip.models.packs.training_files import training_hashes
 from medclip.progress import Progress
 from medclip.runs.encode import ReadUnit, UnitReader
@@ -80,9 +81,7 @@ class FewShotData:
         rows = [[u.number, numbers.setdefault(u.patient, len(numbers)), u.target] for u in self.units]
         sides = [sorted(self.units[i].number for i in side) for side in self._sides()]
         return {
-            "format": FORMAT,
-            "base": digest_of((model.path / "manifest.json").read_text(encoding="utf-8")),
-            "device": model.device.type,
+            **base_identity(model.path, model.device.type),
             "table": digest_of([rows, [self.sha256[r] for r in self.test]]),
             "classes": digest_of([self.text.kind, self.text.names, self.text.positive(), self.text.negative()]),
             "division": digest_of(sides),
@@ -90,6 +89,12 @@ class FewShotData:
 
     def _sides(self) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
         return self.division.train, self.division.val, self.division.test
+
+
+def base_identity(pack: Path, device: str) -> dict[str, Any]:
+    """Return what identifies runs before any data is read: the base and the kind of device."""
+    base = digest_of((pack / MANIFEST).read_text(encoding="utf-8"))
+    return {"format": FORMAT, "base": base, "device": device.partition(":")[0]}
 
 
 def prepare(

@@ -19,6 +19,7 @@ from medclip.adaptation.data.examples import Examples
 from medclip.adaptation.methods import find_method
 from medclip.errors import MedclipError, Reason
 from medclip.evaluation.few_shot.store import Run
+from medclip.files.output import new_file
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
@@ -202,7 +203,7 @@ def one_thread() -> Iterator[None]:
 def save_examples(examples: Examples, path: Path) -> None:
     """Write examples where another process of this run reads them."""
     views = np.array([len(p) for p in examples.pixels], np.int64)
-    with path.open("wb") as f:
+    with new_file(path) as draft, draft.open("wb") as f:
         np.savez(
             f,
             pixels=np.concatenate(examples.pixels),

@@ -19,6 +19,8 @@ from medclip.evaluation.few_shot.plan import RunKey
 from medclip.files.output import claim_run, write_file
 
 IDENTITY = "run.json"
+COMPARISON = "comparison"
+"""What the folder holds, in sentences."""
 _RUNS = "runs"
 
 
@@ -51,7 +53,7 @@ class RunStore:
 
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
         self.folder = folder
-        claim_run(folder, "comparison", identity, IDENTITY)
+        claim_run(folder, COMPARISON, identity, IDENTITY)
 
     def kept(self, key: RunKey, asked: str) -> Run | None:
         """Return a run that is done; None where it is not, was asked for otherwise, or failed (it is tried again).

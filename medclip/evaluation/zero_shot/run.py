@@ -17,12 +17,13 @@ from medclip.evaluation.zero_shot.labelled_set import LabelledSet, find_set, pla
 from medclip.evaluation.zero_shot.metrics import Figure, set_figures
 from medclip.evaluation.zero_shot.results import MissingSet, SetResult, SuiteResult, UnusableSet, suite_result
 from medclip.evaluation.zero_shot.score_images import Scored, score_images
-from medclip.evaluation.zero_shot.store import SuiteStore
+from medclip.evaluation.zero_shot.store import EVALUATION, RUN_NAME, SuiteStore
 from medclip.evaluation.zero_shot.suite import SetFile, SuiteFile, load_suite
-from medclip.files.output import digest_of
+from medclip.files.output import check_run, digest_of
 from medclip.files.pseudonyms import load_key
 from medclip.models.class_vectors import ClassVectors, encode_prompts
 from medclip.models.devices import check_device
+from medclip.models.packs.manifest import FILE_NAME as MANIFEST
 from medclip.models.packs.training_files import training_hashes
 from medclip.progress import Progress, Silent
 from medclip.runs.encode import UnitReader
@@ -67,17 +68,21 @@ def evaluate_suite(
     progress: Progress | None = None,
 ) -> SuiteResult:
     """Measure a model pack zero-shot, as `medclip.evaluate` says."""
-    from medclip.models.packs.pack import load_model
+    from medclip.models.packs.pack import find_pack, load_model, pack_card
 
     chosen = suite if isinstance(suite, SuiteFile) else load_suite(suite)
     root = Path(data)
     settings = (settings or Settings()).on_machine(workers, memory)
     asked = _asked(chosen, sets)
-    labelled_sets, missing, unusable = _look(root, asked, load_key(settings, path=key_file))
+    pack = find_pack(model)
+    manifest = hashlib.sha256((pack / MANIFEST).read_bytes()).hexdigest()[:16]
+    suite_facts = {"suite": chosen.name, "suite_digest": chosen.digest()}
+    identity = {"model": pack_card(pack).name, "model_digest": manifest, **suite_facts}
+    if out is not None:
+        check_run(Path(out), EVALUATION, identity, RUN_NAME)
     check_device(device)
+    labelled_sets, missing, unusable = _look(root, asked, load_key(settings, path=key_file))
     loaded = load_model(model, device=device)
-    manifest = hashlib.sha256((loaded.path / "manifest.json").read_bytes()).hexdigest()[:16]
-    identity = {"model": loaded.name, "model_digest": manifest, "suite": chosen.name, "suite_digest": chosen.digest()}
     store = None if out is None else SuiteStore(Path(out), identity)
     results = []
     loaded.batch_size = batch = batch_size or loaded.batch_size
@@ -117,7 +122,14 @@ def _look(
     root: Path, asked: Sequence[SetFile], key: bytes
 ) -> tuple[list[LabelledSet], list[MissingSet], list[UnusableSet]]:
     if not os.path.isdir(root):  # unlike Path.is_dir, this takes any name
-        raise MedclipError(Reason.MISSING_FILE, "there is no such data folder.", where=root)
+        if not os.path.lexists(root):
+            raise MedclipError(Reason.MISSING_FILE, "there is no such data folder.", where=root, hint="Check the path.")
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "this is a file; the data of a suite is a folder with one folder for each set.",
+            where=root,
+            hint="Name the folder that the sets lie in.",
+        )
     labelled_sets, missing, unusable = [], [], []
     first: MedclipError | None = None
     for part in asked:

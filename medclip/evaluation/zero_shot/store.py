@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 RUN_NAME = "run.json"
 RESULT_NAME = "evaluate.json"
 PREDICTIONS_NAME = "predictions.parquet"
+EVALUATION = "evaluation"
+"""What the folder holds, in sentences."""
 _PARTS = "sets"
 
 
@@ -34,7 +36,7 @@ class SuiteStore:
     def __init__(self, folder: Path, identity: Mapping[str, str]) -> None:
         self.folder = folder
         self._parts = folder / _PARTS
-        claim_run(folder, "evaluation", identity, RUN_NAME)
+        claim_run(folder, EVALUATION, identity, RUN_NAME)
 
     def kept(self, name: str, fingerprint: str) -> SetResult | None:
         """Return the result of a set that is done; None where it is not, or was made of other data."""

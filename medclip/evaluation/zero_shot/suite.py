@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.output import digest_of
 from medclip.sample import Modality
+from medclip.schema_faults import faults_of
 
 SLOT = "{c}"
 """Where a pattern takes the class's phrase."""
@@ -217,14 +218,5 @@ def load_suite(name_or_path: str | Path) -> SuiteFile:
     except yaml.YAMLError as e:
         raise MedclipError(Reason.TABLE_INVALID, f"this is not YAML: {str(e).splitlines()[0]}.", where=path) from e
     except ValidationError as e:
-        raise MedclipError(Reason.TABLE_INVALID, f"the suite is not valid: {_faults(e)}.", where=path) from e
-
-
-def _faults(error: ValidationError) -> str:
-    faults = []
-    for fault in error.errors(include_url=False)[:3]:
-        place = ".".join(str(p) for p in fault["loc"]) or "the suite"
-        is_strange = fault["type"] == "extra_forbidden"
-        message = fault["msg"].removeprefix("Value error, ").rstrip(".")
-        faults.append(f"{place}: {'is not a key here' if is_strange else message}")
-    return "; ".join(faults) + (f" (and {error.error_count() - 3} more)" if error.error_count() > 3 else "")
+        faults, hint = faults_of(e, SuiteFile, "a suite")
+        raise MedclipError(Reason.TABLE_INVALID, f"the suite is not valid: {faults}.", where=path, hint=hint) from e

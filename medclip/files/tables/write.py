@@ -57,9 +57,9 @@ def parquet_bytes(table: pa.Table, *, compression: str = "zstd") -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression=compression)
-    return sink.getvalue().to_pybytes()
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer, compression=compression)
+    return buffer.getvalue().to_pybytes()
 
 
 def csv_bytes(table: pa.Table) -> bytes:
@@ -67,9 +67,9 @@ def csv_bytes(table: pa.Table) -> bytes:
     import pyarrow as pa
     from pyarrow import csv
 
-    sink = pa.BufferOutputStream()
-    csv.write_csv(_defused(table), sink)
-    return sink.getvalue().to_pybytes()
+    buffer = pa.BufferOutputStream()
+    csv.write_csv(_defused(table), buffer)
+    return buffer.getvalue().to_pybytes()
 
 
 def _defused(table: pa.Table) -> pa.Table:

@@ -21,6 +21,7 @@ from medclip.models.packs.manifest import FILE_NAME as MANIFEST
 from medclip.models.packs.pack import find_pack, save_pack, verify_pack
 from medclip.models.preprocess import Preprocess, square_side
 from medclip.models.towers import bert as hf_text
+from medclip.result import Result
 from medclip.sample import Modality
 from medclip.text.tokenizers.tokenizer import load_tokenizer
 from medclip.version import __version__
@@ -89,13 +90,20 @@ _OTHER_PIXELS = (
 )
 
 
-@dataclass(frozen=True)
-class Exported:
+@dataclass(frozen=True, repr=False)
+class Exported(Result):
     """What `export_model` wrote."""
 
     folder: Path
     notes: tuple[str, ...]
     """What another loader has to know; empty where plain open_clip loads the folder anywhere."""
+
+    def _facts(self) -> dict[str, object]:
+        return {"folder": self.folder, "notes": " ".join(self.notes)}
+
+    def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
+        notes = self.notes[:most] or ("",)
+        return [{"folder": str(self.folder), "note": note} for note in notes]
 
 
 def import_model(

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.errors import MedclipError, Reason, did_you_mean, naming
-from medclip.files.output import claim_folder, new_folder, write_file
+from medclip.files.output import claim_folder, new_file, new_folder, write_file
 from medclip.models import card as cards
 from medclip.models.card import IMPORTED, Card, read_card
+from medclip.models.devices import check_device
 from medclip.models.packs.manifest import (
     CONFIG_NAME,
     FILE_NAME,
@@ -27,6 +28,7 @@ from medclip.models.packs.manifest import (
     seal,
 )
 from medclip.models.preprocess import GENERIC, Preprocess, from_config
+from medclip.result import Result
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,8 +39,8 @@ BUILTIN = Path(__file__).parents[1] / "builtin"
 DEFAULT = "medclip-mini"
 
 
-@dataclass(frozen=True)
-class PackInfo:
+@dataclass(frozen=True, repr=False)
+class PackInfo(Result):
     """One line about a pack."""
 
     name: str
@@ -50,8 +52,44 @@ class PackInfo:
     num_files: int
     num_bytes: int
 
+    def _facts(self) -> dict[str, object]:
+        return {
+            "name": f"{self.name} {self.version}",
+            "summary": self.summary,
+            "modalities": ", ".join(self.modalities),
+            "tasks": ", ".join(self.tasks),
+            "files": f"{self.num_files} of {self.num_bytes / 1e6:.1f} MB",
+            "folder": self.path,
+        }
 
-def list_packs(folder: Path | None = None) -> tuple[PackInfo, ...]:
+    def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
+        lists = {"path": str(self.path), "modalities": ", ".join(self.modalities), "tasks": ", ".join(self.tasks)}
+        return [vars(self) | lists]
+
+
+@dataclass(frozen=True, repr=False)
+class PackList(Result):
+    """The packs that load by name."""
+
+    packs: tuple[PackInfo, ...]
+
+    def __len__(self) -> int:
+        return len(self.packs)
+
+    def __iter__(self) -> Iterator[PackInfo]:
+        return iter(self.packs)
+
+    def __getitem__(self, index: int) -> PackInfo:
+        return self.packs[index]
+
+    def _facts(self) -> dict[str, object]:
+        return {f"{pack.name} {pack.version}": pack.summary for pack in self.packs} or {"packs": "none"}
+
+    def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
+        return [row for pack in self.packs[:most] for row in pack._rows()]
+
+
+def list_packs(folder: Path | None = None) -> PackList:
     """List the packs that load by name, in alphabetical order.
 
     Args:
@@ -59,7 +97,7 @@ def list_packs(folder: Path | None = None) -> tuple[PackInfo, ...]:
     """
     root = folder or BUILTIN
     folders = sorted(p.parent for p in root.glob(f"*/{FILE_NAME}")) if root.is_dir() else []
-    return tuple(_info(path, read_manifest(path)) for path in folders)
+    return PackList(tuple(_info(path, read_manifest(path)) for path in folders))
 
 
 def find_pack(model: str | Path | Model) -> Path:
@@ -128,7 +166,7 @@ def load_model(model: str | Path | Model = DEFAULT, *, device: str = "cpu", veri
         The model, float32.
 
     Raises:
-        MedclipError: PACK_NOT_FOUND, UNSAFE_WEIGHTS, PACK_INVALID or PREPROCESSING_MISMATCH.
+        MedclipError: PACK_NOT_FOUND, UNSAFE_WEIGHTS, PACK_INVALID or PREPROCESSING_MISMATCH; WRONG_USE for a device.
 
     Example:
         >>> import medclip
@@ -136,6 +174,7 @@ def load_model(model: str | Path | Model = DEFAULT, *, device: str = "cpu", veri
         (1, 256)
     """
     path = find_pack(model)
+    check_device(device)
     manifest = read_manifest(path)
     refuse_pickles(path)
     if verify:
@@ -282,8 +321,7 @@ def _with_text_config(folder: Path, config: Mapping[str, Any], base: Path | None
     completed = {**config, "text_cfg": dict(config["text_cfg"])}
     if name := completed["text_cfg"].get("hf_model_name"):
         content = (hf_text.folder_of(name, base) / hf_text.CONFIG).read_bytes()
-        (folder / TEXT_FOLDER).mkdir()
-        (folder / TEXT_FOLDER / hf_text.CONFIG).write_bytes(content)
+        write_file(folder / TEXT_FOLDER / hf_text.CONFIG, content)
         completed["text_cfg"] |= {"hf_model_name": TEXT_FOLDER, "hf_model_pretrained": False}
     return completed
 
@@ -306,6 +344,9 @@ def save_weights(model: nn.Module, path: Path, *, half: bool) -> None:
         model: The model.
         path: The file.
         half: Store matrices and kernels as fp16. False: everything as it is.
+
+    Raises:
+        MedclipError: As `medclip.files.output.disk_errors`.
     """
     import torch
     from safetensors.torch import save_file
@@ -314,7 +355,8 @@ def save_weights(model: nn.Module, path: Path, *, half: bool) -> None:
     for name, value in model.state_dict().items():
         dtype = torch.float16 if half and value.is_floating_point() and value.ndim >= 2 else value.dtype
         state[name] = value.detach().cpu().to(dtype).contiguous().clone()
-    save_file(state, path)
+    with new_file(path) as draft:
+        save_file(state, draft)
 
 
 def _info(path: Path, manifest: Manifest) -> PackInfo:

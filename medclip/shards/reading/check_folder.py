@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medclip.result import Result, named_counts
 from medclip.shards.folder import (
     INDEX,
     REJECT_COLUMNS,
@@ -27,8 +28,8 @@ from medclip.shards.writing.tar import member_names, members
 from medclip.text.captions.record import CaptionRecord
 
 
-@dataclass(frozen=True)
-class ShardCheck:
+@dataclass(frozen=True, repr=False)
+class ShardCheck(Result):
     """What was found in a shard folder, and what is wrong with it."""
 
     folder: Path
@@ -50,6 +51,19 @@ class ShardCheck:
     def ok(self) -> bool:
         """Whether nothing is wrong."""
         return not self.problems
+
+    def _facts(self) -> dict[str, object]:
+        return {
+            "samples": f"{self.num_samples} ({named_counts(self.counts_by_split)})",
+            "modalities": named_counts(self.counts_by_modality),
+            "rejected": named_counts(self.counts_by_reason),
+            "problems": f"{len(self.problems)}: {self.problems[0]}" if self.problems else "none",
+            "folder": self.folder,
+        }
+
+    def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
+        wrong = [{"what": "problem", "value": sentence, "count": 1} for sentence in self.problems]
+        return [*wrong, *super()._rows()][:most]
 
 
 @dataclass

@@ -18,6 +18,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.output import check_place, in_use, new_folder
 from medclip.files.pseudonyms import keyed_hash, load_key
 from medclip.progress import Progress, Silent
+from medclip.result import Result, named_counts
 from medclip.sample import Modality
 from medclip.settings import Settings
 from medclip.shards.folder import INDEX, SAMPLE_COLUMNS, arrow_table, claim_shards, write_index
@@ -26,8 +27,8 @@ from medclip.shards.stored_image import EXTENSIONS
 from medclip.shards.writing.tar import split_name
 
 
-@dataclass(frozen=True)
-class IndexReport:
+@dataclass(frozen=True, repr=False)
+class IndexReport(Result):
     """What an index holds."""
 
     folder: Path
@@ -44,6 +45,15 @@ class IndexReport:
     """Samples whose image was there before, byte for byte. They are kept."""
     patient_from: str
     """Field of the JSON that names the patient, or "" where each sample counts as a patient of its own."""
+
+    def _facts(self) -> dict[str, object]:
+        return {
+            "samples": f"{self.num_samples} in {self.num_shards} tars of {self.num_bytes / 1e6:.1f} MB",
+            "modalities": named_counts(self.counts_by_modality),
+            "left out": named_counts(self.counts_by_reason),
+            "kept twice": f"{self.num_duplicate_keys} keys, {self.num_duplicate_images} images",
+            "folder": self.folder,
+        }
 
 
 @dataclass

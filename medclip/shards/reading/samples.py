@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.result import Result
 from medclip.shards.folder import read_index, read_samples, shard_folder
 from medclip.shards.reading.columns import Columns, coded
 from medclip.shards.reading.foreign import ForeignSet, read_foreign
@@ -20,14 +21,22 @@ from medclip.shards.sample_json import from_json
 from medclip.shards.stored_image import EXTENSIONS, decode
 from medclip.shards.writing.tar import members
 from medclip.text.captions.record import CaptionRecord
+from medclip.wording import count
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
 
-@dataclass(frozen=True, eq=False)
-class ShardSample:
+def no_split(split: str, folder: Path, indexes: Sequence[Mapping[str, Any]]) -> MedclipError:
+    """Return the refusal of a split that none of some shard folders has."""
+    known = sorted({s for index in indexes for s in index["counts"]["by_split"]})
+    hint = did_you_mean(str(split), known, "Splits are")
+    return MedclipError(Reason.WRONG_USE, f"there is no split {split!r}.", where=folder, hint=hint)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ShardSample(Result):
     """One stored image with what is known of it."""
 
     image: NDArray[np.uint8]
@@ -36,6 +45,14 @@ class ShardSample:
     key: str
     meta: Mapping[str, Any]
     """sha256 of the source file, patient and study hashes, adapter, preprocessing, source, license."""
+
+    def _facts(self) -> dict[str, object]:
+        height, width = self.image.shape[:2]
+        record = {name: value for name, value in vars(self.record).items() if value and name not in ("texts", "report")}
+        return {"image": f"{width} x {height} pixels", **record, "source": self.meta.get("source")}
+
+    def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
+        return [{"key": self.key, **self.meta}]
 
 
 class ShardReader:
@@ -79,19 +96,17 @@ class ShardReader:
         self.index = indexes[0] if len(indexes) == 1 else _merged(indexes, self.preprocessing)
         self._table = pa.concat_tables(tables).combine_chunks()
         if not len(self._table):
-            known = sorted({s for i in indexes for s in i["counts"]["by_split"]})
-            raise MedclipError(
-                Reason.WRONG_USE,
-                f"there is no split {split!r}.",
-                where=self.folder,
-                hint=did_you_mean(str(split), known, "Splits are"),
-            )
+            raise no_split(split, self.folder, indexes)
         self._shard = np.concatenate(numbers)
         self._place = np.stack([self._table[c].to_numpy() for c in ("offset", "size")])
         self._files = ShardFiles(shards, verify)
 
     def __len__(self) -> int:
         return len(self._table)
+
+    def __repr__(self) -> str:
+        """Return what it reads, in one line."""
+        return f"ShardReader({self.split}, {count(len(self), 'sample')} in {count(len(self.shards), 'tar')})"
 
     def __getitem__(self, i: int) -> ShardSample:
         """Read sample number i.

@@ -16,6 +16,7 @@ from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.output import new_folder
 from medclip.files.pseudonyms import keyed_hash, load_key
 from medclip.progress import Progress, Silent
+from medclip.result import Result, named_counts
 from medclip.settings import Settings
 from medclip.shards.folder import claim_shards, counts_of, write_index
 from medclip.shards.sample_json import to_json
@@ -28,8 +29,8 @@ from medclip.text.captions.draw import draw_caption
 from medclip.wording import count
 
 
-@dataclass(frozen=True)
-class ShardReport:
+@dataclass(frozen=True, repr=False)
+class ShardReport(Result):
     """What a build did."""
 
     folder: Path
@@ -44,6 +45,16 @@ class ShardReport:
     """Preprocessing hash by modality, `generic` for the generic rendering."""
     num_duplicates_across_splits: int
     """Samples whose file also lies, byte for byte, in another split under another patient."""
+
+    def _facts(self) -> dict[str, object]:
+        return {
+            "samples": f"{self.num_samples} ({named_counts(self.counts_by_split)})",
+            "patients": named_counts(self.patients_by_split),
+            "modalities": named_counts(self.counts_by_modality),
+            "rejected": named_counts(self.counts_by_reason),
+            "copies in another split": self.num_duplicates_across_splits,
+            "folder": self.folder,
+        }
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from medclip.files.output import claim_file, new_file
 from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import cell_text
 from medclip.progress import Progress, Silent
+from medclip.result import Result, named_counts
 from medclip.shards.writing.table import ShardRow, read_shard_table
 from medclip.text.captions.caption_writer import CaptionFacts, CaptionWriter, ask_writer, facts_of
 from medclip.text.captions.label_sentences import distinct_sentences
@@ -36,12 +37,12 @@ if TYPE_CHECKING:
 CAPTIONS, FILE = "captions", "file"
 MIN_WORDS = 3
 """Words that a writer's caption must have."""
-_PARQUET = (".parquet", ".pq")
+_PARQUET, _TEXT = (".parquet", ".pq"), {".csv": ",", ".tsv": "\t"}
 _ROWS_AT_ONCE = 4096
 
 
-@dataclass(frozen=True)
-class CaptionsReport:
+@dataclass(frozen=True, repr=False)
+class CaptionsReport(Result):
     """What became of a table."""
 
     out: Path
@@ -60,6 +61,16 @@ class CaptionsReport:
     where it raised an error. A caption with two problems counts under both."""
     num_moved: int = 0
     """Relative paths in `file` that were rewritten, because the new table lies in another folder."""
+
+    def _facts(self) -> dict[str, object]:
+        return {
+            "captions": f"{self.num_captions} for {self.num_captioned} of {self.num_rows} rows",
+            "rows without labels": self.num_without_labels,
+            "rows with fewer": self.num_short,
+            "by the writer": self.num_by_writer,
+            "replaced": named_counts(self.rejected_by_reason),
+            "table": self.out,
+        }
 
 
 def captions_from_labels(
@@ -84,7 +95,7 @@ def captions_from_labels(
 
     Args:
         labels: CSV, TSV or Parquet with label columns, whatever its suffix, as `medclip shards build` reads it.
-        out: The file to write: .parquet (or .pq), .tsv, and anything else for CSV.
+        out: The file to write: .csv, .tsv, .parquet or .pq.
         n: Captions for each row, at least 1.
         seed: Another seed gives other wordings.
         writer: A function that writes captions from facts, asked once for all rows with the same facts; what fails
@@ -115,7 +126,7 @@ def captions_from_labels(
     files = _moved([row.file for row in rows], images or source.parent, target.parent)
     with new_file(target) as draft:
         write = _write_parquet if target.suffix.lower() in _PARQUET else _write_text
-        write(_with_captions(read.arrow, added, files), draft, "\t" if target.suffix.lower() == ".tsv" else ",")
+        write(_with_captions(read.arrow, added, files), draft, _TEXT.get(target.suffix.lower(), ""))
     lengths = [len(a) for a in added if a]
     return CaptionsReport(
         out=target,
@@ -198,6 +209,13 @@ def _check_use(source: Path, target: Path, n: int, overwrite: bool) -> None:
         raise MedclipError(Reason.WRONG_USE, f"{n} captions were asked for; it must be 1 or more.")
     if source.exists() and os.path.exists(target) and target.samefile(source):
         raise MedclipError(Reason.WRONG_USE, "the output is the table itself.", where=target, hint="Name another.")
+    if target.suffix.lower() not in (*_PARQUET, *_TEXT):
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"tables are written as CSV, TSV or Parquet, and the suffix {target.suffix!r} names none of them.",
+            where=target,
+            hint="Name a file that ends in .csv, .tsv or .parquet.",
+        )
     claim_file(target, overwrite=overwrite)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medclip.files.tables.cell_privacy import counts_of_strange
+from medclip.result import Result, named_counts
 from medclip.shards.writing.splits import DEFAULT_SPLITS, assign
 from medclip.shards.writing.table import GENERIC, read_shard_table
 
@@ -16,8 +17,8 @@ _NAMED = 3
 _SAID = ("present", "absent", "uncertain")
 
 
-@dataclass(frozen=True)
-class ShardPlan:
+@dataclass(frozen=True, repr=False)
+class ShardPlan(Result):
     """What a build of a table would do."""
 
     num_rows: int
@@ -49,6 +50,22 @@ class ShardPlan:
     num_with_report: int
     num_studies: int
     """Examinations that the table names; 0 where it has no column `study`."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether every file of the table is there."""
+        return not self.num_missing_files
+
+    def _facts(self) -> dict[str, object]:
+        return {
+            "rows": f"{self.num_rows} of {self.num_patients} patients ({named_counts(self.rows_by_split)})",
+            "modalities": named_counts(self.rows_by_modality),
+            "labels": ", ".join(self.labels),
+            "with text": f"{self.num_with_text} captions, {self.num_with_report} reports",
+            "files": f"{self.num_files}, {self.num_missing_files} of them not there",
+            "columns": ", ".join(self.columns),
+            "not used": ", ".join(self.ignored_columns),
+        }
 
 
 def plan_shards(

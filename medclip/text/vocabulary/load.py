@@ -98,6 +98,7 @@ def parse_task(text: str, *, where: object = None, short_name: str | None = None
     import yaml
     from pydantic import ValidationError
 
+    from medclip.schema_faults import faults_of
     from medclip.text.vocabulary.schema import TaskFile
 
     try:
@@ -110,8 +111,8 @@ def parse_task(text: str, *, where: object = None, short_name: str | None = None
     except yaml.YAMLError as e:
         raise MedclipError(Reason.TABLE_INVALID, f"this is not YAML ({' '.join(str(e).split())}).", where=where) from e
     except ValidationError as e:
-        mistakes = "; ".join(_mistake(m) for m in e.errors(include_url=False))
-        raise MedclipError(Reason.TABLE_INVALID, f"not a valid task: {mistakes}.", where=where) from e
+        faults, hint = faults_of(e, TaskFile, "a task")
+        raise MedclipError(Reason.TABLE_INVALID, f"the task is not valid: {faults}.", where=where, hint=hint) from e
     return _task(parsed.model_dump())
 
 
@@ -141,9 +142,3 @@ def _task(d: dict[str, Any]) -> Task:
         not_part_of_none=tuple(d["not_part_of_none"]),
         body_parts=tuple(d["body_parts"]),
     )
-
-
-def _mistake(error: Any) -> str:
-    place = ".".join(str(p) for p in error["loc"])
-    message = error["msg"].removeprefix("Value error, ")
-    return f"{place}: {message}" if place else message

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.key_value import key_value, read_value
-from medclip.files.recipe import read_yaml, recipe_faults
+from medclip.files.key_value import Overrides, read_overrides
+from medclip.files.recipe import invalid_recipe, read_yaml
 from medclip.training.recipe.schema import Recipe
 
 
-def load_recipe(source: Path | str | Mapping[str, Any] | Recipe, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe and apply `key.sub=value` overrides (values are YAML).
+def load_recipe(source: Path | str | Mapping[str, Any] | Recipe, overrides: Overrides = ()) -> Recipe:
+    """Read a recipe and change what the overrides name by its path, such as `train.lr`.
 
     Relative folders in it are taken from the current folder or, where nothing lies there, from the recipe's.
 
@@ -31,13 +31,12 @@ def load_recipe(source: Path | str | Mapping[str, Any] | Recipe, overrides: Sequ
         values = read_yaml(path) if path else json.loads(json.dumps(source, default=str))
     if not isinstance(values, dict):
         raise MedclipError(Reason.RECIPE_INVALID, "a recipe is a YAML mapping of sections.", where=path)
-    for override in overrides:
-        _apply(values, override)
+    for key, value in read_overrides(overrides).items():
+        _apply(values, key, value)
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as e:
-        sentence, hint = recipe_faults(e, Recipe)
-        raise MedclipError(Reason.RECIPE_INVALID, sentence, where=path, hint=hint) from e
+        raise invalid_recipe(e, Recipe, path) from e
     return _resolved(recipe, path.parent if path else Path())
 
 
@@ -83,15 +82,14 @@ def _resolved(recipe: Recipe, base: Path) -> Recipe:
     return recipe.model_copy(update={k: v for k, v in parts.items() if k in recipe.model_fields_set})
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
-    key, text = key_value(override, "--set", "key.sub=value")
+def _apply(values: dict[str, Any], key: str, value: Any) -> None:
     parts = key.split(".")
     node = values
     for part in parts[:-1]:
         child = node.setdefault(part, {})
         if not isinstance(child, dict):
             if child is not None:
-                raise MedclipError(Reason.RECIPE_INVALID, f"{part!r} in {override!r} is a value, not a section.")
+                raise MedclipError(Reason.RECIPE_INVALID, f"{part!r} in {key!r} is a value, not a section.")
             child = node[part] = {}
         node = child
-    node[parts[-1]] = read_value(text, "--set")
+    node[parts[-1]] = value

@@ -223,3 +223,10 @@ def test_a_writer_that_fails_at_once_is_refused_and_later_is_counted(table, tmp_
     report = captions_from_labels(turned, tmp_path / "o.csv", writer=broken)
     assert report.rejected_by_reason["failed"] == 1
     assert report.num_captions == 20
+
+
+@pytest.mark.parametrize("name", ["c.xlsx", "c", "c.csv.gz"])
+def test_a_suffix_that_is_not_written_is_refused_before_the_table_is_read(tmp_path, name):
+    with pytest.raises(MedclipError, match=r"ends in \.csv, \.tsv or \.parquet") as refused:
+        captions_from_labels(tmp_path / "nowhere.csv", tmp_path / name)
+    assert refused.value.reason is Reason.WRONG_USE

@@ -127,7 +127,7 @@ def test_captions_of_short_files_say_what_is_labelled_and_nothing_else(tmp_path,
         ({"own_bad": SIGNS.replace("name: drusen", "name: 0")}, r"own_bad\.yaml: .*classes\.0\.name"),
         ({"own_bad": SIGNS.replace("[a macular hole]", "5")}, r"own_bad\.yaml: .*classes\.1\.prompts"),
         ({"own_bad": GRADES}, r"own_bad\.yaml: the task is named 'dr_grade'"),
-        ({"own_bad": "- 1"}, r"own_bad\.yaml: not a valid task"),
+        ({"own_bad": "- 1"}, r"own_bad\.yaml: the task is not valid"),
         ({"own_bad": "kind: ["}, r"own_bad\.yaml: this is not YAML"),
     ],
 )

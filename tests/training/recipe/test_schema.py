@@ -67,7 +67,8 @@ def test_a_run_lies_in_the_folder_of_its_name(tmp_path: Path) -> None:
     [
         ("name: m\ndata: {shards: s}\nepochs: 3\n", "epochs: is not a key"),
         ("name: m\ndata: {shards: s, shard: t}\n", r"data\.shard: is not a key"),
-        ("name: m\n", "data: Field required"),
+        ("name: m\n", "data: is missing"),
+        ("name: m\ndata: {shards: s}\ntrain: {lr: fast}\n", r"train\.lr: is 'fast', and must be a number\.$"),
         ("name: m\ndata: {shards: s}\ntrain: {batch_size: 1}\n", r"train\.batch_size"),
         ("name: m\ndata: {shards: s}\naugment: {crop_scale: [1, 0.5]}\n", "crop_scale"),
         ("name: m\ndata: {shards: []}\n", r"data\.shards"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.slides.readers.open import SlideReader
 from medclip.imaging.slides.tissue.find import TissueMask
+from medclip.result import Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +28,8 @@ class Patch:
     """Share of its area that is tissue; 1 where no mask was given and it lies wholly on the slide."""
 
 
-@dataclass(frozen=True, eq=False)
-class PatchGrid:
+@dataclass(frozen=True, eq=False, repr=False)
+class PatchGrid(Result):
     """The patches of a slide, row by row."""
 
     size_px: int
@@ -46,6 +48,16 @@ class PatchGrid:
 
     def __len__(self) -> int:
         return len(self.kept)
+
+    def _facts(self) -> dict[str, object]:
+        return {
+            "patches": f"{len(self)} of {self.candidates} places",
+            "size": f"{self.size_px} pixels at {self.mpp_um:g} µm/px",
+            "stride": " x ".join(f"{um:.1f}" for um in self.stride_um) + " µm",
+        }
+
+    def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
+        return [asdict(patch) for patch in islice(self, most)]
 
     def __iter__(self) -> Iterator[Patch]:
         for index in range(len(self)):

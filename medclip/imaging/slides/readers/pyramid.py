@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from importlib import import_module
 from typing import Any
 
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.slides.readers.backend import PRINT_UM, Backend, Level, SlideFacts, SlideSpec
 from medclip.imaging.slides.readers.resample import reduced, to_size
+from medclip.result import Result
 
 NATIVE = 0.02
 """Scanners of one nominal magnification differ by this much (0.2456 to 0.2527 µm/px for "40 x")."""
@@ -39,7 +41,7 @@ BACKENDS: Mapping[str, str] = {
 _NAME_IT = "Name the scanner's micrometres per pixel: in the table's column mpp_um, or for all with --mpp."
 
 
-class PyramidReader:
+class PyramidReader(Result):
     """The one implementation of `SlideReader`, over a backend that gives pixels of stored levels.
 
     Args:
@@ -49,11 +51,12 @@ class PyramidReader:
     def __init__(self, spec: SlideSpec) -> None:
         self._spec = spec
         self._open: tuple[int, Backend] | None = None
-        self._facts: SlideFacts = self._backend().facts
-        base = self._facts.levels[0]
+        self.facts: SlideFacts = self._backend().facts
+        """What the backend said of the slide."""
+        base = self.facts.levels[0]
         self._ratios = tuple(
             (_ratio(base.height_px, level.height_px), _ratio(base.width_px, level.width_px))
-            for level in self._facts.levels
+            for level in self.facts.levels
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -72,11 +75,6 @@ class PyramidReader:
         return self._spec
 
     @property
-    def facts(self) -> SlideFacts:
-        """What the backend said of the slide."""
-        return self._facts
-
-    @property
     def size_px(self) -> tuple[int, int]:
         """Height and width of the finest level."""
         return self.levels[0].height_px, self.levels[0].width_px
@@ -87,12 +85,12 @@ class PyramidReader:
         resolution.
         """
         user = self._spec.mpp_um
-        return (user, user) if user and (self._facts.mpp_um is None or self.for_print) else self._facts.mpp_um
+        return (user, user) if user and (self.facts.mpp_um is None or self.for_print) else self.facts.mpp_um
 
     @property
     def for_print(self) -> bool:
         """Whether the scale that the file states is a printer's or a screen's, and no scanner's."""
-        stated = self._facts.mpp_um
+        stated = self.facts.mpp_um
         return stated is not None and min(stated) > PRINT_UM
 
     @property
@@ -104,22 +102,36 @@ class PyramidReader:
     @property
     def levels(self) -> tuple[Level, ...]:
         """Stored resolutions."""
-        return self._facts.levels
+        return self.facts.levels
 
     @property
     def properties(self) -> Mapping[str, str | float]:
         """Allow-listed facts."""
-        return self._facts.properties
+        return self.facts.properties
 
     @property
     def associated(self) -> tuple[str, ...]:
         """Names of images beside the slide."""
-        return self._facts.associated
+        return self.facts.associated
 
     @property
     def notes(self) -> tuple[str, ...]:
         """How pixels are made."""
-        return self._facts.notes
+        return self.facts.notes
+
+    def _facts(self) -> dict[str, object]:
+        height, width = self.size_px
+        return {
+            "slide": f"{width} x {height} pixels, {len(self.levels)} stored resolutions",
+            "µm/px": "not stated" if self.mpp_um is None else f"{self.mpp_um[0]:.4f} x {self.mpp_um[1]:.4f}",
+            "images beside it": ", ".join(self.associated),
+            "notes": " ".join(self.notes),
+        }
+
+    def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
+        scales = self.stored_mpp() if self.mpp_um else [None] * len(self.levels)
+        rows = [asdict(level) | {"mpp_um": um} for level, um in zip(self.levels, scales, strict=True)]
+        return rows[:most]
 
     def stored_mpp(self) -> tuple[float, ...]:
         """µm/px of the stored resolutions (mean of rows and columns)."""
@@ -224,7 +236,7 @@ class PyramidReader:
                 best = index, times if mpp_um * (1 - NATIVE) <= low and high <= mpp_um * (1 + NATIVE) else 0
         if best is None:
             finest = max(self._level_mpp(0))
-            if self.for_print and self.mpp_um == self._facts.mpp_um:
+            if self.for_print and self.mpp_um == self.facts.mpp_um:
                 raise MedclipError(
                     Reason.NO_SCALE,
                     f"the slide states a print resolution ({finest:.4g} µm to a pixel), not how large its pixels are.",

@@ -31,6 +31,7 @@ from medclip.imaging.slides.tissue.background import (
 )
 from medclip.imaging.slides.tissue.morphology import away, closed, filled, large, opened, wide, within, without
 from medclip.imaging.slides.tissue.pen_marks import Ink, InkOptions, colours_of, ink_of
+from medclip.result import Result
 
 _DARK = "The slide has a dark background, as in fluorescence or dark field; tissue is found by stains on a bright one."
 _COLOURLESS = 0.001
@@ -71,8 +72,8 @@ class TissueOptions:
     min_piece_um2: float = 40_000.0
 
 
-@dataclass(frozen=True, eq=False)
-class TissueMask:
+@dataclass(frozen=True, eq=False, repr=False)
+class TissueMask(Result):
     """Where tissue is, at the scale of an overview."""
 
     mask: NDArray[np.bool_]
@@ -94,6 +95,20 @@ class TissueMask:
     def area_mm2(self) -> float:
         """Area of the tissue in mm²."""
         return float(self.mask.sum()) * self.mpp_um[0] * self.mpp_um[1] / 1e6
+
+    def _facts(self) -> dict[str, object]:
+        height, width = self.mask.shape
+        return {
+            "tissue": f"{self.area_mm2:.1f} mm², {self.fraction:.1%} of the slide",
+            "pen marks": f"{self.pen_fraction:.1%} of the slide",
+            "mask": f"{width} x {height} pixels of {self.mpp_um[1]:.2f} µm",
+            "undecided": self.problem or "no",
+            "notes": " ".join(self.notes),
+        }
+
+    def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
+        shares = {"tissue_share": self.fraction, "pen_share": self.pen_fraction}
+        return [{"tissue_mm2": self.area_mm2, **shares, "problem": self.problem, "notes": " ".join(self.notes)}]
 
 
 def find_tissue(reader: SlideReader, options: TissueOptions | None = None) -> TissueMask:
