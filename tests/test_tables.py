@@ -109,6 +109,28 @@ def test_each_command_gets_equal_values_from_every_disguise(door: Any, disguise:
     assert door(disguised(COLUMNS, disguise, tmp_path, "t"), tmp_path) == expected
 
 
+@pytest.mark.parametrize("door", [*DOORS, evaluate], ids=lambda door: door.__name__)
+def test_names_of_columns_are_known_in_any_case(door: Any, tmp_path: Path):
+    expected = door(disguised(COLUMNS, "comma", tmp_path, "t"), tmp_path)
+    loud = {name if name.startswith("flu") else name.upper(): cells for name, cells in COLUMNS.items()}
+    assert door(disguised(loud, "comma", tmp_path, "t"), tmp_path) == expected
+
+
+def test_a_column_that_is_not_there_is_asked_for_by_those_that_are_written_alike(tmp_path: Path):
+    table = disguised(COLUMNS | {"flie": COLUMNS["file"]}, "comma", tmp_path, "t")
+    with pytest.raises(MedclipError) as refused:
+        read_adapt_table(table, ["flus"], folder=tmp_path, key=KEY)
+    assert refused.value.hint == "Did you mean 'flu' or 'flu_score'?"
+    without = {name: cells for name, cells in COLUMNS.items() if name != "file"} | {"flie": COLUMNS["file"]}
+    for door in (manifest, shards, adapt):
+        with pytest.raises(MedclipError) as refused:
+            door(disguised(without, "comma", tmp_path, "t"), tmp_path)
+        assert refused.value.hint.startswith("Did you mean 'flie'?")
+    mistyped = {name.replace("view", "veiw"): cells for name, cells in COLUMNS.items()}
+    with pytest.raises(MedclipError, match="Did you mean 'veiw'"):
+        evaluate(disguised(mistyped, "comma", tmp_path, "t"), tmp_path)
+
+
 @pytest.mark.parametrize("disguise", FILES)
 @pytest.mark.parametrize("door", DOORS_FOR_FILES, ids=lambda door: door.__name__)
 def test_commands_that_take_files_get_equal_values_from_every_file(door: Any, disguise: str, tmp_path: Path):

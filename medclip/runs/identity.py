@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 from medclip.files.output import refuse_other
 from medclip.files.pseudonyms import keyed_hash
-from medclip.files.tables.manifest import read_manifest
 from medclip.runs.ledger import Ledger
 from medclip.runs.options import ScoreOptions
 from medclip.runs.plan import Plan
@@ -53,7 +51,7 @@ def run_identity(
         "tasks": tasks,
         "prompt": options.prompt,
         "against": options.against,
-        "table": _table_hash(options.table),
+        "table": plan.table,
         "modality": None if options.modality is None else str(options.modality),
         "min_confidence": options.min_confidence,
         "group_by": options.group_by,
@@ -62,14 +60,6 @@ def run_identity(
         "policy": dict(settings.policy.changes()),
         "version": version,
     }
-
-
-def _table_hash(table: Any) -> str:
-    """Hash a table's bytes; of a data frame, what was understood of it."""
-    if table is None:
-        return ""
-    body = table.read_bytes() if isinstance(table, Path) else repr(read_manifest(table).rows).encode()
-    return hashlib.sha256(body).hexdigest()
 
 
 def claim(ledger: Ledger, identity: dict[str, Any], folder: Path) -> None:

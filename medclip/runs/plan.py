@@ -117,6 +117,8 @@ class Plan:
     """Indices of files. Studies are never split; every file is in exactly one chunk."""
     table_rows_elsewhere: int = 0
     """Rows of the table that name no file here."""
+    table: str = ""
+    """Hash of the table; "" where there is none."""
 
     @property
     def digest(self) -> str:
@@ -178,7 +180,8 @@ def make_plan(
         for number, (ref, fact) in enumerate(zip(refs, facts, strict=True), start=1)
     )
     files, units = plan_units(join_failed(files, studies, manifest), studies)
-    return Plan(files, studies, units, chunks(files, CHUNK_FILES), elsewhere)
+    table = "" if manifest is None else manifest.digest
+    return Plan(files, studies, units, chunks(files, CHUNK_FILES), elsewhere, table)
 
 
 def plan_units(

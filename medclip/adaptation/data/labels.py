@@ -12,7 +12,7 @@ from medclip.adaptation.data.class_text import ClassText, class_text
 from medclip.adaptation.data.task import class_said, find_task, made_of_columns, made_of_values, plain
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.cell_privacy import shown
-from medclip.files.tables.table import Table, listed, number_hint, number_in
+from medclip.files.tables.table import Table, number_hint, number_in
 from medclip.shards.writing.table import UNCERTAIN
 from medclip.text.vocabulary.task import Task
 
@@ -74,14 +74,7 @@ def _columns(table: Table, labels: Sequence[str]) -> list[str]:
     columns_found: list[str] = []
     for label in labels:
         inside = [c for c in header if c.startswith(f"{label}:")] if label.startswith(PREFIX) else []
-        if label not in header and not inside:
-            raise MedclipError(
-                Reason.TABLE_INVALID,
-                f"there is no column {label!r}. {listed(header)}",
-                where=table.where,
-                hint="Name one of them with --label.",
-            )
-        columns_found += [label] if label in header else inside
+        columns_found += inside if inside and label not in header else [table.need(label, "--label names one")]
     if not columns_found:
         raise MedclipError(Reason.WRONG_USE, "no column of labels was named.", hint="Name one with --label COLUMN.")
     return list(dict.fromkeys(columns_found))

@@ -32,6 +32,7 @@ SPLITS = {
     "testing": "test",
 }
 """What a cell of the column `split` may say, and what it means."""
+_COLUMNS = ("file", "modality", "split", "adapter")
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,8 @@ def read_adapt_table(
     Raises:
         MedclipError: MISSING_FILE, TABLE_INVALID naming row and column, WRONG_USE, NO_TASK, NOTHING_TO_DO.
     """
-    read = read_table(table)
+    patient_column = patient_from or "patient"
+    read = read_table(table).with_names((*_COLUMNS, patient_column, *labels))
     header, where = read.names, read.where
     if folder is not None and not os.path.isdir(folder):
         raise MedclipError(
@@ -107,7 +109,6 @@ def read_adapt_table(
             hint="Every class would be one patient. Name the column of patients with --patient.",
         )
     base = folder or (read.path.parent if read.path else Path())
-    patient_column = patient_from or "patient"
     need_columns(header, patient_column, where)
     kept_N = np.asarray([adapter.lower() != GENERIC for adapter in read.texts("adapter")])
     numbers, used = (np.flatnonzero(kept_N) + 1).tolist(), read.take(kept_N)

@@ -13,7 +13,7 @@ import numpy as np
 from medclip.auditing.input.options import about
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.cell_privacy import shown
-from medclip.files.tables.table import Coded, is_blank
+from medclip.files.tables.table import Coded, decimal_commas, has_decimal_comma, is_blank
 from medclip.statistics.cohort import MISSING, Attribute
 from medclip.wording import count
 
@@ -100,6 +100,8 @@ def read_ages(column: Coded, name: str, unit: str, where: str) -> Ages:
     parsed = [parse_age(text, unit) for text in column.values]
     counts = column.counts()
     unread = [i for i, age in enumerate(parsed) if age is None and counts[i]]
+    if with_comma := [i for i in unread if has_decimal_comma(column.values[i])]:
+        raise decimal_commas(name, int(counts[with_comma].sum()), where)
     num_unread = int(counts[unread].sum()) if unread else 0
     stated = sum(int(counts[i]) for i, age in enumerate(parsed) if age is None or not np.isnan(age))
     if num_unread > _FEW * stated:

@@ -143,7 +143,7 @@ def of_table(
         MedclipError: MISSING_FILE, TABLE_INVALID for a table without any of these columns, NOTHING_TO_DO for one of
             test rows only.
     """
-    read = read_table(table, "the table of training files")
+    read = read_table(table, "the table of training files").with_names(("sha256", "file", "split", patient_from))
     known = [c for c in ("sha256", "file", patient_from) if c in read.names]
     if not known or (known == ["file"] and settings is None):
         raise MedclipError(

@@ -12,10 +12,12 @@ from medclip.files.output import digest_of
 from medclip.files.pseudonyms import keyed_hash
 from medclip.files.tables.cell_privacy import shown
 from medclip.files.tables.read_table import read_table
-from medclip.files.tables.table import listed
+from medclip.files.tables.table import close_names, listed
 
 TABLE_NAME = "labels.csv"
 _SHOWN = 4
+
+_RENAME = "Rename the column, or name yours under `table` in the suite file."
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def _from_table(table: Path, part: SetFile, key: bytes) -> LabelledSet:
     rows: list[Labelled] = []
     seen: set[str] = set()
     left_out = 0
-    read = read_table(table)
+    read = read_table(table).with_names(c for c in (form.file, form.label, form.split, form.patient) if c)
     header = read.names
     for column in (form.file, form.label):
         if column not in header:
@@ -112,7 +114,7 @@ def _from_table(table: Path, part: SetFile, key: bytes) -> LabelledSet:
                 Reason.TABLE_INVALID,
                 f"there is no column {column!r}. {listed(header)}",
                 where=table,
-                hint="Rename the column, or name yours under `table` in the suite file.",
+                hint=f"{close_names(column, header)} {_RENAME}".strip(),
             )
     by_split = part.split is not None and form.split in header
     by_patient = form.patient is not None and form.patient in header

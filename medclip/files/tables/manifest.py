@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import Any
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.read_table import read_table
-from medclip.files.tables.table import listed, number_hint
+from medclip.files.tables.table import close_names, listed, number_hint
 from medclip.sample import Modality
 from medclip.settings import MPP_RANGE_UM
 
@@ -58,6 +59,14 @@ class Manifest:
     _by_name: Mapping[str, ManifestRow] = field(default_factory=dict, repr=False)
     _by_path: Mapping[str, ManifestRow] = field(default_factory=dict, repr=False)
 
+    @property
+    def digest(self) -> str:
+        """Hash of what was understood of every row: equal for a file and a data frame of the same cells."""
+        state = hashlib.sha256()
+        for row in self.rows:
+            state.update(repr(row).encode())
+        return state.hexdigest()
+
     def row_for(self, file: str | Path) -> ManifestRow | None:
         """Find the row of a file.
 
@@ -93,13 +102,13 @@ def read_manifest(table: Any) -> Manifest:
         >>> manifest.row_for("a.png").modality
         <Modality.XRAY: 'xray'>
     """
-    read = read_table(table)
+    read = read_table(table).with_names(_KNOWN)
     if "file" not in read.names:
         raise MedclipError(
             Reason.TABLE_INVALID,
             f"there is no column 'file'. {listed(read.names)}",
             where=read.where,
-            hint="Name the column that holds the relative paths 'file'.",
+            hint=f"{close_names('file', read.names)} Name the column that holds the relative paths 'file'.".strip(),
         )
     folder = None if read.path is None else read.path.absolute().parent
     rows: list[ManifestRow] = []

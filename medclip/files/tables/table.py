@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,7 +127,7 @@ class Table:
         return self.arrow.num_rows
 
     def find(self, name: str, *also: str) -> str | None:
-        """Find a column by its name, else by one that differs in case, blanks and underscores only, else by another.
+        """Find a column by its name, else the only one that differs in case, blanks and underscores, else by another.
 
         Args:
             name: What is looked for.
@@ -135,10 +135,23 @@ class Table:
         """
         if name in self.names:
             return name
-        plain: dict[str, str] = {}
+        plain: dict[str, list[str]] = {}
         for column in self.names:
-            plain.setdefault(plain_name(column), column)
-        return next((plain[plain_name(n)] for n in (name, *also) if plain_name(n) in plain), None)
+            plain.setdefault(plain_name(column), []).append(column)
+        alike = (plain.get(plain_name(n), []) for n in (name, *also))
+        return next((columns[0] for columns in alike if len(columns) == 1), None)
+
+    def with_names(self, known: Iterable[str]) -> Table:
+        """Return the table with columns under the names that they are known by: `FILE` becomes `file`.
+
+        A name that differs in case, blanks and underscores only is the known one, unless two columns are alike.
+        """
+        known = dict.fromkeys(known)
+        columns = {self.find(name): name for name in known if name not in self.names}
+        names = [n if n in known else columns.get(n, n) for n in self.arrow.column_names]
+        if names == self.arrow.column_names:
+            return self
+        return Table(self.arrow.rename_columns(names), self.where, self.path)
 
     def need(self, name: str, what: str = "") -> str:
         """Find a column, or say which are like it.
@@ -243,9 +256,14 @@ class Table:
 
 def no_such(name: str, names: Sequence[str], where: object, what: str = "") -> MedclipError:
     """Describe that a column is not there, and which are like it."""
-    hint = did_you_mean(name, [n for n in names if shown_name(n) != NOT_SHOWN]) or listed(names)
+    hint = close_names(name, names) or listed(names)
     tail = f" ({what})" if what else ""
     return MedclipError(Reason.TABLE_INVALID, f"there is no column {name!r}{tail}.", where=where, hint=hint)
+
+
+def close_names(name: str, names: Sequence[str]) -> str:
+    """Ask for the columns that are written like a name; "" where none is. No column that may be a cell is shown."""
+    return did_you_mean(name, [n for n in names if shown_name(n) != NOT_SHOWN])
 
 
 def listed(names: Sequence[str], what: str = "Its columns are") -> str:
@@ -267,6 +285,18 @@ def number_in(text: str) -> float:
         return math.nan
 
 
+def has_decimal_comma(text: str) -> bool:
+    """Whether a cell is a number with a comma in the place of the point."""
+    return re.match(_COMMA, text.strip()) is not None
+
+
+def decimal_commas(name: str, num_cells: int, where: str) -> MedclipError:
+    """Return the refusal of a column of numbers with decimal commas."""
+    are = "is" if num_cells == 1 else "are"
+    sentence = f"{count(num_cells, 'cell')} of the column {name!r} {are} written with a decimal comma, not a point."
+    return MedclipError(Reason.TABLE_INVALID, sentence, where=where, hint=number_hint("0,5", ""))
+
+
 def number_hint(text: str, otherwise: str) -> str:
     """Return what to do about a cell that is no number: another sentence for a decimal comma.
 
@@ -274,7 +304,7 @@ def number_hint(text: str, otherwise: str) -> str:
         >>> number_hint("0,71", "Use years.")
         'Write decimals with a point, not with a comma.'
     """
-    return "Write decimals with a point, not with a comma." if re.match(_COMMA, text.strip()) else otherwise
+    return "Write decimals with a point, not with a comma." if has_decimal_comma(text) else otherwise
 
 
 def _is_text(kind: Any) -> bool:
@@ -310,12 +340,11 @@ def _blank(texts: Any) -> Any:
 
 
 def _no_numbers(name: str, what: str, num_bad: int, texts: Sequence[str], where: str) -> MedclipError:
-    with_comma = [t for t in texts if re.match(_COMMA, t)]
-    are = "is" if num_bad == 1 else "are"
+    with_comma = [t for t in texts if has_decimal_comma(t)]
     if len(with_comma) == len(texts):
-        sentence = f"{count(num_bad, 'cell')} of the column {name!r} {are} written with a decimal comma, not a point."
-    else:
-        samples = ", ".join(shown(t) for t in texts[:_MOST_SHOWN])
-        sentence = f"{count(num_bad, 'cell')} of the column {name!r} {are} not {what}: {samples}."
+        return decimal_commas(name, num_bad, where)
+    are = "is" if num_bad == 1 else "are"
+    samples = ", ".join(shown(t) for t in texts[:_MOST_SHOWN])
+    sentence = f"{count(num_bad, 'cell')} of the column {name!r} {are} not {what}: {samples}."
     hint = number_hint(with_comma[0] if with_comma else "", "Leave a cell blank where nothing is known.")
     return MedclipError(Reason.TABLE_INVALID, sentence, where=where, hint=hint)

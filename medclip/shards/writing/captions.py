@@ -114,7 +114,7 @@ def captions_from_labels(
     """
     source, target = Path(labels), Path(out)
     _check_use(source, target, n, overwrite)
-    read = read_table(source)
+    read = read_table(source).with_names((FILE, CAPTIONS))
     rows = read_shard_table(read, folder=images, patient_from=FILE).rows  # no splits are made: nobody is named
     composer = _Composer(n, seed, writer)
     added: list[tuple[str, ...]] = []

@@ -13,7 +13,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.tables.cell_privacy import shown
 from medclip.files.tables.manifest import MPP_EXPECTED, parse_mpp
 from medclip.files.tables.read_table import read_table
-from medclip.files.tables.table import listed, number_hint, number_in
+from medclip.files.tables.table import close_names, listed, number_hint, number_in
 from medclip.sample import Modality
 from medclip.text.captions.phrases import MAMMOGRAPHY_VIEWS
 from medclip.text.captions.record import CaptionRecord
@@ -108,11 +108,11 @@ def read_shard_table(table: Any, *, folder: Path | None = None, patient_from: st
     Raises:
         MedclipError: TABLE_INVALID naming the row and the column; and what reading any table raises.
     """
-    read = read_table(table)
+    patient_column = patient_from or "patient"
+    read = read_table(table).with_names((*COLUMNS, patient_column))
     header, where = read.names, read.where
     base = folder or (read.path.parent if read.path else Path())
     labels = _label_columns(header, where)
-    patient_column = patient_from or "patient"
     need_columns(header, patient_column, where)
     used = tuple(c for c in header if c in COLUMNS or c == patient_column or c.startswith("label:"))
     rows = []
@@ -153,7 +153,7 @@ def need_columns(header: Sequence[str], patient_column: str, where: str) -> None
                 Reason.TABLE_INVALID,
                 f"there is no column {needed!r}. {listed(header)}",
                 where=where,
-                hint=remedy,
+                hint=f"{close_names(needed, header)} {remedy}".strip(),
             )
 
 

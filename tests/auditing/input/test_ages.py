@@ -133,3 +133,11 @@ def test_every_known_age_is_in_the_one_band_that_holds_it(years, edges):
             assert group == MISSING
         else:
             assert float(group.rstrip("+").split("-")[0]) == max(e for e in edges if e <= year)
+
+
+def test_ages_with_a_decimal_comma_are_refused_in_the_words_of_scores():
+    with pytest.raises(
+        MedclipError, match=r"^t: 1 cell of the column 'age' is written with a decimal comma"
+    ) as refused:
+        read_ages(coded([*map(str, range(20, 60)), "63,5"]), "age", "years", "t")
+    assert refused.value.hint == "Write decimals with a point, not with a comma."

@@ -80,3 +80,13 @@ def test_texts_that_become_equal_are_one_code():
     assert cells.mapped(lambda _: "z").values == ("z",)
     assert cells.take(np.asarray([1])).used().values == ("b",)
     assert plain_name("Covid-19 ") == plain_name("COVID_19")
+
+
+def test_known_names_are_found_in_any_case_and_two_that_are_alike_are_not_guessed_between():
+    named = pa.table({"FILE": ["a"], "Mpp UM": ["1"], "Patient": ["p"], "PATIENT": ["q"], "other": ["x"]})
+    table = read_table(named).with_names(("file", "mpp_um", "patient"))
+    assert table.names == ["file", "mpp_um", "Patient", "PATIENT", "other"]
+    assert table.find("patient") is None
+    assert table.with_names(("file",)) is table
+    exact = read_table(pa.table({"file": ["a"], "FILE": ["b"]})).with_names(("file",))
+    assert exact.texts("file") == ["a"]
