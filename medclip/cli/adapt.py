@@ -43,7 +43,7 @@ def adapt(
     test_share: options.TestShare = 0.3,
     key_file: options.KeyFile = None,
     seed: options.Seed = 0,
-    init_seed: Annotated[int, typer.Option("--init-seed", help="Of initialisation, batches and augmentation.")] = 0,
+    init_seed: Annotated[int, typer.Option("--init-seed", help="Seed of initial values, batches, augmentation.")] = 0,
     overrides: options.Overrides = None,
     views: Annotated[
         str | None,

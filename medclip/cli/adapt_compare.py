@@ -44,7 +44,9 @@ def compare(
     patient: options.Patient = None,
     images: options.Images = None,
     test_share: options.TestShare = 0.3,
-    split_seed: Annotated[int, typer.Option("--split-seed", help="Of that division.")] = 0,
+    split_seed: Annotated[
+        int, typer.Option("--split-seed", help="Seed of the division into learning and testing.")
+    ] = 0,
     key_file: options.KeyFile = None,
     report_paths: options.ReportPaths = False,
     as_json: options.Json = False,

@@ -83,9 +83,10 @@ def _options_of_the_recipe() -> Iterator[inspect.Parameter]:
     for name, field in AuditRecipe.model_fields.items():
         if name == "scores":
             continue
+        more = "" if field.default != [] else " May be repeated."
         least: Any = next((limit.ge for limit in field.metadata if isinstance(limit, Ge)), None)
         option: Any = typer.Option(
-            f"--{name.replace('_', '-')}", metavar=field.title, help=field.description, min=least
+            f"--{name.replace('_', '-')}", metavar=field.title, help=f"{field.description}{more}", min=least
         )
         yield inspect.Parameter(
             name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=Annotated[field.annotation, option]

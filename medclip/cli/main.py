@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -66,6 +67,9 @@ GROUPS = {
 }
 
 
+_VALUES = {"Path": "PATH", "int": "N", "float": "X", "str": "TEXT"}
+
+
 class _Help:
     """Help with PATH for an argument, where typer writes {path}, and nothing behind a flag, where it writes <bool>."""
 
@@ -75,6 +79,7 @@ class _Help:
         for parameter in parameters:
             if parameter.param_type_name == "argument":
                 parameter.metavar = parameter.metavar or parameter.name.upper()
+                parameter.display_type_rich = lambda **_: None  # typer writes <path> behind the name
             elif parameter.is_flag:
                 parameter.metavar = ""
         return parameters
@@ -168,9 +173,18 @@ def _command(
     app.command(name, cls=_Command, short_help=summary)(run)
     command: Any = typer.main.get_command(app)
     heading = None
+    signature = inspect.signature(function, eval_str=True)
     for parameter in command.params:
         heading = parameter.rich_help_panel = headings.get(parameter.name, heading)
+        if parameter.metavar is None and parameter.param_type_name != "argument" and parameter.name != "help":
+            parameter.metavar = _word_for(signature.parameters[parameter.name].annotation)
     return command
+
+
+def _word_for(annotation: Any) -> str | None:
+    """Return what stands in help for a value of this type; None where that is no value, as of a flag."""
+    kinds = str(get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation)
+    return next((word for kind, word in _VALUES.items() if kind in kinds), None)
 
 
 def _group(prefix: str) -> Any:

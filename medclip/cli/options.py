@@ -18,7 +18,7 @@ LabelColumns = Annotated[
     typer.Option(
         "--label",
         metavar="COLUMN",
-        help="Column of class names, or one of 0 and 1; repeat it for several findings.",
+        help="Column of class names, or one of 0 and 1. May be repeated, for several findings.",
     ),
 ]
 Table = Annotated[
@@ -68,9 +68,9 @@ Model = Annotated[str, typer.Option("--model", metavar="PACK", help="Name or fol
 Pack = Annotated[str, typer.Argument(metavar="PACK", help="Name or folder of a model pack.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: --set steps=200; again for another."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: --set steps=200. May be repeated."),
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Of what is drawn by chance: the same number draws the same.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of all chance: the same number draws the same.")]
 NumResamples = Annotated[int, typer.Option("--num-resamples", min=1, help="Resamples of patients.")]
 
 _OUT = typer.Option("--out", help="Folder to write; one that holds something else is refused.")

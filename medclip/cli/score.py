@@ -26,7 +26,7 @@ def score(
     task: Annotated[
         list[str] | None,
         typer.Option(
-            "--task", metavar="NAME", help="Task to score; repeatable. Default: all that the model's card lists."
+            "--task", metavar="NAME", help="Task to score. May be repeated. Default: all that the model's card lists."
         ),
     ] = None,
     prompt: Annotated[

@@ -27,7 +27,7 @@ def build(
     max_side: Annotated[int, typer.Option(help="Longest side of stored images, in pixels.")] = 288,
     samples_per_shard: Annotated[int, typer.Option(help="Samples in one tar.")] = 500,
     stored: Annotated[str, typer.Option("--format", help="How images are stored: png or jpeg.")] = "png",
-    quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG.")] = 95,
+    quality: Annotated[int, typer.Option(min=1, max=100, help="Quality of JPEG, 1 to 100.")] = 95,
     splits: options.Splits = _SPLITS,
     seed: options.Seed = 0,
     images: options.Images = None,

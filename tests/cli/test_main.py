@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 
@@ -159,3 +160,11 @@ def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]):
 
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out.strip() == f"medclip {medclip.__version__}"
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_help_has_plain_words_for_values_and_no_riddles(command: str, capsys: pytest.CaptureFixture[str], monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert cli.main([*command.split(), "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert not re.findall(r"<[a-z][a-z \[\]]*>|\b[aA]gain\.|: read them|, \.\.\.", text)
