@@ -111,7 +111,9 @@ class Card(Result, BaseModel):
     adapted: Adaptation | None = None
     """How it was made of another pack and a few labelled studies; None for packs that were not."""
 
-    __str__ = Result.__repr__  # pydantic has one of its own, of some pages
+    def __str__(self) -> str:
+        """Return the facts: pydantic has a text of its own, of some pages."""
+        return repr(self)
 
     def _facts(self) -> dict[str, object]:
         return {
