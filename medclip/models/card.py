@@ -122,7 +122,7 @@ class Card(Result, BaseModel):
             "use": self.intended_use,
             "modalities": ", ".join(self.modalities),
             "tasks": ", ".join(self.tasks),
-            "data": ", ".join(source.name for source in self.data),
+            "data": ", ".join(dict.fromkeys(source.name for source in self.data)),
             "licence": self.licence,
             "limits": " ".join(self.limits),
         }
