@@ -19,7 +19,7 @@ from medclip.imaging.slides.patches.stream import iter_patches, no_tissue
 from medclip.imaging.slides.readers import pyramid
 from medclip.imaging.slides.readers.channels import PERCENTILES
 from medclip.imaging.slides.readers.open import open_slide
-from medclip.imaging.slides.readers.pyramid import PyramidReader
+from medclip.imaging.slides.readers.pyramid import SlideReader
 from medclip.imaging.slides.tissue.find import TissueMask, TissueOptions, find_tissue
 from medclip.sample import Kind, Modality, Sample, Step, View
 from medclip.settings import Settings
@@ -112,7 +112,7 @@ class PathologyAdapter(ImageAdapter):
             steps += (Step("colour", "grey repeated"),)
         return View(pixels, value_range(pixels)), steps
 
-    def _steps(self, reader: PyramidReader, tissue: TissueMask, grid: PatchGrid, views: int) -> tuple[Step, ...]:
+    def _steps(self, reader: SlideReader, tissue: TissueMask, grid: PatchGrid, views: int) -> tuple[Step, ...]:
         rows, columns = grid.effective_mpp_um
         notes = [*reader.notes, *tissue.notes]
         if reader.mpp_um is not None and reader.mpp_um != reader.facts.mpp_um:
@@ -141,7 +141,7 @@ def _with_scale(settings: Settings, mpp_um: float | None) -> Settings:
     return replace(settings, policy=replace(settings.policy, mpp_um=mpp_um))
 
 
-def _headers(reader: PyramidReader, tissue: TissueMask, grid: PatchGrid) -> dict[str, Any]:
+def _headers(reader: SlideReader, tissue: TissueMask, grid: PatchGrid) -> dict[str, Any]:
     """Return what may be told of a slide."""
     mpp = reader.mpp_um
     assert mpp is not None  # the grid could not have been made

@@ -14,14 +14,14 @@ import numpy as np
 
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.slides.patches.polygons import fill, outlines
-from medclip.imaging.slides.readers.pyramid import PyramidReader, whole
+from medclip.imaging.slides.readers.pyramid import SlideReader, whole
 from medclip.imaging.slides.tissue.find import TissueMask
 
 TISSUE = "Tissue"
 _COLOUR = [0, 160, 80]
 
 
-def to_geojson(tissue: TissueMask, reader: PyramidReader, name: str = TISSUE) -> dict[str, Any]:
+def to_geojson(tissue: TissueMask, reader: SlideReader, name: str = TISSUE) -> dict[str, Any]:
     """Outline a mask.
 
     Args:
@@ -54,7 +54,7 @@ def to_geojson(tissue: TissueMask, reader: PyramidReader, name: str = TISSUE) ->
 
 
 def from_geojson(
-    document: Mapping[str, Any], reader: PyramidReader, mpp_um: float = 8.0, name: str | None = None
+    document: Mapping[str, Any], reader: SlideReader, mpp_um: float = 8.0, name: str | None = None
 ) -> TissueMask:
     """Draw a GeoJSON document as a mask.
 
@@ -131,7 +131,7 @@ def _classification(feature: Any) -> str | None:
     return classification.get("name") if isinstance(classification, dict) else str(classification)
 
 
-def _geometry(tissue: TissueMask, reader: PyramidReader) -> tuple[float, float, int, int]:
+def _geometry(tissue: TissueMask, reader: SlideReader) -> tuple[float, float, int, int]:
     """Return full-resolution pixels to a mask pixel (rows, columns), and the origin of QuPath's coordinates."""
     mpp = reader.mpp_um
     if mpp is None:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from medclip.imaging.slides.patches.grid import PatchGrid
 from medclip.imaging.slides.patches.polygons import outlines
-from medclip.imaging.slides.readers.open import SlideReader
+from medclip.imaging.slides.readers.pyramid import SlideReader
 from medclip.imaging.slides.tissue.find import TissueMask
 
 _TISSUE = (0, 140, 70, 255)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.slides.patches.grid import Patch, PatchGrid, make_grid
-from medclip.imaging.slides.readers.open import SlideReader, open_slide
+from medclip.imaging.slides.readers.open import open_slide
+from medclip.imaging.slides.readers.pyramid import SlideReader
 from medclip.imaging.slides.tissue.find import TissueMask, TissueOptions, find_tissue
 from medclip.settings import Settings
 

@@ -32,7 +32,7 @@ class SlideSpec:
     """All that is needed to open a slide again in another process."""
 
     backend: str
-    """Name of the module that opens it: openslide, dicom or tiff."""
+    """Who opens it: openslide, dicom or tiff."""
     paths: tuple[Path, ...]
     cache_bytes: int
     max_pixels: int

@@ -36,21 +36,15 @@ _JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 _FRAMES = frozenset({0xC0, 0xC1, 0xC2})
 
 
-def open_backend(spec: SlideSpec) -> DicomBackend:
-    """Open the files of a DICOM slide.
-
-    Raises:
-        MedclipError: NOT_AN_IMAGE if none of them is a slide, MISSING_FILE if one is in parts that are not all there,
-            CORRUPT if they make no pyramid.
-    """
-    return DicomBackend(spec)
-
-
 class DicomBackend:
     """An open DICOM slide.
 
     Args:
         spec: Its files and the cache's size.
+
+    Raises:
+        MedclipError: NOT_AN_IMAGE if none of them is a slide, MISSING_FILE if one is in parts that are not all there,
+            CORRUPT if they make no pyramid.
     """
 
     def __init__(self, spec: SlideSpec) -> None:

@@ -69,20 +69,14 @@ def _is_ome(path: Path) -> bool:
         return False
 
 
-def open_backend(spec: SlideSpec) -> OpenSlideBackend:
-    """Open a slide with OpenSlide.
-
-    Raises:
-        MedclipError: NOT_SUPPORTED_YET if it is of no known kind, CORRUPT or TRUNCATED if OpenSlide cannot open it.
-    """
-    return OpenSlideBackend(spec)
-
-
 class OpenSlideBackend:
     """An open slide.
 
     Args:
         spec: Its path and the cache's size.
+
+    Raises:
+        MedclipError: NOT_SUPPORTED_YET if it is of no known kind, CORRUPT or TRUNCATED if OpenSlide cannot open it.
     """
 
     def __init__(self, spec: SlideSpec) -> None:

@@ -19,7 +19,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -27,22 +26,25 @@ from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.slides.readers.backend import PRINT_UM, Backend, Level, SlideFacts, SlideSpec
+from medclip.imaging.slides.readers.dicom import DicomBackend
+from medclip.imaging.slides.readers.openslide import OpenSlideBackend
 from medclip.imaging.slides.readers.resample import reduced, to_size
+from medclip.imaging.slides.readers.tiff import TiffBackend
 from medclip.result import Result
 
 NATIVE = 0.02
 """Scanners of one nominal magnification differ by this much (0.2456 to 0.2527 µm/px for "40 x")."""
-BACKENDS: Mapping[str, str] = {
-    "openslide": "medclip.imaging.slides.readers.openslide",
-    "dicom": "medclip.imaging.slides.readers.dicom",
-    "tiff": "medclip.imaging.slides.readers.tiff",
+BACKENDS: Mapping[str, Callable[[SlideSpec], Backend]] = {
+    "openslide": OpenSlideBackend,
+    "dicom": DicomBackend,
+    "tiff": TiffBackend,
 }
 
 _NAME_IT = "Name the scanner's micrometres per pixel: in the table's column mpp_um, or for all with --mpp."
 
 
-class PyramidReader(Result):
-    """The one implementation of `SlideReader`, over a backend that gives pixels of stored levels.
+class SlideReader(Result):
+    """A slide, in micrometres. Can be pickled; every process opens the files for itself, when it first reads.
 
     Args:
         spec: How to open the slide.
@@ -63,7 +65,7 @@ class PyramidReader(Result):
         """Leave the open files behind."""
         return {**self.__dict__, "_open": None}
 
-    def __enter__(self) -> PyramidReader:
+    def __enter__(self) -> SlideReader:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -76,13 +78,13 @@ class PyramidReader(Result):
 
     @property
     def size_px(self) -> tuple[int, int]:
-        """Height and width of the finest level."""
+        """Height and width of the finest stored resolution in pixels."""
         return self.levels[0].height_px, self.levels[0].width_px
 
     @property
     def mpp_um(self) -> tuple[float, float] | None:
-        """Row and column µm of a pixel: the file's, else the user's, else None. The user's goes before a print
-        resolution.
+        """Row and column size of a pixel at the finest resolution in µm; None if neither file nor user says. What the
+        file says goes first, unless it is a print resolution.
         """
         user = self._spec.mpp_um
         return (user, user) if user and (self.facts.mpp_um is None or self.for_print) else self.facts.mpp_um
@@ -95,28 +97,28 @@ class PyramidReader(Result):
 
     @property
     def size_um(self) -> tuple[float, float]:
-        """Height and width in µm."""
+        """Height and width in micrometres. Raises NO_SCALE where the pixel size is unknown."""
         (rows, columns), (height, width) = self._scale(), self.size_px
         return height * rows, width * columns
 
     @property
     def levels(self) -> tuple[Level, ...]:
-        """Stored resolutions."""
+        """Sizes of the stored resolutions, finest first: to be told, not to be asked for."""
         return self.facts.levels
 
     @property
     def properties(self) -> Mapping[str, str | float]:
-        """Allow-listed facts."""
+        """Allow-listed facts: vendor, objective_power."""
         return self.facts.properties
 
     @property
     def associated(self) -> tuple[str, ...]:
-        """Names of images beside the slide."""
+        """Names of label, macro, thumbnail: they may show identifiers, and are read only on request."""
         return self.facts.associated
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """How pixels are made."""
+        """What is worth knowing of how pixels are made, such as how channels become colours."""
         return self.facts.notes
 
     def _facts(self) -> dict[str, object]:
@@ -134,7 +136,7 @@ class PyramidReader(Result):
         return rows[:most]
 
     def stored_mpp(self) -> tuple[float, ...]:
-        """µm/px of the stored resolutions (mean of rows and columns)."""
+        """µm/px of the stored resolutions, finest first (mean of rows and columns)."""
         return tuple(sum(self._level_mpp(i)) / 2 for i in range(len(self.levels)))
 
     def effective_mpp(self, mpp_um: float) -> tuple[float, float]:
@@ -194,7 +196,7 @@ class PyramidReader(Result):
         return self._backend().read_associated(name)
 
     def close(self) -> None:
-        """Close the files of this process."""
+        """Close the files of this process; reading again opens them again."""
         if self._open is not None and self._open[0] == os.getpid():
             self._open[1].close()
         self._open = None
@@ -202,8 +204,7 @@ class PyramidReader(Result):
     def _backend(self) -> Backend:
         """Return this process's own open slide: a handle must not be used on both sides of a fork."""
         if self._open is None or self._open[0] != os.getpid():
-            module = import_module(BACKENDS[self._spec.backend])
-            self._open = os.getpid(), module.open_backend(self._spec)
+            self._open = os.getpid(), BACKENDS[self._spec.backend](self._spec)
         return self._open[1]
 
     def _scale(self) -> tuple[float, float]:

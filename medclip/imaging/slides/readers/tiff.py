@@ -76,20 +76,14 @@ def _size(attributes: dict[str, str], axis: str) -> float:
 _JPEG, _WHITE_IS_ZERO, _PALETTE, _YCBCR, _SEPARATE = 7, 0, 3, 6, 2
 
 
-def open_backend(spec: SlideSpec) -> TiffBackend:
-    """Open a TIFF with tifffile.
-
-    Raises:
-        MedclipError: TRUNCATED or CORRUPT if its directories cannot be read; NOT_SUPPORTED_YET for other layouts.
-    """
-    return TiffBackend(spec)
-
-
 class TiffBackend:
     """An open TIFF.
 
     Args:
         spec: Its path and limits.
+
+    Raises:
+        MedclipError: TRUNCATED or CORRUPT if its directories cannot be read; NOT_SUPPORTED_YET for other layouts.
     """
 
     def __init__(self, spec: SlideSpec) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.imaging.slides.readers.open import SlideReader
+from medclip.imaging.slides.readers.pyramid import SlideReader
 from medclip.imaging.slides.tissue.background import (
     WHITE,
     brightness,
