@@ -176,8 +176,7 @@ def _embeddings(
     from medclip.auditing.reidentification.trained_attacker import attack_head
 
     cohort, wanted = one.cohort, options.image_checks
-    shared: dict[str, Any] = {"model": one.name, "seed": options.seed}
-    grouped = {**shared, "fewest": options.small_cells.min_patients}
+    grouped: dict[str, Any] = {"seed": options.seed, "fewest": options.small_cells.min_patients}
     single = [a for a in cohort.attributes if " × " not in a.name]
     devices = [_device(cohort, d) for d in options.shortcuts.devices if all(a.name != d for a in single)]
     progress.stage("Probing embeddings", len(single) + len(devices) + 2)
@@ -188,9 +187,9 @@ def _embeddings(
         progress.step()
     points, sentence = projection(vectors_ND, cohort.patients_N, single, **grouped)
     images = _images(cohort, wanted, single, files)
-    rows += reident(vectors_ND, images, **shared)
+    rows += reident(vectors_ND, images, seed=options.seed)
     if wanted.attacker:
-        rows += attack_head(vectors_ND, images, **shared)
+        rows += attack_head(vectors_ND, images, seed=options.seed)
     progress.step()
     for site in wanted.sites:
         attribute = next((a for a in single if a.name == site), None)

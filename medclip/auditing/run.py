@@ -119,8 +119,8 @@ def run_audit(
         if not place:
             splits = table_splits(one_table if opened.labels is None else opened.labels, reading)
             evidence = gather(one, choosing, splits, options, settings, progress)
-        add("embeddings", evidence.embeddings)
-        add("projection", evidence.projection)
+        add("embeddings", evidence.embeddings, model=one.name)
+        add("projection", evidence.projection, model=one.name)
         add("leakage", evidence.leakage)
         notes += _new(notes, evidence.notes)
         if place:

@@ -33,7 +33,6 @@ def drift_between(
     patients_N: NDArray[np.integer],
     attribute: Attribute,
     *,
-    model: str = "",
     reference: Sequence[str] = (),
     num_permutations: int = 200,
     fewest: int = FEWEST_PATIENTS,
@@ -46,7 +45,6 @@ def drift_between(
         vectors_ND: Unit vectors; rows of NaN are left out.
         patients_N: Patient of each row.
         attribute: Sites, scanners, or months.
-        model: Printed name.
         reference: Names of the groups that together are the reference; () compares each group with all others.
         num_permutations: Of the labels, dealt anew among patients of the two sides.
         fewest: Patients that a group needs; smaller ones are left out and named.
@@ -63,7 +61,7 @@ def drift_between(
     compared = [g for g in usable.groups if g not in reference]
     if not compared or len(usable.groups) < 2 or (reference and not set(reference) & set(usable.groups)):
         note = f"Not measured: no two sides are large enough. {usable.note}".strip()
-        return [row(model, "drift", attribute.name, "drift", note=note)]
+        return [row("drift", attribute.name, "drift", note=note)]
     if len(usable.groups) == 2:
         compared = compared[:1]  # the other way round is the same
     rows = []
@@ -76,9 +74,9 @@ def drift_between(
         sides = Attribute(attribute.name, (name, against), side_N)
         data = grouped(vectors_ND, patients_N, sides, most=most, seed=seed, fewest=fewest)
         if len(data.groups) == 2:
-            rows += _compared(model, data, attribute.name, against, num_permutations, seed)
+            rows += _compared(data, attribute.name, against, num_permutations, seed)
     if usable.note:
-        rows.append(row(model, "drift", attribute.name, "left out", note=usable.note))
+        rows.append(row("drift", attribute.name, "left out", note=usable.note))
     return rows
 
 
@@ -87,7 +85,6 @@ def drift_months(
     patients_N: NDArray[np.integer],
     dates_N: Sequence[Any],
     *,
-    model: str = "",
     reference: Sequence[str] = (),
     num_permutations: int = 200,
     fewest: int = FEWEST_PATIENTS,
@@ -99,7 +96,6 @@ def drift_months(
         vectors_ND: Unit vectors.
         patients_N: Patient of each row.
         dates_N: Date of each row: ISO or DICOM texts, or `datetime.date`.
-        model: Printed name.
         reference: Months of the reference ("2021-03"); () for the first three that are large enough.
         num_permutations: As in `drift_between`.
         fewest: Likewise.
@@ -120,7 +116,6 @@ def drift_months(
         vectors_ND,
         patients_N,
         attribute,
-        model=model,
         reference=reference,
         num_permutations=num_permutations,
         fewest=fewest,
@@ -150,9 +145,7 @@ def months_of(values: Sequence[Any]) -> list[str]:
     return months
 
 
-def _compared(
-    model: str, data: Grouped, attribute: str, against: str, num_permutations: int, seed: int
-) -> list[dict[str, Any]]:
+def _compared(data: Grouped, attribute: str, against: str, num_permutations: int, seed: int) -> list[dict[str, Any]]:
     """Run the three tests of one pair of sides on the same permutations."""
     dealt_RN = shuffled(data.codes_n, data.patients_n, num_permutations, seed=seed) == 0
     inside_N = data.codes_n == 0
@@ -171,9 +164,7 @@ def _compared(
         observed, null_R = float(measure(inside_N[None])[0]), measure(dealt_RN)
         chance = f"by chance {np.nanmean(null_R):.3g} on average, {np.nanquantile(null_R, 0.95):.3g} one time in twenty"
         note = f"{chance}; {sizes}"
-        rows.append(
-            row(model, "drift", attribute, f"{name}: {title}", observed, p=p_value(observed, null_R), note=note)
-        )
+        rows.append(row("drift", attribute, f"{name}: {title}", observed, p=p_value(observed, null_R), note=note))
     return rows
 
 

@@ -42,7 +42,6 @@ def probe(
     patients_N: NDArray[np.integer],
     attribute: Attribute,
     *,
-    model: str = "",
     kinds: Sequence[Kind] = ("logistic", "mlp"),
     num_permutations: int = 200,
     num_replicates: int = 1000,
@@ -62,7 +61,6 @@ def probe(
         vectors_ND: Unit vectors; rows of NaN are left out.
         patients_N: Patient of each row.
         attribute: What is predicted.
-        model: Printed name.
         kinds: Which probes.
         num_permutations: Of the attribute over patients.
         num_replicates: Of the bootstrap.
@@ -82,17 +80,16 @@ def probe(
     data = grouped(vectors_ND, patients_N, attribute, most=most, seed=seed, fewest=fewest)
     if len(data.groups) < 2:
         note = f"Not probed: fewer than two groups are large enough. {data.note}".strip()
-        return [row(model, "probe", attribute.name, "macro AUROC", note=note)]
+        return [row("probe", attribute.name, "macro AUROC", note=note)]
     with threadpool_limits(
         1
     ):  # results do not depend on the cores, and on busy ones small fits take a tenth of the time
-        return _probed(data, attribute.name, model, kinds, num_permutations, num_replicates, seed)
+        return _probed(data, attribute.name, kinds, num_permutations, num_replicates, seed)
 
 
 def _probed(
     data: Grouped,
     name: str,
-    model: str,
     kinds: Sequence[Kind],
     num_permutations: int,
     num_replicates: int,
@@ -111,14 +108,13 @@ def _probed(
         tested_by = "p of the ridge probe" if kind == "logistic" else "no test of its own"
         tested = p if kind == "logistic" else math.nan
         rows += [
-            row(model, "probe", name, f"{kind}: macro AUROC", area, p=tested, note=f"{tested_by}; {asked}"),
-            row(model, "probe", name, f"{kind}: balanced accuracy", recall, note=f"chance {chance(data):.3g}"),
+            row("probe", name, f"{kind}: macro AUROC", area, p=tested, note=f"{tested_by}; {asked}"),
+            row("probe", name, f"{kind}: balanced accuracy", recall, note=f"chance {chance(data):.3g}"),
         ]
     return [
         *rows,
-        row(model, "probe", name, "ridge: macro AUROC", observed, p=p, note="the figure that is tested"),
+        row("probe", name, "ridge: macro AUROC", observed, p=p, note="the figure that is tested"),
         row(
-            model,
             "probe",
             name,
             "permutation baseline: macro AUROC",

@@ -63,7 +63,6 @@ def projection(
     patients_N: NDArray[np.integer],
     attributes: Sequence[Attribute],
     *,
-    model: str = "",
     fewest: int = FEWEST_PATIENTS,
     most: int = MOST_POINTS,
     seed: int = 0,
@@ -77,7 +76,6 @@ def projection(
         vectors_ND: Unit vectors; rows of NaN are left out.
         patients_N: Patient of each row.
         attributes: What the points are coloured by.
-        model: Printed name.
         fewest: Patients that a group needs to be shown.
         most: Points for each attribute.
         seed: Of the draws, also of which patient is in which plot.
@@ -99,7 +97,6 @@ def projection(
         shown_n = _whole_tens(data.codes_n, len(data.groups), seed)
         rows += [
             {
-                "model": model,
                 "x": float(points[i, 0]),
                 "y": float(points[i, 1]),
                 "attribute": attribute.name,
@@ -130,7 +127,6 @@ def centroids(
     patients_N: NDArray[np.integer],
     attribute: Attribute,
     *,
-    model: str = "",
     num_permutations: int = 999,
     fewest: int = FEWEST_PATIENTS,
     most: int = MOST,
@@ -142,7 +138,6 @@ def centroids(
         vectors_ND: Unit vectors; rows of NaN are left out.
         patients_N: Patient of each row.
         attribute: The groups.
-        model: Printed name.
         num_permutations: Of the null.
         fewest: Patients that a group needs; smaller ones are left out and named.
         most: Rows above which whole patients are drawn.
@@ -155,7 +150,7 @@ def centroids(
     data = grouped(vectors_ND, patients_N, attribute, most=most, seed=seed, fewest=fewest)
     if len(data.groups) < 2:
         note = f"Not measured: fewer than two groups are large enough. {data.note}".strip()
-        return [row(model, "centroid", attribute.name, "distance of means", note=note)]
+        return [row("centroid", attribute.name, "distance of means", note=note)]
     values = data.vectors_nD.astype(np.float64)
     dealt_RN = shuffled(data.codes_n, data.patients_n, num_permutations, seed=seed)
     rows = []
@@ -174,7 +169,6 @@ def centroids(
         note = f"{null}. {data.note}".strip()
         rows.append(
             row(
-                model,
                 "centroid",
                 attribute.name,
                 f"{title}: distance of means",
@@ -184,7 +178,7 @@ def centroids(
             )
         )
         top = np.argsort(-np.abs(difference_D), kind="stable")[:_TOP]
-        rows += [row(model, "centroid", attribute.name, f"{title}: dimension {d}", float(difference_D[d])) for d in top]
+        rows += [row("centroid", attribute.name, f"{title}: dimension {d}", float(difference_D[d])) for d in top]
     return rows
 
 

@@ -25,7 +25,6 @@ What = Literal["probe", "reident", "drift", "centroid"]
 
 
 def row(
-    model: str,
     what: What,
     attribute: str,
     name: str,
@@ -34,10 +33,9 @@ def row(
     p: float = math.nan,
     note: str = "",
 ) -> dict[str, Any]:
-    """Make one row, with the interval where there is one. Values keep four digits."""
+    """Make one row, without the model's name, with the interval where there is one. Values keep four digits."""
     estimate = measured if isinstance(measured, Estimate) else Estimate(measured)
     return {
-        "model": model,
         "what": what,
         "attribute": attribute,
         "name": name,

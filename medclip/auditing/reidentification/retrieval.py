@@ -43,7 +43,6 @@ def reident(
     vectors_ND: NDArray[np.floating],
     images: Images,
     *,
-    model: str = "",
     num_replicates: int = 1000,
     most: int = MOST,
     seed: int = 0,
@@ -53,7 +52,6 @@ def reident(
     Args:
         vectors_ND: Unit vectors [N, D]; rows of NaN are left out.
         images: Patients and studies.
-        model: Printed name.
         num_replicates: Of the bootstrap of patients.
         most: Images above which whole patients are drawn.
         seed: Of the draws.
@@ -83,18 +81,18 @@ def reident(
         if len(np.unique(genuine.first_M)) < FEWEST_PATIENTS:
             where = "two studies" if gallery.name == ANYBODY else f"two studies ({gallery.name})"
             note = f"cannot tell: fewer than {FEWEST_PATIENTS} patients have images of {where}."
-            table.append(row(model, "reident", gallery.name, "verdict", note=note))
+            table.append(row("reident", gallery.name, "verdict", note=note))
             if gallery.name == ANYBODY:
                 return table
             continue
         ranked, impostors = compare.walk(gallery)
         if impostors.count == 0:
             note = "cannot tell: no two patients are alike in all of it."
-            table.append(row(model, "reident", gallery.name, "verdict", note=note))
+            table.append(row("reident", gallery.name, "verdict", note=note))
             continue
         linked = linkage(genuine, impostors, weights_PB)
-        table += _retrieval_rows(model, gallery.name, ranked, patients_N, weights_PB)
-        table += _linkage_rows(model, gallery.name, linked, notes)
+        table += _retrieval_rows(gallery.name, ranked, patients_N, weights_PB)
+        table += _linkage_rows(gallery.name, linked, notes)
     return table
 
 
@@ -180,18 +178,17 @@ def _joined(parts: list[Ranked]) -> Ranked:
     return Ranked(*(np.concatenate(c) for c in columns))
 
 
-def _linkage_rows(model: str, name: str, linked: Linkage, notes: str) -> list[dict[str, Any]]:
+def _linkage_rows(name: str, linked: Linkage, notes: str) -> list[dict[str, Any]]:
     answer, sentence = verdict(linked), _sentence(linked)
     return [
-        row(model, "reident", name, "verification AUROC", linked.auroc),
-        row(model, "reident", name, "equal error rate", linked.equal_error),
-        row(model, "reident", name, "linkage at FPR 0.001", linked.linked, note=sentence),
-        row(model, "reident", name, "verdict", linked.linked, note=f"{answer}: {sentence} {notes}".strip()),
+        row("reident", name, "verification AUROC", linked.auroc),
+        row("reident", name, "equal error rate", linked.equal_error),
+        row("reident", name, "linkage at FPR 0.001", linked.linked, note=sentence),
+        row("reident", name, "verdict", linked.linked, note=f"{answer}: {sentence} {notes}".strip()),
     ]
 
 
 def _retrieval_rows(
-    model: str,
     name: str,
     ranked: Ranked,
     patients_N: NDArray[np.int32],
@@ -200,10 +197,10 @@ def _retrieval_rows(
     owners_Q = patients_N[ranked.queries_Q]
     chance = float(ranked.chance_Q.mean()) if len(ranked.chance_Q) else math.nan
     note = f"{len(owners_Q)} queries; a random order gives about {chance:.2g}."
-    rows = [row(model, "reident", name, "mAP", estimated_mean(ranked.precision_Q, owners_Q, weights_PB), note=note)]
+    rows = [row("reident", name, "mAP", estimated_mean(ranked.precision_Q, owners_Q, weights_PB), note=note)]
     for k in RANKS:
         hits_Q = (ranked.first_Q <= k).astype(float)
-        rows.append(row(model, "reident", name, f"CMC@{k}", estimated_mean(hits_Q, owners_Q, weights_PB)))
+        rows.append(row("reident", name, f"CMC@{k}", estimated_mean(hits_Q, owners_Q, weights_PB)))
     return rows
 
 

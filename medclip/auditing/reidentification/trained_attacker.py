@@ -80,7 +80,6 @@ def attack_head(
     vectors_ND: NDArray[np.floating],
     images: Images,
     *,
-    model: str = "",
     training: Training = HEAD,
     num_replicates: int = 1000,
     seed: int = 0,
@@ -90,7 +89,6 @@ def attack_head(
     Args:
         vectors_ND: Unit vectors; rows of NaN are left out.
         images: Patients and studies.
-        model: Printed name.
         training: Epochs, batch size and rates.
         num_replicates: Of the bootstrap.
         seed: Of the halves, batches and draws.
@@ -105,7 +103,7 @@ def attack_head(
     vectors_ND, images = np.asarray(vectors_ND, np.float32)[present], images.take(present)
     half = _halves(images, seed)
     if half is None:
-        return [_too_few(model)]
+        return [_too_few()]
     import torch
 
     from medclip.models.parallel_encoding import one_torch_thread
@@ -116,7 +114,7 @@ def attack_head(
         weight = torch.eye(centred.shape[1], requires_grad=True)
         _train([weight], lambda rows: centred[torch.from_numpy(rows)] @ weight, batches, training)
         learned = (centred @ weight.detach()).numpy()
-    return _measured(vectors_ND, learned, images, half, model, num_replicates, seed)
+    return _measured(vectors_ND, learned, images, half, num_replicates, seed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,7 +213,6 @@ def _measured(
     learned_ND: NDArray[np.float32],
     images: Images,
     half: _Half,
-    model: str,
     num_replicates: int,
     seed: int,
 ) -> list[dict[str, Any]]:
@@ -223,13 +220,13 @@ def _measured(
     kept = images.take(half.tested)
     rows_made = []
     for name, vectors_ND in ((f"before {LINEAR}", frozen_ND), (LINEAR, unit_vectors(learned_ND))):
-        rows = reident(vectors_ND[half.tested], kept, model=model, num_replicates=num_replicates, seed=seed)
+        rows = reident(vectors_ND[half.tested], kept, num_replicates=num_replicates, seed=seed)
         rows_made += [{**r, "attribute": f"{r['attribute']} (held out, {name})"} for r in rows]
     return rows_made
 
 
-def _too_few(model: str) -> dict[str, Any]:
+def _too_few() -> dict[str, Any]:
     note = (
         f"cannot tell: fewer than {2 * FEWEST_PATIENTS} patients have images of two studies; the {LINEAR} was not made."
     )
-    return row(model, "reident", f"{ANYBODY} (held out, {LINEAR})", "verdict", note=note)
+    return row("reident", f"{ANYBODY} (held out, {LINEAR})", "verdict", note=note)

@@ -7,8 +7,7 @@ is one that the fill makes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,45 +18,32 @@ Bools = NDArray[np.bool_]
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels; right and bottom are not inside."""
 
-RING = 8
-"""Width, in pixels, of the ring around a box whose mean fills it."""
 
+def mask_boxes(image: NDArray, boxes: Sequence[Box]) -> NDArray:
+    """Fill boxes of an image from what lies around them: the border is continued inwards, without edge or bump.
 
-def mask_boxes(
-    image: NDArray, boxes: Sequence[Box], *, fill: Literal["smooth", "mean"] = "smooth", ring: int = RING
-) -> NDArray:
-    """Fill boxes of an image from what lies around them.
+    The fill is the harmonic function with the border's values.
 
     Args:
         image: [H, W] or [H, W, C], any integer or float type.
         boxes: Left, top, right, bottom; parts outside the image are ignored.
-        fill: "smooth" continues the border inwards (the harmonic function with the border's values: no edge, no bump);
-            "mean" is one value for each box (for boxes that touch, one together), the mean of a ring around it.
-        ring: Width of that ring.
 
     Returns:
         A filled copy of the same type.
 
     Raises:
-        MedclipError: WRONG_USE for an image of another shape, a box without an inside, boxes that leave nothing of the
-            image, or another fill.
+        MedclipError: WRONG_USE for an image of another shape, a box without an inside, or boxes that cover the image.
     """
     image = np.asarray(image)
     if image.ndim not in (2, 3) or image.dtype.kind not in "uif":
         raise MedclipError(Reason.WRONG_USE, f"an image is rows × columns (× channels), not {image.shape}.")
-    if fill not in ("smooth", "mean"):
-        raise MedclipError(Reason.WRONG_USE, f"there is no fill {fill!r}: smooth or mean.")
     mask = np.zeros(image.shape[:2], bool)
     for box in boxes:
         mask |= _inside(box, image.shape[0], image.shape[1])
     if mask.all():
         raise MedclipError(Reason.WRONG_USE, "the boxes cover the whole image; nothing is left to fill them from.")
     filled = image.astype(np.float64)
-    if fill == "smooth":
-        filled[mask] = _harmonic(filled, mask)
-    else:
-        for patch, around in _patches(mask, ring):
-            filled[patch] = filled[around].mean(axis=0)
+    filled[mask] = _harmonic(filled, mask)
     if image.dtype.kind != "f":
         filled = np.rint(filled)
     return filled.astype(image.dtype)
@@ -74,18 +60,6 @@ def _inside(box: Box, height: int, width: int) -> Bools:
             hint="A box is left, top, right, bottom, in pixels.",
         )
     return mask
-
-
-def _patches(mask: Bools, width: int) -> Iterator[tuple[Bools, Bools]]:
-    """Yield each connected patch of the mask, and the pixels within `width` of it that are in no patch."""
-    from scipy.ndimage import binary_dilation, label
-
-    numbered = np.zeros(mask.shape, np.int32)
-    label(mask, output=numbered)
-    for k in range(1, int(numbered.max()) + 1):
-        patch = numbered == k
-        wider = np.asarray(binary_dilation(patch, np.ones((3, 3)), iterations=max(width, 1)), np.bool_)
-        yield patch, wider & ~mask
 
 
 def _harmonic(image: NDArray[np.float64], mask: Bools) -> NDArray[np.float64]:

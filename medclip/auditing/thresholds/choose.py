@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,17 +85,7 @@ class Threshold:
 
     def row(self, model: str) -> dict[str, object]:
         """Return the row of the table of thresholds."""
-        return {
-            "model": model,
-            "label": self.label,
-            "value": self.value,
-            "policy": self.policy,
-            "chosen_on": self.chosen_on,
-            "n": self.n,
-            "n_pos": self.n_pos,
-            "n_patients": self.n_patients,
-            "hash": self.data_hash,
-        }
+        return {"model": model, **asdict(self), "hash": self.data_hash}
 
 
 def choose(label: Label, policy: Policy) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,17 +17,18 @@ from medclip.files.output import write_file
 from medclip.schema_faults import faults_of
 from medclip.statistics.cohort import Cohort
 
-FILE_NAME = "thresholds.json"
 FORMAT = 1
-_Hash = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
+_HASH = r"^([0-9a-f]{64})?$"
 _Count = Annotated[int, Field(ge=0)]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, populate_by_name=True)
 
 
 class _Entry(_Strict):
+    """A `Threshold`, with the names of its hashes in the file."""
+
     label: Annotated[str, Field(min_length=1)]
     value: float
     policy: str
@@ -34,8 +36,8 @@ class _Entry(_Strict):
     n: _Count
     n_pos: _Count
     n_patients: _Count
-    data_sha256: _Hash
-    patients_sha256: _Hash
+    data_hash: str = Field(pattern=_HASH, alias="data_sha256")
+    patients_hash: str = Field(pattern=_HASH, alias="patients_sha256")
 
 
 class _File(_Strict):
@@ -53,22 +55,8 @@ def write_thresholds(path: Path, thresholds: Iterable[Threshold]) -> None:
     Raises:
         MedclipError: DISK_FULL, WRONG_USE where the file cannot be written.
     """
-    entries = [
-        _Entry(
-            label=t.label,
-            value=t.value,
-            policy=t.policy,
-            chosen_on=t.chosen_on,
-            n=t.n,
-            n_pos=t.n_pos,
-            n_patients=t.n_patients,
-            data_sha256=t.data_hash,
-            patients_sha256=t.patients_hash,
-        )
-        for t in sorted(thresholds, key=lambda t: t.label)
-    ]
-    text = _File(format=FORMAT, thresholds=entries).model_dump_json(indent=1) + "\n"
-    write_file(path, text)
+    entries = [_Entry(**asdict(t)) for t in sorted(thresholds, key=lambda t: t.label)]
+    write_file(path, _File(format=FORMAT, thresholds=entries).model_dump_json(indent=1, by_alias=True) + "\n")
 
 
 def read_thresholds(path: Path) -> dict[str, Threshold]:
@@ -89,12 +77,7 @@ def read_thresholds(path: Path) -> dict[str, Threshold]:
         raise _damaged(path, faults_of(e, _File, "a file of thresholds")[0]) from e
     except MedclipError as e:
         raise _damaged(path, e.message.rstrip(".")) from e
-    thresholds = {
-        e.label: Threshold(
-            e.label, e.value, e.policy, e.chosen_on, e.n, e.n_pos, e.n_patients, e.data_sha256, e.patients_sha256
-        )
-        for e in file.thresholds
-    }
+    thresholds = {entry.label: Threshold(**entry.model_dump()) for entry in file.thresholds}
     if len(thresholds) < len(file.thresholds):
         raise _damaged(path, "a label is in it twice")
     return thresholds
@@ -149,7 +132,7 @@ def _consistent(entry: _Entry) -> None:
     if policy.name == "fixed":
         if not math.isclose(entry.value, policy.target or 0.0, rel_tol=1e-5):
             raise MedclipError(Reason.TABLE_INVALID, "a fixed threshold has another value than its policy.")
-    elif not entry.data_sha256 or not 0 < entry.n_pos < entry.n or not 0 < entry.n_patients <= entry.n:
+    elif not entry.data_hash or not 0 < entry.n_pos < entry.n or not 0 < entry.n_patients <= entry.n:
         raise MedclipError(Reason.TABLE_INVALID, "a threshold does not say which data chose it.")
 
 

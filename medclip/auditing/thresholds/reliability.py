@@ -6,7 +6,7 @@ a group whose probabilities stay off after it is off in another way than the oth
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +22,9 @@ from medclip.statistics.resampling.standard_errors import Clusters
 from medclip.statistics.valid_rows import Rows, valid_rows
 
 Floats = NDArray[np.float64]
-Kind = Literal["mass", "width"]
 
 NUM_BINS = 10
+"""At most so many bins."""
 MIN_PATIENTS = 10
 
 
@@ -72,15 +72,13 @@ def table(
     shown_G: NDArray[np.bool_],
     *,
     t: float | None = None,
-    kind: Kind = "mass",
-    num_bins: int = NUM_BINS,
     min_patients: int = MIN_PATIENTS,
 ) -> list[dict[str, Any]]:
     """Return the bins of a reliability plot for each cell that may be shown.
 
-    Bins are the same for all cells: of equal width, or of equal mass (between quantiles of all scores together). They
-    hold their right edge. A bin with fewer than `min_patients` patients of a cell is put together with its neighbour,
-    so that nobody can be picked out.
+    Bins are the same for all cells: of equal mass, between quantiles of all scores together. They hold their right
+    edge. A bin with fewer than `min_patients` patients of a cell is put together with its neighbour, so that nobody can
+    be picked out.
 
     Args:
         cohort: What is audited.
@@ -88,8 +86,6 @@ def table(
         weights_PB: How often each patient counts in each replicate.
         shown_G: Which cells may be shown, in the order of `cells_of`.
         t: A temperature of `temperatures`; None for the scores as they are.
-        kind: "mass" or "width".
-        num_bins: At most so many bins.
         min_patients: Fewest patients in a bin.
 
     Returns:
@@ -107,7 +103,7 @@ def table(
         score_N[known] = cooled(label.score_N[known], t)
         label = Label(label.name, score_N, label.truth_N, True, label.weight_N, label.no_finding)
     rows = valid_rows(cohort, label)
-    inner = edges(num_bins) if kind == "width" else _mass_edges(rows.score_n, num_bins)
+    inner = _mass_edges(rows.score_n)
     bins_made: list[dict[str, Any]] = []
     chosen = [(cell, rows.cells[g]) for g, cell in enumerate(cells_of(cohort)) if shown_G[g] and len(rows.cells[g])]
     bounds, binned = [], []
@@ -154,11 +150,11 @@ def _has_bins(label: Label) -> bool:
     return label.probability and label.time_N is None
 
 
-def _mass_edges(score_n: Floats, num_bins: int) -> Floats:
+def _mass_edges(score_n: Floats) -> Floats:
     """Return the quantiles of all scores, each once, without the largest score: nothing would lie above it."""
     if not len(score_n):
         return np.zeros(0)
-    quantiles = np.unique(np.quantile(score_n, edges(num_bins), method="inverted_cdf"))
+    quantiles = np.unique(np.quantile(score_n, edges(NUM_BINS), method="inverted_cdf"))
     return quantiles[quantiles < score_n.max()]
 
 

@@ -18,7 +18,7 @@ from medclip.dicom.header.elements import items, numbers, text, three
 from medclip.dicom.header.elements import number as number_of
 from medclip.dicom.header.quiet import quiet
 from medclip.dicom.header.read import DicomHeader
-from medclip.dicom.pixels.render import Mode, read_dicom, read_frames
+from medclip.dicom.pixels.render import read_dicom, read_frames
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.volume.dicom_series import finish, grey, unit_of
 from medclip.imaging.volume.orientation import LPS_TO_RAS, check_affine
@@ -38,14 +38,13 @@ def is_mosaic(header: DicomHeader) -> bool:
     return header.mosaic and header.frames == 1
 
 
-def read_enhanced(path: Path, header: DicomHeader, settings: Settings, *, mode: Mode = "modality") -> VolumeRead:
+def read_enhanced(path: Path, header: DicomHeader, settings: Settings) -> VolumeRead:
     """Read a multi-frame object.
 
     Args:
         path: The file.
         header: Its header.
         settings: Limits and policy.
-        mode: "modality" or "raw".
 
     Returns:
         [slice, row, column], or [frame, slice, row, column] where each place has several frames (times, echoes,
@@ -58,10 +57,10 @@ def read_enhanced(path: Path, header: DicomHeader, settings: Settings, *, mode: 
     groups = _groups(path, header)
     repeats, steps = _by_place(groups)
     stack = stack_of([groups[frame].place for frame in repeats[0]], uneven=settings.policy.uneven_slices)
-    read = read_frames(path, settings, header=header, mode=mode)
+    read = read_frames(path, settings, header=header, mode="modality")
     if len(read.pixels) != header.frames:
         raise MedclipError(Reason.CORRUPT, "the file holds another number of frames than its header states.")
-    unit = RELATIVE if mode == "raw" else _unit(header, groups, rescaled=read.unit == HU)
+    unit = _unit(header, groups, rescaled=read.unit == HU)
     shape = (len(stack.order), header.rows, header.columns)
     volumes: list[VolumeRead] = []
     for frames in repeats:
@@ -74,7 +73,7 @@ def read_enhanced(path: Path, header: DicomHeader, settings: Settings, *, mode: 
     return _joined(volumes, [groups[frames[0]] for frames in repeats])
 
 
-def read_mosaic(path: Path, header: DicomHeader, settings: Settings, *, mode: Mode = "modality") -> VolumeRead | None:
+def read_mosaic(path: Path, header: DicomHeader, settings: Settings) -> VolumeRead | None:
     """Read a Siemens mosaic: the number of tiles and their place come from Siemens' private header, through nibabel.
 
     Returns:
@@ -87,7 +86,7 @@ def read_mosaic(path: Path, header: DicomHeader, settings: Settings, *, mode: Mo
     side = math.ceil(math.sqrt(count))
     if header.rows % side or header.columns % side or count < 1:
         return None
-    decoded = read_dicom(path, settings, header=header, mode=mode)
+    decoded = read_dicom(path, settings, header=header, mode="modality")
     rows, columns = header.rows // side, header.columns // side
     tiles = grey(decoded.pixels).reshape(side, rows, side, columns).swapaxes(1, 2).reshape(-1, rows, columns)[:count]
     check_affine(affine)

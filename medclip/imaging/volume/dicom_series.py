@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from medclip.dicom.header.modality import modality_code
 from medclip.dicom.header.read import DicomHeader
-from medclip.dicom.pixels.render import Mode, public_headers, read_dicom
+from medclip.dicom.pixels.render import public_headers, read_dicom
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.volume.orientation import Affine, axis_codes, layout_of, oblique_deg, plane_of
 from medclip.imaging.volume.result import AIR_HU, HU, RELATIVE, VolumeRead, check_bytes, exactly, extent, fill
@@ -42,9 +42,7 @@ def unit_of(header: DicomHeader, *, rescaled: bool) -> str:
     return HU
 
 
-def read_slices(
-    paths: Sequence[Path], headers: Sequence[DicomHeader], settings: Settings, *, mode: Mode = "modality"
-) -> VolumeRead:
+def read_slices(paths: Sequence[Path], headers: Sequence[DicomHeader], settings: Settings) -> VolumeRead:
     """Read a series of single-frame files into one volume.
 
     Slices are sorted along their normal, whatever the order of the files. The plane that was acquired stays the plane
@@ -54,7 +52,6 @@ def read_slices(
         paths: The files.
         headers: Of each.
         settings: Limits and policy.
-        mode: "modality" for rescaled values (HU), "raw" for stored ones.
 
     Raises:
         MedclipError: UNEVEN_SLICES with the positions; what `read_dicom` raises for a slice, with `where` its path.
@@ -72,7 +69,7 @@ def read_slices(
     def slices() -> Iterator[NDArray[Any]]:
         for count, index in enumerate(stack.order):
             try:
-                decoded = read_dicom(paths[index], settings, header=headers[index], mode=mode)
+                decoded = read_dicom(paths[index], settings, header=headers[index], mode="modality")
             except MedclipError as error:
                 raise error.at(paths[index]) from None
             if count == 0:
@@ -94,7 +91,7 @@ def read_slices(
 
     ordered = slices()
     start = next(ordered)
-    unit = unit_of(first, rescaled=HU in units) if mode == "modality" else "stored"
+    unit = unit_of(first, rescaled=HU in units)
     shape = (len(stack.order), first.rows, first.columns)
     return finish(chain([start], ordered), shape, stack, unit, first, settings, steps, decoders)
 

@@ -15,14 +15,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
-from medclip.sample import Volume
 
 Affine = NDArray[np.float64]
 
@@ -158,22 +156,3 @@ def arrange(voxels: NDArray[Any], affine: Affine, plane: str) -> tuple[NDArray[A
     layout = layout_of(affine, plane)
     laid_out = layout.affine(affine, voxels.shape[-3:])
     return layout.apply(voxels), laid_out, plane_of(laid_out)
-
-
-def to_plane(volume: Volume, plane: str) -> Volume:
-    """Show a volume in another plane: axes are swapped and reversed, nothing is resampled.
-
-    Args:
-        volume: Any volume.
-        plane: "axial", "coronal" or "sagittal".
-
-    Returns:
-        A volume whose voxels are a view of the same memory; every voxel keeps its place in the world.
-
-    Raises:
-        MedclipError: WRONG_USE for another plane.
-    """
-    if plane not in _PLANES:
-        raise MedclipError(Reason.WRONG_USE, f"there is no plane of that name; there are {', '.join(_PLANES)}.")
-    voxels, affine, name = arrange(volume.voxels, volume.affine, plane)
-    return replace(volume, voxels=voxels, affine=affine, plane=name)

@@ -1,8 +1,8 @@
 """Volumes: from files to voxels with a place in the patient.
 
-This is the room's door; the parts are `volume_stack` (where slices lie), `volume_dicom` (a file for each slice),
-`volume_frames` (enhanced multi-frame objects, mosaics), `volume_nifti` (NIfTI, ANALYZE, MINC), `volume_orient` (layout
-without resampling) and `volume_grid` (resampling, slices worth showing).
+This is the room's door; the parts are `slice_geometry` (where slices lie), `dicom_series` (a file for each slice),
+`dicom_multiframe` (enhanced objects, mosaics), `nifti` (NIfTI, ANALYZE, MINC), `orientation` (layout without
+resampling) and `resample` (other grids, slices worth showing).
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from medclip.dicom.pixels.render import Mode
 from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.inspect import FileFacts
 from medclip.files.recognise.sniff import Format
@@ -19,8 +18,6 @@ from medclip.imaging.volume.dicom_series import is_radiograph as is_radiograph
 from medclip.imaging.volume.dicom_series import read_slices
 from medclip.imaging.volume.nifti import read_minc
 from medclip.imaging.volume.nifti import read_nifti as read_nifti
-from medclip.imaging.volume.orientation import to_plane as to_plane
-from medclip.imaging.volume.resample import rectify as rectify
 from medclip.imaging.volume.resample import resample as resample
 from medclip.imaging.volume.resample import slice_indices as slice_indices
 from medclip.imaging.volume.result import VolumeRead as VolumeRead
@@ -52,19 +49,16 @@ def read_volume(paths: Sequence[Path], facts: Sequence[FileFacts], settings: Set
     raise MedclipError(Reason.NOT_SUPPORTED_YET, f"volumes in the format {form} are not read.")
 
 
-def read_series(
-    paths: Sequence[Path], facts: Sequence[FileFacts], settings: Settings, *, mode: Mode = "modality"
-) -> VolumeRead:
+def read_series(paths: Sequence[Path], facts: Sequence[FileFacts], settings: Settings) -> VolumeRead:
     """Read a DICOM series, an enhanced object or a mosaic.
 
     Args:
         paths: The files; slices in any order.
         facts: Of each, with headers.
         settings: Limits and policy.
-        mode: "modality" for rescaled values (HU for CT), "raw" for stored ones.
 
     Returns:
-        The volume, int16 where that holds every value exactly, else float32.
+        The volume, rescaled (HU for CT): int16 where that holds every value exactly, else float32.
 
     Raises:
         MedclipError: UNEVEN_SLICES with positions in mm; TOO_LARGE; what reading a slice raises.
@@ -74,16 +68,16 @@ def read_series(
         raise MedclipError(Reason.CORRUPT, "the series holds a file without a DICOM header.")
     multi = next((index for index, header in enumerate(headers) if header.frames > 1 or is_mosaic(header)), None)
     if multi is None:
-        return read_slices(paths, headers, settings, mode=mode)
+        return read_slices(paths, headers, settings)
     if len(paths) > 1:
         raise MedclipError(
             Reason.NOT_SUPPORTED_YET, "the series mixes files of one slice with files of many; they are read apart."
         )
     if not is_mosaic(headers[0]):
-        return read_enhanced(paths[0], headers[0], settings, mode=mode)
-    mosaic = read_mosaic(paths[0], headers[0], settings, mode=mode)
+        return read_enhanced(paths[0], headers[0], settings)
+    mosaic = read_mosaic(paths[0], headers[0], settings)
     if mosaic is not None:
         return mosaic
-    stack = read_slices(paths, headers, settings, mode=mode)
+    stack = read_slices(paths, headers, settings)
     note = Step("note", "the header says mosaic, and its tiles do not fill the image: shown as one, not cut apart")
     return stack._replace(steps=(note, *stack.steps))

@@ -3,21 +3,20 @@
 Spacing is changed by a triangle filter along one axis after another, as Pillow's bilinear does for images: linear
 interpolation where the grid gets finer, an average over the new voxel where it gets coarser. MONAI's `Spacing` and
 `scipy.ndimage.zoom` sample without that average, so thin bright structures vanish or not by chance, and importing
-MONAI costs seconds (`benchmarks/read_volume.py` measures all three). Shear needs a true three-dimensional
-interpolation, where scipy does the work.
+MONAI costs seconds (`benchmarks/read_volume.py` measures all three).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.volume.result import AIR_HU, HU
+from medclip.imaging.volume.result import HU
 from medclip.sample import Volume
 
 MAX_GROWTH = 64
@@ -110,53 +109,6 @@ def _along(values: NDArray[np.float32], axis: int, length: int, factor: float) -
     first = np.moveaxis(values, axis, 0)
     out = table @ np.ascontiguousarray(first.reshape(size, -1))
     return np.ascontiguousarray(np.moveaxis(out.reshape(length, *first.shape[1:]), 0, axis), dtype=np.float32)
-
-
-def rectify(volume: Volume) -> Volume:
-    """Resample a sheared volume (gantry tilt) to a grid with right angles.
-
-    Rows and columns keep their directions and spacing; slices then follow the normal. The new grid covers the old one;
-    what lies outside it becomes air (-1024 HU) in CT, else the volume's lowest value. Linear.
-
-    Args:
-        volume: 3-D, or 4-D with frames first.
-
-    Returns:
-        The volume itself where nothing is sheared by more than 0.1°, else float32 voxels on the new grid.
-    """
-    from scipy.ndimage import affine_transform
-
-    spacing = np.array(volume.spacing_mm)
-    across = volume.affine[:3, 2] / spacing[2]
-    down = volume.affine[:3, 1] - across * (volume.affine[:3, 1] @ across)
-    down /= np.linalg.norm(down)
-    normal = np.cross(across, down)
-    step = float(volume.affine[:3, 0] @ normal)
-    cosines = [volume.affine[:3, axis] @ way / spacing[axis] for axis, way in ((0, normal), (1, down))]
-    if min(abs(float(cosine)) for cosine in cosines) > np.cos(np.radians(0.1)):
-        return volume
-    matrix = np.stack([normal * step, down * spacing[1], across * spacing[2]], axis=1)
-    lengths = np.array(volume.voxels.shape[-3:])
-    corners = np.stack(np.meshgrid(*([0, length - 1] for length in lengths), indexing="ij"), -1).reshape(-1, 3)
-    inside = np.linalg.solve(matrix, volume.affine[:3, :3] @ corners.T).T  # corners on the new axes, in new voxels
-    low = np.floor(inside.min(axis=0) + 1e-6)
-    shape = (np.ceil(inside.max(axis=0) - 1e-6) - low + 1).astype(int)
-    affine = np.eye(4)
-    affine[:3, :3] = matrix
-    affine[:3, 3] = volume.affine[:3, 3] + matrix @ low
-    back = np.linalg.inv(volume.affine) @ affine
-    outside = float(AIR_HU) if volume.unit == HU else float(volume.voxels.min())
-    voxels = np.empty((*volume.voxels.shape[:-3], *shape), np.float32)
-    for old, new in zip(_frames(volume.voxels), _frames(voxels), strict=True):
-        affine_transform(
-            old, back[:3, :3], cast(Any, back[:3, 3]), output_shape=tuple(shape), output=new, order=1, cval=outside,
-            mode="constant",
-        )  # fmt: skip
-    return replace(volume, voxels=voxels, affine=affine)
-
-
-def _frames(voxels: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    yield from (voxels if voxels.ndim == 4 else voxels[None])
 
 
 def background(volume: Volume) -> float:

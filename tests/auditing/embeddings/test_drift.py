@@ -20,7 +20,7 @@ NAMES = ("maximum mean discrepancy", "Fréchet distance", "domain classifier AUR
 def test_a_site_that_differs_is_found_by_all_three() -> None:
     vectors = noise(len(PATIENTS), 12)
     vectors[SITES.codes_N == 1, 3] += 0.6
-    rows = drift_between(vectors, PATIENTS, SITES, model="m", num_permutations=49)
+    rows = drift_between(vectors, PATIENTS, SITES, num_permutations=49)
     for name in NAMES:
         assert named(rows, f"south against others: {name}")["p"] == 0.02
         assert "by chance" in named(rows, f"south against others: {name}")["note"]

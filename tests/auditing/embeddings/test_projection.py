@@ -42,7 +42,7 @@ def test_points_carry_groups_that_may_be_shown_and_no_order() -> None:
     codes[PATIENTS < 3] = 2
     vectors = noise(len(PATIENTS))
     vectors[0] = np.nan
-    rows, notes = projection(vectors, PATIENTS, [attribute(codes, ("F", "M", "X"))], model="m")
+    rows, notes = projection(vectors, PATIENTS, [attribute(codes, ("F", "M", "X"))])
     assert {r["group"] for r in rows} == {"F", "M"}
     assert len(rows) == _tens(np.bincount(codes[codes < 2]))
     xs = [r["x"] for r in rows]

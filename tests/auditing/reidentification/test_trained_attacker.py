@@ -45,12 +45,12 @@ def test_a_head_finds_patients_that_cosine_does_not_on_patients_it_has_not_seen(
     patients = np.repeat(np.arange(120), 3)
     vectors, images = hidden(patients), Images(patients, np.arange(len(patients)))
     vectors[5] = np.nan
-    rows = attack_head(vectors, images, model="m", training=LONG, num_replicates=20)
+    rows = attack_head(vectors, images, training=LONG, num_replicates=20)
     before, after = (named(rows, "verification AUROC", of)["value"] for of in (FROZEN, TRAINED))
     assert before < 0.75
     assert after > before + 0.1
     assert named(rows, "linkage at FPR 0.001", TRAINED)["value"] > named(rows, "linkage at FPR 0.001", FROZEN)["value"]
-    assert repr(attack_head(vectors, images, model="m", training=LONG, num_replicates=20)) == repr(rows)
+    assert repr(attack_head(vectors, images, training=LONG, num_replicates=20)) == repr(rows)
 
 
 def test_a_head_on_noise_stays_not_shown() -> None:

@@ -11,15 +11,15 @@ from medclip.errors import MedclipError
 RAMP = np.add.outer(3.0 * np.arange(40), 2.0 * np.arange(60))
 
 
-@given(st.integers(0, 1000), st.sampled_from(["smooth", "mean"]), st.sampled_from([np.uint8, np.uint16, np.float32]))
-def test_only_the_boxes_change_and_stay_within_the_values_around_them(seed: int, fill: str, kind: type) -> None:
+@given(st.integers(0, 1000), st.sampled_from([np.uint8, np.uint16, np.float32]))
+def test_only_the_boxes_change_and_stay_within_the_values_around_them(seed: int, kind: type) -> None:
     rng = np.random.default_rng(seed)
     shape = (30, 40) if seed % 2 else (30, 40, 3)
     image = (rng.random(shape) * 200).astype(kind)
     left, top = int(rng.integers(-5, 35)), int(rng.integers(-5, 25))
     box = (left, top, left + int(rng.integers(6, 12)), top + int(rng.integers(6, 12)))
     before = image.copy()
-    filled = mask_boxes(image, [box], fill=fill)  # type: ignore[arg-type]
+    filled = mask_boxes(image, [box])
     np.testing.assert_array_equal(image, before)
     assert (filled.shape, filled.dtype) == (image.shape, image.dtype)
     mask = np.zeros((30, 40), bool)
@@ -35,22 +35,14 @@ def test_a_smooth_fill_continues_a_ramp_as_it_was() -> None:
     np.testing.assert_allclose(mask_boxes(damaged, [(15, 10, 45, 20)]), RAMP, atol=1e-8)
 
 
-def test_a_mean_fill_is_the_mean_of_the_ring_around_the_box() -> None:
-    filled = mask_boxes(RAMP, [(20, 10, 30, 16)], fill="mean", ring=2)
-    around = RAMP[8:18, 18:32]
-    mean = (around.sum() - RAMP[10:16, 20:30].sum()) / (around.size - 60)
-    np.testing.assert_allclose(filled[10:16, 20:30], mean)
-
-
 def test_nothing_of_the_device_is_left_and_boxes_that_touch_are_filled_together() -> None:
     image = np.full((50, 50), 40, np.uint8)
     image[10:30, 20:24] = 255
     image[28:32, 20:40] = 255
     boxes = [(19, 9, 25, 31), (19, 27, 41, 33)]
-    for fill in ("smooth", "mean"):
-        assert (mask_boxes(image, boxes, fill=fill) == 40).all()  # type: ignore[arg-type]
+    assert (mask_boxes(image, boxes) == 40).all()
     np.testing.assert_array_equal(mask_boxes(image, []), image)
-    inside = mask_boxes(image, [(10, 0, 45, 40), (20, 10, 24, 14)], fill="mean", ring=1)
+    inside = mask_boxes(image, [(10, 0, 45, 40), (20, 10, 24, 14)])
     assert (inside == 40).all()
 
 
@@ -63,5 +55,3 @@ def test_boxes_that_make_no_sense_are_refused() -> None:
         mask_boxes(image, [(0, 0, 10, 10)])
     with pytest.raises(MedclipError, match="rows × columns"):
         mask_boxes(np.zeros(10), [(0, 0, 1, 1)])
-    with pytest.raises(MedclipError, match="smooth or mean"):
-        mask_boxes(image, [(0, 0, 1, 1)], fill="black")  # type: ignore[arg-type]
