@@ -1,4 +1,7 @@
-"""The two tables joined: which row of labels belongs to which score, and columns read across both."""
+"""The two tables joined: which row of labels belongs to which score, and columns read across both.
+
+Several files of one study make one row: of what they agree on, and of all that they say where they do not.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,6 @@ from medclip.auditing.input.groups import ALIASES, MAKER, MODEL, kind_of
 from medclip.auditing.input.join_keys import Side, join, key_of, without_twins
 from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.input.score_table import ScoreTable, open_scores, read_scores, select, selected
-from medclip.auditing.input.study_rows import one_text
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import Coded, Table, in_order, is_blank, listed, merged, no_such, plain_name
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 KEYS = ("file", "path", "image", "image_id", "image_index", "filename", "dicom_id", "sop_instance_uid", "study")
 KEYS += ("study_id", "study_instance_uid", "accession", "id", "key", "row")
 """Columns that are taken for the key where both tables have them and none is named, in this order."""
+BOTH = " + "
+"""Stands between two values of one study, such as the views "LATERAL + PA"."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -312,3 +316,33 @@ def _keys(rows: Table, labels: Table, named: Sequence[tuple[str, str]], *, own: 
         where=f"{rows.where} and {labels.where}",
         hint="Name the key columns with --key SCORES=LABELS.",
     )
+
+
+def one_text(cells: Coded, unit_M: NDArray[np.intp], num_units: int) -> tuple[Coded, int]:
+    """Return each unit the text that its rows agree on, blanks left out; different ones are joined by `BOTH`.
+
+    Args:
+        cells: Of M rows.
+        unit_M: Unit of each row, 0 to U - 1.
+        num_units: U.
+
+    Returns:
+        The column of U units, and how many of them had more than one text.
+    """
+    stated_M = ~np.asarray([is_blank(v) for v in cells.values] or [True])[cells.codes_N]
+    num = len(cells.values)
+    low_U = np.full(num_units, num, np.intp)
+    high_U = np.full(num_units, -1, np.intp)
+    np.minimum.at(low_U, unit_M[stated_M], cells.codes_N[stated_M])
+    np.maximum.at(high_U, unit_M[stated_M], cells.codes_N[stated_M])
+    codes_U = np.where(high_U < 0, num, low_U)
+    differing_U = (high_U >= 0) & (low_U < high_U)
+    texts = [*cells.values, ""]
+    if differing_U.any():
+        several: dict[int, set[str]] = {}
+        for row in np.flatnonzero(stated_M & differing_U[unit_M]).tolist():
+            several.setdefault(int(unit_M[row]), set()).add(cells.values[cells.codes_N[row]])
+        for unit, different in several.items():
+            codes_U[unit] = len(texts)
+            texts.append(BOTH.join(sorted(different)))
+    return merged(codes_U, texts), int(differing_U.sum())

@@ -48,7 +48,7 @@ def pair_up(
     labels: Table,
     options: ReadOptions,
     taken: Collection[str],
-) -> list[Pair]:
+) -> tuple[list[Pair], list[str]]:
     """Find score and truth of every label.
 
     Args:
@@ -58,6 +58,11 @@ def pair_up(
         options: Column maps, list of findings.
         taken: Columns that are no labels: keys, patients, groups.
 
+    Returns:
+        The pairs. And, where no label is named, a sentence for each that has a score and a column of truths and is
+        still none of them, with counts of the cells that are not understood; a column that both tables merely carry (an
+        age, a view) is none of these.
+
     Raises:
         MedclipError: TABLE_INVALID for a label without score or truth, with names that are like it.
     """
@@ -66,6 +71,7 @@ def pair_up(
     if not names:
         names = list(dict.fromkeys((*options.score, *options.label_columns)))
     pairs = [p for name in names for p in book.pairs(name, only=len(names) == 1)] if names else book.all_pairs()
+    passed = [] if names else book.passed_by(pairs)
     if not pairs:
         raise MedclipError(
             Reason.TABLE_INVALID,
@@ -86,34 +92,7 @@ def pair_up(
     names = [p.name for p in pairs]
     if len(set(names)) < len(names):
         raise MedclipError(Reason.WRONG_USE, "a label is asked for twice.", hint="Name every label once.")
-    return pairs
-
-
-def left_out(
-    asked: Sequence[str] | None,
-    pairs: Sequence[Pair],
-    scores: ScoreTable,
-    labels: Table,
-    options: ReadOptions,
-    taken: Collection[str],
-) -> list[str]:
-    """Return which labels have a score and a column of truths and are still not among those that were paired.
-
-    Args:
-        asked: As `pair_up` took it: where labels are named, nothing is left out unsaid.
-        pairs: What it found.
-        scores: The scores.
-        labels: The label table.
-        options: Column maps, list of findings.
-        taken: Columns that are no labels: keys, patients, groups.
-
-    Returns:
-        A sentence for each, with counts of the cells that are not understood. A column that both tables merely carry
-        (an age, a view) is none of them.
-    """
-    if asked or options.score or options.label_columns:
-        return []
-    return _Book(scores, labels, options, {plain_name(t) for t in taken}).passed_by(pairs)
+    return pairs, passed
 
 
 def _renamed(pair: Pair) -> Pair:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medclip.auditing.input.ages import are_bands, read_ages
-from medclip.auditing.input.groups import kind_of, make_groups, parse_by
+from medclip.auditing.input.groups import kind_of, make_groups, one_attribute, parse_by
 from medclip.auditing.input.joined_tables import Source, join_tables
 from medclip.auditing.input.labels import make_labels
-from medclip.auditing.input.match_columns import left_out, pair_up
+from medclip.auditing.input.match_columns import pair_up
 from medclip.auditing.input.options import ReadOptions
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.table import Coded, Table, in_order, is_blank, plain_name
@@ -22,9 +22,6 @@ from medclip.wording import count
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-
-from medclip.auditing.input.groups import one_attribute
 
 _LEAST_ROWS = 30
 """Smallest group whose share is stated."""
@@ -120,8 +117,7 @@ def read_cohort(
     patients = _patients(source, options, names)
     taken = [*source.label_keys, *names, *options.where, patients.column, options.time or "", options.label_list or ""]
     columns = [t for t in taken if t]
-    pairs = pair_up(label, source.scores, source.labels, options, columns)
-    passed = left_out(label, pairs, source.scores, source.labels, options, columns)
+    pairs, passed = pair_up(label, source.scores, source.labels, options, columns)
     labels_made, notes = make_labels(pairs, source, options)
     grouping = make_groups(by, source.attribute, patients.patients_N, options, source.labels.where)
     column = source.labels.find(*FILES)
