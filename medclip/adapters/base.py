@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.dicom.header.modality import modality_code
+from medclip.dicom.header.read import modality_code
 from medclip.dicom.header.safe_header import public_values
 from medclip.dicom.pixels.decoded import Decoded, check_not_constant, check_not_small
 from medclip.dicom.pixels.render import PERCENTILES, read_dicom

@@ -10,8 +10,7 @@ import numpy as np
 
 from medclip.adapters.base import RASTERS, ImageAdapter, Source, value_range
 from medclip.adapters.depth import asked_window, shown_range, to_range
-from medclip.dicom.header.modality import modality_code
-from medclip.dicom.header.read import DicomHeader
+from medclip.dicom.header.read import DicomHeader, modality_code
 from medclip.dicom.pixels.decoded import Decoded, check_not_constant, check_not_small
 from medclip.dicom.pixels.render import read_dicom
 from medclip.errors import MedclipError, Reason

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from medclip.adapters.base import ImageAdapter, Source, luma, value_range
 from medclip.adapters.depth import to_range
-from medclip.dicom.header.modality import modality_code
-from medclip.dicom.header.read import DicomHeader
+from medclip.dicom.header.read import DicomHeader, modality_code
 from medclip.dicom.pixels.decoded import check_not_constant, check_not_small
 from medclip.dicom.pixels.render import read_dicom, read_frames
 from medclip.errors import MedclipError, Reason

@@ -10,7 +10,7 @@ import numpy as np
 
 from medclip.adapters.base import ImageAdapter, Source, stated, value_range
 from medclip.adapters.depth import to_range
-from medclip.dicom.header.modality import modality_code
+from medclip.dicom.header.read import modality_code
 from medclip.dicom.pixels.decoded import Decoded
 from medclip.files.recognise.inspect import FileFacts
 from medclip.files.recognise.sniff import Format

@@ -8,7 +8,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 
 from medclip.adapters.base import Adapter, Source
-from medclip.dicom.header.modality import modality_from_header as modality_from_header
+from medclip.dicom.header.read import modality_from_header as modality_from_header
 from medclip.errors import MedclipError, Reason
 from medclip.sample import Kind, Modality, Sample, spoken
 from medclip.settings import Settings

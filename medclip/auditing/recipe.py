@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from medclip.auditing.options import AuditOptions
 
 _SUFFIXES = (".yaml", ".yml")
+_READ_AS_WRITTEN = (
+    *("match", "repeat_labels", "files", "uncertain", "blank", "label_list", "separator", "no_finding", "patient"),
+    *("time", "event", "age_bins", "age_unit", "all_pairs"),
+)
+"""Keys that `ReadOptions` has by the same name, in the same form."""
+_CHECKED_AS_WRITTEN = ("model", "images", "modality", "embeddings", "training", "key_file", "study", "date", "attacker")
+"""Keys that `ImageChecks` has so."""
 
 
 def _listed(value: Any) -> Any:
@@ -156,30 +163,18 @@ class AuditRecipe(BaseModel):
         """Return how tables are read."""
         from medclip.auditing.input.options import ReadOptions  # numpy: not for the options of --help
 
+        same = {name: getattr(self, name) for name in _READ_AS_WRITTEN}
         return ReadOptions(
+            **same,
             key=self.key or None,
-            match=self.match,
-            repeat_labels=self.repeat_labels,
-            files=self.files,
             score=key_values(self.score, "--score", "LABEL=COLUMN"),
             long=_two(self.long),
             scores=self.scores_are,  # pyright: ignore[reportArgumentType] - checked there
             where=_lists(self.where, "--where"),
             score_where=_lists(self.score_where, "--score-where"),
-            uncertain=self.uncertain,  # pyright: ignore[reportArgumentType]
-            blank=self.blank,  # pyright: ignore[reportArgumentType]
-            label_list=self.label_list,
-            separator=self.separator,
-            no_finding=self.no_finding,
-            patient=self.patient,
             patients="rows" if self.rows_are_patients else "column",
-            time=self.time,
-            event=self.event,
-            age_bins=self.age_bins,
-            age_unit=self.age_unit,  # pyright: ignore[reportArgumentType]
             bins={c: _numbers(edges) for c, edges in key_values(self.bins, "--bins", "COLUMN=A,B,C").items()},
             values=_values(self.value),
-            all_pairs=self.all_pairs,
         )
 
     def options(self) -> AuditOptions:
@@ -204,18 +199,7 @@ class AuditRecipe(BaseModel):
                 self.policy,
             ),
             shortcuts=Shortcuts(self.device_column, self.masked, self.reweight),
-            image_checks=ImageChecks(
-                model=self.model,
-                images=self.images,
-                modality=self.modality,
-                embeddings=self.embeddings,
-                training=self.training,
-                key_file=self.key_file,
-                study=self.study,
-                sites=self.drift,
-                date=self.date,
-                attacker=self.attacker,
-            ),
+            image_checks=ImageChecks(sites=self.drift, **{name: getattr(self, name) for name in _CHECKED_AS_WRITTEN}),
         )
 
 

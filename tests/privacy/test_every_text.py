@@ -18,8 +18,7 @@ from medclip import open_study, view
 from medclip.adapters.base import single
 from medclip.adapters.registry import get_adapter, read_unit
 from medclip.cli.main import main
-from medclip.dicom.header.modality import modality_from_header
-from medclip.dicom.header.read import _TAGS
+from medclip.dicom.header.read import _TAGS, modality_from_header
 from medclip.dicom.header.safe_header import ALLOWED
 from medclip.errors import MedclipError
 from medclip.files.recognise.inspect import inspect_file

@@ -43,7 +43,7 @@ def check(
         files: Hashes of each of its rows: `medclip.auditing.leakage.file_hashes.hash_files`.
         training: What the model was trained on and adapted with: `of_pack`, `of_shards`, `of_table`.
         key: Identity key that patients were hashed with; None where it is not known.
-        vectors_ND: Unit embeddings of the rows, which confirm near-duplicates.
+        vectors_ND: Unit embeddings of the rows, which confirm near-duplicates inside the set.
         choosing: What thresholds were chosen on; None where they were not chosen from data.
         table_splits: Patient and split of each row of the whole label table, where it has a column of splits.
 
@@ -58,7 +58,7 @@ def check(
         by_bytes = _shared_files(cohort, files, data)
         everybody = table_splits[0] if table_splits is not None else ()
         by_patient = _shared_patients(cohort, data, key, everybody, files_shared=bool(by_bytes["found"]))
-        rows += [by_bytes, by_patient, _shared_images(files, data, vectors_ND, chance)]
+        rows += [by_bytes, by_patient, _shared_images(files, data, chance)]
     rows += [_splits(table_splits), _choosing(cohort, choosing)]
     rows += [_copies(cohort, files), _near_copies(cohort, files, vectors_ND, chance)]
     rows.append(burned_in_row(files.burned_in if files is not None else (), len(cohort.patients_N)))
@@ -157,9 +157,7 @@ def _chance(cohort: Cohort, files: HashedFiles | None, vectors_ND: NDArray[np.fl
     return measure_chance(files.variants[0].take(rows), cohort.patients_N[rows], vectors_ND=vectors)
 
 
-def _shared_images(
-    files: HashedFiles | None, data: TrainingData, vectors_ND: NDArray[np.float32] | None, chance: Chance | None
-) -> Row:
+def _shared_images(files: HashedFiles | None, data: TrainingData, chance: Chance | None) -> Row:
     name = f"near-duplicates of {data.name}"
     if data.images is None or not len(data.images.rows):
         return _untested(name, f"there are no images of {data.name} to look at.")
@@ -172,12 +170,9 @@ def _shared_images(
     num_pairs = len(ours) * len(theirs) * len(files.variants)
     limits = chance.limits(num_pairs) if chance is not None else Limits()
     known = data.images.variants[0].take(theirs)
-    vectors = None if vectors_ND is None or data.vectors_ND is None else (vectors_ND[ours], data.vectors_ND[theirs])
     shared: set[int] = set()
-    for number, variant in enumerate(files.variants):  # a mirrored or inverted image has another embedding
-        one, other = vectors if vectors is not None and number == 0 else (None, None)
-        pairs = near_duplicates(variant.take(ours), known, limits=limits, one_vectors_ND=one, other_vectors_ND=other)
-        shared |= set(pairs.one_K.tolist())
+    for variant in files.variants:
+        shared |= set(near_duplicates(variant.take(ours), known, limits=limits).one_K.tolist())
     left_out = f" {int(same_bytes.sum())} with the same bytes are not counted here." if same_bytes.any() else ""
     if shared:
         sentence = (
@@ -268,7 +263,7 @@ def _near_copies(
     rows = files.rows
     vectors = None if vectors_ND is None else vectors_ND[rows]
     limits = chance.limits(len(rows) * (len(rows) - 1) // 2) if chance is not None else Limits()
-    pairs = near_duplicates(files.variants[0].take(rows), limits=limits, one_vectors_ND=vectors)
+    pairs = near_duplicates(files.variants[0].take(rows), limits=limits, vectors_ND=vectors)
     apart, together = _by_patient(pairs, cohort.patients_N[rows], [files.sha256[i] for i in rows])
     if not apart + together:
         sentence = f"No two of {len(rows)} images look alike enough to be one image. {_lowered(limits)}"

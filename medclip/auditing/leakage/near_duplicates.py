@@ -106,8 +106,7 @@ def near_duplicates(
     other: ImageHashes | None = None,
     *,
     limits: Limits | None = None,
-    one_vectors_ND: NDArray[np.float32] | None = None,
-    other_vectors_ND: NDArray[np.float32] | None = None,
+    vectors_ND: NDArray[np.float32] | None = None,
 ) -> Pairs:
     """Find the pairs of images that are one image, by the rule of this module.
 
@@ -115,15 +114,13 @@ def near_duplicates(
         one: A set.
         other: Another one; None for the pairs inside `one`.
         limits: From `Chance.limits`.
-        one_vectors_ND: Unit embeddings of `one`; rows of NaN confirm nothing.
-        other_vectors_ND: Those of `other`, of the same model.
+        vectors_ND: Unit embeddings of `one`, which confirm pairs inside it; rows of NaN confirm nothing.
     """
     limits = limits or Limits()
-    second = one_vectors_ND if other is None else other_vectors_ND
-    if one_vectors_ND is None or second is None:
+    if vectors_ND is None or other is not None:
         return pairs_within(one, other, coarse_bits=COARSE_BITS, fine_bits=limits.fine)
-    pairs = pairs_within(one, other, coarse_bits=COARSE_BITS, fine_bits=max(limits.fine, limits.confirmed))
-    cosine_K = np.einsum("kd,kd->k", one_vectors_ND[pairs.one_K], second[pairs.other_K])
+    pairs = pairs_within(one, coarse_bits=COARSE_BITS, fine_bits=max(limits.fine, limits.confirmed))
+    cosine_K = np.einsum("kd,kd->k", vectors_ND[pairs.one_K], vectors_ND[pairs.other_K])
     return pairs.keep((pairs.fine_K <= limits.fine) | ((pairs.fine_K <= limits.confirmed) & (cosine_K >= COSINE)))
 
 

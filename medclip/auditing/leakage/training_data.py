@@ -50,8 +50,6 @@ class TrainingData:
     """Whether `patients` are keyed hashes."""
     images: HashedFiles | None = None
     """What the images look like; None where there are none to look at."""
-    vectors_ND: NDArray[np.float32] | None = None
-    """Unit embeddings of `images` by the audited model, where somebody made them."""
 
 
 def of_pack(folder: str | Path) -> tuple[TrainingData, ...]:

@@ -18,7 +18,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.statistics.cohort import Cohort, Label
 from medclip.statistics.estimate import Estimate
 from medclip.statistics.resampling.bootstrap import evaluate
-from medclip.statistics.resampling.intervals import of
+from medclip.statistics.resampling.intervals import estimates
 from medclip.statistics.resampling.resampled import change
 from medclip.statistics.resampling.standard_errors import clusters_of
 from medclip.statistics.resampling.sums import means
@@ -162,8 +162,7 @@ def _lost(
     lost = replace(label, truth_N=np.where(found_N, (masked_N < threshold).astype(np.float64), np.nan))
     ungrouped = replace(cohort, attributes=())
     shares = evaluate(ungrouped, lost, weights_PB, metrics=["prevalence"])
-    low, high, _ = of(shares, "prevalence", clusters_of(ungrouped, lost))
-    share = Estimate(float(shares.point["prevalence"][0]), float(low[0]), float(high[0]))
+    share = estimates(shares, "prevalence", clusters_of(ungrouped, lost))[0]
     note = (
         f"Of the positives that are found at the threshold, {100 * share.value:.0f} % (95 % interval "
         f"{100 * share.low:.0f} to {100 * share.high:.0f} %) are no longer found when "

@@ -17,7 +17,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.statistics.cohort import Attribute, Cohort, Label
 from medclip.statistics.estimate import Estimate
 from medclip.statistics.resampling.bootstrap import evaluate
-from medclip.statistics.resampling.intervals import of
+from medclip.statistics.resampling.intervals import estimates
 from medclip.statistics.resampling.resampled import change
 from medclip.statistics.resampling.standard_errors import clusters_of
 
@@ -93,17 +93,15 @@ def compare(
     for when, one in ((BEFORE, label), (AFTER, weighed)):
         values[when] = evaluate(grouped, one, weights_PB, threshold=threshold, metrics=metrics)
         clusters = clusters_of(grouped, one)
-        ends[when] = {m: of(values[when], m, clusters) for m in metrics}
+        ends[when] = {m: estimates(values[when], m, clusters) for m in metrics}
         apart[when] = gaps(values[when], cells, clusters, names)
     result = []
     for metric in metrics:
         for cell in cells:
             for when in (BEFORE, AFTER):
-                low_G, high_G, _ = ends[when][metric]
-                value = Estimate(float(values[when].point[metric][cell]), float(low_G[cell]), float(high_G[cell]))
                 counts = int(values[when].n_G[cell]), int(values[when].n_pos_G[cell])
                 stratum = f"{attribute.groups[cell - 1]}, {when}"
-                result.append(row(label.name, test, stratum, metric, value, counts))
+                result.append(row(label.name, test, stratum, metric, ends[when][metric][cell], counts))
     fewest = int(values[AFTER].n_patients_G[cells].min())
     for name in names:
         counts = int(values[AFTER].n_G[cells].sum()), int(values[AFTER].n_pos_G[cells].sum())

@@ -25,7 +25,7 @@ from medclip.statistics.cohort import Attribute, Cohort, Label
 from medclip.statistics.estimate import Difference, Estimate
 from medclip.statistics.metrics.catalogue import METRICS
 from medclip.statistics.resampling.bootstrap import Replicates, evaluate
-from medclip.statistics.resampling.intervals import of
+from medclip.statistics.resampling.intervals import estimates
 from medclip.statistics.resampling.resampled import change
 from medclip.statistics.resampling.standard_errors import Clusters, clusters_of
 from medclip.statistics.resampling.sums import means
@@ -149,8 +149,7 @@ def negatives_with_device(
     relabelled = replace(label, truth_N=truth_N)
     grouped = replace(cohort, attributes=())
     replicates = evaluate(grouped, relabelled, weights_PB, metrics=["auroc"])
-    low, high, _ = of(replicates, "auroc", clusters_of(grouped, relabelled))
-    value = Estimate(float(replicates.point["auroc"][0]), float(low[0]), float(high[0]))
+    value = estimates(replicates, "auroc", clusters_of(grouped, relabelled))[0]
     rows.append(row(label.name, NEGATIVES, GAP, "AUROC of the device", value, counts[GAP], sentence_of("auroc", value)))
     return rows
 
@@ -239,11 +238,11 @@ def _three_rows(
     counts: dict[str, tuple[int, int]],
     sentence_of: Callable[[str, Estimate], str],
 ) -> list[Row]:
-    low_G, high_G, _ = of(replicates, metric, clusters)
-    rows = []
-    for stratum, cell in zip((WITH, WITHOUT), cells, strict=True):
-        value = Estimate(float(replicates.point[metric][cell]), float(low_G[cell]), float(high_G[cell]))
-        rows.append(row(label.name, test, stratum, metric, value, counts[stratum]))
+    values = estimates(replicates, metric, clusters)
+    rows = [
+        row(label.name, test, stratum, metric, values[cell], counts[stratum])
+        for stratum, cell in zip((WITH, WITHOUT), cells, strict=True)
+    ]
     gap = _apart(replicates, metric, clusters, cells)
     return [*rows, row(label.name, test, GAP, metric, gap, counts[GAP], sentence_of(metric, gap))]
 

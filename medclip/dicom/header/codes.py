@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from medclip.dicom.header import elements as values
 from medclip.sample import Modality
-
-if TYPE_CHECKING:
-    pass
 
 VIEW_CODES: Mapping[str, str] = {
     "R-10242": "CC", "399162004": "CC", "R-10226": "MLO", "399368009": "MLO", "R-10224": "ML", "399260004": "ML",

@@ -177,14 +177,6 @@ def spacing(dataset: Any, keyword: str) -> tuple[float, float] | None:
     return values[0], values[1]
 
 
-def aspect(dataset: Any) -> tuple[int, int] | None:
-    """Return vertical and horizontal size of a pixel where they differ."""
-    values = numbers(dataset, "PixelAspectRatio", 2)
-    if values is None or min(values) < 1 or values[0] == values[1]:
-        return None
-    return int(values[0]), int(values[1])
-
-
 def frame_time(dataset: Any) -> float | None:
     """Return the time between frames in milliseconds: FrameTime, or what CineRate comes to."""
     stated, rate = number(dataset, "FrameTime"), number(dataset, "CineRate")

@@ -8,13 +8,19 @@ from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, cast
 
 from medclip.dicom.header import elements as v
-from medclip.dicom.header.codes import TO_BE_INFERRED as TO_BE_INFERRED
-from medclip.dicom.header.codes import view_code, view_modifiers
+from medclip.dicom.header.codes import (
+    ECG_CLASSES,
+    MODALITIES,
+    SOP_MODALITIES,
+    TO_BE_INFERRED,
+    view_code,
+    view_modifiers,
+)
 from medclip.dicom.header.deflated import UID as _DEFLATED
 from medclip.dicom.header.deflated import DeflatedError, Guarded, Inflated, restore
-from medclip.dicom.header.elements import age_in_years as age_in_years
 from medclip.dicom.header.quiet import quiet
 from medclip.errors import MedclipError, Reason
+from medclip.sample import Modality
 
 _TAGS = (
     "SpecificCharacterSet",
@@ -41,7 +47,6 @@ _TAGS = (
     "BurnedInAnnotation",
     "ImagerPixelSpacing",
     "PixelSpacing",
-    "PixelAspectRatio",
     "ImageType",
     "SeriesNumber",
     "InstanceNumber",
@@ -66,14 +71,11 @@ _TAGS = (
     "PatientAge",
     "BreastImplantPresent",
     "ViewCodeSequence",
-    "PresentationLUTShape",
     "LossyImageCompression",
     "SequenceOfUltrasoundRegions",
     "UltrasoundColorDataPresent",
     "TotalPixelMatrixColumns",
     "TotalPixelMatrixRows",
-    "DimensionOrganizationType",
-    "ConcatenationUID",
     "SharedFunctionalGroupsSequence",
     "KVP",
     "MagneticFieldStrength",
@@ -136,8 +138,6 @@ class DicomHeader:
     body_part: str = ""
     spacing_mm: tuple[float, float] | None = None
     """Row and column spacing: PixelSpacing, or ImagerPixelSpacing where that is missing or zero."""
-    pixel_aspect: tuple[int, int] | None = None
-    """Vertical and horizontal size of a pixel (PixelAspectRatio), only where they differ."""
     image_type: tuple[str, ...] = ()
     """ORIGINAL/DERIVED, PRIMARY/SECONDARY, then what the maker adds: AXIAL, LOCALIZER, MOSAIC, ..."""
     series_number: int | None = None
@@ -168,7 +168,6 @@ class DicomHeader:
     breast_implant: bool | None = None
     view_code: str = ""
     """View from ViewCodeSequence as a word (CC, MLO, ...); "" where there is none that is known."""
-    presentation_inverse: bool = False
     lossy: bool = False
     ultrasound_regions: tuple[UltrasoundRegion, ...] = ()
     ultrasound_colour: bool | None = None
@@ -176,8 +175,6 @@ class DicomHeader:
     matrix_columns: int = 0
     matrix_rows: int = 0
     """Size of a whole-slide image's level in pixels."""
-    tiled_sparse: bool = False
-    concatenation: str = ""
     view_modifiers: tuple[str, ...] = ()
     """What was done differently in a mammographic view: implant displaced, magnification, spot compression."""
     kvp: float | None = None
@@ -188,6 +185,20 @@ class DicomHeader:
     def mosaic(self) -> bool:
         """Whether the image is a Siemens mosaic: the slices of a volume side by side in one frame."""
         return "MOSAIC" in self.image_type
+
+
+def modality_code(header: DicomHeader) -> str:
+    """Return the DICOM modality code, from the SOP class where the Modality element does not say."""
+    if header.modality in TO_BE_INFERRED:
+        return SOP_MODALITIES.get(header.sop_class, header.modality)
+    return header.modality
+
+
+def modality_from_header(header: DicomHeader) -> Modality | None:
+    """Return the modality that a DICOM header names; None where it must be inferred or medclip has no name for it."""
+    if header.sop_class in ECG_CLASSES:
+        return Modality.ECG  # whatever the device calls itself: some ECG carts write "ECG", some "HD" or nothing
+    return MODALITIES.get(modality_code(header))
 
 
 class _Watched(Guarded):
@@ -297,7 +308,6 @@ def _plain(dataset: Any, seen: Sequence[int]) -> DicomHeader:
         spacing_mm=v.spacing(dataset, "PixelSpacing")
         or v.spacing(dataset, "ImagerPixelSpacing")
         or v.spacing(shared.get("PixelMeasuresSequence"), "PixelSpacing"),
-        pixel_aspect=v.aspect(dataset),
         image_type=tuple(text.upper() for text in v.texts(dataset, "ImageType")),
         series_number=v.maybe_whole(dataset, "SeriesNumber"),
         instance_number=v.maybe_whole(dataset, "InstanceNumber"),
@@ -320,17 +330,14 @@ def _plain(dataset: Any, seen: Sequence[int]) -> DicomHeader:
         manufacturer=v.text(dataset, "Manufacturer"),
         device_model=v.text(dataset, "ManufacturerModelName"),
         sex={"F": "F", "M": "M", "O": "O"}.get(v.text(dataset, "PatientSex").upper()[:1], ""),
-        age_years=age_in_years(v.text(dataset, "PatientAge")),
+        age_years=v.age_in_years(v.text(dataset, "PatientAge")),
         breast_implant=v.flag(dataset, "BreastImplantPresent"),
         view_code=view_code(dataset),
-        presentation_inverse=v.text(dataset, "PresentationLUTShape").upper() == "INVERSE",
         lossy=v.text(dataset, "LossyImageCompression") == "01",
         ultrasound_regions=_regions(dataset),
         ultrasound_colour={"1": True, "0": False}.get(v.text(dataset, "UltrasoundColorDataPresent")),
         matrix_columns=v.integer(dataset, "TotalPixelMatrixColumns", 0),
         matrix_rows=v.integer(dataset, "TotalPixelMatrixRows", 0),
-        tiled_sparse=v.text(dataset, "DimensionOrganizationType").upper() == "TILED_SPARSE",
-        concatenation=v.text(dataset, "ConcatenationUID"),
         view_modifiers=view_modifiers(dataset),
         kvp=v.number(dataset, "KVP"),
         field_strength_t=v.number(dataset, "MagneticFieldStrength"),

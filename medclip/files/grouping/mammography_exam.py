@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from medclip.dicom.header.modality import modality_code
-from medclip.dicom.header.read import DicomHeader
+from medclip.dicom.header.read import DicomHeader, modality_code
 from medclip.dicom.header.safe_header import public_values
 from medclip.sample import FileRef
 

@@ -8,8 +8,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from medclip.dicom.header.codes import WAVEFORMS
-from medclip.dicom.header.modality import modality_code, modality_from_header
-from medclip.dicom.header.read import DicomHeader
+from medclip.dicom.header.read import DicomHeader, modality_code, modality_from_header
 from medclip.errors import Problem, Reason
 from medclip.files.grouping.series import Slice, Uneven, stacks
 from medclip.files.recognise.sniff import Format

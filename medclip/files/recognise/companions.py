@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medclip.errors import Problem, Reason
-from medclip.files.recognise.recognised_file import Placed
-from medclip.files.recognise.slide_parts import slide_part
+from medclip.files.recognise.slide_parts import Placed, slide_part
 from medclip.files.recognise.sniff import HEAD_BYTES, Format, gunzip_head, is_nifti, sniff_open
 
 _HEADER = 128

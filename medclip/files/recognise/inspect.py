@@ -11,8 +11,7 @@ from typing import BinaryIO
 from medclip.dicom.header.read import DicomHeader, read_header
 from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.recognise.companions import place
-from medclip.files.recognise.recognised_file import Placed
-from medclip.files.recognise.slide_parts import may_be_part
+from medclip.files.recognise.slide_parts import Placed, may_be_part
 from medclip.files.recognise.sniff import HEAD_BYTES, Format, sniff_open
 from medclip.files.recognise.supported import dicom_problem, format_problem
 from medclip.settings import Settings

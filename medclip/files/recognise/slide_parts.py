@@ -6,10 +6,10 @@ A .mrxs is a JPEG by its bytes, an overview of the slide; only the folder beside
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from medclip.errors import Problem, Reason
-from medclip.files.recognise.recognised_file import Placed
 from medclip.files.recognise.sniff import SLIDE_TEXTS, Format
 
 _OVERVIEW = ".mrxs"
@@ -22,6 +22,16 @@ _DATA = frozenset({".dat", ".ini"})
 _IMAGES = frozenset({".jpg", ".jpeg", ".ngr", ".opt"})
 _NUMBERED = re.compile(r"(\(\d+,\d+(,\d+)?\)|_macro|_map\d*)$", re.IGNORECASE)
 _PART = Problem(Reason.COMPANION, "the file is a part of the slide beside it and is not read on its own.")
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A file with its neighbours taken into account."""
+
+    format: Format
+    parts: tuple[str, ...] = ()
+    """Names, in the same folder, of the files that are read with this one."""
+    problem: Problem | None = None
 
 
 def may_be_part(path: Path) -> bool:

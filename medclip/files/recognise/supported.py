@@ -7,8 +7,7 @@ from collections.abc import Mapping
 
 from medclip.dicom.codecs.transfer_syntax import JPEG_XL, OTHER, VIDEO
 from medclip.dicom.header.codes import TO_BE_INFERRED, WAVEFORMS
-from medclip.dicom.header.modality import modality_code, modality_from_header
-from medclip.dicom.header.read import DicomHeader
+from medclip.dicom.header.read import DicomHeader, modality_code, modality_from_header
 from medclip.errors import Problem, Reason
 from medclip.files.recognise.sniff import Format
 

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.dicom.header.modality import modality_code
-from medclip.dicom.header.read import DicomHeader
+from medclip.dicom.header.read import DicomHeader, modality_code
 from medclip.dicom.pixels.render import public_headers, read_dicom
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.volume.orientation import Affine, axis_codes, layout_of, oblique_deg, plane_of

@@ -21,8 +21,6 @@ class MetricInfo:
     formula: str
     """Plain text; w are weights, s scores, y truths, t the threshold; sums run over the rows of the cell."""
     reference: str
-    ideal: float | None = None
-    """The value of a faultless model where it is in the middle: 1 for the slope, 0 for the intercept."""
 
 
 _HANLEY = "Hanley and McNeil, Radiology 143:29-36 (1982)"
@@ -108,10 +106,10 @@ METRICS: dict[str, MetricInfo] = {
         "Nixon et al., Measuring calibration in deep learning, CVPR Workshops (2019)",
     ),
     "calibration_intercept": MetricInfo(
-        "calibration intercept", "calibration", False, True, None, "a of logit P(y = 1) = a + b logit(s)", _COX, 0.0
+        "calibration intercept", "calibration", False, True, None, "a of logit P(y = 1) = a + b logit(s)", _COX
     ),
     "calibration_slope": MetricInfo(
-        "calibration slope", "calibration", False, True, None, "b of logit P(y = 1) = a + b logit(s)", _COX, 1.0
+        "calibration slope", "calibration", False, True, None, "b of logit P(y = 1) = a + b logit(s)", _COX
     ),
     "underdiagnosis": _rate(
         "underdiagnosis", "low", "FNR of a disease; FPR of a 'no finding' label: ill, and called healthy", _SEYYED

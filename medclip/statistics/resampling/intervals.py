@@ -26,7 +26,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from medclip.statistics.estimate import LEVEL
+from medclip.statistics.estimate import LEVEL, Estimate
 from medclip.statistics.resampling.bootstrap import Replicates
 from medclip.statistics.resampling.standard_errors import (
     MOST_UNDEFINED,
@@ -116,6 +116,12 @@ def symmetric_interval(point_G: _Floats, errors: StandardErrors, level: float = 
 
     half_G = stdtrit(errors.df_G, (1 + level) / 2) * np.sqrt(np.where(errors.variance_G > 0, errors.variance_G, np.nan))
     return point_G - half_G, point_G + half_G
+
+
+def estimates(replicates: Replicates, metric: str, clusters: Clusters) -> list[Estimate]:
+    """Return a metric with its interval in every cell; arguments as in `of`."""
+    low_G, high_G, _ = of(replicates, metric, clusters)
+    return [Estimate(*map(float, one)) for one in zip(replicates.point[metric], low_G, high_G, strict=True)]
 
 
 def share_interval(

@@ -116,7 +116,7 @@ def mean(parts: Sequence[Resampled], runs_SI: Floats | None = None, *, same_pati
     return combination(value, drawn_B, parts, slopes, runs_SI=runs_SI, same_patients=same_patients)
 
 
-def interval_of(figure: Resampled, *, level: float = LEVEL) -> Estimate:
+def interval_of(figure: Resampled) -> Estimate:
     """Compute the interval of a figure between 0 and 1.
 
     Returns:
@@ -126,11 +126,11 @@ def interval_of(figure: Resampled, *, level: float = LEVEL) -> Estimate:
     if np.isnan(figure.value) or not variance > _ALIKE**2:
         return Estimate(figure.value)
     value_1, variance_1, df_1 = np.array([figure.value]), np.array([variance]), np.array([df])
-    low, high = share_interval(value_1, variance_1, variance_1 - figure.lift, df_1, level)
+    low, high = share_interval(value_1, variance_1, variance_1 - figure.lift, df_1)
     return Estimate(figure.value, float(low[0]), float(high[0]))
 
 
-def difference(one: Resampled, other: Resampled, *, level: float = LEVEL) -> Difference:
+def difference(one: Resampled, other: Resampled) -> Difference:
     """Compare two figures of the same resamples of patients: the other minus the first."""
     runs_SI = None
     if one.runs_SI is not None and other.runs_SI is not None:
@@ -138,7 +138,7 @@ def difference(one: Resampled, other: Resampled, *, level: float = LEVEL) -> Dif
     drawn_B = other.drawn_B - one.drawn_B
     apart = combination(other.value - one.value, drawn_B, [one, other], [-1, 1], runs_SI=runs_SI, same_patients=True)
     variance, df = _total(apart)
-    return _tested(apart.value, variance, df, len(drawn_B), level=level, bounds=(-1.0, 1.0))
+    return _tested(apart.value, variance, df, len(drawn_B), bounds=(-1.0, 1.0))
 
 
 def change(
@@ -180,7 +180,6 @@ def _tested(
     num_resamples: int,
     *,
     lifted: float = 0.0,
-    level: float = LEVEL,
     bounds: tuple[float, float] | None = None,
 ) -> Difference:
     """Turn a value and its variance into interval and two-sided test by Student's t."""
@@ -192,7 +191,7 @@ def _tested(
     if error < _ALIKE:
         p = 1.0 if abs(value) < _ALIKE else 2 / (1 + num_resamples)
         return Difference(value, standard_error=error, degrees_of_freedom=df, p=p)
-    half = float(stdtrit(df, (1 + level) / 2)) * error
+    half = float(stdtrit(df, (1 + LEVEL) / 2)) * error
     low, high = value - half, value + half
     if bounds is not None:
         low, high = max(low, bounds[0]), min(high, bounds[1])

@@ -48,58 +48,41 @@ class Areas:
     """NaN where there are fewer than two positives or negatives."""
 
 
-def auroc_variance(truth_N: ArrayLike, *scores: ArrayLike) -> Areas:
-    """Return the AUROC of each score with their covariance matrix, rows taken for independent.
+def auroc_variance(truth_N: ArrayLike, *scores: ArrayLike, patients_N: ArrayLike | None = None) -> Areas:
+    """Return the AUROC of each score with their covariance matrix.
 
     Args:
         truth_N: [N], 1 or 0.
         scores: K arrays [N], higher for positives; ties count half.
+        patients_N: [N]; given, patients may have several images (Obuchowski). Left out, rows count as independent; with
+            one image for each patient both are nearly the same (equal as N grows).
 
     Returns:
-        NaN throughout where one class is missing.
+        NaN throughout where one class is missing; NaN covariances where fewer than two rows (patients) have a positive,
+        or a negative.
 
     Raises:
         MedclipError: WRONG_USE for truths other than 0 and 1, NaN scores, unequal lengths or no score.
     """
     positive_N, scores_KN = _checked(truth_N, scores)
     num_scores, m, n = len(scores_KN), int(positive_N.sum()), int((~positive_N).sum())
-    if m == 0 or n == 0:
-        return Areas(np.full(num_scores, np.nan), np.full((num_scores, num_scores), np.nan))
-    v10_Km, v01_Kn = _placements(positive_N, scores_KN)
-    auroc_K = v10_Km.mean(axis=1)
-    if min(m, n) < 2:
-        return Areas(auroc_K, np.full((num_scores, num_scores), np.nan))
-    return Areas(auroc_K, np.atleast_2d(np.cov(v10_Km)) / m + np.atleast_2d(np.cov(v01_Kn)) / n)
-
-
-def clustered_variance(truth_N: ArrayLike, patients_N: ArrayLike, *scores: ArrayLike) -> Areas:
-    """Return the AUROC of each score with their covariance matrix when patients have several images.
-
-    Args:
-        truth_N: [N], 1 or 0.
-        patients_N: [N], patient of each row. With one image for each, nearly `auroc_variance` (equal as N grows).
-        scores: K arrays [N].
-
-    Returns:
-        As `auroc_variance`; NaN covariances where fewer than two patients have a positive, or a negative.
-
-    Raises:
-        MedclipError: As `auroc_variance`, or for patients of another length.
-    """
-    positive_N, scores_KN = _checked(truth_N, scores)
-    patients = np.unique(np.asarray(patients_N), return_inverse=True)[1]
-    if len(patients) != len(positive_N):
+    unknown_KK = np.full((num_scores, num_scores), np.nan)
+    patients = None if patients_N is None else np.unique(np.asarray(patients_N), return_inverse=True)[1]
+    if patients is not None and len(patients) != len(positive_N):
         raise MedclipError(Reason.WRONG_USE, f"{len(positive_N)} truths and {len(patients)} patients.")
-    num_scores, m, n = len(scores_KN), int(positive_N.sum()), int((~positive_N).sum())
     if m == 0 or n == 0:
-        return Areas(np.full(num_scores, np.nan), np.full((num_scores, num_scores), np.nan))
+        return Areas(np.full(num_scores, np.nan), unknown_KK)
     v10_Km, v01_Kn = _placements(positive_N, scores_KN)
     auroc_K = v10_Km.mean(axis=1)
+    if patients is None:
+        if min(m, n) < 2:
+            return Areas(auroc_K, unknown_KK)
+        return Areas(auroc_K, np.atleast_2d(np.cov(v10_Km)) / m + np.atleast_2d(np.cov(v01_Kn)) / n)
     above_KP, m_P = _patient_sums(v10_Km - auroc_K[:, None], patients[positive_N], patients.max() + 1)
     below_KP, n_P = _patient_sums(v01_Kn - auroc_K[:, None], patients[~positive_N], patients.max() + 1)
     with_positive, with_negative, num = int((m_P > 0).sum()), int((n_P > 0).sum()), int(patients.max()) + 1
     if min(with_positive, with_negative) < 2:
-        return Areas(auroc_K, np.full((num_scores, num_scores), np.nan))
+        return Areas(auroc_K, unknown_KK)
     s10_KK = above_KP @ above_KP.T * with_positive / ((with_positive - 1) * m)
     s01_KK = below_KP @ below_KP.T * with_negative / ((with_negative - 1) * n)
     s11_KK = above_KP @ below_KP.T * num / (num - 1)
@@ -152,10 +135,7 @@ def paired(
     Raises:
         MedclipError: As `auroc_variance`.
     """
-    if patients_N is None:
-        areas = auroc_variance(truth_N, score_N, other_N)
-    else:
-        areas = clustered_variance(truth_N, patients_N, score_N, other_N)
+    areas = auroc_variance(truth_N, score_N, other_N, patients_N=patients_N)
     v = areas.covariance_KK
     return _compared(float(areas.auroc_K[0] - areas.auroc_K[1]), float(v[0, 0] + v[1, 1] - 2 * v[0, 1]))
 
@@ -190,9 +170,7 @@ def unpaired(
         )
     several = len(np.unique(patients[first | second])) < int((first | second).sum())
     areas = [
-        clustered_variance(truth[rows], patients[rows], score[rows])
-        if several
-        else auroc_variance(truth[rows], score[rows])
+        auroc_variance(truth[rows], score[rows], patients_N=patients[rows] if several else None)
         for rows in (first, second)
     ]
     difference = float(areas[0].auroc_K[0] - areas[1].auroc_K[0])

@@ -52,20 +52,17 @@ def test_copies_are_found_and_other_patients_are_not():
 
 
 def test_between_the_two_limits_embeddings_decide():
-    one = ImageHashes(np.zeros(3, np.uint64), np.zeros((3, 4), np.uint64))
-    other = ImageHashes(np.zeros(3, np.uint64), np.zeros((3, 4), np.uint64))
-    other.fine_NW[1, 0] = 2**50 - 1
-    other.fine_NW[2, :2] = 2**50 - 1
-    alike, apart, missing = np.eye(2, dtype=np.float32)[[0] * 3], np.eye(2, dtype=np.float32)[[1] * 3], np.nan
-    first = one.take(np.array([0]))
+    images = ImageHashes(np.zeros(3, np.uint64), np.zeros((3, 4), np.uint64))
+    images.fine_NW[2, 0] = 2**50 - 1  # the first two are equal
+    alike, apart = np.eye(2, dtype=np.float32)[[0, 0, 0]], np.eye(2, dtype=np.float32)[[0, 0, 1]]
+    unknown = np.where(np.arange(3)[:, None] == 2, np.float32(np.nan), alike)
 
-    def partners(vectors: np.ndarray | None) -> list[int]:
-        ours = None if vectors is None else alike[:1]
-        return near_duplicates(first, other, one_vectors_ND=ours, other_vectors_ND=vectors).other_K.tolist()
+    def pairs(vectors: np.ndarray | None) -> list[tuple[int, int]]:
+        found = near_duplicates(images, vectors_ND=vectors)
+        return list(zip(found.one_K.tolist(), found.other_K.tolist(), strict=True))
 
-    assert partners(None) == [0]
-    assert partners(alike) == [0, 1]
-    assert partners(apart) == partners(np.full_like(apart, missing)) == [0]
+    assert pairs(alike) == [(0, 1), (0, 2), (1, 2)]
+    assert pairs(None) == pairs(apart) == pairs(unknown) == [(0, 1)]
 
 
 def test_the_more_pairs_are_compared_the_nearer_they_must_be():

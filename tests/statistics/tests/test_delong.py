@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
-from medclip.statistics.tests.delong import auroc_variance, clustered_variance, interval, paired, unpaired
+from medclip.statistics.tests.delong import auroc_variance, interval, paired, unpaired
 
 TRUTH = [1, 1, 1, 0, 0, 0]
 FIRST, SECOND = [0.9, 0.7, 0.4, 0.6, 0.4, 0.1], [0.8, 0.5, 0.6, 0.7, 0.2, 0.3]
@@ -85,8 +85,8 @@ def test_one_class_or_one_positive_gives_no_variance():
     single = auroc_variance([1, 0, 0], [0.5, 0.2, 0.1])
     assert single.auroc_K[0] == 1
     assert np.isnan(single.covariance_KK).all()
-    assert np.isnan(clustered_variance([1, 1], [0, 1], [0.1, 0.2]).auroc_K).all()
-    assert np.isnan(clustered_variance([1, 1, 0, 0], [0, 0, 1, 2], [0.5, 0.4, 0.2, 0.1]).covariance_KK).all()
+    assert np.isnan(auroc_variance([1, 1], [0.1, 0.2], patients_N=[0, 1]).auroc_K).all()
+    assert np.isnan(auroc_variance([1, 1, 0, 0], [0.5, 0.4, 0.2, 0.1], patients_N=[0, 0, 1, 2]).covariance_KK).all()
 
 
 def test_a_very_small_p_keeps_its_logarithm():
@@ -113,14 +113,14 @@ def test_what_cannot_be_used_is_refused(truth: list[int], scores: list[list[floa
     with pytest.raises(MedclipError, match="no scale"):
         interval(0.5, 0.1, scale="log")
     with pytest.raises(MedclipError, match="2 truths and 1 patients"):
-        clustered_variance([0, 1], [0], [0.1, 0.2])
+        auroc_variance([0, 1], [0.1, 0.2], patients_N=[0])
 
 
 def test_clustered_variance_is_that_of_delong_with_one_image_each():
     rng = np.random.default_rng(1)
     truth = rng.integers(0, 2, 400)
     scores = [truth + rng.normal(size=400) for _ in range(2)]
-    plain, clustered = auroc_variance(truth, *scores), clustered_variance(truth, np.arange(400), *scores)
+    plain, clustered = auroc_variance(truth, *scores), auroc_variance(truth, *scores, patients_N=np.arange(400))
     np.testing.assert_allclose(clustered.covariance_KK, plain.covariance_KK, rtol=0.01, atol=1e-7)
 
 
@@ -131,7 +131,7 @@ def test_rows_repeated_five_times_do_not_count_as_new_patients():
     once = auroc_variance(truth, score).covariance_KK[0, 0]
     again = np.repeat(truth, 5), np.repeat(score, 5)
     assert auroc_variance(*again).covariance_KK[0, 0] < 0.25 * once
-    many = clustered_variance(again[0], np.repeat(np.arange(300), 5), again[1]).covariance_KK[0, 0]
+    many = auroc_variance(again[0], again[1], patients_N=np.repeat(np.arange(300), 5)).covariance_KK[0, 0]
     assert many == pytest.approx(once, rel=0.01)
     patients, half = np.repeat(np.arange(300), 5), np.repeat(np.arange(300) < 150, 5)
     assert unpaired(again[0], again[1], patients, half, ~half).variance == pytest.approx(
@@ -150,7 +150,7 @@ def test_the_clustered_variance_is_right_on_average_on_clustered_data():
         effect = rng.normal(size=(2, 80))[:, patients] + rng.normal(size=(2, len(patients)))
         truth = (effect[0] > 0.7).astype(int)
         score = effect[1] + 1.5 * truth
-        found = clustered_variance(truth, patients, score)
+        found = auroc_variance(truth, score, patients_N=patients)
         aurocs.append(found.auroc_K[0])
         clustered.append(found.covariance_KK[0, 0])
         plain.append(auroc_variance(truth, score).covariance_KK[0, 0])
