@@ -10,10 +10,13 @@ import math
 import pytest
 
 from benchmarks.interval_coverage import (
+    AUDITED,
     ERRORS,
+    Audited,
     Gallery,
     Setting,
     Task,
+    audited,
     coverage,
     errors,
     quantities,
@@ -86,5 +89,13 @@ def test_the_true_values_are_those_of_images():
 )
 def test_the_interval_of_each_quantity_covers(task: Task | Gallery):
     for name, values in quantities(task, SIMULATIONS, REPLICATES, seed=5).items():
+        assert not too_narrow(task, *share(values)), name
+        assert share(values)[0] > 0.85, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", AUDITED[1:2], ids=str)
+def test_the_interval_of_each_figure_of_an_audit_covers(task: Audited):
+    for name, values in audited(task, SIMULATIONS, REPLICATES, seed=5).items():
         assert not too_narrow(task, *share(values)), name
         assert share(values)[0] > 0.85, name

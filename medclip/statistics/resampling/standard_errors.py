@@ -41,13 +41,13 @@ _AUROC_SHARE = 0.5
 """Part of the binormal variance that the bootstrap's must reach."""
 RATES = frozenset({"tpr", "fnr", "fpr", "tnr", "ppv", "npv", "selection_rate", "accuracy", "prevalence"})
 RATES |= {"underdiagnosis", "overdiagnosis"}
-_PAIRS = frozenset({"auroc", "auroc_bpsn", "auroc_bnsp", "c_index"})
-_SCARCER = _PAIRS | {"auprc_adjusted", "brier", "calibration_intercept", "calibration_slope"}
+_AREAS = frozenset({"auroc", "auroc_bpsn", "auroc_bnsp"})
+_SCARCER = frozenset({"auprc_adjusted", "brier", "calibration_intercept", "calibration_slope", "c_index"})
 """What the scarcer kind of rows decides."""
 SHARES = RATES | {"f1", "auprc"}
 """Metrics with the floor of a rate; F1 is the share of hits among (positives + called)/2, and an AUPRC the mean
 precision at the positives, which varies about as a rate of them does (Boyd, Eng & Page, ECML PKDD 2013)."""
-UNIT = SHARES | _PAIRS | {"brier"}
+UNIT = SHARES | _AREAS | {"c_index", "brier"}
 """Metrics whose interval has Wilson's form: rates, shares of pairs put in the right order, means between 0 and 1."""
 
 
@@ -102,10 +102,14 @@ def standard_errors(replicates: Replicates, metric: str, clusters: Clusters) -> 
         metric: One of its names.
         clusters: Of the same cohort and label.
     """
-    cases_G, patients_G = _counted(replicates, metric, clusters)
-    pairs = (replicates.n_pos_G, replicates.n_neg_G) if metric == "auroc" else None
     point_G, drawn_GB = replicates.point[metric], replicates.drawn[metric]
-    return mended(point_G, drawn_GB, cases_G, patients_G, pairs, share=metric in SHARES or metric == "auroc")
+    if metric in _AREAS:
+        positives, negatives = _sides(metric, replicates.n_pos_G, replicates.n_neg_G)
+        patients_G = np.minimum(*_sides(metric, clusters.positive_G, clusters.negative_G))
+        pairs = (positives, negatives)
+        return mended(point_G, drawn_GB, np.minimum(*pairs), patients_G, pairs, share=True)
+    cases_G, patients_G = _counted(replicates, metric, clusters)
+    return mended(point_G, drawn_GB, cases_G, patients_G, share=metric in SHARES)
 
 
 def mended(
@@ -215,8 +219,17 @@ def _floor(point_G: _Floats, cases_G: _Floats, pairs: tuple[_Floats, _Floats] | 
         return part_G * _independent(cases_G, pairs, moved_G)
 
 
+def _sides(metric: str, positives_G: NDArray[Any], negatives_G: NDArray[Any]) -> tuple[_Floats, _Floats]:
+    """Count what an area is of, [G]; of the cross-group ones one side is everybody outside the group."""
+    sides = [np.array(side_G, np.float64) for side_G in (positives_G, negatives_G)]
+    if metric != "auroc":  # everybody, cell 0, has nobody outside
+        outside_G = sides[0 if metric == "auroc_bpsn" else 1]
+        outside_G[1:] = outside_G[0] - outside_G[1:]
+    return sides[0], sides[1]
+
+
 def _counted(replicates: Replicates, metric: str, clusters: Clusters) -> tuple[_Floats, _Floats]:
-    """Rows in the denominator of a metric and patients who can move it, [G]; for pairs, of the scarcer kind."""
+    """Rows in the denominator of a metric that is no area and patients who can move it, [G]."""
     n, pos, neg = (np.asarray(x, np.float64) for x in (replicates.n_G, replicates.n_pos_G, replicates.n_neg_G))
     if metric in ("underdiagnosis", "overdiagnosis"):
         metric = "fpr" if clusters.no_finding == (metric == "underdiagnosis") else "fnr"
