@@ -28,7 +28,7 @@ from medclip.models.parallel_encoding import Batches
 from medclip.progress import Progress
 from medclip.runs.ledger import ChunkResult, Ledger
 from medclip.runs.plan import READ_AHEAD, Plan, PlannedFile, PlannedUnit
-from medclip.runs.problems import no_adapter, no_modality, not_trained, uncertain, untypical
+from medclip.runs.problems import GREY, in_colour, no_adapter, no_modality, not_trained, uncertain, untypical
 from medclip.runs.read_unit import Reading, read
 from medclip.runs.rows import FileRow, ScoreRow, Thumbnail
 from medclip.sample import Kind, Modality, ModalitySource
@@ -237,6 +237,8 @@ class ChunkWork:
         ):
             item.features_VD = None
             item.problem = uncertain(name, probability, self.context.min_confidence)
+            if item.problem is None and name in GREY and item.reading is not None and item.reading.coloured:
+                item.problem = in_colour(name)
             if item.problem is None and not is_typical:
                 item.problem = untypical(name)
             if item.problem is None:

@@ -45,6 +45,19 @@ def uncertain(name: str, probability: float, least: float) -> Problem | None:
     )
 
 
+GREY = frozenset({Modality.XRAY, Modality.MAMMOGRAPHY, Modality.CT, Modality.MRI})
+"""Modalities without colour: an image in colour is never inferred to be of one."""
+
+
+def in_colour(name: str) -> Problem:
+    """Return the problem of an image in colour that looks most like a modality without colour."""
+    return Problem(
+        Reason.MODALITY_UNCERTAIN,
+        f"the image looks most like {spoken(name)}, but it is in colour, and such images are grey; "
+        "name its modality with --modality or in a table.",
+    )
+
+
 def untypical(name: str) -> Problem:
     """Return the problem of an image unlike those the model has seen."""
     modality_name = spoken(name)

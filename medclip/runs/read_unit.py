@@ -45,6 +45,8 @@ class Reading:
     steps: tuple[tuple[str, str], ...]
     laterality: str | None
     view: str | None
+    coloured: bool = False
+    """Whether the image shows colours; looked at only where its modality is not known."""
     headers: str | None = None
     """JSON of the values that `medclip.dicom.header.safe_header` lets out; None where there is no medical header."""
 
@@ -68,6 +70,8 @@ def read(source: Source, modality: Modality | None, preprocess: Preprocess, sett
     """
     from medclip.adapters.model_images import images_of
     from medclip.adapters.registry import read_unit
+    from medclip.imaging.colourfulness import has_colours
+    from medclip.imaging.intensity import to_uint8
 
     sample = read_unit(source, modality, settings)
     images = images_of(sample)
@@ -87,6 +91,7 @@ def read(source: Source, modality: Modality | None, preprocess: Preprocess, sett
         steps=tuple((step.name, step.detail) for step in sample.provenance.steps),
         laterality=first.laterality,
         view=first.position,
+        coloured=modality is None and has_colours(to_uint8(first)),
         headers=None if header is None else _public_json({**public_values(header), **sample.headers}),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import imagecodecs
 import numpy as np
@@ -35,7 +35,7 @@ def film(bits: int, shift: int = 0) -> NDArray[np.generic]:
     return values.astype(np.uint8 if bits == 8 else np.uint16)
 
 
-_ENCODERS: Mapping[str, tuple[int, Callable[[NDArray[np.generic]], bytes]]] = {
+_ENCODERS: Mapping[str, tuple[int, Callable[[NDArray[np.generic]], Any]]] = {
     codecs.BASELINE: (8, lambda a: imagecodecs.jpeg8_encode(a, level=95)),
     codecs.EXTENDED: (12, lambda a: imagecodecs.jpeg8_encode(a, level=95, bitspersample=12)),
     codecs.LOSSLESS: (12, lambda a: imagecodecs.jpeg8_encode(a, lossless=True, predictor=4, bitspersample=12)),
@@ -59,7 +59,7 @@ def stream(uid: str, shift: int = 0) -> Stream:
     """Encode the test image in a transfer syntax."""
     bits, encode = _ENCODERS[uid]
     pixels = film(bits, shift)
-    return Stream(pixels, bits, encode(pixels))
+    return Stream(pixels, bits, bytes(encode(pixels)))
 
 
 def cut(data: bytes, percent: int) -> bytes:

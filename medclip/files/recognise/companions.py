@@ -80,6 +80,9 @@ _HEADER_BYTES = 4 * 1024**2
 _SIERRA = re.compile(rb"<\s*documenttype\s*>\s*([\w.-]{1,40})\s*<", re.IGNORECASE)
 _OTHER_XML = re.compile(rb"<\s*(?:\w+:)?(?:CardiologyXML|ECGReport)\b", re.IGNORECASE)
 _VOXELS = re.compile(r"\.img(\.gz)?$", re.IGNORECASE)
+_ONE_FILE = (".nii", ".nii.gz")
+_LONGEST_HEADER = 1024
+"""A file that is longer holds voxels itself; NIfTI-2 headers have 540 bytes."""
 _PAIR_HEADER = re.compile(r"\.hdr(\.gz)?$", re.IGNORECASE)
 
 
@@ -182,6 +185,11 @@ def _pair(path: Path, head: bytes) -> Placed | None:
     stem = _PAIR_HEADER.sub("", path.name)
     names = (f"{stem}.img", f"{stem}.img.gz")
     partner = next((name for candidate in names if (name := _beside(path, candidate)) is not None), None)
+    if partner is None and (path.name.lower().endswith(_ONE_FILE) or len(head) > _LONGEST_HEADER):
+        message = (
+            "the volume's header says that its voxels lie in another file, and this one goes on behind the header."
+        )
+        return Placed(Format.NIFTI, (), Problem(Reason.CORRUPT, message))
     if partner is None:
         message = (
             "the file is the header of an Analyze or NIfTI pair, and its voxels (.img of the same name) are not beside "
@@ -210,7 +218,7 @@ def _xml(head: bytes) -> Placed | None:
     """Refuse the XML of makers and of kinds that no reader here knows."""
     text = head.decode("utf-16", "ignore").encode() if head[:2] in (b"\xff\xfe", b"\xfe\xff") else head
     kind = _SIERRA.search(text)
-    other = b"restingecgdata" in text and kind is not None and kind[1].lower() != b"sierraecg"
+    other = b"restingecgdata" in text and kind is not None and kind[1].lower() not in (b"sierraecg", b"philipsecg")
     if not other and not _OTHER_XML.search(text):
         return None
     message = "the file is an ECG in XML of a kind that is not read; HL7 aECG, GE MUSE and Philips Sierra are."
@@ -225,13 +233,18 @@ def _beside(path: Path, name: str) -> str | None:
         return name
     try:
         with os.scandir(path.parent) as entries:
-            return next((entry.name for entry in entries if entry.name.casefold() == name.casefold()), None)
+            return next(
+                (entry.name for entry in entries if entry.name.casefold() == name.casefold() and entry.is_file()), None
+            )
     except OSError:
         return None
 
 
 def _read(path: Path, size: int) -> bytes | None:
+    """Read the beginning of a neighbour; None where there is none, or no ordinary file: a pipe would never end."""
     try:
+        if not path.is_file():
+            return None
         with path.open("rb") as file:
             return file.read(size)
     except OSError:

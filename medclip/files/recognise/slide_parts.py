@@ -80,8 +80,11 @@ def _is_listed(path: Path) -> bool:
     """Return whether a Hamamatsu list of the same stem names a file."""
     stem = _NUMBERED.sub("", path.stem)
     for suffix in _LISTS:
+        listing = path.with_name(stem + suffix)
         try:
-            with path.with_name(stem + suffix).open("rb") as file:
+            if not listing.is_file():  # a pipe would never end
+                continue
+            with listing.open("rb") as file:
                 text = file.read(_LIST_BYTES)
         except OSError:
             continue

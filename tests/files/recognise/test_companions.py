@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import gzip
+import os
 import struct
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from medclip.errors import Reason
@@ -12,6 +14,7 @@ from medclip.files.recognise.companions import first_variable
 from medclip.files.recognise.inspect import FileFacts, inspect_file
 from medclip.files.recognise.sniff import Format
 from medclip.settings import Settings
+from tests.kits.volumes import write_nifti
 
 SIGNALS = bytes(range(1, 256)) * 4
 MATRIX = struct.pack("<5I", 30, 12, 5000, 0, 4) + b"val\0" + b"\1\2" * 50
@@ -162,6 +165,7 @@ def test_a_matrix_without_its_header_says_what_is_missing(tmp_path: Path) -> Non
         ("<AnnotatedECG xmlns='urn:hl7-org:v3'/>", None),
         ("<RestingECG><MuseInfo/></RestingECG>", None),
         ("<restingecgdata><documentinfo><documenttype>SierraECG</documenttype></documentinfo></restingecgdata>", None),
+        ("<restingecgdata><documentinfo><documenttype>PhilipsECG</documenttype></documentinfo></restingecgdata>", None),
         (
             "<restingecgdata><documentinfo><documenttype>OtherECG</documenttype></documentinfo></restingecgdata>",
             Reason.NOT_SUPPORTED_YET,
@@ -174,3 +178,44 @@ def test_a_matrix_without_its_header_says_what_is_missing(tmp_path: Path) -> Non
 def test_ecgs_in_xml_are_told_by_their_root(tmp_path: Path, text: str, reason: Reason | None, encoding: str) -> None:
     (tmp_path / "a.xml").write_bytes(f"<?xml version='1.0'?>{text}".encode(encoding))
     assert _reason(tmp_path / "a.xml") is reason
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.hdr"])
+def test_a_volume_whose_magic_is_wrong_is_corrupt_and_misses_no_file(tmp_path: Path, name: str) -> None:
+    path = write_nifti(tmp_path / "whole.nii", np.ones((8, 9, 10), np.int16), np.eye(4))
+    body = bytearray(path.read_bytes())
+    body[344:348] = b"ni1\0"
+    (tmp_path / name).write_bytes(gzip.compress(bytes(body), mtime=0) if name.endswith("gz") else bytes(body))
+    assert _reason(tmp_path / name) is Reason.CORRUPT
+
+
+def test_a_pair_header_alone_misses_its_voxels(tmp_path: Path) -> None:
+    whole = write_nifti(tmp_path / "whole.nii", np.ones((8, 9, 10), np.int16), np.eye(4)).read_bytes()
+    (tmp_path / "a.hdr").write_bytes(whole[:344] + b"ni1\0" + bytes(4))
+    assert _reason(tmp_path / "a.hdr") is Reason.MISSING_FILE
+
+
+@pytest.mark.parametrize("kind", ["pipe", "dangling link", "folder"])
+def test_a_neighbour_that_is_no_file_counts_as_none(tmp_path: Path, kind: str) -> None:
+    def place(name: str) -> None:
+        path = tmp_path / name
+        if kind == "pipe":
+            os.mkfifo(path)
+        elif kind == "folder":
+            path.mkdir()
+        else:
+            path.symlink_to(tmp_path / "gone")
+
+    for name in ("a.hea", "a.hdr", "b.IMG", "c.vms", "r.dat"):
+        place(name)
+    (tmp_path / "a.dat").write_bytes(bytes(range(256)))
+    (tmp_path / "a.img").write_bytes(bytes(range(256)))
+    whole = write_nifti(tmp_path / "whole.nii", np.ones((8, 9, 10), np.int16), np.eye(4)).read_bytes()
+    (tmp_path / "b.hdr").write_bytes(whole[:344] + b"ni1\0" + bytes(4))
+    (tmp_path / "c.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    (tmp_path / "r.hea").write_text("r 1 500 1000\nr.dat 16 200/mV 16 0 0 0 0 II\n")
+    assert _reason(tmp_path / "a.dat") is Reason.UNKNOWN_FORMAT
+    assert _reason(tmp_path / "a.img") is Reason.UNKNOWN_FORMAT
+    assert _reason(tmp_path / "b.hdr") is Reason.MISSING_FILE
+    assert _reason(tmp_path / "c.jpg") is None
+    assert _reason(tmp_path / "r.hea") is Reason.MISSING_FILE

@@ -132,6 +132,7 @@ def _slides(paths: tuple[Path, ...]) -> tuple[list[Path], set[Path], dict[str, s
     facts: dict[str, str | float] = {}
     tags = ["SOPClassUID", "ImageType", "Manufacturer", "OpticalPathSequence", *_PARTS]
     parts: dict[str, tuple[int, set[int]]] = {}
+    stated = False
     for path in paths:
         try:
             with quiet("pydicom"):
@@ -139,12 +140,19 @@ def _slides(paths: tuple[Path, ...]) -> tuple[list[Path], set[Path], dict[str, s
                 if str(header["SOPClassUID"].value) != _SLIDE:
                     continue
                 kept.append(path)
-                if "VOLUME" in (header.get("ImageType") or ()):
+                kinds = header.get("ImageType") or ()
+                stated |= bool(kinds)
+                if "VOLUME" in kinds:
                     volumes.add(path)
                     facts = facts or _allowed(header)
                     _count_part(header, parts)
         except Exception:
             raise MedclipError(Reason.CORRUPT, "a file of the DICOM slide has an unreadable header.") from None
+    if kept and not stated:
+        raise MedclipError(
+            Reason.CORRUPT,
+            "the DICOM slide does not state what its images are (ImageType): levels, label or overview.",
+        )
     if not volumes:
         raise MedclipError(
             Reason.NOT_AN_IMAGE,

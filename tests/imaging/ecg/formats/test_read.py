@@ -243,7 +243,12 @@ def test_aecg_muse_and_sierra_give_millivolts(tmp_path: Path) -> None:
     counts = _counts(100)
     expected = np.stack(list(counts.values()))
     path = tmp_path / "a.xml"
-    for text, scale in ((aecg(counts), 0.005), (muse(counts), 0.00488), (sierra(counts), 0.005)):
+    for text, scale in (
+        (aecg(counts), 0.005),
+        (muse(counts), 0.00488),
+        (sierra(counts), 0.005),
+        (sierra(counts, kind="PhilipsECG"), 0.005),
+    ):
         for encoding in ("utf-8", "utf-16"):
             path.write_bytes(f'<?xml version="1.0" encoding="{encoding}"?>{text}'.encode(encoding))
             found = read(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -21,7 +22,7 @@ from tests.kits.slides import MPP, draw_section, tiles_of, write_dicom_slide, wr
 IMAGE = draw_section(512, 512)
 ACCEPTING = Settings(policy=ReadPolicy(accept_unterminated=True))
 _JPEG_LS, _J2K, _JPEG_XL = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.110")
-ENCODERS: dict[str, tuple[str, Callable[[np.ndarray], bytes]]] = {
+ENCODERS: dict[str, tuple[str, Callable[[np.ndarray], Any]]] = {
     "1.2.840.10008.1.2.4.50": ("YBR_FULL", lambda a: imagecodecs.jpeg8_encode(a, level=90, subsampling="444")),
     _JPEG_LS: ("RGB", imagecodecs.jpegls_encode),
     _J2K: ("YBR_RCT", lambda a: imagecodecs.jpeg2k_encode(a, level=0, codecformat="j2k", mct=True, reversible=True)),
@@ -42,7 +43,7 @@ def _reason(path: Path, settings: Settings | None = None) -> Reason:
 
 def _dicom(path: Path, uid: str, change: Callable[[bytes], bytes] = bytes) -> Path:
     photometric, encode = ENCODERS[uid]
-    frames = [encode(tile) for tile in tiles_of(IMAGE, 128)]
+    frames = [bytes(encode(tile)) for tile in tiles_of(IMAGE, 128)]
     frames[5] = change(frames[5])
 
     def edit(ds) -> None:
@@ -86,7 +87,7 @@ def test_uncompressed_tiles_that_begin_like_a_jpeg_are_pixels(tmp_path: Path) ->
 @pytest.mark.parametrize("compression", ["jpeg", "lzw", "zlib", "jpeg2000", "webp", "jpegxl"])
 def test_a_cut_tiff_slide_is_truncated(tmp_path: Path, compression: str, percent: int) -> None:
     path = tmp_path / "a.tiff"
-    options = {"tile": (128, 128), "compression": compression, "photometric": "rgb", "metadata": None}
+    options: dict[str, Any] = {"tile": (128, 128), "compression": compression, "photometric": "rgb", "metadata": None}
     with tifffile.TiffWriter(path) as tiff:
         tiff.write(IMAGE, resolution=(20000, 20000), resolutionunit="CENTIMETER", **options)
         tiff.write(IMAGE[::2, ::2], subfiletype=1, **options)
@@ -110,7 +111,7 @@ def test_a_tile_that_ends_early_inside_a_tiff_is_truncated(
     tmp_path: Path, change: Callable[[bytes], bytes], grey: bool
 ) -> None:
     path = tmp_path / "a.tiff"
-    options = {"photometric": "minisblack"} if grey else {"photometric": "rgb"}
+    options: dict[str, Any] = {"photometric": "minisblack" if grey else "rgb"}
     image = IMAGE[..., 0] if grey else IMAGE
     tifffile.imwrite(
         path, image, tile=(128, 128), compression="jpeg", resolution=(20000, 20000), resolutionunit=3, **options

@@ -185,3 +185,13 @@ def test_a_slide_opens_by_whatever_path_leads_to_it(pyramid, tmp_path, monkeypat
             monkeypatch.chdir(tmp_path)  # a reader goes on where the program has moved
             assert reader.read(0, 0, 8, 8, MPP).shape == (8, 8, 3)
             monkeypatch.chdir(beside)
+
+
+def test_a_slide_that_does_not_state_what_its_images_are_is_refused_in_words(tmp_path):
+    def edit(ds):
+        del ds.ImageType
+
+    path = write_dicom_slide(tmp_path / "a.dcm", draw_section(300, 300), photometric="RGB", edit=edit)
+    with pytest.raises(MedclipError, match="ImageType") as caught:
+        open_slide(path)
+    assert caught.value.reason is Reason.CORRUPT
