@@ -71,7 +71,8 @@ def faults_of(error: ValidationError, kind: type[BaseModel], what: str) -> tuple
         ("epochs: is 'many', and must be a whole number", '')
     """
     clauses, hints = [], []
-    for fault in error.errors(include_url=False)[:_MOST]:
+    every = [fault for fault in error.errors(include_url=False) if not _is_echo(fault)]
+    for fault in every[:_MOST]:
         key = [str(part) for part in fault["loc"]]
         place = ".".join(key)
         if fault["type"] == "extra_forbidden":
@@ -80,9 +81,14 @@ def faults_of(error: ValidationError, kind: type[BaseModel], what: str) -> tuple
         else:
             clause = _clause(fault["type"], fault.get("ctx", {}), fault["input"], fault["msg"])
             clauses.append(f"{place}: {clause}" if place or fault["type"] == "value_error" else f"{what} {clause}")
-    more = f" (and {error.error_count() - _MOST} more)" if error.error_count() > _MOST else ""
+    more = f" (and {len(every) - _MOST} more)" if len(every) > _MOST else ""
     text = "; ".join(clause.removeprefix(": ") for clause in clauses)
     return text + more, " ".join(dict.fromkeys(filter(None, hints)))
+
+
+def _is_echo(fault: Any) -> bool:
+    """Whether a list is called too short only because entries of it, which are faults of their own, do not count."""
+    return fault["type"] == "too_short" and len(fault["input"]) >= fault["ctx"]["min_length"]
 
 
 def _clause(kind: str, limits: Mapping[str, Any], value: object, message: str) -> str:

@@ -79,13 +79,13 @@ def test_a_pattern_is_filled_with_the_phrase_and_comes_after_the_sentences() -> 
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("title: Two", "colour: red\ntitle: Two", "colour: is not a key here"),
+        ("title: Two", "colour: red\ntitle: Two", "colour: is not a key of a suite"),
         ("group: eyes\n    mod", "group: ears\n    mod", "'ears'"),
         ("modality: fundus", "modality: smell", "modality"),
         ("hazy retina", "clear retina", "share the prompt 'clear retina'"),
         ("X: null", "X: nobody", "names a class that is not there: nobody"),
         ("chest X-ray, {c}", "chest X-ray", "exactly one {c}"),
-        ("prompts: [hazy retina]", "title: x", "is not a key here"),
+        ("prompts: [hazy retina]", "title: x", "title: is not a key of a suite."),
         ("{name: hazy, prompts: [hazy retina]}", "{name: hazy}", "neither prompts nor a phrase"),
         ("phrase: pneumonia", "prompts: [ill]", ""),
         ("id: chests\n    group", "id: eyes\n    group", "same id"),
