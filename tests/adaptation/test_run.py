@@ -140,7 +140,7 @@ def test_a_shot_that_cannot_be_read_is_replaced_and_said(tiny: Path, data: Path,
     assert len(run.drawn.train) == len(whole.drawn.train)
     assert len(set(whole.drawn.train) - set(run.drawn.train)) == 1
     assert any("1 shot could not be read (truncated 1)" in note for note in run.notes)
-    assert run.problems == {"corrupt": 1, "empty_file": 1}
+    assert run.problems == {"empty_file": 1, "truncated": 1}
     assert len(run.test.numbers) == 8
 
 

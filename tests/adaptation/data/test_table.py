@@ -105,7 +105,7 @@ def test_rows_of_the_generic_rendering_are_left_out(tmp_path: Path):
 @pytest.mark.parametrize(
     ("change", "labels", "options", "reason", "said"),
     [
-        ({}, ["colour"], {}, Reason.TABLE_INVALID, "no column 'colour' .--label names one.. Its columns are: file, patient"),
+        ({}, ["colour"], {}, Reason.TABLE_INVALID, "no column 'colour' .--label names one.. Its columns are: file"),
         ({}, [], {}, Reason.WRONG_USE, "no column of labels"),
         ({"view": "AP"}, ["view"], {}, Reason.WRONG_USE, "only the class 'ap'; there is nothing to tell apart"),
         ({"view": ""}, ["view"], {}, Reason.WRONG_USE, "no label at all"),
