@@ -59,6 +59,7 @@ class Reason(StrEnum):
     WRONG_USE = "wrong_use"
     NOTHING_TO_DO = "nothing_to_do"
     OUTPUT_IN_USE = "output_in_use"
+    BUSY = "busy"
     DISK_FULL = "disk_full"
     OUT_OF_MEMORY = "out_of_memory"
     WRITE_ERROR = "write_error"

@@ -183,6 +183,7 @@ _WRITERS = {
     *("write_csv", "ParquetWriter", "savefig", "tofile", "copyfile", "copytree", "copy2", "touch", "rename", "imwrite"),
 }
 _WRITE_ELSEWHERE = {
+    "cli/standard_output.py": "the null device, where there is no standard output",
     "files/readers/worker.py": "the standard output of a process, turned into nothing",
     "text/tokenizers/clip.py": "text lies below files: into a folder that the caller puts in place",
     "text/tokenizers/tokenizer.py": "text lies below files: into a folder that the caller puts in place",

@@ -9,7 +9,6 @@ import typer
 
 from medclip.cli import options
 
-SOME_FAILED = 3
 HEADINGS = {
     "labels": "Common options",
     "model": "Table and patients",
@@ -69,6 +68,7 @@ def adapt(
 
     from medclip.api.adapt import adapt as run_adapt
     from medclip.cli.progress import progress
+    from medclip.exit_codes import ExitCode
     from medclip.files.key_value import read_overrides
     from medclip.reports.adapt_text import adapt_json, adapt_text
 
@@ -100,4 +100,4 @@ def adapt(
             overwrite=overwrite,
         )
     print(json.dumps(adapt_json(run), indent=1, ensure_ascii=False) if as_json else adapt_text(run))
-    return SOME_FAILED if run.problems else 0
+    return ExitCode.SOME_FAILED if run.problems else 0

@@ -8,7 +8,6 @@ import typer
 
 from medclip.cli import options
 
-SOME_FAILED = 3
 HEADINGS = {
     "labels": "Common options",
     "model": "What is compared",
@@ -55,11 +54,12 @@ def compare(
 ) -> int:
     """Compare ways of adapting a pack to a few labelled studies, on the same shots and the same test patients.
 
-    Exit code: 0 every run gave predictions, 3 some method failed (the page names it and why), 2 wrong use.
+    Exit code: 0 every run gave predictions, 3 some method failed (the page names it and why), 2 wrong use or refused.
     """
     from medclip.api.compare import compare as run
     from medclip.cli.progress import progress
     from medclip.errors import MedclipError, Reason, printable
+    from medclip.exit_codes import ExitCode
 
     try:
         chosen = [int(k) for k in _listed(shots)]
@@ -97,7 +97,7 @@ def compare(
         for line in compared.lines():
             print(line)
         print(f"Page: {printable(str(out / 'report.html'))}")
-    return SOME_FAILED if compared.failures else 0
+    return ExitCode.SOME_FAILED if compared.failures else 0
 
 
 def _listed(text: str) -> list[str]:

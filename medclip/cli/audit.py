@@ -13,7 +13,6 @@ from annotated_types import Ge
 from medclip.auditing.recipe import AuditRecipe, audit_recipe
 from medclip.cli import options
 
-LEAKAGE = 1
 CAUTION = "CAUTION"
 HEADINGS = {
     "labels": "Common options",
@@ -46,12 +45,14 @@ def audit(
 
     A recipe is a YAML file with the names of these options as keys; options on the command line override it.
 
-    Exit code: 0 done, 1 done and training and audit share something that they must not (the page's red box), 2 refused.
+    Exit code: 0 done, 6 done and training and audit share something that they must not (the page's red box), 2 wrong
+    use or refused.
     """
     from medclip.api.audit import SCORES
     from medclip.api.audit import audit as run
     from medclip.cli.progress import print_line, progress
     from medclip.errors import MedclipError, Reason, printable
+    from medclip.exit_codes import ExitCode
     from medclip.files.input_paths import refuse_missing
 
     # By name: typer brings a click of its own, whose ParameterSource is another class than click's.
@@ -75,7 +76,7 @@ def audit(
         for words in summary(audited):
             print(f"{words.head}: {' '.join(words.all)}")
         print(f"Page: {printable(str(recipe.out / 'report.html'))}")
-    return LEAKAGE if audited.leaks else 0
+    return ExitCode.RED_BOX if audited.leaks else 0
 
 
 def _options_of_the_recipe() -> Iterator[inspect.Parameter]:

@@ -30,7 +30,10 @@ def from_labels(
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
-    """Write captions that say what the labels of each row say, as a column of a copy of the table."""
+    """Write captions that say what the labels of each row say, as a column of a copy of the table.
+
+    Exit code: 0 done, 2 wrong use or refused.
+    """
     from medclip.cli.progress import progress
     from medclip.shards.writing.captions import captions_from_labels
     from medclip.text.captions.caption_writer import load_writer

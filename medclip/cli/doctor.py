@@ -6,14 +6,19 @@ from medclip.cli import options
 
 
 def doctor(as_json: options.Json = False) -> int:
-    """Check this installation and say how to fix what is wrong. Exit code 1 when a check fails."""
+    """Check this installation and say how to fix what is wrong.
+
+    Exit code: 0 medclip can work here, 3 a check failed.
+    """
     from medclip.api.doctor import doctor as run
+    from medclip.exit_codes import ExitCode
     from medclip.inspecting.doctor import State
 
     diagnosis = run()
+    code = ExitCode.COMPLETE if diagnosis.ok else ExitCode.SOME_FAILED
     if as_json:
         print(diagnosis.to_json())
-        return 0 if diagnosis.ok else 1
+        return code
     width = max(len(check.name) for check in diagnosis.checks)
     for check in diagnosis.checks:
         print(f"{check.state}  {check.name:<{width}}  {check.finding}")
@@ -22,4 +27,4 @@ def doctor(as_json: options.Json = False) -> int:
     states = [check.state for check in diagnosis.checks]
     counts = ", ".join(f"{states.count(state)} {state}" for state in State if state is not State.INFO)
     print(f"\n{counts}. " + ("medclip can work here." if diagnosis.ok else "Fix what failed and run this again."))
-    return 0 if diagnosis.ok else 1
+    return code

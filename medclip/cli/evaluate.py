@@ -9,8 +9,6 @@ import typer
 
 from medclip.cli import options
 
-SOME_FAILED = 3
-
 
 def evaluate(
     data: Annotated[Path, typer.Option("--data", help="Folder with one folder for each set of the suite.")],
@@ -42,6 +40,7 @@ def evaluate(
     from medclip.api.evaluate import evaluate as run
     from medclip.cli.progress import progress
     from medclip.errors import printable
+    from medclip.exit_codes import ExitCode
 
     with progress(quiet=as_json) as shown:
         result = run(
@@ -65,4 +64,4 @@ def evaluate(
             print(line)
         if result.folder is not None:
             print(f"Results: {printable(str(result.folder))}")
-    return SOME_FAILED if result.num_problems or result.unusable else 0
+    return ExitCode.SOME_FAILED if result.num_problems or result.unusable else 0

@@ -5,8 +5,11 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import signal
+import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
@@ -16,10 +19,15 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from medclip.cli.progress import print_line
+from medclip.cli.standard_output import PipeClosed, checked_output
 from medclip.errors import MedclipError, did_you_mean, printable
+from medclip.exit_codes import ExitCode, exit_code
 
-WRONG_USE = 2
-BUG = 1
+OTHER_CODES = (
+    "Any command: 1 a fault of medclip, 4 incomplete (no room on disk, in memory or on standard output), 5 another run "
+    "is at work there, 130 interrupted, 141 whoever read the output went away."
+)
+"""What stands below the help of each command; its own codes are in its docstring."""
 
 # name -> (module:function, one line of help). A name with a blank in it is a command of a group, or of another command.
 COMMANDS = {
@@ -165,12 +173,16 @@ def _command(
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> None:
-        code = function(*args, **kwargs)
+        try:
+            code = function(*args, **kwargs)
+        except KeyboardInterrupt:  # here, since typer would end without a word
+            print_line("medclip: interrupted.")
+            code = ExitCode.INTERRUPTED
         if isinstance(code, int) and code:
             raise typer.Exit(int(code))
 
     app = typer.Typer(add_completion=False)
-    app.command(name, cls=_Command, short_help=summary)(run)
+    app.command(name, cls=_Command, short_help=summary, epilog=OTHER_CODES)(run)
     command: Any = typer.main.get_command(app)
     heading = None
     signature = inspect.signature(function, eval_str=True)
@@ -218,26 +230,56 @@ def root() -> Any:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and give its exit code.
+    """Run the command line and return its exit code: one of `medclip.exit_codes.ExitCode`."""
+    try:
+        with _terminated_as_interrupted(), checked_output():
+            return _run(argv)
+    except PipeClosed:
+        return ExitCode.PIPE_CLOSED
+    except MedclipError as refused:
+        print_line(error_line(refused))
+        return exit_code(refused.reason)
+    except KeyboardInterrupt:
+        print_line("medclip: interrupted.")
+        return ExitCode.INTERRUPTED
+    except Exception as error:
+        if os.environ.get("MEDCLIP_DEBUG"):
+            print_line(traceback.format_exc())
+        if _is_lack_of_memory(error):
+            print_line("medclip: the memory does not suffice. Close other programs, or name fewer --workers.")
+            return ExitCode.INCOMPLETE
+        print_line(f"medclip: {_bug_line(error)}")
+        return ExitCode.FAULT
 
-    0 all scored or skipped, 1 a bug or a failed check, 2 wrong use or refused, 3 some files failed, 130 interrupted.
-    """
+
+def _run(argv: Sequence[str] | None) -> int:
     try:
         root().main(args=None if argv is None else list(argv), prog_name="medclip")
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except MedclipError as refused:
-        print_line(error_line(refused))
-        return WRONG_USE
-    except KeyboardInterrupt:
-        print_line("medclip: interrupted.")
-        return 130
-    except Exception as error:
-        if os.environ.get("MEDCLIP_DEBUG"):
-            print_line(traceback.format_exc())
-        print_line(f"medclip: {_bug_line(error)}")
-        return BUG
-    return 0
+    return ExitCode.COMPLETE
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM, which a scheduler or a machine that shuts down sends, end a command as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    """Whether it is Python's own error, or torch's for a GPU; by name, since torch need not be loaded."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
 def error_line(error: MedclipError) -> str:

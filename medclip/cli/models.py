@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 def list_command(as_json: options.Json = False) -> None:
-    """List the model packs that can be loaded by name."""
+    """List the model packs that can be loaded by name.
+
+    Exit code: 0 listed, 2 a pack cannot be read.
+    """
     from medclip.cli.table import print_table
     from medclip.models.packs.pack import list_packs
 
@@ -30,7 +33,10 @@ def list_command(as_json: options.Json = False) -> None:
 
 
 def show(model: options.Pack = "medclip-mini", as_json: options.Json = False) -> None:
-    """Show a pack's card: use, tasks, figures, data, licence, limits."""
+    """Show a pack's card: use, tasks, figures, data, licence, limits.
+
+    Exit code: 0 shown, 2 there is no such pack or it cannot be read.
+    """
     from medclip.cli.table import print_paragraph, print_table
     from medclip.models.card import figure_rows
     from medclip.models.packs.pack import find_pack, pack_card
@@ -71,7 +77,10 @@ def show(model: options.Pack = "medclip-mini", as_json: options.Json = False) ->
 
 
 def verify(model: options.Pack = "medclip-mini", as_json: options.Json = False) -> None:
-    """Check a pack's files against its manifest, and its preprocessing against this medclip."""
+    """Check that a pack can be scored with: its files, weights, architecture and preprocessing; `score` asks the same.
+
+    Exit code: 0 all as it should be, 2 refused.
+    """
     from medclip.models.packs.pack import verify_pack
     from medclip.wording import count
 
@@ -117,6 +126,8 @@ def import_command(
 
     Pickled weights are converted once, in a process of their own that reads tensors and nothing else. A text model
     alone (a BERT) becomes a text folder, for --text-folder and model.text_folder.
+
+    Exit code: 0 written, 2 wrong use or refused.
     """
     from medclip.models.interchange.find_source import is_bare_text_model
     from medclip.models.interchange.import_export import import_model
@@ -151,7 +162,10 @@ def import_command(
 
 
 def export(model: options.Pack, out: options.OutFolder, as_json: options.Json = False) -> None:
-    """Write a pack as a folder that open_clip loads by local-dir:FOLDER."""
+    """Write a pack as a folder that open_clip loads by local-dir:FOLDER.
+
+    Exit code: 0 written, 2 wrong use or refused.
+    """
     from medclip.models.interchange.import_export import export_model
 
     exported = export_model(model, out)

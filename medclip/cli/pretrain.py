@@ -12,9 +12,6 @@ from medclip.cli import options
 if TYPE_CHECKING:
     from medclip.training.result import PretrainResult
 
-INTERRUPTED = 130
-WRONG_USE = 2
-
 
 def pretrain(
     recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
@@ -29,6 +26,8 @@ def pretrain(
     --set train.lr=1e-4.
 
     Several processes or machines: torchrun --nproc-per-node N -m medclip.cli.main pretrain RECIPE --out FOLDER
+
+    Exit code: 0 trained, 2 wrong use or refused, 130 stopped by Ctrl-C or SIGTERM after a checkpoint.
     """
     import os
     import sys
@@ -36,18 +35,19 @@ def pretrain(
     from medclip.api.pretrain import pretrain as run
     from medclip.cli.progress import progress
     from medclip.errors import MedclipError
+    from medclip.exit_codes import ExitCode, exit_code
 
     speaks = os.environ.get("RANK", "0") == "0"  # what one rank meets all raise; one tells it
     try:
         with progress(quiet=as_json or not speaks) as shown:
             result = run(recipe, overrides=overrides or (), out=out, resume=resume, progress=shown)
-    except MedclipError:
+    except MedclipError as error:
         if speaks:
             raise
-        return WRONG_USE
+        return exit_code(error.reason)
     if speaks:
         _print(result, as_json)
-    code = 0 if result.pack is not None else INTERRUPTED
+    code = ExitCode.COMPLETE if result.pack is not None else ExitCode.INTERRUPTED
     if os.environ.get("WORLD_SIZE", "1") != "1":
         # torch 2.13 sometimes aborts a rank that ends in the usual way ("terminate called without an active
         # exception"), once in some thirty runs of two ranks; torchrun would then report a failure.

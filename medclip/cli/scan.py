@@ -24,9 +24,10 @@ def scan(
     """
     from medclip.api.scan import scan as run
     from medclip.cli.progress import forgiving_stderr, progress
+    from medclip.exit_codes import ExitCode
     from medclip.reports.scan_text import scan_json, scan_text
 
     with progress(quiet=not forgiving_stderr().isatty()) as shown:
         result = run(path, table=table, modality=modality, group_by=group_by, progress=shown)
     print(json.dumps(scan_json(result)) if as_json else scan_text(result))
-    return 3 if result.counts("status").get("failed") else 0
+    return ExitCode.SOME_FAILED if result.counts("status").get("failed") else ExitCode.COMPLETE

@@ -10,7 +10,6 @@ import typer
 
 from medclip.cli import options
 
-DISK_FULL_CODE = 3
 HEADINGS = {
     "out": "Common options",
     "against": "What is asked",
@@ -55,12 +54,12 @@ def score(
 ) -> int:
     """Score a file or folder of studies in words and write tables and a report. The same command goes on after a stop.
 
-    Exit code: 0 all scored or skipped, 3 some failed (or the disk is full), 2 wrong use, 130 interrupted.
+    Exit code: 0 all scored or skipped, 3 some failed, 2 wrong use or refused.
     """
     from medclip.api.score import score as run_score
-    from medclip.cli.main import error_line
     from medclip.cli.progress import print_line, progress
     from medclip.errors import MedclipError, Reason
+    from medclip.exit_codes import ExitCode
     from medclip.settings import Settings, read_policy
 
     if prompt is not None and len(prompt) > 1:
@@ -92,12 +91,7 @@ def score(
     except KeyboardInterrupt:
         kept = "Finished studies are kept" if _has_finished(out) else "No study was finished yet"
         print_line(f"medclip: interrupted. {kept}; run the same command again to go on.")
-        return 130
-    except MedclipError as error:
-        if error.reason is not Reason.DISK_FULL:
-            raise
-        print_line(error_line(error))
-        return DISK_FULL_CODE
+        return ExitCode.INTERRUPTED
     _print(run, as_json)
     return run.exit_code
 

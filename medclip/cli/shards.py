@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medclip.cli import options
+from medclip.exit_codes import ExitCode
 from medclip.wording import count, number
 
 if TYPE_CHECKING:
     from medclip.shards.writing.summary import ShardPlan
 
-CHECK_FAILED = 1
 _SPLITS = "train=0.7,val=0.1,test=0.2"
 
 
@@ -37,7 +37,12 @@ def build(
     memory: options.Memory = None,
     as_json: options.Json = False,
 ) -> int:
-    """Turn a table of images into shards, split by patient."""
+    """Turn a table of images into shards, split by patient.
+
+    Rows that cannot be used are listed in rejects.parquet and do not change the exit code.
+
+    Exit code: 0 done, 3 with --dry-run and no file of the table there, 2 wrong use or refused.
+    """
     from medclip.cli.progress import progress
     from medclip.files.pseudonyms import load_key
     from medclip.settings import Settings
@@ -50,7 +55,7 @@ def build(
         key = _key_of_plan(key_file)
         plan = plan_shards(table, splits=_shares(splits), seed=seed, key=key, images=images, patient=patient)
         _print_plan(plan, table, images, as_json)
-        return CHECK_FAILED if plan.num_missing_files == plan.num_files else 0
+        return ExitCode.SOME_FAILED if plan.num_missing_files == plan.num_files else ExitCode.COMPLETE
     stored_as = _format(stored)
     with progress(quiet=as_json) as shown:
         report = build_shards(
@@ -91,8 +96,9 @@ def check(
 ) -> int:
     """Check a shard folder: hashes, counts, splits. Or say what a table is understood to hold; nothing is written.
 
-    Exit code 1 when something is wrong with the folder, or files of the table are not there. Options other than --json
-    are for tables.
+    Options other than --json are for tables.
+
+    Exit code: 0 all is well, 3 something is wrong with the folder or files of the table are not there, 2 wrong use.
     """
     from medclip.shards.check import check as check_path
     from medclip.shards.reading.check_folder import ShardCheck
@@ -105,7 +111,7 @@ def check(
         _print(result, as_json, f"{path}: {count(result.num_samples, 'sample')}, {verdict}.")
     else:
         _print_plan(result, path, images, as_json)
-    return 0 if result.ok else CHECK_FAILED
+    return ExitCode.COMPLETE if result.ok else ExitCode.SOME_FAILED
 
 
 def index(
@@ -121,7 +127,10 @@ def index(
     key_file: options.KeyFile = None,
     as_json: options.Json = False,
 ) -> int:
-    """Make WebDataset tars of others ready to train on, where they lie: hash every tar, find every sample."""
+    """Make WebDataset tars of others ready to train on, where they lie: hash every tar, find every sample.
+
+    Exit code: 0 done (samples that are left out are counted by reason), 2 wrong use or refused.
+    """
     from medclip.cli.progress import progress
     from medclip.files.pseudonyms import load_key
     from medclip.runs.options import parse_modality

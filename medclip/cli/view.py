@@ -30,7 +30,7 @@ def view(
 ) -> int:
     """Draw what a model would see of a file or series, beside the raw image, with everything that was done to it.
 
-    Exit code: 0 drawn, 2 it cannot be read or wrong use.
+    Exit code: 0 drawn, 2 it cannot be read, or wrong use.
     """
     from medclip.api.view import view as run
     from medclip.errors import printable

@@ -10,10 +10,10 @@ here=pipelines/fairness_audit
 [ -d .venv/bin ] && export PATH="$PWD/.venv/bin:$PATH"
 export HF_HUB_OFFLINE=1 OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 
-audit() {  # OUT ...: 1 with a page says that training and audit share something; the page says what, and we go on
+audit() {  # OUT ...: 6 with a page says that training and audit share something; the page says what, and we go on
     rm -f "$1/report.html"
     # shellcheck disable=SC2086
-    medclip audit "${@:2}" --out "$1" --overwrite ${OPTIONS:-} || { [ $? = 1 ] && [ -f "$1/report.html" ]; }
+    medclip audit "${@:2}" --out "$1" --overwrite ${OPTIONS:-} || { [ $? = 6 ] && [ -f "$1/report.html" ]; }
 }
 
 if [ "${1:-}" = --shared ]; then

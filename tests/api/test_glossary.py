@@ -47,7 +47,7 @@ OTHER_NAMES = {
 
 OWN_OF_THE_COMMAND = {"as_json", "json_out"}
 OWN_OF_PYTHON = {"settings", "progress", "show"}
-IN_SETTINGS = {"uneven", "mpp", "window"}
+IN_SETTINGS = {"uneven", "accept_unterminated", "mpp", "window"}
 """Choices of reading: `medclip.Settings(policy=...)` in Python."""
 
 

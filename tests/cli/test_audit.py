@@ -86,12 +86,12 @@ def test_a_place_that_cannot_take_the_results_is_refused_before_anything_is_meas
     assert (tmp_path / "used" / "report.html").read_text() == "mine"
 
 
-def test_a_leak_ends_with_exit_code_1_after_everything_is_written(tables, tmp_path: Path, capsys):
+def test_a_leak_ends_with_exit_code_6_after_everything_is_written(tables, tmp_path: Path, capsys):
     table = audit_table(150, splits=True)
     table.loc[table.index[0], "split"] = "test"
     table.loc[table.index[1], "split"] = "val"
     table.drop(columns="flu_score").to_csv(tables[1], index=False)
-    assert main(command(tables, tmp_path / "out", "--where", "split=test", "--threshold", "0.4")) == 1
+    assert main(command(tables, tmp_path / "out", "--where", "split=test", "--threshold", "0.4")) == 6
     assert (tmp_path / "out" / "report.html").is_file()
 
 

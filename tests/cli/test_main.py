@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import typer
@@ -146,7 +149,40 @@ def test_ctrl_c_is_exit_code_130_without_a_trace(command, capsys: pytest.Capture
 
     command(stop)
     assert cli.main(["probe"]) == 130
-    assert "Traceback" not in capsys.readouterr().err
+    assert capsys.readouterr().err == "medclip: interrupted.\n"
+
+
+def test_sigterm_ends_a_command_as_ctrl_c_does_and_is_the_callers_again_afterwards(command, capsys):
+    def wait() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+
+    before = signal.getsignal(signal.SIGTERM)
+    command(wait)
+    assert cli.main(["probe"]) == 130
+    assert capsys.readouterr().err == "medclip: interrupted.\n"
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize(
+    ("reason", "code"),
+    [(Reason.DISK_FULL, 4), (Reason.WRITE_ERROR, 4), (Reason.OUT_OF_MEMORY, 4), (Reason.BUSY, 5)],
+)
+def test_what_is_no_refusal_has_a_code_of_its_own(command, reason: Reason, code: int):
+    def end() -> None:
+        raise MedclipError(reason, "it ends.")
+
+    command(end)
+    assert cli.main(["probe"]) == code
+
+
+def test_lack_of_memory_is_incomplete_and_no_bug(command, capsys: pytest.CaptureFixture[str]):
+    def end() -> None:
+        raise MemoryError
+
+    command(end)
+    assert cli.main(["probe"]) == 4
+    assert "bug" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["nonsense"], ["models", "nonsense"], ["--nonsense"], ["models"], []])
