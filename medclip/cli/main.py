@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import os
 import signal
 import threading
@@ -232,7 +233,7 @@ def root() -> Any:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: one of `medclip.exit_codes.ExitCode`."""
     try:
-        with _terminated_as_interrupted(), checked_output():
+        with _terminated_as_interrupted(), _notices(), checked_output():
             return _run(argv)
     except PipeClosed:
         return ExitCode.PIPE_CLOSED
@@ -275,6 +276,22 @@ def _terminated_as_interrupted() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+
+
+@contextmanager
+def _notices() -> Iterator[None]:
+    """Write what the library logs, such as that a key was made, on standard error."""
+    handler = logging.Handler()
+    handler.emit = lambda record: print_line(f"medclip: {record.getMessage()}")
+    logger = logging.getLogger("medclip")
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 def _is_lack_of_memory(error: Exception) -> bool:

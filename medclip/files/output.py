@@ -4,6 +4,9 @@ Whatever is written is written beside its place under a draft name, brought to t
 whoever comes after a kill, sees what was there before or what is there now, never a part. What a kill leaves behind has
 a name by which `medclip.files.discover` passes it over.
 
+What is written is its owner's alone, mode 0600 in folders of mode 0700: file names, thumbnails and shards may tell of
+patients, and a umask is chosen without them in mind. A folder that exists keeps its mode.
+
 Limits: a folder that replaces a full one takes two renames, so that a kill between them leaves the old one under its
 draft name. Two processes may write to one place at once; the last one wins.
 """
@@ -17,6 +20,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -29,6 +33,7 @@ from medclip.wording import count, list_of
 _DRAFT = re.compile(r"\.medclip-[\w.-]+\.part")
 """Independent of the target's name, so that a draft's name is never the longer of the two."""
 
+_FILE_MODE, _FOLDER_MODE = 0o600, 0o700
 _AGAIN = "Make room and run the same command again."
 _ELSEWHERE = "Name another place."
 _SHOWN = 6
@@ -107,8 +112,10 @@ def new_file(target: Path, *, keep: bool = False) -> Iterator[Path]:
     draft = draft_of(target)
     with disk_errors(target):
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent)
+            os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _FILE_MODE))
             yield draft
+            _set_mode(draft, _FILE_MODE)  # a library may have put a file of its own there
             _sync(draft)
             if keep:
                 with suppress(FileExistsError):
@@ -150,7 +157,7 @@ def scratch_folder(target: Path) -> Iterator[Path]:
     draft = draft_of(Path(os.path.realpath(target)))  # a link stays, and leads to what is made
     with disk_errors(target):
         try:
-            draft.mkdir(parents=True)
+            make_folder(draft)
             yield draft
         finally:
             shutil.rmtree(draft, ignore_errors=True)
@@ -163,8 +170,13 @@ def publish_folder(draft: Path, target: Path) -> None:
         OSError: Where that fails; `target` is then as it was.
     """
     for folder, _, names in os.walk(draft):
-        for name in (*names, ""):
+        for name in names:
+            _set_mode(Path(folder, name), _FILE_MODE)
             _sync(Path(folder, name))
+        _set_mode(Path(folder), _FOLDER_MODE)
+        _sync(Path(folder))
+    if os.path.isdir(target):
+        _set_mode(draft, stat.S_IMODE(os.stat(target).st_mode))
     try:
         os.replace(draft, target)  # also in the place of an empty folder
     except OSError as e:
@@ -179,6 +191,22 @@ def publish_folder(draft: Path, target: Path) -> None:
             raise
         shutil.rmtree(old, ignore_errors=True)
     _sync(target.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it that are missing, for their owner alone; one that is there stays as it is.
+
+    Raises:
+        OSError: Where that fails.
+    """
+    missing = [place for place in (folder, *folder.parents) if not os.path.isdir(place)]
+    for place in reversed(missing):
+        place.mkdir(_FOLDER_MODE, exist_ok=True)
+
+
+def _set_mode(path: Path, mode: int) -> None:
+    with suppress(OSError):  # file systems without modes
+        os.chmod(path, mode)
 
 
 def _sync(path: Path) -> None:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import secrets
 from pathlib import Path
 
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError, Reason, printable
 from medclip.files.output import new_file
 from medclip.settings import Settings
 
 KEY_BYTES = 32
 KEY_NAME = "identity.key"
+_log = logging.getLogger(__name__)
 
 
 def load_key(settings: Settings, *, path: Path | None = None) -> bytes:
     """Load the identity key. The default one is made on first use; one that is named must exist.
 
-    Two processes that start at once get the same key: the first to be in place is that of both.
+    Two processes that start at once get the same key: the first to be in place is that of both. A new key is logged
+    with its path, as information, which the commands write on standard error.
 
     Args:
         settings: `settings.home` is the folder of the default key.
@@ -42,10 +45,17 @@ def load_key(settings: Settings, *, path: Path | None = None) -> bytes:
                 where=file,
                 hint=f"Check the path, or make a key. Run: head -c {KEY_BYTES} /dev/urandom > FILE",
             )
+        new = secrets.token_bytes(KEY_BYTES)
         with new_file(file, keep=True) as draft:
-            draft.touch(mode=0o600, exist_ok=False)
-            draft.write_bytes(secrets.token_bytes(KEY_BYTES))
-        return _checked(file)
+            draft.write_bytes(new)
+        key = _checked(file)
+        if key == new:
+            _log.info(
+                "a new identity key was made: %s. Keep it with the data and share it with nobody: with another "
+                "one, the hashes of the same patients and studies differ.",
+                printable(str(file.absolute())),
+            )
+        return key
     except OSError as error:
         raise MedclipError(
             Reason.PERMISSION_DENIED,

@@ -46,6 +46,11 @@ class ScannedFile:
         return self.ref.problem or self.facts.problem or self.unit_problem
 
     @property
+    def burned_in(self) -> bool | None:
+        """Whether its header says that text is burned into the pixels; None where it says nothing."""
+        return None if self.facts.header is None else self.facts.header.burned_in
+
+    @property
     def status(self) -> str:
         """Return "readable", or the status of its problem: "skipped" or "failed"."""
         return str(self.problem.status) if self.problem else "readable"
@@ -72,11 +77,17 @@ class Scan(Result):
         counts = Counter(value for file in self.files if (value := values[what](file)) is not None)
         return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
+    @property
+    def num_burned_in(self) -> int:
+        """Files whose header says that text is burned into the pixels, those among them that are not read."""
+        return sum(file.burned_in is True for file in self.files)
+
     def _facts(self) -> dict[str, object]:
         what = ("status", "format", "modality", "reason")
         counted = {name: ", ".join(f"{value} {n}" for value, n in self.counts(name).items()) for name in what}
         sizes: dict[str, object] = {"files": len(self.files), "studies": len(self.studies)}
-        return sizes | {name: text for name, text in counted.items() if text}
+        burned_in = {"burned-in text": num} if (num := self.num_burned_in) else {}
+        return sizes | {name: text for name, text in counted.items() if text} | burned_in
 
     def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
         if most is not None:  # a notebook is passed on, and names of files may be those of patients
@@ -89,6 +100,7 @@ class Scan(Result):
             "root": str(self.root),
             "num_files": len(self.files),
             "num_studies": len(self.studies),
+            "num_burned_in": self.num_burned_in,
             "status": dict(self.counts("status")),
             "formats": dict(self.counts("format")),
             "modalities": dict(self.counts("modality")),
@@ -104,6 +116,7 @@ class Scan(Result):
                     "message": file.problem.message if file.problem else None,
                     "modality": file.modality,
                     "study": file.study,
+                    "burned_in": file.burned_in,
                 }
                 for file in self.files
             ],

@@ -65,9 +65,6 @@ def scan_json(scanned: Scan) -> dict[str, Any]:
             item["adapter"], item["gives"] = name, reading if name else None
             item["not_read_because"] = None if name or unit.problem else reading
             item["other_modality"] = other
-    for entry, file in zip(data["files"], scanned.files, strict=True):
-        entry["burned_in"] = None if file.facts.header is None else file.facts.header.burned_in
-    data["num_burned_in"] = sum(entry["burned_in"] is True for entry in data["files"])
     return data
 
 
@@ -192,12 +189,10 @@ def _burned_in(scanned: Scan) -> Iterator[_Entry]:
     lines: list[str] = []
     silent: list[str] = []
     for file in scanned.files:
-        header = file.facts.header
-        if file.problem is None and header is not None:
-            if header.burned_in:
-                lines.append(file.ref.name)
-            elif header.burned_in is None and file.modality == "ultrasound":
-                silent.append(file.ref.name)
+        if file.burned_in:  # also of what is not read: who shares the folder shares that, too
+            lines.append(file.ref.name)
+        elif file.burned_in is None and file.modality == "ultrasound" and file.facts.header and file.problem is None:
+            silent.append(file.ref.name)
     if lines:
         yield (f"{len(lines):>5} x the header says that text is burned into the pixels: {_names(lines)}",)
     if silent:

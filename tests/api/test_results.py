@@ -147,7 +147,7 @@ def test_shards_check_takes_a_table_as_its_command_does(tmp_path: Path, capsys: 
     checked = medclip.shards.check(table, seed=3)
     assert checked == medclip.shards.plan(table, seed=3)
     assert not checked.ok
-    assert main(["shards", "check", str(table), "--seed", "3", "--json"]) == 1
+    assert main(["shards", "check", str(table), "--seed", "3", "--json"]) == 3
     assert json.loads(capsys.readouterr().out)["num_missing_files"] == checked.num_missing_files
     write_image(tmp_path / "gone.png", ramp())
     assert medclip.shards.check(pd.read_csv(table), images=tmp_path).ok

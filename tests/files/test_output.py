@@ -288,14 +288,40 @@ def test_a_process_that_is_killed_leaves_the_old_file_and_a_draft_that_nobody_ta
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_files_and_folders_have_the_permissions_of_others(tmp_path: Path) -> None:
-    write_file(tmp_path / "a", "x")
-    (tmp_path / "b").write_text("x")
-    with new_folder(tmp_path / "c"):
+def _mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_what_is_written_is_its_owners_alone_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_file(tmp_path / "new" / "newer" / "a", "x")
+        with new_file(tmp_path / "b") as draft:
+            assert _mode(draft) == 0o600, "also while it is being written"
+            draft.unlink()  # as a library does that puts a file of its own in place
+            draft.write_text("x")
+        with new_folder(tmp_path / "c") as fresh:
+            assert _mode(fresh) == 0o700
+            (fresh / "inner").mkdir()
+            (fresh / "inner" / "d").write_text("x")
+    finally:
+        os.umask(before)
+    folders = ("new", "new/newer", "c", "c/inner")
+    assert [_mode(tmp_path / name) for name in folders] == [0o700] * len(folders)
+    files = ("new/newer/a", "b", "c/inner/d")
+    assert [_mode(tmp_path / name) for name in files] == [0o600] * len(files)
+
+
+def test_a_folder_that_exists_keeps_its_permissions(tmp_path: Path) -> None:
+    for name in ("written_into", "replaced"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name).chmod(0o2750)
+        (tmp_path / name / "old").touch()
+    write_file(tmp_path / "written_into" / "a", "x")
+    with new_folder(tmp_path / "replaced"):
         pass
-    (tmp_path / "d").mkdir()
-    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
-    assert (tmp_path / "c").stat().st_mode == (tmp_path / "d").stat().st_mode
+    assert {name.stat().st_mode & 0o7777 for name in tmp_path.iterdir()} == {0o2750}
 
 
 def test_a_folder_is_made_behind_a_link_and_the_link_stays(tmp_path: Path) -> None:

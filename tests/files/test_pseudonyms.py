@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,17 @@ def test_the_key_is_made_once_and_only_its_owner_may_read_it(tmp_path: Path) -> 
     assert load_key(settings) == key
     assert stat.S_IMODE((settings.home / "identity.key").stat().st_mode) == 0o600
     assert [path.name for path in settings.home.iterdir()] == ["identity.key"]
+
+
+def test_a_new_key_is_announced_once_with_its_path_and_never_itself(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "medclip")
+    with ThreadPoolExecutor(8) as pool:
+        key = set(pool.map(lambda _: load_key(Settings(home=tmp_path)), range(32))).pop()
+    (message,) = caplog.messages
+    assert str(tmp_path / "identity.key") in message
+    assert key.hex() not in message
 
 
 def test_callers_that_start_at_once_get_the_same_key(tmp_path: Path) -> None:

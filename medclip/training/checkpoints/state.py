@@ -23,7 +23,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.output import disk_error, disk_errors, draft_of, new_file, publish_folder
+from medclip.files.output import disk_error, disk_errors, draft_of, make_folder, new_file, publish_folder
 from medclip.models.packs.manifest import file_sha256
 from medclip.training.ranks.world import World
 
@@ -57,7 +57,7 @@ def save_checkpoint(
         if world.is_first:
             with disk_errors(target):
                 shutil.rmtree(fresh, ignore_errors=True)
-                fresh.mkdir(parents=True)
+                make_folder(fresh)
     except MedclipError as e:
         error = e
     try:
