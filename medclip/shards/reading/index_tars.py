@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import check_place, in_use, new_folder
@@ -25,6 +25,11 @@ from medclip.shards.folder import INDEX, SAMPLE_COLUMNS, arrow_table, claim_shar
 from medclip.shards.reading.foreign import FOREIGN, ForeignSet, is_empty_record, read_foreign
 from medclip.shards.stored_image import EXTENSIONS
 from medclip.shards.writing.tar import split_name
+
+MAX_SAMPLE_BYTES = 256 << 20
+"""Larger samples are left out: training reads a sample as one piece. It is also the most of a tar that is ever held."""
+_READ = frozenset({*EXTENSIONS, "txt", "json"})
+"""Members that are read; others are only stepped over."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -150,8 +155,8 @@ def _tars(folder: Path, source: str, split: str) -> list[Path]:
 def _shard(path: Path, split: str, of: ForeignSet, field_name: str | None, key: bytes, tally: _Tally) -> None:
     rows = []
     try:
-        for number, (name, offset, size, parts) in enumerate(_samples(path), 1):
-            row, problem = _row(path, split, name, number, parts, of, field_name, key)
+        for number, (name, offset, size, parts, fault) in enumerate(_samples(path), 1):
+            row, problem = _row(path, split, name, number, parts, fault, of, field_name, key)
             if problem is not None:
                 tally.rejects.append(problem)
                 continue
@@ -175,26 +180,58 @@ def _shard(path: Path, split: str, of: ForeignSet, field_name: str | None, key: 
     )
 
 
-def _samples(path: Path) -> Iterator[tuple[str, int, int, dict[str, bytes]]]:
-    """Yield key, place and members of each run of members with one key, as WebDataset groups them."""
-    with tarfile.open(path, mode="r:") as tar:
-        name, start, end, parts = "", 0, 0, {}
+def _samples(path: Path) -> Iterator[tuple[str, int, int, dict[str, bytes], Reason | None]]:
+    """Yield key, place and members of each run of members with one key, as WebDataset groups them.
+
+    The last value is why a sample cannot be used, whatever its members hold; they are empty then.
+    """
+    with path.open("rb") as file, tarfile.open(fileobj=cast("IO[bytes]", _Bounded(file)), mode="r:") as tar:
+        name, start, end, parts, fault = "", 0, 0, {}, None
         for info in tar:
             key, extension = split_name(info.name)
             if not info.isfile() or not extension:
                 continue
             if key != name or extension in parts:
                 if parts:
-                    yield name, start, end - start, parts
-                name, start, parts = key, info.offset, {}
-            content = tar.extractfile(info)
-            data = content.read() if content is not None else b""
-            if len(data) < info.size:
-                raise tarfile.ReadError("it ends in the middle of a member")
-            parts[extension] = data
+                    yield name, start, end - start, parts, fault
+                name, start, parts, fault = key, info.offset, {}, None
             end = info.offset_data + -(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+            if info.issparse():  # its bytes do not lie in the tar one after the other
+                fault = Reason.NOT_SUPPORTED_YET
+            elif end - start > MAX_SAMPLE_BYTES:
+                fault = Reason.TOO_LARGE
+            if fault is not None:
+                parts = dict.fromkeys((*parts, extension), b"")
+                continue
+            content = tar.extractfile(info) if extension in _READ else None
+            parts[extension] = data = content.read() if content is not None else b""
+            if content is not None and len(data) < info.size:
+                raise tarfile.ReadError("it ends in the middle of a member")
         if parts:
-            yield name, start, end - start, parts
+            yield name, start, end - start, parts, fault
+
+
+class _Bounded:
+    """A tar of which no piece is read that is larger than the rest of the file, or than a sample may be."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._size = os.fstat(file.fileno()).st_size
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def read(self, size: int = -1) -> bytes:
+        """Read.
+
+        Raises:
+            tarfile.ReadError: For a piece that is larger than a sample may be.
+        """
+        left = max(0, self._size - self._file.tell())
+        wanted = left if size < 0 else min(size, left)
+        if wanted > MAX_SAMPLE_BYTES:
+            raise tarfile.ReadError(f"a header of {wanted / 1e6:.0f} MB")
+        return self._file.read(wanted)
 
 
 def _row(
@@ -203,13 +240,14 @@ def _row(
     name: str,
     number: int,
     parts: Mapping[str, bytes],
+    fault: Reason | None,
     of: ForeignSet,
     field_name: str | None,
     key: bytes,
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Return the row of samples.parquet, and that of rejects.parquet where the sample cannot be used.
 
-    `number` counts the samples of the tar from 1.
+    `number` counts the samples of the tar from 1; `fault` is as in `_samples`.
     """
     extension = next((e for e in EXTENSIONS if e in parts), None)
     data = parts[extension] if extension else b""
@@ -218,19 +256,19 @@ def _row(
         "key": hashlib.blake2b(place.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest(),
         "split": split,
         "shard": path.name,
-        "sha256": hashlib.sha256(data).hexdigest(),
+        "sha256": None if fault else hashlib.sha256(data).hexdigest(),
         "patient": keyed_hash("patient", place, key),
         "modality": None,
         "adapter": FOREIGN,
         "source": of.source,
     }
-    reason: str | None = Reason.NO_PIXELS if not extension else _image_problem(data)
+    reason: str | None = fault or (Reason.NO_PIXELS if not extension else _image_problem(data))
     if reason is None:
         try:
             if field_name is not None:
                 known["patient"] = keyed_hash("patient", _patient(parts, field_name, path, number), key)
             record, meta = read_foreign(parts, of, known)
-        except (KeyError, ValueError, TypeError, AttributeError):
+        except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
             reason = Reason.CORRUPT
         else:
             known["modality"] = None if record.modality is None else str(record.modality)

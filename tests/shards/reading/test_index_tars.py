@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import tracemalloc
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,7 +15,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.sample import Modality
 from medclip.shards.reading.check_folder import check_shards
 from medclip.shards.reading.foreign import ForeignSet, is_empty_record, read_foreign
-from medclip.shards.reading.index_tars import index_shards
+from medclip.shards.reading.index_tars import MAX_SAMPLE_BYTES, index_shards
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.sample_json import to_json
 from medclip.text.captions.record import CaptionRecord
@@ -246,3 +247,74 @@ def test_a_record_of_nothing_but_a_modality_says_nothing():
     record, meta = read_foreign({"txt": b"Words.", "json": b'{"modality": "weather"}'}, of, row)
     assert (record.texts, record.modality, meta["adapter"]) == (("Words.",), Modality.XRAY, "foreign")
     assert ForeignSet.from_dict(of.to_dict()) == of
+
+
+def rejected(folder):
+    return pq.read_table(folder / "rejects.parquet").to_pylist()
+
+
+def test_a_member_beyond_the_limit_is_stepped_over_and_its_sample_left_out(tmp_path):
+    """The tar has a hole, as a file system makes it, so that the member takes no room."""
+    path = tmp_path / "holes.tar"
+    big = tarfile.TarInfo("000000.jpg")
+    big.size = MAX_SAMPLE_BYTES + 1
+    with path.open("wb") as file:
+        file.write(big.tobuf(tarfile.USTAR_FORMAT))
+        file.seek(-(-big.size // 512) * 512, io.SEEK_CUR)
+        small = tarfile.open(fileobj=file, mode="w")  # noqa: SIM115
+        for extension, data in (("jpg", image(1)), ("txt", b"A film.")):
+            info = tarfile.TarInfo(f"000001.{extension}")
+            info.size = len(data)
+            small.addfile(info, io.BytesIO(data))
+        small.close()
+    tracemalloc.start()
+    report = indexed(tmp_path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (report.num_samples, report.counts_by_reason) == (1, {"too_large": 1})
+    assert peak < 50e6
+    with ShardReader(tmp_path, "train", verify="full") as reader:
+        assert reader[0].record.texts == ("A film.",)
+
+
+@pytest.mark.parametrize("kind", ["the member", "a long name", "a pax header"])
+def test_a_size_that_is_forged_is_one_sentence(tmp_path, kind: str):
+    info = tarfile.TarInfo("000000.jpg")
+    info.type = {
+        "the member": tarfile.REGTYPE,
+        "a long name": tarfile.GNUTYPE_LONGNAME,
+        "a pax header": tarfile.XHDTYPE,
+    }[kind]
+    info.size = 1 << 45
+    (tmp_path / "forged.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(4096))
+    with pytest.raises(MedclipError, match="this is not a whole tar") as caught:
+        indexed(tmp_path)
+    assert caught.value.reason is Reason.CORRUPT
+
+
+def test_a_sparse_member_is_left_out(tmp_path):
+    """GNU's form: the header says where data lies; what is read between are zeros, as many as it likes."""
+    real = 7 << 30
+    head = bytearray(512)
+    head[:12] = b"000000.jpg\0\0"
+    head[100:108], head[108:116], head[116:124] = b"0000644\0", b"0000000\0", b"0000000\0"
+    head[124:136], head[136:148], head[156:157] = b"00000001000\0", b"00000000000\0", b"S"
+    head[257:265] = b"ustar  \0"
+    head[386:398], head[398:410] = b"00000000000\0", b"00000001000\0"  # one block of data at 0
+    head[483:495] = b"%011o\0" % real
+    head[148:156] = b"        "
+    head[148:156] = b"%06o\0 " % sum(head)
+    rest = tar(tmp_path / "rest", [("000001", {"jpg": image(1), "txt": "A film."})]).read_bytes()
+    (tmp_path / "sparse.tar").write_bytes(bytes(head) + bytes(512) + rest)
+    report = indexed(tmp_path)
+    assert (report.num_samples, report.counts_by_reason) == (1, {"not_supported_yet": 1})
+
+
+def test_json_that_is_nested_without_end_is_left_out(tmp_path):
+    deep = "[" * 200_000 + "]" * 200_000
+    samples = [("0", {"jpg": image(0), "json": f'{{"caption": {deep}}}'}), ("1", {"jpg": image(1), "json": deep}),
+               ("2", {"jpg": image(2), "txt": "A film."})]  # fmt: skip
+    tar(tmp_path / "deep.tar", samples)
+    report = indexed(tmp_path)
+    assert (report.num_samples, report.counts_by_reason) == (1, {"corrupt": 2})
+    assert {row["sha256"] is None for row in rejected(tmp_path)} == {False}
