@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medclip.cli import options
+from medclip.errors import printable
 
 if TYPE_CHECKING:
     from medclip.models.packs.pack import PackInfo
@@ -45,7 +46,7 @@ def show(model: options.Pack = "medclip-mini", as_json: options.Json = False) ->
     if as_json:
         _json(card.model_dump(mode="json"))
         return
-    print(f"{card.name} {card.version}  ({_shown(path)})\n")
+    print(f"{printable(card.name)} {printable(card.version)}  ({_shown(path)})\n")
     facts = {
         "summary": card.summary,
         "use": card.intended_use,
@@ -81,15 +82,23 @@ def verify(model: options.Pack = "medclip-mini", as_json: options.Json = False) 
 
     Exit code: 0 all as it should be, 2 refused.
     """
-    from medclip.models.packs.pack import verify_pack
+    from medclip.adaptation.pack.pack_head import read_pack_head
+    from medclip.models.packs.pack import check_pack, pack_card
+    from medclip.runs.options import ScoreOptions
+    from medclip.scoring.tasks import asked_tasks
     from medclip.wording import count
 
-    info = verify_pack(model)
+    info = check_pack(model)
+    card = pack_card(info.path)
+    head = read_pack_head(info.path, card)
+    asked_tasks(card, ScoreOptions(), None if head is None else head.text)
     if as_json:
         _json({"ok": True, **_values(info)})
     else:
         files = count(info.num_files, "file")
-        print(f"{info.name} {info.version}: {files}, {_megabytes(info)}, all as the manifest says.")
+        print(
+            f"{printable(info.name)} {printable(info.version)}: {files}, {_megabytes(info)}, all as the manifest says."
+        )
 
 
 def import_command(
@@ -157,7 +166,7 @@ def import_command(
     if as_json:
         _json(_values(info))
     else:
-        print(f"{info.name}: {count(info.num_files, 'file')}, {_megabytes(info)}, in {_shown(pack)}.")
+        print(f"{printable(info.name)}: {count(info.num_files, 'file')}, {_megabytes(info)}, in {_shown(pack)}.")
         print("Its card has no task: name what to ask with --prompt or --task when scoring with it.")
 
 
@@ -178,8 +187,6 @@ def export(model: options.Pack, out: options.OutFolder, as_json: options.Json = 
 
 
 def _shown(path: Path) -> str:
-    from medclip.errors import printable
-
     return printable(str(path))
 
 
@@ -204,4 +211,6 @@ def _megabytes(info: PackInfo) -> str:
 def _json(value: Any) -> None:
     import json
 
-    print(json.dumps(value, indent=1, ensure_ascii=False))
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    # What drives a terminal in a card is escaped as JSON does.
+    print("".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text))

@@ -7,9 +7,12 @@ import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 
+from medclip.errors import printable
+
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table with its head: drawn by rich on a terminal, as aligned lines elsewhere."""
+    """Print a table with its head: by rich on a terminal, as aligned lines elsewhere; no cell drives a terminal."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         for line in aligned([head, *rows]):
             print(line)
@@ -38,6 +41,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 def print_paragraph(lead: str, text: str) -> None:
     """Print a text after its lead; on a terminal wrapped between words, further lines as far in as the text."""
+    text = printable(text)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
     if width <= len(lead) + 20:
         print(f"{lead}{text}")

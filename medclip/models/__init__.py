@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from medclip.models.interchange.hub import load_hub
     from medclip.models.interchange.import_export import export_model as export
     from medclip.models.interchange.import_export import import_model as import_
+    from medclip.models.packs.pack import check_pack as verify
     from medclip.models.packs.pack import list_packs as list
     from medclip.models.packs.pack import load_model as load
     from medclip.models.packs.pack import pack_card as show
-    from medclip.models.packs.pack import verify_pack as verify
 
 __all__ = ["export", "import_", "list", "load", "load_hub", "show", "verify"]
 
@@ -29,6 +29,6 @@ __getattr__, __dir__ = lazy_names(
         "load": "medclip.models.packs.pack:load_model",
         "load_hub": "medclip.models.interchange.hub:load_hub",
         "show": "medclip.models.packs.pack:pack_card",
-        "verify": "medclip.models.packs.pack:verify_pack",
+        "verify": "medclip.models.packs.pack:check_pack",
     },
 )

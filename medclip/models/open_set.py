@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medclip.errors import MedclipError, Reason
 from medclip.files.output import new_file
 
 FILE_NAME = "open_set.safetensors"
@@ -94,15 +95,27 @@ def fit_open_set(
 
 
 def load_open_set(folder: Path) -> OpenSet | None:
-    """Read the guard of a pack, None where the pack has none."""
+    """Read the guard of a pack, None where the pack has none.
+
+    Raises:
+        MedclipError: PACK_INVALID for a file that is no guard.
+    """
     path = folder / FILE_NAME
     if not path.exists():
         return None
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(path, framework="numpy") as f:
-        modalities = tuple(f.metadata()["modalities"].split(","))
-        return OpenSet(modalities, f.get_tensor("means"), f.get_tensor("precision"), f.get_tensor("limits"))
+    try:
+        with safe_open(path, framework="numpy") as f:
+            modalities = tuple(f.metadata()["modalities"].split(","))
+            guard = OpenSet(modalities, f.get_tensor("means"), f.get_tensor("precision"), f.get_tensor("limits"))
+        if not len(modalities) == len(guard.means_MD) == len(guard.limits_M):
+            raise ValueError("rows")
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as e:
+        raise MedclipError(
+            Reason.PACK_INVALID, f"{FILE_NAME} is no guard.", where=folder, hint="Take the pack from its source again."
+        ) from e
+    return guard
 
 
 def typical(model: Any, features_ND: NDArray[np.float32], modality: str) -> NDArray[np.bool_]:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 MEAN = (0.5, 0.5, 0.5)
 STD = (0.5, 0.5, 0.5)
 """What the EfficientNet-Lite weights were trained with (timm's default_cfg): grey values in [-1, 1]."""
+MAX_SIDE_PX = 4096
+"""The largest side of a model's images, above that of any tower known. At 20,000 one image takes 4.8 GB."""
 GENERIC = "generic"
 """Name of the rendering used to infer a modality, beside the modality names in `Preprocess.adapters`."""
 
@@ -95,7 +97,8 @@ def square_side(model_cfg: Mapping[str, Any]) -> int:
     """Return the side of a model's images in pixels.
 
     Raises:
-        MedclipError: PACK_INVALID for images that are not square, and sides that are no numbers of pixels.
+        MedclipError: PACK_INVALID for images that are not square, and sides that are no numbers of pixels up to
+            `MAX_SIDE_PX`.
     """
     size = model_cfg["vision_cfg"].get("image_size", 224)
     sides = [size] if isinstance(size, int) else size
@@ -103,6 +106,12 @@ def square_side(model_cfg: Mapping[str, Any]) -> int:
         raise MedclipError(
             Reason.PACK_INVALID,
             f"the config's vision_cfg.image_size is {size!r}; it takes a number of pixels.",
+            hint="Correct it as the model's source has it.",
+        )
+    if max(sides) > MAX_SIDE_PX:
+        raise MedclipError(
+            Reason.PACK_INVALID,
+            f"the config's vision_cfg.image_size is {size!r}; {MAX_SIDE_PX:,} pixels are the most that can be made.",
             hint="Correct it as the model's source has it.",
         )
     if len(set(sides)) != 1:

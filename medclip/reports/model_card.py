@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from medclip.errors import MedclipError
+from medclip.errors import MedclipError, printable
 from medclip.sample import spoken
 from medclip.text.vocabulary.load import load_task
 from medclip.wording import capital, estimate, interval, number
@@ -87,15 +87,15 @@ def view_card(card: Any) -> CardView:
     plain: dict[str, Any] = card.model_dump(mode="json") if hasattr(card, "model_dump") else dict(vars(card))
     limits = plain.get("limits") or ()
     return CardView(
-        name=str(plain["name"]),
-        version=str(plain["version"]),
+        name=_text(plain["name"]),
+        version=_text(plain["version"]),
         summary=_text(plain.get("summary")),
         intended_use=_text(plain.get("intended_use")),
         modalities=tuple(modality_title(str(m)) for m in plain.get("modalities") or ()),
         licence=_text(plain.get("licence")),
         tasks=tuple(_task(name, entry, plain.get("adapted")) for name, entry in (plain.get("tasks") or {}).items()),
         data=tuple(_data(entry) for entry in plain.get("data") or ()),
-        limits=(limits,) if isinstance(limits, str) else tuple(str(limit) for limit in limits),
+        limits=(_text(limits),) if isinstance(limits, str) else tuple(_text(limit) for limit in limits),
     )
 
 
@@ -184,4 +184,5 @@ def _count(value: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else str(value)
+    """Write what a card says, which anybody may have written: nothing in it drives a terminal or breaks a page."""
+    return "" if value is None else printable(str(value))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from medclip.cli.main import main
+from medclip.models.packs.pack import pack_card, update_pack
 from tests.kits.layouts import BPE_TEXT, VIT, bert_folder, bert_text, hub_folder, plain_state, random_model
 
 CONFIG: dict[str, Any] = {"embed_dim": 16, "vision_cfg": VIT, "text_cfg": BPE_TEXT}
@@ -48,6 +50,50 @@ def test_an_imported_pack_is_shown_and_verified(pack: Path, capsys: pytest.Captu
     assert "Nothing was measured" in shown
     assert main(["models", "verify", str(pack)]) == 0
     assert "all as the manifest says" in capsys.readouterr().out
+
+
+def test_a_card_cannot_drive_the_terminal(pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evil = "a\x1b[2J\x9b31m\u202eb"
+    copy = shutil.copytree(pack, tmp_path / "copy")
+    card = pack_card(copy)
+    fields = card.model_dump() | {
+        "name": evil,
+        "summary": evil,
+        "limits": [evil],
+        "data": [{"name": evil, "licence": evil}],
+    }
+    update_pack(copy, card=type(card).model_validate(fields))
+    for command in (
+        ["models", "show", str(copy)],
+        ["models", "show", str(copy), "--json"],
+        ["models", "verify", str(copy)],
+    ):
+        assert main(command) == 0
+        shown = capsys.readouterr().out
+        assert "2J" in shown or "a\\x1b" in shown
+        assert [c for c in shown if not c.isprintable() and c != "\n"] == []
+        if "--json" in command:
+            assert json.loads(shown)["name"] == evil
+
+
+def test_a_task_of_the_card_that_nobody_knows_is_refused_as_score_does(
+    pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(pack, tmp_path / "copy")
+    card = pack_card(copy)
+    fields = card.model_dump() | {"tasks": {"no_such_task": {"classes": ["a"]}}}
+    update_pack(copy, card=type(card).model_validate(fields))
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").touch()
+    refusals = []
+    for command in (
+        ["models", "verify", str(copy)],
+        ["score", str(tmp_path / "in"), "--model", str(copy), "--out", str(tmp_path / "out")],
+    ):
+        assert main(command) == 2
+        refusals.append(capsys.readouterr().err.splitlines()[-1])
+    assert "no_such_task" in refusals[0]
+    assert refusals[0] == refusals[1]
 
 
 def test_packs_are_listed_as_aligned_lines_under_a_head(capsys: pytest.CaptureFixture[str]) -> None:

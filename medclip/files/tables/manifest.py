@@ -10,6 +10,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medclip.errors import MedclipError, Reason
+from medclip.files.tables.cell_privacy import shown
+from medclip.files.tables.modality_names import modality_of_name
 from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import close_names, listed, number_hint
 from medclip.sample import Modality
@@ -137,9 +139,14 @@ def _row(cells: Mapping[str, str], number: int, where: object) -> ManifestRow:
 
     if not cells["file"]:
         raise bad("file", "a relative path")
-    modality = cells.get("modality", "").lower()
-    if modality and modality not in set(Modality):
-        raise bad("modality", "one of " + ", ".join(Modality))
+    modality = modality_of_name(cells.get("modality", ""))
+    if modality is None and cells.get("modality"):
+        raise MedclipError(
+            Reason.TABLE_INVALID,
+            f"row {number}: column 'modality' holds {shown(cells['modality'])}, which is no modality that is known.",
+            where=where,
+            hint=f"Use one of: {', '.join(Modality)}.",
+        )
     side = cells.get("laterality", "").lower()
     if side not in _SIDES:
         raise bad("laterality", "L, R, left, right or both")
@@ -155,7 +162,7 @@ def _row(cells: Mapping[str, str], number: int, where: object) -> ManifestRow:
         file=cells["file"],
         study=cells.get("study") or None,
         patient=cells.get("patient") or None,
-        modality=Modality(modality) if modality else None,
+        modality=modality,
         laterality=_SIDES[side],
         view=cells.get("view", "").upper() or None,
         age=age if math.isfinite(age) else None,

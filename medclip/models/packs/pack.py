@@ -131,7 +131,7 @@ def list_packs_paths() -> tuple[Path, ...]:
 
 
 def verify_pack(model: str | Path) -> PackInfo:
-    """Check every file of a pack against its manifest, its card, and its preprocessing against this code.
+    """Check every file of a pack against its manifest, its card, and its preprocessing against this code; no torch.
 
     Raises:
         MedclipError: PACK_NOT_FOUND, UNSAFE_WEIGHTS, PACK_INVALID or PREPROCESSING_MISMATCH.
@@ -140,9 +140,24 @@ def verify_pack(model: str | Path) -> PackInfo:
     manifest = read_manifest(path)
     refuse_pickles(path)
     check_files(path, manifest)
-    read_config(path)
+    with naming(path):
+        from_config(read_config(path), manifest.preprocessing)
     check_preprocessing(path, manifest.preprocessing, read_card(path))
     return _info(path, manifest)
+
+
+def check_pack(model: str | Path) -> PackInfo:
+    """Check that a pack can be used: as `verify_pack`, and that its towers, weights, tokenizer and guard load.
+
+    Raises:
+        MedclipError: What `load_model` raises.
+    """
+    from medclip.models.open_set import load_open_set
+
+    info = verify_pack(model)
+    load_model(info.path, verify=False)
+    load_open_set(info.path)
+    return info
 
 
 def pack_card(model: str | Path = DEFAULT) -> Card:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from medclip.files.tables.modality_names import modality_of_name
 from medclip.sample import Modality
 from medclip.shards.sample_json import from_json
 from medclip.text.captions.record import CaptionRecord
@@ -72,7 +73,7 @@ def read_foreign(
         packed = read_packed(parts["txt"].decode("utf-8"))
         texts, report = packed.captions[:NUM_DRAWN] if packed.report else packed.choices, packed.report
     record = CaptionRecord(
-        modality=_modality(value.get("modality")) or of.modality,
+        modality=modality_of_name(str(value.get("modality") or "")) or of.modality,
         texts=tuple(t for t in (" ".join(t.split()) for t in texts) if t),
         report=(str(report).strip() or None) if report else None,
     )
@@ -82,10 +83,3 @@ def read_foreign(
 def is_empty_record(record: CaptionRecord) -> bool:
     """Whether nothing but the modality is known, so that there is no caption of the image itself."""
     return not (record.texts or record.report or record.labels or record.view or record.generic)
-
-
-def _modality(value: object) -> Modality | None:
-    try:
-        return Modality(str(value).lower())
-    except ValueError:
-        return None

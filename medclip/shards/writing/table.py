@@ -12,6 +12,7 @@ from medclip.dicom.header.safe_header import MAX_AGE_YEARS
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.cell_privacy import shown
 from medclip.files.tables.manifest import MPP_EXPECTED, parse_mpp
+from medclip.files.tables.modality_names import modality_of_name
 from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import close_names, listed, number_hint, number_in
 from medclip.sample import Modality
@@ -301,12 +302,12 @@ def modality_named(value: str) -> Modality | None:
     """
     if not value:
         return None
-    try:
-        return Modality(value.lower())
-    except ValueError:
+    modality = modality_of_name(value)
+    if modality is None:
         raise MedclipError(
             Reason.TABLE_INVALID, f"`modality` is {shown(value)}.", hint=f"Use one of: {', '.join(Modality)}."
-        ) from None
+        )
+    return modality
 
 
 def _age(value: str) -> float | None:

@@ -70,7 +70,7 @@ def test_captions_come_from_lines_or_lists(tmp_path: Path) -> None:
     [
         ("image,label\na,b\n", ["'file'", "image, label"]),
         ("file\na.png\n./a.png\n", ["second time"]),
-        ("file,modality\na.png,x-rays\n", ["modality", "mammography"]),
+        ("file,modality\na.png,pet\n", ["modality", "mammography"]),
         ("file,age\na.png,SECRET\n", ["age", "row 1"]),
         ("file;age\na.png;63,5\n", ["age", "row 1", "decimals with a point"]),
         ("file,mpp_um\na.svs,SECRET\n", ["mpp_um", "row 1", "0.01 to 1000"]),

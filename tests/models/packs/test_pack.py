@@ -18,8 +18,8 @@ from medclip.adapters.registry import get_adapter
 from medclip.errors import MedclipError, Reason
 from medclip.models.card import Card, TaskCard
 from medclip.models.packs import pack as packs
-from medclip.models.packs.manifest import refuse_pickles, seal
-from medclip.models.packs.pack import find_pack, list_packs, load_model, save_pack, update_pack, verify_pack
+from medclip.models.packs.manifest import read_manifest, refuse_pickles, seal
+from medclip.models.packs.pack import check_pack, find_pack, list_packs, load_model, save_pack, update_pack, verify_pack
 from medclip.models.preprocess import Preprocess
 from tests.models.conftest import CAPTIONS, SIZE, random_clip, tiny_config, xray
 
@@ -239,6 +239,47 @@ def test_listing_and_verifying_say_what_is_there(pack: Path) -> None:
     (pack / "card.json").write_text("{}")
     with pytest.raises(MedclipError, match=r"card\.json"):
         verify_pack(pack)
+
+
+def _config(pack: Path, part: str, **values: object) -> None:
+    config = json.loads((pack / "open_clip_config.json").read_text())
+    config["model_cfg"][part] |= values
+    (pack / "open_clip_config.json").write_text(json.dumps(config))
+
+
+FAULTS = {
+    "images of 100,000 px": lambda pack: _config(pack, "vision_cfg", image_size=100_000),
+    "towers of other sizes than the weights": lambda pack: _config(pack, "text_cfg", width=96),
+    "a tower that nobody can build": lambda pack: _config(pack, "vision_cfg", timm_model_name="no_such_tower"),
+    "no tokenizer": lambda pack: (pack / "tokenizer.json").write_text("{}"),
+    "no weights": lambda pack: (pack / "model.safetensors").write_bytes(b"x" * 64),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_cannot_be_loaded_is_refused_by_the_check_in_the_same_words(pack: Path, fault: str) -> None:
+    """The files are as the manifest says: whoever made the pack sealed the fault in."""
+    FAULTS[fault](pack)
+    seal(pack, read_manifest(pack).preprocessing)
+    with pytest.raises(MedclipError) as refused:
+        check_pack(pack)
+    assert refused.value.reason is Reason.PACK_INVALID
+    assert str(refused.value) == str(_refusal(pack))
+
+
+def test_images_that_are_too_large_are_refused_before_anything_is_loaded(pack: Path) -> None:
+    FAULTS["images of 100,000 px"](pack)
+    seal(pack, read_manifest(pack).preprocessing)
+    with pytest.raises(MedclipError, match="100000; 4,096 pixels are the most"):
+        verify_pack(pack)
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 64])
+def test_a_guard_that_is_none_is_refused(pack: Path, content: bytes) -> None:
+    update_pack(pack, extra_files={"open_set.safetensors": content})
+    with pytest.raises(MedclipError, match="is no guard") as refused:
+        check_pack(pack)
+    assert refused.value.reason is Reason.PACK_INVALID
 
 
 def test_a_pack_may_be_updated_and_stays_valid(pack: Path) -> None:

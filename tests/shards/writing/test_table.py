@@ -120,7 +120,7 @@ def test_without_a_patient_column_the_error_says_what_to_add(tmp_path):
     [
         ({"file": ""}, "row 2: `file`"),
         ({"patient": ""}, "row 2: `patient`"),
-        ({"modality": "cxr"}, "row 2: `modality` is 'cxr'"),
+        ({"modality": "pet"}, "row 2: `modality` is 'pet'"),
         ({"modality": ""}, "row 2: `modality` is empty"),
         ({"adapter": "xray"}, "row 2: `adapter`"),
         ({"age": "old"}, "row 2: `age`"),

@@ -1,0 +1,49 @@
+"""How tables write a modality."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow
+import pytest
+
+from medclip.dicom.header.codes import MODALITIES
+from medclip.errors import MedclipError, Reason
+from medclip.files.tables.manifest import read_manifest
+from medclip.files.tables.modality_names import SPELLINGS, modality_of_name
+from medclip.sample import Modality
+from medclip.shards.writing.table import modality_named
+
+
+@pytest.mark.parametrize(
+    ("text", "modality"),
+    [
+        ("X-ray", "xray"), ("x ray", "xray"), ("X-RAY", "xray"), ("CXR", "xray"), ("radiograph", "xray"),
+        ("CR", "xray"), ("DX", "xray"), ("MG", "mammography"), ("CT scan", "ct"), ("MR", "mri"), ("US", "ultrasound"),
+        ("WSI", "pathology"), ("H&E", "pathology"), ("xray", "xray"), ("12-lead ECG", "ecg"),
+    ],
+)  # fmt: skip
+def test_the_fields_own_spellings_are_understood_in_every_table(text: str, modality: str):
+    assert modality_of_name(text) == modality_named(text) == modality
+    (row,) = read_manifest(pyarrow.table({"file": ["a.png"], "modality": [text]})).rows
+    assert row.modality == modality
+
+
+def test_every_modality_has_its_own_name_and_no_spelling_stands_twice():
+    assert {modality_of_name(modality) for modality in Modality} == set(Modality)
+    spellings = [s.strip().casefold() for each in SPELLINGS.values() for s in each.split(",")]
+    assert len(spellings) == len(set(spellings))
+    assert all(modality_of_name(s) is m for m, each in SPELLINGS.items() for s in each.split(","))
+
+
+def test_dicoms_codes_mean_what_they_mean_in_a_header():
+    assert {code: modality_of_name(code) for code in MODALITIES} == dict(MODALITIES)
+
+
+def test_a_value_that_is_not_understood_is_shown_and_one_that_may_be_a_name_is_not(tmp_path: Path):
+    for value, words in (("PET", "row 1: column 'modality' holds 'PET'"), ("Doe^Jane", r"holds \(not shown\)")):
+        (tmp_path / "labels.csv").write_text(f"file,modality\na.png,{value}\n")
+        with pytest.raises(MedclipError, match=words) as refused:
+            read_manifest(tmp_path / "labels.csv")
+        assert refused.value.reason is Reason.TABLE_INVALID
+        assert "xray" in refused.value.hint
