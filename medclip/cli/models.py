@@ -67,6 +67,9 @@ def show(model: options.Pack = "medclip-mini", as_json: options.Json = False) ->
             ("task", "metric", "value", "interval", "chance"),
             [_figure(row) for task, about in card.tasks.items() for row in figure_rows(task, about.metrics)],
         )
+        for task, about in card.tasks.items():
+            if about.note:
+                print_paragraph(f"{printable(task)}: ", about.note)
     if card.data:
         print("\nTraining data")
         rows = [(s.name, str(s.num_images or "?"), str(s.num_patients or "?"), s.licence) for s in card.data]

@@ -35,6 +35,8 @@ class TaskCard(BaseModel):
     classes: tuple[str, ...] = Field(min_length=1)
     metrics: dict[str, Any] = Field(default_factory=dict)
     """Metric name to a figure, or to figures by rival, or by class and rival; every leaf is a `Figure`."""
+    note: str = ""
+    """What must be known beside the figures, such as where they do not hold; one or more whole sentences."""
     calibration: dict[str, Any] | None = None
     """`{"scale": float | {class: float}, "bias": {class: float}}`, fitted on validation patients."""
 

@@ -44,16 +44,19 @@ class TaskView:
     """Printed names of the classes of a task that is the pack's own; empty where the vocabulary has them."""
     adapted: str = ""
     """What it was adapted with; empty for a task that is answered with prompts."""
+    note: str = ""
+    """What must be known beside the figures."""
 
     @property
     def summary(self) -> str:
-        """The first figure in one line, e.g. "AUROC 0.81 (0.77-0.85) on unseen patients"."""
+        """The first figure, e.g. "AUROC 0.81 (0.77-0.85) on unseen patients", and what must be known beside it."""
         adapted = f"{self.adapted} · " if self.adapted else ""
         if not self.metrics:
             return f"{adapted}no figures in the model’s card"
         first = self.metrics[0]
         interval = f" ({first.interval})" if first.interval else ""
-        return f"{adapted}{first.name} {first.value}{interval} on unseen patients"
+        note = f". {self.note}" if self.note else ""
+        return f"{adapted}{first.name} {first.value}{interval} on unseen patients{note}"
 
 
 @dataclass(frozen=True)
@@ -115,9 +118,11 @@ def modality_title(name: str) -> str:
 def _task(name: str, entry: Mapping[str, Any], adapted: Mapping[str, Any] | None) -> TaskView:
     metrics = tuple(_metrics("", entry.get("metrics") or {}))
     if adapted is None or adapted["task"] != name:
-        return TaskView(name, task_title(name), metrics)
+        return TaskView(name, task_title(name), metrics, note=_text(entry.get("note")))
     title = str(entry.get("title") or task_title(name))
-    return TaskView(name, title, metrics, dict(entry.get("class_titles") or {}), adapted_from(adapted))
+    return TaskView(
+        name, title, metrics, dict(entry.get("class_titles") or {}), adapted_from(adapted), _text(entry.get("note"))
+    )
 
 
 def adapted_from(adapted: Mapping[str, Any]) -> str:

@@ -19,3 +19,4 @@ $bin/medclip shards check "$run/shards"
 $bin/medclip pretrain pipelines/mini/recipe.yaml --set "data.shards=$run/shards" --out "$run/train"
 $bin/python pipelines/mini/evaluate.py "$run/shards" "$run/train/pack" "$run/figures.json"
 $bin/python pipelines/mini/publish.py "$run/shards" "$run/train/pack" "$run/figures.json" medclip/models/builtin/medclip-mini
+$bin/python pipelines/mini/across_sources.py "$data" medclip-mini

@@ -96,6 +96,16 @@ def test_a_task_of_the_card_that_nobody_knows_is_refused_as_score_does(
     assert refusals[0] == refusals[1]
 
 
+def test_pneumonia_is_a_figure_within_its_source_and_the_card_says_so_below_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["models", "show"]) == 0
+    figures, _, data = capsys.readouterr().out.partition("\nTraining data")
+    assert data
+    assert "chest_xray_findings: Pneumonia is a figure within its source" in figures
+    assert "26 of 29 normal ones were called pneumonia, and across sites the AUROC was 0.24" in figures
+
+
 def test_packs_are_listed_as_aligned_lines_under_a_head(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "list"]) == 0
     head, *lines = capsys.readouterr().out.splitlines()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+
+from medclip.models.packs.pack import find_pack, pack_card
 
 FOLDER = Path(__file__).parents[2] / "pipelines" / "mini"
 
@@ -140,3 +143,29 @@ def test_the_temperature_softens_an_overconfident_model() -> None:
     labels = rng.integers(0, 3, 400)
     logits = 40 * (np.eye(3)[labels] + rng.normal(size=(400, 3)))
     assert temperature(logits, labels) < 0.5
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_what_the_card_says_of_pneumonia_elsewhere_is_what_is_measured(shared: Path) -> None:
+    across = stage("across_sources")
+    card = pack_card()
+    seen = frozenset((find_pack("medclip-mini") / str(card.train_hashes_file)).read_text().split())
+    films = across.score(
+        [*across.nih_films(shared / "data", seen), *across.normal_films(shared / "data", seen)], "medclip-mini"
+    )
+    ill = [film for film in films if film.has_pneumonia]
+    normal = [film for film in films if film.patient.startswith("covid:") and not film.was_trained_on]
+    assert (len(ill), len(normal)) == (127, 5)
+    assert card.tasks[across.TASK].note == across.note(ill, normal)
+
+
+def test_films_of_patients_that_were_trained_on_are_left_out_across_sources(tmp_path: Path) -> None:
+    across = stage("across_sources")
+    folder = tmp_path / "nih_cxr"
+    folder.mkdir()
+    for name in "abc":
+        (folder / name).write_text(name)
+    (folder / "labels.csv").write_text("file,patient_id,Pneumonia\na,1,1\nb,1,0\nc,2,0\n")
+    seen = frozenset({hashlib.sha256(b"a").hexdigest()})
+    assert [film.path.name for film in across.nih_films(tmp_path, seen)] == ["c"]

@@ -113,6 +113,18 @@ def test_text_from_outside_is_escaped(ledger: Ledger, card: Card) -> None:
     assert all(name != "img" or a["src"].startswith("data:") for name, a in page.tags)
 
 
+def test_what_must_be_known_of_a_figure_stands_beside_it_in_every_study_and_in_the_table(
+    ledger: Ledger, card: Card
+) -> None:
+    words = f"Only within its source. {EVIL}"
+    tasks = {name: task.model_copy(update={"note": words}) for name, task in card.tasks.items()}
+    text, page = _page(ledger, card.model_copy(update={"tasks": tasks}))
+    assert page.text.count(f"on unseen patients. {words}") >= 3, "three studies"
+    assert page.text.count(words) == page.text.count(f"on unseen patients. {words}") + len(tasks)
+    assert "<img src=x" not in text
+    assert not run_together(text)
+
+
 def test_files_are_named_by_number_unless_paths_are_asked_for(ledger: Ledger, card: Card) -> None:
     hidden = _page(ledger, card)[1].text
     assert "1.png" not in hidden
