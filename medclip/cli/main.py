@@ -233,7 +233,7 @@ def root() -> Any:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: one of `medclip.exit_codes.ExitCode`."""
     try:
-        with _terminated_as_interrupted(), _notices(), checked_output():
+        with _private_files(), _terminated_as_interrupted(), _notices(), checked_output():
             return _run(argv)
     except PipeClosed:
         return ExitCode.PIPE_CLOSED
@@ -259,6 +259,16 @@ def _run(argv: Sequence[str] | None) -> int:
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     return ExitCode.COMPLETE
+
+
+@contextmanager
+def _private_files() -> Iterator[None]:
+    """Keep from others what libraries write by themselves, too, such as the ledger and logs: see `files.output`."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 @contextmanager

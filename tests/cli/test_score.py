@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -118,6 +121,27 @@ def test_ctrl_c_after_a_commit_says_that_finished_studies_are_kept(
     assert "Finished studies are kept" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("exists", [False, True])
+def test_what_a_run_writes_is_its_owners_alone_and_a_folder_that_exists_keeps_its_mode(
+    tmp_path: Path, exists: bool
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_text("no image")
+    out = tmp_path / "above" / "out"
+    if exists:
+        out.mkdir(parents=True)
+        out.chmod(0o755)
+    before = os.umask(0o022)
+    try:
+        assert main(["score", str(tmp_path / "in"), "--out", str(out)]) == 0
+    finally:
+        assert os.umask(before) == 0o022, "the caller's is as it was"
+    assert out.stat().st_mode & 0o777 == (0o755 if exists else 0o700)
+    written = [path for path in out.rglob("*") if path.is_file()]
+    assert {"files.parquet", "ledger.sqlite", "report.html", "run.json"} <= {path.name for path in written}
+    assert {path.stat().st_mode & 0o777 for path in written} == {0o600}
+
+
 def test_a_file_that_may_not_be_read_is_a_row_and_exit_code_3(
     pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,3 +181,24 @@ def test_a_standard_error_that_takes_nothing_does_not_stop_a_run(
     monkeypatch.setattr(sys, "stderr", None if broken == "none" else stream)
     assert _score(tmp_path / "in", "--out", tmp_path / "out", "--model", pack) == 0
     assert _score(tmp_path / "gone", "--out", tmp_path / "out2", "--model", pack) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_scheduler_and_a_person_stop_a_run_alike_and_it_goes_on(pack: Path, tmp_path: Path, number: int) -> None:
+    for n in range(200):
+        write_dicom(tmp_path / "in" / f"{n}.dcm", n)
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "medclip.cli.main", "score", tmp_path / "in", "--out", out, "--model", pack]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for _ in range(1200):
+        if (out / "ledger.sqlite").exists():
+            break
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, shown = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "medclip: interrupted." in shown
+    assert "run the same command again to go on" in shown
+    assert "Traceback" not in shown
+    assert _score(tmp_path / "in", "--out", out, "--model", pack) == 0

@@ -109,7 +109,7 @@ def test_every_method_and_every_interval_is_in_the_table(compared: Compared, pag
 
 
 def test_mistakes_are_shown_with_the_true_class_and_what_was_said(page: str):
-    assert re.search(r"<figcaption><strong>\w+</strong>, said \w+<small>row \d+", page)
+    assert re.search(r"<figcaption><strong>\w+</strong>, predicted \w+<small>row \d+", page)
 
 
 def test_a_file_that_is_gone_is_not_shown(compared: Compared, monkeypatch: pytest.MonkeyPatch):
