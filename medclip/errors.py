@@ -37,6 +37,7 @@ class Reason(StrEnum):
     TOO_SMALL = "too_small"
     COMPANION = "companion"
     NO_TISSUE = "no_tissue"
+    DUPLICATE = "duplicate"
 
     # Failed: the file should have been readable, and was not.
     EMPTY_FILE = "empty_file"
@@ -54,6 +55,7 @@ class Reason(StrEnum):
     EMPTY_CAPTION = "empty_caption"
     UNEVEN_SLICES = "uneven_slices"
     NO_SCALE = "no_scale"
+    CHANGED = "changed"
 
     # The call itself could not be carried out.
     WRONG_USE = "wrong_use"
@@ -92,6 +94,7 @@ _SKIPPED = frozenset(
         Reason.TOO_SMALL,
         Reason.COMPANION,
         Reason.NO_TISSUE,
+        Reason.DUPLICATE,
     }
 )
 

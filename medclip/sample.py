@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    import os
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -66,6 +68,22 @@ class ModalitySource(StrEnum):
     INFERRED = "inferred"
 
 
+class Stamp(NamedTuple):
+    """By what a file is known again without reading it."""
+
+    size_bytes: int
+    mtime_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Stamp:
+        """Pick it from what `stat` returned."""
+        return cls(status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+NO_STAMP = Stamp(0, 0, 0)
+
+
 @dataclass(frozen=True)
 class FileRef:
     """One path found on disk, readable or not."""
@@ -76,6 +94,10 @@ class FileRef:
     size_bytes: int = 0
     problem: Problem | None = None
     """Set when the path cannot be opened at all (loop, no permission, not a file)."""
+    stamp: Stamp = NO_STAMP
+    """What the file system said of it when it was listed."""
+    place: tuple[Any, ...] = field(default=(), compare=False, repr=False)
+    """Where the walk met it: places grow along the walk, so that they tell what was listed already."""
 
 
 @dataclass(frozen=True)
@@ -202,6 +224,8 @@ class Unit:
     """What is worth knowing and no reason to refuse it: a gantry tilt, slices left out as duplicates."""
     mpp_um: float | None = None
     """Micrometres per pixel that the user's table states for a slide; for one that does not say itself."""
+    copy_of: str = ""
+    """Name of the file that counts instead; for a file that holds the same image as another of its study."""
 
 
 @dataclass(frozen=True)
@@ -221,3 +245,5 @@ class Study:
     """Who named the modality of each of `files`, in their order; `modality_source` is that of the first."""
     units: tuple[Unit, ...] = ()
     """How `files` are read; every one of them is in exactly one unit."""
+    tie: str = ""
+    """Keyed hash of what tied the files together, the same for the studies that one is split into."""

@@ -33,14 +33,16 @@ def score(
     *,
     model: str | Path | Model = DEFAULT_MODEL,
     task: str | Sequence[str] = (),
-    prompt: str | None = None,
-    against: str | None = None,
+    prompt: str | Sequence[str] = (),
+    against: str | Sequence[str] = (),
     table: Any = None,
     modality: Modality | str | None = None,
     min_confidence: float = 0.8,
     group_by: GroupBy = "auto",
     workers: int | None = None,
     memory: int | str | None = None,
+    add: bool = False,
+    retry_failed: bool | str = False,
     report_paths: bool = False,
     key_file: str | Path | None = None,
     settings: Settings | None = None,
@@ -51,12 +53,13 @@ def score(
     Args:
         path: A file or folder.
         out: Output folder for files.parquet, scores.parquet, run.json, report.html and the ledger. The same call on the
-            same folder goes on where it was stopped. None works in a temporary folder that lives as long as the result.
+            same folder goes on where it was stopped; nothing that is known is read again. None works in a temporary
+            folder that lives as long as the result.
         model: Name or folder of a model pack, or a loaded model.
         task: Task or tasks to score; where neither tasks nor a prompt are given, those of the pack's card that fit
             each study.
-        prompt: A sentence to score as a task of its own.
-        against: What the prompt is compared with; "no {prompt}" where None.
+        prompt: Sentence or sentences to score, each as a class of a task of their own.
+        against: What each prompt is compared with, in their order; "no {prompt}" where none is given.
         table: CSV, TSV or Parquet file, or a data frame, that names study, patient and modality of files.
         modality: Modality of the files that neither the table nor their header names.
         min_confidence: Least probability at which an inferred modality is believed.
@@ -64,6 +67,10 @@ def score(
         workers: Reading processes; the settings' where None.
         memory: What all processes may take together, such as "12GB"; where None the settings', by default 60 % of what
             the machine or its cgroup has.
+        add: Score files that came since an earlier call on this folder, and those that changed; the rows of all
+            others stay as they are. Without it a folder that grew is refused.
+        retry_failed: Try the files once more that failed in an earlier call: True for all, or a reason such as
+            "timeout"; their studies are scored anew.
         report_paths: Show relative paths in the report. By default it names files by row number and format.
         key_file: Identity key, where it is not the one in the settings' home.
         settings: Limits.
@@ -85,9 +92,9 @@ def score(
     refuse_missing(root)
     refuse_missing(table, "table")
     options = ScoreOptions(
-        tasks=(task,) if isinstance(task, str) else tuple(task),
-        prompt=prompt,
-        against=against,
+        tasks=_several(task),
+        prompts=_several(prompt),
+        against=_several(against),
         table=Path(table) if isinstance(table, (str, os.PathLike)) else table,
         modality=parse_modality(modality),
         min_confidence=min_confidence,
@@ -103,9 +110,15 @@ def score(
         key_file=None if key_file is None else _path(key_file, "the key file"),
         settings=settings,
         progress=progress,
+        add=add,
+        retry_failed=("" if retry_failed is True else retry_failed) if retry_failed is not False else None,
         finish=partial(_report, report_paths),
     )
     return replace(run, _keep=keep)
+
+
+def _several(value: str | Sequence[str] | None) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value or ())
 
 
 def _path(value: object, what: str) -> Path:

@@ -30,13 +30,13 @@ def score(
     ] = None,
     prompt: Annotated[
         list[str] | None,
-        typer.Option("--prompt", metavar="TEXT", help="Score this sentence as a task of its own."),
+        typer.Option("--prompt", metavar="TEXT", help="Score this sentence; repeatable."),
     ] = None,
     workers: options.Workers = None,
     memory: options.Memory = None,
     against: Annotated[
-        str | None,
-        typer.Option("--against", metavar="TEXT", help="What the prompt is compared with. Default: 'no TEXT'."),
+        list[str] | None,
+        typer.Option("--against", metavar="TEXT", help="What each prompt is compared with. Default: 'no TEXT'."),
     ] = None,
     modality: options.Modality = None,
     min_confidence: Annotated[
@@ -49,6 +49,11 @@ def score(
     mpp: options.Mpp = None,
     accept_unterminated: options.AcceptUnterminated = False,
     key_file: options.KeyFile = None,
+    add: Annotated[bool, typer.Option("--add", help="Score files that came since; old rows stay.")] = False,
+    retry_failed: Annotated[
+        str | None,
+        typer.Option("--retry-failed", metavar="REASON", help="Try files that failed once more: a reason, or 'all'."),
+    ] = None,
     report_paths: options.ReportPaths = False,
     as_json: options.Json = False,
 ) -> int:
@@ -62,12 +67,6 @@ def score(
     from medclip.exit_codes import ExitCode
     from medclip.settings import Settings, read_policy
 
-    if prompt is not None and len(prompt) > 1:
-        raise MedclipError(
-            Reason.WRONG_USE,
-            f"a run scores one prompt, and {len(prompt)} were given.",
-            hint="Run once for each, with an output folder of its own.",
-        )
     try:
         with progress(quiet=as_json) as shown:
             run = run_score(
@@ -75,14 +74,16 @@ def score(
                 out,
                 model=model,
                 task=task or (),
-                prompt=prompt[0] if prompt else None,
-                against=against,
+                prompt=prompt or (),
+                against=against or (),
                 table=table,
                 modality=modality,
                 min_confidence=min_confidence,
                 group_by=group_by,  # pyright: ignore[reportArgumentType] (checked by ScoreOptions)
                 workers=workers,
                 memory=memory,
+                add=add,
+                retry_failed=True if retry_failed == "all" else retry_failed or False,
                 report_paths=report_paths,
                 key_file=key_file,
                 settings=Settings(policy=read_policy(uneven, mpp, accept_unterminated=accept_unterminated)),
@@ -103,7 +104,7 @@ def _has_finished(folder: Path) -> bool:
 
     try:
         with Ledger(folder, create=False) as ledger:
-            return bool(ledger.finished_chunks())
+            return ledger.counts()["files"] > 0
     except MedclipError:
         return False
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from medclip.errors import Problem, Reason
 from medclip.files.input_paths import refuse_missing
 from medclip.files.output import is_draft
-from medclip.sample import FileRef
+from medclip.sample import NO_STAMP, FileRef, Stamp
 
 LEDGER = "ledger.sqlite"
 """Name of the file by which an output folder is known (`medclip.runs.ledger.FILE_NAME`, a room above)."""
@@ -22,12 +23,7 @@ _Inode = tuple[int, int]
 
 
 def discover(root: Path, *, exclude: Sequence[Path] = ()) -> tuple[FileRef, ...]:
-    """List every file at or below a path.
-
-    Links to folders are followed after all real folders have been listed, each folder once: a link that leads to a
-    folder already listed (a loop among them) becomes one entry with LINK_LOOP. A folder below the root that holds the
-    ledger of a medclip run is an output folder and is left out with all it holds; only that ledger is ever opened. What
-    a killed medclip left half written is passed over.
+    """List every file at or below a path, as `walk` finds them.
 
     Args:
         root: A file or a folder.
@@ -39,81 +35,127 @@ def discover(root: Path, *, exclude: Sequence[Path] = ()) -> tuple[FileRef, ...]
     Raises:
         MedclipError: MISSING_FILE if `root` does not exist.
     """
+    return tuple(sorted(walk(root, exclude=exclude), key=lambda ref: ref.name.encode()))
+
+
+def walk(root: Path, *, exclude: Sequence[Path] = ()) -> Iterator[FileRef]:
+    """Yield every file at or below a path, folder by folder: the files of a folder, then its sub-folders.
+
+    Names of one folder are held in memory, and of the folders above it; nothing else is.
+
+    Links to folders are followed after all real folders have been listed, each folder once: a link that leads to a
+    folder already listed (a loop among them) becomes one entry with LINK_LOOP. A folder below the root that holds the
+    ledger of a medclip run is an output folder and is left out with all it holds; only that ledger is ever opened. What
+    a killed medclip left half written is passed over. A folder whose path is longer than the system takes is one entry.
+
+    Args:
+        root: A file or a folder.
+        exclude: Files or folders to leave out with all they hold; one that does not exist is none.
+
+    Yields:
+        One entry per path, in the order of `FileRef.place`, which depends on names only.
+
+    Raises:
+        MedclipError: MISSING_FILE if `root` does not exist.
+    """
     refuse_missing(root)
-    walk = _Walk(root, frozenset(os.path.realpath(path) for path in exclude))
-    if root.is_dir():
-        walk.folder(root, "")
-        while walk.links:
-            walk.links.sort(key=lambda link: os.fsencode(link[1]))
-            walk.link(*walk.links.pop(0))
-    else:
-        walk.entry(root, root.name)
-    return tuple(ref for _, ref in sorted(walk.files, key=lambda item: item[0]))
+    walk = _Walk({(status.st_dev, status.st_ino) for path in exclude if (status := _status(path)) is not None})
+    if not root.is_dir():
+        yield from walk.entry(root, root.name, ("", (0, root.name)), [])
+        return
+    yield from walk.folder(_Folder(root, "", ("",)))
+    while walk.links:
+        walk.links.sort(key=lambda link: os.fsencode(link.name))
+        yield from walk.link(walk.links.pop(0))
+
+
+@dataclass(frozen=True)
+class _Folder:
+    path: Path
+    name: str
+    place: tuple[Any, ...]
 
 
 @dataclass
 class _Walk:
-    root: Path
-    exclude: frozenset[str]
-    files: list[tuple[bytes, FileRef]] = field(default_factory=list)
-    links: list[tuple[Path, str]] = field(default_factory=list)
+    exclude: set[_Inode]
+    links: list[_Folder] = field(default_factory=list)
     seen: set[_Inode] = field(default_factory=set)
 
-    def add(self, path: Path, name: str, size: int = 0, problem: Problem | None = None) -> None:
-        raw = os.fsencode(name)
-        # A name that is not UTF-8 is written with \xNN, so that every table can hold it and no two names collide.
-        self.files.append((raw, FileRef(path, raw.decode("utf-8", "backslashreplace"), size, problem)))
+    def folder(self, top: _Folder) -> Iterator[FileRef]:
+        """List a folder and the real folders below it; links to folders wait."""
+        waiting = [top]
+        while waiting:
+            folder = waiting.pop()
+            below: list[_Folder] = []
+            yield from self._one(folder, below)
+            waiting += reversed(below)
 
-    def folder(self, path: Path, name: str) -> None:
-        """List one folder; real sub-folders at once, links to folders later."""
+    def _one(self, folder: _Folder, below: list[_Folder]) -> Iterator[FileRef]:
         try:
-            status = path.stat()
+            status = folder.path.stat()
             self.seen.add((status.st_dev, status.st_ino))
-            with os.scandir(path) as entries:
+            with os.scandir(folder.path) as entries:
                 names = sorted(entry.name for entry in entries if not is_draft(entry.name))
         except OSError as error:
-            self.add(path, name or path.name, problem=_folder_problem(error))
+            yield _ref(folder.path, folder.name or folder.path.name, folder.place, problem=_folder_problem(error))
             return
-        if name and LEDGER in names and (path / LEDGER).is_file() and _is_ledger(path / LEDGER):
+        if folder.name and LEDGER in names and (folder.path / LEDGER).is_file() and _is_ledger(folder.path / LEDGER):
             return
         for child in names:
-            self.entry(path / child, f"{name}/{child}" if name else child)
+            name = f"{folder.name}/{child}" if folder.name else child
+            yield from self.entry(folder.path / child, name, (*folder.place, (0, child)), below)
 
-    def entry(self, path: Path, name: str) -> None:
-        """Sort one path into file, folder, link to a folder or something else."""
-        if self.exclude and os.path.realpath(path) in self.exclude:
-            return
+    def entry(self, path: Path, name: str, place: tuple[Any, ...], below: list[_Folder]) -> Iterator[FileRef]:
+        """Sort one path into file, folder (`below`), link to a folder or something else."""
         try:
             status = path.stat()
         except OSError as error:
-            self.add(path, name, problem=_link_problem(path, error))
+            yield _ref(path, name, place, problem=_link_problem(path, error))
             return
+        if (status.st_dev, status.st_ino) in self.exclude:
+            return
+        stamp = Stamp.of(status)
         if stat.S_ISDIR(status.st_mode):
-            if path.is_symlink():
-                self.links.append((path, name))
-            else:
-                self.folder(path, name)
+            folder = _Folder(path, name, (*place[:-1], (1, place[-1][1])))
+            (self.links if path.is_symlink() else below).append(folder)
         elif not stat.S_ISREG(status.st_mode):
             problem = Problem(Reason.NOT_A_FILE, "the path is a pipe, socket or device, not an ordinary file.")
-            self.add(path, name, problem=problem)
+            yield _ref(path, name, place, problem=problem)
         elif not os.access(path, os.R_OK):
             problem = Problem(Reason.PERMISSION_DENIED, "the file may not be read; check its permissions.")
-            self.add(path, name, status.st_size, problem)
+            yield _ref(path, name, place, stamp, problem)
         else:
-            self.add(path, name, status.st_size)
+            yield _ref(path, name, place, stamp)
 
-    def link(self, path: Path, name: str) -> None:
+    def link(self, link: _Folder) -> Iterator[FileRef]:
         """Follow a link to a folder unless that folder has been listed."""
+        place = (link.name,)
         try:
-            status = path.stat()
+            status = link.path.stat()
         except OSError as error:
-            self.add(path, name, problem=_link_problem(path, error))
+            yield _ref(link.path, link.name, place, problem=_link_problem(link.path, error))
             return
         if (status.st_dev, status.st_ino) in self.seen:
             message = "the link leads to a folder that is listed already, so it is not followed again."
-            self.add(path, name, problem=Problem(Reason.LINK_LOOP, message))
+            yield _ref(link.path, link.name, place, problem=Problem(Reason.LINK_LOOP, message))
             return
-        self.folder(path, name)
+        yield from self.folder(replace(link, place=place))
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None
+
+
+def _ref(
+    path: Path, name: str, place: tuple[Any, ...], stamp: Stamp = NO_STAMP, problem: Problem | None = None
+) -> FileRef:
+    # A name that is not UTF-8 is written with \xNN, so that every table can hold it and no two names collide.
+    spelled = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return FileRef(path, spelled, stamp.size_bytes, problem, stamp, place)
 
 
 def _is_ledger(path: Path) -> bool:
@@ -122,7 +164,7 @@ def _is_ledger(path: Path) -> bool:
     Those of a run that was killed may still lie in the write-ahead log beside the database.
     """
     schema = _head(path) + _head(path.with_name(f"{path.name}-wal"))
-    return all(b"CREATE TABLE " + table in schema for table in (b"chunks", b"files", b"scores"))
+    return all(b"CREATE TABLE " + table in schema for table in (b"meta", b"files", b"scores"))
 
 
 def _head(path: Path) -> bytes:

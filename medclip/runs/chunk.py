@@ -8,9 +8,10 @@ is done with the features of a study is the business of whoever runs the chunk.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import chain, tee
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from medclip.models.open_set import typical
 from medclip.models.parallel_encoding import Batches
 from medclip.progress import Progress
 from medclip.runs.ledger import ChunkResult, Ledger
-from medclip.runs.plan import READ_AHEAD, Plan, PlannedFile, PlannedUnit
+from medclip.runs.plan import Chunk, PlannedFile, PlannedUnit
 from medclip.runs.problems import GREY, in_colour, no_adapter, no_modality, not_trained, uncertain, untypical
 from medclip.runs.read_unit import Reading, read
 from medclip.runs.rows import FileRow, ScoreRow, Thumbnail
@@ -38,6 +39,8 @@ Infer = Callable[[NDArray[np.float32]], tuple[str, float]]
 """From the features of a unit, float32 [V, D], to the likeliest modality and its probability."""
 Refuse = Callable[[Modality, str], Problem | None]
 """From a modality and the body part that a header states to the problem of such a unit."""
+READ_AHEAD = 64
+"""Files that may be under way or waiting at once: two chunks, about 15 MB at 224 px."""
 _NO_PIXELS = np.empty((0, 0, 0, 3), dtype=np.uint8)
 
 
@@ -45,7 +48,6 @@ _NO_PIXELS = np.empty((0, 0, 0, 3), dtype=np.uint8)
 class Context:
     """What every chunk of a run needs."""
 
-    plan: Plan
     model: Any
     infer: Infer | None
     """Tells the likeliest modality of a unit by its features; None: units must say what they are."""
@@ -59,14 +61,14 @@ class Context:
     key: bytes
     progress: Progress
 
-    def first_readings(self, chunk_indices: Sequence[int]) -> Iterator[Future[Reading]]:
+    def first_readings(self, chunks: Iterable[Chunk]) -> Iterator[Future[Reading]]:
         """Ask for the first reading of every unit that has one, in plan order."""
         return self.pool.map(
             read,
             (
                 self.job(item)
-                for index in chunk_indices
-                for item in items_of(self.plan, index)
+                for chunk in chunks
+                for item in items_of(chunk)
                 if item.problem is None and self.unread(item) is None
             ),
             ahead=READ_AHEAD,
@@ -75,9 +77,8 @@ class Context:
     def job(self, item: Item) -> tuple[Any, ...]:
         """Return the arguments of one reading."""
         assert item.unit is not None
-        ordered = [self.plan.files[index] for index in item.unit.files]
-        facts = tuple(file.facts for file in ordered if file.facts is not None)
-        unit, paths = item.unit, tuple(file.ref.path for file in ordered)
+        facts = tuple(file.facts for file in item.ordered if file.facts is not None)
+        unit, paths = item.unit, tuple(file.ref.path for file in item.ordered)
         source = Source(unit.kind, paths, facts, unit.notes, unit.mpp_um)
         return source, item.modality, self.model.preprocess, self.settings
 
@@ -99,7 +100,9 @@ class Item:
     """One unit on its way through a chunk; a file that is not read is an item of its own."""
 
     files: tuple[PlannedFile, ...]
-    """In the order of rows."""
+    """By name."""
+    ordered: tuple[PlannedFile, ...]
+    """In reading order."""
     unit: PlannedUnit | None
     study: int | None
     problem: Problem | None = None
@@ -135,20 +138,22 @@ class Item:
         return Problem(self.problem.reason, f"another file of the same {self.kind} could not be read.")
 
 
-def items_of(plan: Plan, chunk: int) -> list[Item]:
+def items_of(chunk: Chunk) -> list[Item]:
     """Return the items of a chunk, each where its first file stands."""
+    plan = chunk.plan
     members: dict[tuple[str, int], list[PlannedFile]] = {}
-    for index in plan.chunks[chunk]:
+    for index in chunk.members:
         file = plan.files[index]
         members.setdefault(("file", index) if file.unit is None else ("unit", file.unit), []).append(file)
     items = []
     for files in members.values():
         first = files[0]
         unit = None if first.unit is None else plan.units[first.unit]
+        ordered = tuple(files) if unit is None else tuple(plan.files[index] for index in unit.files)
         study = None if first.study is None else plan.studies[first.study]
         modality = None if study is None or first.problem is not None else study.modality
         source = None if first.problem is not None else first.source
-        items.append(Item(tuple(files), unit, first.study, first.problem, None, modality, source))
+        items.append(Item(tuple(files), ordered, unit, first.study, first.problem, None, modality, source))
     return items
 
 
@@ -157,16 +162,16 @@ class ChunkWork:
     """A chunk that has begun; call `finish` for its result."""
 
     context: Context
-    index: int
+    chunk: Chunk
     items: list[Item]
     _known: _Encoder | None = None
     _second: list[Item] = field(default_factory=list)
     _second_readings: Iterator[Future[Reading]] = field(default_factory=lambda: iter(()))
 
     @classmethod
-    def begin(cls, context: Context, index: int, readings: Iterator[Future[Reading]]) -> ChunkWork:
+    def begin(cls, context: Context, chunk: Chunk, readings: Iterator[Future[Reading]]) -> ChunkWork:
         """Encode the files whose modality is known and infer the others'."""
-        work = cls(context, index, items_of(context.plan, index))
+        work = cls(context, chunk, items_of(chunk))
         known, unknown = _Encoder(context), _Encoder(context)
         work._known = known
         for item in work.items:
@@ -207,11 +212,11 @@ class ChunkWork:
         keys = self.study_keys()
         files = tuple(self._file_row(item, file, keys) for item in self.items for file in item.files)
         thumbnails = tuple(
-            Thumbnail(item.files[0].row, item.reading.thumbnail, item.reading.burned_in)
+            Thumbnail(item.files[0].id, item.reading.thumbnail, item.reading.burned_in)
             for item in self.items
             if item.problem is None and item.reading is not None
         )
-        return ChunkResult(self.index, files, tuple(scores), thumbnails)
+        return ChunkResult(files, tuple(scores), thumbnails, self.chunk.plan.state)
 
     def _infer(self, items: list[Item]) -> None:
         """Decide modalities and ask for the second readings of those that were decided."""
@@ -253,7 +258,7 @@ class ChunkWork:
                 modalities_of.setdefault(item.study, []).append(item.modality)
         keys: dict[tuple[int, Modality | None], str] = {}
         for index, modalities in modalities_of.items():
-            key = self.context.plan.studies[index].key
+            key = self.chunk.plan.studies[index].key
             for modality in dict.fromkeys(modalities):
                 split = len(set(modalities)) > 1
                 keys[index, modality] = keyed_hash("study", f"{key}/{modality}", self.context.key) if split else key
@@ -261,9 +266,9 @@ class ChunkWork:
 
     def _file_row(self, item: Item, file: PlannedFile, keys: dict[tuple[int, Modality | None], str]) -> FileRow:
         reading, problem = item.reading, item.problem_of(file)
-        study = None if file.study is None else self.context.plan.studies[file.study]
+        study = None if file.study is None else self.chunk.plan.studies[file.study]
         row = FileRow(
-            row=file.row,
+            row=file.id,
             path=file.ref.name,
             sha256=(file.facts.sha256 or None) if file.facts else None,
             size_bytes=file.ref.size_bytes,
@@ -272,10 +277,11 @@ class ChunkWork:
             reason=str(problem.reason) if problem else None,
             message=problem.message if problem else None,
             kind=None if item.unit is None else str(item.kind),
-            unit=None if item.unit is None else item.files[0].row,
+            unit=None if item.unit is None else item.files[0].id,
             modality=item.modality,
             modality_source=item.source,
             modality_probability=item.probability,
+            copy_of=file.copy_of,
         )
         if study is not None and file.study is not None:
             row = replace(row, study=keys.get((file.study, item.modality), study.key), grouping=study.grouping)
@@ -319,29 +325,30 @@ def _take(item: Item, future: Future[Reading]) -> None:
         item.culprit = error.where if any(error.where == str(file.ref.path) for file in item.files) else None
 
 
-def run_chunks(context: Context, ledger: Ledger, scores_of: Callable[[ChunkWork], Sequence[ScoreRow]]) -> None:
-    """Work through the chunks that are not in the ledger yet: one is read while the one before is finished.
+def run_chunks(
+    context: Context,
+    ledger: Ledger,
+    chunks: Iterator[Chunk],
+    scores_of: Callable[[ChunkWork], Sequence[ScoreRow]],
+    committed: Callable[[ChunkResult], None],
+) -> None:
+    """Work through chunks: one is read while the one before is finished.
 
     Args:
         context: What every chunk needs.
         ledger: Each chunk is committed whole.
+        chunks: They may come as they are found: some are asked for ahead.
         scores_of: Makes the rows of a finished chunk's studies.
+        committed: Called after each commit.
     """
-    plan, done = context.plan, ledger.finished_chunks()
-    remaining = [index for index in range(len(plan.chunks)) if index not in done]
-    counts = ledger.counts()
-    num_files, num_studies = counts["files"], counts["studies"]
-    context.progress.overall(num_files, len(plan.files), num_studies)
-    context.progress.stage("Reading and scoring", sum(len(plan.chunks[index]) for index in remaining))
-    readings = context.first_readings(remaining)
+    for_reading, for_work = tee(chunks)
+    readings = context.first_readings(for_reading)
     previous: ChunkWork | None = None
-    for index in [*remaining, None]:
-        work = None if index is None else ChunkWork.begin(context, index, readings)
+    for chunk in chain(for_work, [None]):
+        work = None if chunk is None else ChunkWork.begin(context, chunk, readings)
         if previous is not None:
             previous.finish()
             result = previous.result(scores_of(previous))
             ledger.commit(result)
-            num_files += len(result.files)
-            num_studies += len({row.study for row in result.scores})
-            context.progress.overall(num_files, len(plan.files), num_studies)
+            committed(result)
         previous = work

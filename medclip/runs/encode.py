@@ -70,7 +70,7 @@ class UnitReader:
 
     def __enter__(self) -> Self:
         settings = self._settings
-        self._pool = ReadingPool(settings.workers, settings.decode_timeout_s, settings.reader_memory_bytes)
+        self._pool = ReadingPool.of(settings)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -7,18 +7,16 @@ from typing import Any
 
 from medclip.files.output import refuse_other
 from medclip.files.pseudonyms import keyed_hash
+from medclip.files.tables.manifest import Manifest
 from medclip.runs.ledger import Ledger
 from medclip.runs.options import ScoreOptions
-from medclip.runs.plan import Plan
 from medclip.settings import Settings
 
 _TITLES = {
-    "files": "the files",
-    "num_files": "the number of files",
     "pack": "the model",
     "tasks": "the tasks",
-    "prompt": "the prompt",
-    "against": "what the prompt is compared with",
+    "prompts": "the prompts",
+    "against": "what the prompts are compared with",
     "table": "the table",
     "modality": "--modality",
     "min_confidence": "--min-confidence",
@@ -31,13 +29,20 @@ _TITLES = {
 
 
 def run_identity(
-    plan: Plan, options: ScoreOptions, *, pack: str, tasks: list[str], version: str, key: bytes, settings: Settings
+    options: ScoreOptions,
+    *,
+    manifest: Manifest | None,
+    pack: str,
+    tasks: list[str],
+    version: str,
+    key: bytes,
+    settings: Settings,
 ) -> dict[str, Any]:
-    """Return what a run is: equal identity, equal bytes in the output. Holds hashes and options, no path.
+    """Return what a run is besides its files, which the ledger knows. It holds hashes and options, no path.
 
     Args:
-        plan: The planned files.
         options: The caller's wishes.
+        manifest: The table that they name, if any.
         pack: Name and hash of the model pack.
         tasks: The tasks as resolved.
         version: Version of medclip.
@@ -45,13 +50,11 @@ def run_identity(
         settings: Limits that decide rows.
     """
     return {
-        "files": plan.digest,
-        "num_files": len(plan.files),
         "pack": pack,
         "tasks": tasks,
-        "prompt": options.prompt,
-        "against": options.against,
-        "table": plan.table,
+        "prompts": list(options.prompts),
+        "against": list(options.against),
+        "table": "" if manifest is None else manifest.digest,
         "modality": None if options.modality is None else str(options.modality),
         "min_confidence": options.min_confidence,
         "group_by": options.group_by,

@@ -1,41 +1,85 @@
-"""The ledger: one SQLite file per run that remembers every finished chunk, so that a killed run goes on where it was.
+"""The ledger: one SQLite file per run that remembers every file and every finished study, so that a killed run goes on.
 
-A chunk's rows, scores and thumbnails are committed in one transaction; tables and report are made from the
-ledger alone. It holds no header value, no identifier that is not hashed, and no time stamp.
+What is known of a file is written as it comes: its name, size, time and inode when it is listed, its hash and format
+when it was looked at. A chunk's rows, scores and thumbnails are committed in one transaction; tables and report are
+made from the ledger alone. It holds no header value, no identifier that is not hashed, and no time of the run.
+
+One process writes, and any number may read meanwhile (SQLite's write-ahead log). A file system without shared memory
+(some network drives) cannot do that; there the ledger is locked while a run writes to it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
+import os
 import shutil
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.discover import LEDGER
 from medclip.files.output import disk_error, in_use
 from medclip.runs.rows import FileRow, ScoreRow, Thumbnail
+from medclip.sample import FileRef, Stamp
 
 FILE_NAME = LEDGER
+NAMED_FILES = 16
+"""Files of a study that its scores name; the table of files has them all."""
 _ELSEWHERE = "Name another folder."
 _NO_ROOM_BYTES = 1_000_000
-_FORMAT = 5
+_TRY_AGAIN_S = 0.1
+"""Whoever only asks whether a folder is locked has it for an instant."""
+_FORMAT = 6
 """Raised when columns change."""
+LISTED, LOOKED_AT, DONE, DONE_FOR_GOOD = range(4)
+"""How far a file is. Done for good are the files of a study that had to wait for all of its files."""
+_LATE = "tie IN (SELECT tie FROM inputs GROUP BY tie HAVING COUNT(DISTINCT window) > 1 OR MAX(waits))"
+"""Files whose study has files in several windows: it is scored when all files are known."""
+
+
+@dataclass(frozen=True)
+class KnownFile:
+    """What the ledger knows of one path."""
+
+    id: int
+    name: str
+    stamp: Stamp
+    window: int
+    cut: bool
+    """Its folder goes on in other windows."""
+    state: int
+    sha256: str | None
+    problem: Problem | None
+    """Why it could not be opened, or what became of the process that looked at it."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was learnt of a file when it was looked at."""
+
+    id: int
+    stamp: Stamp
+    sha256: str
+    format: str | None
+    problem: Problem | None = None
+    """Only where its process died or took too long: it is not looked at a second time."""
 
 
 @dataclass(frozen=True)
 class ChunkResult:
-    """Everything that one chunk adds to a run."""
+    """Everything that one chunk adds to a run. Rows are numbered by the ledger's ids."""
 
-    index: int
     files: tuple[FileRow, ...]
     scores: tuple[ScoreRow, ...]
     thumbnails: tuple[Thumbnail, ...]
+    state: int = DONE
 
 
 class Ledger:
@@ -43,26 +87,34 @@ class Ledger:
 
     Args:
         folder: The output folder; it must exist.
-        create: Make the ledger where there is none. False opens for reading what another call wrote.
+        create: Make the ledger where there is none. False opens for reading what another call wrote or writes.
 
     Raises:
-        MedclipError: OUTPUT_IN_USE when another process holds it or it is not a ledger; DISK_FULL.
+        MedclipError: BUSY when another process writes to it; OUTPUT_IN_USE when it is not a ledger; DISK_FULL.
     """
 
     def __init__(self, folder: Path, *, create: bool = True) -> None:
-        self._path = folder / FILE_NAME
+        self._path, self._lock = folder / FILE_NAME, None
         if not create and not self._path.exists():
             raise MedclipError(Reason.MISSING_FILE, "there is no ledger of a scoring run here.", where=folder)
-        self._db = sqlite3.connect(self._path, timeout=1.0, isolation_level=None, check_same_thread=False)
+        if create:
+            self._lock = _lock(folder)
+        try:
+            self._db = sqlite3.connect(self._path, timeout=5.0, isolation_level=None, check_same_thread=False)
+        except sqlite3.Error as e:
+            self._unlock()
+            raise disk_error(OSError(errno.EACCES, str(e)), folder) or e from e
         try:
             with _ledger_errors(folder):
-                self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
-                self._db.execute("PRAGMA journal_mode=WAL")
-                self._db.execute("PRAGMA synchronous=NORMAL")
-                self._make_tables()
-            self._check_format(folder)
+                if create:
+                    self._db.execute("PRAGMA journal_mode=WAL")
+                    self._db.execute("PRAGMA synchronous=NORMAL")
+                    self._make_tables()
+                else:
+                    self._db.execute("PRAGMA query_only=1")
+                self._check_format(folder)
         except BaseException:
-            self._db.close()
+            self.close()
             raise
 
     def __enter__(self) -> Ledger:
@@ -75,21 +127,36 @@ class Ledger:
         """Close the file; SQLite folds the write-ahead log in."""
         with contextlib.suppress(sqlite3.Error):
             self._db.close()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        descriptor, self._lock = self._lock, None
+        if descriptor is not None:
+            os.close(descriptor)
 
     def _make_tables(self) -> None:
         with self._transaction():
-            self._db.execute("CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
-            self._db.execute("CREATE TABLE IF NOT EXISTS chunks (chunk INTEGER PRIMARY KEY)")
-            self._db.execute(f"CREATE TABLE IF NOT EXISTS files ({_columns(FileRow, key='row')})")
-            self._db.execute(f"CREATE TABLE IF NOT EXISTS scores (id INTEGER PRIMARY KEY, {_columns(ScoreRow)})")
-            self._db.execute(f"CREATE TABLE IF NOT EXISTS thumbnails ({_columns(Thumbnail, key='row')})")
-            self._db.execute("CREATE INDEX IF NOT EXISTS files_by_study ON files (study)")
-            self._db.execute("CREATE INDEX IF NOT EXISTS scores_by_study ON scores (study)")
+            for statement in (
+                "meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
+                "inputs (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, size INTEGER, mtime INTEGER, "
+                "inode INTEGER, window INTEGER NOT NULL, cut INTEGER NOT NULL, sha256 TEXT, format TEXT, "
+                "reason TEXT, sentence TEXT, tie TEXT, waits INTEGER NOT NULL DEFAULT 0, "
+                "state INTEGER NOT NULL DEFAULT 0)",
+                f"files ({_columns(FileRow, key='row')})",
+                f"scores (place INTEGER NOT NULL, {_columns(ScoreRow, without=_COMPUTED)})",
+                f"thumbnails ({_columns(Thumbnail, key='row')})",
+                "numbers (id INTEGER PRIMARY KEY, row INTEGER NOT NULL)",
+            ):
+                self._db.execute(f"CREATE TABLE IF NOT EXISTS {statement}")
+            for index, column in (("inputs", "tie"), ("inputs", "window"), ("files", "study"), ("scores", "study")):
+                self._db.execute(f"CREATE INDEX IF NOT EXISTS {index}_by_{column} ON {index} ({column})")
             self._db.execute("INSERT OR IGNORE INTO meta VALUES ('format', ?)", (json.dumps(_FORMAT),))
 
     def _check_format(self, folder: Path) -> None:
         if self.get("format") != _FORMAT:
             raise in_use(folder, "this folder holds a run of another version of medclip", _ELSEWHERE)
+
+    # What a run is.
 
     def get(self, key: str) -> Any:
         """Read one remembered value, None where there is none."""
@@ -99,57 +166,185 @@ class Ledger:
     def remember(self, values: Mapping[str, Any]) -> None:
         """Remember values (JSON), all or none."""
         with self._transaction():
+            self._remember(values)
+
+    def _remember(self, values: Mapping[str, Any]) -> None:
+        self._db.executemany(
+            "INSERT OR REPLACE INTO meta VALUES (?, ?)",
+            [(key, json.dumps(value, sort_keys=True)) for key, value in values.items()],
+        )
+
+    def forget(self, key: str) -> None:
+        """Forget a remembered value."""
+        with self._transaction():
+            self._db.execute("DELETE FROM meta WHERE key = ?", (key,))
+
+    # The files, as they are listed and looked at.
+
+    def register(self, refs: Sequence[FileRef], *, cut: bool = False, frontier: Any = None) -> list[KnownFile]:
+        """Write down the files of a new window, all or none.
+
+        Args:
+            refs: The files; those that cannot be opened carry a problem.
+            cut: Whether their folder goes on in other windows.
+            frontier: Place in the walk up to which all files are listed now; None leaves it where it was.
+        """
+        with self._transaction():
+            (window,) = self._db.execute("SELECT COALESCE(MAX(window), -1) + 1 FROM inputs").fetchone()
             self._db.executemany(
-                "INSERT OR REPLACE INTO meta VALUES (?, ?)",
-                [(key, json.dumps(value, sort_keys=True)) for key, value in values.items()],
+                "INSERT INTO inputs (name, size, mtime, inode, window, cut, reason, sentence) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [(ref.name, *ref.stamp, window, cut, *_of_problem(ref.problem)) for ref in refs],
+            )
+            if frontier is not None:
+                self._remember({"frontier": frontier})
+        return self.window(window)
+
+    def known(self, names: Sequence[str]) -> dict[str, KnownFile]:
+        """Return what is known of the files of these names."""
+        marks = ", ".join("?" for _ in names)
+        query = f"{_SELECT_INPUTS} WHERE name IN ({marks})"
+        return {file.name: file for file in map(_known, self._db.execute(query, tuple(names)))}
+
+    def window(self, window: int) -> list[KnownFile]:
+        """Return the files of a window, in the order they were listed."""
+        return list(map(_known, self._db.execute(f"{_SELECT_INPUTS} WHERE window = ? ORDER BY id", (window,))))
+
+    def open_windows(self) -> list[int]:
+        """Return the windows with files that are neither done nor waiting for others of their study."""
+        query = (
+            f"SELECT DISTINCT window FROM inputs WHERE state < {DONE} AND NOT (tie IS NOT NULL AND {_LATE}) ORDER BY 1"  # noqa: S608
+        )
+        return [row[0] for row in self._db.execute(query)]
+
+    def looked_at(self, looks: Iterable[Look]) -> None:
+        """Write down what was learnt of files, all or none. Files that are done stay so."""
+        with self._transaction():
+            self._db.executemany(
+                "UPDATE inputs SET size = ?, mtime = ?, inode = ?, sha256 = ?, format = ?, "
+                "reason = COALESCE(?, reason), sentence = COALESCE(?, sentence), state = MAX(state, ?) WHERE id = ?",
+                [(*k.stamp, k.sha256, k.format, *_of_problem(k.problem), LOOKED_AT, k.id) for k in looks],
             )
 
-    def finished_chunks(self) -> frozenset[int]:
-        """Return the chunks that are complete."""
-        return frozenset(row[0] for row in self._db.execute("SELECT chunk FROM chunks"))
+    def tie(self, ties: Iterable[tuple[int, str, bool]]) -> None:
+        """Write down which study each file belongs to, and whether it waits until all files are known."""
+        with self._transaction():
+            self._db.executemany(
+                "UPDATE inputs SET tie = ?, waits = MAX(waits, ?) WHERE id = ?", [(t, w, i) for i, t, w in ties]
+            )
+
+    def tied_before(self, tie: str, window: int) -> bool:
+        """Return whether an earlier window has files of a study."""
+        query = "SELECT EXISTS (SELECT 1 FROM inputs WHERE tie = ? AND window < ?)"
+        return bool(self._db.execute(query, (tie, window)).fetchone()[0])
+
+    def late_ties(self) -> list[str]:
+        """Return the studies that waited for all of their files and are not done, in the order of their first file."""
+        query = (
+            f"SELECT tie FROM inputs WHERE {_LATE} GROUP BY tie HAVING MIN(state) < {DONE_FOR_GOOD} "  # noqa: S608
+            "ORDER BY MIN(name)"
+        )
+        return [row[0] for row in self._db.execute(query)]
+
+    def files_of_tie(self, tie: str) -> list[KnownFile]:
+        """Return the files of one study, by name."""
+        return list(map(_known, self._db.execute(f"{_SELECT_INPUTS} WHERE tie = ? ORDER BY name", (tie,))))
+
+    def open_again(self, ids: Sequence[int]) -> None:
+        """Let files be looked at and scored once more, with the others of their studies."""
+        if not ids:
+            return
+        with self._transaction():
+            self._db.executemany(
+                "UPDATE inputs SET state = 0, waits = 1, sha256 = NULL, reason = NULL, sentence = NULL, "
+                "tie = COALESCE(tie, 'file ' || id) WHERE id = ?",
+                [(i,) for i in ids],
+            )
+            self._db.execute("DELETE FROM meta WHERE key = 'finished'")
+
+    def failed_ids(self, reason: str | None) -> list[int]:
+        """Return the files that failed, all or for one reason."""
+        query = "SELECT row FROM files WHERE status = 'failed' AND (reason = ? OR ? IS NULL) ORDER BY row"
+        return [row[0] for row in self._db.execute(query, (reason, reason))]
+
+    def digest(self) -> str:
+        """Hash names, sizes and hashes of all files, in the order of their names."""
+        state = hashlib.sha256()
+        for name, size, sha256 in self._db.execute("SELECT name, size, COALESCE(sha256, '') FROM inputs ORDER BY name"):
+            state.update(f"{name}\0{size}\0{sha256}\n".encode())
+        return state.hexdigest()
+
+    def num_listed(self) -> int:
+        """Count the files that are known so far."""
+        return self._db.execute("SELECT COUNT(*) FROM inputs").fetchone()[0]
+
+    # Results.
 
     def commit(self, result: ChunkResult) -> None:
-        """Write one chunk: all of it or nothing."""
+        """Write one chunk in the place of what there was of its files and studies: all of it or nothing."""
+        ids = [(row.row,) for row in result.files]
         with self._transaction():
-            self._db.execute("INSERT INTO chunks VALUES (?)", (result.index,))
-            self._insert("files", result.files)
-            self._insert("scores", result.scores)
-            self._insert("thumbnails", result.thumbnails)
+            for (i,) in ids:
+                self._db.execute("DELETE FROM scores WHERE study = (SELECT study FROM files WHERE row = ?)", (i,))
+            self._db.executemany("DELETE FROM files WHERE row = ?", ids)
+            self._db.executemany("DELETE FROM thumbnails WHERE row = ?", ids)
+            self._insert("files", FileRow, result.files)
+            self._insert("scores", ScoreRow, result.scores)
+            self._insert("thumbnails", Thumbnail, result.thumbnails)
+            self._db.executemany(f"UPDATE inputs SET state = {result.state} WHERE id = ?", ids)  # noqa: S608
+
+    def number(self) -> None:
+        """Number the files by their names, from 1. The rows that are read from now on have these numbers."""
+        with self._transaction():
+            self._db.execute("DELETE FROM numbers")
+            self._db.execute("INSERT INTO numbers SELECT id, row_number() OVER (ORDER BY name) FROM inputs")
 
     def files(self) -> Iterator[FileRow]:
-        """Yield every file's row in file order."""
-        for row in self._db.execute("SELECT * FROM files ORDER BY row"):
-            yield FileRow(*row)
+        """Yield every file's row in the order of names."""
+        return map(_file_row, self._db.execute(f"{_SELECT_FILES} ORDER BY n.row"))
 
     def scores(self) -> Iterator[ScoreRow]:
-        """Yield every score in study order."""
-        for row in self._db.execute("SELECT * FROM scores ORDER BY id"):
-            yield ScoreRow(*row[1:])
+        """Yield every score, in the order of the studies' first files."""
+        query = (
+            f"SELECT {_SCORE_NAMES} FROM scores JOIN (SELECT study AS s, MIN(n.row) AS first FROM files f "  # noqa: S608
+            "JOIN numbers n ON n.id = f.row WHERE status = 'scored' GROUP BY study) ON s = study ORDER BY first, place"
+        )
+        named: tuple[str, tuple[str, int]] = ("", ("[]", 0))
+        for values in self._db.execute(query):
+            if values[0] != named[0]:
+                named = values[0], self._named(values[0])
+            yield _score_row(values, named[1])
+
+    def _named(self, study: str) -> tuple[str, int]:
+        """Return names of the files that a study's scores were made from, as JSON, and their number."""
+        query = "SELECT path FROM files WHERE study = ? AND status = 'scored' ORDER BY path"
+        names = [row[0] for row in self._db.execute(query, (study,))]
+        return json.dumps(names[:NAMED_FILES], ensure_ascii=False), len(names)
 
     def scores_of(self, study: str) -> list[ScoreRow]:
         """Return the scores of one study."""
-        rows = self._db.execute("SELECT * FROM scores WHERE study = ? ORDER BY id", (study,))
-        return [ScoreRow(*row[1:]) for row in rows]
+        query = f"SELECT {_SCORE_NAMES} FROM scores WHERE study = ? ORDER BY place"  # noqa: S608 - names of our fields
+        named = self._named(study)
+        return [_score_row(values, named) for values in self._db.execute(query, (study,))]
 
-    def files_of(self, study: str) -> list[FileRow]:
-        """Return the scored files of one study."""
-        rows = self._db.execute("SELECT * FROM files WHERE study = ? AND status = 'scored' ORDER BY row", (study,))
-        return [FileRow(*row) for row in rows]
-
-    def failed_of(self, study: str) -> list[FileRow]:
-        """Return the files of one study that failed."""
-        rows = self._db.execute("SELECT * FROM files WHERE study = ? AND status = 'failed' ORDER BY row", (study,))
-        return [FileRow(*row) for row in rows]
+    def files_of(self, study: str, status: str = "scored") -> list[FileRow]:
+        """Return the files of one study that ended alike."""
+        query = f"{_SELECT_FILES} WHERE f.study = ? AND f.status = ? ORDER BY n.row"
+        return list(map(_file_row, self._db.execute(query, (study, status))))
 
     def studies(self, limit: int) -> list[str]:
-        """Return the keys of the first scored studies in study order."""
-        query = "SELECT study, MIN(id) AS first FROM scores GROUP BY study ORDER BY first LIMIT ?"
+        """Return the keys of the first scored studies, in the order of their first files."""
+        query = (
+            "SELECT study FROM files f JOIN numbers n ON n.id = f.row WHERE status = 'scored' AND study IN "
+            "(SELECT study FROM scores) GROUP BY study ORDER BY MIN(n.row) LIMIT ?"
+        )
         return [row[0] for row in self._db.execute(query, (limit,))]
 
     def thumbnail(self, row: int) -> Thumbnail | None:
-        """Return what is kept beside one file's row."""
-        values = self._db.execute("SELECT * FROM thumbnails WHERE row = ?", (row,)).fetchone()
-        return None if values is None else Thumbnail(values[0], values[1], bool(values[2]))
+        """Return what is kept beside the file of a number."""
+        query = "SELECT t.* FROM thumbnails t JOIN numbers n ON n.id = t.row WHERE n.row = ?"
+        values = self._db.execute(query, (row,)).fetchone()
+        return None if values is None else Thumbnail(row, values[1], bool(values[2]))
 
     def counts(self) -> dict[str, int]:
         """Count files by status and scored studies."""
@@ -158,19 +353,20 @@ class Ledger:
         (studies,) = self._db.execute("SELECT COUNT(DISTINCT study) FROM scores").fetchone()
         return {"files": sum(counts.values()), **counts, "studies": studies}
 
-    def counts_by(self, column: str) -> dict[str, int]:
-        """Count scored files by one of their columns."""
+    def counts_by(self, column: str, status: str = "scored") -> dict[str, int]:
+        """Count the files that ended alike by one of their columns."""
         assert column in {field.name for field in fields(FileRow)}
-        query = f"SELECT {column}, COUNT(*) FROM files WHERE status = 'scored' GROUP BY {column} ORDER BY 2 DESC, 1"  # noqa: S608 - checked
-        return {str(value): count for value, count in self._db.execute(query)}
+        query = f"SELECT {column}, COUNT(*) FROM files WHERE status = ? GROUP BY {column} ORDER BY 2 DESC, 1"  # noqa: S608 - checked
+        return {str(value): count for value, count in self._db.execute(query, (status,))}
 
-    def _insert(self, table: str, rows: Sequence[FileRow | ScoreRow | Thumbnail]) -> None:
-        if not rows:
-            return
-        names = ", ".join(_name(field.name) for field in fields(rows[0]))
-        marks = ", ".join("?" for _ in fields(rows[0]))
-        statement = f"INSERT INTO {table} ({names}) VALUES ({marks})"  # noqa: S608 - names of our own fields
-        self._db.executemany(statement, [astuple(row) for row in rows])
+    def _insert(self, table: str, row_type: type, rows: Sequence[FileRow | ScoreRow | Thumbnail]) -> None:
+        is_score = table == "scores"
+        names = [field.name for field in fields(row_type) if not (is_score and field.name in _COMPUTED)]
+        columns = ["place"] * is_score + [_name(name) for name in names]
+        marks = ", ".join("?" for _ in columns)
+        statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"  # noqa: S608 - names of our own fields
+        values = ([place] * is_score + [getattr(row, name) for name in names] for place, row in enumerate(rows))
+        self._db.executemany(statement, values)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -185,6 +381,41 @@ class Ledger:
                 raise
 
 
+def _lock(folder: Path, tries: int = 5) -> int | None:
+    """Be the one that writes to a folder; the system lets go when the process ends, however it ends.
+
+    Raises:
+        MedclipError: BUSY.
+    """
+    try:
+        import fcntl
+    except ImportError:  # no such locks on Windows
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    for attempt in range(tries):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            if e.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                return descriptor  # a file system without locks
+            time.sleep(_TRY_AGAIN_S if attempt < tries - 1 else 0)
+        else:
+            return descriptor
+    os.close(descriptor)
+    raise MedclipError(Reason.BUSY, "another medclip is writing to this folder.", where=folder, hint="Let it finish.")
+
+
+def is_locked(folder: Path) -> bool:
+    """Return whether a process writes to a folder now."""
+    try:
+        descriptor = _lock(folder, tries=1)
+    except MedclipError:
+        return True
+    if descriptor is not None:
+        os.close(descriptor)
+    return False
+
+
 @contextlib.contextmanager
 def _ledger_errors(folder: Path) -> Iterator[None]:
     """Turn a full disk and a locked or foreign ledger into one sentence each."""
@@ -196,7 +427,9 @@ def _ledger_errors(folder: Path) -> Iterator[None]:
         if "full" in text or ("disk I/O" in text and shutil.disk_usage(folder).free < _NO_ROOM_BYTES):
             error = disk_error(OSError(errno.ENOSPC, text), folder)
         elif "locked" in text:
-            error = in_use(folder, "another medclip is writing to this folder", "Let it finish.")
+            error = MedclipError(
+                Reason.BUSY, "another medclip is writing to this folder.", where=folder, hint="Let it finish."
+            )
         elif "not a database" in text or "malformed" in text:
             error = in_use(folder, f"{FILE_NAME} in this folder is not a ledger that medclip can read", _ELSEWHERE)
         elif "disk I/O" in text:
@@ -212,10 +445,11 @@ def _name(field: str) -> str:
     return f'"{field.rstrip("_")}"'
 
 
-def _columns(row_type: type, key: str = "") -> str:
+def _columns(row_type: type, key: str = "", without: Sequence[str] = ()) -> str:
     return ", ".join(
         _name(field.name) + (" INTEGER PRIMARY KEY" if field.name == key else _sql_type(str(field.type)))
         for field in fields(row_type)
+        if field.name not in without
     )
 
 
@@ -223,3 +457,32 @@ def _sql_type(annotation: str) -> str:
     kind = annotation.split(" ")[0]
     null = "" if "None" in annotation else " NOT NULL"
     return {"int": " INTEGER", "float": " REAL", "str": " TEXT", "bytes": " BLOB", "bool": " INTEGER"}[kind] + null
+
+
+def _of_problem(problem: Problem | None) -> tuple[str | None, str | None]:
+    return (None, None) if problem is None else (str(problem.reason), problem.sentence)
+
+
+def _known(values: tuple[Any, ...]) -> KnownFile:
+    key, name, size, mtime, inode, window, cut, state, sha256, reason, sentence = values
+    problem = None if reason is None else Problem(Reason(reason), sentence)
+    return KnownFile(key, name, Stamp(size, mtime, inode), window, bool(cut), state, sha256, problem)
+
+
+def _file_row(values: tuple[Any, ...]) -> FileRow:
+    return FileRow(*values)
+
+
+def _score_row(values: tuple[Any, ...], named: tuple[str, int]) -> ScoreRow:
+    return ScoreRow(*values, files=named[0], num_files=named[1])
+
+
+_COMPUTED = ("files", "num_files")
+_SCORE_NAMES = ", ".join(_name(field.name) for field in fields(ScoreRow) if field.name not in _COMPUTED)
+_SELECT_INPUTS = "SELECT id, name, size, mtime, inode, window, cut, state, sha256, reason, sentence FROM inputs"
+_NUMBERED = {"row": "n.row", "unit": "u.row", "copy_of": "c.row"}
+_FILE_NAMES = ", ".join(_NUMBERED.get(field.name, f"f.{_name(field.name)}") for field in fields(FileRow))
+_SELECT_FILES = (
+    f"SELECT {_FILE_NAMES} FROM files f "  # noqa: S608 - names of our own fields
+    "JOIN numbers n ON n.id = f.row LEFT JOIN numbers u ON u.id = f.unit LEFT JOIN numbers c ON c.id = f.copy_of"
+)

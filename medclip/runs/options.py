@@ -9,6 +9,7 @@ from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.grouping.studies import GroupBy
 from medclip.files.grouping.studies import parse_modality as modality_named
 from medclip.sample import Modality
+from medclip.text.vocabulary.prompts import ad_hoc_task
 
 DEFAULT_MODEL = "medclip-mini"
 GROUP_BY: tuple[GroupBy, ...] = ("auto", "folder", "file")
@@ -20,10 +21,10 @@ class ScoreOptions:
 
     tasks: tuple[str, ...] = ()
     """Tasks to score; those of the pack's card where neither tasks nor a prompt are named."""
-    prompt: str | None = None
-    """A sentence to score as a task of its own."""
-    against: str | None = None
-    """What the prompt is compared with; "no {prompt}" where None."""
+    prompts: tuple[str, ...] = ()
+    """Sentences to score, each as a class of a task of their own."""
+    against: tuple[str, ...] = ()
+    """What each prompt is compared with; "no {prompt}" where there is none."""
     table: Any = None
     """A manifest that names study, patient and modality of files: a Path or a data frame."""
     modality: Modality | None = None
@@ -46,8 +47,10 @@ class ScoreOptions:
                 f"files are grouped by {', '.join(GROUP_BY)}, not {self.group_by!r}.",
                 did_you_mean(self.group_by, GROUP_BY),
             )
-        if self.against is not None and self.prompt is None:
+        if self.against and not self.prompts:
             raise _wrong("there is something to compare against, but no prompt.", "Add --prompt TEXT.")
+        if self.prompts:
+            ad_hoc_task(self.prompts, self.against)
 
 
 def parse_modality(name: str | None) -> Modality | None:

@@ -1,4 +1,4 @@
-"""Plan a run before anything is scored: which files there are, which study each belongs to, and in which chunk it goes.
+"""Plan a window before it is scored: which study each of its files belongs to, and in which chunk it goes.
 
 The plan depends on the files' names and bytes, the table and the options only, so that a run that was killed plans the
 same chunks again.
@@ -6,81 +6,31 @@ same chunks again.
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
-from medclip.errors import MedclipError, Problem, Reason, Status
-from medclip.files.discover import discover
+from medclip.errors import Problem, Reason, Status
 from medclip.files.grouping.studies import group
-from medclip.files.readers.pool import ReadingPool
+from medclip.files.pseudonyms import keyed_hash
 from medclip.files.recognise.inspect import FileFacts
-from medclip.files.tables.manifest import Manifest, read_manifest
-from medclip.progress import Progress, Silent
+from medclip.files.recognise.sniff import Format
+from medclip.files.tables.manifest import Manifest
+from medclip.runs.ledger import DONE, DONE_FOR_GOOD, KnownFile
 from medclip.runs.options import ScoreOptions
-from medclip.runs.read_unit import inspect
 from medclip.sample import FileRef, Kind, ModalitySource, Study
 from medclip.settings import Settings
 
-
-def missing_files(refs: Sequence[FileRef], manifest: Manifest, root: Path) -> tuple[tuple[FileRef, ...], int]:
-    """Find the files that a table names below the root and that do not exist: each input gets its row.
-
-    A path in a table is relative to the scored folder or to the table's; the one that more rows exist in counts for
-    rows that exist in neither.
-
-    Args:
-        refs: The files that were found.
-        manifest: The table.
-        root: The file or folder that is scored.
-
-    Returns:
-        The missing files, and how many rows name nothing here: a table may cover more than one folder.
-    """
-    scored = root if root.is_dir() else root.parent
-    places = [scored] if manifest.folder is None else [scored, manifest.folder]
-    names, paths = {ref.name for ref in refs}, {os.path.abspath(ref.path) for ref in refs}
-    exists = [[os.path.lexists(place / row.file) for row in manifest.rows] for place in places]
-    base = max(range(len(places)), key=lambda index: (sum(exists[index]), -index))
-    problem = Problem(Reason.MISSING_FILE, "the table names this file, but it does not exist.")
-    missing: dict[str, FileRef] = {}
-    elsewhere = 0
-    for index, row in enumerate(manifest.rows):
-        if os.path.normpath(row.file) in names or any(os.path.abspath(p / row.file) in paths for p in places):
-            continue
-        name = None if any(exists_here[index] for exists_here in exists) else _below(root, places[base] / row.file)
-        if name is None:
-            elsewhere += 1
-        else:
-            missing[name] = FileRef(root / name, name, 0, problem)
-    return tuple(missing.values()), elsewhere
-
-
-def _below(root: Path, path: Path) -> str | None:
-    """Return a path relative to a folder; None where it does not lie in it, or where the root is a file."""
-    if not root.is_dir():
-        return None
-    for absolute in (os.path.abspath, os.path.realpath):
-        name = os.path.relpath(absolute(path), absolute(root))
-        if name.split(os.sep)[0] != os.pardir and name != os.curdir:
-            return Path(name).as_posix()
-    return None
-
-
 CHUNK_FILES = 32
 """Files per chunk: what a kill may cost (about a second of work) against one disk flush per chunk."""
-READ_AHEAD = 64
-"""Files that may be under way or waiting at once: two chunks, about 15 MB at 224 px."""
 
 
 @dataclass(frozen=True)
 class PlannedFile:
     """One path with all that is known before its pixels are read."""
 
-    row: int
-    """Number in this run, from 1."""
+    id: int
+    """Its number in the ledger."""
     ref: FileRef
     facts: FileFacts | None
     """None where the file could not be opened at all."""
@@ -92,6 +42,10 @@ class PlannedFile:
     """Who said its modality."""
     unit: int | None = None
     """Index of the unit it is read with; None where it is not read."""
+    copy_of: int | None = None
+    """The ledger's number of the file that counts in its place."""
+    tie: str = ""
+    """Hash of the study it belongs to, or would belong to."""
 
 
 @dataclass(frozen=True)
@@ -108,65 +62,53 @@ class PlannedUnit:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run as plain data."""
+    """A window as plain data."""
 
     files: tuple[PlannedFile, ...]
     studies: tuple[Study, ...]
     units: tuple[PlannedUnit, ...]
-    chunks: tuple[tuple[int, ...], ...]
-    """Indices of files. Studies are never split; every file is in exactly one chunk."""
-    table_rows_elsewhere: int = 0
-    """Rows of the table that name no file here."""
-    table: str = ""
-    """Hash of the table; "" where there is none."""
+    waiting: frozenset[str] = frozenset()
+    """Ties of the studies that wait until all of their files are known."""
+    state: int = DONE
+    """What its files are once they are scored."""
 
-    @property
-    def digest(self) -> str:
-        """Hash of names, sizes and bytes of all files."""
-        state = hashlib.sha256()
-        for file in self.files:
-            sha256 = "" if file.facts is None else file.facts.sha256
-            state.update(f"{file.ref.name}\0{file.ref.size_bytes}\0{sha256}\n".encode())
-        return state.hexdigest()
+    def chunks(self) -> list[Chunk]:
+        """Cut what does not wait into chunks. Studies are never split."""
+        indices = [index for index, file in enumerate(self.files) if file.tie not in self.waiting]
+        return [Chunk(self, members) for members in chunks(self.files, indices, CHUNK_FILES)]
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """What is read, scored and committed at once."""
+
+    plan: Plan
+    members: tuple[int, ...]
+    """Indices of files."""
 
 
 def make_plan(
-    root: Path,
+    files: Sequence[tuple[KnownFile, FileRef, FileFacts | Problem]],
     options: ScoreOptions,
     *,
+    manifest: Manifest | None,
     key: bytes,
-    pool: ReadingPool,
     settings: Settings,
-    exclude: Sequence[Path] = (),
-    progress: Progress | None = None,
+    must_wait: Callable[[str], bool] | None = None,
 ) -> Plan:
-    """Find, inspect and group the files below a path.
+    """Group the files of a window.
 
     Args:
-        root: A file or folder.
-        options: Table, modality and grouping.
+        files: What the ledger knows of each, its path, and what was found in it.
+        options: Modality and grouping.
+        manifest: What a table says of the files.
         key: Key of the identity hashes.
-        pool: Reading processes; they hash and sniff.
-        settings: Limits.
-        exclude: Paths to leave out, such as the output folder.
-        progress: Told about every inspected file.
-
-    Raises:
-        MedclipError: MISSING_FILE for a missing root; NOTHING_TO_DO when there is no file; TABLE_INVALID.
+        settings: Limits and policy.
+        must_wait: Whether a study (its tie) has files in an earlier window; None for studies whose files are all here.
     """
-    manifest = None if options.table is None else read_manifest(options.table)
-    refs, elsewhere = discover(root, exclude=exclude), 0
-    if manifest is not None:
-        missing, elsewhere = missing_files(refs, manifest, root)
-        refs = tuple(sorted([*refs, *missing], key=lambda ref: os.fsencode(ref.name)))
-    if not refs:
-        raise MedclipError(
-            Reason.NOTHING_TO_DO, "there is no file in this folder.", where=root, hint="Name another folder."
-        )
-    facts = _inspect_all(refs, pool, settings, progress or Silent())
-    pairs = [(ref, fact) for ref, fact in zip(refs, facts, strict=True) if isinstance(fact, FileFacts)]
+    files = sorted(files, key=lambda file: file[0].name.encode())
     studies = group(
-        pairs,
+        [(ref, fact) for _, ref, fact in files if isinstance(fact, FileFacts)],
         manifest=manifest,
         modality=options.modality,
         key=key,
@@ -175,13 +117,40 @@ def make_plan(
     )
     study_of = {ref.name: index for index, study in enumerate(studies) for ref in study.files}
     sources = {ref.name: source for study in studies for ref, source in _sources(study)}
-    files = tuple(
-        _planned(number, ref, fact, study_of.get(ref.name), sources.get(ref.name))
-        for number, (ref, fact) in enumerate(zip(refs, facts, strict=True), start=1)
-    )
-    files, units = plan_units(join_failed(files, studies, manifest), studies)
-    table = "" if manifest is None else manifest.digest
-    return Plan(files, studies, units, chunks(files, CHUNK_FILES), elsewhere, table)
+    planned = [
+        _planned(known.id, ref, fact, study_of.get(ref.name), sources.get(ref.name)) for known, ref, fact in files
+    ]
+    joined = [
+        replace(file, tie=_tie_of(file, studies, manifest, options, key))
+        for file in join_failed(planned, studies, manifest)
+    ]
+    placed, units = plan_units(joined, studies)
+    if must_wait is None:
+        return Plan(placed, studies, units, state=DONE_FOR_GOOD)
+    grows = {file.tie for (known, *_), file in zip(files, placed, strict=True) if known.cut and _may_grow(file, units)}
+    waiting = {tie for tie in {file.tie for file in placed} if tie in grows or must_wait(tie)}
+    return Plan(placed, studies, units, frozenset(waiting))
+
+
+def _tie_of(
+    file: PlannedFile, studies: Sequence[Study], manifest: Manifest | None, options: ScoreOptions, key: bytes
+) -> str:
+    """Return the hash of a file's study, by which files of other windows are known to belong to it."""
+    if file.study is not None:
+        return studies[file.study].tie
+    kinds = {"auto": ("table", "uid"), "folder": ("folder",)}.get(options.group_by, ())
+    ties = (_tie(file, kind, manifest) for kind in kinds)
+    kind, name = next((tie for tie in ties if tie is not None), ("file", file.ref.name))
+    return keyed_hash("study", f"{kind}\0{name}", key)
+
+
+def _may_grow(file: PlannedFile, units: Sequence[PlannedUnit]) -> bool:
+    """Return whether other files of a folder may belong to what a file is read with."""
+    if file.facts is None:
+        return False
+    unit = None if file.unit is None else units[file.unit]
+    several = unit is not None and (len(unit.files) > 1 or unit.kind in (Kind.VOLUME, Kind.SLIDE))
+    return bool(file.facts.parts) or (file.facts.format is Format.DICOM and several)
 
 
 def plan_units(
@@ -195,21 +164,24 @@ def plan_units(
         for unit in study.units:
             members = tuple(place[ref.name] for ref in unit.files)
             number = None if unit.problem else len(units)
+            original = planned[place[unit.copy_of]].id if unit.copy_of else None
             for index in members:
-                planned[index] = replace(planned[index], unit=number, problem=planned[index].problem or unit.problem)
+                problem = planned[index].problem or unit.problem
+                planned[index] = replace(planned[index], unit=number, problem=problem, copy_of=original)
             if unit.problem is None:
                 units.append(PlannedUnit(unit.kind, members, unit.notes, unit.mpp_um))
     return tuple(planned), tuple(units)
 
 
-def chunks(files: Sequence[PlannedFile], size: int) -> tuple[tuple[int, ...], ...]:
-    """Cut the files into chunks of about `size` without cutting a study.
+def chunks(files: Sequence[PlannedFile], indices: Iterable[int], size: int) -> tuple[tuple[int, ...], ...]:
+    """Cut some of the files into chunks of about `size` without cutting a study.
 
     A study stands where its first file stands. A chunk closes when it has `size` files or more, so only a study that is
     itself larger makes a chunk larger than twice that.
     """
     units: dict[tuple[str, int], list[int]] = {}
-    for index, file in enumerate(files):
+    for index in indices:
+        file = files[index]
         unit = ("file", index) if file.study is None else ("study", file.study)
         units.setdefault(unit, []).append(index)
     closed: list[tuple[int, ...]] = []
@@ -222,26 +194,6 @@ def chunks(files: Sequence[PlannedFile], size: int) -> tuple[tuple[int, ...], ..
     if open_chunk:
         closed.append(tuple(open_chunk))
     return tuple(closed)
-
-
-def _inspect_all(
-    refs: Sequence[FileRef], pool: ReadingPool, settings: Settings, progress: Progress
-) -> list[FileFacts | Problem]:
-    """Inspect every file that can be opened, in order; a file that takes its process down has a problem instead."""
-    progress.stage("Looking at files", len(refs))
-    open_refs: Iterable[tuple[Path, Settings]] = ((ref.path, settings) for ref in refs if ref.problem is None)
-    futures = pool.map(inspect, open_refs, ahead=READ_AHEAD)
-    facts: list[FileFacts | Problem] = []
-    for ref in refs:
-        if ref.problem is not None:
-            facts.append(ref.problem)
-        else:
-            try:
-                facts.append(next(futures).result())
-            except MedclipError as error:
-                facts.append(error.problem())
-        progress.step()
-    return facts
 
 
 def join_failed(
@@ -275,7 +227,8 @@ def _tie(file: PlannedFile, grouping: str, manifest: Manifest | None) -> tuple[s
     if grouping == "uid":
         uid = file.facts.header.study_uid if file.facts is not None and file.facts.header is not None else ""
         return (grouping, uid) if uid else None
-    return (grouping, str(PurePosixPath(file.ref.name).parent)) if grouping == "folder" else None
+    folder = str(PurePosixPath(file.ref.name).parent)
+    return (grouping, "" if folder == "." else folder) if grouping == "folder" else None
 
 
 def _sources(study: Study) -> Iterable[tuple[FileRef, ModalitySource | None]]:
@@ -284,11 +237,11 @@ def _sources(study: Study) -> Iterable[tuple[FileRef, ModalitySource | None]]:
 
 
 def _planned(
-    row: int, ref: FileRef, facts: FileFacts | Problem, study: int | None, source: ModalitySource | None
+    number: int, ref: FileRef, facts: FileFacts | Problem, study: int | None, source: ModalitySource | None
 ) -> PlannedFile:
     if isinstance(facts, Problem):
-        return PlannedFile(row, ref, None, facts, None)
+        return PlannedFile(number, ref, None, facts, None)
     problem = facts.problem
     if problem is None and study is None:  # grouping leaves out only what inspection has a problem with
         problem = Problem(Reason.NOT_SUPPORTED_YET, "the file holds nothing that this version scores.")
-    return PlannedFile(row, ref, facts, problem, None if problem else study, source)
+    return PlannedFile(number, ref, facts, problem, None if problem else study, source)

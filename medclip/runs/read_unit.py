@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from medclip.adapters.display_channels import as_shown
 from medclip.dicom.header.safe_header import ALLOWED, public_values
 from medclip.errors import MedclipError, Problem, Reason
-from medclip.files.recognise.inspect import FileFacts, inspect_file
+from medclip.files.recognise.inspect import CHANGED, FileFacts, inspect_file, is_unchanged
 
 if TYPE_CHECKING:
     from medclip.adapters.base import Source
     from medclip.models.preprocess import Preprocess
-    from medclip.sample import Modality
+    from medclip.sample import Modality, Stamp
     from medclip.settings import Settings
 
 THUMBNAIL_PX = 160
@@ -51,9 +51,9 @@ class Reading:
     """JSON of the values that `medclip.dicom.header.safe_header` lets out; None where there is no medical header."""
 
 
-def inspect(path: Path, settings: Settings) -> FileFacts:
-    """Hash one file and find out what it is."""
-    return inspect_file(path, settings)
+def inspect(path: Path, settings: Settings, known: tuple[Stamp, str] | None) -> FileFacts:
+    """Hash one file and find out what it is; its hash may be known from before."""
+    return inspect_file(path, settings, known)
 
 
 def read(source: Source, modality: Modality | None, preprocess: Preprocess, settings: Settings) -> Reading:
@@ -66,14 +66,20 @@ def read(source: Source, modality: Modality | None, preprocess: Preprocess, sett
         settings: Limits.
 
     Raises:
-        MedclipError: Whatever the adapter refuses.
+        MedclipError: Whatever the adapter refuses; CHANGED where a file is not the one that was looked at, so that no
+            pixels are scored under the hash and the patient of others.
     """
     from medclip.adapters.model_images import images_of
     from medclip.adapters.registry import read_unit
     from medclip.imaging.colourfulness import has_colours
     from medclip.imaging.intensity import to_uint8
 
-    sample = read_unit(source, modality, settings)
+    try:
+        sample = read_unit(source, modality, settings)
+    finally:  # also where the bytes of another file made no sense
+        for path, facts in zip(source.paths, source.facts, strict=True):
+            if not is_unchanged(path, facts):
+                raise CHANGED.error(path)
     images = images_of(sample)
     if not images:
         raise MedclipError(Reason.NO_TASK, f"the {sample.kind} has no image, and this model takes images only.")

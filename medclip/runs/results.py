@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from medclip.runs.rows import FileRow, ScoreRow
 FILES = "files.parquet"
 SCORES = "scores.parquet"
 RUN = "run.json"
+REPORT = "report.html"
 
 
 def write_results(ledger: Ledger, folder: Path, run: dict[str, Any]) -> None:
@@ -27,7 +30,17 @@ def write_results(ledger: Ledger, folder: Path, run: dict[str, Any]) -> None:
     Raises:
         MedclipError: As `medclip.files.output.disk_errors`.
     """
+    ledger.number()
     write_rows(folder / FILES, FileRow, ledger.files())
     write_rows(folder / SCORES, ScoreRow, ledger.scores())
     text = json.dumps({**run, "counts": ledger.counts()}, indent=2, sort_keys=True, ensure_ascii=False)
     write_file(folder / RUN, f"{text}\n")
+
+
+def hashes_of(folder: Path) -> dict[str, str]:
+    """Hash what a run has written besides its ledger, by name; what is not there is left out."""
+    hashes = {}
+    for name in (FILES, SCORES, RUN, REPORT):
+        with suppress(OSError), (folder / name).open("rb") as file:
+            hashes[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return hashes

@@ -10,7 +10,8 @@ class FileRow:
     """One input path: what it was, how it ended, and everything that was done to its pixels."""
 
     row: int
-    """Number of the file in this run, from 1; the report names files by it."""
+    """Number of the file in this run by name, from 1; the report names files by it. In the ledger: its own number,
+    as those of `unit` and `copy_of`."""
     path: str
     """Relative to the folder that was named. The only place in any output where a file name appears."""
     sha256: str | None
@@ -39,6 +40,8 @@ class FileRow:
     headers: str | None = None
     """JSON object of the allow-listed header values of what was read: scanner, sex, age and more; None where a file
     has no medical header."""
+    copy_of: int | None = None
+    """Row of the file that counts in the place of this one, which holds the same image of the same study."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,12 @@ class ScoreRow:
     preprocessing: str
     num_failed: int = 0
     """Files of the same study that failed, and so did not go into the score."""
+    against: str | None = None
+    """What a prompt was compared with; None for a task."""
+    files: str = "[]"
+    """JSON list of the paths that were scored, the first 16 by name."""
+    num_files: int = 0
+    """How many files were scored: more than images where files are read together, fewer where one holds many."""
 
 
 @dataclass(frozen=True)

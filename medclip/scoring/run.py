@@ -9,23 +9,26 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from medclip.adaptation.pack.pack_head import read_pack_text
 from medclip.errors import MedclipError, Reason
-from medclip.files.discover import LEDGER
+from medclip.files.discover import LEDGER, walk
 from medclip.files.output import claim_folder, disk_errors, remove_drafts
 from medclip.files.pseudonyms import load_key
 from medclip.files.readers.pool import ReadingPool
+from medclip.files.tables.manifest import Manifest, read_manifest
 from medclip.models.parallel_encoding import encoder_threads, one_torch_thread
 from medclip.progress import Progress, Silent
 from medclip.runs.chunk import Context, run_chunks
 from medclip.runs.identity import claim, run_identity
 from medclip.runs.ledger import Ledger
+from medclip.runs.listing import Counter, Listing
+from medclip.runs.look import Looker
 from medclip.runs.options import DEFAULT_MODEL, ScoreOptions
-from medclip.runs.plan import make_plan
-from medclip.runs.results import FILES, RUN, SCORES, write_results
+from medclip.runs.results import hashes_of, write_results
 from medclip.runs.score_run import ScoreRun
 from medclip.scoring.study_scores import StudyScores
 from medclip.scoring.tasks import Scorer, asked_tasks, modality_task
@@ -45,6 +48,8 @@ def run_scoring(
     key_file: Path | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
+    add: bool = False,
+    retry_failed: str | None = None,
     finish: Finish | None = None,
 ) -> ScoreRun:
     """Score the files below a path into a folder.
@@ -57,6 +62,8 @@ def run_scoring(
         key_file: Identity key to hash identifiers with, where it is not the one in the settings' home.
         settings: Limits and number of reading processes.
         progress: Told how far it is.
+        add: Score files that came since an earlier call, and those that changed; rows of the others stay.
+        retry_failed: Try the files that failed once more: those of a reason, or all for "".
         finish: Called before the run counts as finished.
 
     Raises:
@@ -80,58 +87,92 @@ def run_scoring(
     tasks = asked_tasks(card, options, read_pack_text(pack, card))
     holds_run = claim_folder(folder, "run of medclip", marks=(LEDGER,), inputs={"what is scored": root})
     key = load_key(settings, path=key_file)
+    manifest = None if options.table is None else read_manifest(options.table)
+    identity = run_identity(
+        options,
+        manifest=manifest,
+        pack=f"{card.name} {card.version} {_pack_hash(pack)}",
+        tasks=[asked.task.name for asked in tasks],
+        version=__version__,
+        key=key,
+        settings=settings,
+    )
+    _refuse_empty(root, manifest, folder)
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     with (
-        ReadingPool(settings.workers, settings.decode_timeout_s, settings.reader_memory_bytes) as pool,
+        Ledger(folder) as ledger,
+        ReadingPool.of(settings, note=progress.note) as pool,
         ThreadPoolExecutor(1) as loader,
     ):
-        # Loading the model takes seconds of imports; the reading processes inspect meanwhile. A folder that holds a run
-        # may be finished already, and then no model is needed.
+        # Loading the model takes seconds of imports; the reading processes look at files meanwhile. A folder that holds
+        # a run may be finished already, and then no model is needed.
         loading = None if holds_run else loader.submit(_load, pack)
-        plan = make_plan(root, options, key=key, pool=pool, settings=settings, exclude=(folder,), progress=progress)
-        pack_id = f"{card.name} {card.version} {_pack_hash(pack)}"
-        identity = run_identity(
-            plan,
-            options,
-            pack=pack_id,
-            tasks=[asked.task.name for asked in tasks],
-            version=__version__,
-            key=key,
-            settings=settings,
-        )
-        with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        with Ledger(folder) as ledger:
-            claim(ledger, identity, folder)
-            remove_drafts(folder)
-            if ledger.get("finished") and all((folder / name).exists() for name in (FILES, SCORES, RUN)):
-                if finish is not None:
-                    finish(ledger, card, folder)
-                return ScoreRun(folder, ledger.counts(), already_finished=True)
-            if len(ledger.finished_chunks()) < len(plan.chunks):
-                loaded = (loading or loader.submit(_load, pack)).result()
-                with encoder_threads() as (encoders, num_encoders):
-                    answers = StudyScores(loaded, Scorer(loaded), tasks, modality_task(card))
-                    context = Context(
-                        plan=plan,
-                        model=loaded,
-                        infer=None if answers.modality_task is None else answers.infer,
-                        refuse=answers.refuse,
-                        min_confidence=options.min_confidence,
-                        pool=pool,
-                        encoders=encoders,
-                        num_encoders=num_encoders,
-                        settings=settings,
-                        key=key,
-                        progress=progress,
-                    )
-                    run_chunks(context, ledger, lambda work: tuple(answers.rows(work)))
+        claim(ledger, identity, folder)
+        remove_drafts(folder)
+        listing = Listing(root, ledger, (folder,))
+        looker = Looker(listing, ledger, pool, options, manifest, key, settings)
+        looker.begin(folder, add=add)
+        if retry_failed is not None:
+            ledger.open_again(ledger.failed_ids(retry_failed or None))
+        counter = Counter(root)
+        chunks = looker.chunks()
+        first = next(chunks, None)
+        if first is not None:
+            ledger.forget("finished")
+            model_ = (loading or loader.submit(_load, pack)).result()
+            answers = StudyScores(model_, Scorer(model_), tasks, modality_task(card))
+            with encoder_threads() as (encoders, num_encoders):
+                context = Context(
+                    model=model_,
+                    infer=None if answers.modality_task is None else answers.infer,
+                    refuse=answers.refuse,
+                    min_confidence=options.min_confidence,
+                    pool=pool,
+                    encoders=encoders,
+                    num_encoders=num_encoders,
+                    settings=settings,
+                    key=key,
+                    progress=progress,
+                )
+                counts = ledger.counts()
+                num_files = counts["files"]
+                progress.stage("Reading and scoring", max(counter.wait(3.0), num_files), num_files)
+                run_chunks(
+                    context,
+                    ledger,
+                    chain([first], chunks),
+                    lambda work: tuple(answers.rows(work)),
+                    lambda result: _report_progress(progress, ledger, counter),
+                )
+        counter.stop()
+        finished = ledger.get("finished")
+        already = finished is not None and finished == hashes_of(folder)
+        if not already:
             progress.stage("Writing tables and report", 1)
-            write_results(ledger, folder, _run_description(identity, card, plan.table_rows_elsewhere))
-            if finish is not None:
-                finish(ledger, card, folder)
-            ledger.remember({"finished": True})
+            if finished is not None:
+                progress.note("The results were not as they had been written; they are written again.")
+            ledger.remember({"report": None})
+            write_results(ledger, folder, _run_description(identity, card, ledger))
+        if finish is not None:
+            finish(ledger, card, folder)
+        ledger.remember({"finished": hashes_of(folder)})
+        if not already:
             progress.step()
-            return ScoreRun(folder, ledger.counts())
+        return ScoreRun(folder, ledger.counts(), already_finished=already)
+
+
+def _refuse_empty(root: Path, manifest: Manifest | None, folder: Path) -> None:
+    """Refuse a folder without a file before anything is written."""
+    if next(walk(root, exclude=(folder,)), None) is None and not (manifest is not None and manifest.rows):
+        raise MedclipError(
+            Reason.NOTHING_TO_DO, "there is no file in this folder.", where=root, hint="Name another folder."
+        )
+
+
+def _report_progress(progress: Progress, ledger: Ledger, counter: Counter) -> None:
+    counts = ledger.counts()
+    progress.overall(counts["files"], max(counter.total, counts["files"]), counts["studies"])
 
 
 def _load(pack: Path) -> Any:
@@ -160,16 +201,17 @@ def _pack_name(model: Any) -> str | Path:
     return named
 
 
-def _run_description(identity: dict[str, Any], card: Any, table_rows_elsewhere: int) -> dict[str, Any]:
-    options = {name: identity[name] for name in ("modality", "min_confidence", "group_by", "table", "tasks", "prompt")}
-    against = opposite(identity["prompt"], identity["against"]) if identity["prompt"] is not None else None
+def _run_description(identity: dict[str, Any], card: Any, ledger: Ledger) -> dict[str, Any]:
+    options = {name: identity[name] for name in ("modality", "min_confidence", "group_by", "table", "tasks", "prompts")}
+    prompts, against = identity["prompts"], identity["against"]
+    compared = [opposite(p, other) for p, other in zip(prompts, against or [None] * len(prompts), strict=True)]
     return {
         "medclip": identity["version"],
         "model": {"name": card.name, "version": str(card.version), "pack": identity["pack"].split(" ")[-1]},
-        "options": {**options, "against": against},
+        "options": {**options, "against": compared},
         "input": {
-            "num_files": identity["num_files"],
-            "sha256": identity["files"],
-            "table_rows_elsewhere": table_rows_elsewhere,
+            "num_files": ledger.num_listed(),
+            "sha256": ledger.digest(),
+            "table_rows_elsewhere": ledger.get("elsewhere") or 0,
         },
     }

@@ -70,7 +70,7 @@ class StudyScores:
                 for name, logit, p in zip(names, logits, probability, strict=True):
                     yield ScoreRow(
                         study=key,
-                        patient=work.context.plan.studies[study].patient,
+                        patient=work.chunk.plan.studies[study].patient,
                         modality=modality,
                         task=asked.task.name,
                         class_=name,
@@ -82,6 +82,7 @@ class StudyScores:
                         model_version=str(self.model.card.version),
                         preprocessing=first.preprocessing,
                         num_failed=sum(len(item.files) for item in failed),
+                        against=asked.against(name),
                     )
 
 

@@ -17,7 +17,7 @@ from medclip.models.class_vectors import ClassVectors, class_vectors, probabilit
 from medclip.runs.options import ScoreOptions
 from medclip.sample import Modality
 from medclip.text.vocabulary.load import load_task, task_names
-from medclip.text.vocabulary.prompts import ad_hoc_task
+from medclip.text.vocabulary.prompts import AD_HOC, ad_hoc_task
 from medclip.text.vocabulary.task import Task
 
 MODALITY_TASK = "modality"
@@ -34,6 +34,10 @@ class AskedTask:
     listed: bool
     """The pack's card lists it: there are figures for it. Otherwise nobody has measured how good the answers are."""
 
+    def against(self, name: str) -> str | None:
+        """Return what a prompt is compared with; None for the classes of other tasks."""
+        return self.task.class_named(name).negative_prompts[0] if self.task.name == AD_HOC else None
+
     def fits(self, modality: Modality, body_part: str = "") -> bool:
         """Whether the question makes sense for a modality and for the body part that a header states, if any."""
         return self.fits_modality(modality) and self.task.is_about(body_part)
@@ -49,14 +53,14 @@ def asked_tasks(card: Any, options: ScoreOptions, own: ClassText | None = None) 
     Args:
         card: The pack's card.
         own: The task that the pack was adapted to, which it brings along; it goes before a vocabulary task of its name.
-        options: Tasks and prompt as named by the caller; where both are absent, all tasks that the card lists, without
+        options: Tasks and prompts as named by the caller; where both are absent, all tasks that the card lists, without
             the modality task, which is for files that do not say what they are.
 
     Raises:
         MedclipError: WRONG_USE for a task that does not exist, naming those that do.
     """
     names = list(dict.fromkeys(options.tasks))
-    if not names and options.prompt is None:
+    if not names and not options.prompts:
         names = [name for name in card.tasks if name != MODALITY_TASK]
     known = task_names() if own is None else (own.task.name, *task_names())
     unknown = [name for name in names if name not in known]
@@ -67,8 +71,8 @@ def asked_tasks(card: Any, options: ScoreOptions, own: ClassText | None = None) 
             hint=f"{did_you_mean(unknown[0], known, 'Tasks are')} The model's card lists: {', '.join(card.tasks)}.",
         )
     asked = [_asked(card, name, own) for name in names]
-    if options.prompt is not None:
-        asked.append(AskedTask(ad_hoc_task(options.prompt, options.against), None, None, listed=False))
+    if options.prompts:
+        asked.append(AskedTask(ad_hoc_task(options.prompts, options.against), None, None, listed=False))
     return tuple(asked)
 
 

@@ -152,9 +152,12 @@ def test_a_file_that_may_not_be_read_is_a_row_and_exit_code_3(
     assert "1 failed: permission denied" in capsys.readouterr().out
 
 
-def test_a_second_prompt_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _score(tmp_path, "--out", tmp_path / "out", "--prompt", "a", "--prompt", "b") == 2
-    assert "a run scores one prompt, and 2 were given" in capsys.readouterr().err
+def test_opposites_that_are_not_one_for_each_prompt_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--prompt", "a", "--prompt", "b", "--against", "c")
+    assert _score(tmp_path, "--out", tmp_path / "out", *words) == 2
+    assert "come in pairs: 2 and 1 were given" in capsys.readouterr().err
 
 
 def test_rows_of_the_table_that_name_nothing_here_are_counted_in_one_line(

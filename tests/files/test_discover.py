@@ -112,7 +112,7 @@ def test_the_output_folder_of_a_run_that_was_killed_is_left_out_too(tmp_path: Pa
     (tmp_path / "results").mkdir()
     with contextlib.closing(sqlite3.connect(tmp_path / "results/ledger.sqlite")) as database:
         database.execute("PRAGMA journal_mode=WAL")
-        for table in ("chunks", "files", "scores"):
+        for table in ("meta", "files", "scores"):
             database.execute(f"CREATE TABLE {table} (key TEXT)")
         database.commit()
         assert (tmp_path / "results/ledger.sqlite-wal").stat().st_size

@@ -1,19 +1,16 @@
-"""Plans: chunks that never cut a study, and a digest that knows every byte."""
+"""Plans and windows: nothing is cut that belongs together, and the same files give the same windows."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medclip.files.readers.pool import ReadingPool
-from medclip.runs.options import ScoreOptions
-from medclip.runs.plan import Plan, PlannedFile, chunks, make_plan
+from medclip.runs import listing as listing_module
+from medclip.runs.listing import windows
+from medclip.runs.plan import PlannedFile, chunks
 from medclip.sample import FileRef
-from medclip.settings import Settings
-from tests.kits.scoring import write_dicom, write_png
 
 
 def _files(studies: list[int | None]) -> list[PlannedFile]:
@@ -28,37 +25,36 @@ def _files(studies: list[int | None]) -> list[PlannedFile]:
 )
 def test_each_file_is_in_one_chunk_and_no_study_is_cut(studies: list[int | None], size: int) -> None:
     files = _files(studies)
-    found = chunks(files, size)
-    assert sorted(index for chunk in found for index in chunk) == list(range(len(files)))
+    cut = chunks(files, range(len(files)), size)
+    assert sorted(index for chunk in cut for index in chunk) == list(range(len(files)))
     home: dict[int, set[int]] = {}
-    for number, chunk in enumerate(found):
+    for number, chunk in enumerate(cut):
         for index in chunk:
             study = files[index].study
             if study is not None:
                 home.setdefault(study, set()).add(number)
     assert all(len(places) == 1 for places in home.values())
-    assert all(len(chunk) >= size for chunk in found[:-1])
+    assert all(len(chunk) >= size for chunk in cut[:-1])
 
 
-def test_a_plan_is_the_same_twice_and_its_digest_changes_with_one_byte(tmp_path: Path) -> None:
-    write_dicom(tmp_path / "in" / "a.dcm", 1)
-    target = write_png(tmp_path / "in" / "b.png", 2)
+@given(st.lists(st.integers(1, 30), max_size=12))
+def test_windows_hold_every_file_once_and_cut_large_folders_only(sizes: list[int]) -> None:
+    refs = [FileRef(Path(f"{f}/{n}"), f"{f}/{n}", 1) for f, size in enumerate(sizes) for n in range(size)]
+    before = listing_module.WINDOW_FILES, listing_module.CUT_FILES
+    listing_module.WINDOW_FILES, listing_module.CUT_FILES = 8, 20
+    try:
+        made = list(windows(refs))
+    finally:
+        listing_module.WINDOW_FILES, listing_module.CUT_FILES = before
+    assert [ref for window, _ in made for ref in window] == refs
+    assert all(window for window, _ in made)
+    for number, (window, cut) in enumerate(made):
+        folders = {ref.name.split("/")[0] for ref in window}
+        elsewhere = {ref.name.split("/")[0] for n, (other, _) in enumerate(made) if n != number for ref in other}
+        assert cut == bool(folders & elsewhere) or (cut and len(window) == 20)
+        assert len(window) <= 8 + 20
 
-    def plan() -> Plan:
-        with ReadingPool(1, 60) as pool:
-            return make_plan(tmp_path / "in", ScoreOptions(), key=b"k" * 32, pool=pool, settings=Settings())
 
-    first = plan()
-    assert first == plan()
-    target.write_bytes(target.read_bytes() + b"\0")
-    assert plan().digest != first.digest
-
-
-def test_a_file_that_crashes_inspection_has_a_row_of_its_own(tmp_path: Path) -> None:
-    write_png(tmp_path / "in" / "a.png", 1)
-    settings = replace(Settings(), max_file_bytes=10)
-    with ReadingPool(1, 60) as pool:
-        plan = make_plan(tmp_path / "in", ScoreOptions(), key=b"k" * 32, pool=pool, settings=settings)
-    (file,) = plan.files
-    assert file.problem is not None
-    assert file.problem.reason == "too_large"
+def test_a_folder_of_large_files_is_cut_by_their_bytes() -> None:
+    refs = [FileRef(Path(f"{n}"), f"{n}", listing_module.CUT_BYTES // 3) for n in range(8)]
+    assert [(len(window), cut) for window, cut in windows(refs)] == [(4, True), (4, True)]

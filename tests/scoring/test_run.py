@@ -229,8 +229,8 @@ def test_a_run_stopped_at_any_commit_goes_on_and_ends_in_the_same_bytes(
         if budget < 0:
             raise Stopped
 
-    def stopping_insert(self: Ledger, table: str, values: Any) -> None:
-        insert(self, table, values)
+    def stopping_insert(self: Ledger, *values: Any) -> None:
+        insert(self, *values)
         spend()
 
     def stopping_replace(source: Any, target: Any) -> None:

@@ -89,7 +89,7 @@ def test_a_file_that_cannot_be_opened_counts_for_the_study_of_its_folder_or_tabl
     (root / "b.png").touch()
     (root / "c.png").touch()
     table = tmp_path / "t.csv"
-    table.write_text("file,study\na.png,S\nb.png,S\n")
+    table.write_text("file,study,patient\na.png,S,\nb.png,S,\nstudy/1.png,,P\nstudy/2.png,,P\n")
     run = score(root, model=pack, workers=1, modality="xray", table=table)
     found = rows(run)
     assert found["study/2.png"]["study"] == found["study/1.png"]["study"]
@@ -117,7 +117,7 @@ def test_the_class_of_a_prompt_is_its_sentence_and_run_json_has_its_opposite(pac
     run = score(tmp_path / "1.dcm", tmp_path / "out", model=pack, workers=1, prompt="A  pacemaker, 2 leads")
     assert set(run.scores.column("class").to_pylist()) == {"A pacemaker, 2 leads"}
     options = json.loads((tmp_path / "out" / "run.json").read_text())["options"]
-    assert options["against"] == "no pacemaker, 2 leads"
+    assert options["against"] == ["no pacemaker, 2 leads"]
 
 
 def test_a_task_a_loaded_model_and_a_data_frame_may_be_given_as_they_are(pack: Path, tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_the_allow_listed_header_values_are_one_column_of_json(pack: Path, tmp_p
 
 def test_the_thumbnail_of_a_ct_is_grey(tmp_path: Path) -> None:
     folder = ct_series(tmp_path / "ct", num_slices=3, size=64)
-    facts = [(path, inspect(path, Settings())) for path in sorted(folder.iterdir())]
+    facts = [(path, inspect(path, Settings(), None)) for path in sorted(folder.iterdir())]
     source = Source(Kind.VOLUME, tuple(path for path, _ in facts), tuple(fact for _, fact in facts))
     reading = read(source, Modality.CT, Preprocess(size_px=64, adapters={}), Settings())
     assert reading.pixels_VHWC.shape[1:] == (64, 64, 3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Literal, get_args
@@ -11,7 +11,7 @@ from typing import Literal, get_args
 from medclip.errors import MedclipError, Problem, Reason, did_you_mean
 from medclip.files.grouping.mammography_exam import twins_for_processing
 from medclip.files.grouping.series import Uneven
-from medclip.files.grouping.units import modality_of, units_of
+from medclip.files.grouping.units import kind_of, modality_of, units_of
 from medclip.files.pseudonyms import keyed_hash
 from medclip.files.recognise.inspect import FileFacts
 from medclip.files.recognise.sniff import Format
@@ -20,10 +20,14 @@ from medclip.files.tables.manifest import Manifest, ManifestRow
 from medclip.sample import FileRef, Kind, Modality, ModalitySource, Study, Unit
 
 MAX_FOLDER_STUDY = 16
-"""A sub-folder with more images or series than this is a collection, not one examination. Projection studies have 1-4
-images, a mammography with extra views up to a dozen."""
+"""A sub-folder with more images or series than this is a collection, not one examination, though they be of one
+patient. Projection studies have 1-4 images, a mammography with extra views up to a dozen."""
 
 GroupBy = Literal["auto", "folder", "file"]
+_COPY = Problem(
+    Reason.DUPLICATE,
+    "the file holds the same image as another file of its study, which counts; the column copy_of names that one.",
+)
 _TWIN = Problem(
     Reason.COMPANION,
     "the mammogram is for processing (raw detector values), and its study has the same view for presentation, which is "
@@ -80,10 +84,10 @@ def group(
 
     What is read together (the slices of a series, a record's header and signals) is never torn apart but by a table.
     Rules of "auto" for each unit, first that applies: the table's columns `study` and `patient`; the DICOM Study
-    Instance UID; one study each for records, slides and volumes in one file; the folder. Images that lie directly in
-    the named folder are one study each; so are those of a sub-folder with more than 16 images or series; a smaller
-    sub-folder is one study. A study holds one modality: where files differ, it is split. A mammogram for processing
-    is left out where its study has the same view for presentation.
+    Instance UID; the folder, for up to 16 images or series below the named one of which table or header name the same
+    patient; one study each. Nothing else makes strangers one examination. A study holds one modality: where files
+    differ, it is split. A mammogram for processing is left out where its study has the same view for presentation, and
+    so is a copy of an image of the same study: the first by name counts.
 
     Args:
         files: Paths with their facts; those with a problem are left out.
@@ -114,7 +118,10 @@ def group(
         row = _row(manifest, ref)
         file = _File(ref, facts, row, *_modality(facts, row, modality), _patient(facts, row, key))
         usable[ref.name] = file
-        buckets.setdefault(_bucket(file, group_by), []).append((ref, facts))
+    copies = _copies(usable.values(), group_by)
+    for file in usable.values():
+        if file.ref.name not in copies:
+            buckets.setdefault(_bucket(file, group_by), []).append((file.ref, file.facts))
     units = [_with_scale(unit, usable) for members in buckets.values() for unit in units_of(members, uneven=uneven)]
     counts = Counter(
         _folder(unit.files[0])
@@ -123,18 +130,64 @@ def group(
     )
     position = {name: index for index, name in enumerate(usable)}
     groups: dict[tuple[str, str], list[_Member]] = {}
+    group_of: dict[str, tuple[str, str]] = {}
     for unit in sorted(units, key=lambda unit: min(position[ref.name] for ref in unit.files)):
         members = [usable[ref.name] for ref in unit.files]
         patients = frozenset(file.patient for file in members if file.patient)
         name = _group_name(unit, members[0], counts, group_by)
-        member = _Member(unit, _unit_modality(members), tuple(file.source for file in members), patients)
-        groups.setdefault(name, []).append(member)
+        groups.setdefault(name, []).append(_member(unit, members, patients))
+        group_of.update(dict.fromkeys((ref.name for ref in unit.files), name))
+    for copied, original in copies.items():
+        file = usable[copied]
+        unit = Unit(kind_of(file.facts), (file.ref,), _COPY, copy_of=original)
+        groups[group_of[original]].append(_member(unit, [file], frozenset()))
     studies = [
         study
         for name, members in groups.items()
         for study in _studies(name, _without_twins(members, usable), key, position)
     ]
     return tuple(sorted(studies, key=lambda study: position[study.files[0].name]))
+
+
+def _member(unit: Unit, files: Sequence[_File], patients: frozenset[str]) -> _Member:
+    return _Member(unit, _unit_modality(files), tuple(file.source for file in files), patients)
+
+
+def _copies(files: Iterable[_File], group_by: str) -> dict[str, str]:
+    """Find the files that hold the same image as another of their study: equal bytes, or one SOP instance.
+
+    Returns:
+        Name of the copy -> name of the file that counts, the first of them by name.
+    """
+    first: dict[tuple[str, ...], str] = {}
+    copies: dict[str, str] = {}
+    for file in sorted(files, key=lambda file: file.ref.name.encode()):
+        study = _known_tie(file, group_by)
+        if study is None:
+            continue
+        names = [(*study, "bytes", file.facts.sha256)]
+        header = file.facts.header
+        if header is not None and header.instance_uid:
+            # Some exports give one UID to many images; those differ in something else.
+            names.append((*study, "instance", repr(replace(header, transfer_syntax="", photometric="", lossy=False))))
+        original = next((first[name] for name in names if name in first), None)
+        if original is None:
+            first.update(dict.fromkeys(names, file.ref.name))
+        else:
+            copies[file.ref.name] = original
+    return copies
+
+
+def _known_tie(file: _File, group_by: str) -> tuple[str, str] | None:
+    """Return what ties a file to others, as far as it says so itself."""
+    row, header = file.row, file.facts.header
+    if group_by == "file":
+        return None
+    if group_by == "folder":
+        return "folder", _folder(file.ref)
+    if row is not None and row.study:
+        return "table", f"{row.patient or ''}\0{row.study}"
+    return ("uid", header.study_uid) if header is not None and header.study_uid else None
 
 
 def _bucket(file: _File, group_by: str) -> tuple[str, ...]:
@@ -191,19 +244,13 @@ def _patient(facts: FileFacts, row: ManifestRow | None, key: bytes) -> str | Non
 
 def _group_name(unit: Unit, file: _File, counts: Counter[str], group_by: str) -> tuple[str, str]:
     """Return what ties a unit to others: the kind of tie and its name."""
-    folder, row, header = _folder(file.ref), file.row, file.facts.header
-    if group_by == "file":
+    folder, tie = _folder(file.ref), _known_tie(file, group_by)
+    if tie is not None:
+        return tie
+    alone = group_by == "file" or not folder or file.patient is None or _alone(unit, file)
+    if alone or counts[folder] > MAX_FOLDER_STUDY:
         return "file", file.ref.name
-    if group_by == "folder":
-        return "folder", folder
-    if row is not None and row.study:
-        return "table", f"{row.patient or ''}\0{row.study}"
-    if header is not None and header.study_uid:
-        return "uid", header.study_uid
-    if folder and counts[folder] <= MAX_FOLDER_STUDY and not _alone(unit, file):
-        # A table that names two patients in one folder knows better than the folder.
-        return "folder", f"{folder}\0{file.patient}" if file.patient else folder
-    return "file", file.ref.name
+    return "folder", f"{folder}\0{file.patient}"
 
 
 def _modality(
@@ -252,6 +299,7 @@ def _studies(name: tuple[str, str], members: Sequence[_Member], key: bytes, posi
         studies.append(
             Study(
                 key=keyed_hash("study", f"{grouping}\0{value}{suffix}", key),
+                tie=keyed_hash("study", f"{grouping}\0{value}", key),
                 # Views of one study that name different patients (a real quirk of CBIS-DDSM) name none.
                 patient=patients.pop() if len(patients) == 1 else None,
                 files=tuple(ref for ref, _ in files),

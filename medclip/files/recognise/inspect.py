@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,6 +15,7 @@ from medclip.files.recognise.companions import place
 from medclip.files.recognise.slide_parts import Placed, may_be_part
 from medclip.files.recognise.sniff import HEAD_BYTES, Format, sniff_open
 from medclip.files.recognise.supported import dicom_problem, format_problem
+from medclip.sample import NO_STAMP, Stamp
 from medclip.settings import Settings
 
 _IN_MEMORY_BYTES = 64 * 1024**2
@@ -41,25 +43,54 @@ class FileFacts:
     """Set when the file cannot or need not be scored."""
     parts: tuple[str, ...] = ()
     """Names of the files beside it that are read with it: the signals of a record, the voxels of a header."""
+    stamp: Stamp = NO_STAMP
+    """Of the file whose bytes were hashed."""
 
 
-def inspect_file(path: Path, settings: Settings) -> FileFacts:
+def inspect_file(path: Path, settings: Settings, known: tuple[Stamp, str] | None = None) -> FileFacts:
     """Hash a file, sniff its format and read its header if it is DICOM.
+
+    Args:
+        path: The file.
+        settings: Limits.
+        known: Stamp and hash of the file when it was looked at before; where the stamp is the same, it is not read
+            whole again.
 
     Returns:
         The facts; `problem` is set for everything that will not be scored. Nothing is raised for a bad file.
     """
     try:
         with path.open("rb") as file:
-            size = file.seek(0, io.SEEK_END)
-            file.seek(0)
-            if size > _IN_MEMORY_BYTES:
+            stamp = Stamp.of(os.fstat(file.fileno()))
+            if known is not None and known[0] == stamp:
+                facts = _facts(path, file, known[1], stamp.size_bytes, settings)
+            elif stamp.size_bytes > _IN_MEMORY_BYTES:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-                return _facts(path, file, digest, size, settings)
-            data = file.read()
-        return _facts(path, io.BytesIO(data), hashlib.sha256(data).hexdigest(), len(data), settings)
+                facts = _facts(path, file, digest, stamp.size_bytes, settings)
+            else:
+                data = file.read()
+                facts = _facts(path, io.BytesIO(data), hashlib.sha256(data).hexdigest(), len(data), settings)
+            if Stamp.of(os.fstat(file.fileno())) != stamp:
+                return FileFacts("", Format.UNKNOWN, None, CHANGED)
+            return replace(facts, stamp=stamp)
     except OSError as error:
         return FileFacts("", Format.UNKNOWN, None, os_problem(error))
+
+
+CHANGED = Problem(
+    Reason.CHANGED,
+    "the file was written to or replaced while it was read; score it again with --retry-failed changed.",
+)
+
+
+def is_unchanged(path: Path, facts: FileFacts) -> bool:
+    """Return whether a path still leads to the very file that was looked at."""
+    if facts.stamp == NO_STAMP:
+        return True
+    try:
+        return Stamp.of(path.stat()) == facts.stamp
+    except OSError:
+        return False
 
 
 def os_problem(error: OSError) -> Problem:

@@ -120,8 +120,8 @@ class PageData:
 
     version: str
     counts: Mapping[str, int]
-    prompt: str | None
-    against: str | None
+    prompts: tuple[tuple[str, str], ...]
+    """Each with what it is compared with."""
     modalities: tuple[tuple[str, int], ...]
     sources: tuple[tuple[str, int], ...]
     studies: tuple[StudyData, ...]
@@ -143,19 +143,18 @@ def collect(ledger: Ledger, card: CardView, *, show_paths: bool, max_studies: in
     """
     identity: dict[str, Any] = ledger.get("identity") or {}
     tasks = {name: load_task(name) for name in task_names()}
-    against = None
-    if identity.get("prompt"):
-        prompt_task = ad_hoc_task(identity["prompt"], identity.get("against"))
+    prompts: list[tuple[str, str]] = []
+    if identity.get("prompts"):
+        prompt_task = ad_hoc_task(identity["prompts"], identity["against"])
         tasks[prompt_task.name] = prompt_task
-        against = prompt_task.classes[0].negative_prompts[0]
+        prompts = [(c.name, c.negative_prompts[0]) for c in prompt_task.classes]
     counts = ledger.counts()
     keys = ledger.studies(max_studies)
     problems, treatments = _problems_and_treatments(ledger.files(), show_paths)
     return PageData(
         version=str(identity.get("version", "")),
         counts=counts,
-        prompt=identity.get("prompt"),
-        against=against,
+        prompts=tuple(prompts),
         modalities=tuple((modality_title(name), n) for name, n in ledger.counts_by("modality").items()),
         sources=tuple((_SOURCES.get(name, name), n) for name, n in ledger.counts_by("modality_source").items()),
         studies=tuple(_study(ledger, key, tasks, card, show_paths) for key in keys),
@@ -197,7 +196,7 @@ def _study(ledger: Ledger, key: str, tasks: Mapping[str, Task], card: CardView, 
         modality_note=_modality_note(files),
         grouping=_GROUPING.get(files[0].grouping or "", files[0].grouping or ""),
         num_images=max(score.num_images for score in scores),
-        failed_note=_failed_note(len(files), scores[0].num_failed, ledger.failed_of(key), show_paths),
+        failed_note=_failed_note(len(files), scores[0].num_failed, ledger.files_of(key, "failed"), show_paths),
         thumbnails=tuple(thumbnails),
         num_more_images=max(0, len(files) - _MAX_THUMBNAILS),
         tasks=tuple(
@@ -236,7 +235,6 @@ def _task(task: Task | None, name: str, scores: Sequence[ScoreRow], card: CardVi
     if own is not None and own.adapted:
         titles, title = dict(own.class_titles), own.title
     is_prompt = name == AD_HOC
-    against = f"against “{task.classes[0].negative_prompts[0]}”" if task is not None and is_prompt else ""
     ordered = sorted(scores, key=lambda score: -score.probability)
     shown = ordered if len(ordered) <= _MAX_CLASSES + 1 else ordered[:_MAX_CLASSES]
     is_choice = scores[0].kind == "multiclass"
@@ -250,7 +248,7 @@ def _task(task: Task | None, name: str, scores: Sequence[ScoreRow], card: CardVi
                 titles.get(score.class_, score.class_.replace("_", " ")),
                 score.probability,
                 top=index == 0 if is_choice else score.probability > 0.5,
-                note=against,
+                note=f"against “{score.against}”" if is_prompt else "",
             )
             for index, score in enumerate(shown)
         ),

@@ -52,32 +52,41 @@ def expand(task: Task, classes: Sequence[str] | None = None) -> tuple[ClassPromp
     )
 
 
-def ad_hoc_task(prompt: str, against: str | None = None) -> Task:
-    """Make a one-class task of a sentence given by a person.
+def ad_hoc_task(prompts: Sequence[str], against: Sequence[str] = ()) -> Task:
+    """Make a task of sentences given by a person, one class each.
 
     Args:
-        prompt: What the image may show, e.g. "a pacemaker".
-        against: The opposite; "no {prompt}" (without a leading article) where None.
+        prompts: What the image may show, e.g. "a pacemaker".
+        against: The opposite of each; "no {prompt}" (without a leading article) where there is none.
 
     Returns:
-        A multi-label task without templates; its class is named by the prompt itself.
+        A multi-label task without templates; each class is named by its prompt itself.
 
     Raises:
-        MedclipError: WRONG_USE when the prompt is empty or equals its opposite.
+        MedclipError: WRONG_USE when a prompt is empty, stands twice or equals its opposite, or where there are
+            opposites and not one for each prompt.
     """
-    sentence = " ".join(prompt.split())
-    if not sentence:
+    sentences = [" ".join(prompt.split()) for prompt in prompts]
+    if not sentences or not all(sentences):
         raise MedclipError(Reason.WRONG_USE, "the prompt is empty.", hint="Say what the image may show.")
-    denied = opposite(sentence, against)
-    if denied.lower() == sentence.lower():
+    if len(set(sentences)) < len(sentences):
+        raise MedclipError(Reason.WRONG_USE, "a prompt stands twice.", hint="Name each once.")
+    if against and len(against) != len(sentences):
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"prompts and what they are compared with come in pairs: {len(sentences)} and {len(against)} were given.",
+            hint="Name one --against for each --prompt, in their order, or none.",
+        )
+    denied = [opposite(s, other) for s, other in zip(sentences, against or [None] * len(sentences), strict=True)]
+    if any(one.lower() == other.lower() for one, other in zip(sentences, denied, strict=True)):
         raise MedclipError(Reason.WRONG_USE, "the prompt and what it is compared against are the same sentence.")
     return Task(
         name=AD_HOC,
-        title=sentence,
+        title=sentences[0] if len(sentences) == 1 else "In your own words",
         kind="multilabel",
         modalities=(),
         templates=("{}",),
-        classes=(TaskClass(sentence, sentence, (sentence,), (denied,), nouns=(sentence,)),),
+        classes=tuple(TaskClass(s, s, (s,), (no,), nouns=(s,)) for s, no in zip(sentences, denied, strict=True)),
     )
 
 

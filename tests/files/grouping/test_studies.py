@@ -21,12 +21,12 @@ Pair = tuple[FileRef, FileFacts]
 
 
 def _png(name: str) -> Pair:
-    return FileRef(Path("/data") / name, name), FileFacts("0", Format.PNG)
+    return FileRef(Path("/data") / name, name), FileFacts(f"sha of {name}", Format.PNG)
 
 
 def _dicom(name: str, study: str = "", **values: str) -> Pair:
     header = dataclasses.replace(DicomHeader(study_uid=study, modality="CR"), **values)
-    return FileRef(Path("/data") / name, name), FileFacts("0", Format.DICOM, header)
+    return FileRef(Path("/data") / name, name), FileFacts(f"sha of {name}", Format.DICOM, header)
 
 
 def _names(files: list[Pair], **options: object) -> list[list[str]]:
@@ -42,14 +42,42 @@ def test_dicom_is_tied_by_its_study_whatever_the_folder() -> None:
     assert {study.modality_source for study in studies} == {ModalitySource.HEADER}
 
 
-def test_files_in_the_named_folder_are_one_study_each_and_small_folders_one() -> None:
-    files = [_png("x.png"), _png("y.png"), _png("case/1.png"), _png("case/2.png")]
-    assert _names(files) == [["x.png"], ["y.png"], ["case/1.png", "case/2.png"]]
+def _one_patient(*names: str) -> object:
+    return read_manifest(pyarrow.table({"file": list(names), "patient": ["P"] * len(names)}))
 
 
-def test_a_large_folder_is_a_collection() -> None:
-    assert len(_names([_png(f"c/{i}.png") for i in range(16)])) == 1
-    assert len(_names([_png(f"c/{i}.png") for i in range(17)])) == 17
+def test_strangers_in_a_folder_are_one_study_each_and_those_of_one_patient_one() -> None:
+    names = ["x.png", "y.png", "case/1.png", "case/2.png"]
+    files = [_png(name) for name in names]
+    assert _names(files) == [[name] for name in names]
+    assert _names(files, manifest=_one_patient(*names)) == [["x.png"], ["y.png"], ["case/1.png", "case/2.png"]]
+
+
+def test_a_large_folder_of_one_patient_is_a_collection() -> None:
+    for size, studies in ((16, 1), (17, 17)):
+        names = [f"c/{i}.png" for i in range(size)]
+        assert len(_names([_png(name) for name in names], manifest=_one_patient(*names))) == studies
+
+
+def test_the_same_image_counts_once_in_a_study_the_first_by_name() -> None:
+    same = FileFacts("same", Format.DICOM, DicomHeader(study_uid="S", modality="CR"))
+    files = [(FileRef(Path("/data") / name, name), same) for name in ("b", "a", "c")]
+    (study,) = group(files, manifest=None, modality=None, key=KEY)
+    problems = {unit.files[0].name: (unit.problem, unit.copy_of) for unit in study.units}
+    assert problems["a"] == (None, "")
+    for name in ("b", "c"):
+        problem, original = problems[name]
+        assert problem is not None
+        assert (problem.reason, original) == (Reason.DUPLICATE, "a")
+    assert len(group(files, manifest=None, modality=None, key=KEY, group_by="file")) == 3
+
+
+def test_one_instance_stored_in_another_syntax_is_a_copy_and_one_uid_for_many_images_is_none() -> None:
+    one = _dicom("a", "S", instance_uid="1.2", instance_number="1", transfer_syntax="raw")
+    again = _dicom("b", "S", instance_uid="1.2", instance_number="1", transfer_syntax="jpeg")
+    other = _dicom("c", "S", instance_uid="1.2", instance_number="2", transfer_syntax="raw")
+    (study,) = group([one, again, other], manifest=None, modality=None, key=KEY)
+    assert {unit.files[0].name: unit.copy_of for unit in study.units} == {"a": "", "b": "a", "c": ""}
 
 
 def test_a_table_ties_and_names_modality_and_patient() -> None:

@@ -17,8 +17,9 @@ from medclip.reports.model_card import view_card
 from medclip.reports.score.bars import bar, status_bar
 from medclip.reports.score.page import collect, ranges
 from medclip.reports.score.report import render, write_score_report
-from medclip.runs.ledger import ChunkResult, Ledger
+from medclip.runs.ledger import Ledger
 from medclip.runs.rows import FileRow, ScoreRow, Thumbnail
+from tests.kits.ledger import fill_ledger
 from tests.kits.pages import run_together
 
 EVIL = "<img src=x onerror=alert(1)>\"'&"
@@ -47,13 +48,13 @@ def _score(
 
 
 def _fill(ledger: Ledger, num_studies: int = 3) -> None:
-    ledger.remember({"identity": {"version": "0.1.0", "pack": "tiny 1 abc", "prompt": EVIL, "against": None}})
+    ledger.remember({"identity": {"version": "0.1.0", "pack": "tiny 1 abc", "prompts": [EVIL], "against": []}})
     files, scores, thumbnails = [], [], []
     for n in range(1, num_studies + 1):
         key = f"s{n}"
         files.append(
             FileRow(
-                *(n, f"{EVIL}/{n}.png", "0" * 64, 9, "png", "scored", None, None, key, "xray", "inferred", 0.97),
+                *(n, f"{EVIL}/{n:04}.png", "0" * 64, 9, "png", "scored", None, None, key, "xray", "inferred", 0.97),
                 steps='[["decode", "8 bits"]]',
                 adapter="xray",
                 grouping="file",
@@ -62,8 +63,8 @@ def _fill(ledger: Ledger, num_studies: int = 3) -> None:
         scores += [_score(key, "ap", 0.7), _score(key, "pa", 0.2), _score(key, "lateral", 0.1)]
         scores.append(_score(key, "x", 0.6, "multilabel", "prompt"))
         thumbnails.append(Thumbnail(n, b"\xff\xd8jpeg", burned_in=False))
-    bad = FileRow(num_studies + 1, f"{EVIL}.dcm", None, 0, "dicom", "failed", "truncated", f"Ends early {EVIL}.")
-    ledger.commit(ChunkResult(0, (*files, bad), tuple(scores), tuple(thumbnails)))
+    bad = FileRow(num_studies + 1, f"{EVIL}/~.dcm", None, 0, "dicom", "failed", "truncated", f"Ends early {EVIL}.")
+    fill_ledger(ledger, (*files, bad), tuple(scores), tuple(thumbnails))
 
 
 @pytest.fixture
@@ -169,15 +170,16 @@ def test_a_study_says_which_of_its_files_could_not_be_read(tmp_path: Path, card:
     row = FileRow(1, "1.dcm", None, 9, "dicom", "scored", None, None, "s", "xray", "header", grouping="uid")
     bad = FileRow(2, "2.dcm", None, 9, "dicom", "failed", "truncated", "Ends early.", "s")
     with Ledger(tmp_path) as ledger:
-        ledger.commit(ChunkResult(0, (row, bad), (replace(_score("s", "ap", 0.7), num_failed=1),), ()))
+        fill_ledger(ledger, (row, bad), (replace(_score("s", "ap", 0.7), num_failed=1),), ())
         assert "1 of 2 files of this study could not be read (file 2)" in _page(ledger, card)[1].text
 
 
 def test_a_prompt_stands_once_in_a_study_with_what_it_is_compared_with(tmp_path: Path, card: Card) -> None:
     row = FileRow(1, "1.dcm", None, 9, "dicom", "scored", None, None, "s", "xray", "header", grouping="uid")
     with Ledger(tmp_path) as ledger:
-        ledger.remember({"identity": {"prompt": "a pacemaker"}})
-        ledger.commit(ChunkResult(0, (row,), (_score("s", "a pacemaker", 0.7, "multilabel", "prompt"),), ()))
+        ledger.remember({"identity": {"prompts": ["a pacemaker"], "against": []}})
+        score = replace(_score("s", "a pacemaker", 0.7, "multilabel", "prompt"), against="no pacemaker")
+        fill_ledger(ledger, (row,), (score,))
         study = _page(ledger, card)[0].split("<article")[1].split("</article>")[0]
     assert study.count(">a pacemaker <small>against “no pacemaker”</small><") == 1
     assert study.count("a pacemaker") == 1
@@ -187,7 +189,7 @@ def test_a_file_name_is_shown_with_its_control_characters_escaped(tmp_path: Path
     row = FileRow(1, "a\x1b\u202e.dcm", None, 9, "dicom", "scored", None, None, "s", "xray", "header", grouping="uid")
     bad = FileRow(2, "b\n.dcm", None, 9, "dicom", "failed", "truncated", "Ends early.", "s")
     with Ledger(tmp_path) as ledger:
-        ledger.commit(ChunkResult(0, (row, bad), (_score("s", "ap", 0.7),), ()))
+        fill_ledger(ledger, (row, bad), (_score("s", "ap", 0.7),), ())
         text = _page(ledger, card, show_paths=True)[1].text
     assert "a\\x1b\\u202e.dcm" in text
     assert "b\\n.dcm" in text

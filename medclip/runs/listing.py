@@ -1,0 +1,240 @@
+"""The files of a run in windows: some hundred files that are looked at together, while those before are scored.
+
+A window is made of whole folders, so that what lies together is seen together; only a folder with very many files is
+cut. Windows depend on the names and sizes of files alone, and are written to the ledger before anything in them is
+looked at: a run that goes on has the same ones.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from medclip.errors import Problem, Reason
+from medclip.files.discover import walk
+from medclip.files.output import in_use
+from medclip.files.tables.manifest import Manifest
+from medclip.runs.ledger import DONE, KnownFile, Ledger
+from medclip.sample import FileRef
+from medclip.wording import count
+
+WINDOW_FILES = 64
+"""A window ends with the folder that fills it up to this."""
+CUT_FILES = 2048
+CUT_BYTES = 4 * 1024**3
+"""A folder that holds more is cut: this much is looked at before its first files are scored."""
+_AT_ONCE = 500
+"""Files that are compared with the ledger in one query."""
+_END = ["\U0010ffff"]
+"""A place behind all others."""
+
+
+def windows(refs: Iterable[FileRef]) -> Iterator[tuple[list[FileRef], bool]]:
+    """Cut files, folder by folder as `walk` finds them, into windows.
+
+    Yields:
+        The files, and whether their folder goes on in another window.
+    """
+    window: list[FileRef] = []
+    folder: list[FileRef] = []
+    here, size, is_cut = None, 0, False
+    for ref in refs:
+        if (parent := ref.name.rpartition("/")[0]) != here:
+            if is_cut:
+                if folder:
+                    yield folder, True
+            else:
+                window += folder
+            if len(window) >= WINDOW_FILES:
+                yield window, False
+                window = []
+            here, folder, size, is_cut = parent, [], 0, False
+        folder.append(ref)
+        size += ref.size_bytes
+        if len(folder) >= CUT_FILES or size >= CUT_BYTES:
+            if window:
+                yield window, False
+            yield folder, True
+            window, folder, size, is_cut = [], [], 0, True
+    if is_cut and folder:
+        yield folder, True
+        folder = []
+    if window := window + folder:
+        yield window, False
+
+
+class Listing:
+    """The walk over a folder, beside what the ledger knows of it.
+
+    Args:
+        root: The file or folder that is scored.
+        ledger: Of the run.
+        exclude: Paths to leave out.
+    """
+
+    def __init__(self, root: Path, ledger: Ledger, exclude: Sequence[Path]) -> None:
+        self.root, self._ledger = root, ledger
+        self._refs: Iterator[FileRef] = walk(root, exclude=exclude)
+
+    def ref(self, file: KnownFile) -> FileRef:
+        """Return the path of a file that the ledger knows."""
+        path = self.root if not self.root.is_dir() else self.root / file.name
+        if "\\x" in file.name and not os.path.lexists(path):  # a name that is not UTF-8 is spelled out
+            raw = re.sub(rb"\\x([0-9a-f]{2})", lambda m: bytes.fromhex(m[1].decode()), file.name.encode())
+            path = self.root / os.fsdecode(raw)
+        return FileRef(path, file.name, file.stamp.size_bytes, file.problem, file.stamp)
+
+    def compare(self, folder: Path, *, add: bool) -> list[KnownFile]:
+        """Compare the part of the walk that an earlier call listed with the ledger.
+
+        Files that are gone keep their rows. Files that came since are registered with `add`, and refused without.
+
+        Args:
+            folder: The output folder, to be named in the refusal.
+            add: Whether the run may grow.
+
+        Returns:
+            Files that are done, and whose size, time or inode is another one now.
+
+        Raises:
+            MedclipError: OUTPUT_IN_USE.
+        """
+        frontier = self._ledger.get("frontier")
+        if frontier is None:
+            return []
+        changed: list[KnownFile] = []
+        gained: list[FileRef] = []
+        num_known, num_gained = 0, 0
+        for some in _batches(self._refs):
+            known = self._ledger.known([ref.name for ref in some])
+            passed = sum(_as_json(ref.place) <= frontier for ref in some)
+            for ref in some[:passed]:
+                file = known.get(ref.name)
+                if file is None:
+                    num_gained += 1
+                    gained += [ref] if add else []
+                else:
+                    num_known += 1
+                    if file.state >= DONE and file.stamp != ref.stamp:
+                        changed.append(file)
+            if add and len(gained) >= CUT_FILES:
+                self._register(gained)
+                gained = []
+            if passed < len(some):
+                self._refs = chain(some[passed:], self._refs)
+                break
+        if num_gained and not add:
+            if not num_known:
+                raise in_use(folder, "this folder holds a run over other files", "Name another folder.")
+            raise in_use(
+                folder,
+                f"the files differ: {count(num_gained, 'file')} came since this run listed them",
+                "Score the new ones too with --add, or name another folder.",
+            )
+        self._register(gained)
+        return changed
+
+    def _register(self, refs: Sequence[FileRef]) -> None:
+        for files, cut in windows(refs):
+            self._ledger.register(files, cut=cut)
+
+    def new(self) -> Iterator[list[KnownFile]]:
+        """Yield the windows of files that were never listed, each written to the ledger."""
+        for refs, cut in windows(self._refs):
+            yield self._ledger.register(refs, cut=cut, frontier=_as_json(refs[-1].place))
+        self._ledger.remember({"frontier": _END})
+
+    def missing(self, manifest: Manifest) -> Iterator[list[KnownFile]]:
+        """Yield a window of the files that a table names below the root and that do not exist: each input has its row.
+
+        A path in a table is relative to the scored folder or to the table's; the one that more rows exist in counts for
+        rows that exist in neither. How many rows name nothing here is remembered: a table may cover several folders.
+        """
+        scored = self.root if self.root.is_dir() else self.root.parent
+        places = [scored] if manifest.folder is None else [scored, manifest.folder]
+        exists = [[os.path.lexists(place / row.file) for row in manifest.rows] for place in places]
+        base = max(range(len(places)), key=lambda index: (sum(exists[index]), -index))
+        problem = Problem(Reason.MISSING_FILE, "the table names this file, but it does not exist.")
+        missing: dict[str, FileRef] = {}
+        elsewhere = 0
+        for some in _batches(enumerate(manifest.rows)):
+            names = {index: self._names(row.file, places) for index, row in some}
+            known = self._ledger.known([name for several in names.values() for name in several])
+            for index, row in some:
+                if any(name in known for name in names[index]):
+                    continue
+                is_elsewhere = any(exists_here[index] for exists_here in exists)
+                name = None if is_elsewhere else _below(self.root, places[base] / row.file)
+                if name is None:
+                    elsewhere += 1
+                elif name not in known:
+                    missing[name] = FileRef(self.root / name, name, 0, problem)
+        self._ledger.remember({"elsewhere": elsewhere})
+        for refs, cut in windows(sorted(missing.values(), key=lambda ref: ref.name)):
+            yield self._ledger.register(refs, cut=cut)
+
+    def _names(self, file: str, places: Sequence[Path]) -> list[str]:
+        """Return the names that a path of a table may have in this run."""
+        if not self.root.is_dir():
+            paths = {os.path.abspath(place / file) for place in places}
+            return [self.root.name] if os.path.abspath(self.root) in paths or file == self.root.name else []
+        below = (_below(self.root, place / file) for place in places)
+        return [os.path.normpath(file).replace(os.sep, "/"), *(name for name in below if name is not None)]
+
+
+def _below(root: Path, path: Path) -> str | None:
+    """Return a path relative to a folder; None where it does not lie in it, or where the root is a file."""
+    if not root.is_dir():
+        return None
+    for absolute in (os.path.abspath, os.path.realpath):
+        name = os.path.relpath(absolute(path), absolute(root))
+        if name.split(os.sep)[0] != os.pardir and name != os.curdir:
+            return Path(name).as_posix()
+    return None
+
+
+def _batches(values: Iterable[Any]) -> Iterator[list[Any]]:
+    rest = iter(values)
+    while some := list(islice(rest, _AT_ONCE)):
+        yield some
+
+
+def _as_json(place: tuple[Any, ...]) -> list[Any]:
+    return [list(part) if isinstance(part, tuple) else part for part in place]
+
+
+class Counter:
+    """Counts the files below a path in a thread of its own, so that progress has an end to show. It never fails."""
+
+    def __init__(self, root: Path) -> None:
+        self.total = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._count, args=(root,), name="medclip-counter", daemon=True)
+        self._thread.start()
+
+    def wait(self, seconds: float) -> int:
+        """Wait some time for the end of counting; return the number so far."""
+        self._thread.join(seconds)
+        return self.total
+
+    def stop(self) -> None:
+        """Count no further."""
+        self._stop.set()
+
+    def _count(self, root: Path) -> None:
+        waiting = [os.fspath(root)]
+        while waiting and not self._stop.is_set():
+            try:
+                with os.scandir(waiting.pop()) as entries:
+                    for entry in entries:
+                        if entry.is_dir(follow_symlinks=False):
+                            waiting.append(entry.path)
+                        else:
+                            self.total += 1
+            except OSError:
+                self.total += 1

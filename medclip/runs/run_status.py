@@ -1,0 +1,91 @@
+"""How far a run is: read from its ledger, also while it runs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medclip.errors import MedclipError, Reason
+from medclip.result import Result
+from medclip.runs.ledger import Ledger, is_locked
+
+FINISHED, RUNNING, STOPPED = "finished", "running", "stopped"
+
+
+@dataclass(frozen=True, repr=False)
+class RunStatus(Result):
+    """How far a run is."""
+
+    folder: Path
+    """Its output folder."""
+    state: str
+    """finished, running, or stopped: the same command goes on."""
+    num_listed: int
+    """Files that are known so far; a run lists files while it scores others."""
+    counts: dict[str, int]
+    """files (that have their row), scored, skipped, failed, studies."""
+    reasons: tuple[tuple[str, str, int], ...]
+    """Status, reason and number of the files that were not scored, the most frequent first."""
+
+    @property
+    def exit_code(self) -> int:
+        """0 finished, 3 finished and some files failed, 4 stopped, 5 running."""
+        if self.state == FINISHED:
+            return 3 if self.counts["failed"] else 0
+        return 5 if self.state == RUNNING else 4
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        reasons = [{"status": status, "reason": reason, "files": n} for status, reason, n in self.reasons]
+        return {
+            "folder": str(self.folder),
+            "state": self.state,
+            "listed": self.num_listed,
+            **self.counts,
+            "reasons": reasons,
+            "exit_code": self.exit_code,
+        }
+
+    def _facts(self) -> dict[str, object]:
+        counts = self.counts
+        return {
+            "state": self.state,
+            "files": f"{counts['files']} of {self.num_listed} listed so far have their row",
+            "ended": f"{counts['scored']} scored, {counts['skipped']} skipped, {counts['failed']} failed",
+            "studies": counts["studies"],
+            "folder": self.folder,
+        }
+
+    def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
+        return self.to_dict()["reasons"][:most]
+
+
+def read_status(folder: str | Path) -> RunStatus:
+    """Read how far a run of `medclip score` is; nothing is computed, and a run that goes on is not disturbed.
+
+    Args:
+        folder: What was given as `out`.
+
+    Raises:
+        MedclipError: MISSING_FILE where the folder holds no run; OUTPUT_IN_USE for the ledger of another version.
+    """
+    folder = Path(folder)
+    if not os.path.isdir(folder):
+        raise MedclipError(Reason.MISSING_FILE, "this folder does not exist.", where=folder, hint="Check the path.")
+    running = is_locked(folder)
+    with Ledger(folder, create=False) as ledger:
+        finished = ledger.get("finished") is not None
+        reasons = [
+            (status, reason, n)
+            for status in ("failed", "skipped")
+            for reason, n in ledger.counts_by("reason", status).items()
+        ]
+        return RunStatus(
+            folder,
+            RUNNING if running else FINISHED if finished else STOPPED,
+            ledger.num_listed(),
+            ledger.counts(),
+            tuple(reasons),
+        )
