@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import Field, dataclass, fields
 from importlib import import_module
 from typing import Any, ClassVar, Protocol, Self
 
@@ -47,8 +48,42 @@ class Head(Protocol):
         ...
 
 
+_STORED_AS = {"float": np.float64, "int": np.int64, "bool": np.uint8, "NDArray[np.bool_]": np.uint8}
+"""Type of a field to that of its array; float32 for all others."""
+
+
+class ArrayHead:
+    """What heads share that are dataclasses of arrays and numbers: each field is stored without its axes' letters."""
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return all that it takes to make it again."""
+        return {
+            _stored_name(f): np.asarray(getattr(self, f.name), _STORED_AS.get(f.type, np.float32)) for f in _of(self)
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """Make it again."""
+        return cls(**{f.name: _restored(f, np.asarray(arrays[_stored_name(f)])) for f in _of(cls)})
+
+
+def _of(head: Any) -> tuple[Field[Any], ...]:
+    return fields(head)
+
+
+def _stored_name(field: Field[Any]) -> str:
+    return re.sub(r"_[A-Z]+$", "", field.name)
+
+
+def _restored(field: Field[Any], stored: NDArray[Any]) -> Any:
+    number = {"float": float, "int": int, "bool": bool}.get(str(field.type))
+    if number is not None:
+        return number(stored.item())
+    return stored.astype(np.bool_ if field.type == "NDArray[np.bool_]" else np.float32, copy=False)
+
+
 @dataclass(frozen=True, eq=False)
-class LinearHead:
+class LinearHead(ArrayHead):
     """logits = f W + b: class vectors of any origin, and every linear classifier on frozen features."""
 
     weight_DC: NDArray[np.float32]
@@ -58,15 +93,6 @@ class LinearHead:
     def logits(self, features_ND: NDArray[np.float32], model: Any) -> NDArray[np.float32]:
         """Return float32 [N, C]."""
         return np.asarray(features_ND, np.float32) @ self.weight_DC + self.bias_C
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return weight and bias."""
-        return {"weight": self.weight_DC, "bias": self.bias_C}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
-        """Make it again."""
-        return cls(np.asarray(arrays["weight"], np.float32), np.asarray(arrays["bias"], np.float32))
 
 
 def text_head(vectors: ClassVectors, logit_scale: float) -> LinearHead:

@@ -7,9 +7,9 @@ where a class has one patient only, and a stated default where there is neither.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from sklearn.linear_model import Ridge
 
 from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.examples import Examples
-from medclip.adaptation.data.heads import Head, LinearHead
+from medclip.adaptation.data.heads import ArrayHead, Head, LinearHead
 from medclip.adaptation.data.shot_features import Judge, Shots, Views, seen, take, with_unseen
 from medclip.adaptation.methods import Fitted
 from medclip.errors import MedclipError, Reason
@@ -38,7 +38,7 @@ Learn = Callable[[Examples, Any], Head]
 
 
 @dataclass(frozen=True, eq=False)
-class KnnHead:
+class KnnHead(ArrayHead):
     """The k nearest examples vote by exp((cos − nearest cos)/0.07); one vote more is spread over all answers.
 
     The logit is the log of a class's share of the votes, or (multi-label) its log-odds among the examples of which it
@@ -79,29 +79,6 @@ class KnnHead:
         votes = np.exp((near - near[:, :1]) / NEAR)
         total = np.einsum("nk,nkx->nx", votes, values_MX[order])
         return (total + prior) / (votes.sum(axis=1, keepdims=True) + 1)
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return all that it takes to make it again."""
-        return {
-            "keys": self.keys_ND,
-            "values": self.values_NC,
-            "k": np.array(self.k, np.int64),
-            "scale": np.array(self.scale, np.float64),
-            "text_weight": self.text_weight_DC,
-            "multilabel": np.array(self.multilabel, np.uint8),
-        }
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
-        """Make it again."""
-        return cls(
-            np.asarray(arrays["keys"], np.float32),
-            np.asarray(arrays["values"], np.float32),
-            int(np.asarray(arrays["k"]).item()),
-            float(np.asarray(arrays["scale"]).item()),
-            np.asarray(arrays["text_weight"], np.float32),
-            bool(np.asarray(arrays["multilabel"]).item()),
-        )
 
 
 def fit_ridge(

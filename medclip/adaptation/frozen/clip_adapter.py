@@ -7,15 +7,15 @@ not matter whether x is the raw feature of the published code or the one of unit
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.examples import Examples
+from medclip.adaptation.data.heads import ArrayHead
 from medclip.adaptation.data.shot_features import Shots, Views, seen, take, unit_logits
 from medclip.adaptation.methods import Fitted
 from medclip.errors import MedclipError, Reason
@@ -36,7 +36,7 @@ _TINY = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
-class ClipAdapterHead:
+class ClipAdapterHead(ArrayHead):
     """The two layers, the ratio and the text."""
 
     down_HD: NDArray[np.float32]
@@ -60,27 +60,6 @@ class ClipAdapterHead:
         outer = np.maximum(inner @ self.up_DH.T, 0)
         mixed = np.float32(self.ratio) * outer + np.float32(1 - self.ratio) * features_ND
         return mixed / np.maximum(np.linalg.norm(mixed, axis=1, keepdims=True), _TINY)
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return all that it takes to make it again."""
-        return {
-            "down": self.down_HD,
-            "up": self.up_DH,
-            "ratio": np.array(self.ratio, np.float64),
-            "text_weight": self.text_weight_DC,
-            "plain": self.plain_C.astype(np.uint8),
-        }
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
-        """Make it again."""
-        return cls(
-            np.asarray(arrays["down"], np.float32),
-            np.asarray(arrays["up"], np.float32),
-            float(np.asarray(arrays["ratio"]).item()),
-            np.asarray(arrays["text_weight"], np.float32),
-            np.asarray(arrays["plain"], np.bool_),
-        )
 
 
 def fit_clip_adapter(

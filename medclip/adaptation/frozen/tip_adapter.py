@@ -7,7 +7,7 @@ n̄ = (n⁺ + n⁻)/2, so that both sides weigh the same, and 0 where nobody kno
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.examples import Examples
+from medclip.adaptation.data.heads import ArrayHead
 from medclip.adaptation.data.shot_features import Judge, Shots, Views, mean_of_views, take
 from medclip.adaptation.frozen.estimator import FeatureClassifier
 from medclip.adaptation.methods import Fitted
@@ -40,7 +41,7 @@ BATCH = 256
 
 
 @dataclass(frozen=True, eq=False)
-class TipHead:
+class TipHead(ArrayHead):
     """The cache, the text, and how they are mixed."""
 
     keys_ND: NDArray[np.float32]
@@ -57,27 +58,6 @@ class TipHead:
         affinity = np.exp(np.float32(-self.beta) * (1 - features @ self.keys_ND.T))
         mixed_in = np.float32(self.alpha) * (affinity @ self.values_NC)
         return np.asarray(features @ self.text_weight_DC + mixed_in, np.float32)
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return all that it takes to make it again."""
-        return {
-            "keys": self.keys_ND,
-            "values": self.values_NC,
-            "text_weight": self.text_weight_DC,
-            "alpha": np.array(self.alpha, np.float64),
-            "beta": np.array(self.beta, np.float64),
-        }
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
-        """Make it again."""
-        return cls(
-            np.asarray(arrays["keys"], np.float32),
-            np.asarray(arrays["values"], np.float32),
-            np.asarray(arrays["text_weight"], np.float32),
-            float(np.asarray(arrays["alpha"]).item()),
-            float(np.asarray(arrays["beta"]).item()),
-        )
 
 
 def fit_tip(
