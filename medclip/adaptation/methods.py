@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+import types
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.examples import Examples
 from medclip.adaptation.data.heads import Head
 from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.wording import list_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from medclip.models.model import Model
-
-
-import inspect
-import types
-from collections.abc import Sequence
-from numbers import Integral, Real
-from typing import Literal, Union, get_args, get_origin, get_type_hints
-
-from medclip.wording import list_of
 
 LOOP = "loop"
 """What a method calls its `**` parameter when it passes the rest on to `tower_loop.Loop`."""
@@ -45,31 +40,6 @@ def options_of(fit: Callable[..., Any]) -> Mapping[str, Any]:
 
         hints |= {name: hint for name, hint in get_type_hints(Loop).items() if name not in hints}
     return hints
-
-
-def check_options(name: str, fit: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Refuse options that a method does not have, and values of another kind than it takes.
-
-    Args:
-        name: The method, for the error.
-        fit: Its function.
-        options: Value by option.
-
-    Raises:
-        MedclipError: WRONG_USE, with the options that there are, or with what the option takes.
-    """
-    known = options_of(fit)
-    if strange := sorted(set(options) - set(known)):
-        raise MedclipError(
-            Reason.WRONG_USE,
-            f"{name} has no such option as {strange[0]!r}.",
-            hint=did_you_mean(strange[0], known, "Its options are"),
-        )
-    for option, value in options.items():
-        if not _fits(value, known[option]):
-            raise MedclipError(
-                Reason.WRONG_USE, f"the option {option} of {name} is {value!r}; it takes {_said(known[option])}."
-            )
 
 
 def _hints(fit: Callable[..., Any], names: Sequence[str]) -> Mapping[str, Any]:
@@ -133,6 +103,10 @@ class Fitted:
     prompt: Tensor | None = None
     """The learned context of a prompt method, [M, W] or [C, M, W], so that other class names can be asked for."""
 
+    def merged(self, base: Model) -> Model:
+        """Return the model to encode with: the base, or one with what was learned merged into dense towers."""
+        return base if self.clip is None else base.with_towers(self.clip)
+
 
 Fit = Callable[..., Fitted]
 """fit(base: Model, text: ClassText, train: Examples, val: Examples | None, *, seed: int, **options) -> Fitted"""
@@ -174,7 +148,19 @@ class Method:
         Raises:
             MedclipError: WRONG_USE, with the options that there are, or with what the option takes.
         """
-        check_options(self.name, self._function(), options)
+        known = options_of(self._function())
+        if strange := sorted(set(options) - set(known)):
+            raise MedclipError(
+                Reason.WRONG_USE,
+                f"{self.name} has no such option as {strange[0]!r}.",
+                hint=did_you_mean(strange[0], known, "Its options are"),
+            )
+        for option, value in options.items():
+            if not _fits(value, known[option]):
+                takes = _said(known[option])
+                raise MedclipError(
+                    Reason.WRONG_USE, f"the option {option} of {self.name} is {value!r}; it takes {takes}."
+                )
 
     def _function(self) -> Fit:
         module, function = self.target.split(":")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as changed
 from pathlib import Path
@@ -22,14 +21,14 @@ from medclip.adaptation.data.shots import Division, Drawn, divide, draw_shots
 from medclip.adaptation.data.table import AdaptTable, LabelledUnit, read_adapt_table
 from medclip.adaptation.data.unit_features import examples_of, targets_of, unit_logits
 from medclip.adaptation.methods import Fitted, Method, find_method
-from medclip.adaptation.pack.adapted_model import Adapted, Draw, Shot, label_of, merged_model
+from medclip.adaptation.pack.adapted_model import Adapted, Draw, Shot, label_of
 from medclip.adaptation.pack.check_outputs import check_places
 from medclip.adaptation.pack.notes import MOST_LOOKED_AT, learned_nothing, run_notes, seen_by_base
 from medclip.adaptation.pack.write_pack import write_pack
 from medclip.errors import MedclipError, Reason
 from medclip.files.pseudonyms import load_key
 from medclip.models.class_vectors import probabilities
-from medclip.models.devices import check_device
+from medclip.models.devices import check_device, torch_threads
 from medclip.progress import Progress, Silent
 from medclip.result import Result
 from medclip.runs.encode import ReadUnit, UnitReader, encode_units
@@ -232,13 +231,13 @@ class _Work:
             train = examples_of(units, read, drawn.train, text)
             val = examples_of(units, read, drawn.val, text) if drawn.val else None
             self.progress.stage(f"Learning: {self.method.title}", 1)
-            with _torch_threads(threads):
+            with torch_threads(threads):
                 fitted = self.method.fit(self.base, text, train, val, seed=self.draw.init_seed, **options)
             self.progress.step()
             learned_at = time.perf_counter()
             good = [i for i in self.division.test if tested[i].problem is None]
             features = [tested[i].features for i in good]
-            merged = merged_model(self.base, fitted)
+            merged = fitted.merged(self.base)
             ours = features
             if fitted.clip is not None and keep:
                 ours = encode_units(merged, [tested[i].pixels for i in good])
@@ -368,16 +367,3 @@ def _refuse_overlap(drawn: Drawn, read: Mapping[int, ReadUnit], tested: Mapping[
             f"{both} test file{'s are' if both > 1 else ' is'} byte for byte among the shots, under another name.",
             hint="Copies belong to one patient: give their rows the same patient, or keep one of each.",
         )
-
-
-@contextmanager
-def _torch_threads(count: int | None) -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    try:
-        if count is not None:
-            torch.set_num_threads(max(1, count))
-        yield
-    finally:
-        torch.set_num_threads(before)

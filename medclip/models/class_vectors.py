@@ -13,8 +13,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.errors import MedclipError, Reason
-from medclip.text.vocabulary.prompts import ClassPrompts, expand
+from medclip.text.vocabulary.prompts import expand
 from medclip.text.vocabulary.task import Task
 
 Kind = Literal["multiclass", "multilabel"]
@@ -77,15 +76,11 @@ def class_vectors(model: TextEncoder, task: Task, classes: Sequence[str] | None 
         model: A loaded model.
         task: The vocabulary entry.
         classes: The classes to use, in this order; all of the task's where None.
-
-    Raises:
-        MedclipError: TABLE_INVALID when a multi-label class has no negative prompts.
     """
     prompts = expand(task, classes)
     positive = encode_prompts(model, [p.positive for p in prompts])
     if task.kind == "multiclass":
         return ClassVectors(tuple(p.name for p in prompts), positive, None)
-    _need_negatives(task, prompts)
     negative = encode_prompts(model, [p.negative for p in prompts])
     return ClassVectors(tuple(p.name for p in prompts), positive, negative)
 
@@ -134,16 +129,6 @@ def probabilities(logits_NC: NDArray[np.float32], kind: Kind) -> NDArray[np.floa
 
     logits = np.asarray(logits_NC, dtype=np.float32)
     return expit(logits) if kind == "multilabel" else softmax(logits, axis=1)
-
-
-def _need_negatives(task: Task, prompts: Sequence[ClassPrompts]) -> None:
-    bare = [p.name for p in prompts if not p.negative]
-    if bare:
-        raise MedclipError(
-            Reason.TABLE_INVALID,
-            f"task {task.name} is multi-label, but these classes have no negative prompts: {', '.join(bare)}.",
-            hint="Add negative_prompts to the vocabulary file.",
-        )
 
 
 def _unit(vectors: NDArray) -> NDArray:

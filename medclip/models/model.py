@@ -73,6 +73,13 @@ class Model:
         sizes = f"{self.preprocess.size_px} px, vectors of {self.dim}"
         return f"Model({self.name} {self.card.version}, {sizes}, {self.device})"
 
+    def with_towers(self, clip: nn.Module) -> Model:
+        """Return a model with other towers and all else of this one."""
+        return Model(
+            clip, self.tokenizer, self.preprocess, self.card, name=self.name, path=self.path, device=str(self.device),
+            batch_size=self.batch_size,
+        )  # fmt: skip
+
     def encode_image(self, images: NDArray[np.uint8], *, batch_size: int | None = None) -> NDArray[np.float32]:
         """Encode images.
 

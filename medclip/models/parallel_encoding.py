@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medclip.models.devices import torch_threads
+
 _MAX_ENCODERS = 8
 
 
@@ -19,25 +21,8 @@ _MAX_ENCODERS = 8
 def encoder_threads() -> Iterator[tuple[ThreadPoolExecutor, int]]:
     """Yield threads that compute one batch each, and their number."""
     num = max(1, min(os.cpu_count() or 1, _MAX_ENCODERS))
-    with one_torch_thread(), ThreadPoolExecutor(num, thread_name_prefix="medclip-encoder") as threads:
+    with torch_threads(1), ThreadPoolExecutor(num, thread_name_prefix="medclip-encoder") as threads:
         yield threads, num
-
-
-@contextmanager
-def one_torch_thread() -> Iterator[None]:
-    """Switch torch's own threads off for a while.
-
-    OpenMP threads wait for each other at every layer; beside reading processes on the same cores, a batch waits for a
-    thread that is not running (2 loaded cores, one image at a time: 40 images/s with one thread, 2 with two).
-    """
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class Batches:

@@ -20,7 +20,8 @@ from medclip.files.output import claim_folder, disk_errors, remove_drafts
 from medclip.files.pseudonyms import load_key
 from medclip.files.readers.pool import ReadingPool
 from medclip.files.tables.manifest import Manifest, read_manifest
-from medclip.models.parallel_encoding import encoder_threads, one_torch_thread
+from medclip.models.devices import torch_threads
+from medclip.models.parallel_encoding import encoder_threads
 from medclip.progress import Progress, Silent
 from medclip.runs.chunk import Context, run_chunks
 from medclip.runs.identity import claim, run_identity
@@ -178,7 +179,7 @@ def _report_progress(progress: Progress, ledger: Ledger, counter: Counter) -> No
 def _load(pack: Path) -> Any:
     from medclip.models.packs.pack import load_model
 
-    with one_torch_thread():
+    with torch_threads(1):
         return load_model(pack, verify=False)
 
 

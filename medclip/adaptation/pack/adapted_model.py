@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 from collections import Counter
@@ -24,7 +23,7 @@ from medclip.adaptation.methods import Fitted, find_method
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import claim_folder, new_folder, read_note, refuse_other
 from medclip.models.class_vectors import probabilities
-from medclip.models.packs.manifest import FILE_NAME as MANIFEST
+from medclip.models.packs.manifest import pack_digest
 from medclip.runs.encode import encode_units
 from medclip.text.vocabulary.load import parse_task
 
@@ -106,7 +105,7 @@ class Adapted:
 
     @cached_property
     def _merged(self) -> Model:
-        return merged_model(self.model, self.fitted)
+        return self.fitted.merged(self.model)
 
     def predict_logits(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Return the logits of units, float32 [N, C].
@@ -237,28 +236,9 @@ def check_checkpoint(folder: Path) -> None:
     claim_folder(folder, CHECKPOINT, marks=(DESCRIPTION,), in_one_step=True)
 
 
-def merged_model(base: Model, fitted: Fitted) -> Model:
-    """Return the model to encode with: the base, or one with what was learned merged into dense towers."""
-    from medclip.models.model import Model
-
-    if fitted.clip is None:
-        return base
-    return Model(
-        fitted.clip,
-        base.tokenizer,
-        base.preprocess,
-        base.card,
-        name=base.name,
-        path=base.path,
-        device=str(base.device),
-        batch_size=base.batch_size,
-    )
-
-
 def base_of(model: Model) -> Base:
     """Name the pack of a loaded model, with the hash of its manifest."""
-    digest = hashlib.sha256((Path(model.path) / MANIFEST).read_bytes()).hexdigest()
-    return Base(model.card.name, str(model.card.version), digest)
+    return Base(model.card.name, str(model.card.version), pack_digest(Path(model.path)))
 
 
 def label_of(text: ClassText, target: int | Sequence[float | None]) -> str:

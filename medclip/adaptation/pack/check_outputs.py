@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from medclip.adaptation.pack.write_pack import TITLES, adaptation_in, check_plac
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import read_note, refuse_other
 from medclip.models.packs.manifest import FILE_NAME as MANIFEST
+from medclip.models.packs.manifest import pack_digest
 
 if TYPE_CHECKING:
     from medclip.adaptation.pack.adapted_model import Draw
@@ -50,7 +50,7 @@ def check_places(
     _apart({"the base": base, "--out": out, "--checkpoint": checkpoint})
     if replace:
         return
-    digest = _manifest_digest(base)
+    digest = pack_digest(base) if (base / MANIFEST).is_file() else None
     drawn = {"shots": draw.shots, "seed": draw.seed, "init_seed": draw.init_seed}
     if out is not None and (out / MANIFEST).is_file():
         present = adaptation_in(out)
@@ -85,11 +85,3 @@ def _apart(places: Mapping[str, Path | None]) -> None:
                 raise MedclipError(
                     Reason.WRONG_USE, f"{other} and {name} {how}.", where=path, hint="Name a new folder beside it."
                 )
-
-
-def _manifest_digest(pack: Path) -> str | None:
-    """Return sha256 of a pack's manifest; None where there is none."""
-    try:
-        return hashlib.sha256((pack / MANIFEST).read_bytes()).hexdigest()
-    except OSError:
-        return None

@@ -125,34 +125,7 @@ def encode_embedded(clip: nn.Module, tokens_BL: Tensor, embedded_BLW: Tensor, pa
         float [B, D] of unit norm; gradients reach `embedded_BLW`.
     """
     with _instead(token_embedding(clip), embedded_BLW):
-        return normalize(encode_tokens(clip, tokens_BL, pad_id).float(), dim=-1)
-
-
-def encode_tokens(clip: nn.Module, tokens_BL: Tensor, pad_id: int) -> Tensor:
-    """Return what `clip.encode_text` gives, without the columns that are padding in every row where those say nothing.
-
-    Args:
-        clip: CustomTextCLIP, whose text tower is a module of its own, or CLIP, which is the text tower itself.
-        tokens_BL: int64 [B, L].
-        pad_id: Id of the padding token.
-
-    Returns:
-        float [B, D], not normalised.
-    """
-    if hasattr(clip, "text"):
-        return encode_short(clip, tokens_BL, pad_id)
-    tower: Any = clip
-    if tower.attn_mask is None or tower.text_pool_type != "argmax":
-        return tower.encode_text(tokens_BL)
-    ends_B = tokens_BL.argmax(dim=1)
-    used = int(ends_B.max()) + 1
-    x_BLW = tower.token_embedding(tokens_BL[:, :used]) + tower.positional_embedding[:used]
-    x_BLW = tower.ln_final(tower.transformer(x_BLW, attn_mask=tower.attn_mask[:used, :used]))
-    pooled_BW = x_BLW[torch.arange(len(ends_B)), ends_B]
-    projection = tower.text_projection
-    if projection is None:
-        return pooled_BW
-    return projection(pooled_BW) if isinstance(projection, nn.Linear) else pooled_BW @ projection
+        return normalize(encode_short(clip, tokens_BL, pad_id).float(), dim=-1)
 
 
 def token_embedding(clip: nn.Module) -> nn.Module:

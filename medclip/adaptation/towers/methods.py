@@ -289,7 +289,7 @@ def _fit(
         settings = _plain({**asdict(once), **stated})
         delta = delta_of()
         merged = apply_delta(method, base.clip, delta, settings)
-        model = _model(base, merged)
+        model = base.with_towers(copy.deepcopy(merged))
         head = text_head(text.vectors(model), base.logit_scale)
         fitted = Fitted(head, sum(p.numel() for p in learns), settings, merged, delta)
         score = _score(model, head, shots.val) if len(rates) > 1 and shots.val is not None else Quality(0.0, 0.0)
@@ -301,15 +301,6 @@ def _fit(
         assert failed is not None
         raise failed  # at every rate
     return best[1]
-
-
-def _model(base: Model, clip: nn.Module) -> Model:
-    from medclip.models.model import Model
-
-    return Model(
-        copy.deepcopy(clip), base.tokenizer, base.preprocess, base.card, name=base.name, path=base.path,
-        device=str(base.device), batch_size=base.batch_size,
-    )  # fmt: skip
 
 
 def _score(model: Model, head: LinearHead, val: Examples) -> Quality:

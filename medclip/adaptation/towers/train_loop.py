@@ -6,6 +6,7 @@ the first stages of a timm convolutional trunk do not learn, they run once per a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,18 +19,15 @@ from torch.nn.functional import normalize
 from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.examples import Examples
 from medclip.adaptation.data.task_loss import batches, finite, task_logits, task_loss
-from medclip.adaptation.prompts.prompted_text_tower import encode_tokens
 from medclip.errors import MedclipError, Reason
 from medclip.models.towers.fold_batch_norm import fold_batch_norm
 from medclip.training.batches.augment import apply_change, draw_change
 from medclip.training.recipe.schema import Augment
 from medclip.training.steps.optimizer import training_mode
+from medclip.training.steps.short_text import encode_short
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
-
-
-import math
 
 FLOOR = 1e-6
 """What the cosine ends at."""
@@ -230,7 +228,7 @@ class Sentences:
     def encode(self, clip: nn.Module, generator: torch.Generator) -> Tensor:
         """Draw prompts and give one vector for each row, float [R, D] of unit norm."""
         drawn = [t[torch.randperm(len(t), generator=generator)[: self._count or None]] for t in self._tokens]
-        each_ND = normalize(encode_tokens(clip, torch.cat(drawn), self._pad_id).float(), dim=-1)
+        each_ND = normalize(encode_short(clip, torch.cat(drawn), self._pad_id).float(), dim=-1)
         return normalize(torch.stack([v.mean(dim=0) for v in each_ND.split([len(d) for d in drawn])]), dim=-1)
 
 
@@ -255,9 +253,8 @@ class TrainImages:
             visual.to(memory_format=torch.channels_last)
         for module in visual.modules():
             if hasattr(module, "inplace"):
-                module.inplace = (
-                    False  # an activation may not write into what a decomposed layer keeps for its gradient
-                )
+                # An activation may not write into what a decomposed layer keeps for its gradient.
+                module.inplace = False
         self._rest: Spread = visual
         self._stored: list[Tensor] | None = None
         front, rest = frozen_front(visual, base.preprocess.size_px)

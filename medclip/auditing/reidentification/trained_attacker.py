@@ -106,11 +106,11 @@ def attack_head(
         return [_too_few()]
     import torch
 
-    from medclip.models.parallel_encoding import one_torch_thread
+    from medclip.models.devices import torch_threads
 
     centred = torch.from_numpy(vectors_ND - vectors_ND[half.taught].mean(axis=0))
     batches = plan_batches(half.partners, half.patients_N, training, seed=seed)
-    with one_torch_thread():
+    with torch_threads(1):
         weight = torch.eye(centred.shape[1], requires_grad=True)
         _train([weight], lambda rows: centred[torch.from_numpy(rows)] @ weight, batches, training)
         learned = (centred @ weight.detach()).numpy()

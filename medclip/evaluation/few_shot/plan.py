@@ -114,13 +114,7 @@ class Protocol:
         if variant.constant:
             yield RunKey(variant.label, 0, 0, 0, NOVEL)
         else:
-            shots = self.novel_shots
-            yield from (RunKey(variant.label, shots, s, i, NOVEL) for s in self.seeds for i in self.inits)
-
-    @property
-    def novel_shots(self) -> int:
-        """K of the runs from base to novel classes."""
-        return NOVEL_SHOTS
+            yield from (RunKey(variant.label, NOVEL_SHOTS, s, i, NOVEL) for s in self.seeds for i in self.inits)
 
     @property
     def drawn_shots(self) -> tuple[int, ...]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,20 +15,12 @@ from numpy.typing import NDArray
 
 from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.examples import Examples
-from medclip.adaptation.methods import find_method
+from medclip.adaptation.data.heads import Head, text_head
+from medclip.adaptation.methods import Fitted, find_method
 from medclip.errors import MedclipError, Reason
 from medclip.evaluation.few_shot.store import Run
 from medclip.files.output import new_file
-
-if TYPE_CHECKING:
-    from medclip.models.model import Model
-
-
-from dataclasses import replace
-from typing import TYPE_CHECKING
-
-from medclip.adaptation.data.heads import Head, text_head
-from medclip.adaptation.methods import Fitted
+from medclip.models.devices import torch_threads
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +39,7 @@ def predict(base: Model, fitted: Fitted, head: Head, examples: Examples) -> NDAr
 
     if fitted.clip is None:
         return unit_logits(head, base, examples.features)
-    model = _merged(base, fitted)
+    model = fitted.merged(base)
     return unit_logits(head, model, encode_units(model, examples.pixels))
 
 
@@ -64,15 +55,9 @@ def novel_head(base: Model, fitted: Fitted, text: ClassText) -> Head:
     if vectors is not None:
         return _prompt(base, vectors, fitted.settings["position"], text)
     if fitted.clip is not None or fitted.num_trainable == 0:
-        model = base if fitted.clip is None else _merged(base, fitted)
+        model = fitted.merged(base)
         return text_head(text.vectors(model), model.logit_scale)
     raise MedclipError(Reason.WRONG_USE, "it learns a classifier of its own classes and has no answer for others.")
-
-
-def _merged(base: Model, fitted: Fitted) -> Model:
-    from medclip.adaptation.pack.adapted_model import merged_model
-
-    return merged_model(base, fitted)
 
 
 def _prompt(base: Model, vectors: Tensor, position: Position, text: ClassText) -> Head:
@@ -144,7 +129,10 @@ def run_there(place: Place, job: Job) -> Run:
 
 def run_job(base: Model, examples: Examples, job: Job) -> Run:
     """Fit and predict, with one thread. A method that fails gives its reason instead of predictions."""
-    with one_thread():
+    from threadpoolctl import threadpool_limits
+
+    # The number of processes must not change the last bits of a result.
+    with torch_threads(1), threadpool_limits(limits=1):
         try:
             logits, novel, measured = _fit_and_predict(base, examples, job)
         except MedclipError as e:
@@ -183,21 +171,6 @@ def _fit_and_predict(
         "num_trainable": int(fitted.num_trainable),
         "settings": dict(fitted.settings),
     }  # fmt: skip
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute with one thread: the number of processes must not change the last bits of a result."""
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(limits=1):
-            yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def save_examples(examples: Examples, path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.evaluation.few_shot.plan import Protocol, RunKey, Variant
+from medclip.evaluation.few_shot.plan import NOVEL_SHOTS, Protocol, RunKey, Variant
 from medclip.evaluation.few_shot.results import DECIMALS, Cell, Cost, Failure, Novel, Paired
 from medclip.evaluation.few_shot.store import Run
 from medclip.statistics.estimate import Estimate
@@ -123,7 +123,7 @@ def novel_of(
                 continue
             b, n = (mean_over_runs(side[metric], grid) for side in sides)
             parts = [_entry(interval_of(figure)) for figure in (b, n, *_harmonic_means(b, n))]
-            rows.append(Novel(variant.label, metric, keys[0].shots or protocol.novel_shots, *parts))
+            rows.append(Novel(variant.label, metric, keys[0].shots or NOVEL_SHOTS, *parts))
     return tuple(rows)
 
 

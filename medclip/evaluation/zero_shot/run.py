@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -16,18 +15,17 @@ from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.evaluation.zero_shot.labelled_set import LabelledSet, find_set, places
 from medclip.evaluation.zero_shot.metrics import Figure, set_figures
 from medclip.evaluation.zero_shot.results import MissingSet, SetResult, SuiteResult, UnusableSet, suite_result
-from medclip.evaluation.zero_shot.score_images import Scored, score_images
 from medclip.evaluation.zero_shot.store import EVALUATION, RUN_NAME, SuiteStore
 from medclip.evaluation.zero_shot.suite import SetFile, SuiteFile, load_suite
 from medclip.files.output import check_run, digest_of
 from medclip.files.pseudonyms import load_key
-from medclip.models.class_vectors import ClassVectors, encode_prompts
+from medclip.models.class_vectors import ClassVectors, encode_prompts, score_features
 from medclip.models.devices import check_device
-from medclip.models.packs.manifest import FILE_NAME as MANIFEST
+from medclip.models.packs.manifest import pack_digest
 from medclip.models.packs.training_files import training_hashes
 from medclip.progress import Progress, Silent
-from medclip.runs.encode import UnitReader
-from medclip.sample import spoken
+from medclip.runs.encode import ReadUnit, UnitReader
+from medclip.sample import Modality, spoken
 from medclip.settings import Settings
 from medclip.statistics.estimate import NUM_RESAMPLES
 
@@ -49,6 +47,11 @@ class _Run:
     reader: UnitReader
     num_replicates: int
     progress: Progress
+
+
+class _Image(NamedTuple):
+    path: Path
+    modality: Modality
 
 
 def evaluate_suite(
@@ -75,7 +78,7 @@ def evaluate_suite(
     settings = (settings or Settings()).on_machine(workers, memory)
     asked = _asked(chosen, sets)
     pack = find_pack(model)
-    manifest = hashlib.sha256((pack / MANIFEST).read_bytes()).hexdigest()[:16]
+    manifest = pack_digest(pack)[:16]
     suite_facts = {"suite": chosen.name, "suite_digest": chosen.digest()}
     identity = {"model": pack_card(pack).name, "model_digest": manifest, **suite_facts}
     if out is not None:
@@ -161,17 +164,18 @@ def _measure(run: _Run, labelled: LabelledSet) -> tuple[SetResult, pa.Table]:
     run.progress.stage(part.id, len(rows))
     prompts = part.prompts()
     vectors = ClassVectors(part.names, encode_prompts(run.model, prompts), None)
-    scored = score_images(run.reader, [row.path for row in rows], part.modality, vectors, run.progress.step)
-    good = np.array([s.scores_C is not None for s in scored])
+    units = run.reader.read([_Image(row.path, part.modality) for row in rows], run.progress.step, keep_pixels=False)
+    scored = [None if unit.problem is not None else _scores(unit, vectors) for unit in units]
+    good = np.array([scores_C is not None for scores_C in scored])
     labels = np.array([row.label for row in rows])[good]
-    scores = np.array([s.scores_C for s in scored if s.scores_C is not None]).reshape(-1, len(part.classes))
-    seen = np.array([run.seen is not None and s.sha256 in run.seen for s in scored])[good]
+    scores = np.array([scores_C for scores_C in scored if scores_C is not None]).reshape(-1, len(part.classes))
+    seen = np.array([run.seen is not None and unit.sha256 in run.seen for unit in units])[good]
     # Numbered by first appearance: the draw of patients must not depend on the key that their names are hashed with.
     numbers: dict[Any, int] = {}
     whose = [numbers.setdefault(row.patient if labelled.has_patients else row.row, len(numbers)) for row in rows]
     patients = np.array(whose)[good]
     figures, unseen, fresh = _figures(labels, scores, patients, seen, run.num_replicates)
-    problems = Counter(str(s.problem.reason) for s in scored if s.problem is not None)
+    problems = Counter(str(unit.problem.reason) for unit in units if unit.problem is not None)
     result = SetResult(
         id=part.id,
         group=part.group,
@@ -189,9 +193,15 @@ def _measure(run: _Run, labelled: LabelledSet) -> tuple[SetResult, pa.Table]:
         figures=figures,
         unseen=unseen,
         num_unseen=fresh,
-        notes=tuple(_notes(run, labelled, scored, labels)),
+        notes=tuple(_notes(run, labelled, units, labels)),
     )
-    return result, _predictions(labelled, scored, run.seen)
+    return result, _predictions(labelled, units, scored, run.seen)
+
+
+def _scores(unit: ReadUnit, vectors: ClassVectors) -> np.ndarray:
+    """Return the cosine with each class vector, mean over views; float32 [C]."""
+    cosines_VC, _ = score_features(unit.features, vectors, "multiclass", 1.0)
+    return cosines_VC.mean(axis=0, dtype=np.float64).astype(np.float32)
 
 
 def _figures(
@@ -208,7 +218,7 @@ def _figures(
     return figures, set_figures(labels[fresh], scores[fresh], some, num_resamples=num_replicates), int(fresh.sum())
 
 
-def _notes(run: _Run, labelled: LabelledSet, scored: Sequence[Scored], labels: np.ndarray) -> list[str]:
+def _notes(run: _Run, labelled: LabelledSet, units: Sequence[ReadUnit], labels: np.ndarray) -> list[str]:
     part = labelled.part
     notes = [part.note] if part.note else []
     absent = [name for c, name in enumerate(part.names) if not (labels == c).any()]
@@ -217,29 +227,35 @@ def _notes(run: _Run, labelled: LabelledSet, scored: Sequence[Scored], labels: n
     if labelled.ignores_split:
         why = "The table has no split column" if labelled.layout == "table" else "Class folders name no split"
         notes.append(f"{why}: all images are measured, not only {part.split!r}.")
-    strange = sorted({s.way for s in scored if s.way and s.way not in run.model.preprocess.adapters})
+    read = {unit.way for unit in units if unit.problem is None}
+    strange = sorted(read - {"", *run.model.preprocess.adapters})
     if strange:
         ways = ", ".join(spoken(way) for way in strange)
         notes.append(f"The pack does not say that it was trained on {ways} images read in this way.")
     return notes
 
 
-def _predictions(labelled: LabelledSet, scored: Sequence[Scored], seen: frozenset[str] | None) -> pa.Table:
+def _predictions(
+    labelled: LabelledSet,
+    units: Sequence[ReadUnit],
+    scored: Sequence[np.ndarray | None],
+    seen: frozenset[str] | None,
+) -> pa.Table:
     """One row for each image; no path and no identifier, the patient as a keyed hash."""
     import pyarrow as pa
 
     names = labelled.part.names
-    best = [None if s.scores_C is None else names[int(s.scores_C.argmax())] for s in scored]
+    best = [None if scores_C is None else names[int(scores_C.argmax())] for scores_C in scored]
     columns = {
         "set": pa.array([labelled.part.id] * len(scored), pa.string()),
         "row": pa.array([row.row for row in labelled.rows], pa.int64()),
-        "sha256": pa.array([s.sha256 or None for s in scored], pa.string()),
+        "sha256": pa.array([unit.sha256 or None for unit in units], pa.string()),
         "patient": pa.array([row.patient for row in labelled.rows], pa.string()),
         "label": pa.array([names[row.label] for row in labelled.rows], pa.string()),
         "predicted": pa.array(best, pa.string()),
-        "scores": pa.array([None if s.scores_C is None else s.scores_C for s in scored], pa.list_(pa.float32())),
-        "in_training": pa.array([None if seen is None else s.sha256 in seen for s in scored], pa.bool_()),
-        "reason": pa.array([None if s.problem is None else str(s.problem.reason) for s in scored], pa.string()),
-        "message": pa.array([None if s.problem is None else s.problem.message for s in scored], pa.string()),
+        "scores": pa.array(scored, pa.list_(pa.float32())),
+        "in_training": pa.array([None if seen is None else unit.sha256 in seen for unit in units], pa.bool_()),
+        "reason": pa.array([unit.problem and str(unit.problem.reason) for unit in units], pa.string()),
+        "message": pa.array([unit.problem and unit.problem.message for unit in units], pa.string()),
     }
     return pa.table(columns)

@@ -71,6 +71,11 @@ def read_manifest(folder: Path) -> Manifest:
     return Manifest(files, preprocessing)
 
 
+def pack_digest(folder: Path) -> str:
+    """Return the sha256 of a pack's manifest, which holds the hash of every file."""
+    return file_sha256(folder / FILE_NAME)
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """Read open_clip_config.json.
 

@@ -116,18 +116,13 @@ def find_pack(model: str | Path | Model) -> Path:
         if not (Path(text) / FILE_NAME).is_file():  # said before anything walks through what may be a whole disk
             raise no_pack(Path(text))
         return Path(text)
-    names = [p.name for p in list_packs_paths()]
+    names = sorted(p.parent.name for p in BUILTIN.glob(f"*/{FILE_NAME}"))
     known = did_you_mean(text, names, "The packs that came with medclip are") if names else "No pack came with medclip."
     raise MedclipError(
         Reason.PACK_NOT_FOUND,
         f"there is no model pack and no folder named {text!r}.",
         hint=f"{known} A pack elsewhere on disk is given by its folder.",
     )
-
-
-def list_packs_paths() -> tuple[Path, ...]:
-    """Folders of the built-in packs, without reading them."""
-    return tuple(sorted(p.parent for p in BUILTIN.glob(f"*/{FILE_NAME}")))
 
 
 def verify_pack(model: str | Path) -> PackInfo:

@@ -15,7 +15,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 
@@ -33,30 +33,6 @@ GRACE_S = 5.0
 _FRAMES = 6
 
 
-class Pending(Protocol):
-    """Rows that are being made."""
-
-    def wait(self) -> list[Made]:
-        """Return the samples, in the order of the rows."""
-        ...
-
-    def cancel(self) -> None:
-        """Forget those that nobody has begun."""
-        ...
-
-
-class Crew(Protocol):
-    """Workers that make samples."""
-
-    def start(self, rows: Sequence[Row]) -> Pending:
-        """Have rows made."""
-        ...
-
-    def close(self) -> None:
-        """Let the workers go."""
-        ...
-
-
 class ThreadCrew:
     """Threads of this process: no start-up, one cache; Pillow lets go of the interpreter lock while it works.
 
@@ -72,7 +48,7 @@ class ThreadCrew:
         for thread in self._threads:
             thread.start()
 
-    def start(self, rows: Sequence[Row]) -> Pending:
+    def start(self, rows: Sequence[Row]) -> _ThreadPending:
         """Have rows made."""
         futures: list[Future[Made]] = [Future() for _ in rows]
         for job in zip(futures, rows, strict=True):
@@ -100,6 +76,7 @@ class _ThreadPending:
         self._futures, self._timeout_s, self._threads = futures, timeout_s, threads
 
     def wait(self) -> list[Made]:
+        """Return the samples, in the order of the rows."""
         end = time.monotonic() + self._timeout_s
         try:
             return [f.result(max(0.0, end - time.monotonic())) for f in self._futures]
@@ -110,6 +87,7 @@ class _ThreadPending:
             raise _hangs(self._timeout_s, places) from None
 
     def cancel(self) -> None:
+        """Forget those that nobody has begun."""
         for future in self._futures:
             future.cancel()
 
@@ -137,7 +115,7 @@ class ProcessCrew:
         self._dumps = tempfile.TemporaryDirectory(prefix="medclip-data-", ignore_cleanup_errors=True)
         self._pools = [ReadingPool(1, timeout_s + GRACE_S) for _ in range(workers)]
 
-    def start(self, rows: Sequence[Row]) -> Pending:
+    def start(self, rows: Sequence[Row]) -> _ProcessPending:
         """Have rows made."""
         parts: list[list[int]] = [[] for _ in self._pools]
         for place, (_, index, _) in enumerate(rows):
@@ -189,6 +167,12 @@ class _ProcessPending:
         for future in self._futures:
             if future is not None:
                 future.cancel()
+
+
+Crew = ThreadCrew | ProcessCrew
+"""Workers that make samples."""
+Pending = _ThreadPending | _ProcessPending
+"""Rows that are being made."""
 
 
 def make_rows(setup: _Setup, rows: list[Row], dump: str, timeout_s: float) -> tuple[Any, list[tuple[str, ...]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -16,20 +17,28 @@ def encode_short(model: nn.Module, tokens_BL: Tensor, pad_id: int = 0) -> Tensor
     it stands in during the call.
 
     Args:
-        model: open_clip dual encoder with its text tower in `model.text` (CustomTextCLIP).
+        model: open_clip dual encoder: CustomTextCLIP with its text tower in `model.text`, or CLIP, which is it itself.
         tokens_BL: int64 [B, L].
         pad_id: Id of the padding token.
 
     Returns:
         float [B, D], not normalised.
     """
-    text: Any = model.text
+    text: Any = getattr(model, "text", model)
     if hasattr(text, "pooler"):  # HFTextEncoder: attends to what is not padding
         return text(tokens_BL[:, : int((tokens_BL != pad_id).sum(dim=1).max())])
     full = getattr(text, "attn_mask", None)
-    if full is None or getattr(text, "pool_type", None) != "argmax":
-        return text(tokens_BL)
+    if full is None or getattr(text, "text_pool_type" if text is model else "pool_type", None) != "argmax":
+        return text.encode_text(tokens_BL) if text is model else text(tokens_BL)
     used = int(tokens_BL.argmax(dim=1).max()) + 1  # the end token has the highest id; padding's may stand in a word
+    if text is model:
+        x_BLW = text.token_embedding(tokens_BL[:, :used]) + text.positional_embedding[:used]
+        x_BLW = text.ln_final(text.transformer(x_BLW, attn_mask=full[:used, :used]))
+        pooled_BW = x_BLW[torch.arange(len(x_BLW)), tokens_BL.argmax(dim=1)]
+        projection = text.text_projection
+        if projection is None:
+            return pooled_BW
+        return projection(pooled_BW) if isinstance(projection, nn.Linear) else pooled_BW @ projection
     try:
         text.attn_mask = full[:used, :used]
         return text(tokens_BL[:, :used])

@@ -11,7 +11,6 @@ from torch.nn.functional import normalize
 from medclip.adaptation.prompts.prompted_text_tower import (
     embed,
     encode_embedded,
-    encode_tokens,
     place,
     placeholders,
     token_embedding,
@@ -20,6 +19,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.models.towers.build import build_clip, default_config
 from medclip.text.tokenizers.clip import ClipTokenizer
 from medclip.text.tokenizers.tokenizer import Tokenizer, train_tokenizer
+from medclip.training.steps.short_text import encode_short
 from tests.kits.adapt_towers import bert_tower
 from tests.kits.adaptation import tiny_model
 
@@ -53,7 +53,7 @@ def test_sentences_given_as_embeddings_encode_like_their_ids(kind: str, tmp_path
     tokens = torch.from_numpy(tokenizer.encode(SAID))
     with torch.no_grad():
         expected = normalize(clip.encode_text(tokens), dim=-1)
-        torch.testing.assert_close(normalize(encode_tokens(clip, tokens, tokenizer.pad_id), dim=-1), expected)
+        torch.testing.assert_close(normalize(encode_short(clip, tokens, tokenizer.pad_id), dim=-1), expected)
         embedded = embed(clip, tokens)
         torch.testing.assert_close(encode_embedded(clip, tokens, embedded, tokenizer.pad_id), expected)
         # The tower is left as it was: other embeddings give other features, and then ids count again.
