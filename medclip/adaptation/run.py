@@ -245,7 +245,8 @@ class _Work:
                 again = self._read(reader, "Scoring the test patients", good, keep_pixels=False, others=[merged])
                 ours = [again[i].others[0] for i in good]
             learned = self._learned(fitted, merged, train)
-        adapted = Adapted(self.base, self.method.name, text, fitted, self._shots(drawn, read), self.draw, _ways(read))
+        ways = tuple(sorted({r.way for r in read.values() if r.problem is None}))
+        adapted = Adapted(self.base, self.method.name, text, fitted, self._shots(drawn, read), self.draw, ways)
         prompts = text_head(text.vectors(self.base), self.base.logit_scale)
         test = ScoredTest(
             numbers=tuple(units[i].number for i in good),
@@ -332,10 +333,6 @@ class _Work:
 
 def _logits(text: ClassText, make: Callable[[], NDArray[np.float32]], count: int) -> NDArray[np.float32]:
     return make() if count else np.zeros((0, len(text.names)), np.float32)
-
-
-def _ways(read: Mapping[int, ReadUnit]) -> tuple[str, ...]:
-    return tuple(sorted({r.way for r in read.values() if r.problem is None}))
 
 
 def _reasons(read: Mapping[int, ReadUnit]) -> str:

@@ -161,6 +161,21 @@ def figure_rows(task: str, node: Mapping[str, Any], path: tuple[str, ...] = ()) 
     return [row for name, child in node.items() for row in figure_rows(task, child, (*path, name))]
 
 
+def training_hashes(pack: Path, card: Card) -> frozenset[str] | None:
+    """Read the sha256 of each training file that a pack's card names a list of; None for a pack that lists none.
+
+    Raises:
+        MedclipError: PACK_INVALID when the list cannot be read.
+    """
+    if card.train_hashes_file is None:
+        return None
+    path = pack / card.train_hashes_file
+    try:
+        return frozenset(path.read_text(encoding="ascii").split())
+    except (OSError, UnicodeDecodeError) as e:
+        raise MedclipError(Reason.PACK_INVALID, "the pack's list of training files cannot be read.", where=path) from e
+
+
 def _check_figures(node: Any, place: str) -> None:
     if not isinstance(node, dict):
         raise ValueError(f"{place} is not a figure")

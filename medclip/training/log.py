@@ -68,7 +68,9 @@ class RunLog:
         """Write one entry: `kind` is step, val, skip, bad or note."""
         if self._file is None:
             return
-        entry = {"kind": kind, **{k: _short(v) for k, v in values.items()}}
+        # Six significant figures: losses compare exactly enough, lines stay readable.
+        short = {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in values.items()}
+        entry = {"kind": kind, **short}
         self._file.write(json.dumps(entry) + "\n")
         self._file.flush()
         if self._board is not None:
@@ -126,8 +128,3 @@ def _board(folder: Path, done: int) -> Any:
             hint="Run: pip install 'medclip-imaging[tensorboard]'",
         ) from e
     return SummaryWriter(str(folder), purge_step=done + 1)
-
-
-def _short(value: Any) -> Any:
-    """Six significant figures: losses compare exactly enough, lines stay readable."""
-    return float(f"{value:.6g}") if isinstance(value, float) else value

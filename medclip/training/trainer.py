@@ -117,7 +117,13 @@ class Trainer:
                     spent = time.perf_counter() - since
                     entry = {"step": self.step, "epoch": self.step / self.data.steps_per_epoch, "loss": loss, "lr": lr}
                     speed = {"images_s": images * self.world.size / spent, "data_wait": waited / spent}
-                    log.write("step", entry | {"scale": self._scale(), "grad_norm": norm} | speed | self._memory())
+                    log.write(
+                        "step",
+                        entry
+                        | {"scale": float(self.towers.clip.logit_scale.detach().exp()), "grad_norm": norm}
+                        | speed
+                        | self._memory(),
+                    )
                     self._count_bad(log)
                     since, images, waited = time.perf_counter(), 0, 0.0
                 else:
@@ -353,6 +359,3 @@ class Trainer:
         if self.world.device.type != "cuda":
             return {}
         return {"gpu_mb": torch.cuda.max_memory_allocated(self.world.device) / 2**20}
-
-    def _scale(self) -> float:
-        return float(self.towers.clip.logit_scale.detach().exp())

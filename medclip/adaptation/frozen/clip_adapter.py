@@ -19,7 +19,7 @@ from medclip.adaptation.data.heads import ArrayHead
 from medclip.adaptation.data.shot_features import Shots, Views, seen, take, unit_logits
 from medclip.adaptation.methods import Fitted
 from medclip.errors import MedclipError, Reason
-from medclip.statistics.metrics.selection_score import Quality, quality
+from medclip.statistics.metrics.selection_score import quality
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -108,15 +108,21 @@ def fit_clip_adapter(
         raise MedclipError(Reason.WRONG_USE, f"optimiser is {optimiser!r}.", hint='It is "adamw" or "sgd".')
     shots = take(base, text, train, val, views)
     tried = (ratio,) if ratio is not None else RATIOS if shots.val is not None else RATIOS[:1]
-    best: tuple[Quality, ClipAdapterHead, int] | None = None
-    for r in tried:
-        start = first_head(shots, r, reduction, seed)
-        head, epoch = _train(shots, start, optimiser, lr=lr, epochs=epochs, batch_size=batch_size, seed=seed)
-        score = Quality(0.0, 0.0) if shots.val is None else quality(unit_logits(head, shots.val), shots.val.targets)
-        if best is None or score > best[0]:
-            best = (score, head, epoch)
-    assert best is not None
-    _, head, epoch = best
+    trained = [
+        _train(
+            shots,
+            first_head(shots, r, reduction, seed),
+            optimiser,
+            lr=lr,
+            epochs=epochs,
+            batch_size=batch_size,
+            seed=seed,
+        )
+        for r in tried
+    ]
+    head, epoch = trained[0]
+    if (val := shots.val) is not None:
+        head, epoch = max(trained, key=lambda result: quality(unit_logits(result[0], val), val.targets))
     settings = shots.settings(
         ratio=head.ratio,
         chosen_on="given" if ratio is not None else "default" if shots.val is None else "val",

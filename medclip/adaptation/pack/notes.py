@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.unit_features import ways_said
 from medclip.errors import MedclipError, Reason
-from medclip.models.packs.training_files import training_hashes
+from medclip.models.card import training_hashes
 from medclip.statistics.metrics.selection_score import mean_auroc
 
 if TYPE_CHECKING:

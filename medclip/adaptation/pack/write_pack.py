@@ -114,7 +114,8 @@ def write_pack(
         _write_lines(fresh / TRAIN_HASHES, base, of_base.train_hashes_file, [s.sha256 for s in adapted.shots])
         _write_lines(fresh / PATIENT_HASHES, base, of_base.patient_hashes_file, [s.patient for s in adapted.shots])
         (fresh / CARD_FILE).write_text(card.to_json(), encoding="utf-8")
-        seal(fresh, _preprocessing(adapted))
+        read = {way: preprocessing_of(way) for way in adapted.ways}
+        seal(fresh, {**adapted.model.preprocess.adapters, **read})
     return folder
 
 
@@ -203,11 +204,6 @@ def _limits(adapted: Adapted, files: str, patients: int) -> tuple[str, ...]:
     if base.train_hashes_file is None:
         limits.append("The base does not list its training files: the list in this pack holds the shots only.")
     return tuple(limits)
-
-
-def _preprocessing(adapted: Adapted) -> dict[str, str]:
-    known = dict(adapted.model.preprocess.adapters)
-    return known | {way: preprocessing_of(way) for way in adapted.ways}
 
 
 def _write_lines(path: Path, base: Path, listed: str | None, more: list[str]) -> None:

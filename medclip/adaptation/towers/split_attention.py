@@ -155,7 +155,7 @@ def split_attention(clip: nn.Module) -> list[str]:
     """
     replaced = []
     for name, module in list(clip.named_modules()):
-        if isinstance(module, nn.MultiheadAttention) and _plain(module):
+        if isinstance(module, nn.MultiheadAttention) and module.bias_k is None and not module.add_zero_attn:
             replace_module(clip, name, SplitMultihead(module))
         elif isinstance(qkv := getattr(module, "qkv", None), nn.Linear) and _in_thirds(module, qkv):
             name = f"{name}.qkv" if name else "qkv"
@@ -171,10 +171,6 @@ def join_attention(clip: nn.Module) -> None:
     for name, module in list(clip.named_modules()):
         if isinstance(module, SplitQkv | SplitMultihead):
             replace_module(clip, name, module.join())
-
-
-def _plain(module: nn.MultiheadAttention) -> bool:
-    return module.bias_k is None and not module.add_zero_attn
 
 
 def _in_thirds(module: Any, qkv: nn.Linear) -> bool:

@@ -23,8 +23,7 @@ from medclip.auditing.leakage.file_hashes import HashedFiles, hash_files, image_
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import listed
-from medclip.models.card import read_card
-from medclip.models.packs.training_files import training_hashes
+from medclip.models.card import read_card, training_hashes
 from medclip.shards.folder import read_index, read_samples
 from medclip.shards.reading.samples import ShardReader
 

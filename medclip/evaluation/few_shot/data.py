@@ -18,8 +18,8 @@ from medclip.adaptation.data.table import AdaptTable, LabelledUnit
 from medclip.adaptation.data.unit_features import examples_of
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import digest_of
+from medclip.models.card import training_hashes
 from medclip.models.packs.manifest import FILE_NAME as MANIFEST
-from medclip.models.packs.training_files import training_hashes
 from medclip.progress import Progress
 from medclip.runs.encode import ReadUnit, UnitReader
 from medclip.settings import Settings

@@ -41,7 +41,7 @@ def values_of(protocol: Protocol, runs: Runs, test: HeldOut, weights_PB: NDArray
             if variant.constant and (before := values.get((variant.label, protocol.shots[0]))):
                 values[variant.label, shots] = before
                 continue
-            parts = _shares([_logits(runs[key]) for key in keys], keys, test, weights_PB)
+            parts = _shares([_present(runs[key].logits_NC) for key in keys], keys, test, weights_PB)
             values[variant.label, shots] = {name: mean_over_runs(p, shape) for name, p in parts.items()}
         averaged = [values.get((variant.label, k)) for k in protocol.averaged]
         if averaged and all(averaged):
@@ -115,7 +115,7 @@ def novel_of(
         keys = list(protocol.novel_keys(variant)) if variant.transfers else []
         if not keys or any(key not in runs or runs[key].logits_NC is None for key in keys):
             continue
-        of_each = ([_logits(runs[k]) for k in keys], [_novel(runs[k]) for k in keys])
+        of_each = ([_present(runs[k].logits_NC) for k in keys], [_present(runs[k].novel_NC) for k in keys])
         sides = [_shares(logits, keys, side, weights_PB) for logits, side in zip(of_each, tests, strict=True)]
         grid = shape if len(keys) > 1 else (1, 1)
         for metric in METRICS:
@@ -235,11 +235,6 @@ def _round(value: float | None) -> float | None:
     return None if value is None or np.isnan(value) else round(value, DECIMALS)
 
 
-def _logits(run: Run) -> NDArray[np.float32]:
-    assert run.logits_NC is not None
-    return run.logits_NC
-
-
-def _novel(run: Run) -> NDArray[np.float32]:
-    assert run.novel_NC is not None
-    return run.novel_NC
+def _present(logits_NC: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    assert logits_NC is not None
+    return logits_NC

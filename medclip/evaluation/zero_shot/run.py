@@ -19,10 +19,10 @@ from medclip.evaluation.zero_shot.store import EVALUATION, RUN_NAME, SuiteStore
 from medclip.evaluation.zero_shot.suite import SetFile, SuiteFile, load_suite
 from medclip.files.output import check_run, digest_of
 from medclip.files.pseudonyms import load_key
+from medclip.models.card import training_hashes
 from medclip.models.class_vectors import ClassVectors, encode_prompts, score_features
 from medclip.models.devices import check_device
 from medclip.models.packs.manifest import pack_digest
-from medclip.models.packs.training_files import training_hashes
 from medclip.progress import Progress, Silent
 from medclip.runs.encode import ReadUnit, UnitReader
 from medclip.sample import Modality, spoken

@@ -41,7 +41,7 @@ def render(compared: Compared, *, show_paths: bool = False) -> str:
     values = {
         "result": compared.result,
         "page": view(compared, show_paths=show_paths, is_burned=lambda row: _burned_in(compared, row)),
-        "sentences": summary(compared.result),
+        "sentences": tuple(summary(compared.result)),
         "ranked_at": ranked_at(compared.result),
         "show_paths": show_paths,
     }

@@ -10,11 +10,6 @@ from medclip.wording import capital, figure, interval, list_of, p_value
 ALPHA = 0.05
 
 
-def summary(result: Comparison) -> tuple[str, ...]:
-    """Return who was best and how sure that is."""
-    return tuple(_sentences(result))
-
-
 def value_of(value: float | None, *, signed: bool = False) -> str:
     """Write a figure with three decimals, as all of a comparison are."""
     return figure(value, signed=signed, decimals=3)
@@ -36,7 +31,8 @@ def ranked_at(result: Comparison) -> str:
     return f"in the mean over {shots}" if len(result.averaged) > 1 else f"at {shots}"
 
 
-def _sentences(result: Comparison) -> Iterator[str]:
+def summary(result: Comparison) -> Iterator[str]:
+    """Yield who was best and how sure that is."""
     metric = METRIC_TITLES[result.primary]
     metric = metric if metric.isupper() else metric.lower()
     test = result.counts["test"]

@@ -6,7 +6,7 @@ import hashlib
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +66,6 @@ class ShardCheck(Result):
         return [*wrong, *super()._rows()][:most]
 
 
-@dataclass
-class _Found:
-    problems: list[str] = field(default_factory=list)
-    labels: dict[str, Counter[str]] = field(default_factory=dict)
-
-
 def check_shards(folder: Path | str) -> ShardCheck:
     """Read every byte of a shard folder again and compare it with the index.
 
@@ -87,34 +81,34 @@ def check_shards(folder: Path | str) -> ShardCheck:
     """
     folder = Path(folder)
     index = read_index(folder)
-    findings = _Found()
-    findings.problems += _tables(folder, index)
-    rows = _read(folder / SAMPLES, SAMPLE_COLUMNS, findings.problems)
-    rejects = _read(folder / REJECTS, REJECT_COLUMNS, findings.problems)
+    problems = list(_tables(folder, index))
+    labels: dict[str, Counter[str]] = {}
+    rows = _read(folder / SAMPLES, SAMPLE_COLUMNS, problems)
+    rejects = _read(folder / REJECTS, REJECT_COLUMNS, problems)
     of = ForeignSet.from_dict(index["foreign"]) if "foreign" in index else None
     by_shard: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         by_shard.setdefault(row["shard"], []).append(row)
     base = shard_folder(folder, index)
     for shard in index["shards"]:
-        findings.problems += _shard(base / shard["name"], shard, by_shard.get(shard["name"], ()), of, findings.labels)
+        problems += _shard(base / shard["name"], shard, by_shard.get(shard["name"], ()), of, labels)
     named = {s["name"] for s in index["shards"]} | {INDEX, SAMPLES, REJECTS}
     # What else lies beside the tars of others is their business, but a tar that is not indexed is not trained on.
     present = [p.name for p in base.iterdir() if of is None or p.suffix == ".tar"] if base.is_dir() else []
     strange = sorted(set(present) - named)
     if strange:
-        findings.problems.append(f"{len(strange)} files do not belong here: {', '.join(strange[:5])}.")
-    findings.problems += _whole(index, rows, rejects)
+        problems.append(f"{len(strange)} files do not belong here: {', '.join(strange[:5])}.")
+    problems += _whole(index, rows, rejects)
     return ShardCheck(
         folder=folder,
-        problems=tuple(findings.problems),
+        problems=tuple(problems),
         num_samples=len(rows),
         counts_by_split=counts_of(rows, "split"),
         patients_by_split={k: len(v) for k, v in sorted(_sets(rows, "split", "patient").items())},
         counts_by_modality=counts_of(rows, "modality"),
         counts_by_source=counts_of(rows, "source"),
         counts_by_reason=counts_of(rejects, "reason"),
-        labels={task: dict(sorted(classes.items())) for task, classes in sorted(findings.labels.items())},
+        labels={task: dict(sorted(classes.items())) for task, classes in sorted(labels.items())},
         num_duplicates_across_splits=len(_across(rows)),
     )
 

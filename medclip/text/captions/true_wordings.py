@@ -53,26 +53,28 @@ def true_positives(task: Task, c: TaskClass, label: Mapping[str, int], *, nouns:
     """Return the wordings that say the class is there and speak of no class that is not."""
     if nouns:
         return true_nouns(task, c, label, 1) or true_positives(task, c, label)
-    return _speaking_only_of(task.name, c.prompts, _allowed(c, label, 1))
+    return speaking_only_of(task, c, label, 1, c.prompts)
 
 
 def true_negatives(task: Task, c: TaskClass, label: Mapping[str, int]) -> tuple[str, ...]:
     """Return the wordings that say the class is not there and speak of no class that is not labelled absent."""
-    return _speaking_only_of(task.name, c.negative_prompts, _allowed(c, label, 0))
+    return speaking_only_of(task, c, label, 0, c.negative_prompts)
 
 
 def true_nouns(task: Task, c: TaskClass, label: Mapping[str, int], value: int) -> tuple[str, ...]:
     """Return the noun phrases of the class that speak of no class with another label than `value`."""
-    return _speaking_only_of(task.name, c.nouns, _allowed(c, label, value))
+    return speaking_only_of(task, c, label, value, c.nouns)
 
 
-def _allowed(c: TaskClass, label: Mapping[str, int], value: int) -> frozenset[str]:
-    return frozenset([c.name, *(n for n, v in label.items() if v == value)])
+def speaking_only_of(
+    task: Task, c: TaskClass, label: Mapping[str, int], value: int, wordings: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Drop wordings that speak of another class too ("COVID-19 pneumonia"), unless its label is `value` as well."""
+    return _within(task.name, wordings, frozenset([c.name, *(n for n, v in label.items() if v == value)]))
 
 
 @lru_cache(maxsize=8192)
-def _speaking_only_of(task_name: str, wordings: tuple[str, ...], allowed: frozenset[str]) -> tuple[str, ...]:
-    """Drop wordings that speak of another class too ("COVID-19 pneumonia"), unless it has the same label."""
+def _within(task_name: str, wordings: tuple[str, ...], allowed: frozenset[str]) -> tuple[str, ...]:
     return tuple(w for w in wordings if mentioned(task_name, w) <= allowed)
 
 

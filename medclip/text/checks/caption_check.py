@@ -137,16 +137,13 @@ def _findings(lowered: str, record: CaptionRecord, known: frozenset[str]) -> Ite
             if value is None:
                 yield f"finding: {cls!r} is spoken of, nobody labelled it"
             elif affirmed != bool(value):
-                yield f"finding: {cls!r} is {'stated' if affirmed else 'denied'}, the record {_worded(bool(value))} it"
+                spoken = "stated, the record denies it" if affirmed else "denied, the record states it"
+                yield f"finding: {cls!r} is {spoken}"
     allowed = _claims_of(known)
     class_stems = {s.lower() for t in spoken_of for c in load_task(t).classes for s in c.stems}
     for term, affirmed in sorted(claims(lowered) - allowed):
         if not any(term.startswith(s) or (s.startswith(term) and " " not in s) for s in class_stems):
             yield f"finding: {term!r} is {'stated' if affirmed else 'denied'}, the record does not speak of it"
-
-
-def _worded(value: bool) -> str:
-    return "states" if value else "denies"
 
 
 @lru_cache(maxsize=1024)

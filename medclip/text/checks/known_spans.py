@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
 from medclip.text.captions.phrases import person_phrases, side_phrases
 from medclip.text.captions.record import CaptionRecord
-from medclip.text.captions.true_wordings import VIEW_TASK, image_names, labelled, modality_names, view_names
+from medclip.text.captions.true_wordings import (
+    VIEW_TASK,
+    image_names,
+    labelled,
+    modality_names,
+    speaking_only_of,
+    view_names,
+)
 from medclip.text.checks.closed_words import NEUTRAL, REPORTING
 from medclip.text.checks.fact_words import FACTS, MODALITIES
-from medclip.text.free_text.mentions import mentioned
 from medclip.text.free_text.normal_findings import NONE
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.prompts import without_article
-from medclip.text.vocabulary.task import Task, TaskClass
 
 IMAGE, PRESENT, ALL_CLEAR, ABSENT = "I", "P", "D", "N"
 """Capital letters that stand for a wording in a lower-case caption: of image or person, of a thing that is there,
@@ -71,10 +76,12 @@ def _wordings(record: CaptionRecord) -> Iterator[tuple[str, str]]:
         if task.denies_all(label):
             yield from ((ALL_CLEAR, w) for w in task.none_prompts)
         for c in labelled(task, label, 0):
-            yield from ((ABSENT, w) for w in _only_of(task, c, label, 0, (*c.nouns, c.title, *c.stems)))
-            yield from (_denial(w) for w in _only_of(task, c, label, 0, c.negative_prompts))
+            yield from ((ABSENT, w) for w in speaking_only_of(task, c, label, 0, (*c.nouns, c.title, *c.stems)))
+            yield from (_denial(w) for w in speaking_only_of(task, c, label, 0, c.negative_prompts))
         for c in labelled(task, label, 1):
-            yield from ((PRESENT, w) for w in _only_of(task, c, label, 1, (*c.prompts, *c.nouns, c.title, *c.stems)))
+            yield from (
+                (PRESENT, w) for w in speaking_only_of(task, c, label, 1, (*c.prompts, *c.nouns, c.title, *c.stems))
+            )
 
 
 def _denial(wording: str) -> tuple[str, str]:
@@ -101,14 +108,6 @@ def _of_the_image(record: CaptionRecord) -> Iterator[str]:
     for name in ("modality", *record.labels):
         for template in load_task(name).templates:
             yield from (p for piece in template.split("{}") if " " in (p := piece.strip(" :,")))
-
-
-def _only_of(
-    task: Task, c: TaskClass, label: Mapping[str, int], value: int, wordings: Iterable[str]
-) -> tuple[str, ...]:
-    """Drop wordings that speak of a class with another label too."""
-    allowed = {c.name, *(n for n, v in label.items() if v == value)}
-    return tuple(w for w in wordings if mentioned(task.name, w) <= allowed)
 
 
 @lru_cache(maxsize=1024)

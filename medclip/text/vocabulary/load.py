@@ -116,29 +116,10 @@ def parse_task(text: str, *, where: object = None, short_name: str | None = None
     return _task(parsed.model_dump())
 
 
-def _task(d: dict[str, Any]) -> Task:
-    classes = tuple(
-        TaskClass(
-            name=c["name"],
-            title=c["title"],
-            prompts=tuple(c["prompts"]),
-            negative_prompts=tuple(c["negative_prompts"]),
-            codes=dict(c["codes"]),
-            nouns=tuple(c["nouns"]),
-            stems=tuple(c["stems"]),
-            denial_weight=c["denial_weight"],
-        )
-        for c in d["classes"]
-    )
-    return Task(
-        name=d["name"],
-        title=d["title"],
-        kind=d["kind"],
-        modalities=tuple(d["modalities"]),
-        templates=tuple(d["templates"]),
-        classes=classes,
-        image_names=tuple(d["image_names"]),
-        none_prompts=tuple(d["none_prompts"]),
-        not_part_of_none=tuple(d["not_part_of_none"]),
-        body_parts=tuple(d["body_parts"]),
-    )
+def _task(values: Mapping[str, Any]) -> Task:
+    """Make the task of a `TaskFile`, which has its fields; lists become tuples."""
+
+    def frozen(fields: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+
+    return Task(**frozen(values) | {"classes": tuple(TaskClass(**frozen(c)) for c in values["classes"])})

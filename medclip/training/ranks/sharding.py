@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from medclip.training.ranks.world import World
-from medclip.training.steps.towers import LOSS_PARAMETERS, Towers
+from medclip.training.steps.towers import Towers, weights_of
 
 _BLOCKS = ("resblocks", "blocks", "layer", "layers", "stages")
 """Names under which open_clip, timm and transformers keep the blocks of a tower."""
@@ -118,16 +118,11 @@ def clip_gradients(parameters: list[nn.Parameter], limit: float) -> float:
 def full_weights(towers: Towers, world: World) -> dict[str, Tensor]:
     """Return the dual encoder's whole state dict on the CPU; on the first rank only, but every rank must call it."""
     weights = {}
-    state: dict[str, Tensor] = {**towers.state_dict(), **_of_the_loss(towers)}
-    for name, value in state.items():
+    for key, value in weights_of(towers).items():
+        name = key.removeprefix("model.")
         if name.startswith("masked."):
             continue
         full = value.full_tensor() if hasattr(value, "full_tensor") else value  # type: ignore[operator]
         if world.is_first:
             weights[name] = full.detach().cpu().clone()
     return weights
-
-
-def _of_the_loss(towers: Towers) -> dict[str, Tensor]:
-    present = {name: getattr(towers.clip, name, None) for name in LOSS_PARAMETERS}
-    return {k: v.data for k, v in present.items() if isinstance(v, nn.Parameter)}

@@ -95,11 +95,11 @@ def make_optimizer(towers: Towers, recipe: Recipe) -> torch.optim.AdamW:
     t = recipe.train
     depths = layer_depths(towers.clip) if t.layer_decay < 1 else {}
     groups: dict[tuple[float, bool, bool], list[Tensor]] = {}
-    named = [*towers.named_parameters(), *((n, getattr(towers.clip, n, None)) for n in LOSS_PARAMETERS)]
-    for name, p in named:
-        if isinstance(p, nn.Parameter) and p.requires_grad:
+    for name, p in (*towers.named_parameters(), *towers.loss_parameters().items()):
+        if p.requires_grad:
             factor = (t.image_lr_factor if _in_trunk(name, towers) else 1.0) * _decay(name, depths, t.layer_decay)
-            groups.setdefault((factor, _decays(name, p), name in LOSS_PARAMETERS), []).append(p)
+            decays = p.ndim >= 2 and not name.endswith(_EMBEDDINGS)
+            groups.setdefault((factor, decays, name in LOSS_PARAMETERS), []).append(p)
     parameter_groups = [
         {"params": params, "weight_decay": t.weight_decay if decays else 0.0, "factor": factor}
         for (factor, decays, _), params in sorted(groups.items(), key=lambda g: g[0])
@@ -109,8 +109,7 @@ def make_optimizer(towers: Towers, recipe: Recipe) -> torch.optim.AdamW:
 
 def names_of_parameters(towers: Towers) -> dict[int, str]:
     """Return the name of each parameter by `id`; those of the loss too."""
-    loss = {n: getattr(towers.clip, n, None) for n in LOSS_PARAMETERS}
-    return {id(p): n for n, p in [*towers.named_parameters(), *loss.items()] if p is not None}
+    return {id(p): name for name, p in (*towers.named_parameters(), *towers.loss_parameters().items())}
 
 
 def _in_trunk(name: str, towers: Towers) -> bool:
@@ -126,10 +125,6 @@ def _decay(name: str, depths: Mapping[str, int], layer_decay: float) -> float:
     tower = name.partition(".")[0]
     last = max(d for n, d in depths.items() if n.partition(".")[0] == tower)
     return layer_decay ** (last - depths[name])
-
-
-def _decays(name: str, p: Tensor) -> bool:
-    return p.ndim >= 2 and not name.endswith(_EMBEDDINGS)
 
 
 class Ema:

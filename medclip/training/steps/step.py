@@ -80,7 +80,7 @@ class StepComputer:
                     lambda *features: self._loss(batch, *features),
                     no_sync=self._waiting,
                 )
-        self._world.average_gradients(self._towers.loss_parameters())
+        self._world.average_gradients(list(self._towers.loss_parameters().values()))
         return float(loss.detach())
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -72,20 +72,16 @@ class Towers(nn.Module):
             error_B = self.masked(clip, images_BCHW, mask_BL, prefix)
         return normalize(image_BD.float(), dim=-1), normalize(text_BD.float(), dim=-1), error_B
 
-    def loss_parameters(self) -> list[nn.Parameter]:
-        """The parameters of the loss, which live beside the towers."""
-        parameters = [getattr(self.clip, name, None) for name in LOSS_PARAMETERS]
-        return [p for p in parameters if isinstance(p, nn.Parameter)]
+    def loss_parameters(self) -> dict[str, nn.Parameter]:
+        """Return the parameters of the loss, which live beside the towers, by name."""
+        parameters = {name: getattr(self.clip, name, None) for name in LOSS_PARAMETERS}
+        return {name: p for name, p in parameters.items() if isinstance(p, nn.Parameter)}
 
 
 def weights_of(towers: Towers) -> dict[str, Tensor]:
     """Name every tensor that a checkpoint keeps: parameters and buffers of the towers, parameters of the loss."""
-    own = {f"model.{k}": v for k, v in towers.state_dict().items()}
-    for name in LOSS_PARAMETERS:
-        p = getattr(towers.clip, name, None)
-        if isinstance(p, nn.Parameter):
-            own[f"model.{name}"] = p.data
-    return own
+    own = {**towers.state_dict(), **{name: p.data for name, p in towers.loss_parameters().items()}}
+    return {f"model.{name}": value for name, value in own.items()}
 
 
 @contextlib.contextmanager

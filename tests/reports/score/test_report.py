@@ -14,9 +14,8 @@ import pytest
 
 from medclip.models.card import Card, read_card
 from medclip.reports.model_card import view_card
-from medclip.reports.score.bars import bar, status_bar
 from medclip.reports.score.page import collect, ranges
-from medclip.reports.score.report import render, write_score_report
+from medclip.reports.score.report import bar, render, status_bar, write_score_report
 from medclip.runs.ledger import Ledger
 from medclip.runs.rows import FileRow, ScoreRow, Thumbnail
 from tests.kits.ledger import fill_ledger
