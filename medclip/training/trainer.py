@@ -117,13 +117,8 @@ class Trainer:
                     spent = time.perf_counter() - since
                     entry = {"step": self.step, "epoch": self.step / self.data.steps_per_epoch, "loss": loss, "lr": lr}
                     speed = {"images_s": images * self.world.size / spent, "data_wait": waited / spent}
-                    log.write(
-                        "step",
-                        entry
-                        | {"scale": float(self.towers.clip.logit_scale.detach().exp()), "grad_norm": norm}
-                        | speed
-                        | self._memory(),
-                    )
+                    scale = float(self.towers.clip.logit_scale.detach().exp())
+                    log.write("step", entry | {"scale": scale, "grad_norm": norm} | speed | self._memory())
                     self._count_bad(log)
                     since, images, waited = time.perf_counter(), 0, 0.0
                 else:

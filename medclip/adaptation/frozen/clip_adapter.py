@@ -109,16 +109,8 @@ def fit_clip_adapter(
     shots = take(base, text, train, val, views)
     tried = (ratio,) if ratio is not None else RATIOS if shots.val is not None else RATIOS[:1]
     trained = [
-        _train(
-            shots,
-            first_head(shots, r, reduction, seed),
-            optimiser,
-            lr=lr,
-            epochs=epochs,
-            batch_size=batch_size,
-            seed=seed,
-        )
-        for r in tried
+        _train(shots, start, optimiser, lr=lr, epochs=epochs, batch_size=batch_size, seed=seed)
+        for start in (first_head(shots, r, reduction, seed) for r in tried)
     ]
     head, epoch = trained[0]
     if (val := shots.val) is not None:

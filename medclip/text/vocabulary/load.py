@@ -122,4 +122,6 @@ def _task(values: Mapping[str, Any]) -> Task:
     def frozen(fields: Mapping[str, Any]) -> dict[str, Any]:
         return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
-    return Task(**frozen(values) | {"classes": tuple(TaskClass(**frozen(c)) for c in values["classes"])})
+    task = frozen(values)
+    task["classes"] = tuple(TaskClass(**frozen(c)) for c in values["classes"])
+    return Task(**task)
