@@ -58,7 +58,8 @@ class ArrayHead:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return all that it takes to make it again."""
         return {
-            _stored_name(f): np.asarray(getattr(self, f.name), _STORED_AS.get(str(f.type), np.float32)) for f in _of(self)
+            _stored_name(f): np.asarray(getattr(self, f.name), _STORED_AS.get(str(f.type), np.float32))
+            for f in _of(self)
         }
 
     @classmethod
