@@ -26,4 +26,4 @@ def test_what_is_no_size_is_refused_with_an_example(size: str) -> None:
 def test_what_a_call_does_not_ask_for_stays_as_it_is() -> None:
     settings = Settings(workers=3, memory_bytes=10**9)
     assert settings.on_machine(None, None) == settings
-    assert settings.on_machine(0, "2GB") == Settings(workers=1, memory_bytes=2 * 10**9, home=settings.home)
+    assert settings.on_machine(1, "2GB") == Settings(workers=1, memory_bytes=2 * 10**9, home=settings.home)

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError, Reason, Status, did_you_mean
 from medclip.files.grouping.studies import GroupBy
 from medclip.files.input_paths import refuse_missing
 from medclip.progress import Progress
@@ -42,8 +42,10 @@ def score(
     workers: int | None = None,
     memory: int | str | None = None,
     add: bool = False,
-    retry_failed: bool | str = False,
+    retry_failed: str | None = None,
     report_paths: bool = False,
+    hash_paths: bool = False,
+    thumbnails: bool = True,
     key_file: str | Path | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
@@ -69,9 +71,11 @@ def score(
             the machine or its cgroup has.
         add: Score files that came since an earlier call on this folder, and those that changed; the rows of all
             others stay as they are. Without it a folder that grew is refused.
-        retry_failed: Try the files once more that failed in an earlier call: True for all, or a reason such as
-            "timeout"; their studies are scored anew.
+        retry_failed: Try the files once more that failed in an earlier call: those of a reason such as "timeout", or
+            "all"; their studies are scored anew.
         report_paths: Show relative paths in the report. By default it names files by row number and format.
+        hash_paths: Put keyed hashes in the place of paths in the tables, and in the ledger once the run is finished.
+        thumbnails: Keep small images of the studies for the report.
         key_file: Identity key, where it is not the one in the settings' home.
         settings: Limits.
         progress: Told how far the run is.
@@ -99,7 +103,11 @@ def score(
         modality=parse_modality(modality),
         min_confidence=min_confidence,
         group_by=group_by,
+        hash_paths=hash_paths,
+        thumbnails=thumbnails,
     )
+    if hash_paths and report_paths:
+        raise MedclipError(Reason.WRONG_USE, "paths are either hashed or shown in the report.", hint="Choose one.")
     keep = _TemporaryFolder() if out is None else None
     folder = keep.path if keep is not None else _path(out, "the output folder")
     run = run_scoring(
@@ -111,10 +119,22 @@ def score(
         settings=settings,
         progress=progress,
         add=add,
-        retry_failed=("" if retry_failed is True else retry_failed) if retry_failed is not False else None,
+        retry_failed=_failed_for(retry_failed),
         finish=partial(_report, report_paths),
     )
     return replace(run, _keep=keep)
+
+
+def _failed_for(reason: str | None) -> str | None:
+    """Return the reason of the files to try again; "" for all."""
+    known = [str(reason) for reason in Reason if reason.status is Status.FAILED]
+    if reason is not None and reason != "all" and reason not in known:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"no file fails for the reason {reason!r}.",
+            hint=did_you_mean(reason, ["all", *known], "Reasons are"),
+        )
+    return "" if reason == "all" else reason
 
 
 def _several(value: str | Sequence[str] | None) -> tuple[str, ...]:

@@ -81,6 +81,9 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is th
 ReportPaths = Annotated[
     bool, typer.Option("--report-paths", help="Name files in the report; their names may identify patients.")
 ]
+HashPaths = Annotated[
+    bool, typer.Option("--hash-paths", help="Hash paths with the identity key: names of files may identify patients.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 Workers = Annotated[int | None, typer.Option("--workers", help="Reading processes. Default: one per core.")]

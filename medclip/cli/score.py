@@ -55,6 +55,10 @@ def score(
         typer.Option("--retry-failed", metavar="REASON", help="Try files that failed once more: a reason, or 'all'."),
     ] = None,
     report_paths: options.ReportPaths = False,
+    hash_paths: options.HashPaths = False,
+    thumbnails: Annotated[
+        bool, typer.Option("--thumbnails/--no-thumbnails", help="Keep small images for the report, or none.")
+    ] = True,
     as_json: options.Json = False,
 ) -> int:
     """Score a file or folder of studies in words and write tables and a report. The same command goes on after a stop.
@@ -63,7 +67,6 @@ def score(
     """
     from medclip.api.score import score as run_score
     from medclip.cli.progress import print_line, progress
-    from medclip.errors import MedclipError, Reason
     from medclip.exit_codes import ExitCode
     from medclip.settings import Settings, read_policy
 
@@ -83,8 +86,10 @@ def score(
                 workers=workers,
                 memory=memory,
                 add=add,
-                retry_failed=True if retry_failed == "all" else retry_failed or False,
+                retry_failed=retry_failed,
                 report_paths=report_paths,
+                hash_paths=hash_paths,
+                thumbnails=thumbnails,
                 key_file=key_file,
                 settings=Settings(policy=read_policy(uneven, mpp, accept_unterminated=accept_unterminated)),
                 progress=shown,

@@ -100,7 +100,7 @@ def check(
 
     Exit code: 0 all is well, 3 something is wrong with the folder or files of the table are not there, 2 wrong use.
     """
-    from medclip.shards.check import check as check_path
+    from medclip.shards.check_shards import check as check_path
     from medclip.shards.reading.check_folder import ShardCheck
 
     result = check_path(

@@ -15,7 +15,7 @@ def status(
     folder: Annotated[Path, typer.Argument(help="Output folder of a run.", show_default=False)],
     as_json: options.Json = False,
 ) -> int:
-    """Say how far a run is, also while it goes on.
+    """Show how far a run is, also while it goes on.
 
     Exit code: 0 finished, 3 finished and some files failed, 4 stopped (the same command goes on), 5 running.
     """

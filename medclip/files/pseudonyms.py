@@ -89,3 +89,18 @@ def keyed_hash(kind: str, value: str, key: bytes) -> str:
         16 hex characters.
     """
     return hashlib.blake2b(f"{kind}\0{value}".encode("utf-8", "surrogateescape"), key=key, digest_size=8).hexdigest()
+
+
+_PATH = "path:"
+
+
+def hashed_path(name: str, key: bytes) -> str:
+    """Hash a relative path with the key; what is such a hash already stays as it is.
+
+    Returns:
+        "path:" and 16 hex characters.
+    """
+    digits = name.removeprefix(_PATH)
+    if len(name) == len(_PATH) + 16 == len(digits) + len(_PATH) and not set(digits) - set("0123456789abcdef"):
+        return name
+    return _PATH + keyed_hash("path", name, key)

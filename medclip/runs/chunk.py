@@ -53,6 +53,8 @@ class Context:
     """Tells the likeliest modality of a unit by its features; None: units must say what they are."""
     refuse: Refuse
     """Says why a unit of a modality and a body part is not wanted; None where it is."""
+    refuse_stranger: Callable[[Modality], Problem | None]
+    """Says why a unit that neither states a body part nor looks like those of the training data is not wanted."""
     min_confidence: float
     pool: ReadingPool
     encoders: ThreadPoolExecutor
@@ -60,6 +62,8 @@ class Context:
     settings: Settings
     key: bytes
     progress: Progress
+    thumbnails: bool = True
+    """Whether small images are kept for a report."""
 
     def first_readings(self, chunks: Iterable[Chunk]) -> Iterator[Future[Reading]]:
         """Ask for the first reading of every unit that has one, in plan order."""
@@ -114,6 +118,8 @@ class Item:
     reading: Reading | None = None
     """Without pixels once they are encoded."""
     features_VD: NDArray[np.float32] | None = None
+    stranger: bool = False
+    """Its header states no body part, and it is unlike the images of its modality that the model has seen."""
 
     @property
     def kind(self) -> Kind:
@@ -202,6 +208,7 @@ class ChunkWork:
         for item in self.items:
             if item.features_VD is not None and not np.isfinite(item.features_VD).all():
                 item.problem = Problem(Reason.NON_FINITE, "the model's features of this image are not finite numbers.")
+        self._find_strangers()
 
     def result(self, scores: Sequence[ScoreRow]) -> ChunkResult:
         """Return what the ledger keeps of the finished chunk.
@@ -214,7 +221,7 @@ class ChunkWork:
         thumbnails = tuple(
             Thumbnail(item.files[0].id, item.reading.thumbnail, item.reading.burned_in)
             for item in self.items
-            if item.problem is None and item.reading is not None
+            if self.context.thumbnails and item.problem is None and item.reading is not None
         )
         return ChunkResult(files, tuple(scores), thumbnails, self.chunk.plan.state)
 
@@ -233,6 +240,24 @@ class ChunkWork:
         self._second = [item for item in items if item.problem is None]
         jobs = (context.job(item) for item in self._second)
         self._second_readings = context.pool.map(read, jobs, ahead=READ_AHEAD, urgent=True)
+
+    def _find_strangers(self) -> None:
+        """Mark the radiographs that may be of any body part: a question about the chest is for chests only."""
+        items = [
+            item
+            for item in self.items
+            if item.problem is None
+            and item.modality is Modality.XRAY
+            and item.source is ModalitySource.HEADER
+            and not item.body_part.strip()
+        ]
+        if not items:
+            return
+        first_views = np.stack([item.features_VD[0] for item in items if item.features_VD is not None])
+        for item, is_typical in zip(items, typical(self.context.model, first_views, Modality.XRAY), strict=True):
+            item.stranger = not is_typical
+            if item.stranger:
+                item.problem = self.context.refuse_stranger(Modality.XRAY)
 
     def _decide(self, name: str, guessed: list[tuple[Item, float]]) -> None:
         """Believe the guesses of one modality that are sure and typical; the others get their problem."""
@@ -330,7 +355,7 @@ def run_chunks(
     ledger: Ledger,
     chunks: Iterator[Chunk],
     scores_of: Callable[[ChunkWork], Sequence[ScoreRow]],
-    committed: Callable[[ChunkResult], None],
+    committed: Callable[[ChunkResult, tuple[int, int]], None],
 ) -> None:
     """Work through chunks: one is read while the one before is finished.
 
@@ -339,7 +364,7 @@ def run_chunks(
         ledger: Each chunk is committed whole.
         chunks: They may come as they are found: some are asked for ahead.
         scores_of: Makes the rows of a finished chunk's studies.
-        committed: Called after each commit.
+        committed: Called after each commit with what it returned.
     """
     for_reading, for_work = tee(chunks)
     readings = context.first_readings(for_reading)
@@ -349,6 +374,5 @@ def run_chunks(
         if previous is not None:
             previous.finish()
             result = previous.result(scores_of(previous))
-            ledger.commit(result)
-            committed(result)
+            committed(result, ledger.commit(result))
         previous = work

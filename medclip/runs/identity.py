@@ -23,6 +23,7 @@ _TITLES = {
     "group_by": "--group-by",
     "key": "the identity key",
     "limits": "the limits",
+    "hash_paths": "--hash-paths",
     "policy": "--uneven, --mpp or --accept-unterminated",
     "version": "the version of medclip",
 }
@@ -60,6 +61,7 @@ def run_identity(
         "group_by": options.group_by,
         "key": keyed_hash("run", "identity", key),
         "limits": [settings.max_pixels, settings.max_file_bytes, settings.max_volume_bytes],
+        "hash_paths": options.hash_paths,
         "policy": dict(settings.policy.changes()),
         "version": version,
     }

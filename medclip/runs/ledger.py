@@ -18,7 +18,7 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -280,24 +280,57 @@ class Ledger:
 
     # Results.
 
-    def commit(self, result: ChunkResult) -> None:
-        """Write one chunk in the place of what there was of its files and studies: all of it or nothing."""
-        ids = [(row.row,) for row in result.files]
+    def commit(self, result: ChunkResult) -> tuple[int, int]:
+        """Write one chunk in the place of what there was of its files and studies: all of it or nothing.
+
+        Returns:
+            By how many files and scored studies the run has grown.
+        """
+        ids = [row.row for row in result.files]
         with self._transaction():
-            for (i,) in ids:
-                self._db.execute("DELETE FROM scores WHERE study = (SELECT study FROM files WHERE row = ?)", (i,))
-            self._db.executemany("DELETE FROM files WHERE row = ?", ids)
-            self._db.executemany("DELETE FROM thumbnails WHERE row = ?", ids)
+            old: set[str] = set()
+            num_old = 0
+            for number in ids:
+                for (study,) in self._db.execute("SELECT study FROM files WHERE row = ?", (number,)):
+                    num_old += 1
+                    old |= {study} if study is not None else set()
+            num_scored = 0
+            for study in old:
+                num_scored += self._db.execute("DELETE FROM scores WHERE study = ?", (study,)).rowcount > 0
+            for table in ("files", "thumbnails"):
+                self._db.executemany(f"DELETE FROM {table} WHERE row = ?", [(number,) for number in ids])  # noqa: S608
             self._insert("files", FileRow, result.files)
             self._insert("scores", ScoreRow, result.scores)
             self._insert("thumbnails", Thumbnail, result.thumbnails)
-            self._db.executemany(f"UPDATE inputs SET state = {result.state} WHERE id = ?", ids)  # noqa: S608
+            self._db.executemany("UPDATE inputs SET state = ? WHERE id = ?", [(result.state, number) for number in ids])
+        return len(ids) - num_old, len({row.study for row in result.scores}) - num_scored
 
     def number(self) -> None:
         """Number the files by their names, from 1. The rows that are read from now on have these numbers."""
+        if self.get("hashed"):  # they were numbered while they had their names
+            return
         with self._transaction():
             self._db.execute("DELETE FROM numbers")
             self._db.execute("INSERT INTO numbers SELECT id, row_number() OVER (ORDER BY name) FROM inputs")
+
+    def hash_names(self, hashed: Callable[[str], str]) -> None:
+        """Put a hash in the place of every file's name, so that no name is left in the ledger."""
+        self._db.create_function("hashed", 1, hashed, deterministic=True)
+        with self._transaction():
+            self._db.execute("UPDATE inputs SET name = hashed(name)")
+            self._db.execute("UPDATE files SET path = hashed(path)")
+            self._remember({"hashed": True})
+        with _ledger_errors(self._path.parent):
+            self._db.execute("VACUUM")  # what was deleted is still in the file until then
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def name_again(self, names: Iterable[tuple[str, str]]) -> None:
+        """Put names in the place of their hashes again."""
+        with self._transaction():
+            for name, hashed in names:
+                self._db.execute("UPDATE inputs SET name = ? WHERE name = ?", (name, hashed))
+                self._db.execute("UPDATE files SET path = ? WHERE path = ?", (name, hashed))
+            self._remember({"hashed": False})
 
     def files(self) -> Iterator[FileRow]:
         """Yield every file's row in the order of names."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -75,10 +75,11 @@ class Listing:
         root: The file or folder that is scored.
         ledger: Of the run.
         exclude: Paths to leave out.
+        hashed: Turns a name into the hash that a finished ledger has in its place.
     """
 
-    def __init__(self, root: Path, ledger: Ledger, exclude: Sequence[Path]) -> None:
-        self.root, self._ledger = root, ledger
+    def __init__(self, root: Path, ledger: Ledger, exclude: Sequence[Path], hashed: Callable[[str], str]) -> None:
+        self.root, self._ledger, self._hashed = root, ledger, hashed
         self._refs: Iterator[FileRef] = walk(root, exclude=exclude)
 
     def ref(self, file: KnownFile) -> FileRef:
@@ -89,7 +90,7 @@ class Listing:
             path = self.root / os.fsdecode(raw)
         return FileRef(path, file.name, file.stamp.size_bytes, file.problem, file.stamp)
 
-    def compare(self, folder: Path, *, add: bool) -> list[KnownFile]:
+    def compare(self, folder: Path, *, add: bool, again: bool) -> list[KnownFile]:
         """Compare the part of the walk that an earlier call listed with the ledger.
 
         Files that are gone keep their rows. Files that came since are registered with `add`, and refused without.
@@ -97,6 +98,7 @@ class Listing:
         Args:
             folder: The output folder, to be named in the refusal.
             add: Whether the run may grow.
+            again: Whether files may be read again, so that a ledger without names needs them back.
 
         Returns:
             Files that are done, and whose size, time or inode is another one now.
@@ -107,11 +109,12 @@ class Listing:
         frontier = self._ledger.get("frontier")
         if frontier is None:
             return []
+        self._again: list[tuple[str, str]] = []
         changed: list[KnownFile] = []
         gained: list[FileRef] = []
         num_known, num_gained = 0, 0
         for some in _batches(self._refs):
-            known = self._ledger.known([ref.name for ref in some])
+            known = self._known(some, again)
             passed = sum(_as_json(ref.place) <= frontier for ref in some)
             for ref in some[:passed]:
                 file = known.get(ref.name)
@@ -136,8 +139,19 @@ class Listing:
                 f"the files differ: {count(num_gained, 'file')} came since this run listed them",
                 "Score the new ones too with --add, or name another folder.",
             )
+        if self._again:
+            self._ledger.name_again(self._again)
         self._register(gained)
         return changed
+
+    def _known(self, refs: Sequence[FileRef], again: bool) -> dict[str, KnownFile]:
+        if not self._ledger.get("hashed"):
+            return self._ledger.known([ref.name for ref in refs])
+        name_of = {self._hashed(ref.name): ref.name for ref in refs}
+        known = {name_of[file.name]: file for file in self._ledger.known(list(name_of)).values()}
+        if again:
+            self._again += [(name, self._hashed(name)) for name in known]
+        return known
 
     def _register(self, refs: Sequence[FileRef]) -> None:
         for files, cut in windows(refs):

@@ -53,14 +53,14 @@ class Looker:
     key: bytes
     settings: Settings
 
-    def begin(self, folder: Path, *, add: bool) -> None:
+    def begin(self, folder: Path, *, add: bool, again: bool) -> None:
         """Compare the folder with what an earlier call knows of it.
 
         Raises:
             MedclipError: OUTPUT_IN_USE where files came without `add`, or finished ones are others now.
         """
         differing = []
-        changed = self.listing.compare(folder, add=add)
+        changed = self.listing.compare(folder, add=add, again=add or again)
         for at in range(0, len(changed), CUT_FILES):
             looking = self._start(changed[at : at + CUT_FILES])
             for file, fact in zip(looking[0], self._facts(looking), strict=True):

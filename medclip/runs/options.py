@@ -33,6 +33,10 @@ class ScoreOptions:
     """Least probability at which an inferred modality is believed. Below it the file is skipped, not guessed: scored
     with the wrong adapter and the wrong tasks, it would look like any other result."""
     group_by: GroupBy = "auto"
+    hash_paths: bool = False
+    """Keyed hashes stand in the place of paths in the tables and, once the run is finished, in the ledger."""
+    thumbnails: bool = True
+    """Keep small images for the report."""
 
     def __post_init__(self) -> None:
         """Check what can be checked without files or models.

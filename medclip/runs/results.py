@@ -23,14 +23,13 @@ def write_results(ledger: Ledger, folder: Path, run: dict[str, Any]) -> None:
     """Write the tables and run.json, each complete or not at all.
 
     Args:
-        ledger: The run's ledger, all chunks committed.
+        ledger: The run's ledger, all chunks committed and its files numbered.
         folder: The output folder.
         run: What run.json says besides the counts: version, pack, options. No path, no time.
 
     Raises:
         MedclipError: As `medclip.files.output.disk_errors`.
     """
-    ledger.number()
     write_rows(folder / FILES, FileRow, ledger.files())
     write_rows(folder / SCORES, ScoreRow, ledger.scores())
     text = json.dumps({**run, "counts": ledger.counts()}, indent=2, sort_keys=True, ensure_ascii=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from medclip.adaptation.pack.pack_head import read_pack_text
 from medclip.errors import MedclipError, Reason
 from medclip.files.discover import LEDGER, walk
 from medclip.files.output import claim_folder, disk_errors, remove_drafts
-from medclip.files.pseudonyms import load_key
+from medclip.files.pseudonyms import hashed_path, load_key
 from medclip.files.readers.pool import ReadingPool
 from medclip.files.tables.manifest import Manifest, read_manifest
 from medclip.models.devices import torch_threads
@@ -25,10 +26,11 @@ from medclip.models.parallel_encoding import encoder_threads
 from medclip.progress import Progress, Silent
 from medclip.runs.chunk import Context, run_chunks
 from medclip.runs.identity import claim, run_identity
-from medclip.runs.ledger import Ledger
+from medclip.runs.ledger import ChunkResult, Ledger
 from medclip.runs.listing import Counter, Listing
 from medclip.runs.look import Looker
 from medclip.runs.options import DEFAULT_MODEL, ScoreOptions
+from medclip.runs.parts import Parts
 from medclip.runs.results import hashes_of, write_results
 from medclip.runs.score_run import ScoreRun
 from medclip.scoring.study_scores import StudyScores
@@ -111,9 +113,10 @@ def run_scoring(
         loading = None if holds_run else loader.submit(_load, pack)
         claim(ledger, identity, folder)
         remove_drafts(folder)
-        listing = Listing(root, ledger, (folder,))
+        hashed = partial(hashed_path, key=key)
+        listing = Listing(root, ledger, (folder,), hashed)
         looker = Looker(listing, ledger, pool, options, manifest, key, settings)
-        looker.begin(folder, add=add)
+        looker.begin(folder, add=add, again=retry_failed is not None)
         if retry_failed is not None:
             ledger.open_again(ledger.failed_ids(retry_failed or None))
         counter = Counter(root)
@@ -128,6 +131,7 @@ def run_scoring(
                     model=model_,
                     infer=None if answers.modality_task is None else answers.infer,
                     refuse=answers.refuse,
+                    refuse_stranger=answers.refuse_stranger,
                     min_confidence=options.min_confidence,
                     pool=pool,
                     encoders=encoders,
@@ -135,16 +139,17 @@ def run_scoring(
                     settings=settings,
                     key=key,
                     progress=progress,
+                    thumbnails=options.thumbnails,
                 )
                 counts = ledger.counts()
-                num_files = counts["files"]
-                progress.stage("Reading and scoring", max(counter.wait(3.0), num_files), num_files)
+                progress.stage("Reading and scoring", max(counter.wait(3.0), counts["files"]), counts["files"])
+                parts = Parts(folder, hashed if options.hash_paths else None)
                 run_chunks(
                     context,
                     ledger,
                     chain([first], chunks),
                     lambda work: tuple(answers.rows(work)),
-                    lambda result: _report_progress(progress, ledger, counter),
+                    partial(_committed, parts, counts, counter, progress),
                 )
         counter.stop()
         finished = ledger.get("finished")
@@ -154,11 +159,15 @@ def run_scoring(
             if finished is not None:
                 progress.note("The results were not as they had been written; they are written again.")
             ledger.remember({"report": None})
+            ledger.number()
+            if options.hash_paths and not ledger.get("hashed"):
+                ledger.hash_names(hashed)
             write_results(ledger, folder, _run_description(identity, card, ledger))
         if finish is not None:
             finish(ledger, card, folder)
         ledger.remember({"finished": hashes_of(folder)})
         if not already:
+            Parts(folder).remove()
             progress.step()
         return ScoreRun(folder, ledger.counts(), already_finished=already)
 
@@ -171,9 +180,19 @@ def _refuse_empty(root: Path, manifest: Manifest | None, folder: Path) -> None:
         )
 
 
-def _report_progress(progress: Progress, ledger: Ledger, counter: Counter) -> None:
-    counts = ledger.counts()
+def _committed(
+    parts: Parts,
+    counts: dict[str, int],
+    counter: Counter,
+    progress: Progress,
+    result: ChunkResult,
+    grown: tuple[int, int],
+) -> None:
+    """Count what a chunk added, and show its rows before the run is finished."""
+    counts["files"] += grown[0]
+    counts["studies"] += grown[1]
     progress.overall(counts["files"], max(counter.total, counts["files"]), counts["studies"])
+    parts.add(result)
 
 
 def _load(pack: Path) -> Any:

@@ -46,6 +46,16 @@ class StudyScores:
         """Return the problem of a unit that none of the tasks fits, None where one does."""
         return no_task(self.tasks, modality, body_part)
 
+    def refuse_stranger(self, modality: Modality) -> Problem | None:
+        """Return the problem of a unit of an unknown body part; None where a task is about any body part."""
+        if any(asked.fits_modality(modality) and not asked.task.body_parts for asked in self.tasks):
+            return None
+        return Problem(
+            Reason.NO_TASK,
+            f"the header does not state a body part, and the image is unlike the {spoken(modality)} images that the "
+            "model has seen; name its modality in a table to score it all the same, or ask with --prompt.",
+        )
+
     def rows(self, work: ChunkWork) -> Iterator[ScoreRow]:
         """Yield the rows of a finished chunk's studies."""
         for (study, modality), key in work.study_keys().items():
@@ -60,7 +70,11 @@ class StudyScores:
                 and item.modality in (None, modality)
             ]
             for asked in self.tasks:
-                fitting = [item for item in read if asked.fits(modality, item.body_part)]
+                fitting = [
+                    item
+                    for item in read
+                    if asked.fits(modality, item.body_part) and not (item.stranger and asked.task.body_parts)
+                ]
                 if not fitting:
                     continue
                 features = np.concatenate([item.features_VD for item in fitting if item.features_VD is not None])

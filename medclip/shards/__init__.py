@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from medclip.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from medclip.shards.check import check
+    from medclip.shards.check_shards import check
     from medclip.shards.reading.index_tars import index_shards as index
     from medclip.shards.reading.samples import ShardReader as open
     from medclip.shards.writing.build import build_shards as build
@@ -25,7 +25,7 @@ __getattr__, __dir__ = lazy_names(
     {
         "build": "medclip.shards.writing.build:build_shards",
         "captions_from_labels": "medclip.shards.writing.captions:captions_from_labels",
-        "check": "medclip.shards.check:check",
+        "check": "medclip.shards.check_shards:check",
         "index": "medclip.shards.reading.index_tars:index_shards",
         "open": "medclip.shards.reading.samples:ShardReader",
         "plan": "medclip.shards.writing.summary:plan_shards",

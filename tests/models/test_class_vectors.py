@@ -119,7 +119,7 @@ def test_a_subset_of_classes_keeps_the_order_asked_for() -> None:
 
 
 def test_words_of_the_user_are_scored_against_their_negation() -> None:
-    task = ad_hoc_task("a pacemaker", None)
+    task = ad_hoc_task(["a pacemaker"])
     vectors = class_vectors(WordHash(), task)
     assert vectors.positive.shape == vectors.negative.shape == (1, 16)  # type: ignore[union-attr]
     assert expand(task)[0].negative

@@ -30,7 +30,7 @@ def _reading(path: Path, pixels: np.ndarray, modality: Modality | None = None) -
 
 def _decided(folder: Path, reading: Reading, name: str) -> Item:
     file: Any = SimpleNamespace(facts=None)
-    item = Item((file,), None, None, reading=reading, features_VD=np.ones((1, 4), np.float32))
+    item = Item((file,), (file,), None, None, reading=reading, features_VD=np.ones((1, 4), np.float32))
     model = SimpleNamespace(path=folder)  # without a guard
     context: Any = SimpleNamespace(model=model, min_confidence=0.8, refuse=lambda modality, part: None)
     work = ChunkWork(cast(Any, context), 0, [item])

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
-from medclip.runs import chunk, listing, look, plan
+from medclip.runs import chunk, listing, look, parts, plan
 from medclip.runs.ledger import Ledger
 from tests.kits.scoring import STUDY_UID, digests, rows, write_dicom, write_png
 
@@ -131,9 +133,9 @@ def test_first_rows_are_there_while_most_files_were_not_even_listed(
     listed: list[int] = []
     commit = Ledger.commit
 
-    def noting(self: Ledger, result: Any) -> None:
+    def noting(self: Ledger, result: Any) -> Any:
         listed.append(self.num_listed())
-        commit(self, result)
+        return commit(self, result)
 
     monkeypatch.setattr(Ledger, "commit", noting)
     run(root, tmp_path / "out", pack)
@@ -286,3 +288,67 @@ def test_two_prompts_are_two_classes_of_one_task_and_the_scores_name_their_oppos
     assert found == {"a pacemaker": ("prompt", "no pacemaker"), "a fracture": ("prompt", "no fracture")}
     with pytest.raises(MedclipError, match="come in pairs"):
         run(tmp_path / "in", tmp_path / "x", pack, prompt=["a", "b"], against=["c"])
+
+
+def test_hashed_paths_leave_no_name_anywhere_and_the_run_can_still_grow(pack: Path, tmp_path: Path) -> None:
+    root, out = tmp_path / "in", tmp_path / "out"
+    write_png(root / "Curie Marie" / "film of Marie.png", 1)
+    write_dicom(root / "Curie Marie" / "1.dcm", 2, study_uid=f"{STUDY_UID}.5")
+    options: dict[str, Any] = {"hash_paths": True, "modality": "xray"}
+    first = run(root, out, pack, **options)
+    names = list(rows(first))
+    assert len(set(names)) == 2
+    assert all(re.fullmatch("path:[0-9a-f]{16}", name) for name in names)
+    assert all(name in names for row in first.scores.to_pylist() for name in json.loads(row["files"]))
+    for path in out.iterdir():
+        assert b"Curie" not in path.read_bytes()
+        assert b"Marie" not in path.read_bytes()
+    assert run(root, out, pack, **options).already_finished
+    write_dicom(root / "Curie Marie" / "2.dcm", 3, study_uid=f"{STUDY_UID}.5")
+    with pytest.raises(MedclipError, match="1 file came since"):
+        run(root, out, pack, **options)
+    grown = run(root, out, pack, add=True, **options)
+    assert set(names) < set(rows(grown))
+    assert {row["num_images"] for row in grown.scores.to_pylist() if row["num_files"] == 2} == {2}
+    assert not any(b"Curie" in path.read_bytes() for path in out.iterdir())
+    with pytest.raises(MedclipError, match="--hash-paths"):
+        run(root, out, pack, modality="xray")
+    with pytest.raises(MedclipError, match="Choose one"):
+        run(root, tmp_path / "x", pack, report_paths=True, **options)
+
+
+def test_early_rows_stand_in_parts_until_the_tables_are_written(
+    pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_windows: None
+) -> None:
+    root, out = scattered(tmp_path / "in"), tmp_path / "out"
+    monkeypatch.setattr(parts, "SECONDS", 0.0)
+    commit, num_commits = Ledger.commit, 0
+
+    def stopping(self: Ledger, result: Any) -> Any:
+        nonlocal num_commits
+        num_commits += 1
+        if num_commits == 6:
+            raise Stopped
+        return commit(self, result)
+
+    monkeypatch.setattr(Ledger, "commit", stopping)
+    with pytest.raises(Stopped):
+        run(root, out, pack)
+    assert not (out / "scores.parquet").exists()
+    early = [row for path in sorted((out / "parts").glob("files-*")) for row in pq.read_table(path).to_pylist()]
+    assert len(early) == 5
+    scores = [row for path in sorted((out / "parts").glob("scores-*")) for row in pq.read_table(path).to_pylist()]
+    assert {json.loads(row["files"])[0] for row in scores} <= {row["path"] for row in early}
+    finished = run(root, out, pack)
+    assert not (out / "parts").exists()
+    assert {row["path"] for row in early} <= set(rows(finished))
+
+
+def test_without_thumbnails_none_is_kept(pack: Path, tmp_path: Path) -> None:
+    write_dicom(tmp_path / "in" / "a.dcm", 1)
+    run(tmp_path / "in", tmp_path / "out", pack, thumbnails=False)
+    with Ledger(tmp_path / "out", create=False) as ledger:
+        assert ledger.thumbnail(1) is None
+    text = (tmp_path / "out" / "report.html").read_text()
+    assert "data:image" not in text
+    assert "withheld" not in text.split("<body")[1]

@@ -129,6 +129,7 @@ def test_a_prompt_becomes_a_task_beside_the_named_ones(pack: Path, studies: Path
         ({"min_confidence": 1.5}, Reason.WRONG_USE, "between 0 and 1"),
         ({"against": "nothing"}, Reason.WRONG_USE, "--prompt"),
         ({"group_by": "size"}, Reason.WRONG_USE, "folder"),
+        ({"retry_failed": "timeouts"}, Reason.WRONG_USE, "Did you mean 'timeout'"),
         ({"model": "no-such-pack"}, Reason.PACK_NOT_FOUND, "no-such-pack"),
     ],
 )
@@ -262,9 +263,10 @@ def dying(self, result, delay=float(sys.argv[4])):
     if delay >= 0 and not hasattr(self, "armed"):
         self.armed = True
         threading.Timer(delay, lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
-    commit(self, result)
+    grown = commit(self, result)
     if delay >= 0:
         time.sleep(0.02)
+    return grown
 Ledger.commit = dying
 from medclip.api.score import score
 score(sys.argv[1], sys.argv[2], model=sys.argv[3], workers=2, min_confidence=0.0)

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -192,3 +193,39 @@ def test_a_place_where_even_root_can_make_nothing_is_refused(pack: Path, tmp_pat
     with pytest.raises(MedclipError) as caught:
         score(tmp_path, "/proc/foo", model=pack, workers=1)
     assert caught.value.reason is Reason.WRONG_USE
+
+
+def test_a_radiograph_without_a_body_part_is_asked_about_the_chest_only_where_it_looks_like_one(
+    pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from medclip.runs import chunk
+
+    root = tmp_path / "in"
+    write_dicom(root / "chest.dcm", 1, study_uid="1.2.1")
+    write_dicom(root / "hand.dcm", 2, study_uid="1.2.2")
+    write_dicom(root / "stated.dcm", 3, study_uid="1.2.3", BodyPartExamined="CHEST")
+    asked: list[int] = []
+
+    def one_in_two(model: Any, features: Any, modality: str) -> Any:
+        asked.append(len(features))
+        return np.arange(len(features)) % 2 == 0
+
+    monkeypatch.setattr(chunk, "typical", one_in_two)
+    found = rows(score(root, tmp_path / "out", model=pack, workers=1))
+    assert asked == [2]
+    assert {name: (row["status"], row["reason"]) for name, row in found.items()} == {
+        "chest.dcm": ("scored", None),
+        "hand.dcm": ("skipped", "no_task"),
+        "stated.dcm": ("scored", None),
+    }
+    assert "does not state a body part" in found["hand.dcm"]["message"]
+    run = score(root, tmp_path / "prompt", model=pack, workers=1, task=["chest_xray_view"], prompt="a pacemaker")
+    tasks: dict[str, set[str]] = {}
+    for row in run.scores.to_pylist():
+        tasks.setdefault(json.loads(row["files"])[0], set()).add(row["task"])
+    assert tasks["hand.dcm"] == {"prompt"}
+    assert tasks["chest.dcm"] == {"prompt", "chest_xray_view"}
+    table = tmp_path / "t.csv"
+    table.write_text("file,modality\nhand.dcm,xray\n")
+    trusted = rows(score(root, tmp_path / "table", model=pack, workers=1, table=table))
+    assert trusted["hand.dcm"]["status"] == "scored"

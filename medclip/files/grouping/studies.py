@@ -23,6 +23,9 @@ MAX_FOLDER_STUDY = 16
 """A sub-folder with more images or series than this is a collection, not one examination, though they be of one
 patient. Projection studies have 1-4 images, a mammography with extra views up to a dozen."""
 
+_NATIVE = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"})
+"""Transfer syntaxes whose pixels are not compressed."""
+
 GroupBy = Literal["auto", "folder", "file"]
 _COPY = Problem(
     Reason.DUPLICATE,
@@ -167,7 +170,7 @@ def _copies(files: Iterable[_File], group_by: str) -> dict[str, str]:
             continue
         names = [(*study, "bytes", file.facts.sha256)]
         header = file.facts.header
-        if header is not None and header.instance_uid:
+        if header is not None and header.instance_uid and not _is_cut(file):
             # Some exports give one UID to many images; those differ in something else.
             names.append((*study, "instance", repr(replace(header, transfer_syntax="", photometric="", lossy=False))))
         original = next((first[name] for name in names if name in first), None)
@@ -176,6 +179,15 @@ def _copies(files: Iterable[_File], group_by: str) -> dict[str, str]:
         else:
             copies[file.ref.name] = original
     return copies
+
+
+def _is_cut(file: _File) -> bool:
+    """Return whether a file is smaller than the uncompressed pixels that its header states: no copy of a whole one."""
+    header = file.facts.header
+    if header is None or header.transfer_syntax not in _NATIVE:
+        return False
+    num_values = header.rows * header.columns * header.frames * header.samples_per_pixel
+    return file.ref.size_bytes < num_values * header.bits_allocated // 8
 
 
 def _known_tie(file: _File, group_by: str) -> tuple[str, str] | None:

@@ -188,8 +188,9 @@ def _study(ledger: Ledger, key: str, tasks: Mapping[str, Task], card: CardView, 
     thumbnails = []
     for row in files[:_MAX_THUMBNAILS]:
         kept = ledger.thumbnail(row.row)
-        data = base64.b64encode(kept.thumbnail).decode() if kept is not None else ""
-        thumbnails.append(ThumbnailView(_image_label(row, show_paths), data))
+        if kept is not None:  # of files that are read together the first has it
+            data = base64.b64encode(kept.thumbnail).decode()
+            thumbnails.append(ThumbnailView(_image_label(row, show_paths), data))
     return StudyData(
         key=key,
         modality=modality_title(scores[0].modality),

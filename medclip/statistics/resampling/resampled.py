@@ -116,7 +116,7 @@ def mean(parts: Sequence[Resampled], runs_SI: Floats | None = None, *, same_pati
     return combination(value, drawn_B, parts, slopes, runs_SI=runs_SI, same_patients=same_patients)
 
 
-def interval_of(figure: Resampled) -> Estimate:
+def interval_of(figure: Resampled, *, level: float = LEVEL) -> Estimate:
     """Compute the interval of a figure between 0 and 1.
 
     Returns:
@@ -126,7 +126,7 @@ def interval_of(figure: Resampled) -> Estimate:
     if np.isnan(figure.value) or not variance > _ALIKE**2:
         return Estimate(figure.value)
     value_1, variance_1, df_1 = np.array([figure.value]), np.array([variance]), np.array([df])
-    low, high = share_interval(value_1, variance_1, variance_1 - figure.lift, df_1)
+    low, high = share_interval(value_1, variance_1, variance_1 - figure.lift, df_1, level)
     return Estimate(figure.value, float(low[0]), float(high[0]))
 
 

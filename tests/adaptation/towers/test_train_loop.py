@@ -14,9 +14,9 @@ from medclip.adaptation.data.examples import Examples
 from medclip.adaptation.data.task_loss import targets_of
 from medclip.adaptation.towers.train_loop import (
     FLOOR,
-    Images,
     Loop,
     Sentences,
+    TrainImages,
     cosine_rate,
     frozen_front,
     learning_rates,
@@ -62,7 +62,7 @@ def trained(base: Model, examples: Examples, loop: Loop, seed: int = 0, learns: 
     for name, p in clip.named_parameters():
         p.requires_grad_(learns in name and name != "logit_scale")
     goal = targets_of(examples.targets, base.device)
-    images = Images(clip, base, examples, loop, seed)
+    images = TrainImages(clip, base, examples, loop, seed)
     train_towers(clip, base, text, images, goal, loop, method="it", seed=seed, **more)
     return clip
 
@@ -147,7 +147,7 @@ def test_images_come_from_the_seed_one_view_at_a_time_and_are_not_mirrored() -> 
 
     def drawn(seed: int, turn: int, **options: Any) -> np.ndarray:
         loop = Loop(steps=8, lr=1e-3, **options)
-        return Images(clip, base, examples, loop, seed).draw(rows, turn)
+        return TrainImages(clip, base, examples, loop, seed).draw(rows, turn)
 
     assert drawn(0, 0).shape == (4, 32, 32, 3)
     np.testing.assert_array_equal(drawn(0, 1), drawn(0, 1))

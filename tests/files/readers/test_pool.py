@@ -241,7 +241,7 @@ def test_processes_together_stay_within_their_memory_and_every_file_is_read(smal
     with ReadingPool(4, timeout_s=60, total_bytes=total) as pool, most:
         jobs = [pool.submit(_hold, 60 * _MB, 0.3) for _ in range(8)]
         assert [job.result() for job in jobs] == [60 * _MB] * 8
-    assert 60 * _MB < most.held_bytes < 250 * _MB
+    assert 60 * _MB < most.held_bytes < 280 * _MB
 
 
 @on_linux
@@ -250,7 +250,7 @@ def test_a_file_that_alone_needs_more_fails_with_the_numbers_and_the_others_are_
     most = _Most()
     with ReadingPool(2, timeout_s=60, total_bytes=total) as pool, most:
         small = [pool.submit(_hold, 20 * _MB, 0.1) for _ in range(4)]
-        huge = pool.submit(_grow, 20, 20 * _MB, 0.1)
+        huge = pool.submit(_grow, 20, 20 * _MB, 0.3)
         small += [pool.submit(_hold, 20 * _MB, 0.1) for _ in range(4)]
         with pytest.raises(MedclipError) as caught:
             huge.result()

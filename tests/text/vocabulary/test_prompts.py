@@ -39,7 +39,7 @@ def test_unknown_repeated_or_no_classes_are_refused(classes):
     ],
 )
 def test_a_sentence_becomes_a_task_against_its_opposite(prompt, against, negative):
-    task = ad_hoc_task(prompt, against)
+    task = ad_hoc_task([prompt], [] if against is None else [against])
     (prompts,) = expand(task)
     assert task.kind == "multilabel"
     assert prompts.positive == (" ".join(prompt.split()),)
@@ -50,5 +50,5 @@ def test_a_sentence_becomes_a_task_against_its_opposite(prompt, against, negativ
 @pytest.mark.parametrize(("prompt", "against"), [("  ", None), ("edema", "Edema")])
 def test_an_empty_prompt_or_its_own_opposite_is_refused(prompt, against):
     with pytest.raises(MedclipError) as e:
-        ad_hoc_task(prompt, against)
+        ad_hoc_task([prompt], [] if against is None else [against])
     assert e.value.reason is Reason.WRONG_USE

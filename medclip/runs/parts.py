@@ -1,0 +1,69 @@
+"""Early rows of a run as small tables, for whoever does not want to wait for the last file."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from medclip.files.tables.write import write_rows
+from medclip.runs.ledger import NAMED_FILES, ChunkResult
+from medclip.runs.rows import FileRow, ScoreRow
+
+FOLDER = "parts"
+SECONDS = 30.0
+"""A part is written when the one before is so old."""
+
+
+class Parts:
+    """Writes `parts/files-NNNNNN.parquet` and `parts/scores-NNNNNN.parquet` while a run goes on.
+
+    A study that gets more files is in a later part again; the later rows count. `row`, `unit` and `copy_of` are numbers
+    of the ledger, since nobody knows yet how many files there are. When the tables are written, the parts go.
+
+    Args:
+        folder: The output folder.
+        name_of: What stands in the place of a path.
+    """
+
+    def __init__(self, folder: Path, name_of: Callable[[str], str] | None = None) -> None:
+        self._folder, self._name_of = folder / FOLDER, name_of
+        self._files: list[FileRow] = []
+        self._scores: list[ScoreRow] = []
+        self._written_at = time.monotonic()
+        numbers = (re.fullmatch(r"files-(\d{6,})\.parquet", path.name) for path in self._folder.glob("files-*"))
+        self._number = max((int(match[1]) for match in numbers if match), default=0)
+
+    def add(self, result: ChunkResult) -> None:
+        """Take the rows of a chunk; write a part when it is time.
+
+        Raises:
+            MedclipError: As `medclip.files.output.disk_errors`.
+        """
+        name_of = self._name_of
+        files = [row if name_of is None else replace(row, path=name_of(row.path)) for row in result.files]
+        names: dict[str | None, list[str]] = {}
+        for row in files:
+            if row.status == "scored":
+                names.setdefault(row.study, []).append(row.path)
+        self._files += files
+        for row in result.scores:
+            named = sorted(names.get(row.study, []))
+            text = json.dumps(named[:NAMED_FILES], ensure_ascii=False)
+            self._scores.append(replace(row, files=text, num_files=len(named)))
+        if time.monotonic() - self._written_at >= SECONDS:
+            self._write()
+
+    def _write(self) -> None:
+        self._number += 1
+        write_rows(self._folder / f"scores-{self._number:06}.parquet", ScoreRow, self._scores)
+        write_rows(self._folder / f"files-{self._number:06}.parquet", FileRow, self._files)
+        self._files, self._scores, self._written_at = [], [], time.monotonic()
+
+    def remove(self) -> None:
+        """Remove them: the tables hold all."""
+        shutil.rmtree(self._folder, ignore_errors=True)
