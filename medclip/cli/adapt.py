@@ -68,6 +68,7 @@ def adapt(
 
     from medclip.api.adapt import adapt as run_adapt
     from medclip.cli.progress import progress
+    from medclip.errors import printable
     from medclip.exit_codes import ExitCode
     from medclip.files.key_value import read_overrides
     from medclip.reports.adapt_text import adapt_json, adapt_text
@@ -99,5 +100,8 @@ def adapt(
             progress=shown,
             overwrite=overwrite,
         )
-    print(json.dumps(adapt_json(run), indent=1, ensure_ascii=False) if as_json else adapt_text(run))
+    if as_json:
+        print(json.dumps(adapt_json(run), indent=1, ensure_ascii=False))
+    else:
+        print("\n".join(map(printable, adapt_text(run).split("\n"))))
     return ExitCode.SOME_FAILED if run.problems else 0

@@ -95,7 +95,7 @@ def compare(
         print(compared.to_json(), end="")
     else:
         for line in compared.lines():
-            print(line)
+            print(printable(line))
         print(f"Page: {printable(str(out / 'report.html'))}")
     return ExitCode.SOME_FAILED if compared.failures else 0
 

@@ -61,7 +61,7 @@ def evaluate(
         print(result.to_json(), end="")
     else:
         for line in result.lines():
-            print(line)
+            print(printable(line))
         if result.folder is not None:
             print(f"Results: {printable(str(result.folder))}")
     return ExitCode.SOME_FAILED if result.num_problems or result.unusable else 0

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -103,3 +105,10 @@ def test_a_set_that_does_not_fit_is_named_and_the_others_are_measured(
     values = json.loads(capsys.readouterr().out)
     assert [u["id"] for u in values["unusable"]] == ["eyes"]
     assert [s["id"] for s in values["sets"]] == ["chests"]
+
+
+def test_a_name_in_the_figures_cannot_drive_the_terminal(tmp_path: Path, capsys, monkeypatch) -> None:
+    result = SimpleNamespace(lines=lambda: ["pack\x1b[2J: 0.5"], folder=None, num_problems=0, unusable=())
+    monkeypatch.setattr(import_module("medclip.api.evaluate"), "evaluate", lambda *_, **__: result)
+    assert main(["evaluate", "--data", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "pack\\x1b[2J: 0.5\n"
