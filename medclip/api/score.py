@@ -43,6 +43,7 @@ def score(
     memory: int | str | None = None,
     add: bool = False,
     retry_failed: str | None = None,
+    sort_by: str | None = None,
     report_paths: bool = False,
     hash_paths: bool = False,
     thumbnails: bool = True,
@@ -73,6 +74,9 @@ def score(
             others stay as they are. Without it a folder that grew is refused.
         retry_failed: Try the files once more that failed in an earlier call: those of a reason such as "timeout", or
             "all"; their studies are scored anew.
+        sort_by: Task and class, as TASK:CLASS (TASK alone where it has one class), by whose probability studies are
+            sorted in the report, the highest first; by default they stand in the order of their files. Another call
+            with another one writes the report anew and computes nothing.
         report_paths: Show relative paths in the report. By default it names files by row number and format.
         hash_paths: Put keyed hashes in the place of paths in the tables, and in the ledger once the run is finished.
         thumbnails: Keep small images of the studies for the report.
@@ -120,6 +124,7 @@ def score(
         progress=progress,
         add=add,
         retry_failed=_failed_for(retry_failed),
+        sort_by=sort_by,
         finish=partial(_report, report_paths),
     )
     return replace(run, _keep=keep)
@@ -147,8 +152,8 @@ def _path(value: object, what: str) -> Path:
     return Path(value)
 
 
-def _report(show_paths: bool, ledger: Any, card: Any, folder: Path) -> None:
-    write_score_report(ledger, card, folder, show_paths=show_paths)
+def _report(show_paths: bool, ledger: Any, card: Any, folder: Path, sort_by: tuple[str, str] | None) -> None:
+    write_score_report(ledger, card, folder, show_paths=show_paths, sort_by=sort_by)
 
 
 class _TemporaryFolder:

@@ -14,7 +14,7 @@ HEADINGS = {
     "out": "Common options",
     "against": "What is asked",
     "table": "How files are read",
-    "report_paths": "Output",
+    "sort_by": "Output",
 }
 
 
@@ -54,6 +54,12 @@ def score(
         str | None,
         typer.Option("--retry-failed", metavar="REASON", help="Try files that failed once more: a reason, or 'all'."),
     ] = None,
+    sort_by: Annotated[
+        str | None,
+        typer.Option(
+            "--sort-by", metavar="TASK[:CLASS]", help="Sort the report by this probability, the highest first."
+        ),
+    ] = None,
     report_paths: options.ReportPaths = False,
     hash_paths: options.HashPaths = False,
     thumbnails: Annotated[
@@ -87,6 +93,7 @@ def score(
                 memory=memory,
                 add=add,
                 retry_failed=retry_failed,
+                sort_by=sort_by,
                 report_paths=report_paths,
                 hash_paths=hash_paths,
                 thumbnails=thumbnails,

@@ -1,4 +1,7 @@
-"""One HTML file that loads nothing and runs nothing: template, style and a policy that has browsers hold it to that."""
+"""One HTML file that loads nothing and runs nothing: template, style and a policy that has browsers hold it to that.
+
+A page that searches brings one script of ours along, inline; the policy lets a browser run that text and no other.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,12 @@ _SEPARATED = re.compile(r"(?<=[/_.-])(?=[^/_.-])")
 
 
 def render_page(
-    template: str, styles: Sequence[str], values: Mapping[str, Any], helpers: Mapping[str, Callable[..., Any]]
+    template: str,
+    styles: Sequence[str],
+    values: Mapping[str, Any],
+    helpers: Mapping[str, Callable[..., Any]],
+    *,
+    script: str = "",
 ) -> str:
     """Render a template of this folder. All text is escaped by the template engine.
 
@@ -25,6 +33,7 @@ def render_page(
         styles: Style sheets below this folder, in order.
         values: What the template shows; it also gets `css` and `policy`.
         helpers: Functions that the template may call.
+        script: Script below this folder, which the template gets as `script`; "" for none.
 
     Returns:
         HTML with its style inline, its images as data, and a policy that lets a browser load nothing else.
@@ -36,10 +45,16 @@ def render_page(
     # Without trim_blocks: the end of a line behind {% endif %} is the blank between two sentences.
     environment = Environment(autoescape=True, undefined=StrictUndefined, lstrip_blocks=True)
     environment.globals.update(helpers, breakable=breakable)
-    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
+    code = (folder / script).read_text(encoding="utf-8") if script else ""
+    policy = f"default-src 'none'; style-src {_hash(css)}; img-src data:; base-uri 'none'; form-action 'none'"
+    policy += f"; script-src {_hash(code)}" if script else ""
     page = environment.from_string((folder / template).read_text(encoding="utf-8"))
-    return re.sub(r"\n{2,}", "\n", page.render(**values, css=_Markup(css), policy=policy))
+    return re.sub(r"\n{2,}", "\n", page.render(**values, css=_Markup(css), script=_Markup(code), policy=policy))
+
+
+def _hash(text: str) -> str:
+    """Return how a policy names an inline text."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def breakable(text: str) -> _Markup:

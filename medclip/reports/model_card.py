@@ -46,6 +46,8 @@ class TaskView:
     """What it was adapted with; empty for a task that is answered with prompts."""
     note: str = ""
     """What must be known beside the figures."""
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    """Probability from which on a class is called present, where the card names one."""
 
     @property
     def summary(self) -> str:
@@ -117,11 +119,18 @@ def modality_title(name: str) -> str:
 
 def _task(name: str, entry: Mapping[str, Any], adapted: Mapping[str, Any] | None) -> TaskView:
     metrics = tuple(_metrics("", entry.get("metrics") or {}))
+    named = entry.get("thresholds")
+    thresholds = {c: t for c, t in named.items() if isinstance(t, (int, float))} if isinstance(named, Mapping) else {}
     if adapted is None or adapted["task"] != name:
-        return TaskView(name, task_title(name), metrics, note=_text(entry.get("note")))
-    title = str(entry.get("title") or task_title(name))
+        return TaskView(name, task_title(name), metrics, note=_text(entry.get("note")), thresholds=thresholds)
     return TaskView(
-        name, title, metrics, dict(entry.get("class_titles") or {}), adapted_from(adapted), _text(entry.get("note"))
+        name,
+        str(entry.get("title") or task_title(name)),
+        metrics,
+        dict(entry.get("class_titles") or {}),
+        adapted_from(adapted),
+        _text(entry.get("note")),
+        thresholds,
     )
 
 

@@ -365,13 +365,35 @@ class Ledger:
         query = f"{_SELECT_FILES} WHERE f.study = ? AND f.status = ? ORDER BY n.row"
         return list(map(_file_row, self._db.execute(query, (study, status))))
 
-    def studies(self, limit: int) -> list[str]:
-        """Return the keys of the first scored studies, in the order of their first files."""
+    def studies(self, limit: int, by: tuple[str, str] | None = None) -> list[str]:
+        """Return the keys of the first scored studies.
+
+        Args:
+            limit: Studies at most.
+            by: Task and class by whose probability they are sorted, the highest first and studies without it last;
+                equal ones, and all without a choice, in the order of their first files.
+        """
         query = (
             "SELECT study FROM files f JOIN numbers n ON n.id = f.row WHERE status = 'scored' AND study IN "
-            "(SELECT study FROM scores) GROUP BY study ORDER BY MIN(n.row) LIMIT ?"
+            "(SELECT study FROM scores) GROUP BY study ORDER BY (SELECT MAX(probability) FROM scores s "
+            "WHERE s.study = f.study AND s.task = ? AND s.class = ?) DESC, MIN(n.row) LIMIT ?"
         )
-        return [row[0] for row in self._db.execute(query, (limit,))]
+        return [row[0] for row in self._db.execute(query, (*(by or (None, None)), limit))]
+
+    def spread(self, bins: int) -> dict[tuple[str, str], list[int]]:
+        """Count the studies of each task and class by probability, in equal bins from 0 to 1."""
+        query = (
+            "SELECT task, class, MIN(CAST(probability * ?1 AS INTEGER), ?1 - 1), COUNT(*) FROM scores GROUP BY 1, 2, 3"
+        )
+        counts: dict[tuple[str, str], list[int]] = {}
+        for task, name, place, num in self._db.execute(query, (bins,)):
+            counts.setdefault((task, name), [0] * bins)[place] = num
+        return counts
+
+    def num_from(self, score: tuple[str, str], least: float) -> int:
+        """Count the studies with at least a probability of a task's class."""
+        query = "SELECT COUNT(*) FROM scores WHERE task = ? AND class = ? AND probability >= ?"
+        return self._db.execute(query, (*score, least)).fetchone()[0]
 
     def thumbnail(self, row: int) -> Thumbnail | None:
         """Return what is kept beside the file of a number."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ FILES = "files.parquet"
 SCORES = "scores.parquet"
 RUN = "run.json"
 REPORT = "report.html"
+SEARCH = "report-search.html"
+_PAGE = re.compile(r"report(-([1-9]\d*|search))?\.html")
 
 
 def write_results(ledger: Ledger, folder: Path, run: dict[str, Any]) -> None:
@@ -39,7 +43,17 @@ def write_results(ledger: Ledger, folder: Path, run: dict[str, Any]) -> None:
 def hashes_of(folder: Path) -> dict[str, str]:
     """Hash what a run has written besides its ledger, by name; what is not there is left out."""
     hashes = {}
-    for name in (FILES, SCORES, RUN, REPORT):
+    for name in (FILES, SCORES, RUN, *report_files(folder)):
         with suppress(OSError), (folder / name).open("rb") as file:
             hashes[name] = hashlib.file_digest(file, "sha256").hexdigest()
     return hashes
+
+
+def page_name(page: int) -> str:
+    """Return the file of a page of the report, from 1."""
+    return REPORT if page == 1 else f"report-{page}.html"
+
+
+def report_files(folder: Path) -> list[str]:
+    """Return the files of a report that are in a folder: its pages, and the one that searches them."""
+    return sorted(name for name in os.listdir(folder) if _PAGE.fullmatch(name))

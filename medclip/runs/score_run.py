@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from medclip.errors import MedclipError, Reason
 from medclip.result import Result
-from medclip.runs.results import FILES, RUN, SCORES
+from medclip.runs.results import FILES, REPORT, RUN, SCORES
 
 if TYPE_CHECKING:
     import pyarrow
@@ -51,8 +51,8 @@ class ScoreRun(Result):
 
     @property
     def report_path(self) -> Path | None:
-        """The report, None where none was written."""
-        path = self.folder / "report.html"
+        """The first page of the report, None where none was written."""
+        path = self.folder / REPORT
         return path if path.exists() else None
 
     def _facts(self) -> dict[str, object]:

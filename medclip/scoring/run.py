@@ -34,12 +34,13 @@ from medclip.runs.parts import Parts
 from medclip.runs.results import hashes_of, write_results
 from medclip.runs.score_run import ScoreRun
 from medclip.scoring.study_scores import StudyScores
-from medclip.scoring.tasks import Scorer, asked_tasks, modality_task
+from medclip.scoring.tasks import Scorer, asked_tasks, modality_task, score_named
 from medclip.settings import Settings
 from medclip.text.vocabulary.prompts import opposite
 
-Finish = Callable[[Ledger, Any, Path], None]
-"""Called with the complete ledger, the pack's card and the output folder, e.g. to write a report."""
+Finish = Callable[[Ledger, Any, Path, tuple[str, str] | None], None]
+"""Called with the complete ledger, the pack's card, the output folder, and the task and class that studies are to be
+sorted by, e.g. to write a report."""
 
 
 def run_scoring(
@@ -53,6 +54,7 @@ def run_scoring(
     progress: Progress | None = None,
     add: bool = False,
     retry_failed: str | None = None,
+    sort_by: str | None = None,
     finish: Finish | None = None,
 ) -> ScoreRun:
     """Score the files below a path into a folder.
@@ -67,6 +69,7 @@ def run_scoring(
         progress: Told how far it is.
         add: Score files that came since an earlier call, and those that changed; rows of the others stay.
         retry_failed: Try the files that failed once more: those of a reason, or all for "".
+        sort_by: Task, or task and class (TASK:CLASS), that `finish` is to sort studies by; no part of what the run is.
         finish: Called before the run counts as finished.
 
     Raises:
@@ -88,6 +91,7 @@ def run_scoring(
     verify_pack(pack)
     card = read_card(pack)
     tasks = asked_tasks(card, options, read_pack_text(pack, card))
+    score = None if sort_by is None else score_named(tasks, sort_by)
     holds_run = claim_folder(folder, "run of medclip", marks=(LEDGER,), inputs={"what is scored": root})
     key = load_key(settings, path=key_file)
     manifest = None if options.table is None else read_manifest(options.table)
@@ -164,7 +168,7 @@ def run_scoring(
                 ledger.hash_names(hashed)
             write_results(ledger, folder, _run_description(identity, card, ledger))
         if finish is not None:
-            finish(ledger, card, folder)
+            finish(ledger, card, folder, score)
         ledger.remember({"finished": hashes_of(folder)})
         if not already:
             Parts(folder).remove()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,11 @@ class AskedTask:
     def against(self, name: str) -> str | None:
         """Return what a prompt is compared with; None for the classes of other tasks."""
         return self.task.class_named(name).negative_prompts[0] if self.task.name == AD_HOC else None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of their scores."""
+        return self.classes if self.classes is not None else tuple(c.name for c in self.task.classes)
 
     def fits(self, modality: Modality, body_part: str = "") -> bool:
         """Whether the question makes sense for a modality and for the body part that a header states, if any."""
@@ -74,6 +79,38 @@ def asked_tasks(card: Any, options: ScoreOptions, own: ClassText | None = None) 
     if options.prompts:
         asked.append(AskedTask(ad_hoc_task(options.prompts, options.against), None, None, listed=False))
     return tuple(asked)
+
+
+def score_named(tasks: Sequence[AskedTask], sort_by: str) -> tuple[str, str]:
+    """Read TASK:CLASS, or TASK alone where it has one class, as a task and a class of a run.
+
+    Args:
+        tasks: Those of the run.
+        sort_by: What the caller named.
+
+    Raises:
+        MedclipError: WRONG_USE, naming those that there are.
+    """
+    name, colon, wanted = sort_by.partition(":")
+    asked = next((asked for asked in tasks if asked.task.name == name), None)
+    if asked is None:
+        names = [asked.task.name for asked in tasks]
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"studies cannot be sorted by {name!r}, which is no task of this run.",
+            hint=did_you_mean(name, names, "Its tasks are"),
+        )
+    if not colon and len(asked.names) == 1:
+        return name, asked.names[0]
+    class_ = " ".join(wanted.split())  # as prompts are
+    if class_ in asked.names:
+        return name, class_
+    known = did_you_mean(class_, asked.names, "Its classes are")
+    if not colon:
+        message = f"the task {name} has {len(asked.names)} classes; studies are sorted by one, named as TASK:CLASS."
+    else:
+        message = f"studies cannot be sorted by {class_!r}, which is no class of the task {name}."
+    raise MedclipError(Reason.WRONG_USE, message, hint=known)
 
 
 def modality_task(card: Any) -> AskedTask | None:
@@ -120,10 +157,7 @@ class Scorer:
             Class names, logits [C] and probabilities [C].
         """
         logits = mean_logits(self.logits(features_ND, asked))
-        return self._names(asked), logits, probabilities(logits[None], asked.task.kind)[0]
-
-    def _names(self, asked: AskedTask) -> tuple[str, ...]:
-        return asked.classes if asked.classes is not None else tuple(c.name for c in asked.task.classes)
+        return asked.names, logits, probabilities(logits[None], asked.task.kind)[0]
 
     def vectors(self, asked: AskedTask) -> ClassVectors:
         """Return a task's class vectors; its prompts are encoded on first use."""

@@ -1,62 +1,124 @@
-"""Write report.html: one file that loads nothing, runs nothing and names nobody."""
+"""Write the report of a scoring run: pages that load nothing, run nothing and name nobody.
+
+One page holds 200 studies. Where there are more, pages lead to each other, and `report-search.html` finds a study on
+any of them; it is the only file with a script.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
-from medclip.files.output import write_file
+from medclip.files.output import disk_errors, write_file
 from medclip.reports.html_page import render_page
 from medclip.reports.model_card import CardView, view_card
-from medclip.reports.score.page import MAX_STUDIES, PageData, collect
+from medclip.reports.score.histogram import histogram
+from medclip.reports.score.page import MAX_PAGES, STUDIES_A_PAGE, ReportData, collect, studies_of
+from medclip.reports.score.study import Score, StudyData
 from medclip.runs.ledger import Ledger
+from medclip.runs.results import FILES, REPORT, SCORES, SEARCH, page_name, report_files
 from medclip.wording import count, number, percent
 
-REPORT = "report.html"
+_STYLES = ("style.css", "drawings.css", "score/page.css")
 _WIDTH = 1000
 _STATUS_CLASSES = (("scored", "is-good"), ("skipped", "is-wait"), ("failed", "is-bad"))
 
 
 def write_score_report(
-    ledger: Ledger, card: Any, folder: Path, *, show_paths: bool = False, max_studies: int = MAX_STUDIES
+    ledger: Ledger,
+    card: Any,
+    folder: Path,
+    *,
+    show_paths: bool = False,
+    sort_by: Score | None = None,
+    studies_a_page: int = STUDIES_A_PAGE,
+    max_pages: int = MAX_PAGES,
 ) -> Path:
     """Write the report of a complete run; a report that is there already and asked for alike is left as it is.
+
+    Each file appears whole, the first page last, and pages of an earlier report that had more of them go.
 
     Args:
         ledger: The run's ledger.
         card: The model's card.
         folder: The output folder.
         show_paths: Name files by their relative path; otherwise by row number and format, since paths may carry names.
-        max_studies: Studies shown at most.
+        sort_by: Task and class by whose probability studies are sorted, the highest first; None: by their files.
+        studies_a_page: Studies on one page.
+        max_pages: Pages at most; further studies are in the table alone.
 
     Returns:
-        The report's path.
+        The path of the first page.
 
     Raises:
         MedclipError: DISK_FULL.
     """
-    path, asked = folder / REPORT, {"show_paths": show_paths, "max_studies": max_studies}
-    if not (ledger.get("report") == asked and path.exists()):
-        view = view_card(card)
-        page = collect(ledger, view, show_paths=show_paths, max_studies=max_studies)
-        write_file(path, render(page, view))
-        ledger.remember({"report": asked})
+    path = folder / REPORT
+    asked = {
+        "show_paths": show_paths,
+        "sort_by": None if sort_by is None else list(sort_by),
+        "pages": [studies_a_page, max_pages],
+    }
+    if ledger.get("report") == asked and path.exists():
+        return path
+    ledger.remember({"report": None})
+    view = view_card(card)
+    report = collect(
+        ledger, view, show_paths=show_paths, sort_by=sort_by, studies_a_page=studies_a_page, max_pages=max_pages
+    )
+    written, entries = {REPORT}, []
+    for page in range(report.num_pages, 0, -1):
+        studies = tuple(studies_of(ledger, view, report, page))
+        entries[:0] = [_entry(study, page) for study in studies]
+        if page == 1 and report.num_pages > 1:
+            write_file(folder / SEARCH, render_search(report, entries))
+            written.add(SEARCH)
+        write_file(folder / page_name(page), render(report, view, studies, page))
+        written.add(page_name(page))
+    with disk_errors(folder):
+        for name in set(report_files(folder)) - written:
+            (folder / name).unlink(missing_ok=True)
+    ledger.remember({"report": asked})
     return path
 
 
-def render(page: PageData, card: CardView) -> str:
-    """Render the report. All text is escaped by the template engine.
+def render(report: ReportData, card: CardView, studies: Sequence[StudyData], page: int = 1) -> str:
+    """Render one page. All text is escaped by the template engine.
+
+    Args:
+        report: What all pages share.
+        card: The model's card.
+        studies: Those of this page.
+        page: Its number, from 1; the first one has what is true of the whole run, too.
 
     Returns:
         HTML with its style inline, its images as data, and a policy that lets a browser load nothing else.
     """
-    helpers = {"bar": bar, "status_bar": status_bar, "percent": percent, "number": number, "count": count}
+    values = {"report": report, "card": card, "studies": studies, "number_of_page": page}
+    return render_page("score/page.html.j2", _STYLES, values, {**_HELPERS, "bar": bar, "status_bar": status_bar})
+
+
+def render_search(report: ReportData, entries: Sequence[Mapping[str, Any]]) -> str:
+    """Render the page that finds a study: a list of links, which a script of ours narrows to what is typed."""
     return render_page(
-        "score/page.html.j2", ("style.css",), {"page": page, "card": card}, {**helpers, "headline": headline}
+        "score/search.html.j2", _STYLES, {"report": report, "entries": entries}, _HELPERS, script="score/search.js"
     )
+
+
+def _entry(study: StudyData, page: int) -> dict[str, Any]:
+    """Return a study's line in the search, without its images."""
+    return {
+        "number": study.number,
+        "page": page,
+        "key": study.key,
+        "modality": study.modality,
+        "rows": study.rows,
+        "files": study.files,
+        "probability": study.sorted_by,
+    }
 
 
 def headline(counts: Mapping[str, int]) -> str:
@@ -91,3 +153,16 @@ def status_bar(counts: Mapping[str, int]) -> Markup:
         f'<svg class="status" viewBox="0 0 {max(_WIDTH, left)} 10" preserveAspectRatio="none" role="img" '
         f'aria-label="{label}">{"".join(parts)}</svg>'
     )
+
+
+_HELPERS = {
+    "percent": percent,
+    "number": number,
+    "count": count,
+    "headline": headline,
+    "histogram": histogram,
+    "page_name": page_name,
+    "FILES": FILES,
+    "SCORES": SCORES,
+    "SEARCH": SEARCH,
+}

@@ -1,0 +1,233 @@
+"""One study of a score report, as plain data: its images, its answers, its files."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from medclip.errors import printable
+from medclip.reports.model_card import CardView, modality_title, task_title
+from medclip.runs.ledger import NAMED_FILES, Ledger
+from medclip.runs.rows import FileRow, ScoreRow
+from medclip.text.vocabulary.prompts import AD_HOC
+from medclip.text.vocabulary.task import Task
+from medclip.wording import list_of
+
+_MAX_THUMBNAILS = 4
+_MAX_CLASSES = 5
+_MAX_NAMES = 300
+
+SOURCES = {
+    "header": "the file's header",
+    "table": "the table",
+    "option": "the option --modality",
+    "inferred": "the model",
+}
+_GROUPING = {
+    "uid": "one DICOM study",
+    "table": "tied by the table",
+    "folder": "one folder",
+    "file": "a file of its own",
+}
+_FORMATS = {"dicom": "DICOM", "dicomdir": "DICOMDIR", "png": "PNG", "jpeg": "JPEG", "tiff": "TIFF", "csv": "table"}
+Score = tuple[str, str]
+"""Task and class of a probability."""
+Name = int | str
+"""A file by its number, or by its path where paths are shown."""
+
+
+@dataclass(frozen=True)
+class ThumbnailView:
+    """One thumbnail."""
+
+    label: str
+    data: str
+    """Base64 of a JPEG; empty where it is withheld."""
+
+
+@dataclass(frozen=True)
+class ClassData:
+    """One bar."""
+
+    title: str
+    probability: float
+    top: bool
+    note: str = ""
+    """What a prompt is compared with."""
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """One task of one study."""
+
+    title: str
+    classes: tuple[ClassData, ...]
+    note: str
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """One study."""
+
+    number: int
+    """Its place in the report, from 1."""
+    key: str
+    modality: str
+    modality_note: str
+    grouping: str
+    num_images: int
+    failed_note: str
+    """Which of its files are missing in the score; empty where none is."""
+    thumbnails: tuple[ThumbnailView, ...]
+    num_more_images: int
+    tasks: tuple[TaskData, ...]
+    rows: str
+    """Its files by number: 1-3, 7."""
+    files: str
+    """Their paths, where paths are shown."""
+    sorted_by: float | None
+    """The probability that it has its place by."""
+
+
+def file_label(row: FileRow, show_paths: bool) -> str:
+    """Name a file without giving away its name: "file 12 (DICOM)"."""
+    if show_paths:
+        return printable(row.path)
+    kind = _FORMATS.get(row.format or "", (row.format or "not opened").replace("_", " "))
+    return f"file {row.row} ({kind})"
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Write ascending numbers as ranges: 1-3, 7."""
+    parts = []
+    for _, run in groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0]):
+        members = [number for _, number in run]
+        parts.append(str(members[0]) if len(members) == 1 else f"{members[0]}–{members[-1]}")
+    return ", ".join(parts)
+
+
+def collect_study(
+    ledger: Ledger,
+    key: str,
+    number: int,
+    tasks: Mapping[str, Task],
+    card: CardView,
+    *,
+    show_paths: bool = False,
+    sort_by: Score | None = None,
+) -> StudyData:
+    """Pick what the report shows of one study.
+
+    Args:
+        ledger: A ledger with all chunks committed.
+        key: The study.
+        number: Its place in the report.
+        tasks: Tasks of the run that are known, by name.
+        card: The model's card.
+        show_paths: Show relative paths where files are named.
+        sort_by: Task and class that studies are sorted by.
+    """
+    files, scores = ledger.files_of(key), ledger.scores_of(key)
+    thumbnails = []
+    for row in files[:_MAX_THUMBNAILS]:
+        kept = ledger.thumbnail(row.row)
+        if kept is not None:  # of files that are read together the first has it
+            data = base64.b64encode(kept.thumbnail).decode()
+            thumbnails.append(ThumbnailView(_image_label(row, show_paths), data))
+    paths = [printable(row.path) for row in files] if show_paths else []
+    return StudyData(
+        number=number,
+        key=key,
+        modality=modality_title(scores[0].modality),
+        modality_note=_modality_note(files),
+        grouping=_GROUPING.get(files[0].grouping or "", files[0].grouping or ""),
+        num_images=max(score.num_images for score in scores),
+        failed_note=_failed_note(len(files), scores[0].num_failed, ledger.files_of(key, "failed"), show_paths),
+        thumbnails=tuple(thumbnails),
+        num_more_images=max(0, len(files) - _MAX_THUMBNAILS),
+        tasks=tuple(
+            _task(tasks.get(name), name, list(rows), card)
+            for name, rows in groupby(scores, key=lambda score: score.task)
+        ),
+        rows=ranges([row.row for row in files]),
+        files=list_of(paths, most=NAMED_FILES),
+        sorted_by=next((score.probability for score in scores if (score.task, score.class_) == sort_by), None),
+    )
+
+
+def class_titles(task: Task | None, name: str, card: CardView) -> tuple[str, dict[str, str]]:
+    """Return the printed names of a task and of its classes, in their order; those of the card's own task go first."""
+    own = next((entry for entry in card.tasks if entry.name == name and entry.adapted), None)
+    if own is not None:
+        return own.title, dict(own.class_titles)
+    if task is None:
+        return task_title(name), {}
+    title = "In your own words" if name == AD_HOC else task.title
+    return title, {c.name: c.title for c in task.classes}
+
+
+def class_title(titles: Mapping[str, str], name: str) -> str:
+    """Return the printed name of a class; its key where nothing has one."""
+    return titles.get(name, name.replace("_", " "))
+
+
+def name_of(row: FileRow, show_paths: bool) -> Name:
+    """Return what a file is named by."""
+    return printable(row.path) if show_paths else row.row
+
+
+def names_of(files: Sequence[Name]) -> str:
+    """Write files by their paths, or by the ranges of their numbers: "files 1-3, 7"."""
+    numbers = [name for name in files if isinstance(name, int)]
+    names = ranges(numbers).split(", ") if numbers else [str(name) for name in files]
+    more = f" and more, see files.parquet ({len(files)} files)" if len(names) > _MAX_NAMES else ""
+    prefix = "" if not numbers else "files " if len(files) > 1 else "file "
+    return f"{prefix}{', '.join(names[:_MAX_NAMES])}{more}"
+
+
+def _failed_note(num_scored: int, num_failed: int, failed: Sequence[FileRow], show_paths: bool) -> str:
+    if not num_failed:
+        return ""
+    named = f" ({names_of([name_of(row, show_paths) for row in failed])})" if failed else ""
+    return f"{num_failed} of {num_scored + num_failed} files of this study could not be read{named}"
+
+
+def _image_label(row: FileRow, show_paths: bool) -> str:
+    return ", ".join(part for part in (file_label(row, show_paths), row.laterality, row.view) if part)
+
+
+def _modality_note(files: Sequence[FileRow]) -> str:
+    sources = list(dict.fromkeys(row.modality_source or "" for row in files))
+    if sources != ["inferred"]:
+        return f"from {list_of([SOURCES.get(source, source) for source in sources])}"
+    least = min(row.modality_probability or 0.0 for row in files)
+    if least >= 0.995:  # a model is never certain
+        return "inferred, p > 0.99"
+    return f"inferred, p = {least:.2f}" if len(files) == 1 else f"inferred, p ≥ {int(least * 100) / 100:.2f}"
+
+
+def _task(task: Task | None, name: str, scores: Sequence[ScoreRow], card: CardView) -> TaskData:
+    own = next((entry for entry in card.tasks if entry.name == name), None)
+    title, titles = class_titles(task, name, card)
+    is_prompt = name == AD_HOC
+    ordered = sorted(scores, key=lambda score: -score.probability)
+    shown = ordered if len(ordered) <= _MAX_CLASSES + 1 else ordered[:_MAX_CLASSES]
+    is_choice = scores[0].kind == "multiclass"
+    note = own.summary if own is not None else "nobody has measured how good the model is at this"
+    if len(shown) < len(ordered):
+        note = f"{len(ordered) - len(shown)} more below these · {note}"
+    return TaskData(
+        title=title,
+        classes=tuple(
+            ClassData(
+                class_title(titles, score.class_),
+                score.probability,
+                top=index == 0 if is_choice else score.probability > 0.5,
+                note=f"against “{score.against}”" if is_prompt else "",
+            )
+            for index, score in enumerate(shown)
+        ),
+        note=note,
+    )
