@@ -16,7 +16,7 @@ from medclip.wording import count, number
 
 _BINS = 20
 _MAX_SMALL = 12
-_LEAST_STUDIES = 20
+LEAST_STUDIES = 20
 """Fewer are read one by one; a histogram of them shows nothing more."""
 _SLIVER = 1.5
 """Least height of a bar that stands for any study."""
@@ -72,7 +72,7 @@ def collect_histograms(
         of_task = run_tasks.index(score[0]) if score[0] in run_tasks else len(run_tasks)
         return of_task, score[0], of_class, score[1]
 
-    enough = sorted((score for score, n in counts.items() if sum(n) >= _LEAST_STUDIES), key=place)
+    enough = sorted((score for score, n in counts.items() if sum(n) >= LEAST_STUDIES), key=place)
     halves = {score: [a + b for a, b in zip(counts[score][::2], counts[score][1::2], strict=True)] for score in enough}
     drawn = enumerate(enough[:_MAX_SMALL], start=1)
     return tuple(_collect(ledger, n, score, halves[score], tasks, card) for n, score in drawn), len(enough[_MAX_SMALL:])
@@ -103,8 +103,10 @@ def histogram(data: HistogramData, *, small: bool) -> Markup:
             middle = _inside(x + bar / 2, width)
             body.append(words(middle, bottom - tall - 5, number(studies), "t tiny-t", anchor="middle"))
     body.append(stroke(left, bottom, width - left, bottom, "axis"))
-    for percent, anchor in ((0, "start"), (50, "middle"), (100, "end")):
+    for percent in (0, 50, 100) if small else range(0, 101, 10):
+        anchor = {0: "start", 100: "end"}.get(percent, "middle")
         x = left + (width - 2 * left) * percent / 100
+        body.append(stroke(x, bottom, x, bottom + 4, "axis"))
         body.append(words(x, bottom + 17, f"{percent} %", "t tiny-t soft-t", anchor=anchor))
     if data.threshold is not None:
         x = left + (width - 2 * left) * data.threshold

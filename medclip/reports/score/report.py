@@ -15,7 +15,7 @@ from markupsafe import Markup
 from medclip.files.output import disk_errors, write_file
 from medclip.reports.html_page import render_page
 from medclip.reports.model_card import CardView, view_card
-from medclip.reports.score.histogram import histogram
+from medclip.reports.score.histogram import LEAST_STUDIES, histogram
 from medclip.reports.score.page import MAX_PAGES, STUDIES_A_PAGE, ReportData, collect, studies_of
 from medclip.reports.score.study import Score, StudyData
 from medclip.runs.ledger import Ledger
@@ -165,4 +165,5 @@ _HELPERS = {
     "FILES": FILES,
     "SCORES": SCORES,
     "SEARCH": SEARCH,
+    "LEAST_STUDIES": LEAST_STUDIES,
 }

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,62 +15,20 @@ import pytest
 
 from medclip.models.card import Card, read_card
 from medclip.reports.model_card import view_card
-from medclip.reports.score.page import collect, ranges
+from medclip.reports.score.page import collect, studies_of
 from medclip.reports.score.report import bar, render, status_bar, write_score_report
 from medclip.runs.ledger import Ledger
-from medclip.runs.rows import FileRow, ScoreRow, Thumbnail
+from medclip.runs.results import hashes_of
+from medclip.runs.rows import FileRow
 from tests.kits.ledger import fill_ledger
 from tests.kits.pages import run_together
-
-EVIL = "<img src=x onerror=alert(1)>\"'&"
-
-
-class _Page(HTMLParser):
-    """Collects tags and attributes."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str]]] = []
-        self.text = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, {name: value or "" for name, value in attrs}))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
-def _score(
-    study: str, name: str, probability: float, kind: str = "multiclass", task: str = "chest_xray_view"
-) -> ScoreRow:
-    return ScoreRow(study, None, "xray", task, name, kind, probability, 0.0, 1, "tiny", "1", "p")
-
-
-def _fill(ledger: Ledger, num_studies: int = 3) -> None:
-    ledger.remember({"identity": {"version": "0.1.0", "pack": "tiny 1 abc", "prompts": [EVIL], "against": []}})
-    files, scores, thumbnails = [], [], []
-    for n in range(1, num_studies + 1):
-        key = f"s{n}"
-        files.append(
-            FileRow(
-                *(n, f"{EVIL}/{n:04}.png", "0" * 64, 9, "png", "scored", None, None, key, "xray", "inferred", 0.97),
-                steps='[["decode", "8 bits"]]',
-                adapter="xray",
-                grouping="file",
-            )
-        )
-        scores += [_score(key, "ap", 0.7), _score(key, "pa", 0.2), _score(key, "lateral", 0.1)]
-        scores.append(_score(key, "x", 0.6, "multilabel", "prompt"))
-        thumbnails.append(Thumbnail(n, b"\xff\xd8jpeg", burned_in=False))
-    bad = FileRow(num_studies + 1, f"{EVIL}/~.dcm", None, 0, "dicom", "failed", "truncated", f"Ends early {EVIL}.")
-    fill_ledger(ledger, (*files, bad), tuple(scores), tuple(thumbnails))
+from tests.kits.score_report import EVIL, Page, fill_with_evil, score_row
 
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     with Ledger(tmp_path) as opened:
-        _fill(opened)
+        fill_with_evil(opened)
         yield opened
 
 
@@ -78,26 +37,51 @@ def card(pack: Path) -> Card:
     return read_card(pack)
 
 
-def _page(ledger: Ledger, card: Any, **options: Any) -> tuple[str, _Page]:
+def _page(ledger: Ledger, card: Any, **options: Any) -> tuple[str, Page]:
     view = view_card(card)
-    text = render(collect(ledger, view, **{"show_paths": False, **options}), view)
-    return text, _Page(text)
+    report = collect(ledger, view, **{"show_paths": False, **options})
+    text = render(report, view, tuple(studies_of(ledger, view, report, 1)))
+    return text, Page(text)
 
 
-def test_it_loads_nothing_and_runs_nothing(ledger: Ledger, card: Card) -> None:
-    text, page = _page(ledger, card)
-    names = {name for name, _ in page.tags}
-    assert not names & {"script", "link", "iframe", "object", "embed", "form", "base", "video", "audio"}
-    for name, attributes in page.tags:
-        assert "style" not in attributes, name
-        assert not [key for key in attributes if key.startswith("on")]
-        assert attributes.get("src", "data:image/jpeg;base64,").startswith("data:image/jpeg;base64,")
-        assert attributes.get("href", "#").startswith("#")
-    assert "url(" not in text
-    assert "@import" not in text
-    policy = next(a["content"] for n, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
-    assert policy.startswith("default-src 'none'; style-src 'sha256-")
-    assert "unsafe" not in policy
+def _pages(folder: Path) -> dict[str, Page]:
+    return {path.name: Page(path.read_text()) for path in sorted(folder.glob("report*.html"))}
+
+
+def _order(folder: Path) -> list[str]:
+    """The keys of the studies, in the order of the pages."""
+    names = ["report.html", *(f"report-{n}.html" for n in range(2, 9))]
+    texts = [(folder / name).read_text() for name in names if (folder / name).exists()]
+    return re.findall(r'title="Keyed hash of the study">(\w+)<', "".join(texts))
+
+
+def test_no_page_loads_or_runs_anything(ledger: Ledger, card: Card, tmp_path: Path) -> None:
+    write_score_report(ledger, card, tmp_path, studies_a_page=2, show_paths=True)
+    ours = {"scores.parquet", "files.parquet", *_pages(tmp_path)}
+    for file, page in _pages(tmp_path).items():
+        text, names = (tmp_path / file).read_text(), [name for name, _ in page.tags]
+        assert not {"link", "iframe", "object", "embed", "form", "base", "video", "audio"}.intersection(names)
+        assert names.count("script") == (file == "report-search.html")
+        for name, attributes in page.tags:
+            assert "style" not in attributes, name
+            assert not [key for key in attributes if key.startswith("on")]
+            assert attributes.get("src", "data:image/jpeg;base64,").startswith("data:image/jpeg;base64,")
+            assert attributes.get("href", "#").split("#")[0] in {"", *ours}
+        assert "url(" not in text
+        assert "@import" not in text
+        policy = next(a["content"] for n, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
+        assert policy.startswith("default-src 'none'; style-src 'sha256-")
+        assert "unsafe" not in policy
+        assert ("script-src" in policy) == (file == "report-search.html")
+
+
+def test_a_browser_runs_the_script_of_the_search_and_no_other(ledger: Ledger, card: Card, tmp_path: Path) -> None:
+    write_score_report(ledger, card, tmp_path, studies_a_page=2, show_paths=True)
+    text = (tmp_path / "report-search.html").read_text()
+    (script,) = re.findall(r"<script>(.*?)</script>", text, flags=re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in text.replace("&#39;", "'")
+    assert not re.search(r"https?:|fetch|XMLHttp|innerHTML|eval|import|location|cookie|storage", script, re.IGNORECASE)
 
 
 @pytest.mark.parametrize("show_paths", [False, True])
@@ -144,11 +128,93 @@ def test_every_image_and_bar_can_be_read_without_seeing(ledger: Ledger, card: Ca
     assert all(a.get("scope") for n, a in page.tags if n == "th")
 
 
-def test_it_shows_the_first_studies_and_says_how_many_are_not_shown(ledger: Ledger, card: Card) -> None:
-    page = _page(ledger, card, max_studies=2)[1]
-    assert [n for n, _ in page.tags].count("article") == 2
-    assert "2 of 3 studies are shown" in page.text
-    assert "scores.parquet" in page.text
+def test_beyond_the_last_page_one_sentence_leads_to_the_table(ledger: Ledger, card: Card, tmp_path: Path) -> None:
+    write_score_report(ledger, card, tmp_path, studies_a_page=1, max_pages=2)
+    pages = _pages(tmp_path)
+    assert set(pages) == {"report.html", "report-2.html", "report-search.html"}
+    for name in ("report.html", "report-2.html"):
+        assert [n for n, _ in pages[name].tags].count("article") == 1
+        assert "2 of 3 studies are shown;" in pages[name].text
+        assert {"href": "scores.parquet"} in [a for n, a in pages[name].tags if n == "a"]
+    assert "one of the 1 that only scores.parquet has" in pages["report-search.html"].text
+
+
+def test_pages_and_search_lead_to_each_other_and_to_every_study(ledger: Ledger, card: Card, tmp_path: Path) -> None:
+    write_score_report(ledger, card, tmp_path, studies_a_page=1)
+    pages = _pages(tmp_path)
+    ids = {name: {a["id"] for _, a in page.tags if "id" in a} for name, page in pages.items()}
+    for name, page in pages.items():
+        for a in (a for n, a in page.tags if n == "a" and not a["href"].endswith(".parquet")):
+            target, _, anchor = a["href"].partition("#")
+            assert not anchor or anchor in ids[target or name], (name, a["href"])
+    links = {name: [a["href"] for n, a in page.tags if n == "a"] for name, page in pages.items()}
+    assert {"report.html#studies", "report-3.html#studies"} <= set(links["report-2.html"])
+    assert "report-2.html#studies" in links["report.html"]
+    assert [link for link in links["report-search.html"] if "#" in link] == [
+        "report.html#study-1",
+        "report-2.html#study-2",
+        "report-3.html#study-3",
+    ]
+    assert _order(tmp_path) == ["s1", "s2", "s3"]
+    assert all("Not a medical device" in page.text for name, page in pages.items() if "search" not in name)
+
+
+def test_one_page_is_one_file_and_pages_of_an_earlier_report_go(ledger: Ledger, card: Card, tmp_path: Path) -> None:
+    write_score_report(ledger, card, tmp_path, studies_a_page=1)
+    (tmp_path / "report-of-mine.html").write_text("not ours")
+    assert len(hashes_of(tmp_path)) == 4
+    write_score_report(ledger, card, tmp_path)
+    assert set(_pages(tmp_path)) == {"report.html", "report-of-mine.html"}
+    assert "Find a study" not in (tmp_path / "report.html").read_text()
+
+
+def test_studies_are_sorted_by_the_score_one_chooses_and_those_without_it_stand_last(
+    tmp_path: Path, card: Card
+) -> None:
+    probabilities = {"a": 0.2, "b": None, "c": 0.9, "d": 0.2, "e": 0.91}
+    files = [
+        FileRow(n, f"{key}.png", None, 9, "png", "scored", None, None, key, "xray", "header", grouping="file")
+        for n, key in enumerate(probabilities, start=1)
+    ]
+    scores = [score_row(key, "pa", 0.5) for key in probabilities]
+    scores += [
+        score_row(key, "effusion", p, "multilabel", "chest_xray_findings") for key, p in probabilities.items() if p
+    ]
+    with Ledger(tmp_path) as ledger:
+        fill_ledger(ledger, files, scores)
+        chosen = ("chest_xray_findings", "effusion")
+        write_score_report(ledger, card, tmp_path, studies_a_page=2, sort_by=chosen)
+        assert _order(tmp_path) == ["e", "c", "a", "d", "b"]
+        text = Page((tmp_path / "report-2.html").read_text()).text
+        assert "Sorted by the probability of Pleural effusion (Chest X-ray findings), the highest first." in text
+        assert "1 study was not asked this and stands last." in text
+        assert "Pleural effusion 20 %" in text
+        write_score_report(ledger, card, tmp_path, studies_a_page=2)
+        assert _order(tmp_path) == list(probabilities)
+
+
+def test_the_search_names_paths_only_where_they_are_asked_for(ledger: Ledger, card: Card, tmp_path: Path) -> None:
+    write_score_report(ledger, card, tmp_path, studies_a_page=2)
+    hidden = (tmp_path / "report-search.html").read_text()
+    assert "0001.png" not in hidden
+    assert 'data-key="s1" data-rows="1" data-paths=""' in hidden
+    write_score_report(ledger, card, tmp_path, studies_a_page=2, show_paths=True)
+    shown = (tmp_path / "report-search.html").read_text()
+    assert "<img" not in shown
+    row = next(a for n, a in Page(shown).tags if n == "tr" and a.get("data-key") == "s1")
+    assert row["data-paths"] == f"{EVIL}/0001.png"
+
+
+def test_the_search_can_be_used_by_keyboard_and_screen_reader_and_without_scripts(
+    ledger: Ledger, card: Card, tmp_path: Path
+) -> None:
+    write_score_report(ledger, card, tmp_path, studies_a_page=2, sort_by=("chest_xray_view", "pa"))
+    page = Page((tmp_path / "report-search.html").read_text())
+    assert [a["for"] for n, a in page.tags if n == "label"] == ["find"]
+    assert [a["id"] for n, a in page.tags if n == "input"] == ["find"]
+    assert [a for n, a in page.tags if a.get("role") == "search" and "hidden" in a]
+    assert all(a.get("scope") for n, a in page.tags if n == "th")
+    assert "Posteroanterior (PA)" in page.text
 
 
 def test_an_unmeasured_task_says_so_and_a_measured_one_has_its_interval(ledger: Ledger, card: Card) -> None:
@@ -169,7 +235,7 @@ def test_a_study_says_which_of_its_files_could_not_be_read(tmp_path: Path, card:
     row = FileRow(1, "1.dcm", None, 9, "dicom", "scored", None, None, "s", "xray", "header", grouping="uid")
     bad = FileRow(2, "2.dcm", None, 9, "dicom", "failed", "truncated", "Ends early.", "s")
     with Ledger(tmp_path) as ledger:
-        fill_ledger(ledger, (row, bad), (replace(_score("s", "ap", 0.7), num_failed=1),), ())
+        fill_ledger(ledger, (row, bad), (replace(score_row("s", "ap", 0.7), num_failed=1),), ())
         assert "1 of 2 files of this study could not be read (file 2)" in _page(ledger, card)[1].text
 
 
@@ -177,7 +243,7 @@ def test_a_prompt_stands_once_in_a_study_with_what_it_is_compared_with(tmp_path:
     row = FileRow(1, "1.dcm", None, 9, "dicom", "scored", None, None, "s", "xray", "header", grouping="uid")
     with Ledger(tmp_path) as ledger:
         ledger.remember({"identity": {"prompts": ["a pacemaker"], "against": []}})
-        score = replace(_score("s", "a pacemaker", 0.7, "multilabel", "prompt"), against="no pacemaker")
+        score = replace(score_row("s", "a pacemaker", 0.7, "multilabel", "prompt"), against="no pacemaker")
         fill_ledger(ledger, (row,), (score,))
         study = _page(ledger, card)[0].split("<article")[1].split("</article>")[0]
     assert study.count(">a pacemaker <small>against “no pacemaker”</small><") == 1
@@ -188,7 +254,7 @@ def test_a_file_name_is_shown_with_its_control_characters_escaped(tmp_path: Path
     row = FileRow(1, "a\x1b\u202e.dcm", None, 9, "dicom", "scored", None, None, "s", "xray", "header", grouping="uid")
     bad = FileRow(2, "b\n.dcm", None, 9, "dicom", "failed", "truncated", "Ends early.", "s")
     with Ledger(tmp_path) as ledger:
-        fill_ledger(ledger, (row, bad), (_score("s", "ap", 0.7),), ())
+        fill_ledger(ledger, (row, bad), (score_row("s", "ap", 0.7),), ())
         text = _page(ledger, card, show_paths=True)[1].text
     assert "a\\x1b\\u202e.dcm" in text
     assert "b\\n.dcm" in text
@@ -213,10 +279,6 @@ def test_figures_of_a_card_may_be_nested_by_rival_and_class() -> None:
     assert (first.name, first.value, first.interval) == ("AUROC, effusion", "0.90", "0.80 to 0.95")
     assert first.baselines == "linear probe 0.92"
     assert second.name == "AUROC, mean over classes"
-
-
-def test_row_numbers_are_written_as_ranges() -> None:
-    assert ranges([1, 2, 3, 7, 9, 10]) == "1–3, 7, 9–10"
 
 
 def test_bars_stay_inside_their_frame() -> None:
