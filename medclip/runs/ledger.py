@@ -148,7 +148,14 @@ class Ledger:
                 "numbers (id INTEGER PRIMARY KEY, row INTEGER NOT NULL)",
             ):
                 self._db.execute(f"CREATE TABLE IF NOT EXISTS {statement}")
-            for index, column in (("inputs", "tie"), ("inputs", "window"), ("files", "study"), ("scores", "study")):
+            indexed = (
+                ("inputs", "tie"),
+                ("inputs", "window"),
+                ("files", "study"),
+                ("scores", "study"),
+                ("numbers", "row"),
+            )
+            for index, column in indexed:
                 self._db.execute(f"CREATE INDEX IF NOT EXISTS {index}_by_{column} ON {index} ({column})")
             self._db.execute("INSERT OR IGNORE INTO meta VALUES ('format', ?)", (json.dumps(_FORMAT),))
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pyarrow.parquet as parquet
 import pytest
 
 from medclip.cli.main import main
-from tests.kits.scoring import make_pack, small_folder, write_dicom
+from tests.kits.scoring import make_pack, small_folder, write_dicom, write_png
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +90,77 @@ def test_wrong_use_exits_with_2_and_one_sentence(
         assert said in captured
         assert "Traceback" not in captured
     assert not (tmp_path / "out").exists()
+
+
+def test_another_order_writes_the_report_anew_and_computes_nothing(
+    pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in range(3):
+        write_png(tmp_path / "in" / f"{seed}.png", seed)
+    arguments = (
+        tmp_path / "in",
+        "--out",
+        tmp_path / "out",
+        "--model",
+        pack,
+        "--modality",
+        "xray",
+        "--group-by",
+        "file",
+    )
+    assert _score(*arguments, "--sort-by", "chest_xray_view:pa") == 0
+    scores = (tmp_path / "out" / "scores.parquet").read_bytes()
+    capsys.readouterr()
+    for order in ("chest_xray_findings:effusion", None):
+        assert _score(*arguments, *(("--sort-by", order) if order else ())) == 0
+        assert "nothing was computed again" in capsys.readouterr().out
+        report = (tmp_path / "out" / "report.html").read_text()
+        assert ("Sorted by the probability of <strong>Pleural effusion</strong>" in report) == (order is not None)
+        keys = re.findall(r'title="Keyed hash of the study">(\w+)<', report)
+        rows = [
+            row
+            for row in parquet.read_table(tmp_path / "out" / "scores.parquet").to_pylist()
+            if row["class"] == "effusion"
+        ]
+        if order:
+            rows.sort(key=lambda row: -row["probability"])
+        assert keys == [row["study"] for row in rows]
+    assert (tmp_path / "out" / "scores.parquet").read_bytes() == scores
+
+
+@pytest.mark.parametrize(
+    ("named", "answer"),
+    [
+        ("chest_view:pa", "no task of this run. Did you mean 'chest_xray_view'?"),
+        ("chest_xray_findings:efusion", "no class of the task chest_xray_findings. Did you mean 'effusion'?"),
+        (
+            "chest_xray_view",
+            "has 3 classes; studies are sorted by one, named as TASK:CLASS. Its classes are: ap, pa, la",
+        ),
+        ("stroke", "no task of this run. Its tasks are: "),
+        ("prompt:a pacemaker", "no class of the task prompt. Did you mean 'a pacemaker: old'?"),
+    ],
+)
+def test_a_mistyped_order_is_asked_back_before_anything_is_read(
+    pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], named: str, answer: str
+) -> None:
+    write_png(tmp_path / "in" / "1.png", 1)
+    asked = ("--task", "chest_xray_view", "--task", "chest_xray_findings", "--prompt", "a pacemaker: old")
+    arguments = (tmp_path / "in", "--out", tmp_path / "out", "--model", pack, *asked)
+    assert _score(*arguments, "--sort-by", named) == 2
+    assert answer in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_studies_can_be_sorted_by_a_sentence_of_ones_own(
+    pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_dicom(tmp_path / "in" / "1.dcm", 1)
+    arguments = (tmp_path / "in", "--out", tmp_path / "out", "--model", pack, "--prompt", "a heart: large")
+    for named in ("prompt", "prompt:a heart: large"):
+        assert _score(*arguments, "--sort-by", named) == 0
+        report = (tmp_path / "out" / "report.html").read_text()
+        assert "Sorted by the probability of <strong>a heart: large</strong> (In your own words)" in report
 
 
 def test_ctrl_c_says_that_finished_studies_are_kept(
