@@ -13,7 +13,7 @@ class FileRow:
     """Number of the file in this run by name, from 1; the report names files by it. In the ledger: its own number,
     as those of `unit` and `copy_of`."""
     path: str
-    """Relative to the folder that was named. The only place in any output where a file name appears."""
+    """Relative to the folder that was named. File names are here and in `ScoreRow.files`, and in no other table."""
     sha256: str | None
     size_bytes: int
     format: str | None
