@@ -81,6 +81,8 @@ class StudyData:
     failed_note: str
     """Which of its files are missing in the score; empty where none is."""
     thumbnails: tuple[ThumbnailView, ...]
+    without_image: str
+    """Its files, where no image of it is kept; else the images name them."""
     num_more_images: int
     tasks: tuple[TaskData, ...]
     rows: str
@@ -146,6 +148,7 @@ def collect_study(
         num_images=max(score.num_images for score in scores),
         failed_note=_failed_note(len(files), scores[0].num_failed, ledger.files_of(key, "failed"), show_paths),
         thumbnails=tuple(thumbnails),
+        without_image="" if thumbnails else _files_label(files, show_paths),
         num_more_images=max(0, len(files) - _MAX_THUMBNAILS),
         tasks=tuple(
             _task(tasks.get(name), name, list(rows), card)
@@ -185,6 +188,12 @@ def names_of(files: Sequence[Name]) -> str:
     more = f" and more, see files.parquet ({len(files)} files)" if len(names) > _MAX_NAMES else ""
     prefix = "" if not numbers else "files " if len(files) > 1 else "file "
     return f"{prefix}{', '.join(names[:_MAX_NAMES])}{more}"
+
+
+def _files_label(files: Sequence[FileRow], show_paths: bool) -> str:
+    if len(files) == 1:
+        return file_label(files[0], show_paths)
+    return names_of([name_of(row, show_paths) for row in files])
 
 
 def _failed_note(num_scored: int, num_failed: int, failed: Sequence[FileRow], show_paths: bool) -> str:

@@ -231,6 +231,17 @@ def test_failures_stand_with_their_reason(ledger: Ledger, card: Card) -> None:
     assert "file 4" in text
 
 
+@pytest.mark.parametrize(("num_files", "named"), [(1, "file 1 (PNG)"), (3, "files 1–3")])
+def test_a_study_without_images_names_its_files(tmp_path: Path, card: Card, num_files: int, named: str) -> None:
+    files = [
+        FileRow(n, f"{n}.png", None, 9, "png", "scored", None, None, "s", "xray", "header", grouping="folder")
+        for n in range(1, num_files + 1)
+    ]
+    with Ledger(tmp_path) as ledger:
+        fill_ledger(ledger, files, (score_row("s", "ap", 0.7),))
+        assert f">{named}<" in _page(ledger, card)[0]
+
+
 def test_a_study_says_which_of_its_files_could_not_be_read(tmp_path: Path, card: Card) -> None:
     row = FileRow(1, "1.dcm", None, 9, "dicom", "scored", None, None, "s", "xray", "header", grouping="uid")
     bad = FileRow(2, "2.dcm", None, 9, "dicom", "failed", "truncated", "Ends early.", "s")
