@@ -100,19 +100,22 @@ class Ledger:
         if create:
             self._lock = _lock(folder)
         try:
+            if create:  # its owner's alone; the write-ahead log gets the same mode
+                os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
             self._db = sqlite3.connect(self._path, timeout=5.0, isolation_level=None, check_same_thread=False)
-        except sqlite3.Error as e:
+        except (sqlite3.Error, OSError) as e:
             self._unlock()
-            raise disk_error(OSError(errno.EACCES, str(e)), folder) or e from e
+            error = e if isinstance(e, OSError) else OSError(errno.EACCES, str(e))
+            raise disk_error(error, folder) or e from e
         try:
             with _ledger_errors(folder):
+                self._refuse_foreign(folder, create)
                 if create:
                     self._db.execute("PRAGMA journal_mode=WAL")
                     self._db.execute("PRAGMA synchronous=NORMAL")
                     self._make_tables()
                 else:
                     self._db.execute("PRAGMA query_only=1")
-                self._check_format(folder)
         except BaseException:
             self.close()
             raise
@@ -159,8 +162,20 @@ class Ledger:
                 self._db.execute(f"CREATE INDEX IF NOT EXISTS {index}_by_{column} ON {index} ({column})")
             self._db.execute("INSERT OR IGNORE INTO meta VALUES ('format', ?)", (json.dumps(_FORMAT),))
 
-    def _check_format(self, folder: Path) -> None:
-        if self.get("format") != _FORMAT:
+    def _refuse_foreign(self, folder: Path, create: bool) -> None:
+        """Refuse a database that is not ours before anything is written to it."""
+        tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if not tables and create:
+            return
+        if not tables:  # stopped before it was made
+            raise MedclipError(Reason.MISSING_FILE, "there is no ledger of a scoring run here.", where=folder)
+        try:
+            version = self.get("format") if tables >= {"meta", "files", "scores"} else None
+        except (sqlite3.OperationalError, ValueError):
+            version = None
+        if version is None:
+            raise in_use(folder, f"{FILE_NAME} in this folder is not a ledger that medclip can read", _ELSEWHERE)
+        if version != _FORMAT:
             raise in_use(folder, "this folder holds a run of another version of medclip", _ELSEWHERE)
 
     # What a run is.

@@ -17,7 +17,7 @@ from typing import Any
 from medclip.adaptation.pack.pack_head import read_pack_text
 from medclip.errors import MedclipError, Reason
 from medclip.files.discover import LEDGER, walk
-from medclip.files.output import claim_folder, disk_errors, remove_drafts
+from medclip.files.output import claim_folder, disk_errors, make_folder, remove_drafts
 from medclip.files.pseudonyms import hashed_path, load_key
 from medclip.files.readers.pool import ReadingPool
 from medclip.files.tables.manifest import Manifest, read_manifest
@@ -106,7 +106,7 @@ def run_scoring(
     )
     _refuse_empty(root, manifest, folder)
     with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     with (
         Ledger(folder) as ledger,
         ReadingPool.of(settings, note=progress.note) as pool,

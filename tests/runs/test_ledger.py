@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,30 @@ def test_a_file_that_is_no_ledger_is_left_alone(tmp_path: Path) -> None:
         Ledger(tmp_path)
     assert caught.value.reason is Reason.OUTPUT_IN_USE
     assert (tmp_path / FILE_NAME).read_bytes().startswith(b"something")
+
+
+@pytest.mark.parametrize("table", ["accounts (a)", "meta (a, b)", "meta (key, value)", "meta (key TEXT, value TEXT)"])
+@pytest.mark.parametrize("create", [True, False])
+def test_a_database_of_somebody_else_is_left_alone(tmp_path: Path, table: str, create: bool) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE_NAME)) as database:
+        database.execute(f"CREATE TABLE {table}")
+        for other in ("files", "scores"):
+            database.execute(f"CREATE TABLE {other} (x)")
+        database.commit()
+    before = (tmp_path / FILE_NAME).read_bytes()
+    with pytest.raises(MedclipError, match="is not a ledger") as caught:
+        Ledger(tmp_path, create=create)
+    assert caught.value.reason is Reason.OUTPUT_IN_USE
+    assert (tmp_path / FILE_NAME).read_bytes() == before
+
+
+def test_a_run_that_was_stopped_before_its_ledger_was_made_can_begin(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).touch()
+    with pytest.raises(MedclipError) as caught:
+        Ledger(tmp_path, create=False)
+    assert caught.value.reason is Reason.MISSING_FILE
+    Ledger(tmp_path).close()
+    Ledger(tmp_path, create=False).close()
 
 
 def test_a_full_disk_keeps_what_was_committed(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from medclip.files.recognise.inspect import FileFacts
 from medclip.files.recognise.sniff import Format
 from medclip.files.recognise.supported import SCORABLE_FORMATS
 from medclip.files.tables.manifest import Manifest, ManifestRow
+from medclip.files.tables.modality_names import modality_of_name
 from medclip.sample import FileRef, Kind, Modality, ModalitySource, Study, Unit
 
 MAX_FOLDER_STUDY = 16
@@ -59,19 +60,19 @@ class _File:
 
 
 def parse_modality(text: str) -> Modality:
-    """Return the modality of a name, in whatever case it is written.
+    """Return the modality of a name, as the field writes it.
 
     Raises:
         MedclipError: WRONG_USE if there is none of that name.
     """
-    try:
-        return Modality(str(text).strip().lower())
-    except ValueError:
+    modality = modality_of_name(str(text))
+    if modality is None:
         raise MedclipError(
             Reason.WRONG_USE,
             f"there is no modality {str(text)!r}.",
             hint=did_you_mean(str(text), Modality, "Modalities are"),
-        ) from None
+        )
+    return modality
 
 
 def group(
