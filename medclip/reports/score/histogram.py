@@ -64,7 +64,8 @@ def collect_histograms(
     """
     counts = ledger.spread(_BINS)
     if sort_by is not None:
-        return (_collect(ledger, 1, sort_by, counts.get(sort_by, [0] * _BINS), tasks, card),), 0
+        chosen = [sort_by] if sort_by in counts else []  # or none of the studies was asked this
+        return tuple(_collect(ledger, 1, score, counts[score], tasks, card) for score in chosen), 0
 
     def place(score: Score) -> tuple[int, str, int, str]:
         order = list(class_titles(tasks.get(score[0]), score[0], card)[1])

@@ -191,6 +191,11 @@ def test_studies_are_sorted_by_the_score_one_chooses_and_those_without_it_stand_
         assert "Pleural effusion 20 %" in text
         write_score_report(ledger, card, tmp_path, studies_a_page=2)
         assert _order(tmp_path) == list(probabilities)
+        write_score_report(ledger, card, tmp_path, sort_by=("brain_mri_tumour", "glioma"))
+        assert _order(tmp_path) == list(probabilities)
+        text = (tmp_path / "report.html").read_text()
+        assert "No study was asked this" in text
+        assert 'class="histogram"' not in text
 
 
 def test_the_search_names_paths_only_where_they_are_asked_for(ledger: Ledger, card: Card, tmp_path: Path) -> None:
