@@ -19,6 +19,7 @@ def scan(
     table: Any = None,
     modality: Modality | str | None = None,
     group_by: GroupBy | str = "auto",
+    hash_paths: bool = False,
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> Scan:
@@ -29,6 +30,7 @@ def scan(
         table: CSV, TSV or Parquet file, or a data frame, that names study, patient and modality of files.
         modality: What the files show that neither the table nor their header names.
         group_by: How files become studies: by UID, table and folder ("auto"), by "folder", or one "file" each.
+        hash_paths: Put keyed hashes in the place of paths.
         settings: Limits and number of reading processes.
         progress: Told of each file.
 
@@ -44,7 +46,15 @@ def scan(
         >>> medclip.scan("examples/studies/mammogram").counts("modality")
         {'mammography': 4}
     """
-    listed = scan_files(path, table=table, modality=modality, group_by=group_by, settings=settings, progress=progress)
+    listed = scan_files(
+        path,
+        table=table,
+        modality=modality,
+        group_by=group_by,
+        settings=settings,
+        progress=progress,
+        hash_paths=hash_paths,
+    )
     if not listed.files:
         raise MedclipError(
             Reason.NOTHING_TO_DO, "there is no file in this folder.", where=path, hint="Name another folder."

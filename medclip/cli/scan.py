@@ -16,6 +16,7 @@ def scan(
     table: options.Table = None,
     modality: options.Modality = None,
     group_by: options.GroupBy = "auto",
+    hash_paths: options.HashPaths = False,
     as_json: options.Json = False,
 ) -> int:
     """List what a folder holds, how it would be read and the problems, without decoding pixels.
@@ -28,6 +29,6 @@ def scan(
     from medclip.reports.scan_text import scan_json, scan_text
 
     with progress(quiet=not forgiving_stderr().isatty()) as shown:
-        result = run(path, table=table, modality=modality, group_by=group_by, progress=shown)
+        result = run(path, table=table, modality=modality, group_by=group_by, hash_paths=hash_paths, progress=shown)
     print(json.dumps(scan_json(result)) if as_json else scan_text(result))
     return ExitCode.SOME_FAILED if result.counts("status").get("failed") else ExitCode.COMPLETE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from medclip.files.discover import discover
 from medclip.files.grouping.mammography_exam import MammographyExam, exam_of
 from medclip.files.grouping.studies import GroupBy, group, parse_modality
 from medclip.files.grouping.units import modality_of
-from medclip.files.pseudonyms import load_key
+from medclip.files.pseudonyms import hashed_path, load_key
 from medclip.files.readers.pool import ReadingPool
 from medclip.files.recognise.inspect import FileFacts, inspect_file
 from medclip.files.recognise.sniff import Format
@@ -144,6 +144,7 @@ def scan_files(
     exclude: Sequence[Path] = (),
     settings: Settings | None = None,
     progress: Progress | None = None,
+    hash_paths: bool = False,
 ) -> Scan:
     """Return what is in a folder, what would be scored and what not, without decoding pixels.
 
@@ -155,6 +156,7 @@ def scan_files(
         exclude: Files or folders to leave out.
         settings: Limits and workers.
         progress: Counts the files.
+        hash_paths: Put keyed hashes in the place of names.
 
     Returns:
         One entry per file, and the studies.
@@ -172,15 +174,19 @@ def scan_files(
     manifest = table if isinstance(table, Manifest) or table is None else read_manifest(table)
     refs = discover(Path(root), exclude=exclude)
     facts = inspect_files(refs, settings, progress)
-    pairs = list(zip(refs, facts, strict=True))
+    pairs, key = list(zip(refs, facts, strict=True)), load_key(settings)
     studies = group(
         pairs,
         manifest=manifest,
         modality=chosen,
-        key=load_key(settings),
+        key=key,
         group_by=group_by,
         uneven=settings.policy.uneven_slices,
     )
+    if hash_paths:
+        hashed = {ref.name: replace(ref, name=hashed_path(ref.name, key)) for ref in refs}
+        refs, studies = tuple(hashed.values()), tuple(_renamed(study, hashed) for study in studies)
+        pairs = list(zip(refs, facts, strict=True))
     home = {ref.name: study for study in studies for ref in study.files}
     problems = {ref.name: unit.problem for study in studies for unit in study.units for ref in unit.files}
     files = tuple(
@@ -194,6 +200,18 @@ def scan_files(
         for ref, fact in pairs
     )
     return Scan(Path(root), files, studies, _exams(studies, dict(zip(refs, facts, strict=True))))
+
+
+def _renamed(study: Study, hashed: Mapping[str, FileRef]) -> Study:
+    def renamed(files: Sequence[FileRef]) -> tuple[FileRef, ...]:
+        return tuple(hashed[ref.name] for ref in files)
+
+    units = tuple(replace(unit, files=renamed(unit.files), copy_of=_name(unit.copy_of, hashed)) for unit in study.units)
+    return replace(study, files=renamed(study.files), units=units)
+
+
+def _name(name: str, hashed: Mapping[str, FileRef]) -> str:
+    return hashed[name].name if name else ""
 
 
 def _exams(studies: Sequence[Study], facts: Mapping[FileRef, FileFacts]) -> dict[str, MammographyExam]:

@@ -423,6 +423,17 @@ class Ledger:
         values = self._db.execute(query, (row,)).fetchone()
         return None if values is None else Thumbnail(row, values[1], bool(values[2]))
 
+    def keep_thumbnails(self, studies: Iterable[str]) -> None:
+        """Remove the thumbnails of all other studies."""
+        with self._transaction():
+            self._db.execute("CREATE TEMP TABLE IF NOT EXISTS shown (study TEXT PRIMARY KEY)")
+            self._db.execute("DELETE FROM shown")
+            self._db.executemany("INSERT OR IGNORE INTO shown VALUES (?)", [(study,) for study in studies])
+            self._db.execute(
+                "DELETE FROM thumbnails WHERE row NOT IN "
+                "(SELECT row FROM files WHERE study IN (SELECT study FROM shown))"
+            )
+
     def counts(self) -> dict[str, int]:
         """Count files by status and scored studies."""
         counts = dict.fromkeys(("scored", "skipped", "failed"), 0)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,18 @@ def test_a_scan_has_one_entry_per_file_and_its_counts(folder: Path) -> None:
     assert found.counts("status") == {"readable": 3, "failed": 1}
     assert found.counts("modality") == {"ct": 1, "to be inferred": 1, "xray": 1}
     assert [[str(unit.kind) for unit in study.units] for study in found.studies] == [["image"], ["image"], ["volume"]]
+
+
+def test_hashed_paths_stand_wherever_a_name_would(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_image(folder / "Curie Marie/film.png", ramp())
+    plain, hashed = scan_files(folder), scan_files(folder, hash_paths=True)
+    assert [file.study for file in plain.files] == [file.study for file in hashed.files]
+    assert all(re.fullmatch("path:[0-9a-f]{16}", file.ref.name) for file in hashed.files)
+    for options in ({}, {"as_json": True}):
+        assert command(folder, hash_paths=True, **options) == 3
+        text = capsys.readouterr().out
+        assert "Curie" not in text
+        assert "a.dcm" not in text
 
 
 def test_an_option_names_the_modality(folder: Path) -> None:

@@ -69,15 +69,18 @@ def write_score_report(
     report = collect(
         ledger, view, show_paths=show_paths, sort_by=sort_by, studies_a_page=studies_a_page, max_pages=max_pages
     )
-    written, entries = {REPORT}, []
+    written, entries, shown = {REPORT}, [], set()
     for page in range(report.num_pages, 0, -1):
         studies = tuple(studies_of(ledger, view, report, page))
         entries[:0] = [_entry(study, page) for study in studies]
+        shown.update(study.key for study in studies)
         if page == 1 and report.num_pages > 1:
             write_file(folder / SEARCH, render_search(report, entries))
             written.add(SEARCH)
         write_file(folder / page_name(page), render(report, view, studies, page))
         written.add(page_name(page))
+    if report.num_hidden:  # nobody will see their images
+        ledger.keep_thumbnails(shown)
     with disk_errors(folder):
         for name in set(report_files(folder)) - written:
             (folder / name).unlink(missing_ok=True)

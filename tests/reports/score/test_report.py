@@ -137,6 +137,7 @@ def test_beyond_the_last_page_one_sentence_leads_to_the_table(ledger: Ledger, ca
         assert "2 of 3 studies are shown;" in pages[name].text
         assert {"href": "scores.parquet"} in [a for n, a in pages[name].tags if n == "a"]
     assert "one of the 1 that only scores.parquet has" in pages["report-search.html"].text
+    assert [ledger.thumbnail(n) is not None for n in (1, 2, 3)] == [True, True, False]  # only of what is shown
 
 
 def test_pages_and_search_lead_to_each_other_and_to_every_study(ledger: Ledger, card: Card, tmp_path: Path) -> None:
