@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,8 @@ _SCHEMA_BYTES = 65536
 """The schema lies in the first pages of an SQLite file."""
 
 _Inode = tuple[int, int]
+_SPELLED = re.compile(rb"\\x([0-9a-f]{2})")
+_BACKSLASH = rb"\x5c"
 
 
 def discover(root: Path, *, exclude: Sequence[Path] = ()) -> tuple[FileRef, ...]:
@@ -118,7 +121,7 @@ class _Walk:
         stamp = Stamp.of(status)
         if stat.S_ISDIR(status.st_mode):
             folder = _Folder(path, name, (*place[:-1], (1, place[-1][1])))
-            (self.links if path.is_symlink() else below).append(folder)
+            (self.links if os.path.islink(path) else below).append(folder)
         elif not stat.S_ISREG(status.st_mode):
             problem = Problem(Reason.NOT_A_FILE, "the path is a pipe, socket or device, not an ordinary file.")
             yield _ref(path, name, place, problem=problem)
@@ -143,6 +146,20 @@ class _Walk:
         yield from self.folder(replace(link, place=place))
 
 
+def spelled_name(name: str) -> str:
+    r"""Return a name as every table can hold it: bytes that are not UTF-8 are written as \xNN.
+
+    So is the backslash of a name that has \xNN in it already: no two names are written alike.
+    """
+    raw = _SPELLED.sub(lambda match: _BACKSLASH + match[0][1:], os.fsencode(name))
+    return raw.decode("utf-8", "backslashreplace")
+
+
+def name_of_spelled(spelled: str) -> str:
+    """Return the name on the disk of what `spelled_name` wrote."""
+    return os.fsdecode(_SPELLED.sub(lambda match: bytes.fromhex(match[1].decode()), spelled.encode()))
+
+
 def _status(path: Path) -> os.stat_result | None:
     try:
         return path.stat()
@@ -153,9 +170,7 @@ def _status(path: Path) -> os.stat_result | None:
 def _ref(
     path: Path, name: str, place: tuple[Any, ...], stamp: Stamp = NO_STAMP, problem: Problem | None = None
 ) -> FileRef:
-    # A name that is not UTF-8 is written with \xNN, so that every table can hold it and no two names collide.
-    spelled = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return FileRef(path, spelled, stamp.size_bytes, problem, stamp, place)
+    return FileRef(path, spelled_name(name), stamp.size_bytes, problem, stamp, place)
 
 
 def _is_ledger(path: Path) -> bool:
@@ -186,6 +201,6 @@ def _link_problem(path: Path, error: OSError) -> Problem:
         return Problem(Reason.MISSING_FILE, "the link leads to nothing.")
     if isinstance(error, PermissionError):
         return Problem(Reason.PERMISSION_DENIED, "the path may not be looked at; check its permissions.")
-    if path.is_symlink():
+    if os.path.islink(path):
         return Problem(Reason.LINK_LOOP, "the link leads back to itself.")
     return Problem(Reason.READ_ERROR, f"the path could not be looked at ({error.strerror}).")

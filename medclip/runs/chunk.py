@@ -8,6 +8,7 @@ is done with the features of a study is the business of whoever runs the chunk.
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -40,7 +41,7 @@ Infer = Callable[[NDArray[np.float32]], tuple[str, float]]
 Refuse = Callable[[Modality, str], Problem | None]
 """From a modality and the body part that a header states to the problem of such a unit."""
 READ_AHEAD = 64
-"""Files that may be under way or waiting at once: two chunks, about 15 MB at 224 px."""
+"""Items that may be under way or waiting at once: two chunks, about 15 MB at 224 px."""
 _NO_PIXELS = np.empty((0, 0, 0, 3), dtype=np.uint8)
 
 
@@ -65,18 +66,18 @@ class Context:
     thumbnails: bool = True
     """Whether small images are kept for a report."""
 
-    def first_readings(self, chunks: Iterable[Chunk]) -> Iterator[Future[Reading]]:
-        """Ask for the first reading of every unit that has one, in plan order."""
-        return self.pool.map(
-            read,
-            (
-                self.job(item)
-                for chunk in chunks
-                for item in items_of(chunk)
-                if item.problem is None and self.unread(item) is None
-            ),
-            ahead=READ_AHEAD,
-        )
+    def first_readings(self, chunks: Iterable[Chunk]) -> Iterator[Future[Reading] | None]:
+        """Ask for the first reading of every item, some items ahead; None for those that are not read.
+
+        Items that are not read count: a folder of a million texts is no reason to plan ahead to its end.
+        """
+        waiting: deque[Future[Reading] | None] = deque()
+        for item in (item for chunk in chunks for item in items_of(chunk)):
+            unread = item.problem is not None or self.unread(item) is not None
+            waiting.append(None if unread else self.pool.submit(read, *self.job(item)))
+            if len(waiting) >= READ_AHEAD:
+                yield waiting.popleft()
+        yield from waiting
 
     def job(self, item: Item) -> tuple[Any, ...]:
         """Return the arguments of one reading."""
@@ -175,16 +176,17 @@ class ChunkWork:
     _second_readings: Iterator[Future[Reading]] = field(default_factory=lambda: iter(()))
 
     @classmethod
-    def begin(cls, context: Context, chunk: Chunk, readings: Iterator[Future[Reading]]) -> ChunkWork:
+    def begin(cls, context: Context, chunk: Chunk, readings: Iterator[Future[Reading] | None]) -> ChunkWork:
         """Encode the files whose modality is known and infer the others'."""
         work = cls(context, chunk, items_of(chunk))
         known, unknown = _Encoder(context), _Encoder(context)
         work._known = known
         for item in work.items:
+            reading = next(readings)
             if item.problem is None:
                 item.problem = context.unread(item)
-                if item.problem is None:
-                    _take(item, next(readings))
+                if reading is not None:
+                    _take(item, reading)
                 if item.problem is None and item.modality is not None:
                     item.problem = context.refuse(item.modality, item.body_part)
                 if item.problem is None:
@@ -296,7 +298,7 @@ class ChunkWork:
             row=file.id,
             path=file.ref.name,
             sha256=(file.facts.sha256 or None) if file.facts else None,
-            size_bytes=file.ref.size_bytes,
+            size_bytes=file.facts.stamp.size_bytes if file.facts and file.facts.sha256 else file.ref.size_bytes,
             format=str(file.facts.format) if file.facts else None,
             status=str(problem.status if problem else Status.SCORED),
             reason=str(problem.reason) if problem else None,

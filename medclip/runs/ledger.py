@@ -36,6 +36,8 @@ _ELSEWHERE = "Name another folder."
 _NO_ROOM_BYTES = 1_000_000
 _TRY_AGAIN_S = 0.1
 """Whoever only asks whether a folder is locked has it for an instant."""
+_AGAIN_FILES = 512
+"""Files of one window that are looked at once more."""
 _FORMAT = 6
 """Raised when columns change."""
 LISTED, LOOKED_AT, DONE, DONE_FOR_GOOD = range(4)
@@ -196,11 +198,6 @@ class Ledger:
             [(key, json.dumps(value, sort_keys=True)) for key, value in values.items()],
         )
 
-    def forget(self, key: str) -> None:
-        """Forget a remembered value."""
-        with self._transaction():
-            self._db.execute("DELETE FROM meta WHERE key = ?", (key,))
-
     # The files, as they are listed and looked at.
 
     def register(self, refs: Sequence[FileRef], *, cut: bool = False, frontier: Any = None) -> list[KnownFile]:
@@ -212,7 +209,8 @@ class Ledger:
             frontier: Place in the walk up to which all files are listed now; None leaves it where it was.
         """
         with self._transaction():
-            (window,) = self._db.execute("SELECT COALESCE(MAX(window), -1) + 1 FROM inputs").fetchone()
+            self._go_on()
+            window = self._next_window()
             self._db.executemany(
                 "INSERT INTO inputs (name, size, mtime, inode, window, cut, reason, sentence) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -272,17 +270,48 @@ class Ledger:
         """Return the files of one study, by name."""
         return list(map(_known, self._db.execute(f"{_SELECT_INPUTS} WHERE tie = ? ORDER BY name", (tie,))))
 
-    def open_again(self, ids: Sequence[int]) -> None:
-        """Let files be looked at and scored once more, with the others of their studies."""
-        if not ids:
+    def open_again(self, files: Mapping[int, FileRef | None]) -> None:
+        """Take back what is known of files, all or none: they are looked at as if they had just come, in new windows.
+
+        Their rows go, and so do the scores of their studies, whose other files are scored once more: what a file holds
+        now may belong to another study.
+
+        Args:
+            files: Their numbers, with what the walk says of them now; None for those that are gone, which keep why they
+                could not be opened if they never could.
+        """
+        if not files:
             return
         with self._transaction():
-            self._db.executemany(
-                "UPDATE inputs SET state = 0, waits = 1, sha256 = NULL, reason = NULL, sentence = NULL, "
-                "tie = COALESCE(tie, 'file ' || id) WHERE id = ?",
-                [(i,) for i in ids],
+            self._go_on()
+            self._db.execute("CREATE TEMP TABLE again (id INTEGER PRIMARY KEY)")
+            self._db.executemany("INSERT INTO again VALUES (?)", [(number,) for number in files])
+            self._db.execute("DELETE FROM scores WHERE study IN (SELECT study FROM files WHERE row IN again)")
+            self._db.execute("DELETE FROM files WHERE row IN again")
+            self._db.execute("DELETE FROM thumbnails WHERE row IN again")
+            self._db.execute(
+                "UPDATE inputs SET waits = 1, state = MIN(state, ?) "
+                "WHERE tie IN (SELECT tie FROM inputs WHERE id IN again)",
+                (LOOKED_AT,),
             )
-            self._db.execute("DELETE FROM meta WHERE key = 'finished'")
+            window = self._next_window()
+            self._db.executemany(
+                "UPDATE inputs SET window = ?, cut = 0, sha256 = NULL, tie = NULL, waits = 0, state = ?, "
+                "reason = IIF(inode, NULL, reason), sentence = IIF(inode, NULL, sentence) WHERE id = ?",
+                [(window + index // _AGAIN_FILES, LISTED, number) for index, number in enumerate(files)],
+            )
+            self._db.executemany(
+                "UPDATE inputs SET size = ?, mtime = ?, inode = ?, reason = ?, sentence = ? WHERE id = ?",
+                [(*ref.stamp, *_of_problem(ref.problem), number) for number, ref in files.items() if ref is not None],
+            )
+            self._db.execute("DROP TABLE again")
+
+    def _next_window(self) -> int:
+        return self._db.execute("SELECT COALESCE(MAX(window), -1) + 1 FROM inputs").fetchone()[0]
+
+    def _go_on(self) -> None:
+        """A run with files that are not done is not finished, also if it was."""
+        self._db.execute("DELETE FROM meta WHERE key = 'finished'")
 
     def failed_ids(self, reason: str | None) -> list[int]:
         """Return the files that failed, all or for one reason."""

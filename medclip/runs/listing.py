@@ -8,15 +8,14 @@ looked at: a run that goes on has the same ones.
 from __future__ import annotations
 
 import os
-import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from medclip.errors import Problem, Reason
-from medclip.files.discover import walk
+from medclip.files.discover import name_of_spelled, walk
 from medclip.files.output import in_use
 from medclip.files.tables.manifest import Manifest
 from medclip.runs.ledger import DONE, KnownFile, Ledger
@@ -28,6 +27,8 @@ WINDOW_FILES = 64
 CUT_FILES = 2048
 CUT_BYTES = 4 * 1024**3
 """A folder that holds more is cut: this much is looked at before its first files are scored."""
+_NAMESAKES = 16
+"""A cut is put off by so many files that are named alike: a header and its signals stay together."""
 _AT_ONCE = 500
 """Files that are compared with the ledger in one query."""
 _END = ["\U0010ffff"]
@@ -42,30 +43,35 @@ def windows(refs: Iterable[FileRef]) -> Iterator[tuple[list[FileRef], bool]]:
     """
     window: list[FileRef] = []
     folder: list[FileRef] = []
-    here, size, is_cut = None, 0, False
+    here, size, is_cut, num_over = None, 0, False, 0
     for ref in refs:
+        is_full = len(folder) >= CUT_FILES or size >= CUT_BYTES
+        num_over += is_full
         if (parent := ref.name.rpartition("/")[0]) != here:
             if is_cut:
-                if folder:
-                    yield folder, True
+                yield folder, True
             else:
                 window += folder
             if len(window) >= WINDOW_FILES:
                 yield window, False
                 window = []
-            here, folder, size, is_cut = parent, [], 0, False
-        folder.append(ref)
-        size += ref.size_bytes
-        if len(folder) >= CUT_FILES or size >= CUT_BYTES:
+            here, folder, size, is_cut, num_over = parent, [], 0, False, 0
+        elif is_full and (num_over > _NAMESAKES or _stem(ref) != _stem(folder[-1])):
             if window:
                 yield window, False
             yield folder, True
-            window, folder, size, is_cut = [], [], 0, True
-    if is_cut and folder:
+            window, folder, size, is_cut, num_over = [], [], 0, True, 0
+        folder.append(ref)
+        size += ref.size_bytes
+    if is_cut:
         yield folder, True
-        folder = []
-    if window := window + folder:
+    elif window := window + folder:
         yield window, False
+
+
+def _stem(ref: FileRef) -> str:
+    stem, dot, _ = ref.name.rpartition(".")
+    return stem.casefold() if dot else ref.name
 
 
 class Listing:
@@ -84,13 +90,12 @@ class Listing:
 
     def ref(self, file: KnownFile) -> FileRef:
         """Return the path of a file that the ledger knows."""
-        path = self.root if not self.root.is_dir() else self.root / file.name
-        if "\\x" in file.name and not os.path.lexists(path):  # a name that is not UTF-8 is spelled out
-            raw = re.sub(rb"\\x([0-9a-f]{2})", lambda m: bytes.fromhex(m[1].decode()), file.name.encode())
-            path = self.root / os.fsdecode(raw)
+        path = self.root / name_of_spelled(file.name) if self.root.is_dir() else self.root
         return FileRef(path, file.name, file.stamp.size_bytes, file.problem, file.stamp)
 
-    def compare(self, folder: Path, *, add: bool, again: bool) -> list[KnownFile]:
+    def compare(
+        self, folder: Path, *, add: bool, again: bool, retried: Container[int]
+    ) -> tuple[list[tuple[KnownFile, FileRef]], dict[int, FileRef]]:
         """Compare the part of the walk that an earlier call listed with the ledger.
 
         Files that are gone keep their rows. Files that came since are registered with `add`, and refused without.
@@ -99,18 +104,21 @@ class Listing:
             folder: The output folder, to be named in the refusal.
             add: Whether the run may grow.
             again: Whether files may be read again, so that a ledger without names needs them back.
+            retried: Files to be read again in any case.
 
         Returns:
-            Files that are done, and whose size, time or inode is another one now.
+            Files that are done, and whose size, time or inode is another one now, each as it was and as it is; and of
+            `retried`, those that are still listed, as they are.
 
         Raises:
             MedclipError: OUTPUT_IN_USE.
         """
         frontier = self._ledger.get("frontier")
         if frontier is None:
-            return []
+            return [], {}
         self._again: list[tuple[str, str]] = []
-        changed: list[KnownFile] = []
+        changed: list[tuple[KnownFile, FileRef]] = []
+        still: dict[int, FileRef] = {}
         gained: list[FileRef] = []
         num_known, num_gained = 0, 0
         for some in _batches(self._refs):
@@ -123,8 +131,11 @@ class Listing:
                     gained += [ref] if add else []
                 else:
                     num_known += 1
-                    if file.state >= DONE and file.stamp != ref.stamp:
-                        changed.append(file)
+                    if file.id in retried:
+                        still[file.id] = ref
+                    # What cannot be opened any more is as good as gone: it keeps its row.
+                    elif file.state >= DONE and ref.problem is None and file.stamp != ref.stamp:
+                        changed.append((file, ref))
             if add and len(gained) >= CUT_FILES:
                 self._register(gained)
                 gained = []
@@ -142,7 +153,7 @@ class Listing:
         if self._again:
             self._ledger.name_again(self._again)
         self._register(gained)
-        return changed
+        return changed, still
 
     def _known(self, refs: Sequence[FileRef], again: bool) -> dict[str, KnownFile]:
         if not self._ledger.get("hashed"):

@@ -53,33 +53,48 @@ class Looker:
     key: bytes
     settings: Settings
 
-    def begin(self, folder: Path, *, add: bool, again: bool) -> None:
+    def begin(self, folder: Path, *, add: bool, retry: str | None) -> None:
         """Compare the folder with what an earlier call knows of it.
+
+        Args:
+            folder: The output folder, to be named in a refusal.
+            add: Take in files that came, and those that are others now.
+            retry: Look once more at the files that failed: those of a reason, or all for "".
 
         Raises:
             MedclipError: OUTPUT_IN_USE where files came without `add`, or finished ones are others now.
         """
-        differing = []
-        changed = self.listing.compare(folder, add=add, again=add or again)
+        failed = [] if retry is None else self.ledger.failed_ids(retry or None)
+        changed, still = self.listing.compare(
+            folder, add=add, again=add or retry is not None, retried=frozenset(failed)
+        )
+        differing: dict[int, FileRef | None] = {}
         for at in range(0, len(changed), CUT_FILES):
-            looking = self._start(changed[at : at + CUT_FILES])
-            for file, fact in zip(looking[0], self._facts(looking), strict=True):
-                if isinstance(fact, FileFacts) and fact.sha256 != file.sha256:
-                    differing.append(file.id)
+            some, same = changed[at : at + CUT_FILES], []
+            _, _, futures = self._start([file for file, _ in some])
+            for (file, ref), future in zip(some, futures, strict=True):
+                fact, _ = _wait(file, future)
+                if isinstance(fact, FileFacts) and fact.sha256 and fact.sha256 == file.sha256:
+                    same.append(_look(file, fact, None))
+                else:
+                    differing[file.id] = ref
+            self.ledger.looked_at(same)
         if differing and not add:
             raise in_use(
                 folder,
                 f"the files differ: {count(len(differing), 'scored file has', 'scored files have')} changed since",
                 "Score them again with --add, or name another folder.",
             )
-        self.ledger.open_again(differing)
+        self.ledger.open_again({**dict.fromkeys(failed), **still, **differing})
 
     def chunks(self) -> Iterator[Chunk]:
         """Yield everything that is not done: half-done windows, new ones, then the studies that waited."""
         for window, facts in self._ahead(self._windows()):
             plan = self._plan(window, facts)
             done = {file.id for file in window if file.state >= DONE}
-            yield from (chunk for chunk in plan.chunks() if plan.files[chunk.members[0]].id not in done)
+            for chunk in plan.chunks():
+                if any(plan.files[index].id not in done for index in chunk.members):
+                    yield chunk
         for window, facts in self._ahead(self._late()):
             yield from self._make(window, facts).chunks()
 
@@ -127,18 +142,9 @@ class Looker:
         facts: list[FileFacts | Problem] = []
         looks: list[Look] = []
         for file, future in zip(looking[0], looking[2], strict=True):
-            fact: FileFacts | Problem
-            problem = file.problem
-            if future is None:
-                assert problem is not None
-                fact = problem
-            else:
-                try:
-                    fact = future.result()
-                except MedclipError as error:
-                    fact = problem = error.problem()
+            fact, problem = _wait(file, future)
             facts.append(fact)
-            if file.state < DONE or (isinstance(fact, FileFacts) and fact.sha256 != file.sha256):
+            if file.state < DONE or (isinstance(fact, FileFacts) and fact.stamp != file.stamp):
                 looks.append(_look(file, fact, problem))
             if len(looks) >= _FACTS_AT_ONCE:
                 self.ledger.looked_at(looks)
@@ -156,6 +162,18 @@ class Looker:
     def _make(self, window: list[KnownFile], facts: list[FileFacts | Problem], **how: Any) -> Plan:
         files = [(file, self.listing.ref(file), fact) for file, fact in zip(window, facts, strict=True)]
         return make_plan(files, self.options, manifest=self.manifest, key=self.key, settings=self.settings, **how)
+
+
+def _wait(file: KnownFile, future: Future[FileFacts] | None) -> tuple[FileFacts | Problem, Problem | None]:
+    """Return the facts of a file, or why there are none; then what of it is to be remembered."""
+    if future is None:
+        assert file.problem is not None
+        return file.problem, file.problem
+    try:
+        return future.result(), file.problem
+    except MedclipError as error:
+        problem = error.problem()
+        return problem, problem
 
 
 def _look(file: KnownFile, fact: FileFacts | Problem, problem: Problem | None) -> Look:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from medclip.files.output import write_file
+from medclip.files.output import disk_errors, write_file
 from medclip.files.tables.write import write_rows
 from medclip.runs.ledger import Ledger
 from medclip.runs.rows import FileRow, ScoreRow
@@ -34,6 +34,8 @@ def write_results(ledger: Ledger, folder: Path, run: dict[str, Any]) -> None:
     Raises:
         MedclipError: As `medclip.files.output.disk_errors`.
     """
+    with disk_errors(folder):
+        (folder / RUN).unlink(missing_ok=True)  # until it is there again, new tables may stand beside old ones
     write_rows(folder / FILES, FileRow, ledger.files())
     write_rows(folder / SCORES, ScoreRow, ledger.scores())
     text = json.dumps({**run, "counts": ledger.counts()}, indent=2, sort_keys=True, ensure_ascii=False)

@@ -120,14 +120,11 @@ def run_scoring(
         hashed = partial(hashed_path, key=key)
         listing = Listing(root, ledger, (folder,), hashed)
         looker = Looker(listing, ledger, pool, options, manifest, key, settings)
-        looker.begin(folder, add=add, again=retry_failed is not None)
-        if retry_failed is not None:
-            ledger.open_again(ledger.failed_ids(retry_failed or None))
+        looker.begin(folder, add=add, retry=retry_failed)
         counter = Counter(root)
         chunks = looker.chunks()
         first = next(chunks, None)
         if first is not None:
-            ledger.forget("finished")
             model_ = (loading or loader.submit(_load, pack)).result()
             answers = StudyScores(model_, Scorer(model_), tasks, modality_task(card))
             with encoder_threads() as (encoders, num_encoders):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.discover import discover
+from medclip.files.discover import discover, name_of_spelled, spelled_name
 
 
 def _touch(path: Path) -> Path:
@@ -130,6 +131,29 @@ def test_a_name_that_is_not_utf8_is_spelled_out(tmp_path: Path) -> None:
     (ref,) = discover(tmp_path)
     assert ref.name == r"caf\xe9.png"
     assert ref.path.read_bytes() == b"x"
+
+
+@given(st.lists(st.sampled_from([b"\\", b"x", b"\\xff", b"\\x5c", b"\xff", b"\xc3\xa4", b"4", b"1"]), max_size=8))
+def test_a_spelled_name_leads_back_to_the_name_it_was(parts: list[bytes]) -> None:
+    name = os.fsdecode(b"".join(parts))
+    spelled_name(name).encode()
+    assert name_of_spelled(spelled_name(name)) == name
+
+
+def test_a_folder_deeper_than_a_path_may_be_is_one_entry(tmp_path: Path) -> None:
+    _touch(tmp_path / "root" / "a")
+    here = os.open(tmp_path / "root", os.O_RDONLY)
+    for _ in range(3000):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    try:
+        found = discover(tmp_path / "root")
+    finally:
+        subprocess.run(["rm", "-rf", tmp_path / "root"], check=True)  # shutil gives up on such depths
+    assert [ref.problem and ref.problem.reason for ref in found] == [None, Reason.READ_ERROR]
 
 
 @given(st.sets(st.text("aB0_.-", min_size=1, max_size=4).filter(lambda name: name.strip(".")), max_size=8))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,3 +59,16 @@ def test_windows_hold_every_file_once_and_cut_large_folders_only(sizes: list[int
 def test_a_folder_of_large_files_is_cut_by_their_bytes() -> None:
     refs = [FileRef(Path(f"{n}"), f"{n}", listing_module.CUT_BYTES // 3) for n in range(8)]
     assert [(len(window), cut) for window, cut in windows(refs)] == [(4, True), (4, True)]
+
+
+def test_a_cut_leaves_a_header_beside_its_signals_and_many_namesakes_are_cut_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(listing_module, "CUT_FILES", 3)
+    records = [FileRef(Path(name), name, 1) for n in range(4) for name in (f"{n}.dat", f"{n}.hea")]
+    assert [[ref.name for ref in window] for window, _ in windows(records)] == [
+        ["0.dat", "0.hea", "1.dat", "1.hea"],
+        ["2.dat", "2.hea", "3.dat", "3.hea"],
+    ]
+    objects = [FileRef(Path(name), name, 1) for name in (f"1.2.840.{n}" for n in range(100))]
+    assert max(len(window) for window, _ in windows(objects)) < 30

@@ -1,0 +1,183 @@
+"""Folders that change between two calls, and names and layouts that nobody would choose."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medclip.errors import MedclipError
+from medclip.runs import listing, look
+from medclip.runs.ledger import Ledger
+from medclip.runs.run_status import read_status
+from medclip.runs.score_run import ScoreRun, read_run
+from tests.kits.ecg import heart, write_wfdb
+from tests.kits.scoring import STUDY_UID, digests, rows, write_dicom
+from tests.runs.test_nights import Stopped, run, scattered, small_windows
+
+__all__ = ["small_windows"]
+
+
+def assert_equal(one: ScoreRun, other: ScoreRun) -> None:
+    """Compare what two runs say of their files and studies."""
+    assert rows(one) == rows(other)
+    assert one.scores.to_pylist() == other.scores.to_pylist()
+
+
+def test_a_file_that_now_belongs_to_another_study_leaves_the_old_one_and_joins_the_new(
+    pack: Path, tmp_path: Path
+) -> None:
+    root = scattered(tmp_path / "in")
+    run(root, tmp_path / "out", pack)
+    write_dicom(root / "2" / "empty.dcm", 60, study_uid=f"{STUDY_UID}.1")
+    write_dicom(root / "1" / "x.dcm", 61, study_uid=f"{STUDY_UID}.0")
+    write_dicom(root / "flat" / "0.dcm", 62, study_uid=f"{STUDY_UID}.91")
+    assert_equal(run(root, tmp_path / "out", pack, add=True), run(root, tmp_path / "whole", pack))
+
+
+def test_a_change_that_was_refused_is_refused_again(pack: Path, tmp_path: Path) -> None:
+    root = scattered(tmp_path / "in")
+    run(root, tmp_path / "out", pack)
+    before = digests(tmp_path / "out")
+    write_dicom(root / "1" / "x.dcm", 61, study_uid=f"{STUDY_UID}.0")
+    for _ in range(2):
+        with pytest.raises(MedclipError, match="1 scored file has changed since"):
+            run(root, tmp_path / "out", pack)
+    assert digests(tmp_path / "out") == before
+
+
+def test_a_file_that_was_only_touched_is_read_once_and_then_known(
+    pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = scattered(tmp_path / "in")
+    run(root, tmp_path / "out", pack)
+    os.utime(root / "1" / "x.dcm")
+    assert run(root, tmp_path / "out", pack).already_finished
+    monkeypatch.setattr(look.Looker, "_start", None)
+    assert run(root, tmp_path / "out", pack).already_finished
+
+
+def test_a_file_that_the_table_named_before_it_came_is_scored_with_add(pack: Path, tmp_path: Path) -> None:
+    root, table = tmp_path / "in", tmp_path / "table.csv"
+    write_dicom(root / "a.dcm", 1)
+    table.write_text("file\na.dcm\nb.dcm\n")
+    assert rows(run(root, tmp_path / "out", pack, table=table))["b.dcm"]["reason"] == "missing_file"
+    write_dicom(root / "b.dcm", 2, study_uid=f"{STUDY_UID}.7")
+    with pytest.raises(MedclipError, match="changed since"):
+        run(root, tmp_path / "out", pack, table=table)
+    added = run(root, tmp_path / "out", pack, table=table, add=True)
+    assert_equal(added, run(root, tmp_path / "whole", pack, table=table))
+
+
+def test_a_link_whose_file_was_archived_keeps_its_row(pack: Path, tmp_path: Path) -> None:
+    root = tmp_path / "in"
+    write_dicom(root / "a.dcm", 1)
+    film = write_dicom(tmp_path / "archive" / "b.dcm", 2, study_uid=f"{STUDY_UID}.7")
+    (root / "b.dcm").symlink_to(film)
+    run(root, tmp_path / "out", pack)
+    film.unlink()
+    assert run(root, tmp_path / "out", pack).already_finished
+
+
+def test_a_window_of_which_a_file_changed_after_a_stop_loses_no_row(
+    pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medclip.runs.plan.CHUNK_FILES", 2)
+    root = tmp_path / "in"
+    for n in range(8):
+        write_dicom(root / f"{n}.dcm", n, study_uid=f"{STUDY_UID}.{n // 2}")
+    commit = Ledger.commit
+
+    def once(self: Ledger, result: Any) -> None:
+        commit(self, result)
+        raise Stopped
+
+    monkeypatch.setattr(Ledger, "commit", once)
+    with pytest.raises(Stopped):
+        run(root, tmp_path / "out", pack)
+    monkeypatch.setattr(Ledger, "commit", commit)
+    write_dicom(root / "7.dcm", 77, study_uid=f"{STUDY_UID}.0")  # it joins the study that is done
+    assert_equal(run(root, tmp_path / "out", pack), run(root, tmp_path / "whole", pack))
+
+
+def test_a_run_that_grows_is_stopped_until_the_new_files_are_scored(
+    pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = scattered(tmp_path / "in")
+    run(root, tmp_path / "out", pack)
+    write_dicom(root / "new" / "z.dcm", 51, study_uid=f"{STUDY_UID}.77")
+
+    def stop(*_: Any) -> None:
+        raise Stopped
+
+    with monkeypatch.context() as patched:
+        patched.setattr("medclip.scoring.run._load", stop)
+        with pytest.raises(Stopped):
+            run(root, tmp_path / "out", pack, add=True)
+    assert read_status(tmp_path / "out").state == "stopped"
+    with monkeypatch.context() as patched:
+        patched.setattr("medclip.runs.results.write_rows", stop)
+        with pytest.raises(Stopped):
+            run(root, tmp_path / "out", pack)
+    with pytest.raises(MedclipError, match=r"run\.json is missing"):  # its tables may be of two times
+        read_run(tmp_path / "out")
+    assert_equal(run(root, tmp_path / "out", pack), run(root, tmp_path / "whole", pack))
+
+
+def test_rows_come_while_a_million_texts_are_listed(
+    pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_windows: None
+) -> None:
+    root = tmp_path / "in"
+    for n in range(40):
+        (root / f"{n:02d}").mkdir(parents=True)
+        for part in "ab":
+            (root / f"{n:02d}" / f"{part}.txt").write_text(f"{n} {part}")
+    write_dicom(root / "z" / "1.dcm", 1)
+    listed: list[int] = []
+    commit = Ledger.commit
+
+    def noting(self: Ledger, result: Any) -> Any:
+        listed.append(self.num_listed())
+        return commit(self, result)
+
+    monkeypatch.setattr(Ledger, "commit", noting)
+    run(root, tmp_path / "out", pack)
+    assert listed[0] < 20 < listed[-1] == 81
+
+
+def test_no_name_is_taken_for_another(pack: Path, tmp_path: Path) -> None:
+    root = tmp_path / "in"
+    write_dicom(root / "new\nline.dcm", 1, study_uid=f"{STUDY_UID}.1")
+    write_dicom(root / r"x\x41.dcm", 2, study_uid=f"{STUDY_UID}.2")
+    write_dicom(root / r"a\xff.dcm", 3, study_uid=f"{STUDY_UID}.3")
+    write_dicom(root / os.fsdecode(b"a\xff.dcm"), 4, study_uid=f"{STUDY_UID}.4")
+    first = run(root, tmp_path / "out", pack)
+    assert list(rows(first)) == [r"a\x5cxff.dcm", r"a\xff.dcm", "new\nline.dcm", r"x\x5cx41.dcm"]
+    assert first.counts["scored"] == 4
+    assert run(root, tmp_path / "out", pack).already_finished
+
+
+def test_records_are_whole_where_their_folder_is_cut(
+    pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_windows: None
+) -> None:
+    root = tmp_path / "in"
+    root.mkdir()
+    for n in range(5):
+        write_wfdb(root, heart(seed=n), name=f"r{n}")
+    cut = run(root, tmp_path / "cut", pack)
+    monkeypatch.setattr(listing, "CUT_FILES", 2048)
+    assert_equal(cut, run(root, tmp_path / "whole", pack))
+
+
+def test_a_file_that_came_to_where_a_link_led_is_tried_again_without_add(pack: Path, tmp_path: Path) -> None:
+    root = tmp_path / "in"
+    write_dicom(root / "a.dcm", 1)
+    for name in ("b.dcm", "c.dcm"):
+        (root / name).symlink_to(tmp_path / "archive" / name)
+    before = rows(run(root, tmp_path / "out", pack))
+    write_dicom(tmp_path / "archive" / "b.dcm", 2, study_uid=f"{STUDY_UID}.7")
+    after = rows(run(root, tmp_path / "out", pack, retry_failed="missing_file"))
+    assert (before["b.dcm"]["reason"], after["b.dcm"]["status"]) == ("missing_file", "scored")
+    assert before["c.dcm"] == after["c.dcm"]
