@@ -1,0 +1,239 @@
+"""Kills without warning at any moment of a run: nothing half is there, nothing is lost, and the end is the same."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from medclip.errors import MedclipError, Reason
+from medclip.runs.ledger import FILE_NAME, Ledger
+from medclip.runs.run_status import read_status
+from tests.kits.scoring import STUDY_UID, digests, every_way, make_pack, write_dicom, write_png
+from tests.kits.volumes import positions_of, write_series
+
+KILLS, STARTS = 30, 4
+"""Kills in all, and those of them that may come while modules are imported."""
+TABLES = ("files.parquet", "scores.parquet")
+_MOMENTS = {"register": 9, "looked_at": 9, "tie": 9, "commit": 14, "number": 1, "remember": 5, "replace": 4}
+"""Functions at which a run is killed, and how many calls of each there may be before the end."""
+
+_DRIVER = """
+import json, os, signal, sys, threading, time
+from medclip.runs import chunk, ledger, listing, look, plan
+listing.WINDOW_FILES = look.WINDOW_FILES = 4
+listing.CUT_FILES, plan.CHUNK_FILES, chunk.READ_AHEAD = 5, 2, 3
+from medclip.api.score import score
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def let_die(owner, name, after, left):  # at one of its calls: before its work, or as soon as that is done
+    work = getattr(owner, name)
+    def work_or_die(*values, **named):
+        nonlocal left
+        left -= 1
+        if left == 0 and not after:
+            die()
+        result = work(*values, **named)
+        if left == 0:
+            die()
+        return result
+    setattr(owner, name, work_or_die)
+
+def run(root, out, pack, moment, delay, options):
+    if moment == "timer":
+        threading.Timer(delay, die).start()
+    elif moment:
+        name, when = moment.split()
+        let_die(os if name == "replace" else ledger.Ledger, name, when == "after", delay)
+    score(root, out, model=pack, workers=2, min_confidence=0.0, prompt=["a fracture"], **options)
+
+if len(sys.argv) > 1:  # one run, with all of its imports
+    run(*json.loads(sys.argv[1]))
+    os._exit(0)
+import medclip.models.packs.pack, medclip.reports.score.report, medclip.scoring.run, open_clip, pyarrow.parquet, torch
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        try:
+            run(*json.loads(line))
+        except BaseException:
+            import traceback
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def seeing_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny pack that reads volumes, too."""
+    return make_pack(tmp_path_factory.mktemp("packs") / "seeing", every_way())
+
+
+def hospital(root: Path) -> Path:
+    """Make a folder with scattered studies, two CT series (one in a folder for each slice), films, broken files."""
+    for n in range(6):
+        write_dicom(root / f"{n}" / "x.dcm", n, study_uid=f"{STUDY_UID}.{n % 2}")
+    voxels = np.random.default_rng(3).integers(-500, 500, (7, 40, 30)).astype(np.int16)
+    for name, folder in (("8", "ct"), ("9", "slices")):
+        uids: dict[str, Any] = {"StudyInstanceUID": f"{STUDY_UID}.{name}", "SeriesInstanceUID": f"{STUDY_UID}.{name}.1"}
+        paths = write_series(root / folder, voxels, positions_of(7), **uids)
+        if folder == "slices":
+            for path in paths:
+                path.with_suffix("").mkdir()
+                path.rename(path.with_suffix("") / "slice")
+    for n in range(4):
+        write_dicom(root / "mg" / f"{n}.dcm", 10 + n, modality="MG", study_uid=f"{STUDY_UID}.7")
+    for n in range(6):
+        write_png(root / "png" / f"{n}.png", 30 + n)
+    write_dicom(root / "png" / "z.dcm", 40, study_uid=f"{STUDY_UID}.1")
+    (root / "2" / "empty.dcm").write_bytes(b"")
+    (root / "5" / "gone.dcm").symlink_to("archived.dcm")
+    cut = write_dicom(root / "3" / "cut.dcm", 41, study_uid=f"{STUDY_UID}.1")
+    cut.write_bytes(cut.read_bytes()[:-2000])
+    (root / "notes.txt").write_text("of no interest\n")
+    return root
+
+
+class Runner:
+    """Runs that kill themselves, each in a process of its own. They share their imports, which take the most time."""
+
+    def __init__(self, log: Path, pack: Path) -> None:
+        self.log, self.pack = log, pack
+        self._command = [sys.executable, "-c", _DRIVER]
+        with log.open("w") as errors:
+            self._driver = subprocess.Popen(
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+            )
+
+    def start(self, root: Path, out: Path, moment: str = "", delay: float = 0, **options: Any) -> int:
+        """Run until the end or a moment; return how the process ended."""
+        assert self._driver.stdin is not None
+        assert self._driver.stdout is not None
+        job = json.dumps([str(root), str(out), str(self.pack), moment, delay, options])
+        print(job, file=self._driver.stdin, flush=True)
+        code = int(self._driver.stdout.readline())
+        assert code in (0, -signal.SIGKILL), self.log.read_text()
+        return code
+
+    def start_anew(self, root: Path, out: Path, seconds: float) -> int:
+        """Run with all imports, and kill after so many seconds."""
+        job = json.dumps([str(root), str(out), str(self.pack), "timer", seconds, {}])
+        return subprocess.run([*self._command, job], check=False, stderr=subprocess.DEVNULL).returncode
+
+    def close(self) -> None:
+        """End the driver."""
+        with self._driver:
+            assert self._driver.stdin is not None
+            self._driver.stdin.close()
+        assert self._driver.returncode == 0
+
+
+@pytest.fixture
+def runner(seeing_pack: Path, tmp_path: Path) -> Iterator[Runner]:
+    """Starts runs."""
+    runner = Runner(tmp_path / "log.txt", seeing_pack)
+    yield runner
+    runner.close()
+
+
+def assert_nothing_is_half_done(out: Path, *, was_finished: bool = False) -> None:
+    """Look at a folder as whoever comes after a kill would."""
+    if not (out / FILE_NAME).exists():
+        assert not list(out.glob("*.parquet"))
+        return
+    if not (out / FILE_NAME).stat().st_size:  # killed before its first commit
+        with pytest.raises(MedclipError) as caught:
+            read_status(out)
+        assert caught.value.reason is Reason.MISSING_FILE
+        return
+    status = read_status(out)
+    if status.state == "finished":  # killed behind the last commit
+        assert all((out / name).exists() for name in (*TABLES, "run.json", "report.html"))
+    else:
+        assert (status.state, status.exit_code) == ("stopped", 4)
+    with Ledger(out, create=False) as ledger:
+        assert ledger.counts()["files"] <= ledger.num_listed()
+    for name in TABLES:
+        if (out / name).exists():
+            table = pq.read_table(out / name)
+            assert name != TABLES[0] or was_finished or table.num_rows == status.num_listed
+
+
+@pytest.mark.slow
+def test_thirty_kills_at_any_moment_change_no_byte(runner: Runner, tmp_path: Path) -> None:
+    root = hospital(tmp_path / "in")
+    runner.start(root, tmp_path / "warm")
+    began = time.monotonic()
+    assert runner.start(root, tmp_path / "whole") == 0
+    seconds = time.monotonic() - began
+    statuses = Counter(pq.read_table(tmp_path / "whole" / TABLES[0]).column("status").to_pylist())
+    assert statuses == {"scored": 31, "failed": 3, "skipped": 1}
+    rng = random.Random(11)
+    killed = Counter[str]()
+    out, num_ended = tmp_path / "out0", 0
+    while killed.total() < KILLS:
+        if killed.total() < STARTS:
+            moment = "start"
+            code = runner.start_anew(root, out, rng.uniform(0.0, 3.0))
+        elif killed.total() % 2:
+            moment = "timer"
+            code = runner.start(root, out, moment, rng.uniform(0.0, 0.9) * seconds)
+        else:
+            name = rng.choice(list(_MOMENTS))
+            moment = f"{name} {rng.choice(['before', 'after'])}"
+            code = runner.start(root, out, moment, rng.randint(1, _MOMENTS[name]))
+        if code == 0:
+            assert digests(out) == digests(tmp_path / "whole")
+            num_ended += 1
+            out = tmp_path / f"out{num_ended}"
+        else:
+            killed[moment] += 1
+            assert_nothing_is_half_done(out)
+    assert runner.start(root, out) == 0
+    assert digests(out) == digests(tmp_path / "whole")
+    assert killed["timer"] >= 5
+
+
+@pytest.mark.slow
+def test_kills_while_a_finished_run_grows_and_tries_again_change_no_row(runner: Runner, tmp_path: Path) -> None:
+    root, out = hospital(tmp_path / "in"), tmp_path / "out"
+    assert runner.start(root, out) == 0
+    write_dicom(root / "3" / "cut.dcm", 41, study_uid=f"{STUDY_UID}.1")
+    write_dicom(root / "1" / "y.dcm", 50, study_uid=f"{STUDY_UID}.0")
+    write_dicom(root / "new" / "z.dcm", 51, study_uid=f"{STUDY_UID}.77")
+    for moment, call in (("register", 1), ("tie", 1), ("looked_at", 2), ("commit", 2), ("replace", 1)):
+        code = runner.start(root, out, f"{moment} after", call, add=True, retry_failed="all")
+        assert code == -signal.SIGKILL
+        assert_nothing_is_half_done(out, was_finished=True)
+        assert read_status(out).state == "stopped"
+    assert runner.start(root, out) == 0
+    assert runner.start(root, tmp_path / "whole") == 0
+    for name in TABLES:
+        assert pq.read_table(out / name).equals(pq.read_table(tmp_path / "whole" / name))
+
+
+@pytest.mark.slow
+def test_of_two_runs_that_start_at_once_one_is_refused_and_one_ends(seeing_pack: Path, tmp_path: Path) -> None:
+    root, out = hospital(tmp_path / "in"), tmp_path / "out"
+    options = ["--out", str(out), "--model", str(seeing_pack)]
+    command = [sys.executable, "-m", "medclip.cli.main", "score", str(root), *options]
+    both = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    texts = [process.communicate(timeout=120)[1] for process in both]
+    (refused,) = [text for process, text in zip(both, texts, strict=True) if process.returncode == 5]
+    assert "another medclip is writing to this folder" in refused
+    assert sorted(process.returncode for process in both) == [3, 5]
