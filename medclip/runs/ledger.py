@@ -329,6 +329,10 @@ class Ledger:
         """Count the files that are known so far."""
         return self._db.execute("SELECT COUNT(*) FROM inputs").fetchone()[0]
 
+    def num_files(self) -> int:
+        """Count the files among them that the file system knew."""
+        return self._db.execute("SELECT COUNT(*) FROM inputs WHERE mtime != 0").fetchone()[0]
+
     # Results.
 
     def commit(self, result: ChunkResult) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from medclip.files.discover import name_of_spelled, walk
 from medclip.files.output import in_use
 from medclip.files.tables.manifest import Manifest
 from medclip.runs.ledger import DONE, KnownFile, Ledger
-from medclip.sample import FileRef
+from medclip.sample import NO_STAMP, FileRef
 from medclip.wording import count
 
 WINDOW_FILES = 64
@@ -113,8 +113,9 @@ class Listing:
         Raises:
             MedclipError: OUTPUT_IN_USE.
         """
-        frontier = self._ledger.get("frontier")
+        frontier, root = self._ledger.get("frontier"), self._hashed(os.path.realpath(self.root))
         if frontier is None:
+            self._ledger.remember({"root": root})
             return [], {}
         self._again: list[tuple[str, str]] = []
         changed: list[tuple[KnownFile, FileRef]] = []
@@ -130,7 +131,7 @@ class Listing:
                     num_gained += 1
                     gained += [ref] if add else []
                 else:
-                    num_known += 1
+                    num_known += file.stamp != NO_STAMP
                     if file.id in retried:
                         still[file.id] = ref
                     # What cannot be opened any more is as good as gone: it keeps its row.
@@ -142,9 +143,13 @@ class Listing:
             if passed < len(some):
                 self._refs = chain(some[passed:], self._refs)
                 break
+        # Files may have gone from their folder, and the folder may have moved; both at once is another folder.
+        is_moved = self._ledger.get("root") != root
+        if (num_gained and not add and not num_known) or (is_moved and num_known < self._ledger.num_files()):
+            raise in_use(folder, "this folder holds a run over other files", "Name another folder.")
+        if is_moved:
+            self._ledger.remember({"root": root})
         if num_gained and not add:
-            if not num_known:
-                raise in_use(folder, "this folder holds a run over other files", "Name another folder.")
             raise in_use(
                 folder,
                 f"the files differ: {count(num_gained, 'file')} came since this run listed them",

@@ -228,6 +228,12 @@ def test_the_folder_of_a_run_over_other_files_is_refused(pack: Path, tmp_path: P
     write_png(tmp_path / "other" / "a.png", 1)
     with pytest.raises(MedclipError, match="a run over other files"):
         run(tmp_path / "other", tmp_path / "out", pack)
+    shutil.copytree(tmp_path / "in" / "flat", tmp_path / "some" / "flat")  # some of the same files, elsewhere
+    for some in (tmp_path / "some", tmp_path / "in" / "flat" / "0.dcm"):
+        with pytest.raises(MedclipError, match="a run over other files"):
+            run(some, tmp_path / "out", pack)
+    (tmp_path / "in").rename(tmp_path / "moved")  # all of them, elsewhere
+    assert run(tmp_path / "moved", tmp_path / "out", pack).already_finished
 
 
 def test_a_file_that_is_replaced_between_looking_and_reading_is_not_scored(
