@@ -143,22 +143,23 @@ class Listing:
             if passed < len(some):
                 self._refs = chain(some[passed:], self._refs)
                 break
+        self._refuse(folder, num_known, 0 if add else num_gained, is_moved=self._ledger.get("root") != root)
+        self._ledger.remember({"root": root})
+        if self._again:
+            self._ledger.name_again(self._again)
+        self._register(gained)
+        return changed, still
+
+    def _refuse(self, folder: Path, num_known: int, num_gained: int, *, is_moved: bool) -> None:
         # Files may have gone from their folder, and the folder may have moved; both at once is another folder.
-        is_moved = self._ledger.get("root") != root
-        if (num_gained and not add and not num_known) or (is_moved and num_known < self._ledger.num_files()):
+        if (num_gained and not num_known) or (is_moved and num_known < self._ledger.num_files()):
             raise in_use(folder, "this folder holds a run over other files", "Name another folder.")
-        if is_moved:
-            self._ledger.remember({"root": root})
-        if num_gained and not add:
+        if num_gained:
             raise in_use(
                 folder,
                 f"the files differ: {count(num_gained, 'file')} came since this run listed them",
                 "Score the new ones too with --add, or name another folder.",
             )
-        if self._again:
-            self._ledger.name_again(self._again)
-        self._register(gained)
-        return changed, still
 
     def _known(self, refs: Sequence[FileRef], again: bool) -> dict[str, KnownFile]:
         if not self._ledger.get("hashed"):

@@ -74,14 +74,14 @@ def test_check_says_of_a_table_what_a_dry_run_says_and_writes_nothing(table, tmp
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "parquet"])
 def test_check_names_the_mistake_in_a_table(tmp_path, capsys, suffix):
-    rows = [{"file": "a.png", "patient": "p1", "modality": "xrays"}]
+    rows = [{"file": "a.png", "patient": "p1", "modality": "moon"}]
     path = tmp_path / f"t.{suffix}"
     if suffix == "parquet":
         pq.write_table(pa.Table.from_pylist(rows), path)
     else:
         write(path, rows, "\t" if suffix == "tsv" else ",")
     assert main(["shards", "check", str(path)]) == 2
-    assert "row 1: `modality` is 'xrays'" in capsys.readouterr().err
+    assert "row 1: `modality` is 'moon'" in capsys.readouterr().err
 
 
 def test_shards_of_jpegs_are_built_and_other_formats_are_refused(table, tmp_path, capsys):
