@@ -114,8 +114,8 @@ def note(ill: list[Film], normal: list[Film]) -> str:
     """Return what the card says of pneumonia."""
     num_called = sum(f.probability >= 0.5 for f in normal)
     return (
-        f"Pneumonia is a figure within its source, ChestX-ray14. {KEPT_ASIDE} On the shared data, of the normal films "
-        f"of other sites that it was not trained on, {num_called} of {len(normal)} were called pneumonia, and against "
+        f"Pneumonia is a figure within its source, ChestX-ray14. {KEPT_ASIDE} Of the normal films of other sites in "
+        f"open data (covid_cxr) that it was not trained on, {num_called} of {len(normal)} were called pneumonia, and against "
         f"films with pneumonia of ChestX-ray14 the AUROC was {auroc([*ill, *normal])}."
     )
 
