@@ -42,7 +42,10 @@ _FORMAT = 6
 """Raised when columns change."""
 LISTED, LOOKED_AT, DONE, DONE_FOR_GOOD = range(4)
 """How far a file is. Done for good are the files of a study that had to wait for all of its files."""
-_LATE = "tie IN (SELECT tie FROM inputs GROUP BY tie HAVING COUNT(DISTINCT window) > 1 OR MAX(waits))"
+_LATE = (
+    "tie IN (SELECT tie FROM inputs WHERE tie IS NOT NULL "  # one NULL in the list, and nothing is "NOT IN" it
+    "GROUP BY tie HAVING COUNT(DISTINCT window) > 1 OR MAX(waits))"
+)
 """Files whose study has files in several windows: it is scored when all files are known."""
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
 from medclip.runs.ledger import FILE_NAME, Ledger
 from medclip.runs.run_status import read_status
@@ -183,6 +184,8 @@ def test_thirty_kills_at_any_moment_change_no_byte(runner: Runner, tmp_path: Pat
     seconds = time.monotonic() - began
     statuses = Counter(pq.read_table(tmp_path / "whole" / TABLES[0]).column("status").to_pylist())
     assert statuses == {"scored": 31, "failed": 3, "skipped": 1}
+    score(root, tmp_path / "large", model=runner.pack, workers=1, min_confidence=0.0, prompt=["a fracture"])
+    assert digests(tmp_path / "large") == digests(tmp_path / "whole")  # also with windows that hold all of it
     rng = random.Random(11)
     killed = Counter[str]()
     out, num_ended = tmp_path / "out0", 0

@@ -11,6 +11,7 @@ import pytest
 from medclip.errors import MedclipError, Reason
 from medclip.runs.ledger import FILE_NAME, ChunkResult, Ledger
 from medclip.runs.rows import FileRow, ScoreRow, Thumbnail
+from medclip.sample import FileRef
 from tests.kits.ledger import fill_ledger
 
 
@@ -97,6 +98,15 @@ def test_a_run_that_was_stopped_before_its_ledger_was_made_can_begin(tmp_path: P
     assert caught.value.reason is Reason.MISSING_FILE
     Ledger(tmp_path).close()
     Ledger(tmp_path, create=False).close()
+
+
+def test_a_window_is_open_until_all_of_it_is_done_whatever_is_known_of_later_ones(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        for name in ("a", "b", "c"):
+            (file,) = ledger.register([FileRef(Path(name), name)])
+            if name == "a":
+                ledger.tie([(file.id, "study of a", False)])
+        assert ledger.open_windows() == [0, 1, 2]
 
 
 def test_a_full_disk_keeps_what_was_committed(tmp_path: Path) -> None:
