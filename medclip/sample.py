@@ -141,6 +141,11 @@ class View:
     burned_in: bool | None = None
     """Whether the header says that text is burned into the pixels; None when it says nothing."""
 
+    def __repr__(self) -> str:
+        """Return size and place in one line, without a pixel."""
+        place = "".join(f", {word}" for word in (self.laterality, self.position) if word)
+        return f"View({' x '.join(map(str, self.pixels.shape))} {self.pixels.dtype}, {self.unit}{place})"
+
 
 @dataclass(frozen=True, eq=False)
 class Volume:
@@ -156,6 +161,11 @@ class Volume:
     """"HU" for CT, "relative" where intensities have no unit (MR), else what the header names."""
     plane: str
     """Plane of the slices: axial, coronal, sagittal or oblique."""
+
+    def __repr__(self) -> str:
+        """Return size, spacing and unit in one line, without a voxel."""
+        size, spacing = " x ".join(map(str, self.voxels.shape)), " x ".join(f"{mm:.3g}" for mm in self.spacing_mm)
+        return f"Volume({size} {self.voxels.dtype}, {spacing} mm, {self.unit}, {self.plane})"
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -186,6 +196,11 @@ class Signal:
     steps: tuple[Step, ...] = ()
     """Everything that was done to the stored record, and what is worth knowing about it."""
 
+    def __repr__(self) -> str:
+        """Return leads and length in one line, without a value."""
+        leads = f"{int(self.mask.sum())} of {len(self.mask)} leads"
+        return f"Signal({leads}, {self.duration_s:.3g} s, {self.sampling_hz:g} Hz)"
+
     @property
     def duration_s(self) -> float:
         """Length in seconds."""
@@ -209,6 +224,22 @@ class Sample:
     """Set for ECGs, which have no views."""
     frames: NDArray[Any] | None = None
     """Set for cine: [frame, row, column, channel], every frame as decoded; `views` are some of them."""
+
+    def __repr__(self) -> str:
+        """Return what it is in a few lines: kind, modality, what it holds and how it was read."""
+        holds = [str(part) for part in (self.volume, self.signal) if part is not None]
+        if self.frames is not None:
+            holds.append(f"{len(self.frames)} frames")
+        if self.views:
+            holds.append(f"{len(self.views)} x {self.views[0]!r}")
+        steps = ", ".join(step.name for step in self.provenance.steps) or "none"
+        lines = (
+            f"modality: {self.modality or 'unknown'}",
+            *holds,
+            f"adapter: {self.provenance.adapter}",
+            f"steps: {steps}",
+        )
+        return "\n".join([f"Sample ({self.kind})", *(f"  {line}" for line in lines)])
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Say which values of deep images and of volumes become black and white."""
+"""Decide which values of deep images and of volumes become black and white."""
 
 from __future__ import annotations
 

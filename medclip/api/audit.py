@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,15 @@ from medclip.auditing.result import JSON, AuditResult, write_tables
 from medclip.auditing.thresholds.file import write_thresholds
 from medclip.errors import MedclipError, Reason
 from medclip.files.input_paths import refuse_missing
-from medclip.files.output import claim_folder, digest_of, disk_errors, read_note, refuse_other, write_file
+from medclip.files.output import (
+    claim_folder,
+    digest_of,
+    disk_errors,
+    read_own_note,
+    refuse_other,
+    write_file,
+    write_note,
+)
 from medclip.models.packs.pack import find_pack
 from medclip.progress import Progress
 from medclip.runs.score_run import ScoreRun
@@ -112,9 +119,13 @@ def audit(
     _refuse_missing([scores, *(compare or {}).values()], labels, options)
     folder = None if out is None else Path(out)
     asked_for = _identity(scores, labels, by, label, name, compare, reading, options)
-    if folder is not None and claim_folder(folder, "audit", marks=(JSON, RUN)) and not overwrite:
-        remedy = "Name another folder, or replace it with --overwrite."
-        refuse_other(folder, "audit", read_note(folder / RUN), asked_for, remedy=remedy)
+    inputs = {"what is audited": scores, "the table of labels": labels}
+    inputs = {words: Path(path) for words, path in inputs.items() if isinstance(path, str | Path)}
+    if folder is not None and claim_folder(folder, "audit", marks=(JSON, RUN), inputs=inputs):
+        known = read_own_note(folder / RUN, "audit")
+        if not overwrite:
+            remedy = "Name another folder, or replace it with --overwrite."
+            refuse_other(folder, "audit", known, asked_for, remedy=remedy)
     from medclip.auditing.run import run_audit  # scikit-learn and scipy: seconds that no refusal above has to wait for
     from medclip.reports.audit.report import REPORT, write_audit_report
 
@@ -131,7 +142,7 @@ def audit(
         progress=progress,
     )
     if folder is not None:
-        write_file(folder / RUN, json.dumps(asked_for, indent=1, sort_keys=True) + "\n")
+        write_note(folder / RUN, "audit", asked_for)
         # What lay here goes: a page or a JSON of another audit must not stand beside tables of this one.
         write_file(folder / JSON, UNFINISHED)
         with disk_errors(folder):

@@ -36,6 +36,7 @@ _DRAFT = re.compile(r"\.medclip-[\w.-]+\.part")
 _FILE_MODE, _FOLDER_MODE = 0o600, 0o700
 _AGAIN = "Make room and run the same command again."
 _ELSEWHERE = "Name another place."
+_HOLDS = "holds"
 _SHOWN = 6
 """Differences that are named."""
 _FAULTS: Mapping[int, tuple[Reason, str, str]] = {
@@ -376,7 +377,7 @@ def check_run(out: Path, what: str, identity: Mapping[str, Any], note: str) -> b
     """
     holds_run = claim_folder(out, what, marks=(note,))
     if holds_run:
-        refuse_other(out, what, read_note(out / note), identity)
+        refuse_other(out, what, read_own_note(out / note, what), identity)
     return holds_run
 
 
@@ -393,7 +394,24 @@ def claim_run(out: Path, what: str, identity: Mapping[str, Any], note: str) -> N
         MedclipError: OUTPUT_IN_USE, naming what differs; as `claim_folder`.
     """
     if not check_run(out, what, identity, note):
-        write_file(out / note, json.dumps(dict(identity), indent=1, sort_keys=True) + "\n")
+        write_note(out / note, what, identity)
+
+
+def write_note(path: Path, what: str, identity: Mapping[str, Any]) -> None:
+    """Write by what a folder is known: what it holds, and what makes two of them the same."""
+    write_file(path, json.dumps({_HOLDS: what, **identity}, indent=1, sort_keys=True) + "\n")
+
+
+def read_own_note(path: Path, what: str) -> dict[str, Any] | None:
+    """Read what `write_note` wrote; None where there is nothing that can be read.
+
+    Raises:
+        MedclipError: OUTPUT_IN_USE for the note of anything else: other commands call theirs alike.
+    """
+    known = read_note(path)
+    if known is not None and known.get(_HOLDS) != what:
+        raise in_use(path.parent, f"this folder holds other results and no {what}", "Name an empty or new folder.")
+    return known
 
 
 def digest_of(values: Any) -> str:

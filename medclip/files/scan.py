@@ -1,4 +1,4 @@
-"""Say what a folder holds and what would be scored, without decoding a pixel."""
+"""List what a folder holds and what would be scored, without decoding a pixel."""
 
 from __future__ import annotations
 

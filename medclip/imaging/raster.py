@@ -79,7 +79,7 @@ def read_raster(path: Path, fmt: Format, settings: Settings, *, grey: bool = Fal
     except PermissionError:
         raise MedclipError(Reason.PERMISSION_DENIED, "the file may not be read.") from None
     except FileNotFoundError:
-        raise MedclipError(Reason.MISSING_FILE, "the file does not exist any more.") from None
+        raise MedclipError(Reason.MISSING_FILE, "the file does not exist.") from None
     except (OSError, EOFError) as error:
         if isinstance(error, UnidentifiedImageError) or "truncated" not in str(error).lower():
             raise MedclipError(Reason.CORRUPT, f"the {fmt.upper()} image is damaged and cannot be decoded.") from None

@@ -159,7 +159,7 @@ def _opened(path: Path, settings: Settings, fmt: Format | None) -> Iterator[tupl
     except PermissionError:
         raise MedclipError(Reason.PERMISSION_DENIED, "the file may not be read.") from None
     except FileNotFoundError:
-        raise MedclipError(Reason.MISSING_FILE, "the file does not exist any more.") from None
+        raise MedclipError(Reason.MISSING_FILE, "the file does not exist.") from None
     except MemoryError:
         raise MedclipError(Reason.TOO_LARGE, "the video does not fit into memory.") from None
     except Exception as error:

@@ -51,11 +51,11 @@ class Context:
 
     model: Any
     infer: Infer | None
-    """Tells the likeliest modality of a unit by its features; None: units must say what they are."""
+    """Finds the likeliest modality of a unit by its features; None: units must say what they are."""
     refuse: Refuse
-    """Says why a unit of a modality and a body part is not wanted; None where it is."""
+    """Returns why a unit of a modality and a body part is not wanted; None where it is."""
     refuse_stranger: Callable[[Modality], Problem | None]
-    """Says why a unit that neither states a body part nor looks like those of the training data is not wanted."""
+    """Returns why a unit that neither states a body part nor looks like those of the training data is not wanted."""
     min_confidence: float
     pool: ReadingPool
     encoders: ThreadPoolExecutor

@@ -115,8 +115,8 @@ def note(ill: list[Film], normal: list[Film]) -> str:
     num_called = sum(f.probability >= 0.5 for f in normal)
     return (
         f"Pneumonia is a figure within its source, ChestX-ray14. {KEPT_ASIDE} Of the normal films of other sites in "
-        f"open data (covid_cxr) that it was not trained on, {num_called} of {len(normal)} were called pneumonia, and against "
-        f"films with pneumonia of ChestX-ray14 the AUROC was {auroc([*ill, *normal])}."
+        f"open data (covid_cxr) that it was not trained on, {num_called} of {len(normal)} were called pneumonia, and "
+        f"against films with pneumonia of ChestX-ray14 the AUROC was {auroc([*ill, *normal])}."
     )
 
 

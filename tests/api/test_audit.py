@@ -55,6 +55,24 @@ def test_a_run_of_score_is_audited_as_its_folder_is(tmp_path: Path):
     assert medclip.audit(passing, labels, **asked).model_names == ("model",)  # a temporary folder names nothing
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_no_folder_of_anything_else_is_taken_for_an_audit(tmp_path: Path, overwrite: bool):
+    table, out = audit_table(40), tmp_path / "out"
+    out.mkdir()
+    (out / "run.json").write_text('{"medclip": "0.1.0"}')
+    (out / "report.html").write_text("of a scoring run")
+    with pytest.raises(MedclipError, match="other results and no audit") as caught:
+        medclip.audit(table, by=["sex"], out=out, overwrite=overwrite, num_resamples=100)
+    assert caught.value.reason is Reason.OUTPUT_IN_USE
+    assert (out / "report.html").read_text() == "of a scoring run"
+    scores = tmp_path / "in" / "scores.csv"
+    scores.parent.mkdir()
+    table.to_csv(scores, index=False)
+    (scores.parent / "run.json").write_text('{"holds": "audit"}')
+    with pytest.raises(MedclipError, match="what is audited lies here"):
+        medclip.audit(scores, by=["sex"], out=scores.parent, overwrite=overwrite, num_resamples=100)
+
+
 def test_scores_that_are_not_there_are_named_before_a_folder_is_asked_for(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(MedclipError, match="there is no such file or folder of scores") as refused:
         medclip.audit("nowhere.csv")

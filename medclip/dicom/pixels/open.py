@@ -53,7 +53,7 @@ def open_dataset(path: Path, header: DicomHeader | None, settings: Settings) -> 
     except PermissionError:
         raise MedclipError(Reason.PERMISSION_DENIED, "the file may not be read.") from None
     except FileNotFoundError:
-        raise MedclipError(Reason.MISSING_FILE, "the file does not exist any more.") from None
+        raise MedclipError(Reason.MISSING_FILE, "the file does not exist.") from None
     except EOFError:
         raise MedclipError(Reason.TRUNCATED, "the DICOM file ends before its pixels do.") from None
     except RecursionError:

@@ -1,4 +1,4 @@
-"""Say which files are read together, as what: images, sorted series, records, slides."""
+"""Decide which files are read together, as what: images, sorted series, records, slides."""
 
 from __future__ import annotations
 

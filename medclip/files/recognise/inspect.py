@@ -98,7 +98,7 @@ def os_problem(error: OSError) -> Problem:
     if isinstance(error, PermissionError):
         return Problem(Reason.PERMISSION_DENIED, "the file may not be read; check its permissions.")
     if isinstance(error, FileNotFoundError):
-        return Problem(Reason.MISSING_FILE, "the file does not exist any more.")
+        return Problem(Reason.MISSING_FILE, "the file does not exist.")
     if isinstance(error, IsADirectoryError):
         return Problem(Reason.NOT_A_FILE, "the path is a folder, not a file.")
     return Problem(Reason.READ_ERROR, f"the file could not be read ({error.strerror or type(error).__name__}).")

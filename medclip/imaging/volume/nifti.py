@@ -67,7 +67,7 @@ def read_nifti(path: Path, settings: Settings, *, image: Path | None = None) -> 
     except PermissionError:
         raise MedclipError(Reason.PERMISSION_DENIED, "the file may not be read.") from None
     except FileNotFoundError:
-        raise MedclipError(Reason.MISSING_FILE, "the file does not exist any more.") from None
+        raise MedclipError(Reason.MISSING_FILE, "the file does not exist.") from None
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise MedclipError(Reason.TRUNCATED, "the compressed volume ends too early or is damaged.") from None
     except MemoryError:

@@ -1,4 +1,4 @@
-"""Say what a table was understood to hold, before anything is read or written."""
+"""Report what a table was understood to hold, before anything is read or written."""
 
 from __future__ import annotations
 

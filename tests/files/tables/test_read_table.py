@@ -57,6 +57,12 @@ def test_whatever_texts_are_written_come_back(tmp_path_factory, rows, delimiter,
         assert [c.as_py() for c in table.arrow.column(name)] == cells
 
 
+@pytest.mark.parametrize("order", ["le", "be"])
+def test_utf16_of_either_byte_order_is_read_by_its_mark(tmp_path, order):
+    (tmp_path / "t").write_bytes("\ufefffile,note\na,ü\n".encode(f"utf-16-{order}"))
+    assert read_table(tmp_path / "t").texts("note") == ["ü"]
+
+
 def test_headers_are_trimmed_and_what_spreadsheets_add_is_passed_over(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"sep=;\r\n file ; score;;\r\na.png;0.5;;\r\n")

@@ -20,9 +20,10 @@ from medclip.statistics.resampling.intervals import (
     of,
     percentile,
     share_interval,
+    symmetric_interval,
     wilson,
 )
-from medclip.statistics.resampling.standard_errors import clusters_of
+from medclip.statistics.resampling.standard_errors import StandardErrors, clusters_of
 from medclip.statistics.resampling.weights import draw_weights
 from tests.kits.audit_inference import cohort_of, index_weights
 
@@ -166,3 +167,11 @@ def test_a_ratio_of_rates_has_the_ends_of_donner_and_zou_and_its_inverse_the_inv
     assert most == pytest.approx(upper / (other_low * (2 * other - other_low)))
     assert least_ratio(*np.array([[0.0], [0.0], [0.5], [0.6]])) == 0
     assert np.isnan(least_ratio(*np.array([[0.3], [np.nan], [0.5], [0.6]])))
+
+
+def test_a_symmetric_interval_has_students_quantile_of_the_patients_and_no_ends_without_a_variance() -> None:
+    three = np.array([1.2, 0.4, 0.4])
+    errors = StandardErrors(np.array([0.04, 0.0, np.nan]), three, np.array([4.0, 9.0, 9.0]), three, three, None)
+    low, high = symmetric_interval(three, errors)
+    assert [low[0], high[0]] == pytest.approx([1.2 - student.ppf(0.975, 4) * 0.2, 1.2 + student.ppf(0.975, 4) * 0.2])
+    assert np.isnan([low[1:], high[1:]]).all()
