@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ class Looker:
         differing: dict[int, FileRef | None] = {}
         for at in range(0, len(changed), CUT_FILES):
             some, same = changed[at : at + CUT_FILES], []
-            _, _, futures = self._start([file for file, _ in some])
+            _, _, futures = self._start([replace(file, name=ref.name) for file, ref in some])
             for (file, ref), future in zip(some, futures, strict=True):
                 fact, _ = _wait(file, future)
                 if isinstance(fact, FileFacts) and fact.sha256 and fact.sha256 == file.sha256:

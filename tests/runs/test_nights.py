@@ -310,6 +310,8 @@ def test_hashed_paths_leave_no_name_anywhere_and_the_run_can_still_grow(pack: Pa
         assert b"Curie" not in path.read_bytes()
         assert b"Marie" not in path.read_bytes()
     assert run(root, out, pack, **options).already_finished
+    os.utime(root / "Curie Marie" / "1.dcm")  # touched, and the same
+    assert run(root, out, pack, **options).already_finished
     write_dicom(root / "Curie Marie" / "2.dcm", 3, study_uid=f"{STUDY_UID}.5")
     with pytest.raises(MedclipError, match="1 file came since"):
         run(root, out, pack, **options)
