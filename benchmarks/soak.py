@@ -166,7 +166,8 @@ class Maker:
                 self.put(
                     f"{name}.dcm",
                     film.replace(syntax, b"1.2.840.10008.1.2.77"),
-                    "skipped", "not_supported_yet",
+                    "skipped",
+                    "not_supported_yet",
                 )
             case 9:
                 (self.root / name).parent.mkdir(parents=True, exist_ok=True)
