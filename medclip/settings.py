@@ -64,6 +64,7 @@ def parse_window(text: str) -> int | str | tuple[float, float]:
     return window
 
 
+_MOST_WORKERS = 512
 _LEAST_MEMORY_BYTES = 100 * 10**6
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY_UNITS = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
@@ -181,6 +182,10 @@ class Settings:
 
         if self.workers < 1:
             raise MedclipError(Reason.WRONG_USE, f"files are read by 1 process or more, not by {self.workers}.")
+        if self.workers > _MOST_WORKERS:
+            raise MedclipError(
+                Reason.WRONG_USE, f"files are read by {_MOST_WORKERS} processes at most, not by {self.workers}."
+            )
 
     def on_machine(self, workers: int | None, memory: int | str | None) -> Settings:
         """Return these settings with what a call asks of the machine.

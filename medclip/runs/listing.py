@@ -144,7 +144,7 @@ class Listing:
                 self._refs = chain(some[passed:], self._refs)
                 break
         self._refuse(folder, num_known, 0 if add else num_gained, is_moved=self._ledger.get("root") != root)
-        self._ledger.remember({"root": root})
+        self._ledger.remember({"root": root, "added": (self._ledger.get("added") or 0) + num_gained})
         if self._again:
             self._ledger.name_again(self._again)
         self._register(gained)

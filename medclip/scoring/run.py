@@ -233,6 +233,7 @@ def _run_description(identity: dict[str, Any], card: Any, ledger: Ledger) -> dic
         "input": {
             "num_files": ledger.num_listed(),
             "sha256": ledger.digest(),
+            "num_added": ledger.get("added") or 0,
             "table_rows_elsewhere": ledger.get("elsewhere") or 0,
         },
     }

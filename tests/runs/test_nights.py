@@ -213,6 +213,8 @@ def test_files_that_came_are_refused_or_added_and_the_old_rows_stay(
     after = run(root, tmp_path / "out", pack, add=True)
     files = rows(after)
     assert set(files) - set(old) == {"1/y.dcm", "new/z.dcm"}
+    assert "2 files came after the first run and were added" in (tmp_path / "out" / "report.html").read_text()
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["input"]["num_added"] == 2
     assert [row["row"] for row in files.values()] == list(range(1, 19))
     grown = files["1/y.dcm"]["study"]
     kept = [row for row in old_scores if row["study"] != grown]

@@ -160,12 +160,19 @@ def _member(unit: Unit, files: Sequence[_File], patients: frozenset[str]) -> _Me
 def _copies(files: Iterable[_File], group_by: str) -> dict[str, str]:
     """Find the files that hold the same image as another of their study: equal bytes, or one SOP instance.
 
+    A transfer that broke off leaves a smaller file than the one that was sent again, so that of one instance in one
+    transfer syntax the largest counts.
+
     Returns:
-        Name of the copy -> name of the file that counts, the first of them by name.
+        Name of the copy -> name of the file that counts, of equal ones the first by name.
     """
+    files = list(files)
+    largest: dict[tuple[str, str], int] = {}
+    for file in files:
+        largest[_instance(file)] = max(file.ref.size_bytes, largest.get(_instance(file), 0))
     first: dict[tuple[str, ...], str] = {}
     copies: dict[str, str] = {}
-    for file in sorted(files, key=lambda file: file.ref.name.encode()):
+    for file in sorted(files, key=lambda file: (_is_smaller(file, largest), file.ref.name.encode())):
         study = _known_tie(file, group_by)
         if study is None:
             continue
@@ -180,6 +187,16 @@ def _copies(files: Iterable[_File], group_by: str) -> dict[str, str]:
         else:
             copies[file.ref.name] = original
     return copies
+
+
+def _instance(file: _File) -> tuple[str, str]:
+    header = file.facts.header
+    return ("", "") if header is None else (header.instance_uid, header.transfer_syntax)
+
+
+def _is_smaller(file: _File, largest: Mapping[tuple[str, str], int]) -> bool:
+    instance = _instance(file)
+    return bool(instance[0]) and file.ref.size_bytes < largest[instance]
 
 
 def _is_cut(file: _File) -> bool:

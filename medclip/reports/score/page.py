@@ -69,6 +69,8 @@ class ReportData:
 
     version: str
     counts: Mapping[str, int]
+    num_added: int
+    """Files that came after the first run and were added."""
     tasks: Mapping[str, Task]
     """Those that are known, by name."""
     prompts: tuple[tuple[str, str], ...]
@@ -138,6 +140,7 @@ def collect(
     return ReportData(
         version=str(identity.get("version", "")),
         counts=ledger.counts(),
+        num_added=ledger.get("added") or 0,
         tasks=tasks,
         prompts=tuple(prompts),
         modalities=tuple((modality_title(name), n) for name, n in ledger.counts_by("modality").items()),

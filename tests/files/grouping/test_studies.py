@@ -80,6 +80,34 @@ def test_one_instance_stored_in_another_syntax_is_a_copy_and_one_uid_for_many_im
     assert {unit.files[0].name: unit.copy_of for unit in study.units} == {"a": "", "b": "a", "c": ""}
 
 
+def test_of_one_instance_the_larger_file_counts_since_a_smaller_one_may_be_cut() -> None:
+    header = DicomHeader(study_uid="S", modality="CR", instance_uid="1.2", transfer_syntax="1.2.840.10008.1.2.4.50")
+    files = [
+        (FileRef(Path("/data") / name, name, size), FileFacts(f"sha of {name}", Format.DICOM, header))
+        for name, size in (("a_cut", 600), ("b_whole", 1000), ("c_again", 1000))
+    ]
+    (study,) = group(files, manifest=None, modality=None, key=KEY)
+    assert {unit.files[0].name: unit.copy_of for unit in study.units} == {
+        "a_cut": "b_whole",
+        "b_whole": "",
+        "c_again": "b_whole",
+    }
+
+
+def test_a_file_with_fewer_pixels_than_it_states_is_no_copy() -> None:
+    values = {"instance_uid": "1.2", "rows": 10, "columns": 10, "samples_per_pixel": 1, "bits_allocated": 16}
+    header = dataclasses.replace(
+        DicomHeader(study_uid="S", modality="CR", transfer_syntax="1.2.840.10008.1.2.1"), **values
+    )
+    other = dataclasses.replace(header, transfer_syntax="1.2.840.10008.1.2.4.50")
+    files = [
+        (FileRef(Path("/data/a"), "a", 150), FileFacts("a", Format.DICOM, header)),
+        (FileRef(Path("/data/b"), "b", 150), FileFacts("b", Format.DICOM, other)),
+    ]
+    (study,) = group(files, manifest=None, modality=None, key=KEY)
+    assert {unit.copy_of for unit in study.units} == {""}
+
+
 def test_a_table_ties_and_names_modality_and_patient() -> None:
     table = pyarrow.table(
         {"file": ["x.png", "y.png"], "study": ["1", "1"], "patient": ["p", "p"], "modality": ["mammography", "xray"]}

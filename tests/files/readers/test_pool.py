@@ -337,7 +337,15 @@ class _Most:
         while not self._end.wait(0.01):
             children = Path(f"/proc/{os.getpid()}/task").glob("*/children")
             pids = {int(pid) for file in children for pid in file.read_text().split()}
-            self.held_bytes = max(self.held_bytes, sum(map(held_bytes, pids)))
+            self.held_bytes = max(self.held_bytes, sum(held_bytes(pid) for pid in pids if _has_begun(pid)))
+
+
+def _has_begun(pid: int) -> bool:
+    """Whether a child is a program of its own yet: until then it has the memory of this process."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes() != Path("/proc/self/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 _kept: list[bytes] = []

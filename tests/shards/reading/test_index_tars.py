@@ -192,7 +192,7 @@ def test_the_command_indexes_tells_repeats_and_names_what_it_does_not_know(folde
     key = tmp_path / "key"
     key.write_bytes(KEY)
     options = ["--source", "set", "--license", "CC0", "--key-file", str(key)]
-    assert main(["shards", "index", str(folder), *options, "--modality", "xrays"]) == 2
+    assert main(["shards", "index", str(folder), *options, "--modality", "xrai"]) == 2
     assert "Did you mean 'xray'?" in capsys.readouterr().err
     assert main(["shards", "index", str(folder), *options, "--modality", "xray", "--json"]) == 0
     said = capsys.readouterr()
