@@ -203,13 +203,16 @@ class Ledger:
 
     # The files, as they are listed and looked at.
 
-    def register(self, refs: Sequence[FileRef], *, cut: bool = False, frontier: Any = None) -> list[KnownFile]:
+    def register(
+        self, refs: Sequence[FileRef], *, cut: bool = False, frontier: Any = None, added: bool = False
+    ) -> list[KnownFile]:
         """Write down the files of a new window, all or none.
 
         Args:
             refs: The files; those that cannot be opened carry a problem.
             cut: Whether their folder goes on in other windows.
             frontier: Place in the walk up to which all files are listed now; None leaves it where it was.
+            added: Whether they came later than those around them; such files are counted.
         """
         with self._transaction():
             self._go_on()
@@ -221,6 +224,8 @@ class Ledger:
             )
             if frontier is not None:
                 self._remember({"frontier": frontier})
+            if added:
+                self._remember({"added": (self.get("added") or 0) + len(refs)})
         return self.window(window)
 
     def known(self, names: Sequence[str]) -> dict[str, KnownFile]:

@@ -117,6 +117,7 @@ class Listing:
         if frontier is None:
             self._ledger.remember({"root": root})
             return [], {}
+        is_moved = self._ledger.get("root") != root
         self._again: list[tuple[str, str]] = []
         changed: list[tuple[KnownFile, FileRef]] = []
         still: dict[int, FileRef] = {}
@@ -137,14 +138,14 @@ class Listing:
                     # What cannot be opened any more is as good as gone: it keeps its row.
                     elif file.state >= DONE and ref.problem is None and file.stamp != ref.stamp:
                         changed.append((file, ref))
-            if add and len(gained) >= CUT_FILES:
+            if len(gained) >= CUT_FILES and not is_moved:  # a folder that may be another one is not taken in by parts
                 self._register(gained)
                 gained = []
             if passed < len(some):
                 self._refs = chain(some[passed:], self._refs)
                 break
-        self._refuse(folder, num_known, 0 if add else num_gained, is_moved=self._ledger.get("root") != root)
-        self._ledger.remember({"root": root, "added": (self._ledger.get("added") or 0) + num_gained})
+        self._refuse(folder, num_known, 0 if add else num_gained, is_moved=is_moved)
+        self._ledger.remember({"root": root})
         if self._again:
             self._ledger.name_again(self._again)
         self._register(gained)
@@ -172,7 +173,7 @@ class Listing:
 
     def _register(self, refs: Sequence[FileRef]) -> None:
         for files, cut in windows(refs):
-            self._ledger.register(files, cut=cut)
+            self._ledger.register(files, cut=cut, added=True)
 
     def new(self) -> Iterator[list[KnownFile]]:
         """Yield the windows of files that were never listed, each written to the ledger."""

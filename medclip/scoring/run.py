@@ -155,9 +155,11 @@ def run_scoring(
         counter.stop()
         finished = ledger.get("finished")
         already = finished is not None and finished == hashes_of(folder)
+        if options.hash_paths and not ledger.get("hashed"):  # names came back for a call that was stopped
+            already = False
         if not already:
             progress.stage("Writing tables and report", 1)
-            if finished is not None:
+            if finished is not None and finished != hashes_of(folder):
                 progress.note("The results were not as they had been written; they are written again.")
             ledger.remember({"report": None})
             ledger.number()

@@ -14,8 +14,10 @@ import pytest
 
 from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
+from medclip.files.pseudonyms import hashed_path, load_key
 from medclip.runs import chunk, listing, look, parts, plan
 from medclip.runs.ledger import Ledger
+from medclip.settings import Settings
 from tests.kits.scoring import STUDY_UID, digests, rows, write_dicom, write_png
 
 
@@ -213,7 +215,7 @@ def test_files_that_came_are_refused_or_added_and_the_old_rows_stay(
     after = run(root, tmp_path / "out", pack, add=True)
     files = rows(after)
     assert set(files) - set(old) == {"1/y.dcm", "new/z.dcm"}
-    assert "2 files came after the first run and were added" in (tmp_path / "out" / "report.html").read_text()
+    assert "2 files came later and were added" in (tmp_path / "out" / "report.html").read_text()
     assert json.loads((tmp_path / "out" / "run.json").read_text())["input"]["num_added"] == 2
     assert [row["row"] for row in files.values()] == list(range(1, 19))
     grown = files["1/y.dcm"]["study"]
@@ -223,6 +225,32 @@ def test_files_that_came_are_refused_or_added_and_the_old_rows_stay(
     assert run(root, tmp_path / "out", pack).already_finished
     shutil.rmtree(root / "new")  # what was archived keeps its row
     assert run(root, tmp_path / "out", pack).already_finished
+
+
+def test_files_that_are_added_are_counted_once_wherever_the_call_is_stopped(
+    pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_windows: None
+) -> None:
+    root, out = scattered(tmp_path / "in"), tmp_path / "out"
+    run(root, out, pack)
+    for n in range(8):
+        write_png(root / "1" / f"new{n}.png", 60 + n)
+    register, budget = Ledger.register, 0
+
+    def stopping(self: Ledger, *values: Any, **named: Any) -> Any:
+        nonlocal budget
+        budget -= 1
+        if budget < 0:
+            raise Stopped
+        return register(self, *values, **named)
+
+    monkeypatch.setattr(Ledger, "register", stopping)
+    for stop in (0, 1, 0, 1):
+        budget = stop
+        with pytest.raises(Stopped):
+            run(root, out, pack, add=True)
+    budget = 99
+    run(root, out, pack, add=True)
+    assert json.loads((out / "run.json").read_text())["input"]["num_added"] == 8
 
 
 def test_the_folder_of_a_run_over_other_files_is_refused(pack: Path, tmp_path: Path) -> None:
@@ -319,6 +347,12 @@ def test_hashed_paths_leave_no_name_anywhere_and_the_run_can_still_grow(pack: Pa
         run(root, out, pack, **options)
     grown = run(root, out, pack, add=True, **options)
     assert set(names) < set(rows(grown))
+    assert json.loads((out / "run.json").read_text())["input"]["num_added"] == 1
+    with Ledger(out) as ledger:  # as a call leaves it that is stopped when files have their names back
+        key, files = load_key(Settings()), [f"Curie Marie/{name}" for name in ("film of Marie.png", "1.dcm", "2.dcm")]
+        ledger.name_again([(name, hashed_path(name, key)) for name in files])
+    assert b"Curie" in b"".join(path.read_bytes() for path in out.iterdir())
+    assert run(root, out, pack, **options).counts == grown.counts
     assert {row["num_images"] for row in grown.scores.to_pylist() if row["num_files"] == 2} == {2}
     assert not any(b"Curie" in path.read_bytes() for path in out.iterdir())
     with pytest.raises(MedclipError, match="--hash-paths"):

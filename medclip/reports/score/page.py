@@ -70,7 +70,7 @@ class ReportData:
     version: str
     counts: Mapping[str, int]
     num_added: int
-    """Files that came after the first run and were added."""
+    """Files that came after the folder was listed and were added."""
     tasks: Mapping[str, Task]
     """Those that are known, by name."""
     prompts: tuple[tuple[str, str], ...]
