@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.input.score_table import ScoreSource, open_scores
 from medclip.auditing.options import AuditOptions
 from medclip.files.tables.read_table import read_table
@@ -29,13 +30,13 @@ class OpenTables:
     needed, once."""
 
 
-def open_tables(scores: Mapping[str, Any], labels: Any, files: Any, options: AuditOptions) -> OpenTables:
+def open_tables(scores: Mapping[str, Any], labels: Any, reading: ReadOptions, options: AuditOptions) -> OpenTables:
     """Read every table of an audit.
 
     Args:
         scores: Of each model, by its name; see `open_scores`.
         labels: The label table; None where it is the table of scores itself.
-        files: The files.parquet of scores of `medclip score`; None: the one beside them.
+        reading: Where the files.parquet of scores of `medclip score` is, and how text was written.
         options: What else there is to read.
 
     Raises:
@@ -47,13 +48,16 @@ def open_tables(scores: Mapping[str, Any], labels: Any, files: Any, options: Aud
         """Read a table, or return it where it was read: files are known by path, data frames by identity."""
         known_by = Path(source).absolute() if isinstance(source, str | Path) else id(source)
         if known_by not in tables:
-            tables[known_by] = source, read_table(source, what)  # the source is held, so that its id stays its own
+            tables[known_by] = (
+                source,
+                read_table(source, what, reading.text),
+            )  # the source is held, so that its id stays its own
         return tables[known_by][1]
 
     def read_labels(source: Any) -> Table | None:
         return None if source is None else read(source, "the table of labels")
 
-    score = partial(open_scores, files=files, read=read)
+    score = partial(open_scores, files=reading.files, read=read)
     choosing, shortcuts, image_checks = options.thresholds, options.shortcuts, options.image_checks
     choose_on = choosing.choose_on
     if isinstance(choose_on, Mapping):

@@ -96,6 +96,8 @@ class AuditRecipe(BaseModel):
     score_where: Listed = _option([], "Rows of the table of scores that are audited.", "COLUMN=VALUE")
     uncertain: str = _option("ignore", "What -1 means: ignore, zero or one (U-Ignore, U-Zero, U-One).")
     blank: str = _option("ignore", "What an empty label means: ignore or zero.")
+    encoding: str = _option("utf-8", "Of tables that are no UTF-8: cp1252, latin-1, utf-16-le.", "NAME")
+    decimal: str = _option("point", "What parts the decimals in tables: point or comma.")
     label_list: str | None = _option(None, "Column that lists the findings: Pneumonia|Effusion.", "COLUMN")
     separator: str = _option("|", "What parts the findings in --label-list.")
     no_finding: Listed = _option([], "Label that means healthy.", "LABEL")
@@ -162,6 +164,7 @@ class AuditRecipe(BaseModel):
     def reading(self) -> ReadOptions:
         """Return how tables are read."""
         from medclip.auditing.input.options import ReadOptions  # numpy: not for the options of --help
+        from medclip.files.tables.table import TextForm
 
         same = {name: getattr(self, name) for name in _READ_AS_WRITTEN}
         return ReadOptions(
@@ -175,6 +178,7 @@ class AuditRecipe(BaseModel):
             patients="rows" if self.rows_are_patients else "column",
             bins={c: _numbers(edges) for c, edges in key_values(self.bins, "--bins", "COLUMN=A,B,C").items()},
             values=_values(self.value),
+            text=TextForm(self.encoding, self.decimal),
         )
 
     def options(self) -> AuditOptions:

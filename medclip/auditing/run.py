@@ -89,7 +89,7 @@ def run_audit(
     def add(table: str, rows: Sequence[Mapping[str, Any]], **more: Any) -> None:
         tables.setdefault(table, []).extend({**more, **row} for row in rows)
 
-    opened = open_tables(given, labels, reading.files, options)
+    opened = open_tables(given, labels, reading, options)
     options = opened.options
     one_table = next(iter(opened.scores.values())).table
     for place, (model, source) in enumerate(opened.scores.items()):

@@ -79,6 +79,6 @@ def test_both_tables_of_medclip_score_are_opened_once(tmp_path: Path, opened: Co
 def test_a_file_that_is_named_twice_is_one_table(tmp_path: Path):
     audit_table(10).to_csv(tmp_path / "all.csv", index=False)
     frame = audit_table(10)
-    tables = open_tables({"a": tmp_path / "all.csv", "b": frame}, str(tmp_path / "all.csv"), None, QUICK)
+    tables = open_tables({"a": tmp_path / "all.csv", "b": frame}, str(tmp_path / "all.csv"), ReadOptions(), QUICK)
     assert tables.labels is tables.scores["a"].table
-    assert open_tables({"b": frame}, frame, None, QUICK).scores["b"].table is not tables.labels
+    assert open_tables({"b": frame}, frame, ReadOptions(), QUICK).scores["b"].table is not tables.labels

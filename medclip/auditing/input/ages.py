@@ -101,7 +101,7 @@ def read_ages(column: Coded, name: str, unit: str, where: str) -> Ages:
     counts = column.counts()
     unread = [i for i, age in enumerate(parsed) if age is None and counts[i]]
     if with_comma := [i for i in unread if has_decimal_comma(column.values[i])]:
-        raise decimal_commas(name, int(counts[with_comma].sum()), where)
+        raise decimal_commas(name, int(counts[with_comma].sum()), where, has_option=True)
     num_unread = int(counts[unread].sum()) if unread else 0
     stated = sum(int(counts[i]) for i, age in enumerate(parsed) if age is None or not np.isnan(age))
     if num_unread > _FEW * stated:

@@ -150,7 +150,7 @@ def join_tables(scores: Any, labels: Any, options: ReadOptions) -> Source:
     scores = open_scores(scores, options.files)
     if same or labels is scores.table or _same_file(labels, scores.table.path):
         return _one_table(scores, options)
-    table = select(read_table(labels, "the table of labels"), options.where, "rows of labels")
+    table = select(read_table(labels, "the table of labels", options.text), options.where, "rows of labels")
     named = _named_keys(options.key)
     score_table = read_scores(scores, options, lambda rows: _keys(rows, table, named, own=False)[0])
     ours, theirs = _keys(score_table.rows, table, named, own=score_table.own)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.pseudonyms import load_key
+from medclip.files.tables.table import TextForm
 from medclip.settings import Settings
 
 
@@ -77,6 +78,8 @@ class ReadOptions:
     """Further columns of the label table that are kept."""
     identity_key: bytes | None = None
     """Key of the hashes that stand for join keys in messages; None: this machine's own."""
+    text: TextForm = field(default_factory=TextForm)
+    """Encoding and decimal comma of text tables."""
 
     def __post_init__(self) -> None:
         """Refuse words that mean nothing."""

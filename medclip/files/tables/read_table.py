@@ -1,8 +1,9 @@
 """The one reader of tables: CSV, TSV or Parquet, whatever its suffix, or a data frame, as a `Table` of Arrow columns.
 
 What a file is, is told from its bytes: Parquet, text between commas, semicolons or tabs, either of them packed with
-gzip, in UTF-8 or (with a byte order mark) in UTF-16. What it is not is told too, in one sentence: Excel and zip files,
-images, web pages. Every file is opened once. Cells of a text table stay text here; who needs numbers asks the table.
+gzip, in UTF-8, in UTF-16 with a byte order mark, or in the encoding that the user names. What it is not is told too, in
+one sentence: Excel and zip files, images, web pages. Every file is opened once. Cells of a text table stay text here;
+who needs numbers asks the table.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.input_paths import refuse_missing
 from medclip.files.recognise.sniff import Format, sniff_open
 from medclip.files.tables.cell_privacy import shown_name
-from medclip.files.tables.table import Table, cell_text
+from medclip.files.tables.table import Table, TextForm, cell_text, with_decimal_points
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,6 +36,7 @@ _HEADER_BYTES = 2**20
 _LOOKED_AT = 6
 """Rows that decide between two delimiters."""
 _SAVE = "Save it as CSV (UTF-8), TSV or Parquet."
+_SAVE_UTF8 = 'Save it as "CSV UTF-8" or as Parquet, or convert it.'
 _IMAGES = {Format.PNG, Format.JPEG, Format.TIFF, Format.SLIDE, Format.GIF, Format.BMP, Format.WEBP, Format.JPEG2000}
 _IMAGES |= {Format.DICOM, Format.DICOMDIR, Format.NIFTI, Format.NRRD, Format.MP4, Format.AVI}
 _FORMATS = dict.fromkeys(_IMAGES, "an image") | {
@@ -62,13 +64,14 @@ _MAGIC = (
 )
 
 
-def read_table(source: Any, what: str = "the table") -> Table:
+def read_table(source: Any, what: str = "the table", form: TextForm | None = None) -> Table:
     """Read a table.
 
     Args:
         source: Path of a CSV, TSV or Parquet file, whatever its suffix and whether packed with gzip; any data frame
             that narwhals knows (pandas, polars eager and lazy, pyarrow); or a `Table`, which is returned as it is.
         what: What it is, for messages about a data frame: "the table of labels".
+        form: How its text was written, where the user can say so; a `Table` has been read already.
 
     Returns:
         The table, with at least one row. Names of columns have no blanks around them and are all different.
@@ -90,18 +93,18 @@ def read_table(source: Any, what: str = "the table") -> Table:
         _refuse_no_file(path)
         try:
             with path.open("rb") as stream:
-                return read_open_table(stream, path)
+                return read_open_table(stream, path, form)
         except PermissionError as e:
             raise MedclipError(Reason.PERMISSION_DENIED, "the table may not be read.", where=path) from e
-    return _with_rows(Table(_named(_of_frame(source, what), what), what))
+    return _with_rows(Table(_named(_of_frame(source, what), what), what, form=form))
 
 
-def read_open_table(stream: BinaryIO, path: Path) -> Table:
+def read_open_table(stream: BinaryIO, path: Path, form: TextForm | None = None) -> Table:
     """Read a table from a file that is open; arguments and errors as in `read_table`."""
     import pyarrow as pa
 
     try:
-        return _with_rows(Table(_named(_of_stream(stream, path), path), str(path), path))
+        return _with_rows(Table(_named(_of_stream(stream, path, form), path), str(path), path, form))
     except (pa.ArrowException, OSError) as e:
         raise _invalid("the table is damaged, or cut off.", path, "Copy or export it again.") from e
 
@@ -109,7 +112,7 @@ def read_open_table(stream: BinaryIO, path: Path) -> Table:
 def _with_rows(table: Table) -> Table:
     if not table.num_rows:
         raise MedclipError(Reason.NOTHING_TO_DO, "the table has no rows.", where=table.where)
-    return table
+    return with_decimal_points(table) if table.form is not None and table.form.decimal == "comma" else table
 
 
 def _invalid(message: str, where: object, hint: str = _SAVE) -> MedclipError:
@@ -126,14 +129,14 @@ def _refuse_no_file(path: Path) -> None:
         raise MedclipError(Reason.MISSING_FILE, "this is no file.", where=path, hint="Name the table itself.")
 
 
-def _of_stream(stream: BinaryIO, path: Path) -> pa.Table:
+def _of_stream(stream: BinaryIO, path: Path, form: TextForm | None) -> pa.Table:
     import pyarrow.parquet as pq
 
     start = stream.read(8)
     stream.seek(0)
     if start.startswith(b"\x1f\x8b"):
         try:
-            return _of_stream(io.BytesIO(gzip.decompress(stream.read())), path)
+            return _of_stream(io.BytesIO(gzip.decompress(stream.read())), path, form)
         except (EOFError, zlib.error, gzip.BadGzipFile) as e:
             raise _invalid("the gzip file is damaged, or cut off.", path, "Copy it again.") from e
     if start.startswith(b"PAR1"):
@@ -146,7 +149,7 @@ def _of_stream(stream: BinaryIO, path: Path) -> pa.Table:
     if kind is not None:
         raise _invalid(f"this is {kind}, and no table that medclip reads.", path)
     stream.seek(0)
-    return _of_text(stream.read(), path)
+    return _of_text(stream.read(), path, form)
 
 
 def _kind_of_zip(stream: BinaryIO) -> str:
@@ -161,12 +164,12 @@ def _kind_of_zip(stream: BinaryIO) -> str:
     return "a NumPy .npz file" if names and all(n.endswith(".npy") for n in names) else "a zip archive"
 
 
-def _of_text(body: bytes, path: Path) -> pa.Table:
+def _of_text(body: bytes, path: Path, form: TextForm | None) -> pa.Table:
     import pyarrow as pa
     import pyarrow.csv as pacsv
 
-    body = _utf8(body, path)
-    header, delimiter, start = _header(body, path)
+    body = _utf8(body, path, form)
+    header, delimiter, start = _header(body, path, form)
     rest = memoryview(body)[start:]
     names = [str(place) for place in range(len(header))]
     convert = pacsv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False)
@@ -193,25 +196,41 @@ def _of_text(body: bytes, path: Path) -> pa.Table:
             parse(use_threads=False)  # for the rows' numbers, which threads do not know
             raise _ragged(ragged, len(header), path)
     except pa.ArrowInvalid as e:
-        raise _unreadable(body, str(e), path) from e
+        raise _unreadable(body, str(e), path, form) from e
     _refuse_open_quote(table, body, path)
     return table.rename_columns(header)
 
 
-def _utf8(body: bytes, path: Path) -> bytes:
-    """Return text as UTF-8 without a byte order mark."""
+def _utf8(body: bytes, path: Path, form: TextForm | None) -> bytes:
+    """Return text as UTF-8 without a byte order mark.
+
+    The encoding that was named is that of files that are no UTF-8: tables of medclip beside it stay what they are.
+    """
     if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         try:
             body = body.decode("utf-16").encode()
         except UnicodeError as e:
             raise _invalid("the table begins like UTF-16 text and is none.", path) from e
     body = body.removeprefix(codecs.BOM_UTF8)
+    if form is not None and form.encoding != TextForm.encoding and not _is_utf8(body):
+        try:
+            body = body.decode(form.encoding).encode()
+        except UnicodeError as e:
+            raise _invalid(f"the table is neither UTF-8 nor {form.encoding}.", path, _SAVE_UTF8) from e
     if b"\0" in body:
-        raise _invalid("the file holds NUL bytes, so it is no CSV or TSV in UTF-8.", path)
+        hint = f"{_SAVE} Or say what it is in: --encoding utf-16-le." if form is not None else _SAVE
+        raise _invalid("the file holds NUL bytes, so it is no CSV or TSV in UTF-8.", path, hint)
     return body
 
 
-def _header(body: bytes, path: Path) -> tuple[list[str], str, int]:
+def _is_utf8(body: bytes) -> bool:
+    try:
+        return "\0" not in body.decode()
+    except UnicodeDecodeError:
+        return False
+
+
+def _header(body: bytes, path: Path, form: TextForm | None) -> tuple[list[str], str, int]:
     """Read the names of the columns.
 
     Returns:
@@ -220,7 +239,7 @@ def _header(body: bytes, path: Path) -> tuple[list[str], str, int]:
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(body[:_HEADER_BYTES], final=False)
     except UnicodeDecodeError as e:
-        raise _not_utf8(body, e.start, path) from e
+        raise _not_utf8(body, e.start, path, form) from e
     blank = re.match(r"[\r\n]*", text)
     start = blank.end() if blank else 0
     stated = re.match(r"sep=([,;\t])\r?\n", text[start:])  # Excel's own line for the delimiter
@@ -263,7 +282,7 @@ def _ragged(rows: Sequence[Any], expected: int, path: Path) -> MedclipError:
     )
 
 
-def _unreadable(body: bytes, message: str, path: Path) -> MedclipError:
+def _unreadable(body: bytes, message: str, path: Path, form: TextForm | None) -> MedclipError:
     """Return why Arrow could not read a text."""
     if "straddling" in message or "block" in message:
         return _invalid(
@@ -274,15 +293,14 @@ def _unreadable(body: bytes, message: str, path: Path) -> MedclipError:
     try:
         body.decode()
     except UnicodeDecodeError as e:
-        return _not_utf8(body, e.start, path)
+        return _not_utf8(body, e.start, path, form)
     return _invalid("the table is no CSV or TSV.", path)
 
 
-def _not_utf8(body: bytes, at: int, path: Path) -> MedclipError:
+def _not_utf8(body: bytes, at: int, path: Path, form: TextForm | None) -> MedclipError:
     line = len(re.findall(rb"\r\n|\n|\r", body[:at])) + 1
-    return _invalid(
-        f"line {line:,} of the file is not UTF-8 text.", path, 'Save it as "CSV UTF-8" or as Parquet, or convert it.'
-    )
+    option = " Or say what it is in: --encoding cp1252 (Western Windows) or latin-1." if form is not None else ""
+    return _invalid(f"line {line:,} of the file is not UTF-8 text.", path, _SAVE_UTF8 + option)
 
 
 def _refuse_open_quote(table: pa.Table, body: bytes, path: Path) -> None:

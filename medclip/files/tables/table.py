@@ -105,6 +105,32 @@ def plain_name(text: str) -> str:
     return re.sub(r"[\W_]+", "", text.casefold())
 
 
+@dataclass(frozen=True)
+class TextForm:
+    """How text tables were written where neither their bytes nor the usual form say it."""
+
+    encoding: str = "utf-8"
+    """Of tables that are not UTF-8 and have no byte order mark, by Python's name for it: cp1252, latin-1, utf-16-le."""
+    decimal: str = "point"
+    """What parts the decimals: "point" or "comma"."""
+
+    def __post_init__(self) -> None:
+        """Refuse what nothing can be read by."""
+        if self.decimal not in ("point", "comma"):
+            hint = did_you_mean(self.decimal, ("point", "comma"), "It is one of")
+            raise MedclipError(Reason.WRONG_USE, f"`decimal` is {self.decimal!r}.", hint=hint)
+        try:
+            known = "a".encode(self.encoding).decode(self.encoding) == "a"
+        except (LookupError, UnicodeError, ValueError):
+            known = False
+        if not known:
+            raise MedclipError(
+                Reason.WRONG_USE,
+                f"`encoding` is {self.encoding!r}, which names no encoding of text.",
+                hint='Western Windows writes cp1252, older Unix latin-1, Excel\'s "Unicode text" utf-16.',
+            )
+
+
 @dataclass(frozen=True, eq=False)
 class Table:
     """A table, not yet understood."""
@@ -114,6 +140,8 @@ class Table:
     """Its path, or what it is ("the table of labels"), for messages."""
     path: Path | None = None
     """Its file; None for a data frame."""
+    form: TextForm | None = None
+    """How its text was read, where whoever asked can say so; None where refusals have no option to name."""
     _coded: dict[str, Coded] = field(default_factory=dict, repr=False)
 
     @property
@@ -151,7 +179,7 @@ class Table:
         names = [n if n in known else columns.get(n, n) for n in self.arrow.column_names]
         if names == self.arrow.column_names:
             return self
-        return Table(self.arrow.rename_columns(names), self.where, self.path)
+        return Table(self.arrow.rename_columns(names), self.where, self.path, self.form)
 
     def need(self, name: str, what: str = "") -> str:
         """Find a column, or say which are like it.
@@ -168,7 +196,7 @@ class Table:
         """Return the table of the rows that are kept."""
         import pyarrow as pa
 
-        return Table(self.arrow.filter(pa.array(keep_N)), self.where, self.path)
+        return Table(self.arrow.filter(pa.array(keep_N)), self.where, self.path, self.form)
 
     def coded(self, name: str) -> Coded:
         """Read a column as texts."""
@@ -232,7 +260,7 @@ class Table:
             empty = _blank(text)
             bad = pc.and_(pc.invert(empty), pc.invert(pc.match_substring_regex(text, _NUMBER)))
             if (num_bad := pc.sum(bad).as_py() or 0) > 0:
-                raise _no_numbers(name, what, num_bad, pc.unique(text.filter(bad)).to_pylist(), self.where)
+                raise _no_numbers(name, what, num_bad, pc.unique(text.filter(bad)).to_pylist(), self)
             column = pc.cast(pc.utf8_ltrim(pc.if_else(empty, None, text), "+"), pa.float64())
         numbers_N = pc.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
         return np.array(numbers_N, np.float64)
@@ -290,11 +318,42 @@ def has_decimal_comma(text: str) -> bool:
     return re.match(_COMMA, text.strip()) is not None
 
 
-def decimal_commas(name: str, num_cells: int, where: str) -> MedclipError:
-    """Return the refusal of a column of numbers with decimal commas."""
+def decimal_commas(name: str, num_cells: int, where: str, *, has_option: bool) -> MedclipError:
+    """Return the refusal of a column of numbers with decimal commas; `has_option` where `TextForm` can be asked for."""
     are = "is" if num_cells == 1 else "are"
     sentence = f"{count(num_cells, 'cell')} of the column {name!r} {are} written with a decimal comma, not a point."
-    return MedclipError(Reason.TABLE_INVALID, sentence, where=where, hint=number_hint("0,5", ""))
+    hint = number_hint("0,5", "") + (" Or have them read so: --decimal comma." if has_option else "")
+    return MedclipError(Reason.TABLE_INVALID, sentence, where=where, hint=hint)
+
+
+def with_decimal_points(table: Table) -> Table:
+    """Return a table whose cells with a decimal comma have a point instead; texts with a comma in them stay.
+
+    Raises:
+        MedclipError: TABLE_INVALID for a column in which some numbers have a comma and some a point: there a point may
+            part thousands.
+    """
+    import pyarrow as pa
+
+    pc = _compute()
+    columns = {}
+    for name in table.arrow.column_names:
+        column = table._column(name)
+        if _is_text(column.type):
+            text = pc.utf8_trim_whitespace(column)
+            commas = pc.match_substring_regex(text, _COMMA)
+            if pc.any(commas).as_py():
+                points = pc.match_substring_regex(text, r"^[+-]?\d*\.\d+$")
+                if pc.any(points).as_py():
+                    raise MedclipError(
+                        Reason.TABLE_INVALID,
+                        f"some numbers of the column {name!r} have a decimal comma, and some a point.",
+                        where=table.where,
+                        hint="Write them alike: a point may part thousands.",
+                    )
+                column = pc.if_else(commas, pc.replace_substring(text, ",", "."), column)
+        columns[name] = column
+    return Table(pa.table(columns, metadata=table.arrow.schema.metadata), table.where, table.path, table.form)
 
 
 def number_hint(text: str, otherwise: str) -> str:
@@ -339,12 +398,12 @@ def _blank(texts: Any) -> Any:
     return pc.is_in(pc.utf8_lower(texts), pa.array(sorted(BLANK), texts.type))
 
 
-def _no_numbers(name: str, what: str, num_bad: int, texts: Sequence[str], where: str) -> MedclipError:
+def _no_numbers(name: str, what: str, num_bad: int, texts: Sequence[str], table: Table) -> MedclipError:
     with_comma = [t for t in texts if has_decimal_comma(t)]
     if len(with_comma) == len(texts):
-        return decimal_commas(name, num_bad, where)
+        return decimal_commas(name, num_bad, table.where, has_option=table.form is not None)
     are = "is" if num_bad == 1 else "are"
     samples = ", ".join(shown(t) for t in texts[:_MOST_SHOWN])
     sentence = f"{count(num_bad, 'cell')} of the column {name!r} {are} not {what}: {samples}."
     hint = number_hint(with_comma[0] if with_comma else "", "Leave a cell blank where nothing is known.")
-    return MedclipError(Reason.TABLE_INVALID, sentence, where=where, hint=hint)
+    return MedclipError(Reason.TABLE_INVALID, sentence, where=table.where, hint=hint)

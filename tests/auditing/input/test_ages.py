@@ -140,4 +140,4 @@ def test_ages_with_a_decimal_comma_are_refused_in_the_words_of_scores():
         MedclipError, match=r"^t: 1 cell of the column 'age' is written with a decimal comma"
     ) as refused:
         read_ages(coded([*map(str, range(20, 60)), "63,5"]), "age", "years", "t")
-    assert refused.value.hint == "Write decimals with a point, not with a comma."
+    assert refused.value.hint == "Write decimals with a point, not with a comma. Or have them read so: --decimal comma."

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.read_table import read_table
+from medclip.files.tables.table import TextForm
 from tests.kits.tables import DISGUISES, csv_bytes, disguised
 
 COLUMNS = {
@@ -178,3 +179,56 @@ def test_a_file_is_opened_once_and_a_table_that_was_read_is_not_read_again(tmp_p
     assert opened == ["a", "b"]
     assert [read_table(t) for t in tables] == tables
     assert opened == ["a", "b"]
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "utf-16-le", "utf-16-be", "mac_roman"])
+def test_a_table_in_the_encoding_that_was_named_is_read_by_it(tmp_path, encoding):
+    (tmp_path / "t").write_bytes("file;größe\na;ü\nb;é\n".encode(encoding))
+    with pytest.raises(MedclipError, match=r"UTF-8.* Or say what it is in: --encoding"):
+        read_table(tmp_path / "t", form=TextForm())
+    with pytest.raises(MedclipError) as refused:
+        read_table(tmp_path / "t")
+    assert "--encoding" not in str(refused.value)  # where there is no such option
+    assert read_table(tmp_path / "t", form=TextForm(encoding)).texts("größe") == ["ü", "é"]
+
+
+@pytest.mark.parametrize("form", ["utf-8", "utf-8-sig", "utf-16"])
+def test_tables_that_say_what_they_are_stay_so_beside_one_in_another_encoding(tmp_path, form):
+    (tmp_path / "t").write_bytes("file,größe\na,ü\n".encode(form))
+    assert read_table(tmp_path / "t", form=TextForm("latin-1")).texts("größe") == ["ü"]
+
+
+def test_a_table_that_is_not_in_the_encoding_that_was_named_is_refused_with_both_names(tmp_path):
+    (tmp_path / "t").write_bytes(b"a,b\n1,\x81\n")  # no character of cp1252
+    with pytest.raises(MedclipError, match="neither UTF-8 nor cp1252"):
+        read_table(tmp_path / "t", form=TextForm("cp1252"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"encoding": "latin-eins"}, "names no encoding"),
+        ({"encoding": "zip"}, "names no encoding"),
+        ({"decimal": "coma"}, "`decimal` is 'coma'. Did you mean 'comma'"),
+    ],
+)
+def test_a_form_of_text_that_is_none_is_refused(words, message):
+    with pytest.raises(MedclipError, match=message):
+        TextForm(**words)
+
+
+def test_decimal_commas_are_read_as_points_where_that_was_said_and_texts_keep_theirs(tmp_path):
+    (tmp_path / "t").write_text("id;score;age;note\na;0,71;12,0;1,2 or 3\nb;1;040Y;x,y\nc;-1,5e-3;;\n")
+    with pytest.raises(MedclipError, match=r"decimal comma, not a point\..* Or have them read so: --decimal comma\."):
+        read_table(tmp_path / "t", form=TextForm()).numbers("score")
+    table = read_table(tmp_path / "t", form=TextForm(decimal="comma"))
+    np.testing.assert_array_equal(table.numbers("score"), [0.71, 1.0, -0.0015])
+    assert table.texts("age") == ["12.0", "040Y", ""]
+    assert table.texts("note") == ["1,2 or 3", "x,y", ""]
+    frame = pa.table({"score": ["0,5", "0,25"], "n": [1, 2]})
+    np.testing.assert_array_equal(read_table(frame, form=TextForm(decimal="comma")).numbers("score"), [0.5, 0.25])
+
+
+def test_a_column_with_decimal_commas_and_points_is_refused_for_a_point_may_part_thousands():
+    with pytest.raises(MedclipError, match="column 'dose' have a decimal comma, and some a point"):
+        read_table(pa.table({"dose": ["1,5", "1.500"]}), form=TextForm(decimal="comma"))
