@@ -1,0 +1,274 @@
+"""Which corruption is how strong in which modality: MedMNIST-C's registry, grades 1 (mild) to 5 (severe).
+
+    for corruption in corruptions_of(Modality.XRAY):                   # five of them in three grades
+        corrupted = corrupt(pixels, corruption, draws(sha256, corruption.name))
+
+Strengths were set for images of 224 px: corrupt at that size, then resize for the model. The grades of two modalities
+are not comparable, and those of a table are not equally far apart. MedMNIST-C has no mammograms, no MRI and no
+endoscopy: they take the strengths of chest X-rays, of CT slices and of dermoscopy.
+
+Reference: Di Salvo et al., MedMNIST-C, arXiv 2406.17536; registry of its published code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.imaging.corruptions import blur, exposure, noise, resolution
+from medclip.sample import Modality, spoken
+
+REFERENCE_PX = 224
+"""Longer side of the images that the strengths are for."""
+GRADES = (1, 3, 5)
+"""Grades that are measured: mild, moderate, severe."""
+GRADE_WORDS = {1: "mild", 2: "mild to moderate", 3: "moderate", 4: "moderate to severe", 5: "severe"}
+
+Strength = float | tuple[float, float]
+Family = Literal["noise", "blur", "digital", "exposure", "field of view"]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One thing that goes wrong."""
+
+    title: str
+    family: Family
+    like: str
+    """Where it comes from in a clinic, as the end of a sentence."""
+    apply: Callable[[NDArray[np.uint8], Any, noise.Draws], NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """One operation of a modality in one grade."""
+
+    name: str
+    """Of `OPERATIONS`."""
+    grade: int
+    strength: Strength
+
+    @property
+    def title(self) -> str:
+        """Return its printed name."""
+        return OPERATIONS[self.name].title
+
+
+def _plain(operation: Any) -> Any:
+    """Leave out the draws of an operation that draws nothing."""
+    return lambda pixels, strength, rng: operation(pixels, strength)
+
+
+OPERATIONS: Mapping[str, Operation] = {
+    "gaussian_noise": Operation("Gaussian noise", "noise", "electronic noise", noise.gaussian_noise),
+    "shot_noise": Operation("shot noise", "noise", "a lower dose, or too little light", noise.shot_noise),
+    "speckle_noise": Operation("speckle noise", "noise", "grain of coherent waves", noise.speckle_noise),
+    "impulse_noise": Operation("impulse noise", "noise", "dead and hot detector elements", noise.impulse_noise),
+    "gaussian_blur": Operation("Gaussian blur", "blur", "a soft focal spot or kernel", _plain(blur.gaussian_blur)),
+    "defocus_blur": Operation("defocus", "blur", "a lens out of focus", _plain(blur.defocus_blur)),
+    "motion_blur": Operation("motion blur", "blur", "patient or camera moved", blur.motion_blur),
+    "zoom_blur": Operation("zoom blur", "blur", "distance changed during the exposure", _plain(blur.zoom_blur)),
+    "pixelate": Operation("coarse pixels", "digital", "a screenshot or thumbnail", _plain(resolution.pixelate)),
+    "jpeg_compression": Operation(
+        "JPEG compression", "digital", "a lossy export or messenger", _plain(resolution.jpeg_compression)
+    ),
+    "brightness_up": Operation("brighter", "exposure", "more light or gain", _plain(exposure.brightness)),
+    "brightness_down": Operation("darker", "exposure", "less light or gain", _plain(exposure.brightness)),
+    "contrast_up": Operation("more contrast", "exposure", "a narrower window", _plain(exposure.contrast)),
+    "contrast_down": Operation(
+        "less contrast", "exposure", "a wider window, scatter or haze", _plain(exposure.contrast)
+    ),
+    "gamma_corr_up": Operation("darker mid-greys", "exposure", "another display curve", _plain(exposure.gamma)),
+    "gamma_corr_down": Operation("lighter mid-greys", "exposure", "another display curve", _plain(exposure.gamma)),
+    "saturate": Operation("stronger colour", "exposure", "a stronger stain", _plain(exposure.saturate)),
+    "black_corner": Operation("dark corners", "field of view", "a vignette", _plain(exposure.black_corner)),
+}
+"""By the names of MedMNIST-C. Not built: stain deposits, bubbles and characters, which need images or fonts."""
+
+_JPEG = (50.0, 30.0, 15.0, 10.0, 7.0)
+_COARSE = (0.3, 0.25, 0.2, 0.15, 0.1)
+_DARKER = (0.9, 0.8, 0.7, 0.6, 0.5)
+_BRIGHTER = (1.1, 1.2, 1.3, 1.4, 1.5)
+_UP, _DOWN = (1.1, 1.2, 1.3, 1.4, 1.6), (0.9, 0.8, 0.7, 0.6, 0.4)
+_DEFOCUS = ((4.0, 0.1), (5.0, 0.2), (6.0, 0.3), (7.0, 0.4), (8.0, 0.5))
+_NOISE = {
+    "gaussian_noise": (0.04, 0.08, 0.12, 0.18, 0.26),
+    "speckle_noise": (0.05, 0.15, 0.2, 0.35, 0.45),
+    "impulse_noise": (0.01, 0.03, 0.06, 0.09, 0.17),
+    "shot_noise": (60.0, 25.0, 18.0, 10.0, 5.0),
+}
+REGISTRY: Mapping[str, Mapping[str, Sequence[Strength]]] = {
+    "chestmnist": {
+        "shot_noise": _NOISE["shot_noise"],
+        "gaussian_blur": (3.0, 5.0, 7.0, 9.0, 11.0),
+        "contrast_down": _DOWN,
+        "gamma_corr_down": _DOWN,
+        "jpeg_compression": _JPEG,
+        "pixelate": _COARSE,
+        "gaussian_noise": _NOISE["gaussian_noise"],
+        "speckle_noise": _NOISE["speckle_noise"],
+        "impulse_noise": _NOISE["impulse_noise"],
+        "brightness_up": _BRIGHTER,
+        "brightness_down": _DARKER,
+        "contrast_up": _UP,
+        "gamma_corr_up": _UP,
+    },
+    "organamnist": {
+        "shot_noise": (200.0, 100.0, 50.0, 25.0, 15.0),
+        "gaussian_blur": (11.0, 13.0, 15.0, 17.0, 21.0),
+        "contrast_down": (0.8, 0.7, 0.6, 0.55, 0.5),
+        "brightness_up": (1.2, 1.3, 1.4, 1.5, 1.6),
+        "pixelate": (0.7, 0.6, 0.5, 0.4, 0.35),
+        "jpeg_compression": _JPEG,
+        "gaussian_noise": (0.04, 0.08, 0.12, 0.16, 0.2),
+        "speckle_noise": (0.05, 0.1, 0.2, 0.3, 0.4),
+        "impulse_noise": (0.01, 0.02, 0.03, 0.05, 0.08),
+        "brightness_down": (0.8, 0.75, 0.7, 0.65, 0.6),
+        "contrast_up": (1.3, 1.4, 1.6, 1.7, 1.8),
+        "gamma_corr_up": (1.3, 1.4, 1.6, 1.8, 2.0),
+        "gamma_corr_down": _DOWN,
+    },
+    "breastmnist": {
+        "speckle_noise": (0.1, 0.15, 0.2, 0.25, 0.3),
+        "motion_blur": ((5.0, 5.0), (9.0, 7.0), (9.0, 10.0), (13.0, 10.0), (17.0, 12.0)),
+        "brightness_up": (1.4, 1.5, 1.6, 1.8, 2.0),
+        "contrast_down": _DOWN,
+        "jpeg_compression": _JPEG,
+        "pixelate": _COARSE,
+        "brightness_down": (0.55, 0.5, 0.45, 0.4, 0.3),
+    },
+    "octmnist": {
+        "speckle_noise": (0.15, 0.3, 0.4, 0.5, 0.6),
+        "defocus_blur": ((0.5, 0.6), (1.0, 0.5), (1.5, 0.1), (2.0, 0.5), (2.5, 0.1)),
+        "motion_blur": ((10.0, 3.0), (15.0, 5.0), (15.0, 8.0), (15.0, 12.0), (20.0, 15.0)),
+        "contrast_down": (0.6, 0.4, 0.3, 0.2, 0.15),
+        "jpeg_compression": (30.0, 15.0, 10.0, 7.0, 5.0),
+        "pixelate": _COARSE,
+    },
+    "retinamnist": {
+        "gaussian_noise": (0.04, 0.08, 0.12, 0.16, 0.2),
+        "defocus_blur": _DEFOCUS,
+        "brightness_down": _DARKER,
+        "contrast_down": _DOWN,
+        "jpeg_compression": (30.0, 25.0, 20.0, 10.0, 5.0),
+        "pixelate": (0.8, 0.6, 0.5, 0.4, 0.35),
+        "speckle_noise": (0.1, 0.15, 0.2, 0.25, 0.3),
+        "motion_blur": ((8.0, 5.0), (15.0, 5.0), (15.0, 8.0), (15.0, 12.0), (20.0, 15.0)),
+    },
+    "dermamnist": {
+        "shot_noise": _NOISE["shot_noise"],
+        "defocus_blur": _DEFOCUS,
+        "brightness_down": _DARKER,
+        "black_corner": (1.1, 1.05, 1.0, 0.9, 0.95),
+        "jpeg_compression": (30.0, 20.0, 15.0, 10.0, 7.0),
+        "pixelate": (0.7, 0.5, 0.4, 0.3, 0.25),
+        "gaussian_noise": _NOISE["gaussian_noise"],
+        "speckle_noise": _NOISE["speckle_noise"],
+        "impulse_noise": _NOISE["impulse_noise"],
+        "motion_blur": ((10.0, 5.0), (15.0, 5.0), (15.0, 8.0), (15.0, 12.0), (20.0, 15.0)),
+        "zoom_blur": ((1.12, 0.01), (1.16, 0.01), (1.22, 0.02), (1.26, 0.02), (1.33, 0.03)),
+        "brightness_up": _BRIGHTER,
+        "contrast_up": _UP,
+        "contrast_down": (0.8, 0.7, 0.6, 0.5, 0.4),
+    },
+    "pathmnist": {
+        "defocus_blur": ((3.0, 0.1), (4.0, 0.1), (5.0, 0.2), (6.0, 0.2), (7.0, 0.3)),
+        "brightness_down": (0.85, 0.8, 0.75, 0.72, 0.7),
+        "contrast_down": (0.8, 0.7, 0.6, 0.55, 0.5),
+        "saturate": (0.05, 0.1, 0.15, 0.2, 0.25),
+        "jpeg_compression": _JPEG,
+        "pixelate": (0.8, 0.6, 0.4, 0.3, 0.25),
+        "motion_blur": ((5.0, 5.0), (10.0, 5.0), (15.0, 5.0), (15.0, 8.0), (15.0, 12.0)),
+        "brightness_up": (1.1, 1.15, 1.2, 1.22, 1.25),
+        "contrast_up": _UP,
+    },
+}
+"""Strength of each grade, by data set of MedMNIST-C; the first five of each are measured unless others are asked for.
+zoom_blur: end and step of the factors; defocus_blur: radius and smoothing; motion_blur: radius and spread."""
+NUM_DEFAULT = 5
+DATASETS: Mapping[Modality, str] = {
+    Modality.XRAY: "chestmnist",
+    Modality.MAMMOGRAPHY: "chestmnist",
+    Modality.CT: "organamnist",
+    Modality.MRI: "organamnist",
+    Modality.ULTRASOUND: "breastmnist",
+    Modality.OCT: "octmnist",
+    Modality.FUNDUS: "retinamnist",
+    Modality.DERMATOLOGY: "dermamnist",
+    Modality.ENDOSCOPY: "dermamnist",
+    Modality.PATHOLOGY: "pathmnist",
+}
+
+
+def corruptions_of(
+    modality: Modality, names: Sequence[str] = (), grades: Sequence[int] = GRADES
+) -> tuple[Corruption, ...]:
+    """List the corruptions of a modality, by name and grade.
+
+    Args:
+        modality: Whose images they are.
+        names: Which ones; none: the first five of the modality.
+        grades: 1 to 5.
+
+    Raises:
+        MedclipError: WRONG_USE for a modality, name or grade that there is none of.
+
+    Example:
+        >>> [c.name for c in corruptions_of(Modality.FUNDUS, grades=[3])][:2]
+        ['gaussian_noise', 'defocus_blur']
+    """
+    if modality not in DATASETS:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"there are no corruptions of {spoken(modality)} files: they are of images.",
+            hint="Leave the stress test out.",
+        )
+    registry = REGISTRY[DATASETS[modality]]
+    for name in names:
+        if name not in registry:
+            raise MedclipError(
+                Reason.WRONG_USE,
+                f"{spoken(modality)} images have no corruption {name!r}.",
+                hint=did_you_mean(name, registry, "They have"),
+            )
+    for grade in grades:
+        if grade not in GRADE_WORDS:
+            raise MedclipError(Reason.WRONG_USE, f"corruptions have the grades 1 to 5, not {grade}.")
+    chosen = tuple(dict.fromkeys(names)) or tuple(registry)[:NUM_DEFAULT]
+    return tuple(Corruption(name, grade, registry[name][grade - 1]) for name in chosen for grade in grades)
+
+
+def draws(sha256: str, name: str) -> np.random.Generator:
+    """Return the randomness of one file under one operation: the same for each grade, so that only strength differs.
+
+    Args:
+        sha256: Of the file's bytes.
+        name: Of the operation, and of the view where there are several.
+    """
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(f"{sha256} {name}".encode()).digest()[:16], "big"))
+
+
+def corrupt(pixels: NDArray[np.uint8], corruption: Corruption, rng: noise.Draws) -> NDArray[np.uint8]:
+    """Apply one corruption.
+
+    Args:
+        pixels: uint8 [H, W, 1 or 3], the longer side about `REFERENCE_PX`. Grey images are corrupted as three equal
+            channels and become grey again by ITU luma, as in MedMNIST-C: of their noise a third is averaged away.
+        corruption: From `corruptions_of`.
+        rng: From `draws`.
+
+    Returns:
+        uint8 of the same shape.
+    """
+    operation = OPERATIONS[corruption.name]
+    if pixels.shape[2] == 3:
+        return operation.apply(np.ascontiguousarray(pixels), corruption.strength, rng)
+    coloured = operation.apply(np.repeat(pixels, 3, axis=2), corruption.strength, rng)
+    return np.asarray(Image.fromarray(coloured).convert("L"))[:, :, None]
