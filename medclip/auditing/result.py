@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medclip.errors import MedclipError, Reason
 from medclip.files.output import write_file
 from medclip.files.tables.write import csv_bytes, parquet_bytes
 from medclip.result import Result
@@ -193,6 +194,27 @@ def write_tables(result: AuditResult, folder: Path) -> None:
         write_file(folder / f"{name}.parquet", parquet_bytes(table))
         write_file(folder / f"{name}.csv", csv_bytes(table))
     write_file(folder / JSON, result.to_json())
+
+
+def read_result(path: Path) -> AuditResult:
+    """Read an audit back from its `audit.json`, or the folder that holds it.
+
+    Raises:
+        MedclipError: MISSING_FILE; CORRUPT for what `medclip audit` did not write, or did not write to its end.
+    """
+    path = path / JSON if path.is_dir() else path
+    if not path.is_file():
+        raise MedclipError(Reason.MISSING_FILE, "there is no audit here.", where=path, hint=f"Name its {JSON}.")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        tables = {name: tuple(values["tables"].get(name, ())) for name in COLUMNS}
+        about = {name: values[name] for name in ("settings", "provenance")}
+        names = {name: tuple(values[name]) for name in ("labels", "attributes", "notes")}
+        return AuditResult(**tables, **about, **names, model_names=tuple(values["models"]))
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise MedclipError(
+            Reason.CORRUPT, f"this is no {JSON} that medclip audit wrote to its end.", where=path, hint="Audit again."
+        ) from e
 
 
 def _cell(value: Any, kind: str) -> Any:

@@ -316,6 +316,7 @@ def _settings(options: AuditOptions, first: Measured) -> dict[str, Any]:
         "min_pos": cells.min_pos,
         "min_neg": cells.min_neg,
         "min_patients": cells.min_patients,
+        "no_finding": [x.name for x in first.cohort.labels if x.no_finding],
         "counts": "exact" if first.rounding.base == 1 else f"rounded to {first.rounding.base}",
     }
 

@@ -71,7 +71,7 @@ def audit(
     if as_json:
         print(audited.to_json(), end="")
     else:
-        from medclip.reports.audit.summary_words import summary
+        from medclip.reports.audit.summary.words import summary
 
         for words in summary(audited):
             print(f"{words.head}: {' '.join(words.all)}")

@@ -11,8 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
+import pytest
 
-from medclip.auditing.result import COLUMNS, JSON, AuditResult, write_tables
+from medclip.auditing.result import COLUMNS, JSON, AuditResult, read_result, write_tables
+from medclip.errors import MedclipError
 from tests.kits.audit_report import full
 
 
@@ -67,3 +69,15 @@ def test_a_red_check_is_told():
 def test_json_takes_what_settings_hold():
     text = AuditResult(settings={"bins": np.arange(3), "path": Path("x"), "n": np.int64(2)}).to_json()
     assert json.loads(text)["settings"] == {"bins": [0, 1, 2], "path": "x", "n": 2}
+
+
+def test_an_audit_is_read_back_as_it_was_written(tmp_path: Path):
+    made = full(models=("a", "b"))
+    write_tables(made, tmp_path)
+    for path in (tmp_path, tmp_path / JSON):
+        assert read_result(path).to_json() == made.to_json()
+    (tmp_path / JSON).write_text('{"finished": false}')
+    with pytest.raises(MedclipError, match="wrote to its end"):
+        read_result(tmp_path)
+    with pytest.raises(MedclipError, match="there is no audit here"):
+        read_result(tmp_path / "elsewhere")

@@ -22,7 +22,7 @@ from medclip.auditing.options import AuditOptions, Shortcuts, Thresholds
 from medclip.auditing.run import run_audit
 from medclip.auditing.thresholds.file import write_thresholds
 from medclip.errors import MedclipError, Reason
-from medclip.reports.audit.summary_words import summary
+from medclip.reports.audit.summary.words import summary
 from tests.kits.audit_tables import audit_table
 
 QUICK = AuditOptions(num_resamples=200, permutations=200)

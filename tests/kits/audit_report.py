@@ -88,6 +88,7 @@ def without_findings() -> AuditResult:
     return replace(
         made,
         gaps=tuple({**row, "p": 0.4, "p_holm": 1.0, "p_bh": 0.8} for row in made.gaps),
+        differences=tuple({**row, "p": 0.4, "p_holm": 1.0, "p_bh": 0.8} for row in made.differences),
         leakage=tuple(row for row in made.leakage if row["severity"] != "red"),
     )
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from medclip.auditing.result import AuditResult, Row
-from medclip.reports.audit.check_words import red
-from medclip.reports.audit.methods import LIMITS
+from medclip.reports.audit.annex.methods import LIMITS
 from medclip.reports.audit.names import cell_name, gap_head, group_name, metric_head, plain, with_interval
-from medclip.reports.audit.summary_words import HIDDEN, UNSEEN, summary, tested
+from medclip.reports.audit.summary.check_words import red
+from medclip.reports.audit.summary.words import HIDDEN, UNSEEN, summary, tested
 from medclip.wording import NONE, capital, number, p_value
 
 _METRICS = ("auroc", "c_index", "tpr", "fpr")

@@ -30,12 +30,24 @@ _HEADS = {
     "auroc_bpsn": "AUROC, others’ positives, group’s negatives",
     "auroc_bnsp": "AUROC, group’s positives, others’ negatives",
 }
+_IN_WORDS = {
+    "tpr": "sensitivity (TPR)",
+    "fpr": "false positive rate (FPR)",
+    "tnr": "specificity (TNR)",
+    "ppv": "positive predictive value (PPV)",
+    "npv": "negative predictive value (NPV)",
+}
 _KINDS = {"_max_min": "highest − lowest", "_worst_overall": "worst − everybody"}
 
 
 def metric_head(name: str) -> str:
     """Return the short name of a measure: AUROC, TPR, selection rate."""
     return _HEADS.get(name) or plain(name)
+
+
+def metric_in_words(name: str) -> str:
+    """Return how a sentence names a measure: sensitivity (TPR)."""
+    return _IN_WORDS.get(name) or metric_head(name)
 
 
 def gap_head(name: str) -> str:

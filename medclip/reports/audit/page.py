@@ -9,13 +9,13 @@ from typing import Any
 from markupsafe import Markup
 
 from medclip.auditing.result import AuditResult, Row
-from medclip.reports.audit import sections as sections
+from medclip.reports.audit.annex import sections as sections
+from medclip.reports.audit.annex.label_section import LabelView, label_view, overview
+from medclip.reports.audit.annex.methods import LIMITS, Step, formulas, steps
 from medclip.reports.audit.card_section import CardPart, card
-from medclip.reports.audit.check_words import red
-from medclip.reports.audit.label_section import LabelView, label_view, overview
-from medclip.reports.audit.methods import LIMITS, Step, formulas, steps
 from medclip.reports.audit.names import is_all, plain, survives
-from medclip.reports.audit.summary_words import Said, summary, tested
+from medclip.reports.audit.summary.check_words import red
+from medclip.reports.audit.summary.words import Said, lead, summary, tested
 from medclip.reports.audit.table import Grid
 from medclip.wording import list_of, number
 
@@ -26,6 +26,8 @@ class PageView:
 
     title: str
     version: str
+    lead: str
+    """The first sentence: the worst that was found."""
     red: tuple[str, ...]
     facts: tuple[tuple[str, str], ...]
     summary: tuple[Said, ...]
@@ -58,6 +60,7 @@ def view(result: AuditResult) -> PageView:
     return PageView(
         title=_title(result),
         version=str(result.provenance.get("version", "")),
+        lead=lead(result),
         red=red(result),
         facts=tuple(_facts(result)),
         summary=summary(result),

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from medclip.auditing.groups.measure import SAME_AS
 from medclip.auditing.result import AuditResult, Row
-from medclip.reports.audit.check_words import MOST, embeddings, leakage, shortcuts, thresholds
 from medclip.reports.audit.names import (
     alpha,
     cell_name,
     gap_head,
-    group_name,
     is_all,
     metric_head,
-    of_model,
-    parts,
+    metric_in_words,
     plain,
     survives,
     with_interval,
 )
+from medclip.reports.audit.summary import group_findings
+from medclip.reports.audit.summary.check_words import MOST, embeddings, leakage, shortcuts, thresholds
+from medclip.reports.audit.summary.finding import Finding, by_harm
 from medclip.wording import capital, count, figure, list_of, number, p_value, real
 
 MAIN_GAPS = (
@@ -34,8 +35,10 @@ MAIN_GAPS = (
     "equalised_odds",
 )
 """The gaps that the overview and the summary speak of first."""
+MAIN = ("tpr", "fpr", "auroc", "c_index")
+"""The measures that differences are told of first, the worst harm first."""
 COMPARED = "Models compared"
-FOUND, UNSEEN, HIDDEN = "Gaps larger than chance", "Gaps that could not have been seen", "Groups that are not shown"
+FOUND, UNSEEN, HIDDEN = "What was found", "What could not have been seen", "Groups that are not shown"
 
 
 @dataclass(frozen=True)
@@ -58,11 +61,11 @@ class Said:
 def summary(result: AuditResult) -> tuple[Said, ...]:
     """Return what was audited, what was found and what could not have been."""
     matters = (
-        Said("Size", tuple(_size(result))),
-        Said("Overall", tuple(_overall(result))),
-        _gaps(result),
+        _found(result),
         _unseen(result),
         Said(HIDDEN, tuple(_hidden(result))),
+        Said("Size", tuple(_size(result))),
+        Said("Overall", tuple(_overall(result))),
         Said("Thresholds", tuple(thresholds(result))),
         _compared(result),
         _listed("Shortcuts", tuple(shortcuts(result))),
@@ -152,72 +155,97 @@ def _overall(result: AuditResult) -> Iterator[str]:
                 )
 
 
-def _gaps(result: AuditResult) -> Said:
-    rows = tested(result.gaps)
-    sure = [row for row in rows if survives(result, row)]
-    ordered = distinct([row for row in result.gaps if survives(result, row)])
-    listed_gaps = tuple(_gap(result, row) for row in ordered[:MOST])
-    return Said(FOUND, (_how_many(result, rows, sure),), listed_gaps, tuple(_further(result, rows, sure, ordered)))
+def found(result: AuditResult) -> tuple[Finding, ...]:
+    """Return every finding, the worst harm first. A part of the page that makes findings is a line here."""
+    return by_harm([*group_findings.findings(result)])
 
 
-def _how_many(result: AuditResult, rows: Sequence[Row], sure: Sequence[Row]) -> str:
-    if not rows:
-        return "No gap was tested, so this audit cannot say which gaps are larger than chance."
-    tests = f"Of {count(len(rows), 'gap')} tested"
-    within = " of each model" if len(result.model_names) > 1 else ""
-    if not sure:
-        return (
-            f"{tests}, none is larger than chance after adjusting for their number{within} (Holm). This does not show "
-            "that there are none: the next paragraph says how large one had to be to be seen."
-        )
-    verb = "is" if len(sure) == 1 else "are"
-    level = f"Holm, p at most {alpha(result):g}"
-    return f"{tests}, {number(len(sure))} {verb} larger than chance after adjusting for their number{within} ({level})."
-
-
-def _further(result: AuditResult, rows: Sequence[Row], sure: Sequence[Row], ordered: Sequence[Row]) -> Iterator[str]:
-    rest = len(sure) - min(MOST, len(ordered))
-    if rest > 0:
-        same = "; some are the same gap by another name" if len(ordered) < len(sure) else ""
-        yield f"The other {number(rest)} {'is' if rest == 1 else 'are'} in the tables below{same}."
-    leads = sum(row["p"] <= alpha(result) and not survives(result, row) for row in rows)
-    if leads:
-        how_many = f"{'A further ' if sure else ''}{number(leads)} {'has' if leads == 1 else 'have'}"
-        yield (
-            f"{how_many} p at most {alpha(result):g} before adjusting only: something to look at again on other "
-            "patients, not a finding."
-        )
-
-
-def _gap(result: AuditResult, row: Row) -> str:
-    value, around = parts(row)
-    who = f"{plain(row.get('label'))} by {plain(row.get('attribute'))}{of_model(result, row)}"
-    ends = ""
-    if row.get("worst_group") and row.get("best_group"):
-        ends = f"; worst for {group_name(row, 'worst_group')}, best for {group_name(row, 'best_group')}"
-    chance = real(row.get("null_mean"))
-    alone = "" if chance is None else f"; chance alone would give {figure(chance)} on average"
+def lead(result: AuditResult) -> str:
+    """Return the first sentence of the page: the single worst finding; where there is none, what that does not show."""
+    findings = found(result)
+    if findings:
+        return findings[0].sentence
+    if not (tested(result.gaps) or tested(result.differences)):
+        return "No gap was tested, so this audit cannot say whether groups differ."
     return (
-        f"{capital(who)}: {gap_head(str(row.get('gap')))}, {value} ({around}){ends}; adjusted "
-        f"p\u00a0{p_value(row.get('p_holm'))}{alone}."
+        f"Of {_tests(result)}, none is larger than chance after adjusting for their number (Holm). This does not show "
+        f"that there are none{_seen_from(result)}."
     )
 
 
+def _found(result: AuditResult) -> Said:
+    findings = found(result)
+    rest = len(findings) - 1 - MOST
+    more = (f"The other {number(rest)} {'is' if rest == 1 else 'are'} in the table of findings.",) if rest > 0 else ()
+    sentences = (lead(result), *(_how_many(result, findings) if findings else ()))
+    items = tuple(finding.sentence for finding in findings[1 : MOST + 1])
+    return Said(FOUND, sentences, items, (*more, *_leads(result)))
+
+
+def _tests(result: AuditResult) -> str:
+    """Count what was tested."""
+    counts = (
+        (
+            len(tested(result.differences)),
+            "difference of a group from all others",
+            "differences of groups from all others",
+        ),
+        (len(tested(result.gaps)), "gap between groups", "gaps between groups"),
+    )
+    return f"{list_of([count(n, one, many) for n, one, many in counts if n])} tested"
+
+
+def _how_many(result: AuditResult, findings: Sequence[Finding]) -> tuple[str]:
+    kinds = Counter(finding.harm for finding in findings)
+    by_kind = list_of([f"{harm.head} {number(kinds[harm])}" for harm in sorted(kinds)])
+    each = "; each model is a family of its own" if len(result.model_names) > 1 else ""
+    return (
+        f"{count(len(findings), 'finding')} in all: {by_kind}. {_tests(result)}; a finding has p at most "
+        f"{alpha(result):g} after adjusting for the number of tests (Holm){each}.",
+    )
+
+
+def _seen_from(result: AuditResult) -> str:
+    """Write how small the sensitivity differences are that could have been seen at best, and at worst."""
+    for metric in ("tpr", "auroc", "c_index"):
+        rows = [r for r in result.differences if r.get("metric") == metric and real(r.get("smallest_gap")) is not None]
+        if rows:
+            sizes = sorted(row["smallest_gap"] for row in rows)
+            ends = (
+                figure(sizes[0]) if len(rows) == 1 else f"{figure(sizes[0])} at best and {figure(sizes[-1])} at worst"
+            )
+            return f": to be seen, a difference in {metric_in_words(metric)} had to be {ends}"
+    return ""
+
+
+def _leads(result: AuditResult) -> Iterator[str]:
+    """Count what is small by itself only; a gap and a difference may be about the same groups."""
+    rows = [row for table in (result.differences, result.gaps) for row in tested(table)]
+    leads = sum(row["p"] <= alpha(result) and not survives(result, row) for row in rows)
+    if leads:
+        yield (
+            f"{number(leads)} more {'has' if leads == 1 else 'have'} p at most {alpha(result):g} before adjusting "
+            "only: something to look at again on other patients, not a finding."
+        )
+
+
 def _unseen(result: AuditResult) -> Said:
-    rows = [row for row in tested(result.gaps) if not survives(result, row)]
+    rows = [row for row in tested(result.differences) if not survives(result, row)]
+    rows = rows or [row for row in tested(result.gaps) if not survives(result, row)]
     with_size = [row for row in rows if real(row.get("smallest_gap")) is not None]
-    present = dict.fromkeys(str(row.get("gap")) for row in with_size)
-    names = [name for name in MAIN_GAPS if name in present] or list(present)
-    items = tuple(_smallest([row for row in with_size if row.get("gap") == name]) for name in names[:3])
+    present = dict.fromkeys(_measure(row) for row in with_size)
+    names = [name for name in (*MAIN, *MAIN_GAPS) if name in present] or list(present)
+    items = tuple(_smallest([row for row in with_size if _measure(row) == name]) for name in names[:3])
     sentences: list[str] = []
     if with_size:
+        adjusted = "after adjusting" if "metric" in with_size[0] else "that one test alone"
         sentences.append(
-            "Where no gap was found, smaller ones may well be there. The smallest gap that one test alone would see in "
-            f"{power(result)} of audits like this one is:"
+            "Where nothing was found, smaller differences may well be there. What would be seen in "
+            f"{power(result)} of audits like this one ({adjusted}) is a difference of at least:"
         )
     elif rows:
         sentences.append(
-            "How large a gap had to be to be seen is not known, so nothing follows from a gap that was not found."
+            "How large a difference had to be to be seen is not known, so nothing follows from one that was not found."
         )
     after = []
     if blank := sum(real(row.get("value")) is None for row in result.gaps):
@@ -228,15 +256,27 @@ def _unseen(result: AuditResult) -> Said:
     return Said(UNSEEN, tuple(sentences), items, tuple(after))
 
 
+def _measure(row: Row) -> str:
+    """Return what a row of `differences` or `gaps` measures."""
+    return str(row.get("metric") or row.get("gap"))
+
+
+def _size_seen(row: Row) -> str:
+    """Write the smallest difference that would be seen; shares cannot differ by more than 1."""
+    return figure(row["smallest_gap"]) if row["smallest_gap"] <= 1 else "no difference, however large,"
+
+
+def _whose(row: Row) -> str:
+    return cell_name(row) if row.get("group") else f"by {plain(row.get('attribute'))}"
+
+
 def _smallest(rows: Sequence[Row]) -> str:
-    """Write the smallest gap that could be seen, at best and at worst."""
+    """Write the smallest difference that could be seen, at best and at worst."""
     ordered = sorted(rows, key=lambda row: row["smallest_gap"])
-    name = capital(gap_head(str(ordered[0].get("gap"))))
-    ends = [
-        f"{figure(row['smallest_gap'])} for {plain(row.get('label'))} by {plain(row.get('attribute'))}"
-        for row in (ordered[0], ordered[-1])
-    ]
-    return f"{name}: {ends[0]}." if len(rows) == 1 else f"{name}: from {ends[0]} to {ends[1]}."
+    first = ordered[0]
+    name = capital(metric_in_words(str(first["metric"])) if first.get("metric") else gap_head(str(first.get("gap"))))
+    ends = [f"{_size_seen(row)} for {plain(row.get('label'))}, {_whose(row)}" for row in (first, ordered[-1])]
+    return f"{name}: {ends[0]}." if len(rows) == 1 else f"{name}: from {ends[0]}, to {ends[1]}."
 
 
 def _hidden(result: AuditResult) -> Iterator[str]:

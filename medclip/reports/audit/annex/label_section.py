@@ -19,7 +19,7 @@ from medclip.reports.audit.names import (
     survives,
     with_interval,
 )
-from medclip.reports.audit.summary_words import MAIN_GAPS, distinct, tested
+from medclip.reports.audit.summary.words import MAIN_GAPS, distinct, tested
 from medclip.reports.audit.table import Grid, Td, Tr, said
 from medclip.reports.forest_plot import NUM_SERIES, Line, Mark, forest
 from medclip.wording import NONE, capital, figure, number, p_value, real

@@ -8,7 +8,7 @@ from typing import Any
 from medclip.auditing.groups.gaps import GAPS
 from medclip.auditing.result import AuditResult
 from medclip.reports.audit.names import alpha, gap_head, metric_head
-from medclip.reports.audit.summary_words import power
+from medclip.reports.audit.summary.words import power
 from medclip.reports.audit.table import Grid, Tr, said
 from medclip.statistics.metrics.catalogue import METRICS
 from medclip.wording import capital, number

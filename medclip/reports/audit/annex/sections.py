@@ -10,7 +10,8 @@ from markupsafe import Markup
 from medclip.auditing.groups.gaps import GAPS
 from medclip.auditing.result import AuditResult, Row
 from medclip.auditing.shortcuts.standardised_gaps import AFTER, BEFORE
-from medclip.reports.audit.label_section import CALIBRATION, by_cell, by_group, difference_cells, groups_grid
+from medclip.reports.audit.annex.label_section import CALIBRATION, by_cell, by_group, difference_cells, groups_grid
+from medclip.reports.audit.annex.plots import net_benefit, reliability, scatter
 from medclip.reports.audit.names import (
     EVERYBODY,
     gap_head,
@@ -22,7 +23,6 @@ from medclip.reports.audit.names import (
     survives,
     with_interval,
 )
-from medclip.reports.audit.plots import net_benefit, reliability, scatter
 from medclip.reports.audit.table import Grid, Td, Tr, said
 from medclip.reports.forest_plot import Line, Mark, forest
 from medclip.statistics.cohort import ALL

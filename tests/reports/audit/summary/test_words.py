@@ -10,7 +10,7 @@ from medclip.auditing.result import AuditResult
 from medclip.auditing.shortcuts.masked_pairs import MEAN_CHANGE
 from medclip.reports.audit.card_section import card, markdown
 from medclip.reports.audit.names import parts, with_interval
-from medclip.reports.audit.summary_words import FOUND, HIDDEN, UNSEEN, summary
+from medclip.reports.audit.summary.words import FOUND, HIDDEN, UNSEEN, lead, summary
 from tests.kits.audit_report import EVIL, full, nearly_empty, without_findings
 
 
@@ -31,40 +31,47 @@ def test_the_size_comes_from_everybody_and_not_from_the_largest_group():
 
 def test_gaps_above_chance_are_told_with_size_interval_ends_and_what_chance_gives():
     text = told(full())[FOUND]
-    assert "Pneumothorax by age: AUROC, highest − lowest, 0." in text
-    assert "worst for 80+, best for 25-50; adjusted p\u00a00." in text
+    assert "Pneumothorax by age: TPR, highest − lowest, 0." in text
+    assert "worst for 80+, best for 25-50; p\u00a0<0.001, after adjusting for " in text
     assert "chance alone would give 0.027 on average" in text
 
 
 def test_the_same_gap_by_another_name_is_told_and_counted_once():
     made = full()
     row = next(r for r in made.gaps if r["gap"] == "underdiagnosis_max_min" and r["p_holm"] <= 0.05)
-    twins = (row, {**row, "gap": "tpr_max_min"}, {**row, "gap": "equalised_odds"})
-    matter = next(m for m in summary(replace(made, gaps=twins)) if m.head == FOUND)
-    assert matter.sentences[0].startswith("Of 2 gaps tested, 2 are larger than chance")
-    assert len(matter.items) == 1
-    assert "underdiagnosis" in matter.items[0]
-    assert matter.after == ("The other 1 is in the tables below; some are the same gap by another name.",)
+    twins = (row, {**row, "gap": "tpr_max_min"})
+    matter = next(m for m in summary(replace(made, differences=(), gaps=twins)) if m.head == FOUND)
+    assert matter.sentences[1].startswith("1 finding in all: missed disease 1. 1 gap between groups tested;")
+    assert matter.items == ()
 
 
-def test_where_no_gap_is_found_the_size_that_could_have_been_seen_stands_beside_it():
+def test_where_nothing_is_found_the_size_that_could_have_been_seen_stands_beside_it():
     text = told(without_findings())
     assert "none is larger than chance" in text[FOUND]
     assert "does not show that there are none" in text[FOUND]
-    assert "smaller ones may well be there" in text[UNSEEN]
-    assert "AUROC, highest − lowest: from 0." in text[UNSEEN]
+    assert "a difference in sensitivity (TPR) had to be 0.090 at best and 0.090 at worst" in lead(without_findings())
+    assert "smaller differences may well be there" in text[UNSEEN]
+    assert "Sensitivity (TPR): from 0.090 for" in text[UNSEEN]
+    alone = replace(without_findings(), differences=())
+    assert "AUROC, highest − lowest: from 0." in told(alone)[UNSEEN]
 
 
-def test_without_power_nothing_follows_from_a_gap_that_was_not_found():
+def test_a_difference_that_no_share_can_reach_could_not_have_been_seen_at_all():
     made = without_findings()
-    blind = replace(made, gaps=tuple({**row, "smallest_gap": None} for row in made.gaps))
-    assert "nothing follows from a gap that was not found" in told(blind)[UNSEEN]
+    row = {**made.differences[0], "smallest_gap": 1.3}
+    assert "no difference, however large, for" in told(replace(made, differences=(row,)))[UNSEEN]
 
 
-def test_p_that_does_not_survive_is_a_lead_and_not_a_finding():
+def test_without_power_nothing_follows_from_what_was_not_found():
     made = without_findings()
-    raw = replace(made, gaps=({**made.gaps[0], "p": 0.02, "p_holm": 0.4},))
-    assert " 1 has p at most 0.05 before adjusting only" in told(raw)[FOUND]
+    rows = {name: tuple({**row, "smallest_gap": None} for row in made.rows(name)) for name in ("gaps", "differences")}
+    assert "nothing follows from one that was not found" in told(replace(made, **rows))[UNSEEN]
+
+
+def test_p_that_does_not_survive_is_something_to_look_at_again_and_not_a_finding():
+    made = without_findings()
+    raw = replace(made, differences=(), gaps=({**made.gaps[0], "p": 0.02, "p_holm": 0.4},))
+    assert " 1 more has p at most 0.05 before adjusting only" in told(raw)[FOUND]
     assert "not a finding" in told(raw)[FOUND]
 
 
@@ -159,7 +166,7 @@ def test_the_card_says_what_was_red():
 
 
 def test_groups_are_written_as_the_table_writes_them():
-    made = full()
+    made = replace(full(), differences=())
     row = {**next(r for r in made.gaps if r["p_holm"] <= 0.05), "worst_group": "ward_7", "best_group": None}
     assert "worst for ward_7" not in told(replace(made, gaps=(row,)))[FOUND]
     assert "worst for ward_7, best for a_b" in told(replace(made, gaps=({**row, "best_group": "a_b"},)))[FOUND]

@@ -1,0 +1,1 @@
+"""What an audit found, in the order of harm, and in plain sentences."""

@@ -1,0 +1,74 @@
+"""A finding: one thing that an audit is sure of, with the harm it does. Every part of the page makes its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Harm(IntEnum):
+    """What a finding does to patients; the first of these stands first on the page."""
+
+    DECLARED = 0
+    """What was required before the data were seen is not met."""
+    MISSED = 1
+    """The ill are called healthy more often in a group."""
+    REVERSED = 2
+    """The ill get the lower scores."""
+    FALSE_ALARM = 3
+    """The healthy are called ill more often in a group."""
+    RANKING = 4
+    """The ill and the healthy are told apart less well in a group."""
+    SHORTCUT = 5
+    """The score follows a site, a device or a view."""
+    CALIBRATION = 6
+    """The score means another probability in a group."""
+    UNSCORED = 7
+    """More patients of a group have no score at all."""
+    OTHER = 8
+
+    @property
+    def head(self) -> str:
+        """The words by which findings of this kind are counted."""
+        return _HEADS[self]
+
+
+_HEADS = {
+    Harm.DECLARED: "not as required beforehand",
+    Harm.MISSED: "missed disease",
+    Harm.REVERSED: "reversed scores",
+    Harm.FALSE_ALARM: "false alarms",
+    Harm.RANKING: "ranking (AUROC)",
+    Harm.SHORTCUT: "shortcuts",
+    Harm.CALIBRATION: "calibration",
+    Harm.UNSCORED: "missing scores",
+    Harm.OTHER: "others",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One finding of the summary; `findings(result)` of a part of the page returns a list of these."""
+
+    harm: Harm
+    sentence: str
+    """Everything of it: who, how large, on how many patients, how sure. It ends with a full stop."""
+    size: float
+    """Distance from no harm: of one kind the largest comes first. Below 0 for the other side of a difference (a group
+    that fares better than all others), which comes behind those that fare worse."""
+    what: str = ""
+    """In the table of findings: the measure and where it was found. Blank: the sentence fills the row."""
+    value: str = ""
+    """The group's value, and that of those it is compared with."""
+    difference: str = ""
+    """With its interval."""
+    counts: str = ""
+    """What it rests on."""
+    p: str = ""
+    """By itself, and adjusted."""
+
+
+def by_harm(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Order findings: the worst harm first, and of one harm the largest."""
+    return tuple(sorted(findings, key=lambda finding: (finding.harm, -finding.size)))
