@@ -46,7 +46,8 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         **_RANGE,
         **{"worst_group": _TEXT, "best_group": _TEXT, "num_groups": _WHOLE},
         **_TESTED,
-        **{"family": _TEXT, "null_mean": _REAL, "null_95": _REAL, "smallest_gap": _REAL, "flag": _TEXT},
+        **{"family": _TEXT, "statistic": _REAL, "group": _TEXT, "same_as": _TEXT, "null_mean": _REAL, "null_95": _REAL},
+        **{"smallest_gap": _REAL, "smallest_gap_every": _REAL, "flag": _TEXT},
     },
     "models": {
         **{"model": _TEXT, "other": _TEXT, "label": _TEXT, "attribute": _TEXT, "group": _TEXT, "metric": _TEXT},

@@ -66,6 +66,12 @@ def test_names_that_stand_for_one_gap_share_its_test_and_count_once():
     assert [same[k] for k in shared] == [one[k] for k in shared]
     p = sorted(r["p"] for r in found.gaps if r.get("p") is not None and r["gap"] in TESTED)
     assert min(r["p_holm"] for r in found.gaps if r.get("p_holm") is not None) == pytest.approx(min(1, p[0] * len(p)))
+    (odds,) = rows(found, "gaps", gap="equalised_odds")
+    (larger,) = rows(found, "gaps", gap=odds["same_as"])
+    assert odds["same_as"] in ("tpr_max_min", "fpr_max_min")
+    assert [odds[k] for k in (*shared, "statistic", "group")] == [larger[k] for k in (*shared, "statistic", "group")]
+    assert same["same_as"] == "tpr_max_min"
+    assert one.get("same_as") is None
 
 
 @pytest.mark.parametrize(

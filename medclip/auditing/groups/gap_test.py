@@ -1,41 +1,52 @@
-"""Whether groups differ by more than chance: the permutation test of largest-minus-smallest gaps.
+"""Whether the groups of an attribute differ by more than chance: the permutation test of the largest deviation.
 
-Such a gap is above 0 even where groups do not differ, the more so the more and the smaller the groups. So the group
-labels are shuffled, the gap is measured again, and p = (1 + #{shuffled ≥ found}) / (1 + shuffles); the mean and the
-95th percentile of the shuffled gaps are what chance alone gives, to be read beside the gap.
+The statistic is that of the group that stands out most: t_g = (d_g − mean)/s, with d_g how far the group's value is
+from the mean of all groups (each weighted by how well it is known, 1/variance), and mean and s those of d_g over all
+draws, the sample itself among them. T = max over groups of |t_g| (maxT: Westfall and Young 1993). Each group is
+measured in its own standard error, so that a group of 40 beside groups of 1,000 neither makes the statistic nor hides
+what the large groups show: with a true AUROC gap of 0.12 in a large group the test finds it as often as that group
+against the rest; largest minus smallest, in raw units, found it in a third (benchmarks/audit_power.py).
 
-Patients are shuffled, never rows, and only among patients with alike outcomes (no row positive, some, all) and alike
-numbers of rows (1, 2-3, 4-7, 8 and more): prevalence may differ between groups without the model being at fault, and
-images of one patient stay together. Where an attribute varies within a patient (age), a unit is a patient with one of
-its values.
+Groups are compared with each other, not with the pooled value: where scores are shifted between groups of one AUROC,
+the AUROC of everybody is another one than that of each. So the test says no more than that the values differ.
 
-The test is of "the groups are exchangeable given outcome and number of rows". It holds exactly for that; groups that
-differ in spread only, not in the metric, can make it err. It tests metrics given the outcome (AUROC, TPR, FPR); for
-those that move with prevalence (PPV, NPV, selection rate, AUPRC, calibration) a gap that comes from prevalence is
-part of both sides.
+p = (1 + #{T shuffled ≥ T}) / (1 + shuffles). What is shuffled says `shuffle`: "the groups are exchangeable, given
+outcome and number of rows" is what is tested. It holds exactly for that; groups that differ in spread only, not in the
+metric, can make it err. It tests metrics given the outcome (AUROC, TPR, FPR); for those that move with prevalence
+(predictive values, selection rate) a gap that comes from prevalence is part of both sides.
 
-References: Good, Permutation, Parametric and Bootstrap Tests of Hypotheses, 3rd ed. 2005; Phipson & Smyth, Stat.
-Appl. Genet. Mol. Biol. 9 (2010) 39; DiCiccio et al., KDD 2020, 1467-1477 (permutation tests of fairness metrics).
+Of very many shuffles not all are made where it is soon clear that p is not small: after 250, 1,000, 4,000, ... the
+test ends once every name has `_ENOUGH` draws as large as the sample (Besag and Clifford 1991).
+
+References: Westfall & Young, Resampling-Based Multiple Testing, 1993; Hothorn et al., Amer. Statist. 60 (2006) 257-263
+(maxT of standardised statistics); Good, Permutation, Parametric and Bootstrap Tests of Hypotheses, 3rd ed. 2005;
+Phipson & Smyth, Stat. Appl. Genet. Mol. Biol. 9 (2010) 39; Besag & Clifford, Biometrika 78 (1991) 301-304; DiCiccio et
+al., KDD 2020, 1467-1477 (permutation tests of fairness metrics).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri
 
-from medclip.auditing.groups.gaps import GAPS, GapInfo, gap_values
+from medclip.auditing.groups.gaps import GAPS, GapInfo
+from medclip.auditing.groups.shuffle import Shuffles, units_of
 from medclip.errors import MedclipError, Reason
 from medclip.statistics.cohort import Cohort, Label
-from medclip.statistics.resampling.bootstrap import evaluate
+from medclip.statistics.metrics.catalogue import METRICS
+from medclip.statistics.tests.patient_permutation import p_value
 
 _Floats = NDArray[np.float64]
-_AT_ONCE = 256
-"""Shuffles held in memory: 250 MB of groups and weights for 200,000 patients."""
-_CROSSED = {"auroc_bpsn": (False, True), "auroc_bnsp": (True, False)}
-"""Whether positives and whether negatives come from the group (or from all others)."""
+_FIRST_LOOK, _LOOKS_APART = 250, 4
+_ENOUGH = 50
+"""Draws at least as large as the sample after which p is known well enough (to a seventh of itself)."""
+_ALIKE = 1e-12
+"""Sums in another order differ in the last digits; a shuffle that gives the same groups must count as equal."""
+_POWER, _LEVEL = 0.8, 0.05
 
 
 @dataclass(frozen=True)
@@ -44,24 +55,21 @@ class GapTest:
 
     name: str
     value: float
-    """The gap between the groups tested."""
+    """Largest minus smallest, of the groups tested."""
     p: float
+    statistic: float
+    """How many standard errors the group that stands out most is from the others."""
+    group: int | None
+    """That group, as an index into the attribute's groups."""
     null_mean: float
     null_95: float
-    """95th percentile of the gap without differences; the 5th, for a ratio."""
+    """95th percentile of largest minus smallest where groups do not differ."""
+    smallest: float
+    """How far a group has to be from the mean of the others to be found four times in five: the group seen best."""
+    smallest_every: float
+    """The same for the group that is seen worst: so large a difference of any group would be found."""
     num_permutations: int
-    """Shuffles in which the gap was defined."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Units:
-    """What is shuffled: the rows, as a cohort whose patients are the units, and the group of each unit."""
-
-    cohort: Cohort
-    """Without attributes. Units of the positive rows first, then the same units of the negative rows."""
-    label: Label
-    codes_U: NDArray[np.int64]
-    stratum_U: NDArray[np.int64]
+    """Shuffles that were made."""
 
 
 def gap_test(
@@ -82,108 +90,109 @@ def gap_test(
         label: One of its labels.
         attribute: Name of one of its attributes.
         groups: Indices, into the attribute's groups, of those that may be shown.
-        names: Of `gaps.GAPS`; the shuffles serve all of them.
+        names: Of `gaps.GAPS`, largest minus smallest; the shuffles serve all of them.
         threshold: Of the label, for metrics that need one.
-        num_permutations: How often to shuffle.
+        num_permutations: How often to shuffle at most.
         seed: The same seed shuffles the same patients.
 
     Returns:
         A test for each name.
 
     Raises:
-        MedclipError: WRONG_USE when there is no such attribute, or no shuffle is asked for.
+        MedclipError: WRONG_USE when there is no such attribute, no shuffle is asked for, or a gap is not between
+            largest and smallest.
     """
     named = next((a for a in cohort.attributes if a.name == attribute), None)
     if named is None or num_permutations < 1:
         raise MedclipError(Reason.WRONG_USE, "a gap test needs an attribute of the audit and one shuffle or more.")
-    metrics = sorted({m for name in names for m in GAPS[name].metrics})
-    rows = label.valid_N & np.isin(named.codes_N, groups)
-    if rows.sum() == 0 or len(groups) < 2:
-        return {name: _untested(name) for name in names}
-    everybody = evaluate(replace(cohort, attributes=()), label, _ones(cohort), threshold=threshold, metrics=metrics)
-    units = _units(cohort, label, named.codes_N, rows)
-    parts = [
-        _group_metrics(units, codes_UB, groups, metrics, threshold)
-        for codes_UB in _shuffled(units, num_permutations, seed)
-    ]
-    drawn = {m: np.concatenate([part[m] for part in parts], axis=1) for m in metrics}
-    overall = {m: everybody.point[m][:1] for m in metrics}
-    return {name: _test(name, GAPS[name], drawn, overall) for name in names}
+    infos = {name: GAPS[name] for name in names}
+    if any(info.compare != "between" or info.ratio or info.join != "worst" for info in infos.values()):
+        raise MedclipError(Reason.WRONG_USE, "gaps that are tested are between the largest and the smallest value.")
+    metrics = sorted({m for info in infos.values() for m in info.metrics})
+    tests = {name: _untested(name) for name in names}
+    if len(groups) < 2 or not (label.valid_N & np.isin(named.codes_N, groups)).any():
+        return tests
+    units = units_of(cohort, label, named.codes_N, groups)
+    shuffles = Shuffles(units, metrics, len(groups), threshold, seed=seed)
+    for look in _looks(num_permutations):
+        drawn = shuffles.first(look)
+        tests = {name: _test(name, info, drawn, groups) for name, info in infos.items()}
+        if all(not test.p * (1 + look) <= _ENOUGH for test in tests.values()):
+            break
+    return tests
 
 
-def _units(cohort: Cohort, label: Label, codes_N: NDArray[np.int16], rows: NDArray[np.bool_]) -> _Units:
-    patients, codes = cohort.patients_N[rows].astype(np.int64), codes_N[rows].astype(np.int64)
-    pairs, unit = np.unique(patients * (codes.max() + 1) + codes, return_inverse=True)
-    positive = label.truth_N[rows] == 1
-    num_rows = np.bincount(unit)
-    num_positive = np.bincount(unit, weights=positive)
-    outcome = np.where(num_positive == 0, 0, np.where(num_positive == num_rows, 2, 1))
-    size = np.minimum(np.floor(np.log2(num_rows)), 3).astype(np.int64)
-    of_rows = {
-        name: None if (values := getattr(label, name)) is None else values[rows]
-        for name in ("score_N", "truth_N", "weight_N", "time_N")
-    }
-    apart = Cohort((unit + np.where(positive, 0, len(pairs))).astype(np.int32), (), ())
-    return _Units(apart, replace(label, **of_rows), pairs % (codes.max() + 1), outcome * 4 + size)
+def _looks(num_permutations: int) -> Iterator[int]:
+    look = _FIRST_LOOK
+    while look < num_permutations:
+        yield look
+        look *= _LOOKS_APART
+    yield num_permutations
 
 
-def _shuffled(units: _Units, num_permutations: int, seed: int) -> Iterator[NDArray[np.int16]]:
-    """Group of each unit in each shuffle, [U, b] in parts that fit into memory; the very first column is as it is."""
-    rng = np.random.default_rng(seed)
-    strata = [np.flatnonzero(units.stratum_U == s) for s in np.unique(units.stratum_U)]
-    for start in range(0, 1 + num_permutations, _AT_ONCE):
-        codes_UB = np.empty((len(units.codes_U), min(_AT_ONCE, 1 + num_permutations - start)), np.int16)
-        for b in range(codes_UB.shape[1]):
-            if start + b == 0:
-                codes_UB[:, 0] = units.codes_U
-                continue
-            for members in strata:
-                codes_UB[members, b] = units.codes_U[rng.permutation(members)]
-        yield codes_UB
-
-
-def _group_metrics(
-    units: _Units, codes_UB: NDArray[np.int16], groups: Sequence[int], metrics: Sequence[str], threshold: float | None
-) -> dict[str, _Floats]:
-    """Each metric of each group in each shuffle, [G, 1 + B]: the weights say who is in the group."""
-    drawn: dict[str, list[_Floats]] = {m: [] for m in metrics}
-    own = [m for m in metrics if m not in _CROSSED]
-    num = units.cohort.num_patients
-    for group in groups:
-        inside = (codes_UB == group).astype(np.uint8)
-        if own:
-            weights = np.concatenate([inside, inside])[:num]
-            replicates = evaluate(units.cohort, units.label, weights, threshold=threshold, metrics=own)
-            for m in own:
-                drawn[m].append(replicates.drawn[m][0])
-        for m in set(metrics) & set(_CROSSED):
-            positives, negatives = (inside if within else 1 - inside for within in _CROSSED[m])
-            weights = np.concatenate([positives, negatives])[:num]
-            drawn[m].append(evaluate(units.cohort, units.label, weights, metrics=["auroc"]).drawn["auroc"][0])
-    return {m: np.stack(values) for m, values in drawn.items()}
-
-
-def _test(name: str, info: GapInfo, drawn: dict[str, _Floats], overall: dict[str, _Floats]) -> GapTest:
+def _test(name: str, info: GapInfo, drawn: Mapping[str, _Floats], groups: Sequence[int]) -> GapTest:
     values_MGB = np.stack([drawn[m] for m in info.metrics])
-    valid_G = ~np.isnan(values_MGB[:, :, 0]).any(axis=0)
-    overall_MB = np.stack([np.broadcast_to(overall[m], values_MGB.shape[2:]) for m in info.metrics])
-    gap_B = gap_values(info, values_MGB[:, valid_G], overall_MB)
-    null = gap_B[1:][~np.isnan(gap_B[1:])]
-    if np.isnan(gap_B[0]) or not len(null):
+    defined = np.flatnonzero(~np.isnan(values_MGB[:, :, 0]).any(axis=0))
+    if len(defined) < 2:
         return _untested(name)
-    # Sums in another order differ in the last digits; a shuffle that gives the same groups must count as equal.
-    close = 1e-12
-    beyond = (null <= gap_B[0] + close) if info.ratio else (null >= gap_B[0] - close)
-    p = (1 + int(beyond.sum())) / (1 + len(null))
-    return GapTest(
-        name, float(gap_B[0]), p, float(null.mean()), float(np.quantile(null, 0.05 if info.ratio else 0.95)), len(null)
+    values_MGB = values_MGB[:, defined]
+    gap_B = (values_MGB.max(axis=1) - values_MGB.min(axis=1)).max(axis=0)
+    null = gap_B[1:][~np.isnan(gap_B[1:])]
+    if not len(null):
+        return _untested(name)
+    deviations = [_standardised(values_GB) for values_GB in values_MGB]
+    size_MGB = np.abs([t_GB for t_GB, _ in deviations])
+    largest_B = size_MGB.max(axis=(0, 1))
+    reach_MG = np.array([reach_G for _, reach_G in deviations]) * (
+        np.quantile(largest_B[1:], 1 - _LEVEL) + ndtri(_POWER)
     )
+    reach_G = np.nanmin(np.where(np.isnan(reach_MG), np.inf, reach_MG), axis=0)
+    known_G = reach_G[np.isfinite(reach_G)]
+    return GapTest(
+        name,
+        float(gap_B[0]),
+        p_value(float(largest_B[0]), largest_B[1:]),
+        float(largest_B[0]),
+        groups[defined[_farthest(info, size_MGB[:, :, 0], values_MGB[:, :, 0])]],
+        float(null.mean()),
+        float(np.quantile(null, 1 - _LEVEL)),
+        float(known_G.min()) if len(known_G) else float("nan"),
+        float(known_G.max()) if len(known_G) else float("nan"),
+        len(largest_B) - 1,
+    )
+
+
+def _standardised(values_GB: _Floats) -> tuple[_Floats, _Floats]:
+    """Return by how many standard errors each group is from the mean of all, [G, B], and what one of them is, [G].
+
+    The latter as a difference from the mean of the others. A group in which nothing can be shuffled has neither, and
+    one that is not defined in a draw stands out by nothing there.
+    """
+    known_GB = ~np.isnan(values_GB)
+    filled_GB = np.where(known_GB, values_GB, 0.0)
+    count_G1 = known_GB.sum(axis=1, keepdims=True)
+    mean_G1 = filled_GB.sum(axis=1, keepdims=True) / count_G1
+    variance_G1 = (np.where(known_GB, values_GB - mean_G1, 0.0) ** 2).sum(axis=1, keepdims=True) / count_G1
+    weight_G1 = np.divide(1.0, variance_G1, out=np.zeros_like(variance_G1), where=variance_G1 > _ALIKE**2)
+    total_B = np.maximum((weight_G1 * known_GB).sum(axis=0), _ALIKE)
+    apart_GB = values_GB - (weight_G1 * filled_GB).sum(axis=0) / total_B
+    spread_G = np.nanstd(apart_GB, axis=1)
+    moves_G = (spread_G > _ALIKE) & (weight_G1[:, 0] > 0)
+    centred_GB = np.nan_to_num(apart_GB - np.nanmean(apart_GB, axis=1, keepdims=True))
+    t_GB = np.divide(centred_GB, spread_G[:, None], out=np.zeros_like(centred_GB), where=moves_G[:, None])
+    others_G = 1 - weight_G1[:, 0] / max(float(weight_G1.sum()), _ALIKE)
+    reach_G = np.divide(spread_G, others_G, out=np.full(len(spread_G), np.nan), where=moves_G & (others_G > _ALIKE))
+    return t_GB, reach_G
+
+
+def _farthest(info: GapInfo, size_MG: _Floats, value_MG: _Floats) -> int:
+    """Which group stands out most; of two, which stand out alike, the one that fares worse."""
+    m = int(size_MG.max(axis=1).argmax())
+    alike = np.flatnonzero(size_MG[m] >= size_MG[m].max() * (1 - 1e-9))
+    sign = -1.0 if METRICS[info.metrics[m]].better == "low" else 1.0
+    return int(alike[np.argmin(sign * value_MG[m, alike])])
 
 
 def _untested(name: str) -> GapTest:
     nan = float("nan")
-    return GapTest(name, nan, nan, nan, nan, 0)
-
-
-def _ones(cohort: Cohort) -> NDArray[np.uint8]:
-    return np.ones((cohort.num_patients, 1), np.uint8)
+    return GapTest(name, nan, nan, nan, None, nan, nan, nan, nan, 0)

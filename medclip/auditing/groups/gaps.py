@@ -77,12 +77,6 @@ class Gap:
     drawn_B: _Floats
     """The gap in each replicate; NaN where a group was not defined."""
 
-    @property
-    def standard_error(self) -> float:
-        """Standard deviation over replicates; NaN where there are none."""
-        known = self.drawn_B[~np.isnan(self.drawn_B)]
-        return float(known.std(ddof=1)) if len(known) > 1 else float("nan")
-
 
 _SINGLE = (
     *("auroc", "auprc_adjusted", "tpr", "fpr", "ppv", "npv", "selection_rate", "brier", "ece", "c_index"),

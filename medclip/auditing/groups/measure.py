@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from medclip.auditing.disclosure.small_cells import CellState, Rounding, hidden, rounding
 from medclip.auditing.groups.differences import REST, against, rest_cells, with_rest
 from medclip.auditing.groups.gap_test import gap_test
-from medclip.auditing.groups.gaps import GAPS, gaps
+from medclip.auditing.groups.gaps import GAPS, Gap, gaps
 from medclip.auditing.options import AuditOptions, shuffles_for
 from medclip.auditing.thresholds.choose import Threshold
 from medclip.statistics.cohort import Cohort, Label
@@ -21,12 +21,12 @@ from medclip.statistics.resampling.bootstrap import Replicates, evaluate_many
 from medclip.statistics.resampling.intervals import of
 from medclip.statistics.resampling.standard_errors import RATES, clusters_of
 from medclip.statistics.tests.multiple_testing import benjamini_hochberg, holm
-from medclip.statistics.tests.power import smallest_gap, smallest_range
+from medclip.statistics.tests.power import smallest_gap
 
 Row = dict[str, Any]
 COMPARED = ("auroc", "c_index", "tpr", "fpr", "ppv", "selection_rate")
 """What each group is compared in with everybody else, and each model with the other."""
-TESTED = ("auroc_max_min", "c_index_max_min", "tpr_max_min", "fpr_max_min", "equalised_odds")
+TESTED = ("auroc_max_min", "c_index_max_min", "tpr_max_min", "fpr_max_min")
 """Gaps that are tested by permutation; together they are one family over labels and attributes. Only measures given the
 outcome: shuffling keeps each patient's outcome, so where groups differ in prevalence it says nothing of predictive
 values, selection rates and calibration (in simulations these came out "above chance" in 17 to 29 %; cross-group AUROCs
@@ -37,6 +37,9 @@ UNTESTED = (
     *("cross_group_auroc", "equalised_odds_mean", "equalised_odds_ratio", "demographic_parity_ratio"),
 )
 """Gaps that are given with their interval only."""
+JOINED = "equalised_odds"
+"""The larger of two gaps that are tested already (TPR, FPR): it is one of them, shares its test and does not count.
+Only where a group has one of the two rates and not the other may it be another gap; then it is tested itself."""
 SAME_AS = {
     "equal_opportunity": "tpr_max_min",
     "predictive_parity": "ppv_max_min",
@@ -206,14 +209,14 @@ def gap_rows(measured: Measured, options: AuditOptions, step: Callable[[], None]
         every, clusters = measured.states[label.name], clusters_of(measured.cohort, label)
         for a, attribute in enumerate(measured.cohort.attributes):
             cells = [g for g, s in enumerate(every) if s.cell.position[0] == a and s.shown]
-            wanted = [n for n in (*TESTED, *UNTESTED, *SAME_AS) if _measurable(n, replicates)]
+            wanted = [n for n in (*TESTED, JOINED, *UNTESTED, *SAME_AS) if _measurable(n, replicates)]
             measured_gaps = gaps(replicates, cells, clusters, wanted)
             tests = gap_test(
                 measured.cohort,
                 label,
                 attribute.name,
                 [every[g].cell.position[1] for g in cells],
-                [n for n in TESTED if n in measured_gaps],
+                [n for n in (*TESTED, JOINED) if n in measured_gaps],
                 threshold=measured.values.get(label.name),
                 num_permutations=shuffles,
                 seed=options.seed,
@@ -231,27 +234,29 @@ def gap_rows(measured: Measured, options: AuditOptions, step: Callable[[], None]
                     "num_groups": gap.num_groups,
                     "flag": "underpowered" if any(every[g].underpowered for g in cells) else "",
                 }
-                if name in tests:
+                if (same := _same(name, label, measured_gaps)) is not None:
+                    copies.append((row | {"same_as": same}, rows[same]))
+                    row = copies[-1][0]
+                elif name in tests:
                     test = tests[name]
-                    seen = smallest_range(test.null_95, gap.standard_error) if gap.standard_error > 0 else np.nan
                     row |= {
                         **{"p": test.p, "null_mean": test.null_mean, "null_95": test.null_95},
-                        "smallest_gap": float(seen),
+                        **{"statistic": test.statistic, "smallest_gap": test.smallest},
+                        "group": None if test.group is None else attribute.groups[test.group],
+                        "smallest_gap_every": test.smallest_every,
                         "family": f"gaps, {measured.name}",
                     }
-                elif name in SAME_AS:
-                    copies.append((row, rows[_same(name, label)]))
                 rows[name] = row
             gap_table += rows.values()
             if step is not None:
                 step()
     adjust([row for row in gap_table if "family" in row])
     for row, source in copies:
-        row |= {key: source.get(key) for key in (*_TEST_COLUMNS, "family")}
+        row |= {key: source.get(key) for key in (*_TEST_COLUMNS, "group", "family")}
     return [short(measured.rounding, row) for row in gap_table]
 
 
-_TEST_COLUMNS = ("p", "p_holm", "p_bh", "null_mean", "null_95", "smallest_gap")
+_TEST_COLUMNS = ("p", "p_holm", "p_bh", "statistic", "null_mean", "null_95", "smallest_gap", "smallest_gap_every")
 
 
 def adjust(rows: Sequence[Row]) -> int:
@@ -315,7 +320,14 @@ def _measurable(gap: str, replicates: Replicates) -> bool:
     return all(m in replicates.point for m in GAPS[gap].metrics)
 
 
-def _same(name: str, label: Label) -> str:
-    """Return the tested gap that a name stands for; of a label of healthy patients the two rates change places."""
+def _same(name: str, label: Label, measured_gaps: Mapping[str, Gap]) -> str | None:
+    """Return the gap that a name stands for; of a label of healthy patients the two rates change places."""
+    if name == JOINED:
+        joined = measured_gaps[name]
+        for part in ("tpr_max_min", "fpr_max_min"):
+            gap = measured_gaps[part]
+            if gap.num_groups == joined.num_groups and abs(gap.value - joined.value) <= 1e-12:
+                return part
+        return None
     swapped = {"underdiagnosis_max_min": "fpr_max_min", "overdiagnosis_max_min": "tpr_max_min"}
-    return swapped[name] if label.no_finding and name in swapped else SAME_AS[name]
+    return swapped[name] if label.no_finding and name in swapped else SAME_AS.get(name)

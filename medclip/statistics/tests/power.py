@@ -47,19 +47,3 @@ def smallest_gap(
     se = np.asarray(standard_error, np.float64)
     df = np.maximum(np.asarray(degrees_of_freedom, np.float64), 1.0)
     return np.where(se > 0, (t.isf(_LEVEL / num_tests / 2, df) + t.ppf(_POWER, df)) * se, np.nan)
-
-
-def smallest_range(null_95: ArrayLike, standard_error: ArrayLike) -> NDArray[np.float64]:
-    """Return the smallest true largest-minus-smallest gap that the permutation test would find four times in five.
-
-    Args:
-        null_95: 95th percentile of the gap when groups do not differ; of `permutation.gap_test`.
-        standard_error: Of the gap, from the patient bootstrap.
-
-    Returns:
-        null_95 + z · SE: a gap of that size exceeds the 95th percentile so often. An approximation; it leaves out that
-        the found gap is on average larger than the true one, so it errs to the large side.
-    """
-    from scipy.stats import norm
-
-    return np.asarray(null_95, np.float64) + norm.ppf(_POWER) * np.asarray(standard_error, np.float64)

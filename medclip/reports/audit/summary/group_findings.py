@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from medclip.auditing.groups.gaps import GAPS
-from medclip.auditing.groups.measure import SAME_AS
 from medclip.auditing.result import AuditResult, Row
 from medclip.reports.audit.names import (
     cell_name,
@@ -151,10 +150,10 @@ def _is_mirror(result: AuditResult, row: Row, rows: Sequence[Row]) -> bool:
 
 def _gaps(result: AuditResult, places: set[tuple[Any, ...]]) -> Iterator[Finding]:
     """Yield gaps that are larger than chance and are not told of by one of their groups."""
-    tests = Counter(str(row.get("family")) for row in result.gaps if row.get("gap") not in SAME_AS)
+    tests = Counter(str(row.get("family")) for row in result.gaps if not row.get("same_as"))
     for row in result.gaps:
         name = str(row.get("gap"))
-        if name in SAME_AS or not survives(result, row) or real(row.get("value")) is None:
+        if row.get("same_as") or not survives(result, row) or real(row.get("value")) is None:
             continue
         metrics = GAPS[name].metrics if name in GAPS else (name,)
         if any((*(row.get(k) for k in _PLACE), metric) in places for metric in metrics):

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from medclip.auditing.groups.measure import SAME_AS
 from medclip.auditing.result import AuditResult, Row
 from medclip.reports.audit.names import (
     alpha,
@@ -82,7 +81,7 @@ def _listed(head: str, sentences: tuple[str, ...]) -> Said:
 
 def tested(rows: Sequence[Row]) -> list[Row]:
     """Return the rows that were tested; a gap by another name shares the test of the first and does not count twice."""
-    return [row for row in rows if real(row.get("p")) is not None and row.get("gap") not in SAME_AS]
+    return [row for row in rows if real(row.get("p")) is not None and not row.get("same_as")]
 
 
 def distinct(rows: Sequence[Row]) -> list[Row]:

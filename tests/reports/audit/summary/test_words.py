@@ -39,7 +39,7 @@ def test_gaps_above_chance_are_told_with_size_interval_ends_and_what_chance_give
 def test_the_same_gap_by_another_name_is_told_and_counted_once():
     made = full()
     row = next(r for r in made.gaps if r["gap"] == "underdiagnosis_max_min" and r["p_holm"] <= 0.05)
-    twins = (row, {**row, "gap": "tpr_max_min"})
+    twins = ({**row, "same_as": "tpr_max_min"}, {**row, "gap": "tpr_max_min"})
     matter = next(m for m in summary(replace(made, differences=(), gaps=twins)) if m.head == FOUND)
     assert matter.sentences[1].startswith("1 finding in all: missed disease 1. 1 gap between groups tested;")
     assert matter.items == ()

@@ -1,0 +1,198 @@
+"""Group labels dealt anew, and what each group then scores: the draws that a test of gaps compares with.
+
+Whole patients change places where all their rows are in one group (sex; an age band that a patient never left), and
+only among patients with alike outcomes (no row positive, some, all) and alike numbers of rows (1, 2-3, 4-7, 8 and
+more): prevalence may differ between groups without the model being at fault. Where a patient has rows in several groups
+(views, ages), the groups of the patient's own rows change places, among those of the same truth.
+
+A draw needs of the scores no more than a histogram for each group and truth, which one sparse product gives for many
+draws at once. Up to `NUM_BINS` different scores have a bin each; more are cut at their quantiles (and at the
+threshold, so that rates stay exact): the AUROC of a draw then takes scores of one bin for equal. For 200,000 rows of
+44,000 patients a draw with three groups takes 0.6 ms; by sorting the scores of each group it took 14 ms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.statistics.cohort import Cohort, Label
+from medclip.statistics.metrics.rates import ratio
+from medclip.statistics.resampling.bootstrap import evaluate
+from medclip.statistics.resampling.sums import summing_matrix
+
+Floats = NDArray[np.float64]
+NUM_BINS = 512
+COUNTED = ("auroc", "tpr", "fpr", "ppv", "selection_rate")
+"""Metrics that follow from the histograms; others (the c-index) are evaluated draw by draw."""
+_AT_ONCE = 4_000_000
+"""Codes of units that are held in memory at once."""
+_CODE_BITS = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """What is shuffled: the rows of the groups tested, and the units whose groups change places."""
+
+    label: Label
+    """Of the rows tested."""
+    unit_n: NDArray[np.int64]
+    """Unit of each row: a patient, or a row by itself."""
+    codes_U: NDArray[np.int64]
+    """Place, among the groups tested, of the group of each unit."""
+    strata: tuple[NDArray[np.int64], ...]
+    """Units that change places: for each size of a stratum [strata of that size, size]."""
+
+
+def units_of(cohort: Cohort, label: Label, codes_N: NDArray[np.integer[Any]], groups: Sequence[int]) -> Units:
+    """Find what may be shuffled.
+
+    Args:
+        cohort: Patients.
+        label: Scores and truths.
+        codes_N: Group of each row.
+        groups: Those that are tested; other rows are left out.
+    """
+    rows = np.flatnonzero(label.valid_N & np.isin(codes_N, groups))
+    place = np.full(int(max(codes_N.max(), *groups)) + 1, -1)
+    place[list(groups)] = np.arange(len(groups))
+    codes_n, positive_n = place[codes_N[rows]], label.truth_N[rows] == 1
+    _, patient_n = np.unique(cohort.patients_N[rows], return_inverse=True)
+    num_P = np.bincount(patient_n)
+    first_P = np.full(len(num_P), -1)
+    first_P[patient_n[::-1]] = codes_n[::-1]
+    mixed_P = np.bincount(patient_n, codes_n != first_P[patient_n]) > 0
+    # Patients of one group are units themselves; of the others each row is one.
+    unit_P = np.cumsum(~mixed_P) - 1
+    single_n = mixed_P[patient_n]
+    unit_n = np.where(single_n, 0, unit_P[patient_n])
+    num_whole = int((~mixed_P).sum())
+    unit_n[single_n] = num_whole + np.arange(int(single_n.sum()))
+    codes_U = np.concatenate([first_P[~mixed_P], codes_n[single_n]]).astype(np.int64)
+    num_positive_P = np.bincount(patient_n, positive_n)
+    outcome_P = np.where(num_positive_P == 0, 0, np.where(num_positive_P == num_P, 2, 1))
+    size_P = np.minimum(np.floor(np.log2(num_P)), 3).astype(np.int64)
+    own_P = (outcome_P * 4 + size_P)[~mixed_P]
+    strata = np.concatenate([own_P, 12 + 2 * patient_n[single_n] + positive_n[single_n]])
+    of_rows = {
+        name: None if (values := getattr(label, name)) is None else values[rows]
+        for name in ("score_N", "truth_N", "weight_N", "time_N")
+    }
+    return Units(replace(label, **of_rows), unit_n, codes_U, _by_size(strata, codes_U))
+
+
+def _by_size(stratum_U: NDArray[np.int64], codes_U: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
+    """Gather the strata in which there is something to shuffle, those of one size as one array."""
+    order = np.argsort(stratum_U, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(stratum_U[order]) != 0])
+    sizes = np.diff(np.r_[starts, len(order)])
+    differ = np.maximum.reduceat(codes_U[order], starts) != np.minimum.reduceat(codes_U[order], starts)
+    return tuple(
+        order[starts[differ & (sizes == size), None] + np.arange(size)] for size in np.unique(sizes[differ]).tolist()
+    )
+
+
+class Shuffles:
+    """Each metric of each group in one draw after another; how many are asked for at once says nothing."""
+
+    def __init__(
+        self, units: Units, metrics: Sequence[str], num_groups: int, threshold: float | None, *, seed: int
+    ) -> None:
+        """Prepare.
+
+        Args:
+            units: Of `units_of`.
+            metrics: Names of metrics.
+            num_groups: Groups tested, G.
+            threshold: Scores of at least this are called positive.
+            seed: Of the draws.
+        """
+        self._units, self._metrics, self._num_groups, self._threshold = units, metrics, num_groups, threshold
+        self._tables = _Tables(units, threshold) if set(metrics) & set(COUNTED) else None
+        width = max(1, min(256, _AT_ONCE // max(len(units.codes_U), 1)))
+        self._codes = _codes(units, width, seed)
+        self._parts: list[dict[str, Floats]] = []
+        self._num_drawn = 0
+
+    def first(self, num: int) -> dict[str, Floats]:
+        """Return each metric as it is, and in the first shuffles, [G, 1 + num]."""
+        while self._num_drawn < 1 + num:
+            part = self._measured(next(self._codes))
+            self._parts.append(part)
+            self._num_drawn += part[self._metrics[0]].shape[1]
+        return {m: np.concatenate([part[m] for part in self._parts], axis=1)[:, : 1 + num] for m in self._metrics}
+
+    def _measured(self, codes_Ub: NDArray[np.int16]) -> dict[str, Floats]:
+        drawn = {m: np.full((self._num_groups, codes_Ub.shape[1]), np.nan) for m in self._metrics}
+        for group in range(self._num_groups):
+            inside_Ub = codes_Ub == group
+            values = {} if self._tables is None else self._tables(inside_Ub)
+            for m in self._metrics:
+                drawn[m][group] = values[m] if m in COUNTED else self._evaluated(inside_Ub, m)
+        return drawn
+
+    def _evaluated(self, inside_Ub: NDArray[np.bool_], metric: str) -> Floats:
+        rows, weights = Cohort(self._units.unit_n.astype(np.int32), (), ()), inside_Ub.astype(np.uint8)
+        replicates = evaluate(rows, self._units.label, weights, threshold=self._threshold, metrics=[metric])
+        return replicates.drawn[metric][0]
+
+
+def _codes(units: Units, width: int, seed: int) -> Iterator[NDArray[np.int16]]:
+    """Yield the group of each unit in each draw, [U, b]; the first draw is as it is. It does not end by itself."""
+    sources = [np.random.default_rng(one) for one in np.random.SeedSequence(seed).spawn(len(units.strata))]
+    yield units.codes_U[:, None].astype(np.int16)
+    while True:
+        codes_bU = np.tile(units.codes_U.astype(np.int16), (width, 1))
+        for source, members in zip(sources, units.strata, strict=True):
+            # Sorting random numbers that carry the codes in their last bits is twice as fast as shuffling.
+            shape = (width, *members.shape)
+            keys = source.integers(0, 2 ** (64 - _CODE_BITS), shape, np.uint64) << np.uint64(_CODE_BITS)
+            keys |= units.codes_U[members].astype(np.uint64)
+            keys.sort(axis=-1)
+            codes_bU[:, members] = keys & np.uint64(2**_CODE_BITS - 1)
+        yield np.ascontiguousarray(codes_bU.T)
+
+
+class _Tables:
+    """Histograms of the scores of some units, by truth, and what follows from them."""
+
+    def __init__(self, units: Units, threshold: float | None) -> None:
+        label = units.label
+        bin_n, self._called_K = _bins(label.score_N, threshold)
+        self._num_bins = len(self._called_K)
+        positive_n = (label.truth_N == 1).astype(np.int64)
+        weight_n = None if label.weight_N is None else np.asarray(label.weight_N, np.float64)
+        self._matrix = summing_matrix(
+            positive_n * self._num_bins + bin_n, 2 * self._num_bins, units.unit_n, len(units.codes_U), weight_n
+        )
+
+    def __call__(self, inside_Ub: NDArray[np.bool_]) -> dict[str, Floats]:
+        """Return each metric of the units that are inside, [b]."""
+        sums_Kb = np.asarray(self._matrix @ inside_Ub.astype(self._matrix.dtype), np.float64)
+        negative_Kb, positive_Kb = sums_Kb[: self._num_bins], sums_Kb[self._num_bins :]
+        negatives_b, positives_b = negative_Kb.sum(axis=0), positive_Kb.sum(axis=0)
+        below_Kb = np.cumsum(negative_Kb, axis=0) - negative_Kb / 2
+        won_b = np.einsum("kb,kb->b", positive_Kb, below_Kb)
+        hits_b, alarms_b = positive_Kb[self._called_K].sum(axis=0), negative_Kb[self._called_K].sum(axis=0)
+        return {
+            "auroc": ratio(won_b, positives_b * negatives_b),
+            "tpr": ratio(hits_b, positives_b),
+            "fpr": ratio(alarms_b, negatives_b),
+            "ppv": ratio(hits_b, hits_b + alarms_b),
+            "selection_rate": ratio(hits_b + alarms_b, positives_b + negatives_b),
+        }
+
+
+def _bins(score_n: Floats, threshold: float | None) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the bin of each score, and which bins are called positive."""
+    values, bin_n = np.unique(score_n, return_inverse=True)
+    if len(values) > NUM_BINS:
+        inner = np.quantile(score_n, np.arange(1, NUM_BINS) / NUM_BINS, method="inverted_cdf")
+        values = np.unique(np.r_[values[0], inner, [] if threshold is None else threshold])
+        bin_n = np.searchsorted(values, score_n, side="right") - 1
+    called = np.zeros(len(values), bool) if threshold is None else values >= threshold
+    return np.maximum(bin_n, 0).astype(np.int64), called
