@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from medclip.dicom.codecs.completeness import NO_END, UNTERMINATED, decode_unterminated
+from medclip.dicom.codecs.jpeg_stream import DataMissingError, decode_waiting, strict
 from medclip.dicom.header.quiet import quiet
 from medclip.dicom.pixels.decoded import Decoded, check_size
 from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.sniff import Format
-from medclip.imaging.raster_end import check_segments, cut, file_lacks, strict, tiff_segments
+from medclip.imaging.raster_end import check_segments, cut, file_lacks, tiff_segments
 from medclip.sample import Step
 from medclip.settings import Settings
 
@@ -95,6 +96,15 @@ def _read(path: Path, fmt: Format, settings: Settings, *, grey: bool) -> Decoded
         if fmt is Format.WEBP:  # its plugin allocates the canvas on opening
             check_size(*webp_size(file), settings)
         lacking = file_lacks(file, fmt)
+        if not lacking and fmt is Format.JPEG:
+            try:
+                return decode_waiting(
+                    file.read(),
+                    lambda stream: _decoded(io.BytesIO(stream), path, fmt, settings, grey=grey),
+                    _bytes_of,
+                )
+            except DataMissingError as error:
+                raise cut(fmt, str(error)) from None
         if not lacking:
             return _decoded(file, path, fmt, settings, grey=grey)
         if lacking != NO_END or not settings.policy.accept_unterminated:
@@ -113,8 +123,12 @@ def _unterminated(file: BinaryIO, path: Path, fmt: Format, settings: Settings, *
     return decode_unterminated(
         file.read(),
         lambda stream: _decoded(io.BytesIO(stream), path, fmt, settings, grey=grey),
-        lambda decoded: decoded.pixels.tobytes(),
+        _bytes_of,
     )
+
+
+def _bytes_of(decoded: Decoded) -> bytes:
+    return decoded.pixels.tobytes()
 
 
 def _decoded(file: BinaryIO, path: Path, fmt: Format, settings: Settings, *, grey: bool) -> Decoded:

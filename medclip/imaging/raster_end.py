@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO
 
-from medclip.dicom.codecs.completeness import EMPTY_TAIL, NO_END, UNTERMINATED_HINT, lacks
+from medclip.dicom.codecs.completeness import NO_END, UNTERMINATED_HINT, lacks
+from medclip.dicom.codecs.jpeg_stream import EMPTY_TAIL
 from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.sniff import Format
 
@@ -72,18 +72,6 @@ def check_segments(file: BinaryIO, offsets: Sequence[int], counts: Sequence[int]
 def ends_in_zeros(segment: bytes, compression: int) -> bool:
     """Return whether a strip or tile of a TIFF ends in zeros where its compressed data would end otherwise."""
     return compression not in _MAY_END_IN_ZEROS and segment.endswith(bytes(EMPTY_TAIL))
-
-
-@contextmanager
-def strict() -> Iterator[None]:
-    """Let Pillow refuse files that end early, whatever the program around us told it (LOAD_TRUNCATED_IMAGES)."""
-    from PIL import ImageFile
-
-    before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
-    try:
-        yield
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 def _stream(file: BinaryIO) -> str:

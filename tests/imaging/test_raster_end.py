@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import imagecodecs
@@ -17,7 +18,7 @@ from medclip.files.recognise.sniff import sniff
 from medclip.imaging.raster import read_raster
 from medclip.sample import Step
 from medclip.settings import ReadPolicy, Settings
-from tests.kits.codestreams import cut, film, half_zeroed
+from tests.kits.codestreams import cut, cut_and_ended, film, half_zeroed, zeroed_to_end
 
 SETTINGS = Settings()
 ACCEPTING = Settings(policy=ReadPolicy(accept_unterminated=True))
@@ -89,6 +90,16 @@ def test_a_cut_file_is_refused_whatever_pillow_was_told(
 @pytest.mark.parametrize("name", COMPRESSED)
 def test_a_file_whose_second_half_is_zeros_is_refused(tmp_path: Path, name: str, settings: Settings) -> None:
     assert _reason(tmp_path / "a", half_zeroed(FILES[name]), settings) in (Reason.TRUNCATED, Reason.CORRUPT)
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, ACCEPTING], ids=["strict", "accepting"])
+@pytest.mark.parametrize("name", ["jpeg", "progressive jpeg", "jp2", "bare jpeg 2000"])
+@pytest.mark.parametrize("damage", [cut_and_ended, zeroed_to_end], ids=["cut", "zeroed"])
+def test_an_end_marker_does_not_make_up_for_missing_data(
+    tmp_path: Path, name: str, damage: Callable[[bytes, int], bytes], settings: Settings
+) -> None:
+    for percent in (10, 50, 90):
+        assert _reason(tmp_path / "a", damage(FILES[name], percent), settings) is Reason.TRUNCATED, percent
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -67,6 +67,20 @@ def cut(data: bytes, percent: int) -> bytes:
     return data[: len(data) * percent // 100]
 
 
+def cut_and_ended(data: bytes, percent: int) -> bytes:
+    """Cut a stream and put its end marker back, as repair tools do."""
+    body = data.rstrip(b"\0")
+    ended = cut(body, percent) + body[-2:]
+    return ended + bytes(len(ended) % 2)
+
+
+def zeroed_to_end(data: bytes, percent: int) -> bytes:
+    """Overwrite a stream with zeros up to its end marker."""
+    body = data.rstrip(b"\0")
+    kept = cut(body, percent)
+    return kept + bytes(len(body) - 2 - len(kept)) + body[-2:] + bytes(len(body) % 2)
+
+
 def half_zeroed(data: bytes) -> bytes:
     """Overwrite the second half with zeros, as a copy that stopped does in a file of the right size."""
     return data[: len(data) // 2] + bytes(len(data) - len(data) // 2)

@@ -18,6 +18,13 @@ from numpy.typing import NDArray
 
 from medclip.dicom.codecs.codestream import size_of
 from medclip.dicom.codecs.completeness import NO_END, decode_unterminated, lacks
+from medclip.dicom.codecs.jpeg_stream import (
+    DATA_MISSING,
+    DataMissingError,
+    decode_compared,
+    decode_waiting,
+    may_be_made_up,
+)
 from medclip.dicom.codecs.transfer_syntax import (
     BASELINE,
     EXTENDED,
@@ -142,7 +149,7 @@ def decoder_for(uid: str) -> Any:
     for name in _ORDER[uid]:
         decoder.add_plugin(name, _PLUGINS[name])
     for name in decoder.available_plugins:
-        decoder._available[name] = _guarded(decoder._available[name])
+        decoder._available[name] = _guarded(decoder._available[name], _WHOLE_JPEG.get(name) if uid in _JPEG else None)
     return decoder
 
 
@@ -156,13 +163,19 @@ class Ends:
     """How many such frames were decoded."""
     lacking: str = ""
     """What the last refused frame lacks."""
+    refused: bytes = b""
+    """The last frame whose data ends before its pixels do; no other decoder is to try it."""
 
 
-def _guarded(decode: Any) -> Any:
+def _guarded(decode: Any, strictly: Any = None) -> Any:
     """Let a decoder see only frames of the size that the header states, with an end.
 
     A codestream of a few bytes may claim billions of pixels, and decoders take the memory first; one of another shape
     with as many pixels would come out scrambled; and of one that was cut they make up the rest.
+
+    Args:
+        decode: The decoder, as pydicom calls it.
+        strictly: Calls it so that it makes nothing up; None for a codec that refuses by itself.
     """
 
     def guarded(src: bytes, runner: Any) -> Any:
@@ -171,8 +184,16 @@ def _guarded(decode: Any) -> Any:
             raise ValueError("the codestream is of another size than the header states")
         ends: Ends = runner.get_option(ENDS) or Ends(accept=False)
         lacking = lacks(src)
-        if not lacking:
+        if not lacking and strictly is None:
             return decode(src, runner)
+        if not lacking:
+            try:
+                if src != ends.refused:
+                    return strictly(decode, src, runner)
+            except DataMissingError:
+                ends.refused = src
+            ends.lacking = DATA_MISSING
+            raise DataMissingError(DATA_MISSING)
         ends.lacking = lacking
         if lacking != NO_END or not ends.accept:
             raise ValueError(lacking)
@@ -182,6 +203,22 @@ def _guarded(decode: Any) -> Any:
         return decoded
 
     return guarded
+
+
+def _pillow(decode: Any, src: bytes, runner: Any) -> bytes:
+    return decode_waiting(src, lambda stream: decode(stream, runner))
+
+
+def _libjpeg(decode: Any, src: bytes, runner: Any) -> bytes:
+    decoded = decode(src, runner)
+    pixels = np.frombuffer(decoded, f"u{runner.bits_allocated // 8}")
+    if may_be_made_up(src, pixels[-runner.samples_per_pixel :]):
+        return decode_compared(src, lambda stream: decode(stream, runner))
+    return decoded
+
+
+_JPEG = frozenset({BASELINE, EXTENDED, LOSSLESS, LOSSLESS_SV1})
+_WHOLE_JPEG = {"Pillow": _pillow, "imagecodecs": _libjpeg, "gdcm": _libjpeg}
 
 
 def _known(uid: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,17 @@ from medclip.dicom.pixels.render import read_dicom, read_frames, read_stored
 from medclip.errors import MedclipError, Reason
 from medclip.sample import Step
 from medclip.settings import ReadPolicy, Settings
-from tests.kits.codestreams import SYNTAXES, WITH_END, cut, film, half_zeroed, stream, write_streams
+from tests.kits.codestreams import (
+    SYNTAXES,
+    WITH_END,
+    cut,
+    cut_and_ended,
+    film,
+    half_zeroed,
+    stream,
+    write_streams,
+    zeroed_to_end,
+)
 
 SETTINGS = Settings()
 ACCEPTING = Settings(policy=ReadPolicy(accept_unterminated=True))
@@ -49,6 +60,53 @@ def test_a_stream_cut_inside_its_fragment_is_refused(
 @pytest.mark.parametrize("uid", SYNTAXES)
 def test_a_stream_whose_second_half_is_zeros_is_refused(tmp_path: Path, uid: str, settings: Settings) -> None:
     _refused(write_streams(tmp_path / "a", uid, [half_zeroed(stream(uid).data)]), settings)
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, ACCEPTING], ids=["strict", "accepting"])
+@pytest.mark.parametrize("uid", WITH_END)
+@pytest.mark.parametrize("damage", [cut_and_ended, zeroed_to_end], ids=["cut", "zeroed"])
+@pytest.mark.parametrize("percent", [10, 50, 90])
+def test_an_end_marker_does_not_make_up_for_missing_data(
+    tmp_path: Path, uid: str, damage: Callable[[bytes, int], bytes], percent: int, settings: Settings
+) -> None:
+    error = _refused(write_streams(tmp_path / "a", uid, [damage(stream(uid).data, percent)]), settings)
+    assert error.reason is Reason.TRUNCATED or uid in (codecs.JPEG_LS, codecs.JPEG_LS_NEAR)
+
+
+@pytest.mark.parametrize("uid", [codecs.BASELINE, codecs.LOSSLESS, codecs.LOSSLESS_SV1])
+@pytest.mark.parametrize("damage", [cut_and_ended, zeroed_to_end], ids=["cut", "zeroed"])
+def test_the_last_codec_of_the_list_makes_nothing_up_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uid: str, damage: Callable[[bytes, int], bytes]
+) -> None:
+    monkeypatch.setattr(codecs, "in_order", lambda _: ("gdcm",))
+    np.testing.assert_array_equal(
+        read_stored(write_streams(tmp_path / "a", uid, [stream(uid).data]), SETTINGS), _whole(tmp_path / "b", uid)
+    )
+    error = _refused(write_streams(tmp_path / "a", uid, [damage(stream(uid).data, 50)]))
+    assert error.reason is Reason.TRUNCATED
+
+
+@pytest.mark.parametrize("uid", [codecs.EXTENDED, codecs.LOSSLESS_SV1])
+def test_a_film_that_ends_in_mid_grey_is_read(tmp_path: Path, uid: str) -> None:
+    pixels = film(12)
+    pixels[-40:] = 1 << 11
+    options: dict[str, Any] = {"level": 95} if uid == codecs.EXTENDED else {"lossless": True, "predictor": 1}
+    data = bytes(imagecodecs.jpeg8_encode(pixels, bitspersample=12, **options))
+    stored = read_stored(write_streams(tmp_path / "a", uid, [data]), SETTINGS)
+    np.testing.assert_array_equal(stored[-32:], 1 << 11)
+    assert _refused(write_streams(tmp_path / "b", uid, [cut_and_ended(data, 50)])).reason is Reason.TRUNCATED
+
+
+def test_empty_packets_at_the_end_of_jpeg_2000_are_no_missing_data(tmp_path: Path) -> None:
+    """A black image is nothing but empty packets: OpenJPEG writes 80 for each, other encoders 00."""
+    buffer = io.BytesIO()
+    black = Image.fromarray(np.zeros((128, 128), np.uint8))
+    black.save(buffer, "JPEG2000", no_jp2=True, quality_mode="rates", quality_layers=list(range(60, 0, -2)))
+    data = buffer.getvalue()
+    emptied = data.replace(b"\x80" * 120, bytes(120))
+    assert emptied.count(bytes(120)) == 1
+    assert lacks(emptied) == ""
+    assert not read_stored(write_streams(tmp_path / "a", codecs.JPEG_2000[1], [emptied]), SETTINGS).any()
 
 
 @pytest.mark.parametrize("uid", SYNTAXES)
@@ -142,6 +200,8 @@ def test_scans_behind_the_first_are_walked_over() -> None:
     assert progressive.count(b"\xff\xda") > 2
     assert lacks(progressive + b"filling") == ""
     assert lacks(progressive[:-2] + b"filling") == NO_END
+    last = progressive.rindex(b"\xff\xda")
+    assert lacks(progressive[:last] + b"\xff\xd9") == "its last scans are missing"
 
 
 def test_what_is_no_such_codestream_is_left_to_its_decoder() -> None:

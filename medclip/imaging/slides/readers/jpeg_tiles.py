@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.dicom.codecs.completeness import NO_END, UNTERMINATED_HINT, decode_unterminated, lacks
+from medclip.dicom.codecs.jpeg_stream import DataMissingError, decode_compared, may_be_made_up
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.slides.readers.backend import WHITE, missing
 
@@ -252,7 +253,13 @@ def decode_whole(data: bytes, decode: Callable[[bytes], NDArray[Any]], *, unterm
     """
     lacking = lacks(data)
     if not lacking:
-        return decode(data)
+        decoded = decode(data)
+        if not may_be_made_up(data, decoded[-1, -1]):
+            return decoded
+        try:
+            return decode_compared(data, decode, bytes)
+        except DataMissingError as error:
+            raise _cut(str(error)) from None
     if lacking == NO_END and unterminated:
         with contextlib.suppress(ValueError):
             return decode_unterminated(data, decode)
