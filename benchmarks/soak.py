@@ -181,7 +181,7 @@ class Maker:
                 body = bytearray(self.png(number))
                 at = body.index(b"IDAT") + 40
                 body[at : at + 200] = bytes(200)
-                self.put(f"{name}.png", bytes(body), "failed", "truncated")
+                self.put(f"{name}.png", bytes(body), "failed", "corrupt")
 
 
 def build(root: Path, size: int) -> Truth:

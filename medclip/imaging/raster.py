@@ -17,6 +17,7 @@ from medclip.dicom.header.quiet import quiet
 from medclip.dicom.pixels.decoded import Decoded, check_size
 from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.sniff import Format
+from medclip.files.recognise.tiff import ends_early
 from medclip.imaging.raster_end import check_segments, cut, file_lacks, tiff_segments
 from medclip.sample import Step
 from medclip.settings import Settings
@@ -49,6 +50,8 @@ def webp_size(file: BinaryIO) -> tuple[int, int]:
 _ORIENTATION = 0x0112
 _WHITE_IS_ZERO = 0
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+_NOT_IN_PILLOW = frozenset({34927, 50001})
+"""TIFF compressions (WebP) that Pillow names, but its wheels' libtiff is built without."""
 _MOST_PAGES = 32
 """A TIFF of more pages than this is a stack; looking at each would take long."""
 
@@ -137,6 +140,8 @@ def _decoded(file: BinaryIO, path: Path, fmt: Format, settings: Settings, *, gre
     except (UnidentifiedImageError, SyntaxError, NotImplementedError, KeyError):
         if fmt is not Format.TIFF:
             raise
+        if ends_early(file):
+            raise MedclipError(Reason.TRUNCATED, "the TIFF image ends before its pixels do.") from None
         return _read_tiff(path, settings, grey=grey)
     with image:
         check_size(*image.size, settings)
@@ -213,8 +218,10 @@ def _open(file: Any, fmt: Format) -> Image.Image:
 
 
 def _needs_tifffile(image: Image.Image) -> bool:
-    """Return whether Pillow would lose something: it misreads deep colour, and deep grey where white is zero."""
+    """Return whether Pillow fails or loses something: it misreads deep colour, and deep grey where white is zero."""
     tags: Any = getattr(image, "tag_v2", {})
+    if tiff_segments(tags)[2] in _NOT_IN_PILLOW:
+        return True
     bits = tags.get(258, (1,))
     deep = max(bits if isinstance(bits, tuple) else (bits,)) > 8
     return deep and (tags.get(262) == _WHITE_IS_ZERO or image.mode not in _DEEP_MODES)

@@ -21,6 +21,7 @@ _STRIPS, _TILES = (273, 279), (324, 325)
 _MAY_END_IN_ZEROS = frozenset({1, 2, 3, 4, 32773})
 """TIFF compressions whose data may well end in zeros: none, CCITT and PackBits."""
 _COMPRESSION = 259
+_WRONG_SUM = "the check sum of its pixels is wrong"
 
 
 def file_lacks(file: BinaryIO, fmt: Format) -> str:
@@ -42,6 +43,8 @@ def file_lacks(file: BinaryIO, fmt: Format) -> str:
 
 def cut(fmt: Format, lacking: str) -> MedclipError:
     """Return the refusal of a file that lacks something."""
+    if lacking == _WRONG_SUM:
+        return MedclipError(Reason.CORRUPT, f"the {fmt.upper()} image is damaged: {lacking}.")
     hint = UNTERMINATED_HINT if lacking == NO_END else ""
     return MedclipError(Reason.TRUNCATED, f"the {fmt.upper()} image ends before its pixels do: {lacking}.", hint=hint)
 
@@ -89,7 +92,7 @@ def _png(file: BinaryIO) -> str:
             return ""
         stated = int.from_bytes(data[end - 4 : end], "big")
         if kind == b"IDAT" and end <= len(data) and zlib.crc32(data[at + 4 : end - 4]) != stated:
-            return "the check sum of its pixels is wrong"
+            return _WRONG_SUM
         at = end
     return NO_END if at <= len(data) else "it ends inside a chunk"
 

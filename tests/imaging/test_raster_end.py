@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,6 +58,7 @@ FILES = {
         for codec in ("zlib", "lzw", "zstd", "lzma", "jpeg2000")
         for layout, options in {"one": {}, "strips": {"rowsperstrip": 20}, "tiles": {"tile": (48, 48)}}.items()
     },
+    "webp tiff": _tiff(COLOUR, photometric="rgb", compression="webp"),
     "jpeg tiff in tiles": _tiff(COLOUR, photometric="rgb", compression="jpeg", tile=(48, 48)),
     "colour tiff of 16 bits": _tiff(np.stack([DEEP] * 3, -1), photometric="rgb", compression="lzw"),
 }
@@ -100,6 +102,21 @@ def test_an_end_marker_does_not_make_up_for_missing_data(
 ) -> None:
     for percent in (10, 50, 90):
         assert _reason(tmp_path / "a", damage(FILES[name], percent), settings) is Reason.TRUNCATED, percent
+
+
+def test_a_png_with_a_wrong_check_sum_is_corrupt_and_not_cut(tmp_path: Path) -> None:
+    data = bytearray(FILES["png"])
+    at = data.index(b"IDAT") + 40
+    data[at : at + 200] = bytes(200)
+    assert _reason(tmp_path / "a", bytes(data)) is Reason.CORRUPT
+
+
+@pytest.mark.parametrize("big", [False, True], ids=["classic", "BigTIFF"])
+def test_a_tiff_whose_directory_is_cut_off_is_truncated(tmp_path: Path, big: bool) -> None:
+    data = _tiff(COLOUR, photometric="rgb", bigtiff=big)
+    kind = ("<Q", 8) if big else ("<I", 4)
+    at_end = data[: kind[1]] + struct.pack(kind[0], len(data)) + data[kind[1] + struct.calcsize(kind[0]) :]
+    assert _reason(tmp_path / "a", at_end) is Reason.TRUNCATED
 
 
 @pytest.mark.parametrize("name", FILES)
