@@ -25,7 +25,7 @@ class ExitCode(IntEnum):
     BUSY = 5
     """Another run is at work in this place."""
     RED_BOX = 6
-    """An audit was done and found that it shares something with training."""
+    """An audit was done and found that it shares something with training, or that a requirement is not met."""
     INTERRUPTED = 130
     """Stopped by Ctrl-C or SIGTERM."""
     PIPE_CLOSED = 141

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medclip.auditing.declared.grammar import Declared
 from medclip.auditing.disclosure.small_cells import Policy as SmallCells
 from medclip.errors import MedclipError, Reason
 from medclip.statistics.estimate import NUM_RESAMPLES
@@ -137,6 +138,8 @@ class AuditOptions:
     thresholds: Thresholds = field(default_factory=Thresholds)
     shortcuts: Shortcuts = field(default_factory=Shortcuts)
     image_checks: ImageChecks = field(default_factory=ImageChecks)
+    declared: Declared = field(default_factory=Declared)
+    """What was required, and asked first, before the data was seen (`medclip.auditing.declared.grammar.declared`)."""
 
     def __post_init__(self) -> None:
         """Refuse numbers that give no interval."""

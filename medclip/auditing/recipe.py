@@ -13,6 +13,7 @@ from medclip.files.key_value import key_value, key_values
 from medclip.files.recipe import invalid_recipe, read_yaml
 
 if TYPE_CHECKING:
+    from medclip.auditing.declared.grammar import Declared
     from medclip.auditing.input.options import ReadOptions
     from medclip.auditing.options import AuditOptions
 
@@ -54,6 +55,25 @@ def _meanings(value: Any) -> Any:
             for cell, meaning in (cells.items() if isinstance(cells, Mapping) else ())
         }
     return _listed(value)
+
+
+def _margins(value: Any) -> Any:
+    """Take {tpr: {sex: 0.05}} for tpr:sex=0.05."""
+    if isinstance(value, Mapping):
+        nested = {metric: each if isinstance(each, Mapping) else {"": each} for metric, each in value.items()}
+        pairs = {(metric, name): margin for metric, each in nested.items() for name, margin in each.items()}
+        value = {f"{metric}:{name}" if name else metric: margin for (metric, name), margin in pairs.items()}
+    return _listed(value)
+
+
+def _hypotheses(value: Any) -> Any:
+    """Take {metric, label, attribute} for a sentence."""
+    return _listed([_sentence(one) if isinstance(one, Mapping) else one for one in _each(value)])
+
+
+def _sentence(one: Mapping[str, Any]) -> str:
+    about = f" for {one['label']}" if one.get("label") else ""
+    return f"{one.get('metric', '')}{about} in {one.get('attribute', '')}"
 
 
 Listed = Annotated[list[str], BeforeValidator(_listed)]
@@ -121,6 +141,16 @@ class AuditRecipe(BaseModel):
     policy: str | None = _option(
         None, "Rule for thresholds: youden (default), f1, sensitivity=0.9 or specificity=0.95.", "RULE"
     )
+    require: Listed = _option(
+        [], "What a model has to fulfil, declared beforehand: met, not met or undecided.", '"tpr>=0.8 in each sex"'
+    )
+    margins: Annotated[list[str], BeforeValidator(_margins)] = _option(
+        [], "Margin within which a metric of every two groups has to lie.", "tpr:sex=0.05"
+    )
+    primary: Annotated[list[str], BeforeValidator(_hypotheses)] = _option(
+        [], "Gap that the audit is made to test; these are adjusted among themselves.", '"tpr for flu in sex"'
+    )
+    confidence: float = _option(0.95, "Of what is required, one-sided.")
     name: str | None = _option(None, "Name of the model. Default: that of its folder or file.")
     compare: Listed = _option([], "Scores of another model on the same patients.", "[NAME=]SCORES")
     dataset: str | None = _option(None, "Name of the audit set.")
@@ -181,6 +211,13 @@ class AuditRecipe(BaseModel):
             text=TextForm(self.encoding, self.decimal),
         )
 
+    def declared(self) -> Declared:
+        """Return what was declared beforehand."""
+        from medclip.auditing.declared.grammar import declared
+
+        margins = key_values(self.margins, "--margins", "METRIC:ATTRIBUTE=MARGIN, such as tpr:sex=0.05")
+        return declared(self.require, margins, self.primary, self.confidence)
+
     def options(self) -> AuditOptions:
         """Return what is measured, and how surely."""
         from medclip.auditing.disclosure.small_cells import Policy
@@ -194,6 +231,7 @@ class AuditRecipe(BaseModel):
             seed=self.seed,
             horizon=self.horizon,
             small_cells=Policy(few, few, few, few, exact_counts=self.exact_counts),
+            declared=self.declared(),
             thresholds=Thresholds(
                 self.threshold,
                 self.thresholds,

@@ -65,6 +65,12 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         **{"low": _REAL, "high": _REAL, "n": _WHOLE, "after": _TEXT},
     },
     "decision": {**_CELL, "threshold": _REAL, "net_benefit": _REAL, "low": _REAL, "high": _REAL, "treat_all": _REAL},
+    "requirements": {
+        **{"model": _TEXT, "requirement": _TEXT, "part": _TEXT, "verdict": _TEXT, "reason": _TEXT, "label": _TEXT},
+        **{"attribute": _TEXT, "group": _TEXT, "reference": _TEXT, "metric": _TEXT, "bound": _REAL},
+        **_RANGE,
+        **{"confidence": _REAL, "n": _WHOLE, "n_pos": _WHOLE, "n_neg": _WHOLE, "n_patients": _WHOLE},
+    },
     "suppressed": {"label": _TEXT, "attribute": _TEXT, "group": _TEXT, "reason": _TEXT, "n": _TEXT},
     "shortcuts": {
         **{"model": _TEXT, "label": _TEXT, "test": _TEXT, "stratum": _TEXT, "metric": _TEXT},
@@ -101,6 +107,9 @@ class AuditResult(Result):
     """Bins of the reliability plots; `after` is "raw" or "temperature"."""
     decision: tuple[Row, ...] = ()
     """Net benefit over thresholds."""
+    requirements: tuple[Row, ...] = ()
+    """What was declared beforehand: `verdict` is "met", "not met" or "undecided", of a requirement as such and of each
+    of its groups."""
     suppressed: tuple[Row, ...] = ()
     """Groups that are too small to be shown, with a count that names nobody ("<10")."""
     shortcuts: tuple[Row, ...] = ()
@@ -148,8 +157,13 @@ class AuditResult(Result):
 
     @property
     def leaks(self) -> bool:
-        """Whether a check for leakage came out red: the command then ends with a code that is not 0."""
+        """Whether a check for leakage came out red."""
         return any(row.get("severity") == "red" for row in self.leakage)
+
+    @property
+    def red_box(self) -> bool:
+        """Whether the page has a red box: a leak, or a requirement that is not met."""
+        return self.leaks or any(row.get("verdict") == "not met" for row in self.requirements)
 
     def tidied(self) -> AuditResult:
         """Return the same audit with every row complete, in the types of `COLUMNS`, and None for each blank."""

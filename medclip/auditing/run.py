@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from medclip.auditing.declared.verdicts import check_declared, requirement_rows
 from medclip.auditing.groups.measure import (
     Measured,
     difference_rows,
@@ -99,6 +100,7 @@ def run_audit(
         cohort, more = _with_horizon(cohort, options.horizon)
         if choosing is not None:
             choosing, _ = _with_horizon(choosing, options.horizon)
+        check_declared(options.declared, cohort)
         thresholds, notes_of_thresholds = _thresholds(cohort, choosing, options.thresholds)
         notes += _new(notes, cohort.notes, notes_of_thresholds, more)
         weights_PB = draw_weights(cohort.num_patients, options.num_resamples, seed=options.seed)
@@ -107,6 +109,7 @@ def run_audit(
         measured.append(one)
         add("metrics", metric_rows(one, options.dataset))
         add("differences", difference_rows(one, options))
+        add("requirements", requirement_rows(one, options.declared))
         progress.stage(f"Shuffling groups of {model}", len(cohort.labels) * len(cohort.attributes))
         add("gaps", gap_rows(one, options, progress.step))
         notes += _new(notes, _too_few_shuffles(one, options))

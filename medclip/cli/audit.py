@@ -20,6 +20,7 @@ HEADINGS = {
     "uncertain": "What labels mean",
     "age_bins": "Groups",
     "threshold": "Where thresholds come from",
+    "require": "Declared beforehand",
     "name": "Models",
     "device_column": "Shortcuts",
     "model": "Images, embeddings and leakage",
@@ -45,8 +46,8 @@ def audit(
 
     A recipe is a YAML file with the names of these options as keys; options on the command line override it.
 
-    Exit code: 0 done, 6 done and training and audit share something that they must not (the page's red box), 2 wrong
-    use or refused.
+    Exit code: 0 done; 6 done, and the page has a red box: training and audit share something that they must not, or a
+    requirement is not met; 2 wrong use or refused.
     """
     from medclip.api.audit import SCORES
     from medclip.api.audit import audit as run
@@ -76,7 +77,7 @@ def audit(
         for words in summary(audited):
             print(f"{words.head}: {' '.join(words.all)}")
         print(f"Page: {printable(str(recipe.out / 'report.html'))}")
-    return ExitCode.RED_BOX if audited.leaks else 0
+    return ExitCode.RED_BOX if audited.red_box else 0
 
 
 def _options_of_the_recipe() -> Iterator[inspect.Parameter]:

@@ -38,17 +38,18 @@ def render_page(
     Returns:
         HTML with its style inline, its images as data, and a policy that lets a browser load nothing else.
     """
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     folder = files("medclip.reports")
     css = "".join((folder / name).read_text(encoding="utf-8") for name in styles)
     # Without trim_blocks: the end of a line behind {% endif %} is the blank between two sentences.
-    environment = Environment(autoescape=True, undefined=StrictUndefined, lstrip_blocks=True)
+    parts = FunctionLoader(lambda name: (folder / name).read_text(encoding="utf-8"))  # of what a template includes
+    environment = Environment(autoescape=True, undefined=StrictUndefined, lstrip_blocks=True, loader=parts)
     environment.globals.update(helpers, breakable=breakable)
     code = (folder / script).read_text(encoding="utf-8") if script else ""
     policy = f"default-src 'none'; style-src {_hash(css)}; img-src data:; base-uri 'none'; form-action 'none'"
     policy += f"; script-src {_hash(code)}" if script else ""
-    page = environment.from_string((folder / template).read_text(encoding="utf-8"))
+    page = environment.get_template(template)
     return re.sub(r"\n{2,}", "\n", page.render(**values, css=_Markup(css), script=_Markup(code), policy=policy))
 
 

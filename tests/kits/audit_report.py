@@ -44,6 +44,7 @@ def full(labels: Sequence[str] = LABELS, models: Sequence[str] = ("medclip-mini"
         thresholds=tuple(_threshold(rng, model, label) for model in models for label in labels),
         calibration=tuple(r for m in models for k in labels for r in _bins(rng, m, k)),
         decision=tuple(row for model in models for label in labels for row in _decision(model, label)),
+        requirements=tuple(row for model in models for row in _requirement(model, labels[0])),
         suppressed=tuple(
             {"label": label, "attribute": a, "group": g, "reason": "fewer than 10 positives", "n": "<10"}
             for label in labels
@@ -160,6 +161,17 @@ def _paired(rng: np.random.Generator, model: str, other: str, label: str) -> Ite
                 "model": model, "other": other, "label": label, "attribute": attribute, "group": group,
                 "metric": metric, **numbers, "p": p, "delong_p": p if metric == "auroc" else None, "family": "models",
             }  # fmt: skip
+
+
+def _requirement(model: str, label: str) -> Iterator[dict[str, Any]]:
+    head = {"model": model, "requirement": "tpr gap<=0.2 in sex", "metric": "tpr", "bound": 0.2, "confidence": 0.95}
+    several = {"label": "everything it names", "attribute": "sex", "group": "everything it names"}
+    yield {**head, **several, "part": "requirement", "verdict": "met", "reason": ""}
+    yield {
+        **head, "part": "group", "verdict": "met", "reason": "", "label": label, "attribute": "sex", "group": "female",
+        "reference": "male", "value": 0.03, "low": -0.02, "high": 0.08, "n": 540, "n_pos": 80, "n_neg": 460,
+        "n_patients": 360,
+    }  # fmt: skip
 
 
 def _adjusted(rows: list[dict[str, Any]]) -> tuple[dict[str, Any], ...]:

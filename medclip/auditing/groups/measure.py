@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medclip.auditing.declared.grammar import Declared, is_primary
 from medclip.auditing.disclosure.small_cells import CellState, Rounding, hidden, rounding
 from medclip.auditing.groups.differences import REST, against, rest_cells, with_rest
 from medclip.auditing.groups.gap_test import gap_test
@@ -49,6 +50,8 @@ SAME_AS = {
 }
 """Gaps that are another one by its name in the literature: they share its test and do not count twice."""
 _COUNTED = RATES | {"f1", "net_benefit"}
+EXPLORATORY = "exploratory"
+"""What a family is called of which nothing was declared beforehand, where something was."""
 _PAIRS = frozenset({"auroc", "auroc_bpsn", "auroc_bnsp", "auprc", "auprc_adjusted", "c_index"})
 _NO_COUNT = 1_000_000
 
@@ -159,6 +162,7 @@ def suppressed_rows(measured: Measured, options: AuditOptions) -> list[Row]:
 def difference_rows(measured: Measured, options: AuditOptions) -> list[Row]:
     """Return the table `differences`: each shown group against everybody else, tested; one family for the model."""
     rows: list[Row] = []
+    family = f"{EXPLORATORY} groups, {measured.name}" if options.declared.primary else f"groups, {measured.name}"
     for a, attribute in enumerate(measured.cohort.attributes):
         halves = with_rest(measured.cohort, attribute.name)
         replicates = evaluate_many(
@@ -177,7 +181,7 @@ def difference_rows(measured: Measured, options: AuditOptions) -> list[Row]:
                     rows.append(
                         {
                             **_cell(measured.name, label.name, state),
-                            **{"metric": metric, "reference": REST, "family": f"groups, {measured.name}", "p": d.p},
+                            **{"metric": metric, "reference": REST, "family": family, "p": d.p},
                             **rounded_values(measured.rounding, fewest, d.value, d.low, d.high),
                             "_error": (d.standard_error, d.degrees_of_freedom),
                         }
@@ -244,7 +248,7 @@ def gap_rows(measured: Measured, options: AuditOptions, step: Callable[[], None]
                         **{"statistic": test.statistic, "smallest_gap": test.smallest},
                         "group": None if test.group is None else attribute.groups[test.group],
                         "smallest_gap_every": test.smallest_every,
-                        "family": f"gaps, {measured.name}",
+                        "family": gap_family(measured.name, name, label.name, attribute.name, options.declared),
                     }
                 rows[name] = row
             gap_table += rows.values()
@@ -259,16 +263,29 @@ def gap_rows(measured: Measured, options: AuditOptions, step: Callable[[], None]
 _TEST_COLUMNS = ("p", "p_holm", "p_bh", "statistic", "null_mean", "null_95", "smallest_gap", "smallest_gap_every")
 
 
+def gap_family(model: str, gap: str, label: str, attribute: str, declared: Declared) -> str:
+    """Name the family of a gap: primary hypotheses are one of their own, and all else is then exploratory."""
+    if is_primary(declared, gap, label, attribute):
+        return f"primary gaps, {model}"
+    return f"{EXPLORATORY} gaps, {model}" if declared.primary else f"gaps, {model}"
+
+
 def adjust(rows: Sequence[Row]) -> int:
-    """Add Holm's and Benjamini and Hochberg's p-values to a family of tests, in place.
+    """Add Holm's and Benjamini and Hochberg's p-values within each family of tests, in place.
 
     Returns:
-        Tests in the family: rows whose p is a number.
+        Tests in the largest family: rows whose p is a number.
     """
-    p = [float("nan") if row.get("p") is None else float(row["p"]) for row in rows]
-    for row, one, other in zip(rows, holm(p), benjamini_hochberg(p), strict=True):
-        row["p_holm"], row["p_bh"] = one, other
-    return int(np.isfinite(p).sum())
+    families: dict[object, list[Row]] = {}
+    for row in rows:
+        families.setdefault(row.get("family"), []).append(row)
+    largest = 0
+    for own in families.values():
+        p = [float("nan") if row.get("p") is None else float(row["p"]) for row in own]
+        for row, one, other in zip(own, holm(p), benjamini_hochberg(p), strict=True):
+            row["p_holm"], row["p_bh"] = one, other
+        largest = max(largest, int(np.isfinite(p).sum()))
+    return largest
 
 
 def _cell(model: str, label: str, state: CellState) -> Row:

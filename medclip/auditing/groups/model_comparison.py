@@ -9,6 +9,7 @@ import numpy as np
 from medclip.auditing.groups.differences import paired as paired_differences
 from medclip.auditing.groups.measure import (
     COMPARED,
+    EXPLORATORY,
     Measured,
     adjust,
     defined,
@@ -38,7 +39,7 @@ def model_rows(one: Measured, other: Measured, options: AuditOptions) -> tuple[l
         options: Of the audit.
 
     Returns:
-        Rows, of which p is adjusted within this pair of models; and sentences.
+        Rows, of which p is adjusted within this pair of models, everybody apart from the groups; and sentences.
     """
     first, second = paired(one.cohort, other.cohort)
     notes = tuple(n for n in first.notes if n not in one.cohort.notes)
@@ -59,11 +60,12 @@ def model_rows(one: Measured, other: Measured, options: AuditOptions) -> tuple[l
         for metric in (m for m in defined(a, METRICS) if m in b.point):
             for g, d in zip(cells, paired_differences(a, b, metric, cells, clusters), strict=True):
                 state = here.states[label.name][g]
+                part = "overall" if state.cell.attribute == ALL else f"by group ({EXPLORATORY})"
                 row = {
                     **{"model": one.name, "other": other.name, "label": label.name, "metric": metric, "p": d.p},
                     **{"attribute": state.cell.attribute, "group": state.cell.group},
                     **rounded_values(here.rounding, fewest_of(metric, state), d.value, d.low, d.high),
-                    "family": f"models, {one.name} and {other.name}",
+                    "family": f"models {part}, {one.name} and {other.name}",
                 }
                 if metric == "auroc" and state.cell.attribute == ALL and label.weight_N is None:
                     valid = label.valid_N

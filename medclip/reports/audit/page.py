@@ -9,12 +9,13 @@ from typing import Any
 from markupsafe import Markup
 
 from medclip.auditing.result import AuditResult, Row
+from medclip.reports.audit import requirements
 from medclip.reports.audit.annex import sections as sections
 from medclip.reports.audit.annex.label_section import LabelView, label_view, overview
 from medclip.reports.audit.annex.methods import LIMITS, Step, formulas, steps
 from medclip.reports.audit.card_section import CardPart, card
 from medclip.reports.audit.names import is_all, plain, survives
-from medclip.reports.audit.summary.check_words import red
+from medclip.reports.audit.summary.check_words import alarms
 from medclip.reports.audit.summary.words import Said, lead, summary, tested
 from medclip.reports.audit.table import Grid
 from medclip.wording import list_of, number
@@ -28,7 +29,9 @@ class PageView:
     version: str
     lead: str
     """The first sentence: the worst that was found."""
-    red: tuple[str, ...]
+    red: tuple[str, tuple[str, ...]]
+    """Heading and sentences of the red box."""
+    requirements: Grid
     facts: tuple[tuple[str, str], ...]
     summary: tuple[Said, ...]
     overview: tuple[Grid, ...]
@@ -61,7 +64,8 @@ def view(result: AuditResult) -> PageView:
         title=_title(result),
         version=str(result.provenance.get("version", "")),
         lead=lead(result),
-        red=red(result),
+        red=alarms(result),
+        requirements=requirements.grid(result),
         facts=tuple(_facts(result)),
         summary=summary(result),
         overview=overview(result),

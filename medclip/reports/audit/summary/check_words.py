@@ -8,6 +8,7 @@ from medclip.auditing.result import AuditResult, Row
 from medclip.auditing.shortcuts.device import NOT_DONE
 from medclip.auditing.shortcuts.masked_pairs import MEAN_CHANGE
 from medclip.auditing.shortcuts.tests import GAP
+from medclip.reports.audit import requirements
 from medclip.reports.audit.names import alpha, metric_head, of_model, plain, with_interval
 from medclip.wording import capital, count, list_of, real
 
@@ -16,8 +17,16 @@ MOST = 6
 
 
 def red(result: AuditResult) -> tuple[str, ...]:
-    """Return the sentences of the red box."""
+    """Return the sentences of the checks for leakage that came out red."""
     return tuple(str(row.get("sentence")) for row in result.leakage if row.get("severity") == "red")
+
+
+def alarms(result: AuditResult) -> tuple[str, tuple[str, ...]]:
+    """Return heading and sentences of the red box: leaks, then requirements that are not met."""
+    leaks, failed = red(result), tuple(one.sentence for one in requirements.findings(result))
+    heads = ["leakage, so that the figures of this page may be too good"] * bool(leaks)
+    heads += [f"{count(len(failed), 'requirement')} not met"] * bool(failed)
+    return f"Stop: {list_of(heads)}.", (*leaks, *failed)
 
 
 def thresholds(result: AuditResult) -> Iterator[str]:

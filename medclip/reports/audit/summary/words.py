@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from medclip.auditing.result import AuditResult, Row
+from medclip.reports.audit import requirements
 from medclip.reports.audit.names import (
     alpha,
     cell_name,
@@ -61,6 +62,7 @@ def summary(result: AuditResult) -> tuple[Said, ...]:
     """Return what was audited, what was found and what could not have been."""
     matters = (
         _found(result),
+        Said("Declared beforehand", requirements.answers(result)),
         _unseen(result),
         Said(HIDDEN, tuple(_hidden(result))),
         Said("Size", tuple(_size(result))),
@@ -156,7 +158,7 @@ def _overall(result: AuditResult) -> Iterator[str]:
 
 def found(result: AuditResult) -> tuple[Finding, ...]:
     """Return every finding, the worst harm first. A part of the page that makes findings is a line here."""
-    return by_harm([*group_findings.findings(result)])
+    return by_harm([*requirements.findings(result), *group_findings.findings(result)])
 
 
 def lead(result: AuditResult) -> str:
