@@ -151,6 +151,8 @@ class Setting:
     """True AUROC of each group; patients are divided evenly."""
     prevalence: float = 0.3
     labels: int = 1
+    sizes: tuple[int, ...] = ()
+    """Patients of each group, where they are not divided evenly."""
 
     def distance(self, group: int) -> float:
         """Give how far the mean scores of positives and negatives are apart."""
@@ -165,7 +167,8 @@ class Setting:
 
     def __str__(self) -> str:
         aurocs = ", ".join(f"{a:.2f}" for a in self.auroc_G)
-        return f"{self.patients} patients, AUROC {aurocs}, prevalence {self.prevalence:.0%}"
+        sizes = f" ({', '.join(map(str, self.sizes))})" if self.sizes else ""
+        return f"{self.patients} patients{sizes}, AUROC {aurocs}, prevalence {self.prevalence:.0%}"
 
 
 COVERAGE = (
@@ -176,6 +179,9 @@ COVERAGE = (
     Setting(120, (0.95, 0.8)),
     Setting(200, (0.8, 0.8), 0.1),
     Setting(300, (0.9, 0.85, 0.8, 0.8, 0.75, 0.7)),
+    Setting(440, (0.85, 0.85), sizes=(400, 40)),
+    Setting(440, (0.85, 0.7), sizes=(400, 40)),
+    Setting(440, (0.8, 0.92), sizes=(400, 40)),
 )
 ERRORS = (Setting(120, (0.8,) * 2, 0.3, 3), Setting(180, (0.8,) * 6, 0.3, 3), Setting(240, (0.95,) * 6, 0.15, 3))
 
@@ -183,7 +189,10 @@ ERRORS = (Setting(120, (0.8,) * 2, 0.3, 3), Setting(180, (0.8,) * 6, 0.3, 3), Se
 def make(setting: Setting, rng: np.random.Generator) -> Cohort:
     """Make a cohort."""
     patients_N = np.repeat(np.arange(setting.patients), rng.integers(1, MOST_IMAGES + 1, setting.patients))
-    group_N = (np.arange(setting.patients) % len(setting.auroc_G))[patients_N]
+    of_patients = np.arange(setting.patients) % len(setting.auroc_G)
+    if setting.sizes:
+        of_patients = np.repeat(np.arange(len(setting.sizes)), setting.sizes)
+    group_N = of_patients[patients_N]
     distance_N = np.array([setting.distance(g) for g in range(len(setting.auroc_G))])[group_N]
 
     def clustered() -> NDArray[np.float64]:
@@ -418,6 +427,9 @@ def coverage(setting: Setting, simulations: int, replicates: int, seed: int, *, 
         found_gap = gaps(drawn, range(1, 1 + len(setting.auroc_G)), clusters, [name])[name]
         found["largest gap of auroc"].append(_holds((found_gap.low, found_gap.high), largest))
         found["largest gap of auroc, percentiles"].append(_holds(percentile(found_gap.drawn_B), largest))
+        rates = [setting.true("tpr", g) for g in range(len(setting.auroc_G))]
+        rate_gap = gaps(drawn, range(1, 1 + len(rates)), clusters, ["tpr_max_min"])["tpr_max_min"]
+        found["largest gap of tpr"].append(_holds((rate_gap.low, rate_gap.high), max(rates) - min(rates)))
         if rows:
             each = replace(cohort, patients_N=np.arange(len(cohort.patients_N), dtype=np.int32))
             weights = draw_weights(each.num_patients, replicates, seed=seed + s)

@@ -13,26 +13,29 @@ writes 0 there, which makes a gap of up to 1 out of nothing. Fewer than two grou
 
 A largest-minus-smallest gap is biased upwards: where groups do not differ at all it is still above 0. Its interval is
 therefore not from its own replicates: it is that of the largest of all differences it is taken from, simultaneous
-over them (largest |difference − measured|/SE of the replicates). So it holds the true gap in at least 95 % of samples,
-and may hold 0. A mean over two metrics is the largest of all means of one difference of each. A ratio is the smallest
-of the ratios of all pairs, each with the interval that follows from those of its two rates (MOVER), at a level that
-makes them hold together (Bonferroni). None of them is the test: that is by permutation
+over them (largest |difference − measured|/SE of the replicates), each from the intervals of its two groups (MOVER), at
+either sign. So it holds the true gap in at least 95 % of samples, and may hold 0. (Value ± t · SE held the AUROC gap
+of two alike groups of 400 and 40 in 90 to 92 %, MOVER in 98 %.) A mean over two metrics has the mean of their ends. A
+ratio is the smallest of the ratios of all pairs, each with the interval that follows from those of its two rates
+(MOVER), at a level that makes them hold together (Bonferroni). None of them is the test: that is by permutation
 (`medclip.auditing.groups.gap_test`).
 
 References: Hardt, Price & Srebro, NeurIPS 2016 (equalised odds, equal opportunity); Chouldechova, Big Data 5 (2017)
 153-163 (predictive parity); Dwork et al., ITCS 2012 (demographic parity); Borkan et al., WWW 2019 companion, 491-500
 (cross-group AUC); Weerts et al., JMLR 24 (2023) 257 (fairlearn); Romano & Wolf, Econometrica 73 (2005) 1237-1282
-(simultaneous intervals from the bootstrap); Donner & Zou, Stat. Methods Med. Res. 21 (2012) 347-359 (ratios).
+(simultaneous intervals from the bootstrap); Zou & Donner, Stat. Med. 27 (2008) 1693-1702 (differences, MOVER); Donner
+& Zou, Stat. Methods Med. Res. 21 (2012) 347-359 (ratios).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri, stdtrit
 
 from medclip.statistics.estimate import LEVEL
 from medclip.statistics.resampling.bootstrap import METRICS, Replicates
@@ -212,51 +215,66 @@ def _gap(name: str, replicates: Replicates, cells: list[int], clusters: Clusters
 
 
 def _of_differences(info: GapInfo, replicates: Replicates, used: list[int], clusters: Clusters) -> tuple[float, float]:
-    """Interval of the largest of some differences, from the bootstrap of the largest error among them."""
-    from scipy.stats import norm, t
-
-    parts, df = [], np.inf
-    for metric in info.metrics:
-        first, second = _compared(info, used)
-        mended = standard_errors(replicates, metric, clusters)
-        df = min(df, float(mended.df_G[used].min()))
-        added_G = mended.variance_G - mended.bootstrap_G * mended.df_G / (mended.df_G + 1)
-        # Where the second is everybody, its own mend is next to nothing and is left out.
-        added_K = added_G[first] + (added_G[second] if info.compare == "between" else 0.0)
-        value_K = replicates.point[metric][first] - replicates.point[metric][second]
-        drawn_KB = replicates.drawn[metric][first] - replicates.drawn[metric][second]
-        sign_K = np.where(value_K < 0, -1.0, 1.0)
-        if info.compare == "worst" and (better := METRICS[metric].better) is not None:
-            sign_K = np.full(len(value_K), -1.0 if better == "high" else 1.0)
-        parts.append((value_K * sign_K, drawn_KB * sign_K[:, None], added_K))
-    values, errors, largest_B = [], [], np.zeros(replicates.drawn[info.metrics[0]].shape[1])
-    for value_K, drawn_KB, added_K in _joined(info, parts):
-        variance_K = np.nanvar(drawn_KB, axis=1, ddof=1)
-        errors.append(np.sqrt(variance_K + added_K))
-        values.append(value_K)
-        deviation_KB = np.abs(drawn_KB - value_K[:, None]) / np.maximum(np.sqrt(variance_K), 1e-12)[:, None]
-        largest_B = np.maximum(largest_B, deviation_KB.max(axis=0))
+    """Interval of the largest of some differences: each has the reach at which all of them hold together."""
+    first, second = _compared(info, used)
+    values_MK = [replicates.point[m][first] - replicates.point[m][second] for m in info.metrics]
+    drawn_MKB = [replicates.drawn[m][first] - replicates.drawn[m][second] for m in info.metrics]
+    largest_B = np.zeros(drawn_MKB[0].shape[1])
+    for value_K, drawn_KB in zip(values_MK, drawn_MKB, strict=True):
+        error_K = np.maximum(np.nanstd(drawn_KB, axis=1, ddof=1), 1e-12)
+        largest_B = np.maximum(largest_B, (np.abs(drawn_KB - value_K[:, None]) / error_K[:, None]).max(axis=0))
     known_B = largest_B[~np.isnan(largest_B)]
     if len(known_B) < (1 - MOST_UNDEFINED) * len(largest_B):
         return float("nan"), float("nan")
-    value_K, error_K = np.concatenate(values), np.concatenate(errors)
     # Never less than one difference by itself has: where no answer was wrong, all resamples are alike.
-    normal = float(norm.ppf((1 + LEVEL) / 2))
-    wide = max(float(np.quantile(known_B, LEVEL)), normal) * float(t.ppf((1 + LEVEL) / 2, df)) / normal
-    return max(0.0, float((value_K - wide * error_K).max())), float((value_K + wide * error_K).max())
+    wide = max(float(np.quantile(known_B, LEVEL)), float(ndtri((1 + LEVEL) / 2)))
+    ends = _between if info.compare == "between" else _from_everybody
+    lows, highs = zip(
+        *(
+            ends(info, replicates, metric, (first, second), clusters, float(2 * ndtr(wide) - 1))
+            for metric in info.metrics
+        ),
+        strict=True,
+    )
+    join = np.mean if info.join == "mean" else np.max
+    return float(join(lows)), float(join(highs))
 
 
-_Part = tuple[_Floats, _Floats, _Floats]
+_Pairs = tuple[list[int], list[int]]
 
 
-def _joined(info: GapInfo, parts: Sequence[_Part]) -> Iterator[_Part]:
-    """Yield the differences that the gap is the largest of, in blocks: value [K], replicates [K, B], added variance."""
-    if info.join == "worst":
-        yield from parts
-        return
-    (value_K, drawn_KB, added_K), (other_K, others_KB, more_K) = parts
-    for value, drawn_B, added in zip(value_K, drawn_KB, added_K, strict=True):
-        yield (value + other_K) / 2, (drawn_B + others_KB) / 2, (added + more_K) / 4
+def _between(
+    info: GapInfo, replicates: Replicates, metric: str, pairs: _Pairs, clusters: Clusters, level: float
+) -> tuple[float, float]:
+    """Ends of the largest distance between two groups, from the intervals of both (MOVER): they share no patient."""
+    low_G, high_G, _ = of(replicates, metric, clusters, level=level)
+    value_G = replicates.point[metric]
+    higher, lower = (np.where(value_G[pairs[0]] >= value_G[pairs[1]], *both) for both in (pairs, pairs[::-1]))
+    apart_K = value_G[higher] - value_G[lower]
+    down_K = np.hypot(value_G[higher] - low_G[higher], high_G[lower] - value_G[lower])
+    up_K = np.hypot(high_G[higher] - value_G[higher], value_G[lower] - low_G[lower])
+    # Where both signs are possible the distance may be 0, and as large as the larger of both reaches.
+    return max(0.0, float((apart_K - down_K).max())), float(np.maximum(apart_K + up_K, down_K - apart_K).max())
+
+
+def _from_everybody(
+    info: GapInfo, replicates: Replicates, metric: str, pairs: _Pairs, clusters: Clusters, level: float
+) -> tuple[float, float]:
+    """Ends of the largest distance from everybody, of whom the group is a part: value ± t · SE."""
+    first, second = pairs
+    mended = standard_errors(replicates, metric, clusters)
+    # The own mend of everybody is next to nothing and is left out.
+    added_K = (mended.variance_G - mended.bootstrap_G * mended.df_G / (mended.df_G + 1))[first]
+    value_K = replicates.point[metric][first] - replicates.point[metric][second]
+    drawn_KB = replicates.drawn[metric][first] - replicates.drawn[metric][second]
+    sign_K = np.where(value_K < 0, -1.0, 1.0)
+    if info.compare == "worst" and (better := METRICS[metric].better) is not None:
+        sign_K = np.full(len(value_K), -1.0 if better == "high" else 1.0)
+    reach_K = stdtrit(float(mended.df_G[first].min()), (1 + level) / 2) * np.sqrt(
+        np.nanvar(drawn_KB, axis=1, ddof=1) + added_K
+    )
+    distance_K = value_K * sign_K
+    return max(0.0, float((distance_K - reach_K).max())), float((distance_K + reach_K).max())
 
 
 def _of_ratios(info: GapInfo, replicates: Replicates, used: list[int], clusters: Clusters) -> tuple[float, float]:
