@@ -49,6 +49,7 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         **{"family": _TEXT, "statistic": _REAL, "group": _TEXT, "same_as": _TEXT, "null_mean": _REAL, "null_95": _REAL},
         **{"smallest_gap": _REAL, "smallest_gap_every": _REAL, "flag": _TEXT},
     },
+    "ratios": {**_CELL, "metric": _TEXT, "reference": _TEXT, **_RANGE},
     "models": {
         **{"model": _TEXT, "other": _TEXT, "label": _TEXT, "attribute": _TEXT, "group": _TEXT, "metric": _TEXT},
         **_RANGE,
@@ -99,6 +100,8 @@ class AuditResult(Result):
     """Each group minus its reference ("rest": all others)."""
     gaps: tuple[Row, ...] = ()
     """One number for an attribute: worst against best, and the like; p is that of the permutation test."""
+    ratios: tuple[Row, ...] = ()
+    """Under- and overdiagnosis of each group over those of the largest group of its attribute (`reference`)."""
     models: tuple[Row, ...] = ()
     """`other` minus `model`, on the same patients."""
     thresholds: tuple[Row, ...] = ()
@@ -222,10 +225,10 @@ def read_result(path: Path) -> AuditResult:
         raise MedclipError(Reason.MISSING_FILE, "there is no audit here.", where=path, hint=f"Name its {JSON}.")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        tables = {name: tuple(values["tables"].get(name, ())) for name in COLUMNS}
-        about = {name: values[name] for name in ("settings", "provenance")}
-        names = {name: tuple(values[name]) for name in ("labels", "attributes", "notes")}
-        return AuditResult(**tables, **about, **names, model_names=tuple(values["models"]))
+        rest: dict[str, Any] = {name: tuple(values["tables"].get(name, ())) for name in COLUMNS}
+        rest |= {name: values[name] for name in ("settings", "provenance")}
+        rest |= {name: tuple(values[name]) for name in ("labels", "attributes", "notes")}
+        return AuditResult(**rest, model_names=tuple(values["models"]))
     except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise MedclipError(
             Reason.CORRUPT, f"this is no {JSON} that medclip audit wrote to its end.", where=path, hint="Audit again."

@@ -21,6 +21,7 @@ from medclip.auditing.groups.measure import (
     suppressed_rows,
 )
 from medclip.auditing.groups.model_comparison import model_rows
+from medclip.auditing.groups.reference_ratios import ratio_rows
 from medclip.auditing.image_checks import Evidence, gather, table_splits
 from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.input.read import read_cohort
@@ -107,7 +108,8 @@ def run_audit(
         progress.stage(f"Measuring {model}", len(cohort.labels))
         one = measure(model, cohort, thresholds, weights_PB, options, lambda done, total: progress.step())
         measured.append(one)
-        add("metrics", metric_rows(one, options.dataset))
+        add("metrics", own_metrics := metric_rows(one, options.dataset))
+        add("ratios", ratio_rows(own_metrics))
         add("differences", difference_rows(one, options))
         add("requirements", requirement_rows(one, options.declared))
         progress.stage(f"Shuffling groups of {model}", len(cohort.labels) * len(cohort.attributes))

@@ -93,10 +93,10 @@ def forest(
     """
     marks = [mark for line in lines for mark in line.marks]
     letters = _letters(lines)
-    scale = _scale(marks, reference, _value_at(letters) + _SAID)
+    scale = Scale(*scale_of(marks, reference), _value_at(letters) + _SAID, _RIGHT)
     top = 30 if len(series) > 1 else 8
     height = top + sum(line.height for line in lines) + _FOOT
-    body = [*_legend(series, scale.start), *_frame(scale, top, height - _FOOT, axis, reference)]
+    body = [*legend(series, scale.start), *_frame(scale, top, height - _FOOT, axis, reference)]
     place = float(top)
     for line in lines:
         body += _drawn(line, place, scale, letters)
@@ -174,12 +174,13 @@ def _value_at(letters: int) -> float:
     return _INDENT + _LETTER * letters
 
 
-def _scale(marks: Sequence[Mark], reference: float | None, start: float) -> Scale:
+def scale_of(marks: Sequence[Mark], reference: float | None) -> tuple[float, float]:
+    """Return the ends of an axis that holds every mark with its interval, and the reference."""
     ends = [end for m in marks for end in (m.value, m.low, m.high) if end is not None]
     ends += [] if reference is None else [reference]
     low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
     room = max(0.05 * (high - low), 0.02)
-    return Scale(low - room, high + room, start, _RIGHT)
+    return low - room, high + room
 
 
 def _frame(scale: Scale, top: float, bottom: float, axis: str, reference: float | None) -> Iterator[str]:
@@ -195,7 +196,8 @@ def _frame(scale: Scale, top: float, bottom: float, axis: str, reference: float 
         yield stroke(scale.at(reference), top, scale.at(reference), bottom, "reference")
 
 
-def _legend(series: Sequence[str], start: float) -> Iterator[str]:
+def legend(series: Sequence[str], start: float) -> Iterator[str]:
+    """Draw the mark of each of several models with its name."""
     if len(series) < 2:
         return
     x = start

@@ -29,7 +29,7 @@ def render_page(
     """Render a template of this folder. All text is escaped by the template engine.
 
     Args:
-        template: File below this folder.
+        template: File below this folder; it may include others, named from this folder, too.
         styles: Style sheets below this folder, in order.
         values: What the template shows; it also gets `css` and `policy`.
         helpers: Functions that the template may call.

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from medclip.auditing.groups.reference_ratios import ratio_rows
 from medclip.auditing.result import AuditResult
 from medclip.auditing.shortcuts.tests import GAP, POSITIVES, WITH, WITHOUT
 from medclip.statistics.metrics.catalogue import METRICS
@@ -40,6 +41,7 @@ def full(labels: Sequence[str] = LABELS, models: Sequence[str] = ("medclip-mini"
         metrics=metrics,
         differences=_adjusted([r for m in models for k in labels for r in _differences(rng, m, k)]),
         gaps=_adjusted([row for model in models for label in labels for row in _gaps(rng, model, label)]),
+        ratios=tuple(ratio_rows(metrics)),
         models=_adjusted([r for other in models[1:] for k in labels for r in _paired(rng, models[0], other, k)]),
         thresholds=tuple(_threshold(rng, model, label) for model in models for label in labels),
         calibration=tuple(r for m in models for k in labels for r in _bins(rng, m, k)),
@@ -92,6 +94,20 @@ def without_findings() -> AuditResult:
         differences=tuple({**row, "p": 0.4, "p_holm": 1.0, "p_bh": 0.8} for row in made.differences),
         leakage=tuple(row for row in made.leakage if row["severity"] != "red"),
     )
+
+
+def six_attributes(made: AuditResult) -> AuditResult:
+    """Give an audit each of its attributes twice, by another name."""
+    tables = {
+        name: tuple(
+            {**row, "attribute": f"{row['attribute']}{again}"}
+            for again in ("", " again")
+            for row in made.rows(name)
+            if not (again and row["attribute"] == "all")
+        )
+        for name in ("metrics", "differences", "gaps", "ratios", "models", "calibration", "suppressed")
+    }
+    return replace(made, **tables, attributes=(*made.attributes, *(f"{name} again" for name in made.attributes)))
 
 
 def _cells() -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""The section of a model card that an audit fills: on the page, and as Markdown to be put into the card."""
+"""The section of a model card that an audit fills, as Markdown to be put into the card."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from medclip.auditing.result import AuditResult, Row
 from medclip.reports.audit.annex.methods import LIMITS
-from medclip.reports.audit.names import cell_name, gap_head, group_name, metric_head, plain, with_interval
+from medclip.reports.audit.names import cell_name, is_all, metric_head, plain, with_interval
 from medclip.reports.audit.summary.check_words import red
-from medclip.reports.audit.summary.words import HIDDEN, UNSEEN, summary, tested
-from medclip.wording import NONE, capital, number, p_value
+from medclip.reports.audit.summary.words import FOUND, HIDDEN, UNSEEN, summary
+from medclip.wording import NONE, real
 
-_METRICS = ("auroc", "c_index", "tpr", "fpr")
-_GAPS = tuple(f"{metric}_max_min" for metric in _METRICS)
+_METRICS = ("auroc", "c_index", "tpr")
+_MOST_ROWS = 30
 _SPECIAL = "\\`*_[]<>|#"
 
 
@@ -27,21 +27,19 @@ class CardPart:
 
 
 def card(result: AuditResult) -> tuple[CardPart, ...]:
-    """Put the audit into the headings of a model card.
+    """Put the audit into the headings of a model card, in less than 60 lines of Markdown.
 
     Reference: Mitchell et al., Model cards for model reporting, FAT* (2019).
     """
     matters = {matter.head: matter.all for matter in summary(result)}
     return (
-        CardPart(
-            "Intended use of these figures", ("For research. Not a medical device. They hold for these patients.",)
-        ),
+        CardPart("Use", ("For research. Not a medical device. These figures hold for these patients.",)),
         CardPart("Leakage", (*red(result), *matters.get("Leakage", ()))),
         CardPart("Evaluation data", matters.get("Size", ())),
         CardPart("Thresholds", matters.get("Thresholds", ())),
-        _by_group(result),
-        _gaps(result),
-        CardPart("What could not have been seen", matters.get(UNSEEN, ())),
+        CardPart(FOUND, matters.get(FOUND, ())),
+        _by_label(result),
+        CardPart(UNSEEN, matters.get(UNSEEN, ())),
         CardPart(HIDDEN, matters.get(HIDDEN, ("All groups are shown.",))),
         CardPart("What this audit cannot tell you", LIMITS),
     )
@@ -51,56 +49,42 @@ def markdown(result: AuditResult) -> str:
     """Write the section as Markdown."""
     lines = ["## Performance by patient group", ""]
     for part in card(result):
-        lines += [f"### {part.head}", ""]
-        lines += [f"- {_escaped(sentence)}" for sentence in part.sentences]
+        lines += [f"**{part.head}.** {_escaped(' '.join(part.sentences))}".rstrip(), ""]
         if part.rows:
-            lines += [""] * bool(part.sentences)
             lines += [_row(part.heads), _row(("---",) * len(part.heads), raw=True)]
-            lines += [_row(row) for row in part.rows]
-        lines.append("")
+            lines += [_row(row) for row in part.rows[:_MOST_ROWS]]
+            lines.append("")
     version = result.provenance.get("version")
     lines.append(f"Made by medclip{f' {version}' if version else ''}; the tables beside this file have every number.")
     return "\n".join(lines) + "\n"
 
 
-def _by_group(result: AuditResult) -> CardPart:
-    """Return one row for each group: a card tells how a model does for each, not only on average."""
-    present = {row.get("metric") for row in result.metrics}
-    metrics = [m for m in _METRICS if m in present]
-    groups: dict[tuple[str, str, str], dict[str, Row]] = {}
-    for row in result.metrics:
-        key = (plain(row.get("model")), plain(row.get("label")), capital(cell_name(row)))
-        groups.setdefault(key, {})[str(row.get("metric"))] = row
-    rows = tuple(
-        (*key, number(next(iter(own.values())).get("n_patients")), *(_shown(own.get(metric)) for metric in metrics))
-        for key, own in groups.items()
-    )
-    heads = ("Model", "Label", "Group", "Patients", *(f"{metric_head(m)} (95 % interval)" for m in metrics))
-    return CardPart("Metrics by group", (), heads, rows)
+def _by_label(result: AuditResult) -> CardPart:
+    """Return one row for each model, label and measure: everybody, and the group that fares worst and best."""
+    rows = []
+    for model in result.model_names:
+        for label in result.labels:
+            for metric in _METRICS:
+                own = [
+                    row
+                    for row in result.metrics
+                    if (row.get("model"), row.get("label"), row.get("metric")) == (model, label, metric)
+                    and real(row.get("value")) is not None
+                ]
+                groups = sorted((row for row in own if not is_all(row)), key=lambda row: row["value"])
+                everybody = next((row for row in own if is_all(row)), None)
+                if everybody is not None:
+                    ends = (groups[0], groups[-1]) if groups else (None, None)
+                    shown = (with_interval(everybody), *(NONE if r is None else _of_group(r) for r in ends))
+                    rows.append((plain(model), plain(label), metric_head(metric), *shown))
+    rest = len(rows) - _MOST_ROWS
+    more = (f"The first {_MOST_ROWS} of {len(rows)} rows; metrics.csv has all.",) if rest > 0 else ()
+    heads = ("Model", "Label", "Measure", "Everybody (95 % interval)", "Lowest group", "Highest group")
+    return CardPart("By label, with the groups at the ends", more, heads, tuple(rows))
 
 
-def _shown(row: Row | None) -> str:
-    if row is None:
-        return NONE
-    return "not shown" if row.get("flag") == "suppressed" else with_interval(row)
-
-
-def _gaps(result: AuditResult) -> CardPart:
-    rows = tuple(
-        (
-            plain(row.get("model")),
-            plain(row.get("label")),
-            plain(row.get("attribute")),
-            gap_head(str(row.get("gap"))),
-            with_interval(row),
-            group_name(row, "worst_group"),
-            f"{p_value(row.get('p'))}, {p_value(row.get('p_holm'))}",
-        )
-        for row in tested(result.gaps)
-        if row.get("gap") in _GAPS
-    )
-    heads = ("Model", "Label", "Attribute", "Gap", "Size (95 % interval)", "Worst", "p, p Holm")
-    return CardPart("Gaps between groups", () if rows else ("No gap was tested.",), heads, rows)
+def _of_group(row: Row) -> str:
+    return f"{cell_name(row)} {with_interval(row)}"
 
 
 def _row(cells: tuple[str, ...], *, raw: bool = False) -> str:

@@ -12,13 +12,17 @@ from medclip.auditing.result import AuditResult, Row
 from medclip.reports.audit import requirements
 from medclip.reports.audit.annex import sections as sections
 from medclip.reports.audit.annex.label_section import LabelView, label_view, overview
+from medclip.reports.audit.annex.matrices import diagnosis_matrices, matrices
 from medclip.reports.audit.annex.methods import LIMITS, Step, formulas, steps
-from medclip.reports.audit.card_section import CardPart, card
-from medclip.reports.audit.names import is_all, plain, survives
+from medclip.reports.audit.names import is_all, plain
 from medclip.reports.audit.summary.check_words import alarms
-from medclip.reports.audit.summary.words import Said, lead, summary, tested
+from medclip.reports.audit.summary.first_pages import FirstPages, findings_grid, first_pages
+from medclip.reports.audit.summary.words import collect_findings, lead, tested
 from medclip.reports.audit.table import Grid
 from medclip.wording import list_of, number
+
+CALIBRATED = ("calibration_intercept", "calibration_slope")
+"""Measures of calibration that are printed for each group."""
 
 
 @dataclass(frozen=True)
@@ -33,20 +37,25 @@ class PageView:
     """Heading and sentences of the red box."""
     requirements: Grid
     facts: tuple[tuple[str, str], ...]
-    summary: tuple[Said, ...]
+    first: FirstPages
+    findings: Grid
+    """All of them; empty where the first pages have room for them."""
+    diagnoses: tuple[Grid, ...]
     overview: tuple[Grid, ...]
     who: Grid
+    measures: tuple[Grid, ...]
     labels: tuple[LabelView, ...]
     calibration: tuple[sections.Folded, ...]
+    calibration_overall: tuple[tuple[str, Markup], ...]
+    calibration_tables: tuple[Grid, ...]
     thresholds: Grid
-    decisions: tuple[sections.Folded, ...]
+    decisions: tuple[tuple[str, Markup], ...]
     compared: tuple[sections.Folded, ...]
     shortcuts: tuple[sections.Folded, ...]
     embeddings: tuple[sections.Folded, ...]
     projections: tuple[tuple[str, Markup], ...]
     leakage: Grid
     suppressed: Grid
-    card: tuple[CardPart, ...]
     steps: tuple[Step, ...]
     formulas: tuple[Grid, ...]
     limits: tuple[str, ...]
@@ -60,6 +69,7 @@ class PageView:
 
 def view(result: AuditResult) -> PageView:
     """Pick what the page shows."""
+    first = first_pages(result)
     return PageView(
         title=_title(result),
         version=str(result.provenance.get("version", "")),
@@ -67,11 +77,16 @@ def view(result: AuditResult) -> PageView:
         red=alarms(result),
         requirements=requirements.grid(result),
         facts=tuple(_facts(result)),
-        summary=summary(result),
+        first=first,
+        findings=findings_grid(collect_findings(result) if first.more_findings else ()),
+        diagnoses=diagnosis_matrices(result),
         overview=overview(result),
         who=sections.who(result),
+        measures=matrices(result, ("auroc", "c_index")),
         labels=tuple(label_view(result, label, n) for n, label in enumerate(result.labels)),
         calibration=sections.calibration(result),
+        calibration_overall=sections.calibration_overall(result),
+        calibration_tables=matrices(result, CALIBRATED),
         thresholds=sections.thresholds(result),
         decisions=sections.decisions(result),
         compared=sections.compared(result),
@@ -80,7 +95,6 @@ def view(result: AuditResult) -> PageView:
         projections=sections.projections(result),
         leakage=sections.leakage(result),
         suppressed=sections.suppressed(result),
-        card=card(result),
         steps=steps(result),
         formulas=formulas(result),
         limits=LIMITS,
@@ -98,13 +112,12 @@ def _title(result: AuditResult) -> str:
 
 def _facts(result: AuditResult) -> Iterator[tuple[str, str]]:
     everybody = [row for row in result.metrics if is_all(row)]
-    rows = tested(result.gaps)
     yield "Patients", _largest(everybody, "n_patients")
     yield "Rows", _largest(everybody, "n")
     yield "Labels", number(len(result.labels))
     yield "Attributes", number(len(result.attributes))
-    yield "Gaps tested", number(len(rows))
-    yield "Above chance (Holm)", number(sum(survives(result, row) for row in rows))
+    yield "Tests", number(len(tested(result.gaps)) + len(tested(result.differences)))
+    yield "Findings", number(len(collect_findings(result)))
 
 
 def _largest(rows: Sequence[Row], name: str) -> str:

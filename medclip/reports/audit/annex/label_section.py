@@ -1,4 +1,4 @@
-"""The part of the page that is about one label: forest plots, measures by group, gaps."""
+"""The part of the page that is about one label: a drawing of its measures by group, and tables that stay folded."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ from medclip.reports.audit.names import (
     survives,
     with_interval,
 )
-from medclip.reports.audit.summary.words import MAIN_GAPS, distinct, tested
+from medclip.reports.audit.summary.words import MAIN_GAPS, tested
 from medclip.reports.audit.table import Grid, Td, Tr, said
-from medclip.reports.forest_plot import NUM_SERIES, Line, Mark, forest
+from medclip.reports.forest_panels import Panel, panels
+from medclip.reports.forest_plot import NUM_SERIES, Line, Mark
 from medclip.wording import NONE, capital, figure, number, p_value, real
 
-FOREST = ("auroc", "c_index")
-_MAIN = ("auroc", "c_index", "tpr", "fpr", "underdiagnosis", "overdiagnosis")
+DRAWN = ("auroc", "c_index", "tpr", "fpr")
+"""Measures that are drawn and come first in tables. Under- and overdiagnosis are these by other names; a page of their
+own has them (`matrices`)."""
+REPEATED = frozenset({"underdiagnosis", "overdiagnosis", "fnr", "tnr"})
 CALIBRATION = ("ece", "ece_mass", "brier", "calibration_intercept", "calibration_slope")
 _SHADES = (0.03, 0.06, 0.1, 0.2)
 """Where a gap becomes one shade darker."""
@@ -38,10 +41,10 @@ class LabelView:
     title: str
     worst: str
     """The gap that stands in the folded line."""
-    forests: tuple[Markup, ...]
+    drawing: Markup | None
+    """Its main measures by group."""
     tables: tuple[Grid, ...]
-    more: tuple[Grid, ...]
-    """Tables that stay folded."""
+    """Tables that stay folded, and are not printed."""
 
 
 def label_view(result: AuditResult, label: str, number: int) -> LabelView:
@@ -53,43 +56,33 @@ def label_view(result: AuditResult, label: str, number: int) -> LabelView:
         number: Of the label on the page.
     """
     rows = [row for row in result.metrics if row.get("label") == label]
-    gaps = [row for row in result.gaps if row.get("label") == label]
+    gaps = [row for row in result.gaps if row.get("label") == label and not row.get("same_as")]
     differences = [row for row in result.differences if row.get("label") == label]
     present = list(dict.fromkeys(str(row.get("metric")) for row in rows))
-    rest = [m for m in present if m not in _MAIN and m not in CALIBRATION]
-    main = distinct([row for row in gaps if row.get("gap") in MAIN_GAPS]) or gaps
-    others = [row for row in gaps if not any(row is m for m in main)]
-    order = list(dict.fromkeys(row.get("attribute") for row in gaps))
-    main = sorted(main, key=lambda row: order.index(row.get("attribute")))
-    tables, more = [], []
+    main = [m for m in DRAWN if m in present]
+    rest = [m for m in present if m not in (*DRAWN, *CALIBRATION) and m not in REPEATED]
+    tables = []
     for model in result.model_names:
         of = f" · {plain(model)}" if len(result.model_names) > 1 else ""
         own = [row for row in rows if row.get("model") == model]
         title = plain(label)
-        tables.append(groups_grid(own, [m for m in _MAIN if m in present], f"{title}: measures by group{of}"))
-        tables.append(_gap_grid(result, _of(main, model), f"{title}: gaps{of}"))
-        more.append(groups_grid(own, rest, f"{title}: further measures by group{of}", counts=False))
-        more.append(_gap_grid(result, _of(others, model), f"{title}: further gaps{of}"))
-        more.append(_difference_grid(_of(differences, model), f"{title}: each group against the others{of}"))
-    drawn = (_forest(result, label, rows, metric, f"forest-{number}-{metric}") for metric in FOREST)
+        tables.append(groups_grid(own, main, f"{title}: measures by group{of}"))
+        tables.append(_gap_grid(result, _of(gaps, model), f"{title}: gaps{of}"))
+        tables.append(_difference_grid(_of(differences, model), f"{title}: each group against the others{of}"))
+        tables.append(groups_grid(own, rest, f"{title}: further measures by group{of}", counts=False))
     return LabelView(
         title=plain(label),
         worst=_worst(result, gaps),
-        forests=tuple(svg for svg in drawn if svg is not None),
+        drawing=by_group_panels(result, rows, main, f"label-{number}", f"{plain(label)} by group"),
         tables=tuple(table for table in tables if table),
-        more=tuple(table for table in more if table),
     )
 
 
 def overview(result: AuditResult) -> tuple[Grid, ...]:
-    """Make the tables of labels × attributes, one for each main gap, coloured by size.
-
-    One that says the same as another (TPR, underdiagnosis) is left out.
-    """
+    """Make the tables of labels × attributes, one for each main gap, coloured by size."""
     present = list(dict.fromkeys(str(row.get("gap")) for row in result.gaps))
     names = [name for name in MAIN_GAPS if name in present] or present[:3]
-    grids = {tuple(grid.rows): grid for name in reversed(names) if (grid := _heat(result, name))}
-    return tuple(reversed(grids.values()))
+    return tuple(grid for name in names if (grid := _heat(result, name)))
 
 
 def groups_grid(rows: Sequence[Row], metrics: Sequence[str], caption: str, *, counts: bool = True) -> Grid:
@@ -137,45 +130,55 @@ def _group_row(name: str, rows: Sequence[Row], metrics: Sequence[str], counts: b
     return Tr(f"{name} †" if few else name, tuple(cells))
 
 
-def _forest(result: AuditResult, label: str, rows: Sequence[Row], metric: str, identity: str) -> Markup | None:
-    own = [row for row in rows if row.get("metric") == metric]
-    if not any(real(row.get("value")) is not None for row in own):
-        return None
-    models = list(result.model_names)[:NUM_SERIES]
-    lines: list[Line] = []
-    for attribute, cells in by_cell(own):
-        if attribute != EVERYBODY:
-            lines.append(Line(capital(attribute), head=True))
-        lines += [_line(name, of_group, models) for name, of_group in cells]
-    everybody = next((real(row.get("value")) for row in own if is_all(row) and row.get("model") == models[0]), None)
-    return forest(
-        lines,
-        identity=identity,
-        title=f"{metric_head(metric)} for {plain(label)} by group",
-        axis=f"{metric_head(metric)} with 95 % interval; dashed: everybody{', first model' if len(models) > 1 else ''}",
-        reference=everybody,
-        series=[plain(model) for model in models],
-    )
+def by_group_panels(
+    result: AuditResult, rows: Sequence[Row], metrics: Sequence[str], identity: str, title: str, *, paired: bool = False
+) -> Markup | None:
+    """Draw measures by group beside each other; None where there is nothing to draw.
+
+    Args:
+        result: The audit.
+        rows: Of the tables `metrics` or `models`.
+        metrics: One panel each.
+        identity: Of the drawing, unique on the page.
+        title: What it shows.
+        paired: They are differences of two models: the dashed line is 0.
+    """
+    drawn = [m for m in metrics if any(r.get("metric") == m and real(r.get("value")) is not None for r in rows)]
+    models = [""] if paired else list(result.model_names)[:NUM_SERIES]
+    cells = [(attribute, [name for name, _ in groups]) for attribute, groups in by_cell(rows)]
+    columns = []
+    for metric in drawn:
+        own = {name: dict(groups) for name, groups in by_cell([r for r in rows if r.get("metric") == metric])}
+        lines: list[Line] = []
+        for attribute, names in cells:
+            if attribute != EVERYBODY:
+                lines.append(Line(capital(attribute), head=True))
+            lines += [_line(name, own.get(attribute, {}).get(name, []), models, not columns) for name in names]
+        first = next((r for r in rows if is_all(r) and r.get("metric") == metric), {})
+        reference = 0.0 if paired else real(first.get("value"))
+        columns.append(Panel(metric_head(metric), tuple(lines), reference))
+    return panels(columns, identity=identity, title=title, series=[plain(m) for m in models]) if columns else None
 
 
-def _line(name: str, rows: Sequence[Row], models: Sequence[str]) -> Line:
+def _line(name: str, rows: Sequence[Row], models: Sequence[str], is_first: bool) -> Line:
     marks = [
         Mark(
             value,
             real(row.get("low")),
             real(row.get("high")),
             with_interval(row),
-            models.index(row["model"]),
+            models.index(row["model"]) if len(models) > 1 else 0,
             row.get("flag") == "underpowered",
         )
         for row in rows
-        if row.get("model") in models and (value := real(row.get("value"))) is not None
+        if (len(models) == 1 or row.get("model") in models) and (value := real(row.get("value"))) is not None
     ]
     if marks:
         return Line(name, tuple(sorted(marks, key=lambda mark: mark.series)))
     reason = next((str(row["reason"]) for row in rows if row.get("reason")), "")
-    first, comma, _ = reason.partition(",")  # the plot is narrow; the table of groups that are not shown has all
-    return Line(name, note=f"not shown: {first}{' and more' if comma else ''}" if reason else "not shown")
+    first, comma, _ = reason.partition(",")  # a panel is narrow; the table of groups that are not shown has all
+    note = f"not shown: {first}{' and more' if comma else ''}" if reason else "not shown"
+    return Line(name, note=note if is_first else "")
 
 
 def _heat(result: AuditResult, name: str) -> Grid | None:
@@ -203,7 +206,7 @@ def _heat(result: AuditResult, name: str) -> Grid | None:
 def _heat_cell(result: AuditResult, row: Row | None) -> Td:
     value = None if row is None else real(row.get("value"))
     if row is None or value is None:
-        return Td(NONE, ("too few groups",) if row is not None else ("not asked",), "quiet")
+        return Td(NONE, ("too few groups",) if row is not None else ("not measured",), "quiet")
     shade = sum(abs(value) >= edge for edge in _SHADES)
     text, around = parts(row)
     return Td(text, (around, *verdict(result, row)), f"h{shade}")

@@ -10,7 +10,15 @@ from markupsafe import Markup
 from medclip.auditing.groups.gaps import GAPS
 from medclip.auditing.result import AuditResult, Row
 from medclip.auditing.shortcuts.standardised_gaps import AFTER, BEFORE
-from medclip.reports.audit.annex.label_section import CALIBRATION, by_cell, by_group, difference_cells, groups_grid
+from medclip.reports.audit.annex.label_section import (
+    CALIBRATION,
+    DRAWN,
+    by_cell,
+    by_group,
+    by_group_panels,
+    difference_cells,
+    groups_grid,
+)
 from medclip.reports.audit.annex.plots import net_benefit, reliability, scatter
 from medclip.reports.audit.names import (
     EVERYBODY,
@@ -21,10 +29,8 @@ from medclip.reports.audit.names import (
     parts,
     plain,
     survives,
-    with_interval,
 )
 from medclip.reports.audit.table import Grid, Td, Tr, said
-from medclip.reports.forest_plot import Line, Mark, forest
 from medclip.statistics.cohort import ALL
 from medclip.wording import NONE, capital, figure, number, p_value, real
 
@@ -43,6 +49,7 @@ class Folded:
     """One label of a section, folded."""
 
     title: str
+    drawing: Markup | None = None
     figures: tuple[tuple[str, Markup], ...] = ()
     tables: tuple[Grid, ...] = ()
     more: tuple[Grid, ...] = ()
@@ -67,8 +74,19 @@ def who(result: AuditResult) -> Grid:
 
 
 def calibration(result: AuditResult) -> tuple[Folded, ...]:
-    """Return small reliability plots by group, and the measures of calibration, for each label."""
+    """Return small reliability plots by group, and the measures of calibration, for each label: all of it folded."""
     return tuple(part for n, label in enumerate(result.labels) if (part := _calibrated(result, label, n)) is not None)
+
+
+def calibration_overall(result: AuditResult) -> tuple[tuple[str, Markup], ...]:
+    """Draw the reliability plots of everybody, one for each label and model."""
+    figures = []
+    for n, (label, model) in enumerate((label, model) for label in result.labels for model in result.model_names):
+        rows = [r for r in result.calibration if is_all(r) and (r.get("label"), r.get("model")) == (label, model)]
+        if rows:
+            name = f"{plain(label)} · {plain(model)}" if len(result.model_names) > 1 else plain(label)
+            figures.append((name, reliability(rows, identity=f"all-bins-{n}", title=f"Reliability, {name}, everybody")))
+    return tuple(figures)
 
 
 def thresholds(result: AuditResult) -> Grid:
@@ -91,36 +109,29 @@ def thresholds(result: AuditResult) -> Grid:
     return Grid("Thresholds and where they come from", heads, rows, dense=True)
 
 
-def decisions(result: AuditResult) -> tuple[Folded, ...]:
+def decisions(result: AuditResult) -> tuple[tuple[str, Markup], ...]:
     """Draw net benefit over thresholds for each label, everybody together."""
-    parts: list[Folded] = []
+    figures: list[tuple[str, Markup]] = []
     for n, label in enumerate(result.labels):
         rows = [row for row in result.decision if row.get("label") == label and is_all(row)]
         curves = {plain(m): own for m in result.model_names if (own := [r for r in rows if r.get("model") == m])}
         if curves:
             title = f"Net benefit for {plain(label)}"
-            svg = net_benefit(curves, identity=f"benefit-{n}", title=title)
-            parts.append(Folded(plain(label), ((title, svg),)))
-    return tuple(parts)
+            figures.append((title, net_benefit(curves, identity=f"benefit-{n}", title=title)))
+    return tuple(figures)
 
 
 def compared(result: AuditResult) -> tuple[Folded, ...]:
-    """Draw the paired differences of models, and list them, for each label."""
+    """Draw the paired differences of models, and list them, for each label and pair."""
     parts: list[Folded] = []
     for n, label in enumerate(result.labels):
         rows = [row for row in result.models if row.get("label") == label]
         pairs = dict.fromkeys((str(row.get("model")), str(row.get("other"))) for row in rows)
-        figures, tables = [], []
         for k, (model, other) in enumerate(pairs):
             own = [row for row in rows if (str(row.get("model")), str(row.get("other"))) == (model, other)]
-            title = f"{plain(other)} minus {plain(model)}"
-            first = next((m for m in ("auroc", "c_index") if any(r.get("metric") == m for r in own)), None)
-            drawn = [row for row in own if row.get("metric") == (first or own[0].get("metric"))]
-            head = f"{title}: {metric_head(str(drawn[0].get('metric')))}, {plain(label)}"
-            figures.append((head, _paired_forest(drawn, f"paired-{n}-{k}", head)))
-            tables.append(_paired_grid(result, own, f"{plain(label)}: {title}"))
-        if rows:
-            parts.append(Folded(plain(label), tuple(figures), tuple(tables)))
+            title = f"{plain(label)}: {plain(other)} minus {plain(model)}"
+            drawing = by_group_panels(result, own, DRAWN, f"paired-{n}-{k}", title, paired=True)
+            parts.append(Folded(title, drawing, more=(_paired_grid(result, own, title),)))
     return tuple(parts)
 
 
@@ -136,7 +147,7 @@ def shortcuts(result: AuditResult) -> tuple[Folded, ...]:
             of = f" · {plain(model)}" if len(result.model_names) > 1 else ""
             tables.append(_shortcut_grid(rest, f"{plain(label)}: shortcut tests{of}"))
             more.append(_shortcut_grid(single, f"{plain(label)}: groups before and after reweighting{of}"))
-        parts.append(Folded(plain(label), (), tuple(filter(None, tables)), tuple(filter(None, more))))
+        parts.append(Folded(plain(label), tables=tuple(filter(None, tables)), more=tuple(filter(None, more))))
     return tuple(parts)
 
 
@@ -149,7 +160,7 @@ def embeddings(result: AuditResult) -> tuple[Folded, ...]:
         rest = [row for row in rows if not any(row is m for m in main)]
         title = _KINDS.get(kind, plain(kind))
         more = tuple(filter(None, (_embedding_grid(rest, f"{title}: further measures"),)))
-        parts.append(Folded(title, (), (_embedding_grid(main, title),), more))
+        parts.append(Folded(title, tables=(_embedding_grid(main, title),), more=more))
     return tuple(parts)
 
 
@@ -218,30 +229,15 @@ def _calibrated(result: AuditResult, label: str, number: int) -> Folded | None:
             if row.get("model") == model:
                 cells.setdefault((str(row.get("attribute")), group_name(row)), []).append(row)
         for n, ((attribute, group), own) in enumerate(cells.items()):
-            name = f"{group if attribute == ALL else f'{plain(attribute)}: {group}'}{of}"
+            if attribute == ALL:
+                continue
+            name = f"{plain(attribute)}: {group}{of}"
             drawn = reliability(own, identity=f"bins-{number}-{k}-{n}", title=f"Reliability, {plain(label)}, {name}")
             figures.append((name, drawn))
         of_model = [row for row in measures if row.get("model") == model]
         tables.append(groups_grid(of_model, CALIBRATION, f"{plain(label)}: calibration by group{of}", counts=False))
     shown = tuple(table for table in tables if table)
-    return Folded(plain(label), tuple(figures), shown) if figures or shown else None
-
-
-def _paired_forest(rows: Sequence[Row], identity: str, title: str) -> Markup:
-    lines: list[Line] = []
-    for attribute, cells in by_cell(rows):
-        if attribute != EVERYBODY:
-            lines.append(Line(capital(attribute), head=True))
-        for name, own in cells:
-            row = own[0]
-            value = real(row.get("value"))
-            mark = () if value is None else (_signed_mark(row, value),)
-            lines.append(Line(name, mark, note="" if mark else "not shown"))
-    return forest(lines, identity=identity, title=title, axis="difference; dashed: none", reference=0.0)
-
-
-def _signed_mark(row: Row, value: float) -> Mark:
-    return Mark(value, real(row.get("low")), real(row.get("high")), with_interval(row, signed=True))
+    return Folded(plain(label), None, tuple(figures), shown) if figures or shown else None
 
 
 def _paired_grid(result: AuditResult, rows: Sequence[Row], caption: str) -> Grid:

@@ -24,16 +24,7 @@ from medclip.reports.audit.summary.check_words import MOST, embeddings, leakage,
 from medclip.reports.audit.summary.finding import Finding, by_harm
 from medclip.wording import capital, count, figure, list_of, number, p_value, real
 
-MAIN_GAPS = (
-    "auroc_max_min",
-    "c_index_max_min",
-    "underdiagnosis_max_min",
-    "overdiagnosis_max_min",
-    "tpr_max_min",
-    "fpr_max_min",
-    "ece_max_min",
-    "equalised_odds",
-)
+MAIN_GAPS = ("tpr_max_min", "fpr_max_min", "auroc_max_min", "c_index_max_min", "ece_max_min", "equalised_odds")
 """The gaps that the overview and the summary speak of first."""
 MAIN = ("tpr", "fpr", "auroc", "c_index")
 """The measures that differences are told of first, the worst harm first."""
@@ -86,27 +77,6 @@ def tested(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if real(row.get("p")) is not None and not row.get("same_as")]
 
 
-def distinct(rows: Sequence[Row]) -> list[Row]:
-    """Return each gap once, by the first of its names in `MAIN_GAPS`, in their order and the largest first."""
-    kept: list[Row] = []
-    by_place: dict[tuple[object, ...], list[Row]] = {}
-    for row in sorted(rows, key=_importance):
-        at_place = by_place.setdefault(tuple(row.get(name) for name in ("model", "label", "attribute")), [])
-        if not any(_is_one(row, other) for other in at_place):
-            at_place.append(row)
-            kept.append(row)
-    return kept
-
-
-_ROUNDING = 1e-9
-
-
-def _is_one(row: Row, other: Row) -> bool:
-    """Whether two rows are one gap by two names: the size and what chance gives agree, up to the order of sums."""
-    pairs = [(real(row.get(name)), real(other.get(name))) for name in ("value", "null_mean", "null_95")]
-    return all(a is not None and b is not None and abs(a - b) < _ROUNDING for a, b in pairs)
-
-
 def power(result: AuditResult) -> str:
     """Write the power that the smallest gaps are for: 80 %."""
     return f"{100 * float(result.settings.get('power', 0.8)):.0f} %"
@@ -156,14 +126,14 @@ def _overall(result: AuditResult) -> Iterator[str]:
                 )
 
 
-def found(result: AuditResult) -> tuple[Finding, ...]:
+def collect_findings(result: AuditResult) -> tuple[Finding, ...]:
     """Return every finding, the worst harm first. A part of the page that makes findings is a line here."""
     return by_harm([*requirements.findings(result), *group_findings.findings(result)])
 
 
 def lead(result: AuditResult) -> str:
     """Return the first sentence of the page: the single worst finding; where there is none, what that does not show."""
-    findings = found(result)
+    findings = collect_findings(result)
     if findings:
         return findings[0].sentence
     if not (tested(result.gaps) or tested(result.differences)):
@@ -175,7 +145,7 @@ def lead(result: AuditResult) -> str:
 
 
 def _found(result: AuditResult) -> Said:
-    findings = found(result)
+    findings = collect_findings(result)
     rest = len(findings) - 1 - MOST
     more = (f"The other {number(rest)} {'is' if rest == 1 else 'are'} in the table of findings.",) if rest > 0 else ()
     sentences = (lead(result), *(_how_many(result, findings) if findings else ()))
@@ -313,8 +283,3 @@ def _paired(row: Row) -> str:
 
 def _signed(row: Row) -> str:
     return with_interval(row, signed=True)
-
-
-def _importance(row: Row) -> tuple[int, float]:
-    gap = str(row.get("gap"))
-    return (MAIN_GAPS.index(gap) if gap in MAIN_GAPS else len(MAIN_GAPS), -(real(row.get("value")) or 0))

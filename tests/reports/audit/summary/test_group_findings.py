@@ -13,7 +13,7 @@ from medclip.auditing.result import AuditResult
 from medclip.reports.audit.report import render
 from medclip.reports.audit.summary.finding import Finding, Harm
 from medclip.reports.audit.summary.group_findings import findings
-from medclip.reports.audit.summary.words import found, lead
+from medclip.reports.audit.summary.words import collect_findings, lead
 from tests.kits.audit_tables import harmed_tables
 
 
@@ -33,7 +33,7 @@ def audit(*differences: dict[str, Any], **tables: Any) -> AuditResult:
 
 
 def of(*differences: dict[str, Any], **tables: Any) -> list[Finding]:
-    return list(found(audit(*differences, **tables)))
+    return list(collect_findings(audit(*differences, **tables)))
 
 
 def test_a_harmed_group_among_two_models_five_labels_and_six_attributes_is_the_first_sentence(tmp_path: Path):

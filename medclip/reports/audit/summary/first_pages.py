@@ -1,0 +1,92 @@
+"""The first two printed pages of an audit: what an ethics board reads in ten minutes, and signs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+from medclip.auditing.result import AuditResult
+from medclip.reports.audit.summary.finding import Finding
+from medclip.reports.audit.summary.words import COMPARED, FOUND, HIDDEN, UNSEEN, Said, collect_findings, summary
+from medclip.reports.audit.table import Grid, Td, Tr, said
+from medclip.wording import NONE, capital, number
+
+QUESTION = "Does it work for every patient group, and how sure is that?"
+_ON_THE_PAGE = 8
+"""Findings that two printed pages have room for; all of them are in the annex."""
+_CAUTIONS = 3
+_HEADS = ("What and where", "Value", "Difference, 95 % interval", "Rests on", "p, adjusted")
+
+
+@dataclass(frozen=True)
+class FirstPages:
+    """What stands on the first two pages."""
+
+    question: str
+    about: tuple[str, ...]
+    """Who was audited, and how the scores do over everybody."""
+    cautions: tuple[str, ...]
+    """Notes that change how everything is read."""
+    more_notes: int
+    counted: tuple[str, ...]
+    findings: Grid
+    more_findings: int
+    beside: tuple[Said, ...]
+    """Models, shortcuts, embeddings and leakage in short."""
+    unseen: Said
+    hidden: tuple[str, ...]
+    thresholds: tuple[str, ...]
+    signers: tuple[str, ...]
+    """Names that are known, and blanks for others."""
+
+
+def first_pages(result: AuditResult) -> FirstPages:
+    """Pick what the first two pages show."""
+    matters = {matter.head: matter for matter in summary(result)}
+    nothing = Said("", ())
+    findings = collect_findings(result)
+    cautions = [note for note in result.notes if "CAUTION" in note]
+    return FirstPages(
+        question=str(result.provenance.get("question") or QUESTION),
+        about=(*matters.get("Size", nothing).all, *matters.get("Overall", nothing).all),
+        cautions=tuple(cautions[:_CAUTIONS]),
+        more_notes=len(result.notes) - min(_CAUTIONS, len(cautions)),
+        counted=(*matters[FOUND].sentences[bool(findings) :], *matters[FOUND].after[-1:]),
+        findings=findings_grid(findings[:_ON_THE_PAGE]),
+        more_findings=max(0, len(findings) - _ON_THE_PAGE),
+        beside=tuple(_beside(matters)),
+        unseen=matters.get(UNSEEN, nothing),
+        hidden=matters.get(HIDDEN, nothing).all,
+        thresholds=matters.get("Thresholds", nothing).all,
+        signers=(str(result.provenance.get("auditor") or ""), "", ""),
+    )
+
+
+def findings_grid(findings: tuple[Finding, ...]) -> Grid:
+    """Make the table of findings: a heading for each harm, a row for each finding."""
+    lines: list[Tr] = []
+    for harm, same in groupby(findings, key=lambda finding: finding.harm):
+        lines.append(Tr(capital(harm.head)))
+        lines += [
+            Tr(
+                finding.what or finding.sentence,
+                (
+                    *(said(text or NONE) for text in (finding.value, finding.difference, finding.counts)),
+                    Td(finding.p or NONE),
+                ),
+            )
+            for finding in same
+        ]
+    return Grid("What was found, the worst harm first", _HEADS, tuple(lines), dense=True)
+
+
+def _beside(matters: dict[str, Said]) -> Iterator[Said]:
+    """Yield the other matters, with the first of their sentences and how many more there are."""
+    for head in ("Declared beforehand", COMPARED, "Shortcuts", "Embeddings", "Leakage"):
+        if head in matters:
+            matter = matters[head]
+            most = 3 if head in ("Declared beforehand", COMPARED) else 2
+            rest = len(matter.all) - most
+            more = (f"({number(rest)} more in the annex.)",) if rest > 0 else ()
+            yield Said(head, (*matter.all[:most], *more))
