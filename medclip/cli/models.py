@@ -85,16 +85,10 @@ def verify(model: options.Pack = "medclip-mini", as_json: options.Json = False) 
 
     Exit code: 0 all as it should be, 2 refused.
     """
-    from medclip.adaptation.pack.pack_head import read_pack_head
-    from medclip.models.packs.pack import check_pack, pack_card
-    from medclip.runs.options import ScoreOptions
-    from medclip.scoring.tasks import asked_tasks
+    from medclip.api.verify import verify as run
     from medclip.wording import count
 
-    info = check_pack(model)
-    card = pack_card(info.path)
-    head = read_pack_head(info.path, card)
-    asked_tasks(card, ScoreOptions(), None if head is None else head.text)
+    info = run(model)
     if as_json:
         _json({"ok": True, **_values(info)})
     else:

@@ -42,7 +42,7 @@ _SHOWN = 6
 _FAULTS: Mapping[int, tuple[Reason, str, str]] = {
     errno.ENOSPC: (Reason.DISK_FULL, "the disk is full", _AGAIN),
     errno.EDQUOT: (Reason.DISK_FULL, "the disk quota is used up", _AGAIN),
-    errno.EFBIG: (Reason.DISK_FULL, "the file is larger than this file system takes", _ELSEWHERE),
+    errno.EFBIG: (Reason.DISK_FULL, "the file is larger than this file system or `ulimit -f` allows", _ELSEWHERE),
     errno.EACCES: (Reason.PERMISSION_DENIED, "its permissions do not allow it", _ELSEWHERE),
     errno.EPERM: (Reason.PERMISSION_DENIED, "its permissions do not allow it", _ELSEWHERE),
     errno.EROFS: (Reason.WRONG_USE, "this file system is read-only", _ELSEWHERE),

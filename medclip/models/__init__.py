@@ -1,6 +1,8 @@
 """Towers, model packs and cards; as `medclip.models`, what can be done to a pack.
 
 `list`, `show`, `verify`, `import_` and `export` do what `medclip models` does; `load` and `load_hub` return a model.
+`verify` asks all that scoring asks of a pack, so it is a verb of the rooms above; for type checkers it is `check_pack`,
+which has its signature.
 """
 
 from __future__ import annotations
@@ -29,6 +31,6 @@ __getattr__, __dir__ = lazy_names(
         "load": "medclip.models.packs.pack:load_model",
         "load_hub": "medclip.models.interchange.hub:load_hub",
         "show": "medclip.models.packs.pack:pack_card",
-        "verify": "medclip.models.packs.pack:check_pack",
+        "verify": "medclip.api.verify:verify",
     },
 )

@@ -51,14 +51,13 @@ class TaskView:
 
     @property
     def summary(self) -> str:
-        """The first figure, e.g. "AUROC 0.81 (0.77-0.85) on unseen patients", and what must be known beside it."""
+        """The first figure, e.g. "AUROC 0.81 (0.77-0.85) on unseen patients"; `note` must be within sight of it."""
         adapted = f"{self.adapted} · " if self.adapted else ""
         if not self.metrics:
             return f"{adapted}no figures in the model’s card"
         first = self.metrics[0]
         interval = f" ({first.interval})" if first.interval else ""
-        note = f". {self.note}" if self.note else ""
-        return f"{adapted}{first.name} {first.value}{interval} on unseen patients{note}"
+        return f"{adapted}{first.name} {first.value}{interval} on unseen patients"
 
 
 @dataclass(frozen=True)

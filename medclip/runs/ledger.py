@@ -34,6 +34,8 @@ NAMED_FILES = 16
 """Files of a study that its scores name; the table of files has them all."""
 _ELSEWHERE = "Name another folder."
 _NO_ROOM_BYTES = 1_000_000
+_PAGES_BYTES = 1 << 16
+"""SQLite writes in pages; a file that a limit stopped is this much smaller than the limit at most."""
 _TRY_AGAIN_S = 0.1
 """Whoever only asks whether a folder is locked has it for an instant."""
 _AGAIN_FILES = 512
@@ -341,6 +343,10 @@ class Ledger:
         """Count the files among them that the file system knew."""
         return self._db.execute("SELECT COUNT(*) FROM inputs WHERE mtime != 0").fetchone()[0]
 
+    def num_done(self) -> int:
+        """Count the files that are not read again: rows alone do not tell, those of studies that grow stay meanwhile."""
+        return self._db.execute(f"SELECT COUNT(*) FROM inputs WHERE state >= {DONE}").fetchone()[0]  # noqa: S608
+
     # Results.
 
     def commit(self, result: ChunkResult) -> tuple[int, int]:
@@ -555,6 +561,8 @@ def _ledger_errors(folder: Path) -> Iterator[None]:
         error: MedclipError | None = None
         if "full" in text or ("disk I/O" in text and shutil.disk_usage(folder).free < _NO_ROOM_BYTES):
             error = disk_error(OSError(errno.ENOSPC, text), folder)
+        elif "disk I/O" in text and _is_as_large_as_allowed(folder):
+            error = disk_error(OSError(errno.EFBIG, text), folder)
         elif "locked" in text:
             error = MedclipError(
                 Reason.BUSY, "another medclip is writing to this folder.", where=folder, hint="Let it finish."
@@ -568,6 +576,17 @@ def _ledger_errors(folder: Path) -> Iterator[None]:
         if error is None:
             raise
         raise error from e
+
+
+def _is_as_large_as_allowed(folder: Path) -> bool:
+    """Return whether the ledger has the size that files may have here (`ulimit -f`): SQLite does not say why it failed."""
+    try:
+        import resource
+    except ImportError:  # no such limits on Windows
+        return False
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    sizes = [path.stat().st_size for path in folder.glob(f"{FILE_NAME}*")]
+    return limit != resource.RLIM_INFINITY and max(sizes, default=0) + _PAGES_BYTES > limit
 
 
 def _name(field: str) -> str:

@@ -142,8 +142,8 @@ def run_scoring(
                     progress=progress,
                     thumbnails=options.thumbnails,
                 )
-                counts = ledger.counts()
-                progress.stage("Reading and scoring", max(counter.wait(3.0), counts["files"]), counts["files"])
+                counts, num_done = ledger.counts(), ledger.num_done()
+                progress.stage("Reading and scoring", max(counter.wait(3.0), num_done), num_done)
                 parts = Parts(folder, hashed if options.hash_paths else None)
                 run_chunks(
                     context,

@@ -94,11 +94,13 @@ def score_named(tasks: Sequence[AskedTask], sort_by: str) -> tuple[str, str]:
     name, colon, wanted = sort_by.partition(":")
     asked = next((asked for asked in tasks if asked.task.name == name), None)
     if asked is None:
-        names = [asked.task.name for asked in tasks]
+        class_ = " ".join(sort_by.split())
+        classes = [f"{asked.task.name}:{class_}" for asked in tasks if class_ in asked.names]
+        hint = did_you_mean(name, [asked.task.name for asked in tasks], "Its tasks are")
         raise MedclipError(
             Reason.WRONG_USE,
             f"studies cannot be sorted by {name!r}, which is no task of this run.",
-            hint=did_you_mean(name, names, "Its tasks are"),
+            hint=f"Did you mean {' or '.join(map(repr, classes))}?" if classes else hint,
         )
     if not colon and len(asked.names) == 1:
         return name, asked.names[0]

@@ -11,7 +11,9 @@ import open_clip
 import pytest
 import torch
 
+import medclip
 from medclip.cli.main import main
+from medclip.errors import MedclipError
 from medclip.models.packs.pack import pack_card, update_pack
 from tests.kits.layouts import BPE_TEXT, VIT, bert_folder, bert_text, hub_folder, plain_state, random_model
 
@@ -94,6 +96,8 @@ def test_a_task_of_the_card_that_nobody_knows_is_refused_as_score_does(
         refusals.append(capsys.readouterr().err.splitlines()[-1])
     assert "no_such_task" in refusals[0]
     assert refusals[0] == refusals[1]
+    with pytest.raises(MedclipError, match="no_such_task"):
+        medclip.models.verify(copy)
 
 
 def test_pneumonia_is_a_figure_within_its_source_and_the_card_says_so_below_it(

@@ -138,6 +138,8 @@ def test_another_order_writes_the_report_anew_and_computes_nothing(
             "has 3 classes; studies are sorted by one, named as TASK:CLASS. Its classes are: ap, pa, la",
         ),
         ("stroke", "no task of this run. Its tasks are: "),
+        ("a pacemaker: old", "no task of this run. Did you mean 'prompt:a pacemaker: old'?"),
+        ("effusion", "no task of this run. Did you mean 'chest_xray_findings:effusion'?"),
         ("prompt:a pacemaker", "no class of the task prompt. Did you mean 'a pacemaker: old'?"),
     ],
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -107,6 +109,28 @@ def test_a_window_is_open_until_all_of_it_is_done_whatever_is_known_of_later_one
             if name == "a":
                 ledger.tie([(file.id, "study of a", False)])
         assert ledger.open_windows() == [0, 1, 2]
+
+
+@pytest.mark.slow
+def test_a_ledger_that_is_as_large_as_files_may_be_is_no_broken_disk(tmp_path: Path) -> None:
+    """SQLite calls it an input/output error; the limit holds for a process, so it is one of its own."""
+    program = """if True:
+        import resource, sys
+        from pathlib import Path
+        from medclip.errors import MedclipError
+        from medclip.runs.ledger import Ledger
+        from tests.kits.ledger import fill_ledger
+        from tests.runs.test_ledger import _rows
+
+        with Ledger(Path(sys.argv[1])) as ledger:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, resource.RLIM_INFINITY))
+            try:
+                fill_ledger(ledger, *_rows(0, size=1_000_000))
+            except MedclipError as error:
+                print(error.reason, error.message)
+    """
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("disk_full this cannot be written: the file is larger than this file system or")
 
 
 def test_a_full_disk_keeps_what_was_committed(tmp_path: Path) -> None:

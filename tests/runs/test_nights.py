@@ -18,6 +18,7 @@ from medclip.files.pseudonyms import hashed_path, load_key
 from medclip.runs import chunk, listing, look, parts, plan
 from medclip.runs.ledger import Ledger
 from medclip.settings import Settings
+from tests.kits.progress import Recorded
 from tests.kits.scoring import STUDY_UID, digests, rows, write_dicom, write_png
 
 
@@ -190,8 +191,11 @@ def test_failed_files_are_tried_again_where_that_is_asked(
     with pytest.raises(MedclipError, match="1 scored file has changed"):
         run(root, tmp_path / "out", pack)
     seen = count_looks(monkeypatch)
-    after = run(root, tmp_path / "out", pack, add=True, retry_failed="truncated")
+    progress = Recorded()
+    after = run(root, tmp_path / "out", pack, add=True, retry_failed="truncated", progress=progress)
     files = rows(after)
+    assert progress.stages[0] == ("Reading and scoring", 16, 12), "its study's other three are scored again, too"
+    assert sum(number for number, _ in progress.steps) == 4 + 1, "files, and the report"
     assert after.counts["failed"] == 1
     assert files["3/cut.dcm"]["status"] == "scored"
     odd = [row for row in after.scores.to_pylist() if row["study"] == files["3/cut.dcm"]["study"]]

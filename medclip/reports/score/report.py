@@ -100,7 +100,8 @@ def render(report: ReportData, card: CardView, studies: Sequence[StudyData], pag
     Returns:
         HTML with its style inline, its images as data, and a policy that lets a browser load nothing else.
     """
-    values = {"report": report, "card": card, "studies": studies, "number_of_page": page}
+    limited = {task.limited for study in studies for task in study.tasks}
+    values = {"report": report, "card": card, "studies": studies, "number_of_page": page, "limited": limited}
     return render_page("score/page.html.j2", _STYLES, values, {**_HELPERS, "bar": bar, "status_bar": status_bar})
 
 

@@ -65,6 +65,8 @@ class TaskData:
     title: str
     classes: tuple[ClassData, ...]
     note: str
+    limited: str
+    """Name of the task, where its card says what must be known of the figure; it stands above the studies."""
 
 
 @dataclass(frozen=True)
@@ -239,4 +241,5 @@ def _task(task: Task | None, name: str, scores: Sequence[ScoreRow], card: CardVi
             for index, score in enumerate(shown)
         ),
         note=note,
+        limited=name if own is not None and own.note else "",
     )

@@ -227,6 +227,17 @@ def test_a_machine_that_starts_no_process_for_minutes_ends_the_run_and_blames_no
         caught.value.problem()
 
 
+def test_a_machine_with_room_for_one_process_reads_everything_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one waits for longer than its patience; while one process lives, something is read."""
+    monkeypatch.setattr(serving, "_PAUSES_S", (0.01,))
+    monkeypatch.setattr(serving, "_START_PATIENCE_S", 0.2)
+    monkeypatch.setattr(serving, "ReadingProcess", _Refused(10**9, allowed=1))
+    with ReadingPool(2, timeout_s=60) as pool:
+        assert pool.submit(divmod, 7, 2).result() == (3, 1)
+        jobs = [pool.submit(time.sleep, 1.0), pool.submit(divmod, 7, 2)]
+        assert [job.result() for job in jobs] == [None, (3, 1)]
+
+
 @pytest.fixture
 def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a tenth of the memory count as much as in life."""
@@ -309,12 +320,15 @@ def test_a_pool_has_the_limits_of_the_settings(monkeypatch: pytest.MonkeyPatch) 
 
 
 class _Refused:
-    """A system without memory for the first processes."""
+    """A system without memory for so many processes, once it has started those that are allowed."""
 
-    def __init__(self, times: int) -> None:
-        self.times = times
+    def __init__(self, times: int, *, allowed: int = 0) -> None:
+        self.times, self.allowed = times, allowed
 
     def __call__(self, *limits: Any) -> ReadingProcess:
+        self.allowed -= 1
+        if self.allowed >= 0:
+            return ReadingProcess(*limits)
         self.times -= 1
         if self.times >= 0:
             raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))

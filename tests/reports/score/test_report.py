@@ -97,14 +97,18 @@ def test_text_from_outside_is_escaped(ledger: Ledger, card: Card) -> None:
     assert all(name != "img" or a["src"].startswith("data:") for name, a in page.tags)
 
 
-def test_what_must_be_known_of_a_figure_stands_beside_it_in_every_study_and_in_the_table(
+def test_what_must_be_known_of_a_figure_stands_above_the_studies_and_each_figure_leads_there(
     ledger: Ledger, card: Card
 ) -> None:
     words = f"Only within its source. {EVIL}"
     tasks = {name: task.model_copy(update={"note": words}) for name, task in card.tasks.items()}
     text, page = _page(ledger, card.model_copy(update={"tasks": tasks}))
-    assert page.text.count(f"on unseen patients. {words}") >= 3, "three studies"
-    assert page.text.count(words) == page.text.count(f"on unseen patients. {words}") + len(tasks)
+    asked = [name for name in tasks if f'id="known-{name}"' in text]
+    assert asked
+    assert page.text.count(words) == len(asked) + len(tasks), "above the studies, and in the table of the model"
+    assert sum(text.count(f'href="#known-{name}"') for name in asked) >= 3, "three studies"
+    assert text.count('href="#known-') == sum(text.count(f'href="#known-{name}"') for name in asked)
+    assert text.index(f'id="known-{asked[0]}"') < text.index('class="study"')
     assert "<img src=x" not in text
     assert not run_together(text)
 
