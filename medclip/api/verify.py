@@ -17,8 +17,8 @@ def verify(model: str | Path) -> PackInfo:
         model: Name of a pack, or its folder.
 
     Raises:
-        MedclipError: PACK_NOT_FOUND, UNSAFE_WEIGHTS, PACK_INVALID, PREPROCESSING_MISMATCH; WRONG_USE for a task that the
-            vocabulary does not have.
+        MedclipError: PACK_NOT_FOUND, UNSAFE_WEIGHTS, PACK_INVALID, PREPROCESSING_MISMATCH; WRONG_USE for a task that
+            the vocabulary does not have.
 
     Example:
         >>> verify("medclip-mini").name

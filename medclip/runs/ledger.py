@@ -344,7 +344,7 @@ class Ledger:
         return self._db.execute("SELECT COUNT(*) FROM inputs WHERE mtime != 0").fetchone()[0]
 
     def num_done(self) -> int:
-        """Count the files that are not read again: rows alone do not tell, those of studies that grow stay meanwhile."""
+        """Count the files that are not read again. Rows do not tell: those of studies that grow stay meanwhile."""
         return self._db.execute(f"SELECT COUNT(*) FROM inputs WHERE state >= {DONE}").fetchone()[0]  # noqa: S608
 
     # Results.
@@ -579,7 +579,7 @@ def _ledger_errors(folder: Path) -> Iterator[None]:
 
 
 def _is_as_large_as_allowed(folder: Path) -> bool:
-    """Return whether the ledger has the size that files may have here (`ulimit -f`): SQLite does not say why it failed."""
+    """Return whether the ledger has the size that files may have (`ulimit -f`); SQLite does not say why it failed."""
     try:
         import resource
     except ImportError:  # no such limits on Windows
