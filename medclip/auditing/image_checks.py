@@ -51,6 +51,7 @@ def gather(
     choosing: Cohort | None,
     splits: tuple[Sequence[str], Sequence[str]] | None,
     options: AuditOptions,
+    model: Model | None,
     settings: Settings,
     progress: Progress,
 ) -> Evidence:
@@ -61,6 +62,7 @@ def gather(
         choosing: What its thresholds were chosen on.
         splits: Patient and split of each row of the whole label table (`table_splits`).
         options: `options.image_checks` says what there is.
+        model: Its pack, loaded; None where there is none.
         settings: Limits and number of reading processes.
         progress: Told of every image.
 
@@ -68,7 +70,6 @@ def gather(
         MedclipError: What reading packs, shards, tables and embeddings raises; a bad image raises nothing.
     """
     wanted, cohort = options.image_checks, one.cohort
-    model = _model(wanted)
     files, vectors_ND, notes = _read(cohort, wanted, model, settings, progress)
     training = _training(wanted, model, settings, progress)
     progress.stage("Looking for overlap with training", 1)
@@ -92,7 +93,8 @@ def table_splits(table: Table, reading: ReadOptions) -> tuple[Sequence[str], Seq
     return cells.texts_N().tolist(), table.coded(split).texts_N().tolist()
 
 
-def _model(wanted: ImageChecks) -> Model | None:
+def load_audited(wanted: ImageChecks) -> Model | None:
+    """Load the audited model's pack; None where there is none."""
     from medclip.models.packs.pack import load_model
 
     return None if wanted.model is None else load_model(wanted.model)
@@ -121,7 +123,7 @@ def _read(
         )  # fmt: skip
     paths = [wanted.images / name if name else None for name in cohort.files]
     progress.stage("Reading images", len(set(paths)))
-    modality = _modality(wanted, model)
+    modality = modality_of(wanted, model)
     if model is None:
         return hash_files(paths, modality, settings, step=progress.step), None, ()
     embedded = embed_images(model, paths, modality, settings, also=hash_views, step=progress.step)
@@ -132,7 +134,12 @@ def _read(
     )
 
 
-def _modality(wanted: ImageChecks, model: Model | None) -> Modality:
+def modality_of(wanted: ImageChecks, model: Model | None) -> Modality:
+    """Return the modality of the images: the one that was named, else the pack's only one.
+
+    Raises:
+        MedclipError: WRONG_USE where neither says which.
+    """
     from medclip.files.grouping.studies import parse_modality
 
     if wanted.modality is not None:
@@ -156,7 +163,7 @@ def _training(
             progress.stage("Reading training shards", 1)
             sets += training_data.of_shards(source)
         else:
-            modality = _modality(wanted, model) if wanted.images is not None else None
+            modality = modality_of(wanted, model) if wanted.images is not None else None
             column = source.find(*PATIENTS) or PATIENTS[0]
             sets.append(training_data.of_table(source, patient_from=column, modality=modality, settings=settings))
     return sets

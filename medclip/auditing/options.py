@@ -114,9 +114,24 @@ class ImageChecks:
             raise MedclipError(Reason.MISSING_FILE, "there is no such key file.", where=self.key_file)
 
     @property
+    def can_encode(self) -> bool:
+        """Whether there are images and a model for them."""
+        return self.images is not None and self.model is not None
+
+    @property
     def wants_vectors(self) -> bool:
         """Whether there are, or will be, embeddings."""
-        return self.embeddings is not None or (self.images is not None and self.model is not None)
+        return self.embeddings is not None or self.can_encode
+
+
+@dataclass(frozen=True)
+class Stress:
+    """What the model is shown besides the images as they are (`ImageChecks.model` and `.images`)."""
+
+    corruptions: Sequence[str] = ()
+    """Names of `imaging.corruptions.catalogue.OPERATIONS`; none: the first five of the modality."""
+    most: int = 500
+    """Images of a group, chosen by a hash of their names."""
 
 
 @dataclass(frozen=True)
@@ -140,11 +155,21 @@ class AuditOptions:
     image_checks: ImageChecks = field(default_factory=ImageChecks)
     declared: Declared = field(default_factory=Declared)
     """What was required, and asked first, before the data was seen (`medclip.auditing.declared.grammar.declared`)."""
+    task: str | Path | None = None
+    """Score the images by this task of the pack: what was given as scores is then the label table."""
+    stress: Stress | None = None
+    """Also score images that are not as they were; None: not done."""
 
     def __post_init__(self) -> None:
         """Refuse numbers that give no interval."""
         if self.horizon is not None and not (math.isfinite(self.horizon) and self.horizon > 0):
             raise MedclipError(Reason.WRONG_USE, f"the horizon is {self.horizon:g}; it is a time after the start.")
+        if (self.stress is not None or self.task is not None) and not self.image_checks.can_encode:
+            raise MedclipError(
+                Reason.WRONG_USE,
+                "images can only be scored where there are a pack and a folder of images.",
+                hint="Name both (model, images).",
+            )
         fewest = min(self.num_resamples, self.num_resamples if self.permutations is None else self.permutations)
         if fewest < 100:
             raise MedclipError(

@@ -167,6 +167,12 @@ class AuditRecipe(BaseModel):
     drift: Listed = _option([], "Measure drift of embeddings between these groups.", "GROUP")
     date: str | None = _option(None, "Column of dates: measure drift of embeddings between months.", "COLUMN")
     attacker: bool = _option(False, "Also train a re-identification attacker on the embeddings.")
+    task: str | None = _option(
+        None, "Score --images by this task of --model: SCORES is then the label table alone.", "NAME|FILE"
+    )
+    stress: bool = _option(False, "Also score --images with corruptions, and measure what each group loses.")
+    corruption: Listed = _option([], "Corruption of --stress. Default: five of the modality.", "NAME")
+    stress_images: int = _option(500, "Images of a group that --stress takes.", least=1)
     num_resamples: int = _option(2000, "Resamples of patients.", least=100)
     permutations: int | None = _option(None, "Shuffles of groups. Default: 1,000, more for many tests.", least=100)
     seed: int = _option(0, "Seed of resamples and shuffles.", least=0)
@@ -221,8 +227,10 @@ class AuditRecipe(BaseModel):
     def options(self) -> AuditOptions:
         """Return what is measured, and how surely."""
         from medclip.auditing.disclosure.small_cells import Policy
-        from medclip.auditing.options import AuditOptions, ImageChecks, Shortcuts, Thresholds
+        from medclip.auditing.options import AuditOptions, ImageChecks, Shortcuts, Stress, Thresholds
 
+        if self.corruption and not self.stress:
+            raise MedclipError(Reason.WRONG_USE, "corruptions are of the stress test.", hint="Add --stress.")
         few = self.min_cell
         return AuditOptions(
             dataset=self.dataset or "",
@@ -242,6 +250,8 @@ class AuditRecipe(BaseModel):
             ),
             shortcuts=Shortcuts(self.device_column, self.masked, self.reweight),
             image_checks=ImageChecks(sites=self.drift, **{name: getattr(self, name) for name in _CHECKED_AS_WRITTEN}),
+            task=self.task,
+            stress=Stress(self.corruption, self.stress_images) if self.stress else None,
         )
 
 

@@ -85,6 +85,20 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         **{"p": _REAL, "note": _TEXT},
     },
     "projection": {"model": _TEXT, "x": _REAL, "y": _REAL, "attribute": _TEXT, "group": _TEXT},
+    "stress": {
+        **_CELL,
+        **{"kind": _TEXT, "name": _TEXT, "grade": _WHOLE, "strength": _TEXT, "metric": _TEXT},
+        **_RANGE,
+        **{"change": _REAL, "change_low": _REAL, "change_high": _REAL},
+        **{"more": _REAL, "more_low": _REAL, "more_high": _REAL},
+        **_TESTED,
+        **{"family": _TEXT, "n": _WHOLE, "n_pos": _WHOLE, "n_patients": _WHOLE, "flag": _TEXT},
+    },
+    "stress_ood": {
+        **{"model": _TEXT, "attribute": _TEXT, "group": _TEXT, "name": _TEXT, "grade": _WHOLE, "score": _TEXT},
+        **_RANGE,
+        **{"fpr95": _REAL, "n": _WHOLE},
+    },
     "leakage": {"check": _TEXT, "found": _WHOLE, "tested": _WHOLE, "severity": _TEXT, "sentence": _TEXT},
 }
 """The columns of each table, in order, with the name of their Arrow type."""
@@ -120,6 +134,10 @@ class AuditResult(Result):
     """`what` is "probe", "reident", "drift" or "centroid"."""
     projection: tuple[Row, ...] = ()
     """Points of a 2-D view of the embeddings, of groups that may be shown, in an order that says nothing."""
+    stress: tuple[Row, ...] = ()
+    """Measures of images and prompts that are not as they were, with the change from the clean ones."""
+    stress_ood: tuple[Row, ...] = ()
+    """How well scores of strangeness tell corrupted images from clean ones: AUROC."""
     leakage: tuple[Row, ...] = ()
     """Each check that ran, or could not (`tested` 0 or blank); `severity` is "red" or "note"."""
     model_names: tuple[str, ...] = ()

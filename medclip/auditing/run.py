@@ -22,15 +22,17 @@ from medclip.auditing.groups.measure import (
 )
 from medclip.auditing.groups.model_comparison import model_rows
 from medclip.auditing.groups.reference_ratios import ratio_rows
-from medclip.auditing.image_checks import Evidence, gather, table_splits
+from medclip.auditing.image_checks import Evidence, gather, load_audited, modality_of, table_splits
+from medclip.auditing.input.image_scores import score_images
 from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.input.read import read_cohort
 from medclip.auditing.input.score_table import ScoreSource
 from medclip.auditing.leakage.cohort_fingerprint import fingerprint, refuse_same_data
-from medclip.auditing.open_tables import open_tables
+from medclip.auditing.open_tables import OpenTables, open_tables
 from medclip.auditing.options import LEAST_PER_TEST, AuditOptions, Thresholds, shuffles_for
 from medclip.auditing.result import AuditResult
 from medclip.auditing.shortcuts.run import shortcut_rows
+from medclip.auditing.stress.run import stress_test
 from medclip.auditing.thresholds import decision_curve as decision
 from medclip.auditing.thresholds import reliability
 from medclip.auditing.thresholds.choose import Policy, Threshold, choose_all
@@ -81,7 +83,7 @@ def run_audit(
     """
     options, settings, progress = options or AuditOptions(), settings or Settings(), progress or Silent()
     reading = _with_columns(reading or ReadOptions(), options)
-    given = {name or name_of(scores): scores, **(compare or {})}
+    given = {name or _name(scores, options): scores, **(compare or {})}
     if len(given) < 1 + len(compare or {}):
         raise MedclipError(Reason.WRONG_USE, "two of the models have the same name.", hint="Give each a name.")
     measured: list[Measured] = []
@@ -93,6 +95,10 @@ def run_audit(
 
     opened = open_tables(given, labels, reading, options)
     options = opened.options
+    pack = load_audited(options.image_checks)
+    if options.task is not None and pack is not None:
+        opened, notes_of_scores = _scored(opened, pack, options, settings, progress)
+        notes += notes_of_scores
     one_table = next(iter(opened.scores.values())).table
     for place, (model, source) in enumerate(opened.scores.items()):
         truths = opened.labels if opened.labels is not None or not place else one_table
@@ -123,7 +129,13 @@ def run_audit(
         evidence = Evidence()
         if not place:
             splits = table_splits(one_table if opened.labels is None else opened.labels, reading)
-            evidence = gather(one, choosing, splits, options, settings, progress)
+            evidence = gather(one, choosing, splits, options, pack, settings, progress)
+            if options.stress is not None and pack is not None:
+                modality = modality_of(options.image_checks, pack)
+                stressed = stress_test(one, pack, modality, options, settings, progress)
+                add("stress", stressed.stress)
+                add("stress_ood", stressed.stress_ood)
+                notes += _new(notes, stressed.notes)
         add("embeddings", evidence.embeddings, model=one.name)
         add("projection", evidence.projection, model=one.name)
         add("leakage", evidence.leakage)
@@ -155,11 +167,35 @@ def run_audit(
     return AuditRun(result, first.thresholds)
 
 
+def _scored(
+    opened: OpenTables, pack: Any, options: AuditOptions, settings: Settings, progress: Progress
+) -> tuple[OpenTables, tuple[str, ...]]:
+    """Take what was given as scores for the label table, and score its images."""
+    if opened.labels is not None or len(opened.scores) > 1:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "with a task to score the images by, there is one table, of labels, and nothing to compare with.",
+            hint="Leave the task out where there are scores, or the scores where images are to be scored.",
+        )
+    images, modality = options.image_checks.images, modality_of(options.image_checks, pack)
+    assert images is not None  # AuditOptions refuses it
+    assert options.task is not None
+    ((name, source),) = opened.scores.items()
+    scores, notes = score_images(source.table, images, pack, modality, options.task, settings, progress)
+    return replace(opened, scores={name: scores}, labels=source.table), notes
+
+
 def name_of(scores: Any) -> str:
     """Name a model by where its scores are; "model" for a data frame and a run in a temporary folder."""
     if isinstance(scores, ScoreRun) and not scores.is_temporary:
         scores = scores.folder
     return Path(scores).stem if isinstance(scores, str | Path) else "model"
+
+
+def _name(scores: Any, options: AuditOptions) -> str:
+    """Name the audited model: by its pack where that is to score the images."""
+    pack = options.image_checks.model
+    return name_of(scores) if options.task is None or pack is None else Path(pack).name
 
 
 def _with_columns(reading: ReadOptions, options: AuditOptions) -> ReadOptions:

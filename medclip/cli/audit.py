@@ -24,6 +24,7 @@ HEADINGS = {
     "name": "Models",
     "device_column": "Shortcuts",
     "model": "Images, embeddings and leakage",
+    "task": "Stress",
     "num_resamples": "Resamples",
     "overwrite": "Output",
 }

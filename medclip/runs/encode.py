@@ -18,6 +18,7 @@ from medclip.sample import Modality
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
+    from medclip.runs.read_unit import Render
     from medclip.settings import Settings
 
 _READ_AHEAD = 64
@@ -84,6 +85,8 @@ class UnitReader:
         *,
         keep_pixels: bool = True,
         others: Sequence[Model] = (),
+        render: Render | None = None,
+        ahead: int = _READ_AHEAD,
     ) -> list[ReadUnit]:
         """Read and encode units; what cannot be read carries its problem, and never stops the others.
 
@@ -92,6 +95,8 @@ class UnitReader:
             step: Called with the number of units that were read since the last call.
             keep_pixels: False drops the pixels once they are encoded.
             others: Further models to encode with, of the same input size.
+            render: As `read_pixels` takes it.
+            ahead: Units asked for and not yet taken.
 
         Returns:
             One entry for each unit, in their order.
@@ -100,13 +105,13 @@ class UnitReader:
         models = (self._model, *others)
         rows: list[list[list[NDArray[np.float32]]]] = [[[] for _ in models] for _ in units]
         pixels_of: list[Pixels] = []
-        jobs = ((u.path, u.modality, self._model.preprocess, self._settings) for u in units)
+        jobs = ((u.path, u.modality, self._model.preprocess, self._settings, render) for u in units)
         with encoder_threads() as (threads, num_threads):
             batches = [
                 Batches(m, threads, num_threads, lambda n, f, k=k: rows[n][k].append(f.copy()))
                 for k, m in enumerate(models)
             ]
-            for number, future in enumerate(self._pool.map(read_pixels, jobs, ahead=_READ_AHEAD)):
+            for number, future in enumerate(self._pool.map(read_pixels, jobs, ahead=ahead)):
                 try:
                     pixels = future.result()
                 except MedclipError as error:  # the process died or took too long

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +20,11 @@ from medclip.files.recognise.inspect import CHANGED, FileFacts, inspect_file, is
 if TYPE_CHECKING:
     from medclip.adapters.base import Source
     from medclip.models.preprocess import Preprocess
-    from medclip.sample import Modality, Stamp
+    from medclip.sample import Modality, Stamp, View
     from medclip.settings import Settings
+
+    Render = Callable[[Sequence[View], str, Preprocess], NDArray[np.uint8]]
+    """Turns the images of a unit, with its hash, into what a model is shown: uint8 [V, S, S, 3]. Crosses a pipe."""
 
 THUMBNAIL_PX = 160
 _JPEG_QUALITIES = (80, 65, 50)
@@ -114,7 +117,9 @@ class Pixels:
     problem: Problem | None = None
 
 
-def read_pixels(path: Path, modality: Modality, preprocess: Preprocess, settings: Settings) -> Pixels:
+def read_pixels(
+    path: Path, modality: Modality, preprocess: Preprocess, settings: Settings, render: Render | None = None
+) -> Pixels:
     """Read one image through its modality's adapter and bring it to the model's size. Never imports torch.
 
     Args:
@@ -122,6 +127,7 @@ def read_pixels(path: Path, modality: Modality, preprocess: Preprocess, settings
         modality: Whose adapter reads it.
         preprocess: The model's image size and padding.
         settings: Limits and policy.
+        render: Makes what the model is shown; None: each image at the model's size.
     """
     from medclip.adapters.base import combined_sha256
     from medclip.adapters.model_images import images_of
@@ -136,10 +142,14 @@ def read_pixels(path: Path, modality: Modality, preprocess: Preprocess, settings
         images = images_of(sample)
         if not images:
             raise MedclipError(Reason.NO_PIXELS, "the adapter found no image in the file.")
-        views = np.stack([preprocess.to_array(view) for view in images])
+        views = _as_they_are(images, sha256, preprocess) if render is None else render(images, sha256, preprocess)
     except MedclipError as error:
         return Pixels(sha256, problem=error.problem())
     return Pixels(sha256, views, slot(modality, source.kind))
+
+
+def _as_they_are(images: Sequence[View], sha256: str, preprocess: Preprocess) -> NDArray[np.uint8]:
+    return np.stack([preprocess.to_array(view) for view in images])
 
 
 def _public_json(values: Mapping[str, Any]) -> str:

@@ -1,0 +1,215 @@
+"""How much a measure changes from clean to stressed images, in every group, on the same patients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.auditing.disclosure.small_cells import CellState, Rounding, hidden, rounding
+from medclip.auditing.groups.differences import paired, rest_cells, with_rest
+from medclip.auditing.groups.measure import (
+    Measured,
+    adjust,
+    defined,
+    exported,
+    fewest_of,
+    rounded_values,
+    short,
+)
+from medclip.auditing.input.read import rows_of
+from medclip.auditing.options import AuditOptions
+from medclip.statistics.cohort import ALL, Cohort, Label
+from medclip.statistics.resampling.bootstrap import Replicates, evaluate_many
+from medclip.statistics.resampling.intervals import of
+from medclip.statistics.resampling.resampled import change
+from medclip.statistics.resampling.standard_errors import Clusters, clusters_of, standard_errors
+from medclip.statistics.resampling.weights import draw_weights
+
+Row = dict[str, Any]
+METRICS = ("auroc", "tpr", "fpr", "brier")
+"""What is measured in each form."""
+TESTED = ("auroc", "tpr")
+"""Measures of which each group's mean change is tested against everybody else's."""
+CLEAN, MEAN = "clean", "mean"
+"""Kinds of the rows of clean images, and of the mean over all corruptions and grades."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One way in which images or prompts are not as they were."""
+
+    kind: str
+    """`corruption`, `prompts` or `attention`."""
+    name: str
+    grade: int | None = None
+    strength: str = ""
+    metrics: tuple[str, ...] = METRICS
+
+
+def shift_rows(
+    one: Measured,
+    cohort: Cohort,
+    scores: Mapping[str, NDArray[np.float64]],
+    conditions: Sequence[Condition],
+    samples: Mapping[str, NDArray[np.intp]],
+    thresholds: Mapping[str, float],
+    options: AuditOptions,
+    step: Callable[[], None],
+) -> list[Row]:
+    """Return the table `stress`.
+
+    Args:
+        one: The audited model, measured: its name, and how counts are rounded.
+        cohort: The stressed rows; its labels' scores are not used.
+        scores: Of each label, [1 + K, N], the clean ones first; NaN where an image could not be read.
+        conditions: The K forms.
+        samples: Of each attribute, and of everybody (`ALL`), the rows that its figures are over.
+        thresholds: By label; labels without one have no rates.
+        options: Resamples and the policy of small cells.
+        step: Called after each form of each attribute: `num_steps` times.
+
+    Returns:
+        Rows: clean, each form, and the mean over all corruptions; with the change from clean, and how much more a
+        group changes than everybody else of its attribute. p tests the latter, of the mean only; one family.
+    """
+    read_N = ~np.any([np.isnan(scores_KN).any(axis=0) for scores_KN in scores.values()], axis=0)
+    rows: list[Row] = []
+    for attribute in (ALL, *(a.name for a in cohort.attributes)):
+        places = samples[attribute][read_N[samples[attribute]]]
+        if len(places):
+            rows += _of_attribute(one, cohort, scores, conditions, attribute, places, thresholds, options, step)
+    adjust([row for row in rows if "family" in row])
+    return [short(one.rounding, row) for row in rows]
+
+
+def num_steps(cohort: Cohort, conditions: Sequence[Condition]) -> int:
+    """Count how often `shift_rows` steps."""
+    return (1 + len(cohort.attributes)) * (1 + len(conditions))
+
+
+def _of_attribute(
+    one: Measured,
+    cohort: Cohort,
+    scores: Mapping[str, NDArray[np.float64]],
+    conditions: Sequence[Condition],
+    attribute: str,
+    places: NDArray[np.intp],
+    thresholds: Mapping[str, float],
+    options: AuditOptions,
+    step: Callable[[], None],
+) -> list[Row]:
+    part = rows_of(cohort, places, list(scores))
+    halves = replace(part, attributes=()) if attribute == ALL else with_rest(part, attribute)
+    weights_PB = draw_weights(part.num_patients, options.num_resamples, seed=options.seed)
+
+    def measured(k: int, metrics: Sequence[str]) -> dict[str, Replicates]:
+        labels = tuple(replace(x, score_N=scores[x.name][k, places], probability=True) for x in part.labels)
+        stressed = replace(halves, labels=labels)
+        step()
+        return evaluate_many(stressed, thresholds, weights_PB, metrics=metrics, threads=options.threads)
+
+    clean = measured(0, METRICS)
+    tables = {
+        x.name: _Cells.of(one, halves, replace(x, score_N=scores[x.name][0, places]), clean[x.name], options)
+        for x in part.labels
+    }
+    rows = [row for table in tables.values() for row in table.rows(Condition(CLEAN, CLEAN), None)]
+    sums: dict[str, Replicates] = {}
+    num_corruptions = 0
+    for k, condition in enumerate(conditions, 1):
+        stressed = measured(k, condition.metrics)
+        for name, table in tables.items():
+            rows += table.rows(condition, stressed[name])
+        if condition.kind == "corruption":
+            num_corruptions += 1
+            sums = {name: _added(sums.get(name), stressed[name]) for name in tables}
+    for name, total in sums.items():
+        rows += tables[name].rows(Condition(MEAN, "all corruptions"), _divided(total, num_corruptions))
+    return rows
+
+
+@dataclass(frozen=True, eq=False)
+class _Cells:
+    """One label in the groups of one attribute and their rests, clean."""
+
+    one: Measured
+    label: Label
+    states: tuple[CellState, ...]
+    rounding: Rounding
+    clusters: Clusters
+    clean: Replicates
+
+    @classmethod
+    def of(cls, one: Measured, halves: Cohort, label: Label, clean: Replicates, options: AuditOptions) -> _Cells:
+        states = hidden(halves, label, options.small_cells)
+        own = rounding(halves, [states], options.small_cells)
+        coarser = max(one.rounding, own, key=lambda r: r.base)
+        return cls(one, label, states, coarser, clusters_of(halves, label), clean)
+
+    def rows(self, condition: Condition, stressed: Replicates | None) -> list[Row]:
+        """Return the rows of a form, or those of the clean images where there is none."""
+        groups = [(0, None)] if len(self.states) == 1 else [rest_cells(g) for g in range(len(self.states) // 2)]
+        shown = [(cell, rest) for cell, rest in groups if self.states[cell].shown]
+        replicates = self.clean if stressed is None else stressed
+        rows: list[Row] = []
+        for metric in defined(replicates, METRICS):
+            low_G, high_G, _ = of(replicates, metric, self.clusters)
+            changes = (
+                []
+                if stressed is None
+                else paired(self.clean, stressed, metric, [cell for cell, _ in shown], self.clusters)
+            )
+            for n, (cell, rest) in enumerate(shown):
+                state = self.states[cell]
+                fewest = fewest_of(metric, state)
+                figure = replicates.point[metric][cell], low_G[cell], high_G[cell]
+                row: Row = {
+                    **{"model": self.one.name, "label": self.label.name},
+                    **{"attribute": state.cell.attribute, "group": state.cell.group},
+                    **{"kind": condition.kind, "name": condition.name, "grade": condition.grade},
+                    **{"strength": condition.strength, "metric": metric},
+                    **rounded_values(self.rounding, fewest, *figure),
+                    **{"n": exported(self.rounding, state.n), "n_pos": exported(self.rounding, state.n_pos)},
+                    "n_patients": exported(self.rounding, state.n_patients),
+                    "flag": "underpowered" if state.underpowered else "",
+                }
+                if stressed is not None:
+                    d = changes[n]
+                    row |= _named("change", rounded_values(self.rounding, fewest, d.value, d.low, d.high))
+                    if rest is not None and self.states[rest].shown:
+                        row |= self._more(condition, metric, stressed, cell, rest, fewest)
+                rows.append(row)
+        return rows
+
+    def _more(self, condition: Condition, metric: str, stressed: Replicates, cell: int, rest: int, fewest: int) -> Row:
+        """Compare the change of a group with that of everybody else of its attribute."""
+        moved_G = stressed.point[metric] - self.clean.point[metric]
+        moved_GB = stressed.drawn[metric] - self.clean.drawn[metric]
+        errors = [standard_errors(one, metric, self.clusters) for one in (self.clean, stressed)]
+        floors = sum(float((e.variance_G - e.bootstrap_G)[[cell, rest]].sum()) for e in errors)
+        patients = float(min(errors[0].df_G[cell], errors[0].df_G[rest])) + 1
+        d = change(float(moved_G[cell] - moved_G[rest]), moved_GB[cell] - moved_GB[rest], patients, added=floors)
+        row = _named("more", rounded_values(self.rounding, fewest, d.value, d.low, d.high))
+        if condition.kind == MEAN and metric in TESTED:
+            row |= {"p": d.p, "family": f"stress, {self.one.name}"}
+        return row
+
+
+def _named(name: str, figure: Row) -> Row:
+    return {name: figure["value"], f"{name}_low": figure["low"], f"{name}_high": figure["high"]}
+
+
+def _added(total: Replicates | None, more: Replicates) -> Replicates:
+    if total is None:
+        return more
+    point = {m: total.point[m] + more.point[m] for m in more.point}
+    return replace(more, point=point, drawn={m: total.drawn[m] + more.drawn[m] for m in more.drawn})
+
+
+def _divided(total: Replicates, by: int) -> Replicates:
+    point = {m: values / by for m, values in total.point.items()}
+    return replace(total, point=point, drawn={m: values / by for m, values in total.drawn.items()})

@@ -1,0 +1,107 @@
+"""The stress test of a whole audit, with a tiny pack."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from medclip.auditing.disclosure.small_cells import Policy
+from medclip.auditing.options import AuditOptions, ImageChecks, Stress
+from medclip.auditing.result import AuditResult
+from medclip.auditing.run import run_audit
+from medclip.errors import MedclipError
+from medclip.settings import Settings
+from tests.kits.adapt_tables import make_pack, make_table
+
+SETTINGS = Settings(workers=1)
+TASKS = {"chest_xray_findings": {"classes": ["pneumonia"]}, "modality": {"classes": ["xray", "mri"]}}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame, AuditOptions]:
+    """Images, their label table, and what is asked: no scores."""
+    folder = tmp_path_factory.mktemp("study")
+    with make_table(folder, patients=14, files=1).open() as stream:
+        rows = list(csv.DictReader(stream))
+    frame = pd.DataFrame(
+        {
+            "file": [r["file"] for r in rows],
+            "patient": [r["patient"] for r in rows],
+            "view": ["AP" if i % 2 else "PA" for i in range(len(rows))],
+            "pneumonia": [int(r["file"].startswith("hazy")) for r in rows],
+        }
+    )
+    options = AuditOptions(
+        num_resamples=100,
+        permutations=100,
+        small_cells=Policy(5, 5, 5, 5),
+        image_checks=ImageChecks(model=make_pack(folder.parent / "pack", tasks=TASKS), images=folder),
+        task="chest_xray_findings",
+        stress=Stress(corruptions=("contrast_down", "shot_noise")),
+    )
+    return folder, frame, options
+
+
+@pytest.fixture(scope="module")
+def stressed(study) -> AuditResult:
+    """The audit of a label table alone."""
+    _, frame, options = study
+    return run_audit(frame, by=["view"], options=options, settings=SETTINGS).result
+
+
+def test_a_label_table_alone_is_scored_audited_and_stressed(stressed: AuditResult):
+    assert stressed.model_names == ("pack",)
+    assert {r["metric"] for r in stressed.metrics} >= {"auroc", "tpr"}
+    forms = {(r["kind"], r["name"], r["grade"]) for r in stressed.stress if r["group"] == "PA"}
+    assert {("clean", "clean", None), ("corruption", "contrast_down", 5), ("mean", "all corruptions", None)} <= forms
+    assert {name for kind, name, _ in forms if kind == "prompts"} == {"view", "device", "quality", "sex", "age"}
+    assert any(r["kind"] == "prompts" and r["strength"] == "from the table" for r in stressed.stress)
+    assert {r["score"] for r in stressed.stress_ood} == {"max_logit", "distance"}
+
+
+def test_the_scores_of_the_audit_are_those_of_the_pack(study, stressed: AuditResult):
+    assert not any("CAUTION: the scores of" in note for note in stressed.notes)
+    _, frame, options = study
+    strange = frame.assign(pneumonia_score=np.random.default_rng(0).random(len(frame)))
+    found = run_audit(strange, by=["view"], options=replace(options, task=None), settings=SETTINGS).result
+    assert any("CAUTION: the scores of pneumonia" in note for note in found.notes)
+    assert {r["metric"] for r in found.stress} == {"auroc", "brier"}
+
+
+def test_run_again_with_more_processes_the_bytes_are_the_same(study, stressed: AuditResult):
+    _, frame, options = study
+    again = run_audit(frame, by=["view"], options=options, settings=Settings(workers=2)).result
+    assert again.to_json() == stressed.to_json()
+
+
+def test_nothing_names_a_file_or_a_patient(study, stressed: AuditResult):
+    _, frame, _ = study
+    text = stressed.to_json()
+    assert not any(name in text for name in (*frame.file, *frame.patient))
+
+
+def test_files_that_cannot_be_read_are_counted(study):
+    _, frame, options = study
+    options = replace(options, stress=None)
+    broken = frame.copy()
+    broken.loc[0, "file"] = "not_there.png"
+    found = run_audit(broken, by=["view"], options=options, settings=SETTINGS).result
+    assert any("1 image could not be scored" in note for note in found.notes)
+
+
+def test_what_cannot_be_stressed_is_refused(study):
+    _, frame, options = study
+    with pytest.raises(MedclipError, match="a pack and a folder"):
+        AuditOptions(stress=Stress())
+    other = frame.rename(columns={"pneumonia": "gout"}).assign(gout_score=0.5)
+    with pytest.raises(MedclipError, match="no label of this audit"):
+        run_audit(other, options=replace(options, task=None), settings=SETTINGS)
+    with pytest.raises(MedclipError, match="no corruption 'saturate'"):
+        run_audit(frame, options=replace(options, stress=Stress(("saturate",))), settings=SETTINGS)
+    with pytest.raises(MedclipError, match="there is one table"):
+        run_audit(frame, frame, options=options, settings=SETTINGS)

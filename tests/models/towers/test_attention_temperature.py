@@ -1,0 +1,60 @@
+"""Attention made softer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from medclip.models.towers.attention_temperature import scale_queries
+
+
+def _identity_attention(width: int, heads: int) -> nn.MultiheadAttention:
+    attention = nn.MultiheadAttention(width, heads, batch_first=True)
+    with torch.no_grad():
+        attention.in_proj_weight.copy_(torch.eye(width).repeat(3, 1))
+        attention.in_proj_bias.zero_()
+        attention.out_proj.weight.copy_(torch.eye(width))
+        attention.out_proj.bias.zero_()
+    return attention.eval()
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 1.5, 2.0, 5.0])
+def test_attention_is_the_published_one(golden: Path, temperature: float):
+    with np.load(golden / "patch_and_attention_temperature.npz") as g:
+        q, k, v, out = (torch.tensor(g[f"attn_{n}"]) for n in ("q", "k", "v", f"out_T{temperature}"))
+    batch, heads, tokens, width = q.shape
+
+    def joined(x: torch.Tensor) -> torch.Tensor:
+        return x.transpose(1, 2).reshape(batch, tokens, heads * width)
+
+    attention = _identity_attention(heads * width, heads)
+    assert scale_queries(attention, temperature)
+    with torch.no_grad():
+        ours = attention(joined(q), joined(k), joined(v), need_weights=False)[0]
+    torch.testing.assert_close(ours, joined(out), atol=1e-5, rtol=0)
+
+
+def test_queries_of_timm_are_scaled_and_normalised_ones_are_not():
+    from timm.layers import Attention
+
+    plain, normalised = Attention(16, 2, qkv_bias=True).eval(), Attention(16, 2, qk_norm=True, norm_layer=nn.LayerNorm)
+    x = torch.randn(1, 5, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        sharp = plain(x)
+        assert scale_queries(plain, 2.0)
+        soft = plain(x)
+    assert not torch.allclose(sharp, soft)
+    assert not scale_queries(normalised, 2.0)
+    assert not scale_queries(nn.Linear(16, 48), 2.0)
+
+
+def test_a_temperature_of_one_changes_nothing():
+    attention = _identity_attention(8, 2)
+    before = attention.in_proj_weight.clone()
+    scale_queries(attention, 1.0)
+    assert torch.equal(before, attention.in_proj_weight)
