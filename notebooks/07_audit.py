@@ -140,7 +140,7 @@ plt.show()
 # their 95th percentile). Many gaps were tested; `p_holm` allows for that.
 
 # %%
-named = ["auroc_max_min", "tpr_max_min", "fpr_max_min", "ece_max_min"]
+named = ["auroc_max_min", "tpr_max_min", "fpr_max_min", "calibration_in_the_large_max_min"]
 gaps = tables["gaps"].query("gap in @named")[
     ["model", "attribute", "gap", "value", "low", "high", "null_95", "p", "p_holm", "smallest_gap"]
 ]

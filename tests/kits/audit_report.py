@@ -23,11 +23,13 @@ GROUPS = {
 }
 HIDDEN = (("age", "18-25"), ("site", "site C"), ("sex", "not stated"))
 GAPS = (
-    *(f"{m}_max_min" for m in ("auroc", "underdiagnosis", "overdiagnosis", "tpr", "fpr", "ece", "ppv", "brier")),
+    *(f"{m}_max_min" for m in ("auroc", "underdiagnosis", "overdiagnosis", "tpr", "fpr", "ppv", "brier")),
+    "calibration_in_the_large_max_min",
     *("auroc_worst_overall", "equalised_odds", "demographic_parity", "cross_group_auroc"),
 )
 _MIDDLES = {
-    "brier": 0.12, "ece": 0.04, "ece_mass": 0.04, "calibration_intercept": -0.2, "calibration_slope": 0.9, "fpr": 0.18,
+    "brier": 0.12, "ece": 0.04, "ece_mass": 0.04, "calibration_intercept": -0.2,
+    "calibration_in_the_large": -0.1, "observed_expected": 0.93, "calibration_slope": 0.9, "fpr": 0.18,
     "underdiagnosis": 0.21, "overdiagnosis": 0.18, "fnr": 0.21, "prevalence": 0.15, "net_benefit": 0.06, "ppv": 0.44,
     "auprc": 0.5, "auprc_adjusted": 0.4,
 }  # fmt: skip

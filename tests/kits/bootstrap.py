@@ -82,6 +82,7 @@ def _cross(label: Label, positives: NDArray[Any], negatives: NDArray[Any]) -> fl
 def _of_rows(y: NDArray[Any], s: NDArray[Any], threshold: float, edges: NDArray[Any]) -> dict[str, float]:
     names = ("prevalence", "auroc", "auprc", "auprc_adjusted", "tpr", "fpr", "fnr", "tnr", "ppv", "npv")
     names += ("selection_rate", "accuracy", "f1", "brier", "ece", "ece_mass", "net_benefit")
+    names += ("observed_expected",)
     values = dict.fromkeys(names, np.nan)
     if not len(y):
         return values
@@ -90,6 +91,7 @@ def _of_rows(y: NDArray[Any], s: NDArray[Any], threshold: float, edges: NDArray[
     values["prevalence"], values["selection_rate"] = y.mean(), called.mean()
     values["accuracy"], values["brier"] = sk.accuracy_score(y, called), ((y - s) ** 2).mean()
     values["ece"], values["ece_mass"] = ece_by_loop(y, s, np.arange(1, 15) / 15), ece_by_loop(y, s, edges)
+    values["observed_expected"] = y.sum() / s.sum() if s.sum() else np.nan
     values["net_benefit"] = tp / len(y) - fp / len(y) * threshold / (1 - threshold)
     for name, top, bottom in (
         ("tpr", tp, tp + fn),

@@ -216,7 +216,7 @@ def _metric(name: str, written: str) -> str:
         raise _refuse(
             written,
             f"is about {METRICS[metric].title}, which chance alone makes larger",
-            "Require brier, calibration_slope or calibration_intercept.",
+            "Require calibration_in_the_large, calibration_slope or brier.",
         )
     return metric
 

@@ -82,7 +82,8 @@ class Gap:
 
 
 _SINGLE = (
-    *("auroc", "auprc_adjusted", "tpr", "fpr", "ppv", "npv", "selection_rate", "brier", "ece", "c_index"),
+    *("auroc", "auprc_adjusted", "tpr", "fpr", "ppv", "npv", "selection_rate", "brier", "c_index"),
+    "calibration_in_the_large",
     *("underdiagnosis", "overdiagnosis"),
 )
 _NAMED = {

@@ -19,7 +19,7 @@ from medclip.auditing.options import AuditOptions, shuffles_for
 from medclip.auditing.thresholds.choose import Threshold
 from medclip.statistics.cohort import Cohort, Label
 from medclip.statistics.resampling.bootstrap import Replicates, evaluate_many
-from medclip.statistics.resampling.intervals import of
+from medclip.statistics.resampling.intervals import of, value_of
 from medclip.statistics.resampling.standard_errors import RATES, clusters_of
 from medclip.statistics.tests.multiple_testing import benjamini_hochberg, holm
 from medclip.statistics.tests.power import smallest_gap
@@ -33,7 +33,8 @@ outcome: shuffling keeps each patient's outcome, so where groups differ in preva
 values, selection rates and calibration (in simulations these came out "above chance" in 17 to 29 %; cross-group AUROCs
 in 9 of 100)."""
 UNTESTED = (
-    *("ppv_max_min", "selection_rate_max_min", "ece_max_min", "auprc_adjusted_max_min", "brier_max_min"),
+    *("ppv_max_min", "selection_rate_max_min", "auprc_adjusted_max_min", "brier_max_min"),
+    "calibration_in_the_large_max_min",
     *("auroc_worst_overall", "tpr_worst_overall", "fpr_worst_overall"),
     *("cross_group_auroc", "equalised_odds_mean", "equalised_odds_ratio", "demographic_parity_ratio"),
 )
@@ -49,7 +50,7 @@ SAME_AS = {
     "overdiagnosis_max_min": "fpr_max_min",
 }
 """Gaps that are another one by its name in the literature: they share its test and do not count twice."""
-_COUNTED = RATES | {"f1", "net_benefit"}
+_COUNTED = RATES | {"f1", "net_benefit", "observed_expected"}
 EXPLORATORY = "exploratory"
 """What a family is called of which nothing was declared beforehand, where something was."""
 _PAIRS = frozenset({"auroc", "auroc_bpsn", "auroc_bnsp", "auprc", "auprc_adjusted", "c_index"})
@@ -111,7 +112,7 @@ def metric_rows(measured: Measured, dataset: str) -> list[Row]:
         replicates = measured.replicates[label.name]
         clusters = clusters_of(measured.cohort, label)
         for metric in replicates.point:
-            low_G, high_G, undefined_G = of(replicates, metric, clusters)
+            value_G, (low_G, high_G, undefined_G) = value_of(replicates, metric), of(replicates, metric, clusters)
             low_G, high_G = (np.where(low_G < high_G, end, np.nan) for end in (low_G, high_G))  # of no width: none
             for g, state in enumerate(measured.states[label.name]):
                 head = {
@@ -122,9 +123,7 @@ def metric_rows(measured: Measured, dataset: str) -> list[Row]:
                     rows.append({**head, "flag": "suppressed", "reason": state.reason})
                     continue
                 fewest = fewest_of(metric, state)
-                value, low, high = (
-                    measured.rounding.value(float(x[g]), fewest) for x in (replicates.point[metric], low_G, high_G)
-                )
+                value, low, high = (measured.rounding.value(float(x[g]), fewest) for x in (value_G, low_G, high_G))
                 rows.append(
                     {
                         **head,
@@ -321,7 +320,8 @@ def fewest_of(metric: str, state: CellState) -> int:
     """Return the count that a rate's digits would give away, one for all rates of a cell; of an area half its pairs.
 
     Several grids for one cell (sensitivity, and underdiagnosis, which is its complement) would tell more than each.
-    Calibration and Brier score are sums of scores, which nobody has who has the export: their digits give nothing away.
+    Calibration slope and intercepts and the Brier score are of sums of scores, which nobody has who has the export:
+    their digits give nothing away.
     """
     if metric in _PAIRS:
         return max(state.n_pos * state.n_neg // 2, 1)

@@ -26,6 +26,7 @@ _HEADS = {
     "f1": "F1",
     "ece": "ECE",
     "ece_mass": "ECE, equal-mass bins",
+    "observed_expected": "observed/expected",
     "brier": "Brier score",
     "auroc_bpsn": "AUROC, others’ positives, group’s negatives",
     "auroc_bnsp": "AUROC, group’s positives, others’ negatives",

@@ -1,11 +1,12 @@
 """Calibration intercept and slope (Cox 1958): the logistic regression of the truth on the logit of the probability.
 
-A model that is calibrated has intercept 0 and slope 1; a slope below 1 means probabilities that are too extreme. The
-values of the sample itself are maximum-likelihood fits. Those of a resample are one step from that fit with the sums of
-the resample: the one-step bootstrap of Moulton and Zeger (1991), whose Newton step is followed by the second-order
-correction of Chebyshev's method. With 20 positives among 200 rows, refitting 600 resamples gave a slope of 0.31 to
-1.17, the corrected step 0.37 to 1.11 and the bare one 0.22 to 1.02; from 400 rows on, refit and corrected step agree
-to 0.02.
+A model that is calibrated has intercept 0 and slope 1; a slope below 1 means probabilities that are too extreme. With
+the slope fixed at 1 the intercept is calibration in the large: whether probabilities are too high or low altogether.
+The values of the sample itself are maximum-likelihood fits. Those of a resample are one step from that fit with the
+sums of the resample: the one-step bootstrap of Moulton and Zeger (1991), whose Newton step is followed by the
+second-order correction of Chebyshev's method. With 20 positives among 200 rows, refitting 600 resamples gave a slope of
+0.31 to 1.17, the corrected step 0.37 to 1.11 and the bare one 0.22 to 1.02; from 400 rows on, refit and corrected step
+agree to 0.02.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from medclip.statistics.metrics.calibration import logits
 from medclip.statistics.resampling.sums import Block, summing_matrix
 from medclip.statistics.valid_rows import Rows
 
-NAMES = ("calibration_intercept", "calibration_slope")
+NAMES = ("calibration_intercept", "calibration_slope", "calibration_in_the_large")
 _MAX_STEPS = 50
 _TERMS = 9
 
@@ -54,6 +55,27 @@ def fit(logit_n: Array, truth_n: NDArray[np.bool_], weight_n: Array | None = Non
         if np.abs(step).max() <= 1e-10 * (1 + np.abs(theta).max()):
             return float(theta[0]), float(theta[1])
     return np.nan, np.nan
+
+
+def fit_in_the_large(logit_n: Array, truth_n: NDArray[np.bool_], weight_n: Array | None = None) -> float:
+    """Fit the intercept with the slope fixed at 1, by maximum likelihood.
+
+    Returns:
+        NaN where there is one class only: no finite intercept is the likeliest.
+    """
+    from scipy.optimize import brentq
+
+    weight_n = np.ones(len(logit_n)) if weight_n is None else weight_n
+    observed, total = float(weight_n @ truth_n), float(weight_n.sum())
+    if not 0 < observed < total:
+        return np.nan
+    # The intercept that brings every row to the share observed, from its lowest and its highest probability.
+    target = np.log(observed / (total - observed))
+    low, high = target - float(logit_n.max()), target - float(logit_n.min())
+    if low == high:
+        return low
+    root: Any = brentq(lambda a: float(weight_n @ expit(a + logit_n)) - observed, low - 1e-9, high + 1e-9, xtol=1e-14)
+    return float(root)
 
 
 def _separated(negative: Array, positive: Array) -> bool:
@@ -102,35 +124,52 @@ def _solved(score_2b: Array, information_3b: Array) -> Array:
     return np.stack([c * score_2b[0] - b * score_2b[1], a * score_2b[1] - b * score_2b[0]]) * inverse
 
 
+def _large_terms(a: float, x_n: Array, y_n: Array) -> Array:
+    """Return each row's part of the score, the information and the third derivative, slope fixed, [3, n]."""
+    mu_n = expit(a + x_n)
+    spread_n = mu_n * (1 - mu_n)
+    return np.stack([y_n - mu_n, spread_n, spread_n * (1 - 2 * mu_n)])
+
+
+def _large_step(sums_3b: Array) -> Array:
+    """Return the Newton step of each column with its second-order correction, [b]."""
+    score, information, bend = sums_3b
+    inverse = np.divide(1.0, information, out=np.full(information.shape, np.nan), where=information > 0)
+    step = score * inverse
+    return (score - bend * step**2 / 2) * inverse
+
+
 class Recalibrated:
-    """Intercept and slope of all cells of one label."""
+    """Intercept and slope of all cells of one label, and the intercept in the large."""
 
     def __init__(self, rows: Rows, wanted: frozenset[str]) -> None:
         self._wanted = wanted
         self._num_cells = rows.num_cells
-        self._fits: dict[int, tuple[tuple[float, float], Any, Any]] = {}
+        self._fits: dict[int, tuple[Array, Any, Any]] = {}
         logit_n = logits(rows.score_n)
         for g, cell in enumerate(rows.cells):
             x_n, truth_n, patients_n = logit_n[cell], rows.truth_n[cell], rows.patients_n[cell]
-            theta = fit(x_n, truth_n, None if rows.weight_n is None else rows.weight_n[cell])
-            if np.isnan(theta).any():
+            weight_n = None if rows.weight_n is None else rows.weight_n[cell]
+            large = fit_in_the_large(x_n, truth_n, weight_n)
+            if np.isnan(large):
                 continue
-            terms_9n = np.concatenate([_slopes(theta, x_n, truth_n.astype(np.float64)), _bends(theta, x_n)])
-            if rows.weight_n is not None:
-                terms_9n *= rows.weight_n[cell]
-            term_n, repeated_n = np.repeat(np.arange(_TERMS), len(cell)), np.tile(patients_n, _TERMS)
-            terms = summing_matrix(term_n, _TERMS, repeated_n, rows.num_patients, terms_9n.ravel())
+            y_n, theta = truth_n.astype(np.float64), fit(x_n, truth_n, weight_n)
+            terms_tn = np.concatenate([_slopes(theta, x_n, y_n), _bends(theta, x_n), _large_terms(large, x_n, y_n)])
+            terms_tn = np.nan_to_num(terms_tn) * (1.0 if weight_n is None else weight_n)
+            term_n, repeated_n = np.repeat(np.arange(len(terms_tn)), len(cell)), np.tile(patients_n, len(terms_tn))
+            terms = summing_matrix(term_n, len(terms_tn), repeated_n, rows.num_patients, terms_tn.ravel())
             classes = summing_matrix(truth_n.astype(np.int32), 2, patients_n, rows.num_patients)
-            self._fits[g] = (theta, terms, classes)
+            self._fits[g] = (np.array([*theta, large]), terms, classes)
 
     def __call__(self, block: Block) -> Mapping[str, Array]:
-        """Return intercept and slope one corrected step from the fit, [G, columns of the block].
+        """Return each figure one corrected step from the fit, [G, columns of the block].
 
         NaN where the resample lacks a class.
         """
-        coefficients = np.full((2, self._num_cells, block.weights_Pb.shape[1]), np.nan)
-        for g, (theta, terms, classes) in self._fits.items():
+        coefficients = np.full((len(NAMES), self._num_cells, block.weights_Pb.shape[1]), np.nan)
+        for g, (fitted, terms, classes) in self._fits.items():
             present_b = (block.sums(classes) > 0).all(axis=0)
-            moved_2b = np.array(theta)[:, None] + _corrected(block.sums(terms))
-            coefficients[:, g, present_b] = moved_2b[:, present_b]
+            sums_tb = block.sums(terms)
+            steps_3b = np.concatenate([_corrected(sums_tb[:_TERMS]), _large_step(sums_tb[_TERMS:])[None]])
+            coefficients[:, g, present_b] = (fitted[:, None] + steps_3b)[:, present_b]
         return {name: values for name, values in zip(NAMES, coefficients, strict=True) if name in self._wanted}

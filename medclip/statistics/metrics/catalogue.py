@@ -33,6 +33,7 @@ _COX = (
     "Cox, Biometrika 45:562-565 (1958); resamples by one step from the fit, with Chebyshev's correction: "
     "Moulton and Zeger, Comput. Stat. Data Anal. 11:53-63 (1991)"
 )
+_LARGE = "Van Calster et al., BMC Med. 17:230 (2019); resamples by one corrected step, as the slope's"
 _NAEINI = "Naeini, Cooper and Hauskrecht, AAAI (2015)"
 
 
@@ -78,6 +79,36 @@ METRICS: dict[str, MetricInfo] = {
     "selection_rate": _rate("selection rate", None, "(TP + FP) / n", _HARDT),
     "accuracy": _rate("accuracy", "high", "(TP + TN) / n", "proportion"),
     "f1": _rate("F1", "high", "2 TP / (2 TP + FP + FN)", "van Rijsbergen, Information Retrieval (1979)"),
+    "calibration_in_the_large": MetricInfo(
+        "calibration in the large",
+        "calibration",
+        False,
+        True,
+        None,
+        "a of logit P(y = 1) = a + logit(s): 0 is right, below 0 the probabilities are too high",
+        _LARGE,
+    ),
+    "observed_expected": MetricInfo(
+        "observed/expected",
+        "calibration",
+        False,
+        True,
+        None,
+        "sum w y / sum w s: 1 is right, below 1 the probabilities are too high",
+        "Riley et al., BMJ 353:i3140 (2016)",
+    ),
+    "calibration_slope": MetricInfo(
+        "calibration slope",
+        "calibration",
+        False,
+        True,
+        None,
+        "b of logit P(y = 1) = a + b logit(s): 1 is right, below 1 the probabilities are too extreme",
+        _COX,
+    ),
+    "calibration_intercept": MetricInfo(
+        "calibration intercept", "calibration", False, True, None, "a of logit P(y = 1) = a + b logit(s)", _COX
+    ),
     "brier": MetricInfo(
         "Brier score",
         "calibration",
@@ -93,7 +124,8 @@ METRICS: dict[str, MetricInfo] = {
         False,
         True,
         "low",
-        "sum over bins of |sum w (s - y)| / sum w; bins are closed on the right",
+        "sum over bins of |sum w (s - y)| / sum w; bins are closed on the right; corrected for what chance adds: "
+        "sqrt(2 value^2 - mean of resample^2)",
         _NAEINI,
     ),
     "ece_mass": MetricInfo(
@@ -104,12 +136,6 @@ METRICS: dict[str, MetricInfo] = {
         "low",
         "as ece, with the edges at the fifteenths of all scores of the sample, the same for each group",
         "Nixon et al., Measuring calibration in deep learning, CVPR Workshops (2019)",
-    ),
-    "calibration_intercept": MetricInfo(
-        "calibration intercept", "calibration", False, True, None, "a of logit P(y = 1) = a + b logit(s)", _COX
-    ),
-    "calibration_slope": MetricInfo(
-        "calibration slope", "calibration", False, True, None, "b of logit P(y = 1) = a + b logit(s)", _COX
     ),
     "underdiagnosis": _rate(
         "underdiagnosis", "low", "FNR of a disease; FPR of a 'no finding' label: ill, and called healthy", _SEYYED

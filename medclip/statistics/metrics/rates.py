@@ -1,4 +1,4 @@
-"""Metrics that are ratios of sums: rates at a threshold, Brier score, calibration error, net benefit.
+"""Metrics that are ratios of sums: rates at a threshold, observed/expected, Brier score, calibration error.
 
 Rows are summed by patient and by combination of groups (all attributes at once), so that each row is met once however
 many attributes there are; the combinations' sums then add up to the cells'.
@@ -32,7 +32,7 @@ COUNTED = (
     "overdiagnosis",
     "net_benefit",
 )
-AVERAGED = ("brier", "ece", "ece_mass")
+AVERAGED = ("observed_expected", "brier", "ece", "ece_mass")
 NAMES = COUNTED + AVERAGED
 
 Array = NDArray[np.float64]
@@ -70,7 +70,8 @@ class Summed:
             sums_FGb = self._averages(block)
             total = tn + fp + fn + tp
             for name, part in self._features.items():
-                values[name] = ratio(np.abs(sums_FGb[part]).sum(axis=0), total)
+                sums_Gb = np.abs(sums_FGb[part]).sum(axis=0)
+                values[name] = ratio(tp + fn, sums_Gb) if name == "observed_expected" else ratio(sums_Gb, total)
         return values
 
     def _counted(self, name: str, tn: Array, fp: Array, fn: Array, tp: Array) -> Array:
@@ -122,6 +123,7 @@ def _features(rows: Rows, wanted: frozenset[str]) -> list[tuple[NDArray[np.int64
     off_n = rows.score_n - rows.truth_n
     zero_n = np.zeros(len(off_n), np.int64)
     features: dict[str, Callable[[], tuple[NDArray[np.int64], Array]]] = {
+        "observed_expected": lambda: (zero_n, rows.score_n),
         "brier": lambda: (zero_n, off_n**2),
         "ece": lambda: (width_bins(rows.score_n), off_n),
         "ece_mass": lambda: (mass_bins(rows.score_n), off_n),

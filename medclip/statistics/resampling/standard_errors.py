@@ -43,6 +43,7 @@ RATES = frozenset({"tpr", "fnr", "fpr", "tnr", "ppv", "npv", "selection_rate", "
 RATES |= {"underdiagnosis", "overdiagnosis"}
 _AREAS = frozenset({"auroc", "auroc_bpsn", "auroc_bnsp"})
 _SCARCER = frozenset({"auprc_adjusted", "brier", "calibration_intercept", "calibration_slope", "c_index"})
+_SCARCER |= {"calibration_in_the_large", "observed_expected"}
 """What the scarcer kind of rows decides."""
 SHARES = RATES | {"f1", "auprc"}
 """Metrics with the floor of a rate; F1 is the share of hits among (positives + called)/2, and an AUPRC the mean

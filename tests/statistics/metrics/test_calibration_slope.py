@@ -8,12 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medclip.statistics.metrics.calibration import logits
-from medclip.statistics.metrics.calibration_slope import fit
+from medclip.statistics.metrics.calibration_slope import fit, fit_in_the_large
 from medclip.statistics.resampling.bootstrap import evaluate
 from medclip.statistics.resampling.weights import draw_weights
 from tests.kits.bootstrap import cohort_of
 
 NAMES = ["calibration_intercept", "calibration_slope"]
+LARGE = "calibration_in_the_large"
 
 
 def clustered(rng: np.random.Generator, num_patients: int, slope: float = 0.7):
@@ -39,6 +40,49 @@ def test_intercept_and_slope_are_those_of_statsmodels() -> None:
         assert theta == pytest.approx(reference.params, abs=1e-8)
     point = evaluate(cohort, label, draw_weights(300, 2, seed=0), metrics=NAMES).point
     assert point["calibration_slope"][0] == pytest.approx(fit(logits(label.score_N), label.truth_N == 1)[1], abs=1e-12)
+
+
+def test_calibration_in_the_large_is_the_intercept_of_statsmodels_with_the_logit_as_offset() -> None:
+    import statsmodels.api as sm
+
+    rng = np.random.default_rng(3)
+    cohort, label = clustered(rng, 200)
+    x, weight = logits(label.score_N), rng.random(len(label.score_N)) + 0.1
+    for own in (None, weight):
+        model = sm.GLM(label.truth_N, np.ones(len(x)), sm.families.Binomial(), offset=x, freq_weights=own)
+        value = fit_in_the_large(x, label.truth_N == 1, own)
+        assert value == pytest.approx(model.fit(tol=1e-14).params[0], abs=1e-8)
+    point = evaluate(cohort, label, draw_weights(200, 2, seed=0), metrics=[LARGE, "observed_expected"]).point
+    assert point[LARGE][0] == pytest.approx(fit_in_the_large(x, label.truth_N == 1), abs=1e-12)
+    assert point["observed_expected"][0] == pytest.approx(label.truth_N.sum() / label.score_N.sum(), abs=1e-12)
+
+
+def test_resamples_of_calibration_in_the_large_are_close_to_refitting_each_of_them() -> None:
+    cohort, label = clustered(np.random.default_rng(4), 150)
+    weights_PB = draw_weights(150, 200, seed=0)
+    drawn = evaluate(cohort, label, weights_PB, metrics=[LARGE]).drawn[LARGE][0]
+    x, y = logits(label.score_N), label.truth_N == 1
+    refitted = np.array([fit_in_the_large(x, y, w.astype(float)) for w in weights_PB[cohort.patients_N].T])
+    assert np.abs(drawn - refitted).max() < 0.1 * refitted.std()
+
+
+@pytest.mark.parametrize("shift", [-2.0, 0.5])
+def test_probabilities_that_are_too_high_have_a_negative_value_and_few_observed(shift: float) -> None:
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=20_000)
+    y = rng.random(len(x)) < 1 / (1 + np.exp(-x))
+    assert fit_in_the_large(x - shift, y) == pytest.approx(fit_in_the_large(x, y) + shift, abs=1e-9)
+    assert fit_in_the_large(x, y) == pytest.approx(0, abs=0.05)
+
+
+def test_without_both_classes_there_is_no_calibration_in_the_large() -> None:
+    assert np.isnan([fit_in_the_large(np.zeros(3), np.full(3, one)) for one in (True, False)]).all()
+    assert np.isnan(fit_in_the_large(np.zeros(0), np.zeros(0, bool)))
+    assert fit_in_the_large(np.zeros(4), np.array([True, True, True, False])) == pytest.approx(np.log(3))
+    cohort, label = cohort_of([0.1, 0.3, 0.6, 0.9], [0, 0, 1, 1])  # separated: no slope, but an intercept
+    point = evaluate(cohort, label, draw_weights(4, 2, seed=0)).point
+    assert np.isnan(point["calibration_slope"][0])
+    assert np.isfinite(point[LARGE][0])
 
 
 def test_resamples_one_corrected_step_away_are_close_to_refitting_each_of_them() -> None:

@@ -21,6 +21,7 @@ from medclip.statistics.resampling.intervals import (
     percentile,
     share_interval,
     symmetric_interval,
+    value_of,
     wilson,
 )
 from medclip.statistics.resampling.standard_errors import StandardErrors, clusters_of
@@ -93,8 +94,8 @@ def test_every_metric_has_an_interval_that_holds_its_point():
         assert (low_G[known] <= high_G[known]).all()
         assert (undefined_G[known] <= 0.1).all()
         assert known[1:].all(), metric  # cell 0 has no background
-        value_G = replicates.point[metric][known]
-        assert (low_G[known] < value_G).all(), metric
+        value_G = value_of(replicates, metric)[known]
+        assert (low_G[known] < value_G + (metric in ("ece", "ece_mass"))).all(), metric
         assert (value_G <= high_G[known]).all(), metric
 
 
@@ -144,6 +145,46 @@ def test_the_rule_of_shares_is_wilsons_at_the_effective_size_with_students_t(rat
     one = np.ones(1)
     low, high = share_interval(rate * one, variance * one, variance * one, df * one)
     assert (low[0], high[0]) == pytest.approx(_korn_and_graubard(rate, variance, df), abs=1e-12)
+
+
+def test_what_chance_adds_to_a_calibration_error_is_taken_off():
+    """A calibrated model: the plain error is 0.06 on average with 100 patients, and 0.12 with 20."""
+    plain, corrected = [], []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        score = rng.beta(1, 3, 150)
+        cohort = cohort_of(rng.random(150) < score, score)
+        replicates = evaluate(cohort, cohort.labels[0], draw_weights(150, 100, seed=seed), metrics=["ece"])
+        plain.append(replicates.point["ece"][0])
+        corrected.append(value_of(replicates, "ece")[0])
+        low_G, high_G, _ = of(replicates, "ece", clusters_of(cohort, cohort.labels[0]))
+        assert low_G[0] <= corrected[-1] <= high_G[0]
+    assert np.mean(plain) > 0.07
+    assert np.mean(corrected) < 0.45 * np.mean(plain)
+
+
+def test_a_calibration_error_that_is_large_keeps_its_value_and_one_without_resamples_has_none():
+    rng = np.random.default_rng(0)
+    cohort = cohort_of(rng.random(3000) < 0.2, np.full(3000, 0.6))
+    replicates = evaluate(cohort, cohort.labels[0], draw_weights(3000, 100, seed=0), metrics=["ece", "auroc"])
+    assert value_of(replicates, "ece")[0] == pytest.approx(replicates.point["ece"][0], abs=0.001)
+    assert value_of(replicates, "auroc") is replicates.point["auroc"]
+    alone = evaluate(cohort, cohort.labels[0], np.ones((3000, 0), np.uint8), metrics=["ece"])
+    assert np.isnan(value_of(alone, "ece")).all()
+
+
+def test_the_interval_of_observed_over_expected_is_that_of_its_logarithm():
+    rng = np.random.default_rng(1)
+    score = rng.beta(2, 8, 4000)
+    cohort = cohort_of(rng.random(4000) < 0.7 * score, score)
+    replicates = evaluate(cohort, cohort.labels[0], draw_weights(4000, 400, seed=0), metrics=["observed_expected"])
+    low_G, high_G, _ = of(replicates, "observed_expected", clusters_of(cohort, cohort.labels[0]))
+    value = replicates.point["observed_expected"][0]
+    assert value == pytest.approx(0.7, abs=0.06)
+    assert np.sqrt(low_G[0] * high_G[0]) == pytest.approx(value)
+    truth_N = cohort.labels[0].truth_N
+    error = (truth_N - value * score).std() / np.sqrt(4000) / truth_N.mean()  # of a ratio of means, delta method
+    assert np.log(high_G[0] / value) == pytest.approx(1.96 * error, rel=0.1)
 
 
 def test_a_calibration_error_that_chance_explains_has_an_interval_from_0_on():

@@ -29,7 +29,10 @@ DRAWN = ("auroc", "c_index", "tpr", "fpr")
 """Measures that are drawn and come first in tables. Under- and overdiagnosis are these by other names; a page of their
 own has them (`matrices`)."""
 REPEATED = frozenset({"underdiagnosis", "overdiagnosis", "fnr", "tnr"})
-CALIBRATION = ("ece", "ece_mass", "brier", "calibration_intercept", "calibration_slope")
+CALIBRATION = (
+    *("calibration_in_the_large", "observed_expected", "calibration_slope", "calibration_intercept"),
+    *("brier", "ece", "ece_mass"),
+)
 _SHADES = (0.03, 0.06, 0.1, 0.2)
 """Where a gap becomes one shade darker."""
 

@@ -54,8 +54,9 @@ def steps(result: AuditResult) -> tuple[Step, ...]:
         Step(
             "Intervals",
             "are 95 % intervals: for rates, AUROC, AUPRC and Brier score Wilson’s, at the effective number of patients "
-            "that the resamples show; for calibration slope and intercept and net benefit value ± t × standard error; "
-            "for gaps simultaneous over the groups, for ratios from the intervals of their rates. Where a measure is "
+            "that the resamples show; for calibration in the large, slope and net benefit value ± t × standard error, "
+            "for observed/expected that of its logarithm; for gaps from the intervals of the groups, simultaneous over "
+            "them, for ratios from those of their rates. Where a measure is "
             "not defined in more than a tenth of the resamples, no interval is given.",
             "Wilson, J. Am. Stat. Assoc. 22:209-212 (1927); Korn and Graubard, Surv. Methodol. 24:193-201 (1998); "
             "Romano and Wolf, Econometrica 73:1237-1282 (2005); Donner and Zou, Stat. Methods Med. Res. 21:347-359 "
@@ -64,20 +65,23 @@ def steps(result: AuditResult) -> tuple[Step, ...]:
         Step(
             "Gaps and chance.",
             "The highest of several groups is above the lowest also where all are alike, so the interval of such a gap "
-            f"is no test. Instead, patients swap their groups {permutations}, among those with alike outcomes and "
-            "numbers of rows: what comes out is what chance alone gives (its mean and 95th percentile stand beside "
-            "each gap), and p = (1 + number at least as large) / (1 + number of swaps). Measures that move with "
+            f"is no test. Instead, patients swap their groups up to {permutations}, among those with alike outcomes "
+            "and numbers of rows (rows of one patient, where the attribute varies within patients): what comes out is "
+            "what chance alone gives; its mean and 95th percentile stand beside each gap. The test is of the group "
+            "that stands out most from the others, in its own standard error, so that a small group hides nothing: p = "
+            "(1 + number at least as large) / (1 + number of swaps). Measures that move with "
             "prevalence (predictive values, selection rate, calibration) differ for that reason alone, so their gaps "
             "are not tested; each group against the others is.",
-            "Good, Permutation, Parametric and Bootstrap Tests of Hypotheses (2005); Phipson and Smyth, Stat. Appl. "
+            "Westfall and Young, Resampling-Based Multiple Testing (1993); Phipson and Smyth, Stat. Appl. "
             "Genet. Mol. Biol. 9:39 (2010)",
         ),
         Step(
             "Calibration errors",
-            "are means of distances, which cannot be negative: a small group has a large one by chance alone. The "
-            "interval allows for that, and begins at 0 where chance explains the value; the value itself is too large. "
-            "Compare the reliability plots, and slope and intercept.",
-            "Bröcker, Clim. Dyn. 39:655-667 (2012)",
+            "(ECE) are means of distances, which cannot be negative: a small group has a large one by chance alone. "
+            "What chance adds is taken off, as far as the resamples show it, and the interval begins at 0 where chance "
+            "explains all of it; in groups of few patients the value is still too large. Calibration in the large (0 "
+            "is right), observed/expected (1) and the slope (1) have no such bias, and say in which direction.",
+            "Kumar, Liang and Ma, NeurIPS (2019); Van Calster et al., BMC Med. 17:230 (2019)",
         ),
         Step(
             "Groups against the others",
@@ -94,8 +98,9 @@ def steps(result: AuditResult) -> tuple[Step, ...]:
         ),
         Step(
             "Smallest gap that could be seen",
-            f"with a power of {power(result)}: for a gap between highest and lowest the 95th percentile of chance plus "
-            "z × standard error, for one test alone, so that after adjusting it is larger still; for a group against "
+            f"with a power of {power(result)}: for a gap how far the group that the test sees best has to be from the "
+            "others, (95th percentile of the statistic by chance + z) × standard error, for one test alone, so that "
+            "after adjusting it is larger still; for a group against "
             "the others (quantile of the adjusted level + quantile of the power) × standard error.",
             "Cohen, Statistical Power Analysis for the Behavioral Sciences (1988)",
         ),

@@ -24,7 +24,10 @@ from medclip.reports.audit.summary.check_words import MOST, embeddings, leakage,
 from medclip.reports.audit.summary.finding import Finding, by_harm
 from medclip.wording import capital, count, figure, list_of, number, p_value, real
 
-MAIN_GAPS = ("tpr_max_min", "fpr_max_min", "auroc_max_min", "c_index_max_min", "ece_max_min", "equalised_odds")
+MAIN_GAPS = (
+    *("tpr_max_min", "fpr_max_min", "auroc_max_min", "c_index_max_min", "calibration_in_the_large_max_min"),
+    "equalised_odds",
+)
 """The gaps that the overview and the summary speak of first."""
 MAIN = ("tpr", "fpr", "auroc", "c_index")
 """The measures that differences are told of first, the worst harm first."""
