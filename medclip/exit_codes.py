@@ -25,7 +25,8 @@ class ExitCode(IntEnum):
     BUSY = 5
     """Another run is at work in this place."""
     RED_BOX = 6
-    """An audit was done and found that it shares something with training, or that a requirement is not met."""
+    """An audit was done and found something that nobody should overlook: it shares something with training, a score
+    follows the source of the images, or a requirement is not met."""
     INTERRUPTED = 130
     """Stopped by Ctrl-C or SIGTERM."""
     PIPE_CLOSED = 141

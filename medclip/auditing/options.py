@@ -63,6 +63,8 @@ class Shortcuts:
     """Columns that say whether a device (chest drain, pacemaker) is in the image."""
     masked: Any = None
     """Scores of the same images with the device masked or painted over."""
+    site: str | None = None
+    """Attribute that says where an image comes from; None: one called source, site or the like, if there is one."""
     reweight: Sequence[str] = ()
     """Columns (age, view) whose mix is made alike in all groups before the gaps are measured again."""
 

@@ -155,6 +155,11 @@ class AuditRecipe(BaseModel):
     compare: Listed = _option([], "Scores of another model on the same patients.", "[NAME=]SCORES")
     dataset: str | None = _option(None, "Name of the audit set.")
     device_column: Listed = _option([], "Whether a device is in the image, 1 or 0: shortcut tests.", "COLUMN")
+    site: str | None = _option(
+        None,
+        "Where an image comes from: does the score follow it? Default: source, site or hospital in --by.",
+        "COLUMN",
+    )
     masked: Path | None = _option(None, "Scores of the same images with the device masked.")
     reweight: Listed = _option([], "Measure gaps as if every group had the same mix of this, too.", "GROUP")
     model: str | None = _option(None, "Pack of the audited model: its training lists and its encoder.", "PACK")
@@ -248,7 +253,7 @@ class AuditRecipe(BaseModel):
                 _lists(self.choose_where, "--choose-where"),
                 self.policy,
             ),
-            shortcuts=Shortcuts(self.device_column, self.masked, self.reweight),
+            shortcuts=Shortcuts(self.device_column, self.masked, self.site, self.reweight),
             image_checks=ImageChecks(sites=self.drift, **{name: getattr(self, name) for name in _CHECKED_AS_WRITTEN}),
             task=self.task,
             stress=Stress(self.corruption, self.stress_images) if self.stress else None,

@@ -79,6 +79,12 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         "p": _REAL,
         **{"n": _WHOLE, "n_pos": _WHOLE, "note": _TEXT},
     },
+    "sources": {
+        **{"model": _TEXT, "label": _TEXT, "attribute": _TEXT, "source": _TEXT, "what": _TEXT},
+        **_RANGE,
+        **_TESTED,
+        **{"family": _TEXT, "n_pos": _WHOLE, "n_neg": _WHOLE, "severity": _TEXT, "note": _TEXT},
+    },
     "embeddings": {
         **{"model": _TEXT, "what": _TEXT, "attribute": _TEXT, "name": _TEXT},
         **_RANGE,
@@ -130,6 +136,8 @@ class AuditResult(Result):
     suppressed: tuple[Row, ...] = ()
     """Groups that are too small to be shown, with a count that names nobody ("<10")."""
     shortcuts: tuple[Row, ...] = ()
+    sources: tuple[Row, ...] = ()
+    """What the score gets within sources and across them, and what it knows of them; `severity` is "red" or "note"."""
     embeddings: tuple[Row, ...] = ()
     """`what` is "probe", "reident", "drift" or "centroid"."""
     projection: tuple[Row, ...] = ()
@@ -183,8 +191,9 @@ class AuditResult(Result):
 
     @property
     def red_box(self) -> bool:
-        """Whether the page has a red box: a leak, or a requirement that is not met."""
-        return self.leaks or any(row.get("verdict") == "not met" for row in self.requirements)
+        """Whether the page has a red box: a leak, a score that follows the source, a requirement that is not met."""
+        failed = any(row.get("verdict") == "not met" for row in self.requirements)
+        return self.leaks or failed or any(row.get("severity") == "red" for row in self.sources)
 
     def tidied(self) -> AuditResult:
         """Return the same audit with every row complete, in the types of `COLUMNS`, and None for each blank."""

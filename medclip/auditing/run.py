@@ -32,6 +32,7 @@ from medclip.auditing.open_tables import OpenTables, open_tables
 from medclip.auditing.options import LEAST_PER_TEST, AuditOptions, Thresholds, shuffles_for
 from medclip.auditing.result import AuditResult
 from medclip.auditing.shortcuts.run import shortcut_rows
+from medclip.auditing.shortcuts.sources import source_rows
 from medclip.auditing.stress.run import stress_test
 from medclip.auditing.thresholds import decision_curve as decision
 from medclip.auditing.thresholds import reliability
@@ -83,6 +84,8 @@ def run_audit(
     """
     options, settings, progress = options or AuditOptions(), settings or Settings(), progress or Silent()
     reading = _with_columns(reading or ReadOptions(), options)
+    site = options.shortcuts.site
+    by = [*by, site] if site is not None and site not in by else by
     given = {name or _name(scores, options): scores, **(compare or {})}
     if len(given) < 1 + len(compare or {}):
         raise MedclipError(Reason.WRONG_USE, "two of the models have the same name.", hint="Give each a name.")
@@ -125,6 +128,7 @@ def run_audit(
         temperatures, notes_of_thresholds = reliability.temperatures(choosing, cohort)
         notes += _new(notes, notes_of_thresholds)
         _calibration(one, temperatures, options, add)
+        add("sources", source_rows(one, options))
         add("shortcuts", shortcut_rows(one, source, truths, label, reading, options), model=model)
         evidence = Evidence()
         if not place:

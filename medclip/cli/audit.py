@@ -47,8 +47,8 @@ def audit(
 
     A recipe is a YAML file with the names of these options as keys; options on the command line override it.
 
-    Exit code: 0 done; 6 done, and the page has a red box: training and audit share something that they must not, or a
-    requirement is not met; 2 wrong use or refused.
+    Exit code: 0 done; 6 done, and the page has a red box: training and audit share something that they must not, a
+    score follows the source of the images, or a requirement is not met; 2 wrong use or refused.
     """
     from medclip.api.audit import SCORES
     from medclip.api.audit import audit as run

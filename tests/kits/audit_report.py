@@ -55,6 +55,7 @@ def full(labels: Sequence[str] = LABELS, models: Sequence[str] = ("medclip-mini"
             for a, g in HIDDEN
         ),
         shortcuts=tuple(row for model in models for row in _shortcuts(model, labels[-1])),
+        sources=tuple(row for model in models for row in _sources(model, labels[0])),
         embeddings=tuple(row for model in models for row in _embeddings(model)),
         projection=tuple(row for model in models for row in _points(rng, model)),
         leakage=(
@@ -179,6 +180,24 @@ def _paired(rng: np.random.Generator, model: str, other: str, label: str) -> Ite
                 "model": model, "other": other, "label": label, "attribute": attribute, "group": group,
                 "metric": metric, **numbers, "p": p, "delong_p": p if metric == "auroc" else None, "family": "models",
             }  # fmt: skip
+
+
+def _sources(model: str, label: str) -> Iterator[dict[str, Any]]:
+    head = {
+        "model": model,
+        "label": label,
+        "attribute": "site",
+        "severity": "note",
+        "note": "",
+        "n_pos": 90,
+        "n_neg": 700,
+    }
+    for what, value in (("pooled", 0.9), ("within sources", 0.88), ("across sources", 0.91), ("source alone", 0.6)):
+        yield {**head, "source": "all", "what": what, "value": value, "low": value - 0.03, "high": value + 0.03}
+    yield {
+        **head, "source": "site A", "what": "source minus finding", "value": -0.3, "low": -0.4, "high": -0.2, "p": 0.01,
+        "p_holm": 0.01, "p_bh": 0.01, "family": f"sources, {model}", "note": "The finding is told better.",
+    }  # fmt: skip
 
 
 def _requirement(model: str, label: str) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from medclip.auditing.result import AuditResult, Row
-from medclip.reports.audit import requirements
+from medclip.reports.audit import requirements, sources
 from medclip.reports.audit.annex import sections as sections
 from medclip.reports.audit.annex.label_section import LabelView, label_view, overview
 from medclip.reports.audit.annex.matrices import diagnosis_matrices, matrices
@@ -36,6 +36,7 @@ class PageView:
     red: tuple[str, tuple[str, ...]]
     """Heading and sentences of the red box."""
     requirements: Grid
+    sources: Grid
     facts: tuple[tuple[str, str], ...]
     first: FirstPages
     findings: Grid
@@ -76,6 +77,7 @@ def view(result: AuditResult) -> PageView:
         lead=lead(result),
         red=alarms(result),
         requirements=requirements.grid(result),
+        sources=sources.grid(result),
         facts=tuple(_facts(result)),
         first=first,
         findings=findings_grid(collect_findings(result) if first.more_findings else ()),

@@ -8,7 +8,7 @@ from medclip.auditing.result import AuditResult, Row
 from medclip.auditing.shortcuts.device import NOT_DONE
 from medclip.auditing.shortcuts.masked_pairs import MEAN_CHANGE
 from medclip.auditing.shortcuts.tests import GAP
-from medclip.reports.audit import requirements
+from medclip.reports.audit import requirements, sources
 from medclip.reports.audit.names import alpha, metric_head, of_model, plain, with_interval
 from medclip.wording import capital, count, list_of, real
 
@@ -22,11 +22,13 @@ def red(result: AuditResult) -> tuple[str, ...]:
 
 
 def alarms(result: AuditResult) -> tuple[str, tuple[str, ...]]:
-    """Return heading and sentences of the red box: leaks, then requirements that are not met."""
-    leaks, failed = red(result), tuple(one.sentence for one in requirements.findings(result))
+    """Return heading and sentences of the red box: leaks, scores that follow the source, requirements not met."""
+    leaks = red(result)
+    failed, followed = (tuple(one.sentence for one in part.findings(result)) for part in (requirements, sources))
     heads = ["leakage, so that the figures of this page may be too good"] * bool(leaks)
+    heads += ["a score that follows the source of the images"] * bool(followed)
     heads += [f"{count(len(failed), 'requirement')} not met"] * bool(failed)
-    return f"Stop: {list_of(heads)}.", (*leaks, *failed)
+    return f"Stop: {list_of(heads)}.", (*leaks, *followed, *failed)
 
 
 def thresholds(result: AuditResult) -> Iterator[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from medclip.auditing.result import AuditResult, Row
-from medclip.reports.audit import requirements
+from medclip.reports.audit import requirements, sources
 from medclip.reports.audit.names import (
     alpha,
     cell_name,
@@ -63,6 +63,7 @@ def summary(result: AuditResult) -> tuple[Said, ...]:
         Said("Overall", tuple(_overall(result))),
         Said("Thresholds", tuple(thresholds(result))),
         _compared(result),
+        Said("Sources", sources.answers(result)),
         _listed("Shortcuts", tuple(shortcuts(result))),
         Said("Embeddings", tuple(embeddings(result))),
         Said("Leakage", tuple(leakage(result))),
@@ -131,7 +132,7 @@ def _overall(result: AuditResult) -> Iterator[str]:
 
 def collect_findings(result: AuditResult) -> tuple[Finding, ...]:
     """Return every finding, the worst harm first. A part of the page that makes findings is a line here."""
-    return by_harm([*requirements.findings(result), *group_findings.findings(result)])
+    return by_harm([*requirements.findings(result), *sources.findings(result), *group_findings.findings(result)])
 
 
 def lead(result: AuditResult) -> str:
