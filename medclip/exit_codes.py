@@ -28,7 +28,7 @@ class ExitCode(IntEnum):
     """An audit was done and found something that nobody should overlook: it shares something with training, a score
     follows the source of the images, or a requirement is not met."""
     INTERRUPTED = 130
-    """Stopped by Ctrl-C or SIGTERM."""
+    """Stopped by Ctrl-C, SIGTERM or SIGHUP."""
     PIPE_CLOSED = 141
     """Whoever read the output, such as `head`, went away; the code that a shell has for this."""
 

@@ -124,10 +124,14 @@ def read_policy(
     Raises:
         MedclipError: WRONG_USE for a word or number that is none of the choices.
     """
-    from medclip.errors import MedclipError, Reason
+    from medclip.errors import MedclipError, Reason, did_you_mean
 
     if uneven not in ("reject", "resample"):
-        raise MedclipError(Reason.WRONG_USE, f"uneven slices are rejected or resampled, not {uneven!r}.")
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"uneven slices are rejected or resampled, not {uneven!r}.",
+            hint=did_you_mean(uneven, ("reject", "resample"), "Say one of"),
+        )
     low, high = MPP_RANGE_UM
     if mpp_um is not None and not low <= mpp_um <= high:
         raise MedclipError(Reason.WRONG_USE, f"a slide has {low:g} to {high:g} micrometres per pixel, not {mpp_um:g}.")

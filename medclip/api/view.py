@@ -22,6 +22,7 @@ def view(
     model: str | Path | Model = DEFAULT_MODEL,
     number: int = 1,
     settings: Settings | None = None,
+    overwrite: bool = False,
 ) -> Viewed:
     """Draw what the model would see of a file or series, beside the raw image, with the provenance below.
 
@@ -30,19 +31,21 @@ def view(
 
     Args:
         path: A file, or the folder of one study.
-        out: The PNG to write; an existing file is replaced, but never one of those that are looked at. It is put in
-            place when it is complete.
+        out: The PNG to write. It is put in place when it is complete.
         modality: What it shows, where headers do not say.
         model: Name or folder of the pack whose input size is drawn, or a loaded model.
         number: Which of the things found there, from 1.
         settings: Limits and policy.
+        overwrite: Replace an existing file, but never one of those that are looked at.
 
     Returns:
         What was drawn.
 
     Raises:
-        MedclipError: Why it cannot be read; PERMISSION_DENIED where nothing can be written; WRONG_USE for a number
-            beyond those found, an output that is not .png, is a folder or is the input, and a window that the file
-            cannot have.
+        MedclipError: Why it cannot be read; PERMISSION_DENIED where nothing can be written; OUTPUT_IN_USE where a file
+            is; WRONG_USE for a number beyond those found, an output that is not .png, is a folder or is the input, and
+            a window that the file cannot have.
     """
-    return draw_view(Path(path), Path(out), parse_modality(modality), model, number, settings or Settings())
+    return draw_view(
+        Path(path), Path(out), parse_modality(modality), model, number, settings or Settings(), overwrite=overwrite
+    )

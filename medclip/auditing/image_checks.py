@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from medclip.auditing.groups.measure import Measured
 from medclip.auditing.input.options import ReadOptions
-from medclip.auditing.input.read import PATIENTS, patient_column
+from medclip.auditing.input.read import patient_column
 from medclip.auditing.leakage import checks as leakage
 from medclip.auditing.leakage import training_data
 from medclip.auditing.leakage.burned_in_text import flags_of_files, flags_of_headers
@@ -20,7 +20,7 @@ from medclip.auditing.leakage.file_hashes import HashedFiles, collected, hash_fi
 from medclip.auditing.options import AuditOptions, ImageChecks
 from medclip.errors import MedclipError, Reason
 from medclip.files.pseudonyms import load_key
-from medclip.files.tables.table import Table, is_blank
+from medclip.files.tables.table import PATIENTS, Table, is_blank
 from medclip.progress import Progress
 from medclip.sample import Modality
 from medclip.settings import Settings

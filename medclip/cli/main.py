@@ -274,7 +274,11 @@ def _private_files() -> Iterator[None]:
 
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """Let SIGTERM, which a scheduler or a machine that shuts down sends, end a command as Ctrl-C does."""
+    """Let SIGTERM and SIGHUP end a command as Ctrl-C does.
+
+    A scheduler or a machine that shuts down sends the one, a terminal or a connection that closes the other; under
+    `nohup` that is ignored, and stays so.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -282,11 +286,16 @@ def _terminated_as_interrupted() -> Iterator[None]:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    numbers = (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))  # Windows has no SIGHUP
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
 
 @contextmanager

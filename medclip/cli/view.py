@@ -26,6 +26,7 @@ def view(
     uneven: options.Uneven = "reject",
     mpp: options.Mpp = None,
     accept_unterminated: options.AcceptUnterminated = False,
+    overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> int:
     """Draw what a model would see of a file or series, beside the raw image, with everything that was done to it.
@@ -45,6 +46,7 @@ def view(
         model=model,
         number=number,
         settings=Settings(policy=read_policy(uneven, mpp, window, accept_unterminated=accept_unterminated)),
+        overwrite=overwrite,
     )
     if as_json:
         fields = {**vars(drawn), "out": str(drawn.out), "headers": dict(drawn.headers)}

@@ -317,10 +317,10 @@ def claim_file(target: Path, *, overwrite: bool) -> None:
     check_place(target, beside=True)
     if not os.path.lexists(target):
         return
-    if not overwrite:
-        raise in_use(target, "this file is there already", "Name another file, or replace it with --overwrite.")
     if os.path.exists(target) and not os.path.isfile(target):
         raise MedclipError(Reason.WRONG_USE, "this is no file that could be replaced.", where=target, hint=_ELSEWHERE)
+    if not overwrite:
+        raise in_use(target, "this file is there already", "Name another file, or replace it with --overwrite.")
     if os.path.exists(target) and not os.access(target, os.W_OK):
         raise MedclipError(Reason.PERMISSION_DENIED, "this file may not be replaced.", where=target, hint=_ELSEWHERE)
 

@@ -80,10 +80,17 @@ class Viewed(Result):
 
 
 def draw_view(
-    root: Path, target: Path, modality: Modality | None, model: str | Path | Model, number: int, settings: Settings
+    root: Path,
+    target: Path,
+    modality: Modality | None,
+    model: str | Path | Model,
+    number: int,
+    settings: Settings,
+    *,
+    overwrite: bool,
 ) -> Viewed:
     """Draw what a model would see into a PNG, as `medclip.view` says."""
-    check_target(target, root)
+    check_target(target, root, overwrite=overwrite)
     unit, num_found = _chosen(root, number, modality, settings)
     refuse_input(target, unit.source.paths)
     _check_window(unit, settings)

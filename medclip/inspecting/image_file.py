@@ -12,21 +12,22 @@ from medclip.files.discover import discover
 from medclip.files.output import claim_file
 
 
-def check_target(target: Path, root: Path) -> None:
+def check_target(target: Path, root: Path, *, overwrite: bool) -> None:
     """Refuse an image that cannot be written, or must not be; called before anything is decoded.
 
     Args:
         target: The PNG.
         root: The file or folder that is looked at; none of its files is replaced.
+        overwrite: Whether another file is.
 
     Raises:
         MedclipError: WRONG_USE; as `medclip.files.output.claim_file`.
     """
-    claim_file(target, overwrite=True)
-    if target.suffix.lower() != ".png":
+    if target.suffix.lower() != ".png" and not os.path.isdir(target):
         raise MedclipError(Reason.WRONG_USE, "the image is a PNG; its name ends in .png.", where=target)
-    if os.path.exists(target):
+    if os.path.isfile(target):
         refuse_input(target, (ref.path for ref in discover(root)))
+    claim_file(target, overwrite=overwrite)
 
 
 def refuse_input(target: Path, paths: Iterable[Path]) -> None:

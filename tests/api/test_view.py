@@ -58,11 +58,15 @@ def test_no_other_file_of_the_folder_is_replaced_either(tmp_path: Path) -> None:
     assert _refused(tmp_path, other, modality="xray") is Reason.WRONG_USE
 
 
-def test_a_image_that_was_made_before_is_replaced(tmp_path: Path) -> None:
+def test_an_image_that_was_made_before_is_replaced_only_where_that_is_asked(tmp_path: Path) -> None:
     path, out = write_png(tmp_path / "in.png", 1), tmp_path / "deep" / "out.png"
     view(path, out, "xray", settings=SETTINGS)
     out.write_bytes(b"old")
-    view(path, out, "xray", settings=SETTINGS)
+    with pytest.raises(MedclipError, match="--overwrite") as caught:
+        view(path, out, "xray", settings=SETTINGS)
+    assert caught.value.reason is Reason.OUTPUT_IN_USE
+    assert out.read_bytes() == b"old"
+    view(path, out, "xray", settings=SETTINGS, overwrite=True)
     assert out.read_bytes().startswith(b"\x89PNG")
     assert [p.name for p in out.parent.iterdir()] == ["out.png"]
 
@@ -78,7 +82,7 @@ def test_a_drawing_that_fails_leaves_the_old_image_and_nothing_else(
 
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", breaks)
     with pytest.raises(OSError, match="no more"):
-        view(path, out, "xray", settings=SETTINGS)
+        view(path, out, "xray", settings=SETTINGS, overwrite=True)
     assert out.read_bytes() == b"old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "out.png"]
 
@@ -124,7 +128,7 @@ def test_the_header_s_word_on_burned_in_text_is_passed_on_whatever_the_kind(tmp_
 
 
 def _drawn(path: Path, folder: Path) -> Viewed:
-    return view(path, folder / "x.png", settings=SETTINGS)
+    return view(path, folder / "x.png", settings=SETTINGS, overwrite=True)
 
 
 def test_the_windows_of_a_ct_are_grey_images_side_by_side(tmp_path: Path) -> None:

@@ -152,16 +152,26 @@ def test_ctrl_c_is_exit_code_130_without_a_trace(command, capsys: pytest.Capture
     assert capsys.readouterr().err == "medclip: interrupted.\n"
 
 
-def test_sigterm_ends_a_command_as_ctrl_c_does_and_is_the_callers_again_afterwards(command, capsys):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_scheduler_and_a_terminal_that_closes_end_a_command_as_ctrl_c_does(command, capsys, number: int):
     def wait() -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         time.sleep(10)
 
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(number)
     command(wait)
     assert cli.main(["probe"]) == 130
     assert capsys.readouterr().err == "medclip: interrupted.\n"
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert signal.getsignal(number) == before, "the caller's again"
+
+
+def test_under_nohup_a_terminal_that_closes_ends_nothing(command):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        command(lambda: os.kill(os.getpid(), signal.SIGHUP))
+        assert cli.main(["probe"]) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def test_of_several_things_it_says_which_one_it_drew(tmp_path: Path, capsys: pyt
         write_dicom(tmp_path / "in" / f"{number}.dcm", number, study_uid=f"1.2.{number + 1}")
     assert _view(tmp_path / "in", tmp_path / "x.png", "--number", "2") == 0
     assert capsys.readouterr().out.startswith("2 of 3: --number N for another\nX-ray image: 1 file, 1 view, ")
-    assert _view(tmp_path / "in" / "0.dcm", tmp_path / "x.png") == 0
+    assert _view(tmp_path / "in" / "0.dcm", tmp_path / "x.png", "--overwrite") == 0
     assert "--number" not in capsys.readouterr().out
 
 
@@ -32,7 +32,7 @@ def test_a_warning_of_burned_in_text_is_in_the_text_and_in_the_json(
     assert _view(tmp_path / "ct", tmp_path / "x.png") == 0
     said = "the header says that text is burned into the pixels: look before you share"
     assert f"Warning: {said}." in capsys.readouterr().out
-    assert _view(tmp_path / "ct", tmp_path / "x.png", "--json") == 0
+    assert _view(tmp_path / "ct", tmp_path / "x.png", "--json", "--overwrite") == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["warning"], found["headers"]["burned_in"]) == (said, True)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.pseudonyms import keyed_hash
 from medclip.files.tables.table import Coded, Table, is_blank
 from medclip.wording import count
@@ -143,7 +143,9 @@ def join(left: Side, right: Side, match: str, identity_key: Callable[[], bytes],
     """
     if match != "auto" and match not in RULES:
         raise MedclipError(
-            Reason.WRONG_USE, f"keys are not compared by {match!r}.", hint=f"Choose one of: auto, {', '.join(RULES)}."
+            Reason.WRONG_USE,
+            f"keys are not compared by {match!r}.",
+            hint=did_you_mean(match, ("auto", *RULES), "Choose one of"),
         )
     notes: list[str] = []
     rule = RULES["exact" if match == "auto" else match][0]

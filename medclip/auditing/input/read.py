@@ -16,7 +16,7 @@ from medclip.auditing.input.labels import make_labels
 from medclip.auditing.input.match_columns import pair_up
 from medclip.auditing.input.options import ReadOptions
 from medclip.errors import MedclipError, Reason
-from medclip.files.tables.table import Coded, Table, in_order, is_blank, plain_name
+from medclip.files.tables.table import PATIENTS, Coded, Table, in_order, is_blank, plain_name
 from medclip.statistics.cohort import Cohort, Label
 from medclip.wording import count
 
@@ -68,8 +68,6 @@ def missing_by_group(source: Source, names: Sequence[str], options: ReadOptions)
     return notes
 
 
-PATIENTS = ("patient", "patient_id", "subject_id", "subject", "person_id", "case_id")
-"""Columns that are taken for the patient where none is named."""
 _PART = "~"
 _MOST_DIGITS = 15
 """Longer numbers name something, and would not fit into a float."""

@@ -176,7 +176,7 @@ class Comparison(Result):
             "classes": list_of(self.classes, most=5),
             "methods": list_of(self.ranked, most=5),
             "shots": list_of([str(k) for k in self.shots], most=5),
-            f"best {METRIC_TITLES[self.primary]}": f"{best} {said(self.cell(best, None))}" if best else "none",
+            f"best by {METRIC_TITLES[self.primary]}": f"{best} {said(self.cell(best, None))}" if best else "none",
             "failed runs": len(self.failures),
             "folder": self.folder or "",
         }

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 BLANK = frozenset({"", "nan", "na", "n/a", "null", "<na>", "nat", "#n/a"})
 """Cells that hold nothing, in small letters; "none" is not one of them, for it may say that there is no device."""
+PATIENTS = ("patient", "patient_id", "subject_id", "subject", "person_id", "case_id")
+"""Columns that are taken for the patient where none is named, in the order in which they are looked for."""
 _COMMA = r"^[+-]?\d*,\d+([eE][+-]?\d+)?$"
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?[iI][nN][fF]([iI][nN][iI][tT][yY])?$"
 _MOST_SHOWN = 3
@@ -172,10 +174,12 @@ class Table:
     def with_names(self, known: Iterable[str]) -> Table:
         """Return the table with columns under the names that they are known by: `FILE` becomes `file`.
 
-        A name that differs in case, blanks and underscores only is the known one, unless two columns are alike.
+        A name that differs in case, blanks and underscores only is the known one, unless two columns are alike. The
+        patient has several names (`PATIENTS`).
         """
         known = dict.fromkeys(known)
-        columns = {self.find(name): name for name in known if name not in self.names}
+        also = {PATIENTS[0]: [name for name in PATIENTS[1:] if name not in known]}
+        columns = {self.find(name, *also.get(name, ())): name for name in known if name not in self.names}
         names = [n if n in known else columns.get(n, n) for n in self.arrow.column_names]
         if names == self.arrow.column_names:
             return self

@@ -88,5 +88,11 @@ def test_known_names_are_found_in_any_case_and_two_that_are_alike_are_not_guesse
     assert table.names == ["file", "mpp_um", "Patient", "PATIENT", "other"]
     assert table.find("patient") is None
     assert table.with_names(("file",)) is table
+    for name in ("Patient ID", "subject_id", "CaseID"):
+        assert read_table(pa.table({"file": ["a"], name: ["b"]})).with_names(("file", "patient")).names[1] == "patient"
+    two = read_table(pa.table({"patient_id": ["a"], "patient": ["b"], "case_id": ["c"]})).with_names(("patient",))
+    assert two.texts("patient") == ["b"]
+    asked = read_table(pa.table({"patient_id": ["a"], "case_id": ["b"]})).with_names(("patient", "patient_id"))
+    assert (asked.texts("patient_id"), asked.texts("patient")) == (["a"], ["b"])
     exact = read_table(pa.table({"file": ["a"], "FILE": ["b"]})).with_names(("file",))
     assert exact.texts("file") == ["a"]

@@ -106,13 +106,13 @@ def test_a_row_with_more_cells_than_columns_is_refused_with_its_number(tmp_path)
 
 
 def test_without_a_patient_column_the_error_says_what_to_add(tmp_path):
-    path = write(tmp_path / "t.csv", [{"file": "a.png", "modality": "xray", "subject": "s"}])
+    path = write(tmp_path / "t.csv", [{"file": "a.png", "modality": "xray", "who": "s"}])
     with pytest.raises(MedclipError, match="--patient file") as e:
         read_shard_table(path)
     assert e.value.reason is Reason.TABLE_INVALID
-    assert "subject" in str(e.value)
+    assert "who" in str(e.value)
     assert read_shard_table(path, patient_from="file").rows[0].patient == "a.png"
-    assert read_shard_table(path, patient_from="subject").rows[0].patient == "s"
+    assert read_shard_table(path, patient_from="who").rows[0].patient == "s"
 
 
 @pytest.mark.parametrize(
