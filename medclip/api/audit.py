@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.options import AuditOptions
+from medclip.auditing.provenance.inputs import paths_of, relative_place
+from medclip.auditing.provenance.origin import Origin, recipe_of_call
+from medclip.auditing.provenance.rerun import NOTE as RUN
+from medclip.auditing.provenance.rerun import PLACES, asked_recipe, is_audit
+from medclip.auditing.provenance.seal import seal
 from medclip.auditing.recipe import AuditRecipe, audit_recipe, is_recipe
-from medclip.auditing.result import JSON, AuditResult, write_tables
+from medclip.auditing.result import JSON, AuditResult, write_json, write_tables
 from medclip.auditing.thresholds.file import write_thresholds
 from medclip.errors import MedclipError, Reason
 from medclip.files.input_paths import refuse_missing
@@ -28,7 +34,7 @@ from medclip.runs.score_run import ScoreRun
 from medclip.settings import Settings
 from medclip.wording import list_of
 
-THRESHOLDS, RUN = "thresholds.json", "run.json"
+THRESHOLDS = "thresholds.json"
 UNFINISHED = '{"finished": false}\n'
 """What the JSON of an audit says until all its tables are written."""
 SCORES = "file or folder of scores"
@@ -56,8 +62,8 @@ def audit(
 
     Args:
         scores: What `medclip.score` returned, or its folder; CSV, TSV or Parquet file; any data frame that narwhals
-            knows; or a recipe: a YAML file with the options of `medclip audit` by name, which the other arguments
-            override.
+            knows; a recipe: a YAML file with the options of `medclip audit` by name, which the other arguments
+            override; or the `audit.json` of an audit, which is run again.
         labels: Table of truths, patients and groups; None where it is the table of scores itself.
         by: What divides patients into groups: `sex`, `age`, `race`, `site`, `scanner`, `view`, any column, "sex*age".
         label: Labels; "SCORE=COLUMN" where names differ; None for all that have score and truth.
@@ -89,33 +95,31 @@ def audit(
         >>> found.labels, found.attributes
         (('flu',), ('sex',))
     """
-    if is_recipe(scores):
-        scores = audit_recipe(scores)
-    if keys:
+    about = {key: keys.pop(key, None) for key in ("auditor", "question", "audited_on")}
+    if keys and (reading is not None or options is not None):
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"{list_of(list(keys))} beside reading or options: one of them would not count.",
+            hint="Name options, or put all of them into reading=ReadOptions(...) and options=AuditOptions(...).",
+        )
+    given = {"by": by, "label": label, "name": name, "compare": compare}
+    recipe: AuditRecipe | None
+    if isinstance(scores, AuditRecipe) or is_recipe(scores) or is_audit(scores):
+        changes = keys | about | given | {"labels": labels, "out": out, "overwrite": overwrite}
+        recipe = _with_changes(scores, changes)
+        taken = recipe.arguments()
+        scores, labels, by, label = taken["scores"], taken["labels"], taken["by"], taken["label"]
+        out, overwrite, name, compare = taken["out"], taken["overwrite"], taken["name"], taken["compare"]
         if reading is not None or options is not None:
-            raise MedclipError(
-                Reason.WRONG_USE,
-                f"{list_of(list(keys))} beside reading or options: one of them would not count.",
-                hint="Name options, or put all of them into reading=ReadOptions(...) and options=AuditOptions(...).",
-            )
-        named = audit_recipe(scores.scores if isinstance(scores, AuditRecipe) else _ANY_SCORES, keys | {"name": name})
-        if not isinstance(scores, AuditRecipe):
-            reading, options = named.reading(), named.options()
-        else:
-            scores = scores.model_copy(update={key: getattr(named, key) for key in keys})
-    if isinstance(scores, AuditRecipe):
-        asked = {
-            "labels": labels,
-            "label": label,
-            "out": out,
-            "overwrite": overwrite or None,
-            "compare": compare,
-            "reading": reading,
-            "options": options,
-        }
-        asked = {argument: value for argument, value in asked.items() if value is not None}
-        asked |= {argument: value for argument, value in (("by", by), ("name", name)) if value}
-        return audit(**(scores.arguments() | asked), settings=settings, progress=progress)
+            recipe = None  # what is asked is not what the file says
+        reading, options = reading or taken["reading"], options or taken["options"]
+    elif reading is None and options is None:
+        named = audit_recipe(_ANY_SCORES, keys | {"name": name})
+        reading, options = named.reading(), named.options()
+        recipe = recipe_of_call(scores, labels, given, keys | about)
+    else:
+        recipe = None
+    origin = Origin(recipe, **(about if recipe is None else {key: getattr(recipe, key) for key in about}))
     _refuse_missing([scores, *(compare or {}).values()], labels, options)
     folder = None if out is None else Path(out)
     asked_for = _identity(scores, labels, by, label, name, compare, reading, options)
@@ -141,16 +145,34 @@ def audit(
         settings=settings,
         progress=progress,
     )
-    if folder is not None:
-        write_note(folder / RUN, "audit", asked_for)
-        # What lay here goes: a page or a JSON of another audit must not stand beside tables of this one.
-        write_file(folder / JSON, UNFINISHED)
-        with disk_errors(folder):
-            (folder / REPORT).unlink(missing_ok=True)
-        write_tables(run.result, folder)
-        write_thresholds(folder / THRESHOLDS, run.thresholds.values())
-        write_audit_report(run.result, folder)
-    return run.result
+    result = replace(run.result, provenance={**run.result.provenance, **origin.written()})
+    if folder is None:
+        return result
+    places = {} if recipe is None else {k: relative_place(p, folder) for k, p in paths_of(recipe).items()}
+    write_note(folder / RUN, "audit", asked_for | {PLACES: {k: place for k, place in places.items() if place}})
+    # What lay here goes: a page or a JSON of another audit must not stand beside tables of this one.
+    write_file(folder / JSON, UNFINISHED)
+    with disk_errors(folder):
+        (folder / REPORT).unlink(missing_ok=True)
+    hashes = write_tables(result, folder)
+    write_thresholds(folder / THRESHOLDS, run.thresholds.values())
+    result = write_audit_report(replace(result, sealed=seal(hashes, result)), folder)
+    write_json(result, folder)
+    return result
+
+
+def _with_changes(scores: Any, values: Mapping[str, Any]) -> AuditRecipe:
+    """Return a recipe, or that of a file, with what was named beside it."""
+    changes = {
+        key: value for key, value in values.items() if not (value is None or value is False or value in ((), ""))
+    }
+    compare: Mapping[str, Any] | None = changes.pop("compare", None)
+    if compare:
+        changes["compare"] = [f"{name}={path}" for name, path in compare.items()]
+    if not isinstance(scores, AuditRecipe):
+        return asked_recipe(scores, changes)
+    named = audit_recipe(scores.scores, changes)
+    return scores.model_copy(update={key: getattr(named, key) for key in changes})
 
 
 def _identity(
@@ -176,9 +198,20 @@ def _identity(
         "audited labels": None if label is None else list(label),
         "name": name,
         "compared models": {other: source(table) for other, table in (compare or {}).items()},
-        "reading of tables": digest_of(repr(reading or ReadOptions())),
-        "options": digest_of(repr(options or AuditOptions())),
+        "reading of tables": digest_of(_written(reading or ReadOptions())),
+        "options": digest_of(_written(options or AuditOptions())),
     }
+
+
+def _written(value: Any) -> Any:
+    """Write options so that a path is the same however it leads to its file."""
+    if is_dataclass(value):
+        return {field.name: _written(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _written(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_written(one) for one in value]
+    return str(value.resolve()) if isinstance(value, Path) else repr(value)
 
 
 def _refuse_missing(scores: Sequence[Any], labels: Any, options: AuditOptions | None) -> None:

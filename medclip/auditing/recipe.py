@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.key_value import key_value, key_values
 from medclip.files.recipe import invalid_recipe, read_yaml
+from medclip.wording import list_of
 
 if TYPE_CHECKING:
     from medclip.auditing.declared.grammar import Declared
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from medclip.auditing.options import AuditOptions
 
 _SUFFIXES = (".yaml", ".yml")
+_NOT_ASKED = frozenset({"out", "overwrite", "auditor", "audited_on"})
+"""Keys that may be overridden without another question being asked."""
 _READ_AS_WRITTEN = (
     *("match", "repeat_labels", "files", "uncertain", "blank", "label_list", "separator", "no_finding", "patient"),
     *("time", "event", "age_bins", "age_unit", "all_pairs"),
@@ -181,7 +185,34 @@ class AuditRecipe(BaseModel):
     num_resamples: int = _option(2000, "Resamples of patients.", least=100)
     permutations: int | None = _option(None, "Shuffles of groups. Default: 1,000, more for many tests.", least=100)
     seed: int = _option(0, "Seed of resamples and shuffles.", least=0)
+    auditor: str | None = _option(None, "Who audits: stands on the page and in its block of signatures.", "NAME")
+    question: str | None = _option(None, "What is asked of the audit: stands on the page.")
+    audited_on: str | None = _option(None, "Date that stands on the page. Default: today, in UTC.", "DATE")
     overwrite: bool = _option(False, "Replace another audit in the folder.")
+    changed_inputs: bool = _option(False, "Run an audit.json again, though its inputs have changed.")
+    declared: dict[str, str] | None = Field(None, description="In a recipe: by whom and when it was written.")
+    """Not an option: it is worth something only in the file that was written beforehand."""
+    _file: Mapping[str, Any] | None = PrivateAttr(None)
+
+    @field_validator("declared", mode="before")
+    @classmethod
+    def _by_and_date(cls, value: Any) -> Any:
+        """Take YAML's dates for texts, and nothing but a date and a name."""
+        if isinstance(value, Mapping):
+            if unknown := set(value) - {"date", "by"}:
+                raise ValueError(f"declared has a date and a name (by), and no {list_of(sorted(map(str, unknown)))}")
+            value = {str(name): str(text) for name, text in value.items()}
+        return value
+
+    def with_file(self, file: Mapping[str, Any] | None) -> AuditRecipe:
+        """Return the same recipe with the file that it was read from: name, SHA-256, keys that were overridden."""
+        recipe = self.model_copy()
+        recipe._file = file
+        return recipe
+
+    def file_of_its_own(self) -> Mapping[str, Any] | None:
+        """Return the file that it was read from; None for options of a command."""
+        return self._file
 
     def arguments(self) -> dict[str, Any]:
         """Return what `medclip.audit` takes.
@@ -222,7 +253,7 @@ class AuditRecipe(BaseModel):
             text=TextForm(self.encoding, self.decimal),
         )
 
-    def declared(self) -> Declared:
+    def requirements(self) -> Declared:
         """Return what was declared beforehand."""
         from medclip.auditing.declared.grammar import declared
 
@@ -244,7 +275,7 @@ class AuditRecipe(BaseModel):
             seed=self.seed,
             horizon=self.horizon,
             small_cells=Policy(few, few, few, few, exact_counts=self.exact_counts),
-            declared=self.declared(),
+            declared=self.requirements(),
             thresholds=Thresholds(
                 self.threshold,
                 self.thresholds,
@@ -281,9 +312,14 @@ def audit_recipe(scores: str | Path, changes: Mapping[str, Any] | None = None) -
         raise MedclipError(Reason.RECIPE_INVALID, "a recipe is a YAML mapping of options.", where=path)
     named = {str(key).replace("-", "_"): value for key, value in values.items()}
     try:
-        return AuditRecipe.model_validate({**named, **(changes or {})})
+        recipe = AuditRecipe.model_validate({**named, **(changes or {})})
     except ValidationError as e:
         raise invalid_recipe(e, AuditRecipe, path, "a recipe" if path else "an audit") from e
+    if path is None:
+        return recipe
+    overridden = sorted(set(changes or {}) - _NOT_ASKED)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return recipe.with_file({"name": path.name, "sha256": digest, "overridden": overridden})
 
 
 def _refuse(option: str, form: str) -> MedclipError:

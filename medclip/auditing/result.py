@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -154,7 +155,10 @@ class AuditResult(Result):
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What was asked for: replicates, permutations, alpha, minimum cell sizes, interval."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    """medclip's version, sha256 of the inputs, seed. No date: the same audit gives the same bytes."""
+    """Command, date, who and why, versions, inputs by name and SHA-256, seed: `medclip.auditing.provenance`. The same
+    audit on the same day gives the same bytes."""
+    sealed: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of page, tables and recipe, where they were written."""
     notes: tuple[str, ...] = ()
     """Sentences: what was left out, mended or assumed."""
 
@@ -219,6 +223,7 @@ class AuditResult(Result):
             "settings": dict(self.settings),
             "provenance": dict(self.provenance),
             "notes": list(self.notes),
+            "sealed": dict(self.sealed),
         }
         return json.dumps({**about, "tables": tables}, indent=1, ensure_ascii=False, default=_plain) + "\n"
 
@@ -229,15 +234,30 @@ class AuditResult(Result):
         )
 
 
-def write_tables(result: AuditResult, folder: Path) -> None:
-    """Write every table as Parquet and CSV, and everything as JSON; an empty table is a file with a header.
+def write_tables(result: AuditResult, folder: Path) -> dict[str, str]:
+    """Write every table as Parquet and CSV; an empty table is a file with a header.
+
+    Returns:
+        The SHA-256 of each file, by its name.
 
     Raises:
         MedclipError: As `medclip.files.output.disk_errors`.
     """
+    hashes: dict[str, str] = {}
     for name, table in result.tables().items():
-        write_file(folder / f"{name}.parquet", parquet_bytes(table))
-        write_file(folder / f"{name}.csv", csv_bytes(table))
+        for suffix, content in (("parquet", parquet_bytes(table)), ("csv", csv_bytes(table))):
+            content = content.encode() if isinstance(content, str) else content
+            write_file(folder / f"{name}.{suffix}", content)
+            hashes[f"{name}.{suffix}"] = hashlib.sha256(content).hexdigest()
+    return hashes
+
+
+def write_json(result: AuditResult, folder: Path) -> None:
+    """Write everything as JSON.
+
+    Raises:
+        MedclipError: As `medclip.files.output.disk_errors`.
+    """
     write_file(folder / JSON, result.to_json())
 
 
@@ -255,7 +275,7 @@ def read_result(path: Path) -> AuditResult:
         rest: dict[str, Any] = {name: tuple(values["tables"].get(name, ())) for name in COLUMNS}
         rest |= {name: values[name] for name in ("settings", "provenance")}
         rest |= {name: tuple(values[name]) for name in ("labels", "attributes", "notes")}
-        return AuditResult(**rest, model_names=tuple(values["models"]))
+        return AuditResult(**rest, model_names=tuple(values["models"]), sealed=values.get("sealed", {}))
     except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise MedclipError(
             Reason.CORRUPT, f"this is no {JSON} that medclip audit wrote to its end.", where=path, hint="Audit again."

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from annotated_types import Ge
 
-from medclip.auditing.recipe import AuditRecipe, audit_recipe
+from medclip.auditing.recipe import AuditRecipe
 from medclip.cli import options
 
 CAUTION = "CAUTION"
@@ -26,7 +26,7 @@ HEADINGS = {
     "model": "Images, embeddings and leakage",
     "task": "Stress",
     "num_resamples": "Resamples",
-    "overwrite": "Output",
+    "auditor": "Output",
 }
 
 
@@ -35,8 +35,9 @@ def audit(
     scores: Annotated[
         Path,
         typer.Argument(
-            metavar="SCORES|RECIPE",
-            help="Folder of medclip score; CSV, TSV or Parquet, whatever its suffix; or a recipe (.yaml).",
+            metavar="SCORES|RECIPE|AUDIT_JSON",
+            help="Folder of medclip score; CSV, TSV or Parquet, whatever its suffix; a recipe (.yaml); or an "
+            "audit.json, which is run once more.",
         ),
     ],
     *,
@@ -45,12 +46,13 @@ def audit(
 ) -> int:
     """Measure a model in every patient group, with intervals that resample patients; write a page and tables.
 
-    A recipe is a YAML file with the names of these options as keys; options on the command line override it.
+    A recipe is a YAML file with the names of these options as keys; options on the command line override it. The
+    audit.json of an audit runs it again: the same inputs, by their hashes, give the same bytes.
 
     Exit code: 0 done; 6 done, and the page has a red box: training and audit share something that they must not, a
     score follows the source of the images, or a requirement is not met; 2 wrong use or refused.
     """
-    from medclip.api.audit import SCORES
+    from medclip.api.audit import SCORES, asked_recipe
     from medclip.api.audit import audit as run
     from medclip.cli.progress import print_line, progress
     from medclip.errors import MedclipError, Reason, printable
@@ -59,7 +61,7 @@ def audit(
 
     # By name: typer brings a click of its own, whose ParameterSource is another class than click's.
     sources = {name: ctx.get_parameter_source(name) for name in keys}
-    recipe = audit_recipe(
+    recipe = asked_recipe(
         scores, {n: keys[n] for n, source in sources.items() if source and source.name == "COMMANDLINE"}
     )
     refuse_missing(recipe.scores, SCORES)
@@ -84,7 +86,7 @@ def audit(
 def _options_of_the_recipe() -> Iterator[inspect.Parameter]:
     """Make an option of each key of a recipe but the scores, with the key's name, type, default and meaning."""
     for name, field in AuditRecipe.model_fields.items():
-        if name == "scores":
+        if name in ("scores", "declared"):
             continue
         more = "" if field.default != [] else " May be repeated."
         least: Any = next((limit.ge for limit in field.metadata if isinstance(limit, Ge)), None)

@@ -51,6 +51,8 @@ COMMANDS = {
         "Find out which way of adapting helps, and how sure that is.",
     ),
     "audit": ("medclip.cli.audit:audit", "Ask whether a model works for every patient group."),
+    "audit verify": ("medclip.cli.audit_folders:verify", "Check that a signed audit is what was written."),
+    "audit diff": ("medclip.cli.audit_folders:diff", "List what differs between two audits."),
     "captions from-labels": (
         "medclip.cli.captions:from_labels",
         "Turn a table of labels into a table of captions.",
@@ -77,6 +79,8 @@ GROUPS = {
 }
 
 
+_WITHOUT_ARGUMENTS = frozenset({"adapt"})
+"""Commands with others below them whose first word can only be one of those."""
 _VALUES = {"Path": "PATH", "int": "N", "float": "X", "str": "TEXT"}
 
 
@@ -136,7 +140,7 @@ class _LazyGroup(_Help, TyperGroup):
         full = self._full(name or "")
         if full in COMMANDS and rest and f"{full} {rest[0]}" in COMMANDS:
             full, name, rest = f"{full} {rest[0]}", f"{name} {rest[0]}", rest[1:]
-        elif full in COMMANDS and rest and not rest[0].startswith("-") and _below(full):  # it has no arguments
+        elif full in _WITHOUT_ARGUMENTS and rest and not rest[0].startswith("-"):
             ctx.fail(_no_command(rest[0], full))
         if full in COMMANDS:
             target, summary = COMMANDS[full]

@@ -13,7 +13,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from medclip.auditing.result import COLUMNS, JSON, AuditResult, read_result, write_tables
+from medclip.auditing.result import COLUMNS, JSON, AuditResult, read_result, write_json, write_tables
 from medclip.errors import MedclipError
 from tests.kits.audit_report import full
 
@@ -48,9 +48,11 @@ def test_what_is_no_number_is_blank_and_numpy_is_welcome():
 def test_files_say_the_same_and_equal_audits_give_equal_bytes(tmp_path: Path):
     made = full()
     write_tables(made, tmp_path / "a")
+    write_json(made, tmp_path / "a")
     files = list((tmp_path / "a").iterdir())
     assert {file.name for file in files} == {JSON, *(f"{n}.{end}" for n in COLUMNS for end in ("csv", "parquet"))}
     write_tables(full(), tmp_path / "b")
+    write_json(full(), tmp_path / "b")
     for file in files:
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
     read = json.loads((tmp_path / "a" / JSON).read_text())
@@ -73,7 +75,7 @@ def test_json_takes_what_settings_hold():
 
 def test_an_audit_is_read_back_as_it_was_written(tmp_path: Path):
     made = full(models=("a", "b"))
-    write_tables(made, tmp_path)
+    write_json(made, tmp_path)
     for path in (tmp_path, tmp_path / JSON):
         assert read_result(path).to_json() == made.to_json()
     (tmp_path / JSON).write_text('{"finished": false}')

@@ -73,7 +73,9 @@ def full(labels: Sequence[str] = LABELS, models: Sequence[str] = ("medclip-mini"
         attributes=tuple(GROUPS),
         settings={"alpha": 0.05, "power": 0.8, "replicates": 1000, "permutations": 1000, "interval": "percentile",
                   "counts": "rounded to 5", "min_pos": 10, "by": list(GROUPS)},
-        provenance={"version": "0.4.0", "seed": 0, "inputs": {"scores": "a" * 64, "labels": "b" * 64}},
+        provenance={"version": "0.4.0", "seed": 0, "inputs": [
+                        {"for": "scores", "name": "net.csv", "size": 1234, "sha256": "a" * 64},
+                        {"for": "labels", "name": "labels.csv", "size": 5678, "sha256": "b" * 64}]},
         notes=("12 rows of the label table have no score and were left out.",),
     )  # fmt: skip
 

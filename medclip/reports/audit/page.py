@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from markupsafe import Markup
 
 from medclip.auditing.result import AuditResult, Row
 from medclip.reports.audit import requirements, sources
+from medclip.reports.audit.annex import provenance
 from medclip.reports.audit.annex import sections as sections
 from medclip.reports.audit.annex.label_section import LabelView, label_view, overview
 from medclip.reports.audit.annex.matrices import diagnosis_matrices, matrices
@@ -62,6 +62,12 @@ class PageView:
     limits: tuple[str, ...]
     notes: tuple[str, ...]
     settings: tuple[tuple[str, str], ...]
+    inputs: Grid
+    """Files that were read."""
+    seal: tuple[tuple[str, str], ...]
+    """Hashes beside the signatures; empty where nothing was written."""
+    no_hash: str
+    """Stands for the hash of the page."""
     counts: str
     """How counts are written: "exact", "rounded to 5"; empty where that is not known."""
     several: bool
@@ -101,7 +107,10 @@ def view(result: AuditResult) -> PageView:
         formulas=formulas(result),
         limits=LIMITS,
         notes=result.notes,
-        settings=(*_flat(result.settings), *_flat(result.provenance)),
+        settings=tuple(provenance.facts(result)),
+        inputs=provenance.inputs(result),
+        seal=provenance.hashes(result),
+        no_hash=provenance.NO_HASH,
         counts=str(result.settings.get("counts", "")),
         several=len(result.model_names) > 1,
     )
@@ -124,14 +133,3 @@ def _facts(result: AuditResult) -> Iterator[tuple[str, str]]:
 
 def _largest(rows: Sequence[Row], name: str) -> str:
     return number(max((row[name] for row in rows if row.get(name) is not None), default=None))
-
-
-def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
-    """Write nested settings as lines."""
-    for key, value in values.items():
-        name = f"{before}{plain(key)}"
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{name}: ")
-        else:
-            listed = isinstance(value, (list, tuple))
-            yield name, ", ".join(map(str, value)) if listed else "not set" if value is None else str(value)

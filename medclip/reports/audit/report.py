@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+from medclip.auditing.provenance.seal import page_hash
 from medclip.auditing.result import AuditResult
 from medclip.files.output import write_file
+from medclip.reports.audit.annex.provenance import NO_HASH
 from medclip.reports.audit.card_section import markdown
 from medclip.reports.audit.page import view
 from medclip.reports.html_page import render_page
@@ -15,7 +18,7 @@ REPORT, CARD = "report.html", "model_card_section.md"
 STYLES = ("style.css", "drawings.css", "few_shot/page.css", "audit/page.css")
 
 
-def write_audit_report(result: AuditResult, out: Path) -> Path:
+def write_audit_report(result: AuditResult, out: Path) -> AuditResult:
     """Write report.html and model_card_section.md beside the tables.
 
     Args:
@@ -23,16 +26,18 @@ def write_audit_report(result: AuditResult, out: Path) -> Path:
         out: The folder.
 
     Returns:
-        The path of the page.
+        The audit with the hash of the page, where the other hashes are known.
 
     Raises:
         MedclipError: DISK_FULL; WRONG_USE where the folder cannot be written.
     """
-    write_file(out / REPORT, render(result))
+    page = render(result)
+    write_file(out / REPORT, page)
     write_file(out / CARD, markdown(result.tidied()))
-    return out / REPORT
+    return replace(result, sealed={"page": page_hash(page), **result.sealed}) if result.sealed else result
 
 
 def render(result: AuditResult) -> str:
-    """Render the page. The same results give the same bytes."""
-    return render_page("audit/page.html.j2", STYLES, {"page": view(result.tidied())}, {"count": count})
+    """Render the page. The same results give the same bytes. The hash of its content is put into the line for it."""
+    page = render_page("audit/page.html.j2", STYLES, {"page": view(result.tidied())}, {"count": count}) + "\n"
+    return page.replace(NO_HASH, page_hash(page)) if result.sealed else page

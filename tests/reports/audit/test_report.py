@@ -232,10 +232,9 @@ def test_control_characters_of_a_name_are_written_out():
 
 
 def test_the_same_results_give_the_same_bytes(page: str, tmp_path: Path):
-    path = write_audit_report(full(), tmp_path / "new")
-    assert path == tmp_path / "new" / REPORT
-    assert path.read_text() == page
-    assert {p.name for p in path.parent.iterdir()} == {REPORT, CARD}
+    assert write_audit_report(full(), tmp_path).sealed == {}
+    assert (tmp_path / REPORT).read_text() == page
+    assert {p.name for p in tmp_path.iterdir()} == {REPORT, CARD}
 
 
 def test_fourteen_labels_by_twelve_groups_stay_a_page_of_reasonable_size():
@@ -244,6 +243,21 @@ def test_fourteen_labels_by_twelve_groups_stay_a_page_of_reasonable_size():
     overview = text_of("overview", shown)
     assert all(f"finding {n}" in overview for n in range(14))
     assert shown.count('<details class="fold" open>') <= 4
+
+
+def test_command_date_inputs_and_filters_stand_on_the_page():
+    made = full()
+    recipe = {"where": ["split=test"], "key": ["path=id"], "uncertain": "zero", "policy": "f1"}
+    about = {"command": "medclip audit net.csv --where split=test", "date": "2026-01-02", "recipe": recipe}
+    shown = render(replace(made, provenance={**made.provenance, **about, "auditor": "J. Doe", "question": "Why?"}))
+    part = text_of("provenance", shown)
+    for words in ("medclip audit net.csv --where split=test", "2026-01-02", "where split=test", "key path=id", "zero"):
+        assert words in part
+    assert "net.csv" in part
+    assert "a" * 64 in part
+    assert "Why?" in text_of("question", shown)
+    assert "J. Doe" in text_of("signature", shown)
+    assert 'id="page-sha256"' not in shown  # nothing was written, so nothing can be signed
 
 
 def test_nothing_is_promised(page: str, two: str, empty: str):

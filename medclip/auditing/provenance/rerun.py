@@ -1,0 +1,116 @@
+"""An audit once more from its `audit.json`: the same files by their hashes, the same options, the same date."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from medclip.auditing.provenance.inputs import change_paths, describe_inputs
+from medclip.auditing.provenance.origin import HIDDEN
+from medclip.auditing.recipe import AuditRecipe, audit_recipe
+from medclip.auditing.result import read_result
+from medclip.errors import MedclipError, Reason
+from medclip.files.output import read_note
+
+NOTE, PLACES = "run.json", "places"
+"""The note of an audit's folder, and where in it the relative paths of the inputs stand."""
+_NOT_THE_AUDIT = frozenset({"out", "overwrite", "changed_inputs"})
+
+
+def is_audit(scores: Any) -> bool:
+    """Return whether what was named as scores is the `audit.json` of an audit."""
+    path = Path(scores) if isinstance(scores, str | Path) else None
+    if path is None or path.suffix.lower() != ".json" or not path.is_file():
+        return False
+    with path.open("rb") as f:
+        return f.read(200).lstrip().startswith(b"{")
+
+
+def asked_recipe(scores: str | Path, changes: Mapping[str, Any] | None = None) -> AuditRecipe:
+    """Read what is asked by an `audit.json`, a recipe or a path of scores; see `read_rerun` and `audit_recipe`."""
+    return read_rerun(Path(scores), changes) if is_audit(scores) else audit_recipe(scores, changes)
+
+
+def read_rerun(path: Path, changes: Mapping[str, Any] | None = None) -> AuditRecipe:
+    """Read what an audit was asked, and find its inputs again.
+
+    They are looked for where the folder's note says, then by their names in the folder, in the one above it and in the
+    current one.
+
+    Args:
+        path: An `audit.json`.
+        changes: Options that override it; with any but `out` it is another audit, of today.
+
+    Raises:
+        MedclipError: What `read_result` raises; WRONG_USE for an audit that no recipe describes; MISSING_FILE for an
+            input that is not found; CHANGED, with both hashes, for one that has changed.
+    """
+    provenance = read_result(path).provenance
+    asked = provenance.get("recipe")
+    if not isinstance(asked, dict) or HIDDEN in json.dumps(asked):
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "this audit was not made of files and written options alone, so that it cannot be run again from here.",
+            where=path,
+            hint="Run again what made it.",
+        )
+    changes = dict(changes or {})
+    written = AuditRecipe.model_validate(asked)
+    note = read_note(path.parent / NOTE) or {}
+    inputs: dict[str, list[Mapping[str, Any]]] = {}
+    for row in provenance.get("inputs", ()):
+        inputs.setdefault(str(row["for"]), []).append(row)
+    changed: list[str] = []
+
+    def place(key: str, name: str) -> str:
+        if key not in inputs or key.partition(":")[0] in changes:
+            return name
+        path_now, differs = _find(key, name, inputs[key], path.parent, note.get(PLACES, {}).get(key))
+        if differs and not changes.get("changed_inputs"):
+            raise MedclipError(
+                Reason.CHANGED,
+                f"this input has changed since the audit: SHA-256 then {differs[0]}, now {differs[1]}.",
+                where=path_now,
+                hint="Audit it anew, or say that it may differ: --changed-inputs.",
+            )
+        changed.extend([name] * bool(differs))
+        return str(path_now)
+
+    values = change_paths(written, place)
+    same = not changed and not set(changes) - _NOT_THE_AUDIT
+    of_then = {"audited_on": provenance.get("date"), "declared": provenance.get("declared")}
+    values |= {name: value for name, value in of_then.items() if value and (same or name == "declared")}
+    recipe = AuditRecipe.model_validate({**values, **changes})
+    return recipe.with_file(provenance.get("recipe_file"))
+
+
+def _find(
+    key: str, name: str, rows: list[Mapping[str, Any]], folder: Path, place: str | None
+) -> tuple[Path, tuple[str, str] | None]:
+    """Return where an input is, and its two hashes where none of the places holds what was audited."""
+    candidates = [p for p in _places(name, folder, place) if p.exists()]
+    if not candidates:
+        raise MedclipError(
+            Reason.MISSING_FILE,
+            f"the input {name!r} of this audit is not beside it any more.",
+            where=folder,
+            hint="Run the command in the folder that holds it.",
+        )
+    differs: tuple[str, str] | None = None
+    for path in candidates:
+        now = [row["sha256"] for row in describe_inputs({key: path})]
+        then = [row["sha256"] for row in rows]
+        if now == then:
+            return path, None
+        pairs = [pair for pair in zip(then, now, strict=False) if pair[0] != pair[1]] or [(then[0], "none")]
+        differs = differs or (str(pairs[0][0]), str(pairs[0][1]))
+    return candidates[0], differs
+
+
+def _places(name: str, folder: Path, place: str | None) -> Iterator[Path]:
+    if place is not None:
+        yield folder / place
+    for where in (folder, folder.absolute().parent, Path()):
+        yield where / name
