@@ -16,7 +16,9 @@ from medclip.shards.folder import INDEX
 _NAMED = ("compare", "choose_on")
 """Keys that take [NAME=]PATH."""
 _PLAIN = ("scores", "labels", "files", "thresholds", "choose_labels", "masked", "images", "embeddings", "key_file")
-_SINGLE = (*_PLAIN, "model")
+_OR_NAME = ("model", "task")
+"""Keys that take a path, or the name of what came with medclip."""
+_SINGLE = (*_PLAIN, *_OR_NAME)
 _NOT_HASHED = frozenset({"images", "key_file"})
 """A folder of millions of files, and a secret."""
 _OF_FOLDERS = (SCORES, FILES, MANIFEST, INDEX)
@@ -59,9 +61,7 @@ def paths_of(recipe: AuditRecipe) -> dict[str, Path]:
         return path
 
     change_paths(recipe, note)
-    if "model" in paths and not paths["model"].exists():
-        del paths["model"]
-    return paths
+    return {key: path for key, path in paths.items() if key not in _OR_NAME or path.exists()}
 
 
 def describe_inputs(paths: Mapping[str, Path]) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from medclip.reports.audit.summary.words import collect_findings, lead, tested
 from medclip.reports.audit.table import Grid
 from medclip.wording import list_of, number
 
-CALIBRATED = ("calibration_intercept", "calibration_slope")
+CALIBRATED = ("calibration_in_the_large", "observed_expected", "calibration_slope")
 """Measures of calibration that are printed for each group."""
 
 
