@@ -29,7 +29,7 @@ from medclip.models.open_set import typical
 from medclip.models.parallel_encoding import Batches
 from medclip.progress import Progress
 from medclip.runs.ledger import ChunkResult, Ledger
-from medclip.runs.plan import Chunk, PlannedFile, PlannedUnit
+from medclip.runs.plan import Chunk, Plan, PlannedFile, PlannedUnit
 from medclip.runs.problems import GREY, in_colour, no_adapter, no_modality, not_trained, uncertain, untypical
 from medclip.runs.read_unit import Reading, read
 from medclip.runs.rows import FileRow, ScoreRow, Thumbnail
@@ -192,6 +192,7 @@ class ChunkWork:
                 if item.problem is None:
                     (unknown if item.modality is None else known).add(item)
             context.progress.step(len(item.files))
+        work._read_copies(known)
         known.close()
         unknown.wait()
         work._infer([item for item in work.items if item.problem is None and item.modality is None])
@@ -226,6 +227,25 @@ class ChunkWork:
             if self.context.thumbnails and item.problem is None and item.reading is not None
         )
         return ChunkResult(files, tuple(scores), thumbnails, self.chunk.plan.state)
+
+    def _read_copies(self, encoder: _Encoder) -> None:
+        """Have a copy count where the image that it copies cannot be read: whether pixels are cut only decoders know."""
+        for failed in [item for item in self.items if item.problem and item.problem.status is Status.FAILED]:
+            if failed.kind is not Kind.IMAGE:
+                continue
+            copies = [n for n, item in enumerate(self.items) if item.files[0].copy_of == failed.files[0].id]
+            for number in copies:
+                copy = _as_read(self.chunk.plan, self.items[number])
+                if copy.modality is None or _sha256(copy) == _sha256(failed):
+                    continue
+                _take(copy, self.context.pool.submit(read, *self.context.job(copy)))
+                copy.problem = copy.problem or self.context.refuse(copy.modality, copy.body_part)
+                if copy.problem is None:
+                    encoder.add(copy)
+                    for other in copies:
+                        self.items[other] = _as_copy(self.items[other], copy.files[0].id)
+                    self.items[number] = copy
+                    break
 
     def _infer(self, items: list[Item]) -> None:
         """Decide modalities and ask for the second readings of those that were decided."""
@@ -342,6 +362,24 @@ class _Encoder:
 def _keep_feature(item: Item, feature_D: NDArray[np.float32]) -> None:
     row = feature_D[None].copy()
     item.features_VD = row if item.features_VD is None else np.concatenate([item.features_VD, row])
+
+
+def _as_read(plan: Plan, copy: Item) -> Item:
+    """Return the item of a copy as if nothing else held its image."""
+    file = replace(copy.files[0], problem=None, copy_of=None)
+    study = None if file.study is None else plan.studies[file.study]
+    modality = None if study is None else study.modality
+    return Item((file,), (file,), PlannedUnit(Kind.IMAGE, ()), file.study, None, None, modality, file.source)
+
+
+def _as_copy(copy: Item, of: int) -> Item:
+    file = replace(copy.files[0], copy_of=of)
+    return replace(copy, files=(file,), ordered=(file,))
+
+
+def _sha256(item: Item) -> str:
+    facts = item.files[0].facts
+    return "" if facts is None else facts.sha256
 
 
 def _take(item: Item, future: Future[Reading]) -> None:

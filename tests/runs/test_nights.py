@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import pydicom
 import pytest
+from pydicom.encaps import encapsulate, get_frame
+from pydicom.uid import RLELossless
 
 from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
@@ -48,6 +51,20 @@ def scattered(root: Path) -> Path:
     return root
 
 
+def stop_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Stop before the commit of a number, from 0, and not a second time."""
+    commit, num_commits = Ledger.commit, -1
+
+    def stopping(self: Ledger, result: Any) -> Any:
+        nonlocal num_commits
+        num_commits += 1
+        if num_commits == number:
+            raise Stopped
+        return commit(self, result)
+
+    monkeypatch.setattr(Ledger, "commit", stopping)
+
+
 def run(root: Path, out: Path, pack: Path, **options: Any) -> Any:
     return score(root, out, model=pack, workers=1, min_confidence=0.0, **options)
 
@@ -79,14 +96,36 @@ def test_a_study_that_lies_in_many_folders_is_scored_whole(pack: Path, tmp_path:
     assert json.loads(scores[0]["files"]) == ["1/x.dcm", "3/x.dcm", "5/x.dcm"]
 
 
-def test_windows_change_no_byte_of_the_result(pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("group_by", ["auto", "folder", "file"])
+def test_windows_and_a_stop_change_no_byte_of_the_result(
+    pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group_by: str
+) -> None:
     root = scattered(tmp_path / "in")
-    run(root, tmp_path / "large", pack)
+    run(root, tmp_path / "large", pack, group_by=group_by)
     monkeypatch.setattr(listing, "WINDOW_FILES", 2)
     monkeypatch.setattr(listing, "CUT_FILES", 3)
     monkeypatch.setattr(plan, "CHUNK_FILES", 1)
-    run(root, tmp_path / "small", pack)
+    run(root, tmp_path / "small", pack, group_by=group_by)
     assert digests(tmp_path / "small") == digests(tmp_path / "large")
+    stop_at(monkeypatch, 4)
+    with pytest.raises(Stopped):
+        run(root, tmp_path / "stopped", pack, group_by=group_by)
+    run(root, tmp_path / "stopped", pack, group_by=group_by)
+    assert digests(tmp_path / "stopped") == digests(tmp_path / "large")
+
+
+def test_a_run_over_one_file_is_stopped_and_goes_on_as_others_do(
+    pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    film = write_dicom(tmp_path / "in" / "film.dcm", 1)
+    write_dicom(tmp_path / "in" / "beside.dcm", 2)
+    run(film, tmp_path / "large", pack)
+    stop_at(monkeypatch, 0)
+    with pytest.raises(Stopped):
+        run(film, tmp_path / "stopped", pack)
+    assert list(rows(run(film, tmp_path / "stopped", pack))) == ["film.dcm"]
+    assert digests(tmp_path / "stopped") == digests(tmp_path / "large")
+    assert run(film, tmp_path / "stopped", pack, add=True).already_finished
 
 
 def test_a_run_stopped_anywhere_ends_in_the_same_bytes_and_looks_at_nothing_that_is_done(
@@ -257,7 +296,7 @@ def test_files_that_are_added_are_counted_once_wherever_the_call_is_stopped(
     assert json.loads((out / "run.json").read_text())["input"]["num_added"] == 8
 
 
-def test_the_folder_of_a_run_over_other_files_is_refused(pack: Path, tmp_path: Path) -> None:
+def test_the_folder_of_a_run_over_other_files_is_refused(pack: Path, tmp_path: Path, small_windows: None) -> None:
     run(scattered(tmp_path / "in"), tmp_path / "out", pack)
     write_png(tmp_path / "other" / "a.png", 1)
     with pytest.raises(MedclipError, match="a run over other files"):
@@ -266,6 +305,14 @@ def test_the_folder_of_a_run_over_other_files_is_refused(pack: Path, tmp_path: P
     for some in (tmp_path / "some", tmp_path / "in" / "flat" / "0.dcm"):
         with pytest.raises(MedclipError, match="a run over other files"):
             run(some, tmp_path / "out", pack)
+    with Ledger(tmp_path / "out", create=False) as ledger:
+        num_listed = ledger.num_listed()
+    for n in range(2 * listing.CUT_FILES):
+        write_png(tmp_path / "some" / "flat" / f"{n}.png", 50 + n)
+    with pytest.raises(MedclipError, match="a run over other files"):  # before any of them is taken in
+        run(tmp_path / "some", tmp_path / "out", pack, add=True)
+    with Ledger(tmp_path / "out", create=False) as ledger:
+        assert ledger.num_listed() == num_listed
     (tmp_path / "in").rename(tmp_path / "moved")  # all of them, elsewhere
     assert run(tmp_path / "moved", tmp_path / "out", pack).already_finished
 
@@ -306,6 +353,32 @@ def test_the_same_image_counts_once_in_its_study(pack: Path, tmp_path: Path) -> 
         assert files[name]["copy_of"] == files["a.dcm"]["row"]
     assert one.scores.column("probability") == other.scores.column("probability")
     assert set(other.scores.column("num_files").to_pylist()) == {2}
+
+
+def test_a_copy_counts_where_the_image_that_counted_cannot_be_read(pack: Path, tmp_path: Path) -> None:
+    single, copied = tmp_path / "single", tmp_path / "copied"
+    for root in (single, copied):
+        write_dicom(root / "b.dcm", 1)
+        write_dicom(root / "x.dcm", 2)
+    data = pydicom.dcmread(copied / "b.dcm")
+    data.ImageComments = "a copy"
+    data.save_as(copied / "c.dcm")
+    data.compress(RLELossless, generate_instance_uid=False)
+    frame = get_frame(data.PixelData, 0, number_of_frames=1)
+    data.PixelData = encapsulate([frame[: len(frame) // 4 * 2]])
+    data.save_as(copied / "a.dcm")  # the first by name, and the only one of its transfer syntax
+    (copied / "e.dcm").symlink_to(copied / "a.dcm")
+    one, other = run(single, tmp_path / "one", pack), run(copied, tmp_path / "other", pack)
+    files = rows(other)
+    assert {name: (row["status"], row["copy_of"]) for name, row in files.items()} == {
+        "a.dcm": ("failed", None),
+        "b.dcm": ("scored", None),
+        "c.dcm": ("skipped", files["b.dcm"]["row"]),
+        "e.dcm": ("skipped", files["b.dcm"]["row"]),
+        "x.dcm": ("scored", None),
+    }
+    assert one.scores.column("probability") == other.scores.column("probability")
+    assert set(other.scores.column("num_failed").to_pylist()) == {1}
 
 
 def test_a_result_that_was_lost_or_changed_is_written_again(pack: Path, tmp_path: Path) -> None:
