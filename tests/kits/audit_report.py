@@ -13,6 +13,7 @@ from medclip.auditing.result import AuditResult
 from medclip.auditing.shortcuts.tests import GAP, POSITIVES, WITH, WITHOUT
 from medclip.statistics.metrics.catalogue import METRICS
 from medclip.statistics.tests.multiple_testing import benjamini_hochberg, holm
+from tests.kits.audit_stress import ood_rows, stress_rows
 
 EVIL = "<img src=x onerror=alert(1)>\"'&"
 LABELS = ("Pleural Effusion", "Pneumonia", "Pneumothorax")
@@ -58,6 +59,10 @@ def full(labels: Sequence[str] = LABELS, models: Sequence[str] = ("medclip-mini"
         sources=tuple(row for model in models for row in _sources(model, labels[0])),
         embeddings=tuple(row for model in models for row in _embeddings(model)),
         projection=tuple(row for model in models for row in _points(rng, model)),
+        stress=tuple(
+            r for k in labels for r in stress_rows(models[0], k, GROUPS, HIDDEN)
+        ),
+        stress_ood=tuple(ood_rows(models[0])),
         leakage=(
             {"check": "patients in training and audit", "found": 3, "tested": 812, "severity": "red",
              "sentence": "3 of 812 audited patients also stand in the training manifest."},

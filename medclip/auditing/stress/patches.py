@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from medclip.sample import View
 
 Row = dict[str, Any]
-MOST = 60
+MOST = 40
 """Images of a group: each is encoded 50 times."""
 TEMPERATURES = (1.5, 2.0)
 MISSED, FALSE_ALARMS = "missed", "false_alarms"

@@ -33,7 +33,7 @@ Row = dict[str, Any]
 METRICS = ("auroc", "tpr", "fpr", "brier")
 """What is measured in each form."""
 TESTED = ("auroc", "tpr")
-"""Measures of which each group's mean change is tested against everybody else's."""
+"""Measures of which mean changes are tested."""
 CLEAN, MEAN = "clean", "mean"
 """Kinds of the rows of clean images, and of the mean over all corruptions and grades."""
 
@@ -74,7 +74,8 @@ def shift_rows(
 
     Returns:
         Rows: clean, each form, and the mean over all corruptions; with the change from clean, and how much more a
-        group changes than everybody else of its attribute. p tests the latter, of the mean only; one family.
+        group changes than everybody else of its attribute. p tests, of the mean only, whether everybody changes and
+        whether a group changes more than the others; together they are one family.
     """
     read_N = ~np.any([np.isnan(scores_KN).any(axis=0) for scores_KN in scores.values()], axis=0)
     rows: list[Row] = []
@@ -180,6 +181,8 @@ class _Cells:
                 if stressed is not None:
                     d = changes[n]
                     row |= _named("change", rounded_values(self.rounding, fewest, d.value, d.low, d.high))
+                    if rest is None and condition.kind == MEAN and metric in TESTED:
+                        row |= {"p": d.p, "family": f"stress, {self.one.name}"}
                     if rest is not None and self.states[rest].shown:
                         row |= self._more(condition, metric, stressed, cell, rest, fewest)
                 rows.append(row)

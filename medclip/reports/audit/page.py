@@ -15,6 +15,7 @@ from medclip.reports.audit.annex.label_section import LabelView, label_view, ove
 from medclip.reports.audit.annex.matrices import diagnosis_matrices, matrices
 from medclip.reports.audit.annex.methods import LIMITS, Step, formulas, steps
 from medclip.reports.audit.names import is_all, plain
+from medclip.reports.audit.stress.section import StressView, stress_view
 from medclip.reports.audit.summary.check_words import alarms
 from medclip.reports.audit.summary.first_pages import FirstPages, findings_grid, first_pages
 from medclip.reports.audit.summary.words import collect_findings, lead, tested
@@ -37,6 +38,7 @@ class PageView:
     """Heading and sentences of the red box."""
     requirements: Grid
     sources: Grid
+    stress: StressView | None
     facts: tuple[tuple[str, str], ...]
     first: FirstPages
     findings: Grid
@@ -84,6 +86,7 @@ def view(result: AuditResult) -> PageView:
         red=alarms(result),
         requirements=requirements.grid(result),
         sources=sources.grid(result),
+        stress=stress_view(result),
         facts=tuple(_facts(result)),
         first=first,
         findings=findings_grid(collect_findings(result) if first.more_findings else ()),

@@ -15,7 +15,7 @@ from medclip.reports.html_page import render_page
 from medclip.wording import count
 
 REPORT, CARD = "report.html", "model_card_section.md"
-STYLES = ("style.css", "drawings.css", "few_shot/page.css", "audit/page.css")
+STYLES = ("style.css", "drawings.css", "few_shot/page.css", "audit/page.css", "audit/stress/stress.css")
 
 
 def write_audit_report(result: AuditResult, out: Path) -> AuditResult:

@@ -20,13 +20,15 @@ class Harm(IntEnum):
     """The healthy are called ill more often in a group."""
     RANKING = 4
     """The ill and the healthy are told apart less well in a group."""
-    SHORTCUT = 5
+    FRAGILE = 5
+    """Images that are not as they should be cost answers, or cost a group more."""
+    SHORTCUT = 6
     """The score follows a site, a device or a view."""
-    CALIBRATION = 6
+    CALIBRATION = 7
     """The score means another probability in a group."""
-    UNSCORED = 7
+    UNSCORED = 8
     """More patients of a group have no score at all."""
-    OTHER = 8
+    OTHER = 9
 
     @property
     def head(self) -> str:
@@ -40,6 +42,7 @@ _HEADS = {
     Harm.REVERSED: "reversed scores",
     Harm.FALSE_ALARM: "false alarms",
     Harm.RANKING: "ranking (AUROC)",
+    Harm.FRAGILE: "under stress",
     Harm.SHORTCUT: "shortcuts",
     Harm.CALIBRATION: "calibration",
     Harm.UNSCORED: "missing scores",

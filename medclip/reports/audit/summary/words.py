@@ -19,6 +19,7 @@ from medclip.reports.audit.names import (
     survives,
     with_interval,
 )
+from medclip.reports.audit.stress import section as stress
 from medclip.reports.audit.summary import group_findings
 from medclip.reports.audit.summary.check_words import MOST, embeddings, leakage, shortcuts, thresholds
 from medclip.reports.audit.summary.finding import Finding, by_harm
@@ -132,7 +133,8 @@ def _overall(result: AuditResult) -> Iterator[str]:
 
 def collect_findings(result: AuditResult) -> tuple[Finding, ...]:
     """Return every finding, the worst harm first. A part of the page that makes findings is a line here."""
-    return by_harm([*requirements.findings(result), *sources.findings(result), *group_findings.findings(result)])
+    parts = (requirements, sources, group_findings, stress)
+    return by_harm([finding for part in parts for finding in part.findings(result)])
 
 
 def lead(result: AuditResult) -> str:
