@@ -314,20 +314,25 @@ def _prevalences(one: Measured, label: str) -> dict[tuple[str, str], float]:
     """
     share_G = one.replicates[label].point["prevalence"]
     return {
-        (s.cell.attribute, s.cell.group): one.rounding.value(float(share), fewest_of("prevalence", s))
+        (s.cell.attribute, s.cell.group): one.roundings.of(s.cell.attribute).value(
+            float(share), fewest_of("prevalence", s)
+        )
         for s, share in zip(one.states[label], share_G, strict=True)
     }
 
 
-def _safe(one: Measured, row: Mapping[str, Any], fewest: int, names: Sequence[str]) -> dict[str, Any]:
+def _safe(one: Measured, row: Mapping[str, Any], fewest: int, names: tuple[str, str, str]) -> dict[str, Any]:
     """Round values so that they give no count away that is hidden elsewhere."""
-    return {**row, **{name: one.rounding.value(float(row[name]), fewest) for name in names}}
+    value, low, high = (float(row[name]) for name in names)
+    written = one.roundings.of(row["attribute"]).with_interval(value, low, high, fewest)
+    return {**row, **dict(zip(names, written, strict=True))}
 
 
 def _safe_bin(one: Measured, row: Mapping[str, Any]) -> dict[str, Any]:
     """Round a bin; one with a small count is there without its values."""
-    n = exported(one.rounding, row["n"])
-    if one.rounding.base == 1:
+    rounded = one.roundings.of(row["attribute"])
+    n = exported(rounded, row["n"])
+    if rounded.base == 1:
         return dict(row)
     if n is None:
         return {**row, "n": None, "mean_score": None, **dict.fromkeys(_BIN)}
@@ -362,7 +367,7 @@ def _settings(options: AuditOptions, first: Measured) -> dict[str, Any]:
         "min_neg": cells.min_neg,
         "min_patients": cells.min_patients,
         "no_finding": [x.name for x in first.cohort.labels if x.no_finding],
-        "counts": "exact" if first.rounding.base == 1 else f"rounded to {first.rounding.base}",
+        "counts": str(first.roundings),
     }
 
 

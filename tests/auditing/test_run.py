@@ -173,26 +173,29 @@ def test_a_small_group_is_named_and_nothing_of_it_is_told():
     assert counted["n"] == (table.sex == "F").sum()
 
 
-def test_while_a_group_is_hidden_no_table_has_an_exact_count():
+def test_while_a_group_is_hidden_no_table_has_an_exact_count_of_its_attribute():
     table = audit_table(120, splits=True)
     table.loc[table.index[:6], "sex"] = "O"
     options = replace(QUICK, shortcuts=Shortcuts(("tube",), reweight=("age",)))
     found = run_audit(table, by=["sex"], options=options).result
     for name in ("metrics", "calibration", "shortcuts"):
-        counts = [r[c] for r in found.rows(name) for c in ("n", "n_pos", "n_neg", "n_patients") if r.get(c) is not None]
+        rows_of = [r for r in found.rows(name) if r.get("attribute", "sex") == "sex"]
+        counts = [r[c] for r in rows_of for c in ("n", "n_pos", "n_neg", "n_patients") if r.get(c) is not None]
         assert counts
         assert all(n % 5 == 0 for n in counts)
     exact = run_audit(table, by=["sex"], options=replace(options, small_cells=Policy(exact_counts=True))).result
     for name in ("metrics", "shortcuts", "gaps", "differences"):
         kept = [r for r in exact.rows(name) if not str(r.get("stratum", "")).endswith("as it is")]
-        pairs = zip(found.rows(name), kept, strict=True)
+        pairs = [p for p in zip(found.rows(name), kept, strict=True) if p[0].get("attribute", "sex") == "sex"]
         told = [(a.get("value"), b.get("value"), str(b.get("metric", b.get("gap")))[:3]) for a, b in pairs]
         rates = [(a, b) for a, b, metric in told if metric in ("tpr", "fpr", "ppv")]
         rates = [(a, b) for a, b in rates if a is not None and b is not None and 0 < b < 1]
         assert rates
         assert all(a != b for a, b in rates if round(b, 2) != b)
     shares = {r["group"]: r.get("value") for r in rows(found, "metrics", metric="prevalence")}
-    assert all(round(v, 2) == v for v in shares.values() if v is not None)
+    assert all(round(v, 2) == v for group, v in shares.items() if v is not None and group != "all")
+    (everybody,) = rows(found, "metrics", metric="tpr", group="all")
+    assert everybody == rows(exact, "metrics", metric="tpr", group="all")[0]  # no attribute that hides anybody
     for r in found.decision:  # acting on everybody tells the share of positives, and no more than the table does
         odds = r["threshold"] / (1 - r["threshold"])
         assert (r["treat_all"] + odds) / (1 + odds) == pytest.approx(shares[r["group"]])

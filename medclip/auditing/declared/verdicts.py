@@ -148,9 +148,10 @@ def _judged(measured: Measured, requirement: Requirement, part: _Part, num_parts
     bounds = _bounds(measured, requirement.metric, part, num_parts, confidence)
     fewest = min(fewest_of(requirement.metric, state) for state in states)
     ends = _deciding(requirement, bounds)
-    row |= rounded_values(measured.rounding, fewest, bounds.value, *ends)
+    rounded = measured.roundings.of(cell.attribute)
+    row |= rounded_values(rounded, fewest, bounds.value, *ends)
     counts = {name: min(getattr(s, name) for s in states) for name in ("n", "n_pos", "n_neg", "n_patients")}
-    row |= {name: exported(measured.rounding, n) for name, n in counts.items()}
+    row |= {name: exported(rounded, n) for name, n in counts.items()}
     if not (bounds.low < bounds.high):
         return row | {"reason": f"{_named(states[0])}: no interval"}
     verdict = verdict_of(requirement, bounds)

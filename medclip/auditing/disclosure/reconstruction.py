@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from medclip.auditing.input.groups import CROSS
-from medclip.statistics.cohort import CONFLICT, MISSING, Cohort, cells_of
+from medclip.statistics.cohort import CONFLICT, MISSING, Attribute, Cohort, cells_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,8 +35,10 @@ def is_safe(cohort: Cohort, system: System, enough: int) -> bool:
     """Return whether every hidden count can still have so many values.
 
     Rows, positives and negatives of every group are unknowns; the groups of an attribute add up to everybody, those of
-    an intersection to the groups they are parts of, positives and negatives to rows. Every point that a linear
-    programme finds for one count shows values of all others as well, so that few have to be asked for one by one.
+    an intersection to the groups they are parts of, positives and negatives to rows. Where some groups of one attribute
+    have the very rows of some of another (scanners of a vendor, ages under 50), their sums are the same. Every point
+    that a linear programme finds for one count shows values of all others as well, so that few have to be asked for one
+    by one.
 
     Args:
         cohort: Says which cells are parts of which.
@@ -91,6 +95,10 @@ def _relations(cohort: Cohort) -> tuple[Any, NDArray[np.float64], Any, NDArray[n
                 if (name, group) in place:
                     row = {place[name, group]: -1.0} | dict.fromkeys(members, 1.0)
                     (exact if complete else capped).append(row)
+    for one, other in combinations(cohort.attributes, 2):
+        for groups, others in _same_rows(one, other):
+            row = {place[one.name, one.groups[g]]: -1.0 for g in groups}
+            exact.append(row | {place[other.name, other.groups[g]]: 1.0 for g in others})
     num = len(cells)
     exact = [{i + shift * num: v for i, v in row.items()} for row in exact for shift in range(3)]
     capped = [{i + shift * num: v for i, v in row.items()} for row in capped for shift in range(3)]
@@ -107,3 +115,23 @@ def _relations(cohort: Cohort) -> tuple[Any, NDArray[np.float64], Any, NDArray[n
         matrix(capped) if capped else None,
         np.zeros(len(capped)) if capped else None,
     )
+
+
+def _same_rows(one: Attribute, other: Attribute) -> Iterator[tuple[list[int], list[int]]]:
+    """Yield groups of one attribute and of another that have the very same rows, as few at a time as there can be.
+
+    That is each connected part of the graph in which two groups are joined that have a row in common; one part is
+    everybody, which is known already.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    num = len(one.groups)
+    pairs = np.unique(one.codes_N.astype(np.int64) * len(other.groups) + other.codes_N)
+    ends = (pairs // len(other.groups), num + pairs % len(other.groups))
+    size = num + len(other.groups)
+    num_parts, part = connected_components(coo_array((np.ones(len(pairs)), ends), shape=(size, size)), directed=False)
+    for number in range(num_parts if num_parts > 1 else 0):
+        groups, others = np.flatnonzero(part[:num] == number), np.flatnonzero(part[num:] == number)
+        if len(groups) and len(others):
+            yield groups.tolist(), others.tolist()

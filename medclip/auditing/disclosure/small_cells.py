@@ -2,10 +2,12 @@
 
 A cell with few rows, positives, negatives or patients has no reliable value, and its counts may name somebody. Its
 values are never exported. That alone does not hide its counts: who subtracts all other groups from the total has them.
-So, as soon as one cell is hidden, all counts of the export are rounded to a multiple of 5, those below 10 are "<10",
-and the subtraction is tried (as a linear programme over all partitions, intersections and positives + negatives =
-rows): where it leaves fewer than `MIN_WIDTH` possible counts of a hidden cell, a larger multiple is taken. Exact rates
-would give counts away as well (0.3469 of about 50 can only be 17 of 49), so they are rounded to what one case changes.
+So the counts of an attribute with a hidden cell are rounded to a multiple of 5, those below 10 are "<10", and the
+subtraction is tried (as a linear programme over all partitions, intersections, what groups of one attribute have in
+common with those of another, and positives + negatives = rows): where it leaves fewer than `MIN_WIDTH` possible counts
+of a hidden cell, a larger multiple is taken. Other attributes and everybody stay exact, unless they would give it away.
+Exact rates would give counts away as well (0.3469 of about 50 can only be 17 of 49), so those of such an attribute are
+rounded to what one case changes; finer only where a value would otherwise fall on an end of its own interval.
 
 What stays possible: to see that a group exists and is small; to bound its count where its range is narrow; to narrow
 counts of shown groups by the rates that are made of them, which the linear programme does not know; to combine
@@ -15,14 +17,14 @@ the export with another one of the same patients (another audit, other groups), 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from medclip.auditing.disclosure.reconstruction import System, is_safe
-from medclip.statistics.cohort import Cell, Cohort, Label, cells_of
+from medclip.statistics.cohort import ALL, Cell, Cohort, Label, cells_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -75,7 +77,7 @@ class CellState:
 
 @dataclass(frozen=True)
 class Rounding:
-    """How counts and values of a whole export are written."""
+    """How counts and values are written."""
 
     base: int = 1
     """Counts are rounded to a multiple of this; 1: exact."""
@@ -106,13 +108,57 @@ class Rounding:
         """
         if self.base == 1 or not math.isfinite(value):
             return value
+        return _on(value, self._grids(smallest)[0])
+
+    def with_interval(self, value: float, low: float, high: float, smallest: int) -> tuple[float, float, float]:
+        """Return value and interval as they are exported; arguments as in `value`.
+
+        Ends are rounded outwards, and the grid is no coarser than keeps a value within its interval that was within it.
+
+        Example:
+            >>> Rounding(20).with_interval(0.83, 0.71, 0.91, 14), Rounding(20).with_interval(0.03, 0.01, 0.2, 14)
+            ((0.8, 0.7, 1.0), (0.05, 0.0, 0.2))
+        """
+        if self.base == 1 or not math.isfinite(value):
+            return value, low, high
+        grids = self._grids(smallest)
+        for grid in grids:
+            exported = _on(value, grid), _on(low, grid, math.floor), _on(high, grid, math.ceil)
+            apart = (exported[1] < exported[0] or not low < value) and (exported[0] < exported[2] or not value < high)
+            if apart or grid == grids[-1]:
+                return exported
+        raise AssertionError
+
+    def _grids(self, smallest: int) -> list[float]:
+        """Return the grid on which one case changes the value by a step at most, and all finer ones."""
         known = self.count(smallest)  # and not the count itself, which the number of digits would give away
         step = 1.0 / max(bounds_of(known, self)[0], 1)
-        scale = 10.0**-_MOST_DECIMALS
-        for scale in (m * 10.0**e for e in range(-_MOST_DECIMALS, 1) for m in (1, 2, 5)):
-            if scale >= step:
-                break
-        return round(round(value / scale) * scale, _MOST_DECIMALS)
+        every = [m * 10.0**-e for e in range(_MOST_DECIMALS, -1, -1) for m in (1, 2, 5)]
+        place = next((i for i, grid in enumerate(every) if grid >= step), len(every) - 1)
+        return every[place::-1]
+
+
+@dataclass(frozen=True)
+class Roundings:
+    """How counts and values of a whole export are written: each attribute in its own way."""
+
+    floor: int = 10
+    by_attribute: Mapping[str, Rounding] = field(default_factory=dict)
+    """Of those that are rounded; everything else is exact."""
+
+    def of(self, attribute: str) -> Rounding:
+        """Return how the groups of an attribute are written (`cohort.ALL`: everybody)."""
+        return self.by_attribute.get(attribute, Rounding(1, self.floor))
+
+    @property
+    def coarsest(self) -> Rounding:
+        """For what is of no single attribute."""
+        return max(self.by_attribute.values(), key=lambda one: one.base, default=Rounding(1, self.floor))
+
+    def __str__(self) -> str:
+        """Write "exact", or "rounded to 5 (age), 10 (site)"."""
+        bases = [f"{one.base} ({'everybody' if name == ALL else name})" for name, one in self.by_attribute.items()]
+        return f"rounded to {', '.join(bases)}" if bases else "exact"
 
 
 def hidden(cohort: Cohort, label: Label, policy: Policy) -> tuple[CellState, ...]:
@@ -167,7 +213,7 @@ def state(cell: Cell, n: int, n_pos: int, n_neg: int, n_patients: int, policy: P
     return CellState(cell, n, n_pos, n_neg, n_patients, ", ".join(reasons), weak)
 
 
-def rounding(cohort: Cohort, by_label: Iterable[Sequence[CellState]], policy: Policy) -> Rounding:
+def roundings(cohort: Cohort, by_label: Iterable[Sequence[CellState]], policy: Policy) -> Roundings:
     """Choose how an export is rounded.
 
     Args:
@@ -176,31 +222,52 @@ def rounding(cohort: Cohort, by_label: Iterable[Sequence[CellState]], policy: Po
         policy: Asks for exact counts or not.
 
     Returns:
-        Exact where nothing is hidden or where the policy says so; else the smallest multiple with which no hidden count
-        can be worked out.
+        Exact where nothing is hidden or where the policy says so; else for each attribute with a hidden cell the
+        smallest multiple with which no hidden count can be worked out. Where none is large enough, all are rounded.
     """
-    several = [tuple(s) for s in by_label]
-    exact = Rounding(1, policy.floor)
-    if policy.exact_counts or all(s.shown for states_G in several for s in states_G):
-        return exact
-    for base in _BASES:
-        chosen = Rounding(base, policy.floor)
-        systems = (System(*_published(states_G, chosen)) for states_G in dict.fromkeys(several))
-        if all(is_safe(cohort, system, MIN_WIDTH) for system in systems):
-            return chosen
-    return Rounding(_BASES[-1], policy.floor)
+    several = list(dict.fromkeys(tuple(s) for s in by_label))
+    rare = list(dict.fromkeys(s.cell.attribute for states_G in several for s in states_G if not s.shown))
+    if policy.exact_counts or not rare:
+        return Roundings(policy.floor)
+
+    def chosen(bases: Mapping[str, int]) -> Roundings:
+        return Roundings(policy.floor, {name: Rounding(base, policy.floor) for name, base in bases.items()})
+
+    def safe(bases: Mapping[str, int]) -> bool:
+        return all(is_safe(cohort, System(*_published(states_G, chosen(bases))), MIN_WIDTH) for states_G in several)
+
+    everything = [ALL, *(a.name for a in cohort.attributes)]
+    for names in (rare, everything):
+        for base in _BASES:
+            bases = dict.fromkeys(names, base)
+            if not safe(bases):
+                continue
+            for name in rare:  # one rare group does not coarsen what another attribute needs no more than 5 for
+                finer = (bases | {name: less} for less in _BASES if less < base)
+                bases = next((less for less in finer if safe(less)), bases)
+            return chosen(bases)
+    return chosen(dict.fromkeys(everything, _BASES[-1]))
 
 
 def _published(
-    states_G: Sequence[CellState], chosen: Rounding
+    states_G: Sequence[CellState], chosen: Roundings
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.bool_]]:
     """Return what a reader knows: least and most rows, positives and negatives, [3, G], and which are hidden."""
     counts = np.asarray([[s.n, s.n_pos, s.n_neg] for s in states_G], np.intp).T
-    small = counts < chosen.floor
-    bounds = [bounds_of(chosen.count(int(n)), chosen) for n in counts.ravel()]
+    ways = [chosen.of(s.cell.attribute) for s in states_G]
+    bounds = [bounds_of(way.count(int(n)), way) for row in counts for n, way in zip(row, ways, strict=True)]
     low, high = np.asarray(bounds, np.intp).T.reshape(2, *counts.shape)
     low[0, 0] = high[0, 0] = counts[0, 0]  # the size of the whole audit set is said in many places
-    return low, high, small
+    rounded = np.asarray([way.base > 1 for way in ways])
+    return low, high, (counts < chosen.floor) & rounded
+
+
+def _on(value: float, grid: float, rule: Callable[[float], int] = round) -> float:
+    """Round to a grid; what lies on it, but for the last digits of a float, stays."""
+    if not math.isfinite(value):
+        return value
+    places = value / grid
+    return round((round(places) if abs(places - round(places)) < 1e-9 else rule(places)) * grid, _MOST_DECIMALS)
 
 
 def bounds_of(exported: int | str, chosen: Rounding) -> tuple[int, int]:
@@ -213,6 +280,8 @@ def bounds_of(exported: int | str, chosen: Rounding) -> tuple[int, int]:
     if isinstance(exported, str):
         return 0, chosen.floor - 1
     low, high = exported, exported
+    if chosen.base == 1:
+        return low, high
     while low - 1 >= chosen.floor and chosen.count(low - 1) == exported:
         low -= 1
     while chosen.count(high + 1) == exported:

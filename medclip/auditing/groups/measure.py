@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.auditing.declared.grammar import Declared, is_primary
-from medclip.auditing.disclosure.small_cells import CellState, Rounding, hidden, rounding
+from medclip.auditing.disclosure.small_cells import CellState, Rounding, Roundings, hidden, roundings
 from medclip.auditing.groups.differences import REST, against, rest_cells, with_rest
 from medclip.auditing.groups.gap_test import gap_test
 from medclip.auditing.groups.gaps import GAPS, Gap, gaps
@@ -66,13 +66,18 @@ class Measured:
     thresholds: Mapping[str, Threshold]
     states: Mapping[str, tuple[CellState, ...]]
     """Of each label: which cells are shown."""
-    rounding: Rounding
+    roundings: Roundings
     weights_PB: NDArray[Any]
     replicates: Mapping[str, Replicates]
 
     def shown_G(self, label: str) -> NDArray[np.bool_]:
         """Return which cells of a label may be shown, [G]."""
         return np.array([s.shown for s in self.states[label]], bool)
+
+    @property
+    def rounding(self) -> Rounding:
+        """How counts and values of no single attribute are written: as coarsely as those of any."""
+        return self.roundings.coarsest
 
     @property
     def values(self) -> dict[str, float]:
@@ -101,7 +106,7 @@ def measure(
     by_label = {label.name: hidden(cohort, label, options.small_cells) for label in cohort.labels}
     values = {name: t.value for name, t in thresholds.items()}
     replicates = evaluate_many(cohort, values, weights_PB, threads=options.threads, progress=step)
-    rounded = rounding(cohort, by_label.values(), options.small_cells)
+    rounded = roundings(cohort, by_label.values(), options.small_cells)
     return Measured(name, cohort, thresholds, by_label, rounded, weights_PB, replicates)
 
 
@@ -122,15 +127,12 @@ def metric_rows(measured: Measured, dataset: str) -> list[Row]:
                 if not state.shown:
                     rows.append({**head, "flag": "suppressed", "reason": state.reason})
                     continue
-                fewest = fewest_of(metric, state)
-                value, low, high = (measured.rounding.value(float(x[g]), fewest) for x in (value_G, low_G, high_G))
+                rounded = measured.roundings.of(state.cell.attribute)
                 rows.append(
                     {
                         **head,
-                        **_counts(measured.rounding, state),
-                        "value": value,
-                        "low": low,
-                        "high": high,
+                        **_counts(rounded, state),
+                        **rounded_values(rounded, fewest_of(metric, state), value_G[g], low_G[g], high_G[g]),
                         "undefined_share": float(undefined_G[g]),
                         "flag": "underpowered" if state.underpowered else "",
                     }
@@ -145,7 +147,7 @@ def suppressed_rows(measured: Measured, options: AuditOptions) -> list[Row]:
         for state in every:
             if not state.shown:
                 least = options.small_cells.floor
-                n = f"<{least}" if state.n < least else measured.rounding.count(state.n)
+                n = f"<{least}" if state.n < least else measured.roundings.of(state.cell.attribute).count(state.n)
                 rows.append(
                     {
                         "label": label,
@@ -167,6 +169,7 @@ def difference_rows(measured: Measured, options: AuditOptions) -> list[Row]:
         replicates = evaluate_many(
             halves, measured.values, measured.weights_PB, metrics=COMPARED, threads=options.threads
         )
+        rounded = measured.roundings.of(attribute.name)
         for label in measured.cohort.labels:
             clusters, rest = clusters_of(halves, label), hidden(halves, label, options.small_cells)
             own = [s for s in measured.states[label.name] if s.cell.position[0] == a]
@@ -181,7 +184,7 @@ def difference_rows(measured: Measured, options: AuditOptions) -> list[Row]:
                         {
                             **_cell(measured.name, label.name, state),
                             **{"metric": metric, "reference": REST, "family": family, "p": d.p},
-                            **rounded_values(measured.rounding, fewest, d.value, d.low, d.high),
+                            **rounded_values(rounded, fewest, d.value, d.low, d.high),
                             "_error": (d.standard_error, d.degrees_of_freedom),
                         }
                     )
@@ -189,7 +192,7 @@ def difference_rows(measured: Measured, options: AuditOptions) -> list[Row]:
     for row in rows:
         error, df = row.pop("_error")
         row["smallest_gap"] = float(smallest_gap(error, num_tests=max(1, num_tests), degrees_of_freedom=df))
-    return [short(measured.rounding, row) for row in rows]
+    return [short(measured.roundings.of(row["attribute"]), row) for row in rows]
 
 
 def num_gap_tests(measured: Measured) -> int:
@@ -231,7 +234,7 @@ def gap_rows(measured: Measured, options: AuditOptions, step: Callable[[], None]
                 low, high = np.minimum(gap.low, gap.value), gap.high
                 row: Row = {
                     **{"model": measured.name, "label": label.name, "attribute": attribute.name, "gap": name},
-                    **rounded_values(measured.rounding, fewest, gap.value, float(low), float(high)),
+                    **rounded_values(measured.roundings.of(attribute.name), fewest, gap.value, float(low), float(high)),
                     "worst_group": None if gap.worst_group is None else every[gap.worst_group].cell.group,
                     "best_group": None if gap.best_group is None else every[gap.best_group].cell.group,
                     "num_groups": gap.num_groups,
@@ -256,7 +259,7 @@ def gap_rows(measured: Measured, options: AuditOptions, step: Callable[[], None]
     adjust([row for row in gap_table if "family" in row])
     for row, source in copies:
         row |= {key: source.get(key) for key in (*_TEST_COLUMNS, "group", "family")}
-    return [short(measured.rounding, row) for row in gap_table]
+    return [short(measured.roundings.of(row["attribute"]), row) for row in gap_table]
 
 
 _TEST_COLUMNS = ("p", "p_holm", "p_bh", "statistic", "null_mean", "null_95", "smallest_gap", "smallest_gap_every")
@@ -312,8 +315,8 @@ def short(rounded: Rounding, row: Row) -> Row:
 
 def rounded_values(rounded: Rounding, fewest: int, value: float, low: float, high: float) -> Row:
     """Return value, low and high as they are exported."""
-    names = ("value", "low", "high")
-    return {name: rounded.value(float(x), fewest) for name, x in zip(names, (value, low, high), strict=True)}
+    written = rounded.with_interval(float(value), float(low), float(high), fewest)
+    return dict(zip(("value", "low", "high"), written, strict=True))
 
 
 def fewest_of(metric: str, state: CellState) -> int:

@@ -60,11 +60,12 @@ def model_rows(one: Measured, other: Measured, options: AuditOptions) -> tuple[l
         for metric in (m for m in defined(a, METRICS) if m in b.point):
             for g, d in zip(cells, paired_differences(a, b, metric, cells, clusters), strict=True):
                 state = here.states[label.name][g]
+                rounded = here.roundings.of(state.cell.attribute)
                 part = "overall" if state.cell.attribute == ALL else f"by group ({EXPLORATORY})"
                 row = {
                     **{"model": one.name, "other": other.name, "label": label.name, "metric": metric, "p": d.p},
                     **{"attribute": state.cell.attribute, "group": state.cell.group},
-                    **rounded_values(here.rounding, fewest_of(metric, state), d.value, d.low, d.high),
+                    **rounded_values(rounded, fewest_of(metric, state), d.value, d.low, d.high),
                     "family": f"models {part}, {one.name} and {other.name}",
                 }
                 if metric == "auroc" and state.cell.attribute == ALL and label.weight_N is None:
@@ -73,5 +74,5 @@ def model_rows(one: Measured, other: Measured, options: AuditOptions) -> tuple[l
                     row["delong_p"] = delong.paired(*(c[valid] for c in columns)).p
                 rows.append(row)
     adjust(rows)
-    rows = [short(here.rounding, row) for row in rows]
+    rows = [short(here.roundings.of(row["attribute"]), row) for row in rows]
     return rows, notes

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.auditing.disclosure.small_cells import CellState, Rounding, hidden, rounding
+from medclip.auditing.disclosure.small_cells import CellState, Rounding, hidden, roundings
 from medclip.auditing.groups.differences import paired, rest_cells, with_rest
 from medclip.auditing.groups.measure import (
     Measured,
@@ -147,8 +147,9 @@ class _Cells:
     @classmethod
     def of(cls, one: Measured, halves: Cohort, label: Label, clean: Replicates, options: AuditOptions) -> _Cells:
         states = hidden(halves, label, options.small_cells)
-        own = rounding(halves, [states], options.small_cells)
-        coarser = max(one.rounding, own, key=lambda r: r.base)
+        own = roundings(halves, [states], options.small_cells).coarsest
+        attribute = halves.attributes[0].name if halves.attributes else ALL
+        coarser = max(one.roundings.of(attribute), own, key=lambda r: r.base)
         return cls(one, label, states, coarser, clusters_of(halves, label), clean)
 
     def rows(self, condition: Condition, stressed: Replicates | None) -> list[Row]:

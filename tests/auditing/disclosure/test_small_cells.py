@@ -11,16 +11,19 @@ from scipy.optimize import linprog
 
 from medclip.auditing.disclosure.small_cells import (
     MIN_WIDTH,
+    CellState,
     Policy,
     Rounding,
+    Roundings,
     bounds_of,
     count_patients,
     hidden,
-    rounding,
+    roundings,
     state,
 )
 from medclip.auditing.input.groups import cross
 from medclip.statistics.cohort import Attribute, Cell, Cohort, Label, cells_of
+from medclip.statistics.resampling.intervals import wilson
 from tests.kits.audit_input import cohort_of
 
 CELL = Cell("sex", "F", (0, 0))
@@ -72,11 +75,52 @@ def test_patients_are_counted_once_in_each_group(rows):
 
 def test_counts_are_exact_where_nothing_is_hidden_or_the_policy_says_so():
     big = cohort_of(range(200), [0, 1] * 100, sex=["F"] * 100 + ["M"] * 100)
-    assert rounding(big, [hidden(big, big.labels[0], Policy())], Policy()).base == 1
+    assert str(roundings(big, [hidden(big, big.labels[0], Policy())], Policy())) == "exact"
     small = cohort_of(range(200), [0, 1] * 100, sex=["F"] * 4 + ["M"] * 196)
     found = hidden(small, small.labels[0], Policy())
-    assert rounding(small, [found], Policy()).base > 1
-    assert rounding(small, [found], Policy(exact_counts=True)).base == 1
+    assert str(roundings(small, [found], Policy())) == "rounded to 10 (sex)"  # 5 would leave two counts
+    assert str(roundings(small, [found], Policy(exact_counts=True))) == "exact"
+
+
+def test_only_the_attribute_with_the_hidden_group_is_coarsened_and_each_as_little_as_it_can_be():
+    rng = np.random.default_rng(0)
+    n = 600
+    cohort = cohort_of(
+        range(n), (np.arange(n) % 2).tolist(),
+        sex=rng.choice(["F", "M"], n).tolist(), view=rng.choice(["AP", "PA"], n).tolist(),
+        site=["rare"] * 7 + rng.choice(["A", "B"], n - 7).tolist(),
+    )  # fmt: skip
+    chosen = roundings(cohort, [hidden(cohort, cohort.labels[0], Policy())], Policy())
+    assert list(chosen.by_attribute) == ["site"]
+    assert chosen.of("site").base == 5
+    assert [chosen.of(name).base for name in ("all", "sex", "view")] == [1, 1, 1]
+    assert chosen.coarsest.base == 5
+
+
+def export(cohort: Cohort) -> tuple[Roundings, list[int | str], tuple[CellState, ...]]:
+    found = hidden(cohort, cohort.labels[0], Policy())
+    chosen = roundings(cohort, [found], Policy())
+    return chosen, [chosen.of(s.cell.attribute).count(s.n) for s in found], found
+
+
+def test_totals_of_other_attributes_do_not_give_a_hidden_group_away():
+    """Vendors and a flag whose groups are sums of scanners: B1 = Siemens − A2, of two attributes that hide nothing."""
+    scanner = ["A1"] * 60 + ["A2"] * 40 + ["B1"] * 7
+    vendor = ["GE" if s == "A1" else "Siemens" for s in scanner]
+    old = ["old" if s == "A2" else "new" for s in scanner]
+    cohort = cohort_of(range(107), [0.0, 1.0] * 53 + [1.0], scanner=scanner, vendor=vendor, age=old)
+    chosen, counts, found = export(cohort)
+    of = dict(zip(((s.cell.attribute, s.cell.group) for s in found), counts, strict=True))
+    widths = [
+        (low, high)
+        for low, high in [bounds_of(of["vendor", "Siemens"], chosen.of("vendor"))]
+        for low, high in [(low - bounds_of(of["age", "old"], chosen.of("age"))[1],
+                           high - bounds_of(of["age", "old"], chosen.of("age"))[0])]
+    ]  # fmt: skip
+    assert widths[0][1] - widths[0][0] + 1 >= MIN_WIDTH
+    assert set(chosen.by_attribute) >= {"scanner", "vendor", "age"}
+    alone = cohort_of(range(107), [0.0, 1.0] * 53 + [1.0], scanner=scanner, vendor=vendor)
+    assert list(export(alone)[0].by_attribute) == ["scanner"]  # without the flag nothing follows
 
 
 @given(st.integers(0, 5000), st.sampled_from([5, 10, 20, 50, 100]), st.integers(1, 30))
@@ -125,7 +169,7 @@ def _random_cohort(rng: np.random.Generator) -> Cohort:
 
 
 def _attack(
-    cohort: Cohort, counts: list[int | str], index: int, chosen: Rounding, total: int | None = None
+    cohort: Cohort, counts: list[int | str], index: int, chosen: Roundings, total: int | None = None
 ) -> tuple[float, float]:
     """Subtract by linear programme over the atoms: every combination of all attributes is an unknown."""
     sizes = [len(a.groups) for a in cohort.attributes if " × " not in a.name]
@@ -148,9 +192,8 @@ def _attack(
             )
         )
     a = np.stack(rows)
-    bounds = np.asarray(
-        [bounds_of(c, chosen) if isinstance(c, str) or chosen.base > 1 else (c, c) for c in counts], float
-    )
+    ways = [chosen.of(cell.attribute) for cell in cells_of(cohort)]
+    bounds = np.asarray([bounds_of(c, way) for c, way in zip(counts, ways, strict=True)], float)
     if total is not None:
         bounds[0] = total
     ends = []
@@ -165,11 +208,10 @@ def _attack(
 def test_a_hidden_count_follows_by_subtraction_from_exact_ones_and_not_from_exported_ones():
     cohort = cohort_of(range(107), [0, 1] * 53 + [1], sex=["F"] * 7 + ["M"] * 100)
     exact: list[int | str] = [107, "<10", 100]
-    low, high = _attack(cohort, exact, 1, Rounding(1))
+    low, high = _attack(cohort, exact, 1, Roundings())
     assert low == high == 7
-    found = hidden(cohort, cohort.labels[0], Policy())
-    chosen = rounding(cohort, [found], Policy())
-    low, high = _attack(cohort, [chosen.count(s.n) for s in found], 1, chosen)
+    chosen, counts, _ = export(cohort)
+    low, high = _attack(cohort, counts, 1, chosen)
     assert high - low + 1 >= MIN_WIDTH
 
 
@@ -177,9 +219,9 @@ def test_a_hidden_count_follows_by_subtraction_from_exact_ones_and_not_from_expo
 def test_no_hidden_count_of_a_random_table_is_worked_out(seed):
     cohort = _random_cohort(np.random.default_rng(seed))
     found = hidden(cohort, cohort.labels[0], Policy())
-    chosen = rounding(cohort, [found], Policy())
+    chosen = roundings(cohort, [found], Policy())
     for what in ("n", "n_pos", "n_neg"):
-        counts = [chosen.count(getattr(s, what)) for s in found]
+        counts = [chosen.of(s.cell.attribute).count(getattr(s, what)) for s in found]
         for index, count in enumerate(counts):
             if isinstance(count, str):
                 low, high = _attack(cohort, counts, index, chosen, found[0].n if what == "n" else None)
@@ -189,7 +231,7 @@ def test_no_hidden_count_of_a_random_table_is_worked_out(seed):
 
 def test_a_larger_multiple_is_taken_where_five_gives_a_count_away():
     cohorts = [_random_cohort(np.random.default_rng(s)) for s in range(30, 45)]
-    bases = [rounding(c, [hidden(c, c.labels[0], Policy())], Policy()).base for c in cohorts]
+    bases = [export(c)[0].coarsest.base for c in cohorts]
     assert 10 in bases
     assert 5 in bases
 
@@ -203,7 +245,29 @@ def test_the_order_of_rows_changes_nothing(order):
     two = cohort_of(range(60), [truth[i] for i in order], sex=[sex[i] for i in order])
     a, b = (hidden(c, c.labels[0], Policy()) for c in (one, two))
     assert a == b
-    assert rounding(one, [a], Policy()) == rounding(two, [b], Policy())
+    assert roundings(one, [a], Policy()) == roundings(two, [b], Policy())
+
+
+@given(st.integers(10, 400), st.sampled_from([5, 10, 20, 50, 100]), st.data())
+def test_a_value_that_is_rounded_stays_within_its_interval_and_off_its_ends(n, base, data):
+    value = data.draw(st.integers(0, n)) / n
+    low, high = (float(x) for x in wilson(value, n, 1.96))
+    written = Rounding(base).with_interval(value, low, high, n)
+    assert written[1] <= written[0] <= written[2]
+    assert written[1] <= low + 1e-9
+    assert written[2] >= high - 1e-9
+    assert written[1] < written[0] or value == low
+    assert written[0] < written[2] or value == high
+    # no finer than one case changes it, unless an end is nearer than that
+    step = 1 / bounds_of(Rounding(base).count(n), Rounding(base))[0]
+    if min(value - low, high - value) > 2.6 * step:
+        assert written[0] == Rounding(base).value(value, n)
+
+
+def test_values_without_an_interval_are_rounded_all_the_same():
+    assert Rounding(5).with_interval(0.347, np.nan, np.nan, 49)[0] == 0.35
+    assert np.isnan(Rounding(5).with_interval(np.nan, 0.1, 0.2, 49)[0])
+    assert Rounding().with_interval(1 / 3, 0.1, 0.5, 3) == (1 / 3, 0.1, 0.5)
 
 
 def test_the_digits_of_an_auroc_fit_every_pair_of_counts_that_rounds_alike():
