@@ -74,6 +74,14 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         **{"confidence": _REAL, "n": _WHOLE, "n_pos": _WHOLE, "n_neg": _WHOLE, "n_patients": _WHOLE},
     },
     "suppressed": {"label": _TEXT, "attribute": _TEXT, "group": _TEXT, "reason": _TEXT, "n": _TEXT},
+    "flow": {"model": _TEXT, "label": _TEXT, "step": _TEXT, "n": _WHOLE},
+    "unscored": {
+        **{"model": _TEXT, "attribute": _TEXT, "group": _TEXT, "reason": _TEXT, "n": _WHOLE, "n_patients": _WHOLE},
+        **{"n_unscored": _WHOLE, **_RANGE},
+        **{"difference": _REAL, "difference_low": _REAL, "difference_high": _REAL},
+        **_TESTED,
+        **{"family": _TEXT, "flag": _TEXT},
+    },
     "shortcuts": {
         **{"model": _TEXT, "label": _TEXT, "test": _TEXT, "stratum": _TEXT, "metric": _TEXT},
         **_RANGE,
@@ -136,6 +144,10 @@ class AuditResult(Result):
     of its groups."""
     suppressed: tuple[Row, ...] = ()
     """Groups that are too small to be shown, with a count that names nobody ("<10")."""
+    flow: tuple[Row, ...] = ()
+    """Rows that are left after each step from the tables to what was measured."""
+    unscored: tuple[Row, ...] = ()
+    """Labelled rows without a score, of everybody and of each group: all of them (`reason` blank), then by reason."""
     shortcuts: tuple[Row, ...] = ()
     sources: tuple[Row, ...] = ()
     """What the score gets within sources and across them, and what it knows of them; `severity` is "red" or "note"."""

@@ -28,6 +28,7 @@ from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.input.read import read_cohort
 from medclip.auditing.input.score_table import ScoreSource
 from medclip.auditing.leakage.cohort_fingerprint import fingerprint, refuse_same_data
+from medclip.auditing.left_out import flow_rows, unscored_rows
 from medclip.auditing.open_tables import OpenTables, open_tables
 from medclip.auditing.options import LEAST_PER_TEST, AuditOptions, Thresholds, shuffles_for
 from medclip.auditing.result import AuditResult
@@ -119,6 +120,8 @@ def run_audit(
         measured.append(one)
         add("metrics", own_metrics := metric_rows(one, options.dataset))
         add("ratios", ratio_rows(own_metrics))
+        add("flow", flow_rows(one))
+        add("unscored", unscored_rows(one, options))
         add("differences", difference_rows(one, options))
         add("requirements", requirement_rows(one, options.declared))
         progress.stage(f"Shuffling groups of {model}", len(cohort.labels) * len(cohort.attributes))

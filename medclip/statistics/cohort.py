@@ -55,6 +55,26 @@ class Label:
         return ~(np.isnan(self.score_N) | np.isnan(self.truth_N))
 
 
+@dataclass(frozen=True)
+class Unscored:
+    """The rows of one group that have no score, and so no part in anything that is measured."""
+
+    attribute: str
+    group: str
+    num_rows: int
+    """Labelled rows, scored or not."""
+    num_patients: int
+    num_unscored: int
+    reasons: Mapping[str, int]
+    """Why, with the number of rows."""
+    interval: tuple[float, float]
+    """Of the share without a score."""
+    difference: tuple[float, float, float]
+    """Of that share from that of all others, with its interval."""
+    p: float
+    """Of equal shares; NaN where it was not tested."""
+
+
 @dataclass(frozen=True, eq=False)
 class Cohort:
     """A whole audit set."""
@@ -73,6 +93,10 @@ class Cohort:
     """The patient as the table writes it. Never written out."""
     notes: tuple[str, ...] = ()
     """What was left out, mended or assumed; sentences without identifiers."""
+    steps: tuple[tuple[str, int], ...] = ()
+    """Rows that are left after each step from the tables to the cohort."""
+    unscored: tuple[Unscored, ...] = ()
+    """Everybody, then each group."""
 
     @property
     def num_patients(self) -> int:

@@ -55,6 +55,8 @@ def full(labels: Sequence[str] = LABELS, models: Sequence[str] = ("medclip-mini"
             for label in labels
             for a, g in HIDDEN
         ),
+        flow=tuple(row for model in models for row in _flow(model, labels)),
+        unscored=tuple(row for model in models for row in _unscored(model)),
         shortcuts=tuple(row for model in models for row in _shortcuts(model, labels[-1])),
         sources=tuple(row for model in models for row in _sources(model, labels[0])),
         embeddings=tuple(row for model in models for row in _embeddings(model)),
@@ -103,6 +105,7 @@ def without_findings() -> AuditResult:
         gaps=tuple({**row, "p": 0.4, "p_holm": 1.0, "p_bh": 0.8} for row in made.gaps),
         differences=tuple({**row, "p": 0.4, "p_holm": 1.0, "p_bh": 0.8} for row in made.differences),
         leakage=tuple(row for row in made.leakage if row["severity"] != "red"),
+        unscored=tuple({**row, "p": None, "p_holm": None} for row in made.unscored),
     )
 
 
@@ -257,6 +260,29 @@ def _decision(model: str, label: str) -> Iterator[dict[str, Any]]:
             "model": model, "label": label, "attribute": "all", "group": "all", "threshold": t, "net_benefit": value,
             "low": value - 0.02, "high": value + 0.02, "treat_all": 0.15 - 0.85 * t / (1 - t),
         }  # fmt: skip
+
+
+def _flow(model: str, labels: Sequence[str]) -> Iterator[dict[str, Any]]:
+    steps = (("rows of the label table", 1400), ("joined with scores", 1221), ("rows of the audit", 1204))
+    for step, n in steps:
+        yield {"model": model, "label": "", "step": step, "n": n}
+    for label in labels:
+        yield {"model": model, "label": label, "step": "with a truth", "n": 1203}
+        yield {"model": model, "label": label, "step": "with truth and score", "n": 1201}
+
+
+def _unscored(model: str) -> Iterator[dict[str, Any]]:
+    """Yield the shares that were never scored: women's more often, beyond chance."""
+    for attribute, group, n, share, p in (
+        ("all", "all", 1221, 0.04, None), ("sex", "female", 600, 0.07, 0.0001), ("sex", "male", 621, 0.01, 0.0001),
+    ):  # fmt: skip
+        head = {"model": model, "attribute": attribute, "group": group, "flag": ""}
+        numbers = {"value": share, "low": share - 0.005, "high": share + 0.02, "n": n, "n_patients": n // 2}
+        other = {"difference": 2 * share - 0.08, "difference_low": share - 0.05, "difference_high": share + 0.02}
+        tested = {"p": p, "p_holm": p and 2 * p, "p_bh": p, "family": f"never scored, {model}"} if p else {}
+        yield {**head, "reason": "", "n_unscored": round(share * n), **numbers, **(other if p else {}), **tested}
+        yield {**head, "reason": "failed: truncated", "n_unscored": round(share * n) - 12}
+        yield {**head, "reason": "no row of scores", "n_unscored": None}
 
 
 def _shortcuts(model: str, label: str) -> Iterator[dict[str, Any]]:

@@ -6,7 +6,7 @@ Several files of one study make one row: of what they agree on, and of all that 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,10 @@ BOTH = " + "
 """Stands between two values of one study, such as the views "LATERAL + PA"."""
 
 
+NO_ROW = "no row of scores"
+"""Why a row of labels has no score where nothing else is known."""
+
+
 @dataclass(frozen=True, eq=False)
 class Source:
     """M joined rows, which make N units: a row of the cohort each."""
@@ -49,6 +53,10 @@ class Source:
     notes: tuple[str, ...] = ()
     lost_rows: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
     """Rows of the label table that have no score."""
+    lost_reasons: tuple[str, ...] = ()
+    """Why, of each of them."""
+    steps: tuple[tuple[str, int], ...] = ()
+    """Rows that are left after each step of joining."""
 
     @property
     def num_units(self) -> int:
@@ -150,7 +158,8 @@ def join_tables(scores: Any, labels: Any, options: ReadOptions) -> Source:
     scores = open_scores(scores, options.files)
     if same or labels is scores.table or _same_file(labels, scores.table.path):
         return _one_table(scores, options)
-    table = select(read_table(labels, "the table of labels", options.text), options.where, "rows of labels")
+    every = read_table(labels, "the table of labels", options.text)
+    table = select(every, options.where, "rows of labels")
     named = _named_keys(options.key)
     score_table = read_scores(scores, options, lambda rows: _keys(rows, table, named, own=False)[0])
     ours, theirs = _keys(score_table.rows, table, named, own=score_table.own)
@@ -172,7 +181,21 @@ def join_tables(scores: Any, labels: Any, options: ReadOptions) -> Source:
         label_row_M, score_row_M = kept_labels[joined.left_M], kept_scores[joined.right_M]
     notes = [*score_table.notes, *notes, *joined.notes]
     offered = kept_labels, len(kept_scores)
-    return _source(score_table, table, label_row_M, score_row_M, theirs, offered, notes, bool(options.where))
+    source = _source(score_table, table, label_row_M, score_row_M, theirs, offered, notes, bool(options.where))
+    steps = (("rows of the label table", every.num_rows), *_asked(options, table.num_rows))
+    steps += ((_SINGLE, len(kept_labels)),) if len(kept_labels) < table.num_rows else ()
+    joined_rows = len(np.unique(label_row_M))
+    scored_rows = len(np.unique(source.label_row_M))
+    steps += (("joined with scores", joined_rows),)
+    steps += (("with a score", scored_rows),) if scored_rows < joined_rows else ()
+    return replace(source, steps=steps)
+
+
+_SINGLE = "that repeat no other"
+
+
+def _asked(options: ReadOptions, num_rows: int) -> tuple[tuple[str, int], ...]:
+    return (("asked for (--where)", num_rows),) if options.where else ()
 
 
 def _source(
@@ -200,6 +223,12 @@ def _source(
     why = f" ({_why(score_table.rows, score_row_M[~scored_M])})" if not scored_M.all() else ""
     if len(lost):
         notes.append(f"Left out: {count(len(lost), 'row')} of labels without a score, of {num_labels:,}{why}.")
+    reasons = dict.fromkeys(lost.tolist(), NO_ROW)
+    for row, reason in zip(
+        label_row_M[~scored_M].tolist(), _reasons(score_table.rows, score_row_M[~scored_M]), strict=True
+    ):
+        if row in reasons:
+            reasons[row] = reason
     used = np.zeros(score_table.rows.num_rows, bool)
     used[score_row_M] = True
     unused = num_scores - int(used.sum())
@@ -221,7 +250,20 @@ def _source(
         if len(first) < len(unit_M):
             files = count(len(unit_M), "file makes", "files make")
             notes.append(f"{files} {count(len(first), 'study')}, each a row of the audit.")
-    return Source(score_table, table, label_row_M, score_row_M, rank_M, score_unit_N, tuple(keys), tuple(notes), lost)
+    why_lost = tuple(reasons.values())
+    return Source(
+        score_table, table, label_row_M, score_row_M, rank_M, score_unit_N, tuple(keys), tuple(notes), lost, why_lost
+    )
+
+
+def _reasons(files: Table, rows: NDArray[np.intp]) -> list[str]:
+    """Return of each file that was not scored why: its status and reason."""
+    texts = [["not scored"] * len(rows)] * 2
+    for n, column in enumerate(("status", "reason")):
+        if column in files.names:
+            texts[n] = files.coded(column).take(rows).texts_N().tolist()
+    pairs = zip(*texts, strict=True)
+    return [": ".join(dict.fromkeys(part.replace("_", " ") for part in pair if part)) or "no task" for pair in pairs]
 
 
 def _why(files: Table, rows: NDArray[np.intp]) -> str:
@@ -278,6 +320,11 @@ def _one_table(scores: Any, options: ReadOptions) -> Source:
         rows,
         tuple(keys or ([place] if place else [])),
         notes=tuple(notes),
+        steps=(
+            ("rows of the table", score_table.rows.num_rows),
+            *_asked(options, int(keep.sum())),
+            *(((_SINGLE, len(rows)),) if len(rows) < keep.sum() else ()),
+        ),
     )
 
 

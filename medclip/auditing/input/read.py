@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medclip.auditing.input.ages import are_bands, read_ages
-from medclip.auditing.input.groups import kind_of, make_groups, one_attribute, parse_by
+from medclip.auditing.input.groups import kind_of, make_groups, parse_by
 from medclip.auditing.input.joined_tables import Source, join_tables
 from medclip.auditing.input.labels import make_labels
 from medclip.auditing.input.match_columns import pair_up
 from medclip.auditing.input.options import ReadOptions
+from medclip.auditing.input.unscored import missing_notes, unscored_groups
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.table import PATIENTS, Coded, Table, in_order, is_blank, plain_name
 from medclip.statistics.cohort import Cohort, Label
@@ -22,51 +23,6 @@ from medclip.wording import count
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-_LEAST_ROWS = 30
-"""Smallest group whose share is stated."""
-_LEAST_GAP = 0.05
-"""Smallest difference of shares that is stated."""
-
-
-def missing_by_group(source: Source, names: Sequence[str], options: ReadOptions) -> list[str]:
-    """Compare the shares of labelled rows without a score between the groups of each attribute.
-
-    Args:
-        source: The joined tables.
-        names: Attributes, without intersections.
-        options: How they are read.
-
-    Returns:
-        A sentence for each attribute with a difference of at least five points; shares in whole per cent, and only of
-        groups of 30 rows or more.
-    """
-    notes: list[str] = []
-    if not len(source.lost_rows):
-        return notes
-    rows = np.concatenate([source.label_row_M, source.lost_rows])
-    lost_N = np.arange(len(rows)) >= len(source.label_row_M)
-    for name in names:
-        column = source.labels.find(name)
-        if column is None:
-            continue
-        cells = source.labels.coded(column).take(rows)
-        try:
-            alone = np.arange(len(rows), dtype=np.int32)
-            attribute, _ = one_attribute(name, cells, alone, options, source.labels.where)
-        except MedclipError:  # cells that only the rows without a score have
-            continue
-        n_G = np.bincount(attribute.codes_N, minlength=len(attribute.groups))
-        share_G = np.bincount(attribute.codes_N[lost_N], minlength=len(attribute.groups)) / np.maximum(n_G, 1)
-        large = n_G >= _LEAST_ROWS
-        if large.sum() > 1 and share_G[large].max() - share_G[large].min() >= _LEAST_GAP:
-            shares = [f"{g} {s:.0%}" for g, s, ok in zip(attribute.groups, share_G, large, strict=True) if ok]
-            notes.append(
-                f"CAUTION: scores are missing more often in some groups of {name}: {', '.join(shares)} of the labelled "
-                "rows have none, and the audit says nothing about them."
-            )
-    return notes
-
 
 _PART = "~"
 _MOST_DIGITS = 15
@@ -119,6 +75,9 @@ def read_cohort(
     labels_made, notes = make_labels(pairs, source, options)
     grouping = make_groups(by, source.attribute, patients.patients_N, options, source.labels.where)
     column = source.labels.find(*FILES)
+    blank_N = np.all([np.isnan(x.score_N) for x in labels_made], axis=0)
+    patient = (None, None) if options.patients == "rows" else patient_column(source.labels, options)
+    unscored = unscored_groups(source, names, options, blank_N, patient)
     return Cohort(
         patients_N=patients.patients_N,
         labels=labels_made,
@@ -130,11 +89,13 @@ def read_cohort(
         notes=(
             *source.notes,
             *passed,
-            *missing_by_group(source, names, options),
+            *missing_notes(unscored),
             *patients.notes,
             *notes,
             *grouping.notes,
         ),
+        steps=(*source.steps, ("rows of the audit", source.num_units)),
+        unscored=unscored,
     )
 
 

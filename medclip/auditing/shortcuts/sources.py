@@ -52,6 +52,7 @@ RED, NOTE = "red", "note"
 NAMES = ("source", "site", "dataset", "data_source")
 """Attributes that are taken for the source where none is named; `site` with its other names (hospital, institution)."""
 _FOLDS = 5
+_CHANCE = 0.5
 _ALPHA = 0.05
 _MOST_RESAMPLES = 500
 """Of the tests among negatives: their standard error is then right to 3 %, and many sources take no longer than one."""
@@ -85,10 +86,18 @@ def source_rows(measured: Measured, options: AuditOptions) -> list[Row]:
             rows += one.rows()
     tested = [row for row in rows if "family" in row]
     adjust(tested)
+    known = {(row["label"], row["source"]): row for row in rows if row["what"] == KNOWN}
     for row in tested:
-        if row["value"] > 0 and row["p_holm"] is not None and row["p_holm"] <= _ALPHA:
+        sure = row["p_holm"] is not None and row["p_holm"] <= _ALPHA
+        if sure and row["value"] > 0 and _tells_apart(known[row["label"], row["source"]]):
             row["severity"] = RED
     return [short(measured.rounding, row) for row in rows]
+
+
+def _tells_apart(row: Row) -> bool:
+    """Whether a source is told apart at all: a score that is reversed tells anything better than the finding."""
+    ends = [end for end in (row["low"], row["high"]) if end is not None and np.isfinite(end)]
+    return len(ends) == 2 and not min(ends) <= _CHANCE <= max(ends)
 
 
 @dataclass(frozen=True, eq=False)

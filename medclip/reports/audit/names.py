@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from medclip.auditing.groups.gaps import GAPS
@@ -104,3 +105,13 @@ def with_interval(row: Row, *, signed: bool = False) -> str:
     """Write 0.83 (0.79 to 0.87)."""
     value, around = parts(row, signed=signed)
     return f"{value} ({around})" if around else value
+
+
+def by_cell(rows: Sequence[Row]) -> Iterator[tuple[str, list[tuple[str, list[Row]]]]]:
+    """Yield each attribute with its groups and their rows, in the order of the table."""
+    rows_by_cell: dict[str, dict[str, list[Row]]] = {}
+    for row in rows:
+        attribute = EVERYBODY if is_all(row) else plain(row.get("attribute"))
+        rows_by_cell.setdefault(attribute, {}).setdefault(group_name(row), []).append(row)
+    for attribute, groups in rows_by_cell.items():
+        yield attribute, list(groups.items())

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from medclip.auditing.result import AuditResult, Row
 from medclip.reports.audit import requirements, sources
-from medclip.reports.audit.annex import provenance
+from medclip.reports.audit.annex import left_out, provenance
 from medclip.reports.audit.annex import sections as sections
 from medclip.reports.audit.annex.label_section import LabelView, label_view, overview
 from medclip.reports.audit.annex.matrices import diagnosis_matrices, matrices
@@ -41,6 +41,9 @@ class PageView:
     stress: StressView | None
     facts: tuple[tuple[str, str], ...]
     first: FirstPages
+    flow: Grid
+    """Rows that are left after each step."""
+    unscored: Grid
     findings: Grid
     """All of them; empty where the first pages have room for them."""
     diagnoses: tuple[Grid, ...]
@@ -89,6 +92,8 @@ def view(result: AuditResult) -> PageView:
         stress=stress_view(result),
         facts=tuple(_facts(result)),
         first=first,
+        flow=left_out.flow(result),
+        unscored=left_out.unscored(result),
         findings=findings_grid(collect_findings(result) if first.more_findings else ()),
         diagnoses=diagnosis_matrices(result),
         overview=overview(result),

@@ -21,6 +21,8 @@ class Tr:
 
     head: str
     cells: tuple[Td, ...] = ()
+    is_sentence: bool = False
+    """Whether the head is all of it, and no heading: a sentence over the whole width."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Grid:
 
     def __bool__(self) -> bool:
         """Whether there is anything in it."""
-        return any(row.cells for row in self.rows)
+        return any(row.cells or row.is_sentence for row in self.rows)
 
 
 def said(text: str) -> Td:

@@ -132,3 +132,11 @@ def test_areas_are_joined_by_their_pairs_and_a_source_without_pairs_does_not_cou
     value, drawn_B = joined(np.array([0.8, np.nan]), np.array([[0.6], [np.nan]]), np.array([[10.0, 5.0], [0.0, 0.0]]))
     assert value == pytest.approx(0.8)
     assert drawn_B == pytest.approx([0.6])
+
+
+def test_a_score_that_is_reversed_does_not_follow_the_source_for_that():
+    table = hospitals(0.3, 0.3)
+    table["flu_score"] = 1 - table.flu_score
+    result = audited(table)
+    assert one(result, AGAINST, "north")["p_holm"] < 0.05
+    assert findings(result) == []

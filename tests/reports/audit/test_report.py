@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from medclip.auditing.result import COLUMNS, AuditResult
+from medclip.auditing.shortcuts.sources import RED
 from medclip.auditing.shortcuts.standardised_gaps import BEFORE
 from medclip.reports.audit.annex.label_section import REPEATED
 from medclip.reports.audit.annex.methods import LIMITS
@@ -25,7 +26,18 @@ from tests.kits.pages import run_together
 
 FRONT = ("question", "cohort", "found", "unseen", "basis", "limits", "signature")
 ANNEX = (
-    *("diagnoses", "overview", "who", "measures", "labels", "calibration", "thresholds", "shortcuts", "embeddings"),
+    *(
+        "diagnoses",
+        "overview",
+        "who",
+        "unscored",
+        "measures",
+        "labels",
+        "calibration",
+        "thresholds",
+        "shortcuts",
+        "embeddings",
+    ),
     *("leakage", "hidden", "methods", "provenance"),
 )
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -304,7 +316,7 @@ def test_who_is_missed_stands_once_with_the_number_of_ill_and_the_ratio_to_the_l
 def test_many_findings_are_counted_on_the_first_pages_and_listed_in_the_annex():
     made = full()
     sure = tuple({**row, "p_holm": 0.001, "value": -0.1} for row in made.differences)
-    shown = render(replace(made, differences=sure, requirements=(), gaps=()))
+    shown = render(replace(made, differences=sure, requirements=(), gaps=(), unscored=()))
     assert text_of("found", shown).count("in all others") == 8
     assert "further findings:" in re.sub(r"\s+", " ", text_of("found", shown))
     assert text_of("findings", shown).count("in all others") == len(sure)
@@ -323,3 +335,19 @@ def test_two_models_five_labels_and_six_attributes_print_on_fewer_than_25_pages_
     subprocess.run([*command, (tmp_path / REPORT).as_uri()], capture_output=True, timeout=120, check=True)
     pdf = (tmp_path / "page.pdf").read_bytes()
     assert 10 < len(re.findall(rb"/Type\s*/Page\b(?!s)", pdf)) < 25
+
+
+def test_the_flow_of_rows_stands_on_the_first_pages():
+    made = full()
+    part = re.sub(r"\s+", " ", text_of("cohort", render(made)))
+    assert "Rows of the label table 1,400 Joined with scores 1,221 Rows of the audit 1,204" in part
+    assert "Pneumonia: with a truth, and a score 1,203, 1,201" in part
+    assert "4 % of 1,221 labelled rows were never scored" in part
+
+
+def test_a_finding_without_columns_is_a_sentence_over_the_whole_row():
+    made = full()
+    row = {"model": "medclip-mini", "severity": RED, "value": 0.3, "note": "It tells hospitals."}
+    shown = render(replace(made, sources=(row,), differences=(), gaps=(), unscored=()))
+    sentence = '<th scope="row" class="sentence" colspan="5">The score follows the source. It tells hospitals.</th>'
+    assert sentence in shown[shown.index('id="found"') :]

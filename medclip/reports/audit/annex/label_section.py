@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -10,6 +10,7 @@ from markupsafe import Markup
 from medclip.auditing.result import AuditResult, Row
 from medclip.reports.audit.names import (
     EVERYBODY,
+    by_cell,
     gap_head,
     group_name,
     is_all,
@@ -102,16 +103,6 @@ def groups_grid(rows: Sequence[Row], metrics: Sequence[str], caption: str, *, co
             lines.append(Tr(capital(attribute)))
         lines += [_group_row(name, own, names, counts) for name, own in cells]
     return Grid(caption, heads, tuple(lines), dense=len(heads) > 8)
-
-
-def by_cell(rows: Sequence[Row]) -> Iterator[tuple[str, list[tuple[str, list[Row]]]]]:
-    """Yield each attribute with its groups and their rows, in the order of the table."""
-    rows_by_cell: dict[str, dict[str, list[Row]]] = {}
-    for row in rows:
-        attribute = EVERYBODY if is_all(row) else plain(row.get("attribute"))
-        rows_by_cell.setdefault(attribute, {}).setdefault(group_name(row), []).append(row)
-    for attribute, groups in rows_by_cell.items():
-        yield attribute, list(groups.items())
 
 
 def _of(rows: Sequence[Row], model: str) -> list[Row]:

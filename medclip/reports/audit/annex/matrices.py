@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from medclip.auditing.result import AuditResult, Row
-from medclip.reports.audit.annex.label_section import by_cell
-from medclip.reports.audit.names import EVERYBODY, metric_head, parts, plain
+from medclip.reports.audit.names import EVERYBODY, by_cell, metric_head, parts, plain
 from medclip.reports.audit.table import Grid, Td, Tr
 from medclip.wording import NONE, capital, number, real
 

@@ -47,7 +47,11 @@ def inputs(result: AuditResult) -> Grid:
     lines = tuple(
         Tr(
             plain(row.get("name")),
-            (said(plain(row.get("for"))), Td(number(row.get("size"))), said(str(row.get("sha256") or NONE))),
+            (
+                said(plain(str(row.get("for")).partition(":")[0])),
+                Td(number(row.get("size"))),
+                said(str(row.get("sha256") or NONE)),
+            ),
         )
         for row in result.provenance.get("inputs") or ()
     )

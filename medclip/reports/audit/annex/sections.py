@@ -13,7 +13,6 @@ from medclip.auditing.shortcuts.standardised_gaps import AFTER, BEFORE
 from medclip.reports.audit.annex.label_section import (
     CALIBRATION,
     DRAWN,
-    by_cell,
     by_group,
     by_group_panels,
     difference_cells,
@@ -22,6 +21,7 @@ from medclip.reports.audit.annex.label_section import (
 from medclip.reports.audit.annex.plots import net_benefit, reliability, scatter
 from medclip.reports.audit.names import (
     EVERYBODY,
+    by_cell,
     gap_head,
     group_name,
     is_all,

@@ -8,7 +8,16 @@ from itertools import groupby
 
 from medclip.auditing.result import AuditResult
 from medclip.reports.audit.summary.finding import Finding
-from medclip.reports.audit.summary.words import COMPARED, FOUND, HIDDEN, UNSEEN, Said, collect_findings, summary
+from medclip.reports.audit.summary.words import (
+    COMPARED,
+    FOUND,
+    HIDDEN,
+    UNSCORED,
+    UNSEEN,
+    Said,
+    collect_findings,
+    summary,
+)
 from medclip.reports.audit.table import Grid, Td, Tr, said
 from medclip.wording import NONE, capital, number
 
@@ -26,6 +35,8 @@ class FirstPages:
     question: str
     about: tuple[str, ...]
     """Who was audited, and how the scores do over everybody."""
+    unscored: tuple[str, ...]
+    """How many labelled rows were never scored."""
     cautions: tuple[str, ...]
     """Notes that change how everything is read."""
     more_notes: int
@@ -50,6 +61,7 @@ def first_pages(result: AuditResult) -> FirstPages:
     return FirstPages(
         question=str(result.provenance.get("question") or QUESTION),
         about=(*matters.get("Size", nothing).all, *matters.get("Overall", nothing).all),
+        unscored=matters.get(UNSCORED, nothing).all,
         cautions=tuple(cautions[:_CAUTIONS]),
         more_notes=len(result.notes) - min(_CAUTIONS, len(cautions)),
         counted=(*matters[FOUND].sentences[bool(findings) :], *matters[FOUND].after[-1:]),
@@ -68,17 +80,15 @@ def findings_grid(findings: tuple[Finding, ...]) -> Grid:
     lines: list[Tr] = []
     for harm, same in groupby(findings, key=lambda finding: finding.harm):
         lines.append(Tr(capital(harm.head)))
-        lines += [
-            Tr(
-                finding.what or finding.sentence,
-                (
-                    *(said(text or NONE) for text in (finding.value, finding.difference, finding.counts)),
-                    Td(finding.p or NONE),
-                ),
-            )
-            for finding in same
-        ]
+        lines += [_line(finding) for finding in same]
     return Grid("What was found, the worst harm first", _HEADS, tuple(lines), dense=True)
+
+
+def _line(finding: Finding) -> Tr:
+    if not finding.what:
+        return Tr(finding.sentence, is_sentence=True)
+    texts = (finding.value, finding.difference, finding.counts)
+    return Tr(finding.what, (*(said(text or NONE) for text in texts), Td(finding.p or NONE)))
 
 
 def _beside(matters: dict[str, Said]) -> Iterator[Said]:

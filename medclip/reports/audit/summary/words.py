@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from medclip.auditing.result import AuditResult, Row
 from medclip.reports.audit import requirements, sources
+from medclip.reports.audit.annex import left_out
 from medclip.reports.audit.names import (
     alpha,
     cell_name,
@@ -34,6 +35,7 @@ MAIN = ("tpr", "fpr", "auroc", "c_index")
 """The measures that differences are told of first, the worst harm first."""
 COMPARED = "Models compared"
 FOUND, UNSEEN, HIDDEN = "What was found", "What could not have been seen", "Groups that are not shown"
+UNSCORED = "Never scored"
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ def summary(result: AuditResult) -> tuple[Said, ...]:
         Said("Declared beforehand", requirements.answers(result)),
         _unseen(result),
         Said(HIDDEN, tuple(_hidden(result))),
+        Said(UNSCORED, tuple(left_out.unscored_sentences(result))),
         Said("Size", tuple(_size(result))),
         Said("Overall", tuple(_overall(result))),
         Said("Thresholds", tuple(thresholds(result))),
@@ -132,8 +135,8 @@ def _overall(result: AuditResult) -> Iterator[str]:
 
 
 def collect_findings(result: AuditResult) -> tuple[Finding, ...]:
-    """Return every finding, the worst harm first. A part of the page that makes findings is a line here."""
-    parts = (requirements, sources, group_findings, stress)
+    """Return every finding, the worst harm first. A part of the page that makes findings is a word here."""
+    parts = (requirements, sources, left_out, group_findings, stress)
     return by_harm([finding for part in parts for finding in part.findings(result)])
 
 

@@ -11,7 +11,8 @@ from medclip.auditing.result import AuditResult
 from medclip.auditing.shortcuts.masked_pairs import MEAN_CHANGE
 from medclip.reports.audit.card_section import card, markdown
 from medclip.reports.audit.names import parts, with_interval
-from medclip.reports.audit.summary.words import FOUND, HIDDEN, UNSEEN, lead, summary
+from medclip.reports.audit.summary.finding import Harm
+from medclip.reports.audit.summary.words import FOUND, HIDDEN, UNSCORED, UNSEEN, collect_findings, lead, summary
 from tests.kits.audit_report import EVIL, full, nearly_empty, without_findings
 
 
@@ -41,7 +42,9 @@ def test_the_same_gap_by_another_name_is_told_and_counted_once():
     made = full()
     row = next(r for r in made.gaps if r["gap"] == "underdiagnosis_max_min" and r["p_holm"] <= 0.05)
     twins = ({**row, "same_as": "tpr_max_min"}, {**row, "gap": "tpr_max_min"})
-    matter = next(m for m in summary(replace(made, differences=(), gaps=twins)) if m.head == FOUND)
+    matter = next(
+        m for m in summary(replace(made, differences=(), gaps=twins, unscored=(), requirements=())) if m.head == FOUND
+    )
     assert matter.sentences[1].startswith("1 finding in all: missed disease 1. 1 gap between groups tested;")
     assert matter.items == ()
 
@@ -190,3 +193,14 @@ def test_a_label_that_is_hidden_altogether_is_a_page_without_its_numbers():
         "audited on too few patients to be counted here, for 3 labels" in told(replace(full(), metrics=hidden))["Size"]
     )
     assert "Overall" not in told(replace(full(), metrics=hidden))
+
+
+def test_rows_that_were_never_scored_are_told_with_their_reasons_and_found_where_a_group_has_more():
+    text = told(full())
+    assert text[UNSCORED].startswith("4 % of 1,221 labelled rows were never scored (failed: truncated 37 and no row")
+    (finding,) = [f for f in collect_findings(full()) if f.harm is Harm.UNSCORED]
+    assert finding.sentence == (
+        "Scores are missing more often in female (sex): 7 % against 1 % in all others, a difference of +0.06 (+0.02 to "
+        "+0.09); 600 labelled rows, 300 patients (failed: truncated 30 and no row of scores few); p\u00a0<0.001, after "
+        "adjusting for 2 tests <0.001."
+    )

@@ -1,0 +1,124 @@
+"""What was left out, as the page shows it: the flow of rows, and who was never scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from medclip.auditing.result import AuditResult, Row
+from medclip.reports.audit.names import EVERYBODY, by_cell, cell_name, is_all, of_model, plain, survives
+from medclip.reports.audit.summary.finding import Finding, Harm
+from medclip.reports.audit.table import Grid, Td, Tr, said
+from medclip.wording import NONE, capital, count, list_of, number, p_value, percent, real, value_and_interval
+
+_MOST_LABELS = 6
+"""Labels that have a row each in the flow on the first page."""
+
+
+def flow(result: AuditResult) -> Grid:
+    """Return the rows that are left after each step, for each model."""
+    models = list(result.model_names)
+    by_step: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in result.flow:
+        place = str(row.get("label") or ""), str(row.get("step"))
+        by_step.setdefault(place, {})[str(row.get("model"))] = row.get("n")
+    lines = [Tr(capital(step), _counts(models, counts)) for (label, step), counts in by_step.items() if not label]
+    labels = list(dict.fromkeys(label for label, _ in by_step if label))
+    for label in labels[:_MOST_LABELS]:
+        steps = [counts for (of, _), counts in by_step.items() if of == label]
+        lines.append(Tr(f"{plain(label)}: with a truth, and a score", _counts(models, *steps)))
+    rest = len(labels) - _MOST_LABELS
+    note = f"{count(rest, 'further label')} in flow.csv" if rest > 0 else ""
+    return Grid("Rows that are left after each step", ("Step", *map(plain, models)), tuple(lines), True, note)
+
+
+def _counts(models: Sequence[str], *steps: Mapping[str, Any]) -> tuple[Td, ...]:
+    return tuple(Td(", ".join(number(counts.get(model)) for counts in steps)) for model in models)
+
+
+def unscored(result: AuditResult) -> Grid:
+    """List by group what share of the labelled rows was never scored, and why."""
+    heads = ("Group", "Labelled rows", "Never scored", "Share", "Minus all others", "p, adjusted", "Why")
+    lines: list[Tr] = []
+    for model in result.model_names:
+        own = [row for row in result.unscored if row.get("model") == model]
+        if len(result.model_names) > 1 and own:
+            lines.append(Tr(f"Model: {plain(model)}"))
+        for attribute, groups in by_cell(own):
+            if attribute != EVERYBODY:
+                lines.append(Tr(capital(attribute)))
+            lines += [Tr(name, _cells(result, rows)) for name, rows in groups]
+    return Grid("Labelled rows that were never scored", heads, tuple(lines), dense=True)
+
+
+def findings(result: AuditResult) -> list[Finding]:
+    """Return the groups whose rows lack a score more often than those of all others, beyond chance."""
+    tests = sum(real(row.get("p")) is not None for row in result.unscored)
+    per_model = tests // max(1, len(result.model_names))
+    return [
+        _finding(result, row, per_model)
+        for row in result.unscored
+        if survives(result, row) and (real(row.get("difference")) or 0) > 0
+    ]
+
+
+def unscored_sentences(result: AuditResult) -> Iterator[str]:
+    """Yield for each model how many labelled rows have no score, and why."""
+    for row in result.unscored:
+        if is_all(row) and not row.get("reason") and real(row.get("value")):
+            why = _why(result, row)
+            yield (
+                f"{percent(row['value'])} of {count(int(row.get('n') or 0), 'labelled row')} were never scored"
+                f"{of_model(result, row)}{f' ({why})' if why else ''}: nothing is known about them."
+            )
+
+
+def _cells(result: AuditResult, rows: list[Row]) -> tuple[Td, ...]:
+    row = next((r for r in rows if not r.get("reason")), rows[0])
+    if row.get("flag") == "suppressed":
+        return (Td("not shown", css="quiet"), *(Td(NONE, css="quiet") for _ in range(4)), said(""))
+    share, around = value_and_interval(row.get("value"), row.get("low"), row.get("high"))
+    difference, between = _difference(row)
+    sign = "▲ " if survives(result, row) else ""
+    numbers = (Td(number(row.get("n"))), Td(_few(row)), Td(share, (around,)))
+    tested = "" if real(row.get("p")) is None else f"{p_value(row.get('p'))}, {p_value(row.get('p_holm'))}"
+    shown = NONE if is_all(row) else f"{sign}{difference}"
+    return (*numbers, Td(shown, (between,) if not is_all(row) else ()), Td(tested or NONE), said(_why(result, row)))
+
+
+def _difference(row: Row) -> tuple[str, str]:
+    return value_and_interval(row.get("difference"), row.get("difference_low"), row.get("difference_high"), signed=True)
+
+
+def _why(result: AuditResult, row: Row) -> str:
+    """Write the reasons of a group, with their counts where these may be shown."""
+    place = ("model", "attribute", "group")
+    reasons = [r for r in result.unscored if r.get("reason") and all(r.get(k) == row.get(k) for k in place)]
+    return list_of([f"{plain(r['reason'])} {_few(r)}" for r in reasons], most=4)
+
+
+def _few(row: Row) -> str:
+    """Write a count; a small one is not exported."""
+    return "few" if row.get("n_unscored") is None else number(row["n_unscored"])
+
+
+def _finding(result: AuditResult, row: Row, tests: int) -> Finding:
+    share, others = float(row["value"]), float(row["value"]) - float(row["difference"])
+    size, around = _difference(row)
+    why = _why(result, row)
+    counts = count(int(row.get("n") or 0), "labelled row") + (
+        "" if row.get("n_patients") is None else f", {count(int(row['n_patients']), 'patient')}"
+    )
+    against = f"{percent(share)} against {percent(max(others, 0.0))} in all others"
+    adjusted = f"after adjusting for {count(tests, 'test')} {p_value(row.get('p_holm'))}"
+    return Finding(
+        Harm.UNSCORED,
+        f"Scores are missing more often in {cell_name(row)}{of_model(result, row)}: {against}, a difference of {size} "
+        f"({around}); {counts}{f' ({why})' if why else ''}; p\u00a0{p_value(row.get('p'))}, {adjusted}.",
+        float(row["difference"]),
+        what=f"{capital(cell_name(row))}{of_model(result, row)}: never scored",
+        value=against,
+        difference=f"{size} ({around})",
+        counts=counts,
+        p=f"{p_value(row.get('p'))}, {p_value(row.get('p_holm'))}",
+    )

@@ -1,0 +1,89 @@
+"""The tables of what was left out: rows after each step, and who was never scored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+import medclip
+from tests.kits.audit_input import write_scored
+from tests.kits.audit_tables import audit_table
+
+QUICK: dict[str, Any] = {"num_resamples": 100, "permutations": 100, "threshold": 0.5}
+
+
+def rows(result: medclip.AuditResult, table: str, **wanted: object) -> list[Any]:
+    return [row for row in result.tidied().rows(table) if all(row[key] == value for key, value in wanted.items())]
+
+
+def without(table: Any, lost: Any) -> Any:
+    return table.loc[~lost, ["image", "flu_score"]].rename(columns={"flu_score": "flu"})
+
+
+def test_the_steps_from_the_table_to_what_is_measured_are_counted():
+    table = audit_table(200, splits=True)
+    labels = pd.concat([table.drop(columns="flu_score"), table.drop(columns="flu_score")[:7]])
+    labels.loc[labels.index[:20], "flu"] = -1
+    result = medclip.audit(without(table, table.image == "img1"), labels, by=["sex"], where={"split": "test"}, **QUICK)
+    test = table[table.split == "test"]
+    flow = {(row["label"], row["step"]): row["n"] for row in rows(result, "flow")}
+    assert flow["", "rows of the label table"] == len(labels)
+    assert flow["", "asked for (--where)"] == (labels.split == "test").sum()
+    assert flow["", "that repeat no other"] == len(test)
+    assert flow["", "joined with scores"] == flow["", "rows of the audit"] == len(test) - (test.image == "img1").sum()
+    assert flow["flu", "with truth and score"] == flow["flu", "with a truth"] < flow["", "rows of the audit"]
+
+
+def test_a_group_whose_scores_are_missing_is_counted_tested_and_found():
+    table = audit_table(400)
+    lost = (table.sex == "F") & (table.index % 4 == 0)
+    result = medclip.audit(without(table, lost), table.drop(columns="flu_score"), by=["sex", "tube"], **QUICK)
+    (row,) = rows(result, "unscored", group="F", reason="")
+    women = table.sex == "F"
+    assert (row["n"], row["n_unscored"]) == (women.sum(), lost.sum())
+    assert row["value"] == lost.sum() / women.sum()
+    assert row["difference"] == row["value"]
+    assert row["p_holm"] < 0.001
+    (other,) = rows(result, "unscored", attribute="tube", group="yes", reason="")
+    assert other["p_holm"] > 0.05
+    (reason,) = rows(result, "unscored", group="F", reason="no row of scores")
+    assert reason["n_unscored"] == lost.sum()
+
+
+def test_files_that_were_skipped_or_failed_are_counted_by_their_reasons_and_blanks_as_blanks(tmp_path: Path):
+    table = audit_table(150)
+    kept = [n for n in range(len(table)) if n % 5]
+    studies = {f"s{n}": [table.image[n]] for n in kept}
+    scores = {f"s{n}": {"findings:flu": table.flu_score[n]} for n in kept}
+    folder = write_scored(tmp_path / "run", studies, scores, "multilabel")
+    files = pd.read_parquet(folder / "files.parquet")
+    more = pd.DataFrame(
+        {"path": [table.image[n] for n in range(0, len(table), 5)], "status": "failed", "reason": "truncated"}
+    )
+    pd.concat([files, more]).to_parquet(folder / "files.parquet")
+    result = medclip.audit(folder, table.drop(columns="flu_score"), by=["sex"], **QUICK)
+    (row,) = rows(result, "unscored", attribute="all", reason="failed: truncated")
+    assert row["n_unscored"] == len(more)
+    blank = table.assign(flu_score=table.flu_score.where(table.index % 5 > 0))
+    (row,) = rows(medclip.audit(blank, by=["sex"], **QUICK), "unscored", attribute="all", reason="the score is blank")
+    assert row["n_unscored"] == len(more)
+
+
+def test_a_few_rows_are_no_count_and_no_exact_share():
+    table = audit_table(400)
+    lost = table.index.isin(table.index[table.sex == "F"][:3])
+    result = medclip.audit(without(table, lost), table.drop(columns="flu_score"), by=["sex"], **QUICK)
+    (row,) = rows(result, "unscored", group="F", reason="")
+    assert row["n_unscored"] is None
+    assert row["value"] == 0.01
+    assert rows(result, "unscored", group="F", reason="no row of scores")[0]["n_unscored"] is None
+
+
+def test_a_group_that_is_too_small_has_no_number():
+    table = audit_table(200)
+    table["site"] = ["rare" if n < 6 else "usual" for n in range(len(table))]
+    result = medclip.audit(table, by=["site"], **QUICK)
+    (row,) = rows(result, "unscored", group="rare")
+    assert (row["flag"], row["n"], row["value"]) == ("suppressed", None, None)
