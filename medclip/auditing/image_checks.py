@@ -38,11 +38,12 @@ _SAME = ("sex", "site")
 
 @dataclass(frozen=True)
 class Evidence:
-    """Rows of three tables."""
+    """Rows of three tables, and the images that leak."""
 
     embeddings: tuple[Row, ...] = ()
     projection: tuple[Row, ...] = ()
     leakage: tuple[Row, ...] = ()
+    leaked_rows: tuple[Row, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -78,9 +79,9 @@ def gather(
         cohort, files, training=training, key=key, vectors_ND=vectors_ND, choosing=choosing, table_splits=splits
     )
     if vectors_ND is None:
-        return Evidence(leakage=tuple(leaks), notes=notes)
+        return Evidence(leakage=leaks.rows, leaked_rows=leaks.named, notes=notes)
     rows, points, sentences = _embeddings(one, vectors_ND, files, options, progress)
-    return Evidence(tuple(rows), tuple(points), tuple(leaks), (*notes, *sentences))
+    return Evidence(tuple(rows), tuple(points), leaks.rows, leaks.named, (*notes, *sentences))
 
 
 def table_splits(table: Table, reading: ReadOptions) -> tuple[Sequence[str], Sequence[str]] | None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.output import write_file
+from medclip.files.output import disk_errors, write_file
 from medclip.files.tables.write import csv_bytes, parquet_bytes
 from medclip.result import Result
 from medclip.wording import list_of
@@ -23,6 +23,9 @@ Row = Mapping[str, Any]
 """One row; a column that it lacks, or that holds None, NaN or infinity, is blank."""
 
 JSON = "audit.json"
+LEAKED_ROWS = "leaked_rows.csv"
+"""Names the images that leak, and therefore stays where the images are; there only where there are any."""
+_LEAKED = ("check", "key", "file", "other", "how")
 _TEXT, _REAL, _WHOLE = "string", "double", "int64"
 _RANGE = {"value": _REAL, "low": _REAL, "high": _REAL}
 _TESTED = {"p": _REAL, "p_holm": _REAL, "p_bh": _REAL}
@@ -171,6 +174,8 @@ class AuditResult(Result):
     audit on the same day gives the same bytes."""
     sealed: Mapping[str, str] = field(default_factory=dict)
     """SHA-256 of page, tables and recipe, where they were written."""
+    leaked_rows: tuple[Row, ...] = ()
+    """The images behind `leakage`, by key and file name: in no table, page or JSON, only in `LEAKED_ROWS`."""
     notes: tuple[str, ...] = ()
     """Sentences: what was left out, mended or assumed."""
 
@@ -261,7 +266,20 @@ def write_tables(result: AuditResult, folder: Path) -> dict[str, str]:
             content = content.encode() if isinstance(content, str) else content
             write_file(folder / f"{name}.{suffix}", content)
             hashes[f"{name}.{suffix}"] = hashlib.sha256(content).hexdigest()
+    _write_leaked_rows(result.leaked_rows, folder / LEAKED_ROWS)
     return hashes
+
+
+def _write_leaked_rows(rows: Sequence[Row], path: Path) -> None:
+    """Name the images that leak, where there are any; what another audit left of them goes."""
+    if not rows:
+        with disk_errors(path.parent):
+            path.unlink(missing_ok=True)
+        return
+    import pyarrow as pa
+
+    schema = pa.schema([(name, pa.string()) for name in _LEAKED])
+    write_file(path, csv_bytes(pa.Table.from_pylist([dict(row) for row in rows], schema)))
 
 
 def write_json(result: AuditResult, folder: Path) -> None:

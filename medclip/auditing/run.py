@@ -92,6 +92,7 @@ def run_audit(
         raise MedclipError(Reason.WRONG_USE, "two of the models have the same name.", hint="Give each a name.")
     measured: list[Measured] = []
     notes: list[str] = []
+    leaked_rows: tuple[Mapping[str, Any], ...] = ()
     tables: dict[str, list[dict[str, Any]]] = {}
 
     def add(table: str, rows: Sequence[Mapping[str, Any]], **more: Any) -> None:
@@ -146,6 +147,7 @@ def run_audit(
         add("embeddings", evidence.embeddings, model=one.name)
         add("projection", evidence.projection, model=one.name)
         add("leakage", evidence.leakage)
+        leaked_rows += evidence.leaked_rows
         notes += _new(notes, evidence.notes)
         if place:
             rows, notes_of_thresholds = model_rows(measured[0], one, options)
@@ -159,6 +161,7 @@ def run_audit(
     add("suppressed", suppressed_rows(first, options))
     result = AuditResult(
         **{table: tuple(rows) for table, rows in tables.items()},
+        leaked_rows=leaked_rows,
         model_names=tuple(given),
         labels=tuple(x.name for x in first.cohort.labels),
         attributes=tuple(a.name for a in first.cohort.attributes),

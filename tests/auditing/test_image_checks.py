@@ -62,6 +62,8 @@ def test_a_training_file_in_the_audit_set_is_red_and_found_by_its_bytes(study, t
     found = run_audit(frame, by=["sex"], options=seen, settings=SETTINGS).result
     assert found.leaks
     assert [r["found"] for r in found.leakage if r["severity"] == "red"] == [1]
+    named = [(r["file"], r["other"]) for r in found.leaked_rows if r["how"] == "the same bytes"]
+    assert (frame.file[0], digest) in named
 
 
 def test_embeddings_are_probed_shown_and_searched_for_patients(study, tmp_path: Path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,9 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from medclip.auditing.result import COLUMNS, JSON, AuditResult, read_result, write_json, write_tables
+from medclip.auditing.result import COLUMNS, JSON, LEAKED_ROWS, AuditResult, read_result, write_json, write_tables
 from medclip.errors import MedclipError
+from medclip.reports.audit.report import write_audit_report
 from tests.kits.audit_report import full
 
 
@@ -61,6 +62,20 @@ def test_files_say_the_same_and_equal_audits_give_equal_bytes(tmp_path: Path):
         assert rows == read["tables"][name]
         assert pyarrow.csv.read_csv(tmp_path / "a" / f"{name}.csv").num_rows == len(rows)
     assert read["models"] == list(made.model_names)
+
+
+def test_images_that_leak_are_named_in_one_file_and_nowhere_else(tmp_path: Path):
+    row = {"check": "copies", "key": "MRN-1", "file": "doe.png", "other": "MRN-2", "how": "the same bytes"}
+    made = replace(full(), leaked_rows=(row,))
+    write_tables(made, tmp_path)
+    write_audit_report(made, tmp_path)
+    assert pyarrow.csv.read_csv(tmp_path / LEAKED_ROWS).to_pylist() == [row]
+    assert (tmp_path / LEAKED_ROWS).stat().st_mode & 0o077 == 0
+    for file in tmp_path.iterdir():
+        assert file.name == LEAKED_ROWS or b"MRN-" not in file.read_bytes(), file.name
+    assert "MRN-" not in repr(made) + made.to_json() + made._repr_html_()
+    write_tables(full(), tmp_path)
+    assert not (tmp_path / LEAKED_ROWS).exists()
 
 
 def test_a_red_check_is_told():

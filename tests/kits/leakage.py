@@ -43,6 +43,11 @@ def cropped(image: Pixels, share: float = 0.03) -> Pixels:
     return image[top : height - top, left : width - left]
 
 
+def rotated(image: Pixels, degrees: float) -> Pixels:
+    """Turn about the middle; what comes from outside is black."""
+    return np.asarray(Image.fromarray(image).rotate(degrees, Image.Resampling.BICUBIC))
+
+
 def brighter(image: Pixels) -> Pixels:
     """Add contrast and brightness."""
     return np.clip(image * 1.1 + 10.0, 0, 255).astype(np.uint8)

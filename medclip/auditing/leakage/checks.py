@@ -1,13 +1,15 @@
 """Whether the audit set leaks: files, patients or images that the model, or its thresholds, learned from.
 
 Every check gives one row, also the one that could not be done: it has `tested` 0 and says why, so that silence is
-never taken for absence. Rows hold counts only. "red" means that figures of the audit are too good to be believed.
+never taken for absence. Rows hold counts only; which images they are about is listed beside them (`Leaks.named`), for a
+file that stays where the images are. "red" means that figures of the audit are too good to be believed.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,8 @@ from numpy.typing import NDArray
 
 from medclip.auditing.leakage.burned_in_text import burned_in_row
 from medclip.auditing.leakage.file_hashes import HashedFiles
-from medclip.auditing.leakage.near_duplicates import FINE_BITS, Chance, Limits, Pairs, measure_chance, near_duplicates
+from medclip.auditing.leakage.near_duplicates import FINE_BITS, Chance, Limits, measure_chance, near_duplicates
+from medclip.auditing.leakage.registration import MOST_PAIRS, Registered, candidates, limit, register
 from medclip.auditing.leakage.training_data import TrainingData
 from medclip.files.pseudonyms import keyed_hash
 from medclip.files.tables.table import is_blank
@@ -24,6 +27,25 @@ from medclip.wording import count, list_of
 
 Row = dict[str, Any]
 RED, NOTE = "red", "note"
+
+
+@dataclass(frozen=True)
+class Leaks:
+    """Everything that was looked for."""
+
+    rows: tuple[Row, ...]
+    """Rows of the table `leakage`: check, found, tested, severity and sentence."""
+    named: tuple[Row, ...]
+    """The images behind them: check, join key and file of the row, what it meets (`other`: the key of a row of the
+    audit set, or the SHA-256 of a training file where it is known), and how it was found. Not for a report."""
+
+
+@dataclass(frozen=True)
+class _Check:
+    """One check, and the rows that it found: index in the cohort, what each meets, and how."""
+
+    row: Row
+    named: tuple[tuple[int, str, str], ...] = ()
 
 
 def check(
@@ -35,7 +57,7 @@ def check(
     vectors_ND: NDArray[np.float32] | None = None,
     choosing: Cohort | None = None,
     table_splits: tuple[Sequence[str], Sequence[str]] | None = None,
-) -> list[Row]:
+) -> Leaks:
     """Look for everything that the audit set shares with what the model and its thresholds were made from.
 
     Args:
@@ -48,33 +70,54 @@ def check(
         table_splits: Patient and split of each row of the whole label table, where it has a column of splits.
 
     Returns:
-        Rows of the table `leakage`: check, found, tested, severity and sentence.
+        What was found, in counts, and the images behind it.
     """
-    rows: list[Row] = []
+    checks: list[_Check] = []
     if not training:
-        rows.append(_untested("training files", "nothing says what the model was trained on."))
+        checks.append(_untested("training files", "nothing says what the model was trained on."))
     chance = _chance(cohort, files, vectors_ND)
+    own_pairs = _OwnPairs.of(cohort, files)
     for data in training:
         by_bytes = _shared_files(cohort, files, data)
         everybody = table_splits[0] if table_splits is not None else ()
-        by_patient = _shared_patients(cohort, data, key, everybody, files_shared=bool(by_bytes["found"]))
-        rows += [by_bytes, by_patient, _shared_images(files, data, chance)]
-    rows += [_splits(table_splits), _choosing(cohort, choosing)]
-    rows += [_copies(cohort, files), _near_copies(cohort, files, vectors_ND, chance)]
-    rows.append(burned_in_row(files.burned_in if files is not None else (), len(cohort.patients_N)))
-    return rows
+        by_patient = _shared_patients(cohort, data, key, everybody, files_shared=bool(by_bytes.row["found"]))
+        checks += [by_bytes, by_patient, _shared_images(files, data, chance, own_pairs)]
+    checks += [_splits(table_splits), _choosing(cohort, choosing)]
+    checks += [_copies(cohort, files), _near_copies(cohort, files, vectors_ND, chance, own_pairs)]
+    checks.append(_Check(burned_in_row(files.burned_in if files is not None else (), len(cohort.patients_N))))
+    return Leaks(tuple(c.row for c in checks), tuple(row for c in checks for row in _named(cohort, c)))
 
 
-def _row(check: str, num_shared: int, tested: int, sentence: str, *, red: bool = False) -> Row:
+def _named(cohort: Cohort, checked: _Check) -> Iterable[Row]:
+    for i, other, how in checked.named:
+        file = cohort.files[i] if cohort.files else ""
+        yield {"check": checked.row["check"], "key": _key(cohort, i), "file": file, "other": other, "how": how}
+
+
+def _key(cohort: Cohort, i: int) -> str:
+    """Return the join key of a row, or its number among the audited rows where tables were not joined."""
+    return cohort.keys[i] if cohort.keys else f"row {i + 1}"
+
+
+def _row(
+    check: str,
+    num_shared: int,
+    tested: int,
+    sentence: str,
+    *,
+    red: bool = False,
+    named: Iterable[tuple[int, str, str]] = (),
+) -> _Check:
     severity = RED if red else NOTE
-    return {"check": check, "found": num_shared, "tested": tested, "severity": severity, "sentence": sentence}
+    row = {"check": check, "found": num_shared, "tested": tested, "severity": severity, "sentence": sentence}
+    return _Check(row, tuple(named))
 
 
-def _untested(check: str, why: str) -> Row:
+def _untested(check: str, why: str) -> _Check:
     return _row(check, 0, 0, f"Not tested: {why}")
 
 
-def _shared_files(cohort: Cohort, files: HashedFiles | None, data: TrainingData) -> Row:
+def _shared_files(cohort: Cohort, files: HashedFiles | None, data: TrainingData) -> _Check:
     name = f"files shared with {data.name}"
     if data.sha256 is None:
         return _untested(name, f"the hashes of {data.name} are not known.")
@@ -92,12 +135,13 @@ def _shared_files(cohort: Cohort, files: HashedFiles | None, data: TrainingData)
         f"{num_shared} of {tested} files are, byte for byte, among {data.name}: {len(patients)} of "
         f"{cohort.num_patients} patients{more}. Figures over them say nothing of how the model does for new patients."
     )
-    return _row(name, num_shared, tested, sentence, red=True)
+    named = ((i, files.sha256[i], "the same bytes") for i in np.flatnonzero(shared).tolist())
+    return _row(name, num_shared, tested, sentence, red=True, named=named)
 
 
 def _shared_patients(
     cohort: Cohort, data: TrainingData, key: bytes | None, everybody: Sequence[str], *, files_shared: bool
-) -> Row:
+) -> _Check:
     name = f"patients shared with {data.name}"
     if data.patients is None:
         return _untested(name, f"the patients of {data.name} are not known.")
@@ -110,7 +154,8 @@ def _shared_patients(
             f"{len(shared)} of {len(whose)} patients are also in {data.name}. The model has seen other images of "
             "them, or these."
         )
-        return _row(name, len(shared), len(whose), sentence, red=True)
+        theirs = ((i, "", "the same patient") for i, patient in enumerate(cohort.identities) if patient in shared)
+        return _row(name, len(shared), len(whose), sentence, red=True, named=theirs)
     if data.hashed and not files_shared and (proof := _met({*everybody} - whose, data.patients, key)):
         sentence = (
             f"None of {len(whose)} patients is among {data.name}. The key is right: {len(proof)} other patients of the "
@@ -157,7 +202,9 @@ def _chance(cohort: Cohort, files: HashedFiles | None, vectors_ND: NDArray[np.fl
     return measure_chance(files.variants[0].take(rows), cohort.patients_N[rows], vectors_ND=vectors)
 
 
-def _shared_images(files: HashedFiles | None, data: TrainingData, chance: Chance | None) -> Row:
+def _shared_images(
+    files: HashedFiles | None, data: TrainingData, chance: Chance | None, own_pairs: _OwnPairs | None
+) -> _Check:
     name = f"near-duplicates of {data.name}"
     if data.images is None or not len(data.images.rows):
         return _untested(name, f"there are no images of {data.name} to look at.")
@@ -170,30 +217,92 @@ def _shared_images(files: HashedFiles | None, data: TrainingData, chance: Chance
     num_pairs = len(ours) * len(theirs) * len(files.variants)
     limits = chance.limits(num_pairs) if chance is not None else Limits()
     known = data.images.variants[0].take(theirs)
-    shared: set[int] = set()
+    shared: dict[int, tuple[int, str]] = {}
     for variant in files.variants:
-        shared |= set(near_duplicates(variant.take(ours), known, limits=limits).one_K.tolist())
+        pairs = near_duplicates(variant.take(ours), known, limits=limits)
+        for i, j, bits in zip(pairs.one_K.tolist(), pairs.other_K.tolist(), pairs.fine_K.tolist(), strict=True):
+            shared.setdefault(int(ours[i]), (int(theirs[j]), f"{bits} of 255 bits differ"))
+    turned, searched = _registered_with(files, data.images, own_pairs, same_bytes)
+    for i, (j, how) in turned.items():
+        shared.setdefault(i, (j, how))
+    digests = data.images.sha256
+    named = ((i, digests[j], how) for i, (j, how) in sorted(shared.items()))
     left_out = f" {int(same_bytes.sum())} with the same bytes are not counted here." if same_bytes.any() else ""
     if shared:
         sentence = (
             f"Of {len(ours)} images, {count(len(shared), 'looks', 'look')} like one of the {len(theirs)} of "
-            f"{data.name}, stored again, resized, brightened, cropped a little, mirrored or inverted.{left_out}"
+            f"{data.name}, stored again, resized, brightened, cropped, rotated a little, mirrored or inverted."
+            f"{left_out}"
         )
     else:
         sentence = f"None of {len(ours)} images looks like one of the {len(theirs)} of {data.name}.{left_out}"
-    return _row(name, len(shared), len(ours), f"{sentence} {_lowered(limits)}".rstrip(), red=bool(shared))
+    sentence = f"{sentence} {_lowered(limits)}".rstrip() + searched
+    return _row(name, len(shared), len(ours), sentence, red=bool(shared), named=named)
 
 
 def _lowered(limits: Limits) -> str:
     if limits.fine >= FINE_BITS:
         return ""
     return (
-        f"Images of different patients are so alike here that only pairs of at most {limits.fine} different bits of "
-        "255 can be told from chance: copies that were cropped may have been missed."
+        f"Images of different patients are so alike here that only hashes of at most {limits.fine} different bits of "
+        "255 can be told from chance."
     )
 
 
-def _splits(table: tuple[Sequence[str], Sequence[str]] | None) -> Row:
+@dataclass(frozen=True, eq=False)
+class _OwnPairs:
+    """Pairs inside the audit set, registered: copies in it, and how alike its different patients are."""
+
+    registered: Registered
+    """By row of the audit set."""
+    patients_N: NDArray[np.int32]
+    num_images: int
+
+    @classmethod
+    def of(cls, cohort: Cohort, files: HashedFiles | None) -> _OwnPairs | None:
+        """Register the pairs; None where there are no small images."""
+        if files is None or files.small_NHW is None or not len(files.small_rows):
+            return None
+        rows = files.small_rows[: int(MOST_PAIRS**0.5)]
+        small = files.small_NHW[rows]
+        pairs = register(small, small, candidates(small))
+        pairs = Registered(rows[pairs.one_K], rows[pairs.other_K], pairs.correlation_K)
+        return cls(pairs, cohort.patients_N, len(rows))
+
+    def limit(self, num_pairs: int) -> float:
+        """Return the least correlation of one image among so many pairs."""
+        return limit(self.registered, self.patients_N, self.num_images, num_pairs)
+
+
+def _registered_with(
+    files: HashedFiles, known: HashedFiles, own_pairs: _OwnPairs | None, same_bytes: NDArray[np.bool_]
+) -> tuple[dict[int, tuple[int, str]], str]:
+    """Find cropped and rotated copies of known images.
+
+    Returns:
+        For each row its copy and how it was found; and a sentence on what was not searched.
+    """
+    not_searched = " Copies cropped by more than 3 % or rotated were not looked for: "
+    if own_pairs is None or files.small_NHW is None or known.small_NHW is None:
+        return {}, f"{not_searched}only hashes of these images are known."
+    ours = files.small_rows[~same_bytes[: len(files.small_rows)]]
+    theirs = known.small_rows[: max(MOST_PAIRS // max(len(ours), 1), 1)]
+    small, other = files.small_NHW[ours], known.small_NHW[theirs]
+    pairs = register(small, other, candidates(small, other)).at_least(own_pairs.limit(len(ours) * len(theirs)))
+    order = np.argsort(-pairs.correlation_K, kind="stable")
+    copies: dict[int, tuple[int, str]] = {}
+    for i, j, r in zip(pairs.one_K[order], pairs.other_K[order], pairs.correlation_K[order], strict=True):
+        copies.setdefault(int(ours[i]), (int(theirs[j]), _how(float(r))))
+    left = len(files.rows) - len(files.small_rows), len(known.rows) - len(theirs)
+    words = [f"{count(n, 'image')} of {whose}" for n, whose in zip(left, ("this set", "the other"), strict=True) if n]
+    return copies, f"{not_searched}{list_of(words)}, for there are too many." if words else ""
+
+
+def _how(correlation: float) -> str:
+    return f"registered, details correlate at {correlation:.2f}"
+
+
+def _splits(table: tuple[Sequence[str], Sequence[str]] | None) -> _Check:
     name = "patients in several splits"
     if table is None:
         return _untested(name, "the table of labels has no column of splits and patients.")
@@ -211,7 +320,7 @@ def _splits(table: tuple[Sequence[str], Sequence[str]] | None) -> Row:
     return _row(name, 0, len(sides), f"Each of {len(sides)} patients stands in one split of the table of labels.")
 
 
-def _choosing(cohort: Cohort, choosing: Cohort | None) -> Row:
+def _choosing(cohort: Cohort, choosing: Cohort | None) -> _Check:
     name = "data that thresholds were chosen on"
     if choosing is None:
         return _untested(name, "no data that thresholds were chosen on was given.")
@@ -229,10 +338,16 @@ def _choosing(cohort: Cohort, choosing: Cohort | None) -> Row:
     sentence = f"Shared with the data that thresholds were chosen on: {list_of(sides)}."
     if red:
         sentence += " Figures at these thresholds are too good to be believed."
-    return _row(name, max(num_shared, int(red)), tested, sentence, red=red)
+    met = set(choosing.keys), set(choosing.identities) & whose
+    named = (
+        (i, "", "in both")
+        for i in range(len(cohort.patients_N))
+        if (cohort.keys and cohort.keys[i] in met[0]) or (cohort.identities and cohort.identities[i] in met[1])
+    )
+    return _row(name, max(num_shared, int(red)), tested, sentence, red=red, named=named)
 
 
-def _copies(cohort: Cohort, files: HashedFiles | None) -> Row:
+def _copies(cohort: Cohort, files: HashedFiles | None) -> _Check:
     name = "copies inside the audit set"
     rows_of: dict[str, list[int]] = defaultdict(list)
     for row, digest in enumerate(files.sha256 if files is not None else ()):
@@ -251,12 +366,17 @@ def _copies(cohort: Cohort, files: HashedFiles | None) -> Row:
         f"Of {tested} rows, {count(extra, 'repeats', 'repeat')} the bytes of another row.{under} What is counted "
         "twice weighs twice, and intervals come out too narrow where copies count as different patients."
     )
-    return _row(name, extra, tested, sentence)
+    named = ((i, _key(cohort, rows[0]), "the same bytes") for rows in rows_of.values() for i in rows[1:])
+    return _row(name, extra, tested, sentence, named=named)
 
 
 def _near_copies(
-    cohort: Cohort, files: HashedFiles | None, vectors_ND: NDArray[np.float32] | None, chance: Chance | None
-) -> Row:
+    cohort: Cohort,
+    files: HashedFiles | None,
+    vectors_ND: NDArray[np.float32] | None,
+    chance: Chance | None,
+    own_pairs: _OwnPairs | None,
+) -> _Check:
     name = "near-duplicates inside the audit set"
     if files is None or not len(files.rows):
         return _untested(name, "no image of the audit set was read.")
@@ -264,7 +384,18 @@ def _near_copies(
     vectors = None if vectors_ND is None else vectors_ND[rows]
     limits = chance.limits(len(rows) * (len(rows) - 1) // 2) if chance is not None else Limits()
     pairs = near_duplicates(files.variants[0].take(rows), limits=limits, vectors_ND=vectors)
-    apart, together = _by_patient(pairs, cohort.patients_N[rows], [files.sha256[i] for i in rows])
+    alike = {
+        (int(rows[i]), int(rows[j])): f"{bits} of 255 bits differ"
+        for i, j, bits in zip(pairs.one_K, pairs.other_K, pairs.fine_K, strict=True)
+    }
+    if own_pairs is not None:
+        turned = own_pairs.registered.at_least(own_pairs.limit(own_pairs.num_images * (own_pairs.num_images - 1) // 2))
+        for i, j, r in zip(turned.one_K, turned.other_K, turned.correlation_K, strict=True):
+            alike.setdefault((int(i), int(j)), _how(float(r)))
+    digests, patients = files.sha256, cohort.patients_N
+    alike = {(i, j): how for (i, j), how in alike.items() if not (digests[i] and digests[i] == digests[j])}
+    apart = sum(bool(patients[i] != patients[j]) for i, j in alike)
+    together = len(alike) - apart
     if not apart + together:
         sentence = f"No two of {len(rows)} images look alike enough to be one image. {_lowered(limits)}"
         return _row(name, 0, len(rows), sentence.rstrip())
@@ -273,13 +404,5 @@ def _near_copies(
         f"leakage, and {apart} under two patients, who may be one person or whose image was used twice. "
         f"Copies with the same bytes are not counted here. {_lowered(limits)}"
     ).rstrip()
-    return _row(name, apart + together, len(rows), sentence)
-
-
-def _by_patient(pairs: Pairs, patients_N: NDArray[np.int32], digests: Sequence[str]) -> tuple[int, int]:
-    """Count the pairs of two patients and those of one, without pairs of the same bytes."""
-    equal = np.array(
-        [bool(digests[i]) and digests[i] == digests[j] for i, j in zip(pairs.one_K, pairs.other_K, strict=True)], bool
-    )
-    apart = patients_N[pairs.one_K] != patients_N[pairs.other_K]
-    return int((apart & ~equal).sum()), int((~apart & ~equal).sum())
+    named = ((i, _key(cohort, j), how) for (i, j), how in sorted(alike.items()))
+    return _row(name, apart + together, len(rows), sentence, named=named)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from medclip.auditing.leakage.burned_in_text import flag_of
 from medclip.auditing.leakage.perceptual_hash import FINE_WORDS, VARIANTS, ImageHashes, hash_images, variants_of
+from medclip.auditing.leakage.registration import MOST_IMAGES, SIDE_PX, small_image
 from medclip.errors import MedclipError, Reason
 from medclip.files.readers.pool import ReadingPool
 
@@ -33,6 +34,9 @@ class HashedFiles:
     """Of the image in each, or the first, of `medclip.auditing.leakage.perceptual_hash.VARIANTS`; where `seen_N` is
     False they say nothing. Empty where no image was read."""
     seen_N: NDArray[np.bool_] | None = None
+    small_NHW: NDArray[np.uint8] | None = None
+    """Small images that cropped and rotated copies are found with (`medclip.auditing.leakage.registration`), of the
+    first `registration.MOST_IMAGES` rows; None where there are hashes only."""
     burned_in: tuple[bool | None, ...] = ()
     """What the header says of text in the pixels; None where it says nothing. Empty where no header was read."""
     problems: Mapping[str, int] | None = None
@@ -42,6 +46,20 @@ class HashedFiles:
     def rows(self) -> NDArray[np.intp]:
         """Rows whose image was hashed."""
         return np.zeros(0, np.intp) if self.seen_N is None else np.flatnonzero(self.seen_N)
+
+    @property
+    def small_rows(self) -> NDArray[np.intp]:
+        """Rows that have a small image, too."""
+        return self.rows[:0] if self.small_NHW is None else self.rows[self.rows < len(self.small_NHW)]
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What one image looks like."""
+
+    words_VW: NDArray[np.uint64]
+    """The coarse and then the fine words of the hash of each variant."""
+    small_HW: NDArray[np.uint8] | None = None
 
 
 def hash_files(
@@ -69,7 +87,10 @@ def hash_files(
         jobs = ((path, modality, settings) for path in files)
         for future in pool.map(hash_file, jobs, ahead=_READ_AHEAD):
             try:
-                hashed.append(future.result())
+                one = future.result()
+                if one.look is not None and len(hashed) >= MOST_IMAGES:
+                    one = replace(one, look=replace(one.look, small_HW=None))
+                hashed.append(one)
             except MedclipError as error:  # the process died or took too long
                 hashed.append(_Hashed(problem=str(error.reason)))
             if step is not None:
@@ -79,16 +100,17 @@ def hash_files(
     rows = [none if p is None else hashed[place[Path(p)]] for p in paths]
     problems = dict(Counter(r.problem for r in rows if r.problem))
     burned_in = tuple(r.burned_in for r in rows)
-    return collected([r.sha256 for r in rows], [r.words_VW for r in rows], burned_in, problems)
+    return collected([r.sha256 for r in rows], [r.look for r in rows], burned_in, problems)
 
 
-def hash_views(views_VHWC: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """Hash the middle one of an image's views, [variants, words]; give it to `embed_images` as `also`.
+def hash_views(views_VHWC: NDArray[np.uint8]) -> Look:
+    """Hash the middle one of an image's views; give it to `embed_images` as `also`.
 
     Args:
         views_VHWC: uint8 [V, H, W, C].
     """
-    return _words(views_VHWC[len(views_VHWC) // 2])
+    view = views_VHWC[len(views_VHWC) // 2]
+    return Look(_words(view), small_image(view, letterboxed=True))
 
 
 def image_hashes(
@@ -101,13 +123,17 @@ def image_hashes(
         images: uint8 [H, W] or [H, W, C] of each row; None where it was not read. Taken one by one.
         num_variants: How many of the variants to hash: one is enough on the side that others are compared with.
     """
-    return collected(sha256, [None if p is None else _words(p, num_variants) for p in images])
+    looks = [
+        None if image is None else Look(_words(image, num_variants), small_image(image) if n < MOST_IMAGES else None)
+        for n, image in enumerate(images)
+    ]
+    return collected(sha256, looks)
 
 
 @dataclass(frozen=True, eq=False)
 class _Hashed:
     sha256: str = ""
-    words_VW: NDArray[np.uint64] | None = None
+    look: Look | None = None
     burned_in: bool | None = None
     problem: str = ""
 
@@ -128,10 +154,11 @@ def hash_file(path: Path, modality: Modality | None, settings: Settings) -> _Has
         images = images_of(read_unit(source, modality, settings))
         if not images:
             raise MedclipError(Reason.NO_PIXELS, "the adapter found no image in the file.")
-        words_VW = _words(to_uint8(images[len(images) // 2]))
+        image = to_uint8(images[len(images) // 2])
+        look = Look(_words(image), small_image(image))
     except MedclipError as error:
         return _Hashed(sha256, burned_in=burned_in, problem=str(error.reason))
-    return _Hashed(sha256, words_VW, burned_in)
+    return _Hashed(sha256, look, burned_in)
 
 
 def _words(image: NDArray[np.uint8], num_variants: int = len(VARIANTS)) -> NDArray[np.uint64]:
@@ -142,20 +169,26 @@ def _words(image: NDArray[np.uint8], num_variants: int = len(VARIANTS)) -> NDArr
 
 def collected(
     sha256: Sequence[str],
-    words: Sequence[NDArray[np.uint64] | None],
+    looks: Sequence[Look | None],
     burned_in: tuple[bool | None, ...] = (),
     problems: Mapping[str, int] | None = None,
 ) -> HashedFiles:
-    """Put together what `hash_views` gave for each row.
+    """Put together what each row looks like.
 
     Args:
         sha256: Of each row's bytes, "" where it is not known.
-        words: Of each row; None where the image was not read.
+        looks: Of each row, from `hash_views`; None where the image was not read.
         burned_in: What each header says of text in the pixels.
         problems: Why images could not be read.
     """
-    shape = next((w.shape for w in words if w is not None), (len(VARIANTS), 1 + FINE_WORDS))
-    blank = np.zeros(shape, np.uint64)
-    words_NVW = np.array([blank if w is None else w for w in words], np.uint64).reshape(-1, *shape)
+    shape = next((look.words_VW.shape for look in looks if look is not None), (len(VARIANTS), 1 + FINE_WORDS))
+    words_NVW = np.zeros((len(looks), *shape), np.uint64)
+    small_NHW = np.zeros((min(len(looks), MOST_IMAGES), SIDE_PX, SIDE_PX), np.uint8)
+    for n, look in enumerate(looks):
+        if look is not None:
+            words_NVW[n] = look.words_VW
+            if n < len(small_NHW) and look.small_HW is not None:
+                small_NHW[n] = look.small_HW
     variants = tuple(ImageHashes(words_NVW[:, v, 0], words_NVW[:, v, 1:]) for v in range(shape[0]))
-    return HashedFiles(tuple(sha256), variants, np.array([w is not None for w in words], bool), burned_in, problems)
+    seen_N = np.array([look is not None for look in looks], bool)
+    return HashedFiles(tuple(sha256), variants, seen_N, small_NHW, burned_in, problems)

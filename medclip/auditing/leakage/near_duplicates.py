@@ -16,6 +16,8 @@ all three                            0.93 to 0.99         0.99 to 1.00
 3 % cropped from two sides only      0.17 to 0.53         0.52 to 0.86
 ===================================  ===================  =============
 
+Copies that were cropped more or rotated are found by registering small images (`registration`), where there are any.
+
 None of 263,437 pairs of different patients of nih_cxr is taken for one image, and none of 123,778 of covid_cxr by
 hashes (with cosines one is, and it is one image that stands under two groups there). brain_mri shows what hashes
 cannot tell: of 204,480 pairs of slices 53 are taken, those within 16 bits one image, the rest neighbouring slices or
