@@ -63,7 +63,8 @@ def audit(
     Args:
         scores: What `medclip.score` returned, or its folder; CSV, TSV or Parquet file; any data frame that narwhals
             knows; a recipe: a YAML file with the options of `medclip audit` by name, which the other arguments
-            override; or the `audit.json` of an audit, which is run again.
+            override; or the `audit.json` of an audit, which is run again. With `task`, `model` and `images`: the label
+            table, whose images the pack scores.
         labels: Table of truths, patients and groups; None where it is the table of scores itself.
         by: What divides patients into groups: `sex`, `age`, `race`, `site`, `scanner`, `view`, any column, "sex*age".
         label: Labels; "SCORE=COLUMN" where names differ; None for all that have score and truth.

@@ -229,7 +229,7 @@ class ChunkWork:
         return ChunkResult(files, tuple(scores), thumbnails, self.chunk.plan.state)
 
     def _read_copies(self, encoder: _Encoder) -> None:
-        """Have a copy count where the image that it copies cannot be read: whether pixels are cut only decoders know."""
+        """Have a copy count where the image that it copies cannot be read; only decoders know what is cut."""
         for failed in [item for item in self.items if item.problem and item.problem.status is Status.FAILED]:
             if failed.kind is not Kind.IMAGE:
                 continue

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from examples import make_phantoms as phantoms
-from tests.kits.codestreams import SYNTAXES, stream, write_streams
+from tests.kits.codestreams import SYNTAXES, WITH_END, cut_and_ended, stream, write_streams, zeroed_to_end
 
 Seed = tuple[str, bytes, str, Mapping[str, bytes]]
 """File name, bytes, modality for the table ("" where the header says it), and whole files that lie beside it."""
@@ -28,7 +28,9 @@ def seeds(folder: Path) -> list[Seed]:
 
 
 def cut_streams(folder: Path, rng: np.random.Generator) -> list[Path]:
-    """Write files of every transfer syntax whose compressed frame is cut, or ends in zeros; the files are whole.
+    """Write files of every transfer syntax whose compressed frame is cut or ends in zeros, some with its end marker.
+
+    The files themselves are whole.
 
     Returns:
         The files, none of which may be scored.
@@ -36,9 +38,11 @@ def cut_streams(folder: Path, rng: np.random.Generator) -> list[Path]:
     paths = []
     for uid in SYNTAXES:
         data = stream(uid).data
-        for way in range(4):
+        for way in range(6 if uid in WITH_END else 4):
             kept = data[: int(rng.integers(1, len(data) - 2))]
             body = kept.ljust(len(data), b"\0") if way == 3 else kept
+            if way > 3:  # small streams: what ends in few zeros may be whole
+                body = (cut_and_ended, zeroed_to_end)[way - 4](data, int(rng.integers(5, 95)))
             path = folder / uid / str(way) / "film.dcm"
             path.parent.mkdir(parents=True)
             paths.append(write_streams(path, uid, [body], Modality="DX"))

@@ -9,8 +9,8 @@ import numpy as np
 
 CORRUPTIONS = ("shot_noise", "gaussian_blur", "contrast_down", "gamma_corr_down", "jpeg_compression")
 GRADES = (1, 3, 5)
-_CLEAN = {"auroc": 0.9, "tpr": 0.8, "fpr": 0.15, "brier": 0.12}
-_LOST = {"auroc": -0.03, "tpr": -0.09, "fpr": 0.04, "brier": 0.03}
+_CLEAN = {"auroc": 0.9, "tpr": 0.8, "fpr": 0.15, "brier": 0.12, "calibration_in_the_large": -0.1}
+_LOST = {"auroc": -0.03, "tpr": -0.09, "fpr": 0.04, "brier": 0.03, "calibration_in_the_large": 0.8}
 
 
 def stress_rows(

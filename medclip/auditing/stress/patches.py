@@ -30,6 +30,8 @@ Row = dict[str, Any]
 MOST = 40
 """Images of a group: each is encoded 50 times."""
 TEMPERATURES = (1.5, 2.0)
+SPOILT = Corruption("gaussian_noise", 5, 0.38)
+"""What a cell shows: the severe Gaussian noise of ImageNet-C, as in the paper on patches, in every modality."""
 MISSED, FALSE_ALARMS = "missed", "false_alarms"
 
 

@@ -14,7 +14,7 @@ from medclip.auditing.groups.measure import Measured
 from medclip.auditing.input.read import rows_of
 from medclip.auditing.options import AuditOptions, Stress
 from medclip.auditing.stress.patches import MOST as PATCH_IMAGES
-from medclip.auditing.stress.patches import TEMPERATURES, Patches, patch_rows
+from medclip.auditing.stress.patches import SPOILT, TEMPERATURES, Patches, patch_rows
 from medclip.auditing.stress.prompts import prompt_scores
 from medclip.auditing.stress.sampling import Chosen, choose
 from medclip.auditing.stress.shifts import Condition, Row, num_steps, shift_rows
@@ -23,8 +23,6 @@ from medclip.auditing.stress.variants import Variants
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.corruptions.catalogue import (
     DATASETS,
-    GRADES,
-    OPERATIONS,
     REFERENCE_PX,
     Corruption,
     corruptions_of,
@@ -43,7 +41,6 @@ if TYPE_CHECKING:
 
 _OWN_DATASETS = (Modality.MAMMOGRAPHY, Modality.MRI, Modality.ENDOSCOPY)
 """Modalities that MedMNIST-C has not; they take the strengths of another."""
-SEVERE = max(GRADES)
 _ALIKE = 0.02
 """Largest usual difference between a score of the audit and the pack's own; decoders and libraries differ by less."""
 
@@ -109,7 +106,7 @@ def stress_test(
     thresholds = {name: t for name, t in one.values.items() if name in questions and alike[name]}
     progress.stage("Comparing stressed images", num_steps(part, all_conditions))
     rows = shift_rows(one, part, scores, all_conditions, chosen.of, thresholds, options, progress.step)
-    rows += _patches(one, part, questions, thresholds, corruptions, session, options)
+    rows += _patches(one, part, questions, thresholds, session, options)
     notes = _notes(model, modality, chosen, scored, unknown, alike, wanted)
     return Stressed(tuple(rows), tuple(ood), tuple(notes))
 
@@ -196,7 +193,6 @@ def _patches(
     part: Cohort,
     questions: Mapping[str, Question],
     thresholds: Mapping[str, float],
-    corruptions: Sequence[Corruption],
     session: _Session,
     options: AuditOptions,
 ) -> list[Row]:
@@ -208,9 +204,6 @@ def _patches(
         return []
     few = choose(part, min(PATCH_IMAGES, options.stress.most if options.stress else PATCH_IMAGES))
     shown = rows_of(part, few.rows)
-    noise = next(
-        (c for c in corruptions if OPERATIONS[c.name].family == "noise" and c.grade == SEVERE), corruptions[-1]
-    )
     asked = [questions[name] for name in thresholds]
     rows: list[Row] = []
     for temperature in (1.0, *TEMPERATURES):
@@ -218,9 +211,9 @@ def _patches(
         if model is None:
             break
         using = replace(session, model=model, scorer=Scorer(model))
-        scored = using.scored(shown, asked, Patches(noise), "Spoiling one cell of images at a time")
+        scored = using.scored(shown, asked, Patches(SPOILT), "Spoiling one cell of images at a time")
         named = {
-            **{"model": one.name, "kind": "patches", "name": noise.name, "grade": noise.grade},
+            **{"model": one.name, "kind": "patches", "name": SPOILT.name, "grade": SPOILT.grade},
             "strength": "" if temperature == 1 else f"attention / {temperature:g}",
         }
         rows += patch_rows(
@@ -304,4 +297,4 @@ def _notes(
     return notes
 
 
-_KNOWN = {"chestmnist": "chest X-rays", "organamnist": "CT slices", "dermamnist": "dermoscopic images"}
+_KNOWN = {"pneumoniamnist": "chest X-rays", "organamnist": "CT slices", "dermamnist": "dermoscopic images"}

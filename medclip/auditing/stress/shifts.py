@@ -30,7 +30,7 @@ from medclip.statistics.resampling.standard_errors import Clusters, clusters_of,
 from medclip.statistics.resampling.weights import draw_weights
 
 Row = dict[str, Any]
-METRICS = ("auroc", "tpr", "fpr", "brier")
+METRICS = ("auroc", "tpr", "fpr", "brier", "calibration_in_the_large")
 """What is measured in each form."""
 TESTED = ("auroc", "tpr")
 """Measures of which mean changes are tested."""

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from medclip.models.towers.attention_temperature import scale_queries
+from medclip.models.towers.attention_temperature import scale_queries, with_attention_temperature
+from tests.models.conftest import random_clip, tiny_config
 
 
 def _identity_attention(width: int, heads: int) -> nn.MultiheadAttention:
@@ -58,3 +59,22 @@ def test_a_temperature_of_one_changes_nothing():
     before = attention.in_proj_weight.clone()
     scale_queries(attention, 1.0)
     assert torch.equal(before, attention.in_proj_weight)
+
+
+@pytest.mark.parametrize(("tower", "has_attention"), [("test_vit", True), ("test_efficientnet", False)])
+def test_a_whole_tower_attends_more_softly_and_the_model_stays(tmp_path: Path, tower: str, has_attention: bool):
+    from medclip.models.packs.pack import load_model
+    from tests.kits.adapt_tables import make_pack
+
+    config = tiny_config(400)
+    config["vision_cfg"]["timm_model_name"] = tower
+    model = load_model(make_pack(tmp_path / "pack"))
+    model = model.with_towers(random_clip(config))
+    size = model.preprocess.size_px
+    images = np.random.default_rng(0).integers(0, 256, (2, size, size, 3)).astype(np.uint8)
+    before = model.encode_image(images)
+    softer = with_attention_temperature(model, 2.0)
+    assert (softer is not None) == has_attention
+    assert (model.encode_image(images) == before).all()
+    if softer is not None:
+        assert np.abs(softer.encode_image(images) - before).max() > 1e-4

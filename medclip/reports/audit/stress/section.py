@@ -34,7 +34,7 @@ _PLACE = ("model", "label", "attribute", "group")
 _DRAWN = ("tpr", "auroc")
 _MOST_CURVES, _MOST_ATTRIBUTES = 3, 4
 """Labels, and attributes of each, whose curves are drawn; all are in the table."""
-_LOSSES = ("tpr", "auroc", "fpr", "brier")
+_LOSSES = ("tpr", "auroc", "fpr", "calibration_in_the_large")
 _SCORES = {"max_logit": "largest cosine", "mcm": "softmax (MCM)", "energy": "energy", "entropy": "entropy",
            "distance": "distance of the vector"}  # fmt: skip
 
