@@ -6,12 +6,13 @@ import io
 from collections.abc import Callable
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from medclip.dicom.codecs.jpeg_stream import DataMissingError, decode_waiting, read_jpeg
+from medclip.dicom.codecs.jpeg_stream import DataMissingError, decode_compared, decode_waiting, read_jpeg
 from tests.kits.codestreams import cut_and_ended, film, zeroed_to_end
 
 GREY = film(8)
@@ -64,6 +65,16 @@ def test_whole_images_are_read_as_before(way: str, colours: int, size: tuple[int
         stream = _encode(pixels if colours == 1 else np.stack([pixels] * 3, -1), **WAYS[way])
         assert decode_waiting(stream, _decode) == _decode(stream)
         assert decode_waiting(stream + b"\xff\xd8 another image \xff\xd9", _decode) == _decode(stream)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (512, 300), (137, 91)], ids=str)
+def test_whole_lossless_images_are_read_also_where_their_data_is_nothing_but_zeros(size: tuple[int, int]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, size)
+    below = np.arange(size[0])[:, None] > size[0] // 2
+    for value in (0, 128, 255):
+        for pixels in (np.full(size, value), np.where(below, value, noise)):
+            stream = bytes(imagecodecs.jpeg8_encode(pixels.astype(np.uint8), lossless=True))
+            assert decode_compared(stream, _decode) == _decode(stream)
 
 
 def test_zeros_that_are_data_are_needed_and_zeros_that_stand_for_data_are_not() -> None:
