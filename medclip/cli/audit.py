@@ -78,7 +78,8 @@ def audit(
         from medclip.reports.audit.summary.words import summary
 
         for words in summary(audited):
-            print(f"{words.head}: {' '.join(words.all)}")
+            first, *more = words.all
+            print("\n  ".join([f"{words.head}: {first}", *more]))
         print(f"Page: {printable(str(recipe.out / 'report.html'))}")
     return ExitCode.RED_BOX if audited.red_box else 0
 

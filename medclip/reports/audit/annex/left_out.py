@@ -26,14 +26,14 @@ def flow(result: AuditResult) -> Grid:
     labels = list(dict.fromkeys(label for label, _ in by_step if label))
     for label in labels[:_MOST_LABELS]:
         steps = [counts for (of, _), counts in by_step.items() if of == label]
-        lines.append(Tr(f"{plain(label)}: with a truth, and a score", _counts(models, *steps)))
+        lines.append(Tr(f"{plain(label)}: with a truth → and a score", _counts(models, *steps)))
     rest = len(labels) - _MOST_LABELS
     note = f"{count(rest, 'further label')} in flow.csv" if rest > 0 else ""
     return Grid("Rows that are left after each step", ("Step", *map(plain, models)), tuple(lines), True, note)
 
 
 def _counts(models: Sequence[str], *steps: Mapping[str, Any]) -> tuple[Td, ...]:
-    return tuple(Td(", ".join(number(counts.get(model)) for counts in steps)) for model in models)
+    return tuple(Td(" → ".join(number(counts.get(model)) for counts in steps)) for model in models)
 
 
 def unscored(result: AuditResult) -> Grid:

@@ -80,7 +80,7 @@ def kind_of(result: AuditResult, metric: str, label: str, difference: float) -> 
     if info is not None and info.what == "calibration":
         return _Kind(Harm.CALIBRATION, True, "The score for {label} is calibrated otherwise in {cell}")
     worse = info is None or info.better is None or higher != (info.better == "high")
-    return _Kind(Harm.OTHER, worse, f"{{label}}: {metric_in_words(metric)} is {{size}} in {{cell}}")
+    return _Kind(Harm.OTHER, worse, f"{{label}}: {metric_head(metric)} is {{size}} in {{cell}}")
 
 
 def sentence_of(result: AuditResult, metric: str, row: Row, difference: float) -> tuple[_Kind, str]:
