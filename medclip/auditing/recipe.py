@@ -124,6 +124,10 @@ class AuditRecipe(BaseModel):
     decimal: str = _option("point", "What parts the decimals in tables: point or comma.")
     label_list: str | None = _option(None, "Column that lists the findings: Pneumonia|Effusion.", "COLUMN")
     separator: str = _option("|", "What parts the findings in --label-list.")
+    ordinal: Annotated[list[str], BeforeValidator(_edges)] = _option(
+        [], "Label in ordered classes, the lowest first: kappa, agreement, errors up and down.", "COLUMN=A,B,C"
+    )
+    grade: str = _option("argmax", "Class of probabilities: argmax (the likeliest) or expected (nearest to the mean).")
     no_finding: Listed = _option([], "Label that means healthy.", "LABEL")
     time: str | None = _option(None, "Time to the event.", "COLUMN")
     event: str | None = _option(None, "Whether the event was seen.", "COLUMN")
@@ -248,6 +252,8 @@ class AuditRecipe(BaseModel):
             where=_lists(self.where, "--where"),
             score_where=_lists(self.score_where, "--score-where"),
             patients="rows" if self.rows_are_patients else "column",
+            ordinal=_classes(self.ordinal),
+            grade=self.grade,  # pyright: ignore[reportArgumentType] - checked there
             bins={c: _numbers(edges) for c, edges in key_values(self.bins, "--bins", "COLUMN=A,B,C").items()},
             values=_values(self.value),
             text=TextForm(self.encoding, self.decimal),
@@ -362,6 +368,11 @@ def _values(texts: Sequence[str]) -> dict[str, dict[str, str]]:
             raise _refuse("--value", form)
         meanings.setdefault(column, {})[value] = meaning
     return meanings
+
+
+def _classes(texts: Sequence[str]) -> dict[str, list[str]]:
+    pairs = key_values(texts, "--ordinal", "COLUMN=A,B,C, the lowest first").items()
+    return {column: [part.strip() for part in classes.split(",")] for column, classes in pairs}
 
 
 def _two(text: str | None) -> tuple[str, str] | None:

@@ -70,6 +70,13 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         **{"low": _REAL, "high": _REAL, "n": _WHOLE, "after": _TEXT},
     },
     "decision": {**_CELL, "threshold": _REAL, "net_benefit": _REAL, "low": _REAL, "high": _REAL, "treat_all": _REAL},
+    "ordinal": {
+        **_CELL,
+        **{"metric": _TEXT, "reference": _TEXT},
+        **_RANGE,
+        **_TESTED,
+        **{"family": _TEXT, "n": _WHOLE, "n_patients": _WHOLE, "flag": _TEXT, "reason": _TEXT},
+    },
     "requirements": {
         **{"model": _TEXT, "requirement": _TEXT, "part": _TEXT, "verdict": _TEXT, "reason": _TEXT, "label": _TEXT},
         **{"attribute": _TEXT, "group": _TEXT, "reference": _TEXT, "metric": _TEXT, "bound": _REAL},
@@ -142,6 +149,8 @@ class AuditResult(Result):
     """Bins of the reliability plots; `after` is "raw" or "temperature"."""
     decision: tuple[Row, ...] = ()
     """Net benefit over thresholds."""
+    ordinal: tuple[Row, ...] = ()
+    """Agreement of gradings in ordered classes; rows with a `reference` ("rest") are a group minus all others."""
     requirements: tuple[Row, ...] = ()
     """What was declared beforehand: `verdict` is "met", "not met" or "undecided", of a requirement as such and of each
     of its groups."""

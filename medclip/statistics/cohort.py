@@ -76,6 +76,24 @@ class Unscored:
 
 
 @dataclass(frozen=True, eq=False)
+class Ordinal:
+    """One grading in ordered classes (density A to D, grades 0 to 4), with truth and prediction of each row."""
+
+    name: str
+    classes: tuple[str, ...]
+    """From the lowest to the highest."""
+    truth_N: NDArray[np.int16]
+    """Index into `classes`; −1 where it is not known."""
+    predicted_N: NDArray[np.int16]
+    """The same of what the model says."""
+
+    @property
+    def valid_N(self) -> NDArray[np.bool_]:
+        """Rows that have both."""
+        return (self.truth_N >= 0) & (self.predicted_N >= 0)
+
+
+@dataclass(frozen=True, eq=False)
 class Cohort:
     """A whole audit set."""
 
@@ -97,6 +115,7 @@ class Cohort:
     """Rows that are left after each step from the tables to the cohort."""
     unscored: tuple[Unscored, ...] = ()
     """Everybody, then each group."""
+    ordinals: tuple[Ordinal, ...] = ()
 
     @property
     def num_patients(self) -> int:

@@ -12,6 +12,7 @@ from medclip.auditing.groups.reference_ratios import ratio_rows
 from medclip.auditing.result import AuditResult
 from medclip.auditing.shortcuts.tests import GAP, POSITIVES, WITH, WITHOUT
 from medclip.statistics.metrics.catalogue import METRICS
+from medclip.statistics.metrics.ordinal import METRICS as GRADES
 from medclip.statistics.tests.multiple_testing import benjamini_hochberg, holm
 from tests.kits.audit_stress import ood_rows, stress_rows
 
@@ -58,6 +59,7 @@ def full(labels: Sequence[str] = LABELS, models: Sequence[str] = ("medclip-mini"
         flow=tuple(row for model in models for row in _flow(model, labels)),
         unscored=tuple(row for model in models for row in _unscored(model)),
         shortcuts=tuple(row for model in models for row in _shortcuts(model, labels[-1])),
+        ordinal=tuple(_ordinal(models[0])),
         sources=tuple(row for model in models for row in _sources(model, labels[0])),
         embeddings=tuple(row for model in models for row in _embeddings(model)),
         projection=tuple(row for model in models for row in _points(rng, model)),
@@ -190,6 +192,16 @@ def _paired(rng: np.random.Generator, model: str, other: str, label: str) -> Ite
                 "model": model, "other": other, "label": label, "attribute": attribute, "group": group,
                 "metric": metric, **numbers, "p": p, "delong_p": p if metric == "auroc" else None, "family": "models",
             }  # fmt: skip
+
+
+def _ordinal(model: str) -> Iterator[dict[str, Any]]:
+    for attribute, group in (("all", "all"), ("sex", "female"), ("sex", "male")):
+        head = {"model": model, "label": "density", "attribute": attribute, "group": group, "flag": "", "reason": ""}
+        for metric in GRADES:
+            yield {**head, "metric": metric, "value": 0.6, "low": 0.5, "high": 0.7, "n": 400, "n_patients": 300}
+        if attribute != "all":
+            p = {"p": 0.4, "p_holm": 0.8, "p_bh": 0.8, "family": f"grades, {model}"}
+            yield {**head, "metric": "exact", "reference": "rest", "value": 0.01, "low": -0.1, "high": 0.12, **p}
 
 
 def _sources(model: str, label: str) -> Iterator[dict[str, Any]]:

@@ -82,6 +82,10 @@ class Source:
         """First of the M joined rows of each unit."""
         return np.unique(self.unit_M, return_index=True)[1] if self.several else np.arange(self.num_units)
 
+    def score_cells(self, column: str) -> Coded:
+        """Return a column of the table of scores for the N units."""
+        return self._of_units(self.scores.rows.coded(column).take(self.score_row_M))[0]
+
     def first_text(self, columns: Sequence[str]) -> tuple[str, ...]:
         """Return columns of the label table as one text for each unit, that of its first row; row numbers for none."""
         rows = self.label_row_M[self.first_row_N]

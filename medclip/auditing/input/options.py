@@ -74,6 +74,11 @@ class ReadOptions:
     """What the values of an attribute mean, such as {"sex": {"0": "M", "1": "F"}}."""
     min_group: int = 10
     """Of an attribute with very many values those with fewer rows or patients are put together."""
+    ordinal: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Labels in ordered classes, the lowest first, such as {"density": ["A", "B", "C", "D"]}; "COLUMN:PREDICTED" names
+    the column of predicted classes, where it is not found by its name."""
+    grade: Literal["argmax", "expected"] = "argmax"
+    """What is predicted where each class has a probability: the likeliest, or the one nearest to the mean grade."""
     columns: Sequence[str] = ()
     """Further columns of the label table that are kept."""
     identity_key: bytes | None = None
@@ -106,6 +111,7 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "blank": ("ignore", "zero"),
     "patients": ("column", "rows"),
     "age_unit": ("years", "months", "days"),
+    "grade": ("argmax", "expected"),
 }
 
 

@@ -15,10 +15,11 @@ from medclip.auditing.input.joined_tables import Source, join_tables
 from medclip.auditing.input.labels import make_labels
 from medclip.auditing.input.match_columns import pair_up
 from medclip.auditing.input.options import ReadOptions
+from medclip.auditing.input.ordinal import read_ordinals
 from medclip.auditing.input.unscored import missing_notes, unscored_groups
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.table import PATIENTS, Coded, Table, in_order, is_blank, plain_name
-from medclip.statistics.cohort import Cohort, Label
+from medclip.statistics.cohort import Cohort, Label, Ordinal
 from medclip.wording import count
 
 if TYPE_CHECKING:
@@ -71,17 +72,18 @@ def read_cohort(
     patients = _patients(source, options, names)
     taken = [*source.label_keys, *names, *options.where, patients.column, options.time or "", options.label_list or ""]
     columns = [t for t in taken if t]
-    pairs, passed = pair_up(label, source.scores, source.labels, options, columns)
-    labels_made, notes = make_labels(pairs, source, options)
+    ordinals, graded = read_ordinals(source, options, columns)
+    labels_made, passed, notes = _labels(label, source, options, columns, ordinals)
     grouping = make_groups(by, source.attribute, patients.patients_N, options, source.labels.where)
     column = source.labels.find(*FILES)
-    blank_N = np.all([np.isnan(x.score_N) for x in labels_made], axis=0)
+    blank_N = np.all([*(np.isnan(x.score_N) for x in labels_made), *(o.predicted_N < 0 for o in ordinals)], axis=0)
     patient = (None, None) if options.patients == "rows" else patient_column(source.labels, options)
     unscored = unscored_groups(source, names, options, blank_N, patient)
     return Cohort(
         patients_N=patients.patients_N,
         labels=labels_made,
         attributes=grouping.attributes,
+        ordinals=ordinals,
         columns=_columns(source, names, options),
         keys=source.first_text(source.label_keys) if source.label_keys else (),
         files=source.first_text([column]) if column else (),
@@ -92,11 +94,30 @@ def read_cohort(
             *missing_notes(unscored),
             *patients.notes,
             *notes,
+            *graded,
             *grouping.notes,
         ),
         steps=(*source.steps, ("rows of the audit", source.num_units)),
         unscored=unscored,
     )
+
+
+def _labels(
+    label: Sequence[str] | None,
+    source: Source,
+    options: ReadOptions,
+    taken: Sequence[str],
+    ordinals: Sequence[Ordinal],
+) -> tuple[tuple[Label, ...], list[str], list[str]]:
+    """Read the labels with positives and negatives; beside gradings there need not be any."""
+    try:
+        pairs, passed = pair_up(label, source.scores, source.labels, options, taken)
+        labels_made, notes = make_labels(pairs, source, options)
+    except MedclipError as e:
+        if not ordinals or label or e.reason is not Reason.TABLE_INVALID:
+            raise
+        return (), [], []
+    return labels_made, passed, notes
 
 
 def paired(one: Cohort, other: Cohort) -> tuple[Cohort, Cohort]:
@@ -153,6 +174,7 @@ def rows_of(
         patients_N=in_order(cohort.patients_N[rows])[0].astype(np.int32),
         labels=tuple(picked),
         attributes=tuple(replace(a, codes_N=a.codes_N[rows]) for a in cohort.attributes),
+        ordinals=tuple(replace(o, truth_N=o.truth_N[rows], predicted_N=o.predicted_N[rows]) for o in cohort.ordinals),
         columns={name: values[rows] for name, values in cohort.columns.items()},
         keys=tuple(cohort.keys[i] for i in rows.tolist()) if cohort.keys else (),
         files=tuple(cohort.files[i] for i in rows.tolist()) if cohort.files else (),

@@ -91,7 +91,7 @@ def source_rows(measured: Measured, options: AuditOptions) -> list[Row]:
         sure = row["p_holm"] is not None and row["p_holm"] <= _ALPHA
         if sure and row["value"] > 0 and _tells_apart(known[row["label"], row["source"]]):
             row["severity"] = RED
-    return [short(measured.rounding, row) for row in rows]
+    return [short(measured.roundings.of(row["attribute"]), row) for row in rows]
 
 
 def _tells_apart(row: Row) -> bool:
@@ -140,7 +140,7 @@ class _Sources:
             yield from self._source(g, state)
 
     def _row(self, what: str, source: str, estimate: Estimate, side: _Side, *, shown: bool = True, **more: Any) -> Row:
-        rounding = self._measured.rounding
+        rounding = self._measured.roundings.of(self._attribute.name)
         num_pos, num_neg = int(side.positive_N.sum()), int(side.negative_N.sum())
         fewest = max(num_pos * num_neg // 2, 1)
         row: Row = {

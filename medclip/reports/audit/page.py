@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from medclip.auditing.result import AuditResult, Row
-from medclip.reports.audit import requirements, sources
+from medclip.reports.audit import ordinal, requirements, sources
 from medclip.reports.audit.annex import left_out, provenance
 from medclip.reports.audit.annex import sections as sections
 from medclip.reports.audit.annex.label_section import LabelView, label_view, overview
@@ -39,6 +39,7 @@ class PageView:
     requirements: Grid
     sources: Grid
     stress: StressView | None
+    ordinal: tuple[Grid, ...]
     facts: tuple[tuple[str, str], ...]
     first: FirstPages
     flow: Grid
@@ -90,6 +91,7 @@ def view(result: AuditResult) -> PageView:
         requirements=requirements.grid(result),
         sources=sources.grid(result),
         stress=stress_view(result),
+        ordinal=ordinal.grids(result),
         facts=tuple(_facts(result)),
         first=first,
         flow=left_out.flow(result),

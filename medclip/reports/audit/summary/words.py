@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from medclip.auditing.result import AuditResult, Row
-from medclip.reports.audit import requirements, sources
+from medclip.reports.audit import ordinal, requirements, sources
 from medclip.reports.audit.annex import left_out
 from medclip.reports.audit.names import (
     alpha,
@@ -67,6 +67,7 @@ def summary(result: AuditResult) -> tuple[Said, ...]:
         Said("Overall", tuple(_overall(result))),
         Said("Thresholds", tuple(thresholds(result))),
         _compared(result),
+        Said("Ordered classes", ordinal.answers(result)),
         Said("Sources", sources.answers(result)),
         _listed("Shortcuts", tuple(shortcuts(result))),
         Said("Embeddings", tuple(embeddings(result))),
@@ -136,7 +137,7 @@ def _overall(result: AuditResult) -> Iterator[str]:
 
 def collect_findings(result: AuditResult) -> tuple[Finding, ...]:
     """Return every finding, the worst harm first. A part of the page that makes findings is a word here."""
-    parts = (requirements, sources, left_out, group_findings, stress)
+    parts = (requirements, sources, ordinal, left_out, group_findings, stress)
     return by_harm([finding for part in parts for finding in part.findings(result)])
 
 
@@ -145,7 +146,7 @@ def lead(result: AuditResult) -> str:
     findings = collect_findings(result)
     if findings:
         return findings[0].sentence
-    if not (tested(result.gaps) or tested(result.differences)):
+    if not (tested(result.gaps) or tested(result.differences) or tested(result.ordinal)):
         return "No gap was tested, so this audit cannot say whether groups differ."
     return (
         f"Of {_tests(result)}, none is larger than chance after adjusting for their number (Holm). This does not show "
@@ -171,6 +172,7 @@ def _tests(result: AuditResult) -> str:
             "differences of groups from all others",
         ),
         (len(tested(result.gaps)), "gap between groups", "gaps between groups"),
+        (len(tested(result.ordinal)), "difference of grades", "differences of grades"),
     )
     return f"{list_of([count(n, one, many) for n, one, many in counts if n])} tested"
 

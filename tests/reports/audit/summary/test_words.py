@@ -43,7 +43,9 @@ def test_the_same_gap_by_another_name_is_told_and_counted_once():
     row = next(r for r in made.gaps if r["gap"] == "underdiagnosis_max_min" and r["p_holm"] <= 0.05)
     twins = ({**row, "same_as": "tpr_max_min"}, {**row, "gap": "tpr_max_min"})
     matter = next(
-        m for m in summary(replace(made, differences=(), gaps=twins, unscored=(), requirements=())) if m.head == FOUND
+        m
+        for m in summary(replace(made, differences=(), ordinal=(), gaps=twins, unscored=(), requirements=()))
+        if m.head == FOUND
     )
     assert matter.sentences[1].startswith("1 finding in all: missed disease 1. 1 gap between groups tested;")
     assert matter.items == ()
