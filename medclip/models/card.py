@@ -109,6 +109,8 @@ class Card(Result, BaseModel):
     """Side file in the pack: one sha256 of a training file a line."""
     patient_hashes_file: str | None = None
     """Side file in the pack: one hash of a training patient's id a line."""
+    image_hashes_file: str | None = None
+    """Side file in the pack: one perceptual hash of a training image a line (`medclip.imaging.perceptual_hash`)."""
     open_set: dict[str, Any] | None = None
     adapted: Adaptation | None = None
     """How it was made of another pack and a few labelled studies; None for packs that were not."""

@@ -18,8 +18,10 @@ from safetensors.torch import load_file
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import is_draft
+from medclip.imaging.perceptual_hash import hash_images, hash_lines
 from medclip.models.packs.pack import load_model, verify_pack
 from medclip.settings import Settings
+from medclip.shards.reading.samples import ShardReader
 from medclip.shards.writing.build import build_shards
 from medclip.training.log import read_log
 from medclip.training.loop import run_recipe
@@ -292,6 +294,22 @@ def test_a_split_that_the_shards_lack_is_refused_before_anything_is_made(
         run_recipe(recipe, [change], tmp_path / "run")
     assert change.split("=")[0] in caught.value.hint
     assert not (tmp_path / "run").exists()
+
+
+def test_a_pack_lists_what_its_training_images_look_like_where_that_was_asked_for(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    plain = run_recipe(recipe, ["train.epochs=1"], tmp_path / "plain").pack
+    listed = run_recipe(recipe, ["train.epochs=1", "train.image_hashes=true"], tmp_path / "listed").pack
+    assert plain is not None
+    assert listed is not None
+    assert not (plain / "image_hashes.txt").exists()
+    assert verify_pack(listed).name == "tiny"
+    assert load_model(listed).card.image_hashes_file == "image_hashes.txt"
+    with ShardReader(Path(recipe["data"]["shards"]), "train") as reader:
+        images = [np.asarray(reader.image(reader.members(i)).convert("L")) for i in range(len(reader))]
+    assert (listed / "image_hashes.txt").read_text().split() == sorted(set(hash_lines(hash_images(images))))
+    assert (plain / "model.safetensors").read_bytes() == (listed / "model.safetensors").read_bytes()
 
 
 def test_a_pack_of_generic_renderings_only_claims_no_modality_that_has_an_adapter(

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.auditing.leakage.burned_in_text import flag_of
-from medclip.auditing.leakage.perceptual_hash import FINE_WORDS, VARIANTS, ImageHashes, hash_images, variants_of
 from medclip.auditing.leakage.registration import MOST_IMAGES, SIDE_PX, small_image
 from medclip.errors import MedclipError, Reason
 from medclip.files.readers.pool import ReadingPool
+from medclip.imaging.perceptual_hash import FINE_WORDS, VARIANTS, ImageHashes, hash_images, variants_of
 
 if TYPE_CHECKING:
     from medclip.sample import Modality
@@ -31,7 +31,7 @@ class HashedFiles:
     sha256: tuple[str, ...]
     """Of the bytes (of a series: of the hashes of its files); "" where it is not known."""
     variants: tuple[ImageHashes, ...] = ()
-    """Of the image in each, or the first, of `medclip.auditing.leakage.perceptual_hash.VARIANTS`; where `seen_N` is
+    """Of the image in each, or the first, of `medclip.imaging.perceptual_hash.VARIANTS`; where `seen_N` is
     False they say nothing. Empty where no image was read."""
     seen_N: NDArray[np.bool_] | None = None
     small_NHW: NDArray[np.uint8] | None = None

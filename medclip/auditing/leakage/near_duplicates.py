@@ -40,7 +40,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.auditing.leakage.perceptual_hash import ImageHashes, coarse_distance, fine_distance
+from medclip.imaging.perceptual_hash import ImageHashes, coarse_distance, fine_distance
 
 COARSE_BITS, FINE_BITS, FINE_BITS_CONFIRMED = 10, 44, 56
 COSINE = 0.9

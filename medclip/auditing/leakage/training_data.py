@@ -23,6 +23,7 @@ from medclip.auditing.leakage.file_hashes import HashedFiles, hash_files, image_
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import listed
+from medclip.imaging.perceptual_hash import read_hash_lines
 from medclip.models.card import read_card, training_hashes
 from medclip.shards.folder import read_index, read_samples
 from medclip.shards.reading.samples import ShardReader
@@ -68,9 +69,10 @@ def of_pack(folder: str | Path) -> tuple[TrainingData, ...]:
         return (_shots(_checkpoint_shots(place / DESCRIPTION), "the adapted model"),)
     card = read_card(place)
     files, patients = training_hashes(place, card), _patient_hashes(place, card.patient_hashes_file)
+    images = _image_hashes(place, card.image_hashes_file)
     name = f"the training files of {card.name}"
     if card.adapted is None:
-        return (TrainingData(name, files, patients, hashed=True),)
+        return (TrainingData(name, files, patients, hashed=True, images=images),)
     shots = _shots(_pack_shots(place / card.adapted.shots_file), card.name)
     name = f"the training files of its base {card.adapted.base}"
     # A pack's lists hold the shots too. One file can be both a shot and a training file: the card counts these.
@@ -80,6 +82,7 @@ def of_pack(folder: str | Path) -> tuple[TrainingData, ...]:
         None if unlisted or files is None else files - (shots.sha256 or frozenset()),
         None if unlisted or patients is None else patients - (shots.patients or frozenset()),
         hashed=True,
+        images=images,
     )
     return (base, shots)
 
@@ -171,6 +174,18 @@ def _shard_images(folder: Path, split: str) -> HashedFiles:
                 yield np.asarray(reader.image(reader.members(i)).convert("L"))
 
         return image_hashes([row["sha256"] for row in reader.rows], images(), num_variants=1)
+
+
+def _image_hashes(pack: Path, name: str | None) -> HashedFiles | None:
+    """Read the perceptual hashes that a pack lists: copies that were stored again are found from these alone."""
+    if name is None:
+        return None
+    try:
+        hashes = read_hash_lines((pack / name).read_text(encoding="ascii").split())
+    except (OSError, ValueError) as e:
+        sentence = "the pack's list of image hashes cannot be read."
+        raise MedclipError(Reason.PACK_INVALID, sentence, where=pack / name) from e
+    return HashedFiles(("",) * len(hashes), (hashes,), np.ones(len(hashes), bool))
 
 
 def _patient_hashes(pack: Path, name: str | None) -> frozenset[str] | None:

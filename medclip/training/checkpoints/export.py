@@ -7,7 +7,11 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from medclip.adapters.registry import adapter_names
+from medclip.errors import MedclipError
+from medclip.imaging.perceptual_hash import hash_images, hash_lines
 from medclip.models.card import Card, Source
 from medclip.models.packs.pack import save_pack
 from medclip.training.recipe.schema import Recipe
@@ -19,7 +23,7 @@ if TYPE_CHECKING:
     from medclip.models.preprocess import Preprocess
     from medclip.shards.reading.samples import ShardReader
 
-TRAIN_HASHES, PATIENT_HASHES = "train_hashes.txt", "patient_hashes.txt"
+TRAIN_HASHES, PATIENT_HASHES, IMAGE_HASHES = "train_hashes.txt", "patient_hashes.txt", "image_hashes.txt"
 
 
 def export_pack(
@@ -80,12 +84,15 @@ def export_pack(
             "version": recipe.version,
             "train_hashes_file": TRAIN_HASHES,
             "patient_hashes_file": PATIENT_HASHES,
+            "image_hashes_file": IMAGE_HASHES if recipe.train.image_hashes else None,
         }
     )
     lists = {
         TRAIN_HASHES: sorted(set().union(*files.values())),
         PATIENT_HASHES: sorted(set().union(*patients.values())),
     }
+    if recipe.train.image_hashes:
+        lists[IMAGE_HASHES] = _image_hashes(reader)
     return save_pack(
         folder,
         model,
@@ -96,3 +103,18 @@ def export_pack(
         base=base,
         extra_files={name: "".join(f"{line}\n" for line in lines).encode() for name, lines in lists.items()},
     )
+
+
+def _image_hashes(reader: ShardReader) -> list[str]:
+    """Hash the image of every sample, each different hash once, in an order that says nothing; 1 to 2 ms each.
+
+    Samples that cannot be read were not learned from either.
+    """
+    lines: set[str] = set()
+    for i in range(len(reader)):
+        try:
+            image = np.asarray(reader.image(reader.members(i)).convert("L"))
+            lines.update(hash_lines(hash_images([image])))
+        except MedclipError:  # damaged, as the log of the run says; or smaller than 8 pixels
+            continue
+    return sorted(lines)

@@ -253,12 +253,15 @@ class Train(_Part):
     """Steps in a row with a loss that is not finite; they are left out, one more stops the run."""
     export: Literal["last", "best"] = "last"
     """Weights in the pack: those of the last step, or of the epoch with the lowest validation loss."""
+    image_hashes: bool = False
+    """List perceptual hashes of the training images in the pack, so that an audit finds copies of them that were stored
+    again, from the pack alone. They say of an image that one has whether the model has seen it."""
 
 
 _FREE = (
     "out", "card", "data.shards", "data.cache_mb", "data.worker", "data.verify", "data.timeout_s", "data.max_bad_share",
     "train.micro_batch", "train.parallel", "train.device", "train.checkpoint_every", "train.log_every",
-    "train.tensorboard", "train.zero_shot", "train.max_bad_steps",
+    "train.tensorboard", "train.zero_shot", "train.max_bad_steps", "train.image_hashes",
 )  # fmt: skip
 """What may be another when a run goes on; `decisive` leaves out every key that begins so."""
 _PLACES = (

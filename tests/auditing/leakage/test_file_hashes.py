@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from medclip.auditing.leakage.file_hashes import collected, hash_files, hash_views, image_hashes
-from medclip.auditing.leakage.perceptual_hash import VARIANTS, fine_distance, hash_images
+from medclip.imaging.perceptual_hash import VARIANTS, fine_distance, hash_images
 from medclip.sample import Modality
 from medclip.settings import Settings
 from tests.kits.files import write_dicom, write_image

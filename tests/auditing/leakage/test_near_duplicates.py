@@ -14,7 +14,7 @@ from medclip.auditing.leakage.near_duplicates import (
     near_duplicates,
     pairs_within,
 )
-from medclip.auditing.leakage.perceptual_hash import ImageHashes, coarse_distance, fine_distance, hash_images
+from medclip.imaging.perceptual_hash import ImageHashes, coarse_distance, fine_distance, hash_images
 from tests.kits.leakage import brighter, cropped, film, resized_jpeg
 
 

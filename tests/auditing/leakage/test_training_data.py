@@ -9,15 +9,18 @@ from pathlib import Path
 import pyarrow
 import pytest
 
+from medclip.auditing.leakage.checks import check
+from medclip.auditing.leakage.file_hashes import image_hashes
 from medclip.auditing.leakage.training_data import of_pack, of_shards, of_table
 from medclip.errors import MedclipError, Reason
 from medclip.files.pseudonyms import keyed_hash
+from medclip.imaging.perceptual_hash import hash_images, hash_lines
 from medclip.models.card import Adaptation, Card
 from medclip.sample import Modality
 from medclip.settings import Settings
 from medclip.shards.writing.build import build_shards
 from tests.kits.files import write_image
-from tests.kits.leakage import film
+from tests.kits.leakage import brighter, cohort_of, film, resized_jpeg
 from tests.kits.shards import KEY, write
 
 ADAPTED = {
@@ -61,6 +64,22 @@ def test_a_small_checkpoint_gives_its_shots(tmp_path: Path):
     (tmp_path / "adapted.json").write_text(json.dumps({"shots": shots}))
     (found,) = of_pack(tmp_path)
     assert (found.sha256, found.patients) == ({"s1"}, {"q1"})
+
+
+def test_copies_that_were_stored_again_are_found_from_the_hashes_of_a_pack_alone(tmp_path: Path):
+    films = [film(seed) for seed in range(30)]
+    pack = write_card(tmp_path / "pack")
+    (pack / "i.txt").write_text("\n".join(sorted(hash_lines(hash_images(films[:20])))) + "\n")
+    card = json.loads((pack / "card.json").read_text()) | {"image_hashes_file": "i.txt"}
+    (pack / "card.json").write_text(json.dumps(card))
+    audit = image_hashes([""] * 12, [resized_jpeg(films[3]), brighter(films[4]), *films[20:]])
+    rows = check(cohort_of([str(n) for n in range(12)]), audit, training=of_pack(pack)).rows
+    (row,) = [r for r in rows if r["check"] == "near-duplicates of the training files of tiny"]
+    assert (row["found"], row["tested"], row["severity"]) == (2, 12, "red")
+    assert "rotated were not looked for: only hashes of these images are known" in row["sentence"]
+    (pack / "i.txt").write_text("0" * 79 + "\n")
+    with pytest.raises(MedclipError, match="list of image hashes cannot be read"):
+        of_pack(pack)
 
 
 @pytest.mark.parametrize("damaged", ["p.txt", "shots.csv", "adapted.json"])

@@ -7,9 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medclip.auditing.leakage.perceptual_hash import coarse_distance, fine_distance, hash_images, variants_of
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.geometry import letterbox
+from medclip.imaging.perceptual_hash import (
+    coarse_distance,
+    fine_distance,
+    hash_images,
+    hash_lines,
+    read_hash_lines,
+    variants_of,
+)
 from tests.kits.leakage import Pixels, brighter, cropped, film, resized_jpeg
 
 
@@ -67,6 +74,17 @@ def test_the_bit_of_the_mean_is_never_set_and_a_blank_image_has_a_hash():
     assert not (hashes.fine_NW[:, 0] & np.uint64(1)).any()
     assert len(hash_images([])) == 0
     assert len(hashes.take(np.array([0, 2]))) == 2
+
+
+def test_hashes_written_as_lines_come_back():
+    hashes = hash_images([film(s) for s in range(5)])
+    read = read_hash_lines(hash_lines(hashes))
+    np.testing.assert_array_equal(read.coarse_N, hashes.coarse_N)
+    np.testing.assert_array_equal(read.fine_NW, hashes.fine_NW)
+    assert len(read_hash_lines([])) == 0
+    for damaged in ("", "0" * 79, "g" * 80):
+        with pytest.raises(ValueError, match=r"line|invalid literal"):
+            read_hash_lines([damaged])
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,32 @@ def hash_images(images: Sequence[NDArray[np.uint8]]) -> ImageHashes:
     return ImageHashes(_bits(spectra[:, :COARSE_SIDE, :COARSE_SIDE])[:, 0], _bits(spectra))
 
 
+def hash_lines(hashes: ImageHashes) -> list[str]:
+    """Write each hash as one line of 80 hexadecimal digits: the coarse word and then the fine ones.
+
+    Example:
+        >>> lines = hash_lines(hash_images([np.eye(16, dtype=np.uint8)]))
+        >>> len(lines[0]), hash_lines(read_hash_lines(lines)) == lines
+        (80, True)
+    """
+    words_NW = np.column_stack((hashes.coarse_N, hashes.fine_NW))
+    return ["".join(f"{word:016x}" for word in words) for words in words_NW.tolist()]
+
+
+def read_hash_lines(lines: Sequence[str]) -> ImageHashes:
+    """Read what `hash_lines` wrote.
+
+    Raises:
+        ValueError: For a line that is none.
+    """
+    if any(len(line) != 16 * (1 + FINE_WORDS) or not line.isascii() for line in lines):
+        raise ValueError("a line of hashes has another length")
+    words_NW = np.array(
+        [[int(line[16 * w : 16 * (w + 1)], 16) for w in range(1 + FINE_WORDS)] for line in lines], np.uint64
+    ).reshape(-1, 1 + FINE_WORDS)
+    return ImageHashes(words_NW[:, 0], words_NW[:, 1:])
+
+
 def variants_of(image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], ...]:
     """Render an image as it is, mirrored, inverted and both, in the order of `VARIANTS`.
 
