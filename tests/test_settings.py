@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from medclip.errors import MedclipError, Reason
-from medclip.settings import Settings, parse_memory
+from medclip.settings import Settings, parse_memory, read_policy
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,12 @@ def test_what_a_call_does_not_ask_for_stays_as_it_is() -> None:
     settings = Settings(workers=3, memory_bytes=10**9)
     assert settings.on_machine(None, None) == settings
     assert settings.on_machine(1, "2GB") == Settings(workers=1, memory_bytes=2 * 10**9, home=settings.home)
+
+
+def test_a_mistyped_policy_is_asked_back() -> None:
+    with pytest.raises(MedclipError) as caught:
+        read_policy("resampel")
+    assert (caught.value.reason, caught.value.hint) == (
+        Reason.WRONG_USE,
+        "Did you mean 'resample'? Say one of: reject, resample.",
+    )

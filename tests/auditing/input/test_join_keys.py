@@ -122,3 +122,10 @@ def test_a_key_of_two_columns_is_blank_where_one_part_is():
     assert len(set(keys.texts_N())) == 3
     assert [t == "" for t in keys.texts_N()] == [False, True, False]
     np.testing.assert_array_equal(keys.counts(), [1, 1, 1])
+
+
+def test_a_mistyped_rule_is_asked_back() -> None:
+    with pytest.raises(MedclipError) as caught:
+        join(*sides(["a"], ["a"]), "sufix", lambda: KEY)
+    assert caught.value.reason is Reason.WRONG_USE
+    assert caught.value.hint.startswith("Did you mean 'suffix'? Choose one of: auto, exact, ")
