@@ -18,6 +18,7 @@ from medclip.auditing.recipe import AuditRecipe, audit_recipe, is_recipe
 from medclip.auditing.result import JSON, AuditResult, write_json, write_tables
 from medclip.auditing.thresholds.file import write_thresholds
 from medclip.errors import MedclipError, Reason
+from medclip.export.formats import FILES, check_formats, write_formats
 from medclip.files.input_paths import refuse_missing
 from medclip.files.output import (
     claim_folder,
@@ -77,7 +78,7 @@ def audit(
         settings: Limits and number of reading processes, where images are read.
         progress: Told of every stage.
         **keys: Any other option of `medclip audit` by its name: `patient="mrn"`, `where={"split": "test"}`,
-            `num_resamples=500`; not beside `reading` and `options`, which hold the same as values.
+            `num_resamples=500`, `format=["chai"]`; not beside `reading` and `options`, which hold the same as values.
 
     Returns:
         All tables. `leaks` says whether training and audit share something that they must not.
@@ -97,6 +98,8 @@ def audit(
         (('flu',), ('sex',))
     """
     about = {key: keys.pop(key, None) for key in ("auditor", "question", "audited_on")}
+    formats: Sequence[str] = keys.pop("format", ())
+    formats = [formats] if isinstance(formats, str) else formats
     if keys and (reading is not None or options is not None):
         raise MedclipError(
             Reason.WRONG_USE,
@@ -106,21 +109,23 @@ def audit(
     given = {"by": by, "label": label, "name": name, "compare": compare}
     recipe: AuditRecipe | None
     if isinstance(scores, AuditRecipe) or is_recipe(scores) or is_audit(scores):
-        changes = keys | about | given | {"labels": labels, "out": out, "overwrite": overwrite}
+        changes = keys | about | given | {"labels": labels, "out": out, "overwrite": overwrite, "format": formats}
         recipe = _with_changes(scores, changes)
         taken = recipe.arguments()
         scores, labels, by, label = taken["scores"], taken["labels"], taken["by"], taken["label"]
         out, overwrite, name, compare = taken["out"], taken["overwrite"], taken["name"], taken["compare"]
+        formats = recipe.format
         if reading is not None or options is not None:
             recipe = None  # what is asked is not what the file says
         reading, options = reading or taken["reading"], options or taken["options"]
     elif reading is None and options is None:
         named = audit_recipe(_ANY_SCORES, keys | {"name": name})
         reading, options = named.reading(), named.options()
-        recipe = recipe_of_call(scores, labels, given, keys | about)
+        recipe = recipe_of_call(scores, labels, given, keys | about | {"format": list(formats)})
     else:
         recipe = None
     origin = Origin(recipe, **(about if recipe is None else {key: getattr(recipe, key) for key in about}))
+    check_formats(formats)
     _refuse_missing([scores, *(compare or {}).values()], labels, options)
     folder = None if out is None else Path(out)
     asked_for = _identity(scores, labels, by, label, name, compare, reading, options)
@@ -132,7 +137,9 @@ def audit(
             remedy = "Name another folder, or replace it with --overwrite."
             refuse_other(folder, "audit", known, asked_for, remedy=remedy)
     from medclip.auditing.run import run_audit  # scikit-learn and scipy: seconds that no refusal above has to wait for
+    from medclip.reports.audit.annex.methods import LIMITS
     from medclip.reports.audit.report import REPORT, write_audit_report
+    from medclip.reports.audit.summary.words import summary
 
     run = run_audit(
         scores,
@@ -154,11 +161,14 @@ def audit(
     # What lay here goes: a page or a JSON of another audit must not stand beside tables of this one.
     write_file(folder / JSON, UNFINISHED)
     with disk_errors(folder):
-        (folder / REPORT).unlink(missing_ok=True)
+        for name_of_file in (REPORT, *FILES.values()):
+            (folder / name_of_file).unlink(missing_ok=True)
     hashes = write_tables(result, folder)
     write_thresholds(folder / THRESHOLDS, run.thresholds.values())
     result = write_audit_report(replace(result, sealed=seal(hashes, result)), folder)
     write_json(result, folder)
+    matters = {matter.head: matter.all for matter in summary(result)}
+    write_formats(formats, result, matters | {"Limits": ("What this audit cannot tell:", *LIMITS)}, folder)
     return result
 
 

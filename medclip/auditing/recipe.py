@@ -192,6 +192,9 @@ class AuditRecipe(BaseModel):
     auditor: str | None = _option(None, "Who audits: stands on the page and in its block of signatures.", "NAME")
     question: str | None = _option(None, "What is asked of the audit: stands on the page.")
     audited_on: str | None = _option(None, "Date that stands on the page. Default: today, in UTC.", "DATE")
+    format: Listed = _option(
+        [], "Also write chai (model card of the Coalition for Health AI), tripod or claim (filled checklists).", "NAME"
+    )
     overwrite: bool = _option(False, "Replace another audit in the folder.")
     changed_inputs: bool = _option(False, "Run an audit.json again, though its inputs have changed.")
     declared: dict[str, str] | None = Field(None, description="In a recipe: by whom and when it was written.")

@@ -190,3 +190,18 @@ def test_help_has_groups_and_the_common_options_first(capsys):
     assert panels[2:5] == ["Common options", "Which column is what", "What labels mean"]
     common = text.split("Common options")[1].split("╰")[0]
     assert re.findall(r"│ (--[a-z-]+)", common) == ["--labels", "--by", "--label", "--patient", "--out"]
+
+
+def test_a_model_card_and_checklists_are_written_where_they_are_asked_for_and_go_where_they_are_not(
+    tables, tmp_path: Path, capsys
+):
+    out = tmp_path / "out"
+    assert main(command(tables, out, "--format", "chai", "--format", "tripod", "--format", "claim")) == 0
+    assert (out / "applied_model_card.xml").read_text(encoding="utf-8").startswith("<?xml")
+    assert "## " not in (out / "claim.md").read_text(encoding="utf-8")
+    assert "| 23a |" in (out / "tripod_ai.md").read_text(encoding="utf-8")
+    assert main(command(tables, out, "--overwrite")) == 0
+    assert not (out / "tripod_ai.md").exists()
+    capsys.readouterr()
+    assert main(command(tables, tmp_path / "other", "--format", "chia")) == 2
+    assert "Did you mean 'chai'?" in capsys.readouterr().err
