@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -190,3 +190,8 @@ def test_the_first_rows_are_in_the_page_and_all_in_the_frame():
     assert result._repr_html_().count("<tr>") == len(result._facts()) + 1 + 10
     assert len(result.to_pandas()) == 500
     assert "to_pandas()" in result._repr_html_()
+
+
+def test_a_comparison_names_its_measure_in_the_middle_of_a_sentence() -> None:
+    assert "best by balanced accuracy" in repr(compare())
+    assert "best by AUROC" in repr(replace(compare(), primary="macro_auroc"))

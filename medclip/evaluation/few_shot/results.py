@@ -171,12 +171,14 @@ class Comparison(Result):
 
     def _facts(self) -> dict[str, object]:
         best = self.ranked[0] if self.ranked else None
+        title = METRIC_TITLES[self.primary]
+        metric = title if title.isupper() else title.lower()
         return {
             "base": f"{self.base} {self.base_version}",
             "classes": list_of(self.classes, most=5),
             "methods": list_of(self.ranked, most=5),
             "shots": list_of([str(k) for k in self.shots], most=5),
-            f"best by {METRIC_TITLES[self.primary]}": f"{best} {said(self.cell(best, None))}" if best else "none",
+            f"best by {metric}": f"{best} {said(self.cell(best, None))}" if best else "none",
             "failed runs": len(self.failures),
             "folder": self.folder or "",
         }
