@@ -162,7 +162,6 @@ def run_audit(
         )
     add("suppressed", suppressed_rows(first, options))
     result = AuditResult(
-        **{table: tuple(rows) for table, rows in tables.items()},
         leaked_rows=leaked_rows,
         model_names=tuple(given),
         labels=tuple(x.name for x in first.cohort.labels),
@@ -176,6 +175,7 @@ def run_audit(
         },
         notes=tuple(notes),
     )
+    result = replace(result, **{table: tuple(rows) for table, rows in tables.items()})
     return AuditRun(result, first.thresholds)
 
 
