@@ -317,7 +317,7 @@ def test_many_findings_are_counted_on_the_first_pages_and_listed_in_the_annex():
     made = full()
     sure = tuple({**row, "p_holm": 0.001, "value": -0.1} for row in made.differences)
     shown = render(replace(made, differences=sure, requirements=(), gaps=(), unscored=()))
-    assert text_of("found", shown).count("in all others") == 8
+    assert text_of("found", shown).count("in all others") == 7
     assert "further findings:" in re.sub(r"\s+", " ", text_of("found", shown))
     assert text_of("findings", shown).count("in all others") == len(sure)
     assert '<section id="findings">' not in render(without_findings())
@@ -344,6 +344,14 @@ def test_the_flow_of_rows_stands_on_the_first_pages():
     assert "Rows of the label table 1,400 Joined with scores 1,221 Rows of the audit 1,204" in part
     assert "Pneumonia: with a truth → and a score 1,203 → 1,201" in part
     assert "4 % of 1,221 labelled rows were never scored" in part
+
+
+def test_the_first_pages_have_each_threshold_with_its_origin():
+    made = full()
+    part = text_of("basis", render(made))
+    assert "chosen on validation split" in part
+    for row in made.thresholds:
+        assert f"{row['label']} {row['value']:.3f}" in part
 
 
 def test_a_finding_without_columns_is_a_sentence_over_the_whole_row():

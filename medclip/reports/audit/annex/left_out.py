@@ -11,7 +11,7 @@ from medclip.reports.audit.summary.finding import Finding, Harm
 from medclip.reports.audit.table import Grid, Td, Tr, said
 from medclip.wording import NONE, capital, count, list_of, number, p_value, percent, real, value_and_interval
 
-_MOST_LABELS = 6
+_MOST_LABELS = 5
 """Labels that have a row each in the flow on the first page."""
 
 

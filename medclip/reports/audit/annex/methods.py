@@ -139,7 +139,20 @@ def formulas(result: AuditResult) -> tuple[Grid, ...]:
     measures = tuple(
         Tr(capital(metric_head(name)), (said(METRICS[name].formula), said(METRICS[name].reference))) for name in metrics
     )
-    differences = tuple(
-        Tr(capital(gap_head(name)), (said(GAPS[name].formula), said(GAPS[name].reference))) for name in gaps
-    )
+    lines: dict[str, tuple[str, str]] = {}
+    for name in gaps:
+        head, formula = _kind_of_gap(name)
+        lines.setdefault(head, (formula, "of the measure") if formula else (GAPS[name].formula, GAPS[name].reference))
+    differences = tuple(Tr(capital(head), tuple(map(said, cells))) for head, cells in lines.items())
     return (Grid("Measures", heads, measures), Grid("Gaps", heads, differences))
+
+
+_KINDS_OF_GAP = {
+    "_max_min": ("a measure m, highest − lowest", "max m_a − min m_a"),
+    "_worst_overall": ("a measure m, worst − everybody", "the largest m_a − m, or m − min m_a where high is good"),
+}
+
+
+def _kind_of_gap(name: str) -> tuple[str, str]:
+    """Name a gap for the formulas, with that of its kind: those that differ by their measure stand there once."""
+    return next((kind for ending, kind in _KINDS_OF_GAP.items() if name.endswith(ending)), (gap_head(name), ""))

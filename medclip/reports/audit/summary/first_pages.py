@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from medclip.auditing.result import AuditResult
+from medclip.reports.audit.names import plain
 from medclip.reports.audit.summary.finding import Finding
 from medclip.reports.audit.summary.words import (
     COMPARED,
@@ -19,12 +20,13 @@ from medclip.reports.audit.summary.words import (
     summary,
 )
 from medclip.reports.audit.table import Grid, Td, Tr, said
-from medclip.wording import NONE, capital, number
+from medclip.wording import NONE, capital, figure, number
 
 QUESTION = "Does it work for every patient group, and how sure is that?"
-_ON_THE_PAGE = 8
+_ON_THE_PAGE = 7
 """Findings that two printed pages have room for; all of them are in the annex."""
 _CAUTIONS = 3
+_THRESHOLDS = 8
 _HEADS = ("What and where", "Value", "Difference, 95 % interval", "Rests on", "p, adjusted")
 
 
@@ -70,7 +72,7 @@ def first_pages(result: AuditResult) -> FirstPages:
         beside=tuple(_beside(matters)),
         unseen=matters.get(UNSEEN, nothing),
         hidden=matters.get(HIDDEN, nothing).all,
-        thresholds=matters.get("Thresholds", nothing).all,
+        thresholds=(*matters.get("Thresholds", nothing).all, *_threshold_values(result)),
         signers=(str(result.provenance.get("auditor") or ""), "", ""),
     )
 
@@ -89,6 +91,15 @@ def _line(finding: Finding) -> Tr:
         return Tr(finding.sentence, is_sentence=True)
     texts = (finding.value, finding.difference, finding.counts)
     return Tr(finding.what, (*(said(text or NONE) for text in texts), Td(finding.p or NONE)))
+
+
+def _threshold_values(result: AuditResult) -> Iterator[str]:
+    """Yield the thresholds of each model, where a line has room for them."""
+    for model in result.model_names:
+        rows = [row for row in result.thresholds if row.get("model") == model]
+        if 0 < len(rows) <= _THRESHOLDS:
+            values = [f"{plain(row.get('label'))} {figure(row.get('value'), decimals=3)}" for row in rows]
+            yield f"{capital(plain(model))}: {', '.join(values)}."
 
 
 def _beside(matters: dict[str, Said]) -> Iterator[Said]:
