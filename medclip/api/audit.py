@@ -232,6 +232,7 @@ def _refuse_missing(scores: Sequence[Any], labels: Any, options: AuditOptions | 
     refuse_missing(labels, "table")
     if options is None:
         return
+    refuse_missing(options.reference, "table of reference")
     refuse_missing(options.image_checks.images, "folder")
     refuse_missing(options.image_checks.embeddings, "file of embeddings")
     for source in options.image_checks.training:

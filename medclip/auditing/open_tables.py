@@ -67,6 +67,7 @@ def open_tables(scores: Mapping[str, Any], labels: Any, reading: ReadOptions, op
         labels=read_labels(labels),
         options=replace(
             options,
+            reference=None if options.reference is None else read(options.reference, "the table of reference"),
             thresholds=replace(
                 choosing,
                 choose_on=choose_on if choose_on is None or isinstance(choose_on, Mapping) else score(choose_on),

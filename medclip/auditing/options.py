@@ -155,6 +155,8 @@ class AuditOptions:
     thresholds: Thresholds = field(default_factory=Thresholds)
     shortcuts: Shortcuts = field(default_factory=Shortcuts)
     image_checks: ImageChecks = field(default_factory=ImageChecks)
+    reference: Any = None
+    """Table of the groups that the model is meant for: columns attribute, group, and share or count."""
     declared: Declared = field(default_factory=Declared)
     """What was required, and asked first, before the data was seen (`medclip.auditing.declared.grammar.declared`)."""
     task: str | Path | None = None

@@ -139,6 +139,9 @@ class AuditRecipe(BaseModel):
     )
     value: Annotated[list[str], BeforeValidator(_meanings)] = _option([], "What a value of a column means.", "sex:0=M")
     all_pairs: bool = _option(False, "Also compare every pair of groups.")
+    reference: Path | None = _option(
+        None, "Groups that the model is meant for: attribute, group, share or count.", "TABLE"
+    )
     min_cell: int = _option(10, "Rows, patients, positives, negatives that a group needs.", least=1)
     exact_counts: bool = _option(False, "Do not round counts; small groups stay hidden.")
     threshold: float | None = _option(None, "One threshold for every label, chosen by hand.")
@@ -284,6 +287,7 @@ class AuditRecipe(BaseModel):
             seed=self.seed,
             horizon=self.horizon,
             small_cells=Policy(few, few, few, few, exact_counts=self.exact_counts),
+            reference=self.reference,
             declared=self.requirements(),
             thresholds=Thresholds(
                 self.threshold,

@@ -70,6 +70,12 @@ COLUMNS: Mapping[str, Mapping[str, str]] = {
         **{"low": _REAL, "high": _REAL, "n": _WHOLE, "after": _TEXT},
     },
     "decision": {**_CELL, "threshold": _REAL, "net_benefit": _REAL, "low": _REAL, "high": _REAL, "treat_all": _REAL},
+    "representation": {
+        **{"model": _TEXT, "attribute": _TEXT, "group": _TEXT},
+        **_RANGE,
+        **{"reference": _REAL, "standardised": _REAL, "distance": _REAL, "distance_by_chance": _REAL},
+        **{"n_patients": _WHOLE, "flag": _TEXT},
+    },
     "ordinal": {
         **_CELL,
         **{"metric": _TEXT, "reference": _TEXT},
@@ -149,6 +155,8 @@ class AuditResult(Result):
     """Bins of the reliability plots; `after` is "raw" or "temperature"."""
     decision: tuple[Row, ...] = ()
     """Net benefit over thresholds."""
+    representation: tuple[Row, ...] = ()
+    """Share of patients in each group beside its reference; of an attribute as a whole (`all`) the distance."""
     ordinal: tuple[Row, ...] = ()
     """Agreement of gradings in ordered classes; rows with a `reference` ("rest") are a group minus all others."""
     requirements: tuple[Row, ...] = ()

@@ -23,6 +23,7 @@ from medclip.auditing.groups.measure import (
 from medclip.auditing.groups.model_comparison import model_rows
 from medclip.auditing.groups.ordinal import ordinal_rows
 from medclip.auditing.groups.reference_ratios import ratio_rows
+from medclip.auditing.groups.representativeness import representation_rows
 from medclip.auditing.image_checks import Evidence, gather, load_audited, modality_of, table_splits
 from medclip.auditing.input.image_scores import score_images
 from medclip.auditing.input.options import ReadOptions
@@ -125,6 +126,7 @@ def run_audit(
         add("flow", flow_rows(one))
         add("unscored", unscored_rows(one, options))
         add("differences", difference_rows(one, options))
+        add("representation", representation_rows(one, options))
         add("ordinal", ordinal_rows(model, cohort, weights_PB, options))
         add("requirements", requirement_rows(one, options.declared))
         progress.stage(f"Shuffling groups of {model}", len(cohort.labels) * len(cohort.attributes))

@@ -59,6 +59,7 @@ def full(labels: Sequence[str] = LABELS, models: Sequence[str] = ("medclip-mini"
         flow=tuple(row for model in models for row in _flow(model, labels)),
         unscored=tuple(row for model in models for row in _unscored(model)),
         shortcuts=tuple(row for model in models for row in _shortcuts(model, labels[-1])),
+        representation=tuple(_representation(models[0])),
         ordinal=tuple(_ordinal(models[0])),
         sources=tuple(row for model in models for row in _sources(model, labels[0])),
         embeddings=tuple(row for model in models for row in _embeddings(model)),
@@ -192,6 +193,16 @@ def _paired(rng: np.random.Generator, model: str, other: str, label: str) -> Ite
                 "model": model, "other": other, "label": label, "attribute": attribute, "group": group,
                 "metric": metric, **numbers, "p": p, "delong_p": p if metric == "auroc" else None, "family": "models",
             }  # fmt: skip
+
+
+def _representation(model: str) -> Iterator[dict[str, Any]]:
+    head = {"model": model, "attribute": "sex", "flag": ""}
+    for group, share in (("female", 0.4), ("male", 0.6)):
+        yield {
+            **head, "group": group, "value": share, "low": share - 0.03, "high": share + 0.03, "reference": 0.5,
+            "standardised": (share - 0.5) / 0.495, "n_patients": 400,
+        }  # fmt: skip
+    yield {**head, "group": "all", "distance": 0.072, "distance_by_chance": 0.05, "n_patients": 800}
 
 
 def _ordinal(model: str) -> Iterator[dict[str, Any]]:

@@ -173,6 +173,11 @@ def kind_of(name: str) -> str:
     return name.strip().casefold()
 
 
+def sex_of(text: str) -> str:
+    """Return how a sex is printed: F for female; a text that is none stays as it is."""
+    return _SEX.get(text.strip().casefold(), text)
+
+
 def cross(parts: Sequence[Attribute]) -> Attribute:
     """Return the intersection of attributes; only combinations that occur are groups.
 

@@ -16,6 +16,7 @@ from medclip.shards.folder import INDEX
 _NAMED = ("compare", "choose_on")
 """Keys that take [NAME=]PATH."""
 _PLAIN = ("scores", "labels", "files", "thresholds", "choose_labels", "masked", "images", "embeddings", "key_file")
+_PLAIN += ("reference",)
 _OR_NAME = ("model", "task")
 """Keys that take a path, or the name of what came with medclip."""
 _SINGLE = (*_PLAIN, *_OR_NAME)

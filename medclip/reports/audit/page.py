@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from medclip.auditing.result import AuditResult, Row
-from medclip.reports.audit import ordinal, requirements, sources
+from medclip.reports.audit import ordinal, representation, requirements, sources
 from medclip.reports.audit.annex import left_out, provenance
 from medclip.reports.audit.annex import sections as sections
 from medclip.reports.audit.annex.label_section import LabelView, label_view, overview
@@ -40,6 +40,7 @@ class PageView:
     sources: Grid
     stress: StressView | None
     ordinal: tuple[Grid, ...]
+    representation: Grid
     facts: tuple[tuple[str, str], ...]
     first: FirstPages
     flow: Grid
@@ -92,6 +93,7 @@ def view(result: AuditResult) -> PageView:
         sources=sources.grid(result),
         stress=stress_view(result),
         ordinal=ordinal.grids(result),
+        representation=representation.grid(result),
         facts=tuple(_facts(result)),
         first=first,
         flow=left_out.flow(result),

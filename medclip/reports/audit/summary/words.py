@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from medclip.auditing.result import AuditResult, Row
-from medclip.reports.audit import ordinal, requirements, sources
+from medclip.reports.audit import ordinal, representation, requirements, sources
 from medclip.reports.audit.annex import left_out
 from medclip.reports.audit.names import (
     alpha,
@@ -67,6 +67,7 @@ def summary(result: AuditResult) -> tuple[Said, ...]:
         Said("Overall", tuple(_overall(result))),
         Said("Thresholds", tuple(thresholds(result))),
         _compared(result),
+        Said("Representativeness", representation.answers(result)),
         Said("Ordered classes", ordinal.answers(result)),
         Said("Sources", sources.answers(result)),
         _listed("Shortcuts", tuple(shortcuts(result))),
