@@ -9,7 +9,8 @@ process the same numbers are computed for a few resamples as one would write it:
 scikit-learn called for each group (`roc_auc_score`, `confusion_matrix`, and a vectorised ECE), and by fairlearn's
 `MetricFrame(n_boot=...)`, one frame for each attribute. Both are extrapolated from the label in the middle to all
 labels and resamples; fairlearn's time for one more resample is that of three minus that of one, halved. Ratios are of
-CPU time, so that a busy machine changes them less. scikit-learn's values must be ours to 1e-12.
+CPU time, so that a busy machine changes them less. scikit-learn's values must be ours to 1e-12; AUROCs of resamples of
+more than 50,000 images, which are from histograms of the scores, to a thirtieth of their standard error.
 Ends with 1 above 120 s, above 3 GB, below 15 times scikit-learn, or below 100 times fairlearn.
 """
 
@@ -72,7 +73,8 @@ def child(images: int, labels: int, replicates: int, threads: int, out: Path) ->
     found = evaluate_many(cohort, thresholds, weights, metrics=METRICS, threads=threads)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     first = found[cohort.labels[len(cohort.labels) // 2].name]
-    np.savez(out, weights=weights[:, :8], **{name: values[:, :8] for name, values in first.drawn.items()})
+    drawn = {name: values[:, :8] for name, values in first.drawn.items()}
+    np.savez(out, weights=weights[:, :8], error=first.drawn["auroc"].std(axis=1), **drawn)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(json.dumps({"wall": wall, "cpu": cpu, "peak": peak, "patients": cohort.num_patients}))
 
@@ -82,12 +84,15 @@ def ece(truth: np.ndarray, score: np.ndarray) -> float:
     return float(np.abs(np.bincount(bins, score - truth)).sum() / len(score))
 
 
-def by_scikit_learn(cohort, ours: dict[str, np.ndarray], resamples: int) -> tuple[float, float]:
-    """Give CPU seconds for one label and one resample, and the largest difference to ours."""
+def by_scikit_learn(cohort, ours: dict[str, np.ndarray], resamples: int) -> tuple[float, float, float]:
+    """Give CPU seconds for one label and one resample, and the largest differences to ours.
+
+    They are of AUROCs, in standard errors, and of all else.
+    """
     from sklearn.metrics import confusion_matrix, roc_auc_score
 
     label = cohort.labels[len(cohort.labels) // 2]
-    worst, started = 0.0, time.process_time()
+    worst, off, started = 0.0, 0.0, time.process_time()
     for b in range(resamples):
         rows = np.repeat(np.arange(len(cohort.patients_N)), ours["weights"][cohort.patients_N, b])
         truth, score = label.truth_N[rows], label.score_N[rows]
@@ -99,8 +104,9 @@ def by_scikit_learn(cohort, ours: dict[str, np.ndarray], resamples: int) -> tupl
             y, s = truth[mask], score[mask]
             (tn, fp), (fn, tp) = confusion_matrix(y, s >= THRESHOLD)
             found = {"auroc": roc_auc_score(y, s), "tpr": tp / (tp + fn), "fpr": fp / (fp + tn), "ece": ece(y, s)}
-            worst = max(worst, *(abs(found[name] - ours[name][g, b]) for name in METRICS))
-    return (time.process_time() - started) / resamples, worst
+            worst = max(worst, *(abs(found[name] - ours[name][g, b]) for name in METRICS[1:]))
+            off = max(off, abs(found["auroc"] - ours["auroc"][g, b]) / ours["error"][g])
+    return (time.process_time() - started) / resamples, off, worst
 
 
 def by_fairlearn(cohort) -> float:
@@ -165,15 +171,21 @@ def main() -> int:
     )
     print(f"{sizes}, {chosen.replicates} resamples")
     print(f"medclip       {took['wall']:9.1f} s wall, {took['cpu']:.1f} s CPU, {took['peak'] / 1e9:.2f} GB at most")
-    single, worst = by_scikit_learn(cohort, ours, min(chosen.resamples, chosen.replicates, 8))
+    single, off, worst = by_scikit_learn(cohort, ours, min(chosen.resamples, chosen.replicates, 8))
     print(f"scikit-learn  {single * times:9.0f} s CPU (extrapolated); largest difference of a value {worst:.1e}")
+    print(f"  and of an AUROC {off:.1e} standard errors")
     frame = by_fairlearn(cohort)
     print(f"fairlearn     {frame * times:9.0f} s CPU (extrapolated)")
     ratios = {"scikit-learn": single * times / took["cpu"], "fairlearn": frame * times / took["cpu"]}
     for name, ratio in ratios.items():
         print(f"{name} / medclip: {ratio:.0f} (at least {LIMITS[name]:.0f})")
     print(f"load after {os.getloadavg()[0]:.1f}")
-    kept = took["wall"] <= LIMITS["seconds"] and took["peak"] <= LIMITS["gigabytes"] * 1e9 and worst <= 1e-12
+    kept = (
+        took["wall"] <= LIMITS["seconds"]
+        and took["peak"] <= LIMITS["gigabytes"] * 1e9
+        and worst <= 1e-12
+        and off <= 1 / 30
+    )
     return int(not kept or any(ratio < LIMITS[name] for name, ratio in ratios.items()))
 
 

@@ -108,18 +108,17 @@ def curve(cohort: Cohort, label: Label, weights_PB: NDArray[Any], *, grid: Seque
 
     def measured(weights: NDArray[Any]) -> tuple[Floats, Floats]:
         models = np.empty((rows.num_cells, len(grid_T), weights.shape[1]))
-        all_treated = np.empty_like(models)
+        shares = np.empty((rows.num_cells, weights.shape[1]))
         for block in blocks(weights, len(every), rows.weight_n is None):
             sums = block.sums(matrix)[:, : block.num].astype(np.float64)
             sums = sums.reshape(rows.num_cells, num_bins, 2, block.num)
             reached = np.cumsum(sums[:, ::-1], axis=1)[:, ::-1]
-            n, pos = reached[:, :1].sum(axis=2), reached[:, :1, 1]
+            n, positives = reached[:, 0].sum(axis=1), reached[:, 0, 1]
             here = slice(block.start, block.start + block.num)
-            t = grid_T[:, None]
-            models[:, :, here] = net_benefit(reached[:, 1:, 1], reached[:, 1:, 0], n, t)
-            all_treated[:, :, here] = net_benefit(pos, n - pos, n, t)
-        return models, all_treated
+            shares[:, here] = ratio(positives, n)
+            models[:, :, here] = net_benefit(reached[:, 1:, 1], reached[:, 1:, 0], n[:, None], grid_T[:, None])
+        return models, shares
 
-    model_GT1, all_GT1 = measured(np.ones((rows.num_patients, 1), np.uint8))
+    model_GT1, share_G1 = measured(np.ones((rows.num_patients, 1), np.uint8))
     drawn_GTB, _ = measured(weights_PB)
-    return Curve(grid_T, model_GT1[..., 0], all_GT1[..., 0], drawn_GTB)
+    return Curve(grid_T, model_GT1[..., 0], share_G1 - (1 - share_G1) * grid_T / (1 - grid_T), drawn_GTB)

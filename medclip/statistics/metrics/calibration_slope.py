@@ -90,6 +90,29 @@ def _loss(theta: Array, x_n: Array, y_n: Array, w_n: Array) -> float:
     return float(w_n @ (np.logaddexp(0, z_n) - y_n * z_n))
 
 
+def terms(fitted: Array, x_n: Array, y_n: Array) -> Array:
+    """Return what each row adds to the sums that a resample's step from the fit is made of, [12, n].
+
+    Args:
+        fitted: Intercept, slope, and the intercept with the slope fixed at 1; NaN where there is none.
+        x_n: Logit of each row's probability.
+        y_n: Its truth, 1 or 0.
+    """
+    slope, large = (fitted[0], fitted[1]), float(fitted[2])
+    parts = [_slopes(slope, x_n, y_n), _bends(slope, x_n), _large_terms(large, x_n, y_n)]
+    return np.nan_to_num(np.concatenate(parts))
+
+
+def steps(sums_tb: Array) -> Array:
+    """Return the corrected steps from the fit, [3, b], in the order of `NAMES`; arguments: sums of `terms`."""
+    return np.concatenate([_corrected(sums_tb[:_TERMS]), _large_step(sums_tb[_TERMS:])[None]])
+
+
+def fit_all(logit_n: Array, truth_n: NDArray[np.bool_], weight_n: Array | None = None) -> Array:
+    """Fit all of `NAMES`, [3]."""
+    return np.array([*fit(logit_n, truth_n, weight_n), fit_in_the_large(logit_n, truth_n, weight_n)])
+
+
 def _slopes(theta: tuple[float, float] | Array, x_n: Array, y_n: Array) -> Array:
     """Return each row's part of the score (2) and of the information (3), [5, n]."""
     mu_n = expit(theta[0] + theta[1] * x_n)
@@ -150,16 +173,14 @@ class Recalibrated:
         for g, cell in enumerate(rows.cells):
             x_n, truth_n, patients_n = logit_n[cell], rows.truth_n[cell], rows.patients_n[cell]
             weight_n = None if rows.weight_n is None else rows.weight_n[cell]
-            large = fit_in_the_large(x_n, truth_n, weight_n)
-            if np.isnan(large):
+            fitted = fit_all(x_n, truth_n, weight_n)
+            if np.isnan(fitted[2]):
                 continue
-            y_n, theta = truth_n.astype(np.float64), fit(x_n, truth_n, weight_n)
-            terms_tn = np.concatenate([_slopes(theta, x_n, y_n), _bends(theta, x_n), _large_terms(large, x_n, y_n)])
-            terms_tn = np.nan_to_num(terms_tn) * (1.0 if weight_n is None else weight_n)
+            terms_tn = terms(fitted, x_n, truth_n.astype(np.float64)) * (1.0 if weight_n is None else weight_n)
             term_n, repeated_n = np.repeat(np.arange(len(terms_tn)), len(cell)), np.tile(patients_n, len(terms_tn))
-            terms = summing_matrix(term_n, len(terms_tn), repeated_n, rows.num_patients, terms_tn.ravel())
+            matrix = summing_matrix(term_n, len(terms_tn), repeated_n, rows.num_patients, terms_tn.ravel())
             classes = summing_matrix(truth_n.astype(np.int32), 2, patients_n, rows.num_patients)
-            self._fits[g] = (np.array([*theta, large]), terms, classes)
+            self._fits[g] = (fitted, matrix, classes)
 
     def __call__(self, block: Block) -> Mapping[str, Array]:
         """Return each figure one corrected step from the fit, [G, columns of the block].
@@ -167,9 +188,7 @@ class Recalibrated:
         NaN where the resample lacks a class.
         """
         coefficients = np.full((len(NAMES), self._num_cells, block.weights_Pb.shape[1]), np.nan)
-        for g, (fitted, terms, classes) in self._fits.items():
+        for g, (fitted, matrix, classes) in self._fits.items():
             present_b = (block.sums(classes) > 0).all(axis=0)
-            sums_tb = block.sums(terms)
-            steps_3b = np.concatenate([_corrected(sums_tb[:_TERMS]), _large_step(sums_tb[_TERMS:])[None]])
-            coefficients[:, g, present_b] = (fitted[:, None] + steps_3b)[:, present_b]
+            coefficients[:, g, present_b] = (fitted[:, None] + steps(block.sums(matrix)))[:, present_b]
         return {name: values for name, values in zip(NAMES, coefficients, strict=True) if name in self._wanted}

@@ -24,6 +24,7 @@ from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.statistics.cohort import Cohort, Label
 from medclip.statistics.metrics import calibration_slope as recalibration
 from medclip.statistics.metrics import concordance as survival
+from medclip.statistics.metrics import histograms
 from medclip.statistics.metrics import ranks as sorted_metrics
 from medclip.statistics.metrics import rates as sums
 from medclip.statistics.metrics.catalogue import METRICS, MetricInfo
@@ -163,11 +164,14 @@ def _known(metrics: Iterable[str]) -> tuple[str, ...]:
 
 def _parts(rows: Rows, label: Label, defined: frozenset[str], threshold: float | None) -> Iterable[Part]:
     """Prepare what gives the metrics that are defined for the label."""
-    if wanted := defined & frozenset(sorted_metrics.NAMES):
+    many = len(rows.patients_n) >= histograms.MANY_ROWS
+    if many and (wanted := defined & frozenset(histograms.NAMES)):
+        yield histograms.Binned(rows, wanted)
+    if not many and (wanted := defined & frozenset(sorted_metrics.NAMES)):
         yield sorted_metrics.SortedMetrics(rows, wanted)
     if wanted := defined & frozenset(sums.NAMES):
         yield sums.Summed(rows, wanted, threshold, label.no_finding)
-    if wanted := defined & frozenset(recalibration.NAMES):
+    if not many and (wanted := defined & frozenset(recalibration.NAMES)):
         yield recalibration.Recalibrated(rows, wanted)
     if defined & frozenset(survival.NAMES):
         yield survival.Concordance(rows)
