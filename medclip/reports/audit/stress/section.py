@@ -206,16 +206,34 @@ def _curve_rows(rows: Sequence[Row], attribute: str, metric: str) -> list[Row]:
 
 
 def _worst(rows: Sequence[Row]) -> str:
+    """Name the corruption under which everybody loses most, and the group that loses most under any."""
     for metric in _DRAWN:
-        own = [r for r in rows if is_all(r) and r.get("metric") == metric]
-        clean = next((r for r in own if r.get("kind") == CLEAN), None)
-        worst = max((r for r in own if r.get("kind") == "corruption"), key=lambda r: _lost(r, "change"), default=None)
-        if clean is not None and worst is not None:
-            return (
-                f"{metric_head(metric)} of everybody falls most under {_named(worst)}: from "
-                f"{figure(clean.get('value'))} to {with_interval(worst)}."
-            )
+        of_metric = [r for r in rows if r.get("metric") == metric]
+        clean = {_group_of(r): r for r in of_metric if r.get("kind") == CLEAN}
+        bad = [r for r in of_metric if r.get("kind") == "corruption" and _group_of(r) in clean]
+        everybody = max(filter(is_all, bad), key=lambda r: _lost(r, "change"), default=None)
+        if everybody is None:
+            continue
+        sentence = (
+            f"{metric_head(metric)} of everybody falls most under {_named(everybody)}: from "
+            f"{figure(clean[_group_of(everybody)].get('value'))} to {with_interval(everybody)}."
+        )
+        group = max((r for r in bad if not is_all(r)), key=lambda r: _lost(r, "change"), default=None)
+        if group is None:
+            return sentence
+        under = "there" if _same_form(group, everybody) else f"under {_named(group)}"
+        before = figure(clean[_group_of(group)].get("value"))
+        most = f"{capital(cell_name(group))} falls most of all groups, {under}"
+        return f"{sentence} {most}: from {before} to {with_interval(group)}."
     return ""
+
+
+def _group_of(row: Row) -> tuple[object, object]:
+    return row.get("attribute"), row.get("group")
+
+
+def _same_form(row: Row, other: Row) -> bool:
+    return (row.get("name"), row.get("grade")) == (other.get("name"), other.get("grade"))
 
 
 def _losses(result: AuditResult, rows: Sequence[Row], attributes: Sequence[str]) -> Grid:

@@ -43,6 +43,14 @@ def test_each_corruption_has_a_plot_and_each_group_a_line(harmed):
     assert svg.count("<polyline") == svg.count('class="band') == len(CORRUPTIONS) * 4  # four groups of an age are shown
 
 
+def test_the_worst_corruption_of_everybody_and_the_worst_group_are_named(harmed):
+    view = stress_view(harmed)
+    assert view is not None
+    worst = view.labels[0].worst
+    assert worst.startswith("TPR of everybody falls most under severe ")
+    assert re.search(r"(80\+|65-80|50-65) \(age\) falls most of all groups", worst)
+
+
 def test_the_attribute_that_stands_out_is_drawn_first(harmed):
     view = stress_view(harmed)
     assert view is not None
