@@ -61,7 +61,7 @@ def _card(result: AuditResult, sentences: Mapping[str, Sequence[str]]) -> dict[s
     """Return the card as nested values, in the order of the schema."""
     about = result.provenance
     question = str(about.get("question") or "Does it work for every patient group, and how sure is that?")
-    population = _text(sentences, "Size")
+    population = _text(sentences, "Size", "Representativeness")
     overall = list(_estimates(result, _OVERALL, {ALL}))
     groups = {str(row.get("attribute")) for row in result.metrics} - {ALL}
     return {

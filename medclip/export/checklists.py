@@ -82,6 +82,7 @@ def facts(result: AuditResult, sentences: Mapping[str, Sequence[str]]) -> dict[s
         "question": str(about.get("question") or ""),
         "primary": list_of(_declared(result)),
         "sources": f"Tables: {list_of(inputs)}." if inputs else "",
+        "representative": under("Representativeness"),
         "selected": _selection(about.get("recipe") or {}),
         "size": under("Size"),
         "flow": under("Never scored", "Size"),
