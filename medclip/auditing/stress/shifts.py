@@ -104,6 +104,7 @@ def _of_attribute(
     step: Callable[[], None],
 ) -> list[Row]:
     part = rows_of(cohort, places, list(scores))
+    part = replace(part, labels=tuple(replace(x, score_N=scores[x.name][0, places]) for x in part.labels))
     halves = replace(part, attributes=()) if attribute == ALL else with_rest(part, attribute)
     weights_PB = draw_weights(part.num_patients, options.num_resamples, seed=options.seed)
 
@@ -114,10 +115,8 @@ def _of_attribute(
         return evaluate_many(stressed, thresholds, weights_PB, metrics=metrics, threads=options.threads)
 
     clean = measured(0, METRICS)
-    tables = {
-        x.name: _Cells.of(one, halves, replace(x, score_N=scores[x.name][0, places]), clean[x.name], options)
-        for x in part.labels
-    }
+    rounded = _rounding(one, part, attribute, options)
+    tables = {x.name: _Cells.of(one, halves, x, clean[x.name], rounded, options) for x in part.labels}
     rows = [row for table in tables.values() for row in table.rows(Condition(CLEAN, CLEAN), None)]
     sums: dict[str, Replicates] = {}
     num_corruptions = 0
@@ -133,6 +132,16 @@ def _of_attribute(
     return rows
 
 
+def _rounding(one: Measured, part: Cohort, attribute: str, options: AuditOptions) -> Rounding:
+    """Choose how figures of an attribute are written: as in the whole audit, or coarser where a group of this sample is
+    hidden. The rests are left out of it: no count of theirs is exported.
+    """
+    alone = replace(part, attributes=tuple(a for a in part.attributes if a.name == attribute))
+    states = [hidden(alone, label, options.small_cells) for label in alone.labels]
+    own = roundings(alone, states, options.small_cells).coarsest
+    return max(one.roundings.of(attribute), own, key=lambda rounded: rounded.base)
+
+
 @dataclass(frozen=True, eq=False)
 class _Cells:
     """One label in the groups of one attribute and their rests, clean."""
@@ -145,12 +154,11 @@ class _Cells:
     clean: Replicates
 
     @classmethod
-    def of(cls, one: Measured, halves: Cohort, label: Label, clean: Replicates, options: AuditOptions) -> _Cells:
+    def of(
+        cls, one: Measured, halves: Cohort, label: Label, clean: Replicates, rounded: Rounding, options: AuditOptions
+    ) -> _Cells:
         states = hidden(halves, label, options.small_cells)
-        own = roundings(halves, [states], options.small_cells).coarsest
-        attribute = halves.attributes[0].name if halves.attributes else ALL
-        coarser = max(one.roundings.of(attribute), own, key=lambda r: r.base)
-        return cls(one, label, states, coarser, clusters_of(halves, label), clean)
+        return cls(one, label, states, rounded, clusters_of(halves, label), clean)
 
     def rows(self, condition: Condition, stressed: Replicates | None) -> list[Row]:
         """Return the rows of a form, or those of the clean images where there is none."""

@@ -83,3 +83,20 @@ def test_a_change_is_the_difference_of_two_values_and_the_mean_that_of_all(rows)
 def test_only_the_mean_is_tested(rows):
     tested = {(r["kind"], r["metric"]) for r in rows if r.get("p") is not None}
     assert tested == {("mean", "auroc"), ("mean", "tpr")}
+
+
+def test_a_group_that_is_too_small_is_not_shown_and_its_count_cannot_be_worked_out():
+    rng = np.random.default_rng(1)
+    num, truth = 90, np.arange(90) % 2
+    scores = np.clip(0.35 + 0.3 * truth + rng.normal(0, 0.1, num), 0, 1)
+    age = ["young"] * 43 + ["middle"] * 41 + ["old"] * 6
+    cohort = cohort_of(truth, scores, age=age)
+    thresholds, _ = choose_all(cohort, Policy("fixed", 0.5), "")
+    one = measure("m", cohort, thresholds, draw_weights(num, 100, seed=0), OPTIONS)
+    places = np.arange(num)
+    made = shift_rows(
+        one, cohort, {"finding": np.stack([scores, scores - 0.1])}, CONDITIONS[:1], {ALL: places, "age": places},
+        one.values, OPTIONS, lambda: None,
+    )  # fmt: skip
+    assert {r["group"] for r in made} == {"all", "young", "middle"}
+    assert {r["n"] for r in made if r["group"] != "all"} <= {40, 45}
