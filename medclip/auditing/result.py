@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -203,6 +204,7 @@ class AuditResult(Result):
         red = [str(row.get("check")) for row in self.leakage if row.get("severity") == "red"]
         gaps = list_of(list(larger), most=5) if larger else "none" if tested else "not tested"
         return {
+            **({"requirements": _verdicts(self.requirements)} if self.requirements else {}),
             "leakage": list_of(red, most=5) if red else "none found" if self.leakage else "not looked for",
             "gaps larger than chance (Holm)": gaps,
             "models": list_of(self.model_names, most=5),
@@ -327,6 +329,12 @@ def read_result(path: Path) -> AuditResult:
         raise MedclipError(
             Reason.CORRUPT, f"this is no {JSON} that medclip audit wrote to its end.", where=path, hint="Audit again."
         ) from e
+
+
+def _verdicts(requirements: tuple[Row, ...]) -> str:
+    """Count what was declared: 2 met, 1 undecided."""
+    counts = Counter(str(row.get("verdict")) for row in requirements if row.get("part") == "requirement")
+    return list_of([f"{num} {verdict}" for verdict, num in sorted(counts.items())])
 
 
 def _cell(value: Any, kind: str) -> Any:

@@ -77,6 +77,7 @@ def test_a_requirement_is_met_by_all_groups_and_failed_by_one():
     assert verdict(result, "tpr>=0.9 in each sex") == NOT_MET
     assert result.red_box
     assert not result.leaks
+    assert "requirements: 2 met, 1 not met and 1 undecided" in repr(result)
     assert "1 requirement not met" in render(result)
     assert [one.sentence for one in findings(result)] == [summary(result)[0].sentences[0]]
 
