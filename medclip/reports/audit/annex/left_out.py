@@ -37,13 +37,15 @@ def _counts(models: Sequence[str], *steps: Mapping[str, Any]) -> tuple[Td, ...]:
 
 
 def unscored(result: AuditResult) -> Grid:
-    """List by group what share of the labelled rows was never scored, and why."""
+    """List by group what share of the labelled rows was never scored, and why; a model that scored all has one line."""
     heads = ("Group", "Labelled rows", "Never scored", "Share", "Minus all others", "p, adjusted", "Why")
     lines: list[Tr] = []
     for model in result.model_names:
         own = [row for row in result.unscored if row.get("model") == model]
         if len(result.model_names) > 1 and own:
             lines.append(Tr(f"Model: {plain(model)}"))
+        if any(is_all(row) and row.get("n_unscored") == 0 for row in own):
+            own = [row for row in own if is_all(row)]
         for attribute, groups in by_cell(own):
             if attribute != EVERYBODY:
                 lines.append(Tr(capital(attribute)))
