@@ -125,7 +125,8 @@ def run_audit(
         add("ratios", ratio_rows(own_metrics))
         add("flow", flow_rows(one))
         add("unscored", unscored_rows(one, options))
-        add("differences", difference_rows(one, options))
+        progress.stage(f"Comparing groups of {model}", len(cohort.labels) * len(cohort.attributes))
+        add("differences", difference_rows(one, options, lambda done, total: progress.step()))
         add("representation", representation_rows(one, options))
         add("ordinal", ordinal_rows(model, cohort, weights_PB, options))
         add("requirements", requirement_rows(one, options.declared))
@@ -135,7 +136,8 @@ def run_audit(
         add("thresholds", [t.row(model) for t in thresholds.values()])
         temperatures, notes_of_thresholds = reliability.temperatures(choosing, cohort)
         notes += _new(notes, notes_of_thresholds)
-        _calibration(one, temperatures, options, add)
+        progress.stage(f"Calibration and decision curves of {model}", len(cohort.labels))
+        _calibration(one, temperatures, options, add, progress)
         add("sources", source_rows(one, options))
         add("shortcuts", shortcut_rows(one, source, truths, label, reading, options), model=model)
         evidence = Evidence()
@@ -293,8 +295,11 @@ def _with_horizon(cohort: Cohort, horizon: float | None) -> tuple[Cohort, tuple[
     return replace(cohort, labels=(*cohort.labels, *labels)), tuple(notes)
 
 
-def _calibration(one: Measured, temperatures: Mapping[str, float], options: AuditOptions, add: Any) -> None:
+def _calibration(
+    one: Measured, temperatures: Mapping[str, float], options: AuditOptions, add: Any, progress: Progress
+) -> None:
     for x in one.cohort.labels:
+        progress.step()
         if not x.probability or x.time_N is not None:
             continue
         shown_G, least = one.shown_G(x.name), options.small_cells.min_patients

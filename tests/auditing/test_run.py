@@ -24,6 +24,7 @@ from medclip.auditing.thresholds.file import write_thresholds
 from medclip.errors import MedclipError, Reason
 from medclip.reports.audit.summary.words import summary
 from tests.kits.audit_tables import audit_table
+from tests.kits.progress import Recorded
 
 QUICK = AuditOptions(num_resamples=200, permutations=200)
 VALIDATION = Thresholds(choose_where={"split": "val"})
@@ -356,3 +357,12 @@ def test_a_label_that_cannot_be_read_is_named_in_the_notes():
     found = run_audit(table, by=["sex"], options=QUICK).result
     assert found.labels == ("flu",)
     assert any("cold" in n and "3" in n for n in found.notes)
+
+
+def test_each_long_stage_says_how_far_it_is():
+    progress = Recorded()
+    run_audit(audit_table(60), by=["sex", "tube"], name="m", options=QUICK, progress=progress)
+    named = {name: total for name, total, _ in progress.stages}
+    long = ("Measuring m", "Comparing groups of m", "Shuffling groups of m", "Calibration and decision curves of m")
+    assert all(named[stage] > 0 for stage in long)
+    assert sum(count for count, _ in progress.steps) >= sum(named[stage] for stage in long)

@@ -160,14 +160,16 @@ def suppressed_rows(measured: Measured, options: AuditOptions) -> list[Row]:
     return rows
 
 
-def difference_rows(measured: Measured, options: AuditOptions) -> list[Row]:
+def difference_rows(
+    measured: Measured, options: AuditOptions, step: Callable[[int, int], None] | None = None
+) -> list[Row]:
     """Return the table `differences`: each shown group against everybody else, tested; one family for the model."""
     rows: list[Row] = []
     family = f"{EXPLORATORY} groups, {measured.name}" if options.declared.primary else f"groups, {measured.name}"
     for a, attribute in enumerate(measured.cohort.attributes):
         halves = with_rest(measured.cohort, attribute.name)
         replicates = evaluate_many(
-            halves, measured.values, measured.weights_PB, metrics=COMPARED, threads=options.threads
+            halves, measured.values, measured.weights_PB, metrics=COMPARED, threads=options.threads, progress=step
         )
         rounded = measured.roundings.of(attribute.name)
         for label in measured.cohort.labels:
