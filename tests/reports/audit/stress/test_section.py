@@ -32,6 +32,8 @@ def test_an_audit_without_stress_says_nothing_of_it():
     made = replace(full(), stress=(), stress_ood=())
     assert stress_view(made) is None
     assert 'id="stress"' not in render(made)
+    assert "The stress test" not in render(made)
+    assert "The stress test" in render(full())
 
 
 def test_each_corruption_has_a_plot_and_each_group_a_line(harmed):
