@@ -81,6 +81,13 @@ def zeroed_to_end(data: bytes, percent: int) -> bytes:
     return kept + bytes(len(body) - 2 - len(kept)) + body[-2:] + bytes(len(body) % 2)
 
 
+def ended_before_old_data(data: bytes, percent: int) -> bytes:
+    """End a stream early in a buffer that still holds another whole one."""
+    body = data.rstrip(b"\0")
+    kept = cut(body, percent)
+    return kept + body[-2:] + body[len(kept) :] + bytes(len(body) % 2)
+
+
 def half_zeroed(data: bytes) -> bytes:
     """Overwrite the second half with zeros, as a copy that stopped does in a file of the right size."""
     return data[: len(data) // 2] + bytes(len(data) - len(data) // 2)

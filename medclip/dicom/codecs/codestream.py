@@ -10,7 +10,7 @@ _FIRST_ITEM = b"\xfe\xff\x00\xe0"
 _JPEG = b"\xff\xd8"
 _JPEG_2000 = b"\xff\x4f\xff\x51"
 _JP2 = b"\x00\x00\x00\x0cjP  "
-_SEARCHED = 4096
+_CODESTREAM_BOX = b"jp2c"
 _SYNTAX_OF = {
     0xC0: BASELINE,
     0xC1: EXTENDED,
@@ -66,8 +66,18 @@ def siz_of(frame: bytes) -> int | None:
         return 0
     if frame[:8] != _JP2:
         return None
-    at = frame[:_SEARCHED].find(_JPEG_2000)
-    return at if at > 0 else None
+    at = 0
+    while at + 16 <= len(frame):
+        length, head = int.from_bytes(frame[at : at + 4], "big"), 8
+        if length == 1:
+            length, head = int.from_bytes(frame[at + 8 : at + 16], "big"), 16
+        if frame[at + 4 : at + 8] == _CODESTREAM_BOX:
+            at += head
+            return at if frame[at : at + 4] == _JPEG_2000 else None
+        if length < head:
+            return None
+        at += length
+    return None
 
 
 def _segments(frame: bytes) -> Iterator[tuple[int, bytes]]:

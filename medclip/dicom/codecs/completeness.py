@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from medclip.dicom.codecs.codestream import siz_of
-from medclip.dicom.codecs.jpeg_stream import EMPTY_TAIL, END, OTHER_DATA, SOI, read_jpeg
+from medclip.dicom.codecs.jpeg_stream import EMPTY_TAIL, END, SOI, read_jpeg
 
 _Image = TypeVar("_Image")
 NO_END = "it has no end marker"
@@ -68,12 +68,13 @@ def decode_unterminated(
     # Zeros at the end may be filling or data: JPEG data ends in few, filling in any number.
     body = stream.rstrip(b"\0")
     zeros = len(stream) - len(body)
+    jpeg = read_jpeg(stream)
     tried = [zeros] if zeros < EMPTY_TAIL else []
     for number in [*tried, *range(min(zeros, 3))]:
         ended = body + bytes(number)
         try:
             decoded = decode(ended + END)
-            if read_jpeg(stream).is_ls or pixels(decode(ended + OTHER_DATA + END)) == pixels(decoded):
+            if jpeg.is_ls or pixels(decode(ended + jpeg.other_data + END)) == pixels(decoded):
                 return decoded
         except Exception:  # noqa: S112 - each codec has an error type of its own
             continue

@@ -34,6 +34,7 @@ _LOOK_AHEAD = b"\xff\x00" * 8
 """libjpeg takes up to eight bytes more than it needs; ones are no code of any table, so they stand for few pixels."""
 _NOT_NEEDED = EMPTY_TAIL // 2
 _END = re.compile(END)
+_EOI = END[1]
 _PERIOD = 12
 """Bytes after which an image of one value repeats itself, for 1 to 4 components of 8 or 16 bits."""
 _MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
@@ -45,6 +46,9 @@ _FRAMES = frozenset({*range(0xC0, 0xD0), _JPEG_LS} - {0xC4, 0xC8, 0xCC})
 _ALONE = frozenset({0x01, 0xD8, *range(0xD0, 0xD8), *range(0x02, 0xC0)})
 """Markers without a segment."""
 _COEFFICIENTS = 64
+_ARITHMETIC = frozenset(range(0xC9, 0xD0)) - {0xCC}
+_LEFT_OUT = bytes(8)
+"""Arithmetic coders leave out zeros at the end (ISO 10918-1, D.1.8): a register's worth may be data."""
 
 
 class DataMissingError(ValueError):
@@ -66,6 +70,12 @@ class JpegStream(NamedTuple):
     """Whether libjpeg waits for more where data is missing: sequential, Huffman-coded, all components in one scan."""
     lacks_scans: bool
     """Whether an end marker stands where scans are still to come."""
+    is_arithmetic: bool = False
+
+    @property
+    def other_data(self) -> bytes:
+        """What stands behind its data in a second decode; an image that is all there stays as it is."""
+        return _LEFT_OUT + OTHER_DATA if self.is_arithmetic else OTHER_DATA
 
 
 def read_jpeg(stream: bytes) -> JpegStream:
@@ -106,28 +116,26 @@ def _scans(stream: bytes, frame: bytes, at: int, data: int, *, is_ls: bool) -> J
     """
     process, bits = (frame[0], frame[3]) if len(frame) > 8 else (0, 0)
     is_sequential, is_progressive = process in _SEQUENTIAL, process in _PROGRESSIVE
-    body = stream.rstrip(b"\0")
-    if body.endswith(END) and not is_sequential:  # sequential ones may have another image behind them
-        end = len(body) - 2
-    else:
+    is_arithmetic = process in _ARITHMETIC
+    if not is_progressive and stream[at + 4 : at + 5] == frame[8:9]:
         ended = _END.search(stream, data)
         end = ended.start() if ended else -1
-    if not is_progressive and stream[at + 4 : at + 5] == frame[8:9]:
-        return JpegStream(data, end, is_ls, bits, may_wait=is_sequential, lacks_scans=False)
+        return JpegStream(data, end, is_ls, bits, is_sequential, lacks_scans=False, is_arithmetic=is_arithmetic)
     exact: dict[int, set[int]] = {component: set() for component in frame[9::3][: frame[8]]} if process else {}
     _note_scan(stream[at + 4 : data], exact, is_progressive=is_progressive)
-    pattern, at = _JPEG_LS_MARKER if is_ls else _MARKER, data
-    while (match := pattern.search(stream, at, max(end, 0))) is not None:
+    pattern, at, end = _JPEG_LS_MARKER if is_ls else _MARKER, data, -1
+    while end < 0 and (match := pattern.search(stream, at)) is not None:
         marker, at = match[1][0], match.end()
-        if marker in _ALONE:
-            continue
-        after = at + int.from_bytes(stream[at : at + 2], "big")
-        if marker == _SCAN:
-            _note_scan(stream[at + 2 : after], exact, is_progressive=is_progressive)
-        at = after
+        if marker == _EOI:
+            end = at - len(END)
+        elif marker not in _ALONE:
+            after = at + int.from_bytes(stream[at : at + 2], "big")
+            if marker == _SCAN:
+                _note_scan(stream[at + 2 : after], exact, is_progressive=is_progressive)
+            at = after
     needed = _COEFFICIENTS if is_progressive else 1
     lacks_scans = end >= 0 and any(len(numbers) < needed for numbers in exact.values())
-    return JpegStream(data, end, is_ls, bits, may_wait=False, lacks_scans=lacks_scans)
+    return JpegStream(data, end, is_ls, bits, may_wait=False, lacks_scans=lacks_scans, is_arithmetic=is_arithmetic)
 
 
 def _note_scan(header: bytes, exact: dict[int, set[int]], *, is_progressive: bool) -> None:
@@ -184,12 +192,12 @@ def decode_compared(
     if jpeg.end < 0:
         return decoded
     data, expected = stream[: jpeg.end], pixels(decoded)
-    if pixels(decode(data + OTHER_DATA + END)) != expected:
+    if pixels(decode(data + jpeg.other_data + END)) != expected:
         raise DataMissingError(DATA_MISSING)
     if not data.endswith(bytes(EMPTY_TAIL)):
         return decoded
     is_flat = expected[_PERIOD:] == expected[:-_PERIOD]  # its table may have one code only, and any data decodes alike
-    if not is_flat and pixels(decode(data[:-_NOT_NEEDED] + OTHER_DATA + END)) == expected:
+    if not is_flat and pixels(decode(data[:-_NOT_NEEDED] + jpeg.other_data + END)) == expected:
         raise DataMissingError(DATA_MISSING)
     return decoded
 

@@ -24,6 +24,7 @@ from tests.kits.codestreams import (
     WITH_END,
     cut,
     cut_and_ended,
+    ended_before_old_data,
     film,
     half_zeroed,
     stream,
@@ -84,6 +85,13 @@ def test_the_last_codec_of_the_list_makes_nothing_up_either(
     )
     error = _refused(write_streams(tmp_path / "a", uid, [damage(stream(uid).data, 50)]))
     assert error.reason is Reason.TRUNCATED
+
+
+@pytest.mark.parametrize("uid", [codecs.BASELINE, codecs.EXTENDED, codecs.LOSSLESS, codecs.LOSSLESS_SV1])
+@pytest.mark.parametrize("percent", [10, 50, 90])
+def test_the_end_of_another_image_in_the_same_buffer_is_not_the_end(tmp_path: Path, uid: str, percent: int) -> None:
+    data = ended_before_old_data(stream(uid).data, percent)
+    assert _refused(write_streams(tmp_path / "a", uid, [data])).reason is Reason.TRUNCATED
 
 
 @pytest.mark.parametrize("uid", [codecs.EXTENDED, codecs.LOSSLESS_SV1])
@@ -202,6 +210,21 @@ def test_scans_behind_the_first_are_walked_over() -> None:
     assert lacks(progressive[:-2] + b"filling") == NO_END
     last = progressive.rindex(b"\xff\xda")
     assert lacks(progressive[:last] + b"\xff\xd9") == "its last scans are missing"
+
+
+def test_the_codestream_of_a_jp2_file_is_found_behind_boxes_of_any_size() -> None:
+    """Profiles and notes of many kilobytes may stand before it."""
+    buffer = io.BytesIO()
+    Image.fromarray(film(8)).save(buffer, "JPEG2000")
+    data = buffer.getvalue()
+    box = data.index(b"jp2c") - 4
+    for note in (
+        (9008).to_bytes(4, "big") + b"xml " + bytes(9000),
+        b"\0\0\0\1xml " + (9016).to_bytes(8, "big") + bytes(9000),
+    ):
+        whole = data[:box] + note + data[box:]
+        assert lacks(whole) == ""
+        assert lacks(zeroed_to_end(whole, 90)) == "a tile-part holds zeros where its compressed data goes on"
 
 
 def test_what_is_no_such_codestream_is_left_to_its_decoder() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,15 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from medclip.dicom.codecs.jpeg_stream import DataMissingError, decode_compared, decode_waiting, read_jpeg
+from medclip.dicom.codecs.completeness import lacks
+from medclip.dicom.codecs.jpeg_stream import (
+    END,
+    OTHER_DATA,
+    DataMissingError,
+    decode_compared,
+    decode_waiting,
+    read_jpeg,
+)
 from tests.kits.codestreams import cut_and_ended, film, zeroed_to_end
 
 GREY = film(8)
@@ -25,6 +34,14 @@ WAYS: dict[str, dict[str, Any]] = {
     "restarts": {"restart_marker_blocks": 3},
     "progressive": {"progressive": True},
 }
+
+ARITHMETIC = (
+    "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAA0JCgsKCA0LCgsODg0PEyAVExISEyccHhcgLikxMC4pLSwzOko+MzZGNywtQFdBRkxO"
+    "UlNSMj5aYVpQYEpRUk//yQALCAAQABABAREA/8wABgAQEAX/2gAIAQEAAD8AsAPGXOEhGJlsKmsZAy9+Ry5JSu7G8a9YBly5EJC7"
+    "G2t8h51yZv4QX7EveLfsifyE6SE1pyR3US9D3rIKd1UwW4wgZAbhQssY9B+hPWzU6FHCYDdMVlgfvmfOsLpwbux4jqIq/wA5YcXp"
+    "+PJmvx57h2kS6wTK4ecQJv39yMgx8OrBMJ3t3Df/2Q=="
+)
+"""Noise of 16 x 16 pixels, quality 60; no codec of the tests writes this process."""
 
 
 def _encode(pixels: NDArray[Any], **options: Any) -> bytes:
@@ -75,6 +92,30 @@ def test_whole_lossless_images_are_read_also_where_their_data_is_nothing_but_zer
         for pixels in (np.full(size, value), np.where(below, value, noise)):
             stream = bytes(imagecodecs.jpeg8_encode(pixels.astype(np.uint8), lossless=True))
             assert decode_compared(stream, _decode) == _decode(stream)
+
+
+@pytest.mark.parametrize("percent", [10, 50, 90])
+def test_another_image_behind_a_cut_progressive_one_does_not_end_it(percent: int) -> None:
+    whole, other = (_encode(pixels, progressive=True) for pixels in (COLOUR, COLOUR[:64, :64]))
+    cut = cut_and_ended(whole, percent).rstrip(b"\0")
+    assert read_jpeg(whole + other).end == len(whole) - 2
+    assert lacks(whole + other) == ""
+    for behind in (other, whole):
+        assert read_jpeg(cut + behind).end == len(cut) - 2
+        if not lacks(cut + behind):
+            with pytest.raises(DataMissingError):
+                decode_waiting(cut + behind, _decode)
+
+
+def test_zeros_that_an_arithmetic_coder_left_out_are_not_missed() -> None:
+    """Made with libjpeg-turbo: its last bytes were zeros, which other bytes behind the data would replace."""
+    stream = base64.b64decode(ARITHMETIC)
+    jpeg = read_jpeg(stream)
+    assert decode_waiting(stream, _decode) == _decode(stream)
+    assert _decode(stream[: jpeg.end] + OTHER_DATA + END) != _decode(stream)
+    data = stream[jpeg.data : jpeg.end]
+    with pytest.raises(DataMissingError):
+        decode_waiting(stream[: jpeg.data] + data[: len(data) // 2] + END, _decode)
 
 
 def test_zeros_that_are_data_are_needed_and_zeros_that_stand_for_data_are_not() -> None:
