@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 import subprocess
 import sys
@@ -119,7 +120,10 @@ def test_type_checkers_and_python_load_the_same_names(package: str):
         assert isinstance(line, ast.ImportFrom)
         for alias in line.names:
             own = alias.asname or alias.name
-            assert getattr(module, own) is getattr(import_module(str(line.module)), alias.name)
+            loaded, declared = getattr(module, own), getattr(import_module(str(line.module)), alias.name)
+            # A verb of the rooms above may not be imported here, not even for type checkers.
+            is_verb = str(getattr(loaded, "__module__", "")).startswith("medclip.api.")
+            assert loaded is declared or (is_verb and inspect.signature(loaded) == inspect.signature(declared))
             names.add(own)
     assert names == set(dir(module))
 

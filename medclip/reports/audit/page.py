@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from medclip.auditing.result import AuditResult, Row
-from medclip.reports.audit import ordinal, representation, requirements, sources
 from medclip.reports.audit.annex import left_out, provenance
 from medclip.reports.audit.annex import sections as sections
 from medclip.reports.audit.annex.label_section import LabelView, label_view, overview
 from medclip.reports.audit.annex.matrices import diagnosis_matrices, matrices
 from medclip.reports.audit.annex.methods import LIMITS, Step, formulas, steps
 from medclip.reports.audit.names import is_all, plain
+from medclip.reports.audit.sections import ordinal, representation, requirements, sources
 from medclip.reports.audit.stress.section import StressView, stress_view
 from medclip.reports.audit.summary.check_words import alarms
 from medclip.reports.audit.summary.first_pages import FirstPages, findings_grid, first_pages

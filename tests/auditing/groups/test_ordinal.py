@@ -13,8 +13,8 @@ import medclip
 from medclip.auditing.groups.ordinal import ordinal_rows
 from medclip.auditing.options import AuditOptions
 from medclip.errors import MedclipError
-from medclip.reports.audit.ordinal import answers, findings
 from medclip.reports.audit.report import render
+from medclip.reports.audit.sections.ordinal import answers, findings
 from medclip.statistics.cohort import Attribute, Cohort, Ordinal
 from medclip.statistics.resampling.weights import draw_weights
 

@@ -15,7 +15,7 @@ from medclip.auditing.options import AuditOptions, Thresholds
 from medclip.cli.main import main
 from medclip.errors import MedclipError
 from medclip.reports.audit.report import render
-from medclip.reports.audit.representation import answers
+from medclip.reports.audit.sections.representation import answers
 from tests.kits.audit_tables import audit_table
 
 

@@ -12,7 +12,7 @@ import medclip
 from medclip.auditing.shortcuts.sources import AGAINST, ALONE, KNOWN, POOLED, WITHIN, joined
 from medclip.cli.main import main
 from medclip.reports.audit.report import render
-from medclip.reports.audit.sources import answers, findings
+from medclip.reports.audit.sections.sources import answers, findings
 from medclip.wording import real
 
 QUICK = {"num_resamples": 200, "permutations": 100, "threshold": 0.5}

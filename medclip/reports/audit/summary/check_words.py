@@ -8,8 +8,8 @@ from medclip.auditing.result import AuditResult, Row
 from medclip.auditing.shortcuts.device import NOT_DONE
 from medclip.auditing.shortcuts.masked_pairs import MEAN_CHANGE
 from medclip.auditing.shortcuts.tests import GAP
-from medclip.reports.audit import requirements, sources
 from medclip.reports.audit.names import alpha, metric_head, of_model, plain, with_interval
+from medclip.reports.audit.sections import requirements, sources
 from medclip.wording import capital, count, list_of, real
 
 MOST = 6

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from medclip.auditing.result import AuditResult, Row
-from medclip.reports.audit import ordinal, representation, requirements, sources
 from medclip.reports.audit.annex import left_out
 from medclip.reports.audit.names import (
     alpha,
@@ -20,6 +19,7 @@ from medclip.reports.audit.names import (
     survives,
     with_interval,
 )
+from medclip.reports.audit.sections import ordinal, representation, requirements, sources
 from medclip.reports.audit.stress import section as stress
 from medclip.reports.audit.summary import group_findings
 from medclip.reports.audit.summary.check_words import MOST, embeddings, leakage, shortcuts, thresholds
