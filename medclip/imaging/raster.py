@@ -18,7 +18,7 @@ from medclip.dicom.pixels.decoded import Decoded, check_size
 from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.sniff import Format
 from medclip.files.recognise.tiff import ends_early
-from medclip.imaging.raster_end import check_segments, cut, file_lacks, tiff_segments
+from medclip.imaging.raster_end import check_png_rows, check_segments, cut, file_lacks, tiff_segments
 from medclip.sample import Step
 from medclip.settings import Settings
 
@@ -152,9 +152,12 @@ def _decoded(file: BinaryIO, path: Path, fmt: Format, settings: Settings, *, gre
             if _needs_tifffile(image):
                 decoded = _read_tiff(path, settings, grey=grey, page=page)
                 return decoded._replace(steps=(*steps, *decoded.steps))
-            check_segments(file, *tiff_segments(getattr(image, "tag_v2", {})))
+            check_segments(file, *tiff_segments(getattr(image, "tag_v2", {})), settings)
         elif pages > 1:
             steps.append(Step("frame", f"first of {pages}"))
+        if fmt is Format.PNG:
+            image.load()
+            check_png_rows(file, image)
         pixels = _pixels(image, steps, grey=grey)
     return Decoded(pixels, tuple(steps), f"Pillow {fmt.upper()}", {})
 
@@ -300,7 +303,8 @@ def _read_tiff(path: Path, settings: Settings, *, grey: bool, page: int | None =
         if main.imagedepth != 1 or main.samplesperpixel not in (1, 3, 4):
             raise MedclipError(Reason.NOT_SUPPORTED_YET, "the file is a TIFF with unusual channels.")
         with path.open("rb") as file:
-            check_segments(file, main.dataoffsets, main.databytecounts, int(main.compression))
+            tables = main.jpegtables or b""
+            check_segments(file, main.dataoffsets, main.databytecounts, int(main.compression), tables, settings)
         try:
             array = np.asarray(main.asarray())
         except ValueError as error:

@@ -26,10 +26,6 @@ Decode = Callable[[int], "NDArray[Any] | None"]
 """Decodes tile `index` (row-major) to [h, w, C], or None where nothing was scanned."""
 
 
-WITH_END = frozenset({7, 33003, 33004, 33005, 34712})
-"""TIFF compressions whose streams have an end marker: JPEG, and JPEG 2000 by its several numbers."""
-
-
 class TileCache:
     """Decoded tiles, the least recently used dropped first. Safe to share between threads.
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from medclip.dicom.header.quiet import quiet
 from medclip.errors import MedclipError, Reason
+from medclip.imaging.raster_end import WITH_END
 from medclip.imaging.slides.readers.backend import WHITE, Level, SlideFacts, SlideSpec, missing
 from medclip.imaging.slides.readers.jpeg_tiles import (
-    WITH_END,
     StoredBytes,
     TileCache,
     TiledLevel,

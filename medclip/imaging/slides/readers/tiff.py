@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 
 from medclip.dicom.header.quiet import quiet
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.raster_end import ends_in_zeros
+from medclip.imaging.raster_end import WITH_END, ends_in_zeros
 from medclip.imaging.slides.readers.backend import WHITE, Level, SlideFacts, SlideSpec, missing
 from medclip.imaging.slides.readers.channels import ToRgb, limits_of
 from medclip.imaging.slides.readers.jpeg_tiles import (
-    WITH_END,
     Decode,
     StoredBytes,
     TileCache,
