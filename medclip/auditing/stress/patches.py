@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.auditing.disclosure.small_cells import Rounding
+from medclip.auditing.disclosure.small_cells import Roundings
 from medclip.auditing.embeddings.rows import estimated_mean
 from medclip.auditing.stress.strangeness import groups
 from medclip.imaging.corruptions.catalogue import Corruption, corrupt, draws
@@ -58,7 +58,7 @@ def patch_rows(
     scores: Mapping[str, NDArray[np.float64]],
     samples: Mapping[str, NDArray[np.intp]],
     thresholds: Mapping[str, float],
-    rounded: Rounding,
+    rounded: Roundings,
     named: Row,
     *,
     fewest: int,
@@ -95,8 +95,8 @@ def patch_rows(
                 turned_n = (called_FN[1:, right] != called_FN[0, right]).mean(axis=0)
                 weights_PB = draw_weights(len(present), num_resamples, seed=seed)
                 figure = estimated_mean(turned_n, patients_n, weights_PB)
-                ends = (rounded.value(x, len(right)) for x in (figure.value, figure.low, figure.high))
-                counts = (rounded.count(len(right)), rounded.count(len(present)))
+                ends = (rounded.of(attribute).value(x, len(right)) for x in (figure.value, figure.low, figure.high))
+                counts = (rounded.of(attribute).count(len(right)), rounded.of(attribute).count(len(present)))
                 n, n_patients = (None if isinstance(c, str) else c for c in counts)
                 rows.append(
                     {

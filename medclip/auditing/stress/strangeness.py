@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.auditing.disclosure.small_cells import Rounding
+from medclip.auditing.disclosure.small_cells import Roundings
 from medclip.auditing.stress.shifts import Condition
 from medclip.statistics.cohort import ALL, CONFLICT, MISSING, Cohort
 from medclip.statistics.metrics.out_of_distribution import (
@@ -71,7 +71,7 @@ def strangeness_rows(
     scores: Mapping[str, NDArray[np.float64]],
     conditions: Sequence[Condition],
     samples: Mapping[str, NDArray[np.intp]],
-    rounded: Rounding,
+    rounded: Roundings,
     *,
     fewest: int,
     num_resamples: int,
@@ -107,7 +107,7 @@ def strangeness_rows(
                 value, drawn_B = resampled_auroc(both, corrupted, twice_n, weights_PB)
                 count = float(len(known))
                 figure = interval_of(share(value, drawn_B, cases=count, patients=effective, pairs=(count, count)))
-                n = rounded.count(len(known))
+                n = rounded.of(attribute).count(len(known))
                 rows.append(
                     {
                         **{"attribute": attribute, "group": group, "name": condition.name, "grade": condition.grade},

@@ -70,7 +70,7 @@ def test_the_scores_of_the_audit_are_those_of_the_pack(study, stressed: AuditRes
     strange = frame.assign(pneumonia_score=np.random.default_rng(0).random(len(frame)))
     found = run_audit(strange, by=["view"], options=replace(options, task=None), settings=SETTINGS).result
     assert any("CAUTION: the scores of pneumonia" in note for note in found.notes)
-    assert {r["metric"] for r in found.stress} == {"auroc", "brier"}
+    assert {r["metric"] for r in found.stress} == {"auroc", "brier", "calibration_in_the_large"}
 
 
 def test_run_again_with_more_processes_the_bytes_are_the_same(study, stressed: AuditResult):

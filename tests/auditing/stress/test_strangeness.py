@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from medclip.auditing.disclosure.small_cells import Rounding
+from medclip.auditing.disclosure.small_cells import Roundings
 from medclip.auditing.embeddings.load import unit_vectors
 from medclip.auditing.stress.shifts import Condition
 from medclip.auditing.stress.strangeness import DISTANCE, MAX_LOGIT, strangeness_rows, strangeness_scores
@@ -29,7 +29,7 @@ def test_what_is_far_is_told_from_clean_and_what_is_the_same_is_not():
     assert {"mcm", "energy", "entropy", MAX_LOGIT, DISTANCE} == set(scores)
     places = np.arange(NUM)
     rows = strangeness_rows(
-        cohort, scores, FORMS, {ALL: places, "sex": places}, Rounding(), fewest=10, num_resamples=100, seed=0,
+        cohort, scores, FORMS, {ALL: places, "sex": places}, Roundings(), fewest=10, num_resamples=100, seed=0,
         step=lambda: None,
     )  # fmt: skip
     assert {r["group"] for r in rows} == {"all", "F"}
