@@ -72,6 +72,8 @@ def decode_unterminated(
     tried = [zeros] if zeros < EMPTY_TAIL else []
     for number in [*tried, *range(min(zeros, 3))]:
         ended = body + bytes(number)
+        if not jpeg.is_ls:  # an FF that no zero follows is no data, and would make a marker of the next byte
+            ended = ended.rstrip(b"\xff")
         try:
             decoded = decode(ended + END)
             if jpeg.is_ls or pixels(decode(ended + jpeg.other_data + END)) == pixels(decoded):

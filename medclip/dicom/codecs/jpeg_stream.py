@@ -33,7 +33,7 @@ OTHER_DATA = bytes(range(1, 200))
 _LOOK_AHEAD = b"\xff\x00" * 8
 """libjpeg takes up to eight bytes more than it needs; ones are no code of any table, so they stand for few pixels."""
 _NOT_NEEDED = EMPTY_TAIL // 2
-_END = re.compile(END)
+_END = re.compile(rb"\xff+\xd9")
 _EOI = END[1]
 _PERIOD = 12
 """Bytes after which an image of one value repeats itself, for 1 to 4 components of 8 or 16 bits."""
@@ -62,7 +62,7 @@ class JpegStream(NamedTuple):
     """Where the first scan's compressed data begins; the length of a stream that ends before, and 0 where bytes are no
     markers up to the end: damaged, and no decoder finds an image there."""
     end: int
-    """Where the end marker is; -1 without one."""
+    """Where the end marker is, or the bytes FF that fill up to it; -1 without one."""
     is_ls: bool
     bits: int
     """Of a sample, as the frame header states; 0 without one."""
@@ -127,7 +127,7 @@ def _scans(stream: bytes, frame: bytes, at: int, data: int, *, is_ls: bool) -> J
     while end < 0 and (match := pattern.search(stream, at)) is not None:
         marker, at = match[1][0], match.end()
         if marker == _EOI:
-            end = at - len(END)
+            end = match.start()
         elif marker not in _ALONE:
             after = at + int.from_bytes(stream[at : at + 2], "big")
             if marker == _SCAN:

@@ -94,6 +94,24 @@ def test_the_end_of_another_image_in_the_same_buffer_is_not_the_end(tmp_path: Pa
     assert _refused(write_streams(tmp_path / "a", uid, [data])).reason is Reason.TRUNCATED
 
 
+@pytest.mark.parametrize("settings", [SETTINGS, ACCEPTING], ids=["strict", "accepting"])
+@pytest.mark.parametrize("uid", [codecs.BASELINE, codecs.EXTENDED, codecs.LOSSLESS, codecs.LOSSLESS_SV1])
+@pytest.mark.parametrize("end", [b"", b"\xff\xd9"], ids=["cut", "ended"])
+def test_a_cut_between_a_byte_ff_and_its_zero_is_seen(tmp_path: Path, uid: str, end: bytes, settings: Settings) -> None:
+    """The next byte must not make a marker of it: a decoder stops there, whatever else follows."""
+    data = stream(uid).data
+    cut_there = data[: data.index(b"\xff\x00", len(data) // 2) + 1] + end
+    assert _refused(write_streams(tmp_path / "a", uid, [cut_there]), settings).reason is Reason.TRUNCATED
+
+
+def test_what_one_decoder_found_cut_is_shown_to_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next one may end otherwise, so that nothing tells."""
+    looks = iter([True])
+    monkeypatch.setattr(codecs, "may_be_made_up", lambda *_: next(looks, False))
+    data = cut_and_ended(stream(codecs.LOSSLESS_SV1).data, 50)
+    assert _refused(write_streams(tmp_path / "a", codecs.LOSSLESS_SV1, [data])).reason is Reason.TRUNCATED
+
+
 @pytest.mark.parametrize("uid", [codecs.EXTENDED, codecs.LOSSLESS_SV1])
 def test_a_film_that_ends_in_mid_grey_is_read(tmp_path: Path, uid: str) -> None:
     pixels = film(12)

@@ -16,7 +16,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.tiff import ends_early
 from medclip.imaging.slides.readers.open import open_slide
 from medclip.settings import ReadPolicy, Settings
-from tests.kits.codestreams import cut, half_zeroed
+from tests.kits.codestreams import cut, cut_and_ended, half_zeroed, zeroed_to_end
 from tests.kits.slides import MPP, draw_section, tiles_of, write_dicom_slide, write_pyramid
 
 IMAGE = draw_section(512, 512)
@@ -62,6 +62,10 @@ def test_one_cut_tile_of_a_dicom_slide_is_refused(tmp_path: Path, uid: str) -> N
             path = _dicom(tmp_path / f"{percent}.dcm", uid, lambda tile: cut(tile, percent))  # noqa: B023
             assert _reason(path, settings) in (Reason.TRUNCATED, Reason.CORRUPT)
     assert _reason(_dicom(tmp_path / "zeros.dcm", uid, half_zeroed)) in (Reason.TRUNCATED, Reason.CORRUPT)
+    if uid != _JPEG_XL:  # has no end marker
+        for number, damage in enumerate((cut_and_ended, zeroed_to_end)):
+            path = _dicom(tmp_path / f"ended{number}.dcm", uid, lambda tile: damage(tile, 30))  # noqa: B023
+            assert _reason(path) in (Reason.TRUNCATED, Reason.CORRUPT)
     padded = _dicom(tmp_path / "padded.dcm", uid, lambda tile: tile + bytes(100))
     np.testing.assert_array_equal(_read(padded), whole)
 
