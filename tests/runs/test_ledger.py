@@ -111,6 +111,16 @@ def test_a_window_is_open_until_all_of_it_is_done_whatever_is_known_of_later_one
         assert ledger.open_windows() == [0, 1, 2]
 
 
+def test_files_that_are_not_read_yet_or_are_read_again_are_not_done(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        for index in (0, 1):
+            fill_ledger(ledger, *_rows(index))
+        ledger.register([FileRef(Path("b"), "b")])
+        assert ledger.num_done() == 2
+        ledger.open_again({1: None})
+        assert ledger.num_done() == 1
+
+
 @pytest.mark.slow
 def test_a_ledger_that_is_as_large_as_files_may_be_is_no_broken_disk(tmp_path: Path) -> None:
     """SQLite calls it an input/output error; the limit holds for a process, so it is one of its own."""
