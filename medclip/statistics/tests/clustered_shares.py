@@ -1,7 +1,8 @@
 """Shares of rows, and the difference of two of them, where rows come in patients.
 
-The test is a score test: the variance is that under equal shares, from sums of patients, so that a group without any
-case has one too. Intervals of shares are Wilson's at the number of patients, as if the rows of a patient said the same
+The test is a score test: the variance is that under equal shares, from sums of patients. A group without any case adds
+next to nothing to those sums (0 of 100 rows beside 60 of 2,117 had p < 0.001), so that the variance is no smaller than
+that of rows which are alike within a patient to the degree that everybody's are. Intervals of shares are Wilson's at the number of patients, as if the rows of a patient said the same
 thing: they are rather wide than narrow. The interval of a difference joins those of the two (MOVER).
 
 References: Rao and Scott, Biometrics 48:577-585 (1992); Donner and Zou, Stat. Methods Med. Res. 21:347-359 (2012).
@@ -74,7 +75,23 @@ def _p(case_N: NDArray[np.bool_], inside_N: NDArray[np.bool_], patients_N: NDArr
     weight_N = np.where(inside_N, 1.0 / inside, -1.0 / outside)
     sum_P = np.bincount(patients_N, weights=weight_N * (case_N - pooled))
     num_patients = len(np.unique(patients_N))
-    error = float(np.sqrt(np.sum(sum_P**2) * num_patients / max(num_patients - 1, 1)))
+    variance = max(float(np.sum(sum_P**2)), _exchangeable(case_N - pooled, weight_N, patients_N))
+    error = float(np.sqrt(variance * num_patients / max(num_patients - 1, 1)))
     if not error:
         return 1.0 if not difference else 0.0
     return float(2 * stats.t.sf(abs(difference) / error, max(num_patients - 1, 1)))
+
+
+def _exchangeable(
+    residual_N: NDArray[np.float64], weight_N: NDArray[np.float64], patients_N: NDArray[np.integer]
+) -> float:
+    """Return the variance of a weighted sum where any two rows of a patient are correlated alike."""
+    variance = float(np.mean(residual_N**2))
+    pairs = float(np.sum(np.bincount(patients_N).astype(np.float64) ** 2)) - len(residual_N)
+    covariance = 0.0
+    if pairs:
+        products = float(np.sum(np.bincount(patients_N, weights=residual_N) ** 2) - np.sum(residual_N**2))
+        covariance = min(max(products / pairs, 0.0), variance)
+    squares = float(np.sum(weight_N**2))
+    between = float(np.sum(np.bincount(patients_N, weights=weight_N) ** 2)) - squares
+    return max(variance * squares + covariance * between, 0.0)

@@ -45,3 +45,21 @@ def test_where_shares_are_equal_p_is_below_five_per_cent_in_about_five_per_cent(
         inside = (rng.random(200) < 0.2)[who]
         small.append(share_difference(rng.random(600) < risk, inside, who).p < 0.05)
     assert 0.02 < np.mean(small) < 0.09
+
+
+def test_a_small_group_without_a_case_is_no_finding_where_cases_are_rare():
+    case, inside = np.arange(2217) >= 2157, np.arange(2217) < 100
+    # Fisher's exact test has 0.12 of 0 in 100 rows against 60 in 2,117
+    assert stats.fisher_exact([[0, 100], [60, 2057]])[1] == pytest.approx(0.12, abs=0.01)
+    assert 0.05 < share_difference(case, inside, np.arange(2217)).p < 0.2
+
+
+def test_equal_shares_of_a_small_group_and_rare_cases_keep_the_level_too():
+    rng = np.random.default_rng(1)
+    who = np.repeat(np.arange(900), 3)
+    inside = who < 40
+    small = []
+    for _ in range(400):
+        risk = rng.beta(0.2, 9.8, 900)[who]
+        small.append(share_difference(rng.random(2700) < risk, inside, who).p < 0.05)
+    assert np.mean(small) < 0.07
