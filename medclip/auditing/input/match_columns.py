@@ -13,7 +13,16 @@ from medclip.auditing.input.label_values import elements, is_binary, not_underst
 from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.input.score_table import ScoreTable
 from medclip.errors import MedclipError, Reason
-from medclip.files.tables.table import Coded, Table, is_blank, listed, no_such, number_in, plain_name
+from medclip.files.tables.table import (
+    Coded,
+    Table,
+    has_decimal_comma,
+    is_blank,
+    listed,
+    no_such,
+    number_in,
+    plain_name,
+)
 from medclip.wording import count
 
 _AFFIX = re.compile(
@@ -161,7 +170,9 @@ class _Book:
             return ""
         if strange:
             are = "is" if strange == 1 else "are"
-            return f"{strange:,} of its {count(num_filled, 'cell')} {are} neither 1, 0, yes, no nor -1: {samples}."
+            what = f"{strange:,} of its {count(num_filled, 'cell')} {are} neither 1, 0, yes, no nor -1: {samples}."
+            commas = self.labels.form is not None and any(has_decimal_comma(v) for v in cells.values)
+            return what + " Decimals with a comma are read with --decimal comma." * commas
         return f"none of its {count(len(cells), 'cell')} says yes or no ({blank:,} are blank)."
 
     def _is_own_score(self, cells: Coded, score: str) -> bool:

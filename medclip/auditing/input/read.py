@@ -76,7 +76,9 @@ def read_cohort(
     labels_made, passed, notes = _labels(label, source, options, columns, ordinals)
     grouping = make_groups(by, source.attribute, patients.patients_N, options, source.labels.where)
     column = source.labels.find(*FILES)
-    blank_N = np.all([*(np.isnan(x.score_N) for x in labels_made), *(o.predicted_N < 0 for o in ordinals)], axis=0)
+    # a grade beside it does not stand for a score that is missing, nor a score for a grade
+    blanks = ([np.isnan(x.score_N) for x in labels_made], [o.predicted_N < 0 for o in ordinals])
+    blank_N = np.any([np.all(of_one_kind, axis=0) for of_one_kind in blanks if of_one_kind], axis=0)
     patient = (None, None) if options.patients == "rows" else patient_column(source.labels, options)
     unscored = unscored_groups(source, names, options, blank_N, patient)
     return Cohort(

@@ -520,3 +520,19 @@ def test_no_refusal_and_no_note_names_anybody(change):
         said = str(e)
     assert said
     assert not any(name in said for name in ("Doe", "Roe", "MRN77", "12345"))
+
+
+def test_answers_with_a_decimal_comma_are_refused_with_the_option_that_reads_them(tmp_path):
+    (tmp_path / "labels.csv").write_text("file;flu\na;1,0\nb;0,0\n")
+    (tmp_path / "scores.csv").write_text("file,flu\na,0.5\nb,0.25\n")
+    with pytest.raises(MedclipError, match=r"2 of its 2 cells are neither.*read with --decimal comma"):
+        read(tmp_path / "scores.csv", tmp_path / "labels.csv", patients="rows")
+
+
+def test_a_grade_does_not_hide_that_the_score_beside_it_is_missing():
+    scores, labels = tables(60)
+    blank = {k: [*([np.nan] * 6), *v[6:]] for k, v in scores.items() if k in ("Pneumonia", "Pleural_Effusion")}
+    grades = ["A", "B", "C"] * 20
+    options = {"ordinal": {"density": ("A", "B", "C")}}
+    cohort = read(scores | blank | {"density": grades}, labels | {"density": grades}, by=["sex"], **options)
+    assert cohort.unscored[0].num_unscored == 6
