@@ -98,7 +98,7 @@ def view(result: AuditResult) -> PageView:
         first=first,
         flow=left_out.flow(result),
         unscored=left_out.unscored(result),
-        findings=findings_grid(collect_findings(result) if first.more_findings else ()),
+        findings=findings_grid(collect_findings(result) if first.more_findings or first.in_the_box else ()),
         diagnoses=diagnosis_matrices(result),
         overview=overview(result),
         who=sections.who(result),
@@ -139,7 +139,7 @@ def _facts(result: AuditResult) -> Iterator[tuple[str, str]]:
     yield "Rows", _largest(everybody, "n")
     yield "Labels", number(len(result.labels))
     yield "Attributes", number(len(result.attributes))
-    yield "Tests", number(len(tested(result.gaps)) + len(tested(result.differences)))
+    yield "Tests", number(sum(len(tested(rows)) for rows in (result.gaps, result.differences, result.ordinal)))
     yield "Findings", number(len(collect_findings(result)))
 
 

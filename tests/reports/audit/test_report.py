@@ -356,7 +356,18 @@ def test_the_first_pages_have_each_threshold_with_its_origin():
 
 def test_a_finding_without_columns_is_a_sentence_over_the_whole_row():
     made = full()
-    row = {"model": "medclip-mini", "severity": RED, "value": 0.3, "note": "It tells hospitals."}
-    shown = render(replace(made, sources=(row,), differences=(), gaps=(), unscored=()))
-    sentence = '<th scope="row" class="sentence" colspan="5">The score follows the source. It tells hospitals.</th>'
+    grades = tuple({**row, "value": -0.2, "p_holm": 0.001} for row in made.ordinal if row.get("reference"))
+    shown = render(replace(made, ordinal=grades, differences=(), gaps=(), unscored=()))
+    sentence = '<th scope="row" class="sentence" colspan="5">Density is graded right less often in'
     assert sentence in shown[shown.index('id="found"') :]
+
+
+def test_what_stands_in_the_red_box_takes_no_room_in_the_table_of_the_first_pages():
+    made = full()
+    row = {"model": "medclip-mini", "severity": RED, "value": 0.3, "note": "It tells hospitals."}
+    shown = render(replace(made, sources=(row,), requirements=(), differences=(), gaps=(), unscored=()))
+    sentence = "The score follows the source. It tells hospitals."
+    assert sentence in shown[: shown.index('id="found"')]
+    assert sentence not in text_of("found", shown)
+    assert "1 finding is in the box at the top" in re.sub(r"\s+", " ", text_of("found", shown))
+    assert sentence in text_of("findings", shown)

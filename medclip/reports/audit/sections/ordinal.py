@@ -7,7 +7,7 @@ from medclip.reports.audit.names import cell_name, group_name, is_all, of_model,
 from medclip.reports.audit.summary.finding import Finding, Harm
 from medclip.reports.audit.table import Grid, Td, Tr
 from medclip.statistics.metrics.ordinal import KAPPA, METRICS
-from medclip.wording import capital, list_of, number, p_value, real
+from medclip.wording import capital, count, figure, list_of, number, p_value, real
 
 _MEANS = {
     "one_down": (Harm.MISSED, 1, "is graded one class too low {more} often in {cell}"),
@@ -28,10 +28,21 @@ def _finding(result: AuditResult, row: Row) -> Finding:
     harm, worse, words = _MEANS[str(row.get("metric"))]
     value = real(row.get("value")) or 0.0
     text = words.format(more="more" if value > 0 else "less", cell=cell_name(row))
+    place = ("model", "label", "attribute", "group", "metric")
+    same = (r for r in result.ordinal if not r.get("reference") and all(r.get(k) == row.get(k) for k in place))
+    own = next(same, {})
+    figure_of_group = real(own.get("value"))
+    against = (
+        "" if figure_of_group is None else f"{figure(figure_of_group)} against {figure(figure_of_group - value)}, "
+    )
+    people = "".join(
+        f"; {count(int(n), noun)}" if (n := real(own.get(name))) is not None else ""
+        for name, noun in (("n", "row"), ("n_patients", "patient"))
+    )
     p = f"p\u00a0{p_value(row.get('p'))} by itself, {p_value(row.get('p_holm'))} adjusted"
     sentence = (
-        f"{capital(plain(row.get('label')))} {text} than in all others{of_model(result, row)}: difference "
-        f"{with_interval(row, signed=True)}; {p}."
+        f"{capital(plain(row.get('label')))} {text} than in all others{of_model(result, row)}: {against}difference "
+        f"{with_interval(row, signed=True)}{people}; {p}."
     )
     return Finding(harm, sentence, value * worse)
 

@@ -50,6 +50,9 @@ _HEADS = {
 }
 
 
+BETTER = "groups that fare better"
+
+
 @dataclass(frozen=True)
 class Finding:
     """One finding of the summary; `findings(result)` of a part of the page returns a list of these."""
@@ -59,7 +62,7 @@ class Finding:
     """Everything of it: who, how large, on how many patients, how sure. It ends with a full stop."""
     size: float
     """Distance from no harm: of one kind the largest comes first. Below 0 for the other side of a difference (a group
-    that fares better than all others), which comes behind those that fare worse."""
+    that fares better than all others), which comes behind every harm."""
     what: str = ""
     """In the table of findings: the measure and where it was found. Blank: the sentence fills the row."""
     value: str = ""
@@ -71,7 +74,19 @@ class Finding:
     p: str = ""
     """By itself, and adjusted."""
 
+    @property
+    def fares_better(self) -> bool:
+        """Whether it is the other side of a harm: a group that fares better than all others."""
+        return self.size < 0
+
+    @property
+    def head(self) -> str:
+        """The words by which findings like this are counted, and which stand above them."""
+        return BETTER if self.fares_better else self.harm.head
+
 
 def by_harm(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Order findings: the worst harm first, and of one harm the largest."""
-    return tuple(sorted(findings, key=lambda finding: (finding.harm, -finding.size)))
+    """Order findings: the worst harm first, and of one harm the largest; behind all of them the groups that fare better
+    than all others, so that they take no harm's place on the first pages.
+    """
+    return tuple(sorted(findings, key=lambda finding: (finding.fares_better, finding.harm, -finding.size)))

@@ -8,6 +8,7 @@ from itertools import groupby
 
 from medclip.auditing.result import AuditResult
 from medclip.reports.audit.names import plain
+from medclip.reports.audit.summary.check_words import alarms
 from medclip.reports.audit.summary.finding import Finding
 from medclip.reports.audit.summary.words import (
     COMPARED,
@@ -23,8 +24,8 @@ from medclip.reports.audit.table import Grid, Td, Tr, said
 from medclip.wording import NONE, capital, figure, number
 
 QUESTION = "Does it work for every patient group, and how sure is that?"
-_ON_THE_PAGE = 7
-"""Findings that two printed pages have room for; all of them are in the annex."""
+_ON_THE_PAGE, _AT_LEAST = 7, 4
+"""Findings that two printed pages have room for, of which those in the red box take some; all are in the annex."""
 _CAUTIONS = 3
 _THRESHOLDS = 8
 _HEADS = ("What and where", "Value", "Difference, 95 % interval", "Rests on", "p, adjusted")
@@ -44,6 +45,8 @@ class FirstPages:
     more_notes: int
     counted: tuple[str, ...]
     findings: Grid
+    in_the_box: int
+    """Findings that stand in the red box at the top, and not once more in the table."""
     more_findings: int
     beside: tuple[Said, ...]
     """Models, shortcuts, embeddings and leakage in short."""
@@ -59,6 +62,9 @@ def first_pages(result: AuditResult) -> FirstPages:
     matters = {matter.head: matter for matter in summary(result)}
     nothing = Said("", ())
     findings = collect_findings(result)
+    boxed = alarms(result)[1]
+    unboxed = tuple(finding for finding in findings if finding.sentence not in boxed)
+    room = max(_AT_LEAST, _ON_THE_PAGE - len(findings) + len(unboxed))
     cautions = [note for note in result.notes if "CAUTION" in note]
     return FirstPages(
         question=str(result.provenance.get("question") or QUESTION),
@@ -67,8 +73,9 @@ def first_pages(result: AuditResult) -> FirstPages:
         cautions=tuple(cautions[:_CAUTIONS]),
         more_notes=len(result.notes) - min(_CAUTIONS, len(cautions)),
         counted=(*matters[FOUND].sentences[bool(findings) :], *matters[FOUND].after[-1:]),
-        findings=findings_grid(findings[:_ON_THE_PAGE]),
-        more_findings=max(0, len(findings) - _ON_THE_PAGE),
+        findings=findings_grid(unboxed[:room]),
+        in_the_box=len(findings) - len(unboxed),
+        more_findings=max(0, len(unboxed) - room),
         beside=tuple(_beside(matters)),
         unseen=matters.get(UNSEEN, nothing),
         hidden=matters.get(HIDDEN, nothing).all,
@@ -80,8 +87,8 @@ def first_pages(result: AuditResult) -> FirstPages:
 def findings_grid(findings: tuple[Finding, ...]) -> Grid:
     """Make the table of findings: a heading for each harm, a row for each finding."""
     lines: list[Tr] = []
-    for harm, same in groupby(findings, key=lambda finding: finding.harm):
-        lines.append(Tr(capital(harm.head)))
+    for head, same in groupby(findings, key=lambda finding: finding.head):
+        lines.append(Tr(capital(head)))
         lines += [_line(finding) for finding in same]
     return Grid("What was found, the worst harm first", _HEADS, tuple(lines), dense=True)
 
@@ -99,7 +106,7 @@ def _threshold_values(result: AuditResult) -> Iterator[str]:
         rows = [row for row in result.thresholds if row.get("model") == model]
         if 0 < len(rows) <= _THRESHOLDS:
             values = [f"{plain(row.get('label'))} {figure(row.get('value'), decimals=3)}" for row in rows]
-            yield f"{capital(plain(model))}: {', '.join(values)}."
+            yield f"Thresholds of {plain(model)}: {', '.join(values)}."
 
 
 def _beside(matters: dict[str, Said]) -> Iterator[Said]:

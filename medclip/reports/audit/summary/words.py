@@ -179,8 +179,8 @@ def _tests(result: AuditResult) -> str:
 
 
 def _how_many(result: AuditResult, findings: Sequence[Finding]) -> tuple[str]:
-    kinds = Counter(finding.harm for finding in findings)
-    by_kind = list_of([f"{harm.head} {number(kinds[harm])}" for harm in sorted(kinds)])
+    kinds = Counter(finding.head for finding in findings)  # in the order of harm, as they come
+    by_kind = list_of([f"{head} {number(num)}" for head, num in kinds.items()])
     each = "; each model is a family of its own" if len(result.model_names) > 1 else ""
     return (
         f"{count(len(findings), 'finding')} in all: {by_kind}. {_tests(result)}; a finding has p at most "

@@ -13,7 +13,7 @@ from medclip.auditing.result import AuditResult
 from medclip.reports.audit.report import render
 from medclip.reports.audit.summary.finding import Finding, Harm
 from medclip.reports.audit.summary.group_findings import findings
-from medclip.reports.audit.summary.words import collect_findings, lead
+from medclip.reports.audit.summary.words import collect_findings, lead, summary
 from tests.kits.audit_tables import harmed_tables
 
 
@@ -94,11 +94,13 @@ def test_harm_decides_the_order_and_size_within_one_harm():
     assert kinds == [
         (Harm.MISSED, 0.2),
         (Harm.MISSED, 0.1),
-        (Harm.MISSED, -0.7),  # A fares better than the others: no group of its own is harmed
         (Harm.FALSE_ALARM, 0.5),
         (Harm.RANKING, 0.3),
         (Harm.OTHER, 0.6),
+        (Harm.MISSED, -0.7),  # A fares better than the others: it takes no harm's place
     ]
+    counted = next(s for s in summary(audit(*rows))[0].sentences if "in all:" in s)
+    assert "missed disease 2, false alarms 1, ranking (AUROC) 1, others 1 and groups that fare better 1." in counted
 
 
 @pytest.mark.parametrize(
