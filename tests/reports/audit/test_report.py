@@ -316,7 +316,7 @@ def test_who_is_missed_stands_once_with_the_number_of_ill_and_the_ratio_to_the_l
 def test_many_findings_are_counted_on_the_first_pages_and_listed_in_the_annex():
     made = full()
     sure = tuple({**row, "p_holm": 0.001, "value": -0.1} for row in made.differences)
-    shown = render(replace(made, differences=sure, requirements=(), gaps=(), unscored=()))
+    shown = render(replace(made, differences=sure, requirements=(), gaps=(), unscored=(), leakage=()))
     assert text_of("found", shown).count("in all others") == 7
     assert "further findings:" in re.sub(r"\s+", " ", text_of("found", shown))
     assert text_of("findings", shown).count("in all others") == len(sure)
@@ -365,7 +365,7 @@ def test_a_finding_without_columns_is_a_sentence_over_the_whole_row():
 def test_what_stands_in_the_red_box_takes_no_room_in_the_table_of_the_first_pages():
     made = full()
     row = {"model": "medclip-mini", "severity": RED, "value": 0.3, "note": "It tells hospitals."}
-    shown = render(replace(made, sources=(row,), requirements=(), differences=(), gaps=(), unscored=()))
+    shown = render(replace(made, sources=(row,), requirements=(), differences=(), gaps=(), unscored=(), leakage=()))
     sentence = "The score follows the source. It tells hospitals."
     assert sentence in shown[: shown.index('id="found"')]
     assert sentence not in text_of("found", shown)

@@ -10,6 +10,7 @@ from medclip.auditing.shortcuts.masked_pairs import MEAN_CHANGE
 from medclip.auditing.shortcuts.tests import GAP
 from medclip.reports.audit.names import alpha, metric_head, of_model, plain, with_interval
 from medclip.reports.audit.sections import requirements, sources
+from medclip.reports.audit.summary.finding import Finding, Harm
 from medclip.wording import capital, count, list_of, real
 
 MOST = 6
@@ -19,6 +20,15 @@ MOST = 6
 def red(result: AuditResult) -> tuple[str, ...]:
     """Return the sentences of the checks for leakage that came out red."""
     return tuple(str(row.get("sentence")) for row in result.leakage if row.get("severity") == "red")
+
+
+def findings(result: AuditResult) -> list[Finding]:
+    """Return the checks for leakage that came out red."""
+    return [
+        Finding(Harm.LEAKED, str(row.get("sentence")), real(row.get("found")) or 0.0)
+        for row in result.leakage
+        if row.get("severity") == "red"
+    ]
 
 
 def alarms(result: AuditResult) -> tuple[str, tuple[str, ...]]:

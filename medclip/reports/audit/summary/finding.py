@@ -10,25 +10,27 @@ from enum import IntEnum
 class Harm(IntEnum):
     """What a finding does to patients; the first of these stands first on the page."""
 
-    DECLARED = 0
+    LEAKED = 0
+    """Training and audit share something that they must not, so that no other figure holds for new patients."""
+    DECLARED = 1
     """What was required before the data were seen is not met."""
-    MISSED = 1
+    MISSED = 2
     """The ill are called healthy more often in a group."""
-    REVERSED = 2
+    REVERSED = 3
     """The ill get the lower scores."""
-    FALSE_ALARM = 3
+    FALSE_ALARM = 4
     """The healthy are called ill more often in a group."""
-    RANKING = 4
+    RANKING = 5
     """The ill and the healthy are told apart less well in a group."""
-    FRAGILE = 5
+    FRAGILE = 6
     """Images that are not as they should be cost answers, or cost a group more."""
-    SHORTCUT = 6
+    SHORTCUT = 7
     """The score follows a site, a device or a view."""
-    CALIBRATION = 7
+    CALIBRATION = 8
     """The score means another probability in a group."""
-    UNSCORED = 8
+    UNSCORED = 9
     """More patients of a group have no score at all."""
-    OTHER = 9
+    OTHER = 10
 
     @property
     def head(self) -> str:
@@ -37,6 +39,7 @@ class Harm(IntEnum):
 
 
 _HEADS = {
+    Harm.LEAKED: "leakage",
     Harm.DECLARED: "not as required beforehand",
     Harm.MISSED: "missed disease",
     Harm.REVERSED: "reversed scores",

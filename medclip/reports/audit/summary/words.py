@@ -21,7 +21,7 @@ from medclip.reports.audit.names import (
 )
 from medclip.reports.audit.sections import ordinal, representation, requirements, sources
 from medclip.reports.audit.stress import section as stress
-from medclip.reports.audit.summary import group_findings
+from medclip.reports.audit.summary import check_words, group_findings
 from medclip.reports.audit.summary.check_words import MOST, embeddings, leakage, shortcuts, thresholds
 from medclip.reports.audit.summary.finding import Finding, by_harm
 from medclip.wording import capital, count, figure, list_of, number, p_value, real
@@ -138,7 +138,7 @@ def _overall(result: AuditResult) -> Iterator[str]:
 
 def collect_findings(result: AuditResult) -> tuple[Finding, ...]:
     """Return every finding, the worst harm first. A part of the page that makes findings is a word here."""
-    parts = (requirements, sources, ordinal, left_out, group_findings, stress)
+    parts = (check_words, requirements, sources, ordinal, left_out, group_findings, stress)
     return by_harm([finding for part in parts for finding in part.findings(result)])
 
 
@@ -195,7 +195,9 @@ def _seen_from(result: AuditResult) -> str:
         if rows:
             sizes = sorted(row["smallest_gap"] for row in rows)
             ends = (
-                figure(sizes[0]) if len(rows) == 1 else f"{figure(sizes[0])} at best and {figure(sizes[-1])} at worst"
+                figure(sizes[0])
+                if figure(sizes[0]) == figure(sizes[-1])
+                else f"{figure(sizes[0])} at best and {figure(sizes[-1])} at worst"
             )
             return f": to be seen, a difference in {metric_in_words(metric)} had to be {ends}"
     return ""
@@ -259,7 +261,12 @@ def _smallest(rows: Sequence[Row]) -> str:
     first = ordered[0]
     name = capital(metric_in_words(str(first["metric"])) if first.get("metric") else gap_head(str(first.get("gap"))))
     ends = [f"{_size_seen(row)} for {plain(row.get('label'))}, {_whose(row)}" for row in (first, ordered[-1])]
-    return f"{name}: {ends[0]}." if len(rows) == 1 else f"{name}: from {ends[0]}, to {ends[1]}."
+    alike = _size_seen(first) == _size_seen(ordered[-1])
+    return (
+        f"{name}: {ends[0]}."
+        if len(rows) == 1 or (len(rows) == 2 and alike)
+        else f"{name}: from {ends[0]}, to {ends[1]}."
+    )
 
 
 def _hidden(result: AuditResult) -> Iterator[str]:
