@@ -137,7 +137,9 @@ def _is_mirror(result: AuditResult, row: Row, rows: Sequence[Row]) -> bool:
     """Whether a row is the other side of one that fares worse: of two groups each is "all others" of the other."""
     metric, difference = str(row.get("metric")), float(row["value"])
     kind = kind_of(result, metric, str(row.get("label")), difference)
-    first_of_two = kind.harm is Harm.CALIBRATION and difference > 0  # neither side of it is the worse one
+    info = METRICS.get(metric)
+    no_side = kind.harm is Harm.CALIBRATION or (kind.harm is Harm.OTHER and info is not None and info.better is None)
+    first_of_two = no_side and difference > 0  # neither side is the worse one
     if kind.is_worse and not first_of_two:
         return False
     return any(

@@ -120,6 +120,8 @@ def test_of_two_groups_the_one_that_fares_worse_is_told_once():
     women, men = difference(group="F", value=-0.2), difference(group="M", value=0.2)
     assert [f.what for f in of(women, men)] == ["Flu, F (race): TPR"]
     assert len(of(women, replace_value(men, 0.1))) == 2
+    called = [{**row, "metric": "selection_rate"} for row in (women, men)]  # neither side is the worse one
+    assert [f.what for f in of(*called)] == ["Flu, F (race): selection rate"]
 
 
 def replace_value(row: dict[str, Any], value: float) -> dict[str, Any]:
