@@ -15,7 +15,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.output import disk_errors, write_file
 from medclip.files.tables.write import csv_bytes, parquet_bytes
 from medclip.result import Result
-from medclip.wording import list_of
+from medclip.wording import count, list_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -198,15 +198,18 @@ class AuditResult(Result):
     """Sentences: what was left out, mended or assumed."""
 
     def _facts(self) -> dict[str, object]:
-        tested = [(p, row) for row in self.gaps if (p := _cell(row.get("p_holm"), _REAL)) is not None]
+        tables = (*self.differences, *self.gaps)
+        tested = [(p, row) for row in tables if (p := _cell(row.get("p_holm"), _REAL)) is not None]
         alpha = self.settings.get("alpha", 0.05)
         larger = dict.fromkeys(f"{row['label']} by {row['attribute']}" for p, row in tested if p <= alpha)
         red = [str(row.get("check")) for row in self.leakage if row.get("severity") == "red"]
+        checked = [bool(_cell(row.get("tested"), _REAL)) for row in self.leakage]
+        checks = f"{sum(checked)} of {count(len(checked), 'check')}"
         gaps = list_of(list(larger), most=5) if larger else "none" if tested else "not tested"
         return {
             **({"requirements": _verdicts(self.requirements)} if self.requirements else {}),
-            "leakage": list_of(red, most=5) if red else "none found" if self.leakage else "not looked for",
-            "gaps larger than chance (Holm)": gaps,
+            "leakage": list_of(red, most=5) if red else f"none in {checks}" if any(checked) else "not looked for",
+            "larger than chance (Holm)": gaps,
             "models": list_of(self.model_names, most=5),
             "labels": list_of(self.labels, most=5),
             "groups by": list_of(self.attributes, most=5),

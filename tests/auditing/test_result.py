@@ -83,6 +83,18 @@ def test_a_red_check_is_told():
     assert not AuditResult(leakage=({"check": "x", "severity": "note"},)).leaks
 
 
+def test_the_short_form_tells_differences_and_calls_no_check_clean_that_was_not_made():
+    row = {"model": "net", "label": "flu", "attribute": "race", "group": "B", "metric": "tpr", "value": -0.4, "p": 1e-9}
+    made = AuditResult(
+        differences=({**row, "p_holm": 1e-6},),
+        gaps=({**row, "gap": "tpr_max_min", "p_holm": 0.18},),
+        leakage=({"check": "files", "tested": 60, "severity": "note"}, {"check": "patients", "severity": "note"}),
+    )
+    assert "larger than chance (Holm): flu by race" in repr(made)
+    assert "leakage: none in 1 of 2 checks" in repr(made)
+    assert "leakage: not looked for" in repr(AuditResult(leakage=({"check": "patients", "tested": 0},)))
+
+
 def test_json_takes_what_settings_hold():
     text = AuditResult(settings={"bins": np.arange(3), "path": Path("x"), "n": np.int64(2)}).to_json()
     assert json.loads(text)["settings"] == {"bins": [0, 1, 2], "path": "x", "n": 2}
