@@ -87,3 +87,10 @@ def test_a_group_that_is_too_small_has_no_number():
     result = medclip.audit(table, by=["site"], **QUICK)
     (row,) = rows(result, "unscored", group="rare")
     assert (row["flag"], row["n"], row["value"]) == ("suppressed", None, None)
+
+
+def test_shares_without_a_score_that_are_ten_points_apart_are_a_caution():
+    table = audit_table(400)
+    lost = (table.sex == "F") & (table.index % 10 == 0)
+    result = medclip.audit(without(table, lost), table.drop(columns="flu_score"), by=["sex"], **QUICK)
+    assert any("CAUTION: scores are missing more often in some groups of sex" in note for note in result.notes)

@@ -319,3 +319,12 @@ def test_how_many_shuffles_are_held_at_once_changes_nothing(monkeypatch: pytest.
         monkeypatch.setattr(shuffle, "_AT_ONCE", at_once * cohort.num_patients)
         found.append(gap_test(cohort, cohort.labels[0], "sex", [0, 1], ["auroc_max_min"], num_permutations=50))
     assert found[0] == found[1]
+
+
+def test_of_two_groups_the_smallest_gap_is_that_of_two_shares():
+    rng = np.random.default_rng(0)
+    truth, group = np.ones(800), (np.arange(800) % 2).astype(str)
+    cohort = cohort_of(np.r_[truth, np.zeros(10)], np.r_[rng.random(800), np.zeros(10)], group=np.r_[group, ["0"] * 10])
+    found = gap_test(cohort, cohort.labels[0], "group", [0, 1], ["tpr_max_min"], threshold=0.5, num_permutations=999)
+    expected = (norm.ppf(0.975) + norm.ppf(0.8)) * np.sqrt(0.25 / 400 + 0.25 / 400)
+    assert found["tpr_max_min"].smallest == pytest.approx(expected, rel=0.1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from pathlib import Path
 
@@ -73,3 +74,15 @@ def test_what_was_written_without_hashes_cannot_be_checked(tmp_path: Path):
     write_json(AuditResult(), tmp_path)
     with pytest.raises(MedclipError, match="written without hashes"):
         verify_audit(tmp_path)
+
+
+def test_what_was_asked_cannot_be_changed_afterwards(tmp_path: Path):
+    audit_table(60).to_csv(tmp_path / "table.csv", index=False)
+    out = tmp_path / "audit"
+    medclip.audit(tmp_path / "table.csv", by=["sex"], num_resamples=100, permutations=100, threshold=0.5, out=out)
+    assert verify_audit(out).ok
+    written = json.loads((out / "audit.json").read_text())
+    assert written["provenance"]["recipe"]["threshold"] == 0.5
+    written["provenance"]["recipe"]["threshold"] = 0.4
+    (out / "audit.json").write_text(json.dumps(written))
+    assert failed(out) == {"recipe"}

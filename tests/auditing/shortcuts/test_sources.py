@@ -140,3 +140,12 @@ def test_a_score_that_is_reversed_does_not_follow_the_source_for_that():
     result = audited(table)
     assert one(result, AGAINST, "north")["p_holm"] < 0.05
     assert findings(result) == []
+
+
+def test_a_source_that_is_told_surely_but_less_well_than_the_finding_is_not_red():
+    result = audited(hospitals(0.5, 0.3, shifts=(0.3, 0.0), patients=400))
+    row, known = one(result, AGAINST, "north"), one(result, KNOWN, "north")
+    assert row["value"] < 0
+    assert row["p_holm"] <= 0.05
+    assert known["low"] > 0.5
+    assert row["severity"] == "note"

@@ -63,3 +63,11 @@ def test_equal_shares_of_a_small_group_and_rare_cases_keep_the_level_too():
         risk = rng.beta(0.2, 9.8, 900)[who]
         small.append(share_difference(rng.random(2700) < risk, inside, who).p < 0.05)
     assert np.mean(small) < 0.07
+
+
+def test_rows_of_one_patient_count_once_in_a_group_without_a_case_too():
+    case, inside = np.arange(300) >= 280, np.arange(300) < 60
+    one = share_difference(case, inside, np.arange(300))
+    five = share_difference(np.repeat(case, 5), np.repeat(inside, 5), np.repeat(np.arange(300), 5))
+    assert one.p > 0.01
+    assert five.p == pytest.approx(one.p)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from medclip.reports.audit.annex.left_out import unscored
+from medclip.reports.audit.annex.left_out import findings, unscored
 from tests.kits.audit_report import full
 
 
@@ -20,3 +20,11 @@ def test_a_model_that_scored_everybody_has_one_line_and_the_other_all_its_groups
     of_a, of_b = heads[heads.index("Model: a") + 1 : heads.index("Model: b")], heads[heads.index("Model: b") + 1 :]
     assert of_a == of_b[:1]  # everybody
     assert of_b[1:] == ["Sex", "female", "male"]
+
+
+def test_a_group_that_lacks_fewer_scores_than_the_others_is_no_finding():
+    made = full()
+    sure = [{**row, "p": 1e-6, "p_holm": 1e-5} for row in made.unscored if row.get("difference")]
+    signs = [row["difference"] > 0 for row in sure]
+    assert {True, False} <= {*signs}
+    assert len(findings(replace(made, unscored=tuple(sure)))) == sum(signs)
