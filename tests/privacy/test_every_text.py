@@ -139,7 +139,7 @@ def test_a_view_shows_no_word_in_its_json_its_image_s_metadata_or_its_text(
 ) -> None:
     for path in sorted(all_together.iterdir()):
         out = tmp_path / f"{path.name}.png"
-        for arguments in ([], ["--json"]):
+        for arguments in ([], ["--json", "--overwrite"]):
             assert main(["view", str(path), "--out", str(out), *arguments]) == 0
             printed = capsys.readouterr()
             _nothing_in(path.name, printed.out + printed.err)
@@ -158,7 +158,7 @@ def test_ordinary_headers_give_their_values_by_the_names_of_the_list(tmp_path: P
         data = dcmread(path)
         data.PatientAge, data.PatientSex, data.ManufacturerModelName = "095Y", "F", "Skyra"
         data.save_as(path)
-        shown = view(path, tmp_path / "x.png", settings=SETTINGS).headers
+        shown = view(path, tmp_path / "x.png", settings=SETTINGS, overwrite=True).headers
         assert (shown["age_years"], shown["sex"]) == (90.0, "F"), path.name
         assert set(json.loads(json.dumps(dict(shown)))) & names
         assert not {"view_position", "presentation_intent"} & set(shown)

@@ -381,6 +381,23 @@ def test_a_copy_counts_where_the_image_that_counted_cannot_be_read(pack: Path, t
     assert set(other.scores.column("num_failed").to_pylist()) == {1}
 
 
+def test_a_copy_of_an_image_that_cannot_be_read_is_asked_for_its_task_like_every_other(
+    pack: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "in"
+    write_dicom(root / "b.dcm", 1)
+    data = pydicom.dcmread(root / "b.dcm")
+    data.BodyPartExamined = "HAND"
+    data.save_as(root / "b.dcm")
+    data.compress(RLELossless, generate_instance_uid=False)
+    frame = get_frame(data.PixelData, 0, number_of_frames=1)
+    data.PixelData = encapsulate([frame[: len(frame) // 4 * 2]])
+    data.save_as(root / "a.dcm")
+    result = run(root, tmp_path / "out", pack, task="chest_xray_view")
+    assert {name: row["status"] for name, row in rows(result).items()} == {"a.dcm": "failed", "b.dcm": "skipped"}
+    assert result.scores.num_rows == 0
+
+
 def test_a_result_that_was_lost_or_changed_is_written_again(pack: Path, tmp_path: Path) -> None:
     root, out = scattered(tmp_path / "in"), tmp_path / "out"
     run(root, out, pack)
