@@ -458,7 +458,7 @@ def refuse_other(
         if not _within(value, known.get(name))
     ]
     if differing:
-        verb = "differs" if len(differing) == 1 else "differ"
+        verb = "differs" if len(differing) == 1 and not differing[0].partition(" of ")[0].endswith("s") else "differ"
         raise in_use(out, f"this folder holds another {what}: {list_of(differing, most=_SHOWN)} {verb}", remedy)
 
 

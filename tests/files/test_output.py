@@ -450,6 +450,8 @@ def test_the_same_run_goes_on_and_another_is_refused_by_what_differs(tmp_path: P
         f"{tmp_path / 'a'}: this folder holds another comparison: the table differs; nothing was changed. "
         "Name another folder."
     )
+    with pytest.raises(MedclipError, match="the options differ; nothing was changed"):
+        claim_run(tmp_path / "a", "comparison", {"base": "b", "table": [1, {"x": 2}], "options": 1}, "run.json")
     assert _contents(tmp_path) == before
     (tmp_path / "a" / "run.json").write_text("{")
     with pytest.raises(MedclipError, match="holds another comparison; nothing was changed"):

@@ -8,13 +8,14 @@ import platform
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from medclip.auditing.provenance.inputs import change_paths, describe_inputs, paths_of
 from medclip.auditing.recipe import AuditRecipe
+from medclip.errors import MedclipError, Reason
 from medclip.runs.score_run import ScoreRun
 from medclip.version import __version__
 
@@ -37,10 +38,22 @@ class Origin:
     audited_on: str | None = None
     """None: today."""
 
+    def __post_init__(self) -> None:
+        """Refuse a day that is none: it stands on what is signed."""
+        if self.audited_on is not None:
+            try:
+                date.fromisoformat(self.audited_on)
+            except ValueError:
+                raise MedclipError(
+                    Reason.WRONG_USE,
+                    f"`audited_on` is {self.audited_on!r}, which is no date.",
+                    hint="Write it as 2026-01-31.",
+                ) from None
+
     def written(self) -> dict[str, Any]:
         """Return what is added to the provenance of a result."""
-        date = self.audited_on or datetime.now(UTC).date().isoformat()
-        about: dict[str, Any] = {"date": date, "auditor": self.auditor, "question": self.question}
+        day = self.audited_on or datetime.now(UTC).date().isoformat()
+        about: dict[str, Any] = {"date": day, "auditor": self.auditor, "question": self.question}
         software = {"python": platform.python_version(), "medclip": __version__}
         about["software"] = software | {name: _version(name) for name in _SOFTWARE}
         recipe = self.recipe

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 
 import pyarrow
+import pytest
 
 from medclip.auditing.provenance.origin import HIDDEN, Origin, command_of, recipe_hash, recipe_of_call, written_recipe
 from medclip.auditing.recipe import AuditRecipe
+from medclip.errors import MedclipError
 
 
 def test_the_command_names_files_without_their_folders():
@@ -35,6 +37,12 @@ def test_a_call_with_data_frames_says_so_and_has_no_recipe():
     assert (about["recipe"], about["inputs"], about["auditor"]) == (None, [], "J. Doe")
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", about["date"])
     assert {"python", "medclip", "numpy"} <= set(about["software"])
+
+
+@pytest.mark.parametrize("day", ["yesterday", "31.01.2026", "2026-02-30"])
+def test_a_day_that_is_none_is_refused(day: str):
+    with pytest.raises(MedclipError, match=f"`audited_on` is '{day}', which is no date. Write it as 2026-01-31."):
+        Origin(None, audited_on=day)
 
 
 def test_a_call_with_files_is_the_recipe_of_the_command():
