@@ -94,3 +94,17 @@ def test_shares_without_a_score_that_are_ten_points_apart_are_a_caution():
     lost = (table.sex == "F") & (table.index % 10 == 0)
     result = medclip.audit(without(table, lost), table.drop(columns="flu_score"), by=["sex"], **QUICK)
     assert any("CAUTION: scores are missing more often in some groups of sex" in note for note in result.notes)
+
+
+def test_a_label_whose_score_alone_is_missing_for_a_group_is_found():
+    table = audit_table(400).assign(cold=lambda t: t.flu, cold_score=lambda t: t.flu_score)
+    lost = (table.sex == "F") & (table.index % 3 == 0)
+    table.loc[lost, "cold_score"] = float("nan")
+    result = medclip.audit(table, by=["sex"], **QUICK)
+    (row,) = rows(result, "unscored", group="F", reason="")
+    assert row["n_unscored"] == lost.sum()
+    assert row["p_holm"] < 0.001
+    (reason,) = rows(result, "unscored", group="F", reason="blank for some of the labels")
+    assert reason["n_unscored"] == lost.sum()
+    unknown = table.assign(cold=table.cold.where(~lost))  # nobody asked for a score there
+    assert rows(medclip.audit(unknown, by=["sex"], **QUICK), "unscored", group="F", reason="")[0]["n_unscored"] == 0

@@ -80,7 +80,8 @@ def read_cohort(
     blanks = ([np.isnan(x.score_N) for x in labels_made], [o.predicted_N < 0 for o in ordinals])
     blank_N = np.any([np.all(of_one_kind, axis=0) for of_one_kind in blanks if of_one_kind], axis=0)
     patient = (None, None) if options.patients == "rows" else patient_column(source.labels, options)
-    unscored = unscored_groups(source, names, options, blank_N, patient)
+    partly_N = np.any([np.isnan(x.score_N) & ~np.isnan(x.truth_N) for x in labels_made] or [blank_N], axis=0)
+    unscored = unscored_groups(source, names, options, blank_N, partly_N, patient)
     return Cohort(
         patients_N=patients.patients_N,
         labels=labels_made,

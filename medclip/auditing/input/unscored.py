@@ -20,7 +20,7 @@ LEAST_ROWS = 30
 """Smallest group whose share is stated in a note, and tested."""
 _LEAST_GAP = 0.05
 """Smallest difference of shares that is stated in a note."""
-BLANK = "the score is blank"
+BLANK, PARTLY_BLANK = "the score is blank", "blank for some of the labels"
 
 
 def unscored_groups(
@@ -28,9 +28,10 @@ def unscored_groups(
     names: Sequence[str],
     options: ReadOptions,
     blank_N: NDArray[np.bool_],
+    partly_N: NDArray[np.bool_],
     patient: tuple[str | None, Callable[[str], str] | None] = (None, None),
 ) -> tuple[Unscored, ...]:
-    """Count the labelled rows without a score, in everybody and in each group.
+    """Count the labelled rows that lack a score, in everybody and in each group.
 
     Args:
         source: The joined tables.
@@ -38,13 +39,14 @@ def unscored_groups(
             rows without a score have neither.
         options: How they are read.
         blank_N: Of each unit, whether it has no score for any label.
+        partly_N: Of each unit, whether it has none for a label whose truth it has.
         patient: Column of the label table that names the patient, and what takes the patient out of its cells; without
             one each row counts as a patient.
     """
     rows = np.concatenate([source.label_row_M, source.lost_rows])
-    blank_M = blank_N[source.unit_M]
-    lost_R = np.concatenate([blank_M, np.ones(len(source.lost_rows), bool)])
-    why_R = np.array([*np.where(blank_M, BLANK, ""), *source.lost_reasons], object)
+    why_N = np.where(blank_N, BLANK, np.where(partly_N, PARTLY_BLANK, ""))
+    why_R = np.array([*why_N[source.unit_M], *source.lost_reasons], object)
+    lost_R = np.concatenate([(blank_N | partly_N)[source.unit_M], np.ones(len(source.lost_rows), bool)])
     patients_R = _patients(source, rows, *patient)
     return tuple(
         _counted(attribute, group, inside_R, lost_R, why_R, patients_R)
@@ -62,7 +64,7 @@ def missing_notes(groups: Sequence[Unscored]) -> list[str]:
             listed = ", ".join(f"{one.group} {share:.0%}" for one, share in zip(large, shares, strict=True))
             notes.append(
                 f"CAUTION: scores are missing more often in some groups of {attribute}: {listed} of the labelled "
-                "rows have none, and the audit says nothing about them."
+                "rows lack one, and the audit says nothing about how the model does for them."
             )
     return notes
 

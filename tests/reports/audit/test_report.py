@@ -343,7 +343,7 @@ def test_the_flow_of_rows_stands_on_the_first_pages():
     part = re.sub(r"\s+", " ", text_of("cohort", render(made)))
     assert "Rows of the label table 1,400 Joined with scores 1,221 Rows of the audit 1,204" in part
     assert "Pneumonia: with a truth → and a score 1,203 → 1,201" in part
-    assert "4 % of 1,221 labelled rows were never scored" in part
+    assert "4 % of 1,221 labelled rows lack a score" in part
 
 
 def test_the_first_pages_have_each_threshold_with_its_origin():

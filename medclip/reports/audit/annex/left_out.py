@@ -38,7 +38,7 @@ def _counts(models: Sequence[str], *steps: Mapping[str, Any]) -> tuple[Td, ...]:
 
 def unscored(result: AuditResult) -> Grid:
     """List by group what share of the labelled rows was never scored, and why; a model that scored all has one line."""
-    heads = ("Group", "Labelled rows", "Never scored", "Share", "Minus all others", "p, adjusted", "Why")
+    heads = ("Group", "Labelled rows", "Without a score", "Share", "Minus all others", "p, adjusted", "Why")
     lines: list[Tr] = []
     for model in result.model_names:
         own = [row for row in result.unscored if row.get("model") == model]
@@ -50,7 +50,7 @@ def unscored(result: AuditResult) -> Grid:
             if attribute != EVERYBODY:
                 lines.append(Tr(capital(attribute)))
             lines += [Tr(name, _cells(result, rows)) for name, rows in groups]
-    return Grid("Labelled rows that were never scored", heads, tuple(lines), dense=True)
+    return Grid("Labelled rows that lack a score", heads, tuple(lines), dense=True)
 
 
 def findings(result: AuditResult) -> list[Finding]:
@@ -70,8 +70,8 @@ def unscored_sentences(result: AuditResult) -> Iterator[str]:
         if is_all(row) and not row.get("reason") and real(row.get("value")):
             why = _why(result, row)
             yield (
-                f"{percent(row['value'])} of {count(int(row.get('n') or 0), 'labelled row')} were never scored"
-                f"{of_model(result, row)}{f' ({why})' if why else ''}: nothing is known about them."
+                f"{percent(row['value'])} of {count(int(row.get('n') or 0), 'labelled row')} lack a score"
+                f"{of_model(result, row)}{f' ({why})' if why else ''}: how the model does for them is not known."
             )
 
 
@@ -118,7 +118,7 @@ def _finding(result: AuditResult, row: Row, tests: int) -> Finding:
         f"Scores are missing more often in {cell_name(row)}{of_model(result, row)}: {against}, a difference of {size} "
         f"({around}); {counts}{f' ({why})' if why else ''}; p\u00a0{p_value(row.get('p'))}, {adjusted}.",
         float(row["difference"]),
-        what=f"{capital(cell_name(row))}{of_model(result, row)}: never scored",
+        what=f"{capital(cell_name(row))}{of_model(result, row)}: without a score",
         value=against,
         difference=f"{size} ({around})",
         counts=counts,

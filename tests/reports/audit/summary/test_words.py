@@ -201,7 +201,7 @@ def test_a_label_that_is_hidden_altogether_is_a_page_without_its_numbers():
 
 def test_rows_that_were_never_scored_are_told_with_their_reasons_and_found_where_a_group_has_more():
     text = told(full())
-    assert text[UNSCORED].startswith("4 % of 1,221 labelled rows were never scored (failed: truncated 37 and no row")
+    assert text[UNSCORED].startswith("4 % of 1,221 labelled rows lack a score (failed: truncated 37 and no row")
     (finding,) = [f for f in collect_findings(full()) if f.harm is Harm.UNSCORED]
     assert finding.sentence == (
         "Scores are missing more often in female (sex): 7 % against 1 % in all others, a difference of +0.06 (+0.02 to "
