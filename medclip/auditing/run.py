@@ -23,7 +23,7 @@ from medclip.auditing.groups.measure import (
 from medclip.auditing.groups.model_comparison import model_rows
 from medclip.auditing.groups.ordinal import ordinal_rows
 from medclip.auditing.groups.reference_ratios import ratio_rows
-from medclip.auditing.groups.representativeness import representation_rows
+from medclip.auditing.groups.representativeness import read_reference, representation_rows
 from medclip.auditing.image_checks import Evidence, gather, load_audited, modality_of, table_splits
 from medclip.auditing.input.image_scores import score_images
 from medclip.auditing.input.options import ReadOptions
@@ -102,6 +102,8 @@ def run_audit(
 
     opened = open_tables(given, labels, reading, options)
     options = opened.options
+    if options.reference is not None:
+        read_reference(options.reference)  # refused before anything is measured
     pack = load_audited(options.image_checks)
     if options.task is not None and pack is not None:
         opened, notes_of_scores = _scored(opened, pack, options, settings, progress)

@@ -113,8 +113,11 @@ def _names(result: AuditResult) -> str:
 def _declared(result: AuditResult) -> list[str]:
     heads = [str(row.get("requirement")) for row in result.requirements if row.get("part") == "requirement"]
     texts = [f"required beforehand: {text}" for text in dict.fromkeys(heads)]
-    primary = {f"{row.get('gap')} of {row.get('label')} by {row.get('attribute')}": None for row in result.gaps
-               if str(row.get("family")).startswith("primary") and not row.get("same_as")}  # fmt: skip
+    tested = [r for r in result.gaps if str(r.get("family")).startswith("primary") and not r.get("same_as")]
+    primary = dict.fromkeys(
+        f"{str(row.get('gap')).removesuffix('_max_min')} gap of {row.get('label')} by {row.get('attribute')}"
+        for row in tested
+    )
     return texts + [f"primary hypothesis: {text}" for text in primary]
 
 
@@ -131,7 +134,7 @@ def _output(result: AuditResult) -> str:
 
 
 def _measures(result: AuditResult) -> str:
-    names = list(dict.fromkeys(str(row.get("metric")) for row in (*result.metrics, *result.ordinal)))
+    names = list(dict.fromkeys(str(row.get("metric")).replace("_", " ") for row in (*result.metrics, *result.ordinal)))
     return f"Measured: {list_of(names)}." if names else ""
 
 

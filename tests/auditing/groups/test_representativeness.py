@@ -92,3 +92,13 @@ def test_the_command_takes_a_table_of_counts(tmp_path: Path, capsys):
     more = ["--num-resamples", "100", "--permutations", "100"]
     assert main([*command, *more, "--reference", str(tmp_path / "city.csv")]) == 0
     assert "Jensen–Shannon distance" in capsys.readouterr().out
+
+
+def test_a_reference_is_refused_before_anything_is_measured(tmp_path: Path, capsys):
+    audit_table(60).to_csv(tmp_path / "t.csv", index=False)
+    reference(sex={"F": 0.5, "M": 0.2}).to_csv(tmp_path / "city.csv", index=False)
+    command = ["audit", str(tmp_path / "t.csv"), "--by", "sex", "--out", str(tmp_path / "out"), "--threshold", "0.5"]
+    assert main([*command, "--reference", str(tmp_path / "city.csv")]) == 2
+    said = capsys.readouterr().err
+    assert "add up to 0.7" in said
+    assert "Measuring" not in said

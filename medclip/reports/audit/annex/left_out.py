@@ -111,7 +111,8 @@ def _finding(result: AuditResult, row: Row, tests: int) -> Finding:
     counts = count(int(row.get("n") or 0), "labelled row") + (
         "" if row.get("n_patients") is None else f", {count(int(row['n_patients']), 'patient')}"
     )
-    against = f"{percent(share)} against {percent(max(others, 0.0))} in all others"
+    none = round(others, 9) <= 0 and result.settings.get("counts") == "exact"  # not where few are rounded to none
+    against = f"{percent(share)} against {'none' if none else percent(max(others, 0.0))} in all others"
     adjusted = f"after adjusting for {count(tests, 'test')} {p_value(row.get('p_holm'))}"
     return Finding(
         Harm.UNSCORED,

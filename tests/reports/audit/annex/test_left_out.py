@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from medclip.reports.audit.annex.left_out import findings, unscored
 from tests.kits.audit_report import full
 
@@ -28,3 +30,13 @@ def test_a_group_that_lacks_fewer_scores_than_the_others_is_no_finding():
     signs = [row["difference"] > 0 for row in sure]
     assert {True, False} <= {*signs}
     assert len(findings(replace(made, unscored=tuple(sure)))) == sum(signs)
+
+
+def test_others_who_all_have_a_score_are_called_so_where_counts_are_exact():
+    made = full()
+    row = next(r for r in made.unscored if (r.get("difference") or 0) > 0)
+    share = 0.59027777777
+    sure = {**row, "value": share, "difference": np.nextafter(share, 0), "p": 1e-6, "p_holm": 1e-5}
+    for counts, words in (("exact", "59 % against none in all others"), ("rounded", "59 % against < 1 % in")):
+        (finding,) = findings(replace(made, unscored=(sure,), settings={**made.settings, "counts": counts}))
+        assert words in finding.sentence
