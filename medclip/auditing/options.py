@@ -172,7 +172,7 @@ class AuditOptions:
             raise MedclipError(
                 Reason.WRONG_USE,
                 "images can only be scored where there are a pack and a folder of images.",
-                hint="Name both (model, images).",
+                hint="Name both: --model PACK --images FOLDER.",
             )
         fewest = min(self.num_resamples, self.num_resamples if self.permutations is None else self.permutations)
         if fewest < 100:

@@ -277,8 +277,10 @@ class AuditRecipe(BaseModel):
         from medclip.auditing.disclosure.small_cells import Policy
         from medclip.auditing.options import AuditOptions, ImageChecks, Shortcuts, Stress, Thresholds
 
-        if self.corruption and not self.stress:
-            raise MedclipError(Reason.WRONG_USE, "corruptions are of the stress test.", hint="Add --stress.")
+        unused = sorted({"corruption", "stress_images"} & self.model_fields_set)
+        if unused and not self.stress:
+            names = list_of([f"--{name.replace('_', '-')}" for name in unused])
+            raise MedclipError(Reason.WRONG_USE, f"{names} would do nothing.", hint="Add --stress.")
         few = self.min_cell
         return AuditOptions(
             dataset=self.dataset or "",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ import pytest
 
 from medclip.auditing.disclosure.small_cells import Policy
 from medclip.auditing.options import AuditOptions, ImageChecks, Stress
+from medclip.auditing.recipe import audit_recipe
 from medclip.auditing.result import AuditResult
 from medclip.auditing.run import run_audit
 from medclip.errors import MedclipError
@@ -92,6 +94,13 @@ def test_files_that_cannot_be_read_are_counted(study):
     broken.loc[0, "file"] = "not_there.png"
     found = run_audit(broken, by=["view"], options=options, settings=SETTINGS).result
     assert any("1 image could not be scored" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("unused", [{"corruption": "blur"}, {"stress_images": 40}])
+def test_options_of_the_stress_test_are_refused_without_it(unused: dict[str, Any]) -> None:
+    name = f"--{next(iter(unused)).replace('_', '-')}"
+    with pytest.raises(MedclipError, match=f"{name} would do nothing. Add --stress"):
+        audit_recipe("scores.csv", unused).options()
 
 
 def test_what_cannot_be_stressed_is_refused(study):

@@ -75,7 +75,12 @@ def stress_view(result: AuditResult) -> StressView | None:
         return None
     names = _corruptions(result.stress)
     titles = [f"{title} ({OPERATIONS[name].like})" if name in OPERATIONS else title for name, title in names]
-    what = f"The pack was shown the same images with {list_of(titles)}, each mild, moderate and severe."
+    what = (
+        f"The pack was shown the same images with {list_of(titles)}, each mild, moderate and severe."
+        if titles
+        else "The pack was shown the same images in other forms, but too few patients had the finding, or lacked it, "
+        "for any change to be shown."
+    )
     labels = list(dict.fromkeys(str(row.get("label")) for row in result.stress))
     labels.sort(key=lambda label: -_fragile(result.stress, label))
     views = tuple(_label(result, label, names, n) for n, label in enumerate(labels))

@@ -150,8 +150,8 @@ def lead(result: AuditResult) -> str:
     if not (tested(result.gaps) or tested(result.differences) or tested(result.ordinal)):
         return "No gap was tested, so this audit cannot say whether groups differ."
     return (
-        f"Of {_tests(result)}, none is larger than chance after adjusting for their number (Holm). This does not show "
-        f"that there are none{_seen_from(result)}."
+        f"Of {_tests(result)} tested, none is larger than chance after adjusting for their number (Holm). This does "
+        f"not show that there are none{_seen_from(result)}."
     )
 
 
@@ -165,7 +165,7 @@ def _found(result: AuditResult) -> Said:
 
 
 def _tests(result: AuditResult) -> str:
-    """Count what was tested."""
+    """Count what was tested; "" for nothing."""
     counts = (
         (
             len(tested(result.differences)),
@@ -175,17 +175,18 @@ def _tests(result: AuditResult) -> str:
         (len(tested(result.gaps)), "gap between groups", "gaps between groups"),
         (len(tested(result.ordinal)), "difference of grades", "differences of grades"),
     )
-    return f"{list_of([count(n, one, many) for n, one, many in counts if n])} tested"
+    return list_of([count(n, one, many) for n, one, many in counts if n])
 
 
 def _how_many(result: AuditResult, findings: Sequence[Finding]) -> tuple[str]:
     kinds = Counter(finding.head for finding in findings)  # in the order of harm, as they come
     by_kind = list_of([f"{head} {number(num)}" for head, num in kinds.items()])
     each = "; each model is a family of its own" if len(result.model_names) > 1 else ""
-    return (
-        f"{count(len(findings), 'finding')} in all: {by_kind}. {_tests(result)}; a finding has p at most "
-        f"{alpha(result):g} after adjusting for the number of tests (Holm){each}.",
-    )
+    how_many = f"{count(len(findings), 'finding')} in all: {by_kind}."
+    if not (tests := _tests(result)):
+        return (how_many,)
+    rule = f"a finding has p at most {alpha(result):g} after adjusting for the number of tests (Holm){each}."
+    return (f"{how_many} {tests} tested; {rule}",)
 
 
 def _seen_from(result: AuditResult) -> str:

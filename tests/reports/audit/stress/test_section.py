@@ -36,6 +36,15 @@ def test_an_audit_without_stress_says_nothing_of_it():
     assert "The stress test" in render(full())
 
 
+def test_where_nothing_may_be_shown_no_corruption_is_named_as_if_it_were(harmed):
+    others = tuple(row for row in harmed.stress if row["kind"] != "corruption")
+    hidden = replace(harmed, stress=others or ({**harmed.stress[0], "kind": "prompt", "name": "plain"},))
+    view = stress_view(hidden)
+    assert view is not None
+    assert "too few patients had the finding" in view.what
+    assert "with ," not in view.what
+
+
 def test_each_corruption_has_a_plot_and_each_group_a_line(harmed):
     view = stress_view(harmed)
     assert view is not None

@@ -216,3 +216,9 @@ def test_leakage_leads_for_no_other_figure_holds_then():
     assert worst.harm is Harm.LEAKED
     assert lead(made) == "3 of 812 audited patients also stand in the training manifest."
     assert others
+
+
+def test_where_only_leakage_was_found_nothing_is_said_of_tests_that_were_not_made():
+    red = {"check": "files", "found": 3, "tested": 5, "severity": "red", "sentence": "3 of 5 files are shared."}
+    (matter, *_) = summary(AuditResult(leakage=(red,), model_names=("a",)))
+    assert "1 finding in all: leakage 1." in matter.sentences
