@@ -76,7 +76,14 @@ def gather(
     progress.stage("Looking for overlap with training", 1)
     key = load_key(settings, path=wanted.key_file) if training else None
     leaks = leakage.check(
-        cohort, files, training=training, key=key, vectors_ND=vectors_ND, choosing=choosing, table_splits=splits
+        cohort,
+        files,
+        training=training,
+        key=key,
+        vectors_ND=vectors_ND,
+        choosing=choosing,
+        table_splits=splits,
+        progress=progress,
     )
     if vectors_ND is None:
         return Evidence(leakage=leaks.rows, leaked_rows=leaks.named, notes=notes)

@@ -22,6 +22,7 @@ from medclip.auditing.leakage.registration import MOST_PAIRS, Registered, candid
 from medclip.auditing.leakage.training_data import TrainingData
 from medclip.files.pseudonyms import keyed_hash
 from medclip.files.tables.table import is_blank
+from medclip.progress import Progress
 from medclip.statistics.cohort import Cohort
 from medclip.wording import count, list_of
 
@@ -57,6 +58,7 @@ def check(
     vectors_ND: NDArray[np.float32] | None = None,
     choosing: Cohort | None = None,
     table_splits: tuple[Sequence[str], Sequence[str]] | None = None,
+    progress: Progress | None = None,
 ) -> Leaks:
     """Look for everything that the audit set shares with what the model and its thresholds were made from.
 
@@ -68,6 +70,7 @@ def check(
         vectors_ND: Unit embeddings of the rows, which confirm near-duplicates inside the set.
         choosing: What thresholds were chosen on; None where they were not chosen from data.
         table_splits: Patient and split of each row of the whole label table, where it has a column of splits.
+        progress: Told of the pairs of images that are registered.
 
     Returns:
         What was found, in counts, and the images behind it.
@@ -76,12 +79,12 @@ def check(
     if not training:
         checks.append(_untested("training files", "nothing says what the model was trained on."))
     chance = _chance(cohort, files, vectors_ND)
-    own_pairs = _OwnPairs.of(cohort, files)
+    own_pairs = _OwnPairs.of(cohort, files, progress)
     for data in training:
         by_bytes = _shared_files(cohort, files, data)
         everybody = table_splits[0] if table_splits is not None else ()
         by_patient = _shared_patients(cohort, data, key, everybody, files_shared=bool(by_bytes.row["found"]))
-        checks += [by_bytes, by_patient, _shared_images(files, data, chance, own_pairs)]
+        checks += [by_bytes, by_patient, _shared_images(files, data, chance, own_pairs, progress)]
     checks += [_splits(table_splits), _choosing(cohort, choosing)]
     checks += [_copies(cohort, files), _near_copies(cohort, files, vectors_ND, chance, own_pairs)]
     checks.append(_Check(burned_in_row(files.burned_in if files is not None else (), len(cohort.patients_N))))
@@ -203,7 +206,11 @@ def _chance(cohort: Cohort, files: HashedFiles | None, vectors_ND: NDArray[np.fl
 
 
 def _shared_images(
-    files: HashedFiles | None, data: TrainingData, chance: Chance | None, own_pairs: _OwnPairs | None
+    files: HashedFiles | None,
+    data: TrainingData,
+    chance: Chance | None,
+    own_pairs: _OwnPairs | None,
+    progress: Progress | None,
 ) -> _Check:
     name = f"near-duplicates of {data.name}"
     if data.images is None or not len(data.images.rows):
@@ -222,7 +229,7 @@ def _shared_images(
         pairs = near_duplicates(variant.take(ours), known, limits=limits)
         for i, j, bits in zip(pairs.one_K.tolist(), pairs.other_K.tolist(), pairs.fine_K.tolist(), strict=True):
             shared.setdefault(int(ours[i]), (int(theirs[j]), f"{bits} of 255 bits differ"))
-    turned, searched = _registered_with(files, data.images, own_pairs, same_bytes)
+    turned, searched = _registered_with(files, data.images, own_pairs, same_bytes, progress)
     for i, (j, how) in turned.items():
         shared.setdefault(i, (j, how))
     digests = data.images.sha256
@@ -259,13 +266,13 @@ class _OwnPairs:
     num_images: int
 
     @classmethod
-    def of(cls, cohort: Cohort, files: HashedFiles | None) -> _OwnPairs | None:
+    def of(cls, cohort: Cohort, files: HashedFiles | None, progress: Progress | None) -> _OwnPairs | None:
         """Register the pairs; None where there are no small images."""
         if files is None or files.small_NHW is None or not len(files.small_rows):
             return None
         rows = files.small_rows[: int(MOST_PAIRS**0.5)]
         small = files.small_NHW[rows]
-        pairs = register(small, small, candidates(small))
+        pairs = register(small, small, candidates(small), progress=progress)
         pairs = Registered(rows[pairs.one_K], rows[pairs.other_K], pairs.correlation_K)
         return cls(pairs, cohort.patients_N, len(rows))
 
@@ -275,7 +282,11 @@ class _OwnPairs:
 
 
 def _registered_with(
-    files: HashedFiles, known: HashedFiles, own_pairs: _OwnPairs | None, same_bytes: NDArray[np.bool_]
+    files: HashedFiles,
+    known: HashedFiles,
+    own_pairs: _OwnPairs | None,
+    same_bytes: NDArray[np.bool_],
+    progress: Progress | None,
 ) -> tuple[dict[int, tuple[int, str]], str]:
     """Find cropped and rotated copies of known images.
 
@@ -288,7 +299,8 @@ def _registered_with(
     ours = files.small_rows[~same_bytes[: len(files.small_rows)]]
     theirs = known.small_rows[: max(MOST_PAIRS // max(len(ours), 1), 1)]
     small, other = files.small_NHW[ours], known.small_NHW[theirs]
-    pairs = register(small, other, candidates(small, other)).at_least(own_pairs.limit(len(ours) * len(theirs)))
+    registered = register(small, other, candidates(small, other), progress=progress)
+    pairs = registered.at_least(own_pairs.limit(len(ours) * len(theirs)))
     order = np.argsort(-pairs.correlation_K, kind="stable")
     copies: dict[int, tuple[int, str]] = {}
     for i, j, r in zip(pairs.one_K[order], pairs.other_K[order], pairs.correlation_K[order], strict=True):

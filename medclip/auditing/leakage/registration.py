@@ -35,6 +35,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medclip.progress import Progress, Silent
+
 SIDE_PX = 48
 """Side of a small image; 2.3 kB each."""
 LEAST_CORRELATION = 0.9
@@ -132,6 +134,8 @@ def register(
     one_NHW: NDArray[np.uint8],
     other_MHW: NDArray[np.uint8],
     pairs: tuple[NDArray[np.intp], NDArray[np.intp]],
+    *,
+    progress: Progress | None = None,
 ) -> Registered:
     """Register pairs of small images and measure how alike their details are.
 
@@ -139,12 +143,16 @@ def register(
         one_NHW: The images that stay.
         other_MHW: The images that are moved onto them.
         pairs: Index in either of each pair.
+        progress: Told of every part: 60,000 pairs take two minutes.
     """
     one_K, other_K = pairs
+    progress = progress or Silent()
+    progress.stage("Registering images that look alike", len(one_K))
     parts = [np.zeros(0, np.float32)]
     for start in range(0, len(one_K), _PAIRS_AT_ONCE):
         part = slice(start, start + _PAIRS_AT_ONCE)
         parts.append(_correlations(_real(one_NHW[one_K[part]]), _real(other_MHW[other_K[part]])))
+        progress.step(len(parts[-1]))
     return Registered(one_K, other_K, np.concatenate(parts))
 
 

@@ -18,6 +18,7 @@ from medclip.auditing.leakage.registration import (
     small_image,
 )
 from medclip.imaging.geometry import letterbox
+from medclip.progress import Silent
 from tests.kits.leakage import Pixels, brighter, cropped, film, resized_jpeg, rotated
 
 
@@ -123,3 +124,18 @@ def test_the_limit_rises_where_different_patients_are_very_alike_and_with_the_nu
     assert at(0.85, 10**8, num=20) == LEAST_CORRELATION  # too few to say anything
     one_patient = Registered(np.arange(300), np.arange(300) + 1, np.full(300, 0.9, np.float32))
     assert limit(one_patient, np.zeros(301, np.int32), 301, 10**8) == LEAST_CORRELATION
+
+
+def test_every_registered_pair_is_told_to_the_progress():
+    class Told(Silent):
+        num_expected = num_done = 0
+
+        def stage(self, name: str, total: int, done: int = 0) -> None:
+            self.num_expected += total
+
+        def step(self, count: int = 1, text: str = "") -> None:
+            self.num_done += count
+
+    films, told = small(FILMS), Told()
+    pairs = register(films, films, candidates(films), progress=told)
+    assert told.num_expected == told.num_done == len(pairs.one_K) > 0

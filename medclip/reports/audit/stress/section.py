@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -270,18 +270,29 @@ def _loss(result: AuditResult, row: Row | None) -> Td:
 
 def _prompts(rows: Sequence[Row]) -> Grid:
     own = [row for row in rows if row.get("kind") == "prompts" and row.get("metric") == "auroc"]
-    groups = list(dict.fromkeys((str(r.get("attribute")), group_name(r)) for r in own))
-    ways = list(dict.fromkeys((str(r.get("name")), str(r.get("strength"))) for r in own))
-    cells = {(r.get("name"), r.get("strength"), str(r.get("attribute")), group_name(r)): r for r in own}
+    ways = {(str(r.get("name")), str(r.get("strength"))): f"{plain(r.get('name'))}, {r.get('strength')}" for r in own}
+    title = "Prompts that also name the context: change of the AUROC"
+    return _by_group(title, own, ("name", "strength"), ways, _change_of)
+
+
+def _by_group(
+    title: str,
+    rows: Sequence[Row],
+    columns: tuple[str, str],
+    heads: Mapping[tuple[str, str], str],
+    cell: Callable[[Row | None], Td],
+) -> Grid:
+    """Lay rows out as groups x what two of their columns say, in the order of their first rows."""
+    groups = list(dict.fromkeys((str(r.get("attribute")), group_name(r)) for r in rows))
+    cells = {(*(str(r.get(c) or "") for c in columns), str(r.get("attribute")), group_name(r)): r for r in rows}
     lines = tuple(
         Tr(
             EVERYBODY if attribute == "all" else f"{group} ({plain(attribute)})",
-            tuple(_change_of(cells.get((name, strength, attribute, group))) for name, strength in ways),
+            tuple(cell(cells.get((*way, attribute, group))) for way in heads),
         )
         for attribute, group in groups
     )
-    heads = ("Group", *(f"{plain(name)}, {strength}" for name, strength in ways))
-    return Grid("Prompts that also name the context: change of the AUROC", heads, lines)
+    return Grid(title, ("Group", *heads.values()), lines)
 
 
 def _change_of(row: Row | None) -> Td:
@@ -290,19 +301,11 @@ def _change_of(row: Row | None) -> Td:
 
 def _cells(rows: Sequence[Row]) -> Grid:
     own = [row for row in rows if row.get("kind") == "patches"]
-    ways = list(dict.fromkeys((str(r.get("metric")), str(r.get("strength") or "")) for r in own))
-    groups = list(dict.fromkeys((str(r.get("attribute")), group_name(r)) for r in own))
-    cells = {(r.get("metric"), str(r.get("strength") or ""), str(r.get("attribute")), group_name(r)): r for r in own}
     words = {MISSED: "ill, then called healthy", FALSE_ALARMS: "healthy, then called ill"}
-    lines = tuple(
-        Tr(
-            EVERYBODY if attribute == "all" else f"{group} ({plain(attribute)})",
-            tuple(_cell(cells.get((metric, way, attribute, group))) for metric, way in ways),
-        )
-        for attribute, group in groups
-    )
-    heads = ("Group", *(f"{words.get(metric, plain(metric))}{f', {way}' if way else ''}" for metric, way in ways))
-    return Grid("One cell of 49 spoilt by severe noise: share of cells that turn a right answer", heads, lines)
+    ways = dict.fromkeys((str(r.get("metric")), str(r.get("strength") or "")) for r in own)
+    heads = {(m, way): f"{words.get(m, plain(m))}{f', {way}' if way else ''}" for m, way in ways}
+    title = "One cell of 49 spoilt by severe noise: share of cells that turn a right answer"
+    return _by_group(title, own, ("metric", "strength"), heads, _cell)
 
 
 def _cell(row: Row | None) -> Td:
