@@ -101,6 +101,26 @@ def shard_folder(folder: Path, index: Mapping[str, Any]) -> Path:
     return folder / index["foreign"]["base"] if "foreign" in index else folder
 
 
+def refuse_tars_in_two_splits(folders: Sequence[Path], indexes: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse a tar that stands in two splits, of one folder or of several, whatever it is called.
+
+    Raises:
+        MedclipError: PATIENT_OVERLAP.
+    """
+    places: dict[str, tuple[str, str]] = {}
+    for folder, index in zip(folders, indexes, strict=True):
+        for shard in index["shards"]:
+            name, split = str(shard["name"]), str(shard.get("split"))
+            first, side = places.setdefault(shard["sha256"], (name, split))
+            if side != split and shard["samples"]:
+                raise MedclipError(
+                    Reason.PATIENT_OVERLAP,
+                    f"the tar {name} of the split {split!r} is {first} of the split {side!r}, byte for byte.",
+                    where=folder,
+                    hint="Leave it out of one of them: what is measured on images that were trained on is too good.",
+                )
+
+
 def read_samples(folder: Path, index: Mapping[str, Any], *, verify: bool) -> Any:
     """Read samples.parquet as an Arrow table.
 

@@ -250,7 +250,7 @@ def test_a_run_does_not_go_on_over_other_training_data(recipe: dict[str, Any], t
     shutil.copytree(recipe["data"]["shards"], other)
     index = json.loads((other / "index.json").read_text())
     for shard in index["shards"]:
-        shard["sha256"] = "0" * 64  # as if a label had been changed and the shards built again
+        shard["sha256"] = shard["sha256"][::-1]  # as if a label had been changed and the shards built again
     (other / "index.json").write_text(json.dumps(index))
     with pytest.raises(MedclipError, match="mix two data sets") as caught:
         run_recipe(recipe, ["train.checkpoint_every=2", f"data.shards={other}"], tmp_path / "run")

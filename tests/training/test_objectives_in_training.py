@@ -184,7 +184,7 @@ def test_a_sample_without_a_readable_record_costs_itself_alone(
     tar = broken / "train-000000.tar"
     data = tar.read_bytes()
     tar.write_bytes(data.replace(b'{"meta"', b'{!meta"', 1))
-    run_recipe(recipe, [f"data.shards={broken}", "data.verify=size"], out=tmp_path / "run")
+    run_recipe(recipe, [f"data.shards={broken}"], out=tmp_path / "run")
     counted = [e for e in read_log(tmp_path / "run" / "log.jsonl") if e["kind"] == "bad"]
     assert counted[-1]["corrupt"] in (1, 2)
 
@@ -219,7 +219,7 @@ def test_damaged_samples_are_left_out_counted_and_too_many_stop_the_run(
     at = data.index(b"IDAT")
     data[at + 4 : at + 24] = b"\0" * 20
     tar.write_bytes(data)
-    changes = [f"data.shards={broken}", "data.verify=size"]
+    changes = [f"data.shards={broken}"]
     run_recipe(recipe, changes, out=tmp_path / "run")
     counted = [e for e in read_log(tmp_path / "run" / "log.jsonl") if e["kind"] == "bad"]
     assert counted

@@ -89,7 +89,7 @@ def runs(plan: dict[str, Any], shards: Path, tmp_path_factory: pytest.TempPathFa
         {"out": "siglip", "overrides": ["objective.loss=siglip"]},
         {"out": "odd", "overrides": ["train.batch_size=5"]},
         {"out": "hidden", "overrides": ["objective.masked={weight: 0.5}", "model.size_px=64", *small]},
-        {"out": "changed", "overrides": [f"data.shards={_changed(shards, folder)}"]},
+        {"out": "changed", "overrides": [f"data.shards={_changed(shards, folder)}", "data.verify=full"]},
     ]
     _ranks(2, [{**job, "recipe": plan, "out": str(folder / str(job["out"]))} for job in jobs], folder)
     run_recipe(plan, out=folder / "stopped")

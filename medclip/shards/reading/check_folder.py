@@ -206,6 +206,9 @@ def _whole(
     repeated = [k for k, n in Counter(r["key"] for r in rows).items() if n > 1]
     if repeated:
         yield f"{len(repeated)} keys stand more than once, e.g. {repeated[0]}."
+    tars = [s for s in _sets(index["shards"], "sha256", "split").values() if len(s) > 1]
+    if tars:
+        yield f"{len(tars)} tars stand in more than one split, byte for byte."
     torn = sorted(p for p, sides in _sets(rows, "patient", "split").items() if len(sides) > 1)
     if torn:
         yield f"{len(torn)} patients stand in more than one split (hashed): {', '.join(torn[:5])}."

@@ -155,8 +155,10 @@ def _tars(folder: Path, source: str, split: str) -> list[Path]:
 def _shard(path: Path, split: str, of: ForeignSet, field_name: str | None, key: bytes, tally: _Tally) -> None:
     rows = []
     try:
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         for number, (name, offset, size, parts, fault) in enumerate(_samples(path), 1):
-            row, problem = _row(path, split, name, number, parts, fault, of, field_name, key)
+            row, problem = _row(path, sha256, split, name, number, parts, fault, of, field_name, key)
             if problem is not None:
                 tally.rejects.append(problem)
                 continue
@@ -168,8 +170,6 @@ def _shard(path: Path, split: str, of: ForeignSet, field_name: str | None, key: 
             tally.patients.add(row["patient"])
             tally.modalities[str(row["modality"])] += 1
             rows.append(row | {"offset": offset, "size": size})
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     except (tarfile.TarError, OSError) as e:
         raise MedclipError(
             Reason.CORRUPT, f"this is not a whole tar ({e}).", where=path, hint="Fetch it again, or move it away."
@@ -236,6 +236,7 @@ class _Bounded:
 
 def _row(
     path: Path,
+    tar: str,
     split: str,
     name: str,
     number: int,
@@ -247,13 +248,15 @@ def _row(
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """Return the row of samples.parquet, and that of rejects.parquet where the sample cannot be used.
 
-    `number` counts the samples of the tar from 1; `fault` is as in `_samples`.
+    `tar` is the sha256 of the tar: its name does not tell two sets apart (every set has a 000000.tar), and a copy of it
+    in another split is the overlap that it is. `number` counts its samples from 1; `fault` is as in `_samples`.
     """
     extension = next((e for e in EXTENSIONS if e in parts), None)
     data = parts[extension] if extension else b""
-    place = f"{of.source}\0{path.name}\0{name}\0{number - 1}"  # keys must not change
+    place = f"{tar}\0{name}\0{number - 1}"
+    named = f"{of.source}\0{path.name}\0{place}"  # of two copies of a tar in one folder, too, no two keys are alike
     known: dict[str, Any] = {
-        "key": hashlib.blake2b(place.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest(),
+        "key": hashlib.blake2b(named.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest(),
         "split": split,
         "shard": path.name,
         "sha256": None if fault else hashlib.sha256(data).hexdigest(),

@@ -13,7 +13,7 @@ import numpy as np
 
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.result import Result
-from medclip.shards.folder import read_index, read_samples, shard_folder
+from medclip.shards.folder import read_index, read_samples, refuse_tars_in_two_splits, shard_folder
 from medclip.shards.reading.columns import Columns, coded
 from medclip.shards.reading.foreign import ForeignSet, read_foreign
 from medclip.shards.reading.shard_files import ShardFile, ShardFiles, Verify
@@ -77,6 +77,7 @@ class ShardReader:
         self.verify: Verify = verify
         indexes = [read_index(f) for f in self.folders]
         self.preprocessing = _preprocessing(self.folders, indexes)
+        refuse_tars_in_two_splits(self.folders, indexes)
         tables, numbers = [], []
         shards: list[ShardFile] = []
         self._foreign: list[ForeignSet | None] = []

@@ -52,8 +52,9 @@ class Data(_Part):
     """Validation samples used, from the front."""
     max_bad_share: Share = 0.01
     """Share of samples that may be unreadable; they are left out and counted, more of them stop the run."""
-    verify: Literal["full", "size", "none"] = "full"
-    """How each shard is compared with its index when it is first opened; full reads it once from front to back."""
+    verify: Literal["full", "size", "none"] = "size"
+    """How each shard is compared with its index when it is first opened; full reads it once from front to back, in each
+    process: `medclip shards check` does it once."""
     timeout_s: float = Field(default=300.0, gt=0)
     """Seconds without a batch after which the run stops and shows where its workers hang."""
 

@@ -318,3 +318,41 @@ def test_json_that_is_nested_without_end_is_left_out(tmp_path):
     report = indexed(tmp_path)
     assert (report.num_samples, report.counts_by_reason) == (1, {"corrupt": 2})
     assert {row["sha256"] is None for row in rejected(tmp_path)} == {False}
+
+
+def of_one_source(folder, seed, split, **options):
+    """A folder with a 000000.tar and no patients in it, as every set of one source has them."""
+    folder.mkdir()
+    tar(folder / "000000.tar", [(f"{i:06d}", {"jpg": image(seed + i), "txt": f"Film {seed}."}) for i in range(3)])
+    indexed(folder, split=split, **options)
+    return folder
+
+
+def test_tars_of_one_name_are_not_the_same_patients(tmp_path):
+    folders = [of_one_source(tmp_path / "a", 0, "train"), of_one_source(tmp_path / "b", 10, "val")]
+    with ShardReader(folders, "train") as train, ShardReader(folders, "val") as val:
+        assert not {r["patient"] for r in train.rows} & {r["patient"] for r in val.rows}
+        assert not {r["key"] for r in train.rows} & {r["key"] for r in val.rows}
+
+
+@pytest.mark.parametrize("source", ["set", "another"])
+def test_a_tar_that_stands_in_two_splits_is_refused_whoever_indexed_it(tmp_path, source):
+    folders = [of_one_source(tmp_path / "a", 0, "train"), of_one_source(tmp_path / "b", 0, "val", source=source)]
+    with pytest.raises(MedclipError, match=r"000000\.tar of the split 'val' is 000000\.tar of the split 'train'") as e:
+        ShardReader(folders, "train")
+    assert e.value.reason is Reason.PATIENT_OVERLAP
+    patients = [pq.read_table(f / "samples.parquet")["patient"].to_pylist() for f in folders]
+    assert patients[0] == patients[1]  # so that an audit finds them, too
+    other = json.loads((folders[0] / "index.json").read_text())
+    other["shards"].append(other["shards"][0] | {"split": "val", "name": "copy.tar"})
+    (folders[0] / "index.json").write_text(json.dumps(other))
+    assert "1 tars stand in more than one split, byte for byte." in check_shards(folders[0]).problems
+
+
+def test_copies_of_a_tar_in_one_folder_are_samples_of_their_own(tmp_path):
+    of_one_source(tmp_path / "a", 0, "train")
+    (tmp_path / "a" / "copy.tar").write_bytes((tmp_path / "a" / "000000.tar").read_bytes())
+    (tmp_path / "a" / "index.json").unlink()
+    report = indexed(tmp_path / "a")
+    assert (report.num_samples, report.num_duplicate_images) == (6, 3)
+    assert check_shards(tmp_path / "a").ok
