@@ -61,7 +61,7 @@ def compare(
         methods: Names of methods, with options after colons (`svd:lr=0.01`); all where empty.
         quick: Leave out methods that train towers, where `methods` is empty.
         shots: K, how many patients of each class are learned from.
-        seeds: How many draws of shots, or their seeds.
+        seeds: How many draws of shots (those of `adapt` with seed 0, 1, …), or their seeds.
         inits: How many initialisations for each draw; crossed with the draws.
         base_to_novel: Also learn the first half of the classes and ask for the others.
         reference: Methods that every other is compared with.

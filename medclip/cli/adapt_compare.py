@@ -29,7 +29,7 @@ def compare(
     ] = "1,2,4,8,16",
     model: options.Model = "medclip-mini",
     quick: Annotated[bool, typer.Option("--quick", help="Leave out the methods that train towers.")] = False,
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Draws of shots.")] = 5,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Draws of shots: those of adapt --seed 0, 1, …")] = 5,
     inits: Annotated[int, typer.Option("--inits", min=1, help="Initialisations for each draw.")] = 1,
     base_to_novel: Annotated[
         bool, typer.Option("--base-to-novel", help="Also learn half of the classes and ask for the others.")

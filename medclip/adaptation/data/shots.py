@@ -112,15 +112,13 @@ def draw_shots(
     if shots < 1:
         raise MedclipError(Reason.WRONG_USE, f"at least one shot a class is needed, not {shots}.")
     needs = _needs(text)
-    pool = [i for i in division.train if i not in unusable]
-    orders = [_order(units, pool, need, seed) for need in needs]
+    orders = [_order(units, division.train, need, seed, unusable) for need in needs]
     train, counts = _draw(units, needs, orders, shots)
     _need_classes(text, units, train)
     notes = [*_too_few(units, needs, orders, train, counts, shots)]
     whose = {units[i].patient for i in train}
     if division.val:
-        usable = [i for i in division.val if i not in unusable]
-        val_orders = [_order(units, usable, need, seed) for need in needs]
+        val_orders = [_order(units, division.val, need, seed, unusable) for need in needs]
     else:
         val_orders = [[i for i in reversed(order) if units[i].patient not in whose] for order in orders]
     val, missing = _draw(units, needs, val_orders, min(shots, MAX_VAL))
@@ -201,10 +199,13 @@ def _answer(unit: LabelledUnit, c: int) -> float | None:
     return unit.target[c]
 
 
-def _order(units: Sequence[LabelledUnit], pool: Sequence[int], need: _Need, seed: int) -> list[int]:
-    """Return the units of a need in the order of the draw: one of every patient first, then second ones, and so on.
+def _order(
+    units: Sequence[LabelledUnit], pool: Sequence[int], need: _Need, seed: int, unusable: Collection[int]
+) -> list[int]:
+    """Return the usable units of a need in the order of the draw: one of every patient first, then second ones, …
 
-    A unit's place depends on no other unit than those of its patient, so that leaving one out moves no other.
+    Units that are not usable keep their places until the end, so that leaving one out moves no other: a comparison,
+    which knows of unreadable files of other draws, draws the shots that an adaptation draws with the same seed.
     """
     of_patient: dict[str, list[int]] = {}
     for index in sorted((i for i in pool if need.member(units[i])), key=lambda i: _name(units[i])):
@@ -215,7 +216,7 @@ def _order(units: Sequence[LabelledUnit], pool: Sequence[int], need: _Need, seed
     rounds: list[int] = []
     for turn in range(max((len(m) for m in of_patient.values()), default=0)):
         rounds += [of_patient[p][turn] for p in patients if turn < len(of_patient[p])]
-    return rounds
+    return [i for i in rounds if i not in unusable]
 
 
 def _drawn(name: str, need: _Need, seed: int) -> tuple[float, str]:

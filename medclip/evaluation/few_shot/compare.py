@@ -153,7 +153,7 @@ def _all_runs(
 def _job(data: FewShotData, protocol: Protocol, key: RunKey) -> Job:
     variant = protocol.variant(key.label)
     # A method that learns from nothing is given the smallest draw: every fit takes one.
-    drawn = data.draws[key.shots or protocol.shots[0], key.seed or protocol.seeds[0]]
+    drawn = data.draws[(protocol.shots[0], protocol.seeds[0]) if variant.constant else (key.shots, key.seed)]
     text, test, novel_text, novel_test = data.text, data.test, None, ()
     train, val = drawn.train, drawn.val
     if key.part == NOVEL:

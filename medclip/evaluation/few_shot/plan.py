@@ -88,8 +88,8 @@ class Protocol:
 
     variants: tuple[Variant, ...]
     shots: tuple[int, ...] = SHOTS
-    seeds: tuple[int, ...] = tuple(range(1, SEEDS + 1))
-    inits: tuple[int, ...] = (1,)
+    seeds: tuple[int, ...] = tuple(range(SEEDS))
+    inits: tuple[int, ...] = (0,)
     references: tuple[str, ...] = REFERENCES
     novel: bool = False
 
@@ -147,8 +147,8 @@ def make_protocol(
         methods: Names, with options after colons (`svd:lr=0.01`); all where None.
         quick: Leave out those that train towers, where `methods` is None.
         shots: K, each at least 1.
-        seeds: How many draws of shots (1, 2, …), or their seeds.
-        inits: How many initialisations for each draw.
+        seeds: How many draws of shots (0, 1, …), or their seeds: draw 0 has the shots of `adapt --seed 0`.
+        inits: How many initialisations for each draw (0, 1, …), likewise those of `adapt --init-seed`.
         references: What every method is compared with, as far as it takes part.
         novel: Also learn from base classes and ask for novel ones.
 
@@ -158,7 +158,7 @@ def make_protocol(
     names = [m.name for m in METHODS.values() if not (quick and m.trains_towers)] if methods is None else list(methods)
     variants = {v.label: v for v in map(parse_variant, names)}
     chosen = tuple(sorted(set(shots)))
-    drawn = tuple(range(1, seeds + 1)) if isinstance(seeds, int) else tuple(dict.fromkeys(seeds))
+    drawn = tuple(range(seeds)) if isinstance(seeds, int) else tuple(dict.fromkeys(seeds))
     if not variants or not chosen or chosen[0] < 1 or not drawn or inits < 1:
         raise MedclipError(
             Reason.WRONG_USE, "a comparison takes at least one method, one shot, one seed and one initialisation."
@@ -171,7 +171,7 @@ def make_protocol(
             hint="Add it to --methods.",
         )
     kept = tuple(r for r in references if r in variants)
-    return Protocol(tuple(variants.values()), chosen, drawn, tuple(range(1, inits + 1)), kept, novel)
+    return Protocol(tuple(variants.values()), chosen, drawn, tuple(range(inits)), kept, novel)
 
 
 def parse_variant(text: str) -> Variant:
