@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from open_clip.transform import CenterCropOrPad
 from PIL import Image
 
 from medclip.imaging.crop.breast import find_breast
@@ -31,6 +32,23 @@ def test_a_letterbox_resizes_as_pillow_does() -> None:
     pixels = ramp(90, 60)
     small = Image.fromarray(pixels).resize((20, 30), Image.Resampling.BICUBIC)
     np.testing.assert_array_equal(letterbox(pixels[:, :, None], 30)[:, 5:25, 0], np.asarray(small))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("height", "width", "size"), [(3, 6, 6), (6, 3, 6), (5, 12, 12), (30, 17, 16), (8, 40, 31)])
+def test_a_letterbox_has_the_odd_row_or_column_below_or_on_the_right_as_open_clip_pads(
+    height: int, width: int, size: int, channels: int
+) -> None:
+    rng = np.random.default_rng(height * width)
+    pixels = rng.integers(1, 256, (height, width, channels), dtype=np.uint8)
+    inner = (round(height * size / max(height, width)), round(width * size / max(height, width)))
+    assert (size - min(inner)) % 2 == 1
+    image = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels).resize(inner[::-1], Image.Resampling.BICUBIC)
+    rows, columns = ((size - side) // 2 for side in inner)
+    expected = np.zeros((size, size, 3), np.uint8)
+    expected[rows : rows + inner[0], columns : columns + inner[1]] = np.asarray(image.convert("RGB"))
+    np.testing.assert_array_equal(letterbox(pixels, size), expected)
+    np.testing.assert_array_equal(expected, np.asarray(CenterCropOrPad(size)(image.convert("RGB"))))
 
 
 def test_fit_shrinks_and_never_enlarges() -> None:

@@ -2,6 +2,7 @@
 
 Called as: python -m torch.distributed.run --standalone --nproc-per-node N tests/kits/rank_run.py JOBS.json
 JOBS.json: a list of {"recipe": {...}, "overrides": [...], "out": folder, "stop": step, "full_disk": true}.
+One with "beside_open_clip" lets open_clip's loop train a copy of the model, and writes how far apart the two are.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch.distributed as dist
 from medclip.errors import MedclipError
 from medclip.training.checkpoints import state as checkpoint
 from medclip.training.loop import run_recipe
+from tests.kits.open_clip_steps import train_both
 
 
 def main(jobs: Path) -> None:
@@ -43,6 +45,11 @@ def _run(job: dict[str, Any]) -> None:
     try:
         if job.get("full_disk"):
             writer.write_data = full_disk
+        if job.get("beside_open_clip"):
+            both = train_both(job["recipe"], job.get("overrides", []), out)
+            if both is not None:
+                (out / "beside.json").write_text(json.dumps(both._asdict()))
+            return
         run_recipe(job["recipe"], job.get("overrides", ()), out, stop=lambda step: step == stop)
     except MedclipError as e:
         (out / f"error-{os.environ['RANK']}.json").write_text(json.dumps([str(e.reason), str(e)]))

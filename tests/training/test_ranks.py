@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 from medclip.training.checkpoints.state import checkpoints, newest_sound
 from medclip.training.log import read_log
 from medclip.training.loop import run_recipe
+from tests.kits.open_clip_steps import CLOSE, TRAIN, Beside, steps_plan
 
 # Each run of ranks starts its processes as a user would, with torchrun.
 pytestmark = pytest.mark.slow
@@ -91,7 +93,13 @@ def runs(plan: dict[str, Any], shards: Path, tmp_path_factory: pytest.TempPathFa
         {"out": "hidden", "overrides": ["objective.masked={weight: 0.5}", "model.size_px=64", *small]},
         {"out": "changed", "overrides": [f"data.shards={_changed(shards, folder)}", "data.verify=full"]},
     ]
-    _ranks(2, [{**job, "recipe": plan, "out": str(folder / str(job["out"]))} for job in jobs], folder)
+    beside, bf16 = steps_plan(shards), ["train.precision=bf16", "train.max_steps=1", "train.clip_norm=null"]
+    jobs += [
+        {"out": "beside_ddp", "recipe": beside, "beside_open_clip": True},
+        {"out": "beside_fsdp", "recipe": beside, "beside_open_clip": True, "overrides": fsdp},
+        {"out": "gradients", "overrides": [*fsdp, *bf16, "train.betas=[0, 0]"]},
+    ]
+    _ranks(2, [{"recipe": plan, **job, "out": str(folder / str(job["out"]))} for job in jobs], folder)
     run_recipe(plan, out=folder / "stopped")
     run_recipe(plan, out=folder / "begun_by_fsdp")
     run_recipe(plan, ["objective.loss=siglip"], out=folder / "siglip_one")
@@ -120,6 +128,26 @@ def test_the_sigmoid_loss_of_two_ranks_is_that_of_one(runs: Path) -> None:
 
 def test_hidden_patches_and_their_loss_do_not_depend_on_ranks_and_chunks(runs: Path) -> None:
     assert _losses(runs / "hidden") == pytest.approx(_losses(runs / "hidden_one"), abs=5e-4)
+
+
+@pytest.mark.parametrize("name", ["beside_ddp", "beside_fsdp"])
+def test_two_ranks_take_the_steps_that_open_clips_loop_takes_in_two_ranks(runs: Path, name: str) -> None:
+    both = Beside(**json.loads((runs / name / "beside.json").read_text()))
+    assert min(both.norms) < TRAIN["clip_norm"] < max(both.norms)
+    assert both.scales[0] == pytest.approx(100, abs=1e-3)
+    assert max(both.apart.values()) < CLOSE, both.apart
+
+
+def test_bfloat16_gradients_of_sharded_ranks_are_added_up_in_float32(runs: Path) -> None:
+    """With betas of 0 AdamW's first moment is the gradient itself; a sum in bfloat16 would have 8 bits of mantissa."""
+    path, _, _ = newest_sound(runs / "gradients" / "checkpoints")
+    assert path is not None
+    tensors = [load_file(file) for file in path.glob("*.safetensors")]
+    gradients = [v for part in tensors for n, v in part.items() if n.endswith("weight.exp_avg") and v.ndim >= 2]
+    assert len(gradients) >= 30
+    for gradient in gradients:
+        used = gradient[gradient != 0]  # rows of words that no caption has are 0
+        assert (used != used.bfloat16().float()).float().mean() > 0.25
 
 
 def test_a_shard_that_one_rank_finds_changed_is_named_by_all(runs: Path) -> None:

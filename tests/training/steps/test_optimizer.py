@@ -99,6 +99,14 @@ def test_layer_decay_slows_the_layers_that_are_far_from_the_output() -> None:
     assert named["text.token_embedding.weight"] < named["text.text_projection"] == 1.0
 
 
+def test_betas_eps_and_weight_decay_are_those_of_the_recipe() -> None:
+    changed = {"betas": [0.8, 0.93], "eps": 1e-3, "weight_decay": 0.07, "lr": 3e-4}
+    optimizer = make_optimizer(_towers(), load_recipe({"name": "m", "data": {"shards": "s"}, "train": changed}))
+    for group in optimizer.param_groups:
+        assert (group["betas"], group["eps"]) == ((0.8, 0.93), 1e-3)
+        assert group["weight_decay"] in (0.0, 0.07)
+
+
 def test_a_locked_tower_stays_in_evaluation_mode() -> None:
     towers = _towers()
     towers.clip.visual.requires_grad_(False)
