@@ -14,36 +14,37 @@ from medclip.objectives.pairs import Pairs, positives
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """One rank's b rows and all N columns, without the samples that take no part. No tensor is of size b x N.
+    """One rank's b rows and all N columns. No tensor is of size b x N.
+
+    Samples that take no part keep their place, with zeros for features, weights of 0 and pairs that are left out: to
+    cut them out, the host would have to wait for a GPU until it knows how many they are.
 
     Args:
-        rows_b: int64: which of this rank's samples take part; None where all do.
-        cols_N: int64: which of all samples take part; None where all do.
         own_b: int64: the column in which each row's own partner stands.
         row_weights_b: float32. The weights of all ranks' rows add up to the number of ranks, so that the mean over
             ranks of a weighted sum is the weighted mean over the whole batch.
         col_weights_N: float32, the same for columns.
         even: Whether all weights are equal.
+        valid: bool [b] and [N]: which rows and columns take part; None where all do.
         positive_keys: int64 [b, K] keys of the rows and [N, K] of the columns; None: only partners are positives.
         ignored_keys: The same for pairs that are neither positives nor negatives.
     """
 
-    rows_b: Tensor | None
-    cols_N: Tensor | None
     own_b: Tensor
     row_weights_b: Tensor
     col_weights_N: Tensor
     even: bool = True
+    valid: tuple[Tensor, Tensor] | None = None
     positive_keys: tuple[Tensor, Tensor] | None = None
     ignored_keys: tuple[Tensor, Tensor] | None = None
 
     def take_rows(self, local_bD: Tensor) -> Tensor:
-        """Return the rows that take part."""
-        return local_bD if self.rows_b is None else local_bD[self.rows_b]
+        """Return the rows, zeros where they take no part."""
+        return local_bD if self.valid is None else torch.where(self.valid[0][:, None], local_bD, 0)
 
     def take_cols(self, whole_ND: Tensor) -> Tensor:
-        """Return the columns that take part."""
-        return whole_ND if self.cols_N is None else whole_ND[self.cols_N]
+        """Return the columns, zeros where they take no part."""
+        return whole_ND if self.valid is None else torch.where(self.valid[1][:, None], whole_ND, 0)
 
     def parts(self, chunk: int) -> Iterator[slice]:
         """Cut the rows into chunks.
@@ -63,21 +64,28 @@ class Block:
             return None
         rows, cols = self.positive_keys
         same = positives(rows[part], cols)
-        return same.scatter_(1, self.own_b[part, None], True)
+        same.scatter_(1, self.own_b[part, None], True)
+        return same if self.valid is None else same.logical_and_(self._both_valid(part))
 
     def pair_weights(self, part: slice) -> Tensor:
         """Return the mean weight of the two samples of each pair: float32 [c, N], or [1] where all are equal."""
         if self.even:
-            return self.col_weights_N[:1]
+            return self.col_weights_N.max()[None]  # 0 where a sample takes no part
         return (self.row_weights_b[part, None] + self.col_weights_N) / 2
 
-    def ignored(self, part: slice, positive: Tensor | None) -> Tensor | None:
+    def left_out(self, part: slice, positive: Tensor | None) -> Tensor | None:
         """Mark the pairs of some rows that are neither positives nor negatives: bool [c, N]; None without any."""
+        outside = None if self.valid is None else ~self._both_valid(part)
         if self.ignored_keys is None:
-            return None
+            return outside
         rows, cols = self.ignored_keys
         same = positives(rows[part], cols)
-        return same.scatter_(1, self.own_b[part, None], False) if positive is None else same & ~positive
+        same = same.scatter_(1, self.own_b[part, None], False) if positive is None else same & ~positive
+        return same if outside is None else same | outside
+
+    def _both_valid(self, part: slice) -> Tensor:
+        assert self.valid is not None
+        return self.valid[0][part, None] & self.valid[1]
 
 
 def make_block(pairs: Pairs | None, size: int, rank: int, ranks: int, device: torch.device) -> Block:
@@ -97,33 +105,21 @@ def make_block(pairs: Pairs | None, size: int, rank: int, ranks: int, device: to
     own_N = torch.arange(size, device=device)
     if pairs is None:
         weights_N = torch.full((size,), ranks / max(size, 1), device=device)
-        return Block(None, None, own_N[own_rows], weights_N[own_rows], weights_N)
+        return Block(own_N[own_rows], weights_N[own_rows], weights_N)
     pairs.check(size)
     weights_N = torch.ones(size, device=device) if pairs.weights_B is None else pairs.weights_B.float()
-    rows_b, cols_N = None, None
-    if pairs.valid_B is not None and not bool(pairs.valid_B.all()):
-        rows_b = pairs.valid_B[own_rows].nonzero().flatten()
-        cols_N = pairs.valid_B.nonzero().flatten()
-        own_N = pairs.valid_B.cumsum(0) - 1
+    if pairs.valid_B is not None:
         weights_N = weights_N * pairs.valid_B
     weights_N = weights_N * (ranks / weights_N.sum().clamp_min(1e-30))
-
-    def rows(values: Tensor) -> Tensor:
-        return values[own_rows] if rows_b is None else values[own_rows][rows_b]
-
-    def cols(values: Tensor) -> Tensor:
-        return values if cols_N is None else values[cols_N]
-
     positive, ignored = (k if k is not None and k.shape[1] else None for k in (pairs.positive_BK, pairs.ignored_BK))
     return Block(
-        rows_b=rows_b,
-        cols_N=cols_N,
-        own_b=rows(own_N),
-        row_weights_b=rows(weights_N),
-        col_weights_N=cols(weights_N),
+        own_b=own_N[own_rows],
+        row_weights_b=weights_N[own_rows],
+        col_weights_N=weights_N,
         even=pairs.weights_B is None,
-        positive_keys=None if positive is None else (rows(positive), cols(positive)),
-        ignored_keys=None if ignored is None else (rows(ignored), cols(ignored)),
+        valid=None if pairs.valid_B is None else (pairs.valid_B[own_rows], pairs.valid_B),
+        positive_keys=None if positive is None else (positive[own_rows], positive),
+        ignored_keys=None if ignored is None else (ignored[own_rows], ignored),
     )
 
 

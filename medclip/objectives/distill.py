@@ -54,18 +54,18 @@ def relational_loss(
     rows_bD, cols_ND = rows.detach(), cols.detach()
     sharpness = rows_bD.new_tensor(1 / temperature)
 
-    def others(logits_cN: Tensor, own_c1: Tensor) -> Tensor:
+    def others(logits_cN: Tensor, part: slice) -> Tensor:
         """Return the log-probability of the other sentences; the sentence itself has the lowest number there is."""
-        lowest = torch.finfo(torch.float32).min
-        return F.log_softmax(logits_cN.mul_(sharpness).scatter_(1, own_c1, lowest), dim=1)
+        lowest, left_out_cN = torch.finfo(torch.float32).min, block.left_out(part, None)
+        logits_cN.mul_(sharpness).scatter_(1, block.own_b[part, None], lowest)
+        return F.log_softmax(logits_cN if left_out_cN is None else logits_cN.masked_fill_(left_out_cN, lowest), dim=1)
 
     def walk(needs: Sequence[bool]) -> tuple[Tensor, list[Tensor | None]]:
         grads = FeatureGradients(rows_bD, cols_ND, [*needs, False])
         value = sharpness.new_zeros(())
-        for part in block.parts(chunk) if len(cols_ND) > 1 else ():
-            own_c1 = block.own_b[part, None]
-            log_said_cN = others(rows_bD[part] @ cols_ND.T, own_c1)
-            log_known_cN = others(known_bE[part] @ known_NE.T, own_c1)
+        for part in block.parts(chunk):
+            log_said_cN = others(rows_bD[part] @ cols_ND.T, part)
+            log_known_cN = others(known_bE[part] @ known_NE.T, part)
             known_cN, weights_c = log_known_cN.exp(), block.row_weights_b[part]
             value += weights_c @ log_known_cN.sub_(log_said_cN).mul_(known_cN).sum(dim=1)
             if any(needs):

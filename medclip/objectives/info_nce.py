@@ -11,12 +11,12 @@ from torch import Tensor
 
 from medclip.objectives.block import Block
 from medclip.objectives.chunked import FeatureGradients, walked
-from medclip.objectives.ranks import gather_values
+from medclip.objectives.ranks import max_values, sum_values
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-_LOWEST = torch.finfo(torch.float32).min
+_LOWEST, _LEAST = torch.finfo(torch.float32).min, 1e-30
 
 
 def symmetric_info_nce(
@@ -36,7 +36,7 @@ def symmetric_info_nce(
 
     The logits are computed twice (once where they fit one chunk): first for the sums along rows and columns, then for
     the gradients of both directions at once. That is four products of matrices, or three, where two separate
-    directions need six. Ranks tell each other only the sums along columns, so only the columns were gathered.
+    directions need six. Ranks add up only the sums along columns, so only the columns were gathered.
 
     Args:
         rows_bD: float32 [b, D], this rank's rows.
@@ -92,7 +92,7 @@ class _Sums:
         return _Sums(*(x[part] for x in self.all()))
 
     def losses(self) -> Tensor:
-        """Return the cross-entropy of each, with its mass shared equally among its positives."""
+        """Return the cross-entropy of each, with its mass shared equally among its positives; finite everywhere."""
         # in this order a small loss keeps its digits
         return self.sum_n.log() + (self.top_n - self.positive_n / self.count_n)
 
@@ -102,6 +102,18 @@ class _Sums:
         top_Pn, sum_Pn, positive_Pn, count_Pn = (torch.stack(x) for x in zip(*(p.all() for p in parts), strict=True))
         top_n = top_Pn.amax(0)
         return _Sums(top_n, (top_Pn.sub_(top_n).exp_() * sum_Pn).sum(0), positive_Pn.sum(0), count_Pn.sum(0))
+
+    def over_ranks(self, group: ProcessGroup | None) -> _Sums:
+        """Join what all ranks know of the same columns: two sums of O(N), however many ranks there are."""
+        if group is None:
+            return self
+        top_n = max_values(self.top_n, group)
+        sums_3n = torch.stack([self.sum_n * (self.top_n - top_n).exp_(), self.positive_n, self.count_n])
+        return _Sums(top_n, *sum_values(sums_3n, group))
+
+    def filled(self) -> _Sums:
+        """Return sums that can be divided by; where no pair takes part they are not used, their weight is 0."""
+        return _Sums(self.top_n, self.sum_n.clamp_min(_LEAST), self.positive_n, self.count_n.clamp_min(1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,14 +153,14 @@ class _Table:
     block: Block
 
     def chunk(self, part: slice) -> _Chunk:
-        """Make some rows. Ignored pairs have logits of -inf."""
+        """Make some rows. Pairs that are left out have logits of -inf."""
         logits_cN = (self.rows_bD[part] @ self.cols_ND.T).mul_(self.scale)
         positive_cN, own_c = self.block.positive(part), self.block.own_b[part]
-        ignored_cN = self.block.ignored(part, positive_cN)
-        if ignored_cN is not None:
-            logits_cN.masked_fill_(ignored_cN, -torch.inf)
+        left_out_cN = self.block.left_out(part, positive_cN)
+        if left_out_cN is not None:
+            logits_cN.masked_fill_(left_out_cN, -torch.inf)
         if positive_cN is None:
-            row_positive_c = logits_cN.gather(1, own_c[:, None])[:, 0]
+            row_positive_c = logits_cN.gather(1, own_c[:, None])[:, 0].clamp_min_(_LOWEST)
             row_count_c = torch.ones_like(row_positive_c)
             col_positive_N = logits_cN.new_zeros(logits_cN.shape[1]).index_copy_(0, own_c, row_positive_c)
             col_count_N = torch.zeros_like(col_positive_N).index_copy_(0, own_c, row_count_c)
@@ -157,8 +169,8 @@ class _Table:
             row_positive_c, row_count_c = chosen_cN.sum(1), positive_cN.sum(1, dtype=torch.float32)
             col_positive_N, col_count_N = chosen_cN.sum(0), positive_cN.sum(0, dtype=torch.float32)
             del chosen_cN
-        # A column may be ignored by all rows of a chunk: its largest logit is then the lowest number, not -inf.
-        row_top_c, col_top_N = logits_cN.amax(1), logits_cN.amax(0).clamp_min_(_LOWEST)
+        # All pairs of a row or column may be left out: its largest logit is then the lowest number, not -inf.
+        row_top_c, col_top_N = logits_cN.amax(1).clamp_min_(_LOWEST), logits_cN.amax(0).clamp_min_(_LOWEST)
         by_col_cN = (logits_cN - col_top_N).exp_()
         by_row_cN = logits_cN.sub_(row_top_c[:, None]).exp_()
         of_rows = _Sums(row_top_c, by_row_cN.sum(1), row_positive_c, row_count_c)
@@ -177,12 +189,6 @@ def _sums(
         of_rows.append(chunk.of_rows)
         of_cols = chunk.of_cols if of_cols is None else _Sums.joined((of_cols, chunk.of_cols))
         del chunk
-    if of_cols is None:  # no sample of this rank takes part
-        nothing_N = table.cols_ND.new_zeros(len(table.cols_ND))
-        of_cols = _Sums(nothing_N + _LOWEST, nothing_N, nothing_N, nothing_N)
-        of_rows.append(of_cols.part(slice(0)))
-    if group is not None:
-        ranks_R4N = gather_values(torch.stack(of_cols.all())[None], group)
-        of_cols = _Sums.joined(_Sums(*rank_4N) for rank_4N in ranks_R4N)
+    assert of_cols is not None
     rows = of_rows[0] if kept else _Sums(*(torch.cat(x) for x in zip(*(r.all() for r in of_rows), strict=True)))
-    return rows, of_cols
+    return rows.filled(), of_cols.over_ranks(group).filled()

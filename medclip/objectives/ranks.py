@@ -60,17 +60,39 @@ def sum_values(local: Tensor, group: ProcessGroup | None) -> Tensor:
     return total
 
 
+def max_values(local: Tensor, group: ProcessGroup | None) -> Tensor:
+    """Return the largest of each value over ranks, without gradients."""
+    if rank_and_size(group)[1] == 1:
+        return local
+    largest = local.detach().clone()
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=group)
+    return largest
+
+
 def gather_pairs(pairs: Pairs | None, group: ProcessGroup | None) -> Pairs | None:
-    """Put the pairs of all ranks under each other. Every rank must give the same fields with the same columns."""
+    """Put the pairs of all ranks under each other, all fields at once.
+
+    Every rank must give the same fields with the same columns.
+    """
     if pairs is None or rank_and_size(group)[1] == 1:
         return pairs
-    valid = pairs.valid_B
-    return Pairs(
-        positive_BK=None if pairs.positive_BK is None else gather_values(pairs.positive_BK, group),
-        ignored_BK=None if pairs.ignored_BK is None else gather_values(pairs.ignored_BK, group),
-        weights_B=None if pairs.weights_B is None else gather_values(pairs.weights_B.float(), group),
-        valid_B=None if valid is None else gather_values(valid.to(torch.uint8), group).bool(),
-    )
+    weights, valid = pairs.weights_B, pairs.valid_B
+    fields = {
+        "positive_BK": pairs.positive_BK,
+        "ignored_BK": pairs.ignored_BK,
+        "weights_B": None if weights is None else weights.float().view(torch.int32).long()[:, None],  # by their bits
+        "valid_B": None if valid is None else valid.long()[:, None],
+    }
+    present = {name: columns for name, columns in fields.items() if columns is not None}
+    if not present:
+        return pairs
+    table = gather_values(torch.cat(list(present.values()), dim=1), group)
+    every = dict(zip(present, table.split([c.shape[1] for c in present.values()], dim=1), strict=True))
+    if "weights_B" in every:
+        every["weights_B"] = every["weights_B"][:, 0].int().view(torch.float32)
+    if "valid_B" in every:
+        every["valid_B"] = every["valid_B"][:, 0].bool()
+    return Pairs(**every)
 
 
 class _Gather(torch.autograd.Function):

@@ -102,10 +102,10 @@ def sigmoid_block(
         for part in block.parts(chunk):
             logits_cN = (rows_bD[part] @ cols_ND.T).mul_(s).add_(b)
             positive_cN = block.positive(part)
-            ignored_cN = block.ignored(part, positive_cN)
+            left_out_cN = block.left_out(part, positive_cN)
             weights_cN = block.pair_weights(part)
-            if ignored_cN is not None:
-                weights_cN = weights_cN * ~ignored_cN
+            if left_out_cN is not None:
+                weights_cN = weights_cN * ~left_out_cN
             own_c1 = None if negative_only else block.own_b[part, None]
             # softplus(z) is the loss of a negative; that of a positive is softplus(-z) = softplus(z) - z
             losses_cN = _less_at_positives(F.softplus(logits_cN), logits_cN, positive_cN, own_c1)

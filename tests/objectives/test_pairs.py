@@ -62,22 +62,23 @@ def test_chunks_of_ranks_put_together_are_the_whole_table(
     size = max(size // ranks, 1) * ranks if size >= ranks else 0
     pairs = part_of(pairs, slice(0, size))
     positive, ignored, weights, valid = relations(pairs, size)
-    rows_positive, rows_ignored, row_weights = [], [], []
+    rows_positive, rows_left_out, row_weights = [], [], []
     for rank in range(ranks):
         block = make_block(pairs, size, rank, ranks, torch.device("cpu"))
         row_weights.append(block.row_weights_b)
         for part in block.parts(chunk):
-            yes, no = block.positive(part), block.ignored(part, block.positive(part))
+            yes, no = block.positive(part), block.left_out(part, block.positive(part))
             if yes is None:  # only the partner
                 yes = block.own_b[part, None] == torch.arange(len(block.col_weights_N))
             rows_positive.append(yes)
-            rows_ignored.append(torch.zeros_like(yes) if no is None else no)
-    if not valid.any():
-        assert not rows_positive
+            rows_left_out.append(torch.zeros_like(yes) if no is None else no)
+    if not rows_positive:
+        assert not size
         return
-    assert torch.equal(torch.cat(rows_positive), positive[valid][:, valid])
-    assert torch.equal(torch.cat(rows_ignored), ignored[valid][:, valid])
-    expected = weights[valid] * ranks / max(float(weights[valid].sum()), 1e-30)
+    both = valid[:, None] & valid
+    assert torch.equal(torch.cat(rows_positive)[both], positive[both])
+    assert torch.equal(torch.cat(rows_left_out), (ignored & both) | ~both)
+    expected = weights * valid * ranks / max(float(weights[valid].sum()), 1e-30)
     torch.testing.assert_close(torch.cat(row_weights).double(), expected, rtol=1e-6, atol=0)
 
 
