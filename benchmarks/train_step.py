@@ -31,7 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from medclip.sample import Modality
 from medclip.text.captions.draw import CaptionRecord, draw_caption
 from medclip.text.tokenizers.tokenizer import load_tokenizer
-from medclip.training.batches.loader import Batch
+from medclip.training.batches.loader import Batch, used_columns
 from medclip.training.ranks.sharding import clip_gradients
 from medclip.training.ranks.world import World
 from medclip.training.recipe.file import load_recipe
@@ -81,7 +81,11 @@ def main() -> int:
     size = config["vision_cfg"].get("image_size", 224)
     images = np.random.default_rng(1).integers(0, 256, (chosen.batch, size, size, 3), dtype=np.uint8)
     said, names = captions(chosen.batch), tuple(map(str, range(chosen.batch)))
-    batch = Batch(images, said, names, names, names, np.ones(chosen.batch, bool))
+    ids = tokenizer.encode(said).astype(np.int32)
+    keys = np.repeat(np.arange(chosen.batch)[:, None], 3, axis=1)
+    batch = Batch(
+        images, ids, used_columns(ids, tokenizer), keys, said, names, names, names, np.ones(chosen.batch, bool)
+    )
     ready = ((torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5).to(chosen.device)
     tokens = torch.from_numpy(tokenizer.encode(said)).to(chosen.device)
 

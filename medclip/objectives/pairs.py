@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,8 +9,7 @@ import torch
 from torch import Tensor
 
 from medclip.errors import MedclipError, Reason
-
-_MASK_63 = (1 << 63) - 1
+from medclip.objectives.keys import key_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,15 +86,8 @@ def keys_of(*columns: Sequence[str]) -> Tensor:
     """
     if len({len(column) for column in columns}) != 1:
         raise MedclipError(Reason.WRONG_USE, "keys need one or more columns of the same length.")
-    return torch.tensor([[_key(value) for value in row] for row in zip(*columns, strict=True)], dtype=torch.int64).view(
-        len(columns[0]), len(columns)
-    )
-
-
-def _key(value: str) -> int:
-    if not value:
-        return -1
-    return int.from_bytes(hashlib.blake2b(value.encode(), digest_size=8).digest(), "big") & _MASK_63
+    keys = [[key_of(value) for value in row] for row in zip(*columns, strict=True)]
+    return torch.tensor(keys, dtype=torch.int64).view(len(columns[0]), len(columns))
 
 
 def positives(rows_bK: Tensor, cols_NK: Tensor) -> Tensor:

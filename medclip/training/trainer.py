@@ -325,6 +325,7 @@ class Trainer:
         d, t = self.recipe.data, self.recipe.train
         shared: dict[str, Any] = {
             "batch_size": t.batch_size, "size_px": self.size_px, "seed": self.recipe.seed,
+            "tokenizer": self.tokenizer,
             "native_share": d.native_share, "report_share": d.report_share, "report_words": d.report_words,
             "native": d.native,
             "workers": d.workers, "worker_kind": d.worker_kind, "cache_mb": d.cache_mb, "timeout_s": d.timeout_s,

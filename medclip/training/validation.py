@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from medclip.objectives.pairs import Pairs, keys_of, positives
+from medclip.objectives.pairs import Pairs, positives
 from medclip.statistics.metrics.ranks import auroc
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.prompts import expand
 from medclip.text.vocabulary.task import Task
-from medclip.training.batches.loader import Batch
+from medclip.training.batches.loader import LABELS, TEXT, Batch
 
 EncodeText = Callable[[Sequence[str]], Tensor]
 
@@ -92,7 +92,7 @@ def validate(
         the other modality says the same (same caption or same labels); chance_r1: what a random neighbour would reach;
         zero_shot.TASK for each task that could be judged.
     """
-    images, texts, label_keys, keys = [], [], [], []
+    images, texts, pair_keys, label_keys = [], [], [], []
     total, count = 0.0, 0
     for batch in batches:
         kept = torch.from_numpy(batch.valid)
@@ -103,15 +103,15 @@ def validate(
         total, count = total + float(loss(image_BD, text_BD, pairs(batch))) * size, count + size
         images.append(image_BD[kept].cpu())
         texts.append(text_BD[kept].cpu())
-        label_keys += [t.strip().lower() for t, ok in zip(batch.texts, batch.valid, strict=True) if ok]
-        keys += [k for k, ok in zip(batch.label_keys, batch.valid, strict=True) if ok]
+        pair_keys.append(torch.from_numpy(batch.pair_keys[:, [LABELS, TEXT]])[kept])
+        label_keys += [k for k, ok in zip(batch.label_keys, batch.valid, strict=True) if ok]
     if not count:
         return {}
     image_ND, text_ND = torch.cat(images), torch.cat(texts)
-    figures = {"val_loss": total / count, **_retrieval(image_ND, text_ND, keys_of(keys, label_keys))}
+    figures = {"val_loss": total / count, **_retrieval(image_ND, text_ND, torch.cat(pair_keys))}
     for name in tasks:
         assert encode_text is not None
-        figures |= {f"zero_shot.{k}": v for k, v in measure(load_task(name), image_ND, keys, encode_text).items()}
+        figures |= {f"zero_shot.{k}": v for k, v in measure(load_task(name), image_ND, label_keys, encode_text).items()}
     return figures
 
 

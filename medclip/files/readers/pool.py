@@ -31,6 +31,8 @@ class ReadingPool:
             largest is stopped and done again alone, and ends with TOO_LARGE if that is too much, too. None for no
             limit.
         note: Called, from any thread, with a sentence for the user when work has to wait.
+        begin: A function and its arguments, called in each new process before its first job; what it raises is raised
+            by that job.
 
     Use as a context manager: leaving it stops every process at once.
     """
@@ -42,13 +44,14 @@ class ReadingPool:
         memory_bytes: int | None = None,
         total_bytes: int | None = None,
         note: Callable[[str], None] = lambda _: None,
+        begin: tuple[Callable[..., Any], tuple[Any, ...]] | None = None,
     ) -> None:
         budget = None if total_bytes is None else MemoryBudget(total_bytes)
         self._queue = JobQueue(budget)
         note_once = _once(note)
         self._threads: list[threading.Thread] = []
         for _ in range(max(1, num_workers)):
-            serving = Serving(self._queue, timeout_s, memory_bytes, budget, note_once)
+            serving = Serving(self._queue, timeout_s, memory_bytes, budget, note_once, begin)
             thread = threading.Thread(target=serving.run, name="medclip-reader", daemon=True)
             thread.start()
             self._threads.append(thread)

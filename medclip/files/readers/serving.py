@@ -51,10 +51,13 @@ class Serving(Server):
         memory_bytes: int | None,
         budget: MemoryBudget | None,
         note_once: Callable[[str, str], None],
+        begin: tuple[Callable[..., Any], tuple[Any, ...]] | None = None,
     ) -> None:
         super().__init__(self._stop)
         self._queue, self._timeout_s, self._memory_bytes = queue, timeout_s, memory_bytes
         self._budget, self._note_once = budget, note_once
+        self._begin = begin
+        self._begun = False
         self._process: ReadingProcess | None = None
         self._failing_since, self._num_failures = 0.0, 0
         queue.register(self)
@@ -89,7 +92,7 @@ class Serving(Server):
 
     def _do(self, process: ReadingProcess, job: Job) -> Any:
         request = frame((job.function, job.arguments))
-        deadline = Deadline(self._timeout_s)
+        deadline = Deadline(max(self._timeout_s, _START_S))
 
         def tick() -> None:
             if self._queue.closed.is_set():
@@ -103,7 +106,10 @@ class Serving(Server):
                 raise _Again(alone=True)
 
         try:
-            answer = process.ask(request, tick)
+            answer = self._first(process, tick)
+            if answer is None:
+                deadline = Deadline(self._timeout_s)
+                answer = process.ask(request, tick)
         except (EOFError, OSError):
             code = self._stop()
             job.num_deaths += 1
@@ -118,6 +124,14 @@ class Serving(Server):
         if good:
             return value
         raise value if isinstance(value, MedclipError) else self._unexpected(value)
+
+    def _first(self, process: ReadingProcess, tick: Callable[[], None]) -> bytearray | None:
+        """Do in a new process what comes before its first job. Returns the answer only where that is an error."""
+        if self._begun or self._begin is None:
+            return None
+        answer = process.ask(frame(self._begin), tick)
+        self._begun, _ = pickle.loads(answer)  # noqa: S301 - written by our own worker
+        return None if self._begun else answer
 
     def _running(self) -> ReadingProcess:
         """Return a process that is ready.
@@ -170,6 +184,7 @@ class Serving(Server):
 
     def _stop(self) -> int | None:
         process, self._process = self._process, None
+        self._begun = False
         code = None if process is None else process.stop()
         self._queue.forget(self)
         return code

@@ -1,9 +1,16 @@
-"""CLIP's byte-pair tokenizer (49,408 ids, 77 tokens): open_clip's own, in the form of ours."""
+"""CLIP's byte-pair tokenizer (49,408 ids, 77 tokens). The same ids as open_clip's, whose vocabulary it reads.
+
+It does without torch, which open_clip's own imports: processes that read batches have no room for it.
+"""
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Sequence
+from functools import lru_cache
+from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +23,11 @@ from medclip.text.tokenizers.cleaning import cleaner
 MARK = "clip_tokenizer.json"
 """What `save` writes: the vocabulary comes with open_clip, so that the context length and the cleaning are enough."""
 DEFAULT_CONTEXT = 77
+_VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
+_NUM_MERGES = 49_152 - 256 - 2
+_SPECIAL = ("<start_of_text>", "<end_of_text>")
+_WORDS = "|".join(_SPECIAL) + r"|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+_WORD_END = "</w>"
 
 
 class ClipTokenizer:
@@ -28,16 +40,15 @@ class ClipTokenizer:
     """
 
     def __init__(self, context_length: int = DEFAULT_CONTEXT, *, clean: str = "lower") -> None:
-        cleaner(clean)  # a name that does not exist is refused here, in a sentence
+        self._mend = cleaner(clean)
         self.context_length = context_length
         """Tokens per sentence, begin and end included."""
         self._clean = clean
-        self._simple = _simple(context_length, clean)
 
     @property
     def vocab_size(self) -> int:
         """Number of ids: 49,408."""
-        return self._simple.vocab_size
+        return len(_ids())
 
     @property
     def pad_id(self) -> int:
@@ -47,22 +58,30 @@ class ClipTokenizer:
     @property
     def eos_id(self) -> int:
         """The highest id; argmax pooling finds it."""
-        return self._simple.eot_token_id
+        return _ids()[_SPECIAL[1]]
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Encode N sentences to int64 [N, context_length]."""
         texts = [texts] if isinstance(texts, str) else list(texts)
-        return self._simple(texts).numpy().astype(np.int64, copy=False)
+        tokens_NL = np.zeros((len(texts), self.context_length), np.int64)
+        begin, end = (_ids()[name] for name in _SPECIAL)
+        for row, text in zip(tokens_NL, texts, strict=True):
+            words = _pattern().findall(self._mend(text))
+            ids = [begin, *(i for word in words for i in _word_ids(word))][: self.context_length - 1]
+            row[: len(ids) + 1] = [*ids, end]
+        return tokens_NL
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the sentence back, lower-cased, without special tokens."""
-        kept: list[int] = []
+        pieces, byte_of = list(_ids()), {character: byte for byte, character in enumerate(_byte_characters())}
+        kept: list[str] = []
         for number in (int(i) for i in ids):
             if number == self.eos_id:
                 break
-            if number != self._simple.sot_token_id:
-                kept.append(number)
-        return self._simple.decode(kept).strip()
+            if pieces[number] != _SPECIAL[0]:
+                kept.append(pieces[number])
+        text = bytes(byte_of[character] for character in "".join(kept)).decode("utf-8", errors="replace")
+        return text.replace(_WORD_END, " ").strip()
 
     def save(self, folder: Path) -> None:
         """Write one small file with the settings."""
@@ -84,7 +103,58 @@ class ClipTokenizer:
             raise MedclipError(Reason.PACK_INVALID, "these are not the settings of a tokenizer.", where=path) from e
 
 
-def _simple(context_length: int, clean: str) -> Any:
-    from open_clip.tokenizer import SimpleTokenizer
+@lru_cache(maxsize=1)
+def _byte_characters() -> list[str]:
+    """Return the printable character that stands for each byte."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = iter(range(256, 512))
+    return [chr(byte if byte in printable else next(others)) for byte in range(256)]
 
-    return SimpleTokenizer(context_length=context_length, clean=clean)
+
+@lru_cache(maxsize=1)
+def _ranks() -> dict[tuple[str, str], int]:
+    """Return the pairs that are merged, the first ones first, from the file that comes with open_clip."""
+    package = find_spec("open_clip")
+    assert package is not None
+    assert package.submodule_search_locations is not None
+    with gzip.open(Path(package.submodule_search_locations[0]) / _VOCABULARY, "rt", encoding="utf-8") as file:
+        lines = file.read().split("\n")[1 : _NUM_MERGES + 1]
+    return {(first, second): rank for rank, (first, second) in enumerate(line.split() for line in lines)}
+
+
+@lru_cache(maxsize=1)
+def _ids() -> dict[str, int]:
+    """Return the id of each piece: bytes in CLIP's order, bytes that end a word, merged pairs, special ones."""
+    characters = sorted(_byte_characters(), key=lambda c: (ord(c) > 255, ord(c)))
+    pieces = [*characters, *(c + _WORD_END for c in characters), *("".join(pair) for pair in _ranks()), *_SPECIAL]
+    return {piece: i for i, piece in enumerate(pieces)}
+
+
+@lru_cache(maxsize=1)
+def _pattern() -> Any:
+    import regex
+
+    return regex.compile(_WORDS, regex.IGNORECASE)
+
+
+@lru_cache(maxsize=1 << 16)
+def _word_ids(word: str) -> tuple[int, ...]:
+    """Cut one word into pieces, by the rank of pairs."""
+    if word in _SPECIAL:
+        return (_ids()[word],)
+    characters, ranks = _byte_characters(), _ranks()
+    pieces = [characters[byte] for byte in word.encode()]
+    pieces[-1] += _WORD_END
+    while len(pieces) > 1:
+        pairs = list(pairwise(pieces))
+        best = min(pairs, key=lambda pair: ranks.get(pair, _NUM_MERGES))
+        if best not in ranks:
+            break
+        merged: list[str] = []
+        i = 0
+        while i < len(pieces):
+            both = i + 1 < len(pieces) and pairs[i] == best
+            merged.append(pieces[i] + pieces[i + 1] if both else pieces[i])
+            i += 1 + both
+        pieces = merged
+    return tuple(_ids()[piece] for piece in pieces)

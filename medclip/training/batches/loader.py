@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
 from medclip.text.free_text.sentences import Native
+from medclip.text.tokenizers.tokenizer import Tokenizer
 from medclip.training.batches.order import WINDOW_SHARDS, Policy, epoch_plan, repeats, steps_of_epoch
 from medclip.training.batches.samples import Drawing, Made, Samples
 from medclip.training.batches.workers import Crew, Pending, ProcessCrew, Row, ThreadCrew, WorkerKind
@@ -24,9 +25,13 @@ from medclip.training.recipe.schema import Augment
 if TYPE_CHECKING:
     from medclip.shards.reading.samples import ShardReader
 
+LABELS, TEXT, STUDY = range(3)
+"""Columns of `Batch.pair_keys`."""
 _AHEAD = 3
 BUDGET_OVER = 1000
 """The share of bad samples is judged over at least so many."""
+TOKEN_STEP = 8
+"""What lengths of captions are rounded up to, so that compiled towers see few shapes."""
 _FEW_STEPS = 10
 _SPEED_SAMPLES = 16
 _SLOW_MB_S = 50
@@ -37,7 +42,14 @@ class Batch:
     """One step's input: this rank's rows of the global batch."""
 
     images: NDArray[np.uint8]
-    """uint8 [b, S, S, 3]; black where a sample is bad."""
+    """uint8 [b, S, S, 3]; black where a sample is bad. Valid until `release`."""
+    tokens: NDArray[np.int32]
+    """int32 [b, L]: the captions, as the run's tokenizer cuts them; [b, 0] without one."""
+    num_tokens: int
+    """Columns of `tokens` that the longest caption needs, rounded up to a multiple of 8, at most L."""
+    pair_keys: NDArray[np.int64]
+    """int64 [b, 3]: keys of label set, caption and study (columns LABELS, TEXT, STUDY), as `Pairs` takes them: -1 where
+    nothing is known that could be equal."""
     texts: tuple[str, ...]
     label_keys: tuple[str, ...]
     """Equal for records that carry the same labels; "" where nothing is known that could be equal."""
@@ -49,6 +61,9 @@ class Batch:
     """bool [b]; False for a bad sample, which must take no part in the loss."""
     wait_s: float = 0.0
     """Seconds the training waited for it."""
+
+    def release(self) -> None:
+        """Let the arrays be used for another batch. Calling it again, or not at all, does no harm."""
 
 
 class Batches:
@@ -63,6 +78,7 @@ class Batches:
             other samples each epoch).
         size_px: S, the side of the images.
         seed: Seed of order, captions and augmentation.
+        tokenizer: Cuts the captions into tokens, in the workers; none are cut where None.
         augment: None for validation: letterboxed images, captions that stay the same.
         native_share: Share of captions quoted from the record's own texts.
         report_share: Share of captions quoted from the record's report.
@@ -91,6 +107,7 @@ class Batches:
         batch_size: int,
         size_px: int,
         seed: int,
+        tokenizer: Tokenizer | None = None,
         augment: Augment | None = None,
         native_share: float = 0.3,
         report_share: float = 0.5,
@@ -119,6 +136,7 @@ class Batches:
         self.rank, self.world_size, self.max_bad_share = rank, world_size, max_bad_share
         self._workers, self._worker_kind, self._cache_mb, self._timeout_s = workers, worker_kind, cache_mb, timeout_s
         self._drawing = Drawing(size_px, seed, augment, native_share, report_share, report_words, native)
+        self._tokenizer = tokenizer
         self._crew: Crew | None = None
         self._plan: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
         self.bad: Counter[str] = Counter()
@@ -217,8 +235,11 @@ class Batches:
 
     def _called(self) -> Crew:
         if self._worker_kind == "process":
-            return ProcessCrew(self.reader, self._drawing, self._cache_mb, self._workers, self._timeout_s)
-        return ThreadCrew(Samples(self.reader, self._drawing, self._cache_mb), self._workers, self._timeout_s)
+            return ProcessCrew(
+                self.reader, self._drawing, self._cache_mb, self._workers, self._timeout_s, self._tokenizer
+            )
+        samples = Samples(self.reader, self._drawing, self._cache_mb, self._tokenizer)
+        return ThreadCrew(samples, self._workers, self._timeout_s)
 
     def _collect(self, rows: Sequence[Row], pending: Pending) -> Batch:
         start = time.perf_counter()
@@ -226,8 +247,12 @@ class Batches:
         waited = time.perf_counter() - start
         self.seen += len(samples)
         self.bad.update(m.bad for m in samples if m.bad)
+        tokens = np.stack([m.tokens for m in samples])
         return Batch(
             images=_stacked(samples, self.size_px),
+            tokens=tokens,
+            num_tokens=used_columns(tokens, self._tokenizer),
+            pair_keys=np.array([m.pair_keys for m in samples], np.int64),
             texts=tuple(m.text for m in samples),
             label_keys=tuple(m.label_key for m in samples),
             studies=tuple(m.study for m in samples),
@@ -276,6 +301,16 @@ def _speed(reader: ShardReader) -> str:
     speed = num_bytes / 2**20 / max(time.perf_counter() - start, 1e-6)
     slow = "; that is slow, training will wait unless the shards lie on a faster disk" if speed < _SLOW_MB_S else ""
     return f"the first shard was read at {speed:.0f} MB/s{slow}"
+
+
+def used_columns(tokens_BL: NDArray[np.int32], tokenizer: Tokenizer | None) -> int:
+    """Count the columns up to the end of the longest caption, rounded up to a multiple of 8, at most L."""
+    length = tokens_BL.shape[1]
+    if tokenizer is None or not tokens_BL.size:
+        return length
+    columns = np.flatnonzero((tokens_BL != tokenizer.pad_id).any(axis=0))
+    used = (int(columns[-1]) + 1 if len(columns) else 0) + (tokenizer.pad_id == tokenizer.eos_id)
+    return min(length, -(-max(used, 1) // TOKEN_STEP) * TOKEN_STEP)
 
 
 def _stacked(samples: Sequence[Made], size_px: int) -> NDArray[np.uint8]:

@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.geometry import letterbox
+from medclip.objectives.keys import key_of
 from medclip.sample import Modality
 from medclip.shards.reading.foreign import FOREIGN, is_empty_record
 from medclip.text.captions.draw import draw_caption
 from medclip.text.captions.record import CaptionRecord
 from medclip.text.free_text.sentences import Native
+from medclip.text.tokenizers.tokenizer import Tokenizer
 from medclip.training.batches.augment import apply_change, draw_change, largest_px, names_a_side
 from medclip.training.batches.order import ORDER
 from medclip.training.recipe.schema import Augment
@@ -59,11 +61,18 @@ class Made:
 
     image: NDArray[np.uint8] | None
     """uint8 [S, S, 3]; None for a bad sample."""
+    tokens: NDArray[np.int32]
+    """int32 [L]."""
     text: str = ""
     label_key: str = ""
     study: str = ""
     bad: str = ""
     """Why the sample is bad, "" for a good one."""
+
+    @property
+    def pair_keys(self) -> tuple[int, int, int]:
+        """Keys of label set, caption (in whatever case) and study; -1 for one that is not known."""
+        return key_of(self.label_key), key_of(self.text.strip().lower()), key_of(self.study)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,10 +91,13 @@ class Samples:
         drawing: How samples are made.
         cache_mb: Ceiling of what decoded images may take in memory. The first that fit stay: an epoch reads each sample
             once, so that throwing the oldest out would keep none that is wanted again soon.
+        tokenizer: Cuts the captions into tokens.
     """
 
-    def __init__(self, reader: ShardReader, drawing: Drawing, cache_mb: float) -> None:
-        self.reader, self.drawing = reader, drawing
+    def __init__(
+        self, reader: ShardReader, drawing: Drawing, cache_mb: float, tokenizer: Tokenizer | None = None
+    ) -> None:
+        self.reader, self.drawing, self._tokenizer = reader, drawing, tokenizer
         self._cache: dict[int, _Stored] = {}
         self._left = int(cache_mb * 2**20)
         self._lock = threading.Lock()
@@ -108,7 +120,7 @@ class Samples:
         try:
             stored, record, meta = self._read(index)
         except _BadSample as e:
-            return Made(None, bad=e.reason)
+            return self.bad(e.reason)
         again = (repeat,) if repeat else ()
         purpose = VALIDATION if d.augment is None else CAPTION
         rng = np.random.default_rng((d.seed, purpose, epoch, index, *again))
@@ -122,7 +134,7 @@ class Samples:
             native="whole" if foreign else d.native,
         )
         if not text.strip() or (foreign and is_empty_record(record)):
-            return Made(None, bad=Reason.EMPTY_CAPTION)
+            return self.bad(Reason.EMPTY_CAPTION)
         if d.augment is None:
             image = letterbox(np.atleast_3d(np.asarray(stored)), d.size_px)
         else:
@@ -135,7 +147,14 @@ class Samples:
                 may_tint=record.modality is not Modality.PATHOLOGY or d.augment.stain_jitter,
             )
             image = apply_change(stored, change, d.size_px)
-        return Made(image, text, label_key(record), str(meta.get("study", "")))
+        return Made(image, self._tokens(text), text, label_key(record), str(meta.get("study", "")))
+
+    def bad(self, reason: str) -> Made:
+        """Return a sample that is of no use."""
+        return Made(None, self._tokens(""), bad=reason)
+
+    def _tokens(self, text: str) -> NDArray[np.int32]:
+        return encode_caption(self._tokenizer, text)
 
     def _read(self, index: int) -> tuple[Image.Image, CaptionRecord, Mapping[str, Any]]:
         from PIL import Image
@@ -160,6 +179,11 @@ class Samples:
                 return
             self._left -= size
             self._cache[index] = _Stored(np.asarray(stored), record, meta)
+
+
+def encode_caption(tokenizer: Tokenizer | None, text: str) -> NDArray[np.int32]:
+    """Cut a caption into tokens, int32 [L]; [0] without a tokenizer."""
+    return np.zeros(0, np.int32) if tokenizer is None else tokenizer.encode([text])[0].astype(np.int32)
 
 
 class _BadSample(Exception):

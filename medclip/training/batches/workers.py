@@ -13,17 +13,15 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
-
-import numpy as np
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.readers.pool import ReadingPool
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.reading.shard_files import Verify
-from medclip.training.batches.samples import Drawing, Made, Samples
+from medclip.text.tokenizers.tokenizer import Tokenizer
+from medclip.training.batches.samples import Drawing, Made, Samples, encode_caption
 
 WorkerKind = Literal["thread", "process"]
 Row = tuple[int, int, int]
@@ -101,6 +99,7 @@ class _Setup:
     verify: Verify
     drawing: Drawing
     cache_mb: float
+    tokenizer: Tokenizer | None
 
 
 class ProcessCrew:
@@ -109,11 +108,20 @@ class ProcessCrew:
     Sample i is always made by process i modulo their number, so that each caches samples of its own.
     """
 
-    def __init__(self, reader: ShardReader, drawing: Drawing, cache_mb: float, workers: int, timeout_s: float) -> None:
-        self._setup = _Setup(reader.folders, reader.split, reader.verify, drawing, cache_mb / workers)
+    def __init__(
+        self,
+        reader: ShardReader,
+        drawing: Drawing,
+        cache_mb: float,
+        workers: int,
+        timeout_s: float,
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
+        setup = _Setup(reader.folders, reader.split, reader.verify, drawing, cache_mb / workers, tokenizer)
+        self._tokenizer = tokenizer
         self._timeout_s = timeout_s
         self._dumps = tempfile.TemporaryDirectory(prefix="medclip-data-", ignore_cleanup_errors=True)
-        self._pools = [ReadingPool(1, timeout_s + GRACE_S) for _ in range(workers)]
+        self._pools = [ReadingPool(1, timeout_s + GRACE_S, begin=(begin, (setup,))) for _ in range(workers)]
 
     def start(self, rows: Sequence[Row]) -> _ProcessPending:
         """Have rows made."""
@@ -130,7 +138,7 @@ class ProcessCrew:
         self._dumps.cleanup()
 
     def _submit(self, worker: int, rows: list[Row]) -> Future[Any]:
-        return self._pools[worker].submit(make_rows, self._setup, rows, self._dump(worker), self._timeout_s)
+        return self._pools[worker].submit(make_rows, rows, self._dump(worker), self._timeout_s)
 
     def _dump(self, worker: int) -> str:
         return str(Path(self._dumps.name) / f"{worker}.txt")
@@ -138,14 +146,14 @@ class ProcessCrew:
     def result(self, worker: int, rows: list[Row], future: Future[Any]) -> list[Made]:
         """Wait for what one process makes. A sample that takes the process down is a bad one."""
         try:
-            return _unpacked(*future.result())
+            return future.result()
         except MedclipError as e:
             if e.reason is Reason.TIMEOUT:
                 raise _hangs(self._timeout_s, [_frames(Path(self._dump(worker)))]) from None
             if e.reason is not Reason.DECODER_CRASHED:
                 raise
         if len(rows) == 1:
-            return [Made(None, bad=str(Reason.DECODER_CRASHED))]
+            return [Made(None, encode_caption(self._tokenizer, ""), bad=str(Reason.DECODER_CRASHED))]
         return [sample for row in rows for sample in self.result(worker, [row], self._submit(worker, [row]))]
 
 
@@ -175,31 +183,26 @@ Pending = _ThreadPending | _ProcessPending
 """Rows that are being made."""
 
 
-def make_rows(setup: _Setup, rows: list[Row], dump: str, timeout_s: float) -> tuple[Any, list[tuple[str, ...]]]:
-    """Make rows in a process; one that takes too long leaves a dump of where it is.
+_samples: Samples | None = None
+"""Of this process, where it is one that makes samples."""
 
-    Returns:
-        The images of the good ones, uint8 [n, S, S, 3], and text, label key, study and fault of each row.
-    """
+
+def begin(setup: _Setup) -> None:
+    """Open the split in a process, before its first job."""
+    global _samples
+    reader = ShardReader(setup.folders, setup.split, verify=setup.verify)
+    _samples = Samples(reader, setup.drawing, setup.cache_mb, setup.tokenizer)
+
+
+def make_rows(rows: list[Row], dump: str, timeout_s: float) -> list[Made]:
+    """Make rows in a process; one that takes too long leaves a dump of where it is."""
+    assert _samples is not None
     with open(dump, "w", encoding="utf-8") as file:
         faulthandler.dump_traceback_later(timeout_s, file=file)
         try:
-            samples = [_samples(setup).make(*row) for row in rows]
+            return [_samples.make(*row) for row in rows]
         finally:
             faulthandler.cancel_dump_traceback_later()
-    images = [m.image for m in samples if m.image is not None]
-    return np.stack(images) if images else None, [(m.text, m.label_key, m.study, m.bad) for m in samples]
-
-
-@lru_cache(maxsize=1)
-def _samples(setup: _Setup) -> Samples:
-    reader = ShardReader(setup.folders, setup.split, verify=setup.verify)
-    return Samples(reader, setup.drawing, setup.cache_mb)
-
-
-def _unpacked(images: Any, problems: list[tuple[str, ...]]) -> list[Made]:
-    left = iter(() if images is None else images)
-    return [Made(None if bad else next(left), text, label, study, bad) for text, label, study, bad in problems]
 
 
 def _frames(dump: Path) -> list[str]:

@@ -12,10 +12,10 @@ from torch import Tensor
 from medclip.objectives.contrastive import clip_loss
 from medclip.objectives.distill import relational_loss
 from medclip.objectives.masked import draw_patch_mask
-from medclip.objectives.pairs import Pairs, keys_of
+from medclip.objectives.pairs import Pairs
 from medclip.objectives.sigmoid import siglip_loss
 from medclip.text.tokenizers.tokenizer import Tokenizer
-from medclip.training.batches.loader import Batch
+from medclip.training.batches.loader import LABELS, STUDY, TEXT, Batch
 from medclip.training.ranks.sharding import no_sync
 from medclip.training.ranks.world import World
 from medclip.training.recipe.schema import Recipe
@@ -88,7 +88,7 @@ class StepComputer:
         images, texts = [], []
         for part in self._chunks(len(batch.texts)):
             with self._autocast():
-                features = self._towers(self._images(batch.images[part]), self._tokens(batch.texts[part]))
+                features = self._towers(self._images(batch.images[part]), self._tokens(batch.tokens[part]))
             images.append(features[0])
             texts.append(features[1])
         return torch.cat(images), torch.cat(texts)
@@ -96,23 +96,19 @@ class StepComputer:
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Return unit-norm float32 features [N, D] of sentences, on the CPU."""
         with torch.no_grad(), self._autocast():
-            return self._towers.clip.encode_text(self._tokens(texts), normalize=True).float().cpu()
+            tokens = self._tokens(self._tokenizer.encode(texts))
+            return self._towers.clip.encode_text(tokens, normalize=True).float().cpu()
 
     def pairs(self, batch: Batch) -> Pairs:
         """Return which pairs of a batch are positives, and which samples take part."""
         o = self._recipe.objective
-        columns: list[Sequence[str]] = []
-        if o.soft_same_label:
-            columns.append(batch.label_keys)
-        if o.soft_same_text:
-            columns.append([t.strip().lower() for t in batch.texts])
-        if o.soft_same_study:
-            columns.append(batch.studies)
+        wanted = ((LABELS, o.soft_same_label), (TEXT, o.soft_same_text), (STUDY, o.soft_same_study))
+        columns = [column for column, counts in wanted if counts]
         device = self._world.device
         # Ranks must agree on what is given: one of them may have a bad sample that the others do not know of.
         give_valid = self._world.group is not None or not batch.valid.all()
         return Pairs(
-            positive_BK=keys_of(*columns).to(device) if columns else None,
+            positive_BK=torch.from_numpy(batch.pair_keys[:, columns]).to(device) if columns else None,
             valid_B=torch.from_numpy(batch.valid).to(device) if give_valid else None,
         )
 
@@ -136,7 +132,7 @@ class StepComputer:
         return [slice(i, i + most) for i in range(0, size, most)]
 
     def _forward(self, batch: Batch, part: slice, mask_BL: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        images, tokens = self._images(batch.images[part]), self._tokens(batch.texts[part])
+        images, tokens = self._images(batch.images[part]), self._tokens(batch.tokens[part])
         with self._autocast():
             return self._call(images, tokens, None if mask_BL is None else mask_BL[part])
 
@@ -174,8 +170,8 @@ class StepComputer:
         x = torch.from_numpy(images).to(self._world.device).permute(0, 3, 1, 2).float().div_(255)
         return x.sub_(self._mean).div_(self._std).contiguous(memory_format=torch.channels_last)
 
-    def _tokens(self, texts: Sequence[str]) -> Tensor:
-        return torch.from_numpy(self._tokenizer.encode(texts)).to(self._world.device)
+    def _tokens(self, ids: np.ndarray) -> Tensor:
+        return torch.from_numpy(ids).to(self._world.device).long()
 
     def _autocast(self) -> Any:
         on = self._recipe.train.precision == "bf16"

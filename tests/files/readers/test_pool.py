@@ -32,6 +32,34 @@ def test_results_come_back_in_the_order_they_were_asked_for() -> None:
         assert [future.result() for future in futures] == [divmod(n, 3) for n in range(20)]
 
 
+_begun = 0
+
+
+def begin(number: int) -> None:
+    global _begun
+    if number < 0:
+        raise MedclipError(Reason.MISSING_FILE, "nothing to begin with.")
+    _begun += number
+
+
+def tell_begun() -> int:
+    return _begun
+
+
+def test_every_new_process_begins_with_a_call_of_its_own_once(tmp_path: Path) -> None:
+    with ReadingPool(1, timeout_s=60, begin=(begin, (7,))) as pool:
+        assert [pool.submit(tell_begun).result() for _ in range(2)] == [7, 7]
+        pool.submit(_die, tmp_path / "deaths", 139).exception()
+        assert pool.submit(tell_begun).result() == 7
+
+
+def test_what_is_raised_at_the_beginning_is_the_error_of_each_job() -> None:
+    with ReadingPool(1, timeout_s=60, begin=(begin, (-1,))) as pool:
+        for _ in range(2):
+            with pytest.raises(MedclipError, match="nothing to begin with"):
+                pool.submit(tell_begun).result()
+
+
 def test_map_takes_no_more_jobs_than_it_may_have_in_flight() -> None:
     taken: list[int] = []
 

@@ -27,24 +27,30 @@ from medclip.shards.reading.samples import ShardReader
 from medclip.shards.stored_image import decode
 from medclip.shards.writing.build import build_shards
 from medclip.text.captions.record import CaptionRecord
+from medclip.text.tokenizers.clip import ClipTokenizer
 from medclip.training.batches import samples as samples_module
 from medclip.training.batches import workers as crew_module
-from medclip.training.batches.loader import Batch, Batches, preflight
+from medclip.training.batches.loader import LABELS, STUDY, TEXT, Batch, Batches, preflight, used_columns
 from medclip.training.batches.samples import Drawing, Samples, label_key
 from medclip.training.recipe.schema import Augment
 
+TOKENIZER = ClipTokenizer(40)
 SLOW_S = 1.5
 BAD_EACH_EPOCH = {"corrupt": 2, "missing_file": 1, "empty_caption": 1}
 
 
 def _batches(shards: Path, **options: Any) -> Batches:
-    settings: dict[str, Any] = {"batch_size": 6, "size_px": 32, "seed": 1, "augment": Augment(flip=0.5)} | options
+    settings: dict[str, Any] = {"batch_size": 6, "size_px": 32, "seed": 1, "augment": Augment(flip=0.5)}
+    settings |= {"tokenizer": TOKENIZER} | options
     return Batches(ShardReader(shards, "train"), **settings)
 
 
 def _same(a: Batch, b: Batch) -> bool:
     return (
         np.array_equal(a.images, b.images)
+        and np.array_equal(a.tokens, b.tokens)
+        and np.array_equal(a.pair_keys, b.pair_keys)
+        and a.num_tokens == b.num_tokens
         and np.array_equal(a.valid, b.valid)
         and (a.texts, a.label_keys, a.studies, a.keys) == (b.texts, b.label_keys, b.studies, b.keys)
     )
@@ -104,6 +110,27 @@ def test_workers_and_cache_change_no_number(shards: Path, broken: Path, options:
         assert (one.bad, one.seen) == (other.bad, other.seen)
         one.close()
         other.close()
+
+
+def test_tokens_and_keys_are_those_of_the_strings(shards: Path, broken: Path) -> None:
+    from medclip.objectives.pairs import keys_of  # imports torch; processes of tests below import this file
+
+    for folder in (shards, broken):
+        for batch in _batches(folder, native_share=1.0).training(0, 4):
+            assert np.array_equal(batch.tokens, TOKENIZER.encode(batch.texts))
+            assert batch.tokens.dtype == np.int32
+            columns = {LABELS: batch.label_keys, TEXT: [t.strip().lower() for t in batch.texts], STUDY: batch.studies}
+            for column, strings in columns.items():
+                assert np.array_equal(batch.pair_keys[:, column], keys_of(strings)[:, 0].numpy())
+            batch.release()
+            batch.release()
+
+
+@pytest.mark.parametrize(("words", "columns"), [(0, 8), (6, 8), (7, 16), (30, 32), (38, 40), (90, 40)])
+def test_the_columns_in_use_reach_the_end_of_the_longest_caption(words: int, columns: int) -> None:
+    tokens = TOKENIZER.encode(["a", "a " * words, "!"]).astype(np.int32)
+    assert used_columns(tokens, TOKENIZER) == columns
+    assert not tokens[:, columns:].any()
 
 
 @pytest.mark.parametrize("policy", ["shard_mixed", "proportional", "per_modality"])
@@ -294,12 +321,12 @@ def slow_rows(*arguments: Any) -> Any:
     return crew_module.make_rows(*arguments)
 
 
-def crash_at_two(setup: Any, rows: list[tuple[int, int, int]], dump: str, timeout_s: float) -> Any:
+def crash_at_two(rows: list[tuple[int, int, int]], dump: str, timeout_s: float) -> Any:
     if any(index == 2 for _, index, _ in rows):
         import os
 
         os._exit(11)
-    return crew_module.make_rows(setup, rows, dump, timeout_s)
+    return crew_module.make_rows(rows, dump, timeout_s)
 
 
 def test_a_hanging_process_is_told_with_the_place_where_it_hangs(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
