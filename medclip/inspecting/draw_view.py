@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,12 +20,12 @@ from medclip.files.output import write_file
 from medclip.files.readers.pool import ReadingPool
 from medclip.files.recognise.sniff import Format
 from medclip.imaging.frame_choice import spread
-from medclip.imaging.geometry import letterbox
 from medclip.imaging.intensity import to_uint8
 from medclip.inspecting.image_file import check_target, refuse_input
 from medclip.inspecting.opened_study import OpenedUnit, opened_units
 from medclip.inspecting.study_html import burned_in_line, facts_of
-from medclip.models.packs.pack import image_size
+from medclip.models.packs.pack import read_preprocess
+from medclip.models.preprocess import Preprocess
 from medclip.result import Result
 from medclip.sample import Kind, Modality, Sample
 from medclip.settings import PixelPolicy, Settings
@@ -94,14 +94,14 @@ def draw_view(
     unit, num_found = _chosen(root, number, modality, settings)
     refuse_input(target, unit.source.paths)
     _check_window(unit, settings)
-    size = image_size(model)
+    preprocess = read_preprocess(model)
     with ReadingPool.of(settings, 1) as pool:
         try:
             sample: Sample = pool.submit(read_unit, unit.source, unit.modality, settings).result()
             raw: NDArray[np.uint8] = pool.submit(raw_image, unit.source, settings).result()
         except MedclipError as error:
             raise error.at(error.where or root) from None
-    write_file(target, _drawn(unit, sample, raw, size))
+    write_file(target, _drawn(unit, sample, raw, preprocess))
     provenance = sample.provenance
     return Viewed(
         out=target,
@@ -149,12 +149,13 @@ def _chosen(root: Path, number: int, modality: Modality | None, settings: Settin
     return units[number - 1], len(units)
 
 
-def _drawn(unit: OpenedUnit, sample: Sample, raw: NDArray[np.uint8], size: int) -> bytes:
+def _drawn(unit: OpenedUnit, sample: Sample, raw: NDArray[np.uint8], preprocess: Preprocess) -> bytes:
     """Draw both images and the lines below; the PNG's bytes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    seen = _seen(sample, size)
+    tiles, columns = _seen(sample, preprocess)
+    seen = _grid(tiles, columns)
     lines = _lines(unit, sample)
     text_height = 0.19 * len(lines) + 0.3
     image_height = 5.6
@@ -162,7 +163,7 @@ def _drawn(unit: OpenedUnit, sample: Sample, raw: NDArray[np.uint8], size: int) 
     FigureCanvasAgg(figure)
     share = image_height / (image_height + text_height)
     boxes = ([0.02, 1 - share + 0.02, 0.47, share - 0.07], [0.51, 1 - share + 0.02, 0.47, share - 0.07])
-    for box, title, image in zip(boxes, _titles(sample, size), (raw, seen), strict=True):
+    for box, title, image in zip(boxes, _titles(sample, _size_in_words(tiles, preprocess)), (raw, seen), strict=True):
         axes = figure.add_axes((box[0], box[1], box[2], box[3]))
         axes.imshow(image[:, :, 0] if image.shape[2] == 1 else image, cmap="gray", vmin=0, vmax=255)
         axes.set_title(title, fontsize=11)
@@ -173,10 +174,10 @@ def _drawn(unit: OpenedUnit, sample: Sample, raw: NDArray[np.uint8], size: int) 
     return buffer.getvalue()
 
 
-def _titles(sample: Sample, size: int) -> tuple[str, str]:
+def _titles(sample: Sample, seen: str) -> tuple[str, str]:
     if sample.signal is not None:
         return "As stored", "As the adapter gives it"
-    seen, total, names = f"{size} x {size} px", len(sample.views), channel_names(sample)
+    total, names = len(sample.views), channel_names(sample)
     if total == 1 and not names:
         return "As stored, smallest to largest value", f"As a model sees it: {seen}"
     stored = "As stored: an overview" if sample.kind is Kind.SLIDE else "As stored: the middle one"
@@ -186,31 +187,38 @@ def _titles(sample: Sample, size: int) -> tuple[str, str]:
     return stored, f"As a model sees it: {counted} of {seen}{channels}"
 
 
-def _seen(sample: Sample, size: int) -> NDArray[np.uint8]:
-    """Put the views into a grid, as the model takes them; an ECG becomes a sheet of paper.
+def _size_in_words(tiles: Sequence[NDArray[np.uint8]], preprocess: Preprocess) -> str:
+    """Name the size of what a model takes: one, or how many patches where images keep their shape."""
+    sizes = {tile.shape[:2] for tile in tiles}
+    budget = "" if preprocess.budget is None else f", at most {preprocess.budget}"
+    return (" x ".join(map(str, sizes.pop())) + " px" if len(sizes) == 1 else "different sizes") + budget
+
+
+def _seen(sample: Sample, preprocess: Preprocess) -> tuple[list[NDArray[np.uint8]], int]:
+    """Return the views as the model takes them, and how many stand side by side; an ECG becomes a sheet of paper.
 
     The windows of a CT slice stand side by side in grey: as red, green and blue they would look like a photograph.
     """
     if sample.signal is not None:
         from medclip.imaging.ecg.plot import render
 
-        return render(sample.signal)
+        return [render(sample.signal)], 1
     names = channel_names(sample)
     views = [to_uint8(sample.views[n]) for n in spread(len(sample.views), _MOST_ROWS if names else _MOST)]
     if names:
-        tiles = [letterbox(view[:, :, n : n + 1], size) for view in views for n in range(len(names))]
-        return _grid(tiles, len(names), size)
-    tiles = [letterbox(as_shown(sample, view), size) for view in views]
-    return _grid(tiles, int(np.ceil(len(tiles) ** 0.5)), size)
+        return [preprocess.fit(view[:, :, n : n + 1]) for view in views for n in range(len(names))], len(names)
+    tiles = [preprocess.fit(as_shown(sample, view)) for view in views]
+    return tiles, int(np.ceil(len(tiles) ** 0.5))
 
 
-def _grid(tiles: list[NDArray[np.uint8]], columns: int, size: int) -> NDArray[np.uint8]:
+def _grid(tiles: list[NDArray[np.uint8]], columns: int) -> NDArray[np.uint8]:
     rows = -(-len(tiles) // columns)
     gap = 0 if len(tiles) == 1 else 4
-    sheet = np.full((rows * (size + gap) - gap, columns * (size + gap) - gap, 3), 255, np.uint8)
+    height, width = (max(tile.shape[axis] for tile in tiles) for axis in (0, 1))
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
     for index, tile in enumerate(tiles):
-        top, left = (index // columns) * (size + gap), (index % columns) * (size + gap)
-        sheet[top : top + size, left : left + size] = tile
+        top, left = (index // columns) * (height + gap), (index % columns) * (width + gap)
+        sheet[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
     return sheet
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,8 +16,10 @@ from medclip.errors import MedclipError, Reason
 from medclip.models.card import Card
 from medclip.models.preprocess import Preprocess
 from medclip.models.towers.fold_batch_norm import fold_batch_norm
+from medclip.models.towers.native_aspect import Patches, make_batch
 
 if TYPE_CHECKING:
+    from medclip.models.preprocess import Images
     from medclip.text.tokenizers.tokenizer import Tokenizer
 
 BATCH = 4
@@ -70,7 +72,7 @@ class Model:
 
     def __repr__(self) -> str:
         """Return name, sizes and device in one line."""
-        sizes = f"{self.preprocess.size_px} px, vectors of {self.dim}"
+        sizes = f"{self.preprocess.budget or f'{self.preprocess.size_px} px'}, vectors of {self.dim}"
         return f"Model({self.name} {self.card.version}, {sizes}, {self.device})"
 
     def with_towers(self, clip: nn.Module) -> Model:
@@ -80,15 +82,17 @@ class Model:
             batch_size=self.batch_size,
         )  # fmt: skip
 
-    def encode_image(self, images: NDArray[np.uint8], *, batch_size: int | None = None) -> NDArray[np.float32]:
+    def encode_image(self, images: Images, *, batch_size: int | None = None) -> NDArray[np.float32]:
         """Encode images.
 
-        Every forward pass has the same shape [batch_size, 3, S, S]: the last one is filled up with black images whose
-        results are dropped. The vector of an image therefore depends neither on its neighbours nor on their number (in
-        towers with squeeze-excitation its place in a batch may show in the last bit; EfficientNet-Lite0 has none).
+        Every forward pass has the same shape, [batch_size, 3, S, S] or so many patches: the last one is filled up with
+        black images whose results are dropped. The vector of an image therefore depends neither on its neighbours nor
+        on their number (in towers with squeeze-excitation its place in a batch may show in the last bit;
+        EfficientNet-Lite0 has none).
 
         Args:
-            images: uint8 [N, S, S, 3] from `preprocess.to_array`.
+            images: From `preprocess.to_array`: uint8 [N, S, S, 3]; N images [H, W, 3] for a model that takes native
+                aspect ratios.
             batch_size: Overrides the model's; another size may change the last bits.
 
         Returns:
@@ -97,32 +101,53 @@ class Model:
         Raises:
             MedclipError: WRONG_USE for another shape or dtype.
         """
-        size = self.preprocess.size_px
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (size, size, 3):
-            raise MedclipError(
-                Reason.WRONG_USE,
-                f"encode_image was given {images.dtype} {list(images.shape)}; it takes uint8 [N, {size}, {size}, 3].",
-                hint="Make it with model.preprocess.to_array(view).",
-            )
+        size, budget = self.preprocess.size_px, self.preprocess.budget
+        for image in images:
+            if image.dtype != np.uint8 or not self._takes(image.shape):
+                kind = f"uint8 [N, {size}, {size}, 3]" if budget is None else f"uint8 images [H, W, 3] within {budget}"
+                raise MedclipError(
+                    Reason.WRONG_USE,
+                    f"encode_image was given {image.dtype} {list(image.shape)} for an image; it takes {kind}.",
+                    hint="Make it with model.preprocess.to_array(view).",
+                )
         step = batch_size or self.batch_size
         parts = [np.zeros((0, self.dim), np.float32)]
+        side = size if budget is None else budget.patch_px
+        black = np.zeros((side, side, 3), np.uint8)
         for start in range(0, len(images), step):
-            chunk = images[start : start + step]
-            filled = np.zeros((step, size, size, 3), np.uint8)
-            filled[: len(chunk)] = chunk
+            chunk = list(images[start : start + step])
+            filled = [*chunk, *[black] * (step - len(chunk))]
             parts.append(self.encode_tensor(self.normalise(filled))[: len(chunk)])
         return np.concatenate(parts)
 
-    def normalise(self, images: NDArray[np.uint8]) -> torch.Tensor:
-        """Return the float32 [N, 3, S, S] tensor (channels last in memory) that the image tower takes."""
+    def _takes(self, shape: tuple[int, ...]) -> bool:
+        budget = self.preprocess.budget
+        if budget is None:
+            return shape == (self.preprocess.size_px, self.preprocess.size_px, 3)
+        return len(shape) == 3 and shape[2] == 3 and budget.holds(*shape[:2])
+
+    def normalise(self, images: Images) -> Any:
+        """Return what the image tower takes.
+
+        Args:
+            images: As `encode_image` takes them.
+
+        Returns:
+            float32 [N, 3, S, S] (channels last in memory); for a model that takes native aspect ratios patches with
+            their places, see `medclip.models.towers.native_aspect`.
+        """
+        budget = self.preprocess.budget
+        if budget is not None:
+            patches_BNP, grid_B2 = (torch.from_numpy(array).to(self.device) for array in budget.batch(list(images)))
+            return make_batch(patches_BNP, grid_B2, self._mean, self._std)
         own = np.require(images, requirements=["C", "W"])  # torch wants memory it may write to
         x = torch.from_numpy(own).to(self.device).permute(0, 3, 1, 2)
         return (x.to(torch.float32).div_(255).sub_(self._mean)).div_(self._std)
 
-    def encode_tensor(self, images_BCHW: torch.Tensor) -> NDArray[np.float32]:
-        """Encode one normalised batch as it is; float32 [B, D] of unit norm."""
+    def encode_tensor(self, batch: torch.Tensor | Patches) -> NDArray[np.float32]:
+        """Encode what `normalise` returned, as it is; float32 [B, D] of unit norm."""
         with torch.inference_mode():
-            features = self._visual(images_BCHW)
+            features = self._visual(batch)
             return nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
 
     def encode_text(self, texts: Sequence[str]) -> NDArray[np.float32]:

@@ -7,12 +7,15 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medclip.models.devices import torch_threads
+
+if TYPE_CHECKING:
+    from medclip.models.preprocess import Images
 
 _MAX_ENCODERS = 8
 
@@ -51,9 +54,9 @@ class Batches:
         self._images: list[NDArray[np.uint8]] = []
         self._pending: deque[tuple[list[Any], Future[NDArray[np.float32]]]] = deque()
 
-    def add(self, owner: Any, images_VHWC: NDArray[np.uint8]) -> None:
-        """Take the images of one owner, uint8 [V, S, S, 3]."""
-        for image in images_VHWC:
+    def add(self, owner: Any, images: Images) -> None:
+        """Take the images of one owner, at the model's size."""
+        for image in images:
             self._owners.append(owner)
             self._images.append(image)
         while len(self._images) >= self._model.batch_size:
@@ -73,7 +76,7 @@ class Batches:
     def _submit(self, count: int) -> None:
         images, self._images = self._images[:count], self._images[count:]
         owners, self._owners = self._owners[:count], self._owners[count:]
-        self._pending.append((owners, self._threads.submit(self._model.encode_image, np.stack(images))))
+        self._pending.append((owners, self._threads.submit(self._model.encode_image, images)))
         if len(self._pending) > self._ahead:
             self._deliver_oldest()
 

@@ -42,7 +42,6 @@ Refuse = Callable[[Modality, str], Problem | None]
 """From a modality and the body part that a header states to the problem of such a unit."""
 READ_AHEAD = 64
 """Items that may be under way or waiting at once: two chunks, about 15 MB at 224 px."""
-_NO_PIXELS = np.empty((0, 0, 0, 3), dtype=np.uint8)
 
 
 @dataclass(frozen=True)
@@ -355,8 +354,8 @@ class _Encoder:
 
     def add(self, item: Item) -> None:
         assert item.reading is not None
-        self._batches.add(item, item.reading.pixels_VHWC)
-        item.reading = replace(item.reading, pixels_VHWC=_NO_PIXELS)
+        self._batches.add(item, item.reading.images)
+        item.reading = replace(item.reading, images=())
 
 
 def _keep_feature(item: Item, feature_D: NDArray[np.float32]) -> None:

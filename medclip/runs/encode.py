@@ -18,6 +18,7 @@ from medclip.sample import Modality
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
+    from medclip.models.preprocess import Images
     from medclip.runs.read_unit import Render
     from medclip.settings import Settings
 
@@ -46,8 +47,8 @@ class ReadUnit:
 
     sha256: str
     """Of the file's bytes, or of the hashes of a series' files; "" where they could not be read."""
-    pixels: NDArray[np.uint8]
-    """uint8 [V, S, S, 3]; empty where they are not kept."""
+    pixels: Images
+    """One image for each view, at the model's size; empty where they are not kept."""
     features: NDArray[np.float32]
     """float32 [V, D] of unit norm: the first model's."""
     problem: Problem | None = None
@@ -116,9 +117,9 @@ class UnitReader:
                     pixels = future.result()
                 except MedclipError as error:  # the process died or took too long
                     pixels = Pixels("", problem=error.problem())
-                if pixels.views_VHWC is not None:
+                if pixels.images is not None:
                     for batch in batches:
-                        batch.add(number, pixels.views_VHWC)
+                        batch.add(number, pixels.images)
                 pixels_of.append(pixels if keep_pixels else Pixels(pixels.sha256, None, pixels.way, pixels.problem))
                 step(1)
             for batch in batches:
@@ -133,12 +134,12 @@ class UnitReader:
         if problem is not None:
             return ReadUnit(pixels.sha256, _NOTHING, nothing, problem, pixels.way)
         first, *others = (np.stack(rows) for rows in of_models)
-        kept = _NOTHING if pixels.views_VHWC is None else pixels.views_VHWC
+        kept = _NOTHING if pixels.images is None else pixels.images
         return ReadUnit(pixels.sha256, kept, first, None, pixels.way, tuple(others))
 
 
-def encode_units(model: Model, pixels: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
-    """Encode the views of units, uint8 [V, S, S, 3] each, into float32 [V, D] of unit norm."""
+def encode_units(model: Model, pixels: Sequence[Images]) -> list[NDArray[np.float32]]:
+    """Encode the views of units, each at the model's size, into float32 [V, D] of unit norm."""
     rows: list[list[NDArray[np.float32]]] = [[] for _ in pixels]
     with encoder_threads() as (threads, num_threads):
         batches = Batches(model, threads, num_threads, lambda n, f: rows[n].append(f.copy()))

@@ -19,12 +19,12 @@ from medclip.files.recognise.inspect import CHANGED, FileFacts, inspect_file, is
 
 if TYPE_CHECKING:
     from medclip.adapters.base import Source
-    from medclip.models.preprocess import Preprocess
+    from medclip.models.preprocess import Images, Preprocess
     from medclip.sample import Modality, Stamp, View
     from medclip.settings import Settings
 
-    Render = Callable[[Sequence[View], str, Preprocess], NDArray[np.uint8]]
-    """Turns the images of a unit, with its hash, into what a model is shown: uint8 [V, S, S, 3]. Crosses a pipe."""
+    Render = Callable[[Sequence[View], str, Preprocess], Images]
+    """Turns the images of a unit, with its hash, into what a model is shown. Crosses a pipe."""
 
 THUMBNAIL_PX = 160
 _JPEG_QUALITIES = (80, 65, 50)
@@ -36,8 +36,8 @@ _THUMBNAIL_BYTES = 6_000
 class Reading:
     """One unit as the model and the report need it: small enough to cross a pipe."""
 
-    pixels_VHWC: NDArray[np.uint8]
-    """uint8 [views, size, size, 3], letterboxed for the model."""
+    images: Images
+    """One for each view, at the model's size: what `Preprocess.together` makes of them."""
     thumbnail: bytes
     """JPEG of the first view, longest side at most 160 px, without metadata; empty when text is burned in."""
     burned_in: bool
@@ -86,12 +86,12 @@ def read(source: Source, modality: Modality | None, preprocess: Preprocess, sett
     images = images_of(sample)
     if not images:
         raise MedclipError(Reason.NO_TASK, f"the {sample.kind} has no image, and this model takes images only.")
-    pixels = np.stack([preprocess.to_array(view) for view in images])
+    pixels = preprocess.together([preprocess.to_array(view) for view in images])
     first, header = images[0], source.first.header
     burned_in = any(view.burned_in for view in images)
     height, width = first.pixels.shape[:2]
     return Reading(
-        pixels_VHWC=pixels,
+        images=pixels,
         thumbnail=b"" if burned_in else thumbnail(as_shown(sample, pixels[0]), height / width),
         burned_in=burned_in,
         adapter=sample.provenance.adapter,
@@ -110,8 +110,8 @@ class Pixels:
     """What a reading process gives back for one image."""
 
     sha256: str
-    views_VHWC: NDArray[np.uint8] | None = None
-    """uint8 [views, size, size, 3]; None exactly where there is a problem."""
+    images: Images | None = None
+    """One for each view, at the model's size; None exactly where there is a problem."""
     way: str = ""
     """How it was read: "xray", "ct:volume"."""
     problem: Problem | None = None
@@ -148,8 +148,8 @@ def read_pixels(
     return Pixels(sha256, views, slot(modality, source.kind))
 
 
-def _as_they_are(images: Sequence[View], sha256: str, preprocess: Preprocess) -> NDArray[np.uint8]:
-    return np.stack([preprocess.to_array(view) for view in images])
+def _as_they_are(images: Sequence[View], sha256: str, preprocess: Preprocess) -> Images:
+    return preprocess.together([preprocess.to_array(view) for view in images])
 
 
 def _public_json(values: Mapping[str, Any]) -> str:
@@ -160,11 +160,11 @@ def _public_json(values: Mapping[str, Any]) -> str:
     return json.dumps({entry.name: values[entry.name] for entry in ALLOWED if values.get(entry.name) is not None})
 
 
-def thumbnail(letterboxed_HWC: NDArray[np.uint8], height_to_width: float) -> bytes:
+def thumbnail(seen_HWC: NDArray[np.uint8], height_to_width: float) -> bytes:
     """Make the report's small image from what the model saw.
 
     Args:
-        letterboxed_HWC: uint8 [size, size, 1 or 3] with the image centred on padding.
+        seen_HWC: uint8 [H, W, 1 or 3]: the image; where it is a square, centred on padding.
         height_to_width: The image's own aspect; tells where the padding is.
 
     Returns:
@@ -172,11 +172,12 @@ def thumbnail(letterboxed_HWC: NDArray[np.uint8], height_to_width: float) -> byt
     """
     from PIL import Image
 
-    size = letterboxed_HWC.shape[0]
-    height = max(1, min(size, round(size * min(1.0, height_to_width))))
-    width = max(1, min(size, round(size * min(1.0, 1.0 / height_to_width))))
-    top, left = (size - height) // 2, (size - width) // 2
-    shown = letterboxed_HWC[top : top + height, left : left + width]
+    size, shown = seen_HWC.shape[0], seen_HWC
+    if seen_HWC.shape[1] == size:
+        height = max(1, min(size, round(size * min(1.0, height_to_width))))
+        width = max(1, min(size, round(size * min(1.0, 1.0 / height_to_width))))
+        top, left = (size - height) // 2, (size - width) // 2
+        shown = seen_HWC[top : top + height, left : left + width]
     image = Image.fromarray(np.ascontiguousarray(shown[:, :, 0] if shown.shape[2] == 1 else shown))
     image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
     body = b""

@@ -171,7 +171,7 @@ def test_the_thumbnail_of_a_ct_is_grey(tmp_path: Path) -> None:
     facts = [(path, inspect(path, Settings(), None)) for path in sorted(folder.iterdir())]
     source = Source(Kind.VOLUME, tuple(path for path, _ in facts), tuple(fact for _, fact in facts))
     reading = read(source, Modality.CT, Preprocess(size_px=64, adapters={}), Settings())
-    assert reading.pixels_VHWC.shape[1:] == (64, 64, 3)
+    assert reading.images[0].shape == (64, 64, 3)
     with Image.open(io.BytesIO(reading.thumbnail)) as image:
         assert image.mode == "L"
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from medclip.models.preprocess import Images
 
 
 @dataclass(frozen=True, eq=False)
 class Examples:
     """N labelled units. A unit is one image, or all views of one slide, volume, loop or record."""
 
-    pixels: tuple[NDArray[np.uint8], ...]
-    """uint8 [V, S, S, 3] of each unit: what the image tower takes before normalisation; V may differ."""
+    pixels: tuple[Images, ...]
+    """The images of each unit at the model's size, uint8 [V, S, S, 3] where that is a square; V may differ."""
     features: tuple[NDArray[np.float32], ...]
     """float32 [V, D] of each unit, each row of unit norm: the base model's."""
     targets: NDArray

@@ -305,7 +305,8 @@ def _fit(
 
 def _score(model: Model, head: LinearHead, val: Examples) -> Quality:
     """Judge changed towers on the images of the validation examples."""
-    encoded = np.split(model.encode_image(np.concatenate(val.pixels)), np.cumsum([len(v) for v in val.pixels])[:-1])
+    images = [image for views in val.pixels for image in views]
+    encoded = np.split(model.encode_image(images), np.cumsum([len(v) for v in val.pixels])[:-1])
     return quality(unit_logits(head, replace(val, features=tuple(encoded))), val.targets)
 
 

@@ -18,6 +18,7 @@ from medclip.files.readers.pool import ReadingPool
 from medclip.imaging.perceptual_hash import FINE_WORDS, VARIANTS, ImageHashes, hash_images, variants_of
 
 if TYPE_CHECKING:
+    from medclip.models.preprocess import Images
     from medclip.sample import Modality
     from medclip.settings import Settings
 
@@ -103,13 +104,13 @@ def hash_files(
     return collected([r.sha256 for r in rows], [r.look for r in rows], burned_in, problems)
 
 
-def hash_views(views_VHWC: NDArray[np.uint8]) -> Look:
+def hash_views(views: Images) -> Look:
     """Hash the middle one of an image's views; give it to `embed_images` as `also`.
 
     Args:
-        views_VHWC: uint8 [V, H, W, C].
+        views: uint8 [H, W, C] each.
     """
-    view = views_VHWC[len(views_VHWC) // 2]
+    view = views[len(views) // 2]
     return Look(_words(view), small_image(view, letterboxed=True))
 
 

@@ -50,7 +50,7 @@ class Patches:
         """Render uint8 [1 + P, S, S, 3]."""
         image = preprocess.to_array(views[0])
         spoilt = corrupt(image, self.corruption, draws(sha256, f"cells {self.corruption.name}"))
-        return np.concatenate([image[None], one_cell_each(image, spoilt, cell_masks(len(image)))])
+        return np.concatenate([image[None], one_cell_each(image, spoilt, cell_masks(*image.shape[:2]))])
 
 
 def patch_rows(

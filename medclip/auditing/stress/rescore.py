@@ -19,7 +19,7 @@ from medclip.scoring.tasks import AskedTask, Scorer
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
-    from medclip.models.preprocess import Preprocess
+    from medclip.models.preprocess import Images, Preprocess
     from medclip.sample import View
     from medclip.settings import Settings
 
@@ -37,8 +37,8 @@ class Forms(Protocol):
         """Forms of each view."""
         ...
 
-    def __call__(self, views: Sequence[View], sha256: str, preprocess: Preprocess) -> NDArray[np.uint8]:
-        """Render uint8 [V × F, S, S, 3], the forms of one view together."""
+    def __call__(self, views: Sequence[View], sha256: str, preprocess: Preprocess) -> Images:
+        """Render V × F images at the model's size, the forms of one view together."""
         ...
 
 

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.imaging.corruptions.catalogue import REFERENCE_PX, Corruption, corrupt, draws
-from medclip.imaging.geometry import fit, letterbox, resize
+from medclip.imaging.geometry import fit, resize
 from medclip.imaging.intensity import to_uint8
 
 if TYPE_CHECKING:
-    from medclip.models.preprocess import Preprocess
+    from medclip.models.preprocess import Images, Preprocess
     from medclip.sample import View
 
 
@@ -23,7 +23,7 @@ class Variants:
     """What `runs.read_unit.read_pixels` renders instead of the image alone: 2 + K forms of each view.
 
     The first is the image as it is scored. The others are brought to 224 px, the size that strengths are for, and from
-    there to the model's square: the clean one, which changes are measured from, and one for each corruption. So what is
+    there to the model's size: the clean one, which changes are measured from, and one for each corruption. So what is
     compared differs in nothing but the corruption. For a model of 224 px the first two are equal. Corruptions are
     applied to what the adapter made of the file, before the black around it.
     """
@@ -35,7 +35,7 @@ class Variants:
         """Forms of each view."""
         return 2 + len(self.corruptions)
 
-    def __call__(self, views: Sequence[View], sha256: str, preprocess: Preprocess) -> NDArray[np.uint8]:
+    def __call__(self, views: Sequence[View], sha256: str, preprocess: Preprocess) -> Images:
         """Render.
 
         Args:
@@ -44,17 +44,17 @@ class Variants:
             preprocess: The model's size.
 
         Returns:
-            uint8 [V × (2 + K), S, S, 3], the forms of one view together.
+            V × (2 + K) images at the model's size, the forms of one view together.
         """
         forms: list[NDArray[np.uint8]] = []
         for number, view in enumerate(views):
             forms.append(preprocess.to_array(view))
             small = _at_reference(to_uint8(view))
-            forms.append(letterbox(small, preprocess.size_px))
+            forms.append(preprocess.fit(small))
             for corruption in self.corruptions:
                 rng = draws(sha256, f"{corruption.name} {number}")
-                forms.append(letterbox(corrupt(small, corruption, rng), preprocess.size_px))
-        return np.stack(forms)
+                forms.append(preprocess.fit(corrupt(small, corruption, rng)))
+        return preprocess.together(forms)
 
 
 def _at_reference(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -71,7 +71,7 @@ class FewShotData:
         return len({self.unit(r).patient for r in rows})
 
     def image(self, row: int) -> NDArray[np.uint8]:
-        """Return the middle view of an example; uint8 [S, S, 3]."""
+        """Return the middle view of an example; uint8 [H, W, 3]."""
         views = self.examples.pixels[row]
         return views[len(views) // 2]
 

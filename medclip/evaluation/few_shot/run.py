@@ -176,10 +176,12 @@ def _fit_and_predict(
 def save_examples(examples: Examples, path: Path) -> None:
     """Write examples where another process of this run reads them."""
     views = np.array([len(p) for p in examples.pixels], np.int64)
+    images = [image for views in examples.pixels for image in views]
     with new_file(path) as draft, draft.open("wb") as f:
         np.savez(
             f,
-            pixels=np.concatenate(examples.pixels),
+            pixels=np.concatenate([image.ravel() for image in images]),
+            shapes=np.array([image.shape for image in images], np.int64),
             features=np.concatenate(examples.features),
             views=views,
             targets=examples.targets,
@@ -191,8 +193,10 @@ def save_examples(examples: Examples, path: Path) -> None:
 def _examples(path: str) -> Examples:
     with np.load(path, allow_pickle=False) as f:
         cuts = np.cumsum(f["views"])[:-1]
+        each = np.split(f["pixels"], np.cumsum(f["shapes"].prod(axis=1))[:-1])
+        images = [pixels.reshape(shape) for pixels, shape in zip(each, f["shapes"], strict=True)]
         return Examples(
-            tuple(np.split(f["pixels"], cuts)),
+            tuple(tuple(images[i] for i in part) for part in np.split(np.arange(len(images)), cuts)),
             tuple(np.split(f["features"], cuts)),
             f["targets"],
             tuple(f["patients"].tolist()),

@@ -12,18 +12,19 @@ CELLS = 7
 """Cells of a side: 49 of 32 px at 224 px."""
 
 
-def cell_masks(size_px: int, cells: int = CELLS) -> NDArray[np.bool_]:
-    """Divide a square into cells of equal size, as far as it goes.
+def cell_masks(height_px: int, width_px: int, cells: int = CELLS) -> NDArray[np.bool_]:
+    """Divide an image into cells of equal size, as far as it goes.
 
     Args:
-        size_px: Side of the square.
+        height_px: Of the image.
+        width_px: Of the image.
         cells: Of a side.
 
     Returns:
-        [cells², size, size], column by column; every pixel is in one of them.
+        [cells², height, width], column by column; every pixel is in one of them.
     """
-    cell = np.arange(size_px) * cells // size_px
-    number = cell[None, :] * cells + cell[:, None]
+    down, across = np.arange(height_px) * cells // height_px, np.arange(width_px) * cells // width_px
+    number = across[None, :] * cells + down[:, None]
     return number[None] == np.arange(cells * cells)[:, None, None]
 
 
@@ -33,11 +34,11 @@ def one_cell_each(
     """Show what the corrupted image shows, in one cell at a time.
 
     Args:
-        pixels: The image, uint8 [S, S, C].
+        pixels: The image, uint8 [H, W, C].
         corrupted: The whole of it corrupted.
         masks: From `cell_masks`.
 
     Returns:
-        uint8 [P, S, S, C].
+        uint8 [P, H, W, C].
     """
     return np.where(masks[..., None], corrupted[None], pixels[None])

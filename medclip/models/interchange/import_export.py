@@ -19,7 +19,7 @@ from medclip.models.interchange.find_source import HUB, find_source, is_bare_tex
 from medclip.models.packs.manifest import CONFIG_NAME, TEXT_FOLDER, WEIGHTS_NAME, file_sha256, is_pickle, read_config
 from medclip.models.packs.manifest import FILE_NAME as MANIFEST
 from medclip.models.packs.pack import find_pack, save_pack, verify_pack
-from medclip.models.preprocess import Preprocess, square_side
+from medclip.models.preprocess import Preprocess, budget_of, square_side
 from medclip.models.towers import bert as hf_text
 from medclip.result import Result
 from medclip.sample import Modality
@@ -177,7 +177,7 @@ def import_model(
         started = start_from(located, text_folder=text_folder)
         check_finite(started.model.state_dict())
         started.tokenizer.save(scratch / "tokenizer")
-        preprocess = Preprocess(square_side(started.config), started.mean, started.std)
+        preprocess = Preprocess(square_side(started.config), started.mean, started.std, budget=started.budget)
         card = Card(
             name=name or out.name,
             summary="Imported weights.",
@@ -236,6 +236,13 @@ def export_model(model: str | Path, out: str | Path) -> Exported:
 def _export(path: Path, fresh: Path, out: Path) -> tuple[str, ...]:
     """Write the files into `fresh`, which will be `out`, and return what another loader has to know."""
     config = read_config(path)
+    if budget_of(config) is not None:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "this model takes images at their own aspect ratio; open_clip has no form of it.",
+            where=path,
+            hint="Use it with medclip, or train it without model.native_aspect.",
+        )
     text_cfg = config["model_cfg"]["text_cfg"]
     shutil.copyfile(path / WEIGHTS_NAME, fresh / "open_clip_model.safetensors")
     shutil.copyfile(path / CARD_NAME, fresh / CARD_NAME)

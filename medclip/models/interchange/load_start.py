@@ -12,9 +12,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason, naming
+from medclip.imaging.native_aspect import TokenBudget
 from medclip.models.interchange.find_source import Source, find_source, refuse_pickle
 from medclip.models.packs.manifest import TEXT_FOLDER
-from medclip.models.preprocess import normalisation
+from medclip.models.preprocess import budget_of, normalisation
 from medclip.models.towers import bert as hf_text
 from medclip.models.towers.build import build_clip
 from medclip.models.towers.state_dict import HF_MARK, load_weights, read_weights, suited_config, text_projection_of
@@ -99,6 +100,8 @@ class Started:
     std: tuple[float, float, float]
     base: Path | None = None
     """Folder that a relative `hf_model_name` in the config starts from."""
+    budget: TokenBudget | None = None
+    """Of a model that takes images at their own aspect ratio."""
 
 
 def load_start(
@@ -164,7 +167,8 @@ def _started(source: Source, text_folder: Path | None, overrides: Mapping[str, A
     if base is not None and (state is None or replaced):
         hf_text.start_text_tower(model, hf_text.folder_of(config["text_cfg"]["hf_model_name"], base))
     mean, std = source.preprocess.get("mean", CLIP_MEAN), source.preprocess.get("std", CLIP_STD)
-    return Started(model, config, tokenizer, *normalisation(mean, std), base)
+    budget = budget_of({"model_cfg": config, "preprocess_cfg": source.preprocess})
+    return Started(model, config, tokenizer, *normalisation(mean, std), base, budget)
 
 
 def _text_tower(

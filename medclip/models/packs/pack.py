@@ -204,15 +204,15 @@ def load_model(model: str | Path | Model = DEFAULT, *, device: str = "cpu", veri
     return Model(clip, tokenizer, preprocess, card, name=card.name, path=path, device=device)
 
 
-def image_size(model: str | Path | Model = DEFAULT) -> int:
-    """Return the side of the square that a pack's images are brought to, in pixels, without loading its weights.
+def read_preprocess(model: str | Path | Model = DEFAULT) -> Preprocess:
+    """Return how a pack's images are resized and normalised, without loading its weights.
 
     Raises:
         MedclipError: PACK_NOT_FOUND, PACK_INVALID.
     """
     path = find_pack(model)
     with naming(path):
-        return from_config(read_config(path), read_manifest(path).preprocessing).size_px
+        return from_config(read_config(path), read_manifest(path).preprocessing)
 
 
 def save_pack(

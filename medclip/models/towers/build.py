@@ -11,7 +11,9 @@ from typing import Any
 from torch import nn
 
 from medclip.errors import MedclipError, Reason
+from medclip.models.preprocess import NATIVE_TOWER, square_side
 from medclip.models.towers import bert as hf_text
+from medclip.models.towers.native_aspect import make_native
 from medclip.models.towers.unpickle import to_safetensors
 
 IMAGE_TOWER = "tf_efficientnet_lite0"
@@ -82,6 +84,7 @@ def build_clip(config: Mapping[str, Any], base: Path | None = None) -> nn.Module
     custom_text = bool(model_cfg.pop("custom_text", False))
     vision_cfg, text_cfg = model_cfg.get("vision_cfg", {}), model_cfg.get("text_cfg", {})
     vision_cfg["timm_model_pretrained"] = False
+    native = bool(vision_cfg.pop(NATIVE_TOWER, False))
     trunk = vision_cfg.get("timm_model_name") or ""
     if ":" in trunk or "/" in trunk:
         raise MedclipError(
@@ -103,6 +106,8 @@ def build_clip(config: Mapping[str, Any], base: Path | None = None) -> nn.Module
         ) from e
     if trunk:
         _fit_trunk(model.visual, vision_cfg.get("image_size", 224))
+    if native:
+        make_native(model.visual, trunk, square_side(config))
     return model
 
 

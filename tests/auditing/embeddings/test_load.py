@@ -157,7 +157,7 @@ def test_images_are_encoded_as_scoring_encodes_them_and_bad_ones_stop_nothing(im
     assert found.there_N.tolist() == [True, False, True, False, False, True, True]
     np.testing.assert_allclose(np.linalg.norm(found.vectors_ND[found.there_N], axis=1), 1, atol=1e-6)
     pixels = read_pixels(images[0], Modality.XRAY, model.preprocess, settings)
-    expected = model.encode_image(pixels.views_VHWC).mean(axis=0)
+    expected = model.encode_image(pixels.images).mean(axis=0)
     np.testing.assert_allclose(found.vectors_ND[0], expected / np.linalg.norm(expected), atol=1e-6)
     np.testing.assert_array_equal(found.vectors_ND[5], found.vectors_ND[0])
     assert [v.shape[1:] for v in seen] == [(model.preprocess.size_px,) * 2 + (3,)] * 3

@@ -1,0 +1,107 @@
+"""Images at their own aspect ratio, within a budget of patches: no tokens are spent on black bars.
+
+References: Dehghani et al., Patch n' Pack: NaViT, a vision transformer for any aspect ratio and resolution, NeurIPS
+2023; Tschannen et al., SigLIP 2, 2025 (its NaFlex form, one image a row with its padding masked, is the one here).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.imaging.geometry import resize
+
+
+@dataclass(frozen=True)
+class TokenBudget:
+    """How large an image of any shape is shown to a vision transformer.
+
+    An image is resized to whole patches, not padded: each side is off by at most half a patch against its own aspect
+    ratio (an image more slender than the grid allows gets one patch across). So every token shows image.
+    """
+
+    patch_px: int
+    """Side of a patch."""
+    max_tokens: int
+    """Most patches of an image."""
+
+    def __str__(self) -> str:
+        """Return both numbers in words."""
+        return f"{self.max_tokens} patches of {self.patch_px} px"
+
+    def holds(self, height: int, width: int) -> bool:
+        """Whether an image of this size is whole patches within the budget."""
+        return height % self.patch_px == width % self.patch_px == 0 < self.num_patches(height, width) <= self.max_tokens
+
+    def num_patches(self, height: int, width: int) -> int:
+        """Count the whole patches of an image of this size in pixels."""
+        return (height // self.patch_px) * (width // self.patch_px)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Return rows and columns of patches: the largest that the budget allows at this aspect ratio.
+
+        Of all sizes s · (height, width) with sides rounded to whole patches, the one of the largest s that fits.
+
+        Args:
+            height: Of the image, in any unit.
+            width: In the same unit.
+
+        Example:
+            >>> TokenBudget(16, 196).grid(1000, 1000), TokenBudget(16, 196).grid(3000, 1000)
+            ((14, 14), (24, 8))
+        """
+        rows = columns = 1
+        while True:  # from one rounding to the next as the image grows, in whole numbers
+            down, across = (2 * rows + 1) * width, (2 * columns + 1) * height
+            taller, wider = rows + (down <= across), columns + (across <= down)
+            if taller * wider > self.max_tokens:
+                return rows, columns
+            rows, columns = taller, wider
+
+    def size_px(self, height: int, width: int) -> tuple[int, int]:
+        """Return height and width that an image of this shape is brought to, in pixels: multiples of the patch."""
+        rows, columns = self.grid(height, width)
+        return rows * self.patch_px, columns * self.patch_px
+
+    def fit(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Resize an image into the budget, with the antialiased bicubic filter of `letterbox`.
+
+        Args:
+            pixels: H x W x C uint8, C = 1 (repeated) or 3.
+
+        Returns:
+            uint8 [rows * patch_px, columns * patch_px, 3].
+        """
+        size = self.size_px(*pixels.shape[:2])
+        fitted = resize(pixels, *size) if pixels.shape[:2] != size else pixels
+        return np.repeat(fitted, 3, axis=2) if fitted.shape[2] == 1 else fitted
+
+    def cut(self, image: NDArray[np.uint8], out: NDArray[np.uint8]) -> tuple[int, int]:
+        """Cut an image into patches, row by row.
+
+        Args:
+            image: uint8 [rows * patch_px, columns * patch_px, 3], within the budget.
+            out: uint8 [N, patch_px² * 3] to write them to; zeros after the last patch.
+
+        Returns:
+            Rows and columns.
+        """
+        side = self.patch_px
+        rows, columns = image.shape[0] // side, image.shape[1] // side
+        pieces = image.reshape(rows, side, columns, side, 3).swapaxes(1, 2)
+        out[: rows * columns].reshape(rows, columns, side, side, 3)[:] = pieces
+        out[rows * columns :] = 0
+        return rows, columns
+
+    def batch(self, images: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Cut images into patches.
+
+        Returns:
+            uint8 [B, max_tokens, patch_px² * 3], and int64 [B, 2], the rows and columns of each image.
+        """
+        patches_BNP = np.empty((len(images), self.max_tokens, self.patch_px**2 * 3), np.uint8)
+        grids = [self.cut(image, out) for image, out in zip(images, patches_BNP, strict=True)]
+        return patches_BNP, np.array(grids, np.int64).reshape(-1, 2)
