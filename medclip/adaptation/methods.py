@@ -102,6 +102,8 @@ class Fitted:
     """What was learned of the towers, in the method's own form (singular values, LoRA factors, norms)."""
     prompt: Tensor | None = None
     """The learned context of a prompt method, [M, W] or [C, M, W], so that other class names can be asked for."""
+    notes: tuple[str, ...] = ()
+    """Sentences that should be known: what was chosen is no better than the base."""
 
     def merged(self, base: Model) -> Model:
         """Return the model to encode with: the base, or one with what was learned merged into dense towers."""

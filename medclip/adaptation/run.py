@@ -23,7 +23,7 @@ from medclip.adaptation.data.unit_features import examples_of, targets_of, unit_
 from medclip.adaptation.methods import Fitted, Method, find_method
 from medclip.adaptation.pack.adapted_model import Adapted, Draw, Shot, label_of
 from medclip.adaptation.pack.check_outputs import check_places
-from medclip.adaptation.pack.notes import MOST_LOOKED_AT, learned_nothing, run_notes, seen_by_base
+from medclip.adaptation.pack.notes import MOST_LOOKED_AT, below_chance, learned_nothing, run_notes, seen_by_base
 from medclip.adaptation.pack.write_pack import write_pack
 from medclip.errors import MedclipError, Reason
 from medclip.files.pseudonyms import load_key
@@ -245,9 +245,11 @@ class _Work:
                 again = self._read(reader, "Scoring the test patients", good, keep_pixels=False, others=[merged])
                 ours = [again[i].others[0] for i in good]
             learned = self._learned(fitted, merged, train)
+        prompts = text_head(text.vectors(self.base), self.base.logit_scale)
+        labelled = train.joined(val)
+        of_prompts = below_chance(text, unit_logits(prompts, self.base, labelled.features), labelled.targets)
         ways = tuple(sorted({r.way for r in read.values() if r.problem is None}))
         adapted = Adapted(self.base, self.method.name, text, fitted, self._shots(drawn, read), self.draw, ways)
-        prompts = text_head(text.vectors(self.base), self.base.logit_scale)
         test = ScoredTest(
             numbers=tuple(units[i].number for i in good),
             sha256=tuple(tested[i].sha256 for i in good),
@@ -264,8 +266,8 @@ class _Work:
             "scoring": time.perf_counter() - learned_at,
         }
         notes = (
-            *self.table.notes, *drawn.notes, *replaced, *seen_by_base(self.base, adapted.shots), *learned,
-            *run_notes(text, self.base, adapted.ways, test.targets, fitted.settings),
+            *self.table.notes, *drawn.notes, *replaced, *seen_by_base(self.base, adapted.shots), *of_prompts,
+            *fitted.notes, *learned, *run_notes(text, self.base, adapted.ways, test.targets, fitted.settings),
         )  # fmt: skip
         return AdaptRun(adapted, self.division, units, drawn, test, notes, dict(sorted(problems.items())), seconds)
 
@@ -328,7 +330,9 @@ class _Work:
             return []
         some = train.select(range(min(len(train.targets), MOST_LOOKED_AT)))
         features = encode_units(merged, some.pixels) if fitted.clip is not None else some.features
-        return learned_nothing(self.table.text, unit_logits(fitted.head, merged, features), some.targets)
+        return learned_nothing(
+            self.table.text, unit_logits(fitted.head, merged, features), some.targets, fitted.settings
+        )
 
 
 def _logits(text: ClassText, make: Callable[[], NDArray[np.float32]], count: int) -> NDArray[np.float32]:

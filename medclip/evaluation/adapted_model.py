@@ -142,6 +142,11 @@ def measure(run: AdaptRun, *, num_resamples: int = NUM_RESAMPLES) -> AdaptedFigu
             f"The figures are over {len(measured_classes)} of {len(text.names)} classes, those of test patients: "
             f"{named}."
         )
+    if (first := next(iter(compared.items()), None)) is not None and first[1].gain.value < 0:
+        more.append(
+            f"On these test patients it is worse than the base's prompts, by {_said(first[0])}: "
+            f"{_shown(first[1].gain)}."
+        )
     chance = 0.5 if held.multilabel else 1 / max(1, len(measured_classes))
     return AdaptedFigures(compared, by_class, len(rows), held.num_patients, num_left_out, chance, (*notes, *more))
 

@@ -44,6 +44,17 @@ class Examples:
             tuple(self.patients[r] for r in chosen),
         )
 
+    def joined(self, other: Examples | None) -> Examples:
+        """Return these and others, in this order."""
+        if other is None:
+            return self
+        return Examples(
+            self.pixels + other.pixels,
+            self.features + other.features,
+            np.concatenate([self.targets, other.targets]),
+            self.patients + other.patients,
+        )
+
     def pooled(self) -> NDArray[np.float32]:
         """Return one feature for each unit: the mean over its views, of unit norm; float32 [N, D]."""
         means = np.stack([views.mean(axis=0, dtype=np.float64) for views in self.features])

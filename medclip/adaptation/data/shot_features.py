@@ -192,6 +192,10 @@ class Judge:
         """Score the heads that were learned from the parts; the greater the better."""
         return quality(self.logits(heads), self.targets)
 
+    def log_loss(self, heads: Sequence[Head]) -> float:
+        """Return the log loss of the heads that were learned from the parts, over all judged units."""
+        return -self.quality(heads).minus_log_loss
+
     def best(
         self, settings: Sequence[Setting], learn: Callable[[Examples, Setting], Head], default: Setting
     ) -> Setting:

@@ -8,13 +8,15 @@ intercept: scikit-learn's `LogisticRegression`. Multi-label tasks have one sigmo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit, log_softmax
+from threadpoolctl import threadpool_limits
 
 from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.examples import Examples
@@ -23,15 +25,20 @@ from medclip.adaptation.data.shot_features import Judge, Shots, Views, seen, tak
 from medclip.adaptation.frozen.estimator import FeatureClassifier
 from medclip.adaptation.methods import Fitted
 from medclip.errors import MedclipError, Reason
+from medclip.wording import count
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
 
+Start = Literal["text", "zeros"]
+STARTS: tuple[Start, ...] = get_args(Start)
 GRID = (1e6, 1e4, 1e2, 1e0, 1e-2, 1e-4, 1e-6)
 HALVINGS = 8
 DEFAULT = 10.0
 """C times the variance of the features (their mean squared distance from their mean), where one patient a class and no
 validation set leave nothing to choose by. On two base models of variance 0.5 and 0.005 this was near the best."""
+_NO_BETTER = 1e-3
+"""A log loss that is lower by less than this is not lower."""
 _ITERATIONS = 15_000
 _SEARCH_TOLERANCE = 1e-8
 _CURVATURE = 0.1
@@ -66,10 +73,10 @@ class Problem:
     def __init__(
         self, features_MD: NDArray, targets: NDArray, num_classes: int, start_DC: NDArray | None = None
     ) -> None:
-        count = len(features_MD)
+        num_rows = len(features_MD)
         self._with_start = start_DC is not None
         self._mean = np.zeros(features_MD.shape[1]) if self._with_start else features_MD.mean(axis=0)
-        ones = np.ones((count, 1))
+        ones = np.ones((num_rows, 1))
         u, s, axes = np.linalg.svd(
             np.hstack([features_MD, ones]) if self._with_start else features_MD - self._mean, full_matrices=False
         )
@@ -83,7 +90,7 @@ class Problem:
         self._start = np.zeros((features_MD.shape[1], num_classes)) if start_DC is None else start_DC
         self._offset = features_MD @ self._start
         self._multilabel = targets.ndim == 2
-        self._known = ~np.isnan(targets) if self._multilabel else np.ones((count, 1), bool)
+        self._known = ~np.isnan(targets) if self._multilabel else np.ones((num_rows, 1), bool)
         self._truth = np.where(self._known, targets, 0.0) if self._multilabel else np.eye(num_classes)[targets]
         self._from = np.zeros((self._rows.shape[1], num_classes))
 
@@ -116,10 +123,10 @@ class Problem:
             log_p = log_softmax(z, axis=1)
             loss = -(log_p * self._truth).sum()
             wrong = np.exp(log_p) - self._truth
-        count = len(z)
+        num_rows = len(z)
         pulled = scale * self._penalty * x
-        gradient = (self._rows.T @ wrong / count + pulled) * steps
-        return loss / count + 0.5 * float((pulled * x).sum()), gradient.ravel()
+        gradient = (self._rows.T @ wrong / num_rows + pulled) * steps
+        return loss / num_rows + 0.5 * float((pulled * x).sum()), gradient.ravel()
 
 
 def fit_linear_probe(
@@ -129,42 +136,63 @@ def fit_linear_probe(
     val: Examples | None,
     *,
     seed: int,
-    start: Literal["text", "zeros"] = "text",
+    start: Literal["auto", "text", "zeros"] = "auto",
     c: float | None = None,
     views: Views = "pooled",
 ) -> Fitted:
-    """Fit a linear probe.
+    """Fit a linear probe to the shots and the validation examples together.
 
-    C is searched over 10⁶, 10⁴ … 10⁻⁶, then by 8 halvings of the step (in log C, from one decade) around the best one.
+    C and start are chosen by cross-validation over both, patients apart, by log loss, as scikit-learn's
+    `LogisticRegressionCV` chooses C; the probe is then fitted to all of them. C is searched over 10⁶, 10⁴ … 10⁻⁶, then
+    by 8 halvings of the step (in log C, from one decade) around the best one.
 
     Args:
         base: The base model.
         text: The classes' words.
         train: The shots.
-        val: What C is chosen on, by accuracy (multi-label: mean AUROC), then log loss; where None, by the log loss of
-            cross-validation over the shots' patients, and `DEFAULT` where a class has one patient only.
+        val: Further examples; nothing is held back for choosing, so they are learned from, too.
         seed: Of the folds.
-        start: "text" or "zeros", see above.
-        c: C, where it is not to be searched.
+        start: "text" or "zeros", see above; "auto" chooses. Where zero-shot is far off, a pull towards it does harm.
+        c: C, where it is not to be searched; `DEFAULT` and the text where a class has one patient only.
         views: What a row is.
 
     Raises:
         MedclipError: As `take`; WRONG_USE for another `start`, or a C that is not above 0.
     """
-    if start not in ("text", "zeros"):
-        raise MedclipError(Reason.WRONG_USE, f"start is {start!r}.", hint='It is "text" or "zeros".')
+    if start not in ("auto", *STARTS):
+        raise MedclipError(Reason.WRONG_USE, f"start is {start!r}.", hint='It is "auto", "text" or "zeros".')
     if c is not None and not 0 < c < np.inf:
         raise MedclipError(Reason.WRONG_USE, f"`C` is {c}; it takes a number above 0.")
     shots = take(base, text, train, val, views)
-    probe = _Probe(shots, with_text=start == "text")
+    how = "folds" if shots.val is None else "folds of shots and validation"
+    shots = replace(shots, train=shots.train.joined(shots.val), val=None)
     judge = Judge(shots, seed)
-    chosen_on = "given"
-    if c is None:
-        chosen_on = judge.how
-        c = _default(shots) if judge.how == "default" else _search(probe, judge)
-    head, solution = probe.learn(train, c)
-    settings = shots.settings(start=start, c=c, chosen_on=chosen_on, converged=solution.converged)
-    return Fitted(head, head.weight_DC.size + head.bias_C.size, settings)
+    probes = [_Probe(shots, s == "text") for s in STARTS if start in ("auto", s)]
+    settings: dict[str, Any] = {}
+    notes: tuple[str, ...] = ()
+    if judge.how == "default" or (c is not None and len(probes) == 1):
+        probe, chosen_on = probes[0], "default" if c is None else "given"
+        c = _default(shots) if c is None else c
+    else:
+        grid, halvings = (GRID, HALVINGS) if c is None else ((c,), 0)
+        # More threads would only wait for each other on matrices of this size: on a busy machine 9 s instead of 0.4 s.
+        with threadpool_limits(limits=1):
+            searched = [_search(p, judge, grid, halvings) for p in probes]
+        best = min(range(len(probes)), key=lambda n: searched[n][1])
+        (c, loss), probe, chosen_on = searched[best], probes[best], how
+        zero_shot = judge.log_loss([shots.zero] * len(judge.parts))
+        settings |= {"log_loss": round(loss, 4), "log_loss_zero_shot": round(zero_shot, 4)}
+        if loss > zero_shot - _NO_BETTER:
+            notes = (
+                f"Cross-validation over {count(len(shots.train), 'file')} (shots and validation) found no probe better "
+                f"than the base's prompts: log loss {loss:.3f}, zero-shot {zero_shot:.3f}. The answers are near "
+                "zero-shot's.",
+            )
+    head, solution = probe.learn(shots.train, c)
+    settings = shots.settings(
+        start="text" if probe.with_text else "zeros", c=c, chosen_on=chosen_on, converged=solution.converged, **settings
+    )
+    return Fitted(head, head.weight_DC.size + head.bias_C.size, settings, notes=notes)
 
 
 class LinearProbe(FeatureClassifier):
@@ -224,22 +252,22 @@ def _default(shots: Shots) -> float:
     return DEFAULT / max(float(((rows - rows.mean(axis=0)) ** 2).sum(axis=1).mean()), 1e-6)
 
 
-def _search(probe: _Probe, judge: Judge) -> float:
+def _search(probe: _Probe, judge: Judge, grid: Sequence[float], halvings: int) -> tuple[float, float]:
+    """Return the C of the lowest log loss over the judged examples, and that log loss."""
     problems = [probe.problem(p.learn) for p in judge.parts]
-    tried: dict[float, tuple[float, ...]] = {}
+    tried: dict[float, float] = {}
 
-    def quality_of(c: float) -> tuple[float, ...]:
+    def loss_of(c: float) -> float:
         if c not in tried:
             heads = [
                 probe.head(p.learn, q.solve(c, _SEARCH_TOLERANCE)) for p, q in zip(judge.parts, problems, strict=True)
             ]
-            quality = judge.quality(heads)
-            tried[c] = quality if judge.how == "val" else (quality.minus_log_loss,)
+            tried[c] = judge.log_loss(heads)
         return tried[c]
 
-    best = max(reversed(GRID), key=quality_of)
+    best = min(reversed(grid), key=loss_of)
     step = 1.0
-    for _ in range(HALVINGS):
-        best = max((best, best / 10**step, best * 10**step), key=quality_of)
+    for _ in range(halvings):
+        best = min((best, best / 10**step, best * 10**step), key=loss_of)
         step /= 2
-    return float(best)
+    return float(best), loss_of(best)

@@ -12,7 +12,9 @@ from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.unit_features import ways_said
 from medclip.errors import MedclipError, Reason
 from medclip.models.card import training_hashes
+from medclip.models.class_vectors import probabilities
 from medclip.statistics.metrics.selection_score import mean_auroc
+from medclip.wording import count
 
 if TYPE_CHECKING:
     from medclip.adaptation.pack.adapted_model import Shot
@@ -30,36 +32,37 @@ def num_in_training(base: Model, shots: Sequence[Shot]) -> int | None:
 
 def seen_by_base(base: Model, shots: Sequence[Shot]) -> list[str]:
     """Return how many shots the base was trained on."""
-    count = num_in_training(base, shots)
-    if not count:
+    num_seen = num_in_training(base, shots)
+    if not num_seen:
         return []
-    were = "were" if count > 1 else "was"
+    were = "were" if num_seen > 1 else "was"
     return [
-        f"{count} of {len(shots)} shots {were} among the base's training files: settings chosen on them favour the "
+        f"{num_seen} of {len(shots)} shots {were} among the base's training files: settings chosen on them favour the "
         "base, and what is learned from them may hold less for new patients."
     ]
 
 
-def learned_nothing(text: ClassText, logits_NC: NDArray[np.float32], targets: NDArray) -> list[str]:
+def learned_nothing(
+    text: ClassText, logits_NC: NDArray[np.float32], targets: NDArray, settings: Mapping[str, Any]
+) -> list[str]:
     """Return the sentence that the adapted model cannot even tell its own shots apart.
 
     Args:
         text: The classes.
         logits_NC: What it says of the shots.
         targets: int64 [N]; float32 [N, C] with NaN for what is not known.
+        settings: The method's, as used: advice is about those that it has.
 
     Raises:
         MedclipError: NON_FINITE where it says no numbers.
     """
     if not np.isfinite(logits_NC).all():
         raise MedclipError(
-            Reason.NON_FINITE,
-            "the adapted model's answers are not finite numbers.",
-            hint="Is the learning rate too high?",
+            Reason.NON_FINITE, "the adapted model's answers are not finite numbers.", hint=_doubts(settings)
         )
-    advice = "Is the learning rate (lr) too high, or are steps or epochs too few?"
+    advice = _doubts(settings)
     if text.kind == "multilabel":
-        area = float(mean_auroc(logits_NC[None], targets)[0])
+        area = order(text, logits_NC, targets)
         if area > 0.5:
             return []
         return [f"It learned nothing: it does not tell its own shots apart (AUROC {area:.2f}). {advice}"]
@@ -70,6 +73,41 @@ def learned_nothing(text: ClassText, logits_NC: NDArray[np.float32], targets: ND
     if right > 1 / len(classes):
         return []
     return [f"It learned nothing: of its own shots it is right about {right:.0%}, as guessing is. {advice}"]
+
+
+def _doubts(settings: Mapping[str, Any]) -> str:
+    """Ask about the settings that a method has, with their values."""
+    lengths = [f"{settings[name]} {name}" for name in ("steps", "epochs") if name in settings]
+    if "lr" in settings and lengths:
+        return f"Is the learning rate (lr {settings['lr']:g}) too high or too low, or are {lengths[0]} too few?"
+    if lengths:
+        return f"Are {lengths[0]} too few?"
+    return "The base's features of these images may not differ by class; a method that changes the towers may do more."
+
+
+def below_chance(text: ClassText, zero_shot_NC: NDArray[np.float32], targets: NDArray) -> list[str]:
+    """Return the sentence that the base's prompts order the shots worse than chance.
+
+    Args:
+        text: The classes.
+        zero_shot_NC: What the prompts say of all that is learned from or chosen with.
+        targets: As for `learned_nothing`.
+    """
+    area = order(text, zero_shot_NC, targets)
+    if area >= 0.5:
+        return []
+    return [
+        f"Zero-shot is below chance on these {count(len(targets), 'file')} (AUROC {area:.2f}): the prompts do not fit "
+        "the images, or the base does not know the question. What stays near zero-shot is no better."
+    ]
+
+
+def order(text: ClassText, logits_NC: NDArray[np.float32], targets: NDArray) -> float:
+    """Return the area under the ROC curve, mean over classes, each against the rest; ½ where nothing can be ordered."""
+    if text.kind == "multilabel":
+        return float(mean_auroc(logits_NC[None], targets)[0])
+    shares, shown = probabilities(logits_NC, text.kind), np.eye(len(text.names))[targets]
+    return float(mean_auroc(shares[None], shown)[0])
 
 
 def run_notes(

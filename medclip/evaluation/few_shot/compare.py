@@ -42,6 +42,7 @@ from medclip.progress import Progress, Silent
 from medclip.settings import Settings
 from medclip.statistics.estimate import NUM_RESAMPLES
 from medclip.statistics.resampling.weights import draw_weights
+from medclip.wording import count
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
@@ -157,9 +158,9 @@ def _job(data: FewShotData, protocol: Protocol, key: RunKey) -> Job:
     text, test, novel_text, novel_test = data.text, data.test, None, ()
     train, val = drawn.train, drawn.val
     if key.part == NOVEL:
-        count = num_base(data.text)
-        text, novel_text = replace(text, names=text.names[:count]), replace(text, names=text.names[count:])
-        train, val = (tuple(r for r in side if data.examples.targets[r] < count) for side in (train, val))
+        num = num_base(data.text)
+        text, novel_text = replace(text, names=text.names[:num]), replace(text, names=text.names[num:])
+        train, val = (tuple(r for r in side if data.examples.targets[r] < num) for side in (train, val))
         test, novel_test = novel_sides(data)
     rows = {name: [data.unit(r).number for r in side] for name, side in (("train_rows", train), ("val_rows", val))}
     facts: dict[str, Any] = {
@@ -181,9 +182,9 @@ def num_base(text: ClassText) -> int:
 
 def novel_sides(data: FewShotData) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the test units of base classes, and those of novel ones."""
-    count, targets = num_base(data.text), data.examples.targets
-    base = tuple(r for r in data.test if targets[r] < count)
-    return base, tuple(r for r in data.test if targets[r] >= count)
+    num, targets = num_base(data.text), data.examples.targets
+    base = tuple(r for r in data.test if targets[r] < num)
+    return base, tuple(r for r in data.test if targets[r] >= num)
 
 
 def _computed(
@@ -254,7 +255,7 @@ def _result(
         },
         num_in_training=data.num_in_training,
         problems=data.problems,
-        notes=_notes(data, runs),
+        notes=tuple(_notes(data, protocol, runs)),
         drawings=tuple(_drawing(data, protocol, shots) for shots in protocol.shots),
         cells=cells_of(protocol, values),
         differences=differences_of(protocol, values),
@@ -278,14 +279,22 @@ def _counts(data: FewShotData, side: Sequence[int]) -> dict[str, int]:
     return {"images": len(side), "patients": len({data.units[i].patient for i in side}), **classes}
 
 
-def _notes(data: FewShotData, runs: dict[RunKey, Run]) -> tuple[str, ...]:
-    """Notes of the table, and of the sampler with the K they are about."""
+def _notes(data: FewShotData, protocol: Protocol, runs: dict[RunKey, Run]) -> Iterator[str]:
+    """Yield notes of the table, of the sampler with the K they are about, and of methods that found no gain."""
+    yield from data.notes
     at: dict[str, set[int]] = {}
-    for key, run in runs.items():
-        for note in run.facts["notes"]:
-            at.setdefault(note, set()).add(key.shots)
-    of_draws = [f"K = {', '.join(map(str, sorted(shots)))}: {note}" for note, shots in at.items()]
-    return (*data.notes, *of_draws)
+    for shots in protocol.shots:
+        for seed in protocol.seeds:
+            for note in data.draws[shots, seed].notes:
+                at.setdefault(note, set()).add(shots)
+    yield from (f"K = {', '.join(map(str, sorted(shots)))}: {note}" for note, shots in at.items())
+    for variant in protocol.variants:
+        of_method = [run for key, run in runs.items() if key.label == variant.label]
+        if num := sum(bool(run.facts.get("no_better")) for run in of_method):
+            yield (
+                f"{variant.title}: in {num} of {count(len(of_method), 'run')} nothing that it tried came below the log "
+                "loss of the base's prompts on held-back patients."
+            )
 
 
 def _drawing(data: FewShotData, protocol: Protocol, shots: int) -> Drawing:

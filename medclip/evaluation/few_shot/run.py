@@ -170,6 +170,8 @@ def _fit_and_predict(
         "predict_seconds": round(predict_seconds, 4),
         "num_trainable": int(fitted.num_trainable),
         "settings": dict(fitted.settings),
+        "notes": [*job.facts["notes"], *fitted.notes],
+        "no_better": bool(fitted.notes),
     }  # fmt: skip
 
 
