@@ -64,3 +64,19 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip("no shared data folder beside the repository; set MEDCLIP_SHARED to where it is")
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """The URL of an S3 store on loopback; its tests carry @pytest.mark.allow_hosts(["127.0.0.1"])."""
+    from tests.kits.stores import KEYS, s3_server
+
+    before = {name: os.environ.get(name) for name in (*KEYS, "AWS_ENDPOINT_URL")}
+    with s3_server() as url:
+        os.environ.update({**KEYS, "AWS_ENDPOINT_URL": url})
+        yield url
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

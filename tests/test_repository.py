@@ -79,6 +79,7 @@ def test_dependencies_are_ranges_and_not_pins(pyproject: dict):
     assert set(extras) == {
         "dicom",
         "wsi",
+        "remote",
         "ecg",
         "minc",
         "video",
@@ -196,6 +197,7 @@ _WRITE_ELSEWHERE = {
     "_publish": "into the draft of all ranks, which publish_folder puts in place",
     "_write_parquet": "the draft of captions_from_labels",
     "_write_text": "the draft of captions_from_labels",
+    "ShardCache._fill": "a draft that others wait for, locked, and renamed once its hash is right",
     "TarShard.__init__": "a tar in the new folder of build_shards",
 }
 """Files and functions that write without a guard of their own, and why."""

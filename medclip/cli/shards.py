@@ -86,7 +86,9 @@ def build(
 
 
 def check(
-    path: Annotated[Path, typer.Argument(help="A shard folder; or a table, before shards are built from it.")],
+    path: Annotated[
+        str, typer.Argument(help="A shard folder or its URL; or a table, before shards are built from it.")
+    ],
     splits: options.Splits = _SPLITS,
     seed: options.Seed = 0,
     images: options.Images = None,
@@ -110,12 +112,14 @@ def check(
         verdict = "all is well" if result.ok else count(len(result.problems), "problem")
         _print(result, as_json, f"{path}: {count(result.num_samples, 'sample')}, {verdict}.")
     else:
-        _print_plan(result, path, images, as_json)
+        _print_plan(result, Path(path), images, as_json)
     return ExitCode.COMPLETE if result.ok else ExitCode.SOME_FAILED
 
 
 def index(
-    folder: Annotated[Path, typer.Argument(help="Folder of WebDataset tars: an image with a txt or json each.")],
+    folder: Annotated[
+        str, typer.Argument(help="Folder of WebDataset tars, or its URL: an image with a txt or json each.")
+    ],
     source: Annotated[str, typer.Option(help="Name of the set.")],
     license_: Annotated[str, typer.Option("--license", help="Its licence, as stated by those who gave it.")],
     modality: Annotated[str | None, typer.Option(help="What all images are (default: as each json says).")] = None,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from medclip.files.remote import RemotePath, place_of
 from medclip.shards.reading.check_folder import ShardCheck, check_shards
 from medclip.shards.writing.splits import DEFAULT_SPLITS
 from medclip.shards.writing.summary import ShardPlan, plan_shards
@@ -24,7 +25,8 @@ def check(
     """Check a shard folder: hashes, counts, splits. Or count what a table is understood to hold; nothing is written.
 
     Args:
-        path: A shard folder; or a CSV, TSV or Parquet file or a data frame, before shards are built from it.
+        path: A shard folder, here or as a URL in a store; or a CSV, TSV or Parquet file or a data frame, before shards
+            are built from it.
         splits: Of a table: shares by patient.
         seed: Of a table: of the draw of patients.
         key: Of a table: identity key; without the key of the build, patients may come to other sides.
@@ -37,6 +39,8 @@ def check(
     Raises:
         MedclipError: MISSING_FILE, TABLE_INVALID.
     """
-    if isinstance(path, str | Path) and not os.path.isfile(path):  # unlike Path.is_file, this takes any name
-        return check_shards(path)
+    if isinstance(path, str | Path):
+        place = place_of(path)
+        if isinstance(place, RemotePath) or not os.path.isfile(place):  # unlike Path.is_file, this takes any name
+            return check_shards(place)
     return plan_shards(path, splits=splits, seed=seed, key=key, images=images, patient=patient)

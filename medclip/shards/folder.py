@@ -7,12 +7,15 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import claim_folder, in_use, write_file
+from medclip.files.remote import Place, RemotePath, is_url, place_of, read_whole
 from medclip.files.tables.write import parquet_bytes
+from medclip.shards.reading.shard_cache import ShardCache
 
 FORMAT = "medclip-shards"
 FORMAT_VERSION = 1
@@ -25,27 +28,18 @@ REJECT_COLUMNS = ("row", "sha256", "reason", "message", "modality", "adapter", "
 _INTEGERS = ("offset", "size", "row")
 
 
-def read_index(folder: Path) -> dict[str, Any]:
-    """Read index.json.
+def read_index(folder: Place | str) -> dict[str, Any]:
+    """Read index.json, of a folder here or in a store.
 
     Raises:
         MedclipError: MISSING_FILE when the folder holds no shards, TABLE_INVALID when it is of another version
-            or lacks something.
+            or lacks something; as `medclip.files.remote.read_range`.
     """
+    folder = place_of(folder)
     path = folder / INDEX
-    if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
-        if not os.path.exists(folder):
-            raise MedclipError(
-                Reason.MISSING_FILE, "there is no such file or folder.", where=folder, hint="Check the path."
-            )
-        raise MedclipError(
-            Reason.MISSING_FILE,
-            f"there are no shards here (no {INDEX}).",
-            where=folder,
-            hint="`medclip shards build` and `medclip shards index` make them.",
-        )
+    content = _index_bytes(folder)
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
+        index = json.loads(content.decode("utf-8"))
         ours = index["format"] == FORMAT and index["version"] == FORMAT_VERSION
     except (ValueError, KeyError, TypeError):
         ours = False
@@ -63,6 +57,28 @@ def read_index(folder: Path) -> dict[str, Any]:
             Reason.TABLE_INVALID, f"this index is damaged: {'; '.join(faults[:3])}.", where=path, hint="Build again."
         )
     return index
+
+
+def _index_bytes(folder: Place) -> bytes:
+    absent = MedclipError(
+        Reason.MISSING_FILE,
+        f"there are no shards here (no {INDEX}).",
+        where=folder,
+        hint="`medclip shards build` and `medclip shards index` make them.",
+    )
+    if isinstance(folder, RemotePath):
+        try:
+            return read_whole(folder / INDEX)
+        except MedclipError as e:
+            raise (absent if e.reason is Reason.MISSING_FILE else e) from None
+    path = folder / INDEX
+    if os.path.isfile(path):  # Path.is_file raises for a name that is too long
+        return path.read_bytes()
+    if not os.path.exists(folder):
+        raise MedclipError(
+            Reason.MISSING_FILE, "there is no such file or folder.", where=folder, hint="Check the path."
+        )
+    raise absent
 
 
 def _faults(index: Mapping[str, Any]) -> Iterator[str]:
@@ -96,12 +112,13 @@ def claim_shards(out: Path) -> None:
         raise in_use(out, "this folder holds shards already", "Name another folder, or remove this one first.")
 
 
-def shard_folder(folder: Path, index: Mapping[str, Any]) -> Path:
+def shard_folder(folder: Place, index: Mapping[str, Any]) -> Place:
     """Return the folder that the tars lie in: `folder` itself, or where an index of foreign tars says."""
-    return folder / index["foreign"]["base"] if "foreign" in index else folder
+    base = str(index["foreign"]["base"]) if "foreign" in index else "."
+    return place_of(base) if is_url(base) else folder / base
 
 
-def refuse_tars_in_two_splits(folders: Sequence[Path], indexes: Sequence[Mapping[str, Any]]) -> None:
+def refuse_tars_in_two_splits(folders: Sequence[Place], indexes: Sequence[Mapping[str, Any]]) -> None:
     """Refuse a tar that stands in two splits, of one folder or of several, whatever it is called.
 
     Raises:
@@ -121,13 +138,14 @@ def refuse_tars_in_two_splits(folders: Sequence[Path], indexes: Sequence[Mapping
                 )
 
 
-def read_samples(folder: Path, index: Mapping[str, Any], *, verify: bool) -> Any:
+def read_samples(folder: Place, index: Mapping[str, Any], *, verify: bool, cache: ShardCache | None = None) -> Any:
     """Read samples.parquet as an Arrow table.
 
     Args:
         folder: The shard folder.
         index: Its index.
-        verify: Compare its hash with the index.
+        verify: Compare its hash with the index. What comes out of a store is always compared.
+        cache: Where a table of a store is kept, so that it is fetched once.
 
     Raises:
         MedclipError: TABLE_INVALID when it cannot be read, lacks a column, or was changed since the build.
@@ -137,20 +155,44 @@ def read_samples(folder: Path, index: Mapping[str, Any], *, verify: bool) -> Any
 
     path = folder / SAMPLES
     try:
-        if verify and hashlib.sha256(path.read_bytes()).hexdigest() != index["tables"].get(SAMPLES):
-            raise MedclipError(
-                Reason.TABLE_INVALID,
-                "the table of samples was changed since it was written (its sha256 is not that of the index).",
-                where=path,
-                hint="Copy the folder again, or build or index it again.",
-            )
-        has_license = LICENSE in pq.read_schema(path).names
-        table = pq.read_table(path, columns=[*SAMPLE_COLUMNS, LICENSE] if has_license else list(SAMPLE_COLUMNS))
+        with open_table(folder, index, SAMPLES, cache) as file:
+            if verify and isinstance(path, Path):
+                if hashlib.file_digest(file, "sha256").hexdigest() != index["tables"].get(SAMPLES):
+                    raise _changed_table(path)
+                file.seek(0)
+            parquet = pq.ParquetFile(file)
+            has_license = LICENSE in parquet.schema_arrow.names
+            table = parquet.read(columns=[*SAMPLE_COLUMNS, LICENSE] if has_license else list(SAMPLE_COLUMNS))
         return table if has_license else table.append_column(LICENSE, pa.nulls(len(table), pa.string()))
     except (OSError, pa.ArrowException) as e:
         raise MedclipError(
             Reason.TABLE_INVALID, f"the table of samples cannot be read ({type(e).__name__}).", where=path
         ) from e
+
+
+def open_table(folder: Place, index: Mapping[str, Any], name: str, cache: ShardCache | None = None) -> BufferedIOBase:
+    """Open one of the two tables; that of a store is fetched once and kept under its hash.
+
+    Raises:
+        OSError: A file here cannot be opened.
+        MedclipError: TABLE_INVALID where it is not what the index says; as `ShardCache.fetch`.
+    """
+    path = folder / name
+    if not isinstance(path, RemotePath):
+        return path.open("rb")
+    try:
+        return (cache or ShardCache.at()).open_now(path, str(index["tables"].get(name)))
+    except MedclipError as e:
+        raise (_changed_table(path) if e.reason is Reason.CORRUPT else e) from None
+
+
+def _changed_table(path: Place) -> MedclipError:
+    return MedclipError(
+        Reason.TABLE_INVALID,
+        "the table of samples was changed since it was written (its sha256 is not that of the index).",
+        where=path,
+        hint="Copy the folder again, or build or index it again.",
+    )
 
 
 def write_index(

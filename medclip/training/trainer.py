@@ -63,7 +63,7 @@ class Trainer:
         self.world = world or World(device=torch.device(t.device))
         if t.threads:
             torch.set_num_threads(t.threads)
-        self.reader = ShardReader(d.shards, d.train_split, verify=d.verify)
+        self.reader = ShardReader(d.shards, d.train_split, verify=d.verify, cache=d.cache)
         started = self.world.first(lambda: begin(recipe, folder, self.reader)) or begin(recipe, folder, self.reader)
         self.config, self.tokenizer, self._base = started.config, started.tokenizer, started.base
         self.normalisation = (started.mean, started.std)
@@ -287,6 +287,8 @@ class Trainer:
                 world_size=self.world.size,
                 workers=self.recipe.data.workers,
                 batch_size=self.recipe.train.batch_size,
+                policy=self.recipe.data.policy,
+                window_shards=self.recipe.data.window_shards,
             )
         )
         for note in notes:
@@ -334,8 +336,12 @@ class Trainer:
             self.reader, augment=self.recipe.augment, policy=d.policy, weights=d.weights, window_shards=d.window_shards,
             rank=self.world.rank, world_size=self.world.size, max_bad_share=d.max_bad_share, **shared,
         )  # fmt: skip
-        val = ShardReader(d.shards, d.val_split, verify=d.verify) if d.val_split else None
-        return data, Batches(val, max_bad_share=1.0, **shared) if val is not None else None
+        val = ShardReader(d.shards, d.val_split, verify=d.verify, cache=d.cache) if d.val_split else None
+        if val is None:
+            return data, None
+        validation = Batches(val, max_bad_share=1.0, **shared)
+        validation.keep_validation(d.max_val)  # before training takes what room there is for shards of a store
+        return data, validation
 
     def _towers(self, model: torch.nn.Module) -> Towers:
         o, compiled = self.recipe.objective, self.recipe.train.compile

@@ -7,9 +7,9 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from medclip.files.remote import Place, local_copy, names_in, place_of
 from medclip.result import Result, named_counts
 from medclip.shards.folder import (
     INDEX,
@@ -32,7 +32,7 @@ from medclip.text.captions.record import CaptionRecord
 class ShardCheck(Result):
     """What was found in a shard folder, and what is wrong with it."""
 
-    folder: Path
+    folder: Place
     problems: tuple[str, ...]
     """One sentence each; empty when all is well."""
     num_samples: int
@@ -66,11 +66,12 @@ class ShardCheck(Result):
         return [*wrong, *super()._rows()][:most]
 
 
-def check_shards(folder: Path | str) -> ShardCheck:
+def check_shards(folder: Place | str) -> ShardCheck:
     """Read every byte of a shard folder again and compare it with the index.
 
     Args:
-        folder: What `build_shards` or `index_shards` made.
+        folder: What `build_shards` or `index_shards` made, here or as a URL in a store. There each tar is read once,
+            from front to back, into a temporary file.
 
     Returns:
         Counts, and one sentence for everything that is wrong: a missing, changed or foreign file, an unreadable or
@@ -79,12 +80,12 @@ def check_shards(folder: Path | str) -> ShardCheck:
     Raises:
         MedclipError: MISSING_FILE or TABLE_INVALID when the folder has no index this version understands.
     """
-    folder = Path(folder)
+    folder = place_of(folder)
     index = read_index(folder)
-    problems = list(_tables(folder, index))
+    problems: list[str] = []
     labels: dict[str, Counter[str]] = {}
-    rows = _read(folder / SAMPLES, SAMPLE_COLUMNS, problems)
-    rejects = _read(folder / REJECTS, REJECT_COLUMNS, problems)
+    rows = _read(folder, index, SAMPLES, SAMPLE_COLUMNS, problems)
+    rejects = _read(folder, index, REJECTS, REJECT_COLUMNS, problems)
     of = ForeignSet.from_dict(index["foreign"]) if "foreign" in index else None
     by_shard: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
@@ -94,7 +95,7 @@ def check_shards(folder: Path | str) -> ShardCheck:
         problems += _shard(base / shard["name"], shard, by_shard.get(shard["name"], ()), of, labels)
     named = {s["name"] for s in index["shards"]} | {INDEX, SAMPLES, REJECTS}
     # What else lies beside the tars of others is their business, but a tar that is not indexed is not trained on.
-    present = [p.name for p in base.iterdir() if of is None or p.suffix == ".tar"] if base.is_dir() else []
+    present = [name for name in names_in(base) if of is None or name.endswith(".tar")]
     strange = sorted(set(present) - named)
     if strange:
         problems.append(f"{len(strange)} files do not belong here: {', '.join(strange[:5])}.")
@@ -113,54 +114,54 @@ def check_shards(folder: Path | str) -> ShardCheck:
     )
 
 
-def _read(path: Path, columns: Sequence[str], problems: list[str]) -> list[dict[str, Any]]:
+def _read(
+    folder: Place, index: Mapping[str, Any], name: str, columns: Sequence[str], problems: list[str]
+) -> list[dict[str, Any]]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
+        with local_copy(folder / name) as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != index["tables"].get(name):
+                problems.append(f"{name} was changed since the build.")
+            file.seek(0)
+            table = pq.read_table(file)
+    except FileNotFoundError:
+        problems.append(f"{name} is missing.")
+        return []
     except (OSError, ValueError) as e:
-        problems.append(f"{path.name} cannot be read ({type(e).__name__}).")
+        problems.append(f"{name} cannot be read ({type(e).__name__}).")
         return []
     lacking = [c for c in columns if c not in table.column_names]
     if lacking:
-        problems.append(f"{path.name} has no column {', '.join(lacking)}.")
+        problems.append(f"{name} has no column {', '.join(lacking)}.")
         return []
     return table.to_pylist()
 
 
-def _tables(folder: Path, index: Mapping[str, Any]) -> Iterator[str]:
-    for name, sha256 in index["tables"].items():
-        path = folder / name
-        if not path.is_file():
-            yield f"{name} is missing."
-        elif hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
-            yield f"{name} was changed since the build."
-
-
 def _shard(
-    path: Path,
+    path: Place,
     shard: Mapping[str, Any],
     rows: Sequence[Mapping[str, Any]],
     of: ForeignSet | None,
     labels: dict[str, Counter[str]],
 ) -> Iterator[str]:
-    if not path.is_file():
+    try:
+        with local_copy(path) as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != shard["sha256"]:
+                yield f"{path.name} was changed since the build."
+            if len(rows) != shard["samples"]:
+                yield f"{path.name} holds {shard['samples']} samples by the index, {len(rows)} by samples.parquet."
+            for row in rows:
+                try:
+                    file.seek(row["offset"])
+                    data = file.read(row["size"])
+                    record = _sample(data, row) if of is None else _foreign_sample(data, row, of)
+                except (tarfile.TarError, KeyError, ValueError, TypeError, AttributeError, OSError):
+                    yield f"{path.name}: sample {row['key']} cannot be read."
+                    continue
+                _count_labels(record, labels)
+    except (FileNotFoundError, IsADirectoryError):
         yield f"{path.name} is missing."
-        return
-    with path.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != shard["sha256"]:
-            yield f"{path.name} was changed since the build."
-        if len(rows) != shard["samples"]:
-            yield f"{path.name} holds {shard['samples']} samples by the index, {len(rows)} by samples.parquet."
-        for row in rows:
-            try:
-                file.seek(row["offset"])
-                data = file.read(row["size"])
-                record = _sample(data, row) if of is None else _foreign_sample(data, row, of)
-            except (tarfile.TarError, KeyError, ValueError, TypeError, AttributeError, OSError):
-                yield f"{path.name}: sample {row['key']} cannot be read."
-                continue
-            _count_labels(record, labels)
 
 
 def _sample(data: bytes, row: Mapping[str, Any]) -> CaptionRecord:

@@ -17,6 +17,7 @@ from typing import IO, Any, cast
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import check_place, in_use, new_folder
 from medclip.files.pseudonyms import keyed_hash, load_key
+from medclip.files.remote import Place, RemotePath, local_copy, names_in, place_of
 from medclip.progress import Progress, Silent
 from medclip.result import Result, named_counts
 from medclip.sample import Modality
@@ -75,7 +76,7 @@ class _Tally:
 
 
 def index_shards(
-    folder: Path,
+    folder: Place | str,
     *,
     source: str,
     license: str,
@@ -92,12 +93,12 @@ def index_shards(
     several captions in UniMed's packed form; see `medclip.shards.reading.foreign` for the JSON.
 
     Args:
-        folder: Where the tars lie.
+        folder: Where the tars lie, here or as a URL in a store, where each tar is read once from front to back.
         source: Name of the set; what `proportional` weighs by.
         license: Its licence as stated by those who gave it.
         modality: What all images are; None where each sample's JSON says it, or nobody does.
         split: The split that all samples are put in.
-        out: Where index.json and the two tables go; into `folder` where None.
+        out: Where index.json and the two tables go; into `folder` where None, which a store does not allow.
         patient: Field of the JSON that names the patient. Without it every sample counts as a patient of its
             own, so nothing can be said about patients on two sides.
         key: Key for patient hashes; the identity key where None.
@@ -107,10 +108,14 @@ def index_shards(
         MedclipError: MISSING_FILE or NOTHING_TO_DO when there are no tars or no samples; OUTPUT_IN_USE when there is an
             index; CORRUPT naming the tar that cannot be read; WRONG_USE; TABLE_INVALID when a sample has no such field.
     """
-    folder = Path(folder)
+    folder = place_of(folder)
     tars = _tars(folder, source, split)
     if out is not None:
         claim_shards(Path(out))
+    elif isinstance(folder, RemotePath):
+        raise MedclipError(
+            Reason.WRONG_USE, "the index of tars in a store is written here.", where=folder, hint="Name --out FOLDER."
+        )
     elif (folder / INDEX).exists():
         remedy = f"Remove {INDEX} to index again, or write another one elsewhere with --out."
         raise in_use(folder, "this folder holds an index already", remedy)
@@ -124,7 +129,7 @@ def index_shards(
     for path in tars:
         _shard(path, split, of, patient, key, tally)
         progress.step()
-    report = _report(Path(out or folder), tally, patient)
+    report = _report(Path(str(out or folder)), tally, patient)
     if not report.num_samples:
         why = ", ".join(f"{r} {n}" for r, n in report.counts_by_reason.items())
         raise MedclipError(
@@ -134,15 +139,16 @@ def index_shards(
     return report
 
 
-def _tars(folder: Path, source: str, split: str) -> list[Path]:
-    if not os.path.isdir(folder):  # unlike Path.is_dir, this takes any name
+def _tars(folder: Place, source: str, split: str) -> list[Place]:
+    if isinstance(folder, Path) and not os.path.isdir(folder):  # unlike Path.is_dir, this takes any name
         what = "this is a file; tars lie in a folder." if os.path.exists(folder) else "there is no such folder."
         raise MedclipError(Reason.MISSING_FILE, what, where=folder, hint="Check the path.")
     if not source or not split.replace("_", "").isalnum():
         raise MedclipError(Reason.WRONG_USE, "name the source, and a split of letters, digits and underscores.")
-    tars = sorted(folder.glob("*.tar"))
+    names = names_in(folder)
+    tars = [folder / name for name in names if name.endswith(".tar")]
     if not tars:
-        packed = next((p.name for p in sorted(folder.iterdir()) if ".tar." in p.name or p.suffix == ".tgz"), None)
+        packed = next((name for name in names if ".tar." in name or name.endswith(".tgz")), None)
         raise MedclipError(
             Reason.NOTHING_TO_DO,
             "there are no tars here" + (f" but compressed ones ({packed})." if packed else "."),
@@ -152,40 +158,40 @@ def _tars(folder: Path, source: str, split: str) -> list[Path]:
     return tars
 
 
-def _shard(path: Path, split: str, of: ForeignSet, field_name: str | None, key: bytes, tally: _Tally) -> None:
+def _shard(path: Place, split: str, of: ForeignSet, field_name: str | None, key: bytes, tally: _Tally) -> None:
     rows = []
     try:
-        with path.open("rb") as file:
+        with local_copy(path) as file:
+            num_bytes = os.fstat(file.fileno()).st_size
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        for number, (name, offset, size, parts, fault) in enumerate(_samples(path), 1):
-            row, problem = _row(path, sha256, split, name, number, parts, fault, of, field_name, key)
-            if problem is not None:
-                tally.rejects.append(problem)
-                continue
-            tally.duplicate_keys += name in tally.keys
-            digest = bytes.fromhex(row["sha256"])
-            tally.duplicate_images += digest in tally.images
-            tally.keys.add(name)
-            tally.images.add(digest)
-            tally.patients.add(row["patient"])
-            tally.modalities[str(row["modality"])] += 1
-            rows.append(row | {"offset": offset, "size": size})
+            file.seek(0)
+            for number, (name, offset, size, parts, fault) in enumerate(_samples(cast("IO[bytes]", file)), 1):
+                row, problem = _row(path, sha256, split, name, number, parts, fault, of, field_name, key)
+                if problem is not None:
+                    tally.rejects.append(problem)
+                    continue
+                tally.duplicate_keys += name in tally.keys
+                digest = bytes.fromhex(row["sha256"])
+                tally.duplicate_images += digest in tally.images
+                tally.keys.add(name)
+                tally.images.add(digest)
+                tally.patients.add(row["patient"])
+                tally.modalities[str(row["modality"])] += 1
+                rows.append(row | {"offset": offset, "size": size})
     except (tarfile.TarError, OSError) as e:
         raise MedclipError(
             Reason.CORRUPT, f"this is not a whole tar ({e}).", where=path, hint="Fetch it again, or move it away."
         ) from e
     tally.tables.append(arrow_table(rows, SAMPLE_COLUMNS))
-    tally.shards.append(
-        {"name": path.name, "split": split, "samples": len(rows), "bytes": path.stat().st_size, "sha256": sha256}
-    )
+    tally.shards.append({"name": path.name, "split": split, "samples": len(rows), "bytes": num_bytes, "sha256": sha256})
 
 
-def _samples(path: Path) -> Iterator[tuple[str, int, int, dict[str, bytes], Reason | None]]:
+def _samples(file: IO[bytes]) -> Iterator[tuple[str, int, int, dict[str, bytes], Reason | None]]:
     """Yield key, place and members of each run of members with one key, as WebDataset groups them.
 
     The last value is why a sample cannot be used, whatever its members hold; they are empty then.
     """
-    with path.open("rb") as file, tarfile.open(fileobj=cast("IO[bytes]", _Bounded(file)), mode="r:") as tar:
+    with tarfile.open(fileobj=cast("IO[bytes]", _Bounded(file)), mode="r:") as tar:
         name, start, end, parts, fault = "", 0, 0, {}, None
         for info in tar:
             key, extension = split_name(info.name)
@@ -235,7 +241,7 @@ class _Bounded:
 
 
 def _row(
-    path: Path,
+    path: Place,
     tar: str,
     split: str,
     name: str,
@@ -298,7 +304,7 @@ def _image_problem(data: bytes) -> Reason | None:
         return Reason.CORRUPT
 
 
-def _patient(parts: Mapping[str, bytes], name: str, path: Path, number: int) -> str:
+def _patient(parts: Mapping[str, bytes], name: str, path: Place, number: int) -> str:
     value = json.loads(parts["json"]).get(name) if "json" in parts else None
     if value in (None, ""):
         raise MedclipError(
@@ -324,11 +330,15 @@ def _report(folder: Path, tally: _Tally, patient_from: str | None) -> IndexRepor
     )
 
 
-def _write(folder: Path, out: Path | None, of: ForeignSet, split: str, tally: _Tally, report: IndexReport) -> None:
+def _write(folder: Place, out: Path | None, of: ForeignSet, split: str, tally: _Tally, report: IndexReport) -> None:
     import pyarrow as pa
 
-    base = "." if out is None else os.path.relpath(folder.resolve(), Path(out).resolve())
-    with new_folder(Path(out)) if out is not None else nullcontext(folder) as work:
+    base = "."
+    if isinstance(folder, RemotePath):
+        base = str(folder)
+    elif out is not None:
+        base = os.path.relpath(folder.resolve(), Path(out).resolve())
+    with new_folder(Path(out)) if out is not None else nullcontext(Path(str(folder))) as work:
         write_index(
             work,
             pa.concat_tables(tally.tables),

@@ -6,17 +6,18 @@ import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.files.remote import Place, place_of
 from medclip.result import Result
 from medclip.shards.folder import read_index, read_samples, refuse_tars_in_two_splits, shard_folder
 from medclip.shards.reading.columns import Columns, coded
 from medclip.shards.reading.foreign import ForeignSet, read_foreign
-from medclip.shards.reading.shard_files import ShardFile, ShardFiles, Verify
+from medclip.shards.reading.shard_cache import ShardCache, ShardFile
+from medclip.shards.reading.shard_files import ShardFiles, Verify
 from medclip.shards.sample_json import from_json
 from medclip.shards.stored_image import EXTENSIONS, decode
 from medclip.shards.writing.tar import members
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-def no_split(split: str, folder: Path, indexes: Sequence[Mapping[str, Any]]) -> MedclipError:
+def no_split(split: str, folder: Place | str, indexes: Sequence[Mapping[str, Any]]) -> MedclipError:
     """Return the refusal of a split that none of some shard folders has."""
     known = sorted({s for index in indexes for s in index["counts"]["by_split"]})
     hint = did_you_mean(str(split), known, "Splits are")
@@ -59,20 +60,30 @@ class ShardReader:
     """Random access to one split of one or several shard folders. Safe in threads; travels to other processes.
 
     Args:
-        folder: What `build_shards` or `index_shards` made; several are numbered one after the other.
+        folder: What `build_shards` or `index_shards` made, here or as a URL in a store (s3://, https://, http://);
+            several are numbered one after the other.
         split: One of its splits. Of several folders each that has it takes part.
         verify: What is compared with the index when a shard is first opened: "full" is size and sha256 (and the hash of
-            the table of samples), "size" the size only, "none" nothing.
+            the table of samples), "size" the size only, "none" nothing. What comes out of a store is always hashed.
+        cache: Where what comes out of a store is kept on this node; 50 GB in `cache/shards` of MEDCLIP_HOME where None.
 
     Raises:
         MedclipError: MISSING_FILE, TABLE_INVALID or WRONG_USE when the folder or the split is not there;
             PREPROCESSING_MISMATCH or PATIENT_OVERLAP when several folders do not go together.
     """
 
-    def __init__(self, folder: Path | str | Sequence[Path | str], split: str, *, verify: Verify = "size") -> None:
+    def __init__(
+        self,
+        folder: Place | str | Sequence[Place | str],
+        split: str,
+        *,
+        verify: Verify = "size",
+        cache: ShardCache | None = None,
+    ) -> None:
         import pyarrow as pa
 
-        self.folders = tuple(Path(f) for f in ([folder] if isinstance(folder, Path | str) else folder))
+        self.folders = tuple(map(place_of, [folder] if isinstance(folder, Place | str) else folder))
+        self.cache = cache or ShardCache.at()
         self.split = split
         self.verify: Verify = verify
         indexes = [read_index(f) for f in self.folders]
@@ -83,7 +94,7 @@ class ShardReader:
         self._foreign: list[ForeignSet | None] = []
         sides: dict[str, bool] = {}
         for where, index in zip(self.folders, indexes, strict=True):
-            table = read_samples(where, index, verify=verify == "full")
+            table = read_samples(where, index, verify=verify == "full", cache=self.cache)
             if len(self.folders) > 1:
                 _refuse_overlap(where, table, sides, split)
             own = _shards(where, index, split)
@@ -100,7 +111,7 @@ class ShardReader:
             raise no_split(split, self.folder, indexes)
         self._shard = np.concatenate(numbers)
         self._place = np.stack([self._table[c].to_numpy() for c in ("offset", "size")])
-        self._files = ShardFiles(shards, verify)
+        self._files = ShardFiles(shards, verify, self.cache)
 
     def __len__(self) -> int:
         return len(self._table)
@@ -165,7 +176,7 @@ class ShardReader:
             return None
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> Place:
         """The first folder."""
         return self.folders[0]
 
@@ -196,6 +207,17 @@ class ShardReader:
         if not -len(self) <= i < len(self):
             raise IndexError(i)
         return self._files.read(int(self._shard[i]), int(self._place[0, i]), int(self._place[1, i]))
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether any of the shards lies in a store."""
+        return self._files.is_remote
+
+    def want(
+        self, now: Sequence[int], soon: Sequence[int] = (), *, keep: bool = False, in_processes: bool = False
+    ) -> None:
+        """Have shards of a store brought here before they are read; as `ShardFiles.want`."""
+        self._files.want(now, soon, keep=keep, in_processes=in_processes)
 
     def members(self, i: int) -> dict[str, bytes]:
         """Read the members of sample i: extension to content.
@@ -250,7 +272,7 @@ class ShardReader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _path(self, i: int) -> Path:
+    def _path(self, i: int) -> Place:
         return self.shards[self._shard[i]].path
 
     def _corrupt(self, i: int, error: Exception) -> MedclipError:
@@ -258,7 +280,7 @@ class ShardReader:
         return MedclipError(Reason.CORRUPT, f"sample {self.key(i)} is not readable ({kind}).", where=self._path(i))
 
 
-def _shards(folder: Path, index: Mapping[str, Any], split: str) -> list[ShardFile]:
+def _shards(folder: Place, index: Mapping[str, Any], split: str) -> list[ShardFile]:
     base = shard_folder(folder, index)
     return [
         ShardFile(base / s["name"], s["name"], split, s["samples"], s.get("bytes"), s["sha256"])
@@ -267,7 +289,7 @@ def _shards(folder: Path, index: Mapping[str, Any], split: str) -> list[ShardFil
     ]
 
 
-def _numbers(table: Any, number: Mapping[str, int], folder: Path) -> NDArray[np.int32]:
+def _numbers(table: Any, number: Mapping[str, int], folder: Place) -> NDArray[np.int32]:
     named = table["shard"].to_pylist()
     try:
         return np.fromiter((number[name] for name in named), np.int32, len(named))
@@ -279,7 +301,7 @@ def _numbers(table: Any, number: Mapping[str, int], folder: Path) -> NDArray[np.
         ) from None
 
 
-def _preprocessing(folders: Sequence[Path], indexes: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def _preprocessing(folders: Sequence[Place], indexes: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     if len(set(folders)) < len(folders) or not folders:
         raise MedclipError(Reason.WRONG_USE, "name at least one shard folder, and each only once.")
     merged: dict[str, str] = {}
@@ -295,7 +317,7 @@ def _preprocessing(folders: Sequence[Path], indexes: Sequence[Mapping[str, Any]]
     return dict(sorted(merged.items()))
 
 
-def _refuse_overlap(folder: Path, table: Any, sides: dict[str, bool], split: str) -> None:
+def _refuse_overlap(folder: Place, table: Any, sides: dict[str, bool], split: str) -> None:
     """Refuse a patient who is in this split in one folder and in another split in another."""
     here = {False: set[str](), True: set[str]()}
     for patient, side in zip(table["patient"].to_pylist(), table["split"].to_pylist(), strict=True):

@@ -1,35 +1,33 @@
-"""Shards as open files: compared with the index when first opened, a limited number open at once, safe in threads."""
+"""Shards as open files: compared with the index when first opened, a limited number open at once, safe in threads.
+
+Those of a store are read from the cache of this node (`medclip.shards.reading.shard_cache`), where they come whole and
+compared with their hash, or by ranges where they are not in it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import threading
-from collections import OrderedDict
+import time
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 from typing import Any, Literal
 
 from medclip.errors import MedclipError, Reason
+from medclip.files.remote import Place, RemotePath, read_range
+from medclip.shards.reading.read_ahead import ReadAhead
+from medclip.shards.reading.shard_cache import Fetched, ShardCache, ShardFile
 
 Verify = Literal["full", "size", "none"]
 MAX_OPEN = 128
 """Files kept open, far below the 1,024 that most systems allow a process."""
 _CHUNK = 1 << 22
-
-
-@dataclass(frozen=True)
-class ShardFile:
-    """One tar as the index knows it."""
-
-    path: Path
-    name: str
-    split: str
-    samples: int
-    num_bytes: int | None
-    """None where an old index does not say."""
-    sha256: str
+_WORTH_FETCHING = 3
+"""Samples of a shard that nobody has planned for, from which on it is fetched as a whole."""
+_NO_ROOM_S = 5.0
+"""How long a shard that found no room in the cache is not tried again."""
 
 
 class ShardFiles:
@@ -39,11 +37,40 @@ class ShardFiles:
         shards: The shards, in the order of their numbers.
         verify: "full" compares size and sha256 when a shard is first opened, in the thread that wants it (others that
             want the same shard wait, those that read from other shards do not); "size" only the size; "none" nothing.
+            What comes out of a store is always hashed as it comes.
+        cache: Where shards of a store are kept; the default one where None.
     """
 
-    def __init__(self, shards: Sequence[ShardFile], verify: Verify = "size") -> None:
+    def __init__(self, shards: Sequence[ShardFile], verify: Verify = "size", cache: ShardCache | None = None) -> None:
         self.shards, self.verify = tuple(shards), verify
+        self.cache = cache or ShardCache.at()
         self._start()
+
+    @cached_property
+    def is_remote(self) -> bool:
+        """Whether any of them lies in a store."""
+        return any(isinstance(s.path, RemotePath) for s in self.shards)
+
+    def want(
+        self, now: Sequence[int], soon: Sequence[int] = (), *, keep: bool = False, in_processes: bool = False
+    ) -> None:
+        """Have shards of a store brought here in the order in which they are needed; nothing for those on a disk.
+
+        Args:
+            now: Numbers of the shards that are read next; this waits for as many of them as the cache holds.
+            soon: Of those that come after them; they are fetched meanwhile.
+            keep: As for `ReadAhead`.
+            in_processes: As for `ReadAhead`.
+
+        Raises:
+            MedclipError: A shard of now cannot be fetched.
+        """
+        wanted = ([self.shards[i] for i in numbers] for numbers in (now, soon))
+        parts = [[s for s in shards if isinstance(s.path, RemotePath)] for shards in wanted]
+        if self._ahead is None and not any(parts):
+            return
+        self._ahead = self._ahead or ReadAhead(self.cache, keep=keep, in_processes=in_processes)
+        self._ahead.want(*parts)
 
     def read(self, number: int, offset: int, size: int) -> bytes:
         """Read from a shard.
@@ -53,6 +80,8 @@ class ShardFiles:
                 the index says.
         """
         path = self.shards[number].path
+        if isinstance(path, RemotePath):
+            return self._read_remote(number, path, offset, size)
         try:
             descriptor = self._borrow(number)
             try:
@@ -71,19 +100,43 @@ class ShardFiles:
             raise _changed(path, "it ends before a sample that the index places in it")
         return data
 
+    def _read_remote(self, number: int, place: RemotePath, offset: int, size: int) -> bytes:
+        shard = self.shards[number]
+        descriptor = self.cache.open(shard.sha256, shard.num_bytes)
+        if descriptor is None and self._is_worth_fetching(number):
+            if self.cache.fetch(place, shard.sha256, shard.num_bytes) is Fetched.NO_ROOM:
+                self._not_before[number] = time.monotonic() + _NO_ROOM_S
+            descriptor = self.cache.open(shard.sha256, shard.num_bytes)
+        if descriptor is None:
+            return read_range(place, offset, size)
+        try:
+            data = os.pread(descriptor, size, offset)
+        finally:
+            os.close(descriptor)
+        if len(data) < size:
+            raise _changed(place, "it ends before a sample that the index places in it")
+        return data
+
+    def _is_worth_fetching(self, number: int) -> bool:
+        self._misses[number] += 1
+        return self._misses[number] >= _WORTH_FETCHING and self._not_before.get(number, 0.0) <= time.monotonic()
+
     def close(self) -> None:
         """Close all files. They are opened again when wanted."""
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None
         with self._lock:
             for descriptor in self._open.values():
                 os.close(descriptor)
             self._open.clear()
 
     def __del__(self) -> None:
-        if getattr(self, "_open", None):
+        if getattr(self, "_open", None) or getattr(self, "_ahead", None):
             self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"shards": self.shards, "verify": self.verify}
+        return {"shards": self.shards, "verify": self.verify, "cache": self.cache}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -94,6 +147,9 @@ class ShardFiles:
         self._open: OrderedDict[int, int] = OrderedDict()
         self._opening: dict[int, threading.Lock] = {}
         self._verified: set[int] = set()
+        self._ahead: ReadAhead | None = None
+        self._misses: Counter[int] = Counter()
+        self._not_before: dict[int, float] = {}
 
     def _borrow(self, number: int) -> int:
         """Return a descriptor of one's own, so that another thread may close the kept one at any time."""
@@ -106,7 +162,7 @@ class ShardFiles:
             with self._lock:
                 if number in self._open:
                     return os.dup(self._open[number])
-            descriptor = os.open(self.shards[number].path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            descriptor = os.open(str(self.shards[number].path), os.O_RDONLY | getattr(os, "O_BINARY", 0))
             try:
                 self._compare(number, descriptor)
             except BaseException:
@@ -135,7 +191,7 @@ class ShardFiles:
             self._verified.add(number)
 
 
-def _changed(path: Path, how: str) -> MedclipError:
+def _changed(path: Place, how: str) -> MedclipError:
     return MedclipError(
         Reason.CORRUPT,
         f"the shard was changed or damaged since it was indexed: {how}.",

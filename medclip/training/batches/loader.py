@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from medclip.errors import MedclipError, Reason
 from medclip.text.free_text.sentences import Native
 from medclip.text.tokenizers.tokenizer import Tokenizer
+from medclip.training.batches.ahead import WindowsAhead
 from medclip.training.batches.order import WINDOW_SHARDS, Policy, epoch_plan, repeats, steps_of_epoch
 from medclip.training.batches.samples import Drawing, Made, Samples
 from medclip.training.batches.workers import Crew, Pending, ProcessCrew, Row, ThreadCrew, WorkerKind
 from medclip.training.recipe.schema import Augment
+from medclip.wording import count
 
 if TYPE_CHECKING:
     from medclip.shards.reading.samples import ShardReader
@@ -139,6 +141,8 @@ class Batches:
         self._tokenizer = tokenizer
         self._crew: Crew | None = None
         self._plan: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
+        self._ahead: WindowsAhead | None = None
+        self._wanted: tuple[list[int], list[int]] | None = None
         self.bad: Counter[str] = Counter()
         """Bad samples of this rank so far, by reason."""
         self.seen = 0
@@ -159,7 +163,7 @@ class Batches:
         Raises:
             MedclipError: TIMEOUT, with where the workers hang; what `ShardReader.raw` raises, naming the shard.
         """
-        yield from self._prepared(self._rows(step) for step in range(first_step, last_step))
+        yield from self._prepared(self._planned(step, first_step) for step in range(first_step, last_step))
 
     def validation(self, limit: int) -> Iterator[Batch]:
         """Yield the first samples of the split in order, the same on every rank; the last batch may be smaller.
@@ -168,10 +172,20 @@ class Batches:
             MedclipError: As `training`.
         """
         size = min(limit, len(self.reader))
+        self.keep_validation(limit)
         yield from self._prepared(
             [(0, i, 0) for i in range(start, min(start + self.batch_size, size))]
             for start in range(0, size, self.batch_size)
         )
+
+    def keep_validation(self, limit: int) -> None:
+        """Have the shards of `validation` brought here, where they lie in a store, and kept until this is closed.
+
+        Raises:
+            MedclipError: A shard cannot be fetched.
+        """
+        if self.reader.is_remote:
+            self._want(np.unique(self.reader.columns.shard_N[:limit]).tolist(), [], keep=True)
 
     def over_budget(self) -> MedclipError | None:
         """Return the error to end a run with when too many samples were bad, else None."""
@@ -191,10 +205,28 @@ class Batches:
         crew, self._crew = self._crew, None
         if crew is not None:
             crew.close()
+        if self._wanted is not None:
+            self._wanted = None
+            self.reader.close()
 
     def __del__(self) -> None:
         if getattr(self, "_crew", None) is not None:
             self.close()
+
+    def _planned(self, step: int, first_step: int) -> list[Row]:
+        """Return the rows of a step, once the shards of its window are here; those of the next one are fetched."""
+        if self.reader.is_remote:
+            self._ahead = self._ahead or WindowsAhead(
+                self.reader.columns, self.policy, batch_size=self.batch_size, steps_per_epoch=self.steps_per_epoch,
+                seed=self.seed, window_shards=self.window_shards,
+            )  # fmt: skip
+            self._want(*self._ahead.needed(max(first_step, step - _AHEAD - 1), step))
+        return self._rows(step)
+
+    def _want(self, now: list[int], soon: list[int], *, keep: bool = False) -> None:
+        if self._wanted != (now, soon):
+            self.reader.want(now, soon, keep=keep, in_processes=self._worker_kind == "process")
+            self._wanted = now, soon
 
     def _rows(self, step: int) -> list[Row]:
         epoch, number = divmod(step, self.steps_per_epoch)
@@ -262,7 +294,15 @@ class Batches:
         )
 
 
-def preflight(reader: ShardReader, *, world_size: int, workers: int, batch_size: int) -> tuple[str, ...]:
+def preflight(
+    reader: ShardReader,
+    *,
+    world_size: int,
+    workers: int,
+    batch_size: int,
+    policy: Policy = "shard_mixed",
+    window_shards: int = WINDOW_SHARDS,
+) -> tuple[str, ...]:
     """Return what is worth knowing of a split before a run begins.
 
     Args:
@@ -270,9 +310,12 @@ def preflight(reader: ShardReader, *, world_size: int, workers: int, batch_size:
         world_size: Ranks that train together.
         workers: Workers of each.
         batch_size: Samples of a step over all ranks.
+        policy: What makes a batch.
+        window_shards: Shards that `shard_mixed` mixes.
 
     Returns:
-        A sentence each: fewer shards than workers, an epoch of few batches, and how fast the first shard is read.
+        A sentence each: fewer shards than workers, an epoch of few batches, and how fast the first shard is read, or
+        what the cache holds of shards of a store.
 
     Raises:
         MedclipError: The first shard is gone or not what the index says.
@@ -287,7 +330,21 @@ def preflight(reader: ShardReader, *, world_size: int, workers: int, batch_size:
     steps = len(reader) // batch_size
     if steps < _FEW_STEPS:
         notes.append(f"an epoch has only {steps} batches of {batch_size}; warm-up and schedule count in steps")
-    return (*notes, _speed(reader))
+    return (*notes, _room(reader, policy, window_shards) if reader.is_remote else _speed(reader))
+
+
+def _room(reader: ShardReader, policy: Policy, window_shards: int) -> str:
+    """Compare the cache with the largest window of shards that are needed at once."""
+    sizes = sorted((s.num_bytes or 0 for s in reader.shards), reverse=True)
+    window = sizes[:window_shards] if policy == "shard_mixed" else sizes
+    fitting = int(np.searchsorted(np.cumsum(window), reader.cache.max_bytes, side="right"))
+    what = f"{count(len(window), 'shard')} of up to {sum(window) / 1e9:.3g} GB are needed at once"
+    note = f"shards come from a store into a cache of {reader.cache.max_bytes / 1e9:.3g} GB; {what}"
+    if fitting == len(window):
+        return note
+    remedy = "lower data.window_shards or " if policy == "shard_mixed" else ""
+    left = f"{len(window) - fitting} of them are read sample by sample, with a request each"
+    return f"{note}, and {left}: {remedy}raise data.shard_cache_gb"
 
 
 def _speed(reader: ShardReader) -> str:

@@ -104,6 +104,24 @@ def epoch_plan(
     return order[: steps * batch_size].reshape(steps, batch_size)
 
 
+def windows_of_epoch(
+    columns: Columns, policy: Policy, *, seed: int, epoch: int, window_shards: int
+) -> list[tuple[int, NDArray[np.int64]]]:
+    """Return the windows of an epoch in order: how many samples of it come up to the end of each, and its shards.
+
+    Whoever brings shards from afar learns from it what is wanted next. The samples of `proportional` and
+    `per_modality` lie in all shards at any time: they have one window.
+    """
+    if policy != "shard_mixed" or columns.num_shards <= window_shards:
+        return [(len(columns), np.arange(columns.num_shards))]
+    shards = np.random.default_rng((seed, ORDER, epoch)).permutation(columns.num_shards)
+    ends = np.cumsum(_sizes(columns.shard_N, columns.num_shards)[shards])
+    return [
+        (int(ends[min(i + window_shards, len(shards)) - 1]), shards[i : i + window_shards])
+        for i in range(0, len(shards), window_shards)
+    ]
+
+
 def repeats(plan: NDArray[np.int64]) -> NDArray[np.int64]:
     """Count, for each place of a plan, how often its sample stood before in the same epoch.
 

@@ -18,7 +18,9 @@ from typing import Any, Literal
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.readers.pool import ReadingPool
+from medclip.files.remote import Place
 from medclip.shards.reading.samples import ShardReader
+from medclip.shards.reading.shard_cache import ShardCache
 from medclip.shards.reading.shard_files import Verify
 from medclip.text.tokenizers.tokenizer import Tokenizer
 from medclip.training.batches.samples import Drawing, Made, Samples, encode_caption
@@ -94,9 +96,10 @@ class _ThreadPending:
 class _Setup:
     """What a process needs to make samples; it reads the index itself."""
 
-    folders: tuple[Path, ...]
+    folders: tuple[Place, ...]
     split: str
     verify: Verify
+    cache: ShardCache
     drawing: Drawing
     cache_mb: float
     tokenizer: Tokenizer | None
@@ -117,7 +120,9 @@ class ProcessCrew:
         timeout_s: float,
         tokenizer: Tokenizer | None = None,
     ) -> None:
-        setup = _Setup(reader.folders, reader.split, reader.verify, drawing, cache_mb / workers, tokenizer)
+        setup = _Setup(
+            reader.folders, reader.split, reader.verify, reader.cache, drawing, cache_mb / workers, tokenizer
+        )
         self._tokenizer = tokenizer
         self._timeout_s = timeout_s
         self._dumps = tempfile.TemporaryDirectory(prefix="medclip-data-", ignore_cleanup_errors=True)
@@ -190,7 +195,7 @@ _samples: Samples | None = None
 def begin(setup: _Setup) -> None:
     """Open the split in a process, before its first job."""
     global _samples
-    reader = ShardReader(setup.folders, setup.split, verify=setup.verify)
+    reader = ShardReader(setup.folders, setup.split, verify=setup.verify, cache=setup.cache)
     _samples = Samples(reader, setup.drawing, setup.cache_mb, setup.tokenizer)
 
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from medclip.errors import MedclipError, Reason
 from medclip.files.key_value import Overrides, read_overrides
 from medclip.files.recipe import invalid_recipe, read_yaml
+from medclip.files.remote import is_url
 from medclip.training.recipe.schema import Recipe
 
 
@@ -72,7 +73,9 @@ def _resolved(recipe: Recipe, base: Path) -> Recipe:
         return part.model_copy(update={n: type(v)(place(Path(v))) for n, v in given.items()})
 
     parts: dict[str, Any] = {
-        "data": recipe.data.model_copy(update={"shards": tuple(place(p) for p in recipe.data.shards)}),
+        "data": recipe.data.model_copy(
+            update={"shards": tuple(p if is_url(p) else str(place(Path(p))) for p in recipe.data.shards)}
+        ),
         "text": placed(recipe.text, "tokenizer"),
         "model": placed(recipe.model, "text_folder", "start", "architecture", "image_weights"),
     }

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from medclip.errors import MedclipError
+from medclip.files.remote import place_of
+from medclip.shards.reading.shard_cache import DEFAULT_GB, ShardCache
 from medclip.text.vocabulary.load import load_task
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -22,8 +24,9 @@ class _Part(BaseModel):
 class Data(_Part):
     """Where samples come from."""
 
-    shards: tuple[Path, ...] = Field(min_length=1)
-    """Folders made by `medclip shards build` or `medclip shards index`; one may stand without brackets."""
+    shards: tuple[str, ...] = Field(min_length=1)
+    """Folders made by `medclip shards build` or `medclip shards index`, here or as URLs in a store (s3://, https://,
+    http://); one may stand without brackets."""
     train_split: str = "train"
     val_split: str | None = "val"
     """None trains without validation."""
@@ -57,11 +60,29 @@ class Data(_Part):
     process: `medclip shards check` does it once."""
     timeout_s: float = Field(default=300.0, gt=0)
     """Seconds without a batch after which the run stops and shows where its workers hang."""
+    shard_cache: Path | None = None
+    """Folder for shards of a store on a disk of each node; `cache/shards` in MEDCLIP_HOME where None."""
+    shard_cache_gb: float = Field(default=DEFAULT_GB, gt=0)
+    """Ceiling of that folder, of all runs together. Room for two windows of shards lets the next one come in time."""
 
     @field_validator("shards", mode="before")
     @classmethod
     def _several(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str | Path) else value
+        places = [value] if isinstance(value, str | Path) else value
+        return [str(p) if isinstance(p, Path) else p for p in places] if isinstance(places, list | tuple) else places
+
+    @field_validator("shards")
+    @classmethod
+    def _without_secrets(cls, places: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            return tuple(str(place_of(place)) for place in places)
+        except MedclipError as e:
+            raise ValueError(f"{e.where}: {e.message} {e.hint}") from None
+
+    @property
+    def cache(self) -> ShardCache:
+        """The cache of shards of a store."""
+        return ShardCache.at(self.shard_cache, self.shard_cache_gb)
 
 
 class Text(_Part):
@@ -260,7 +281,7 @@ class Train(_Part):
 
 
 _FREE = (
-    "out", "card", "data.shards", "data.cache_mb", "data.worker", "data.verify", "data.timeout_s", "data.max_bad_share",
+    "out", "card", "data.shard", "data.cache_mb", "data.worker", "data.verify", "data.timeout_s", "data.max_bad_share",
     "train.micro_batch", "train.parallel", "train.device", "train.checkpoint_every", "train.log_every",
     "train.tensorboard", "train.zero_shot", "train.max_bad_steps", "train.image_hashes",
 )  # fmt: skip

@@ -1,0 +1,324 @@
+"""Places that are no local path: s3://, http(s):// and what else fsspec reads; ranges, sizes, lists, with retries.
+
+A URL that holds a user, a password or a query is refused, so that none can reach a log, an error, a recipe or a card:
+credentials come from where the client of the store looks for them (AWS_ACCESS_KEY_ID or ~/.aws for S3, ~/.netrc for
+HTTP). Errors name the place and the kind of fault and never quote the client, whose messages may quote headers.
+
+Nothing of fsspec is imported before a URL is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import posixpath
+import random
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BufferedIOBase
+from pathlib import Path
+from typing import IO, Any, TypeVar, cast
+from urllib.parse import unquote, urlsplit
+
+from medclip.errors import MedclipError, Reason
+from medclip.files.output import disk_errors
+from medclip.wording import duration
+
+T = TypeVar("T")
+RETRY_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+"""Before each new attempt, up to a half more by chance, so that many nodes do not come back at once."""
+CHUNK_BYTES = 32 << 20
+"""What one request of a download asks for: few requests a shard, and this much memory."""
+PIP_LINE = "pip install 'medclip-imaging[remote]'"
+_CONNECT_S, _SILENT_S = 10.0, 60.0
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+_FLATTENED = re.compile(r"(s3a?|https?|gcs?|gs|abfss?|az|memory|file):/(?!/)")
+"""What `Path("s3://bucket")` makes of a URL."""
+_CREDENTIALS = (
+    "Credentials come from the environment: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or ~/.aws for S3 "
+    "(AWS_ENDPOINT_URL for another store than Amazon's), ~/.netrc for HTTP."
+)
+
+
+@dataclass(frozen=True)
+class RemotePath:
+    """A file or folder that a URL names."""
+
+    url: str
+    """Without user, password, query and a slash at its end."""
+
+    def __truediv__(self, name: str) -> RemotePath:
+        """Return what lies in this folder, or beside it ("../x")."""
+        scheme, _, rest = self.url.partition("://")
+        host, _, path = rest.partition("/")
+        joined = posixpath.normpath(posixpath.join("/", path, name)).lstrip("/")
+        return RemotePath(f"{scheme}://{host}/{joined}".rstrip("/"))
+
+    @property
+    def name(self) -> str:
+        """The last part."""
+        return self.url.rpartition("/")[2]
+
+    def __str__(self) -> str:
+        """Return the URL."""
+        return self.url
+
+
+Place = Path | RemotePath
+
+
+def is_url(text: object) -> bool:
+    """Whether a text is a URL.
+
+    Example:
+        >>> is_url("s3://bucket/shards"), is_url("shards")
+        (True, False)
+    """
+    return isinstance(text, str) and _URL.match(text) is not None
+
+
+def place_of(where: str | Path | RemotePath) -> Place:
+    """Return the place that a path or a URL names; file:// is a path.
+
+    Raises:
+        MedclipError: WRONG_USE for a URL with a user, a password or a query in it.
+
+    Example:
+        >>> str(place_of("s3://bucket/shards/") / "index.json"), place_of("file:///data/x") == Path("/data/x")
+        ('s3://bucket/shards/index.json', True)
+    """
+    if isinstance(where, RemotePath):
+        return where
+    text = str(where)
+    if isinstance(where, Path):
+        text = _FLATTENED.sub(r"\1://", text, count=1)
+    if not is_url(text):
+        return Path(where)
+    parts = urlsplit(text)
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        host = parts.netloc.rpartition("@")[2]
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "the URL holds a user, a password, a query or a fragment, which would be written down with it.",
+            where=f"{parts.scheme}://{host}{parts.path}",
+            hint=f"Leave them out. {_CREDENTIALS}",
+        )
+    return RemotePath(text.rstrip("/"))
+
+
+def read_range(place: RemotePath, start: int, size: int) -> bytes:
+    """Read a part of a file with one request.
+
+    Raises:
+        MedclipError: MISSING_FILE, PERMISSION_DENIED, MISSING_CODEC (the extra), READ_ERROR after all attempts;
+            CORRUPT where the file ends before.
+    """
+
+    def read() -> bytes:
+        client = _filesystem(place)
+        data: bytes = client.cat_file(place.url, start=start, end=start + size)
+        if len(data) > size:  # a server that knows no ranges sends all
+            data = data[start : start + size]
+        if len(data) < size:
+            num_bytes = client.info(place.url).get("size")
+            if num_bytes is not None and num_bytes < start + size:
+                raise _beyond_end(place)
+            raise _ShortError(f"{len(data):,} of {size:,} bytes")
+        return data
+
+    return _patiently(place, read)
+
+
+def read_whole(place: RemotePath) -> bytes:
+    """Read a small file.
+
+    Raises:
+        MedclipError: As `read_range`.
+    """
+    return _patiently(place, lambda: _filesystem(place).cat_file(place.url))
+
+
+def size_of(place: RemotePath) -> int:
+    """Return the bytes of a file.
+
+    Raises:
+        MedclipError: As `read_range`.
+    """
+
+    def ask() -> int:
+        size = _filesystem(place).info(place.url).get("size")
+        if size is None:
+            raise _ShortError("no size")
+        return int(size)
+
+    return _patiently(place, ask)
+
+
+def names_in(place: Place) -> list[str]:
+    """List the names of what lies in a folder, sorted; nothing for one that is not there.
+
+    Of HTTP it is what a page of links names.
+
+    Raises:
+        MedclipError: As `read_range`.
+    """
+    if isinstance(place, Path):
+        return sorted(os.listdir(place)) if os.path.isdir(place) else []
+    try:
+        entries = _patiently(place, lambda: _filesystem(place).ls(place.url, detail=False, refresh=True))
+    except MedclipError as e:
+        if e.reason is not Reason.MISSING_FILE:
+            raise
+        return []
+    return sorted({str(entry).rstrip("/").rpartition("/")[2] for entry in entries})
+
+
+@contextmanager
+def local_copy(place: Place) -> Iterator[BufferedIOBase]:
+    """Open a file; one of a store as a temporary copy, which is read once, from front to back.
+
+    Raises:
+        OSError: It cannot be opened; FileNotFoundError also where a store does not have it.
+        MedclipError: As `read_range`.
+    """
+    if isinstance(place, Path):
+        with place.open("rb") as file:
+            yield file
+        return
+    with tempfile.TemporaryFile() as file:
+        try:
+            num_bytes = size_of(place)
+        except MedclipError as e:
+            if e.reason is Reason.MISSING_FILE:
+                raise FileNotFoundError(str(place)) from None
+            raise
+        with disk_errors(Path(tempfile.gettempdir())):
+            download(place, file, num_bytes)
+        file.seek(0)
+        yield cast("BufferedIOBase", file)
+
+
+def download(place: RemotePath, file: IO[bytes], num_bytes: int) -> str:
+    """Read a file from front to back in few large ranges; a range that fails is asked for again.
+
+    Args:
+        place: What to read.
+        file: Where it goes, from its start.
+        num_bytes: How much of it.
+
+    Returns:
+        Its sha256.
+
+    Raises:
+        MedclipError: As `read_range`.
+    """
+    digest, at = hashlib.sha256(), 0
+    file.seek(0)
+    while at < num_bytes:
+        data = read_range(place, at, min(CHUNK_BYTES, num_bytes - at))
+        digest.update(data)
+        file.write(data)
+        at += len(data)
+    file.flush()
+    return digest.hexdigest()
+
+
+class _ShortError(OSError):
+    """Fewer bytes came than were asked for."""
+
+
+def _patiently(place: RemotePath, action: Callable[[], T]) -> T:
+    """Do what a network may refuse for a while."""
+    start, kind = time.monotonic(), ""
+    for pause_s in (*RETRY_PAUSES_S, None):
+        try:
+            return action()
+        except MedclipError:
+            raise
+        except Exception as e:  # each store has errors of its own
+            final = _final(e, place)
+            if final is not None:
+                raise final from None
+            kind = str(e) if isinstance(e, _ShortError) else type(e).__name__
+        if pause_s is not None:
+            time.sleep(pause_s * (1 + random.random() / 2))
+    tried = f"{len(RETRY_PAUSES_S) + 1} attempts over {duration(time.monotonic() - start)}"
+    raise MedclipError(
+        Reason.READ_ERROR,
+        f"it could not be read in {tried} ({kind}).",
+        where=place,
+        hint="Is the network or the store gone? Run the same command again to go on.",
+    )
+
+
+_DENIED = frozenset({"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "TokenRetrievalError"})
+
+
+def _final(error: Exception, place: RemotePath) -> MedclipError | None:
+    """Return the refusal for a fault that no new attempt mends."""
+    status = _status(error)
+    if isinstance(error, FileNotFoundError) or status in (404, 410):
+        return MedclipError(Reason.MISSING_FILE, "there is no such file or folder.", where=place, hint="Check the URL.")
+    if isinstance(error, PermissionError) or status in (401, 403) or type(error).__name__ in _DENIED:
+        sentence = "the store does not let it be read."
+        return MedclipError(Reason.PERMISSION_DENIED, sentence, where=place, hint=_CREDENTIALS)
+    if status == 416:
+        return _beyond_end(place)
+    if status is not None and 400 <= status < 500 and status not in (408, 425, 429):
+        return MedclipError(Reason.READ_ERROR, f"the server refuses to send it (status {status}).", where=place)
+    if isinstance(error, (NotImplementedError, TypeError, AttributeError)):
+        return MedclipError(Reason.READ_ERROR, f"it cannot be read in ranges ({type(error).__name__}).", where=place)
+    return None
+
+
+def _status(error: BaseException) -> int | None:
+    """Return the HTTP status that a client's error stands for; None where there was no answer."""
+    response = getattr(error.__cause__ or error, "response", None)  # botocore's, below what s3fs made of it
+    if isinstance(response, dict):
+        return response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    status = getattr(error, "status", None)
+    return status if isinstance(status, int) else None
+
+
+def _beyond_end(place: RemotePath) -> MedclipError:
+    return MedclipError(Reason.CORRUPT, "it ends before what should be in it.", where=place)
+
+
+def _filesystem(place: RemotePath) -> Any:
+    """Return fsspec's client of a store; one for each process and kind."""
+    protocol = place.url.partition("://")[0].lower()
+    try:
+        import fsspec
+
+        return fsspec.filesystem(protocol, **_client_options(protocol))
+    except ImportError as e:
+        raise MedclipError(
+            Reason.MISSING_CODEC,
+            f"reading {protocol}:// needs a package that is not installed.",
+            where=place,
+            hint=f"Run: {PIP_LINE}" if protocol in ("s3", "s3a", "http", "https") else f"fsspec says: {e}",
+        ) from None
+    except ValueError:
+        raise MedclipError(
+            Reason.WRONG_USE, f"{protocol}:// is no kind of store that can be read.", where=place,
+            hint="s3://, https:// and http:// are, and what else fsspec knows.",
+        ) from None  # fmt: skip
+
+
+def _client_options(protocol: str) -> dict[str, Any]:
+    """Return what makes a client give up on a silent server: the attempts are counted here."""
+    if protocol in ("s3", "s3a"):
+        limits = {"connect_timeout": _CONNECT_S, "read_timeout": _SILENT_S, "retries": {"total_max_attempts": 1}}
+        return {"config_kwargs": limits}
+    if protocol in ("http", "https"):
+        import aiohttp
+
+        limit = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_SILENT_S)
+        return {"client_kwargs": {"trust_env": True, "timeout": limit}}  # proxies and ~/.netrc
+    return {}
