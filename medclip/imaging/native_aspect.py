@@ -6,7 +6,6 @@ References: Dehghani et al., Patch n' Pack: NaViT, a vision transformer for any 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,29 +78,25 @@ class TokenBudget:
         fitted = resize(pixels, *size) if pixels.shape[:2] != size else pixels
         return np.repeat(fitted, 3, axis=2) if fitted.shape[2] == 1 else fitted
 
-    def cut(self, image: NDArray[np.uint8], out: NDArray[np.uint8]) -> tuple[int, int]:
-        """Cut an image into patches, row by row.
+    @property
+    def packed_shape(self) -> tuple[int, int]:
+        """Shape of an image from `pack`."""
+        return 1 + self.max_tokens, self.patch_px**2 * 3
+
+    def pack(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Cut an image into patches; images of any shape become arrays of one shape.
 
         Args:
             image: uint8 [rows * patch_px, columns * patch_px, 3], within the budget.
-            out: uint8 [N, patch_px² * 3] to write them to; zeros after the last patch.
 
         Returns:
-            Rows and columns.
+            uint8 [1 + max_tokens, patch_px² * 3]: rows and columns as two little-endian uint16, alone in the first
+            line; then the patches, row by row; zeros after the last.
         """
         side = self.patch_px
         rows, columns = image.shape[0] // side, image.shape[1] // side
-        pieces = image.reshape(rows, side, columns, side, 3).swapaxes(1, 2)
-        out[: rows * columns].reshape(rows, columns, side, side, 3)[:] = pieces
-        out[rows * columns :] = 0
-        return rows, columns
-
-    def batch(self, images: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """Cut images into patches.
-
-        Returns:
-            uint8 [B, max_tokens, patch_px² * 3], and int64 [B, 2], the rows and columns of each image.
-        """
-        patches_BNP = np.empty((len(images), self.max_tokens, self.patch_px**2 * 3), np.uint8)
-        grids = [self.cut(image, out) for image, out in zip(images, patches_BNP, strict=True)]
-        return patches_BNP, np.array(grids, np.int64).reshape(-1, 2)
+        packed = np.zeros(self.packed_shape, np.uint8)
+        packed[0, :4] = np.array([rows, columns], "<u2").view(np.uint8)
+        pieces = packed[1 : 1 + rows * columns].reshape(rows, columns, side, side, 3)
+        pieces[:] = image.reshape(rows, side, columns, side, 3).swapaxes(1, 2)
+        return packed

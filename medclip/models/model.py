@@ -16,7 +16,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.models.card import Card
 from medclip.models.preprocess import Preprocess
 from medclip.models.towers.fold_batch_norm import fold_batch_norm
-from medclip.models.towers.native_aspect import Patches, make_batch
+from medclip.models.towers.native_aspect import Patches, unpack_batch
 
 if TYPE_CHECKING:
     from medclip.models.preprocess import Images
@@ -138,8 +138,8 @@ class Model:
         """
         budget = self.preprocess.budget
         if budget is not None:
-            patches_BNP, grid_B2 = (torch.from_numpy(array).to(self.device) for array in budget.batch(list(images)))
-            return make_batch(patches_BNP, grid_B2, self._mean, self._std)
+            packed_BMP = torch.from_numpy(np.stack([budget.pack(image) for image in images])).to(self.device)
+            return unpack_batch(packed_BMP, self._mean, self._std)
         own = np.require(images, requirements=["C", "W"])  # torch wants memory it may write to
         x = torch.from_numpy(own).to(self.device).permute(0, 3, 1, 2)
         return (x.to(torch.float32).div_(255).sub_(self._mean)).div_(self._std)

@@ -26,7 +26,8 @@ STD = (0.5, 0.5, 0.5)
 """What the EfficientNet-Lite weights were trained with (timm's default_cfg): grey values in [-1, 1]."""
 MAX_SIDE_PX = 4096
 """The largest side of a model's images, above that of any tower known. At 20,000 one image takes 4.8 GB."""
-MAX_TOKENS = (MAX_SIDE_PX // 8) ** 2
+MAX_TOKENS = 2**16 - 1
+"""Patches of an image, at most. 65,536 would be those of 4,096 px and patches of 16."""
 NATIVE_TOWER = "native_aspect"
 """Key of `vision_cfg` for an image tower that takes patches and their places. open_clip refuses it."""
 NATIVE_MODE = "native"
@@ -144,11 +145,11 @@ def budget_of(config: Mapping[str, Any]) -> TokenBudget | None:
     from medclip.imaging.native_aspect import TokenBudget
 
     patch, tokens = values.get("patch_px"), values.get("max_tokens")
-    if not (type(patch) is int and 0 < patch <= MAX_SIDE_PX and type(tokens) is int and 0 < tokens <= MAX_TOKENS):
+    if not (type(patch) is int and 1 < patch <= MAX_SIDE_PX and type(tokens) is int and 0 < tokens <= MAX_TOKENS):
         raise MedclipError(
             Reason.PACK_INVALID,
-            f"the config's preprocess_cfg has patch_px {patch!r} and max_tokens {tokens!r}; both take whole numbers "
-            f"above 0, of tokens up to {MAX_TOKENS:,}.",
+            f"the config's preprocess_cfg has patch_px {patch!r} and max_tokens {tokens!r}; both take whole numbers, "
+            f"the first above 1, the second up to {MAX_TOKENS:,}.",
             hint="Correct it as the model's source has it.",
         )
     return TokenBudget(patch, tokens)

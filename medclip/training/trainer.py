@@ -67,7 +67,7 @@ class Trainer:
         started = self.world.first(lambda: begin(recipe, folder, self.reader)) or begin(recipe, folder, self.reader)
         self.config, self.tokenizer, self._base = started.config, started.tokenizer, started.base
         self.normalisation = (started.mean, started.std)
-        self.size_px = square_side(started.config)
+        self.size_px, self._budget = square_side(started.config), started.budget
         self.data, self.val = self._batches()
         model = started.model.to(self.world.device)
         self.towers = self._towers(model)
@@ -227,7 +227,9 @@ class Trainer:
             )  # fmt: skip
         model = build_clip(self.config, self._base)
         model.load_state_dict(weights)
-        preprocess = Preprocess(self.size_px, *self.normalisation, adapters=self.reader.preprocessing)
+        preprocess = Preprocess(
+            self.size_px, *self.normalisation, adapters=self.reader.preprocessing, budget=self._budget
+        )
         tokenizer = tokenizer_folder(self.recipe, self.folder)
         export_pack(
             pack, self.recipe, model, self.config, tokenizer, self.reader, self.step, preprocess, base=self._base
@@ -329,7 +331,7 @@ class Trainer:
             "batch_size": t.batch_size, "size_px": self.size_px, "seed": self.recipe.seed,
             "tokenizer": self.tokenizer,
             "native_share": d.native_share, "report_share": d.report_share, "report_words": d.report_words,
-            "native": d.native,
+            "native": d.native, "budget": self._budget,
             "workers": d.workers, "worker_kind": d.worker_kind, "cache_mb": d.cache_mb, "timeout_s": d.timeout_s,
         }  # fmt: skip
         data = Batches(

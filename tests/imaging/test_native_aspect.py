@@ -56,14 +56,15 @@ def test_a_long_image_is_resized_without_bars() -> None:
     assert (fitted == 200).all()
 
 
-def test_patches_stand_row_by_row_and_the_rest_is_zero() -> None:
+def test_the_grid_stands_first_then_patches_row_by_row_and_the_rest_is_zero() -> None:
     budget, image = TokenBudget(8, 7), _noise(16, 24)
-    patches_BNP, grid_B2 = budget.batch([image, image[:8, :8]])
-    assert grid_B2.tolist() == [[2, 3], [1, 1]]
-    for place, (y, x) in enumerate((y, x) for y in range(2) for x in range(3)):
-        assert np.array_equal(patches_BNP[0, place], image[8 * y : 8 * y + 8, 8 * x : 8 * x + 8].ravel())
-    assert not patches_BNP[0, 6:].any()
-    assert not patches_BNP[1, 1:].any()
+    packed = budget.pack(image)
+    assert packed.shape == budget.packed_shape == (8, 192)
+    assert packed[0, :4].view("<u2").tolist() == [2, 3]
+    assert not packed[0, 4:].any()
+    for place, (y, x) in enumerate(((y, x) for y in range(2) for x in range(3)), 1):
+        assert np.array_equal(packed[place], image[8 * y : 8 * y + 8, 8 * x : 8 * x + 8].ravel())
+    assert not packed[7:].any()
 
 
 def test_only_whole_patches_within_the_budget_are_held() -> None:

@@ -26,21 +26,26 @@ MAX_DIFFERENCE = 1e-4
 """Largest difference to the plain tower on a square image, relative to the largest feature."""
 
 
-def make_batch(patches_BNP: Tensor, grid_B2: Tensor, mean: Tensor, std: Tensor) -> Patches:
-    """Normalise patches and put them, with their places, into the form that the towers take.
+def unpack_batch(packed_BMP: Tensor, mean: Tensor, std: Tensor) -> Patches:
+    """Normalise images from `TokenBudget.pack` and put them into the form that the towers take.
 
     Args:
-        patches_BNP: uint8 [B, N, p * p * 3], row by row of each image, anything after its last patch.
-        grid_B2: Whole numbers [B, 2], rows and columns of patches of each image.
+        packed_BMP: uint8 [B, 1 + N, p * p * 3]; zeros alone are an image of one black patch.
         mean: Of each channel, in units of [0, 1], in any shape.
         std: The same.
     """
-    pixels_BNPC = patches_BNP.float().div_(255).unflatten(2, (-1, 3)).sub_(mean.flatten()).div_(std.flatten())
-    return place_patches(pixels_BNPC.flatten(2), grid_B2)
+    low_B2, high_B2 = packed_BMP[:, 0, 0:4:2].long(), packed_BMP[:, 0, 1:4:2].long()
+    pixels_BNPC = packed_BMP[:, 1:].float().div_(255).unflatten(2, (-1, 3)).sub_(mean.flatten()).div_(std.flatten())
+    return place_patches(pixels_BNPC.flatten(2), (low_B2 + 256 * high_B2).clamp_min(1))
 
 
 def place_patches(patches_BNP: Tensor, grid_B2: Tensor) -> Patches:
-    """As `make_batch`, of patches that are normalised already."""
+    """Put normalised patches with their places into the form that the towers take.
+
+    Args:
+        patches_BNP: float [B, N, p * p * 3], row by row of each image, anything after its last patch.
+        grid_B2: Whole numbers [B, 2], rows and columns of patches of each image.
+    """
     num = patches_BNP.shape[1]
     place_N = torch.arange(num, device=grid_B2.device)
     rows_B1, columns_B1 = grid_B2[:, :1], grid_B2[:, 1:]

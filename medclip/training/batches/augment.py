@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,7 @@ class Change:
     """What is done to one image."""
 
     zoom: float
-    """Side of the part that is kept, relative to the image's longest side."""
+    """Side of the part that is kept, relative to the frame's: a square of the image's longest side, or the image."""
     shift: tuple[float, float]
     """Where that part lies in the room that is left: (-1, -1) is the upper left corner, (1, 1) the lower right."""
     rotate_deg: float
@@ -78,23 +78,30 @@ def names_a_side(text: str) -> bool:
     return _SIDE.search(text) is not None
 
 
-def apply_change(image: NDArray[np.uint8] | Image.Image, change: Change, size: int) -> NDArray[np.uint8]:
+def apply_change(
+    image: NDArray[np.uint8] | Image.Image, change: Change, size: int | tuple[int, int]
+) -> NDArray[np.uint8]:
     """Crop, turn, mirror and resample, as a letterbox would place the image; then change colours and grey values.
 
     Args:
         image: uint8 H x W x 3 (or x 1), or a Pillow image in mode RGB or L. Grey images stay so until the end, which
             takes a third of the time and gives the same values.
         change: From `draw_change`.
-        size: Side of the result in pixels.
+        size: Side of the square that the image is letterboxed into, in pixels; or height and width of the result, which
+            the image fills: parts of the image's own aspect ratio are cut out then.
 
     Returns:
-        uint8 [size, size, 3], black around; black stays black.
+        uint8 [H, W, 3] of that size, black around; black stays black.
     """
     from PIL import Image
 
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
-    part = _turned(image, change, size) if change.rotate_deg else _cut(image, change, size)
+    if isinstance(size, int):
+        frame = _Frame(_around(image), (size, size))
+    else:
+        frame = _Frame(image.size, (size[1], size[0]))
+    part = _turned(image, change, frame) if change.rotate_deg else _cut(image, change, frame)
     if part.mode == "RGB" and (change.hue or change.saturation != 1):
         part = part.convert("RGB", _tint(change.hue, change.saturation))
     if change.gain != 1 or change.gamma != 1:
@@ -104,25 +111,45 @@ def apply_change(image: NDArray[np.uint8] | Image.Image, change: Change, size: i
     return pixels if pixels.ndim == 3 else np.repeat(pixels[:, :, None], 3, axis=2)
 
 
-def _turned(image: Image.Image, change: Change, size: int) -> Image.Image:
+class _Frame(NamedTuple):
+    """What the whole result would show of an image, were nothing cut off: width and height."""
+
+    extent: tuple[int, int]
+    """In pixels of the image."""
+    size: tuple[int, int]
+    """In pixels of the result."""
+
+    def scale(self, zoom: float) -> tuple[float, float]:
+        """Return how many pixels of the image make one of the result, across and down."""
+        return self.extent[0] * zoom / self.size[0], self.extent[1] * zoom / self.size[1]
+
+    def centre(self, image: Image.Image, change: Change) -> tuple[float, float]:
+        """Return the centre of the part that is kept, in the image."""
+        x, y = (extent * (1 - change.zoom) / 2 * shift for extent, shift in zip(self.extent, change.shift, strict=True))
+        return image.width / 2 + x, image.height / 2 + y
+
+
+def _turned(image: Image.Image, change: Change, frame: _Frame) -> Image.Image:
     """Resample once with a bicubic filter of the source's scale, after an antialiased step where the image is large."""
     from PIL import Image
 
-    longest = max(image.size)
+    longest, size = max(image.size), max(frame.size)
     if longest * change.zoom > 1.5 * size:
         factor = round(1.3 * size / change.zoom) / longest
         width, height = (max(1, round(side * factor)) for side in image.size)
+        is_square = frame.extent == _around(image)
         image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=REDUCING_GAP)
-    scale = max(image.size) * change.zoom / size
-    centre_x, centre_y = _centre(image, change)
+        frame = frame._replace(extent=_around(image) if is_square else image.size)
+    across, down = frame.scale(change.zoom)
+    centre_x, centre_y = frame.centre(image, change)
     turn = math.radians(change.rotate_deg)
-    cos, sin = scale * math.cos(turn), scale * math.sin(turn)
+    cos, sin = math.cos(turn), math.sin(turn)
     mirror = -1 if change.flip else 1
-    a, b, d, e = mirror * cos, -sin, mirror * sin, cos
-    half = size / 2
-    matrix = (a, b, centre_x - (a + b) * half, d, e, centre_y - (d + e) * half)
+    a, b, d, e = mirror * (across * cos), -(down * sin), mirror * (across * sin), down * cos
+    half_x, half_y = frame.size[0] / 2, frame.size[1] / 2
+    matrix = (a, b, centre_x - a * half_x - b * half_y, d, e, centre_y - d * half_x - e * half_y)
     return image.transform(
-        (size, size),
+        frame.size,
         Image.Transform.AFFINE,
         matrix,
         resample=Image.Resampling.BICUBIC,
@@ -130,21 +157,25 @@ def _turned(image: Image.Image, change: Change, size: int) -> Image.Image:
     )
 
 
-def _cut(image: Image.Image, change: Change, size: int) -> Image.Image:
+def _around(image: Image.Image) -> tuple[int, int]:
+    """Return the sides of the square that a letterbox puts around an image."""
+    return max(image.size), max(image.size)
+
+
+def _cut(image: Image.Image, change: Change, frame: _Frame) -> Image.Image:
     """Resample a part that is not turned, antialiased, in one pass."""
     from PIL import Image
 
-    scale = max(image.size) * change.zoom / size
-    centre = _centre(image, change)
-    spans = [_span(c, scale, size, length) for c, length in zip(centre, image.size, strict=True)]
+    centre, scale = frame.centre(image, change), frame.scale(change.zoom)
+    spans = [_span(*each) for each in zip(centre, scale, frame.size, image.size, strict=True)]
     (left, width, x0, x1), (top, height, y0, y1) = spans
     part = image.resize((width, height), Image.Resampling.BICUBIC, box=(x0, y0, x1, y1), reducing_gap=REDUCING_GAP)
     if change.flip:
         part = part.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        left = size - left - width
-    if part.size == (size, size):
+        left = frame.size[0] - left - width
+    if part.size == frame.size:
         return part
-    square = Image.new(image.mode, (size, size))
+    square = Image.new(image.mode, frame.size)
     square.paste(part, (left, top))
     return square
 
@@ -156,11 +187,6 @@ def _span(centre: float, scale: float, size: int, length: int) -> tuple[int, int
     last = max(min(size, round((length - origin) / scale)), first + 1)
     start = min(max(0.0, origin + first * scale), length - 1e-3)
     return first, last - first, start, max(min(float(length), origin + last * scale), start + 1e-3)
-
-
-def _centre(image: Image.Image, change: Change) -> tuple[float, float]:
-    room = max(image.size) * (1 - change.zoom) / 2
-    return image.width / 2 + room * change.shift[0], image.height / 2 + room * change.shift[1]
 
 
 def _tint(hue: float, saturation: float) -> tuple[float, ...]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
+from medclip.imaging.native_aspect import TokenBudget
 from medclip.text.free_text.sentences import Native
 from medclip.text.tokenizers.tokenizer import Tokenizer
 from medclip.training.batches.ahead import WindowsAhead
@@ -44,7 +45,8 @@ class Batch:
     """One step's input: this rank's rows of the global batch."""
 
     images: NDArray[np.uint8]
-    """uint8 [b, S, S, 3]; black where a sample is bad. Valid until `release`."""
+    """uint8 [b, S, S, 3], or [b, 1 + N, p * p * 3] from `TokenBudget.pack`; black where a sample is bad. Valid until
+    `release`."""
     tokens: NDArray[np.int32]
     """int32 [b, L]: the captions, as the run's tokenizer cuts them; [b, 0] without one."""
     num_tokens: int
@@ -86,6 +88,7 @@ class Batches:
         report_share: Share of captions quoted from the record's report.
         report_words: Words of a report that are quoted at most.
         native: "sentences" or "whole": how texts and reports are quoted.
+        budget: Images at their own aspect ratio within so many patches; None: letterboxed squares.
         policy: What makes a batch; see `medclip.training.batches.order`.
         weights: By source, for `proportional`.
         window_shards: Shards that `shard_mixed` mixes.
@@ -115,6 +118,7 @@ class Batches:
         report_share: float = 0.5,
         report_words: int = 60,
         native: Native = "sentences",
+        budget: TokenBudget | None = None,
         policy: Policy = "shard_mixed",
         weights: Mapping[str, float] | None = None,
         window_shards: int = WINDOW_SHARDS,
@@ -137,7 +141,7 @@ class Batches:
         self.weights, self.window_shards = dict(weights or {}), window_shards
         self.rank, self.world_size, self.max_bad_share = rank, world_size, max_bad_share
         self._workers, self._worker_kind, self._cache_mb, self._timeout_s = workers, worker_kind, cache_mb, timeout_s
-        self._drawing = Drawing(size_px, seed, augment, native_share, report_share, report_words, native)
+        self._drawing = Drawing(size_px, seed, augment, native_share, report_share, report_words, native, budget)
         self._tokenizer = tokenizer
         self._crew: Crew | None = None
         self._plan: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
@@ -281,7 +285,7 @@ class Batches:
         self.bad.update(m.bad for m in samples if m.bad)
         tokens = np.stack([m.tokens for m in samples])
         return Batch(
-            images=_stacked(samples, self.size_px),
+            images=_stacked(samples, self._drawing.image_shape),
             tokens=tokens,
             num_tokens=used_columns(tokens, self._tokenizer),
             pair_keys=np.array([m.pair_keys for m in samples], np.int64),
@@ -370,8 +374,8 @@ def used_columns(tokens_BL: NDArray[np.int32], tokenizer: Tokenizer | None) -> i
     return min(length, -(-max(used, 1) // TOKEN_STEP) * TOKEN_STEP)
 
 
-def _stacked(samples: Sequence[Made], size_px: int) -> NDArray[np.uint8]:
-    images = np.zeros((len(samples), size_px, size_px, 3), np.uint8)
+def _stacked(samples: Sequence[Made], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    images = np.zeros((len(samples), *shape), np.uint8)
     for place, m in enumerate(samples):
         if m.image is not None:
             images[place] = m.image

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.geometry import letterbox
+from medclip.imaging.native_aspect import TokenBudget
 from medclip.objectives.keys import key_of
 from medclip.sample import Modality
 from medclip.shards.reading.foreign import FOREIGN, is_empty_record
@@ -20,7 +22,7 @@ from medclip.text.captions.draw import draw_caption
 from medclip.text.captions.record import CaptionRecord
 from medclip.text.free_text.sentences import Native
 from medclip.text.tokenizers.tokenizer import Tokenizer
-from medclip.training.batches.augment import apply_change, draw_change, largest_px, names_a_side
+from medclip.training.batches.augment import Change, apply_change, draw_change, largest_px, names_a_side
 from medclip.training.batches.order import ORDER
 from medclip.training.recipe.schema import Augment
 
@@ -48,11 +50,32 @@ class Drawing:
     report_words: int = 60
     native: Native = "sentences"
     """How texts and reports are quoted; those of foreign sets always whole, and always before anything else."""
+    budget: TokenBudget | None = None
+    """Images at their own aspect ratio within so many patches; None: letterboxed squares."""
 
     @property
     def wanted_px(self) -> int:
-        """Longest side that is needed of a stored image."""
-        return self.size_px if self.augment is None else largest_px(self.augment, self.size_px)
+        """Longest side that is needed of a stored image: with a token budget that of an image four times as long as
+        wide, so that longer ones still have more pixels than are drawn (`DRAFT_GAP`).
+        """
+        size = self.size_px if self.budget is None else 2 * math.isqrt(self.budget.max_tokens) * self.budget.patch_px
+        return size if self.augment is None else largest_px(self.augment, size)
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of what `draw` returns."""
+        return (self.size_px, self.size_px, 3) if self.budget is None else self.budget.packed_shape
+
+    def draw(self, stored: Image.Image, change: Change | None) -> NDArray[np.uint8]:
+        """Make what the model takes of a stored image: a square, or what `TokenBudget.pack` returns."""
+        size = self.size_px if self.budget is None else self.budget.size_px(stored.height, stored.width)
+        if change is not None:
+            image = apply_change(stored, change, size)
+        elif self.budget is not None:
+            image = self.budget.fit(np.atleast_3d(np.asarray(stored)))
+        else:
+            image = letterbox(np.atleast_3d(np.asarray(stored)), self.size_px)
+        return image if self.budget is None else self.budget.pack(image)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +83,7 @@ class Made:
     """One row of a batch."""
 
     image: NDArray[np.uint8] | None
-    """uint8 [S, S, 3]; None for a bad sample."""
+    """uint8 [S, S, 3], or packed patches (`Drawing.image_shape`); None for a bad sample."""
     tokens: NDArray[np.int32]
     """int32 [L]."""
     text: str = ""
@@ -135,9 +158,8 @@ class Samples:
         )
         if not text.strip() or (foreign and is_empty_record(record)):
             return self.bad(Reason.EMPTY_CAPTION)
-        if d.augment is None:
-            image = letterbox(np.atleast_3d(np.asarray(stored)), d.size_px)
-        else:
+        change = None
+        if d.augment is not None:
             rng = np.random.default_rng((d.seed, AUGMENT, epoch, index, *again))
             change = draw_change(
                 d.augment,
@@ -146,7 +168,7 @@ class Samples:
                 may_flip=record.laterality is None and record.modality is not Modality.ECG and not names_a_side(text),
                 may_tint=record.modality is not Modality.PATHOLOGY or d.augment.stain_jitter,
             )
-            image = apply_change(stored, change, d.size_px)
+        image = d.draw(stored, change)
         return Made(image, self._tokens(text), text, label_key(record), str(meta.get("study", "")))
 
     def bad(self, reason: str) -> Made:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -11,16 +12,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from medclip.errors import MedclipError
+from medclip.errors import MedclipError, Reason
 from medclip.files.output import new_folder
+from medclip.imaging.native_aspect import TokenBudget
 from medclip.models.interchange.load_start import Started, load_start
-from medclip.models.preprocess import MEAN, STD
+from medclip.models.preprocess import MEAN, NATIVE_TOWER, STD, square_side
 from medclip.models.towers.activation_checkpointing import recompute_activations
 from medclip.models.towers.build import build_clip, default_config, image_tower_weights, start_image_tower
 from medclip.models.towers.freeze import lock_image, lock_text
+from medclip.models.towers.native_aspect import check_equal, make_native, patch_side
 from medclip.shards.reading.samples import ShardReader
 from medclip.text.captions.draw import all_wordings, draw_caption
 from medclip.text.tokenizers.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from medclip.training.recipe.compatibility import refuse_beside_native_aspect
 from medclip.training.recipe.schema import Recipe
 from medclip.training.steps.optimizer import freeze
 
@@ -47,7 +51,7 @@ def begin(recipe: Recipe, folder: Path, reader: ShardReader) -> Started:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         started = _loaded(recipe, folder) if m.start is not None else _built(recipe, folder, reader)
-        started = _custom_text(started)
+        started = _native_aspect(recipe, _custom_text(started))
         model: Any = started.model
         scale = m.logit_scale or (None if m.start else 10.0 if recipe.objective.loss == "siglip" else 1 / 0.07)
         with torch.no_grad():
@@ -123,6 +127,31 @@ def _custom_text(started: Started) -> Started:
     model = build_clip(config, started.base)
     model.load_state_dict(convert_to_custom_text_state_dict(dict(started.model.state_dict())))
     return replace(started, model=model, config=config)
+
+
+def _native_aspect(recipe: Recipe, started: Started) -> Started:
+    """Let the image tower take images at their own aspect ratio, where recipe or start say so."""
+    m, budget = recipe.model, started.budget
+    if not m.native_aspect and budget is None:
+        return started
+    if not m.native_aspect and "native_aspect" in m.model_fields_set:
+        raise MedclipError(
+            Reason.RECIPE_INVALID,
+            "model.native_aspect is false, and model.start takes images at their own aspect ratio.",
+            hint="Leave model.native_aspect out.",
+        )
+    refuse_beside_native_aspect(recipe)
+    config, model = copy.deepcopy(started.config), started.model
+    if budget is None:
+        visual: Any = model.visual
+        side, plain = square_side(config), copy.deepcopy(visual)
+        make_native(visual, config["vision_cfg"].get("timm_model_name"), side)
+        check_equal(visual, plain, side)
+        config["vision_cfg"][NATIVE_TOWER] = True
+        patch = patch_side(visual)
+        budget = TokenBudget(patch, (side // patch) ** 2)
+    budget = replace(budget, max_tokens=m.max_tokens or budget.max_tokens)
+    return replace(started, config=config, budget=budget)
 
 
 def _tokenizer(recipe: Recipe, folder: Path, reader: ShardReader) -> Tokenizer:

@@ -11,6 +11,20 @@ from medclip.training.steps.optimizer import moving_statistics
 from medclip.training.steps.towers import Towers
 
 
+def refuse_beside_native_aspect(recipe: Recipe) -> None:
+    """Refuse what takes square images only.
+
+    Raises:
+        MedclipError: RECIPE_INVALID, with what to do.
+    """
+    if recipe.objective.masked is not None:
+        raise MedclipError(
+            Reason.RECIPE_INVALID,
+            "objective.masked does not go with model.native_aspect: it hides the cells of a square.",
+            hint="Leave out one of them.",
+        )
+
+
 def refuse_what_does_not_go_together(recipe: Recipe, towers: Towers, world: World) -> None:
     """Refuse combinations that would fail in the first step, or learn something else than the recipe says.
 

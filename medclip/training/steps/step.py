@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medclip.models.towers.native_aspect import unpack_batch
 from medclip.objectives.contrastive import clip_loss
 from medclip.objectives.distill import relational_loss
 from medclip.objectives.masked import draw_patch_mask
@@ -166,7 +167,9 @@ class StepComputer:
         mask_BL = mask_BL[rank * size : (rank + 1) * size]  # the same for any number of ranks
         return (mask_BL & torch.from_numpy(batch.valid)[:, None]).to(self._world.device)
 
-    def _images(self, images: np.ndarray) -> Tensor:
+    def _images(self, images: np.ndarray) -> Any:
+        if images.ndim == 3:  # patches of images at their own aspect ratio
+            return unpack_batch(torch.from_numpy(images).to(self._world.device), self._mean, self._std)
         x = torch.from_numpy(images).to(self._world.device).permute(0, 3, 1, 2).float().div_(255)
         return x.sub_(self._mean).div_(self._std).contiguous(memory_format=torch.channels_last)
 

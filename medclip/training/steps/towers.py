@@ -50,12 +50,12 @@ class Towers(nn.Module):
         return self._clip[0]
 
     def forward(
-        self, images_BCHW: Tensor, tokens_BL: Tensor, mask_BL: Tensor | None = None
+        self, images_BCHW: Any, tokens_BL: Tensor, mask_BL: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Encode a batch.
 
         Args:
-            images_BCHW: Normalised images.
+            images_BCHW: Normalised images, or patches with their places (`models.towers.native_aspect`).
             tokens_BL: int64 token ids.
             mask_BL: bool, True where a patch is hidden; None without masked image modelling.
 
@@ -67,7 +67,7 @@ class Towers(nn.Module):
         text_BD = encode_short(clip, tokens_BL, self._pad_id) if self._cut_text else clip.encode_text(tokens_BL)
         prefix = self.prefix[0] if self.prefix and self.training else None
         image_BD = prefix.encode_image(clip, images_BCHW) if prefix else clip.encode_image(images_BCHW)
-        error_B = torch.zeros(len(images_BCHW), device=images_BCHW.device)
+        error_B = torch.zeros(len(image_BD), device=image_BD.device)
         if self.masked is not None and mask_BL is not None:
             error_B = self.masked(clip, images_BCHW, mask_BL, prefix)
         return normalize(image_BD.float(), dim=-1), normalize(text_BD.float(), dim=-1), error_B

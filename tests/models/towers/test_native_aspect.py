@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason
+from medclip.imaging.native_aspect import TokenBudget
 from medclip.models.towers.activation_checkpointing import recompute_activations
 from medclip.models.towers.build import build_clip, default_config
 from medclip.models.towers.freeze import layer_depths, lock_image
@@ -18,10 +20,10 @@ from medclip.models.towers.native_aspect import (
     check_equal,
     interpolated_positions,
     is_native,
-    make_batch,
     make_native,
     patch_side,
     place_patches,
+    unpack_batch,
 )
 
 OPEN_CLIP: dict[str, Any] = {
@@ -141,10 +143,19 @@ def test_positions_of_an_image_one_patch_wide_are_those_of_it_turned() -> None:
     assert torch.allclose(upright, lying, atol=1e-6)
 
 
-def test_pixels_are_normalised_by_channel() -> None:
-    patches = torch.tensor([[[0, 51, 255] * 4]], dtype=torch.uint8)
-    batch = make_batch(patches, torch.tensor([[1, 1]]), torch.tensor([0.0, 0.2, 0.5]), torch.tensor([1.0, 2.0, 0.25]))
-    assert torch.allclose(batch["patches"][0, 0].view(4, 3), torch.tensor([0.0, 0.0, 2.0]))
+def test_packed_images_are_normalised_by_channel_and_placed() -> None:
+    budget = TokenBudget(2, 700)
+    image = np.zeros((2, 2 * 600, 3), np.uint8) + np.array([0, 51, 255], np.uint8)
+    packed = torch.from_numpy(np.stack([budget.pack(image), budget.pack(image.swapaxes(0, 1)[:6])]))
+    batch = unpack_batch(packed, torch.tensor([0.0, 0.2, 0.5]), torch.tensor([1.0, 2.0, 0.25]))
+    assert torch.allclose(batch["patches"][0, 599].view(4, 3), torch.tensor([0.0, 0.0, 2.0]))
+    assert batch["patch_valid"].sum(dim=1).tolist() == [600, 3]
+    assert batch["patch_coord"].amax(dim=1).tolist() == [[0, 599], [2, 0]]
+
+
+def test_zeros_are_an_image_of_one_black_patch() -> None:
+    batch = unpack_batch(torch.zeros(1, 5, 12, dtype=torch.uint8), torch.zeros(3), torch.ones(3))
+    assert batch["patch_valid"].tolist() == [[True, False, False, False]]
 
 
 def test_the_names_of_open_clips_weights_stay() -> None:
