@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from medclip.errors import MedclipError, Reason
 from medclip.files.key_value import Overrides
 from medclip.progress import Progress
+from medclip.shards.folder import read_index
 from medclip.training.loop import run_recipe
+from medclip.training.recipe.file import load_recipe
 from medclip.training.recipe.schema import Recipe
 from medclip.training.result import PretrainResult
+
+if TYPE_CHECKING:
+    from medclip.models.card import SplitFigures
+    from medclip.models.model import Model
 
 
 def pretrain(
@@ -23,6 +32,10 @@ def pretrain(
 ) -> PretrainResult:
     """Train an image-text model as a recipe says and write it as a model pack, or go on where a run stopped.
 
+    After the last step the pack is measured on the split `data.test_split` of its shards, where they have one: the
+    tasks of its labels in words, and retrieval, with patients of training left out. The figures are in the pack's card
+    and in the report. A run that is stopped before it has measured does so when it is called again.
+
     On one machine with the same number of threads and ranks a stopped and resumed run gives the same losses and
     weights, bit for bit, as one that was never stopped: every draw is a function of the seed, the epoch and the sample.
     With another number of ranks it goes on with the same batches.
@@ -32,7 +45,7 @@ def pretrain(
     Args:
         recipe: YAML file, mapping or Recipe.
         overrides: What to change in the recipe, by its path: `{"train.lr": 1e-4}` or `["train.lr=1e-4"]`.
-        out: The run's folder: recipe.json, tokenizer/, log.jsonl, checkpoints/, pack/. Where None: the
+        out: The run's folder: recipe.json, tokenizer/, log.jsonl, checkpoints/, pack/, report.html. Where None: the
             recipe's `out`, else runs/NAME.
         resume: Go on with a run in the folder. False refuses a folder with a run in it.
         progress: Told of each step and of what happens.
@@ -45,4 +58,62 @@ def pretrain(
             holds another run; NON_FINITE when the loss stays not finite; TOO_MANY_BAD samples; DISK_FULL; whatever
             reading shards raises.
     """
-    return run_recipe(recipe, overrides, None if out is None else Path(out), resume, progress=progress)
+    plan = load_recipe(recipe, overrides)
+    result = run_recipe(plan, out=None if out is None else Path(out), resume=resume, progress=progress)
+    if os.environ.get("RANK", "0") != "0":  # the ranks have parted: no one waits for the first one
+        return result
+    from medclip.models.packs.pack import pack_card, update_pack
+    from medclip.reports.pretrain.report import write_pretrain_report
+
+    card = None
+    if result.pack is not None:
+        held_out = _measure(plan, result.pack, progress)
+        card = pack_card(result.pack)
+        if held_out is not None:
+            card = card.model_copy(update={"held_out": held_out})
+            update_pack(result.pack, card=card)
+            result = replace(result, test=tuple(held_out.rows()))
+    return replace(result, report=write_pretrain_report(plan, result, card))
+
+
+def _measure(recipe: Recipe, pack: Path, progress: Progress | None) -> SplitFigures | None:
+    """Measure a pack on the test split of its run's shards; None where there is none."""
+    d = recipe.data
+    if not any(d.test_split in read_index(folder)["counts"]["by_split"] for folder in d.shards):
+        return None
+    from medclip.evaluation.shard_split import Captions, measure_split
+    from medclip.models.card import training_hashes, training_patients
+    from medclip.models.packs.pack import load_model
+    from medclip.shards.reading.samples import ShardReader
+
+    model = load_model(pack, device=recipe.train.device)
+    files, patients = training_hashes(pack, model.card), training_patients(pack, model.card)
+    with ShardReader(d.shards, str(d.test_split), verify=d.verify) as reader:
+        try:
+            return measure_split(
+                model,
+                reader,
+                Captions(recipe.seed, d.native_share, d.report_share, d.report_words, d.native),
+                start=_start(recipe),
+                seen=(files or frozenset()) | (patients or frozenset()),
+                limit=d.max_test,
+                workers=d.workers,
+                progress=progress,
+            )
+        except MedclipError as error:
+            if error.reason is not Reason.NOTHING_TO_DO:  # the training itself was no failure
+                raise
+            if progress is not None:
+                progress.note(str(error))
+            return None
+
+
+def _start(recipe: Recipe) -> Model | None:
+    """Load the pack that the run began with; None where it began with something else."""
+    from medclip.models.packs.pack import find_pack, load_model
+
+    try:
+        pack = find_pack(recipe.model.start or "")
+    except MedclipError:
+        return None
+    return load_model(pack, device=recipe.train.device)

@@ -41,6 +41,7 @@ def show(model: options.Pack = "medclip-mini", as_json: options.Json = False) ->
     from medclip.cli.table import print_paragraph, print_table
     from medclip.models.card import figure_rows
     from medclip.models.packs.pack import find_pack, pack_card
+    from medclip.wording import count
 
     path, card = find_pack(model), pack_card(model)
     if as_json:
@@ -70,6 +71,14 @@ def show(model: options.Pack = "medclip-mini", as_json: options.Json = False) ->
         for task, about in card.tasks.items():
             if about.note:
                 print_paragraph(f"{printable(task)}: ", about.note)
+    if card.held_out is not None:
+        held = card.held_out
+        size = count(held.num_images, "image")
+        size += "" if held.num_patients is None else f" of {count(held.num_patients, 'patient')}"
+        print(f"\nFigures on the run's own split {printable(held.split)}: {size}, with 95 % intervals")
+        print_table(("task", "metric", "value", "interval", "chance"), [_figure(row) for row in held.rows()])
+        for note in held.notes:
+            print_paragraph("- ", note)
     if card.data:
         print("\nTraining data")
         rows = [(s.name, str(s.num_images or "?"), str(s.num_patients or "?"), s.licence) for s in card.data]

@@ -70,11 +70,14 @@ def _print(result: PretrainResult, as_json: bool) -> None:
             "total_steps": result.total_steps,
             "pack": str(result.pack) if result.pack else None,
             "validation": dict(result.validation),
+            "test": [dict(row) for row in result.test],
+            "report": str(result.report) if result.report else None,
         }
         print(json.dumps(values))
     elif result.pack is not None:
         print(f"{count(result.steps, 'step')} done. The model pack is in {printable(str(result.pack))}.")
         print(f"Look at it with: medclip models show {printable(str(result.pack))}")
+        print(f"The report of the run is {printable(str(result.report))}.")
     else:
         print(
             f"Stopped after {result.steps} of {result.total_steps} steps; "

@@ -14,11 +14,15 @@ from medclip.wording import count as count_of
 from medclip.wording import duration, number
 
 _LINE_SECONDS = 10.0
+_MOST_LINE_SECONDS = 60.0
 _LINE_SHARE = 0.1
 
 
 class PlainProgress:
-    """One line for each tenth of a stage or each ten seconds, whichever comes first. Names no file."""
+    """One line for each tenth of a stage or each ten seconds, whichever comes first. Names no file.
+
+    After ten minutes the lines of a stage come ever slower, down to one a minute: a run of days fills no log.
+    """
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or forgiving_stderr()
@@ -47,7 +51,8 @@ class PlainProgress:
         now = time.monotonic()
         since = now - self._written_at
         is_due = self._done - self._written_done >= max(1, self._total * _LINE_SHARE) and since >= 1.0
-        if self._total > 1 and (self._done == self._total or is_due or since >= _LINE_SECONDS):
+        gap = min(_MOST_LINE_SECONDS, max(_LINE_SECONDS, (now - self._start) / 60))
+        if self._total > 1 and (self._done == self._total or is_due or since >= gap):
             left = (now - self._start) / max(1, self._done - self._before) * (self._total - self._done)
             rest = f", about {duration(left)} left" if self._done < self._total else ""
             beside = f"; {self._text}" if self._text else ""

@@ -90,6 +90,35 @@ class Adaptation(BaseModel):
     """Side file in the pack: sha256, patient (keyed hash), role and class of each."""
 
 
+class SplitFigures(BaseModel):
+    """What a run measured, after its last step, on a split of its shards that it had not been trained on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    split: str
+    shards: str
+    """sha256 over the hashes of the split's shards: which data the figures are of."""
+    num_images: int
+    """Images that were measured."""
+    num_patients: int | None
+    """None where the shards do not say whose images they are: intervals are over images then."""
+    num_in_training: int
+    """Images left out because they, or another image of their patient, were trained on."""
+    problems: dict[str, int]
+    """Images that could not be read, by reason."""
+    figures: dict[str, dict[str, Any]]
+    """Task, or "retrieval", to metrics as in `TaskCard.metrics`; of several models by "zero_shot" (this one) and
+    "start" (the one that training began with)."""
+    notes: tuple[str, ...] = ()
+
+    def model_post_init(self, context: Any) -> None:
+        """Check that each leaf is a figure."""
+        _check_figures(self.figures, "figures")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row for each figure: task, metric, value, low, high, chance."""
+        return [row for task, metrics in self.figures.items() for row in figure_rows(task, metrics)]
+
+
 class Card(Result, BaseModel):
     """Contents of card.json."""
 
@@ -112,6 +141,8 @@ class Card(Result, BaseModel):
     image_hashes_file: str | None = None
     """Side file in the pack: one perceptual hash of a training image a line (`medclip.imaging.perceptual_hash`)."""
     open_set: dict[str, Any] | None = None
+    held_out: SplitFigures | None = None
+    """Figures of the run's own test split. They offer no task: what `score` asks by default is in `tasks`."""
     adapted: Adaptation | None = None
     """How it was made of another pack and a few labelled studies; None for packs that were not."""
 
@@ -132,7 +163,8 @@ class Card(Result, BaseModel):
         }
 
     def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
-        return [row for task, card in self.tasks.items() for row in figure_rows(task, card.metrics)][:most]
+        rows = [row for task, card in self.tasks.items() for row in figure_rows(task, card.metrics)]
+        return [*rows, *(self.held_out.rows() if self.held_out is not None else ())][:most]
 
     def to_json(self) -> str:
         """Return the text of card.json."""
@@ -169,13 +201,25 @@ def training_hashes(pack: Path, card: Card) -> frozenset[str] | None:
     Raises:
         MedclipError: PACK_INVALID when the list cannot be read.
     """
-    if card.train_hashes_file is None:
+    return _read_list(pack, card.train_hashes_file, "training files")
+
+
+def training_patients(pack: Path, card: Card) -> frozenset[str] | None:
+    """Read the keyed hash of each training patient that a pack's card names a list of; None for one that lists none.
+
+    Raises:
+        MedclipError: PACK_INVALID when the list cannot be read.
+    """
+    return _read_list(pack, card.patient_hashes_file, "patients")
+
+
+def _read_list(pack: Path, name: str | None, what: str) -> frozenset[str] | None:
+    if name is None:
         return None
-    path = pack / card.train_hashes_file
     try:
-        return frozenset(path.read_text(encoding="ascii").split())
+        return frozenset((pack / name).read_text(encoding="ascii").split())
     except (OSError, UnicodeDecodeError) as e:
-        raise MedclipError(Reason.PACK_INVALID, "the pack's list of training files cannot be read.", where=path) from e
+        raise MedclipError(Reason.PACK_INVALID, f"the pack's list of {what} cannot be read.", where=pack / name) from e
 
 
 def _check_figures(node: Any, place: str) -> None:

@@ -69,6 +69,11 @@ def breakable(text: str) -> _Markup:
     return _Markup("".join("<wbr>".join(map(escape, _SEPARATED.split(w) if len(w) > _LONG else [w])) for w in words))
 
 
+def svg_uri(svg: str) -> str:
+    """Write a drawing as the source of an image: it keeps its styles, which the page's policy would refuse inline."""
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+
+
 class _Markup(str):
     """Markup of our own: text that is not escaped again."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from medclip.wording import capital, figure, number, percent
 
 FILE_NAME = "log.jsonl"
 TENSORBOARD = "tensorboard"
+SHARES = {"data_wait": "waiting for data", "device_idle": "device idle"}
+"""Keys of a step's entry that are shares of the time, and what people call them."""
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -63,9 +66,11 @@ class RunLog:
         self._progress, self._done = progress, done
         if write:
             progress.stage("Training", total_steps, done)
+            if done:
+                self.write("resume", {"step": done})
 
     def write(self, kind: str, values: Mapping[str, Any]) -> None:
-        """Write one entry: `kind` is step, val, skip, bad or note."""
+        """Write one entry: `kind` is step, val, skip, bad, note or resume."""
         if self._file is None:
             return
         # Six significant figures: losses compare exactly enough, lines stay readable.
@@ -80,7 +85,7 @@ class RunLog:
         if kind == "step":
             self._progress.step(values["step"] - self._done, _beside(values))
             self._done = values["step"]
-        else:
+        elif kind != "resume":  # the stage says that already
             self._progress.note(_sentence(kind, values))
 
     def reach(self, step: int) -> None:
@@ -98,11 +103,25 @@ class RunLog:
 
 
 def _beside(values: Mapping[str, Any]) -> str:
-    """Write what stands beside the steps: loss 2.314, 143 images a second, < 1 % of the time waiting for data."""
-    parts = [f"loss {values['loss']:.4g}", f"{figure(values['images_s'])} images a second"]
-    if "data_wait" in values:
-        parts.append(f"{percent(values['data_wait'])} of the time waiting for data")
+    """Write what stands beside the steps: loss 2.314, lr 0.0005, 143 images/s, < 1 % waiting for data."""
+    parts = [f"loss {values['loss']:.4g}"]
+    if "lr" in values:
+        parts.append(f"lr {_rate(values['lr'])}")
+    parts.append(f"{figure(values['images_s'])} images/s")
+    parts += [f"{percent(values[key])} {name}" for key, name in SHARES.items() if key in values]
     return ", ".join(parts)
+
+
+def _rate(value: float) -> str:
+    """Write a learning rate with three significant figures and no power of ten.
+
+    Example:
+        >>> _rate(5e-4), _rate(1.2345e-6), _rate(0.0)
+        ('0.0005', '0.00000123', '0')
+    """
+    places = 2 - math.floor(math.log10(value)) if value > 0 else 0
+    text = f"{value:.{max(0, places)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _sentence(kind: str, values: Mapping[str, Any]) -> str:

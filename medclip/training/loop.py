@@ -22,7 +22,7 @@ from medclip.shards.reading.samples import no_split
 from medclip.training.log import FILE_NAME, TENSORBOARD, read_log
 from medclip.training.recipe.file import load_recipe
 from medclip.training.recipe.schema import Data, Recipe
-from medclip.training.result import BEST, PretrainResult
+from medclip.training.result import BEST, REPORT, PretrainResult
 
 if TYPE_CHECKING:
     from medclip.training.ranks.world import World
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 NOTE = "recipe.json"
 _RUN, _ELSEWHERE = "training run", "Name another folder with --out, or remove this one."
 _NO_VALIDATION = "Name one with data.val_split; data.val_split=null trains without validation."
-_OF_A_RUN = frozenset({NOTE, FILE_NAME, TENSORBOARD, BEST, "tokenizer", "checkpoints", "pack"})
+_NO_TEST = "Name one with data.test_split; data.test_split=null measures none."
+_OF_A_RUN = frozenset({NOTE, FILE_NAME, TENSORBOARD, BEST, REPORT, "tokenizer", "checkpoints", "pack"})
 
 
 def run_recipe(
@@ -75,7 +76,10 @@ def _check_splits(data: Data) -> None:
         MedclipError: WRONG_USE for a split; as `medclip.shards.folder.read_index`.
     """
     indexes = [read_index(folder) for folder in data.shards]
-    for split, remedy in ((data.train_split, "Name one with data.train_split."), (data.val_split, _NO_VALIDATION)):
+    test = data.test_split if "test_split" in data.model_fields_set else None
+    for split, remedy in (
+        (data.train_split, "Name one with data.train_split."), (data.val_split, _NO_VALIDATION), (test, _NO_TEST)
+    ):  # fmt: skip
         if split is not None and not any(split in index["counts"]["by_split"] for index in indexes):
             error = no_split(split, data.shards[0], indexes)
             raise MedclipError(error.reason, error.message, where=error.where, hint=f"{error.hint} {remedy}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from itertools import pairwise
 
 import pytest
 
@@ -53,6 +54,23 @@ def test_steps_of_a_run_before_do_not_count_for_the_remaining_time(clock: list[f
         "Training: 100, 80 of them done before",
         "Training: 90 of 100, about 60 s left",
     ]
+
+
+def test_lines_of_a_run_of_days_come_once_a_minute(clock: list[float]) -> None:
+    out = io.StringIO()
+    shown = PlainProgress(out)
+    shown.stage("Training", 10**6)
+    times = []
+    for _ in range(8000):  # one a second, more than two hours
+        clock[0] += 1
+        before = len(out.getvalue())
+        shown.step(1)
+        if len(out.getvalue()) > before:
+            times.append(clock[0] - 100)
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    assert gaps[0] == 10
+    assert max(gaps) == gaps[-1] == 60
+    assert gaps == sorted(gaps)
 
 
 def test_bars_on_a_terminal_show_steps_text_and_sentences(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from medclip.training.log import RunLog, cut_log, read_log
 from tests.kits.progress import Recorded
 
-STEP = {"step": 3, "loss": 1.23456789, "images_s": 143.2, "data_wait": 3.18427e-05}
+STEP = {"step": 3, "loss": 1.23456789, "lr": 5e-5, "images_s": 143.2, "data_wait": 3.18427e-05}
 
 
 def test_the_log_keeps_its_keys_and_six_figures(tmp_path: Path) -> None:
@@ -16,7 +16,7 @@ def test_the_log_keeps_its_keys_and_six_figures(tmp_path: Path) -> None:
     log.write("step", STEP)
     log.close()
     assert json.loads((tmp_path / "log.jsonl").read_text()) == {
-        "kind": "step", "step": 3, "loss": 1.23457, "images_s": 143.2, "data_wait": 3.18427e-05
+        "kind": "step", "step": 3, "loss": 1.23457, "lr": 5e-5, "images_s": 143.2, "data_wait": 3.18427e-05
     }  # fmt: skip
 
 
@@ -30,13 +30,22 @@ def test_people_see_figures_without_powers_of_ten(tmp_path: Path) -> None:
     log.write("note", {"step": 4, "note": "the split has few samples"})
     log.close()
     assert shown.stages == [("Training", 10, 2)]
-    assert shown.steps == [(1, "loss 1.235, 143 images a second, < 1 % of the time waiting for data")]
+    assert shown.steps == [(1, "loss 1.235, lr 0.00005, 143 images/s, < 1 % waiting for data")]
     assert shown.notes == [
         "Validation after step 3: val loss 0.5123",
         "Left out step 1,204: loss nan, grad norm inf",
         "Samples that could not be read until step 4: truncated 2",
         "The split has few samples.",
     ]
+
+
+def test_where_a_run_went_on_is_in_the_log_and_a_run_that_begins_has_no_such_entry(tmp_path: Path) -> None:
+    shown = Recorded()
+    RunLog(tmp_path, 10, 0, shown).close()
+    assert read_log(tmp_path / "log.jsonl") == []
+    RunLog(tmp_path, 10, 4, shown).close()
+    assert read_log(tmp_path / "log.jsonl") == [{"kind": "resume", "step": 4}]
+    assert not shown.notes
 
 
 def test_ranks_after_the_first_write_and_show_nothing(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import listed
 from medclip.imaging.perceptual_hash import read_hash_lines
-from medclip.models.card import read_card, training_hashes
+from medclip.models.card import read_card, training_hashes, training_patients
 from medclip.shards.folder import read_index, read_samples
 from medclip.shards.reading.samples import ShardReader
 
@@ -68,7 +68,7 @@ def of_pack(folder: str | Path) -> tuple[TrainingData, ...]:
     if (place / DESCRIPTION).is_file():
         return (_shots(_checkpoint_shots(place / DESCRIPTION), "the adapted model"),)
     card = read_card(place)
-    files, patients = training_hashes(place, card), _patient_hashes(place, card.patient_hashes_file)
+    files, patients = training_hashes(place, card), training_patients(place, card)
     images = _image_hashes(place, card.image_hashes_file)
     name = f"the training files of {card.name}"
     if card.adapted is None:
@@ -186,15 +186,6 @@ def _image_hashes(pack: Path, name: str | None) -> HashedFiles | None:
         sentence = "the pack's list of image hashes cannot be read."
         raise MedclipError(Reason.PACK_INVALID, sentence, where=pack / name) from e
     return HashedFiles(("",) * len(hashes), (hashes,), np.ones(len(hashes), bool))
-
-
-def _patient_hashes(pack: Path, name: str | None) -> frozenset[str] | None:
-    if name is None:
-        return None
-    try:
-        return frozenset((pack / name).read_text(encoding="ascii").split())
-    except (OSError, UnicodeDecodeError) as e:
-        raise MedclipError(Reason.PACK_INVALID, "the pack's list of patients cannot be read.", where=pack / name) from e
 
 
 def _pack_shots(path: Path) -> list[tuple[str, str]]:

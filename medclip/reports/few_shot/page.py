@@ -17,6 +17,7 @@ from medclip.evaluation.few_shot.results import METRIC_TITLES, Comparison, Confu
 from medclip.reports.few_shot.curves import STYLES, curves
 from medclip.reports.few_shot.words import interval_of, value_of
 from medclip.reports.forest_plot import Line, Mark, forest
+from medclip.reports.html_page import svg_uri
 from medclip.wording import interval, number, p_value
 
 _MOST = 4
@@ -134,7 +135,7 @@ def view(compared: Compared, *, show_paths: bool, is_burned: Callable[[int], boo
     others = [m for m in METRIC_TITLES if m != result.primary and any(c.metric == m for c in result.cells)]
     several = len(result.shots) > 1
     return PageView(
-        curves=_data_uri(curves(result, chosen)) if several else "",
+        curves=svg_uri(curves(result, chosen)) if several else "",
         curves_text=_curves_text(result, chosen) if several else "",
         forest=Markup() if several else _forest(result),
         heads=heads,
@@ -168,10 +169,6 @@ def thumbnail(image_HWC: NDArray[np.uint8]) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _data_uri(svg: str) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 
 
 def _forest(result: Comparison) -> Markup:

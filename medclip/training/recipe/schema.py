@@ -30,6 +30,9 @@ class Data(_Part):
     train_split: str = "train"
     val_split: str | None = "val"
     """None trains without validation."""
+    test_split: str | None = "test"
+    """Measured once, after the last step, for the pack's card; None measures nothing. Shards without a split of that
+    name are trained on all the same, unless the recipe names it."""
     policy: Literal["shard_mixed", "proportional", "per_modality"] = "shard_mixed"
     """What makes a batch: samples of neighbouring shards; sources by size times weight; one modality at a time."""
     weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
@@ -53,6 +56,8 @@ class Data(_Part):
     """Words of a report that are quoted at most; about 180 fill a context of 256 tokens."""
     max_val: int = Field(default=2000, ge=2)
     """Validation samples used, from the front."""
+    max_test: int = Field(default=20_000, ge=2)
+    """Test samples measured at most, spread evenly over the split."""
     max_bad_share: Share = 0.01
     """Share of samples that may be unreadable; they are left out and counted, more of them stop the run."""
     verify: Literal["full", "size", "none"] = "size"
@@ -64,6 +69,12 @@ class Data(_Part):
     """Folder for shards of a store on a disk of each node; `cache/shards` in MEDCLIP_HOME where None."""
     shard_cache_gb: float = Field(default=DEFAULT_GB, gt=0)
     """Ceiling of that folder, of all runs together. Room for two windows of shards lets the next one come in time."""
+
+    @model_validator(mode="after")
+    def _check_test_split(self) -> Data:
+        if self.test_split is not None and self.test_split in (self.train_split, self.val_split):
+            raise ValueError(f"test_split {self.test_split!r} is trained or chosen on; name another one, or null")
+        return self
 
     @field_validator("shards", mode="before")
     @classmethod
@@ -289,6 +300,7 @@ class Train(_Part):
 
 _FREE = (
     "out", "card", "data.shard", "data.cache_mb", "data.worker", "data.verify", "data.timeout_s", "data.max_bad_share",
+    "data.test_split", "data.max_test",
     "train.micro_batch", "train.parallel", "train.device", "train.checkpoint_every", "train.log_every",
     "train.tensorboard", "train.zero_shot", "train.max_bad_steps", "train.image_hashes",
 )  # fmt: skip

@@ -1,0 +1,358 @@
+"""Measure a model on a split of shards that it was not trained on: the tasks of its labels zero-shot, and retrieval."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, deque
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.errors import MedclipError, Reason
+from medclip.evaluation.retrieval import KS, retrieval
+from medclip.evaluation.zero_shot.metrics import DECIMALS, Figure
+from medclip.models.card import SplitFigures
+from medclip.models.class_vectors import class_vectors, score_features
+from medclip.progress import Progress, Silent
+from medclip.statistics.estimate import NUM_RESAMPLES, Estimate
+from medclip.statistics.metrics import classification
+from medclip.statistics.resampling.resampled import interval_of
+from medclip.statistics.resampling.weights import draw_weights
+from medclip.text.vocabulary.load import load_task, task_names
+from medclip.text.vocabulary.task import Task
+from medclip.training.batches.samples import Drawing, Made, Samples
+
+if TYPE_CHECKING:
+    from medclip.models.model import Model
+    from medclip.shards.reading.samples import ShardReader
+
+MODALITY = "modality"
+"""The task that the images in the generic rendering are asked."""
+RETRIEVAL = "retrieval"
+_AHEAD = 2
+
+
+@dataclass(frozen=True)
+class Captions:
+    """How captions are drawn: as for validation, so that the texts of retrieval are those that training has."""
+
+    seed: int
+    native_share: float
+    report_share: float
+    report_words: int
+    native: Any
+
+
+@dataclass(frozen=True, eq=False)
+class _Encoded:
+    """The N samples that could be read."""
+
+    images_ND: NDArray[np.float32]
+    texts_ND: NDArray[np.float32]
+    facts: tuple[Any, ...]
+    """[generic, modality, view, labels] of each, as `label_key` writes them; None where only a text is known."""
+    answers: tuple[str, ...]
+    """What makes an image and a text belong together: equal labels, or equal words where there are none."""
+    places: NDArray[np.int64]
+    """Which of the asked rows they are."""
+    problems: Mapping[str, int]
+
+
+def measure_split(
+    model: Model,
+    reader: ShardReader,
+    captions: Captions,
+    *,
+    start: Model | None = None,
+    seen: frozenset[str] = frozenset(),
+    limit: int | None = None,
+    workers: int = 2,
+    num_resamples: int = NUM_RESAMPLES,
+    progress: Progress | None = None,
+) -> SplitFigures:
+    """Measure a model on a split of shards, patient by patient.
+
+    Every task that the labels of the split speak of is asked in words, as `medclip evaluate` asks it; for findings that
+    may occur together each class with enough patients has its area. Retrieval is between each image and a caption that
+    is drawn of its record. Intervals resample patients.
+
+    Args:
+        model: A loaded pack.
+        reader: The split.
+        captions: How captions are drawn.
+        start: The model that training began with: measured on the same images, beside.
+        seen: sha256 of the training files and hashes of the training patients; what is among them is left out.
+        limit: Samples measured at most, spread evenly over the split.
+        workers: Threads that read and decode.
+        num_resamples: Resamples of patients.
+        progress: Told of each image.
+
+    Returns:
+        The figures, as a card holds them.
+
+    Raises:
+        MedclipError: Its shards are gone or not what the index says; NOTHING_TO_DO when no image is left to measure.
+    """
+    shown = progress or Silent()
+    rows, patients, num_seen = _rows(reader, seen, limit)
+    if not len(rows):
+        raise MedclipError(
+            Reason.NOTHING_TO_DO,
+            f"all images of the split {reader.split!r} are of patients or files that the model was trained on.",
+            where=reader.folder,
+            hint="Name a split of other patients with data.test_split; data.test_split=null measures none.",
+        )
+    models = {"zero_shot": model} | ({"start": start} if start is not None else {})
+    encoded = {}
+    for name, one in models.items():
+        shown.stage(f"Measuring on the split {reader.split}" + (", start" if name == "start" else ""), len(rows))
+        encoded[name] = _encode(one, reader, rows, captions, workers, shown)
+    first = encoded["zero_shot"]
+    notes = []
+    whose: list[Hashable] = [patients[i] for i in first.places.tolist()]
+    names_patients = None not in whose
+    if not names_patients:
+        whose = list(range(len(whose)))
+        notes.append("The shards do not say whose each image is: intervals are over images, which makes them narrow.")
+    if limit is not None and len(rows) == limit:
+        notes.append(f"At most {limit:,} images were to be measured, spread evenly over the split (data.max_test).")
+    figures, more = _tasks(models, encoded, whose, num_resamples)
+    if len(first.facts) > 1:
+        figures[RETRIEVAL] = _retrieval(encoded, whose, num_resamples)
+    return SplitFigures(
+        split=reader.split,
+        shards=hashlib.sha256("".join(reader.shard_hashes).encode()).hexdigest(),
+        num_images=len(first.facts),
+        num_patients=len(set(whose)) if names_patients else None,
+        num_in_training=num_seen,
+        problems=dict(sorted(first.problems.items())),
+        figures=figures,
+        notes=(*notes, *more),
+    )
+
+
+def _rows(reader: ShardReader, seen: frozenset[str], limit: int | None) -> tuple[NDArray[np.int64], list[Any], int]:
+    """Choose the rows to measure; return them, the patient of each (None where unknown), and how many were left out."""
+    kept, patients, num_seen = [], [], 0
+    for i, row in enumerate(reader.provenance()):
+        if row["sha256"] in seen or row["patient"] in seen:
+            num_seen += 1
+            continue
+        kept.append(i)
+        patients.append(row["patient"] or None)
+    chosen = np.arange(len(kept))
+    if limit is not None and len(kept) > limit:
+        chosen = np.unique(np.linspace(0, len(kept) - 1, limit).round().astype(np.int64))
+    return np.array(kept, np.int64)[chosen], [patients[i] for i in chosen.tolist()], num_seen
+
+
+def _encode(
+    model: Model,
+    reader: ShardReader,
+    rows: NDArray[np.int64],
+    captions: Captions,
+    workers: int,
+    progress: Progress,
+) -> _Encoded:
+    drawing = Drawing(
+        model.preprocess.size_px, captions.seed, None, captions.native_share, captions.report_share,
+        captions.report_words, captions.native,
+    )  # fmt: skip
+    samples = Samples(reader, drawing, cache_mb=0)
+    images, texts, keys, places = [], [], [], []
+    problems: Counter[str] = Counter()
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        for start, block in _blocks(pool, samples, rows, model.batch_size):
+            good = [(start + n, sample) for n, sample in enumerate(block) if sample.image is not None]
+            problems.update(str(sample.bad) for sample in block if sample.image is None)
+            if good:
+                images.append(
+                    model.encode_image(np.stack([sample.image for _, sample in good if sample.image is not None]))
+                )
+            texts += [sample.text for _, sample in good]
+            keys += [sample.label_key for _, sample in good]
+            places += [place for place, _ in good]
+            progress.step(len(block))
+    width = images[0].shape[1] if images else 0
+    return _Encoded(
+        images_ND=np.concatenate(images) if images else np.zeros((0, 0), np.float32),
+        texts_ND=model.encode_text(texts) if texts else np.zeros((0, width), np.float32),
+        facts=tuple(json.loads(key) if key else None for key in keys),
+        answers=tuple(key or text.strip().lower() for key, text in zip(keys, texts, strict=True)),
+        places=np.array(places, np.int64),
+        problems=problems,
+    )
+
+
+def _blocks(
+    pool: ThreadPoolExecutor, samples: Samples, rows: NDArray[np.int64], size: int
+) -> Iterator[tuple[int, list[Made]]]:
+    """Yield samples in blocks, each with the place of its first; a few blocks are read ahead."""
+    waiting: deque[tuple[int, list[Future[Made]]]] = deque()
+    for start in range(0, len(rows), size):
+        waiting.append((start, [pool.submit(samples.make, 0, int(i)) for i in rows[start : start + size]]))
+        if len(waiting) > _AHEAD:
+            yield _waited(*waiting.popleft())
+    while waiting:
+        yield _waited(*waiting.popleft())
+
+
+def _waited(place: int, futures: Sequence[Future[Made]]) -> tuple[int, list[Made]]:
+    return place, [future.result() for future in futures]
+
+
+def _tasks(
+    models: Mapping[str, Model], encoded: Mapping[str, _Encoded], whose: Sequence[Hashable], num_resamples: int
+) -> tuple[dict[str, Any], list[str]]:
+    """Measure each task that the labels speak of; return figures by task, and what could not be measured."""
+    facts = encoded["zero_shot"].facts
+    labels = [fact[3] if fact is not None and not fact[0] else {} for fact in facts]
+    figures: dict[str, Any] = {}
+    notes: list[str] = []
+    generic = [{MODALITY: fact[1]} if fact is not None and fact[0] and fact[1] else {} for fact in facts]
+    known = set(task_names())
+    for name in sorted({task for label in labels for task in label}):
+        if name not in known:
+            notes.append(f"The labels speak of {name!r}, which is no task of the vocabulary: it was not measured.")
+            continue
+        figures |= _task(load_task(name), labels, models, encoded, whose, num_resamples, notes)
+    if len({label[MODALITY] for label in generic if label}) > 1:
+        figures |= _task(load_task(MODALITY), generic, models, encoded, whose, num_resamples, notes)
+    return figures, notes
+
+
+def _task(
+    task: Task,
+    labels: Sequence[Mapping[str, Any]],
+    models: Mapping[str, Model],
+    encoded: Mapping[str, _Encoded],
+    whose: Sequence[Hashable],
+    num_resamples: int,
+    notes: list[str],
+) -> dict[str, Any]:
+    names = [c.name for c in task.classes]
+    rows = np.array([i for i, label in enumerate(labels) if label.get(task.name) is not None], np.int64)
+    truth = [labels[i][task.name] for i in rows.tolist()]
+    logits = {
+        rival: score_features(
+            encoded[rival].images_ND[rows], class_vectors(one, task), task.kind, one.logit_scale
+        )[0]
+        for rival, one in models.items()
+    }  # fmt: skip
+    patients = [whose[i] for i in rows.tolist()]
+    if task.kind == "multilabel":
+        targets_NC = np.array([[label.get(c, np.nan) for c in names] for label in truth], np.float32)
+        test = classification.HeldOut(targets_NC, classification.numbered(patients), len(names))
+        figures = _findings(names, test, logits, num_resamples)
+    else:
+        inside = np.array([label in names for label in truth])
+        targets_N = np.array([names.index(label) for label in truth if label in names], np.int64)
+        people = [p for p, ok in zip(patients, inside, strict=True) if ok]
+        figures = {}
+        if len(set(targets_N.tolist())) > 1:
+            figures = _classes(targets_N, people, {k: v[inside] for k, v in logits.items()}, num_resamples)
+    if not figures:
+        notes.append(f"{task.title} could not be measured: too few patients of more than one answer.")
+        return {}
+    return {task.name: figures}
+
+
+def _classes(
+    targets_N: NDArray[np.int64],
+    patients: Sequence[Hashable],
+    logits: Mapping[str, NDArray[np.float32]],
+    num_resamples: int,
+) -> dict[str, Any]:
+    num_classes = next(iter(logits.values())).shape[1]
+    chance = {"balanced_accuracy": 1 / num_classes, "macro_auroc": 0.5}
+    size = {"num_images": len(targets_N), "num_patients": len(set(patients))}
+    measured = {
+        rival: classification.measured(targets_N, values, patients, list(chance), num_resamples=num_resamples)
+        for rival, values in logits.items()
+    }
+    return {
+        metric: _rivals({k: interval_of(v[metric]) for k, v in measured.items()}, chance[metric], size)
+        for metric in chance
+        if metric in measured["zero_shot"]
+    }
+
+
+def _findings(
+    names: Sequence[str], test: classification.HeldOut, logits: Mapping[str, NDArray[np.float32]], num_resamples: int
+) -> dict[str, Any]:
+    chosen = test.measured() if len(test.targets) else ()
+    if not chosen:
+        return {}
+    weights_PB = draw_weights(test.num_patients, num_resamples, seed=0)
+    mean = {k: classification.figures(v[None], test, weights_PB, ["macro_auroc"]) for k, v in logits.items()}
+    by_class = {}
+    for c in chosen:
+        sides = test.sides(c)
+        rows = np.sort(np.concatenate(sides))
+        one = classification.HeldOut(test.targets[rows, c : c + 1], test.patients[rows], 1)
+        areas = {
+            k: interval_of(
+                classification.figures(v[None, rows, c : c + 1], one, weights_PB, ["macro_auroc"])["macro_auroc"]
+            )
+            for k, v in logits.items()
+        }
+        size = {
+            "num_images": len(rows),
+            "num_positive": len(sides[0]),
+            "num_patients": len(set(test.patients[rows].tolist())),
+        }
+        by_class[names[c]] = _rivals(areas, 0.5, size)
+    size = {"num_images": len(test.targets), "num_patients": test.num_patients, "num_classes": len(chosen)}
+    every = {k: interval_of(v["macro_auroc"]) for k, v in mean.items()}
+    return {"macro_auroc": _rivals(every, 0.5, size), **({"auroc": by_class} if len(chosen) > 1 else {})}
+
+
+def _retrieval(encoded: Mapping[str, _Encoded], whose: Sequence[Hashable], num_resamples: int) -> dict[str, Any]:
+    answers = encoded["zero_shot"].answers
+    chance = _chance(answers, whose)
+    figures = {
+        rival: retrieval(
+            e.images_ND, e.texts_ND, answers, answers,
+            image_patients=whose, text_patients=whose, num_resamples=num_resamples,
+        )
+        for rival, e in encoded.items()
+    }  # fmt: skip
+    size = {"num_images": len(answers), "num_patients": len(set(whose))}
+    return {
+        f"{name}_r{k}": _rivals({rival: both[side].intervals[k] for rival, both in figures.items()}, chance[k], size)
+        for side, name in ((1, "image_to_text"), (0, "text_to_image"))
+        for k in KS
+    }
+
+
+def _chance(answers: Sequence[str], whose: Sequence[Hashable]) -> dict[int, float]:
+    """Return how often one of the K first of a shuffled gallery is right, mean over queries.
+
+    A query has as many right answers as there are equal keys, among all but the wrong ones of its own patient.
+    """
+    right, own = Counter(answers), Counter(whose)
+    both = Counter(zip(whose, answers, strict=True))
+    pairs = list(zip(whose, answers, strict=True))
+    right_N = np.array([right[answer] for _, answer in pairs], np.float64)
+    size_N = np.array([len(pairs) - own[patient] + both[patient, answer] for patient, answer in pairs], np.float64)
+    chance, missed_N = {}, np.ones(len(pairs))
+    for k in range(1, max(KS) + 1):
+        missed_N = missed_N * np.clip((size_N - right_N - k + 1) / np.maximum(size_N - k + 1, 1), 0, 1)
+        if k in KS:
+            chance[k] = float(1 - missed_N.mean())
+    return chance
+
+
+def _rivals(estimates: Mapping[str, Estimate], chance: float, size: Mapping[str, int]) -> dict[str, Any]:
+    """Write figures as a card has them: one alone as it is, several by their names."""
+    written = {}
+    for rival, estimate in estimates.items():
+        figure = Figure.of(estimate)
+        values = {"value": figure.value, "low": figure.low, "high": figure.high, "chance": round(chance, DECIMALS)}
+        written[rival] = values | dict(size)
+    return written if len(written) > 1 else written["zero_shot"]

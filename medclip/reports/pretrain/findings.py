@@ -1,0 +1,127 @@
+"""What stands out in a run, in plain sentences made of its numbers, the worst first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from medclip.evaluation.shard_split import RETRIEVAL
+from medclip.reports.pretrain.history import History
+from medclip.reports.pretrain.words import title
+from medclip.training.recipe.schema import Recipe
+from medclip.wording import by_reason, count, figure, interval, list_of, number, percent
+
+Severity = Literal["bad", "wait", "good"]
+_ORDER: tuple[Severity, ...] = ("bad", "wait", "good")
+_WAITS = 0.1
+"""Share of the time waiting for data from which on reading is too slow; a few per cent are usual."""
+_WORSE = 1.02
+"""Factor on the lowest validation loss above which the last one has risen, and not only wavered."""
+_AT_LIMIT = 99.9
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sentence, and how bad it is."""
+
+    severity: Severity
+    text: str
+
+
+def findings(recipe: Recipe, history: History, rows: Sequence[Mapping[str, Any]], *, finished: bool) -> list[Finding]:
+    """List what stands out, the worst first.
+
+    Args:
+        recipe: Of the run.
+        history: Its log.
+        rows: Figures of its own test split, as `SplitFigures.rows` has them; empty where none was measured.
+        finished: Whether all steps were taken.
+    """
+    every = [*_steps(history), *_samples(history), *_loss(recipe, history), *_test(recipe, rows, finished)]
+    every += _speed(history)
+    if not finished:
+        every.append(Finding("wait", "The run was stopped before its end: there is no pack yet."))
+    if not any(one.severity != "good" for one in every):
+        every.insert(0, Finding("good", "No step was left out, no sample was unreadable, and the loss went down."))
+    return sorted(every, key=lambda one: _ORDER.index(one.severity))
+
+
+def _steps(history: History) -> Iterator[Finding]:
+    skipped = history.skipped
+    if skipped:
+        steps = list_of([number(step) for step in skipped], most=5)
+        what = "step was" if len(skipped) == 1 else "steps were"
+        yield Finding(
+            "bad", f"{number(len(skipped))} {what} left out since its loss or gradient was not finite: {steps}."
+        )
+    scales = [value for _, value in history.column("scale")]
+    if scales and scales[-1] >= _AT_LIMIT:
+        yield Finding(
+            "wait", "The logit scale ended at its limit of 100: the loss asks for more certainty than it may have."
+        )
+
+
+def _samples(history: History) -> Iterator[Finding]:
+    bad = history.bad
+    if bad:
+        yield Finding(
+            "bad", f"{count(sum(bad.values()), 'sample')} could not be read ({by_reason(bad)}) and took no part."
+        )
+
+
+def _loss(recipe: Recipe, history: History) -> Iterator[Finding]:
+    losses = history.column("loss")
+    if len(losses) > 1 and losses[-1][1] >= losses[0][1]:
+        first, last = (figure(losses[i][1], decimals=3) for i in (0, -1))
+        yield Finding(
+            "bad", f"The training loss did not go down: {first} in the first logged step, {last} in the last."
+        )
+    validation = history.validation("val_loss")
+    if not validation:
+        yield Finding("wait", "There was no validation: nothing says when the run began to learn its images by heart.")
+        return
+    step, lowest = min(validation, key=lambda point: point[1])
+    last = validation[-1][1]
+    if last > _WORSE * lowest:
+        kept = "that step’s" if recipe.train.export == "best" else "those of the last step (train.export)"
+        yield Finding(
+            "wait",
+            f"The validation loss was lowest at step {number(step)} ({figure(lowest, decimals=3)}) and rose to "
+            f"{figure(last, decimals=3)}; the weights in the pack are {kept}.",
+        )
+
+
+def _test(recipe: Recipe, rows: Sequence[Mapping[str, Any]], finished: bool) -> Iterator[Finding]:
+    own = [row for row in rows if row["metric"].split()[-1] != "start"]
+    if finished and not own:
+        yield Finding(
+            "wait", "No test split was measured: the figures below are of images that settings were chosen with."
+        )
+    short = [row for row in own if row["task"] != RETRIEVAL or row["metric"].split()[0].endswith("_r1")]
+    known = [row for row in short if row["chance"] is not None and row["low"] is not None]
+    below = [row for row in known if row["value"] <= row["chance"]]
+    unsure = [row for row in known if row["low"] <= row["chance"] < row["value"]]
+    if below:
+        yield Finding("bad", f"On the test split, no better than chance: {_with_chance(below)}.")
+    if unsure:
+        yield Finding("wait", f"On the test split, intervals hold what chance gives: {_with_chance(unsure)}.")
+
+
+def _with_chance(rows: Sequence[Mapping[str, Any]]) -> str:
+    texts = []
+    for row in rows:
+        value, chance = (figure(row[name], decimals=3) for name in ("value", "chance"))
+        texts.append(f"{title(row)} {value} ({interval(row['low'], row['high'], decimals=3)}; chance {chance})")
+    return "; ".join(texts)
+
+
+def _speed(history: History) -> Iterator[Finding]:
+    waits = [value for _, value in history.column("data_wait")]
+    share = sum(waits) / len(waits) if waits else 0.0
+    if share > _WAITS:
+        yield Finding(
+            "wait",
+            f"{percent(share)} of the time was spent waiting for data: raise data.workers, then use "
+            "data.worker_kind: process.",
+        )

@@ -1,0 +1,235 @@
+"""What the page of a run shows, as plain data: picked from its log, its recipe and its pack, nothing computed anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from medclip.errors import printable
+from medclip.evaluation.shard_split import RETRIEVAL
+from medclip.models.card import Card, SplitFigures
+from medclip.reports.html_page import svg_uri
+from medclip.reports.model_card import DataView, task_title, view_card
+from medclip.reports.pretrain.curves import learning, speed
+from medclip.reports.pretrain.findings import Finding, findings
+from medclip.reports.pretrain.history import History
+from medclip.reports.pretrain.words import metric_title
+from medclip.text.vocabulary.load import load_task
+from medclip.training.log import SHARES
+from medclip.training.recipe.schema import Recipe
+from medclip.training.result import PretrainResult
+from medclip.version import __version__
+from medclip.wording import by_reason, count, figure, interval, list_of, number, percent
+
+_ZERO_SHOT = "zero_shot."
+
+
+@dataclass(frozen=True)
+class ValidationRow:
+    """One figure of the validation split."""
+
+    name: str
+    last: str
+    best: str
+    """With the step that had it."""
+    chance: str
+
+
+@dataclass(frozen=True)
+class TestRow:
+    """One figure of the test split."""
+
+    task: str
+    metric: str
+    value: str
+    interval: str
+    chance: str
+    start: str
+    """The same of the model that the run began with; empty where it began with none."""
+    images: str
+    patients: str
+
+
+@dataclass(frozen=True)
+class PageView:
+    """The whole page."""
+
+    title: str
+    name: str
+    version: str
+    medclip: str
+    findings: tuple[Finding, ...]
+    facts: tuple[tuple[str, str], ...]
+    learning: str
+    """data URI of an SVG; empty where no step was logged."""
+    learning_text: str
+    speed: str
+    speed_text: str
+    validation: tuple[ValidationRow, ...]
+    test_of: str
+    """Whose figures the test table has; empty where none were measured."""
+    test: tuple[TestRow, ...]
+    has_start: bool
+    test_notes: tuple[str, ...]
+    deviations: tuple[str, ...]
+    data: tuple[DataView, ...]
+    bad: str
+    resumed: str
+    notes: tuple[str, ...]
+    settings: tuple[tuple[str, str], ...]
+    origin: tuple[tuple[str, str], ...]
+
+
+def view(
+    recipe: Recipe, result: PretrainResult, history: History, card: Card | None, deviations: Sequence[str] = ()
+) -> PageView:
+    """Pick what the page shows.
+
+    Args:
+        recipe: Of the run.
+        result: How it ended.
+        history: Its log.
+        card: Of its pack; None where it was stopped before its end.
+        deviations: Where the recipe differs from what it follows, a sentence each.
+    """
+    held = card.held_out if card is not None else None
+    rows = held.rows() if held is not None else []
+    drawn = bool(history.column("loss"))
+    return PageView(
+        title=f"Training of {printable(recipe.name)}",
+        name=printable(recipe.name),
+        version=printable(recipe.version),
+        medclip=__version__,
+        findings=tuple(findings(recipe, history, rows, finished=result.finished)),
+        facts=tuple(_facts(result, history)),
+        learning=svg_uri(learning(history)) if drawn else "",
+        learning_text=_learning_text(history) if drawn else "",
+        speed=svg_uri(speed(history)) if drawn else "",
+        speed_text=_speed_text(history) if drawn else "",
+        validation=tuple(_validation(history)),
+        test_of=_test_of(held),
+        test=tuple(_test(held)),
+        has_start=any(row["metric"].endswith(" start") for row in rows),
+        test_notes=held.notes if held is not None else (),
+        deviations=tuple(deviations),
+        data=view_card(card).data if card is not None else (),
+        bad=by_reason(history.bad),
+        resumed=list_of([number(step) for step in history.resumed], most=10),
+        notes=tuple(printable(note) for note in history.notes),
+        settings=tuple(_settings(recipe)),
+        origin=tuple((key.replace("_", " "), printable(str(v))) for key, v in card.created_from.items())
+        if card
+        else (),
+    )
+
+
+def _facts(result: PretrainResult, history: History) -> Iterator[tuple[str, str]]:
+    yield "Steps", f"{number(result.steps)} of {number(result.total_steps)}"
+    losses = history.column("loss")
+    if losses:
+        yield "Last loss", figure(losses[-1][1], decimals=3)
+    speeds = [value for _, value in history.column("images_s")]
+    if speeds:
+        yield "Images a second", figure(sum(speeds) / len(speeds))
+    for key, name in SHARES.items():
+        shares = [value for _, value in history.column(key)]
+        if shares:
+            yield f"Time {name}", percent(sum(shares) / len(shares))
+    yield "Steps left out", number(len(history.skipped))
+
+
+def _learning_text(history: History) -> str:
+    losses, rates = history.column("loss"), history.column("lr")
+    text = f"Loss over steps: {figure(losses[0][1], decimals=3)} at step {number(losses[0][0])}"
+    text += f", {figure(losses[-1][1], decimals=3)} at step {number(losses[-1][0])}."
+    validation = history.validation("val_loss")
+    if validation:
+        text += " Validation: " + ", ".join(
+            f"{figure(value, decimals=3)} at {number(step)}" for step, value in (validation[0], validation[-1])
+        )
+        text += "."
+    return text + (f" Highest learning rate {max(rate for _, rate in rates):.3g}." if rates else "")
+
+
+def _speed_text(history: History) -> str:
+    speeds = [value for _, value in history.column("images_s")]
+    return f"Images a second over steps: between {figure(min(speeds))} and {figure(max(speeds))}." if speeds else ""
+
+
+def _validation(history: History) -> Iterator[ValidationRow]:
+    entries = history.of("val")
+    if not entries:
+        return
+    for name in entries[-1]:
+        if name in ("kind", "step", "chance_r1") or not (points := history.validation(name)):
+            continue
+        step, best = (min if name.endswith("loss") else max)(points, key=lambda point: point[1])
+        yield ValidationRow(
+            _validation_title(name),
+            figure(points[-1][1], decimals=3),
+            f"{figure(best, decimals=3)} at step {number(step)}",
+            figure(_chance(name, entries[-1]), decimals=3),
+        )
+
+
+def _validation_title(name: str) -> str:
+    if not name.startswith(_ZERO_SHOT):
+        return metric_title(name)
+    task = load_task(name.removeprefix(_ZERO_SHOT))
+    metric = "balanced accuracy" if task.kind == "multiclass" else "mean AUROC"
+    return f"{task.title}: {metric} in words"
+
+
+def _chance(name: str, entry: Mapping[str, Any]) -> float | None:
+    if name.startswith(_ZERO_SHOT):
+        task = load_task(name.removeprefix(_ZERO_SHOT))
+        return 1 / len(task.classes) if task.kind == "multiclass" else 0.5
+    return entry.get("chance_r1") if name.endswith("_r1") else None
+
+
+def _test_of(held: SplitFigures | None) -> str:
+    if held is None:
+        return ""
+    size = count(held.num_images, "image")
+    size += f" of {count(held.num_patients, 'patient')}" if held.num_patients is not None else ""
+    left_out = f"; {count(held.num_in_training, 'image')} of training left out" if held.num_in_training else ""
+    unread = f"; not read: {by_reason(held.problems)}" if held.problems else ""
+    return f"{size} in the split {printable(held.split)}{left_out}{unread}"
+
+
+def _test(held: SplitFigures | None) -> Iterator[TestRow]:
+    for task, metrics in held.figures.items() if held is not None else ():
+        for name, node in _leaves(metrics):
+            own = node if "value" in node else node["zero_shot"]
+            start = node.get("start")
+            yield TestRow(
+                "Retrieval" if task == RETRIEVAL else task_title(task),
+                metric_title(name),
+                figure(own["value"], decimals=3),
+                interval(own.get("low"), own.get("high"), decimals=3),
+                figure(own.get("chance"), decimals=3),
+                "" if start is None else figure(start["value"], decimals=3),
+                number(own.get("num_images")),
+                number(own.get("num_patients")) if held is not None and held.num_patients is not None else "–",
+            )
+
+
+def _leaves(node: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield each figure, or each pair of a figure and the start's, with its name."""
+    for name, child in node.items():
+        if "value" in child or "zero_shot" in child:
+            yield " ".join((*path, name)), child
+        else:
+            yield from _leaves(child, (*path, name))
+
+
+def _settings(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """List what the recipe sets, of what decides the weights: no folder is named but by its last part."""
+    chosen = recipe.model_dump(mode="json", exclude_unset=True)
+    for key, value in recipe.decisive().items():
+        node: Any = chosen
+        for part in key.split("."):
+            node = node.get(part) if isinstance(node, Mapping) else None
+        if node is not None:
+            yield key, printable(str(value))

@@ -1,0 +1,41 @@
+"""Write the page of a training run: one file that loads nothing, runs nothing and names nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from medclip.files.output import write_file
+from medclip.models.card import Card
+from medclip.reports.html_page import render_page
+from medclip.reports.pretrain.history import History
+from medclip.reports.pretrain.page import view
+from medclip.training.log import FILE_NAME, read_log
+from medclip.training.recipe.schema import Recipe
+from medclip.training.result import REPORT, PretrainResult
+
+_STYLES = ("style.css", "pretrain/page.css")
+
+
+def write_pretrain_report(
+    recipe: Recipe, result: PretrainResult, card: Card | None, deviations: Sequence[str] = ()
+) -> Path:
+    """Write report.html into the run's folder.
+
+    Args:
+        recipe: Of the run.
+        result: How it ended.
+        card: Of its pack; None where it was stopped before its end.
+        deviations: Where the recipe differs from what it follows, a sentence each.
+
+    Returns:
+        Its path.
+
+    Raises:
+        MedclipError: DISK_FULL.
+    """
+    path = result.out / REPORT
+    history = History(read_log(result.out / FILE_NAME))
+    page = view(recipe, result, history, card, deviations)
+    write_file(path, render_page("pretrain/page.html.j2", _STYLES, {"page": page}, {}))
+    return path

@@ -1,0 +1,152 @@
+"""A split of shards is measured by patient: its labels in words, retrieval, chance, and nothing of training."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medclip.errors import MedclipError, Reason
+from medclip.evaluation.shard_split import Captions, _chance, measure_split
+from medclip.models.card import SplitFigures
+from medclip.models.class_vectors import class_vectors, score_features
+from medclip.models.model import Model
+from medclip.models.packs.pack import load_model
+from medclip.shards.reading.samples import ShardReader
+from medclip.statistics.metrics.classification import measured
+from medclip.statistics.resampling.resampled import interval_of
+from medclip.text.vocabulary.load import load_task
+from tests.kits.progress import Recorded
+from tests.kits.scoring import make_pack
+from tests.kits.training import make_shards
+
+CAPTIONS = Captions(seed=3, native_share=0.3, report_share=0.5, report_words=60, native="sentences")
+NUM_TEST = 24
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_shards(tmp_path_factory.mktemp("shards"), num_test=NUM_TEST)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return load_model(make_pack(tmp_path_factory.mktemp("packs") / "tiny"))
+
+
+@pytest.fixture
+def reader(shards: Path) -> Iterator[ShardReader]:
+    with ShardReader(shards, "test") as reader:
+        yield reader
+
+
+@pytest.fixture
+def figures(model: Model, reader: ShardReader) -> SplitFigures:
+    return measure_split(model, reader, CAPTIONS, num_resamples=200)
+
+
+def test_the_area_of_a_finding_is_that_of_its_prompts_with_intervals_over_patients(
+    model: Model, reader: ShardReader, figures: SplitFigures
+) -> None:
+    samples = [reader[i] for i in range(len(reader))]
+    truth = np.array([s.record.labels["chest_xray_findings"]["pneumonia"] for s in samples])  # type: ignore[index]
+    from medclip.imaging.geometry import letterbox
+
+    features = model.encode_image(np.stack([letterbox(s.image, model.preprocess.size_px) for s in samples]))
+    vectors = class_vectors(model, load_task("chest_xray_findings"), ["pneumonia"])
+    logits = score_features(features, vectors, "multilabel", model.logit_scale)[0][:, 0]
+    patients = [s.meta["patient"] for s in samples]
+    expected = interval_of(measured(truth, logits, patients, ["auroc"], num_resamples=200)["auroc"])
+    own = figures.figures["chest_xray_findings"]["macro_auroc"]
+    assert (own["value"], own["low"], own["high"]) == pytest.approx(
+        (expected.value, expected.low, expected.high), abs=1e-4
+    )
+    assert (own["chance"], own["num_images"], own["num_patients"]) == (0.5, NUM_TEST, NUM_TEST // 2)
+    assert (figures.num_images, figures.num_patients, figures.num_in_training) == (NUM_TEST, NUM_TEST // 2, 0)
+
+
+def test_patients_and_files_of_training_are_left_out(model: Model, reader: ShardReader) -> None:
+    first, second = islice(reader.provenance(), 2)
+    assert first["patient"] != second["patient"]
+    figures = measure_split(
+        model, reader, CAPTIONS, seen=frozenset([first["patient"], second["sha256"]]), num_resamples=50
+    )
+    assert figures.num_in_training == 3  # two images of a patient, one file
+    assert figures.num_images == NUM_TEST - 3
+    everybody = frozenset(row["patient"] for row in reader.provenance())
+    with pytest.raises(MedclipError, match="trained on") as caught:
+        measure_split(model, reader, CAPTIONS, seen=everybody)
+    assert caught.value.reason is Reason.NOTHING_TO_DO
+
+
+def test_chance_of_retrieval_is_that_of_a_shuffled_list() -> None:
+    answers = list("aabbbcdefghijk")
+    whose = [1, 1, 2, 3, 3, 3, 4, 5, 6, 7, 8, 9, 10, 11]
+    rng = np.random.default_rng(0)
+    hits = {1: 0, 5: 0, 10: 0}
+    rounds = 3000
+    for _ in range(rounds):
+        for query, patient in zip(answers, whose, strict=True):
+            gallery = [a for a, p in zip(answers, whose, strict=True) if a == query or p != patient]
+            order = rng.permutation(len(gallery))
+            place = next(n for n, i in enumerate(order) if gallery[i] == query)
+            for k in hits:
+                hits[k] += place < k
+    for k, chance in _chance(answers, whose).items():
+        assert chance == pytest.approx(hits[k] / rounds / len(answers), abs=0.01)
+
+
+def test_the_model_that_training_began_with_stands_beside(model: Model, reader: ShardReader) -> None:
+    figures = measure_split(model, reader, CAPTIONS, start=model, num_resamples=50)
+    for metrics in figures.figures.values():
+        for pair in metrics.values():
+            assert pair["start"] == pair["zero_shot"]
+    names = [row["metric"] for row in figures.rows()]
+    assert "macro_auroc zero_shot" in names
+    assert "image_to_text_r1 start" in names
+
+
+def test_of_a_long_split_a_few_samples_are_measured_from_all_of_it(model: Model, reader: ShardReader) -> None:
+    told = Recorded()
+    figures = measure_split(model, reader, CAPTIONS, limit=9, num_resamples=50, progress=told)
+    assert figures.num_images == 9
+    assert told.stages == [("Measuring on the split test", 9, 0)]
+    assert sum(count for count, _ in told.steps) == 9
+    assert any("data.max_test" in note for note in figures.notes)
+    again = measure_split(model, reader, CAPTIONS, limit=9, num_resamples=50, workers=1)
+    assert again == figures
+
+
+def test_samples_that_cannot_be_read_are_counted(model: Model, shards: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(shards, broken)
+    tar = broken / "test-000000.tar"
+    data = bytearray(tar.read_bytes())
+    place = data.index(b"IDAT")
+    data[place + 4 : place + 24] = b"\0" * 20
+    tar.write_bytes(data)
+    with ShardReader(broken, "test", verify="size") as reader:
+        figures = measure_split(model, reader, CAPTIONS, num_resamples=50)
+    assert sum(figures.problems.values()) == 1
+    assert figures.num_images == NUM_TEST - 1
+
+
+def test_without_patients_intervals_are_over_images_and_a_note_says_so(
+    model: Model, reader: ShardReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{**row, "patient": None} for row in reader.provenance()]
+    monkeypatch.setattr(reader, "provenance", lambda: iter(rows))
+    figures = measure_split(model, reader, CAPTIONS, num_resamples=50)
+    assert figures.num_patients is None
+    assert "intervals are over images" in figures.notes[0]
+
+
+def test_a_finding_of_too_few_patients_has_no_figure_and_is_named(model: Model, reader: ShardReader) -> None:
+    everybody = [row["patient"] for row in reader.provenance()]
+    few = measure_split(model, reader, CAPTIONS, seen=frozenset(everybody[4:]) - {everybody[0]}, num_resamples=50)
+    assert "chest_xray_findings" not in few.figures
+    assert any("Chest X-ray findings could not be measured" in note for note in few.notes)

@@ -1,0 +1,68 @@
+"""Shards of small made-up images, and a recipe that trains a tiny model on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from medclip.settings import Settings
+from medclip.shards.writing.build import build_shards
+
+NUM_TRAIN, NUM_VAL = 20, 8
+
+
+def make_shards(folder: Path, *, num_test: int = 0) -> Path:
+    """Write shards of made-up chest films: with a bright disc they are labelled pneumonia.
+
+    Args:
+        folder: Gets images/ and s/.
+        num_test: Test images beside 20 to train and 8 to validate with; two of each patient, the others have one.
+
+    Returns:
+        folder / "s".
+    """
+    images = folder / "images"
+    images.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(NUM_TRAIN + NUM_VAL + num_test):
+        pixels = rng.integers(0, 60, (48, 40 + i), dtype=np.uint8)
+        if i % 2:
+            pixels[10:30, 10:30] += 150
+        Image.fromarray(pixels).save(images / f"{i}.png")
+        is_test = i >= NUM_TRAIN + NUM_VAL
+        rows.append(
+            {
+                "file": f"{i}.png",
+                "patient": f"t{i // 4}.{i % 2}" if is_test else str(i),
+                "modality": "xray",
+                "view": "PA",
+                "split": "train" if i < NUM_TRAIN else "test" if is_test else "val",
+                "label:chest_xray_findings:pneumonia": str(i % 2),
+                "source": "made here",
+                "license": "CC0",
+            }
+        )
+    settings = Settings(workers=1)
+    build_shards(pd.DataFrame(rows), folder / "s", max_side=64, images=images, key=b"k" * 32, settings=settings)
+    return folder / "s"
+
+
+def tiny_recipe(shards: Path) -> dict[str, Any]:
+    """Return six steps in two epochs of three batches."""
+    return {
+        "name": "tiny",
+        "seed": 3,
+        "data": {"shards": str(shards), "workers": 2},
+        "text": {"vocab_size": 600, "context_length": 24, "captions_per_sample": 1},
+        "model": {
+            "image_tower": "test_efficientnet", "image_weights": None, "size_px": 32, "embed_dim": 16,
+            "text_width": 16, "text_heads": 2, "text_layers": 1,
+        },
+        "augment": {"flip": 0.5},
+        "train": {"epochs": 2, "batch_size": 6, "warmup_steps": 2, "log_every": 1, "ema": 0.5, "threads": 1},
+    }  # fmt: skip

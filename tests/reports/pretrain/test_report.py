@@ -1,0 +1,157 @@
+"""The page of a run: the worst first, curves that follow dark mode, and nothing loaded, run or named."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medclip.models.card import Card, Source, SplitFigures
+from medclip.reports.pretrain.curves import learning
+from medclip.reports.pretrain.findings import findings
+from medclip.reports.pretrain.history import History
+from medclip.reports.pretrain.report import write_pretrain_report
+from medclip.reports.pretrain.words import metric_title
+from medclip.training.recipe.file import load_recipe
+from medclip.training.recipe.schema import Recipe
+from medclip.training.result import PretrainResult
+from tests.kits.pages import lines_of, run_together
+
+HOSTILE = "<script>alert('x')</script>"
+
+
+def _log(num_steps: int = 20, **changes: Any) -> list[dict[str, Any]]:
+    """A run that learns: the loss falls, twice validated."""
+    entries: list[dict[str, Any]] = [{"kind": "note", "step": 0, "note": f"an epoch has only 10 batches {HOSTILE}"}]
+    for step in range(1, num_steps + 1):
+        entries.append(
+            {"kind": "step", "step": step, "loss": 4 / step, "lr": 1e-3, "scale": 14.0, "images_s": 90.0,
+             "data_wait": 0.01} | changes
+        )  # fmt: skip
+        if step % 10 == 0:
+            figures = {"val_loss": 3 / step, "image_to_text_r1": 0.3, "text_to_image_r1": 0.2, "chance_r1": 0.1}
+            entries.append({"kind": "val", "step": step, **figures, "zero_shot.chest_xray_view": 0.6})
+    return entries
+
+
+def _figure(value: float, low: float, high: float) -> dict[str, Any]:
+    return {"value": value, "low": low, "high": high, "chance": 0.5, "num_images": 40, "num_patients": 30}
+
+
+def _card(figures: dict[str, Any]) -> Card:
+    held = SplitFigures(
+        split="test", shards="ab", num_images=40, num_patients=30, num_in_training=2, problems={"corrupt": 1},
+        figures=figures, notes=("A note on the test.",),
+    )  # fmt: skip
+    sources = (Source(name=f"site {HOSTILE}", licence="CC0", num_images=2000, num_patients=900),)
+    return Card(name="tiny", data=sources, held_out=held, created_from={"seed": 3})
+
+
+GOOD = {"chest_xray_findings": {"macro_auroc": _figure(0.81, 0.7, 0.9)}}
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    return load_recipe({"name": "tiny", "data": {"shards": str(tmp_path / "secret" / "s")}, "train": {"lr": 2e-3}})
+
+
+def _page(folder: Path, recipe: Recipe, log: list[dict[str, Any]], card: Card | None, **more: Any) -> str:
+    folder.mkdir(exist_ok=True)
+    (folder / "log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in log))
+    pack = folder / "pack" if card is not None else None
+    result = PretrainResult(folder, 20, 20 if pack else 40, pack)
+    return write_pretrain_report(recipe, result, card, **more).read_text(encoding="utf-8")
+
+
+def test_the_page_loads_nothing_runs_nothing_and_names_no_folder(tmp_path: Path, recipe: Recipe) -> None:
+    page = _page(tmp_path / "run", recipe, _log(), _card(GOOD))
+    assert "<script" not in page
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", page)
+    assert "secret" not in page
+    assert str(tmp_path) not in page
+    assert not run_together(page)
+    assert page == _page(tmp_path / "run", recipe, _log(), _card(GOOD))
+
+
+def test_a_run_without_a_fault_says_so_and_has_every_section(tmp_path: Path, recipe: Recipe) -> None:
+    lines = lines_of(_page(tmp_path / "run", recipe, _log(), _card(GOOD), deviations=["Crops are not stretched."]))
+    text = " ".join(lines)
+    assert "✓ No step was left out, no sample was unreadable, and the loss went down." in text
+    assert "Chest X-ray findings Mean AUROC 0.810 0.700 to 0.900 0.500 40 30" in text
+    assert "40 images of 30 patients in the split test; 2 images of training left out; not read: corrupt 1" in text
+    assert "Chest X-ray view: balanced accuracy in words 0.600 0.600 at step 10 0.333" in text
+    assert "Images that find their text first (R@1) 0.300 0.300 at step 10 0.100" in text
+    assert "Crops are not stretched." in lines
+    assert "A note on the test." in lines
+    assert "It was not stopped in between." in lines
+    assert "2,000" in lines
+    assert text.index("train.lr") < text.index("0.002")
+
+
+def test_what_is_worst_stands_first(recipe: Recipe) -> None:
+    log = _log(data_wait=0.4, scale=100.0)
+    log += [{"kind": "skip", "step": 7, "loss": "nan", "grad_norm": "nan"}, {"kind": "bad", "step": 20, "truncated": 3}]
+    log += [{"kind": "val", "step": 21, "val_loss": 0.9}]
+    held = _card({"chest_xray_findings": {"macro_auroc": _figure(0.45, 0.3, 0.6)}}).held_out
+    assert held is not None
+    every = findings(recipe, History(log), held.rows(), finished=True)
+    assert [one.severity for one in every] == ["bad"] * 3 + ["wait"] * 3
+    texts = [one.text for one in every]
+    assert "1 step was left out since its loss or gradient was not finite: 7." in texts
+    assert "3 samples could not be read (truncated 3) and took no part." in texts
+    assert any(
+        "no better than chance: Chest X-ray findings: Mean AUROC 0.450 (0.300 to 0.600" in text for text in texts
+    )
+    assert any("lowest at step 20 (0.150) and rose to 0.900" in text and "last step" in text for text in texts)
+    assert any("40 % of the time was spent waiting for data" in text for text in texts)
+    assert any("limit of 100" in text for text in texts)
+
+
+def test_a_loss_that_does_not_fall_is_a_finding(recipe: Recipe) -> None:
+    log = [{"kind": "step", "step": step, "loss": 2.0 + step, "images_s": 1.0} for step in range(1, 4)]
+    every = findings(recipe, History(log), [], finished=True)
+    assert every[0].text == "The training loss did not go down: 3.000 in the first logged step, 5.000 in the last."
+    assert "There was no validation" in every[1].text
+
+
+def test_a_stopped_run_has_a_page_too(tmp_path: Path, recipe: Recipe) -> None:
+    log = [*_log(), {"kind": "resume", "step": 10}]
+    text = " ".join(lines_of(_page(tmp_path / "run", recipe, log, None)))
+    assert "The run was stopped before its end: there is no pack yet." in text
+    assert "went on from its checkpoint at step 10." in text
+    empty = " ".join(lines_of(_page(tmp_path / "run", recipe, [], None)))
+    assert "Loss and learning rate" not in empty
+
+
+def test_curves_have_the_colours_of_the_page_in_dark_mode_and_on_paper(tmp_path: Path, recipe: Recipe) -> None:
+    page = _page(tmp_path / "run", recipe, _log(), _card(GOOD))
+    images = re.findall(r'class="curves" src="data:image/svg\+xml;base64,([^"]+)" alt="([^"]+)"', page)
+    assert len(images) == 2
+    assert "4.000 at step 1, 0.200 at step 20" in images[0][1]
+    for data, _ in images:
+        svg = base64.b64decode(data).decode()
+        assert "prefers-color-scheme: dark" in svg
+        drawn = svg[svg.index("</style>") :]
+        assert not re.search(r"#(?!000000|ffffff)[0-9a-f]{6}\b", drawn)  # every colour has a name
+        assert "var(--first)" in drawn
+
+
+def test_a_long_run_is_drawn_with_few_points() -> None:
+    entries = [{"kind": "step", "step": s, "loss": 1 / s, "lr": 1e-3, "images_s": 9.0} for s in range(1, 20_001)]
+    assert len(learning(History(entries))) < 150_000
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("auroc mass zero_shot", "AUROC, mass"),
+        ("image_to_text_r1 start", "Images that find their text first (R@1)"),
+        ("val_loss", "Loss"),
+    ],
+)
+def test_metrics_have_names_that_people_read(name: str, title: str) -> None:
+    assert metric_title(name) == title
