@@ -88,7 +88,7 @@ def _measure(recipe: Recipe, pack: Path, progress: Progress | None) -> SplitFigu
 
     model = load_model(pack, device=recipe.train.device)
     files, patients = training_hashes(pack, model.card), training_patients(pack, model.card)
-    with ShardReader(d.shards, str(d.test_split), verify=d.verify) as reader:
+    with ShardReader(d.shards, str(d.test_split), verify=d.verify, cache=d.cache) as reader:
         try:
             return measure_split(
                 model,
