@@ -113,10 +113,13 @@ def test_ranks_of_a_node_share_one_download_of_each_shard(near: Path, web: WebSt
     web.latency_s = 0.02
     whole = [b.keys for b in batches(near).training(0, 10)]
     keys: dict[int, list[tuple[str, ...]]] = {}
+    waits: list[float] = []
 
     def take(rank: int) -> None:
         share = batches(web.url, cache, rank=rank, world_size=2)
-        keys[rank] = [b.keys for b in share.training(0, 10)]
+        taken = list(share.training(0, 10))
+        keys[rank] = [b.keys for b in taken]
+        waits.append(sum(b.wait_s for b in taken))
         share.close()
 
     threads = [threading.Thread(target=take, args=(rank,)) for rank in range(2)]
@@ -128,6 +131,7 @@ def test_ranks_of_a_node_share_one_download_of_each_shard(near: Path, web: WebSt
     tars = Counter(path for path, _, _ in web.requests if path.endswith(".tar"))
     assert set(tars.values()) == {1}
     assert len(tars) == 5
+    assert min(waits) >= 0.02  # what the first window took is told with the batches
 
 
 def test_a_window_is_streamed_and_not_sought(

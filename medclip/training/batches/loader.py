@@ -147,6 +147,7 @@ class Batches:
         self._plan: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
         self._ahead: WindowsAhead | None = None
         self._wanted: tuple[list[int], list[int]] | None = None
+        self._fetched_s = 0.0
         self.bad: Counter[str] = Counter()
         """Bad samples of this rank so far, by reason."""
         self.seen = 0
@@ -229,8 +230,9 @@ class Batches:
 
     def _want(self, now: list[int], soon: list[int], *, keep: bool = False) -> None:
         if self._wanted != (now, soon):
-            self.reader.want(now, soon, keep=keep, in_processes=self._worker_kind == "process")
-            self._wanted = now, soon
+            start = time.perf_counter()
+            self.reader.want(now, soon, keep=keep, in_processes=self._worker_kind == "process" and not keep)
+            self._wanted, self._fetched_s = (now, soon), self._fetched_s + time.perf_counter() - start
 
     def _rows(self, step: int) -> list[Row]:
         epoch, number = divmod(step, self.steps_per_epoch)
@@ -280,7 +282,7 @@ class Batches:
     def _collect(self, rows: Sequence[Row], pending: Pending) -> Batch:
         start = time.perf_counter()
         samples = pending.wait()
-        waited = time.perf_counter() - start
+        waited, self._fetched_s = time.perf_counter() - start + self._fetched_s, 0.0
         self.seen += len(samples)
         self.bad.update(m.bad for m in samples if m.bad)
         tokens = np.stack([m.tokens for m in samples])
