@@ -81,19 +81,21 @@ def _measure(recipe: Recipe, pack: Path, progress: Progress | None) -> SplitFigu
     d = recipe.data
     if not any(d.test_split in read_index(folder)["counts"]["by_split"] for folder in d.shards):
         return None
-    from medclip.evaluation.shard_split import Captions, measure_split
+    from medclip.evaluation.shard_split import measure_split
     from medclip.models.card import training_hashes, training_patients
     from medclip.models.packs.pack import load_model
     from medclip.shards.reading.samples import ShardReader
+    from medclip.training.batches.samples import Drawing
 
     model = load_model(pack, device=recipe.train.device)
+    size = model.preprocess.size_px
     files, patients = training_hashes(pack, model.card), training_patients(pack, model.card)
     with ShardReader(d.shards, str(d.test_split), verify=d.verify, cache=d.cache) as reader:
         try:
             return measure_split(
                 model,
                 reader,
-                Captions(recipe.seed, d.native_share, d.report_share, d.report_words, d.native),
+                Drawing(size, recipe.seed, None, d.native_share, d.report_share, d.report_words, d.native),
                 start=_start(recipe),
                 seen=(files or frozenset()) | (patients or frozenset()),
                 limit=d.max_test,

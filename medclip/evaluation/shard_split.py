@@ -7,7 +7,7 @@ import json
 from collections import Counter, deque
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,17 +37,6 @@ RETRIEVAL = "retrieval"
 _AHEAD = 2
 
 
-@dataclass(frozen=True)
-class Captions:
-    """How captions are drawn: as for validation, so that the texts of retrieval are those that training has."""
-
-    seed: int
-    native_share: float
-    report_share: float
-    report_words: int
-    native: Any
-
-
 @dataclass(frozen=True, eq=False)
 class _Encoded:
     """The N samples that could be read."""
@@ -66,7 +55,7 @@ class _Encoded:
 def measure_split(
     model: Model,
     reader: ShardReader,
-    captions: Captions,
+    drawing: Drawing,
     *,
     start: Model | None = None,
     seen: frozenset[str] = frozenset(),
@@ -84,7 +73,7 @@ def measure_split(
     Args:
         model: A loaded pack.
         reader: The split.
-        captions: How captions are drawn.
+        drawing: How captions are drawn, as for validation; the size of images is each model's own.
         start: The model that training began with: measured on the same images, beside.
         seen: sha256 of the training files and hashes of the training patients; what is among them is left out.
         limit: Samples measured at most, spread evenly over the split.
@@ -111,7 +100,7 @@ def measure_split(
     encoded = {}
     for name, one in models.items():
         shown.stage(f"Measuring on the split {reader.split}" + (", start" if name == "start" else ""), len(rows))
-        encoded[name] = _encode(one, reader, rows, captions, workers, shown)
+        encoded[name] = _encode(one, reader, rows, drawing, workers, shown)
     first = encoded["zero_shot"]
     notes = []
     whose: list[Hashable] = [patients[i] for i in first.places.tolist()]
@@ -155,14 +144,12 @@ def _encode(
     model: Model,
     reader: ShardReader,
     rows: NDArray[np.int64],
-    captions: Captions,
+    drawing: Drawing,
     workers: int,
     progress: Progress,
 ) -> _Encoded:
-    drawing = Drawing(
-        model.preprocess.size_px, captions.seed, None, captions.native_share, captions.report_share,
-        captions.report_words, captions.native,
-    )  # fmt: skip
+    budget = model.preprocess.budget
+    drawing = replace(drawing, size_px=model.preprocess.size_px, budget=budget)
     samples = Samples(reader, drawing, cache_mb=0)
     images, texts, keys, places = [], [], [], []
     problems: Counter[str] = Counter()
@@ -170,10 +157,10 @@ def _encode(
         for start, block in _blocks(pool, samples, rows, model.batch_size):
             good = [(start + n, sample) for n, sample in enumerate(block) if sample.image is not None]
             problems.update(str(sample.bad) for sample in block if sample.image is None)
-            if good:
-                images.append(
-                    model.encode_image(np.stack([sample.image for _, sample in good if sample.image is not None]))
-                )
+            pixels = [sample.image for _, sample in good if sample.image is not None]
+            if pixels:
+                taken = np.stack(pixels) if budget is None else [budget.unpack(packed) for packed in pixels]
+                images.append(model.encode_image(taken))
             texts += [sample.text for _, sample in good]
             keys += [sample.label_key for _, sample in good]
             places += [place for place, _ in good]

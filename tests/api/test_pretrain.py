@@ -127,6 +127,12 @@ def test_the_pack_that_a_run_began_with_is_measured_beside(
     ]  # fmt: skip
 
 
+def test_a_model_of_native_aspect_ratios_is_measured_on_such_images(recipe: dict[str, Any], tmp_path: Path) -> None:
+    own = recipe | {"model": recipe["model"] | {"image_tower": "test_vit", "size_px": 64, "native_aspect": True}}
+    result = medclip.pretrain(own, out=tmp_path, overrides=["train.max_steps=1"])
+    assert {row["task"] for row in result.test} == {"chest_xray_findings", "retrieval"}
+
+
 def test_a_test_split_that_was_trained_on_is_no_failure_of_the_run(
     recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

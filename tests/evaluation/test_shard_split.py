@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from medclip.errors import MedclipError, Reason
-from medclip.evaluation.shard_split import Captions, _chance, measure_split
+from medclip.evaluation.shard_split import _chance, measure_split
 from medclip.models.card import SplitFigures
 from medclip.models.class_vectors import class_vectors, score_features
 from medclip.models.model import Model
@@ -20,11 +20,12 @@ from medclip.shards.reading.samples import ShardReader
 from medclip.statistics.metrics.classification import measured
 from medclip.statistics.resampling.resampled import interval_of
 from medclip.text.vocabulary.load import load_task
+from medclip.training.batches.samples import Drawing
 from tests.kits.progress import Recorded
 from tests.kits.scoring import make_pack
 from tests.kits.training import make_shards
 
-CAPTIONS = Captions(seed=3, native_share=0.3, report_share=0.5, report_words=60, native="sentences")
+DRAWING = Drawing(size_px=1, seed=3, augment=None, native_share=0.3, report_share=0.5)
 NUM_TEST = 24
 
 
@@ -46,7 +47,7 @@ def reader(shards: Path) -> Iterator[ShardReader]:
 
 @pytest.fixture
 def figures(model: Model, reader: ShardReader) -> SplitFigures:
-    return measure_split(model, reader, CAPTIONS, num_resamples=200)
+    return measure_split(model, reader, DRAWING, num_resamples=200)
 
 
 def test_the_area_of_a_finding_is_that_of_its_prompts_with_intervals_over_patients(
@@ -73,13 +74,13 @@ def test_patients_and_files_of_training_are_left_out(model: Model, reader: Shard
     first, second = islice(reader.provenance(), 2)
     assert first["patient"] != second["patient"]
     figures = measure_split(
-        model, reader, CAPTIONS, seen=frozenset([first["patient"], second["sha256"]]), num_resamples=50
+        model, reader, DRAWING, seen=frozenset([first["patient"], second["sha256"]]), num_resamples=50
     )
     assert figures.num_in_training == 3  # two images of a patient, one file
     assert figures.num_images == NUM_TEST - 3
     everybody = frozenset(row["patient"] for row in reader.provenance())
     with pytest.raises(MedclipError, match="trained on") as caught:
-        measure_split(model, reader, CAPTIONS, seen=everybody)
+        measure_split(model, reader, DRAWING, seen=everybody)
     assert caught.value.reason is Reason.NOTHING_TO_DO
 
 
@@ -101,7 +102,7 @@ def test_chance_of_retrieval_is_that_of_a_shuffled_list() -> None:
 
 
 def test_the_model_that_training_began_with_stands_beside(model: Model, reader: ShardReader) -> None:
-    figures = measure_split(model, reader, CAPTIONS, start=model, num_resamples=50)
+    figures = measure_split(model, reader, DRAWING, start=model, num_resamples=50)
     for metrics in figures.figures.values():
         for pair in metrics.values():
             assert pair["start"] == pair["zero_shot"]
@@ -112,12 +113,12 @@ def test_the_model_that_training_began_with_stands_beside(model: Model, reader: 
 
 def test_of_a_long_split_a_few_samples_are_measured_from_all_of_it(model: Model, reader: ShardReader) -> None:
     told = Recorded()
-    figures = measure_split(model, reader, CAPTIONS, limit=9, num_resamples=50, progress=told)
+    figures = measure_split(model, reader, DRAWING, limit=9, num_resamples=50, progress=told)
     assert figures.num_images == 9
     assert told.stages == [("Measuring on the split test", 9, 0)]
     assert sum(count for count, _ in told.steps) == 9
     assert any("data.max_test" in note for note in figures.notes)
-    again = measure_split(model, reader, CAPTIONS, limit=9, num_resamples=50, workers=1)
+    again = measure_split(model, reader, DRAWING, limit=9, num_resamples=50, workers=1)
     assert again == figures
 
 
@@ -130,7 +131,7 @@ def test_samples_that_cannot_be_read_are_counted(model: Model, shards: Path, tmp
     data[place + 4 : place + 24] = b"\0" * 20
     tar.write_bytes(data)
     with ShardReader(broken, "test", verify="size") as reader:
-        figures = measure_split(model, reader, CAPTIONS, num_resamples=50)
+        figures = measure_split(model, reader, DRAWING, num_resamples=50)
     assert sum(figures.problems.values()) == 1
     assert figures.num_images == NUM_TEST - 1
 
@@ -140,13 +141,13 @@ def test_without_patients_intervals_are_over_images_and_a_note_says_so(
 ) -> None:
     rows = [{**row, "patient": None} for row in reader.provenance()]
     monkeypatch.setattr(reader, "provenance", lambda: iter(rows))
-    figures = measure_split(model, reader, CAPTIONS, num_resamples=50)
+    figures = measure_split(model, reader, DRAWING, num_resamples=50)
     assert figures.num_patients is None
     assert "intervals are over images" in figures.notes[0]
 
 
 def test_a_finding_of_too_few_patients_has_no_figure_and_is_named(model: Model, reader: ShardReader) -> None:
     everybody = [row["patient"] for row in reader.provenance()]
-    few = measure_split(model, reader, CAPTIONS, seen=frozenset(everybody[4:]) - {everybody[0]}, num_resamples=50)
+    few = measure_split(model, reader, DRAWING, seen=frozenset(everybody[4:]) - {everybody[0]}, num_resamples=50)
     assert "chest_xray_findings" not in few.figures
     assert any("Chest X-ray findings could not be measured" in note for note in few.notes)

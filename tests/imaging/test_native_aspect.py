@@ -65,6 +65,7 @@ def test_the_grid_stands_first_then_patches_row_by_row_and_the_rest_is_zero() ->
     for place, (y, x) in enumerate(((y, x) for y in range(2) for x in range(3)), 1):
         assert np.array_equal(packed[place], image[8 * y : 8 * y + 8, 8 * x : 8 * x + 8].ravel())
     assert not packed[7:].any()
+    assert np.array_equal(budget.unpack(packed), image)
 
 
 def test_only_whole_patches_within_the_budget_are_held() -> None:
