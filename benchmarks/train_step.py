@@ -89,7 +89,7 @@ def main() -> int:
     ready = ((torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5).to(chosen.device)
     tokens = torch.from_numpy(tokenizer.encode(said)).to(chosen.device)
 
-    objective = {"soft_same_label": False, "soft_same_text": False, "soft_same_study": False}
+    objective = {"same_label": "negative", "same_text": "negative", "same_study": "negative"}
     precision = {"precision": "bf16" if chosen.bf16 else "fp32"}
     recipe = load_recipe({"name": "bench", "data": {"shards": "none"}, "objective": objective, "train": precision})
     towers, half = Towers(ours, tokenizer.pad_id), (0.5, 0.5, 0.5)

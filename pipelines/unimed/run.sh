@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Shards -> pre-training -> zero-shot evaluation.
 # Usage: pipelines/unimed/run.sh DATA [RUN] [EVALUATION_DATA]     the full recipe on the GPUs of this machine ($GPUS, 8)
-#        pipelines/unimed/run.sh --smoke [SHARED_DATA] [RUN]      a small ViT on CPU, in minutes
+#        pipelines/unimed/run.sh --smoke [SHARED_DATA] [RUN]      a small model, three seeds ($SEEDS), on CPU, in minutes
 # DATA has one folder for each part (see prepare.py), EVALUATION_DATA one for each set (docs/how-to/evaluate_zero_shot.md).
 # Kill it anywhere and run it again: shards are kept, training resumes, sets that were measured are kept.
 set -euo pipefail
@@ -23,9 +23,12 @@ if [ "${1:-}" = --smoke ]; then
     python $here/prepare.py shards "$run/parts" "$run/shards" --parts $here/parts_smoke.csv \
         --key-file "$run/key" --max-side 128 --val 0.1
     shards=$(python $here/prepare.py list "$run/shards" --parts $here/parts_smoke.csv)
-    medclip pretrain $here/recipe_smoke.yaml --set "data.shards=$shards" --out "$run/train"
-    exec medclip evaluate --model "$run/train/pack" --suite $here/suite_shared.yaml --data "$data" \
-        --sets brain_mri,csdi_cataract,nih_view,nih_pneumonia --key-file "$run/key" --out "$run/evaluate"
+    for seed in ${SEEDS:-0 1 2}; do
+        medclip pretrain $here/recipe_smoke.yaml --set "data.shards=$shards" --set "seed=$seed" --out "$run/seed-$seed/train"
+        medclip evaluate --model "$run/seed-$seed/train/pack" --suite $here/suite_shared.yaml --data "$data" \
+            --sets brain_mri,csdi_cataract,nih_view,nih_pneumonia --key-file "$run/key" --out "$run/seed-$seed/evaluate"
+    done
+    exec python $here/smoke_summary.py "$run" $here/floors_smoke.csv  # 1 where a figure is below its floor
 fi
 
 data=${1:?name the folder that holds the parts, or --smoke}

@@ -337,8 +337,8 @@ def test_a_split_smaller_than_a_batch_is_refused(recipe: dict[str, Any], tmp_pat
 
 
 def test_training_runs_without_validation_with_hard_targets_and_in_bf16(recipe: dict[str, Any], tmp_path: Path) -> None:
-    changes = ["data.val_split=null", "objective.soft_same_label=false", "objective.soft_same_text=false"]
-    changes.append("objective.soft_same_study=false")
+    changes = ["data.val_split=null", "objective.same_label=negative", "objective.same_text=negative"]
+    changes.append("objective.same_study=negative")
     result = run_recipe(recipe, [*changes, "train.precision=bf16", "train.max_steps=2"], tmp_path / "run")
     assert result.finished
     assert not result.validation

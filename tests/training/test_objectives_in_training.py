@@ -228,7 +228,7 @@ def test_damaged_samples_are_left_out_counted_and_too_many_stop_the_run(
         run_recipe(recipe, [*changes, "data.max_bad_share=0"], out=tmp_path / "strict")
     assert caught.value.reason is Reason.TOO_MANY_BAD
     with pytest.raises(MedclipError, match=r"train-000000\.tar") as caught:
-        run_recipe(recipe, [f"data.shards={broken}"], out=tmp_path / "verified")
+        run_recipe(recipe, [*changes, "data.verify=full"], out=tmp_path / "verified")
     assert caught.value.reason is Reason.CORRUPT
 
 

@@ -17,12 +17,14 @@ def refuse_beside_native_aspect(recipe: Recipe) -> None:
     Raises:
         MedclipError: RECIPE_INVALID, with what to do.
     """
-    if recipe.objective.masked is not None:
-        raise MedclipError(
-            Reason.RECIPE_INVALID,
-            "objective.masked does not go with model.native_aspect: it hides the cells of a square.",
-            hint="Leave out one of them.",
-        )
+    for wrong, key, why in (
+        (recipe.objective.masked is not None, "objective.masked", "it hides the cells of a square"),
+        (recipe.augment.stretch > 1, "augment.stretch", "it makes squares of all images"),
+    ):
+        if wrong:
+            raise MedclipError(
+                Reason.RECIPE_INVALID, f"{key} does not go with model.native_aspect: {why}.", hint="Leave out one of them."
+            )
 
 
 def refuse_what_does_not_go_together(recipe: Recipe, towers: Towers, world: World) -> None:

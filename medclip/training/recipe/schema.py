@@ -172,6 +172,9 @@ class Augment(_Part):
 
     crop_scale: tuple[float, float] = (0.7, 1.0)
     """Limits of the share of the area that is kept."""
+    stretch: float = Field(default=1.0, ge=1, le=4)
+    """Largest ratio of width to height, or of height to width, of a part that is stretched to the square, as
+    torchvision's RandomResizedCrop does (4/3 there); 1 keeps the aspect ratio."""
     rotate_deg: float = Field(default=7.0, ge=0)
     brightness: float = Field(default=0.2, ge=0, lt=1)
     """Largest relative change of the grey values; black stays black."""
@@ -191,6 +194,8 @@ class Augment(_Part):
         low, high = self.crop_scale
         if not 0 < low <= high <= 1:
             raise ValueError(f"crop_scale is {list(self.crop_scale)}; it must be [low, high] with 0 < low <= high <= 1")
+        if self.stretch > 1 and self.rotate_deg:
+            raise ValueError("stretch goes with rotate_deg: 0 only")
         return self
 
 
@@ -213,18 +218,37 @@ class Masked(_Part):
     """Compare pixels after normalising each patch."""
 
 
+Relation = Literal["positive", "ignored", "negative"]
+
+
+class TwoViews(_Part):
+    """Each sample gives two images, changed anew, and two captions, drawn anew, and all of them are contrasted.
+
+    The loss of Mammo-CLIP, with views that are made by augmentation: a step costs twice as much.
+    """
+
+    images: float = Field(default=1.0, ge=0)
+    """Weight of image with image; that of image with text is 1."""
+    texts: float = Field(default=0.5, ge=0)
+    """Weight of text with text."""
+
+
 class Objective(_Part):
     """Weighted sum of losses."""
 
     loss: Literal["clip", "siglip"] = "clip"
     """Softmax over the batch, or a sigmoid for each pair."""
     contrastive: float = Field(default=1.0, ge=0)
-    soft_same_label: bool = True
-    """Pairs whose records carry the same labels are positives of each other."""
-    soft_same_text: bool = True
-    """Pairs with the same caption are positives of each other."""
-    soft_same_study: bool = True
-    """Pairs of one study are positives of each other."""
+    same_label: Relation = "positive"
+    """What two records that carry the same labels are to each other: positives, negatives, or ignored (a pair of which
+    it is not known whether it fits). Where relations differ, positive goes before ignored."""
+    same_text: Relation = "positive"
+    """The same for two records with the same caption."""
+    same_study: Relation = "positive"
+    """The same for two images of one study."""
+    two_views: TwoViews | None = None
+    source_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    """How much a sample of a source counts in the loss; 1 where a source is not named."""
     masked: Masked | None = None
     text_teacher: TextTeacher | None = None
 
@@ -247,7 +271,9 @@ class Train(_Part):
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Factor on the learning rate for each layer further away from the output."""
     weight_decay: float = Field(default=0.1, ge=0)
-    """Not applied to norms, biases, embeddings and the logit scale."""
+    """Not applied to norms, biases, the logit scale and, but with `decay_embeddings`, embeddings."""
+    decay_embeddings: bool = False
+    """Apply weight decay to the tables of tokens and positions too, as open_clip's training does."""
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = Field(default=1e-6, gt=0)
     warmup_steps: int = Field(default=50, ge=0)
@@ -316,12 +342,25 @@ _PLACES = (
 """Paths of which only the last name decides."""
 
 
+_AS_OPEN_CLIP: dict[str, dict[str, Any]] = {
+    "model": {"freeze_bn": False},
+    "augment": {"crop_scale": (0.9, 1.0), "stretch": 4 / 3, "rotate_deg": 0, "brightness": 0, "contrast": 0},
+    "objective": {"same_label": "negative", "same_text": "negative", "same_study": "negative"},
+    "train": {"decay_embeddings": True, "image_lr_factor": 1.0},
+}
+"""Of open_clip 3.3: `image_transform`, `ClipLoss` and the parameter groups of its training."""
+
+
 class Recipe(_Part):
     """All of one training run."""
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     version: str = "0"
     seed: int = Field(default=0, ge=0)
+    compat: Literal["open_clip"] | None = None
+    """Train as a reference does where the recipe says nothing else: "open_clip" stretches crops and changes images in
+    no other way, lets embeddings decay, takes every other pair for a negative and learns all layers at one rate.
+    `medclip.training.recipe.deviations` lists where a recipe still differs."""
     out: Path | None = None
     """Folder of the run; runs/NAME, with the recipe's name, where None."""
     data: Data
@@ -333,8 +372,21 @@ class Recipe(_Part):
     card: dict[str, Any] = Field(default_factory=dict)
     """Fields of the pack's card: summary, intended_use, licence, limits."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _as_the_reference(cls, values: Any) -> Any:
+        """Set what `compat` stands for, so that it is seen in the run's recipe.json."""
+        if not isinstance(values, dict) or values.get("compat") != "open_clip":
+            return values
+        own = {part: values.get(part, {}) for part in _AS_OPEN_CLIP}
+        return values | {
+            part: _AS_OPEN_CLIP[part] | chosen if isinstance(chosen, dict) else chosen for part, chosen in own.items()
+        }
+
     @model_validator(mode="after")
     def _check(self) -> Recipe:
+        if self.objective.two_views is not None and self.objective.loss != "clip":
+            raise ValueError("objective.two_views goes with objective.loss: clip")
         unused = sorted({"tokenizer", "vocab_size"} & self.text.model_fields_set)
         if self.model.start is not None and unused:
             raise ValueError(f"text.{unused[0]} cannot be set together with model.start, which brings its tokenizer")

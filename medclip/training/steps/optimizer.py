@@ -90,7 +90,7 @@ def make_optimizer(towers: Towers, recipe: Recipe) -> torch.optim.AdamW:
     """Make AdamW; each group has a `factor` that scales the learning rate of the step.
 
     Parameters are grouped by their layer's factor (image trunk, distance from the output) and by whether weight decay
-    applies: not to norms, biases, embeddings and the parameters of the loss.
+    applies: not to norms, biases, the parameters of the loss and, but with `decay_embeddings`, embeddings.
     """
     t = recipe.train
     depths = layer_depths(towers.clip) if t.layer_decay < 1 else {}
@@ -98,7 +98,7 @@ def make_optimizer(towers: Towers, recipe: Recipe) -> torch.optim.AdamW:
     for name, p in (*towers.named_parameters(), *towers.loss_parameters().items()):
         if p.requires_grad:
             factor = (t.image_lr_factor if _in_trunk(name, towers) else 1.0) * _decay(name, depths, t.layer_decay)
-            decays = p.ndim >= 2 and not name.endswith(_EMBEDDINGS)
+            decays = p.ndim >= 2 and (t.decay_embeddings or not name.endswith(_EMBEDDINGS))
             groups.setdefault((factor, decays, name in LOSS_PARAMETERS), []).append(p)
     parameter_groups = [
         {"params": params, "weight_decay": t.weight_decay if decays else 0.0, "factor": factor}

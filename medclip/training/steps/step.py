@@ -13,6 +13,7 @@ from medclip.models.towers.native_aspect import unpack_batch
 from medclip.objectives.contrastive import clip_loss
 from medclip.objectives.distill import relational_loss
 from medclip.objectives.masked import draw_patch_mask
+from medclip.objectives.multi_view import multi_view_clip_loss
 from medclip.objectives.pairs import Pairs
 from medclip.objectives.sigmoid import siglip_loss
 from medclip.text.tokenizers.tokenizer import Tokenizer
@@ -102,16 +103,26 @@ class StepComputer:
 
     def pairs(self, batch: Batch) -> Pairs:
         """Return which pairs of a batch are positives, and which samples take part."""
-        o = self._recipe.objective
-        wanted = ((LABELS, o.soft_same_label), (TEXT, o.soft_same_text), (STUDY, o.soft_same_study))
-        columns = [column for column, counts in wanted if counts]
-        device = self._world.device
+        o, device = self._recipe.objective, self._world.device
+        relations = {LABELS: o.same_label, TEXT: o.same_text, STUDY: o.same_study}
+
+        def keys(relation: str) -> Tensor | None:
+            columns = [column for column, chosen in relations.items() if chosen == relation]
+            if not columns:
+                return None
+            # One column for each view; labels and study are the same in all.
+            return torch.from_numpy(np.concatenate([view[:, columns] for view in by_view(batch.pair_keys)], axis=1))
+
+        def by_view(rows: np.ndarray) -> Sequence[np.ndarray]:
+            return np.split(rows, batch.num_views)
+
         # Ranks must agree on what is given: one of them may have a bad sample that the others do not know of.
-        give_valid = self._world.group is not None or not batch.valid.all()
-        return Pairs(
-            positive_BK=torch.from_numpy(batch.pair_keys[:, columns]).to(device) if columns else None,
-            valid_B=torch.from_numpy(batch.valid).to(device) if give_valid else None,
-        )
+        valid = None
+        if self._world.group is not None or not batch.valid.all():
+            valid = torch.from_numpy(np.logical_and.reduce(by_view(batch.valid)))
+        weights = None if batch.weights is None else torch.from_numpy(batch.weights)
+        given = (keys("positive"), keys("ignored"), weights, valid)
+        return Pairs(*(None if value is None else value.to(device) for value in given))
 
     def contrastive(self, image_BD: Tensor, text_BD: Tensor, pairs: Pairs, group: Any = None) -> Tensor:
         """Return the contrastive loss of features.
@@ -139,8 +150,15 @@ class StepComputer:
 
     def _loss(self, batch: Batch, image_BD: Tensor, text_BD: Tensor, error_B: Tensor) -> Tensor:
         o = self._recipe.objective
-        pairs = self.pairs(batch)
-        loss = o.contrastive * self.contrastive(image_BD, text_BD, pairs, self._world.group)
+        pairs, group = self.pairs(batch), self._world.group
+        if o.two_views is None:
+            contrast = self.contrastive(image_BD, text_BD, pairs, group)
+        else:
+            scale = self._towers.clip.logit_scale.exp()
+            images, texts = image_BD.chunk(2), text_BD.chunk(2)
+            weights = {"w_vv": o.two_views.images, "w_tt": o.two_views.texts}
+            contrast = multi_view_clip_loss(images, texts, scale, pairs=pairs, group=group, **weights)
+        loss = o.contrastive * contrast
         if self._teacher is not None and o.text_teacher is not None:
             known = relational_loss(
                 text_BD,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -160,3 +161,69 @@ def test_black_stays_black_whatever_is_done_to_the_grey_values(gain: float, gamm
 )
 def test_a_caption_that_names_a_side_is_recognised(text: str, side: bool) -> None:
     assert names_a_side(text) is side
+
+
+STRETCHED = Augment(crop_scale=(0.5, 1.0), stretch=4 / 3, rotate_deg=0, brightness=0, contrast=0, flip=0.5)
+
+
+def cut_of_torchvision(image: Image.Image, change: Change, size: int) -> np.ndarray:
+    """What RandomResizedCrop makes of the first draw that fits, through torchvision's own functions."""
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.functional import hflip, resized_crop
+
+    width, height = image.size
+    for share, ratio in change.parts:
+        area = width * height * share
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            break
+    else:
+        raise AssertionError("none fits")
+    left, top = (int((s + 1) / 2 * (room + 1)) for s, room in zip(change.shift, (width - w, height - h), strict=True))
+    part = resized_crop(image, top, left, h, w, [size, size], InterpolationMode.BICUBIC)
+    return np.asarray(hflip(part) if change.flip else part)
+
+
+@pytest.mark.parametrize("shape", [(90, 70), (61, 80), (300, 280)])
+def test_a_stretched_crop_is_that_of_torchvision_pixel_by_pixel(shape: tuple[int, int]) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8))
+    for seed in range(8):
+        change = draw_change(STRETCHED, np.random.default_rng(seed), may_flip=True)
+        assert np.array_equal(apply_change(image, change, 48), cut_of_torchvision(image, change, 48))
+
+
+def test_stretched_crops_are_drawn_as_torchvision_draws_them() -> None:
+    """Sides of the parts over many draws, on an image of which a third of the draws do not fit."""
+    import torch
+    from scipy.stats import ks_2samp
+    from torchvision.transforms import RandomResizedCrop
+
+    image = Image.new("L", (100, 80))
+    theirs, ours = [], []
+    torch.manual_seed(0)
+    for seed in range(800):
+        _, _, height, width = RandomResizedCrop.get_params(image, [0.5, 1.0], [3 / 4, 4 / 3])
+        theirs.append((width, height))
+        change = draw_change(STRETCHED, np.random.default_rng(seed), may_flip=False)
+        ramps = np.stack([*np.mgrid[:80, :100][::-1], np.zeros((80, 100), int)], axis=2).astype(np.uint8)
+        square = apply_change(Image.fromarray(ramps), change, 200).astype(int)
+        ours.append(tuple(np.ptp(square[:, :, axis]) + 1 for axis in (0, 1)))
+    for side in (0, 1):
+        assert ks_2samp([t[side] for t in theirs], [o[side] for o in ours]).pvalue > 0.01
+
+
+def test_an_image_that_no_draw_fits_gives_the_largest_part_that_may_be() -> None:
+    strip = Image.fromarray(np.tile(np.arange(200, dtype=np.uint8), (20, 1)))
+    change = draw_change(replace_augment(crop_scale=(0.95, 1.0)), np.random.default_rng(0), may_flip=False)
+    columns = apply_change(strip, change, 64)[5, :, 0].astype(int)
+    assert columns.max() - columns.min() + 1 == pytest.approx(20 * 4 / 3, abs=2)
+
+
+def replace_augment(**values: object) -> Augment:
+    return Augment.model_validate(STRETCHED.model_dump() | values)
+
+
+def test_a_stretched_crop_leaves_the_other_draws_as_they_are() -> None:
+    plain = draw_change(replace_augment(stretch=1.0), np.random.default_rng(5), may_flip=True)
+    assert plain.parts == ()
+    assert values(draw_change(STRETCHED, np.random.default_rng(5), may_flip=True)) == values(plain)

@@ -127,3 +127,26 @@ def test_a_folder_inside_a_package_is_found_and_a_missing_package_is_named() -> 
         package_folder("package:no_such_thing/model")
     with pytest.raises(MedclipError, match="no such folder"):
         package_folder("/no/such/folder")
+
+
+def test_compat_sets_what_the_reference_does_and_the_recipe_has_the_last_word(tmp_path: Path) -> None:
+    recipe = load_recipe(_write(tmp_path, TEXT), ["compat=open_clip"])
+    assert recipe.train.decay_embeddings
+    assert recipe.augment.stretch == pytest.approx(4 / 3)
+    assert recipe.train.lr == 1e-3
+    own = load_recipe(_write(tmp_path, TEXT), ["compat=open_clip", "augment.stretch=1"])
+    assert own.augment.stretch == 1
+    plain = load_recipe(_write(tmp_path, TEXT))
+    assert (plain.train.decay_embeddings, plain.augment.stretch) == (False, 1)
+    again = load_recipe(recipe)
+    assert again.digest() == recipe.digest() != plain.digest()
+
+
+def test_a_stretched_crop_that_is_turned_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MedclipError, match="stretch goes with rotate_deg: 0"):
+        load_recipe(_write(tmp_path, TEXT), ["augment.stretch=1.2"])
+
+
+def test_two_views_need_the_loss_of_clip(tmp_path: Path) -> None:
+    with pytest.raises(MedclipError, match="two_views goes with"):
+        load_recipe(_write(tmp_path, TEXT), ["objective={loss: siglip, two_views: {}}"])

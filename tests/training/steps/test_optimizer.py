@@ -85,6 +85,18 @@ def test_every_learning_parameter_is_in_one_group_and_norms_biases_and_the_scale
             assert group["weight_decay"] == 0.3
 
 
+@pytest.mark.parametrize("image_tower", ["test_efficientnet", "test_vit"])
+def test_under_compat_the_same_parameters_decay_as_in_open_clip(image_tower: str) -> None:
+    towers = _towers(image_tower)
+    recipe = load_recipe({"name": "m", "compat": "open_clip", "data": {"shards": "s"}, "train": {"weight_decay": 0.3}})
+    decays = {id(p): g["weight_decay"] > 0 for g in make_optimizer(towers, recipe).param_groups for p in g["params"]}
+    for name, p in (*towers.named_parameters(), ("logit_scale", towers.clip.logit_scale)):
+        # the rule of open_clip_train.main
+        spared = p.ndim < 2 or any(part in name for part in ("bn", "ln", "bias", "logit_scale"))
+        assert decays[id(p)] is not spared, name
+    assert decays[id(towers.clip.text.token_embedding.weight)]
+
+
 def test_layer_decay_slows_the_layers_that_are_far_from_the_output() -> None:
     towers = _towers("test_vit")
     recipe = load_recipe({"name": "m", "data": {"shards": "s"}, "train": {"layer_decay": 0.5, "image_lr_factor": 1.0}})

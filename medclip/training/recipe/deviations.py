@@ -1,0 +1,103 @@
+"""Where a recipe's training differs from open_clip's own loop, which UniMed-CLIP and most published models ran."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from medclip.training.recipe.schema import Recipe
+
+STRETCH = 4 / 3
+"""Of torchvision's RandomResizedCrop, by default."""
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """One thing that is done in another way."""
+
+    what: str
+    """What it is about."""
+    here: str
+    reference: str
+    key: str = ""
+    """The key of the recipe that decides it; "" where none does."""
+
+
+def deviations(recipe: Recipe) -> tuple[Deviation, ...]:
+    """List where a run differs from open_clip's `train_one_epoch`, its data pipeline and its evaluation.
+
+    What a recipe merely chooses (rates, steps, towers, prompts) is none, and neither is what changes no number beyond
+    rounding (padding that is not computed, cached gradients, the chunked loss).
+
+    Args:
+        recipe: As loaded; with `compat: open_clip` those that have a key are gone, unless the recipe sets them.
+
+    Returns:
+        Those that a recipe can change first.
+
+    Example:
+        >>> recipe = Recipe.model_validate({"name": "a", "compat": "open_clip", "data": {"shards": "s"}})
+        >>> "train.decay_embeddings" in {d.key for d in deviations(recipe)}
+        False
+    """
+    return (*_of_images(recipe), *_of_objective(recipe), *_of_weights(recipe), *_always(recipe))
+
+
+def _of_images(recipe: Recipe) -> Iterator[Deviation]:
+    a = recipe.augment
+    if a.stretch != STRETCH:
+        here = "keep the aspect ratio, black around" if a.stretch == 1 else f"are stretched by up to {a.stretch:.3g}"
+        yield Deviation("crops", here, "are stretched by up to 4/3 to a square", "augment.stretch")
+    changes = ("rotate_deg", "brightness", "contrast", "flip", "hue", "saturation")
+    if changed := [name for name in changes if getattr(a, name)]:
+        yield Deviation("augmentation", f"also {', '.join(changed)}", "crops only", f"augment.{changed[0]}")
+
+
+def _of_objective(recipe: Recipe) -> Iterator[Deviation]:
+    o = recipe.objective
+    for name in ("label", "text", "study"):
+        relation = getattr(o, f"same_{name}")
+        if relation != "negative":
+            here = "positives of each other" if relation == "positive" else "left out of the loss"
+            yield Deviation(f"pairs of the same {name}", here, "negatives of each other", f"objective.same_{name}")
+    for key, here in (
+        ("masked", "predicts hidden pixels too"),
+        ("text_teacher", "lets a sentence encoder teach the text tower too"),
+        ("two_views", "contrasts two images and two captions of each sample"),
+        ("source_weights", "weighs samples by their source"),
+    ):
+        if getattr(o, key):
+            yield Deviation("the objective", here, "contrasts one image and one caption of each", f"objective.{key}")
+
+
+def _of_weights(recipe: Recipe) -> Iterator[Deviation]:
+    t = recipe.train
+    if not t.decay_embeddings and t.weight_decay:
+        here = "not of the embeddings of tokens and positions"
+        yield Deviation("weight decay", here, "of all matrices", "train.decay_embeddings")
+    if t.image_lr_factor != 1:
+        here = f"{t.image_lr_factor:g} times that of the others"
+        yield Deviation("learning rate of the image trunk", here, "that of the others", "train.image_lr_factor")
+    if recipe.model.freeze_bn:
+        yield Deviation("running statistics of batch normalisation", "kept", "learned", "model.freeze_bn")
+    if t.ema:
+        yield Deviation("weights that are kept", f"averaged, decay {t.ema:g}", "those of the last step", "train.ema")
+    if t.max_bad_steps:
+        here = f"the step is left out, up to {t.max_bad_steps} in a row"
+        yield Deviation("a loss that is not finite", here, "is not looked for", "train.max_bad_steps")
+
+
+def _always(recipe: Recipe) -> Iterator[Deviation]:
+    yield Deviation(
+        "order of samples",
+        f"a permutation of each {recipe.data.window_shards} shards, the same for any number of workers and ranks"
+        if recipe.data.policy == "shard_mixed"
+        else f"policy {recipe.data.policy}, the same for any number of workers and ranks",
+        "buffers of shuffled samples in each worker",
+        "data.policy",
+    )
+    yield Deviation("what fills no whole batch", "is left out of the epoch", "is repeated or left out by each worker")
+    yield Deviation(
+        "images that are scored", "fitted into the square, black around", "shorter side fitted, centre cropped"
+    )
+    yield Deviation("samples that cannot be read", "take no part in the loss; too many end the run", "are passed over")
