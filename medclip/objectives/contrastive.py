@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -15,10 +15,6 @@ from medclip.objectives.ranks import gather, gather_pairs, rank_and_size
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-Reduction = Literal["mean", "sum_directions"]
-FACTORS: dict[Reduction, float] = {"mean": 0.5, "sum_directions": 1.0}
-"""By which the sum of both directions is multiplied."""
-
 
 def clip_loss(
     image_BD: Tensor,
@@ -28,9 +24,10 @@ def clip_loss(
     *,
     group: ProcessGroup | None = None,
     chunk: int = 1024,
-    reduction: Reduction = "mean",
 ) -> Tensor:
     """Return the mean of the image-to-text and text-to-image cross-entropies over a batch.
+
+    MERL adds the two directions up: twice this (`objective.contrastive: 2`).
 
     Args:
         image_BD: [B, D] unit-norm image features; any float dtype, computed in float32.
@@ -42,7 +39,6 @@ def clip_loss(
             and the same fields of pairs. The mean over ranks of the results is the loss of the whole batch, and so are
             the gradients of parameters once they are averaged over ranks. None: one process.
         chunk: Rows at a time. Memory is O(B x chunk); the result does not depend on it.
-        reduction: "sum_directions" adds both directions up (MERL) instead of taking their mean.
 
     Returns:
         Scalar float32. Identical features give ln B; without negatives (B = 1), or without a valid sample, it is 0.
@@ -69,5 +65,5 @@ def clip_loss(
         block,
         group=group,
         chunk=chunk,
-        factor=FACTORS[reduction],
+        factor=0.5,
     )

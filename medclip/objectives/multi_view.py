@@ -15,7 +15,6 @@ from torch import Tensor
 from medclip.errors import MedclipError, Reason
 from medclip.objectives.block import Block, check_features, make_block
 from medclip.objectives.chunked import scalar
-from medclip.objectives.contrastive import FACTORS, Reduction
 from medclip.objectives.info_nce import symmetric_info_nce
 from medclip.objectives.pairs import Pairs
 from medclip.objectives.ranks import gather, gather_pairs, gather_values, rank_and_size
@@ -39,14 +38,12 @@ def multi_view_clip_loss(
     pairs: Pairs | None = None,
     group: ProcessGroup | None = None,
     chunk: int = 1024,
-    reduction: Reduction = "mean",
 ) -> Tensor:
     """Add up contrastive terms of V images and T texts per sample, each term the mean over its combinations.
 
     The terms are: every image with every text (w_it), every two images (w_vv), every two texts (w_tt), and the joint
     embedding of the images with every text (w_joint). One image and one text with the default weights is `clip_loss`;
-    two and two with 1, 1, 0.5 and 0 is the loss of Mammo-CLIP; `reduction="sum_directions"` is that of MERL. A term of
-    weight 0 costs nothing.
+    two and two with 1, 1, 0.5 and 0 is the loss of Mammo-CLIP. A term of weight 0 costs nothing.
 
     Args:
         images: V tensors [B, D] of unit-norm features, one for each view (CC and MLO, frontal and lateral).
@@ -62,7 +59,6 @@ def multi_view_clip_loss(
         pairs: As in `clip_loss`; holds for every combination.
         group: As in `clip_loss`.
         chunk: As in `clip_loss`.
-        reduction: As in `clip_loss`.
 
     Returns:
         Scalar float32.
@@ -105,7 +101,7 @@ def multi_view_clip_loss(
                 block(rows, cols),
                 group=group,
                 chunk=chunk,
-                factor=FACTORS[reduction] * weight / len(combinations),
+                factor=0.5 * weight / len(combinations),
             )
             total = total + loss
     return total

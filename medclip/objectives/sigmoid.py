@@ -27,7 +27,6 @@ def siglip_loss(
     *,
     group: ProcessGroup | None = None,
     chunk: int = 1024,
-    negative_only: bool = False,
 ) -> Tensor:
     """Return the sum over all pairs of -log sigmoid(y * (scale * cosine + bias)), divided by B (not by B squared).
 
@@ -42,7 +41,6 @@ def siglip_loss(
         pairs: As in `clip_loss`.
         group: As in `clip_loss`. Only texts are sent to other ranks.
         chunk: Rows at a time. Memory is O(B x chunk); the result does not depend on it.
-        negative_only: y is -1 for every pair.
 
     Returns:
         Scalar float32.
@@ -65,7 +63,6 @@ def siglip_loss(
         scalar(logit_bias, image_BD.device),
         make_block(gather_pairs(pairs, group), ranks * len(image_BD), rank, ranks, image_BD.device),
         chunk=chunk,
-        negative_only=negative_only,
     )
 
 
@@ -77,7 +74,6 @@ def sigmoid_block(
     block: Block,
     *,
     chunk: int = 1024,
-    negative_only: bool = False,
 ) -> Tensor:
     """Return one rank's part of the sigmoid loss: its rows against the columns of all ranks.
 
@@ -88,7 +84,6 @@ def sigmoid_block(
         bias: float32 scalar.
         block: What each pair is.
         chunk: Rows at a time.
-        negative_only: No pair is positive.
 
     Returns:
         Scalar float32, whose mean over ranks is the loss of the whole batch.
@@ -106,7 +101,7 @@ def sigmoid_block(
             weights_cN = block.pair_weights(part)
             if left_out_cN is not None:
                 weights_cN = weights_cN * ~left_out_cN
-            own_c1 = None if negative_only else block.own_b[part, None]
+            own_c1 = block.own_b[part, None]
             # softplus(z) is the loss of a negative; that of a positive is softplus(-z) = softplus(z) - z
             losses_cN = _less_at_positives(F.softplus(logits_cN), logits_cN, positive_cN, own_c1)
             value += losses_cN.mul_(weights_cN).sum()
@@ -120,12 +115,8 @@ def sigmoid_block(
     return walked(walk, rows, cols, scale, bias)
 
 
-def _less_at_positives(
-    table_cN: Tensor, amounts_cN: Tensor, positive_cN: Tensor | None, own_c1: Tensor | None
-) -> Tensor:
-    """Subtract, in place, at the positives of each row (its own column without any known; nowhere without that)."""
-    if own_c1 is None:
-        return table_cN
+def _less_at_positives(table_cN: Tensor, amounts_cN: Tensor, positive_cN: Tensor | None, own_c1: Tensor) -> Tensor:
+    """Subtract, in place, at the positives of each row (its own column where no others are known)."""
     if positive_cN is None:
         return table_cN.scatter_add_(1, own_c1, -amounts_cN.gather(1, own_c1))
     return table_cN.sub_(torch.where(positive_cN, amounts_cN, 0))

@@ -65,7 +65,7 @@ def relations(pairs: Pairs | None, size: int) -> tuple[Tensor, Tensor, Tensor, T
     return torch.tensor(positive), torch.tensor(ignored), weights, valid
 
 
-def dense_clip(image: Tensor, text: Tensor, scale: Tensor, pairs: Pairs | None = None, factor: float = 0.5) -> Tensor:
+def dense_clip(image: Tensor, text: Tensor, scale: Tensor, pairs: Pairs | None = None) -> Tensor:
     positive, ignored, weights, valid = relations(pairs, len(image))
     logits = scale * image @ text.T
     total = torch.zeros((), dtype=torch.float64)
@@ -74,15 +74,13 @@ def dense_clip(image: Tensor, text: Tensor, scale: Tensor, pairs: Pairs | None =
             seen, own = table[i, valid & ~out[i]], table[i, valid & yes[i]]
             total = total + weights[i] * (seen.logsumexp(0) - own.mean())
     whole = float(weights[valid].sum())
-    return factor * total / whole if whole else 0 * (image.sum() + text.sum() + scale)
+    return total / whole / 2 if whole else 0 * (image.sum() + text.sum() + scale)
 
 
-def dense_siglip(
-    image: Tensor, text: Tensor, scale: Tensor, bias: Tensor, pairs: Pairs | None = None, negative_only: bool = False
-) -> Tensor:
+def dense_siglip(image: Tensor, text: Tensor, scale: Tensor, bias: Tensor, pairs: Pairs | None = None) -> Tensor:
     positive, ignored, weights, valid = relations(pairs, len(image))
     logits = scale * image @ text.T + bias
-    signs = torch.where(positive & (not negative_only), 1.0, -1.0).double()
+    signs = torch.where(positive, 1.0, -1.0).double()
     each = -torch.nn.functional.logsigmoid(signs * logits)
     counts = (weights[:, None] + weights[None]) / 2 * (valid[:, None] & valid[None] & ~ignored)
     whole = float(weights[valid].sum())

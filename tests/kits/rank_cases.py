@@ -63,7 +63,6 @@ def cases() -> dict[str, Case]:
             pairs=part_of(pairs, rows), group=group,
         )  # fmt: skip
     found |= {
-        "summed": lambda f, s, b, rows, group: clip_loss(f[0], f[1], s, group=group, reduction="sum_directions"),
         "relations": lambda f, s, b, rows, group: relational_loss(
             f[0], f[1].detach(), 0.3, valid_B=VALID[rows], group=group, chunk=2
         ),
