@@ -326,7 +326,7 @@ class Trainer:
         return bool(self.world.sum(torch.tensor([float(wish)]))[0] > 0)
 
     def _batches(self) -> tuple[Batches, Batches | None]:
-        d, t = self.recipe.data, self.recipe.train
+        d, t, o = self.recipe.data, self.recipe.train, self.recipe.objective
         shared: dict[str, Any] = {
             "batch_size": t.batch_size, "size_px": self.size_px, "seed": self.recipe.seed,
             "tokenizer": self.tokenizer,
@@ -336,7 +336,8 @@ class Trainer:
         }  # fmt: skip
         data = Batches(
             self.reader, augment=self.recipe.augment, policy=d.policy, weights=d.weights, window_shards=d.window_shards,
-            rank=self.world.rank, world_size=self.world.size, max_bad_share=d.max_bad_share, **shared,
+            rank=self.world.rank, world_size=self.world.size, max_bad_share=d.max_bad_share,
+            loss_weights=o.source_weights, num_views=2 if o.two_views else 1, **shared,
         )  # fmt: skip
         val = ShardReader(d.shards, d.val_split, verify=d.verify, cache=d.cache) if d.val_split else None
         if val is None:

@@ -57,7 +57,7 @@ def steps_plan(shards: str | Path) -> dict[str, Any]:
             "text_heads": 2, "text_layers": 2, "logit_scale": 101.0,
         },
         "augment": {"crop_scale": [1.0, 1.0], "rotate_deg": 0, "brightness": 0, "contrast": 0},
-        "objective": {"soft_same_label": False, "soft_same_text": False, "soft_same_study": False},
+        "objective": {"same_label": "negative", "same_text": "negative", "same_study": "negative"},
         "train": TRAIN,
     }  # fmt: skip
 

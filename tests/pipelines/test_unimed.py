@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -69,6 +70,50 @@ def test_the_recipe_is_that_of_the_paper_and_its_code() -> None:
     assert recipe.model.logit_scale == pytest.approx(1 / 0.07)
     assert len(recipe.data.shards) == 13
     assert [p.name for p in recipe.data.shards] == [p.name for p in stage("prepare").read_parts()]
+
+
+def measured(run: Path, seed: int, values: dict[str, float]) -> None:
+    """What `medclip evaluate` leaves of a seed, as far as the summary reads it."""
+    figure = {"balanced_accuracy": 0.3, "auroc": 0.5}
+    sets = [
+        {
+            "id": name, "classes": ["a", "b"], "num_unseen": 40,
+            "figures": {m: {"value": 1.0, "low": 1.0, "high": 1.0} for m in figure},
+            "unseen": {m: {"value": value, "low": value - 0.1, "high": value + 0.1} for m in figure},
+        }
+        for name, value in values.items()
+    ]  # fmt: skip
+    folder = run / f"seed-{seed}" / "evaluate"
+    folder.mkdir(parents=True)
+    (folder / "evaluate.json").write_text(json.dumps({"sets": sets}))
+
+
+def test_the_smoke_run_fails_where_the_worst_seed_is_below_the_floor(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    summary = stage("smoke_summary")
+    floors = tmp_path / "floors.csv"
+    floors.write_text("set,metric,floor\nchest,auroc,0.8\n")
+    measured(tmp_path, 0, {"chest": 0.9})
+    measured(tmp_path, 1, {"chest": 0.85})
+    assert summary.main(tmp_path, floors) == 0
+    assert "| chest | auroc | 40 | 0.90, 0.85 | 0.88 | 0.85 [0.75, 0.95] | 0.80 | 0.50 |" in capsys.readouterr().out
+    measured(tmp_path, 2, {"chest": 0.79})
+    assert summary.main(tmp_path, floors) == 1
+    told = capsys.readouterr()
+    assert "**below its floor**" in told.out
+    assert "below the stated floor: chest" in told.err
+    floors.write_text("set,metric,floor\nchest,auroc,0.8\nbrain,auroc,0.5\n")
+    with pytest.raises(SystemExit, match="brain was measured with 0 of 3 seeds"):
+        summary.main(tmp_path, floors)
+
+
+def test_the_floors_of_the_smoke_run_are_of_sets_that_it_measures_and_above_chance() -> None:
+    with (FOLDER / "floors_smoke.csv").open(newline="") as f:
+        floors = {r["set"]: float(r["floor"]) for r in csv.DictReader(f)}
+    (sets,) = re.findall(r"--sets (\S+)", (FOLDER / "run.sh").read_text())
+    assert set(floors) == set(sets.split(","))
+    assert all(floor > 0.6 for floor in floors.values())
 
 
 def test_the_smoke_recipe_is_valid_and_keeps_the_optimiser() -> None:

@@ -101,6 +101,7 @@ def test_a_native_pack_is_gone_on_from_as_one(recipe: dict[str, Any], shards: Pa
     [
         ({"model": {"image_tower": "test_efficientnet"}}, "native_aspect"),
         ({"objective": {"masked": {"weight": 0.1}}}, "objective.masked"),
+        ({"augment": {"stretch": 1.3, "rotate_deg": 0}}, "augment.stretch"),
         ({"model": {"freeze_blocks": 1}}, "freeze_blocks"),
         ({"model": {"native_aspect": False, "max_tokens": 9}}, "max_tokens"),
     ],

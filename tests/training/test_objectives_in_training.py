@@ -8,20 +8,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from open_clip.model import CustomTextCLIP
+from PIL import Image
 from safetensors.torch import load_file
+from torch import Tensor
 
 from medclip.errors import MedclipError, Reason
 from medclip.models.packs.pack import load_model
+from medclip.objectives.contrastive import clip_loss
+from medclip.objectives.pairs import Pairs, keys_of
 from medclip.progress import Silent
+from medclip.settings import Settings
+from medclip.shards.writing.build import build_shards
+from medclip.training.batches.loader import Batch
 from medclip.training.log import RunLog, read_log
 from medclip.training.loop import run_recipe
 from medclip.training.recipe.file import load_recipe
 from medclip.training.steps.step import StepComputer
 from medclip.training.trainer import Trainer
 from tests.kits.layouts import BPE_TEXT, VIT, add_architecture
+from tests.kits.objectives import dense_clip
 
 
 def _losses(out: Path) -> list[float]:
@@ -51,6 +60,91 @@ def test_the_sigmoid_loss_trains_its_bias_and_ships_it(vit: dict[str, Any], tmp_
     assert float(weights["logit_bias"]) != -10
     assert result.pack is not None
     assert load_model(result.pack).encode_text(["a chest x-ray"]).shape == (1, 16)
+
+
+def _first_step(recipe: dict[str, Any], changes: list[str], out: Path) -> tuple[Trainer, Batch, Tensor, Tensor]:
+    """A trainer, its first batch, and the features that its towers give for it in evaluation mode."""
+    trainer = Trainer(load_recipe(recipe, changes), out)
+    batch = next(iter(trainer.data.training(0, 1)))
+    trainer.towers.eval()
+    with torch.no_grad():
+        image, text = trainer.computer.encode(batch)
+    return trainer, batch, image, text
+
+
+def test_two_views_are_contrasted_as_mammo_clip_does(vit: dict[str, Any], tmp_path: Path) -> None:
+    trainer, batch, image, text = _first_step(vit, ["objective.two_views={images: 0.8, texts: 0.3}"], tmp_path / "a")
+    assert batch.keys[:6] == batch.keys[6:]
+    assert batch.num_views == 2
+    assert not np.array_equal(batch.images[:6], batch.images[6:])
+    assert batch.texts[:6] != batch.texts[6:]
+    pairs = trainer.computer.pairs(batch)
+    views, texts = image.split(6), text.split(6)
+    scale = trainer.towers.clip.logit_scale.exp().detach()
+    expected = torch.stack([clip_loss(v, t, scale, pairs) for v in views for t in texts]).mean()
+    expected = expected + 0.8 * clip_loss(*views, scale, pairs) + 0.3 * clip_loss(*texts, scale, pairs)
+    assert trainer.computer.backward(batch, 0) == pytest.approx(float(expected), abs=1e-5)
+    for batches in (trainer.data, trainer.val):
+        assert batches is not None
+        batches.close()
+
+
+def test_two_views_resume_and_do_not_depend_on_chunks(vit: dict[str, Any], tmp_path: Path) -> None:
+    changes = ["objective.two_views={}", "model.size_px=64", "objective.masked={weight: 0.5}"]
+    run_recipe(vit, changes, out=tmp_path / "whole")
+    losses = _losses(tmp_path / "whole")
+    run_recipe(vit, [*changes, "train.micro_batch=5"], out=tmp_path / "chunks")
+    assert _losses(tmp_path / "chunks") == pytest.approx(losses, abs=1e-4)
+    run_recipe(vit, changes, out=tmp_path / "stopped", stop=lambda step: step == 2)
+    run_recipe(vit, changes, out=tmp_path / "stopped")
+    assert _losses(tmp_path / "stopped") == losses
+
+
+@pytest.mark.parametrize("relation", ["positive", "ignored", "negative"])
+def test_the_relation_of_equal_labels_reaches_the_loss(vit: dict[str, Any], tmp_path: Path, relation: str) -> None:
+    others = ["objective.same_text=negative", "objective.same_study=negative", f"objective.same_label={relation}"]
+    trainer, batch, image, text = _first_step(vit, others, tmp_path / relation)
+    keys = keys_of(batch.label_keys)
+    assert 1 < len(set(batch.label_keys)) < 6
+    pairs = {"positive": Pairs(positive_BK=keys), "ignored": Pairs(ignored_BK=keys), "negative": Pairs()}[relation]
+    scale = trainer.towers.clip.logit_scale.exp().detach()
+    expected = dense_clip(image.double(), text.double(), scale.double(), pairs)
+    assert trainer.computer.backward(batch, 0) == pytest.approx(float(expected), abs=1e-5)
+    trainer.data.close()
+
+
+def test_a_source_may_count_more_than_another(vit: dict[str, Any], shards: Path, tmp_path: Path) -> None:
+    other = build_shards(
+        pd.DataFrame(
+            [{"file": f"{i}.png", "patient": f"other {i}", "split": "train", "modality": "xray", "view": "AP",
+              "source": "elsewhere", "license": "CC0"} for i in range(6)]
+        ),
+        tmp_path / "other", max_side=64, images=_six_images(tmp_path), key=b"k" * 32, settings=Settings(workers=1),
+    ).folder  # fmt: skip
+    vit["data"]["shards"] = [str(shards), str(other)]
+    weights = {"elsewhere": 0.25}
+    vit["objective"] = {"source_weights": weights}
+    trainer, batch, image, text = _first_step(vit, ["train.batch_size=12"], tmp_path / "a")
+    sources = [trainer.reader.row([trainer.reader.key(i) for i in range(len(trainer.reader))].index(k))["source"]
+               for k in batch.keys]  # fmt: skip
+    assert set(sources) == {"elsewhere", "made here"}
+    assert batch.weights is not None
+    assert batch.weights.tolist() == [weights.get(s, 1.0) for s in sources]
+    scale = trainer.towers.clip.logit_scale.exp().detach()
+    pairs = trainer.computer.pairs(batch)
+    expected = dense_clip(image.double(), text.double(), scale.double(), pairs)
+    assert trainer.computer.backward(batch, 0) == pytest.approx(float(expected), abs=1e-5)
+    trainer.data.close()
+    vit["objective"] = {"source_weights": {"elsewere": 2}}
+    with pytest.raises(MedclipError, match="no source 'elsewere'") as caught:
+        run_recipe(vit, out=tmp_path / "b")
+    assert caught.value.reason is Reason.RECIPE_INVALID
+
+
+def _six_images(folder: Path) -> Path:
+    for i in range(6):
+        Image.fromarray(np.random.default_rng(i).integers(0, 255, (40, 40), dtype=np.uint8)).save(folder / f"{i}.png")
+    return folder
 
 
 @pytest.mark.parametrize("tower", ["test_vit", "test_efficientnet"])

@@ -19,7 +19,7 @@ from medclip.imaging.native_aspect import TokenBudget
 from medclip.text.free_text.sentences import Native
 from medclip.text.tokenizers.tokenizer import Tokenizer
 from medclip.training.batches.ahead import WindowsAhead
-from medclip.training.batches.order import WINDOW_SHARDS, Policy, epoch_plan, repeats, steps_of_epoch
+from medclip.training.batches.order import WINDOW_SHARDS, Policy, epoch_plan, repeats, source_weights, steps_of_epoch
 from medclip.training.batches.samples import Drawing, Made, Samples
 from medclip.training.batches.workers import Crew, Pending, ProcessCrew, Row, ThreadCrew, WorkerKind
 from medclip.training.recipe.schema import Augment
@@ -36,6 +36,8 @@ BUDGET_OVER = 1000
 TOKEN_STEP = 8
 """What lengths of captions are rounded up to, so that compiled towers see few shapes."""
 _FEW_STEPS = 10
+_NEXT_VIEW = 1 << 20
+"""Added to how often a sample stood before in its epoch, for each further view: no sample stands there so often."""
 _SPEED_SAMPLES = 16
 _SLOW_MB_S = 50
 
@@ -65,6 +67,10 @@ class Batch:
     """bool [b]; False for a bad sample, which must take no part in the loss."""
     wait_s: float = 0.0
     """Seconds the training waited for it."""
+    num_views: int = 1
+    """V: the b rows are those of b / V samples, then the same samples once more, drawn anew, and so on."""
+    weights: NDArray[np.float32] | None = None
+    """float32 [b / V]: how much each sample counts in the loss; None where all count alike."""
 
     def release(self) -> None:
         """Let the arrays be used for another batch. Calling it again, or not at all, does no harm."""
@@ -92,6 +98,8 @@ class Batches:
         policy: What makes a batch; see `medclip.training.batches.order`.
         weights: By source, for `proportional`.
         window_shards: Shards that `shard_mixed` mixes.
+        loss_weights: By source: how much its samples count in the loss.
+        num_views: How often each sample of a training batch is drawn.
         rank: Number of this process among those that train together.
         world_size: Their number.
         workers: Threads or processes that decode and augment.
@@ -122,6 +130,8 @@ class Batches:
         policy: Policy = "shard_mixed",
         weights: Mapping[str, float] | None = None,
         window_shards: int = WINDOW_SHARDS,
+        loss_weights: Mapping[str, float] | None = None,
+        num_views: int = 1,
         rank: int = 0,
         world_size: int = 1,
         workers: int = 2,
@@ -143,6 +153,8 @@ class Batches:
         self._workers, self._worker_kind, self._cache_mb, self._timeout_s = workers, worker_kind, cache_mb, timeout_s
         self._drawing = Drawing(size_px, seed, augment, native_share, report_share, report_words, native, budget)
         self._tokenizer = tokenizer
+        self._num_views = num_views
+        self._loss_weights = source_weights(reader.columns, loss_weights).astype(np.float32) if loss_weights else None
         self._crew: Crew | None = None
         self._plan: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
         self._ahead: WindowsAhead | None = None
@@ -251,7 +263,8 @@ class Batches:
         _, plan, again = self._plan
         own = self.batch_size // self.world_size
         part = slice(self.rank * own, (self.rank + 1) * own)
-        return [(epoch, i, r) for i, r in zip(plan[number, part].tolist(), again[number, part].tolist(), strict=True)]
+        places = list(zip(plan[number, part].tolist(), again[number, part].tolist(), strict=True))
+        return [(epoch, i, r + view * _NEXT_VIEW) for view in range(self._num_views) for i, r in places]
 
     def _prepared(self, plan: Iterator[list[Row]]) -> Iterator[Batch]:
         """Have a few batches made ahead."""
@@ -297,7 +310,15 @@ class Batches:
             keys=tuple(self.reader.key(index) for _, index, _ in rows),
             valid=np.array([not m.bad for m in samples]),
             wait_s=waited,
+            num_views=self._num_views,
+            weights=self._weights(rows),
         )
+
+    def _weights(self, rows: Sequence[Row]) -> NDArray[np.float32] | None:
+        if self._loss_weights is None:
+            return None
+        samples = [index for _, index, _ in rows[: len(rows) // self._num_views]]
+        return self._loss_weights[self.reader.columns.source_N[samples]]
 
 
 def preflight(

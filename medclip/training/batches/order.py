@@ -37,7 +37,7 @@ def steps_of_epoch(
     if policy == "per_modality":
         return sum(size // batch_size for size in _sizes(columns.modality_N, len(columns.modalities)))
     if policy == "proportional":
-        used = _checked(columns, weights or {}) > 0
+        used = source_weights(columns, weights or {}) > 0
         return int(_sizes(columns.source_N, len(columns.sources))[used].sum()) // batch_size
     if weights:
         raise MedclipError(
@@ -93,7 +93,7 @@ def epoch_plan(
         ]
         return rng.permutation(np.concatenate(batches), axis=0).astype(np.int64, copy=False)
     if policy == "proportional":
-        order = _proportional(columns, _checked(columns, weights or {}), steps * batch_size, rng)
+        order = _proportional(columns, source_weights(columns, weights or {}), steps * batch_size, rng)
     elif columns.num_shards <= window_shards:
         order = order_of_epoch(len(columns), seed, epoch)
     else:
@@ -153,8 +153,12 @@ def _proportional(
     return order
 
 
-def _checked(columns: Columns, weights: Mapping[str, float]) -> NDArray[np.float64]:
-    """Return the weight of each source."""
+def source_weights(columns: Columns, weights: Mapping[str, float]) -> NDArray[np.float64]:
+    """Return the weight of each source, in the order of `columns.sources`; 1 where it is not named.
+
+    Raises:
+        MedclipError: RECIPE_INVALID for an unknown source, or weights that are all 0.
+    """
     unknown = sorted(set(weights) - set(columns.sources))
     if unknown:
         raise MedclipError(

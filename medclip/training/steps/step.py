@@ -67,7 +67,7 @@ class StepComputer:
             step: Number of the step, from 0; hidden patches depend on it, drop-out on the rank too.
         """
         seed = (self._recipe.seed, step, self._world.rank)
-        chunks = self._chunks(len(batch.texts))
+        chunks = self._chunks(len(batch.texts), batch.num_views)
         mask_BL = self._mask(batch, (self._recipe.seed, step, _MASK_STREAM))
         devices = [self._world.device] if self._world.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
@@ -138,9 +138,9 @@ class StepComputer:
             return siglip_loss(image_BD, text_BD, scale, self._towers.clip.logit_bias, pairs, group=group)
         return clip_loss(image_BD, text_BD, scale, pairs, group=group)
 
-    def _chunks(self, size: int) -> list[slice]:
+    def _chunks(self, size: int, views: int = 1) -> list[slice]:
         t = self._recipe.train
-        most = t.micro_batch or max(1, t.batch_size // self._world.size)
+        most = t.micro_batch or max(1, views * t.batch_size // self._world.size)
         return [slice(i, i + most) for i in range(0, size, most)]
 
     def _forward(self, batch: Batch, part: slice, mask_BL: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -155,17 +155,18 @@ class StepComputer:
             contrast = self.contrastive(image_BD, text_BD, pairs, group)
         else:
             scale = self._towers.clip.logit_scale.exp()
-            images, texts = image_BD.chunk(2), text_BD.chunk(2)
-            weights = {"w_vv": o.two_views.images, "w_tt": o.two_views.texts}
-            contrast = multi_view_clip_loss(images, texts, scale, pairs=pairs, group=group, **weights)
+            contrast = multi_view_clip_loss(
+                image_BD.chunk(2), text_BD.chunk(2), scale,
+                w_vv=o.two_views.images, w_tt=o.two_views.texts, pairs=pairs, group=group,
+            )  # fmt: skip
         loss = o.contrastive * contrast
         if self._teacher is not None and o.text_teacher is not None:
             known = relational_loss(
                 text_BD,
                 self._teacher(batch.texts),
                 o.text_teacher.temperature,
-                valid_B=pairs.valid_B,
-                group=self._world.group,
+                valid_B=None if pairs.valid_B is None else torch.from_numpy(batch.valid).to(text_BD.device),
+                group=group,
             )
             loss = loss + o.text_teacher.weight * known
         if o.masked is not None:
@@ -179,10 +180,11 @@ class StepComputer:
         part, masked = self._towers.masked, self._recipe.objective.masked
         if part is None or masked is None:
             return None
-        size, rank = len(batch.texts), self._world.rank
+        views, size, rank = batch.num_views, len(batch.texts) // batch.num_views, self._world.rank
         generator = torch.Generator().manual_seed(int(np.random.default_rng(seed).integers(2**62)))
-        mask_BL = draw_patch_mask(size * self._world.size, part.num_patches, masked.ratio, generator)
-        mask_BL = mask_BL[rank * size : (rank + 1) * size]  # the same for any number of ranks
+        mask_BL = draw_patch_mask(views * size * self._world.size, part.num_patches, masked.ratio, generator)
+        mask_VBL = mask_BL.unflatten(0, (views, -1))[:, rank * size : (rank + 1) * size]  # whatever the number of ranks
+        mask_BL = mask_VBL.flatten(0, 1)
         return (mask_BL & torch.from_numpy(batch.valid)[:, None]).to(self._world.device)
 
     def _images(self, images: np.ndarray) -> Any:
