@@ -111,10 +111,7 @@ def apply_change(
 
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
-    if isinstance(size, int):
-        frame = _Frame(_around(image), (size, size))
-    else:
-        frame = _Frame(image.size, (size[1], size[0]))
+    frame = _Frame(_around(image), (size, size)) if isinstance(size, int) else _Frame(image.size, (size[1], size[0]))
     if change.parts:
         part = _stretched(image, change, frame)
     else:

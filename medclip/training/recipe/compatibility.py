@@ -23,7 +23,9 @@ def refuse_beside_native_aspect(recipe: Recipe) -> None:
     ):
         if wrong:
             raise MedclipError(
-                Reason.RECIPE_INVALID, f"{key} does not go with model.native_aspect: {why}.", hint="Leave out one of them."
+                Reason.RECIPE_INVALID,
+                f"{key} does not go with model.native_aspect: {why}.",
+                hint="Leave out one of them.",
             )
 
 
