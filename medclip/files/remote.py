@@ -34,6 +34,8 @@ RETRY_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 CHUNK_BYTES = 32 << 20
 """What one request of a download asks for: few requests a shard, and this much memory."""
 PIP_LINE = "pip install 'medclip-imaging[remote]'"
+_chance = random.Random()
+"""Of its own: the state of others' chance must not depend on the network."""
 _CONNECT_S, _SILENT_S = 10.0, 60.0
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _FLATTENED = re.compile(r"(s3a?|https?|gcs?|gs|abfss?|az|memory|file):/(?!/)")
@@ -247,7 +249,7 @@ def _patiently(place: RemotePath, action: Callable[[], T]) -> T:
                 raise final from None
             kind = str(e) if isinstance(e, _ShortError) else type(e).__name__
         if pause_s is not None:
-            time.sleep(pause_s * (1 + random.random() / 2))
+            time.sleep(pause_s * (1 + _chance.random() / 2))
     tried = f"{len(RETRY_PAUSES_S) + 1} attempts over {duration(time.monotonic() - start)}"
     raise MedclipError(
         Reason.READ_ERROR,
@@ -263,7 +265,7 @@ _DENIED = frozenset({"NoCredentialsError", "PartialCredentialsError", "ProfileNo
 def _final(error: Exception, place: RemotePath) -> MedclipError | None:
     """Return the refusal for a fault that no new attempt mends."""
     status = _status(error)
-    if isinstance(error, FileNotFoundError) or status in (404, 410):
+    if status in (404, 410) or (isinstance(error, FileNotFoundError) and not _is_of_a_client(error.__cause__)):
         return MedclipError(Reason.MISSING_FILE, "there is no such file or folder.", where=place, hint="Check the URL.")
     if isinstance(error, PermissionError) or status in (401, 403) or type(error).__name__ in _DENIED:
         sentence = "the store does not let it be read."
@@ -279,11 +281,17 @@ def _final(error: Exception, place: RemotePath) -> MedclipError | None:
 
 def _status(error: BaseException) -> int | None:
     """Return the HTTP status that a client's error stands for; None where there was no answer."""
-    response = getattr(error.__cause__ or error, "response", None)  # botocore's, below what s3fs made of it
+    cause = error.__cause__ or error  # botocore's error, below what s3fs made of it
+    response = getattr(cause, "response", None)
     if isinstance(response, dict):
         return response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    status = getattr(error, "status", None)
+    status = getattr(cause, "status", None)
     return status if isinstance(status, int) else None
+
+
+def _is_of_a_client(error: BaseException | None) -> bool:
+    """Whether an error is one of the network: fsspec says "not found" of a size that a server did not tell."""
+    return error is not None and type(error).__module__.startswith(("aiohttp", "asyncio"))
 
 
 def _beyond_end(place: RemotePath) -> MedclipError:

@@ -57,6 +57,9 @@ def test_a_server_that_is_gone_for_a_while_is_waited_for(store: WebStore):
     store.stop()
     threading.Timer(0.25, store.start).start()
     assert read_whole(place_of(store.url) / "folder/a.bin") == DATA
+    store.stop()
+    threading.Timer(0.25, store.start).start()
+    assert size_of(place_of(store.url) / "folder/a.bin") == len(DATA)
 
 
 @LOOPBACK

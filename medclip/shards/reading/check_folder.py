@@ -7,6 +7,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from medclip.files.remote import Place, local_copy, names_in, place_of
@@ -32,7 +33,8 @@ from medclip.text.captions.record import CaptionRecord
 class ShardCheck(Result):
     """What was found in a shard folder, and what is wrong with it."""
 
-    folder: Place
+    folder: Path | str
+    """A URL where the folder lies in a store."""
     problems: tuple[str, ...]
     """One sentence each; empty when all is well."""
     num_samples: int
@@ -101,7 +103,7 @@ def check_shards(folder: Place | str) -> ShardCheck:
         problems.append(f"{len(strange)} files do not belong here: {', '.join(strange[:5])}.")
     problems += _whole(index, rows, rejects)
     return ShardCheck(
-        folder=folder,
+        folder=folder if isinstance(folder, Path) else str(folder),
         problems=tuple(problems),
         num_samples=len(rows),
         counts_by_split=counts_of(rows, "split"),

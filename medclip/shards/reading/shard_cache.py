@@ -75,7 +75,7 @@ class ShardCache:
 
     def open(self, sha256: str, num_bytes: int | None = None) -> int | None:
         """Open a file that is there; None where it is not whole. It stays readable when it is thrown out."""
-        path = self.folder / sha256
+        path = self._path(sha256)
         try:
             descriptor = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
@@ -92,7 +92,13 @@ class ShardCache:
 
     def has(self, sha256: str) -> bool:
         """Whether a file is there."""
-        return os.path.exists(self.folder / sha256)
+        return os.path.exists(self._path(sha256))
+
+    def _path(self, sha256: str, ending: str = "") -> Path:
+        """Return the place of a file; an index from elsewhere names it."""
+        if not _NAME.fullmatch(sha256):
+            raise MedclipError(Reason.TABLE_INVALID, "an index names a file by what is no sha256.", hint="Build again.")
+        return self.folder / f"{sha256}{ending}"
 
     def fetch(self, place: RemotePath, sha256: str, num_bytes: int | None, *, wait: bool = True) -> Fetched:
         """Bring a file into the cache; of several that want it, one fetches it.
@@ -115,10 +121,10 @@ class ShardCache:
                 with self._locked():
                     if self.has(sha256):
                         return Fetched.HERE
-                    draft = os.open(self.folder / f"{sha256}{_PART}", os.O_CREAT | os.O_RDWR, _MODE)
+                    draft = os.open(self._path(sha256, _PART), os.O_CREAT | os.O_RDWR, _MODE)
                     mine = _try_lock(draft)
                     if mine and not self._make_room(sha256, num_bytes):
-                        (self.folder / f"{sha256}{_PART}").unlink()
+                        self._path(sha256, _PART).unlink()
                         os.close(draft)
                         return Fetched.NO_ROOM
                     if mine:
@@ -150,7 +156,7 @@ class ShardCache:
         return cast("BufferedIOBase", file)
 
     def _fill(self, draft: int, place: RemotePath, sha256: str, num_bytes: int) -> None:
-        path = self.folder / f"{sha256}{_PART}"
+        path = self._path(sha256, _PART)
         is_complete = False
         with os.fdopen(draft, "r+b", buffering=0) as file:
             try:
@@ -160,7 +166,7 @@ class ShardCache:
             finally:
                 with self._locked():  # before the lock of the part is let go
                     if is_complete:
-                        os.replace(path, self.folder / sha256)
+                        os.replace(path, self._path(sha256))
                     else:
                         path.unlink(missing_ok=True)
 
@@ -282,17 +288,21 @@ def _is_abandoned(path: Path | str) -> bool:
         os.close(descriptor)
 
 
-def _lock(descriptor: int) -> None:
-    import fcntl
-
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-
-
 def _try_lock(descriptor: int) -> bool:
-    import fcntl
+    return _lock(descriptor, wait=False)
 
+
+def _lock(descriptor: int, *, wait: bool = True) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
+    except (ImportError, OSError) as e:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"the cache of shards lies on a file system without locks ({type(e).__name__}).",
+            hint="Name a folder on a disk of the node with data.shard_cache.",
+        ) from e
     return True

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import signal
@@ -121,6 +122,28 @@ def test_other_files_in_the_folder_are_left_alone_and_a_damaged_one_is_fetched_a
     (cache.folder / shard(store, 1).sha256).write_bytes(b"cut")
     assert cache.open(shard(store, 1).sha256, SIZE) is None
     assert fetch(cache, shard(store, 1)) is Fetched.HERE
+
+
+@pytest.mark.parametrize("name", ["../thesis", "", "0" * 63, "None"])
+def test_an_index_cannot_name_a_file_outside_the_cache(store: WebStore, tmp_path: Path, name: str):
+    cache = ShardCache(tmp_path / "cache", 10 * SIZE)
+    (tmp_path / "thesis").write_text("mine")
+    for call in (cache.has, cache.open, lambda n: cache.fetch(place_of(store.url) / "0.tar", n, SIZE)):
+        with pytest.raises(MedclipError, match="no sha256"):
+            call(name)
+    assert (tmp_path / "thesis").read_text() == "mine"
+
+
+def test_a_file_system_without_locks_is_one_sentence(store: WebStore, tmp_path: Path, monkeypatch):
+    import fcntl
+
+    def lacks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", lacks)
+    with pytest.raises(MedclipError, match=r"without locks.*data\.shard_cache") as e:
+        fetch(ShardCache(tmp_path / "cache", 10 * SIZE), shard(store, 0))
+    assert e.value.reason is Reason.WRONG_USE
 
 
 def test_a_kill_leaves_nothing_that_counts(store: WebStore, tmp_path: Path, repository: Path):

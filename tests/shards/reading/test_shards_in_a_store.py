@@ -63,7 +63,7 @@ def web(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize("kind", ["s3", "http"])
-def test_a_folder_in_a_store_reads_as_the_one_on_a_disk(folder, web, s3, tmp_path, kind):
+def test_a_folder_in_a_store_reads_as_the_one_on_a_disk(folder, web, s3, tmp_path, capsys, kind):
     url = upload(folder / "own", "own-shards", s3) if kind == "s3" else f"{web.url}/own"
     cache = ShardCache.at(tmp_path / "cache")
     with ShardReader(url, "train", cache=cache) as away, ShardReader(folder / "own", "train") as near:
@@ -73,7 +73,9 @@ def test_a_folder_in_a_store_reads_as_the_one_on_a_disk(folder, web, s3, tmp_pat
             assert np.array_equal(away[i].image, near[i].image)
             assert away.record(i) == near.record(i)
     assert check(url).problems == check(folder / "own").problems == ()
-    assert main(["shards", "check", url]) == 0
+    capsys.readouterr()
+    assert main(["shards", "check", url, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["folder"] == url
 
 
 def test_each_file_of_a_store_is_fetched_once(web: WebStore, tmp_path: Path):
