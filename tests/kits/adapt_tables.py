@@ -13,6 +13,7 @@ from PIL import Image
 
 from medclip.adaptation.data.class_text import ClassText, class_text
 from medclip.adaptation.data.table import LabelledUnit
+from medclip.imaging.native_aspect import TokenBudget
 from medclip.sample import Modality
 from medclip.text.vocabulary.load import load_task
 
@@ -20,7 +21,9 @@ SIZE = 64
 KEY = b"k" * 32
 
 
-def make_pack(folder: Path, *, ways: dict[str, str] | None = None, **card: Any) -> Path:
+def make_pack(
+    folder: Path, *, ways: dict[str, str] | None = None, budget: TokenBudget | None = None, **card: Any
+) -> Path:
     """Write a pack with random weights that was "trained" on X-rays, or in the ways given."""
     from medclip.adapters.registry import get_adapter
     from medclip.models.card import Card
@@ -34,6 +37,9 @@ def make_pack(folder: Path, *, ways: dict[str, str] | None = None, **card: Any) 
     config = tiny_config(load_tokenizer(tokenizer).vocab_size)
     # Without squeeze-excitation an image's place in its batch does not show, so that scores are equal to the last bit.
     config["vision_cfg"]["timm_model_name"] = "test_resnet"
+    if budget is not None:
+        sizes = {"image_size": SIZE, "layers": 2, "width": 32, "head_width": 16, "patch_size": budget.patch_px}
+        config["vision_cfg"] = {**sizes, "native_aspect": True}
     if ways is None:
         ways = {"xray": get_adapter("xray").preprocessing, "generic": get_adapter(None).preprocessing}
     values = {
@@ -52,7 +58,7 @@ def make_pack(folder: Path, *, ways: dict[str, str] | None = None, **card: Any) 
         folder,
         random_clip(config),
         tokenizer,
-        Preprocess(SIZE, adapters=ways),
+        Preprocess(SIZE, adapters=ways, budget=budget),
         Card.model_validate(values),
         config=config,
         extra_files=extra,

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from medclip.imaging.native_aspect import TokenBudget
     from medclip.runs.score_run import ScoreRun
 
 SIZE_PX = 64
@@ -43,8 +44,10 @@ def every_way() -> dict[str, str]:
     return ways
 
 
-def make_pack(folder: Path, adapters: dict[str, str] | None = None, **card: Any) -> Path:
-    """Write a pack with random weights: 64 px, 32 dimensions, tasks of several modalities."""
+def make_pack(
+    folder: Path, adapters: dict[str, str] | None = None, budget: TokenBudget | None = None, **card: Any
+) -> Path:
+    """Write a pack with random weights: 64 px or a budget of tokens, 32 dimensions, tasks of several modalities."""
     import torch
 
     from medclip.adapters.registry import get_adapter
@@ -69,6 +72,8 @@ def make_pack(folder: Path, adapters: dict[str, str] | None = None, **card: Any)
         text_heads=2,
         text_layers=1,
     )
+    if budget is not None:
+        config["vision_cfg"] |= {"timm_model_name": "test_vit", "native_aspect": True}
     torch.manual_seed(0)
     model = build_clip(config).eval()
     figure = {"value": 0.81, "low": 0.74, "high": 0.88, "chance": 0.5, "n_patients": 71, "n_images": 93}
@@ -98,7 +103,7 @@ def make_pack(folder: Path, adapters: dict[str, str] | None = None, **card: Any)
         folder,
         model,
         tokenizer_folder,
-        Preprocess(size_px=SIZE_PX, adapters=adapters),
+        Preprocess(size_px=SIZE_PX, adapters=adapters, budget=budget),
         Card.model_validate(values),
         config=config,
     )

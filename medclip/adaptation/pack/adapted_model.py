@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from medclip.models.model import Model
+    from medclip.models.preprocess import Images
 
 FORMAT = 1
 DESCRIPTION = "adapted.json"
@@ -107,16 +108,16 @@ class Adapted:
     def _merged(self) -> Model:
         return self.fitted.merged(self.model)
 
-    def predict_logits(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    def predict_logits(self, pixels: Sequence[Images]) -> NDArray[np.float32]:
         """Return the logits of units, float32 [N, C].
 
         Args:
-            pixels: uint8 [V, S, S, 3] of each unit, from `model.preprocess.to_array` of its views.
+            pixels: The images of each unit, from `model.preprocess.to_array` of its views.
         """
         merged = self.merge()
         return unit_logits(self.fitted.head, merged, encode_units(merged, pixels))
 
-    def predict_proba(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    def predict_proba(self, pixels: Sequence[Images]) -> NDArray[np.float32]:
         """Return the probabilities of units, float32 [N, C]: as scoring gives them with the pack."""
         return probabilities(self.predict_logits(pixels), self.text.kind)
 

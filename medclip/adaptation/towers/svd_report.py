@@ -27,6 +27,7 @@ from medclip.text.vocabulary.load import load_task, task_names
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
+    from medclip.models.preprocess import Images
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def per_head(clip: nn.Module, before: Mapping[str, Tensor]) -> tuple[Part, ...]:
 def what_changed(
     model: Model,
     learned: Mapping[str, Tensor],
-    images: NDArray[np.uint8],
+    images: Images,
     sentences: Sequence[str] | None = None,
     *,
     num_parts: int = 8,
@@ -130,7 +131,7 @@ def what_changed(
     Args:
         model: The base model; not changed.
         learned: Singular values after training, by layer.
-        images: uint8 [N, S, S, 3], at least 3; a few dozen that show what the task is about.
+        images: N of them at the model's size, at least 3; a few dozen that show what the task is about.
         sentences: To choose from; one of each class of every vocabulary where None.
         num_parts: Parts that are looked at; each takes one more pass over the images.
         num_sentences: Sentences for each part.
@@ -213,7 +214,7 @@ def _num_heads(clip: nn.Module, name: str) -> int | None:
     return None
 
 
-def _features(model: Model, clip: Any, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _features(model: Model, clip: Any, images: Images) -> NDArray[np.float32]:
     with torch.no_grad():
         chunks = [images[i : i + model.batch_size] for i in range(0, len(images), model.batch_size)]
         return np.concatenate([clip.encode_image(model.normalise(c), normalize=True).cpu().numpy() for c in chunks])

@@ -28,6 +28,7 @@ from medclip.training.steps.short_text import encode_short
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
+    from medclip.models.preprocess import Images
 
 FLOOR = 1e-6
 """What the cosine ends at."""
@@ -270,20 +271,21 @@ class TrainImages:
             return self._rest(self._base.normalise(self.draw(rows.numpy(), turn)))
         return self._rest(self._stored[turn][rows].contiguous(memory_format=torch.channels_last))
 
-    def draw(self, rows: np.ndarray, turn: int) -> np.ndarray:
-        """Return one image of each unit, uint8 [B, S, S, 3]: a view drawn, then changed."""
+    def draw(self, rows: np.ndarray, turn: int) -> Images:
+        """Return one image of each unit, at the model's size: a view drawn, then changed."""
         images = []
         for row in rows.tolist():
             rng = np.random.default_rng((self._seed, row, turn))
             views = self._examples.pixels[row]
             image = views[int(rng.integers(len(views)))]
             if self._augment is not None:
-                image = apply_change(image, draw_change(self._augment, rng, may_flip=True), image.shape[0])
+                size = image.shape[0] if self._base.preprocess.budget is None else image.shape[:2]
+                image = apply_change(image, draw_change(self._augment, rng, may_flip=True), size)
             images.append(image)
-        return np.stack(images)
+        return self._base.preprocess.together(images)
 
     @torch.no_grad()
-    def _run(self, front: nn.Module, images: np.ndarray) -> Tensor:
+    def _run(self, front: nn.Module, images: Images) -> Tensor:
         parts = [images[i : i + _CHUNK] for i in range(0, len(images), _CHUNK)]
         return torch.cat([front(self._base.normalise(part)) for part in parts])
 

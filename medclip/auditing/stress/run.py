@@ -276,11 +276,12 @@ def _notes(
         notes.append(f"Stress: {count(lost, 'image')} could not be read ({by_reason(scored.problems)}).")
     if unknown:
         notes.append(f"Stress: {list_of(unknown, most=5)} could not be asked of the pack and stayed out.")
-    if model.preprocess.size_px != REFERENCE_PX:
+    seen = model.preprocess.budget or f"{model.preprocess.size_px} px"
+    if seen != f"{REFERENCE_PX} px":
         moved = [np.nanmedian(np.abs(scores_FN[1] - scores_FN[0])) for scores_FN in scored.scores.values()]
         notes.append(
             f"Stress: strengths are for images of {REFERENCE_PX} px, so all forms, the clean one too, were brought to "
-            f"that size before the {model.preprocess.size_px} px of the model. This alone moves half of the scores by "
+            f"that size before the {seen} of the model. This alone moves half of the scores by "
             f"{max(moved):.2g} or more, so that clean figures differ from those above."
         )
     if modality in _OWN_DATASETS:
