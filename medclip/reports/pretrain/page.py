@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from medclip.reports.pretrain.history import History
 from medclip.reports.pretrain.words import metric_title
 from medclip.text.vocabulary.load import load_task
 from medclip.training.log import SHARES
+from medclip.training.recipe.deviations import deviations
 from medclip.training.recipe.schema import Recipe
 from medclip.training.result import PretrainResult
 from medclip.version import __version__
@@ -72,7 +73,10 @@ class PageView:
     test: tuple[TestRow, ...]
     has_start: bool
     test_notes: tuple[str, ...]
-    deviations: tuple[str, ...]
+    deviations: tuple[tuple[str, str], ...]
+    """Sentence, and key of the recipe."""
+    compat: bool
+    """Whether the recipe says that it follows a reference."""
     data: tuple[DataView, ...]
     bad: str
     resumed: str
@@ -81,9 +85,7 @@ class PageView:
     origin: tuple[tuple[str, str], ...]
 
 
-def view(
-    recipe: Recipe, result: PretrainResult, history: History, card: Card | None, deviations: Sequence[str] = ()
-) -> PageView:
+def view(recipe: Recipe, result: PretrainResult, history: History, card: Card | None) -> PageView:
     """Pick what the page shows.
 
     Args:
@@ -91,7 +93,6 @@ def view(
         result: How it ended.
         history: Its log.
         card: Of its pack; None where it was stopped before its end.
-        deviations: Where the recipe differs from what it follows, a sentence each.
     """
     held = card.held_out if card is not None else None
     rows = held.rows() if held is not None else []
@@ -112,7 +113,8 @@ def view(
         test=tuple(_test(held)),
         has_start=any(row["metric"].endswith(" start") for row in rows),
         test_notes=held.notes if held is not None else (),
-        deviations=tuple(deviations),
+        deviations=tuple((d.sentence, d.key) for d in deviations(recipe)),
+        compat=recipe.compat is not None,
         data=view_card(card).data if card is not None else (),
         bad=by_reason(history.bad),
         resumed=list_of([number(step) for step in history.resumed], most=10),

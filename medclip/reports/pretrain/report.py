@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from medclip.files.output import write_file
@@ -17,16 +16,13 @@ from medclip.training.result import REPORT, PretrainResult
 _STYLES = ("style.css", "pretrain/page.css")
 
 
-def write_pretrain_report(
-    recipe: Recipe, result: PretrainResult, card: Card | None, deviations: Sequence[str] = ()
-) -> Path:
+def write_pretrain_report(recipe: Recipe, result: PretrainResult, card: Card | None) -> Path:
     """Write report.html into the run's folder.
 
     Args:
         recipe: Of the run.
         result: How it ended.
         card: Of its pack; None where it was stopped before its end.
-        deviations: Where the recipe differs from what it follows, a sentence each.
 
     Returns:
         Its path.
@@ -36,6 +32,6 @@ def write_pretrain_report(
     """
     path = result.out / REPORT
     history = History(read_log(result.out / FILE_NAME))
-    page = view(recipe, result, history, card, deviations)
+    page = view(recipe, result, history, card)
     write_file(path, render_page("pretrain/page.html.j2", _STYLES, {"page": page}, {}))
     return path

@@ -22,6 +22,11 @@ class Deviation:
     key: str = ""
     """The key of the recipe that decides it; "" where none does."""
 
+    @property
+    def sentence(self) -> str:
+        """It in words, such as "crops: keep the aspect ratio, black around; open_clip: are stretched"."""
+        return f"{self.what}: {self.here}; open_clip: {self.reference}"
+
 
 def deviations(recipe: Recipe) -> tuple[Deviation, ...]:
     """List where a run differs from open_clip's `train_one_epoch`, its data pipeline and its evaluation.
