@@ -111,6 +111,7 @@ class Trainer:
             since, images, waited = time.perf_counter(), 0, 0.0
             for batch in self._fetched(self.data.training(self.step, self.total_steps)):
                 loss, lr, norm = self._step(batch, log)
+                batch.release()
                 images, waited = images + len(batch.texts), waited + batch.wait_s
                 last = self.step == self.total_steps
                 if self.step % t.log_every == 0 or last:
@@ -185,7 +186,7 @@ class Trainer:
             )
 
     def _validate(self, log: RunLog) -> None:
-        """Every rank measures the whole validation split: the time of one, and all know the result."""
+        """Every rank measures its part of the validation split, and all know the result."""
         if self.val is None:
             return
         with borrowed(self.towers, self.ema.state if self.ema else None):
@@ -197,6 +198,9 @@ class Trainer:
                 self.computer.pairs,
                 self.recipe.train.zero_shot,
                 self.computer.encode_text,
+                world=self.world,
+                size=min(self.recipe.data.max_val, len(self.val.reader)),
+                batch_size=self.recipe.train.batch_size,
             )
             figures = self.world.gather(figures)[0]  # rounding may differ between ranks; one of them decides
             log.write("val", {"step": self.step, **figures})
@@ -331,18 +335,17 @@ class Trainer:
             "batch_size": t.batch_size, "size_px": self.size_px, "seed": self.recipe.seed,
             "tokenizer": self.tokenizer,
             "native_share": d.native_share, "report_share": d.report_share, "report_words": d.report_words,
-            "native": d.native, "budget": self._budget,
-            "workers": d.workers, "worker_kind": d.worker_kind, "cache_mb": d.cache_mb, "timeout_s": d.timeout_s,
+            "native": d.native, "budget": self._budget, "rank": self.world.rank, "world_size": self.world.size,
         }  # fmt: skip
         data = Batches(
             self.reader, augment=self.recipe.augment, policy=d.policy, weights=d.weights, window_shards=d.window_shards,
-            rank=self.world.rank, world_size=self.world.size, max_bad_share=d.max_bad_share,
-            loss_weights=o.source_weights, num_views=2 if o.two_views else 1, **shared,
+            workers=d.workers, worker_kind=d.worker_kind, cache_mb=d.cache_mb, timeout_s=d.timeout_s,
+            max_bad_share=d.max_bad_share, loss_weights=o.source_weights, num_views=2 if o.two_views else 1, **shared,
         )  # fmt: skip
         val = ShardReader(d.shards, d.val_split, verify=d.verify, cache=d.cache) if d.val_split else None
         if val is None:
             return data, None
-        validation = Batches(val, max_bad_share=1.0, **shared)
+        validation = Batches(val, max_bad_share=1.0, crew=data.crew, **shared)
         validation.keep_validation(d.max_val)  # before training takes what room there is for shards of a store
         return data, validation
 

@@ -18,40 +18,57 @@ from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.prompts import expand
 from medclip.text.vocabulary.task import Task
 from medclip.training.batches.loader import LABELS, TEXT, Batch
+from medclip.training.ranks.world import World
 
 EncodeText = Callable[[Sequence[str]], Tensor]
 
 
-def measure(task: Task, images_ND: Tensor, label_keys: Sequence[str], encode_text: EncodeText) -> dict[str, float]:
+def truth_of(task: Task, label_keys: Sequence[str]) -> NDArray[np.float64]:
+    """Read from labels what is true of N images.
+
+    Args:
+        task: What is asked.
+        label_keys: `medclip.training.batches.samples.label_key` makes them.
+
+    Returns:
+        Of a multi-class task [N, 1]: the number of the class; of a multi-label one [N, C]: 1 and 0. NaN where it is not
+        known.
+    """
+    names = [p.name for p in expand(task)]
+    labels: list[Any] = [json.loads(key)[3].get(task.name) if key else None for key in label_keys]
+    if task.kind == "multiclass":
+        number = {name: i for i, name in enumerate(names)}
+        rows = [[np.nan if label is None else number.get(label, len(names))] for label in labels]
+    else:
+        rows = [[np.nan if label is None else label.get(name) for name in names] for label in labels]
+    return np.array(rows, np.float64).reshape(len(labels), -1)
+
+
+def measure(task: Task, images_ND: Tensor, truth_NC: NDArray[np.float64], encode_text: EncodeText) -> dict[str, float]:
     """Measure one task on labelled images.
 
     Args:
         task: Its prompts become class vectors: the unit mean of unit vectors.
         images_ND: Unit-norm image features.
-        label_keys: Of the images; `medclip.training.batches.samples.label_key` makes them.
+        truth_NC: Of the images, from `truth_of`.
         encode_text: Gives unit-norm features of sentences.
 
     Returns:
         "TASK": balanced accuracy of a multi-class task, or the mean AUROC over the classes of a multi-label one that
         are both present and absent somewhere. Empty when no image has a label that can be judged.
     """
-    labels: list[Any] = [json.loads(key)[3].get(task.name) if key else None for key in label_keys]
-    rows = [i for i, label in enumerate(labels) if label is not None]
-    if not rows:
-        return {}
     prompts = expand(task)
     positive = torch.stack([_unit_mean(encode_text(p.positive)) for p in prompts])
-    features = images_ND[torch.tensor(rows, device=images_ND.device)]
-    cosines = features @ positive.T
-    names = [p.name for p in prompts]
+    cosines = images_ND @ positive.T
     if task.kind == "multiclass":
-        truth, called = np.array([labels[i] for i in rows]), np.array(names)[cosines.argmax(1).tolist()]
-        return {task.name: float(np.mean([(called[truth == c] == c).mean() for c in np.unique(truth)]))}
+        known = ~np.isnan(truth_NC[:, 0])
+        truth, called = truth_NC[known, 0], cosines.argmax(1).numpy()[known]
+        recalls = [(called[truth == c] == c).mean() for c in np.unique(truth)]
+        return {task.name: float(np.mean(recalls))} if recalls else {}
     negative = torch.stack([_unit_mean(encode_text(p.negative)) for p in prompts])
-    scores = (cosines - features @ negative.T).cpu().numpy()
-    truth_NC = np.array([[labels[i].get(name) for name in names] for i in rows], np.float64)
-    known = [a for c in range(len(names)) if not np.isnan(a := _area(scores[:, c], truth_NC[:, c]))]
-    return {task.name: float(np.mean(known))} if known else {}
+    scores = (cosines - images_ND @ negative.T).numpy()
+    areas = [a for c in range(len(prompts)) if not np.isnan(a := _area(scores[:, c], truth_NC[:, c]))]
+    return {task.name: float(np.mean(areas))} if areas else {}
 
 
 def _area(score_N: NDArray[np.float32], truth_N: NDArray[np.float64]) -> float:
@@ -73,58 +90,72 @@ def validate(
     batches: Iterator[Batch],
     encode: Callable[[Batch], tuple[Tensor, Tensor]],
     loss: Callable[[Tensor, Tensor, Pairs], Tensor],
-    pairs: Callable[[Batch], Pairs],
+    pairs: Callable[[NDArray[np.int64], NDArray[np.bool_]], Pairs],
     tasks: Sequence[str] = (),
     encode_text: EncodeText | None = None,
+    *,
+    world: World,
+    size: int,
+    batch_size: int,
 ) -> dict[str, float]:
-    """Measure a model in eval mode.
+    """Measure a model in eval mode. Every rank encodes its part; the figures are those of one process.
 
     Args:
-        batches: The validation split; samples that could not be read are left out.
+        batches: This rank's part of the validation split (`Batches.validation`); samples that could not be read are
+            left out.
         encode: Gives unit-norm image and text features of a batch.
         loss: Gives the contrastive loss of features and pairs.
-        pairs: Says which pairs of a batch are positives.
+        pairs: Says of keys [b, 3] and of which samples take part [b] which pairs are positives.
         tasks: Names of tasks that are measured zero-shot.
         encode_text: Gives unit-norm features of sentences; needed with tasks.
+        world: The ranks.
+        size: Samples of all ranks together.
+        batch_size: Samples of which the loss is computed at once.
 
     Returns:
         val_loss (mean over samples); image_to_text_r1 and text_to_image_r1: share of samples whose nearest neighbour in
         the other modality says the same (same caption or same labels); chance_r1: what a random neighbour would reach;
-        zero_shot.TASK for each task that could be judged.
+        zero_shot.TASK for each task that could be judged. The same on all ranks.
     """
-    images, texts, pair_keys, label_keys = [], [], [], []
-    total, count = 0.0, 0
+    asked = [load_task(name) for name in tasks]
+    images, texts, keys = [], [], []
+    truths: list[list[NDArray[np.float64]]] = [[] for _ in asked]
     for batch in batches:
-        kept = torch.from_numpy(batch.valid)
-        if not kept.any():
-            continue
         image_BD, text_BD = encode(batch)
-        size = int(kept.sum())
-        total, count = total + float(loss(image_BD, text_BD, pairs(batch))) * size, count + size
-        images.append(image_BD[kept].cpu())
-        texts.append(text_BD[kept].cpu())
-        pair_keys.append(torch.from_numpy(batch.pair_keys[:, [LABELS, TEXT]])[kept])
-        label_keys += [k for k, ok in zip(batch.label_keys, batch.valid, strict=True) if ok]
-    if not count:
+        images.append(image_BD)
+        texts.append(text_BD)
+        keys.append(torch.from_numpy(np.column_stack([batch.pair_keys, batch.valid])))
+        for task, rows in zip(asked, truths, strict=True):
+            rows.append(truth_of(task, [k if ok else "" for k, ok in zip(batch.label_keys, batch.valid, strict=True)]))
+        batch.release()
+    image_ND, text_ND, keys_N4 = (world.rows(torch.cat(rows))[:size] for rows in (images, texts, keys))
+    valid_N = keys_N4[:, -1] == 1
+    if not valid_N.any():
         return {}
-    image_ND, text_ND = torch.cat(images), torch.cat(texts)
-    figures = {"val_loss": total / count, **_retrieval(image_ND, text_ND, torch.cat(pair_keys))}
-    for name in tasks:
+    total = torch.zeros(1, dtype=torch.float64)
+    for number, part in enumerate(torch.arange(size).split(batch_size)):
+        if number % world.size == world.rank and valid_N[part].any():
+            image_BD, text_BD = (x[part].to(world.device) for x in (image_ND, text_ND))
+            value = float(loss(image_BD, text_BD, pairs(keys_N4[part, :-1].numpy(), valid_N[part].numpy())))
+            total += value * int(valid_N[part].sum())
+    figures = {"val_loss": float(world.sum(total)) / int(valid_N.sum())}
+    figures |= _retrieval(image_ND[valid_N], text_ND[valid_N], keys_N4[valid_N][:, [LABELS, TEXT]], world)
+    for task, rows in zip(asked, truths, strict=True):
         assert encode_text is not None
-        figures |= {f"zero_shot.{k}": v for k, v in measure(load_task(name), image_ND, label_keys, encode_text).items()}
+        truth_NC = world.rows(torch.from_numpy(np.concatenate(rows)))[:size].numpy()
+        figures |= {f"zero_shot.{k}": v for k, v in measure(task, image_ND, truth_NC, encode_text).items()}
     return figures
 
 
-def _retrieval(image_ND: Tensor, text_ND: Tensor, keys_NK: Tensor) -> dict[str, float]:
-    """Rows in chunks: the whole matrix of a large validation set would not fit."""
+def _retrieval(image_ND: Tensor, text_ND: Tensor, keys_NK: Tensor, world: World) -> dict[str, float]:
+    """Rows in chunks, every rank some: the whole matrix of a large validation set would not fit."""
     hits = torch.zeros(3, dtype=torch.float64)
-    rows_N = torch.arange(len(keys_NK))
-    for chunk in rows_N.split(_ROWS):
+    for chunk in torch.arange(len(keys_NK)).split(_ROWS)[world.rank :: world.size]:
         same = positives(keys_NK[chunk], keys_NK)
         same[torch.arange(len(chunk)), chunk] = True
         inside = torch.arange(len(chunk))
         to_text = (image_ND[chunk] @ text_ND.T).argmax(1)
         to_image = (text_ND[chunk] @ image_ND.T).argmax(1)
         hits += torch.stack([same[inside, to_text].sum(), same[inside, to_image].sum(), same.double().mean(1).sum()])
-    shares = (hits / len(keys_NK)).tolist()
+    shares = (world.sum(hits) / len(keys_NK)).tolist()
     return dict(zip(("image_to_text_r1", "text_to_image_r1", "chance_r1"), shares, strict=True))

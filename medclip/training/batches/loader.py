@@ -20,8 +20,9 @@ from medclip.text.free_text.sentences import Native
 from medclip.text.tokenizers.tokenizer import Tokenizer
 from medclip.training.batches.ahead import WindowsAhead
 from medclip.training.batches.order import WINDOW_SHARDS, Policy, epoch_plan, repeats, source_weights, steps_of_epoch
-from medclip.training.batches.samples import Drawing, Made, Samples
-from medclip.training.batches.workers import Crew, Pending, ProcessCrew, Row, ThreadCrew, WorkerKind
+from medclip.training.batches.samples import Drawing
+from medclip.training.batches.slots import Form
+from medclip.training.batches.workers import Crew, Pending, Row, Split, WorkerKind
 from medclip.training.recipe.schema import Augment
 from medclip.wording import count
 
@@ -71,9 +72,15 @@ class Batch:
     """V: the b rows are those of b / V samples, then the same samples once more, drawn anew, and so on."""
     weights: NDArray[np.float32] | None = None
     """float32 [b / V]: how much each sample counts in the loss; None where all count alike."""
+    pending: Pending | None = None
 
     def release(self) -> None:
-        """Let the arrays be used for another batch. Calling it again, or not at all, does no harm."""
+        """Let the memory of the arrays be used for another batch.
+
+        Calling it again does no harm. A batch that is never released keeps its memory, and the next ones take more.
+        """
+        if self.pending is not None:
+            self.pending.release()
 
 
 class Batches:
@@ -107,6 +114,7 @@ class Batches:
         cache_mb: Ceiling of the decoded images kept in memory, of all workers together.
         max_bad_share: Share of bad samples that `over_budget` allows.
         timeout_s: Seconds without a batch after which it is an error.
+        crew: Workers of another split that make this one, too; what is said of workers above then does not count.
 
     Raises:
         MedclipError: NOTHING_TO_DO when an epoch has no whole batch; RECIPE_INVALID when the batch cannot be divided
@@ -139,6 +147,7 @@ class Batches:
         cache_mb: float = 1024,
         max_bad_share: float = 0.01,
         timeout_s: float = 300.0,
+        crew: Crew | None = None,
     ) -> None:
         if batch_size % world_size:
             raise MedclipError(
@@ -150,12 +159,16 @@ class Batches:
         self.policy: Policy = policy
         self.weights, self.window_shards = dict(weights or {}), window_shards
         self.rank, self.world_size, self.max_bad_share = rank, world_size, max_bad_share
-        self._workers, self._worker_kind, self._cache_mb, self._timeout_s = workers, worker_kind, cache_mb, timeout_s
-        self._drawing = Drawing(size_px, seed, augment, native_share, report_share, report_words, native, budget)
-        self._tokenizer = tokenizer
+        drawing = Drawing(size_px, seed, augment, native_share, report_share, report_words, native, budget)
+        length = tokenizer.context_length if tokenizer else 0
+        form = Form(batch_size // world_size * num_views, drawing.image_shape, length)
+        self.crew = crew or Crew(
+            worker_kind, workers, form, cache_mb=cache_mb, timeout_s=timeout_s, tokenizer=tokenizer
+        )
+        """Who makes the batches."""
+        self._split = self.crew.add(Split(reader, drawing))
         self._num_views = num_views
         self._loss_weights = source_weights(reader.columns, loss_weights).astype(np.float32) if loss_weights else None
-        self._crew: Crew | None = None
         self._plan: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
         self._ahead: WindowsAhead | None = None
         self._wanted: tuple[list[int], list[int]] | None = None
@@ -183,17 +196,23 @@ class Batches:
         yield from self._prepared(self._planned(step, first_step) for step in range(first_step, last_step))
 
     def validation(self, limit: int) -> Iterator[Batch]:
-        """Yield the first samples of the split in order, the same on every rank; the last batch may be smaller.
+        """Yield this rank's part of the first samples of the split, in order; the last batch may be smaller.
+
+        Rank r has rows r * n to (r + 1) * n - 1, n = ceil(size / world_size), so that all ranks have equally many and
+        as many batches; what lies beyond the last sample is the last one again.
+
+        Args:
+            limit: The most samples, of all ranks together.
 
         Raises:
             MedclipError: As `training`.
         """
-        size = min(limit, len(self.reader))
         self.keep_validation(limit)
-        yield from self._prepared(
-            [(0, i, 0) for i in range(start, min(start + self.batch_size, size))]
-            for start in range(0, size, self.batch_size)
-        )
+        size, most = min(limit, len(self.reader)), self.batch_size // self.world_size
+        own = -(-size // self.world_size)
+        first = self.rank * own
+        rows = [(0, min(i, size - 1), 0) for i in range(first, first + own)]
+        yield from self._prepared(rows[start : start + most] for start in range(0, own, most))
 
     def keep_validation(self, limit: int) -> None:
         """Have the shards of `validation` brought here, where they lie in a store, and kept until this is closed.
@@ -219,16 +238,10 @@ class Batches:
 
     def close(self) -> None:
         """Let the workers go. They are called again when wanted."""
-        crew, self._crew = self._crew, None
-        if crew is not None:
-            crew.close()
+        self.crew.close()
         if self._wanted is not None:
             self._wanted = None
             self.reader.close()
-
-    def __del__(self) -> None:
-        if getattr(self, "_crew", None) is not None:
-            self.close()
 
     def _planned(self, step: int, first_step: int) -> list[Row]:
         """Return the rows of a step, once the shards of its window are here; those of the next one are fetched."""
@@ -243,7 +256,7 @@ class Batches:
     def _want(self, now: list[int], soon: list[int], *, keep: bool = False) -> None:
         if self._wanted != (now, soon):
             start = time.perf_counter()
-            self.reader.want(now, soon, keep=keep, in_processes=self._worker_kind == "process" and not keep)
+            self.reader.want(now, soon, keep=keep, in_processes=self.crew.kind == "process" and not keep)
             self._wanted, self._fetched_s = (now, soon), self._fetched_s + time.perf_counter() - start
 
     def _rows(self, step: int) -> list[Row]:
@@ -268,11 +281,10 @@ class Batches:
 
     def _prepared(self, plan: Iterator[list[Row]]) -> Iterator[Batch]:
         """Have a few batches made ahead."""
-        crew = self._crew = self._crew or self._called()
         waiting: deque[tuple[list[Row], Pending]] = deque()
         try:
             for rows in plan:
-                waiting.append((rows, crew.start(rows)))
+                waiting.append((rows, self.crew.start(self._split, rows)))
                 if len(waiting) > _AHEAD:
                     yield self._collect(*waiting.popleft())
             while waiting:
@@ -284,34 +296,28 @@ class Batches:
             for _, pending in waiting:
                 pending.cancel()
 
-    def _called(self) -> Crew:
-        if self._worker_kind == "process":
-            return ProcessCrew(
-                self.reader, self._drawing, self._cache_mb, self._workers, self._timeout_s, self._tokenizer
-            )
-        samples = Samples(self.reader, self._drawing, self._cache_mb, self._tokenizer)
-        return ThreadCrew(samples, self._workers, self._timeout_s)
-
     def _collect(self, rows: Sequence[Row], pending: Pending) -> Batch:
         start = time.perf_counter()
-        samples = pending.wait()
+        arrays, strings = pending.wait()
         waited, self._fetched_s = time.perf_counter() - start + self._fetched_s, 0.0
-        self.seen += len(samples)
-        self.bad.update(m.bad for m in samples if m.bad)
-        tokens = np.stack([m.tokens for m in samples])
+        texts, label_keys, studies, keys, faults = zip(*strings, strict=True)
+        self.seen += len(rows)
+        self.bad.update(fault for fault in faults if fault)
+        tokens = arrays.tokens[: len(rows)]
         return Batch(
-            images=_stacked(samples, self._drawing.image_shape),
+            images=arrays.images[: len(rows)],
             tokens=tokens,
-            num_tokens=used_columns(tokens, self._tokenizer),
-            pair_keys=np.array([m.pair_keys for m in samples], np.int64),
-            texts=tuple(m.text for m in samples),
-            label_keys=tuple(m.label_key for m in samples),
-            studies=tuple(m.study for m in samples),
-            keys=tuple(self.reader.key(index) for _, index, _ in rows),
-            valid=np.array([not m.bad for m in samples]),
+            num_tokens=used_columns(tokens, self.crew.tokenizer),
+            pair_keys=arrays.pair_keys[: len(rows)],
+            texts=texts,
+            label_keys=label_keys,
+            studies=studies,
+            keys=keys,
+            valid=np.array([not fault for fault in faults]),
             wait_s=waited,
             num_views=self._num_views,
             weights=self._weights(rows),
+            pending=pending,
         )
 
     def _weights(self, rows: Sequence[Row]) -> NDArray[np.float32] | None:
@@ -395,11 +401,3 @@ def used_columns(tokens_BL: NDArray[np.int32], tokenizer: Tokenizer | None) -> i
     columns = np.flatnonzero((tokens_BL != tokenizer.pad_id).any(axis=0))
     used = (int(columns[-1]) + 1 if len(columns) else 0) + (tokenizer.pad_id == tokenizer.eos_id)
     return min(length, -(-max(used, 1) // TOKEN_STEP) * TOKEN_STEP)
-
-
-def _stacked(samples: Sequence[Made], shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    images = np.zeros((len(samples), *shape), np.uint8)
-    for place, m in enumerate(samples):
-        if m.image is not None:
-            images[place] = m.image
-    return images

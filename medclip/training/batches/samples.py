@@ -24,6 +24,7 @@ from medclip.text.free_text.sentences import Native
 from medclip.text.tokenizers.tokenizer import Tokenizer
 from medclip.training.batches.augment import Change, apply_change, draw_change, largest_px, names_a_side
 from medclip.training.batches.order import ORDER
+from medclip.training.batches.slots import Arrays
 from medclip.training.recipe.schema import Augment
 
 if TYPE_CHECKING:
@@ -78,6 +79,10 @@ class Drawing:
         return image if self.budget is None else self.budget.pack(image)
 
 
+Strings = tuple[str, str, str, str, str]
+"""Caption, label key, study, key in the shard and fault of a row."""
+
+
 @dataclass(frozen=True, eq=False)
 class Made:
     """One row of a batch."""
@@ -89,13 +94,19 @@ class Made:
     text: str = ""
     label_key: str = ""
     study: str = ""
+    key: str = ""
     bad: str = ""
     """Why the sample is bad, "" for a good one."""
 
-    @property
-    def pair_keys(self) -> tuple[int, int, int]:
-        """Keys of label set, caption (in whatever case) and study; -1 for one that is not known."""
-        return key_of(self.label_key), key_of(self.text.strip().lower()), key_of(self.study)
+    def write(self, arrays: Arrays, place: int) -> Strings:
+        """Write image, tokens and keys to their place in a batch; returns the rest.
+
+        Keys are those of label set, caption (in whatever case) and study, as the columns of `Batch.pair_keys`.
+        """
+        arrays.images[place] = 0 if self.image is None else self.image
+        arrays.tokens[place] = self.tokens
+        arrays.pair_keys[place] = key_of(self.label_key), key_of(self.text.strip().lower()), key_of(self.study)
+        return self.text, self.label_key, self.study, self.key, self.bad
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,24 +117,37 @@ class _Stored:
     meta: Mapping[str, Any]
 
 
+class Room:
+    """Bytes that caches may still fill. Safe in threads."""
+
+    def __init__(self, num_bytes: int) -> None:
+        self._left = num_bytes
+        self._lock = threading.Lock()
+
+    def take(self, num_bytes: int) -> bool:
+        """Take some, where so many are left."""
+        with self._lock:
+            if num_bytes > self._left:
+                return False
+            self._left -= num_bytes
+            return True
+
+
 class Samples:
     """Makes samples by number; safe in threads.
 
     Args:
         reader: The split.
         drawing: How samples are made.
-        cache_mb: Ceiling of what decoded images may take in memory. The first that fit stay: an epoch reads each sample
-            once, so that throwing the oldest out would keep none that is wanted again soon.
+        room: What decoded images may take in memory. The first that fit stay: an epoch reads each sample once, so that
+            throwing the oldest out would keep none that is wanted again soon.
         tokenizer: Cuts the captions into tokens.
     """
 
-    def __init__(
-        self, reader: ShardReader, drawing: Drawing, cache_mb: float, tokenizer: Tokenizer | None = None
-    ) -> None:
+    def __init__(self, reader: ShardReader, drawing: Drawing, room: Room, tokenizer: Tokenizer | None = None) -> None:
         self.reader, self.drawing, self._tokenizer = reader, drawing, tokenizer
         self._cache: dict[int, _Stored] = {}
-        self._left = int(cache_mb * 2**20)
-        self._lock = threading.Lock()
+        self._room = room
 
     def make(self, epoch: int, index: int, repeat: int = 0) -> Made:
         """Make one sample.
@@ -143,7 +167,7 @@ class Samples:
         try:
             stored, record, meta = self._read(index)
         except _BadSample as e:
-            return self.bad(e.reason)
+            return self.bad(index, e.reason)
         again = (repeat,) if repeat else ()
         purpose = VALIDATION if d.augment is None else CAPTION
         rng = np.random.default_rng((d.seed, purpose, epoch, index, *again))
@@ -157,7 +181,7 @@ class Samples:
             native="whole" if foreign else d.native,
         )
         if not text.strip() or (foreign and is_empty_record(record)):
-            return self.bad(Reason.EMPTY_CAPTION)
+            return self.bad(index, Reason.EMPTY_CAPTION)
         change = None
         if d.augment is not None:
             rng = np.random.default_rng((d.seed, AUGMENT, epoch, index, *again))
@@ -168,15 +192,18 @@ class Samples:
                 may_flip=record.laterality is None and record.modality is not Modality.ECG and not names_a_side(text),
                 may_tint=record.modality is not Modality.PATHOLOGY or d.augment.stain_jitter,
             )
-        image = d.draw(stored, change)
-        return Made(image, self._tokens(text), text, label_key(record), str(meta.get("study", "")))
+        study = str(meta.get("study", ""))
+        tokens = self._tokens(text)
+        return Made(d.draw(stored, change), tokens, text, label_key(record), study, self.reader.key(index))
 
-    def bad(self, reason: str) -> Made:
+    def bad(self, index: int, reason: str) -> Made:
         """Return a sample that is of no use."""
-        return Made(None, self._tokens(""), bad=reason)
+        return Made(None, self._tokens(""), key=self.reader.key(index), bad=reason)
 
     def _tokens(self, text: str) -> NDArray[np.int32]:
-        return encode_caption(self._tokenizer, text)
+        if self._tokenizer is None:
+            return np.zeros(0, np.int32)
+        return self._tokenizer.encode([text])[0].astype(np.int32)
 
     def _read(self, index: int) -> tuple[Image.Image, CaptionRecord, Mapping[str, Any]]:
         from PIL import Image
@@ -196,16 +223,8 @@ class Samples:
 
     def _keep(self, index: int, stored: Image.Image, record: CaptionRecord, meta: Mapping[str, Any]) -> None:
         size = stored.width * stored.height * len(stored.getbands()) + _RECORD_BYTES + 2 * len(record.report or "")
-        with self._lock:
-            if size > self._left or index in self._cache:
-                return
-            self._left -= size
+        if index not in self._cache and self._room.take(size):
             self._cache[index] = _Stored(np.asarray(stored), record, meta)
-
-
-def encode_caption(tokenizer: Tokenizer | None, text: str) -> NDArray[np.int32]:
-    """Cut a caption into tokens, int32 [L]; [0] without a tokenizer."""
-    return np.zeros(0, np.int32) if tokenizer is None else tokenizer.encode([text])[0].astype(np.int32)
 
 
 class _BadSample(Exception):

@@ -1,4 +1,7 @@
-"""Those who make samples: threads that share one cache, or processes that hold a part of the samples each. No torch."""
+"""Those who make samples: threads that share one cache, or processes that hold a part of the samples each. No torch.
+
+One crew makes the batches of all splits of a run: a second one for validation would double processes and memory.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +17,14 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from medclip.errors import MedclipError, Reason
 from medclip.files.readers.pool import ReadingPool
-from medclip.files.remote import Place
 from medclip.shards.reading.samples import ShardReader
-from medclip.shards.reading.shard_cache import ShardCache
-from medclip.shards.reading.shard_files import Verify
 from medclip.text.tokenizers.tokenizer import Tokenizer
-from medclip.training.batches.samples import Drawing, Made, Samples, encode_caption
+from medclip.training.batches.samples import Drawing, Room, Samples, Strings
+from medclip.training.batches.slots import Arrays, Form, MappedSlots, Slots
 
 WorkerKind = Literal["thread", "process"]
 Row = tuple[int, int, int]
@@ -31,29 +32,166 @@ Row = tuple[int, int, int]
 GRACE_S = 5.0
 """What a process gets on top before it is killed, so that the time-out is told from here."""
 _FRAMES = 6
+_PARTS = 4
+"""Jobs that each thread has of one batch."""
 
 
-class ThreadCrew:
+@dataclass(frozen=True)
+class Split:
+    """What samples are made of, and how."""
+
+    reader: ShardReader
+    drawing: Drawing
+
+
+class Crew:
+    """Workers that make rows of the splits that were added; they start with the first rows.
+
+    Args:
+        kind: "thread", or "process" where one Python is too slow to feed a GPU.
+        workers: Their number.
+        form: Size of the largest batch.
+        cache_mb: Ceiling of the decoded images kept in memory, of all workers and splits together.
+        timeout_s: Seconds a batch may take.
+        tokenizer: Cuts the captions into tokens.
+    """
+
+    def __init__(
+        self,
+        kind: WorkerKind,
+        workers: int,
+        form: Form,
+        *,
+        cache_mb: float,
+        timeout_s: float,
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
+        self.form, self.tokenizer, self.timeout_s = form, tokenizer, timeout_s
+        self.kind: WorkerKind = kind
+        self._workers, self._cache_mb = workers, cache_mb
+        self._splits: list[Split] = []
+        self._running: _Threads | _Processes | None = None
+
+    def add(self, split: Split) -> int:
+        """Have a split made, too; returns its number.
+
+        Raises:
+            AssertionError: The workers have begun.
+        """
+        assert self._running is None
+        self._splits.append(split)
+        return len(self._splits) - 1
+
+    def start(self, split: int, rows: Sequence[Row]) -> Pending:
+        """Have rows of a split made."""
+        if self._running is None:
+            kind = _Processes if self.kind == "process" else _Threads
+            self._running = kind(self._splits, self._workers, self.form, self._cache_mb, self.timeout_s, self.tokenizer)
+        return self._running.start(split, list(rows))
+
+    def close(self) -> None:
+        """Stop the workers. They begin anew with the next rows."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.close()
+
+    def __del__(self) -> None:
+        """Stop the workers of a crew that nobody has any more."""
+        if getattr(self, "_running", None) is not None:
+            self.close()
+
+
+class Pending:
+    """Rows of a batch that are being made.
+
+    Args:
+        slots: Where they are put.
+        number: Of the block.
+        places: For each job, the places of its rows.
+        futures: Of the jobs.
+    """
+
+    def __init__(
+        self, slots: Slots, number: int, places: list[list[int]], futures: list[Future[list[Strings]]]
+    ) -> None:
+        self._slots, self._number, self._places, self._futures = slots, number, places, futures
+        self._left = len(futures) + 1  # and whoever has the batch
+        self._lock = threading.Lock()
+        self._released = False
+        for future in futures:
+            future.add_done_callback(lambda _: self._let_go())
+
+    def wait(self) -> tuple[Arrays, list[Strings]]:
+        """Return the block, and the strings of the rows in their order.
+
+        Raises:
+            MedclipError: TIMEOUT, with where the workers hang; what making a row raised.
+        """
+        strings: list[Strings] = [("", "", "", "", "")] * sum(map(len, self._places))
+        for job, places in enumerate(self._places):
+            for place, values in zip(places, self._result(job), strict=True):
+                strings[place] = values
+        return self._slots.arrays(self._number), strings
+
+    def release(self) -> None:
+        """Let the block be used again, as soon as no worker writes to it."""
+        with self._lock:
+            released, self._released = self._released, True
+        if not released:
+            self._let_go()
+
+    def cancel(self) -> None:
+        """Forget the rows."""
+        for future in self._futures:
+            future.cancel()
+        self.release()
+
+    def _result(self, job: int) -> list[Strings]:
+        raise NotImplementedError
+
+    def _let_go(self) -> None:
+        with self._lock:
+            self._left -= 1
+            free = self._left == 0
+        if free:
+            self._slots.free(self._number)
+
+
+class _Threads:
     """Threads of this process: no start-up, one cache; Pillow lets go of the interpreter lock while it works.
 
     The threads are daemons: one that hangs in a system call does not keep the program from ending.
     """
 
-    def __init__(self, samples: Samples, workers: int, timeout_s: float) -> None:
-        self._jobs: queue.SimpleQueue[tuple[Future[Made], Row] | None] = queue.SimpleQueue()
-        self._samples, self._timeout_s = samples, timeout_s
+    def __init__(
+        self,
+        splits: Sequence[Split],
+        workers: int,
+        form: Form,
+        cache_mb: float,
+        timeout_s: float,
+        tokenizer: Tokenizer | None,
+    ) -> None:
+        room = Room(int(cache_mb * 2**20))
+        self._samples = [Samples(split.reader, split.drawing, room, tokenizer) for split in splits]
+        self._slots, self._timeout_s = Slots(form), timeout_s
+        self._jobs: queue.SimpleQueue[tuple[Future[list[Strings]], Samples, list[Row], list[int], Arrays] | None]
+        self._jobs = queue.SimpleQueue()
         self._threads = [
             threading.Thread(target=self._serve, name=f"medclip-data-{i}", daemon=True) for i in range(workers)
         ]
         for thread in self._threads:
             thread.start()
 
-    def start(self, rows: Sequence[Row]) -> _ThreadPending:
-        """Have rows made."""
-        futures: list[Future[Made]] = [Future() for _ in rows]
-        for job in zip(futures, rows, strict=True):
-            self._jobs.put(job)
-        return _ThreadPending(futures, self._timeout_s, self._threads)
+    def start(self, split: int, rows: list[Row]) -> Pending:
+        number = self._slots.take()
+        size = -(-len(rows) // (_PARTS * len(self._threads)))
+        places = [list(range(i, min(i + size, len(rows)))) for i in range(0, len(rows), size)]
+        futures: list[Future[list[Strings]]] = [Future() for _ in places]
+        for future, part in zip(futures, places, strict=True):
+            own = [rows[place] for place in part]
+            self._jobs.put((future, self._samples[split], own, part, self._slots.arrays(number)))
+        return _ThreadPending(self._slots, number, places, futures, self._timeout_s, self._threads)
 
     def close(self) -> None:
         """Let the threads end after what they are at."""
@@ -62,93 +200,101 @@ class ThreadCrew:
 
     def _serve(self) -> None:
         while (job := self._jobs.get()) is not None:
-            future, row = job
+            future, samples, rows, places, arrays = job
             if not future.set_running_or_notify_cancel():
                 continue
             try:
-                future.set_result(self._samples.make(*row))
+                result = [samples.make(*row).write(arrays, place) for row, place in zip(rows, places, strict=True)]
             except BaseException as error:  # told to whoever waits
                 future.set_exception(error)
+            else:
+                future.set_result(result)
 
 
-class _ThreadPending:
-    def __init__(self, futures: list[Future[Made]], timeout_s: float, threads: list[threading.Thread]) -> None:
-        self._futures, self._timeout_s, self._threads = futures, timeout_s, threads
+class _ThreadPending(Pending):
+    def __init__(
+        self,
+        slots: Slots,
+        number: int,
+        places: list[list[int]],
+        futures: list[Future[list[Strings]]],
+        timeout_s: float,
+        threads: list[threading.Thread],
+    ) -> None:
+        super().__init__(slots, number, places, futures)
+        self._timeout_s, self._threads = timeout_s, threads
 
-    def wait(self) -> list[Made]:
-        """Return the samples, in the order of the rows."""
-        end = time.monotonic() + self._timeout_s
+    def wait(self) -> tuple[Arrays, list[Strings]]:
+        self._end = time.monotonic() + self._timeout_s
+        return super().wait()
+
+    def _result(self, job: int) -> list[Strings]:
         try:
-            return [f.result(max(0.0, end - time.monotonic())) for f in self._futures]
+            return self._futures[job].result(max(0.0, self._end - time.monotonic()))
         except FutureTimeoutError:
             frames = sys._current_frames()
             stacks = [traceback.extract_stack(frames[t.ident]) for t in self._threads if t.ident in frames]
             places = [[f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in reversed(stack)] for stack in stacks]
             raise _hangs(self._timeout_s, places) from None
 
-    def cancel(self) -> None:
-        """Forget those that nobody has begun."""
-        for future in self._futures:
-            future.cancel()
-
 
 @dataclass(frozen=True)
 class _Setup:
-    """What a process needs to make samples; it reads the index itself."""
+    """What a process needs to make samples."""
 
-    folders: tuple[Place, ...]
-    split: str
-    verify: Verify
-    cache: ShardCache
-    drawing: Drawing
+    splits: tuple[Split, ...]
+    form: Form
+    path: str
     cache_mb: float
     tokenizer: Tokenizer | None
 
 
-class ProcessCrew:
+class _Processes:
     """Processes: for machines where one Python is too slow to feed a GPU.
 
-    Sample i is always made by process i modulo their number, so that each caches samples of its own.
+    Sample i is always made by process i modulo their number, so that each caches samples of its own. A batch is one job
+    for each process; images, tokens and keys go to the block, only strings through the pipe.
     """
 
     def __init__(
         self,
-        reader: ShardReader,
-        drawing: Drawing,
-        cache_mb: float,
+        splits: Sequence[Split],
         workers: int,
+        form: Form,
+        cache_mb: float,
         timeout_s: float,
-        tokenizer: Tokenizer | None = None,
+        tokenizer: Tokenizer | None,
     ) -> None:
-        setup = _Setup(
-            reader.folders, reader.split, reader.verify, reader.cache, drawing, cache_mb / workers, tokenizer
-        )
-        self._tokenizer = tokenizer
-        self._timeout_s = timeout_s
-        self._dumps = tempfile.TemporaryDirectory(prefix="medclip-data-", ignore_cleanup_errors=True)
+        self._timeout_s, self._splits, self._tokenizer = timeout_s, tuple(splits), tokenizer
+        self._folder = tempfile.TemporaryDirectory(prefix="medclip-data-", ignore_cleanup_errors=True)
+        self._slots = Slots(form, Path(self._folder.name))
+        setup = _Setup(self._splits, form, self._slots.path, cache_mb / workers, tokenizer)
         self._pools = [ReadingPool(1, timeout_s + GRACE_S, begin=(begin, (setup,))) for _ in range(workers)]
 
-    def start(self, rows: Sequence[Row]) -> _ProcessPending:
-        """Have rows made."""
+    def start(self, split: int, rows: list[Row]) -> Pending:
+        number = self._slots.take()
         parts: list[list[int]] = [[] for _ in self._pools]
         for place, (_, index, _) in enumerate(rows):
             parts[index % len(parts)].append(place)
-        futures = [self._submit(w, [rows[p] for p in part]) if part else None for w, part in enumerate(parts)]
-        return _ProcessPending(self, list(rows), parts, futures)
+        return _ProcessPending(self, self._slots, number, split, rows, parts)
 
     def close(self) -> None:
         """Stop the processes."""
         for pool in self._pools:
             pool.close()
-        self._dumps.cleanup()
+        self._slots.close()
+        self._folder.cleanup()
 
-    def _submit(self, worker: int, rows: list[Row]) -> Future[Any]:
-        return self._pools[worker].submit(make_rows, rows, self._dump(worker), self._timeout_s)
+    def submit(self, worker: int, slot: int, split: int, rows: list[Row], places: list[int]) -> Future[list[Strings]]:
+        """Have one process make some rows of a batch."""
+        return self._pools[worker].submit(make_rows, split, rows, places, slot, self._dump(worker), self._timeout_s)
 
     def _dump(self, worker: int) -> str:
-        return str(Path(self._dumps.name) / f"{worker}.txt")
+        return str(Path(self._folder.name) / f"{worker}.txt")
 
-    def result(self, worker: int, rows: list[Row], future: Future[Any]) -> list[Made]:
+    def result(
+        self, worker: int, slot: int, split: int, rows: list[Row], places: list[int], future: Future[list[Strings]]
+    ) -> list[Strings]:
         """Wait for what one process makes. A sample that takes the process down is a bad one."""
         try:
             return future.result()
@@ -158,54 +304,61 @@ class ProcessCrew:
             if e.reason is not Reason.DECODER_CRASHED:
                 raise
         if len(rows) == 1:
-            return [Made(None, encode_caption(self._tokenizer, ""), bad=str(Reason.DECODER_CRASHED))]
-        return [sample for row in rows for sample in self.result(worker, [row], self._submit(worker, [row]))]
+            source = self._splits[split]
+            samples = Samples(source.reader, source.drawing, Room(0), self._tokenizer)
+            bad = samples.bad(rows[0][1], str(Reason.DECODER_CRASHED))
+            return [bad.write(self._slots.arrays(slot), places[0])]
+        strings: list[Strings] = []
+        for row, place in zip(rows, places, strict=True):
+            again = self.submit(worker, slot, split, [row], [place])
+            strings += self.result(worker, slot, split, [row], [place], again)
+        return strings
 
 
-class _ProcessPending:
+class _ProcessPending(Pending):
     def __init__(
-        self, crew: ProcessCrew, rows: list[Row], parts: list[list[int]], futures: list[Future[Any] | None]
+        self, crew: _Processes, slots: Slots, number: int, split: int, rows: list[Row], parts: list[list[int]]
     ) -> None:
-        self._crew, self._rows, self._parts, self._futures = crew, rows, parts, futures
+        jobs = [
+            (worker, number, split, [rows[p] for p in places], places) for worker, places in enumerate(parts) if places
+        ]
+        super().__init__(slots, number, [places for *_, places in jobs], [crew.submit(*job) for job in jobs])
+        self._crew, self._jobs = crew, jobs
 
-    def wait(self) -> list[Made]:
-        results: dict[int, Made] = {}
-        for worker, (part, future) in enumerate(zip(self._parts, self._futures, strict=True)):
-            if future is not None:
-                samples = self._crew.result(worker, [self._rows[p] for p in part], future)
-                results.update(zip(part, samples, strict=True))
-        return [results[place] for place in range(len(self._rows))]
-
-    def cancel(self) -> None:
-        for future in self._futures:
-            if future is not None:
-                future.cancel()
+    def _result(self, job: int) -> list[Strings]:
+        return self._crew.result(*self._jobs[job], self._futures[job])
 
 
-Crew = ThreadCrew | ProcessCrew
-"""Workers that make samples."""
-Pending = _ThreadPending | _ProcessPending
-"""Rows that are being made."""
-
-
-_samples: Samples | None = None
+_samples: list[Samples] = []
 """Of this process, where it is one that makes samples."""
+_slots: MappedSlots | None = None
 
 
 def begin(setup: _Setup) -> None:
-    """Open the split in a process, before its first job."""
-    global _samples
-    reader = ShardReader(setup.folders, setup.split, verify=setup.verify, cache=setup.cache)
-    _samples = Samples(reader, setup.drawing, setup.cache_mb, setup.tokenizer)
+    """Make a process ready, before its first job."""
+    global _samples, _slots
+    room = Room(int(setup.cache_mb * 2**20))
+    _samples = [Samples(split.reader, split.drawing, room, setup.tokenizer) for split in setup.splits]
+    _slots = MappedSlots(setup.path, setup.form)
 
 
-def make_rows(rows: list[Row], dump: str, timeout_s: float) -> list[Made]:
-    """Make rows in a process; one that takes too long leaves a dump of where it is."""
-    assert _samples is not None
+def make_rows(split: int, rows: list[Row], places: list[int], slot: int, dump: str, timeout_s: float) -> list[Strings]:
+    """Make rows in a process; one that takes too long leaves a dump of where it is.
+
+    Args:
+        split: Number of the split.
+        rows: What to make.
+        places: Where in the block each row goes.
+        slot: Number of the block.
+        dump: File that gets the stack.
+        timeout_s: After so many seconds.
+    """
+    assert _slots is not None
+    arrays = _slots.arrays(slot)
     with open(dump, "w", encoding="utf-8") as file:
         faulthandler.dump_traceback_later(timeout_s, file=file)
         try:
-            return [_samples.make(*row) for row in rows]
+            return [_samples[split].make(*row).write(arrays, place) for row, place in zip(rows, places, strict=True)]
         finally:
             faulthandler.cancel_dump_traceback_later()
 

@@ -70,6 +70,15 @@ class World:
         buffer = self.sum(buffer).to(torch.uint8)
         return [json.loads(bytes(row[:n].tolist())) for row, n in zip(buffer, lengths.tolist(), strict=True)]
 
+    def rows(self, values: torch.Tensor) -> torch.Tensor:
+        """Join the rows of all ranks, equally many of each, in order of rank; every rank gets them, on the CPU."""
+        if self.group is None:
+            return values.cpu()
+        own = values.detach().to(self.device).contiguous()
+        parts = [torch.empty_like(own) for _ in range(self.size)]
+        dist.all_gather(parts, own, group=self.group)
+        return torch.cat(parts).cpu()
+
     def first(self, work: Callable[[], T]) -> T | None:
         """Do something on the first rank while the others wait. What it raises, all raise.
 

@@ -101,27 +101,33 @@ class StepComputer:
             tokens = self._tokens(self._tokenizer.encode(texts))
             return self._towers.clip.encode_text(tokens, normalize=True).float().cpu()
 
-    def pairs(self, batch: Batch) -> Pairs:
-        """Return which pairs of a batch are positives, and which samples take part."""
+    def pairs(
+        self, keys: np.ndarray, valid: np.ndarray, num_views: int = 1, weights: np.ndarray | None = None
+    ) -> Pairs:
+        """Return which pairs of samples are positives, and which samples take part.
+
+        Args:
+            keys: As `Batch.pair_keys`.
+            valid: As `Batch.valid`.
+            num_views: As `Batch.num_views`.
+            weights: As `Batch.weights`.
+        """
         o, device = self._recipe.objective, self._world.device
         relations = {LABELS: o.same_label, TEXT: o.same_text, STUDY: o.same_study}
 
-        def keys(relation: str) -> Tensor | None:
+        def of_relation(relation: str) -> Tensor | None:
             columns = [column for column, chosen in relations.items() if chosen == relation]
             if not columns:
                 return None
             # One column for each view; labels and study are the same in all.
-            return torch.from_numpy(np.concatenate([view[:, columns] for view in by_view(batch.pair_keys)], axis=1))
-
-        def by_view(rows: np.ndarray) -> Sequence[np.ndarray]:
-            return np.split(rows, batch.num_views)
+            return torch.from_numpy(np.concatenate([view[:, columns] for view in np.split(keys, num_views)], axis=1))
 
         # Ranks must agree on what is given: one of them may have a bad sample that the others do not know of.
-        valid = None
-        if self._world.group is not None or not batch.valid.all():
-            valid = torch.from_numpy(np.logical_and.reduce(by_view(batch.valid)))
-        weights = None if batch.weights is None else torch.from_numpy(batch.weights)
-        given = (keys("positive"), keys("ignored"), weights, valid)
+        taking_part = None
+        if self._world.group is not None or not valid.all():
+            taking_part = torch.from_numpy(np.logical_and.reduce(np.split(valid, num_views)))
+        given_weights = None if weights is None else torch.from_numpy(weights)
+        given = (of_relation("positive"), of_relation("ignored"), given_weights, taking_part)
         return Pairs(*(None if value is None else value.to(device) for value in given))
 
     def contrastive(self, image_BD: Tensor, text_BD: Tensor, pairs: Pairs, group: Any = None) -> Tensor:
@@ -150,7 +156,8 @@ class StepComputer:
 
     def _loss(self, batch: Batch, image_BD: Tensor, text_BD: Tensor, error_B: Tensor) -> Tensor:
         o = self._recipe.objective
-        pairs, group = self.pairs(batch), self._world.group
+        pairs = self.pairs(batch.pair_keys, batch.valid, batch.num_views, batch.weights)
+        group = self._world.group
         if o.two_views is None:
             contrast = self.contrastive(image_BD, text_BD, pairs, group)
         else:

@@ -31,7 +31,7 @@ from medclip.text.tokenizers.clip import ClipTokenizer
 from medclip.training.batches import samples as samples_module
 from medclip.training.batches import workers as crew_module
 from medclip.training.batches.loader import LABELS, STUDY, TEXT, Batch, Batches, preflight, used_columns
-from medclip.training.batches.samples import Drawing, Samples, label_key
+from medclip.training.batches.samples import Drawing, Room, Samples, label_key
 from medclip.training.recipe.schema import Augment
 
 TOKENIZER = ClipTokenizer(40)
@@ -198,7 +198,7 @@ def test_colours_change_only_where_they_may(tmp_path: Path) -> None:
     found = {}
     for name, part in (("off", {}), ("on", {"hue": 0.3}), ("stains", {"hue": 0.3, "stain_jitter": True})):
         reader = ShardReader(tmp_path / "s", "train")
-        samples = Samples(reader, Drawing(64, 0, still.model_copy(update=part), 0.3, 0.5), 1)
+        samples = Samples(reader, Drawing(64, 0, still.model_copy(update=part), 0.3, 0.5), Room(2**20))
         kinds = [str(reader.row(i)["modality"]) for i in range(2)]
         for kind, i in zip(kinds, range(2), strict=True):
             image = samples.make(0, i).image
@@ -253,11 +253,11 @@ def test_a_shard_that_is_gone_or_changed_ends_the_run_with_its_name(
 
 
 def _samples(shards: Path) -> Samples:
-    return Samples(ShardReader(shards, "train"), Drawing(32, 1, Augment(flip=0.5), 0.3, 0.5), 10)
+    return Samples(ShardReader(shards, "train"), Drawing(32, 1, Augment(flip=0.5), 0.3, 0.5), Room(10 * 2**20))
 
 
 def test_the_cache_keeps_to_its_ceiling(shards: Path) -> None:
-    samples = Samples(ShardReader(shards, "train"), Drawing(32, 1, None, 0.3, 0.5), 0.02)
+    samples = Samples(ShardReader(shards, "train"), Drawing(32, 1, None, 0.3, 0.5), Room(int(0.02 * 2**20)))
     for i in range(20):
         samples.make(0, i)
     kept = sum(s.stored.nbytes for s in samples._cache.values())
@@ -281,9 +281,9 @@ def test_a_large_jpeg_is_cached_as_decoded_whichever_read_came_first(tmp_path: P
     )
     reader = ShardReader(tmp_path / "s", "train")
     drawing = Drawing(64, 1, Augment(), 0.3, 0.5)
-    samples = Samples(reader, drawing, 10)
+    samples = Samples(reader, drawing, Room(10 * 2**20))
     order = [samples.make(e, 0).image for e in (3, 1)]
-    assert np.array_equal(order[1], Samples(reader, drawing, 10).make(1, 0).image)  # type: ignore[arg-type]
+    assert np.array_equal(order[1], Samples(reader, drawing, Room(10 * 2**20)).make(1, 0).image)  # type: ignore[arg-type]
     assert samples._cache[0].stored.shape[:2] == (250, 225)
     assert np.array_equal(samples._cache[0].stored, np.asarray(decode(reader.members(0)["jpg"], drawing.wanted_px)))
 
@@ -321,12 +321,12 @@ def slow_rows(*arguments: Any) -> Any:
     return crew_module.make_rows(*arguments)
 
 
-def crash_at_two(rows: list[tuple[int, int, int]], dump: str, timeout_s: float) -> Any:
+def crash_at_two(split: int, rows: list[tuple[int, int, int]], *rest: Any) -> Any:
     if any(index == 2 for _, index, _ in rows):
         import os
 
         os._exit(11)
-    return crew_module.make_rows(rows, dump, timeout_s)
+    return crew_module.make_rows(split, rows, *rest)
 
 
 def test_a_hanging_process_is_told_with_the_place_where_it_hangs(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,138 @@
+"""Where workers put a batch: one block of memory for each, used again when nobody needs it any more.
+
+Blocks for processes lie in a file without a name (memfd) that every process maps: images are written once, by the
+worker that decoded them, and no pipe, pickle or copy in the main process follows. The system takes such a file back
+with the last process that has it, however that ends, and it does not count towards the size of /dev/shm, which
+containers limit to 64 MB. Where a system has no memfd, the file is one in a temporary folder.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+NUM_KEYS = 3
+"""Columns of `Arrays.pair_keys`."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """Size of a block."""
+
+    num_rows: int
+    image_shape: tuple[int, ...]
+    """Of one image: S x S x 3, or as many packed patches as fit."""
+    context_length: int
+    """Tokens of a caption; 0 where none are cut."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of a block, in whole pages."""
+        row = 8 * NUM_KEYS + 4 * self.context_length + math.prod(self.image_shape)
+        return -(-max(1, self.num_rows * row) // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
+
+
+@dataclass(frozen=True, eq=False)
+class Arrays:
+    """One block, as arrays that share its memory."""
+
+    images: NDArray[np.uint8]
+    """uint8 [b, S, S, 3], or [b, ...] of packed patches."""
+    tokens: NDArray[np.int32]
+    """int32 [b, L]."""
+    pair_keys: NDArray[np.int64]
+    """int64 [b, 3]."""
+
+    @classmethod
+    def of(cls, buffer: mmap.mmap, form: Form) -> Arrays:
+        """Lay the arrays out in a block."""
+        rows, length = form.num_rows, form.context_length
+        keys = np.ndarray((rows, NUM_KEYS), np.int64, buffer)
+        tokens = np.ndarray((rows, length), np.int32, buffer, keys.nbytes)
+        return cls(np.ndarray((rows, *form.image_shape), np.uint8, buffer, keys.nbytes + tokens.nbytes), tokens, keys)
+
+
+class Slots:
+    """The blocks of one crew. Safe in threads.
+
+    Args:
+        form: Size of a block.
+        folder: Where the file goes on a system without memfd; None for blocks of this process alone.
+    """
+
+    def __init__(self, form: Form, folder: Path | None = None) -> None:
+        self.form = form
+        self._lock = threading.Lock()
+        self._free: list[int] = []
+        self._arrays: list[Arrays] = []
+        self._file, self.path = (-1, "") if folder is None else _new_file(folder)
+
+    def take(self) -> int:
+        """Return the number of a block that nobody uses; a new one where all are in use."""
+        with self._lock:
+            if self._free:
+                return self._free.pop()
+            number, size = len(self._arrays), self.form.num_bytes
+            if self._file < 0:
+                buffer = mmap.mmap(-1, size)
+            else:
+                os.ftruncate(self._file, (number + 1) * size)
+                buffer = mmap.mmap(self._file, size, offset=number * size)
+            self._arrays.append(Arrays.of(buffer, self.form))
+            return number
+
+    def arrays(self, number: int) -> Arrays:
+        """Return a block."""
+        return self._arrays[number]
+
+    def free(self, number: int) -> None:
+        """Let a block be taken again."""
+        with self._lock:
+            self._free.append(number)
+
+    def __len__(self) -> int:
+        """Return the number of blocks, in use and free."""
+        return len(self._arrays)
+
+    def close(self) -> None:
+        """Close the file. Blocks that are still looked at stay until nobody does."""
+        with self._lock:
+            self._arrays, self._free = [], []
+            if self._file >= 0:
+                os.close(self._file)
+                self._file = -1
+
+
+class MappedSlots:
+    """The blocks of another process's `Slots`."""
+
+    def __init__(self, path: str, form: Form) -> None:
+        self._path, self._form = path, form
+        self._arrays: dict[int, Arrays] = {}
+
+    def arrays(self, number: int) -> Arrays:
+        """Return a block, mapped when it is first asked for."""
+        if number not in self._arrays:
+            file = os.open(self._path, os.O_RDWR)
+            try:
+                buffer = mmap.mmap(file, self._form.num_bytes, offset=number * self._form.num_bytes)
+            finally:
+                os.close(file)
+            self._arrays[number] = Arrays.of(buffer, self._form)
+        return self._arrays[number]
+
+
+def _new_file(folder: Path) -> tuple[int, str]:
+    """Open an empty file for this user alone; returns its descriptor, and a path that other processes can open."""
+    if hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd"):
+        file = os.memfd_create("medclip-batches", os.MFD_CLOEXEC)
+        return file, f"/proc/{os.getpid()}/fd/{file}"
+    path = folder / "batches"
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), str(path)
