@@ -5,18 +5,21 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from medclip.adaptation.data.class_text import ClassText
-from medclip.adaptation.data.examples import Examples
+from medclip.adaptation.data.examples import Examples, LookedAt, Unread
 from medclip.adaptation.data.heads import Head
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.wording import list_of
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from medclip.models.model import Model
@@ -109,6 +112,25 @@ class Fitted:
         """Return the model to encode with: the base, or one with what was learned merged into dense towers."""
         return base if self.clip is None else base.with_towers(self.clip)
 
+    def logits(self, base: Model, examples: Examples, head: Head | None = None) -> NDArray[np.float32]:
+        """Return the logits of units, the mean over each one's views; float32 [N, C].
+
+        Features of the base are used as they are; a method that changed the towers encodes the pixels anew.
+
+        Args:
+            base: The base model.
+            examples: The units, with the base's features.
+            head: Asked instead of its own: for other classes.
+        """
+        from medclip.adaptation.data.unit_features import unit_logits
+        from medclip.runs.encode import encode_units
+
+        head = self.head if head is None else head
+        if self.clip is None:
+            return unit_logits(head, base, examples.features)
+        model = self.merged(base)
+        return unit_logits(head, model, encode_units(model, examples.pixels))
+
 
 Fit = Callable[..., Fitted]
 """fit(base: Model, text: ClassText, train: Examples, val: Examples | None, *, seed: int, **options) -> Fitted"""
@@ -143,6 +165,16 @@ class Method:
         """
         self.check(options)
         return self._function()(base, text, train, val, seed=seed, **options)
+
+    def rehearse(self, base: Model, text: ClassText, options: Mapping[str, Any]) -> None:
+        """Begin to fit, and stop where the first example would be looked at, so that refusals come before any reading.
+
+        Raises:
+            MedclipError: As `check`; for a missing package, values out of range, layers that the model does not have,
+                words that do not fit its context.
+        """
+        with suppress(LookedAt):
+            self.fit(base, text, Unread(), None, seed=0, **options)
 
     def check(self, options: Mapping[str, Any]) -> None:
         """Refuse options that the method does not have, and values of another kind than it takes.

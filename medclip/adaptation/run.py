@@ -195,6 +195,7 @@ def adapt_model(
         understood.units, division, understood.text, shots, seed
     )  # what is wrong with it is said before a model is loaded
     loaded = load_model(model, device=device) if isinstance(model, str | Path) else model
+    chosen.rehearse(loaded, understood.text, options)
     work = _Work(loaded, understood, division, chosen, draw, settings, progress or Silent())
     run = work.run(options, threads)
     if measure is not None:

@@ -86,6 +86,8 @@ class Adaptation(BaseModel):
     num_train_by_class: dict[str, int]
     num_trainable: int
     settings: dict[str, Any] = Field(default_factory=dict)
+    deviations: tuple[str, ...] = ()
+    """Where it differs from the method's published code."""
     shots_file: str
     """Side file in the pack: sha256, patient (keyed hash), role and class of each."""
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from medclip.adaptation.run import AdaptRun
 from medclip.errors import printable
 from medclip.evaluation.adapted_model import notes_of
-from medclip.wording import by_reason, count, list_of
+from medclip.wording import by_reason, count, list_of, number
 
 
 def adapt_text(run: AdaptRun) -> str:
@@ -27,7 +28,9 @@ def adapt_text(run: AdaptRun) -> str:
         f"{learned} to learn from and {tested} to test on",
         f"Shots: {shots}; {shown}{chosen_with}",
         f"{adapted.title}: {count(adapted.fitted.num_trainable, 'number')} learned ({seconds})",
+        *(f"Settings: {line}" for line in _settings(adapted.fitted.settings)),
         *(f"Note: {note}" for note in notes_of(run)),
+        *(f"Unlike the published code: {text}" for text in adapted.deviations),
     ]
     if run.problems:
         lines.append(f"Not read: {by_reason(run.problems)}")
@@ -36,6 +39,22 @@ def adapt_text(run: AdaptRun) -> str:
         tests = f"On {count(figures.num_files, 'file')} of {count(figures.num_patients, 'test patient')}{intervals}."
         lines += ["", *figures.lines(), tests]
     return "\n".join([*lines, "", f"Pack: {printable(str(run.folder))}"])
+
+
+def _settings(settings: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what was chosen, on what, and what it was worth there."""
+    chosen = [f"{name} {settings[name]:.3g}" for name in ("lr", "c") if isinstance(settings.get(name), float)]
+    chosen += [f"start {settings['start']}"] if "start" in settings else []
+    if not chosen or "chosen_on" not in settings:
+        return
+    how = settings["chosen_on"]
+    line = f"{', '.join(chosen)} ({how})" if how in ("given", "default") else f"{', '.join(chosen)}, chosen on {how}"
+    if "log_loss" in settings:
+        line += f": log loss {settings['log_loss']:.3f}, zero-shot {settings['log_loss_zero_shot']:.3f}"
+    if "images" in settings:
+        rates = count(len(settings.get("log_loss_by_rate", (0,))), "rate")
+        line += f"; {number(settings['images'])} images at each of {rates}"
+    yield line
 
 
 def adapt_json(run: AdaptRun) -> dict[str, Any]:
@@ -51,6 +70,7 @@ def adapt_json(run: AdaptRun) -> dict[str, Any]:
         **asdict(adapted.draw),
         "num_trainable": adapted.fitted.num_trainable,
         "settings": dict(adapted.fitted.settings),
+        "deviations": list(adapted.deviations),
         "seconds": {name: round(s, 2) for name, s in run.seconds.items()},
         "num_files": len(run.units),
         "shots_taken": [asdict(s) for s in adapted.shots],

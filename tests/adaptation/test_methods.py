@@ -6,6 +6,7 @@ import pytest
 
 from medclip.adaptation.methods import METHODS, find_method, options_of
 from medclip.errors import MedclipError, Reason
+from tests.kits.adaptation import made_up, tiny_model, words
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -56,3 +57,31 @@ def test_defaults_are_of_the_kind_that_their_annotation_says():
             n: known[n].default for n in options_of(fit) if n in known and known[n].default is not known[n].empty
         }
         method.check(defaults)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_rehearsal_reads_no_example_and_changes_nothing(name: str):
+    text = words(3)
+    find_method(name).rehearse(tiny_model(text), text, {})
+
+
+WRONG = [
+    ("linear-probe", {"c": 0.0}), ("lp++", {"epochs": 0}), ("ridge", {"alpha": -1.0}), ("knn", {"k": 0}),
+    ("lda", {"shrinkage": 2.0}), ("tip", {"alpha": 1.0}), ("tip", {"steps": [0, 5]}), ("tip-f", {"epochs": 0}),
+    ("tip-f", {"lr": -1.0}), ("clip-adapter", {"ratio": 2.0}), ("clip-adapter", {"batch_size": 0}),
+    ("coop", {"epochs": 0}), ("coop", {"words": ""}), ("coop", {"words": None, "num_vectors": 99}),
+    ("cocoop", {"batch_size": 0}), ("cocoop", {"num_vectors": 99, "words": None}), ("biomedcoop", {"lr": -0.1}),
+    ("svd", {"layers": "uppermost"}), ("svd", {"rank_ratio": 2.0}), ("svd", {"steps": 0}), ("svd", {"compat": "up"}),
+    ("lora", {"rank": 0}), ("lora", {"layers": 99}), ("norm", {"batch_size": 0}), ("full", {"lr": -1.0}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "options"), WRONG)
+def test_what_an_option_cannot_be_is_refused_before_an_example_is_looked_at(name: str, options: dict):
+    text = words(3)
+    with pytest.raises(MedclipError) as refused:
+        find_method(name).rehearse(tiny_model(text), text, options)
+    assert refused.value.reason is Reason.WRONG_USE
+    with pytest.raises(MedclipError) as again:
+        find_method(name).fit(tiny_model(text), text, made_up(6), None, seed=0, **options)
+    assert str(again.value) == str(refused.value)

@@ -18,6 +18,7 @@ from medclip.adaptation.run import AdaptRun, adapt_model
 from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
 from medclip.evaluation.adapted_model import AdaptedFigures, measure, notes_of
+from medclip.evaluation.few_shot.compare import compare_methods
 from medclip.models.card import read_card
 from medclip.models.packs.manifest import file_sha256
 from medclip.models.packs.pack import load_model
@@ -356,3 +357,19 @@ def test_scoring_imports_no_torch_for_what_it_looks_up_first():
 def test_numbers_are_given_for_every_test_row(run: AdaptRun):
     assert np.isfinite(run.test.logits_NC).all()
     assert len(run.test.probabilities_NC) == len(run.test.numbers)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "said"),
+    [("lora", {}, "LoRA needs peft"), ("svd", {"layers": 99}, "no layers"), ("tip", {"alpha": 1.0}, "one of alpha")],
+)
+def test_what_cannot_be_learned_is_refused_before_an_image_is_read(
+    method: str, options: dict[str, Any], said: str, tiny: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    monkeypatch.setattr("medclip.runs.encode.UnitReader.read", lambda *_, **__: pytest.fail("an image was read"))
+    with pytest.raises(MedclipError, match=said):
+        go(tiny, data, method=method, options=options)
+    asked = ":".join([method, *(f"{k}={v}" for k, v in options.items())])
+    with pytest.raises(MedclipError, match=said):
+        compare_methods(tiny, data, "finding", methods=["zero-shot", asked], out=data.parent / "never")

@@ -61,7 +61,8 @@ def compare() -> medclip.Comparison:
         titles={"tip": "Tip-Adapter"}, shots=(4,), averaged=(4,), seeds=(0,), inits=(0,), references=(),
         num_replicates=0,
         primary="balanced_accuracy", measured=(), counts={}, num_in_training=None, problems={}, notes=(), drawings=(),
-        cells=(cell,), differences=(), costs=(), failures=(), confusions=(), novel=(), novel_classes=(), version="",
+        cells=(cell,), differences=(), costs=(), deviations={}, failures=(), confusions=(), novel=(),
+        novel_classes=(), version="",
     )  # fmt: skip
 
 

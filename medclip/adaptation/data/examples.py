@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,3 +59,20 @@ class Examples:
         """Return one feature for each unit: the mean over its views, of unit norm; float32 [N, D]."""
         means = np.stack([views.mean(axis=0, dtype=np.float64) for views in self.features])
         return (means / np.linalg.norm(means, axis=1, keepdims=True)).astype(np.float32)
+
+
+class LookedAt(Exception):
+    """Somebody wants to see examples that are not read yet."""
+
+
+class Unread(Examples):
+    """Stands for examples before the first image is read: a method that gets as far as to look at it is stopped."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise LookedAt
+
+    def __len__(self) -> NoReturn:
+        raise LookedAt

@@ -168,13 +168,13 @@ class Judge:
 
     how: Literal["val", "folds", "default"]
 
-    def __init__(self, shots: Shots, seed: int) -> None:
+    def __init__(self, shots: Shots, seed: int, most_folds: int = FOLDS) -> None:
         train = shots.train
         if shots.val is not None:
             self.how, self.parts = "val", (Part(train, shots.val),)
             return
         every = np.arange(len(train))
-        divided = folds(train, len(shots.names), seed)
+        divided = folds(train, len(shots.names), seed, most_folds)
         parts = tuple(_part(train.select(np.setdiff1d(every, rows)), train.select(rows)) for rows in divided)
         judged = bool(parts) and seen(np.concatenate([p.judge.targets for p in parts]), len(shots.names)).any()
         self.how, self.parts = ("folds", parts) if judged else ("default", ())
@@ -214,8 +214,8 @@ def _part(learn: Examples, judge: Examples) -> Part:
     return Part(learn, replace(judge, targets=np.where(present, judge.targets, np.float32("nan"))))
 
 
-def folds(train: Examples, num_classes: int, seed: int) -> tuple[NDArray[np.int64], ...]:
-    """Divide the shots into at most five folds of whole patients, classes spread evenly.
+def folds(train: Examples, num_classes: int, seed: int, most: int = FOLDS) -> tuple[NDArray[np.int64], ...]:
+    """Divide the shots into at most `most` folds of whole patients, classes spread evenly.
 
     Returns:
         Rows of each fold. None at all where a fold would take all patients of a class away.
@@ -223,7 +223,7 @@ def folds(train: Examples, num_classes: int, seed: int) -> tuple[NDArray[np.int6
     rng = np.random.default_rng(seed)
     classes = train.targets if not train.multilabel else np.zeros(len(train), np.int64)
     of_class = [sorted({train.patients[i] for i in np.flatnonzero(classes == c)}) for c in range(num_classes)]
-    count = min([FOLDS, *(len(p) for p in of_class if p)])
+    count = min([most, *(len(p) for p in of_class if p)])
     if count < 2:
         return ()
     fold: dict[str, int] = {}

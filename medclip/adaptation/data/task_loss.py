@@ -16,6 +16,7 @@ from medclip.errors import MedclipError, Reason
 WARM_UP_LR = 1e-5
 """Of the first epoch, as in CoOp."""
 MOMENTUM = 0.9
+WEIGHT_DECAY = 5e-4
 
 
 def targets_of(targets: NDArray, device: torch.device) -> Tensor:
@@ -76,6 +77,18 @@ def batches(count: int, size: int, generator: torch.Generator) -> Iterator[Tenso
     yield from torch.randperm(count, generator=generator).split(size)
 
 
+def epoch_rates(lr: float, epochs: int) -> list[float]:
+    """Return the rate of every epoch, as the toolbox of CoOp and its kin (Dassl) has them: 1e-5, then a cosine.
+
+    The cosine starts when the warm-up ends, so that it does not quite reach its floor.
+
+    Example:
+        >>> [round(rate, 6) for rate in epoch_rates(0.002, 4)]
+        [1e-05, 0.002, 0.001707, 0.001]
+    """
+    return [WARM_UP_LR, *(0.5 * lr * (1 + math.cos(math.pi * n / epochs)) for n in range(epochs - 1))]
+
+
 def learn(
     parameters: Sequence[nn.Parameter],
     loss_of: Callable[[Tensor], Tensor],
@@ -87,7 +100,7 @@ def learn(
     lr: float,
     generator: torch.Generator,
 ) -> None:
-    """Train with SGD as CoOp does: momentum 0.9, one warm-up epoch at 1e-5, then a cosine over the epochs.
+    """Train with SGD as CoOp does: momentum 0.9, weight decay 5e-4, the rates of `epoch_rates`.
 
     Args:
         parameters: What learns.
@@ -104,9 +117,8 @@ def learn(
     """
     if epochs < 1 or batch_size < 1:
         raise MedclipError(Reason.WRONG_USE, f"{method} takes at least one epoch and one row in a batch.")
-    optimizer = torch.optim.SGD(parameters, lr=lr, momentum=MOMENTUM)
-    for epoch in range(epochs):
-        rate = WARM_UP_LR if epoch == 0 else 0.5 * lr * (1 + math.cos(math.pi * epoch / epochs))
+    optimizer = torch.optim.SGD(parameters, lr=lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
+    for rate in epoch_rates(lr, epochs):
         optimizer.param_groups[0]["lr"] = rate
         for rows in batches(count, batch_size, generator):
             loss = finite(loss_of(rows), method)

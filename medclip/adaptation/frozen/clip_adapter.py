@@ -13,25 +13,22 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from medclip.adaptation.best_rate import learn_at_best_rate
+from medclip.adaptation.budget import BATCH, check_schedule, passes
 from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.examples import Examples
 from medclip.adaptation.data.heads import ArrayHead
-from medclip.adaptation.data.shot_features import Shots, Views, seen, take, unit_logits
+from medclip.adaptation.data.shot_features import Shots, Views, seen, take
 from medclip.adaptation.methods import Fitted
 from medclip.errors import MedclipError, Reason
-from medclip.statistics.metrics.selection_score import quality
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from medclip.models.model import Model
 
-RATIOS = (0.2, 0.5, 0.8)
-"""Tried on the validation set; the first, the published one, is the default without."""
+RATIO = 0.2
 REDUCTION = 4
-EPOCHS = 100
-LR = 1e-2
-BATCH = 32
 _TINY = 1e-12
 
 
@@ -69,10 +66,10 @@ def fit_clip_adapter(
     val: Examples | None,
     *,
     seed: int,
-    ratio: float | None = None,
+    ratio: float = RATIO,
     reduction: int = REDUCTION,
-    epochs: int = EPOCHS,
-    lr: float = LR,
+    epochs: int | None = None,
+    lr: float | None = None,
     batch_size: int = BATCH,
     optimiser: Literal["adamw", "sgd"] = "adamw",
     views: Views = "pooled",
@@ -86,12 +83,12 @@ def fit_clip_adapter(
         base: The base model.
         text: The classes' words.
         train: The shots.
-        val: What ratio and epoch are chosen on; the ratio 0.2 and the last epoch where None.
+        val: Chooses the rate where none is given; folds of the shots do where there is none.
         seed: Of the first weights and the order of rows.
-        ratio: r from 0 (zero-shot) to 1, where it is not to be chosen.
+        ratio: r from 0 (zero-shot) to 1.
         reduction: D divided by the width between the layers.
-        epochs: Passes over the rows.
-        lr: Learning rate at the start of the cosine.
+        epochs: Passes over the rows; those of `budget.passes` where None.
+        lr: Learning rate at the start of the cosine; None: the best of `budget.RATES`.
         batch_size: Rows in one step.
         optimiser: "adamw", or "sgd" with momentum 0.9 and weight decay 0.0005.
         views: What a row is.
@@ -100,32 +97,26 @@ def fit_clip_adapter(
         MedclipError: As `take` and `train_epochs`; WRONG_USE for a ratio outside 0 … 1, a reduction below 1 or another
             optimiser.
     """
-    if ratio is not None and not 0 <= ratio <= 1:
+    check_schedule("clip-adapter", lr, epochs=epochs, batch_size=batch_size)
+    if not 0 <= ratio <= 1:
         raise MedclipError(Reason.WRONG_USE, f"ratio is {ratio}; it lies between 0 and 1.")
     if reduction < 1:
         raise MedclipError(Reason.WRONG_USE, f"reduction is {reduction}; it takes at least 1.")
     if optimiser not in ("adamw", "sgd"):
         raise MedclipError(Reason.WRONG_USE, f"optimiser is {optimiser!r}.", hint='It is "adamw" or "sgd".')
     shots = take(base, text, train, val, views)
-    tried = (ratio,) if ratio is not None else RATIOS if shots.val is not None else RATIOS[:1]
-    trained = [
-        _train(shots, start, optimiser, lr=lr, epochs=epochs, batch_size=batch_size, seed=seed)
-        for start in (first_head(shots, r, reduction, seed) for r in tried)
-    ]
-    head, epoch = trained[0]
-    if (val := shots.val) is not None:
-        head, epoch = max(trained, key=lambda result: quality(unit_logits(result[0], val), val.targets))
-    settings = shots.settings(
-        ratio=head.ratio,
-        chosen_on="given" if ratio is not None else "default" if shots.val is None else "val",
-        epoch=epoch,
-        epochs=epochs,
-        lr=lr,
-        batch_size=batch_size,
-        optimiser=optimiser,
-        reduction=reduction,
-    )
-    return Fitted(head, head.down_HD.size + head.up_DH.size, settings)
+    num_epochs = passes(len(train)) if epochs is None else epochs
+    start = first_head(shots, ratio, reduction, seed)
+    stated = {"ratio": ratio, "reduction": reduction, "optimiser": optimiser, "batch_size": batch_size}
+
+    def learn(examples: Examples, rate: float) -> Fitted:
+        of_examples = replace(shots, train=examples, val=None)
+        schedule = {"lr": rate, "epochs": num_epochs, "batch_size": batch_size, "seed": seed}
+        head = _train(of_examples, start, optimiser, **schedule)
+        settings = shots.settings(lr=rate, epochs=num_epochs, images=num_epochs * len(examples), **stated)
+        return Fitted(head, head.down_HD.size + head.up_DH.size, settings)
+
+    return learn_at_best_rate(base, shots, "clip-adapter", learn, lr=lr, seed=seed)
 
 
 def first_head(shots: Shots, ratio: float, reduction: int, seed: int) -> ClipAdapterHead:
@@ -141,7 +132,7 @@ def first_head(shots: Shots, ratio: float, reduction: int, seed: int) -> ClipAda
 
 def _train(
     shots: Shots, start: ClipAdapterHead, optimiser: str, *, lr: float, epochs: int, batch_size: int, seed: int
-) -> tuple[ClipAdapterHead, int]:
+) -> ClipAdapterHead:
     import torch
     from torch.nn.functional import normalize, relu
 
@@ -158,12 +149,5 @@ def _train(
         steps: torch.optim.Optimizer = torch.optim.SGD([down, up], lr=lr, momentum=0.9, weight_decay=5e-4)
     else:
         steps = torch.optim.AdamW([down, up], lr=lr)
-    return train_epochs(
-        shots,
-        steps,
-        forward,
-        lambda: replace(start, down_HD=down.detach().numpy().copy(), up_DH=up.detach().numpy().copy()),
-        epochs=epochs,
-        batch_size=batch_size,
-        seed=seed,
-    )
+    train_epochs(shots, steps, forward, epochs=epochs, batch_size=batch_size, seed=seed)
+    return replace(start, down_HD=down.detach().numpy(), up_DH=up.detach().numpy())

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from medclip.adaptation.best_rate import learn_at_best_rate
+from medclip.adaptation.budget import BATCH, check_schedule, passes
 from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.examples import Examples
 from medclip.adaptation.data.heads import ArrayHead
@@ -34,10 +36,7 @@ REACH = 5.0
 """Where examples lie closer together than CLIP's, β is searched further: up to this over the median of 1 − cos."""
 STEPS = (200, 200)
 """Values of β and of α that are tried; 40 of each in multi-label tasks, where a try costs a ranking for each class."""
-EPOCHS = 20
-LR = 1e-3
 EPS = 1e-4
-BATCH = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +90,7 @@ def fit_tip(
     Raises:
         MedclipError: As `take`; WRONG_USE for one of α and β without the other, or a search that is none.
     """
+    _check_mix(alpha, beta, scale, steps)
     shots = take(base, text, train, val, views)
     chosen = _Mix(shots, seed, scale, steps).choose(alpha, beta)
     head = replace(cache(shots, train), alpha=chosen.alpha, beta=chosen.beta)
@@ -108,21 +108,21 @@ def fit_tip_f(
     beta: float | None = None,
     scale: tuple[float, float] | None = None,
     steps: tuple[int, int] | None = None,
-    epochs: int = EPOCHS,
-    lr: float = LR,
+    epochs: int | None = None,
+    lr: float | None = None,
     batch_size: int = BATCH,
     views: Views = "pooled",
 ) -> Fitted:
     """Train the keys of the cache with AdamW, at Tip-Adapter's own β and α; then search these again on `val`.
 
-    Three things differ from the published code. It chooses the epoch by test accuracy; here it is `val`, or the last
-    epoch. It trains on augmented images; here on the features as they are. And keys are kept at unit norm: as free
-    weights they reach cosines above 1, whose exp(β(cos − 1)) has no bound where β is large. At 16 shots of brain MRI on
-    a base whose features lie within 0.003 in cosine, that gives 0.54 instead of 0.39.
+    The last epoch is the model (the published code takes the best by test accuracy). Keys are kept at unit norm: as
+    free weights they reach cosines above 1, whose exp(β(cos − 1)) has no bound where β is large. At 16 shots of brain
+    MRI on a base whose features lie within 0.003 in cosine, that gives 0.54 instead of 0.39.
 
-    `alpha` and `beta` are those of the cache while the keys are trained. `epochs`, `batch_size` (rows in a step) and
-    `lr` (at the start of its cosine) are of the training, `seed` also of the order of its rows. All other arguments are
-    those of `fit_tip`; without `val` the last epoch is the model.
+    `alpha` and `beta` are those of the cache while the keys are trained. `epochs` (passes over the rows; those of
+    `budget.passes` where None), `batch_size` (rows in a step) and `lr` (at the start of its cosine; None: the best of
+    `budget.RATES`) are of the training, `seed` also of the order of its rows. All other arguments are those of
+    `fit_tip`; without `val` the mix stays.
 
     Raises:
         MedclipError: As `fit_tip` and `train_epochs`.
@@ -132,33 +132,39 @@ def fit_tip_f(
 
     from medclip.adaptation.frozen.train_on_features import train_epochs
 
+    check_schedule("tip-f", lr, epochs=epochs, batch_size=batch_size)
+    _check_mix(alpha, beta, scale, steps)
     shots = take(base, text, train, val, views)
     mix = _Mix(shots, seed, scale, steps)
     chosen = mix.choose(alpha, beta)
-    start = replace(cache(shots, train), alpha=chosen.alpha, beta=chosen.beta)
-    keys = torch.from_numpy(start.keys_ND.copy()).requires_grad_()
-    values, weight = torch.from_numpy(start.values_NC), torch.from_numpy(start.text_weight_DC)
+    num_epochs = passes(len(train)) if epochs is None else epochs
 
-    def forward(features: torch.Tensor) -> torch.Tensor:
-        affinity = torch.exp(-start.beta * (1 - features @ normalize(keys, dim=1).T))
-        return features @ weight + start.alpha * (affinity @ values)
+    def learn(examples: Examples, rate: float) -> Fitted:
+        start = replace(cache(shots, examples), alpha=chosen.alpha, beta=chosen.beta)
+        keys = torch.from_numpy(start.keys_ND.copy()).requires_grad_()
+        values, weight = torch.from_numpy(start.values_NC), torch.from_numpy(start.text_weight_DC)
 
-    head, epoch = train_epochs(
-        shots,
-        torch.optim.AdamW([keys], lr=lr, eps=EPS),
-        forward,
-        lambda: replace(start, keys_ND=normalize(keys.detach(), dim=1).numpy()),
-        epochs=epochs,
-        batch_size=batch_size,
-        seed=seed,
-    )
-    settings = {"alpha_while_training": start.alpha, "beta_while_training": start.beta}
+        def forward(features: torch.Tensor) -> torch.Tensor:
+            affinity = torch.exp(-start.beta * (1 - features @ normalize(keys, dim=1).T))
+            return features @ weight + start.alpha * (affinity @ values)
+
+        optimizer = torch.optim.AdamW([keys], lr=rate, eps=EPS)
+        of_examples = replace(shots, train=examples, val=None)
+        train_epochs(of_examples, optimizer, forward, epochs=num_epochs, batch_size=batch_size, seed=seed)
+        stated = {"lr": rate, "epochs": num_epochs, "images": num_epochs * len(examples), "batch_size": batch_size}
+        head = replace(start, keys_ND=normalize(keys.detach(), dim=1).numpy())
+        return Fitted(head, keys.numel(), stated)
+
+    fitted = learn_at_best_rate(base, shots, "tip-f", learn, lr=lr, seed=seed)
+    head = fitted.head
+    assert isinstance(head, TipHead)
+    settings = {**fitted.settings, "alpha_while_training": chosen.alpha, "beta_while_training": chosen.beta}
+    mix_chosen_on = chosen.chosen_on
     if shots.val is not None:
         alpha_found, beta_found = search([(head, shots.val)], mix.scale, mix.steps)
-        head, chosen = replace(head, alpha=alpha_found, beta=beta_found), replace(chosen, chosen_on="val")
-    settings |= {"alpha": head.alpha, "beta": head.beta, "chosen_on": chosen.chosen_on}
-    settings |= {"epoch": epoch, "epochs": epochs, "lr": lr, "batch_size": batch_size}
-    return Fitted(head, keys.numel(), shots.settings(**settings))
+        head, mix_chosen_on = replace(head, alpha=alpha_found, beta=beta_found), "val"
+    settings |= {"alpha": head.alpha, "beta": head.beta, "mix_chosen_on": mix_chosen_on}
+    return replace(fitted, head=head, settings=shots.settings(**settings))
 
 
 class TipAdapter(FeatureClassifier):
@@ -223,6 +229,19 @@ def search(
     return best_pair
 
 
+def _check_mix(
+    alpha: float | None, beta: float | None, scale: tuple[float, float] | None, steps: tuple[int, int] | None
+) -> None:
+    if (alpha is None) != (beta is None):
+        raise MedclipError(Reason.WRONG_USE, "one of alpha and beta is given.", hint="Give both, or neither.")
+    if min(steps or STEPS) < 1 or min(scale or SCALE) <= 0.1:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"a search of {steps or STEPS} values of β and α up to {scale or SCALE} is none.",
+            hint="Give ends above 0.1 and at least one value each.",
+        )
+
+
 @dataclass(frozen=True)
 class _Found:
     alpha: float
@@ -239,17 +258,9 @@ class _Mix:
         self._shots, self._seed = shots, seed
         self.steps = steps or ((40, 40) if shots.multilabel else STEPS)
         self.scale = scale or (max(SCALE[0], REACH / max(_apart(shots), 1e-6)), SCALE[1])
-        if min(self.steps) < 1 or min(self.scale) <= 0.1:
-            raise MedclipError(
-                Reason.WRONG_USE,
-                f"a search of {self.steps} values of β and α up to {self.scale} is none.",
-                hint="Give ends above 0.1 and at least one value each.",
-            )
 
     def choose(self, alpha: float | None, beta: float | None) -> _Found:
         """Return what was given, else what is best on `val` or folds of the shots, else the published values."""
-        if (alpha is None) != (beta is None):
-            raise MedclipError(Reason.WRONG_USE, "one of alpha and beta is given.", hint="Give both, or neither.")
         if alpha is not None and beta is not None:
             return _Found(alpha, beta, "given")
         judge = Judge(self._shots, self._seed)

@@ -3,48 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from medclip.adaptation.data.heads import Head
-from medclip.adaptation.data.shot_features import Shots, seen, unit_logits
+from medclip.adaptation.data.shot_features import Shots, seen
 from medclip.errors import MedclipError, Reason
-from medclip.statistics.metrics.selection_score import Quality, quality
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
-
-TrainedHead = TypeVar("TrainedHead", bound=Head)
 
 
 def train_epochs(
     shots: Shots,
     optimizer: Optimizer,
     forward: Callable[[Tensor], Tensor],
-    head: Callable[[], TrainedHead],
     *,
     epochs: int,
     batch_size: int,
     seed: int,
-) -> tuple[TrainedHead, int]:
-    """Train with a cosine schedule over all steps.
+) -> None:
+    """Train with a cosine schedule over all steps; the last epoch is the model.
 
     Args:
-        shots: The examples. The epoch is chosen on `val` (the first of the best); it is the last one without.
+        shots: Learned from.
         optimizer: Of the parameters that `forward` uses.
         forward: Logits [B, C] of features float32 [B, D].
-        head: Gives the present state as a head.
         epochs: Passes over the rows.
         batch_size: Rows in one step.
         seed: Of the order of rows.
-
-    Returns:
-        The head of the chosen epoch, and its number from 1.
 
     Raises:
         MedclipError: NON_FINITE when the loss is not finite; WRONG_USE for no epochs or empty batches.
@@ -58,7 +49,6 @@ def train_epochs(
     steps = -(-len(rows) // batch_size)
     schedule: LRScheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * steps)
     rng = np.random.default_rng(seed)
-    best: tuple[Quality, TrainedHead, int] | None = None
     for epoch in range(1, epochs + 1):
         order = torch.from_numpy(rng.permutation(len(rows)))
         for batch in order.split(batch_size):
@@ -71,12 +61,6 @@ def train_epochs(
             loss.backward()
             optimizer.step()
             schedule.step()
-        if shots.val is not None:
-            now = head()
-            score = quality(unit_logits(now, shots.val), shots.val.targets)
-            if best is None or score > best[0]:
-                best = (score, now, epoch)
-    return (head(), epochs) if best is None else (best[1], best[2])
 
 
 def loss_of(logits_BC: Tensor, targets: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from medclip.adaptation.data.class_text import ClassText, class_text
 from medclip.adaptation.data.heads import load_head
 from medclip.adaptation.data.task import to_yaml
 from medclip.adaptation.data.unit_features import unit_logits
+from medclip.adaptation.deviations import deviations_of
 from medclip.adaptation.methods import Fitted, find_method
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import claim_folder, new_folder, read_note, refuse_other
@@ -205,6 +206,11 @@ class Adapted:
             s.label.split(";") if self.text.kind == "multilabel" else [s.label] for s in self.shots if s.role == "train"
         ]
         return dict(sorted(Counter(part for of_shot in parts for part in of_shot).items()))
+
+    @property
+    def deviations(self) -> tuple[str, ...]:
+        """Where it differs from the method's published code."""
+        return deviations_of(self.method, self.fitted.settings)
 
     @property
     def title(self) -> str:

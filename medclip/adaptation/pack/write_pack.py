@@ -180,6 +180,7 @@ def _adaptation(adapted: Adapted) -> Adaptation:
         num_train_by_class=dict(adapted.num_by_class),
         num_trainable=adapted.fitted.num_trainable,
         settings=dict(adapted.fitted.settings),
+        deviations=adapted.deviations,
         shots_file=SHOTS_FILE,
     )
 

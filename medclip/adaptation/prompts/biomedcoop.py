@@ -6,7 +6,7 @@ sentences are the task's own prompts, every wording in every template.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax, normalize
 
+from medclip.adaptation.best_rate import learn_at_best_rate
 from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.examples import Examples
 from medclip.adaptation.data.shot_features import Views, take
 from medclip.adaptation.methods import Fitted
-from medclip.adaptation.prompts.coop import NUM_VECTORS, WORDS, fit_context
+from medclip.adaptation.prompts.coop import NUM_VECTORS, WORDS, Compat, check_prompt, fit_context, schedule_of, stated
 from medclip.adaptation.prompts.prompted_text_tower import Position
 
 if TYPE_CHECKING:
@@ -118,16 +119,18 @@ def fit_biomedcoop(
     consistency: float = 0.5,
     distillation: float = 0.5,
     tau: float = 1.5,
-    lr: float = 0.0025,
-    epochs: int = 100,
-    batch_size: int = 4,
+    lr: float | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    compat: Compat = None,
     views: Views = "pooled",
 ) -> Fitted:
     """Learn a context as `fit_coop` does, with the two further terms.
 
     `consistency` weighs the first term (λ1) and `distillation` the second (λ2); `tau` is how far a sentence's score may
-    lie off to stay. All other arguments are those of `fit_coop`; `val` is not looked at, the last epoch is the model.
+    lie off to stay. All other arguments are those of `fit_coop`; the last epoch is the model.
     """
+    check_prompt("biomedcoop", base, text, num_vectors, words, lr, epochs=epochs, batch_size=batch_size)
     shots = take(base, text, train, val, views)
     teacher_RPD = teacher_sentences(base, text)
     pairs = text.kind == "multilabel"
@@ -138,19 +141,19 @@ def fit_biomedcoop(
         )
         return consistency * parts.consistency + distillation * parts.distillation
 
-    return fit_context(
-        base,
-        text,
-        shots,
-        seed=seed,
-        method="BiomedCoOp",
-        context={"num_vectors": num_vectors, "words": words, "position": position, "class_specific": class_specific},
-        schedule={"lr": lr, "epochs": epochs, "batch_size": batch_size},
-        extra=terms,
-        settings={
-            "consistency": consistency, "distillation": distillation, "tau": tau, "num_sentences": teacher_RPD.shape[1],
-        },
-    )  # fmt: skip
+    context = {"num_vectors": num_vectors, "words": words, "position": position, "class_specific": class_specific}
+    lr, schedule = schedule_of("biomedcoop", len(train), lr, epochs, batch_size, compat)
+    more = {"consistency": consistency, "distillation": distillation, "tau": tau, "num_sentences": teacher_RPD.shape[1]}
+
+    def learn_at(examples: Examples, rate: float) -> Fitted:
+        of_examples = replace(shots, train=examples, val=None)
+        once = {"lr": rate, **schedule}
+        return fit_context(
+            base, text, of_examples, seed=seed, method="BiomedCoOp", context=context, schedule=once, extra=terms,
+            settings=more,
+        )  # fmt: skip
+
+    return stated(learn_at_best_rate(base, shots, "biomedcoop", learn_at, lr=lr, seed=seed), shots, compat)
 
 
 def _log_answers(logits_NR: Tensor, pairs: bool) -> Tensor:

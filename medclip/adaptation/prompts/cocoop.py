@@ -7,7 +7,7 @@ heads: an image costs one forward pass of every class's sentence.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -16,12 +16,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import linear, relu
 
+from medclip.adaptation.best_rate import learn_at_best_rate
 from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.examples import Examples
-from medclip.adaptation.data.shot_features import Views, take
+from medclip.adaptation.data.shot_features import Shots, Views, take
 from medclip.adaptation.data.task_loss import learn, task_logits, task_loss
 from medclip.adaptation.methods import Fitted
-from medclip.adaptation.prompts.coop import NUM_VECTORS, WORDS, Context, tensors_of
+from medclip.adaptation.prompts.coop import (
+    NUM_VECTORS,
+    WORDS,
+    Compat,
+    Context,
+    check_prompt,
+    schedule_of,
+    stated,
+    tensors_of,
+)
 from medclip.adaptation.prompts.prompted_text_tower import embed, encode_embedded
 
 if TYPE_CHECKING:
@@ -120,18 +130,32 @@ def fit_cocoop(
     seed: int,
     num_vectors: int = NUM_VECTORS,
     words: str | None = WORDS,
-    lr: float = 0.002,
-    epochs: int = 10,
-    batch_size: int = 1,
+    lr: float | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    compat: Compat = None,
     views: Views = "pooled",
 ) -> Fitted:
     """Learn vectors and a net D → D/16 → W that moves them by the image's feature.
 
-    The last epoch is the model; nothing is chosen on `val`. Arguments are those of `fit_coop`; the net begins from
-    `seed`, too.
+    The last epoch is the model. Arguments are those of `fit_coop`; the net begins from `seed`, too. With
+    `compat="upstream"` it learns at a rate of 0.002 for 10 epochs, one image in a step.
     """
-    generator = torch.Generator().manual_seed(seed)
+    check_prompt("cocoop", base, text, num_vectors, words, lr, epochs=epochs, batch_size=batch_size)
     shots = take(base, text, train, val, views)
+    lr, schedule = schedule_of("cocoop", len(train), lr, epochs, batch_size, compat)
+
+    def learn_at(examples: Examples, rate: float) -> Fitted:
+        of_examples = replace(shots, train=examples, val=None)
+        return _fit(base, text, of_examples, num_vectors, words, {"lr": rate, **schedule}, seed)
+
+    return stated(learn_at_best_rate(base, shots, "cocoop", learn_at, lr=lr, seed=seed), shots, compat)
+
+
+def _fit(
+    base: Model, text: ClassText, shots: Shots, num_vectors: int, words: str | None, schedule: dict[str, Any], seed: int
+) -> Fitted:
+    generator = torch.Generator().manual_seed(seed)
     features_ND, goal = tensors_of(shots, base.device)
     start = Context(
         base, text, num_vectors=num_vectors, words=words, position="end", class_specific=False, generator=generator
@@ -146,10 +170,7 @@ def fit_cocoop(
         text_BRD = encode_moved(base, tokens_RL, embedded_RLW, moved(vectors, meta, batch_BD), placed.prefix)
         return task_loss(image_logits(batch_BD, text_BRD, base.logit_scale, count), goal[rows])
 
-    learn(
-        [vectors, *meta], loss_of, len(features_ND), method="CoCoOp", epochs=epochs, batch_size=batch_size, lr=lr,
-        generator=generator,
-    )  # fmt: skip
+    learn([vectors, *meta], loss_of, len(features_ND), method="CoCoOp", generator=generator, **schedule)
     head = CoCoOpHead(
         vectors.detach().cpu().numpy(),
         tuple(p.detach().cpu().numpy() for p in meta),
@@ -158,7 +179,7 @@ def fit_cocoop(
         base.logit_scale,
         count,
     )
-    used = shots.settings(num_vectors=placed.num_vectors, words=words, lr=lr, epochs=epochs, batch_size=batch_size)
+    used = shots.settings(num_vectors=placed.num_vectors, words=words, **schedule)
     return Fitted(head, sum(p.numel() for p in (vectors, *meta)), used)
 
 

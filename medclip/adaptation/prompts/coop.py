@@ -6,17 +6,20 @@ augmentation, so that only the text tower runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from medclip.adaptation.best_rate import learn_at_best_rate
+from medclip.adaptation.budget import BATCH, check_schedule, passes
 from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.examples import Examples
 from medclip.adaptation.data.heads import LinearHead
-from medclip.adaptation.data.shot_features import Shots, Views, seen, take, unit_logits, with_unseen
+from medclip.adaptation.data.shot_features import Shots, Views, seen, take, with_unseen
 from medclip.adaptation.data.task_loss import learn, targets_of, task_logits, task_loss
 from medclip.adaptation.methods import Fitted
 from medclip.adaptation.prompts.prompted_text_tower import (
@@ -28,15 +31,19 @@ from medclip.adaptation.prompts.prompted_text_tower import (
     placeholders,
 )
 from medclip.errors import MedclipError, Reason
-from medclip.statistics.metrics.selection_score import quality
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
 
 NUM_VECTORS = 4
 WORDS = "a photo of a"
-RATES = (0.002, 0.02, 0.2)
-"""Of SGD, among which `val` chooses; the first is the paper's."""
+PUBLISHED: Mapping[str, tuple[float, int, int]] = {
+    "coop": (0.002, 100, 32),
+    "cocoop": (0.002, 10, 1),
+    "biomedcoop": (0.0025, 100, 4),
+}
+"""Rate, epochs and images in a step of the published code (of CoOp: in the biomedical harness)."""
+Compat = Literal["upstream"] | None
 STD = 0.02
 """Of vectors that begin at random."""
 Extra = Callable[[Tensor, Tensor], Tensor]
@@ -119,45 +126,90 @@ def fit_coop(
     position: Position = "end",
     class_specific: bool = False,
     lr: float | None = None,
-    epochs: int = 100,
-    batch_size: int = 32,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    compat: Compat = None,
     views: Views = "pooled",
 ) -> Fitted:
-    """Learn the context of the classes' first wordings.
-
-    The last epoch is the model. Defaults are those of the biomedical protocol, save that the rate is chosen on `val`:
-    features that lie close together need a larger one than CLIP's.
+    """Learn the context of the classes' first wordings. The last epoch is the model.
 
     Args:
         base: The base model.
         text: The classes' words.
         train: The shots.
-        val: Chooses the rate where none is given.
+        val: Chooses the rate where none is given; folds of the shots do where there is none.
         seed: Of the order of batches and of a random beginning.
         num_vectors: M, where `words` is None.
         words: The vectors begin as these words; None: at random.
         position: "end": before the name; "middle": half before, half after; "front": after it.
         class_specific: Learn vectors for each class.
-        lr: Of SGD; None: the best of `RATES` on `val`, the first of them where there is no `val`.
-        epochs: Passes over the shots.
-        batch_size: Units in a step.
+        lr: Of SGD; None: the best of `budget.RATES`.
+        epochs: Passes over the shots; those of `budget.passes` where None.
+        batch_size: Units in a step; 32 where None.
+        compat: "upstream": rate, epochs and units in a step of the published code, see `PUBLISHED`.
         views: "pooled": one feature for each unit; "each": every view is a row.
 
     Returns:
         A linear head of the learned class vectors. A multi-label class without positives or negatives keeps its
         zero-shot logit.
     """
+    check_prompt("coop", base, text, num_vectors, words, lr, epochs=epochs, batch_size=batch_size)
     shots = take(base, text, train, val, views)
     context = {"num_vectors": num_vectors, "words": words, "position": position, "class_specific": class_specific}
+    lr, schedule = schedule_of("coop", len(train), lr, epochs, batch_size, compat)
 
-    def fitted(rate: float) -> Fitted:
-        schedule = {"lr": rate, "epochs": epochs, "batch_size": batch_size}
-        return fit_context(base, text, shots, seed=seed, method="CoOp", context=context, schedule=schedule)
+    def learn_at(examples: Examples, rate: float) -> Fitted:
+        of_examples = replace(shots, train=examples, val=None)
+        once = {"lr": rate, **schedule}
+        return fit_context(base, text, of_examples, seed=seed, method="CoOp", context=context, schedule=once)
 
-    if lr is not None or shots.val is None:
-        return fitted(RATES[0] if lr is None else lr)
-    judges = shots.val
-    return max(map(fitted, RATES), key=lambda f: quality(unit_logits(f.head, judges), judges.targets))
+    return stated(learn_at_best_rate(base, shots, "coop", learn_at, lr=lr, seed=seed), shots, compat)
+
+
+def check_prompt(
+    method: str,
+    base: Model,
+    text: ClassText,
+    num_vectors: int,
+    words: str | None,
+    lr: float | None,
+    **counts: int | None,
+) -> None:
+    """Refuse a schedule that is none, and vectors or words that do not fit the text tower, before examples are seen.
+
+    Raises:
+        MedclipError: WRONG_USE.
+    """
+    check_schedule(method, lr, **counts)
+    placeholders(
+        base.tokenizer,
+        (*text.phrases, *text.negative_phrases),
+        num_vectors if words is None else len(words_embedded(base, words)),
+        text.names * 2 if text.negative_phrases else text.names,
+    )
+
+
+def schedule_of(
+    method: str, num_units: int, lr: float | None, epochs: int | None, batch_size: int | None, compat: Compat
+) -> tuple[float | None, dict[str, int]]:
+    """Return the rate, where it is not to be chosen, and epochs and batch size: given, published, or the budget's."""
+    if compat is None:
+        own = None, passes(num_units), BATCH
+    elif compat == "upstream":
+        own = PUBLISHED[method]
+    else:
+        raise MedclipError(Reason.WRONG_USE, f"compat is {compat!r}.", hint='It is "upstream", or left out.')
+    own_lr, own_epochs, own_size = own
+    schedule = {"epochs": epochs, "batch_size": batch_size}
+    own_schedule = {"epochs": own_epochs, "batch_size": own_size}
+    return own_lr if lr is None else lr, {k: own_schedule[k] if v is None else v for k, v in schedule.items()}
+
+
+def stated(fitted: Fitted, shots: Shots, compat: Compat) -> Fitted:
+    """Add what a prompt method states of itself: `compat`, images seen, classes without examples."""
+    settings = dict(fitted.settings) | ({} if compat is None else {"compat": compat})
+    settings["images"] = settings["epochs"] * len(shots.train)
+    return replace(fitted, settings=shots.settings(**settings))
 
 
 def fit_context(

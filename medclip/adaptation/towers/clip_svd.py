@@ -62,8 +62,7 @@ def decompose(
     Raises:
         MedclipError: WRONG_USE for a ratio outside (0, 1].
     """
-    if not 0 < rank_ratio <= 1:
-        raise MedclipError(Reason.WRONG_USE, f"rank_ratio is {rank_ratio}; it takes a number above 0, up to 1.")
+    check_ratio(rank_ratio)
     clip.requires_grad_(False)
     for layer in layers:
         dense = layer.module
@@ -74,6 +73,16 @@ def decompose(
         decomposed.side = side or decomposed.side
         replace_module(clip, layer.name, decomposed)
     read_class_token_only(clip)
+
+
+def check_ratio(rank_ratio: float) -> None:
+    """Refuse a share of singular values outside (0, 1].
+
+    Raises:
+        MedclipError: WRONG_USE.
+    """
+    if not 0 < rank_ratio <= 1:
+        raise MedclipError(Reason.WRONG_USE, f"rank_ratio is {rank_ratio}; it takes a number above 0, up to 1.")
 
 
 def merge(clip: nn.Module) -> None:

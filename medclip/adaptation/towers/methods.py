@@ -12,24 +12,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from medclip.adaptation.best_rate import learn_at_best_rate
+from medclip.adaptation.budget import STEPS, check_schedule
 from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.examples import Examples
-from medclip.adaptation.data.heads import LinearHead, text_head
-from medclip.adaptation.data.shot_features import seen, take, unit_logits
+from medclip.adaptation.data.heads import text_head
+from medclip.adaptation.data.shot_features import seen, take
 from medclip.adaptation.data.task_loss import targets_of
 from medclip.adaptation.methods import Fitted
 from medclip.adaptation.towers import ln_tuning
 from medclip.adaptation.towers.apply_delta import apply_delta
-from medclip.adaptation.towers.clip_svd import decompose, singular_values
+from medclip.adaptation.towers.clip_svd import check_ratio, decompose, singular_values
 from medclip.adaptation.towers.layers import Layer, Role, choose_layers, list_layers
 from medclip.adaptation.towers.split_attention import split_attention
 from medclip.adaptation.towers.train_loop import Further, Loop, TrainImages, train_towers
 from medclip.errors import MedclipError, Reason
-from medclip.statistics.metrics.selection_score import Quality, quality
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
@@ -39,12 +39,6 @@ AUTO = "auto"
 """All blocks of a transformer, the last two blocks of a convolutional tower. With 16 shots of four classes of brain MRI
 and a base that never read their labels, EfficientNet-Lite0 came to a balanced accuracy of 0.71 in 100 steps, and with
 the last third of its blocks to 0.51 in 60 steps, which take longer."""
-SVD_RATES = (0.01, 0.2)
-"""Among which `val` chooses. Towers that tell the classes apart need the first; where the classes' features lie on top
-of each other (cosine 0.995 between any two brain MRIs of a base that never read their labels) it takes the second."""
-LORA_RATES = (0.001, 0.01)
-SURE = 0.1
-"""Mean log loss below which `val`, all of it right, asks for no further rate."""
 SIDES = {"float32": None, "bfloat16": torch.bfloat16}
 """Precision of the products that only the gradient of S needs, see `svd.decompose`."""
 FIXED = ("logit_scale", "logit_bias")
@@ -68,7 +62,7 @@ def fit_svd(
     rank_ratio: float = 1.0,
     rank_compat: bool = False,
     side: Literal["float32", "bfloat16"] = "float32",
-    steps: int = 100,
+    steps: int = STEPS,
     lr: float | None = None,
     **loop: Any,
 ) -> Fitted:
@@ -78,7 +72,7 @@ def fit_svd(
         base: The base model.
         text: The classes' words.
         train: The shots.
-        val: Chooses the rate where none is given.
+        val: Chooses the rate where none is given; folds of the shots do where there is none.
         seed: Of augmentation, order and prompts.
         layers: Of the image tower; see `AUTO`.
         text_layers: Of the text tower.
@@ -88,7 +82,7 @@ def fit_svd(
         side: "bfloat16" takes less time on processors that compute in it: products that only the gradient of singular
             values needs are then made in it, and that gradient is off by less than a hundredth.
         steps: Of training.
-        lr: Highest rate; None: the best on `val` of a few, the first of them where there is no `val`.
+        lr: Highest rate; None: the best of the method's `budget.RATES`.
         loop: Further fields of `Loop`.
 
     Returns:
@@ -99,6 +93,8 @@ def fit_svd(
     """
     if side not in SIDES:
         raise MedclipError(Reason.WRONG_USE, f"side is {side!r}.", hint=f"It is one of {', '.join(SIDES)}.")
+    check_ratio(rank_ratio)
+    _check_layers(base, layers, text_layers, roles)
 
     def prepare(clip: nn.Module) -> Prepared:
         split_attention(clip)
@@ -106,8 +102,7 @@ def fit_svd(
         return clip, lambda: singular_values(clip), {"rank_ratio": rank_ratio, "rank_compat": rank_compat}
 
     more = {"layers": layers, "text_layers": text_layers, "roles": roles, "side": side}
-    rates = SVD_RATES if lr is None else (lr,)
-    return _fit("svd", base, text, train, val, seed, Loop(steps=steps, lr=rates[0], **loop), rates, prepare, more)
+    return _fit("svd", base, text, train, val, seed, lr, {"steps": steps, **loop}, prepare, more)
 
 
 def fit_lora(
@@ -122,7 +117,7 @@ def fit_lora(
     roles: Sequence[Role] | None = None,
     rank: int = 4,
     alpha: float = 8.0,
-    steps: int = 100,
+    steps: int = STEPS,
     lr: float | None = None,
     **loop: Any,
 ) -> Fitted:
@@ -140,6 +135,7 @@ def fit_lora(
     peft = _peft()
     if rank < 1:
         raise MedclipError(Reason.WRONG_USE, f"the rank of LoRA is {rank}; it takes at least 1.")
+    _check_layers(base, layers, text_layers, roles)
 
     def prepare(clip: nn.Module) -> Prepared:
         split_attention(clip)
@@ -162,8 +158,7 @@ def fit_lora(
         return clip, delta, {"rank": rank, "alpha": alpha}
 
     more = {"layers": layers, "text_layers": text_layers, "roles": roles}
-    rates = LORA_RATES if lr is None else (lr,)
-    return _fit("lora", base, text, train, val, seed, Loop(steps=steps, lr=rates[0], **loop), rates, prepare, more)
+    return _fit("lora", base, text, train, val, seed, lr, {"steps": steps, **loop}, prepare, more)
 
 
 def fit_norm(
@@ -176,8 +171,8 @@ def fit_norm(
     w_align: float = 0.0,
     w_uniform: float = 0.0,
     slerp: tuple[float, float] | None = None,
-    steps: int = 40,
-    lr: float = 0.001,
+    steps: int = STEPS,
+    lr: float | None = None,
     **loop: Any,
 ) -> Fitted:
     """Learn scale and shift of every normalisation of both towers.
@@ -188,26 +183,26 @@ def fit_norm(
         base: The base model.
         text: The classes' words.
         train: The shots.
-        val: Not looked at.
+        val: Chooses the rate where none is given; folds of the shots do where there is none.
         seed: Of augmentation, order and prompts.
         w_align: Weight of `ln_tuning.alignment` of image features.
         w_uniform: Weight of `ln_tuning.uniformity`.
         slerp: Limits of the way to another feature of the class that replaces each; None: no such augmentation.
         steps: Of training.
-        lr: Highest rate.
+        lr: Highest rate; None: the best of the method's `budget.RATES`.
         loop: Further fields of `Loop`.
 
     Returns:
         Delta: parameter name to value.
     """
+    if not any(isinstance(m, NORMS) and any(True for _ in m.parameters()) for m in base.clip.modules()):
+        raise MedclipError(Reason.WRONG_USE, "this model has no normalisation with weights.")
 
     def prepare(clip: nn.Module) -> Prepared:
         clip.requires_grad_(False)
         for module in clip.modules():
             if isinstance(module, NORMS):
                 module.requires_grad_(True)
-        if not any(p.requires_grad for p in clip.parameters()):
-            raise MedclipError(Reason.WRONG_USE, "this model has no normalisation with weights.")
         return clip, lambda: _learned(clip), {}
 
     def spread(z: Tensor, goal: Tensor, chance: torch.Generator) -> Tensor:
@@ -219,8 +214,7 @@ def fit_norm(
 
     further = Further(None if slerp is None else spread, loss if w_align or w_uniform else None)
     more = {"w_align": w_align, "w_uniform": w_uniform, "slerp": slerp}
-    loop_ = Loop(steps=steps, lr=lr, **loop)
-    return _fit("norm", base, text, train, val, seed, loop_, (lr,), prepare, more, further)
+    return _fit("norm", base, text, train, val, seed, lr, {"steps": steps, **loop}, prepare, more, further)
 
 
 def fit_full(
@@ -230,8 +224,8 @@ def fit_full(
     val: Examples | None,
     *,
     seed: int,
-    steps: int = 40,
-    lr: float = 0.0001,
+    steps: int = STEPS,
+    lr: float | None = None,
     **loop: Any,
 ) -> Fitted:
     """Learn every weight of both towers; logit scale and running statistics stay. Arguments are those of `fit_norm`.
@@ -248,7 +242,7 @@ def fit_full(
         before = dict(base.clip.named_parameters())
         return clip, lambda: {n: v for n, v in _learned(clip).items() if not torch.equal(v, before[n].cpu())}, {}
 
-    return _fit("full", base, text, train, val, seed, Loop(steps=steps, lr=lr, **loop), (lr,), prepare, {})
+    return _fit("full", base, text, train, val, seed, lr, {"steps": steps, **loop}, prepare, {})
 
 
 def _fit(
@@ -258,56 +252,49 @@ def _fit(
     train: Examples,
     val: Examples | None,
     seed: int,
-    loop: Loop,
-    rates: Sequence[float],
+    lr: float | None,
+    loop: Mapping[str, Any],
     prepare: Callable[[nn.Module], Prepared],
     more: Mapping[str, Any],
     further: Further | None = None,
 ) -> Fitted:
-    """Train a copy at each rate, take its change, make head and dense towers of it; the best on `val` is the result."""
+    """Train a copy at the best rate, take its change, make head and dense towers of it."""
+    check_schedule(method, lr)
+    Loop(lr=0.0, **loop)  # refuses what cannot be, before examples are looked at
     shots = take(base, text, train, val)
     clip, delta_of, needed = prepare(copy.deepcopy(base.clip))
     learns = [p for p in clip.parameters() if p.requires_grad]
     start = [p.detach().clone() for p in learns]
-    goal = targets_of(train.targets, base.device)
-    if shots.multilabel:
-        goal[:, ~torch.from_numpy(seen(train.targets, len(text.names)))] = float("nan")
-    stated = {**more, **needed, **({"no_examples": shots.no_examples} if shots.no_examples else {})}
-    train_images = TrainImages(clip, base, train, loop, seed)
-    best: tuple[Quality, Fitted] | None = None
-    failed: MedclipError | None = None
-    for rate in rates if shots.val is not None else rates[:1]:
+    images: dict[int, TrainImages] = {}  # by examples: what does not learn of the tower runs once for all rates
+
+    def learn(examples: Examples, rate: float) -> Fitted:
         with torch.no_grad():
             for p, first in zip(learns, start, strict=True):
                 p.copy_(first)
-        once = replace(loop, lr=rate)
-        try:
-            train_towers(clip, base, text, train_images, goal, once, method=method, seed=seed, further=further)
-        except MedclipError as e:
-            failed = e
-            continue
+        once = Loop(lr=rate, **loop)
+        if id(examples) not in images:
+            images[id(examples)] = TrainImages(clip, base, examples, once, seed)
+        goal = targets_of(examples.targets, base.device)
+        if shots.multilabel:
+            goal[:, ~torch.from_numpy(seen(examples.targets, len(text.names)))] = float("nan")
+        train_towers(clip, base, text, images[id(examples)], goal, once, method=method, seed=seed, further=further)
+        stated = {"images": once.num_images(len(examples)), **more, **needed}
         settings = _plain({**asdict(once), **stated})
         delta = delta_of()
         merged = apply_delta(method, base.clip, delta, settings)
-        model = base.with_towers(copy.deepcopy(merged))
-        head = text_head(text.vectors(model), base.logit_scale)
-        fitted = Fitted(head, sum(p.numel() for p in learns), settings, merged, delta)
-        score = _score(model, head, shots.val) if len(rates) > 1 and shots.val is not None else Quality(0.0, 0.0)
-        if best is None or score > best[0]:
-            best = score, fitted
-        if score.right == 1.0 and score.minus_log_loss > -SURE:
-            break  # a higher rate could only do harm
-    if best is None:
-        assert failed is not None
-        raise failed  # at every rate
-    return best[1]
+        head = text_head(text.vectors(base.with_towers(copy.deepcopy(merged))), base.logit_scale)
+        return Fitted(head, sum(p.numel() for p in learns), settings, merged, delta)
+
+    fitted = learn_at_best_rate(base, shots, method, learn, lr=lr, seed=seed)
+    lacking = {"no_examples": shots.no_examples} if shots.no_examples else {}
+    return replace(fitted, settings={**fitted.settings, **lacking})
 
 
-def _score(model: Model, head: LinearHead, val: Examples) -> Quality:
-    """Judge changed towers on the images of the validation examples."""
-    images = [image for views in val.pixels for image in views]
-    encoded = np.split(model.encode_image(images), np.cumsum([len(v) for v in val.pixels])[:-1])
-    return quality(unit_logits(head, replace(val, features=tuple(encoded))), val.targets)
+def _check_layers(base: Model, image: Which, text: Which, roles: Sequence[Role] | None) -> None:
+    """Refuse layers that the model does not have."""
+    clip = copy.deepcopy(base.clip)
+    split_attention(clip)
+    _chosen(clip, image, text, roles)
 
 
 def _chosen(clip: nn.Module, image: Which, text: Which, roles: Sequence[Role] | None) -> list[Layer]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from medclip.adaptation.budget import BATCH
 from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.examples import Examples
 from medclip.adaptation.data.task_loss import batches, finite, task_logits, task_loss
@@ -90,7 +91,7 @@ class Loop:
     """Of AdamW, without weight decay; a cosine to 1e-6 over all steps."""
     text_lr: float = 1.0
     """Factor on the rate of the text tower."""
-    batch_size: int = 32
+    batch_size: int = BATCH
     """Units in a step."""
     sentences: int = 4
     """Prompts of each class that are drawn for a step; their mean stands for the class. 0: all."""
@@ -117,9 +118,17 @@ class Loop:
                 hint="At least one step and one unit in it; 0 sentences stand for all, 0 images for no augmentation.",
             )
 
+        if self.compat not in (None, "upstream"):
+            raise MedclipError(Reason.WRONG_USE, f"compat is {self.compat!r}.", hint='It is "upstream", or left out.')
+
     def passes(self, count: int) -> int:
         """Return the number of passes over so many units, the last one counted whole."""
         return -(-self.steps // -(-count // self.batch_size))
+
+    def num_images(self, count: int) -> int:
+        """Return how many images of so many units all steps see together."""
+        whole, rest = divmod(self.steps, -(-count // self.batch_size))
+        return whole * count + rest * min(self.batch_size, count)
 
     def augment(self) -> Augment:
         """Return the limits of augmentation."""

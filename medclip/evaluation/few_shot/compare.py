@@ -26,6 +26,7 @@ from medclip.evaluation.few_shot.store import COMPARISON, IDENTITY, Run, RunStor
 from medclip.evaluation.few_shot.summary import (
     cells_of,
     costs_of,
+    deviations_by_method,
     differences_of,
     failures_of,
     novel_of,
@@ -111,6 +112,9 @@ def compare_methods(
     )
     _check_novel(protocol, read.text)
     base = load_model(model, device=device)
+    if methods is not None:  # of all methods, one that cannot run is a row of the failures
+        for variant in protocol.variants:
+            variant.entry.rehearse(base, read.text, variant.options)
     data = prepare(
         base,
         read,
@@ -260,6 +264,7 @@ def _result(
         cells=cells_of(protocol, values),
         differences=differences_of(protocol, values),
         costs=costs_of(protocol, runs),
+        deviations=deviations_by_method(protocol, runs),
         failures=failures_of(runs),
         confusions=tuple(
             confusion_of(data, v.label, last, runs_of_method)

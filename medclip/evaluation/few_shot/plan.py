@@ -20,7 +20,10 @@ ALL, NOVEL = "all", "novel"
 """Parts: all classes; base classes to learn from and novel ones to ask for."""
 NOVEL_SHOTS = 16
 _NEEDS_NO_SHOTS = "zero-shot"
-_VERSIONS: Mapping[str, int] = {"lp++": 2, "linear-probe": 2}
+_VERSIONS: Mapping[str, int] = {
+    **dict.fromkeys(("lp++", "linear-probe", "tip-f", "clip-adapter", "coop", "biomedcoop", "cocoop"), 2),
+    **dict.fromkeys(("svd", "lora", "norm", "full"), 2),
+}
 """Method to the version of its code, where that is not the first. Raise it when the same shots, options and seeds give
 other predictions: runs that were kept by the code of before are then made anew."""
 _TRANSFER = ("zero-shot", "coop", "biomedcoop", "cocoop", "svd", "lora", "norm", "full")

@@ -62,6 +62,12 @@ class Cost:
     predict_seconds: float
     num_trainable: int
     needs_towers: bool
+    images: int | None = None
+    """Images that training sees at each rate; None for a method that does not learn step by step."""
+    rates: int | None = None
+    """Rates that it tries."""
+    chosen_on: str = ""
+    """What settings were chosen on: val, folds, folds of shots and validation, default, given; empty for none."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +167,8 @@ class Comparison(Result):
     cells: tuple[Cell, ...]
     differences: tuple[Paired, ...]
     costs: tuple[Cost, ...]
+    deviations: Mapping[str, tuple[str, ...]]
+    """Method label to where it differs from its published code."""
     failures: tuple[Failure, ...]
     confusions: tuple[Confusion, ...]
     novel: tuple[Novel, ...]

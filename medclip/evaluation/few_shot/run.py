@@ -29,20 +29,6 @@ if TYPE_CHECKING:
     from medclip.models.model import Model
 
 
-def predict(base: Model, fitted: Fitted, head: Head, examples: Examples) -> NDArray[np.float32]:
-    """Return logits, the mean over each unit's views; float32 [N, C].
-
-    Features of the base are used as they are; a method that changed the towers encodes the pixels anew.
-    """
-    from medclip.adaptation.data.unit_features import unit_logits
-    from medclip.runs.encode import encode_units
-
-    if fitted.clip is None:
-        return unit_logits(head, base, examples.features)
-    model = fitted.merged(base)
-    return unit_logits(head, model, encode_units(model, examples.pixels))
-
-
 def novel_head(base: Model, fitted: Fitted, text: ClassText) -> Head:
     """Make the head for other classes with what was learned: the same towers, or the same prompt around other names.
 
@@ -156,12 +142,12 @@ def _fit_and_predict(
     fitted = find_method(job.method).fit(base, job.text, train, val, seed=job.init, **job.options)
     fit_seconds = time.perf_counter() - begin
     begin = time.perf_counter()
-    logits = predict(base, fitted, fitted.head, examples.select(job.test))
+    logits = fitted.logits(base, examples.select(job.test))
     predict_seconds = time.perf_counter() - begin
     novel = None
     if job.novel_text is not None:
         head = novel_head(base, fitted, job.novel_text)
-        novel = predict(base, fitted, head, examples.select(job.novel_test))
+        novel = fitted.logits(base, examples.select(job.novel_test), head)
     for values in (logits, novel):
         if values is not None and np.isnan(values).any():
             raise MedclipError(Reason.NON_FINITE, "its predictions hold values that are no numbers.")

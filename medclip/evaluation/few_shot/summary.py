@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medclip.adaptation.deviations import deviations_of
 from medclip.evaluation.few_shot.plan import NOVEL_SHOTS, Protocol, RunKey, Variant
 from medclip.evaluation.few_shot.results import DECIMALS, Cell, Cost, Failure, Novel, Paired
 from medclip.evaluation.few_shot.store import Run
@@ -202,9 +203,28 @@ def costs_of(protocol: Protocol, runs: Runs) -> tuple[Cost, ...]:
                         round(float(np.median([f["predict_seconds"] for f in done])), 3),
                         int(np.median([f["num_trainable"] for f in done])),
                         variant.entry.trains_towers,
+                        *_budget([f["settings"] for f in done]),
                     )
                 )
     return tuple(costs)
+
+
+def _budget(settings: Sequence[Mapping[str, Any]]) -> tuple[int | None, int | None, str]:
+    """Return images at each rate, rates tried and what was chosen on; the most of all draws where they differ."""
+    images = [s["images"] for s in settings if "images" in s]
+    chosen = dict.fromkeys(str(s["chosen_on"]) for s in settings if "chosen_on" in s)
+    rates = max(len(s.get("log_loss_by_rate", (0,))) for s in settings) if images else None
+    return max(images, default=None), rates, " or ".join(chosen)
+
+
+def deviations_by_method(protocol: Protocol, runs: Runs) -> dict[str, tuple[str, ...]]:
+    """Return where the runs of each method differ from its published code, in whatever run they do."""
+    rows: dict[str, dict[str, None]] = {}
+    for key, run in runs.items():
+        if not run.failed:
+            method = protocol.variant(key.label).method
+            rows.setdefault(key.label, {}).update(dict.fromkeys(deviations_of(method, run.facts["settings"])))
+    return {label: tuple(texts) for label, texts in rows.items() if texts}
 
 
 def failures_of(runs: Runs) -> tuple[Failure, ...]:

@@ -26,6 +26,12 @@ _SIDE = 144
 """Longest side of a thumbnail, px."""
 _GALLERIES = 2
 _SHADES = 8
+_CHOSEN_ON = {
+    "val": "validation patients",
+    "folds": "folds of the shots",
+    "default": "nothing: defaults",
+    "given": "nothing: given",
+}
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,10 @@ class PageView:
     spreads: tuple[Row, ...]
     costs: tuple[tuple[str, str, tuple[str, ...], str, str], ...]
     """Title, towers, fit seconds by K, prediction seconds, numbers trained."""
+    budgets: tuple[tuple[str, tuple[str, ...], str, str], ...]
+    """Title, images that training sees at each rate by K, rates tried, what was chosen on."""
+    deviations: tuple[tuple[str, tuple[str, ...]], ...]
+    """Title, where it differs from its published code."""
     novel: tuple[Row, ...]
     failures: tuple[tuple[str, str, str], ...]
     """Title, runs, reason."""
@@ -147,6 +157,8 @@ def view(compared: Compared, *, show_paths: bool, is_burned: Callable[[int], boo
         galleries=tuple(_galleries(compared, chosen, show_paths, is_burned)),
         spreads=tuple(_spreads(result, chosen)),
         costs=tuple(_costs(result)),
+        budgets=tuple(_budgets(result)),
+        deviations=tuple((result.titles[m], result.deviations[m]) for m in result.ranked if m in result.deviations),
         novel=tuple(_novel(result)),
         failures=tuple(_failures(result)),
         counts=_counts(result),
@@ -309,6 +321,19 @@ def _costs(result: Comparison) -> Iterator[tuple[str, str, tuple[str, ...], str,
         span = number(min(trained)) if len(trained) == 1 else f"{number(min(trained))} to {number(max(trained))}"
         towers = "yes" if last.needs_towers else "no"
         yield result.titles[method], towers, seconds, _seconds(last.predict_seconds), span
+
+
+def _budgets(result: Comparison) -> Iterator[tuple[str, tuple[str, ...], str, str]]:
+    for method in result.ranked:
+        cost_of = {c.shots: c for c in result.costs if c.method == method and c.chosen_on}
+        if cost_of:
+            at = [cost_of.get(k) for k in result.shots]
+            images = tuple("–" if c is None or c.images is None else number(c.images) for c in at)
+            rates = {c.rates for c in cost_of.values() if c.rates is not None}
+            ways = dict.fromkeys(way for c in cost_of.values() for way in c.chosen_on.split(" or "))
+            chosen_on = [_CHOSEN_ON.get(way, way) for way in ways]
+            spans = " to ".join(str(r) for r in sorted({min(rates), max(rates)})) if rates else "–"
+            yield result.titles[method], images, spans, " or ".join(chosen_on)
 
 
 def _seconds(value: float) -> str:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from medclip.adaptation.data.task_loss import batches, finite, learn, targets_of, task_logits, task_loss
+from medclip.adaptation.data.task_loss import batches, epoch_rates, finite, learn, targets_of, task_logits, task_loss
 from medclip.errors import MedclipError, Reason
 
 CPU = torch.device("cpu")
@@ -60,3 +60,16 @@ def test_the_small_loop_learns_and_its_first_epoch_hardly_moves() -> None:
 
     assert 0 < train(1) < 1e-3
     assert train(60) == pytest.approx(3.5, abs=0.1)
+
+
+def test_rates_of_epochs_are_those_of_torchs_cosine_after_one_epoch_of_warm_up() -> None:
+    """Dassl starts its cosine when the warm-up ends, and gives it the whole number of epochs."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.002)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10.0)
+    expected = [1e-5]
+    for _ in range(9):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        cosine.step()
+    assert epoch_rates(0.002, 10) == pytest.approx(expected)
+    assert epoch_rates(0.002, 10)[1] == 0.002

@@ -71,19 +71,7 @@ def test_training_fits_the_shots_and_gives_the_same_bytes_twice(multilabel: bool
     losses = [log_loss(unit_logits(h, train), train.targets) for h in (heads[0], zero)]
     assert losses[0] < losses[1]
     assert fits[0].num_trainable == 2 * DIM * DIM // 4
-    assert fits[0].settings["epoch"] == 100
-
-
-def test_ratio_and_epoch_are_chosen_on_validation() -> None:
-    text = words()
-    model = FakeModel(text, noise=2.0)
-    train, val = made_up(24, seed=1, noise=2.0), made_up(12, seed=2, noise=2.0)
-    fitted = fit_clip_adapter(model, text, train, val, seed=0, lr=0.01)
-    assert fitted.settings["chosen_on"] == "val"
-    assert fitted.settings["ratio"] in (0.2, 0.5, 0.8)
-    zero = find_method("zero-shot").fit(model, text, train, None, seed=0)
-    right = [(unit_logits(h, val).argmax(axis=1) == val.targets).mean() for h in (fitted.head, zero.head)]
-    assert right[0] > right[1]
+    assert fits[0].settings["epochs"] == 100
 
 
 def test_a_head_comes_back_from_its_arrays() -> None:
@@ -96,7 +84,7 @@ def test_a_head_comes_back_from_its_arrays() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"ratio": 1.5}, {"ratio": -0.1}, {"reduction": 0}, {"optimiser": "lion"}, {"epochs": 0}]
+    "options", [{"ratio": 1.5}, {"ratio": -0.1}, {"reduction": 0}, {"optimiser": "lion"}, {"epochs": 0, "lr": 0.01}]
 )
 def test_settings_that_mean_nothing_are_refused(options: dict) -> None:
     text = words()

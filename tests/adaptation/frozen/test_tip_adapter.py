@@ -134,8 +134,8 @@ def test_trained_keys_fit_the_shots_better_and_give_the_same_bytes_twice(multila
     trained = fit_tip_f(model, text, train, None, seed=0, lr=0.01, **options)
     assert _loss(trained.head, train) < _loss(plain.head, train)
     assert trained.num_trainable == 24 * 16
-    assert trained.settings["epoch"] == 20
-    assert trained.settings["chosen_on"] == "given"
+    assert trained.settings["epochs"] == 100
+    assert trained.settings["chosen_on"] == trained.settings["mix_chosen_on"] == "given"
 
 
 def _loss(head: TipHead, examples: Examples) -> float:

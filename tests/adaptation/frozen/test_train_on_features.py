@@ -1,64 +1,42 @@
-"""Training on frozen features: the epoch that validation examples like best is the result."""
+"""Training on frozen features: the last epoch is the model, and the rate is that of the lowest log loss."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
-import torch
 
-from medclip.adaptation.data.heads import LinearHead
-from medclip.adaptation.data.shot_features import take, unit_logits
-from medclip.adaptation.frozen.train_on_features import train_epochs
+from medclip.adaptation.budget import RATES, passes
+from medclip.adaptation.data.shot_features import unit_logits
 from medclip.adaptation.methods import find_method
-from medclip.statistics.metrics.selection_score import quality
+from medclip.statistics.metrics.selection_score import log_loss
 from tests.kits.adaptation import FakeModel, made_up, words
 
-
-def heads_of_training(multilabel: bool, validated: bool) -> tuple[list[LinearHead], LinearHead, int]:
-    """Train zero-shot weights on answers that are wrong of the validation examples; give the head of each epoch too."""
-    text = words(multilabel=multilabel)
-    train, val = (made_up(24, seed=s, multilabel=multilabel, noise=1.0) for s in (1, 2))
-    wrong = replace(train, targets=1 - train.targets if multilabel else (train.targets + 1) % 3)
-    shots = take(FakeModel(text), text, wrong, val if validated else None)
-    weight = torch.from_numpy(shots.zero.weight_DC.copy()).requires_grad_()
-    heads: list[LinearHead] = []
-
-    def head() -> LinearHead:
-        heads.append(LinearHead(weight.detach().numpy().copy(), np.zeros(3, np.float32)))
-        return heads[-1]
-
-    optimizer = torch.optim.SGD([weight], lr=2.0)
-    found, epoch = train_epochs(shots, optimizer, lambda f: f @ weight, head, epochs=12, batch_size=8, seed=0)
-    return heads, found, epoch
+MIX = {"tip-f": {"alpha": 20.0, "beta": 5.0}, "clip-adapter": {}}
 
 
-@pytest.mark.parametrize("multilabel", [False, True])
-def test_the_first_of_the_best_epochs_on_validation_is_the_result(multilabel: bool) -> None:
-    heads, found, epoch = heads_of_training(multilabel, validated=True)
-    val = made_up(24, seed=2, multilabel=multilabel, noise=1.0)
-    scores = [quality(unit_logits(h, val), val.targets) for h in heads]
-    assert len(heads) == 12
-    assert epoch == 1 + scores.index(max(scores)) < 12
-    assert found is heads[epoch - 1]
-
-
-def test_without_validation_examples_the_last_epoch_is_the_result() -> None:
-    heads, found, epoch = heads_of_training(multilabel=False, validated=False)
-    assert (len(heads), epoch) == (1, 12)
-    assert found is heads[0]
-
-
-@pytest.mark.parametrize("method", ["tip-f", "clip-adapter"])
-def test_methods_state_the_epoch_that_was_chosen(method: str) -> None:
+@pytest.mark.parametrize("method", MIX)
+def test_validation_chooses_the_rate_and_not_the_epoch(method: str) -> None:
     text = words()
-    model = FakeModel(text)
-    train, val = (made_up(24, seed=s, noise=1.0) for s in (1, 2))
-    wrong = replace(train, targets=(train.targets + 1) % 3)
+    model = FakeModel(text, noise=2.0)
+    train, val = (made_up(24, seed=s, noise=2.0) for s in (1, 2))
+    val = replace(val, patients=tuple(f"val {p}" for p in val.patients))
     fit = find_method(method).fit
-    options = {"alpha": 5.0, "beta": 5.0} if method == "tip-f" else {"ratio": 0.8}
-    chosen = fit(model, text, wrong, val, seed=0, epochs=12, lr=0.05, **options)
-    last = fit(model, text, wrong, None, seed=0, epochs=12, lr=0.05, **options)
-    assert chosen.settings["epoch"] < last.settings["epoch"] == 12
-    assert not all(np.array_equal(v, last.head.arrays()[n]) for n, v in chosen.head.arrays().items())
+    chosen = fit(model, text, train, val, seed=0, **MIX[method]).settings
+    each = {r: fit(model, text, train, None, seed=0, lr=r, **MIX[method]) for r in RATES[method]}
+    losses = {r: log_loss(unit_logits(f.head, val), val.targets) for r, f in each.items()}
+    assert chosen["lr"] == min(losses, key=losses.__getitem__)
+    assert chosen["log_loss_by_rate"] == {f"{r:g}": pytest.approx(v, abs=1e-4) for r, v in losses.items()}
+    assert chosen["epochs"] == passes(24) == 100
+    assert chosen["images"] == 2400
+
+
+@pytest.mark.parametrize("method", MIX)
+def test_a_method_that_is_worse_than_the_prompts_says_so(method: str) -> None:
+    text = words()
+    model = FakeModel(text, noise=0.1)
+    train, val = (made_up(24, seed=s, noise=0.5) for s in (1, 2))
+    wrong = replace(train, targets=(train.targets + 1) % 3)
+    (note,) = find_method(method).fit(model, text, wrong, val, seed=0, **MIX[method]).notes
+    assert note.startswith("None of the rates tried came below the base's prompts on 24 files of validation patients")
+    assert not find_method(method).fit(model, text, wrong, val, seed=0, lr=0.001, **MIX[method]).notes

@@ -8,14 +8,15 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from medclip.adaptation.budget import RATES
 from medclip.adaptation.data.heads import LinearHead
 from medclip.adaptation.data.shot_features import unit_logits
 from medclip.adaptation.frozen.zero_shot import fit_zero_shot
 from medclip.adaptation.methods import find_method
-from medclip.adaptation.prompts.coop import RATES, fit_coop
+from medclip.adaptation.prompts.coop import PUBLISHED, fit_coop
 from medclip.adaptation.prompts.prompted_text_tower import encode_embedded, place
 from medclip.errors import MedclipError, Reason
-from medclip.statistics.metrics.selection_score import quality
+from medclip.statistics.metrics.selection_score import log_loss
 from tests.kits.adapt_golden_text import golden_clip, golden_words, load
 from tests.kits.adaptation import made_up, real_features, tiny_model, words
 
@@ -114,16 +115,32 @@ def test_a_class_without_positives_keeps_its_zero_shot_logit() -> None:
     assert fitted.settings["no_examples"] == [text.names[1]]
 
 
-def test_the_rate_is_chosen_on_validation_examples_where_none_is_given() -> None:
+def test_the_rate_is_chosen_by_log_loss_on_validation_examples_where_none_is_given() -> None:
     text = words(3)
     base = tiny_model(text)
     train, val = (real_features(base, made_up(9, seed=s)) for s in (0, 1))
-    assert fit_coop(base, text, train, None, seed=0, epochs=2).settings["lr"] == RATES[0]
     chosen = fit_coop(base, text, train, val, seed=0, epochs=8)
-    each = [fit_coop(base, text, train, None, seed=0, epochs=8, lr=rate) for rate in RATES]
-    best = max(each, key=lambda f: quality(unit_logits(f.head, val), val.targets))
+    each = [fit_coop(base, text, train, None, seed=0, epochs=8, lr=rate) for rate in RATES["coop"]]
+    best = min(each, key=lambda f: log_loss(unit_logits(f.head, val), val.targets))
     assert chosen.settings["lr"] == best.settings["lr"]
     assert chosen.head.arrays()["weight"].tobytes() == best.head.arrays()["weight"].tobytes()
+    assert fit_coop(base, text, train, None, seed=0, epochs=2).settings["chosen_on"] == "folds"
+
+
+@pytest.mark.parametrize("method", PUBLISHED)
+def test_upstream_learns_as_long_and_as_fast_as_the_published_code(method: str, monkeypatch: Any) -> None:
+    asked: list[dict[str, Any]] = []
+    for module in ("coop", "cocoop"):
+        monkeypatch.setattr(f"medclip.adaptation.prompts.{module}.learn", lambda *_, **schedule: asked.append(schedule))
+    text = words(3)
+    base = tiny_model(text)
+    train = real_features(base, made_up(9))
+    fitted = find_method(method).fit(base, text, train, train, seed=0, compat="upstream")
+    assert [(s["lr"], s["epochs"], s["batch_size"]) for s in asked] == [PUBLISHED[method]]
+    assert (fitted.settings["compat"], fitted.settings["chosen_on"]) == ("upstream", "given")
+    asked.clear()
+    find_method(method).fit(base, text, train, train, seed=0)
+    assert [(s["lr"], s["epochs"], s["batch_size"]) for s in asked] == [(r, 100, 32) for r in RATES[method]]
 
 
 def test_bad_input_gives_clear_sentences() -> None:
@@ -132,8 +149,8 @@ def test_bad_input_gives_clear_sentences() -> None:
     train = real_features(base, made_up(6))
     with pytest.raises(MedclipError, match=r"'apple'.*context of 16"):
         fit_coop(base, text, train, None, seed=0, words=None, num_vectors=15)
-    with pytest.raises(MedclipError, match="at least one epoch"):
-        fit_coop(base, text, train, None, seed=0, epochs=0)
+    with pytest.raises(MedclipError, match="it takes at least 1"):
+        fit_coop(base, text, train, None, seed=0, epochs=0, lr=0.1)
     with pytest.raises(MedclipError, match="words to begin with are empty"):
         fit_coop(base, text, train, None, seed=0, words="")
     with pytest.raises(MedclipError, match="loss of CoOp became") as e:

@@ -13,6 +13,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
+from medclip.adaptation.budget import RATES
 from medclip.adaptation.data.examples import Examples
 from medclip.adaptation.data.heads import LinearHead, text_head
 from medclip.adaptation.methods import METHODS, Fitted, find_method
@@ -22,7 +23,7 @@ from medclip.adaptation.towers.methods import NORMS, fit_norm, fit_svd
 from medclip.errors import MedclipError, Reason
 from medclip.models.model import Model
 from medclip.models.towers.build import build_clip
-from medclip.statistics.metrics.selection_score import quality
+from medclip.statistics.metrics.selection_score import log_loss
 from tests.kits.adapt_towers import Kind, model_of
 from tests.kits.adaptation import made_up, real_features, words
 
@@ -36,7 +37,9 @@ def fitted_on(
     text = words(3, multilabel=multilabel)
     base = model_of(kind, text)
     train = real_features(base, made_up(9, multilabel=multilabel, views=(1, 2)))
-    return base, find_method(method).fit(base, text, train, None, seed=seed, **{**QUICK, **options})
+    return base, find_method(method).fit(
+        base, text, train, None, seed=seed, **{"lr": RATES[method][0], **QUICK, **options}
+    )
 
 
 def changed(base: Model, fitted: Fitted) -> set[str]:
@@ -112,39 +115,61 @@ def test_svd_without_a_step_worth_the_name_gives_the_base() -> None:
         torch.testing.assert_close(value, base.clip.state_dict()[name], atol=1e-5, rtol=0)
 
 
-def test_the_rate_is_chosen_on_validation_examples_where_none_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("method", TOWER_METHODS)
+def test_rates_of_all_lie_around_one_and_those_of_clip_svd_in_the_published_range(method: str) -> None:
+    first, *others = RATES[method]
+    assert [first / 4 < rate < 4 * first for rate in others] == [True, True]
+    if method == "svd":
+        assert all(0.0005 <= rate <= 0.01 for rate in RATES[method])
+
+
+def test_a_rate_that_ends_in_no_numbers_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     text = words(3)
     base = model_of("vit", text)
     train, val = (real_features(base, made_up(9, seed=s)) for s in (0, 1))
-    monkeypatch.setattr("medclip.adaptation.towers.methods.SVD_RATES", (1e-4, 0.05, float("inf")))
-    assert fit_svd(base, text, train, None, seed=0, **QUICK).settings["lr"] == 1e-4
-    chosen = fit_svd(base, text, train, val, seed=0, **QUICK)  # the last of them fails, which is no reason to stop
-    each = [fit_svd(base, text, train, None, seed=0, lr=lr, **QUICK) for lr in (1e-4, 0.05)]
-    found = []
-    for fitted in each:
-        assert fitted.clip is not None
-        model = Model(fitted.clip, base.tokenizer, base.preprocess, base.card, name="it", path=base.path)
-        logits = fitted.head.logits(model.encode_image(np.concatenate(val.pixels)), None)
-        found.append(quality(logits, val.targets))
-    best = each[int(found[1] > found[0])]
-    assert chosen.settings["lr"] == best.settings["lr"]
-    assert all(torch.equal(v, best.delta[k]) for k, v in chosen.delta.items())
+    monkeypatch.setitem(RATES, "svd", (1e-4, 0.05, float("inf")))
+    chosen = fit_svd(base, text, train, val, seed=0, **QUICK)
+    assert set(chosen.settings["log_loss_by_rate"]) == {"0.0001", "0.05"}
+    each = {lr: fit_svd(base, text, train, None, seed=0, lr=lr, **QUICK) for lr in (1e-4, 0.05)}
+    losses = {lr: log_loss(fitted.logits(base, val), val.targets) for lr, fitted in each.items()}
+    best = min(losses, key=losses.__getitem__)
+    assert chosen.settings["lr"] == best
+    assert chosen.settings["log_loss"] == pytest.approx(losses[best], abs=1e-4)
+    assert all(torch.equal(v, each[best].delta[k]) for k, v in chosen.delta.items())
+    monkeypatch.setitem(RATES, "svd", (float("inf"), float("inf")))
+    with pytest.raises(MedclipError, match="the loss of svd became"):
+        fit_svd(base, text, train, val, seed=0, **QUICK)
 
 
-@pytest.mark.parametrize("method", ["svd", "lora"])
-def test_the_rate_is_judged_on_validation_examples_and_not_on_the_shots(
+@pytest.mark.parametrize("method", TOWER_METHODS)
+def test_the_rate_is_judged_by_log_loss_on_validation_examples_and_not_on_the_shots(
     method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the shots teach is wrong of the validation examples: the rate that learns nothing is the better one."""
     text = words(3)
     base = model_of("vit", text)
     train = real_features(base, made_up(9))
-    val = replace(train, targets=(train.targets + 1) % 3)
-    for targets, best in ((val.targets, 1e-7), (train.targets, 0.02)):
-        monkeypatch.setattr(f"medclip.adaptation.towers.methods.{method.upper()}_RATES", (1e-7, 0.02))
-        judges = replace(val, targets=targets)
+    fast = 0.003 if method == "full" else 0.02
+    monkeypatch.setitem(RATES, method, (1e-7, fast))
+    for targets, best in (((train.targets + 1) % 3, 1e-7), (train.targets, fast)):
+        judges = replace(train, targets=targets, patients=tuple(f"val {p}" for p in train.patients))
         fitted = find_method(method).fit(base, text, train, judges, seed=0, steps=25, pool=0)
         assert fitted.settings["lr"] == best
+        assert fitted.settings["chosen_on"] == "val"
+        assert bool(fitted.notes) == (fitted.settings["log_loss"] >= fitted.settings["log_loss_zero_shot"])
+
+
+def test_without_validation_the_rate_is_chosen_on_folds_of_the_shots_and_learned_again_on_all() -> None:
+    text = words(3)
+    base = model_of("vit", text)
+    train = real_features(base, made_up(9))
+    chosen = fit_svd(base, text, train, None, seed=0, **QUICK)
+    assert chosen.settings["chosen_on"] == "folds"
+    again = fit_svd(base, text, train, None, seed=0, lr=chosen.settings["lr"], **QUICK)
+    assert again.settings["chosen_on"] == "given"
+    assert all(torch.equal(v, again.delta[k]) for k, v in chosen.delta.items())
+    alone = real_features(base, made_up(3, patients=3))
+    assert fit_svd(base, text, alone, None, seed=0, **QUICK).settings["chosen_on"] == "default"
 
 
 @pytest.mark.parametrize("method", TOWER_METHODS)
