@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self, TextIO, cast
 
@@ -68,29 +69,10 @@ class PlainProgress:
 
 
 class BarProgress:
-    """Two bars on a terminal: all files of the run, and the stage that is under way."""
+    """Two bars on a terminal: all files of the run, and the stage that is under way with its text below."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        self._bars: Any = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[beside]}"),
-            console=Console(file=stream or forgiving_stderr()),
-        )
+        self._bars = _bars(stream or forgiving_stderr())
         self._overall = self._stage = None
 
     def __enter__(self) -> Self:
@@ -124,6 +106,33 @@ class BarProgress:
     def note(self, text: str) -> None:
         """Write a line above the bars."""
         self._bars.console.print(text, highlight=False, markup=False)
+
+
+def _bars(stream: TextIO) -> Any:
+    """Make rich's bars; what stands beside the steps has a line of its own, so that it takes no room from counts."""
+    from rich.console import Console, RenderableType
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Bars(Progress):
+        def get_renderables(self) -> Iterable[RenderableType]:
+            yield self.make_tasks_table(self.tasks)
+            for task in self.tasks:
+                if task.fields["beside"]:
+                    yield Text(f"  {task.fields['beside']}", no_wrap=True, overflow="ellipsis")
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
+        TimeRemainingColumn(),
+    )  # fmt: skip
+    return Bars(*columns, console=Console(file=stream))
 
 
 def progress(quiet: bool = False) -> PlainProgress | BarProgress:

@@ -73,6 +73,19 @@ def test_lines_of_a_run_of_days_come_once_a_minute(clock: list[float]) -> None:
     assert gaps == sorted(gaps)
 
 
+def test_a_narrow_terminal_has_room_for_counts_remaining_time_and_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "72")
+    text = "loss 2.314, lr 0.000123, 1,143 images/s, < 1 % waiting for data"
+    out = _Terminal()
+    with BarProgress(out) as shown:
+        shown.stage("Training", 100_000, done=2_000)
+        shown.step(300, text)
+    assert "2300/100000" in out.getvalue()
+    assert "left" in out.getvalue()
+    assert text in out.getvalue()
+
+
 def test_bars_on_a_terminal_show_steps_text_and_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     out = _Terminal()
