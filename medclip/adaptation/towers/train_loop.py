@@ -127,8 +127,8 @@ class Loop:
 
     def num_images(self, count: int) -> int:
         """Return how many images of so many units all steps see together."""
-        whole, rest = divmod(self.steps, -(-count // self.batch_size))
-        return whole * count + rest * min(self.batch_size, count)
+        passes, steps_left = divmod(self.steps, -(-count // self.batch_size))
+        return passes * count + steps_left * min(self.batch_size, count)
 
     def augment(self) -> Augment:
         """Return the limits of augmentation."""
