@@ -1,24 +1,37 @@
-"""Samples a second of a training step: medclip's against a loop around open_clip's own model and ClipLoss.
+"""A training step of medclip beside a loop around open_clip's own model and ClipLoss, on a CPU or on a card.
 
-    python benchmarks/train_step.py [--rounds 15] [--batch 64] [--threads 2]
-    python benchmarks/train_step.py --device cuda --model ViT-B-16 --batch 1024 --bf16 --peak-tflops 989
+    python benchmarks/train_step.py [--rounds 15] [--batch 64] [--threads 2] [--full-captions] [--json]
+    python benchmarks/train_step.py --device cuda
+    torchrun --standalone --nproc-per-node 8 benchmarks/train_step.py --device cuda --batch 2048
 
-The same model with the same weights, images, captions and AdamW on both sides; without --model a small ViT at 128 px.
-open_clip's loop is given float images and token ids that are ready; medclip starts from uint8 images and sentences, as
-its trainer does, and normalises and tokenises inside the timed step. Both must give the same loss at the first step.
-Captions are drawn from the task vocabularies; the context is 77 tokens, as in CLIP. The two take steps in turn; CPU and
-wall time are told, with --peak-tflops also the share of the card's peak that the matrix products of the whole context
-would need (MFU). Ends with 1 when the median ratio of the wall times is below 1.0.
+The second line is all that is wanted of a card: ViT-B/16 in bfloat16, 256 images at 224 px, and one line of JSON with
+images_s, mfu, step_ms, host_cpu_ms (of the thread that takes the steps), device_idle, data_wait, memory, collectives of
+a step, versions and the card. With torchrun only medclip is measured; --batch is that of all ranks.
+
+The same model with the same weights, images, captions, precision, clipping and AdamW on both sides; without --model a
+small ViT at 128 px on a CPU. open_clip's loop is given float images and token ids that lie on the device; medclip
+starts from uint8 images and token ids in the host's memory, as its workers leave them: what its feed copies and
+normalises is in the timed step. Both must give the same loss at the first step. Captions are drawn from the task
+vocabularies, context 77 as in CLIP; medclip computes only the columns that they use, and --full-captions makes them
+fill the context. The two take rounds of steps in turn; on a card a round is ten steps and one wait for the card. MFU
+counts the products of matrices that medclip computed, against --peak-tflops (known for some cards).
+Ends with 1 when the median ratio of the wall times is below 1.4, or 1.2 with --full-captions.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import itertools
+import json
+import os
+import platform
+import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -26,137 +39,256 @@ import open_clip
 import torch
 from open_clip.loss import ClipLoss
 from open_clip.model import CustomTextCLIP
+from torch.distributed.tensor.debug import CommDebugMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from medclip.sample import Modality
 from medclip.text.captions.draw import CaptionRecord, draw_caption
 from medclip.text.tokenizers.tokenizer import load_tokenizer
 from medclip.training.batches.loader import Batch, used_columns
-from medclip.training.ranks.sharding import clip_gradients
-from medclip.training.ranks.world import World
+from medclip.training.ranks.accelerator import allow_fast_products, choose_precision
+from medclip.training.ranks.pace import Pace
+from medclip.training.ranks.sharding import blocks_of, spread
+from medclip.training.ranks.world import World, joined
 from medclip.training.recipe.file import load_recipe
+from medclip.training.steps.inputs import Feed
+from medclip.training.steps.optimizer import make_optimizer
 from medclip.training.steps.step import StepComputer
 from medclip.training.steps.towers import Towers
+from medclip.training.steps.update import Outcome, Update, read
 
-TARGET = 1.0
+TARGETS = {False: 1.4, True: 1.2}
 SMALL: dict[str, Any] = {
     "embed_dim": 128,
     "vision_cfg": {"image_size": 128, "patch_size": 16, "width": 192, "layers": 6, "head_width": 64},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 192, "heads": 3, "layers": 4},
 }
+PEAK_TFLOPS = {"H100": 989.0, "H200": 989.0, "A100": 312.0, "L40S": 362.0, "RTX 4090": 165.0}
+"""Of bfloat16 with float32 sums, dense, from the makers' data sheets (SXM where there are several)."""
 
 
-def captions(count: int) -> tuple[str, ...]:
+def captions(count: int, full: bool) -> tuple[str, ...]:
     """Draw captions of chest films as a training run would."""
     rng = np.random.default_rng(0)
     record = CaptionRecord(
         Modality.XRAY, view="PA", age_years=54, sex="F", labels={"chest_xray_findings": {"pneumonia": 1, "effusion": 0}}
     )
-    return tuple(draw_caption(record, rng) for _ in range(count))
+    return tuple(" ".join([draw_caption(record, rng)] * (12 if full else 1)) for _ in range(count))
 
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--batch", type=int, help="64, or 256 on a card")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--model", help="open_clip architecture; a small ViT where left out")
-    parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--model", help="open_clip architecture; a small ViT on a CPU, ViT-B-16 on a card")
+    parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
+    parser.add_argument("--full-captions", action="store_true", help="captions that fill the context")
+    parser.add_argument("--micro-batch", type=int)
+    parser.add_argument("--grad-checkpointing", action="store_true")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--parallel", default="ddp", choices=("ddp", "fsdp"))
+    parser.add_argument("--shard-size", type=int)
     parser.add_argument("--peak-tflops", type=float, help="of the card, in the precision that is used")
-    return parser.parse_args()
+    parser.add_argument("--json", action="store_true", help="print one line of JSON, as on a card")
+    chosen = parser.parse_args()
+    card = chosen.device.startswith("cuda")
+    chosen.batch = chosen.batch or (256 if card else 64)
+    chosen.model = chosen.model or ("ViT-B-16" if card else None)
+    chosen.json = chosen.json or card
+    return chosen
+
+
+class Same:
+    """Stands for `Batches`: the same batch again and again, as workers would leave it."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch, self.seen, self.bad = batch, 0, Counter[str]()
+
+    def training(self, first_step: int, last_step: int) -> Iterator[Batch]:
+        for _ in range(first_step, last_step):
+            yield self._batch
+
+    def over_budget(self) -> None:
+        return None
+
+
+class Ours:
+    """medclip's step: what `Trainer` does of it, without files."""
+
+    def __init__(self, chosen: argparse.Namespace, model: Any, batch: Batch, tokenizer: Any, world: World) -> None:
+        precision = choose_precision(chosen.precision, world.device, None)
+        soft = {"same_label": "negative", "same_text": "negative", "same_study": "negative"}
+        train = {
+            "lr": 1e-4, "image_lr_factor": 1.0, "weight_decay": 0.01, "betas": [0.9, 0.999], "eps": 1e-8,
+            "batch_size": chosen.batch, "micro_batch": chosen.micro_batch, "parallel": chosen.parallel,
+        }  # fmt: skip
+        recipe = load_recipe({"name": "bench", "data": {"shards": "none"}, "objective": soft, "train": train})
+        allow_fast_products(world.device)
+        towers, half, bf16 = Towers(model, tokenizer.pad_id), (0.5, 0.5, 0.5), precision == "bf16"
+        if chosen.compile:
+            for block in blocks_of(towers):
+                block.compile()
+        call = spread(towers, world, parallel=chosen.parallel, bf16=bf16, shard_size=chosen.shard_size)
+        self.computer = StepComputer(recipe, towers, call, tokenizer, half, half, world, None, bf16=bf16)
+        copies = world.size // (chosen.shard_size or world.size)
+        self.update = Update(
+            towers, world, make_optimizer(towers, recipe), None, [], clip_norm=1.0, copies=copies
+        )  # fmt: skip
+        self.pace = Pace(world.device)
+        self.feed = Feed(Same(batch), self.computer.prepare, world.device, 0, 10**9)  # type: ignore[arg-type]
+        self._inputs, self._steps, self._size = iter(self.feed), itertools.count(), chosen.batch
+        self.precision = precision
+
+    def step(self) -> torch.Tensor:
+        """Take a step; return its row, on the device."""
+        fed, step = next(self._inputs), next(self._steps)
+        self.pace.count(self._size, fed.wait_s)
+        assert fed.inputs is not None
+        self.pace.tick()
+        self.update.begin()
+        row = self.update.apply(self.computer.backward(fed.inputs, step), step, 1e-4)
+        self.pace.tick()
+        return row
+
+    def round(self, steps: int) -> Outcome:
+        """Take steps and look at them once, as a run does."""
+        return read([self.step() for _ in range(steps)])[-1]
+
+
+class Theirs:
+    """A loop around open_clip's model and loss, as in its `train_one_epoch`."""
+
+    def __init__(self, model: Any, images: torch.Tensor, tokens: torch.Tensor, bf16: bool) -> None:
+        self._model, self._images, self._tokens, self._bf16 = model, images, tokens, bf16
+        self._optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+        self._loss = ClipLoss()
+
+    def step(self) -> torch.Tensor:
+        """Take a step; return its loss, on the device."""
+        self._optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(self._images.device.type, torch.bfloat16, enabled=self._bf16):
+            loss = self._loss(*self._model(self._images, self._tokens))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
+        self._optimizer.step()
+        with torch.no_grad():
+            self._model.logit_scale.clamp_(0, np.log(100))
+        return loss.detach()
+
+    def round(self, steps: int) -> float:
+        """Take steps and look at the last loss."""
+        return float([self.step() for _ in range(steps)][-1])
 
 
 def main() -> int:
     """Compare and print."""
     chosen = options()
     torch.set_num_threads(chosen.threads)
+    with joined(chosen.device) as world:
+        return measure(chosen, world)
+
+
+def measure(chosen: argparse.Namespace, world: World) -> int:
+    """Measure on these ranks."""
     torch.manual_seed(0)
     tokenizer = load_tokenizer("clip", {"context_length": 77})
     config = open_clip.get_model_config(chosen.model) if chosen.model else SMALL
     assert config is not None, f"open_clip knows no {chosen.model}"
-    theirs = CustomTextCLIP(**{k: v for k, v in config.items() if k != "custom_text"}).to(chosen.device)
-    ours = copy.deepcopy(theirs)
-
-    size = config["vision_cfg"].get("image_size", 224)
-    images = np.random.default_rng(1).integers(0, 256, (chosen.batch, size, size, 3), dtype=np.uint8)
-    said, names = captions(chosen.batch), tuple(map(str, range(chosen.batch)))
-    ids = tokenizer.encode(said).astype(np.int32)
-    keys = np.repeat(np.arange(chosen.batch)[:, None], 3, axis=1)
-    batch = Batch(
-        images, ids, used_columns(ids, tokenizer), keys, said, names, names, names, np.ones(chosen.batch, bool)
-    )
-    ready = ((torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5).to(chosen.device)
-    tokens = torch.from_numpy(tokenizer.encode(said)).to(chosen.device)
-
-    objective = {"same_label": "negative", "same_text": "negative", "same_study": "negative"}
-    precision = {"precision": "bf16" if chosen.bf16 else "fp32"}
-    recipe = load_recipe({"name": "bench", "data": {"shards": "none"}, "objective": objective, "train": precision})
-    towers, half = Towers(ours, tokenizer.pad_id), (0.5, 0.5, 0.5)
-    world = World(device=torch.device(chosen.device))
-    computer = StepComputer(recipe, towers, towers, tokenizer, half, half, world, None)
-    optimizers = [torch.optim.AdamW(m.parameters(), lr=1e-4) for m in (ours, theirs)]
-    loss = ClipLoss()
-
-    def our_step() -> float:
-        optimizers[0].zero_grad(set_to_none=True)
-        value = computer.backward(batch, 0)
-        clip_gradients(list(ours.parameters()), 1.0)
-        optimizers[0].step()
-        return value
-
-    def their_step() -> float:
-        optimizers[1].zero_grad(set_to_none=True)
-        with torch.autocast(world.device.type, torch.bfloat16, enabled=chosen.bf16):
-            value = loss(*theirs(ready, tokens))
-        value.backward()
-        torch.nn.utils.clip_grad_norm_(theirs.parameters(), 1.0)
-        optimizers[1].step()
-        return float(value.detach())
-
-    with FlopCounterMode(display=False) as counter:
-        their_first = their_step()
-    first = (our_step(), their_first)
-    if abs(first[0] - first[1]) > (2e-2 if chosen.bf16 else 1e-4):
-        print(f"the first losses differ: {first}")
-        return 1
-    return told(chosen, *rounds(chosen.rounds, our_step, their_step), counter.get_total_flops())
+    model: Any = CustomTextCLIP(**{k: v for k, v in config.items() if k != "custom_text"}).to(world.device)
+    if chosen.grad_checkpointing:
+        model.set_grad_checkpointing()
+    copied = copy.deepcopy(model)
+    own, size = chosen.batch // world.size, config["vision_cfg"].get("image_size", 224)
+    images = np.random.default_rng(world.rank).integers(0, 256, (own, size, size, 3), dtype=np.uint8)
+    texts = captions(own, chosen.full_captions)
+    ids, names = tokenizer.encode(texts).astype(np.int32), tuple(map(str, range(own)))
+    keys = np.repeat(np.arange(own)[:, None], 3, axis=1)
+    used = used_columns(ids, tokenizer)
+    batch = Batch(images, ids, used, keys, texts, names, names, names, np.ones(own, bool))
+    ours = Ours(chosen, model, batch, tokenizer, world)
+    ready = ((torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5).to(world.device)
+    alone = world.size == 1
+    theirs = Theirs(copied, ready, torch.from_numpy(ids).long().to(world.device), ours.precision == "bf16")
+    try:
+        with FlopCounterMode(display=False) as counted, CommDebugMode() as collectives:
+            first = ours.round(1).loss
+        if alone and abs(first - theirs.round(1)) > (2e-2 if ours.precision == "bf16" else 1e-4):
+            print("the first losses differ", file=sys.stderr)
+            return 1
+        steps = 10 if world.device.type == "cuda" else 1
+        both = (ours.round, theirs.round) if alone else (ours.round,)
+        for each in both:
+            each(steps)
+        ours.pace.read()
+        spent = rounds(chosen.rounds, steps, both)
+        speed = ours.pace.read()
+    finally:
+        ours.feed.close()
+    if not world.is_first:
+        return 0
+    ratios, of_cpu = ([b[i] / a[i] for a, b in zip(spent[0], spent[-1], strict=True)] for i in (0, 1))
+    values = {
+        "images_s": round(chosen.batch / statistics.median(wall for wall, _, _ in spent[0]), 1),
+        "ratio_to_open_clip": [round(f(ratios), 3) for f in (statistics.median, min, max)] if alone else None,
+        "ratio_of_cpu": round(statistics.median(of_cpu), 3) if alone else None,
+        "step_ms": round(1e3 * statistics.median(wall for wall, _, _ in spent[0]), 2),
+        "open_clip_step_ms": round(1e3 * statistics.median(wall for wall, _, _ in spent[1]), 2) if alone else None,
+        "host_cpu_ms": round(1e3 * statistics.median(thread for _, _, thread in spent[0]), 2),
+        "mfu": mfu(chosen, counted.get_total_flops() / statistics.median(wall for wall, _, _ in spent[0])),
+        "tflop_a_step": round(counted.get_total_flops() / 1e12, 4),
+        "device_idle": speed.get("device_idle"),
+        "data_wait": round(speed["data_wait"], 4),
+        "memory_mb": round(memory_mb(world.device)),
+        "collectives": {str(name).split(".")[-1]: n for name, n in collectives.get_comm_counts().items()},
+        "ranks": world.size, "parallel": chosen.parallel, "batch": chosen.batch, "tokens": used, "size_px": size,
+        "model": chosen.model or "small ViT", "precision": ours.precision, "compile": chosen.compile,
+        "device": torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else platform.machine(),
+        "load": round(os.getloadavg()[0], 1), "torch": torch.__version__, "open_clip": open_clip.__version__,
+        "python": platform.python_version(), "cuda": torch.version.cuda,
+    }  # fmt: skip
+    show(values, chosen.json)
+    return int(alone and values["ratio_to_open_clip"][0] < TARGETS[chosen.full_captions])
 
 
 def rounds(
-    number: int, our_step: Callable[[], float], their_step: Callable[[], float]
-) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
-    """Time steps in turn: wall and CPU seconds of ours and theirs."""
-    spent: dict[Callable[[], float], list[tuple[float, float]]] = {our_step: [], their_step: []}
+    number: int, steps: int, sides: tuple[Callable[[int], object], ...]
+) -> list[list[tuple[float, float, float]]]:
+    """Time rounds in turn: seconds of wall, process and thread for a step of each side."""
+    spent: list[list[tuple[float, float, float]]] = [[] for _ in sides]
     for i in range(number):
-        for step in (our_step, their_step) if i % 2 else (their_step, our_step):
-            spent[step].append(timed(step))
-    return spent[our_step], spent[their_step]
+        for j in range(len(sides)) if i % 2 else reversed(range(len(sides))):
+            start = time.perf_counter(), time.process_time(), time.thread_time()
+            sides[j](steps)  # reads a loss at its end, so it has waited for the device
+            end = time.perf_counter(), time.process_time(), time.thread_time()
+            wall, process, thread = ((b - a) / steps for a, b in zip(start, end, strict=True))
+            spent[j].append((wall, process, thread))
+    return spent
 
 
-def timed(step: Callable[[], float]) -> tuple[float, float]:
-    """Give wall and CPU seconds of a step; the loss that it returns has waited for a GPU."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    step()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - wall, time.process_time() - cpu
+def mfu(chosen: argparse.Namespace, flops_s: float) -> float | None:
+    """Return the share of the card's peak; None where that is not known."""
+    peak = chosen.peak_tflops
+    if peak is None and torch.cuda.is_available():
+        name = torch.cuda.get_device_name()
+        peak = next((tflops for card, tflops in PEAK_TFLOPS.items() if card in name), None)
+    return None if peak is None else round(flops_s / peak / 1e12, 4)
 
 
-def told(
-    chosen: argparse.Namespace, ours: list[tuple[float, float]], theirs: list[tuple[float, float]], flops: int
-) -> int:
-    """Print the ratios; give the exit code."""
-    for name, which in (("wall", 0), ("CPU", 1)):
-        ratios = [b[which] / a[which] for a, b in zip(ours, theirs, strict=True)]
-        print(f"{name:4} medclip / open_clip {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
-    for name, found in (("medclip", ours), ("open_clip", theirs)):
-        seconds = statistics.median(wall for wall, _ in found)
-        share = f", MFU {flops / seconds / chosen.peak_tflops / 1e12:.1%}" if chosen.peak_tflops else ""
-        print(f"{name:9} {chosen.batch / seconds:.1f} samples/s{share}")
-    middle = statistics.median(b[0] / a[0] for a, b in zip(ours, theirs, strict=True))
-    print(f"at least {TARGET:g}: {'yes' if middle >= TARGET else 'no'}")
-    return int(middle < TARGET)
+def memory_mb(device: torch.device) -> float:
+    """Return the largest memory so far: of the card, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def show(values: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(values))
+        return
+    for name, value in values.items():
+        print(f"{name:20} {value}")
 
 
 if __name__ == "__main__":

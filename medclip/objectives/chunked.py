@@ -7,7 +7,8 @@ O(N x chunk) for the chunk and O(N x D) for the gradients; nothing of size b x N
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -31,6 +32,20 @@ class _Walked(torch.autograd.Function):
         return None, *(None if saved is None else saved * grads[0] for saved in ctx.saved_tensors)
 
 
+@contextmanager
+def _all_bits(device: torch.device) -> Iterator[None]:
+    """Multiply in float32 where a run allows TF32: a scale of 100 would make its error one of the logits."""
+    before = torch.get_float32_matmul_precision()
+    if device.type != "cuda" or before == "highest":
+        yield
+        return
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def walked(walk: Walk, *inputs: Tensor) -> Tensor:
     """Return the loss of a walk, differentiable once with respect to its inputs. Autocast is off inside the walk.
 
@@ -38,7 +53,7 @@ def walked(walk: Walk, *inputs: Tensor) -> Tensor:
         walk: Uses the inputs; makes the loss and its gradients.
         inputs: float32 tensors of one device.
     """
-    with torch.autocast(inputs[0].device.type, enabled=False):
+    with torch.autocast(inputs[0].device.type, enabled=False), _all_bits(inputs[0].device):
         if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
             return _Walked.apply(walk, *inputs)  # type: ignore[return-value]
         with torch.no_grad():

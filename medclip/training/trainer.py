@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
-import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +18,24 @@ from medclip.models.preprocess import Preprocess, square_side
 from medclip.models.towers.build import build_clip
 from medclip.progress import Progress, Silent
 from medclip.shards.reading.samples import ShardReader
-from medclip.training.batches.loader import Batch, Batches, preflight
+from medclip.training.batches.loader import Batches, preflight
 from medclip.training.checkpoints import state as store
+from medclip.training.checkpoints.background import BackgroundSaver
 from medclip.training.checkpoints.export import export_pack
 from medclip.training.checkpoints.start import begin, tokenizer_folder
 from medclip.training.log import FILE_NAME, RunLog, cut_log
-from medclip.training.ranks.sharding import clip_gradients, full_weights, spread
+from medclip.training.ranks.accelerator import allow_fast_products, choose_precision
+from medclip.training.ranks.pace import Pace
+from medclip.training.ranks.sharding import blocks_of, full_weights, spread
 from medclip.training.ranks.world import World
 from medclip.training.recipe.compatibility import refuse_what_does_not_go_together
 from medclip.training.recipe.file import package_folder
 from medclip.training.recipe.schema import Recipe
 from medclip.training.result import BEST, PretrainResult
 from medclip.training.steps.frozen_prefix import FrozenPrefix
+from medclip.training.steps.inputs import Fed, Feed, Inputs, empty_batch
 from medclip.training.steps.masked_pixels import MaskedPart
 from medclip.training.steps.optimizer import (
-    MAX_LOGIT_SCALE,
     Ema,
     learning_rate,
     make_optimizer,
@@ -42,6 +46,7 @@ from medclip.training.steps.optimizer import (
 from medclip.training.steps.step import StepComputer
 from medclip.training.steps.teacher import SentenceTeacher
 from medclip.training.steps.towers import Towers, borrowed, weights_of
+from medclip.training.steps.update import Outcome, Update, read
 from medclip.training.validation import validate
 
 
@@ -69,121 +74,143 @@ class Trainer:
         self.normalisation = (started.mean, started.std)
         self.size_px, self._budget = square_side(started.config), started.budget
         self.data, self.val = self._batches()
+        self._notes: list[str] = []
         model = started.model.to(self.world.device)
         self.towers = self._towers(model)
         self._prefix = FrozenPrefix(model, m.freeze_blocks, self.size_px) if m.freeze_blocks else None
         self.towers.prefix = [self._prefix] if self._prefix else []
-        refuse_what_does_not_go_together(recipe, self.towers, self.world)
-        call = spread(self.towers, self.world, parallel=t.parallel, bf16=t.precision == "bf16")
+        checkpoint, state = self._newest()
+        before = state.get("precision", "fp32") if checkpoint is not None else None
+        self.precision = choose_precision(t.precision, self.world.device, before)
+        allow_fast_products(self.world.device)
+        refuse_what_does_not_go_together(recipe, self.towers, self.world, self.precision)
+        bf16 = self.precision == "bf16"
+        call = spread(self.towers, self.world, parallel=t.parallel, bf16=bf16, shard_size=t.shard_size)
         self.optimizer = make_optimizer(self.towers, recipe)
         store.fill_optimizer(self.optimizer)
-        self._statistics = moving_statistics(self.towers, freeze_bn=m.freeze_bn)
         self.ema = Ema(self.towers, t.ema) if t.ema else None
+        self.update = Update(
+            self.towers, self.world, self.optimizer, self.ema, moving_statistics(self.towers, freeze_bn=m.freeze_bn),
+            clip_norm=t.clip_norm, copies=self.world.size // (t.shard_size or self.world.size),
+        )  # fmt: skip
         wanted = recipe.objective.text_teacher
         teacher = SentenceTeacher(package_folder(wanted.folder), str(self.world.device)) if wanted else None
         self.computer = StepComputer(
-            recipe, self.towers, call, self.tokenizer, *self.normalisation, self.world, teacher
+            recipe, self.towers, call, self.tokenizer, *self.normalisation, self.world, teacher, bf16=bf16
         )
         self.total_steps = min(t.epochs * self.data.steps_per_epoch, t.max_steps or 10**12)
+        self.rate = functools.partial(
+            learning_rate, base=t.lr, warmup_steps=t.warmup_steps, total_steps=self.total_steps, schedule=t.schedule,
+            cooldown_steps=t.cooldown_steps,
+        )  # fmt: skip
         self.step, self.bad_steps, self.best = 0, 0, math.inf
         self.validation: dict[str, float] = {}
         self._bad_told: dict[str, int] = {}
-        self._notes: list[str] = []
-        self._resume()
+        self._rows: list[Tensor] = []
+        self._error: MedclipError | None = None
+        self.pace = Pace(self.world.device)
+        self._resume(checkpoint, state)
 
     def run(self, stop: Callable[[int], bool]) -> PretrainResult:
         """Take the steps that are left.
 
         Args:
-            stop: Asked after each step; True on any rank writes a checkpoint and ends the call on all.
+            stop: Asked after each step; True on any rank writes a checkpoint and ends the call on all, at the same step
+                (with several ranks some steps later, when they next look at what they said to each other).
         """
         t = self.recipe.train
         log = RunLog(
-            self.folder,
-            self.total_steps,
-            self.step,
-            self._progress,
-            write=self.world.is_first,
+            self.folder, self.total_steps, self.step, self._progress, write=self.world.is_first,
             tensorboard=t.tensorboard,
-        )
+        )  # fmt: skip
+        saver = BackgroundSaver(self.folder / "checkpoints", self.world)
+        feed = Feed(self.data, self.computer.prepare, self.world.device, self.step, self.total_steps)
+        looking_every = t.sync_every or (1 if self.world.device.type == "cpu" else t.log_every)
         try:
             self._log_first(log)
-            since, images, waited = time.perf_counter(), 0, 0.0
-            for batch in self._fetched(self.data.training(self.step, self.total_steps)):
-                loss, lr, norm = self._step(batch, log)
-                batch.release()
-                images, waited = images + len(batch.texts), waited + batch.wait_s
+            training_mode(self.towers, freeze_bn=self.recipe.model.freeze_bn)
+            wish = False
+            self.pace.begin()
+            for fed in feed:
+                lr = self._step(fed, wish)
+                self.pace.count(self.data.batch_size, fed.wait_s)
                 last = self.step == self.total_steps
-                if self.step % t.log_every == 0 or last:
-                    spent = time.perf_counter() - since
-                    entry = {"step": self.step, "epoch": self.step / self.data.steps_per_epoch, "loss": loss, "lr": lr}
-                    speed = {"images_s": images * self.world.size / spent, "data_wait": waited / spent}
-                    scale = float(self.towers.clip.logit_scale.detach().exp())
-                    log.write("step", entry | {"scale": scale, "grad_norm": norm} | speed | self._memory())
-                    self._count_bad(log)
-                    since, images, waited = time.perf_counter(), 0, 0.0
+                logged, saving = last or self.step % t.log_every == 0, last or self.step % t.checkpoint_every == 0
+                validating = last or self.step % self.data.steps_per_epoch == 0
+                looking = logged or saving or validating or self.step % looking_every == 0
+                outcome = self._look(fed, log) if looking else None
+                if logged and outcome is not None:
+                    log.write("step", self._entry(outcome, lr) | self.pace.read())
                 else:
                     log.reach(self.step)
-                if self.step % self.data.steps_per_epoch == 0 or last:
-                    start = time.perf_counter()
-                    self._validate(log)
-                    since += time.perf_counter() - start
-                stopping = not last and self._any(stop(self.step))
-                if self.step % t.checkpoint_every == 0 or stopping or last:
-                    self._save()
-                if stopping:
+                if validating:
+                    with self.pace.paused():
+                        self._validate(log)
+                wish = wish or (not last and stop(self.step))
+                stopping = wish if self.world.size == 1 else outcome is not None and outcome.num_stopping > 0
+                if saving or (stopping and not last):
+                    if outcome is None:
+                        self._look(fed, log)
+                    saver.save(self.step, self._tensors(), self._state())
+                if stopping and not last:
+                    saver.wait()
                     return PretrainResult(self.folder, self.step, self.total_steps, None, self.validation)
+            saver.wait()
             return self._finish()
         finally:
+            feed.close()
             log.close()
             for batches in (self.data, self.val):
                 if batches is not None:
                     batches.close()
+            saver.close()
 
-    def _step(self, batch: Batch, log: RunLog) -> tuple[float, float, float]:
-        """Take one step; a step whose loss or gradient is not finite changes nothing."""
-        t = self.recipe.train
-        lr = learning_rate(
-            self.step,
-            base=t.lr,
-            warmup_steps=t.warmup_steps,
-            total_steps=self.total_steps,
-            schedule=t.schedule,
-            cooldown_steps=t.cooldown_steps,
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr * group["factor"]
-        training_mode(self.towers, freeze_bn=self.recipe.model.freeze_bn)
-        self.optimizer.zero_grad(set_to_none=True)
-        statistics = [s.clone() for s in self._statistics]
-        own = self.computer.backward(batch, self.step)
-        value = float(self.world.sum(torch.tensor([own], dtype=torch.float64))[0]) / self.world.size
-        learning = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = clip_gradients(learning, t.clip_norm if t.clip_norm is not None else math.inf)
-        if math.isfinite(norm) and math.isfinite(value):
-            self.bad_steps = 0
-            self.optimizer.step()
-            with torch.no_grad():
-                self.towers.clip.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
-            if self.ema is not None:
-                self.ema.update(self.towers, self.step)
-        else:
-            for now, before in zip(self._statistics, statistics, strict=True):
-                now.copy_(before)
-            self._skip(value, norm, log)
+    def _step(self, fed: Fed, stopping: bool) -> float:
+        """Take one step without waiting for it; return its learning rate."""
+        self._error = self._error or fed.error
+        if self._error is not None and fed.inputs is None and self.world.size == 1:
+            raise self._error
+        # A rank that cannot read on takes part until all have heard of it; the step then counts nowhere.
+        inputs = fed.inputs or self._nothing()
+        lr = self.rate(self.step)
+        self.pace.tick()
+        self.update.begin()
+        loss = self.computer.backward(inputs, self.step)
+        num_bad, failed = sum(fed.bad.values()), self._error is not None
+        self._rows.append(self.update.apply(loss, self.step, lr, failed=failed, stopping=stopping, num_bad=num_bad))
+        self.pace.tick()
         self.step += 1
-        return value, lr, norm
+        return lr
 
-    def _skip(self, loss: float, norm: float, log: RunLog) -> None:
-        self.bad_steps += 1
-        log.write("skip", {"step": self.step + 1, "loss": str(loss), "grad_norm": str(norm)})
-        if self.bad_steps > self.recipe.train.max_bad_steps:
-            raise MedclipError(
-                Reason.NON_FINITE,
-                f"the loss or its gradient was not finite {self.bad_steps} steps in a row, up to step {self.step + 1}.",
-                where=self.folder,
-                hint="Lower train.lr or use precision fp32, in another folder; the last checkpoint is from before.",
-            )
+    def _look(self, fed: Fed, log: RunLog) -> Outcome:
+        """Wait for the device, and see to what became of the steps since the last look; return the last one's.
+
+        Raises:
+            MedclipError: On all ranks, what one of them met in its data; NON_FINITE after too many steps in a row.
+        """
+        outcomes, self._rows = read(self._rows), []
+        if outcomes[-1].num_bad != sum(self._bad_told.values()):
+            self._count_bad(fed, log)
+        if any(o.num_failed for o in outcomes):
+            self.world.agree(self._error)
+        for step, outcome in enumerate(outcomes, start=self.step - len(outcomes) + 1):
+            self.bad_steps = 0 if outcome.counts else self.bad_steps + 1
+            if not outcome.counts:
+                log.write("skip", {"step": step, "loss": str(outcome.loss), "grad_norm": str(outcome.norm)})
+            if self.bad_steps > self.recipe.train.max_bad_steps:
+                raise MedclipError(
+                    Reason.NON_FINITE,
+                    f"the loss or its gradient was not finite {self.bad_steps} steps in a row, up to step {step}.",
+                    where=self.folder,
+                    hint="Lower train.lr or use precision fp32, in another folder; the last checkpoint is from before.",
+                )
+        return outcomes[-1]
+
+    def _entry(self, outcome: Outcome, lr: float) -> dict[str, float]:
+        return {
+            "step": self.step, "epoch": self.step / self.data.steps_per_epoch, "loss": outcome.loss, "lr": lr,
+            "scale": outcome.scale, "grad_norm": outcome.norm,
+        }  # fmt: skip
 
     def _validate(self, log: RunLog) -> None:
         """Every rank measures its part of the validation split, and all know the result."""
@@ -210,6 +237,7 @@ class Trainer:
                 if self.recipe.train.export == "best":
                     weights = full_weights(self.towers, self.world)
                     self.world.first(lambda: store.save_tensors(weights, self.folder / BEST))
+        training_mode(self.towers, freeze_bn=self.recipe.model.freeze_bn)
 
     def _finish(self) -> PretrainResult:
         with borrowed(self.towers, self.ema.state if self.ema else None):
@@ -239,13 +267,14 @@ class Trainer:
             pack, self.recipe, model, self.config, tokenizer, self.reader, self.step, preprocess, base=self._base
         )
 
-    def _save(self) -> None:
-        state = {
+    def _state(self) -> dict[str, Any]:
+        """Return the plain values of a checkpoint."""
+        return {
             "recipe": self.recipe.digest(), "data": self._data_digest(), "bad_steps": self.bad_steps,
             "validation": self.validation, "best": None if math.isinf(self.best) else self.best,
-            "ranks": self.world.size, "bad": self._bad_told, "seen": self.data.seen * self.world.size,
+            "ranks": self.world.size, "bad": self._bad_told, "seen": self.step * self.data.batch_size,
+            "precision": self.precision,
         }  # fmt: skip
-        store.save_checkpoint(self.folder / "checkpoints", self.step, self._tensors(), state, self.world)
 
     def _tensors(self) -> dict[str, Tensor]:
         """Name everything that a checkpoint holds."""
@@ -256,78 +285,60 @@ class Trainer:
             **{f"averaged.{k}": v for k, v in averaged.items()},
         }
 
-    def _resume(self) -> None:
-        folder = self.folder / "checkpoints"
-        path, state, damaged = store.newest_sound(folder) if self.world.is_first else (None, {}, [])
-        name, state, num_damaged = self.world.gather([path.name if path else None, state, len(damaged)])[0]
-        if name is not None:
-            if state.get("data") != self._data_digest():
-                raise MedclipError(
-                    Reason.OUTPUT_IN_USE,
-                    "the training shards are not those that this run began with; going on would mix two data sets.",
-                    where=self.folder,
-                    hint="Name another folder with --out, or give the run its shards back.",
-                )
-            store.load_checkpoint(folder / name, self._tensors(), self.world)
+    def _newest(self) -> tuple[Path | None, dict[str, Any]]:
+        """Find where to go on: a checkpoint and its plain values.
+
+        Raises:
+            MedclipError: OUTPUT_IN_USE when it is of other shards; as `newest_for_all`.
+        """
+        path, state, num_damaged = store.newest_for_all(self.folder / "checkpoints", self.world)
+        if path is not None and state.get("data") != self._data_digest():
+            raise MedclipError(
+                Reason.OUTPUT_IN_USE,
+                "the training shards are not those that this run began with; going on would mix two data sets.",
+                where=self.folder,
+                hint="Name another folder with --out, or give the run its shards back.",
+            )
+        self._notes += [f"{num_damaged} damaged checkpoints were passed over"] * (num_damaged > 0)
+        return path, state
+
+    def _resume(self, path: Path | None, state: dict[str, Any]) -> None:
+        if path is not None:
+            store.load_checkpoint(path, self._tensors(), self.world)
             self.step, self.bad_steps, self.validation = state["step"], state["bad_steps"], state["validation"]
             self.best = math.inf if state["best"] is None else state["best"]
+            self._bad_told = state["bad"]
             if self.world.is_first:  # counts go on; the others begin at nothing, so that the sum is right
                 self.data.bad.update(state["bad"])
                 self.data.seen = state["seen"]
-        elif num_damaged:
-            raise MedclipError(
-                Reason.CORRUPT,
-                f"none of the {num_damaged} checkpoints here holds what was written.",
-                where=folder,
-                hint="Remove the folder to begin again, or put the checkpoints back.",
-            )
-        self._notes += [f"{num_damaged} damaged checkpoints were passed over"] * (num_damaged > 0)
         if self.world.is_first:
             cut_log(self.folder / FILE_NAME, self.step)
         self.world.barrier()
 
     def _log_first(self, log: RunLog) -> None:
-        notes = self._notes + list(
-            preflight(
-                self.reader,
-                world_size=self.world.size,
-                workers=self.recipe.data.workers,
-                batch_size=self.recipe.train.batch_size,
-                policy=self.recipe.data.policy,
-                window_shards=self.recipe.data.window_shards,
-            )
-        )
-        for note in notes:
+        notes = preflight(
+            self.reader, world_size=self.world.size, workers=self.recipe.data.workers,
+            batch_size=self.recipe.train.batch_size, policy=self.recipe.data.policy,
+            window_shards=self.recipe.data.window_shards,
+        )  # fmt: skip
+        for note in (*self._notes, f"the towers compute in {self.precision}", *notes):
             log.write("note", {"step": self.step, "note": note})
 
-    def _fetched(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Yield batches; what one rank cannot read all ranks hear of before they wait for it in a step."""
-        while True:
-            batch: Batch | None = None
-            error: MedclipError | None = None
-            try:
-                batch = next(batches, None)
-            except MedclipError as e:
-                error = e
-            if self._any(error is not None):
-                self.world.agree(error)
-            if batch is None:
-                return
-            yield batch
+    def _nothing(self) -> Inputs:
+        """Make inputs of which no sample takes part."""
+        shape = (self.size_px, self.size_px, 3) if self._budget is None else self._budget.packed_shape
+        o, size, length = self.recipe.objective, self.data.batch_size // self.world.size, self.tokenizer.context_length
+        views = 2 if o.two_views else 1
+        batch = empty_batch(size, shape, length, num_views=views, weighted=bool(o.source_weights))
+        return self.computer.prepare(batch, self.step).to(self.world.device)
 
-    def _count_bad(self, log: RunLog) -> None:
-        """Add up the samples that could not be read, on all ranks; too many of them end the run."""
-        total: dict[str, int] = {}
-        for counts in self.world.gather({str(k): v for k, v in self.data.bad.items()}):
-            for reason, count in counts.items():
-                total[reason] = total.get(reason, 0) + count
-        if total != self._bad_told:
-            self._bad_told = total
-            log.write("bad", {"step": self.step, **total})
-        self.world.agree(self.data.over_budget())
-
-    def _any(self, wish: bool) -> bool:
-        return bool(self.world.sum(torch.tensor([float(wish)]))[0] > 0)
+    def _count_bad(self, fed: Fed, log: RunLog) -> None:
+        """Add up the samples that could not be used, on all ranks."""
+        total: Counter[str] = Counter()
+        for counts in self.world.gather(fed.bad):
+            total.update(counts)
+        self._bad_told = dict(total)
+        log.write("bad", {"step": self.step, **total})
 
     def _batches(self) -> tuple[Batches, Batches | None]:
         d, t, o = self.recipe.data, self.recipe.train, self.recipe.objective
@@ -350,20 +361,16 @@ class Trainer:
         return data, validation
 
     def _towers(self, model: torch.nn.Module) -> Towers:
-        o, compiled = self.recipe.objective, self.recipe.train.compile
+        o = self.recipe.objective
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.recipe.seed)
             masked = MaskedPart(model, self.size_px, normalise=o.masked.normalise) if o.masked is not None else None
-        if compiled:
-            for tower in (model.visual, model.text):
-                tower.compile()  # type: ignore[union-attr, operator]
-        return Towers(model, self.tokenizer.pad_id, masked, cut_text=not compiled)
+        towers = Towers(model, self.tokenizer.pad_id, masked)
+        # In the order of torch's guides: activation checkpoints (they are in the model), compile, shard.
+        for block in blocks_of(towers) if self.recipe.train.compile else ():
+            block.compile()
+        return towers
 
     def _data_digest(self) -> str:
         """Hash of the training shards: they hold pixels, labels and order, so equal hash, equal batches."""
         return hashlib.sha256("".join(self.reader.shard_hashes).encode()).hexdigest()[:16]
-
-    def _memory(self) -> dict[str, float]:
-        if self.world.device.type != "cuda":
-            return {}
-        return {"gpu_mb": torch.cuda.max_memory_allocated(self.world.device) / 2**20}

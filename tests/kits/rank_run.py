@@ -1,7 +1,8 @@
 """What the ranks of a test do: one process group, several runs, each stopped where the test says.
 
 Called as: python -m torch.distributed.run --standalone --nproc-per-node N tests/kits/rank_run.py JOBS.json
-JOBS.json: a list of {"recipe": {...}, "overrides": [...], "out": folder, "stop": step, "full_disk": true}.
+JOBS.json: a list of {"recipe": {...}, "overrides": [...], "out": folder, "stop": step, "full_disk": true}. With
+"stop_rank" only that rank is asked to stop; with "count" the calls of each collective are written.
 One with "beside_open_clip" lets open_clip's loop train a copy of the model, and writes how far apart the two are.
 """
 
@@ -10,15 +11,31 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from medclip.errors import MedclipError
 from medclip.training.checkpoints import state as checkpoint
 from medclip.training.loop import run_recipe
 from tests.kits.open_clip_steps import train_both
+
+
+class Collectives(TorchDispatchMode):
+    """Counts what goes through process groups."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace in ("c10d", "_c10d_functional"):
+            self.counts[str(func).split(".")[1]] += 1
+        return func(*args, **(kwargs or {}))
 
 
 def main(jobs: Path) -> None:
@@ -50,7 +67,11 @@ def _run(job: dict[str, Any]) -> None:
             if both is not None:
                 (out / "beside.json").write_text(json.dumps(both._asdict()))
             return
-        run_recipe(job["recipe"], job.get("overrides", ()), out, stop=lambda step: step == stop)
+        asked = job.get("stop_rank", int(os.environ["RANK"])) == int(os.environ["RANK"])
+        with Collectives() if job.get("count") else nullcontext() as counted:
+            run_recipe(job["recipe"], job.get("overrides", ()), out, stop=lambda step: asked and step == stop)
+        if counted is not None and os.environ["RANK"] == "0":
+            (out / "collectives.json").write_text(json.dumps(counted.counts))
     except MedclipError as e:
         (out / f"error-{os.environ['RANK']}.json").write_text(json.dumps([str(e.reason), str(e)]))
     finally:

@@ -109,6 +109,27 @@ def newest_sound(folder: Path) -> tuple[Path | None, dict[str, Any], list[Path]]
     return None, {}, damaged
 
 
+def newest_for_all(folder: Path, world: World) -> tuple[Path | None, dict[str, Any], int]:
+    """Find the newest sound checkpoint on the first rank, for all of them.
+
+    Returns:
+        The checkpoint (None where there is none), its plain values, and the number of damaged ones that are newer.
+
+    Raises:
+        MedclipError: CORRUPT where all are damaged.
+    """
+    path, state, damaged = newest_sound(folder) if world.is_first else (None, {}, [])
+    name, state, num_damaged = world.gather([path.name if path else None, state, len(damaged)])[0]
+    if name is None and num_damaged:
+        raise MedclipError(
+            Reason.CORRUPT,
+            f"none of the {num_damaged} checkpoints here holds what was written.",
+            where=folder,
+            hint="Remove the folder to begin again, or put the checkpoints back.",
+        )
+    return (folder / name if name is not None else None), state, num_damaged
+
+
 def load_checkpoint(path: Path, tensors: Mapping[str, Tensor], world: World) -> None:
     """Read a checkpoint into tensors that are there already, whole or sharded in any way.
 
@@ -153,7 +174,7 @@ def fill_optimizer(optimizer: torch.optim.Optimizer) -> None:
     for group in optimizer.param_groups:
         for p in group["params"]:
             optimizer.state[p] = {
-                "step": torch.zeros((), dtype=torch.float32),
+                "step": torch.zeros((), dtype=torch.float32, device=p.device),
                 "exp_avg": torch.zeros_like(p, memory_format=torch.preserve_format),
                 "exp_avg_sq": torch.zeros_like(p, memory_format=torch.preserve_format),
             }
@@ -186,9 +207,9 @@ def _quiet() -> Iterator[None]:
     logger = logging.getLogger("torch.distributed.checkpoint")
     level = logger.level
     logger.setLevel(logging.ERROR)
+    # Left in place: what warnings.catch_warnings puts back is that of all threads, and this may be another.
+    warnings.filterwarnings("ignore", message="torch.distributed is disabled")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
         logger.setLevel(level)

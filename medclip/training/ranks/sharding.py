@@ -16,7 +16,9 @@ _BLOCKS = ("resblocks", "blocks", "layer", "layers", "stages")
 """Names under which open_clip, timm and transformers keep the blocks of a tower."""
 
 
-def spread(towers: Towers, world: World, *, parallel: str, bf16: bool) -> Callable[..., Any]:
+def spread(
+    towers: Towers, world: World, *, parallel: str, bf16: bool, shard_size: int | None = None
+) -> Callable[..., Any]:
     """Make the towers ready for this world.
 
     Args:
@@ -24,6 +26,7 @@ def spread(towers: Towers, world: World, *, parallel: str, bf16: bool) -> Callab
         world: Its ranks.
         parallel: "ddp" or "fsdp".
         bf16: With FSDP: gather parameters and compute in bfloat16, reduce gradients in float32.
+        shard_size: With FSDP: ranks that hold one copy of the parameters together (HSDP); all of them where None.
 
     Returns:
         What to call in place of `towers`: the towers themselves in a world of one and with FSDP, which changes them in
@@ -39,13 +42,20 @@ def spread(towers: Towers, world: World, *, parallel: str, bf16: bool) -> Callab
             device_ids=[world.device] if world.device.type == "cuda" else None,
             process_group=world.group,
             gradient_as_bucket_view=True,
+            broadcast_buffers=False,  # none of them changes: statistics are frozen wherever there are ranks
         )
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     # FSDP shards no parameters in channels-last order.
     towers.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    mesh = init_device_mesh(world.device.type, (world.size,))
+    shard = shard_size or world.size
+    copies = world.size // shard  # torchrun counts up within a machine first: a shard's ranks are neighbours
+    mesh = (
+        init_device_mesh(world.device.type, (shard,))
+        if copies == 1
+        else init_device_mesh(world.device.type, (copies, shard), mesh_dim_names=("replicate", "shard"))
+    )
     policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if bf16 else MixedPrecisionPolicy()
     for block in blocks_of(towers):
         fully_shard(block, mesh=mesh, mp_policy=policy)
@@ -89,30 +99,9 @@ def no_sync(call: Callable[..., Any], towers: Towers) -> Callable[[], Any]:
     return waiting
 
 
-def clip_gradients(parameters: list[nn.Parameter], limit: float) -> float:
-    """Scale gradients down to a common norm; whole and sharded ones together.
-
-    Args:
-        parameters: All that learn.
-        limit: Largest norm; infinity only measures.
-
-    Returns:
-        The norm before, equal on all ranks.
-    """
-    kinds: dict[type, list[Tensor]] = {}
-    for p in parameters:
-        if p.grad is not None:
-            kinds.setdefault(type(p.grad), []).append(p.grad)
-    norms = [torch.nn.utils.get_total_norm(grads) for grads in kinds.values()]
-    full_norms = [n.full_tensor() if hasattr(n, "full_tensor") else n for n in norms]  # type: ignore[operator]
-    if not full_norms:
-        return 0.0
-    total = full_norms[0] if len(full_norms) == 1 else torch.stack([n.float() for n in full_norms]).norm()
-    factor = torch.clamp(limit / (total + 1e-6), max=1.0)
-    for grads in kinds.values():
-        for grad in grads:
-            grad.mul_(factor if len(kinds) == 1 else float(factor))
-    return float(total)
+def local_of(value: Tensor) -> Tensor:
+    """Return this rank's piece of a sharded tensor, in the same memory; any other tensor is returned as it is."""
+    return value.to_local() if hasattr(value, "to_local") else value  # type: ignore[operator]
 
 
 def full_weights(towers: Towers, world: World) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from medclip.errors import MedclipError, Reason
 
 T = TypeVar("T")
 _CPU = torch.device("cpu")
-_TIMEOUT = timedelta(minutes=30)
+TIMEOUT = timedelta(minutes=30)
 """Longer than any step, validation or checkpoint: after it a rank that waits for a lost one gives up."""
 
 
@@ -50,12 +50,10 @@ class World:
         dist.all_reduce(own, group=self.group)
         return own.cpu()
 
-    def average_gradients(self, parameters: list[torch.nn.Parameter]) -> None:
-        """Average the gradients of parameters that neither DDP nor FSDP looks after."""
-        for p in parameters:
-            if self.group is not None and p.grad is not None:
-                dist.all_reduce(p.grad, group=self.group)
-                p.grad.div_(self.size)
+    def add(self, values: torch.Tensor) -> None:
+        """Add a small tensor up over the ranks, in place, on its device: nobody waits for it."""
+        if self.group is not None:
+            dist.all_reduce(values, group=self.group)
 
     def gather(self, value: Any) -> list[Any]:
         """Return the JSON values of all ranks, in order of rank, to every rank. (torch's own way would pickle them.)"""
@@ -149,7 +147,7 @@ def joined(device: str) -> Iterator[World]:
         torch.cuda.set_device(own)
     theirs = dist.is_initialized()
     if not theirs:
-        dist.init_process_group("nccl" if own.type == "cuda" else "gloo", timeout=_TIMEOUT)
+        dist.init_process_group("nccl" if own.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         world = World(rank, size, own, dist.group.WORLD)
         yield world

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from medclip.errors import MedclipError, Reason
+from medclip.training.ranks.accelerator import Precision
 from medclip.training.ranks.world import World
 from medclip.training.recipe.schema import Recipe
 from medclip.training.steps.optimizer import moving_statistics
@@ -29,7 +30,7 @@ def refuse_beside_native_aspect(recipe: Recipe) -> None:
             )
 
 
-def refuse_what_does_not_go_together(recipe: Recipe, towers: Towers, world: World) -> None:
+def refuse_what_does_not_go_together(recipe: Recipe, towers: Towers, world: World, precision: Precision) -> None:
     """Refuse combinations that would fail in the first step, or learn something else than the recipe says.
 
     Raises:
@@ -37,6 +38,7 @@ def refuse_what_does_not_go_together(recipe: Recipe, towers: Towers, world: Worl
     """
     t, m = recipe.train, recipe.model
     sharded = world.size > 1 and t.parallel == "fsdp"
+    bf16 = precision == "bf16"
     normed = any(isinstance(x, nn.modules.batchnorm._BatchNorm) for x in towers.modules())
     in_parts = world.size > 1 or t.micro_batch is not None
     for wrong, what, hint in (
@@ -56,9 +58,14 @@ def refuse_what_does_not_go_together(recipe: Recipe, towers: Towers, world: Worl
             "Use model.lock_image with unlocked_image_groups, or train.parallel=ddp.",
         ),
         (
-            sharded and t.precision == "bf16" and (towers.masked is not None or normed),
+            sharded and bf16 and (towers.masked is not None or normed),
             "train.precision=bf16 with train.parallel=fsdp goes with neither objective.masked nor batch normalisation",
             "Use train.precision=fp32, or train.parallel=ddp.",
+        ),
+        (
+            sharded and world.size % (t.shard_size or world.size) != 0,
+            f"{world.size} ranks cannot be divided into shards of train.shard_size={t.shard_size}",
+            "Name a number that divides the ranks, the GPUs of one machine say.",
         ),
     ):
         if wrong:

@@ -265,6 +265,9 @@ class Train(_Part):
     memory of a small batch, gradient of the large one, for about a third more time."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
     """With torchrun: a copy of the model on each rank, or parameters and optimizer sharded over the ranks (FSDP2)."""
+    shard_size: int | None = Field(default=None, ge=1)
+    """With fsdp: ranks that hold one copy of the parameters together, all of them where None. On machines of eight
+    GPUs, 8 keeps the gathering of parameters inside a machine (HSDP)."""
     lr: float = Field(default=1e-3, gt=0)
     image_lr_factor: float = Field(default=0.3, ge=0)
     """Factor on the learning rate of the image trunk, which starts from ImageNet."""
@@ -284,14 +287,19 @@ class Train(_Part):
     clip_norm: float | None = Field(default=1.0, gt=0)
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay of the averaged weights that are validated and exported; 0 turns averaging off."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """What the towers compute with; losses, weights and moments are float32 always. "auto" is bf16 on cards that have
+    it and fp32 on CPUs; a run that goes on keeps what it began with, wherever that is. Cards multiply fp32 in TF32."""
     compile: bool = False
-    """Compile the towers (torch.compile); the first steps take minutes."""
+    """Compile each block of the towers (torch.compile); the first steps take a minute."""
     device: str = "cpu"
     threads: int | None = Field(default=None, ge=1)
     """Torch threads; torch's own choice where None. Another number may change last bits."""
     checkpoint_every: int = Field(default=100, ge=1)
     log_every: int = Field(default=10, ge=1)
+    sync_every: int | None = Field(default=None, ge=1)
+    """Steps after which the host looks at what the device computed: losses that are not finite, and what other ranks
+    want. It also does at logged steps, validations and checkpoints. None: 1 on CPUs, log_every on cards."""
     tensorboard: bool = False
     """Write the log for TensorBoard too (needs the extra `tensorboard`)."""
     zero_shot: tuple[str, ...] = ()
@@ -301,6 +309,8 @@ class Train(_Part):
     def _check(self) -> Train:
         if not all(0 <= b < 1 for b in self.betas):
             raise ValueError(f"betas are {list(self.betas)}; both must be at least 0 and below 1")
+        if self.shard_size is not None and self.parallel != "fsdp":
+            raise ValueError("shard_size does nothing without parallel: fsdp")
         if self.cooldown_steps and self.schedule == "cosine":
             raise ValueError("cooldown_steps does nothing with the cosine schedule")
         return self
@@ -316,7 +326,8 @@ class Train(_Part):
         return names
 
     max_bad_steps: int = Field(default=5, ge=0)
-    """Steps in a row with a loss that is not finite; they are left out, one more stops the run."""
+    """Steps in a row with a loss that is not finite; they are left out, one more stops the run as soon as the host
+    looks (sync_every)."""
     export: Literal["last", "best"] = "last"
     """Weights in the pack: those of the last step, or of the epoch with the lowest validation loss."""
     image_hashes: bool = False
@@ -327,7 +338,8 @@ class Train(_Part):
 _FREE = (
     "out", "card", "data.shard", "data.cache_mb", "data.worker", "data.verify", "data.timeout_s", "data.max_bad_share",
     "data.test_split", "data.max_test",
-    "train.micro_batch", "train.parallel", "train.device", "train.checkpoint_every", "train.log_every",
+    "train.micro_batch", "train.parallel", "train.shard_size", "train.sync_every", "train.device",
+    "train.checkpoint_every", "train.log_every",
     "train.tensorboard", "train.zero_shot", "train.max_bad_steps", "train.image_hashes",
 )  # fmt: skip
 """What may be another when a run goes on; `decisive` leaves out every key that begins so."""

@@ -10,7 +10,10 @@ from torch import Tensor, nn
 
 from medclip.models.towers.fold_batch_norm import fold_batch_norm
 
-_CHUNK = 4
+_CHUNKS = {"cpu": 4}
+"""Images at once: as many as fit the cache of a CPU."""
+_CHUNK = 256
+"""The same on cards, which want many."""
 
 
 class FrozenPrefix:
@@ -48,5 +51,5 @@ class FrozenPrefix:
         """Return the trunk's last feature map, before it is pooled: float [B, C, h, w]."""
         trunk: Any = model.visual.trunk  # type: ignore[union-attr]
         with torch.no_grad():
-            h_BCHW = torch.cat([self._front(chunk) for chunk in x_BCHW.split(_CHUNK)])
+            h_BCHW = torch.cat([self._front(chunk) for chunk in x_BCHW.split(_CHUNKS.get(x_BCHW.device.type, _CHUNK))])
         return trunk.bn2(trunk.conv_head(trunk.blocks[self._blocks :](h_BCHW)))

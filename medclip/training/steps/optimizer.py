@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason
 from medclip.models.towers.freeze import layer_depths
+from medclip.training.ranks.sharding import local_of
 from medclip.training.recipe.schema import Recipe
 from medclip.training.steps.towers import LOSS_PARAMETERS, Towers, weights_of
 
@@ -104,7 +105,8 @@ def make_optimizer(towers: Towers, recipe: Recipe) -> torch.optim.AdamW:
         {"params": params, "weight_decay": t.weight_decay if decays else 0.0, "factor": factor}
         for (factor, decays, _), params in sorted(groups.items(), key=lambda g: g[0])
     ]
-    return torch.optim.AdamW(parameter_groups, lr=t.lr, betas=t.betas, eps=t.eps)
+    # Fused: one kernel for many tensors, on CPUs too, and it can leave a step out without asking the host.
+    return torch.optim.AdamW(parameter_groups, lr=t.lr, betas=t.betas, eps=t.eps, fused=True)
 
 
 def names_of_parameters(towers: Towers) -> dict[int, str]:
@@ -140,11 +142,21 @@ class Ema:
         self.state = {k: v.detach().clone() for k, v in weights_of(towers).items()}
 
     @torch.no_grad()
-    def update(self, towers: Towers, step: int) -> None:
-        """Move the average towards the model after step number `step` (from 0)."""
-        decay = min(self.decay, (1 + step) / (10 + step))
+    def update(self, towers: Towers, step: int, counts: Tensor) -> None:
+        """Move the average towards the model after step number `step` (from 0).
+
+        Args:
+            towers: The model.
+            step: Number of the step.
+            counts: bool scalar on the device: False leaves the average as it is.
+        """
+        weight = counts * (1 - min(self.decay, (1 + step) / (10 + step)))
+        moving: tuple[list[Tensor], list[Tensor]] = [], []
         for name, value in weights_of(towers).items():
+            average, value = local_of(self.state[name]), local_of(value)  # the pieces of all ranks need no exchange
             if value.is_floating_point():
-                self.state[name].lerp_(value, 1 - decay)
+                moving[0].append(average)
+                moving[1].append(value)
             else:
-                self.state[name].copy_(value)
+                average.copy_(value)
+        torch._foreach_lerp_(*moving, [weight] * len(moving[0]))  # type: ignore[attr-defined]

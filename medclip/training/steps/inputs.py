@@ -1,0 +1,200 @@
+"""What a step computes with, as tensors: made from a batch on the host, and brought to the device ahead of the step."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medclip.errors import MedclipError
+from medclip.objectives.pairs import Pairs
+from medclip.training.batches.loader import Batch, Batches
+
+_AHEAD = 1
+"""Inputs that lie ready; another is being made and a third is computed with."""
+_PATIENCE_S = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """The tensors of one step of one rank, all on one device."""
+
+    images: Tensor
+    """uint8 [b, S, S, 3] or packed patches, not normalised: a quarter of the bytes that floats would take."""
+    tokens_BL: Tensor
+    """int64 [b, L]."""
+    num_tokens: int
+    """Columns that the longest caption needs, a multiple of 8 or all: known on the host."""
+    pairs: Pairs = field(default_factory=Pairs)
+    """Which samples are positives of each other, which take part, and how much each counts."""
+    num_views: int = 1
+    """As `Batch.num_views`."""
+    valid_B: Tensor | None = None
+    """bool [b]: which rows take part, of all views; None where all do."""
+    mask_BL: Tensor | None = None
+    """bool [b, L]: hidden patches."""
+    sentences: dict[str, Tensor] = field(default_factory=dict)
+    """What the sentence teacher reads."""
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.images)
+
+    def to(self, device: torch.device) -> Inputs:
+        """Copy to a device; the host does not wait for it where the tensors are pinned."""
+        return self._each(lambda x: x.to(device, non_blocking=True))
+
+    def pinned(self) -> Inputs:
+        """Copy into pages from which a card fetches by itself; torch uses those of earlier inputs again."""
+        return self._each(lambda x: x.pin_memory())
+
+    def used_on(self, stream: Any) -> None:
+        """Keep the memory until a stream is done with it."""
+        self._each(lambda x: x.record_stream(stream) or x)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Inputs:
+        def maybe(x: Tensor | None) -> Tensor | None:
+            return None if x is None else change(x)
+
+        return Inputs(
+            change(self.images),
+            change(self.tokens_BL),
+            self.num_tokens,
+            each_of(self.pairs, change),
+            self.num_views,
+            maybe(self.valid_B),
+            maybe(self.mask_BL),
+            {name: change(x) for name, x in self.sentences.items()},
+        )
+
+
+def each_of(pairs: Pairs, change: Callable[[Tensor], Tensor]) -> Pairs:
+    """Return pairs with each of their tensors changed."""
+    tensors = (pairs.positive_BK, pairs.ignored_BK, pairs.weights_B, pairs.valid_B)
+    return Pairs(*(None if x is None else change(x) for x in tensors))
+
+
+def empty_batch(
+    size: int, image_shape: tuple[int, ...], context_length: int, *, num_views: int = 1, weighted: bool = False
+) -> Batch:
+    """Make a batch of which no sample takes part: `size` samples in each of their views."""
+    rows = size * num_views
+    images, none = np.zeros((rows, *image_shape), np.uint8), ("",) * rows
+    tokens, keys = np.zeros((rows, context_length), np.int32), np.full((rows, 3), -1)
+    return Batch(
+        images, tokens, min(8, context_length), keys, none, none, none, none, np.zeros(rows, bool),
+        num_views=num_views, weights=np.ones(size, np.float32) if weighted else None,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Fed:
+    """Inputs on the device, and what was known of the data when they were made."""
+
+    inputs: Inputs | None
+    """None where the batch could not be read."""
+    error: MedclipError | None = None
+    """Why it could not, or why too many samples could not be used."""
+    seen: int = 0
+    bad: dict[str, int] = field(default_factory=dict)
+    """Samples of this rank so far, and those of them that could not be used, by reason."""
+    wait_s: float = 0.0
+    """Seconds the training waited for it."""
+    ready: Any = None
+
+
+class Feed:
+    """Takes batches and brings their inputs to the device in a thread and a stream of its own.
+
+    So reading, pinning and copying go on while the device computes. On a CPU it is the same without pinning.
+
+    Args:
+        batches: Where batches come from.
+        prepare: Makes the inputs of a batch and a step number, on the CPU, in memory of their own.
+        device: Where the steps are taken.
+        first_step: Steps are counted from the run's start.
+        last_step: One more than the last one.
+    """
+
+    def __init__(
+        self,
+        batches: Batches,
+        prepare: Callable[[Batch, int], Inputs],
+        device: torch.device,
+        first_step: int,
+        last_step: int,
+    ) -> None:
+        self._batches, self._prepare, self._device = batches, prepare, device
+        self._steps = range(first_step, last_step)
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._queue: queue.Queue[Fed | BaseException] = queue.Queue(_AHEAD)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="medclip-feed", daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> Iterator[Fed]:
+        """Yield the inputs of each step; after one that could not be read, that error again and again.
+
+        Raises:
+            Exception: What is no MedclipError.
+        """
+        fed = Fed(None)
+        for _ in self._steps:
+            if fed.error is None or fed.inputs is not None:
+                start = time.perf_counter()
+                item = self._queue.get()
+                if isinstance(item, BaseException):
+                    raise item
+                fed = replace(item, wait_s=time.perf_counter() - start)
+                if self._stream is not None and fed.inputs is not None:
+                    stream = torch.cuda.current_stream(self._device)
+                    stream.wait_event(fed.ready)
+                    fed.inputs.used_on(stream)
+            yield fed
+
+    def close(self) -> None:
+        """End the thread; batches that lie ready are dropped."""
+        self._closed.set()
+        while not self._queue.empty():
+            self._queue.get_nowait()
+        self._thread.join(_PATIENCE_S)
+
+    def _work(self) -> None:
+        batches = self._batches.training(self._steps.start, self._steps.stop)
+        try:
+            for step, batch in zip(self._steps, batches, strict=False):
+                inputs = self._prepare(batch, step)
+                batch.release()
+                data = self._batches
+                bad = {str(reason): count for reason, count in data.bad.items()}
+                self._offer(self._moved(inputs, Fed(None, data.over_budget(), data.seen, bad)))
+                if self._closed.is_set():
+                    return
+        except MedclipError as e:
+            self._offer(Fed(None, e))
+        except BaseException as e:
+            self._offer(e)
+        finally:
+            batches.close()  # type: ignore[attr-defined]
+
+    def _moved(self, inputs: Inputs, fed: Fed) -> Fed:
+        if self._stream is None:
+            return replace(fed, inputs=inputs.to(self._device))
+        with torch.cuda.stream(self._stream):
+            moved = inputs.pinned().to(self._device)
+            return replace(fed, inputs=moved, ready=self._stream.record_event())
+
+    def _offer(self, item: Fed | BaseException) -> None:
+        while not self._closed.is_set():
+            try:
+                self._queue.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+            return
