@@ -25,7 +25,7 @@ from medclip.statistics.resampling.resampled import interval_of
 from medclip.statistics.resampling.weights import draw_weights
 from medclip.text.vocabulary.load import load_task, task_names
 from medclip.text.vocabulary.task import Task
-from medclip.training.batches.samples import Drawing, Made, Samples
+from medclip.training.batches.samples import Drawing, Made, Room, Samples
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
@@ -150,7 +150,7 @@ def _encode(
 ) -> _Encoded:
     budget = model.preprocess.budget
     drawing = replace(drawing, size_px=model.preprocess.size_px, budget=budget)
-    samples = Samples(reader, drawing, cache_mb=0)
+    samples = Samples(reader, drawing, Room(0))
     images, texts, keys, places = [], [], [], []
     problems: Counter[str] = Counter()
     with ThreadPoolExecutor(max(1, workers)) as pool:
