@@ -88,17 +88,21 @@ def test_a_block_that_a_worker_still_writes_to_is_not_given_away(shards: Path, m
     hold, began = threading.Event(), threading.Event()
     draw = samples_module.draw_caption
 
+    calls: list[int] = []
+
     def held(*arguments: Any, **options: Any) -> str:
-        began.set()
-        hold.wait(10)
+        calls.append(1)
+        if len(calls) > 6:  # of the second batch
+            began.set()
+            hold.wait(30)
         return draw(*arguments, **options)
 
+    monkeypatch.setattr(samples_module, "draw_caption", held)
     data = _batches(shards, "thread", workers=1)
     for batch in data.training(0, 9):
-        monkeypatch.setattr(samples_module, "draw_caption", held)
         batch.release()
         break
-    assert began.wait(10)
+    assert began.wait(30)
     slots = _slots(data)
     free = set(slots._free)
     hold.set()
