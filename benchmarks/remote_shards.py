@@ -119,7 +119,7 @@ def our_bytes(place: str, cache: Any, number: int) -> int:
     )
     size, wanted = 0, None
     for step, rows in enumerate(plan):
-        needed = ahead.needed(step, step)
+        needed = ahead.needed(step, step, len(plan))
         if needed != wanted:
             reader.want(*needed)
             wanted = needed

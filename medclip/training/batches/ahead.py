@@ -31,8 +31,17 @@ class WindowsAhead:
         self._batch_size, self._steps_per_epoch = batch_size, steps_per_epoch
         self._epochs: dict[int, list[tuple[int, NDArray[np.int64]]]] = {}
 
-    def needed(self, first_step: int, last_step: int) -> tuple[list[int], list[int]]:
-        """Return the shards that some steps need, the latest first, and those of the window that comes after them."""
+    def needed(self, first_step: int, last_step: int, end: int) -> tuple[list[int], list[int]]:
+        """Return what is needed now and soon.
+
+        Args:
+            first_step: First of the steps that are being made, counted from the run's start.
+            last_step: The last of them.
+            end: Where the run ends: nothing is fetched for steps from there on.
+
+        Returns:
+            The shards of those steps, the latest first; and those of the window that comes after them.
+        """
         first, last = first_step // self._steps_per_epoch, last_step // self._steps_per_epoch
         per_epoch = self._steps_per_epoch * self._batch_size
         windows = [
@@ -45,7 +54,8 @@ class WindowsAhead:
         low = bisect_right(ends, first_step * self._batch_size)
         high = bisect_left(ends, (last_step + 1) * self._batch_size)
         now = [int(s) for _, shards in reversed(windows[low : high + 1]) for s in shards]
-        return list(dict.fromkeys(now)), [int(s) for _, shards in windows[high + 1 : high + 2] for s in shards]
+        coming = windows[high + 1 : high + 2] if ends[high] < end * self._batch_size else []
+        return list(dict.fromkeys(now)), [int(s) for _, shards in coming for s in shards]
 
     def _of_epoch(self, epoch: int) -> list[tuple[int, NDArray[np.int64]]]:
         if epoch not in self._epochs:

@@ -193,7 +193,7 @@ class Batches:
         Raises:
             MedclipError: TIMEOUT, with where the workers hang; what `ShardReader.raw` raises, naming the shard.
         """
-        yield from self._prepared(self._planned(step, first_step) for step in range(first_step, last_step))
+        yield from self._prepared(self._planned(step, first_step, last_step) for step in range(first_step, last_step))
 
     def validation(self, limit: int) -> Iterator[Batch]:
         """Yield this rank's part of the first samples of the split, in order; the last batch may be smaller.
@@ -243,14 +243,14 @@ class Batches:
             self._wanted = None
             self.reader.close()
 
-    def _planned(self, step: int, first_step: int) -> list[Row]:
+    def _planned(self, step: int, first_step: int, end: int) -> list[Row]:
         """Return the rows of a step, once the shards of its window are here; those of the next one are fetched."""
         if self.reader.is_remote:
             self._ahead = self._ahead or WindowsAhead(
                 self.reader.columns, self.policy, batch_size=self.batch_size, steps_per_epoch=self.steps_per_epoch,
                 seed=self.seed, window_shards=self.window_shards,
             )  # fmt: skip
-            self._want(*self._ahead.needed(max(first_step, step - _AHEAD - 1), step))
+            self._want(*self._ahead.needed(max(first_step, step - _AHEAD - 1), step, end))
         return self._rows(step)
 
     def _want(self, now: list[int], soon: list[int], *, keep: bool = False) -> None:
