@@ -62,7 +62,7 @@ def speed(history: History) -> str:
         for (name, points), colour in zip(waits.items(), (_SECOND, _FIRST), strict=False):
             _line(lower, [(step, 100 * share) for step, share in points], colour, SHARES[name])
         _dress(lower, "% of the time", "step")
-        lower.set_ylim(0.0, max(10.0, lower.get_ylim()[1]))
+        lower.set_ylim(0.0, max(10.0, 1.3 * lower.get_ylim()[1]))  # room for the legend
         if waits:
             lower.legend(frameon=False, labelcolor=_INK, loc="upper right", ncols=2)
 

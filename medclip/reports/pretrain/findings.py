@@ -15,7 +15,7 @@ from medclip.wording import by_reason, count, figure, interval, list_of, number,
 Severity = Literal["bad", "wait", "good"]
 _ORDER: tuple[Severity, ...] = ("bad", "wait", "good")
 _WAITS = 0.1
-"""Share of the time waiting for data from which on reading is too slow; a few per cent are usual."""
+"""Share of the time waiting for data, or with an idle device, from which on it is a finding; a few per cent are usual."""
 _WORSE = 1.02
 """Factor on the lowest validation loss above which the last one has risen, and not only wavered."""
 _AT_LIMIT = 99.9
@@ -117,11 +117,21 @@ def _with_chance(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _speed(history: History) -> Iterator[Finding]:
-    waits = [value for _, value in history.column("data_wait")]
-    share = sum(waits) / len(waits) if waits else 0.0
-    if share > _WAITS:
+    waiting, idle = (_mean(history, key) for key in ("data_wait", "device_idle"))
+    if waiting > _WAITS:
         yield Finding(
             "wait",
-            f"{percent(share)} of the time was spent waiting for data: raise data.workers, then use "
+            f"{percent(waiting)} of the time was spent waiting for data: raise data.workers, then use "
             "data.worker_kind: process.",
         )
+    elif idle > _WAITS:
+        yield Finding(
+            "wait",
+            f"The device was idle {percent(idle)} of the time though data was there: larger batches (train.micro_batch) "
+            "or train.compile give it more to do at once.",
+        )
+
+
+def _mean(history: History, name: str) -> float:
+    values = [value for _, value in history.column(name)]
+    return sum(values) / len(values) if values else 0.0

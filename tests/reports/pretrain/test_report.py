@@ -113,6 +113,14 @@ def test_what_is_worst_stands_first(recipe: Recipe) -> None:
     assert any("limit of 100" in text for text in texts)
 
 
+def test_an_idle_device_is_a_finding_where_data_was_there(recipe: Recipe) -> None:
+    every = [findings(recipe, History(_log(device_idle=0.3, data_wait=wait)), [], finished=True) for wait in (0.0, 0.3)]
+    texts = [" ".join(one.text for one in some) for some in every]
+    assert "idle 30 % of the time though data was there" in texts[0]
+    assert "idle" not in texts[1]
+    assert "30 % of the time was spent waiting for data" in texts[1]
+
+
 def test_a_loss_that_does_not_fall_is_a_finding(recipe: Recipe) -> None:
     log = [{"kind": "step", "step": step, "loss": 2.0 + step, "images_s": 1.0} for step in range(1, 4)]
     every = findings(recipe, History(log), [], finished=True)
