@@ -15,7 +15,7 @@ from medclip.wording import by_reason, count, figure, interval, list_of, number,
 Severity = Literal["bad", "wait", "good"]
 _ORDER: tuple[Severity, ...] = ("bad", "wait", "good")
 _WAITS = 0.1
-"""Share of the time waiting for data, or with an idle device, from which on it is a finding; a few per cent are usual."""
+"""Share of the time waiting for data, or with an idle device, that is too much; a few per cent are usual."""
 _WORSE = 1.02
 """Factor on the lowest validation loss above which the last one has risen, and not only wavered."""
 _AT_LIMIT = 99.9
@@ -127,8 +127,8 @@ def _speed(history: History) -> Iterator[Finding]:
     elif idle > _WAITS:
         yield Finding(
             "wait",
-            f"The device was idle {percent(idle)} of the time though data was there: larger batches (train.micro_batch) "
-            "or train.compile give it more to do at once.",
+            f"The device was idle {percent(idle)} of the time though data was there: a larger train.micro_batch or "
+            "train.compile give it more to do at once.",
         )
 
 
