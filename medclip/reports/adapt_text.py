@@ -52,8 +52,8 @@ def _settings(settings: Mapping[str, Any]) -> Iterator[str]:
     if "log_loss" in settings:
         line += f": log loss {settings['log_loss']:.3f}, zero-shot {settings['log_loss_zero_shot']:.3f}"
     if "images" in settings:
-        rates = count(len(settings.get("log_loss_by_rate", (0,))), "rate")
-        line += f"; {number(settings['images'])} images at each of {rates}"
+        num_rates = len(settings.get("log_loss_by_rate", ()))
+        line += f"; {number(settings['images'])} images" + (f" at each of {num_rates} rates" if num_rates > 1 else "")
     yield line
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -28,10 +29,22 @@ def test_it_says_who_was_learned_from_and_how_good_it_is(tiny: Path, tmp_path: P
     assert "Shots: clear 2, hazy 2; 4 files of 4 patients, and 4 further ones to choose settings with" in said
     assert "balanced accuracy" in said
     assert "On 10 files of 10 test patients; 95 % intervals resample patients." in said
+    assert "Unlike the published code: β is searched further than published" in said
     assert "MRN" not in said
     assert main(["models", "show", str(tmp_path / "pack")]) == 0
     shown = capsys.readouterr().out
     assert "adapted with Tip-Adapter from 2 patients of each class (4 files in all), on tiny 7" in shown
+
+
+def test_it_says_what_was_chosen_on_what_and_what_that_was_worth(tiny: Path, tmp_path: Path, capsys):
+    table = make_table(tmp_path, patients=8)
+    assert main(arguments(tiny, table, tmp_path / "pack", "--method", "clip-adapter", "--set", "epochs=2")) == 0
+    said = capsys.readouterr().out
+    (line,) = (line for line in said.split("\n") if line.startswith("Settings: "))
+    assert re.fullmatch(
+        r"Settings: lr 0\.[0-9]+, chosen on val: log loss \d\.\d{3}, zero-shot \d\.\d{3}; 8 images at each of 3 rates",
+        line,
+    )
 
 
 def test_json_is_one_object_and_a_file_that_cannot_be_read_gives_exit_code_3(tiny: Path, tmp_path: Path, capsys):

@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from markupsafe import escape
 
 from medclip.adaptation import methods
 from medclip.adaptation.data.heads import text_head
+from medclip.adaptation.deviations import deviations_of
 from medclip.adaptation.methods import Method
 from medclip.adaptation.prompts.coop import words_embedded
 from medclip.adaptation.run import adapt_model
@@ -27,6 +29,7 @@ from medclip.evaluation.few_shot.plan import make_protocol, parse_variant
 from medclip.evaluation.few_shot.run import novel_head
 from medclip.models.packs.pack import load_model
 from medclip.progress import Silent
+from medclip.reports.few_shot.report import render
 from tests.kits.adaptation import words
 from tests.kits.few_shot import CLASSES, METHODS, table
 from tests.kits.scoring import make_pack
@@ -336,6 +339,32 @@ def test_a_file_that_cannot_be_read_is_counted_and_another_takes_its_place(
     result = run((place[0], tmp_path / "data" / "labels.csv"), tmp_path / "out").result
     assert sum(result.problems.values()) == 1
     assert result.drawings[0].images == done.result.drawings[0].images
+
+
+def test_every_method_states_its_budget_and_where_it_differs_from_its_code(place: tuple[Path, Path], tmp_path: Path):
+    asked = ["zero-shot", "linear-probe", "clip-adapter", "coop:lr=0.02:epochs=3", "norm:steps=2"]
+    compared = run(place, tmp_path / "out", methods=asked, shots=(2,), seeds=1)
+    costs = {c.method: c for c in compared.result.costs}
+    assert {m: c.images for m, c in costs.items()} == {
+        "zero-shot": None, "linear-probe": None, "clip-adapter": 800, "coop:lr=0.02:epochs=3": 24, "norm:steps=2": 16,
+    }  # fmt: skip
+    assert {m: c.rates for m, c in costs.items() if c.images} == {
+        "clip-adapter": 3,
+        "coop:lr=0.02:epochs=3": 1,
+        "norm:steps=2": 3,
+    }
+    assert costs["norm:steps=2"].chosen_on == costs["clip-adapter"].chosen_on == "val"
+    assert costs["linear-probe"].chosen_on == "folds of shots and validation"
+    assert costs["coop:lr=0.02:epochs=3"].chosen_on == "given"
+    deviations = compared.result.deviations
+    assert set(deviations) == {"linear-probe", "clip-adapter", "coop:lr=0.02:epochs=3", "norm:steps=2"}
+    assert deviations["norm:steps=2"] == deviations_of("norm", {"chosen_on": "val"})
+    page = render(compared)
+    tuning = page[page.index('<section id="tuning">') :].split("</section>")[0]
+    assert "<td>800</td><td>3</td><td>validation patients</td>" in tuning
+    assert "<td>24</td><td>1</td><td>nothing: given</td>" in tuning
+    for texts in deviations.values():
+        assert all(str(escape(text)) in tuning for text in texts)
 
 
 def test_a_run_predicts_what_medclip_adapt_predicts_with_the_same_seeds(place: tuple[Path, Path], done: Compared):
