@@ -26,6 +26,7 @@ LICENSE = "license"
 """A column of samples.parquet that folders of earlier versions lack."""
 REJECT_COLUMNS = ("row", "sha256", "reason", "message", "modality", "adapter", "source")
 _INTEGERS = ("offset", "size", "row")
+_BATCH_ROWS = 1 << 16
 
 
 def read_index(folder: Place | str) -> dict[str, Any]:
@@ -138,17 +139,33 @@ def refuse_tars_in_two_splits(folders: Sequence[Place], indexes: Sequence[Mappin
                 )
 
 
-def read_samples(folder: Place, index: Mapping[str, Any], *, verify: bool, cache: ShardCache | None = None) -> Any:
-    """Read samples.parquet as an Arrow table.
+def check_samples(folder: Place, index: Mapping[str, Any], *, cache: ShardCache | None = None) -> None:
+    """Compare samples.parquet with the hash in the index; that of a store is compared when it comes.
+
+    Raises:
+        MedclipError: TABLE_INVALID when it was changed since the build or cannot be read.
+    """
+    path = folder / SAMPLES
+    try:
+        with open_table(folder, index, SAMPLES, cache) as file:
+            if isinstance(path, Path) and hashlib.file_digest(file, "sha256").hexdigest() != index["tables"].get(
+                SAMPLES
+            ):
+                raise _changed_table(path)
+    except OSError as e:
+        raise _unreadable(path, e) from e
+
+
+def sample_batches(folder: Place, index: Mapping[str, Any], *, cache: ShardCache | None = None) -> Iterator[Any]:
+    """Yield samples.parquet as Arrow record batches, thousands of rows at a time.
 
     Args:
         folder: The shard folder.
         index: Its index.
-        verify: Compare its hash with the index. What comes out of a store is always compared.
         cache: Where a table of a store is kept, so that it is fetched once.
 
     Raises:
-        MedclipError: TABLE_INVALID when it cannot be read, lacks a column, or was changed since the build.
+        MedclipError: TABLE_INVALID when it cannot be read or lacks a column.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -156,18 +173,21 @@ def read_samples(folder: Place, index: Mapping[str, Any], *, verify: bool, cache
     path = folder / SAMPLES
     try:
         with open_table(folder, index, SAMPLES, cache) as file:
-            if verify and isinstance(path, Path):
-                if hashlib.file_digest(file, "sha256").hexdigest() != index["tables"].get(SAMPLES):
-                    raise _changed_table(path)
-                file.seek(0)
             parquet = pq.ParquetFile(file)
             has_license = LICENSE in parquet.schema_arrow.names
-            table = parquet.read(columns=[*SAMPLE_COLUMNS, LICENSE] if has_license else list(SAMPLE_COLUMNS))
-        return table if has_license else table.append_column(LICENSE, pa.nulls(len(table), pa.string()))
+            columns = [*SAMPLE_COLUMNS, LICENSE] if has_license else list(SAMPLE_COLUMNS)
+            missing = [c for c in columns if c not in parquet.schema_arrow.names]
+            if missing:
+                raise pa.ArrowInvalid(f"no column {missing[0]}")
+            for batch in parquet.iter_batches(_BATCH_ROWS, columns=columns):
+                yield batch if has_license else batch.append_column(LICENSE, pa.nulls(len(batch), pa.string()))
     except (OSError, pa.ArrowException) as e:
-        raise MedclipError(
-            Reason.TABLE_INVALID, f"the table of samples cannot be read ({type(e).__name__}).", where=path
-        ) from e
+        raise _unreadable(path, e) from e
+
+
+def _unreadable(path: Place, error: Exception) -> MedclipError:
+    kind = type(error).__name__
+    return MedclipError(Reason.TABLE_INVALID, f"the table of samples cannot be read ({kind}).", where=path)
 
 
 def open_table(folder: Place, index: Mapping[str, Any], name: str, cache: ShardCache | None = None) -> BufferedIOBase:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from medclip.files.tables.read_table import read_table
 from medclip.files.tables.table import listed
 from medclip.imaging.perceptual_hash import read_hash_lines
 from medclip.models.card import read_card, training_hashes, training_patients
-from medclip.shards.folder import read_index, read_samples
+from medclip.shards.folder import read_index, sample_batches
 from medclip.shards.reading.samples import ShardReader
 
 if TYPE_CHECKING:
@@ -100,20 +101,24 @@ def of_shards(folder: str | Path) -> tuple[TrainingData, ...]:
     """
     place = Path(folder)
     index = read_index(place)
-    table = read_samples(place, index, verify=False)
-    splits = [s for s in sorted(set(table["split"].to_pylist())) if s.lower() not in _NO_TRAINING]
+    sha256s: defaultdict[str, set[str]] = defaultdict(set)
+    patients: defaultdict[str, set[str]] = defaultdict(set)
+    for batch in sample_batches(place, index):
+        columns = (batch.column(name).to_pylist() for name in ("split", "sha256", "patient"))
+        for split, sha256, patient in zip(*columns, strict=True):
+            sha256s[split].add(sha256)
+            patients[split].add(patient)
+    splits = [s for s in sorted(sha256s) if s.lower() not in _NO_TRAINING]
     if not splits:
         raise MedclipError(Reason.NOTHING_TO_DO, "these shards hold a test split only.", where=place)
     alone = "foreign" in index and not index["options"].get("patient_from_json")  # every sample is its own patient
     sets = []
     for split in splits:
-        rows = [n for n, s in enumerate(table["split"].to_pylist()) if s == split]
-        hashes, patients = table["sha256"].take(rows).to_pylist(), table["patient"].take(rows).to_pylist()
         sets.append(
             TrainingData(
                 f"the split {split!r} of the training shards",
-                frozenset(hashes),
-                None if alone else frozenset(p for p in patients if p),
+                frozenset(sha256s[split]),
+                None if alone else frozenset(p for p in patients[split] if p),
                 hashed=True,
                 images=_shard_images(place, split),
             )

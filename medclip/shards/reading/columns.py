@@ -19,10 +19,10 @@ class Columns:
     shard_N: NDArray[np.int32]
     """Number of the shard that each sample lies in; samples of a shard follow each other."""
     num_shards: int
-    source_N: NDArray[np.int32]
+    source_N: NDArray[np.integer]
     sources: tuple[str, ...]
     """Names that `source_N` points into; "" where the source is not named."""
-    modality_N: NDArray[np.int32]
+    modality_N: NDArray[np.integer]
     modalities: tuple[str, ...]
     """Names that `modality_N` points into; "" where the modality is not known."""
 

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.files.output import digest_of
 from medclip.files.remote import Place, place_of
 from medclip.result import Result
-from medclip.shards.folder import read_index, read_samples, refuse_tars_in_two_splits, shard_folder
-from medclip.shards.reading.columns import Columns, coded
+from medclip.shards.folder import (
+    SAMPLES,
+    check_samples,
+    read_index,
+    refuse_tars_in_two_splits,
+    sample_batches,
+    shard_folder,
+)
+from medclip.shards.reading.columns import Columns
 from medclip.shards.reading.foreign import ForeignSet, read_foreign
+from medclip.shards.reading.mapped_rows import map_rows
 from medclip.shards.reading.shard_cache import ShardCache, ShardFile
 from medclip.shards.reading.shard_files import ShardFiles, Verify
 from medclip.shards.sample_json import from_json
@@ -27,6 +38,9 @@ from medclip.wording import count
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
+
+_ROWS_VERSION = 1
+"""Of the form of mapped rows."""
 
 
 def no_split(split: str, folder: Place | str, indexes: Sequence[Mapping[str, Any]]) -> MedclipError:
@@ -80,8 +94,6 @@ class ShardReader:
         verify: Verify = "size",
         cache: ShardCache | None = None,
     ) -> None:
-        import pyarrow as pa
-
         self.folders = tuple(map(place_of, [folder] if isinstance(folder, Place | str) else folder))
         self.cache = cache or ShardCache.at()
         self.split = split
@@ -89,32 +101,29 @@ class ShardReader:
         indexes = [read_index(f) for f in self.folders]
         self.preprocessing = _preprocessing(self.folders, indexes)
         refuse_tars_in_two_splits(self.folders, indexes)
-        tables, numbers = [], []
         shards: list[ShardFile] = []
         self._foreign: list[ForeignSet | None] = []
-        sides: dict[str, bool] = {}
         for where, index in zip(self.folders, indexes, strict=True):
-            table = read_samples(where, index, verify=verify == "full", cache=self.cache)
-            if len(self.folders) > 1:
-                _refuse_overlap(where, table, sides, split)
             own = _shards(where, index, split)
-            number = {s.name: len(shards) + i for i, s in enumerate(own)}
-            table = table.filter(np.array([s == split for s in table["split"].to_pylist()]))
-            numbers.append(_numbers(table, number, where))
-            tables.append(table)
             shards += own
             foreign = ForeignSet.from_dict(index["foreign"]) if "foreign" in index else None
             self._foreign += [foreign] * len(own)
         self.index = indexes[0] if len(indexes) == 1 else _merged(indexes, self.preprocessing)
-        self._table = pa.concat_tables(tables).combine_chunks()
-        if not len(self._table):
+        if not shards:
             raise no_split(split, self.folder, indexes)
-        self._shard = np.concatenate(numbers)
-        self._place = np.stack([self._table[c].to_numpy() for c in ("offset", "size")])
+        if verify == "full":
+            for where, index in zip(self.folders, indexes, strict=True):
+                check_samples(where, index, cache=self.cache)
+        self._rows = map_rows(
+            _identity(self.folders, indexes, split), split, [s.name for s in shards],
+            lambda: _batches(self.folders, indexes, split, self.cache),
+        )  # fmt: skip
+        if not len(self._rows):
+            raise no_split(split, self.folder, indexes)
         self._files = ShardFiles(shards, verify, self.cache)
 
     def __len__(self) -> int:
-        return len(self._table)
+        return len(self._rows)
 
     def __repr__(self) -> str:
         """Return what it reads, in one line."""
@@ -141,33 +150,33 @@ class ShardReader:
 
     def key(self, i: int) -> str:
         """Return the key of sample i without reading it."""
-        return self._table["key"][i].as_py()
+        return self._rows.key(i)
 
     def row(self, i: int) -> dict[str, Any]:
         """Return the row of samples.parquet of sample i."""
-        return {name: self._table[name][i].as_py() for name in self._table.column_names}
+        return self._rows.row(i)
 
     @property
     def rows(self) -> tuple[Mapping[str, Any], ...]:
         """The split's rows of samples.parquet, in order. Made anew each time; `columns` is for many samples."""
-        return tuple(self._table.to_pylist())
+        return tuple(row for part in self._rows.parts() for row in part)
 
     def provenance(self) -> Iterator[dict[str, Any]]:
         """Yield source, license, sha256, patient and modality of every sample, without reading its bytes.
 
         Folders of earlier versions do not have the license in their table; there each sample is read for it.
         """
-        wanted = ("source", "license", "sha256", "patient", "modality")
         i = 0
-        for batch in self._table.select(wanted).to_batches(max_chunksize=1 << 16):
-            for row in batch.to_pylist():
-                if row["license"] is None:
-                    row["license"] = self._license(i)
-                yield row
+        for rows in self._rows.parts():
+            for row in rows:
+                known = {name: row[name] for name in ("source", "license", "sha256", "patient", "modality")}
+                if known["license"] is None:
+                    known["license"] = self._license(i)
+                yield known
                 i += 1
 
     def _license(self, i: int) -> str | None:
-        foreign = self._foreign[self._shard[i]]
+        foreign = self._foreign[self._rows.place(i)[0]]
         if foreign is not None:
             return foreign.license
         try:
@@ -188,9 +197,7 @@ class ShardReader:
     @cached_property
     def columns(self) -> Columns:
         """Shard, source and modality of every sample."""
-        source, sources = coded(self._table["source"].to_pylist())
-        modality, modalities = coded(self._table["modality"].to_pylist())
-        return Columns(self._shard, len(self.shards), source, sources, modality, modalities)
+        return self._rows.columns()
 
     @property
     def shard_hashes(self) -> tuple[str, ...]:
@@ -206,7 +213,7 @@ class ShardReader:
         """
         if not -len(self) <= i < len(self):
             raise IndexError(i)
-        return self._files.read(int(self._shard[i]), int(self._place[0, i]), int(self._place[1, i]))
+        return self._files.read(*self._rows.place(i))
 
     @property
     def is_remote(self) -> bool:
@@ -244,7 +251,7 @@ class ShardReader:
         Raises:
             MedclipError: CORRUPT.
         """
-        foreign = self._foreign[self._shard[i]]
+        foreign = self._foreign[self._rows.place(i)[0]]
         try:
             return from_json(parts["json"]) if foreign is None else read_foreign(parts, foreign, self.row(i))
         except (KeyError, ValueError, TypeError, AttributeError) as e:
@@ -273,7 +280,7 @@ class ShardReader:
         self.close()
 
     def _path(self, i: int) -> Place:
-        return self.shards[self._shard[i]].path
+        return self.shards[self._rows.place(i)[0]].path
 
     def _corrupt(self, i: int, error: Exception) -> MedclipError:
         kind = type(error).__name__
@@ -289,16 +296,45 @@ def _shards(folder: Place, index: Mapping[str, Any], split: str) -> list[ShardFi
     ]
 
 
-def _numbers(table: Any, number: Mapping[str, int], folder: Place) -> NDArray[np.int32]:
-    named = table["shard"].to_pylist()
-    try:
-        return np.fromiter((number[name] for name in named), np.int32, len(named))
-    except KeyError as e:
-        raise MedclipError(
-            Reason.TABLE_INVALID,
-            f"samples.parquet names the shard {e.args[0]}, which the index does not.",
-            where=folder,
-        ) from None
+def _identity(folders: Sequence[Place], indexes: Sequence[Mapping[str, Any]], split: str) -> str:
+    """Hash what the rows of a split depend on: the indexes, and the tables as they lie on this machine's disks."""
+    stamps: list[Any] = []
+    for folder in folders:
+        with suppress(OSError):  # what is wrong with it is told where it is read
+            stamp = (folder / SAMPLES).stat() if isinstance(folder, Path) else None
+            stamps.append(stamp and [stamp.st_size, stamp.st_mtime_ns])
+    return digest_of([_ROWS_VERSION, split, stamps, list(indexes)])
+
+
+def _batches(
+    folders: Sequence[Place], indexes: Sequence[Mapping[str, Any]], split: str, cache: ShardCache
+) -> Iterator[Any]:
+    """Yield the rows of a split of all folders, with the numbers of their shards for names.
+
+    Raises:
+        MedclipError: TABLE_INVALID for a shard that the index does not name; PATIENT_OVERLAP; as `sample_batches`.
+    """
+    import pyarrow as pa
+
+    pc = _compute()
+    first, patients = 0, _Patients(split)
+    for folder, index in zip(folders, indexes, strict=True):
+        names = pa.array([s.name for s in _shards(folder, index, split)], pa.string())
+        for batch in sample_batches(folder, index, cache=cache):
+            if len(folders) > 1:
+                patients.add(batch)
+            own = batch.filter(pc.equal(batch.column("split"), split))
+            number = pc.index_in(own.column("shard"), value_set=names)
+            if number.null_count:
+                unknown = own.column("shard").filter(pc.is_null(number))[0].as_py()
+                raise MedclipError(
+                    Reason.TABLE_INVALID,
+                    f"samples.parquet names the shard {unknown}, which the index does not.",
+                    where=folder,
+                )
+            yield own.set_column(own.schema.get_field_index("shard"), "shard", pc.add(number, first))
+        first += len(names)
+        patients.refuse_overlap(folder)
 
 
 def _preprocessing(folders: Sequence[Place], indexes: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -317,22 +353,48 @@ def _preprocessing(folders: Sequence[Place], indexes: Sequence[Mapping[str, Any]
     return dict(sorted(merged.items()))
 
 
-def _refuse_overlap(folder: Place, table: Any, sides: dict[str, bool], split: str) -> None:
-    """Refuse a patient who is in this split in one folder and in another split in another."""
-    here = {False: set[str](), True: set[str]()}
-    for patient, side in zip(table["patient"].to_pylist(), table["split"].to_pylist(), strict=True):
-        here[side == split].add(patient)
-    torn = {p for inside, patients in here.items() for p in patients if sides.get(p, inside) != inside}
-    if torn:
-        raise MedclipError(
-            Reason.PATIENT_OVERLAP,
-            f"{len(torn)} patients are in the split {split!r} here or in a folder before, and in another split in the "
-            f"other one (hashed): {', '.join(sorted(torn)[:3])}.",
-            where=folder,
-            hint="Build the folders with the same seed and splits, or from one table.",
-        )
-    for inside, patients in here.items():
-        sides.update(dict.fromkeys(patients, inside))
+def _compute() -> Any:
+    """Return Arrow's functions, which no type checker sees."""
+    import pyarrow.compute
+
+    return pyarrow.compute
+
+
+class _Patients:
+    """Patients of several folders, on either side of a split."""
+
+    def __init__(self, split: str) -> None:
+        self._split = split
+        self._before: dict[bool, Any] = {}
+        self._here: dict[bool, list[Any]] = {True: [], False: []}
+
+    def add(self, batch: Any) -> None:
+        """Note the patients of some rows of a folder."""
+        pc = _compute()
+        inside = pc.fill_null(pc.equal(batch.column("split"), self._split), False)
+        for side, mask in ((True, inside), (False, pc.invert(inside))):
+            self._here[side].append(pc.drop_null(pc.unique(batch.column("patient").filter(mask))))
+
+    def refuse_overlap(self, folder: Place) -> None:
+        """Refuse a patient who is in the split in this folder and in another split in one before, or the reverse."""
+        import pyarrow as pa
+
+        pc = _compute()
+        here = {side: pc.unique(pa.chunked_array(parts, pa.string())) for side, parts in self._here.items()}
+        self._here = {True: [], False: []}
+        if self._before:
+            sides = [here[side].filter(pc.is_in(here[side], value_set=self._before[not side])) for side in here]
+            torn = sorted({patient for side in sides for patient in side.to_pylist()})
+            if torn:
+                raise MedclipError(
+                    Reason.PATIENT_OVERLAP,
+                    f"{len(torn)} patients are in the split {self._split!r} here or in a folder before, and in another "
+                    f"split in the other one (hashed): {', '.join(torn[:3])}.",
+                    where=folder,
+                    hint="Build the folders with the same seed and splits, or from one table.",
+                )
+        joined = {side: pa.chunked_array([here[side], self._before[side]]) for side in here} if self._before else here
+        self._before = {side: pc.unique(values) for side, values in joined.items()}
 
 
 def _merged(indexes: Sequence[Mapping[str, Any]], preprocessing: Mapping[str, str]) -> dict[str, Any]:

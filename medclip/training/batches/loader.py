@@ -169,7 +169,7 @@ class Batches:
         self._split = self.crew.add(Split(reader, drawing))
         self._num_views = num_views
         self._loss_weights = source_weights(reader.columns, loss_weights).astype(np.float32) if loss_weights else None
-        self._plan: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
+        self._plan: tuple[int, NDArray[np.int32], NDArray[np.int32]] | None = None
         self._ahead: WindowsAhead | None = None
         self._wanted: tuple[list[int], list[int]] | None = None
         self._fetched_s = 0.0
@@ -271,7 +271,7 @@ class Batches:
                 weights=self.weights,
                 window_shards=self.window_shards,
             )
-            again = repeats(plan) if self.policy == "proportional" else np.zeros_like(plan)
+            again = repeats(plan) if self.policy == "proportional" else np.broadcast_to(np.int32(0), plan.shape)
             self._plan = epoch, plan, again
         _, plan, again = self._plan
         own = self.batch_size // self.world_size

@@ -21,9 +21,9 @@ ORDER = 2
 WINDOW_SHARDS = 64
 
 
-def order_of_epoch(size: int, seed: int, epoch: int) -> NDArray[np.int64]:
+def order_of_epoch(size: int, seed: int, epoch: int) -> NDArray[np.int32]:
     """Return the order of `size` samples in an epoch; depends on nothing else."""
-    return np.random.default_rng((seed, ORDER, epoch)).permutation(size)
+    return np.random.default_rng((seed, ORDER, epoch)).permutation(np.arange(size, dtype=np.int32))
 
 
 def steps_of_epoch(
@@ -57,7 +57,7 @@ def epoch_plan(
     epoch: int,
     weights: Mapping[str, float] | None = None,
     window_shards: int = WINDOW_SHARDS,
-) -> NDArray[np.int64]:
+) -> NDArray[np.int32]:
     """Return which samples make each batch of an epoch.
 
     - shard_mixed: every sample at most once. Up to `window_shards` shards are one plain permutation; of more, the
@@ -79,7 +79,7 @@ def epoch_plan(
         window_shards: Shards that are mixed.
 
     Returns:
-        int64 [steps, B]: numbers of samples.
+        int32 [steps, B]: numbers of samples; of 5 million they take 20 MB.
 
     Raises:
         MedclipError: RECIPE_INVALID for weights that do not fit the data.
@@ -91,7 +91,7 @@ def epoch_plan(
             rng.permutation(group)[: len(group) // batch_size * batch_size].reshape(-1, batch_size)
             for group in _groups(columns.modality_N, len(columns.modalities))
         ]
-        return rng.permutation(np.concatenate(batches), axis=0).astype(np.int64, copy=False)
+        return rng.permutation(np.concatenate(batches), axis=0)
     if policy == "proportional":
         order = _proportional(columns, source_weights(columns, weights or {}), steps * batch_size, rng)
     elif columns.num_shards <= window_shards:
@@ -122,7 +122,7 @@ def windows_of_epoch(
     ]
 
 
-def repeats(plan: NDArray[np.int64]) -> NDArray[np.int64]:
+def repeats(plan: NDArray[np.int32]) -> NDArray[np.int32]:
     """Count, for each place of a plan, how often its sample stood before in the same epoch.
 
     Example:
@@ -140,11 +140,11 @@ def repeats(plan: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _proportional(
     columns: Columns, weight: NDArray[np.float64], size: int, rng: np.random.Generator
-) -> NDArray[np.int64]:
+) -> NDArray[np.int32]:
     groups = _groups(columns.source_N, len(columns.sources))
     share = weight * [len(g) for g in groups]
     source = rng.choice(len(groups), size=size, p=share / share.sum())
-    order = np.empty(size, np.int64)
+    order = np.empty(size, np.int32)
     for number, group in enumerate(groups):
         places = np.flatnonzero(source == number)
         rounds = [rng.permutation(group) for _ in range(-(-len(places) // len(group)))]
@@ -172,10 +172,11 @@ def source_weights(columns: Columns, weights: Mapping[str, float]) -> NDArray[np
     return weight_N
 
 
-def _sizes(code_N: NDArray[np.int32], num: int) -> NDArray[np.int64]:
+def _sizes(code_N: NDArray[np.integer], num: int) -> NDArray[np.int64]:
     return np.bincount(code_N, minlength=num)
 
 
-def _groups(code_N: NDArray[np.int32], num: int) -> Sequence[NDArray[np.int64]]:
+def _groups(code_N: NDArray[np.integer], num: int) -> Sequence[NDArray[np.int32]]:
     """Return the numbers of the samples of each code, ascending."""
-    return np.split(np.argsort(code_N, kind="stable"), np.cumsum(_sizes(code_N, num))[:-1])
+    order = np.argsort(code_N, kind="stable").astype(np.int32)
+    return np.split(order, np.cumsum(_sizes(code_N, num))[:-1])

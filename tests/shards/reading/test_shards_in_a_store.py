@@ -78,7 +78,8 @@ def test_a_folder_in_a_store_reads_as_the_one_on_a_disk(folder, web, s3, tmp_pat
     assert json.loads(capsys.readouterr().out)["folder"] == url
 
 
-def test_each_file_of_a_store_is_fetched_once(web: WebStore, tmp_path: Path):
+def test_each_file_of_a_store_is_fetched_once(web: WebStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MEDCLIP_HOME", str(tmp_path))  # where no rows are mapped yet
     cache = ShardCache.at(tmp_path / "cache")
     for _ in range(3):
         with ShardReader(f"{web.url}/own", "train", cache=cache) as reader:
@@ -88,7 +89,7 @@ def test_each_file_of_a_store_is_fetched_once(web: WebStore, tmp_path: Path):
     assert counts == {"index.json": 3, "samples.parquet": 1, "train-000000.tar": 1, "train-000001.tar": 1}
 
 
-def test_a_changed_table_or_shard_in_a_store_is_named(web: WebStore, tmp_path: Path):
+def test_a_changed_table_or_shard_in_a_store_is_named(web: WebStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     own = web.folder / "own"
     tar = own / "train-000000.tar"
     data = bytearray(tar.read_bytes())
@@ -102,6 +103,7 @@ def test_a_changed_table_or_shard_in_a_store_is_named(web: WebStore, tmp_path: P
     tar.unlink()
     assert "train-000000.tar is missing." in check(f"{web.url}/own").problems
     (own / "samples.parquet").write_bytes((own / "rejects.parquet").read_bytes())
+    monkeypatch.setenv("MEDCLIP_HOME", str(tmp_path))  # where no rows are mapped yet
     with pytest.raises(MedclipError, match="table of samples was changed") as e:
         ShardReader(f"{web.url}/own", "train", cache=cache.at(tmp_path / "empty"))
     assert e.value.reason is Reason.TABLE_INVALID

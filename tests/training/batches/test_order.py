@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from medclip.errors import MedclipError, Reason
 from medclip.shards.reading.columns import Columns, coded
-from medclip.training.batches.order import epoch_plan, order_of_epoch, repeats, steps_of_epoch
+from medclip.training.batches.order import ORDER, epoch_plan, order_of_epoch, repeats, steps_of_epoch
 
 
 def columns(shards: list[int], sources: list[str] | None = None, modalities: list[str | None] | None = None) -> Columns:
@@ -25,6 +25,19 @@ def columns(shards: list[int], sources: list[str] | None = None, modalities: lis
 SHARDS = st.lists(st.integers(1, 12), min_size=1, max_size=12)
 
 
+def test_small_numbers_are_drawn_in_the_order_of_large_ones() -> None:
+    """Runs of earlier versions, whose plans were int64, go on with the batches they would have had."""
+    for size in (7, 5000):
+        assert np.array_equal(order_of_epoch(size, 3, 2), np.random.default_rng((3, ORDER, 2)).permutation(size))
+    data = columns([40, 30, 50])
+    rng, starts = np.random.default_rng((1, ORDER, 4)), [0, 40, 70, 120]
+    shards = rng.permutation(3)
+    groups = [np.arange(starts[s], starts[s + 1], dtype=np.int64) for s in shards]
+    expected = np.concatenate([rng.permutation(np.concatenate(groups[:2])), rng.permutation(groups[2])])
+    plan = epoch_plan(data, batch_size=10, seed=1, epoch=4, window_shards=2)
+    assert np.array_equal(plan.ravel(), expected)
+
+
 @given(
     shards=SHARDS, batch=st.integers(1, 7), seed=st.integers(0, 9), epoch=st.integers(0, 9), window=st.integers(1, 14)
 )
@@ -33,7 +46,7 @@ def test_mixed_shards_give_every_sample_at_most_once(
 ) -> None:
     data = columns(shards)
     plan = epoch_plan(data, batch_size=batch, seed=seed, epoch=epoch, window_shards=window)
-    assert plan.dtype == np.int64
+    assert plan.dtype == np.int32
     assert plan.shape == (sum(shards) // batch, batch) == (steps_of_epoch(data, "shard_mixed", batch_size=batch), batch)
     assert len(set(plan.ravel().tolist())) == plan.size
     assert np.array_equal(plan, epoch_plan(data, batch_size=batch, seed=seed, epoch=epoch, window_shards=window))

@@ -1,0 +1,227 @@
+"""The rows of a split as a memory-mapped file: all processes of a node share its pages and hold none of their own.
+
+A table of 5 million samples takes 2 GB in memory, in each of the ranks and workers of a node. Here it is written once,
+as an Arrow file of batches of 65,536 rows with few-valued columns as numbers, to `cache/rows` of MEDCLIP_HOME, under a
+name that is made of the split and the indexes; whoever comes later maps it in milliseconds. Like the table it is made
+of, it holds hashes of patients, and its owner alone may read it.
+
+The newest 16 files stay. Where the folder cannot be written, the file is a temporary one of this process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medclip.errors import MedclipError
+from medclip.files.output import disk_errors, make_folder, new_file
+from medclip.settings import Settings
+from medclip.shards.folder import LICENSE
+from medclip.shards.reading.columns import Columns, coded
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+BATCH_ROWS = 1 << 16
+_CODED = ("modality", "adapter", "source", LICENSE)
+_PLAIN = ("key", "sha256", "patient")
+_KEPT = 16
+_NAMES = "names"
+
+
+class MappedRows:
+    """Rows of a split by number. Safe in threads; travels to other processes as the name of its file.
+
+    Args:
+        path: The file.
+        split: Its split, which stands in no column.
+        shards: Names of the shards that the column of numbers points into.
+        holder: What keeps a temporary file in being.
+    """
+
+    def __init__(self, path: Path, split: str, shards: Sequence[str], holder: Any = None) -> None:
+        self.path, self.split, self.shards, self._holder = path, split, tuple(shards), holder
+        self._open()
+
+    def _open(self) -> None:
+        import pyarrow as pa
+
+        file = pa.ipc.open_file(pa.memory_map(str(self.path)))
+        self._batches = [file.get_batch(i) for i in range(file.num_record_batches)]
+        _, metadata = file.get_batch_with_custom_metadata(file.num_record_batches - 1)
+        self._names: dict[str, list[str | None]] = json.loads(metadata[_NAMES.encode()])
+        self._places = [
+            tuple(batch.column(name).to_numpy() for name in ("shard", "offset", "size")) for batch in self._batches
+        ]
+        self._size = sum(batch.num_rows for batch in self._batches)
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return self._size
+
+    def place(self, i: int) -> tuple[int, int, int]:
+        """Return number of the shard, offset and size of row i."""
+        batch, row = self._at(i)
+        shard, offset, size = self._places[batch]
+        return int(shard[row]), int(offset[row]), int(size[row])
+
+    def key(self, i: int) -> str:
+        """Return the key of row i."""
+        batch, row = self._at(i)
+        return self._batches[batch].column("key")[row].as_py()
+
+    def row(self, i: int) -> dict[str, Any]:
+        """Return row i, as samples.parquet has it."""
+        batch, row = self._at(i)
+        return self._as_stored(self._batches[batch].slice(row, 1))[0]
+
+    def parts(self) -> Iterator[list[dict[str, Any]]]:
+        """Yield the rows as samples.parquet has them, thousands at a time."""
+        for batch in self._batches:
+            yield self._as_stored(batch)
+
+    def columns(self) -> Columns:
+        """Return shard, source and modality of every row, each in as few bytes as it needs."""
+        source_N, sources = self._sorted("source")
+        modality_N, modalities = self._sorted("modality")
+        return Columns(self._whole("shard"), len(self.shards), source_N, sources, modality_N, modalities)
+
+    def _sorted(self, column: str) -> tuple[NDArray[np.integer], tuple[str, ...]]:
+        number, names = coded(self._names[column])
+        number = number.astype(np.min_scalar_type(max(1, len(names))))
+        return number[self._whole(column)] if len(number) else self._whole(column), names
+
+    def _whole(self, column: str) -> NDArray[np.int32]:
+        return np.concatenate([batch.column(column).to_numpy() for batch in self._batches])
+
+    def _at(self, i: int) -> tuple[int, int]:
+        return divmod(i % self._size if -self._size <= i < 0 else i, BATCH_ROWS)
+
+    def _as_stored(self, batch: Any) -> list[dict[str, Any]]:
+        rows = batch.to_pylist()
+        for row in rows:
+            row["split"], row["shard"] = self.split, self.shards[row["shard"]]
+            row.update((column, self._names[column][row[column]]) for column in _CODED)
+        return rows
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "split": self.split, "shards": self.shards}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _holder=None)
+        self._open()
+
+
+def map_rows(identity: str, split: str, shards: Sequence[str], batches: Callable[[], Iterator[Any]]) -> MappedRows:
+    """Map the rows of a split, from a file that is there or is written now. Of several processes one writes it.
+
+    Args:
+        identity: What the rows depend on, as a hash.
+        split: The split.
+        shards: Names of its shards, in the order of their numbers.
+        batches: Yields record batches with the columns of samples.parquet, `shard` as a number; called where there is
+            no file yet.
+
+    Raises:
+        MedclipError: What `batches` raises; as `medclip.files.output.disk_errors` where not even a temporary file can
+            be written.
+    """
+    path = Settings().home / "cache" / "rows" / f"{identity}.arrow"
+    if (rows := _mapped(path, split, shards)) is not None:
+        return rows
+    try:
+        with _alone(path.parent):
+            if (rows := _mapped(path, split, shards)) is not None:
+                return rows
+            with new_file(path) as draft:
+                _write(draft, batches())
+            _forget_old(path.parent)
+            return MappedRows(path, split, shards)
+    except MedclipError as e:
+        if e.where != str(path) and e.where != path:
+            raise
+    except OSError:
+        pass  # the folder cannot be made or locked
+    with disk_errors(Path(tempfile.gettempdir())):
+        holder = tempfile.NamedTemporaryFile(prefix="medclip-rows-", suffix=".arrow")  # noqa: SIM115
+        _write(Path(holder.name), batches())
+        return MappedRows(Path(holder.name), split, shards, holder)
+
+
+def _mapped(path: Path, split: str, shards: Sequence[str]) -> MappedRows | None:
+    """Map a file that is there; None where there is none, or it is damaged."""
+    try:
+        rows = MappedRows(path, split, shards)
+        os.utime(path)  # so that it is among the newest
+        return rows
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _write(path: Path, batches: Iterator[Any]) -> None:
+    """Write record batches of equal length, with few-valued columns as numbers and their names beside the last one."""
+    import pyarrow as pa
+
+    numbers: dict[str, dict[str | None, int]] = {column: {} for column in _CODED}
+    types = {**dict.fromkeys(_PLAIN, pa.string()), **dict.fromkeys(("shard", *_CODED), pa.int32())}
+    schema = pa.schema([*types.items(), ("offset", pa.int64()), ("size", pa.int64())])
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        waiting: list[Any] = []
+        num_waiting = 0
+        for batch in batches:
+            columns = {name: batch.column(name) for name in (*_PLAIN, "shard", "offset", "size")}
+            columns |= {name: _numbered(batch.column(name), numbers[name]) for name in _CODED}
+            waiting.append(pa.table([columns[name].cast(schema.field(name).type) for name in schema.names], schema))
+            num_waiting += batch.num_rows
+            while num_waiting >= BATCH_ROWS:
+                table = pa.concat_tables(waiting)
+                _write_batch(writer, table.slice(0, BATCH_ROWS))
+                waiting, num_waiting = [table.slice(BATCH_ROWS)], num_waiting - BATCH_ROWS
+        rest = pa.concat_tables(waiting) if waiting else schema.empty_table()
+        _write_batch(writer, rest, {_NAMES: json.dumps({column: list(names) for column, names in numbers.items()})})
+    pa.default_memory_pool().release_unused()
+
+
+def _write_batch(writer: Any, table: Any, metadata: Mapping[str, str] | None = None) -> None:
+    import pyarrow as pa
+
+    whole = table.combine_chunks().to_batches()
+    writer.write_batch(whole[0] if whole else pa.RecordBatch.from_pylist([], schema=table.schema), metadata)
+
+
+def _numbered(column: Any, numbers: dict[str | None, int]) -> Any:
+    """Replace values by numbers, new ones by the next that are free."""
+    import pyarrow as pa
+
+    encoded = column.dictionary_encode(null_encoding="encode")
+    own = [numbers.setdefault(value, len(numbers)) for value in encoded.dictionary.to_pylist()]
+    return pa.array(own, pa.int32()).take(encoded.indices)
+
+
+def _forget_old(folder: Path) -> None:
+    """Keep the newest files."""
+    files = sorted(folder.glob("*.arrow"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in files[_KEPT:]:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process writes here, where the system can say so."""
+    make_folder(folder)
+    descriptor = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        with suppress(ImportError, OSError):  # another system; a network drive without locks
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
