@@ -91,14 +91,14 @@ class MappedRows:
         """Return shard, source and modality of every row, each in as few bytes as it needs."""
         source_N, sources = self._sorted("source")
         modality_N, modalities = self._sorted("modality")
-        return Columns(self._whole("shard"), len(self.shards), source_N, sources, modality_N, modalities)
+        return Columns(self._joined("shard"), len(self.shards), source_N, sources, modality_N, modalities)
 
     def _sorted(self, column: str) -> tuple[NDArray[np.integer], tuple[str, ...]]:
         number, names = coded(self._names[column])
         number = number.astype(np.min_scalar_type(max(1, len(names))))
-        return number[self._whole(column)] if len(number) else self._whole(column), names
+        return number[self._joined(column)] if len(number) else self._joined(column), names
 
-    def _whole(self, column: str) -> NDArray[np.int32]:
+    def _joined(self, column: str) -> NDArray[np.int32]:
         return np.concatenate([batch.column(column).to_numpy() for batch in self._batches])
 
     def _at(self, i: int) -> tuple[int, int]:
@@ -192,8 +192,8 @@ def _write(path: Path, batches: Iterator[Any]) -> None:
 def _write_batch(writer: Any, table: Any, metadata: Mapping[str, str] | None = None) -> None:
     import pyarrow as pa
 
-    whole = table.combine_chunks().to_batches()
-    writer.write_batch(whole[0] if whole else pa.RecordBatch.from_pylist([], schema=table.schema), metadata)
+    batches = table.combine_chunks().to_batches()
+    writer.write_batch(batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema), metadata)
 
 
 def _numbered(column: Any, numbers: dict[str | None, int]) -> Any:
