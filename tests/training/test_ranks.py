@@ -80,9 +80,9 @@ def runs(plan: dict[str, Any], shards: Path, tmp_path_factory: pytest.TempPathFa
     run_recipe(plan, out=folder / "begun_by_one", stop=lambda step: step == 2)
     fsdp, small = ["train.parallel=fsdp"], ["train.micro_batch=1"]
     jobs = [
-        {"out": "ddp"},
+        {"out": "ddp", "overrides": ["train.checkpoint_every=1"]},  # written while steps are taken
         {"out": "ddp_small", "overrides": small},
-        {"out": "fsdp", "overrides": fsdp},
+        {"out": "fsdp", "overrides": [*fsdp, "train.checkpoint_every=1"]},
         {"out": "fsdp_small", "overrides": [*fsdp, *small]},
         {"out": "stopped", "stop": 3},
         {"out": "one_asked", "stop": 2, "stop_rank": 1, "overrides": ["train.sync_every=3", "train.log_every=100"]},

@@ -67,6 +67,7 @@ def save_checkpoint(
                 saver.save(
                     {k: v.detach().contiguous() for k, v in tensors.items()},  # safetensors takes no others
                     storage_writer=HuggingFaceStorageWriter(str(fresh), save_distributed=True),
+                    process_group=world.group,
                     no_dist=world.group is None,
                 )
         except (Exception, CheckpointException) as e:  # the last is a BaseException, and holds what any rank met
@@ -139,7 +140,8 @@ def load_checkpoint(path: Path, tensors: Mapping[str, Tensor], world: World) -> 
     into = {k: v.detach() for k, v in tensors.items()}
     try:
         with _quiet():
-            loader.load(into, storage_reader=HuggingFaceStorageReader(str(path)), no_dist=world.group is None)
+            reader = HuggingFaceStorageReader(str(path))
+            loader.load(into, storage_reader=reader, process_group=world.group, no_dist=world.group is None)
         with torch.no_grad():
             for name, value in into.items():  # most were filled in place; scalars may have been replaced
                 if value is not tensors[name]:
