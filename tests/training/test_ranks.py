@@ -21,6 +21,7 @@ from tests.kits.open_clip_steps import CLOSE, TRAIN, Beside, steps_plan
 # Each run of ranks starts its processes as a user would, with torchrun.
 pytestmark = pytest.mark.slow
 
+NATIVE = ["model.native_aspect=true", "model.size_px=64", "model.max_tokens=12"]
 SCRIPT = Path(__file__).parents[1] / "kits" / "rank_run.py"
 
 
@@ -92,6 +93,8 @@ def runs(plan: dict[str, Any], shards: Path, tmp_path_factory: pytest.TempPathFa
         {"out": "siglip", "overrides": ["objective.loss=siglip"]},
         {"out": "odd", "overrides": ["train.batch_size=5"]},
         {"out": "hidden", "overrides": ["objective.masked={weight: 0.5}", "model.size_px=64", *small]},
+        {"out": "native", "overrides": [*NATIVE, *small]},
+        {"out": "native_fsdp", "overrides": [*NATIVE, *fsdp]},
         {"out": "changed", "overrides": [f"data.shards={_changed(shards, folder)}", "data.verify=full"]},
     ]
     rarely = ["train.sync_every=100", "train.log_every=100"]
@@ -114,6 +117,7 @@ def runs(plan: dict[str, Any], shards: Path, tmp_path_factory: pytest.TempPathFa
     run_recipe(plan, ["objective.loss=siglip"], out=folder / "siglip_one")
     hidden = ["objective.masked={weight: 0.5}", "model.size_px=64"]
     run_recipe(plan, hidden, out=folder / "hidden_one")
+    run_recipe(plan, NATIVE, out=folder / "native_one")
     return folder
 
 
@@ -137,6 +141,11 @@ def test_the_sigmoid_loss_of_two_ranks_is_that_of_one(runs: Path) -> None:
 
 def test_hidden_patches_and_their_loss_do_not_depend_on_ranks_and_chunks(runs: Path) -> None:
     assert _losses(runs / "hidden") == pytest.approx(_losses(runs / "hidden_one"), abs=5e-4)
+
+
+@pytest.mark.parametrize("name", ["native", "native_fsdp"])
+def test_images_at_their_own_aspect_ratio_teach_two_ranks_what_they_teach_one(runs: Path, name: str) -> None:
+    assert _losses(runs / name) == pytest.approx(_losses(runs / "native_one"), abs=2e-4)
 
 
 @pytest.mark.parametrize("name", ["beside_ddp", "beside_fsdp"])
