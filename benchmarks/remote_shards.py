@@ -42,7 +42,7 @@ def serve(port: int, latency_s: float, log: Path) -> None:
     class Quiet(WSGIRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def log(self, *_: Any) -> None:
+        def log(self, type: str, message: str, *args: Any) -> None:
             pass
 
     store = DomainDispatcherApplication(create_backend_app)

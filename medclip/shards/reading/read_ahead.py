@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from medclip.errors import MedclipError
+from medclip.errors import MedclipError, Reason
 from medclip.files.remote import RemotePath
 from medclip.shards.reading.shard_cache import Fetched, ShardCache, ShardFile, WantedList
 
@@ -117,11 +117,12 @@ class ReadAhead:
             try:
                 state = self._fetch(shard)
             except MedclipError as e:
-                error = e
-            except BaseException:  # the pool was closed
+                error = e if e.where is not None else e.at(shard.path)
+            except Exception as e:  # whoever waits must hear of it
                 if self._closed:
                     return
-                raise
+                sentence = f"the shard could not be fetched ({type(e).__name__})."
+                error = MedclipError(Reason.READ_ERROR, sentence, where=shard.path)
             with self._changed:
                 key = shard.sha256
                 self._in_hand.discard(key)

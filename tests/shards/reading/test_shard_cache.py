@@ -228,6 +228,17 @@ def test_what_cannot_be_fetched_is_told_when_it_is_needed(store: WebStore, tmp_p
     files.close()
 
 
+def test_whoever_waits_hears_of_a_fault_that_nobody_thought_of(store, tmp_path, monkeypatch):
+    def broken(*_: object) -> Fetched:
+        raise RuntimeError("no such thing")
+
+    monkeypatch.setattr(read_ahead, "fetch", broken)
+    files = ShardFiles([shard(store, 2)], cache=ShardCache(tmp_path / "cache", 10 * SIZE))
+    with pytest.raises(MedclipError, match=r"2\.tar.*RuntimeError"):
+        files.want([0])
+    files.close()
+
+
 def test_a_shard_of_which_nobody_planned_more_is_fetched_with_the_third_sample(store, tmp_path, monkeypatch):
     monkeypatch.setattr(shard_files, "_WORTH_FETCHING", 3)
     files = ShardFiles([shard(store, 0)], cache=ShardCache(tmp_path / "cache", 10 * SIZE))
