@@ -138,7 +138,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     data = Path(os.environ["MEDCLIP_SHARED"]) / "data"
-    sets = {name: measure_set(data / name, *of, asked.most) for name, of in SETS.items()}
+    sets = {n: measure_set(data / n, pattern, modality, asked.most) for n, (pattern, modality) in SETS.items()}
     steps = measure_steps(asked.rounds, asked.batch)
     if asked.json:
         print(json.dumps({"sets": sets, "steps": steps}))

@@ -51,7 +51,8 @@ def deviations(recipe: Recipe) -> tuple[Deviation, ...]:
 def _of_images(recipe: Recipe) -> Iterator[Deviation]:
     a = recipe.augment
     if a.stretch != STRETCH:
-        here = "keep the aspect ratio, black around" if a.stretch == 1 else f"are stretched by up to {a.stretch:.3g}"
+        whole = "keep the aspect ratio" + ("" if recipe.model.native_aspect else ", black around")
+        here = whole if a.stretch == 1 else f"are stretched by up to {a.stretch:.3g}"
         yield Deviation("crops", here, "are stretched by up to 4/3 to a square", "augment.stretch")
     changes = ("rotate_deg", "brightness", "contrast", "flip", "hue", "saturation")
     if changed := [name for name in changes if getattr(a, name)]:
@@ -102,7 +103,9 @@ def _always(recipe: Recipe) -> Iterator[Deviation]:
         "data.policy",
     )
     yield Deviation("what fills no whole batch", "is left out of the epoch", "is repeated or left out by each worker")
-    yield Deviation(
-        "images that are scored", "fitted into the square, black around", "shorter side fitted, centre cropped"
+    native = recipe.model.native_aspect
+    here = (
+        "as many patches as fit, at the image's own aspect ratio" if native else "fitted into the square, black around"
     )
+    yield Deviation("images that are scored", here, "shorter side fitted, centre cropped")
     yield Deviation("samples that cannot be read", "take no part in the loss; too many end the run", "are passed over")
