@@ -30,6 +30,7 @@ import resource
 import statistics
 import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -212,7 +213,8 @@ def measure(chosen: argparse.Namespace, world: World) -> int:
     alone = world.size == 1
     theirs = Theirs(copied, ready, torch.from_numpy(ids).long().to(world.device), ours.precision == "bf16")
     try:
-        with FlopCounterMode(display=False) as counted, CommDebugMode() as collectives:
+        with warnings.catch_warnings(), FlopCounterMode(display=False) as counted, CommDebugMode() as collectives:
+            warnings.simplefilter("ignore")  # of hooks that the counters set
             first = ours.round(1).loss
         if alone and abs(first - theirs.round(1)) > (2e-2 if ours.precision == "bf16" else 1e-4):
             print("the first losses differ", file=sys.stderr)

@@ -33,7 +33,7 @@ from medclip.training.recipe.file import package_folder
 from medclip.training.recipe.schema import Recipe
 from medclip.training.result import BEST, PretrainResult
 from medclip.training.steps.frozen_prefix import FrozenPrefix
-from medclip.training.steps.inputs import Fed, Feed, Inputs, empty_batch
+from medclip.training.steps.inputs import Fed, Feed
 from medclip.training.steps.masked_pixels import MaskedPart
 from medclip.training.steps.optimizer import (
     Ema,
@@ -46,7 +46,7 @@ from medclip.training.steps.optimizer import (
 from medclip.training.steps.step import StepComputer
 from medclip.training.steps.teacher import SentenceTeacher
 from medclip.training.steps.towers import Towers, borrowed, weights_of
-from medclip.training.steps.update import Outcome, Update, read
+from medclip.training.steps.update import Outcome, Update, not_finite, read
 from medclip.training.validation import validate
 
 
@@ -140,7 +140,8 @@ class Trainer:
                 looking = logged or saving or validating or self.step % looking_every == 0
                 outcome = self._look(fed, log) if looking else None
                 if logged and outcome is not None:
-                    log.write("step", self._entry(outcome, lr) | self.pace.read())
+                    where = {"step": self.step, "epoch": self.step / self.data.steps_per_epoch, "lr": lr}
+                    log.write("step", where | outcome.figures() | self.pace.read())
                 else:
                     log.reach(self.step)
                 if validating:
@@ -171,7 +172,7 @@ class Trainer:
         if self._error is not None and fed.inputs is None and self.world.size == 1:
             raise self._error
         # A rank that cannot read on takes part until all have heard of it; the step then counts nowhere.
-        inputs = fed.inputs or self._nothing()
+        inputs = fed.inputs or self.computer.nothing(self.data.image_shape, self.step)
         lr = self.rate(self.step)
         self.pace.tick()
         self.update.begin()
@@ -198,19 +199,8 @@ class Trainer:
             if not outcome.counts:
                 log.write("skip", {"step": step, "loss": str(outcome.loss), "grad_norm": str(outcome.norm)})
             if self.bad_steps > self.recipe.train.max_bad_steps:
-                raise MedclipError(
-                    Reason.NON_FINITE,
-                    f"the loss or its gradient was not finite {self.bad_steps} steps in a row, up to step {step}.",
-                    where=self.folder,
-                    hint="Lower train.lr or use precision fp32, in another folder; the last checkpoint is from before.",
-                )
+                raise not_finite(self.bad_steps, step, self.folder)
         return outcomes[-1]
-
-    def _entry(self, outcome: Outcome, lr: float) -> dict[str, float]:
-        return {
-            "step": self.step, "epoch": self.step / self.data.steps_per_epoch, "loss": outcome.loss, "lr": lr,
-            "scale": outcome.scale, "grad_norm": outcome.norm,
-        }  # fmt: skip
 
     def _validate(self, log: RunLog) -> None:
         """Every rank measures its part of the validation split, and all know the result."""
@@ -323,14 +313,6 @@ class Trainer:
         )  # fmt: skip
         for note in (*self._notes, f"the towers compute in {self.precision}", *notes):
             log.write("note", {"step": self.step, "note": note})
-
-    def _nothing(self) -> Inputs:
-        """Make inputs of which no sample takes part."""
-        shape = (self.size_px, self.size_px, 3) if self._budget is None else self._budget.packed_shape
-        o, size, length = self.recipe.objective, self.data.batch_size // self.world.size, self.tokenizer.context_length
-        views = 2 if o.two_views else 1
-        batch = empty_batch(size, shape, length, num_views=views, weighted=bool(o.source_weights))
-        return self.computer.prepare(batch, self.step).to(self.world.device)
 
     def _count_bad(self, fed: Fed, log: RunLog) -> None:
         """Add up the samples that could not be used, on all ranks."""

@@ -161,7 +161,9 @@ class Batches:
         self.rank, self.world_size, self.max_bad_share = rank, world_size, max_bad_share
         drawing = Drawing(size_px, seed, augment, native_share, report_share, report_words, native, budget)
         length = tokenizer.context_length if tokenizer else 0
-        form = Form(batch_size // world_size * num_views, drawing.image_shape, length)
+        self.image_shape = drawing.image_shape
+        """Of one image of a batch."""
+        form = Form(batch_size // world_size * num_views, self.image_shape, length)
         self.crew = crew or Crew(
             worker_kind, workers, form, cache_mb=cache_mb, timeout_s=timeout_s, tokenizer=tokenizer
         )

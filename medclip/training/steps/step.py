@@ -23,7 +23,7 @@ from medclip.training.ranks.sharding import no_sync
 from medclip.training.ranks.world import World
 from medclip.training.recipe.schema import Recipe
 from medclip.training.steps.cached_gradients import cached_backward
-from medclip.training.steps.inputs import Inputs, each_of
+from medclip.training.steps.inputs import Inputs, each_of, empty_batch
 from medclip.training.steps.teacher import SentenceTeacher
 from medclip.training.steps.towers import Towers
 
@@ -83,6 +83,18 @@ class StepComputer:
             self._mask(batch, (self._recipe.seed, step, _MASK_STREAM)),
             {} if self._teacher is None else self._teacher.tokens(batch.texts),
         )
+
+    def nothing(self, image_shape: tuple[int, ...], step: int) -> Inputs:
+        """Make inputs on the device of which no sample takes part, with the fields that those of other ranks have.
+
+        Args:
+            image_shape: As `Batches.image_shape`.
+            step: As in `prepare`.
+        """
+        o, size = self._recipe.objective, self._recipe.train.batch_size // self._world.size
+        views, length = 2 if o.two_views else 1, self._tokenizer.context_length
+        batch = empty_batch(size, image_shape, length, num_views=views, weighted=bool(o.source_weights))
+        return self.prepare(batch, step).to(self._world.device)
 
     def backward(self, inputs: Inputs, step: int) -> Tensor:
         """Add the gradients of a batch to the parameters; return this rank's loss, on the device.

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from medclip.errors import MedclipError, Reason
 from medclip.training.ranks.sharding import local_of
 from medclip.training.ranks.world import World
 from medclip.training.steps.optimizer import MAX_LOGIT_SCALE, Ema
@@ -36,6 +38,20 @@ class Outcome:
     """Ranks that were asked to stop."""
     num_bad: int
     """Samples of all ranks so far that could not be used."""
+
+    def figures(self) -> dict[str, float]:
+        """Return what the log has of a step."""
+        return {"loss": self.loss, "scale": self.scale, "grad_norm": self.norm}
+
+
+def not_finite(number: int, step: int, folder: Path) -> MedclipError:
+    """Return the error to end a run with after so many steps in a row that were not finite."""
+    return MedclipError(
+        Reason.NON_FINITE,
+        f"the loss or its gradient was not finite {number} steps in a row, up to step {step}.",
+        where=folder,
+        hint="Lower train.lr or use precision fp32, in another folder; the last checkpoint is from before.",
+    )
 
 
 class Update:
