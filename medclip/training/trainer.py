@@ -328,7 +328,8 @@ class Trainer:
             "batch_size": t.batch_size, "size_px": self.size_px, "seed": self.recipe.seed,
             "tokenizer": self.tokenizer,
             "native_share": d.native_share, "report_share": d.report_share, "report_words": d.report_words,
-            "native": d.native, "budget": self._budget, "rank": self.world.rank, "world_size": self.world.size,
+            "native": d.native, "decode": d.decode, "budget": self._budget,
+            "rank": self.world.rank, "world_size": self.world.size,
         }  # fmt: skip
         data = Batches(
             self.reader, augment=self.recipe.augment, policy=d.policy, weights=d.weights, window_shards=d.window_shards,

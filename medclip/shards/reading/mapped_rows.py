@@ -2,8 +2,9 @@
 
 A table of 5 million samples takes 2 GB in memory, in each of the ranks and workers of a node. Here it is written once,
 as an Arrow file of batches of 65,536 rows with few-valued columns as numbers, to `cache/rows` of MEDCLIP_HOME, under a
-name that is made of the split and the indexes; whoever comes later maps it in milliseconds. Like the table it is made
-of, it holds hashes of patients, and its owner alone may read it.
+name that is made of the split and the indexes; whoever comes later opens it in less than a second. Columns that are
+wanted as a whole are mapped, single rows read from their place. Like the table it is made of, the file holds hashes of
+patients, and its owner alone may read it.
 
 The newest 16 files stay. Where the folder cannot be written, the file is a temporary one of this process.
 """
@@ -12,9 +13,11 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +26,7 @@ import numpy as np
 from medclip.errors import MedclipError
 from medclip.files.output import disk_errors, make_folder, new_file
 from medclip.settings import Settings
-from medclip.shards.folder import LICENSE
+from medclip.shards.folder import LICENSE, SAMPLE_COLUMNS
 from medclip.shards.reading.columns import Columns, coded
 
 if TYPE_CHECKING:
@@ -32,8 +35,25 @@ if TYPE_CHECKING:
 BATCH_ROWS = 1 << 16
 _CODED = ("modality", "adapter", "source", LICENSE)
 _PLAIN = ("key", "sha256", "patient")
+_WIDTHS = {"shard": 4, "offset": 8, "size": 8}
 _KEPT = 16
 _NAMES = "names"
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Where parts of a column of one batch begin in the file."""
+
+    valid: int | None
+    """Bits that say which rows have a value; None where all have one."""
+    values: int
+    """Numbers, or where texts begin and end."""
+    text: int = 0
+
+    @classmethod
+    def of(cls, buffers: Sequence[Any], address: int) -> _Start:
+        valid, values, text = (None if b is None else b.address - address for b in (*buffers, None)[:3])
+        return cls(valid, values or 0, text or 0)
 
 
 class MappedRows:
@@ -51,41 +71,79 @@ class MappedRows:
         self._open()
 
     def _open(self) -> None:
+        """Note where in the file each column of each batch begins; rows are then read from there, by their number.
+
+        A row could be looked up in the mapping, too, but the system maps 64 KB around each place that is touched, and
+        rows in random order would soon have the whole file in the memory of each process.
+        """
+        self._file = os.open(self.path, os.O_RDONLY)
+        with self._batches() as (batches, names, address):
+            self._names: dict[str, list[str | None]] = names
+            self._starts = {
+                name: [_Start.of(batch.column(name).buffers(), address) for batch in batches]
+                for name in (*_PLAIN, *_CODED, *_WIDTHS)
+            }
+            self._size = sum(batch.num_rows for batch in batches)
+
+    @contextmanager
+    def _batches(self) -> Iterator[tuple[list[Any], dict[str, list[str | None]], int]]:
+        """Map the file for a while: its batches, the names of numbers, and the address of its first byte."""
         import pyarrow as pa
 
-        file = pa.ipc.open_file(pa.memory_map(str(self.path)))
-        self._batches = [file.get_batch(i) for i in range(file.num_record_batches)]
-        _, metadata = file.get_batch_with_custom_metadata(file.num_record_batches - 1)
-        self._names: dict[str, list[str | None]] = json.loads(metadata[_NAMES.encode()])
-        self._places = [
-            tuple(batch.column(name).to_numpy() for name in ("shard", "offset", "size")) for batch in self._batches
-        ]
-        self._size = sum(batch.num_rows for batch in self._batches)
+        with pa.memory_map(str(self.path)) as mapped:
+            file = pa.ipc.open_file(mapped)
+            batches = [file.get_batch(i) for i in range(file.num_record_batches)]
+            _, metadata = file.get_batch_with_custom_metadata(len(batches) - 1)
+            mapped.seek(0)
+            yield batches, json.loads(metadata[_NAMES.encode()]), mapped.read_buffer().address
 
     def __len__(self) -> int:
         """Return the number of rows."""
         return self._size
 
+    def __del__(self) -> None:
+        """Close the file."""
+        if hasattr(self, "_file"):
+            os.close(self._file)
+
     def place(self, i: int) -> tuple[int, int, int]:
         """Return number of the shard, offset and size of row i."""
-        batch, row = self._at(i)
-        shard, offset, size = self._places[batch]
-        return int(shard[row]), int(offset[row]), int(size[row])
+        return self._number("shard", i), self._number("offset", i), self._number("size", i)
 
     def key(self, i: int) -> str:
         """Return the key of row i."""
-        batch, row = self._at(i)
-        return self._batches[batch].column("key")[row].as_py()
+        return str(self._text("key", i))
 
     def row(self, i: int) -> dict[str, Any]:
         """Return row i, as samples.parquet has it."""
-        batch, row = self._at(i)
-        return self._as_stored(self._batches[batch].slice(row, 1))[0]
+        shard, offset, size = self.place(i)
+        known = {"split": self.split, "shard": self.shards[shard], "offset": offset, "size": size}
+        known |= {column: self._names[column][self._number(column, i)] for column in _CODED}
+        known |= {column: self._text(column, i) for column in _PLAIN}
+        return {column: known[column] for column in (*SAMPLE_COLUMNS, LICENSE)}
 
     def parts(self) -> Iterator[list[dict[str, Any]]]:
         """Yield the rows as samples.parquet has them, thousands at a time."""
-        for batch in self._batches:
-            yield self._as_stored(batch)
+        with self._batches() as (batches, names, _):
+            for batch in batches:
+                rows = batch.to_pylist()
+                for row in rows:
+                    row["split"], row["shard"] = self.split, self.shards[row["shard"]]
+                    row.update((column, names[column][row[column]]) for column in _CODED)
+                yield rows
+
+    def _number(self, column: str, i: int) -> int:
+        batch, row = self._at(i)
+        width = _WIDTHS.get(column, 4)
+        return int.from_bytes(os.pread(self._file, width, self._starts[column][batch].values + width * row), "little")
+
+    def _text(self, column: str, i: int) -> str | None:
+        batch, row = self._at(i)
+        start = self._starts[column][batch]
+        if start.valid is not None and not os.pread(self._file, 1, start.valid + row // 8)[0] >> row % 8 & 1:
+            return None
+        first, last = struct.unpack("<2i", os.pread(self._file, 8, start.values + 4 * row))
+        return os.pread(self._file, last - first, start.text + first).decode()
 
     def columns(self) -> Columns:
         """Return shard, source and modality of every row, each in as few bytes as it needs."""
@@ -99,17 +157,11 @@ class MappedRows:
         return number[self._joined(column)] if len(number) else self._joined(column), names
 
     def _joined(self, column: str) -> NDArray[np.int32]:
-        return np.concatenate([batch.column(column).to_numpy() for batch in self._batches])
+        with self._batches() as (batches, _, _):
+            return np.concatenate([batch.column(column).to_numpy() for batch in batches])
 
     def _at(self, i: int) -> tuple[int, int]:
         return divmod(i % self._size if -self._size <= i < 0 else i, BATCH_ROWS)
-
-    def _as_stored(self, batch: Any) -> list[dict[str, Any]]:
-        rows = batch.to_pylist()
-        for row in rows:
-            row["split"], row["shard"] = self.split, self.shards[row["shard"]]
-            row.update((column, self._names[column][row[column]]) for column in _CODED)
-        return rows
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "split": self.split, "shards": self.shards}

@@ -30,7 +30,7 @@ from medclip.shards.reading.mapped_rows import map_rows
 from medclip.shards.reading.shard_cache import ShardCache, ShardFile
 from medclip.shards.reading.shard_files import ShardFiles, Verify
 from medclip.shards.sample_json import from_json
-from medclip.shards.stored_image import EXTENSIONS, decode
+from medclip.shards.stored_image import DRAFT_GAP, EXTENSIONS, decode
 from medclip.shards.writing.tar import members
 from medclip.text.captions.record import CaptionRecord
 from medclip.wording import count
@@ -258,7 +258,7 @@ class ShardReader:
             raise self._corrupt(i, e) from e
 
     @staticmethod
-    def image(parts: Mapping[str, bytes], wanted_px: int | None = None) -> Image.Image:
+    def image(parts: Mapping[str, bytes], wanted_px: int | None = None, gap: float = DRAFT_GAP) -> Image.Image:
         """Decode the image among a sample's members; see `medclip.shards.stored_image.decode`.
 
         Raises:
@@ -266,7 +266,7 @@ class ShardReader:
         """
         for extension in EXTENSIONS:
             if extension in parts:
-                return decode(parts[extension], wanted_px)
+                return decode(parts[extension], wanted_px, gap)
         raise MedclipError(Reason.MISSING_FILE, "the sample has no image.")
 
     def close(self) -> None:

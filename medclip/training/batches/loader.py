@@ -23,7 +23,7 @@ from medclip.training.batches.order import WINDOW_SHARDS, Policy, epoch_plan, re
 from medclip.training.batches.samples import Drawing
 from medclip.training.batches.slots import Form
 from medclip.training.batches.workers import Crew, Pending, Row, Split, WorkerKind
-from medclip.training.recipe.schema import Augment
+from medclip.training.recipe.schema import Augment, Decode
 from medclip.wording import count
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ class Batches:
         report_share: Share of captions quoted from the record's report.
         report_words: Words of a report that are quoted at most.
         native: "sentences" or "whole": how texts and reports are quoted.
+        decode: How much of a JPEG is decoded; see `data.decode` of a recipe.
         budget: Images at their own aspect ratio within so many patches; None: letterboxed squares.
         policy: What makes a batch; see `medclip.training.batches.order`.
         weights: By source, for `proportional`.
@@ -134,6 +135,7 @@ class Batches:
         report_share: float = 0.5,
         report_words: int = 60,
         native: Native = "sentences",
+        decode: Decode = "auto",
         budget: TokenBudget | None = None,
         policy: Policy = "shard_mixed",
         weights: Mapping[str, float] | None = None,
@@ -159,7 +161,7 @@ class Batches:
         self.policy: Policy = policy
         self.weights, self.window_shards = dict(weights or {}), window_shards
         self.rank, self.world_size, self.max_bad_share = rank, world_size, max_bad_share
-        drawing = Drawing(size_px, seed, augment, native_share, report_share, report_words, native, budget)
+        drawing = Drawing(size_px, seed, augment, native_share, report_share, report_words, native, decode, budget)
         length = tokenizer.context_length if tokenizer else 0
         self.image_shape = drawing.image_shape
         """Of one image of a batch."""

@@ -18,6 +18,7 @@ from medclip.imaging.native_aspect import TokenBudget
 from medclip.objectives.keys import key_of
 from medclip.sample import Modality
 from medclip.shards.reading.foreign import FOREIGN, is_empty_record
+from medclip.shards.stored_image import DRAFT_GAP
 from medclip.text.captions.draw import draw_caption
 from medclip.text.captions.record import CaptionRecord
 from medclip.text.free_text.sentences import Native
@@ -25,7 +26,7 @@ from medclip.text.tokenizers.tokenizer import Tokenizer
 from medclip.training.batches.augment import Change, apply_change, draw_change, largest_px, names_a_side
 from medclip.training.batches.order import ORDER
 from medclip.training.batches.slots import Arrays
-from medclip.training.recipe.schema import Augment
+from medclip.training.recipe.schema import Augment, Decode
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -51,6 +52,8 @@ class Drawing:
     report_words: int = 60
     native: Native = "sentences"
     """How texts and reports are quoted; those of foreign sets always whole, and always before anything else."""
+    decode: Decode = "auto"
+    """How much of a JPEG is decoded."""
     budget: TokenBudget | None = None
     """Images at their own aspect ratio within so many patches; None: letterboxed squares."""
 
@@ -61,6 +64,13 @@ class Drawing:
         """
         size = self.size_px if self.budget is None else 2 * math.isqrt(self.budget.max_tokens) * self.budget.patch_px
         return size if self.augment is None else largest_px(self.augment, size)
+
+    @property
+    def scale(self) -> tuple[int | None, float]:
+        """Arguments of `medclip.shards.stored_image.decode`. Validation has the pixels that a model is used with."""
+        if self.decode == "full":
+            return None, DRAFT_GAP
+        return self.wanted_px, 1.0 if self.decode == "scaled" and self.augment is not None else DRAFT_GAP
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -215,7 +225,7 @@ class Samples:
         try:
             parts = self.reader.unpack(index, raw)
             record, meta = self.reader.understand(index, parts)
-            stored = self.reader.image(parts, self.drawing.wanted_px)
+            stored = self.reader.image(parts, *self.drawing.scale)
         except MedclipError as e:
             raise _BadSample(str(e.reason)) from e
         self._keep(index, stored, record, meta)

@@ -75,6 +75,7 @@ def export_pack(
             "created_from": {
                 "recipe": recipe.digest(),
                 "seed": recipe.seed,
+                "decode": recipe.data.decode,
                 "steps": steps,
                 "shards": hashlib.sha256("".join(reader.shard_hashes).encode()).hexdigest(),
                 "medclip": __version__,

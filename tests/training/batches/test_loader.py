@@ -100,11 +100,12 @@ def test_batches_from_the_middle_equal_those_of_a_run_from_the_start(shards: Pat
         {"workers": 3, "cache_mb": 0.02},
         {"worker_kind": "process", "workers": 2},
         {"worker_kind": "process", "workers": 1, "cache_mb": 0},
+        {"worker_kind": "process", "workers": 3, "cache_mb": 0.02, "decode": "scaled"},
     ],
 )
 def test_workers_and_cache_change_no_number(shards: Path, broken: Path, options: dict[str, Any]) -> None:
     for folder in (shards, broken):
-        one, other = _batches(folder), _batches(folder, **options)
+        one, other = _batches(folder, decode=options.get("decode", "auto")), _batches(folder, **options)
         for a, b in zip(one.training(0, 7), other.training(0, 7), strict=True):
             assert _same(a, b)
         assert (one.bad, one.seen) == (other.bad, other.seen)
@@ -286,6 +287,24 @@ def test_a_large_jpeg_is_cached_as_decoded_whichever_read_came_first(tmp_path: P
     assert np.array_equal(order[1], Samples(reader, drawing, Room(10 * 2**20)).make(1, 0).image)  # type: ignore[arg-type]
     assert samples._cache[0].stored.shape[:2] == (250, 225)
     assert np.array_equal(samples._cache[0].stored, np.asarray(decode(reader.members(0)["jpg"], drawing.wanted_px)))
+
+
+@pytest.mark.parametrize(
+    ("decoding", "training_px", "validation_px"), [("full", 500, 500), ("auto", 500, 500), ("scaled", 250, 500)]
+)
+def test_how_much_of_a_jpeg_is_decoded(tmp_path: Path, decoding: Any, training_px: int, validation_px: int) -> None:
+    """500 px are between twice and four times what is wanted: only "scaled" leaves pixels out, and only in training."""
+    y, x = np.mgrid[:500, :450]
+    Image.fromarray(((np.sin(x / 9) + np.cos(y / 7)) * 60 + 127).astype(np.uint8)).save(tmp_path / "a.png")
+    table = pd.DataFrame({"file": ["a.png"], "patient": "a", "modality": "dermatology", "split": "train"})
+    build_shards(
+        table, tmp_path / "s", max_side=500, stored="jpeg", images=tmp_path, key=bytes(32), settings=Settings(workers=1)
+    )
+    reader = ShardReader(tmp_path / "s", "train")
+    for augment, expected in ((Augment(), training_px), (None, validation_px)):
+        samples = Samples(reader, Drawing(150, 1, augment, 0.3, 0.5, decode=decoding), Room(2**20))
+        samples.make(0, 0)
+        assert max(samples._cache[0].stored.shape[:2]) == expected
 
 
 def test_leaving_in_the_middle_and_beginning_again_is_no_trouble(shards: Path) -> None:
