@@ -203,7 +203,7 @@ def costs_of(protocol: Protocol, runs: Runs) -> tuple[Cost, ...]:
                         round(float(np.median([f["predict_seconds"] for f in done])), 3),
                         int(np.median([f["num_trainable"] for f in done])),
                         variant.entry.trains_towers,
-                        *_budget([f["settings"] for f in done]),
+                        *_budget([f.get("settings", {}) for f in done]),
                     )
                 )
     return tuple(costs)
@@ -223,7 +223,7 @@ def deviations_by_method(protocol: Protocol, runs: Runs) -> dict[str, tuple[str,
     for key, run in runs.items():
         if not run.failed:
             method = protocol.variant(key.label).method
-            rows.setdefault(key.label, {}).update(dict.fromkeys(deviations_of(method, run.facts["settings"])))
+            rows.setdefault(key.label, {}).update(dict.fromkeys(deviations_of(method, run.facts.get("settings", {}))))
     return {label: tuple(texts) for label, texts in rows.items() if texts}
 
 

@@ -90,7 +90,7 @@ def test_c_is_searched_over_shots_and_validation_and_stated_where_there_is_nothi
 def test_c_is_that_of_scikit_learns_cross_validation_over_shots_and_validation_and_the_refit_is_on_both() -> None:
     text = words()
     model = FakeModel(text, noise=2.0)
-    train, val, test = (made_up(n, seed=s, noise=6.0) for n, s in ((30, 1), (15, 2), (30, 3)))
+    train, val, test = (made_up(n, seed=s, noise=2.0) for n, s in ((30, 1), (15, 2), (30, 3)))
     val = replace(val, patients=tuple(f"val {p}" for p in val.patients))
     both = train.joined(val)
     parts = folds(both, 3, seed=0)
@@ -105,17 +105,15 @@ def test_c_is_that_of_scikit_learns_cross_validation_over_shots_and_validation_a
     again = fit_linear_probe(model, text, train, val, seed=0, start="zeros", c=float(oracle.C_)).head
     ours, theirs = again.logits(test.pooled(), None), oracle.decision_function(test.pooled())
     ours, theirs = (z - z.mean(axis=1, keepdims=True) for z in (ours, theirs))
+    assert np.abs(theirs).max() > 1
     np.testing.assert_allclose(ours, theirs, atol=2e-2)
 
 
 def test_patients_stay_together_in_a_fold_also_where_they_are_in_shots_and_validation() -> None:
-    """Copies of the shots as validation, their labels wrong: apart, they would speak for forgetting the shots."""
-    text = words()
-    both = made_up(15, seed=1).joined(made_up(15, seed=1))
+    both = made_up(15, seed=1).joined(made_up(15, seed=2))
     for rows in folds(both, 3, seed=0):
         of_fold = {both.patients[i] for i in rows}
         assert not of_fold & {both.patients[i] for i in range(30) if i not in rows}
-    assert text.names
 
 
 def test_a_text_that_is_worse_than_chance_is_let_go() -> None:

@@ -184,7 +184,7 @@ def test_answers_for_novel_classes_are_numbered_from_the_first_novel_class():
 
 
 def test_both_harmonic_means_over_draws_are_given_by_name():
-    figures = {1: (10, 5), 2: (5, 10)}
+    figures = {0: (10, 5), 1: (5, 10)}
     found = novel_figures(made(4), 2, lambda key, of_base: figures[key.seed][0 if of_base else 1])["accuracy"]
     assert (found.base["value"], found.novel["value"]) == (0.75, 0.75)
     assert found.hm_of_means["value"] == 0.75
@@ -239,4 +239,4 @@ def test_runs_of_before_there_were_versions_stay(
     done: list[Any] = []
     data = compare_planted(place, tmp_path / "out", monkeypatch, done, methods=["ridge"], seeds=1).data
     learned = [[data.sha256[r] for r in side] for side in (done[0].train, done[0].val)]
-    assert done[0].facts["asked"] == digest_of(["ridge", {}, 1, 1, 1, learned, data.text.names])
+    assert done[0].facts["asked"] == digest_of(["ridge", {}, 1, 0, 0, learned, data.text.names])
