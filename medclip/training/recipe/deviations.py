@@ -51,8 +51,8 @@ def deviations(recipe: Recipe) -> tuple[Deviation, ...]:
 def _of_images(recipe: Recipe) -> Iterator[Deviation]:
     a = recipe.augment
     if a.stretch != STRETCH:
-        whole = "keep the aspect ratio" + ("" if recipe.model.native_aspect else ", black around")
-        here = whole if a.stretch == 1 else f"are stretched by up to {a.stretch:.3g}"
+        unstretched = "keep the aspect ratio" + ("" if recipe.model.native_aspect else ", black around")
+        here = unstretched if a.stretch == 1 else f"are stretched by up to {a.stretch:.3g}"
         yield Deviation("crops", here, "are stretched by up to 4/3 to a square", "augment.stretch")
     changes = ("rotate_deg", "brightness", "contrast", "flip", "hue", "saturation")
     if changed := [name for name in changes if getattr(a, name)]:
