@@ -113,6 +113,16 @@ def test_what_is_worst_stands_first(recipe: Recipe) -> None:
     assert any("limit of 100" in text for text in texts)
 
 
+def test_a_recall_below_chance_is_a_finding_though_the_first_answers_are_right(recipe: Recipe) -> None:
+    recalls = {"image_to_text_r1": _figure(0.79, 0.7, 0.9), "text_to_image_r10": _figure(0.48, 0.4, 0.55)}
+    held = _card({"retrieval": recalls}).held_out
+    assert held is not None
+    (found,) = findings(recipe, History(_log()), held.rows(), finished=True)
+    assert found.severity == "wait"
+    assert "no better than chance: Texts that find their image among ten (R@10) 0.480 (0.400 to" in found.text
+    assert "R@1) 0.79" not in found.text
+
+
 def test_an_idle_device_is_a_finding_where_data_was_there(recipe: Recipe) -> None:
     every = [findings(recipe, History(_log(device_idle=0.3, data_wait=wait)), [], finished=True) for wait in (0.0, 0.3)]
     texts = [" ".join(one.text for one in some) for some in every]
