@@ -50,6 +50,10 @@ def deviations(recipe: Recipe) -> tuple[Deviation, ...]:
 
 def _of_images(recipe: Recipe) -> Iterator[Deviation]:
     a = recipe.augment
+    if recipe.data.decode != "full":
+        least = "the side" if recipe.data.decode == "scaled" else "twice the side"
+        here = f"are decoded at a half, a quarter or an eighth, where at least {least} that is needed is left"
+        yield Deviation("JPEGs of training", here, "are decoded with all pixels", "data.decode")
     if a.stretch != STRETCH:
         unstretched = "keep the aspect ratio" + ("" if recipe.model.native_aspect else ", black around")
         here = unstretched if a.stretch == 1 else f"are stretched by up to {a.stretch:.3g}"

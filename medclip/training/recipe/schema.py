@@ -360,6 +360,7 @@ _PLACES = (
 
 
 _AS_OPEN_CLIP: dict[str, dict[str, Any]] = {
+    "data": {"decode": "full"},
     "model": {"freeze_bn": False},
     "augment": {"crop_scale": (0.9, 1.0), "stretch": 4 / 3, "rotate_deg": 0, "brightness": 0, "contrast": 0},
     "objective": {"same_label": "negative", "same_text": "negative", "same_study": "negative"},
@@ -375,9 +376,9 @@ class Recipe(_Part):
     version: str = "0"
     seed: int = Field(default=0, ge=0)
     compat: Literal["open_clip"] | None = None
-    """Train as a reference does where the recipe says nothing else: "open_clip" stretches crops and changes images in
-    no other way, lets embeddings decay, takes every other pair for a negative and learns all layers at one rate.
-    `medclip.training.recipe.deviations` lists where a recipe still differs."""
+    """Train as a reference does where the recipe says nothing else: "open_clip" decodes JPEGs in full, stretches
+    crops and changes images in no other way, lets embeddings decay, takes every other pair for a negative and learns
+    all layers at one rate. `medclip.training.recipe.deviations` lists where a recipe still differs."""
     out: Path | None = None
     """Folder of the run; runs/NAME, with the recipe's name, where None."""
     data: Data

@@ -30,6 +30,7 @@ def test_a_recipe_as_open_clips_differs_only_in_what_no_key_can_change() -> None
 @pytest.mark.parametrize(
     "change",
     [
+        "data.decode=auto", "data.decode=scaled",
         "train.decay_embeddings=false", "augment.stretch=1", "augment.flip=0.5", "objective.same_study=ignored",
         "objective.same_label=positive", "train.ema=0.9", "train.image_lr_factor=0.3", "train.max_bad_steps=5",
         "model.freeze_bn=true", "objective.masked={}", "objective.two_views={}", "objective.source_weights={s: 2}",
