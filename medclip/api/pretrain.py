@@ -55,8 +55,8 @@ def pretrain(
 
     Raises:
         MedclipError: RECIPE_INVALID; WRONG_USE for a device or split that is not there; OUTPUT_IN_USE when the folder
-            holds another run; NON_FINITE when the loss stays not finite; TOO_MANY_BAD samples; DISK_FULL; whatever
-            reading shards raises.
+            holds another run; BUSY when one is at work there; NON_FINITE when the loss stays not finite; TOO_MANY_BAD
+            samples; DISK_FULL; whatever reading shards raises.
     """
     plan = load_recipe(recipe, overrides)
     result = run_recipe(plan, out=None if out is None else Path(out), resume=resume, progress=progress)

@@ -17,7 +17,6 @@ import json
 import os
 import shutil
 import sqlite3
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import Any
 
 from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.discover import LEDGER
+from medclip.files.locks import lock_folder
 from medclip.files.output import disk_error, in_use
 from medclip.runs.rows import FileRow, ScoreRow, Thumbnail
 from medclip.sample import FileRef, Stamp
@@ -36,7 +36,6 @@ _ELSEWHERE = "Name another folder."
 _NO_ROOM_BYTES = 1_000_000
 _PAGES_BYTES = 1 << 16
 """SQLite writes in pages; a file that a limit stopped is this much smaller than the limit at most."""
-_TRY_AGAIN_S = 0.1
 """Whoever only asks whether a folder is locked has it for an instant."""
 _AGAIN_FILES = 512
 """Files of one window that are looked at once more."""
@@ -105,7 +104,7 @@ class Ledger:
         if not create and not self._path.exists():
             raise MedclipError(Reason.MISSING_FILE, "there is no ledger of a scoring run here.", where=folder)
         if create:
-            self._lock = _lock(folder)
+            self._lock = lock_folder(folder)
         try:
             if create:  # its owner's alone; the write-ahead log gets the same mode
                 os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
@@ -514,41 +513,6 @@ class Ledger:
                 with contextlib.suppress(sqlite3.Error):
                     self._db.execute("ROLLBACK")
                 raise
-
-
-def _lock(folder: Path, tries: int = 5) -> int | None:
-    """Be the one that writes to a folder; the system lets go when the process ends, however it ends.
-
-    Raises:
-        MedclipError: BUSY.
-    """
-    try:
-        import fcntl
-    except ImportError:  # no such locks on Windows
-        return None
-    descriptor = os.open(folder, os.O_RDONLY)
-    for attempt in range(tries):
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as e:
-            if e.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                return descriptor  # a file system without locks
-            time.sleep(_TRY_AGAIN_S if attempt < tries - 1 else 0)
-        else:
-            return descriptor
-    os.close(descriptor)
-    raise MedclipError(Reason.BUSY, "another medclip is writing to this folder.", where=folder, hint="Let it finish.")
-
-
-def is_locked(folder: Path) -> bool:
-    """Return whether a process writes to a folder now."""
-    try:
-        descriptor = _lock(folder, tries=1)
-    except MedclipError:
-        return True
-    if descriptor is not None:
-        os.close(descriptor)
-    return False
 
 
 @contextlib.contextmanager

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError, Reason
+from medclip.files.locks import is_locked
 from medclip.result import Result
-from medclip.runs.ledger import Ledger, is_locked
+from medclip.runs.ledger import Ledger
 
 FINISHED, RUNNING, STOPPED = "finished", "running", "stopped"
 

@@ -7,14 +7,24 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from medclip.errors import MedclipError
 from medclip.files.key_value import Overrides
-from medclip.files.output import claim_folder, in_use, is_draft, refuse_other, remove_drafts, write_file
+from medclip.files.locks import held_folder
+from medclip.files.output import (
+    claim_folder,
+    disk_errors,
+    in_use,
+    is_draft,
+    make_folder,
+    refuse_other,
+    remove_drafts,
+    write_file,
+)
 from medclip.models.devices import check_device
 from medclip.progress import Progress
 from medclip.shards.folder import read_index
@@ -54,8 +64,8 @@ def run_recipe(
     check_device(plan.train.device)
     from medclip.training.ranks.world import joined
 
-    with joined(plan.train.device) as world:
-        world.first(lambda: _claim(folder, plan, resume))
+    with joined(plan.train.device) as world, ExitStack() as held:
+        world.first(lambda: _claim(folder, plan, resume, held))
         return _train(plan, folder, world, progress=progress, stop=stop)
 
 
@@ -85,9 +95,16 @@ def _check_splits(data: Data) -> None:
             raise MedclipError(error.reason, error.message, where=error.where, hint=f"{error.hint} {remedy}")
 
 
-def _claim(folder: Path, recipe: Recipe, resume: bool) -> None:
-    """Make the folder this recipe's, or refuse. A run that left nothing to go on with does not hold its folder."""
-    if claim_folder(folder, _RUN, marks=(NOTE,)):
+def _claim(folder: Path, recipe: Recipe, resume: bool, held: ExitStack) -> None:
+    """Make the folder this recipe's, or refuse. A run that left nothing to go on with does not hold its folder.
+
+    It is locked until `held` is closed: ranks go on for a while when their torchrun was killed.
+    """
+    is_run = claim_folder(folder, _RUN, marks=(NOTE,))
+    with disk_errors(folder):
+        make_folder(folder)
+    held.enter_context(held_folder(folder))
+    if is_run:
         before = _recipe_in(folder / NOTE)
         others = {p.name for p in folder.iterdir() if not is_draft(p.name)} - _OF_A_RUN
         if before is None and others:

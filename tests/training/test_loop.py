@@ -17,7 +17,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.output import is_draft
+from medclip.exit_codes import exit_code
+from medclip.files.output import draft_of, is_draft
 from medclip.imaging.perceptual_hash import hash_images, hash_lines
 from medclip.models.packs.pack import load_model, verify_pack
 from medclip.settings import Settings
@@ -214,6 +215,24 @@ def test_a_folder_with_another_run_or_something_else_is_refused(recipe: dict[str
     (tmp_path / "thesis" / "text").touch()
     with pytest.raises(MedclipError, match="1 other file and no training run"):
         run_recipe(recipe, (), tmp_path / "thesis")
+
+
+def test_a_folder_that_another_run_is_at_work_in_is_left_alone(recipe: dict[str, Any], tmp_path: Path) -> None:
+    refusals: list[MedclipError] = []
+
+    def start_it_again(step: int) -> bool:
+        if step == 2:
+            draft_of(tmp_path / "run" / "checkpoint").write_text("being written")
+            before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "run").iterdir()}
+            with pytest.raises(MedclipError) as caught:
+                run_recipe(recipe, out=tmp_path / "run")
+            refusals.append(caught.value)
+            assert {p.name: p.stat().st_mtime_ns for p in (tmp_path / "run").iterdir()} == before
+        return step == 3
+
+    run_recipe(recipe, out=tmp_path / "run", stop=start_it_again)
+    assert [(e.reason, exit_code(e.reason)) for e in refusals] == [(Reason.BUSY, 5)]
+    assert run_recipe(recipe, out=tmp_path / "run").finished  # which was let go of
 
 
 def test_a_run_that_failed_before_its_first_step_leaves_the_folder_to_another_recipe(

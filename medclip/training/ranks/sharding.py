@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -37,13 +38,15 @@ def spread(
     if parallel == "ddp":
         from torch.nn.parallel import DistributedDataParallel
 
-        return DistributedDataParallel(
-            towers,
-            device_ids=[world.device] if world.device.type == "cuda" else None,
-            process_group=world.group,
-            gradient_as_bucket_view=True,
-            broadcast_buffers=False,  # none of them changes: statistics are frozen wherever there are ranks
-        )
+        with warnings.catch_warnings():  # the name that torch 2.13 would rather have is not known before
+            warnings.filterwarnings("ignore", ".*`broadcast_buffers` is deprecated", FutureWarning)
+            return DistributedDataParallel(
+                towers,
+                device_ids=[world.device] if world.device.type == "cuda" else None,
+                process_group=world.group,
+                gradient_as_bucket_view=True,
+                broadcast_buffers=False,  # none of them changes: statistics are frozen wherever there are ranks
+            )
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 

@@ -1,0 +1,67 @@
+"""One process at a time writes to a folder."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from medclip.errors import MedclipError, Reason
+
+_TRY_AGAIN_S = 0.1
+
+
+def lock_folder(folder: Path, tries: int = 5) -> int | None:
+    """Be the one that writes to a folder; the system lets go when the process ends, however it ends.
+
+    Returns:
+        What to close when done; None where the system has no such locks.
+
+    Raises:
+        MedclipError: BUSY.
+    """
+    try:
+        import fcntl
+    except ImportError:  # no such locks on Windows
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    for attempt in range(tries):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            if e.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                return descriptor  # a file system without locks
+            time.sleep(_TRY_AGAIN_S if attempt < tries - 1 else 0)
+        else:
+            return descriptor
+    os.close(descriptor)
+    raise MedclipError(Reason.BUSY, "another medclip is writing to this folder.", where=folder, hint="Let it finish.")
+
+
+@contextmanager
+def held_folder(folder: Path) -> Iterator[None]:
+    """Be the one that writes to a folder for as long as the context lasts.
+
+    Raises:
+        MedclipError: BUSY.
+    """
+    descriptor = lock_folder(folder)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def is_locked(folder: Path) -> bool:
+    """Return whether a process writes to a folder now."""
+    try:
+        descriptor = lock_folder(folder, tries=1)
+    except MedclipError:
+        return True
+    if descriptor is not None:
+        os.close(descriptor)
+    return False
