@@ -263,7 +263,7 @@ def _lines(name: str, value: Any) -> Iterator[str]:
         for key, inner in value.items():
             yield from _lines(f"{name} {key}", inner)
     elif isinstance(value, Mapping):
-        counts = (f"{key or '(blank)'} {number(n)}" for key, n in value.items())
+        counts = (f"{'(blank)' if key in ('', 'None') else key} {number(n)}" for key, n in value.items())
         yield f"{name}: {', '.join(counts)}"
     elif isinstance(value, str | int):
         yield f"{name}: {number(value) if isinstance(value, int) else value}"
