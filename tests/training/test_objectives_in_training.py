@@ -136,6 +136,8 @@ def test_a_source_may_count_more_than_another(vit: dict[str, Any], shards: Path,
     assert batch.weights.tolist() == [weights.get(s, 1.0) for s in sources]
     scale = trainer.towers.clip.logit_scale.exp().detach()
     pairs = trainer.computer.prepare(batch, 0).pairs
+    assert pairs.weights_B is not None
+    assert pairs.weights_B.tolist() == batch.weights.tolist()
     expected = dense_clip(image.double(), text.double(), scale.double(), pairs)
     assert float(trainer.computer.backward(trainer.computer.prepare(batch, 0), 0)) == pytest.approx(
         float(expected), abs=1e-5
