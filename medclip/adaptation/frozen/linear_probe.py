@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.special import expit, log_softmax
+from scipy.special import expit, log_softmax, xlogy
 from threadpoolctl import threadpool_limits
 
 from medclip.adaptation.data.class_text import ClassText
@@ -182,17 +182,35 @@ def fit_linear_probe(
         (c, loss), probe, chosen_on = searched[best], probes[best], how
         zero_shot = judge.log_loss([shots.zero] * len(judge.parts))
         settings |= {"log_loss": round(loss, 4), "log_loss_zero_shot": round(zero_shot, 4)}
+        alike = _log_loss_of_shares(judge.targets)
         if loss > zero_shot - _NO_BETTER:
             notes = (
                 f"Cross-validation over {count(len(shots.train), 'file')} (shots and validation) found no probe better "
                 f"than the base's prompts: log loss {loss:.3f}, zero-shot {zero_shot:.3f}. The answers are near "
                 "zero-shot's.",
             )
+        elif loss > alike - _NO_BETTER:
+            notes = (
+                f"Cross-validation over {count(len(shots.train), 'file')} (shots and validation) found no probe better "
+                f"than the same probabilities for all of them: log loss {loss:.3f}, with each class's share {alike:.3f}"
+                ". What it says of a single file means little.",
+            )
     head, solution = probe.learn(shots.train, c)
     settings = shots.settings(
         start="text" if probe.with_text else "zeros", c=c, chosen_on=chosen_on, converged=solution.converged, **settings
     )
     return Fitted(head, head.weight_DC.size + head.bias_C.size, settings, notes=notes)
+
+
+def _log_loss_of_shares(targets: NDArray) -> float:
+    """Return the log loss of saying of each unit how frequent each class is (multi-label: over what is known)."""
+    if targets.ndim == 1:
+        shares = np.bincount(targets) / len(targets)
+        return float(-xlogy(shares, shares).sum())
+    known = ~np.isnan(targets)
+    shares = np.where(known, targets, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    losses = -(xlogy(shares, shares) + xlogy(1 - shares, 1 - shares))
+    return float((losses * known.sum(axis=0)).sum() / max(known.sum(), 1))
 
 
 class LinearProbe(FeatureClassifier):

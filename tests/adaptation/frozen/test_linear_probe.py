@@ -144,6 +144,22 @@ def test_no_better_than_the_prompts_is_said_with_both_log_losses() -> None:
     assert "found no probe better than the base's prompts: log loss 1.0" in note
 
 
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_no_better_than_the_same_answer_for_all_is_said(multilabel: bool) -> None:
+    text = words(multilabel=multilabel)
+    far_off = FakeModel(text, logit_scale=50.0, noise=5.0)
+    random = made_up(40, noise=1.0, seed=5, multilabel=multilabel)
+    rng = np.random.default_rng(1)
+    targets = rng.integers(0, 2, (40, 3)).astype(np.float32) if multilabel else rng.integers(0, 3, 40)
+    fitted = fit_linear_probe(far_off, text, replace(random, targets=targets), None, seed=0)
+    assert fitted.settings["log_loss"] < fitted.settings["log_loss_zero_shot"] - 0.01
+    (note,) = fitted.notes
+    assert "found no probe better than the same probabilities for all of them" in note
+    shares = targets.mean(axis=0) if multilabel else np.bincount(targets) / 40
+    alike = -(shares * np.log(shares) + multilabel * (1 - shares) * np.log(1 - shares))
+    assert f"with each class's share {alike.mean() if multilabel else alike.sum():.3f}." in note
+
+
 def test_more_than_zero_shot_is_learned_where_there_is_something_to_learn() -> None:
     text = words()
     model = FakeModel(text, noise=3.0)
