@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +72,20 @@ def test_a_long_gradient_is_shortened_to_the_limit_and_a_short_one_is_left(
     assert lengths["null"] > 1
     assert lengths["0.25"] == pytest.approx(0.25, rel=1e-3)
     assert lengths["1000"] == pytest.approx(lengths["null"], rel=1e-6)
+
+
+def test_one_crew_of_workers_makes_the_batches_of_training_and_of_validation(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    before = set(threading.enumerate())
+    working: list[list[str]] = []
+
+    def look(step: int) -> bool:
+        own = set(threading.enumerate()) - before
+        working.append(sorted(t.name for t in own if t.name.startswith("medclip-data")))
+        return False
+
+    trainer = Trainer(load_recipe(recipe, ["data.workers=2", "train.epochs=2"]), tmp_path)
+    trainer.run(look)
+    assert trainer.step > trainer.data.steps_per_epoch  # so that validation was in between
+    assert set(map(tuple, working)) == {("medclip-data-0", "medclip-data-1")}
