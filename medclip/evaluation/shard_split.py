@@ -133,7 +133,7 @@ def _rows(reader: ShardReader, seen: frozenset[str], limit: int | None) -> tuple
             num_seen += 1
             continue
         kept.append(i)
-        patients.append(row["patient"] or None)
+        patients.append(row["patient"] if row["patient"] and row["names_patient"] else None)
     chosen = np.arange(len(kept))
     if limit is not None and len(kept) > limit:
         chosen = np.unique(np.linspace(0, len(kept) - 1, limit).round().astype(np.int64))

@@ -19,7 +19,7 @@ from tests.kits.pages import lines_of
 from tests.kits.progress import Recorded
 from tests.kits.training import make_shards, tiny_recipe
 
-ROW = {"source": "made here", "license": "CC0", "patient": "p", "modality": "xray"}
+ROW = {"source": "made here", "license": "CC0", "patient": "p", "modality": "xray", "names_patient": True}
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +142,23 @@ def test_a_test_split_that_was_trained_on_is_no_failure_of_the_run(
     assert result.finished
     assert result.test == ()
     assert any("are of patients or files that the model was trained on" in note for note in told.notes)
+
+
+def test_a_card_claims_no_number_of_patients_where_shards_name_none(
+    recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = ShardReader.provenance
+    monkeypatch.setattr(
+        ShardReader, "provenance", lambda self: ({**row, "names_patient": False} for row in known(self))
+    )
+    result = medclip.pretrain(recipe, out=tmp_path, overrides=["train.max_steps=1"])
+    assert result.pack is not None
+    card = pack_card(result.pack)
+    assert [source.num_patients for source in card.data] == [None]
+    assert card.held_out is not None
+    assert card.held_out.num_patients is None
+    assert "intervals are over images" in card.held_out.notes[0]
+    assert (result.pack / "patient_hashes.txt").read_text()  # a copy of a tar is found by them
 
 
 def test_json_has_the_figures_and_the_report(

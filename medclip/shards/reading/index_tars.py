@@ -71,6 +71,8 @@ class _Tally:
     keys: set[str] = field(default_factory=set)
     images: set[bytes] = field(default_factory=set)
     patients: set[str] = field(default_factory=set)
+    names_patients: bool = False
+    """Whether any sample says whose it is; the hashes of the others stand for a sample each."""
     duplicate_keys: int = 0
     duplicate_images: int = 0
 
@@ -176,6 +178,7 @@ def _shard(path: Place, split: str, of: ForeignSet, field_name: str | None, key:
                 tally.keys.add(name)
                 tally.images.add(digest)
                 tally.patients.add(row["patient"])
+                tally.names_patients |= row["patient"] != keyed_hash("patient", _place(sha256, name, number), key)
                 tally.modalities[str(row["modality"])] += 1
                 rows.append(row | {"offset": offset, "size": size})
     except (tarfile.TarError, OSError) as e:
@@ -259,7 +262,7 @@ def _row(
     """
     extension = next((e for e in EXTENSIONS if e in parts), None)
     data = parts[extension] if extension else b""
-    place = f"{tar}\0{name}\0{number - 1}"
+    place = _place(tar, name, number)
     named = f"{of.source}\0{path.name}\0{place}"  # of two copies of a tar in one folder, too, no two keys are alike
     known: dict[str, Any] = {
         "key": hashlib.blake2b(named.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest(),
@@ -291,6 +294,10 @@ def _row(
         "row": number, "sha256": known["sha256"], "reason": str(reason), "message": where,
         "modality": known["modality"], "adapter": FOREIGN, "source": of.source,
     }  # fmt: skip
+
+
+def _place(tar: str, name: str, number: int) -> str:
+    return f"{tar}\0{name}\0{number - 1}"
 
 
 def _image_problem(data: bytes) -> Reason | None:
@@ -355,5 +362,5 @@ def _write(folder: Place, out: Path | None, of: ForeignSet, split: str, tally: _
             preprocessing={},
             options={"split": split, "patient_from_json": report.patient_from},
             columns=(),
-            foreign={**of.to_dict(), "base": base},
+            foreign={**of.to_dict(), "base": base, "names_patients": tally.names_patients},
         )

@@ -103,11 +103,13 @@ class ShardReader:
         refuse_tars_in_two_splits(self.folders, indexes)
         shards: list[ShardFile] = []
         self._foreign: list[ForeignSet | None] = []
+        self._names_patients: list[bool] = []
         for where, index in zip(self.folders, indexes, strict=True):
             own = _shards(where, index, split)
             shards += own
             foreign = ForeignSet.from_dict(index["foreign"]) if "foreign" in index else None
             self._foreign += [foreign] * len(own)
+            self._names_patients += [index.get("foreign", {}).get("names_patients", True)] * len(own)
         self.index = indexes[0] if len(indexes) == 1 else _merged(indexes, self.preprocessing)
         if not shards:
             raise no_split(split, self.folder, indexes)
@@ -164,14 +166,16 @@ class ShardReader:
     def provenance(self) -> Iterator[dict[str, Any]]:
         """Yield source, license, sha256, patient and modality of every sample, without reading its bytes.
 
+        `names_patient` is False where the patient's hash only stands for the sample: foreign tars that name nobody.
         Folders of earlier versions do not have the license in their table; there each sample is read for it.
         """
-        i = 0
+        i, everywhere = 0, all(self._names_patients)
         for rows in self._rows.parts():
             for row in rows:
                 known = {name: row[name] for name in ("source", "license", "sha256", "patient", "modality")}
                 if known["license"] is None:
                     known["license"] = self._license(i)
+                known["names_patient"] = everywhere or self._names_patients[self._rows.place(i)[0]]
                 yield known
                 i += 1
 

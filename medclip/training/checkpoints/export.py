@@ -52,11 +52,13 @@ def export_pack(
     """
     files: dict[tuple[str, str], set[str]] = defaultdict(set)
     patients: dict[tuple[str, str], set[str]] = defaultdict(set)
+    unnamed: set[tuple[str, str]] = set()
     seen: set[str] = set()
     for row in reader.provenance():
         source = str(row["source"] or "unnamed"), str(row["license"] or "none stated")
         files[source].add(row["sha256"])
         patients[source].update([row["patient"]] if row["patient"] else ())
+        unnamed.update(() if row["names_patient"] else [source])
         seen.update([row["modality"]] if row["modality"] else ())
     read = {way.partition(":")[0] for way in preprocess.adapters}
     card = Card.model_validate(
@@ -68,7 +70,7 @@ def export_pack(
                     name=name,
                     licence=licence,
                     num_images=len(files[name, licence]),
-                    num_patients=len(patients[name, licence]),
+                    num_patients=None if (name, licence) in unnamed else len(patients[name, licence]),
                 )
                 for name, licence in sorted(files)
             ],

@@ -335,6 +335,15 @@ def test_tars_of_one_name_are_not_the_same_patients(tmp_path):
         assert not {r["key"] for r in train.rows} & {r["key"] for r in val.rows}
 
 
+def test_it_is_known_of_each_set_whether_it_names_patients(tmp_path):
+    nobody = of_one_source(tmp_path / "a", 0, "train")
+    (tmp_path / "b").mkdir()
+    tar(tmp_path / "b" / "1.tar", [("1", {"jpg": image(1), "json": '{"caption": "A film.", "who": "P1"}'})])
+    indexed(tmp_path / "b", patient="who")
+    with ShardReader([nobody, tmp_path / "b"], "train") as reader:
+        assert [row["names_patient"] for row in reader.provenance()] == [False] * 3 + [True]
+
+
 @pytest.mark.parametrize("source", ["set", "another"])
 def test_a_tar_that_stands_in_two_splits_is_refused_whoever_indexed_it(tmp_path, source):
     folders = [of_one_source(tmp_path / "a", 0, "train"), of_one_source(tmp_path / "b", 0, "val", source=source)]
