@@ -28,6 +28,26 @@ BATCH = 4
 TEXT_BATCH = 64
 
 
+def normalise_square(images_BHWC: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """Turn square images into what a tower takes: (x / 255 - mean) / std.
+
+    Whole lines of pixels are computed with, as three channels side by side leave a processor's vectors empty: half the
+    time of the plain form on a CPU, with the same bits.
+
+    Args:
+        images_BHWC: uint8 [B, H, W, 3], contiguous.
+        mean: float32, three values in units of [0, 1].
+        std: The same.
+
+    Returns:
+        float32 [B, 3, H, W], channels last in memory.
+    """
+    width = images_BHWC.shape[2]
+    mean_L, std_L = (values.flatten().repeat(width) for values in (mean, std))
+    lines_BHL = images_BHWC.flatten(2).float().div_(255).sub_(mean_L).div_(std_L)
+    return lines_BHL.unflatten(2, (width, 3)).permute(0, 3, 1, 2)
+
+
 class Model:
     """A dual encoder ready to score with.
 
@@ -141,8 +161,7 @@ class Model:
             packed_BMP = torch.from_numpy(np.stack([budget.pack(image) for image in images])).to(self.device)
             return unpack_batch(packed_BMP, self._mean, self._std)
         own = np.require(images, requirements=["C", "W"])  # torch wants memory it may write to
-        x = torch.from_numpy(own).to(self.device).permute(0, 3, 1, 2)
-        return (x.to(torch.float32).div_(255).sub_(self._mean)).div_(self._std)
+        return normalise_square(torch.from_numpy(own).to(self.device), self._mean, self._std)
 
     def encode_tensor(self, batch: torch.Tensor | Patches) -> NDArray[np.float32]:
         """Encode what `normalise` returned, as it is; float32 [B, D] of unit norm."""

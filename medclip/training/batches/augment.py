@@ -121,8 +121,7 @@ def apply_change(
     if change.gain != 1 or change.gamma != 1:
         table = np.clip(255 * change.gain * (np.arange(256) / 255) ** change.gamma, 0, 255).round().astype(np.uint8)
         part = part.point(table.tolist() * len(part.getbands()))
-    pixels = np.asarray(part)
-    return pixels if pixels.ndim == 3 else np.repeat(pixels[:, :, None], 3, axis=2)
+    return np.asarray(part if part.mode == "RGB" else part.convert("RGB"))
 
 
 class _Frame(NamedTuple):

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medclip.models.model import normalise_square
 from medclip.models.towers.native_aspect import unpack_batch
 from medclip.objectives.contrastive import clip_loss
 from medclip.objectives.distill import relational_loss
@@ -239,5 +240,4 @@ class StepComputer:
     def _normalised(self, images: Tensor) -> Any:
         if images.ndim == 3:  # patches of images at their own aspect ratio
             return unpack_batch(images, self._mean, self._std)
-        x = images.permute(0, 3, 1, 2).float().div_(255)
-        return x.sub_(self._mean).div_(self._std).contiguous(memory_format=torch.channels_last)
+        return normalise_square(images, self._mean, self._std)
