@@ -163,7 +163,7 @@ def make_native(visual: Any, name: str | None, size_px: int) -> None:
         visual.trunk = _naflex(visual.trunk, name, size_px)
         return
     if type(visual) is not VisionTransformer:
-        raise _refused(f"a {type(visual).__name__}")
+        raise _refused(f"of the class {type(visual).__name__}")
     if visual.attn_pool is not None or visual.pool_type == "none" or len(set(visual.patch_size)) != 1:
         raise _refused("a ViT with attention pooling or patches that are not square")
     if not isinstance(visual.patch_dropout, nn.Identity):
@@ -215,7 +215,7 @@ def _naflex(trunk: Any, name: str, size_px: int) -> nn.Module:
             raise _refused(f"{name}, whose weights have another form in timm's NaFlexVit") from e
     embeds: Any = getattr(native, "embeds", None)
     if not isinstance(native, NaFlexVit) or type(embeds) is not NaFlexEmbeds:
-        raise _refused(f"{name}, a {type(trunk).__name__}")
+        raise _refused(f"{name}, of the class {type(trunk).__name__}")
     sides: Any = embeds.patch_size
     settings = (
         embeds.pos_embed_type, embeds.pos_embed_interp_mode, embeds.pos_embed_antialias,
