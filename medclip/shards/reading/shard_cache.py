@@ -74,12 +74,17 @@ class ShardCache:
         return ShardCache(Path(folder) if folder else Settings().home / "cache" / "shards", int(gb * 1e9))
 
     def open(self, sha256: str, num_bytes: int | None = None) -> int | None:
-        """Open a file that is there; None where it is not whole. It stays readable when it is thrown out."""
+        """Open a file that is there; None where it is not whole. It stays readable when it is thrown out.
+
+        Raises:
+            MedclipError: As `medclip.files.output.disk_errors`, such as for a folder that is another user's.
+        """
         path = self._path(sha256)
-        try:
-            descriptor = os.open(path, os.O_RDONLY)
-        except FileNotFoundError:
-            return None
+        with disk_errors(self.folder):
+            try:
+                descriptor = os.open(path, os.O_RDONLY)
+            except FileNotFoundError:
+                return None
         status = os.fstat(descriptor)
         if num_bytes is not None and status.st_size != num_bytes:
             os.close(descriptor)

@@ -146,6 +146,24 @@ def test_a_file_system_without_locks_is_one_sentence(store: WebStore, tmp_path: 
     assert e.value.reason is Reason.WRONG_USE
 
 
+def test_a_cache_that_is_a_file_or_another_users_is_one_sentence(store: WebStore, tmp_path: Path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    wanted = shard(store, 0)
+    with pytest.raises(MedclipError, match="a file stands where a folder should be") as caught:
+        ShardFiles([wanted], cache=ShardCache(tmp_path / "file", 10 * SIZE)).read(0, 0, 1)
+    assert (caught.value.reason, caught.value.where) == (Reason.WRONG_USE, str(tmp_path / "file"))
+
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    files = ShardFiles([wanted], cache=ShardCache(tmp_path / "theirs", 10 * SIZE))
+    fetch(files.cache, wanted)
+    monkeypatch.setattr(os, "open", refuse)  # as for files of mode 0600; tests may run as root
+    with pytest.raises(MedclipError) as caught:
+        files.read(0, 0, 1)
+    assert (caught.value.reason, caught.value.where) == (Reason.PERMISSION_DENIED, str(tmp_path / "theirs"))
+
+
 def test_a_kill_leaves_nothing_that_counts(store: WebStore, tmp_path: Path, repository: Path):
     cache = ShardCache(tmp_path / "cache", 2 * SIZE)
     store.latency_s = 30
