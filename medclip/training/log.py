@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError, Reason
-from medclip.files.output import write_file
+from medclip.files.output import disk_errors, write_file
 from medclip.progress import Progress
 from medclip.wording import capital, figure, number, percent
 
@@ -63,21 +64,26 @@ class RunLog:
     ) -> None:
         self._board = _board(folder / TENSORBOARD, done) if tensorboard and write else None
         self._file = (folder / FILE_NAME).open("a", encoding="utf-8") if write else None
-        self._progress, self._done = progress, done
+        self._folder, self._progress, self._done = folder, progress, done
         if write:
             progress.stage("Training", total_steps, done)
             if done:
                 self.write("resume", {"step": done})
 
     def write(self, kind: str, values: Mapping[str, Any]) -> None:
-        """Write one entry: `kind` is step, val, skip, bad, note or resume."""
+        """Write one entry: `kind` is step, val, skip, bad, note or resume.
+
+        Raises:
+            MedclipError: As `medclip.files.output.disk_errors`.
+        """
         if self._file is None:
             return
         # Six significant figures: losses compare exactly enough, lines stay readable.
         short = {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in values.items()}
         entry = {"kind": kind, **short}
-        self._file.write(json.dumps(entry) + "\n")
-        self._file.flush()
+        with disk_errors(self._folder / FILE_NAME):
+            self._file.write(json.dumps(entry) + "\n")
+            self._file.flush()
         if self._board is not None:
             for name, value in entry.items():
                 if name != "step" and isinstance(value, int | float):
@@ -97,7 +103,8 @@ class RunLog:
     def close(self) -> None:
         """Close the files."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # what a full disk left in the buffer was told by `write`
+                self._file.close()
         if self._board is not None:
             self._board.close()
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
+from medclip.errors import MedclipError, Reason
 from medclip.training.log import RunLog, cut_log, read_log
 from tests.kits.progress import Recorded
 
@@ -75,3 +78,13 @@ def test_steps_without_an_entry_count_towards_the_remaining_time(tmp_path: Path)
     log.write("step", {"step": 4, "loss": 1.0, "images_s": 3.0})
     log.close()
     assert sum(count for count, _ in shown.steps) == 4
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full is Linux's")
+def test_a_disk_that_is_full_is_one_sentence_and_closing_does_not_hide_it(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").symlink_to("/dev/full")
+    log = RunLog(tmp_path, 10, 0, Recorded())
+    with pytest.raises(MedclipError) as caught:
+        log.write("step", STEP)
+    assert (caught.value.reason, caught.value.where) == (Reason.DISK_FULL, str(tmp_path / "log.jsonl"))
+    log.close()

@@ -47,13 +47,18 @@ def _contents(path: Path) -> list[object]:
     return [file.name, json.loads(data[8:start]), data[start:], state]
 
 
-def test_it_has_the_bytes_of_one_that_the_run_waited_for_whatever_comes_after(tmp_path: Path) -> None:
+def test_it_has_the_bytes_of_one_that_the_run_waited_for_whatever_comes_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tensors = {"weight": torch.randn(30, 20), "steps": torch.tensor(3.0)}
-    waited = store.save_checkpoint(tmp_path / "a", 7, tensors, {"x": 1}, World())
+    save, changed = store.save_checkpoint, threading.Event()
+    waited = save(tmp_path / "a", 7, tensors, {"x": 1}, World())
+    monkeypatch.setattr(background, "save_checkpoint", lambda *args: changed.wait() and save(*args))
     saver = BackgroundSaver(tmp_path / "b", World())
     saver.save(7, tensors, {"x": 1})
     tensors["weight"].zero_()
     tensors["steps"].add_(1)
+    changed.set()
     saver.wait()
     saver.close()
     assert _contents(tmp_path / "b" / waited.name) == _contents(waited)
