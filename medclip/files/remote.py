@@ -310,12 +310,12 @@ def _filesystem(place: RemotePath) -> Any:
             Reason.MISSING_CODEC,
             f"reading {protocol}:// needs a package that is not installed.",
             where=place,
-            hint=f"Run: {PIP_LINE}" if protocol in ("s3", "s3a", "http", "https") else f"fsspec says: {e}",
+            hint=f"Run: {PIP_LINE}" if protocol in ("s3", "s3a", "http", "https") else f"What fsspec wants: {e}.",
         ) from None
     except ValueError:
         raise MedclipError(
             Reason.WRONG_USE, f"{protocol}:// is no kind of store that can be read.", where=place,
-            hint="s3://, https:// and http:// are, and what else fsspec knows.",
+            hint="Use s3://, https://, http:// or another one that fsspec knows.",
         ) from None  # fmt: skip
 
 

@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
     from medclip.files.tables.table import Table
     from medclip.models.model import Model
+    from medclip.models.preprocess import Images
     from medclip.sample import Modality
     from medclip.settings import Settings
 
-Also = Callable[[NDArray[np.uint8]], Any]
-"""Called with the views of one image as the model takes them, uint8 [V, S, S, 3], while they are at hand."""
+Also = Callable[["Images"], Any]
+"""Called with the views of one image as the model takes them, while they are at hand."""
 _ZIP = b"PK\x03\x04"
 _AT_ONCE = 256
 """Images whose pixels are held together: 40 MB of views of 224 px."""

@@ -9,7 +9,7 @@ from PIL import Image
 
 from medclip.shards.reading.foreign import ForeignSet, read_foreign
 from medclip.text.captions.unimed_format import read_packed
-from medclip.training.batches.samples import Drawing, Samples
+from medclip.training.batches.samples import Drawing, Room, Samples
 
 UPSTREAM_ERRORS = {"", "noreportpresent"}
 """Texts that upstream's reader gives by mistake, as the specification says."""
@@ -38,6 +38,9 @@ class OneForeignSample:
     def raw(self, index):
         return b""
 
+    def key(self, index):
+        return "k"
+
     def unpack(self, index, raw):
         return {"txt": self.text.encode()}
 
@@ -45,13 +48,13 @@ class OneForeignSample:
         row = {"key": "k", "sha256": "", "patient": "p"}
         return read_foreign(found, ForeignSet("unimed", "", None), row)
 
-    def image(self, found, wanted_px=None):
+    def image(self, found, wanted_px=None, gap=2):
         return Image.new("L", (4, 4))
 
 
 def trained_on(text, n=400, **shares):
     drawing = Drawing(4, 0, None, **{"native_share": 0.3, "report_share": 0.5} | shares)
-    samples = Samples(OneForeignSample(text), drawing, cache_mb=1.0)
+    samples = Samples(OneForeignSample(text), drawing, Room(1 << 20))
     return {samples.make(epoch, 0).text for epoch in range(n)}
 
 
