@@ -26,6 +26,7 @@ from medclip.statistics.resampling.weights import draw_weights
 from medclip.text.vocabulary.load import load_task, task_names
 from medclip.text.vocabulary.task import Task
 from medclip.training.batches.samples import Drawing, Made, Room, Samples
+from medclip.wording import list_of
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 MODALITY = "modality"
 """The task that the images in the generic rendering are asked."""
 RETRIEVAL = "retrieval"
+WITHIN = "macro_auroc_within"
+"""Areas by source."""
 _AHEAD = 2
 
 
@@ -67,8 +70,9 @@ def measure_split(
     """Measure a model on a split of shards, patient by patient.
 
     Every task that the labels of the split speak of is asked in words, as `medclip evaluate` asks it; for findings that
-    may occur together each class with enough patients has its area. Retrieval is between each image and a caption that
-    is drawn of its record. Intervals resample patients.
+    may occur together each class with enough patients has its area. Where images of a task come from several sources,
+    the area within each of them stands beside: over all of them, telling sources apart passes for knowing the answer.
+    Retrieval is between each image and a caption that is drawn of its record. Intervals resample patients.
 
     Args:
         model: A loaded pack.
@@ -88,7 +92,7 @@ def measure_split(
         MedclipError: Its shards are gone or not what the index says; NOTHING_TO_DO when no image is left to measure.
     """
     shown = progress or Silent()
-    rows, patients, num_seen = _rows(reader, seen, limit)
+    rows, patients, sources, num_seen = _rows(reader, seen, limit)
     if not len(rows):
         raise MedclipError(
             Reason.NOTHING_TO_DO,
@@ -110,7 +114,8 @@ def measure_split(
         notes.append("The shards do not say whose each image is: intervals are over images, which makes them narrow.")
     if limit is not None and len(rows) == limit:
         notes.append(f"At most {limit:,} images were to be measured, spread evenly over the split (data.max_test).")
-    figures, more = _tasks(models, encoded, whose, num_resamples)
+    of_source = [sources[i] for i in first.places.tolist()]
+    figures, more = _tasks(models, encoded, whose, of_source, num_resamples)
     if len(first.facts) > 1:
         figures[RETRIEVAL] = _retrieval(encoded, whose, num_resamples)
     return SplitFigures(
@@ -125,19 +130,27 @@ def measure_split(
     )
 
 
-def _rows(reader: ShardReader, seen: frozenset[str], limit: int | None) -> tuple[NDArray[np.int64], list[Any], int]:
-    """Choose the rows to measure; return them, the patient of each (None where unknown), and how many were left out."""
-    kept, patients, num_seen = [], [], 0
+def _rows(
+    reader: ShardReader, seen: frozenset[str], limit: int | None
+) -> tuple[NDArray[np.int64], list[Any], list[str], int]:
+    """Choose the rows to measure.
+
+    Returns:
+        The rows, the patient (None where unknown) and the source of each, and how many were left out.
+    """
+    kept, patients, sources, num_seen = [], [], [], 0
     for i, row in enumerate(reader.provenance()):
         if row["sha256"] in seen or row["patient"] in seen:
             num_seen += 1
             continue
         kept.append(i)
         patients.append(row["patient"] if row["patient"] and row["names_patient"] else None)
+        sources.append(str(row["source"] or "unnamed"))
     chosen = np.arange(len(kept))
     if limit is not None and len(kept) > limit:
         chosen = np.unique(np.linspace(0, len(kept) - 1, limit).round().astype(np.int64))
-    return np.array(kept, np.int64)[chosen], [patients[i] for i in chosen.tolist()], num_seen
+    places = chosen.tolist()
+    return np.array(kept, np.int64)[chosen], [patients[i] for i in places], [sources[i] for i in places], num_seen
 
 
 def _encode(
@@ -194,7 +207,11 @@ def _waited(place: int, futures: Sequence[Future[Made]]) -> tuple[int, list[Made
 
 
 def _tasks(
-    models: Mapping[str, Model], encoded: Mapping[str, _Encoded], whose: Sequence[Hashable], num_resamples: int
+    models: Mapping[str, Model],
+    encoded: Mapping[str, _Encoded],
+    whose: Sequence[Hashable],
+    sources: Sequence[str],
+    num_resamples: int,
 ) -> tuple[dict[str, Any], list[str]]:
     """Measure each task that the labels speak of; return figures by task, and what could not be measured."""
     facts = encoded["zero_shot"].facts
@@ -207,7 +224,11 @@ def _tasks(
         if name not in known:
             notes.append(f"The labels speak of {name!r}, which is no task of the vocabulary: it was not measured.")
             continue
-        figures |= _task(load_task(name), labels, models, encoded, whose, num_resamples, notes)
+        task = load_task(name)
+        measured = _task(task, labels, models, encoded, whose, num_resamples, notes)
+        if measured:
+            measured[name] |= _within(task, labels, models, encoded, whose, sources, num_resamples, notes)
+        figures |= measured
     if len({label[MODALITY] for label in generic if label}) > 1:
         figures |= _task(load_task(MODALITY), generic, models, encoded, whose, num_resamples, notes)
     return figures, notes
@@ -247,6 +268,47 @@ def _task(
         notes.append(f"{task.title} could not be measured: too few patients of more than one answer.")
         return {}
     return {task.name: figures}
+
+
+def _within(
+    task: Task,
+    labels: Sequence[Mapping[str, Any]],
+    models: Mapping[str, Model],
+    encoded: Mapping[str, _Encoded],
+    whose: Sequence[Hashable],
+    sources: Sequence[str],
+    num_resamples: int,
+    notes: list[str],
+) -> dict[str, Any]:
+    """Measure a task among the images of each source; nothing where all of them are of one."""
+    names = sorted({source for source, label in zip(sources, labels, strict=True) if label.get(task.name) is not None})
+    if len(names) < 2:
+        return {}
+    areas, without = {}, []
+    for name in names:
+        own = [label if source == name else {} for source, label in zip(sources, labels, strict=True)]
+        area = None
+        if _has_two_answers(task, own, whose):
+            area = _task(task, own, models, encoded, whose, num_resamples, []).get(task.name, {}).get("macro_auroc")
+        if area is None:
+            without.append(name)
+        else:
+            areas["_".join(name.split())] = area
+    if without:
+        notes.append(
+            f"{task.title} could not be measured within {list_of(without, most=5)}: too few patients of more than one "
+            "answer. The figure over all sources may tell these sources apart instead."
+        )
+    return {WITHIN: areas} if areas else {}
+
+
+def _has_two_answers(task: Task, labels: Sequence[Mapping[str, Any]], whose: Sequence[Hashable]) -> bool:
+    """Whether two answers of a multi-class task have enough patients; of findings `_findings` knows itself."""
+    if task.kind == "multilabel":
+        return True
+    given = zip(labels, whose, strict=True)
+    patients = Counter(answer for answer, _ in {(label[task.name], w) for label, w in given if label.get(task.name)})
+    return sum(number >= classification.FEWEST for number in patients.values()) > 1
 
 
 def _classes(

@@ -111,6 +111,44 @@ def test_the_model_that_training_began_with_stands_beside(model: Model, reader: 
     assert "image_to_text_r1 start" in names
 
 
+def _with_sources(reader: ShardReader, monkeypatch: pytest.MonkeyPatch, sources: list[str]) -> list[str]:
+    """Let the split's images be of these sources; return their patients."""
+    rows = [{**row, "source": source} for row, source in zip(reader.provenance(), sources, strict=True)]
+    monkeypatch.setattr(reader, "provenance", lambda: iter(rows))
+    return [row["patient"] for row in rows]
+
+
+def test_the_area_within_a_source_is_that_of_its_images_alone(
+    model: Model, reader: ShardReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truth = [reader[i].record.labels["chest_xray_findings"]["pneumonia"] for i in range(len(reader))]  # type: ignore[index]
+    whose = [row["patient"] for row in reader.provenance()]
+    sides = [sorted({p for p, t in zip(whose, truth, strict=True) if t == answer}) for answer in (0, 1)]
+    site_a = {patient for side in sides for patient in side[: len(side) // 2]}
+    of = ["site a" if patient in site_a else "site b" for patient in whose]
+    patients = _with_sources(reader, monkeypatch, of)
+    figures = measure_split(model, reader, DRAWING, num_resamples=50)
+    within = figures.figures["chest_xray_findings"]["macro_auroc_within"]
+    assert set(within) == {"site_a", "site_b"}
+    for name, source in (("site_a", "site a"), ("site_b", "site b")):
+        others = frozenset(p for p, s in zip(patients, of, strict=True) if s != source)
+        alone = measure_split(model, reader, DRAWING, seen=others, num_resamples=50)
+        assert within[name] == alone.figures["chest_xray_findings"]["macro_auroc"]
+        assert "macro_auroc_within" not in alone.figures["chest_xray_findings"]
+    assert "macro_auroc_within site_b" in [row["metric"] for row in figures.rows()]
+
+
+def test_sources_of_one_answer_each_have_no_area_and_a_note_says_what_the_figure_may_be(
+    model: Model, reader: ShardReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truth = [reader[i].record.labels["chest_xray_findings"]["pneumonia"] for i in range(len(reader))]  # type: ignore[index]
+    _with_sources(reader, monkeypatch, ["hospital" if t else "clinic" for t in truth])
+    figures = measure_split(model, reader, DRAWING, num_resamples=50)
+    assert "macro_auroc_within" not in figures.figures["chest_xray_findings"]
+    (note,) = [note for note in figures.notes if "within clinic and hospital" in note]
+    assert "may tell these sources apart" in note
+
+
 def test_of_a_long_split_a_few_samples_are_measured_from_all_of_it(model: Model, reader: ShardReader) -> None:
     told = Recorded()
     figures = measure_split(model, reader, DRAWING, limit=9, num_resamples=50, progress=told)

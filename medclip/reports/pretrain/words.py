@@ -11,6 +11,7 @@ from medclip.reports.model_card import task_title
 _METRICS = {
     "balanced_accuracy": "Balanced accuracy",
     "macro_auroc": "Mean AUROC",
+    "macro_auroc_within": "Mean AUROC within one source",
     "auroc": "AUROC",
     "val_loss": "Loss",
     "image_to_text_r1": "Images that find their text first (R@1)",
