@@ -117,7 +117,7 @@ class Feed:
 
     Args:
         batches: Where batches come from.
-        prepare: Makes the inputs of a batch and a step number, on the CPU, in memory of their own.
+        prepare: Makes the inputs of a batch and a step number, on the CPU.
         device: Where the steps are taken.
         first_step: Steps are counted from the run's start.
         last_step: One more than the last one.
@@ -170,11 +170,11 @@ class Feed:
         batches = self._batches.training(self._steps.start, self._steps.stop)
         try:
             for step, batch in zip(self._steps, batches, strict=False):
-                inputs = self._prepare(batch, step)
-                batch.release()
                 data = self._batches
                 bad = {str(reason): count for reason, count in data.bad.items()}
-                self._offer(self._moved(inputs, Fed(None, data.over_budget(), data.seen, bad)))
+                fed = self._moved(self._prepare(batch, step), Fed(None, data.over_budget(), data.seen, bad))
+                batch.release()  # they are copied now, and only once
+                self._offer(fed)
                 if self._closed.is_set():
                     return
         except MedclipError as e:
@@ -186,7 +186,7 @@ class Feed:
 
     def _moved(self, inputs: Inputs, fed: Fed) -> Fed:
         if self._stream is None:
-            return replace(fed, inputs=inputs.to(self._device))
+            return replace(fed, inputs=replace(inputs, images=inputs.images.clone()).to(self._device))
         with torch.cuda.stream(self._stream):
             moved = inputs.pinned().to(self._device)
             return replace(fed, inputs=moved, ready=self._stream.record_event())

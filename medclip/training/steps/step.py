@@ -68,14 +68,14 @@ class StepComputer:
         self._waiting = no_sync(call, towers)
 
     def prepare(self, batch: Batch, step: int) -> Inputs:
-        """Make a batch's tensors, on the CPU and in memory of their own. Draws no random number but its own.
+        """Make a batch's tensors on the CPU; the images are the batch's own memory. Draws no random number but its own.
 
         Args:
             batch: This rank's share of the batch.
             step: Number of the step, from 0; hidden patches depend on it.
         """
         return Inputs(
-            torch.from_numpy(batch.images).clone(),
+            torch.from_numpy(batch.images),
             torch.from_numpy(batch.tokens).long(),
             batch.num_tokens,
             self._pairs(batch.pair_keys, batch.valid, batch.num_views, batch.weights),
