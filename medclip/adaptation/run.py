@@ -29,9 +29,9 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.pseudonyms import load_key
 from medclip.models.class_vectors import probabilities
 from medclip.models.devices import check_device, torch_threads
+from medclip.models.unit_reader import ReadUnit, UnitReader, encode_units
 from medclip.progress import Progress, Silent
 from medclip.result import Result
-from medclip.runs.encode import ReadUnit, UnitReader, encode_units
 from medclip.sample import Modality
 from medclip.settings import Settings
 from medclip.text.vocabulary.task import Task

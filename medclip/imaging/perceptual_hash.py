@@ -47,7 +47,7 @@ class ImageHashes:
 def hash_images(images: Sequence[NDArray[np.uint8]]) -> ImageHashes:
     """Hash images of any size.
 
-    An image that is not square is hashed on a black square, as `medclip.runs.read_unit.read_pixels` gives it, so
+    An image that is not square is hashed on a black square, as `medclip.models.read_pixels.read_pixels` gives it, so
     that a file's own pixels and the model's view of them have the same hash.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,17 +14,14 @@ from numpy.typing import NDArray
 
 from medclip.adapters.display_channels import as_shown
 from medclip.dicom.header.safe_header import ALLOWED, public_values
-from medclip.errors import MedclipError, Problem, Reason
+from medclip.errors import MedclipError, Reason
 from medclip.files.recognise.inspect import CHANGED, FileFacts, inspect_file, is_unchanged
 
 if TYPE_CHECKING:
     from medclip.adapters.base import Source
     from medclip.models.preprocess import Images, Preprocess
-    from medclip.sample import Modality, Stamp, View
+    from medclip.sample import Modality, Stamp
     from medclip.settings import Settings
-
-    Render = Callable[[Sequence[View], str, Preprocess], Images]
-    """Turns the images of a unit, with its hash, into what a model is shown. Crosses a pipe."""
 
 THUMBNAIL_PX = 160
 _JPEG_QUALITIES = (80, 65, 50)
@@ -103,53 +100,6 @@ def read(source: Source, modality: Modality | None, preprocess: Preprocess, sett
         coloured=modality is None and has_colours(to_uint8(first)),
         headers=None if header is None else _public_json({**public_values(header), **sample.headers}),
     )
-
-
-@dataclass(frozen=True, eq=False)
-class Pixels:
-    """What a reading process gives back for one image."""
-
-    sha256: str
-    images: Images | None = None
-    """One for each view, at the model's size; None exactly where there is a problem."""
-    way: str = ""
-    """How it was read: "xray", "ct:volume"."""
-    problem: Problem | None = None
-
-
-def read_pixels(
-    path: Path, modality: Modality, preprocess: Preprocess, settings: Settings, render: Render | None = None
-) -> Pixels:
-    """Read one image through its modality's adapter and bring it to the model's size. Never imports torch.
-
-    Args:
-        path: A file, or the folder of one series.
-        modality: Whose adapter reads it.
-        preprocess: The model's image size and padding.
-        settings: Limits and policy.
-        render: Makes what the model is shown; None: each image at the model's size.
-    """
-    from medclip.adapters.base import combined_sha256
-    from medclip.adapters.model_images import images_of
-    from medclip.adapters.registry import read_unit, slot
-    from medclip.adapters.sources import source_of
-
-    sha256 = ""
-    try:
-        source = source_of(path, settings)
-        sha256 = combined_sha256(source)
-        sample = read_unit(source, modality, settings)
-        images = images_of(sample)
-        if not images:
-            raise MedclipError(Reason.NO_PIXELS, "the adapter found no image in the file.")
-        views = _as_they_are(images, sha256, preprocess) if render is None else render(images, sha256, preprocess)
-    except MedclipError as error:
-        return Pixels(sha256, problem=error.problem())
-    return Pixels(sha256, views, slot(modality, source.kind))
-
-
-def _as_they_are(images: Sequence[View], sha256: str, preprocess: Preprocess) -> Images:
-    return preprocess.together([preprocess.to_array(view) for view in images])
 
 
 def _public_json(values: Mapping[str, Any]) -> str:

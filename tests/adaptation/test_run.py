@@ -367,7 +367,7 @@ def test_what_cannot_be_learned_is_refused_before_an_image_is_read(
     method: str, options: dict[str, Any], said: str, tiny: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setitem(sys.modules, "peft", None)
-    monkeypatch.setattr("medclip.runs.encode.UnitReader.read", lambda *_, **__: pytest.fail("an image was read"))
+    monkeypatch.setattr("medclip.models.unit_reader.UnitReader.read", lambda *_, **__: pytest.fail("an image was read"))
     with pytest.raises(MedclipError, match=said):
         go(tiny, data, method=method, options=options)
     asked = ":".join([method, *(f"{k}={v}" for k, v in options.items())])

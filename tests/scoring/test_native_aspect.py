@@ -22,7 +22,7 @@ from medclip.models.model import Model
 from medclip.models.packs.manifest import CONFIG_NAME, read_config
 from medclip.models.packs.pack import load_model
 from medclip.models.preprocess import Preprocess, from_config
-from medclip.runs.encode import UnitReader, encode_units
+from medclip.models.unit_reader import UnitReader, encode_units
 from medclip.sample import Modality
 from medclip.settings import Settings
 from tests.kits import adapt_tables

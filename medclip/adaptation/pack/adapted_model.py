@@ -25,7 +25,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.output import claim_folder, new_folder, read_note, refuse_other
 from medclip.models.class_vectors import probabilities
 from medclip.models.packs.manifest import pack_digest
-from medclip.runs.encode import encode_units
+from medclip.models.unit_reader import encode_units
 from medclip.text.vocabulary.load import parse_task
 
 if TYPE_CHECKING:

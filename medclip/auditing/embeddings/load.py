@@ -163,7 +163,7 @@ def embed_images(
         others; a file that several rows name is read once.
     """
     from medclip.adaptation.data.table import LabelledUnit
-    from medclip.runs.encode import UnitReader
+    from medclip.models.unit_reader import UnitReader
 
     files = list(dict.fromkeys(Path(p) for p in paths if p is not None))
     units = [LabelledUnit(i + 1, file, "", modality, None, 0) for i, file in enumerate(files)]

@@ -37,7 +37,7 @@ MISSED, FALSE_ALARMS = "missed", "false_alarms"
 
 @dataclass(frozen=True)
 class Patches:
-    """What `runs.read_unit.read_pixels` renders: the first view as it is scored, and with each cell spoilt."""
+    """What `models.read_pixels.read_pixels` renders: the first view as it is scored, and with each cell spoilt."""
 
     corruption: Corruption
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
 from medclip.auditing.stress.questions import Question
-from medclip.runs.encode import UnitReader
+from medclip.models.unit_reader import UnitReader
 from medclip.sample import Modality
 from medclip.scoring.tasks import AskedTask, Scorer
 

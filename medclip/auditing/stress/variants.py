@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Variants:
-    """What `runs.read_unit.read_pixels` renders instead of the image alone: 2 + K forms of each view.
+    """What `models.read_pixels.read_pixels` renders instead of the image alone: 2 + K forms of each view.
 
     The first is the image as it is scored. The others are brought to 224 px, the size that strengths are for, and from
     there to the model's size: the clean one, which changes are measured from, and one for each corruption. So what is

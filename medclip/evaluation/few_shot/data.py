@@ -20,8 +20,8 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.output import digest_of
 from medclip.models.card import training_hashes
 from medclip.models.packs.manifest import FILE_NAME as MANIFEST
+from medclip.models.unit_reader import ReadUnit, UnitReader
 from medclip.progress import Progress
-from medclip.runs.encode import ReadUnit, UnitReader
 from medclip.settings import Settings
 from medclip.statistics.metrics.classification import HeldOut, numbered
 

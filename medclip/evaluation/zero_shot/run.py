@@ -23,8 +23,8 @@ from medclip.models.card import training_hashes
 from medclip.models.class_vectors import ClassVectors, encode_prompts, score_features
 from medclip.models.devices import check_device
 from medclip.models.packs.manifest import pack_digest
+from medclip.models.unit_reader import ReadUnit, UnitReader
 from medclip.progress import Progress, Silent
-from medclip.runs.encode import ReadUnit, UnitReader
 from medclip.sample import Modality, spoken
 from medclip.settings import Settings
 from medclip.statistics.estimate import NUM_RESAMPLES

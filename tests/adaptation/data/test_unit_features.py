@@ -12,7 +12,7 @@ from medclip.adaptation.data.table import read_adapt_table
 from medclip.adaptation.data.unit_features import examples_of, unit_logits
 from medclip.models.packs.manifest import file_sha256
 from medclip.models.packs.pack import load_model
-from medclip.runs.encode import UnitReader, encode_units
+from medclip.models.unit_reader import UnitReader, encode_units
 from medclip.settings import Settings
 from tests.kits.adapt_tables import KEY, make_table, tiny
 

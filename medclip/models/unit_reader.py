@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.readers.pool import ReadingPool
 from medclip.models.parallel_encoding import Batches, encoder_threads
-from medclip.runs.read_unit import Pixels, read_pixels
+from medclip.models.read_pixels import Pixels, read_pixels
 from medclip.sample import Modality
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
     from medclip.models.preprocess import Images
-    from medclip.runs.read_unit import Render
+    from medclip.models.read_pixels import Render
     from medclip.settings import Settings
 
 _READ_AHEAD = 64

@@ -1,0 +1,65 @@
+"""What a reading process does with one unit of files for a model: its adapter, then the model's size. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medclip.errors import MedclipError, Problem, Reason
+
+if TYPE_CHECKING:
+    from medclip.models.preprocess import Images, Preprocess
+    from medclip.sample import Modality, View
+    from medclip.settings import Settings
+
+    Render = Callable[[Sequence[View], str, Preprocess], Images]
+    """Turns the images of a unit, with its hash, into what a model is shown. Crosses a pipe."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """What a reading process gives back for one image."""
+
+    sha256: str
+    images: Images | None = None
+    """One for each view, at the model's size; None exactly where there is a problem."""
+    way: str = ""
+    """How it was read: "xray", "ct:volume"."""
+    problem: Problem | None = None
+
+
+def read_pixels(
+    path: Path, modality: Modality, preprocess: Preprocess, settings: Settings, render: Render | None = None
+) -> Pixels:
+    """Read one image through its modality's adapter and bring it to the model's size. Never imports torch.
+
+    Args:
+        path: A file, or the folder of one series.
+        modality: Whose adapter reads it.
+        preprocess: The model's image size and padding.
+        settings: Limits and policy.
+        render: Makes what the model is shown; None: each image at the model's size.
+    """
+    from medclip.adapters.base import combined_sha256
+    from medclip.adapters.model_images import images_of
+    from medclip.adapters.registry import read_unit, slot
+    from medclip.adapters.sources import source_of
+
+    sha256 = ""
+    try:
+        source = source_of(path, settings)
+        sha256 = combined_sha256(source)
+        sample = read_unit(source, modality, settings)
+        images = images_of(sample)
+        if not images:
+            raise MedclipError(Reason.NO_PIXELS, "the adapter found no image in the file.")
+        views = _as_they_are(images, sha256, preprocess) if render is None else render(images, sha256, preprocess)
+    except MedclipError as error:
+        return Pixels(sha256, problem=error.problem())
+    return Pixels(sha256, views, slot(modality, source.kind))
+
+
+def _as_they_are(images: Sequence[View], sha256: str, preprocess: Preprocess) -> Images:
+    return preprocess.together([preprocess.to_array(view) for view in images])
