@@ -12,6 +12,7 @@ from medclip.cli import options
 from medclip.errors import printable
 
 if TYPE_CHECKING:
+    from medclip.models.card import Card
     from medclip.models.packs.pack import PackInfo
 
 
@@ -48,13 +49,7 @@ def show(model: options.Pack = "medclip-mini", as_json: options.Json = False) ->
         _json(card.model_dump(mode="json"))
         return
     print(f"{printable(card.name)} {printable(card.version)}  ({_shown(path)})\n")
-    facts = {
-        "summary": card.summary,
-        "use": card.intended_use,
-        "modalities": ", ".join(card.modalities),
-        "licence": card.licence,
-    }
-    for key, text in facts.items():
+    for key, text in _facts(path, card).items():
         print_paragraph(f"{key + ':':12} ", text or "not stated")
     if card.adapted is not None:
         from medclip.reports.model_card import adapted_from
@@ -87,6 +82,19 @@ def show(model: options.Pack = "medclip-mini", as_json: options.Json = False) ->
         print("\nLimits")
         for limit in card.limits:
             print_paragraph("- ", limit)
+
+
+def _facts(path: Path, card: Card) -> dict[str, str]:
+    """Return what a pack is, in a few lines; its words only where it has none."""
+    from medclip.models.packs.words import understands_words
+
+    facts = {
+        "summary": card.summary,
+        "use": card.intended_use,
+        "modalities": ", ".join(card.modalities),
+        "licence": card.licence,
+    }
+    return facts if understands_words(path) else facts | {"words": "none: image only"}
 
 
 def verify(model: options.Pack = "medclip-mini", as_json: options.Json = False) -> None:

@@ -14,6 +14,7 @@ from torch import nn
 
 from medclip.errors import MedclipError, Reason
 from medclip.models.card import Card
+from medclip.models.packs.words import no_words
 from medclip.models.preprocess import Preprocess
 from medclip.models.towers.fold_batch_norm import fold_batch_norm
 from medclip.models.towers.native_aspect import Patches, unpack_batch
@@ -26,6 +27,8 @@ BATCH = 4
 """Images in one forward pass. Small batches stay in the cache: EfficientNet-Lite0 at 224 px on Zen 4 encodes, with
 1 and 2 threads, 79 and 113 images/s one by one, 83 and 152 in fours, 71 and 121 in sixteens, 58 and 104 in 32s."""
 TEXT_BATCH = 64
+NO_SCALE = 1.0
+"""`logit_scale` of an image tower alone: nothing is compared with words."""
 
 
 def normalise_square(images_BHWC: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
@@ -49,11 +52,12 @@ def normalise_square(images_BHWC: torch.Tensor, mean: torch.Tensor, std: torch.T
 
 
 class Model:
-    """A dual encoder ready to score with.
+    """A dual encoder, or an image tower alone, ready to embed and to score with.
 
     Args:
-        clip: open_clip model with its weights, float32. Put into eval mode.
-        tokenizer: The pack's tokenizer.
+        clip: open_clip model with its weights, or `medclip.models.towers.image_only.ImageOnly`; float32. Put into eval
+            mode.
+        tokenizer: The pack's tokenizer; None for an image tower alone.
         preprocess: Input size and normalisation.
         card: The pack's card.
         name: Name of the pack.
@@ -66,7 +70,7 @@ class Model:
     def __init__(
         self,
         clip: nn.Module,
-        tokenizer: Tokenizer,
+        tokenizer: Tokenizer | None,
         preprocess: Preprocess,
         card: Card,
         *,
@@ -76,19 +80,35 @@ class Model:
         batch_size: int = BATCH,
     ) -> None:
         self.clip = clip.eval().requires_grad_(False).to(device)
-        self.tokenizer = tokenizer
+        self._tokenizer = tokenizer
         self.preprocess = preprocess
         self.card = card
         self.name = name
         self.path = path
         self.device = torch.device(device)
         self.batch_size = batch_size
-        self.logit_scale = math.exp(float(clip.logit_scale))  # type: ignore[arg-type]
+        self.logit_scale = math.exp(float(clip.logit_scale)) if self.has_text else NO_SCALE  # type: ignore[arg-type]
         self._mean = torch.tensor(preprocess.mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(preprocess.std, device=self.device).view(1, 3, 1, 1)
         self._texts: dict[str, NDArray[np.float32]] = {}
         self._visual = self._fast_visual()
-        self.dim = int(self.encode_text([""]).shape[1])
+        self.dim = int(self.encode_text([""]).shape[1]) if self.has_text else int(clip.visual.dim)  # type: ignore
+
+    @property
+    def has_text(self) -> bool:
+        """Whether it understands words; False for an image tower alone."""
+        return self._tokenizer is not None
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The pack's tokenizer.
+
+        Raises:
+            MedclipError: WRONG_USE for an image tower alone.
+        """
+        if self._tokenizer is None:
+            raise no_words(self.name)
+        return self._tokenizer
 
     def __repr__(self) -> str:
         """Return name, sizes and device in one line."""
@@ -98,7 +118,7 @@ class Model:
     def with_towers(self, clip: nn.Module) -> Model:
         """Return a model with other towers and all else of this one."""
         return Model(
-            clip, self.tokenizer, self.preprocess, self.card, name=self.name, path=self.path, device=str(self.device),
+            clip, self._tokenizer, self.preprocess, self.card, name=self.name, path=self.path, device=str(self.device),
             batch_size=self.batch_size,
         )  # fmt: skip
 
@@ -177,12 +197,16 @@ class Model:
 
         Returns:
             float32 [N, D] of unit norm.
+
+        Raises:
+            MedclipError: WRONG_USE for an image tower alone.
         """
+        tokenizer = self.tokenizer
         missing = [t for t in dict.fromkeys(texts) if t not in self._texts]
         for start in range(0, len(missing), TEXT_BATCH):
             chunk = missing[start : start + TEXT_BATCH]
             padded = chunk + [""] * (TEXT_BATCH - len(chunk)) if len(missing) > TEXT_BATCH else chunk
-            tokens = torch.from_numpy(self.tokenizer.encode(padded)).to(self.device)
+            tokens = torch.from_numpy(tokenizer.encode(padded)).to(self.device)
             with torch.inference_mode():
                 vectors = self.clip.encode_text(tokens, normalize=True)  # type: ignore[operator]
             self._texts.update(zip(chunk, vectors.float().cpu().numpy(), strict=False))

@@ -41,7 +41,7 @@ def words(num_classes: int = 3, *, multilabel: bool = False) -> ClassText:
 
 
 class FakeModel:
-    """The part of `Model` that feature methods look at: encode_text, logit_scale, name.
+    """The part of `Model` that feature methods look at: encode_text, has_text, logit_scale, name.
 
     Args:
         text: Whose sentences it knows.
@@ -52,6 +52,7 @@ class FakeModel:
 
     def __init__(self, text: ClassText, *, logit_scale: float = 50.0, noise: float = 0.7, dim: int = DIM) -> None:
         self.logit_scale = logit_scale
+        self.has_text = True
         self.name = "fake"
         self.dim = dim
         rng = np.random.default_rng(7)

@@ -80,11 +80,12 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Read open_clip_config.json.
 
     Raises:
-        MedclipError: PACK_INVALID when it is missing or does not describe two towers.
+        MedclipError: PACK_INVALID when it is missing or does not describe an image tower and, where it has one, a text
+            tower.
     """
     try:
         config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
-        _check_towers(config["model_cfg"])
+        _check_towers(config["model_cfg"], image_only=True)
         if not isinstance(config.get("preprocess_cfg") or {}, dict):
             raise TypeError("preprocess_cfg")
     except (OSError, ValueError, KeyError, TypeError) as e:
@@ -101,7 +102,7 @@ def read_architecture(file: Path) -> dict[str, Any]:
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
         config = config.get("model_cfg", config)
-        _check_towers(config)
+        _check_towers(config, image_only=False)
     except OSError as e:
         raise MedclipError(Reason.READ_ERROR, "the file cannot be read.", where=file) from e
     except (ValueError, KeyError, TypeError, AttributeError) as e:
@@ -114,8 +115,9 @@ def read_architecture(file: Path) -> dict[str, Any]:
     return config
 
 
-def _check_towers(config: dict[str, Any]) -> None:
-    if not all(isinstance(config[part], dict) for part in ("vision_cfg", "text_cfg")):
+def _check_towers(config: dict[str, Any], *, image_only: bool) -> None:
+    parts = ("vision_cfg",) if image_only and config.get("text_cfg") is None else ("vision_cfg", "text_cfg")
+    if not all(isinstance(config[part], dict) for part in parts):
         raise TypeError(CONFIG_NAME)
 
 

@@ -27,6 +27,7 @@ from medclip.models.packs.manifest import (
     refuse_pickles,
     seal,
 )
+from medclip.models.packs.words import has_text_tower, understands_words
 from medclip.models.preprocess import GENERIC, Preprocess, from_config
 from medclip.result import Result
 
@@ -51,6 +52,8 @@ class PackInfo(Result):
     tasks: tuple[str, ...]
     num_files: int
     num_bytes: int
+    has_text: bool = True
+    """False for an image tower alone, which cannot be asked in words."""
 
     def _facts(self) -> dict[str, object]:
         return {
@@ -58,6 +61,7 @@ class PackInfo(Result):
             "summary": self.summary,
             "modalities": ", ".join(self.modalities),
             "tasks": ", ".join(self.tasks),
+            "words": "" if self.has_text else "none: image only",
             "files": f"{self.num_files} of {self.num_bytes / 1e6:.1f} MB",
             "folder": self.path,
         }
@@ -200,7 +204,8 @@ def load_model(model: str | Path | Model = DEFAULT, *, device: str = "cpu", veri
         preprocess = from_config(config, manifest.preprocessing)
         clip = build_clip(_inside(config["model_cfg"]), path)
         _load_weights(clip, path / WEIGHTS_NAME)
-        tokenizer = load_tokenizer(path, config["model_cfg"]["text_cfg"])
+        text_cfg = config["model_cfg"].get("text_cfg")
+        tokenizer = None if text_cfg is None else load_tokenizer(path, text_cfg)
     return Model(clip, tokenizer, preprocess, card, name=card.name, path=path, device=device)
 
 
@@ -218,7 +223,7 @@ def read_preprocess(model: str | Path | Model = DEFAULT) -> Preprocess:
 def save_pack(
     folder: Path,
     model: nn.Module,
-    tokenizer_folder: Path,
+    tokenizer_folder: Path | None,
     preprocess: Preprocess,
     card: Card,
     *,
@@ -232,7 +237,8 @@ def save_pack(
     Args:
         folder: Where; an older pack there is replaced, anything else is refused.
         model: open_clip model.
-        tokenizer_folder: What `tokenizer.save` wrote. Not read where the config asks for CLIP's own tokenizer.
+        tokenizer_folder: What `tokenizer.save` wrote. Not read where the config asks for CLIP's own tokenizer; None for
+            an image tower alone.
         preprocess: Input size, normalisation, adapters' hashes.
         card: The card.
         config: The model's `model_cfg`, as given to `build_clip`.
@@ -253,7 +259,7 @@ def save_pack(
         settings = {"model_cfg": model_cfg, "preprocess_cfg": preprocess.to_config()}
         (fresh / CONFIG_NAME).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
         (fresh / cards.FILE_NAME).write_text(card.to_json(), encoding="utf-8")
-        if model_cfg["text_cfg"].get("hf_tokenizer_name"):
+        if tokenizer_folder is not None and model_cfg["text_cfg"].get("hf_tokenizer_name"):
             load_tokenizer(tokenizer_folder, model_cfg["text_cfg"]).save(fresh)
         for name, content in (extra_files or {}).items():
             (fresh / name).write_bytes(content)
@@ -316,7 +322,7 @@ def check_preprocessing(path: Path, trained: Mapping[str, str], card: Card) -> N
 
 def _inside(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the config back, after making sure that it names no text model outside the pack."""
-    name = config["text_cfg"].get("hf_model_name")
+    name = (config.get("text_cfg") or {}).get("hf_model_name")
     if name and name != TEXT_FOLDER:
         raise MedclipError(
             Reason.PACK_INVALID, f"its text tower is {str(name)!r}; the config of a pack's own lies in {TEXT_FOLDER}/."
@@ -328,6 +334,8 @@ def _with_text_config(folder: Path, config: Mapping[str, Any], base: Path | None
     """Copy the config of a BERT text tower into a pack, and give the model's config that names it there."""
     from medclip.models.towers import bert as hf_text
 
+    if not has_text_tower(config):
+        return dict(config)
     completed = {**config, "text_cfg": dict(config["text_cfg"])}
     if name := completed["text_cfg"].get("hf_model_name"):
         content = (hf_text.folder_of(name, base) / hf_text.CONFIG).read_bytes()
@@ -373,7 +381,15 @@ def _info(path: Path, manifest: Manifest) -> PackInfo:
     card = read_card(path)
     size = sum((path / n).stat().st_size for n in manifest.files if (path / n).is_file())
     return PackInfo(
-        card.name, path, card.version, card.summary, card.modalities, tuple(card.tasks), len(manifest.files), size
+        card.name,
+        path,
+        card.version,
+        card.summary,
+        card.modalities,
+        tuple(card.tasks),
+        len(manifest.files),
+        size,
+        understands_words(path),
     )
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from medclip.errors import MedclipError, Reason
 from medclip.models.preprocess import NATIVE_TOWER, square_side
 from medclip.models.towers import bert as hf_text
+from medclip.models.towers.image_only import build_image_only
 from medclip.models.towers.native_aspect import make_native
 from medclip.models.towers.unpickle import to_safetensors
 
@@ -63,11 +64,11 @@ def default_config(
 
 
 def build_clip(config: Mapping[str, Any], base: Path | None = None) -> nn.Module:
-    """Build an open_clip CLIP or CustomTextCLIP with random weights; never touches the network.
+    """Build an open_clip CLIP or CustomTextCLIP, or an image tower alone, with random weights; no network.
 
     Args:
-        config: open_clip `model_cfg`. Towers that would fetch something (timm weights, a Hugging Face text model by hub
-            name) are refused or built without weights.
+        config: open_clip `model_cfg`; without a `text_cfg` as `build_image_only` takes it. Towers that would fetch
+            something (timm weights, a Hugging Face text model by hub name) are refused or built without weights.
         base: Folder that a relative `hf_model_name` starts from: the pack's, or `Started.base`.
 
     Raises:
@@ -82,7 +83,7 @@ def build_clip(config: Mapping[str, Any], base: Path | None = None) -> nn.Module
         )
     _check_sizes(model_cfg)
     custom_text = bool(model_cfg.pop("custom_text", False))
-    vision_cfg, text_cfg = model_cfg.get("vision_cfg", {}), model_cfg.get("text_cfg", {})
+    vision_cfg, text_cfg = model_cfg.get("vision_cfg", {}), model_cfg.get("text_cfg") or {}
     vision_cfg["timm_model_pretrained"] = False
     native = bool(vision_cfg.pop(NATIVE_TOWER, False))
     trunk = vision_cfg.get("timm_model_name") or ""
@@ -92,6 +93,8 @@ def build_clip(config: Mapping[str, Any], base: Path | None = None) -> nn.Module
             f"its image tower is the hub model {trunk!r}, which would need the network.",
             hint="Only towers that timm builds by their own names can be taken.",
         )
+    if model_cfg.get("text_cfg") is None:
+        return build_image_only(model_cfg)
     hf_name = text_cfg.get("hf_model_name")
     if hf_name:
         model_cfg["text_cfg"] = hf_text.ready(text_cfg, base, model_cfg.get("embed_dim"))
@@ -113,7 +116,11 @@ def build_clip(config: Mapping[str, Any], base: Path | None = None) -> nn.Module
 
 def _check_sizes(model_cfg: Mapping[str, Any]) -> None:
     """Refuse a config with a size of 0 or less, by its name; open_clip would divide by it."""
-    parts = {"": model_cfg, "vision_cfg.": model_cfg.get("vision_cfg", {}), "text_cfg.": model_cfg.get("text_cfg", {})}
+    parts = {
+        "": model_cfg,
+        "vision_cfg.": model_cfg.get("vision_cfg", {}),
+        "text_cfg.": model_cfg.get("text_cfg") or {},
+    }
     for part, values in parts.items():
         for key in _SIZES:
             size = values.get(key)

@@ -1,0 +1,162 @@
+"""An image tower of timm without words: built by name and arguments, pooled as its authors do.
+
+Reference: Wightman, PyTorch Image Models; pooling of Virchow (class token beside the mean of the patch tokens):
+Vorontsov et al., Nature Medicine 2024.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.models.preprocess import square_side
+from medclip.wording import list_of
+
+ARGUMENTS = "timm_model_args"
+"""Key of `vision_cfg` with timm's arguments of a tower. open_clip has no such key."""
+_OF_TIMM = ("token", "avg", "map")
+POOLINGS: Mapping[str, str] = {
+    "token": "the class token",
+    "avg": "the mean of the patch tokens (or of the last feature map), then the norm that follows it in timm",
+    "map": "timm's attention pooling",
+    "mean": "the mean of the patch tokens, without class and register tokens, after the last norm",
+    "token+mean": "the class token beside that mean, twice as wide",
+}
+"""`timm_pool` of an image tower alone, and what each one means."""
+_MLPS = ("Mlp", "GluMlp", "SwiGLU", "SwiGLUPacked")
+"""Layers of timm that a config may name; JSON cannot hold a class."""
+_NOT_ARGUMENTS = frozenset(
+    {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "num_classes",
+     "global_pool", "scriptable", "exportable", "no_jit"}
+)  # fmt: skip
+"""What a config states elsewhere, or what would fetch or load something."""
+
+
+class ImageTower(nn.Module):
+    """A tower of timm and how its tokens become one vector.
+
+    Args:
+        trunk: The tower, without a classifier.
+        pooling: One of `POOLINGS`.
+    """
+
+    def __init__(self, trunk: nn.Module, pooling: str) -> None:
+        super().__init__()
+        self.trunk: Any = trunk
+        self.pooling = pooling
+        width = int(getattr(trunk, "head_hidden_size", None) or trunk.num_features)  # type: ignore[arg-type]
+        self.dim = 2 * width if pooling == "token+mean" else width
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """Return the features of images, [B, D]; they are not normalised."""
+        if self.pooling in _OF_TIMM:
+            return self.trunk(images_BCHW)
+        tokens_BLD = self.trunk.forward_features(images_BCHW)
+        mean_BD = tokens_BLD[:, self.trunk.num_prefix_tokens :].mean(dim=1)
+        return mean_BD if self.pooling == "mean" else torch.cat([tokens_BLD[:, 0], mean_BD], dim=-1)
+
+
+class ImageOnly(nn.Module):
+    """An image tower in the place of a dual encoder: `visual` and `encode_image` as open_clip's models have them."""
+
+    def __init__(self, visual: ImageTower) -> None:
+        super().__init__()
+        self.visual = visual
+
+    def encode_image(self, image: Tensor, normalize: bool = False) -> Tensor:
+        """Return the features of images, [B, D]."""
+        features_BD = self.visual(image)
+        return nn.functional.normalize(features_BD, dim=-1) if normalize else features_BD
+
+
+def build_image_only(config: Mapping[str, Any]) -> ImageOnly:
+    """Build an image tower with random weights; never touches the network.
+
+    Args:
+        config: `model_cfg` without a `text_cfg`: `embed_dim` and a `vision_cfg` with `timm_model_name`, `image_size`,
+            `timm_pool` (one of `POOLINGS`) and `timm_model_args`.
+
+    Raises:
+        MedclipError: PACK_INVALID when timm cannot build it, or its size, pooling and width do not go together.
+    """
+    import timm
+
+    values = config["vision_cfg"]
+    name, pooling = str(values.get("timm_model_name") or ""), values.get("timm_pool")
+    if pooling not in POOLINGS:
+        raise MedclipError(
+            Reason.PACK_INVALID,
+            f"the config's vision_cfg.timm_pool is {pooling!r}; an image tower alone is pooled by one of "
+            f"{list_of(list(POOLINGS))}.",
+            hint="Name what its authors use: --pooling.",
+        )
+    arguments = {"num_classes": 0, **_arguments(values.get(ARGUMENTS) or {})}
+    try:
+        trunk: Any = timm.create_model(
+            name, pretrained=False, global_pool=pooling if pooling in _OF_TIMM else "", **arguments
+        )
+    except (TypeError, ValueError, RuntimeError, LookupError, AssertionError, ArithmeticError, AttributeError) as e:
+        first_line = (str(e).strip().splitlines() or [""])[0].rstrip(".")
+        raise MedclipError(
+            Reason.PACK_INVALID,
+            f"timm cannot build its image tower {name!r} ({type(e).__name__}: {first_line[:200]}).",
+            hint="Check its arguments (model_args)."
+            if timm.is_model(name)
+            else did_you_mean(name, timm.list_models()) or "timm.list_models() names its towers.",
+        ) from e
+    _check_pooling(trunk, name, pooling)
+    _fit_size(trunk, square_side(config))
+    tower = ImageTower(trunk, pooling)
+    if config.get("embed_dim", tower.dim) != tower.dim:
+        raise MedclipError(
+            Reason.PACK_INVALID,
+            f"the config's embed_dim is {config['embed_dim']}; {name} pooled by {pooling!r} gives {tower.dim} numbers.",
+        )
+    return ImageOnly(tower)
+
+
+def _arguments(stated: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a tower's arguments with the layers that they name."""
+    import timm.layers
+
+    arguments = {name: value for name, value in stated.items() if name not in _NOT_ARGUMENTS}
+    mlp = arguments.get("mlp_layer")
+    if mlp is not None and mlp not in _MLPS:
+        raise MedclipError(
+            Reason.PACK_INVALID, f"its arguments name the layer {mlp!r}; known are {list_of(list(_MLPS))}."
+        )
+    return arguments if mlp is None else arguments | {"mlp_layer": getattr(timm.layers, mlp)}
+
+
+def _check_pooling(trunk: Any, name: str, pooling: str) -> None:
+    """Refuse a pooling that the tower has no tokens for."""
+    if pooling == "avg" or pooling == "map":
+        return
+    needs_class = pooling != "mean"
+    if not hasattr(trunk, "num_prefix_tokens") or (needs_class and not getattr(trunk, "has_class_token", False)):
+        lacks = "class token" if needs_class else "patch tokens"
+        raise MedclipError(
+            Reason.PACK_INVALID,
+            f"{name} has no {lacks}, so that it cannot be pooled by {pooling!r}.",
+            hint=f"Name what its authors use: --pooling {' | '.join(POOLINGS)}.",
+        )
+
+
+def _fit_size(trunk: Any, size_px: int) -> None:
+    """Resize the position grid of a ViT to the size of the images, which has to be whole patches."""
+    embed = getattr(trunk, "patch_embed", None)
+    patch, own = getattr(embed, "patch_size", None), getattr(embed, "img_size", None)
+    if patch is None:
+        return
+    if any(size_px % side for side in patch):
+        raise MedclipError(
+            Reason.PACK_INVALID,
+            f"its images are {size_px} pixels wide, which is no multiple of its patches of {patch[0]}.",
+            hint="Correct the size as the model's source has it.",
+        )
+    if own is not None and tuple(own) != (size_px, size_px):
+        trunk.set_input_size(img_size=(size_px, size_px))
