@@ -1,14 +1,32 @@
-"""Crop, resize and letterbox."""
+"""Crop, resize, letterbox, and where an image lies in a model's square."""
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeVar
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 T = TypeVar("T", bound=np.generic)
+
+Resize = Literal["longest", "shortest", "squash", "native"]
+"""How an image is brought to a model's square: longer side to it and padded, shorter side to it and cut at the centre,
+both sides to it whatever the aspect ratio, or at its own aspect ratio within a budget of patches."""
+INTERPOLATIONS = {
+    "nearest": Image.Resampling.NEAREST,
+    "box": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "hamming": Image.Resampling.HAMMING,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+"""Pillow's filters by name; all but the first are antialiased."""
+MOST_PIXELS = 2**24
+"""Of an image resized whole, before its centre is cut out; of more slender ones only the part that stays is resized."""
 
 
 class Box(NamedTuple):
@@ -34,15 +52,115 @@ class Box(NamedTuple):
         return f"rows {self.top}:{self.bottom}, columns {self.left}:{self.right}"
 
 
+@dataclass(frozen=True)
+class Placement:
+    """Where an image lies in what a model is shown of it.
+
+    Coordinates are rows and columns in pixels, counted from the upper left corner of the first pixel: the centre of the
+    first pixel is (0.5, 0.5), and an image ends at (height, width).
+    """
+
+    height: int
+    """Of the image, in pixels."""
+    width: int
+    shown_height: int
+    """Of the model's input, in pixels: of a square both are its side."""
+    shown_width: int
+    resized_height: int
+    """Of the image after resizing, before it was cut or padded."""
+    resized_width: int
+    top: int
+    """Where the resized image begins in the model's input: above 0 after padding, below 0 after cutting."""
+    left: int
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Pixels of the model's input for each pixel of the image, down and across."""
+        return self.resized_height / self.height, self.resized_width / self.width
+
+    @property
+    def filled(self) -> Box:
+        """The part of the model's input that shows image; around it is padding."""
+        return Box(
+            max(self.top, 0),
+            max(self.left, 0),
+            min(self.top + self.resized_height, self.shown_height),
+            min(self.left + self.resized_width, self.shown_width),
+        )
+
+    @property
+    def seen(self) -> tuple[float, float, float, float]:
+        """Top, left, bottom and right of the part of the image that the model was shown, in pixels of the image."""
+        box = self.filled
+        return *self.to_image(box.top, box.left), *self.to_image(box.bottom, box.right)
+
+    @property
+    def share_seen(self) -> float:
+        """Share of the image's area that the model was shown."""
+        top, left, bottom, right = self.seen
+        return (bottom - top) * (right - left) / (self.height * self.width)
+
+    def to_model(self, row: float, column: float) -> tuple[float, float]:
+        """Bring a point of the image into the model's input; outside of it where the point was cut off."""
+        down, across = self.scale
+        return row * down + self.top, column * across + self.left
+
+    def to_image(self, row: float, column: float) -> tuple[float, float]:
+        """Bring a point of the model's input into the image; outside of it where the point lies in the padding."""
+        down, across = self.scale
+        return (row - self.top) / down, (column - self.left) / across
+
+    def map_to_image(self, values: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Bring a map on the model's grid into the image's own coordinates.
+
+        Args:
+            values: [rows, columns], evenly spread over the whole of the model's input, as patches of a transformer.
+
+        Returns:
+            float32 [height, width]: bilinear between the centres of the cells, NaN where the model saw nothing.
+        """
+        rows = _weights(self.height, self.scale[0], self.top, self.shown_height, values.shape[0])
+        columns = _weights(self.width, self.scale[1], self.left, self.shown_width, values.shape[1])
+        return (rows @ values.astype(np.float32) @ columns.T).astype(np.float32)
+
+
+def _weights(size: int, scale: float, start: int, shown: int, cells: int) -> NDArray[np.float32]:
+    """Return [size, cells]: how much each cell of a grid counts at each pixel; NaN for pixels that were cut off."""
+    position = (np.arange(size) + 0.5) * scale + start
+    weights = np.zeros((size, cells), np.float32)
+    place = np.clip(position / shown * cells - 0.5, 0, cells - 1)
+    lower = np.minimum(place.astype(int), max(cells - 2, 0))
+    pixels = np.arange(size)
+    weights[pixels, lower] = 1 - (place - lower)
+    if cells > 1:
+        weights[pixels, lower + 1] = place - lower
+    weights[(position < 0) | (position > shown)] = np.nan
+    return weights
+
+
 def crop(pixels: NDArray[T], box: Box) -> NDArray[T]:
     """Cut a box out of H x W x C pixels, as a view of the same memory."""
     return pixels[box.top : box.bottom, box.left : box.right]
 
 
-def resize(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Resize H x W x C uint8 pixels, C = 1 or 3, with PIL's antialiased bicubic filter."""
+def resize(
+    pixels: NDArray[np.uint8],
+    height: int,
+    width: int,
+    interpolation: str = "bicubic",
+    box: tuple[float, float, float, float] | None = None,
+) -> NDArray[np.uint8]:
+    """Resize H x W x C uint8 pixels, C = 1 or 3, with one of Pillow's antialiased filters.
+
+    Args:
+        pixels: The image.
+        height: Of the result.
+        width: Of the result.
+        interpolation: Key of `INTERPOLATIONS`.
+        box: Left, top, right and bottom of the part of the image that becomes the result; all of it where None.
+    """
     image = Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels))
-    out = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+    out = np.asarray(image.resize((width, height), INTERPOLATIONS[interpolation], box))
     return out[:, :, None] if out.ndim == 2 else out
 
 
@@ -64,13 +182,78 @@ def letterbox(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     Returns:
         size x size x 3 uint8.
     """
-    height, width = _inside(pixels.shape[0], pixels.shape[1], size)
-    small = resize(pixels, height, width) if pixels.shape[:2] != (height, width) else pixels
-    top, left = (size - height) // 2, (size - width) // 2
-    if (height, width) == (size, size) and small.shape[2] == 3:
-        return small
-    square = np.zeros((size, size, 3), np.uint8)
-    square[top : top + height, left : left + width] = small
+    return place(pixels, placement(*pixels.shape[:2], size, "longest"))
+
+
+def placement(
+    height: int,
+    width: int,
+    size: int,
+    mode: Resize,
+    resize_px: int | None = None,
+    centre: Literal["round", "floor"] = "round",
+) -> Placement:
+    """Return where an image comes to lie in a square.
+
+    Args:
+        height: Of the image.
+        width: Of the image.
+        size: Side of the square.
+        mode: How the image is resized; "native" has no square.
+        resize_px: Side that the image is resized to before its centre is cut out or padded; the square's where None.
+        centre: How half a pixel is dealt with where an odd number of rows or columns is cut off: rounded to even, as
+            torchvision, open_clip and timm do, or down, as transformers does.
+    """
+    side = size if resize_px is None else resize_px
+    rows = columns = side
+    if mode == "longest":
+        rows, columns = _inside(height, width, side)
+    elif mode == "shortest":  # torchvision cuts what lies behind the decimal point
+        short = min(height, width)
+        rows, columns = side * height // short, side * width // short
+    top, left = _offset(size, rows, centre), _offset(size, columns, centre)
+    return Placement(height, width, size, size, rows, columns, top, left)
+
+
+def _offset(size: int, length: int, centre: str) -> int:
+    if length <= size:
+        return (size - length) // 2
+    return -(round((length - size) / 2) if centre == "round" else (length - size) // 2)
+
+
+def place(
+    pixels: NDArray[np.uint8],
+    where: Placement,
+    interpolation: str = "bicubic",
+    fill: int | Sequence[int] = 0,
+) -> NDArray[np.uint8]:
+    """Resize an image and cut or pad it to what a model is shown.
+
+    Args:
+        pixels: H x W x C uint8, C = 1 (repeated) or 3.
+        where: Where the image lies.
+        interpolation: Key of `INTERPOLATIONS`.
+        fill: Grey value, or a value for each channel, of the padding.
+
+    Returns:
+        shown_height x shown_width x 3 uint8.
+    """
+    filled = where.filled
+    part = Box(*(filled[n] - (where.top, where.left)[n % 2] for n in range(4)))
+    size = where.resized_height, where.resized_width
+    if pixels.shape[:2] == size:
+        small = crop(pixels, part)
+    elif math.prod(size) <= MOST_PIXELS:
+        small = crop(resize(pixels, *size, interpolation), part)
+    else:  # of an image a thousand times as long as wide
+        top, left, bottom, right = where.seen
+        small = resize(pixels, part.height, part.width, interpolation, (left, top, right, bottom))
+    shown = where.shown_height, where.shown_width
+    if small.shape == (*shown, 3):
+        return small if small.base is None else np.ascontiguousarray(small)
+    square = np.empty((*shown, 3), np.uint8)
+    square[:] = fill
+    square[filled.top : filled.bottom, filled.left : filled.right] = small
     return square
 
 

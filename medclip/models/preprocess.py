@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from medclip.errors import MedclipError, Reason
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from medclip.imaging.geometry import Placement, Resize
     from medclip.imaging.native_aspect import TokenBudget
     from medclip.sample import View
 
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
 MEAN = (0.5, 0.5, 0.5)
 STD = (0.5, 0.5, 0.5)
 """What the EfficientNet-Lite weights were trained with (timm's default_cfg): grey values in [-1, 1]."""
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+"""What open_clip normalises with where a config does not say."""
+Centre = Literal["round", "floor"]
+Resampler = Literal["pillow", "torchvision", "tensorflow"]
+Grey = Literal["repeat"]
 MAX_SIDE_PX = 4096
 """The largest side of a model's images, above that of any tower known. At 20,000 one image takes 4.8 GB."""
 MAX_TOKENS = 2**16 - 1
@@ -42,15 +49,43 @@ class Preprocess:
 
     size_px: int = 224
     mean: tuple[float, float, float] = MEAN
-    """Per channel, in units of [0, 1]."""
+    """Per channel, in units of [0, 1]: pixels are divided by 255 first, whatever range the authors' code works in."""
     std: tuple[float, float, float] = STD
     interpolation: str = "bicubic"
-    fill: int = 0
-    """Grey value (0 to 255) around images that are not square."""
+    """Key of `medclip.imaging.geometry.INTERPOLATIONS`."""
+    fill: int | tuple[int, int, int] = 0
+    """Grey value (0 to 255), or one value a channel, around images that are not square."""
     adapters: Mapping[str, str] = field(default_factory=dict)
     """Preprocessing hash of the adapter of each modality (and "generic") that the model was trained through."""
     budget: TokenBudget | None = None
-    """Images at their own aspect ratio within so many patches; None: a letterboxed square."""
+    """Images at their own aspect ratio within so many patches (`resize` is "native" then); None: a square."""
+    resize: Resize = "longest"
+    """How an image that is not square becomes one: "longest" side with padding, "shortest" side and the centre cut out,
+    "squash" whatever the aspect ratio."""
+    resize_px: int | None = None
+    """Side that the image is resized to, before its centre of `size_px` is cut out; None: `size_px`."""
+    centre: Centre = "round"
+    """Whether half a pixel of what is cut off is rounded, as by torchvision, or cut, as by transformers."""
+    resampler: Resampler = "pillow"
+    """Whose arithmetic resizes, to the bit."""
+    grey: Grey = "repeat"
+    """How one channel becomes three: three equal ones, before mean and standard deviation."""
+
+    def __post_init__(self) -> None:
+        """Keep mode and budget together."""
+        if (self.budget is not None) != (self.resize == NATIVE_MODE):
+            object.__setattr__(self, "resize", NATIVE_MODE if self.budget is not None else "longest")
+
+    @property
+    def antialias(self) -> bool:
+        """Whether an image that is made smaller is smoothed first: by all resamplers but TensorFlow's default."""
+        return self.resampler != "tensorflow" and self.interpolation != "nearest"
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """Return the lowest and the highest value that a pixel can have in front of the image tower."""
+        ends = [(value - m) / s for m, s in zip(self.mean, self.std, strict=True) for value in (0.0, 1.0)]
+        return min(ends), max(ends)
 
     def to_array(self, view: View) -> NDArray[np.uint8]:
         """Turn a view into the model's input.
@@ -69,12 +104,23 @@ class Preprocess:
         """Bring H x W x C uint8 pixels to the model's size.
 
         Returns:
-            uint8 [size_px, size_px, 3], aspect ratio kept, black around; with a token budget uint8 [H, W, 3] of the
-            image's aspect ratio, sides multiples of a patch.
+            uint8 [size_px, size_px, 3]; with a token budget uint8 [H, W, 3] of the image's aspect ratio, sides
+            multiples of a patch.
         """
-        from medclip.imaging.geometry import letterbox
+        if self.budget is not None:
+            return self.budget.fit(pixels)
+        from medclip.imaging.geometry import place
 
-        return letterbox(pixels, self.size_px) if self.budget is None else self.budget.fit(pixels)
+        return place(pixels, self.placement(*pixels.shape[:2]), self.interpolation, self.fill)
+
+    def placement(self, height: int, width: int) -> Placement:
+        """Return where an image of this size lies in what `fit` makes of it, and how to get from one to the other."""
+        from medclip.imaging.geometry import Placement, placement
+
+        if self.budget is not None:
+            size = self.budget.size_px(height, width)
+            return Placement(height, width, *size, *size, 0, 0)
+        return placement(height, width, self.size_px, self.resize, self.resize_px, self.centre)
 
     def together(self, images: Sequence[NDArray[np.uint8]]) -> Images:
         """Put images from `fit` together: one array of squares, a tuple of images of any shape."""
@@ -83,18 +129,18 @@ class Preprocess:
         return np.stack(images) if self.budget is None else tuple(images)
 
     def to_config(self) -> dict[str, Any]:
-        """Return the `preprocess_cfg` of open_clip_config.json."""
-        config = {
+        """Return the `preprocess_cfg` of open_clip_config.json; keys of our own only where they are not the default."""
+        config: dict[str, Any] = {
             "mean": list(self.mean),
             "std": list(self.std),
             "interpolation": self.interpolation,
-            "resize_mode": "longest",
-            "fill_color": self.fill,
+            "resize_mode": self.resize,
+            "fill_color": self.fill if isinstance(self.fill, int) else list(self.fill),
         }
         if self.budget is not None:
-            own = {"patch_px": self.budget.patch_px, "max_tokens": self.budget.max_tokens}
-            config |= {"resize_mode": NATIVE_MODE, **own}
-        return config
+            config |= {"patch_px": self.budget.patch_px, "max_tokens": self.budget.max_tokens}
+        own = {"resize_px": self.resize_px, "centre": self.centre, "resampler": self.resampler, "grey": self.grey}
+        return config | {key: value for key, value in own.items() if value != _DEFAULTS[key]}
 
     def digest(self) -> str:
         """Hash of everything that changes the pixels: equal digest, equal input. 16 hex characters."""
@@ -102,27 +148,67 @@ class Preprocess:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+_DEFAULTS = {name: known.default for name, known in Preprocess.__dataclass_fields__.items()}
+
+
 def from_config(config: Mapping[str, Any], adapters: Mapping[str, str]) -> Preprocess:
     """Read the settings back from an open_clip_config.json.
 
     Args:
-        config: The whole file: `model_cfg` and `preprocess_cfg`.
+        config: The whole file: `model_cfg` and `preprocess_cfg`. What the latter leaves out is as open_clip has it.
         adapters: Preprocessing hashes, kept in manifest.json.
 
     Raises:
         MedclipError: PACK_INVALID for settings that the readers cannot produce.
     """
     side = square_side(config["model_cfg"])
-    values = config.get("preprocess_cfg", {})
-    settings = (values.get("interpolation", "bicubic"), values.get("resize_mode"), values.get("fill_color", 0))
-    if settings not in (("bicubic", "longest", 0), ("bicubic", NATIVE_MODE, 0)):
-        raise MedclipError(
-            Reason.PACK_INVALID,
-            f"its preprocessing is {settings}; medclip makes ('bicubic', 'longest', 0) and ('bicubic', 'native', 0).",
-            hint="Load it with open_clip instead.",
-        )
-    mean, std = values.get("mean", MEAN), values.get("std", STD)
-    return Preprocess(side, *normalisation(mean, std), "bicubic", 0, dict(adapters), budget_of(config))
+    values = {key: value for key, value in (config.get("preprocess_cfg") or {}).items() if value is not None}
+    chosen = {key: _one_of(key, values.get(key, usual), known) for key, (usual, known) in _CHOICES.items()}
+    own, fill = values.get("resize_px"), values.get("fill_color", 0)
+    if own is not None and not (type(own) is int and 0 < own <= MAX_SIDE_PX):
+        raise _not_made("resize_px", own, f"a number of pixels up to {MAX_SIDE_PX:,}")
+    channels = fill if isinstance(fill, list | tuple) else [fill] * 3
+    if len(channels) != 3 or not all(type(value) is int and 0 <= value <= 255 for value in channels):
+        raise _not_made("fill_color", fill, "a value from 0 to 255, or one a channel")
+    if chosen["resampler"] != "pillow" and chosen["interpolation"] not in ("bilinear", "bicubic"):
+        raise _not_made("interpolation", chosen["interpolation"], f"'bilinear' or 'bicubic' of {chosen['resampler']}")
+    return Preprocess(
+        side,
+        *normalisation(values.get("mean", CLIP_MEAN), values.get("std", CLIP_STD)),
+        chosen["interpolation"],
+        fill if isinstance(fill, int) else tuple(fill),
+        dict(adapters),
+        budget_of(config),
+        chosen["resize_mode"],
+        own,
+        chosen["centre"],
+        chosen["resampler"],
+        chosen["grey"],
+    )
+
+
+_CHOICES: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "interpolation": ("bicubic", ("bicubic", "bilinear", "lanczos", "hamming", "box", "nearest")),
+    "resize_mode": ("shortest", ("longest", "shortest", "squash", NATIVE_MODE)),
+    "centre": ("round", get_args(Centre)),
+    "resampler": ("pillow", ("pillow",)),
+    "grey": ("repeat", get_args(Grey)),
+}
+"""Keys of `preprocess_cfg`: what an absent one stands for in open_clip, and all that the readers can produce."""
+
+
+def _one_of(key: str, value: Any, known: Sequence[str]) -> Any:
+    if value not in known:
+        raise _not_made(key, value, f"one of {', '.join(map(repr, known))}")
+    return value
+
+
+def _not_made(key: str, value: Any, wanted: str) -> MedclipError:
+    return MedclipError(
+        Reason.PACK_INVALID,
+        f"the config's preprocess_cfg.{key} is {str(value)[:60]!r}; medclip makes {wanted}.",
+        hint="Load it with open_clip instead.",
+    )
 
 
 def budget_of(config: Mapping[str, Any]) -> TokenBudget | None:

@@ -15,7 +15,7 @@ from medclip.errors import MedclipError, Reason, naming
 from medclip.imaging.native_aspect import TokenBudget
 from medclip.models.interchange.find_source import Source, find_source, refuse_pickle
 from medclip.models.packs.manifest import TEXT_FOLDER
-from medclip.models.preprocess import budget_of, normalisation
+from medclip.models.preprocess import CLIP_MEAN, CLIP_STD, budget_of, normalisation
 from medclip.models.towers import bert as hf_text
 from medclip.models.towers.build import build_clip
 from medclip.models.towers.state_dict import HF_MARK, load_weights, read_weights, suited_config, text_projection_of
@@ -79,9 +79,6 @@ def _fits(config: Mapping[str, Any], sizes: Mapping[str, int]) -> bool:
     return True
 
 
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-"""What open_clip normalises with where a config does not say."""
 _TOKENIZER = "tokenizer"
 """`hf_tokenizer_name` of configs whose tokenizer lies in the model's own folder."""
 

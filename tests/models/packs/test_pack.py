@@ -189,7 +189,7 @@ def test_a_manifest_without_any_preprocessing_is_refused_unless_the_card_names_n
 
 def test_a_pack_that_wants_other_pixels_than_we_make_is_refused(pack: Path) -> None:
     config = json.loads((pack / "open_clip_config.json").read_text())
-    config["preprocess_cfg"]["resize_mode"] = "shortest"
+    config["preprocess_cfg"]["resize_mode"] = "stretched"
     (pack / "open_clip_config.json").write_text(json.dumps(config))
     seal(pack, xray())
     error = _refusal(pack)
