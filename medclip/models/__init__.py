@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from medclip.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from medclip.models.interchange.hub import load_hub
     from medclip.models.interchange.import_export import export_model as export
     from medclip.models.interchange.import_export import import_model as import_
+    from medclip.models.interchange.load_hub import load_hub
     from medclip.models.packs.pack import check_pack as verify
     from medclip.models.packs.pack import list_packs as list
     from medclip.models.packs.pack import load_model as load
@@ -29,7 +29,7 @@ __getattr__, __dir__ = lazy_names(
         "import_": "medclip.models.interchange.import_export:import_model",
         "list": "medclip.models.packs.pack:list_packs",
         "load": "medclip.models.packs.pack:load_model",
-        "load_hub": "medclip.models.interchange.hub:load_hub",
+        "load_hub": "medclip.models.interchange.load_hub:load_hub",
         "show": "medclip.models.packs.pack:pack_card",
         "verify": "medclip.api.verify:verify",
     },

@@ -4,73 +4,46 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.models.interchange.layouts import open_clip_folder
+from medclip.models.interchange.layouts.layout import Place, Source, as_safetensors
+from medclip.models.interchange.layouts.table import read_layout
 from medclip.models.packs import pack as packs
 from medclip.models.packs.manifest import (
     CONFIG_NAME,
     FILE_NAME,
-    PICKLES,
-    WEIGHTS_NAME,
     check_files,
-    is_pickle,
     read_architecture,
-    read_config,
     read_manifest,
     refuse_pickles,
 )
 from medclip.models.towers import bert as hf_text
 
 HUB = "hf-hub:"
-_WEIGHTS = (
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.safetensors",
-    "open_clip_pytorch_model.bin",
-    "open_clip_pytorch_model.pth",
-    WEIGHTS_NAME,
-    "pytorch_model.bin",
-)
-"""What open_clip looks for in a folder, in its order."""
-_TEXT_FILES = ("config.json", "tokenizer_config.json", "tokenizer.json", "vocab.txt", "special_tokens_map.json")
 
 
-@dataclass(frozen=True, eq=False)
-class Source:
-    """What was found."""
-
-    config: dict[str, Any] | None
-    """open_clip `model_cfg`; None for a bare checkpoint whose architecture nobody named."""
-    weights: Path | None = None
-    """safetensors or a pickle; None for random weights."""
-    folder: Path | None = None
-    """Folder with tokenizer and text config."""
-    preprocess: Mapping[str, Any] = field(default_factory=dict)
-    """open_clip `preprocess_cfg`."""
-    place: Path | str = ""
-    """What the user named, for errors and cards."""
-
-
-def find_source(start: str | Path, architecture: str | None = None) -> Source:
-    """Find a model to start from.
+def find_source(start: str | Path, architecture: str | None = None, scratch: Path | None = None) -> Source:
+    """Find a model to start from: look at the place, and ask the table of layouts what it is.
 
     Args:
-        start: A pack (folder or built-in name), a folder with open_clip_config.json, a checkpoint file, an open_clip
+        start: A pack (folder or built-in name), a file or folder in one of the layouts of the table, an open_clip
             architecture, "NAME:TAG" of open_clip's list of pre-trained weights, or "hf-hub:org/name". Only the last two
             ask the network, and only for what the hub's cache lacks.
         architecture: open_clip architecture of a bare checkpoint: a name, or a JSON file that describes it.
+        scratch: Folder for pickles that are converted to be looked into; None: they are not looked into.
 
     Raises:
         MedclipError: PACK_NOT_FOUND, PACK_INVALID, MISSING_FILE, UNSAFE_WEIGHTS or WRONG_USE.
     """
     text = os.fspath(start)
-    source = _find(text, Path(text), architecture)
+    source = _find(text, Path(text), architecture, scratch)
     if architecture is not None and source.config is None:
-        return Source(_architecture(architecture), source.weights, source.folder, source.preprocess, source.place)
+        return replace(source, config=_architecture(architecture))
     if architecture is not None:
         raise MedclipError(
             Reason.WRONG_USE, "this model brings its own architecture; no other can be given to it.", where=text
@@ -78,13 +51,16 @@ def find_source(start: str | Path, architecture: str | None = None) -> Source:
     return source
 
 
-def _find(text: str, path: Path, architecture: str | None) -> Source:
+def _find(text: str, path: Path, architecture: str | None, scratch: Path | None) -> Source:
     if text.startswith(HUB):
-        return _hub(text.removeprefix(HUB))
+        return read_hub(text.removeprefix(HUB), scratch)
     if os.path.isdir(path):
-        return _pack(path) if (path / FILE_NAME).is_file() else _folder(path, architecture)
-    if os.path.isfile(path):
-        return Source(None, path, None, place=path)
+        if (path / FILE_NAME).is_file():
+            return _pack(path)
+        if architecture is None:
+            _refuse_bare_text_model(path)
+    if os.path.exists(path):
+        return read_layout(path, architecture, scratch)
     if Path(text).name == text and os.path.isfile(packs.BUILTIN / text / FILE_NAME):
         return _pack(packs.BUILTIN / text)
     name, _, tag = text.partition(":")
@@ -126,13 +102,10 @@ def _unknown(text: str) -> MedclipError:
 def _pack(path: Path) -> Source:
     refuse_pickles(path)
     check_files(path, read_manifest(path))
-    return _described(path, path / WEIGHTS_NAME)
+    return open_clip_folder.LAYOUT.read(Place(path))
 
 
-def _folder(path: Path, architecture: str | None) -> Source:
-    weights = weights_in(path)
-    if architecture is not None and not (path / CONFIG_NAME).is_file():
-        return Source(None, weights, path, place=path)
+def _refuse_bare_text_model(path: Path) -> None:
     if is_bare_text_model(path):
         raise MedclipError(
             Reason.WRONG_USE,
@@ -141,7 +114,6 @@ def _folder(path: Path, architecture: str | None) -> Source:
             hint="Name a model with an image tower, and this folder as its text model: --text-folder "
             "(model.text_folder in a recipe).",
         )
-    return _described(path, weights)
 
 
 def is_bare_text_model(folder: Path) -> bool:
@@ -149,44 +121,27 @@ def is_bare_text_model(folder: Path) -> bool:
     return not (folder / CONFIG_NAME).is_file() and hf_text.is_text_model(folder)
 
 
-def weights_in(folder: Path) -> Path:
-    """Return the file of weights in a folder: by one of the usual names, or the only one there is.
+def read_hub(repository: str, scratch: Path | None, cache: str | None = None) -> Source:
+    """Read what a model of the hub is, from the hub's cache or else from the network.
+
+    Args:
+        repository: "org/name".
+        scratch: See `find_source`.
+        cache: Folder of the hub's cache; the hub client's own where None.
 
     Raises:
-        MedclipError: MISSING_FILE.
+        MedclipError: As `find_source`.
     """
-    weights = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
-    if weights is None:
-        others = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICKLES | {".safetensors"})
-        weights = others[0] if len(others) == 1 else None
-    if weights is None:
-        raise MedclipError(
-            Reason.MISSING_FILE, "this folder holds no weights, or more than one file of them.", where=folder,
-            hint="Name the file.",
-        )  # fmt: skip
-    return weights
+    from medclip.models.interchange.hub import fetch_config, fetch_model
 
-
-def _described(folder: Path, weights: Path) -> Source:
-    values = read_config(folder)
-    return Source(dict(values["model_cfg"]), weights, folder, dict(values.get("preprocess_cfg") or {}), folder)
-
-
-def _hub(repository: str) -> Source:
-    from medclip.models.interchange.hub import Missing, fetch, fetch_config, fetch_weights
-
-    config_path = fetch_config(repository)
-    weights = fetch_weights(repository)
-    source = _described(config_path.parent, weights)
-    for name in _TEXT_FILES:  # a repository has some of them
-        if fetch(repository, name) is Missing.UNREACHABLE:
-            break
-    text_cfg = (source.config or {})["text_cfg"]
+    folder = fetch_model(repository, cache)
+    source = read_layout(folder, scratch=scratch)
+    text_cfg = (source.config or {}).get("text_cfg") or {}
     bert = text_cfg.get("hf_model_name")
-    if bert and not hf_text.is_text_model(config_path.parent):
-        config = fetch_config(bert, hf_text.CONFIG)  # named by the checkpoint that the user named
+    if bert and not hf_text.is_text_model(folder):
+        config = fetch_config(bert, hf_text.CONFIG, cache)  # named by the checkpoint that the user named
         text_cfg["hf_model_name"] = str(config.parent)
-    return source
+    return replace(source, place=f"{HUB}{repository}")
 
 
 def _tagged(name: str, tag: str) -> Source:
@@ -207,20 +162,22 @@ def _tagged(name: str, tag: str) -> Source:
             f"the weights {name}:{tag} exist as a pickle only.",
             hint="Download them yourself and use `medclip models import`.",
         )
-    weights = fetch_weights(repository, file)
-    return Source(config, weights, None, {k: known[k] for k in ("mean", "std")}, f"{name}:{tag}")
+    names = (f"{file.rpartition('.')[0]}.safetensors", file) if file else open_clip_folder.OPEN_CLIP_WEIGHTS
+    weights = fetch_weights(repository, *names)
+    return Source(config, (weights,), None, {k: known[k] for k in ("mean", "std")}, f"{name}:{tag}")
 
 
-def refuse_pickle(path: Path) -> None:
+def refuse_pickle(source: Source) -> None:
     """Refuse weights that are not safetensors, whatever their name says.
 
     Raises:
         MedclipError: UNSAFE_WEIGHTS saying how to convert them.
     """
-    if path.suffix.lower() != ".safetensors" or is_pickle(path):
-        raise MedclipError(
-            Reason.UNSAFE_WEIGHTS,
-            "these weights are no safetensors; a pickle can run code when it is loaded.",
-            where=path,
-            hint=f"Convert them once: medclip models import {path} --out PACK.",
-        )
+    for path in source.weights:
+        if as_safetensors(path, None) is None:
+            raise MedclipError(
+                Reason.UNSAFE_WEIGHTS,
+                "these weights are no safetensors; a pickle can run code when it is loaded.",
+                where=path,
+                hint=f"Convert them once: medclip models import {source.place} --out PACK.",
+            )

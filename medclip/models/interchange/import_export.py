@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -15,7 +16,8 @@ from medclip.files.input_paths import refuse_missing
 from medclip.files.output import claim_folder, in_use, new_folder, scratch_folder
 from medclip.models.card import FILE_NAME as CARD_NAME
 from medclip.models.card import IMPORTED, Card
-from medclip.models.interchange.find_source import HUB, find_source, is_bare_text_model, weights_in
+from medclip.models.interchange.find_source import HUB, find_source, is_bare_text_model
+from medclip.models.interchange.layouts.layout import HUB_WEIGHTS, Place, as_safetensors, no_weights
 from medclip.models.packs.manifest import CONFIG_NAME, TEXT_FOLDER, WEIGHTS_NAME, file_sha256, is_pickle, read_config
 from medclip.models.packs.manifest import FILE_NAME as MANIFEST
 from medclip.models.packs.pack import find_pack, save_pack, verify_pack
@@ -51,7 +53,9 @@ def import_text_model(source: Path, out: Path) -> Path:
     from medclip.models.towers.state_dict import check_finite, read_weights
     from medclip.models.towers.unpickle import to_safetensors
 
-    weights = weights_in(source)
+    weights = next(iter(Place(source).find_weights(*HUB_WEIGHTS)), None)
+    if weights is None:
+        raise no_weights(source)
     load_tokenizer(source, hf_text.bert_text_cfg())
     with new_folder(out) as fresh:
         target = fresh / WEIGHTS_NAME
@@ -160,22 +164,22 @@ def import_model(
                 where=source,
             )
         return import_text_model(Path(source), out)
-    located = find_source(source, architecture)
-    if located.weights is None:
-        raise MedclipError(
-            Reason.WRONG_USE, "an architecture alone has no weights to import.", where=source, hint="Name a checkpoint."
-        )
     from medclip.models.interchange.load_start import start_from
     from medclip.models.towers.state_dict import check_finite
-    from medclip.models.towers.unpickle import to_safetensors
 
-    original = located.weights
-    sha256 = file_sha256(original)
-    with scratch_folder(out) as scratch, naming(original, instead=scratch):
-        if original.suffix.lower() != ".safetensors" or is_pickle(original):
-            located = replace(located, weights=to_safetensors(original, scratch / "weights.safetensors"))
-        started = start_from(located, text_folder=text_folder)
-        check_finite(started.model.state_dict())
+    with scratch_folder(out) as scratch:
+        located = find_source(source, architecture, scratch)
+        if not located.weights:
+            raise MedclipError(
+                Reason.WRONG_USE,
+                "an architecture alone has no weights to import.",
+                where=source,
+                hint="Name a checkpoint.",
+            )
+        with naming(located.weights[0], instead=scratch):
+            converted = tuple(as_safetensors(path, scratch) or path for path in located.weights)
+            started = start_from(replace(located, weights=converted), text_folder=text_folder)
+            check_finite(started.model.state_dict())
         started.tokenizer.save(scratch / "tokenizer")
         preprocess = Preprocess(square_side(started.config), started.mean, started.std, budget=started.budget)
         card = Card(
@@ -186,7 +190,8 @@ def import_model(
             limits=(_NOT_MEASURED, _OTHER_PIXELS),
             created_from={
                 IMPORTED: str(source) if str(source).startswith(HUB) else Path(source).name,
-                "sha256": sha256,
+                "layout": located.layout,
+                "sha256": _sha256_of(located.weights),
                 "architecture": architecture,
                 "preprocess_cfg": dict(located.preprocess),
                 "medclip": __version__,
@@ -202,6 +207,12 @@ def import_model(
             base=started.base,
             half=False,
         )
+
+
+def _sha256_of(weights: tuple[Path, ...]) -> str:
+    """Return the hash of a file's bytes; of several files the hash of theirs, one a line."""
+    hashes = [file_sha256(path) for path in weights]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
 def _check_place(out: Path, source: Path, overwrite: bool) -> None:

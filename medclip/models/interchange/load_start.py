@@ -11,9 +11,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from medclip.errors import MedclipError, Reason, naming
+from medclip.errors import MedclipError, Reason, naming, printable
 from medclip.imaging.native_aspect import TokenBudget
-from medclip.models.interchange.find_source import Source, find_source, refuse_pickle
+from medclip.models.interchange.find_source import find_source, refuse_pickle
+from medclip.models.interchange.layouts.layout import Source
 from medclip.models.packs.manifest import TEXT_FOLDER
 from medclip.models.preprocess import CLIP_MEAN, CLIP_STD, budget_of, normalisation
 from medclip.models.towers import bert as hf_text
@@ -132,8 +133,7 @@ def load_start(
         (1, 96)
     """
     source = find_source(start, architecture)
-    if source.weights is not None:
-        refuse_pickle(source.weights)
+    refuse_pickle(source)
     return start_from(source, text_folder=text_folder, overrides=overrides)
 
 
@@ -146,7 +146,7 @@ def start_from(
 
 
 def _started(source: Source, text_folder: Path | None, overrides: Mapping[str, Any]) -> Started:
-    state = read_weights(source.weights) if source.weights is not None else None
+    state = _state_of(source)
     if source.config is None:
         raise _needs_architecture(source, state or {})
     config = copy.deepcopy(source.config)
@@ -160,12 +160,28 @@ def _started(source: Source, text_folder: Path | None, overrides: Mapping[str, A
     _check_tokens(model, config, tokenizer, source)
     if state is not None:
         own_text = {n: v for n, v in model.state_dict().items() if n.startswith("text.")} if replaced else {}
-        load_weights(model, {**own_text, **state}, where=source.weights or Path())
+        load_weights(model, {**own_text, **state}, where=source.weights[0])
     if base is not None and (state is None or replaced):
         hf_text.start_text_tower(model, hf_text.folder_of(config["text_cfg"]["hf_model_name"], base))
     mean, std = source.preprocess.get("mean", CLIP_MEAN), source.preprocess.get("std", CLIP_STD)
     budget = budget_of({"model_cfg": config, "preprocess_cfg": source.preprocess})
     return Started(model, config, tokenizer, *normalisation(mean, std), base, budget)
+
+
+def _state_of(source: Source) -> dict[str, Tensor] | None:
+    """Read the weights under the names of the towers that the source's config describes; None for random weights."""
+    if not source.weights:
+        return None
+    state = read_weights(*source.weights)
+    try:
+        return state if source.convert is None else source.convert(state)
+    except KeyError as e:
+        raise MedclipError(
+            Reason.PACK_INVALID,
+            f"the weights do not fit the config beside them: {printable(str(e.args[0]))} is missing.",
+            where=source.weights[0],
+            hint="Take both from their source again.",
+        ) from e
 
 
 def _text_tower(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason
+from medclip.models.towers.weight_names import wrapping
 
 KEEP = 20
 """Rows that stay."""
@@ -44,32 +45,32 @@ def stretch_positions(positions_LD: Tensor, length: int) -> Tensor:
     return torch.cat([positions_LD[:keep], spread_1DL[0].T.to(positions_LD.dtype)])
 
 
-_WRAPPERS = ("module.", "_orig_mod.", "model.", "clip.")
-"""What data-parallel wrappers, torch.compile and modules around a model (Lightning's) put before every name."""
 _NAMED = 3
 """Names told when weights do not fit."""
 HF_MARK = "text.transformer.embeddings."
 """Names of a BERT text tower begin like this."""
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file and take the wrappers' prefixes off its names.
+def read_weights(*paths: Path) -> dict[str, Tensor]:
+    """Read a safetensors file, or the files that weights are split over, without the prefixes of wrappers.
 
     Raises:
-        MedclipError: PACK_INVALID when it cannot be read or is empty.
+        MedclipError: PACK_INVALID when one cannot be read or is empty.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    try:
-        state = load_file(path)
-    except (OSError, SafetensorError) as e:
-        raise MedclipError(Reason.PACK_INVALID, "the weights cannot be read.", where=path) from e
-    if not state:
-        raise MedclipError(Reason.PACK_INVALID, "there are no weights in it.", where=path)
-    while prefix := next((w for w in _WRAPPERS if all(name.startswith(w) for name in state)), ""):
-        state = {name.removeprefix(prefix): value for name, value in state.items()}
-    return state
+    state: dict[str, Tensor] = {}
+    for path in paths:
+        try:
+            tensors = load_file(path)
+        except (OSError, SafetensorError) as e:
+            raise MedclipError(Reason.PACK_INVALID, "the weights cannot be read.", where=path) from e
+        if not tensors:
+            raise MedclipError(Reason.PACK_INVALID, "there are no weights in it.", where=path)
+        state |= tensors
+    prefix = wrapping(state)
+    return {name.removeprefix(prefix): value for name, value in state.items()}
 
 
 def check_finite(state: Mapping[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""A public checkpoint loads through open_clip's hub code, from a cache in the hub's layout and without network."""
+"""A public checkpoint loads by its hub name, from a cache in the hub's layout and without network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from huggingface_hub import errors
 from safetensors.torch import save_file
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.interchange.hub import Missing, fetch, fetch_config, fetch_weights, load_hub
+from medclip.models.interchange.hub import Missing, fetch, fetch_config, fetch_model
+from medclip.models.interchange.load_hub import load_hub
 
 CONFIG: dict[str, Any] = {
     "model_cfg": {
@@ -47,9 +48,12 @@ def _cache(root: Path, weights: str | None) -> open_clip.CLIP:
     return model.eval()
 
 
+@pytest.mark.parametrize("weights", ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"])
 @pytest.mark.parametrize("name", ["org/tiny", "hf-hub:org/tiny"])
-def test_a_cached_checkpoint_loads_with_its_weights_tokenizer_and_normalisation(tmp_path: Path, name: str) -> None:
-    theirs = _cache(tmp_path, "open_clip_model.safetensors")
+def test_a_cached_checkpoint_loads_with_its_weights_tokenizer_and_normalisation(
+    tmp_path: Path, name: str, weights: str
+) -> None:
+    theirs = _cache(tmp_path, weights)
     ours = load_hub(name, tmp_path)
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     assert (ours.preprocess.size_px, ours.preprocess.mean) == (32, (0.5, 0.5, 0.5))
@@ -61,18 +65,17 @@ def test_a_cached_checkpoint_loads_with_its_weights_tokenizer_and_normalisation(
     np.testing.assert_allclose(ours.encode_text(["a chest x-ray"]), text_features, atol=1e-5)
 
 
-def test_pickled_weights_are_refused(tmp_path: Path) -> None:
-    _cache(tmp_path, "open_clip_pytorch_model.bin")
-    with pytest.raises(MedclipError, match="no safetensors weights") as caught:
+def test_a_hub_pickle_that_holds_more_than_tensors_is_refused(tmp_path: Path) -> None:
+    _cache(tmp_path, None)
+    torch.save({"state_dict": Path("x")}, next(tmp_path.rglob("snapshots/*")) / "open_clip_pytorch_model.bin")
+    with pytest.raises(MedclipError, match="can run code") as caught:
         load_hub("org/tiny", tmp_path)
     assert caught.value.reason is Reason.UNSAFE_WEIGHTS
 
 
 def test_weights_that_are_neither_in_the_cache_nor_reachable_are_not_found(tmp_path: Path) -> None:
     _cache(tmp_path, None)
-    with pytest.raises(
-        MedclipError, match="safetensors weights are not in the hub's cache, and HF_HUB_OFFLINE=1"
-    ) as caught:
+    with pytest.raises(MedclipError, match="weights are not in the hub's cache, and HF_HUB_OFFLINE=1") as caught:
         load_hub("org/tiny", tmp_path)
     assert caught.value.reason is Reason.PACK_NOT_FOUND
     assert "$HF_HOME" in caught.value.hint
@@ -103,24 +106,26 @@ def test_without_a_network_the_hub_is_asked_once_and_says_nothing_of_its_own(
 ) -> None:
     hub = _Hub(monkeypatch, ConnectionError("no route"))
     with pytest.raises(MedclipError, match="could not be reached") as caught:
-        fetch_weights("org/tiny", cache=str(tmp_path))
+        fetch_model("org/tiny", str(tmp_path))
     assert caught.value.reason is Reason.PACK_NOT_FOUND
-    assert hub.asked == ["open_clip_model.safetensors"]
+    assert hub.asked == ["open_clip_config.json"]
     assert not caplog.records
     assert fetch("org/tiny", "vocab.txt", str(tmp_path)) is Missing.UNREACHABLE
 
 
-def test_a_checkpoint_that_is_there_with_pickles_only_and_one_that_is_not_there_are_told_apart(
+def test_a_repository_without_weights_and_one_that_is_not_there_are_told_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub = _Hub(monkeypatch, _answer(errors.RemoteEntryNotFoundError))
-    with pytest.raises(MedclipError, match="no safetensors weights") as caught:
-        fetch_weights("org/tiny", cache=str(tmp_path))
-    assert caught.value.reason is Reason.UNSAFE_WEIGHTS
-    assert len(hub.asked) == 2
+    with pytest.raises(MedclipError, match="no such file") as caught:
+        fetch_model("org/tiny", str(tmp_path))
+    assert caught.value.reason is Reason.PACK_NOT_FOUND
+    assert hub.asked == [
+        "open_clip_config.json", "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
+    ]  # fmt: skip
     hub.error = _answer(errors.RepositoryNotFoundError)
     with pytest.raises(MedclipError, match="no such repository") as caught:
-        fetch_weights("org/tiny", cache=str(tmp_path))
+        fetch_model("org/tiny", str(tmp_path))
     assert caught.value.reason is Reason.PACK_NOT_FOUND
     with pytest.raises(MedclipError, match="no such repository"):
         fetch_config("not a name", cache=str(tmp_path))

@@ -1,0 +1,71 @@
+"""A place in no layout is refused with what was seen there and with every layout that would be understood."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from medclip.errors import MedclipError, Reason
+from medclip.models.interchange.import_export import import_model
+from medclip.models.interchange.layouts.table import LAYOUTS, read_layout
+from tests.kits.layouts import VIT, plain_state, random_model
+
+
+def refusal(path: Path) -> MedclipError:
+    with pytest.raises(MedclipError) as caught:
+        read_layout(path)
+    return caught.value
+
+
+def test_the_names_of_layouts_are_those_of_their_files_and_unique() -> None:
+    names = [row.name for row in LAYOUTS]
+    assert len(set(names)) == len(names)
+    for row in LAYOUTS:
+        assert row.matches.__module__.rpartition(".")[2] == row.name
+
+
+def test_a_folder_in_no_layout_is_refused_with_what_was_seen_and_what_is_understood(tmp_path: Path) -> None:
+    config = {"model_type": "sam", "architectures": ["SamModel"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    save_file({"shared.weight": torch.zeros(3, 4)}, tmp_path / "model.safetensors")
+    error = refusal(tmp_path)
+    assert error.reason is Reason.PACK_INVALID
+    for seen in ("config.json, model.safetensors", "'sam'", "SamModel", "shared.weight [3, 4]"):
+        assert seen in error.message
+    assert error.hint
+    for row in LAYOUTS:
+        assert f"{row.title}: {row.looks_like}" in error.hint
+
+
+def test_a_file_that_is_no_dual_encoder_is_refused_by_its_tensors_also_as_a_pickle(tmp_path: Path) -> None:
+    state = {f"layer{i}.weight": torch.zeros(2, i + 1) for i in range(9)}
+    save_file(state, tmp_path / "w.safetensors")
+    assert "layer0.weight [2, 1]" in refusal(tmp_path / "w.safetensors").message
+    assert "and 5 more" in refusal(tmp_path / "w.safetensors").message
+    torch.save(state, tmp_path / "w.pt")
+    with pytest.raises(MedclipError, match=r"layer0\.weight \[2, 1\]"):
+        import_model(tmp_path / "w.pt", tmp_path / "pack")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["w.pt", "w.safetensors"]
+
+
+def test_weights_split_over_files_are_read_whole_and_a_missing_file_is_named(tmp_path: Path) -> None:
+    config = {"embed_dim": 16, "vision_cfg": VIT, "text_cfg": {"width": 16, "heads": 2, "layers": 2}}
+    state = plain_state(random_model(config))
+    names = list(state)
+    parts = {"a.safetensors": names[:5], "b.safetensors": names[5:]}
+    for file, part in parts.items():
+        save_file({n: state[n] for n in part}, tmp_path / file)
+    index = {"weight_map": {n: file for file, part in parts.items() for n in part}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+    source = read_layout(tmp_path)
+    assert [p.name for p in source.weights] == list(parts)
+    (tmp_path / "b.safetensors").unlink()
+    assert "b.safetensors is missing" in refusal(tmp_path).message
+    index["weight_map"]["x"] = "../b.safetensors"
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert refusal(tmp_path).reason is Reason.PACK_INVALID
