@@ -1,0 +1,1 @@
+"""Search in a folder of embeddings, by words and by example."""
