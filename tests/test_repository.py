@@ -198,6 +198,7 @@ _WRITE_ELSEWHERE = {
     "_write_parquet": "the draft of captions_from_labels",
     "_write_text": "the draft of captions_from_labels",
     "ShardCache._fill": "a draft that others wait for, locked, and renamed once its hash is right",
+    "write_array": "an array in a temporary folder, which is read and goes",
     "TarShard.__init__": "a tar in the new folder of build_shards",
 }
 """Files and functions that write without a guard of their own, and why."""

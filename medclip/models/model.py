@@ -1,9 +1,10 @@
-"""A loaded model: pixels and sentences in, unit vectors out. Knows nothing of files, tasks or training."""
+"""A loaded model: pixels and sentences in, unit vectors out. Knows nothing of tasks or training."""
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,13 @@ from medclip.models.packs.words import no_words
 from medclip.models.preprocess import Preprocess
 from medclip.models.towers.fold_batch_norm import fold_batch_norm
 from medclip.models.towers.native_aspect import Patches, unpack_batch
+from medclip.progress import Progress, Silent
 
 if TYPE_CHECKING:
+    from medclip.models.embed_images import OnError
     from medclip.models.preprocess import Images
+    from medclip.sample import Modality
+    from medclip.settings import Settings
     from medclip.text.tokenizers.tokenizer import Tokenizer
 
 BATCH = 4
@@ -29,6 +34,8 @@ BATCH = 4
 TEXT_BATCH = 64
 NO_SCALE = 1.0
 """`logit_scale` of an image tower alone: nothing is compared with words."""
+TEXTS_AT_ONCE = 16 * TEXT_BATCH
+"""Texts between two steps of progress."""
 
 
 def normalise_square(images_BHWC: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
@@ -49,6 +56,14 @@ def normalise_square(images_BHWC: torch.Tensor, mean: torch.Tensor, std: torch.T
     mean_L, std_L = (values.flatten().repeat(width) for values in (mean, std))
     lines_BHL = images_BHWC.flatten(2).float().div_(255).sub_(mean_L).div_(std_L)
     return lines_BHL.unflatten(2, (width, 3)).permute(0, 3, 1, 2)
+
+
+def _tower(clip: nn.Module) -> str:
+    """Name an image tower: timm's architecture, else the class that it is built of."""
+    visual: Any = clip.visual
+    trunk = getattr(visual, "trunk", visual)
+    known = getattr(trunk, "pretrained_cfg", None) or {}
+    return known.get("architecture") or type(trunk).__name__
 
 
 class Model:
@@ -111,9 +126,10 @@ class Model:
         return self._tokenizer
 
     def __repr__(self) -> str:
-        """Return name, sizes and device in one line."""
+        """Return name, tower, sizes, whether it knows words, and device in one line."""
         sizes = f"{self.preprocess.budget or f'{self.preprocess.size_px} px'}, vectors of {self.dim}"
-        return f"Model({self.name} {self.card.version}, {sizes}, {self.device})"
+        words = "images and words" if self.has_text else "images alone"
+        return f"Model({self.name} {self.card.version}, {_tower(self.clip)}, {sizes}, {words}, {self.device})"
 
     def with_towers(self, clip: nn.Module) -> Model:
         """Return a model with other towers and all else of this one."""
@@ -189,19 +205,23 @@ class Model:
             features = self._visual(batch)
             return nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
 
-    def encode_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def encode_text(self, texts: str | Sequence[str]) -> NDArray[np.float32]:
         """Encode sentences; each one is computed once and remembered.
 
         Args:
-            texts: N sentences. Longer ones than the context are cut.
+            texts: N sentences; one string is one sentence. Longer ones than the context are cut.
 
         Returns:
             float32 [N, D] of unit norm.
 
         Raises:
-            MedclipError: WRONG_USE for an image tower alone.
+            MedclipError: WRONG_USE for an image tower alone, and for anything but strings.
         """
         tokenizer = self.tokenizer
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        for text in texts:
+            if not isinstance(text, str):
+                raise MedclipError(Reason.WRONG_USE, f"a text is a string; this is of the type {type(text).__name__}.")
         missing = [t for t in dict.fromkeys(texts) if t not in self._texts]
         for start in range(0, len(missing), TEXT_BATCH):
             chunk = missing[start : start + TEXT_BATCH]
@@ -213,6 +233,117 @@ class Model:
         if not texts:
             return np.zeros((0, self.dim), np.float32)
         return np.stack([self._texts[t] for t in texts])
+
+    def embed_images(
+        self,
+        images: Any,
+        *,
+        modality: Modality | str | None = None,
+        batch_size: int | None = None,
+        errors: OnError = "raise",
+        settings: Settings | None = None,
+        progress: Progress | None = None,
+    ) -> NDArray[np.float32]:
+        """Embed images of any form, through the adapters and reading processes that scoring has.
+
+        Args:
+            images: Paths (a folder is one series, slide or record), arrays (H x W or H x W x 3; uint8 as it is, other
+                types stretched as deep image files are), views, samples, or a data frame with the columns `file` and
+                perhaps `modality`; one of them or several, mixed as one likes. An array [N, H, W, C] is N images.
+            modality: Of arrays, and of files that neither the data frame nor their header names; the pack's only one
+                where None.
+            batch_size: Images in one forward pass; the model's own where None. Another size may change the last bits.
+            errors: What to do about what cannot be read: "raise" its reason, or leave a row of "nan".
+            settings: Limits and number of reading processes.
+            progress: Told of each image.
+
+        Returns:
+            float32 [N, D] of unit norm, one row for each input in the order given. The row of an input of several views
+            (a volume, a loop, an ECG, a slide) is the mean of its views' vectors, brought to unit norm.
+
+        Raises:
+            MedclipError: The reason why an input cannot be read, naming it; WRONG_USE for what is no image, and for an
+                array whose modality nothing says.
+
+        Example:
+            >>> import medclip, numpy
+            >>> model = medclip.models.load("medclip-mini")
+            >>> images = list(numpy.random.default_rng(0).integers(0, 256, (2, 64, 64), dtype=numpy.uint8))
+            >>> vectors = model.embed_images(images, modality="xray")
+            >>> model.similarity(vectors, ["a chest x-ray", "a fundus photograph"]).shape
+            (2, 2)
+        """
+        from medclip.models.embed_images import embed_images
+
+        model = self
+        if batch_size is not None:
+            model = copy.copy(self)
+            model.batch_size = batch_size
+        return embed_images(model, images, modality=modality, errors=errors, settings=settings, progress=progress)
+
+    def embed_text(self, texts: str | Sequence[str], *, progress: Progress | None = None) -> NDArray[np.float32]:
+        """Embed texts, each as it stands: no template is put around it, and nothing is averaged.
+
+        Args:
+            texts: N texts; one string is one text. Longer ones than the context are cut.
+            progress: Told of each text.
+
+        Returns:
+            float32 [N, D] of unit norm; [1, D] for one string.
+
+        Raises:
+            MedclipError: WRONG_USE for an image tower alone, and for anything but strings.
+        """
+        several = [texts] if isinstance(texts, str) else list(texts)
+        progress = progress or Silent()
+        progress.stage("Embedding texts", len(several))
+        parts = [np.zeros((0, self.dim), np.float32)]
+        for start in range(0, len(several), TEXTS_AT_ONCE):
+            parts.append(self.encode_text(several[start : start + TEXTS_AT_ONCE]))
+            progress.step(len(parts[-1]))
+        return np.concatenate(parts)
+
+    def similarity(self, images: Any, texts: Any, *, logits: bool = False, **options: Any) -> NDArray[np.float32]:
+        """Compare images with texts.
+
+        Args:
+            images: Vectors, [N, D] or [D], as `embed_images` returns them; or a list or anything else that it takes,
+                which is embedded first.
+            texts: Texts, one string or several; or vectors, as `embed_text` returns them.
+            logits: Return the model's own logits, scale x cosine + bias, in place of cosines.
+            options: Of `embed_images`, such as `modality`, where images are embedded first.
+
+        Returns:
+            float32 [N, M]: cosine of each image with each text.
+
+        Raises:
+            MedclipError: WRONG_USE for vectors of another length than the model's; those of `embed_images` and
+                `embed_text`.
+        """
+        images_ND = self._vectors(images, lambda: self.embed_images(images, **options))
+        texts_MD = self._vectors(texts, lambda: self.embed_text(texts))
+        cosines_NM = images_ND @ texts_MD.T
+        if not logits:
+            return cosines_NM
+        return cosines_NM * np.float32(self.logit_scale) + np.float32(self.logit_bias)
+
+    @property
+    def logit_bias(self) -> float:
+        """What is added to scaled cosines (SigLIP); 0 where the model has none."""
+        bias = getattr(self.clip, "logit_bias", None)
+        return 0.0 if bias is None else float(bias)
+
+    def _vectors(self, given: Any, embed: Callable[[], NDArray[np.float32]]) -> NDArray[np.float32]:
+        if not isinstance(given, np.ndarray) or given.ndim > 2 or given.dtype.kind != "f":
+            return embed()
+        vectors_ND = np.atleast_2d(given).astype(np.float32, copy=False)
+        if vectors_ND.shape[1] != self.dim:
+            raise MedclipError(
+                Reason.WRONG_USE,
+                f"vectors of this model have {self.dim} numbers; these are {list(given.shape)}.",
+                hint="Give an image that is an array as a list of one: [image].",
+            )
+        return vectors_ND
 
     def _fast_visual(self) -> nn.Module:
         size = self.preprocess.size_px

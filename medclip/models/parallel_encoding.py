@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,25 @@ from numpy.typing import NDArray
 from medclip.models.devices import torch_threads
 
 if TYPE_CHECKING:
-    from medclip.models.preprocess import Images
+    from medclip.models.preprocess import Images, Preprocess
 
 _MAX_ENCODERS = 8
+
+
+class ImageEncoder(Protocol):
+    """A loaded model, as far as images are encoded with it."""
+
+    preprocess: Preprocess
+    batch_size: int
+
+    @property
+    def dim(self) -> int:
+        """Numbers of a vector."""
+        ...
+
+    def encode_image(self, images: Images) -> NDArray[np.float32]:
+        """Encode images at the model's size into float32 [N, D] of unit norm."""
+        ...
 
 
 @contextmanager
@@ -43,7 +59,7 @@ class Batches:
 
     def __init__(
         self,
-        model: Any,
+        model: ImageEncoder,
         threads: ThreadPoolExecutor,
         num_threads: int,
         receive: Callable[[Any, NDArray[np.float32]], None],

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     Render = Callable[[Sequence[View], str, Preprocess], Images]
     """Turns the images of a unit, with its hash, into what a model is shown. Crosses a pipe."""
 
+UNNAMED = Problem(
+    Reason.MODALITY_UNKNOWN,
+    "the file does not say of which modality it is; name it, such as modality='xray'.",
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Pixels:
@@ -31,26 +36,36 @@ class Pixels:
 
 
 def read_pixels(
-    path: Path, modality: Modality, preprocess: Preprocess, settings: Settings, render: Render | None = None
+    path: Path,
+    modality: Modality | None,
+    preprocess: Preprocess,
+    settings: Settings,
+    render: Render | None = None,
+    otherwise: Modality | None = None,
 ) -> Pixels:
     """Read one image through its modality's adapter and bring it to the model's size. Never imports torch.
 
     Args:
         path: A file, or the folder of one series.
-        modality: Whose adapter reads it.
+        modality: Whose adapter reads it; None: the one that the file states, else `otherwise`.
         preprocess: The model's image size and padding.
         settings: Limits and policy.
         render: Makes what the model is shown; None: each image at the model's size.
+        otherwise: Modality of a file that states none.
     """
     from medclip.adapters.base import combined_sha256
     from medclip.adapters.model_images import images_of
     from medclip.adapters.registry import read_unit, slot
     from medclip.adapters.sources import source_of
+    from medclip.files.grouping.units import modality_of
 
     sha256 = ""
     try:
         source = source_of(path, settings)
         sha256 = combined_sha256(source)
+        modality = modality or modality_of(source.first) or otherwise
+        if modality is None and source.first.problem is None:
+            raise UNNAMED.error(path)
         sample = read_unit(source, modality, settings)
         images = images_of(sample)
         if not images:

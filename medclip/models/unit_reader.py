@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.readers.pool import ReadingPool
-from medclip.models.parallel_encoding import Batches, encoder_threads
+from medclip.models.parallel_encoding import Batches, ImageEncoder, encoder_threads
 from medclip.models.read_pixels import Pixels, read_pixels
 from medclip.sample import Modality
 
 if TYPE_CHECKING:
-    from medclip.models.model import Model
     from medclip.models.preprocess import Images
     from medclip.models.read_pixels import Render
     from medclip.settings import Settings
@@ -36,8 +35,8 @@ class NamedUnit(Protocol):
         ...
 
     @property
-    def modality(self) -> Modality:
-        """Whose adapter reads it."""
+    def modality(self) -> Modality | None:
+        """Whose adapter reads it; None: that of the modality which its files state."""
         ...
 
 
@@ -66,7 +65,7 @@ class UnitReader:
         settings: Limits, policy and number of reading processes.
     """
 
-    def __init__(self, model: Model, settings: Settings) -> None:
+    def __init__(self, model: ImageEncoder, settings: Settings) -> None:
         self._model, self._settings = model, settings
         self._pool: ReadingPool | None = None
 
@@ -85,8 +84,9 @@ class UnitReader:
         step: Callable[[int], None],
         *,
         keep_pixels: bool = True,
-        others: Sequence[Model] = (),
+        others: Sequence[ImageEncoder] = (),
         render: Render | None = None,
+        otherwise: Modality | None = None,
         ahead: int = _READ_AHEAD,
     ) -> list[ReadUnit]:
         """Read and encode units; what cannot be read carries its problem, and never stops the others.
@@ -97,6 +97,7 @@ class UnitReader:
             keep_pixels: False drops the pixels once they are encoded.
             others: Further models to encode with, of the same input size.
             render: As `read_pixels` takes it.
+            otherwise: Modality of units for which neither they nor their files name one.
             ahead: Units asked for and not yet taken.
 
         Returns:
@@ -106,7 +107,7 @@ class UnitReader:
         models = (self._model, *others)
         rows: list[list[list[NDArray[np.float32]]]] = [[[] for _ in models] for _ in units]
         pixels_of: list[Pixels] = []
-        jobs = ((u.path, u.modality, self._model.preprocess, self._settings, render) for u in units)
+        jobs = ((u.path, u.modality, self._model.preprocess, self._settings, render, otherwise) for u in units)
         with encoder_threads() as (threads, num_threads):
             batches = [
                 Batches(m, threads, num_threads, lambda n, f, k=k: rows[n][k].append(f.copy()))
@@ -138,7 +139,7 @@ class UnitReader:
         return ReadUnit(pixels.sha256, kept, first, None, pixels.way, tuple(others))
 
 
-def encode_units(model: Model, pixels: Sequence[Images]) -> list[NDArray[np.float32]]:
+def encode_units(model: ImageEncoder, pixels: Sequence[Images]) -> list[NDArray[np.float32]]:
     """Encode the views of units, each at the model's size, into float32 [V, D] of unit norm."""
     rows: list[list[NDArray[np.float32]]] = [[] for _ in pixels]
     with encoder_threads() as (threads, num_threads):

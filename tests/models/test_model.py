@@ -21,6 +21,8 @@ from medclip.models.towers.build import default_config
 from medclip.models.towers.fold_batch_norm import fold_batch_norm
 from medclip.sample import View
 from tests.kits.layouts import TOWERS
+from tests.kits.progress import Recorded
+from tests.kits.scoring import texture
 from tests.models.conftest import SIZE, random_clip, tiny_config
 
 
@@ -101,6 +103,42 @@ def test_other_shapes_and_types_are_wrong_use(model: Model, wrong: np.ndarray) -
     with pytest.raises(MedclipError, match=r"takes uint8 \[N, 64, 64, 3\]") as caught:
         model.encode_image(wrong)
     assert caught.value.reason is Reason.WRONG_USE
+
+
+def test_one_string_is_one_text(model: Model) -> None:
+    assert np.array_equal(model.encode_text("pneumonia"), model.encode_text(["pneumonia"]))
+    assert np.array_equal(model.embed_text("pneumonia"), model.encode_text(["pneumonia"]))
+    assert model.embed_text([]).shape == (0, model.dim)
+    for wrong in ([b"pneumonia"], [["pneumonia"]], [None]):
+        with pytest.raises(MedclipError, match="a text is a string; this is of the type"):
+            model.embed_text(wrong)  # type: ignore[arg-type]
+
+
+def test_many_texts_are_embedded_with_progress(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medclip.models.model.TEXTS_AT_ONCE", 3)
+    texts, progress = [f"a chest x-ray {n}" for n in range(7)], Recorded()
+    np.testing.assert_allclose(model.embed_text(texts, progress=progress), model.encode_text(texts), atol=1e-6)
+    assert [step for step, _ in progress.steps] == [3, 3, 1]
+
+
+def test_similarity_is_the_cosine_or_the_models_own_logit(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, texts = model.encode_image(_images(3)), ["pneumonia", "a fundus photograph"]
+    cosines = images @ model.encode_text(texts).T
+    np.testing.assert_allclose(model.similarity(images, texts), cosines, atol=1e-6)
+    np.testing.assert_allclose(model.similarity(images[0], model.embed_text(texts)), cosines[:1], atol=1e-6)
+    np.testing.assert_allclose(model.similarity(images, "pneumonia"), cosines[:, :1], atol=1e-6)
+    monkeypatch.setattr(model.clip, "logit_bias", torch.tensor(-10.0), raising=False)
+    logits = cosines * model.logit_scale - 10
+    np.testing.assert_allclose(model.similarity(images, texts, logits=True), logits, atol=1e-4)
+    view = View(texture(0, 90, 120)[:, :, None], (0, 255))
+    embedded = model.embed_images([view]) @ model.encode_text(texts).T
+    np.testing.assert_allclose(model.similarity([view], texts), embedded, atol=1e-6)
+    with pytest.raises(MedclipError, match=rf"vectors of this model have {model.dim} numbers"):
+        model.similarity(np.zeros((64, 64), np.float32), texts)
+
+
+def test_a_model_says_what_it_is_in_one_line(model: Model) -> None:
+    assert repr(model) == f"Model(tiny 1, test_efficientnet, {SIZE} px, vectors of 24, images and words, cpu)"
 
 
 def test_a_sentence_is_encoded_once(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,116 @@
+"""Images of any form in, one vector each out: files and arrays through the adapters and processes that scoring has."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.adapters.model_images import images_of
+from medclip.errors import MedclipError, Problem, Reason, did_you_mean
+from medclip.files.given_images import GivenImage, given_images, write_array
+from medclip.files.grouping.studies import parse_modality
+from medclip.models.unit_reader import UnitReader, encode_units
+from medclip.progress import Progress, Silent
+from medclip.sample import Modality, Sample
+from medclip.settings import Settings
+from medclip.wording import by_reason, count
+
+if TYPE_CHECKING:
+    from medclip.models.preprocess import Images
+
+OnError = Literal["raise", "nan"]
+_AT_ONCE = 256
+"""Inputs whose files and vectors are held together."""
+
+
+@dataclass(frozen=True)
+class _File:
+    path: Path
+    modality: Modality | None
+
+
+def mean_vector(views_VD: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the vector of a unit: the mean of its views', of unit norm; float32 [D]."""
+    mean_D = views_VD.mean(axis=0, dtype=np.float64)
+    return (mean_D / np.linalg.norm(mean_D)).astype(np.float32)
+
+
+def embed_images(
+    model: Any,
+    images: Any,
+    *,
+    modality: Modality | str | None = None,
+    errors: OnError = "raise",
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> NDArray[np.float32]:
+    """Embed images with a loaded model, as its method `embed_images` says."""
+    if errors not in get_args(OnError):
+        known = get_args(OnError)
+        raise MedclipError(Reason.WRONG_USE, f"errors is {errors!r}.", hint=did_you_mean(errors, known, "It takes"))
+    inputs = given_images(images)
+    otherwise = _otherwise(model, modality)
+    for given in inputs:
+        if isinstance(given.image, np.ndarray) and otherwise is None:
+            raise MedclipError(
+                Reason.WRONG_USE,
+                "an array does not say of which modality it is, and the model knows several.",
+                where=given.name,
+                hint="Name it, such as modality='xray'.",
+            )
+    progress = progress or Silent()
+    progress.stage("Embedding images", len(inputs))
+    rows_ND = np.full((len(inputs), model.dim), np.nan, np.float32)
+    reasons: Counter[str] = Counter()
+    with UnitReader(model, settings or Settings()) as reader:
+        for start in range(0, len(inputs), _AT_ONCE):
+            part = inputs[start : start + _AT_ONCE]
+            for number, features_VD in _features(model, reader, part, otherwise, progress):
+                given = part[number]
+                if not isinstance(features_VD, Problem):
+                    rows_ND[start + number] = mean_vector(features_VD)
+                elif errors == "raise":
+                    raise features_VD.error(given.name)
+                else:
+                    reasons[str(features_VD.reason)] += 1
+    if reasons:
+        progress.note(f"{count(reasons.total(), 'image')} could not be read, and have no vector: {by_reason(reasons)}.")
+    return rows_ND
+
+
+def _features(
+    model: Any, reader: UnitReader, inputs: Sequence[GivenImage], otherwise: Modality | None, progress: Progress
+) -> Iterator[tuple[int, NDArray[np.float32] | Problem]]:
+    """Yield the place of each input and the features of its views, or why there are none."""
+    pixels: dict[int, Images] = {}
+    files: dict[int, _File] = {}
+    with tempfile.TemporaryDirectory(prefix="medclip-arrays-") as folder:
+        for n, given in enumerate(inputs):
+            image = given.image
+            if isinstance(image, np.ndarray):
+                image = write_array(image, Path(folder, f"{n}.tif"))
+            if isinstance(image, Path):
+                files[n] = _File(image, given.modality)
+            elif views := images_of(image) if isinstance(image, Sample) else (image,):
+                pixels[n] = model.preprocess.together([model.preprocess.to_array(view) for view in views])
+            else:
+                yield n, Problem(Reason.NO_PIXELS, "the sample has no image.")
+        yield from zip(pixels, encode_units(model, list(pixels.values())), strict=True)
+        progress.step(len(inputs) - len(files))
+        read = reader.read(list(files.values()), progress.step, keep_pixels=False, otherwise=otherwise)
+        for n, unit in zip(files, read, strict=True):
+            yield n, unit.features if unit.problem is None else unit.problem
+
+
+def _otherwise(model: Any, modality: Modality | str | None) -> Modality | None:
+    """Return the modality of what states none: the one that was named, else the model's only one."""
+    known = model.card.modalities
+    named = modality or (known[0] if len(known) == 1 else None)
+    return None if named is None else parse_modality(named)

@@ -1,0 +1,92 @@
+"""Images as a caller holds them become one list of inputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas
+import polars
+import pyarrow
+import pytest
+
+from medclip.adapters.base import RASTERS
+from medclip.errors import MedclipError, Reason
+from medclip.files.given_images import given_images, is_several, write_array
+from medclip.files.recognise.sniff import sniff
+from medclip.imaging.raster import read_raster
+from medclip.sample import Modality, View
+from medclip.settings import Settings
+from tests.kits.files import ramp
+
+
+def test_paths_and_arrays_are_listed_in_their_order_by_name() -> None:
+    view = View(ramp()[:, :, None], (0, 255))
+    inputs = given_images(["scans/a.png", Path("b.dcm"), ramp(), view])
+    assert [given.name for given in inputs] == ["scans/a.png", "b.dcm", "image 2", "image 3"]
+    assert inputs[1].image == Path("b.dcm")
+    assert inputs[3].image is view
+
+
+@pytest.mark.parametrize(
+    "image", ["a.png", Path("a.png"), ramp(), np.zeros((20, 30, 3)), np.zeros((20, 30, 1), np.int16)]
+)
+def test_one_image_is_one_input(image: object) -> None:
+    assert len(given_images(image)) == 1
+
+
+def test_an_array_of_four_axes_is_several_images() -> None:
+    assert [given.image.shape for given in given_images(np.zeros((3, 20, 30, 3)))] == [(20, 30, 3)] * 3  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("frame", [pandas.DataFrame, polars.DataFrame, polars.LazyFrame, pyarrow.table])
+def test_a_data_frame_of_any_library_names_files_and_their_modality(frame) -> None:
+    inputs = given_images(frame({"file": ["a.png", "b.png"], "modality": ["CXR", ""], "patient": ["1", "2"]}))
+    assert [(given.name, given.modality) for given in inputs] == [("a.png", Modality.XRAY), ("b.png", None)]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (np.zeros((3, 64, 64)), "H x W or H x W x 3; this is float64 [3, 64, 64]"),
+        ([ramp(), np.zeros((4, 4, 4, 3))], "image 1: an image is an array"),
+        (np.zeros((20, 20), complex), "complex128"),
+        (np.zeros((0, 20)), "[0, 20]"),
+        ([ramp(), 5], "image 1: images are given as paths"),
+        (None, "type NoneType"),
+        (5, "type int"),
+    ],
+)
+def test_anything_else_is_refused_by_name(wrong: object, sentence: str) -> None:
+    with pytest.raises(MedclipError) as caught:
+        given_images(wrong)
+    assert caught.value.reason is Reason.WRONG_USE
+    assert sentence in str(caught.value)
+
+
+def test_only_a_path_is_not_several() -> None:
+    assert [is_several(given) for given in ("a.png", Path("a"), ["a.png"], ramp())] == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        ramp(),
+        ramp(dtype=np.uint16, top=4095),
+        ramp(dtype=np.int32, top=4095),
+        ramp()[:, :, None],
+        np.stack([ramp(), ramp()[::-1], ramp()[:, ::-1]], axis=-1),
+        ramp(dtype=np.float32, top=1) - np.float32(0.25),
+        np.stack([ramp(dtype=np.float32, top=1)] * 3, axis=-1) / 7,
+        np.asfortranarray(ramp()),
+        ramp(dtype=np.dtype(">u2"), top=4095),
+        ramp() > 100,
+    ],
+)
+def test_an_array_reads_back_from_its_file_with_the_same_values(array: np.ndarray, tmp_path: Path) -> None:
+    path = write_array(array, tmp_path / "a.tif")
+    assert sniff(path) in RASTERS
+    pixels = read_raster(path, sniff(path), Settings()).pixels
+    expected = array.astype(np.uint8) * 255 if array.dtype == bool else array
+    np.testing.assert_array_equal(pixels, expected if array.ndim == 3 else expected[:, :, None])
+    assert path.read_bytes() == write_array(array.copy(), tmp_path / "b.tif").read_bytes()
