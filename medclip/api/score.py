@@ -22,6 +22,7 @@ from medclip.runs.score_run import ScoreRun
 from medclip.sample import Modality
 from medclip.scoring.run import run_scoring
 from medclip.settings import Settings
+from medclip.text.vocabulary.own_words import Asked, read_prompts
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
@@ -33,8 +34,9 @@ def score(
     *,
     model: str | Path | Model = DEFAULT_MODEL,
     task: str | Sequence[str] = (),
-    prompt: str | Sequence[str] = (),
-    against: str | Sequence[str] = (),
+    prompt: Asked = (),
+    against: Asked = (),
+    templates: bool = True,
     table: Any = None,
     modality: Modality | str | None = None,
     min_confidence: float = 0.8,
@@ -61,8 +63,13 @@ def score(
         model: Name or folder of a model pack, or a loaded model.
         task: Task or tasks to score; where neither tasks nor a prompt are given, those of the pack's card that fit
             each study.
-        prompt: Sentence or sentences to score, each as a class of a task of their own.
-        against: What each prompt is compared with, in their order; "no {prompt}" where none is given.
+        prompt: What to score in your own words: a text, several (each a class of its own), or a mapping of names to
+            texts. "pneumonia | consolidation of the lung" and a list in the place of a text are ways to say one thing:
+            their vectors are averaged, and the tables have by how much the answer changes with the wording.
+        against: What each prompt is compared with, in their order or by name, in one way or several; "no {prompt}"
+            where none is given.
+        templates: Put prompts that but name a finding, in three words or fewer, into the sentences of the study's
+            modality, such as "an X-ray image with {}".
         table: CSV, TSV or Parquet file, or a data frame, that names study, patient and modality of files.
         modality: Modality of the files that neither the table nor their header names.
         min_confidence: Least probability at which an inferred modality is believed.
@@ -101,8 +108,8 @@ def score(
     refuse_missing(table, "table")
     options = ScoreOptions(
         tasks=_several(task),
-        prompts=_several(prompt),
-        against=_several(against),
+        prompts=read_prompts(prompt, against),
+        templates=templates,
         table=Path(table) if isinstance(table, (str, os.PathLike)) else table,
         modality=parse_modality(modality),
         min_confidence=min_confidence,

@@ -30,14 +30,22 @@ def score(
     ] = None,
     prompt: Annotated[
         list[str] | None,
-        typer.Option("--prompt", metavar="TEXT", help="Score this sentence; repeatable."),
+        typer.Option("--prompt", metavar="TEXT", help="Score this; 'TEXT | TEXT' are ways to say it. Repeatable."),
     ] = None,
     workers: options.Workers = None,
     memory: options.Memory = None,
     against: Annotated[
         list[str] | None,
-        typer.Option("--against", metavar="TEXT", help="What each prompt is compared with. Default: 'no TEXT'."),
+        typer.Option(
+            "--against", metavar="TEXT", help="What each prompt is compared with, in their order. Default: 'no TEXT'."
+        ),
     ] = None,
+    templates: Annotated[
+        bool,
+        typer.Option(
+            "--templates/--no-templates", help="Put a bare finding into sentences, such as 'an X-ray image with {}'."
+        ),
+    ] = True,
     modality: options.Modality = None,
     min_confidence: Annotated[
         float,
@@ -85,6 +93,7 @@ def score(
                 task=task or (),
                 prompt=prompt or (),
                 against=against or (),
+                templates=templates,
                 table=table,
                 modality=modality,
                 min_confidence=min_confidence,

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.text.vocabulary.prompts import expand
+from medclip.text.vocabulary.prompts import ClassPrompts, expand
 from medclip.text.vocabulary.task import Task
 
 Kind = Literal["multiclass", "multilabel"]
@@ -77,12 +77,14 @@ def class_vectors(model: TextEncoder, task: Task, classes: Sequence[str] | None 
         task: The vocabulary entry.
         classes: The classes to use, in this order; all of the task's where None.
     """
-    prompts = expand(task, classes)
-    positive = encode_prompts(model, [p.positive for p in prompts])
-    if task.kind == "multiclass":
-        return ClassVectors(tuple(p.name for p in prompts), positive, None)
-    negative = encode_prompts(model, [p.negative for p in prompts])
-    return ClassVectors(tuple(p.name for p in prompts), positive, negative)
+    return vectors_of(model, expand(task, classes), task.kind)
+
+
+def vectors_of(model: TextEncoder, prompts: Sequence[ClassPrompts], kind: Kind) -> ClassVectors:
+    """Encode sentences into one vector for each class (and one for its opposite for multi-label tasks)."""
+    names, positive = tuple(p.name for p in prompts), encode_prompts(model, [p.positive for p in prompts])
+    negative = None if kind == "multiclass" else encode_prompts(model, [p.negative for p in prompts])
+    return ClassVectors(names, positive, negative)
 
 
 def score_features(
@@ -115,12 +117,20 @@ def score_features(
         assert vectors.negative is not None
         logits = logits - features @ vectors.negative.T
     logits = logits * np.float32(logit_scale)
-    if calibration:
-        scale = calibration.get("scale", 1.0)
-        factor = [scale[n] if isinstance(scale, Mapping) else scale for n in vectors.names]
-        bias = [calibration.get("bias", {}).get(n, 0.0) for n in vectors.names]
-        logits = logits * np.asarray(factor, dtype=np.float32) + np.asarray(bias, dtype=np.float32)
+    logits = calibrated(logits, vectors.names, calibration)
     return logits, probabilities(logits, kind)
+
+
+def calibrated(
+    logits_NC: NDArray[np.floating], names: Sequence[str], calibration: Mapping[str, Any] | None
+) -> NDArray[np.floating]:
+    """Rescale logits as a card says, see `score_features`; as they are where it says nothing."""
+    if not calibration:
+        return logits_NC
+    scale = calibration.get("scale", 1.0)
+    factor = [scale[n] if isinstance(scale, Mapping) else scale for n in names]
+    bias = [calibration.get("bias", {}).get(n, 0.0) for n in names]
+    return logits_NC * np.asarray(factor, dtype=logits_NC.dtype) + np.asarray(bias, dtype=logits_NC.dtype)
 
 
 def probabilities(logits_NC: NDArray[np.float32], kind: Kind) -> NDArray[np.float32]:

@@ -39,7 +39,7 @@ _PAGES_BYTES = 1 << 16
 """Whoever only asks whether a folder is locked has it for an instant."""
 _AGAIN_FILES = 512
 """Files of one window that are looked at once more."""
-_FORMAT = 6
+_FORMAT = 7
 """Raised when columns change."""
 LISTED, LOOKED_AT, DONE, DONE_FOR_GOOD = range(4)
 """How far a file is. Done for good are the files of a study that had to wait for all of its files."""

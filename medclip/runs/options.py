@@ -9,7 +9,7 @@ from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.grouping.studies import GroupBy
 from medclip.files.grouping.studies import parse_modality as modality_named
 from medclip.sample import Modality
-from medclip.text.vocabulary.prompts import ad_hoc_task
+from medclip.text.vocabulary.own_words import Prompt
 
 DEFAULT_MODEL = "medclip-mini"
 GROUP_BY: tuple[GroupBy, ...] = ("auto", "folder", "file")
@@ -21,10 +21,10 @@ class ScoreOptions:
 
     tasks: tuple[str, ...] = ()
     """Tasks to score; those of the pack's card where neither tasks nor a prompt are named."""
-    prompts: tuple[str, ...] = ()
-    """Sentences to score, each as a class of a task of their own."""
-    against: tuple[str, ...] = ()
-    """What each prompt is compared with; "no {prompt}" where there is none."""
+    prompts: tuple[Prompt, ...] = ()
+    """What to score in a person's own words (`read_prompts`), each as a class of a task of their own."""
+    templates: bool = True
+    """Put prompts that but name a finding into the sentences of the study's modality."""
     table: Any = None
     """A manifest that names study, patient and modality of files: a Path or a data frame."""
     modality: Modality | None = None
@@ -51,10 +51,6 @@ class ScoreOptions:
                 f"files are grouped by {', '.join(GROUP_BY)}, not {self.group_by!r}.",
                 did_you_mean(self.group_by, GROUP_BY),
             )
-        if self.against and not self.prompts:
-            raise _wrong("there is something to compare against, but no prompt.", "Add --prompt TEXT.")
-        if self.prompts:
-            ad_hoc_task(self.prompts, self.against)
 
 
 def parse_modality(name: str | None) -> Modality | None:

@@ -65,6 +65,11 @@ class ScoreRow:
     """Files of the same study that failed, and so did not go into the score."""
     against: str | None = None
     """What a prompt was compared with; None for a task."""
+    logit_spread: float | None = None
+    """Standard deviation of the logit over the single sentences that stand for the class; None where it is said in one
+    way only, or not in words (an adapted head)."""
+    probability_spread: float | None = None
+    """The same of the probability."""
     files: str = "[]"
     """JSON list of the paths that were scored, the first 16 by name."""
     num_files: int = 0

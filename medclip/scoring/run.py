@@ -33,10 +33,11 @@ from medclip.runs.options import DEFAULT_MODEL, ScoreOptions
 from medclip.runs.parts import Parts
 from medclip.runs.results import hashes_of, write_results
 from medclip.runs.score_run import ScoreRun
+from medclip.sample import Modality
 from medclip.scoring.study_scores import StudyScores
 from medclip.scoring.tasks import Scorer, asked_tasks, modality_task, score_named
 from medclip.settings import Settings
-from medclip.text.vocabulary.prompts import opposite
+from medclip.text.vocabulary.own_words import Prompt, templates_of
 
 Finish = Callable[[Ledger, Any, Path, tuple[str, str] | None], None]
 """Called with the complete ledger, the pack's card, the output folder, and the task and class that studies are to be
@@ -225,13 +226,16 @@ def _pack_name(model: Any) -> str | Path:
 
 
 def _run_description(identity: dict[str, Any], card: Any, ledger: Ledger) -> dict[str, Any]:
-    options = {name: identity[name] for name in ("modality", "min_confidence", "group_by", "table", "tasks", "prompts")}
-    prompts, against = identity["prompts"], identity["against"]
-    compared = [opposite(p, other) for p, other in zip(prompts, against or [None] * len(prompts), strict=True)]
+    names = ("modality", "min_confidence", "group_by", "table", "tasks", "prompts")
+    bare = identity["templates"] and any(Prompt.from_json(p).is_bare for p in identity["prompts"])
+    scored = [Modality(name) for name in ledger.counts_by("modality")] if bare else []
     return {
         "medclip": identity["version"],
         "model": {"name": card.name, "version": str(card.version), "pack": identity["pack"].split(" ")[-1]},
-        "options": {**options, "against": compared},
+        "options": {
+            **{name: identity[name] for name in names},
+            "templates": {str(modality): list(templates_of(modality)) for modality in sorted(scored)},
+        },
         "input": {
             "num_files": ledger.num_listed(),
             "sha256": ledger.digest(),

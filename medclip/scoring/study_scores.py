@@ -80,8 +80,9 @@ class StudyScores:
                 features = np.concatenate([item.features_VD for item in fitting if item.features_VD is not None])
                 first = fitting[0].reading
                 assert first is not None
-                names, logits, probability = self.scorer.study(features, asked)
-                for name, logit, p in zip(names, logits, probability, strict=True):
+                names, logits, probability = self.scorer.study(features, asked, modality)
+                spreads = self.scorer.spreads(features, asked, modality)
+                for name, logit, p, spread in zip(names, logits, probability, spreads, strict=True):
                     yield ScoreRow(
                         study=key,
                         patient=work.chunk.plan.studies[study].patient,
@@ -97,6 +98,8 @@ class StudyScores:
                         preprocessing=first.preprocessing,
                         num_failed=sum(len(item.files) for item in failed),
                         against=asked.against(name),
+                        logit_spread=None if spread is None else spread[0],
+                        probability_spread=None if spread is None else spread[1],
                     )
 
 

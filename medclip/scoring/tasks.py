@@ -13,11 +13,13 @@ from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.unit_features import mean_logits
 from medclip.adaptation.pack.pack_head import read_pack_head
 from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.models.class_vectors import ClassVectors, class_vectors, probabilities, score_features
+from medclip.models.class_vectors import ClassVectors, probabilities, score_features, vectors_of
+from medclip.models.wordings import Wordings, spread_over_wordings, wordings_of
 from medclip.runs.options import ScoreOptions
 from medclip.sample import Modality
 from medclip.text.vocabulary.load import load_task, task_names
-from medclip.text.vocabulary.prompts import AD_HOC, ad_hoc_task
+from medclip.text.vocabulary.own_words import BAR, Prompt, ad_hoc_task, templates_of
+from medclip.text.vocabulary.prompts import ClassPrompts, expand
 from medclip.text.vocabulary.task import Task
 
 MODALITY_TASK = "modality"
@@ -33,10 +35,21 @@ class AskedTask:
     calibration: Mapping[str, Any] | None
     listed: bool
     """The pack's card lists it: there are figures for it. Otherwise nobody has measured how good the answers are."""
+    prompts: tuple[Prompt, ...] = ()
+    """Of a task in a person's own words."""
+    templates: bool = True
+    """Put prompts that but name a finding into the sentences of the study's modality."""
 
     def against(self, name: str) -> str | None:
         """Return what a prompt is compared with; None for the classes of other tasks."""
-        return self.task.class_named(name).negative_prompts[0] if self.task.name == AD_HOC else None
+        return next((f" {BAR} ".join(p.against) for p in self.prompts if p.name == name), None)
+
+    def sentences(self, modality: Modality | None) -> tuple[ClassPrompts, ...]:
+        """Return what stands for each class: the vocabulary's sentences, or the prompts for images of a modality."""
+        if not self.prompts:
+            return expand(self.task, self.classes)
+        templates = templates_of(modality if self.templates else None)
+        return tuple(p.sentences(templates) for p in self.prompts)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -77,7 +90,8 @@ def asked_tasks(card: Any, options: ScoreOptions, own: ClassText | None = None) 
         )
     asked = [_asked(card, name, own) for name in names]
     if options.prompts:
-        asked.append(AskedTask(ad_hoc_task(options.prompts, options.against), None, None, listed=False))
+        own_words = ad_hoc_task(options.prompts)
+        asked.append(AskedTask(own_words, None, None, False, options.prompts, options.templates))
     return tuple(asked)
 
 
@@ -136,34 +150,60 @@ class Scorer:
     def __init__(self, model: Any) -> None:
         self._model = model
         self._own = read_pack_head(model.path, model.card)
-        self._vectors: dict[str, ClassVectors] = {}
+        self._vectors: dict[tuple[str, Modality | None], ClassVectors] = {}
+        self._wordings: dict[tuple[str, Modality | None], tuple[Wordings, ...]] = {}
 
-    def logits(self, features_ND: NDArray[np.float32], asked: AskedTask) -> NDArray[np.float32]:
-        """Return the logits of N images: float32 [N, C]."""
-        if self._own is not None and asked.task == self._own.text.task:
-            return self._own.head.logits(features_ND, self._model)
-        vectors = self.vectors(asked)
-        calibration = dict(asked.calibration) if asked.calibration else None
-        return score_features(features_ND, vectors, asked.task.kind, self._model.logit_scale, calibration)[0]
+    def logits(
+        self, features_ND: NDArray[np.float32], asked: AskedTask, modality: Modality | None = None
+    ) -> NDArray[np.float32]:
+        """Return the logits of N images of a modality: float32 [N, C]. A logit bias would cancel out in them."""
+        if self._has_head(asked):
+            return self._own.head.logits(features_ND, self._model)  # type: ignore[union-attr]
+        vectors, scale = self.vectors(asked, modality), self._model.logit_scale
+        return score_features(features_ND, vectors, asked.task.kind, scale, asked.calibration)[0]
 
     def study(
-        self, features_ND: NDArray[np.float32], asked: AskedTask
+        self, features_ND: NDArray[np.float32], asked: AskedTask, modality: Modality | None = None
     ) -> tuple[tuple[str, ...], NDArray[np.float32], NDArray[np.float32]]:
         """Score one study: the mean of its images' logits, then softmax or sigmoid.
 
         Args:
             features_ND: float32 [N, D] of all images of the study.
             asked: The task.
+            modality: Of the study, for the sentences that a bare finding is put into.
 
         Returns:
             Class names, logits [C] and probabilities [C].
         """
-        logits = mean_logits(self.logits(features_ND, asked))
+        logits = mean_logits(self.logits(features_ND, asked, modality))
         return asked.names, logits, probabilities(logits[None], asked.task.kind)[0]
 
-    def vectors(self, asked: AskedTask) -> ClassVectors:
-        """Return a task's class vectors; its prompts are encoded on first use."""
-        vectors = self._vectors.get(asked.task.name)
-        if vectors is None:
-            vectors = self._vectors[asked.task.name] = class_vectors(self._model, asked.task, asked.classes)
-        return vectors
+    def spreads(
+        self, features_ND: NDArray[np.float32], asked: AskedTask, modality: Modality | None = None
+    ) -> list[tuple[float, float] | None]:
+        """Return by how much a study's logits and probabilities change with the wording, see `spread_over_wordings`.
+
+        None for each class of a pack's own head, which is not made of words.
+        """
+        if self._has_head(asked):
+            return [None] * len(asked.names)
+        vectors, wordings = self.vectors(asked, modality), self._wordings_of(asked, modality)
+        scale = self._model.logit_scale
+        mean_D = np.asarray(features_ND, np.float64).mean(axis=0)
+        return spread_over_wordings(mean_D, vectors, wordings, asked.task.kind, scale, asked.calibration)
+
+    def vectors(self, asked: AskedTask, modality: Modality | None = None) -> ClassVectors:
+        """Return a task's class vectors; its sentences are encoded on first use."""
+        key = (asked.task.name, modality if asked.prompts else None)
+        if key not in self._vectors:
+            self._vectors[key] = vectors_of(self._model, asked.sentences(modality), asked.task.kind)
+        return self._vectors[key]
+
+    def _wordings_of(self, asked: AskedTask, modality: Modality | None) -> tuple[Wordings, ...]:
+        key = (asked.task.name, modality if asked.prompts else None)
+        if key not in self._wordings:
+            self._wordings[key] = wordings_of(self._model, asked.sentences(modality))
+        return self._wordings[key]
+
+    def _has_head(self, asked: AskedTask) -> bool:
+        return self._own is not None and asked.task == self._own.text.task

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from medclip.models.class_vectors import ClassVectors, class_vectors, ensemble, probabilities, score_features
 from medclip.statistics.metrics.ranks import auroc
 from medclip.text.vocabulary.load import load_task
-from medclip.text.vocabulary.prompts import ad_hoc_task, expand
+from medclip.text.vocabulary.own_words import ad_hoc_task, read_prompts
+from medclip.text.vocabulary.prompts import expand
 
 
 class WordHash:
@@ -119,7 +120,7 @@ def test_a_subset_of_classes_keeps_the_order_asked_for() -> None:
 
 
 def test_words_of_the_user_are_scored_against_their_negation() -> None:
-    task = ad_hoc_task(["a pacemaker"])
+    task = ad_hoc_task(read_prompts("a pacemaker"))
     vectors = class_vectors(WordHash(), task)
     assert vectors.positive.shape == vectors.negative.shape == (1, 16)  # type: ignore[union-attr]
     assert expand(task)[0].negative

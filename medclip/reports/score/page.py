@@ -23,7 +23,7 @@ from medclip.reports.score.study import (
 from medclip.runs.ledger import Ledger
 from medclip.runs.rows import FileRow
 from medclip.text.vocabulary.load import load_task, task_names
-from medclip.text.vocabulary.prompts import ad_hoc_task
+from medclip.text.vocabulary.own_words import Prompt, ad_hoc_task
 from medclip.text.vocabulary.task import Task
 from medclip.wording import capital
 
@@ -73,8 +73,8 @@ class ReportData:
     """Files that came after the folder was listed and were added."""
     tasks: Mapping[str, Task]
     """Those that are known, by name."""
-    prompts: tuple[tuple[str, str], ...]
-    """Each with what it is compared with."""
+    prompts: tuple[Prompt, ...]
+    """What was asked in a person's own words."""
     modalities: tuple[tuple[str, int], ...]
     sources: tuple[tuple[str, int], ...]
     problems: tuple[ProblemData, ...]
@@ -129,11 +129,10 @@ def collect(
     """
     identity: dict[str, Any] = ledger.get("identity") or {}
     tasks = {name: load_task(name) for name in task_names()}
-    prompts: list[tuple[str, str]] = []
-    if identity.get("prompts"):
-        prompt_task = ad_hoc_task(identity["prompts"], identity["against"])
+    prompts = tuple(Prompt.from_json(values) for values in identity.get("prompts") or ())
+    if prompts:
+        prompt_task = ad_hoc_task(prompts)
         tasks[prompt_task.name] = prompt_task
-        prompts = [(c.name, c.negative_prompts[0]) for c in prompt_task.classes]
     histograms, num_more = collect_histograms(ledger, identity.get("tasks") or (), tasks, card, sort_by)
     problems, treatments = _problems_and_treatments(ledger.files(), show_paths)
     sort_task, titles = class_titles(tasks.get(sort_by[0]), sort_by[0], card) if sort_by else ("", {})
@@ -142,7 +141,7 @@ def collect(
         counts=ledger.counts(),
         num_added=ledger.get("added") or 0,
         tasks=tasks,
-        prompts=tuple(prompts),
+        prompts=prompts,
         modalities=tuple((modality_title(name), n) for name, n in ledger.counts_by("modality").items()),
         sources=tuple((SOURCES.get(name, name), n) for name, n in ledger.counts_by("modality_source").items()),
         problems=problems,

@@ -11,7 +11,7 @@ from medclip.errors import printable
 from medclip.reports.model_card import CardView, modality_title, task_title
 from medclip.runs.ledger import NAMED_FILES, Ledger
 from medclip.runs.rows import FileRow, ScoreRow
-from medclip.text.vocabulary.prompts import AD_HOC
+from medclip.text.vocabulary.own_words import AD_HOC
 from medclip.text.vocabulary.task import Task
 from medclip.wording import list_of
 

@@ -1,0 +1,183 @@
+"""Questions in a person's own words: several ways to say what an image may show, several ways to say its opposite.
+
+Ways to say one thing are parted by a bar, "pneumonia | consolidation of the lung", on the command line and in Python
+alike, where a list does as well. A bar stands in no sentence of a report, while a colon does ("chest X-ray: pneumonia")
+and an equals sign may; and a prompt that is named twice stays what it was, two questions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.sample import Modality, spoken
+from medclip.text.checks.fact_words import MODALITIES
+from medclip.text.vocabulary.load import load_task
+from medclip.text.vocabulary.prompts import ClassPrompts, fill, without_article
+from medclip.text.vocabulary.task import Task, TaskClass
+
+AD_HOC = "prompt"
+"""Name of the task that a person's own sentences make."""
+BAR = "|"
+_MOST_BARE_WORDS = 3
+_SENTENCE = re.compile("|".join(["[:,.]", *(pattern.pattern for pattern in MODALITIES.values())]))
+"""What a bare finding has not."""
+_PLAIN = ("{}",)
+
+Words = str | Sequence[str]
+"""Ways to say one thing: a text, in which bars part them, or several."""
+Asked = str | Sequence[Words] | Mapping[str, Words]
+"""Prompts, or what they are compared with: one, several in order, or by name."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What an image may show, and what it may show instead."""
+
+    name: str
+    """The first way to say it, unless a mapping names it."""
+    texts: tuple[str, ...]
+    """Ways to say that it is there."""
+    against: tuple[str, ...]
+    """Ways to say the opposite."""
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether it is but named, in three words or fewer, so that the sentences of its modality say it better.
+
+        A text that names a modality, or has a colon or a comma, is a sentence already.
+        """
+        texts = [*((t, _MOST_BARE_WORDS) for t in self.texts), *((no, _MOST_BARE_WORDS + 1) for no in self.against)]
+        return not any(len(text.split()) > most or _SENTENCE.search(text.lower()) for text, most in texts)
+
+    def sentences(self, templates: Sequence[str] = _PLAIN) -> ClassPrompts:
+        """Return what is encoded: a bare finding in each template, anything else as it is."""
+        fitting = templates if self.is_bare else _PLAIN
+        by_template = tuple((fill([t], self.texts), fill([t], self.against)) for t in fitting)
+        return ClassPrompts(self.name, fill(fitting, self.texts), fill(fitting, self.against), by_template)
+
+    def to_json(self) -> dict[str, object]:
+        """Return JSON values."""
+        return {"name": self.name, "texts": list(self.texts), "against": list(self.against)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, object]) -> Prompt:
+        """Read back what `to_json` returned."""
+        texts, against = (tuple(map(str, _list(values[name]))) for name in ("texts", "against"))
+        return cls(str(values["name"]), texts, against)
+
+
+def read_prompts(prompts: Asked, against: Asked = ()) -> tuple[Prompt, ...]:
+    """Read what a person asks in their own words.
+
+    Args:
+        prompts: What the image may show: one text, several (each a question of its own), or a mapping of names to
+            texts. Bars part ways to say the same thing; a list in the place of a text does, too.
+        against: The opposite of each, in their order or by name, again with bars; where there is none "no" before each
+            way to say it, without its leading article.
+
+    Raises:
+        MedclipError: WRONG_USE when a prompt is empty, stands twice or equals its opposite, or where there are
+            opposites and not one for each prompt.
+
+    Example:
+        >>> (prompt,) = read_prompts("pneumonia | a consolidation")
+        >>> prompt.texts, prompt.against
+        (('pneumonia', 'a consolidation'), ('no pneumonia', 'no consolidation'))
+        >>> read_prompts({"fluid": ["pleural effusion"]}, {"fluid": "clear angles"})[0].against
+        ('clear angles',)
+    """
+    asked = dict(_named(prompts))
+    if not asked:
+        if _several(against):
+            raise _wrong("there is something to compare against, but no prompt.", "Add --prompt TEXT.")
+        return ()
+    if isinstance(against, Mapping):
+        strange = [str(name) for name in against if name not in asked]
+        if strange:
+            named = did_you_mean(strange[0], asked, "Prompts are")
+            raise _wrong(f"{strange[0]!r} is compared with something, and is no prompt.", named)
+        denied = [_ways(against.get(name, ())) for name in asked]
+    else:
+        denied = [_ways(words) for words in _several(against)] or [()] * len(asked)
+    if len(denied) != len(asked):
+        raise _wrong(
+            f"prompts and what they are compared with come in pairs: {len(asked)} and {len(denied)} were given.",
+            f"Name one --against for each --prompt, in their order, or none. {BAR!r} parts ways to say the same thing.",
+        )
+    return tuple(_prompt(name, texts, no) for (name, texts), no in zip(asked.items(), denied, strict=True))
+
+
+def ad_hoc_task(prompts: Sequence[Prompt]) -> Task:
+    """Return the multi-label task of prompts: one class each, named as the prompt is."""
+    return Task(
+        name=AD_HOC,
+        title=prompts[0].name if len(prompts) == 1 else "In your own words",
+        kind="multilabel",
+        modalities=(),
+        templates=_PLAIN,
+        classes=tuple(TaskClass(p.name, p.name, p.texts, p.against, nouns=(p.name,)) for p in prompts),
+    )
+
+
+def templates_of(modality: Modality | None) -> tuple[str, ...]:
+    """Return the sentences that a bare finding is put into; the vocabulary names the images of each modality.
+
+    Example:
+        >>> templates_of(Modality.XRAY)
+        ('{}', 'X-ray image: {}', 'an X-ray image with {}')
+    """
+    if modality is None:
+        return _PLAIN
+    names = {c.name: c.prompts[0] for c in load_task("modality").classes}
+    image = names.get(str(modality), spoken(modality))
+    return (*_PLAIN, f"{without_article(image)}: {{}}", f"{image} with {{}}")
+
+
+def _named(prompts: Asked) -> Iterator[tuple[str, tuple[str, ...]]]:
+    named = prompts.items() if isinstance(prompts, Mapping) else ((None, words) for words in _several(prompts))
+    seen: set[str] = set()
+    for given, words in named:
+        texts = _ways(words)
+        name = " ".join(str(given).split()) if given is not None else texts[0] if texts else ""
+        if not texts or not all(texts) or not name:
+            raise _wrong("the prompt is empty.", "Say what the image may show.")
+        if name in seen:
+            raise _wrong("a prompt stands twice.", f"Name each once. {BAR!r} parts ways to say the same thing.")
+        seen.add(name)
+        yield name, texts
+
+
+def _prompt(name: str, texts: tuple[str, ...], denied: tuple[str, ...]) -> Prompt:
+    against = denied if any(denied) else tuple(f"no {without_article(text)}" for text in texts)
+    if not all(against):
+        raise _wrong("what the prompt is compared with is empty.", f"Leave out the {BAR!r} before or after it.")
+    for side in (texts, against):
+        if len({text.lower() for text in side}) < len(side):
+            raise _wrong(f"the prompt {name!r} is said twice in the same words.", "Name each way to say it once.")
+    if {text.lower() for text in texts} & {no.lower() for no in against}:
+        raise _wrong("the prompt and what it is compared against are the same sentence.", "")
+    return Prompt(name, texts, against)
+
+
+def _ways(words: Words) -> tuple[str, ...]:
+    """Part a text at its bars; white space does not count."""
+    texts = [words] if isinstance(words, str) else list(words)
+    return tuple(" ".join(part.split()) for text in texts for part in text.split(BAR))
+
+
+def _several(asked: Asked) -> list[Words]:
+    if isinstance(asked, Mapping):
+        return list(asked.values())
+    return [asked] if isinstance(asked, str) else list(asked)
+
+
+def _list(value: object) -> list[object]:
+    assert isinstance(value, list)
+    return value
+
+
+def _wrong(message: str, hint: str) -> MedclipError:
+    return MedclipError(Reason.WRONG_USE, message, hint=hint)
