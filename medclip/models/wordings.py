@@ -52,8 +52,8 @@ class Wordings:
         feature = np.asarray(feature_D, np.float64)
         parts = []
         for plus, minus in self.by_template:
-            there = plus @ feature
-            parts.append(there if minus is None else (there[:, None] - (minus @ feature)[None]).ravel())
+            present = plus @ feature
+            parts.append(present if minus is None else (present[:, None] - (minus @ feature)[None]).ravel())
         return np.concatenate(parts)
 
 
@@ -74,8 +74,8 @@ def encode_phrasings(model: TextEncoder, texts: Sequence[str]) -> Phrasings:
 
 def encode_prompt(model: TextEncoder, prompt: Prompt, templates: Sequence[str] = ("{}",)) -> PromptVectors:
     """Encode a prompt and its opposite; a bare finding in each template (`templates_of` a modality has them)."""
-    said = prompt.sentences(templates)
-    return PromptVectors(prompt, encode_phrasings(model, said.positive), encode_phrasings(model, said.negative))
+    sides = prompt.sentences(templates)
+    return PromptVectors(prompt, encode_phrasings(model, sides.positive), encode_phrasings(model, sides.negative))
 
 
 def wordings_of(model: TextEncoder, classes: Sequence[ClassPrompts]) -> tuple[Wordings, ...]:

@@ -45,11 +45,12 @@ class ScoreOptions:
             MedclipError: WRONG_USE.
         """
         if not 0.0 <= self.min_confidence <= 1.0:
-            raise _wrong(f"a confidence lies between 0 and 1, not {self.min_confidence:g}.")
+            raise MedclipError(Reason.WRONG_USE, f"a confidence lies between 0 and 1, not {self.min_confidence:g}.")
         if self.group_by not in GROUP_BY:
-            raise _wrong(
+            raise MedclipError(
+                Reason.WRONG_USE,
                 f"files are grouped by {', '.join(GROUP_BY)}, not {self.group_by!r}.",
-                did_you_mean(self.group_by, GROUP_BY),
+                hint=did_you_mean(self.group_by, GROUP_BY),
             )
 
 
@@ -60,7 +61,3 @@ def parse_modality(name: str | None) -> Modality | None:
         MedclipError: WRONG_USE with the names there are.
     """
     return None if name is None else modality_named(name)
-
-
-def _wrong(message: str, hint: str = "") -> MedclipError:
-    return MedclipError(Reason.WRONG_USE, message, hint=hint)

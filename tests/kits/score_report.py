@@ -34,7 +34,8 @@ def score_row(
 
 
 def fill_with_evil(ledger: Ledger, num_studies: int = 3) -> None:
-    ledger.remember({"identity": {"version": "0.1.0", "pack": "tiny 1 abc", "prompts": [EVIL], "against": []}})
+    prompt = {"name": EVIL, "texts": [EVIL], "against": [f"no {EVIL}"]}
+    ledger.remember({"identity": {"version": "0.1.0", "pack": "tiny 1 abc", "prompts": [prompt]}})
     files, scores, thumbnails = [], [], []
     for n in range(1, num_studies + 1):
         key = f"s{n}"

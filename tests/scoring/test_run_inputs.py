@@ -118,7 +118,41 @@ def test_the_class_of_a_prompt_is_its_sentence_and_run_json_has_its_opposite(pac
     run = score(tmp_path / "1.dcm", tmp_path / "out", model=pack, workers=1, prompt="A  pacemaker, 2 leads")
     assert set(run.scores.column("class").to_pylist()) == {"A pacemaker, 2 leads"}
     options = json.loads((tmp_path / "out" / "run.json").read_text())["options"]
-    assert options["against"] == ["no pacemaker, 2 leads"]
+    texts = ["A pacemaker, 2 leads"]
+    assert options["prompts"] == [{"name": texts[0], "texts": texts, "against": ["no pacemaker, 2 leads"]}]
+    assert options["templates"] == {}
+    assert (
+        run.scores.column("logit_spread").to_pylist() == run.scores.column("probability_spread").to_pylist() == [None]
+    )
+
+
+def test_a_bare_finding_is_asked_in_the_sentences_of_the_modality_unless_they_are_switched_off(
+    pack: Path, tmp_path: Path
+) -> None:
+    write_dicom(tmp_path / "1.dcm", 1)
+    plain, bare = (
+        score(
+            tmp_path / "1.dcm", tmp_path / f"{on}", model=pack, workers=1, prompt="a pacemaker | a lead", templates=on
+        )
+        for on in (False, True)
+    )
+    options = json.loads((tmp_path / "True" / "run.json").read_text())["options"]
+    assert options["templates"] == {"xray": ["{}", "X-ray image: {}", "an X-ray image with {}"]}
+    (first,), (second,) = plain.scores.to_pylist(), bare.scores.to_pylist()
+    assert first["class"] == second["class"] == "a pacemaker"
+    assert first["against"] == "no pacemaker | no lead"
+    assert first["logit"] != second["logit"]
+    assert first["logit_spread"] > 0 < second["probability_spread"]
+    with pytest.raises(MedclipError, match="another run"):
+        score(
+            tmp_path / "1.dcm", tmp_path / "True", model=pack, workers=1, prompt="a pacemaker | a lead", templates=False
+        )
+
+
+def test_the_classes_of_the_vocabulary_have_a_spread_over_their_sentences_too(pack: Path, tmp_path: Path) -> None:
+    write_dicom(tmp_path / "1.dcm", 1)
+    run = score(tmp_path / "1.dcm", tmp_path / "out", model=pack, workers=1, task="chest_xray_view")
+    assert all(spread > 0 for spread in run.scores.column("probability_spread").to_pylist())
 
 
 def test_a_task_a_loaded_model_and_a_data_frame_may_be_given_as_they_are(pack: Path, tmp_path: Path) -> None:

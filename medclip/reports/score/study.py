@@ -11,13 +11,15 @@ from medclip.errors import printable
 from medclip.reports.model_card import CardView, modality_title, task_title
 from medclip.runs.ledger import NAMED_FILES, Ledger
 from medclip.runs.rows import FileRow, ScoreRow
-from medclip.text.vocabulary.own_words import AD_HOC
+from medclip.text.vocabulary.own_words import AD_HOC, BAR
 from medclip.text.vocabulary.task import Task
 from medclip.wording import list_of
 
 _MAX_THUMBNAILS = 4
 _MAX_CLASSES = 5
 _MAX_NAMES = 300
+_LEAST_SPREAD = 0.1
+"""A spread over wordings that is named beside a class of the vocabulary."""
 
 SOURCES = {
     "header": "the file's header",
@@ -55,7 +57,7 @@ class ClassData:
     probability: float
     top: bool
     note: str = ""
-    """What a prompt is compared with."""
+    """What a prompt is compared with, and by how much the probability changes with the wording."""
 
 
 @dataclass(frozen=True)
@@ -236,10 +238,30 @@ def _task(task: Task | None, name: str, scores: Sequence[ScoreRow], card: CardVi
                 class_title(titles, score.class_),
                 score.probability,
                 top=index == 0 if is_choice else score.probability > 0.5,
-                note=f"against “{score.against}”" if is_prompt else "",
+                note=_class_note(score, is_prompt),
             )
             for index, score in enumerate(shown)
         ),
         note=note,
         limited=name if own is not None and own.note else "",
     )
+
+
+def _class_note(score: ScoreRow, is_prompt: bool) -> str:
+    """Return what a prompt is compared with and its spread; of other classes a spread that matters."""
+    spread = score.probability_spread
+    parts = [f"against “{(score.against or '').replace(f' {BAR} ', '” or “')}”"] if is_prompt else []
+    if spread is not None and (is_prompt or spread >= _LEAST_SPREAD):
+        parts.append(changes_with_wording(spread))
+    return " · ".join(parts)
+
+
+def changes_with_wording(spread: float) -> str:
+    """Write by how much a probability changes between the sentences that ask the same.
+
+    Example:
+        >>> changes_with_wording(0.07), changes_with_wording(0.001)
+        ('changes by ± 7 points with the wording', 'hardly changes with the wording')
+    """
+    points = round(100 * spread)
+    return f"changes by ± {points} points with the wording" if points else "hardly changes with the wording"

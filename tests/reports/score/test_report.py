@@ -263,11 +263,19 @@ def test_a_study_says_which_of_its_files_could_not_be_read(tmp_path: Path, card:
 def test_a_prompt_stands_once_in_a_study_with_what_it_is_compared_with(tmp_path: Path, card: Card) -> None:
     row = FileRow(1, "1.dcm", None, 9, "dicom", "scored", None, None, "s", "xray", "header", grouping="uid")
     with Ledger(tmp_path) as ledger:
-        ledger.remember({"identity": {"prompts": ["a pacemaker"], "against": []}})
-        score = replace(score_row("s", "a pacemaker", 0.7, "multilabel", "prompt"), against="no pacemaker")
+        prompt = {"name": "a pacemaker", "texts": ["a pacemaker", "a device"], "against": ["no pacemaker", "no device"]}
+        ledger.remember({"identity": {"prompts": [prompt]}})
+        score = replace(
+            score_row("s", "a pacemaker", 0.7, "multilabel", "prompt"),
+            against="no pacemaker | no device",
+            probability_spread=0.123,
+        )
         fill_ledger(ledger, (row,), (score,))
-        study = _page(ledger, card)[0].split("<article")[1].split("</article>")[0]
-    assert study.count(">a pacemaker <small>against “no pacemaker”</small><") == 1
+        page = _page(ledger, card)[0]
+    study = page.split("<article")[1].split("</article>")[0]
+    assert "Asked: “a pacemaker” or “a device”, compared with “no pacemaker” or “no device”." in page
+    note = "against “no pacemaker” or “no device” · changes by ± 12 points with the wording"
+    assert study.count(f">a pacemaker <small>{note}</small><") == 1
     assert study.count("a pacemaker") == 1
 
 
