@@ -146,6 +146,8 @@ class Method:
     """module:function of its `Fit`."""
     trains_towers: bool = False
     """Gradients through the towers: much dearer than the others."""
+    needs_words: bool = True
+    """It starts from the classes' words, or learns them: nothing for an image-only pack."""
 
     def fit(
         self, base: Model, text: ClassText, train: Examples, val: Examples | None, *, seed: int, **options: Any
@@ -205,11 +207,13 @@ METHODS = {
     m.name: m
     for m in (
         Method("zero-shot", "Zero-shot", "medclip.adaptation.frozen.zero_shot:fit_zero_shot"),
-        Method("linear-probe", "Linear probe", "medclip.adaptation.frozen.linear_probe:fit_linear_probe"),
+        Method(
+            "linear-probe", "Linear probe", "medclip.adaptation.frozen.linear_probe:fit_linear_probe", needs_words=False
+        ),
         Method("lp++", "LP++ (text-initialised probe)", "medclip.adaptation.frozen.lp_plus_plus:fit_lp_plus_plus"),
-        Method("ridge", "Ridge", "medclip.adaptation.frozen.classical:fit_ridge"),
-        Method("knn", "Nearest neighbours", "medclip.adaptation.frozen.classical:fit_knn"),
-        Method("lda", "Linear discriminant", "medclip.adaptation.frozen.classical:fit_lda"),
+        Method("ridge", "Ridge", "medclip.adaptation.frozen.classical:fit_ridge", needs_words=False),
+        Method("knn", "Nearest neighbours", "medclip.adaptation.frozen.classical:fit_knn", needs_words=False),
+        Method("lda", "Linear discriminant", "medclip.adaptation.frozen.classical:fit_lda", needs_words=False),
         Method("tip", "Tip-Adapter", "medclip.adaptation.frozen.tip_adapter:fit_tip"),
         Method("tip-f", "Tip-Adapter-F", "medclip.adaptation.frozen.tip_adapter:fit_tip_f"),
         Method("clip-adapter", "CLIP-Adapter", "medclip.adaptation.frozen.clip_adapter:fit_clip_adapter"),
@@ -222,6 +226,35 @@ METHODS = {
         Method("full", "Full fine-tuning", "medclip.adaptation.towers.methods:fit_full", trains_towers=True),
     )
 }
+
+
+DEFAULT, DEFAULT_WITHOUT_WORDS = "svd", "linear-probe"
+"""The method where none is named: of a pack with words, and of an image-only one."""
+
+
+def without_words() -> tuple[str, ...]:
+    """Return the methods that an image-only pack can be adapted with."""
+    return tuple(m.name for m in METHODS.values() if not m.needs_words)
+
+
+def choose_method(name: str | None, *, has_text: bool) -> Method:
+    """Return a method that fits a pack: the one named, or the default.
+
+    Args:
+        name: One of `METHODS`; None for the default.
+        has_text: Whether the pack understands words.
+
+    Raises:
+        MedclipError: WRONG_USE for another name, and for a method that needs words where the pack has none.
+    """
+    method = find_method(name or (DEFAULT if has_text else DEFAULT_WITHOUT_WORDS))
+    if method.needs_words and not has_text:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"{method.title} ({method.name}) needs the classes' words, and this pack is image only.",
+            hint=f"Methods without words are: {', '.join(without_words())}.",
+        )
+    return method
 
 
 def find_method(name: str) -> Method:

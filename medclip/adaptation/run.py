@@ -20,7 +20,7 @@ from medclip.adaptation.data.heads import text_head
 from medclip.adaptation.data.shots import Division, Drawn, divide, draw_shots
 from medclip.adaptation.data.table import AdaptTable, LabelledUnit, read_adapt_table
 from medclip.adaptation.data.unit_features import examples_of, targets_of, unit_logits
-from medclip.adaptation.methods import Fitted, Method, find_method
+from medclip.adaptation.methods import Fitted, Method, choose_method
 from medclip.adaptation.pack.adapted_model import Adapted, Draw, Shot, label_of
 from medclip.adaptation.pack.check_outputs import check_places
 from medclip.adaptation.pack.notes import MOST_LOOKED_AT, below_chance, learned_nothing, run_notes, seen_by_base
@@ -57,8 +57,8 @@ class ScoredTest:
     targets: NDArray
     """int64 [N]; float32 [N, C] with NaN for what is not known (multi-label)."""
     logits_NC: NDArray[np.float32]
-    zero_shot_NC: NDArray[np.float32]
-    """Logits of the base's prompts."""
+    zero_shot_NC: NDArray[np.float32] | None
+    """Logits of the base's prompts; None for an image-only base."""
     kind: str
 
     @property
@@ -134,9 +134,10 @@ class AdaptRun(Result):
         adapted, before = (
             estimate(*(rows[0].get(f"{of} {end}", math.nan) for end in ends)) for of in ("adapted", "zero_shot")
         )
+        before = f", zero-shot {before}" if "zero_shot value" in rows[0] else ""
         name = rows[0]["metric"].replace("_", " ")
         more = f"; {count(len(rows) - 1, 'more row')}: to_pandas()" if len(rows) > 1 else ""
-        return f"{name} {adapted}, zero-shot {before}{more}"
+        return f"{name} {adapted}{before}{more}"
 
 
 def adapt_model(
@@ -144,7 +145,7 @@ def adapt_model(
     table: Any,
     labels: str | Sequence[str],
     *,
-    method: str = "svd",
+    method: str | None = None,
     shots: int = 16,
     out: str | Path | None = None,
     checkpoint: str | Path | None = None,
@@ -172,13 +173,15 @@ def adapt_model(
     Evaluation lies above this room, so its `medclip.evaluation.adapted_model.measure` is handed in.
     """
     from medclip.models.packs.pack import find_pack, load_model
+    from medclip.models.packs.words import understands_words
 
-    chosen = find_method(method)
     options, draw = dict(options or {}), Draw(shots, seed, init_seed)
     settings = (settings or Settings()).on_machine(workers, memory)
     base = find_pack(model) if isinstance(model, str | Path) else Path(model.path)
+    has_text = understands_words(base) if isinstance(model, str | Path) else model.has_text
+    chosen = choose_method(method, has_text=has_text)
     out, checkpoint = (None if place is None else Path(place) for place in (out, checkpoint))
-    check_places(out, checkpoint, base, method=method, draw=draw, options=options, replace=replace)
+    check_places(out, checkpoint, base, method=chosen.name, draw=draw, options=options, replace=replace)
     check_device(device)
     understood = read_adapt_table(
         table,
@@ -246,9 +249,11 @@ class _Work:
                 again = self._read(reader, "Scoring the test patients", good, keep_pixels=False, others=[merged])
                 ours = [again[i].others[0] for i in good]
             learned = self._learned(fitted, merged, train)
-        prompts = text_head(text.vectors(self.base), self.base.logit_scale)
-        labelled = train.joined(val)
-        of_prompts = below_chance(text, unit_logits(prompts, self.base, labelled.features), labelled.targets)
+        prompts = text_head(text.vectors(self.base), self.base.logit_scale) if self.base.has_text else None
+        of_prompts: list[str] = []
+        if prompts is not None:
+            labelled = train.joined(val)
+            of_prompts = below_chance(text, unit_logits(prompts, self.base, labelled.features), labelled.targets)
         ways = tuple(sorted({r.way for r in read.values() if r.problem is None}))
         adapted = Adapted(self.base, self.method.name, text, fitted, self._shots(drawn, read), self.draw, ways)
         test = ScoredTest(
@@ -257,7 +262,9 @@ class _Work:
             patients=tuple(units[i].patient for i in good),
             targets=targets_of([units[i].target for i in good], text),
             logits_NC=_logits(text, lambda: unit_logits(fitted.head, merged, ours), len(good)),
-            zero_shot_NC=_logits(text, lambda: unit_logits(prompts, self.base, features), len(good)),
+            zero_shot_NC=None
+            if prompts is None
+            else _logits(text, lambda: unit_logits(prompts, self.base, features), len(good)),
             kind=text.kind,
         )
         problems = Counter(str(r.problem.reason) for r in [*read.values(), *tested.values()] if r.problem is not None)

@@ -25,7 +25,7 @@ def adapt(
     *,
     out: str | Path | None = None,
     model: str | Path | Model = DEFAULT_MODEL,
-    method: str = "svd",
+    method: str | None = None,
     shots: int = 16,
     task: Task | str | Path | None = None,
     modality: Modality | str | None = None,
@@ -57,7 +57,8 @@ def adapt(
         label: The column of class names, or the columns of 0 and 1.
         out: Folder of the new pack; nothing is written where None. It may hold the pack of an equal call.
         model: The base: name or folder of a pack, or a loaded model.
-        method: One of `medclip.adaptation.methods.METHODS`.
+        method: One of `medclip.adaptation.methods.METHODS`; "svd" where None, "linear-probe" for an image-only pack,
+            which takes those that need no words.
         shots: K: patients of each class, one unit of each.
         task: A task of the vocabulary or a task file; made of the table where None.
         modality: Of rows whose table says none.

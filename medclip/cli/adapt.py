@@ -23,14 +23,14 @@ def adapt(
     label: options.LabelColumns,
     out: options.OutFolder,
     method: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--method",
             metavar="NAME",
             help="zero-shot, linear-probe, lp++, ridge, knn, lda, tip, tip-f, clip-adapter, coop, biomedcoop, cocoop, "
-            "svd, lora, norm or full.",
+            "svd (default), lora, norm or full. An image-only pack takes linear-probe (its default), ridge, knn, lda.",
         ),
-    ] = "svd",
+    ] = None,
     shots: Annotated[
         int, typer.Option("--shots", min=1, metavar="K", help="Patients of each class, one file of each.")
     ] = 16,

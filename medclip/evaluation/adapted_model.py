@@ -18,15 +18,24 @@ from medclip.statistics.resampling.weights import draw_weights
 from medclip.wording import estimate
 
 _DECIMALS = 4
+_COLUMNS = {"zero_shot": "zero-shot", "adapted": "adapted", "gain": "difference"}
 
 
 @dataclass(frozen=True)
 class Compared:
-    """One metric: the adapted model, the base's prompts on the same images, and the difference, paired."""
+    """One metric: the adapted model, the base's prompts on the same images, and the difference, paired.
+
+    An image-only base has no prompts, and nothing to differ from.
+    """
 
     adapted: Estimate
-    zero_shot: Estimate
-    gain: Difference
+    zero_shot: Estimate | None = None
+    gain: Difference | None = None
+
+    def by_name(self) -> dict[str, Estimate]:
+        """Return what there is of the three."""
+        parts = {"adapted": self.adapted, "zero_shot": self.zero_shot, "gain": self.gain}
+        return {name: part for name, part in parts.items() if part is not None}
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,7 @@ class AdaptedFigures:
     def has_intervals(self) -> bool:
         """Whether any figure has one."""
         every = [*self.figures.values(), *self.by_class.values()]
-        return any(e.has_interval for c in every for e in (c.adapted, c.zero_shot, c.gain))
+        return any(e.has_interval for c in every for e in c.by_name().values())
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -63,13 +72,13 @@ class AdaptedFigures:
         """Return a table in plain text."""
         if not self.figures:
             return ()
-        rows = [("", "zero-shot", "adapted", "difference")]
-        rows += [(_said(n), *map(_shown, (c.zero_shot, c.adapted, c.gain))) for n, c in self.figures.items()]
+        named = [(_said(n), c.by_name()) for n, c in self.figures.items()]
         if len(self.by_class) > 1:
-            rows += [
-                (f"AUROC of {n}", *map(_shown, (c.zero_shot, c.adapted, c.gain))) for n, c in self.by_class.items()
-            ]
-        widths = [max(len(row[k]) for row in rows) for k in range(4)]
+            named += [(f"AUROC of {n}", c.by_name()) for n, c in self.by_class.items()]
+        columns = [name for name in ("zero_shot", "adapted", "gain") if name in named[0][1]]
+        rows = [("", *(_COLUMNS[name] for name in columns))]
+        rows += [(title, *(_shown(of[name]) for name in columns)) for title, of in named]
+        widths = [max(len(row[k]) for row in rows) for k in range(len(columns) + 1)]
         return tuple("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
     def to_json(self) -> dict[str, Any]:
@@ -88,6 +97,8 @@ class AdaptedFigures:
         own = _figure(compared.adapted) | counts
         if chance is not None:
             own["chance"] = round(chance, _DECIMALS)
+        if compared.zero_shot is None:
+            return {"adapted": own}
         return {"adapted": own, "zero_shot": _figure(compared.zero_shot)}
 
 
@@ -122,7 +133,8 @@ def measure(run: AdaptRun, *, num_resamples: int = NUM_RESAMPLES) -> AdaptedFigu
             "others of the same patients."
         )
     held = HeldOut(test.targets[rows], numbered([test.patients[i] for i in rows]), len(text.names))
-    logits = np.stack([test.zero_shot_NC[rows], test.logits_NC[rows]])
+    answers = [test.logits_NC] if test.zero_shot_NC is None else [test.zero_shot_NC, test.logits_NC]
+    logits = np.stack([of_model[rows] for of_model in answers])
     compared, more = _compare(logits, held, num_resamples)
     by_class = {}
     for c, name in enumerate(text.names):
@@ -142,10 +154,10 @@ def measure(run: AdaptRun, *, num_resamples: int = NUM_RESAMPLES) -> AdaptedFigu
             f"The figures are over {len(measured_classes)} of {len(text.names)} classes, those of test patients: "
             f"{named}."
         )
-    if (first := next(iter(compared.items()), None)) is not None and first[1].gain.value < 0:
+    name, first = next(iter(compared.items()), ("", None))
+    if first is not None and first.gain is not None and first.gain.value < 0:
         more.append(
-            f"On these test patients it is worse than the base's prompts, by {_said(first[0])}: "
-            f"{_shown(first[1].gain)}."
+            f"On these test patients it is worse than the base's prompts, by {_said(name)}: {_shown(first.gain)}."
         )
     chance = 0.5 if held.multilabel else 1 / max(1, len(measured_classes))
     return AdaptedFigures(compared, by_class, len(rows), held.num_patients, num_left_out, chance, (*notes, *more))
@@ -170,16 +182,18 @@ def _allows_figures(test: ScoredTest, rows: NDArray[np.int64]) -> bool:
 def _compare(
     logits_RNC: NDArray[np.float32], held: HeldOut, num_resamples: int
 ) -> tuple[dict[str, Compared], list[str]]:
-    """Measure zero-shot (first) and adapted (second)."""
+    """Measure the adapted model (last), beside zero-shot (before it) where the base has words."""
     if not held.measured():
         return {}, ["There are too few test patients for figures."] if len(held.patients) else []
     weights_PB = draw_weights(held.num_patients, num_resamples, seed=0)
     order = sorted(METRICS, key=lambda name: name != held.primary)
-    zero_shot, adapted = (figures(logits_NC[None], held, weights_PB, order) for logits_NC in logits_RNC)
-    compared = {
-        name: Compared(interval_of(own), interval_of(zero_shot[name]), difference(zero_shot[name], own))
-        for name, own in adapted.items()
-    }
+    *before, adapted = (figures(logits_NC[None], held, weights_PB, order) for logits_NC in logits_RNC)
+    compared = {name: Compared(interval_of(own)) for name, own in adapted.items()}
+    for zero_shot in before:
+        compared = {
+            name: Compared(interval_of(own), interval_of(zero_shot[name]), difference(zero_shot[name], own))
+            for name, own in adapted.items()
+        }
     without = [_said(name) for name, c in compared.items() if not c.adapted.has_interval]
     notes = [f"There are too few test patients for an interval of: {', '.join(without)}."] if without else []
     return compared, notes
@@ -191,7 +205,7 @@ def _figure(e: Estimate) -> dict[str, float]:
 
 
 def _plain(compared: Compared) -> dict[str, Any]:
-    return {name: _figure(getattr(compared, name)) for name in ("adapted", "zero_shot", "gain")}
+    return {name: _figure(part) for name, part in compared.by_name().items()}
 
 
 def _shown(e: Estimate) -> str:

@@ -50,7 +50,9 @@ def _settings(settings: Mapping[str, Any]) -> Iterator[str]:
     how = settings["chosen_on"]
     line = f"{', '.join(chosen)} ({how})" if how in ("given", "default") else f"{', '.join(chosen)}, chosen on {how}"
     if "log_loss" in settings:
-        line += f": log loss {settings['log_loss']:.3f}, zero-shot {settings['log_loss_zero_shot']:.3f}"
+        line += f": log loss {settings['log_loss']:.3f}"
+        if "log_loss_zero_shot" in settings:
+            line += f", zero-shot {settings['log_loss_zero_shot']:.3f}"
     if "images" in settings:
         num_rates = len(settings.get("log_loss_by_rate", ()))
         line += f"; {number(settings['images'])} images" + (f" at each of {num_rates} rates" if num_rates > 1 else "")

@@ -35,7 +35,7 @@ from medclip.runs.results import hashes_of, write_results
 from medclip.runs.score_run import ScoreRun
 from medclip.sample import Modality
 from medclip.scoring.study_scores import StudyScores
-from medclip.scoring.tasks import Scorer, asked_tasks, modality_task, score_named
+from medclip.scoring.tasks import Scorer, asked_tasks, check_words, modality_task, score_named
 from medclip.settings import Settings
 from medclip.text.vocabulary.own_words import Prompt, templates_of
 
@@ -91,7 +91,9 @@ def run_scoring(
     pack = find_pack(_pack_name(model))
     verify_pack(pack)
     card = read_card(pack)
-    tasks = asked_tasks(card, options, read_pack_text(pack, card))
+    own = read_pack_text(pack, card)
+    tasks = asked_tasks(card, options, own)
+    check_words(pack, card, tasks, own)
     score = None if sort_by is None else score_named(tasks, sort_by)
     holds_run = claim_folder(folder, "run of medclip", marks=(LEDGER,), inputs={"what is scored": root})
     key = load_key(settings, path=key_file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from medclip.adaptation.data.unit_features import mean_logits
 from medclip.adaptation.pack.pack_head import read_pack_head
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.models.class_vectors import ClassVectors, probabilities, score_features, vectors_of
+from medclip.models.packs.words import no_words, understands_words
 from medclip.models.wordings import Wordings, spread_over_wordings, wordings_of
 from medclip.runs.options import ScoreOptions
 from medclip.sample import Modality
@@ -95,6 +97,28 @@ def asked_tasks(card: Any, options: ScoreOptions, own: ClassText | None = None) 
     return tuple(asked)
 
 
+def check_words(pack: Path, card: Any, tasks: Sequence[AskedTask], own: ClassText | None = None) -> None:
+    """Refuse questions that an image-only pack cannot answer: all but the task that it was adapted to.
+
+    Args:
+        pack: Its folder.
+        card: Its card.
+        tasks: Those of the run.
+        own: The task that it was adapted to.
+
+    Raises:
+        MedclipError: WRONG_USE naming the prompt or the task.
+    """
+    if understands_words(pack):
+        return
+    if not tasks:
+        raise no_words(card.name, ", and it was not adapted to a task")
+    for asked in tasks:
+        if own is None or asked.task != own.task:
+            needs = f"the prompt {asked.names[0]!r}" if asked.prompts else f"the task {asked.task.name}"
+            raise no_words(card.name, f", which {needs} needs")
+
+
 def score_named(tasks: Sequence[AskedTask], sort_by: str) -> tuple[str, str]:
     """Read TASK:CLASS, or TASK alone where it has one class, as a task and a class of a run.
 
@@ -152,6 +176,11 @@ class Scorer:
         self._own = read_pack_head(model.path, model.card)
         self._vectors: dict[tuple[str, Modality | None], ClassVectors] = {}
         self._wordings: dict[tuple[str, Modality | None], tuple[Wordings, ...]] = {}
+
+    @property
+    def has_text(self) -> bool:
+        """Whether its model understands words."""
+        return self._model.has_text
 
     def logits(
         self, features_ND: NDArray[np.float32], asked: AskedTask, modality: Modality | None = None

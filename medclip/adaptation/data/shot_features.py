@@ -33,10 +33,11 @@ class Shots:
     names: tuple[str, ...]
     train: Examples
     val: Examples | None
-    vectors: ClassVectors
+    vectors: ClassVectors | None
+    """None for an image-only pack."""
     logit_scale: float
     zero: LinearHead
-    """Zero-shot: a·cos, or a·(cos⁺ − cos⁻) for multi-label tasks."""
+    """Zero-shot: a·cos, or a·(cos⁺ − cos⁻) for multi-label tasks; zeros for an image-only pack."""
     views: Views
 
     @property
@@ -66,7 +67,7 @@ class Shots:
 
 
 def take(base: Model, text: ClassText, train: Examples, val: Examples | None, views: Views = "pooled") -> Shots:
-    """Check the examples and encode the classes' words.
+    """Check the examples and encode the classes' words, where the base understands any.
 
     Args:
         base: The base model.
@@ -78,12 +79,13 @@ def take(base: Model, text: ClassText, train: Examples, val: Examples | None, vi
 
     Raises:
         MedclipError: NON_FINITE for features that are not finite or have no direction; WRONG_USE for no examples, one
-            class only, targets that do not fit the task, features of another size than the text's, or another `views`.
+            class only, a class without examples where the base is image only, targets that do not fit the task,
+            features of another size than the text's, or another `views`.
     """
     if views not in ("pooled", "each"):
         raise MedclipError(Reason.WRONG_USE, f"views is {views!r}.", hint='It is "pooled" or "each".')
-    vectors = text.vectors(base)
-    zero = text_head(vectors, base.logit_scale)
+    vectors = text.vectors(base) if base.has_text else None
+    zero = _no_words(base.dim, len(text.names)) if vectors is None else text_head(vectors, base.logit_scale)
     if not np.isfinite(zero.weight_DC).all():
         raise MedclipError(Reason.NON_FINITE, "the class vectors of the base model are not finite.")
     if len(train) == 0:
@@ -103,9 +105,21 @@ def take(base: Model, text: ClassText, train: Examples, val: Examples | None, vi
             "no class has both an example that shows it and one that does not.",
             hint=f"Give both for at least one of {', '.join(text.names)}.",
         )
+    unseen = [n for n, shown in zip(text.names, seen(train.targets, len(text.names)), strict=True) if not shown]
+    if vectors is None and unseen:
+        both = " both with and without it" if train.multilabel else ""
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"there are no examples{both} of {unseen[0]}, and the base is image only: it has no words to stand in.",
+            hint="Give examples of every class, or leave the class out.",
+        )
     if used is not None and used.multilabel and not seen(used.targets, len(text.names)).any():
         used = None
     return Shots(text.names, train, used, vectors, base.logit_scale, zero, views)
+
+
+def _no_words(dim: int, num_classes: int) -> LinearHead:
+    return LinearHead(np.zeros((dim, num_classes), np.float32), np.zeros(num_classes, np.float32))
 
 
 def seen(targets: NDArray, num_classes: int) -> NDArray[np.bool_]:

@@ -157,17 +157,23 @@ def fit_linear_probe(
         views: What a row is.
 
     Raises:
-        MedclipError: As `take`; WRONG_USE for another `start`, or a C that is not above 0.
+        MedclipError: As `take`; WRONG_USE for another `start`, a start from the text where the base has no words, or a
+            C that is not above 0.
     """
     if start not in ("auto", *STARTS):
         raise MedclipError(Reason.WRONG_USE, f"start is {start!r}.", hint='It is "auto", "text" or "zeros".')
+    if start == "text" and not base.has_text:
+        raise MedclipError(
+            Reason.WRONG_USE, 'start is "text", and the base is image only.', hint='It is "auto" or "zeros" then.'
+        )
     if c is not None and not 0 < c < np.inf:
         raise MedclipError(Reason.WRONG_USE, f"`C` is {c}; it takes a number above 0.")
     shots = take(base, text, train, val, views)
     how = "folds" if shots.val is None else "folds of shots and validation"
     shots = replace(shots, train=shots.train.joined(shots.val), val=None)
     judge = Judge(shots, seed)
-    probes = [_Probe(shots, s == "text") for s in STARTS if start in ("auto", s)]
+    starts = STARTS if base.has_text else ("zeros",)
+    probes = [_Probe(shots, s == "text") for s in starts if start in ("auto", s)]
     settings: dict[str, Any] = {}
     notes: tuple[str, ...] = ()
     if judge.how == "default" or (c is not None and len(probes) == 1):
@@ -180,8 +186,11 @@ def fit_linear_probe(
             searched = [_search(p, judge, grid, halvings) for p in probes]
         best = min(range(len(probes)), key=lambda n: searched[n][1])
         (c, loss), probe, chosen_on = searched[best], probes[best], how
-        zero_shot = judge.log_loss([shots.zero] * len(judge.parts))
-        settings |= {"log_loss": round(loss, 4), "log_loss_zero_shot": round(zero_shot, 4)}
+        settings["log_loss"] = round(loss, 4)
+        zero_shot = np.inf
+        if base.has_text:
+            zero_shot = judge.log_loss([shots.zero] * len(judge.parts))
+            settings["log_loss_zero_shot"] = round(zero_shot, 4)
         alike = _log_loss_of_shares(judge.targets)
         if loss > zero_shot - _NO_BETTER:
             notes = (

@@ -208,6 +208,7 @@ def fit_lp_plus_plus(
 
 def descent_of(shots: Shots) -> Descent:
     """Make the descent of a task. Its text is without the logit scale."""
+    assert shots.vectors is not None, "LP++ needs words"
     text_DC = (shots.zero.weight_DC / shots.logit_scale).astype(np.float64)
     return Descent(*shots.rows(shots.train), text_DC, shots.vectors.positive.T.astype(np.float64))
 

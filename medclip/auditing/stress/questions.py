@@ -11,7 +11,7 @@ from medclip.adaptation.data.task import class_said, find_task
 from medclip.adaptation.pack.pack_head import read_pack_text
 from medclip.runs.options import ScoreOptions
 from medclip.sample import Modality
-from medclip.scoring.tasks import AskedTask, asked_tasks
+from medclip.scoring.tasks import AskedTask, asked_tasks, check_words
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,18 @@ def pack_tasks(model: Any, modality: Modality, task: str | Path | None = None) -
         task: The only one that is wanted, by name or as a task file; None: all that the card lists.
 
     Raises:
-        MedclipError: WRONG_USE or NO_TASK for a task that there is none of.
+        MedclipError: WRONG_USE or NO_TASK for a task that there is none of; WRONG_USE for one that an image-only pack
+            was not adapted to.
     """
     own = read_pack_text(model.path, model.card)
     if task is not None and Path(task).suffix.lower() in (".yaml", ".yml"):
-        return (AskedTask(find_task(task), None, None, listed=False),)
-    options = ScoreOptions(tasks=() if task is None else (str(task),))
-    return tuple(a for a in asked_tasks(model.card, options, own) if task is not None or a.fits_modality(modality))
+        asked: tuple[AskedTask, ...] = (AskedTask(find_task(task), None, None, listed=False),)
+    else:
+        options = ScoreOptions(tasks=() if task is None else (str(task),))
+        known = asked_tasks(model.card, options, own)
+        asked = tuple(a for a in known if task is not None or a.fits_modality(modality))
+    check_words(Path(model.path), model.card, asked, own)
+    return asked
 
 
 def questions_of(label: str, tasks: Sequence[AskedTask]) -> tuple[Question, ...]:

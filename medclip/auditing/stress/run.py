@@ -150,10 +150,10 @@ def _strange(
 ) -> list[Row]:
     """Ask of the first question's task whether its outputs see what was done to the images."""
     first = next(iter(questions.values()))
-    classes_CD = scorer.vectors(first.asked).positive
+    classes_CD = scorer.vectors(first.asked).positive if scorer.has_text else None
     strange = strangeness_scores(features_KND, classes_CD, part.patients_N, options.seed)
     if first.asked.task.kind == "multilabel":  # a softmax over findings means nothing
-        strange = {name: strange[name] for name in (MAX_LOGIT, DISTANCE)}
+        strange = {name: strange[name] for name in (MAX_LOGIT, DISTANCE) if name in strange}
     progress.stage("Asking whether anybody would notice", len(groups(part, chosen.of)))
     rows = strangeness_rows(
         part,
@@ -178,7 +178,9 @@ def _with_prompts(
     scores: Mapping[str, NDArray[np.float64]],
     conditions: Sequence[Condition],
 ) -> tuple[dict[str, NDArray[np.float64]], list[Condition]]:
-    """Add the scores of prompts in the context of the image; an adapted pack has no prompts for its own task."""
+    """Add the scores of prompts in the context of the image; an image-only pack has none."""
+    if not model.has_text:
+        return dict(scores), list(conditions)
     joined: dict[str, NDArray[np.float64]] = {}
     more: list[Condition] = []
     for name, question in questions.items():

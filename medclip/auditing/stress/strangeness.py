@@ -35,13 +35,17 @@ _MOST_RESAMPLES = 1000
 
 
 def strangeness_scores(
-    features_FND: NDArray[np.float32], class_vectors_CD: NDArray[np.float32], patients_N: NDArray[np.integer], seed: int
+    features_FND: NDArray[np.float32],
+    class_vectors_CD: NDArray[np.float32] | None,
+    patients_N: NDArray[np.integer],
+    seed: int,
 ) -> dict[str, NDArray[np.float64]]:
     """Compute scores that are larger for stranger images.
 
     Args:
         features_FND: Unit vectors of N images in F forms, the clean one first; NaN where there is none.
-        class_vectors_CD: Unit vectors of the classes of a task; for one or more findings those of their presence.
+        class_vectors_CD: Unit vectors of the classes of a task; for one or more findings those of their presence;
+            None for an image-only pack, which has the distance alone.
         patients_N: Patient of each image: half of them are what the distance is measured from.
         seed: Of the halves.
 
@@ -49,10 +53,12 @@ def strangeness_scores(
         [F, N] by name. Softmax scores (mcm, energy, entropy; at temperature 1, on cosines) only where there are two
         classes or more; NaN in the distance for the patients that it is measured from.
     """
-    cosines_FNC = features_FND.astype(np.float64) @ class_vectors_CD.T.astype(np.float64)
-    scores = {MAX_LOGIT: max_logit(cosines_FNC)}
-    if class_vectors_CD.shape[0] > 1:
-        scores |= {"mcm": mcm(cosines_FNC), "energy": energy(cosines_FNC), "entropy": entropy(cosines_FNC)}
+    scores: dict[str, NDArray[np.float64]] = {}
+    if class_vectors_CD is not None:
+        cosines_FNC = features_FND.astype(np.float64) @ class_vectors_CD.T.astype(np.float64)
+        scores[MAX_LOGIT] = max_logit(cosines_FNC)
+        if class_vectors_CD.shape[0] > 1:
+            scores |= {"mcm": mcm(cosines_FNC), "energy": energy(cosines_FNC), "entropy": entropy(cosines_FNC)}
     half_P = np.random.default_rng(seed).permutation(int(patients_N.max()) + 1) % 2 == 0
     known_N = ~np.isnan(features_FND).any(axis=(0, 2))
     before_N = known_N & half_P[patients_N]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.table import read_adapt_table
 from medclip.adaptation.data.unit_features import targets_of
+from medclip.adaptation.methods import METHODS
 from medclip.errors import MedclipError, Reason
 from medclip.evaluation.few_shot.data import FewShotData, base_identity, prepare, table_name
 from medclip.evaluation.few_shot.mistakes import confusion_of
@@ -43,7 +44,7 @@ from medclip.progress import Progress, Silent
 from medclip.settings import Settings
 from medclip.statistics.estimate import NUM_RESAMPLES
 from medclip.statistics.resampling.weights import draw_weights
-from medclip.wording import count
+from medclip.wording import count, list_of
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
@@ -96,6 +97,7 @@ def compare_methods(
         Figures with intervals, and the data that a page takes its images from.
     """
     from medclip.models.packs.pack import find_pack, load_model
+    from medclip.models.packs.words import understands_words
 
     settings, progress = settings or Settings(), progress or Silent()
     on = device if isinstance(model, str | Path) else model.device.type
@@ -106,9 +108,17 @@ def compare_methods(
     read = read_adapt_table(
         table, columns, task=task, modality=modality, folder=folder, patient_from=patient_from, key=key
     )
+    has_text = understands_words(find_pack(model)) if isinstance(model, str | Path) else model.has_text
     # From here on torch is needed, which takes seconds to import: what can be refused without it was refused above.
     protocol = make_protocol(
-        methods, quick=quick, shots=shots, seeds=seeds, inits=inits, references=references, novel=base_to_novel
+        methods,
+        quick=quick,
+        shots=shots,
+        seeds=seeds,
+        inits=inits,
+        references=references,
+        novel=base_to_novel,
+        has_text=has_text,
     )
     _check_novel(protocol, read.text)
     base = load_model(model, device=device)
@@ -259,7 +269,7 @@ def _result(
         },
         num_in_training=data.num_in_training,
         problems=data.problems,
-        notes=tuple(_notes(data, protocol, runs)),
+        notes=(*_left_out(base), *_notes(data, protocol, runs, base.has_text)),
         drawings=tuple(_drawing(data, protocol, shots) for shots in protocol.shots),
         cells=cells_of(protocol, values),
         differences=differences_of(protocol, values),
@@ -284,8 +294,17 @@ def _counts(data: FewShotData, side: Sequence[int]) -> dict[str, int]:
     return {"images": len(side), "patients": len({data.units[i].patient for i in side}), **classes}
 
 
-def _notes(data: FewShotData, protocol: Protocol, runs: dict[RunKey, Run]) -> Iterator[str]:
+def _left_out(base: Model) -> tuple[str, ...]:
+    """Return the sentence on the methods that an image-only base cannot be adapted with."""
+    if base.has_text:
+        return ()
+    names = [m.title for m in METHODS.values() if m.needs_words]
+    return (f"The base is image only. Left out, as they need the classes' words: {list_of(names)}.",)
+
+
+def _notes(data: FewShotData, protocol: Protocol, runs: dict[RunKey, Run], has_text: bool) -> Iterator[str]:
     """Yield notes of the table, of the sampler with the K they are about, and of methods that found no gain."""
+    reference = "the base's prompts" if has_text else "each class's share"
     yield from data.notes
     at: dict[str, set[int]] = {}
     for shots in protocol.shots:
@@ -298,7 +317,7 @@ def _notes(data: FewShotData, protocol: Protocol, runs: dict[RunKey, Run]) -> It
         if num := sum(bool(run.facts.get("no_better")) for run in of_method):
             yield (
                 f"{variant.title}: in {num} of {count(len(of_method), 'run')} nothing that it tried came below the log "
-                "loss of the base's prompts on held-back patients."
+                f"loss of {reference} on held-back patients."
             )
 
 

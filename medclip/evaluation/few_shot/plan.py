@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from medclip.adaptation.methods import METHODS, Method, find_method
+from medclip.adaptation.methods import METHODS, Method, choose_method, find_method, without_words
 from medclip.errors import MedclipError, Reason
 from medclip.files.key_value import key_value, read_value
 
@@ -143,6 +143,7 @@ def make_protocol(
     inits: int = 1,
     references: Sequence[str] = REFERENCES,
     novel: bool = False,
+    has_text: bool = True,
 ) -> Protocol:
     """Check what was asked for.
 
@@ -154,11 +155,17 @@ def make_protocol(
         inits: How many initialisations for each draw (0, 1, …), likewise those of `adapt --init-seed`.
         references: What every method is compared with, as far as it takes part.
         novel: Also learn from base classes and ask for novel ones.
+        has_text: Whether the base understands words; where `methods` is None, those that need them are left out else.
 
     Raises:
-        MedclipError: WRONG_USE for a method that there is none of, an option that cannot be read, or counts below one.
+        MedclipError: WRONG_USE for a method that there is none of, one that needs words where the base has none, an
+            option that cannot be read, or counts below one.
     """
     names = [m.name for m in METHODS.values() if not (quick and m.trains_towers)] if methods is None else list(methods)
+    if not has_text:
+        names = [n for n in names if n in without_words()] if methods is None else names
+        for name in names:
+            choose_method(parse_variant(name).method, has_text=False)
     variants = {v.label: v for v in map(parse_variant, names)}
     chosen = tuple(sorted(set(shots)))
     drawn = tuple(range(seeds)) if isinstance(seeds, int) else tuple(dict.fromkeys(seeds))

@@ -72,12 +72,15 @@ def evaluate_suite(
 ) -> SuiteResult:
     """Measure a model pack zero-shot, as `medclip.evaluate` says."""
     from medclip.models.packs.pack import find_pack, load_model, pack_card
+    from medclip.models.packs.words import no_words, understands_words
 
     chosen = suite if isinstance(suite, SuiteFile) else load_suite(suite)
     root = Path(data)
     settings = (settings or Settings()).on_machine(workers, memory)
     asked = _asked(chosen, sets)
     pack = find_pack(model)
+    if not understands_words(pack):
+        raise no_words(pack_card(pack).name, ", and what is measured here are answers to prompts")
     manifest = pack_digest(pack)[:16]
     suite_facts = {"suite": chosen.name, "suite_digest": chosen.digest()}
     identity = {"model": pack_card(pack).name, "model_digest": manifest, **suite_facts}

@@ -29,24 +29,13 @@ def has_text_tower(model_cfg: Mapping[str, Any]) -> bool:
     return model_cfg.get("text_cfg") is not None
 
 
-def refuse_words(pack: Path, name: str, asked: str) -> None:
-    """Refuse to ask an image-only pack in words.
+def no_words(name: str, more: str = "") -> MedclipError:
+    """Return the error for words that an image-only pack is asked with.
 
     Args:
-        pack: Its folder.
-        name: Its name.
-        asked: What was asked for, as the sentence goes on after "it has none for".
-
-    Raises:
-        MedclipError: WRONG_USE.
+        name: The pack's.
+        more: How the sentence goes on, such as ", which the prompt needs".
     """
-    if not understands_words(pack):
-        raise no_words(name, asked)
-
-
-def no_words(name: str, asked: str = "") -> MedclipError:
-    """Return the error for words that an image-only pack is asked with."""
-    wanted = f", which {asked}" if asked else ""
     return MedclipError(
-        Reason.WRONG_USE, f"the pack {name} is image only: it has no text tower{wanted}.", hint=WITHOUT_WORDS
+        Reason.WRONG_USE, f"the pack {name} is image only: it has no text tower{more}.", hint=WITHOUT_WORDS
     )

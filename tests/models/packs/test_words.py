@@ -11,8 +11,8 @@ import pytest
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
 from medclip.models.packs.manifest import CONFIG_NAME, read_manifest, seal
-from medclip.models.packs.pack import check_pack, load_model, verify_pack
-from medclip.models.packs.words import refuse_words, understands_words
+from medclip.models.packs.pack import check_pack, find_pack, load_model, verify_pack
+from medclip.models.packs.words import understands_words
 from tests.kits.image_only import SIZE_PX, WIDTH, image_only_pack
 
 
@@ -42,6 +42,8 @@ def test_asked_in_words_it_says_that_it_has_no_text_tower(image_only: Path) -> N
 
 def test_checking_and_listing_say_that_it_has_no_words(image_only: Path) -> None:
     assert not verify_pack(image_only).has_text
+    assert not understands_words(image_only)
+    assert understands_words(find_pack("medclip-mini"))
     assert "none: image only" in repr(check_pack(image_only))
 
 
@@ -49,12 +51,6 @@ def test_show_says_image_only(image_only: Path, capsys: pytest.CaptureFixture[st
     assert main(["models", "show", str(image_only)]) == 0
     assert "words:       none: image only" in capsys.readouterr().out
     assert main(["models", "verify", str(image_only)]) == 0
-
-
-def test_only_a_pack_without_words_is_refused_words(image_only: Path) -> None:
-    assert not understands_words(image_only)
-    with pytest.raises(MedclipError, match="it has no text tower, which the prompt 'tumour' needs"):
-        refuse_words(image_only, "tiles", "the prompt 'tumour' needs")
 
 
 def test_a_pack_whose_text_tower_is_no_object_is_still_refused(image_only: Path, tmp_path: Path) -> None:
