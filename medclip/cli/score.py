@@ -134,7 +134,13 @@ def _print(run: Any, as_json: bool) -> None:
     if as_json:
         print(
             json.dumps(
-                {"out": str(run.folder), "report": str(run.report_path), "exit_code": run.exit_code, **run.counts}
+                {
+                    "out": str(run.folder),
+                    "report": str(run.report_path),
+                    "exit_code": run.exit_code,
+                    **run.counts,
+                    "notes": run.notes,
+                }
             )
         )
         return

@@ -84,6 +84,8 @@ class CardView:
     tasks: tuple[TaskView, ...]
     data: tuple[DataView, ...]
     limits: tuple[str, ...]
+    modality_names: tuple[str, ...] = ()
+    """Keys of the modalities."""
 
 
 def view_card(card: Any) -> CardView:
@@ -96,6 +98,7 @@ def view_card(card: Any) -> CardView:
         summary=_text(plain.get("summary")),
         intended_use=_text(plain.get("intended_use")),
         modalities=tuple(modality_title(str(m)) for m in plain.get("modalities") or ()),
+        modality_names=tuple(str(m) for m in plain.get("modalities") or ()),
         licence=_text(plain.get("licence")),
         tasks=tuple(_task(name, entry, plain.get("adapted")) for name, entry in (plain.get("tasks") or {}).items()),
         data=tuple(_data(entry) for entry in plain.get("data") or ()),

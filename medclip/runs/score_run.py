@@ -50,6 +50,11 @@ class ScoreRun(Result):
         return _description(self.folder)["input"]["table_rows_elsewhere"]
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What should be known of the questions: words that may be misspelt, what the model was never taught."""
+        return tuple(_description(self.folder).get("notes") or ())
+
+    @property
     def report_path(self) -> Path | None:
         """The first page of the report, None where none was written."""
         path = self.folder / REPORT
@@ -58,9 +63,11 @@ class ScoreRun(Result):
     def _facts(self) -> dict[str, object]:
         counts = self.counts
         files = f"{counts['files']} ({counts['scored']} scored, {counts['skipped']} skipped, {counts['failed']} failed)"
+        notes = {"to be known": " ".join(self.notes)} if self.notes else {}
         return {
             "files": files,
             "studies": counts["studies"],
+            **notes,
             "folder": self.folder,
             "report": self.report_path or "none",
         }

@@ -36,6 +36,7 @@ from medclip.runs.score_run import ScoreRun
 from medclip.sample import Modality
 from medclip.scoring.study_scores import StudyScores
 from medclip.scoring.tasks import Scorer, asked_tasks, check_words, modality_task, score_named
+from medclip.scoring.unlearned import question_notes
 from medclip.settings import Settings
 from medclip.text.vocabulary.own_words import Prompt, templates_of
 
@@ -108,6 +109,9 @@ def run_scoring(
         settings=settings,
     )
     _refuse_empty(root, manifest, folder)
+    notes = question_notes(card, tasks, pack)
+    for note in notes:
+        progress.note(note)
     with disk_errors(folder):
         make_folder(folder)
     with (
@@ -119,6 +123,7 @@ def run_scoring(
         # a run may be finished already, and then no model is needed.
         loading = None if holds_run else loader.submit(_load, pack)
         claim(ledger, identity, folder)
+        ledger.remember({"notes": list(notes)})
         remove_drafts(folder)
         hashed = partial(hashed_path, key=key)
         listing = Listing(root, ledger, (folder,), hashed)
@@ -238,6 +243,7 @@ def _run_description(identity: dict[str, Any], card: Any, ledger: Ledger) -> dic
             **{name: identity[name] for name in names},
             "templates": {str(modality): list(templates_of(modality)) for modality in sorted(scored)},
         },
+        "notes": ledger.get("notes") or [],
         "input": {
             "num_files": ledger.num_listed(),
             "sha256": ledger.digest(),

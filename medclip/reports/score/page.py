@@ -75,6 +75,8 @@ class ReportData:
     """Those that are known, by name."""
     prompts: tuple[Prompt, ...]
     """What was asked in a person's own words."""
+    notes: tuple[str, ...]
+    """What should be known of the questions."""
     modalities: tuple[tuple[str, int], ...]
     sources: tuple[tuple[str, int], ...]
     problems: tuple[ProblemData, ...]
@@ -142,6 +144,7 @@ def collect(
         num_added=ledger.get("added") or 0,
         tasks=tasks,
         prompts=prompts,
+        notes=tuple(ledger.get("notes") or ()),
         modalities=tuple((modality_title(name), n) for name, n in ledger.counts_by("modality").items()),
         sources=tuple((SOURCES.get(name, name), n) for name, n in ledger.counts_by("modality_source").items()),
         problems=problems,
@@ -163,7 +166,14 @@ def studies_of(ledger: Ledger, card: CardView, report: ReportData, page: int) ->
     first = (page - 1) * report.studies_a_page
     for number, key in enumerate(report.keys[first : first + report.studies_a_page], start=first + 1):
         yield collect_study(
-            ledger, key, number, report.tasks, card, show_paths=report.show_paths, sort_by=report.sort_by
+            ledger,
+            key,
+            number,
+            report.tasks,
+            card,
+            prompts=report.prompts,
+            show_paths=report.show_paths,
+            sort_by=report.sort_by,
         )
 
 

@@ -11,7 +11,8 @@ from medclip.errors import printable
 from medclip.reports.model_card import CardView, modality_title, task_title
 from medclip.runs.ledger import NAMED_FILES, Ledger
 from medclip.runs.rows import FileRow, ScoreRow
-from medclip.text.vocabulary.own_words import AD_HOC, BAR
+from medclip.scoring.unlearned import modality_unlearned, prompt_unlearned
+from medclip.text.vocabulary.own_words import AD_HOC, BAR, Prompt
 from medclip.text.vocabulary.task import Task
 from medclip.wording import list_of
 
@@ -58,6 +59,8 @@ class ClassData:
     top: bool
     note: str = ""
     """What a prompt is compared with, and by how much the probability changes with the wording."""
+    unlearned: str = ""
+    """Why the answer is worth little: the model was never taught this. It is drawn grey."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,8 @@ class TaskData:
     note: str
     limited: str
     """Name of the task, where its card says what must be known of the figure; it stands above the studies."""
+    unlearned: str = ""
+    """As for a class, of the whole task."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,7 @@ def collect_study(
     tasks: Mapping[str, Task],
     card: CardView,
     *,
+    prompts: Sequence[Prompt] = (),
     show_paths: bool = False,
     sort_by: Score | None = None,
 ) -> StudyData:
@@ -132,6 +138,7 @@ def collect_study(
         number: Its place in the report.
         tasks: Tasks of the run that are known, by name.
         card: The model's card.
+        prompts: What was asked in a person's own words.
         show_paths: Show relative paths where files are named.
         sort_by: Task and class that studies are sorted by.
     """
@@ -155,7 +162,7 @@ def collect_study(
         without_image="" if thumbnails else _files_label(files, show_paths),
         num_more_images=max(0, len(files) - _MAX_THUMBNAILS),
         tasks=tuple(
-            _task(tasks.get(name), name, list(rows), card)
+            _task(tasks.get(name), name, list(rows), card, {p.name: p for p in prompts})
             for name, rows in groupby(scores, key=lambda score: score.task)
         ),
         rows=ranges([row.row for row in files]),
@@ -221,7 +228,9 @@ def _modality_note(files: Sequence[FileRow]) -> str:
     return f"inferred, p = {least:.2f}" if len(files) == 1 else f"inferred, p ≥ {int(least * 100) / 100:.2f}"
 
 
-def _task(task: Task | None, name: str, scores: Sequence[ScoreRow], card: CardView) -> TaskData:
+def _task(
+    task: Task | None, name: str, scores: Sequence[ScoreRow], card: CardView, prompts: Mapping[str, Prompt]
+) -> TaskData:
     own = next((entry for entry in card.tasks if entry.name == name), None)
     title, titles = class_titles(task, name, card)
     is_prompt = name == AD_HOC
@@ -229,6 +238,9 @@ def _task(task: Task | None, name: str, scores: Sequence[ScoreRow], card: CardVi
     shown = ordered if len(ordered) <= _MAX_CLASSES + 1 else ordered[:_MAX_CLASSES]
     is_choice = scores[0].kind == "multiclass"
     note = own.summary if own is not None else "nobody has measured how good the model is at this"
+    unlearned = modality_unlearned(scores[0].modality, card.modality_names)
+    if not unlearned and own is None and not is_prompt:
+        unlearned = "this is no task of the model’s card"
     if len(shown) < len(ordered):
         note = f"{len(ordered) - len(shown)} more below these · {note}"
     return TaskData(
@@ -239,12 +251,18 @@ def _task(task: Task | None, name: str, scores: Sequence[ScoreRow], card: CardVi
                 score.probability,
                 top=index == 0 if is_choice else score.probability > 0.5,
                 note=_class_note(score, is_prompt),
+                unlearned=_prompt_unlearned(prompts.get(score.class_) if is_prompt else None, card),
             )
             for index, score in enumerate(shown)
         ),
         note=note,
         limited=name if own is not None and own.note else "",
+        unlearned=unlearned,
     )
+
+
+def _prompt_unlearned(prompt: Prompt | None, card: CardView) -> str:
+    return "" if prompt is None else prompt_unlearned(prompt, card.modality_names)
 
 
 def _class_note(score: ScoreRow, is_prompt: bool) -> str:

@@ -110,6 +110,11 @@ def read_prompts(prompts: Asked, against: Asked = ()) -> tuple[Prompt, ...]:
     return tuple(_prompt(name, texts, no) for (name, texts), no in zip(asked.items(), denied, strict=True))
 
 
+def opposite(text: str) -> str:
+    """Return what a text is compared with where nothing is named: "no" before it, without its article."""
+    return f"no {without_article(text)}"
+
+
 def ad_hoc_task(prompts: Sequence[Prompt]) -> Task:
     """Return the multi-label task of prompts: one class each, named as the prompt is."""
     return Task(
@@ -151,7 +156,7 @@ def _named(prompts: Asked) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def _prompt(name: str, texts: tuple[str, ...], denied: tuple[str, ...]) -> Prompt:
-    against = denied if any(denied) else tuple(f"no {without_article(text)}" for text in texts)
+    against = denied if any(denied) else tuple(map(opposite, texts))
     if not all(against):
         raise _wrong("what the prompt is compared with is empty.", f"Leave out the {BAR!r} before or after it.")
     for side in (texts, against):

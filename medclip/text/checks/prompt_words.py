@@ -1,0 +1,146 @@
+"""Prompts before they are asked: words that are likely misspelt or unknown, and prompts that are too long.
+
+A word that a tokenizer cuts into pieces is not unknown by that: byte pairs and word pieces are made for it. Pointed out
+is a word that is no piece of its own and close to one of the vocabulary; one that becomes no token at all; and, in a
+tokenizer so small that it was trained on the pack's own captions, a word that it has to spell.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from functools import cache
+
+from medclip.text.checks.closed_words import NEUTRAL
+from medclip.text.tokenizers.tokenizer import Tokenizer
+from medclip.text.vocabulary.contexts import CONTEXTS
+from medclip.text.vocabulary.load import load_task, task_names
+from medclip.text.vocabulary.own_words import Prompt, opposite
+from medclip.text.vocabulary.prompts import expand
+from medclip.wording import list_of, number
+
+_WORD = re.compile(r"[^\W\d_]+")
+_SHORTEST = 5
+"""Letters of a word that a misspelling is looked for in; among shorter ones real words are too close to each other."""
+_CLOSE = 0.86
+"""Of difflib's ratio: pneumotorax and pneumothorax have 0.96, infusion and effusion 0.75."""
+_OWN_IDS = 8192
+"""A tokenizer with no more ids was trained on a pack's own captions; CLIP's has 49,408, PubMedBERT's 30,522."""
+_SPELT = 4
+"""Pieces of a word that such a tokenizer hardly knows."""
+_SPELLINGS = (("ae", "e"), ("oe", "e"), ("our", "or"), ("ise", "ize"), ("isation", "ization"))
+_ENDING = re.compile(r"(?:ies|es|ed|ing|ally|ly|al|ic|ous|s|d|y|e)$")
+_BEGINNING = 8
+"""Words of a prompt that a note repeats."""
+
+
+def prompt_notes(prompts: Sequence[Prompt], tokenizer: Tokenizer) -> tuple[str, ...]:
+    """Write what a person should know of their prompts before anything is read: hints, never a refusal.
+
+    Args:
+        prompts: As asked.
+        tokenizer: The pack's.
+
+    Returns:
+        Sentences: on each word that is likely misspelt or no token, on all that training hardly had, and on each prompt
+        that is cut.
+    """
+    texts = list(dict.fromkeys(text for prompt in prompts for text in (*prompt.texts, *prompt.against)))
+    words = [
+        w for w in dict.fromkeys(word for text in texts for word in _WORD.findall(text)) if not _is_known(w.lower())
+    ]
+    hints, strange = [hint for word in words if (hint := _hint(word, tokenizer))], []
+    if tokenizer.vocab_size <= _OWN_IDS:
+        strange = [word for word in words if not _close(word) and _pieces(word, tokenizer) >= _SPELT]
+    if strange:
+        hints.append(
+            f"Hardly in the texts that the model was trained on: {list_of([f'“{word}”' for word in strange])} (its "
+            "tokenizer spells such a word letter by letter). What it answers to that means little."
+        )
+    return (*hints, *_cuts(prompts, tokenizer))
+
+
+def num_read(text: str, tokenizer: Tokenizer) -> int:
+    """Count the words of a text that fit whole into the context of a tokenizer."""
+    words = text.split()
+    begin = _length("", tokenizer)
+    room = tokenizer.context_length - begin - 1
+    for place, word in enumerate(words):
+        room -= _length(word, tokenizer) - begin
+        if room < 0:
+            return place
+    return len(words)
+
+
+def _hint(word: str, tokenizer: Tokenizer) -> str:
+    pieces = _pieces(word, tokenizer)
+    if pieces < 1 or not tokenizer.decode(tokenizer.encode([word])[0].tolist()).strip():
+        return f"The model's tokenizer does not know the word “{word}”, which is left out of the question."
+    return f"“{word}”: did you mean “{near}”?" if pieces > 1 and (near := _close(word)) else ""
+
+
+def _close(word: str) -> str:
+    """Return the word of the vocabulary that was likely meant; blank where none is close."""
+    if len(word) < _SHORTEST:
+        return ""
+    near = get_close_matches(word.lower(), _vocabulary(), 3, _CLOSE)
+    return next((candidate for candidate in near if abs(len(candidate) - len(word)) < 2), "")
+
+
+def _cuts(prompts: Sequence[Prompt], tokenizer: Tokenizer) -> Iterator[str]:
+    """Yield a sentence for each prompt that is cut; the opposite that was made of one is not worth another."""
+    for prompt in prompts:
+        own = [no for no in prompt.against if no not in map(opposite, prompt.texts)]
+        for text in (*prompt.texts, *own):
+            words = text.split()
+            kept = num_read(text, tokenizer)
+            if kept < len(words):
+                begin = " ".join(words[:_BEGINNING])
+                yield (
+                    f"The prompt “{begin} …” has {number(len(words))} words; the model reads the first {number(kept)} "
+                    "and nothing after them."
+                )
+
+
+def _pieces(word: str, tokenizer: Tokenizer) -> int:
+    return _length(word, tokenizer) - _length("", tokenizer)
+
+
+def _length(text: str, tokenizer: Tokenizer) -> int:
+    """Count the tokens of a text that begin it or stand for it, without its end and what fills up."""
+    ids = tokenizer.encode([text])[0].tolist()
+    if tokenizer.eos_id in ids:
+        return ids.index(tokenizer.eos_id)
+    while ids and ids[-1] in (0, tokenizer.pad_id):  # CLIPA's tokenizers blank the end
+        ids.pop()
+    return len(ids)
+
+
+def _is_known(word: str) -> bool:
+    return word in NEUTRAL or _stem(word) in _stems()
+
+
+@cache
+def _vocabulary() -> tuple[str, ...]:
+    """Return the words of the vocabulary that a misspelling may stand for: of prompts, terms, stems and contexts."""
+    texts: set[str] = set()
+    for task in map(load_task, task_names()):
+        texts.update(text for c in expand(task) for text in (*c.positive, *c.negative))
+        texts.update(text for c in task.classes for text in (c.title, *c.nouns, *c.stems))
+        texts.update((task.title, *task.none_prompts, *task.image_names))
+    for attributes in CONTEXTS.values():
+        texts.update(text for values in attributes.values() for phrases in values.values() for text in phrases)
+    words = {word for text in texts for word in _WORD.findall(text.lower())}
+    return tuple(sorted(word for word in words if len(word) >= _SHORTEST))
+
+
+@cache
+def _stems() -> frozenset[str]:
+    return frozenset(map(_stem, _vocabulary()))
+
+
+def _stem(word: str) -> str:
+    for british, american in _SPELLINGS:
+        word = word.replace(british, american)
+    return _ENDING.sub("", word)
