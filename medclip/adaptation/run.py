@@ -20,11 +20,13 @@ from medclip.adaptation.data.heads import text_head
 from medclip.adaptation.data.shots import Division, Drawn, divide, draw_shots
 from medclip.adaptation.data.table import AdaptTable, LabelledUnit, read_adapt_table
 from medclip.adaptation.data.unit_features import examples_of, targets_of, unit_logits
-from medclip.adaptation.methods import Fitted, Method, choose_method
+from medclip.adaptation.methods import METHODS, Fitted, Method, choose_method
 from medclip.adaptation.pack.adapted_model import Adapted, Draw, Shot, label_of
 from medclip.adaptation.pack.check_outputs import check_places
 from medclip.adaptation.pack.notes import MOST_LOOKED_AT, below_chance, learned_nothing, run_notes, seen_by_base
 from medclip.adaptation.pack.write_pack import write_pack
+from medclip.embeddings.open_embeddings import Embeddings, is_embeddings
+from medclip.embeddings.stored_units import StoredUnits, needs_images, open_for, open_reader
 from medclip.errors import MedclipError, Reason
 from medclip.files.pseudonyms import load_key
 from medclip.models.class_vectors import probabilities
@@ -183,6 +185,10 @@ def adapt_model(
     out, checkpoint = (None if place is None else Path(place) for place in (out, checkpoint))
     check_places(out, checkpoint, base, method=chosen.name, draw=draw, options=options, replace=replace)
     check_device(device)
+    embeddings = open_for(folder, base) if folder is not None and is_embeddings(folder) else None
+    if embeddings is not None and chosen.trains_towers:
+        frozen = [m.name for m in METHODS.values() if not m.trains_towers and (has_text or not m.needs_words)]
+        raise needs_images(f"{chosen.title} learns in the towers", f", or take one of: {', '.join(frozen)}")
     understood = read_adapt_table(
         table,
         (labels,) if isinstance(labels, str) else labels,
@@ -199,7 +205,8 @@ def adapt_model(
     )  # what is wrong with it is said before a model is loaded
     loaded = load_model(model, device=device) if isinstance(model, str | Path) else model
     chosen.rehearse(loaded, understood.text, options)
-    work = _Work(loaded, understood, division, chosen, draw, settings, progress or Silent())
+    originals = Path(table).parent if isinstance(table, str | Path) else None
+    work = _Work(loaded, understood, division, chosen, draw, settings, progress or Silent(), embeddings, originals)
     run = work.run(options, threads)
     if measure is not None:
         run = changed(run, measured=measure(run))
@@ -222,11 +229,15 @@ class _Work:
     draw: Draw
     settings: Settings
     progress: Progress
+    embeddings: Embeddings | None = None
+    """What is read in the place of images."""
+    originals: Path | None = None
+    """Where the images may lie that were embedded."""
 
     def run(self, options: dict[str, Any], threads: int | None) -> AdaptRun:
         units, text = self.table.units, self.table.text
         started = time.perf_counter()
-        with UnitReader(self.base, self.settings) as reader:
+        with open_reader(self.base, self.settings, self.embeddings, originals=self.originals) as reader:
             drawn, read, replaced = self._read_shots(reader)
             keep = self.method.trains_towers and len(self.division.test) <= _MOST_HELD
             tested = self._read(reader, "Reading the test patients", self.division.test, keep_pixels=keep)
@@ -279,7 +290,7 @@ class _Work:
         )  # fmt: skip
         return AdaptRun(adapted, self.division, units, drawn, test, notes, dict(sorted(problems.items())), seconds)
 
-    def _read_shots(self, reader: UnitReader) -> tuple[Drawn, dict[int, ReadUnit], list[str]]:
+    def _read_shots(self, reader: UnitReader | StoredUnits) -> tuple[Drawn, dict[int, ReadUnit], list[str]]:
         """Draw and read until every shot of the draw could be read.
 
         Raises:
@@ -313,7 +324,7 @@ class _Work:
 
     def _read(
         self,
-        reader: UnitReader,
+        reader: UnitReader | StoredUnits,
         stage: str,
         indices: Sequence[int],
         *,

@@ -63,7 +63,8 @@ def adapt(
         task: A task of the vocabulary or a task file; made of the table where None.
         modality: Of rows whose table says none.
         patient: Column that names the patient, or "file" where each file is a patient of its own.
-        images: Folder that files of the table are relative to; the table's own where None.
+        images: Folder that files of the table are relative to; the table's own where None. Or a folder of embeddings of
+            the same pack: no image is read, and methods that train towers are refused.
         seed: Of the draw of shots. Test patients do not depend on it.
         init_seed: Of initialisation, batches and augmentation.
         test_share: Share of patients to test on, where the table has no column `split`; 0 for no test.

@@ -68,7 +68,8 @@ def compare(
         task: Vocabulary task or task file; the table's own labels where None.
         modality: Of rows whose table says none.
         patient: Column that names the patient, or "file" where each file is a patient of its own.
-        images: Folder that files of the table are relative to; the table's own where None.
+        images: Folder that files of the table are relative to; the table's own where None. Or a folder of embeddings of
+            the same pack: no image is read, and methods that train towers are refused.
         test_share: Share of patients to test on, where the table has no column `split`.
         split_seed: Of that division.
         processes: Runs at a time; each computes with one thread, so that results do not depend on their number.

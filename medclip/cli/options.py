@@ -35,7 +35,11 @@ Patient = Annotated[
 ]
 Images = Annotated[
     Path | None,
-    typer.Option("--images", help="Folder that files of the table are relative to. Default: the table's own."),
+    typer.Option(
+        "--images",
+        help="Folder that files of the table are relative to, or of embeddings: no image is then read. Default: the "
+        "table's own.",
+    ),
 ]
 Modality = Annotated[
     str | None,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _READ_AHEAD = 64
 """Units asked for and not yet taken: enough that the processes never wait for the model."""
-_NOTHING = np.empty((0, 0, 0, 3), np.uint8)
+NO_PIXELS = np.empty((0, 0, 0, 3), np.uint8)
 
 
 class NamedUnit(Protocol):
@@ -133,9 +133,9 @@ class UnitReader:
         if problem is None and not all(np.isfinite(f).all() for rows in of_models for f in rows):
             problem = Problem(Reason.NON_FINITE, "the model's features of this image are not finite numbers.")
         if problem is not None:
-            return ReadUnit(pixels.sha256, _NOTHING, nothing, problem, pixels.way)
+            return ReadUnit(pixels.sha256, NO_PIXELS, nothing, problem, pixels.way)
         first, *others = (np.stack(rows) for rows in of_models)
-        kept = _NOTHING if pixels.images is None else pixels.images
+        kept = NO_PIXELS if pixels.images is None else pixels.images
         return ReadUnit(pixels.sha256, kept, first, None, pixels.way, tuple(others))
 
 

@@ -22,8 +22,10 @@ from medclip.evaluation.few_shot.compare import compare_methods
 from medclip.models.card import read_card
 from medclip.models.packs.manifest import file_sha256
 from medclip.models.packs.pack import load_model
+from medclip.reports.few_shot.report import write_compare_report
 from medclip.settings import Settings
 from tests.kits.adapt_tables import image, make_pack, make_table, tiny, write_table
+from tests.kits.embeddings import embed_files
 
 __all__ = ["tiny"]
 NAMES = ("clear", "hazy", "no finding")
@@ -373,3 +375,62 @@ def test_what_cannot_be_learned_is_refused_before_an_image_is_read(
     asked = ":".join([method, *(f"{k}={v}" for k, v in options.items())])
     with pytest.raises(MedclipError, match=said):
         compare_methods(tiny, data, "finding", methods=["zero-shot", asked], out=data.parent / "never")
+
+
+@pytest.fixture(scope="module")
+def store(tiny: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return embed_files(tmp_path_factory.mktemp("store") / "e", load_model(tiny), data.parent)
+
+
+@pytest.mark.parametrize("method", ["tip", "linear-probe", "clip-adapter"])
+def test_a_pack_from_embeddings_has_the_bytes_of_one_from_files(
+    method: str, tiny: Path, data: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    options = {"method": method, "measure": measure}
+    files = go(tiny, data, out=tmp_path / "files", **options)
+    monkeypatch.setattr("medclip.models.unit_reader.UnitReader.read", lambda *_, **__: pytest.fail("an image was read"))
+    stored = go(tiny, data, out=tmp_path / "stored", folder=store, **options)
+    assert stored.notes == files.notes
+    for path in files.folder.iterdir():
+        assert (stored.folder / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_what_was_not_embedded_is_counted_and_its_shot_replaced(tiny: Path, data: Path, tmp_path: Path):
+    names = sorted(path.relative_to(data.parent).as_posix() for path in data.parent.rglob("*.png"))
+    store = embed_files(tmp_path / "e", load_model(tiny), data.parent, skipped=dict.fromkeys(names[::5], "too_small"))
+    run = go(tiny, data, folder=store)
+    assert set(run.problems) == {"too_small"}
+    assert len(run.drawn.train) == 9
+
+
+def test_embeddings_are_refused_before_anything_is_read(tiny: Path, data: Path, store: Path, tmp_path: Path):
+    with pytest.raises(
+        MedclipError, match="LoRA learns in the towers, and a folder of embeddings holds no images"
+    ) as e:
+        go(tiny, data, folder=store, method="lora")
+    assert e.value.reason is Reason.WRONG_USE
+    assert "tip-f" in e.value.hint
+    with pytest.raises(MedclipError, match="of another pack"):
+        go(make_pack(tmp_path / "other", version="8"), data, folder=store)
+    with pytest.raises(MedclipError, match="LoRA and Full fine-tuning learn in the towers"):
+        compare_methods(tiny, data, "finding", out=tmp_path / "c", methods=["tip", "lora", "full"], folder=store)
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_comparison_from_embeddings_has_the_figures_of_one_from_files(
+    tiny: Path, data: Path, store: Path, tmp_path: Path
+):
+    options = {
+        "methods": ["zero-shot", "tip"],
+        "shots": [1, 2],
+        "seeds": 2,
+        "num_replicates": 50,
+        "settings": Settings(workers=1),
+    }
+    results = [
+        compare_methods(tiny, data, "finding", out=tmp_path / name, folder=folder, processes=n, **options)
+        for name, folder, n in (("files", None, 1), ("stored", store, 2))
+    ]
+    assert results[0].result.cells == results[1].result.cells
+    page = write_compare_report(results[1], tmp_path / "stored")
+    assert "data:image/jpeg" not in page.read_text(encoding="utf-8")

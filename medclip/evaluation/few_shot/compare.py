@@ -17,6 +17,8 @@ from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.table import read_adapt_table
 from medclip.adaptation.data.unit_features import targets_of
 from medclip.adaptation.methods import METHODS
+from medclip.embeddings.open_embeddings import is_embeddings
+from medclip.embeddings.stored_units import needs_images, open_for
 from medclip.errors import MedclipError, Reason
 from medclip.evaluation.few_shot.data import FewShotData, base_identity, prepare, table_name
 from medclip.evaluation.few_shot.mistakes import confusion_of
@@ -105,6 +107,7 @@ def compare_methods(
     check_device(device)
     columns = [label] if isinstance(label, str) else list(label)
     key = load_key(settings, path=key_file)
+    embeddings = open_for(folder, find_pack(model)) if folder is not None and is_embeddings(folder) else None
     read = read_adapt_table(
         table, columns, task=task, modality=modality, folder=folder, patient_from=patient_from, key=key
     )
@@ -121,6 +124,9 @@ def compare_methods(
         has_text=has_text,
     )
     _check_novel(protocol, read.text)
+    learners = [v.title for v in protocol.variants if v.entry.trains_towers]
+    if embeddings is not None and learners:
+        raise needs_images(f"{list_of(learners)} learn in the towers", ", or leave them out with --quick or --methods")
     base = load_model(model, device=device)
     if methods is not None:  # of all methods, one that cannot run is a row of the failures
         for variant in protocol.variants:
@@ -133,6 +139,8 @@ def compare_methods(
         test_share=test_share,
         settings=settings,
         progress=progress,
+        embeddings=embeddings,
+        originals=Path(table).parent if isinstance(table, str | Path) else None,
     )
     store = RunStore(Path(out), data.identity(base))
     runs = _all_runs(base, data, protocol, store, processes, progress)

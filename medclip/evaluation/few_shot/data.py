@@ -16,11 +16,13 @@ from medclip.adaptation.data.examples import Examples
 from medclip.adaptation.data.shots import Division, Drawn, divide, draw_shots
 from medclip.adaptation.data.table import AdaptTable, LabelledUnit
 from medclip.adaptation.data.unit_features import examples_of
+from medclip.embeddings.open_embeddings import Embeddings
+from medclip.embeddings.stored_units import open_reader
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import digest_of
 from medclip.models.card import training_hashes
 from medclip.models.packs.manifest import FILE_NAME as MANIFEST
-from medclip.models.unit_reader import ReadUnit, UnitReader
+from medclip.models.unit_reader import ReadUnit
 from medclip.progress import Progress
 from medclip.settings import Settings
 from medclip.statistics.metrics.classification import HeldOut, numbered
@@ -70,10 +72,10 @@ class FewShotData:
         """Count whose examples they are."""
         return len({self.unit(r).patient for r in rows})
 
-    def image(self, row: int) -> NDArray[np.uint8]:
-        """Return the middle view of an example; uint8 [H, W, 3]."""
+    def image(self, row: int) -> NDArray[np.uint8] | None:
+        """Return the middle view of an example; uint8 [H, W, 3]. None of one whose vectors alone were read."""
         views = self.examples.pixels[row]
-        return views[len(views) // 2]
+        return views[len(views) // 2] if len(views) else None
 
     def identity(self, model: Model) -> dict[str, Any]:
         """Return what identifies runs on this data: no path, no identifier, no key of the patients' hashes."""
@@ -106,6 +108,8 @@ def prepare(
     test_share: float,
     settings: Settings,
     progress: Progress,
+    embeddings: Embeddings | None = None,
+    originals: Path | None = None,
 ) -> FewShotData:
     """Divide the units of a table, draw all shots, and read and encode what takes part.
 
@@ -117,6 +121,8 @@ def prepare(
         test_share: Share of patients to test on, where the table does not say.
         settings: Limits, policy and reading processes.
         progress: Told of each unit.
+        embeddings: What is read in the place of images.
+        originals: Where the images may lie that were embedded.
 
     Raises:
         MedclipError: NOTHING_TO_DO when none is left to test on; those of `divide` and `draw_shots`.
@@ -124,7 +130,7 @@ def prepare(
     units, text = table.units, table.text
     division = divide(units, seed=split_seed, test_share=test_share)
     read: dict[int, ReadUnit] = {}
-    with UnitReader(model, settings) as reader:
+    with open_reader(model, settings, embeddings, originals=originals) as reader:
         while True:
             bad = [i for i, r in read.items() if r.problem is not None]
             drawn = {(k, s): draw_shots(units, division, text, k, s, unusable=bad) for k, s in draws}

@@ -163,15 +163,15 @@ def _fit_and_predict(
 
 def save_examples(examples: Examples, path: Path) -> None:
     """Write examples where another process of this run reads them."""
-    views = np.array([len(p) for p in examples.pixels], np.int64)
     images = [image for views in examples.pixels for image in views]
     with new_file(path) as draft, draft.open("wb") as f:
         np.savez(
             f,
-            pixels=np.concatenate([image.ravel() for image in images]),
-            shapes=np.array([image.shape for image in images], np.int64),
+            pixels=np.concatenate([np.empty(0, np.uint8), *(image.ravel() for image in images)]),
+            shapes=np.array([image.shape for image in images], np.int64).reshape(-1, 3),
+            images=np.array([len(p) for p in examples.pixels], np.int64),
             features=np.concatenate(examples.features),
-            views=views,
+            views=np.array([len(f) for f in examples.features], np.int64),
             targets=examples.targets,
             patients=np.array(examples.patients, dtype=np.str_),
         )
@@ -180,11 +180,12 @@ def save_examples(examples: Examples, path: Path) -> None:
 @lru_cache(maxsize=1)
 def _examples(path: str) -> Examples:
     with np.load(path, allow_pickle=False) as f:
-        cuts = np.cumsum(f["views"])[:-1]
-        each = np.split(f["pixels"], np.cumsum(f["shapes"].prod(axis=1))[:-1])
-        images = [pixels.reshape(shape) for pixels, shape in zip(each, f["shapes"], strict=True)]
+        ends = np.cumsum(f["shapes"].prod(axis=1))
+        each = np.split(f["pixels"], ends)  # and nothing behind the last
+        images = [pixels.reshape(shape) for pixels, shape in zip(each, f["shapes"], strict=False)]
+        cuts, of_unit = np.cumsum(f["views"])[:-1], np.cumsum(f["images"])[:-1]
         return Examples(
-            tuple(tuple(images[i] for i in part) for part in np.split(np.arange(len(images)), cuts)),
+            tuple(tuple(images[i] for i in part) for part in np.split(np.arange(len(images)), of_unit)),
             tuple(np.split(f["features"], cuts)),
             f["targets"],
             tuple(f["patients"].tolist()),

@@ -283,9 +283,9 @@ def _galleries(
 def _thumbnail_view(
     compared: Compared, m: Mistake, show_paths: bool, is_burned: Callable[[int], bool]
 ) -> ThumbnailView:
-    path = printable(compared.data.unit(m.example).file)
+    path, image = printable(compared.data.unit(m.example).file), compared.data.image(m.example)
     return ThumbnailView(
-        data="" if is_burned(m.example) else thumbnail(compared.data.image(m.example)),
+        data="" if image is None or is_burned(m.example) else thumbnail(image),
         label=path if show_paths else f"row {m.row}",
         true=_words(m.true),
         predicted=_words(m.predicted),
