@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from medclip.api.pretrain import pretrain
     from medclip.api.scan import scan
     from medclip.api.score import score
+    from medclip.api.search import search
     from medclip.api.view import view
     from medclip.auditing.result import AuditResult
     from medclip.errors import MedclipError, Reason
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from medclip.inspecting.doctor import Diagnosis
     from medclip.inspecting.draw_view import Viewed
     from medclip.inspecting.opened_study import OpenedStudy
+    from medclip.retrieval.result import SearchResult
     from medclip.runs.score_run import ScoreRun
     from medclip.sample import Modality, Provenance, Sample, Study, View
     from medclip.settings import Settings
@@ -53,6 +55,7 @@ __all__ = [
     "Sample",
     "Scan",
     "ScoreRun",
+    "SearchResult",
     "Settings",
     "Study",
     "SuiteResult",
@@ -70,6 +73,7 @@ __all__ = [
     "runs",
     "scan",
     "score",
+    "search",
     "shards",
     "slides",
     "view",
@@ -91,6 +95,7 @@ __getattr__, __dir__ = lazy_names(
         "Sample": "medclip.sample:Sample",
         "Scan": "medclip.files.scan:Scan",
         "ScoreRun": "medclip.runs.score_run:ScoreRun",
+        "SearchResult": "medclip.retrieval.result:SearchResult",
         "Settings": "medclip.settings:Settings",
         "Study": "medclip.sample:Study",
         "SuiteResult": "medclip.evaluation.zero_shot.results:SuiteResult",
@@ -107,6 +112,7 @@ __getattr__, __dir__ = lazy_names(
         "runs": "medclip.runs",
         "scan": "medclip.api.scan:scan",
         "score": "medclip.api.score:score",
+        "search": "medclip.api.search:search",
         "shards": "medclip.shards",
         "slides": "medclip.slides",
         "view": "medclip.api.view:view",

@@ -79,7 +79,9 @@ def test_medclip_help_loads_nothing_heavy_and_no_command_module():
 
 
 NAMESPACES = ("models", "runs", "shards", "slides")
-VERBS = ("adapt", "audit", "compare", "doctor", "evaluate", "open_study", "pretrain", "scan", "score", "view")
+VERBS = (
+    "adapt", "audit", "compare", "doctor", "evaluate", "open_study", "pretrain", "scan", "score", "search", "view",
+)  # fmt: skip
 
 
 def test_the_face_is_verbs_types_and_namespaces():

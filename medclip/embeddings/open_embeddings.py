@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -150,6 +150,27 @@ class Embeddings(Result):
     def failed_units(self) -> pa.Table:
         """The units that failed after their modality was known."""
         return self._table(FAILED_UNITS)
+
+    def columns(
+        self, table: Level | Literal["files"], names: Sequence[str], rows: Sequence[int] | None = None
+    ) -> pa.Table:
+        """Return some columns of a table, perhaps of some rows alone: far less to read than the table.
+
+        Args:
+            table: A level, or files.
+            names: Its columns.
+            rows: Numbers of files, as the column `row` has them; all where None.
+
+        Raises:
+            MedclipError: CHANGED for a damaged table.
+        """
+        import pyarrow.parquet as pq
+
+        path = self.folder / f"{table}.parquet"
+        with _damaged(path):
+            chosen = None if rows is None else [("row", "in", list(rows))]
+            checked = path.name != FILES
+            return pq.read_table(path, columns=list(names), filters=chosen, page_checksum_verification=checked)
 
     def vectors(self, level: Level = "units") -> NDArray[np.float32]:
         """Return all vectors of a level.

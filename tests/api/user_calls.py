@@ -22,5 +22,6 @@ def calls() -> list[Path | float | str | int | None]:
     suite = medclip.evaluate(images, suite="unimed", sets=["brain_mri"], num_resamples=200)
     run = medclip.pretrain("recipe.yaml", overrides=["train.epochs=2"], out=out, resume=True)
     health = medclip.doctor(settings=medclip.Settings(workers=1))
-    results = (scores, one, scan, study, drawn, adapted, comparison, audit, suite, run, health)
+    hits = medclip.search("embeddings", ["a pacemaker", "a device"], like="film.dcm", not_="a tube", where={"sex": "F"})
+    results = (scores, one, hits, scan, study, drawn, adapted, comparison, audit, suite, run, health)
     return [run.pack, *(repr(result) for result in results)]

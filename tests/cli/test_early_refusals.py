@@ -35,6 +35,7 @@ def test_a_mistyped_path_is_refused_before_torch_is_imported(tmp_path: Path) -> 
         ["score", str(tmp_path), "--out", out, "--table", "nowhere"],
         ["score", str(tmp_path), "--out", out, "--model", "nowhere"],
         ["score", str(tmp_path), "--out", out, "--key-file", "nowhere"],
+        ["search", "nowhere", "effusion"],
         ["scan", "nowhere"],
         ["scan", str(tmp_path), "--table", "nowhere"],
         ["view", "nowhere", "--out", f"{out}.png"],

@@ -1,0 +1,140 @@
+"""`medclip search DIR "pleural effusion"`: find studies in a folder of embeddings, by words, by example, or both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medclip.cli import options
+
+if TYPE_CHECKING:
+    from medclip.retrieval.result import Hit, SearchResult
+
+HEADINGS = {"like": "What is looked for", "where": "Where", "top": "Output"}
+
+
+def search(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that medclip embed wrote.", readable=False)],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[WORDS]...", help="What to look for. Several texts are ways to say the same thing; so are a | b."
+        ),
+    ] = None,
+    like: Annotated[
+        list[str] | None,
+        typer.Option("--like", metavar="FILE|N", help="An example: a file, or its number in the folder. Repeatable."),
+    ] = None,
+    not_: Annotated[
+        list[str] | None, typer.Option("--not", metavar="TEXT", help="What not to look for. Repeatable.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="PACK", help="The pack of the embeddings. Default: found by its name."),
+    ] = None,
+    modality: options.Modality = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option("--where", metavar="COLUMN=VALUE", help="Look only there; also != < <= > >=. Repeatable."),
+    ] = None,
+    level: Annotated[
+        str, typer.Option("--level", help="What is ranked: study, unit (file, series) or view.")
+    ] = "study",
+    other_patients: Annotated[
+        bool, typer.Option("--other-patients", help="Leave out everything of the example's patient.")
+    ] = False,
+    include_example: Annotated[bool, typer.Option("--include-example", help="Rank the example itself, too.")] = False,
+    top: Annotated[int, typer.Option("--top", help="How many hits.")] = 50,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write the hits as .parquet or .csv.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write one page with small images of the hits.")
+    ] = None,
+    report_paths: options.ReportPaths = False,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+) -> int:
+    """Find studies in a folder of embeddings, by words, by example, or both. No image is read again.
+
+    Exit code: 0 hits were found, 2 wrong use, or nothing is left to look at.
+    """
+    from medclip.api.search import search as run
+    from medclip.cli.progress import progress
+
+    _check_outputs(out, html, overwrite)
+    with progress(quiet=as_json) as shown:
+        result = run(
+            folder,
+            words or (),
+            like=like or None,
+            not_=not_ or (),
+            where=where or (),
+            top=top,
+            level=level,
+            model=model,
+            modality=modality,
+            other_patients=other_patients,
+            include_example=include_example,
+            report_paths=report_paths,
+            progress=shown,
+        )
+    if out is not None:
+        result.write(out)
+    if html is not None:
+        from medclip.reports.search.report import write_search_page
+
+        write_search_page(result, html)
+    if as_json:
+        print(result.to_json())
+        return 0
+    _print(result)
+    for path in (out, html):
+        if path is not None:
+            from medclip.errors import printable
+
+            print(f"Written: {printable(str(path))}")
+    return 0
+
+
+def _check_outputs(out: Path | None, html: Path | None, overwrite: bool) -> None:
+    """Refuse what cannot be written before anything is computed."""
+    from medclip.files.output import claim_file
+
+    if out is not None:
+        from medclip.retrieval.result import check_table_name
+
+        check_table_name(out)
+    for path in (out, html):
+        if path is not None:
+            claim_file(path, overwrite=overwrite)
+
+
+def _print(result: SearchResult) -> None:
+    from medclip.cli.table import print_paragraph, print_table
+    from medclip.retrieval.result import NO_PROBABILITY
+    from medclip.wording import count, figure
+
+    print_paragraph("", f"{count(len(result.hits), 'hit')} among {count(result.num_searched, result.noun)}.")
+    columns = [
+        name
+        for name in ("spread", "words", "without", "like")
+        if any(getattr(hit, name) is not None for hit in result.hits)
+    ]
+    if columns in (["words"], ["like"]):  # the score itself
+        columns = []
+
+    def cells(hit: Hit) -> list[str]:
+        image = f", image {hit.image}" if hit.image else f", {hit.num_images} images" if hit.num_images > 1 else ""
+        shown = [" ".join(part for part in (hit.view, hit.laterality, hit.body_part) if part)]
+        figures = [figure(getattr(hit, name), decimals=3) for name in columns]
+        scores = [figure(hit.score, decimals=3), figure(hit.z, decimals=1, signed=True)]
+        return [str(hit.rank), *scores, *figures, hit.modality, *shown, f"{hit.file}{image}", hit.study]
+
+    names = {"words": "words", "spread": "± phrasings", "without": "not", "like": "example"}
+    head = ["", "score", "sd from mean", *(names[name] for name in columns), "modality", "shows", "file", "study"]
+    print_table(head, [cells(hit) for hit in result.hits])
+    for note in (*result.notes, NO_PROBABILITY):
+        print_paragraph("", note)

@@ -1,0 +1,40 @@
+"""The pack that a folder of embeddings is of: found by name or named, and compared by its hash; no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medclip.embeddings.open_embeddings import Embeddings
+from medclip.errors import MedclipError
+from medclip.models.packs.manifest import pack_digest
+from medclip.models.packs.pack import find_pack
+
+if TYPE_CHECKING:
+    from medclip.models.model import Model
+
+
+def pack_of(embeddings: Embeddings, model: str | Path | Model | None) -> Path:
+    """Return the folder of the pack that embeddings are of.
+
+    Args:
+        embeddings: The folder.
+        model: The pack that is named, or that pack loaded; where None it is looked for by its name among those that
+            came with medclip.
+
+    Raises:
+        MedclipError: PACK_NOT_FOUND; WRONG_USE for another pack.
+    """
+    try:
+        pack = find_pack(embeddings.pack.name if model is None else model)
+    except MedclipError as error:
+        if model is not None:
+            raise
+        raise MedclipError(
+            error.reason,
+            f"the pack of these embeddings, {embeddings.pack.name} {embeddings.pack.version}, is not built in.",
+            where=embeddings.folder,
+            hint="Name its folder with --model.",
+        ) from error
+    embeddings.check_pack(pack_digest(pack))
+    return pack

@@ -1,0 +1,220 @@
+"""What a search returns: hits in their order, how far they stand out of the folder, and what must be known of them."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any
+
+from medclip.embeddings.embedded_unit import Level
+from medclip.embeddings.open_embeddings import Embeddings
+from medclip.errors import MedclipError, Reason
+from medclip.files.output import write_file
+from medclip.files.tables.write import csv_bytes, parquet_bytes, schema_of, table_of
+from medclip.result import Result
+from medclip.wording import count, figure, number
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+NOUNS: Mapping[Level, str] = {"views": "view", "units": "unit", "studies": "study"}
+NO_PROBABILITY = (
+    "Scores order the folder. They come from cosines between vectors of a model and are no probabilities: 0.3 may be a "
+    "lot for one model and little for another."
+)
+_SHOWN = 12
+"""Hits with their images in a notebook."""
+IMAGES_OF_A_STUDY = 4
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One place of the ranking. Field order is column order."""
+
+    rank: int
+    row: int
+    """Number of the file, of the first one where several are read together or make a study."""
+    file: str
+    """Its number and format; its path only where paths were asked for."""
+    study: str
+    """Keyed hash of the study."""
+    patient: str | None
+    """Keyed hash of the patient, where one is known."""
+    modality: str
+    score: float
+    """What hits are ordered by."""
+    z: float | None
+    """Standard deviations above the mean score of all that was looked at; None where all scores are equal."""
+    words: float | None
+    """Cosine with the mean of the phrasings."""
+    spread: float | None
+    """Standard deviation of the cosine over the phrasings (ddof 1); None for one phrasing."""
+    without: float | None
+    """Cosine with what is not looked for."""
+    like: float | None
+    """Cosine with the example."""
+    view: str | None
+    laterality: str | None
+    body_part: str | None
+    num_images: int
+    """Units of the study; 1 otherwise."""
+    image: int | None = None
+    """Which image of its file, from 1; only where single views are ranked."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SearchResult(Result):
+    """The answer to one question."""
+
+    hits: tuple[Hit, ...]
+    level: Level
+    words: tuple[str, ...]
+    without: tuple[str, ...]
+    like: tuple[str, ...]
+    """Examples, named as files of hits are."""
+    where: tuple[str, ...]
+    num_searched: int
+    """Views, units or studies that were looked at."""
+    num_left_out: int
+    """Those that conditions, the example itself and its patient left out."""
+    mean: float
+    """Of the scores of all that was looked at."""
+    sd: float
+    engine: str
+    notes: tuple[str, ...]
+    """Sentences that must be read with the hits."""
+    units_of: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Rows of the units of each study among the hits, the first few; only where studies are ranked."""
+    embeddings: Embeddings | None = None
+
+    @property
+    def noun(self) -> str:
+        """What is ranked: view, unit or study."""
+        return NOUNS[self.level]
+
+    @property
+    def question(self) -> str:
+        """The question in one line."""
+        parts = [" | ".join(self.words)]
+        parts += [f"not {text}" for text in self.without]
+        parts += [f"like {name}" for name in self.like]
+        parts += [f"where {condition}" for condition in self.where]
+        return "; ".join(part for part in parts if part)
+
+    def thumbnails(self, hit: Hit) -> list[tuple[int, bytes | None]]:
+        """Return the small images of a hit: row, and JPEG bytes; b"" where none is kept, None where it is withheld.
+
+        An image is withheld where its header says that text is burned into it.
+        """
+        assert self.embeddings is not None
+        rows = self.units_of.get(hit.study, ()) or (hit.row,)
+        return [(row, None if row in self._burned_in else self.embeddings.thumbnail(row)) for row in rows]
+
+    @cached_property
+    def _burned_in(self) -> frozenset[int]:
+        assert self.embeddings is not None
+        rows = sorted({hit.row for hit in self.hits} | {row for rows in self.units_of.values() for row in rows})
+        table = self.embeddings.columns("units", ["row", "burned_in"], rows)
+        return frozenset(row for row, burned in zip(*(c.to_pylist() for c in table.columns), strict=True) if burned)
+
+    @property
+    def table(self) -> pa.Table:
+        """The hits as an Arrow table."""
+        return table_of(self.hits, Hit, schema_of(Hit))
+
+    def write(self, path: str | Path) -> Path:
+        """Write the hits as .parquet or .csv, its owner's alone.
+
+        Raises:
+            MedclipError: WRONG_USE for another suffix; as `medclip.files.output.disk_errors`.
+        """
+        path = Path(path)
+        check_table_name(path)
+        write_file(path, csv_bytes(self.table) if path.suffix == ".csv" else parquet_bytes(self.table))
+        return path
+
+    def to_json(self) -> str:
+        """Return everything as JSON text."""
+        names = ("level", "words", "without", "like", "where", "num_searched", "num_left_out", "mean", "sd", "engine")
+        facts = {name: getattr(self, name) for name in names}
+        return json.dumps({**facts, "notes": self.notes, "hits": [asdict(hit) for hit in self.hits]}, indent=1)
+
+    def _facts(self) -> Mapping[str, object]:
+        best = self.hits[0]
+        facts = {
+            "question": self.question,
+            "hits": f"{number(len(self.hits))} of {count(self.num_searched, self.noun)}",
+            "best": f"{figure(best.score, decimals=3)}, {z_words(best.z)}",
+            "engine": self.engine if self.engine != "exact" else "",
+            "note": self.notes[0] if self.notes else "",
+        }
+        return {name: value for name, value in facts.items() if value}
+
+    def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
+        return [asdict(hit) for hit in self.hits[:most]]
+
+    def _repr_html_(self) -> str:
+        """Return facts and small images for a notebook: everything escaped, no script, nothing loaded."""
+        figures = "".join(self._figure(hit) for hit in self.hits[:_SHOWN]) if self.embeddings is not None else ""
+        notes = "".join(f"<p>{escape(note)}</p>" for note in (*self.notes, NO_PROBABILITY))
+        style = "display:flex;flex-wrap:wrap;gap:12px"
+        return f'{super()._repr_html_()}<div style="{style}">{figures}</div>{notes}'
+
+    def _figure(self, hit: Hit) -> str:
+        images = "".join(map(_image, (body for _, body in self.thumbnails(hit)[:1])))
+        label = f"{hit.rank}. {hit.file}, {hit.modality}, {figure(hit.score, decimals=3)} ({z_words(hit.z)})"
+        return f'<figure style="margin:0;width:160px">{images}<figcaption>{escape(label)}</figcaption></figure>'
+
+
+def _image(body: bytes | None) -> str:
+    if not body:
+        return f"<p>{'Withheld: the header says that text is burned in' if body is None else 'No small image kept'}</p>"
+    return f'<img alt="" width="160" src="data:image/jpeg;base64,{base64.b64encode(body).decode()}">'
+
+
+def z_words(z: float | None) -> str:
+    """Write how far a score stands out.
+
+    Example:
+        >>> z_words(2.345), z_words(None)
+        ('2.3 sd above the mean', 'all alike')
+    """
+    if z is None:
+        return "all alike"
+    return f"{figure(abs(z), decimals=1)} sd {'above' if z >= 0 else 'below'} the mean"
+
+
+def weak_ranks(hits: tuple[Hit, ...], num_searched: int, noun: str) -> str:
+    """Return a sentence where even the best hit does not stand out; "" where it does.
+
+    The largest of N values drawn from one bell curve lies near its (N - 0.375) / (N + 0.25) quantile (Blom, 1958).
+    """
+    if not hits or hits[0].z is None or num_searched < 2:
+        return "All scores are equal: the order says nothing." if hits and num_searched > 1 else ""
+    by_chance = NormalDist().inv_cdf((num_searched - 0.375) / (num_searched + 0.25))
+    if hits[0].z >= by_chance:
+        return ""
+    return (
+        f"The best hit lies {z_words(hits[0].z)}; the highest of {count(num_searched, noun)} is expected "
+        f"{figure(by_chance, decimals=1)} sd above it by chance alone. Perhaps the folder holds nothing of the kind."
+    )
+
+
+def check_table_name(path: Path) -> None:
+    """Refuse a name that is neither .parquet nor .csv."""
+    if path.suffix not in (".parquet", ".csv"):
+        raise MedclipError(
+            Reason.WRONG_USE, "hits are written as .parquet or .csv.", where=path, hint="Name such a file."
+        )
+
+
+def finite(value: float) -> float | None:
+    """Return a number that JSON can hold, rounded to six decimals; None for what is none."""
+    return round(float(value), 6) if math.isfinite(value) else None

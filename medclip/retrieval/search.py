@@ -1,0 +1,283 @@
+"""Search a folder of embeddings: a question becomes one vector, and all vectors of a level are compared with it.
+
+Words alone: score = cos(f, w) - cos(f, n), where w is the normalised mean of the phrasings and n that of what is not
+looked for. An example alone: score = cos(f, e). Both: the mean of the two, each as standard deviations above its mean
+over all that is looked at, since cosines between images lie higher and spread otherwise than those between images and
+words. In each case the score is linear in f, so that one pass over the vectors finds the best.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.embeddings.embedded_unit import Level
+from medclip.embeddings.open_embeddings import Embeddings
+from medclip.errors import MedclipError, Reason, printable
+from medclip.progress import Progress, Silent
+from medclip.retrieval.question import Question, QuestionVectors, encode_words, row_of
+from medclip.retrieval.result import (
+    IMAGES_OF_A_STUDY,
+    NOUNS,
+    Hit,
+    SearchResult,
+    finite,
+    weak_ranks,
+)
+from medclip.retrieval.searchable import Searchable, open_searchable
+from medclip.retrieval.top_rows import exact_scores, top_rows
+from medclip.retrieval.where import Condition, rows_where
+from medclip.settings import Settings
+
+if TYPE_CHECKING:
+    from medclip.models.model import Model
+
+_ROUNDING = 1e-6
+"""Scores that spread less are equal but for the rounding of float32."""
+Load = Callable[[], "Model"]
+"""Loads the model, which is needed for words and for images that are not in the folder."""
+
+
+def run_search(
+    embeddings: Embeddings,
+    question: Question,
+    load: Load,
+    *,
+    conditions: Sequence[Condition] = (),
+    level: Level = "studies",
+    top: int = 50,
+    other_patients: bool = False,
+    include_example: bool = False,
+    modality: str | None = None,
+    report_paths: bool = False,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> SearchResult:
+    """Rank the views, units or studies of a folder by a question.
+
+    Args:
+        embeddings: The folder.
+        question: What is looked for.
+        load: Called where the model is needed.
+        conditions: Which units are looked at, and which studies: those of which one unit fits.
+        level: What is ranked.
+        top: How many hits, at least 1.
+        other_patients: Leave out what is of an example's patient; an example that is not in the folder has none.
+        include_example: Rank the example itself, too.
+        modality: Of examples that are not in the folder and whose header does not say.
+        report_paths: Name files by their paths.
+        settings: Limits, for reading an example.
+        progress: Told of vectors that are prepared.
+
+    Raises:
+        MedclipError: NOTHING_TO_DO where nothing is left to look at; what reading an example raises.
+    """
+    progress = progress or Silent()
+    passing = rows_where(embeddings, conditions) if conditions else None
+    asked = _vectors(embeddings, question, load, modality, settings, progress)
+    searched = open_searchable(embeddings, level, progress)
+    wanted = _wanted(embeddings, searched, passing)
+    _leave_out(embeddings, searched, wanted, asked, other_patients=other_patients, include_example=include_example)
+    if not wanted.any():
+        raise MedclipError(
+            Reason.NOTHING_TO_DO,
+            f"nothing but the example and what is left out with it is in this folder: no {NOUNS[level]} is left.",
+            where=embeddings.folder,
+            hint="Search with --include-example, or in a larger folder.",
+        )
+    query, offset = _query(searched, asked, wanted)
+    best = top_rows(searched.vectors, query[None], top, wanted=wanted)
+    mean, sd = float(best.mean[0]) - offset, float(best.sd[0])
+    hits, units_of = _hits(embeddings, searched, asked, best.rows[0], best.scores[0] - offset, (mean, sd))
+    rows = [*(hit.row for hit in hits), *(row for row in asked.like_rows if row is not None)]
+    names = _names(embeddings, rows, report_paths)
+    hits = tuple(replace(hit, file=names[hit.row]) for hit in hits)
+    notes = (*asked.notes, weak_ranks(hits, best.num_rows, NOUNS[level]))
+    return SearchResult(
+        hits=hits,
+        level=level,
+        words=question.words,
+        without=question.without,
+        like=tuple(
+            names[row] if row is not None else printable(str(example)) if report_paths else "an image from elsewhere"
+            for example, row in zip(question.like, asked.like_rows, strict=True)
+        ),
+        where=tuple(map(str, conditions)),
+        num_searched=best.num_rows,
+        num_left_out=searched.vectors.num_rows - best.num_rows,
+        mean=mean,
+        sd=sd,
+        engine="exact",
+        notes=tuple(note for note in notes if note),
+        units_of=units_of,
+        embeddings=embeddings,
+    )
+
+
+def _vectors(
+    embeddings: Embeddings,
+    question: Question,
+    load: Load,
+    modality: str | None,
+    settings: Settings | None,
+    progress: Progress,
+) -> QuestionVectors:
+    """Encode the words of a question, and look its examples up or read them."""
+    asked = QuestionVectors(None, None, None, None)
+    rows = [row_of(embeddings, example) for example in question.like]
+    if question.words or question.without:
+        asked = encode_words(load(), question)
+    if not question.like:
+        return asked
+    parts = []
+    known = [row for row in rows if row is not None]
+    if known:
+        units = open_searchable(embeddings, "units", progress)
+        parts.append(units.vectors.rows(np.flatnonzero(np.isin(units.rows, known))))
+    strange = [Path(str(example)) for example, row in zip(question.like, rows, strict=True) if row is None]
+    if strange:
+        parts.append(load().embed_images(strange, modality=modality, settings=settings, progress=progress))
+    mean = np.concatenate(parts).mean(axis=0, dtype=np.float64)
+    like = (mean / np.linalg.norm(mean)).astype(np.float32)
+    return replace(asked, like=like, like_rows=tuple(rows))
+
+
+def _wanted(embeddings: Embeddings, searched: Searchable, passing: NDArray[np.int64] | None) -> NDArray[np.bool_]:
+    """Return which vectors belong to units that pass; bool [N]."""
+    if passing is None:
+        return np.ones(searched.vectors.num_rows, bool)
+    if searched.level != "studies":
+        return np.isin(searched.rows, passing)
+    units = embeddings.columns("units", ["row", "study"])
+    studies = units.filter(np.isin(units.column("row").to_numpy(), passing)).column("study").unique()
+    return searched.with_values("study", studies.to_pylist())
+
+
+def _leave_out(
+    embeddings: Embeddings,
+    searched: Searchable,
+    wanted: NDArray[np.bool_],
+    asked: QuestionVectors,
+    *,
+    other_patients: bool,
+    include_example: bool,
+) -> None:
+    """Leave out the examples themselves, and what is of their patients; changes `wanted`."""
+    rows = [row for row in asked.like_rows if row is not None]
+    if not rows:
+        return
+    of_example = embeddings.columns("units", ["row", "study", "patient"], rows)
+    same = np.isin(searched.rows, rows)
+    if searched.level == "studies":
+        same = searched.with_values("study", of_example.column("study").to_pylist())
+    if other_patients:
+        patients = [patient for patient in of_example.column("patient").to_pylist() if patient is not None]
+        wanted &= ~searched.with_values("patient", patients)
+        wanted &= ~same  # where no patient is known
+    elif not include_example:
+        wanted &= ~same
+
+
+def _query(
+    searched: Searchable, asked: QuestionVectors, wanted: NDArray[np.bool_]
+) -> tuple[NDArray[np.float32], float]:
+    """Return the vector whose dot product with f, less the second value, is the score of f."""
+    text, like = asked.text, asked.like
+    if text is None or like is None:
+        query = text if like is None else like
+        assert query is not None
+        return query, 0.0
+    each = top_rows(searched.vectors, np.stack([text, like]), 1, wanted=wanted)
+    sd = np.where(each.sd > 0, each.sd, 1.0)
+    query = 0.5 * (text.astype(np.float64) / sd[0] + like.astype(np.float64) / sd[1])
+    return query.astype(np.float32), float(0.5 * (each.mean[0] / sd[0] + each.mean[1] / sd[1]))
+
+
+def _hits(
+    embeddings: Embeddings,
+    searched: Searchable,
+    asked: QuestionVectors,
+    rows: NDArray[np.int64],
+    scores: NDArray[np.floating],
+    spread_of_all: tuple[float, float],
+) -> tuple[tuple[Hit, ...], dict[str, tuple[int, ...]]]:
+    mean, sd = spread_of_all
+    vectors = searched.vectors.rows(rows)
+    facts = searched.table.take(rows).to_pylist()
+    words, without, like = (_cosines(vectors, query) for query in (asked.words, asked.without, asked.like))
+    spread: list[float | None] = [None] * len(rows)
+    if asked.phrasings is not None and len(asked.phrasings) > 1:
+        each = vectors.astype(np.float64) @ asked.phrasings.astype(np.float64).T
+        spread = [finite(value) for value in each.std(axis=1, ddof=1)]
+    units_of = _units_of_studies(embeddings, searched, facts)
+    unit_rows = sorted({row for units in units_of.values() for row in units} | {fact["row"] for fact in facts})
+    columns = ["row", "view", "laterality", "body_part"]
+    of_unit = {unit["row"]: unit for unit in embeddings.columns("units", columns, unit_rows).to_pylist()}
+    hits = []
+    for n, fact in enumerate(facts):
+        unit, num_units = of_unit[fact["row"]], len(units_of.get(fact["study"], (0,)))
+        hits.append(
+            Hit(
+                rank=n + 1,
+                row=fact["row"],
+                file="",
+                study=fact["study"],
+                patient=fact["patient"],
+                modality=fact["modality"],
+                score=round(float(scores[n]), 6),
+                z=finite((float(scores[n]) - mean) / sd) if sd > _ROUNDING else None,
+                words=words[n],
+                spread=spread[n],
+                without=without[n],
+                like=like[n],
+                view=unit["view"] if num_units == 1 else None,
+                laterality=unit["laterality"] if num_units == 1 else None,
+                body_part=unit["body_part"] or None,
+                num_images=num_units,
+                image=fact["number"] + 1 if "number" in fact else None,
+            )
+        )
+    return tuple(hits), {study: rows[:IMAGES_OF_A_STUDY] for study, rows in units_of.items()}
+
+
+def _cosines(vectors: NDArray[np.float32], query: NDArray[np.float32] | None) -> list[float | None]:
+    if query is None:
+        return [None] * len(vectors)
+    return [finite(value) for value in exact_scores(vectors, query[None])]
+
+
+def _units_of_studies(
+    embeddings: Embeddings, searched: Searchable, facts: Sequence[dict[str, Any]]
+) -> dict[str, tuple[int, ...]]:
+    """Return the rows of the units of each study among the hits."""
+    if searched.level != "studies":
+        return {}
+    import pyarrow as pa
+    from pyarrow import compute as pc
+
+    units = embeddings.columns("units", ["row", "study"])
+    studies = pa.array([fact["study"] for fact in facts], pa.string())
+    chosen = units.filter(pc.is_in(units.column("study"), value_set=studies))  # pyright: ignore
+    rows: dict[str, list[int]] = {}
+    for row, study in zip(*(column.to_pylist() for column in chosen.columns), strict=True):
+        rows.setdefault(study, []).append(row)
+    return {study: tuple(of_study) for study, of_study in rows.items()}
+
+
+def _names(embeddings: Embeddings, rows: Sequence[int], report_paths: bool) -> dict[int, str]:
+    """Return what files are called: "file 12 (DICOM)", or their paths."""
+    files = embeddings.columns("files", ["row", "path", "format"], sorted(set(rows))).to_pylist()
+    return {
+        file["row"]: printable(file["path"]) if report_paths else f"file {file['row']} ({_format(file['format'])})"
+        for file in files
+    }
+
+
+def _format(name: str | None) -> str:
+    """Write the format of a file as the report of a scoring run does: DICOM, PNG."""
+    return (name or "not opened").replace("_", " ").upper()

@@ -1,0 +1,116 @@
+"""One level of a folder of embeddings, ready to be searched: its vectors mapped, its columns in memory.
+
+It is kept as long as the embeddings are open, so that the second question of a notebook costs no more than its search.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.embeddings.embedded_unit import Level
+from medclip.embeddings.open_embeddings import Embeddings
+from medclip.embeddings.write_embeddings import NOTE
+from medclip.errors import MedclipError, Reason
+from medclip.progress import Progress
+from medclip.retrieval.vector_file import VectorFile, open_vector_file, write_vector_file
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FOLDER = "search"
+"""In a folder of embeddings: what searches made of it. It may be deleted at any time."""
+_OPEN: WeakKeyDictionary[Embeddings, dict[Level, Searchable]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True, eq=False)
+class Searchable:
+    """The vectors of a level and what is known of each."""
+
+    level: Level
+    vectors: VectorFile
+    table: pa.Table
+    """One row for each vector: row (of the unit's or study's first file), study, patient, modality; number of views."""
+    digest: str
+    """Of the table that the vectors are in."""
+
+    @cached_property
+    def rows(self) -> NDArray[np.int64]:
+        """[N]: the file of each vector."""
+        return self.table.column("row").to_numpy()
+
+    def with_values(self, column: str, values: Sequence[str]) -> NDArray[np.bool_]:
+        """Return which vectors have one of these values in a column of texts; bool [N]."""
+        import pyarrow as pa
+        from pyarrow import compute as pc
+
+        held = pc.is_in(self.table.column(column), value_set=pa.array(values, pa.string()))  # pyright: ignore
+        return held.to_numpy(zero_copy_only=False).astype(bool)
+
+
+def open_searchable(embeddings: Embeddings, level: Level, progress: Progress) -> Searchable:
+    """Open a level for search; its raw file of vectors is written where there is none that fits.
+
+    Where nothing can be written into the folder, the file is a temporary one, and goes with the process.
+
+    Raises:
+        MedclipError: NOTHING_TO_DO for embeddings without a vector; CHANGED for a damaged table; NON_FINITE.
+    """
+    held = _OPEN.setdefault(embeddings, {})
+    if level not in held:
+        held[level] = _open(embeddings, level, progress)
+    return held[level]
+
+
+def _open(embeddings: Embeddings, level: Level, progress: Progress) -> Searchable:
+    shape = (getattr(embeddings, f"num_{level}"), embeddings.dim)
+    if shape[0] == 0:
+        raise MedclipError(
+            Reason.NOTHING_TO_DO,
+            "no file of these embeddings could be read, so that there is nothing to search in.",
+            where=embeddings.folder,
+            hint="The column `message` of files.parquet says why.",
+        )
+    note = json.loads((embeddings.folder / NOTE).read_text(encoding="utf-8"))
+    digest = str(note["sha256"][f"{level}.parquet"])
+    place = embeddings.folder / FOLDER
+    path = place / f"{level}-{digest[:16]}.npy"
+    vectors = open_vector_file(path, shape) or _write(embeddings, level, path, shape, progress)
+    names = ["row", "study", "patient", "modality", *(["number"] if level == "views" else [])]
+    return Searchable(level, vectors, embeddings.columns(level, names), digest)
+
+
+def _write(embeddings: Embeddings, level: Level, path: Path, shape: tuple[int, int], progress: Progress) -> VectorFile:
+    def blocks() -> Any:
+        progress.stage("Preparing vectors", shape[0])
+        for block in embeddings.blocks(level):
+            yield block
+            progress.step(len(block))
+
+    try:
+        write_vector_file(path, shape, blocks())
+    except MedclipError as error:
+        if error.reason not in (Reason.PERMISSION_DENIED, Reason.WRONG_USE, Reason.DISK_FULL):
+            raise
+        progress.note("Nothing can be written into the folder of embeddings; the next search prepares them again.")
+        with tempfile.TemporaryDirectory(prefix="medclip-search-") as elsewhere:
+            write_vector_file(Path(elsewhere, path.name), shape, blocks())
+            vectors = open_vector_file(Path(elsewhere, path.name), shape)
+    else:
+        vectors = open_vector_file(path, shape)
+        for stale in path.parent.glob(f"{level}-*"):
+            if not stale.name.startswith(path.stem):
+                with suppress(OSError):
+                    stale.unlink()
+    assert vectors is not None
+    return vectors

@@ -1,0 +1,161 @@
+"""Which files a search looks at: conditions on columns and on header values."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.dicom.header.safe_header import ALLOWED
+from medclip.embeddings.open_embeddings import Embeddings
+from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.files.tables.modality_names import modality_of_name
+from medclip.wording import list_of
+
+COLUMNS = ("row", "study", "patient", "modality", "kind", "laterality", "view", "body_part", "burned_in")
+"""Columns of units.parquet that conditions may name."""
+HEADERS = tuple(entry.name for entry in ALLOWED if entry.name not in COLUMNS)
+"""Header values that they may name."""
+_CONDITION = re.compile(r"\s*([\w-]+)\s*(!=|>=|<=|=|<|>)\s*(.*?)\s*", re.DOTALL)
+Where = str | Sequence[str] | Mapping[str, Any]
+"""One condition, several, or a mapping of columns to a value or values."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What the value of a column must be."""
+
+    column: str
+    relation: str
+    value: str
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value fits: as a number where both are, else as text without case; of a list any member."""
+        if isinstance(value, list):
+            return any(self.holds(one) for one in value)
+        written = "" if value is None else str(value).lower()
+        asked = self.value.lower()
+        if self.column == "modality" and (modality := modality_of_name(self.value)) is not None:
+            asked = str(modality)
+        a, b = _number(written), _number(asked)
+        if self.relation in ("=", "!="):
+            equal = written == asked or (a is not None and a == b)
+            return equal == (self.relation == "=")
+        if a is None or b is None:
+            return False
+        return {"<": a < b, "<=": a <= b, ">": a > b, ">=": a >= b}[self.relation]
+
+    def __str__(self) -> str:
+        return f"{self.column}{self.relation}{self.value}"
+
+
+def read_conditions(where: Where) -> tuple[Condition, ...]:
+    """Read conditions such as "modality=ct" and "age_years>=60".
+
+    Args:
+        where: Texts of a column, one of = != < <= > >=, and a value; in a mapping all are of equality, and a list in
+            the place of a value takes any of it.
+
+    Raises:
+        MedclipError: WRONG_USE for a text that is no condition, and for a column that there is none of.
+
+    Example:
+        >>> [str(c) for c in read_conditions({"modality": ["ct", "mri"], "sex": "F"})]
+        ['modality=ct', 'modality=mri', 'sex=F']
+    """
+    if isinstance(where, Mapping):
+        pairs = ((name, value if isinstance(value, (list, tuple, set)) else [value]) for name, value in where.items())
+        conditions = [Condition(str(name), "=", str(value)) for name, values in pairs for value in values]
+    else:
+        conditions = [_read(text) for text in ([where] if isinstance(where, str) else where)]
+    known = (*COLUMNS, *HEADERS)
+    for condition in conditions:
+        if condition.column not in known:
+            raise MedclipError(
+                Reason.WRONG_USE,
+                f"there is no column {condition.column!r} to choose by.",
+                hint=did_you_mean(condition.column, known, "Columns are"),
+            )
+    return tuple(conditions)
+
+
+def rows_where(embeddings: Embeddings, conditions: Sequence[Condition]) -> NDArray[np.int64]:
+    """Return the units that all conditions hold for, by the row of their first file.
+
+    Several equalities of one column hold where any of them does.
+
+    Raises:
+        MedclipError: NOTHING_TO_DO where none is left, naming the values that there are.
+    """
+    names = [name for name in COLUMNS if name != "row" and any(c.column == name for c in conditions)]
+    if any(c.column in HEADERS for c in conditions):
+        names.append("headers")
+    table = embeddings.columns("units", ["row", *names])
+    rows = table.column("row").to_numpy()
+    passing = np.ones(len(rows), bool)
+    for column in dict.fromkeys(c.column for c in conditions):
+        of_column = [c for c in conditions if c.column == column]
+        codes, values = _coded(table, column)
+        fits = np.array([_fits(value, of_column) for value in values], bool)
+        if not fits.any():
+            raise _nothing(embeddings, of_column, values)
+        passing &= fits[codes]
+    if not passing.any():
+        raise MedclipError(
+            Reason.NOTHING_TO_DO,
+            f"no image of these embeddings has {list_of([str(c) for c in conditions])}.",
+            where=embeddings.folder,
+            hint="Each holds for some, but not all for one.",
+        )
+    return rows[passing]
+
+
+def _fits(value: Any, conditions: Sequence[Condition]) -> bool:
+    equal = [c.holds(value) for c in conditions if c.relation == "="]
+    return all(c.holds(value) for c in conditions if c.relation != "=") and (any(equal) or not equal)
+
+
+def _coded(table: Any, column: str) -> tuple[NDArray[np.int64], list[Any]]:
+    """Return the number of each row's value, and the values."""
+    name = "headers" if column in HEADERS else column
+    coded = table.column(name).combine_chunks().dictionary_encode(null_encoding="encode")
+    values = coded.dictionary.to_pylist()
+    if name == "headers":
+        values = [json.loads(text).get(column) if text else None for text in values]
+    return coded.indices.to_numpy(zero_copy_only=False), values
+
+
+def _nothing(embeddings: Embeddings, conditions: Sequence[Condition], values: Sequence[Any]) -> MedclipError:
+    column = conditions[0].column
+    texts = sorted({str(value) for value in values if value not in (None, "")})
+    hint = f"The folder states no {column} for any image."
+    if texts:
+        known = did_you_mean(conditions[0].value, texts, f"Values of {column} are")
+        hint = known if column not in ("study", "patient", "row") else f"See the column {column} of units.parquet."
+    return MedclipError(
+        Reason.NOTHING_TO_DO,
+        f"no image of these embeddings has {list_of([str(c) for c in conditions], 'or')}.",
+        where=embeddings.folder,
+        hint=hint,
+    )
+
+
+def _read(text: str) -> Condition:
+    read = _CONDITION.fullmatch(text)
+    if read is None:
+        raise MedclipError(
+            Reason.WRONG_USE, f"{text!r} is no condition.", hint="Write a column and its value, such as modality=ct."
+        )
+    return Condition(*read.groups())
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

@@ -1,0 +1,164 @@
+"""`medclip search`: what is printed and written, and what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+import medclip
+from medclip.cli.main import main
+from medclip.embeddings.embedded_unit import EmbeddingPack
+from medclip.embeddings.open_embeddings import open_embeddings
+from medclip.embeddings.write_embeddings import begin_embeddings
+from medclip.errors import MedclipError, Reason
+from medclip.models.packs.manifest import pack_digest
+from medclip.models.packs.pack import load_model
+from tests.kits.embeddings import make_units, write_store
+from tests.kits.image_only import image_only_pack
+from tests.kits.scoring import make_pack, write_png
+
+WORDS = "an X-ray image | a chest film"
+
+
+def store_of(folder: Path, pack: Path, dim: int, images: list[Path] | None = None) -> Path:
+    """Write embeddings of a pack: units of noise, or of images."""
+    units = make_units(20, dim)
+    if images is not None:
+        vectors = load_model(pack).embed_images(images, modality="xray")
+        hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in images]
+        units = [
+            replace(unit, features=vectors[n : n + 1], sha256=hashes[n])
+            for n, unit in enumerate(make_units(len(images), dim))
+        ]
+    named = EmbeddingPack(pack.name, "1", pack_digest(pack), "t" * 64, "p" * 16)
+    return write_store(folder, units, named, dim=dim)
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_pack(tmp_path_factory.mktemp("packs") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("images")
+    return [write_png(folder / f"{n}.png", n) for n in range(8)]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, pack: Path, images: list[Path]) -> Path:
+    return store_of(tmp_path_factory.mktemp("e") / "e", pack, 32, images)
+
+
+def run(*words: object) -> int:
+    return main(["search", *map(str, words)])
+
+
+def test_hits_are_a_table_with_what_must_be_known_of_it(
+    store: Path, pack: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(store, "an X-ray image", "a chest film", "--model", pack, "--level", "unit") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "8 hits among 8 units."
+    assert "± phrasings" in lines[1]
+    assert lines[2].startswith("1 ")
+    assert "no probabilities" in lines[-1]
+    assert not any(f"{n}.png" in line for n in range(8) for line in lines)
+
+
+def test_json_and_tables_and_the_page_hold_the_same_hits(
+    store: Path, pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, page = tmp_path / "hits.parquet", tmp_path / "hits.html"
+    assert run(store, WORDS, "--model", pack, "--top", 3, "--json", "--out", table, "--html", page) == 0
+    printed = capsys.readouterr()
+    values = json.loads(printed.out)
+    assert printed.err == ""
+    assert [hit["row"] for hit in values["hits"]] == pq.read_table(table).column("row").to_pylist()
+    assert page.read_text().count('<li id="hit-') == 3
+    assert {path.stat().st_mode & 0o777 for path in (table, page)} == {0o600}
+    before = page.read_bytes()
+    assert run(store, WORDS, "--model", pack, "--html", page) == 2
+    assert page.read_bytes() == before
+    assert run(store, WORDS, "--model", pack, "--top", 3, "--html", page, "--overwrite") == 0
+    assert page.read_bytes() == before
+
+
+def test_an_image_from_elsewhere_is_read_and_one_of_the_folder_is_known(
+    store: Path, pack: Path, images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(store, "--like", images[3], "--level", "unit", "--json") == 0  # by its hash; no pack is looked for
+    known = json.loads(capsys.readouterr().out)
+    assert 4 not in {hit["row"] for hit in known["hits"]}
+    other = tmp_path / "other.png"
+    other.write_bytes(images[3].read_bytes() + b"\0")  # the same pixels in another file
+    asked = ["--like", other, "--level", "unit", "--json", "--model", pack, "--modality", "xray"]
+    assert run(store, *asked) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["hits"][0]["row"], answer["like"]) == (4, ["an image from elsewhere"])
+    assert answer["hits"][0]["score"] == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["a", "--top", "0"], "at least 1"),
+        ([], "nothing to look for"),
+        (["a", "--level", "patient"], "cannot be ranked"),
+        (["a", "--where", "modalty=ct"], "Did you mean 'modality'"),
+        (["--like", "2", "--where", "modality=ct"], "Values of modality are: xray"),
+        (["--like", "nowhere.png"], "no such file"),
+        (["a", "--out", "hits.txt"], ".parquet or .csv"),
+        (["a"], "is not built in"),
+        (["a", "--model", "medclip-mini"], "another pack"),
+    ],
+)
+def test_what_cannot_be_searched_for_is_one_sentence(
+    store: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(store, *words) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert printed.out == ""
+
+
+def test_a_folder_that_is_half_written_or_none_at_all_is_refused(
+    pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    half = store_of(tmp_path / "half", pack, 32)
+    begin_embeddings(half)
+    assert run(half, "a", "--model", pack) == 2
+    assert "not complete" in capsys.readouterr().err
+    assert run(tmp_path, "a") == 2
+    assert "medclip embed" in capsys.readouterr().err
+
+
+def test_an_image_only_pack_is_searched_by_example_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pack = image_only_pack(tmp_path / "tiles")
+    folder = store_of(tmp_path / "e", pack, 16)
+    assert run(folder, "tumour", "--model", pack) == 2
+    assert "--like FILE" in capsys.readouterr().err
+    assert run(folder, "--like", 3) == 0
+
+
+def test_a_loaded_model_and_opened_embeddings_are_taken_as_they_are(store: Path, pack: Path) -> None:
+    model, opened = load_model(pack), open_embeddings(store)
+    first = medclip.search(opened, WORDS, model=model, level="unit")
+    assert first.hits == medclip.search(store, WORDS, model=pack, level="unit").hits
+    with pytest.raises(MedclipError) as e:
+        medclip.search(opened, WORDS, model=load_model("medclip-mini"))
+    assert e.value.reason is Reason.WRONG_USE
+
+
+def test_a_search_by_number_needs_no_torch(store: Path) -> None:
+    import subprocess
+
+    code = "import sys; from medclip.cli.main import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
+    command = [sys.executable, "-c", code, "search", str(store), "--like", "2", "--json"]
+    assert subprocess.run(command, capture_output=True, timeout=60).returncode == 0
