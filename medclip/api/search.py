@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from medclip.embeddings.embedded_unit import LEVELS, Level
 from medclip.embeddings.open_embeddings import Embeddings, open_embeddings
 from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.models.packs.words import refuse_words
+from medclip.models.packs.words import no_words, understands_words
 from medclip.progress import Progress
 from medclip.retrieval.pack_of import pack_of
 from medclip.retrieval.question import Example, read_question
@@ -83,8 +83,8 @@ def search(
     ranked, embeddings = read_level(level), open_embeddings(folder)
     has_words = bool(question.words or question.without)
     pack = pack_of(embeddings, model) if has_words or model is not None else None
-    if has_words and pack is not None:
-        refuse_words(pack, embeddings.pack.name, "a search for words needs")
+    if has_words and pack is not None and not understands_words(pack):
+        raise no_words(embeddings.pack.name, ", which a search for words needs")
 
     def load() -> Model:
         from medclip.models.model import Model

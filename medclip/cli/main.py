@@ -39,7 +39,7 @@ COMMANDS = {
         "List every file of a folder and what would be scored.",
     ),
     "view": ("medclip.cli.view:view", "Draw what a model would see of a file, beside what is stored."),
-    "search": ("medclip.cli.search:search", "Find studies in a folder of embeddings, by words or by example."),
+    "search": ("medclip.cli.search:search", "Find studies in embeddings, by words or by example."),
     "pretrain": (
         "medclip.cli.pretrain:pretrain",
         "Train a model from a recipe; run again to go on.",

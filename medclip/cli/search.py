@@ -30,10 +30,7 @@ def search(
     not_: Annotated[
         list[str] | None, typer.Option("--not", metavar="TEXT", help="What not to look for. Repeatable.")
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option("--model", metavar="PACK", help="The pack of the embeddings. Default: found by its name."),
-    ] = None,
+    model: options.Model = "",
     modality: options.Modality = None,
     where: Annotated[
         list[str] | None,
@@ -57,7 +54,9 @@ def search(
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> int:
-    """Find studies in a folder of embeddings, by words, by example, or both. No image is read again.
+    """Find studies in a folder of embeddings, by words, by example, or both.
+
+    No image of the folder is read. Its pack is found by its name, or named with --model.
 
     Exit code: 0 hits were found, 2 wrong use, or nothing is left to look at.
     """
@@ -74,7 +73,7 @@ def search(
             where=where or (),
             top=top,
             level=level,
-            model=model,
+            model=model or None,
             modality=modality,
             other_patients=other_patients,
             include_example=include_example,

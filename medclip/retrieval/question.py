@@ -15,9 +15,8 @@ from medclip.embeddings.write_embeddings import hash_of
 from medclip.errors import MedclipError, Reason
 from medclip.files.input_paths import refuse_missing
 from medclip.models.wordings import encode_phrasings
-from medclip.text.tokenizers.words_read import num_words_read
-from medclip.text.vocabulary.own_words import BAR, Words
-from medclip.wording import count
+from medclip.text.checks.prompt_words import prompt_notes
+from medclip.text.vocabulary.own_words import BAR, Prompt, Words
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
@@ -97,22 +96,8 @@ def encode_words(model: Model, question: Question) -> QuestionVectors:
         None if words is None else words.single,
         None if without is None else without.mean,
         None,
-        notes=cut_notes(model, (*question.words, *question.without)),
+        notes=prompt_notes([Prompt("", question.words, question.without)], model.tokenizer),
     )
-
-
-def cut_notes(model: Model, texts: Sequence[str]) -> tuple[str, ...]:
-    """Return a sentence for each text that is longer than the model reads."""
-    notes = []
-    for text in texts:
-        num_read = num_words_read(model.tokenizer, text)
-        if num_read is not None:
-            begin = " ".join(text.split()[:5])
-            notes.append(
-                f"The text that begins with “{begin}” has {count(len(text.split()), 'word')}; this model reads the "
-                f"first {num_read}, and the rest is cut off."
-            )
-    return tuple(notes)
 
 
 def row_of(embeddings: Embeddings, example: Example) -> int | None:

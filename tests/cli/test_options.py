@@ -13,7 +13,7 @@ from medclip.cli.main import COMMANDS
 OF_ONE_COMMAND = {"audit"}
 """Its options are the keys of its recipe, which say what they mean."""
 OTHER_THINGS = {
-    "--out": {"view", "captions from-labels", "shards index"},  # a file, or a place beside the input
+    "--out": {"view", "captions from-labels", "shards index", "search"},  # a file, or a place beside the input
     "--task": {"score"},  # several
     "--shots": {"adapt compare"},  # several
     "--modality": {"shards index"},  # of all images
