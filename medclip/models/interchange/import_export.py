@@ -246,6 +246,8 @@ def export_model(model: str | Path, out: str | Path) -> Exported:
 
 def _export(path: Path, fresh: Path, out: Path) -> tuple[str, ...]:
     """Write the files into `fresh`, which will be `out`, and return what another loader has to know."""
+    from medclip.models.towers.image_only import ARGUMENTS
+
     config = read_config(path)
     if budget_of(config) is not None:
         raise MedclipError(
@@ -253,6 +255,13 @@ def _export(path: Path, fresh: Path, out: Path) -> tuple[str, ...]:
             "this model takes images at their own aspect ratio; open_clip has no form of it.",
             where=path,
             hint="Use it with medclip, or train it without model.native_aspect.",
+        )
+    if config["model_cfg"]["vision_cfg"].get(ARGUMENTS) is not None:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "open_clip builds timm's towers by name alone; this one has sizes or parts of its own.",
+            where=path,
+            hint="Use it with medclip, or with the library that its checkpoint came from.",
         )
     text_cfg = config["model_cfg"]["text_cfg"]
     shutil.copyfile(path / WEIGHTS_NAME, fresh / "open_clip_model.safetensors")

@@ -174,7 +174,8 @@ def _state_of(source: Source) -> dict[str, Tensor] | None:
         return None
     state = read_weights(*source.weights)
     try:
-        return state if source.convert is None else source.convert(state)
+        with naming(source.weights[0]):
+            return state if source.convert is None else source.convert(state)
     except KeyError as e:
         raise MedclipError(
             Reason.PACK_INVALID,
@@ -252,6 +253,14 @@ def _check_tokens(model: Any, config: Mapping[str, Any], tokenizer: Tokenizer, s
     tower = getattr(model, "text", model)
     text_config = getattr(tower, "config", None)  # a BERT's
     pad = getattr(text_config, "pad_token_id", None) if text_config is not None else tokenizer.pad_id
+    by_rank = text_config is None and config["text_cfg"].get("pool_type", "argmax") == "argmax"
+    if by_rank and not config["text_cfg"].get("embed_cls") and tokenizer.eos_id != tokenizer.vocab_size - 1:
+        raise MedclipError(
+            Reason.PACK_INVALID,
+            "the end token of the tokenizer is not its last id, where the text tower looks for it.",
+            where=source.place,
+            hint="Take the tokenizer from the model's source again.",
+        )
     if tokenizer.vocab_size > int(tower.vocab_size) or pad != tokenizer.pad_id:
         raise MedclipError(
             Reason.PACK_INVALID,

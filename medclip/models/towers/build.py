@@ -13,11 +13,13 @@ from torch import nn
 from medclip.errors import MedclipError, Reason
 from medclip.models.preprocess import NATIVE_TOWER, square_side
 from medclip.models.towers import bert as hf_text
-from medclip.models.towers.image_only import build_image_only
+from medclip.models.towers.image_only import ARGUMENTS, build_image_only, timm_arguments
 from medclip.models.towers.native_aspect import make_native
 from medclip.models.towers.unpickle import to_safetensors
 
 IMAGE_TOWER = "tf_efficientnet_lite0"
+_SMALLEST = "test_vit"
+"""timm's smallest ViT, which stands where another will be."""
 _SIZES = (
     "embed_dim", "image_size", "patch_size", "width", "head_width", "heads", "layers", "context_length", "vocab_size",
     "mlp_ratio",
@@ -95,11 +97,16 @@ def build_clip(config: Mapping[str, Any], base: Path | None = None) -> nn.Module
         )
     if model_cfg.get("text_cfg") is None:
         return build_image_only(model_cfg)
+    arguments = vision_cfg.pop(ARGUMENTS, None)
+    if arguments is not None:
+        vision_cfg["timm_model_name"] = _SMALLEST  # open_clip passes no arguments on: the tower is put in afterwards
     hf_name = text_cfg.get("hf_model_name")
     if hf_name:
         model_cfg["text_cfg"] = hf_text.ready(text_cfg, base, model_cfg.get("embed_dim"))
     try:
         model = (CustomTextCLIP if custom_text or hf_name else CLIP)(**model_cfg)
+        if arguments is not None:
+            _replace_trunk(model.visual, trunk, vision_cfg, arguments)
     except (TypeError, ValueError, RuntimeError, LookupError, AssertionError, ArithmeticError, AttributeError) as e:
         first_line = (str(e).strip().splitlines() or [""])[0].rstrip(".")
         raise MedclipError(
@@ -112,6 +119,21 @@ def build_clip(config: Mapping[str, Any], base: Path | None = None) -> nn.Module
     if native:
         make_native(model.visual, trunk, square_side(config))
     return model
+
+
+def _replace_trunk(visual: Any, name: str, vision_cfg: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
+    """Put a tower of timm with arguments of its own into open_clip's wrapper, which projects nothing here."""
+    import timm
+
+    if vision_cfg.get("timm_proj") != "none":
+        raise ValueError(f"vision_cfg.{ARGUMENTS} goes with timm_proj 'none'")
+    visual.trunk = timm.create_model(
+        name,
+        pretrained=False,
+        num_classes=0,
+        global_pool=vision_cfg.get("timm_pool"),
+        **timm_arguments(arguments),
+    )
 
 
 def _check_sizes(model_cfg: Mapping[str, Any]) -> None:

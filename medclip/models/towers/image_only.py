@@ -7,6 +7,7 @@ Vorontsov et al., Nature Medicine 2024.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -94,7 +95,7 @@ def build_image_only(config: Mapping[str, Any]) -> ImageOnly:
             f"{list_of(list(POOLINGS))}.",
             hint="Name what its authors use: --pooling.",
         )
-    arguments = {"num_classes": 0, **_arguments(values.get(ARGUMENTS) or {})}
+    arguments = {"num_classes": 0, **timm_arguments(values.get(ARGUMENTS) or {})}
     try:
         trunk: Any = timm.create_model(
             name, pretrained=False, global_pool=pooling if pooling in _OF_TIMM else "", **arguments
@@ -119,11 +120,17 @@ def build_image_only(config: Mapping[str, Any]) -> ImageOnly:
     return ImageOnly(tower)
 
 
-def _arguments(stated: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a tower's arguments with the layers that they name."""
+def timm_arguments(stated: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a tower's arguments with the layers that they name; `norm_eps` becomes a LayerNorm with it.
+
+    Raises:
+        MedclipError: PACK_INVALID for a layer that is not known.
+    """
     import timm.layers
 
     arguments = {name: value for name, value in stated.items() if name not in _NOT_ARGUMENTS}
+    if (eps := arguments.pop("norm_eps", None)) is not None:
+        arguments["norm_layer"] = partial(nn.LayerNorm, eps=float(eps))
     mlp = arguments.get("mlp_layer")
     if mlp is not None and mlp not in _MLPS:
         raise MedclipError(

@@ -29,14 +29,19 @@ def mend_plain(text: str) -> str:
     return " ".join(mend(text).replace("_", " ").translate(_NO_PUNCTUATION).lower().split())
 
 
-_BY_NAME = {"whitespace": mend, "lower": mend_lower, "canonicalize": mend_plain}
+def leave(text: str) -> str:
+    """Return the text as it is ("none", for tokenizers that mend it themselves)."""
+    return text
+
+
+_BY_NAME = {"none": leave, "whitespace": mend, "lower": mend_lower, "canonicalize": mend_plain}
 
 
 def cleaner(name: str) -> Callable[[str], str]:
     """Return a way of cleaning by its name in open_clip's `tokenizer_kwargs`.
 
     Raises:
-        MedclipError: PACK_INVALID for a name that is none of "whitespace", "lower" and "canonicalize".
+        MedclipError: PACK_INVALID for a name that is none of these.
     """
     if name not in _BY_NAME:
         raise MedclipError(

@@ -13,6 +13,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.text.tokenizers import wordpiece as word_pieces
 from medclip.text.tokenizers.cleaning import cleaner, mend
 from medclip.text.tokenizers.clip import DEFAULT_CONTEXT, MARK, ClipTokenizer
+from medclip.text.tokenizers.transformers_files import MERGES, PIECES, read_transformers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,6 +24,10 @@ _FEWEST_IDS = 300
 
 PAD, UNK, BOS, EOS = "[PAD]", "[UNK]", "[BOS]", "[EOS]"
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+_ALONE = (word_pieces.VOCABULARY, MERGES, PIECES)
+"""Files that make a tokenizer without tokenizer.json: BERT's, CLIP's and SigLIP's."""
+_CLEAN = "medclip_clean"
+"""Key of tokenizer_config.json for the cleaning of a text, where it is not open_clip's "whitespace"."""
 _LONGEST = 10_000
 """A `model_max_length` above this stands for "not stated" (the hub writes 1e30)."""
 
@@ -75,6 +80,7 @@ class FolderTokenizer:
         eos: The token that ends a sentence.
         clean: Name of the cleaning, as in open_clip's `tokenizer_kwargs`.
         strip_sep_token: Replace the end token by 0, as the CLIPA models do.
+        padding_side: "right" or "left" of the text.
     """
 
     def __init__(
@@ -87,6 +93,7 @@ class FolderTokenizer:
         eos: str = EOS,
         clean: str = "whitespace",
         strip_sep_token: bool = False,
+        padding_side: str = "right",
     ) -> None:
         self._backend = backend
         self._files = dict(files)
@@ -96,7 +103,12 @@ class FolderTokenizer:
         """Tokens per sentence, begin and end included; longer ones are cut, shorter ones padded."""
         self._pad_id, self._eos_id = (backend.get_vocab(with_added_tokens=True)[name] for name in (pad, eos))
         backend.enable_truncation(context_length)
-        backend.enable_padding(length=context_length, pad_id=self._pad_id, pad_token=pad)
+        backend.enable_padding(
+            direction="left" if padding_side == "left" else "right",
+            length=context_length,
+            pad_id=self._pad_id,
+            pad_token=pad,
+        )
 
     @property
     def vocab_size(self) -> int:
@@ -230,20 +242,26 @@ def _from_folder(
     from tokenizers import Tokenizer as Backend
 
     has_json = (folder / FILES[0]).is_file()
-    if not has_json and not (folder / word_pieces.VOCABULARY).is_file():
+    if not has_json and not any((folder / name).is_file() for name in _ALONE):
         raise MedclipError(
-            Reason.MISSING_FILE, f"there is no {FILES[0]} and no {word_pieces.VOCABULARY} here.", where=folder
+            Reason.MISSING_FILE,
+            f"there is no tokenizer here: no {FILES[0]}, {', '.join(_ALONE[:-1])} or {_ALONE[-1]}.",
+            where=folder,
+            hint="Take it from the model's source, or name the folder that holds it: --text-folder.",
         )
     try:
         stored = {n: (folder / n).read_bytes() for n in FILES if (folder / n).is_file()}
         config: dict[str, Any] = json.loads(stored.get(FILES[1], b"{}"))
         special = _special(config, json.loads(stored.get(FILES[2], b"{}")))
+        stated = int(config.get("model_max_length", _LONGEST + 1))
+        length = context_length or (stated if stated <= _LONGEST else 0)
+        if (other := read_transformers(folder, config, special)) is not None:
+            return _of_transformers(*other, length, options)
         if has_json:
             backend = Backend.from_str(stored[FILES[0]].decode())
             pieces = json.loads(stored[FILES[0]])["model"]["type"] == "WordPiece"
         else:
             backend, pieces = word_pieces.from_vocabulary(folder / word_pieces.VOCABULARY), True
-        stated = int(config.get("model_max_length", _LONGEST + 1))
     except Exception as e:  # tokenizers raises bare Exception
         raise MedclipError(
             Reason.PACK_INVALID,
@@ -253,7 +271,7 @@ def _from_folder(
         ) from e
     if pieces:
         special = word_pieces.SPECIAL | special
-    elif ours:
+    elif ours and _CLEAN not in config:
         special = {"pad_token": PAD, "eos_token": EOS}
         if backend.token_to_id(PAD) != 0 or backend.token_to_id(EOS) != backend.get_vocab_size() - 1:
             raise MedclipError(
@@ -261,7 +279,7 @@ def _from_folder(
                 "this tokenizer does not have [PAD] as its first and [EOS] as its last id.",
                 where=folder,
             )
-    length = context_length or (stated if stated <= _LONGEST else word_pieces.DEFAULT_CONTEXT if pieces else 0)
+    length = length or (word_pieces.DEFAULT_CONTEXT if pieces else 0)
     pad, eos = special.get("pad_token", ""), special.get("sep_token" if pieces else "eos_token", "")
     if not length or backend.token_to_id(pad) is None or backend.token_to_id(eos) is None:
         raise MedclipError(
@@ -276,7 +294,19 @@ def _from_folder(
         )
     elif config.get("model_max_length") != length:  # what is saved says what is used
         stored[FILES[1]] = json.dumps({**config, "model_max_length": length}, indent=2).encode() + b"\n"
-    return FolderTokenizer(backend, length, stored, pad=pad, eos=eos, **options)
+    settings = {"clean": config.get(_CLEAN, "whitespace"), "padding_side": config.get("padding_side", "right")}
+    return FolderTokenizer(backend, length, stored, pad=pad, eos=eos, **settings | dict(options))
+
+
+def _of_transformers(
+    backend: Backend, special: Mapping[str, str], side: str, length: int, options: Mapping[str, Any]
+) -> FolderTokenizer:
+    """Make a tokenizer of a CLIP or SigLIP, whose texts nobody mends before."""
+    if not length:
+        raise ValueError("no length")
+    files = word_pieces.files_of(backend, length, special, padding_side=side, **{_CLEAN: "none"})
+    settings = {"clean": "none", "padding_side": side, **options}
+    return FolderTokenizer(backend, length, files, pad=special["pad_token"], eos=special["eos_token"], **settings)
 
 
 def _special(config: Mapping[str, Any], named: Mapping[str, Any]) -> dict[str, str]:

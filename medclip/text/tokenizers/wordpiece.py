@@ -66,13 +66,14 @@ def as_the_hub_reads_it(backend: Backend, config: Mapping[str, Any]) -> Backend:
     return backend
 
 
-def files_of(backend: Backend, context_length: int, special: Mapping[str, str]) -> dict[str, bytes]:
+def files_of(backend: Backend, context_length: int, special: Mapping[str, str], **more: str) -> dict[str, bytes]:
     """Return the files that make transformers, open_clip and medclip read exactly this tokenizer.
 
     Args:
         backend: Without truncation and padding.
         context_length: Written as `model_max_length`.
         special: Names of the special tokens, see `SPECIAL`.
+        **more: Further entries of tokenizer_config.json.
     """
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -82,6 +83,7 @@ def files_of(backend: Backend, context_length: int, special: Mapping[str, str]) 
         "truncation_side": "right",
         "clean_up_tokenization_spaces": False,
         **special,
+        **more,
     }
     return {
         "tokenizer.json": backend.to_str(pretty=True).encode() + b"\n",

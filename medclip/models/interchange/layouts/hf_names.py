@@ -1,0 +1,171 @@
+"""What the layouts of transformers share: how its config and tensors of a transformer tower become open_clip's."""
+
+from __future__ import annotations
+
+import json
+from collections import UserDict
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from medclip.errors import MedclipError, Reason, printable
+from medclip.models.interchange.layouts.layout import HUB_WEIGHTS, Place, no_weights
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from medclip.models.interchange.layouts.layout import Convert
+
+PROCESSOR = "preprocessor_config.json"
+_IGNORED = (".position_ids",)
+"""Ends of the names of tensors that are no weights; older versions of transformers saved them."""
+
+
+def part_of(config: Mapping[str, Any], part: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `text_config` or `vision_config` of a config.json, with what transformers takes where it says nothing.
+
+    Args:
+        config: Contents of config.json.
+        part: "text" or "vision".
+        defaults: Of transformers.
+    """
+    stated = dict(config.get(f"{part}_config") or {})
+    if older := config.get(f"{part}_config_dict"):  # it wins over the other, as in transformers
+        stated |= {**defaults, **older}
+    return {key: stated.get(key, value) for key, value in defaults.items()}
+
+
+def ratio(values: Mapping[str, Any]) -> float:
+    """Return the `mlp_ratio` from which open_clip and timm compute exactly the stated width of the MLP."""
+    width, inner = values["hidden_size"], values["intermediate_size"]
+    return inner / width if int(width * (inner / width)) == inner else (inner + 0.5) / width
+
+
+def check_patches(values: Mapping[str, Any], place: Place) -> None:
+    """Refuse images that are not square, not of three channels, or no whole number of patches wide.
+
+    Raises:
+        MedclipError: PACK_INVALID.
+    """
+    size, patch, channels = values["image_size"], values["patch_size"], values["num_channels"]
+    if type(size) is not int or type(patch) is not int or patch < 1 or channels != 3:
+        raise MedclipError(
+            Reason.PACK_INVALID,
+            f"its images are {size} pixels of {channels} channels in patches of {patch}; only squares of 3 channels "
+            "can be made.",
+            where=place.path,
+        )
+    if size % patch:
+        raise MedclipError(
+            Reason.PACK_INVALID,
+            f"the image size {size} is no multiple of the patch {patch}.",
+            where=place.path / "config.json",
+            hint="Correct vision_config in config.json as the model's source has it.",
+        )
+
+
+def weights_of(place: Place) -> tuple[Path, ...]:
+    """Return the files of weights of a folder of transformers.
+
+    Raises:
+        MedclipError: MISSING_FILE.
+    """
+    weights = place.find_weights(*HUB_WEIGHTS)
+    if not weights:
+        raise no_weights(place.path)
+    return weights
+
+
+def pixels_of(place: Place) -> dict[str, Any]:
+    """Return the `preprocess_cfg` that preprocessor_config.json states; empty where there is none."""
+    try:
+        values = json.loads((place.path / PROCESSOR).read_text(encoding="utf-8"))
+        return {"mean": values["image_mean"], "std": values["image_std"]}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise MedclipError(
+            Reason.PACK_INVALID, f"{PROCESSOR} does not say how pixels are normalised.", where=place.path
+        ) from e
+
+
+class _Reading(UserDict[str, "Tensor"]):
+    """A state dict that remembers which of its tensors were read."""
+
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        self.read: set[str] = set()
+        super().__init__(state)
+
+    def __getitem__(self, name: str) -> Tensor:
+        self.read.add(name)
+        return super().__getitem__(name)
+
+
+def converter(renamed: Callable[..., dict[str, Tensor]], *numbers: int) -> Convert:
+    """Make a converter of tensors' names that refuses weights with tensors which no tower takes.
+
+    Args:
+        renamed: Takes the file's state dict and reads each tensor from it that it needs; a KeyError names one that is
+            missing.
+        numbers: What it takes beside: the numbers of blocks.
+    """
+
+    def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        reading = _Reading({name: value for name, value in state.items() if not name.endswith(_IGNORED)})
+        tensors = renamed(reading, *numbers)
+        if others := sorted(set(reading.data) - reading.read):
+            raise MedclipError(
+                Reason.PACK_INVALID,
+                f"the weights do not fit the config beside them: {printable(others[0])} is unknown"
+                f"{f' (and {len(others) - 1} more)' if len(others) > 1 else ''}.",
+                hint="Take both from their source again.",
+            )
+        return tensors
+
+    return convert
+
+
+_IN_BLOCK = {
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "self_attn.out_proj": "attn.out_proj",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+}
+_IN_TIMM_BLOCK = {
+    "layer_norm1": "norm1",
+    "layer_norm2": "norm2",
+    "self_attn.out_proj": "attn.proj",
+    "mlp.fc1": "mlp.fc1",
+    "mlp.fc2": "mlp.fc2",
+}
+
+
+def blocks(
+    state: Mapping[str, Tensor], tower: str, target: str, layers: int, *, timm: bool = False
+) -> dict[str, Tensor]:
+    """Return the blocks of a tower under open_clip's or timm's names; query, key and value become one matrix.
+
+    Args:
+        state: Of the file.
+        tower: "text_model" or "vision_model".
+        target: What stands before the number of the block: "visual.transformer.resblocks".
+        layers: Number of blocks.
+        timm: timm's names.
+
+    Raises:
+        KeyError: Naming a tensor that is missing.
+    """
+    import torch
+
+    joined = "attn.qkv.{}" if timm else "attn.in_proj_{}"
+    renamed: dict[str, Tensor] = {}
+    for i in range(layers):
+        source = f"{tower}.encoder.layers.{i}"
+        for kind in ("weight", "bias"):
+            parts = [state[f"{source}.self_attn.{one}_proj.{kind}"] for one in "qkv"]
+            renamed[f"{target}.{i}.{joined.format(kind)}"] = torch.cat(parts)
+            for old, new in (_IN_TIMM_BLOCK if timm else _IN_BLOCK).items():
+                renamed[f"{target}.{i}.{new}.{kind}"] = state[f"{source}.{old}.{kind}"]
+    return renamed
