@@ -25,8 +25,8 @@ from medclip.adaptation.pack.adapted_model import Adapted, Draw, Shot, label_of
 from medclip.adaptation.pack.check_outputs import check_places
 from medclip.adaptation.pack.notes import MOST_LOOKED_AT, below_chance, learned_nothing, run_notes, seen_by_base
 from medclip.adaptation.pack.write_pack import write_pack
+from medclip.embeddings.embeddings_reader import EmbeddingsReader, needs_images, open_for, open_reader
 from medclip.embeddings.open_embeddings import Embeddings, is_embeddings
-from medclip.embeddings.stored_units import StoredUnits, needs_images, open_for, open_reader
 from medclip.errors import MedclipError, Reason
 from medclip.files.pseudonyms import load_key
 from medclip.models.class_vectors import probabilities
@@ -290,7 +290,7 @@ class _Work:
         )  # fmt: skip
         return AdaptRun(adapted, self.division, units, drawn, test, notes, dict(sorted(problems.items())), seconds)
 
-    def _read_shots(self, reader: UnitReader | StoredUnits) -> tuple[Drawn, dict[int, ReadUnit], list[str]]:
+    def _read_shots(self, reader: UnitReader | EmbeddingsReader) -> tuple[Drawn, dict[int, ReadUnit], list[str]]:
         """Draw and read until every shot of the draw could be read.
 
         Raises:
@@ -324,7 +324,7 @@ class _Work:
 
     def _read(
         self,
-        reader: UnitReader | StoredUnits,
+        reader: UnitReader | EmbeddingsReader,
         stage: str,
         indices: Sequence[int],
         *,

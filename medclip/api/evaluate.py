@@ -31,6 +31,7 @@ def evaluate(
     memory: int | str | None = None,
     num_resamples: int = NUM_RESAMPLES,
     key_file: str | Path | None = None,
+    embeddings: str | Path | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> SuiteResult:
@@ -55,6 +56,7 @@ def evaluate(
             the machine or its cgroup has.
         num_resamples: Resamples of patients.
         key_file: Key that patient identifiers are hashed with; the identity key of `settings` where None.
+        embeddings: Folder that `medclip embed` wrote of `data` with the same pack: no image is read.
         settings: Limits and policy.
         progress: Told of each set and image.
 
@@ -81,6 +83,7 @@ def evaluate(
         memory=memory,
         num_replicates=num_resamples,
         key_file=None if key_file is None else Path(key_file),
+        embeddings=embeddings,
         settings=settings,
         progress=progress,
     )

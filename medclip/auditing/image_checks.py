@@ -18,9 +18,12 @@ from medclip.auditing.leakage import training_data
 from medclip.auditing.leakage.burned_in_text import flags_of_files, flags_of_headers
 from medclip.auditing.leakage.file_hashes import HashedFiles, collected, hash_files, hash_views
 from medclip.auditing.options import AuditOptions, ImageChecks
+from medclip.embeddings.embeddings_reader import EmbeddingsReader, needs_images, open_for, open_reader
+from medclip.embeddings.open_embeddings import is_embeddings
 from medclip.errors import MedclipError, Reason
 from medclip.files.pseudonyms import load_key
 from medclip.files.tables.table import PATIENTS, Table, is_blank
+from medclip.models.packs.pack import find_pack
 from medclip.progress import Progress
 from medclip.sample import Modality
 from medclip.settings import Settings
@@ -101,6 +104,27 @@ def table_splits(table: Table, reading: ReadOptions) -> tuple[Sequence[str], Seq
     return cells.texts_N().tolist(), table.coded(split).texts_N().tolist()
 
 
+def refuse_without_images(options: AuditOptions) -> None:
+    """Refuse what needs images where there is a folder of embeddings.
+
+    Raises:
+        MedclipError: WRONG_USE; what `open_embeddings` raises.
+    """
+    wanted = options.image_checks
+    if wanted.images is None or not is_embeddings(wanted.images):
+        return
+    if wanted.model is None:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "embeddings are read for the pack that computed them, and none is named.",
+            where=wanted.images,
+            hint="Name it with --model.",
+        )
+    if options.stress is not None:
+        raise needs_images("the stress test shows the model other images")
+    open_for(wanted.images, find_pack(wanted.model))
+
+
 def load_audited(wanted: ImageChecks) -> Model | None:
     """Load the audited model's pack; None where there is none."""
     from medclip.models.packs.pack import load_model
@@ -134,7 +158,11 @@ def _read(
     modality = modality_of(wanted, model)
     if model is None:
         return hash_files(paths, modality, settings, step=progress.step), None, ()
-    embedded = embed_images(model, paths, modality, settings, also=hash_views, step=progress.step)
+    embedded = embed_images(model, paths, modality, settings, also=hash_views, step=progress.step, images=wanted.images)
+    reader = open_reader(model, settings, wanted.images)
+    if isinstance(reader, EmbeddingsReader):
+        flags = flags_of_headers(reader.facts(paths, "headers"))
+        return HashedFiles(embedded.hashes, burned_in=flags), embedded.vectors_ND, embedded.notes
     return (
         collected(embedded.hashes, embedded.also, flags_of_files(paths, settings)),
         embedded.vectors_ND,

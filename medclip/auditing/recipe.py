@@ -174,7 +174,9 @@ class AuditRecipe(BaseModel):
     masked: Path | None = _option(None, "Scores of the same images with the device masked.")
     reweight: Listed = _option([], "Measure gaps as if every group had the same mix of this, too.", "GROUP")
     model: str | None = _option(None, "Pack of the audited model: its training lists and its encoder.", "PACK")
-    images: Path | None = _option(None, "Folder of the label table's files, which are read for leaks and embeddings.")
+    images: Path | None = _option(
+        None, "Folder of the label table's files, read for leaks and embeddings; or of their embeddings."
+    )
     modality: str | None = _option(None, "Modality of --images. Default: the pack's only one.")
     embeddings: Path | None = _option(None, "Embeddings of the images: CSV, TSV, Parquet (whatever its suffix) or npz.")
     training: Listed = _option([], "Shards or table that the model was trained on.", "PATH")

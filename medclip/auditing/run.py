@@ -24,7 +24,14 @@ from medclip.auditing.groups.model_comparison import model_rows
 from medclip.auditing.groups.ordinal import ordinal_rows
 from medclip.auditing.groups.reference_ratios import ratio_rows
 from medclip.auditing.groups.representativeness import read_reference, representation_rows
-from medclip.auditing.image_checks import Evidence, gather, load_audited, modality_of, table_splits
+from medclip.auditing.image_checks import (
+    Evidence,
+    gather,
+    load_audited,
+    modality_of,
+    refuse_without_images,
+    table_splits,
+)
 from medclip.auditing.input.image_scores import score_images
 from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.input.read import read_cohort
@@ -100,6 +107,7 @@ def run_audit(
     def add(table: str, rows: Sequence[Mapping[str, Any]], **more: Any) -> None:
         tables.setdefault(table, []).extend({**more, **row} for row in rows)
 
+    refuse_without_images(options)
     opened = open_tables(given, labels, reading, options)
     options = opened.options
     if options.reference is not None:

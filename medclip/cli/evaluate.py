@@ -28,6 +28,10 @@ def evaluate(
     memory: options.Memory = None,
     num_resamples: options.NumResamples = 2000,
     key_file: options.KeyFile = None,
+    embeddings: Annotated[
+        Path | None,
+        typer.Option("--embeddings", metavar="DIR", help="What medclip embed wrote of --data: no image is read."),
+    ] = None,
     as_json: options.Json = False,
 ) -> int:
     """Measure a model zero-shot on a suite of labelled sets, as far as their data is there.
@@ -55,6 +59,7 @@ def evaluate(
             memory=memory,
             num_resamples=num_resamples,
             key_file=key_file,
+            embeddings=embeddings,
             progress=shown,
         )
     if as_json:

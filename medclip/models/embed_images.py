@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from medclip.models.preprocess import Images
 
 OnError = Literal["raise", "nan"]
-_AT_ONCE = 256
-"""Inputs whose files and vectors are held together."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +68,8 @@ def embed_images(
     rows_ND = np.full((len(inputs), model.dim), np.nan, np.float32)
     reasons: Counter[str] = Counter()
     with UnitReader(model, settings or Settings()) as reader:
-        for start in range(0, len(inputs), _AT_ONCE):
-            part = inputs[start : start + _AT_ONCE]
+        for start in range(0, len(inputs), reader.at_once):
+            part = inputs[start : start + reader.at_once]
             for number, features_VD in _features(model, reader, part, otherwise, progress):
                 given = part[number]
                 if not isinstance(features_VD, Problem):

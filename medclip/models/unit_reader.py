@@ -65,6 +65,9 @@ class UnitReader:
         settings: Limits, policy and number of reading processes.
     """
 
+    at_once = 256
+    """Units to ask for at once where what is read of all of them would not fit: 40 MB of views of 224 px."""
+
     def __init__(self, model: ImageEncoder, settings: Settings) -> None:
         self._model, self._settings = model, settings
         self._pool: ReadingPool | None = None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from medclip.embeddings.open_embeddings import is_embeddings
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.read_table import read_open_table
 from medclip.wording import by_reason, count, number
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 Also = Callable[["Images"], Any]
 """Called with the views of one image as the model takes them, while they are at hand."""
 _ZIP = b"PK\x03\x04"
-_AT_ONCE = 256
-"""Images whose pixels are held together: 40 MB of views of 224 px."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +108,8 @@ def read_embeddings(path: str | Path, keys: Sequence[str], *, key: str | None = 
     """
     file = Path(path)
     if not os.path.isfile(file):
-        raise MedclipError(Reason.MISSING_FILE, "there is no such file of embeddings.", where=file)
+        hint = "A folder that medclip embed wrote is named with --images." if is_embeddings(file) else ""
+        raise MedclipError(Reason.MISSING_FILE, "there is no such file of embeddings.", where=file, hint=hint)
     with file.open("rb") as stream:
         is_npz = stream.read(4) == _ZIP
         stream.seek(0)
@@ -147,6 +147,7 @@ def embed_images(
     *,
     also: Also | None = None,
     step: Callable[[int], None] | None = None,
+    images: Path | None = None,
 ) -> Embeddings:
     """Encode image files as scoring does: through the modality's adapter, each view encoded, mean of the views.
 
@@ -157,28 +158,30 @@ def embed_images(
         settings: Limits and number of reading processes.
         also: What else to make of the pixels, such as a perceptual hash; nobody needs to read the files again.
         step: Called with the number of images read since the last call.
+        images: Folder that the paths are below, which may be one of embeddings: then nothing is read, and `also` is not
+            called.
 
     Returns:
         One vector for each path, of the mean of its views. What cannot be read is NaN and counted, and never stops the
         others; a file that several rows name is read once.
     """
     from medclip.adaptation.data.table import LabelledUnit
-    from medclip.models.unit_reader import UnitReader
+    from medclip.embeddings.embeddings_reader import open_reader
 
     files = list(dict.fromkeys(Path(p) for p in paths if p is not None))
     units = [LabelledUnit(i + 1, file, "", modality, None, 0) for i, file in enumerate(files)]
     vectors = np.full((len(files), model.dim), np.nan, np.float32)
     hashes, others, reasons = [""] * len(files), [None] * len(files), [""] * len(files)
-    with UnitReader(model, settings) as reader:
-        for start in range(0, len(units), _AT_ONCE):
-            part = reader.read(units[start : start + _AT_ONCE], step or _ignore, keep_pixels=also is not None)
+    with open_reader(model, settings, images) as reader:
+        for start in range(0, len(units), reader.at_once):
+            part = reader.read(units[start : start + reader.at_once], step or _ignore, keep_pixels=also is not None)
             for i, unit in enumerate(part, start):
                 hashes[i] = unit.sha256
                 if unit.problem is not None:
                     reasons[i] = str(unit.problem.reason)
                     continue
                 vectors[i] = unit_vectors(unit.features.mean(axis=0, dtype=np.float64)[None])[0]
-                others[i] = also(unit.pixels) if also is not None else None
+                others[i] = also(unit.pixels) if also is not None and len(unit.pixels) else None
     row_of = {file: i for i, file in enumerate(files)}
     rows = [-1 if p is None else row_of[Path(p)] for p in paths]
     matrix = np.full((len(rows), model.dim), np.nan, np.float32)

@@ -33,7 +33,7 @@ def score_images(
 
     Args:
         table: Labels, with a column that names files.
-        images: Folder that the files are in.
+        images: Folder that the files are in, or a folder of their embeddings.
         model: The loaded pack.
         modality: Whose adapter reads them.
         task: Of the pack, by name, or a task file.
@@ -62,7 +62,16 @@ def score_images(
     questions = [Question(asked, place) for place in range(len(asked.names))]
     progress.stage("Scoring images", len(names))
     scored = rescore(
-        model, Scorer(model), [images / n for n in names], modality, questions, None, settings, progress.step
+        model,
+        Scorer(model),
+        [images / n for n in names],
+        modality,
+        questions,
+        None,
+        settings,
+        progress.step,
+        images=images,
+        originals=None if table.path is None else table.path.parent,
     )
     probability_CN = np.stack([scored.scores[q.name][0] for q in questions])
     known = np.flatnonzero(~np.isnan(probability_CN[0]))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
 from medclip.auditing.stress.questions import Question
-from medclip.models.unit_reader import UnitReader
+from medclip.embeddings.embeddings_reader import open_reader
 from medclip.sample import Modality
 from medclip.scoring.tasks import AskedTask, Scorer
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from medclip.sample import View
     from medclip.settings import Settings
 
-_AT_ONCE = 256
-"""Images whose features are held before they are scored."""
 MOST_FEATURE_BYTES = 256_000_000
 """Vectors of all forms that are kept; 15,000 images in 16 forms of 256 dimensions."""
 
@@ -75,6 +73,9 @@ def rescore(
     variants: Forms | None,
     settings: Settings,
     step: Callable[[int], None],
+    *,
+    images: Path | None = None,
+    originals: Path | None = None,
 ) -> Rescored:
     """Read, corrupt, encode and score images.
 
@@ -87,6 +88,8 @@ def rescore(
         variants: The forms; None: the images as they are.
         settings: Limits and number of reading processes.
         step: Called with the number of images read since the last call.
+        images: Folder that the files are in, which may be one of embeddings where there are no variants.
+        originals: Where files that were embedded may lie still.
 
     Returns:
         Scores and vectors in the order of the files. An image that cannot be read stops nothing.
@@ -97,10 +100,10 @@ def rescore(
     scores = {q.name: np.full((forms, num), np.nan) for q in questions}
     tasks = {q.asked.task.name: q.asked for q in questions}
     problems: Counter[str] = Counter()
-    with UnitReader(model, settings) as reader:
-        for start in range(0, num, _AT_ONCE):
-            units = [_Unit(path, modality) for path in files[start : start + _AT_ONCE]]
-            ahead = max(2 * settings.workers, _AT_ONCE // (4 * forms))
+    with open_reader(model, settings, images, originals=originals) as reader:
+        for start in range(0, num, reader.at_once):
+            units = [_Unit(path, modality) for path in files[start : start + reader.at_once]]
+            ahead = max(2 * settings.workers, reader.at_once // (4 * forms))
             read = reader.read(units, step, keep_pixels=False, render=variants, ahead=ahead)
             for row, unit in enumerate(read, start):
                 if unit.problem is not None:

@@ -17,8 +17,8 @@ from medclip.adaptation.data.class_text import ClassText
 from medclip.adaptation.data.table import read_adapt_table
 from medclip.adaptation.data.unit_features import targets_of
 from medclip.adaptation.methods import METHODS
+from medclip.embeddings.embeddings_reader import needs_images, open_for
 from medclip.embeddings.open_embeddings import is_embeddings
-from medclip.embeddings.stored_units import needs_images, open_for
 from medclip.errors import MedclipError, Reason
 from medclip.evaluation.few_shot.data import FewShotData, base_identity, prepare, table_name
 from medclip.evaluation.few_shot.mistakes import confusion_of

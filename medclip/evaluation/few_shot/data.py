@@ -16,8 +16,8 @@ from medclip.adaptation.data.examples import Examples
 from medclip.adaptation.data.shots import Division, Drawn, divide, draw_shots
 from medclip.adaptation.data.table import AdaptTable, LabelledUnit
 from medclip.adaptation.data.unit_features import examples_of
+from medclip.embeddings.embeddings_reader import open_reader
 from medclip.embeddings.open_embeddings import Embeddings
-from medclip.embeddings.stored_units import open_reader
 from medclip.errors import MedclipError, Reason
 from medclip.files.output import digest_of
 from medclip.models.card import training_hashes

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from medclip.embeddings.embeddings_reader import EmbeddingsReader, open_for, open_reader
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.evaluation.zero_shot.labelled_set import LabelledSet, find_set, places
 from medclip.evaluation.zero_shot.metrics import Figure, set_figures
@@ -44,7 +45,7 @@ class _Run:
 
     model: Any
     seen: frozenset[str] | None
-    reader: UnitReader
+    reader: UnitReader | EmbeddingsReader
     num_replicates: int
     progress: Progress
 
@@ -67,6 +68,7 @@ def evaluate_suite(
     memory: int | str | None = None,
     key_file: Path | None = None,
     num_replicates: int = NUM_RESAMPLES,
+    embeddings: str | Path | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> SuiteResult:
@@ -87,16 +89,18 @@ def evaluate_suite(
     if out is not None:
         check_run(Path(out), EVALUATION, identity, RUN_NAME)
     check_device(device)
+    embedded = None if embeddings is None else open_for(embeddings, pack)
     labelled_sets, missing, unusable = _look(root, asked, load_key(settings, path=key_file))
     loaded = load_model(model, device=device)
     store = None if out is None else SuiteStore(Path(out), identity)
     results = []
     loaded.batch_size = batch = batch_size or loaded.batch_size
-    with UnitReader(loaded, settings) as reader:
+    with open_reader(loaded, settings, embedded, root=root, originals=root) as reader:
         run = _Run(loaded, training_hashes(loaded.path, loaded.card), reader, num_replicates, progress or Silent())
         for labelled in labelled_sets:
             # Another device or batch size may change the last bits, so it makes another fingerprint.
             made_of = [FORMAT, labelled.digest(root), num_replicates, batch, device, settings.policy.changes()]
+            made_of += [embedded.dtype] if embedded is not None and embedded.dtype != "float32" else []
             fingerprint = digest_of(made_of)
             kept = store.kept(labelled.part.id, fingerprint) if store else None
             if kept is None:

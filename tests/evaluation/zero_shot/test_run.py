@@ -17,6 +17,7 @@ from medclip.models.card import read_card
 from medclip.models.class_vectors import ensemble
 from medclip.models.packs.manifest import file_sha256
 from medclip.models.packs.pack import load_model, update_pack
+from tests.kits.embeddings import embed_files
 from tests.kits.evaluation import SUITE, image, small_data
 from tests.kits.progress import Recorded
 from tests.kits.scoring import every_way, make_pack
@@ -337,3 +338,22 @@ def test_the_shared_suite_finds_all_its_sets_and_says_that_the_built_in_pack_was
     assert cataract.num_in_training > 50
     assert any(s.startswith("WARNING") for s in result.notes)
     assert cataract.unseen["auroc"].low > 0.8
+
+
+def test_a_set_from_embeddings_has_the_bytes_of_one_from_files(
+    pack: Path, place: Path, tmp_path: Path, monkeypatch
+) -> None:
+    store = embed_files(tmp_path / "e", load_model(pack), place / "eyes", "fundus")
+    with pytest.raises(MedclipError, match="another pack"):
+        evaluate_suite(make_pack(tmp_path / "other"), place / "suite.yaml", place, embeddings=store, **QUICK)
+    eyes = shutil.copytree(place / "eyes", tmp_path / "data" / "eyes", copy_function=shutil.copy2).parent
+    store = embed_files(tmp_path / "all", load_model(pack), eyes, "fundus")
+    outs = {name: tmp_path / name for name in ("files", "stored")}
+    evaluate_suite(pack, place / "suite.yaml", eyes, out=outs["files"], sets=["eyes"], **QUICK)
+    monkeypatch.setattr("medclip.models.unit_reader.UnitReader.read", lambda *_, **__: pytest.fail("an image was read"))
+    evaluate_suite(pack, place / "suite.yaml", eyes, out=outs["stored"], sets=["eyes"], embeddings=store, **QUICK)
+    for path in outs["files"].rglob("*.*"):
+        assert (outs["stored"] / path.relative_to(outs["files"])).read_bytes() == path.read_bytes()
+    image(eyes / "eyes/clear/1.png", 99, grey=True)
+    with pytest.raises(MedclipError, match=r"1\.png: this file is not the one that was embedded"):
+        evaluate_suite(pack, place / "suite.yaml", eyes, sets=["eyes"], embeddings=store, **QUICK)

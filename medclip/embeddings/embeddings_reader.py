@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -58,7 +59,7 @@ def open_reader(
     *,
     root: Path | None = None,
     originals: Path | None = None,
-) -> UnitReader | StoredUnits:
+) -> UnitReader | EmbeddingsReader:
     """Return what reads units: from files, or from embeddings where these are named.
 
     Args:
@@ -74,7 +75,7 @@ def open_reader(
     if not isinstance(images, Embeddings) and (images is None or not is_embeddings(images)):
         return UnitReader(model, settings)
     embeddings = open_for(images, model.path)
-    return StoredUnits(embeddings, root or embeddings.folder, originals)
+    return EmbeddingsReader(embeddings, root or embeddings.folder, originals)
 
 
 def open_for(images: str | Path | Embeddings, pack: Path) -> Embeddings:
@@ -99,7 +100,7 @@ class _Answer:
     problem: Problem | None = None
 
 
-class StoredUnits:
+class EmbeddingsReader:
     """Answers in the place of `UnitReader`, with the same features for the same files. Use as a context manager.
 
     Args:
@@ -107,6 +108,9 @@ class StoredUnits:
         root: What paths of units are below.
         originals: Folder in which the files may lie still.
     """
+
+    at_once = sys.maxsize
+    """Units to ask for at once: as many as there are, since vectors are picked in one pass over all of them."""
 
     def __init__(self, embeddings: Embeddings, root: Path, originals: Path | None = None) -> None:
         self._embeddings, self._root, self._originals = embeddings, root, originals
@@ -163,6 +167,22 @@ class StoredUnits:
             for answer in answers
         ]
 
+    def facts(self, paths: Sequence[Path | None], column: str) -> list[Any]:
+        """Return what the store knows of units besides their vectors: a column of `Embeddings.units`.
+
+        Args:
+            paths: Of each unit; None where there is none.
+            column: Such as headers.
+
+        Returns:
+            One value for each path; None for a path that was not embedded.
+        """
+        table = self._embeddings.units.select(["row", column]).to_pydict()
+        of_row = dict(zip(table["row"], table[column], strict=True))
+        named = [None if path is None else self._name(path) for path in paths]
+        answers = iter(self._answers([name for name in named if name is not None], None))
+        return [None if name is None else of_row.get(next(answers).row) for name in named]
+
     def _name(self, path: Path) -> str:
         return Path(os.path.relpath(path, self._root)).as_posix()
 
@@ -181,11 +201,11 @@ class StoredUnits:
         columns = self._embeddings.units.select(["row", "modality", "kind", "sha256"]).to_pydict()
         return {row: tuple(facts) for row, *facts in zip(*columns.values(), strict=True)}
 
-    def _answers(self, names: Sequence[str], modalities: Sequence[Modality | None]) -> list[_Answer]:
+    def _answers(self, names: Sequence[str], modalities: Sequence[Modality | None] | None) -> list[_Answer]:
         files_of = self._in_folders({name for name in names if name not in self._place})
         self._refuse_changed(names)
         answers = []
-        for name, modality in zip(names, modalities, strict=True):
+        for name, modality in zip(names, modalities or [None] * len(names), strict=True):
             place = self._place.get(name)
             answer = self._of_folder(files_of[name]) if place is None else self._of_file(place)
             answers.append(self._checked(answer, modality))

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from medclip.embeddings.embeddings_reader import EmbeddingsReader, open_reader
 from medclip.embeddings.open_embeddings import open_embeddings
-from medclip.embeddings.stored_units import StoredUnits, open_reader
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.write import write_rows
 from medclip.models.model import Model
@@ -51,7 +51,7 @@ def store(model: Model, images: Path, tmp_path_factory: pytest.TempPathFactory) 
     return embed_files(tmp_path_factory.mktemp("stores") / "e", model, images)
 
 
-def _read(reader: UnitReader | StoredUnits, root: Path, names: list[str]) -> list[ReadUnit]:
+def _read(reader: UnitReader | EmbeddingsReader, root: Path, names: list[str]) -> list[ReadUnit]:
     with reader:
         return reader.read([Named(root / name) for name in names], lambda _: None, keep_pixels=False)
 
@@ -60,7 +60,7 @@ def test_units_are_answered_as_their_files_would_be(model: Model, images: Path, 
     names = ["b/3.png", "0.png", "broken.png", "b/1.png", "gone.png", "0.png"]
     of_files = _read(open_reader(model, SETTINGS), images, names)
     reader = open_reader(model, SETTINGS, store)
-    assert isinstance(reader, StoredUnits)
+    assert isinstance(reader, EmbeddingsReader)
     of_store = _read(reader, store, names)
     for one, other in zip(of_files, of_store, strict=True):
         assert np.array_equal(one.features, other.features)
@@ -100,7 +100,7 @@ def test_a_series_is_named_by_its_folder_and_a_copy_by_its_own_name(tmp_path: Pa
     write_rows(tmp_path / "s" / "files.parquet", FileRow, rows)
     store = open_embeddings(tmp_path / "s")
     names = ["ct", "ct/s2.dcm", "ct/1.dcm", "film.png", "film_again.png", "note.txt", "record.hea", ".", "nowhere"]
-    read = _read(StoredUnits(store, Path("x")), Path("x"), names)
+    read = _read(EmbeddingsReader(store, Path("x")), Path("x"), names)
     reasons = [unit.problem and str(unit.problem.reason) for unit in read]
     assert reasons == [None, "wrong_use", "wrong_use", None, None, "not_an_image", None, "wrong_use", "missing_file"]
     assert np.array_equal(read[0].features, first.features)
@@ -117,7 +117,7 @@ def test_vectors_of_some_units_are_picked_from_blocks(tmp_path: Path, monkeypatc
     blocks = store.blocks
     monkeypatch.setattr(type(store), "blocks", lambda self, level: blocks(level, rows=7))
     chosen = [units[n] for n in (48, 3, 3, 0, 20)]
-    read = _read(StoredUnits(store, Path("x")), Path("x"), [f"{unit.row:06}.png" for unit in chosen])
+    read = _read(EmbeddingsReader(store, Path("x")), Path("x"), [f"{unit.row:06}.png" for unit in chosen])
     for unit, answer in zip(chosen, read, strict=True):
         assert np.array_equal(unit.features, answer.features)
 
