@@ -66,6 +66,8 @@ class ModalitySource(StrEnum):
     TABLE = "table"
     OPTION = "option"
     INFERRED = "inferred"
+    PACK = "pack"
+    """The model knows one modality only, and is asked about files that name none."""
 
 
 class Stamp(NamedTuple):

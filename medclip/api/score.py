@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from medclip.errors import MedclipError, Reason, Status, did_you_mean
 from medclip.files.grouping.studies import GroupBy
 from medclip.files.input_paths import refuse_missing
-from medclip.progress import Progress
+from medclip.progress import Progress, Silent
 from medclip.reports.score.report import write_score_report
+from medclip.runs.conduct import Call
 from medclip.runs.options import DEFAULT_MODEL, ScoreOptions, parse_modality
 from medclip.runs.score_run import ScoreRun
 from medclip.sample import Modality
@@ -50,6 +51,8 @@ def score(
     hash_paths: bool = False,
     thumbnails: bool = True,
     key_file: str | Path | None = None,
+    device: str = "cpu",
+    batch_size: int | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> ScoreRun:
@@ -88,6 +91,9 @@ def score(
         hash_paths: Put keyed hashes in the place of paths in the tables, and in the ledger once the run is finished.
         thumbnails: Keep small images of the studies for the report.
         key_file: Identity key, where it is not the one in the settings' home.
+        device: Torch device that the model computes on.
+        batch_size: Images in one forward pass; 4 where None. It is part of what the run is, as the device is: other
+            ones may change the last bits.
         settings: Limits.
         progress: Told how far the run is.
 
@@ -121,19 +127,20 @@ def score(
         raise MedclipError(Reason.WRONG_USE, "paths are either hashed or shown in the report.", hint="Choose one.")
     keep = _TemporaryFolder() if out is None else None
     folder = keep.path if keep is not None else _path(out, "the output folder")
-    run = run_scoring(
+    call = Call(
         root,
         folder,
         model=model,
         options=options,
         key_file=None if key_file is None else _path(key_file, "the key file"),
         settings=settings,
-        progress=progress,
+        progress=progress or Silent(),
         add=add,
         retry_failed=_failed_for(retry_failed),
-        sort_by=sort_by,
-        finish=partial(_report, report_paths),
+        device=device,
+        batch_size=batch_size,
     )
+    run = run_scoring(call, sort_by=sort_by, finish=partial(_report, report_paths))
     return replace(run, _keep=keep)
 
 

@@ -73,14 +73,14 @@ def open_embeddings(folder: str | Path | Embeddings) -> Embeddings:
             hint="Run the same medclip embed again; it goes on where it was stopped.",
         )
     try:
-        counts = {name: int(note[name]) for name in ("num_views", "num_units", "num_studies")}
+        views, units, studies = (int(note[f"num_{level}"]) for level in LEVELS)
         pack = from_dict(note["pack"])
         dim, dtype, sizes, hashes = int(note["dim"]), str(note["dtype"]), note["size_bytes"], note["sha256"]
     except (KeyError, TypeError, ValueError) as e:
         raise _unreadable(folder / NOTE) from e
     for name in TABLES:
         _check(folder / name, sizes.get(name), hashes.get(name))
-    return Embeddings(folder, pack, dim, dtype, **counts)
+    return Embeddings(folder, pack, dim, dtype, views, units, studies)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -99,6 +99,20 @@ class Embeddings(Result):
     num_views: int
     num_units: int
     num_studies: int
+    already_finished: bool = False
+    """The folder held these very embeddings, complete; nothing was computed or rewritten."""
+    _keep: object = None
+    """Keeps a temporary folder alive."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """files, embedded, skipped, failed, studies."""
+        return dict(self.run["counts"])
+
+    @property
+    def exit_code(self) -> int:
+        """0 when every file was embedded or skipped, 3 when some failed."""
+        return 3 if self.counts["failed"] else 0
 
     def check_pack(self, digest: str, *, image_tower: str = "", preprocessing: str = "") -> None:
         """Refuse a pack whose vectors these are not.
@@ -251,9 +265,10 @@ class Embeddings(Result):
             return pq.read_table(path, columns=names, page_checksum_verification=name != FILES)
 
     def _facts(self) -> dict[str, object]:
-        sizes = f"{number(self.num_views)} of {number(self.num_units)} units in {number(self.num_studies)} studies"
+        units, studies = number(self.num_units), number(self.num_studies)
         return {
-            "vectors": f"{sizes}, {self.dim} numbers each ({self.dtype})",
+            "views": f"{number(self.num_views)} of {units} units in {studies} studies",
+            "vectors": f"{self.dim} numbers each, {self.dtype}",
             "pack": f"{self.pack.name} {self.pack.version}",
             "folder": self.folder,
         }

@@ -15,6 +15,7 @@ from torch import nn
 
 from medclip.errors import MedclipError, Reason
 from medclip.models.card import Card
+from medclip.models.devices import BATCH
 from medclip.models.packs.words import no_words
 from medclip.models.preprocess import Preprocess
 from medclip.models.towers.fold_batch_norm import fold_batch_norm
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from medclip.settings import Settings
     from medclip.text.tokenizers.tokenizer import Tokenizer
 
-BATCH = 4
-"""Images in one forward pass. Small batches stay in the cache: EfficientNet-Lite0 at 224 px on Zen 4 encodes, with
-1 and 2 threads, 79 and 113 images/s one by one, 83 and 152 in fours, 71 and 121 in sixteens, 58 and 104 in 32s."""
 TEXT_BATCH = 64
 NO_SCALE = 1.0
 """`logit_scale` of an image tower alone: nothing is compared with words."""

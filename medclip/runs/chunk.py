@@ -32,7 +32,7 @@ from medclip.runs.ledger import ChunkResult, Ledger
 from medclip.runs.plan import Chunk, Plan, PlannedFile, PlannedUnit
 from medclip.runs.problems import GREY, in_colour, no_adapter, no_modality, not_trained, uncertain, untypical
 from medclip.runs.read_unit import Reading, read
-from medclip.runs.rows import FileRow, ScoreRow, Thumbnail
+from medclip.runs.rows import FileRow, ScoreRow, Thumbnail, UnitRow
 from medclip.sample import Kind, Modality, ModalitySource
 from medclip.settings import Settings
 
@@ -45,16 +45,25 @@ READ_AHEAD = 64
 
 
 @dataclass(frozen=True)
-class Context:
-    """What every chunk of a run needs."""
+class Answers:
+    """What a verb makes of the units of a run."""
 
-    model: Any
     infer: Infer | None
     """Finds the likeliest modality of a unit by its features; None: units must say what they are."""
     refuse: Refuse
     """Returns why a unit of a modality and a body part is not wanted; None where it is."""
     refuse_stranger: Callable[[Modality], Problem | None]
     """Returns why a unit that neither states a body part nor looks like those of the training data is not wanted."""
+    result: Callable[[ChunkWork], ChunkResult]
+    """Makes what the ledger keeps of a finished chunk."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every chunk of a run needs."""
+
+    model: Any
+    answers: Answers
     min_confidence: float
     pool: ReadingPool
     encoders: ThreadPoolExecutor
@@ -92,7 +101,7 @@ class Context:
             other = other_modality(item.header) if item.header is not None else None
             if other is not None:
                 return no_adapter(other)
-            if item.kind is not Kind.IMAGE or self.infer is None:
+            if item.kind is not Kind.IMAGE or self.answers.infer is None:
                 return no_modality(item.kind)
         elif item.kind is not Kind.IMAGE and slot(item.modality, item.kind) not in self.model.preprocess.adapters:
             return not_trained(item.modality, item.kind)
@@ -120,6 +129,8 @@ class Item:
     features_VD: NDArray[np.float32] | None = None
     stranger: bool = False
     """Its header states no body part, and it is unlike the images of its modality that the model has seen."""
+    instead_of: int | None = None
+    """File that it is a copy of, where that one could not be read."""
 
     @property
     def kind(self) -> Kind:
@@ -187,7 +198,7 @@ class ChunkWork:
                 if reading is not None:
                     _take(item, reading)
                 if item.problem is None and item.modality is not None:
-                    item.problem = context.refuse(item.modality, item.body_part)
+                    item.problem = context.answers.refuse(item.modality, item.body_part)
                 if item.problem is None:
                     (unknown if item.modality is None else known).add(item)
             context.progress.step(len(item.files))
@@ -212,11 +223,12 @@ class ChunkWork:
                 item.problem = Problem(Reason.NON_FINITE, "the model's features of this image are not finite numbers.")
         self._find_strangers()
 
-    def result(self, scores: Sequence[ScoreRow]) -> ChunkResult:
+    def result(self, scores: Sequence[ScoreRow] = (), units: Sequence[UnitRow] = ()) -> ChunkResult:
         """Return what the ledger keeps of the finished chunk.
 
         Args:
             scores: The rows that were made of its studies.
+            units: The rows that were made of its units.
         """
         keys = self.study_keys()
         files = tuple(self._file_row(item, file, keys) for item in self.items for file in item.files)
@@ -225,7 +237,7 @@ class ChunkWork:
             for item in self.items
             if self.context.thumbnails and item.problem is None and item.reading is not None
         )
-        return ChunkResult(files, tuple(scores), thumbnails, self.chunk.plan.state)
+        return ChunkResult(files, tuple(scores), thumbnails, self.chunk.plan.state, tuple(units))
 
     def _read_copies(self, encoder: _Encoder) -> None:
         """Have a copy count where the image that it copies cannot be read; only decoders know what is cut."""
@@ -238,8 +250,9 @@ class ChunkWork:
                 if copy.modality is None or _sha256(copy) == _sha256(failed):
                     continue
                 _take(copy, self.context.pool.submit(read, *self.context.job(copy)))
-                copy.problem = copy.problem or self.context.refuse(copy.modality, copy.body_part)
+                copy.problem = copy.problem or self.context.answers.refuse(copy.modality, copy.body_part)
                 if copy.problem is None:
+                    copy.instead_of = failed.files[0].id
                     encoder.add(copy)
                     for other in copies:
                         self.items[other] = _as_copy(self.items[other], copy.files[0].id)
@@ -249,12 +262,13 @@ class ChunkWork:
     def _infer(self, items: list[Item]) -> None:
         """Decide modalities and ask for the second readings of those that were decided."""
         context = self.context
-        if not items or context.infer is None:
+        infer = context.answers.infer
+        if not items or infer is None:
             return
         guesses: dict[str, list[tuple[Item, float]]] = {}
         for item in items:
             assert item.features_VD is not None
-            name, probability = context.infer(item.features_VD)
+            name, probability = infer(item.features_VD)
             guesses.setdefault(name, []).append((item, probability))
         for name, guessed in guesses.items():
             self._decide(name, guessed)
@@ -278,7 +292,7 @@ class ChunkWork:
         for item, is_typical in zip(items, typical(self.context.model, first_views, Modality.XRAY), strict=True):
             item.stranger = not is_typical
             if item.stranger:
-                item.problem = self.context.refuse_stranger(Modality.XRAY)
+                item.problem = self.context.answers.refuse_stranger(Modality.XRAY)
 
     def _decide(self, name: str, guessed: list[tuple[Item, float]]) -> None:
         """Believe the guesses of one modality that are sure and typical; the others get their problem."""
@@ -294,7 +308,7 @@ class ChunkWork:
                 item.problem = untypical(name)
             if item.problem is None:
                 item.modality, item.source, item.probability = Modality(name), ModalitySource.INFERRED, probability
-                item.problem = self.context.refuse(item.modality, item.body_part)
+                item.problem = self.context.answers.refuse(item.modality, item.body_part)
 
     def study_keys(self) -> dict[tuple[int, Modality | None], str]:
         """Return the key of each study and modality; where files of one turn out to be of two, the study is split."""
@@ -302,13 +316,11 @@ class ChunkWork:
         for item in self.items:
             if item.problem is None and item.study is not None and item.modality is not None:
                 modalities_of.setdefault(item.study, []).append(item.modality)
-        keys: dict[tuple[int, Modality | None], str] = {}
-        for index, modalities in modalities_of.items():
-            key = self.chunk.plan.studies[index].key
-            for modality in dict.fromkeys(modalities):
-                split = len(set(modalities)) > 1
-                keys[index, modality] = keyed_hash("study", f"{key}/{modality}", self.context.key) if split else key
-        return keys
+        return {
+            (index, modality): key
+            for index, modalities in modalities_of.items()
+            for modality, key in split_keys(self.chunk.plan.studies[index].key, modalities, self.context.key).items()
+        }
 
     def _file_row(self, item: Item, file: PlannedFile, keys: dict[tuple[int, Modality | None], str]) -> FileRow:
         reading, problem = item.reading, item.problem_of(file)
@@ -343,6 +355,20 @@ class ChunkWork:
                 headers=reading.headers,
             )
         return row
+
+
+def split_keys(grouped: str, modalities: Sequence[Modality], key: bytes) -> dict[Modality, str]:
+    """Return the key of each modality that a study has; several are several studies.
+
+    Args:
+        grouped: The study's key.
+        modalities: Of its units that are wanted.
+        key: Key of the identity hashes.
+    """
+    several = list(dict.fromkeys(modalities))
+    if len(several) == 1:
+        return {several[0]: grouped}
+    return {modality: keyed_hash("study", f"{grouped}/{modality}", key) for modality in several}
 
 
 class _Encoder:
@@ -393,7 +419,6 @@ def run_chunks(
     context: Context,
     ledger: Ledger,
     chunks: Iterator[Chunk],
-    scores_of: Callable[[ChunkWork], Sequence[ScoreRow]],
     committed: Callable[[ChunkResult, tuple[int, int]], None],
 ) -> None:
     """Work through chunks: one is read while the one before is finished.
@@ -402,7 +427,6 @@ def run_chunks(
         context: What every chunk needs.
         ledger: Each chunk is committed whole.
         chunks: They may come as they are found: some are asked for ahead.
-        scores_of: Makes the rows of a finished chunk's studies.
         committed: Called after each commit with what it returned.
     """
     for_reading, for_work = tee(chunks)
@@ -412,6 +436,6 @@ def run_chunks(
         work = None if chunk is None else ChunkWork.begin(context, chunk, readings)
         if previous is not None:
             previous.finish()
-            result = previous.result(scores_of(previous))
+            result = context.answers.result(previous)
             committed(result, ledger.commit(result))
         previous = work

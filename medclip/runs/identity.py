@@ -8,6 +8,7 @@ from typing import Any
 from medclip.files.output import refuse_other
 from medclip.files.pseudonyms import keyed_hash
 from medclip.files.tables.manifest import Manifest
+from medclip.models.devices import BATCH
 from medclip.runs.ledger import Ledger
 from medclip.runs.options import ScoreOptions
 from medclip.settings import Settings
@@ -26,6 +27,10 @@ _TITLES = {
     "hash_paths": "--hash-paths",
     "policy": "--uneven, --mpp or --accept-unterminated",
     "version": "the version of medclip",
+    "device": "--device",
+    "batch_size": "--batch-size",
+    "command": "the command",
+    "dtype": "--dtype",
 }
 
 
@@ -34,27 +39,28 @@ def run_identity(
     *,
     manifest: Manifest | None,
     pack: str,
-    tasks: list[str],
     version: str,
     key: bytes,
     settings: Settings,
+    device: str = "cpu",
+    batch_size: int | None = None,
 ) -> dict[str, Any]:
     """Return what a run is besides its files, which the ledger knows. It holds hashes and options, no path.
+
+    Device and batch size decide the last bits of a vector; those that go without saying are None.
 
     Args:
         options: The caller's wishes.
         manifest: The table that they name, if any.
         pack: Name and hash of the model pack.
-        tasks: The tasks as resolved.
         version: Version of medclip.
         key: Identity key; only a hash of it goes in, since study keys depend on it.
         settings: Limits that decide rows.
+        device: What the model computes on.
+        batch_size: Images in one forward pass; None for the model's own number.
     """
     return {
         "pack": pack,
-        "tasks": tasks,
-        "prompts": [prompt.to_json() for prompt in options.prompts],
-        "templates": options.templates,
         "table": "" if manifest is None else manifest.digest,
         "modality": None if options.modality is None else str(options.modality),
         "min_confidence": options.min_confidence,
@@ -64,6 +70,8 @@ def run_identity(
         "hash_paths": options.hash_paths,
         "policy": dict(settings.policy.changes()),
         "version": version,
+        "device": None if device == "cpu" else device.partition(":")[0],
+        "batch_size": None if batch_size == BATCH else batch_size,
     }
 
 

@@ -26,7 +26,7 @@ from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.discover import LEDGER
 from medclip.files.locks import lock_folder
 from medclip.files.output import disk_error, in_use
-from medclip.runs.rows import FileRow, ScoreRow, Thumbnail
+from medclip.runs.rows import FileRow, ScoreRow, Thumbnail, UnitRow
 from medclip.sample import FileRef, Stamp
 
 FILE_NAME = LEDGER
@@ -86,6 +86,8 @@ class ChunkResult:
     scores: tuple[ScoreRow, ...]
     thumbnails: tuple[Thumbnail, ...]
     state: int = DONE
+    units: tuple[UnitRow, ...] = ()
+    """Vectors, in a run that keeps them."""
 
 
 class Ledger:
@@ -154,6 +156,7 @@ class Ledger:
                 f"files ({_columns(FileRow, key='row')})",
                 f"scores (place INTEGER NOT NULL, {_columns(ScoreRow, without=_COMPUTED)})",
                 f"thumbnails ({_columns(Thumbnail, key='row')})",
+                f"units ({_columns(UnitRow, key='row')})",
                 "numbers (id INTEGER PRIMARY KEY, row INTEGER NOT NULL)",
             ):
                 self._db.execute(f"CREATE TABLE IF NOT EXISTS {statement}")
@@ -296,8 +299,8 @@ class Ledger:
             self._db.execute("CREATE TEMP TABLE again (id INTEGER PRIMARY KEY)")
             self._db.executemany("INSERT INTO again VALUES (?)", [(number,) for number in files])
             self._db.execute("DELETE FROM scores WHERE study IN (SELECT study FROM files WHERE row IN again)")
-            self._db.execute("DELETE FROM files WHERE row IN again")
-            self._db.execute("DELETE FROM thumbnails WHERE row IN again")
+            for table in _BY_FILE:
+                self._db.execute(f"DELETE FROM {table} WHERE row IN again")  # noqa: S608 - names of our own tables
             self._db.execute(
                 "UPDATE inputs SET waits = 1, state = MIN(state, ?) "
                 "WHERE tie IN (SELECT tie FROM inputs WHERE id IN again)",
@@ -356,22 +359,62 @@ class Ledger:
         """
         ids = [row.row for row in result.files]
         with self._transaction():
-            old: set[str] = set()
+            old: dict[str | None, bool] = {}
             num_old = 0
             for number in ids:
-                for (study,) in self._db.execute("SELECT study FROM files WHERE row = ?", (number,)):
+                for study, status in self._db.execute("SELECT study, status FROM files WHERE row = ?", (number,)):
                     num_old += 1
-                    old |= {study} if study is not None else set()
-            num_scored = 0
-            for study in old:
-                num_scored += self._db.execute("DELETE FROM scores WHERE study = ?", (study,)).rowcount > 0
-            for table in ("files", "thumbnails"):
+                    old[study] = old.get(study, False) or status == "scored"
+            self._db.executemany("DELETE FROM scores WHERE study = ?", [(study,) for study in old])
+            for table in _BY_FILE:
                 self._db.executemany(f"DELETE FROM {table} WHERE row = ?", [(number,) for number in ids])  # noqa: S608
             self._insert("files", FileRow, result.files)
             self._insert("scores", ScoreRow, result.scores)
             self._insert("thumbnails", Thumbnail, result.thumbnails)
+            self._insert("units", UnitRow, result.units)
             self._db.executemany("UPDATE inputs SET state = ? WHERE id = ?", [(result.state, number) for number in ids])
-        return len(ids) - num_old, len({row.study for row in result.scores}) - num_scored
+        new = {row.study for row in result.files if row.status == "scored"}
+        return len(ids) - num_old, len(new) - sum(old.values())
+
+    def fill(
+        self,
+        files: Sequence[FileRow],
+        scores: Sequence[ScoreRow],
+        thumbnails: Iterable[Thumbnail],
+        remembered: Mapping[str, Any],
+    ) -> None:
+        """Write a whole run that was made of another one's results, in the place of what there is: all or nothing.
+
+        Args:
+            files: By their numbers, which stay.
+            scores: Those of a study in their order.
+            thumbnails: By the numbers of files.
+            remembered: What the ledger of that run knew: whether names are hashed, and the like.
+        """
+        with self._transaction():
+            for table in (*_BY_FILE, "inputs", "numbers", "scores"):
+                self._db.execute(f"DELETE FROM {table}")  # noqa: S608 - names of our own tables
+            self._db.executemany(
+                "INSERT INTO inputs (id, name, size, mtime, inode, window, cut, sha256, format, state) "
+                "VALUES (?, ?, ?, 0, 0, 0, 0, ?, ?, ?)",
+                [(row.row, row.path, row.size_bytes, row.sha256, row.format, DONE_FOR_GOOD) for row in files],
+            )
+            self._db.execute("INSERT INTO numbers SELECT id, id FROM inputs")
+            self._insert("files", FileRow, files)
+            self._insert("scores", ScoreRow, scores)
+            self._insert("thumbnails", Thumbnail, list(thumbnails))
+            self._remember(remembered)
+
+    def units(self, *, by_study: bool = False, failed: bool = False) -> Iterator[tuple[Any, ...]]:
+        """Yield what is kept of units, beside what their first file's row says: see `medclip.runs.unit_rows`.
+
+        Args:
+            by_study: Those of a study side by side, studies by their first file; else in the order of files.
+            failed: Those without vectors instead.
+        """
+        ordered = f"{_UNIT_ORDER} ORDER BY {'first, n.row' if by_study else 'n.row'}"
+        for number, _ in self._db.execute(ordered, (not failed,)):  # light: no vector is sorted
+            yield from self._db.execute(f"{_SELECT_UNITS} WHERE u.row = ?", (number,))
 
     def number(self) -> None:
         """Number the files by their names, from 1. The rows that are read from now on have these numbers."""
@@ -484,7 +527,7 @@ class Ledger:
         """Count files by status and scored studies."""
         counts = dict.fromkeys(("scored", "skipped", "failed"), 0)
         counts.update(self._db.execute("SELECT status, COUNT(*) FROM files GROUP BY status").fetchall())
-        (studies,) = self._db.execute("SELECT COUNT(DISTINCT study) FROM scores").fetchone()
+        (studies,) = self._db.execute("SELECT COUNT(DISTINCT study) FROM files WHERE status = 'scored'").fetchone()
         return {"files": sum(counts.values()), **counts, "studies": studies}
 
     def counts_by(self, column: str, status: str = "scored") -> dict[str, int]:
@@ -493,7 +536,15 @@ class Ledger:
         query = f"SELECT {column}, COUNT(*) FROM files WHERE status = ? GROUP BY {column} ORDER BY 2 DESC, 1"  # noqa: S608 - checked
         return {str(value): count for value, count in self._db.execute(query, (status,))}
 
-    def _insert(self, table: str, row_type: type, rows: Sequence[FileRow | ScoreRow | Thumbnail]) -> None:
+    def thumbnails(self) -> Iterator[tuple[int, bytes]]:
+        """Yield the number of a file and the small image that is kept beside it, where it is shown."""
+        query = (
+            "SELECT n.row, t.thumbnail FROM thumbnails t JOIN numbers n ON n.id = t.row "
+            "WHERE LENGTH(t.thumbnail) ORDER BY 1"
+        )
+        yield from self._db.execute(query)
+
+    def _insert(self, table: str, row_type: type, rows: Sequence[FileRow | ScoreRow | Thumbnail | UnitRow]) -> None:
         is_score = table == "scores"
         names = [field.name for field in fields(row_type) if not (is_score and field.name in _COMPUTED)]
         columns = ["place"] * is_score + [_name(name) for name in names]
@@ -589,6 +640,8 @@ def _score_row(values: tuple[Any, ...], named: tuple[str, int]) -> ScoreRow:
     return ScoreRow(*values, files=named[0], num_files=named[1])
 
 
+_BY_FILE = ("files", "thumbnails", "units")
+"""Tables whose rows have the number of a file."""
 _COMPUTED = ("files", "num_files")
 _SCORE_NAMES = ", ".join(_name(field.name) for field in fields(ScoreRow) if field.name not in _COMPUTED)
 _SELECT_INPUTS = "SELECT id, name, size, mtime, inode, window, cut, state, sha256, reason, sentence FROM inputs"
@@ -597,4 +650,13 @@ _FILE_NAMES = ", ".join(_NUMBERED.get(field.name, f"f.{_name(field.name)}") for 
 _SELECT_FILES = (
     f"SELECT {_FILE_NAMES} FROM files f "  # noqa: S608 - names of our own fields
     "JOIN numbers n ON n.id = f.row LEFT JOIN numbers u ON u.id = f.unit LEFT JOIN numbers c ON c.id = f.copy_of"
+)
+_SELECT_UNITS = (
+    "SELECT n.row, f.study, u.grouped, u.patient, f.modality, f.kind, u.sha256, u.features, f.laterality, f.view, "
+    "u.body_part, f.headers, u.burned_in, u.stranger, i.row FROM units u JOIN files f ON f.row = u.row "
+    "JOIN numbers n ON n.id = u.row LEFT JOIN numbers i ON i.id = u.instead_of"
+)
+_UNIT_ORDER = (
+    "SELECT u.row, MIN(n.row) OVER (PARTITION BY f.study) AS first FROM units u JOIN files f ON f.row = u.row "
+    "JOIN numbers n ON n.id = u.row WHERE (f.status = 'scored') = ?"
 )

@@ -22,7 +22,7 @@ from medclip.runs.listing import CUT_FILES, WINDOW_FILES, Listing
 from medclip.runs.options import ScoreOptions
 from medclip.runs.plan import Chunk, Plan, make_plan
 from medclip.runs.read_unit import inspect
-from medclip.sample import FileRef
+from medclip.sample import FileRef, Modality
 from medclip.settings import Settings
 from medclip.wording import count
 
@@ -43,6 +43,7 @@ class Looker:
         manifest: What a table says of the files.
         key: Key of the identity hashes.
         settings: Limits.
+        only: The one modality that the model knows, if so.
     """
 
     listing: Listing
@@ -52,6 +53,7 @@ class Looker:
     manifest: Manifest | None
     key: bytes
     settings: Settings
+    only: Modality | None = None
 
     def begin(self, folder: Path, *, add: bool, retry: str | None) -> None:
         """Compare the folder with what an earlier call knows of it.
@@ -161,7 +163,8 @@ class Looker:
 
     def _make(self, window: list[KnownFile], facts: list[FileFacts | Problem], **how: Any) -> Plan:
         files = [(file, self.listing.ref(file), fact) for file, fact in zip(window, facts, strict=True)]
-        return make_plan(files, self.options, manifest=self.manifest, key=self.key, settings=self.settings, **how)
+        how |= {"manifest": self.manifest, "key": self.key, "settings": self.settings, "only": self.only}
+        return make_plan(files, self.options, **how)
 
 
 def _wait(file: KnownFile, future: Future[FileFacts] | None) -> tuple[FileFacts | Problem, Problem | None]:

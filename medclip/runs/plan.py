@@ -18,7 +18,7 @@ from medclip.files.recognise.sniff import Format
 from medclip.files.tables.manifest import Manifest
 from medclip.runs.ledger import DONE, DONE_FOR_GOOD, KnownFile
 from medclip.runs.options import ScoreOptions
-from medclip.sample import FileRef, Kind, ModalitySource, Study
+from medclip.sample import FileRef, Kind, Modality, ModalitySource, Study
 from medclip.settings import Settings
 
 CHUNK_FILES = 32
@@ -94,6 +94,7 @@ def make_plan(
     manifest: Manifest | None,
     key: bytes,
     settings: Settings,
+    only: Modality | None = None,
     must_wait: Callable[[str], bool] | None = None,
 ) -> Plan:
     """Group the files of a window.
@@ -104,6 +105,7 @@ def make_plan(
         manifest: What a table says of the files.
         key: Key of the identity hashes.
         settings: Limits and policy.
+        only: The one modality that the model knows, if so.
         must_wait: Whether a study (its tie) has files in an earlier window; None for studies whose files are all here.
     """
     files = sorted(files, key=lambda file: file[0].name.encode())
@@ -114,6 +116,7 @@ def make_plan(
         key=key,
         group_by=options.group_by,
         uneven=settings.policy.uneven_slices,
+        only=only,
     )
     study_of = {ref.name: index for index, study in enumerate(studies) for ref in study.files}
     sources = {ref.name: source for study in studies for ref, source in _sources(study)}

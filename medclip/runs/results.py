@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from medclip.embeddings.write_embeddings import NOTE
+from medclip.embeddings.write_embeddings import TABLES as EMBEDDING_TABLES
 from medclip.files.output import disk_errors, write_file
 from medclip.files.tables.write import write_rows
 from medclip.runs.ledger import Ledger
@@ -38,14 +40,23 @@ def write_results(ledger: Ledger, folder: Path, run: dict[str, Any]) -> None:
         (folder / RUN).unlink(missing_ok=True)  # until it is there again, new tables may stand beside old ones
     write_rows(folder / FILES, FileRow, ledger.files())
     write_rows(folder / SCORES, ScoreRow, ledger.scores())
-    text = json.dumps({**run, "counts": ledger.counts()}, indent=2, sort_keys=True, ensure_ascii=False)
+    write_run(folder, run, ledger.counts())
+
+
+def write_run(folder: Path, run: dict[str, Any], counts: dict[str, int]) -> None:
+    """Write run.json, as the last of all.
+
+    Raises:
+        MedclipError: As `medclip.files.output.disk_errors`.
+    """
+    text = json.dumps({**run, "counts": counts}, indent=2, sort_keys=True, ensure_ascii=False)
     write_file(folder / RUN, f"{text}\n")
 
 
 def hashes_of(folder: Path) -> dict[str, str]:
     """Hash what a run has written besides its ledger, by name; what is not there is left out."""
     hashes = {}
-    for name in (FILES, SCORES, RUN, *report_files(folder)):
+    for name in (FILES, SCORES, RUN, NOTE, *EMBEDDING_TABLES, *report_files(folder)):
         with suppress(OSError), (folder / name).open("rb") as file:
             hashes[name] = hashlib.file_digest(file, "sha256").hexdigest()
     return hashes

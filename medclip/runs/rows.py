@@ -77,6 +77,24 @@ class ScoreRow:
 
 
 @dataclass(frozen=True)
+class UnitRow:
+    """What the ledger of `medclip embed` keeps of a unit beside its file's row."""
+
+    row: int
+    grouped: str
+    """Study before files of two modalities split it."""
+    patient: str | None
+    sha256: str
+    body_part: str
+    burned_in: bool
+    stranger: bool
+    instead_of: int | None
+    """File that it is a copy of, where that one could not be read."""
+    features: bytes
+    """float32 [V, D], little-endian; empty for a unit that failed after its modality was known."""
+
+
+@dataclass(frozen=True)
 class Thumbnail:
     """What the ledger keeps beside a file's row and the tables do not show."""
 

@@ -7,23 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from medclip.dicom.header.safe_header import PARTS
 from medclip.errors import Problem, Reason, Status
 from medclip.runs.chunk import ChunkWork
 from medclip.runs.rows import ScoreRow
 from medclip.sample import Modality, spoken
 from medclip.scoring.tasks import AskedTask, Scorer
-
-_TERMS = (
-    "ABDOMEN ABDOMENPELVIS ANKLE ARM BRAIN BREAST CALCANEUS CAROTID CERVIX CHEST CHESTABDOMEN CHESTABDPELVIS CLAVICLE "
-    "COCCYX COLON CSPINE CTSPINE EAR ELBOW EXTREMITY EYE FEMUR FINGER FOOT FOREARM GALLBLADDER HAND HEAD HEADNECK "
-    "HEART HIP HUMERUS JAW KIDNEY KNEE LARYNX LEG LIVER LOWERLEG LSPINE LSSPINE LUNG MANDIBLE MAXILLA NECK NOSE ORBIT "
-    "PANCREAS PATELLA PELVIS PROSTATE RIB SACRUM SCAPULA SHOULDER SKULL SPINE SPLEEN SSPINE STERNUM STOMACH TESTIS "
-    "THIGH THORAX THUMB TLSPINE TMJ TOE TONGUE TSPINE ULNA UPPERARM URETER UTERUS WHOLEBODY WRIST ZYGOMA"
-)
-_BODY_PARTS = frozenset(_TERMS.split())
-"""Terms of the DICOM standard. Only these are repeated in a row: a free text may hold anything, a name among it."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +23,6 @@ class StudyScores:
     model: Any
     scorer: Scorer
     tasks: tuple[AskedTask, ...]
-    modality_task: AskedTask | None
-
-    def infer(self, features_VD: NDArray[np.float32]) -> tuple[str, float]:
-        """Return the likeliest modality of a unit and its probability."""
-        assert self.modality_task is not None
-        names, _, probability = self.scorer.study(features_VD, self.modality_task)
-        best = int(np.argmax(probability))
-        return names[best], float(probability[best])
 
     def refuse(self, modality: Modality, body_part: str) -> Problem | None:
         """Return the problem of a unit that none of the tasks fits, None where one does."""
@@ -113,7 +95,7 @@ def no_task(tasks: Sequence[AskedTask], modality: Modality, body_part: str) -> P
             f"none of the tasks that were asked for is about {spoken(modality)} images; "
             "name one with --task or --prompt.",
         )
-    stated = f"the body part {body_part.strip()}" if body_part.strip() in _BODY_PARTS else "another body part"
+    stated = f"the body part {body_part.strip()}" if body_part.strip() in PARTS else "another body part"
     return Problem(
         Reason.NO_TASK,
         f"the header states {stated}, and none of the tasks that were asked for is about {spoken(modality)} images of "

@@ -207,6 +207,12 @@ class Scorer:
         logits = mean_logits(self.logits(features_ND, asked, modality))
         return asked.names, logits, probabilities(logits[None], asked.task.kind)[0]
 
+    def likeliest(self, features_VD: NDArray[np.float32], asked: AskedTask) -> tuple[str, float]:
+        """Return the likeliest class of a study, or of a unit, and its probability."""
+        names, _, probability = self.study(features_VD, asked)
+        best = int(np.argmax(probability))
+        return names[best], float(probability[best])
+
     def spreads(
         self, features_ND: NDArray[np.float32], asked: AskedTask, modality: Modality | None = None
     ) -> list[tuple[float, float] | None]:

@@ -15,7 +15,7 @@ from medclip.files.grouping.units import kind_of, modality_of, units_of
 from medclip.files.pseudonyms import keyed_hash
 from medclip.files.recognise.inspect import FileFacts
 from medclip.files.recognise.sniff import Format
-from medclip.files.recognise.supported import SCORABLE_FORMATS
+from medclip.files.recognise.supported import SCORABLE_FORMATS, other_modality
 from medclip.files.tables.manifest import Manifest, ManifestRow
 from medclip.files.tables.modality_names import modality_of_name
 from medclip.sample import FileRef, Kind, Modality, ModalitySource, Study, Unit
@@ -83,6 +83,7 @@ def group(
     key: bytes,
     group_by: GroupBy | str = "auto",
     uneven: Uneven = "reject",
+    only: Modality | None = None,
 ) -> tuple[Study, ...]:
     """Tie the files that can be read into units, and units into studies.
 
@@ -101,6 +102,7 @@ def group(
         group_by: "folder" makes one study of every folder, "file" of every image, series or record, whatever headers
             say. By "file", mammograms for processing are read beside those for presentation.
         uneven: Whether gaps between slices are a problem of the unit or a note.
+        only: The one modality that the model knows, if so: single images are taken for it that nobody names.
 
     Raises:
         MedclipError: WRONG_USE for another `group_by`.
@@ -120,7 +122,7 @@ def group(
         if ref.problem is not None or facts.problem is not None or facts.format not in SCORABLE_FORMATS:
             continue
         row = _row(manifest, ref)
-        file = _File(ref, facts, row, *_modality(facts, row, modality), _patient(facts, row, key))
+        file = _File(ref, facts, row, *_modality(facts, row, modality, only), _patient(facts, row, key))
         usable[ref.name] = file
     copies = _copies(usable.values(), group_by)
     for file in usable.values():
@@ -284,7 +286,7 @@ def _group_name(unit: Unit, file: _File, counts: Counter[str], group_by: str) ->
 
 
 def _modality(
-    facts: FileFacts, row: ManifestRow | None, option: Modality | None
+    facts: FileFacts, row: ManifestRow | None, option: Modality | None, only: Modality | None
 ) -> tuple[Modality | None, ModalitySource | None]:
     """Decide the modality: table before header before option.
 
@@ -296,7 +298,12 @@ def _modality(
     modality = modality_of(facts)
     if modality is not None:
         return modality, ModalitySource.HEADER
-    return option, ModalitySource.OPTION if option is not None else None
+    if option is not None:
+        return option, ModalitySource.OPTION
+    is_open = facts.header is None or other_modality(facts.header) is None
+    if only is not None and is_open and kind_of(facts) is Kind.IMAGE:
+        return only, ModalitySource.PACK
+    return None, None
 
 
 def _without_twins(members: Sequence[_Member], usable: Mapping[str, _File]) -> list[_Member]:

@@ -27,6 +27,7 @@ SOURCES = {
     "table": "the table",
     "option": "the option --modality",
     "inferred": "the model",
+    "pack": "the model, which knows no other",
 }
 _GROUPING = {
     "uid": "one DICOM study",

@@ -16,7 +16,7 @@ VARIABLE = "MEDCLIP_TASKS"
 Kind = Literal["multiclass", "multilabel"]
 
 
-_SAYS_NO_BODY_PART = ("", "UNKNOWN", "OTHER", "NONE", "UNDEFINED")
+SAYS_NO_BODY_PART = ("", "UNKNOWN", "OTHER", "NONE", "UNDEFINED")
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Task:
             body_part: The header's text, e.g. "CHEST" or "PORT CHEST".
         """
         stated = body_part.strip().upper()
-        if not self.body_parts or stated in _SAYS_NO_BODY_PART:
+        if not self.body_parts or stated in SAYS_NO_BODY_PART:
             return True
         return any(part in stated for part in self.body_parts)
 

@@ -1,0 +1,46 @@
+"""The hash of a pack's image tower: equal hashes and equal preprocessing give equal vectors. No torch here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from medclip.errors import MedclipError, Reason
+from medclip.models.packs.manifest import WEIGHTS_NAME, read_config
+
+_TOWER = "visual."
+_AT_ONCE = 1 << 24
+
+
+def image_tower_digest(pack: Path) -> str:
+    """Hash the weights and the architecture of a pack's image tower, and nothing of its text tower, head or card.
+
+    A pack that was adapted without changing the tower has the hash of its base: what was embedded with the one can be
+    asked with the other.
+
+    Args:
+        pack: A pack's folder, checked before.
+
+    Returns:
+        sha256, hex.
+
+    Raises:
+        MedclipError: PACK_INVALID for weights that are no safetensors file.
+    """
+    architecture = {name: value for name, value in read_config(pack)["model_cfg"].items() if name != "text_cfg"}
+    state = hashlib.sha256(json.dumps(architecture, sort_keys=True).encode())
+    path = pack / WEIGHTS_NAME
+    try:
+        with path.open("rb") as file:  # in the order of names: files differ in the order of their tensors
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
+            for name in sorted(name for name in header if name.startswith(_TOWER)):
+                start, end = header[name]["data_offsets"]
+                state.update(json.dumps([name, header[name]["dtype"], header[name]["shape"]]).encode())
+                file.seek(8 + length + start)
+                for place in range(start, end, _AT_ONCE):
+                    state.update(file.read(min(_AT_ONCE, end - place)))
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError) as e:
+        raise MedclipError(Reason.PACK_INVALID, "the weights cannot be read.", where=path) from e
+    return state.hexdigest()

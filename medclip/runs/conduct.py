@@ -1,0 +1,302 @@
+"""Conduct a run over files: claim the folder, look, read, encode, commit chunk by chunk, write down.
+
+What is made of the units is the verb's business: `score` answers questions about them, `embed` keeps their vectors.
+Called again on the same output folder, a run goes on after its last finished chunk and ends in the same bytes, wherever
+it was stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from medclip.errors import MedclipError, Reason
+from medclip.files.discover import LEDGER, walk
+from medclip.files.output import claim_folder, disk_errors, make_folder, remove_drafts
+from medclip.files.pseudonyms import hashed_path, load_key
+from medclip.files.readers.pool import ReadingPool
+from medclip.files.tables.manifest import Manifest, read_manifest
+from medclip.models.devices import check_batch_size, check_device, torch_threads
+from medclip.models.parallel_encoding import encoder_threads
+from medclip.progress import Progress, Silent
+from medclip.runs.chunk import Answers, Context, run_chunks
+from medclip.runs.identity import claim, run_identity
+from medclip.runs.ledger import ChunkResult, Ledger
+from medclip.runs.listing import Counter, Listing
+from medclip.runs.look import Looker
+from medclip.runs.options import DEFAULT_MODEL, ScoreOptions
+from medclip.runs.parts import Parts
+from medclip.runs.results import hashes_of
+from medclip.sample import Modality
+from medclip.settings import Settings
+
+
+@dataclass(frozen=True)
+class Call:
+    """What every verb over files is called with."""
+
+    root: Path
+    """A file or folder."""
+    folder: Path
+    """Output folder: new, empty, or holding this same run, which then goes on."""
+    model: Any = DEFAULT_MODEL
+    """Name or folder of a model pack, or a loaded model of one."""
+    options: ScoreOptions = field(default_factory=ScoreOptions)
+    key_file: Path | None = None
+    """Identity key to hash identifiers with, where it is not the one in the settings' home."""
+    settings: Settings = field(default_factory=Settings)
+    """Limits and number of reading processes."""
+    progress: Progress = field(default_factory=Silent)
+    add: bool = False
+    """Take in files that came since an earlier call, and those that changed; rows of the others stay."""
+    retry_failed: str | None = None
+    """Try the files that failed once more: those of a reason, or all for ""."""
+    device: str = "cpu"
+    batch_size: int | None = None
+    """Images in one forward pass; None for the model's own number."""
+
+
+@dataclass(frozen=True)
+class RunPack:
+    """The model pack of a run, checked and not loaded."""
+
+    path: Path
+    card: Any
+    digest: str
+
+    @property
+    def identity(self) -> str:
+        """Name, version and hash."""
+        return f"{self.card.name} {self.card.version} {self.digest}"
+
+
+@dataclass(frozen=True)
+class Verb:
+    """What a verb makes of a run."""
+
+    stage: str
+    """What progress calls the work."""
+    identity: Mapping[str, Any]
+    """What makes two calls the same run, besides files, options and pack: the question."""
+    answers: Callable[[Any], Answers]
+    """From the loaded model to what is made of units."""
+    write: Callable[[Ledger, dict[str, Any]], None]
+    """Writes the results of a complete ledger whose files are numbered; it is given what run.json says."""
+    finish: Callable[[Ledger], None] | None = None
+    """Called before the run counts as finished, also where nothing is computed again, e.g. to write a report."""
+    shows_parts: bool = True
+    """Early rows are written as small tables."""
+    notes: tuple[str, ...] = ()
+    """What should be known of the question; shown at once, and kept for those who read the results."""
+    only: Modality | None = None
+    """The one modality that the pack knows, if so: single images are taken for it that nobody names."""
+
+
+def pack_of_run(model: Any, settings: Settings, device: str = "cpu", batch_size: int | None = None) -> RunPack:
+    """Check all that can be checked of a run's model without loading it.
+
+    Args:
+        model: Name or folder of a pack, or a loaded model. A loaded model stands for its pack, which is loaded again:
+            the run is bound to the pack's hashes.
+        settings: Those of the run; other pixels than models are trained with are refused.
+        device: What it is to compute on.
+        batch_size: Images in one forward pass.
+
+    Raises:
+        MedclipError: WRONG_USE, PREPROCESSING_MISMATCH, and what `verify_pack` raises.
+    """
+    from medclip.models.card import read_card
+    from medclip.models.packs.manifest import pack_digest
+    from medclip.models.packs.pack import find_pack, verify_pack
+
+    if "pixels" in settings.policy.changes():
+        raise MedclipError(
+            Reason.PREPROCESSING_MISMATCH,
+            "the settings ask for other pixels than models are trained with.",
+            hint="Score with the default PixelPolicy; medclip.open_study and medclip.view take any.",
+        )
+    check_batch_size(batch_size)
+    named = getattr(model, "path", model)
+    if not isinstance(named, (str, Path)):
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"a model is named by a pack's name or folder, or is a loaded model, not {type(model).__name__}.",
+        )
+    pack = find_pack(named)
+    check_device(device)
+    verify_pack(pack)
+    return RunPack(pack, read_card(pack), pack_digest(pack))
+
+
+def conduct(call: Call, pack: RunPack, verb: Verb) -> tuple[dict[str, int], bool]:
+    """Carry out a run.
+
+    Returns:
+        Its counts, and whether the folder held this very run, complete: then nothing was computed or rewritten.
+
+    Raises:
+        MedclipError: MISSING_FILE, NOTHING_TO_DO, OUTPUT_IN_USE, WRONG_USE, TABLE_INVALID, DISK_FULL and what loading
+            the model raises. A file that cannot be read raises nothing; it has its row.
+    """
+    from medclip.version import __version__
+
+    options, settings, progress, folder = call.options, call.settings, call.progress, call.folder
+    holds_run = claim_folder(folder, "run of medclip", marks=(LEDGER,), inputs={"what is scored": call.root})
+    key = load_key(settings, path=call.key_file)
+    manifest = None if options.table is None else read_manifest(options.table)
+    identity = {
+        **run_identity(
+            options, manifest=manifest, pack=pack.identity, version=__version__, key=key, settings=settings,
+            device=call.device, batch_size=call.batch_size,
+        ),
+        **verb.identity,
+    }  # fmt: skip
+    _refuse_empty(call.root, manifest, folder)
+    for note in verb.notes:
+        progress.note(note)
+    with disk_errors(folder):
+        make_folder(folder)
+    with (
+        Ledger(folder) as ledger,
+        ReadingPool.of(settings, note=progress.note) as pool,
+        ThreadPoolExecutor(1) as loader,
+    ):
+        # Loading the model takes seconds of imports; the reading processes look at files meanwhile. A folder that holds
+        # a run may be finished already, and then no model is needed.
+        loading = None if holds_run else loader.submit(_load, pack.path, call)
+        claim(ledger, identity, folder)
+        ledger.remember({"notes": list(verb.notes)})
+        remove_drafts(folder)
+        hashed = partial(hashed_path, key=key)
+        listing = Listing(call.root, ledger, (folder,), hashed)
+        looker = Looker(listing, ledger, pool, options, manifest, key, settings, verb.only)
+        looker.begin(folder, add=call.add, retry=call.retry_failed)
+        counter = Counter(call.root)
+        chunks = looker.chunks()
+        first = next(chunks, None)
+        if first is not None:
+            model = (loading or loader.submit(_load, pack.path, call)).result()
+            with encoder_threads() as (encoders, num_encoders):
+                context = Context(
+                    model=model,
+                    answers=verb.answers(model),
+                    min_confidence=options.min_confidence,
+                    pool=pool,
+                    encoders=encoders,
+                    num_encoders=num_encoders,
+                    settings=settings,
+                    key=key,
+                    progress=progress,
+                    thumbnails=options.thumbnails,
+                )
+                counts, num_done = ledger.counts(), ledger.num_done()
+                progress.stage(verb.stage, max(counter.wait(3.0), num_done), num_done)
+                parts = Parts(folder, hashed if options.hash_paths else None) if verb.shows_parts else None
+                run_chunks(
+                    context, ledger, chain([first], chunks), partial(_committed, parts, counts, counter, progress)
+                )
+        counter.stop()
+        already = write_down(
+            ledger, folder, verb, describe(identity, pack, ledger), hashed, options.hash_paths, progress
+        )
+        return ledger.counts(), already
+
+
+def write_down(
+    ledger: Ledger,
+    folder: Path,
+    verb: Verb,
+    run: dict[str, Any],
+    hashed: Callable[[str], str],
+    hash_paths: bool,
+    progress: Progress,
+) -> bool:
+    """Write the results of a complete ledger, unless they are there as they were written.
+
+    Args:
+        ledger: All chunks are committed.
+        folder: The output folder.
+        verb: Writes them.
+        run: What run.json says.
+        hashed: Turns a path into its hash.
+        hash_paths: Whether hashes stand in the place of paths.
+        progress: Told of it.
+
+    Returns:
+        Whether they were.
+    """
+    finished = ledger.get("finished")
+    already = finished is not None and finished == hashes_of(folder)
+    if hash_paths and not ledger.get("hashed"):  # names came back for a call that was stopped
+        already = False
+    if not already:
+        progress.stage("Writing the results", 1)
+        if finished is not None and finished != hashes_of(folder):
+            progress.note("The results were not as they had been written; they are written again.")
+        ledger.remember({"report": None})
+        ledger.number()
+        if hash_paths and not ledger.get("hashed"):
+            ledger.hash_names(hashed)
+        verb.write(ledger, run)
+    if verb.finish is not None:
+        verb.finish(ledger)
+    ledger.remember({"finished": hashes_of(folder)})
+    if not already:
+        Parts(folder).remove()
+        progress.step()
+    return already
+
+
+def describe(identity: Mapping[str, Any], pack: RunPack, ledger: Ledger) -> dict[str, Any]:
+    """Return what run.json says of every run besides its counts: no path, no time."""
+    names = ("modality", "min_confidence", "group_by", "table")
+    last = {name: identity[name] for name in ("device", "batch_size") if identity[name] is not None}
+    return {
+        "medclip": identity["version"],
+        "model": {"name": pack.card.name, "version": str(pack.card.version), "pack": pack.digest},
+        "options": {name: identity[name] for name in names} | last,
+        "input": {
+            "num_files": ledger.num_listed(),
+            "sha256": ledger.digest(),
+            "num_added": ledger.get("added") or 0,
+            "table_rows_elsewhere": ledger.get("elsewhere") or 0,
+        },
+    }
+
+
+def _refuse_empty(root: Path, manifest: Manifest | None, folder: Path) -> None:
+    """Refuse a folder without a file before anything is written."""
+    if next(walk(root, exclude=(folder,)), None) is None and not (manifest is not None and manifest.rows):
+        raise MedclipError(
+            Reason.NOTHING_TO_DO, "there is no file in this folder.", where=root, hint="Name another folder."
+        )
+
+
+def _committed(
+    parts: Parts | None,
+    counts: dict[str, int],
+    counter: Counter,
+    progress: Progress,
+    result: ChunkResult,
+    grown: tuple[int, int],
+) -> None:
+    """Count what a chunk added, and show its rows before the run is finished."""
+    counts["files"] += grown[0]
+    counts["studies"] += grown[1]
+    progress.overall(counts["files"], max(counter.total, counts["files"]), counts["studies"])
+    if parts is not None:
+        parts.add(result)
+
+
+def _load(pack: Path, call: Call) -> Any:
+    from medclip.models.packs.pack import load_model
+
+    with torch_threads(1):
+        model = load_model(pack, device=call.device, verify=False)
+        model.batch_size = call.batch_size or model.batch_size
+        return model

@@ -1,0 +1,96 @@
+"""Embed a folder: the run of `medclip.runs.conduct` that keeps the vectors of its units and asks nothing.
+
+Whatever tasks there are, each unit that an adapter reads gets its vectors; what `score` would pass over for its
+question is decided when the question is put.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from medclip.adaptation.pack.pack_head import read_pack_text
+from medclip.embeddings.embedded_unit import DTYPES, EmbeddingPack
+from medclip.embeddings.open_embeddings import Embeddings, open_embeddings
+from medclip.embeddings.write_embeddings import begin_embeddings, write_embeddings
+from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.files.tables.write import write_rows
+from medclip.models.packs.image_tower import image_tower_digest
+from medclip.models.packs.manifest import read_config
+from medclip.models.packs.pack import read_preprocess
+from medclip.runs.chunk import Answers
+from medclip.runs.conduct import Call, RunPack, Verb, conduct, pack_of_run
+from medclip.runs.ledger import Ledger
+from medclip.runs.results import FILES, write_run
+from medclip.runs.rows import FileRow
+from medclip.runs.unit_rows import unit_rows, units_in
+from medclip.scoring.only_modality import only_modality
+from medclip.scoring.run import infer_of
+
+EMBEDDED = "embedded"
+"""Status of a file in a folder of embeddings, where a scoring run has "scored"."""
+COMMAND = "embed"
+
+
+def run_embedding(call: Call, *, dtype: str = "float32") -> Embeddings:
+    """Embed the files below a path into a folder.
+
+    Args:
+        call: What is embedded, with what, and how.
+        dtype: How vectors are stored: float32 or float16.
+
+    Raises:
+        MedclipError: WRONG_USE for another dtype; as `conduct`.
+    """
+    if dtype not in DTYPES:
+        raise MedclipError(
+            Reason.WRONG_USE, f"vectors are not stored as {dtype!r}.", hint=did_you_mean(dtype, DTYPES, "Types are")
+        )
+    pack = pack_of_run(call.model, call.settings, call.device, call.batch_size)
+    verb = Verb(
+        stage="Reading and embedding",
+        identity={"command": COMMAND, "dtype": dtype},
+        answers=partial(_answers, call, pack),
+        write=partial(_write, call, pack, dtype),
+        shows_parts=False,
+        only=only_modality(pack.card, read_pack_text(pack.path, pack.card)),
+    )
+    _, already = conduct(call, pack, verb)
+    return replace(open_embeddings(call.folder), already_finished=already)
+
+
+def embedding_pack(path: Path, card: Any, digest: str) -> EmbeddingPack:
+    """Return what a folder of embeddings remembers of a pack."""
+    return EmbeddingPack(card.name, str(card.version), digest, image_tower_digest(path), read_preprocess(path).digest())
+
+
+def _answers(call: Call, pack: RunPack, model: Any) -> Answers:
+    begin_embeddings(call.folder)  # a folder that is half written says so
+    return Answers(
+        infer=infer_of(model, pack.card),
+        refuse=lambda modality, body_part: None,
+        refuse_stranger=lambda modality: None,
+        result=lambda work: work.result(units=unit_rows(work)),
+    )
+
+
+def _write(call: Call, pack: RunPack, dtype: str, ledger: Ledger, run: dict[str, Any]) -> None:
+    folder, dim = call.folder, int(read_config(pack.path)["model_cfg"]["embed_dim"])
+    begin_embeddings(folder)
+    files = (replace(row, status=EMBEDDED) if row.status == "scored" else row for row in ledger.files())
+    write_rows(folder / FILES, FileRow, files)
+    write_embeddings(
+        folder,
+        units_in(ledger, dim),
+        embedding_pack(pack.path, pack.card, pack.digest),
+        dim=dim,
+        dtype=dtype,
+        by_study=units_in(ledger, dim, by_study=True),
+        failed=units_in(ledger, dim, failed=True),
+        thumbnails=ledger.thumbnails(),
+    )
+    counts = ledger.counts()
+    run = {**run, "options": {**run["options"], "dtype": dtype}, "identity": ledger.get("identity")}
+    write_run(folder, run, {EMBEDDED if name == "scored" else name: number for name, number in counts.items()})

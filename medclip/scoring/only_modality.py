@@ -1,0 +1,37 @@
+"""The one modality that a pack knows, if it knows no other: what files are taken for that name none."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+from medclip.adaptation.data.class_text import ClassText
+from medclip.sample import Modality
+from medclip.scoring.tasks import MODALITY_TASK
+from medclip.text.vocabulary.load import load_task, task_names
+
+
+def only_modality(card: Any, own: ClassText | None = None) -> Modality | None:
+    """Return the modality that all questions to a pack are about, None where there are several or none.
+
+    A pack that can tell modalities apart is asked which one a file is of; it needs no such guess.
+
+    Args:
+        card: The pack's card.
+        own: The task that the pack was adapted to, which it brings along.
+    """
+    if MODALITY_TASK in card.tasks:
+        return None
+    known = frozenset(task_names())
+    about: set[frozenset[str]] = set()
+    for name in card.tasks:
+        if own is not None and name == own.task.name:
+            about.add(frozenset(map(str, own.task.modalities)))
+        elif name in known:
+            about.add(frozenset(map(str, load_task(name).modalities)))
+    names = set(card.modalities)
+    if about and all(about):
+        names = set().union(*about)
+    with suppress(ValueError):
+        return Modality(names.pop()) if len(names) == 1 else None
+    return None
