@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from medclip.api.audit import audit
     from medclip.api.compare import compare
     from medclip.api.doctor import doctor
+    from medclip.api.embed import embed
     from medclip.api.evaluate import evaluate
     from medclip.api.open_study import open_study
     from medclip.api.pretrain import pretrain
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from medclip.api.search import search
     from medclip.api.view import view
     from medclip.auditing.result import AuditResult
+    from medclip.embeddings.open_embeddings import Embeddings
     from medclip.errors import MedclipError, Reason
     from medclip.evaluation.few_shot.results import Comparison
     from medclip.evaluation.zero_shot.results import SuiteResult
@@ -46,6 +48,7 @@ __all__ = [
     "AuditResult",
     "Comparison",
     "Diagnosis",
+    "Embeddings",
     "MedclipError",
     "Modality",
     "OpenedStudy",
@@ -66,6 +69,7 @@ __all__ = [
     "audit",
     "compare",
     "doctor",
+    "embed",
     "evaluate",
     "models",
     "open_study",
@@ -86,6 +90,7 @@ __getattr__, __dir__ = lazy_names(
         "AuditResult": "medclip.auditing.result:AuditResult",
         "Comparison": "medclip.evaluation.few_shot.results:Comparison",
         "Diagnosis": "medclip.inspecting.doctor:Diagnosis",
+        "Embeddings": "medclip.embeddings.open_embeddings:Embeddings",
         "MedclipError": "medclip.errors:MedclipError",
         "Modality": "medclip.sample:Modality",
         "OpenedStudy": "medclip.inspecting.opened_study:OpenedStudy",
@@ -105,6 +110,7 @@ __getattr__, __dir__ = lazy_names(
         "audit": "medclip.api.audit:audit",
         "compare": "medclip.api.compare:compare",
         "doctor": "medclip.api.doctor:doctor",
+        "embed": "medclip.api.embed:embed",
         "evaluate": "medclip.api.evaluate:evaluate",
         "models": "medclip.models",
         "open_study": "medclip.api.open_study:open_study",

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.errors import MedclipError, Reason, Status, did_you_mean
+from medclip.api.run_arguments import TemporaryFolder, failed_for, path_of
+from medclip.embeddings.open_embeddings import Embeddings, is_embeddings, open_embeddings
+from medclip.errors import MedclipError, Reason
 from medclip.files.grouping.studies import GroupBy
 from medclip.files.input_paths import refuse_missing
 from medclip.progress import Progress, Silent
@@ -22,6 +21,7 @@ from medclip.runs.options import DEFAULT_MODEL, ScoreOptions, parse_modality
 from medclip.runs.score_run import ScoreRun
 from medclip.sample import Modality
 from medclip.scoring.run import run_scoring
+from medclip.scoring.score_embeddings import answer_embeddings, score_embeddings
 from medclip.settings import Settings
 from medclip.text.vocabulary.own_words import Asked, read_prompts
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def score(
-    path: str | Path,
+    path: str | Path | Embeddings,
     out: str | Path | None = None,
     *,
     model: str | Path | Model = DEFAULT_MODEL,
@@ -56,14 +56,16 @@ def score(
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> ScoreRun:
-    """Score a file or a folder of studies in words.
+    """Score a file or a folder of studies in words, or put a question to embeddings of them.
 
     Args:
-        path: A file or folder.
+        path: A file or folder; or embeddings, or a folder of them, and then no image is read: results equal those of
+            the files, where vectors are stored as float32. What was decided when they were embedded (table, modality,
+            least probability, grouping, policy) stays.
         out: Output folder for files.parquet, scores.parquet, run.json, report.html and the ledger. The same call on the
             same folder goes on where it was stopped; nothing that is known is read again. None works in a temporary
-            folder that lives as long as the result.
-        model: Name or folder of a model pack, or a loaded model.
+            folder that lives as long as the result; of embeddings, it answers in memory and writes no report.
+        model: Name or folder of a model pack, or a loaded model, which answers for embeddings as it is.
         task: Task or tasks to score; where neither tasks nor a prompt are given, those of the pack's card that fit
             each study.
         prompt: What to score in your own words: a text, several (each a class of its own), or a mapping of names to
@@ -109,7 +111,7 @@ def score(
         >>> run.scores.column_names[:4]  # doctest: +SKIP
         ['study', 'patient', 'modality', 'task']
     """
-    settings, root = (settings or Settings()).on_machine(workers, memory), _path(path, "what is scored")
+    settings, root = (settings or Settings()).on_machine(workers, memory), _root(path)
     refuse_missing(root)
     refuse_missing(table, "table")
     options = ScoreOptions(
@@ -125,54 +127,39 @@ def score(
     )
     if hash_paths and report_paths:
         raise MedclipError(Reason.WRONG_USE, "paths are either hashed or shown in the report.", hint="Choose one.")
-    keep = _TemporaryFolder() if out is None else None
-    folder = keep.path if keep is not None else _path(out, "the output folder")
+    is_stored = isinstance(path, Embeddings) or is_embeddings(root)
+    in_memory = is_stored and out is None
+    keep = TemporaryFolder("score") if out is None and not is_stored else None
+    folder = root if in_memory else keep.path if keep is not None else path_of(out, "the output folder")
     call = Call(
         root,
         folder,
         model=model,
         options=options,
-        key_file=None if key_file is None else _path(key_file, "the key file"),
+        key_file=None if key_file is None else path_of(key_file, "the key file"),
         settings=settings,
         progress=progress or Silent(),
         add=add,
-        retry_failed=_failed_for(retry_failed),
+        retry_failed=failed_for(retry_failed),
         device=device,
         batch_size=batch_size,
     )
-    run = run_scoring(call, sort_by=sort_by, finish=partial(_report, report_paths))
-    return replace(run, _keep=keep)
+    finish = partial(_report, report_paths)
+    if is_stored:
+        embeddings = open_embeddings(path)
+        if in_memory:
+            return answer_embeddings(embeddings, call)
+        return score_embeddings(embeddings, call, sort_by=sort_by, finish=finish)
+    return replace(run_scoring(call, sort_by=sort_by, finish=finish), _keep=keep)
 
 
-def _failed_for(reason: str | None) -> str | None:
-    """Return the reason of the files to try again; "" for all."""
-    known = [str(reason) for reason in Reason if reason.status is Status.FAILED]
-    if reason is not None and reason != "all" and reason not in known:
-        raise MedclipError(
-            Reason.WRONG_USE,
-            f"no file fails for the reason {reason!r}.",
-            hint=did_you_mean(reason, ["all", *known], "Reasons are"),
-        )
-    return "" if reason == "all" else reason
+def _root(path: object) -> Path:
+    return path.folder if isinstance(path, Embeddings) else path_of(path, "what is scored")
 
 
 def _several(value: str | Sequence[str] | None) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value or ())
 
 
-def _path(value: object, what: str) -> Path:
-    if not isinstance(value, (str, os.PathLike)):
-        raise MedclipError(Reason.WRONG_USE, f"{what} is named by a path, not by a {type(value).__name__}.")
-    return Path(value)
-
-
 def _report(show_paths: bool, ledger: Any, card: Any, folder: Path, sort_by: tuple[str, str] | None) -> None:
     write_score_report(ledger, card, folder, show_paths=show_paths, sort_by=sort_by)
-
-
-class _TemporaryFolder:
-    """A folder that goes when this object does, without the warning of tempfile.TemporaryDirectory."""
-
-    def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="medclip-score-"))
-        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)

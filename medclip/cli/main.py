@@ -33,6 +33,7 @@ OTHER_CODES = (
 # name -> (module:function, one line of help). A name with a blank in it is a command of a group, or of another command.
 COMMANDS = {
     "score": ("medclip.cli.score:score", "Score studies in words; write tables and a report."),
+    "embed": ("medclip.cli.embed:embed", "Compute vectors of studies once, for many questions."),
     "status": ("medclip.cli.status:status", "Say how far a run is, also while it goes on."),
     "scan": (
         "medclip.cli.scan:scan",

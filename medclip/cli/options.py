@@ -99,3 +99,16 @@ Memory = Annotated[
 ]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads while it learns. Default: torch's.")]
 Device = Annotated[str, typer.Option("--device", help="Torch device.")]
+BatchSize = Annotated[
+    int | None, typer.Option("--batch-size", min=1, help="Images in one forward pass. Default: the model's, 4.")
+]
+MinConfidence = Annotated[
+    float, typer.Option("--min-confidence", metavar="P", help="Least probability to believe an inferred modality.")
+]
+RetryFailed = Annotated[
+    str | None,
+    typer.Option("--retry-failed", metavar="REASON", help="Try files that failed once more: a reason, or 'all'."),
+]
+Thumbnails = Annotated[
+    bool, typer.Option("--thumbnails/--no-thumbnails", help="Keep small images for the report, or none.")
+]

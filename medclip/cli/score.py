@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from medclip.cli import options
+from medclip.cli.run_reasons import SCORE_REMEDIES, interrupted, print_reasons
 
 HEADINGS = {
     "out": "Common options",
@@ -19,7 +20,10 @@ HEADINGS = {
 
 
 def score(
-    path: Annotated[Path, typer.Argument(help="File or folder to score.", show_default=False, readable=False)],
+    path: Annotated[
+        Path,
+        typer.Argument(help="File or folder to score, or a folder of embeddings.", show_default=False, readable=False),
+    ],
     out: options.OutFolder,
     model: options.Model = "medclip-mini",
     task: Annotated[
@@ -34,6 +38,8 @@ def score(
     ] = None,
     workers: options.Workers = None,
     memory: options.Memory = None,
+    device: options.Device = "cpu",
+    batch_size: options.BatchSize = None,
     against: Annotated[
         list[str] | None,
         typer.Option(
@@ -47,10 +53,7 @@ def score(
         ),
     ] = True,
     modality: options.Modality = None,
-    min_confidence: Annotated[
-        float,
-        typer.Option("--min-confidence", metavar="P", help="Least probability to believe an inferred modality."),
-    ] = 0.8,
+    min_confidence: options.MinConfidence = 0.8,
     table: options.Table = None,
     group_by: options.GroupBy = "auto",
     uneven: options.Uneven = "reject",
@@ -58,10 +61,7 @@ def score(
     accept_unterminated: options.AcceptUnterminated = False,
     key_file: options.KeyFile = None,
     add: Annotated[bool, typer.Option("--add", help="Score files that came since; old rows stay.")] = False,
-    retry_failed: Annotated[
-        str | None,
-        typer.Option("--retry-failed", metavar="REASON", help="Try files that failed once more: a reason, or 'all'."),
-    ] = None,
+    retry_failed: options.RetryFailed = None,
     sort_by: Annotated[
         str | None,
         typer.Option(
@@ -70,9 +70,7 @@ def score(
     ] = None,
     report_paths: options.ReportPaths = False,
     hash_paths: options.HashPaths = False,
-    thumbnails: Annotated[
-        bool, typer.Option("--thumbnails/--no-thumbnails", help="Keep small images for the report, or none.")
-    ] = True,
+    thumbnails: options.Thumbnails = True,
     as_json: options.Json = False,
 ) -> int:
     """Score a file or folder of studies in words and write tables and a report. The same command goes on after a stop.
@@ -80,8 +78,7 @@ def score(
     Exit code: 0 all scored or skipped, 3 some failed, 2 wrong use or refused.
     """
     from medclip.api.score import score as run_score
-    from medclip.cli.progress import print_line, progress
-    from medclip.exit_codes import ExitCode
+    from medclip.cli.progress import progress
     from medclip.settings import Settings, read_policy
 
     try:
@@ -107,27 +104,15 @@ def score(
                 hash_paths=hash_paths,
                 thumbnails=thumbnails,
                 key_file=key_file,
+                device=device,
+                batch_size=batch_size,
                 settings=Settings(policy=read_policy(uneven, mpp, accept_unterminated=accept_unterminated)),
                 progress=shown,
             )
     except KeyboardInterrupt:
-        kept = "Finished studies are kept" if _has_finished(out) else "No study was finished yet"
-        print_line(f"medclip: interrupted. {kept}; run the same command again to go on.")
-        return ExitCode.INTERRUPTED
+        return interrupted(out)
     _print(run, as_json)
     return run.exit_code
-
-
-def _has_finished(folder: Path) -> bool:
-    """Whether a run in this folder has finished anything."""
-    from medclip.errors import MedclipError
-    from medclip.runs.ledger import Ledger
-
-    try:
-        with Ledger(folder, create=False) as ledger:
-            return ledger.counts()["files"] > 0
-    except MedclipError:
-        return False
 
 
 def _print(run: Any, as_json: bool) -> None:
@@ -150,17 +135,7 @@ def _print(run: Any, as_json: bool) -> None:
     from medclip.reports.score.report import headline
 
     print(f"{headline(run.counts)}.")
-    for status, reason, number in _reasons(run):
-        print(f"  {number:>7} {status}: {reason.replace('_', ' ')}")
+    print_reasons(run.files, SCORE_REMEDIES)
     if run.table_rows_elsewhere:
         print(f"Rows of the table that name no file here: {run.table_rows_elsewhere}")
     print(f"Report: {printable(str(run.report_path))}")
-
-
-def _reasons(run: Any) -> list[tuple[str, str, int]]:
-    """Count the files that were not scored by reason, failed ones first."""
-    from collections import Counter
-
-    table = run.files.select(["status", "reason"]).to_pylist()
-    counts = Counter((row["status"], row["reason"]) for row in table if row["reason"] is not None)
-    return [(status, reason, n) for (status, reason), n in sorted(counts.items(), key=lambda kv: (kv[0][0], -kv[1]))]

@@ -114,6 +114,11 @@ class Embeddings(Result):
         """0 when every file was embedded or skipped, 3 when some failed."""
         return 3 if self.counts["failed"] else 0
 
+    @property
+    def digest(self) -> str:
+        """Hash of embeddings.json, which holds the hash of every table."""
+        return hash_of(self.folder / NOTE)
+
     def check_pack(self, digest: str, *, image_tower: str = "", preprocessing: str = "") -> None:
         """Refuse a pack whose vectors these are not.
 
@@ -248,6 +253,11 @@ class Embeddings(Result):
         with _damaged(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
             for batch in file.iter_batches(1024):
                 yield from zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True)
+
+    def burned_in_rows(self) -> list[int]:
+        """Return the rows of units that no small image is shown of, since text is burned in."""
+        units = self.units
+        return units.filter(units.column("burned_in")).column("row").to_pylist()
 
     def _num(self, level: str) -> int:
         if level not in LEVELS:

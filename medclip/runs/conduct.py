@@ -150,11 +150,11 @@ def conduct(call: Call, pack: RunPack, verb: Verb) -> tuple[dict[str, int], bool
     key = load_key(settings, path=call.key_file)
     manifest = None if options.table is None else read_manifest(options.table)
     identity = {
+        **verb.identity,
         **run_identity(
             options, manifest=manifest, pack=pack.identity, version=__version__, key=key, settings=settings,
             device=call.device, batch_size=call.batch_size,
         ),
-        **verb.identity,
     }  # fmt: skip
     _refuse_empty(call.root, manifest, folder)
     for note in verb.notes:
@@ -168,7 +168,7 @@ def conduct(call: Call, pack: RunPack, verb: Verb) -> tuple[dict[str, int], bool
     ):
         # Loading the model takes seconds of imports; the reading processes look at files meanwhile. A folder that holds
         # a run may be finished already, and then no model is needed.
-        loading = None if holds_run else loader.submit(_load, pack.path, call)
+        loading = None if holds_run else loader.submit(load_run_model, pack.path, call)
         claim(ledger, identity, folder)
         ledger.remember({"notes": list(verb.notes)})
         remove_drafts(folder)
@@ -180,7 +180,7 @@ def conduct(call: Call, pack: RunPack, verb: Verb) -> tuple[dict[str, int], bool
         chunks = looker.chunks()
         first = next(chunks, None)
         if first is not None:
-            model = (loading or loader.submit(_load, pack.path, call)).result()
+            model = (loading or loader.submit(load_run_model, pack.path, call)).result()
             with encoder_threads() as (encoders, num_encoders):
                 context = Context(
                     model=model,
@@ -202,7 +202,7 @@ def conduct(call: Call, pack: RunPack, verb: Verb) -> tuple[dict[str, int], bool
                 )
         counter.stop()
         already = write_down(
-            ledger, folder, verb, describe(identity, pack, ledger), hashed, options.hash_paths, progress
+            ledger, folder, verb, partial(describe, identity, pack, ledger), hashed, options.hash_paths, progress
         )
         return ledger.counts(), already
 
@@ -211,7 +211,7 @@ def write_down(
     ledger: Ledger,
     folder: Path,
     verb: Verb,
-    run: dict[str, Any],
+    run: Callable[[], dict[str, Any]],
     hashed: Callable[[str], str],
     hash_paths: bool,
     progress: Progress,
@@ -222,7 +222,7 @@ def write_down(
         ledger: All chunks are committed.
         folder: The output folder.
         verb: Writes them.
-        run: What run.json says.
+        run: Returns what run.json says.
         hashed: Turns a path into its hash.
         hash_paths: Whether hashes stand in the place of paths.
         progress: Told of it.
@@ -242,7 +242,7 @@ def write_down(
         ledger.number()
         if hash_paths and not ledger.get("hashed"):
             ledger.hash_names(hashed)
-        verb.write(ledger, run)
+        verb.write(ledger, run())
     if verb.finish is not None:
         verb.finish(ledger)
     ledger.remember({"finished": hashes_of(folder)})
@@ -293,7 +293,8 @@ def _committed(
         parts.add(result)
 
 
-def _load(pack: Path, call: Call) -> Any:
+def load_run_model(pack: Path, call: Call) -> Any:
+    """Load the model of a run, whose pack was checked, on its device and with its batch size."""
     from medclip.models.packs.pack import load_model
 
     with torch_threads(1):

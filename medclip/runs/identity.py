@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ _TITLES = {
     "batch_size": "--batch-size",
     "command": "the command",
     "dtype": "--dtype",
+    "embeddings": "the embeddings",
 }
 
 
@@ -73,6 +75,11 @@ def run_identity(
         "device": None if device == "cpu" else device.partition(":")[0],
         "batch_size": None if batch_size == BATCH else batch_size,
     }
+
+
+def titles_of(names: Iterable[str]) -> list[str]:
+    """Return what parts of a run's identity are called."""
+    return [_TITLES[name] for name in names]
 
 
 def claim(ledger: Ledger, identity: dict[str, Any], folder: Path) -> None:

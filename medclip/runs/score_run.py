@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,13 +22,17 @@ class ScoreRun(Result):
     """A finished run."""
 
     folder: Path
-    """The output folder."""
+    """The output folder; that of the embeddings where a question was put to them and nothing was written."""
     counts: dict[str, int]
     """files, scored, skipped, failed, studies."""
     already_finished: bool = False
     """The folder held this very run, complete; nothing was computed or rewritten."""
     _keep: object = None
     """Keeps a temporary output folder alive."""
+    _tables: Mapping[str, pyarrow.Table] | None = None
+    """Both tables, where a question was put to embeddings and nothing was written."""
+    _notes: tuple[str, ...] | None = None
+    """What is to be known of the question, in that case."""
 
     @property
     def is_temporary(self) -> bool:
@@ -37,12 +42,12 @@ class ScoreRun(Result):
     @property
     def files(self) -> pyarrow.Table:
         """One row per input path."""
-        return _read(self.folder / FILES)
+        return _read(self.folder / FILES) if self._tables is None else self._tables["files"]
 
     @property
     def scores(self) -> pyarrow.Table:
         """One row per study, task and class."""
-        return _read(self.folder / SCORES)
+        return _read(self.folder / SCORES) if self._tables is None else self._tables["scores"]
 
     @property
     def table_rows_elsewhere(self) -> int:
@@ -52,7 +57,7 @@ class ScoreRun(Result):
     @property
     def notes(self) -> tuple[str, ...]:
         """What should be known of the questions: words that may be misspelt, what the model was never taught."""
-        return tuple(_description(self.folder).get("notes") or ())
+        return tuple(_description(self.folder).get("notes") or ()) if self._notes is None else self._notes
 
     @property
     def report_path(self) -> Path | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medclip.dicom.header.safe_header import PARTS
 from medclip.errors import Problem, Reason, Status
@@ -51,38 +52,63 @@ class StudyScores:
                 and item.problem.status is Status.FAILED
                 and item.modality in (None, modality)
             ]
+            num_failed = sum(len(item.files) for item in failed)
             for asked in self.tasks:
-                fitting = [
-                    item
-                    for item in read
-                    if asked.fits(modality, item.body_part) and not (item.stranger and asked.task.body_parts)
-                ]
+                fitting = [item for item in read if self.fits(asked, modality, item.body_part, item.stranger)]
                 if not fitting:
                     continue
                 features = np.concatenate([item.features_VD for item in fitting if item.features_VD is not None])
                 first = fitting[0].reading
                 assert first is not None
-                names, logits, probability = self.scorer.study(features, asked, modality)
-                spreads = self.scorer.spreads(features, asked, modality)
-                for name, logit, p, spread in zip(names, logits, probability, spreads, strict=True):
-                    yield ScoreRow(
-                        study=key,
-                        patient=work.chunk.plan.studies[study].patient,
-                        modality=modality,
-                        task=asked.task.name,
-                        class_=name,
-                        kind=asked.task.kind,
-                        probability=float(p),
-                        logit=float(logit),
-                        num_images=len(features),
-                        model=self.model.name,
-                        model_version=str(self.model.card.version),
-                        preprocessing=first.preprocessing,
-                        num_failed=sum(len(item.files) for item in failed),
-                        against=asked.against(name),
-                        logit_spread=None if spread is None else spread[0],
-                        probability_spread=None if spread is None else spread[1],
-                    )
+                patient = work.chunk.plan.studies[study].patient
+                yield from self.answer(asked, features, modality, key, patient, first.preprocessing, num_failed)
+
+    def fits(self, asked: AskedTask, modality: Modality, body_part: str, stranger: bool) -> bool:
+        """Whether a unit is asked a question: a stranger only what is about any body part."""
+        return asked.fits(modality, body_part) and not (stranger and asked.task.body_parts)
+
+    def answer(
+        self,
+        asked: AskedTask,
+        features_ND: NDArray[np.float32],
+        modality: Modality,
+        study: str,
+        patient: str | None,
+        preprocessing: str,
+        num_failed: int,
+    ) -> Iterator[ScoreRow]:
+        """Yield the rows of one study and task, without its files.
+
+        Args:
+            asked: The task.
+            features_ND: float32 [N, D] of all images of the study that it is about.
+            modality: Of the study.
+            study: Its key.
+            patient: Hash of its patient.
+            preprocessing: Of its first unit.
+            num_failed: Files of it that failed.
+        """
+        names, logits, probability = self.scorer.study(features_ND, asked, modality)
+        spreads = self.scorer.spreads(features_ND, asked, modality)
+        for name, logit, p, spread in zip(names, logits, probability, spreads, strict=True):
+            yield ScoreRow(
+                study=study,
+                patient=patient,
+                modality=modality,
+                task=asked.task.name,
+                class_=name,
+                kind=asked.task.kind,
+                probability=float(p),
+                logit=float(logit),
+                num_images=len(features_ND),
+                model=self.model.name,
+                model_version=str(self.model.card.version),
+                preprocessing=preprocessing,
+                num_failed=num_failed,
+                against=asked.against(name),
+                logit_spread=None if spread is None else spread[0],
+                probability_spread=None if spread is None else spread[1],
+            )
 
 
 def no_task(tasks: Sequence[AskedTask], modality: Modality, body_part: str) -> Problem | None:

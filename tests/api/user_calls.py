@@ -13,6 +13,8 @@ def calls() -> list[Path | float | str | int | None]:
     """Call each verb, and use what it returns."""
     scores = medclip.score(images, out, model="anatomy-x1", task="chest_xray_findings", workers=2)
     one = medclip.score("film.dcm", prompt="a chest x-ray with pneumonia", against="a normal chest x-ray")
+    vectors = medclip.embed(images, out, dtype="float16", device="cuda", batch_size=32)
+    again = medclip.score(vectors, prompt="a pacemaker")
     scan = medclip.scan(images, modality="xray")
     study = medclip.open_study("study.dcm", medclip.Modality.CT)
     drawn = medclip.view(images, out, number=2)
@@ -23,5 +25,5 @@ def calls() -> list[Path | float | str | int | None]:
     run = medclip.pretrain("recipe.yaml", overrides=["train.epochs=2"], out=out, resume=True)
     health = medclip.doctor(settings=medclip.Settings(workers=1))
     hits = medclip.search("embeddings", ["a pacemaker", "a device"], like="film.dcm", not_="a tube", where={"sex": "F"})
-    results = (scores, one, hits, scan, study, drawn, adapted, comparison, audit, suite, run, health)
+    results = (scores, one, vectors, again, hits, scan, study, drawn, adapted, comparison, audit, suite, run, health)
     return [run.pack, *(repr(result) for result in results)]

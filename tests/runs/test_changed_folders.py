@@ -113,7 +113,7 @@ def test_a_run_that_grows_is_stopped_until_the_new_files_are_scored(
         raise Stopped
 
     with monkeypatch.context() as patched:
-        patched.setattr("medclip.runs.conduct._load", stop)
+        patched.setattr("medclip.runs.conduct.load_run_model", stop)
         with pytest.raises(Stopped):
             run(root, tmp_path / "out", pack, add=True)
     assert read_status(tmp_path / "out").state == "stopped"

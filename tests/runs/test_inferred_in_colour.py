@@ -32,7 +32,8 @@ def _decided(folder: Path, reading: Reading, name: str) -> Item:
     file: Any = SimpleNamespace(facts=None)
     item = Item((file,), (file,), None, None, reading=reading, features_VD=np.ones((1, 4), np.float32))
     model = SimpleNamespace(path=folder)  # without a guard
-    context: Any = SimpleNamespace(model=model, min_confidence=0.8, refuse=lambda modality, part: None)
+    answers = SimpleNamespace(refuse=lambda modality, part: None)
+    context: Any = SimpleNamespace(model=model, min_confidence=0.8, answers=answers)
     work = ChunkWork(cast(Any, context), 0, [item])
     work._decide(name, [(item, 0.97)])
     return item

@@ -28,7 +28,7 @@ _NATIVE = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.
 """Transfer syntaxes whose pixels are not compressed."""
 
 GroupBy = Literal["auto", "folder", "file"]
-_COPY = Problem(
+COPY = Problem(
     Reason.DUPLICATE,
     "the file holds the same image as another file of its study, which counts; the column copy_of names that one.",
 )
@@ -145,7 +145,7 @@ def group(
         group_of.update(dict.fromkeys((ref.name for ref in unit.files), name))
     for copied, original in copies.items():
         file = usable[copied]
-        unit = Unit(kind_of(file.facts), (file.ref,), _COPY, copy_of=original)
+        unit = Unit(kind_of(file.facts), (file.ref,), COPY, copy_of=original)
         groups[group_of[original]].append(_member(unit, [file], frozenset()))
     studies = [
         study

@@ -1,0 +1,115 @@
+"""The public verb `medclip.embed`: a folder of studies goes in, vectors come out that many questions can be put to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medclip.api.run_arguments import TemporaryFolder, failed_for, path_of
+from medclip.embeddings.open_embeddings import Embeddings
+from medclip.files.grouping.studies import GroupBy
+from medclip.files.input_paths import refuse_missing
+from medclip.progress import Progress, Silent
+from medclip.runs.conduct import Call
+from medclip.runs.options import DEFAULT_MODEL, ScoreOptions, parse_modality
+from medclip.sample import Modality
+from medclip.scoring.embed import run_embedding
+from medclip.settings import Settings
+
+if TYPE_CHECKING:
+    from medclip.models.model import Model
+
+
+def embed(
+    path: str | Path,
+    out: str | Path | None = None,
+    *,
+    model: str | Path | Model = DEFAULT_MODEL,
+    dtype: str = "float32",
+    table: Any = None,
+    modality: Modality | str | None = None,
+    min_confidence: float = 0.8,
+    group_by: GroupBy = "auto",
+    workers: int | None = None,
+    memory: int | str | None = None,
+    add: bool = False,
+    retry_failed: str | None = None,
+    hash_paths: bool = False,
+    thumbnails: bool = True,
+    key_file: str | Path | None = None,
+    device: str = "cpu",
+    batch_size: int | None = None,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> Embeddings:
+    """Embed a file or a folder of studies: vectors of each view, unit and study, kept for many questions.
+
+    What comes out is personal data, as the images are: it names files, and people may be known again by vectors.
+
+    Args:
+        path: A file or folder.
+        out: Output folder for files.parquet, the tables of vectors, run.json and the ledger. The same call on the same
+            folder goes on where it was stopped; nothing that is known is read again. None works in a temporary folder
+            that lives as long as the result.
+        model: Name or folder of a model pack, or a loaded model.
+        dtype: How vectors are stored: float32, or float16 in half the room.
+        table: CSV, TSV or Parquet file, or a data frame, that names study, patient and modality of files.
+        modality: Modality of the files that neither the table nor their header names.
+        min_confidence: Least probability at which an inferred modality is believed.
+        group_by: How files become studies: by UID, table and folder ("auto"), by "folder", or one "file" each.
+        workers: Reading processes; the settings' where None.
+        memory: What all processes may take together, such as "12GB"; where None the settings', by default 60 % of what
+            the machine or its cgroup has.
+        add: Embed files that came since an earlier call on this folder, and those that changed; the rows of all others
+            stay as they are. Without it a folder that grew is refused.
+        retry_failed: Try the files once more that failed in an earlier call: those of a reason such as "timeout", or
+            "all".
+        hash_paths: Put keyed hashes in the place of paths in the tables, and in the ledger once the run is finished.
+        thumbnails: Keep small images for reports and for the results of a search.
+        key_file: Identity key, where it is not the one in the settings' home.
+        device: Torch device that the model computes on.
+        batch_size: Images in one forward pass; 4 where None. It is part of what the run is, as the device is: other
+            ones may change the last bits.
+        settings: Limits.
+        progress: Told how far the run is.
+
+    Returns:
+        The embeddings: `.vectors("views" | "units" | "studies")`, `.units` and others as Arrow tables, `.counts`.
+        `medclip.score` and others take them in the place of a folder of files.
+
+    Raises:
+        MedclipError: For a call that cannot be carried out. A file that cannot be read raises nothing: it has its row.
+
+    Example:
+        >>> import medclip
+        >>> embeddings = medclip.embed("examples")  # doctest: +SKIP
+        >>> medclip.score(embeddings, prompt="a pacemaker").scores.num_rows  # doctest: +SKIP
+        3
+    """
+    settings, root = (settings or Settings()).on_machine(workers, memory), path_of(path, "what is embedded")
+    refuse_missing(root)
+    refuse_missing(table, "table")
+    options = ScoreOptions(
+        table=Path(table) if isinstance(table, (str, Path)) else table,
+        modality=parse_modality(modality),
+        min_confidence=min_confidence,
+        group_by=group_by,
+        hash_paths=hash_paths,
+        thumbnails=thumbnails,
+    )
+    keep = TemporaryFolder("embed") if out is None else None
+    call = Call(
+        root,
+        keep.path if keep is not None else path_of(out, "the output folder"),
+        model=model,
+        options=options,
+        key_file=None if key_file is None else path_of(key_file, "the key file"),
+        settings=settings,
+        progress=progress or Silent(),
+        add=add,
+        retry_failed=failed_for(retry_failed),
+        device=device,
+        batch_size=batch_size,
+    )
+    return replace(run_embedding(call, dtype=dtype), _keep=keep)

@@ -1,0 +1,94 @@
+"""`medclip embed PATH --out DIR`: compute vectors of a file or folder of studies, once for many questions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medclip.cli import options
+from medclip.cli.run_reasons import EMBED_REMEDIES, interrupted, print_reasons
+
+HEADINGS = {"out": "Common options", "table": "How files are read", "hash_paths": "Output"}
+
+
+def embed(
+    path: Annotated[Path, typer.Argument(help="File or folder to embed.", show_default=False, readable=False)],
+    out: options.OutFolder,
+    model: options.Model = "medclip-mini",
+    workers: options.Workers = None,
+    memory: options.Memory = None,
+    device: options.Device = "cpu",
+    batch_size: options.BatchSize = None,
+    dtype: Annotated[
+        str, typer.Option("--dtype", metavar="TYPE", help="How vectors are stored: float32 or float16.")
+    ] = "float32",
+    table: options.Table = None,
+    modality: options.Modality = None,
+    min_confidence: options.MinConfidence = 0.8,
+    group_by: options.GroupBy = "auto",
+    uneven: options.Uneven = "reject",
+    mpp: options.Mpp = None,
+    accept_unterminated: options.AcceptUnterminated = False,
+    key_file: options.KeyFile = None,
+    add: Annotated[bool, typer.Option("--add", help="Embed files that came since; old rows stay.")] = False,
+    retry_failed: options.RetryFailed = None,
+    hash_paths: options.HashPaths = False,
+    thumbnails: options.Thumbnails = True,
+    as_json: options.Json = False,
+) -> int:
+    """Compute the vectors of a file or folder of studies. The same command goes on after a stop.
+
+    The folder that it writes stands in the place of the files for score, search, adapt, evaluate and audit: a new
+    question reads no image. It is personal data, as the images are.
+
+    Exit code: 0 all embedded or skipped, 3 some failed, 2 wrong use or refused.
+    """
+    from medclip.api.embed import embed as run_embed
+    from medclip.cli.progress import progress
+    from medclip.settings import Settings, read_policy
+
+    try:
+        with progress(quiet=as_json) as shown:
+            embeddings = run_embed(
+                path,
+                out,
+                model=model,
+                dtype=dtype,
+                table=table,
+                modality=modality,
+                min_confidence=min_confidence,
+                group_by=group_by,  # pyright: ignore[reportArgumentType] (checked by ScoreOptions)
+                workers=workers,
+                memory=memory,
+                add=add,
+                retry_failed=retry_failed,
+                hash_paths=hash_paths,
+                thumbnails=thumbnails,
+                key_file=key_file,
+                device=device,
+                batch_size=batch_size,
+                settings=Settings(policy=read_policy(uneven, mpp, accept_unterminated=accept_unterminated)),
+                progress=shown,
+            )
+    except KeyboardInterrupt:
+        return interrupted(out)
+    counts = embeddings.counts
+    if as_json:
+        sizes = {"views": embeddings.num_views, "units": embeddings.num_units, "dim": embeddings.dim}
+        print(json.dumps({"out": str(embeddings.folder), "exit_code": embeddings.exit_code, **counts, **sizes}))
+        return embeddings.exit_code
+    if embeddings.already_finished:
+        print("This run was finished before; nothing was computed again.")
+    from medclip.errors import printable
+    from medclip.wording import count, number
+
+    parts = [f"{count(counts['files'], 'file')}: {number(counts['embedded'])} embedded in "
+             f"{count(counts['studies'], 'study')}"]  # fmt: skip
+    parts += [f"{number(counts[status])} {status}" for status in ("skipped", "failed") if counts[status]]
+    print(f"{', '.join(parts)}.")
+    print_reasons(embeddings.files, EMBED_REMEDIES)
+    print(f"Vectors: {number(embeddings.num_views)} of {embeddings.dim} numbers, in {printable(str(out))}")
+    return embeddings.exit_code

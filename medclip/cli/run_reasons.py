@@ -1,0 +1,63 @@
+"""What commands over files print of a run: why files were passed over, what would change that, how it stopped."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+READ_REMEDIES: Mapping[str, str] = {
+    "modality_unknown": "--modality NAME, or a column `modality` in --table, says of which modality they are.",
+    "modality_uncertain": "--modality NAME, or a column `modality` in --table, says of which modality they are.",
+    "uneven_slices": "--uneven resample reads series with gaps.",
+    "no_scale": "--mpp UM says what a pixel of a slide measures.",
+    "missing_codec": "medclip doctor names the package that reads them.",
+    "timeout": "--retry-failed timeout tries them once more.",
+    "changed": "--retry-failed changed tries them once more.",
+    "read_error": "--retry-failed read_error tries them once more.",
+}
+"""Reason to what the person at the terminal can do about it."""
+SCORE_REMEDIES = {**READ_REMEDIES, "no_task": "--prompt TEXT or --task NAME asks about them; --model, another model."}
+EMBED_REMEDIES = {**READ_REMEDIES, "no_task": "--model PACK names a model that takes such input."}
+
+
+def print_reasons(files: Any, remedies: Mapping[str, str]) -> None:
+    """Print how many files were not scored for which reason, failed ones first, each with what would change that.
+
+    Args:
+        files: The table of files, Arrow.
+        remedies: Reason to a sentence.
+    """
+    from medclip.sample import ModalitySource, spoken
+    from medclip.wording import count
+
+    table = files.select(["status", "reason", "modality", "modality_source"]).to_pylist()
+    taken = Counter(row["modality"] for row in table if row["modality_source"] == ModalitySource.PACK)
+    for modality, number in taken.items():
+        print(
+            f"{count(number, 'file')} of no stated modality {'was' if number == 1 else 'were'} taken for "
+            f"{spoken(modality)}, the only one that the model knows."
+        )
+    counts = Counter((row["status"], row["reason"]) for row in table if row["reason"] is not None)
+    for (status, reason), number in sorted(counts.items(), key=lambda kv: (kv[0][0], -kv[1])):
+        print(f"  {number:>7} {status}: {reason.replace('_', ' ')}")
+        if reason in remedies:
+            print(f"          {remedies[reason]}")
+
+
+def interrupted(folder: Path) -> int:
+    """Print what is kept of a run that was interrupted, and return the exit code."""
+    from medclip.cli.progress import print_line
+    from medclip.errors import MedclipError
+    from medclip.exit_codes import ExitCode
+    from medclip.runs.ledger import Ledger
+
+    try:
+        with Ledger(folder, create=False) as ledger:
+            has_finished = ledger.counts()["files"] > 0
+    except MedclipError:
+        has_finished = False
+    kept = "Finished studies are kept" if has_finished else "No study was finished yet"
+    print_line(f"medclip: interrupted. {kept}; run the same command again to go on.")
+    return ExitCode.INTERRUPTED

@@ -1,0 +1,194 @@
+"""Score a folder of embeddings: a new question to old studies, and no image is read.
+
+What comes out equals, byte for byte, what scoring the files with the same options would have written, where vectors are
+stored as float32. All vectors are held in memory: 2 GB for a million of 512 numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medclip.adaptation.pack.pack_head import read_pack_text
+from medclip.embeddings.open_embeddings import Embeddings
+from medclip.errors import MedclipError, Reason
+from medclip.files.discover import LEDGER
+from medclip.files.output import claim_folder, disk_errors, make_folder, remove_drafts
+from medclip.files.pseudonyms import hashed_path, keyed_hash, load_key
+from medclip.files.tables.manifest import read_manifest
+from medclip.files.tables.write import schema_of, table_of
+from medclip.models.packs.image_tower import image_tower_digest
+from medclip.models.packs.manifest import pack_digest
+from medclip.models.packs.pack import read_preprocess
+from medclip.runs.conduct import Call, RunPack, describe, load_run_model, pack_of_run, write_down
+from medclip.runs.identity import claim, titles_of
+from medclip.runs.ledger import Ledger
+from medclip.runs.options import ScoreOptions
+from medclip.runs.rows import FileRow, ScoreRow, Thumbnail
+from medclip.runs.score_run import ScoreRun
+from medclip.scoring.run import Finish, score_verb
+from medclip.scoring.stored_units import StoredUnits
+from medclip.scoring.study_scores import StudyScores
+from medclip.scoring.tasks import AskedTask, Scorer, asked_tasks, check_words
+from medclip.scoring.unlearned import question_notes
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+COMMAND = "score of embeddings"
+
+
+def score_embeddings(
+    embeddings: Embeddings, call: Call, *, sort_by: str | None = None, finish: Finish | None = None
+) -> ScoreRun:
+    """Score a folder of embeddings into a folder.
+
+    Args:
+        embeddings: What is scored.
+        call: With what, and how; `root` is not looked at. What was decided when the files were embedded may be left at
+            its default, or be what it was then.
+        sort_by: As `run_scoring` takes it.
+        finish: The same.
+
+    Raises:
+        MedclipError: WRONG_USE for another pack, another key, and for options that were decided before; OUTPUT_IN_USE,
+            DISK_FULL and what loading the model raises.
+    """
+    from medclip.version import __version__
+
+    pack = pack_of_run(call.model, call.settings, call.device, call.batch_size)
+    key = _checked_key(embeddings, call, pack)
+    tasks = _tasks(pack, call.options)
+    known = dict(embeddings.run["identity"])
+    verb = score_verb(pack, tasks, call.options, call.folder, None, sort_by, finish)
+    hash_paths = bool(known["hash_paths"]) or call.options.hash_paths
+    claim_folder(call.folder, "run of medclip", marks=(LEDGER,), inputs={"what is scored": embeddings.folder})
+    identity = {
+        **{name: value for name, value in known.items() if name != "dtype"},
+        "version": __version__,
+        "pack": pack.identity,
+        "hash_paths": hash_paths,
+        "command": COMMAND,
+        "embeddings": embeddings.digest,
+        **verb.identity,
+    }
+    for note in verb.notes:
+        call.progress.note(note)
+    with disk_errors(call.folder):
+        make_folder(call.folder)
+    with Ledger(call.folder) as ledger:
+        claim(ledger, identity, call.folder)
+        ledger.remember({"notes": list(verb.notes)})
+        remove_drafts(call.folder)
+        if ledger.get("finished") is None:
+            call.progress.stage("Scoring stored vectors", 1)
+            model = load_run_model(pack.path, call)
+            units = StoredUnits(embeddings, StudyScores(model, Scorer(model), tasks), key)
+            files = units.files()
+            scored = {row.row for row in files if row.reason is None}
+            small = (Thumbnail(row, image, False) for row, image in embeddings.thumbnails())
+            burned = (Thumbnail(row, b"", True) for row in embeddings.burned_in_rows())
+            kept = [image for image in (*small, *burned) if image.row in scored and call.options.thumbnails]
+            remembered = {
+                "hashed": bool(known["hash_paths"]),
+                "added": embeddings.run["input"]["num_added"],
+                "elsewhere": embeddings.run["input"]["table_rows_elsewhere"],
+            }
+            ledger.fill(files, list(units.rows(files)), kept, remembered)
+            call.progress.step()
+        hashed = partial(hashed_path, key=key)
+        run = partial(describe, identity, pack, ledger)
+        already = write_down(ledger, call.folder, verb, run, hashed, hash_paths, call.progress)
+        return ScoreRun(call.folder, ledger.counts(), already_finished=already)
+
+
+def answer_embeddings(embeddings: Embeddings, call: Call) -> ScoreRun:
+    """Score embeddings in memory: nothing is written, and there is no report.
+
+    A loaded model is taken as it is, so that a question costs milliseconds.
+
+    Raises:
+        MedclipError: As `score_embeddings`.
+    """
+    model, is_loaded = call.model, hasattr(call.model, "encode_image")
+    if is_loaded:
+        pack = RunPack(Path(model.path), model.card, pack_digest(Path(model.path)))
+    else:
+        pack = pack_of_run(model, call.settings, call.device, call.batch_size)
+    key = _checked_key(embeddings, call, pack)
+    tasks = _tasks(pack, call.options)
+    if not is_loaded:
+        model = load_run_model(pack.path, call)
+    units = StoredUnits(embeddings, StudyScores(model, Scorer(model), tasks), key)
+    files = units.files()
+    if call.options.hash_paths and not embeddings.run["identity"]["hash_paths"]:
+        files = [replace(row, path=hashed_path(row.path, key=key)) for row in files]
+    scores = list(units.rows(files))
+    counts = {"files": len(files), **dict.fromkeys(("scored", "skipped", "failed"), 0)}
+    for row in files:
+        counts[row.status] += 1
+    counts["studies"] = len({row.study for row in scores})
+    tables = {"files": _table(files, FileRow), "scores": _table(scores, ScoreRow)}
+    notes = question_notes(pack.card, tasks, pack.path)
+    return ScoreRun(embeddings.folder, counts, _tables=tables, _notes=notes)
+
+
+def _table(rows: list[Any], row_type: type) -> pa.Table:
+    return table_of(rows, row_type, schema_of(row_type))
+
+
+def _tasks(pack: RunPack, options: ScoreOptions) -> tuple[AskedTask, ...]:
+    own = read_pack_text(pack.path, pack.card)
+    tasks = asked_tasks(pack.card, options, own)
+    check_words(pack.path, pack.card, tasks, own)
+    return tasks
+
+
+def _checked_key(embeddings: Embeddings, call: Call, pack: RunPack) -> bytes:
+    """Return the identity key, after all that cannot be asked of these embeddings is refused."""
+    if pack.digest != embeddings.pack.digest:
+        tower, preprocessing = image_tower_digest(pack.path), read_preprocess(pack.path).digest()
+        embeddings.check_pack(pack.digest, image_tower=tower, preprocessing=preprocessing)
+    known = embeddings.run["identity"]
+    key = load_key(call.settings, path=call.key_file)
+    if keyed_hash("run", "identity", key) != known["key"]:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "these embeddings were made with another identity key, so that patients and studies have other hashes.",
+            where=embeddings.folder,
+            hint="Name that key with --key-file.",
+        )
+    differing = [name for name, (asked, default) in _asked(call).items() if asked not in (default, known.get(name))]
+    if differing:
+        title = titles_of(differing)[0]
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"{title} was decided when the files were embedded, and is another one here.",
+            where=embeddings.folder,
+            hint="Leave it out, or embed the files anew with it.",
+        )
+    if call.add or call.retry_failed is not None:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "no file is looked at where embeddings are scored.",
+            where=embeddings.folder,
+            hint="Add files to the embeddings, or try them again, with medclip embed.",
+        )
+    return key
+
+
+def _asked(call: Call) -> Mapping[str, tuple[Any, Any]]:
+    """Return what was decided when the files were embedded: as it is asked for now, and its default."""
+    options, default = call.options, ScoreOptions()
+    table = "" if options.table is None else read_manifest(options.table).digest
+    return {
+        "modality": (None if options.modality is None else str(options.modality), None),
+        "min_confidence": (options.min_confidence, default.min_confidence),
+        "group_by": (options.group_by, default.group_by),
+        "table": (table, ""),
+        "policy": (dict(call.settings.policy.changes()), {}),
+        "batch_size": (call.batch_size, None),
+    }
