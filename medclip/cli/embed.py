@@ -33,7 +33,7 @@ def embed(
     mpp: options.Mpp = None,
     accept_unterminated: options.AcceptUnterminated = False,
     key_file: options.KeyFile = None,
-    add: Annotated[bool, typer.Option("--add", help="Embed files that came since; old rows stay.")] = False,
+    add: options.Add = False,
     retry_failed: options.RetryFailed = None,
     hash_paths: options.HashPaths = False,
     thumbnails: options.Thumbnails = True,

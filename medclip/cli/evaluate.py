@@ -21,9 +21,7 @@ def evaluate(
         str, typer.Option("--sets", metavar="A,B", help="Measure these sets only. Default: all that are there.")
     ] = "",
     device: options.Device = "cpu",
-    batch_size: Annotated[
-        int | None, typer.Option("--batch-size", min=1, help="Images in one forward pass. Default: 4.")
-    ] = None,
+    batch_size: options.BatchSize = None,
     workers: options.Workers = None,
     memory: options.Memory = None,
     num_resamples: options.NumResamples = 2000,

@@ -60,7 +60,7 @@ def score(
     mpp: options.Mpp = None,
     accept_unterminated: options.AcceptUnterminated = False,
     key_file: options.KeyFile = None,
-    add: Annotated[bool, typer.Option("--add", help="Score files that came since; old rows stay.")] = False,
+    add: options.Add = False,
     retry_failed: options.RetryFailed = None,
     sort_by: Annotated[
         str | None,
