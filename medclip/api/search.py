@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, overload
 
 from medclip.embeddings.embedded_unit import LEVELS, Level
 from medclip.embeddings.open_embeddings import Embeddings, open_embeddings
 from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.models.card import read_card
+from medclip.models.packs.pack import find_pack
 from medclip.models.packs.words import no_words, understands_words
 from medclip.progress import Progress
+from medclip.retrieval.captions import CaptionRanking, rank_captions, read_captions
+from medclip.retrieval.example import Example, Load, read_examples
 from medclip.retrieval.pack_of import pack_of
-from medclip.retrieval.question import Example, read_question
+from medclip.retrieval.question import read_question
 from medclip.retrieval.result import NOUNS, SearchResult
 from medclip.retrieval.search import run_search
 from medclip.retrieval.where import Where, read_conditions
+from medclip.runs.options import DEFAULT_MODEL
 from medclip.sample import Modality
 from medclip.settings import Settings
 from medclip.text.vocabulary.own_words import Words
@@ -24,6 +30,7 @@ if TYPE_CHECKING:
     from medclip.models.model import Model
 
 
+@overload
 def search(
     folder: str | Path | Embeddings,
     words: Words = (),
@@ -38,9 +45,44 @@ def search(
     other_patients: bool = False,
     include_example: bool = False,
     report_paths: bool = False,
+    captions: None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
-) -> SearchResult:
+) -> SearchResult: ...
+
+
+@overload
+def search(
+    folder: str | Path | Embeddings | None = None,
+    *,
+    captions: Any,
+    like: Example | Sequence[Example],
+    top: int = 50,
+    model: str | Path | Model | None = None,
+    modality: Modality | str | None = None,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> CaptionRanking: ...
+
+
+def search(
+    folder: str | Path | Embeddings | None = None,
+    words: Words = (),
+    *,
+    like: Example | Sequence[Example] | None = None,
+    not_: Words = (),
+    where: Where = (),
+    top: int = 50,
+    level: str = "study",
+    model: str | Path | Model | None = None,
+    modality: Modality | str | None = None,
+    other_patients: bool = False,
+    include_example: bool = False,
+    report_paths: bool = False,
+    captions: Any = None,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> SearchResult | CaptionRanking:
     """Find studies in a folder of embeddings, by words, by example, or both.
 
     The search is exact, and reads no image but an example that is not in the folder. The first search of a level writes
@@ -62,6 +104,9 @@ def search(
         other_patients: Leave out everything of an example's patient.
         include_example: Rank the example itself, too.
         report_paths: Name files by their paths, which may identify patients; by default by their numbers.
+        captions: Rank these sentences for an image (`like`) in the place of studies: a list, a text file with one a
+            line, or a table with a column `caption`. The folder may then be left out; the pack is then medclip-mini,
+            unless another is named.
         settings: Limits for reading an example.
         progress: Told of vectors that are prepared.
 
@@ -76,26 +121,38 @@ def search(
         >>> import medclip
         >>> medclip.search("embeddings", "pleural effusion", where="modality=xray", top=20)  # doctest: +SKIP
     """
-    question = read_question(words, not_, like)
-    conditions = read_conditions(where)
     if top < 1:
         raise MedclipError(Reason.WRONG_USE, f"{top} hits were asked for; at least 1 can be.", hint="Leave it at 50.")
+    if captions is not None:
+        if not like or words or not_ or where:
+            raise MedclipError(
+                Reason.WRONG_USE,
+                "captions are ranked for an image, and by nothing else.",
+                hint="Name the image: --captions TABLE --like FILE.",
+            )
+        texts = read_captions(captions)
+        opened = None if folder is None else open_embeddings(folder)
+        return rank_captions(
+            texts,
+            read_examples(like),
+            _loader(opened, model, has_words=True),
+            embeddings=opened,
+            top=top,
+            modality=None if modality is None else str(modality),
+            settings=settings,
+            progress=progress,
+        )
+    question = read_question(words, not_, like)
+    conditions = read_conditions(where)
+    if folder is None:
+        raise MedclipError(
+            Reason.WRONG_USE, "no folder of embeddings is named.", hint="Make one with medclip embed, and name it."
+        )
     ranked, embeddings = read_level(level), open_embeddings(folder)
-    has_words = bool(question.words or question.without)
-    pack = pack_of(embeddings, model) if has_words or model is not None else None
-    if has_words and pack is not None and not understands_words(pack):
-        raise no_words(embeddings.pack.name, ", which a search for words needs")
-
-    def load() -> Model:
-        from medclip.models.model import Model
-        from medclip.models.packs.pack import load_model
-
-        return model if isinstance(model, Model) else load_model(pack or pack_of(embeddings, None))
-
     return run_search(
         embeddings,
         question,
-        load,
+        _loader(embeddings, model, has_words=bool(question.words or question.without)),
         conditions=conditions,
         level=ranked,
         top=top,
@@ -121,3 +178,28 @@ def read_level(level: str) -> Level:
     raise MedclipError(
         Reason.WRONG_USE, f"{level!r} cannot be ranked.", hint=did_you_mean(level, NOUNS.values(), "Levels are")
     )
+
+
+def _loader(embeddings: Embeddings | None, model: str | Path | Model | None, *, has_words: bool) -> Load:
+    """Check at once, without torch, whether a pack is the right one, and return what loads it when it is needed."""
+    pack = None
+    if embeddings is None:
+        pack = find_pack(DEFAULT_MODEL if model is None else model)
+    elif has_words or model is not None:
+        pack = pack_of(embeddings, model)
+    if has_words and pack is not None and not understands_words(pack):
+        raise no_words(read_card(pack).name, ", which words need")
+
+    @cache
+    def load() -> Model:
+        from medclip.models.model import Model
+        from medclip.models.packs.pack import load_model
+
+        if isinstance(model, Model):
+            return model
+        if pack is None:
+            assert embeddings is not None
+            return load_model(pack_of(embeddings, None))
+        return load_model(pack)
+
+    return load

@@ -10,13 +10,16 @@ import typer
 from medclip.cli import options
 
 if TYPE_CHECKING:
+    from medclip.retrieval.captions import CaptionRanking
     from medclip.retrieval.result import Hit, SearchResult
 
 HEADINGS = {"like": "What is looked for", "where": "Where", "top": "Output"}
 
 
 def search(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that medclip embed wrote.", readable=False)],
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="DIR", help="Folder that medclip embed wrote.", readable=False)
+    ] = None,
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -29,6 +32,10 @@ def search(
     ] = None,
     not_: Annotated[
         list[str] | None, typer.Option("--not", metavar="TEXT", help="What not to look for. Repeatable.")
+    ] = None,
+    captions: Annotated[
+        Path | None,
+        typer.Option("--captions", metavar="TABLE|FILE", help="Rank these sentences for the example; DIR may go."),
     ] = None,
     model: options.Model = "",
     modality: options.Modality = None,
@@ -62,11 +69,12 @@ def search(
     """
     from medclip.api.search import search as run
     from medclip.cli.progress import progress
+    from medclip.retrieval.result import SearchResult, write_hits
 
-    _check_outputs(out, html, overwrite)
+    _check_outputs(out, html, overwrite, captions)
     with progress(quiet=as_json) as shown:
         result = run(
-            folder,
+            folder,  # pyright: ignore[reportArgumentType] (the verb says what goes together)
             words or (),
             like=like or None,
             not_=not_ or (),
@@ -78,18 +86,19 @@ def search(
             other_patients=other_patients,
             include_example=include_example,
             report_paths=report_paths,
+            captions=captions,  # pyright: ignore[reportArgumentType]
             progress=shown,
         )
     if out is not None:
-        result.write(out)
-    if html is not None:
+        write_hits(out, result.table)
+    if html is not None and isinstance(result, SearchResult):
         from medclip.reports.search.report import write_search_page
 
         write_search_page(result, html)
     if as_json:
         print(result.to_json())
         return 0
-    _print(result)
+    _print(result) if isinstance(result, SearchResult) else _print_captions(result)
     for path in (out, html):
         if path is not None:
             from medclip.errors import printable
@@ -98,7 +107,7 @@ def search(
     return 0
 
 
-def _check_outputs(out: Path | None, html: Path | None, overwrite: bool) -> None:
+def _check_outputs(out: Path | None, html: Path | None, overwrite: bool, captions: Path | None) -> None:
     """Refuse what cannot be written before anything is computed."""
     from medclip.files.output import claim_file
 
@@ -106,9 +115,25 @@ def _check_outputs(out: Path | None, html: Path | None, overwrite: bool) -> None
         from medclip.retrieval.result import check_table_name
 
         check_table_name(out)
+    if html is not None and captions is not None:
+        from medclip.errors import MedclipError, Reason
+
+        raise MedclipError(Reason.WRONG_USE, "captions have no small images.", hint="Write them with --out.")
     for path in (out, html):
         if path is not None:
             claim_file(path, overwrite=overwrite)
+
+
+def _print_captions(result: CaptionRanking) -> None:
+    from medclip.cli.table import print_paragraph, print_table
+    from medclip.retrieval.result import NO_PROBABILITY
+    from medclip.wording import figure
+
+    figures = ((figure(hit.score, decimals=3), figure(hit.z, decimals=1, signed=True)) for hit in result.hits)
+    rows = [[str(hit.rank), *cells, hit.caption] for hit, cells in zip(result.hits, figures, strict=True)]
+    print_table(["", "score", "sd from mean", "caption"], rows)
+    for note in (*result.notes, NO_PROBABILITY):
+        print_paragraph("", note)
 
 
 def _print(result: SearchResult) -> None:

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.embeddings.open_embeddings import Embeddings
-from medclip.embeddings.write_embeddings import hash_of
 from medclip.errors import MedclipError, Reason
-from medclip.files.input_paths import refuse_missing
 from medclip.models.wordings import encode_phrasings
+from medclip.retrieval.example import Example, read_examples
 from medclip.text.checks.prompt_words import prompt_notes
 from medclip.text.vocabulary.own_words import BAR, Prompt, Words
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
-
-Example = str | Path | int
-"""A file, or the number of one in the folder that is searched."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +58,7 @@ def read_question(words: Words, without: Words, like: Example | Sequence[Example
     Raises:
         MedclipError: WRONG_USE where there is nothing to look for, or an empty text.
     """
-    examples = () if like is None else (like,) if isinstance(like, (str, Path, int)) else tuple(like)
-    question = Question(_texts(words), _texts(without), examples)
+    question = Question(_texts(words), _texts(without), read_examples(like))
     if not question.words and not question.like:
         raise MedclipError(
             Reason.WRONG_USE,
@@ -98,35 +91,3 @@ def encode_words(model: Model, question: Question) -> QuestionVectors:
         None,
         notes=prompt_notes([Prompt("", question.words, question.without)], model.tokenizer),
     )
-
-
-def row_of(embeddings: Embeddings, example: Example) -> int | None:
-    """Return the unit of the folder that an example is, by its first file; None where it is none of them.
-
-    A file is known by the hash of its bytes.
-
-    Raises:
-        MedclipError: MISSING_FILE for a file that is not there; WRONG_USE for a number that no unit has.
-    """
-    if isinstance(example, str) and example.isdecimal() and not Path(example).exists():
-        example = int(example)
-    if isinstance(example, int):
-        file = embeddings.columns("files", ["row", "unit", "copy_of"], [example]).to_pylist()
-        rows = [row for row in file[0].values() if row is not None] if file else [example]
-        if units := set(embeddings.columns("units", ["row"], rows).column(0).to_pylist()):
-            return next(row for row in rows if row in units)
-        raise MedclipError(
-            Reason.WRONG_USE,
-            f"no image of these embeddings has the number {example}.",
-            where=embeddings.folder,
-            hint="Numbers are those of the column `row` of units.parquet.",
-        )
-    path = Path(example)
-    refuse_missing(path)
-    if not path.is_file():
-        return None
-    from pyarrow import compute as pc
-
-    units = embeddings.columns("units", ["row", "sha256"])
-    same = units.filter(pc.equal(units.column("sha256"), hash_of(path)))  # pyright: ignore[reportAttributeAccessIssue]
-    return same.column("row")[0].as_py() if same.num_rows else None

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 NOUNS: Mapping[Level, str] = {"views": "view", "units": "unit", "studies": "study"}
 NO_PROBABILITY = (
-    "Scores order the folder. They come from cosines between vectors of a model and are no probabilities: 0.3 may be a "
+    "Scores give an order. They come from cosines between vectors of a model and are no probabilities: 0.3 may be a "
     "lot for one model and little for another."
 )
 _SHOWN = 12
@@ -135,10 +135,7 @@ class SearchResult(Result):
         Raises:
             MedclipError: WRONG_USE for another suffix; as `medclip.files.output.disk_errors`.
         """
-        path = Path(path)
-        check_table_name(path)
-        write_file(path, csv_bytes(self.table) if path.suffix == ".csv" else parquet_bytes(self.table))
-        return path
+        return write_hits(Path(path), self.table)
 
     def to_json(self) -> str:
         """Return everything as JSON text."""
@@ -191,20 +188,32 @@ def z_words(z: float | None) -> str:
     return f"{figure(abs(z), decimals=1)} sd {'above' if z >= 0 else 'below'} the mean"
 
 
-def weak_ranks(hits: tuple[Hit, ...], num_searched: int, noun: str) -> str:
+def weak_ranks(z: float | None, num_searched: int, noun: str) -> str:
     """Return a sentence where even the best hit does not stand out; "" where it does.
+
+    Args:
+        z: Of the best hit.
+        num_searched: N, of how many it is the best.
+        noun: What they are.
 
     The largest of N values drawn from one bell curve lies near its (N - 0.375) / (N + 0.25) quantile (Blom, 1958).
     """
-    if not hits or hits[0].z is None or num_searched < 2:
-        return "All scores are equal: the order says nothing." if hits and num_searched > 1 else ""
+    if z is None or num_searched < 2:
+        return "All scores are equal: the order says nothing." if num_searched > 1 else ""
     by_chance = NormalDist().inv_cdf((num_searched - 0.375) / (num_searched + 0.25))
-    if hits[0].z >= by_chance:
+    if z >= by_chance:
         return ""
     return (
-        f"The best hit lies {z_words(hits[0].z)}; the highest of {count(num_searched, noun)} is expected "
+        f"The best hit lies {z_words(z)}; the highest of {count(num_searched, noun)} is expected "
         f"{figure(by_chance, decimals=1)} sd above it by chance alone. Perhaps the folder holds nothing of the kind."
     )
+
+
+def write_hits(path: Path, table: pa.Table) -> Path:
+    """Write a table of hits as .parquet or .csv."""
+    check_table_name(path)
+    write_file(path, csv_bytes(table) if path.suffix == ".csv" else parquet_bytes(table))
+    return path
 
 
 def check_table_name(path: Path) -> None:

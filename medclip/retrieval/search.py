@@ -8,10 +8,9 @@ words. In each case the score is linear in f, so that one pass over the vectors 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +19,8 @@ from medclip.embeddings.embedded_unit import Level
 from medclip.embeddings.open_embeddings import Embeddings
 from medclip.errors import MedclipError, Reason, printable
 from medclip.progress import Progress, Silent
-from medclip.retrieval.question import Question, QuestionVectors, encode_words, row_of
+from medclip.retrieval.example import Load, example_vector
+from medclip.retrieval.question import Question, QuestionVectors, encode_words
 from medclip.retrieval.result import (
     IMAGES_OF_A_STUDY,
     NOUNS,
@@ -34,13 +34,8 @@ from medclip.retrieval.top_rows import exact_scores, top_rows
 from medclip.retrieval.where import Condition, rows_where
 from medclip.settings import Settings
 
-if TYPE_CHECKING:
-    from medclip.models.model import Model
-
 _ROUNDING = 1e-6
 """Scores that spread less are equal but for the rounding of float32."""
-Load = Callable[[], "Model"]
-"""Loads the model, which is needed for words and for images that are not in the folder."""
 
 
 def run_search(
@@ -97,7 +92,7 @@ def run_search(
     rows = [*(hit.row for hit in hits), *(row for row in asked.like_rows if row is not None)]
     names = _names(embeddings, rows, report_paths)
     hits = tuple(replace(hit, file=names[hit.row]) for hit in hits)
-    notes = (*asked.notes, weak_ranks(hits, best.num_rows, NOUNS[level]))
+    notes = (*asked.notes, weak_ranks(hits[0].z, best.num_rows, NOUNS[level]))
     return SearchResult(
         hits=hits,
         level=level,
@@ -129,22 +124,14 @@ def _vectors(
 ) -> QuestionVectors:
     """Encode the words of a question, and look its examples up or read them."""
     asked = QuestionVectors(None, None, None, None)
-    rows = [row_of(embeddings, example) for example in question.like]
     if question.words or question.without:
         asked = encode_words(load(), question)
     if not question.like:
         return asked
-    parts = []
-    known = [row for row in rows if row is not None]
-    if known:
-        units = open_searchable(embeddings, "units", progress)
-        parts.append(units.vectors.rows(np.flatnonzero(np.isin(units.rows, known))))
-    strange = [Path(str(example)) for example, row in zip(question.like, rows, strict=True) if row is None]
-    if strange:
-        parts.append(load().embed_images(strange, modality=modality, settings=settings, progress=progress))
-    mean = np.concatenate(parts).mean(axis=0, dtype=np.float64)
-    like = (mean / np.linalg.norm(mean)).astype(np.float32)
-    return replace(asked, like=like, like_rows=tuple(rows))
+    like, rows = example_vector(
+        embeddings, question.like, load, modality=modality, settings=settings, progress=progress
+    )
+    return replace(asked, like=like, like_rows=rows)
 
 
 def _wanted(embeddings: Embeddings, searched: Searchable, passing: NDArray[np.int64] | None) -> NDArray[np.bool_]:

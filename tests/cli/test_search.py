@@ -162,3 +162,22 @@ def test_a_search_by_number_needs_no_torch(store: Path) -> None:
     code = "import sys; from medclip.cli.main import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
     command = [sys.executable, "-c", code, "search", str(store), "--like", "2", "--json"]
     assert subprocess.run(command, capture_output=True, timeout=60).returncode == 0
+
+
+def test_captions_are_ranked_for_an_image_with_and_without_a_folder(
+    store: Path, pack: Path, images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    captions = tmp_path / "c.txt"
+    captions.write_text("an X-ray image\na fundus photograph\n")
+    asked = ["--captions", captions, "--like", images[0], "--model", pack]
+    assert run(*asked, "--modality", "xray", "--json") == 0
+    without = json.loads(capsys.readouterr().out)
+    assert run(store, *asked, "--json") == 0
+    within = json.loads(capsys.readouterr().out)
+    assert [hit["caption"] for hit in within["hits"]] == [hit["caption"] for hit in without["hits"]]
+    assert run(store, *asked) == 0
+    assert "a fundus photograph" in capsys.readouterr().out
+    assert run(store, "words", *asked) == 2
+    assert "by nothing else" in capsys.readouterr().err
+    assert run(*asked, "--html", tmp_path / "x.html") == 2
+    assert run() == 2
