@@ -12,6 +12,7 @@ from typing import Any
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.models.interchange.layouts import open_clip_folder
 from medclip.models.interchange.layouts.layout import Place, Source, as_safetensors
+from medclip.models.interchange.layouts.open_clip_coca import contrastive_half
 from medclip.models.interchange.layouts.table import read_layout
 from medclip.models.packs import pack as packs
 from medclip.models.packs.manifest import (
@@ -43,7 +44,7 @@ def find_source(start: str | Path, architecture: str | None = None, scratch: Pat
     text = os.fspath(start)
     source = _find(text, Path(text), architecture, scratch)
     if architecture is not None and source.config is None:
-        return replace(source, config=_architecture(architecture))
+        return contrastive_half(replace(source, config=_architecture(architecture)))
     if architecture is not None:
         raise MedclipError(
             Reason.WRONG_USE, "this model brings its own architecture; no other can be given to it.", where=text
@@ -67,7 +68,7 @@ def _find(text: str, path: Path, architecture: str | None, scratch: Path | None)
     if tag and name in _names():
         return _tagged(name, tag)
     if text in _names():
-        return Source(_architecture(text), place=text)
+        return contrastive_half(Source(_architecture(text), place=text))
     raise _unknown(text)
 
 
@@ -132,15 +133,16 @@ def read_hub(repository: str, scratch: Path | None, cache: str | None = None) ->
     Raises:
         MedclipError: As `find_source`.
     """
-    from medclip.models.interchange.hub import fetch_config, fetch_model
+    from medclip.models.interchange.hub import fetch, fetch_model
 
     folder = fetch_model(repository, cache)
     source = read_layout(folder, scratch=scratch)
     text_cfg = (source.config or {}).get("text_cfg") or {}
     bert = text_cfg.get("hf_model_name")
     if bert and not hf_text.is_text_model(folder):
-        config = fetch_config(bert, hf_text.CONFIG, cache)  # named by the checkpoint that the user named
-        text_cfg["hf_model_name"] = str(config.parent)
+        config = fetch(bert, hf_text.CONFIG, cache)  # named by the checkpoint that the user named
+        if isinstance(config, Path):  # else the user is asked for its folder, unless one was named
+            text_cfg["hf_model_name"] = str(config.parent)
     return replace(source, place=f"{HUB}{repository}")
 
 
@@ -164,7 +166,8 @@ def _tagged(name: str, tag: str) -> Source:
         )
     names = (f"{file.rpartition('.')[0]}.safetensors", file) if file else open_clip_folder.OPEN_CLIP_WEIGHTS
     weights = fetch_weights(repository, *names)
-    return Source(config, (weights,), None, {k: known[k] for k in ("mean", "std")}, f"{name}:{tag}")
+    pixels = {k: known[k] for k in ("mean", "std")}
+    return contrastive_half(Source(config, (weights,), None, pixels, f"{name}:{tag}"))
 
 
 def refuse_pickle(source: Source) -> None:
