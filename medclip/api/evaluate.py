@@ -34,6 +34,8 @@ def evaluate(
     embeddings: str | Path | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
+    prompt_sensitivity: bool = False,
+    compare: str | Path | Model | None = None,
 ) -> SuiteResult:
     """Measure a model zero-shot on a suite of labelled sets, as far as their data is there.
 
@@ -59,6 +61,9 @@ def evaluate(
         embeddings: Folder that `medclip embed` wrote of `data` with the same pack: no image is read.
         settings: Limits and policy.
         progress: Told of each set and image.
+        prompt_sensitivity: Measure every set in each of its wordings as well, and whether the text tower hears "no".
+        compare: Another pack, measured on the same images, each with its own preprocessing and size: the difference of
+            each set's figure and of their mean, paired over resamples of patients.
 
     Returns:
         Figures by set, means by group, which sets are missing, and which do not fit the suite.
@@ -86,4 +91,6 @@ def evaluate(
         embeddings=embeddings,
         settings=settings,
         progress=progress,
+        prompt_sensitivity=prompt_sensitivity,
+        compare=compare,
     )

@@ -30,6 +30,16 @@ def evaluate(
         Path | None,
         typer.Option("--embeddings", metavar="DIR", help="What medclip embed wrote of --data: no image is read."),
     ] = None,
+    prompt_sensitivity: Annotated[
+        bool,
+        typer.Option(
+            "--prompt-sensitivity", help="Measure each wording of the prompts as well, and whether 'no' counts."
+        ),
+    ] = False,
+    compare: Annotated[
+        str | None,
+        typer.Option("--compare", metavar="PACK", help="Measure another pack on the same images; paired differences."),
+    ] = None,
     as_json: options.Json = False,
 ) -> int:
     """Measure a model zero-shot on a suite of labelled sets, as far as their data is there.
@@ -59,6 +69,8 @@ def evaluate(
             key_file=key_file,
             embeddings=embeddings,
             progress=shown,
+            prompt_sensitivity=prompt_sensitivity,
+            compare=compare,
         )
     if as_json:
         print(result.to_json(), end="")

@@ -112,3 +112,16 @@ def test_a_name_in_the_figures_cannot_drive_the_terminal(tmp_path: Path, capsys,
     monkeypatch.setattr(import_module("medclip.api.evaluate"), "evaluate", lambda *_, **__: result)
     assert main(["evaluate", "--data", str(tmp_path)]) == 0
     assert capsys.readouterr().out == "pack\\x1b[2J: 0.5\n"
+
+
+def test_prompt_sensitivity_and_another_pack_are_options_of_the_command(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("--sets", "chests", "--prompt-sensitivity", "--compare", place / "tiny", "--num-resamples", 50)
+    assert run(place, *asked) == 0
+    printed = capsys.readouterr().out
+    assert "tiny 1 less tiny 1, on the same images and patients" in printed
+    assert "one sentence for each class, so that there is nothing to vary" in printed
+    assert run(place, *asked, "--json") == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["compared"]["sets"][0]["difference"]["value"] == 0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.statistics.estimate import NUM_RESAMPLES, Estimate
+from medclip.statistics.estimate import NUM_RESAMPLES, Difference, Estimate
 from medclip.statistics.metrics.classification import measured
 from medclip.statistics.resampling.resampled import interval_of
 
@@ -30,6 +30,24 @@ class Figure:
         if not estimate.has_interval:
             return cls(round(estimate.value, DECIMALS))
         return cls(*(round(end, DECIMALS) for end in (estimate.value, estimate.low, estimate.high)))
+
+
+@dataclass(frozen=True)
+class Change:
+    """A paired difference of two figures of the same patients."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    """Two-sided, of its being 0."""
+
+    @classmethod
+    def of(cls, apart: Difference) -> Change:
+        """Round a difference."""
+        ends = (apart.low, apart.high) if apart.has_interval else ()
+        p = None if np.isnan(apart.p) else float(f"{apart.p:.2g}")
+        return cls(*(round(end, DECIMALS) + 0.0 for end in (apart.value, *ends)), p=p)
 
 
 def metric_names(num_classes: int) -> tuple[str, ...]:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from medclip.errors import printable
+from medclip.evaluation.zero_shot.compared_packs import ComparedPacks
 from medclip.evaluation.zero_shot.metrics import DECIMALS, Figure
+from medclip.evaluation.zero_shot.sensitivity import Negation, Sensitivity
 from medclip.evaluation.zero_shot.suite import SuiteFile
 from medclip.result import Result
 from medclip.wording import by_reason, estimate, list_of
@@ -51,6 +53,8 @@ class SetResult:
     there are none to leave out, or where only one class remains."""
     num_unseen: int
     notes: tuple[str, ...]
+    sensitivity: Sensitivity | None = None
+    """What the figures owe to the prompts; None where that was not asked."""
 
     @property
     def value(self) -> float | None:
@@ -70,6 +74,8 @@ class SetResult:
             known[name] = {metric: Figure(**figure) for metric, figure in known[name].items()}
         for name in ("classes", "prompts_per_class", "images_per_class", "notes"):
             known[name] = tuple(known[name])
+        if known.get("sensitivity") is not None:
+            known["sensitivity"] = Sensitivity.from_json(known["sensitivity"])
         return cls(**known)
 
 
@@ -129,6 +135,10 @@ class SuiteResult(Result):
     """In the suite."""
     notes: tuple[str, ...]
     """What a reader of the figures must know, in sentences."""
+    negation: Negation | None = None
+    """Whether the text tower hears "no"; None where that was not asked."""
+    compared: ComparedPacks | None = None
+    """The same images by another pack; None where none was named."""
     folder: Path | None = None
     """Where evaluate.json and predictions.parquet are."""
 
@@ -153,7 +163,16 @@ class SuiteResult(Result):
             "images in training": "unknown" if self.num_in_training is None else self.num_in_training,
             "images not read": self.num_problems,
             "sets that do not fit": len(self.unusable),
+            **self._against(),
         }
+
+    def _against(self) -> dict[str, str]:
+        """Return the fact of a comparison, where there is one."""
+        rows = () if self.compared is None else self.compared.rows()
+        if self.compared is None or not rows:
+            return {}
+        apart = rows[-1].difference
+        return {f"less {self.compared.model}": estimate(apart.value, apart.low, apart.high)}
 
     def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
         rows = [
@@ -175,6 +194,11 @@ class SuiteResult(Result):
         yield ""
         yield from _table(self)
         yield ""
+        if self.compared is not None:
+            yield from self.compared.lines(f"{self.model} {self.model_version}")
+            yield ""
+        if self.negation is not None:
+            yield self.negation.line()
         yield from self.notes
 
 
@@ -277,6 +301,8 @@ def _table(result: SuiteResult) -> Iterator[str]:
                 yield _line("  without training", s.num_unseen, None, 0, s.unseen, shown, width)
             if s.problems:
                 yield f"  not read: {by_reason(s.problems)}"
+            if s.sensitivity is not None:
+                yield from s.sensitivity.lines()
             for note in s.notes:
                 yield f"  {printable(note)}"
         if group.mean is not None:

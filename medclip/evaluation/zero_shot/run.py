@@ -13,10 +13,12 @@ import numpy as np
 
 from medclip.embeddings.embeddings_reader import EmbeddingsReader, open_for, open_reader
 from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.evaluation.zero_shot.compared_packs import compare_packs
 from medclip.evaluation.zero_shot.labelled_set import LabelledSet, find_set, places
 from medclip.evaluation.zero_shot.metrics import Figure, set_figures
 from medclip.evaluation.zero_shot.results import MissingSet, SetResult, SuiteResult, UnusableSet, suite_result
-from medclip.evaluation.zero_shot.store import EVALUATION, RUN_NAME, SuiteStore
+from medclip.evaluation.zero_shot.sensitivity import measure_negation, measure_sensitivity
+from medclip.evaluation.zero_shot.store import COMPARED, EVALUATION, RUN_NAME, SuiteStore
 from medclip.evaluation.zero_shot.suite import SetFile, SuiteFile, load_suite
 from medclip.files.output import check_run, digest_of
 from medclip.files.pseudonyms import load_key
@@ -33,9 +35,10 @@ from medclip.statistics.estimate import NUM_RESAMPLES
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from medclip.embeddings.open_embeddings import Embeddings
     from medclip.models.model import Model
 
-FORMAT = 2
+FORMAT = 3
 """Raise when the same images give other figures or other columns: results of before are then computed again."""
 
 
@@ -48,6 +51,7 @@ class _Run:
     reader: UnitReader | EmbeddingsReader
     num_replicates: int
     progress: Progress
+    sensitivity: bool
 
 
 class _Image(NamedTuple):
@@ -71,49 +75,89 @@ def evaluate_suite(
     embeddings: str | Path | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
+    prompt_sensitivity: bool = False,
+    compare: str | Path | Model | None = None,
 ) -> SuiteResult:
     """Measure a model pack zero-shot, as `medclip.evaluate` says."""
-    from medclip.models.packs.pack import find_pack, load_model, pack_card
-    from medclip.models.packs.words import no_words, understands_words
+    from medclip.models.packs.pack import find_pack, load_model
 
+    if batch_size is not None and batch_size < 1:
+        raise MedclipError(Reason.WRONG_USE, f"a batch has one image or more, not {batch_size}.")
     chosen = suite if isinstance(suite, SuiteFile) else load_suite(suite)
     root = Path(data)
     settings = (settings or Settings()).on_machine(workers, memory)
     asked = _asked(chosen, sets)
-    pack = find_pack(model)
-    if not understands_words(pack):
-        raise no_words(pack_card(pack).name, ", and what is measured here are answers to prompts")
-    manifest = pack_digest(pack)[:16]
-    suite_facts = {"suite": chosen.name, "suite_digest": chosen.digest()}
-    identity = {"model": pack_card(pack).name, "model_digest": manifest, **suite_facts}
+    identity = _identity(model, chosen)
+    other_identity = None if compare is None else _identity(compare, chosen)
     if out is not None:
         check_run(Path(out), EVALUATION, identity, RUN_NAME)
     check_device(device)
-    embedded = None if embeddings is None else open_for(embeddings, pack)
+    embedded = None if embeddings is None else open_for(embeddings, find_pack(model))
     labelled_sets, missing, unusable = _look(root, asked, load_key(settings, path=key_file))
-    loaded = load_model(model, device=device)
-    store = None if out is None else SuiteStore(Path(out), identity)
-    results = []
-    loaded.batch_size = batch = batch_size or loaded.batch_size
-    with open_reader(loaded, settings, embedded, root=root, originals=root) as reader:
-        run = _Run(loaded, training_hashes(loaded.path, loaded.card), reader, num_replicates, progress or Silent())
-        for labelled in labelled_sets:
-            # Another device or batch size may change the last bits, so it makes another fingerprint.
-            made_of = [FORMAT, labelled.digest(root), num_replicates, batch, device, settings.policy.changes()]
-            made_of += [embedded.dtype] if embedded is not None and embedded.dtype != "float32" else []
-            fingerprint = digest_of(made_of)
-            kept = store.kept(labelled.part.id, fingerprint) if store else None
-            if kept is None:
-                kept, predictions = _measure(run, labelled)
-                if store:
-                    store.keep(labelled.part.id, fingerprint, kept, predictions)
-            results.append(kept)
     not_asked = [part.id for part in chosen.sets if part not in asked]
-    result = suite_result(chosen, results, missing, unusable, not_asked, model=loaded, model_digest=manifest)
+
+    def measured(
+        pack: str | Path | Model,
+        of_pack: Mapping[str, str],
+        folder: Path | None,
+        embedded: Embeddings | None,
+        sensitivity: bool,
+    ) -> tuple[SuiteResult, SuiteStore | None, dict[str, pa.Table]]:
+        """Measure one of the packs over all sets."""
+        loaded = load_model(pack, device=device)
+        store = None if folder is None else SuiteStore(folder, of_pack)
+        loaded.batch_size = batch = batch_size or loaded.batch_size
+        results, tables = [], {}
+        with open_reader(loaded, settings, embedded, root=root, originals=root) as reader:
+            seen = training_hashes(loaded.path, loaded.card)
+            run = _Run(loaded, seen, reader, num_replicates, progress or Silent(), sensitivity)
+            for labelled in labelled_sets:
+                # Another device or batch size may change the last bits, so it makes another fingerprint.
+                made_of = [FORMAT, labelled.digest(root), num_replicates, batch, device, settings.policy.changes()]
+                made_of += [embedded.dtype] if embedded is not None and embedded.dtype != "float32" else []
+                made_of += ["wordings"] if sensitivity else []
+                fingerprint = digest_of(made_of)
+                kept = store.kept(labelled.part.id, fingerprint) if store else None
+                if store is not None and kept is not None:
+                    result, table = kept, store.predictions(labelled.part.id)
+                else:
+                    result, table = _measure(run, labelled)
+                    if store:
+                        store.keep(labelled.part.id, fingerprint, result, table)
+                results.append(result)
+                tables[labelled.part.id] = table
+        digest = of_pack["model_digest"]
+        result = suite_result(chosen, results, missing, unusable, not_asked, model=loaded, model_digest=digest)
+        if sensitivity:
+            modalities = dict.fromkeys(labelled.part.modality for labelled in labelled_sets)
+            result = replace(result, negation=measure_negation(loaded, tuple(modalities)))
+        return result, store, tables
+
+    folder = None if out is None else Path(out)
+    result, store, tables = measured(model, identity, folder, embedded, prompt_sensitivity)
+    if compare is not None and other_identity is not None:
+        beside = None if folder is None else folder / COMPARED / other_identity["model_digest"]
+        other, _, other_tables = measured(compare, other_identity, beside, None, False)
+        parts = [labelled.part for labelled in labelled_sets]
+        compared = compare_packs(parts, tables, other_tables, other, num_resamples=num_replicates)
+        result = replace(result, compared=compared)
     if store is None:
         return result
-    store.finish(result.to_json(), [s.id for s in results])
+    store.finish(result.to_json(), [s.id for s in result.sets])
     return replace(result, folder=store.folder)
+
+
+def _identity(model: str | Path | Model, suite: SuiteFile) -> dict[str, str]:
+    """Return what a folder of results is about; a pack without words is refused."""
+    from medclip.models.packs.pack import find_pack, pack_card
+    from medclip.models.packs.words import no_words, understands_words
+
+    pack = find_pack(model)
+    name = pack_card(pack).name
+    if not understands_words(pack):
+        raise no_words(name, ", and what is measured here are answers to prompts")
+    facts = {"suite": suite.name, "suite_digest": suite.digest()}
+    return {"model": name, "model_digest": pack_digest(pack)[:16], **facts}
 
 
 def _asked(suite: SuiteFile, sets: Sequence[str]) -> tuple[SetFile, ...]:
@@ -182,6 +226,15 @@ def _measure(run: _Run, labelled: LabelledSet) -> tuple[SetResult, pa.Table]:
     whose = [numbers.setdefault(row.patient if labelled.has_patients else row.row, len(numbers)) for row in rows]
     patients = np.array(whose)[good]
     figures, unseen, fresh = _figures(labels, scores, patients, seen, run.num_replicates)
+    sensitivity = None
+    if run.sensitivity:
+        features = [unit.features.mean(axis=0, dtype=np.float64) for unit in units if unit.problem is None]
+        features_ND = np.array(features).reshape(-1, vectors.positive.shape[1])
+        order = {patient: n for n, patient in enumerate(dict.fromkeys(patients.tolist()))}
+        sensitivity = measure_sensitivity(
+            run.model, part.names, prompts, features_ND, labels, [order[p] for p in patients.tolist()], part.metric,
+            num_resamples=run.num_replicates,
+        )  # fmt: skip
     problems = Counter(str(unit.problem.reason) for unit in units if unit.problem is not None)
     result = SetResult(
         id=part.id,
@@ -201,6 +254,7 @@ def _measure(run: _Run, labelled: LabelledSet) -> tuple[SetResult, pa.Table]:
         unseen=unseen,
         num_unseen=fresh,
         notes=tuple(_notes(run, labelled, units, labels)),
+        sensitivity=sensitivity,
     )
     return result, _predictions(labelled, units, scored, run.seen)
 

@@ -19,6 +19,8 @@ RESULT_NAME = "evaluate.json"
 PREDICTIONS_NAME = "predictions.parquet"
 EVALUATION = "evaluation"
 """What the folder holds, in sentences."""
+COMPARED = "compared"
+"""Folder, in that of an evaluation, with the results of the packs that it was compared with."""
 _PARTS = "sets"
 
 
@@ -51,12 +53,17 @@ class SuiteStore:
         values = {"fingerprint": fingerprint, "result": result.to_json()}
         write_file(self._parts / f"{name}.json", json.dumps(values, indent=1) + "\n")
 
+    def predictions(self, name: str) -> pa.Table:
+        """Return the predictions of a set that is done."""
+        import pyarrow.parquet as pq
+
+        return pq.read_table(self._table(name))
+
     def finish(self, text: str, names: Sequence[str]) -> None:
         """Write evaluate.json and the predictions of all sets in one table."""
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
-        tables = [pq.read_table(self._table(name)) for name in names]
+        tables = [self.predictions(name) for name in names]
         write_file(self.folder / PREDICTIONS_NAME, parquet_bytes(pa.concat_tables(tables)))
         write_file(self.folder / RESULT_NAME, text)
 

@@ -13,12 +13,14 @@ import pytest
 from medclip.errors import MedclipError, Reason
 from medclip.evaluation.zero_shot import run as suites
 from medclip.evaluation.zero_shot.run import evaluate_suite
+from medclip.imaging.native_aspect import TokenBudget
 from medclip.models.card import read_card
 from medclip.models.class_vectors import ensemble
 from medclip.models.packs.manifest import file_sha256
 from medclip.models.packs.pack import load_model, update_pack
 from tests.kits.embeddings import embed_files
 from tests.kits.evaluation import SUITE, image, small_data
+from tests.kits.image_only import image_only_pack
 from tests.kits.progress import Recorded
 from tests.kits.scoring import every_way, make_pack
 
@@ -357,3 +359,63 @@ def test_a_set_from_embeddings_has_the_bytes_of_one_from_files(
     image(eyes / "eyes/clear/1.png", 99, grey=True)
     with pytest.raises(MedclipError, match=r"1\.png: this file is not the one that was embedded"):
         evaluate_suite(pack, place / "suite.yaml", eyes, sets=["eyes"], embeddings=store, **QUICK)
+
+
+def test_prompt_sensitivity_is_measured_of_each_set_kept_and_printed(
+    pack: Path, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {**QUICK, "out": tmp_path / "out", "prompt_sensitivity": True}
+    result = evaluate_suite(pack, place / "suite.yaml", place, **asked)
+    eyes, chests = (s.sensitivity for s in result.sets)
+    assert eyes is not None
+    assert chests is not None
+    assert (eyes.num_wordings, chests.num_wordings) == (2, 1)  # "hazy retina" goes with both sentences of the other
+    assert eyes.figures["accuracy"].ensemble == result.sets[0].figures["accuracy"]
+    assert eyes.separation is not None
+    assert chests.separation is None
+    assert result.negation is not None
+    values = json.loads((tmp_path / "out" / "evaluate.json").read_text())
+    assert values["sets"][0]["sensitivity"]["figures"]["accuracy"]["sd"] == eyes.figures["accuracy"].sd
+    assert values["negation"]["num_findings"] == result.negation.num_findings
+    printed = "\n".join(result.lines())
+    assert "2 single wordings" in printed
+    assert "Denials:" in printed
+    monkeypatch.setattr(suites, "_measure", None)
+    assert evaluate_suite(pack, place / "suite.yaml", place, **asked).sets == result.sets
+
+
+def test_two_packs_are_compared_on_the_same_images_each_with_its_own_pixels(
+    pack: Path, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = make_pack(tmp_path / "other", every_way(), TokenBudget(16, 20), name="other")
+    asked = {**QUICK, "out": tmp_path / "out", "compare": other}
+    result = evaluate_suite(pack, place / "suite.yaml", place, **asked)
+    alone = [evaluate_suite(one, place / "suite.yaml", place, **QUICK) for one in (pack, other)]
+    assert result.compared is not None
+    assert result.compared.model == "other"
+    assert [row.id for row in result.compared.sets] == ["eyes", "chests"]
+    for row, own, rival in zip(result.compared.sets, alone[0].sets, alone[1].sets, strict=True):
+        assert (row.own.value, row.other.value) == (own.value, rival.value)
+        assert row.difference.value == pytest.approx(own.value - rival.value, abs=2e-4)  # type: ignore[operator]
+    assert result.compared.mean is not None
+    assert result.sets == alone[0].sets
+    assert "tiny 1 less other 1, on the same images and patients" in list(result.lines())
+    assert "less other" in repr(result)
+    monkeypatch.setattr(suites, "_measure", None)  # both are kept
+    again = evaluate_suite(pack, place / "suite.yaml", place, **asked)
+    assert again.to_json() == result.to_json()
+    assert json.loads((tmp_path / "out" / "evaluate.json").read_text())["compared"]["model"] == "other"
+
+
+@pytest.mark.parametrize("side", ["model", "compare"])
+def test_an_image_only_pack_is_refused_in_a_sentence(pack: Path, place: Path, tmp_path: Path, side: str) -> None:
+    without_words = image_only_pack(tmp_path / "images")
+    asked = {"model": pack, "compare": pack} | {side: without_words}
+    with pytest.raises(MedclipError, match="the pack tiles is image only") as e:
+        evaluate_suite(asked["model"], place / "suite.yaml", place, compare=asked["compare"], **QUICK)
+    assert e.value.reason is Reason.WRONG_USE
+
+
+def test_an_empty_batch_is_refused_before_anything_is_looked_at(tmp_path: Path) -> None:
+    with pytest.raises(MedclipError, match="one image or more, not 0"):
+        evaluate_suite("no-such-pack", "no-such-suite", tmp_path / "gone", batch_size=0)
