@@ -169,10 +169,10 @@ def measure_sensitivity(
     features, num = np.asarray(features_ND, np.float64), max(len(sentences) for sentences in prompts)
     ensemble_CD = encode_prompts(model, prompts)
     cosine, pair = _closest(ensemble_CD)
-    whole_NC = features @ ensemble_CD.T.astype(np.float64)
+    together_NC = features @ ensemble_CD.T.astype(np.float64)
     single_KNC = np.stack(
         [
-            features @ model.encode_text([said[k % len(said)] for said in prompts]).T.astype(np.float64)
+            features @ model.encode_text([sentences[k % len(sentences)] for sentences in prompts]).T.astype(np.float64)
             for k in range(num)
         ]
     )
@@ -182,9 +182,9 @@ def measure_sensitivity(
         weights_PB = draw_weights(test.num_patients, num_resamples, seed=0)
         wanted = [m for m in dict.fromkeys((metric, "accuracy", "auroc")) if m in metric_names(len(names))]
         if num > 1:
-            figures = _figures(single_KNC, whole_NC, test, weights_PB, wanted)
-            correlations = _rank_correlations(single_KNC, whole_NC)
-        separation = _separation(whole_NC, test, weights_PB) if len(names) == 2 else None
+            figures = _figures(single_KNC, together_NC, test, weights_PB, wanted)
+            correlations = _rank_correlations(single_KNC, together_NC)
+        separation = _separation(together_NC, test, weights_PB) if len(names) == 2 else None
     return Sensitivity(
         num_wordings=num,
         figures=figures,
@@ -217,12 +217,12 @@ def measure_negation(model: TextEncoder, modalities: Sequence[Modality]) -> Nega
 
 def _figures(
     single_KNC: NDArray[np.float64],
-    whole_NC: NDArray[np.float64],
+    together_NC: NDArray[np.float64],
     test: HeldOut,
     weights_PB: NDArray[Any],
     metrics: Sequence[str],
 ) -> dict[str, OverWordings]:
-    together, alone = (shares_of(scores, test, weights_PB, metrics) for scores in (whole_NC[None], single_KNC))
+    together, alone = (shares_of(scores, test, weights_PB, metrics) for scores in (together_NC[None], single_KNC))
     figures = {}
     for name in alone:
         ensemble = mean_over_runs(together[name])
@@ -245,7 +245,7 @@ def _figures(
     return figures
 
 
-def _rank_correlations(single_KNC: NDArray[np.float64], whole_NC: NDArray[np.float64]) -> NDArray[np.float64]:
+def _rank_correlations(single_KNC: NDArray[np.float64], together_NC: NDArray[np.float64]) -> NDArray[np.float64]:
     """Correlate ranks of images, class by class against the mean of the others; [K], without what has no spread."""
     from scipy.stats import rankdata
 
@@ -255,19 +255,19 @@ def _rank_correlations(single_KNC: NDArray[np.float64], whole_NC: NDArray[np.flo
         ranked = rankdata(margins.round(9), axis=0)
         return ranked - ranked.mean(axis=0)
 
-    whole = ranks(whole_NC)
+    together = ranks(together_NC)
     correlations = []
     for scores_NC in single_KNC:
         one = ranks(scores_NC)
-        size = np.sqrt((one**2).sum(axis=0) * (whole**2).sum(axis=0))
+        size = np.sqrt((one**2).sum(axis=0) * (together**2).sum(axis=0))
         if (size > 0).any():
-            correlations.append(float(((one * whole).sum(axis=0)[size > 0] / size[size > 0]).mean()))
+            correlations.append(float(((one * together).sum(axis=0)[size > 0] / size[size > 0]).mean()))
     return np.array(correlations)
 
 
-def _separation(whole_NC: NDArray[np.float64], test: HeldOut, weights_PB: NDArray[Any]) -> Change | None:
+def _separation(together_NC: NDArray[np.float64], test: HeldOut, weights_PB: NDArray[Any]) -> Change | None:
     """Compare the mean margin of images of the second class with that of the first; the patients are resampled."""
-    margins = whole_NC[:, 1] - whole_NC[:, 0]
+    margins = together_NC[:, 1] - together_NC[:, 0]
     sides = [np.flatnonzero(test.targets == c) for c in (0, 1)]
     if not all(map(len, sides)):
         return None
