@@ -41,6 +41,7 @@ def write_shards(folder: Path, number: int) -> None:
 
 def main() -> int:
     """Measure and judge."""
+    from medclip.models.preprocess import Preprocess
     from medclip.shards.reading.index_tars import index_shards
     from medclip.shards.reading.samples import ShardReader
     from medclip.text.tokenizers.clip import ClipTokenizer
@@ -59,7 +60,8 @@ def main() -> int:
         index_shards(folder, source="benchmark", license="none", modality="xray", key=bytes(32))
         for kind in ("process", "thread"):
             batches = Batches(
-                ShardReader(folder, "train"), batch_size=options.images, size_px=224, seed=0, augment=Augment(),
+                ShardReader(folder, "train"), batch_size=options.images, preprocess=Preprocess(224), seed=0,
+                augment=Augment(),
                 native_share=1.0, workers=options.workers, worker_kind=kind, tokenizer=ClipTokenizer(),
             )  # fmt: skip
             own, process = [], []

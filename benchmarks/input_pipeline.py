@@ -35,6 +35,7 @@ import webdataset as wds
 from PIL import Image
 
 from medclip.models.model import normalise_square
+from medclip.models.preprocess import Preprocess
 from medclip.shards.reading.index_tars import index_shards
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.stored_image import DRAFT_GAP, decode
@@ -103,7 +104,8 @@ def ours(folder: Path, workers: int, kind: str, decoding: Any) -> Iterator[tuple
     reader = ShardReader(folder, "train", verify="full")
     augment = Augment(crop_scale=(0.9, 1.0), rotate_deg=0, brightness=0, contrast=0)
     batches = Batches(
-        reader, batch_size=BATCH, size_px=SIZE, seed=0, augment=augment, native_share=1.0, workers=workers,
+        reader, batch_size=BATCH, preprocess=Preprocess(SIZE), seed=0, augment=augment, native_share=1.0,
+        workers=workers,
         worker_kind="process" if kind == "process" else "thread", cache_mb=0, decode=decoding,
         tokenizer=ClipTokenizer(),
     )  # fmt: skip

@@ -69,13 +69,15 @@ def upload(folder: Path, endpoint: str) -> None:
 
 def ours(place: str | Path, cache: Any, number: int, workers: int, kind: str) -> Iterator[tuple[str, int]]:
     """Yield a hash and the size of each batch of an epoch, as the trainer gets them."""
+    from medclip.models.preprocess import Preprocess
     from medclip.shards.reading.samples import ShardReader
     from medclip.training.batches.loader import Batches
     from medclip.training.recipe.schema import Augment
 
     augment = Augment(crop_scale=(0.9, 1.0), rotate_deg=0, brightness=0, contrast=0)
     batches = Batches(
-        ShardReader(place, "train", cache=cache), batch_size=BATCH, size_px=SIZE, seed=0, augment=augment,
+        ShardReader(place, "train", cache=cache), batch_size=BATCH, preprocess=Preprocess(SIZE), seed=0,
+        augment=augment,
         native_share=1.0, window_shards=WINDOW, workers=workers,
         worker_kind="process" if kind == "process" else "thread", cache_mb=0,
     )  # fmt: skip

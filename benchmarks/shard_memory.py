@@ -107,6 +107,7 @@ def main() -> int:
 
 def measure(folder: Path, workers: int) -> int:
     """Open the split, make batches, print what each process holds."""
+    from medclip.models.preprocess import Preprocess
     from medclip.shards.reading.samples import ShardReader
     from medclip.text.tokenizers.clip import ClipTokenizer
     from medclip.training.batches.loader import Batches
@@ -130,7 +131,8 @@ def measure(folder: Path, workers: int) -> int:
     reader = opened("again")
     bare = memory_mb(os.getpid())
     batches = Batches(
-        reader, batch_size=256, size_px=64, seed=0, augment=Augment(), native_share=1.0, workers=workers,
+        reader, batch_size=256, preprocess=Preprocess(64), seed=0, augment=Augment(), native_share=1.0,
+        workers=workers,
         worker_kind="process", cache_mb=0, tokenizer=ClipTokenizer(),
     )  # fmt: skip
     for batch in batches.training(0, 100):

@@ -105,6 +105,9 @@ class ReadPolicy:
     accept_unterminated: bool = False
     """Read compressed images that lack their end marker and nothing else, as some devices write them. Without it they
     are truncated: a cut stream looks the same."""
+    crop: Literal["modality", "none"] = "modality"
+    """Cut an image to what its modality shows (dark borders, field of view, breast, sector), or leave it whole as many
+    public checkpoints were trained. A pack says which; see `medclip.models.preprocess.Preprocess.crop`."""
 
     def changes(self) -> Mapping[str, Any]:
         """Return the fields that differ from the defaults; empty for the default policy."""

@@ -205,7 +205,7 @@ class ImageAdapter:
         check_not_constant(decoded.pixels)
         if self.grey and decoded.pixels.shape[2] == 3:
             decoded = decoded._replace(pixels=luma(decoded.pixels), steps=(*decoded.steps, Step("luma", "RGB to grey")))
-        view, steps = self.render(decoded, facts)
+        view, steps = self.render(decoded, facts, cropped=settings.policy.crop == "modality")
         return Sample(
             self.modality,
             (view,),
@@ -228,8 +228,14 @@ class ImageAdapter:
             decoder=decoder,
         )
 
-    def render(self, decoded: Decoded, facts: FileFacts) -> tuple[View, tuple[Step, ...]]:
-        """Make the view of decoded pixels, and say what was done."""
+    def render(self, decoded: Decoded, facts: FileFacts, *, cropped: bool) -> tuple[View, tuple[Step, ...]]:
+        """Make the view of decoded pixels, and say what was done.
+
+        Args:
+            decoded: The file's pixels.
+            facts: Of the file.
+            cropped: Whether the image is cut to what its modality shows.
+        """
         raise NotImplementedError
 
 

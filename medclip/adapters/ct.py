@@ -117,10 +117,10 @@ class CtAdapter(ImageAdapter):
         provenance = self.provenance(source, steps, read.decoder, settings)
         return Sample(self.modality, views, provenance, read.headers, Kind.VOLUME, volume)
 
-    def render(self, decoded: Decoded, facts: FileFacts) -> tuple[View, tuple[Step, ...]]:
+    def render(self, decoded: Decoded, facts: FileFacts, *, cropped: bool) -> tuple[View, tuple[Step, ...]]:
         """Stretch deep images and trim dark borders."""
         pixels, steps = to_range(decoded, facts, self.percentiles)
-        pixels, box = borders.crop_dark_borders(pixels, value_range(pixels))
+        pixels, box = borders.crop_dark_borders(pixels, value_range(pixels)) if cropped else (pixels, None)
         if box is not None:
             steps += (Step("crop border", str(box)),)
         return View(pixels, value_range(pixels), burned_in=facts.header.burned_in if facts.header else None), steps
@@ -155,7 +155,7 @@ class CtAdapter(ImageAdapter):
         decoded = read_dicom(source.path, settings, header=header)
         check_not_small(decoded.pixels)
         check_not_constant(decoded.pixels)
-        view, steps = self.render(decoded, source.first)
+        view, steps = self.render(decoded, source.first, cropped=settings.policy.crop == "modality")
         note = Step("note", "a radiograph that plans a CT scan (localizer), not a slice: shown as an image, not in HU")
         provenance = self.provenance(source, (note, *decoded.steps, *steps), decoded.decoder, settings)
         return Sample(self.modality, (view,), provenance, decoded.headers)

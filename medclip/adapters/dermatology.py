@@ -34,7 +34,7 @@ class DermatologyAdapter(ImageAdapter):
         """Constants that shape the pixels; photographs have 8 bits, so the percentiles for deep DICOM do not."""
         return {name: value for name, value in super().parameters.items() if name != "dicom_percentiles"}
 
-    def render(self, decoded: Decoded, facts: FileFacts) -> tuple[View, tuple[Step, ...]]:
+    def render(self, decoded: Decoded, facts: FileFacts, *, cropped: bool) -> tuple[View, tuple[Step, ...]]:
         """Return RGB."""
         pixels, steps = to_range(decoded, facts, (0, 100))
         limits = value_range(pixels)

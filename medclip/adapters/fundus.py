@@ -47,7 +47,7 @@ class FundusAdapter(ImageAdapter):
         known = {name: value for name, value in super().parameters.items() if name != "dicom_percentiles"}
         return {**known, "field": field, **({"mask_outside": True} if self._mask_outside else {})}
 
-    def render(self, decoded: Decoded, facts: FileFacts) -> tuple[View, tuple[Step, ...]]:
+    def render(self, decoded: Decoded, facts: FileFacts, *, cropped: bool) -> tuple[View, tuple[Step, ...]]:
         """Crop to the square around the field of view."""
         pixels, steps = to_range(decoded, facts, (0, 100))
         limits = value_range(pixels)
@@ -59,7 +59,7 @@ class FundusAdapter(ImageAdapter):
         if self._mask_outside:
             pixels = np.where(retina.field_mask(shown)[:, :, None], pixels, limits[0]).astype(pixels.dtype)
             steps += (Step("mask", "black outside the field of view"),)
-        if box is not None:
+        if box is not None and cropped:
             pixels = retina.square_around(pixels, box)
             steps += (Step("crop field", f"square around {box}"),)
         header = facts.header or DicomHeader()

@@ -94,7 +94,7 @@ class GenericAdapter(LoopAdapter):
         """Leave frames as they are."""
         return Plan(spacing_mm=spacing_mm)
 
-    def render(self, decoded: Decoded, facts: FileFacts) -> tuple[View, tuple[Step, ...]]:
+    def render(self, decoded: Decoded, facts: FileFacts, *, cropped: bool) -> tuple[View, tuple[Step, ...]]:
         """Stretch deep images and round to 8 bits."""
         pixels, steps = to_range(decoded, facts, self.percentiles)
         header = facts.header or DicomHeader()

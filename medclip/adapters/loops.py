@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +25,8 @@ from medclip.imaging.video import probe_video, read_video
 from medclip.sample import Kind, Sample, Step, View
 from medclip.settings import Settings
 
+_CROP = "crop "
+"""What the names of steps begin with that cut something off."""
 VIDEOS = frozenset({Format.MP4, Format.AVI})
 PHOTO_CODES = frozenset({"", "OT", "SC", "XC"})
 """DICOM modality codes of objects that may hold any image or photograph."""
@@ -55,6 +57,14 @@ class Plan:
     spacing_mm: tuple[float, float] | None = None
     steps: tuple[Step, ...] = ()
     headers: Mapping[str, Any] = field(default_factory=dict)
+
+    def under(self, settings: Settings) -> Plan:
+        """Return the plan without its crop, where the policy leaves images whole."""
+        if self.box is None or settings.policy.crop == "modality":
+            return self
+        steps = tuple(step for step in self.steps if not step.name.startswith(_CROP))
+        headers = {name: None if name == "crop_from" else value for name, value in self.headers.items()}
+        return replace(self, box=None, steps=steps, headers=headers)
 
 
 def read_loop(source: Source, settings: Settings) -> Loop:
@@ -169,7 +179,8 @@ class LoopAdapter(ImageAdapter):
         pixels, steps = to_range(decoded, facts, self.percentiles)
         limits = value_range(pixels)
         header = facts.header or DicomHeader()
-        plan = self.plan(scale_to_uint8(pixels, *limits)[None], facts, decoded.spacing_mm or header.spacing_mm)
+        spacing_mm = decoded.spacing_mm or header.spacing_mm
+        plan = self.plan(scale_to_uint8(pixels, *limits)[None], facts, spacing_mm).under(settings)
         if plan.box is not None:
             pixels = pixels[plan.box.top : plan.box.bottom, plan.box.left : plan.box.right]
         view = View(_with_channels(pixels, plan), limits, spacing_mm=plan.spacing_mm, burned_in=header.burned_in)
@@ -184,7 +195,7 @@ class LoopAdapter(ImageAdapter):
         if not shown:
             raise MedclipError(Reason.CONSTANT_IMAGE, "no frame of the loop shows anything.")
         header = source.first.header or DicomHeader()
-        plan = self.plan(loop.frames[shown], source.first, loop.spacing_mm)
+        plan = self.plan(loop.frames[shown], source.first, loop.spacing_mm).under(settings)
         frames = apply(plan, loop.frames)
         views = tuple(
             View(frames[number], (0.0, 255.0), spacing_mm=plan.spacing_mm, burned_in=header.burned_in)

@@ -55,17 +55,17 @@ class MammographyAdapter(ImageAdapter):
         own = {"position": position(header), "implant": header.breast_implant, "for_processing": _is_raw(header)}
         return replace(sample, headers={**sample.headers, **own})
 
-    def render(self, decoded: Decoded, facts: FileFacts) -> tuple[View, tuple[Step, ...]]:
-        """Stretch deep images, crop to the breast, turn the chest wall to the left."""
+    def render(self, decoded: Decoded, facts: FileFacts, *, cropped: bool) -> tuple[View, tuple[Step, ...]]:
+        """Stretch deep images, crop to the breast, turn the chest wall to the left; uncropped, leave it where it is."""
         pixels, steps = to_range(decoded, facts, self.percentiles)
         header = facts.header or DicomHeader()
-        located = breast.find_breast(pixels, value_range(pixels))
         limits = value_range(pixels)
+        located = breast.find_breast(pixels, limits) if cropped else None
         if located is not None:
             pixels = crop(pixels, located.box)
             steps += (Step("crop breast", str(located.box)),)
         wall, why = _chest_wall(located, header)
-        if wall == "right":
+        if wall == "right" and cropped:
             pixels = np.flip(pixels, axis=1)
             steps += (Step("flip", f"chest wall was on the right ({why})"),)
         steps += _remarks(header)

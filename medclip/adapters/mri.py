@@ -101,10 +101,10 @@ class MriAdapter(ImageAdapter):
         provenance = self.provenance(source, steps, read.decoder, settings)
         return Sample(self.modality, tuple(views), provenance, read.headers, Kind.VOLUME, read.volume)
 
-    def render(self, decoded: Decoded, facts: FileFacts) -> tuple[View, tuple[Step, ...]]:
+    def render(self, decoded: Decoded, facts: FileFacts, *, cropped: bool) -> tuple[View, tuple[Step, ...]]:
         """Stretch deep slices and trim dark borders."""
         pixels, steps = to_range(decoded, facts, self.percentiles)
-        pixels, box = borders.crop_dark_borders(pixels, value_range(pixels))
+        pixels, box = borders.crop_dark_borders(pixels, value_range(pixels)) if cropped else (pixels, None)
         if box is not None:
             steps += (Step("crop border", str(box)),)
         return View(pixels, value_range(pixels), burned_in=facts.header.burned_in if facts.header else None), steps

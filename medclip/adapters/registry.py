@@ -7,11 +7,11 @@ from functools import cache, lru_cache
 from importlib import import_module
 from importlib.metadata import entry_points
 
-from medclip.adapters.base import Adapter, Source
+from medclip.adapters.base import Adapter, Source, preprocessing_hash
 from medclip.dicom.header.read import modality_from_header as modality_from_header
 from medclip.errors import MedclipError, Reason
 from medclip.sample import Kind, Modality, Sample, spoken
-from medclip.settings import Settings
+from medclip.settings import ReadPolicy, Settings
 
 GENERIC = "generic"
 ENTRY_POINTS = "medclip.adapters"
@@ -76,14 +76,21 @@ def slot(modality: Modality | None, kind: Kind) -> str:
     return name if kind is Kind.IMAGE else f"{name}:{kind}"
 
 
-def preprocessing_of(name: str) -> str:
-    """Return today's preprocessing hash of a slot.
+def preprocessing_of(name: str, policy: ReadPolicy | None = None) -> str:
+    """Return today's preprocessing hash of a slot: what the provenance of its samples says.
+
+    Args:
+        name: Of the slot, see `slot`.
+        policy: What is read otherwise than by default.
 
     Raises:
         MedclipError: NOT_SUPPORTED_YET if there is no such adapter; ValueError for another kind than there are.
     """
     modality, _, kind = name.partition(":")
-    return get_adapter(modality).preprocessing_of(Kind(kind or Kind.IMAGE))
+    adapter = get_adapter(modality)
+    plain = adapter.preprocessing_of(Kind(kind or Kind.IMAGE))
+    changes = {} if policy is None else policy.changes()
+    return preprocessing_hash(plain, adapter.version, changes) if changes else plain
 
 
 def read_unit(source: Source, modality: Modality | None, settings: Settings) -> Sample:

@@ -64,11 +64,11 @@ class XrayAdapter(ImageAdapter):
         view, origin = position(source.first.header or DicomHeader())
         return replace(sample, headers={**sample.headers, "position": view, "position_from": origin})
 
-    def render(self, decoded: Decoded, facts: FileFacts) -> tuple[View, tuple[Step, ...]]:
+    def render(self, decoded: Decoded, facts: FileFacts, *, cropped: bool) -> tuple[View, tuple[Step, ...]]:
         """Stretch deep images, trim dark borders, take position and side from the header."""
         pixels, steps = to_range(decoded, facts, self.percentiles)
         limits = value_range(pixels)
-        pixels, box = borders.crop_dark_borders(pixels, limits)
+        pixels, box = borders.crop_dark_borders(pixels, limits) if cropped else (pixels, None)
         if box is not None:
             steps += (Step("crop border", str(box)),)
         header = facts.header or DicomHeader()

@@ -88,14 +88,13 @@ def _measure(recipe: Recipe, pack: Path, progress: Progress | None) -> SplitFigu
     from medclip.training.batches.samples import Drawing
 
     model = load_model(pack, device=recipe.train.device)
-    size = model.preprocess.size_px
     files, patients = training_hashes(pack, model.card), training_patients(pack, model.card)
     with ShardReader(d.shards, str(d.test_split), verify=d.verify, cache=d.cache) as reader:
         try:
             return measure_split(
                 model,
                 reader,
-                Drawing(size, recipe.seed, None, d.native_share, d.report_share, d.report_words, d.native),
+                Drawing(model.preprocess, recipe.seed, None, d.native_share, d.report_share, d.report_words, d.native),
                 start=_start(recipe),
                 seen=(files or frozenset()) | (patients or frozenset()),
                 limit=d.max_test,

@@ -41,10 +41,6 @@ COMMANDS = {
     ),
     "view": ("medclip.cli.view:view", "Draw what a model would see of a file, beside what is stored."),
     "search": ("medclip.cli.search:search", "Find studies in embeddings, by words or by example."),
-    "explain": (
-        "medclip.cli.explain:explain",
-        "Draw heat maps of what moves a score, and check them.",
-    ),
     "pretrain": (
         "medclip.cli.pretrain:pretrain",
         "Train a model from a recipe; run again to go on.",
@@ -75,13 +71,14 @@ COMMANDS = {
         "medclip.cli.models:import_command",
         "Turn a checkpoint or a model folder into a pack, a BERT into a text folder.",
     ),
+    "models presets": ("medclip.cli.models:presets", "List how authors of public checkpoints treat images."),
     "models export": ("medclip.cli.models:export", "Write a pack as a folder that open_clip loads."),
     "doctor": ("medclip.cli.doctor:doctor", "Check this installation and say how to fix what is wrong."),
 }
 GROUPS = {
     "captions": "Write captions for labelled images.",
     "shards": "Build, index and check training shards.",
-    "models": "List, show, verify, import and export model packs.",
+    "models": "List, show, verify, import and export model packs; list presets.",
 }
 
 

@@ -86,6 +86,7 @@ def show(model: options.Pack = "medclip-mini", as_json: options.Json = False) ->
 
 def _facts(path: Path, card: Card) -> dict[str, str]:
     """Return what a pack is, in a few lines; its words only where it has none."""
+    from medclip.models.packs.pack import read_preprocess
     from medclip.models.packs.words import understands_words
 
     facts = {
@@ -93,6 +94,7 @@ def _facts(path: Path, card: Card) -> dict[str, str]:
         "use": card.intended_use,
         "modalities": ", ".join(card.modalities),
         "licence": card.licence,
+        "images": read_preprocess(path).describe(),
     }
     return facts if understands_words(path) else facts | {"words": "none: image only"}
 
@@ -142,6 +144,35 @@ def import_command(
     modalities: Annotated[
         str, typer.Option("--modalities", metavar="A,B", help="What it knows: xray, ct, pathology and so on.")
     ] = "",
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            "--preset",
+            metavar="NAME|FILE",
+            help="How its authors treat images, where its own files do not say: see `medclip models presets`.",
+        ),
+    ] = None,
+    resize: Annotated[
+        str | None,
+        typer.Option(
+            "--resize",
+            metavar="MODE[:PX]",
+            help="longest (padded), shortest (centre cut out) or squash; side before the cut.",
+        ),
+    ] = None,
+    interpolation: Annotated[
+        str | None, typer.Option("--interpolation", metavar="FILTER", help="bicubic, bilinear, lanczos and so on.")
+    ] = None,
+    mean: Annotated[
+        str | None, typer.Option("--mean", metavar="R,G,B", help="Per channel, in units of 0 to 1.")
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option("--std", metavar="R,G,B", help="Standard deviation, in the same units.")
+    ] = None,
+    crop: Annotated[
+        str,
+        typer.Option("--crop", help="modality: cut images to what they show, as medclip does; none: leave them whole."),
+    ] = "modality",
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
@@ -152,9 +183,10 @@ def import_command(
 
     Exit code: 0 written, 2 wrong use or refused.
     """
+    from medclip.cli.table import print_paragraph
     from medclip.models.interchange.find_source import is_bare_text_model
     from medclip.models.interchange.import_export import import_model
-    from medclip.models.packs.pack import verify_pack
+    from medclip.models.packs.pack import pack_card, read_preprocess, verify_pack
     from medclip.wording import count
 
     pack = import_model(
@@ -165,6 +197,12 @@ def import_command(
         name=name,
         license=license_,
         modalities=[m.strip() for m in modalities.split(",") if m.strip()],
+        preset=preset,
+        resize=resize,
+        interpolation=interpolation,
+        mean=_numbers(mean, "--mean"),
+        std=_numbers(std, "--std"),
+        crop=crop,
         overwrite=overwrite,
     )
     if is_bare_text_model(pack):
@@ -181,6 +219,11 @@ def import_command(
         _json(_values(info))
     else:
         print(f"{printable(info.name)}: {count(info.num_files, 'file')}, {_megabytes(info)}, in {_shown(pack)}.")
+        card = pack_card(pack)
+        print_paragraph("", f"{read_preprocess(pack).describe()} This is from {card.created_from['pixels_from']}.")
+        for limit in card.limits:
+            if "own_file_says" in card.created_from and limit == card.limits[-1]:
+                print_paragraph("Warning: ", limit)
         print("Its card has no task: name what to ask with --prompt or --task when scoring with it.")
 
 
@@ -198,6 +241,41 @@ def export(model: options.Pack, out: options.OutFolder, as_json: options.Json = 
     print(f"Written. open_clip loads it: create_model_and_transforms('local-dir:{_shown(exported.folder)}')")
     for note in exported.notes:
         print(f"- {note}")
+
+
+def presets(as_json: options.Json = False) -> None:
+    """List how the authors of public checkpoints treat images: for --preset of `medclip models import`.
+
+    Exit code: 0 listed.
+    """
+    from medclip.cli.table import print_paragraph, print_table
+    from medclip.models.interchange.presets import list_presets
+
+    known = list_presets()
+    if as_json:
+        _json([preset.model_dump(mode="json") for preset in known])
+        return
+    rows = [
+        (preset.name, "/".join(map(str, preset.size)), preset.resize, preset.interpolation, preset.licence)
+        for preset in known
+    ]
+    print_table(("name", "px", "resize", "filter", "licence of the weights"), rows)
+    print("\nWhere it is stated, and what of it was read there")
+    for preset in known:
+        print_paragraph(f"{preset.name}: ", f"{preset.source}. Read: {preset.read}")
+
+
+def _numbers(text: str | None, option: str) -> list[float] | None:
+    from medclip.errors import MedclipError, Reason
+
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise MedclipError(
+            Reason.WRONG_USE, f"{option} takes three numbers, such as 0.485,0.456,0.406, not {text!r}."
+        ) from None
 
 
 def _shown(path: Path) -> str:

@@ -162,7 +162,7 @@ def _encode(
     progress: Progress,
 ) -> _Encoded:
     budget = model.preprocess.budget
-    drawing = replace(drawing, size_px=model.preprocess.size_px, budget=budget)
+    drawing = replace(drawing, preprocess=model.preprocess)
     samples = Samples(reader, drawing, Room(0))
     images, texts, keys, places = [], [], [], []
     problems: Counter[str] = Counter()

@@ -182,7 +182,8 @@ def letterbox(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     Returns:
         size x size x 3 uint8.
     """
-    return place(pixels, placement(*pixels.shape[:2], size, "longest"))
+    height, width = pixels.shape[:2]
+    return place(pixels, placement(height, width, size, "longest"))
 
 
 def placement(

@@ -95,6 +95,7 @@ def draw_view(
     refuse_input(target, unit.source.paths)
     _check_window(unit, settings)
     preprocess = read_preprocess(model)
+    settings = preprocess.reading(settings)
     with ReadingPool.of(settings, 1) as pool:
         try:
             sample: Sample = pool.submit(read_unit, unit.source, unit.modality, settings).result()

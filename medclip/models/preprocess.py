@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from medclip.errors import MedclipError, Reason
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from medclip.imaging.geometry import Placement, Resize
     from medclip.imaging.native_aspect import TokenBudget
     from medclip.sample import View
+    from medclip.settings import ReadPolicy, Settings
 
     Images = NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
     """uint8 [V, S, S, 3] of a model that takes squares; V arrays [H, W, 3] of one that takes native aspect ratios."""
@@ -31,6 +32,8 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 Centre = Literal["round", "floor"]
 Resampler = Literal["pillow", "torchvision", "tensorflow"]
 Grey = Literal["repeat"]
+Crop = Literal["modality", "none"]
+CROPS: tuple[str, ...] = get_args(Crop)
 MAX_SIDE_PX = 4096
 """The largest side of a model's images, above that of any tower known. At 20,000 one image takes 4.8 GB."""
 MAX_TOKENS = 2**16 - 1
@@ -70,6 +73,8 @@ class Preprocess:
     """Whose arithmetic resizes, to the bit."""
     grey: Grey = "repeat"
     """How one channel becomes three: three equal ones, before mean and standard deviation."""
+    crop: Crop = "modality"
+    """Whether the adapters cut an image to what its modality shows before all this; "none": they leave it whole."""
 
     def __post_init__(self) -> None:
         """Keep mode and budget together."""
@@ -122,6 +127,48 @@ class Preprocess:
             return Placement(height, width, *size, *size, 0, 0)
         return placement(height, width, self.size_px, self.resize, self.resize_px, self.centre)
 
+    @property
+    def policy(self) -> ReadPolicy:
+        """What the adapters do otherwise than by default for this model."""
+        from medclip.settings import ReadPolicy
+
+        return ReadPolicy(crop=self.crop)
+
+    def reading(self, settings: Settings) -> Settings:
+        """Return the settings that the adapters read with for this model: with its crop."""
+        if settings.policy.crop == self.crop:
+            return settings
+        return replace(settings, policy=replace(settings.policy, crop=self.crop))
+
+    def describe(self) -> str:
+        """Describe what a model is shown in one sentence, for cards and people."""
+        if self.budget is not None:
+            shape = f"at their own aspect ratio, within {self.budget}"
+        else:
+            side = self.resize_px or self.size_px
+            shape = {
+                "longest": f"the longer side brought to {side} px, padded to a square of {self.size_px} px",
+                "shortest": f"the shorter side brought to {side} px, the centre of {self.size_px} px cut out",
+                "squash": f"both sides brought to {side} px whatever the aspect ratio",
+            }[self.resize]
+            if self.resize == "squash" and side != self.size_px:
+                shape += f", the centre of {self.size_px} px cut out"
+        low, high = self.value_range
+        smooth = "" if self.antialias else ", not smoothed"
+        before = "as the modality is cropped" if self.crop == "modality" else "whole, without the modality's crop"
+        return (
+            f"Images are taken {before}; {shape} ({self.interpolation}{smooth}, {self.resampler}); "
+            f"grey repeated over three channels; values from {low:.3g} to {high:.3g}."
+        )
+
+    def extent(self, height: int, width: int) -> tuple[float, float]:
+        """Return height and width of what the model's square shows of an image, in pixels of the image."""
+        share = self.size_px / (self.resize_px or self.size_px)
+        if self.resize == "squash":
+            return height * share, width * share
+        side = (min if self.resize == "shortest" else max)(height, width) * share
+        return side, side
+
     def together(self, images: Sequence[NDArray[np.uint8]]) -> Images:
         """Put images from `fit` together: one array of squares, a tuple of images of any shape."""
         import numpy as np
@@ -139,7 +186,7 @@ class Preprocess:
         }
         if self.budget is not None:
             config |= {"patch_px": self.budget.patch_px, "max_tokens": self.budget.max_tokens}
-        own = {"resize_px": self.resize_px, "centre": self.centre, "resampler": self.resampler, "grey": self.grey}
+        own = {key: getattr(self, key) for key in ("resize_px", "centre", "resampler", "grey", "crop")}
         return config | {key: value for key, value in own.items() if value != _DEFAULTS[key]}
 
     def digest(self) -> str:
@@ -184,6 +231,7 @@ def from_config(config: Mapping[str, Any], adapters: Mapping[str, str]) -> Prepr
         chosen["centre"],
         chosen["resampler"],
         chosen["grey"],
+        chosen["crop"],
     )
 
 
@@ -193,6 +241,7 @@ _CHOICES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "centre": ("round", get_args(Centre)),
     "resampler": ("pillow", ("pillow",)),
     "grey": ("repeat", get_args(Grey)),
+    "crop": ("modality", get_args(Crop)),
 }
 """Keys of `preprocess_cfg`: what an absent one stands for in open_clip, and all that the readers can produce."""
 

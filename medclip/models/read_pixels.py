@@ -48,7 +48,7 @@ def read_pixels(
     Args:
         path: A file, or the folder of one series.
         modality: Whose adapter reads it; None: the one that the file states, else `otherwise`.
-        preprocess: The model's image size and padding.
+        preprocess: How the model takes images; with its crop.
         settings: Limits and policy.
         render: Makes what the model is shown; None: each image at the model's size.
         otherwise: Modality of a file that states none.
@@ -66,7 +66,7 @@ def read_pixels(
         modality = modality or modality_of(source.first) or otherwise
         if modality is None and source.first.problem is None:
             raise UNNAMED.error(path)
-        sample = read_unit(source, modality, settings)
+        sample = read_unit(source, modality, preprocess.reading(settings))
         images = images_of(sample)
         if not images:
             raise MedclipError(Reason.NO_PIXELS, "the adapter found no image in the file.")

@@ -19,12 +19,15 @@ from medclip.files.recognise.inspect import CHANGED, FileFacts, inspect_file, is
 
 if TYPE_CHECKING:
     from medclip.adapters.base import Source
+    from medclip.imaging.geometry import Placement
     from medclip.models.preprocess import Images, Preprocess
     from medclip.sample import Modality, Stamp
     from medclip.settings import Settings
 
 THUMBNAIL_PX = 160
 _JPEG_QUALITIES = (80, 65, 50)
+_UNEVEN = 0.05
+"""Difference of the scales along the two sides that is no rounding to whole pixels or patches."""
 _THUMBNAIL_BYTES = 6_000
 """Thumbnails live in the ledger and, 200 of them, in the report: 6 kB each keeps that report near 2 MB."""
 
@@ -62,7 +65,7 @@ def read(source: Source, modality: Modality | None, preprocess: Preprocess, sett
     Args:
         source: The files, with what `inspect` found.
         modality: Whose adapter reads it; None for the generic rendering that modalities are inferred from.
-        preprocess: The model's image size and padding.
+        preprocess: How the model takes images; with its crop.
         settings: Limits.
 
     Raises:
@@ -75,7 +78,7 @@ def read(source: Source, modality: Modality | None, preprocess: Preprocess, sett
     from medclip.imaging.intensity import to_uint8
 
     try:
-        sample = read_unit(source, modality, settings)
+        sample = read_unit(source, modality, preprocess.reading(settings))
     finally:  # also where the bytes of another file made no sense
         for path, facts in zip(source.paths, source.facts, strict=True):
             if not is_unchanged(path, facts):
@@ -89,7 +92,7 @@ def read(source: Source, modality: Modality | None, preprocess: Preprocess, sett
     height, width = first.pixels.shape[:2]
     return Reading(
         images=pixels,
-        thumbnail=b"" if burned_in else thumbnail(as_shown(sample, pixels[0]), height / width),
+        thumbnail=b"" if burned_in else thumbnail(as_shown(sample, pixels[0]), preprocess.placement(height, width)),
         burned_in=burned_in,
         adapter=sample.provenance.adapter,
         preprocessing=sample.provenance.preprocessing,
@@ -110,25 +113,28 @@ def _public_json(values: Mapping[str, Any]) -> str:
     return json.dumps({entry.name: values[entry.name] for entry in ALLOWED if values.get(entry.name) is not None})
 
 
-def thumbnail(seen_HWC: NDArray[np.uint8], height_to_width: float) -> bytes:
-    """Make the report's small image from what the model saw.
+def thumbnail(seen_HWC: NDArray[np.uint8], where: Placement) -> bytes:
+    """Make the report's small image from what the model saw: without padding, at the image's own aspect ratio.
 
     Args:
-        seen_HWC: uint8 [H, W, 1 or 3]: the image; where it is a square, centred on padding.
-        height_to_width: The image's own aspect; tells where the padding is.
+        seen_HWC: uint8 [H, W, 1 or 3]: the model's input.
+        where: Where the image lies in it.
 
     Returns:
         JPEG bytes without any metadata, usually under 6 kB.
     """
     from PIL import Image
 
-    size, shown = seen_HWC.shape[0], seen_HWC
-    if seen_HWC.shape[1] == size:
-        height = max(1, min(size, round(size * min(1.0, height_to_width))))
-        width = max(1, min(size, round(size * min(1.0, 1.0 / height_to_width))))
-        top, left = (size - height) // 2, (size - width) // 2
-        shown = seen_HWC[top : top + height, left : left + width]
+    from medclip.imaging.geometry import crop
+
+    shown = crop(seen_HWC, where.filled)
     image = Image.fromarray(np.ascontiguousarray(shown[:, :, 0] if shown.shape[2] == 1 else shown))
+    down, across = where.scale
+    is_stretched = (where.resized_height, where.resized_width) == (where.shown_height, where.shown_width)
+    if is_stretched and abs(down / across - 1) > _UNEVEN:
+        width, height = image.width / across, image.height / down
+        share = THUMBNAIL_PX / max(width, height)
+        image = image.resize((max(1, round(width * share)), max(1, round(height * share))), Image.Resampling.LANCZOS)
     image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
     body = b""
     for quality in _JPEG_QUALITIES:

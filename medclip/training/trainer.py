@@ -7,6 +7,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ import torch
 from torch import Tensor
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.preprocess import Preprocess, square_side
 from medclip.models.towers.build import build_clip
 from medclip.progress import Progress, Silent
 from medclip.shards.reading.samples import ShardReader
@@ -71,8 +71,9 @@ class Trainer:
         self.reader = ShardReader(d.shards, d.train_split, verify=d.verify, cache=d.cache)
         started = self.world.first(lambda: begin(recipe, folder, self.reader)) or begin(recipe, folder, self.reader)
         self.config, self.tokenizer, self._base = started.config, started.tokenizer, started.base
-        self.normalisation = (started.mean, started.std)
-        self.size_px, self._budget = square_side(started.config), started.budget
+        # Shards hold images as the adapters crop them, whatever the model that was begun with was shown.
+        self.preprocess = replace(started.preprocess, adapters=self.reader.preprocessing, crop="modality")
+        self.normalisation, self.size_px = (self.preprocess.mean, self.preprocess.std), self.preprocess.size_px
         self.data, self.val = self._batches()
         self._notes: list[str] = []
         model = started.model.to(self.world.device)
@@ -249,12 +250,9 @@ class Trainer:
             )  # fmt: skip
         model = build_clip(self.config, self._base)
         model.load_state_dict(weights)
-        preprocess = Preprocess(
-            self.size_px, *self.normalisation, adapters=self.reader.preprocessing, budget=self._budget
-        )
         tokenizer = tokenizer_folder(self.recipe, self.folder)
         export_pack(
-            pack, self.recipe, model, self.config, tokenizer, self.reader, self.step, preprocess, base=self._base
+            pack, self.recipe, model, self.config, tokenizer, self.reader, self.step, self.preprocess, base=self._base
         )
 
     def _state(self) -> dict[str, Any]:
@@ -325,10 +323,10 @@ class Trainer:
     def _batches(self) -> tuple[Batches, Batches | None]:
         d, t, o = self.recipe.data, self.recipe.train, self.recipe.objective
         shared: dict[str, Any] = {
-            "batch_size": t.batch_size, "size_px": self.size_px, "seed": self.recipe.seed,
+            "batch_size": t.batch_size, "preprocess": self.preprocess, "seed": self.recipe.seed,
             "tokenizer": self.tokenizer,
             "native_share": d.native_share, "report_share": d.report_share, "report_words": d.report_words,
-            "native": d.native, "decode": d.decode, "budget": self._budget,
+            "native": d.native, "decode": d.decode,
             "rank": self.world.rank, "world_size": self.world.size,
         }  # fmt: skip
         data = Batches(

@@ -16,6 +16,7 @@ from medclip.models.card import SplitFigures
 from medclip.models.class_vectors import class_vectors, score_features
 from medclip.models.model import Model
 from medclip.models.packs.pack import load_model
+from medclip.models.preprocess import Preprocess
 from medclip.shards.reading.samples import ShardReader
 from medclip.statistics.metrics.classification import measured
 from medclip.statistics.resampling.resampled import interval_of
@@ -25,7 +26,7 @@ from tests.kits.progress import Recorded
 from tests.kits.scoring import make_pack
 from tests.kits.training import make_shards
 
-DRAWING = Drawing(size_px=1, seed=3, augment=None, native_share=0.3, report_share=0.5)
+DRAWING = Drawing(Preprocess(1), seed=3, augment=None, native_share=0.3, report_share=0.5)
 NUM_TEST = 24
 
 

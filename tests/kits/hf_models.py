@@ -14,6 +14,8 @@ import torch
 from tokenizers.pre_tokenizers import ByteLevel
 from torch import nn
 from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 TEXTS = [
     "Chest X-ray: no PNEUMONIA.",
@@ -72,6 +74,9 @@ def save_clip(folder: Path, *, activation: str = "quick_gelu", eos: int | None =
     }  # fmt: skip
     model = CLIPModel(CLIPConfig(projection_dim=24, text_config=text, vision_config=vision))
     randomise(model).save_pretrained(folder, **more)  # type: ignore[operator]
+    CLIPImageProcessorPil(size={"shortest_edge": SIZE}, crop_size={"height": SIZE, "width": SIZE}).save_pretrained(
+        folder
+    )
     return model
 
 
@@ -98,6 +103,7 @@ def save_siglip(folder: Path, vocab_size: int) -> SiglipModel:
     vision = {**sizes, "num_hidden_layers": 3, "intermediate_size": 119, "image_size": SIZE, "patch_size": 8}
     model = SiglipModel(SiglipConfig(text_config=text, vision_config=vision))
     randomise(model).save_pretrained(folder)  # type: ignore[operator]
+    SiglipImageProcessorPil(size={"height": SIZE, "width": SIZE}).save_pretrained(folder)
     return model
 
 

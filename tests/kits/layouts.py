@@ -97,6 +97,17 @@ def hub_folder(folder: Path, config: dict[str, Any], state: dict[str, Tensor], w
     return folder
 
 
+PIXELS: dict[str, Any] = {"resize": "shortest", "mean": MEAN, "std": STD}
+"""What `import_model` takes for weights that do not say how images are treated."""
+
+
+def preset_file(folder: Path, *sizes: int) -> Path:
+    """Write the same as a preset, for `load_start` and recipes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "own.yaml").write_text(json.dumps({"size": list(sizes or (32,)), **PIXELS}))
+    return folder / "own.yaml"
+
+
 def add_architecture(folder: Path, name: str, config: dict[str, Any]) -> str:
     """Make a name of open_clip's that stands for a small model."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -6,17 +6,22 @@ import io
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
-from medclip.imaging.geometry import letterbox
+from medclip.models.preprocess import Preprocess
 from medclip.runs.read_unit import THUMBNAIL_PX, thumbnail
 from tests.kits.scoring import texture
 
 
+def made(pixels: NDArray[np.uint8], preprocess: Preprocess) -> bytes:
+    """Make the thumbnail of a grey or RGB image as a run does."""
+    return thumbnail(preprocess.fit(pixels)[:, :, :1], preprocess.placement(*pixels.shape[:2]))
+
+
 @pytest.mark.parametrize(("height", "width"), [(300, 300), (300, 120), (90, 400), (5, 500)])
 def test_a_thumbnail_keeps_the_aspect_and_drops_the_padding(height: int, width: int) -> None:
-    image = letterbox(texture(1, height, width)[:, :, None], 224)
-    body = thumbnail(image, height / width)
+    body = made(texture(1, height, width)[:, :, None], Preprocess())
     found = Image.open(io.BytesIO(body))
     assert max(found.size) == THUMBNAIL_PX
     assert found.size[1] / found.size[0] == pytest.approx(height / width, rel=0.3 if height > 10 else 1)
@@ -26,5 +31,18 @@ def test_a_thumbnail_keeps_the_aspect_and_drops_the_padding(height: int, width: 
 
 def test_a_thumbnail_of_noise_stays_small() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
-    assert len(thumbnail(noise, 1.0)) < 20_000
-    assert len(thumbnail(letterbox(texture(3, 500, 400)[:, :, None], 224), 1.25)) < 6_000
+    assert len(made(noise, Preprocess())) < 20_000
+    assert len(made(texture(3, 500, 400)[:, :, None], Preprocess())) < 6_000
+
+
+def test_a_thumbnail_of_a_squashed_image_has_the_images_own_aspect_again() -> None:
+    found = Image.open(io.BytesIO(made(texture(1, 300, 120)[:, :, None], Preprocess(resize="squash"))))
+    assert found.size == (64, THUMBNAIL_PX)
+
+
+def test_a_thumbnail_of_a_cut_image_shows_what_the_model_saw() -> None:
+    pixels = np.full((100, 200, 1), 255, np.uint8)
+    pixels[:, 60:140] = 40
+    found = Image.open(io.BytesIO(made(pixels, Preprocess(resize="shortest"))))
+    assert found.size == (THUMBNAIL_PX, THUMBNAIL_PX)
+    assert np.asarray(found)[80, [2, 80, 157]] == pytest.approx([255, 40, 255], abs=8)

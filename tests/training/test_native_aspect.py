@@ -16,6 +16,7 @@ from medclip.imaging.geometry import letterbox
 from medclip.imaging.native_aspect import TokenBudget
 from medclip.models.packs.manifest import read_config
 from medclip.models.packs.pack import load_model, verify_pack
+from medclip.models.preprocess import Preprocess
 from medclip.sample import View
 from medclip.settings import Settings
 from medclip.shards.reading.samples import ShardReader
@@ -121,7 +122,7 @@ def test_what_does_not_go_with_it_is_refused_by_name(
 def test_batches_hold_whole_patches_of_each_image(shards: Path, kind: Any) -> None:
     budget = TokenBudget(8, 60)
     with ShardReader(shards, "val") as reader:
-        batches = Batches(reader, batch_size=4, size_px=64, seed=0, budget=budget, worker_kind=kind)
+        batches = Batches(reader, batch_size=4, preprocess=Preprocess(64, budget=budget), seed=0, worker_kind=kind)
         (first, *_) = batches.validation(8)
         assert first.images.shape == (4, *budget.packed_shape)
         for row, packed in enumerate(first.images):

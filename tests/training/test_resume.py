@@ -86,7 +86,8 @@ def _keys(recipe: dict[str, Any], folder: Path, ranks: int, first: int, last: in
     found = []
     for rank in range(ranks):
         share = Batches(
-            trainer.reader, batch_size=plan.train.batch_size, size_px=32, seed=plan.seed, augment=plan.augment,
+            trainer.reader, batch_size=plan.train.batch_size, preprocess=trainer.preprocess, seed=plan.seed,
+            augment=plan.augment,
             rank=rank, world_size=ranks,
         )  # fmt: skip
         found += [key for batch in share.training(first, last) for key in batch.keys]

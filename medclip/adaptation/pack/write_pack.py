@@ -114,7 +114,7 @@ def write_pack(
         _write_lines(fresh / TRAIN_HASHES, base, of_base.train_hashes_file, [s.sha256 for s in adapted.shots])
         _write_lines(fresh / PATIENT_HASHES, base, of_base.patient_hashes_file, [s.patient for s in adapted.shots])
         (fresh / CARD_FILE).write_text(card.to_json(), encoding="utf-8")
-        read = {way: preprocessing_of(way) for way in adapted.ways}
+        read = {way: preprocessing_of(way, adapted.model.preprocess.policy) for way in adapted.ways}
         seal(fresh, {**adapted.model.preprocess.adapters, **read})
     return folder
 

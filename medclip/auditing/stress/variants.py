@@ -23,7 +23,8 @@ class Variants:
     """What `models.read_pixels.read_pixels` renders instead of the image alone: 2 + K forms of each view.
 
     The first is the image as it is scored. The others are brought to 224 px, the size that strengths are for, and from
-    there to the model's size: the clean one, which changes are measured from, and one for each corruption. So what is
+    there to the model's size (the longer side; of a model that is shown the centre of an image, the shorter one): the
+    clean one, which changes are measured from, and one for each corruption. So what is
     compared differs in nothing but the corruption. For a model of 224 px the first two are equal. Corruptions are
     applied to what the adapter made of the file, before the black around it.
     """
@@ -49,7 +50,7 @@ class Variants:
         forms: list[NDArray[np.uint8]] = []
         for number, view in enumerate(views):
             forms.append(preprocess.to_array(view))
-            small = _at_reference(to_uint8(view))
+            small = _at_reference(to_uint8(view), shortest=preprocess.resize == "shortest")
             forms.append(preprocess.fit(small))
             for corruption in self.corruptions:
                 rng = draws(sha256, f"{corruption.name} {number}")
@@ -57,11 +58,10 @@ class Variants:
         return preprocess.together(forms)
 
 
-def _at_reference(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Bring the longer side to the reference, with the sizes that `letterbox` takes for it."""
+def _at_reference(pixels: NDArray[np.uint8], *, shortest: bool) -> NDArray[np.uint8]:
+    """Bring the longer or the shorter side to the reference, with the sizes that a model's square takes for it."""
     height, width = pixels.shape[:2]
-    longest = max(height, width)
-    if longest >= REFERENCE_PX:
+    if not shortest and max(height, width) >= REFERENCE_PX:
         return fit(pixels, REFERENCE_PX)
-    scale = REFERENCE_PX / longest
+    scale = REFERENCE_PX / (min if shortest else max)(height, width)
     return resize(pixels, max(1, round(height * scale)), max(1, round(width * scale)))

@@ -12,8 +12,8 @@ from typing import Any
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.models.interchange.layouts import open_clip_folder
 from medclip.models.interchange.layouts.layout import Place, Source, as_safetensors
-from medclip.models.interchange.layouts.open_clip_coca import contrastive_half
 from medclip.models.interchange.layouts.table import read_layout
+from medclip.models.interchange.pixels import from_open_clip
 from medclip.models.packs import pack as packs
 from medclip.models.packs.manifest import (
     CONFIG_NAME,
@@ -26,6 +26,8 @@ from medclip.models.packs.manifest import (
 from medclip.models.towers import bert as hf_text
 
 HUB = "hf-hub:"
+_PIXELS = ("mean", "std", "interpolation", "resize_mode")
+"""What open_clip's list of pre-trained weights says about pixels."""
 
 
 def find_source(start: str | Path, architecture: str | None = None, scratch: Path | None = None) -> Source:
@@ -44,7 +46,7 @@ def find_source(start: str | Path, architecture: str | None = None, scratch: Pat
     text = os.fspath(start)
     source = _find(text, Path(text), architecture, scratch)
     if architecture is not None and source.config is None:
-        return contrastive_half(replace(source, config=_architecture(architecture)))
+        return replace(source, config=_architecture(architecture))
     if architecture is not None:
         raise MedclipError(
             Reason.WRONG_USE, "this model brings its own architecture; no other can be given to it.", where=text
@@ -68,7 +70,7 @@ def _find(text: str, path: Path, architecture: str | None, scratch: Path | None)
     if tag and name in _names():
         return _tagged(name, tag)
     if text in _names():
-        return contrastive_half(Source(_architecture(text), place=text))
+        return Source(_architecture(text), place=text)
     raise _unknown(text)
 
 
@@ -133,16 +135,15 @@ def read_hub(repository: str, scratch: Path | None, cache: str | None = None) ->
     Raises:
         MedclipError: As `find_source`.
     """
-    from medclip.models.interchange.hub import fetch, fetch_model
+    from medclip.models.interchange.hub import fetch_config, fetch_model
 
     folder = fetch_model(repository, cache)
     source = read_layout(folder, scratch=scratch)
     text_cfg = (source.config or {}).get("text_cfg") or {}
     bert = text_cfg.get("hf_model_name")
     if bert and not hf_text.is_text_model(folder):
-        config = fetch(bert, hf_text.CONFIG, cache)  # named by the checkpoint that the user named
-        if isinstance(config, Path):  # else the user is asked for its folder, unless one was named
-            text_cfg["hf_model_name"] = str(config.parent)
+        config = fetch_config(bert, hf_text.CONFIG, cache)  # named by the checkpoint that the user named
+        text_cfg["hf_model_name"] = str(config.parent)
     return replace(source, place=f"{HUB}{repository}")
 
 
@@ -166,8 +167,7 @@ def _tagged(name: str, tag: str) -> Source:
         )
     names = (f"{file.rpartition('.')[0]}.safetensors", file) if file else open_clip_folder.OPEN_CLIP_WEIGHTS
     weights = fetch_weights(repository, *names)
-    pixels = {k: known[k] for k in ("mean", "std")}
-    return contrastive_half(Source(config, (weights,), None, pixels, f"{name}:{tag}"))
+    return Source(config, (weights,), None, from_open_clip({k: known.get(k) for k in _PIXELS}), f"{name}:{tag}")
 
 
 def refuse_pickle(source: Source) -> None:

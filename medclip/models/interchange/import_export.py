@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,17 +16,20 @@ from medclip.files.input_paths import refuse_missing
 from medclip.files.output import claim_folder, in_use, new_folder, scratch_folder
 from medclip.models.card import FILE_NAME as CARD_NAME
 from medclip.models.card import IMPORTED, Card
+from medclip.models.interchange.choose_pixels import choose_pixels, state_pixels
 from medclip.models.interchange.find_source import HUB, find_source, is_bare_text_model
 from medclip.models.interchange.layouts.layout import HUB_WEIGHTS, Place, as_safetensors, no_weights
+from medclip.models.interchange.presets import find_preset
 from medclip.models.packs.manifest import CONFIG_NAME, TEXT_FOLDER, WEIGHTS_NAME, file_sha256, is_pickle, read_config
 from medclip.models.packs.manifest import FILE_NAME as MANIFEST
 from medclip.models.packs.pack import find_pack, save_pack, verify_pack
-from medclip.models.preprocess import Preprocess, budget_of, square_side
+from medclip.models.preprocess import CROPS, budget_of
 from medclip.models.towers import bert as hf_text
 from medclip.result import Result
 from medclip.sample import Modality
 from medclip.text.tokenizers.tokenizer import load_tokenizer
 from medclip.version import __version__
+from medclip.wording import list_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -89,9 +92,14 @@ def _tensors_of(folder: Path) -> dict[str, Tensor]:
 
 _NOT_MEASURED = "Nothing was measured by medclip: the card has no task and no figure."
 _OTHER_PIXELS = (
-    "The weights were not trained through medclip's adapters. medclip shows a model the whole image on a black square; "
-    "most public checkpoints were trained on centre crops."
+    "The weights were not trained through medclip's adapters: what a file's values mean (window, polarity, padding) is "
+    "decided by medclip. {pixels} This is from {origin}."
 )
+_CONTRADICTED = "The checkpoint's own file says otherwise and was not followed: {what}."
+
+
+def _in_words(settings: Mapping[str, Any]) -> str:
+    return list_of([f"{key} {value}" for key, value in settings.items()])
 
 
 @dataclass(frozen=True, repr=False)
@@ -119,6 +127,12 @@ def import_model(
     name: str | None = None,
     license: str = "",
     modalities: Sequence[str] = (),
+    preset: str | Path | None = None,
+    resize: str | None = None,
+    interpolation: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    crop: str = "modality",
     overwrite: bool = False,
 ) -> Path:
     """Turn a checkpoint or a model folder into a pack, without loss.
@@ -136,6 +150,15 @@ def import_model(
         name: Name on the card; the folder's where None.
         license: Licence of the weights, as the card states it.
         modalities: What the model knows, by medclip's names. The card states them; nothing is measured.
+        preset: Name of a preset (`medclip.models.presets`) or a file like one: how the authors treat images, where the
+            checkpoint's own files do not say. Given beside such a file it is followed, and the card says where the two
+            differ; so are `resize`, `interpolation`, `mean` and `std`.
+        resize: "longest" side with padding, "shortest" side with the centre cut out, or "squash"; "shortest:256" for
+            256 px before the cut.
+        interpolation: bicubic, bilinear, lanczos, hamming, box or nearest.
+        mean: Three numbers, one a channel, in units of [0, 1].
+        std: The same.
+        crop: "none" leaves out the modality's crop, for authors whose images were whole.
         overwrite: Put it in the place of a pack or text folder that is there already.
 
     Returns:
@@ -155,12 +178,17 @@ def import_model(
             f"there is no modality {unknown[0]!r}.",
             hint=did_you_mean(unknown[0], Modality, "Modalities are"),
         )
+    stated = state_pixels(resize, mean, std, interpolation)
+    if crop not in CROPS:
+        raise MedclipError(Reason.WRONG_USE, f"the crop is {list_of(CROPS, 'or')}, not {crop!r}.")
+    if preset is not None:
+        find_preset(preset)
     if architecture is None and os.path.isdir(source) and is_bare_text_model(Path(source)):
-        if text_folder or name or license or modalities:
+        if text_folder or name or license or modalities or stated or preset or crop != CROPS[0]:
             raise MedclipError(
                 Reason.WRONG_USE,
                 "this is a text model alone: it becomes a folder without a card, so that no --name, --license, "
-                "--modalities and --text-folder can be given.",
+                "--modalities, --text-folder and nothing about images can be given.",
                 where=source,
             )
         return import_text_model(Path(source), out)
@@ -176,24 +204,31 @@ def import_model(
                 where=source,
                 hint="Name a checkpoint.",
             )
+        chosen = choose_pixels(located, preset, stated)
         with naming(located.weights[0], instead=scratch):
             converted = tuple(as_safetensors(path, scratch) or path for path in located.weights)
-            started = start_from(replace(located, weights=converted), text_folder=text_folder)
+            started = start_from(replace(chosen.source, weights=converted), text_folder=text_folder)
             check_finite(started.model.state_dict())
         started.tokenizer.save(scratch / "tokenizer")
-        preprocess = Preprocess(square_side(started.config), started.mean, started.std, budget=started.budget)
+        preprocess = replace(started.preprocess, crop=crop)
         card = Card(
             name=name or out.name,
             summary="Imported weights.",
             licence=license,
             modalities=tuple(modalities),
-            limits=(_NOT_MEASURED, _OTHER_PIXELS),
+            limits=(
+                _NOT_MEASURED,
+                _OTHER_PIXELS.format(pixels=preprocess.describe(), origin=chosen.origin),
+                *([_CONTRADICTED.format(what=_in_words(chosen.contradicted))] if chosen.contradicted else []),
+            ),
             created_from={
                 IMPORTED: str(source) if str(source).startswith(HUB) else Path(source).name,
                 "layout": located.layout,
                 "sha256": _sha256_of(located.weights),
                 "architecture": architecture,
-                "preprocess_cfg": dict(located.preprocess),
+                "preprocess_cfg": preprocess.to_config(),
+                "pixels_from": chosen.origin,
+                **({"own_file_says": dict(chosen.contradicted)} if chosen.contradicted else {}),
                 "medclip": __version__,
             },
         )
@@ -275,6 +310,7 @@ def _export(path: Path, fresh: Path, out: Path) -> tuple[str, ...]:
         text_cfg["hf_model_name"] = str((out / TEXT_FOLDER).resolve())
         notes.append("The text tower's config is named by its absolute path: export again after moving the folder.")
     notes += _beyond_open_clip(config["model_cfg"])
+    notes += _pixels_beyond_open_clip(config["preprocess_cfg"])
     (fresh / CONFIG_NAME).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     return tuple(notes)
 
@@ -290,6 +326,21 @@ def _beyond_open_clip(model_cfg: dict[str, Any]) -> list[str]:
             "The image size is not the timm tower's own; open_clip gives a timm tower another size after loading only, "
             "and does not load these weights."
         )
+    return notes
+
+
+def _pixels_beyond_open_clip(pixels: dict[str, Any]) -> list[str]:
+    """Return what of a pack's pixels open_clip does not do, and leave a filter in the config that it knows."""
+    notes = []
+    if pixels["interpolation"] not in ("bicubic", "bilinear"):
+        notes.append(f"open_clip has no {pixels['interpolation']} filter and resizes with its bicubic one.")
+        pixels["interpolation"] = "bicubic"
+    if "resize_px" in pixels:
+        notes.append(f"open_clip does not resize to {pixels['resize_px']} px first: it shows more of the image.")
+    if "centre" in pixels:
+        notes.append("Where an odd number of rows or columns is cut off, open_clip's centre is one pixel further.")
+    if "resampler" in pixels:
+        notes.append(f"open_clip resizes with Pillow's arithmetic, not with that of {pixels['resampler']}.")
     return notes
 
 

@@ -9,14 +9,16 @@ from tempfile import TemporaryDirectory
 
 from medclip.models.card import Card
 from medclip.models.devices import check_device
+from medclip.models.interchange.choose_pixels import choose_pixels
 from medclip.models.interchange.find_source import HUB, read_hub
 from medclip.models.interchange.layouts.layout import as_safetensors
 from medclip.models.interchange.load_start import start_from
 from medclip.models.model import Model
-from medclip.models.preprocess import Preprocess, square_side
 
 
-def load_hub(name: str, cache_dir: Path | str | None = None, *, device: str = "cpu") -> Model:
+def load_hub(
+    name: str, cache_dir: Path | str | None = None, *, device: str = "cpu", preset: str | Path | None = None
+) -> Model:
     """Load a checkpoint by its hub name, in any layout that `medclip models import` takes.
 
     What lies in the cache is used; the network is asked only for what is missing, and never with HF_HUB_OFFLINE=1.
@@ -26,11 +28,12 @@ def load_hub(name: str, cache_dir: Path | str | None = None, *, device: str = "c
         name: "org/name", with or without "hf-hub:".
         cache_dir: Cache in the hub's layout (models--org--name/snapshots/...); the hub client's own where None.
         device: Torch device.
+        preset: Says how images are treated where the repository does not: see `medclip.models.presets`.
 
     Returns:
         A model whose card knows nothing but its name, and whose preprocessing is bound to no adapter: figures measured
-        on medclip's own packs do not apply to it. Images are letterboxed, whatever resize mode the checkpoint was
-        trained with.
+        on medclip's own packs do not apply to it. Images are treated as the checkpoint's own files say, after the
+        modality's crop.
 
     Raises:
         MedclipError: PACK_NOT_FOUND when it is neither in the cache nor to be had; UNSAFE_WEIGHTS when its weights are
@@ -42,9 +45,14 @@ def load_hub(name: str, cache_dir: Path | str | None = None, *, device: str = "c
         scratch = Path(folder)
         source = read_hub(repository, scratch, cache=None if cache_dir is None else os.fspath(cache_dir))
         weights = tuple(as_safetensors(path, scratch) or path for path in source.weights)
-        started = start_from(replace(source, weights=weights))
+        started = start_from(replace(choose_pixels(source, preset).source, weights=weights))
     card = Card(name=repository, summary="Public checkpoint, by its hub name. Nothing was measured by medclip.")
-    preprocess = Preprocess(square_side(started.config), started.mean, started.std)
     return Model(
-        started.model, started.tokenizer, preprocess, card, name=repository, path=Path(repository), device=device
+        started.model,
+        started.tokenizer,
+        started.preprocess,
+        card,
+        name=repository,
+        path=Path(repository),
+        device=device,
     )

@@ -5,18 +5,18 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason, naming, printable
-from medclip.imaging.native_aspect import TokenBudget
+from medclip.models.interchange.choose_pixels import check_pixels, choose_pixels
 from medclip.models.interchange.find_source import find_source, refuse_pickle
 from medclip.models.interchange.layouts.layout import Source
 from medclip.models.packs.manifest import TEXT_FOLDER
-from medclip.models.preprocess import CLIP_MEAN, CLIP_STD, budget_of, normalisation
+from medclip.models.preprocess import Preprocess, from_config, square_side
 from medclip.models.towers import bert as hf_text
 from medclip.models.towers.build import build_clip
 from medclip.models.towers.state_dict import HF_MARK, load_weights, read_weights, suited_config, text_projection_of
@@ -93,13 +93,10 @@ class Started:
     config: dict[str, Any]
     """open_clip `model_cfg`; `build_clip(config, base)` makes the same towers again."""
     tokenizer: Tokenizer
-    mean: tuple[float, float, float]
-    """Per channel, in units of [0, 1]."""
-    std: tuple[float, float, float]
+    preprocess: Preprocess
+    """How images were treated where its weights come from; bound to no adapter."""
     base: Path | None = None
     """Folder that a relative `hf_model_name` in the config starts from."""
-    budget: TokenBudget | None = None
-    """Of a model that takes images at their own aspect ratio."""
 
 
 def load_start(
@@ -107,6 +104,7 @@ def load_start(
     *,
     architecture: str | None = None,
     text_folder: Path | None = None,
+    preset: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Started:
     """Load a model to go on from. No pickle is loaded, and no network asked unless `start` names a hub.
@@ -118,11 +116,12 @@ def load_start(
             the model names one on a hub. Given with a model whose own text tower is no BERT, that tower is replaced:
             image weights from `start`, text weights from the folder's model.safetensors where it has one (UniMed-CLIP
             began like that).
+        preset: Says how images are treated where the weights come without a file that does: see `find_preset`.
         overrides: Merged into the config before the towers are built: `{"text_cfg": {"context_length": 256}}` stretches
             the text positions, `{"vision_cfg": {"image_size": 336}}` resamples the image positions.
 
     Returns:
-        Model, config, tokenizer, normalisation.
+        Model, config, tokenizer, how images are treated.
 
     Raises:
         MedclipError: PACK_NOT_FOUND, PACK_INVALID, MISSING_FILE, UNSAFE_WEIGHTS or WRONG_USE.
@@ -134,7 +133,7 @@ def load_start(
     """
     source = find_source(start, architecture)
     refuse_pickle(source)
-    return start_from(source, text_folder=text_folder, overrides=overrides)
+    return start_from(choose_pixels(source, preset).source, text_folder=text_folder, overrides=overrides)
 
 
 def start_from(
@@ -146,7 +145,7 @@ def start_from(
 
 
 def _started(source: Source, text_folder: Path | None, overrides: Mapping[str, Any]) -> Started:
-    state = _state_of(source)
+    state, trained_px = _state_of(source), None
     if source.config is None:
         raise _needs_architecture(source, state or {})
     config = copy.deepcopy(source.config)
@@ -154,6 +153,7 @@ def _started(source: Source, text_folder: Path | None, overrides: Mapping[str, A
     if state is not None:
         state = {n: v for n, v in state.items() if not replaced or n.startswith(("visual.", "logit_"))}
         config = suited_config(config, state)
+        trained_px = square_side(config)
     _merge(config, overrides)
     tokenizer = load_tokenizer(text_folder or source.folder or Path(), config["text_cfg"])
     model = build_clip(config, base)
@@ -161,11 +161,14 @@ def _started(source: Source, text_folder: Path | None, overrides: Mapping[str, A
     if state is not None:
         own_text = {n: v for n, v in model.state_dict().items() if n.startswith("text.")} if replaced else {}
         load_weights(model, {**own_text, **state}, where=source.weights[0])
+        check_pixels(source, trained_px or 0, alike(state))
     if base is not None and (state is None or replaced):
         hf_text.start_text_tower(model, hf_text.folder_of(config["text_cfg"]["hf_model_name"], base))
-    mean, std = source.preprocess.get("mean", CLIP_MEAN), source.preprocess.get("std", CLIP_STD)
-    budget = budget_of({"model_cfg": config, "preprocess_cfg": source.preprocess})
-    return Started(model, config, tokenizer, *normalisation(mean, std), base, budget)
+    pixels = source.preprocess or {"resize_mode": "longest"}  # of random weights, which know no images yet
+    preprocess = from_config({"model_cfg": config, "preprocess_cfg": pixels}, {})
+    if trained_px is not None and preprocess.resize_px is not None:  # the same share is cut off at another size
+        preprocess = replace(preprocess, resize_px=round(preprocess.resize_px * preprocess.size_px / trained_px))
+    return Started(model, config, tokenizer, preprocess, base)
 
 
 def _state_of(source: Source) -> dict[str, Tensor] | None:

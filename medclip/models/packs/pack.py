@@ -140,8 +140,8 @@ def verify_pack(model: str | Path) -> PackInfo:
     refuse_pickles(path)
     check_files(path, manifest)
     with naming(path):
-        from_config(read_config(path), manifest.preprocessing)
-    check_preprocessing(path, manifest.preprocessing, read_card(path))
+        preprocess = from_config(read_config(path), manifest.preprocessing)
+    check_preprocessing(path, preprocess, read_card(path))
     return _info(path, manifest)
 
 
@@ -195,13 +195,14 @@ def load_model(model: str | Path | Model = DEFAULT, *, device: str = "cpu", veri
         check_files(path, manifest)
     config = read_config(path)
     card = read_card(path)
-    check_preprocessing(path, manifest.preprocessing, card)
+    with naming(path):
+        preprocess = from_config(config, manifest.preprocessing)
+    check_preprocessing(path, preprocess, card)
     from medclip.models.model import Model
     from medclip.models.towers.build import build_clip
     from medclip.text.tokenizers.tokenizer import load_tokenizer
 
     with naming(path):
-        preprocess = from_config(config, manifest.preprocessing)
         clip = build_clip(_inside(config["model_cfg"]), path)
         _load_weights(clip, path / WEIGHTS_NAME)
         text_cfg = config["model_cfg"].get("text_cfg")
@@ -277,12 +278,12 @@ def update_pack(path: Path, *, card: Card | None = None, extra_files: Mapping[st
     return seal(path, manifest.preprocessing)
 
 
-def check_preprocessing(path: Path, trained: Mapping[str, str], card: Card) -> None:
+def check_preprocessing(path: Path, preprocess: Preprocess, card: Card) -> None:
     """Compare the adapters the weights were trained through with those of this code.
 
     Args:
         path: The pack, for the error.
-        trained: Way of reading ("xray", "generic", "ct:volume") to preprocessing hash, of the manifest.
+        preprocess: With the hashes of the manifest: way of reading ("xray", "generic", "ct:volume") to preprocessing.
         card: Each of its modalities that one of its tasks is about needs a hash; so does "generic" when the pack has
             the task that infers the modality. A modality that it can only tell apart from others needs none, nor does
             any of an imported pack, which was not trained through our adapters.
@@ -293,6 +294,7 @@ def check_preprocessing(path: Path, trained: Mapping[str, str], card: Card) -> N
     from medclip.adapters.registry import preprocessing_of
     from medclip.text.vocabulary.load import load_task, task_names
 
+    trained = preprocess.adapters
     asked = {m for name in card.tasks if name in task_names() for m in load_task(name).modalities}
     needed = [m for m in card.modalities if m in asked or not (trained or IMPORTED in card.created_from)] + [
         GENERIC
@@ -308,7 +310,7 @@ def check_preprocessing(path: Path, trained: Mapping[str, str], card: Card) -> N
             )
     for name, expected in trained.items():
         try:
-            current = preprocessing_of(name)
+            current = preprocessing_of(name, preprocess.policy)
         except (MedclipError, ValueError):
             current = "no adapter"
         if current != expected:

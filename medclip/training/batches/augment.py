@@ -93,16 +93,20 @@ def names_a_side(text: str) -> bool:
 
 
 def apply_change(
-    image: NDArray[np.uint8] | Image.Image, change: Change, size: int | tuple[int, int]
+    image: NDArray[np.uint8] | Image.Image,
+    change: Change,
+    size: int | tuple[int, int],
+    extent: tuple[float, float] | None = None,
 ) -> NDArray[np.uint8]:
-    """Crop, turn, mirror and resample, as a letterbox would place the image; then change colours and grey values.
+    """Crop, turn, mirror and resample, as the model's square shows the image; then change colours and grey values.
 
     Args:
         image: uint8 H x W x 3 (or x 1), or a Pillow image in mode RGB or L. Grey images stay so until the end, which
             takes a third of the time and gives the same values.
         change: From `draw_change`.
-        size: Side of the square that the image is letterboxed into, in pixels; or height and width of the result, which
+        size: Side of the square that the image is brought into, in pixels; or height and width of the result, which
             the image fills: parts of the image's own aspect ratio are cut out then.
+        extent: Height and width of what the square shows of the image, in its pixels; None: all of it, letterboxed.
 
     Returns:
         uint8 [H, W, 3] of that size, black around; black stays black.
@@ -111,7 +115,10 @@ def apply_change(
 
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
-    frame = _Frame(_around(image), (size, size)) if isinstance(size, int) else _Frame(image.size, (size[1], size[0]))
+    if isinstance(size, int):
+        frame = _Frame(_around(image) if extent is None else (extent[1], extent[0]), (size, size))
+    else:
+        frame = _Frame(image.size, (size[1], size[0]))
     if change.parts:
         part = _stretched(image, change, frame)
     else:
@@ -127,7 +134,7 @@ def apply_change(
 class _Frame(NamedTuple):
     """What the whole result would show of an image, were nothing cut off: width and height."""
 
-    extent: tuple[int, int]
+    extent: tuple[float, float]
     """In pixels of the image."""
     size: tuple[int, int]
     """In pixels of the result."""
@@ -150,9 +157,13 @@ def _turned(image: Image.Image, change: Change, frame: _Frame) -> Image.Image:
     if longest * change.zoom > 1.5 * size:
         factor = round(1.3 * size / change.zoom) / longest
         width, height = (max(1, round(side * factor)) for side in image.size)
-        is_square = frame.extent == _around(image)
+        before, around = image.size, _around(image)
         image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=REDUCING_GAP)
-        frame = frame._replace(extent=_around(image) if is_square else image.size)
+        if frame.extent == around:
+            frame = frame._replace(extent=_around(image))
+        else:
+            across, down = (frame.extent[n] * image.size[n] / before[n] for n in (0, 1))
+            frame = frame._replace(extent=image.size if frame.extent == before else (across, down))
     across, down = frame.scale(change.zoom)
     centre_x, centre_y = frame.centre(image, change)
     turn = math.radians(change.rotate_deg)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.native_aspect import TokenBudget
+from medclip.models.preprocess import Preprocess
 from medclip.text.free_text.sentences import Native
 from medclip.text.tokenizers.tokenizer import Tokenizer
 from medclip.training.batches.ahead import WindowsAhead
@@ -93,16 +93,15 @@ class Batches:
         reader: The split.
         batch_size: Samples of a step over all ranks; the rest of an epoch that does not fill a batch is left out (it is
             other samples each epoch).
-        size_px: S, the side of the images.
+        preprocess: How the model takes images.
         seed: Seed of order, captions and augmentation.
         tokenizer: Cuts the captions into tokens, in the workers; none are cut where None.
-        augment: None for validation: letterboxed images, captions that stay the same.
+        augment: None for validation: images as the model is used with, captions that stay the same.
         native_share: Share of captions quoted from the record's own texts.
         report_share: Share of captions quoted from the record's report.
         report_words: Words of a report that are quoted at most.
         native: "sentences" or "whole": how texts and reports are quoted.
         decode: How much of a JPEG is decoded; see `data.decode` of a recipe.
-        budget: Images at their own aspect ratio within so many patches; None: letterboxed squares.
         policy: What makes a batch; see `medclip.training.batches.order`.
         weights: By source, for `proportional`.
         window_shards: Shards that `shard_mixed` mixes.
@@ -127,7 +126,7 @@ class Batches:
         reader: ShardReader,
         *,
         batch_size: int,
-        size_px: int,
+        preprocess: Preprocess,
         seed: int,
         tokenizer: Tokenizer | None = None,
         augment: Augment | None = None,
@@ -136,7 +135,6 @@ class Batches:
         report_words: int = 60,
         native: Native = "sentences",
         decode: Decode = "auto",
-        budget: TokenBudget | None = None,
         policy: Policy = "shard_mixed",
         weights: Mapping[str, float] | None = None,
         window_shards: int = WINDOW_SHARDS,
@@ -157,11 +155,11 @@ class Batches:
                 f"a batch of {batch_size} cannot be divided among {world_size} ranks.",
                 hint="Make train.batch_size, the samples of all ranks together, a multiple of their number.",
             )
-        self.reader, self.batch_size, self.size_px, self.seed = reader, batch_size, size_px, seed
+        self.reader, self.batch_size, self.seed = reader, batch_size, seed
         self.policy: Policy = policy
         self.weights, self.window_shards = dict(weights or {}), window_shards
         self.rank, self.world_size, self.max_bad_share = rank, world_size, max_bad_share
-        drawing = Drawing(size_px, seed, augment, native_share, report_share, report_words, native, decode, budget)
+        drawing = Drawing(preprocess, seed, augment, native_share, report_share, report_words, native, decode)
         length = tokenizer.context_length if tokenizer else 0
         self.image_shape = drawing.image_shape
         """Of one image of a batch."""

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
-from medclip.imaging.geometry import letterbox
-from medclip.imaging.native_aspect import TokenBudget
+from medclip.models.preprocess import Preprocess
 from medclip.objectives.keys import key_of
 from medclip.sample import Modality
 from medclip.shards.reading.foreign import FOREIGN, is_empty_record
@@ -43,10 +42,11 @@ _RECORD_BYTES = 2000
 class Drawing:
     """How samples are made; small, so that it travels to other processes."""
 
-    size_px: int
+    preprocess: Preprocess
+    """How the model takes images; the adapters were done with them when the shards were built."""
     seed: int
     augment: Augment | None
-    """None for validation: letterboxed images, captions that stay the same."""
+    """None for validation: images as the model is used with, captions that stay the same."""
     native_share: float
     report_share: float
     report_words: int = 60
@@ -54,15 +54,18 @@ class Drawing:
     """How texts and reports are quoted; those of foreign sets always whole, and always before anything else."""
     decode: Decode = "auto"
     """How much of a JPEG is decoded."""
-    budget: TokenBudget | None = None
-    """Images at their own aspect ratio within so many patches; None: letterboxed squares."""
 
     @property
     def wanted_px(self) -> int:
         """Longest side that is needed of a stored image: with a token budget that of an image four times as long as
-        wide, so that longer ones still have more pixels than are drawn (`DRAFT_GAP`).
+        wide, so that longer ones still have more pixels than are drawn (`DRAFT_GAP`); where the shorter side counts
+        that of one twice as long as wide.
         """
-        size = self.size_px if self.budget is None else 2 * math.isqrt(self.budget.max_tokens) * self.budget.patch_px
+        pixels, budget = self.preprocess, self.preprocess.budget
+        if budget is not None:
+            size = 2 * math.isqrt(budget.max_tokens) * budget.patch_px
+        else:
+            size = (pixels.resize_px or pixels.size_px) * (2 if pixels.resize == "shortest" else 1)
         return size if self.augment is None else largest_px(self.augment, size)
 
     @property
@@ -75,18 +78,19 @@ class Drawing:
     @property
     def image_shape(self) -> tuple[int, ...]:
         """Shape of what `draw` returns."""
-        return (self.size_px, self.size_px, 3) if self.budget is None else self.budget.packed_shape
+        side, budget = self.preprocess.size_px, self.preprocess.budget
+        return (side, side, 3) if budget is None else budget.packed_shape
 
     def draw(self, stored: Image.Image, change: Change | None) -> NDArray[np.uint8]:
         """Make what the model takes of a stored image: a square, or what `TokenBudget.pack` returns."""
-        size = self.size_px if self.budget is None else self.budget.size_px(stored.height, stored.width)
-        if change is not None:
-            image = apply_change(stored, change, size)
-        elif self.budget is not None:
-            image = self.budget.fit(np.atleast_3d(np.asarray(stored)))
+        pixels, budget = self.preprocess, self.preprocess.budget
+        if change is None:
+            image = pixels.fit(np.atleast_3d(np.asarray(stored)))
+        elif budget is not None:
+            image = apply_change(stored, change, budget.size_px(stored.height, stored.width))
         else:
-            image = letterbox(np.atleast_3d(np.asarray(stored)), self.size_px)
-        return image if self.budget is None else self.budget.pack(image)
+            image = apply_change(stored, change, pixels.size_px, pixels.extent(stored.height, stored.width))
+        return image if budget is None else budget.pack(image)
 
 
 Strings = tuple[str, str, str, str, str]

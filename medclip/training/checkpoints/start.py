@@ -16,7 +16,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.output import new_folder
 from medclip.imaging.native_aspect import TokenBudget
 from medclip.models.interchange.load_start import Started, load_start
-from medclip.models.preprocess import MEAN, NATIVE_TOWER, STD, square_side
+from medclip.models.preprocess import NATIVE_TOWER, Preprocess, square_side
 from medclip.models.towers.activation_checkpointing import recompute_activations
 from medclip.models.towers.build import build_clip, default_config, image_tower_weights, start_image_tower
 from medclip.models.towers.freeze import lock_image, lock_text
@@ -86,7 +86,9 @@ def _loaded(recipe: Recipe, folder: Path) -> Started:
         overrides["vision_cfg"] = {"image_size": m.size_px}
     if "context_length" in recipe.text.model_fields_set:
         overrides["text_cfg"] = {"context_length": recipe.text.context_length}
-    started = load_start(m.start, architecture=m.architecture, text_folder=m.text_folder, overrides=overrides)
+    started = load_start(
+        m.start, architecture=m.architecture, text_folder=m.text_folder, preset=m.preset, overrides=overrides
+    )
     if not own.is_dir():  # the first rank writes it for all
         with new_folder(own) as draft:
             started.tokenizer.save(draft)
@@ -114,7 +116,7 @@ def _built(recipe: Recipe, folder: Path, reader: ShardReader) -> Started:
         start_image_tower(model, image_tower_weights(Settings().home / "cache"))
     elif m.image_weights is not None:
         start_image_tower(model, Path(m.image_weights))
-    return Started(model=model, config=config, tokenizer=tokenizer, mean=MEAN, std=STD, base=None)
+    return Started(model=model, config=config, tokenizer=tokenizer, preprocess=Preprocess(m.size_px))
 
 
 def _custom_text(started: Started) -> Started:
@@ -131,7 +133,7 @@ def _custom_text(started: Started) -> Started:
 
 def _native_aspect(recipe: Recipe, started: Started) -> Started:
     """Let the image tower take images at their own aspect ratio, where recipe or start say so."""
-    m, budget = recipe.model, started.budget
+    m, budget = recipe.model, started.preprocess.budget
     if not m.native_aspect and budget is None:
         return started
     if not m.native_aspect and "native_aspect" in m.model_fields_set:
@@ -151,7 +153,9 @@ def _native_aspect(recipe: Recipe, started: Started) -> Started:
         patch = patch_side(visual)
         budget = TokenBudget(patch, (side // patch) ** 2)
     budget = replace(budget, max_tokens=m.max_tokens or budget.max_tokens)
-    return replace(started, config=config, budget=budget)
+    old = started.preprocess
+    preprocess = Preprocess(old.size_px, old.mean, old.std, budget=budget, resize="native", crop=old.crop)
+    return replace(started, config=config, preprocess=preprocess)
 
 
 def _tokenizer(recipe: Recipe, folder: Path, reader: ShardReader) -> Tokenizer:

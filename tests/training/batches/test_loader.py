@@ -21,6 +21,7 @@ from PIL import Image
 
 from medclip.errors import MedclipError, Reason
 from medclip.imaging.geometry import letterbox
+from medclip.models.preprocess import Preprocess
 from medclip.sample import Modality
 from medclip.settings import Settings
 from medclip.shards.reading.index_tars import index_shards
@@ -41,7 +42,7 @@ BAD_EACH_EPOCH = {"corrupt": 2, "missing_file": 1, "empty_caption": 1}
 
 
 def _batches(shards: Path, **options: Any) -> Batches:
-    settings: dict[str, Any] = {"batch_size": 6, "size_px": 32, "seed": 1, "augment": Augment(flip=0.5)}
+    settings: dict[str, Any] = {"batch_size": 6, "preprocess": Preprocess(32), "seed": 1, "augment": Augment(flip=0.5)}
     settings |= {"tokenizer": TOKENIZER} | options
     return Batches(ShardReader(shards, "train"), **settings)
 
@@ -200,7 +201,7 @@ def test_colours_change_only_where_they_may(tmp_path: Path) -> None:
     found = {}
     for name, part in (("off", {}), ("on", {"hue": 0.3}), ("stains", {"hue": 0.3, "stain_jitter": True})):
         reader = ShardReader(tmp_path / "s", "train")
-        samples = Samples(reader, Drawing(64, 0, still.model_copy(update=part), 0.3, 0.5), Room(2**20))
+        samples = Samples(reader, Drawing(Preprocess(64), 0, still.model_copy(update=part), 0.3, 0.5), Room(2**20))
         kinds = [str(reader.row(i)["modality"]) for i in range(2)]
         for kind, i in zip(kinds, range(2), strict=True):
             image = samples.make(0, i).image
@@ -255,11 +256,13 @@ def test_a_shard_that_is_gone_or_changed_ends_the_run_with_its_name(
 
 
 def _samples(shards: Path) -> Samples:
-    return Samples(ShardReader(shards, "train"), Drawing(32, 1, Augment(flip=0.5), 0.3, 0.5), Room(10 * 2**20))
+    return Samples(
+        ShardReader(shards, "train"), Drawing(Preprocess(32), 1, Augment(flip=0.5), 0.3, 0.5), Room(10 * 2**20)
+    )
 
 
 def test_the_cache_keeps_to_its_ceiling(shards: Path) -> None:
-    samples = Samples(ShardReader(shards, "train"), Drawing(32, 1, None, 0.3, 0.5), Room(int(0.02 * 2**20)))
+    samples = Samples(ShardReader(shards, "train"), Drawing(Preprocess(32), 1, None, 0.3, 0.5), Room(int(0.02 * 2**20)))
     for i in range(20):
         samples.make(0, i)
     kept = sum(s.stored.nbytes for s in samples._cache.values())
@@ -282,7 +285,7 @@ def test_a_large_jpeg_is_cached_as_decoded_whichever_read_came_first(tmp_path: P
         settings=Settings(workers=1),
     )
     reader = ShardReader(tmp_path / "s", "train")
-    drawing = Drawing(64, 1, Augment(), 0.3, 0.5)
+    drawing = Drawing(Preprocess(64), 1, Augment(), 0.3, 0.5)
     samples = Samples(reader, drawing, Room(10 * 2**20))
     order = [samples.make(e, 0).image for e in (3, 1)]
     assert np.array_equal(order[1], Samples(reader, drawing, Room(10 * 2**20)).make(1, 0).image)  # type: ignore[arg-type]
@@ -303,7 +306,7 @@ def test_how_much_of_a_jpeg_is_decoded(tmp_path: Path, decoding: Any, training_p
     )
     reader = ShardReader(tmp_path / "s", "train")
     for augment, expected in ((Augment(), training_px), (None, validation_px)):
-        samples = Samples(reader, Drawing(150, 1, augment, 0.3, 0.5, decode=decoding), Room(2**20))
+        samples = Samples(reader, Drawing(Preprocess(150), 1, augment, 0.3, 0.5, decode=decoding), Room(2**20))
         samples.make(0, 0)
         assert max(samples._cache[0].stored.shape[:2]) == expected
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from medclip.models.preprocess import Preprocess
 from medclip.shards.reading.samples import ShardReader
 from medclip.training.batches import samples as samples_module
 from medclip.training.batches.loader import Batch, Batches
@@ -24,7 +25,9 @@ FORM = Form(num_rows=3, image_shape=(5, 5, 3), context_length=4)
 
 def _batches(shards: Path, kind: Any, **options: Any) -> Batches:
     reader = ShardReader(shards, "train")
-    return Batches(reader, batch_size=6, size_px=32, seed=1, augment=Augment(), worker_kind=kind, **options)
+    return Batches(
+        reader, batch_size=6, preprocess=Preprocess(32), seed=1, augment=Augment(), worker_kind=kind, **options
+    )
 
 
 def _slots(data: Batches) -> Slots:

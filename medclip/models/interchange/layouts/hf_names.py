@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import UserDict
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
     from medclip.models.interchange.layouts.layout import Convert
 
-PROCESSOR = "preprocessor_config.json"
 _IGNORED = (".position_ids",)
 """Ends of the names of tensors that are no weights; older versions of transformers saved them."""
 
@@ -75,19 +73,6 @@ def weights_of(place: Place) -> tuple[Path, ...]:
     if not weights:
         raise no_weights(place.path)
     return weights
-
-
-def pixels_of(place: Place) -> dict[str, Any]:
-    """Return the `preprocess_cfg` that preprocessor_config.json states; empty where there is none."""
-    try:
-        values = json.loads((place.path / PROCESSOR).read_text(encoding="utf-8"))
-        return {"mean": values["image_mean"], "std": values["image_std"]}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise MedclipError(
-            Reason.PACK_INVALID, f"{PROCESSOR} does not say how pixels are normalised.", where=place.path
-        ) from e
 
 
 class _Reading(UserDict[str, "Tensor"]):

@@ -16,11 +16,11 @@ from medclip.models.interchange.layouts.hf_names import (
     check_patches,
     converter,
     part_of,
-    pixels_of,
     ratio,
     weights_of,
 )
 from medclip.models.interchange.layouts.layout import Layout, Place, Source
+from medclip.models.interchange.pixels import read_processor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -108,7 +108,7 @@ def _read(place: Place) -> Source:
     }
 
     convert = converter(_renamed, text["num_hidden_layers"], vision["num_hidden_layers"])
-    return Source(config, weights_of(place), place.path, pixels_of(place), place.path, convert, LAYOUT.name)
+    return Source(config, weights_of(place), place.path, read_processor(place.path), place.path, convert, LAYOUT.name)
 
 
 def _renamed(state: Mapping[str, Tensor], text_layers: int, image_layers: int) -> dict[str, Tensor]:

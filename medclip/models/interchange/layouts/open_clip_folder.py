@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from medclip.models.interchange.layouts.layout import HUB_WEIGHTS, Layout, Place, Source, no_weights
+from medclip.models.interchange.pixels import from_open_clip
 from medclip.models.packs.manifest import CONFIG_NAME, read_config
 
 OPEN_CLIP_WEIGHTS = (
@@ -25,7 +26,7 @@ def _read(place: Place) -> Source:
     if not weights:
         raise no_weights(place.path)
     return Source(
-        dict(values["model_cfg"]), weights, place.path, dict(values.get("preprocess_cfg") or {}), place.path,
+        dict(values["model_cfg"]), weights, place.path, from_open_clip(values.get("preprocess_cfg") or {}), place.path,
         layout=LAYOUT.name,
     )  # fmt: skip
 

@@ -1,0 +1,151 @@
+"""What decides how a foreign model's images are treated: its own files, a preset, or what the user states."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from medclip.errors import MedclipError, Reason
+from medclip.models.interchange.layouts.layout import Source
+from medclip.models.interchange.presets import find_preset, fitting_presets
+from medclip.models.preprocess import MAX_SIDE_PX
+from medclip.wording import list_of
+
+_NEEDED = ("resize_mode", "mean", "std")
+"""What has no usual value: all of it must be stated, or none."""
+_OPTIONS = {"resize_mode": "--resize", "mean": "--mean", "std": "--std"}
+_EXACT = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """A model's source with the pixels that were decided on."""
+
+    source: Source
+    origin: str
+    """Where they are from, for the card."""
+    contradicted: Mapping[str, Any] = field(default_factory=dict)
+    """What the checkpoint's own file says otherwise, by key: it was not followed."""
+
+
+def choose_pixels(source: Source, preset: str | Path | None = None, stated: Mapping[str, Any] | None = None) -> Chosen:
+    """Decide how images are treated: what is stated goes before the preset, the preset before the checkpoint's file.
+
+    Args:
+        source: The model; empty `preprocess` where its files say nothing.
+        preset: See `find_preset`.
+        stated: Keys of `preprocess_cfg` that the user states.
+
+    Raises:
+        MedclipError: As `find_preset`; WRONG_USE where only a part of what is needed is stated.
+    """
+    known, stated = dict(source.preprocess), dict(stated or {})
+    named = find_preset(preset) if preset is not None else None
+    if named is None and not stated:
+        return Chosen(source, "the checkpoint's own files" if known else "nothing stated")
+    if named is None and not known and (missing := [_OPTIONS[key] for key in _NEEDED if key not in stated]):
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"these weights do not say how their authors treat images, and {list_of(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} missing to state it.",
+            where=source.place,
+            hint="Give --resize, --mean and --std together, or a --preset.",
+        )
+    base = named.to_config() if named is not None else known
+    chosen = {**base, **stated}
+    if named is not None:
+        chosen["sizes"] = list(named.size)
+    origins = [f"preset {named.name}"] if named is not None else ["the checkpoint's own files"] if known else []
+    origins += [f"{list_of(sorted(stated))} as stated"] if stated else []
+    differing = {key: value for key, value in known.items() if key in chosen and not _equal(value, chosen[key])}
+    return Chosen(replace(source, preprocess=chosen), list_of(origins), differing)
+
+
+def check_pixels(source: Source, side: int, towers: Sequence[str]) -> None:
+    """Make sure that a model with weights says how its images are treated, and that this is of its size.
+
+    Args:
+        source: The model, after `choose_pixels`.
+        side: Of its images in pixels.
+        towers: open_clip architectures of its sizes, to name presets that fit.
+
+    Raises:
+        MedclipError: WRONG_USE where nothing is stated, naming the presets that fit, and for a preset of another size;
+            PACK_INVALID where the checkpoint's own file is of another size.
+    """
+    pixels = source.preprocess
+    if not pixels:
+        fitting = fitting_presets(side, towers)
+        names = f"presets that fit its {side} px are {list_of(fitting)}" if fitting else "no preset fits"
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"these weights come without a file that says how their authors treat images; {names}.",
+            where=source.place,
+            hint="Give one with --preset (model.preset in a recipe), or state it: --resize, --mean and --std. "
+            "medclip models presets lists them with their sources.",
+        )
+    sizes = pixels.get("sizes") or [pixels.get("size", side)]
+    if side not in sizes:
+        what = "the preset is" if "sizes" in pixels else "the checkpoint's own file is"
+        raise MedclipError(
+            Reason.WRONG_USE if "sizes" in pixels else Reason.PACK_INVALID,
+            f"{what} for images of {list_of([str(size) for size in sizes])} px; the image tower takes {side} px.",
+            where=source.place,
+            hint="Take the files of one checkpoint.",
+        )
+
+
+def state_pixels(
+    resize: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    interpolation: str | None = None,
+) -> dict[str, Any]:
+    """Return what a user states about pixels as keys of `preprocess_cfg`.
+
+    Args:
+        resize: "longest", "shortest" or "squash"; after a colon the side in pixels before the centre is cut out:
+            "shortest:256".
+        mean: Three numbers, one a channel, in units of [0, 1].
+        std: The same.
+        interpolation: Pillow's filter.
+
+    Raises:
+        MedclipError: WRONG_USE for what is none of the choices.
+    """
+    stated: dict[str, Any] = {}
+    if resize is not None:
+        mode, colon, side = resize.partition(":")
+        if mode not in ("longest", "shortest", "squash") or (colon and not _is_side(side)):
+            raise MedclipError(
+                Reason.WRONG_USE,
+                f"images are resized by longest, shortest or squash, such as shortest:256, not {resize!r}.",
+            )
+        stated |= {"resize_mode": mode, **({"resize_px": int(side)} if colon else {})}
+    for key, values in (("mean", mean), ("std", std)):
+        if values is None:
+            continue
+        if len(values) != 3 or not all(0 <= value <= 1 for value in values):
+            raise MedclipError(
+                Reason.WRONG_USE,
+                f"--{key} takes three numbers from 0 to 1, one a channel, such as 0.485,0.456,0.406; what is stated on "
+                "a scale of 0 to 255 is divided by 255.",
+            )
+        stated[key] = [float(value) for value in values]
+    if interpolation is not None:
+        stated["interpolation"] = interpolation
+    return stated
+
+
+def _is_side(text: str) -> bool:
+    return text.isdecimal() and 0 < int(text) <= MAX_SIDE_PX
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
+        return all(_equal(a, b) for a, b in zip(one, other, strict=True))
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return abs(one - other) <= _EXACT
+    return one == other

@@ -1,0 +1,205 @@
+"""What a checkpoint's own files say about its pixels, in open_clip's words (`preprocess_cfg`). No torch here.
+
+Keys beyond open_clip's: `size` (the side that the file states, for a comparison with the tower's), `resize_px`,
+`centre` and `resampler`, as `medclip.models.preprocess.Preprocess` has them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from medclip.errors import MedclipError, Reason
+from medclip.models.preprocess import CLIP_MEAN, CLIP_STD
+
+PROCESSOR = "preprocessor_config.json"
+"""Where transformers keeps what its image processor does."""
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+_HALF = (0.5, 0.5, 0.5)
+_FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
+"""Pillow's filters by their numbers, as `resample` states them."""
+_CLIP: Mapping[str, Any] = {
+    "size": {"shortest_edge": 224},
+    "crop_size": {"height": 224, "width": 224},
+    "do_center_crop": True,
+    "resample": 3,
+    "image_mean": CLIP_MEAN,
+    "image_std": CLIP_STD,
+    "square": False,
+}
+_SQUASHED: Mapping[str, Any] = {
+    "size": {"height": 224, "width": 224},
+    "do_center_crop": False,
+    "image_mean": _HALF,
+    "image_std": _HALF,
+    "square": True,
+}
+_PROCESSORS: Mapping[str, Mapping[str, Any]] = {
+    "CLIP": _CLIP,
+    "ChineseCLIP": _CLIP,
+    "Bit": _CLIP,
+    "Siglip": {**_SQUASHED, "resample": 3},
+    "ViT": {**_SQUASHED, "resample": 2},
+    "DeiT": {
+        "size": {"height": 256, "width": 256},
+        "crop_size": {"height": 224, "width": 224},
+        "do_center_crop": True,
+        "resample": 3,
+        "image_mean": IMAGENET_MEAN,
+        "image_std": IMAGENET_STD,
+        "square": True,
+    },
+}
+"""What transformers' processors do where the file leaves it out; `square`: how a `size` of one number is meant."""
+_TIMM_MODES = {"center": "shortest", "squash": "squash", "border": "longest"}
+
+
+def from_open_clip(preprocess_cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an open_clip `preprocess_cfg` with what open_clip fills in.
+
+    Args:
+        preprocess_cfg: Of an open_clip_config.json, or an entry of open_clip's list of pre-trained weights.
+
+    Example:
+        >>> from_open_clip({"mean": 0.5, "std": 0.5, "resize_mode": "squash"})["mean"]
+        [0.5, 0.5, 0.5]
+    """
+    given = {key: value for key, value in preprocess_cfg.items() if value is not None}
+    filter_ = given.get("interpolation", "bicubic")
+    return {
+        "resize_mode": "shortest",
+        "fill_color": 0,
+        **{key: value for key, value in given.items() if key not in ("mode", "size")},  # the tower's
+        "interpolation": "bicubic" if filter_ == "random" else filter_,  # a random filter is one for training
+        "mean": _three(given.get("mean", CLIP_MEAN)),
+        "std": _three(given.get("std", CLIP_STD)),
+    }
+
+
+def from_processor(config: Mapping[str, Any], place: Path | str = PROCESSOR) -> dict[str, Any]:
+    """Return what an image processor of transformers does.
+
+    A processor of transformers resizes with Pillow, unless it was saved as a "fast" one, which resizes with
+    torchvision. Since transformers 5 both are saved under one name: these are taken for Pillow's, with which nearly all
+    published checkpoints were trained.
+
+    Args:
+        config: Contents of a preprocessor_config.json.
+        place: Where it lies, for errors.
+
+    Raises:
+        MedclipError: PACK_INVALID for a processor whose steps are unknown or cannot be made.
+    """
+    kind = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "")
+    fast = kind.endswith("Fast")
+    family = kind.removesuffix("Fast").removesuffix("ImageProcessor").removesuffix("FeatureExtractor")
+    values = {"do_resize": True, "do_rescale": True, "do_normalize": True, **_PROCESSORS.get(family, {})}
+    values |= {key: value for key, value in config.items() if value is not None}
+    if family not in _PROCESSORS and not {"size", "resample", "image_mean", "image_std"} <= config.keys():
+        raise _unknown(place, f"it is of the kind {kind!r} and leaves out what this kind does")
+    if not values["do_resize"] or values.get("do_pad"):
+        raise _unknown(place, "it " + ("pads images" if values["do_resize"] else "does not resize images"))
+    resized, mode = _resized(values["size"], square=bool(values.get("square")), place=place)
+    side = _side(values["crop_size"], place) if values.get("do_center_crop") else resized
+    if mode == "shortest" and side is resized and not values.get("do_center_crop"):
+        raise _unknown(place, "it keeps the aspect ratio and cuts nothing off, so that images are not square")
+    factor = float(values.get("rescale_factor", 1 / 255)) if values["do_rescale"] else 1.0
+    mean, std = (values["image_mean"], values["image_std"]) if values["do_normalize"] else (0.0, 1.0)
+    filter_ = values.get("resample", 2)
+    if filter_ not in range(len(_FILTERS)):
+        raise _unknown(place, f"its resample is {filter_!r}")
+    return {
+        "size": side,
+        "mean": [value / (255 * factor) for value in _three(mean)],
+        "std": [value / (255 * factor) for value in _three(std)],
+        "interpolation": _FILTERS[filter_],
+        "resize_mode": mode,
+        "fill_color": 0,
+        "centre": "floor",
+        "resampler": "torchvision" if fast else "pillow",
+        **({"resize_px": resized} if resized != side else {}),
+    }
+
+
+def read_processor(folder: Path) -> dict[str, Any]:
+    """Return what the preprocessor_config.json of a folder says; nothing where there is none.
+
+    Raises:
+        MedclipError: PACK_INVALID for one that is no JSON, and as `from_processor`.
+    """
+    path = folder / PROCESSOR
+    if not path.is_file():
+        return {}
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise MedclipError(Reason.PACK_INVALID, "this image processor cannot be read.", where=path) from e
+    if not isinstance(config, dict):
+        raise MedclipError(Reason.PACK_INVALID, "this is no image processor.", where=path)
+    return from_processor(config, path)
+
+
+def from_timm(pretrained_cfg: Mapping[str, Any], place: Path | str = "config.json") -> dict[str, Any]:
+    """Return what timm does to images for a model, from the `pretrained_cfg` of its config.json.
+
+    What is left out is as `timm.data.resolve_data_config` has it: ImageNet's mean and standard deviation, bicubic, a
+    centre of 87.5 %.
+
+    Raises:
+        MedclipError: PACK_INVALID for images that are not square or not in colour, and for unknown modes.
+    """
+    given = {key: value for key, value in pretrained_cfg.items() if value is not None}
+    channels, height, width = (*given.get("input_size", (3, 224, 224)), 0, 0, 0)[:3]
+    if channels != 3 or height != width or type(height) is not int:
+        raise _unknown(place, f"its input_size is {given.get('input_size')!r}; three channels and a square can be made")
+    mode, share = str(given.get("crop_mode", "center")), float(given.get("crop_pct", 0.875))
+    if mode not in _TIMM_MODES or not 0 < share <= 1:
+        raise _unknown(place, f"its crop_mode is {mode!r} and its crop_pct {share:g}")
+    resized, mean = math.floor(height / share), _three(given.get("mean", IMAGENET_MEAN))
+    return {
+        "size": height,
+        "mean": mean,
+        "std": _three(given.get("std", IMAGENET_STD)),
+        "interpolation": str(given.get("interpolation", "bicubic")),
+        "resize_mode": _TIMM_MODES[mode],
+        "fill_color": [round(255 * value) for value in mean] if mode == "border" else 0,
+        **({"resize_px": resized} if resized != height else {}),
+    }
+
+
+def _resized(size: Any, *, square: bool, place: Path | str) -> tuple[int, str]:
+    """Return the side that images are resized to, and how."""
+    if isinstance(size, Mapping):
+        if set(size) == {"shortest_edge"}:
+            return _side(size["shortest_edge"], place), "shortest"
+        if set(size) == {"height", "width"}:
+            return _side(size, place), "squash"
+        raise _unknown(place, f"its size is {dict(size)!r}")
+    return _side(size, place), "squash" if square else "shortest"
+
+
+def _side(size: Any, place: Path | str) -> int:
+    sides = size.values() if isinstance(size, Mapping) else [size]
+    if len(set(sides)) != 1 or not all(type(side) is int and side > 0 for side in sides):
+        raise _unknown(place, f"its images are {size!r}, which is no square")
+    return next(iter(sides))
+
+
+def _three(value: Any) -> Any:
+    """Return a value a channel; what is neither a number nor a list stays what it is, and is refused later on."""
+    if isinstance(value, int | float):
+        return [value] * 3
+    return list(value) * (3 if len(value) == 1 else 1) if isinstance(value, list | tuple) else value
+
+
+def _unknown(place: Path | str, what: str) -> MedclipError:
+    return MedclipError(
+        Reason.PACK_INVALID,
+        f"how this image processor treats images cannot be followed: {what}.",
+        where=place,
+        hint="State it yourself: --preset NAME, or --resize, --mean and --std.",
+    )
