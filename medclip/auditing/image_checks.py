@@ -16,13 +16,14 @@ from medclip.auditing.input.read import patient_column
 from medclip.auditing.leakage import checks as leakage
 from medclip.auditing.leakage import training_data
 from medclip.auditing.leakage.burned_in_text import flags_of_files, flags_of_headers
-from medclip.auditing.leakage.file_hashes import HashedFiles, collected, hash_files, hash_views
+from medclip.auditing.leakage.file_hashes import HashedFiles, collected, hash_files
 from medclip.auditing.options import AuditOptions, ImageChecks
 from medclip.embeddings.embeddings_reader import EmbeddingsReader, needs_images, open_for, open_reader
 from medclip.embeddings.open_embeddings import is_embeddings
 from medclip.errors import MedclipError, Reason
 from medclip.files.pseudonyms import load_key
 from medclip.files.tables.table import PATIENTS, Table, is_blank
+from medclip.imaging.image_look import look_of_views
 from medclip.models.packs.pack import find_pack
 from medclip.progress import Progress
 from medclip.sample import Modality
@@ -158,7 +159,9 @@ def _read(
     modality = modality_of(wanted, model)
     if model is None:
         return hash_files(paths, modality, settings, step=progress.step), None, ()
-    embedded = embed_images(model, paths, modality, settings, also=hash_views, step=progress.step, images=wanted.images)
+    embedded = embed_images(
+        model, paths, modality, settings, also=look_of_views, step=progress.step, images=wanted.images
+    )
     reader = open_reader(model, settings, wanted.images)
     if isinstance(reader, EmbeddingsReader):
         flags = flags_of_headers(reader.facts(paths, "headers"))

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.auditing.leakage.burned_in_text import flag_of
-from medclip.auditing.leakage.registration import MOST_IMAGES, SIDE_PX, small_image
+from medclip.auditing.leakage.registration import MOST_IMAGES
 from medclip.errors import MedclipError, Reason
 from medclip.files.readers.pool import ReadingPool
-from medclip.imaging.perceptual_hash import FINE_WORDS, VARIANTS, ImageHashes, hash_images, variants_of
+from medclip.imaging.image_look import SMALL_PX, Look, look_of
+from medclip.imaging.perceptual_hash import FINE_WORDS, VARIANTS, ImageHashes
 
 if TYPE_CHECKING:
-    from medclip.models.preprocess import Images
     from medclip.sample import Modality
     from medclip.settings import Settings
 
@@ -52,15 +52,6 @@ class HashedFiles:
     def small_rows(self) -> NDArray[np.intp]:
         """Rows that have a small image, too."""
         return self.rows[:0] if self.small_NHW is None else self.rows[self.rows < len(self.small_NHW)]
-
-
-@dataclass(frozen=True, eq=False)
-class Look:
-    """What one image looks like."""
-
-    words_VW: NDArray[np.uint64]
-    """The coarse and then the fine words of the hash of each variant."""
-    small_HW: NDArray[np.uint8] | None = None
 
 
 def hash_files(
@@ -104,16 +95,6 @@ def hash_files(
     return collected([r.sha256 for r in rows], [r.look for r in rows], burned_in, problems)
 
 
-def hash_views(views: Images) -> Look:
-    """Hash the middle one of an image's views; give it to `embed_images` as `also`.
-
-    Args:
-        views: uint8 [H, W, C] each.
-    """
-    view = views[len(views) // 2]
-    return Look(_words(view), small_image(view, letterboxed=True))
-
-
 def image_hashes(
     sha256: Sequence[str], images: Iterable[NDArray[np.uint8] | None], *, num_variants: int = len(VARIANTS)
 ) -> HashedFiles:
@@ -125,8 +106,7 @@ def image_hashes(
         num_variants: How many of the variants to hash: one is enough on the side that others are compared with.
     """
     looks = [
-        None if image is None else Look(_words(image, num_variants), small_image(image) if n < MOST_IMAGES else None)
-        for n, image in enumerate(images)
+        None if image is None else look_of(image, num_variants, small=n < MOST_IMAGES) for n, image in enumerate(images)
     ]
     return collected(sha256, looks)
 
@@ -156,16 +136,10 @@ def hash_file(path: Path, modality: Modality | None, settings: Settings) -> _Has
         if not images:
             raise MedclipError(Reason.NO_PIXELS, "the adapter found no image in the file.")
         image = to_uint8(images[len(images) // 2])
-        look = Look(_words(image), small_image(image))
+        look = look_of(image)
     except MedclipError as error:
         return _Hashed(sha256, burned_in=burned_in, problem=str(error.reason))
     return _Hashed(sha256, look, burned_in)
-
-
-def _words(image: NDArray[np.uint8], num_variants: int = len(VARIANTS)) -> NDArray[np.uint64]:
-    """Return the coarse and then the fine words of each variant, [V, 1 + W]."""
-    hashes = hash_images(variants_of(image)[:num_variants])
-    return np.column_stack((hashes.coarse_N, hashes.fine_NW))
 
 
 def collected(
@@ -178,13 +152,13 @@ def collected(
 
     Args:
         sha256: Of each row's bytes, "" where it is not known.
-        looks: Of each row, from `hash_views`; None where the image was not read.
+        looks: Of each row, from `medclip.imaging.image_look.look_of_views`; None where the image was not read.
         burned_in: What each header says of text in the pixels.
         problems: Why images could not be read.
     """
     shape = next((look.words_VW.shape for look in looks if look is not None), (len(VARIANTS), 1 + FINE_WORDS))
     words_NVW = np.zeros((len(looks), *shape), np.uint64)
-    small_NHW = np.zeros((min(len(looks), MOST_IMAGES), SIDE_PX, SIDE_PX), np.uint8)
+    small_NHW = np.zeros((min(len(looks), MOST_IMAGES), SMALL_PX, SMALL_PX), np.uint8)
     for n, look in enumerate(looks):
         if look is not None:
             words_NVW[n] = look.words_VW

@@ -35,10 +35,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medclip.imaging.image_look import SMALL_PX
 from medclip.progress import Progress, Silent
 
-SIDE_PX = 48
-"""Side of a small image; 2.3 kB each."""
 LEAST_CORRELATION = 0.9
 MOST_BY_CHANCE = 0.05
 """Pairs of different images that may be expected among what is found."""
@@ -82,22 +81,6 @@ class Registered:
         """Return the pairs that are one image."""
         kept = self.correlation_K >= limit
         return Registered(self.one_K[kept], self.other_K[kept], self.correlation_K[kept])
-
-
-def small_image(image: NDArray[np.uint8], *, letterboxed: bool = False) -> NDArray[np.uint8]:
-    """Shrink an image to a grey square, uint8 [48, 48]; its sides are stretched alike, which registering undoes.
-
-    Args:
-        image: uint8 [H, W] or [H, W, C].
-        letterboxed: Whether it may be a model's view, padded with zeros on two opposite sides: these go.
-    """
-    from PIL import Image
-
-    grey = image if image.ndim == 2 else image[:, :, 0] if image.shape[2] == 1 else None
-    pil = Image.fromarray(np.ascontiguousarray(grey)) if grey is not None else Image.fromarray(image).convert("L")
-    if letterboxed:
-        pil = pil.crop(_box(np.asarray(pil)))
-    return np.asarray(pil.resize((SIDE_PX, SIDE_PX), Image.Resampling.BOX))
 
 
 def candidates(
@@ -183,17 +166,6 @@ def limit(registered: Registered, patients_N: NDArray[np.int32], num_images: int
     return max(LEAST_CORRELATION, float(np.tanh(middle - width * norm.ppf(allowed))))
 
 
-def _box(grey: NDArray[np.uint8]) -> tuple[int, int, int, int]:
-    """Return left, top, right and bottom of what lies between two bands of zeros, on one axis only."""
-    height, width = grey.shape
-    bands = []
-    for axis, size in ((1, height), (0, width)):
-        place = np.flatnonzero(grey.any(axis=axis))
-        bands.append(min(int(place[0]), size - 1 - int(place[-1])) if len(place) else 0)
-    top, left = bands if not all(bands) else (0, 0)
-    return left, top, width - left, height - top
-
-
 def _windows() -> Iterator[tuple[float, float, float]]:
     """Yield top, left and side of the windows: all of it, and each crop of 8 %."""
     yield 0.0, 0.0, 1.0
@@ -211,7 +183,7 @@ def _descriptors(small_NHW: NDArray[np.uint8]) -> NDArray[np.float32]:
         images = _real(small_NHW[start : start + _ROWS_AT_ONCE])
         details = _blurred(images, _FINE) - _blurred(images, _COARSE)
         for n, (top, left, side) in enumerate(windows):
-            rows, columns = ((begin + side * centres) * SIDE_PX - 0.5 for begin in (top, left))
+            rows, columns = ((begin + side * centres) * SMALL_PX - 0.5 for begin in (top, left))
             values[n, start : start + len(images)] = _sampled(details, rows, columns).reshape(len(images), -1)
     values -= values.mean(axis=2, keepdims=True)
     values /= np.maximum(np.linalg.norm(values, axis=2, keepdims=True), 1e-6)
@@ -249,7 +221,7 @@ def _sampled(
     images: NDArray[np.float32], rows: NDArray[np.float64], columns: NDArray[np.float64]
 ) -> NDArray[np.float32]:
     """Interpolate images on a grid of rows and columns."""
-    rows, columns = (np.clip(x, 0, SIDE_PX - 1.001) for x in (rows, columns))
+    rows, columns = (np.clip(x, 0, SMALL_PX - 1.001) for x in (rows, columns))
     i, j = rows.astype(np.intp), columns.astype(np.intp)
     a, b = (rows - i).astype(np.float32)[:, None], (columns - j).astype(np.float32)
 
@@ -273,7 +245,7 @@ def _blurred(images: NDArray[np.float32], width_px: float) -> NDArray[np.float32
 def _correlations(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
     """Register K pairs, coarse to fine, and correlate their details; -1 where that leads nowhere."""
     correlation_K = np.full(len(one), -1, np.float32)
-    half, other_half = (x.reshape(len(x), SIDE_PX // 2, 2, SIDE_PX // 2, 2).mean((2, 4)) for x in (one, other))
+    half, other_half = (x.reshape(len(x), SMALL_PX // 2, 2, SMALL_PX // 2, 2).mean((2, 4)) for x in (one, other))
     affine_K6 = _descend(half, other_half, np.zeros((len(one), 6), np.float32), ((1.5, 7), (0.75, 7)))
     moved, inside = _moved(other_half, affine_K6)
     going_on = np.flatnonzero(_correlated(half, moved, inside) >= _LEAST_COARSE)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from medclip.auditing.leakage.file_hashes import collected, hash_files, hash_views, image_hashes
+from medclip.auditing.leakage.file_hashes import collected, hash_files, image_hashes
+from medclip.imaging.image_look import look_of_views
 from medclip.imaging.perceptual_hash import VARIANTS, fine_distance, hash_images
 from medclip.sample import Modality
 from medclip.settings import Settings
@@ -38,7 +39,7 @@ def test_images_at_hand_give_the_same_hashes_as_their_views_do():
     images = [film(1, 64, 64), None, film(2, 64, 64)]
     one = image_hashes(["a", "b", ""], iter(images))
     views = [None if p is None else np.stack([np.zeros_like(p), p])[..., None] for p in images]
-    other = collected(["a", "b", ""], [None if v is None else hash_views(v) for v in views])
+    other = collected(["a", "b", ""], [None if v is None else look_of_views(v) for v in views])
     assert one.sha256 == other.sha256 == ("a", "b", "")
     assert one.rows.tolist() == other.rows.tolist() == [0, 2]
     assert len(one.variants) == len(VARIANTS)

@@ -10,14 +10,13 @@ from hypothesis import strategies as st
 from medclip.auditing.leakage import registration
 from medclip.auditing.leakage.registration import (
     LEAST_CORRELATION,
-    SIDE_PX,
     Registered,
     candidates,
     limit,
     register,
-    small_image,
 )
 from medclip.imaging.geometry import letterbox
+from medclip.imaging.image_look import SMALL_PX, small_image
 from medclip.progress import Silent
 from tests.kits.leakage import Pixels, brighter, cropped, film, resized_jpeg, rotated
 
@@ -78,14 +77,14 @@ def test_the_candidates_that_are_most_alike_are_kept_where_there_are_too_many(mo
 
 
 def test_empty_sets_have_no_candidates():
-    nothing, films = np.zeros((0, SIDE_PX, SIDE_PX), np.uint8), small(FILMS[:2])
+    nothing, films = np.zeros((0, SMALL_PX, SMALL_PX), np.uint8), small(FILMS[:2])
     for pair in ((nothing, films), (films, nothing), (nothing, None)):
         assert len(candidates(*pair)[0]) == 0
     assert len(register(nothing, films, candidates(nothing, films)).correlation_K) == 0
 
 
 def test_flat_images_are_no_copies_of_anything():
-    flat = np.full((2, SIDE_PX, SIDE_PX), 90, np.uint8)
+    flat = np.full((2, SMALL_PX, SMALL_PX), 90, np.uint8)
     pairs = register(flat, flat, (np.array([0]), np.array([1])))
     assert pairs.correlation_K[0] < LEAST_CORRELATION
     assert len(candidates(flat)[0]) == 0
@@ -98,7 +97,7 @@ def test_the_round_edge_and_the_black_around_it_make_no_copies():
     assert register(discs, discs, (one, other)).correlation_K.max() < LEAST_CORRELATION - 0.1
     every = np.arange(8)
     np.testing.assert_allclose(register(discs, discs, (every, every)).correlation_K, 1, atol=1e-3)
-    black = np.zeros((2, SIDE_PX, SIDE_PX), np.uint8)
+    black = np.zeros((2, SMALL_PX, SMALL_PX), np.uint8)
     assert register(black, black, (np.array([0]), np.array([1]))).correlation_K[0] == -1
 
 
