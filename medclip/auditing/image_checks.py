@@ -23,7 +23,7 @@ from medclip.embeddings.open_embeddings import is_embeddings
 from medclip.errors import MedclipError, Reason
 from medclip.files.pseudonyms import load_key
 from medclip.files.tables.table import PATIENTS, Table, is_blank
-from medclip.imaging.image_look import look_of_views
+from medclip.imaging.image_look import from_bytes, look_of_views
 from medclip.models.packs.pack import find_pack
 from medclip.progress import Progress
 from medclip.sample import Modality
@@ -164,8 +164,9 @@ def _read(
     )
     reader = open_reader(model, settings, wanted.images)
     if isinstance(reader, EmbeddingsReader):
+        looks = [from_bytes(look) if look else None for look in reader.facts(paths, "look")]
         flags = flags_of_headers(reader.facts(paths, "headers"))
-        return HashedFiles(embedded.hashes, burned_in=flags), embedded.vectors_ND, embedded.notes
+        return collected(embedded.hashes, looks, flags), embedded.vectors_ND, embedded.notes
     return (
         collected(embedded.hashes, embedded.also, flags_of_files(paths, settings)),
         embedded.vectors_ND,

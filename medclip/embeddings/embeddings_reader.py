@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from medclip.adapters.registry import slot
 from medclip.embeddings.open_embeddings import Embeddings, is_embeddings, open_embeddings
 from medclip.errors import MedclipError, Problem, Reason
+from medclip.models.packs.image_tower import image_tower_digest
 from medclip.models.packs.manifest import pack_digest
+from medclip.models.packs.pack import read_preprocess
 from medclip.models.unit_reader import NO_PIXELS, ReadUnit, UnitReader
 from medclip.sample import Kind, Modality, spoken
 
@@ -84,8 +86,10 @@ def open_for(images: str | Path | Embeddings, pack: Path) -> Embeddings:
     Raises:
         MedclipError: As `open_reader`.
     """
-    embeddings = open_embeddings(images)
-    embeddings.check_pack(pack_digest(pack))
+    embeddings, digest = open_embeddings(images), pack_digest(pack)
+    if digest != embeddings.pack.digest:  # perhaps it was adapted without changing the image tower
+        tower, preprocessing = image_tower_digest(pack), read_preprocess(pack).digest()
+        embeddings.check_pack(digest, image_tower=tower, preprocessing=preprocessing)
     return embeddings
 
 
@@ -172,16 +176,22 @@ class EmbeddingsReader:
 
         Args:
             paths: Of each unit; None where there is none.
-            column: Such as headers.
+            column: Such as headers, or look.
 
         Returns:
             One value for each path; None for a path that was not embedded.
         """
-        table = self._embeddings.units.select(["row", column]).to_pydict()
-        of_row = dict(zip(table["row"], table[column], strict=True))
         named = [None if path is None else self._name(path) for path in paths]
         answers = iter(self._answers([name for name in named if name is not None], None))
-        return [None if name is None else of_row.get(next(answers).row) for name in named]
+        rows = [None if name is None else next(answers).row for name in named]
+        if column == "look":
+            pairs = self._embeddings.looks()
+        else:
+            table = self._embeddings.units.select(["row", column]).to_pydict()
+            pairs = zip(table["row"], table[column], strict=True)
+        wanted = set(rows)
+        of_row = {row: value for row, value in pairs if row in wanted}
+        return [of_row.get(row) for row in rows]
 
     def _name(self, path: Path) -> str:
         return Path(os.path.relpath(path, self._root)).as_posix()

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 FILES, RUN = "files.parquet", "run.json"
 BLOCK_ROWS = 8192
+_LARGE = ("vector", "look")
+"""Columns that are read by methods of their own."""
 _HASHED_BYTES = 64 << 20
 """Tables up to this are hashed when a folder is opened. Of larger ones the size is compared, and each page that is
 read with its own checksum."""
@@ -254,6 +256,15 @@ class Embeddings(Result):
             for batch in file.iter_batches(1024):
                 yield from zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True)
 
+    def looks(self) -> Iterator[tuple[int, bytes]]:
+        """Yield row and `medclip.imaging.image_look.Look`, as bytes, of all units."""
+        import pyarrow.parquet as pq
+
+        path = self.folder / "units.parquet"
+        with _damaged(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+            for batch in file.iter_batches(1024, columns=["row", "look"]):
+                yield from zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True)
+
     def burned_in_rows(self) -> list[int]:
         """Return the rows of units that no small image is shown of, since text is burned in."""
         units = self.units
@@ -271,7 +282,7 @@ class Embeddings(Result):
 
         path = self.folder / name
         with _damaged(path):
-            names = [column for column in pq.read_schema(path).names if column != "vector"]
+            names = [column for column in pq.read_schema(path).names if column not in _LARGE]
             return pq.read_table(path, columns=names, page_checksum_verification=name != FILES)
 
     def _facts(self) -> dict[str, object]:

@@ -3,7 +3,7 @@
 | file | content |
 |---|---|
 | views.parquet | one row for each image that the model saw: row of its unit, number in it, study, vector ... |
-| units.parquet | one row for each unit: what is known of it, and the normalised mean of its views |
+| units.parquet | one row for each unit: what is known of it, its image's hashes, and the normalised mean of its views |
 | studies.parquet | one row for each study: row of its first file, and the normalised mean of all its views |
 | failed_units.parquet | units that failed after their modality was known, without vectors |
 | thumbnails.parquet | small images by row, those that have no text burned in |
@@ -110,13 +110,12 @@ _Rows = Iterable[tuple[tuple[Any, ...], NDArray[np.float32] | None]]
 """The values of a row, and its vector."""
 
 _OF_ALL = [("study", "string"), ("patient", "string"), ("modality", "string")]
+_TYPES = {"look": "binary", "burned_in": "bool", "stranger": "bool"}
 _NUMBERS = {"row", "instead_of", "num_views"}
 
 
 def _unit_columns() -> list[tuple[str, str]]:
-    kinds = {name: "int64" if name in _NUMBERS else "bool" if name in ("burned_in", "stranger") else "string"
-             for name in FACTS}  # fmt: skip
-    return list(kinds.items())
+    return [(name, "int64" if name in _NUMBERS else _TYPES.get(name, "string")) for name in FACTS]
 
 
 def _write_views_and_units(folder: Path, units: Iterable[EmbeddedUnit], dim: int, dtype: str) -> dict[str, int]:

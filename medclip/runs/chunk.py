@@ -73,6 +73,8 @@ class Context:
     progress: Progress
     thumbnails: bool = True
     """Whether small images are kept for a report."""
+    looks: bool = False
+    """Whether it is kept what images are known again by."""
 
     def first_readings(self, chunks: Iterable[Chunk]) -> Iterator[Future[Reading] | None]:
         """Ask for the first reading of every item, some items ahead; None for those that are not read.
@@ -93,7 +95,7 @@ class Context:
         facts = tuple(file.facts for file in item.ordered if file.facts is not None)
         unit, paths = item.unit, tuple(file.ref.path for file in item.ordered)
         source = Source(unit.kind, paths, facts, unit.notes, unit.mpp_um)
-        return source, item.modality, self.model.preprocess, self.settings
+        return source, item.modality, self.model.preprocess, self.settings, self.looks
 
     def unread(self, item: Item) -> Problem | None:
         """Return why a unit's pixels are not even read: nothing could be done with them."""

@@ -91,6 +91,8 @@ class Verb:
     """Called before the run counts as finished, also where nothing is computed again, e.g. to write a report."""
     shows_parts: bool = True
     """Early rows are written as small tables."""
+    keeps_looks: bool = False
+    """It is kept what images are known again by."""
     notes: tuple[str, ...] = ()
     """What should be known of the question; shown at once, and kept for those who read the results."""
     only: Modality | None = None
@@ -193,6 +195,7 @@ def conduct(call: Call, pack: RunPack, verb: Verb) -> tuple[dict[str, int], bool
                     key=key,
                     progress=progress,
                     thumbnails=options.thumbnails,
+                    looks=verb.keeps_looks,
                 )
                 counts, num_done = ledger.counts(), ledger.num_done()
                 progress.stage(verb.stage, max(counter.wait(3.0), num_done), num_done)

@@ -653,7 +653,7 @@ _SELECT_FILES = (
 )
 _SELECT_UNITS = (
     "SELECT n.row, f.study, u.grouped, u.patient, f.modality, f.kind, u.sha256, u.features, f.laterality, f.view, "
-    "u.body_part, f.headers, u.burned_in, u.stranger, i.row FROM units u JOIN files f ON f.row = u.row "
+    "u.body_part, f.headers, u.burned_in, u.stranger, i.row, u.look FROM units u JOIN files f ON f.row = u.row "
     "JOIN numbers n ON n.id = u.row LEFT JOIN numbers i ON i.id = u.instead_of"
 )
 _UNIT_ORDER = (

@@ -52,6 +52,8 @@ class Reading:
     """Whether the image shows colours; looked at only where its modality is not known."""
     headers: str | None = None
     """JSON of the values that `medclip.dicom.header.safe_header` lets out; None where there is no medical header."""
+    look: bytes = b""
+    """What the image is known again by (`medclip.imaging.image_look`), where that is asked for."""
 
 
 def inspect(path: Path, settings: Settings, known: tuple[Stamp, str] | None) -> FileFacts:
@@ -59,7 +61,9 @@ def inspect(path: Path, settings: Settings, known: tuple[Stamp, str] | None) -> 
     return inspect_file(path, settings, known)
 
 
-def read(source: Source, modality: Modality | None, preprocess: Preprocess, settings: Settings) -> Reading:
+def read(
+    source: Source, modality: Modality | None, preprocess: Preprocess, settings: Settings, look: bool = False
+) -> Reading:
     """Read one unit through the adapter of its modality and bring it to the model's size.
 
     Args:
@@ -67,6 +71,7 @@ def read(source: Source, modality: Modality | None, preprocess: Preprocess, sett
         modality: Whose adapter reads it; None for the generic rendering that modalities are inferred from.
         preprocess: How the model takes images; with its crop.
         settings: Limits.
+        look: Whether to keep what the image is known again by, too: some milliseconds.
 
     Raises:
         MedclipError: Whatever the adapter refuses; CHANGED where a file is not the one that was looked at, so that no
@@ -75,6 +80,7 @@ def read(source: Source, modality: Modality | None, preprocess: Preprocess, sett
     from medclip.adapters.model_images import images_of
     from medclip.adapters.registry import read_unit
     from medclip.imaging.colourfulness import has_colours
+    from medclip.imaging.image_look import look_of_views
     from medclip.imaging.intensity import to_uint8
 
     try:
@@ -102,6 +108,7 @@ def read(source: Source, modality: Modality | None, preprocess: Preprocess, sett
         view=first.position,
         coloured=modality is None and has_colours(to_uint8(first)),
         headers=None if header is None else _public_json({**public_values(header), **sample.headers}),
+        look=look_of_views(pixels).to_bytes() if look and modality is not None else b"",
     )
 
 

@@ -92,6 +92,8 @@ class UnitRow:
     """File that it is a copy of, where that one could not be read."""
     features: bytes
     """float32 [V, D], little-endian; empty for a unit that failed after its modality was known."""
+    look: bytes = b""
+    """What its image is known again by."""
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ def _unit_row(work: ChunkWork, item: Item) -> UnitRow:
         stranger=item.stranger,
         instead_of=item.instead_of,
         features=b"" if features is None else features.astype("<f4").tobytes(),
+        look=b"" if item.reading is None else item.reading.look,
     )
 
 
@@ -94,9 +95,9 @@ def units_in(ledger: Ledger, dim: int, *, by_study: bool = False, failed: bool =
     for row, study, grouped, patient, modality, kind, sha256, features, *others in ledger.units(
         by_study=by_study, failed=failed
     ):
-        laterality, view, body_part, headers, burned_in, stranger, instead_of = others
+        laterality, view, body_part, headers, burned_in, stranger, instead_of, look = others
         yield EmbeddedUnit(
             row, study, grouped, patient, modality, kind, sha256,
             np.frombuffer(features, "<f4").reshape(-1, dim),
-            laterality, view, body_part, headers, bool(burned_in), bool(stranger), instead_of,
+            laterality, view, body_part, headers, bool(burned_in), bool(stranger), instead_of, look,
         )  # fmt: skip

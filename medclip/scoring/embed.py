@@ -55,6 +55,7 @@ def run_embedding(call: Call, *, dtype: str = "float32") -> Embeddings:
         answers=partial(_answers, call, pack),
         write=partial(_write, call, pack, dtype),
         shows_parts=False,
+        keeps_looks=True,
         only=only_modality(pack.card, read_pack_text(pack.path, pack.card)),
     )
     _, already = conduct(call, pack, verb)

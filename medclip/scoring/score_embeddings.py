@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.adaptation.pack.pack_head import read_pack_text
+from medclip.embeddings.embeddings_reader import open_for
 from medclip.embeddings.open_embeddings import Embeddings
 from medclip.errors import MedclipError, Reason
 from medclip.files.discover import LEDGER
@@ -20,9 +21,7 @@ from medclip.files.output import claim_folder, disk_errors, make_folder, remove_
 from medclip.files.pseudonyms import hashed_path, keyed_hash, load_key
 from medclip.files.tables.manifest import read_manifest
 from medclip.files.tables.write import schema_of, table_of
-from medclip.models.packs.image_tower import image_tower_digest
 from medclip.models.packs.manifest import pack_digest
-from medclip.models.packs.pack import read_preprocess
 from medclip.runs.conduct import Call, RunPack, describe, load_run_model, pack_of_run, write_down
 from medclip.runs.identity import claim, titles_of
 from medclip.runs.ledger import Ledger
@@ -149,9 +148,7 @@ def _tasks(pack: RunPack, options: ScoreOptions) -> tuple[AskedTask, ...]:
 
 def _checked_key(embeddings: Embeddings, call: Call, pack: RunPack) -> bytes:
     """Return the identity key, after all that cannot be asked of these embeddings is refused."""
-    if pack.digest != embeddings.pack.digest:
-        tower, preprocessing = image_tower_digest(pack.path), read_preprocess(pack.path).digest()
-        embeddings.check_pack(pack.digest, image_tower=tower, preprocessing=preprocessing)
+    open_for(embeddings, pack.path)
     known = embeddings.run["identity"]
     key = load_key(call.settings, path=call.key_file)
     if keyed_hash("run", "identity", key) != known["key"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from medclip.models.packs.manifest import file_sha256
 from medclip.models.packs.pack import load_model
 from medclip.reports.few_shot.report import write_compare_report
 from medclip.settings import Settings
+from tests.kits import scoring
 from tests.kits.adapt_tables import image, make_pack, make_table, tiny, write_table
 from tests.kits.embeddings import embed_files
 
@@ -379,7 +381,7 @@ def test_what_cannot_be_learned_is_refused_before_an_image_is_read(
 
 @pytest.fixture(scope="module")
 def store(tiny: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return embed_files(tmp_path_factory.mktemp("store") / "e", load_model(tiny), data.parent)
+    return embed_files(tmp_path_factory.mktemp("store") / "e", tiny, data.parent)
 
 
 @pytest.mark.parametrize("method", ["tip", "linear-probe", "clip-adapter"])
@@ -396,10 +398,11 @@ def test_a_pack_from_embeddings_has_the_bytes_of_one_from_files(
 
 
 def test_what_was_not_embedded_is_counted_and_its_shot_replaced(tiny: Path, data: Path, tmp_path: Path):
-    names = sorted(path.relative_to(data.parent).as_posix() for path in data.parent.rglob("*.png"))
-    store = embed_files(tmp_path / "e", load_model(tiny), data.parent, skipped=dict.fromkeys(names[::5], "too_small"))
-    run = go(tiny, data, folder=store)
-    assert set(run.problems) == {"too_small"}
+    copy = shutil.copytree(data.parent, tmp_path / "some")
+    for path in sorted(copy.rglob("*.png"))[::5]:
+        path.unlink()
+    run = go(tiny, data, folder=embed_files(tmp_path / "e", tiny, copy))
+    assert set(run.problems) == {"missing_file"}
     assert len(run.drawn.train) == 9
 
 
@@ -411,7 +414,9 @@ def test_embeddings_are_refused_before_anything_is_read(tiny: Path, data: Path, 
     assert e.value.reason is Reason.WRONG_USE
     assert "tip-f" in e.value.hint
     with pytest.raises(MedclipError, match="of another pack"):
-        go(make_pack(tmp_path / "other", version="8"), data, folder=store)
+        go(scoring.make_pack(tmp_path / "other"), data, folder=store)
+    same_tower = make_pack(tmp_path / "same", version="8")
+    assert go(same_tower, data, folder=store).test.numbers
     with pytest.raises(MedclipError, match="LoRA and Full fine-tuning learn in the towers"):
         compare_methods(tiny, data, "finding", out=tmp_path / "c", methods=["tip", "lora", "full"], folder=store)
     assert not (tmp_path / "c").exists()

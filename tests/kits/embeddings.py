@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.adaptation.data.table import LabelledUnit
 from medclip.embeddings.embedded_unit import EmbeddedUnit, EmbeddingPack
 from medclip.embeddings.write_embeddings import write_embeddings
-from medclip.files.recognise.sniff import sniff
 from medclip.files.tables.write import write_rows
 from medclip.runs.rows import FileRow
 
@@ -62,42 +60,15 @@ def write_store(
     return folder
 
 
-def embed_files(
-    folder: Path, model: Any, root: Path, modality: str = "xray", *, skipped: Mapping[str, str] | None = None
-) -> Path:
-    """Write the embeddings of all files below a folder, each a study of its own, as a plain loop makes them.
+def embed_files(folder: Path, model: Any, root: Path, modality: str = "xray") -> Path:
+    """Embed the files below a folder, each a study of its own.
 
     Args:
         folder: Of the embeddings.
-        model: A loaded pack.
-        root: What is embedded; a file that cannot be read has its row.
+        model: A pack, or a loaded model of one.
+        root: What is embedded.
         modality: Of all of them.
-        skipped: Reason of files that are not read, by name.
     """
-    from medclip.files.discover import discover
-    from medclip.models.packs.manifest import pack_digest
-    from medclip.models.unit_reader import UnitReader
-    from medclip.sample import Modality
-    from medclip.settings import Settings
+    from medclip.api.embed import embed
 
-    refs = list(discover(root))
-    named = [LabelledUnit(n, ref.path, "", Modality(modality), None, 0) for n, ref in enumerate(refs, 1)]
-    with UnitReader(model, Settings(workers=1)) as reader:
-        read = reader.read(named, lambda _: None, keep_pixels=False)
-    files, units = [], []
-    for row, (ref, unit) in enumerate(zip(refs, read, strict=True), 1):
-        reason = (skipped or {}).get(ref.name) or (unit.problem and str(unit.problem.reason))
-        message = None if reason is None else unit.problem.message if unit.problem else "It was passed over."
-        status, study = "scored" if reason is None else "failed", f"study{row}"
-        files.append(
-            FileRow(row, ref.name, unit.sha256 or None, ref.size_bytes, sniff(ref.path), status, reason, message, study,
-                    modality, "option", kind="image", unit=row)
-        )  # fmt: skip
-        if reason is None:
-            units.append(EmbeddedUnit(row, study, study, None, modality, "image", unit.sha256, unit.features))
-    folder.mkdir()
-    write_rows(folder / "files.parquet", FileRow, files)
-    (folder / "run.json").write_text(json.dumps({"medclip": "0", "model": {}, "options": {}, "counts": {}}))
-    pack = EmbeddingPack(model.name, "1", pack_digest(model.path), "t" * 64, model.preprocess.digest())
-    write_embeddings(folder, units, pack, dim=model.dim)
-    return folder
+    return embed(root, folder, model=model, modality=modality, group_by="file", workers=1).folder

@@ -345,11 +345,11 @@ def test_the_shared_suite_finds_all_its_sets_and_says_that_the_built_in_pack_was
 def test_a_set_from_embeddings_has_the_bytes_of_one_from_files(
     pack: Path, place: Path, tmp_path: Path, monkeypatch
 ) -> None:
-    store = embed_files(tmp_path / "e", load_model(pack), place / "eyes", "fundus")
+    store = embed_files(tmp_path / "e", pack, place / "eyes", "fundus")
     with pytest.raises(MedclipError, match="another pack"):
         evaluate_suite(make_pack(tmp_path / "other"), place / "suite.yaml", place, embeddings=store, **QUICK)
     eyes = shutil.copytree(place / "eyes", tmp_path / "data" / "eyes", copy_function=shutil.copy2).parent
-    store = embed_files(tmp_path / "all", load_model(pack), eyes, "fundus")
+    store = embed_files(tmp_path / "all", pack, eyes, "fundus")
     outs = {name: tmp_path / name for name in ("files", "stored")}
     evaluate_suite(pack, place / "suite.yaml", eyes, out=outs["files"], sets=["eyes"], **QUICK)
     monkeypatch.setattr("medclip.models.unit_reader.UnitReader.read", lambda *_, **__: pytest.fail("an image was read"))
