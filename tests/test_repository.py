@@ -80,6 +80,7 @@ def test_dependencies_are_ranges_and_not_pins(pyproject: dict):
         "dicom",
         "wsi",
         "remote",
+        "search",
         "ecg",
         "minc",
         "video",

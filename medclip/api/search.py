@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, get_args, overload
 
 from medclip.embeddings.embedded_unit import LEVELS, Level
 from medclip.embeddings.open_embeddings import Embeddings, open_embeddings
@@ -14,6 +14,7 @@ from medclip.models.card import read_card
 from medclip.models.packs.pack import find_pack
 from medclip.models.packs.words import no_words, understands_words
 from medclip.progress import Progress
+from medclip.retrieval.approximate import Engine, check_faiss
 from medclip.retrieval.captions import CaptionRanking, rank_captions, read_captions
 from medclip.retrieval.example import Example, Load, read_examples
 from medclip.retrieval.pack_of import pack_of
@@ -44,6 +45,7 @@ def search(
     modality: Modality | str | None = None,
     other_patients: bool = False,
     include_example: bool = False,
+    engine: str = "exact",
     report_paths: bool = False,
     captions: None = None,
     settings: Settings | None = None,
@@ -78,6 +80,7 @@ def search(
     modality: Modality | str | None = None,
     other_patients: bool = False,
     include_example: bool = False,
+    engine: str = "exact",
     report_paths: bool = False,
     captions: Any = None,
     settings: Settings | None = None,
@@ -103,6 +106,8 @@ def search(
         modality: Of an example that is not in the folder and whose header does not say.
         other_patients: Leave out everything of an example's patient.
         include_example: Rank the example itself, too.
+        engine: "exact", or "faiss" (the extra `search`): an approximate index beside the vectors, for many millions of
+            them; a note has the recall that was measured when it was made.
         report_paths: Name files by their paths, which may identify patients; by default by their numbers.
         captions: Rank these sentences for an image (`like`) in the place of studies: a list, a text file with one a
             line, or a table with a column `caption`. The folder may then be left out; the pack is then medclip-mini,
@@ -148,7 +153,8 @@ def search(
         raise MedclipError(
             Reason.WRONG_USE, "no folder of embeddings is named.", hint="Make one with medclip embed, and name it."
         )
-    ranked, embeddings = read_level(level), open_embeddings(folder)
+    ranked, finder = read_level(level), read_engine(engine)
+    embeddings = open_embeddings(folder)
     return run_search(
         embeddings,
         question,
@@ -158,6 +164,7 @@ def search(
         top=top,
         other_patients=other_patients,
         include_example=include_example,
+        engine=finder,
         modality=None if modality is None else str(modality),
         report_paths=report_paths,
         settings=settings,
@@ -177,6 +184,22 @@ def read_level(level: str) -> Level:
             return name
     raise MedclipError(
         Reason.WRONG_USE, f"{level!r} cannot be ranked.", hint=did_you_mean(level, NOUNS.values(), "Levels are")
+    )
+
+
+def read_engine(engine: str) -> Engine:
+    """Return an engine of its name.
+
+    Raises:
+        MedclipError: WRONG_USE for an unknown one; MISSING_CODEC where its library is not installed.
+    """
+    for name in get_args(Engine):
+        if engine == name:
+            if name == "faiss":
+                check_faiss()
+            return name
+    raise MedclipError(
+        Reason.WRONG_USE, f"there is no engine {engine!r}.", hint=did_you_mean(engine, get_args(Engine), "Engines are")
     )
 
 

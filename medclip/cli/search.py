@@ -57,6 +57,9 @@ def search(
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write one page with small images of the hits.")
     ] = None,
+    engine: Annotated[
+        str, typer.Option("--engine", help="exact, or faiss: an approximate index, for many millions.")
+    ] = "exact",
     report_paths: options.ReportPaths = False,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
@@ -85,6 +88,7 @@ def search(
             modality=modality,
             other_patients=other_patients,
             include_example=include_example,
+            engine=engine,
             report_paths=report_paths,
             captions=captions,  # pyright: ignore[reportArgumentType]
             progress=shown,
@@ -142,13 +146,10 @@ def _print(result: SearchResult) -> None:
     from medclip.wording import count, figure
 
     print_paragraph("", f"{count(len(result.hits), 'hit')} among {count(result.num_searched, result.noun)}.")
-    columns = [
-        name
-        for name in ("spread", "words", "without", "like")
-        if any(getattr(hit, name) is not None for hit in result.hits)
-    ]
-    if columns in (["words"], ["like"]):  # the score itself
-        columns = []
+    columns = [name for name in ("spread", "words", "without", "like")
+               if any(getattr(hit, name) is not None for hit in result.hits)]  # fmt: skip
+    if len({"words", "without", "like"} & set(columns)) == 1:  # it is the score
+        columns = [name for name in columns if name == "spread"]
 
     def cells(hit: Hit) -> list[str]:
         image = f", image {hit.image}" if hit.image else f", {hit.num_images} images" if hit.num_images > 1 else ""

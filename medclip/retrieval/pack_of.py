@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from medclip.embeddings.open_embeddings import Embeddings
 from medclip.errors import MedclipError
+from medclip.models.packs.image_tower import image_tower_digest
 from medclip.models.packs.manifest import pack_digest
-from medclip.models.packs.pack import find_pack
+from medclip.models.packs.pack import find_pack, read_preprocess
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
@@ -36,5 +37,8 @@ def pack_of(embeddings: Embeddings, model: str | Path | Model | None) -> Path:
             where=embeddings.folder,
             hint="Name its folder with --model.",
         ) from error
-    embeddings.check_pack(pack_digest(pack))
+    digest = pack_digest(pack)
+    if digest != embeddings.pack.digest:  # a pack adapted without changing the image tower has its base's vectors
+        tower, preprocessing = image_tower_digest(pack), read_preprocess(pack).digest()
+        embeddings.check_pack(digest, image_tower=tower, preprocessing=preprocessing)
     return pack

@@ -8,8 +8,9 @@ words. In each case the score is linear in f, so that one pass over the vectors 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from medclip.embeddings.embedded_unit import Level
 from medclip.embeddings.open_embeddings import Embeddings
 from medclip.errors import MedclipError, Reason, printable
 from medclip.progress import Progress, Silent
+from medclip.retrieval.approximate import Engine, open_index
 from medclip.retrieval.example import Load, example_vector
 from medclip.retrieval.question import Question, QuestionVectors, encode_words
 from medclip.retrieval.result import (
@@ -30,7 +32,7 @@ from medclip.retrieval.result import (
     weak_ranks,
 )
 from medclip.retrieval.searchable import Searchable, open_searchable
-from medclip.retrieval.top_rows import exact_scores, top_rows
+from medclip.retrieval.top_rows import TopRows, exact_scores, top_rows
 from medclip.retrieval.where import Condition, rows_where
 from medclip.settings import Settings
 
@@ -48,6 +50,7 @@ def run_search(
     top: int = 50,
     other_patients: bool = False,
     include_example: bool = False,
+    engine: Engine = "exact",
     modality: str | None = None,
     report_paths: bool = False,
     settings: Settings | None = None,
@@ -64,6 +67,7 @@ def run_search(
         top: How many hits, at least 1.
         other_patients: Leave out what is of an example's patient; an example that is not in the folder has none.
         include_example: Rank the example itself, too.
+        engine: "exact", or "faiss" for an approximate index.
         modality: Of examples that are not in the folder and whose header does not say.
         report_paths: Name files by their paths.
         settings: Limits, for reading an example.
@@ -85,14 +89,16 @@ def run_search(
             where=embeddings.folder,
             hint="Search with --include-example, or in a larger folder.",
         )
-    query, offset = _query(searched, asked, wanted)
-    best = top_rows(searched.vectors, query[None], top, wanted=wanted)
+    index = None if engine == "exact" else open_index(embeddings, searched, progress)
+    find = partial(top_rows, searched.vectors) if index is None else partial(index.top_rows, searched.vectors)
+    query, offset = _query(find, asked, wanted)
+    best = find(query[None], top, wanted=wanted)
     mean, sd = float(best.mean[0]) - offset, float(best.sd[0])
     hits, units_of = _hits(embeddings, searched, asked, best.rows[0], best.scores[0] - offset, (mean, sd))
     rows = [*(hit.row for hit in hits), *(row for row in asked.like_rows if row is not None)]
     names = _names(embeddings, rows, report_paths)
     hits = tuple(replace(hit, file=names[hit.row]) for hit in hits)
-    notes = (*asked.notes, weak_ranks(hits[0].z, best.num_rows, NOUNS[level]))
+    notes = (*asked.notes, "" if index is None else index.note, weak_ranks(hits[0].z, best.num_rows, NOUNS[level]))
     return SearchResult(
         hits=hits,
         level=level,
@@ -107,7 +113,7 @@ def run_search(
         num_left_out=searched.vectors.num_rows - best.num_rows,
         mean=mean,
         sd=sd,
-        engine="exact",
+        engine=engine,
         notes=tuple(note for note in notes if note),
         units_of=units_of,
         embeddings=embeddings,
@@ -171,7 +177,7 @@ def _leave_out(
 
 
 def _query(
-    searched: Searchable, asked: QuestionVectors, wanted: NDArray[np.bool_]
+    find: Callable[..., TopRows], asked: QuestionVectors, wanted: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float32], float]:
     """Return the vector whose dot product with f, less the second value, is the score of f."""
     text, like = asked.text, asked.like
@@ -179,7 +185,7 @@ def _query(
         query = text if like is None else like
         assert query is not None
         return query, 0.0
-    each = top_rows(searched.vectors, np.stack([text, like]), 1, wanted=wanted)
+    each = find(np.stack([text, like]), 1, wanted=wanted)
     sd = np.where(each.sd > 0, each.sd, 1.0)
     query = 0.5 * (text.astype(np.float64) / sd[0] + like.astype(np.float64) / sd[1])
     return query.astype(np.float32), float(0.5 * (each.mean[0] / sd[0] + each.mean[1] / sd[1]))
