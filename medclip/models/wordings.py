@@ -47,14 +47,21 @@ class Wordings:
         """How many ways there are to ask: each sentence, with each that denies it in the same template."""
         return sum(len(plus) * (1 if minus is None else len(minus)) for plus, minus in self.by_template)
 
-    def cosines(self, feature_D: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Return the cosine, less that of the opposite, of each way to ask; [num]."""
-        feature = np.asarray(feature_D, np.float64)
+    def cosines(self, features_SD: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the cosine, less that of the opposite, of each way to ask; [S, num]."""
         parts = []
         for plus, minus in self.by_template:
-            present = plus @ feature
-            parts.append(present if minus is None else (present[:, None] - (minus @ feature)[None]).ravel())
-        return np.concatenate(parts)
+            present = _products(plus, features_SD)
+            if minus is not None:
+                absent = _products(minus, features_SD)
+                present = (present[:, :, None] - absent[:, None]).reshape(len(features_SD), -1)
+            parts.append(present)
+        return np.concatenate(parts, axis=1)
+
+
+def _products(vectors_MD: NDArray[np.float32], features_SD: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the products of vectors and features, [S, M]: one study at a time, so that its bits are its own."""
+    return np.matmul(vectors_MD.astype(np.float64), features_SD[:, :, None])[:, :, 0]
 
 
 def encode_phrasings(model: TextEncoder, texts: Sequence[str]) -> Phrasings:
@@ -92,19 +99,20 @@ def wordings_of(model: TextEncoder, classes: Sequence[ClassPrompts]) -> tuple[Wo
 
 
 def spread_over_wordings(
-    feature_D: NDArray[np.floating],
+    features_SD: NDArray[np.floating],
     vectors: ClassVectors,
     wordings: Sequence[Wordings],
     kind: Kind,
     logit_scale: float,
     calibration: Mapping[str, Any] | None = None,
-) -> list[tuple[float, float] | None]:
+) -> list[tuple[NDArray[np.float64], NDArray[np.float64]] | None]:
     """Compute by how much logit and probability of each class change with the wording.
 
     One class at a time is said in single sentences; the others of a multi-class task keep their mean vectors.
 
     Args:
-        feature_D: Mean of the unit vectors of a study's images, not normalised: its logit is the mean of theirs.
+        features_SD: Of S studies the mean of the unit vectors of its images, not normalised: its logit is the mean of
+            theirs. The result of a study depends on no other.
         vectors: The class vectors that the study is scored with.
         wordings: Of each class.
         kind: multiclass or multilabel.
@@ -112,19 +120,20 @@ def spread_over_wordings(
         calibration: As in `score_features`.
 
     Returns:
-        For each class the standard deviations (of the sample, ddof 1) of logit and probability; None for a class that
-        is said in one way only.
+        For each class the standard deviations (of the sample, ddof 1) of logit and probability, [S] each; None for a
+        class that is said in one way only.
     """
-    feature = np.asarray(feature_D, np.float64)
-    means_C = logit_scale * (vectors.positive @ feature)
-    spreads: list[tuple[float, float] | None] = []
+    features = np.asarray(features_SD, np.float64)
+    num, means_SC = len(features), logit_scale * _products(vectors.positive, features)
+    spreads: list[tuple[NDArray[np.float64], NDArray[np.float64]] | None] = []
     for c, ways in enumerate(wordings):
         if ways.num < 2:
             spreads.append(None)
             continue
-        logits_MC = np.tile(means_C, (ways.num, 1))
-        logits_MC[:, c] = logit_scale * ways.cosines(feature)
-        logits_MC = calibrated(logits_MC, vectors.names, calibration)
-        chances_M = probabilities(logits_MC, kind)[:, c]
-        spreads.append((float(logits_MC[:, c].std(ddof=1)), float(chances_M.std(ddof=1, dtype=np.float64))))
+        logits_SMC = np.repeat(means_SC[:, None], ways.num, axis=1)
+        logits_SMC[:, :, c] = logit_scale * ways.cosines(features)
+        logits_SMC = calibrated(logits_SMC, vectors.names, calibration)
+        chances_NC = probabilities(logits_SMC.reshape(-1, means_SC.shape[1]).astype(np.float32), kind)
+        of_class = logits_SMC[:, :, c].copy(), chances_NC[:, c].reshape(num, -1).astype(np.float64)
+        spreads.append((of_class[0].std(axis=1, ddof=1), of_class[1].std(axis=1, ddof=1)))
     return spreads

@@ -6,11 +6,11 @@ stored as float32. All vectors are held in memory: 2 GB for a million of 512 num
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from medclip.adaptation.pack.pack_head import read_pack_text
 from medclip.embeddings.embeddings_reader import open_for
@@ -33,9 +33,6 @@ from medclip.scoring.stored_units import StoredUnits
 from medclip.scoring.study_scores import StudyScores
 from medclip.scoring.tasks import AskedTask, Scorer, asked_tasks, check_words
 from medclip.scoring.unlearned import question_notes
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 COMMAND = "score of embeddings"
 
@@ -86,7 +83,8 @@ def score_embeddings(
             call.progress.stage("Scoring stored vectors", 1)
             model = load_run_model(pack.path, call)
             units = StoredUnits(embeddings, StudyScores(model, Scorer(model), tasks), key)
-            files = units.files()
+            table = units.files()
+            files = [FileRow(**values) for values in table.to_pylist()]
             scored = {row.row for row in files if row.reason is None}
             small = (Thumbnail(row, image, False) for row, image in embeddings.thumbnails())
             burned = (Thumbnail(row, b"", True) for row in embeddings.burned_in_rows())
@@ -96,7 +94,7 @@ def score_embeddings(
                 "added": embeddings.run["input"]["num_added"],
                 "elsewhere": embeddings.run["input"]["table_rows_elsewhere"],
             }
-            ledger.fill(files, list(units.rows(files)), kept, remembered)
+            ledger.fill(files, units.scores(table), kept, remembered)
             call.progress.step()
         hashed = partial(hashed_path, key=key)
         run = partial(describe, identity, pack, ledger)
@@ -112,6 +110,8 @@ def answer_embeddings(embeddings: Embeddings, call: Call) -> ScoreRun:
     Raises:
         MedclipError: As `score_embeddings`.
     """
+    import pyarrow as pa
+
     model, is_loaded = call.model, hasattr(call.model, "encode_image")
     if is_loaded:
         pack = RunPack(Path(model.path), model.card, pack_digest(Path(model.path)))
@@ -124,19 +124,15 @@ def answer_embeddings(embeddings: Embeddings, call: Call) -> ScoreRun:
     units = StoredUnits(embeddings, StudyScores(model, Scorer(model), tasks), key)
     files = units.files()
     if call.options.hash_paths and not embeddings.run["identity"]["hash_paths"]:
-        files = [replace(row, path=hashed_path(row.path, key=key)) for row in files]
-    scores = list(units.rows(files))
-    counts = {"files": len(files), **dict.fromkeys(("scored", "skipped", "failed"), 0)}
-    for row in files:
-        counts[row.status] += 1
+        hashed = [hashed_path(path, key=key) for path in files.column("path").to_pylist()]
+        files = files.set_column(files.schema.get_field_index("path"), "path", pa.array(hashed, pa.string()))
+    scores = units.scores(files)
+    counts = {"files": files.num_rows, **dict.fromkeys(("scored", "skipped", "failed"), 0)}
+    counts |= Counter(files.column("status").to_pylist())
     counts["studies"] = len({row.study for row in scores})
-    tables = {"files": _table(files, FileRow), "scores": _table(scores, ScoreRow)}
+    tables = {"files": files, "scores": table_of(scores, ScoreRow, schema_of(ScoreRow))}
     notes = question_notes(pack.card, tasks, pack.path)
     return ScoreRun(embeddings.folder, counts, _tables=tables, _notes=notes)
-
-
-def _table(rows: list[Any], row_type: type) -> pa.Table:
-    return table_of(rows, row_type, schema_of(row_type))
 
 
 def _tasks(pack: RunPack, options: ScoreOptions) -> tuple[AskedTask, ...]:

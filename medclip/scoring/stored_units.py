@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +20,17 @@ from medclip.errors import Problem, Status
 from medclip.files.grouping.studies import COPY
 from medclip.runs.chunk import split_keys
 from medclip.runs.ledger import NAMED_FILES
-from medclip.runs.rows import FileRow, ScoreRow
+from medclip.runs.rows import ScoreRow
 from medclip.sample import Modality
-from medclip.scoring.study_scores import StudyScores
+from medclip.scoring.study_scores import StudyFacts, StudyScores
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_DECIDED = ("unit", "copy_of", "study", "modality", "status", "reason", "message")
+"""Columns that a question may change, and those that tell which rows."""
+_TOGETHER = 256
+"""Studies that are scored at once: with 80 wordings of 14 classes their spreads take 2 MB."""
 _OF_A_READING = ("adapter", "preprocessing", "decoder", "laterality", "view", "steps", "headers")
 """Columns that only a scored file has."""
 
@@ -78,7 +86,7 @@ class StoredUnits:
             if unit.problem is None and unit.stranger:
                 unit.problem = self._scores.refuse_stranger(unit.modality)
 
-    def _split(self) -> dict[tuple[str, Modality], str]:
+    def _split(self) -> dict[tuple[str, str | None], str]:
         """Return the key of each study and modality that answers something."""
         modalities_of: dict[str, list[Modality]] = {}
         for unit in self._units:
@@ -90,36 +98,44 @@ class StoredUnits:
             for modality, key in split_keys(grouped, modalities, self._key).items()
         }
 
-    def files(self) -> list[FileRow]:
-        """Return the rows of files.parquet, in its order."""
-        rows = [FileRow(**values) for values in self._embeddings.files.to_pylist()]
-        units = {unit.row: unit for unit in self._units}
-        grouped_of = self._grouped()
-        refused_copies = {unit.row: unit.instead_of for unit in self._units
-                          if unit.instead_of is not None and unit.problem is not None}  # fmt: skip
-        return [self._file(row, units.get(row.unit or 0), grouped_of, refused_copies) for row in rows]
+    def files(self) -> pa.Table:
+        """Return files.parquet as a run over the files would have written it."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
 
-    def _file(
-        self, row: FileRow, unit: _Unit | None, grouped_of: Mapping[str, str], refused_copies: Mapping[int, int]
-    ) -> FileRow:
-        problem = None if unit is None else unit.problem
-        # What counted in the place of a broken file may not be wanted.
-        broken = refused_copies.get(row.unit or 0, refused_copies.get(row.copy_of or 0))
-        if broken is not None:
-            row = replace(row, copy_of=broken)
-        if row.unit in refused_copies:
-            problem = COPY
-            row = replace(row, **dict.fromkeys(_OF_A_UNIT))
-        if problem is not None:
-            values = {"status": str(problem.status), "reason": str(problem.reason), "message": problem.message}
-            row = replace(row, **values, **dict.fromkeys(_OF_A_READING))
-        elif row.reason is None:
-            row = replace(row, status=str(Status.SCORED))
-        if row.study is None:
-            return row
-        grouped = grouped_of.get(row.study, row.study)
-        modality = None if row.modality is None else Modality(row.modality)
-        return replace(row, study=self._keys.get((grouped, modality), grouped) if modality else grouped)
+        table = self._embeddings.files
+        columns: dict[str, list[Any]] = {name: table.column(name).to_pylist() for name in _DECIDED}
+        units = {unit.row: unit for unit in self._units if unit.problem is not None}
+        copies = {row: unit.instead_of for row, unit in units.items() if unit.instead_of is not None}
+        grouped_of = self._grouped()
+        is_unread, is_copy = [False] * table.num_rows, [False] * table.num_rows
+        for n, (number, copy_of, study, name, reason) in enumerate(
+            zip(*(columns[name] for name in ("unit", "copy_of", "study", "modality", "reason")), strict=True)
+        ):
+            problem = None if number not in units else units[number].problem
+            if number in copies or copy_of in copies:  # what counted in the place of a broken file is not wanted
+                columns["copy_of"][n] = copies[number] if number in copies else copies[copy_of]
+            if number in copies:
+                problem, is_copy[n] = COPY, True
+            if problem is not None:
+                is_unread[n] = True
+                columns["status"][n], columns["reason"][n] = str(problem.status), str(problem.reason)
+                columns["message"][n] = problem.message
+            elif reason is None:
+                columns["status"][n] = str(Status.SCORED)
+            if study is not None:
+                grouped = grouped_of.get(study) or study
+                modality = None if is_copy[n] else name
+                columns["study"][n] = self._keys.get((grouped, modality), grouped)
+        for name in ("status", "reason", "message", "study", "copy_of"):
+            place = table.schema.get_field_index(name)
+            table = table.set_column(place, name, pa.array(columns[name], table.schema.field(name).type))
+        for names, is_blank in ((_OF_A_READING, is_unread), (_OF_A_UNIT, is_copy)):
+            for name in names if any(is_blank) else ():
+                place, column = table.schema.get_field_index(name), table.column(name)
+                blank = pa.scalar(None, column.type)
+                table = table.set_column(place, name, pc.if_else(pa.array(is_blank), blank, column))  # pyright: ignore
+        return table
 
     def _grouped(self) -> dict[str, str]:
         """Return the study before it was split, by the key that it has in the folder."""
@@ -127,38 +143,61 @@ class StoredUnits:
         studies = zip(units.column("study").to_pylist(), units.column("grouped").to_pylist(), strict=True)
         return {study: grouped for study, grouped in studies if study != grouped}
 
-    def rows(self, files: Sequence[FileRow]) -> Iterator[ScoreRow]:
-        """Yield the scores, studies in the order of their first files.
+    def scores(self, files: pa.Table) -> list[ScoreRow]:
+        """Return the scores, studies in the order of their first files.
 
         Args:
-            files: What `files` returned.
+            files: What `files` returned; its paths may be hashed.
         """
-        preprocessing, failed, names = {}, Counter[tuple[str, str | None]](), {}
-        grouped_of = {key: grouped for (grouped, _), key in self._keys.items()}
-        for file in files:
-            if file.reason is None:
-                preprocessing[file.unit] = file.preprocessing or ""
-                names.setdefault(file.study, []).append(file.path)
-            elif file.status == Status.FAILED and file.study is not None:
-                failed[grouped_of.get(file.study, file.study), file.modality] += 1
-        vectors = self._embeddings.vectors("views")
         of_study: dict[str, list[_Unit]] = {}
         for unit in self._units:
             if unit.is_wanted:
                 of_study.setdefault(self._keys[unit.grouped, unit.modality], []).append(unit)
-        for study, units in of_study.items():
-            named = sorted(names[study])
-            text = json.dumps(named[:NAMED_FILES], ensure_ascii=False)
-            first = units[0]
-            num_failed = failed[first.grouped, None] + failed[first.grouped, first.modality]
-            for asked in self._scores.tasks:
+        facts_of = self._facts(files, of_study)
+        vectors = self._embeddings.vectors("views")
+        answers: dict[str, list[ScoreRow]] = {study: [] for study in of_study}
+        for asked in self._scores.tasks:
+            alike: dict[tuple[Modality, int], list[tuple[str, list[_Unit]]]] = {}
+            for study, units in of_study.items():
                 fitting = [u for u in units if self._scores.fits(asked, u.modality, u.body_part, u.stranger)]
                 if fitting:
-                    features, way = _views(vectors, fitting), preprocessing[fitting[0].row]
-                    for row in self._scores.answer(
-                        asked, features, first.modality, study, first.patient, way, num_failed
-                    ):
-                        yield replace(row, files=text, num_files=len(named))
+                    num_views = sum(unit.num_views for unit in fitting)
+                    alike.setdefault((fitting[0].modality, num_views), []).append((study, fitting))
+            for (modality, num_views), studies in alike.items():
+                for start in range(0, len(studies), _TOGETHER):
+                    some = studies[start : start + _TOGETHER]
+                    features = np.stack([_views(vectors, units) for _, units in some])
+                    scored = self._scores.scorer.studies(features, asked, modality)
+                    spreads = self._scores.scorer.spreads(features, asked, modality)
+                    for place, (study, units) in enumerate(some):
+                        facts = facts_of(study, units[0].row, num_views)
+                        answers[study] += self._scores.rows_of(asked, facts, place, *scored, spreads)
+        return [row for study in answers.values() for row in study]
+
+    def _facts(self, files: pa.Table, of_study: Mapping[str, Sequence[_Unit]]) -> Callable[[str, int, int], StudyFacts]:
+        """Return what makes the facts of a study, by its key, its first unit and its number of images."""
+        ways: dict[int, str] = {}
+        names: dict[str, list[str]] = {}
+        failed = Counter[tuple[str, str | None]]()
+        grouped_of = {key: grouped for (grouped, _), key in self._keys.items()}
+        columns = ("unit", "reason", "status", "study", "modality", "path", "preprocessing")
+        values: list[list[Any]] = [files.column(name).to_pylist() for name in columns]
+        for unit, reason, status, study, modality, path, way in zip(*values, strict=True):
+            if reason is None:
+                ways[unit] = way or ""
+                names.setdefault(study, []).append(path)
+            elif status == Status.FAILED and study is not None:
+                failed[grouped_of.get(study) or study, modality] += 1
+
+        def facts(study: str, first_row: int, num_images: int) -> StudyFacts:
+            unit, named = of_study[study][0], sorted(names[study])
+            num_failed = failed[unit.grouped, None] + failed[unit.grouped, unit.modality]
+            text = json.dumps(named[:NAMED_FILES], ensure_ascii=False)
+            return StudyFacts(
+                study, unit.patient, unit.modality, ways[first_row], num_images, num_failed, text, len(named)
+            )
+
+        return facts
 
 
 def _views(vectors_ND: NDArray[np.float32], units: Sequence[_Unit]) -> NDArray[np.float32]:

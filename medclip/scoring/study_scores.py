@@ -18,6 +18,23 @@ from medclip.scoring.tasks import AskedTask, Scorer
 
 
 @dataclass(frozen=True)
+class StudyFacts:
+    """What stands in every row of a study and task."""
+
+    study: str
+    patient: str | None
+    modality: Modality
+    preprocessing: str
+    """Of its first unit."""
+    num_images: int
+    num_failed: int
+    """Files of it that failed."""
+    files: str = "[]"
+    """As `ScoreRow.files`; the ledger has them."""
+    num_files: int = 0
+
+
+@dataclass(frozen=True)
 class StudyScores:
     """The tasks of a run and what answers them."""
 
@@ -88,26 +105,43 @@ class StudyScores:
             preprocessing: Of its first unit.
             num_failed: Files of it that failed.
         """
-        names, logits, probability = self.scorer.study(features_ND, asked, modality)
-        spreads = self.scorer.spreads(features_ND, asked, modality)
-        for name, logit, p, spread in zip(names, logits, probability, spreads, strict=True):
+        features_1ND = features_ND[None]
+        logits_1C, probabilities_1C = self.scorer.studies(features_1ND, asked, modality)
+        spreads = self.scorer.spreads(features_1ND, asked, modality)
+        facts = StudyFacts(study, patient, modality, preprocessing, len(features_ND), num_failed)
+        yield from self.rows_of(asked, facts, 0, logits_1C, probabilities_1C, spreads)
+
+    def rows_of(
+        self,
+        asked: AskedTask,
+        facts: StudyFacts,
+        place: int,
+        logits_SC: NDArray[np.float32],
+        probabilities_SC: NDArray[np.float32],
+        spreads: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]] | None],
+    ) -> Iterator[ScoreRow]:
+        """Yield the rows of one of the studies that were scored together, by its place among them."""
+        for c, name in enumerate(asked.names):
+            spread = spreads[c]
             yield ScoreRow(
-                study=study,
-                patient=patient,
-                modality=modality,
+                study=facts.study,
+                patient=facts.patient,
+                modality=facts.modality,
                 task=asked.task.name,
                 class_=name,
                 kind=asked.task.kind,
-                probability=float(p),
-                logit=float(logit),
-                num_images=len(features_ND),
+                probability=float(probabilities_SC[place, c]),
+                logit=float(logits_SC[place, c]),
+                num_images=facts.num_images,
                 model=self.model.name,
                 model_version=str(self.model.card.version),
-                preprocessing=preprocessing,
-                num_failed=num_failed,
+                preprocessing=facts.preprocessing,
+                num_failed=facts.num_failed,
                 against=asked.against(name),
-                logit_spread=None if spread is None else spread[0],
-                probability_spread=None if spread is None else spread[1],
+                logit_spread=None if spread is None else float(spread[0][place]),
+                probability_spread=None if spread is None else float(spread[1][place]),
+                files=facts.files,
+                num_files=facts.num_files,
             )
 
 

@@ -25,6 +25,8 @@ from medclip.text.vocabulary.prompts import ClassPrompts, expand
 from medclip.text.vocabulary.task import Task
 
 MODALITY_TASK = "modality"
+_MANY_IMAGES = 1024
+"""Studies of more are scored one by one: numpy would sum them up in another order."""
 
 
 @dataclass(frozen=True)
@@ -213,10 +215,20 @@ class Scorer:
         best = int(np.argmax(probability))
         return names[best], float(probability[best])
 
+    def studies(
+        self, features_SVD: NDArray[np.float32], asked: AskedTask, modality: Modality | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Score S studies of as many images each: logits and probabilities, [S, C], with the bits that `study` has."""
+        if self._has_head(asked) or features_SVD.shape[1] > _MANY_IMAGES:
+            logits = np.stack([mean_logits(self.logits(features, asked, modality)) for features in features_SVD])
+        else:  # a product for each study: that of all at once would have other last bits
+            logits = self.logits(features_SVD, asked, modality).astype(np.float64).mean(axis=1).astype(np.float32)
+        return logits, probabilities(logits, asked.task.kind)
+
     def spreads(
-        self, features_ND: NDArray[np.float32], asked: AskedTask, modality: Modality | None = None
-    ) -> list[tuple[float, float] | None]:
-        """Return by how much a study's logits and probabilities change with the wording, see `spread_over_wordings`.
+        self, features_SVD: NDArray[np.float32], asked: AskedTask, modality: Modality | None = None
+    ) -> list[tuple[NDArray[np.float64], NDArray[np.float64]] | None]:
+        """Return by how much logits and probabilities of S studies change with the wording: `spread_over_wordings`.
 
         None for each class of a pack's own head, which is not made of words.
         """
@@ -224,8 +236,8 @@ class Scorer:
             return [None] * len(asked.names)
         vectors, wordings = self.vectors(asked, modality), self._wordings_of(asked, modality)
         scale = self._model.logit_scale
-        mean_D = np.asarray(features_ND, np.float64).mean(axis=0)
-        return spread_over_wordings(mean_D, vectors, wordings, asked.task.kind, scale, asked.calibration)
+        means_SD = np.asarray(features_SVD, np.float64).mean(axis=1)
+        return spread_over_wordings(means_SD, vectors, wordings, asked.task.kind, scale, asked.calibration)
 
     def vectors(self, asked: AskedTask, modality: Modality | None = None) -> ClassVectors:
         """Return a task's class vectors; its sentences are encoded on first use."""
