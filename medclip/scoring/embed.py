@@ -19,7 +19,7 @@ from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.tables.write import write_rows
 from medclip.models.packs.image_tower import image_tower_digest
 from medclip.models.packs.manifest import read_config
-from medclip.models.packs.pack import read_preprocess
+from medclip.models.packs.pack import load_model, read_preprocess
 from medclip.runs.chunk import Answers
 from medclip.runs.conduct import Call, RunPack, Verb, conduct, pack_of_run
 from medclip.runs.ledger import Ledger
@@ -78,7 +78,7 @@ def _answers(call: Call, pack: RunPack, model: Any) -> Answers:
 
 
 def _write(call: Call, pack: RunPack, dtype: str, ledger: Ledger, run: dict[str, Any]) -> None:
-    folder, dim = call.folder, int(read_config(pack.path)["model_cfg"]["embed_dim"])
+    folder, dim = call.folder, _dim(pack)
     begin_embeddings(folder)
     files = (replace(row, status=EMBEDDED) if row.status == "scored" else row for row in ledger.files())
     write_rows(folder / FILES, FileRow, files)
@@ -95,3 +95,9 @@ def _write(call: Call, pack: RunPack, dtype: str, ledger: Ledger, run: dict[str,
     counts = ledger.counts()
     run = {**run, "options": {**run["options"], "dtype": dtype}, "identity": ledger.get("identity")}
     write_run(folder, run, {EMBEDDED if name == "scored" else name: number for name, number in counts.items()})
+
+
+def _dim(pack: RunPack) -> int:
+    """Return the length of a pack's vectors; the config of an image tower alone may leave it to the tower."""
+    stated = read_config(pack.path)["model_cfg"].get("embed_dim")
+    return int(stated) if stated else load_model(pack.path, verify=False).dim
