@@ -195,6 +195,7 @@ _WRITE_ELSEWHERE = {
     "training/batches/workers.py": "a dump of a stuck process, in a temporary folder",
     "training/log.py": "a log grows line by line",
     "_export": "into the new folder of export_model",
+    "export_timm": "into the new folder of export_model",
     "_publish": "into the draft of all ranks, which publish_folder puts in place",
     "_write_parquet": "the draft of captions_from_labels",
     "_write_text": "the draft of captions_from_labels",

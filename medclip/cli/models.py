@@ -132,7 +132,8 @@ def import_command(
         typer.Option(
             "--architecture",
             metavar="NAME|FILE",
-            help="open_clip architecture of a bare checkpoint: its name, or a JSON file that describes it.",
+            help="Architecture of a bare checkpoint: its name in open_clip (in timm for an image tower alone), or a "
+            "JSON file that describes it.",
         ),
     ] = None,
     text_folder: Annotated[
@@ -173,6 +174,14 @@ def import_command(
         str,
         typer.Option("--crop", help="modality: cut images to what they show, as medclip does; none: leave them whole."),
     ] = "modality",
+    pooling: Annotated[
+        str | None,
+        typer.Option(
+            "--pooling",
+            metavar="NAME",
+            help="How an image tower alone makes one vector of its tokens: token, avg, map, mean or token+mean.",
+        ),
+    ] = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
@@ -187,6 +196,7 @@ def import_command(
     from medclip.models.interchange.find_source import is_bare_text_model
     from medclip.models.interchange.import_export import import_model
     from medclip.models.packs.pack import pack_card, read_preprocess, verify_pack
+    from medclip.models.packs.words import WITHOUT_WORDS
     from medclip.wording import count
 
     pack = import_model(
@@ -203,6 +213,7 @@ def import_command(
         mean=_numbers(mean, "--mean"),
         std=_numbers(std, "--std"),
         crop=crop,
+        pooling=pooling,
         overwrite=overwrite,
     )
     if is_bare_text_model(pack):
@@ -224,11 +235,15 @@ def import_command(
         for limit in card.limits:
             if "own_file_says" in card.created_from and limit == card.limits[-1]:
                 print_paragraph("Warning: ", limit)
-        print("Its card has no task: name what to ask with --prompt or --task when scoring with it.")
+        print(
+            "Its card has no task: name what to ask with --prompt or --task when scoring with it."
+            if info.has_text
+            else f"It is image only. {WITHOUT_WORDS}"
+        )
 
 
 def export(model: options.Pack, out: options.OutFolder, as_json: options.Json = False) -> None:
-    """Write a pack as a folder that open_clip loads by local-dir:FOLDER.
+    """Write a pack as a folder that open_clip loads by local-dir:FOLDER, an image-only pack as one that timm loads.
 
     Exit code: 0 written, 2 wrong use or refused.
     """
@@ -236,9 +251,13 @@ def export(model: options.Pack, out: options.OutFolder, as_json: options.Json = 
 
     exported = export_model(model, out)
     if as_json:
-        _json({"folder": str(exported.folder), "notes": list(exported.notes)})
+        _json({"folder": str(exported.folder), "notes": list(exported.notes), "loader": exported.loader})
         return
-    print(f"Written. open_clip loads it: create_model_and_transforms('local-dir:{_shown(exported.folder)}')")
+    place = f"'local-dir:{_shown(exported.folder)}'"
+    if exported.loader == "timm":
+        print(f"Written. timm loads it: timm.create_model({place}, pretrained=True)")
+    else:
+        print(f"Written. open_clip loads it: create_model_and_transforms({place})")
     for note in exported.notes:
         print(f"- {note}")
 

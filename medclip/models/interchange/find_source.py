@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.models.interchange.layouts import open_clip_folder
+from medclip.models.interchange.layouts import open_clip_folder, timm_checkpoint
 from medclip.models.interchange.layouts.layout import Place, Source, as_safetensors
 from medclip.models.interchange.layouts.table import read_layout
 from medclip.models.interchange.pixels import from_open_clip
@@ -37,7 +37,8 @@ def find_source(start: str | Path, architecture: str | None = None, scratch: Pat
         start: A pack (folder or built-in name), a file or folder in one of the layouts of the table, an open_clip
             architecture, "NAME:TAG" of open_clip's list of pre-trained weights, or "hf-hub:org/name". Only the last two
             ask the network, and only for what the hub's cache lacks.
-        architecture: open_clip architecture of a bare checkpoint: a name, or a JSON file that describes it.
+        architecture: Of a bare checkpoint: a name in open_clip, or a JSON file that describes it; of an image tower
+            alone a name in timm, or its config.json.
         scratch: Folder for pickles that are converted to be looked into; None: they are not looked into.
 
     Raises:
@@ -47,7 +48,7 @@ def find_source(start: str | Path, architecture: str | None = None, scratch: Pat
     source = _find(text, Path(text), architecture, scratch)
     if architecture is not None and source.config is None:
         return replace(source, config=_architecture(architecture))
-    if architecture is not None:
+    if architecture is not None and source.layout != timm_checkpoint.LAYOUT.name:
         raise MedclipError(
             Reason.WRONG_USE, "this model brings its own architecture; no other can be given to it.", where=text
         )

@@ -17,14 +17,17 @@ from medclip.files.output import claim_folder, in_use, new_folder, scratch_folde
 from medclip.models.card import FILE_NAME as CARD_NAME
 from medclip.models.card import IMPORTED, Card
 from medclip.models.interchange.choose_pixels import choose_pixels, state_pixels
+from medclip.models.interchange.export_timm import export_timm
 from medclip.models.interchange.find_source import HUB, find_source, is_bare_text_model
-from medclip.models.interchange.layouts.layout import HUB_WEIGHTS, Place, as_safetensors, no_weights
+from medclip.models.interchange.layouts.layout import HUB_WEIGHTS, Place, Source, as_safetensors, no_weights
 from medclip.models.interchange.presets import find_preset
 from medclip.models.packs.manifest import CONFIG_NAME, TEXT_FOLDER, WEIGHTS_NAME, file_sha256, is_pickle, read_config
 from medclip.models.packs.manifest import FILE_NAME as MANIFEST
 from medclip.models.packs.pack import find_pack, save_pack, verify_pack
+from medclip.models.packs.words import has_text_tower, understands_words
 from medclip.models.preprocess import CROPS, budget_of
 from medclip.models.towers import bert as hf_text
+from medclip.models.towers.poolings import ARGUMENTS, POOLINGS, check_pooling
 from medclip.result import Result
 from medclip.sample import Modality
 from medclip.text.tokenizers.tokenizer import load_tokenizer
@@ -108,7 +111,9 @@ class Exported(Result):
 
     folder: Path
     notes: tuple[str, ...]
-    """What another loader has to know; empty where plain open_clip loads the folder anywhere."""
+    """What another loader has to know; empty where plain open_clip or timm loads the folder anywhere."""
+    loader: str = "open_clip"
+    """Whose form the folder has: open_clip's, or timm's for an image-only pack."""
 
     def _facts(self) -> dict[str, object]:
         return {"folder": self.folder, "notes": " ".join(self.notes)}
@@ -133,6 +138,7 @@ def import_model(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     crop: str = "modality",
+    pooling: str | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Turn a checkpoint or a model folder into a pack, without loss.
@@ -145,7 +151,8 @@ def import_model(
         source: A checkpoint (a state dict or a training checkpoint; safetensors or what torch.save wrote), a folder in
             Hugging Face layout (open_clip_config.json and weights), or anything else that `load_start` takes.
         out: The pack's folder.
-        architecture: open_clip architecture of a bare checkpoint: a name, or a JSON file that describes it.
+        architecture: Of a bare checkpoint: a name in open_clip, or a JSON file that describes it; of an image tower
+            alone a name in timm, or its config.json.
         text_folder: Folder with config.json and tokenizer of a BERT text tower, where they do not lie beside it.
         name: Name on the card; the folder's where None.
         license: Licence of the weights, as the card states it.
@@ -159,6 +166,8 @@ def import_model(
         mean: Three numbers, one a channel, in units of [0, 1].
         std: The same.
         crop: "none" leaves out the modality's crop, for authors whose images were whole.
+        pooling: How an image tower alone makes one vector of its tokens, where its config does not say it or says
+            something else: one of `medclip.models.towers.poolings.POOLINGS`.
         overwrite: Put it in the place of a pack or text folder that is there already.
 
     Returns:
@@ -183,6 +192,8 @@ def import_model(
         raise MedclipError(Reason.WRONG_USE, f"the crop is {list_of(CROPS, 'or')}, not {crop!r}.")
     if preset is not None:
         find_preset(preset)
+    if pooling is not None:
+        check_pooling(pooling)
     if architecture is None and os.path.isdir(source) and is_bare_text_model(Path(source)):
         if text_folder or name or license or modalities or stated or preset or crop != CROPS[0]:
             raise MedclipError(
@@ -196,7 +207,7 @@ def import_model(
     from medclip.models.towers.state_dict import check_finite
 
     with scratch_folder(out) as scratch:
-        located = find_source(source, architecture, scratch)
+        located = _pooled(find_source(source, architecture, scratch), pooling)
         if not located.weights:
             raise MedclipError(
                 Reason.WRONG_USE,
@@ -209,15 +220,18 @@ def import_model(
             converted = tuple(as_safetensors(path, scratch) or path for path in located.weights)
             started = start_from(replace(chosen.source, weights=converted), text_folder=text_folder)
             check_finite(started.model.state_dict())
-        started.tokenizer.save(scratch / "tokenizer")
+        tokenizer = None if started.words is None else scratch / "tokenizer"
+        if tokenizer is not None:
+            started.tokenizer.save(tokenizer)
         preprocess = replace(started.preprocess, crop=crop)
         card = Card(
             name=name or out.name,
-            summary="Imported weights.",
+            summary="Imported weights." if tokenizer else "Imported weights of an image tower: image only.",
             licence=license,
             modalities=tuple(modalities),
             limits=(
                 _NOT_MEASURED,
+                *([] if tokenizer else [_no_text(started.config)]),
                 _OTHER_PIXELS.format(pixels=preprocess.describe(), origin=chosen.origin),
                 *([_CONTRADICTED.format(what=_in_words(chosen.contradicted))] if chosen.contradicted else []),
             ),
@@ -235,13 +249,38 @@ def import_model(
         return save_pack(
             out,
             started.model,
-            scratch / "tokenizer",
+            tokenizer,
             preprocess,
             card,
             config=started.config,
             base=started.base,
             half=False,
         )
+
+
+def _pooled(source: Source, pooling: str | None) -> Source:
+    """Return an image tower with the pooling that the user states.
+
+    Raises:
+        MedclipError: WRONG_USE for a model with words, whose pooling is its own.
+    """
+    if pooling is None:
+        return source
+    if source.config is None or has_text_tower(source.config):
+        raise MedclipError(
+            Reason.WRONG_USE, "a model with a text tower has its own pooling.", where=source.place,
+            hint="Leave --pooling out.",
+        )  # fmt: skip
+    vision_cfg = {**source.config["vision_cfg"], "timm_pool": pooling}
+    return replace(
+        source, config={k: v for k, v in source.config.items() if k != "embed_dim"} | {"vision_cfg": vision_cfg}
+    )
+
+
+def _no_text(config: Mapping[str, Any]) -> str:
+    """Return the limit of an image-only pack, and how its tokens become a vector."""
+    pooling = config["vision_cfg"]["timm_pool"]
+    return f"It is image only: it has no text tower. The vector of an image is {POOLINGS[pooling]}."
 
 
 def _sha256_of(weights: tuple[Path, ...]) -> str:
@@ -260,6 +299,8 @@ def _check_place(out: Path, source: Path, overwrite: bool) -> None:
 def export_model(model: str | Path, out: str | Path) -> Exported:
     """Write a pack as a folder that open_clip loads: `create_model_and_transforms("local-dir:OUT")`.
 
+    An image-only pack becomes one that timm loads: `timm.create_model("local-dir:OUT", pretrained=True)`.
+
     The weights are the pack's, bit by bit. A BERT text tower's config is named by its absolute path, because open_clip
     looks for relative ones on a hub: an exported folder with a BERT tower is exported anew after it was moved.
 
@@ -276,13 +317,12 @@ def export_model(model: str | Path, out: str | Path) -> Exported:
     out = Path(out)
     claim_folder(out, "export", in_one_step=True)
     with new_folder(out) as fresh:
-        return Exported(out, _export(path, fresh, out))
+        notes = _export(path, fresh, out)
+    return Exported(out, notes, "open_clip" if understands_words(path) else "timm")
 
 
 def _export(path: Path, fresh: Path, out: Path) -> tuple[str, ...]:
     """Write the files into `fresh`, which will be `out`, and return what another loader has to know."""
-    from medclip.models.towers.image_only import ARGUMENTS
-
     config = read_config(path)
     if budget_of(config) is not None:
         raise MedclipError(
@@ -291,6 +331,8 @@ def _export(path: Path, fresh: Path, out: Path) -> tuple[str, ...]:
             where=path,
             hint="Use it with medclip, or train it without model.native_aspect.",
         )
+    if not has_text_tower(config["model_cfg"]):
+        return export_timm(path, fresh, config)
     if config["model_cfg"]["vision_cfg"].get(ARGUMENTS) is not None:
         raise MedclipError(
             Reason.WRONG_USE,

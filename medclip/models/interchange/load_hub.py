@@ -49,7 +49,7 @@ def load_hub(
     card = Card(name=repository, summary="Public checkpoint, by its hub name. Nothing was measured by medclip.")
     return Model(
         started.model,
-        started.tokenizer,
+        started.words,
         started.preprocess,
         card,
         name=repository,

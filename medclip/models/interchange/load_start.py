@@ -16,6 +16,7 @@ from medclip.models.interchange.choose_pixels import check_pixels, choose_pixels
 from medclip.models.interchange.find_source import find_source, refuse_pickle
 from medclip.models.interchange.layouts.layout import Source
 from medclip.models.packs.manifest import TEXT_FOLDER
+from medclip.models.packs.words import has_text_tower
 from medclip.models.preprocess import Preprocess, from_config, square_side
 from medclip.models.towers import bert as hf_text
 from medclip.models.towers.build import build_clip
@@ -86,17 +87,37 @@ _TOKENIZER = "tokenizer"
 
 @dataclass(frozen=True, eq=False)
 class Started:
-    """A dual encoder to train or to save."""
+    """A dual encoder to train or to save, or an image tower alone to save."""
 
     model: nn.Module
     """float32, every parameter trainable."""
     config: dict[str, Any]
     """open_clip `model_cfg`; `build_clip(config, base)` makes the same towers again."""
-    tokenizer: Tokenizer
+    words: Tokenizer | None
+    """Its tokenizer; None for an image tower alone."""
     preprocess: Preprocess
     """How images were treated where its weights come from; bound to no adapter."""
     base: Path | None = None
     """Folder that a relative `hf_model_name` in the config starts from."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer.
+
+        Raises:
+            MedclipError: WRONG_USE for an image tower alone.
+        """
+        if self.words is None:
+            raise _no_words()
+        return self.words
+
+
+def _no_words() -> MedclipError:
+    return MedclipError(
+        Reason.WRONG_USE,
+        "this is an image tower alone, without words to train it with.",
+        hint="Import it and adapt it to labelled images: medclip models import, medclip adapt.",
+    )
 
 
 def load_start(
@@ -133,7 +154,10 @@ def load_start(
     """
     source = find_source(start, architecture)
     refuse_pickle(source)
-    return start_from(choose_pixels(source, preset).source, text_folder=text_folder, overrides=overrides)
+    started = start_from(choose_pixels(source, preset).source, text_folder=text_folder, overrides=overrides)
+    if started.words is None:
+        raise _no_words().at(source.place)
+    return started
 
 
 def start_from(
@@ -149,6 +173,8 @@ def _started(source: Source, text_folder: Path | None, overrides: Mapping[str, A
     if source.config is None:
         raise _needs_architecture(source, state or {})
     config = copy.deepcopy(source.config)
+    if not has_text_tower(config):
+        return _image_only(config, source, state)
     config, base, replaced = _text_tower(config, source, text_folder, state)
     if state is not None:
         state = {n: v for n, v in state.items() if not replaced or n.startswith(("visual.", "logit_"))}
@@ -169,6 +195,16 @@ def _started(source: Source, text_folder: Path | None, overrides: Mapping[str, A
     if trained_px is not None and preprocess.resize_px is not None:  # the same share is cut off at another size
         preprocess = replace(preprocess, resize_px=round(preprocess.resize_px * preprocess.size_px / trained_px))
     return Started(model, config, tokenizer, preprocess, base)
+
+
+def _image_only(config: dict[str, Any], source: Source, state: Mapping[str, Tensor] | None) -> Started:
+    """Build an image tower alone, and load it."""
+    check_pixels(source, square_side(config), ())
+    model: Any = build_clip(config)
+    if state is not None:
+        load_weights(model, state, where=source.weights[0])
+    config["embed_dim"] = model.visual.dim
+    return Started(model, config, None, from_config({"model_cfg": config, "preprocess_cfg": source.preprocess}, {}))
 
 
 def _state_of(source: Source) -> dict[str, Tensor] | None:

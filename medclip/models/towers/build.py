@@ -13,8 +13,9 @@ from torch import nn
 from medclip.errors import MedclipError, Reason
 from medclip.models.preprocess import NATIVE_TOWER, square_side
 from medclip.models.towers import bert as hf_text
-from medclip.models.towers.image_only import ARGUMENTS, build_image_only, timm_arguments
+from medclip.models.towers.image_only import build_image_only, timm_arguments
 from medclip.models.towers.native_aspect import make_native
+from medclip.models.towers.poolings import ARGUMENTS
 from medclip.models.towers.unpickle import to_safetensors
 
 IMAGE_TOWER = "tf_efficientnet_lite0"

@@ -15,19 +15,9 @@ from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.models.preprocess import square_side
+from medclip.models.towers.poolings import ARGUMENTS, OF_TIMM, POOLINGS
 from medclip.wording import list_of
 
-ARGUMENTS = "timm_model_args"
-"""Key of `vision_cfg` with timm's arguments of a tower. open_clip has no such key."""
-_OF_TIMM = ("token", "avg", "map")
-POOLINGS: Mapping[str, str] = {
-    "token": "the class token",
-    "avg": "the mean of the patch tokens (or of the last feature map), then the norm that follows it in timm",
-    "map": "timm's attention pooling",
-    "mean": "the mean of the patch tokens, without class and register tokens, after the last norm",
-    "token+mean": "the class token beside that mean, twice as wide",
-}
-"""`timm_pool` of an image tower alone, and what each one means."""
 _MLPS = ("Mlp", "GluMlp", "SwiGLU", "SwiGLUPacked")
 """Layers of timm that a config may name; JSON cannot hold a class."""
 _NOT_ARGUMENTS = frozenset(
@@ -54,7 +44,7 @@ class ImageTower(nn.Module):
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Return the features of images, [B, D]; they are not normalised."""
-        if self.pooling in _OF_TIMM:
+        if self.pooling in OF_TIMM:
             return self.trunk(images_BCHW)
         tokens_BLD = self.trunk.forward_features(images_BCHW)
         mean_BD = tokens_BLD[:, self.trunk.num_prefix_tokens :].mean(dim=1)
@@ -91,14 +81,13 @@ def build_image_only(config: Mapping[str, Any]) -> ImageOnly:
     if pooling not in POOLINGS:
         raise MedclipError(
             Reason.PACK_INVALID,
-            f"the config's vision_cfg.timm_pool is {pooling!r}; an image tower alone is pooled by one of "
-            f"{list_of(list(POOLINGS))}.",
-            hint="Name what its authors use: --pooling.",
+            f"it is not stated how its tokens become one vector (vision_cfg.timm_pool is {pooling!r}).",
+            hint=f"Name what its authors use: --pooling {' | '.join(POOLINGS)}.",
         )
     arguments = {"num_classes": 0, **timm_arguments(values.get(ARGUMENTS) or {})}
     try:
         trunk: Any = timm.create_model(
-            name, pretrained=False, global_pool=pooling if pooling in _OF_TIMM else "", **arguments
+            name, pretrained=False, global_pool=pooling if pooling in OF_TIMM else "", **arguments
         )
     except (TypeError, ValueError, RuntimeError, LookupError, AssertionError, ArithmeticError, AttributeError) as e:
         first_line = (str(e).strip().splitlines() or [""])[0].rstrip(".")

@@ -116,7 +116,7 @@ def _built(recipe: Recipe, folder: Path, reader: ShardReader) -> Started:
         start_image_tower(model, image_tower_weights(Settings().home / "cache"))
     elif m.image_weights is not None:
         start_image_tower(model, Path(m.image_weights))
-    return Started(model=model, config=config, tokenizer=tokenizer, preprocess=Preprocess(m.size_px))
+    return Started(model=model, config=config, words=tokenizer, preprocess=Preprocess(m.size_px))
 
 
 def _custom_text(started: Started) -> Started:

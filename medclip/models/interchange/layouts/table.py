@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.interchange.layouts import hf_clip, hf_siglip, open_clip_checkpoint, open_clip_folder
+from medclip.models.interchange.layouts import (
+    dinov2,
+    hf_clip,
+    hf_siglip,
+    open_clip_checkpoint,
+    open_clip_folder,
+    timm_checkpoint,
+    timm_folder,
+)
 from medclip.models.interchange.layouts.layout import Layout, Place, Source, described, no_weights
 from medclip.models.interchange.layouts.open_clip_folder import OPEN_CLIP_WEIGHTS
 
@@ -13,6 +21,9 @@ LAYOUTS: tuple[Layout, ...] = (
     open_clip_folder.LAYOUT,
     hf_clip.LAYOUT,
     hf_siglip.LAYOUT,
+    timm_folder.LAYOUT,
+    dinov2.LAYOUT,
+    timm_checkpoint.LAYOUT,
     open_clip_checkpoint.LAYOUT,
 )
 """Asked in this order; the first that matches reads the place. A bare checkpoint says least and comes last."""

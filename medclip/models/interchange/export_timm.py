@@ -1,0 +1,78 @@
+"""An image-only pack as a folder that timm loads: `timm.create_model("local-dir:FOLDER", pretrained=True)`."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from medclip.models.card import FILE_NAME as CARD_NAME
+from medclip.models.packs.manifest import WEIGHTS_NAME
+from medclip.models.preprocess import square_side
+from medclip.models.towers.poolings import ARGUMENTS, POOLINGS
+
+_TRUNK = "visual.trunk."
+_OWN_POOLINGS = ("mean", "token+mean")
+"""Poolings that timm has no name for; a tower leaves its tokens as they are then."""
+_EPS = 1e-6
+"""Of the norms of timm's ViTs."""
+_CROP_MODES = {"shortest": "center", "squash": "squash", "longest": "border"}
+
+
+def export_timm(path: Path, fresh: Path, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Write config.json and weights as timm saves them.
+
+    Args:
+        path: The pack.
+        fresh: The folder to write into.
+        config: The pack's open_clip_config.json.
+
+    Returns:
+        What somebody who loads it has to know.
+    """
+    from safetensors.torch import load_file, save_file
+
+    tower, pixels = config["model_cfg"]["vision_cfg"], config["preprocess_cfg"]
+    size, pooling = square_side(config["model_cfg"]), tower["timm_pool"]
+    state = load_file(path / WEIGHTS_NAME)
+    save_file({name.removeprefix(_TRUNK): value for name, value in state.items()}, fresh / WEIGHTS_NAME)
+    shutil.copyfile(path / CARD_NAME, fresh / CARD_NAME)
+    arguments = dict(tower.get(ARGUMENTS) or {})
+    mlp, eps = arguments.pop("mlp_layer", None), arguments.pop("norm_eps", _EPS)
+    if "visual.trunk.pos_embed" in state:
+        arguments["img_size"] = size
+    pool = "" if pooling in _OWN_POOLINGS else pooling
+    resized = pixels.get("resize_px") or size
+    share = size / resized
+    if math.floor(size / share) != resized:  # what timm computes back
+        share = size / (resized + 1e-6)
+    written = {
+        "architecture": tower["timm_model_name"],
+        "num_classes": 0,
+        "global_pool": pool,
+        "model_args": {**arguments, "num_classes": 0, "global_pool": pool},
+        "pretrained_cfg": {
+            "input_size": [3, size, size],
+            "mean": list(pixels["mean"]),
+            "std": list(pixels["std"]),
+            "interpolation": pixels["interpolation"],
+            "crop_pct": share,
+            "crop_mode": _CROP_MODES[pixels["resize_mode"]],
+            "num_classes": 0,
+            "fixed_input_size": True,
+        },
+    }
+    (fresh / "config.json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
+    notes = []
+    if pooling in _OWN_POOLINGS:
+        notes.append(f"timm returns the tokens; the pack's vector is made of {POOLINGS[pooling]}.")
+    if mlp is not None:
+        notes.append(f"JSON cannot hold a layer: give timm.create_model mlp_layer=timm.layers.{mlp}, too.")
+    if eps != _EPS:
+        notes.append(f"Likewise norm_layer=functools.partial(torch.nn.LayerNorm, eps={eps:g}).")
+    if pixels["resize_mode"] == "longest":
+        notes.append("timm fills the border of images that are not square with the mean colour, medclip with black.")
+    return tuple(notes)

@@ -1,0 +1,157 @@
+"""Image towers of timm (UNI, UNI2, Virchow, H-optimus): a folder with config.json and weights.
+
+What JSON cannot hold, and what a name alone does not say, is read off the tensors: layer scale, register tokens, how
+many tokens have a position, and a gated MLP. timm has one such MLP for its ViTs, SwiGLU with SiLU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from medclip.errors import MedclipError, Reason
+from medclip.models.interchange.layouts.layout import (
+    CONFIG,
+    HUB_WEIGHTS,
+    Layout,
+    Place,
+    Source,
+    no_weights,
+)
+from medclip.models.interchange.pixels import from_timm
+from medclip.models.towers.poolings import ARGUMENTS, POOLINGS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+_CLASSIFIER = ("head", "fc", "classifier", "head.fc")
+"""Modules of timm that answer ImageNet's question; they are left out."""
+_OF_TWO_TOWERS = ("visual.", "text.", "logit_scale")
+
+
+def is_timm(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json is timm's."""
+    return isinstance(config.get("architecture"), str) and "model_type" not in config
+
+
+def _matches(place: Place) -> bool:
+    return place.architecture is None and is_timm(place.config)
+
+
+def _read(place: Place) -> Source:
+    return read_tower(place, place.config, LAYOUT.name)
+
+
+def read_tower(place: Place, config: Mapping[str, Any], layout: str) -> Source:
+    """Read what weights of a tower are.
+
+    Args:
+        place: Where they lie.
+        config: In timm's form: `architecture`, and `model_args` and `pretrained_cfg` where they are known.
+        layout: Name of the layout.
+
+    Raises:
+        MedclipError: PACK_INVALID for a tower that timm does not have, and for weights of two towers; MISSING_FILE.
+    """
+    import timm
+
+    name, arguments = str(config["architecture"]), dict(config.get("model_args") or {})
+    if not timm.is_model(name):
+        raise MedclipError(
+            Reason.PACK_INVALID, f"timm has no tower of its name, {name[:80]!r}.", where=place.path,
+            hint="Update timm, or take the folder from its source again.",
+        )  # fmt: skip
+    weights = place.find_weights(*HUB_WEIGHTS)
+    if not weights:
+        raise no_weights(place.path)
+    stated = config.get("pretrained_cfg")
+    if stated is None:  # older configs have its keys beside the name
+        stated = {k: v for k, v in config.items() if k not in ("architecture", "model_args")}
+    usual = timm.get_pretrained_cfg(name)
+    usual_size = usual.input_size if usual is not None else (3, 224, 224)
+    size = (stated or {}).get("input_size") or arguments.get("img_size") or usual_size
+    side = size if type(size) is int else list(size)[-1]
+    pixels = from_timm(stated, place.path / CONFIG) if stated.get("mean") else {}
+    sizes = _sizes(place, weights)
+    vision_cfg = {
+        "image_size": side,
+        "timm_model_name": name,
+        "timm_pool": _pooling(config, arguments, name),
+        ARGUMENTS: _named(arguments) | _seen(sizes, arguments, side),
+    }
+    folder = place.path if place.path.is_dir() else None
+    return Source(
+        {"vision_cfg": vision_cfg}, weights, folder, pixels, place.path,
+        partial(_renamed, classifier=str(stated.get("classifier") or "")), layout,
+    )  # fmt: skip
+
+
+def _sizes(place: Place, weights: tuple[Path, ...]) -> Mapping[str, tuple[int, ...]]:
+    sizes = place.tensors(weights)
+    if sizes and any(name.startswith(_OF_TWO_TOWERS) for name in sizes):
+        raise MedclipError(
+            Reason.PACK_INVALID, "these are weights of an image and a text tower, and the tower named is one of timm.",
+            where=weights[0], hint="Name its open_clip architecture: --architecture ViT-B-16.",
+        )  # fmt: skip
+    return sizes
+
+
+def _pooling(config: Mapping[str, Any], arguments: Mapping[str, Any], name: str) -> str | None:
+    """Return how the config says that tokens become one vector; None where it leaves them as they are (Virchow)."""
+    stated = arguments.get("global_pool", config.get("global_pool"))
+    if stated is None:
+        import timm
+        import torch
+
+        with torch.device("meta"):
+            trunk: Any = timm.create_model(name, pretrained=False)
+        stated = getattr(trunk, "global_pool", "avg")
+        stated = getattr(stated, "pool_type", stated)
+    return stated if stated in POOLINGS else None
+
+
+def _named(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config's arguments with layers under the last part of their names, as timm.layers has them."""
+    named = {k: v for k, v in arguments.items() if k not in ("num_classes", "global_pool")}
+    for key in ("mlp_layer", "act_layer"):
+        if isinstance(named.get(key), str):
+            named[key] = named[key].rpartition(".")[2]
+    return named
+
+
+def _seen(sizes: Mapping[str, tuple[int, ...]], arguments: Mapping[str, Any], side: int) -> dict[str, Any]:
+    """Return the arguments of a ViT for images of so many pixels that its tensors tell, without those stated."""
+    if "blocks.0.attn.qkv.weight" not in sizes:
+        return {}
+    seen: dict[str, Any] = {}
+    if "blocks.0.ls1.gamma" in sizes:
+        seen["init_values"] = 1e-5
+    positions, registers = sizes.get("pos_embed", (1, 0, 0))[1], sizes.get("reg_token", (1, 0, 0))[1]
+    if registers:
+        seen["reg_tokens"] = registers
+    if positions and registers:
+        patches = (side // sizes["patch_embed.proj.weight"][-1]) ** 2
+        of_patches = round(positions**0.5) ** 2 == positions  # a table for images of another size
+        seen["no_embed_class"] = of_patches if positions != patches + 1 + registers else False
+    inner, outer = sizes.get("blocks.0.mlp.fc1.weight"), sizes.get("blocks.0.mlp.fc2.weight")
+    if inner and outer and inner[0] == 2 * outer[1]:
+        seen |= {"mlp_layer": "SwiGLUPacked", "act_layer": "silu", "mlp_ratio": (inner[0] + 0.5) / inner[1]}
+    return {k: v for k, v in seen.items() if k not in arguments}
+
+
+def _renamed(state: dict[str, Tensor], classifier: str) -> dict[str, Tensor]:
+    """Return the tower's tensors under the names of a pack, without its classifier."""
+    left_out = {f"{module}.{kind}" for module in (*_CLASSIFIER, classifier) for kind in ("weight", "bias")}
+    return {f"visual.trunk.{name}": value for name, value in state.items() if name not in left_out}
+
+
+LAYOUT = Layout(
+    "timm_folder",
+    "timm image tower",
+    'a folder with config.json that has "architecture" and "pretrained_cfg", and weights',
+    _matches,
+    _read,
+)
