@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.models.class_vectors import ClassVectors, Kind, TextEncoder, calibrated, ensemble, probabilities
+from medclip.models.class_vectors import ClassVectors, Kind, TextEncoder, calibrated, ensemble
 from medclip.text.vocabulary.own_words import Prompt
 from medclip.text.vocabulary.prompts import ClassPrompts
 
@@ -36,30 +36,16 @@ class PromptVectors:
 
 @dataclass(frozen=True, eq=False)
 class Wordings:
-    """A class said in single sentences, by template: what its score may be set against."""
+    """The single sentences of all classes of a task: the ways in which each of them may be asked."""
 
-    by_template: tuple[tuple[NDArray[np.float32], NDArray[np.float32] | None], ...]
-    """Of each template float32 [P, D] that say the class is there and float32 [Q, D] that deny it; None for a class of
-    a multi-class task."""
-
-    @property
-    def num(self) -> int:
-        """How many ways there are to ask: each sentence, with each that denies it in the same template."""
-        return sum(len(plus) * (1 if minus is None else len(minus)) for plus, minus in self.by_template)
-
-    def cosines(self, features_SD: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the cosine, less that of the opposite, of each way to ask; [S, num]."""
-        parts = []
-        for plus, minus in self.by_template:
-            present = _products(plus, features_SD)
-            if minus is not None:
-                absent = _products(minus, features_SD)
-                present = (present[:, :, None] - absent[:, None]).reshape(len(features_SD), -1)
-            parts.append(present)
-        return np.concatenate(parts, axis=1)
+    single_SD: NDArray[np.float64]
+    """Unit vectors of the sentences."""
+    ways: tuple[tuple[NDArray[np.intp], NDArray[np.intp]], ...]
+    """Of each class the rows of M sentences that say it is there and of M that deny it: each sentence with each denial
+    of its template. The denials of a multi-class task are empty."""
 
 
-def _products(vectors_MD: NDArray[np.float32], features_SD: NDArray[np.float64]) -> NDArray[np.float64]:
+def _products(vectors_MD: NDArray[np.floating], features_SD: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the products of vectors and features, [S, M]: one study at a time, so that its bits are its own."""
     return np.matmul(vectors_MD.astype(np.float64), features_SD[:, :, None])[:, :, 0]
 
@@ -85,23 +71,27 @@ def encode_prompt(model: TextEncoder, prompt: Prompt, templates: Sequence[str] =
     return PromptVectors(prompt, encode_phrasings(model, sides.positive), encode_phrasings(model, sides.negative))
 
 
-def wordings_of(model: TextEncoder, classes: Sequence[ClassPrompts]) -> tuple[Wordings, ...]:
+def wordings_of(model: TextEncoder, classes: Sequence[ClassPrompts]) -> Wordings:
     """Encode the single sentences of classes; those that a model has encoded before cost nothing."""
-    return tuple(
-        Wordings(
-            tuple(
-                (model.encode_text(list(plus)), model.encode_text(list(minus)) if minus else None)
-                for plus, minus in of_class.by_template
-            )
-        )
-        for of_class in classes
-    )
+    sentences = list(dict.fromkeys(text for c in classes for text in (*c.positive, *c.negative)))
+    row = {text: n for n, text in enumerate(sentences)}
+    ways = []
+    for of_class in classes:
+        pairs = [
+            (row[plus], row[minus] if minus is not None else -1)
+            for positive, negative in of_class.by_template
+            for plus in positive
+            for minus in (negative or (None,))
+        ]
+        rows_M2 = np.array(pairs, np.intp)
+        ways.append((rows_M2[:, 0], rows_M2[:, 1] if of_class.negative else np.empty(0, np.intp)))
+    return Wordings(np.asarray(model.encode_text(sentences), np.float64), tuple(ways))
 
 
 def spread_over_wordings(
     features_SD: NDArray[np.floating],
     vectors: ClassVectors,
-    wordings: Sequence[Wordings],
+    wordings: Wordings,
     kind: Kind,
     logit_scale: float,
     calibration: Mapping[str, Any] | None = None,
@@ -114,7 +104,7 @@ def spread_over_wordings(
         features_SD: Of S studies the mean of the unit vectors of its images, not normalised: its logit is the mean of
             theirs. The result of a study depends on no other.
         vectors: The class vectors that the study is scored with.
-        wordings: Of each class.
+        wordings: Of the same classes.
         kind: multiclass or multilabel.
         logit_scale: a, the model's exp(logit_scale).
         calibration: As in `score_features`.
@@ -123,17 +113,23 @@ def spread_over_wordings(
         For each class the standard deviations (of the sample, ddof 1) of logit and probability, [S] each; None for a
         class that is said in one way only.
     """
+    from scipy.special import expit
+
     features = np.asarray(features_SD, np.float64)
-    num, means_SC = len(features), logit_scale * _products(vectors.positive, features)
+    cosines_SK = _products(wordings.single_SD, features)
+    means_SC = calibrated(_products(vectors.positive, features) * logit_scale, vectors.names, calibration)
     spreads: list[tuple[NDArray[np.float64], NDArray[np.float64]] | None] = []
-    for c, ways in enumerate(wordings):
-        if ways.num < 2:
+    for c, (name, (plus_M, minus_M)) in enumerate(zip(vectors.names, wordings.ways, strict=True)):
+        if len(plus_M) < 2:
             spreads.append(None)
             continue
-        logits_SMC = np.repeat(means_SC[:, None], ways.num, axis=1)
-        logits_SMC[:, :, c] = logit_scale * ways.cosines(features)
-        logits_SMC = calibrated(logits_SMC, vectors.names, calibration)
-        chances_NC = probabilities(logits_SMC.reshape(-1, means_SC.shape[1]).astype(np.float32), kind)
-        of_class = logits_SMC[:, :, c].copy(), chances_NC[:, c].reshape(num, -1).astype(np.float64)
-        spreads.append((of_class[0].std(axis=1, ddof=1), of_class[1].std(axis=1, ddof=1)))
+        cosines_SM = np.take(cosines_SK, plus_M, axis=1)
+        if len(minus_M):
+            cosines_SM -= np.take(cosines_SK, minus_M, axis=1)
+        logits_SM = calibrated((cosines_SM * logit_scale)[:, :, None], [name], calibration)[:, :, 0]
+        # Softmax, the other classes left as they are; scipy's logsumexp takes 0.1 ms a call, more than all the rest.
+        others_SC = np.delete(means_SC, c, axis=1)
+        others_S1 = 0.0 if kind == "multilabel" else np.logaddexp.reduce(others_SC, axis=1, keepdims=True)
+        chances_SM = expit(logits_SM - others_S1)
+        spreads.append((logits_SM.std(axis=1, ddof=1), chances_SM.std(axis=1, ddof=1)))
     return spreads

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     import pyarrow
 
 
+_NOTES_SHOWN = 3
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class ScoreRun(Result):
     """A finished run."""
@@ -68,7 +71,7 @@ class ScoreRun(Result):
     def _facts(self) -> dict[str, object]:
         counts = self.counts
         files = f"{counts['files']} ({counts['scored']} scored, {counts['skipped']} skipped, {counts['failed']} failed)"
-        notes = {"to be known": " ".join(self.notes)} if self.notes else {}
+        notes = {f"to be known {n}": note for n, note in enumerate(self.notes[:_NOTES_SHOWN], 1)}
         return {
             "files": files,
             "studies": counts["studies"],

@@ -177,7 +177,7 @@ class Scorer:
         self._model = model
         self._own = read_pack_head(model.path, model.card)
         self._vectors: dict[tuple[str, Modality | None], ClassVectors] = {}
-        self._wordings: dict[tuple[str, Modality | None], tuple[Wordings, ...]] = {}
+        self._wordings: dict[tuple[str, Modality | None], Wordings] = {}
 
     @property
     def has_text(self) -> bool:
@@ -246,7 +246,7 @@ class Scorer:
             self._vectors[key] = vectors_of(self._model, asked.sentences(modality), asked.task.kind)
         return self._vectors[key]
 
-    def _wordings_of(self, asked: AskedTask, modality: Modality | None) -> tuple[Wordings, ...]:
+    def _wordings_of(self, asked: AskedTask, modality: Modality | None) -> Wordings:
         key = (asked.task.name, modality if asked.prompts else None)
         if key not in self._wordings:
             self._wordings[key] = wordings_of(self._model, asked.sentences(modality))

@@ -52,20 +52,19 @@ def question_notes(card: Any, tasks: Sequence[AskedTask], pack: Path) -> tuple[s
         pack: The pack's folder, for its tokenizer; read where there are prompts.
 
     Returns:
-        Sentences: words that may be misspelt, prompts that are cut, and what the pack was never taught.
+        Sentences: what the pack was never taught, words that may be misspelt, and prompts that are cut.
     """
     prompts = [prompt for asked in tasks for prompt in asked.prompts]
     text_cfg = read_config(pack)["model_cfg"].get("text_cfg") if prompts else None
-    notes = list(prompt_notes(prompts, load_tokenizer(pack, text_cfg))) if text_cfg is not None else []
-    for prompt in prompts:
-        if reason := prompt_unlearned(prompt, card.modalities):
-            notes.append(f"“{prompt.name}”: {reason}.")
+    notes = [f"“{p.name}”: {reason}." for p in prompts if (reason := prompt_unlearned(p, card.modalities))]
     unlisted = [asked.task.title for asked in tasks if not asked.listed and not asked.prompts]
     if unlisted:
         ends = "is not a task" if len(unlisted) == 1 else "are not tasks"
         notes.append(
             f"{capital(list_of(unlisted))} {ends} of the model's card: nobody has measured how good it is there."
         )
+    if text_cfg is not None:
+        notes += prompt_notes(prompts, load_tokenizer(pack, text_cfg))
     return tuple(notes)
 
 

@@ -127,6 +127,7 @@ def test_the_adapted_pack_scores_and_the_base_says_what_it_can_do(
     run = medclip.score(table.parent, tmp_path / "scored", model=adapted[0], table=table, workers=1)
     scores = pq.read_table(run.folder / "scores.parquet").to_pylist()
     assert {row["class"] for row in scores} == {"clear", "hazy"}
+    assert {row["probability_spread"] for row in scores} == {None}  # a head is not made of words
     assert len(scores) == 48
 
 

@@ -53,7 +53,7 @@ def test_the_spread_is_that_of_every_sentence_with_every_opposite_of_its_templat
         5.0 * (cosine[yes] - cosine[no]) for plus, minus in said.by_template for yes in plus for no in minus
     ]  # 3 templates with 2 x 2 each
     (((of_logit,), (of_probability,)),) = spread_over_wordings(feature[None], vectors, ways, "multilabel", 5.0)  # type: ignore[misc]
-    assert len(logits) == ways[0].num == 12
+    assert len(logits) == len(ways.ways[0][0]) == 12
     assert of_logit == pytest.approx(np.std(logits, ddof=1), rel=1e-5)
     assert of_probability == pytest.approx(np.std(expit(logits), ddof=1), rel=1e-4)
     calibration = {"scale": 2.0, "bias": {"pneumonia": -3.0}}

@@ -50,9 +50,10 @@ def test_what_should_be_known_of_a_question_is_pointed_out_before_anything_is_re
         "“pneumotorax”: did you mean “pneumothorax”?",
         "“a CT with a pneumotorax”: the prompt speaks of CT",
     )
-    assert run.notes[0] == spelling
-    assert run.notes[1].startswith(about)
+    assert run.notes[1] == spelling
+    assert run.notes[0].startswith(about)
     assert progress.notes[:2] == list(run.notes)
+    assert about in repr(run)
     assert spelling in repr(run)
     assert read_run(tmp_path / "out").notes == run.notes
     page = (tmp_path / "out" / "report.html").read_text()

@@ -56,7 +56,7 @@ def prompt_notes(prompts: Sequence[Prompt], tokenizer: Tokenizer) -> tuple[str, 
     if strange:
         hints.append(
             f"Hardly in the texts that the model was trained on: {list_of([f'“{word}”' for word in strange])} (its "
-            "tokenizer spells such a word letter by letter). What it answers to that means little."
+            "tokenizer has to spell such a word). What it answers to that means little."
         )
     return (*hints, *_cuts(prompts, tokenizer))
 
