@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from medclip.imaging.resample import resample
+
 T = TypeVar("T", bound=np.generic)
 
 Resize = Literal["longest", "shortest", "squash", "native"]
@@ -227,6 +229,7 @@ def place(
     where: Placement,
     interpolation: str = "bicubic",
     fill: int | Sequence[int] = 0,
+    resampler: str = "pillow",
 ) -> NDArray[np.uint8]:
     """Resize an image and cut or pad it to what a model is shown.
 
@@ -235,6 +238,7 @@ def place(
         where: Where the image lies.
         interpolation: Key of `INTERPOLATIONS`.
         fill: Grey value, or a value for each channel, of the padding.
+        resampler: Whose arithmetic resizes: "pillow", or one of `medclip.imaging.resample`.
 
     Returns:
         shown_height x shown_width x 3 uint8.
@@ -245,7 +249,12 @@ def place(
     if pixels.shape[:2] == size:
         small = crop(pixels, part)
     elif math.prod(size) <= MOST_PIXELS:
-        small = crop(resize(pixels, *size, interpolation), part)
+        small = crop(
+            resize(pixels, *size, interpolation)
+            if resampler == "pillow"
+            else resample(pixels, *size, interpolation, resampler),
+            part,
+        )
     else:  # of an image a thousand times as long as wide
         top, left, bottom, right = where.seen
         small = resize(pixels, part.height, part.width, interpolation, (left, top, right, bottom))

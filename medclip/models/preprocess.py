@@ -116,7 +116,7 @@ class Preprocess:
             return self.budget.fit(pixels)
         from medclip.imaging.geometry import place
 
-        return place(pixels, self.placement(*pixels.shape[:2]), self.interpolation, self.fill)
+        return place(pixels, self.placement(*pixels.shape[:2]), self.interpolation, self.fill, self.resampler)
 
     def placement(self, height: int, width: int) -> Placement:
         """Return where an image of this size lies in what `fit` makes of it, and how to get from one to the other."""
@@ -217,8 +217,10 @@ def from_config(config: Mapping[str, Any], adapters: Mapping[str, str]) -> Prepr
     channels = fill if isinstance(fill, list | tuple) else [fill] * 3
     if len(channels) != 3 or not all(type(value) is int and 0 <= value <= 255 for value in channels):
         raise _not_made("fill_color", fill, "a value from 0 to 255, or one a channel")
-    if chosen["resampler"] != "pillow" and chosen["interpolation"] not in ("bilinear", "bicubic"):
-        raise _not_made("interpolation", chosen["interpolation"], f"'bilinear' or 'bicubic' of {chosen['resampler']}")
+    filters = _FILTERS_OF.get(chosen["resampler"])
+    if filters is not None and chosen["interpolation"] not in filters:
+        known = " or ".join(map(repr, filters))
+        raise _not_made("interpolation", chosen["interpolation"], f"{known} of {chosen['resampler']}")
     return Preprocess(
         side,
         *normalisation(values.get("mean", CLIP_MEAN), values.get("std", CLIP_STD)),
@@ -239,11 +241,15 @@ _CHOICES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "interpolation": ("bicubic", ("bicubic", "bilinear", "lanczos", "hamming", "box", "nearest")),
     "resize_mode": ("shortest", ("longest", "shortest", "squash", NATIVE_MODE)),
     "centre": ("round", get_args(Centre)),
-    "resampler": ("pillow", ("pillow",)),
+    "resampler": ("pillow", get_args(Resampler)),
     "grey": ("repeat", get_args(Grey)),
     "crop": ("modality", get_args(Crop)),
 }
 """Keys of `preprocess_cfg`: what an absent one stands for in open_clip, and all that the readers can produce."""
+
+
+_FILTERS_OF = {"torchvision": ("bilinear", "bicubic"), "tensorflow": ("bilinear",)}
+"""Filters of the resamplers that have not all of Pillow's."""
 
 
 def _one_of(key: str, value: Any, known: Sequence[str]) -> Any:
