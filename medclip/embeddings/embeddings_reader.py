@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from medclip.adapters.registry import slot
 from medclip.embeddings.open_embeddings import Embeddings, is_embeddings, open_embeddings
 from medclip.errors import MedclipError, Problem, Reason
-from medclip.models.packs.image_tower import image_tower_digest
+from medclip.models.packs.image_tower import image_tower_digest, pixels_digest
 from medclip.models.packs.manifest import pack_digest
-from medclip.models.packs.pack import read_preprocess
 from medclip.models.unit_reader import NO_PIXELS, ReadUnit, UnitReader
 from medclip.sample import Kind, Modality, spoken
 
@@ -88,7 +87,7 @@ def open_for(images: str | Path | Embeddings, pack: Path) -> Embeddings:
     """
     embeddings, digest = open_embeddings(images), pack_digest(pack)
     if digest != embeddings.pack.digest:  # perhaps it was adapted without changing the image tower
-        tower, preprocessing = image_tower_digest(pack), read_preprocess(pack).digest()
+        tower, preprocessing = image_tower_digest(pack), pixels_digest(pack)
         embeddings.check_pack(digest, image_tower=tower, preprocessing=preprocessing)
     return embeddings
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from medclip.embeddings.open_embeddings import Embeddings
 from medclip.errors import MedclipError
-from medclip.models.packs.image_tower import image_tower_digest
+from medclip.models.packs.image_tower import image_tower_digest, pixels_digest
 from medclip.models.packs.manifest import pack_digest
-from medclip.models.packs.pack import find_pack, read_preprocess
+from medclip.models.packs.pack import find_pack
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
@@ -39,6 +39,6 @@ def pack_of(embeddings: Embeddings, model: str | Path | Model | None) -> Path:
         ) from error
     digest = pack_digest(pack)
     if digest != embeddings.pack.digest:  # a pack adapted without changing the image tower has its base's vectors
-        tower, preprocessing = image_tower_digest(pack), read_preprocess(pack).digest()
+        tower, preprocessing = image_tower_digest(pack), pixels_digest(pack)
         embeddings.check_pack(digest, image_tower=tower, preprocessing=preprocessing)
     return pack

@@ -17,9 +17,9 @@ from medclip.embeddings.open_embeddings import Embeddings, open_embeddings
 from medclip.embeddings.write_embeddings import begin_embeddings, write_embeddings
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.tables.write import write_rows
-from medclip.models.packs.image_tower import image_tower_digest
+from medclip.models.packs.image_tower import image_tower_digest, pixels_digest
 from medclip.models.packs.manifest import read_config
-from medclip.models.packs.pack import load_model, read_preprocess
+from medclip.models.packs.pack import load_model
 from medclip.runs.chunk import Answers
 from medclip.runs.conduct import Call, RunPack, Verb, conduct, pack_of_run
 from medclip.runs.ledger import Ledger
@@ -64,7 +64,7 @@ def run_embedding(call: Call, *, dtype: str = "float32") -> Embeddings:
 
 def embedding_pack(path: Path, card: Any, digest: str) -> EmbeddingPack:
     """Return what a folder of embeddings remembers of a pack."""
-    return EmbeddingPack(card.name, str(card.version), digest, image_tower_digest(path), read_preprocess(path).digest())
+    return EmbeddingPack(card.name, str(card.version), digest, image_tower_digest(path), pixels_digest(path))
 
 
 def _answers(call: Call, pack: RunPack, model: Any) -> Answers:

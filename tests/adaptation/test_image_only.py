@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -16,6 +17,7 @@ from medclip.adaptation.frozen.linear_probe import fit_linear_probe
 from medclip.adaptation.methods import METHODS, choose_method, without_words
 from medclip.auditing.disclosure.small_cells import Policy
 from medclip.auditing.options import AuditOptions, ImageChecks, Stress
+from medclip.embeddings.open_embeddings import open_embeddings
 from medclip.errors import MedclipError, Reason
 from medclip.models.packs.pack import load_model
 from medclip.settings import Settings
@@ -61,8 +63,6 @@ def test_it_is_adapted_with_a_linear_probe_where_no_method_is_named(adapted: tup
 
 
 def run_features(pack: Path) -> Any:
-    import numpy as np
-
     model = load_model(pack)
     assert model.dim == 2 * WIDTH
     return model.encode_image(np.zeros((1, 32, 32, 3), np.uint8))
@@ -129,6 +129,25 @@ def test_the_adapted_pack_scores_and_the_base_says_what_it_can_do(
     assert {row["class"] for row in scores} == {"clear", "hazy"}
     assert {row["probability_spread"] for row in scores} == {None}  # a head is not made of words
     assert len(scores) == 48
+
+
+def test_images_are_embedded_once_for_the_base_and_the_pack_that_is_made_of_it(
+    base: Path, table: Path, adapted: tuple[Path, Any], tmp_path: Path
+) -> None:
+    store = medclip.embed(table.parent, tmp_path / "store", model=base, table=table, workers=1).folder
+    assert open_embeddings(store).dim == 2 * WIDTH
+    from_files = medclip.score(table.parent, tmp_path / "files", model=adapted[0], table=table, workers=1)
+    from_store = medclip.score(store, tmp_path / "vectors", model=adapted[0])
+    columns = ["study", "class", "logit", "probability"]
+    one, other = (pq.read_table(run.folder / "scores.parquet", columns=columns) for run in (from_files, from_store))
+    assert one.equals(other)
+    run = medclip.adapt(table, "finding", model=base, images=store, shots=6)
+    assert run.adapted.fitted.head.arrays().keys() == adapted[1].adapted.fitted.head.arrays().keys()
+    np.testing.assert_array_equal(run.test.logits_NC, adapted[1].test.logits_NC)
+    with pytest.raises(MedclipError, match="image only: it has no text tower"):
+        medclip.search(store, "haze", model=base)
+    hits = medclip.search(store, like=table.parent / "hazy" / "00_0.png", model=base, top=3)
+    assert len(hits.to_pandas()) == 3
 
 
 def test_a_comparison_leaves_out_the_methods_that_need_words_and_says_so(

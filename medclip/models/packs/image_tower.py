@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from medclip.errors import MedclipError, Reason
 from medclip.models.packs.manifest import WEIGHTS_NAME, read_config
+from medclip.models.packs.pack import read_preprocess
 
 _TOWER = "visual."
 _AT_ONCE = 1 << 24
@@ -44,3 +46,14 @@ def image_tower_digest(pack: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError) as e:
         raise MedclipError(Reason.PACK_INVALID, "the weights cannot be read.", where=path) from e
     return state.hexdigest()
+
+
+def pixels_digest(pack: Path) -> str:
+    """Hash how a pack brings images to its tower, and nothing of which modalities it was trained on.
+
+    An adapted pack adds the modalities of its shots to those of its base, whose images both treat alike.
+
+    Args:
+        pack: A pack's folder, checked before.
+    """
+    return replace(read_preprocess(pack), adapters={}).digest()
