@@ -18,6 +18,7 @@ from medclip.models.packs import pack as packs
 from medclip.models.packs.manifest import (
     CONFIG_NAME,
     FILE_NAME,
+    HUB,
     check_files,
     read_architecture,
     read_manifest,
@@ -25,7 +26,6 @@ from medclip.models.packs.manifest import (
 )
 from medclip.models.towers import bert as hf_text
 
-HUB = "hf-hub:"
 _PIXELS = ("mean", "std", "interpolation", "resize_mode")
 """What open_clip's list of pre-trained weights says about pixels."""
 

@@ -18,10 +18,18 @@ from medclip.models.card import FILE_NAME as CARD_NAME
 from medclip.models.card import IMPORTED, Card
 from medclip.models.interchange.choose_pixels import choose_pixels, state_pixels
 from medclip.models.interchange.export_timm import export_timm
-from medclip.models.interchange.find_source import HUB, find_source, is_bare_text_model
+from medclip.models.interchange.find_source import find_source, is_bare_text_model
 from medclip.models.interchange.layouts.layout import HUB_WEIGHTS, Place, Source, as_safetensors, no_weights
 from medclip.models.interchange.presets import find_preset
-from medclip.models.packs.manifest import CONFIG_NAME, TEXT_FOLDER, WEIGHTS_NAME, file_sha256, is_pickle, read_config
+from medclip.models.packs.manifest import (
+    CONFIG_NAME,
+    HUB,
+    TEXT_FOLDER,
+    WEIGHTS_NAME,
+    file_sha256,
+    is_pickle,
+    read_config,
+)
 from medclip.models.packs.manifest import FILE_NAME as MANIFEST
 from medclip.models.packs.pack import find_pack, save_pack, verify_pack
 from medclip.models.packs.words import has_text_tower, understands_words

@@ -18,6 +18,8 @@ WEIGHTS_NAME = "model.safetensors"
 TEXT_FOLDER = "text"
 """Folder inside a pack that holds the config.json of a BERT text tower."""
 FORMAT = 1
+HUB = "hf-hub:"
+"""What stands before the name of a model on the hub."""
 PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz"})
 """Suffixes of weight files that can run code when loaded (numpy's may hold pickled objects)."""
 
@@ -121,13 +123,17 @@ def _check_towers(config: dict[str, Any], *, image_only: bool) -> None:
         raise TypeError(CONFIG_NAME)
 
 
-def no_pack(folder: Path) -> MedclipError:
-    """Return the error for a folder without a manifest."""
+def no_pack(place: Path) -> MedclipError:
+    """Return the error for a file, and for a folder without a manifest; weights in it are to be imported first."""
+    folder = place.is_dir()
+    weights = not folder or any(p.suffix.lower() in PICKLES | {".safetensors"} for p in place.iterdir())
     return MedclipError(
         Reason.PACK_INVALID,
-        f"this folder is not a model pack: it has no {FILE_NAME}.",
-        where=folder,
-        hint="`medclip pretrain` and `medclip models import` write packs.",
+        f"this folder is not a model pack: it has no {FILE_NAME}." if folder else "this file is not a model pack.",
+        where=place,
+        hint=f"It may be a checkpoint: `medclip models import {place} --out PACK` makes a pack of it, once."
+        if weights
+        else "`medclip pretrain` and `medclip models import` write packs.",
     )
 
 

@@ -17,6 +17,7 @@ from medclip.models.devices import check_device
 from medclip.models.packs.manifest import (
     CONFIG_NAME,
     FILE_NAME,
+    HUB,
     TEXT_FOLDER,
     WEIGHTS_NAME,
     Manifest,
@@ -120,13 +121,14 @@ def find_pack(model: str | Path | Model) -> Path:
         if not (Path(text) / FILE_NAME).is_file():  # said before anything walks through what may be a whole disk
             raise no_pack(Path(text))
         return Path(text)
+    if text and os.path.isfile(Path(text)):
+        raise no_pack(Path(text))
     names = sorted(p.parent.name for p in BUILTIN.glob(f"*/{FILE_NAME}"))
     known = did_you_mean(text, names, "The packs that came with medclip are") if names else "No pack came with medclip."
-    raise MedclipError(
-        Reason.PACK_NOT_FOUND,
-        f"there is no model pack and no folder named {text!r}.",
-        hint=f"{known} A pack elsewhere on disk is given by its folder.",
-    )
+    hint = f"{known} A pack elsewhere on disk is given by its folder."
+    if text.startswith(HUB):
+        hint = f"A model of the hub is imported once: `medclip models import {text} --out PACK`."
+    raise MedclipError(Reason.PACK_NOT_FOUND, f"there is no model pack and no folder named {text!r}.", hint=hint)
 
 
 def verify_pack(model: str | Path) -> PackInfo:

@@ -197,6 +197,24 @@ def test_a_pack_that_wants_other_pixels_than_we_make_is_refused(pack: Path) -> N
     assert error.where == str(pack)
 
 
+def test_a_checkpoint_that_is_no_pack_says_how_to_make_one_of_it(tmp_path: Path) -> None:
+    (tmp_path / "plip").mkdir()
+    with pytest.raises(MedclipError, match=r"no manifest\.json") as caught:
+        find_pack(tmp_path / "plip")
+    assert "may be a checkpoint" not in caught.value.hint
+    weights = tmp_path / "plip" / "pytorch_model.bin"
+    weights.write_bytes(b"x")
+    for place, reason in (
+        (tmp_path / "plip", Reason.PACK_INVALID),
+        (weights, Reason.PACK_INVALID),
+        ("hf-hub:vinid/plip", Reason.PACK_NOT_FOUND),
+    ):
+        with pytest.raises(MedclipError) as caught:
+            find_pack(place)
+        assert caught.value.reason is reason
+        assert f"medclip models import {place} --out PACK" in caught.value.hint
+
+
 def test_a_name_that_does_not_exist_lists_what_does(
     pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
