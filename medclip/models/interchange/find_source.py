@@ -12,6 +12,7 @@ from typing import Any
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.models.interchange.layouts import open_clip_folder, timm_checkpoint
 from medclip.models.interchange.layouts.layout import Place, Source, as_safetensors
+from medclip.models.interchange.layouts.open_clip_coca import contrastive_half
 from medclip.models.interchange.layouts.table import read_layout
 from medclip.models.interchange.pixels import from_open_clip
 from medclip.models.packs import pack as packs
@@ -47,7 +48,7 @@ def find_source(start: str | Path, architecture: str | None = None, scratch: Pat
     text = os.fspath(start)
     source = _find(text, Path(text), architecture, scratch)
     if architecture is not None and source.config is None:
-        return replace(source, config=_architecture(architecture))
+        return contrastive_half(replace(source, config=_architecture(architecture)))
     if architecture is not None and source.layout != timm_checkpoint.LAYOUT.name:
         raise MedclipError(
             Reason.WRONG_USE, "this model brings its own architecture; no other can be given to it.", where=text
@@ -71,7 +72,7 @@ def _find(text: str, path: Path, architecture: str | None, scratch: Path | None)
     if tag and name in _names():
         return _tagged(name, tag)
     if text in _names():
-        return Source(_architecture(text), place=text)
+        return contrastive_half(Source(_architecture(text), place=text))
     raise _unknown(text)
 
 
@@ -136,15 +137,16 @@ def read_hub(repository: str, scratch: Path | None, cache: str | None = None) ->
     Raises:
         MedclipError: As `find_source`.
     """
-    from medclip.models.interchange.hub import fetch_config, fetch_model
+    from medclip.models.interchange.hub import fetch, fetch_model
 
     folder = fetch_model(repository, cache)
     source = read_layout(folder, scratch=scratch)
     text_cfg = (source.config or {}).get("text_cfg") or {}
     bert = text_cfg.get("hf_model_name")
     if bert and not hf_text.is_text_model(folder):
-        config = fetch_config(bert, hf_text.CONFIG, cache)  # named by the checkpoint that the user named
-        text_cfg["hf_model_name"] = str(config.parent)
+        config = fetch(bert, hf_text.CONFIG, cache)  # named by the checkpoint that the user named
+        if isinstance(config, Path):  # else the user is asked for its folder, unless one was named
+            text_cfg["hf_model_name"] = str(config.parent)
     return replace(source, place=f"{HUB}{repository}")
 
 
@@ -168,7 +170,8 @@ def _tagged(name: str, tag: str) -> Source:
         )
     names = (f"{file.rpartition('.')[0]}.safetensors", file) if file else open_clip_folder.OPEN_CLIP_WEIGHTS
     weights = fetch_weights(repository, *names)
-    return Source(config, (weights,), None, from_open_clip({k: known.get(k) for k in _PIXELS}), f"{name}:{tag}")
+    pixels = from_open_clip({k: known.get(k) for k in _PIXELS})
+    return contrastive_half(Source(config, (weights,), None, pixels, f"{name}:{tag}"))
 
 
 def refuse_pickle(source: Source) -> None:

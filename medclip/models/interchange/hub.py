@@ -63,18 +63,6 @@ def fetch(repository: str, filename: str, cache: str | None = None) -> Path | Mi
         return Missing.UNREACHABLE
 
 
-def fetch_config(repository: str, filename: str = CONFIG_NAME, cache: str | None = None) -> Path:
-    """Return the local path of a config.
-
-    Raises:
-        MedclipError: PACK_NOT_FOUND when it is neither in the cache nor to be had.
-    """
-    path = fetch(repository, filename, cache)
-    if isinstance(path, Path):
-        return path
-    raise _not_found(repository, f"{filename} is", path)
-
-
 def fetch_model(repository: str, cache: str | None = None) -> Path:
     """Fetch what a layout may need: configs, weights, tokenizer; return the folder in the cache where they lie.
 

@@ -16,6 +16,7 @@ from medclip.models.towers import bert as hf_text
 from medclip.models.towers.image_only import build_image_only, timm_arguments
 from medclip.models.towers.native_aspect import make_native
 from medclip.models.towers.poolings import ARGUMENTS
+from medclip.models.towers.query_pool import HEADS, QueryPool
 from medclip.models.towers.unpickle import to_safetensors
 
 IMAGE_TOWER = "tf_efficientnet_lite0"
@@ -80,10 +81,6 @@ def build_clip(config: Mapping[str, Any], base: Path | None = None) -> nn.Module
     from open_clip.model import CLIP, CustomTextCLIP
 
     model_cfg = copy.deepcopy(dict(config))
-    if "multimodal_cfg" in model_cfg:
-        raise MedclipError(
-            Reason.PACK_INVALID, "a CoCa model has a decoder that writes captions; medclip takes dual encoders only."
-        )
     _check_sizes(model_cfg)
     custom_text = bool(model_cfg.pop("custom_text", False))
     vision_cfg, text_cfg = model_cfg.get("vision_cfg", {}), model_cfg.get("text_cfg") or {}
@@ -98,7 +95,7 @@ def build_clip(config: Mapping[str, Any], base: Path | None = None) -> nn.Module
         )
     if model_cfg.get("text_cfg") is None:
         return build_image_only(model_cfg)
-    arguments = vision_cfg.pop(ARGUMENTS, None)
+    arguments, pool_heads = vision_cfg.pop(ARGUMENTS, None), vision_cfg.pop(HEADS, None)
     if arguments is not None:
         vision_cfg["timm_model_name"] = _SMALLEST  # open_clip passes no arguments on: the tower is put in afterwards
     hf_name = text_cfg.get("hf_model_name")
@@ -108,6 +105,9 @@ def build_clip(config: Mapping[str, Any], base: Path | None = None) -> nn.Module
         model = (CustomTextCLIP if custom_text or hf_name else CLIP)(**model_cfg)
         if arguments is not None:
             _replace_trunk(model.visual, trunk, vision_cfg, arguments)
+        if pool_heads is not None:
+            visual: Any = model.visual
+            visual.head = QueryPool(visual.trunk.num_features, model_cfg["embed_dim"], pool_heads)
     except (TypeError, ValueError, RuntimeError, LookupError, AssertionError, ArithmeticError, AttributeError) as e:
         first_line = (str(e).strip().splitlines() or [""])[0].rstrip(".")
         raise MedclipError(
@@ -153,6 +153,15 @@ def _check_sizes(model_cfg: Mapping[str, Any]) -> None:
                     f"the config's {part}{key} is {size}; it takes a number above 0.",
                     hint="Correct it as the model's source has it.",
                 )
+    vision = parts["vision_cfg."]
+    size, patch = vision.get("image_size", 224), vision.get("patch_size", 16)
+    of_timm_or_resnet = vision.get("timm_model_name") or isinstance(vision.get("layers"), list | tuple)
+    if not of_timm_or_resnet and type(size) is int and type(patch) is int and size % patch:
+        raise MedclipError(
+            Reason.PACK_INVALID,
+            f"the config's vision_cfg.image_size {size} is no multiple of its patch_size {patch}.",
+            hint="Correct them as the model's source has them.",
+        )
 
 
 def _fit_trunk(visual: Any, size: int | tuple[int, int]) -> None:

@@ -13,7 +13,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.text.tokenizers import wordpiece as word_pieces
 from medclip.text.tokenizers.cleaning import cleaner, mend
 from medclip.text.tokenizers.clip import DEFAULT_CONTEXT, MARK, ClipTokenizer
-from medclip.text.tokenizers.transformers_files import MERGES, PIECES, read_transformers
+from medclip.text.tokenizers.transformers_files import CONCH, MERGES, PIECES, read_transformers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,8 +24,8 @@ _FEWEST_IDS = 300
 
 PAD, UNK, BOS, EOS = "[PAD]", "[UNK]", "[BOS]", "[EOS]"
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-_ALONE = (word_pieces.VOCABULARY, MERGES, PIECES)
-"""Files that make a tokenizer without tokenizer.json: BERT's, CLIP's and SigLIP's."""
+_ALONE = (word_pieces.VOCABULARY, MERGES, PIECES, CONCH)
+"""Files that make a tokenizer without tokenizer.json: BERT's, CLIP's, SigLIP's and CONCH's."""
 _CLEAN = "medclip_clean"
 """Key of tokenizer_config.json for the cleaning of a text, where it is not open_clip's "whitespace"."""
 _LONGEST = 10_000
@@ -231,7 +231,8 @@ def load_tokenizer(folder: Path, text_cfg: Mapping[str, Any] | None = None) -> T
     if not text_cfg.get("hf_tokenizer_name"):
         return ClipTokenizer(context_length or DEFAULT_CONTEXT, clean=options.get("clean", "lower"))
     # An argmax tower takes the highest id for the end of the sentence: only a tokenizer of ours has it there.
-    ours = not text_cfg.get("hf_model_name") and text_cfg.get("pool_type", "argmax") == "argmax"
+    elsewhere = text_cfg.get("hf_model_name") or text_cfg.get("embed_cls")
+    ours = not elsewhere and text_cfg.get("pool_type", "argmax") == "argmax"
     return _from_folder(folder, context_length, options, ours=ours)
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 MERGES = "merges.txt"
 PIECES = "spiece.model"
+CONCH = "conch_byte_level_bpe_uncased.json"
+"""CONCH's tokenizer, as its authors' package calls it; it does not lie beside the weights on the hub."""
 _VOCABULARY = "vocab.json"
 _BEGIN, _END = "<|startoftext|>", "<|endoftext|>"
 _WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -30,7 +32,7 @@ _SPACE = "\u2581"
 def read_transformers(
     folder: Path, config: Mapping[str, Any], stated: Mapping[str, str]
 ) -> tuple[Backend, dict[str, str], str] | None:
-    """Read the tokenizer of a CLIP or a SigLIP.
+    """Read the tokenizer of a CLIP, a SigLIP or CONCH.
 
     Args:
         folder: Holds tokenizer.json, vocab.json with merges.txt, or spiece.model.
@@ -46,7 +48,12 @@ def read_transformers(
     kind = str(config.get("tokenizer_class") or "")
     has_json = (folder / "tokenizer.json").is_file()
     side = "right"
-    if (folder / PIECES).is_file() and (kind.startswith("SiglipTokenizer") or not has_json):
+    if (folder / CONCH).is_file() and not has_json:
+        from tokenizers import Tokenizer
+
+        special = {"bos_token": "<start_of_text>", "eos_token": "<end_of_text>", "pad_token": "<pad>"}
+        backend = Tokenizer.from_file(str(folder / CONCH))
+    elif (folder / PIECES).is_file() and (kind.startswith("SiglipTokenizer") or not has_json):
         special = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "</s>", **stated}
         backend = _from_pieces((folder / PIECES).read_bytes(), special["eos_token"])
     elif kind.startswith("CLIPTokenizer") or (not has_json and (folder / MERGES).is_file()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -16,8 +17,20 @@ from huggingface_hub import errors
 from safetensors.torch import save_file
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.interchange.hub import Missing, fetch, fetch_config, fetch_model
+from medclip.models.interchange.hub import Missing, fetch, fetch_model
 from medclip.models.interchange.load_hub import load_hub
+from tests.kits.hf_models import TEXTS, save_clip
+from tests.kits.layouts import (
+    SENTENCES,
+    VIT,
+    bert_folder,
+    bert_text,
+    features,
+    hub_folder,
+    images,
+    plain_state,
+    random_model,
+)
 
 CONFIG: dict[str, Any] = {
     "model_cfg": {
@@ -81,6 +94,42 @@ def test_weights_that_are_neither_in_the_cache_nor_reachable_are_not_found(tmp_p
     assert "$HF_HOME" in caught.value.hint
 
 
+def _snapshot(root: Path, repository: str) -> Path:
+    folder = root / f"models--{repository.replace('/', '--')}"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text(REVISION)
+    return folder / "snapshots" / REVISION
+
+
+def test_biomedclip_by_its_hub_name_is_converted_and_its_bert_is_found_in_the_cache(tmp_path: Path) -> None:
+    bert = bert_folder(_snapshot(tmp_path, "microsoft/bert"))
+    config = {"embed_dim": 16, "vision_cfg": VIT, "text_cfg": bert_text(bert)}
+    theirs = random_model(config)
+    folder = _snapshot(tmp_path, "microsoft/biomed")
+    told = {**config, "text_cfg": bert_text("microsoft/bert")}
+    hub_folder(folder, told, plain_state(theirs), "open_clip_pytorch_model.bin")
+    for name in ("vocab.txt", "tokenizer_config.json"):
+        shutil.copy(bert / name, folder / name)
+    ours = load_hub("microsoft/biomed", tmp_path)
+    tokens = torch.from_numpy(ours.tokenizer.encode(SENTENCES))
+    image, text = features(theirs, ours.normalise(images()), tokens)
+    np.testing.assert_allclose(ours.encode_image(images()), image, atol=1e-5)
+    np.testing.assert_allclose(ours.encode_text(SENTENCES), text, atol=1e-5)
+    shutil.rmtree(tmp_path / "models--microsoft--bert")
+    with pytest.raises(MedclipError, match="text model 'microsoft/bert'") as caught:
+        load_hub("microsoft/biomed", tmp_path)
+    assert "--text-folder" in caught.value.hint
+
+
+def test_a_model_of_transformers_is_known_by_its_hub_name_too(tmp_path: Path) -> None:
+    theirs: Any = save_clip(_snapshot(tmp_path, "vinid/plip"))
+    ours = load_hub("vinid/plip", tmp_path)
+    ids = torch.from_numpy(ours.tokenizer.encode(TEXTS))
+    with torch.inference_mode():
+        text = torch.nn.functional.normalize(theirs.get_text_features(ids).pooler_output, dim=-1).numpy()
+    np.testing.assert_allclose(ours.encode_text(TEXTS), text, atol=1e-5)
+
+
 class _Hub:
     """Stands in for the network: answers each question with an error, and counts them."""
 
@@ -128,7 +177,7 @@ def test_a_repository_without_weights_and_one_that_is_not_there_are_told_apart(
         fetch_model("org/tiny", str(tmp_path))
     assert caught.value.reason is Reason.PACK_NOT_FOUND
     with pytest.raises(MedclipError, match="no such repository"):
-        fetch_config("not a name", cache=str(tmp_path))
+        fetch_model("not a name", str(tmp_path))
 
 
 def test_a_name_that_is_not_in_the_cache_is_not_found(tmp_path: Path) -> None:

@@ -233,6 +233,7 @@ def test_a_name_too_long_for_any_file_is_not_found(tmp_path: Path) -> None:
     [
         ("vision_cfg", "width", 0, r"vision_cfg\.width is 0"),
         ("vision_cfg", "image_size", "big", r"vision_cfg\.image_size is 'big'|cannot build"),
+        ("vision_cfg", "image_size", 33, r"image_size 33 is no multiple of its patch_size 8"),
         ("vision_cfg", "timm_model_name", "hf-hub:org/vit", "hub model 'hf-hub:org/vit'"),
         ("text_cfg", "heads", 3, "cannot build"),
         ("preprocess_cfg", "mean", "abc", r"preprocess_cfg\.mean is abc"),

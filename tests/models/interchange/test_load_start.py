@@ -203,10 +203,6 @@ def test_a_hub_tokenizer_or_bert_that_does_not_lie_beside_the_model_is_asked_for
     assert "org/bert" in str(error)
 
 
-def test_coca_is_refused_in_a_sentence() -> None:
-    assert "dual encoders only" in str(refusal("coca_ViT-B-32"))
-
-
 @pytest.mark.parametrize("trunk", ["hf-hub:timm/vit", "local-dir:/x", "org/vit"])
 def test_an_image_tower_on_a_hub_is_refused(trunk: str) -> None:
     with pytest.raises(MedclipError, match="network"):

@@ -6,10 +6,12 @@ from pathlib import Path
 
 from medclip.errors import MedclipError, Reason
 from medclip.models.interchange.layouts import (
+    conch,
     dinov2,
     hf_clip,
     hf_siglip,
     open_clip_checkpoint,
+    open_clip_coca,
     open_clip_folder,
     timm_checkpoint,
     timm_folder,
@@ -18,9 +20,11 @@ from medclip.models.interchange.layouts.layout import Layout, Place, Source, des
 from medclip.models.interchange.layouts.open_clip_folder import OPEN_CLIP_WEIGHTS
 
 LAYOUTS: tuple[Layout, ...] = (
+    open_clip_coca.LAYOUT,
     open_clip_folder.LAYOUT,
     hf_clip.LAYOUT,
     hf_siglip.LAYOUT,
+    conch.LAYOUT,
     timm_folder.LAYOUT,
     dinov2.LAYOUT,
     timm_checkpoint.LAYOUT,
