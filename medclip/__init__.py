@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from medclip.api.doctor import doctor
     from medclip.api.embed import embed
     from medclip.api.evaluate import evaluate
+    from medclip.api.explain import explain
     from medclip.api.open_study import open_study
     from medclip.api.pretrain import pretrain
     from medclip.api.scan import scan
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from medclip.errors import MedclipError, Reason
     from medclip.evaluation.few_shot.results import Comparison
     from medclip.evaluation.zero_shot.results import SuiteResult
+    from medclip.explaining.result import Explained
     from medclip.files.scan import Scan
     from medclip.inspecting.doctor import Diagnosis
     from medclip.inspecting.draw_view import Viewed
@@ -49,6 +51,7 @@ __all__ = [
     "Comparison",
     "Diagnosis",
     "Embeddings",
+    "Explained",
     "MedclipError",
     "Modality",
     "OpenedStudy",
@@ -71,6 +74,7 @@ __all__ = [
     "doctor",
     "embed",
     "evaluate",
+    "explain",
     "models",
     "open_study",
     "pretrain",
@@ -91,6 +95,7 @@ __getattr__, __dir__ = lazy_names(
         "Comparison": "medclip.evaluation.few_shot.results:Comparison",
         "Diagnosis": "medclip.inspecting.doctor:Diagnosis",
         "Embeddings": "medclip.embeddings.open_embeddings:Embeddings",
+        "Explained": "medclip.explaining.result:Explained",
         "MedclipError": "medclip.errors:MedclipError",
         "Modality": "medclip.sample:Modality",
         "OpenedStudy": "medclip.inspecting.opened_study:OpenedStudy",
@@ -112,6 +117,7 @@ __getattr__, __dir__ = lazy_names(
         "doctor": "medclip.api.doctor:doctor",
         "embed": "medclip.api.embed:embed",
         "evaluate": "medclip.api.evaluate:evaluate",
+        "explain": "medclip.api.explain:explain",
         "models": "medclip.models",
         "open_study": "medclip.api.open_study:open_study",
         "pretrain": "medclip.api.pretrain:pretrain",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from medclip.dicom.header.read import modality_code
 from medclip.dicom.pixels.decoded import Decoded
 from medclip.files.recognise.inspect import FileFacts
 from medclip.files.recognise.sniff import Format
-from medclip.imaging.slides.patches.grid import PatchGrid, make_grid
+from medclip.imaging.slides.patches.grid import Patch, PatchGrid, make_grid
 from medclip.imaging.slides.patches.stream import iter_patches, no_tissue
 from medclip.imaging.slides.readers import pyramid
 from medclip.imaging.slides.readers.channels import PERCENTILES
@@ -80,15 +81,7 @@ class PathologyAdapter(ImageAdapter):
         """Read a tile or a slide."""
         if source.kind is not Kind.SLIDE:
             return super().read_unit(source, settings)
-        pairs = zip(source.paths, source.facts, strict=True)
-        dicom = source.first.format is Format.DICOM
-        paths = [path for path, facts in pairs if not dicom or _is_slide(facts)]
-        with open_slide(paths, _with_scale(settings, source.mpp_um)) as reader:
-            tissue = find_tissue(reader, self.tissue)
-            grid = make_grid(reader, tissue, size_px=self.size_px, mpp_um=self.mpp_um, min_coverage=self.min_coverage)
-            if not len(grid):
-                raise no_tissue(tissue.problem, tissue.pen_fraction, grid.candidates)
-            chosen = grid.spread(self.num_views)
+        with self.tiles(source, settings) as (reader, tissue, grid, chosen):
             rows_mm, columns_mm = (round(value / 1000, 9) for value in grid.effective_mpp_um)
             views = tuple(
                 View(pixels, (0.0, 255.0), spacing_mm=(rows_mm, columns_mm))
@@ -103,6 +96,25 @@ class PathologyAdapter(ImageAdapter):
                 {**stated(source.first), **_headers(reader, tissue, grid)},
                 kind=Kind.SLIDE,
             )
+
+    @contextmanager
+    def tiles(
+        self, source: Source, settings: Settings
+    ) -> Iterator[tuple[SlideReader, TissueMask, PatchGrid, tuple[Patch, ...]]]:
+        """Open a slide and choose the patches that become views.
+
+        Raises:
+            MedclipError: NO_TISSUE, and what opening raises.
+        """
+        pairs = zip(source.paths, source.facts, strict=True)
+        dicom = source.first.format is Format.DICOM
+        paths = [path for path, facts in pairs if not dicom or _is_slide(facts)]
+        with open_slide(paths, _with_scale(settings, source.mpp_um)) as reader:
+            tissue = find_tissue(reader, self.tissue)
+            grid = make_grid(reader, tissue, size_px=self.size_px, mpp_um=self.mpp_um, min_coverage=self.min_coverage)
+            if not len(grid):
+                raise no_tissue(tissue.problem, tissue.pen_fraction, grid.candidates)
+            yield reader, tissue, grid, grid.spread(self.num_views)
 
     def render(self, decoded: Decoded, facts: FileFacts, *, cropped: bool) -> tuple[View, tuple[Step, ...]]:
         """Return a tile as it is; grey is repeated, deep images are stretched over their whole range."""

@@ -41,6 +41,10 @@ COMMANDS = {
     ),
     "view": ("medclip.cli.view:view", "Draw what a model would see of a file, beside what is stored."),
     "search": ("medclip.cli.search:search", "Find studies in embeddings, by words or by example."),
+    "explain": (
+        "medclip.cli.explain:explain",
+        "Draw heat maps of what moves a score, and check them.",
+    ),
     "pretrain": (
         "medclip.cli.pretrain:pretrain",
         "Train a model from a recipe; run again to go on.",

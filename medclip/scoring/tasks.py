@@ -188,7 +188,7 @@ class Scorer:
         self, features_ND: NDArray[np.float32], asked: AskedTask, modality: Modality | None = None
     ) -> NDArray[np.float32]:
         """Return the logits of N images of a modality: float32 [N, C]. A logit bias would cancel out in them."""
-        if self._has_head(asked):
+        if self.has_head(asked):
             return self._own.head.logits(features_ND, self._model)  # type: ignore[union-attr]
         vectors, scale = self.vectors(asked, modality), self._model.logit_scale
         return score_features(features_ND, vectors, asked.task.kind, scale, asked.calibration)[0]
@@ -232,7 +232,7 @@ class Scorer:
 
         None for each class of a pack's own head, which is not made of words.
         """
-        if self._has_head(asked):
+        if self.has_head(asked):
             return [None] * len(asked.names)
         vectors, wordings = self.vectors(asked, modality), self._wordings_of(asked, modality)
         scale = self._model.logit_scale
@@ -252,5 +252,6 @@ class Scorer:
             self._wordings[key] = wordings_of(self._model, asked.sentences(modality))
         return self._wordings[key]
 
-    def _has_head(self, asked: AskedTask) -> bool:
+    def has_head(self, asked: AskedTask) -> bool:
+        """Whether the pack's own head answers a task, and no words do."""
         return self._own is not None and asked.task == self._own.text.task

@@ -13,7 +13,19 @@ import typer
 import medclip
 from medclip.cli.main import COMMANDS
 
-VERBS = ("adapt", "audit", "compare", "doctor", "evaluate", "open_study", "pretrain", "scan", "score", "view")
+VERBS = (
+    "adapt",
+    "audit",
+    "compare",
+    "doctor",
+    "evaluate",
+    "explain",
+    "open_study",
+    "pretrain",
+    "scan",
+    "score",
+    "view",
+)
 NEEDED = inspect.Parameter.empty
 
 GLOSSARY: dict[str, tuple[str, Any]] = {
@@ -78,7 +90,7 @@ def test_no_command_calls_a_thing_by_another_name(command: str):
 
 
 @pytest.mark.parametrize(
-    "command", ["adapt", "adapt compare", "doctor", "evaluate", "pretrain", "scan", "score", "view"]
+    "command", ["adapt", "adapt compare", "doctor", "evaluate", "explain", "pretrain", "scan", "score", "view"]
 )
 def test_a_command_has_the_arguments_and_defaults_of_its_verb(command: str):
     module, _, function = COMMANDS[command][0].partition(":")

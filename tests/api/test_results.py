@@ -27,7 +27,19 @@ from tests.kits.files import ramp, write_image
 __all__ = ["tiny"]
 
 HOSTILE = "<script>alert('x')</script>"
-VERBS = ("adapt", "audit", "compare", "doctor", "evaluate", "open_study", "pretrain", "scan", "score", "view")
+VERBS = (
+    "adapt",
+    "audit",
+    "compare",
+    "doctor",
+    "evaluate",
+    "explain",
+    "open_study",
+    "pretrain",
+    "scan",
+    "score",
+    "view",
+)
 
 
 def audit() -> medclip.AuditResult:

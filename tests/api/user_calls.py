@@ -25,5 +25,22 @@ def calls() -> list[Path | float | str | int | None]:
     run = medclip.pretrain("recipe.yaml", overrides=["train.epochs=2"], out=out, resume=True)
     health = medclip.doctor(settings=medclip.Settings(workers=1))
     hits = medclip.search("embeddings", ["a pacemaker", "a device"], like="film.dcm", not_="a tube", where={"sex": "F"})
-    results = (scores, one, vectors, again, hits, scan, study, drawn, adapted, comparison, audit, suite, run, health)
+    maps = medclip.explain("film.dcm", ["effusion", "a pacemaker"], task="chest_xray_findings:pneumonia", out=out)
+    results = (
+        scores,
+        one,
+        vectors,
+        again,
+        hits,
+        maps,
+        scan,
+        study,
+        drawn,
+        adapted,
+        comparison,
+        audit,
+        suite,
+        run,
+        health,
+    )
     return [run.pack, *(repr(result) for result in results)]

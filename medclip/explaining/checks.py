@@ -1,0 +1,171 @@
+"""Whether to believe a heat map: what happens to it, and to the score, when something is changed.
+
+- Re-initialised blocks: a map that stays the same when the weights are random shows the image and not the model
+  (Adebayo et al., Sanity checks for saliency maps, NeurIPS 2018).
+- Insertion and deletion: the score should move faster along the map than in a random order (Petsiuk et al., RISE,
+  BMVC 2018), and faster than along a map that knows only where the middle is.
+- Prompt sensitivity: a map that is the same for an unrelated finding answers no question.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from medclip.explaining.explanation import Curve, Randomised
+from medclip.explaining.maps import Maps, compute_maps
+from medclip.explaining.target import Target
+
+NUM_STEPS = 20
+"""Of a curve: 5 % of the patches each."""
+_NUM_RANDOM = 2
+_MOST_DEPTHS = 8
+_BLUR = 16
+"""Side of the model's input over the deviation of the blur that stands for a removed patch."""
+
+
+def rank_correlation(one: NDArray[Any], other: NDArray[Any]) -> float | None:
+    """Return Spearman's correlation of two maps; None where one is even all over.
+
+    Example:
+        >>> rank_correlation(np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0, 9.0]))
+        1.0
+    """
+    from scipy.stats import spearmanr
+
+    a, b = np.ravel(one), np.ravel(other)
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return None
+    return round(float(np.asarray(spearmanr(a, b))[0]), 6)
+
+
+def randomisation(model: Any, image: Any, maps: Maps, number: int, *, seed: int = 0) -> tuple[Randomised, ...]:
+    """Re-initialise the image tower from the top down and compare the maps.
+
+    Args:
+        model: The loaded model; it is not changed.
+        image: The one image of the map, as `Preprocess.together` puts it.
+        maps: What was computed.
+        number: Which of its maps.
+        seed: Of the random weights.
+    """
+    tower = copy.deepcopy(model.clip.visual)
+    generator = torch.Generator().manual_seed(seed)
+    results = []
+    for names in _from_the_top(tower):
+        for name in names:
+            shuffle_weights(tower.get_parameter(name), generator)
+        again = compute_maps(model, image, [maps.target], maps.method, visual=tower)[0]
+        results.append(Randomised(_block_of(names[-1]), rank_correlation(maps.grids[number], again.grids[0])))
+    return tuple(results)
+
+
+def shuffle_weights(parameter: nn.Parameter, generator: torch.Generator) -> None:
+    """Re-initialise weights in place by shuffling them: random, and of the size that the layers after them expect."""
+    with torch.no_grad():
+        order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
+        parameter.copy_(parameter.flatten()[order].view_as(parameter))
+
+
+def _from_the_top(tower: nn.Module) -> list[list[str]]:
+    """Return the names of the parameters of each block, the last first, in `_MOST_DEPTHS` groups at most."""
+    blocks: dict[str, list[str]] = {}
+    for name, _ in tower.named_parameters():
+        blocks.setdefault(_block_of(name), []).append(name)
+    ordered = sorted(blocks.values(), key=lambda names: _depth(tower, names[0]), reverse=True)
+    groups = np.array_split(np.arange(len(ordered)), min(_MOST_DEPTHS, len(ordered)))
+    return [[name for n in group for name in ordered[n]] for group in groups]
+
+
+def _block_of(name: str) -> str:
+    """Return the block of a parameter: up to its first number, else its module."""
+    parts = name.split(".")
+    for place, part in enumerate(parts):
+        if part.isdigit():
+            return ".".join(parts[: place + 1])
+    return ".".join(parts[:-1]) or name
+
+
+def _depth(tower: nn.Module, name: str) -> tuple[int, int]:
+    """Return where a parameter stands from the image to the features: single tensors of the tower are at the bottom
+    (tokens, positions), but for the projection.
+    """
+    names = [other for other, _ in tower.named_parameters()]
+    bare = "." not in name or (name.count(".") == 1 and not name.endswith(("weight", "bias", "gamma")))
+    return (2 if name == "proj" else 0 if bare else 1), names.index(name)
+
+
+def curves(
+    model: Any, image: NDArray[np.uint8], grid: NDArray[np.float32], target: Target, inside: NDArray[np.bool_],
+    *, seed: int = 0,
+) -> tuple[Curve, ...]:  # fmt: skip
+    """Compute insertion and deletion in the order of the map, in random orders (their mean) and from the middle out.
+
+    Args:
+        model: The loaded model.
+        image: uint8 [H, W, 3] as the model is shown it.
+        grid: The map.
+        target: Of which score.
+        inside: bool, of the grid's shape: places that show image and not padding; the others stay as they are.
+        seed: Of the random orders.
+    """
+    from PIL import Image, ImageFilter
+
+    radius = max(image.shape[:2]) / _BLUR
+    blurred = np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(radius)))
+    places = np.flatnonzero(inside)
+    rng = np.random.default_rng(seed)
+    orders = {
+        "map": [places[np.argsort(-grid.ravel()[places], kind="stable")]],
+        "random": [rng.permutation(places) for _ in range(_NUM_RANDOM)],
+        "centre": [places[np.argsort(-centre_prior(inside).ravel()[places], kind="stable")]],
+    }
+    cells = _cells(image.shape[:2], grid.shape)
+    ends = [_scores(model, [shown], target)[0] for shown in (blurred, image)]
+    results = []
+    for name, several in orders.items():
+        lines = []
+        for order in several:
+            shares = [order[: round(len(order) * n / NUM_STEPS)] for n in range(1, NUM_STEPS)]
+            masks = [np.isin(cells, share)[:, :, None] for share in shares]
+            inserted = _scores(model, [np.where(mask, image, blurred) for mask in masks], target)
+            deleted = _scores(model, [np.where(mask, blurred, image) for mask in masks], target)
+            lines.append(([ends[0], *inserted, ends[1]], [ends[1], *deleted, ends[0]]))
+        insertion, deletion = (np.mean([line[way] for line in lines], axis=0) for way in (0, 1))
+        results.append(Curve(name, tuple(map(_short, insertion)), tuple(map(_short, deletion))))
+    return tuple(results)
+
+
+def centre_prior(inside: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return a map that knows nothing but where the middle of the image is: a bell over the places that show it.
+
+    Example:
+        >>> prior = centre_prior(np.ones((5, 5), bool))
+        >>> int(prior.argmax()), prior.max()
+        (12, 1.0)
+    """
+    rows, columns = np.nonzero(inside)
+    middle = (rows.min() + rows.max()) / 2, (columns.min() + columns.max()) / 2
+    spread = max(1e-9, np.ptp(rows) / 4), max(1e-9, np.ptp(columns) / 4)
+    y, x = np.indices(inside.shape)
+    return np.exp(-(((y - middle[0]) / spread[0]) ** 2 + ((x - middle[1]) / spread[1]) ** 2) / 2) * inside
+
+
+def _cells(size: tuple[int, int], grid: tuple[int, int]) -> NDArray[np.intp]:
+    """Return the number of the place that each pixel belongs to, [H, W]."""
+    rows, columns = (np.arange(pixels) * places // pixels for pixels, places in zip(size, grid, strict=True))
+    return rows[:, None] * grid[1] + columns
+
+
+def _scores(model: Any, images: Sequence[NDArray[np.uint8]], target: Target) -> list[float]:
+    return list(map(float, target.score(model.encode_image(model.preprocess.together(images)))))
+
+
+def _short(value: float) -> float:
+    return round(float(value), 5)

@@ -1,0 +1,240 @@
+"""What is known of one unit after it was explained: its maps, its scores, and the checks of the maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.errors import Problem
+from medclip.explaining.methods import OWN, Empty
+from medclip.imaging.geometry import Placement
+from medclip.wording import capital
+
+INSENSITIVE = 0.9
+"""Correlation with the map of an unrelated finding from which on a map counts as insensitive to the words."""
+
+
+@dataclass(frozen=True)
+class Randomised:
+    """The map after the upper part of the tower was re-initialised."""
+
+    from_block: str
+    """Everything from here to the top has random weights."""
+    correlation: float | None
+    """Spearman's, with the map of the model as it is; None where a map is even."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The score while patches come or go, in one order."""
+
+    order: str
+    """"map", "random" or "centre"."""
+    insertion: tuple[float, ...]
+    """Score with 0 %, 5 %, ... 100 % of the patches on a blurred image."""
+    deletion: tuple[float, ...]
+    """Score without them."""
+
+    @property
+    def insertion_area(self) -> float:
+        """Mean score of the insertion: the higher, the better the order."""
+        return _area(self.insertion)
+
+    @property
+    def deletion_area(self) -> float:
+        """Mean score of the deletion: the lower, the better the order."""
+        return _area(self.deletion)
+
+
+def _area(curve: Sequence[float]) -> float:
+    return float(np.trapezoid(curve, dx=1 / (len(curve) - 1)))
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """The map against that of an unrelated finding."""
+
+    other: str
+    """The unrelated finding."""
+    correlation: float | None
+    """Spearman's; None where a map is even all over."""
+
+    @property
+    def is_insensitive(self) -> bool:
+        """Whether both maps are so alike that the map does not depend on what is asked."""
+        return self.correlation is not None and self.correlation >= INSENSITIVE
+
+
+@dataclass(frozen=True, eq=False)
+class HeatMap:
+    """The maps of one score."""
+
+    name: str
+    """The prompt or the class."""
+    against: str
+    title: str
+    """Both in one line."""
+    task: str
+    score: float
+    """Logit of the unit, as scoring has it."""
+    scores: tuple[float, ...]
+    """Of each image."""
+    grids: tuple[NDArray[np.float32], ...]
+    """[rows, columns] of the tower's grid, from 0."""
+    empty: tuple[Empty, ...]
+    padding: tuple[float, ...]
+    """Share of each map's sum that lies on padding, where there is no image."""
+    method: str
+    layer: str
+    top: int
+    """The image that carries most: of the highest score."""
+    randomised: tuple[Randomised, ...] = ()
+    """Of the top image's map; () where checks were left out or the map is empty."""
+    curves: tuple[Curve, ...] = ()
+    sensitivity: Sensitivity | None = None
+
+    @property
+    def probability(self) -> float | None:
+        """As scoring gives it; None where the score is compared with nothing."""
+        return float(1 / (1 + np.exp(-self.score))) if self.against else None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no image has a map."""
+        return all(self.empty)
+
+    def facts(self) -> dict[str, Any]:
+        """Return all but the arrays, as JSON holds it."""
+        return {
+            "prompt": self.name,
+            "against": self.against or None,
+            "task": self.task,
+            "score": round(self.score, 6),
+            "probability": None if self.probability is None else round(self.probability, 6),
+            "score_of_each_image": [round(score, 6) for score in self.scores],
+            "method": self.method,
+            "layer": self.layer,
+            "grid": [list(grid.shape) for grid in self.grids][:1][0],
+            "map_is_empty": [why or None for why in self.empty],
+            "share_of_map_on_padding": [round(share, 6) for share in self.padding],
+            "image_that_carries_most": self.top,
+            "sanity_check": [vars(one) for one in self.randomised],
+            "prompt_sensitivity": None
+            if self.sensitivity is None
+            else {**vars(self.sensitivity), "text_insensitive": self.sensitivity.is_insensitive},
+            "insertion_and_deletion": [
+                {**vars(c), "insertion_area": round(c.insertion_area, 6), "deletion_area": round(c.deletion_area, 6)}
+                for c in self.curves
+            ],
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """One unit: an image, a series, a slide, a record."""
+
+    row: int
+    """Its number, from 1."""
+    file: str
+    """Name of its first file, as it was found."""
+    kind: str = ""
+    modality: str | None = None
+    labels: tuple[str, ...] = ()
+    """What each image is; "" for the only one."""
+    placements: tuple[Placement, ...] = ()
+    """Where each image lies in what the model was shown of it."""
+    burned_in: bool = False
+    sha256: str = ""
+    adapter: str = ""
+    preprocessing: str = ""
+    steps: tuple[tuple[str, str], ...] = ()
+    maps: tuple[HeatMap, ...] = ()
+    scale: str = OWN
+    overlay: bytes = field(default=b"", repr=False)
+    """PNG."""
+    leads: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Of an ECG: share of each prompt's map that lies on each lead."""
+    problem: Problem | None = None
+
+    @property
+    def status(self) -> str:
+        """Either explained, empty (no map shows anything), skipped or failed."""
+        if self.problem is not None:
+            return str(self.problem.status)
+        return "empty" if all(heat.is_empty for heat in self.maps) else "explained"
+
+    @property
+    def message(self) -> str:
+        """Why there is no map; "" where there is one."""
+        if self.problem is not None:
+            return self.problem.message
+        reasons = dict.fromkeys(_EMPTY[why] for heat in self.maps for why in heat.empty if why)
+        return capital("; ".join(reasons)) if self.status == "empty" else ""
+
+    def in_image(self, heat: HeatMap, number: int) -> NDArray[np.float32]:
+        """Return a map in the image's own coordinates, float32 [H, W]: NaN where the model saw nothing."""
+        return self.placements[number].map_to_image(heat.grids[number])
+
+    def in_images(self) -> dict[str, tuple[NDArray[np.float32], ...]]:
+        """Return the maps of each prompt in the coordinates of its images."""
+        return {h.title: tuple(self.in_image(h, n) for n in range(len(h.grids))) for h in self.maps}
+
+    def facts(self) -> dict[str, Any]:
+        """Return all but the arrays, as JSON holds it."""
+        problem = self.problem
+        row: dict[str, Any] = {
+            "row": self.row, "file": self.file, "status": self.status,
+            "reason": None if problem is None else str(problem.reason), "message": self.message or None,
+        }  # fmt: skip
+        if problem is not None:
+            return row
+        return {
+            **row,
+            "kind": self.kind,
+            "modality": self.modality,
+            "sha256": self.sha256,
+            "images": [
+                {
+                    "what": label or None,
+                    "size_px": [place.height, place.width],
+                    "share_seen_by_the_model": round(place.share_seen, 6),
+                }
+                for label, place in zip(self.labels, self.placements, strict=True)
+            ],
+            "coordinates": "rows and columns of the image behind the adapter's steps",
+            "adapter": self.adapter,
+            "preprocessing": self.preprocessing,
+            "steps": [list(step) for step in self.steps],
+            "colour_scale": self.scale,
+            "maps": [heat.facts() for heat in self.maps],
+            **({"share_of_map_on_each_lead": self.leads} if self.leads else {}),
+        }
+
+
+_EMPTY: Mapping[str, str] = {
+    "zero gradient": "the gradient of the score is zero everywhere in the image, so that there is no map",
+    "nothing raises it": "nothing in the image raises the score, so that the map is empty",
+}
+
+
+def share_on_padding(grid: NDArray[np.float32], place: Placement) -> float:
+    """Return the share of a map's sum that lies on padding; cells that reach into it count in part."""
+    total = float(grid.sum())
+    return 0.0 if total <= 0 else float((grid * (1 - image_share(grid.shape, place))).sum()) / total
+
+
+def image_share(grid: Sequence[int], place: Placement) -> NDArray[np.float64]:
+    """Return how much of each cell of a grid shows image: [rows, columns], from 0 to 1."""
+    box = place.filled
+    rows, columns = (
+        np.clip(np.minimum(edges[1:], high) - np.maximum(edges[:-1], low), 0, None) / (edges[1] - edges[0])
+        for edges, low, high in (
+            (np.linspace(0, place.shown_height, grid[0] + 1), box.top, box.bottom),
+            (np.linspace(0, place.shown_width, grid[1] + 1), box.left, box.right),
+        )
+    )
+    return rows[:, None] * columns

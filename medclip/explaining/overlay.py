@@ -1,0 +1,219 @@
+"""Draw heat maps over the images they belong to: one PNG for a unit, prompts side by side.
+
+The colour is one hue whose strength grows with the map, over the image in grey, and a line runs where the map has half
+of its largest value; so it is read without telling colours apart. What the model never saw is hatched and has no
+colour. Images with burned-in text stay out, as in reports.
+"""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.explaining.explanation import Explanation, HeatMap
+from medclip.explaining.methods import COMMON
+from medclip.explaining.seen import Seen
+from medclip.imaging import geometry
+from medclip.wording import count, figure, percent
+
+MOST_ROWS = 4
+"""Images of a unit that are drawn: those that carry most, in their order."""
+HUE = np.array([[0.34, 0.71, 0.91], [0.95, 0.70, 0.05], [0.78, 0.22, 0.00]])
+"""From nothing over half to the largest value: sky blue, orange, vermilion; also their lightness tells them apart."""
+_ALPHA = 0.62
+_HALF = 0.5
+_DPI = 110
+_PANEL_IN = 3.3
+_WITHHELD = 70
+"""Grey that stands for an image that is not shown."""
+
+
+def draw_overlay(explanation: Explanation, seen: Seen) -> bytes:
+    """Draw the unit; the PNG's bytes, with no word about the file."""
+    panels = _panels(explanation, seen)
+    return _drawn(panels, explanation)
+
+
+def small_overlay(explanation: Explanation, seen: Seen, heat: HeatMap, longest_px: int) -> bytes:
+    """Draw the image that carries most with its map alone: a JPEG without words, for a report's thumbnails."""
+    from PIL import Image
+
+    painted = _painted(explanation, seen, heat, heat.top, _largest(explanation, heat))
+    buffer = io.BytesIO()
+    Image.fromarray(geometry.fit(painted, longest_px)).save(buffer, format="JPEG", quality=80, optimize=True)
+    return buffer.getvalue()
+
+
+Panel = tuple[str, NDArray[np.uint8]]
+
+
+def _panels(explanation: Explanation, seen: Seen) -> list[list[Panel]]:
+    """Return rows of panels: an image as it is, then with the map of each prompt."""
+    rows: list[list[Panel]] = []
+    if seen.overview is not None and not explanation.burned_in:
+        rows.append(
+            [("the slide", seen.overview), *((h.title, _slide(explanation, seen, h)) for h in explanation.maps)]
+        )
+    for number in _chosen(explanation, MOST_ROWS - len(rows)):
+        label = seen.labels[number] or "the image as it is read"
+        row = [(label, _plain(explanation, seen, number, grey=False))]
+        for heat in explanation.maps:
+            words = f"{heat.title}\n{_score_words(heat, number)}" if not rows else _score_words(heat, number)
+            row.append((words, _painted(explanation, seen, heat, number, _largest(explanation, heat))))
+        rows.append(row)
+    return rows
+
+
+def _score_words(heat: HeatMap, number: int) -> str:
+    if heat.empty[number]:
+        return "empty map"
+    single = len(heat.scores) == 1
+    probability = "" if heat.probability is None or not single else f", {percent(heat.probability)}"
+    most = ", carries most" if not single and number == heat.top else ""
+    return f"score {figure(heat.scores[number])}{probability}{most}"
+
+
+def _chosen(explanation: Explanation, most: int) -> list[int]:
+    """Return the images that some prompt scores highest, in their order."""
+    ranks = [np.argsort(-np.asarray(heat.scores), kind="stable") for heat in explanation.maps]
+    ordered = dict.fromkeys(int(n) for place in zip(*ranks, strict=True) for n in place)
+    return sorted(list(ordered)[:most])
+
+
+def _largest(explanation: Explanation, heat: HeatMap) -> float:
+    """Return the value of the strongest colour: one for all images of a prompt, so that slices can be compared."""
+    maps = explanation.maps if explanation.scale == COMMON else (heat,)
+    return max((float(grid.max()) for one in maps for grid in one.grids), default=0.0)
+
+
+def _plain(explanation: Explanation, seen: Seen, number: int, *, grey: bool) -> NDArray[np.uint8]:
+    image = seen.shown[number]
+    if explanation.burned_in:
+        image = np.full_like(image, _WITHHELD)
+    rgb = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+    if grey and image.shape[2] == 3:
+        rgb = np.repeat((rgb @ np.array([0.299, 0.587, 0.114]))[:, :, None], 3, axis=2).astype(np.uint8)
+    return rgb
+
+
+def _painted(explanation: Explanation, seen: Seen, heat: HeatMap, number: int, largest: float) -> NDArray[np.uint8]:
+    """Lay a map over its image, [H, W, 3]."""
+    image = (_plain(explanation, seen, number, grey=True) / 255).astype(np.float32)
+    values = explanation.in_image(heat, number)
+    values = _resized(values, (image.shape[0], image.shape[1])) / (largest or 1.0)
+    return _blend(image, values)
+
+
+def _blend(image: NDArray[np.float32], values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Colour an image by values of 0 to 1; NaN is hatched."""
+    unseen = np.isnan(values)
+    strength = np.nan_to_num(values).clip(0, 1)[:, :, None]
+    hue = np.stack([np.interp(strength[:, :, 0], (0, 0.5, 1), HUE[:, c]) for c in range(3)], axis=2)
+    alpha = _ALPHA * strength**0.6
+    out = image * (1 - alpha) + hue * alpha
+    out[_edge(strength[:, :, 0] >= _HALF, 3)] = 0.1
+    out[_edge(strength[:, :, 0] >= _HALF, 1)] = 1.0
+    if unseen.any():
+        rows, columns = np.indices(unseen.shape)
+        stripes = unseen & ((rows + columns) % 12 < 3)
+        out[unseen] = image[unseen] * 0.5
+        out[stripes] = 0.62
+    return (out * 255 + 0.5).astype(np.uint8)
+
+
+def _edge(inside: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
+    from scipy.ndimage import binary_dilation
+
+    edge = np.zeros_like(inside)
+    edge[:-1] |= inside[:-1] != inside[1:]
+    edge[:, :-1] |= inside[:, :-1] != inside[:, 1:]
+    return np.asarray(binary_dilation(edge, iterations=width), np.bool_)
+
+
+def _resized(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Bring a map to the size of the image that is shown: at most `SHOWN_PX`, by the nearest pixel."""
+    rows, columns = ((np.arange(n) + 0.5) * full / n for n, full in zip(size, values.shape, strict=True))
+    return values[rows.astype(int)][:, columns.astype(int)]
+
+
+def _slide(explanation: Explanation, seen: Seen, heat: HeatMap) -> NDArray[np.uint8]:
+    """Lay the map of each tile over the overview; a frame of the tile's strength stands around the strongest."""
+    assert seen.overview is not None
+    grey = (seen.overview @ np.array([0.299, 0.587, 0.114]) / 255).astype(np.float32)
+    height, width = grey.shape
+    values = np.full((height, width), np.nan, np.float32)
+    largest = _largest(explanation, heat) or 1.0
+    for number, (top, left, bottom, right) in enumerate(seen.boxes):
+        rows = slice(round(top * height), max(round(top * height) + 1, round(bottom * height)))
+        columns = slice(round(left * width), max(round(left * width) + 1, round(right * width)))
+        part = values[rows, columns]
+        if part.size:
+            part[:] = _resized(explanation.in_image(heat, number), (part.shape[0], part.shape[1])) / largest
+    seen_part = ~np.isnan(values)
+    image = np.repeat(grey[:, :, None], 3, axis=2).astype(np.float32)
+    out = _blend(image, np.nan_to_num(values))
+    pale = (0.5 + 0.5 * image) * 255  # what no tile covers: the model never saw it
+    return np.where(seen_part[:, :, None], out, pale).astype(np.uint8)
+
+
+def _drawn(rows: Sequence[Sequence[Panel]], explanation: Explanation) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = max(map(len, rows))
+    aspects = [max(image.shape[0] / image.shape[1] for _, image in row) for row in rows]
+    heights = [_PANEL_IN * min(1.6, max(0.3, aspect)) + 0.35 for aspect in aspects]
+    legend = 0.85
+    width, height = _PANEL_IN * columns + 0.2, sum(heights) + 0.3 + legend
+    figure_ = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
+    FigureCanvasAgg(figure_)
+    top = height - 0.05
+    for number, (row, row_height) in enumerate(zip(rows, heights, strict=True)):
+        head = 0.35 + (0.2 if number == 0 else 0.0)
+        for column, (words, image) in enumerate(row):
+            left = 0.1 + column * _PANEL_IN
+            box = (left + 0.05, top - row_height - (head - 0.35), _PANEL_IN - 0.1, row_height - 0.35)
+            axes = figure_.add_axes((box[0] / width, box[1] / height, box[2] / width, box[3] / height))
+            axes.imshow(image, vmin=0, vmax=255, interpolation="antialiased")
+            axes.set_axis_off()
+            axes.set_title(_wrapped(words), fontsize=8.5, loc="left", pad=3)
+        top -= row_height + (head - 0.35)
+    _legend(figure_, explanation, legend, width, height)
+    buffer = io.BytesIO()
+    figure_.savefig(buffer, format="png", metadata={"Software": "medclip"})
+    return buffer.getvalue()
+
+
+def _wrapped(words: str) -> str:
+    lines = [part for line in words.split("\n") for part in textwrap.wrap(line, 46)[:2]]
+    return "\n".join(lines)
+
+
+def _legend(figure_: Any, explanation: Explanation, legend: float, width: float, height: float) -> None:
+    """Draw the scale with its words below the panels."""
+    ramp = np.linspace(0, 1, 256, dtype=np.float32)[None].repeat(16, axis=0)
+    bar = _blend(np.full((16, 256, 3), 0.35, np.float32), ramp)
+    axes = figure_.add_axes((0.15 / width, 0.5 / height, 2.2 / width, 0.14 / height))
+    axes.imshow(bar, aspect="auto")
+    axes.set_axis_off()
+    figure_.text(0.15 / width, 0.44 / height, "does not raise the score", fontsize=7.5, va="top")
+    figure_.text(2.35 / width, 0.44 / height, "raises it most", fontsize=7.5, va="top", ha="right")
+    several = len(explanation.maps) > 1
+    shared = "one scale for all prompts" if explanation.scale == COMMON else "each prompt has a scale of its own"
+    hidden = len(explanation.labels) - len(_chosen(explanation, MOST_ROWS))
+    notes = [
+        "Model attention evidence: what in the pixels moves this score. No localisation, no cause, no diagnosis.",
+        f"The line is half of the largest value{f'; {shared}' if several else ''}. Hatched: never seen by the model.",
+    ]
+    if explanation.burned_in:
+        notes.append("Image withheld: the header says that text is burned in.")
+    elif hidden:
+        notes.append(f"{count(hidden, 'more image')} of this {explanation.kind} not drawn; all maps are in the arrays.")
+    room = max(40, int((width - 2.75) * 15))
+    text = "\n".join(line for note in notes for line in textwrap.wrap(note, room))
+    figure_.text(2.6 / width, 0.68 / height, text, fontsize=7.5, va="top", linespacing=1.35)

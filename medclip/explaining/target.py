@@ -1,0 +1,102 @@
+"""What is explained: a number that scoring computes from an image's features, and how the features move it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Features = NDArray[np.float32]
+_STEP = 1e-2
+"""Of the differences that stand for a derivative: features are of unit norm, logits tens."""
+_LINEAR = 1e-4
+"""Difference, relative to the largest logit, below which a head counts as linear."""
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """One score: of a prompt, or of a class of a task."""
+
+    name: str
+    """The prompt or the class."""
+    against: str
+    """What it is compared with, in words; "" for nothing."""
+    task: str
+    """Name of its task."""
+    score: Callable[[Features], NDArray[np.float64]]
+    """float32 [N, D] of unit norm to N logits: those whose sigmoid is the probability, where it is compared."""
+    direction: Callable[[Features], NDArray[np.float64]]
+    """float32 [D] of one image to the gradient of its score, [D]."""
+    unit_score: Callable[[Features], float]
+    """float32 [V, D] of all images of a unit to its score, as scoring has it: of the mean of their logits."""
+
+    @property
+    def title(self) -> str:
+        """Both in one line."""
+        return f"{self.name} against {self.against}" if self.against else self.name
+
+
+def logit_target(
+    name: str, against: str, task: str, logits: Callable[[Features], NDArray], number: int, *, exclusive: bool
+) -> Target:
+    """Make a target of one class's logit.
+
+    Args:
+        name: Of the class or prompt.
+        against: What it is compared with.
+        task: Name of the task.
+        logits: float32 [N, D] to logits [N, C], as scoring computes them: of prompts or of a pack's head.
+        number: Which class.
+        exclusive: Classes share the probability of 1. The score then is the log-odds of the class, its logit less the
+            log-sum-exp of the others; the logit alone would rise where the others' do.
+    """
+    from scipy.special import logsumexp, softmax
+
+    def others(values: NDArray) -> NDArray:
+        return np.delete(values, number, axis=-1)
+
+    def compared(values_NC: NDArray[np.float64]) -> NDArray[np.float64]:
+        own_N = values_NC[:, number]
+        if not exclusive or values_NC.shape[1] == 1:
+            return own_N
+        return own_N - np.asarray(logsumexp(others(values_NC), axis=1))
+
+    def score(features_ND: Features) -> NDArray[np.float64]:
+        return compared(np.asarray(logits(features_ND), np.float64))
+
+    def unit_score(features_VD: Features) -> float:
+        return float(compared(np.asarray(logits(features_VD), np.float64).mean(axis=0, keepdims=True))[0])
+
+    linear: list[NDArray[np.float64] | None] = []
+
+    def direction(feature_D: Features) -> NDArray[np.float64]:
+        if not linear:
+            linear.append(_weights(logits, feature_D))
+        (weights_DC,) = linear
+        if weights_DC is None:  # a head that is no plane: its slope at this image
+            return _slope(score, feature_D)
+        if not exclusive or weights_DC.shape[1] == 1:
+            return weights_DC[:, number]
+        values_C = np.asarray(logits(feature_D[None]), np.float64)[0]
+        return weights_DC[:, number] - others(weights_DC) @ softmax(others(values_C))
+
+    return Target(name, against, task, score, direction, unit_score)
+
+
+def _weights(logits: Callable[[Features], NDArray], feature_D: Features) -> NDArray[np.float64] | None:
+    """Return the matrix of logits that are linear in the features, [D, C]; None where they are not."""
+    dim = len(feature_D)
+    probes = np.concatenate([np.zeros((1, dim)), np.eye(dim), feature_D[None]]).astype(np.float32)
+    with np.errstate(all="ignore"):
+        values = np.asarray(logits(probes), np.float64)
+    weights_DC, seen = values[1:-1] - values[0], values[-1] - values[0]
+    difference = np.abs(feature_D.astype(np.float64) @ weights_DC - seen).max()
+    return weights_DC if difference <= _LINEAR * max(1.0, float(np.abs(values[-1]).max())) else None
+
+
+def _slope(score: Callable[[Features], NDArray[np.float64]], feature_D: Features) -> NDArray[np.float64]:
+    steps = _STEP * np.eye(len(feature_D))
+    ahead, behind = (score((feature_D + sign * steps).astype(np.float32)) for sign in (1, -1))
+    return (ahead - behind) / (2 * _STEP)

@@ -1,0 +1,156 @@
+"""Write heat maps into a folder: page, JSON, overlays and arrays; all of it or nothing."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from medclip.explaining.explanation import Curve, Explanation
+from medclip.explaining.methods import METHODS
+from medclip.explaining.result import Explained
+from medclip.files.output import new_folder
+from medclip.reports.explain.words import CANNOT, carries, score_of, warnings
+from medclip.reports.html_page import render_page, svg_uri
+from medclip.sample import spoken
+from medclip.version import __version__
+from medclip.wording import capital, count, figure, percent
+
+PAGE, NOTE = "explain.html", "explain.json"
+_STYLES = ("style.css", "drawings.css", "explain/page.css")
+_ORDERS = {"map": "along the map", "random": "in random order", "centre": "from the middle out"}
+
+
+def write_explained(explained: Explained, folder: Path, *, show_paths: bool = False) -> Explained:
+    """Write explain.html, explain.json, and for each unit a PNG and the arrays.
+
+    Arrays are safetensors: `map1.grid0` is the first prompt's map of the first image on the tower's grid, `map1.image0`
+    the same in the image's own coordinates with NaN where the model saw nothing.
+
+    Args:
+        explained: What was explained.
+        folder: New, empty, or holding heat maps, which are replaced.
+        show_paths: Name files in the page.
+
+    Returns:
+        The same, knowing its folder.
+
+    Raises:
+        MedclipError: As `medclip.files.output.disk_errors`.
+    """
+    with new_folder(folder) as draft:
+        for unit in explained:
+            if unit.maps:
+                (draft / f"{_stem(explained, unit)}.png").write_bytes(unit.overlay)
+                save_file(_arrays(unit), draft / f"{_stem(explained, unit)}.safetensors")
+        facts = explained.facts()
+        for row, unit in zip(facts["rows"], explained, strict=True):
+            if unit.maps:
+                stem = _stem(explained, unit)
+                row |= {"overlay": f"{stem}.png", "arrays": f"{stem}.safetensors"}
+        (draft / NOTE).write_text(json.dumps({"medclip": __version__, **facts}, indent=1) + "\n", encoding="utf-8")
+        (draft / PAGE).write_text(render(explained, show_paths=show_paths), encoding="utf-8")
+    return replace(explained, out=folder)
+
+
+def render(explained: Explained, *, show_paths: bool = False) -> str:
+    """Render the page. It loads nothing, runs nothing, and names files only where that was asked for."""
+    units = [_view(unit, show_paths) for unit in explained]
+    values = {"explained": explained, "units": units, "cannot": CANNOT, "version": __version__, "methods": METHODS}
+    helpers = {"count": count, "figure": figure, "percent": percent, "capital": capital}
+    return render_page("explain/page.html.j2", _STYLES, values, helpers)
+
+
+def _stem(explained: Explained, unit: Explanation) -> str:
+    return "explain" if len(explained) == 1 else f"explain-{unit.row}"
+
+
+def _arrays(unit: Explanation) -> dict[str, np.ndarray]:
+    arrays = {}
+    for place, heat in enumerate(unit.maps, start=1):
+        for number, grid in enumerate(heat.grids):
+            arrays[f"map{place}.grid{number}"] = np.ascontiguousarray(grid, np.float32)
+            arrays[f"map{place}.image{number}"] = np.ascontiguousarray(unit.in_image(heat, number))
+    return arrays
+
+
+def _view(unit: Explanation, show_paths: bool) -> Mapping[str, Any]:
+    """Return what the page shows of a unit."""
+    what = f"{spoken(unit.modality)} {unit.kind}" if unit.modality else unit.kind
+    return {
+        "title": f"Row {unit.row}: {unit.file}" if show_paths else f"Row {unit.row}",
+        "what": what,
+        "status": unit.status,
+        "message": unit.message,
+        "overlay": base64.b64encode(unit.overlay).decode(),
+        "alt": f"{what} with heat maps for {'; '.join(heat.title for heat in unit.maps)}",
+        "steps": "; ".join(f"{name.replace('_', ' ')}{': ' if d else ''}{d}" for name, d in unit.steps) or "none",
+        "share_seen": min((place.share_seen for place in unit.placements), default=1.0),
+        "leads": unit.leads,
+        "maps": [_heat(unit, number) for number in range(len(unit.maps))],
+    }
+
+
+def _heat(unit: Explanation, number: int) -> Mapping[str, Any]:
+    heat = unit.maps[number]
+    several = len(unit.labels) > 1
+    ranked = np.argsort(-np.asarray(heat.scores), kind="stable")[:12] if several else []
+    rows, columns = heat.grids[heat.top].shape
+    place = unit.placements[heat.top]
+    return {
+        "title": heat.title,
+        "score": score_of(heat),
+        "carries": carries(unit, heat).removeprefix("; "),
+        "method": heat.method,
+        "layer": heat.layer,
+        "grid": f"{rows} x {columns} places, each {place.shown_height / rows / place.scale[0]:.0f} x "
+        f"{place.shown_width / columns / place.scale[1]:.0f} px of the image",
+        "padding": percent(heat.padding[heat.top]),
+        "warnings": list(warnings(heat)),
+        "images": [(capital(unit.labels[n]), figure(heat.scores[n]), heat.empty[n]) for n in ranked],
+        "num_more": len(unit.labels) - len(ranked) if several else 0,
+        "randomised": heat.randomised,
+        "sensitivity": heat.sensitivity,
+        "curves": [(_ORDERS[c.order], figure(c.insertion_area), figure(c.deletion_area)) for c in heat.curves],
+        "drawing": svg_uri(_curves(heat.curves)) if heat.curves else "",
+    }
+
+
+def _curves(curves: tuple[Curve, ...]) -> str:
+    """Draw insertion and deletion side by side: full lines along the map, dashes at random, dots from the middle."""
+    values = [value for c in curves for value in (*c.insertion, *c.deletion)]
+    low, high = min(values), max(values)
+    dashes = {"map": "", "random": "6 4", "centre": "1 4"}
+    inks = {"map": "#c24a00", "random": "#5c6670", "centre": "#17607a"}
+    lines = []
+    for place, way in enumerate(("insertion", "deletion")):
+        left = 20 + 320 * place
+        lines.append(
+            f'<text x="{left}" y="14">{way}: {"patches come" if way == "insertion" else "patches go"}</text>'
+            f'<rect x="{left}" y="22" width="290" height="130" fill="none" stroke="#9aa4ae"/>'
+        )
+        for curve in curves:
+            points = getattr(curve, way)
+            path = " ".join(
+                f"{left + 290 * n / (len(points) - 1):.1f},{152 - 130 * (y - low) / max(1e-9, high - low):.1f}"
+                for n, y in enumerate(points)
+            )
+            lines.append(
+                f'<polyline points="{path}" fill="none" stroke="{inks[curve.order]}" stroke-width="2" '
+                f'stroke-dasharray="{dashes[curve.order]}" stroke-linecap="round"/>'
+            )
+        lines.append(
+            f'<text x="{left}" y="168">0 %</text><text x="{left + 290}" y="168" text-anchor="end">100 %</text>'
+        )
+    body = "".join(lines)
+    style = "text{font:12px system-ui,sans-serif;fill:#3a434d}"
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 175" width="640" height="175"><style>{style}</style>'
+        f'<rect width="640" height="175" fill="#fff"/>{body}</svg>'
+    )

@@ -1,0 +1,52 @@
+"""The modality of an image that does not state it: the pack's only one, or the one that it looks like."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medclip.runs.problems import GREY, in_colour, no_modality, uncertain
+from medclip.sample import Kind, Modality
+from medclip.scoring.tasks import Scorer, modality_task
+
+if TYPE_CHECKING:
+    from medclip.models.model import Model
+    from medclip.models.preprocess import Images
+
+
+class KnownModality:
+    """Decides for one image at a time, as a scoring run does for a folder.
+
+    Args:
+        model: The loaded model.
+        min_confidence: Least probability at which an inferred modality is believed.
+    """
+
+    def __init__(self, model: Model, min_confidence: float) -> None:
+        self._model, self._least = model, min_confidence
+        self._task = modality_task(model.card) if model.has_text else None
+
+    @property
+    def stated(self) -> Modality | None:
+        """The modality of a pack that knows one alone, which needs no guess."""
+        known = self._model.card.modalities
+        return Modality(known[0]) if len(known) == 1 and known[0] in list(Modality) else None
+
+    def infer(self, kind: Kind, images: Images, *, coloured: bool) -> Modality:
+        """Return what an image in its generic rendering looks like.
+
+        Raises:
+            MedclipError: MODALITY_UNKNOWN, MODALITY_UNCERTAIN.
+        """
+        problem = no_modality(kind) if kind is not Kind.IMAGE or self._task is None else None
+        if problem is None and self._task is not None:
+            names, _, probability = Scorer(self._model).study(self._model.encode_image(images), self._task)
+            best = int(np.argmax(probability))
+            problem = uncertain(names[best], float(probability[best]), self._least)
+            if problem is None and names[best] in GREY and coloured:
+                problem = in_colour(names[best])
+            if problem is None:
+                return Modality(names[best])
+        assert problem is not None
+        raise problem.error(None)

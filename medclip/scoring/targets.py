@@ -1,0 +1,184 @@
+"""What of a task is explained: the very logits that scoring computes, of a prompt, a class, or a pack's own head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.adaptation.pack.pack_head import read_pack_text
+from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.explaining.target import Target, logit_target
+from medclip.runs.options import ScoreOptions
+from medclip.sample import Modality, spoken
+from medclip.scoring.tasks import MODALITY_TASK, AskedTask, Scorer, asked_tasks
+from medclip.text.checks.prompt_words import prompt_notes
+from medclip.text.vocabulary.load import load_task, task_names
+from medclip.text.vocabulary.own_words import AD_HOC
+from medclip.wording import list_of
+
+if TYPE_CHECKING:
+    from medclip.models.model import Model
+
+_MOST_TASKS = 3
+"""Tasks of the vocabulary, beside those of the card, that are looked at for an unrelated finding."""
+_RELATED = 0.5
+"""Cosine of two directions from which on they ask much the same."""
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """A task that is asked of a unit, and the class that is meant."""
+
+    asked: AskedTask
+    class_: str | None = None
+    """None: the one of the highest probability."""
+
+
+class Targets:
+    """Turns what a person asks into what is explained.
+
+    Args:
+        model: The loaded model.
+        options: Prompts and what they are compared with.
+        named: Tasks, and classes as TASK:CLASS; where neither these nor prompts are named, the card's tasks.
+        contrast: Compare as the score does. False: the logit of a prompt or class by itself.
+
+    Raises:
+        MedclipError: WRONG_USE for a task or class that there is not, and for words of a pack that has none.
+    """
+
+    def __init__(
+        self, model: Model, options: ScoreOptions, named: Sequence[str] = (), *, contrast: bool = True
+    ) -> None:
+        self._model, self._contrast = model, contrast
+        self._scorer = Scorer(model)
+        self._own = read_pack_text(model.path, model.card)
+        self._top_only = not named and not options.prompts
+        self._questions = self._read(options, named)
+        self.notes = prompt_notes(options.prompts, model.tokenizer) if model.has_text else ()
+        """What is worth knowing of what was asked."""
+        if options.prompts and not model.has_text:
+            own = (
+                f"of a class of its own task: --task {self._own.task.name}:CLASS" if self._own else "of no class either"
+            )
+            raise MedclipError(
+                Reason.WRONG_USE,
+                f"the pack {model.name} has no text tower, so that no prompt can be explained.",
+                hint=f"It can show the heat map {own}.",
+            )
+
+    def _read(self, options: ScoreOptions, named: Sequence[str]) -> tuple[Question, ...]:
+        tasks = tuple(dict.fromkeys(name.partition(":")[0] for name in named))
+        prompts = ScoreOptions(tasks=tasks, prompts=options.prompts, templates=options.templates)
+        asked = {one.task.name: one for one in asked_tasks(self._model.card, prompts, self._own)}
+        if not asked:
+            raise MedclipError(
+                Reason.WRONG_USE, "the pack's card lists no task, and no prompt was named.", hint="Name a --prompt."
+            )
+        results = [Question(asked[task], _class_of(asked[task], class_)) for task, class_ in map(_parts, named)]
+        if AD_HOC in asked:
+            results += [Question(asked[AD_HOC], prompt) for prompt in asked[AD_HOC].names]
+        return tuple(results or map(Question, asked.values()))
+
+    def of(self, features_VD: NDArray[np.float32], modality: Modality | None) -> tuple[Target, ...]:
+        """Return what is explained of one unit.
+
+        Where nothing was named, that is one class: the finding of the highest probability, or the class of the first
+        task where none is about findings.
+
+        Args:
+            features_VD: Of its images.
+            modality: Of the unit; questions about others are passed over.
+
+        Raises:
+            MedclipError: NO_TASK where no question fits.
+        """
+        fitting = [q for q in self._questions if modality is None or q.asked.fits_modality(modality)]
+        if not fitting:
+            names = list_of([q.asked.task.name for q in self._questions], most=4)
+            what = "images of an unknown modality" if modality is None else f"{spoken(modality)} images"
+            raise MedclipError(
+                Reason.NO_TASK, f"no task that was asked ({names}) is about {what}.", hint="Ask with --prompt."
+            )
+        best = [question if question.class_ else self._best(question, features_VD, modality) for question in fitting]
+        if self._top_only:
+            findings = [question for question in best if question.asked.task.kind == "multilabel"]
+            best = [max(findings, key=lambda q: self._score(q, features_VD, modality))] if findings else best[:1]
+        return tuple(self._target(question, modality) for question in best)
+
+    def unrelated(self, target: Target, feature_D: NDArray[np.float32], modality: Modality | None) -> Target | None:
+        """Return the finding that has least to do with a target: whose direction is nearest to a right angle to its.
+
+        Findings of the card and of the vocabulary are looked at, choices such as the view where there are none.
+
+        Returns:
+            None where there is no other: a pack with a head of two classes alone.
+        """
+        own = target.direction(feature_D)
+        ranked = [
+            (abs(_cosine(own, other.direction(feature_D))), asked.task.kind == "multilabel", other)
+            for asked in self._others(modality)
+            for name in asked.names
+            if asked.task.name != target.task
+            or (name != target.name and not (asked.task.kind == "multiclass" and len(asked.names) == 2))
+            for other in (self._target(Question(asked, name), modality),)
+        ]
+        findings = [entry for entry in ranked if entry[1] and entry[0] < _RELATED]
+        return min(findings or ranked, key=lambda entry: entry[0], default=(0.0, False, None))[2]
+
+    def _others(self, modality: Modality | None) -> list[AskedTask]:
+        def fits(asked: AskedTask) -> bool:
+            return asked.task.name != MODALITY_TASK and (modality is None or asked.fits_modality(modality))
+
+        words, card = self._model.has_text, self._model.card
+        heads = () if self._own is None else (self._own.task.name,)
+        names = tuple(name for name in card.tasks if words or name in heads)
+        chosen = [one for one in asked_tasks(card, ScoreOptions(tasks=names), self._own) if fits(one)] if names else []
+        if words:
+            more = (AskedTask(load_task(n), None, None, listed=False) for n in task_names() if n not in names)
+            chosen += [one for one in more if fits(one)][:_MOST_TASKS]
+        return chosen
+
+    def _best(self, question: Question, features_VD: NDArray[np.float32], modality: Modality | None) -> Question:
+        names, _, probability = self._scorer.study(features_VD, question.asked, modality)
+        return Question(question.asked, names[int(np.argmax(probability))])
+
+    def _score(self, question: Question, features_VD: NDArray[np.float32], modality: Modality | None) -> float:
+        names, logits, _ = self._scorer.study(features_VD, question.asked, modality)
+        return float(logits[names.index(question.class_ or "")])
+
+    def _target(self, question: Question, modality: Modality | None) -> Target:
+        asked, name = question.asked, question.class_ or ""
+        number, exclusive = asked.names.index(name), asked.task.kind == "multiclass"
+        logits = partial(self._scorer.logits, asked=asked, modality=modality)
+        if not self._contrast:
+            if not exclusive and not self._scorer.has_head(asked):
+                vectors_CD = self._scorer.vectors(asked, modality).positive * np.float32(self._model.logit_scale)
+                return logit_target(name, "", asked.task.name, lambda f: f @ vectors_CD.T, number, exclusive=False)
+            return logit_target(name, "", asked.task.name, logits, number, exclusive=False)
+        against = asked.against(name) or ("the other classes" if exclusive else f"no {name.replace('_', ' ')}")
+        return logit_target(name, against, asked.task.name, logits, number, exclusive=exclusive)
+
+
+def _parts(named: str) -> tuple[str, str]:
+    task, _, class_ = named.partition(":")
+    return task, " ".join(class_.split())
+
+
+def _class_of(asked: AskedTask, class_: str) -> str | None:
+    if class_ and class_ not in asked.names:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"the task {asked.task.name} has no class {class_!r}.",
+            hint=did_you_mean(class_, asked.names, "Its classes are"),
+        )
+    return class_ or None
+
+
+def _cosine(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    return float(one @ other / max(1e-12, np.linalg.norm(one) * np.linalg.norm(other)))

@@ -1,0 +1,147 @@
+"""Heat maps of files: what is written, what is refused, and that what is explained is what was scored."""
+
+from __future__ import annotations
+
+import io
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+import medclip
+from medclip.cli.main import main
+from medclip.errors import MedclipError, Reason
+from medclip.models.packs.pack import load_model
+from tests.kits.image_only import image_only_pack
+from tests.kits.scoring import PLANTED, make_pack, write_dicom, write_png
+
+SETTINGS = medclip.Settings(workers=1)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return load_model(make_pack(tmp_path_factory.mktemp("explain") / "pack"))
+
+
+def _explain(path: Any, *prompts: str, **options: Any) -> medclip.Explained:
+    return medclip.explain(path, prompts, settings=SETTINGS, **{"checks": False, **options})
+
+
+def test_a_map_has_the_size_of_the_image_and_what_is_explained_is_what_is_scored(tmp_path: Path, model: Any):
+    film = write_png(tmp_path / "film.png", 3, height=90, width=70)
+    explained = _explain(film, "pneumonia", model=model, modality="xray")
+    (unit,) = explained
+    (maps,) = explained.maps
+    assert {title: [m.shape for m in of_title] for title, of_title in maps.items()} == {
+        "pneumonia against no pneumonia": [(90, 70)]
+    }
+    assert (unit.kind, unit.modality, unit.status, explained.exit_code) == ("image", "xray", "explained", 0)
+    scored = medclip.score(film, prompt="pneumonia", model=model.path, modality="xray", settings=SETTINGS)
+    row = scored.scores.to_pylist()[0]
+    assert unit.maps[0].score == pytest.approx(row["logit"], abs=1e-4)
+    assert unit.maps[0].probability == pytest.approx(row["probability"], abs=1e-5)
+    assert "src=" not in explained._repr_html_().replace('src="data:', "")
+    assert len(repr(explained).splitlines()) < 10
+    assert list(explained.to_pandas()["prompt"]) == ["pneumonia"]
+
+
+def test_the_folder_holds_page_json_overlay_and_arrays_for_its_owner_alone(
+    tmp_path: Path, model: Any, capsys: pytest.CaptureFixture[str]
+):
+    film, out = write_dicom(tmp_path / "ROENTGEN.dcm", 4), tmp_path / "out"
+    words = ["explain", str(film), "--prompt", "effusion", "--prompt", "mass", "--model", str(model.path)]
+    assert main([*words, "--out", str(out), "--scale", "common", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert sorted(p.name for p in out.iterdir()) == [
+        "explain.html", "explain.json", "explain.png", "explain.safetensors",
+    ]  # fmt: skip
+    assert {stat.S_IMODE(p.stat().st_mode) for p in out.iterdir()} == {0o600}
+    (row,) = json.loads((out / "explain.json").read_text())["rows"]
+    assert row["maps"] == printed["rows"][0]["maps"]
+    first = row["maps"][0]
+    assert {len(curve["insertion"]) for curve in first["insertion_and_deletion"]} == {21}
+    assert first["prompt_sensitivity"]["other"]
+    assert first["sanity_check"]
+    assert (row["colour_scale"], first["method"]) == ("common", "grad-cam")
+    arrays = load_file(out / "explain.safetensors")
+    assert arrays["map1.image0"].shape == tuple(row["images"][0]["size_px"])
+    assert list(arrays["map2.grid0"].shape) == first["grid"]
+    page = (out / "explain.html").read_text()
+    assert not [value for value in PLANTED.values() if value in page]
+    assert "ROENTGEN" not in page
+    assert "Model attention evidence" in page
+    assert "<script" not in page
+    with Image.open(out / "explain.png") as drawn:
+        assert drawn.text == {"Software": "medclip"}  # pyright: ignore[reportAttributeAccessIssue]
+    assert main([*words, "--out", str(out)]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+
+
+def test_a_folder_has_a_row_for_each_file_and_never_dies_of_one(tmp_path: Path, model: Any):
+    write_png(tmp_path / "in" / "a.png", 5)
+    (tmp_path / "in" / "b.png").write_bytes((tmp_path / "in" / "a.png").read_bytes()[:300])
+    explained = _explain(tmp_path / "in", "mass", model=model, modality="xray", out=tmp_path / "out", report_paths=True)
+    assert [(unit.file, unit.status) for unit in explained] == [("a.png", "explained"), ("b.png", "failed")]
+    assert explained.exit_code == 3
+    assert (tmp_path / "out" / "explain-1.png").is_file()
+    assert "b.png" in (tmp_path / "out" / "explain.html").read_text().replace("<wbr>", "")
+    with pytest.raises(MedclipError) as caught:
+        _explain(tmp_path / "in" / "b.png", "mass", model=model, modality="xray")
+    assert caught.value.reason in (Reason.TRUNCATED, Reason.CORRUPT)
+
+
+def test_a_score_that_nothing_moves_is_an_empty_map_and_an_exit_code(
+    tmp_path: Path, model: Any, monkeypatch: pytest.MonkeyPatch
+):
+    film, visual = write_png(tmp_path / "film.png", 6), model.clip.visual
+    monkeypatch.setattr(visual, "forward", lambda image: image.mean() * 0 + visual.trunk(image)[:, :32].detach())
+    explained = _explain(film, "mass", model=model, modality="xray", out=tmp_path / "out", checks=True)
+    assert explained[0].status == "empty"
+    assert explained.exit_code == 3
+    assert "gradient of the score is zero" in (tmp_path / "out" / "explain.html").read_text()
+    assert not np.nan_to_num(explained[0].in_image(explained[0].maps[0], 0)).any()
+
+
+def test_without_a_question_the_top_finding_is_explained_and_a_class_may_be_named(tmp_path: Path, model: Any):
+    film = write_png(tmp_path / "film.png", 7)
+    (top,) = _explain(film, model=model, modality="xray")[0].maps
+    assert top.task == "chest_xray_findings"
+    (view,) = _explain(film, model=model, modality="xray", task="chest_xray_view:lateral")[0].maps
+    assert (view.name, view.against) == ("lateral", "the other classes")
+    (alone,) = _explain(film, "mass", model=model, modality="xray", contrast=False)[0].maps
+    assert (alone.title, alone.probability) == ("mass", None)
+    with pytest.raises(MedclipError, match="has no class 'lateralis'"):
+        _explain(film, model=model, modality="xray", task="chest_xray_view:lateralis")
+
+
+def test_a_prompt_that_is_too_long_is_cut_and_said(tmp_path: Path, model: Any):
+    film = write_png(tmp_path / "film.png", 8)
+    explained = _explain(film, " ".join(["a large mass"] * 60), model=model, modality="xray")
+    assert any("has 180 words; the model reads the first" in note for note in explained.notes)
+
+
+def test_words_of_a_pack_without_any_are_refused_in_one_sentence(tmp_path: Path):
+    film = write_png(tmp_path / "film.png", 9)
+    with pytest.raises(MedclipError, match="no text tower") as caught:
+        _explain(film, "mass", model=image_only_pack(tmp_path / "pack"), modality="pathology")
+    assert caught.value.reason is Reason.WRONG_USE
+
+
+def test_an_image_with_burned_in_text_is_not_shown(tmp_path: Path, model: Any):
+    clean, marked = (write_dicom(tmp_path / f"{n}.dcm", 10, BurnedInAnnotation=n) for n in ("NO", "YES"))
+    shown, hidden = (_explain(path, "mass", model=model)[0] for path in (clean, marked))
+    assert (shown.burned_in, hidden.burned_in) == (False, True)
+    for first, second in zip(shown.maps[0].grids, hidden.maps[0].grids, strict=True):
+        np.testing.assert_array_equal(first, second)
+    assert _first_panel(shown.overlay).std() > 10
+    assert np.ptp(_first_panel(hidden.overlay)) == 0
+
+
+def _first_panel(png: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(png)) as image:
+        return np.asarray(image.convert("L"))[140:300, 120:240]
