@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from medclip.models.interchange.layouts.hf_names import converter
 from medclip.models.interchange.layouts.layout import CONFIG, HUB_WEIGHTS, Layout, Place, Source
+from medclip.models.interchange.presets import find_preset
 from medclip.models.packs.manifest import CONFIG_NAME
 
 if TYPE_CHECKING:
@@ -23,13 +24,6 @@ _CAPTIONS = ("text_decoder.", "visual.attn_pool_caption.", "visual.ln_caption.")
 _SIZE_PX = 448
 _HEAD_WIDTH = 64
 _POOL_HEADS = 8
-_PIXELS = {
-    "mean": [0.48145466, 0.4578275, 0.40821073],
-    "std": [0.26862954, 0.26130258, 0.27577711],
-    "interpolation": "bicubic",
-    "resize_mode": "shortest",
-}
-"""Of the authors' transform.py: CLIP's."""
 
 
 def _matches(place: Place) -> bool:
@@ -73,7 +67,8 @@ def _read(place: Place) -> Source:
         },
     }
     folder = place.path if place.path.is_dir() else place.path.parent
-    return Source(config, weights, folder, _PIXELS, place.path, converter(_renamed, _SIZE_PX // patch), LAYOUT.name)
+    pixels = find_preset("conch").to_config()
+    return Source(config, weights, folder, pixels, place.path, converter(_renamed, _SIZE_PX // patch), LAYOUT.name)
 
 
 def _count(sizes: Mapping[str, object], blocks: str) -> int:

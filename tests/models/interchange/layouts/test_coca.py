@@ -23,7 +23,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.models.interchange.import_export import import_model
 from medclip.models.packs.pack import load_model
 from tests.kits.hf_models import TEXTS, randomise
-from tests.kits.layouts import VIT, add_architecture, features, hub_folder, images, plain_state
+from tests.kits.layouts import PIXELS, VIT, add_architecture, features, hub_folder, images, plain_state
 
 COCA: dict[str, Any] = {
     "embed_dim": 16,
@@ -45,7 +45,7 @@ def test_the_contrastive_half_of_an_open_clip_coca_is_open_clips_own(tmp_path: P
     if bare:
         source = tmp_path / "coca.pt"
         torch.save(plain_state(theirs), source)
-        options["architecture"] = add_architecture(tmp_path / "configs", "coca_tiny", COCA)
+        options = {"architecture": add_architecture(tmp_path / "configs", "coca_tiny", COCA), **PIXELS}
     else:
         source = hub_folder(tmp_path / "coca", COCA, plain_state(theirs), "open_clip_model.safetensors")
     ours = load_model(import_model(source, tmp_path / "pack", **options))

@@ -12,7 +12,17 @@ import torch
 from medclip.errors import MedclipError, Reason
 from medclip.models.interchange.import_export import import_model
 from medclip.models.packs.pack import load_model
-from tests.kits.layouts import BPE_TEXT, SENTENCES, VIT, add_architecture, features, images, plain_state, random_model
+from tests.kits.layouts import (
+    BPE_TEXT,
+    PIXELS,
+    SENTENCES,
+    VIT,
+    add_architecture,
+    features,
+    images,
+    plain_state,
+    random_model,
+)
 
 
 def test_a_state_dict_in_openais_layout_is_open_clips_own(tmp_path: Path) -> None:
@@ -21,11 +31,11 @@ def test_a_state_dict_in_openais_layout_is_open_clips_own(tmp_path: Path) -> Non
     sizes = {"input_resolution": torch.tensor(32), "context_length": torch.tensor(77), "vocab_size": torch.tensor(9)}
     torch.save(state | sizes, tmp_path / "chexzero.pt")
     with pytest.raises(MedclipError, match="--architecture") as caught:
-        import_model(tmp_path / "chexzero.pt", tmp_path / "pack")
+        import_model(tmp_path / "chexzero.pt", tmp_path / "pack", **PIXELS)
     assert caught.value.reason is Reason.WRONG_USE
     assert not (tmp_path / "pack").exists()
     name = add_architecture(tmp_path / "configs", "tiny-ViT-openai", config)
-    ours = load_model(import_model(tmp_path / "chexzero.pt", tmp_path / "pack", architecture=name))
+    ours = load_model(import_model(tmp_path / "chexzero.pt", tmp_path / "pack", architecture=name, **PIXELS))
     theirs = random_model(config)
     theirs.load_state_dict({n: v.float() for n, v in state.items()})
     tokens = torch.from_numpy(ours.tokenizer.encode(SENTENCES))
