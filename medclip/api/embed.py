@@ -6,10 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.api.run_arguments import TemporaryFolder, failed_for, path_of
+from medclip.api.run_arguments import TemporaryFolder, failed_for, inputs_of, path_of
 from medclip.embeddings.open_embeddings import Embeddings
 from medclip.files.grouping.studies import GroupBy
-from medclip.files.input_paths import refuse_missing
 from medclip.progress import Progress, Silent
 from medclip.runs.conduct import Call
 from medclip.runs.options import DEFAULT_MODEL, ScoreOptions, parse_modality
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def embed(
-    path: str | Path,
+    path: Any,
     out: str | Path | None = None,
     *,
     model: str | Path | Model = DEFAULT_MODEL,
@@ -48,7 +47,7 @@ def embed(
     What comes out is personal data, as the images are: it names files, and people may be known again by vectors.
 
     Args:
-        path: A file or folder.
+        path: A file or folder; a list of paths and arrays, an array, or a data frame, as `medclip.score` takes them.
         out: Output folder for files.parquet, the tables of vectors, run.json and the ledger. The same call on the same
             folder goes on where it was stopped; nothing that is known is read again. None works in a temporary folder
             that lives as long as the result.
@@ -87,11 +86,10 @@ def embed(
         >>> medclip.score(embeddings, prompt="a pacemaker").scores.num_rows  # doctest: +SKIP
         3
     """
-    settings, root = (settings or Settings()).on_machine(workers, memory), path_of(path, "what is embedded")
-    refuse_missing(root)
-    refuse_missing(table, "table")
+    settings = (settings or Settings()).on_machine(workers, memory)
+    inputs = inputs_of(path, table, "what is embedded")
     options = ScoreOptions(
-        table=Path(table) if isinstance(table, (str, Path)) else table,
+        table=inputs.table,
         modality=parse_modality(modality),
         min_confidence=min_confidence,
         group_by=group_by,
@@ -100,8 +98,9 @@ def embed(
     )
     keep = TemporaryFolder("embed") if out is None else None
     call = Call(
-        root,
+        inputs.root,
         keep.path if keep is not None else path_of(out, "the output folder"),
+        given=inputs.given,
         model=model,
         options=options,
         key_file=None if key_file is None else path_of(key_file, "the key file"),

@@ -6,9 +6,14 @@ import os
 import shutil
 import tempfile
 import weakref
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from medclip.errors import MedclipError, Reason, Status, did_you_mean
+from medclip.files.given_images import as_files, given_images, is_frame, is_several
+from medclip.files.input_paths import refuse_missing
+from medclip.sample import FileRef
 
 
 def failed_for(reason: str | None) -> str | None:
@@ -25,6 +30,46 @@ def failed_for(reason: str | None) -> str | None:
             hint=did_you_mean(reason, ["all", *known], "Reasons are"),
         )
     return "" if reason == "all" else reason
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run is over."""
+
+    root: Path
+    """File or folder."""
+    given: tuple[FileRef, ...] | None
+    """Files that were named one by one, or written of arrays; `root` is then of no meaning."""
+    table: Any
+    """Path or data frame that names study, patient and modality of files."""
+    keep: TemporaryFolder | None = None
+    """Arrays live as long as this does."""
+
+
+def inputs_of(images: Any, table: Any, what: str) -> Inputs:
+    """Return what a caller means: a path, or images themselves.
+
+    Args:
+        images: A path; or a list of paths and arrays, an array, or a data frame, which is then the table, too.
+        table: The caller's table.
+        what: What the images are for, in sentences: "what is scored".
+
+    Raises:
+        MedclipError: MISSING_FILE for a path where there is nothing; WRONG_USE for anything else, for a file that is
+            given twice and for two tables; TABLE_INVALID.
+    """
+    refuse_missing(table, "table")
+    table = Path(table) if isinstance(table, (str, os.PathLike)) else table
+    if not is_several(images):
+        root = path_of(images, what)
+        refuse_missing(root)
+        return Inputs(root, None, table)
+    if is_frame(images):
+        if table is not None:
+            raise MedclipError(Reason.WRONG_USE, f"{what} is a data frame, and there is a table beside it.")
+        table = images
+    keep = TemporaryFolder("arrays")
+    return Inputs(Path(), as_files(given_images(images), keep.path), table, keep)
 
 
 def path_of(value: object, what: str) -> Path:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medclip.api.run_arguments import TemporaryFolder, failed_for, path_of
+from medclip.api.run_arguments import TemporaryFolder, failed_for, inputs_of, path_of
 from medclip.embeddings.open_embeddings import Embeddings, is_embeddings, open_embeddings
 from medclip.errors import MedclipError, Reason
 from medclip.files.grouping.studies import GroupBy
-from medclip.files.input_paths import refuse_missing
 from medclip.progress import Progress, Silent
 from medclip.reports.score.report import write_score_report
 from medclip.runs.conduct import Call
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def score(
-    path: str | Path | Embeddings,
+    path: Any,
     out: str | Path | None = None,
     *,
     model: str | Path | Model = DEFAULT_MODEL,
@@ -59,9 +57,10 @@ def score(
     """Score a file or a folder of studies in words, or put a question to embeddings of them.
 
     Args:
-        path: A file or folder; or embeddings, or a folder of them, and then no image is read: results equal those of
-            the files, where vectors are stored as float32. What was decided when they were embedded (table, modality,
-            least probability, grouping, policy) stays.
+        path: A file or folder; a list of paths and arrays (H x W or H x W x 3; they are named "image 0" and so on), an
+            array, or a data frame as `table` takes it, whose files are scored; or embeddings, or a folder of them, and
+            then no image is read: results equal those of the files, where vectors are stored as float32. What was
+            decided when they were embedded (table, modality, least probability, grouping, policy) stays.
         out: Output folder for files.parquet, scores.parquet, run.json, report.html and the ledger. The same call on the
             same folder goes on where it was stopped; nothing that is known is read again. None works in a temporary
             folder that lives as long as the result; of embeddings, it answers in memory and writes no report.
@@ -111,14 +110,13 @@ def score(
         >>> run.scores.column_names[:4]  # doctest: +SKIP
         ['study', 'patient', 'modality', 'task']
     """
-    settings, root = (settings or Settings()).on_machine(workers, memory), _root(path)
-    refuse_missing(root)
-    refuse_missing(table, "table")
+    settings = (settings or Settings()).on_machine(workers, memory)
+    inputs = inputs_of(path.folder if isinstance(path, Embeddings) else path, table, "what is scored")
     options = ScoreOptions(
         tasks=_several(task),
         prompts=read_prompts(prompt, against),
         templates=templates,
-        table=Path(table) if isinstance(table, (str, os.PathLike)) else table,
+        table=inputs.table,
         modality=parse_modality(modality),
         min_confidence=min_confidence,
         group_by=group_by,
@@ -127,13 +125,14 @@ def score(
     )
     if hash_paths and report_paths:
         raise MedclipError(Reason.WRONG_USE, "paths are either hashed or shown in the report.", hint="Choose one.")
-    is_stored = isinstance(path, Embeddings) or is_embeddings(root)
+    is_stored = isinstance(path, Embeddings) or (inputs.given is None and is_embeddings(inputs.root))
     in_memory = is_stored and out is None
     keep = TemporaryFolder("score") if out is None and not is_stored else None
-    folder = root if in_memory else keep.path if keep is not None else path_of(out, "the output folder")
+    folder = inputs.root if in_memory else keep.path if keep is not None else path_of(out, "the output folder")
     call = Call(
-        root,
+        inputs.root,
         folder,
+        given=inputs.given,
         model=model,
         options=options,
         key_file=None if key_file is None else path_of(key_file, "the key file"),
@@ -151,10 +150,6 @@ def score(
             return answer_embeddings(embeddings, call)
         return score_embeddings(embeddings, call, sort_by=sort_by, finish=finish)
     return replace(run_scoring(call, sort_by=sort_by, finish=finish), _keep=keep)
-
-
-def _root(path: object) -> Path:
-    return path.folder if isinstance(path, Embeddings) else path_of(path, "what is scored")
 
 
 def _several(value: str | Sequence[str] | None) -> tuple[str, ...]:

@@ -193,6 +193,8 @@ class EmbeddingsReader:
         return [of_row.get(row) for row in rows]
 
     def _name(self, path: Path) -> str:
+        if (name := path.as_posix()) in self._place:  # files that were embedded by their absolute names
+            return name
         return Path(os.path.relpath(path, self._root)).as_posix()
 
     @cached_property

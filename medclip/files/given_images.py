@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError, Problem, Reason
+from medclip.files.discover import walk
 from medclip.files.tables.manifest import read_manifest
-from medclip.sample import Modality, Sample, View
+from medclip.sample import FileRef, Modality, Sample, View
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_MISSING = Problem(Reason.MISSING_FILE, "the file does not exist.")
 _FORMS = "paths, arrays (H x W or H x W x 3), views, samples, or a data frame with a column `file`"
 
 
@@ -23,7 +25,7 @@ class GivenImage:
     """One input by its name."""
 
     name: str
-    """The path as it was given; "image 3" for the fourth of a list of arrays, views or samples."""
+    """The path as it was given; "image 3" (03 of twenty) for the fourth of a list of arrays, views or samples."""
     image: Path | NDArray[Any] | View | Sample
     modality: Modality | None = None
     """What a data frame says of it."""
@@ -48,17 +50,54 @@ def given_images(images: Any) -> list[GivenImage]:
         several = list(images) if images.ndim == 4 else [images]
     elif isinstance(images, (str, os.PathLike, View, Sample)):
         several = [images]
-    elif isinstance(images, Iterable) and not _is_frame(images):
+    elif isinstance(images, Iterable) and not is_frame(images):
         several = list(images)
     else:
         _refuse_other(images)
         return [GivenImage(row.file, Path(row.file), row.modality) for row in read_manifest(images).rows]
-    return [_given(image, number) for number, image in enumerate(several)]
+    digits = len(str(max(len(several) - 1, 0)))
+    return [_given(image, f"image {number:0{digits}}") for number, image in enumerate(several)]
 
 
 def is_several(images: Any) -> bool:
     """Return whether a caller gave images themselves, and not one path."""
     return not isinstance(images, (str, os.PathLike))
+
+
+def is_frame(images: Any) -> bool:
+    """Return whether it has named columns, as data frames of every library do."""
+    return any(hasattr(images, name) for name in ("collect_schema", "columns", "column_names"))
+
+
+def as_files(inputs: Sequence[GivenImage], folder: Path) -> tuple[FileRef, ...]:
+    """Return the files that inputs are, by name; arrays are written first.
+
+    Args:
+        inputs: From `given_images`. A folder stands for all files below it, and a path where nothing is carries its
+            problem.
+        folder: Where arrays are written; has to live as long as the files are read.
+
+    Raises:
+        MedclipError: WRONG_USE for views and samples, which are no files, and for a file that is named twice.
+    """
+    refs: dict[str, FileRef] = {}
+    for number, given in enumerate(inputs):
+        name, path = PurePosixPath(given.name).as_posix(), given.image
+        if isinstance(path, (View, Sample)):
+            raise MedclipError(
+                Reason.WRONG_USE,
+                "a view or sample was read already, and a run reads files itself.",
+                where=name,
+                hint="Give its path, its pixels as an array, or embed it with model.embed_images.",
+            )
+        path = path if isinstance(path, Path) else write_array(path, folder / f"{number}.tif")
+        is_folder = path.is_dir()
+        for ref in walk(path) if os.path.lexists(path) else [FileRef(path, name, problem=_MISSING)]:
+            full = f"{name}/{ref.name}" if is_folder else name
+            if full in refs:
+                raise MedclipError(Reason.WRONG_USE, "this file is given twice.", where=full, hint="Give it once.")
+            refs[full] = replace(ref, name=full, place=(str(PurePosixPath(full).parent), full))
+    return tuple(sorted(refs.values(), key=lambda ref: [part.encode() for part in ref.place]))
 
 
 def write_array(array: NDArray[Any], path: Path) -> Path:
@@ -85,10 +124,9 @@ def write_array(array: NDArray[Any], path: Path) -> Path:
     return path
 
 
-def _given(image: Any, number: int) -> GivenImage:
+def _given(image: Any, name: str) -> GivenImage:
     if isinstance(image, (str, os.PathLike)):
         return GivenImage(os.fspath(image), Path(image))
-    name = f"image {number}"
     if isinstance(image, (View, Sample)):
         return GivenImage(name, image)
     if not _is_array(image):
@@ -105,7 +143,7 @@ def _given(image: Any, number: int) -> GivenImage:
 
 
 def _refuse_other(images: Any) -> None:
-    if not _is_frame(images):
+    if not is_frame(images):
         raise _other(images, None)
 
 
@@ -122,8 +160,3 @@ def _is_array(image: Any) -> TypeGuard[NDArray[Any]]:
     import numpy as np
 
     return isinstance(image, np.ndarray)
-
-
-def _is_frame(images: Any) -> bool:
-    """Whether it has named columns, as data frames of every library do."""
-    return any(hasattr(images, name) for name in ("collect_schema", "columns", "column_names"))

@@ -32,7 +32,7 @@ from medclip.runs.look import Looker
 from medclip.runs.options import DEFAULT_MODEL, ScoreOptions
 from medclip.runs.parts import Parts
 from medclip.runs.results import hashes_of
-from medclip.sample import Modality
+from medclip.sample import FileRef, Modality
 from medclip.settings import Settings
 
 
@@ -44,6 +44,8 @@ class Call:
     """A file or folder."""
     folder: Path
     """Output folder: new, empty, or holding this same run, which then goes on."""
+    given: tuple[FileRef, ...] | None = None
+    """The files, by `FileRef.place`, where they were named one by one; `root` is then of no meaning."""
     model: Any = DEFAULT_MODEL
     """Name or folder of a model pack, or a loaded model of one."""
     options: ScoreOptions = field(default_factory=ScoreOptions)
@@ -148,7 +150,7 @@ def conduct(call: Call, pack: RunPack, verb: Verb) -> tuple[dict[str, int], bool
     from medclip.version import __version__
 
     options, settings, progress, folder = call.options, call.settings, call.progress, call.folder
-    holds_run = claim_folder(folder, "run of medclip", marks=(LEDGER,), inputs={"what is scored": call.root})
+    holds_run = claim_folder(folder, "run of medclip", marks=(LEDGER,), inputs=_inputs(call))
     key = load_key(settings, path=call.key_file)
     manifest = None if options.table is None else read_manifest(options.table)
     identity = {
@@ -158,7 +160,7 @@ def conduct(call: Call, pack: RunPack, verb: Verb) -> tuple[dict[str, int], bool
             device=call.device, batch_size=call.batch_size,
         ),
     }  # fmt: skip
-    _refuse_empty(call.root, manifest, folder)
+    _refuse_empty(call, manifest)
     for note in verb.notes:
         progress.note(note)
     with disk_errors(folder):
@@ -175,10 +177,10 @@ def conduct(call: Call, pack: RunPack, verb: Verb) -> tuple[dict[str, int], bool
         ledger.remember({"notes": list(verb.notes)})
         remove_drafts(folder)
         hashed = partial(hashed_path, key=key)
-        listing = Listing(call.root, ledger, (folder,), hashed)
+        listing = Listing(call.root, ledger, (folder,), hashed, call.given)
         looker = Looker(listing, ledger, pool, options, manifest, key, settings, verb.only)
         looker.begin(folder, add=call.add, retry=call.retry_failed)
-        counter = Counter(call.root)
+        counter = Counter(call.root, None if call.given is None else len(call.given))
         chunks = looker.chunks()
         first = next(chunks, None)
         if first is not None:
@@ -272,11 +274,19 @@ def describe(identity: Mapping[str, Any], pack: RunPack, ledger: Ledger) -> dict
     }
 
 
-def _refuse_empty(root: Path, manifest: Manifest | None, folder: Path) -> None:
+def _inputs(call: Call) -> dict[str, Path]:
+    return {"what is scored": call.root} if call.given is None else {}
+
+
+def _refuse_empty(call: Call, manifest: Manifest | None) -> None:
     """Refuse a folder without a file before anything is written."""
-    if next(walk(root, exclude=(folder,)), None) is None and not (manifest is not None and manifest.rows):
+    if call.given is not None:
+        if not call.given:
+            raise MedclipError(Reason.NOTHING_TO_DO, "no image was given.", hint="Give paths or arrays.")
+        return
+    if next(walk(call.root, exclude=(call.folder,)), None) is None and not (manifest is not None and manifest.rows):
         raise MedclipError(
-            Reason.NOTHING_TO_DO, "there is no file in this folder.", where=root, hint="Name another folder."
+            Reason.NOTHING_TO_DO, "there is no file in this folder.", where=call.root, hint="Name another folder."
         )
 
 

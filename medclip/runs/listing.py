@@ -82,15 +82,27 @@ class Listing:
         ledger: Of the run.
         exclude: Paths to leave out.
         hashed: Turns a name into the hash that a finished ledger has in its place.
+        given: The files, by `FileRef.place`, where a caller named them one by one: nothing is walked over.
     """
 
-    def __init__(self, root: Path, ledger: Ledger, exclude: Sequence[Path], hashed: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        ledger: Ledger,
+        exclude: Sequence[Path],
+        hashed: Callable[[str], str],
+        given: Sequence[FileRef] | None = None,
+    ) -> None:
         self.root, self._ledger, self._hashed = root, ledger, hashed
-        self._refs: Iterator[FileRef] = walk(root, exclude=exclude)
+        self._given = None if given is None else {ref.name: ref.path for ref in given}
+        self._refs: Iterator[FileRef] = walk(root, exclude=exclude) if given is None else iter(given)
 
     def ref(self, file: KnownFile) -> FileRef:
         """Return the path of a file that the ledger knows."""
-        path = self.root / name_of_spelled(file.name) if self.root.is_dir() else self.root
+        if self._given is not None:
+            path = self._given.get(file.name, Path(file.name))
+        else:
+            path = self.root / name_of_spelled(file.name) if self.root.is_dir() else self.root
         return FileRef(path, file.name, file.stamp.size_bytes, file.problem, file.stamp)
 
     def compare(
@@ -186,7 +198,10 @@ class Listing:
 
         A path in a table is relative to the scored folder or to the table's; the one that more rows exist in counts for
         rows that exist in neither. How many rows name nothing here is remembered: a table may cover several folders.
+        Where files were named one by one, there is none.
         """
+        if self._given is not None:
+            return
         scored = self.root if self.root.is_dir() else self.root.parent
         places = [scored] if manifest.folder is None else [scored, manifest.folder]
         exists = [[os.path.lexists(place / row.file) for row in manifest.rows] for place in places]
@@ -241,12 +256,18 @@ def _as_json(place: tuple[Any, ...]) -> list[Any]:
 
 
 class Counter:
-    """Counts the files below a path in a thread of its own, so that progress has an end to show. It never fails."""
+    """Counts the files below a path in a thread of its own, so that progress has an end to show. It never fails.
 
-    def __init__(self, root: Path) -> None:
-        self.total = 0
+    Args:
+        root: The path.
+        total: Their number where it is known.
+    """
+
+    def __init__(self, root: Path, total: int | None = None) -> None:
+        self.total = total or 0
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._count, args=(root,), name="medclip-counter", daemon=True)
+        below = () if total is not None else (os.fspath(root),)
+        self._thread = threading.Thread(target=self._count, args=below, name="medclip-counter", daemon=True)
         self._thread.start()
 
     def wait(self, seconds: float) -> int:
@@ -258,8 +279,8 @@ class Counter:
         """Count no further."""
         self._stop.set()
 
-    def _count(self, root: Path) -> None:
-        waiting = [os.fspath(root)]
+    def _count(self, *roots: str) -> None:
+        waiting = list(roots)
         while waiting and not self._stop.is_set():
             try:
                 with os.scandir(waiting.pop()) as entries:

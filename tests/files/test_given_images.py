@@ -12,12 +12,12 @@ import pytest
 
 from medclip.adapters.base import RASTERS
 from medclip.errors import MedclipError, Reason
-from medclip.files.given_images import given_images, is_several, write_array
+from medclip.files.given_images import as_files, given_images, is_several, write_array
 from medclip.files.recognise.sniff import sniff
 from medclip.imaging.raster import read_raster
 from medclip.sample import Modality, View
 from medclip.settings import Settings
-from tests.kits.files import ramp
+from tests.kits.files import ramp, write_image
 
 
 def test_paths_and_arrays_are_listed_in_their_order_by_name() -> None:
@@ -90,3 +90,36 @@ def test_an_array_reads_back_from_its_file_with_the_same_values(array: np.ndarra
     expected = array.astype(np.uint8) * 255 if array.dtype == bool else array
     np.testing.assert_array_equal(pixels, expected if array.ndim == 3 else expected[:, :, None])
     assert path.read_bytes() == write_array(array.copy(), tmp_path / "b.tif").read_bytes()
+
+
+def test_inputs_become_files_in_the_order_of_folders_and_names(tmp_path: Path) -> None:
+    for name in ("b/2.png", "b/1.png", "a.png"):
+        write_image(tmp_path / name, ramp())
+    arrays = tmp_path / "arrays"
+    arrays.mkdir()
+    given = given_images([tmp_path / "b", ramp(), tmp_path / "a.png", tmp_path / "gone.png"])
+    refs = as_files(given, arrays)
+    names = [str(tmp_path / name) for name in ("a.png", "gone.png", "b/1.png", "b/2.png")]
+    assert [ref.name for ref in refs] == ["image 1", *names]
+    assert [ref.place for ref in refs] == sorted(ref.place for ref in refs)
+    assert [ref.problem and ref.problem.reason for ref in refs] == [None, None, Reason.MISSING_FILE, None, None]
+    assert all(ref.stamp.size_bytes for ref in refs if ref.problem is None)
+    assert refs[0].path.parent == arrays
+
+
+def test_names_are_padded_so_that_their_order_is_that_of_the_images() -> None:
+    names = [given.name for given in given_images([ramp()] * 11)]
+    assert names == sorted(names)
+    assert names[:2] == ["image 00", "image 01"]
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (["x/a.png", "x/./a.png"], r"x/a\.png: this file is given twice"),
+        ([View(ramp()[:, :, None], (0, 255))], "image 0: a view or sample was read already"),
+    ],
+)
+def test_what_is_no_file_or_two_times_the_same_is_refused(given: list, sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(MedclipError, match=sentence):
+        as_files(given_images(given), tmp_path)
