@@ -63,7 +63,8 @@ def evaluate(
         progress: Told of each set and image.
         prompt_sensitivity: Measure every set in each of its wordings as well, and whether the text tower hears "no".
         compare: Another pack, measured on the same images, each with its own preprocessing and size: the difference of
-            each set's figure and of their mean, paired over resamples of patients.
+            each set's figure and of their mean, paired over resamples of patients. It reads the images itself, also
+            where `embeddings` has the vectors of `model`.
 
     Returns:
         Figures by set, means by group, which sets are missing, and which do not fit the suite.

@@ -80,6 +80,15 @@ def test_a_prompt_pair_gives_the_softmax_of_its_two_cosines_at_the_model_scale()
     assert at_1[0, 0] == pytest.approx(0.517493, abs=1e-5)
 
 
+@pytest.mark.parametrize("bias", [0.0, -16.0])
+def test_a_pair_is_the_softmax_of_both_logits_also_where_the_model_adds_a_bias_to_each(bias: float) -> None:
+    # SigLIP's logit is scale * cosine + bias; against its opposite the bias is on both sides
+    vectors = ClassVectors(("x",), np.array([[1, 0, 0]], np.float32), np.array([[0, 1, 0]], np.float32))
+    plus, minus = np.exp(np.array([0.03, -0.02]) * 40.0 + bias)
+    _, p = score_features(np.array([[0.03, -0.02, 0.9]], np.float32), vectors, "multilabel", 40.0)
+    assert p[0, 0] == pytest.approx(plus / (plus + minus), abs=1e-6)
+
+
 def test_swapping_the_prompts_gives_one_minus_the_probability() -> None:
     rng = np.random.default_rng(3)
     features = rng.normal(size=(5, 8)).astype(np.float32)

@@ -138,6 +138,9 @@ def test_a_bare_finding_is_asked_in_the_sentences_of_the_modality_unless_they_ar
     )
     options = json.loads((tmp_path / "True" / "run.json").read_text())["options"]
     assert options["templates"] == {"xray": ["{}", "X-ray image: {}", "an X-ray image with {}"]}
+    asked = "What but names a finding is also asked in sentences: “X-ray image: …”, “an X-ray image with …”."
+    pages = [(tmp_path / name / "report.html").read_text() for name in ("False", "True")]
+    assert [asked in page for page in pages] == [False, True]
     (first,), (second,) = plain.scores.to_pylist(), bare.scores.to_pylist()
     assert first["class"] == second["class"] == "a pacemaker"
     assert first["against"] == "no pacemaker | no lead"

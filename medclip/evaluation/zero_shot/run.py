@@ -24,7 +24,7 @@ from medclip.files.output import check_run, digest_of
 from medclip.files.pseudonyms import load_key
 from medclip.models.card import training_hashes
 from medclip.models.class_vectors import ClassVectors, encode_prompts, score_features
-from medclip.models.devices import check_device
+from medclip.models.devices import check_batch_size, check_device
 from medclip.models.packs.manifest import pack_digest
 from medclip.models.unit_reader import ReadUnit, UnitReader
 from medclip.progress import Progress, Silent
@@ -81,8 +81,7 @@ def evaluate_suite(
     """Measure a model pack zero-shot, as `medclip.evaluate` says."""
     from medclip.models.packs.pack import find_pack, load_model
 
-    if batch_size is not None and batch_size < 1:
-        raise MedclipError(Reason.WRONG_USE, f"a batch has one image or more, not {batch_size}.")
+    check_batch_size(batch_size)
     chosen = suite if isinstance(suite, SuiteFile) else load_suite(suite)
     root = Path(data)
     settings = (settings or Settings()).on_machine(workers, memory)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +22,9 @@ from medclip.reports.score.study import (
 )
 from medclip.runs.ledger import Ledger
 from medclip.runs.rows import FileRow
+from medclip.sample import Modality
 from medclip.text.vocabulary.load import load_task, task_names
-from medclip.text.vocabulary.own_words import Prompt, ad_hoc_task
+from medclip.text.vocabulary.own_words import Prompt, ad_hoc_task, templates_of
 from medclip.text.vocabulary.task import Task
 from medclip.wording import capital
 
@@ -75,6 +76,8 @@ class ReportData:
     """Those that are known, by name."""
     prompts: tuple[Prompt, ...]
     """What was asked in a person's own words."""
+    templates: tuple[str, ...]
+    """Sentences that prompts were put into that but name a finding."""
     notes: tuple[str, ...]
     """What should be known of the questions."""
     modalities: tuple[tuple[str, int], ...]
@@ -144,6 +147,7 @@ def collect(
         num_added=ledger.get("added") or 0,
         tasks=tasks,
         prompts=prompts,
+        templates=_templates(prompts, ledger) if identity.get("templates") else (),
         notes=tuple(ledger.get("notes") or ()),
         modalities=tuple((modality_title(name), n) for name, n in ledger.counts_by("modality").items()),
         sources=tuple((SOURCES.get(name, name), n) for name, n in ledger.counts_by("modality_source").items()),
@@ -159,6 +163,14 @@ def collect(
         keys=tuple(ledger.studies(studies_a_page * max_pages, sort_by)),
         studies_a_page=studies_a_page,
     )
+
+
+def _templates(prompts: Sequence[Prompt], ledger: Ledger) -> tuple[str, ...]:
+    if not any(prompt.is_bare for prompt in prompts):
+        return ()
+    plain, *_ = templates_of(None)
+    modalities = map(Modality, sorted(ledger.counts_by("modality")))
+    return tuple(t.replace("{}", "…") for modality in modalities for t in templates_of(modality) if t != plain)
 
 
 def studies_of(ledger: Ledger, card: CardView, report: ReportData, page: int) -> Iterator[StudyData]:

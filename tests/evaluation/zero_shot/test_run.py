@@ -351,9 +351,10 @@ def test_a_set_from_embeddings_has_the_bytes_of_one_from_files(
     eyes = shutil.copytree(place / "eyes", tmp_path / "data" / "eyes", copy_function=shutil.copy2).parent
     store = embed_files(tmp_path / "all", pack, eyes, "fundus")
     outs = {name: tmp_path / name for name in ("files", "stored")}
-    evaluate_suite(pack, place / "suite.yaml", eyes, out=outs["files"], sets=["eyes"], **QUICK)
+    asked = {"sets": ["eyes"], "prompt_sensitivity": True, **QUICK}
+    evaluate_suite(pack, place / "suite.yaml", eyes, out=outs["files"], **asked)
     monkeypatch.setattr("medclip.models.unit_reader.UnitReader.read", lambda *_, **__: pytest.fail("an image was read"))
-    evaluate_suite(pack, place / "suite.yaml", eyes, out=outs["stored"], sets=["eyes"], embeddings=store, **QUICK)
+    evaluate_suite(pack, place / "suite.yaml", eyes, out=outs["stored"], embeddings=store, **asked)
     for path in outs["files"].rglob("*.*"):
         assert (outs["stored"] / path.relative_to(outs["files"])).read_bytes() == path.read_bytes()
     image(eyes / "eyes/clear/1.png", 99, grey=True)
