@@ -1,4 +1,4 @@
-"""Retrieval between images and texts: R@k both ways, ranks, with several right answers for one query.
+"""Retrieval between images and texts, R@k both ways and ranks, and of images by images, by how alike their labels are.
 
 A pair is right when the two keys are equal, so that several texts of one image, several images of one study, or two
 reports with the same words are right answers of each other. Ranks count strictly larger scores, in blocks of rows: the
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ from medclip.statistics.resampling.sums import ratios
 from medclip.statistics.resampling.weights import draw_weights
 
 _BLOCK = 1024
+_SCORES_AT_ONCE = 1 << 24
 KS = (1, 5, 10)
 
 
@@ -99,6 +101,88 @@ def retrieval(
     by_image = _ranks(images, texts, of_image, of_text, whose_image, whose_text)
     draw = (num_resamples, seed)
     return _summary(by_text, ks, text_patients, draw), _summary(by_image, ks, image_patients, draw)
+
+
+@dataclass(frozen=True)
+class LabelRetrieval:
+    """How alike the labels of an image and of the images nearest to it are; means over the images that ask."""
+
+    precision: dict[int, float]
+    """K to the share of the K nearest with the very same set of findings."""
+    jaccard: dict[int, float]
+    """K to the mean overlap of the sets: shared findings over all findings of the two; 1 where both have none."""
+    chance: float
+    """Precision of an order drawn at random: the share of all that may be found with the same set."""
+    num_queries: int
+    num_without_others: int = 0
+    """Images of which nobody else's is there to be found; they are left out."""
+
+
+def label_retrieval(
+    images_ND: NDArray[np.floating],
+    labels_NC: NDArray[Any],
+    *,
+    patients: Sequence[Hashable] | None = None,
+    ks: Sequence[int] = KS,
+) -> LabelRetrieval:
+    """Measure search by example: each image asks, and all others are ranked by their cosine with it.
+
+    Args:
+        images_ND: float [N, D] of unit norm.
+        labels_NC: bool or 0/1 [N, C], the findings of each image.
+        patients: Whose image it is. Images of the patient who asks are not to be found: they are alike for other
+            reasons than their findings, and would inflate the figures.
+        ks: The numbers of answers looked at; where fewer are there, those count.
+
+    Raises:
+        MedclipError: WRONG_USE when lengths differ, or nobody else's image is there for any.
+
+    Example:
+        >>> import numpy as np
+        >>> images = np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
+        >>> label_retrieval(images, np.array([[1, 0], [1, 0], [0, 1]]), ks=(1,)).precision
+        {1: 0.6666666666666666}
+    """
+    images, labels = np.asarray(images_ND), np.asarray(labels_NC).astype(bool)
+    if len(images) != len(labels) or labels.ndim != 2 or (patients is not None and len(patients) != len(images)):
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"{len(images)} images come with labels {list(labels.shape)}; every image needs its own row.",
+        )
+    whose, _ = _codes(range(len(images)) if patients is None else patients, ())
+    of_set, _ = _codes([row.tobytes() for row in labels], ())
+    precision, jaccard = (np.zeros((len(ks), len(images))) for _ in range(2))
+    chance = np.full(len(images), np.nan)
+    most, rows = min(max(ks), len(images)), max(1, min(_BLOCK, _SCORES_AT_ONCE // len(images)))
+    for start in range(0, len(images), rows):
+        part = np.arange(start, min(start + rows, len(images)))
+        others = whose[part, None] != whose[None]
+        apart = np.where(others, -(images[part] @ images.T), np.inf)
+        nearest = np.sort(np.argpartition(apart, most - 1, axis=1)[:, :most], axis=1)
+        by_cosine = np.argsort(np.take_along_axis(apart, nearest, axis=1), axis=1, kind="stable")
+        order = np.take_along_axis(nearest, by_cosine, axis=1)
+        same = of_set[order] == of_set[part, None]
+        shared = (labels[order] & labels[part, None]).sum(axis=2)
+        either = (labels[order] | labels[part, None]).sum(axis=2)
+        overlap = np.where(either > 0, shared / np.maximum(either, 1), 1.0)
+        num = others.sum(axis=1)
+        ranked = np.arange(order.shape[1])
+        for n, k in enumerate(ks):
+            seen = ranked < np.minimum(k, num)[:, None]
+            precision[n, part] = (same & seen).sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
+            jaccard[n, part] = (overlap * seen).sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
+        equal = ((of_set[part, None] == of_set[None]) & others).sum(axis=1)
+        chance[part] = np.where(num > 0, equal / np.maximum(num, 1), np.nan)
+    asks = ~np.isnan(chance)
+    if not asks.any():
+        raise MedclipError(Reason.WRONG_USE, "all images are of one patient: there is nobody else's to find.")
+    return LabelRetrieval(
+        precision={k: float(row[asks].mean()) for k, row in zip(ks, precision, strict=True)},
+        jaccard={k: float(row[asks].mean()) for k, row in zip(ks, jaccard, strict=True)},
+        chance=float(chance[asks].mean()),
+        num_queries=int(asks.sum()),
+        num_without_others=int((~asks).sum()),
+    )
 
 
 def _codes(first: Sequence[Hashable], second: Sequence[Hashable]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

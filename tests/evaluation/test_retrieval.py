@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from medclip.errors import MedclipError
 from medclip.evaluation import retrieval as module
-from medclip.evaluation.retrieval import retrieval
+from medclip.evaluation.retrieval import label_retrieval, retrieval
 
 
 @pytest.mark.golden
@@ -83,3 +83,42 @@ def test_rows_without_keys_and_pairs_that_never_meet_are_refused() -> None:
         retrieval(np.eye(2), np.eye(2), [0, 1], [0, 1], image_patients=["a", "b"])
     with pytest.raises(MedclipError, match="nothing to retrieve"):
         retrieval(np.eye(2), np.eye(2), [0, 1], [2, 3])
+
+
+@given(st.integers(2, 40), st.integers(1, 4), st.integers(2, 12), st.integers(0, 10**6))
+def test_precision_and_overlap_of_labels_are_those_of_a_plain_loop(
+    num_images: int, num_labels: int, num_patients: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    images = rng.normal(size=(num_images, 4))
+    labels = rng.random((num_images, num_labels)) < 0.4
+    patients = rng.integers(0, num_patients, num_images).tolist()
+    precision, overlaps, chance = [], [], []
+    for n in range(num_images):
+        others = [m for m in range(num_images) if patients[m] != patients[n]]
+        if not others:
+            continue
+        nearest = sorted(others, key=lambda m: -(images[m] @ images[n]))[:3]
+        alike = [bool((labels[m] == labels[n]).all()) for m in others]
+        precision.append(np.mean([alike[others.index(m)] for m in nearest]))
+        sets = [(set(np.flatnonzero(labels[m])), set(np.flatnonzero(labels[n]))) for m in nearest]
+        overlaps.append(np.mean([len(a & b) / len(a | b) if a | b else 1.0 for a, b in sets]))
+        chance.append(np.mean(alike))
+    if not chance:
+        with pytest.raises(MedclipError, match="of one patient"):
+            label_retrieval(images, labels, patients=patients)
+        return
+    figures = label_retrieval(images, labels, patients=patients, ks=(3,))
+    assert figures.precision[3] == pytest.approx(np.mean(precision))
+    assert figures.jaccard[3] == pytest.approx(np.mean(overlaps))
+    assert figures.chance == pytest.approx(np.mean(chance))
+    assert figures.num_queries + figures.num_without_others == num_images
+
+
+def test_images_of_the_patient_who_asks_are_not_found_among_the_nearest() -> None:
+    images = np.array([[1.0, 0.0], [0.99, 0.1], [0.0, 1.0]])
+    labels = np.array([[1], [1], [0]])
+    assert label_retrieval(images, labels, ks=(1,)).precision[1] == pytest.approx(2 / 3)
+    assert label_retrieval(images, labels, patients=["a", "a", "b"], ks=(1,)).precision[1] == 0
+    with pytest.raises(MedclipError, match="every image needs its own row"):
+        label_retrieval(images, labels[:2])
