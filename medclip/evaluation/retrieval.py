@@ -153,7 +153,7 @@ def label_retrieval(
     of_set, _ = _codes([row.tobytes() for row in labels], ())
     precision, jaccard = (np.zeros((len(ks), len(images))) for _ in range(2))
     chance = np.full(len(images), np.nan)
-    most, rows = min(max(ks), len(images)), max(1, min(_BLOCK, _SCORES_AT_ONCE // len(images)))
+    most, rows = min(max(ks), len(images)), max(1, min(_BLOCK, _SCORES_AT_ONCE // max(1, len(images))))
     for start in range(0, len(images), rows):
         part = np.arange(start, min(start + rows, len(images)))
         others = whose[part, None] != whose[None]
