@@ -159,14 +159,15 @@ def _read(
     modality = modality_of(wanted, model)
     if model is None:
         return hash_files(paths, modality, settings, step=progress.step), None, ()
-    embedded = embed_images(
-        model, paths, modality, settings, also=look_of_views, step=progress.step, images=wanted.images
-    )
+    also = look_of_views if model.preprocess.shows_all else None  # the part that is shown is not known again
+    embedded = embed_images(model, paths, modality, settings, also=also, step=progress.step, images=wanted.images)
     reader = open_reader(model, settings, wanted.images)
     if isinstance(reader, EmbeddingsReader):
         looks = [from_bytes(look) if look else None for look in reader.facts(paths, "look")]
         flags = flags_of_headers(reader.facts(paths, "headers"))
         return collected(embedded.hashes, looks, flags), embedded.vectors_ND, embedded.notes
+    if also is None:
+        return hash_files(paths, modality, model.preprocess.reading(settings)), embedded.vectors_ND, embedded.notes
     return (
         collected(embedded.hashes, embedded.also, flags_of_files(paths, settings)),
         embedded.vectors_ND,

@@ -92,6 +92,11 @@ class Preprocess:
         ends = [(value - m) / s for m, s in zip(self.mean, self.std, strict=True) for value in (0.0, 1.0)]
         return min(ends), max(ends)
 
+    @property
+    def shows_all(self) -> bool:
+        """Whether a model is shown all of an image at its own aspect ratio, so that its view stands for the image."""
+        return self.resize in ("longest", NATIVE_MODE) and (self.resize_px or 0) <= self.size_px
+
     def to_array(self, view: View) -> NDArray[np.uint8]:
         """Turn a view into the model's input.
 

@@ -80,7 +80,7 @@ def read(
     from medclip.adapters.model_images import images_of
     from medclip.adapters.registry import read_unit
     from medclip.imaging.colourfulness import has_colours
-    from medclip.imaging.image_look import look_of_views
+    from medclip.imaging.image_look import look_of, look_of_views
     from medclip.imaging.intensity import to_uint8
 
     try:
@@ -96,6 +96,9 @@ def read(
     first, header = images[0], source.first.header
     burned_in = any(view.burned_in for view in images)
     height, width = first.pixels.shape[:2]
+    known_by = None
+    if look and modality is not None:
+        known_by = look_of_views(pixels) if preprocess.shows_all else look_of(to_uint8(images[len(images) // 2]))
     return Reading(
         images=pixels,
         thumbnail=b"" if burned_in else thumbnail(as_shown(sample, pixels[0]), preprocess.placement(height, width)),
@@ -108,7 +111,7 @@ def read(
         view=first.position,
         coloured=modality is None and has_colours(to_uint8(first)),
         headers=None if header is None else _public_json({**public_values(header), **sample.headers}),
-        look=look_of_views(pixels).to_bytes() if look and modality is not None else b"",
+        look=known_by.to_bytes() if known_by is not None else b"",
     )
 
 

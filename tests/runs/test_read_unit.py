@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from medclip.adapters.registry import get_adapter
+from medclip.imaging.image_look import look_of
+from medclip.imaging.intensity import to_uint8
 from medclip.models.preprocess import Preprocess
-from medclip.runs.read_unit import THUMBNAIL_PX, thumbnail
+from medclip.runs.read_unit import THUMBNAIL_PX, read, thumbnail
+from medclip.sample import Modality
+from medclip.settings import Settings
 from tests.kits.scoring import texture
 
 
@@ -46,3 +53,19 @@ def test_a_thumbnail_of_a_cut_image_shows_what_the_model_saw() -> None:
     found = Image.open(io.BytesIO(made(pixels, Preprocess(resize="shortest"))))
     assert found.size == (THUMBNAIL_PX, THUMBNAIL_PX)
     assert np.asarray(found)[80, [2, 80, 157]] == pytest.approx([255, 40, 255], abs=8)
+
+
+@pytest.mark.parametrize("resize", ["shortest", "squash"])
+def test_an_image_is_known_again_by_all_of_it_where_the_model_is_shown_a_part_or_squashed(
+    tmp_path: Path, resize: Any
+) -> None:
+    from medclip.adapters.sources import source_of
+
+    Image.fromarray(texture(3, 90, 160)).save(tmp_path / "a.png")
+    source = source_of(tmp_path / "a.png", Settings())
+    reading = read(source, Modality.XRAY, Preprocess(64, resize=resize), Settings(), look=True)
+    whole = read(source, Modality.XRAY, Preprocess(64), Settings(), look=True)
+    sample = get_adapter(Modality.XRAY).read(source, Settings())
+    assert reading.look == look_of(to_uint8(sample.views[0])).to_bytes()
+    bits = np.unpackbits(np.frombuffer(reading.look, np.uint8)[:40] ^ np.frombuffer(whole.look, np.uint8)[:40])
+    assert bits.sum() < 30  # of 320: the same image

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.packs.pack import load_model
+from medclip.models.interchange.import_export import import_model
+from medclip.models.packs.pack import load_model, read_preprocess
 from medclip.objectives.contrastive import clip_loss
 from medclip.objectives.pairs import Pairs, keys_of
 from medclip.settings import Settings
@@ -29,7 +31,7 @@ from medclip.training.recipe.file import load_recipe
 from medclip.training.steps.inputs import Fed
 from medclip.training.steps.step import StepComputer
 from medclip.training.trainer import Trainer
-from tests.kits.layouts import BPE_TEXT, VIT, add_architecture
+from tests.kits.layouts import BPE_TEXT, VIT, add_architecture, hub_folder, plain_state, random_model
 from tests.kits.objectives import dense_clip
 
 
@@ -223,6 +225,21 @@ def test_a_run_begins_with_an_open_clip_architecture(recipe: dict[str, Any], tmp
     assert isinstance(model.clip, CustomTextCLIP)
     settings = json.loads((result.pack / "open_clip_config.json").read_text())
     assert settings["preprocess_cfg"]["mean"] == pytest.approx([0.48145466, 0.4578275, 0.40821073])
+
+
+def test_how_images_are_treated_travels_from_an_imported_pack_into_that_of_a_run(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    config = {"embed_dim": 16, "vision_cfg": VIT, "text_cfg": BPE_TEXT}
+    source = hub_folder(tmp_path / "m", config, plain_state(random_model(config)), "open_clip_model.safetensors")
+    pack = import_model(source, tmp_path / "imported", resize="shortest:36", interpolation="bilinear", crop="none")
+    again = {k: recipe[k] for k in ("name", "seed", "data", "train")} | {"model": {"start": str(pack)}}
+    result = run_recipe(again, ["train.max_steps=1", "train.ema=0"], out=tmp_path / "run")
+    assert result.pack is not None
+    before, after = read_preprocess(pack), read_preprocess(result.pack)
+    assert (before.crop, after.crop) == ("none", "modality")  # shards hold what the adapters cropped
+    assert after == replace(before, crop="modality", adapters=after.adapters)
+    assert after.adapters
 
 
 @pytest.mark.parametrize("loss", ["clip", "siglip"])

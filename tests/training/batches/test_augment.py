@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from medclip.imaging.geometry import letterbox
+from medclip.models.preprocess import Preprocess
 from medclip.training.batches.augment import Change, apply_change, draw_change, largest_px, names_a_side
 from medclip.training.recipe.schema import Augment
 
@@ -227,3 +228,26 @@ def test_a_stretched_crop_leaves_the_other_draws_as_they_are() -> None:
     plain = draw_change(replace_augment(stretch=1.0), np.random.default_rng(5), may_flip=True)
     assert plain.parts == ()
     assert values(draw_change(STRETCHED, np.random.default_rng(5), may_flip=True)) == values(plain)
+
+
+@pytest.mark.parametrize("rotate", [0.0, 1e-6])
+@pytest.mark.parametrize(("height", "width"), [(90, 160), (200, 75), (64, 64)])
+@pytest.mark.parametrize(
+    "preprocess",
+    [
+        Preprocess(32, resize="shortest"),
+        Preprocess(32, resize="shortest", resize_px=40),
+        Preprocess(32, resize="squash"),
+        Preprocess(32, resize="squash", resize_px=36),
+        Preprocess(32, resize_px=24),
+    ],
+)
+def test_a_still_image_is_drawn_as_the_model_is_shown_it(
+    preprocess: Preprocess, height: int, width: int, rotate: float
+) -> None:
+    y, x = np.mgrid[0:height, 0:width]
+    pixels = (127 + 80 * np.sin(y / 9) + 40 * np.cos(x / 7)).astype(np.uint8)[:, :, None]
+    drawn = apply_change(pixels, replace(STILL, rotate_deg=rotate), 32, preprocess.extent(height, width))
+    gap = np.abs(drawn.astype(int) - preprocess.fit(pixels))[2:-2, 2:-2]
+    assert np.median(gap) <= 6
+    assert np.abs(drawn.astype(int) - Preprocess(32).fit(pixels)).mean() > 8 or height == width
