@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from medclip.embeddings.open_embeddings import Embeddings
 from medclip.errors import Problem, Status
 from medclip.files.grouping.studies import COPY
+from medclip.models.devices import torch_threads
 from medclip.runs.chunk import split_keys
 from medclip.runs.ledger import NAMED_FILES
 from medclip.runs.rows import ScoreRow
@@ -154,6 +155,12 @@ class StoredUnits:
             if unit.is_wanted:
                 of_study.setdefault(self._keys[unit.grouped, unit.modality], []).append(unit)
         facts_of = self._facts(files, of_study)
+        with torch_threads(1):  # as in a run: the last bits of a sentence's vector depend on the number
+            return self._answers(of_study, facts_of)
+
+    def _answers(
+        self, of_study: Mapping[str, Sequence[_Unit]], facts_of: Callable[[str, int, int], StudyFacts]
+    ) -> list[ScoreRow]:
         vectors = self._embeddings.vectors("views")
         answers: dict[str, list[ScoreRow]] = {study: [] for study in of_study}
         for asked in self._scores.tasks:

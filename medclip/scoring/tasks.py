@@ -219,7 +219,7 @@ class Scorer:
         self, features_SVD: NDArray[np.float32], asked: AskedTask, modality: Modality | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Score S studies of as many images each: logits and probabilities, [S, C], with the bits that `study` has."""
-        if self._has_head(asked) or features_SVD.shape[1] > _MANY_IMAGES:
+        if self.has_head(asked) or features_SVD.shape[1] > _MANY_IMAGES:
             logits = np.stack([mean_logits(self.logits(features, asked, modality)) for features in features_SVD])
         else:  # a product for each study: that of all at once would have other last bits
             logits = self.logits(features_SVD, asked, modality).astype(np.float64).mean(axis=1).astype(np.float32)

@@ -135,8 +135,8 @@ def test_hashed_paths_stay_hashed_in_what_is_scored(pack: Path, studies: Path, t
     whole = score(studies, tmp_path / "f", model=pack, workers=1, hash_paths=True)
     hashed = embed(studies, tmp_path / "e", model=pack, workers=1, hash_paths=True)
     plain = embed(studies, tmp_path / "p", model=pack, workers=1)
-    for name, embeddings, options in (("h", hashed, {}), ("q", plain, {"hash_paths": True})):
-        run = score(embeddings, tmp_path / name, model=pack, **options)
+    for name, embeddings, is_new in (("h", hashed, False), ("q", plain, True)):
+        run = score(embeddings, tmp_path / name, model=pack, hash_paths=is_new)
         assert run.files.equals(whole.files)
         assert run.scores.equals(whole.scores)
         assert (run.folder / "run.json").read_bytes() == (whole.folder / "run.json").read_bytes()
