@@ -204,8 +204,9 @@ def weak_ranks(z: float | None, num_searched: int, noun: str) -> str:
     if z >= by_chance:
         return ""
     return (
-        f"The best hit lies {z_words(z)}; the highest of {count(num_searched, noun)} is expected "
-        f"{figure(by_chance, decimals=1)} sd above it by chance alone. Perhaps the folder holds nothing of the kind."
+        f"The best hit does not stand out: it lies {z_words(z)}, and the highest of {count(num_searched, noun)} is "
+        f"expected {figure(by_chance, decimals=1)} sd above it by chance alone. Perhaps nothing in the folder is of the "
+        "kind, or much of it is."
     )
 
 
