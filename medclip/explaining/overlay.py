@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.explaining.explanation import Explanation, HeatMap
+from medclip.explaining.maps import scaled
 from medclip.explaining.methods import COMMON
 from medclip.explaining.seen import Seen
 from medclip.imaging import geometry
@@ -43,7 +44,7 @@ def small_overlay(explanation: Explanation, seen: Seen, heat: HeatMap, longest_p
     """Draw the image that carries most with its map alone: a JPEG without words, for a report's thumbnails."""
     from PIL import Image
 
-    painted = _painted(explanation, seen, heat, heat.top, _largest(explanation, heat))
+    painted = _painted(explanation, seen, heat, heat.top, _largest(explanation, heat, [heat.top]))
     buffer = io.BytesIO()
     Image.fromarray(geometry.fit(painted, longest_px)).save(buffer, format="JPEG", quality=80, optimize=True)
     return buffer.getvalue()
@@ -56,15 +57,16 @@ def _panels(explanation: Explanation, seen: Seen) -> list[list[Panel]]:
     """Return rows of panels: an image as it is, then with the map of each prompt."""
     rows: list[list[Panel]] = []
     if seen.overview is not None and not explanation.burned_in:
-        rows.append(
-            [("the slide", seen.overview), *((h.title, _slide(explanation, seen, h)) for h in explanation.maps)]
-        )
-    for number in _chosen(explanation, MOST_ROWS - len(rows)):
+        for words, drawn in (("score of each tile", _tile_scores), ("map of each tile", _tile_maps)):
+            parts = [(f"{h.title}\n{words}", drawn(explanation, seen, h)) for h in explanation.maps]
+            rows.append([("the slide", seen.overview), *parts])
+    chosen = _chosen(explanation, MOST_ROWS - len(rows) // 2)
+    for number in chosen:
         label = seen.labels[number] or "the image as it is read"
         row = [(label, _plain(explanation, seen, number, grey=False))]
         for heat in explanation.maps:
             words = f"{heat.title}\n{_score_words(heat, number)}" if not rows else _score_words(heat, number)
-            row.append((words, _painted(explanation, seen, heat, number, _largest(explanation, heat))))
+            row.append((words, _painted(explanation, seen, heat, number, _largest(explanation, heat, chosen))))
         rows.append(row)
     return rows
 
@@ -85,10 +87,10 @@ def _chosen(explanation: Explanation, most: int) -> list[int]:
     return sorted(list(ordered)[:most])
 
 
-def _largest(explanation: Explanation, heat: HeatMap) -> float:
-    """Return the value of the strongest colour: one for all images of a prompt, so that slices can be compared."""
+def _largest(explanation: Explanation, heat: HeatMap, numbers: Sequence[int]) -> float:
+    """Return the value of the strongest colour: one for the images drawn, so that slices can be compared."""
     maps = explanation.maps if explanation.scale == COMMON else (heat,)
-    return max((float(grid.max()) for one in maps for grid in one.grids), default=0.0)
+    return max((float(one.grids[n].max()) for one in maps for n in numbers), default=0.0)
 
 
 def _plain(explanation: Explanation, seen: Seen, number: int, *, grey: bool) -> NDArray[np.uint8]:
@@ -141,24 +143,32 @@ def _resized(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.f
     return values[rows.astype(int)][:, columns.astype(int)]
 
 
-def _slide(explanation: Explanation, seen: Seen, heat: HeatMap) -> NDArray[np.uint8]:
-    """Lay the map of each tile over the overview; a frame of the tile's strength stands around the strongest."""
+def _tile_maps(explanation: Explanation, seen: Seen, heat: HeatMap) -> NDArray[np.uint8]:
+    largest = _largest(explanation, heat, range(len(heat.grids))) or 1.0
+    return _slide(seen, [explanation.in_image(heat, n) / largest for n in range(len(heat.grids))])
+
+
+def _tile_scores(explanation: Explanation, seen: Seen, heat: HeatMap) -> NDArray[np.uint8]:
+    """Colour each tile by its score, the lowest of the slide without colour."""
+    scores = scaled(np.asarray(heat.scores))
+    return _slide(seen, [np.full((1, 1), score, np.float32) for score in scores])
+
+
+def _slide(seen: Seen, tiles: Sequence[NDArray[np.float32]]) -> NDArray[np.uint8]:
+    """Lay values of 0 to 1 of each tile over the overview; what no tile covers is pale, as the model never saw it."""
     assert seen.overview is not None
     grey = (seen.overview @ np.array([0.299, 0.587, 0.114]) / 255).astype(np.float32)
     height, width = grey.shape
     values = np.full((height, width), np.nan, np.float32)
-    largest = _largest(explanation, heat) or 1.0
-    for number, (top, left, bottom, right) in enumerate(seen.boxes):
+    for tile, (top, left, bottom, right) in zip(tiles, seen.boxes, strict=True):
         rows = slice(round(top * height), max(round(top * height) + 1, round(bottom * height)))
         columns = slice(round(left * width), max(round(left * width) + 1, round(right * width)))
         part = values[rows, columns]
         if part.size:
-            part[:] = _resized(explanation.in_image(heat, number), (part.shape[0], part.shape[1])) / largest
-    seen_part = ~np.isnan(values)
+            part[:] = _resized(tile, (part.shape[0], part.shape[1]))
     image = np.repeat(grey[:, :, None], 3, axis=2).astype(np.float32)
     out = _blend(image, np.nan_to_num(values))
-    pale = (0.5 + 0.5 * image) * 255  # what no tile covers: the model never saw it
-    return np.where(seen_part[:, :, None], out, pale).astype(np.uint8)
+    return np.where(np.isnan(values)[:, :, None], (0.5 + 0.5 * image) * 255, out).astype(np.uint8)
 
 
 def _drawn(rows: Sequence[Sequence[Panel]], explanation: Explanation) -> bytes:
@@ -168,8 +178,10 @@ def _drawn(rows: Sequence[Sequence[Panel]], explanation: Explanation) -> bytes:
     columns = max(map(len, rows))
     aspects = [max(image.shape[0] / image.shape[1] for _, image in row) for row in rows]
     heights = [_PANEL_IN * min(1.6, max(0.3, aspect)) + 0.35 for aspect in aspects]
-    legend = 0.85
-    width, height = _PANEL_IN * columns + 0.2, sum(heights) + 0.3 + legend
+    width = _PANEL_IN * columns + 0.2
+    notes = _notes(explanation, max(44, int(width * 14.5)))
+    legend = 0.55 + 0.135 * len(notes)
+    height = sum(heights) + 0.3 + legend
     figure_ = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
     FigureCanvasAgg(figure_)
     top = height - 0.05
@@ -183,7 +195,7 @@ def _drawn(rows: Sequence[Sequence[Panel]], explanation: Explanation) -> bytes:
             axes.set_axis_off()
             axes.set_title(_wrapped(words), fontsize=8.5, loc="left", pad=3)
         top -= row_height + (head - 0.35)
-    _legend(figure_, explanation, legend, width, height)
+    _legend(figure_, notes, width, height)
     buffer = io.BytesIO()
     figure_.savefig(buffer, format="png", metadata={"Software": "medclip"})
     return buffer.getvalue()
@@ -194,26 +206,34 @@ def _wrapped(words: str) -> str:
     return "\n".join(lines)
 
 
-def _legend(figure_: Any, explanation: Explanation, legend: float, width: float, height: float) -> None:
+def _legend(figure_: Any, notes: Sequence[str], width: float, height: float) -> None:
     """Draw the scale with its words below the panels."""
     ramp = np.linspace(0, 1, 256, dtype=np.float32)[None].repeat(16, axis=0)
     bar = _blend(np.full((16, 256, 3), 0.35, np.float32), ramp)
-    axes = figure_.add_axes((0.15 / width, 0.5 / height, 2.2 / width, 0.14 / height))
+    below = 0.135 * len(notes) + 0.12
+    axes = figure_.add_axes((1.55 / width, (below + 0.06) / height, 1.5 / width, 0.13 / height))
     axes.imshow(bar, aspect="auto")
     axes.set_axis_off()
-    figure_.text(0.15 / width, 0.44 / height, "does not raise the score", fontsize=7.5, va="top")
-    figure_.text(2.35 / width, 0.44 / height, "raises it most", fontsize=7.5, va="top", ha="right")
+    figure_.text(
+        1.27 / width, (below + 0.12) / height, "does not raise the score", fontsize=7.5, va="center", ha="right"
+    )
+    figure_.text(3.13 / width, (below + 0.12) / height, "raises it most", fontsize=7.5, va="center")
+    figure_.text(0.1 / width, (below - 0.03) / height, "\n".join(notes), fontsize=7.5, va="top", linespacing=1.25)
+
+
+def _notes(explanation: Explanation, letters: int) -> list[str]:
+    """Return the lines below the scale."""
     several = len(explanation.maps) > 1
     shared = "one scale for all prompts" if explanation.scale == COMMON else "each prompt has a scale of its own"
     hidden = len(explanation.labels) - len(_chosen(explanation, MOST_ROWS))
     notes = [
         "Model attention evidence: what in the pixels moves this score. No localisation, no cause, no diagnosis.",
-        f"The line is half of the largest value{f'; {shared}' if several else ''}. Hatched: never seen by the model.",
+        f"The line is half of the largest value drawn{f'; {shared}' if several else ''}.",
     ]
+    if min((place.share_seen for place in explanation.placements), default=1.0) < 1:
+        notes.append("Hatched: never seen by the model.")
     if explanation.burned_in:
         notes.append("Image withheld: the header says that text is burned in.")
-    elif hidden:
+    elif hidden > 0:
         notes.append(f"{count(hidden, 'more image')} of this {explanation.kind} not drawn; all maps are in the arrays.")
-    room = max(40, int((width - 2.75) * 15))
-    text = "\n".join(line for note in notes for line in textwrap.wrap(note, room))
-    figure_.text(2.6 / width, 0.68 / height, text, fontsize=7.5, va="top", linespacing=1.35)
+    return [line for note in notes for line in textwrap.wrap(note, letters)]
