@@ -13,6 +13,7 @@ from medclip.embeddings.open_embeddings import Embeddings, is_embeddings, open_e
 from medclip.errors import MedclipError, Reason
 from medclip.files.grouping.studies import GroupBy
 from medclip.progress import Progress, Silent
+from medclip.reports.score.heat_maps import HeatMaps
 from medclip.reports.score.report import write_score_report
 from medclip.runs.conduct import Call
 from medclip.runs.options import DEFAULT_MODEL, ScoreOptions, parse_modality
@@ -48,6 +49,7 @@ def score(
     report_paths: bool = False,
     hash_paths: bool = False,
     thumbnails: bool = True,
+    explain: str | None = None,
     key_file: str | Path | None = None,
     device: str = "cpu",
     batch_size: int | None = None,
@@ -91,6 +93,9 @@ def score(
         report_paths: Show relative paths in the report. By default it names files by row number and format.
         hash_paths: Put keyed hashes in the place of paths in the tables, and in the ledger once the run is finished.
         thumbnails: Keep small images of the studies for the report.
+        explain: Draw heat maps beside the images of the report's first page: "top" for the most probable finding of
+            each study, or a TASK or TASK:CLASS. Files are read once more; another call with another one computes no
+            score again.
         key_file: Identity key, where it is not the one in the settings' home.
         device: Torch device that the model computes on.
         batch_size: Images in one forward pass; 4 where None. It is part of what the run is, as the device is: other
@@ -143,7 +148,10 @@ def score(
         device=device,
         batch_size=batch_size,
     )
-    finish = partial(_report, report_paths)
+    if explain is not None:
+        _check_explain(explain, hash_paths, is_stored, inputs.given is not None)
+    maps = None if explain is None else HeatMaps(inputs.root, model, options, settings, explain, device, progress)
+    finish = partial(_report, report_paths, maps)
     if is_stored:
         embeddings = open_embeddings(path)
         if in_memory:
@@ -156,5 +164,30 @@ def _several(value: str | Sequence[str] | None) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value or ())
 
 
-def _report(show_paths: bool, ledger: Any, card: Any, folder: Path, sort_by: tuple[str, str] | None) -> None:
-    write_score_report(ledger, card, folder, show_paths=show_paths, sort_by=sort_by)
+def _check_explain(explain: str, hash_paths: bool, is_stored: bool, is_given: bool) -> None:
+    if hash_paths or is_stored or is_given:
+        what = (
+            "paths are hashed"
+            if hash_paths
+            else "embeddings are scored"
+            if is_stored
+            else "images are given one by one"
+        )
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"heat maps read the files of a folder once more, and {what}.",
+            hint="Leave one of the two out, or use medclip explain on a file.",
+        )
+    if not explain.strip():
+        raise MedclipError(Reason.WRONG_USE, "nothing is named to explain.", hint="Name 'top', or a TASK:CLASS.")
+
+
+def _report(
+    show_paths: bool,
+    heat_maps: HeatMaps | None,
+    ledger: Any,
+    card: Any,
+    folder: Path,
+    sort_by: tuple[str, str] | None,
+) -> None:
+    write_score_report(ledger, card, folder, show_paths=show_paths, sort_by=sort_by, heat_maps=heat_maps)

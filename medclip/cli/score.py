@@ -71,6 +71,10 @@ def score(
     report_paths: options.ReportPaths = False,
     hash_paths: options.HashPaths = False,
     thumbnails: options.Thumbnails = True,
+    explain: Annotated[
+        str | None,
+        typer.Option("--explain", metavar="top|TASK[:CLASS]", help="Draw heat maps of this into the report."),
+    ] = None,
     as_json: options.Json = False,
 ) -> int:
     """Score a file or folder of studies in words and write tables and a report. The same command goes on after a stop.
@@ -103,6 +107,7 @@ def score(
                 report_paths=report_paths,
                 hash_paths=hash_paths,
                 thumbnails=thumbnails,
+                explain=explain,
                 key_file=key_file,
                 device=device,
                 batch_size=batch_size,

@@ -36,7 +36,7 @@ class Asked(Protocol):
 
 
 def explain_unit(
-    model: Model, seen: Seen, asked: Asked, options: ExplainOptions, *, row: int, file: str
+    model: Model, seen: Seen, asked: Asked, options: ExplainOptions, *, row: int, file: str, draw: bool = True
 ) -> Explanation:
     """Explain one unit.
 
@@ -47,6 +47,7 @@ def explain_unit(
         options: How.
         row: Its number, from 1.
         file: Name of its first file.
+        draw: Draw the overlay.
 
     Raises:
         MedclipError: NO_TASK where no question fits; NON_FINITE; NOT_SUPPORTED_YET for a tower that is not understood.
@@ -96,7 +97,7 @@ def explain_unit(
         scale=options.scale,
     )
     leads = {} if seen.kind.value != "signal" else {h.title: share_on_leads(plain, h) for h in plain.maps}
-    return replace(plain, overlay=draw_overlay(plain, seen), leads=leads)
+    return replace(plain, overlay=draw_overlay(plain, seen) if draw else b"", leads=leads)
 
 
 def _checks(

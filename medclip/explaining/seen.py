@@ -69,6 +69,7 @@ def read_seen(source: Source, modality: Modality | None, preprocess: Preprocess,
     Raises:
         MedclipError: Whatever the adapter refuses.
     """
+    settings = preprocess.reading(settings)
     sample = read_unit(source, modality, settings)
     views = images_of(sample)
     if not views:

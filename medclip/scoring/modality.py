@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from medclip.adaptation.pack.pack_head import read_pack_text
 from medclip.runs.problems import GREY, in_colour, no_modality, uncertain
 from medclip.sample import Kind, Modality
+from medclip.scoring.only_modality import only_modality
 from medclip.scoring.tasks import Scorer, modality_task
 
 if TYPE_CHECKING:
@@ -30,8 +30,7 @@ class KnownModality:
     @property
     def stated(self) -> Modality | None:
         """The modality of a pack that knows one alone, which needs no guess."""
-        known = self._model.card.modalities
-        return Modality(known[0]) if len(known) == 1 and known[0] in list(Modality) else None
+        return only_modality(self._model.card, read_pack_text(self._model.path, self._model.card))
 
     def infer(self, kind: Kind, images: Images, *, coloured: bool) -> Modality:
         """Return what an image in its generic rendering looks like.
@@ -41,12 +40,11 @@ class KnownModality:
         """
         problem = no_modality(kind) if kind is not Kind.IMAGE or self._task is None else None
         if problem is None and self._task is not None:
-            names, _, probability = Scorer(self._model).study(self._model.encode_image(images), self._task)
-            best = int(np.argmax(probability))
-            problem = uncertain(names[best], float(probability[best]), self._least)
-            if problem is None and names[best] in GREY and coloured:
-                problem = in_colour(names[best])
+            name, probability = Scorer(self._model).likeliest(self._model.encode_image(images), self._task)
+            problem = uncertain(name, probability, self._least)
+            if problem is None and name in GREY and coloured:
+                problem = in_colour(name)
             if problem is None:
-                return Modality(names[best])
+                return Modality(name)
         assert problem is not None
         raise problem.error(None)

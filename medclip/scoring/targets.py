@@ -55,7 +55,7 @@ class Targets:
     def __init__(
         self, model: Model, options: ScoreOptions, named: Sequence[str] = (), *, contrast: bool = True
     ) -> None:
-        self._model, self._contrast = model, contrast
+        self.model, self._contrast = model, contrast
         self._scorer = Scorer(model)
         self._own = read_pack_text(model.path, model.card)
         self._top_only = not named and not options.prompts
@@ -75,7 +75,7 @@ class Targets:
     def _read(self, options: ScoreOptions, named: Sequence[str]) -> tuple[Question, ...]:
         tasks = tuple(dict.fromkeys(name.partition(":")[0] for name in named))
         prompts = ScoreOptions(tasks=tasks, prompts=options.prompts, templates=options.templates)
-        asked = {one.task.name: one for one in asked_tasks(self._model.card, prompts, self._own)}
+        asked = {one.task.name: one for one in asked_tasks(self.model.card, prompts, self._own)}
         if not asked:
             raise MedclipError(
                 Reason.WRONG_USE, "the pack's card lists no task, and no prompt was named.", hint="Name a --prompt."
@@ -111,6 +111,13 @@ class Targets:
             best = [max(findings, key=lambda q: self._score(q, features_VD, modality))] if findings else best[:1]
         return tuple(self._target(question, modality) for question in best)
 
+    def named(self, task: str, class_: str, modality: Modality | None) -> Target | None:
+        """Return one class of what is asked; None where it is not asked."""
+        asked = next((q.asked for q in self._questions if q.asked.task.name == task), None)
+        if asked is None or class_ not in asked.names:
+            return None
+        return self._target(Question(asked, class_), modality)
+
     def unrelated(self, target: Target, feature_D: NDArray[np.float32], modality: Modality | None) -> Target | None:
         """Return the finding that has least to do with a target: whose direction is nearest to a right angle to its.
 
@@ -135,7 +142,7 @@ class Targets:
         def fits(asked: AskedTask) -> bool:
             return asked.task.name != MODALITY_TASK and (modality is None or asked.fits_modality(modality))
 
-        words, card = self._model.has_text, self._model.card
+        words, card = self.model.has_text, self.model.card
         heads = () if self._own is None else (self._own.task.name,)
         names = tuple(name for name in card.tasks if words or name in heads)
         chosen = [one for one in asked_tasks(card, ScoreOptions(tasks=names), self._own) if fits(one)] if names else []
@@ -158,7 +165,7 @@ class Targets:
         logits = partial(self._scorer.logits, asked=asked, modality=modality)
         if not self._contrast:
             if not exclusive and not self._scorer.has_head(asked):
-                vectors_CD = self._scorer.vectors(asked, modality).positive * np.float32(self._model.logit_scale)
+                vectors_CD = self._scorer.vectors(asked, modality).positive * np.float32(self.model.logit_scale)
                 return logit_target(name, "", asked.task.name, lambda f: f @ vectors_CD.T, number, exclusive=False)
             return logit_target(name, "", asked.task.name, logits, number, exclusive=False)
         against = asked.against(name) or ("the other classes" if exclusive else f"no {name.replace('_', ' ')}")

@@ -142,6 +142,26 @@ def test_an_image_with_burned_in_text_is_not_shown(tmp_path: Path, model: Any):
     assert np.ptp(_first_panel(hidden.overlay)) == 0
 
 
+def test_a_score_report_has_the_map_of_each_top_finding_and_another_call_computes_no_score_again(
+    tmp_path: Path, model: Any
+):
+    write_dicom(tmp_path / "in" / "a.dcm", 11, study_uid="1.2.3.1")
+    write_dicom(tmp_path / "in" / "b.dcm", 12, study_uid="1.2.3.2")
+    call = {"model": model.path, "settings": SETTINGS}
+    plain = medclip.score(tmp_path / "in", tmp_path / "out", **call)
+    before, scores = plain.report_path.read_text(), plain.scores
+    run = medclip.score(tmp_path / "in", tmp_path / "out", explain="top", **call)
+    page = run.report_path.read_text()
+    assert run.already_finished
+    assert run.scores.equals(scores)
+    assert page.count("<figcaption>heat map: ") == 2 > before.count("<figcaption>heat map: ")
+    assert "no localisation" in page
+    named = medclip.score(tmp_path / "in", tmp_path / "out", explain="chest_xray_view:lateral", **call)
+    assert named.report_path.read_text().count("<figcaption>heat map: lateral") == 2
+    with pytest.raises(MedclipError, match="once more, and paths are hashed"):
+        medclip.score(tmp_path / "in", tmp_path / "hashed", explain="top", hash_paths=True, **call)
+
+
 def _first_panel(png: bytes) -> np.ndarray:
     with Image.open(io.BytesIO(png)) as image:
         return np.asarray(image.convert("L"))[140:300, 120:240]

@@ -7,6 +7,7 @@ any of them; it is the only file with a script.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from markupsafe import Markup
 from medclip.files.output import disk_errors, write_file
 from medclip.reports.html_page import render_page
 from medclip.reports.model_card import CardView, view_card
+from medclip.reports.score.heat_maps import HeatMaps
 from medclip.reports.score.histogram import LEAST_STUDIES, histogram
 from medclip.reports.score.page import MAX_PAGES, STUDIES_A_PAGE, ReportData, collect, studies_of
-from medclip.reports.score.study import Score, StudyData
+from medclip.reports.score.study import Score, StudyData, ThumbnailView
 from medclip.runs.ledger import Ledger
 from medclip.runs.results import FILES, REPORT, SCORES, SEARCH, page_name, report_files
 from medclip.wording import count, number, percent
@@ -36,6 +38,7 @@ def write_score_report(
     sort_by: Score | None = None,
     studies_a_page: int = STUDIES_A_PAGE,
     max_pages: int = MAX_PAGES,
+    heat_maps: HeatMaps | None = None,
 ) -> Path:
     """Write the report of a complete run; a report that is there already and asked for alike is left as it is.
 
@@ -49,6 +52,7 @@ def write_score_report(
         sort_by: Task and class by whose probability studies are sorted, the highest first; None: by their files.
         studies_a_page: Studies on one page.
         max_pages: Pages at most; further studies are in the table alone.
+        heat_maps: Draws the maps that stand beside the images of the first page's studies.
 
     Returns:
         The path of the first page.
@@ -61,6 +65,7 @@ def write_score_report(
         "show_paths": show_paths,
         "sort_by": None if sort_by is None else list(sort_by),
         "pages": [studies_a_page, max_pages],
+        "heat_maps": None if heat_maps is None else heat_maps.named,
     }
     if ledger.get("report") == asked and path.exists():
         return path
@@ -69,9 +74,10 @@ def write_score_report(
     report = collect(
         ledger, view, show_paths=show_paths, sort_by=sort_by, studies_a_page=studies_a_page, max_pages=max_pages
     )
+    drawn = {} if heat_maps is None else heat_maps.draw(ledger, report.keys[:studies_a_page])
     written, entries, shown = {REPORT}, [], set()
     for page in range(report.num_pages, 0, -1):
-        studies = tuple(studies_of(ledger, view, report, page))
+        studies = tuple(_with_map(study, drawn.get(study.key)) for study in studies_of(ledger, view, report, page))
         entries[:0] = [_entry(study, page) for study in studies]
         shown.update(study.key for study in studies)
         if page == 1 and report.num_pages > 1:
@@ -86,6 +92,10 @@ def write_score_report(
             (folder / name).unlink(missing_ok=True)
     ledger.remember({"report": asked})
     return path
+
+
+def _with_map(study: StudyData, heat_map: ThumbnailView | None) -> StudyData:
+    return study if heat_map is None else replace(study, thumbnails=(*study.thumbnails, heat_map), has_map=True)
 
 
 def render(report: ReportData, card: CardView, studies: Sequence[StudyData], page: int = 1) -> str:

@@ -101,6 +101,8 @@ class StudyData:
     """Their paths, where paths are shown."""
     sorted_by: float | None
     """The probability that it has its place by."""
+    has_map: bool = False
+    """The last of its thumbnails is a heat map."""
 
 
 def file_label(row: FileRow, show_paths: bool) -> str:
