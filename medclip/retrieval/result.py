@@ -205,8 +205,8 @@ def weak_ranks(z: float | None, num_searched: int, noun: str) -> str:
         return ""
     return (
         f"The best hit does not stand out: it lies {z_words(z)}, and the highest of {count(num_searched, noun)} is "
-        f"expected {figure(by_chance, decimals=1)} sd above it by chance alone. Perhaps nothing in the folder is of the "
-        "kind, or much of it is."
+        f"expected {figure(by_chance, decimals=1)} sd above it by chance alone. Perhaps nothing in the folder is of "
+        "the kind, or much of it is."
     )
 
 
