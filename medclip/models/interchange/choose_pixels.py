@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.models.interchange.layouts.layout import Source
 from medclip.models.interchange.presets import find_preset, fitting_presets
-from medclip.models.preprocess import MAX_SIDE_PX
+from medclip.models.preprocess import FILTERS, MAX_SIDE_PX
 from medclip.wording import list_of
 
 _NEEDED = ("resize_mode", "mean", "std")
@@ -135,6 +135,12 @@ def state_pixels(
             )
         stated[key] = [float(value) for value in values]
     if interpolation is not None:
+        if interpolation not in FILTERS:
+            raise MedclipError(
+                Reason.WRONG_USE,
+                f"there is no filter {interpolation!r}.",
+                hint=did_you_mean(interpolation, FILTERS, "Filters are"),
+            )
         stated["interpolation"] = interpolation
     return stated
 

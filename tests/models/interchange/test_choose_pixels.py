@@ -109,6 +109,7 @@ def test_a_preset_beside_a_file_is_followed_and_the_card_says_where_they_differ(
         {"resize": "shortest:x"},
         {"mean": [101.5, 101.5, 101.5]},
         {"std": [0.5, 0.5]},
+        {"interpolation": "cubic"},
         {"crop": "half"},
         {"preset": "clip"},
     ],
