@@ -122,8 +122,8 @@ def import_command(
         str,
         typer.Argument(
             metavar="FILE_OR_FOLDER",
-            help="A checkpoint, a folder with open_clip_config.json, a folder with a text model alone, "
-            "or a hub name with hf-hub: before it.",
+            help="A checkpoint, a folder in a layout of open_clip, transformers (CLIP, SigLIP, DINOv2) or timm, a "
+            "folder with a text model alone, or a hub name with hf-hub: before it.",
         ),
     ],
     out: options.OutFolder,

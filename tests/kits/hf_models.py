@@ -92,18 +92,19 @@ def train_pieces() -> bytes:
     return written.getvalue()
 
 
-def save_siglip(folder: Path, vocab_size: int) -> SiglipModel:
-    """Save a SigLIP, without a tokenizer."""
+def save_siglip(folder: Path, vocab_size: int, **more: Any) -> SiglipModel:
+    """Save a SigLIP, without a tokenizer; `more` are entries of its `vision_config`."""
     folder.mkdir(parents=True, exist_ok=True)
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     text = {
         **sizes, "vocab_size": vocab_size, "intermediate_size": 71, "max_position_embeddings": CONTEXT,
         "bos_token_id": None, "eos_token_id": 1, "pad_token_id": 1,
     }  # fmt: skip
-    vision = {**sizes, "num_hidden_layers": 3, "intermediate_size": 119, "image_size": SIZE, "patch_size": 8}
+    vision = {**sizes, "num_hidden_layers": 3, "intermediate_size": 119, "image_size": SIZE, "patch_size": 8, **more}
     model = SiglipModel(SiglipConfig(text_config=text, vision_config=vision))
     randomise(model).save_pretrained(folder)  # type: ignore[operator]
-    SiglipImageProcessorPil(size={"height": SIZE, "width": SIZE}).save_pretrained(folder)
+    side = vision["image_size"]
+    SiglipImageProcessorPil(size={"height": side, "width": side}).save_pretrained(folder)
     return model
 
 

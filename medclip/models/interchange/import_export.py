@@ -157,7 +157,7 @@ def import_model(
 
     Args:
         source: A checkpoint (a state dict or a training checkpoint; safetensors or what torch.save wrote), a folder in
-            Hugging Face layout (open_clip_config.json and weights), or anything else that `load_start` takes.
+            one of the layouts of `medclip.models.interchange.layouts`, or anything else that `load_start` takes.
         out: The pack's folder.
         architecture: Of a bare checkpoint: a name in open_clip, or a JSON file that describes it; of an image tower
             alone a name in timm, or its config.json.

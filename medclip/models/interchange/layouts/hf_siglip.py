@@ -37,6 +37,12 @@ _VISION = {
 }  # fmt: skip
 _CUT = {(384, 14): 378}
 """google/siglip-so400m-patch14-384: its patches leave the last 6 of 384 pixels out."""
+_NAMES = {
+    1024: "vit_large_patch16_siglip_256",
+    1152: "vit_so400m_patch14_siglip_224",
+    1536: "vit_giantopt_patch16_siglip_256",
+}
+"""timm's names by width, which a model shows of itself; the sizes are stated beside and decide."""
 _TANH = "gelu_pytorch_tanh"
 
 
@@ -77,7 +83,7 @@ def _read(place: Place) -> Source:
         "init_logit_bias": -10.0,
         "vision_cfg": {
             "image_size": vision["image_size"],
-            "timm_model_name": "vit_base_patch16_siglip_224",
+            "timm_model_name": _NAMES.get(width, "vit_base_patch16_siglip_224"),
             "timm_pool": "map",
             "timm_proj": "none",
             "timm_model_args": {

@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import Siglip2Tokenizer, SiglipTokenizer
+from transformers import Siglip2Tokenizer, SiglipConfig, SiglipModel, SiglipTokenizer
 
 from medclip.errors import MedclipError, Reason
 from medclip.models.interchange.import_export import export_model, import_model
+from medclip.models.interchange.layouts import hf_siglip
+from medclip.models.interchange.layouts.layout import Place
 from medclip.models.interchange.load_start import load_start
 from medclip.models.packs.pack import load_model
+from medclip.models.towers.build import build_clip
 from tests.kits.hf_models import CONTEXT, TEXTS, edit_config, images, save_siglip, train_pieces
 
 GEMMA = [
@@ -80,6 +83,41 @@ def test_training_starts_from_the_folder_and_export_says_that_open_clip_has_no_s
         export_model(pack, tmp_path / "exported")
     assert caught.value.reason is Reason.WRONG_USE
     assert not (tmp_path / "exported").exists()
+
+
+def test_the_one_size_that_its_authors_cut_off_is_taken_as_transformers_takes_it(tmp_path: Path, pieces: bytes) -> None:
+    """google/siglip-so400m-patch14-384: 27 patches of 14 leave 6 of 384 pixels out."""
+    theirs: Any = save_siglip(tmp_path / "m", vocab_size=44, image_size=384, patch_size=14)
+    (tmp_path / "m" / "spiece.model").write_bytes(pieces)
+    ours = load_model(import_model(tmp_path / "m", tmp_path / "pack"))
+    pixels = np.random.default_rng(1).integers(0, 256, (2, 384, 384, 3), dtype=np.uint8)
+    with torch.inference_mode():
+        image = theirs.get_image_features(ours.normalise(pixels)).pooler_output
+    unit = torch.nn.functional.normalize(image, dim=-1).numpy()
+    np.testing.assert_allclose(ours.encode_image(pixels), unit, atol=1e-5)
+
+
+@pytest.mark.parametrize("sizes", [(1152, 4304, 27, 16, 448, 14), (768, 3072, 12, 12, 224, 16)])
+def test_names_and_sizes_of_the_real_models_fit_without_their_weights(tmp_path: Path, sizes: tuple[int, ...]) -> None:
+    """MedSigLIP's and the base model's configurations, on torch's meta device."""
+    width, inner, layers, heads, side, patch = sizes
+    part = {
+        "hidden_size": width, "intermediate_size": inner, "num_hidden_layers": layers, "num_attention_heads": heads,
+    }  # fmt: skip
+    text = {**part, "bos_token_id": None, "eos_token_id": 1}
+    config = SiglipConfig(text_config=text, vision_config={**part, "image_size": side, "patch_size": patch})
+    config.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"nobody reads it")
+    source = hf_siglip.LAYOUT.read(Place(tmp_path))
+    assert source.config is not None
+    assert source.convert is not None
+    with torch.device("meta"):
+        converted = source.convert(SiglipModel(config).state_dict())
+        own = build_clip(source.config).state_dict()
+    logit = {"logit_scale", "logit_bias"}
+    assert {n: v.shape for n, v in converted.items() if n not in logit} == {
+        n: v.shape for n, v in own.items() if n not in logit
+    }
 
 
 def test_a_naflex_model_is_refused_by_name(tmp_path: Path) -> None:
