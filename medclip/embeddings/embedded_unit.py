@@ -76,17 +76,6 @@ FACTS = tuple(field.name for field in fields(EmbeddedUnit) if field.name != "fea
 """What is known of a unit besides its vectors."""
 
 
-def mean_vector(features_ND: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the normalised mean of unit vectors, float32 [D]; zeros where they cancel out."""
-    return normalised(features_ND.sum(axis=0, dtype=np.float64))
-
-
-def normalised(vector_D: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return a vector at unit length, as float32; zeros stay."""
-    length = np.linalg.norm(vector_D)
-    return (vector_D / length if length > 0 else vector_D).astype(np.float32)
-
-
 def from_dict(values: dict[str, Any]) -> EmbeddingPack:
     """Read a pack's names and hashes back from JSON."""
     return EmbeddingPack(**{field.name: str(values[field.name]) for field in fields(EmbeddingPack)})

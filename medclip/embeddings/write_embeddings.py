@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.embeddings.embedded_unit import FACTS, EmbeddedUnit, EmbeddingPack, mean_vector, normalised
+from medclip.embeddings.embedded_unit import FACTS, EmbeddedUnit, EmbeddingPack
 from medclip.files.output import new_file, write_file
+from medclip.models.class_vectors import mean_vector, normalised
 
 if TYPE_CHECKING:
     import pyarrow as pa

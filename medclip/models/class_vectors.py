@@ -38,6 +38,22 @@ class ClassVectors:
     """float32 [C, D], unit norm, for multi-label tasks; None for multi-class ones."""
 
 
+def mean_vector(features_ND: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the normalised mean of unit vectors, such as those of views, float32 [D]; zeros where they cancel out.
+
+    Example:
+        >>> [f"{x:.4f}" for x in mean_vector(np.array([[1, 0], [0, 1], [0, 1]], np.float32))]
+        ['0.4472', '0.8944']
+    """
+    return normalised(features_ND.sum(axis=0, dtype=np.float64))
+
+
+def normalised(vector_D: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return a vector at unit length, as float32; zeros stay."""
+    length = np.linalg.norm(vector_D)
+    return (vector_D / length if length > 0 else vector_D).astype(np.float32)
+
+
 def ensemble(prompt_vectors_ND: NDArray[np.float32], class_of_prompt: Sequence[int], num_classes: int) -> NDArray:
     """Average the unit vectors of each class's prompts and normalise again.
 

@@ -16,6 +16,7 @@ from medclip.adapters.model_images import images_of
 from medclip.errors import MedclipError, Problem, Reason, did_you_mean
 from medclip.files.given_images import GivenImage, given_images, write_array
 from medclip.files.grouping.studies import parse_modality
+from medclip.models.class_vectors import mean_vector
 from medclip.models.unit_reader import UnitReader, encode_units
 from medclip.progress import Progress, Silent
 from medclip.sample import Modality, Sample
@@ -32,12 +33,6 @@ OnError = Literal["raise", "nan"]
 class _File:
     path: Path
     modality: Modality | None
-
-
-def mean_vector(views_VD: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the vector of a unit: the mean of its views', of unit norm; float32 [D]."""
-    mean_D = views_VD.mean(axis=0, dtype=np.float64)
-    return (mean_D / np.linalg.norm(mean_D)).astype(np.float32)
 
 
 def embed_images(

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medclip.models.class_vectors import ClassVectors, class_vectors, ensemble, probabilities, score_features
+from medclip.models.class_vectors import (
+    ClassVectors,
+    class_vectors,
+    ensemble,
+    mean_vector,
+    probabilities,
+    score_features,
+)
 from medclip.statistics.metrics.ranks import auroc
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.own_words import ad_hoc_task, read_prompts
@@ -133,3 +140,9 @@ def test_words_of_the_user_are_scored_against_their_negation() -> None:
     vectors = class_vectors(WordHash(), task)
     assert vectors.positive.shape == vectors.negative.shape == (1, 16)  # type: ignore[union-attr]
     assert expand(task)[0].negative
+
+
+def test_the_mean_of_vectors_is_at_unit_length_and_zeros_stay() -> None:
+    views = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]], np.float32)
+    np.testing.assert_allclose(mean_vector(views), np.array([1, 2]) / 5**0.5, atol=1e-7)
+    assert mean_vector(np.array([[1.0, 0.0], [-1.0, 0.0]], np.float32)).tolist() == [0.0, 0.0]

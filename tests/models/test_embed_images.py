@@ -12,7 +12,6 @@ import pytest
 from medclip.adapters.registry import read_unit
 from medclip.adapters.sources import source_of
 from medclip.errors import MedclipError, Reason
-from medclip.models.embed_images import mean_vector
 from medclip.models.model import Model
 from medclip.models.packs.pack import load_model
 from medclip.sample import Modality
@@ -63,11 +62,6 @@ def test_deep_arrays_are_read_as_deep_files_are(model: Model, tmp_path: Path) ->
     deep = texture(5, 90, 120).astype(np.uint16) * 13
     path = write_image(tmp_path / "deep.png", deep)
     np.testing.assert_allclose(model.embed_images([deep, deep / 7]), model.embed_images([path, path]), atol=1e-6)
-
-
-def test_the_views_of_an_input_become_one_vector_of_unit_norm() -> None:
-    views = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]], np.float32)
-    np.testing.assert_allclose(mean_vector(views), np.array([1, 2]) / 5**0.5, atol=1e-7)
 
 
 def test_what_cannot_be_read_is_named_or_left_as_nan(model: Model, images: list[Path], tmp_path: Path) -> None:
