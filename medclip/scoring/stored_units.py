@@ -72,7 +72,8 @@ class StoredUnits:
 
     def __init__(self, embeddings: Embeddings, scores: StudyScores, key: bytes) -> None:
         self._embeddings, self._scores, self._key = embeddings, scores, key
-        self._units = list(_units(embeddings))
+        self._table = embeddings.units
+        self._units = list(_units(embeddings, self._table))
         self._decide()
         self._keys = self._split()
 
@@ -140,8 +141,7 @@ class StoredUnits:
 
     def _grouped(self) -> dict[str, str]:
         """Return the study before it was split, by the key that it has in the folder."""
-        units = self._embeddings.units
-        studies = zip(units.column("study").to_pylist(), units.column("grouped").to_pylist(), strict=True)
+        studies = zip(*(self._table.column(name).to_pylist() for name in ("study", "grouped")), strict=True)
         return {study: grouped for study, grouped in studies if study != grouped}
 
     def scores(self, files: pa.Table) -> list[ScoreRow]:
@@ -211,10 +211,9 @@ def _views(vectors_ND: NDArray[np.float32], units: Sequence[_Unit]) -> NDArray[n
     return np.concatenate([vectors_ND[unit.first_view : unit.first_view + unit.num_views] for unit in units])
 
 
-def _units(embeddings: Embeddings) -> Iterator[_Unit]:
+def _units(embeddings: Embeddings, units: pa.Table) -> Iterator[_Unit]:
     """Yield the units that have vectors, and those that failed late, in the order of files."""
     names = ["row", "grouped", "patient", "modality", "body_part", "stranger", "instead_of"]
-    units = embeddings.units
     first_view, ordered = 0, []
     columns = [units.column(name).to_pylist() for name in names]
     modalities = {name: Modality(name) for name in set(columns[3])}

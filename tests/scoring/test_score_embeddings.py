@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.compute as pc
+import pydicom
 import pytest
 import torch
+from pydicom.encaps import encapsulate, get_frame
+from pydicom.uid import RLELossless
 
 from medclip.api.embed import embed
 from medclip.api.score import score
+from medclip.embeddings.open_embeddings import open_embeddings
 from medclip.models.model import Model
-from medclip.models.packs.pack import load_model
+from medclip.models.open_set import OpenSet
+from medclip.models.packs.pack import load_model, update_pack
 from tests.kits.scoring import STUDY_UID, digests, small_folder, write_dicom
 
 
@@ -29,6 +37,11 @@ def hospital(root: Path) -> Path:
     (root / "e" / "1.dcm").write_bytes(body[:-3000])
     for name in ("2", "3"):
         write_dicom(root / "e" / f"{name}.dcm", 34, study_uid=f"{STUDY_UID}.7")
+    data = pydicom.dcmread(root / "e" / "2.dcm")
+    data.compress(RLELossless, generate_instance_uid=False)
+    frame = get_frame(data.PixelData, 0, number_of_frames=1)
+    data.PixelData = encapsulate([frame[: len(frame) // 4 * 2]])
+    data.save_as(root / "e" / "0.dcm")  # the first by name: 2.dcm counts in its place
     table = "file,study,patient,modality\n" + "".join(f"png/{n}.png,S,P,\n" for n in range(4))
     (root.parent / "table.csv").write_text(table)
     return root
@@ -76,3 +89,26 @@ def test_results_from_vectors_are_those_from_files(
     assert in_memory.scores.equals(whole.scores)
     assert in_memory.counts == whole.counts
     assert score(stored, tmp_path / "vectors", model=pack, **asked).already_finished
+
+
+def test_strangers_and_images_unlike_any_other_are_told_apart_as_in_a_run(pack: Path, tmp_path: Path) -> None:
+    guarded = Path(shutil.copytree(pack, tmp_path / "guarded"))
+    eye, nothing = np.eye(32, dtype=np.float32), np.zeros(1, np.float32)  # nothing is near enough
+    OpenSet(("xray",), np.zeros((1, 32), np.float32), eye, nothing).save(guarded)
+    update_pack(guarded)
+    write_dicom(tmp_path / "in" / "any.dcm", 1)
+    write_dicom(tmp_path / "in" / "chest.dcm", 2, study_uid=f"{STUDY_UID}.2", BodyPartExamined="CHEST")
+    stored = embed(tmp_path / "in", tmp_path / "e", model=guarded, workers=1)
+    assert stored.units.column("stranger").to_pylist() == [True, False]
+    for n, asked in enumerate(({"task": "chest_xray_findings"}, {"prompt": "a pacemaker"}, {"task": "breast_density"})):
+        whole = score(tmp_path / "in", tmp_path / f"f{n}", model=guarded, workers=1, **asked)
+        score(stored, tmp_path / f"v{n}", model=guarded, **asked)
+        assert digests(tmp_path / f"v{n}") == digests(tmp_path / f"f{n}")
+        assert whole.counts["scored"] == (1, 2, 0)[n]
+
+
+def test_a_copy_that_counts_for_a_broken_file_is_a_copy_again_where_it_is_not_asked(made: tuple[Path, Path]) -> None:
+    units = open_embeddings(made[1]).units
+    copies = units.filter(pc.is_valid(units.column("instead_of")))  # pyright: ignore[reportAttributeAccessIssue]
+    assert copies.num_rows == 1, "or the comparison above does not see such a file"
+    assert len(set(units.column("grouped").to_pylist())) < len(set(units.column("study").to_pylist()))
