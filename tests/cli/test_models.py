@@ -143,7 +143,7 @@ def test_an_exported_folder_loads_in_open_clip_by_the_line_that_is_printed(
     name = capsys.readouterr().out.split("'")[1]
     assert open_clip.create_model(name).visual.image_size == (32, 32)
     assert main(["models", "export", str(pack), "--out", str(tmp_path / "f"), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"folder": str(tmp_path / "f"), "notes": []}
+    assert json.loads(capsys.readouterr().out) == {"folder": str(tmp_path / "f"), "notes": [], "loader": "open_clip"}
 
 
 def test_json_gives_the_packs_facts(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
