@@ -104,7 +104,9 @@ class HeatMaps:
         where = f", {explained.labels[heat.top]}" if explained.labels[heat.top] else ""
         empty = ": empty" if heat.is_empty else ""
         data = base64.b64encode(small_overlay(explained, seen, heat, THUMBNAIL_PX)).decode()
-        return ThumbnailView(f"heat map{empty}: {score.class_} {percent(score.probability)}{where}", data)
+        return ThumbnailView(
+            f"heat map{empty}: {score.class_.replace('_', ' ')} {percent(score.probability)}{where}", data
+        )
 
     def _ref(self, row: FileRow) -> FileRef:
         base = self.root if self.root.is_dir() else self.root.parent
