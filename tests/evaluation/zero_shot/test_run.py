@@ -18,6 +18,7 @@ from medclip.models.card import read_card
 from medclip.models.class_vectors import ensemble
 from medclip.models.packs.manifest import file_sha256
 from medclip.models.packs.pack import load_model, update_pack
+from tests.kits import adapt_tables
 from tests.kits.embeddings import embed_files
 from tests.kits.evaluation import SUITE, image, small_data
 from tests.kits.image_only import image_only_pack
@@ -347,7 +348,9 @@ def test_a_set_from_embeddings_has_the_bytes_of_one_from_files(
 ) -> None:
     store = embed_files(tmp_path / "e", pack, place / "eyes", "fundus")
     with pytest.raises(MedclipError, match="another pack"):
-        evaluate_suite(make_pack(tmp_path / "other"), place / "suite.yaml", place, embeddings=store, **QUICK)
+        evaluate_suite(
+            adapt_tables.make_pack(tmp_path / "other"), place / "suite.yaml", place, embeddings=store, **QUICK
+        )
     eyes = shutil.copytree(place / "eyes", tmp_path / "data" / "eyes", copy_function=shutil.copy2).parent
     store = embed_files(tmp_path / "all", pack, eyes, "fundus")
     outs = {name: tmp_path / name for name in ("files", "stored")}
