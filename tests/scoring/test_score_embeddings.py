@@ -100,7 +100,9 @@ def test_strangers_and_images_unlike_any_other_are_told_apart_as_in_a_run(pack: 
     write_dicom(tmp_path / "in" / "chest.dcm", 2, study_uid=f"{STUDY_UID}.2", BodyPartExamined="CHEST")
     stored = embed(tmp_path / "in", tmp_path / "e", model=guarded, workers=1)
     assert stored.units.column("stranger").to_pylist() == [True, False]
-    for n, asked in enumerate(({"task": "chest_xray_findings"}, {"prompt": "a pacemaker"}, {"task": "breast_density"})):
+    questions: list[dict[str, Any]]
+    questions = [{"task": "chest_xray_findings"}, {"prompt": "a pacemaker"}, {"task": "breast_density"}]
+    for n, asked in enumerate(questions):
         whole = score(tmp_path / "in", tmp_path / f"f{n}", model=guarded, workers=1, **asked)
         score(stored, tmp_path / f"v{n}", model=guarded, **asked)
         assert digests(tmp_path / f"v{n}") == digests(tmp_path / f"f{n}")
