@@ -14,7 +14,10 @@ OF_ONE_COMMAND = {"audit"}
 """Its options are the keys of its recipe, which say what they mean."""
 OTHER_THINGS = {
     "--out": {"view", "captions from-labels", "shards index", "search"},  # a file, or a place beside the input
-    "--task": {"score"},  # several
+    "--task": {"score", "explain"},  # several
+    "--prompt": {"explain"},  # what a heat map is of
+    "--against": {"explain"},  # of those
+    "--method": {"explain"},  # of heat maps
     "--shots": {"adapt compare"},  # several
     "--modality": {"shards index"},  # of all images
     "--patient": {"shards index"},  # a field of json

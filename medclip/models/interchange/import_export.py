@@ -211,9 +211,6 @@ def import_model(
                 where=source,
             )
         return import_text_model(Path(source), out)
-    from medclip.models.interchange.load_start import start_from
-    from medclip.models.towers.state_dict import check_finite
-
     with scratch_folder(out) as scratch:
         located = _pooled(find_source(source, architecture, scratch), pooling)
         if not located.weights:
@@ -224,6 +221,9 @@ def import_model(
                 hint="Name a checkpoint.",
             )
         chosen = choose_pixels(located, preset, stated)
+        from medclip.models.interchange.load_start import start_from  # torch, once nothing is left to refuse without
+        from medclip.models.towers.state_dict import check_finite
+
         with naming(located.weights[0], instead=scratch):
             converted = tuple(as_safetensors(path, scratch) or path for path in located.weights)
             started = start_from(replace(chosen.source, weights=converted), text_folder=text_folder)
