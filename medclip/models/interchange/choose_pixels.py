@@ -73,9 +73,11 @@ def check_pixels(source: Source, side: int, towers: Sequence[str]) -> None:
 
     Raises:
         MedclipError: WRONG_USE where nothing is stated, naming the presets that fit, and for a preset of another size;
-            PACK_INVALID where the checkpoint's own file is of another size.
+            PACK_INVALID where the checkpoint's own file is of another size or cannot be followed.
     """
     pixels = source.preprocess
+    if not pixels and source.refusal is not None:
+        raise source.refusal
     if not pixels:
         fitting = fitting_presets(side, towers)
         names = f"presets that fit its {side} px are {list_of(fitting)}" if fitting else "no preset fits"

@@ -9,13 +9,13 @@ from enum import Enum
 from pathlib import Path
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.interchange.layouts.layout import HUB_WEIGHTS, INDEX, split_over
+from medclip.models.interchange.layouts.layout import HUB_WEIGHTS, INDEX, PICKLED_INDEX, split_over
 from medclip.models.interchange.layouts.open_clip_folder import OPEN_CLIP_WEIGHTS
 from medclip.models.packs.manifest import CONFIG_NAME
 
 _COMPANIONS = (
-    "config.json", "preprocessor_config.json", "tokenizer_config.json", "tokenizer.json", "special_tokens_map.json",
-    "vocab.txt", "vocab.json", "merges.txt", "spiece.model",
+    "config.json", "preprocessor_config.json", "processor_config.json", "tokenizer_config.json", "tokenizer.json",
+    "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt", "spiece.model",
 )  # fmt: skip
 """What lies beside weights, in one layout or another."""
 _TIMEOUT_S = 10.0
@@ -80,7 +80,7 @@ def fetch_model(repository: str, cache: str | None = None) -> Path:
     for name in _COMPANIONS:  # a repository has some of them
         if fetch(repository, name, cache) is Missing.UNREACHABLE:
             break
-    if weights.name == INDEX:
+    if weights.name in (INDEX, PICKLED_INDEX):
         for shard in split_over(weights):
             fetch_weights(repository, shard, cache=cache)
     return weights.parent

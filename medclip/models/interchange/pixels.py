@@ -17,6 +17,8 @@ from medclip.models.preprocess import CLIP_MEAN, CLIP_STD
 
 PROCESSOR = "preprocessor_config.json"
 """Where transformers keeps what its image processor does."""
+JOINT_PROCESSOR = "processor_config.json"
+"""Where transformers 5 keeps it if it is saved together with the tokenizer: under "image_processor"."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _HALF = (0.5, 0.5, 0.5)
@@ -45,13 +47,11 @@ _PROCESSORS: Mapping[str, Mapping[str, Any]] = {
     "Siglip": {**_SQUASHED, "resample": 3},
     "ViT": {**_SQUASHED, "resample": 2},
     "DeiT": {
+        **_SQUASHED,
         "size": {"height": 256, "width": 256},
         "crop_size": {"height": 224, "width": 224},
         "do_center_crop": True,
         "resample": 3,
-        "image_mean": IMAGENET_MEAN,
-        "image_std": IMAGENET_STD,
-        "square": True,
     },
 }
 """What transformers' processors do where the file leaves it out; `square`: how a `size` of one number is meant."""
@@ -107,15 +107,17 @@ def from_processor(config: Mapping[str, Any], place: Path | str = PROCESSOR) -> 
     side = _side(values["crop_size"], place) if values.get("do_center_crop") else resized
     if mode == "shortest" and side is resized and not values.get("do_center_crop"):
         raise _unknown(place, "it keeps the aspect ratio and cuts nothing off, so that images are not square")
-    factor = float(values.get("rescale_factor", 1 / 255)) if values["do_rescale"] else 1.0
+    factor = values.get("rescale_factor", 1 / 255) if values["do_rescale"] else 1.0
+    if not isinstance(factor, int | float) or factor <= 0:
+        raise _unknown(place, f"its rescale_factor is {factor!r}")
     mean, std = (values["image_mean"], values["image_std"]) if values["do_normalize"] else (0.0, 1.0)
     filter_ = values.get("resample", 2)
     if filter_ not in range(len(_FILTERS)):
         raise _unknown(place, f"its resample is {filter_!r}")
     return {
         "size": side,
-        "mean": [value / (255 * factor) for value in _three(mean)],
-        "std": [value / (255 * factor) for value in _three(std)],
+        "mean": [value / (255 * factor) for value in _numbers("image_mean", mean, place)],
+        "std": [value / (255 * factor) for value in _numbers("image_std", std, place)],
         "interpolation": _FILTERS[filter_],
         "resize_mode": mode,
         "fill_color": 0,
@@ -126,21 +128,27 @@ def from_processor(config: Mapping[str, Any], place: Path | str = PROCESSOR) -> 
 
 
 def read_processor(folder: Path) -> dict[str, Any]:
-    """Return what the preprocessor_config.json of a folder says; nothing where there is none.
+    """Return what the image processor of a folder does, by either of transformers' files; nothing where there is none.
 
     Raises:
-        MedclipError: PACK_INVALID for one that is no JSON, and as `from_processor`.
+        MedclipError: PACK_INVALID for a file that is no JSON, and as `from_processor`.
     """
-    path = folder / PROCESSOR
-    if not path.is_file():
-        return {}
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
-        raise MedclipError(Reason.PACK_INVALID, "this image processor cannot be read.", where=path) from e
-    if not isinstance(config, dict):
-        raise MedclipError(Reason.PACK_INVALID, "this is no image processor.", where=path)
-    return from_processor(config, path)
+    for name, inside in ((PROCESSOR, None), (JOINT_PROCESSOR, "image_processor")):
+        path = folder / name
+        if not path.is_file():
+            continue
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as e:
+            raise _unknown(path, "the file cannot be read") from e
+        if isinstance(config, dict) and inside is not None:
+            config = config.get(inside)
+            if config is None:  # a processor of older versions, which kept its parts in files of their own
+                continue
+        if not isinstance(config, dict):
+            raise _unknown(path, "the file is no image processor")
+        return from_processor(config, path)
+    return {}
 
 
 def from_timm(pretrained_cfg: Mapping[str, Any], place: Path | str = "config.json") -> dict[str, Any]:
@@ -153,17 +161,18 @@ def from_timm(pretrained_cfg: Mapping[str, Any], place: Path | str = "config.jso
         MedclipError: PACK_INVALID for images that are not square or not in colour, and for unknown modes.
     """
     given = {key: value for key, value in pretrained_cfg.items() if value is not None}
-    channels, height, width = (*given.get("input_size", (3, 224, 224)), 0, 0, 0)[:3]
+    size = given.get("input_size", (3, 224, 224))
+    channels, height, width = size if isinstance(size, list | tuple) and len(size) == 3 else (0, 0, 0)
     if channels != 3 or height != width or type(height) is not int:
         raise _unknown(place, f"its input_size is {given.get('input_size')!r}; three channels and a square can be made")
-    mode, share = str(given.get("crop_mode", "center")), float(given.get("crop_pct", 0.875))
-    if mode not in _TIMM_MODES or not 0 < share <= 1:
-        raise _unknown(place, f"its crop_mode is {mode!r} and its crop_pct {share:g}")
-    resized, mean = math.floor(height / share), _three(given.get("mean", IMAGENET_MEAN))
+    mode, share = str(given.get("crop_mode", "center")), given.get("crop_pct", 0.875)
+    if mode not in _TIMM_MODES or not isinstance(share, int | float) or not 0 < share <= 1:
+        raise _unknown(place, f"its crop_mode is {mode!r} and its crop_pct {share!r}")
+    resized, mean = math.floor(height / share), _numbers("mean", given.get("mean", IMAGENET_MEAN), place)
     return {
         "size": height,
         "mean": mean,
-        "std": _three(given.get("std", IMAGENET_STD)),
+        "std": _numbers("std", given.get("std", IMAGENET_STD), place),
         "interpolation": str(given.get("interpolation", "bicubic")),
         "resize_mode": _TIMM_MODES[mode],
         "fill_color": [round(255 * value) for value in mean] if mode == "border" else 0,
@@ -183,8 +192,8 @@ def _resized(size: Any, *, square: bool, place: Path | str) -> tuple[int, str]:
 
 
 def _side(size: Any, place: Path | str) -> int:
-    sides = size.values() if isinstance(size, Mapping) else [size]
-    if len(set(sides)) != 1 or not all(type(side) is int and side > 0 for side in sides):
+    sides = list(size.values()) if isinstance(size, Mapping) else [size]
+    if not all(type(side) is int and side > 0 for side in sides) or len(set(sides)) != 1:
         raise _unknown(place, f"its images are {size!r}, which is no square")
     return next(iter(sides))
 
@@ -194,6 +203,14 @@ def _three(value: Any) -> Any:
     if isinstance(value, int | float):
         return [value] * 3
     return list(value) * (3 if len(value) == 1 else 1) if isinstance(value, list | tuple) else value
+
+
+def _numbers(key: str, value: Any, place: Path | str) -> list[float]:
+    """Return a number a channel."""
+    numbers = _three(value)
+    if not isinstance(numbers, list) or len(numbers) != 3 or not all(type(one) in (int, float) for one in numbers):
+        raise _unknown(place, f"its {key} is {str(value)[:60]}, which is not three numbers")
+    return numbers
 
 
 def _unknown(place: Path | str, what: str) -> MedclipError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from transformers.models.bit.image_processing_bit import BitImageProcessor
 from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
 from transformers.models.clip.image_processing_clip import CLIPImageProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.deit.image_processing_pil_deit import DeiTImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.siglip.image_processing_siglip import SiglipImageProcessor
 
@@ -55,8 +57,9 @@ def tensor_of(preprocess: Preprocess, pixels: NDArray[np.uint8]) -> NDArray[np.f
         (SiglipImageProcessor(**SQUASHED), True),
         (BitImageProcessorPil(**RAD_DINO), False),
         (BitImageProcessor(**RAD_DINO), True),
+        (DeiTImageProcessorPil(size={"height": 47, "width": 47}, crop_size=CUT["crop_size"]), False),
         (CLIPImageProcessorPil(**CUT, do_rescale=False, image_mean=[101.5] * 3, image_std=[83.4] * 3), False),
-        (SiglipImageProcessorPil(**SQUASHED, rescale_factor=1 / 127.5, image_mean=[1] * 3, image_std=[1] * 3), False),
+        (SiglipImageProcessorPil(**SQUASHED, rescale_factor=1 / 127.5, image_mean=[1.0] * 3, image_std=[1.0] * 3), False),
     ],
 )
 def test_the_tensor_is_that_of_transformers_own_processor(
@@ -98,6 +101,13 @@ def test_an_old_file_with_a_size_of_one_number_means_what_its_kind_meant() -> No
         ({"image_processor_type": "CLIPImageProcessor", "crop_size": {"height": 224, "width": 200}}, "no square"),
         ({"image_processor_type": "CLIPImageProcessor", "size": {"longest_edge": 224}}, "longest_edge"),
         ({"image_processor_type": "CLIPImageProcessor", "resample": 9}, "resample"),
+        ({"image_processor_type": "CLIPImageProcessor", "resample": "bicubic"}, "resample"),
+        ({"image_processor_type": "CLIPImageProcessor", "size": {}}, "size"),
+        ({"image_processor_type": "CLIPImageProcessor", "size": [224, 224]}, "no square"),
+        ({"image_processor_type": "CLIPImageProcessor", "rescale_factor": 0}, "rescale_factor"),
+        ({"image_processor_type": "CLIPImageProcessor", "rescale_factor": "1/255"}, "rescale_factor"),
+        ({"image_processor_type": "CLIPImageProcessor", "image_mean": [0.5, "0.5", 0.5]}, "image_mean"),
+        ({"image_processor_type": "CLIPImageProcessor", "image_std": [0.5, 0.5]}, "image_std"),
     ],
 )
 def test_a_processor_that_cannot_be_followed_is_refused_with_the_step(config: dict[str, Any], word: str) -> None:
@@ -105,6 +115,25 @@ def test_a_processor_that_cannot_be_followed_is_refused_with_the_step(config: di
         from_processor(config, Path("m/preprocessor_config.json"))
     assert caught.value.reason is Reason.PACK_INVALID
     assert "--preset" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["CLIP", "ChineseCLIP", "Bit", "Siglip", "ViT", "DeiT"])
+def test_what_a_file_leaves_out_is_as_the_processor_of_its_kind_has_it(kind: str) -> None:
+    import transformers
+
+    processor: Any = getattr(transformers, f"{kind}ImageProcessorPil")()
+    pixels = noise(230, 301, 3)
+    theirs = processor(Image.fromarray(pixels), return_tensors="np")["pixel_values"][0]
+    ours = read(from_processor({"image_processor_type": f"{kind}ImageProcessor"}))
+    np.testing.assert_allclose(tensor_of(ours, pixels), theirs, atol=1e-5)
+
+
+def test_a_processor_that_was_saved_together_with_its_tokenizer_is_read(tmp_path: Path) -> None:
+    alone = CLIPImageProcessorPil(**CUT).to_dict()
+    (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": alone, "processor_class": "C"}))
+    assert read_processor(tmp_path) == from_processor(alone)
+    (tmp_path / "processor_config.json").write_text(json.dumps({"processor_class": "C"}))
+    assert read_processor(tmp_path) == {}
 
 
 @pytest.mark.parametrize("text", ["{", "[1]"])
@@ -125,10 +154,23 @@ def test_the_tensor_is_that_of_timms_data_config(crop_pct: float, crop_mode: str
     np.testing.assert_allclose(tensor_of(read(from_timm(own)), pixels), theirs, atol=1e-5)
 
 
-def test_timm_models_that_take_other_than_colour_squares_are_refused() -> None:
-    for cfg in ({"input_size": (1, 224, 224)}, {"input_size": (3, 224, 192)}, {"crop_mode": "random"}):
-        with pytest.raises(MedclipError):
-            from_timm(cfg)
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"input_size": (1, 224, 224)},
+        {"input_size": (3, 224, 192)},
+        {"input_size": 224},
+        {"crop_mode": "random"},
+        {"crop_pct": "1"},
+        {"mean": ["0.5"] * 3},
+        {"std": [0.5, 0.5]},
+    ],
+)
+def test_timm_models_that_take_other_than_colour_squares_or_state_no_numbers_are_refused(
+    config: dict[str, Any],
+) -> None:
+    with pytest.raises(MedclipError):
+        from_timm(config)
 
 
 def test_open_clips_words_are_completed_as_open_clip_does() -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from medclip.errors import MedclipError, Reason
 from medclip.models.interchange.layouts.hf_names import check_patches, converter, weights_of
-from medclip.models.interchange.layouts.layout import CONFIG, Layout, Place, Source
+from medclip.models.interchange.layouts.layout import CONFIG, Layout, Place, Source, followed
 from medclip.models.interchange.pixels import read_processor
 from medclip.models.towers.poolings import ARGUMENTS
 
@@ -45,7 +45,7 @@ def _read(place: Place) -> Source:
             f"its activation is {values['hidden_act']!r}; that of a DINOv2 is 'gelu'.",
             where=place.path / CONFIG,
         )
-    pixels = read_processor(place.path) or {}
+    pixels, refusal = followed(lambda: read_processor(place.path))
     size = pixels.get("size", values["image_size"])
     check_patches({**values, "image_size": size}, place)
     registers = values["num_register_tokens"]
@@ -71,7 +71,9 @@ def _read(place: Place) -> Source:
     }  # fmt: skip
 
     convert = converter(partial(_renamed, values=values, size=size))
-    return Source({"vision_cfg": vision_cfg}, weights_of(place), place.path, pixels, place.path, convert, LAYOUT.name)
+    return Source(
+        {"vision_cfg": vision_cfg}, weights_of(place), place.path, pixels, place.path, convert, LAYOUT.name, refusal
+    )
 
 
 _MODULES = {"norm1": "norm1", "norm2": "norm2", "attn.proj": "attention.output.dense"}

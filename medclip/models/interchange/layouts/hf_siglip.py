@@ -19,7 +19,7 @@ from medclip.models.interchange.layouts.hf_names import (
     ratio,
     weights_of,
 )
-from medclip.models.interchange.layouts.layout import Layout, Place, Source
+from medclip.models.interchange.layouts.layout import Layout, Place, Source, followed
 from medclip.models.interchange.pixels import read_processor
 
 if TYPE_CHECKING:
@@ -114,7 +114,8 @@ def _read(place: Place) -> Source:
     }
 
     convert = converter(_renamed, text["num_hidden_layers"], vision["num_hidden_layers"])
-    return Source(config, weights_of(place), place.path, read_processor(place.path), place.path, convert, LAYOUT.name)
+    pixels, refusal = followed(lambda: read_processor(place.path))
+    return Source(config, weights_of(place), place.path, pixels, place.path, convert, LAYOUT.name, refusal)
 
 
 def _renamed(state: Mapping[str, Tensor], text_layers: int, image_layers: int) -> dict[str, Tensor]:

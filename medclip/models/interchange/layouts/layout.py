@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 CONFIG = "config.json"
 """What transformers and timm call their config."""
 INDEX = "model.safetensors.index.json"
+PICKLED_INDEX = "pytorch_model.bin.index.json"
 """Names the file of each tensor where weights are split over several (shards)."""
-HUB_WEIGHTS = (WEIGHTS_NAME, INDEX, "pytorch_model.bin")
+HUB_WEIGHTS = (WEIGHTS_NAME, INDEX, "pytorch_model.bin", PICKLED_INDEX)
 """What transformers and timm call their weights, in the order in which they look."""
 _SHOWN = 4
 """Names of files and of tensors that an error shows."""
@@ -48,6 +49,16 @@ class Source:
     """From the tensors' names in the file to those of the towers that `config` describes; None where they are equal."""
     layout: str = ""
     """Name of the layout, for the card."""
+    refusal: MedclipError | None = None
+    """Why the checkpoint's own file about pixels cannot be followed; raised unless the user states them."""
+
+
+def followed(read: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any], MedclipError | None]:
+    """Return what a checkpoint's own file says about pixels, or nothing and why it cannot be followed."""
+    try:
+        return read(), None
+    except MedclipError as error:
+        return {}, error
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +91,7 @@ class Place:
             return (self.path,)
         name = next((n for n in usual if n in self.names), None)
         if name is not None:
-            return _shards(self.path / name) if name == INDEX else (self.path / name,)
+            return _shards(self.path / name) if name in (INDEX, PICKLED_INDEX) else (self.path / name,)
         others = sorted(n for n in self.names if Path(n).suffix.lower() in PICKLES | {".safetensors"})
         return (self.path / others[0],) if len(others) == 1 else ()
 

@@ -17,6 +17,7 @@ from medclip.models.interchange.layouts.layout import (
     Layout,
     Place,
     Source,
+    followed,
     no_weights,
 )
 from medclip.models.interchange.pixels import from_timm
@@ -74,7 +75,7 @@ def read_tower(place: Place, config: Mapping[str, Any], layout: str) -> Source:
     usual_size = usual.input_size if usual is not None else (3, 224, 224)
     size = (stated or {}).get("input_size") or arguments.get("img_size") or usual_size
     side = size if type(size) is int else list(size)[-1]
-    pixels = from_timm(stated, place.path / CONFIG) if stated.get("mean") else {}
+    pixels, refusal = followed(lambda: from_timm(stated, place.path / CONFIG) if stated.get("mean") else {})
     sizes = _sizes(place, weights)
     vision_cfg = {
         "image_size": side,
@@ -85,7 +86,7 @@ def read_tower(place: Place, config: Mapping[str, Any], layout: str) -> Source:
     folder = place.path if place.path.is_dir() else None
     return Source(
         {"vision_cfg": vision_cfg}, weights, folder, pixels, place.path,
-        partial(_renamed, classifier=str(stated.get("classifier") or "")), layout,
+        partial(_renamed, classifier=str(stated.get("classifier") or "")), layout, refusal,
     )  # fmt: skip
 
 

@@ -77,6 +77,26 @@ def test_split_weights_and_pickled_ones_give_the_same_pack(tmp_path: Path) -> No
     torch.save(state, tmp_path / "pickled" / "pytorch_model.bin")
     pickled = import_model(tmp_path / "pickled", tmp_path / "b")
     assert (split / "model.safetensors").read_bytes() == (pickled / "model.safetensors").read_bytes()
+    (tmp_path / "pickled" / "pytorch_model.bin").unlink()
+    weight_map = {}
+    for n in range(2):
+        part = dict(list(state.items())[n::2])
+        torch.save(part, tmp_path / "pickled" / f"pytorch_model-{n}.bin")
+        weight_map |= dict.fromkeys(part, f"pytorch_model-{n}.bin")
+    (tmp_path / "pickled" / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    both = import_model(tmp_path / "pickled", tmp_path / "c")
+    assert (split / "model.safetensors").read_bytes() == (both / "model.safetensors").read_bytes()
+
+
+def test_a_processor_that_cannot_be_followed_gives_way_to_what_the_user_states(tmp_path: Path) -> None:
+    save_clip(tmp_path / "m")
+    processor = tmp_path / "m" / "preprocessor_config.json"
+    processor.write_text(json.dumps({**json.loads(processor.read_text()), "do_pad": True}))
+    error = refusal(tmp_path / "m", tmp_path / "pack")
+    assert "it pads images" in str(error)
+    assert "--resize" in str(error)
+    pack = import_model(tmp_path / "m", tmp_path / "pack", resize="squash", mean=[0.5] * 3, std=[0.25] * 3)
+    assert load_model(pack).preprocess.resize == "squash"
 
 
 def test_training_starts_from_the_folder_and_the_pack_loads_in_open_clip(tmp_path: Path) -> None:
