@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medclip.adaptation.run import AdaptRun, adapt_model
+from medclip.api.run_arguments import folder_of
 from medclip.evaluation.adapted_model import measure
 from medclip.files.key_value import Overrides, read_overrides
 from medclip.progress import Progress
@@ -16,6 +17,7 @@ from medclip.settings import Settings
 from medclip.text.vocabulary.task import Task
 
 if TYPE_CHECKING:
+    from medclip.embeddings.open_embeddings import Embeddings
     from medclip.models.model import Model
 
 
@@ -30,7 +32,7 @@ def adapt(
     task: Task | str | Path | None = None,
     modality: Modality | str | None = None,
     patient: str | None = None,
-    images: str | Path | None = None,
+    images: str | Path | Embeddings | None = None,
     seed: int = 0,
     init_seed: int = 0,
     test_share: float = 0.3,
@@ -63,8 +65,8 @@ def adapt(
         task: A task of the vocabulary or a task file; made of the table where None.
         modality: Of rows whose table says none.
         patient: Column that names the patient, or "file" where each file is a patient of its own.
-        images: Folder that files of the table are relative to; the table's own where None. Or a folder of embeddings of
-            the same pack: no image is read, and methods that train towers are refused.
+        images: Folder that files of the table are relative to; the table's own where None. Or embeddings of the
+            same pack, or their folder: no image is read, and methods that train towers are refused.
         seed: Of the draw of shots. Test patients do not depend on it.
         init_seed: Of initialisation, batches and augmentation.
         test_share: Share of patients to test on, where the table has no column `split`; 0 for no test.
@@ -98,7 +100,7 @@ def adapt(
         checkpoint=checkpoint,
         task=task,
         modality=modality,
-        folder=images,
+        folder=folder_of(images),
         patient_from=patient,
         seed=seed,
         init_seed=init_seed,

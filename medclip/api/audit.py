@@ -7,6 +7,7 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from medclip.api.run_arguments import folder_of
 from medclip.auditing.input.options import ReadOptions
 from medclip.auditing.options import AuditOptions
 from medclip.auditing.provenance.inputs import paths_of, relative_place
@@ -64,8 +65,8 @@ def audit(
     Args:
         scores: What `medclip.score` returned, or its folder; CSV, TSV or Parquet file; any data frame that narwhals
             knows; a recipe: a YAML file with the options of `medclip audit` by name, which the other arguments
-            override; or the `audit.json` of an audit, which is run again. With `task`, `model` and `images`: the label
-            table, whose images the pack scores.
+            override; or the `audit.json` of an audit, which is run again. With `task`, `model` and `images` (a folder,
+            or embeddings): the label table, whose images the pack scores.
         labels: Table of truths, patients and groups; None where it is the table of scores itself.
         by: What divides patients into groups: `sex`, `age`, `race`, `site`, `scanner`, `view`, any column, "sex*age".
         label: Labels; "SCORE=COLUMN" where names differ; None for all that have score and truth.
@@ -100,6 +101,10 @@ def audit(
     about = {key: keys.pop(key, None) for key in ("auditor", "question", "audited_on")}
     formats: Sequence[str] = keys.pop("format", ())
     formats = [formats] if isinstance(formats, str) else formats
+    if "images" in keys:
+        keys["images"] = folder_of(keys["images"])
+    if keys.get("model") is not None:
+        keys["model"] = str(getattr(keys["model"], "path", keys["model"]))  # a loaded one stands for its pack
     if keys and (reading is not None or options is not None):
         raise MedclipError(
             Reason.WRONG_USE,

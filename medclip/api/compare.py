@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medclip.api.run_arguments import folder_of
 from medclip.evaluation.few_shot.compare import TEST_SHARE, compare_methods
 from medclip.evaluation.few_shot.plan import REFERENCES, SEEDS, SHOTS
 from medclip.evaluation.few_shot.results import Comparison
@@ -18,6 +19,7 @@ from medclip.statistics.estimate import NUM_RESAMPLES
 from medclip.text.vocabulary.task import Task
 
 if TYPE_CHECKING:
+    from medclip.embeddings.open_embeddings import Embeddings
     from medclip.models.model import Model
 
 
@@ -37,7 +39,7 @@ def compare(
     task: Task | str | Path | None = None,
     modality: Modality | str | None = None,
     patient: str | None = None,
-    images: str | Path | None = None,
+    images: str | Path | Embeddings | None = None,
     test_share: float = TEST_SHARE,
     split_seed: int = 0,
     processes: int = 1,
@@ -68,8 +70,8 @@ def compare(
         task: Vocabulary task or task file; the table's own labels where None.
         modality: Of rows whose table says none.
         patient: Column that names the patient, or "file" where each file is a patient of its own.
-        images: Folder that files of the table are relative to; the table's own where None. Or a folder of embeddings of
-            the same pack: no image is read, and methods that train towers are refused.
+        images: Folder that files of the table are relative to; the table's own where None. Or embeddings of the
+            same pack, or their folder: no image is read, and methods that train towers are refused.
         test_share: Share of patients to test on, where the table has no column `split`.
         split_seed: Of that division.
         processes: Runs at a time; each computes with one thread, so that results do not depend on their number.
@@ -100,7 +102,7 @@ def compare(
         references=reference,
         task=task,
         modality=modality,
-        folder=None if images is None else Path(images),
+        folder=None if (folder := folder_of(images)) is None else Path(folder),
         patient_from=patient,
         test_share=test_share,
         split_seed=split_seed,

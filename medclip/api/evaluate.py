@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medclip.api.run_arguments import folder_of
 from medclip.evaluation.zero_shot.results import SuiteResult
 from medclip.evaluation.zero_shot.run import evaluate_suite
 from medclip.evaluation.zero_shot.suite import SuiteFile
@@ -15,6 +16,7 @@ from medclip.settings import Settings
 from medclip.statistics.estimate import NUM_RESAMPLES
 
 if TYPE_CHECKING:
+    from medclip.embeddings.open_embeddings import Embeddings
     from medclip.models.model import Model
 
 
@@ -31,7 +33,7 @@ def evaluate(
     memory: int | str | None = None,
     num_resamples: int = NUM_RESAMPLES,
     key_file: str | Path | None = None,
-    embeddings: str | Path | None = None,
+    embeddings: str | Path | Embeddings | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
     prompt_sensitivity: bool = False,
@@ -58,7 +60,7 @@ def evaluate(
             the machine or its cgroup has.
         num_resamples: Resamples of patients.
         key_file: Key that patient identifiers are hashed with; the identity key of `settings` where None.
-        embeddings: Folder that `medclip embed` wrote of `data` with the same pack: no image is read.
+        embeddings: What `medclip.embed` made of `data` with the same pack, or its folder: no image is read.
         settings: Limits and policy.
         progress: Told of each set and image.
         prompt_sensitivity: Measure every set in each of its wordings as well, and whether the text tower hears "no".
@@ -89,7 +91,7 @@ def evaluate(
         memory=memory,
         num_replicates=num_resamples,
         key_file=None if key_file is None else Path(key_file),
-        embeddings=embeddings,
+        embeddings=folder_of(embeddings),
         settings=settings,
         progress=progress,
         prompt_sensitivity=prompt_sensitivity,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medclip.embeddings.open_embeddings import Embeddings
 from medclip.errors import MedclipError, Reason, Status, did_you_mean
 from medclip.files.given_images import as_files, given_images, is_frame, is_several
 from medclip.files.input_paths import refuse_missing
@@ -85,6 +86,11 @@ def path_of(value: object, what: str) -> Path:
     if not isinstance(value, (str, os.PathLike)):
         raise MedclipError(Reason.WRONG_USE, f"{what} is named by a path, not by a {type(value).__name__}.")
     return Path(value)
+
+
+def folder_of(images: str | Path | Embeddings | None) -> str | Path | None:
+    """Return the folder of images, which may be that of embeddings, opened or not."""
+    return images.folder if isinstance(images, Embeddings) else images
 
 
 class TemporaryFolder:

@@ -29,7 +29,7 @@ def status(
     counts = read.counts
     print(f"{printable(str(read.folder))}: {read.state}")
     print(f"{counts['files']} of {read.num_listed} files that are listed have their row; {counts['studies']} studies")
-    print(f"{counts['scored']} scored, {counts['skipped']} skipped, {counts['failed']} failed")
+    print(read.ended)
     for ended, reason, number in read.reasons:
         print(f"  {number:>7} {ended}: {reason.replace('_', ' ')}")
     return read.exit_code

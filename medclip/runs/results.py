@@ -22,6 +22,10 @@ SCORES = "scores.parquet"
 RUN = "run.json"
 REPORT = "report.html"
 SEARCH = "report-search.html"
+EMBED = "embed"
+"""What the identity of a run of `medclip embed` names as its command."""
+EMBEDDED = "embedded"
+"""Status of a file in a folder of embeddings, where a scoring run has "scored"."""
 _PAGE = re.compile(r"report(-([1-9]\d*|search))?\.html")
 
 
@@ -51,6 +55,11 @@ def write_run(folder: Path, run: dict[str, Any], counts: dict[str, int]) -> None
     """
     text = json.dumps({**run, "counts": counts}, indent=2, sort_keys=True, ensure_ascii=False)
     write_file(folder / RUN, f"{text}\n")
+
+
+def embedded_counts(counts: dict[str, int]) -> dict[str, int]:
+    """Return the counts of a run as those of one that embeds."""
+    return {EMBEDDED if name == "scored" else name: number for name, number in counts.items()}
 
 
 def hashes_of(folder: Path) -> dict[str, str]:

@@ -11,6 +11,7 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.locks import is_locked
 from medclip.result import Result
 from medclip.runs.ledger import Ledger
+from medclip.runs.results import EMBED, embedded_counts
 
 FINISHED, RUNNING, STOPPED = "finished", "running", "stopped"
 
@@ -26,7 +27,7 @@ class RunStatus(Result):
     num_listed: int
     """Files that are known so far; a run lists files while it scores others."""
     counts: dict[str, int]
-    """files (that have their row), scored, skipped, failed, studies."""
+    """files (that have their row), scored (of a run of `medclip embed`: embedded), skipped, failed, studies."""
     reasons: tuple[tuple[str, str, int], ...]
     """Status, reason and number of the files that were not scored, the most frequent first."""
 
@@ -36,6 +37,11 @@ class RunStatus(Result):
         if self.state == FINISHED:
             return 3 if self.counts["failed"] else 0
         return 5 if self.state == RUNNING else 4
+
+    @property
+    def ended(self) -> str:
+        """How the files ended, in words."""
+        return ", ".join(f"{n} {status}" for status, n in self.counts.items() if status not in ("files", "studies"))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -54,7 +60,7 @@ class RunStatus(Result):
         return {
             "state": self.state,
             "files": f"{counts['files']} of {self.num_listed} listed so far have their row",
-            "ended": f"{counts['scored']} scored, {counts['skipped']} skipped, {counts['failed']} failed",
+            "ended": self.ended,
             "studies": counts["studies"],
             "folder": self.folder,
         }
@@ -64,7 +70,9 @@ class RunStatus(Result):
 
 
 def read_status(folder: str | Path) -> RunStatus:
-    """Read how far a run of `medclip score` is; nothing is computed, and a run that goes on is not disturbed.
+    """Read how far a run of `medclip score` or `medclip embed` is.
+
+    Nothing is computed, and a run that goes on is not disturbed.
 
     Args:
         folder: What was given as `out`.
@@ -83,10 +91,14 @@ def read_status(folder: str | Path) -> RunStatus:
             for status in ("failed", "skipped")
             for reason, n in ledger.counts_by("reason", status).items()
         ]
+        identity = ledger.get("identity") or {}
+        counts = ledger.counts()
+        if identity.get("command") == EMBED:
+            counts = embedded_counts(counts)
         return RunStatus(
             folder,
             RUNNING if running else FINISHED if finished else STOPPED,
             ledger.num_listed(),
-            ledger.counts(),
+            counts,
             tuple(reasons),
         )

@@ -23,15 +23,11 @@ from medclip.models.packs.pack import load_model
 from medclip.runs.chunk import Answers
 from medclip.runs.conduct import Call, RunPack, Verb, conduct, pack_of_run
 from medclip.runs.ledger import Ledger
-from medclip.runs.results import FILES, write_run
+from medclip.runs.results import EMBED, EMBEDDED, FILES, embedded_counts, write_run
 from medclip.runs.rows import FileRow
 from medclip.runs.unit_rows import unit_rows, units_in
 from medclip.scoring.only_modality import only_modality
 from medclip.scoring.run import infer_of
-
-EMBEDDED = "embedded"
-"""Status of a file in a folder of embeddings, where a scoring run has "scored"."""
-COMMAND = "embed"
 
 
 def run_embedding(call: Call, *, dtype: str = "float32") -> Embeddings:
@@ -51,7 +47,7 @@ def run_embedding(call: Call, *, dtype: str = "float32") -> Embeddings:
     pack = pack_of_run(call.model, call.settings, call.device, call.batch_size)
     verb = Verb(
         stage="Reading and embedding",
-        identity={"command": COMMAND, "dtype": dtype},
+        identity={"command": EMBED, "dtype": dtype},
         answers=partial(_answers, call, pack),
         write=partial(_write, call, pack, dtype),
         shows_parts=False,
@@ -92,9 +88,8 @@ def _write(call: Call, pack: RunPack, dtype: str, ledger: Ledger, run: dict[str,
         failed=units_in(ledger, dim, failed=True),
         thumbnails=ledger.thumbnails(),
     )
-    counts = ledger.counts()
     run = {**run, "options": {**run["options"], "dtype": dtype}, "identity": ledger.get("identity")}
-    write_run(folder, run, {EMBEDDED if name == "scored" else name: number for name, number in counts.items()})
+    write_run(folder, run, embedded_counts(ledger.counts()))
 
 
 def _dim(pack: RunPack) -> int:

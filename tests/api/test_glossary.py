@@ -18,19 +18,21 @@ VERBS = (
     "audit",
     "compare",
     "doctor",
+    "embed",
     "evaluate",
     "explain",
     "open_study",
     "pretrain",
     "scan",
     "score",
+    "search",
     "view",
 )
 NEEDED = inspect.Parameter.empty
 
 GLOSSARY: dict[str, tuple[str, Any]] = {
     "model": ("str | Path | Model", "medclip-mini"),
-    "images": ("str | Path | None", None),
+    "images": ("str | Path | Embeddings | None", None),
     "patient": ("str | None", None),
     "workers": ("int | None", None),
     "memory": ("int | str | None", None),

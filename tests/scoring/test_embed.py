@@ -60,6 +60,13 @@ def test_every_file_has_one_row_and_what_an_adapter_reads_has_vectors(pack: Path
     assert read_status(stored).state == "finished"
 
 
+def test_a_run_that_embeds_has_files_embedded_not_scored(stored: Path) -> None:
+    status = read_status(stored)
+    assert status.counts == open_embeddings(stored).counts
+    assert status.ended.startswith(f"{status.counts['embedded']} embedded, ")
+    assert "scored" not in status.to_dict()
+
+
 def test_number_of_workers_and_size_of_a_chunk_change_no_byte(
     pack: Path, studies: Path, stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
