@@ -25,7 +25,6 @@ VERBS = (
     "pretrain",
     "scan",
     "score",
-    "search",
     "view",
 )
 NEEDED = inspect.Parameter.empty
