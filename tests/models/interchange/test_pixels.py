@@ -59,7 +59,10 @@ def tensor_of(preprocess: Preprocess, pixels: NDArray[np.uint8]) -> NDArray[np.f
         (BitImageProcessor(**RAD_DINO), True),
         (DeiTImageProcessorPil(size={"height": 47, "width": 47}, crop_size=CUT["crop_size"]), False),
         (CLIPImageProcessorPil(**CUT, do_rescale=False, image_mean=[101.5] * 3, image_std=[83.4] * 3), False),
-        (SiglipImageProcessorPil(**SQUASHED, rescale_factor=1 / 127.5, image_mean=[1.0] * 3, image_std=[1.0] * 3), False),
+        (
+            SiglipImageProcessorPil(**SQUASHED, rescale_factor=1 / 127.5, image_mean=[1.0] * 3, image_std=[1.0] * 3),
+            False,
+        ),
     ],
 )
 def test_the_tensor_is_that_of_transformers_own_processor(

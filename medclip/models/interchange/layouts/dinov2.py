@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.interchange.layouts.hf_names import check_patches, converter, weights_of
+from medclip.models.interchange.layouts.hf_names import check_patches, converter, settings_of, weights_of
 from medclip.models.interchange.layouts.layout import CONFIG, Layout, Place, Source, followed
 from medclip.models.interchange.pixels import read_processor
 from medclip.models.towers.poolings import ARGUMENTS
@@ -36,8 +36,7 @@ def _matches(place: Place) -> bool:
 
 
 def _read(place: Place) -> Source:
-    defaults = _TYPES[place.config["model_type"]]
-    values = {key: place.config.get(key, value) for key, value in defaults.items()}
+    values = settings_of(place.config, _TYPES[place.config["model_type"]], place)
     check_patches(values, place)
     if values["hidden_act"] != "gelu":
         raise MedclipError(

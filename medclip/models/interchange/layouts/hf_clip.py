@@ -42,7 +42,7 @@ def _matches(place: Place) -> bool:
 
 
 def _read(place: Place) -> Source:
-    text, vision = part_of(place.config, "text", _TEXT), part_of(place.config, "vision", _VISION)
+    text, vision = part_of(place, "text", _TEXT), part_of(place, "vision", _VISION)
     check_patches(vision, place)
     activation = text["hidden_act"]
     if activation != vision["hidden_act"] or activation not in _ACTIVATIONS:

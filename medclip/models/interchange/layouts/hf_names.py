@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from medclip.errors import MedclipError, Reason, printable
-from medclip.models.interchange.layouts.layout import HUB_WEIGHTS, Place, no_weights
+from medclip.models.interchange.layouts.layout import CONFIG, HUB_WEIGHTS, Place, no_weights
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,18 +20,50 @@ _IGNORED = (".position_ids",)
 """Ends of the names of tensors that are no weights; older versions of transformers saved them."""
 
 
-def part_of(config: Mapping[str, Any], part: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
+def part_of(place: Place, part: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Return `text_config` or `vision_config` of a config.json, with what transformers takes where it says nothing.
 
     Args:
-        config: Contents of config.json.
+        place: Whose config.json it is.
         part: "text" or "vision".
         defaults: Of transformers.
+
+    Raises:
+        MedclipError: PACK_INVALID as `settings_of`.
     """
-    stated = dict(config.get(f"{part}_config") or {})
-    if older := config.get(f"{part}_config_dict"):  # it wins over the other, as in transformers
-        stated |= {**defaults, **older}
-    return {key: stated.get(key, value) for key, value in defaults.items()}
+    stated, older = place.config.get(f"{part}_config") or {}, place.config.get(f"{part}_config_dict") or {}
+    if not isinstance(stated, Mapping) or not isinstance(older, Mapping):
+        raise _not_stated(place, f"{part}_config", "a table", stated)
+    # The older form wins over the other, as in transformers.
+    return settings_of({**stated, **({**defaults, **older} if older else {})}, defaults, place)
+
+
+def settings_of(stated: Mapping[str, Any], defaults: Mapping[str, Any], place: Place) -> dict[str, Any]:
+    """Return a tower's settings, with what transformers takes where a config says nothing.
+
+    Raises:
+        MedclipError: PACK_INVALID for a value of another kind than the usual one.
+    """
+    settings = {key: stated.get(key, usual) for key, usual in defaults.items()}
+    for key, usual in defaults.items():
+        value = settings[key]
+        least = 0 if key.endswith(("_id", "_tokens")) else 1
+        if type(usual) is int and key != "mlp_ratio" and not (type(value) is int and value >= least):
+            raise _not_stated(place, key, f"a whole number from {least}", value)
+        if (type(usual) is float or key == "mlp_ratio") and not (type(value) in (int, float) and value > 0):
+            raise _not_stated(place, key, "a number above 0", value)
+        if type(usual) is bool and type(value) is not bool:
+            raise _not_stated(place, key, "true or false", value)
+    return settings
+
+
+def _not_stated(place: Place, key: str, expected: str, value: Any) -> MedclipError:
+    return MedclipError(
+        Reason.PACK_INVALID,
+        f"its {key} is {printable(str(value))[:60]!r}; it takes {expected}.",
+        where=place.path / CONFIG,
+        hint="Take the file from its source again.",
+    )
 
 
 def ratio(values: Mapping[str, Any]) -> float:

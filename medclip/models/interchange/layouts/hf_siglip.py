@@ -59,7 +59,7 @@ def _read(place: Place) -> Source:
             where=place.path,
             hint="Its authors publish the same model for squares, such as siglip2-base-patch16-224.",
         )
-    text, vision = part_of(place.config, "text", _TEXT), part_of(place.config, "vision", _VISION)
+    text, vision = part_of(place, "text", _TEXT), part_of(place, "vision", _VISION)
     if (vision["image_size"], vision["patch_size"]) not in _CUT:
         check_patches(vision, place)
     width, joint = vision["hidden_size"], text["projection_size"] or text["hidden_size"]

@@ -59,6 +59,12 @@ def read_tower(place: Place, config: Mapping[str, Any], layout: str) -> Source:
     """
     import timm
 
+    for key in ("model_args", "pretrained_cfg"):
+        if not isinstance(config.get(key) or {}, Mapping):
+            raise MedclipError(
+                Reason.PACK_INVALID, f"its {key} is no table of keys and values.", where=place.path / CONFIG,
+                hint="Take the file from its source again.",
+            )  # fmt: skip
     name, arguments = str(config["architecture"]), dict(config.get("model_args") or {})
     if not timm.is_model(name):
         raise MedclipError(

@@ -67,6 +67,8 @@ def test_what_does_not_fit_is_refused_in_a_sentence(tmp_path: Path) -> None:
         assert caught.value.reason is Reason.PACK_INVALID
         return caught.value
 
+    for key, value in (("num_hidden_layers", 1.5), ("layer_norm_eps", "x"), ("qkv_bias", 1)):
+        assert f"its {key} is " in str(refusal(**{key: value}))
     assert "is missing" in str(refusal(num_hidden_layers=3))
     assert "is unknown" in str(refusal(num_hidden_layers=1))
     assert "no multiple of the patch 14" in str(refusal(image_size=71))

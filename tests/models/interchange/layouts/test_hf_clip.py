@@ -148,7 +148,7 @@ def test_an_image_size_that_is_no_multiple_of_the_patch_and_odd_settings_are_ref
     save_clip(tmp_path / "m")
     for vision, word in (
         ({"image_size": 50}, "50 is no multiple of the patch 8"),
-        ({"image_size": [48, 40]}, "only squares"),
+        ({"image_size": [48, 40]}, "takes a whole number"),
         ({"image_size": 48, "hidden_act": "gelu"}, "'gelu' and 'quick_gelu'"),
     ):
         edit_config(tmp_path / "m", vision_config=vision)
@@ -156,6 +156,29 @@ def test_an_image_size_that_is_no_multiple_of_the_patch_and_odd_settings_are_ref
         assert word in error.message
         assert error.where
         assert error.where.startswith(str(tmp_path / "m"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("hidden_size", "768"),
+        ("hidden_size", 0),
+        ("intermediate_size", [64]),
+        ("num_hidden_layers", None),
+        ("num_hidden_layers", 1.5),
+        ("num_attention_heads", True),
+        ("layer_norm_eps", "1e-5"),
+        ("image_size", {}),
+    ],
+)
+def test_a_setting_of_another_kind_is_refused_with_its_name(tmp_path: Path, key: str, value: Any) -> None:
+    save_clip(tmp_path / "m")
+    edit_config(tmp_path / "m", vision_config={key: value})
+    error = refusal(tmp_path / "m", tmp_path / "pack")
+    assert error.reason is Reason.PACK_INVALID
+    assert f"its {key} is " in error.message
+    edit_config(tmp_path / "m", vision_config=3)
+    assert "its vision_config is '3'; it takes a table" in refusal(tmp_path / "m", tmp_path / "pack").message
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:

@@ -140,6 +140,8 @@ def test_what_does_not_fit_is_refused_in_a_sentence(tmp_path: Path) -> None:
     assert "do not fit the architecture" in str(other)
     unknown = refusal(written(architecture="vit_large_patch16_2244"), tmp_path / "pack")
     assert "timm has no tower of its name" in str(unknown)
+    for key in ("model_args", "pretrained_cfg"):
+        assert f"its {key} is no table" in str(refusal(written(**{key: 3}), tmp_path / "pack"))
     odd = {**config["pretrained_cfg"], "input_size": [3, 33, 33]}
     assert "33 pixels wide, which is no multiple" in str(refusal(written(pretrained_cfg=odd), tmp_path / "pack"))
     state = load_file(source / "model.safetensors")
