@@ -43,9 +43,6 @@ from medclip.scoring.targets import Targets
 from medclip.settings import Settings
 
 SIDE, SQUARE = 64, 16
-CONTRAST = False
-"""The logit of the class by itself: compared with the others, a tiny transformer has 69 to 79 hits of 100, since what
-lowers the others is no positive evidence; by itself 99."""
 _STEP = 8
 """Squares lie on a grid of so many pixels, which is the transformer's: it learns sooner."""
 CLASSES = ("upright", "level", "neither")
@@ -195,7 +192,7 @@ def _count(
     hits = empty = right = 0
     for path, one in zip(paths, drawn, strict=True):
         seen = read_seen(source_of(path, settings), Modality.PATHOLOGY, model.preprocess, settings)
-        targets = Targets(model, ScoreOptions(), [f"{task}:{CLASSES[one.label]}"], contrast=CONTRAST)
+        targets = Targets(model, ScoreOptions(), [f"{task}:{CLASSES[one.label]}"])
         explained = explain_unit(model, seen, targets, options, row=1, file="", draw=False)
         (heat,) = explained.maps
         right += heat.score > 0

@@ -28,7 +28,8 @@ class Target:
     score: Callable[[Features], NDArray[np.float64]]
     """float32 [N, D] of unit norm to N logits: those whose sigmoid is the probability, where it is compared."""
     direction: Callable[[Features], NDArray[np.float64]]
-    """float32 [D] of one image to the gradient of its score, [D]."""
+    """float32 [D] of one image to the gradient of what its map follows, [D]: the score, or of a class among exclusive
+    ones its logit less the mean of the others."""
     unit_score: Callable[[Features], float]
     """float32 [V, D] of all images of a unit to its score, as scoring has it: of the mean of their logits."""
 
@@ -50,12 +51,14 @@ def logit_target(
         logits: float32 [N, D] to logits [N, C], as scoring computes them: of prompts or of a pack's head.
         number: Which class.
         exclusive: Classes share the probability of 1. The score then is the log-odds of the class, its logit less the
-            log-sum-exp of the others; the logit alone would rise where the others' do.
+            log-sum-exp of the others, whose sigmoid is the probability. The map follows the logit less the mean of the
+            others: it is the same for all images, does not change where something is added to all logits, and what
+            lowers the likeliest other class is not taken for evidence of this one.
     """
-    from scipy.special import logsumexp, softmax
+    from scipy.special import logsumexp
 
-    def others(values: NDArray) -> NDArray:
-        return np.delete(values, number, axis=-1)
+    def others(values_NC: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.delete(values_NC, number, axis=1)
 
     def compared(values_NC: NDArray[np.float64]) -> NDArray[np.float64]:
         own_N = values_NC[:, number]
@@ -69,31 +72,30 @@ def logit_target(
     def unit_score(features_VD: Features) -> float:
         return float(compared(np.asarray(logits(features_VD), np.float64).mean(axis=0, keepdims=True))[0])
 
-    linear: list[NDArray[np.float64] | None] = []
+    def followed(features_ND: Features) -> NDArray[np.float64]:
+        values_NC = np.asarray(logits(features_ND), np.float64)
+        own_N = values_NC[:, number]
+        return own_N if not exclusive or values_NC.shape[1] == 1 else own_N - others(values_NC).mean(axis=1)
+
+    slopes: list[NDArray[np.float64] | None] = []
 
     def direction(feature_D: Features) -> NDArray[np.float64]:
-        if not linear:
-            linear.append(_weights(logits, feature_D))
-        (weights_DC,) = linear
-        if weights_DC is None:  # a head that is no plane: its slope at this image
-            return _slope(score, feature_D)
-        if not exclusive or weights_DC.shape[1] == 1:
-            return weights_DC[:, number]
-        values_C = np.asarray(logits(feature_D[None]), np.float64)[0]
-        return weights_DC[:, number] - others(weights_DC) @ softmax(others(values_C))
+        if not slopes:
+            slopes.append(_linear(followed, feature_D))
+        return _slope(followed, feature_D) if slopes[0] is None else slopes[0]
 
     return Target(name, against, task, score, direction, unit_score)
 
 
-def _weights(logits: Callable[[Features], NDArray], feature_D: Features) -> NDArray[np.float64] | None:
-    """Return the matrix of logits that are linear in the features, [D, C]; None where they are not."""
+def _linear(score: Callable[[Features], NDArray[np.float64]], feature_D: Features) -> NDArray[np.float64] | None:
+    """Return the slope, [D], of a score that is linear in the features; None where it is not."""
     dim = len(feature_D)
     probes = np.concatenate([np.zeros((1, dim)), np.eye(dim), feature_D[None]]).astype(np.float32)
     with np.errstate(all="ignore"):
-        values = np.asarray(logits(probes), np.float64)
-    weights_DC, seen = values[1:-1] - values[0], values[-1] - values[0]
-    difference = np.abs(feature_D.astype(np.float64) @ weights_DC - seen).max()
-    return weights_DC if difference <= _LINEAR * max(1.0, float(np.abs(values[-1]).max())) else None
+        values = score(probes)
+    slope_D, seen = values[1:-1] - values[0], values[-1] - values[0]
+    difference = abs(float(feature_D.astype(np.float64) @ slope_D - seen))
+    return slope_D if difference <= _LINEAR * max(1.0, abs(float(values[-1]))) else None
 
 
 def _slope(score: Callable[[Features], NDArray[np.float64]], feature_D: Features) -> NDArray[np.float64]:

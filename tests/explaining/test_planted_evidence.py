@@ -11,8 +11,11 @@ from benchmarks.planted_evidence import SQUARE, adapted_pack, measure, plant
 
 
 @pytest.mark.slow
-def test_maps_peak_in_the_square_that_decides_and_fall_to_chance_with_random_weights(tmp_path: Path):
-    pack = adapted_pack("convolution", tmp_path, steps=100)
+@pytest.mark.parametrize(("tower", "steps"), [("convolution", 100), ("transformer", 240)])
+def test_maps_peak_in_the_square_that_decides_and_fall_to_chance_with_random_weights(
+    tower: str, steps: int, tmp_path: Path
+):
+    pack = adapted_pack(tower, tmp_path, steps=steps)
     figures = measure(pack, tmp_path, images=40, draws=2)
     assert figures.accuracy >= 0.9
     assert figures.hits >= 0.95 * figures.num
