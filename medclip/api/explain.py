@@ -18,9 +18,10 @@ from medclip.runs.options import DEFAULT_MODEL, ScoreOptions, parse_modality
 from medclip.sample import Modality
 from medclip.settings import Settings
 from medclip.text.vocabulary.own_words import Asked, read_prompts
-from medclip.wording import number
+from medclip.wording import capital, number
 
 if TYPE_CHECKING:
+    from medclip.explaining.explanation import Explanation
     from medclip.inspecting.opened_study import OpenedUnit
     from medclip.models.model import Model
 
@@ -193,7 +194,25 @@ def _explained(
                     raise
                 rows.append(Explanation(number_, name, problem=error.problem()))
             progress.step()
-    return Explained(tuple(rows), f"{loaded.card.name} {loaded.card.version}", pack_digest(loaded.path), targets.notes)
+    beyond = dict.fromkeys(_beyond_training(loaded, row) for row in rows if row.modality)
+    notes = (*targets.notes, *filter(None, beyond))
+    return Explained(tuple(rows), f"{loaded.card.name} {loaded.card.version}", pack_digest(loaded.path), notes)
+
+
+def _beyond_training(model: Model, explained: Explanation) -> str:
+    """Return why the map of a unit is worth little: the pack was never trained on its like; blank where it was."""
+    from medclip.adapters.registry import slot
+    from medclip.sample import Kind, spoken
+    from medclip.scoring.unlearned import modality_unlearned
+
+    assert explained.modality is not None
+    reason = modality_unlearned(explained.modality, model.card.modalities)
+    if reason:
+        return f"{capital(reason)}."
+    kind, ways = Kind(explained.kind), model.preprocess.adapters
+    if kind is Kind.IMAGE or not ways or slot(Modality(explained.modality), kind) in ways:
+        return ""
+    return f"The model was not trained on {spoken(explained.modality)} {kind}s; medclip score passes them over."
 
 
 _STOPS = frozenset({Reason.OUT_OF_MEMORY, Reason.WRONG_USE})

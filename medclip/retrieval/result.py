@@ -196,11 +196,14 @@ def weak_ranks(z: float | None, num_searched: int, noun: str) -> str:
         num_searched: N, of how many it is the best.
         noun: What they are.
 
-    The largest of N values drawn from one bell curve lies near its (N - 0.375) / (N + 0.25) quantile (Blom, 1958).
+    The largest of N values drawn from one bell curve lies near its (N - 0.375) / (N + 0.25) quantile (Blom, 1958). Here
+    it is measured in the N values' own standard deviation, which is smaller than the curve's by the factor
+    sqrt(2 / N) Γ(N / 2) / Γ((N - 1) / 2) on average, whatever the largest is (Basu, 1955).
     """
     if z is None or num_searched < 2:
         return "All scores are equal: the order says nothing." if num_searched > 1 else ""
-    by_chance = NormalDist().inv_cdf((num_searched - 0.375) / (num_searched + 0.25))
+    shrunk = math.sqrt(2 / num_searched) * math.exp(math.lgamma(num_searched / 2) - math.lgamma((num_searched - 1) / 2))
+    by_chance = NormalDist().inv_cdf((num_searched - 0.375) / (num_searched + 0.25)) / shrunk
     if z >= by_chance:
         return ""
     return (

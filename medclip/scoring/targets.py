@@ -16,6 +16,7 @@ from medclip.explaining.target import Target, logit_target
 from medclip.runs.options import ScoreOptions
 from medclip.sample import Modality, spoken
 from medclip.scoring.tasks import MODALITY_TASK, AskedTask, Scorer, asked_tasks
+from medclip.scoring.unlearned import prompt_unlearned
 from medclip.text.checks.prompt_words import prompt_notes
 from medclip.text.vocabulary.load import load_task, task_names
 from medclip.text.vocabulary.own_words import AD_HOC
@@ -60,7 +61,11 @@ class Targets:
         self._own = read_pack_text(model.path, model.card)
         self._top_only = not named and not options.prompts
         self._questions = self._read(options, named)
-        self.notes = prompt_notes(options.prompts, model.tokenizer) if model.has_text else ()
+        reasons = [(p.name, prompt_unlearned(p, model.card.modalities)) for p in options.prompts]
+        self.notes = (
+            *(f"“{name}”: {reason}." for name, reason in reasons if reason),
+            *(prompt_notes(options.prompts, model.tokenizer) if model.has_text else ()),
+        )
         """What is worth knowing of what was asked."""
         if options.prompts and not model.has_text:
             own = (

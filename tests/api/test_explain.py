@@ -125,6 +125,14 @@ def test_a_prompt_that_is_too_long_is_cut_and_said(tmp_path: Path, model: Any):
     assert any("has 180 words; the model reads the first" in note for note in explained.notes)
 
 
+def test_what_the_pack_was_never_trained_on_is_explained_with_a_note(tmp_path: Path, model: Any):
+    tile = write_png(tmp_path / "tile.png", 3, height=60, width=60)
+    other = _explain(tile, "a CT with a lung nodule", model=model, modality="endoscopy")
+    assert any("the model was trained on" in note and "speaks of CT" in note for note in other.notes)
+    assert any(note.startswith("The model was trained on") and "not on endoscopy" in note for note in other.notes)
+    assert not any("trained" in note for note in _explain(tile, "pneumonia", model=model, modality="xray").notes)
+
+
 def test_words_of_a_pack_without_any_are_refused_in_one_sentence(tmp_path: Path):
     film = write_png(tmp_path / "film.png", 9)
     with pytest.raises(MedclipError, match="no text tower") as caught:

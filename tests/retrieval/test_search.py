@@ -14,7 +14,7 @@ import pytest
 from medclip.embeddings.open_embeddings import Embeddings, open_embeddings
 from medclip.errors import MedclipError, Reason
 from medclip.retrieval.question import read_question
-from medclip.retrieval.result import SearchResult
+from medclip.retrieval.result import SearchResult, weak_ranks
 from medclip.retrieval.search import run_search
 from medclip.retrieval.where import read_conditions
 from tests.kits.embeddings import make_units, unit_vectors, write_store
@@ -168,6 +168,14 @@ def test_a_text_longer_than_the_context_is_cut_and_that_is_said(store: Embedding
     notes = " ".join(search(store, "word " * 400).notes)
     assert "has 400 words; the model reads the first 11" in notes
     assert not any("reads the first" in note for note in search(store, "a short text").notes)
+
+
+@pytest.mark.parametrize("num", [2, 3, 5, 35])
+def test_what_the_best_of_a_few_lies_above_the_mean_by_chance_is_that_of_a_simulation(num: int) -> None:
+    values = np.random.default_rng(num).normal(size=(40_000, num))
+    best = ((values.max(axis=1) - values.mean(axis=1)) / values.std(axis=1)).mean()
+    assert "does not stand out" in weak_ranks(best - 0.05, num, "study")
+    assert weak_ranks(best + 0.05, num, "study") == ""
 
 
 def test_ranks_that_do_not_stand_out_are_called_weak(store: Embeddings, tmp_path: Path) -> None:
