@@ -140,7 +140,9 @@ class SearchResult(Result):
     def to_json(self) -> str:
         """Return everything as JSON text."""
         names = ("level", "words", "without", "like", "where", "num_searched", "num_left_out", "mean", "sd", "engine")
-        facts = {name: getattr(self, name) for name in names}
+        facts: dict[str, Any] = {name: getattr(self, name) for name in names}
+        if self.embeddings is not None:
+            facts["model"] = {"name": self.embeddings.pack.name, "version": self.embeddings.pack.version}
         return json.dumps({**facts, "notes": self.notes, "hits": [asdict(hit) for hit in self.hits]}, indent=1)
 
     def _facts(self) -> Mapping[str, object]:
@@ -160,7 +162,7 @@ class SearchResult(Result):
     def _repr_html_(self) -> str:
         """Return facts and small images for a notebook: everything escaped, no script, nothing loaded."""
         figures = "".join(self._figure(hit) for hit in self.hits[:_SHOWN]) if self.embeddings is not None else ""
-        notes = "".join(f"<p>{escape(note)}</p>" for note in (*self.notes, NO_PROBABILITY))
+        notes = "".join(f"<p>{escape(note)}</p>" for note in (*self.notes[1:], NO_PROBABILITY))
         style = "display:flex;flex-wrap:wrap;gap:12px"
         return f'{super()._repr_html_()}<div style="{style}">{figures}</div>{notes}'
 

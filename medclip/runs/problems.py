@@ -29,8 +29,8 @@ def not_trained(modality: Modality, kind: Kind) -> Problem:
     """Return the problem of a kind of input that the model has never been trained on."""
     return Problem(
         Reason.NO_TASK,
-        f"the file belongs to a {spoken(modality)} {kind}, and this model was not trained on those; "
-        "choose another model with --model.",
+        f"this model was not trained on {spoken(modality)} {kind}s, and the file belongs to one; choose another model "
+        "with --model.",
     )
 
 

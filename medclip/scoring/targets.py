@@ -82,8 +82,9 @@ class Targets:
         prompts = ScoreOptions(tasks=tasks, prompts=options.prompts, templates=options.templates)
         asked = {one.task.name: one for one in asked_tasks(self.model.card, prompts, self._own)}
         if not asked:
+            hint = "Name a --prompt." if self.model.has_text else "Adapt it first: medclip adapt."
             raise MedclipError(
-                Reason.WRONG_USE, "the pack's card lists no task, and no prompt was named.", hint="Name a --prompt."
+                Reason.WRONG_USE, "the pack's card lists no task, and nothing was named to explain.", hint=hint
             )
         results = [Question(asked[task], _class_of(asked[task], class_)) for task, class_ in map(_parts, named)]
         if AD_HOC in asked:

@@ -182,7 +182,7 @@ def _check_modality(task: Task, modality: Modality, number: int, where: str) -> 
         about = ", ".join(spoken(m) for m in task.modalities)
         raise MedclipError(
             Reason.TABLE_INVALID,
-            f"row {number} is a {spoken(modality)} image, and the task {task.name} is about {about}.",
+            f"row {number} is about {spoken(modality)}, and the task {task.name} is about {about}.",
             where=where,
             hint="Name another task, or leave --task out to make one of the table's labels.",
         )
