@@ -82,7 +82,7 @@ COMMANDS = {
 GROUPS = {
     "captions": "Write captions for labelled images.",
     "shards": "Build, index and check training shards.",
-    "models": "List, show, verify, import and export model packs; list presets.",
+    "models": "List, show, verify, import and export model packs.",
 }
 
 

@@ -147,7 +147,7 @@ def centre_prior(inside: NDArray[np.bool_]) -> NDArray[np.float64]:
 
     Example:
         >>> prior = centre_prior(np.ones((5, 5), bool))
-        >>> int(prior.argmax()), prior.max()
+        >>> int(prior.argmax()), float(prior.max())
         (12, 1.0)
     """
     rows, columns = np.nonzero(inside)

@@ -20,6 +20,7 @@ from PIL import Image
 
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
+from medclip.models.preprocess import Preprocess
 from medclip.settings import Settings
 from medclip.shards.reading import read_ahead
 from medclip.shards.reading.samples import ShardReader
@@ -58,7 +59,13 @@ def web(near: Path) -> Any:
 
 
 def batches(place: Path | str, cache: ShardCache | None = None, **options: Any) -> Batches:
-    given: dict[str, Any] = {"batch_size": 2, "size_px": 32, "seed": 1, "augment": Augment(), "window_shards": 2}
+    given: dict[str, Any] = {
+        "batch_size": 2,
+        "preprocess": Preprocess(32),
+        "seed": 1,
+        "augment": Augment(),
+        "window_shards": 2,
+    }
     return Batches(ShardReader(place, "train", cache=cache), **given | options)
 
 

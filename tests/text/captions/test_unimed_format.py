@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from medclip.models.preprocess import Preprocess
 from medclip.shards.reading.foreign import ForeignSet, read_foreign
 from medclip.text.captions.unimed_format import read_packed
 from medclip.training.batches.samples import Drawing, Room, Samples
@@ -53,7 +54,7 @@ class OneForeignSample:
 
 
 def trained_on(text, n=400, **shares):
-    drawing = Drawing(4, 0, None, **{"native_share": 0.3, "report_share": 0.5} | shares)
+    drawing = Drawing(Preprocess(4), 0, None, **{"native_share": 0.3, "report_share": 0.5} | shares)
     samples = Samples(OneForeignSample(text), drawing, Room(1 << 20))
     return {samples.make(epoch, 0).text for epoch in range(n)}
 
