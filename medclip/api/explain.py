@@ -196,6 +196,8 @@ def _explained(
             progress.step()
     beyond = dict.fromkeys(_beyond_training(loaded, row) for row in rows if row.modality)
     notes = (*targets.notes, *filter(None, beyond))
+    for note in notes[len(targets.notes) :]:
+        progress.note(note)
     return Explained(tuple(rows), f"{loaded.card.name} {loaded.card.version}", pack_digest(loaded.path), notes)
 
 

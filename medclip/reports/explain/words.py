@@ -45,7 +45,7 @@ def score_of(heat: HeatMap) -> str:
 
 def carries(unit: Explanation, heat: HeatMap) -> str:
     """Return which image of several carries most."""
-    return f"; {unit.labels[heat.top]} carries most" if len(unit.labels) > 1 else ""
+    return f"; most is carried by {unit.labels[heat.top]}" if len(unit.labels) > 1 else ""
 
 
 def warnings(heat: HeatMap) -> Iterator[str]:
