@@ -268,7 +268,7 @@ def _not_made(key: str, value: Any, wanted: str) -> MedclipError:
     return MedclipError(
         Reason.PACK_INVALID,
         f"the config's preprocess_cfg.{key} is {str(value)[:60]!r}; medclip makes {wanted}.",
-        hint="Load it with open_clip instead.",
+        hint="Load it with the library that it came from instead.",
     )
 
 
@@ -343,7 +343,7 @@ def normalisation(mean: Any, std: Any) -> tuple[Triple, Triple]:
 def _three_floats(name: str, values: Any) -> Triple:
     try:
         a, b, c = (float(v) for v in values)
-    except (TypeError, ValueError) as e:
+    except (TypeError, ValueError, OverflowError) as e:
         raise _no_normalisation(name, values) from e
     if not all(math.isfinite(v) and (v > 0 or name != "std") for v in (a, b, c)):
         raise _no_normalisation(name, values)

@@ -63,13 +63,14 @@ def choose_pixels(source: Source, preset: str | Path | None = None, stated: Mapp
     return Chosen(replace(source, preprocess=chosen), list_of(origins), differing)
 
 
-def check_pixels(source: Source, side: int, towers: Sequence[str]) -> None:
+def check_pixels(source: Source, side: int, towers: Sequence[str], *, image_only: bool = False) -> None:
     """Make sure that a model with weights says how its images are treated, and that this is of its size.
 
     Args:
         source: The model, after `choose_pixels`.
         side: Of its images in pixels.
         towers: open_clip architectures of its sizes, to name presets that fit.
+        image_only: Whether it is an image tower without words, for the same.
 
     Raises:
         MedclipError: WRONG_USE where nothing is stated, naming the presets that fit, and for a preset of another size;
@@ -78,8 +79,8 @@ def check_pixels(source: Source, side: int, towers: Sequence[str]) -> None:
     pixels = source.preprocess
     if not pixels and source.refusal is not None:
         raise source.refusal
+    fitting = fitting_presets(side, towers, image_only=image_only)
     if not pixels:
-        fitting = fitting_presets(side, towers)
         names = f"presets that fit its {side} px are {list_of(fitting)}" if fitting else "no preset fits"
         raise MedclipError(
             Reason.WRONG_USE,
@@ -89,14 +90,23 @@ def check_pixels(source: Source, side: int, towers: Sequence[str]) -> None:
             "medclip models presets lists them with their sources.",
         )
     sizes = pixels.get("sizes") or [pixels.get("size", side)]
-    if side not in sizes:
-        what = "the preset is" if "sizes" in pixels else "the checkpoint's own file is"
+    if side in sizes:
+        return
+    numbers = list_of([str(size) for size in sizes], "or")
+    if "sizes" not in pixels:
         raise MedclipError(
-            Reason.WRONG_USE if "sizes" in pixels else Reason.PACK_INVALID,
-            f"{what} for images of {list_of([str(size) for size in sizes])} px; the image tower takes {side} px.",
+            Reason.PACK_INVALID,
+            f"the checkpoint's own file is for images of {numbers} px; the image tower takes {side} px.",
             where=source.place,
             hint="Take the files of one checkpoint.",
         )
+    others = f"Presets of {side} px are {list_of(fitting)}; or state" if fitting else "State"
+    raise MedclipError(
+        Reason.WRONG_USE,
+        f"the preset is for images of {numbers} px; the image tower takes {side} px.",
+        where=source.place,
+        hint=f"{others} it yourself: --resize, --mean and --std.",
+    )
 
 
 def state_pixels(

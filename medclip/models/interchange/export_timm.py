@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from medclip.models.card import FILE_NAME as CARD_NAME
+from medclip.models.interchange.pixels import other_arithmetic
 from medclip.models.packs.manifest import WEIGHTS_NAME
 from medclip.models.preprocess import square_side
 from medclip.models.towers.poolings import ARGUMENTS, POOLINGS
+from medclip.wording import list_of
 
 _TRUNK = "visual.trunk."
 _OWN_POOLINGS = ("mean", "token+mean")
@@ -73,6 +75,14 @@ def export_timm(path: Path, fresh: Path, config: Mapping[str, Any]) -> tuple[str
         notes.append(f"JSON cannot hold a layer: give timm.create_model mlp_layer=timm.layers.{mlp}, too.")
     if eps != _EPS:
         notes.append(f"Likewise norm_layer=functools.partial(torch.nn.LayerNorm, eps={eps:g}).")
-    if pixels["resize_mode"] == "longest":
-        notes.append("timm fills the border of images that are not square with the mean colour, medclip with black.")
-    return tuple(notes)
+    return (*notes, *_other_border(pixels), *other_arithmetic(pixels, "timm"))
+
+
+def _other_border(pixels: Mapping[str, Any]) -> list[str]:
+    """Note where a pack fills borders with another colour than timm, which takes the mean one."""
+    fill = pixels.get("fill_color", 0)
+    colour = list(fill) if isinstance(fill, list | tuple) else [fill] * 3
+    if pixels["resize_mode"] != "longest" or colour == [round(255 * value) for value in pixels["mean"]]:
+        return []
+    ours = "black" if colour == [0, 0, 0] else f"the colour {list_of([str(value) for value in colour])}"
+    return [f"timm fills the border of images that are not square with the mean colour, medclip with {ours}."]

@@ -20,6 +20,7 @@ from medclip.models.interchange.choose_pixels import choose_pixels, state_pixels
 from medclip.models.interchange.export_timm import export_timm
 from medclip.models.interchange.find_source import find_source, is_bare_text_model
 from medclip.models.interchange.layouts.layout import HUB_WEIGHTS, Place, Source, as_safetensors, no_weights
+from medclip.models.interchange.pixels import other_arithmetic
 from medclip.models.interchange.presets import find_preset
 from medclip.models.packs.manifest import (
     CONFIG_NAME,
@@ -387,11 +388,7 @@ def _pixels_beyond_open_clip(pixels: dict[str, Any]) -> list[str]:
         pixels["interpolation"] = "bicubic"
     if "resize_px" in pixels:
         notes.append(f"open_clip does not resize to {pixels['resize_px']} px first: it shows more of the image.")
-    if "centre" in pixels:
-        notes.append("Where an odd number of rows or columns is cut off, open_clip's centre is one pixel further.")
-    if "resampler" in pixels:
-        notes.append(f"open_clip resizes with Pillow's arithmetic, not with that of {pixels['resampler']}.")
-    return notes
+    return notes + other_arithmetic(pixels, "open_clip")
 
 
 def _own_size(trunk: str) -> int | None:

@@ -199,7 +199,7 @@ def _started(source: Source, text_folder: Path | None, overrides: Mapping[str, A
 
 def _image_only(config: dict[str, Any], source: Source, state: Mapping[str, Tensor] | None) -> Started:
     """Build an image tower alone, and load it."""
-    check_pixels(source, square_side(config), ())
+    check_pixels(source, square_side(config), (), image_only=True)
     model: Any = build_clip(config)
     if state is not None:
         load_weights(model, state, where=source.weights[0])

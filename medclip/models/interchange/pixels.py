@@ -180,6 +180,21 @@ def from_timm(pretrained_cfg: Mapping[str, Any], place: Path | str = "config.jso
     }
 
 
+def other_arithmetic(pixels: Mapping[str, Any], library: str) -> list[str]:
+    """Return notes of what open_clip and timm, which use Pillow and round half a pixel, do otherwise than a pack.
+
+    Args:
+        pixels: The pack's `preprocess_cfg`.
+        library: "open_clip" or "timm".
+    """
+    notes = []
+    if "centre" in pixels:
+        notes.append(f"Where an odd number of rows or columns is cut off, {library}'s centre is one pixel further.")
+    if "resampler" in pixels:
+        notes.append(f"{library} resizes with Pillow's arithmetic, not with that of {pixels['resampler']}.")
+    return notes
+
+
 def _resized(size: Any, *, square: bool, place: Path | str) -> tuple[int, str]:
     """Return the side that images are resized to, and how."""
     if isinstance(size, Mapping):

@@ -39,6 +39,8 @@ class Preset(BaseModel):
     resampler: Resampler = "pillow"
     towers: tuple[str, ...] = ()
     """open_clip architectures of its image tower; empty where they are not known by one of these names."""
+    image_only: bool = False
+    """Whether it is an image tower without words."""
     licence: str = ""
     """Of the weights."""
     source: str = ""
@@ -127,17 +129,20 @@ def find_preset(name: str | Path) -> Preset:
     )
 
 
-def fitting_presets(side: int, towers: Sequence[str]) -> tuple[str, ...]:
+def fitting_presets(side: int, towers: Sequence[str], *, image_only: bool = False) -> tuple[str, ...]:
     """Name the presets that a model may be one of.
 
     Args:
         side: Of its images in pixels.
         towers: open_clip architectures of its sizes; empty where they are not known.
+        image_only: Whether it is an image tower without words.
     """
     return tuple(
         preset.name
         for preset in list_presets()
-        if side in preset.size and (not preset.towers or not towers or set(towers) & set(preset.towers))
+        if side in preset.size
+        and preset.image_only == image_only
+        and (not preset.towers or not towers or set(towers) & set(preset.towers))
     )
 
 

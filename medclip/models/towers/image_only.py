@@ -113,12 +113,14 @@ def timm_arguments(stated: Mapping[str, Any]) -> dict[str, Any]:
     """Return a tower's arguments with the layers that they name; `norm_eps` becomes a LayerNorm with it.
 
     Raises:
-        MedclipError: PACK_INVALID for a layer that is not known.
+        MedclipError: PACK_INVALID for a layer that is not known, or an epsilon that is no number.
     """
     import timm.layers
 
     arguments = {name: value for name, value in stated.items() if name not in _NOT_ARGUMENTS}
     if (eps := arguments.pop("norm_eps", None)) is not None:
+        if type(eps) not in (int, float) or not 0 < eps < 1:
+            raise MedclipError(Reason.PACK_INVALID, f"its argument norm_eps is {str(eps)[:60]!r}, no number of 0 to 1.")
         arguments["norm_layer"] = partial(nn.LayerNorm, eps=float(eps))
     mlp = arguments.get("mlp_layer")
     if mlp is not None and mlp not in _MLPS:

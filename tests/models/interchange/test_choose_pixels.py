@@ -71,8 +71,11 @@ def test_the_refusal_names_the_presets_that_fit(tmp_path: Path) -> None:
     assert pack_card(pack).created_from["pixels_from"] == "preset conch"
     preprocess = read_preprocess(pack)
     assert (preprocess.resize, preprocess.size_px) == ("shortest", 448)
-    with pytest.raises(MedclipError, match="the preset is for images of 224 px; the image tower takes 448 px"):
+    with pytest.raises(
+        MedclipError, match="the preset is for images of 224 px; the image tower takes 448 px"
+    ) as caught:
         import_model(tmp_path / "bare.pt", tmp_path / "other", architecture=name, preset="chexzero")
+    assert "Presets of 448 px are medsiglip and conch" in str(caught.value)
 
 
 def test_what_is_stated_by_options_is_in_the_pack_and_its_card(bare: tuple[Path, str], tmp_path: Path) -> None:

@@ -45,6 +45,8 @@ def test_presets_that_fit_are_those_of_the_side_and_the_tower() -> None:
     assert "chexzero" in fitting_presets(224, ("ViT-B-32", "ViT-B-32-quickgelu"))
     assert "chexzero" not in fitting_presets(224, ("ViT-L-14",))
     assert fitting_presets(96, ()) == ()
+    assert fitting_presets(224, (), image_only=True) == ("uni", "uni2", "virchow2")
+    assert not {"rad-dino", "uni"} & {*fitting_presets(518, ()), *fitting_presets(224, ())}
 
 
 def test_an_unknown_name_is_refused_with_those_that_are_close() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError, Reason, printable
 from medclip.models.interchange.layouts.layout import (
     CONFIG,
     HUB_WEIGHTS,
@@ -80,7 +80,7 @@ def read_tower(place: Place, config: Mapping[str, Any], layout: str) -> Source:
     usual = timm.get_pretrained_cfg(name)
     usual_size = usual.input_size if usual is not None else (3, 224, 224)
     size = (stated or {}).get("input_size") or arguments.get("img_size") or usual_size
-    side = size if type(size) is int else list(size)[-1]
+    side = _side(size, place)
     pixels, refusal = followed(lambda: from_timm(stated, place.path / CONFIG) if stated.get("mean") else {})
     sizes = _sizes(place, weights)
     vision_cfg = {
@@ -94,6 +94,17 @@ def read_tower(place: Place, config: Mapping[str, Any], layout: str) -> Source:
         {"vision_cfg": vision_cfg}, weights, folder, pixels, place.path,
         partial(_renamed, classifier=str(stated.get("classifier") or "")), layout, refusal,
     )  # fmt: skip
+
+
+def _side(size: Any, place: Place) -> int:
+    sides = size if isinstance(size, list | tuple) else [size]
+    side = sides[-1] if sides else None
+    if type(side) is not int or side < 1:
+        raise MedclipError(
+            Reason.PACK_INVALID, f"its images are {printable(str(size))[:60]!r} wide, which is no number of pixels.",
+            where=place.path / CONFIG, hint="Take the file from its source again.",
+        )  # fmt: skip
+    return side
 
 
 def _sizes(place: Place, weights: tuple[Path, ...]) -> Mapping[str, tuple[int, ...]]:
@@ -117,7 +128,7 @@ def _pooling(config: Mapping[str, Any], arguments: Mapping[str, Any], name: str)
             trunk: Any = timm.create_model(name, pretrained=False)
         stated = getattr(trunk, "global_pool", "avg")
         stated = getattr(stated, "pool_type", stated)
-    return stated if stated in POOLINGS else None
+    return stated if isinstance(stated, str) and stated in POOLINGS else None
 
 
 def _named(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -94,7 +94,9 @@ def test_a_bare_state_dict_is_taken_by_timms_name_or_its_config(tmp_path: Path) 
     np.testing.assert_allclose(embedded(pack, image), expected, atol=1e-5)
     plain = save_timm(tmp_path / "plain", "test_vit")
     save_file(plain.state_dict(), tmp_path / "test_vit.safetensors")
-    assert "--preset" in str(refusal(tmp_path / "test_vit.safetensors", tmp_path / "by_name", architecture="test_vit"))
+    bare = refusal(tmp_path / "test_vit.safetensors", tmp_path / "by_name", architecture="test_vit")
+    assert "--preset" in str(bare)
+    assert "no preset fits" in str(bare)
     by_name = import_model(
         tmp_path / "test_vit.safetensors", tmp_path / "by_name", architecture="test_vit", resize="squash",
         mean=MEAN, std=STD,
@@ -124,6 +126,50 @@ def test_it_goes_back_to_timm_bit_by_bit(tmp_path: Path, capsys: pytest.CaptureF
     )
     assert "mlp_layer=timm.layers.SwiGLUPacked" in notes
     assert "the class token beside the mean" in notes
+
+
+def test_what_is_said_of_an_exports_pixels_is_what_timm_does_otherwise(tmp_path: Path) -> None:
+    save_timm(tmp_path / "source", "vit_large_patch16_224", {**PIXELS, "crop_mode": "border"}, **UNI)
+    image = colour_png(tmp_path / "image.png")
+    pack = import_model(tmp_path / "source", tmp_path / "pack")
+    exported = export_model(pack, tmp_path / "exported")
+    assert exported.notes == ()
+    again = timm.create_model(f"local-dir:{exported.folder}", pretrained=True).eval()
+    with torch.inference_mode():
+        np.testing.assert_allclose(embedded(pack, image), unit(again(timm_pixels(again, image))), atol=1e-5)
+    own = tmp_path / "own.yaml"
+    values = {"size": 32, "mean": MEAN, "std": STD, "interpolation": "bilinear"}
+    own.write_text(json.dumps({**values, "resize": "longest", "centre": "floor", "resampler": "torchvision"}))
+    notes = " ".join(export_model(import_model(tmp_path / "source", tmp_path / "b", preset=own), tmp_path / "c").notes)
+    assert "the mean colour, medclip with black" in notes
+    assert "timm's centre is one pixel further" in notes
+    assert "not with that of torchvision" in notes
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"model_args": {"img_size": True}, "pretrained_cfg": {"input_size": None}}, "'True' wide"),
+        ({"model_args": {"img_size": "32"}, "pretrained_cfg": {"input_size": None}}, "'32' wide"),
+        ({"pretrained_cfg": {"input_size": [3, "32", "32"]}}, "no number of pixels"),
+        ({"pretrained_cfg": {"input_size": []}}, "input_size is"),
+        ({"model_args": {"norm_eps": "small"}}, "norm_eps is 'small'"),
+        ({"model_args": {"global_pool": ["avg"]}}, "--pooling"),
+        ({"pretrained_cfg": {"mean": [10**400] * 3}}, "preprocess_cfg.mean"),
+    ],
+)
+def test_settings_of_another_kind_are_refused_with_their_name(
+    changes: dict[str, dict[str, Any]], sentence: str, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    save_timm(source, "vit_large_patch16_224", PIXELS, **UNI)
+    config = json.loads((source / "config.json").read_text())
+    for part, values in changes.items():
+        config[part] |= values
+    (source / "config.json").write_text(json.dumps(config))
+    error = refusal(source, tmp_path / "pack")
+    assert error.reason is Reason.PACK_INVALID
+    assert sentence in str(error)
 
 
 def test_what_does_not_fit_is_refused_in_a_sentence(tmp_path: Path) -> None:
