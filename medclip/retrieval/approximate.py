@@ -156,6 +156,7 @@ def _make(vectors: VectorFile, progress: Progress) -> ApproximateIndex:
     )
     rng = np.random.default_rng(0)
     num_trained = min(_TRAINED_ON * num_lists, vectors.num_rows)
+    index.cp.min_points_per_centroid = 1  # else faiss itself prints a warning of a folder of a few images
     index.train(vectors.rows(np.sort(rng.choice(vectors.num_rows, num_trained, replace=False))))
     for _, block in vectors.blocks():
         index.add(np.ascontiguousarray(block))

@@ -65,6 +65,14 @@ def test_where_the_lists_that_were_looked_at_hold_nothing_wanted_the_search_is_e
     assert [hit.row for hit in near.hits] == [17]
 
 
+def test_a_folder_of_a_few_images_is_indexed_without_a_word_of_faiss(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    few = open_embeddings(write_store(tmp_path / "few", make_units(5, DIM)))
+    assert len(search(few, "effusion", level="units", engine="faiss").hits) == 5
+    assert capfd.readouterr() == ("", "")
+
+
 def test_without_faiss_the_line_that_installs_it_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(MedclipError, match="needs faiss") as e:
