@@ -31,15 +31,16 @@ class Result:
         return "\n".join([type(self).__name__, *(f"  {name}: {_short(str(value)) or 'none'}" for name, value in facts)])
 
     def _repr_html_(self) -> str:
-        """Return facts and first rows for a notebook: everything escaped, no script, nothing loaded."""
+        """Return facts and first rows, without empty columns, for a notebook: escaped, no script, nothing loaded."""
         facts = "".join(_line("td", (name, value)) for name, value in self._facts().items())
         rows = self._rows(_ROWS_SHOWN + 1)
         page = f"<p><strong>{escape(type(self).__name__)}</strong></p><table>{facts}</table>"
         if not rows:
             return page
-        body = "".join(_line("td", row.values()) for row in rows[:_ROWS_SHOWN])
+        names = [name for name in rows[0] if any(row.get(name) not in (None, "") for row in rows)]
+        body = "".join(_line("td", (row.get(name) for name in names)) for row in rows[:_ROWS_SHOWN])
         more = "<p>More rows: to_pandas()</p>" if len(rows) > _ROWS_SHOWN else ""
-        return f"{page}<table>{_line('th', rows[0])}{body}</table>{more}"
+        return f"{page}<table>{_line('th', names)}{body}</table>{more}"
 
     def to_pandas(self) -> Any:
         """Return the rows as a pandas data frame.

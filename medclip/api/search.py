@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, overload
@@ -18,14 +20,16 @@ from medclip.retrieval.approximate import Engine, check_faiss
 from medclip.retrieval.captions import CaptionRanking, rank_captions, read_captions
 from medclip.retrieval.example import Example, Load, read_examples
 from medclip.retrieval.pack_of import pack_of
-from medclip.retrieval.question import read_question
+from medclip.retrieval.question import Question, read_question
 from medclip.retrieval.result import NOUNS, SearchResult
 from medclip.retrieval.search import run_search
 from medclip.retrieval.where import Where, read_conditions
 from medclip.runs.options import DEFAULT_MODEL
-from medclip.sample import Modality
+from medclip.sample import Modality, spoken
+from medclip.scoring.unlearned import modality_unlearned, prompt_unlearned
 from medclip.settings import Settings
-from medclip.text.vocabulary.own_words import Words
+from medclip.text.vocabulary.own_words import Prompt, Words
+from medclip.wording import capital, count
 
 if TYPE_CHECKING:
     from medclip.models.model import Model
@@ -155,10 +159,11 @@ def search(
         )
     ranked, finder = read_level(level), read_engine(engine)
     embeddings = open_embeddings(folder)
-    return run_search(
+    has_words = bool(question.words or question.without)
+    result = run_search(
         embeddings,
         question,
-        _loader(embeddings, model, has_words=bool(question.words or question.without)),
+        _loader(embeddings, model, has_words=has_words),
         conditions=conditions,
         level=ranked,
         top=top,
@@ -170,6 +175,19 @@ def search(
         settings=settings,
         progress=progress,
     )
+    if not has_words:
+        return result
+    trained = read_card(pack_of(embeddings, model)).modalities
+    return replace(result, notes=(*_unlearned(question, result, trained), *result.notes))
+
+
+def _unlearned(question: Question, result: SearchResult, trained: Collection[str]) -> Iterator[str]:
+    """Yield what of a question and its answer the pack was never taught."""
+    if reason := prompt_unlearned(Prompt("", question.words, question.without), trained):
+        yield f"{capital(reason)}."
+    for modality, num in Counter(hit.modality for hit in result.hits).items():
+        if reason := modality_unlearned(modality, trained):
+            yield f"{count(num, 'hit')} of {spoken(modality)}: {reason}, so that words say little about them."
 
 
 def read_level(level: str) -> Level:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 UNNAMED = Problem(
     Reason.MODALITY_UNKNOWN,
-    "the file does not say of which modality it is; name it, such as modality='xray'.",
+    "the file does not say of which modality it is; name it: --modality, in Python modality='xray'.",
 )
 
 

@@ -21,6 +21,7 @@ from medclip.retrieval.example import Example, Load, example_vector
 from medclip.retrieval.result import finite, weak_ranks, z_words
 from medclip.retrieval.top_rows import exact_scores
 from medclip.settings import Settings
+from medclip.text.checks.prompt_words import num_cut
 from medclip.wording import count, figure, number
 
 if TYPE_CHECKING:
@@ -144,7 +145,8 @@ def rank_captions(
             rows.setdefault(text, row)
     image, _ = example_vector(embeddings, like, load, modality=modality, settings=settings, progress=progress)
     texts = list(rows)
-    vectors = load().embed_text(texts, progress=progress)
+    model = load()
+    vectors = model.embed_text(texts, progress=progress)
     scores = exact_scores(vectors, image[None])
     order = np.lexsort((np.array(list(rows.values())), -scores))[:top]
     mean, sd = float(scores.mean(dtype=np.float64)), float(scores.std(dtype=np.float64))
@@ -158,6 +160,12 @@ def rank_captions(
         )
         for rank, n in enumerate(order.tolist(), start=1)
     )
-    return CaptionRanking(
-        hits, len(texts), mean, sd, tuple(filter(None, [weak_ranks(hits[0].z, len(texts), "caption")]))
-    )
+    notes = (_cut(num_cut(texts, model.tokenizer), len(texts)), weak_ranks(hits[0].z, len(texts), "caption"))
+    return CaptionRanking(hits, len(texts), mean, sd, tuple(note for note in notes if note))
+
+
+def _cut(num: int, num_captions: int) -> str:
+    if not num:
+        return ""
+    verb, all_ = "is" if num == 1 else "are", count(num_captions, "caption")
+    return f"{number(num)} of {all_} {verb} longer than the model reads: the first words count alone."

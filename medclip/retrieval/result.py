@@ -6,7 +6,7 @@ import base64
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -145,6 +145,11 @@ class SearchResult(Result):
             facts["model"] = {"name": self.embeddings.pack.name, "version": self.embeddings.pack.version}
         return json.dumps({**facts, "notes": self.notes, "hits": [asdict(hit) for hit in self.hits]}, indent=1)
 
+    def to_pandas(self) -> Any:
+        """Return the hits as a pandas data frame: with the same types of columns for every question."""
+        kinds = {"float | None": "float64", "int | None": "Int64", "str | None": "string"}
+        return super().to_pandas().astype({f.name: kinds[str(f.type)] for f in fields(Hit) if str(f.type) in kinds})
+
     def _facts(self) -> Mapping[str, object]:
         best = self.hits[0]
         facts = {
@@ -210,8 +215,8 @@ def weak_ranks(z: float | None, num_searched: int, noun: str) -> str:
         return ""
     return (
         f"The best hit does not stand out: it lies {z_words(z)}, and the highest of {count(num_searched, noun)} is "
-        f"expected {figure(by_chance, decimals=1)} sd above it by chance alone. Perhaps nothing in the folder is of "
-        "the kind, or much of it is."
+        f"expected {figure(by_chance, decimals=1)} sd above it by chance alone. Perhaps none of them is of the "
+        "kind, or many are."
     )
 
 

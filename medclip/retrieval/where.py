@@ -134,12 +134,13 @@ def _nothing(embeddings: Embeddings, conditions: Sequence[Condition], values: Se
     column = conditions[0].column
     texts = sorted({str(value) for value in values if value not in (None, "")})
     hint = f"The folder states no {column} for any image."
+    either = "or" if all(c.relation == "=" for c in conditions) else "and"
     if texts:
         known = did_you_mean(conditions[0].value, texts, f"Values of {column} are")
         hint = known if column not in ("study", "patient", "row") else f"See the column {column} of units.parquet."
     return MedclipError(
         Reason.NOTHING_TO_DO,
-        f"no image of these embeddings has {list_of([str(c) for c in conditions], 'or')}.",
+        f"no image of these embeddings has {list_of([str(c) for c in conditions], either)}.",
         where=embeddings.folder,
         hint=hint,
     )

@@ -128,6 +128,22 @@ def test_what_cannot_be_searched_for_is_one_sentence(
     assert printed.out == ""
 
 
+def test_what_the_pack_never_learned_is_said_of_the_question_and_of_the_hits(
+    pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    units = [replace(unit, modality="ct" if unit.study == "study0" else "xray") for unit in make_units(6, 32)]
+    named = EmbeddingPack(pack.name, "1", pack_digest(pack), "t" * 64, "p" * 16)
+    folder = write_store(tmp_path / "e", units, named, dim=32)
+    assert run(folder, "a CT of the chest", "--level", "unit", "--model", pack) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("The prompt speaks of CT, and the model was trained on") for line in lines) == 1
+    assert sum(line.startswith("2 hits of CT: the model was trained on") for line in lines) == 1
+    assert run(folder, "effusion", "--where", "modality=xray", "--model", pack) == 0
+    assert "was trained on" not in capsys.readouterr().out
+    assert run(folder, "--like", 4, "--model", pack) == 0  # no words, which it would have to know
+    assert "was trained on" not in capsys.readouterr().out
+
+
 def test_a_folder_that_is_half_written_or_none_at_all_is_refused(
     pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

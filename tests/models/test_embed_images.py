@@ -86,7 +86,7 @@ def test_a_modality_that_nothing_says_is_asked_for(model: Model, images: list[Pa
     with pytest.raises(MedclipError, match="image 0: an array does not say of which modality") as caught:
         several.embed_images([texture(0, 90, 120)])
     assert caught.value.reason is Reason.WRONG_USE
-    with pytest.raises(MedclipError, match=r"0\.png: the file does not say of which modality"):
+    with pytest.raises(MedclipError, match=r"0\.png: the file does not say of which modality.*--modality"):
         several.embed_images(images[0])
     assert several.embed_images(images[3]).shape == (1, model.dim)  # its header says
     with pytest.raises(MedclipError, match="no modality 'x-rai'"):

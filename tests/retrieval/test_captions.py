@@ -42,6 +42,12 @@ def test_captions_are_ranked_by_their_cosine_and_equal_ones_are_one(tmp_path: Pa
     assert len(rank(TEXTS, tmp_path / "a_fundus.png", top=1).hits) == 1
 
 
+def test_captions_that_are_cut_are_counted(tmp_path: Path) -> None:
+    notes = rank([*TEXTS, "word " * 40, "other " * 12], tmp_path / "a_fundus.png").notes
+    assert notes[0] == "2 of 5 captions are longer than the model reads: the first words count alone."
+    assert not any("longer" in note for note in rank([*TEXTS, "word " * 11], tmp_path / "a_fundus.png").notes)
+
+
 def test_a_ranking_shows_itself_and_is_written(tmp_path: Path) -> None:
     ranking = rank(TEXTS, tmp_path / "a_fundus.png")
     assert "a fundus" in repr(ranking)

@@ -84,6 +84,8 @@ def test_what_is_not_looked_for_is_taken_off(store: Embeddings) -> None:
     scores = store.vectors("units") @ (plus[0] - unit(minus.mean(axis=0)))
     assert [hit.score for hit in result.hits] == pytest.approx(np.sort(scores)[::-1].tolist(), abs=3e-6)
     first = result.hits[0]
+    assert first.words is not None
+    assert first.without is not None
     assert first.score == pytest.approx(first.words - first.without, abs=3e-6)
     assert first.spread is None
 
@@ -142,6 +144,8 @@ def test_conditions_choose_units_and_the_studies_that_have_one(store: Embeddings
         ("modalty=ct", Reason.WRONG_USE, "Did you mean 'modality'"),
         ("ct", Reason.WRONG_USE, "no condition"),
         ("modality=mri", Reason.NOTHING_TO_DO, "Values of modality are: ct, xray"),
+        (["modality!=ct", "modality!=xray"], Reason.NOTHING_TO_DO, "has modality!=ct and modality!=xray."),
+        (["modality=mri", "modality=us"], Reason.NOTHING_TO_DO, "has modality=mri or modality=us."),
         (["modality=ct", "view=PA"], Reason.NOTHING_TO_DO, "not all for one"),
         ("field_strength_t>1", Reason.NOTHING_TO_DO, "states no field_strength_t"),
     ],
@@ -208,6 +212,18 @@ def test_a_result_shows_itself_and_holds_back_images_with_burned_in_text(store: 
     assert "no probabilities" in html
     assert len(result.to_pandas()) == 60
     assert json.loads(result.to_json())["hits"][0]["rank"] == 1
+
+
+def test_a_data_frame_has_the_same_types_whatever_was_asked(store: Embeddings) -> None:
+    frames = [search(store, "x").to_pandas(), search(store, like=3, level="views").to_pandas()]
+    frames.append(search(store, "x | y", not_="z", where="view=", level="units").to_pandas())
+    types = [frame.dtypes.astype(str).to_dict() for frame in frames]
+    assert types[0] == types[1] == types[2]
+    assert {types[0][name] for name in ("z", "words", "spread", "without", "like")} == {"float64"}
+    assert "object" not in {types[0][name] for name in ("patient", "view", "laterality", "body_part", "image")}
+    html = search(store, "x")._repr_html_()
+    assert "<th>words</th>" in html
+    assert "<th>without</th>" not in html
 
 
 def test_hits_are_written_as_tables_and_nothing_else(store: Embeddings, tmp_path: Path) -> None:

@@ -61,6 +61,12 @@ def prompt_notes(prompts: Sequence[Prompt], tokenizer: Tokenizer) -> tuple[str, 
     return (*hints, *_cuts(prompts, tokenizer))
 
 
+def num_cut(texts: Sequence[str], tokenizer: Tokenizer) -> int:
+    """Count the texts of which the model does not read every word."""
+    full = (text for text in texts if _length(text, tokenizer) >= tokenizer.context_length - 1)
+    return sum(num_read(text, tokenizer) < len(text.split()) for text in full)
+
+
 def num_read(text: str, tokenizer: Tokenizer) -> int:
     """Count the words of a text that fit whole into the context of a tokenizer."""
     words = text.split()
