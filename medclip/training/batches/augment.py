@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from medclip.training.batches.rand_augment import Op, apply_op, draw_ops
 from medclip.training.recipe.schema import Augment
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Change:
     parts: tuple[tuple[float, float], ...] = ()
     """With `stretch`: share of the image's area and ratio of width to height, of which the first that fits into the
     image is taken; `zoom` says nothing then."""
+    ops: tuple[Op, ...] = ()
+    """Further changes, one after the other, of the part that was cut out."""
 
 
 def draw_change(settings: Augment, rng: Generator, *, may_flip: bool, may_tint: bool = True) -> Change:
@@ -68,6 +71,7 @@ def draw_change(settings: Augment, rng: Generator, *, may_flip: bool, may_tint: 
         draws_TP = rng.random((_TRIES, 2))
         limit = math.log(settings.stretch)
         parts = tuple((low + (high - low) * a, math.exp(limit * (2 * r - 1))) for a, r in draws_TP.tolist())
+    ops = () if settings.rand_augment is None else draw_ops(settings.rand_augment, rng, may_tint=may_tint)
     return Change(
         zoom=math.sqrt(low + (high - low) * u[0]),
         shift=(2 * u[1] - 1, 2 * u[2] - 1),
@@ -79,6 +83,7 @@ def draw_change(settings: Augment, rng: Generator, *, may_flip: bool, may_tint: 
         saturation=1 + settings.saturation * (2 * tint[1] - 1),
         stretch=settings.stretch,
         parts=parts,
+        ops=ops,
     )
 
 
@@ -123,6 +128,8 @@ def apply_change(
         part = _stretched(image, change, frame)
     else:
         part = _turned(image, change, frame) if change.rotate_deg else _cut(image, change, frame)
+    for op in change.ops:
+        part = apply_op(part, op)
     if part.mode == "RGB" and (change.hue or change.saturation != 1):
         part = part.convert("RGB", _tint(change.hue, change.saturation))
     if change.gain != 1 or change.gamma != 1:

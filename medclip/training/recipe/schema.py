@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -177,6 +178,33 @@ class ModelPart(_Part):
         return self
 
 
+class RandAugment(_Part):
+    """A few changes of an image drawn among fifteen; also written as timm does, such as "rand-m6-mstd0.5-inc1"."""
+
+    magnitude: float = Field(default=6, ge=0, le=10)
+    """How strong: 6 for medical images, 9 is usual for photographs."""
+    spread: float = Field(default=0.5, ge=0)
+    """Standard deviation of the magnitude."""
+    layers: int = Field(default=2, ge=1)
+    """Changes that are drawn for an image, one after the other."""
+    share: Share = 0.5
+    """How often each of them is made."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_timm(cls, values: Any) -> Any:
+        """Read timm's notation; `inc1` (changes that grow with the magnitude) is the only kind there is."""
+        if not isinstance(values, str):
+            return values
+        first, *parts = values.split("-")
+        pairs = [re.fullmatch(r"(mstd|m|n|p|inc)([0-9.]+)", part) for part in parts]
+        if first != "rand" or None in pairs or not any(pair and pair[0] == "inc1" for pair in pairs):
+            raise ValueError(f"{values!r} is not understood; write it like rand-m6-mstd0.5-inc1 (m, mstd, n, p, inc1)")
+        names = {"m": "magnitude", "mstd": "spread", "n": "layers", "p": "share"}
+        given = {pair[1]: float(pair[2]) for pair in pairs if pair}
+        return {"spread": 0.0} | {name: given[key] for key, name in names.items() if key in given}
+
+
 class Augment(_Part):
     """What is done to a training image; 0 (or equal limits) turns a part off."""
 
@@ -198,6 +226,8 @@ class Augment(_Part):
     """Largest relative change of the saturation of colour images; never of stained tissue."""
     stain_jitter: bool = False
     """Change hue and saturation of stained tissue too."""
+    rand_augment: RandAugment | None = None
+    """A few changes of grey values and shape, drawn among fifteen (RandAugment): for fine-tuning."""
 
     @model_validator(mode="after")
     def _check(self) -> Augment:
