@@ -15,6 +15,7 @@ from medclip.files.key_value import Overrides, read_overrides
 from medclip.files.recipe import invalid_recipe, read_yaml
 from medclip.files.remote import is_url
 from medclip.training.recipe.schema import Recipe
+from medclip.training.recipe.shorthands import SHORTHANDS, written_out
 
 
 def load_recipe(source: Path | str | Mapping[str, Any] | Recipe, overrides: Overrides = ()) -> Recipe:
@@ -32,8 +33,11 @@ def load_recipe(source: Path | str | Mapping[str, Any] | Recipe, overrides: Over
         values = read_yaml(path) if path else json.loads(json.dumps(source, default=str))
     if not isinstance(values, dict):
         raise MedclipError(Reason.RECIPE_INVALID, "a recipe is a YAML mapping of sections.", where=path)
-    for key, value in read_overrides(overrides).items():
-        _apply(values, key, value)
+    changes = read_overrides(overrides)
+    for key in sorted(changes, key=_is_inside_objective):
+        if _is_inside_objective(key) and isinstance(word := values.get("objective"), str) and word in SHORTHANDS:
+            values = written_out(values)  # the word becomes the keys that are changed here
+        _apply(values, key, changes[key])
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as e:
@@ -83,6 +87,10 @@ def _resolved(recipe: Recipe, base: Path) -> Recipe:
         teacher = placed(recipe.objective.text_teacher, "folder")
         parts["objective"] = recipe.objective.model_copy(update={"text_teacher": teacher})
     return recipe.model_copy(update={k: v for k, v in parts.items() if k in recipe.model_fields_set})
+
+
+def _is_inside_objective(key: str) -> bool:
+    return key.startswith("objective.")
 
 
 def _apply(values: dict[str, Any], key: str, value: Any) -> None:

@@ -14,6 +14,8 @@ from medclip.errors import MedclipError
 from medclip.files.remote import place_of
 from medclip.shards.reading.shard_cache import DEFAULT_GB, ShardCache
 from medclip.text.vocabulary.load import load_task
+from medclip.training.recipe.shorthands import MEDICAL_RATIO, written_out
+from medclip.wording import list_of
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Decode = Literal["full", "auto", "scaled"]
@@ -113,6 +115,11 @@ class Text(_Part):
     """Captions drawn of each training sample to train the tokenizer on, beside all wordings of the vocabularies."""
 
 
+_OF_WORDS = (
+    "embed_dim", "text_folder", "text_width", "text_heads", "text_layers", "lock_text", "unlocked_text_layers",
+    "logit_scale", "logit_bias",
+)  # fmt: skip
+"""Keys of `model` that do nothing without words."""
 _BUILT = frozenset({"image_tower", "image_weights", "embed_dim", "text_width", "text_heads", "text_layers"})
 
 
@@ -248,14 +255,43 @@ class TextTeacher(_Part):
     temperature: float = Field(default=0.1, gt=0)
 
 
+Decoder = Literal["linear", "dec128d2", "dec512d2", "dec512d8", "video"]
+
+
 class Masked(_Part):
-    """Masked image modelling beside the contrastive loss: predict the pixels of hidden patches."""
+    """Masked image modelling, alone or beside the contrastive loss: predict the pixels of hidden patches."""
 
     weight: float = Field(default=0.1, ge=0)
+    decoder: Decoder = "linear"
+    """What predicts them. "linear": a layer on the last feature map of any tower, which sees the whole image with the
+    hidden patches painted over (SimMIM). The others make a plain vision transformer of timm a masked autoencoder, which
+    computes visible patches only: "dec128d2" is a decoder of 2 blocks of width 128 (medical_mae's small one), "video"
+    that of VideoMAE for tubes."""
     ratio: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """Share of patches that are hidden; a patch is as large as the stride of the tower's last feature map."""
+    """Share of patches that are hidden, 0.9 with a decoder other than "linear", where the recipe says nothing. A patch
+    is a token of the tower, or as large as the stride of its last feature map."""
     normalise: bool = True
-    """Compare pixels after normalising each patch."""
+    """Compare pixels after normalising each patch; false where the recipe says nothing and the decoder is not
+    "linear"."""
+    decode_ratio: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of tubes that the decoder leaves out (running cells of VideoMAE V2); all hidden ones are decoded where
+    None."""
+    foreground: bool = False
+    """Draw hidden patches where the image is not empty, so that those of a black background use up no visible ones."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_the_decoder(cls, values: Any) -> Any:
+        """Set what a masked autoencoder takes for chest films, so that it is seen in the run's recipe.json."""
+        if not isinstance(values, dict) or values.get("decoder", "linear") == "linear":
+            return values
+        return {"ratio": MEDICAL_RATIO, "normalise": False} | values
+
+    @model_validator(mode="after")
+    def _check(self) -> Masked:
+        if self.decoder == "linear" and self.decode_ratio is not None:
+            raise ValueError("decode_ratio leaves tubes of a masked autoencoder out: it needs another decoder")
+        return self
 
 
 Relation = Literal["positive", "ignored", "negative"]
@@ -291,6 +327,17 @@ class Objective(_Part):
     """How much a sample of a source counts in the loss; 1 where a source is not named."""
     masked: Masked | None = None
     text_teacher: TextTeacher | None = None
+
+    @property
+    def needs_words(self) -> bool:
+        """Whether a part of the loss reads captions; without words an image tower alone is trained."""
+        return self.contrastive > 0 or self.text_teacher is not None or self.two_views is not None
+
+    @model_validator(mode="after")
+    def _check(self) -> Objective:
+        if not self.needs_words and self.masked is None:
+            raise ValueError("nothing is learned with contrastive: 0 and no masked part")
+        return self
 
 
 class Train(_Part):
@@ -422,6 +469,9 @@ class Recipe(_Part):
     model: ModelPart = ModelPart()
     augment: Augment = Augment()
     objective: Objective = Objective()
+    """Weighted sum of losses; or a word that stands for a whole recipe, where the recipe says nothing else: `masked` is
+    a masked autoencoder for medical images, `masked_natural` the one for photographs
+    (`medclip.training.recipe.shorthands`)."""
     train: Train = Train()
     card: dict[str, Any] = Field(default_factory=dict)
     """Fields of the pack's card: summary, intended_use, licence, limits."""
@@ -429,8 +479,11 @@ class Recipe(_Part):
     @model_validator(mode="before")
     @classmethod
     def _as_the_reference(cls, values: Any) -> Any:
-        """Set what `compat` stands for, so that it is seen in the run's recipe.json."""
-        if not isinstance(values, dict) or values.get("compat") != "open_clip":
+        """Set what `objective` and `compat` stand for, so that it is seen in the run's recipe.json."""
+        if not isinstance(values, dict):
+            return values
+        values = written_out(values)
+        if values.get("compat") != "open_clip":
             return values
         own = {part: values.get(part, {}) for part in _AS_OPEN_CLIP}
         return values | {
@@ -452,7 +505,25 @@ class Recipe(_Part):
             raise ValueError("model.logit_bias is for objective.loss: siglip")
         if self.train.compile and self.model.freeze_blocks:
             raise ValueError("train.compile goes with lock_image, not with model.freeze_blocks")
+        if not self.needs_words:
+            self._check_without_words()
         return self
+
+    def _check_without_words(self) -> None:
+        unused = [f"text.{name}" for name in sorted(self.text.model_fields_set)]
+        unused += [f"model.{name}" for name in _OF_WORDS if name in self.model.model_fields_set]
+        unused += ["train.zero_shot"] * bool(self.train.zero_shot)
+        if unused:
+            one = len(unused) == 1
+            raise ValueError(
+                f"{list_of(unused)} {'does' if one else 'do'} nothing without words (objective.contrastive is 0): "
+                f"leave {'it' if one else 'them'} out"
+            )
+
+    @property
+    def needs_words(self) -> bool:
+        """Whether captions are read, and a text tower is trained."""
+        return self.objective.needs_words
 
     @property
     def folder(self) -> Path:

@@ -26,7 +26,7 @@ from medclip.training.recipe.schema import Recipe
 from medclip.training.steps.cached_gradients import cached_backward
 from medclip.training.steps.inputs import Inputs, each_of, empty_batch
 from medclip.training.steps.teacher import SentenceTeacher
-from medclip.training.steps.towers import Towers
+from medclip.training.steps.towers import TowerOutputs, Towers
 
 _MASK_STREAM = 11
 
@@ -112,13 +112,13 @@ class StepComputer:
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(int(np.random.default_rng(seed).integers(2**62)))
             if len(chunks) == 1:
-                loss = self._loss(inputs, *self._forward(inputs, chunks[0]))
+                loss = self._loss(inputs, self._forward(inputs, chunks[0]))
                 loss.backward()
             else:
                 loss = cached_backward(
                     chunks,
                     lambda part: self._forward(inputs, part),
-                    lambda *features: self._loss(inputs, *features),
+                    lambda *outputs: self._loss(inputs, TowerOutputs(*outputs)),
                     no_sync=self._waiting,
                 )
         return loss.detach()
@@ -131,8 +131,8 @@ class StepComputer:
             images_BCHW = self._normalised(torch.from_numpy(batch.images[part]).to(self._world.device))
             with self._autocast():
                 features = self._towers(images_BCHW, tokens_BL[part], num_tokens=batch.num_tokens)
-            images.append(features[0])
-            texts.append(features[1])
+            images.append(features.image_BD)
+            texts.append(features.text_BD)
         return torch.cat(images), torch.cat(texts)
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
@@ -190,40 +190,51 @@ class StepComputer:
         most = t.micro_batch or max(1, views * t.batch_size // self._world.size)
         return [slice(i, i + most) for i in range(0, size, most)]
 
-    def _forward(self, inputs: Inputs, part: slice) -> tuple[Tensor, Tensor, Tensor]:
+    def _forward(self, inputs: Inputs, part: slice) -> TowerOutputs:
         images_BCHW, mask_BL = self._normalised(inputs.images[part]), inputs.mask_BL
         with self._autocast():
             return self._call(
                 images_BCHW, inputs.tokens_BL[part], None if mask_BL is None else mask_BL[part], inputs.num_tokens
             )
 
-    def _loss(self, inputs: Inputs, image_BD: Tensor, text_BD: Tensor, error_B: Tensor) -> Tensor:
-        o, pairs = self._recipe.objective, inputs.pairs
-        group = self._world.group
-        if o.two_views is None:
-            contrast = self.contrastive(image_BD, text_BD, pairs, group)
-        else:
-            scale = self._towers.clip.logit_scale.exp()
-            contrast = multi_view_clip_loss(
-                image_BD.chunk(2), text_BD.chunk(2), scale,
-                w_vv=o.two_views.images, w_tt=o.two_views.texts, pairs=pairs, group=group,
-            )  # fmt: skip
-        loss = o.contrastive * contrast
+    def _loss(self, inputs: Inputs, outputs: TowerOutputs) -> Tensor:
+        o = self._recipe.objective
+        terms = []
+        if o.needs_words:
+            terms.append(o.contrastive * self._contrast(inputs, outputs))
         if self._teacher is not None and o.text_teacher is not None:
             known = relational_loss(
-                text_BD,
+                outputs.text_BD,
                 self._teacher(inputs.sentences),
                 o.text_teacher.temperature,
                 valid_B=inputs.valid_B,
-                group=group,
+                group=self._world.group,
             )
-            loss = loss + o.text_teacher.weight * known
+            terms.append(o.text_teacher.weight * known)
         if o.masked is not None:
-            # Images hide equally many patches, so their mean over the whole batch is that of its hidden pixels.
-            own = error_B.new_full((), len(inputs)) if inputs.valid_B is None else inputs.valid_B.sum().float()
-            taking_part = sum_values(own, self._world.group).clamp_min(1)
-            loss = loss + o.masked.weight * error_B.sum() * (self._world.size / taking_part)
-        return loss
+            terms.append(o.masked.weight * self._hidden(inputs, outputs.error_B))
+        return sum(terms[1:], terms[0])
+
+    def _contrast(self, inputs: Inputs, outputs: TowerOutputs) -> Tensor:
+        views, group = self._recipe.objective.two_views, self._world.group
+        if views is None:
+            return self.contrastive(outputs.image_BD, outputs.text_BD, inputs.pairs, group)
+        return multi_view_clip_loss(
+            outputs.image_BD.chunk(2), outputs.text_BD.chunk(2), self._towers.clip.logit_scale.exp(),
+            w_vv=views.images, w_tt=views.texts, pairs=inputs.pairs, group=group,
+        )  # fmt: skip
+
+    def _hidden(self, inputs: Inputs, error_B: Tensor) -> Tensor:
+        """Return the error of the hidden pixels: the mean over ranks is that of the whole batch.
+
+        Images hide equally many patches, so their weighted mean over the batch is that of its hidden pixels.
+        """
+        weights_B = torch.ones_like(error_B) if inputs.valid_B is None else inputs.valid_B.float()
+        if inputs.pairs.weights_B is not None:
+            weights_B = weights_B * inputs.pairs.weights_B.repeat(inputs.num_views)
+        taking_part = sum_values(weights_B.sum(), self._world.group).clamp_min(1e-30)
+        # where, not a product: a sample that takes no part may hold anything, also NaN
+        return torch.where(weights_B > 0, error_B * weights_B, 0).sum() * (self._world.size / taking_part)
 
     def _mask(self, batch: Batch, seed: tuple[int, ...]) -> Tensor | None:
         """Draw the hidden patches; in samples that take no part none is hidden, so that they count nothing."""

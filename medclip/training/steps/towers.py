@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,18 +18,31 @@ LOSS_PARAMETERS = ("logit_scale", "logit_bias")
 """Parameters of the loss: outside the wrapped module, because cached gradients reach them once and not per chunk."""
 
 
+class TowerOutputs(NamedTuple):
+    """What the towers return of a batch: a row for each sample in every part, [B, 0] for a part that is not asked."""
+
+    image_BD: Tensor
+    """float32, of unit norm."""
+    text_BD: Tensor
+    """float32, of unit norm; [B, 0] without words."""
+    error_B: Tensor
+    """float32: mean squared error of the hidden pixels; 0 where none are hidden."""
+    logits_BC: Tensor
+    """float32: of the classes of a supervised part; [B, 0] without one."""
+
+
 class Towers(nn.Module):
     """Images and tokens to unit features, and to the pixels of hidden patches where that is asked for.
 
     Holds every parameter of the dual encoder but those of the loss.
 
     Args:
-        clip: open_clip dual encoder.
-        pad_id: Padding token.
+        clip: open_clip dual encoder, or an image tower alone.
+        pad_id: Padding token; None without words: neither captions nor whole images are encoded then.
         masked: Predicts hidden pixels; None without masked image modelling.
     """
 
-    def __init__(self, clip: nn.Module, pad_id: int, masked: MaskedPart | None = None) -> None:
+    def __init__(self, clip: nn.Module, pad_id: int | None, masked: MaskedPart | None = None) -> None:
         super().__init__()
         for name, module in clip.named_children():
             self.add_module(name, module)
@@ -52,7 +65,7 @@ class Towers(nn.Module):
         tokens_BL: Tensor,
         mask_BL: Tensor | None = None,
         num_tokens: int | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> TowerOutputs:
         """Encode a batch.
 
         Args:
@@ -60,19 +73,19 @@ class Towers(nn.Module):
             tokens_BL: int64 token ids.
             mask_BL: bool, True where a patch is hidden; None without masked image modelling.
             num_tokens: Columns of tokens that the longest caption needs; see `encode_short`.
-
-        Returns:
-            Unit-norm float32 image and text features [B, D], and float32 [B] errors of the hidden pixels (zeros where
-            there is no mask).
         """
         clip = self.clip
-        text_BD = encode_short(clip, tokens_BL, self._pad_id, num_tokens)
         prefix = self.prefix[0] if self.prefix and self.training else None
-        image_BD = prefix.encode_image(clip, images_BCHW) if prefix else clip.encode_image(images_BCHW)
-        error_B = torch.zeros(len(image_BD), device=image_BD.device)
+        nothing_B0 = torch.zeros(len(tokens_BL), 0, device=tokens_BL.device)
+        image_BD = text_BD = nothing_B0
+        if self._pad_id is not None:
+            text_BD = normalize(encode_short(clip, tokens_BL, self._pad_id, num_tokens).float(), dim=-1)
+            features_BD = prefix.encode_image(clip, images_BCHW) if prefix else clip.encode_image(images_BCHW)
+            image_BD = normalize(features_BD.float(), dim=-1)
+        error_B = nothing_B0.sum(1)
         if self.masked is not None and mask_BL is not None:
             error_B = self.masked(clip, images_BCHW, mask_BL, prefix)
-        return normalize(image_BD.float(), dim=-1), normalize(text_BD.float(), dim=-1), error_B
+        return TowerOutputs(image_BD, text_BD, error_B, nothing_B0)
 
     def loss_parameters(self) -> dict[str, nn.Parameter]:
         """Return the parameters of the loss, which live beside the towers, by name."""

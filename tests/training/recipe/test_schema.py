@@ -150,3 +150,56 @@ def test_a_stretched_crop_that_is_turned_is_refused(tmp_path: Path) -> None:
 def test_two_views_need_the_loss_of_clip(tmp_path: Path) -> None:
     with pytest.raises(MedclipError, match="two_views goes with"):
         load_recipe(_write(tmp_path, TEXT), ["objective={loss: siglip, two_views: {}}"])
+
+
+def test_the_word_masked_stands_for_the_medical_recipe_and_the_recipe_has_the_last_word(tmp_path: Path) -> None:
+    recipe = load_recipe(_write(tmp_path, "name: m\nobjective: masked\ndata: {shards: s}\n"))
+    masked = recipe.objective.masked
+    assert masked is not None
+    assert (masked.weight, masked.ratio, masked.decoder, masked.normalise) == (1, 0.9, "dec128d2", False)
+    assert (recipe.objective.contrastive, recipe.needs_words) == (0, False)
+    assert (recipe.augment.crop_scale, recipe.augment.flip, recipe.augment.rotate_deg) == ((0.5, 1), 0.5, 0)
+    assert (recipe.model.image_tower, recipe.model.image_weights) == ("vit_small_patch16_224", None)
+    assert (recipe.train.betas, recipe.train.weight_decay, recipe.train.image_lr_factor) == ((0.9, 0.95), 0.05, 1)
+    assert recipe.train.lr == pytest.approx(1.5e-4 * 64 / 256)
+    changes = ["objective.masked.ratio=0.8", "train.batch_size=512", "augment.flip=0", "objective=masked_natural"]
+    own = load_recipe(_write(tmp_path, TEXT.replace("lr: 1e-3", "epochs: 3")), changes)
+    assert own.objective.masked is not None
+    assert (own.objective.masked.ratio, own.objective.masked.decoder, own.augment.flip) == (0.8, "dec512d8", 0)
+    assert (own.train.lr, own.train.epochs, own.augment.crop_scale) == (pytest.approx(3e-4), 3, (0.2, 1))
+    assert load_recipe(own).digest() == own.digest()
+    assert load_recipe(_write(tmp_path, TEXT), ["objective=masked"]).train.lr == 1e-3
+
+
+def test_a_masked_autoencoder_hides_nine_tenths_and_painted_patches_a_half(tmp_path: Path) -> None:
+    recipe = _write(tmp_path, TEXT)
+    for change, ratio, normalise in (("{decoder: dec512d2, weight: 0.5}", 0.9, False), ("{}", 0.5, True)):
+        loaded = load_recipe(recipe, [f"objective.masked={change}"])
+        assert loaded.objective.masked is not None
+        assert (loaded.objective.masked.ratio, loaded.objective.masked.normalise) == (ratio, normalise)
+        assert loaded.needs_words  # beside the contrastive loss
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (["objective=maskd"], "objective is 'maskd'. Did you mean 'masked'"),
+        (["objective=masked", "text.vocab_size=500", "model.lock_text=true"], "text.vocab_size and model.lock_text do"),
+        (["objective=masked", "train.zero_shot=[chest_xray_findings]"], "train.zero_shot does nothing without words"),
+        (["objective.contrastive=0"], "nothing is learned"),
+        (["objective.masked={decode_ratio: 0.5}"], "decode_ratio leaves tubes"),
+        (["objective.masked={ratio: 1}"], "ratio"),
+        (["objective.masked={decoder: dec9}"], "decoder"),
+    ],
+)
+def test_what_a_masked_recipe_cannot_ask_is_refused(tmp_path: Path, changes: list[str], said: str) -> None:
+    with pytest.raises(MedclipError, match=said) as caught:
+        load_recipe(_write(tmp_path, TEXT), changes)
+    assert caught.value.reason is Reason.RECIPE_INVALID
+
+
+def test_towers_that_a_start_brings_stay_as_they_are(tmp_path: Path) -> None:
+    recipe = load_recipe(_write(tmp_path, TEXT), ["objective=masked", "model.start=a-pack"])
+    assert "image_tower" not in recipe.model.model_fields_set
+    recipe = load_recipe(_write(tmp_path, TEXT), ["objective=masked", "model.image_weights=a-pack"])
+    assert "image_tower" not in recipe.model.model_fields_set

@@ -35,7 +35,7 @@ class Steps:
 
     def take(self, factor: float = 1.0, *, spoilt_gradient: bool = False, failed: bool = False) -> torch.Tensor:
         self.update.begin()
-        image, text, _ = self.towers(self.images, self.tokens)
+        image, text, *_ = self.towers(self.images, self.tokens)
         loss = -(image * text).sum() * self.towers.clip.logit_scale.exp() * factor
         loss.backward()
         if spoilt_gradient:
