@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -66,24 +68,49 @@ def mask_of_noise(noise_BL: Tensor, ratio: float) -> Tensor:
     return rank_BL >= num_kept(noise_BL.shape[1], ratio)
 
 
-def patches_of(images_BCHW: Tensor, patch_px: int) -> Tensor:
-    """Cut images into patches, as masked autoencoders order them.
+def patches_of(images: Tensor, patch_px: int | Sequence[int], index_BK: Tensor | None = None) -> Tensor:
+    """Cut images into patches, or volumes and cine into tubes, as masked autoencoders order them.
 
     Args:
-        images_BCHW: [B, C, H, W].
-        patch_px: Side of a patch.
+        images: [B, C, H, W], or [B, C, T, H, W].
+        patch_px: Side of a patch, or (frames, rows, columns) of a tube.
+        index_BK: int64 [B, K], which patches of each image are wanted; the others are not touched. None: all.
 
     Returns:
-        [B, L, P]: patches row by row; in a patch the P = patch_px * patch_px * C values go row, column, channel, with
-        the channel fastest.
+        [B, L or K, P]: patches row by row, tubes time by time; in a patch the P values go (frame,) row, column,
+        channel, with the channel fastest.
 
     Raises:
-        MedclipError: WRONG_USE where the sides are no multiples of patch_px.
+        MedclipError: WRONG_USE where the sides are no multiples of the patch.
     """
-    B, C = images_BCHW.shape[:2]
-    rows, cols = _grid(images_BCHW, patch_px)
-    cut = images_BCHW.reshape(B, C, rows, patch_px, cols, patch_px)
-    return cut.permute(0, 2, 4, 3, 5, 1).reshape(B, rows * cols, patch_px * patch_px * C)
+    sides = _sides(images, patch_px)
+    grid = grid_of(images, patch_px)
+    cut = images.reshape(*images.shape[:2], *(n for pair in zip(grid, sides, strict=True) for n in pair))
+    n = len(grid)
+    cut = cut.permute(0, *range(2, 2 * n + 2, 2), *range(3, 2 * n + 2, 2), 1)  # no copy yet
+    if index_BK is None:
+        return cut.reshape(len(images), math.prod(grid), -1)
+    rows_B1 = torch.arange(len(images), device=images.device)[:, None]
+    return cut[(rows_B1, *torch.unravel_index(index_BK, grid))].flatten(2)
+
+
+def grid_of(images: Tensor, patch_px: int | Sequence[int]) -> tuple[int, ...]:
+    """Return how many patches (rows, columns) or tubes (time, rows, columns) images have; arguments as of `patches_of`.
+
+    Raises:
+        MedclipError: WRONG_USE where the sides are no multiples of the patch.
+    """
+    sides, sizes = _sides(images, patch_px), images.shape[2:]
+    if any(size % side or not size for size, side in zip(sizes, sides, strict=True)):
+        what = "images of {} pixels cannot be cut into patches of {}"
+        if len(sides) == 3:
+            what = "volumes or clips of {} (slices or frames, rows, columns) cannot be cut into tubes of {}"
+        raise MedclipError(
+            Reason.WRONG_USE,
+            what.format(sides_in_words(sizes), patch_px if isinstance(patch_px, int) else sides_in_words(sides)) + ".",
+            hint="Choose a size of which every side is a multiple of the patch's.",
+        )
+    return tuple(size // side for size, side in zip(sizes, sides, strict=True))
 
 
 def apply_patch_mask(images_BCHW: Tensor, mask_BL: Tensor, patch_px: int, fill: Tensor | float = 0.0) -> Tensor:
@@ -101,7 +128,7 @@ def apply_patch_mask(images_BCHW: Tensor, mask_BL: Tensor, patch_px: int, fill: 
     Raises:
         MedclipError: WRONG_USE where the mask has another number of patches.
     """
-    rows, cols = _grid(images_BCHW, patch_px)
+    rows, cols = grid_of(images_BCHW, patch_px)
     _check_mask(mask_BL, len(images_BCHW), rows * cols)
     mask_B1HW = mask_BL.view(-1, 1, rows, cols).repeat_interleave(patch_px, 2).repeat_interleave(patch_px, 3)
     return torch.where(mask_B1HW, fill, images_BCHW)
@@ -144,26 +171,43 @@ def masked_pixel_loss(
     return total * rank_and_size(group)[1] / sum_values(weights_BL.sum(), group).clamp_min(1e-30)
 
 
-def patch_errors(pred_BLP: Tensor, images_BCHW: Tensor, patch_px: int, normalise: bool = False) -> Tensor:
-    """Return the mean squared error of each patch, float32 [B, L]; arguments as of `masked_pixel_loss`."""
-    target_BLP = patches_of(images_BCHW.float(), patch_px)
-    if pred_BLP.shape != target_BLP.shape:
+def sides_in_words(sizes: Sequence[int]) -> str:
+    """Write the sides of a grid: "8 x 14 x 14"."""
+    return " x ".join(map(str, sizes))
+
+
+def patch_errors(
+    pred_BKP: Tensor,
+    images: Tensor,
+    patch_px: int | Sequence[int],
+    normalise: bool = False,
+    index_BK: Tensor | None = None,
+) -> Tensor:
+    """Return the mean squared error of each patch, float32 [B, K].
+
+    Args:
+        pred_BKP: Guessed pixels of all patches, or of those that index_BK names.
+        images: As `patches_of` takes them, and patch_px.
+        patch_px: Side of a patch, or sides of a tube.
+        normalise: As in `masked_pixel_loss`.
+        index_BK: As in `patches_of`.
+
+    Raises:
+        MedclipError: WRONG_USE where shapes do not fit each other.
+    """
+    target_BKP = patches_of(images.float(), patch_px, index_BK)
+    if pred_BKP.shape != target_BKP.shape:
         raise MedclipError(
-            Reason.WRONG_USE, f"guessed patches are {list(pred_BLP.shape)}, images have {list(target_BLP.shape)}."
+            Reason.WRONG_USE, f"guessed patches are {list(pred_BKP.shape)}, images have {list(target_BKP.shape)}."
         )
     if normalise:
-        variance_BL1, mean_BL1 = torch.var_mean(target_BLP, dim=-1, keepdim=True)
-        target_BLP = (target_BLP - mean_BL1) / (variance_BL1 + 1e-6).sqrt()
-    return (pred_BLP.float() - target_BLP).square().mean(-1)
+        variance_BK1, mean_BK1 = torch.var_mean(target_BKP, dim=-1, keepdim=True)
+        target_BKP = (target_BKP - mean_BK1) * (variance_BK1 + 1e-6).rsqrt()
+    return (pred_BKP.float() - target_BKP).square().mean(-1)
 
 
-def _grid(images_BCHW: Tensor, patch_px: int) -> tuple[int, int]:
-    height, width = images_BCHW.shape[2:]
-    if height % patch_px or width % patch_px:
-        raise MedclipError(
-            Reason.WRONG_USE, f"images of {height} x {width} pixels cannot be cut into patches of {patch_px}."
-        )
-    return height // patch_px, width // patch_px
+def _sides(images: Tensor, patch_px: int | Sequence[int]) -> tuple[int, ...]:
+    return (patch_px,) * (images.ndim - 2) if isinstance(patch_px, int) else tuple(patch_px)
 
 
 def _check_mask(mask_BL: Tensor, batch: int, num_patches: int) -> None:

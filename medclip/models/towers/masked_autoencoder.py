@@ -1,0 +1,333 @@
+"""Masked autoencoders: the encoder reads visible patches only, a small decoder guesses the pixels of hidden ones.
+
+The encoder is the image tower itself, a plain vision transformer of timm; here is what stays behind after pretraining.
+Tokens are kept in the order prefix, visible, decoded: attention has no order of its own, so that nothing has to be put
+back into its place, and hidden patches are never embedded.
+
+Reference: He et al., Masked autoencoders are scalable vision learners, CVPR 2022; Xiao et al., Delving into masked
+autoencoders for multi-label thorax disease classification, WACV 2023; Wang et al., VideoMAE V2, CVPR 2023.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+from torch.utils.checkpoint import checkpoint
+
+from medclip.errors import MedclipError, Reason
+from medclip.models.towers.positions import sincos_positions
+from medclip.objectives.masked import grid_of, patch_errors, patches_of, sides_in_words
+from medclip.objectives.tube_masks import normalise_tubes
+
+
+@dataclass(frozen=True)
+class DecoderShape:
+    """How large a decoder is."""
+
+    width: int
+    depth: int
+    heads: int
+    bias: bool = True
+    """Whether the layer between encoder and decoder has a bias (VideoMAE's has none)."""
+
+
+DECODERS = {
+    "dec128d2": DecoderShape(128, 2, 16),
+    "dec512d2": DecoderShape(512, 2, 16),
+    "dec512d8": DecoderShape(512, 8, 16),
+}
+"""Decoders of masked autoencoders by name; `video` beside them is half as wide as the encoder, with 4 blocks."""
+
+
+class MaskedAutoencoder(nn.Module):
+    """The decoder of a masked autoencoder, and the loss; trained and checkpointed, never exported.
+
+    The trunk is handed to every call, as it belongs to the image tower.
+
+    Args:
+        trunk: A plain vision transformer of timm, of patches or of tubes.
+        decoder: A name of `DECODERS`, `video`, or a shape.
+        normalise: Guess patches of mean 0 and variance 1 instead of plain pixels. In tubes each channel is normalised
+            by itself, with a floor of 0.01 under the deviation, and tubes of one value count nothing: the background
+            of an ultrasound image or the air around a body would be all noise.
+        tubes: (time, rows, columns) of tubes; None takes the grid of the trunk.
+        pixel_std: What the images were divided by, per channel: floors are in units of [0, 1].
+
+    Raises:
+        MedclipError: RECIPE_INVALID for a trunk that is no plain vision transformer, or an unknown decoder.
+    """
+
+    positions_LD: Tensor
+    pixel_std_C: Tensor
+
+    def __init__(
+        self,
+        trunk: nn.Module,
+        decoder: str | DecoderShape,
+        *,
+        normalise: bool,
+        tubes: tuple[int, int, int] | None = None,
+        pixel_std: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        from timm.models.vision_transformer import Block
+
+        check_trunk(trunk)
+        weight = _projection(trunk).weight
+        self.patch: tuple[int, ...] = tuple(weight.shape[2:])
+        self.grid: tuple[int, ...] = tuple(tubes or trunk.patch_embed.grid_size)  # type: ignore[union-attr, arg-type]
+        self.normalise = normalise
+        shape = decoder_shape(decoder, weight.shape[0])
+        values, norm = math.prod(self.patch) * weight.shape[1], partial(nn.LayerNorm, eps=1e-6)
+        self.embed = nn.Linear(weight.shape[0], shape.width, bias=shape.bias)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, shape.width))
+        self.blocks = nn.ModuleList(
+            Block(shape.width, shape.heads, qkv_bias=True, norm_layer=norm)  # type: ignore[arg-type]
+            for _ in range(shape.depth)
+        )
+        self.norm = norm(shape.width)
+        self.head = nn.Linear(shape.width, values)
+        positions_LD = sincos_positions(self.grid, shape.width).float()
+        self.register_buffer("positions_LD", positions_LD, persistent=False)
+        std_C = torch.tensor(pixel_std or [1.0] * weight.shape[1], dtype=torch.float32)
+        self.register_buffer("pixel_std_C", std_C, persistent=False)
+        _init_layers(self)
+        nn.init.normal_(self.mask_token, std=0.02)
+        self.to(weight.device)
+
+    @property
+    def num_patches(self) -> int:
+        """Patches of an image or tubes of a clip, L."""
+        return math.prod(self.grid)
+
+    def encode(self, trunk: nn.Module, images: Tensor, mask_BL: Tensor) -> Tensor:
+        """Run the trunk on the visible patches alone.
+
+        Args:
+            trunk: As in the constructor.
+            images: [B, C, H, W] or [B, C, T, H, W], normalised.
+            mask_BL: bool [B, L], True = hidden; equally many in each image.
+
+        Returns:
+            [B, N, D] after the last norm: prefix tokens (class token), then the visible patches in the order of the
+            grid.
+
+        Raises:
+            MedclipError: WRONG_USE where shapes do not fit, or images show different numbers of patches.
+        """
+        self._check(images, mask_BL)
+        return self._encode(trunk, images, _indices(~mask_BL))
+
+    def reconstruct(
+        self, trunk: nn.Module, images: Tensor, mask_BL: Tensor, decoded_BL: Tensor | None = None
+    ) -> Tensor:
+        """Guess the pixels of patches.
+
+        Args:
+            trunk: As in the constructor.
+            images: As in `encode`, and mask_BL.
+            mask_BL: bool [B, L], True = hidden.
+            decoded_BL: bool [B, L], True = decoded, equally many in each image; may name visible patches, too. None:
+                all that is hidden.
+
+        Returns:
+            [B, L, P] in the order of `patches_of`: every patch, the visible ones, too, as their own tokens have them;
+            [B, M, P] with decoded_BL: those M patches.
+        """
+        self._check(images, mask_BL)
+        visible_BK = _indices(~mask_BL)
+        asked_BM = _indices(mask_BL if decoded_BL is None else decoded_BL)
+        tokens_BND = self._decode(self._encode(trunk, images, visible_BK), visible_BK, asked_BM)
+        if decoded_BL is not None:
+            return self.head(self.norm(tokens_BND[:, -asked_BM.shape[1] :]))
+        pixels_BLP = self.head(self.norm(tokens_BND[:, -self.num_patches :]))
+        order_BL = torch.cat([visible_BK, asked_BM], dim=1)
+        return torch.empty_like(pixels_BLP).scatter(1, order_BL[:, :, None].expand_as(pixels_BLP), pixels_BLP)
+
+    def forward(self, trunk: nn.Module, images: Tensor, mask_BL: Tensor, decoded_BL: Tensor | None = None) -> Tensor:
+        """Return the mean squared error of each image's hidden (and decoded) patches, float32 [B].
+
+        Args:
+            trunk: As in the constructor.
+            images: As in `encode`.
+            mask_BL: bool [B, L], True = hidden; equally many in each image. An image of which nothing is hidden takes
+                no part: its error is 0.
+            decoded_BL: As in `reconstruct`.
+
+        Raises:
+            MedclipError: As `encode`.
+        """
+        self._check(images, mask_BL)
+        hidden_B = mask_BL.sum(1)
+        counts = set(hidden_B.tolist()) - {0}
+        if 0 in hidden_B.tolist():
+            # A stand-in mask: the image goes through every layer, as on the other ranks, and counts nothing.
+            most = max(counts, default=self.num_patches - 1)
+            stand_in_L = torch.arange(self.num_patches, device=mask_BL.device) >= self.num_patches - most
+            mask_BL = torch.where(hidden_B[:, None] > 0, mask_BL, stand_in_L)
+        visible_BK, asked_BM = _indices(~mask_BL), _indices(mask_BL if decoded_BL is None else decoded_BL)
+        tokens_BND = self._decode(self._encode(trunk, images, visible_BK), visible_BK, asked_BM)
+        pixels_BMP = self.head(self.norm(tokens_BND[:, -asked_BM.shape[1] :]))
+        counted_BM = (hidden_B[:, None] > 0) & mask_BL.gather(1, asked_BM)
+        if self.normalise and len(self.grid) == 3:
+            target_BMP, varied_BM = normalise_tubes(patches_of(images.float(), self.patch, asked_BM), self.pixel_std_C)
+            error_BM = (pixels_BMP.float() - target_BMP).square().mean(-1)
+            counted_BM = counted_BM & varied_BM
+        else:
+            error_BM = patch_errors(pixels_BMP, images, self.patch, self.normalise, asked_BM)
+        return torch.where(counted_BM, error_BM, 0).sum(1) / counted_BM.sum(1).clamp_min(1)
+
+    def _encode(self, trunk: Any, images: Tensor, visible_BK: Tensor) -> Tensor:
+        projection = _projection(trunk)
+        # A convolution whose stride is its side is a product: of the visible patches only, and in the order of
+        # `patches_of`, so that one way of cutting serves the encoder and the target.
+        weight_DP = projection.weight.movedim(1, -1).flatten(1)
+        tokens_BKD = trunk.patch_embed.norm(
+            linear(patches_of(images, self.patch, visible_BK), weight_DP, projection.bias)
+        )
+        positions_1ND, prefix = trunk.pos_embed, trunk.num_prefix_tokens
+        placed = 0 if trunk.no_embed_class else prefix
+        tokens_BKD = tokens_BKD + positions_1ND[0, placed:][visible_BK]
+        if prefix:
+            prefix_1PD = torch.cat([t for t in (trunk.cls_token, trunk.reg_token) if t is not None], dim=1)
+            if placed:
+                prefix_1PD = prefix_1PD + positions_1ND[:, :placed]
+            tokens_BKD = torch.cat([prefix_1PD.expand(len(images), -1, -1).to(tokens_BKD), tokens_BKD], dim=1)
+        tokens_BND = trunk.norm_pre(trunk.pos_drop(tokens_BKD))
+        recompute = trunk.grad_checkpointing and torch.is_grad_enabled()
+        for block in trunk.blocks:
+            tokens_BND = checkpoint(block, tokens_BND, use_reentrant=False) if recompute else block(tokens_BND)
+        # Trunks that average their tokens first have the last norm behind the pooling.
+        return (trunk.fc_norm if isinstance(trunk.norm, nn.Identity) else trunk.norm)(tokens_BND)
+
+    def _decode(self, latent_BND: Tensor, visible_BK: Tensor, asked_BM: Tensor) -> Tensor:
+        """Return the decoder's tokens: prefix, visible, asked."""
+        known_BND = self.embed(latent_BND)
+        prefix = known_BND.shape[1] - visible_BK.shape[1]
+        tokens_BND = torch.cat(
+            [
+                known_BND[:, :prefix],
+                known_BND[:, prefix:] + self.positions_LD[visible_BK],
+                self.mask_token + self.positions_LD[asked_BM],
+            ],
+            dim=1,
+        )
+        for block in self.blocks:
+            tokens_BND = block(tokens_BND)
+        return tokens_BND
+
+    def _check(self, images: Tensor, mask_BL: Tensor) -> None:
+        grid = grid_of(images, self.patch)
+        if grid != self.grid or mask_BL.shape != (len(images), self.num_patches):
+            raise MedclipError(
+                Reason.WRONG_USE,
+                f"images of {sides_in_words(grid)} patches and a mask of {list(mask_BL.shape)} do not go with a tower "
+                f"of {sides_in_words(self.grid)} patches.",
+            )
+
+
+def prepare_trunk(trunk: nn.Module) -> None:
+    """Start a trunk as masked autoencoders do; changed in place.
+
+    Linear layers and the patch embedding (as a product) are Xavier-uniform with biases of 0, norms 1 and 0, the class
+    token N(0, 0.02²), and positions fixed sines and cosines that take no gradient.
+
+    Args:
+        trunk: A plain vision transformer of timm, of patches or of tubes.
+
+    Raises:
+        MedclipError: RECIPE_INVALID for a trunk that is no plain vision transformer.
+    """
+    check_trunk(trunk)
+    vit: Any = trunk
+    _init_layers(trunk)
+    projection = _projection(trunk)
+    nn.init.xavier_uniform_(projection.weight.data.view(len(projection.weight), -1))
+    if projection.bias is not None:
+        nn.init.zeros_(projection.bias)
+    for token in (vit.cls_token, vit.reg_token):
+        if token is not None:
+            nn.init.normal_(token, std=0.02)
+    grid, (_, rows, dim) = tuple(vit.patch_embed.grid_size), vit.pos_embed.shape
+    positions_ND = sincos_positions(grid, dim, prefix=rows - math.prod(grid))
+    with torch.no_grad():
+        vit.pos_embed.copy_(positions_ND[None])
+    vit.pos_embed.requires_grad_(False)
+
+
+def decoder_shape(decoder: str | DecoderShape, encoder_width: int) -> DecoderShape:
+    """Return the shape that a decoder's name stands for.
+
+    Raises:
+        MedclipError: RECIPE_INVALID for an unknown name.
+
+    Example:
+        >>> decoder_shape("video", 384)
+        DecoderShape(width=192, depth=4, heads=3, bias=False)
+    """
+    if isinstance(decoder, DecoderShape):
+        return decoder
+    if decoder == "video":
+        width = max(64, encoder_width // 2 // 64 * 64)
+        return DecoderShape(width, 4, width // 64, bias=False)
+    if decoder not in DECODERS:
+        raise MedclipError(
+            Reason.RECIPE_INVALID,
+            f"no decoder is called {decoder!r}.",
+            hint=f"Known are {', '.join(DECODERS)} and video.",
+        )
+    return DECODERS[decoder]
+
+
+def check_trunk(trunk: nn.Module) -> None:
+    """Refuse what has no patches that can be left out.
+
+    Raises:
+        MedclipError: RECIPE_INVALID for a trunk that is no plain vision transformer with positions of its own.
+    """
+    from timm.models.vision_transformer import VisionTransformer
+
+    projection: Any = getattr(getattr(trunk, "patch_embed", None), "proj", None)
+    plain = isinstance(trunk, VisionTransformer) and isinstance(projection, nn.Conv2d | nn.Conv3d)
+    if not plain or trunk.pos_embed is None or projection.stride != projection.kernel_size:
+        name = (getattr(trunk, "pretrained_cfg", None) or {}).get("architecture") or type(trunk).__name__
+        raise MedclipError(
+            Reason.RECIPE_INVALID,
+            f"{name} is no plain vision transformer: it cannot read visible patches alone.",
+            hint="Choose a tower such as vit_small_patch16_224, or decoder: linear, which works with any tower.",
+        )
+
+
+def _projection(trunk: nn.Module) -> Any:
+    return trunk.patch_embed.proj  # type: ignore[union-attr]
+
+
+def _init_layers(module: nn.Module) -> None:
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.LayerNorm) and layer.elementwise_affine:
+            nn.init.ones_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+
+def _indices(chosen_BL: Tensor) -> Tensor:
+    """Return where a mask is True, int64 [B, K] in ascending order; every row has equally many."""
+    rows_X, index_X = chosen_BL.nonzero(as_tuple=True)
+    if len(rows_X) % len(chosen_BL) or not torch.equal(
+        rows_X, torch.arange(len(chosen_BL), device=rows_X.device).repeat_interleave(len(rows_X) // len(chosen_BL))
+    ):
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"equally many patches must be chosen in each image; there are {sorted(set(chosen_BL.sum(1).tolist()))}.",
+        )
+    return index_X.view(len(chosen_BL), -1)

@@ -1,0 +1,56 @@
+"""Tiny trunks of patches and of tubes, and a batch with masks, for masked autoencoders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from medclip.models.towers.masked_autoencoder import DecoderShape, MaskedAutoencoder
+from medclip.models.towers.positions import sincos_positions
+
+_NAMES = {"decoder_embed": "embed", "decoder_blocks": "blocks", "decoder_norm": "norm", "decoder_pred": "head"}
+
+
+def tiny_trunk(**arguments: Any) -> VisionTransformer:
+    """A transformer of 4 x 4 patches of 8 px, 32 wide, 2 blocks."""
+    torch.manual_seed(0)
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 4, "num_classes": 0}
+    return VisionTransformer(**{**sizes, "global_pool": "", **arguments}).eval()
+
+
+class _Tubes(nn.Module):
+    """A tube embedding: what a volume tower has in the place of timm's patch embedding."""
+
+    def __init__(self, grid: tuple[int, int, int], tube: tuple[int, int, int], channels: int, dim: int) -> None:
+        super().__init__()
+        self.grid_size, self.num_patches = grid, grid[0] * grid[1] * grid[2]
+        self.proj, self.norm = nn.Conv3d(channels, dim, tube, tube), nn.Identity()
+
+    def forward(self, clips: Tensor) -> Tensor:
+        return self.norm(self.proj(clips).flatten(2).transpose(1, 2))
+
+
+def tiny_tube_trunk(
+    grid: tuple[int, int, int] = (4, 2, 2), tube: tuple[int, int, int] = (2, 8, 8), channels: int = 1, **arguments: Any
+) -> VisionTransformer:
+    """The same transformer over tubes."""
+    trunk = tiny_trunk(**arguments)
+    trunk.patch_embed = _Tubes(grid, tube, channels, trunk.embed_dim)  # type: ignore[assignment]
+    prefix = trunk.num_prefix_tokens
+    trunk.pos_embed = nn.Parameter(sincos_positions(grid, trunk.embed_dim, prefix=prefix).float()[None])
+    return trunk
+
+
+def golden_autoencoder(stored: Mapping[str, Any], *, normalise: bool) -> tuple[VisionTransformer, MaskedAutoencoder]:
+    """The trunk and the decoder of `medical_mae_tiny`, with its weights."""
+    weights = {key.removeprefix("sd/"): torch.tensor(stored[key]) for key in stored if key.startswith("sd/")}
+    trunk = tiny_trunk()
+    trunk.load_state_dict({key: value for key, value in weights.items() if key in trunk.state_dict()})
+    decoder = MaskedAutoencoder(trunk, DecoderShape(24, 1, 4), normalise=normalise)
+    renamed = {key.replace(own := key.split(".")[0], _NAMES.get(own, own), 1): v for key, v in weights.items()}
+    decoder.load_state_dict({key: value for key, value in renamed.items() if key in decoder.state_dict()})
+    return trunk, decoder.eval()
