@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.models.interchange.layouts.layout import Source
+from medclip.models.interchange.layouts.layout import OWN_FILES, Source
 from medclip.models.interchange.presets import find_preset, fitting_presets
 from medclip.models.preprocess import FILTERS, MAX_SIDE_PX
 from medclip.wording import list_of
@@ -44,7 +44,7 @@ def choose_pixels(source: Source, preset: str | Path | None = None, stated: Mapp
     known, stated = dict(source.preprocess), dict(stated or {})
     named = find_preset(preset) if preset is not None else None
     if named is None and not stated:
-        return Chosen(source, "the checkpoint's own files" if known else "nothing stated")
+        return Chosen(source, source.pixels_from if known else "nothing stated")
     if named is None and not known and (missing := [_OPTIONS[key] for key in _NEEDED if key not in stated]):
         raise MedclipError(
             Reason.WRONG_USE,
@@ -57,9 +57,10 @@ def choose_pixels(source: Source, preset: str | Path | None = None, stated: Mapp
     chosen = {**base, **stated}
     if named is not None:
         chosen["sizes"] = list(named.size)
-    origins = [f"preset {named.name}"] if named is not None else ["the checkpoint's own files"] if known else []
+    origins = [f"preset {named.name}"] if named is not None else [source.pixels_from] if known else []
     origins += [f"{list_of(sorted(stated))} as stated"] if stated else []
-    differing = {key: value for key, value in known.items() if key in chosen and not _equal(value, chosen[key])}
+    own = known if source.pixels_from == OWN_FILES else {}
+    differing = {key: value for key, value in own.items() if key in chosen and not _equal(value, chosen[key])}
     return Chosen(replace(source, preprocess=chosen), list_of(origins), differing)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError, Reason, did_you_mean
-from medclip.models.interchange.layouts import open_clip_folder, timm_checkpoint
+from medclip.models.interchange.layouts import dinov2, hf_clip, hf_siglip, open_clip_folder, timm_checkpoint
 from medclip.models.interchange.layouts.layout import Place, Source, as_safetensors
 from medclip.models.interchange.layouts.open_clip_coca import contrastive_half
 from medclip.models.interchange.layouts.table import read_layout
@@ -29,6 +29,8 @@ from medclip.models.towers import bert as hf_text
 
 _PIXELS = ("mean", "std", "interpolation", "resize_mode")
 """What open_clip's list of pre-trained weights says about pixels."""
+_WITH_PROCESSOR = (hf_clip.LAYOUT.name, hf_siglip.LAYOUT.name, dinov2.LAYOUT.name)
+"""Layouts that say it in a file beside config.json, which half a cache may lack."""
 
 
 def find_source(start: str | Path, architecture: str | None = None, scratch: Path | None = None) -> Source:
@@ -137,7 +139,7 @@ def read_hub(repository: str, scratch: Path | None, cache: str | None = None) ->
     Raises:
         MedclipError: As `find_source`.
     """
-    from medclip.models.interchange.hub import fetch, fetch_model
+    from medclip.models.interchange.hub import fetch, fetch_model, pixels_not_fetched
 
     folder = fetch_model(repository, cache)
     source = read_layout(folder, scratch=scratch)
@@ -147,6 +149,8 @@ def read_hub(repository: str, scratch: Path | None, cache: str | None = None) ->
         config = fetch(bert, hf_text.CONFIG, cache)  # named by the checkpoint that the user named
         if isinstance(config, Path):  # else the user is asked for its folder, unless one was named
             text_cfg["hf_model_name"] = str(config.parent)
+    if not source.preprocess and source.refusal is None and source.layout in _WITH_PROCESSOR:
+        source = replace(source, refusal=pixels_not_fetched(repository, cache))
     return replace(source, place=f"{HUB}{repository}")
 
 
@@ -171,7 +175,9 @@ def _tagged(name: str, tag: str) -> Source:
     names = (f"{file.rpartition('.')[0]}.safetensors", file) if file else open_clip_folder.OPEN_CLIP_WEIGHTS
     weights = fetch_weights(repository, *names)
     pixels = from_open_clip({k: known.get(k) for k in _PIXELS})
-    return contrastive_half(Source(config, (weights,), None, pixels, f"{name}:{tag}"))
+    return contrastive_half(
+        Source(config, (weights,), None, pixels, f"{name}:{tag}", pixels_from="open_clip's list of weights")
+    )
 
 
 def refuse_pickle(source: Source) -> None:

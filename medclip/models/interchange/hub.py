@@ -11,6 +11,7 @@ from pathlib import Path
 from medclip.errors import MedclipError, Reason
 from medclip.models.interchange.layouts.layout import HUB_WEIGHTS, INDEX, PICKLED_INDEX, split_over
 from medclip.models.interchange.layouts.open_clip_folder import OPEN_CLIP_WEIGHTS
+from medclip.models.interchange.pixels import PROCESSOR
 from medclip.models.packs.manifest import CONFIG_NAME
 
 _COMPANIONS = (
@@ -41,7 +42,14 @@ def fetch(repository: str, filename: str, cache: str | None = None) -> Path | Mi
 
     The network is asked once, for no longer than `_TIMEOUT_S`: the client's own download would try five times more.
     """
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub import (
+        _CACHED_NO_EXIST,
+        constants,
+        get_hf_file_metadata,
+        hf_hub_download,
+        hf_hub_url,
+        try_to_load_from_cache,
+    )
     from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RepositoryNotFoundError
 
     try:
@@ -49,6 +57,8 @@ def fetch(repository: str, filename: str, cache: str | None = None) -> Path | Mi
     except HFValidationError:
         return Missing.NO_REPOSITORY
     except Exception:  # the hub client raises a dozen kinds; all of them mean: not in the cache
+        if try_to_load_from_cache(repository, filename, cache_dir=cache) is _CACHED_NO_EXIST:
+            return Missing.ABSENT  # as the hub said when it was asked
         if constants.HF_HUB_OFFLINE:
             return Missing.OFFLINE
     try:
@@ -100,6 +110,18 @@ def fetch_weights(repository: str, *names: str, cache: str | None = None) -> Pat
         if (why := path) not in (Missing.ABSENT, Missing.OFFLINE):
             break  # it would be the same for the next
     raise _not_found(repository, f"{' or '.join(names)} is" if len(names) == 1 else "weights are", why)
+
+
+def pixels_not_fetched(repository: str, cache: str | None = None) -> MedclipError | None:
+    """Return why a model of transformers has no file about its pixels here; None where the hub itself has none."""
+    why = fetch(repository, PROCESSOR, cache)
+    if why not in (Missing.OFFLINE, Missing.UNREACHABLE):
+        return None
+    return MedclipError(
+        Reason.PACK_NOT_FOUND,
+        f"how {repository!r} treats images is not known: {PROCESSOR} is not in the hub's cache, and {why.value}.",
+        hint=f"{_REMEDY[why]} Or state it: --preset NAME, or --resize, --mean and --std.",
+    )
 
 
 def _not_found(repository: str, what: str, why: Missing) -> MedclipError:

@@ -187,6 +187,22 @@ def test_a_name_that_is_not_in_the_cache_is_not_found(tmp_path: Path) -> None:
     assert caught.value.reason is Reason.PACK_NOT_FOUND
 
 
+def test_a_cache_that_lacks_the_file_about_pixels_is_told_from_a_model_that_has_none(tmp_path: Path) -> None:
+    folder = _snapshot(tmp_path, "vinid/plip")
+    save_clip(folder)
+    (folder / "preprocessor_config.json").unlink()
+    with pytest.raises(MedclipError, match="json is not in the hub's cache, and HF_HUB_OFFLINE") as caught:
+        load_hub("vinid/plip", tmp_path)
+    assert "$HF_HOME" in caught.value.hint
+    assert "--preset" in caught.value.hint
+    known = folder.parents[1] / ".no_exist" / REVISION
+    known.mkdir(parents=True)
+    (known / "preprocessor_config.json").touch()  # what the client writes where the hub has no such file
+    with pytest.raises(MedclipError, match="come without a file that says how their authors treat images"):
+        load_hub("vinid/plip", tmp_path)
+    assert fetch("vinid/plip", "preprocessor_config.json", str(tmp_path)) is Missing.ABSENT
+
+
 def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
     _cache(tmp_path, "open_clip_model.safetensors")
     config = tmp_path / "models--org--tiny" / "snapshots" / REVISION / "open_clip_config.json"

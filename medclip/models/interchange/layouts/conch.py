@@ -68,7 +68,8 @@ def _read(place: Place) -> Source:
     }
     folder = place.path if place.path.is_dir() else place.path.parent
     pixels = find_preset("conch").to_config()
-    return Source(config, weights, folder, pixels, place.path, converter(_renamed, _SIZE_PX // patch), LAYOUT.name)
+    convert = converter(_renamed, _SIZE_PX // patch)
+    return Source(config, weights, folder, pixels, place.path, convert, LAYOUT.name, pixels_from="preset conch")
 
 
 def _count(sizes: Mapping[str, object], blocks: str) -> int:

@@ -27,6 +27,7 @@ PICKLED_INDEX = "pytorch_model.bin.index.json"
 """Names the file of each tensor where weights are split over several (shards)."""
 HUB_WEIGHTS = (WEIGHTS_NAME, INDEX, "pytorch_model.bin", PICKLED_INDEX)
 """What transformers and timm call their weights, in the order in which they look."""
+OWN_FILES = "the checkpoint's own files"
 _SHOWN = 4
 """Names of files and of tensors that an error shows."""
 
@@ -51,6 +52,8 @@ class Source:
     """Name of the layout, for the card."""
     refusal: MedclipError | None = None
     """Why the checkpoint's own file about pixels cannot be followed; raised unless the user states them."""
+    pixels_from: str = OWN_FILES
+    """What `preprocess` is from, for the card."""
 
 
 def followed(read: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any], MedclipError | None]:

@@ -173,7 +173,8 @@ def test_conch_is_what_its_configuration_says_written_out_plainly(tmp_path: Path
     torch.save(theirs.state_dict(), folder / "pytorch_model.bin")
     tokenizer = write_tokenizer(folder / "conch_byte_level_bpe_uncased.json")
     pack = import_model(folder, tmp_path / "pack")
-    assert json.loads((pack / "card.json").read_text())["created_from"]["layout"] == "conch"
+    origin = json.loads((pack / "card.json").read_text())["created_from"]
+    assert (origin["layout"], origin["pixels_from"]) == ("conch", "preset conch")
     ours = load_model(pack)
     ids = tokenizer(TEXTS, max_length=LENGTH - 1, truncation=True, padding="max_length", return_tensors="pt").input_ids
     np.testing.assert_array_equal(ours.tokenizer.encode(TEXTS), ids.numpy())
