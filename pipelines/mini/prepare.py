@@ -168,7 +168,7 @@ def brain(data: Path) -> Iterator[Row]:
 
 def rows(data: Path) -> Iterator[Row]:
     """Every row of the table: each image for its adapter (where there is one), some for the generic rendering too."""
-    held_out = _examples()
+    held_out = examples_held_out()
     for part in (nih, covid, fundus, mias, four_view, brain):
         for row in part(data):
             if row["patient"] in held_out:
@@ -183,7 +183,8 @@ def rows(data: Path) -> Iterator[Row]:
             }
 
 
-def _examples() -> set[str]:
+def examples_held_out() -> set[str]:
+    """Patients whose images ship in examples/."""
     table = Path(__file__).parents[2] / "examples" / "sources.csv"
     with table.open(newline="", encoding="utf-8") as f:
         return {r["training_patient"] for r in csv.DictReader(f) if r["training_patient"]}

@@ -1,0 +1,186 @@
+"""pipelines/mae_cxr and pipelines/mae_all: who is trained on, who is held out, and what the recipes say."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+
+from medclip.shards.writing.splits import split_of
+from medclip.training.recipe.file import load_recipe
+
+PIPELINES = Path(__file__).parents[2] / "pipelines"
+ALL, CXR = PIPELINES / "mae_all", PIPELINES / "mae_cxr"
+TAG = re.compile(r"#\s*(paper|code|ours)\b")
+MAY_NOT = {"covid_blues", "covid_ct", "text_openi", "text_roco", "field_dev"}
+SPLITS = {"train": 0.65, "val": 0.10, "test": 0.25}
+
+
+def stage(folder: Path, name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"{folder.name}_{name}", folder / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(autouse=True)
+def import_paths_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stages put the folder of pipelines/mini in front; other pipelines have a stage of the same name."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "prepare", raising=False)
+
+
+def write(path: Path, *lines: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.shared
+def test_the_joint_table_has_every_image_set_that_may_be_trained_on_and_no_other(shared: Path) -> None:
+    joint = stage(ALL, "joint_table")
+    rows = list(joint.rows(shared / "data"))
+    with_images = {place.parent.name for place in (shared / "data").glob("*/labels.csv")} - {"ptbxl", "ptbxl_z"}
+    texts = {name for name in with_images if name.startswith("text_")}
+    assert {row["file"].split("/")[0] for row in rows} == with_images - texts - MAY_NOT
+    assert all(row["license"] and row["patient"] and row["source"] for row in rows)
+    assert not [row for row in rows if "ND" in row["license"].replace("-", " ").split()]
+    assert all((shared / "data" / row["file"]).is_file() for row in rows)
+
+
+@pytest.mark.shared
+def test_a_patient_that_medclip_mini_holds_out_is_held_out_of_the_pretraining_too(shared: Path) -> None:
+    joint = stage(ALL, "joint_table")
+
+    def sides(rows: list[dict[str, str]]) -> dict[str, str]:
+        return {row["patient"]: row.get("split") or split_of(row["patient"], SPLITS, 0) for row in rows}
+
+    here, mini = (sides(list(rows(shared / "data"))) for rows in (joint.rows, joint.mini.rows))
+    assert {patient: here[patient] for patient in mini} == mini
+    assert {"nih:1301", "covid:g0468"} <= {patient for patient, side in here.items() if side == "test"}
+
+
+@pytest.mark.shared
+def test_the_films_are_those_of_two_sets_and_nothing_but_x_rays(shared: Path) -> None:
+    joint = stage(ALL, "joint_table")
+    films = list(joint.rows(shared / "data", ("nih_cxr", "covid_cxr"), ("xray",)))
+    assert {row["source"] for row in films} == {"nih_cxr", "covid_cxr"}
+    assert {row["modality"] for row in films} == {"xray"}
+
+
+@pytest.mark.shared
+def test_the_table_is_written_and_a_set_that_is_not_there_is_named(
+    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    joint = stage(ALL, "joint_table")
+    joint.main([str(shared / "data"), str(tmp_path / "t.csv"), "--sets", "breast_us"])
+    with (tmp_path / "t.csv").open(newline="") as f:
+        rows = list(csv.DictReader(f))
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"{len(rows)} images of {len(rows)} patients")
+    assert set(rows[0]) == set(joint.COLUMNS)
+    assert "caption" not in rows[0]
+    with pytest.raises(SystemExit):
+        joint.main([str(shared / "data"), str(tmp_path / "t.csv"), "--sets", "breast_us,nih"])
+    assert "no set is called nih" in capsys.readouterr().err
+
+
+def test_nih_films_of_the_official_test_list_are_never_listed(tmp_path: Path) -> None:
+    header = "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position"
+    write(tmp_path / "Data_Entry_2017.csv", header, "a.png,No Finding,0,1,50,M,PA", "b.png,Mass,0,2,60,F,AP")
+    write(tmp_path / "train_val_list.txt", "a.png")
+    write(tmp_path / "test_list.txt", "b.png")
+    write(tmp_path / "images_001" / "images" / "a.png", "")
+    (row,) = stage(CXR, "tables").nih(tmp_path)
+    assert (Path(row["file"]).name, row["patient"], row["view"], row["sex"]) == ("a.png", "nih:1", "PA", "M")
+    assert "images_001" in row["file"]
+
+
+def test_of_chexpert_frontal_views_are_listed_with_the_patient_of_their_path(tmp_path: Path) -> None:
+    write(
+        tmp_path / "train.csv", "Path,Sex,Age,Frontal/Lateral,AP/PA",
+        "CheXpert-v1.0-small/train/patient00007/study1/view1_frontal.jpg,Female,68,Frontal,AP",
+        "CheXpert-v1.0-small/train/patient00007/study1/view2_lateral.jpg,Female,68,Lateral,",
+    )  # fmt: skip
+    (row,) = stage(CXR, "tables").chexpert(tmp_path)
+    assert row["file"] == str(tmp_path / "train/patient00007/study1/view1_frontal.jpg")
+    assert (row["patient"], row["sex"], row["view"]) == ("chexpert:patient00007", "F", "AP")
+
+
+def test_of_mimic_frontal_views_of_the_training_split_are_listed(tmp_path: Path) -> None:
+    write(
+        tmp_path / "mimic-cxr-2.0.0-split.csv", "dicom_id,study_id,subject_id,split", "d1,5,1234,train", "d2,6,99,test"
+    )
+    write(
+        tmp_path / "mimic-cxr-2.0.0-metadata.csv", "dicom_id,subject_id,study_id,ViewPosition",
+        "d1,1234,5,AP", "d2,99,6,AP", "d3,1234,5,LATERAL",
+    )  # fmt: skip
+    (row,) = stage(CXR, "tables").mimic(tmp_path)
+    assert row["file"] == str(tmp_path / "files/p12/p1234/s5/d1.jpg")
+
+
+def test_films_that_are_not_on_disk_are_counted_and_a_set_without_any_is_a_failure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tables = stage(CXR, "tables")
+    write(
+        tmp_path / "train.csv", "Path,Sex,Age,Frontal/Lateral,AP/PA",
+        "C/train/patient1/study1/view1_frontal.jpg,Female,68,Frontal,AP",
+        "C/train/patient2/study1/view1_frontal.jpg,Male,60,Frontal,PA",
+    )  # fmt: skip
+    assert tables.main("chexpert", str(tmp_path), str(tmp_path / "out.csv")) == 1
+    write(tmp_path / "train/patient1/study1/view1_frontal.jpg", "")
+    assert tables.main("chexpert", str(tmp_path), str(tmp_path / "out.csv")) == 0
+    assert "1 images written" in capsys.readouterr().out
+    with (tmp_path / "out.csv").open(newline="") as f:
+        assert [row["patient"] for row in csv.DictReader(f)] == ["chexpert:patient1"]
+
+
+@pytest.mark.parametrize("name", ["full.yaml", "smoke.yaml"])
+def test_each_value_of_a_recipe_for_films_says_where_it_comes_from(name: str) -> None:
+    text = (CXR / name).read_text()
+    root = yaml.compose(text)
+    assert isinstance(root, yaml.MappingNode)
+    lines = text.splitlines()
+
+    def bare(node: yaml.MappingNode, place: str = "") -> list[str]:
+        keys = []
+        for key, value in node.value:
+            if isinstance(value, yaml.MappingNode):
+                keys += bare(value, f"{place}{key.value}.")
+            elif not TAG.search(lines[key.start_mark.line]):
+                keys.append(f"{place}{key.value}")
+        return keys
+
+    assert not bare(root)
+
+
+def test_the_full_recipe_for_films_has_the_published_values() -> None:
+    recipe = load_recipe(CXR / "full.yaml")
+    t, masked = recipe.train, recipe.objective.masked
+    assert masked is not None
+    assert (masked.ratio, masked.decoder, masked.normalise) == (0.9, "dec512d2", False)
+    assert (t.epochs, t.batch_size, t.lr, t.betas, t.weight_decay) == (800, 2048, 1.2e-3, (0.9, 0.95), 0.05)
+    assert t.lr == pytest.approx(1.5e-4 * t.batch_size / 256)
+    assert t.warmup_steps == 40 * (266_340 // t.batch_size)
+    assert recipe.augment.crop_scale == (0.5, 1.0)
+    assert (recipe.augment.rotate_deg, recipe.augment.brightness, recipe.augment.contrast) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("name", ["mae_cxr/smoke", "mae_all/smoke", "mae_all/full"])
+def test_the_small_recipes_hide_and_crop_as_the_full_one_does(name: str) -> None:
+    full, recipe = (load_recipe(PIPELINES / f"{n}.yaml") for n in ("mae_cxr/full", name))
+    here, there = recipe.objective.masked, full.objective.masked
+    assert here is not None
+    assert there is not None
+    assert not recipe.needs_words
+    assert (here.ratio, here.normalise, here.weight) == (there.ratio, there.normalise, there.weight)
+    assert recipe.augment == full.augment
+    assert (recipe.train.betas, recipe.train.weight_decay) == (full.train.betas, full.train.weight_decay)
