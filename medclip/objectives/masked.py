@@ -37,7 +37,12 @@ def num_kept(num_patches: int, ratio: float) -> int:
 
 
 def draw_patch_mask(
-    batch: int, num_patches: int, ratio: float, generator: torch.Generator, device: torch.device | str = "cpu"
+    batch: int,
+    num_patches: int,
+    ratio: float,
+    generator: torch.Generator,
+    device: torch.device | str = "cpu",
+    foreground_BL: Tensor | None = None,
 ) -> Tensor:
     """Draw which patches to hide, the same number in every image.
 
@@ -47,6 +52,7 @@ def draw_patch_mask(
         ratio: Share of hidden patches; 0.9 for chest films (Xiao et al., 2023), 0.75 for photographs.
         generator: Where the draws come from; its device decides the draws, not `device`.
         device: Where the mask is wanted.
+        foreground_BL: As in `hide`, on the generator's device.
 
     Returns:
         bool [B, L], True = hidden.
@@ -55,17 +61,60 @@ def draw_patch_mask(
         MedclipError: WRONG_USE where no patch would stay visible.
     """
     noise_BL = torch.rand(batch, num_patches, generator=generator, device=generator.device)
-    return mask_of_noise(noise_BL, ratio).to(device)
+    return mask_of_noise(noise_BL, ratio, foreground_BL).to(device)
 
 
-def mask_of_noise(noise_BL: Tensor, ratio: float) -> Tensor:
+def mask_of_noise(noise_BL: Tensor, ratio: float, foreground_BL: Tensor | None = None) -> Tensor:
     """Hide the patches with the largest noise: float [B, L] to bool [B, L], True = hidden.
 
     Raises:
         MedclipError: WRONG_USE where no patch would stay visible.
     """
-    rank_BL = noise_BL.argsort(dim=1).argsort(dim=1)
-    return rank_BL >= num_kept(noise_BL.shape[1], ratio)
+    return hide(noise_BL, num_kept(noise_BL.shape[1], ratio), foreground_BL)
+
+
+def hide(noise_BL: Tensor, kept: int, foreground_BL: Tensor | None = None) -> Tensor:
+    """Hide all but a number of patches, those with the largest noise.
+
+    Args:
+        noise_BL: float [B, L] in [0, 1).
+        kept: How many patches of each image stay visible, K.
+        foreground_BL: bool [B, L] from `foreground_of`; None treats all patches alike. With it the F patches of an
+            image's foreground show exactly their share, F * K / L rounded down (one at least), and the background the
+            rest. Without it chance decides, and an image that is mostly background may show next to nothing of its
+            foreground, or nearly all.
+
+    Returns:
+        bool [B, L], True = hidden; L - K in every row.
+    """
+    if foreground_BL is None:
+        return _ranks(noise_BL) >= kept
+    size_B1 = foreground_BL.sum(1, keepdim=True)
+    shown_B1 = torch.maximum(size_B1 * kept // noise_BL.shape[1], size_B1.clamp_max(1))
+    front_BL = _ranks(noise_BL + ~foreground_BL) < shown_B1
+    back_BL = _ranks(noise_BL + foreground_BL) < kept - shown_B1
+    return ~torch.where(foreground_BL, front_BL, back_BL)
+
+
+def foreground_of(images: Tensor, patch_px: int | Sequence[int], flat: float = 0.01) -> Tensor:
+    """Find the patches that show something; bars, corners of an ultrasound sector and air in CT are empty.
+
+    Args:
+        images: As `patches_of` takes them; any number type.
+        patch_px: Side of a patch, or sides of a tube.
+        flat: A patch is empty where no channel has a standard deviation above this share of the range of the type
+            (255 of uint8, 1 of floats): 2.55 grey levels.
+
+    Returns:
+        bool [B, L], True = foreground.
+    """
+    scale = 1.0 if images.is_floating_point() else float(torch.iinfo(images.dtype).max)
+    pixels_BLVC = patches_of(images, patch_px).float().unflatten(-1, (-1, images.shape[1]))
+    return (pixels_BLVC.std(dim=-2, correction=0) > flat * scale).any(-1)
+
+
+def _ranks(noise_BL: Tensor) -> Tensor:
+    return noise_BL.argsort(dim=1).argsort(dim=1)
 
 
 def patches_of(images: Tensor, patch_px: int | Sequence[int], index_BK: Tensor | None = None) -> Tensor:

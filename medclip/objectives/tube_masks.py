@@ -9,13 +9,19 @@ import torch
 from torch import Tensor
 
 from medclip.errors import MedclipError, Reason
+from medclip.objectives.masked import hide
 
 CELL_RATIOS = (0.25, 0.5, 0.75)
 """Shares that the four places of a running cell can leave out."""
 
 
 def draw_tube_mask(
-    batch: int, grid: tuple[int, int, int], ratio: float, generator: torch.Generator, device: torch.device | str = "cpu"
+    batch: int,
+    grid: tuple[int, int, int],
+    ratio: float,
+    generator: torch.Generator,
+    device: torch.device | str = "cpu",
+    foreground_BN: Tensor | None = None,
 ) -> Tensor:
     """Draw which tubes to hide from the encoder: the same places at all times.
 
@@ -25,6 +31,8 @@ def draw_tube_mask(
         ratio: Share of hidden places, rounded down; 0.9 for cine, 0.75 to 0.85 for volumes.
         generator: Where the draws come from; its device decides the draws, not `device`.
         device: Where the mask is wanted.
+        foreground_BN: bool [B, N] from `foreground_of`, used as in `hide`: no clip shows places alone at which nothing
+            is to be seen at any time.
 
     Returns:
         bool [B, N], True = hidden; N = time x rows x columns, time slowest.
@@ -33,9 +41,10 @@ def draw_tube_mask(
         MedclipError: WRONG_USE for a ratio outside [0, 1) or one that leaves no place to see.
     """
     times, rows, cols = grid
-    noise_BS = torch.rand(batch, rows * cols, generator=generator, device=generator.device)
-    rank_BS = noise_BS.argsort(dim=1).argsort(dim=1)
-    return (rank_BS >= rows * cols - num_hidden_places(rows * cols, ratio)).repeat(1, times).to(device)
+    places = rows * cols
+    noise_BS = torch.rand(batch, places, generator=generator, device=generator.device)
+    foreground_BS = None if foreground_BN is None else foreground_BN.view(batch, times, places).any(1)
+    return hide(noise_BS, places - num_hidden_places(places, ratio), foreground_BS).repeat(1, times).to(device)
 
 
 def num_hidden_places(places: int, ratio: float) -> int:

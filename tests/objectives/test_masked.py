@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from medclip.errors import MedclipError, Reason
 from medclip.objectives.masked import (
     apply_patch_mask,
     draw_patch_mask,
+    foreground_of,
+    hide,
     mask_of_noise,
     masked_pixel_loss,
     num_kept,
@@ -86,6 +89,68 @@ def test_weights_count_samples_and_weight_zero_leaves_one_out() -> None:
     pred.requires_grad_()
     loss = masked_pixel_loss(pred, images, mask, 4, weights_B=weights)
     torch.testing.assert_close(loss, (one + 3 * three) / 4)
+
+
+def test_patches_of_chosen_numbers_are_those_of_all() -> None:
+    for images, patch in ((torch.randn(2, 3, 8, 12), 4), (torch.randn(2, 1, 4, 8, 4), (2, 4, 2))):
+        every = patches_of(images, patch)
+        chosen = torch.stack([torch.randperm(every.shape[1])[:3] for _ in images])
+        assert torch.equal(
+            patches_of(images, patch, chosen), every.gather(1, chosen[:, :, None].expand(-1, -1, every.shape[2]))
+        )
+
+
+def test_tubes_go_time_by_time_and_in_a_tube_frame_by_frame() -> None:
+    clip = torch.arange(2 * 4 * 2 * 4).view(1, 2, 4, 2, 4)
+    tubes = patches_of(clip, (2, 2, 2))
+    assert tubes.shape == (1, 4, 16)
+    assert tubes[0, 1].tolist() == [2, 34, 3, 35, 6, 38, 7, 39, 10, 42, 11, 43, 14, 46, 15, 47]
+    assert int(tubes[0, 2, 0]) == 16
+
+
+@pytest.mark.parametrize(
+    ("shape", "patch", "words"),
+    [
+        ((1, 1, 30, 32), 16, "30 x 32 pixels cannot be cut into patches of 16"),
+        ((1, 1, 1, 32, 32), (2, 16, 16), "1 x 32 x 32 .* cannot be cut into tubes of 2 x 16 x 16"),
+        ((1, 1, 0, 32, 32), (2, 16, 16), "cannot be cut"),
+    ],
+)
+def test_sizes_that_are_no_whole_patches_are_refused(shape: tuple[int, ...], patch: Any, words: str) -> None:
+    with pytest.raises(MedclipError, match=words) as caught:
+        patches_of(torch.zeros(shape), patch)
+    assert caught.value.reason is Reason.WRONG_USE
+
+
+@given(
+    size=st.integers(2, 40), kept=st.integers(1, 40), shares=st.lists(st.floats(0, 1), min_size=1, max_size=4),
+    seed=st.integers(0, 999),
+)  # fmt: skip
+def test_the_foreground_shows_its_share_and_every_image_the_same_number(
+    size: int, kept: int, shares: list[float], seed: int
+) -> None:
+    kept, generator = min(kept, size), torch.Generator().manual_seed(seed)
+    noise = torch.rand(len(shares), size, generator=generator)
+    foreground = torch.rand(len(shares), size, generator=generator) < torch.tensor(shares)[:, None]
+    mask = hide(noise, kept, foreground)
+    assert (~mask).sum(1).eq(kept).all()
+    for shown, number in zip((~mask & foreground).sum(1).tolist(), foreground.sum(1).tolist(), strict=True):
+        assert shown == max(number * kept // size, min(number, 1))
+
+
+def test_an_image_that_is_all_foreground_is_hidden_as_without_it() -> None:
+    noise = torch.rand(3, 16)
+    assert torch.equal(hide(noise, 4), hide(noise, 4, torch.ones(3, 16, dtype=torch.bool)))
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.float32])
+def test_flat_patches_are_background_whatever_their_value_and_colour(kind: torch.dtype) -> None:
+    images = torch.zeros(1, 3, 8, 8)
+    images[:, 0, :4, 4:] = 1.0  # red all over
+    images[:, :, 4:, :4] = torch.linspace(0.4, 0.6, 16).view(4, 4)
+    images[:, :, 4:, 4:] = torch.tensor([0.5, 0.504]).repeat(8).view(4, 4)  # noise of one grey level
+    given_images = (images * 255).round().to(torch.uint8) if kind is torch.uint8 else images
+    assert foreground_of(given_images, 4).tolist() == [[False, False, True, False]]
 
 
 def test_shapes_that_do_not_fit_are_refused() -> None:

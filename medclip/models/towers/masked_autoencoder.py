@@ -164,25 +164,43 @@ class MaskedAutoencoder(nn.Module):
         Raises:
             MedclipError: As `encode`.
         """
+        sum_B, count_B = self.sum_errors(trunk, images, mask_BL, decoded_BL).unbind(1)
+        return sum_B / count_B.clamp_min(1)
+
+    def sum_errors(self, trunk: nn.Module, images: Tensor, mask_BL: Tensor, decoded_BL: Tensor | None = None) -> Tensor:
+        """Return the sum of the squared errors of what counts in each image, and how many patches that are.
+
+        The loss of a batch is the sum of the first column divided by that of the second, over all ranks: where images
+        count different numbers of patches, the mean of `forward` is another number.
+
+        Args:
+            trunk: As in `forward`, and images, mask_BL, decoded_BL.
+            images: As there.
+            mask_BL: As there.
+            decoded_BL: As there.
+
+        Returns:
+            float32 [B, 2].
+        """
         self._check(images, mask_BL)
-        hidden_B = mask_BL.sum(1)
-        counts = set(hidden_B.tolist()) - {0}
-        if 0 in hidden_B.tolist():
+        hidden_BL, hidden_B = mask_BL, mask_BL.sum(1)
+        numbers = hidden_B.tolist()
+        if 0 in numbers:
             # A stand-in mask: the image goes through every layer, as on the other ranks, and counts nothing.
-            most = max(counts, default=self.num_patches - 1)
+            most = max(numbers) or self.num_patches - 1
             stand_in_L = torch.arange(self.num_patches, device=mask_BL.device) >= self.num_patches - most
-            mask_BL = torch.where(hidden_B[:, None] > 0, mask_BL, stand_in_L)
-        visible_BK, asked_BM = _indices(~mask_BL), _indices(mask_BL if decoded_BL is None else decoded_BL)
+            hidden_BL = torch.where(hidden_B[:, None] > 0, mask_BL, stand_in_L)
+        visible_BK, asked_BM = _indices(~hidden_BL), _indices(hidden_BL if decoded_BL is None else decoded_BL)
         tokens_BND = self._decode(self._encode(trunk, images, visible_BK), visible_BK, asked_BM)
         pixels_BMP = self.head(self.norm(tokens_BND[:, -asked_BM.shape[1] :]))
-        counted_BM = (hidden_B[:, None] > 0) & mask_BL.gather(1, asked_BM)
+        counted_BM = mask_BL.gather(1, asked_BM)
         if self.normalise and len(self.grid) == 3:
-            target_BMP, varied_BM = normalise_tubes(patches_of(images.float(), self.patch, asked_BM), self.pixel_std_C)
+            target_BMP, varied_BM = normalise_tubes(patches_of(images, self.patch, asked_BM), self.pixel_std_C)
             error_BM = (pixels_BMP.float() - target_BMP).square().mean(-1)
             counted_BM = counted_BM & varied_BM
         else:
             error_BM = patch_errors(pixels_BMP, images, self.patch, self.normalise, asked_BM)
-        return torch.where(counted_BM, error_BM, 0).sum(1) / counted_BM.sum(1).clamp_min(1)
+        return torch.stack([torch.where(counted_BM, error_BM, 0).sum(1), counted_BM.sum(1).float()], dim=1)
 
     def _encode(self, trunk: Any, images: Tensor, visible_BK: Tensor) -> Tensor:
         projection = _projection(trunk)
