@@ -270,18 +270,12 @@ class EmbeddingsReader:
         return files_of
 
     def _features(self, rows: set[int]) -> dict[int, NDArray[np.float32]]:
-        """Return the features of some units, float32 [V, D]; vectors are read in blocks, and the others' not kept."""
+        """Return the features of some units, float32 [V, D]."""
         if not rows:
             return {}
-        row_V = self._embeddings.views.column("row").to_numpy()
+        row_V = self._embeddings.columns("views", ["row"]).column("row").to_numpy()
         wanted = np.flatnonzero(np.isin(row_V, np.fromiter(rows, np.int64, len(rows))))
-        vectors_ND = np.empty((len(wanted), self._embeddings.dim), np.float32)
-        start = 0
-        for block in self._embeddings.blocks("views"):
-            low, high = np.searchsorted(wanted, (start, start + len(block)))
-            vectors_ND[low:high] = block[wanted[low:high] - start]
-            start += len(block)
-        kept = row_V[wanted]
+        vectors_ND, kept = self._embeddings.take("views", wanted), row_V[wanted]
         first = np.flatnonzero(np.diff(kept, prepend=-1))
         return dict(zip(kept[first].tolist(), np.split(vectors_ND, first[1:]), strict=True))
 

@@ -234,6 +234,52 @@ class Embeddings(Result):
                 flat = batch.column(0).flatten().to_numpy(zero_copy_only=False)
                 yield flat.reshape(-1, self.dim).astype(np.float32, copy=False)
 
+    def take(self, level: Level, places: NDArray[np.integer]) -> NDArray[np.float32]:
+        """Return some vectors of a level; of its table only the parts that hold them are read, one at a time.
+
+        Args:
+            level: As `vectors` takes it.
+            places: int [N], rows of the level's table in any order.
+
+        Returns:
+            float32 [N, D].
+
+        Raises:
+            MedclipError: As `vectors`.
+        """
+        import pyarrow.parquet as pq
+
+        self._num(level)
+        path = self.folder / f"{level}.parquet"
+        vectors, start = np.empty((len(places), self.dim), np.float32), 0
+        with _damaged(path), pq.ParquetFile(path, memory_map=True, page_checksum_verification=True) as file:
+            for group in range(file.num_row_groups):
+                stop = start + file.metadata.row_group(group).num_rows
+                chosen = np.flatnonzero((places >= start) & (places < stop))
+                if len(chosen):
+                    column = file.read_row_group(group, columns=["vector"]).column(0).combine_chunks()
+                    flat = column.flatten().to_numpy(zero_copy_only=False)  # pyright: ignore
+                    vectors[chosen] = flat.reshape(-1, self.dim)[places[chosen] - start]
+                start = stop
+        return vectors
+
+    def file_blocks(self, rows: int = BLOCK_ROWS) -> Iterator[pa.Table]:
+        """Yield `files`, some rows at a time.
+
+        Args:
+            rows: At most.
+
+        Raises:
+            MedclipError: CHANGED for a damaged table.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        path = self.folder / FILES
+        with _damaged(path), pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(rows):
+                yield pa.Table.from_batches([batch])
+
     def thumbnail(self, row: int) -> bytes:
         """Return the small image of the unit whose first file has this row.
 
@@ -267,7 +313,7 @@ class Embeddings(Result):
 
     def burned_in_rows(self) -> list[int]:
         """Return the rows of units that no small image is shown of, since text is burned in."""
-        units = self.units
+        units = self.columns("units", ["row", "burned_in"])
         return units.filter(units.column("burned_in")).column("row").to_pylist()
 
     def _num(self, level: str) -> int:

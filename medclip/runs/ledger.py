@@ -378,15 +378,15 @@ class Ledger:
 
     def fill(
         self,
-        files: Sequence[FileRow],
-        scores: Sequence[ScoreRow],
+        files: Iterable[FileRow],
+        scores: Iterable[ScoreRow],
         thumbnails: Iterable[Thumbnail],
         remembered: Mapping[str, Any],
     ) -> None:
         """Write a whole run that was made of another one's results, in the place of what there is: all or nothing.
 
         Args:
-            files: By their numbers, which stay.
+            files: By their numbers, which stay; read to the end before `scores`, and both some at a time.
             scores: Those of a study in their order.
             thumbnails: By the numbers of files.
             remembered: What the ledger of that run knew: whether names are hashed, and the like.
@@ -394,15 +394,15 @@ class Ledger:
         with self._transaction():
             for table in (*_BY_FILE, "inputs", "numbers", "scores"):
                 self._db.execute(f"DELETE FROM {table}")  # noqa: S608 - names of our own tables
-            self._db.executemany(
+            self._insert("files", FileRow, files)
+            self._db.execute(
                 "INSERT INTO inputs (id, name, size, mtime, inode, window, cut, sha256, format, state) "
-                "VALUES (?, ?, ?, 0, 0, 0, 0, ?, ?, ?)",
-                [(row.row, row.path, row.size_bytes, row.sha256, row.format, DONE_FOR_GOOD) for row in files],
+                "SELECT row, path, size_bytes, 0, 0, 0, 0, sha256, format, ? FROM files",
+                (DONE_FOR_GOOD,),
             )
             self._db.execute("INSERT INTO numbers SELECT id, id FROM inputs")
-            self._insert("files", FileRow, files)
             self._insert("scores", ScoreRow, scores)
-            self._insert("thumbnails", Thumbnail, list(thumbnails))
+            self._insert("thumbnails", Thumbnail, thumbnails)
             self._remember(remembered)
 
     def units(self, *, by_study: bool = False, failed: bool = False) -> Iterator[tuple[Any, ...]]:
@@ -544,7 +544,7 @@ class Ledger:
         )
         yield from self._db.execute(query)
 
-    def _insert(self, table: str, row_type: type, rows: Sequence[FileRow | ScoreRow | Thumbnail | UnitRow]) -> None:
+    def _insert(self, table: str, row_type: type, rows: Iterable[FileRow | ScoreRow | Thumbnail | UnitRow]) -> None:
         is_score = table == "scores"
         names = [field.name for field in fields(row_type) if not (is_score and field.name in _COMPUTED)]
         columns = ["place"] * is_score + [_name(name) for name in names]

@@ -1,7 +1,7 @@
 """Score a folder of embeddings: a new question to old studies, and no image is read.
 
 What comes out equals, byte for byte, what scoring the files with the same options would have written, where vectors are
-stored as float32. All vectors are held in memory: 2 GB for a million of 512 numbers.
+stored as float32. Into a folder, files and vectors are worked through in blocks; in memory, the tables are held.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from medclip.files.discover import LEDGER
 from medclip.files.output import claim_folder, disk_errors, make_folder, remove_drafts
 from medclip.files.pseudonyms import hashed_path, keyed_hash, load_key
 from medclip.files.tables.manifest import read_manifest
-from medclip.files.tables.write import schema_of, table_of
+from medclip.files.tables.write import batches, schema_of, table_of
 from medclip.models.packs.manifest import pack_digest
 from medclip.runs.conduct import Call, RunPack, describe, load_run_model, pack_of_run, write_down
 from medclip.runs.identity import claim, titles_of
@@ -80,22 +81,19 @@ def score_embeddings(
         ledger.remember({"notes": list(verb.notes)})
         remove_drafts(call.folder)
         if ledger.get("finished") is None:
-            call.progress.stage("Scoring stored vectors", 1)
             model = load_run_model(pack.path, call)
-            units = StoredUnits(embeddings, StudyScores(model, Scorer(model), tasks), key)
-            table = units.files()
-            files = [FileRow(**values) for values in table.to_pylist()]
-            scored = {row.row for row in files if row.reason is None}
+            units = StoredUnits(embeddings, StudyScores(model, Scorer(model), tasks), key, names_files=False)
+            call.progress.stage("Scoring stored vectors", units.num_studies)
+            files = (FileRow(**values) for table in units.files() for values in table.to_pylist())
             small = (Thumbnail(row, image, False) for row, image in embeddings.thumbnails())
             burned = (Thumbnail(row, b"", True) for row in embeddings.burned_in_rows())
-            kept = [image for image in (*small, *burned) if image.row in scored and call.options.thumbnails]
+            kept = (image for image in chain(small, burned) if call.options.thumbnails and units.is_scored(image.row))
             remembered = {
                 "hashed": bool(known["hash_paths"]),
                 "added": embeddings.run["input"]["num_added"],
                 "elsewhere": embeddings.run["input"]["table_rows_elsewhere"],
             }
-            ledger.fill(files, units.scores(table), kept, remembered)
-            call.progress.step()
+            ledger.fill(files, units.scores(call.progress.step), kept, remembered)
         hashed = partial(hashed_path, key=key)
         run = partial(describe, identity, pack, ledger)
         already = write_down(ledger, call.folder, verb, run, hashed, hash_paths, call.progress)
@@ -121,16 +119,17 @@ def answer_embeddings(embeddings: Embeddings, call: Call) -> ScoreRun:
     tasks = _tasks(pack, call.options)
     if not is_loaded:
         model = load_run_model(pack.path, call)
-    units = StoredUnits(embeddings, StudyScores(model, Scorer(model), tasks), key)
-    files = units.files()
-    if call.options.hash_paths and not embeddings.run["identity"]["hash_paths"]:
-        hashed = [hashed_path(path, key=key) for path in files.column("path").to_pylist()]
-        files = files.set_column(files.schema.get_field_index("path"), "path", pa.array(hashed, pa.string()))
-    scores = units.scores(files)
+    hashes_paths = call.options.hash_paths and not embeddings.run["identity"]["hash_paths"]
+    name_of = partial(hashed_path, key=key) if hashes_paths else None
+    units = StoredUnits(embeddings, StudyScores(model, Scorer(model), tasks), key, name_of=name_of)
+    schema = schema_of(ScoreRow)
+    files = pa.concat_tables([schema_of(FileRow).empty_table(), *units.files()])
+    rows = units.scores(call.progress.step)
+    scores = pa.concat_tables([schema.empty_table(), *(table_of(some, ScoreRow, schema) for some in batches(rows))])
     counts = {"files": files.num_rows, **dict.fromkeys(("scored", "skipped", "failed"), 0)}
     counts |= Counter(files.column("status").to_pylist())
-    counts["studies"] = len({row.study for row in scores})
-    tables = {"files": files, "scores": table_of(scores, ScoreRow, schema_of(ScoreRow))}
+    counts["studies"] = units.num_studies
+    tables = {"files": files, "scores": scores}
     notes = question_notes(pack.card, tasks, pack.path)
     return ScoreRun(embeddings.folder, counts, _tables=tables, _notes=notes)
 

@@ -2,14 +2,18 @@
 
 What a question decides while files are read is decided here of what is kept: whether any task is about a modality and a
 body part, whether a stranger may be asked, which studies are split. The rest was decided when the files were embedded.
+
+Files and studies are worked through some at a time. What is held of a unit meanwhile are numbers, its study and its
+patient (some 200 bytes), and of vectors 64 MiB at a time, however many there are.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,10 +32,14 @@ from medclip.scoring.study_scores import StudyFacts, StudyScores
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_DECIDED = ("unit", "copy_of", "study", "modality", "status", "reason", "message")
-"""Columns that a question may change, and those that tell which rows."""
+_DECIDED = ("unit", "copy_of", "study", "modality", "status", "reason", "message", "path", "preprocessing")
+"""Columns that a question may change, and those that tell which rows, and what of them."""
+_CHANGED = ("status", "reason", "message", "study", "copy_of")
 _TOGETHER = 256
 """Studies that are scored at once: with 80 wordings of 14 classes their spreads take 2 MB."""
+_VECTOR_BYTES = 64 << 20
+"""Vectors of studies that are held at once; those of one study are, however many it has."""
+_FILES_AT_ONCE = 8192
 _OF_A_READING = ("adapter", "preprocessing", "decoder", "laterality", "view", "steps", "headers")
 """Columns that only a scored file has."""
 
@@ -39,26 +47,14 @@ _OF_A_UNIT = ("kind", "unit", "modality", "modality_source", "modality_probabili
 """Columns that a copy does not have."""
 
 
-@dataclass(eq=False)
-class _Unit:
-    """A unit as far as a question may decide it anew."""
+@dataclass(frozen=True)
+class _Alike:
+    """What a question makes of all units of one modality and body part, strangers or not."""
 
-    row: int
-    grouped: str
-    patient: str | None
     modality: Modality
-    body_part: str
-    stranger: bool
-    instead_of: int | None
-    first_view: int = 0
-    num_views: int = 0
-    """0 for a unit that failed after its modality was known."""
-    problem: Problem | None = None
-
-    @property
-    def is_wanted(self) -> bool:
-        """Whether its vectors answer something."""
-        return self.num_views > 0 and self.problem is None
+    problem: Problem | None
+    fits: tuple[bool, ...]
+    """Of each task, whether it is asked."""
 
 
 class StoredUnits:
@@ -68,56 +64,118 @@ class StoredUnits:
         embeddings: The folder.
         scores: The questions, and the model that understands them.
         key: Key of the identity hashes: studies that are split get their keys by it.
+        name_of: What stands in the place of a path; the path itself where None.
+        names_files: Whether scores name the files of their study. The ledger does not need it.
     """
 
-    def __init__(self, embeddings: Embeddings, scores: StudyScores, key: bytes) -> None:
-        self._embeddings, self._scores, self._key = embeddings, scores, key
-        self._table = embeddings.units
-        self._units = list(_units(embeddings, self._table))
-        self._decide()
-        self._keys = self._split()
+    def __init__(
+        self,
+        embeddings: Embeddings,
+        scores: StudyScores,
+        key: bytes,
+        *,
+        name_of: Callable[[str], str] | None = None,
+        names_files: bool = True,
+    ) -> None:
+        self._embeddings, self._scores, self._key, self._name_of = embeddings, scores, key, name_of
+        table = _units(embeddings)
+        self._row: NDArray[np.int64] = table.column("row").to_numpy()
+        self._first_view: NDArray[np.int64] = table.column("first_view").to_numpy()
+        self._num_views: NDArray[np.int64] = table.column("num_views").to_numpy()
+        self._patient = table.column("patient").combine_chunks()
+        grouped = table.column("grouped").combine_chunks().dictionary_encode()
+        self._grouped, grouped_U = grouped.dictionary, grouped.indices.to_numpy()
+        self._alike, self._alike_U = self._decide(table)
+        has_problem = np.array([alike.problem is not None for alike in self._alike], bool)[self._alike_U]
+        self._wanted: NDArray[np.bool_] = (self._num_views > 0) & ~has_problem
+        self._copies = _copies(table, has_problem)
+        self._group_into_studies(grouped_U)
+        self._way = np.full(len(self._row), -1, np.int32)
+        self._ways: dict[str, int] = {}
+        self._num_failed = Counter[tuple[str, str | None]]()
+        self._names: dict[str, list[str]] | None = {} if names_files else None
 
-    def _decide(self) -> None:
-        """Pass over what no task is about, as a run does before it computes."""
-        refuse, answers = self._scores.refuse, {}
-        for unit in self._units:
-            asked = (unit.modality, unit.body_part)
-            if asked not in answers:
-                answers[asked] = refuse(*asked)
-            unit.problem = answers[asked]
-            if unit.problem is None and unit.stranger:
-                unit.problem = self._scores.refuse_stranger(unit.modality)
+    @property
+    def num_studies(self) -> int:
+        """Studies that have an answer."""
+        return len(self._study_group)
 
-    def _split(self) -> dict[tuple[str, str | None], str]:
-        """Return the key of each study and modality that answers something."""
-        modalities_of: dict[str, list[Modality]] = {}
-        for unit in self._units:
-            if unit.is_wanted:
-                modalities_of.setdefault(unit.grouped, []).append(unit.modality)
+    def _decide(self, table: pa.Table) -> tuple[list[_Alike], NDArray[np.intp]]:
+        """Pass over what no task is about, as a run does before it computes; units alike are decided once."""
+        columns = (table.column(name).combine_chunks() for name in ("modality", "body_part"))
+        modality, body_part = (column.dictionary_encode() for column in columns)
+        stranger_U = table.column("stranger").to_numpy(zero_copy_only=False)
+        codes_U3 = np.stack([modality.indices.to_numpy(), body_part.indices.to_numpy(), stranger_U], axis=1)
+        distinct, alike_U = np.unique(codes_U3, axis=0, return_inverse=True)
+        alike = []
+        for m, b, is_stranger in distinct.tolist():
+            named, part = Modality(modality.dictionary[m].as_py()), body_part.dictionary[b].as_py()
+            problem = self._scores.refuse(named, part)
+            if problem is None and is_stranger:
+                problem = self._scores.refuse_stranger(named)
+            fits = (self._scores.fits(asked, named, part, bool(is_stranger)) for asked in self._scores.tasks)
+            alike.append(_Alike(named, problem, tuple(fits)))
+        return alike, alike_U.reshape(-1)
+
+    def _group_into_studies(self, grouped_U: NDArray[np.int32]) -> None:
+        """Number the studies that answer something by their first units; one of several modalities is several."""
+        units = np.flatnonzero(self._wanted)
+        modalities = list(Modality)
+        number_of = np.array([modalities.index(alike.modality) for alike in self._alike], np.int64)
+        pair_U = grouped_U[units].astype(np.int64) * len(modalities) + number_of[self._alike_U[units]]
+        pairs, first, pair_of = np.unique(pair_U, return_index=True, return_inverse=True)
+        order = np.argsort(first)
+        study_of_pair = np.empty(len(pairs), np.int64)
+        study_of_pair[order] = np.arange(len(pairs))
+        self._study_group, modality_S = np.divmod(pairs[order], len(modalities))
+        self._study_modality = [modalities[number] for number in modality_S.tolist()]
+        study_U = study_of_pair[pair_of.reshape(-1)]
+        self._study_units = units[np.argsort(study_U, kind="stable")]
+        self._bounds = np.concatenate([[0], np.cumsum(np.bincount(study_U, minlength=len(pairs)))])
+        self._split = self._split_studies()
+
+    def _split_studies(self) -> dict[tuple[str, str | None], str]:
+        """Return the keys of studies that are split, by the study before and the modality."""
+        groups, counts = np.unique(self._study_group, return_counts=True)
+        modalities_of: dict[int, list[Modality]] = {group: [] for group in groups[counts > 1].tolist()}
+        if modalities_of:
+            for group, modality in zip(self._study_group.tolist(), self._study_modality, strict=True):
+                if group in modalities_of:
+                    modalities_of[group].append(modality)
         return {
             (grouped, modality): key
-            for grouped, modalities in modalities_of.items()
+            for group, modalities in modalities_of.items()
+            for grouped in (self._grouped[group].as_py(),)
             for modality, key in split_keys(grouped, modalities, self._key).items()
         }
 
-    def files(self) -> pa.Table:
-        """Return files.parquet as a run over the files would have written it."""
+    def is_scored(self, row: int) -> bool:
+        """Whether the unit of a first file answers something."""
+        place = int(np.searchsorted(self._row, row))
+        return place < len(self._row) and self._row[place] == row and bool(self._wanted[place])
+
+    def files(self) -> Iterator[pa.Table]:
+        """Yield files.parquet as a run over the files would have written it, some rows at a time."""
+        grouped_of = self._grouped_of()
+        for table in self._embeddings.file_blocks(_FILES_AT_ONCE):
+            yield self._decided(table, grouped_of)
+
+    def _decided(self, table: pa.Table, grouped_of: dict[str, str]) -> pa.Table:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        table = self._embeddings.files
         columns: dict[str, list[Any]] = {name: table.column(name).to_pylist() for name in _DECIDED}
-        units = {unit.row: unit for unit in self._units if unit.problem is not None}
-        copies = {row: unit.instead_of for row, unit in units.items() if unit.instead_of is not None}
-        grouped_of = self._grouped()
+        if self._name_of is not None:
+            columns["path"] = [self._name_of(path) for path in columns["path"]]
         is_unread, is_copy = [False] * table.num_rows, [False] * table.num_rows
-        for n, (number, copy_of, study, name, reason) in enumerate(
-            zip(*(columns[name] for name in ("unit", "copy_of", "study", "modality", "reason")), strict=True)
-        ):
-            problem = None if number not in units else units[number].problem
-            if number in copies or copy_of in copies:  # what counted in the place of a broken file is not wanted
-                columns["copy_of"][n] = copies[number] if number in copies else copies[copy_of]
-            if number in copies:
+        for n, (number, place, copy_of, study, name, reason) in enumerate(
+            zip(columns["unit"], self._places(table.column("unit")), *(columns[c] for c in _DECIDED[1:4]),
+                columns["reason"], strict=True)
+        ):  # fmt: skip
+            problem = None if place is None else self._alike[self._alike_U[place]].problem
+            if number in self._copies or copy_of in self._copies:  # what counted for a broken file is not wanted
+                columns["copy_of"][n] = self._copies[number] if number in self._copies else self._copies[copy_of]
+            if number in self._copies:
                 problem, is_copy[n] = COPY, True
             if problem is not None:
                 is_unread[n] = True
@@ -128,103 +186,129 @@ class StoredUnits:
             if study is not None:
                 grouped = grouped_of.get(study) or study
                 modality = None if is_copy[n] else name
-                columns["study"][n] = self._keys.get((grouped, modality), grouped)
-        for name in ("status", "reason", "message", "study", "copy_of"):
-            place = table.schema.get_field_index(name)
-            table = table.set_column(place, name, pa.array(columns[name], table.schema.field(name).type))
+                columns["study"][n] = self._split.get((grouped, modality), grouped)
+                self._remember(columns, n, place, grouped)
+        for name in (*_CHANGED, "path"):
+            column = table.schema.get_field_index(name)
+            table = table.set_column(column, name, pa.array(columns[name], table.schema.field(name).type))
         for names, is_blank in ((_OF_A_READING, is_unread), (_OF_A_UNIT, is_copy)):
             for name in names if any(is_blank) else ():
-                place, column = table.schema.get_field_index(name), table.column(name)
+                number, column = table.schema.get_field_index(name), table.column(name)
                 blank = pa.scalar(None, column.type)
-                table = table.set_column(place, name, pc.if_else(pa.array(is_blank), blank, column))  # pyright: ignore
+                table = table.set_column(number, name, pc.if_else(pa.array(is_blank), blank, column))  # pyright: ignore
         return table
 
-    def _grouped(self) -> dict[str, str]:
-        """Return the study before it was split, by the key that it has in the folder."""
-        studies = zip(*(self._table.column(name).to_pylist() for name in ("study", "grouped")), strict=True)
-        return {study: grouped for study, grouped in studies if study != grouped}
+    def _places(self, units: pa.ChunkedArray) -> list[int | None]:
+        """Return the place of the unit of each of some files; None where there is none."""
+        if not len(self._row):
+            return [None] * len(units)
+        row_N = units.fill_null(-1).to_numpy()
+        place_N = np.minimum(np.searchsorted(self._row, row_N), len(self._row) - 1)
+        is_there = self._row[place_N] == row_N
+        return [place if known else None for place, known in zip(place_N.tolist(), is_there.tolist(), strict=True)]
 
-    def scores(self, files: pa.Table) -> list[ScoreRow]:
-        """Return the scores, studies in the order of their first files.
+    def _remember(self, columns: dict[str, list[Any]], n: int, place: int | None, grouped: str) -> None:
+        """Remember of a file what its study's scores say of it."""
+        if columns["reason"][n] is None:
+            if place is not None:
+                self._way[place] = self._ways.setdefault(columns["preprocessing"][n] or "", len(self._ways))
+            if self._names is not None:
+                self._names.setdefault(columns["study"][n], []).append(columns["path"][n])
+        elif columns["status"][n] == Status.FAILED:
+            self._num_failed[grouped, columns["modality"][n]] += 1
+
+    def _grouped_of(self) -> dict[str, str]:
+        """Return the study before it was split, by the key that it has in the folder."""
+        import pyarrow.compute as pc
+
+        table = self._embeddings.columns("units", ["study", "grouped"])
+        table = table.filter(pc.not_equal(table.column("study"), table.column("grouped")))  # pyright: ignore
+        return dict(zip(table.column("study").to_pylist(), table.column("grouped").to_pylist(), strict=True))
+
+    def scores(self, step: Callable[[int], None]) -> Iterator[ScoreRow]:
+        """Yield the scores once `files` was read to its end, studies in the order of their first files.
 
         Args:
-            files: What `files` returned; its paths may be hashed.
+            step: Called with the number of studies whose scores were yielded.
         """
-        of_study: dict[str, list[_Unit]] = {}
-        for unit in self._units:
-            if unit.is_wanted:
-                of_study.setdefault(self._keys[unit.grouped, unit.modality], []).append(unit)
-        facts_of = self._facts(files, of_study)
+        if not self.num_studies:
+            return
+        views_of_study = np.add.reduceat(self._num_views[self._study_units], self._bounds[:-1])
+        most = max(1, _VECTOR_BYTES // (4 * self._embeddings.dim))
+        block_of_study = (np.cumsum(views_of_study) - views_of_study) // most
+        edges = [0, *(np.flatnonzero(np.diff(block_of_study)) + 1).tolist(), self.num_studies]
         with torch_threads(1):  # as in a run: the last bits of a sentence's vector depend on the number
-            return self._answers(of_study, facts_of)
+            for start, stop in pairwise(edges):
+                yield from self._answers(range(start, stop))
+                step(stop - start)
 
-    def _answers(
-        self, of_study: Mapping[str, Sequence[_Unit]], facts_of: Callable[[str, int, int], StudyFacts]
-    ) -> list[ScoreRow]:
-        vectors = self._embeddings.vectors("views")
-        answers: dict[str, list[ScoreRow]] = {study: [] for study in of_study}
-        for asked in self._scores.tasks:
-            alike: dict[tuple[Modality, int], list[tuple[str, list[_Unit]]]] = {}
-            for study, units in of_study.items():
-                fitting = [u for u in units if self._scores.fits(asked, u.modality, u.body_part, u.stranger)]
+    def _answers(self, studies: range) -> Iterator[ScoreRow]:
+        """Yield the scores of some studies, whose vectors are read for them."""
+        bounds = self._bounds[studies.start : studies.stop + 1]
+        units = self._study_units[bounds[0] : bounds[-1]]
+        num_views = self._num_views[units]
+        start_of = np.cumsum(num_views) - num_views
+        places_V = np.arange(num_views.sum()) + np.repeat(self._first_view[units] - start_of, num_views)
+        vectors_VD = self._embeddings.take("views", places_V)
+        answers: list[list[ScoreRow]] = [[] for _ in studies]
+        alike_of, bounds = self._alike_U[units].tolist(), (bounds - bounds[0]).tolist()
+        for t, asked in enumerate(self._scores.tasks):
+            together: dict[tuple[Modality, int], list[tuple[int, int, NDArray[np.intp]]]] = {}
+            for n, (low, high) in enumerate(pairwise(bounds)):
+                fitting = [unit for unit in range(low, high) if self._alike[alike_of[unit]].fits[t]]
                 if fitting:
-                    num_views = sum(unit.num_views for unit in fitting)
-                    alike.setdefault((fitting[0].modality, num_views), []).append((study, fitting))
-            for (modality, num_views), studies in alike.items():
-                for start in range(0, len(studies), _TOGETHER):
-                    some = studies[start : start + _TOGETHER]
-                    features = np.stack([_views(vectors, units) for _, units in some])
-                    scored = self._scores.scorer.studies(features, asked, modality)
-                    spreads = self._scores.scorer.spreads(features, asked, modality)
-                    for place, (study, units) in enumerate(some):
-                        facts = facts_of(study, units[0].row, num_views)
-                        answers[study] += self._scores.rows_of(asked, facts, place, *scored, spreads)
-        return [row for study in answers.values() for row in study]
+                    ranges = [np.arange(start_of[unit], start_of[unit] + num_views[unit]) for unit in fitting]
+                    views = ranges[0] if len(ranges) == 1 else np.concatenate(ranges)
+                    group = together.setdefault((self._study_modality[studies[n]], len(views)), [])
+                    group.append((n, int(units[fitting[0]]), views))
+            for (modality, num_images), group in together.items():
+                for start in range(0, len(group), _TOGETHER):
+                    some = group[start : start + _TOGETHER]
+                    features_SVD = vectors_VD[np.stack([views for *_, views in some])]
+                    scored = self._scores.scorer.studies(features_SVD, asked, modality)
+                    spreads = self._scores.scorer.spreads(features_SVD, asked, modality)
+                    for place, (n, first, _) in enumerate(some):
+                        facts = self._facts(studies[n], first, num_images)
+                        answers[n] += self._scores.rows_of(asked, facts, place, *scored, spreads)
+        for rows in answers:
+            yield from rows
 
-    def _facts(self, files: pa.Table, of_study: Mapping[str, Sequence[_Unit]]) -> Callable[[str, int, int], StudyFacts]:
-        """Return what makes the facts of a study, by its key, its first unit and its number of images."""
-        ways: dict[int, str] = {}
-        names: dict[str, list[str]] = {}
-        failed = Counter[tuple[str, str | None]]()
-        grouped_of = {key: grouped for (grouped, _), key in self._keys.items()}
-        columns = ("unit", "reason", "status", "study", "modality", "path", "preprocessing")
-        values: list[list[Any]] = [files.column(name).to_pylist() for name in columns]
-        for unit, reason, status, study, modality, path, way in zip(*values, strict=True):
-            if reason is None:
-                ways[unit] = way or ""
-                names.setdefault(study, []).append(path)
-            elif status == Status.FAILED and study is not None:
-                failed[grouped_of.get(study) or study, modality] += 1
+    def _facts(self, study: int, first_unit: int, num_images: int) -> StudyFacts:
+        """Return what stands in the rows of a study.
 
-        def facts(study: str, first_row: int, num_images: int) -> StudyFacts:
-            unit, named = of_study[study][0], sorted(names[study])
-            num_failed = failed[unit.grouped, None] + failed[unit.grouped, unit.modality]
-            text = json.dumps(named[:NAMED_FILES], ensure_ascii=False)
-            return StudyFacts(
-                study, unit.patient, unit.modality, ways[first_row], num_images, num_failed, text, len(named)
-            )
-
-        return facts
+        Args:
+            study: Its number.
+            first_unit: Place of the first unit that a task is about.
+            num_images: Of all of them.
+        """
+        grouped: str = self._grouped[int(self._study_group[study])].as_py()  # pyright: ignore[reportAssignmentType]
+        modality = self._study_modality[study]
+        key = self._split.get((grouped, modality), grouped)
+        patient = self._patient[int(self._study_units[self._bounds[study]])].as_py()
+        way = list(self._ways)[self._way[first_unit]]
+        num_failed = self._num_failed[grouped, None] + self._num_failed[grouped, modality]
+        names = [] if self._names is None else sorted(self._names[key])
+        text = json.dumps(names[:NAMED_FILES], ensure_ascii=False)
+        return StudyFacts(key, patient, modality, way, num_images, num_failed, text, len(names))
 
 
-def _views(vectors_ND: NDArray[np.float32], units: Sequence[_Unit]) -> NDArray[np.float32]:
-    return np.concatenate([vectors_ND[unit.first_view : unit.first_view + unit.num_views] for unit in units])
+def _units(embeddings: Embeddings) -> pa.Table:
+    """Return the units that have vectors, and those that failed late, in the order of files."""
+    import pyarrow as pa
 
-
-def _units(embeddings: Embeddings, units: pa.Table) -> Iterator[_Unit]:
-    """Yield the units that have vectors, and those that failed late, in the order of files."""
     names = ["row", "grouped", "patient", "modality", "body_part", "stranger", "instead_of"]
-    first_view, ordered = 0, []
-    columns = [units.column(name).to_pylist() for name in names]
-    modalities = {name: Modality(name) for name in set(columns[3])}
-    for *values, num_views in zip(*columns, units.column("num_views").to_pylist(), strict=True):
-        row, grouped, patient, modality, body_part, stranger, instead_of = values
-        unit = _Unit(row, grouped, patient, modalities[modality], body_part, stranger, instead_of)
-        unit.first_view, unit.num_views = first_view, num_views
-        ordered.append(unit)
-        first_view += num_views
-    failed = embeddings.failed_units
-    for values in zip(*(failed.column(name).to_pylist() for name in names), strict=True):
-        row, grouped, patient, modality, *others = values
-        ordered.append(_Unit(row, grouped, patient, Modality(modality), *others))
-    yield from sorted(ordered, key=lambda unit: unit.row)
+    table = embeddings.columns("units", [*names, "num_views"])
+    num_views = table.column("num_views").to_numpy()
+    table = table.append_column("first_view", pa.array(np.cumsum(num_views) - num_views, pa.int64()))
+    failed = embeddings.failed_units.select(names)
+    for name in ("num_views", "first_view"):
+        failed = failed.append_column(name, pa.array(np.zeros(failed.num_rows, np.int64)))
+    return (pa.concat_tables([table, failed]).sort_by("row") if failed.num_rows else table).combine_chunks()
+
+
+def _copies(table: pa.Table, has_problem: NDArray[np.bool_]) -> dict[int, int]:
+    """Return the copies in the place of broken files that are not wanted: their rows, and those of the files."""
+    import pyarrow as pa
+
+    copies = table.select(["row", "instead_of"]).filter(pa.array(has_problem)).drop_null()
+    return dict(zip(copies.column(0).to_pylist(), copies.column(1).to_pylist(), strict=True))

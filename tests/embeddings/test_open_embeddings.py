@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from medclip.embeddings import write_embeddings as writer
@@ -38,6 +40,26 @@ def test_blocks_are_small_and_together_all_vectors(tmp_path: Path, monkeypatch: 
     blocks = list(store.blocks("units", rows=500))
     assert max(map(len, blocks)) <= 500
     assert np.array_equal(np.concatenate(blocks), store.vectors("units"))
+
+
+def test_vectors_are_taken_by_their_places_and_other_parts_of_the_table_are_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "_GROUP_BYTES", 1)  # row groups of 1,024
+    store = open_embeddings(write_store(tmp_path / "e", make_units(3000)))
+    places, read = np.array([2999, 5, 2048, 5, 0]), []
+    read_row_group = pq.ParquetFile.read_row_group
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", lambda f, n, **k: read.append(n) or read_row_group(f, n, **k))
+    assert np.array_equal(store.take("units", places), store.vectors("units")[places])
+    assert read == [0, 2]
+    assert store.take("units", np.array([], np.intp)).shape == (0, 8)
+
+
+def test_the_table_of_files_comes_in_blocks(tmp_path: Path) -> None:
+    store = open_embeddings(write_store(tmp_path / "e", make_units(30)))
+    blocks = list(store.file_blocks(8))
+    assert [block.num_rows for block in blocks] == [8, 8, 8, 6]
+    assert pa.concat_tables(blocks).equals(store.files)
 
 
 def test_equal_units_give_equal_bytes_and_half_precision_half_the_room(tmp_path: Path) -> None:

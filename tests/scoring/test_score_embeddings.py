@@ -17,10 +17,11 @@ from pydicom.uid import RLELossless
 
 from medclip.api.embed import embed
 from medclip.api.score import score
-from medclip.embeddings.open_embeddings import open_embeddings
+from medclip.embeddings.open_embeddings import Embeddings, open_embeddings
 from medclip.models.model import Model
 from medclip.models.open_set import OpenSet
 from medclip.models.packs.pack import load_model, update_pack
+from medclip.scoring import stored_units
 from tests.kits.scoring import STUDY_UID, digests, small_folder, write_dicom
 
 
@@ -89,6 +90,31 @@ def test_results_from_vectors_are_those_from_files(
     assert in_memory.scores.equals(whole.scores)
     assert in_memory.counts == whole.counts
     assert score(stored, tmp_path / "vectors", model=pack, **asked).already_finished
+
+
+@pytest.mark.parametrize("question", ["the card's tasks", "tasks and a prompt"])
+def test_however_few_vectors_are_held_at_once_the_results_are_the_same(
+    made: tuple[Path, Path], pack: Path, tmp_path: Path, question: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored, asked = open_embeddings(made[1]), QUESTIONS[question]
+    at_once = score(stored, tmp_path / "at_once", model=pack, **asked)
+    held, take = [], Embeddings.take
+
+    def watched(self: Embeddings, level: Any, places: Any) -> Any:
+        held.append(len(places))
+        return take(self, level, places)
+
+    monkeypatch.setattr(stored_units, "_VECTOR_BYTES", 3 * 4 * stored.dim)  # three vectors
+    monkeypatch.setattr(stored_units, "_FILES_AT_ONCE", 2)
+    monkeypatch.setattr(Embeddings, "take", watched)
+    monkeypatch.delattr(Embeddings, "vectors")
+    in_blocks = score(stored, tmp_path / "in_blocks", model=pack, **asked)
+    assert digests(tmp_path / "in_blocks") == digests(tmp_path / "at_once")
+    assert in_blocks.counts == at_once.counts
+    assert len(held) > 3
+    most = max(pc.value_counts(stored.views.column("study")).field("counts").to_pylist())  # pyright: ignore
+    assert max(held) <= 3 + most
+    assert score(stored, model=pack, **{k: v for k, v in asked.items() if k != "sort_by"}).scores.equals(at_once.scores)
 
 
 def test_strangers_and_images_unlike_any_other_are_told_apart_as_in_a_run(pack: Path, tmp_path: Path) -> None:

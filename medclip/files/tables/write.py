@@ -38,6 +38,13 @@ def table_of(rows: Iterable[Any], row_type: type, schema: pa.Schema) -> pa.Table
     return pa.table([[getattr(row, f.name) for row in rows] for f in fields(row_type)], schema=schema)
 
 
+def batches(rows: Iterable[Any]) -> Iterator[list[Any]]:
+    """Yield rows in lists that are small beside a table."""
+    source = iter(rows)
+    while batch := list(islice(source, _ROWS_PER_GROUP)):
+        yield batch
+
+
 def write_rows(path: Path, row_type: type, rows: Iterable[Any]) -> None:
     """Write rows of a dataclass as Parquet, some at a time.
 
@@ -48,7 +55,7 @@ def write_rows(path: Path, row_type: type, rows: Iterable[Any]) -> None:
 
     schema = schema_of(row_type)
     with new_file(path) as draft, pq.ParquetWriter(draft, schema, compression="zstd", version="2.6") as writer:
-        for batch in _batches(rows):
+        for batch in batches(rows):
             writer.write_table(table_of(batch, row_type, schema))
 
 
@@ -82,9 +89,3 @@ def _defused(table: pa.Table) -> pa.Table:
             cells = pc.replace_substring_regex(table.column(i), r"^([=+@\t\r])", r"'\1")  # pyright: ignore
             table = table.set_column(i, column, cells)
     return table
-
-
-def _batches(rows: Iterable[Any]) -> Iterator[list[Any]]:
-    source = iter(rows)
-    while batch := list(islice(source, _ROWS_PER_GROUP)):
-        yield batch
