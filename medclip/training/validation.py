@@ -23,18 +23,19 @@ from medclip.training.ranks.world import World
 EncodeText = Callable[[Sequence[str]], Tensor]
 
 
-def truth_of(task: Task, label_keys: Sequence[str]) -> NDArray[np.float64]:
+def truth_of(task: Task, label_keys: Sequence[str], classes: Sequence[str] = ()) -> NDArray[np.float64]:
     """Read from labels what is true of N images.
 
     Args:
         task: What is asked.
         label_keys: `medclip.training.batches.samples.label_key` makes them.
+        classes: Those that are asked for, in this order; all of the task's where empty.
 
     Returns:
-        Of a multi-class task [N, 1]: the number of the class; of a multi-label one [N, C]: 1 and 0. NaN where it is not
-        known.
+        Of a multi-class task [N, 1]: the number of the class, C for one that is not asked for; of a multi-label one
+        [N, C]: 1 and 0. NaN where it is not known.
     """
-    names = [p.name for p in expand(task)]
+    names = [*classes] or [c.name for c in task.classes]
     labels: list[Any] = [json.loads(key)[3].get(task.name) if key else None for key in label_keys]
     if task.kind == "multiclass":
         number = {name: i for i, name in enumerate(names)}

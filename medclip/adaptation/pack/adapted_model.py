@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from medclip.adaptation.data.class_text import ClassText, class_text
 from medclip.adaptation.data.heads import load_head
-from medclip.adaptation.data.task import to_yaml
+from medclip.text.vocabulary.find_task import to_yaml
 from medclip.adaptation.data.unit_features import unit_logits
 from medclip.adaptation.deviations import deviations_of
 from medclip.adaptation.methods import Fitted, find_method

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medclip.adaptation.data.task import to_yaml
+from medclip.text.vocabulary.find_task import to_yaml
 from medclip.adaptation.data.unit_features import ways_said
 from medclip.adaptation.pack.adapted_model import REPLACE
 from medclip.adaptation.pack.notes import num_in_training, seen_by_base

@@ -343,7 +343,7 @@ def _names(score: str, name: str) -> bool:
 
 def _vocabulary_class(task: str, value: str) -> str | None:
     """Return the class that a word means in a task that ships with medclip; None for other tasks and words."""
-    from medclip.adaptation.data.task import class_said
+    from medclip.text.vocabulary.find_task import class_said
     from medclip.text.vocabulary.load import load_task
 
     try:

@@ -87,4 +87,5 @@ def _timm(visual: Any) -> dict[str, int]:
         groups = _by_order({n: n for n, _ in trunk.named_parameters()})
     depths = {f"trunk.{name}": int(depth) for name, depth in groups.items()}
     top = 1 + max(depths.values(), default=-1)
-    return depths | {f"head.{n}": top for n, _ in visual.head.named_parameters()}
+    head = getattr(visual, "head", None)  # an image tower alone has none
+    return depths | ({} if head is None else {f"head.{n}": top for n, _ in head.named_parameters()})

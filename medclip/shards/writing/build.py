@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from medclip.shards.writing.splits import DEFAULT_SPLITS, assign
 from medclip.shards.writing.table import GENERIC, ShardRow, read_shard_table
 from medclip.shards.writing.tar import SHARD_NAME, TarShard
 from medclip.text.captions.draw import draw_caption
+from medclip.text.vocabulary.task import Task
 from medclip.wording import count
 
 
@@ -67,6 +68,8 @@ class _Form:
     quality: int
     seed: int
     key: bytes
+    unsaid: frozenset[str] = frozenset()
+    """Tasks whose labels captions leave out."""
 
 
 @dataclass
@@ -92,6 +95,7 @@ def build_shards(
     settings: Settings | None = None,
     images: Path | None = None,
     patient: str | None = None,
+    tasks: Sequence[Task] = (),
     progress: Progress | None = None,
 ) -> ShardReport:
     """Read every image of a table through its adapter and write shards. The same input gives the same bytes.
@@ -109,6 +113,7 @@ def build_shards(
         settings: Limits and worker count.
         images: Folder that relative files are relative to; the table's own where None.
         patient: Column that names the patient, or "file" where every file is a patient of its own.
+        tasks: Further tasks that label columns may be of, beside those of the vocabulary; captions say nothing of them.
         progress: Counts the rows.
 
     Returns:
@@ -124,8 +129,9 @@ def build_shards(
     if stored not in STORED_AS or not 1 <= quality <= 100:
         raise MedclipError(Reason.WRONG_USE, "images are stored as png or jpeg, with a quality from 1 to 100.")
     claim_shards(Path(out))
-    form = _Form(max_side, samples_per_shard, stored, quality, seed, key if key is not None else load_key(settings))
-    understood = read_shard_table(table, folder=images, patient_from=patient)
+    key = key if key is not None else load_key(settings)
+    form = _Form(max_side, samples_per_shard, stored, quality, seed, key, frozenset(task.name for task in tasks))
+    understood = read_shard_table(table, folder=images, patient_from=patient, tasks=tasks)
     sides = assign(understood.rows, splits, seed, form.key)
     with new_folder(Path(out)) as work:
         tally = _Tally()
@@ -231,7 +237,8 @@ def _add(
         meta["study"] = keyed_hash("study", f"{row.patient}\0{row.study}", form.key)
     way = slot(None if generic else record.modality, result.kind)
     tally.preprocessing[way] = result.preprocessing
-    caption = draw_caption(record, np.random.default_rng([form.seed, int(name, 16)]))
+    said = replace(record, labels={task: label for task, label in record.labels.items() if task not in form.unsaid})
+    caption = draw_caption(said, np.random.default_rng([form.seed, int(name, 16)]))
     members = [
         (STORED_AS[form.stored], view.image),
         ("json", to_json(record, meta)),

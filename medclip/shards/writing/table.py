@@ -97,7 +97,9 @@ class ShardTable:
     """Its name in errors."""
 
 
-def read_shard_table(table: Any, *, folder: Path | None = None, patient_from: str | None = None) -> ShardTable:
+def read_shard_table(
+    table: Any, *, folder: Path | None = None, patient_from: str | None = None, tasks: Sequence[Task] = ()
+) -> ShardTable:
     """Read and check a table.
 
     Args:
@@ -105,6 +107,7 @@ def read_shard_table(table: Any, *, folder: Path | None = None, patient_from: st
         folder: What relative files are relative to; the table's own folder where None (the current one for a frame).
         patient_from: Column that names the patient instead of `patient`; "file" says that every file is a patient of
             its own, which must be said because it cannot be seen.
+        tasks: Further tasks that label columns may be of, beside those of the vocabulary.
 
     Raises:
         MedclipError: TABLE_INVALID naming the row and the column; and what reading any table raises.
@@ -113,7 +116,7 @@ def read_shard_table(table: Any, *, folder: Path | None = None, patient_from: st
     read = read_table(table).with_names((*COLUMNS, patient_column))
     header, where = read.names, read.where
     base = folder or (read.path.parent if read.path else Path())
-    labels = _label_columns(header, where)
+    labels = _label_columns(header, where, tasks)
     need_columns(header, patient_column, where)
     used = tuple(c for c in header if c in COLUMNS or c == patient_column or c.startswith("label:"))
     rows = []
@@ -233,14 +236,15 @@ def _row(
     )
 
 
-def _label_columns(header: Iterable[str], where: str) -> dict[str, tuple[Task, str | None]]:
+def _label_columns(header: Iterable[str], where: str, tasks: Sequence[Task]) -> dict[str, tuple[Task, str | None]]:
+    own = {task.name: task for task in tasks}
     label_columns: dict[str, tuple[Task, str | None]] = {}
     for column in header:
         if not column.startswith("label:"):
             continue
         _, task_name, *rest = column.split(":")
         try:
-            task = load_task(task_name)
+            task = own.get(task_name) or load_task(task_name)
             class_name = task.class_named(rest[0]).name if rest else None
         except MedclipError as e:
             raise MedclipError(
