@@ -64,7 +64,7 @@ def divided(table: AdaptTable, label: Sequence[str], *, seed: int, test_share: f
     Raises:
         MedclipError: WRONG_USE where a class lacks patients on a side, naming it and its column; PATIENT_OVERLAP.
     """
-    if not (0 < test_share < 1 and 0 < val_share and test_share + val_share < 1):
+    if not (0 < test_share < 1 and val_share > 0 and test_share + val_share < 1):
         raise MedclipError(
             Reason.WRONG_USE,
             f"the shares of test ({test_share:g}) and validation ({val_share:g}) are no parts of one whole.",
@@ -98,7 +98,7 @@ def _check_sides(table: AdaptTable, sides: Sequence[str], label: Sequence[str]) 
         lacking = list(dict.fromkeys(text.names[c] for c, _ in missing))
         if several and side != "train" and len(lacking) < len(text.names):
             purpose = "chosen" if side == "val" else "tested"
-            yield f"No patient of the split {side} is with, or none without, {list_of(lacking)}: it is not {purpose} by."
+            yield f"In the split {side}, no patient is with, or none without, {list_of(lacking)}: not {purpose} by it."
             continue
         c, answer = missing[0]
         column = label[c] if several and len(label) == len(text.names) else label[0]

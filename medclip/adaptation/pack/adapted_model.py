@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from medclip.adaptation.data.class_text import ClassText, class_text
 from medclip.adaptation.data.heads import load_head
-from medclip.text.vocabulary.find_task import to_yaml
 from medclip.adaptation.data.unit_features import unit_logits
 from medclip.adaptation.deviations import deviations_of
 from medclip.adaptation.methods import Fitted, find_method
@@ -26,6 +25,7 @@ from medclip.files.output import claim_folder, new_folder, read_note, refuse_oth
 from medclip.models.class_vectors import probabilities
 from medclip.models.packs.manifest import pack_digest
 from medclip.models.unit_reader import encode_units
+from medclip.text.vocabulary.find_task import to_yaml
 from medclip.text.vocabulary.load import parse_task
 
 if TYPE_CHECKING:

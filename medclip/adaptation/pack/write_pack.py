@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medclip.text.vocabulary.find_task import to_yaml
 from medclip.adaptation.data.unit_features import ways_said
 from medclip.adaptation.pack.adapted_model import REPLACE
 from medclip.adaptation.pack.notes import num_in_training, seen_by_base
@@ -24,6 +23,7 @@ from medclip.models.card import Adaptation, Card, Source, TaskCard, read_card
 from medclip.models.packs.manifest import FILE_NAME as MANIFEST
 from medclip.models.packs.manifest import WEIGHTS_NAME, read_manifest, seal
 from medclip.models.packs.pack import save_weights
+from medclip.text.vocabulary.find_task import to_yaml
 from medclip.version import __version__
 from medclip.wording import count
 

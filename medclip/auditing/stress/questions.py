@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medclip.text.vocabulary.find_task import class_said, find_task
 from medclip.adaptation.pack.pack_head import read_pack_text
 from medclip.runs.options import ScoreOptions
 from medclip.sample import Modality
 from medclip.scoring.tasks import AskedTask, asked_tasks, check_words
+from medclip.text.vocabulary.find_task import class_said, find_task
 
 
 @dataclass(frozen=True)

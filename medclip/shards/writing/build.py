@@ -237,8 +237,10 @@ def _add(
         meta["study"] = keyed_hash("study", f"{row.patient}\0{row.study}", form.key)
     way = slot(None if generic else record.modality, result.kind)
     tally.preprocessing[way] = result.preprocessing
-    said = replace(record, labels={task: label for task, label in record.labels.items() if task not in form.unsaid})
-    caption = draw_caption(said, np.random.default_rng([form.seed, int(name, 16)]))
+    captioned = replace(
+        record, labels={task: label for task, label in record.labels.items() if task not in form.unsaid}
+    )
+    caption = draw_caption(captioned, np.random.default_rng([form.seed, int(name, 16)]))
     members = [
         (STORED_AS[form.stored], view.image),
         ("json", to_json(record, meta)),

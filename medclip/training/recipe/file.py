@@ -83,9 +83,9 @@ def _resolved(recipe: Recipe, base: Path) -> Recipe:
         "text": placed(recipe.text, "tokenizer"),
         "model": placed(recipe.model, "text_folder", "start", "architecture", "image_weights", "preset"),
     }
-    if recipe.objective.text_teacher is not None:
-        teacher = placed(recipe.objective.text_teacher, "folder")
-        parts["objective"] = recipe.objective.model_copy(update={"text_teacher": teacher})
+    inside = {"text_teacher": ("folder",), "supervised": ("task",)}
+    lying = {n: placed(part, *keys) for n, keys in inside.items() if (part := getattr(recipe.objective, n)) is not None}
+    parts["objective"] = recipe.objective.model_copy(update=lying)
     return recipe.model_copy(update={k: v for k, v in parts.items() if k in recipe.model_fields_set})
 
 

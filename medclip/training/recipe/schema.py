@@ -13,7 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from medclip.errors import MedclipError
 from medclip.files.remote import place_of
 from medclip.shards.reading.shard_cache import DEFAULT_GB, ShardCache
+from medclip.text.vocabulary.find_task import find_task
 from medclip.text.vocabulary.load import load_task
+from medclip.text.vocabulary.task import Task
 from medclip.training.recipe.shorthands import MEDICAL_RATIO, written_out
 from medclip.wording import list_of
 
@@ -159,6 +161,8 @@ class ModelPart(_Part):
     """Last groups of a locked image tower that learn all the same."""
     lock_text: bool = False
     unlocked_text_layers: int = Field(default=0, ge=0)
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of samples for which the last block of a timm tower is skipped; less in the blocks before it, linearly."""
     grad_checkpointing: bool = False
     """Keep no activations inside blocks: about a third more time, far less memory."""
     logit_scale: float | None = Field(default=None, gt=0)
@@ -294,6 +298,40 @@ class Masked(_Part):
         return self
 
 
+class Supervised(_Part):
+    """A classifier on top of the image tower, learned from the labels of one task: fine-tuning.
+
+    Cross-entropy where one class is true, binary cross-entropy over what is known where several may be.
+    """
+
+    task: str
+    """A task of the vocabulary, or the YAML file of one; what the labels of the shards are called."""
+    classes: tuple[str, ...] = ()
+    """Those that are learned, in this order; all of the task's where empty."""
+    weight: float = Field(default=1.0, gt=0)
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the truth that is spread over all answers."""
+
+    @property
+    def asked(self) -> Task:
+        """The task; its file is read each time.
+
+        Raises:
+            MedclipError: NO_TASK, TABLE_INVALID, MISSING_FILE.
+        """
+        return find_task(self.task)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes, in the order of logits.
+
+        Raises:
+            MedclipError: As `asked`; TABLE_INVALID for a class that the task does not have.
+        """
+        asked = self.asked
+        return tuple(asked.class_named(c).name for c in self.classes) or tuple(c.name for c in asked.classes)
+
+
 Relation = Literal["positive", "ignored", "negative"]
 
 
@@ -326,6 +364,7 @@ class Objective(_Part):
     source_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     """How much a sample of a source counts in the loss; 1 where a source is not named."""
     masked: Masked | None = None
+    supervised: Supervised | None = None
     text_teacher: TextTeacher | None = None
 
     @property
@@ -335,8 +374,8 @@ class Objective(_Part):
 
     @model_validator(mode="after")
     def _check(self) -> Objective:
-        if not self.needs_words and self.masked is None:
-            raise ValueError("nothing is learned with contrastive: 0 and no masked part")
+        if not self.needs_words and self.masked is None and self.supervised is None:
+            raise ValueError("nothing is learned with contrastive: 0 and neither a masked nor a supervised part")
         return self
 
 
@@ -371,6 +410,8 @@ class Train(_Part):
     """After the warm-up: a cosine to zero, or constant with a linear cool-down to zero at the end."""
     cooldown_steps: int = Field(default=0, ge=0)
     """Length of the cool-down of the constant schedule."""
+    min_lr: float = Field(default=0.0, ge=0)
+    """Where the schedule ends."""
     clip_norm: float | None = Field(default=1.0, gt=0)
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay of the averaged weights that are validated and exported; 0 turns averaging off."""
@@ -398,6 +439,8 @@ class Train(_Part):
             raise ValueError(f"betas are {list(self.betas)}; both must be at least 0 and below 1")
         if self.shard_size is not None and self.parallel != "fsdp":
             raise ValueError("shard_size does nothing without parallel: fsdp")
+        if self.min_lr > self.lr:
+            raise ValueError(f"min_lr {self.min_lr:g} is above lr {self.lr:g}")
         if self.cooldown_steps and self.schedule == "cosine":
             raise ValueError("cooldown_steps does nothing with the cosine schedule")
         return self
@@ -416,7 +459,8 @@ class Train(_Part):
     """Steps in a row with a loss that is not finite; they are left out, one more stops the run as soon as the host
     looks (sync_every)."""
     export: Literal["last", "best"] = "last"
-    """Weights in the pack: those of the last step, or of the epoch with the lowest validation loss."""
+    """Weights in the pack: those of the last step, or of the best epoch on the validation split: with the lowest loss
+    or, with a supervised part, the highest mean AUROC of its classes."""
     image_hashes: bool = False
     """List perceptual hashes of the training images in the pack, so that an audit finds copies of them that were stored
     again, from the pack alone. They say of an image that one has whether the model has seen it."""
@@ -437,6 +481,7 @@ _PLACES = (
     "model.preset",
     "model.text_folder",
     "model.image_weights",
+    "objective.supervised.task",
     "objective.text_teacher.folder",
 )
 """Paths of which only the last name decides."""

@@ -42,6 +42,8 @@ class Inputs:
     """bool [b, L]: hidden patches."""
     sentences: dict[str, Tensor] = field(default_factory=dict)
     """What the sentence teacher reads."""
+    target: Tensor | None = None
+    """float32 [b, C] or [b, 1]: what a supervised part should say, from `targets_of`; None without one."""
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -72,6 +74,7 @@ class Inputs:
             maybe(self.valid_B),
             maybe(self.mask_BL),
             {name: change(x) for name, x in self.sentences.items()},
+            maybe(self.target),
         )
 
 

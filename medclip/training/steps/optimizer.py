@@ -30,6 +30,7 @@ def learning_rate(
     total_steps: int,
     schedule: Literal["cosine", "constant"] = "cosine",
     cooldown_steps: int = 0,
+    floor: float = 0.0,
 ) -> float:
     """Return the learning rate of a step: a linear warm-up, then one of open_clip's schedules.
 
@@ -38,15 +39,16 @@ def learning_rate(
         base: Peak.
         warmup_steps: Steps until the peak.
         total_steps: Steps of the run.
-        schedule: "cosine" falls to zero; "constant" stays, and falls linearly to zero in the last steps.
+        schedule: "cosine" falls to the floor; "constant" stays, and falls linearly to it in the last steps.
         cooldown_steps: How many those are.
+        floor: Where it ends.
     """
     if step < warmup_steps:
         return base * (step + 1) / warmup_steps
     if schedule == "constant":
-        return base * min(1.0, (total_steps - step) / max(1, cooldown_steps))
+        return floor + (base - floor) * min(1.0, (total_steps - step) / max(1, cooldown_steps))
     done = (step - warmup_steps) / max(1, total_steps - warmup_steps)
-    return base * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    return floor + (base - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
 def freeze(model: nn.Module, blocks: int) -> None:
@@ -94,11 +96,14 @@ def make_optimizer(towers: Towers, recipe: Recipe) -> torch.optim.AdamW:
     applies: not to norms, biases, the parameters of the loss and, but with `decay_embeddings`, embeddings.
     """
     t = recipe.train
-    depths = layer_depths(towers.clip) if t.layer_decay < 1 else {}
+    learning = {name for name, p in towers.named_parameters() if p.requires_grad}
+    depths = {n: d for n, d in layer_depths(towers.clip).items() if n in learning} if t.layer_decay < 1 else {}
     groups: dict[tuple[float, bool, bool], list[Tensor]] = {}
     for name, p in (*towers.named_parameters(), *towers.loss_parameters().items()):
         if p.requires_grad:
-            factor = (t.image_lr_factor if _in_trunk(name, towers) else 1.0) * _decay(name, depths, t.layer_decay)
+            factor = (t.image_lr_factor if _in_trunk(name, towers) else 1.0) * _decay(
+                name, depths, t.layer_decay, above=int(towers.supervised is not None)
+            )
             decays = p.ndim >= 2 and (t.decay_embeddings or not name.endswith(_EMBEDDINGS))
             groups.setdefault((factor, decays, name in LOSS_PARAMETERS), []).append(p)
     parameter_groups = [
@@ -121,11 +126,12 @@ def _in_trunk(name: str, towers: Towers) -> bool:
     return name.startswith("visual.") and name != "visual.proj"
 
 
-def _decay(name: str, depths: Mapping[str, int], layer_decay: float) -> float:
+def _decay(name: str, depths: Mapping[str, int], layer_decay: float, above: int) -> float:
+    """Return the factor of a layer; `above` layers, which are no part of it, stand on the image tower."""
     if name not in depths:
         return 1.0
     tower = name.partition(".")[0]
-    last = max(d for n, d in depths.items() if n.partition(".")[0] == tower)
+    last = max(d for n, d in depths.items() if n.partition(".")[0] == tower) + (above if tower == "visual" else 0)
     return layer_decay ** (last - depths[name])
 
 

@@ -25,6 +25,7 @@ from medclip.training.ranks.world import World
 from medclip.training.recipe.schema import Recipe
 from medclip.training.steps.cached_gradients import cached_backward
 from medclip.training.steps.inputs import Inputs, each_of, empty_batch
+from medclip.training.steps.supervised import supervised_loss, targets_of
 from medclip.training.steps.teacher import SentenceTeacher
 from medclip.training.steps.towers import TowerOutputs, Towers
 
@@ -61,6 +62,8 @@ class StepComputer:
     ) -> None:
         self._recipe, self._towers, self._call, self._world = recipe, towers, call, world
         self._tokenizer, self._teacher = tokenizer, teacher
+        supervised = recipe.objective.supervised
+        self._asked = None if supervised is None else (supervised.asked, supervised.names)
         sharded = world.group is not None and recipe.train.parallel == "fsdp"  # FSDP casts by itself
         self._autocast = lambda: torch.autocast(world.device.type, torch.bfloat16, enabled=bf16 and not sharded)
         self._mean = torch.tensor(mean, device=world.device).view(1, 3, 1, 1)
@@ -83,6 +86,7 @@ class StepComputer:
             torch.tensor(batch.valid) if self._world.group is not None or not batch.valid.all() else None,
             self._mask(batch, (self._recipe.seed, step, _MASK_STREAM)),
             {} if self._teacher is None else self._teacher.tokens(batch.texts),
+            None if self._asked is None else targets_of(*self._asked, batch.label_keys),
         )
 
     def nothing(self, image_shape: tuple[int, ...], step: int) -> Inputs:
@@ -213,6 +217,12 @@ class StepComputer:
             terms.append(o.text_teacher.weight * known)
         if o.masked is not None:
             terms.append(o.masked.weight * self._hidden(inputs, outputs.error_B))
+        if o.supervised is not None and self._asked is not None and inputs.target is not None:
+            wrong = supervised_loss(
+                outputs.logits_BC, inputs.target, self._asked[0].kind, smoothing=o.supervised.smoothing,
+                group=self._world.group,
+            )  # fmt: skip
+            terms.append(o.supervised.weight * wrong)
         return sum(terms[1:], terms[0])
 
     def _contrast(self, inputs: Inputs, outputs: TowerOutputs) -> Tensor:

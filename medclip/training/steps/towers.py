@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 from medclip.training.steps.frozen_prefix import FrozenPrefix
 from medclip.training.steps.masked_pixels import MaskedPart
 from medclip.training.steps.short_text import encode_short
+from medclip.training.steps.supervised import SupervisedHead
 
 LOSS_PARAMETERS = ("logit_scale", "logit_bias")
 """Parameters of the loss: outside the wrapped module, because cached gradients reach them once and not per chunk."""
@@ -40,16 +41,23 @@ class Towers(nn.Module):
         clip: open_clip dual encoder, or an image tower alone.
         pad_id: Padding token; None without words: neither captions nor whole images are encoded then.
         masked: Predicts hidden pixels; None without masked image modelling.
+        supervised: Classifies whole images; None without it.
     """
 
-    def __init__(self, clip: nn.Module, pad_id: int | None, masked: MaskedPart | None = None) -> None:
+    def __init__(
+        self,
+        clip: nn.Module,
+        pad_id: int | None,
+        masked: MaskedPart | None = None,
+        supervised: SupervisedHead | None = None,
+    ) -> None:
         super().__init__()
         for name, module in clip.named_children():
             self.add_module(name, module)
         for name, p in clip.named_parameters(recurse=False):
             if name not in LOSS_PARAMETERS:
                 self.register_parameter(name, p)
-        self.masked = masked
+        self.masked, self.supervised = masked, supervised
         self.prefix: list[FrozenPrefix] = []  # a list, so that its copy of frozen weights is no child
         self._clip = [clip]
         self._pad_id = pad_id
@@ -80,12 +88,14 @@ class Towers(nn.Module):
         image_BD = text_BD = nothing_B0
         if self._pad_id is not None:
             text_BD = normalize(encode_short(clip, tokens_BL, self._pad_id, num_tokens).float(), dim=-1)
+        if self._pad_id is not None or self.supervised is not None:
             features_BD = prefix.encode_image(clip, images_BCHW) if prefix else clip.encode_image(images_BCHW)
             image_BD = normalize(features_BD.float(), dim=-1)
         error_B = nothing_B0.sum(1)
         if self.masked is not None and mask_BL is not None:
             error_B = self.masked(clip, images_BCHW, mask_BL, prefix)
-        return TowerOutputs(image_BD, text_BD, error_B, nothing_B0)
+        logits_BC = nothing_B0 if self.supervised is None else self.supervised(image_BD)
+        return TowerOutputs(image_BD, text_BD, error_B, logits_BC)
 
     def loss_parameters(self) -> dict[str, nn.Parameter]:
         """Return the parameters of the loss, which live beside the towers, by name."""

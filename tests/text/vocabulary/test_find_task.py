@@ -9,8 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medclip.text.vocabulary.find_task import class_said, find_task, key_of, made_of_columns, made_of_values, plain, to_yaml
 from medclip.errors import MedclipError, Reason
+from medclip.text.vocabulary.find_task import (
+    class_said,
+    find_task,
+    key_of,
+    made_of_columns,
+    made_of_values,
+    plain,
+    to_yaml,
+)
 from medclip.text.vocabulary.load import load_task, parse_task, task_names
 from medclip.text.vocabulary.prompts import expand
 
