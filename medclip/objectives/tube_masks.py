@@ -13,6 +13,8 @@ from medclip.objectives.masked import hide
 
 CELL_RATIOS = (0.25, 0.5, 0.75)
 """Shares that the four places of a running cell can leave out."""
+TUBE_FLOOR = 0.01
+"""Under the deviation that tubes are divided by, so that noise in a dark background does not become the target."""
 
 
 def draw_tube_mask(
@@ -127,14 +129,14 @@ def draw_decoded(
 
 
 def normalise_tubes(
-    target_BKP: Tensor, pixel_std_C: Tensor, *, floor: float = 0.01, flat: float = 1e-3
+    target_BKP: Tensor, pixel_std_C: Tensor, *, floor: float = TUBE_FLOOR, flat: float = 1e-3
 ) -> tuple[Tensor, Tensor]:
     """Normalise tubes, each channel by itself: (x - mean) / (unbiased standard deviation + floor).
 
     Args:
         target_BKP: [B, K, P] pixels as of `patches_of`, the channel fastest.
         pixel_std_C: [C] what the pixels were divided by; floors are in units of [0, 1]. Ones for pixels in [0, 1].
-        floor: 0.01 so that noise in a dark background does not become the target; upstream has 1e-6.
+        floor: Upstream has 1e-6.
         flat: A tube of which no channel has this deviation is flat.
 
     Returns:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medclip.result import Result
 from medclip.training.log import FILE_NAME, read_log
+
+if TYPE_CHECKING:
+    from medclip.training.reconstructions import Reconstruction
 
 BEST = "best.safetensors"
 REPORT = "report.html"
@@ -31,6 +34,9 @@ class PretrainResult(Result):
     on ranks after the first."""
     report: Path | None = None
     """The page of the run; None on ranks after the first."""
+    reconstructions: Sequence[Reconstruction] = ()
+    """Held-out images with hidden patches filled in, of a finished run with a masked part and validation; empty on
+    ranks after the first. They are images of patients: the report shows them, nothing else here does."""
 
     def _facts(self) -> dict[str, object]:
         return {

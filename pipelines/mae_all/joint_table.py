@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "mini"))
 import prepare as mini
 
 Row = dict[str, str]
-COLUMNS = (
+COLUMNS: tuple[str, ...] = (
     "file", "patient", "modality", "adapter", "split", "view", "laterality", "age", "sex", "mpp_um",
     "source", "license",
 )  # fmt: skip

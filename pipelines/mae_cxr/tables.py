@@ -18,7 +18,7 @@ from pathlib import Path
 from zlib import crc32
 
 Row = dict[str, str]
-COLUMNS = ("file", "patient", "modality", "split", "view", "age", "sex", "source", "license")
+COLUMNS: tuple[str, ...] = ("file", "patient", "modality", "split", "view", "age", "sex", "source", "license")
 VAL_ONE_IN = 200
 """Patients of which the validation loss is computed; no more than it takes to see the curve."""
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from medclip.evaluation.shard_split import RETRIEVAL
 from medclip.reports.pretrain.history import History
+from medclip.reports.pretrain.reconstructed import better_than_naive
 from medclip.reports.pretrain.words import title
 from medclip.training.recipe.schema import Recipe
 from medclip.wording import by_reason, count, figure, interval, list_of, number, percent
+
+if TYPE_CHECKING:
+    from medclip.training.reconstructions import Reconstruction
 
 Severity = Literal["bad", "wait", "good"]
 _ORDER: tuple[Severity, ...] = ("bad", "wait", "good")
@@ -19,6 +23,8 @@ _WAITS = 0.1
 _WORSE = 1.02
 """Factor on the lowest validation loss above which the last one has risen, and not only wavered."""
 _AT_LIMIT = 99.9
+_LEARNED = 0.1
+"""Share by which a guess of hidden patches must be better than one without a model."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,14 @@ class Finding:
     text: str
 
 
-def findings(recipe: Recipe, history: History, rows: Sequence[Mapping[str, Any]], *, finished: bool) -> list[Finding]:
+def findings(
+    recipe: Recipe,
+    history: History,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    finished: bool,
+    filled: Sequence[Reconstruction] = (),
+) -> list[Finding]:
     """List what stands out, the worst first.
 
     Args:
@@ -37,9 +50,10 @@ def findings(recipe: Recipe, history: History, rows: Sequence[Mapping[str, Any]]
         history: Its log.
         rows: Figures of its own test split, as `SplitFigures.rows` has them; empty where none was measured.
         finished: Whether all steps were taken.
+        filled: Held-out images with hidden patches filled in.
     """
     every = [*_steps(history), *_samples(history), *_loss(recipe, history), *_test(recipe, rows, finished)]
-    every += _speed(history)
+    every += [*_filled(filled), *_speed(history)]
     if not finished:
         every.append(Finding("wait", "The run was stopped before its end: there is no pack yet."))
     if not any(one.severity != "good" for one in every):
@@ -94,7 +108,7 @@ def _loss(recipe: Recipe, history: History) -> Iterator[Finding]:
 
 def _test(recipe: Recipe, rows: Sequence[Mapping[str, Any]], finished: bool) -> Iterator[Finding]:
     own = [row for row in rows if row["metric"].split()[-1] != "start"]
-    if finished and not own:
+    if finished and not own and recipe.needs_words:
         yield Finding(
             "wait", "No test split was measured: the figures below are of images that settings were chosen with."
         )
@@ -113,6 +127,16 @@ def _test(recipe: Recipe, rows: Sequence[Mapping[str, Any]], finished: bool) -> 
         )
     if unsure:
         yield Finding("wait", f"On the test split, intervals hold what chance gives: {_with_chance(unsure)}.")
+
+
+def _filled(filled: Sequence[Reconstruction]) -> Iterator[Finding]:
+    if filled and (gain := better_than_naive(filled)) < _LEARNED:
+        by = f"{percent(gain)} smaller" if gain > 0 else "no smaller"
+        yield Finding(
+            "wait",
+            f"On {count(len(filled), 'held-out image')} hidden patches are guessed hardly better than without a model "
+            f"(the error is {by}): train longer, or with a larger train.lr.",
+        )
 
 
 def _is_among_several(row: Mapping[str, Any]) -> bool:

@@ -14,6 +14,7 @@ from medclip.reports.model_card import DataView, task_title, view_card
 from medclip.reports.pretrain.curves import learning, speed
 from medclip.reports.pretrain.findings import Finding, findings
 from medclip.reports.pretrain.history import History
+from medclip.reports.pretrain.reconstructed import Triptych, triptychs
 from medclip.reports.pretrain.words import metric_title
 from medclip.text.vocabulary.load import load_task
 from medclip.training.log import SHARES
@@ -65,6 +66,12 @@ class PageView:
     learning: str
     """data URI of an SVG; empty where no step was logged."""
     learning_text: str
+    reconstructions: tuple[Triptych, ...]
+    """Held-out images with hidden patches filled in; images of patients."""
+    normalised: bool
+    """Whether the model guesses patches of mean 0 and variance 1."""
+    has_words: bool
+    """Whether captions were read: without them there is no task to ask of the pack."""
     speed: str
     speed_text: str
     validation: tuple[ValidationRow, ...]
@@ -102,10 +109,13 @@ def view(recipe: Recipe, result: PretrainResult, history: History, card: Card | 
         name=printable(recipe.name),
         version=printable(recipe.version),
         medclip=__version__,
-        findings=tuple(findings(recipe, history, rows, finished=result.finished)),
+        findings=tuple(findings(recipe, history, rows, finished=result.finished, filled=result.reconstructions)),
         facts=tuple(_facts(result, history)),
         learning=svg_uri(learning(history)) if drawn else "",
         learning_text=_learning_text(history) if drawn else "",
+        reconstructions=triptychs(result.reconstructions),
+        normalised=recipe.objective.masked is not None and recipe.objective.masked.normalise,
+        has_words=recipe.needs_words,
         speed=svg_uri(speed(history)) if drawn else "",
         speed_text=_speed_text(history) if drawn else "",
         validation=tuple(_validation(history)),
@@ -113,7 +123,7 @@ def view(recipe: Recipe, result: PretrainResult, history: History, card: Card | 
         test=tuple(_test(held)),
         has_start=any(row["metric"].endswith(" start") for row in rows),
         test_notes=held.notes if held is not None else (),
-        deviations=tuple((d.sentence, d.key) for d in deviations(recipe)),
+        deviations=tuple((d.sentence, d.key) for d in deviations(recipe)) if recipe.needs_words else (),
         compat=recipe.compat is not None,
         data=view_card(card).data if card is not None else (),
         bad=by_reason(history.bad),
@@ -166,7 +176,7 @@ def _validation(history: History) -> Iterator[ValidationRow]:
     for name in entries[-1]:
         if name in ("kind", "step", "chance_r1") or not (points := history.validation(name)):
             continue
-        step, best = (min if name.endswith("loss") else max)(points, key=lambda point: point[1])
+        step, best = (min if name.endswith(("loss", "error")) else max)(points, key=lambda point: point[1])
         yield ValidationRow(
             _validation_title(name),
             figure(points[-1][1], decimals=3),

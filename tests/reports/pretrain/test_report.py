@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import re
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from medclip.models.card import Card, Source, SplitFigures
 from medclip.reports.pretrain.curves import learning
@@ -19,6 +21,7 @@ from medclip.reports.pretrain.report import write_pretrain_report
 from medclip.reports.pretrain.words import metric_title
 from medclip.training.recipe.file import load_recipe
 from medclip.training.recipe.schema import Recipe
+from medclip.training.reconstructions import Reconstruction
 from medclip.training.result import PretrainResult
 from tests.kits.pages import lines_of, run_together
 
@@ -60,11 +63,17 @@ def recipe(tmp_path: Path) -> Recipe:
     return load_recipe({"name": "tiny", "data": {"shards": str(tmp_path / "secret" / "s")}, "train": {"lr": 2e-3}})
 
 
-def _page(folder: Path, recipe: Recipe, log: list[dict[str, Any]], card: Card | None) -> str:
+def _page(
+    folder: Path,
+    recipe: Recipe,
+    log: list[dict[str, Any]],
+    card: Card | None,
+    filled: tuple[Reconstruction, ...] = (),
+) -> str:
     folder.mkdir(exist_ok=True)
     (folder / "log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in log))
     pack = folder / "pack" if card is not None else None
-    result = PretrainResult(folder, 20, 20 if pack else 40, pack)
+    result = PretrainResult(folder, 20, 20 if pack else 40, pack, reconstructions=filled)
     return write_pretrain_report(recipe, result, card).read_text(encoding="utf-8")
 
 
@@ -176,3 +185,77 @@ def test_a_long_run_is_drawn_with_few_points() -> None:
 )
 def test_metrics_have_names_that_people_read(name: str, title: str) -> None:
     assert metric_title(name) == title
+
+
+def _masked_log(num_steps: int = 20) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = []
+    for step in range(1, num_steps + 1):
+        entries.append({"kind": "step", "step": step, "loss": 4 / step, "lr": 1e-3, "images_s": 90.0})
+        if step % 10 == 0:
+            entries.append({"kind": "val", "step": step, "val_loss": 3 / step})
+    return entries
+
+
+def _filled(error: float = 0.2, naive: float = 0.9, *, colour: bool = False) -> Reconstruction:
+    grey = np.random.default_rng(0).integers(0, 256, (32, 32, 1), dtype=np.uint8).repeat(3, 2)
+    guess = grey.copy()
+    guess[:16, :, 1] += 9  # a colour cast, as a model of three channels makes
+    original = guess if colour else grey
+    return Reconstruction(original, np.full_like(grey, 128), guess, "xray", 0.9, error, naive)
+
+
+@pytest.fixture
+def masked(tmp_path: Path) -> Recipe:
+    return load_recipe({"name": "mae", "objective": "masked", "data": {"shards": str(tmp_path / "secret" / "s")}})
+
+
+def test_the_page_of_a_masked_run_shows_what_was_filled_in_and_speaks_of_no_words(
+    tmp_path: Path, masked: Recipe
+) -> None:
+    page = _page(tmp_path / "run", masked, _masked_log(), Card(name="mae"), (_filled(), _filled()))
+    text = " ".join(lines_of(page))
+    assert "X-ray: original, what was seen, filled in. 90 % hidden. Error 0.200; without a model 0.900." in text
+    assert "These are images of patients." in text
+    assert "but it shows images of some" in text
+    assert "has no words, so there is no task to ask of it" in text
+    assert "Loss 0.150 0.150 at step 20" in text
+    assert page.count("data:image/png") == 6
+    for word in ("R@1", "open_clip", "retrieval", "caption", "text tower", "No test split was measured"):
+        assert word not in text
+    assert not re.search(r"""(src|href)=["'](?!data:|#)""", page)
+    assert not run_together(page)
+
+
+def test_a_grey_image_is_filled_in_with_grey_and_a_coloured_one_with_colour(tmp_path: Path, masked: Recipe) -> None:
+    def modes(filled: Reconstruction) -> list[str]:
+        page = _page(tmp_path / "run", masked, _masked_log(), Card(name="mae"), (filled,))
+        found = re.findall(r"data:image/png;base64,([^\"]+)", page)
+        return [Image.open(io.BytesIO(base64.b64decode(data))).mode for data in found]
+
+    assert modes(_filled()) == ["L", "L", "L"]
+    assert modes(_filled(colour=True)) == ["RGB", "RGB", "RGB"]
+
+
+def test_a_page_without_reconstructions_has_no_such_section_and_normalised_targets_are_said(
+    tmp_path: Path, masked: Recipe
+) -> None:
+    assert "What it fills in" not in _page(tmp_path / "run", masked, _masked_log(), Card(name="mae"))
+    page = _page(tmp_path / "run", masked, _masked_log(), Card(name="mae"), (_filled(),))
+    assert "they look better than what it could draw alone" not in page
+    natural = masked.model_copy(deep=True)
+    object.__setattr__(natural.objective.masked, "normalise", True)
+    page = _page(tmp_path / "run", natural, _masked_log(), Card(name="mae"), (_filled(),))
+    assert "they look better than what it could draw alone" in page
+
+
+def test_a_model_that_fills_in_no_better_than_the_mean_is_a_finding(masked: Recipe) -> None:
+    def texts(*filled: Reconstruction) -> list[str]:
+        every = findings(masked, History(_masked_log()), [], finished=True, filled=filled)
+        return [one.text for one in every if "hardly better" in one.text]
+
+    assert texts(_filled(0.2, 0.9), _filled(0.95, 0.9)) == []
+    (text,) = texts(_filled(0.88, 0.9), _filled(0.95, 0.9))
+    assert "On 2 held-out images" in text
+    assert "(the error is no smaller)" in text
+    (text,) = texts(_filled(0.85, 0.9))
+    assert "(the error is 6 % smaller)" in text

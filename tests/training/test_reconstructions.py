@@ -1,0 +1,110 @@
+"""What stands in the report of a masked run: what was hidden is the model's guess, what was seen is the image's own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from medclip.objectives.masked import draw_patch_mask, patches_of
+from medclip.objectives.tube_masks import normalise_tubes
+from medclip.shards.reading.columns import Columns, coded
+from medclip.training.reconstructions import Reconstruction, choose_samples, images_of, reconstruct
+
+MEAN, STD = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.25, 0.3])
+
+
+def normalised(pixels: np.ndarray) -> Tensor:
+    """uint8 [..., C] with the batch first to what a model takes."""
+    images = torch.from_numpy(pixels.copy()).float().div(255).movedim(-1, 1)
+    shape = (-1, *[1] * (images.ndim - 2))
+    return (images - MEAN[: images.shape[1]].view(shape)) / STD[: images.shape[1]].view(shape)
+
+
+def draw(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def filled(
+    images: Tensor, mask_BL: Tensor, guess: Tensor, patch: tuple[int, ...], *, by_patch: bool = False
+) -> list[Reconstruction]:
+    names = ["xray"] * len(images)
+    return reconstruct(
+        images, mask_BL, lambda *_: guess, patch, mean=MEAN, std=STD, normalised=by_patch, modalities=names
+    )
+
+
+@pytest.mark.parametrize(("shape", "patch"), [((2, 3, 8, 12), (4, 4)), ((2, 1, 4, 8, 12), (2, 4, 4))])
+def test_putting_patches_together_undoes_taking_apart(shape: tuple[int, ...], patch: tuple[int, ...]) -> None:
+    images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(images_of(patches_of(images, patch), shape, patch), images)
+
+
+def test_hidden_patches_hold_the_guess_and_visible_ones_the_image() -> None:
+    pixels = draw(2, 16, 16, 3)
+    images = normalised(pixels)
+    mask_BL = draw_patch_mask(2, 16, 0.75, torch.Generator().manual_seed(1))
+    other = draw(3, 16, 16, 3)[1:]
+    results = filled(images, mask_BL, patches_of(normalised(other), 4), (4, 4))
+    for i, one in enumerate(results):
+        hidden = mask_BL[i].view(4, 4).numpy().repeat(4, 0).repeat(4, 1)
+        assert np.array_equal(one.original_HWC, pixels[i])
+        assert np.array_equal(one.filled_HWC[~hidden], pixels[i][~hidden])
+        assert np.array_equal(one.filled_HWC[hidden], other[i][hidden])
+        assert (one.visible_HWC[hidden] == 128).all()
+        assert np.array_equal(one.visible_HWC[~hidden], pixels[i][~hidden])
+        assert one.hidden_share == 0.75
+
+
+def test_the_errors_are_those_of_the_loss_and_of_the_mean_of_what_is_seen() -> None:
+    images = normalised(draw(1, 16, 16, 3))
+    mask_BL = draw_patch_mask(1, 16, 0.75, torch.Generator().manual_seed(1))
+    target_BLP = patches_of(images, 4)
+    (one,) = filled(images, mask_BL, target_BLP + 0.5, (4, 4))
+    assert one.error == pytest.approx(0.25)
+    seen = target_BLP[0][~mask_BL[0]].view(-1, 3).mean(0)
+    wanted = (target_BLP[0][mask_BL[0]].view(-1, 3) - seen).square().mean()
+    assert one.naive_error == pytest.approx(float(wanted), rel=1e-5)
+
+
+def test_a_normalised_guess_is_shown_with_the_brightness_of_its_own_patch() -> None:
+    pixels = draw(1, 16, 16, 3)
+    images = normalised(pixels)
+    mask_BL = draw_patch_mask(1, 16, 0.75, torch.Generator().manual_seed(1))
+    target_BLP = patches_of(images, 4)
+    variance, average = torch.var_mean(target_BLP, dim=-1, keepdim=True)
+    (one,) = filled(images, mask_BL, (target_BLP - average) / (variance + 1e-6).sqrt(), (4, 4), by_patch=True)
+    assert np.array_equal(one.filled_HWC, pixels[0])
+    assert one.error == pytest.approx(0, abs=1e-6)
+    assert one.naive_error == pytest.approx(47 / 48, rel=1e-4)  # unbiased variance of 48 values
+
+
+def test_of_a_clip_the_middle_frame_is_shown_and_its_tubes_are_turned_back() -> None:
+    pixels = draw(1, 4, 8, 8, 1)
+    images = normalised(pixels)
+    mask_BL = torch.tensor([[True, True, False, True] * 2])
+    target_BLP = patches_of(images, (2, 4, 4))
+    guess_BLP, _ = normalise_tubes(target_BLP, STD[:1])
+    (one,) = filled(images, mask_BL, guess_BLP, (2, 4, 4), by_patch=True)
+    assert one.original_HWC.shape == (8, 8, 3)
+    assert np.array_equal(one.original_HWC, pixels[0, 2].repeat(3, -1))
+    assert np.array_equal(one.filled_HWC, one.original_HWC)
+    assert one.error == pytest.approx(0, abs=1e-6)
+
+
+def columns(modalities: list[str]) -> Columns:
+    numbers, names = coded(modalities)
+    zeros = np.zeros(len(modalities), np.int32)
+    return Columns(zeros, 1, zeros, ("",), numbers, names)
+
+
+def test_samples_are_chosen_by_the_seed_and_every_modality_has_its_turn() -> None:
+    many = columns(["xray"] * 50 + ["ct"] * 3 + ["ecg"])
+    chosen = choose_samples(many, 5)
+    assert chosen == choose_samples(many, 5)
+    assert chosen != choose_samples(many, 6)
+    assert len(set(chosen)) == 8
+    kinds = [("xray" if i < 50 else "ct" if i < 53 else "ecg") for i in chosen]
+    assert (kinds.count("ct"), kinds.count("ecg"), kinds.count("xray")) == (3, 1, 4)
+    assert sorted(choose_samples(columns(["xray"] * 3), 0)) == [0, 1, 2]
