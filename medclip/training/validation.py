@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,31 +16,10 @@ from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.prompts import expand
 from medclip.text.vocabulary.task import Task
 from medclip.training.batches.loader import LABELS, TEXT, Batch
+from medclip.training.batches.truth import truth_of
 from medclip.training.ranks.world import World
 
 EncodeText = Callable[[Sequence[str]], Tensor]
-
-
-def truth_of(task: Task, label_keys: Sequence[str], classes: Sequence[str] = ()) -> NDArray[np.float64]:
-    """Read from labels what is true of N images.
-
-    Args:
-        task: What is asked.
-        label_keys: `medclip.training.batches.samples.label_key` makes them.
-        classes: Those that are asked for, in this order; all of the task's where empty.
-
-    Returns:
-        Of a multi-class task [N, 1]: the number of the class, C for one that is not asked for; of a multi-label one
-        [N, C]: 1 and 0. NaN where it is not known.
-    """
-    names = [*classes] or [c.name for c in task.classes]
-    labels: list[Any] = [json.loads(key)[3].get(task.name) if key else None for key in label_keys]
-    if task.kind == "multiclass":
-        number = {name: i for i, name in enumerate(names)}
-        rows = [[np.nan if label is None else number.get(label, len(names))] for label in labels]
-    else:
-        rows = [[np.nan if label is None else label.get(name) for name in names] for label in labels]
-    return np.array(rows, np.float64).reshape(len(labels), -1)
 
 
 def measure(task: Task, images_ND: Tensor, truth_NC: NDArray[np.float64], encode_text: EncodeText) -> dict[str, float]:

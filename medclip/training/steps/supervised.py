@@ -20,7 +20,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from medclip.objectives.ranks import rank_and_size, sum_values
 from medclip.text.vocabulary.task import Task
-from medclip.training.validation import truth_of
+from medclip.training.batches.truth import truth_of
 
 _INIT_STD = 2e-5
 """Of the linear layer: every class begins at one half, or at one of C."""
