@@ -38,6 +38,10 @@ class Reason(StrEnum):
     COMPANION = "companion"
     NO_TISSUE = "no_tissue"
     DUPLICATE = "duplicate"
+    OTHER_ORIENTATION = "other_orientation"
+    OTHER_UNIT = "other_unit"
+    SINGLE_SLICE = "single_slice"
+    FROZEN_LOOP = "frozen_loop"
 
     # Failed: the file should have been readable, and was not.
     EMPTY_FILE = "empty_file"
@@ -95,6 +99,10 @@ _SKIPPED = frozenset(
         Reason.COMPANION,
         Reason.NO_TISSUE,
         Reason.DUPLICATE,
+        Reason.OTHER_ORIENTATION,
+        Reason.OTHER_UNIT,
+        Reason.SINGLE_SLICE,
+        Reason.FROZEN_LOOP,
     }
 )
 

@@ -22,6 +22,7 @@ from medclip.imaging.intensity import stretch
 from medclip.imaging.volume import resample as volume_grid
 from medclip.imaging.volume.read import VOLUMES, VolumeRead, is_radiograph, read_volume, slice_indices
 from medclip.imaging.volume.result import AIR_HU, HU, RELATIVE, fill
+from medclip.imaging.volume.still import still_frame
 from medclip.sample import Kind, Modality, Sample, Step, View, Volume
 from medclip.settings import Settings
 
@@ -104,8 +105,7 @@ class CtAdapter(ImageAdapter):
         read = _in_hu(read_volume(source.paths, source.facts, settings), source)
         volume = read.volume
         check_not_small(volume.voxels.reshape(-1, *volume.voxels.shape[-2:])[0])
-        frames = volume.voxels.shape[0]
-        still = volume if volume.voxels.ndim == 3 else replace(volume, voxels=volume.voxels[frames // 2])
+        still, _ = still_frame(volume, read.headers)
         chosen = slice_indices(still, MAX_VIEWS)
         ranges, shown = self._ranges(still, settings)
         views = tuple(self._view(still, index, ranges, header) for index in chosen)

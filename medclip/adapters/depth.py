@@ -86,20 +86,6 @@ def shown_range(
         centre, width = asked
         step = Step("window", f"centre {centre:g} width {width:g}, as asked")
         return centre - width / 2, centre + width / 2, step
-    low, high = _levels(volume, limits, signal_only)
+    low, high = volume_grid.levels(volume, limits, signal_only=signal_only)
     of = "of the series above background" if signal_only else "of the volume"
     return low, high, Step("stretch", f"percentiles {limits[0]:g} to {limits[1]:g} {of}: {low:g} to {high:g}")
-
-
-def _levels(volume: Volume, limits: tuple[float, float], signal_only: bool) -> tuple[float, float]:
-    grid = volume_grid.sampled(volume.voxels)
-    choices = [grid[grid > volume_grid.background(volume)]] if signal_only else []
-    for values in (*choices, grid.ravel()):
-        if values.size:
-            low, high = (float(v) for v in np.percentile(values, limits, method="nearest"))
-            if high > low:
-                return low, high
-    low, high = float(volume.voxels.min()), float(volume.voxels.max())
-    if not high > low:
-        raise MedclipError(Reason.CONSTANT_IMAGE, "all voxels have the same value, so there is nothing to see.")
-    return low, high

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
-
-import numpy as np
 
 from medclip.adapters.base import ImageAdapter, Source, value_range
 from medclip.adapters.ct import accepts_volume
@@ -16,8 +13,9 @@ from medclip.files.recognise.inspect import FileFacts
 from medclip.imaging.crop import dark_borders as borders
 from medclip.imaging.intensity import stretch
 from medclip.imaging.volume import resample as volume_grid
-from medclip.imaging.volume.read import VolumeRead, read_volume, slice_indices
-from medclip.sample import Kind, Modality, Sample, Step, View, Volume
+from medclip.imaging.volume.read import read_volume, slice_indices
+from medclip.imaging.volume.still import still_frame
+from medclip.sample import Kind, Modality, Sample, Step, View
 from medclip.settings import Settings
 
 MAX_VIEWS = 16
@@ -82,7 +80,7 @@ class MriAdapter(ImageAdapter):
             return super().read_unit(source, settings)
         read = read_volume(source.paths, source.facts, settings)
         check_not_small(read.volume.voxels.reshape(-1, *read.volume.voxels.shape[-2:])[0])
-        still, steps = _frame(read)
+        still, steps = still_frame(read.volume, read.headers)
         low, high, stretched = shown_range(still, settings, self.percentiles, signal_only=True)
         chosen = slice_indices(still, MAX_VIEWS)
         burned_in = source.first.header.burned_in if source.first.header is not None else None
@@ -108,18 +106,3 @@ class MriAdapter(ImageAdapter):
         if box is not None:
             steps += (Step("crop border", str(box)),)
         return View(pixels, value_range(pixels), burned_in=facts.header.burned_in if facts.header else None), steps
-
-
-def _frame(read: VolumeRead) -> tuple[Volume, tuple[Step, ...]]:
-    """Choose the frame of a series in time that the views show."""
-    volume = read.volume
-    if volume.voxels.ndim == 3:
-        return volume, ()
-    count = volume.voxels.shape[0]
-    known = read.headers.get("b_values")
-    if known and all(value is not None for value in known):
-        number = int(np.argmin(known))
-        why = f"the lowest b-value, {known[number]:g} s/mm²"
-    else:
-        number, why = count // 2, "the middle one"
-    return replace(volume, voxels=volume.voxels[number]), (Step("frame", f"{number} of {count}, {why}"),)

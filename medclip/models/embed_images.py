@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.adapters.model_images import images_of
 from medclip.errors import MedclipError, Problem, Reason, did_you_mean
 from medclip.files.given_images import GivenImage, given_images, write_array
 from medclip.files.grouping.studies import parse_modality
 from medclip.models.class_vectors import mean_vector
+from medclip.models.pixels_of import pixels_of
 from medclip.models.unit_reader import UnitReader, encode_units
 from medclip.progress import Progress, Silent
-from medclip.sample import Modality, Sample
+from medclip.sample import Modality
 from medclip.settings import Settings
 from medclip.wording import by_reason, count
 
@@ -91,10 +91,11 @@ def _features(
                 image = write_array(image, Path(folder, f"{n}.tif"))
             if isinstance(image, Path):
                 files[n] = _File(image, given.modality)
-            elif views := images_of(image) if isinstance(image, Sample) else (image,):
-                pixels[n] = model.preprocess.together([model.preprocess.to_array(view) for view in views])
             else:
-                yield n, Problem(Reason.NO_PIXELS, "the sample has no image.")
+                try:
+                    pixels[n] = pixels_of(image, model.preprocess)
+                except MedclipError as error:
+                    yield n, error.problem()
         yield from zip(pixels, encode_units(model, list(pixels.values())), strict=True)
         progress.step(len(inputs) - len(files))
         read = reader.read(list(files.values()), progress.step, keep_pixels=False, otherwise=otherwise)

@@ -56,6 +56,22 @@ def normalise_square(images_BHWC: torch.Tensor, mean: torch.Tensor, std: torch.T
     return lines_BHL.unflatten(2, (width, 3)).permute(0, 3, 1, 2)
 
 
+def normalise_clips(images_BTHWC: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """Turn clips into what a tower of tubelets takes: (x / 255 - mean) / std.
+
+    Args:
+        images_BTHWC: uint8 [B, T, H, W, C], C = 1 or 3.
+        mean: float32, three values in units of [0, 1]; the first is that of clips with one channel.
+        std: The same.
+
+    Returns:
+        float32 [B, C, T, H, W].
+    """
+    channels = images_BTHWC.shape[4]
+    mean_C, std_C = (values.flatten()[:channels] for values in (mean, std))
+    return images_BTHWC.float().div_(255).sub_(mean_C).div_(std_C).permute(0, 4, 1, 2, 3).contiguous()
+
+
 def _tower(clip: nn.Module) -> str:
     """Name an image tower: timm's architecture, else the class that it is built of."""
     visual: Any = clip.visual
@@ -125,7 +141,9 @@ class Model:
 
     def __repr__(self) -> str:
         """Return name, tower, sizes, whether it knows words, and device in one line."""
-        sizes = f"{self.preprocess.budget or f'{self.preprocess.size_px} px'}, vectors of {self.dim}"
+        pixels = self.preprocess
+        clip = "" if pixels.volume is None else f"{pixels.volume.num_frames} x "
+        sizes = f"{pixels.budget or f'{clip}{pixels.size_px} px'}, vectors of {self.dim}"
         words = "images and words" if self.has_text else "images alone"
         return f"Model({self.name} {self.card.version}, {_tower(self.clip)}, {sizes}, {words}, {self.device})"
 
@@ -146,7 +164,7 @@ class Model:
 
         Args:
             images: From `preprocess.to_array`: uint8 [N, S, S, 3]; N images [H, W, 3] for a model that takes native
-                aspect ratios.
+                aspect ratios; N clips [N, T, S, S, C] for one that takes volumes.
             batch_size: Overrides the model's; another size may change the last bits.
 
         Returns:
@@ -155,19 +173,21 @@ class Model:
         Raises:
             MedclipError: WRONG_USE for another shape or dtype.
         """
-        size, budget = self.preprocess.size_px, self.preprocess.budget
+        budget, shape = self.preprocess.budget, self._shape()
         for image in images:
             if image.dtype != np.uint8 or not self._takes(image.shape):
-                kind = f"uint8 [N, {size}, {size}, 3]" if budget is None else f"uint8 images [H, W, 3] within {budget}"
+                square = f"uint8 [N, {', '.join(map(str, shape))}]"
+                kind = square if budget is None else f"uint8 images [H, W, 3] within {budget}"
                 raise MedclipError(
                     Reason.WRONG_USE,
                     f"encode_image was given {image.dtype} {list(image.shape)} for an image; it takes {kind}.",
-                    hint="Make it with model.preprocess.to_array(view).",
+                    hint="Make it with medclip.models.pixels_of.pixels_of(sample, model.preprocess)."
+                    if self.preprocess.volume
+                    else "Make it with model.preprocess.to_array(view).",
                 )
         step = batch_size or self.batch_size
         parts = [np.zeros((0, self.dim), np.float32)]
-        side = size if budget is None else budget.patch_px
-        black = np.zeros((side, side, 3), np.uint8)
+        black = np.zeros(shape if budget is None else (budget.patch_px, budget.patch_px, 3), np.uint8)
         for start in range(0, len(images), step):
             chunk = list(images[start : start + step])
             filled = [*chunk, *[black] * (step - len(chunk))]
@@ -177,8 +197,13 @@ class Model:
     def _takes(self, shape: tuple[int, ...]) -> bool:
         budget = self.preprocess.budget
         if budget is None:
-            return shape == (self.preprocess.size_px, self.preprocess.size_px, 3)
+            return shape == self._shape()
         return len(shape) == 3 and shape[2] == 3 and budget.holds(*shape[:2])
+
+    def _shape(self) -> tuple[int, ...]:
+        """Return the shape of one image, or of one clip."""
+        size, volume = self.preprocess.size_px, self.preprocess.volume
+        return (size, size, 3) if volume is None else (volume.num_frames, size, size, volume.channels)
 
     def normalise(self, images: Images) -> Any:
         """Return what the image tower takes.
@@ -188,14 +213,15 @@ class Model:
 
         Returns:
             float32 [N, 3, S, S] (channels last in memory); for a model that takes native aspect ratios patches with
-            their places, see `medclip.models.towers.native_aspect`.
+            their places, see `medclip.models.towers.native_aspect`; for one that takes volumes [N, C, T, S, S].
         """
         budget = self.preprocess.budget
         if budget is not None:
             packed_BMP = torch.from_numpy(np.stack([budget.pack(image) for image in images])).to(self.device)
             return unpack_batch(packed_BMP, self._mean, self._std)
         own = np.require(images, requirements=["C", "W"])  # torch wants memory it may write to
-        return normalise_square(torch.from_numpy(own).to(self.device), self._mean, self._std)
+        change = normalise_square if self.preprocess.volume is None else normalise_clips
+        return change(torch.from_numpy(own).to(self.device), self._mean, self._std)
 
     def encode_tensor(self, batch: torch.Tensor | Patches) -> NDArray[np.float32]:
         """Encode what `normalise` returned, as it is; float32 [B, D] of unit norm."""
@@ -345,6 +371,8 @@ class Model:
 
     def _fast_visual(self) -> nn.Module:
         size = self.preprocess.size_px
+        if self.preprocess.volume is not None:  # a plain transformer: there is no batch norm to fold
+            return self.clip.visual  # type: ignore[return-value]
         generator = torch.Generator().manual_seed(0)
         example = torch.randn(1, 3, size, size, generator=generator).to(self.device)
         visual: nn.Module = self.clip.visual  # type: ignore[assignment]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from medclip.errors import MedclipError, Reason
+from medclip.models.volume_input import KEY, TUBELET, VolumeInput, volume_input
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from medclip.settings import ReadPolicy, Settings
 
     Images = NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
-    """uint8 [V, S, S, 3] of a model that takes squares; V arrays [H, W, 3] of one that takes native aspect ratios."""
+    """uint8 [V, S, S, 3] of a model that takes squares; V arrays [H, W, 3] of one that takes native aspect ratios;
+    [V, T, S, S, C] of one that takes volumes or loops."""
 
 MEAN = (0.5, 0.5, 0.5)
 STD = (0.5, 0.5, 0.5)
@@ -76,6 +78,8 @@ class Preprocess:
     """How one channel becomes three: three equal ones, before mean and standard deviation."""
     crop: Crop = "modality"
     """Whether the adapters cut an image to what its modality shows before all this; "none": they leave it whole."""
+    volume: VolumeInput | None = None
+    """How volumes or loops become clips, for a model of them; None for a model of images."""
 
     def __post_init__(self) -> None:
         """Keep mode and budget together."""
@@ -96,7 +100,8 @@ class Preprocess:
     @property
     def shows_all(self) -> bool:
         """Whether a model is shown all of an image at its own aspect ratio, so that its view stands for the image."""
-        return self.resize in ("longest", NATIVE_MODE) and (self.resize_px or 0) <= self.size_px
+        complete = self.resize in ("longest", NATIVE_MODE) and (self.resize_px or 0) <= self.size_px
+        return complete and self.volume is None
 
     def to_array(self, view: View) -> NDArray[np.uint8]:
         """Turn a view into the model's input.
@@ -106,6 +111,9 @@ class Preprocess:
 
         Returns:
             What `fit` makes of it.
+
+        Raises:
+            MedclipError: As `fit`.
         """
         from medclip.imaging.intensity import to_uint8
 
@@ -117,7 +125,12 @@ class Preprocess:
         Returns:
             uint8 [size_px, size_px, 3]; with a token budget uint8 [H, W, 3] of the image's aspect ratio, sides
             multiples of a patch.
+
+        Raises:
+            MedclipError: NO_TASK for a model of volumes or loops.
         """
+        if self.volume is not None:
+            raise MedclipError(Reason.NO_TASK, f"a single image is no {self.volume.kind}, which this model takes.")
         if self.budget is not None:
             return self.budget.fit(pixels)
         from medclip.imaging.geometry import place
@@ -148,6 +161,8 @@ class Preprocess:
 
     def describe(self) -> str:
         """Describe what a model is shown in one sentence, for cards and people."""
+        if self.volume is not None:
+            return self.volume.describe(self.size_px)
         if self.budget is not None:
             shape = f"at their own aspect ratio, within {self.budget}"
         else:
@@ -192,6 +207,8 @@ class Preprocess:
         }
         if self.budget is not None:
             config |= {"patch_px": self.budget.patch_px, "max_tokens": self.budget.max_tokens}
+        if self.volume is not None:
+            config[KEY] = self.volume.to_config()
         own = {key: getattr(self, key) for key in ("resize_px", "centre", "resampler", "grey", "crop")}
         return config | {key: value for key, value in own.items() if value != _DEFAULTS[key]}
 
@@ -240,6 +257,7 @@ def from_config(config: Mapping[str, Any], adapters: Mapping[str, str]) -> Prepr
         chosen["resampler"],
         chosen["grey"],
         chosen["crop"],
+        volume_of(config),
     )
 
 
@@ -300,6 +318,32 @@ def budget_of(config: Mapping[str, Any]) -> TokenBudget | None:
             hint="Correct it as the model's source has it.",
         )
     return TokenBudget(patch, tokens)
+
+
+def volume_of(config: Mapping[str, Any]) -> VolumeInput | None:
+    """Return how the model of an open_clip_config.json takes volumes; None where it takes images.
+
+    Raises:
+        MedclipError: PACK_INVALID where the tower and the preprocessing do not agree, or for settings that are none.
+    """
+    values, tower = (config.get("preprocess_cfg") or {}).get(KEY), config["model_cfg"]["vision_cfg"].get(TUBELET)
+    if values is None and tower is None:
+        return None
+    try:
+        known = None if values is None else volume_input(values)
+    except (ValueError, TypeError, AttributeError) as e:
+        raise MedclipError(
+            Reason.PACK_INVALID,
+            f"the config's preprocess_cfg.{KEY} cannot be taken: {e}.",
+            hint="Take the pack from its source again.",
+        ) from e
+    if known is None or known.tower != tower:
+        raise MedclipError(
+            Reason.PACK_INVALID,
+            f"the config's vision_cfg.{TUBELET} and preprocess_cfg.{KEY} do not agree on the clips that it takes.",
+            hint="Take the pack from its source again.",
+        )
+    return known
 
 
 def square_side(model_cfg: Mapping[str, Any]) -> int:

@@ -58,6 +58,7 @@ def read_pixels(
     from medclip.adapters.registry import read_unit, slot
     from medclip.adapters.sources import source_of
     from medclip.files.grouping.units import modality_of
+    from medclip.models.pixels_of import pixels_of
 
     sha256 = ""
     try:
@@ -67,14 +68,7 @@ def read_pixels(
         if modality is None and source.first.problem is None:
             raise UNNAMED.error(path)
         sample = read_unit(source, modality, preprocess.reading(settings))
-        images = images_of(sample)
-        if not images:
-            raise MedclipError(Reason.NO_PIXELS, "the adapter found no image in the file.")
-        views = _as_they_are(images, sha256, preprocess) if render is None else render(images, sha256, preprocess)
+        views = pixels_of(sample, preprocess) if render is None else render(images_of(sample), sha256, preprocess)
     except MedclipError as error:
         return Pixels(sha256, problem=error.problem())
     return Pixels(sha256, views, slot(modality, source.kind))
-
-
-def _as_they_are(images: Sequence[View], sha256: str, preprocess: Preprocess) -> Images:
-    return preprocess.together([preprocess.to_array(view) for view in images])

@@ -74,14 +74,15 @@ def read(
         look: Whether to keep what the image is known again by, too: some milliseconds.
 
     Raises:
-        MedclipError: Whatever the adapter refuses; CHANGED where a file is not the one that was looked at, so that no
-            pixels are scored under the hash and the patient of others.
+        MedclipError: Whatever the adapter refuses, or a model of volumes; CHANGED where a file is not the one that was
+            looked at, so that no pixels are scored under the hash and the patient of others.
     """
     from medclip.adapters.model_images import images_of
     from medclip.adapters.registry import read_unit
     from medclip.imaging.colourfulness import has_colours
     from medclip.imaging.image_look import look_of, look_of_views
     from medclip.imaging.intensity import to_uint8
+    from medclip.models.pixels_of import pixels_of
 
     try:
         sample = read_unit(source, modality, preprocess.reading(settings))
@@ -92,16 +93,19 @@ def read(
     images = images_of(sample)
     if not images:
         raise MedclipError(Reason.NO_TASK, f"the {sample.kind} has no image, and this model takes images only.")
-    pixels = preprocess.together([preprocess.to_array(view) for view in images])
+    pixels = pixels_of(sample, preprocess)
     first, header = images[0], source.first.header
     burned_in = any(view.burned_in for view in images)
-    height, width = first.pixels.shape[:2]
+    seen, where = pixels[0], preprocess.placement(*first.pixels.shape[:2])
+    if preprocess.volume is not None:  # of clips the middle of the middle one, which is square
+        seen = pixels[len(pixels) // 2][preprocess.volume.num_frames // 2]
+        where = preprocess.placement(*seen.shape[:2])
     known_by = None
     if look and modality is not None:
         known_by = look_of_views(pixels) if preprocess.shows_all else look_of(to_uint8(images[len(images) // 2]))
     return Reading(
         images=pixels,
-        thumbnail=b"" if burned_in else thumbnail(as_shown(sample, pixels[0]), preprocess.placement(height, width)),
+        thumbnail=b"" if burned_in else thumbnail(as_shown(sample, seen), where),
         burned_in=burned_in,
         adapter=sample.provenance.adapter,
         preprocessing=sample.provenance.preprocessing,

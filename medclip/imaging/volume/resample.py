@@ -59,7 +59,7 @@ def resample(volume: Volume, spacing_mm: Sequence[float]) -> Volume:
     affine = volume.affine.copy()
     # The axis that shrinks most goes first: the others then have less to do.
     for axis in np.argsort(lengths / shape):
-        voxels = _along(voxels, voxels.ndim - 3 + int(axis), int(lengths[axis]), float(factor[axis]))
+        voxels = along(voxels, voxels.ndim - 3 + int(axis), int(lengths[axis]), float(factor[axis]))
         affine[:3, axis] *= factor[axis]
         start = (shape[axis] - 1) / 2 - (lengths[axis] - 1) / 2 * factor[axis]  # keeps the centre, in old voxels
         affine[:3, 3] += volume.affine[:3, axis] * start
@@ -84,19 +84,30 @@ def square_pixels(image: NDArray[Any], spacing_mm: tuple[float, float]) -> tuple
     for axis, step in enumerate(spacing_mm):
         if step > fine:
             length = min(round(out.shape[axis] * step / fine), 8192)
-            out = _along(out, axis, length, fine / step)
+            out = along(out, axis, length, fine / step)
     return out, (fine, fine)
 
 
-def _along(values: NDArray[np.float32], axis: int, length: int, factor: float) -> NDArray[np.float32]:
-    """Resample one axis to another length; a new voxel is `factor` old ones wide, the centres of both agree."""
+def along(
+    values: NDArray[np.float32], axis: int, length: int, factor: float, middle: float | None = None
+) -> NDArray[np.float32]:
+    """Resample one axis to another length by a triangle filter; beyond an edge its value repeats.
+
+    Args:
+        values: Any number of axes.
+        axis: Which one.
+        length: New length.
+        factor: Old voxels that a new one is wide.
+        middle: Where the middle of the new axis lies, in old voxels; that of the old one where None.
+    """
     size = values.shape[axis]
-    if length == size and abs(factor - 1) < 1e-6:
+    at = (size - 1) / 2 if middle is None else middle
+    if length == size and abs(factor - 1) < 1e-6 and abs(at - (size - 1) / 2) < 1e-6:
         return values
     from scipy.sparse import csr_array
 
     reach = max(1.0, factor)
-    centre = (size - 1) / 2 + (np.arange(length) - (length - 1) / 2) * factor
+    centre = at + (np.arange(length) - (length - 1) / 2) * factor
     offsets = np.arange(-int(np.ceil(reach)), int(np.ceil(reach)) + 1)
     index = np.rint(centre)[:, None].astype(int) + offsets
     weight = np.maximum(0.0, 1.0 - np.abs(index - centre[:, None]) / reach)
@@ -118,6 +129,30 @@ def background(volume: Volume) -> float:
     grid = sampled(volume.voxels)
     low = float(grid.min())
     return low + SIGNAL * (float(np.percentile(grid, 99.5, method="nearest")) - low)
+
+
+def levels(volume: Volume, limits: tuple[float, float], *, signal_only: bool) -> tuple[float, float]:
+    """Return two percentiles of a volume's voxels: what becomes black and white where no window is known.
+
+    Args:
+        volume: 3-D.
+        limits: Percentiles, 0 to 100.
+        signal_only: Of the values above background, not of all.
+
+    Raises:
+        MedclipError: CONSTANT_IMAGE if all voxels have the same value.
+    """
+    grid = sampled(volume.voxels)
+    choices = [grid[grid > background(volume)]] if signal_only else []
+    for values in (*choices, grid.ravel()):
+        if values.size:
+            low, high = (float(v) for v in np.percentile(values, limits, method="nearest"))
+            if high > low:
+                return low, high
+    low, high = float(volume.voxels.min()), float(volume.voxels.max())
+    if not high > low:
+        raise MedclipError(Reason.CONSTANT_IMAGE, "all voxels have the same value, so there is nothing to see.")
+    return low, high
 
 
 def sampled(voxels: NDArray[Any]) -> NDArray[Any]:

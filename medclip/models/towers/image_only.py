@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.models.preprocess import square_side
 from medclip.models.towers.poolings import ARGUMENTS, OF_TIMM, POOLINGS
+from medclip.models.towers.tubelets import make_tubelets
+from medclip.models.volume_input import TUBELET
 from medclip.wording import list_of
 
 _MLPS = ("Mlp", "GluMlp", "SwiGLU", "SwiGLUPacked")
@@ -69,7 +71,8 @@ def build_image_only(config: Mapping[str, Any]) -> ImageOnly:
 
     Args:
         config: `model_cfg` without a `text_cfg`: `embed_dim` and a `vision_cfg` with `timm_model_name`, `image_size`,
-            `timm_pool` (one of `POOLINGS`) and `timm_model_args`.
+            `timm_pool` (one of `POOLINGS`) and `timm_model_args`; with `tubelet` (num_frames, tubelet, channels) the
+            tower takes clips [B, C, T, S, S].
 
     Raises:
         MedclipError: PACK_INVALID when timm cannot build it, or its size, pooling and width do not go together.
@@ -100,6 +103,8 @@ def build_image_only(config: Mapping[str, Any]) -> ImageOnly:
         ) from e
     _check_pooling(trunk, name, pooling)
     _fit_size(trunk, square_side(config))
+    if values.get(TUBELET) is not None:
+        make_tubelets(trunk, values[TUBELET], square_side(config))
     tower = ImageTower(trunk, pooling)
     if config.get("embed_dim", tower.dim) != tower.dim:
         raise MedclipError(

@@ -1,0 +1,79 @@
+"""The voxels of a volume or the frames of a loop without their place in the patient: what shards keep.
+
+A `Sample` says everything of where its volume lies. A model of volumes needs less: what a slice, a row and a column
+measure, which plane the slices are in, and what the values mean. The same value is made of a file that is scored and
+of a stored sample that is trained on, so that both are shown to a model through the same code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medclip.errors import MedclipError, Reason
+from medclip.imaging.volume.result import exactly
+from medclip.imaging.volume.still import still_frame
+from medclip.sample import Kind, Sample
+
+GREY_VALUES = "grey values"
+"""Unit of the frames of a loop: 0 is black, 255 white."""
+DTYPES = ("uint8", "int16", "float32")
+"""How values are held."""
+
+
+@dataclass(frozen=True, eq=False)
+class Voxels:
+    """A volume or a loop, laid out as it is shown."""
+
+    values: NDArray[Any]
+    """[slice, row, column] of a volume, [frame, row, column, channel] of a loop; one of `DTYPES`."""
+    kind: Kind
+    """VOLUME or CINE."""
+    unit: str
+    """"HU", "relative" or what else a volume is in; "grey values" of a loop."""
+    plane: str | None = None
+    """axial, coronal, sagittal or oblique; None of a loop."""
+    spacing_mm: tuple[float, float, float] | None = None
+    """Distance between slices, rows and columns; None of a loop."""
+    frame_ms: float | None = None
+    """Between two frames of a loop, where it is known."""
+
+    def __repr__(self) -> str:
+        """Return size, spacing and unit in one line, without a voxel."""
+        size = " x ".join(map(str, self.values.shape))
+        apart = [] if self.spacing_mm is None else [" x ".join(f"{mm:.3g}" for mm in self.spacing_mm) + " mm"]
+        apart += [] if self.frame_ms is None else [f"{self.frame_ms:.3g} ms"]
+        return f"Voxels({', '.join([f'{self.kind} {size} {self.values.dtype}', *apart, self.unit, self.plane or ''])})"
+
+
+def voxels_of(sample: Sample) -> Voxels:
+    """Return the voxels of a volume or the frames of a loop that an adapter has read.
+
+    Of a volume in time the frame that its adapter shows stands for all.
+
+    Raises:
+        MedclipError: NO_TASK for a sample that is neither; TOO_LARGE for a loop of which not every frame was decoded.
+    """
+    if sample.kind is Kind.VOLUME and sample.volume is not None:
+        volume, _ = still_frame(sample.volume, sample.headers)
+        return Voxels(held(volume.voxels), Kind.VOLUME, volume.unit, volume.plane, volume.spacing_mm)
+    if sample.kind is Kind.CINE and sample.frames is not None:
+        return Voxels(sample.frames, Kind.CINE, GREY_VALUES, frame_ms=sample.headers.get("frame_time_ms"))
+    if sample.kind is Kind.CINE:
+        raise MedclipError(Reason.TOO_LARGE, "not all frames of the loop were decoded, for they exceed the limit.")
+    raise MedclipError(Reason.NO_TASK, f"the file is of the kind {sample.kind}, and neither a volume nor a loop.")
+
+
+def held(values: NDArray[Any]) -> NDArray[Any]:
+    """Return values as int16 where that holds each of them, else as float32; uint8 stays what it is."""
+    if values.dtype in (np.uint8, np.int16):
+        return values
+    if values.dtype.kind in "iu":
+        limits = np.iinfo(np.int16)
+        fits = limits.min <= values.min(initial=0) and values.max(initial=0) <= limits.max
+        return values.astype(np.int16 if fits else np.float32)
+    exact = exactly(values, np.int16)
+    return values.astype(np.float32, copy=False) if exact is None else exact

@@ -1,0 +1,85 @@
+"""Volumes and loops made by code, and a tiny pack that takes them: a ViT over tubelets with random weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from medclip.adapters.registry import preprocessing_of
+from medclip.imaging.volume.voxels import GREY_VALUES, Voxels
+from medclip.models.card import IMPORTED, Card
+from medclip.models.packs.pack import save_pack
+from medclip.models.preprocess import Preprocess
+from medclip.models.towers.build import build_clip
+from medclip.models.volume_input import VolumeInput, volume_input
+from medclip.sample import Kind
+from tests.kits.volumes import positions_of, write_series
+
+SIZE_PX, WIDTH = 32, 24
+SPACING_MM = (2.0, 0.8, 0.5)
+"""Of the series that `write_ct` writes."""
+
+
+def ct_input(**more: Any) -> VolumeInput:
+    """Return how the tiny model takes CT: clips of 8 x 32 x 32 voxels of 2 mm."""
+    return volume_input(
+        {"num_frames": 8, "tubelet": 2, "spacing_mm": [2, 2, 2], "window": [-200, 300], "unit": "HU", **more}
+    )
+
+
+def body(shape: tuple[int, int, int] = (12, 40, 60), seed: int = 0) -> NDArray[np.int16]:
+    """Make a CT of an ellipse of tissue in air, with a bright rod that wanders from slice to slice."""
+    rng = np.random.default_rng(seed)
+    z, y, x = np.indices(shape)
+    middle = np.hypot((y - shape[1] / 2) / (0.45 * shape[1]), (x - shape[2] / 2) / (0.45 * shape[2])) < 1
+    rod = np.hypot(y - shape[1] / 2 - 4 * np.sin(z / 3 + seed), x - shape[2] / 2 - z) < 3
+    hu = np.where(middle, 40 + rng.normal(0, 15, shape), -1000)
+    return np.where(rod & middle, 700, hu).astype(np.int16)
+
+
+def ct(seed: int = 0, **more: Any) -> Voxels:
+    """Return `body` as an axial volume in HU."""
+    values: dict[str, Any] = {"kind": Kind.VOLUME, "unit": "HU", "plane": "axial", "spacing_mm": SPACING_MM}
+    return Voxels(**{"values": body(seed=seed), **values, **more})
+
+
+def write_ct(folder: Path, seed: int = 0, **elements: Any) -> Path:
+    """Write `body` as an axial CT series."""
+    folder.mkdir(parents=True)
+    voxels = body(seed=seed)
+    write_series(folder, voxels, positions_of(len(voxels)), **elements)
+    return folder
+
+
+def loop(num_frames: int = 10, *, moving: bool = True, channels: int = 1) -> Voxels:
+    """Return a loop of a disc that moves, or not, 40 ms a frame."""
+    y, x = np.mgrid[:40, :48]
+    frames = [180 * (np.hypot(y - 20, x - 12 - (2 * n if moving else 0)) < 8) for n in range(num_frames)]
+    values = np.repeat(np.array(frames, np.uint8)[..., None], channels, axis=3)
+    return Voxels(values, Kind.CINE, GREY_VALUES, frame_ms=40.0)
+
+
+def volume_config(volume: VolumeInput, **more: Any) -> dict[str, Any]:
+    """Return the `model_cfg` of a tiny tower of tubelets."""
+    arguments = {"img_size": SIZE_PX, "patch_size": 8, "embed_dim": WIDTH, "depth": 2, "num_heads": 2, **more}
+    vision = {"image_size": SIZE_PX, "timm_model_name": "vit_tiny_patch16_224", "timm_pool": "mean"}
+    return {"embed_dim": WIDTH, "vision_cfg": {**vision, "timm_model_args": arguments, "tubelet": volume.tower}}
+
+
+def volume_pack(folder: Path, volume: VolumeInput | None = None, way: str = "ct:volume") -> Path:
+    """Write the pack of a model that was trained on one way of reading."""
+    volume = volume or ct_input()
+    config = volume_config(volume)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = build_clip(config).eval()
+    card = Card(
+        name="clips", version="1", summary="Random weights.", modalities=(way.partition(":")[0],),
+        created_from={IMPORTED: "random"},
+    )  # fmt: skip
+    preprocess = Preprocess(SIZE_PX, volume=volume, adapters={way: preprocessing_of(way)})
+    return save_pack(folder, model, None, preprocess, card, config=config, half=False)
