@@ -4,7 +4,7 @@
   (Adebayo et al., Sanity checks for saliency maps, NeurIPS 2018).
 - Insertion and deletion: the score should move faster along the map than in a random order (Petsiuk et al., RISE,
   BMVC 2018), and faster than along a map that knows only where the middle is.
-- Prompt sensitivity: a map that is the same for an unrelated finding answers no question.
+- Prompt sensitivity: a map that is the same for the least related question answers no question.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from medclip.explaining.target import Target
 
 NUM_STEPS = 20
 """Of a curve: 5 % of the patches each."""
-_NUM_RANDOM = 2
 _MOST_DEPTHS = 8
 _BLUR = 16
 """Side of the model's input over the deviation of the blur that stands for a removed patch."""
@@ -45,25 +44,31 @@ def rank_correlation(one: NDArray[Any], other: NDArray[Any]) -> float | None:
     return round(float(np.asarray(spearmanr(a, b))[0]), 6)
 
 
-def randomisation(model: Any, image: Any, maps: Maps, number: int, *, seed: int = 0) -> tuple[Randomised, ...]:
-    """Re-initialise the image tower from the top down and compare the maps.
+def randomisation(
+    model: Any, image: Any, maps: Sequence[Maps], number: int, *, seed: int = 0
+) -> list[tuple[Randomised, ...]]:
+    """Re-initialise the image tower from the top down and compare the maps of one image.
 
     Args:
         model: The loaded model; it is not changed.
-        image: The one image of the map, as `Preprocess.together` puts it.
-        maps: What was computed.
-        number: Which of its maps.
+        image: The one image, as `Preprocess.together` puts it.
+        maps: What was computed, of each score.
+        number: Which of their images it is.
         seed: Of the random weights.
+
+    Returns:
+        For each score the depths, the highest first.
     """
     tower = copy.deepcopy(model.clip.visual)
     generator = torch.Generator().manual_seed(seed)
-    results = []
+    targets, results = [one.target for one in maps], [[] for _ in maps]
     for names in _from_the_top(tower):
         for name in names:
             shuffle_weights(tower.get_parameter(name), generator)
-        again = compute_maps(model, image, [maps.target], maps.method, visual=tower)[0]
-        results.append(Randomised(_block_of(names[-1]), rank_correlation(maps.grids[number], again.grids[0])))
-    return tuple(results)
+        again = compute_maps(model, image, targets, maps[0].method, visual=tower)
+        for before, after, result in zip(maps, again, results, strict=True):
+            result.append(Randomised(_block_of(names[-1]), rank_correlation(before.grids[number], after.grids[0])))
+    return [tuple(result) for result in results]
 
 
 def shuffle_weights(parameter: nn.Parameter, generator: torch.Generator) -> None:
@@ -101,43 +106,66 @@ def _depth(tower: nn.Module, name: str) -> tuple[int, int]:
     return (2 if name == "proj" else 0 if bare else 1), names.index(name)
 
 
-def curves(
-    model: Any, image: NDArray[np.uint8], grid: NDArray[np.float32], target: Target, inside: NDArray[np.bool_],
-    *, seed: int = 0,
-) -> tuple[Curve, ...]:  # fmt: skip
-    """Compute insertion and deletion in the order of the map, in random orders (their mean) and from the middle out.
+class Occlusions:
+    """One image with some of its patches blurred: each set of patches goes through the model once, whatever is asked.
 
     Args:
         model: The loaded model.
         image: uint8 [H, W, 3] as the model is shown it.
+        inside: bool, of the shape of the map's grid: places that show image; those of padding stay as they are.
+    """
+
+    def __init__(self, model: Any, image: NDArray[np.uint8], inside: NDArray[np.bool_]) -> None:
+        from PIL import Image, ImageFilter
+
+        self.inside, self._model, self._image = inside, model, image
+        blur = ImageFilter.GaussianBlur(max(image.shape[:2]) / _BLUR)
+        self._blurred = np.asarray(Image.fromarray(image).filter(blur))
+        self._cells = _cells((image.shape[0], image.shape[1]), (inside.shape[0], inside.shape[1]))
+        self._features: dict[bytes, NDArray[np.float32]] = {}
+
+    def features(self, shown_NP: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Return the features, float32 [N, D], of the image with these of its P places shown and the others blurred."""
+        shown_NP = shown_NP | ~self.inside.ravel()
+        keys = [shown.tobytes() for shown in shown_NP]
+        missing = [(key, s) for key, s in dict(zip(keys, shown_NP, strict=True)).items() if key not in self._features]
+        for start in range(0, len(missing), NUM_STEPS):
+            part = missing[start : start + NUM_STEPS]
+            images = [np.where(shown[self._cells][:, :, None], self._image, self._blurred) for _, shown in part]
+            vectors = self._model.encode_image(self._model.preprocess.together(images))
+            self._features.update(zip([key for key, _ in part], vectors, strict=True))
+        return np.stack([self._features[key] for key in keys])
+
+
+def curves(occlusions: Occlusions, grid: NDArray[np.float32], target: Target, *, seed: int = 0) -> tuple[Curve, ...]:
+    """Compute insertion and deletion in the order of the map, at random and from the middle out.
+
+    At random is the mean of an order and its reverse: what one inserts the other one leaves, so that both together cost
+    as much as one.
+
+    Args:
+        occlusions: Of the image.
         grid: The map.
         target: Of which score.
-        inside: bool, of the grid's shape: places that show image and not padding; the others stay as they are.
-        seed: Of the random orders.
+        seed: Of the random order.
     """
-    from PIL import Image, ImageFilter
-
-    radius = max(image.shape[:2]) / _BLUR
-    blurred = np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(radius)))
-    places = np.flatnonzero(inside)
-    rng = np.random.default_rng(seed)
+    places = np.flatnonzero(occlusions.inside)
+    shuffled = np.random.default_rng(seed).permutation(places)
     orders = {
         "map": [places[np.argsort(-grid.ravel()[places], kind="stable")]],
-        "random": [rng.permutation(places) for _ in range(_NUM_RANDOM)],
-        "centre": [places[np.argsort(-centre_prior(inside).ravel()[places], kind="stable")]],
+        "random": [shuffled, shuffled[::-1]],
+        "centre": [places[np.argsort(-centre_prior(occlusions.inside).ravel()[places], kind="stable")]],
     }
-    cells = _cells(image.shape[:2], grid.shape)
-    ends = [_scores(model, [shown], target)[0] for shown in (blurred, image)]
     results = []
     for name, several in orders.items():
         lines = []
         for order in several:
-            shares = [order[: round(len(order) * n / NUM_STEPS)] for n in range(1, NUM_STEPS)]
-            masks = [np.isin(cells, share)[:, :, None] for share in shares]
-            inserted = _scores(model, [np.where(mask, image, blurred) for mask in masks], target)
-            deleted = _scores(model, [np.where(mask, blurred, image) for mask in masks], target)
-            lines.append(([ends[0], *inserted, ends[1]], [ends[1], *deleted, ends[0]]))
-        insertion, deletion = (np.mean([line[way] for line in lines], axis=0) for way in (0, 1))
+            inserted_NP = np.zeros((NUM_STEPS + 1, occlusions.inside.size), bool)
+            for n, shown in enumerate(inserted_NP):
+                shown[order[: round(len(order) * n / NUM_STEPS)]] = True
+            values = target.score(occlusions.features(np.concatenate([inserted_NP, ~inserted_NP])))
+            lines.append(np.split(values, 2))
+        insertion, deletion = np.mean(lines, axis=0)
         results.append(Curve(name, tuple(map(_short, insertion)), tuple(map(_short, deletion))))
     return tuple(results)
 
@@ -161,10 +189,6 @@ def _cells(size: tuple[int, int], grid: tuple[int, int]) -> NDArray[np.intp]:
     """Return the number of the place that each pixel belongs to, [H, W]."""
     rows, columns = (np.arange(pixels) * places // pixels for pixels, places in zip(size, grid, strict=True))
     return rows[:, None] * grid[1] + columns
-
-
-def _scores(model: Any, images: Sequence[NDArray[np.uint8]], target: Target) -> list[float]:
-    return list(map(float, target.score(model.encode_image(model.preprocess.together(images)))))
 
 
 def _short(value: float) -> float:

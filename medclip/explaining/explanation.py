@@ -15,7 +15,7 @@ from medclip.imaging.geometry import Placement
 from medclip.wording import capital
 
 INSENSITIVE = 0.9
-"""Correlation with the map of an unrelated finding from which on a map counts as insensitive to the words."""
+"""Correlation with the map of another question from which on a map counts as insensitive to the words."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,12 @@ def _area(curve: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """The map against that of an unrelated finding."""
+    """The map against that of the least related question."""
 
     other: str
-    """The unrelated finding."""
+    """The class of that question, or its prompt."""
+    task: str
+    """Its task, which need not be about findings: a pack may know nothing less related than another view or grade."""
     correlation: float | None
     """Spearman's; None where a map is even all over."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
-from medclip.explaining.checks import curves, randomisation, rank_correlation
+from medclip.explaining.checks import Occlusions, curves, randomisation, rank_correlation
 from medclip.explaining.explanation import Explanation, HeatMap, Sensitivity, image_share, share_on_padding
 from medclip.explaining.maps import Maps, compute_maps
 from medclip.explaining.methods import ExplainOptions
@@ -20,6 +20,7 @@ from medclip.sample import Modality
 
 if TYPE_CHECKING:
     from medclip.explaining.target import Target
+    from medclip.imaging.geometry import Placement
     from medclip.models.model import Model
 
 
@@ -30,8 +31,8 @@ class Asked(Protocol):
         """Return what is explained."""
         ...
 
-    def unrelated(self, target: Target, feature_D: NDArray[np.float32], modality: Modality | None) -> Target | None:
-        """Return a finding that has nothing to do with it."""
+    def least_related(self, target: Target, feature_D: NDArray[np.float32], modality: Modality | None) -> Target | None:
+        """Return what can be asked that has least to do with it."""
         ...
 
 
@@ -57,30 +58,26 @@ def explain_unit(
         raise MedclipError(Reason.NON_FINITE, "the model's features of this image are not finite numbers.")
     targets = asked.of(features_VD, seen.modality)
     places = tuple(model.preprocess.placement(*size) for size in seen.sizes)
-    heat_maps = []
-    for maps in compute_maps(model, seen.images, targets, options.method):
-        top = int(np.argmax(maps.scores_V))
-        checked: dict[str, Any] = {}
-        if options.checks and not maps.empty[top]:
-            other = asked.unrelated(maps.target, features_VD[top], seen.modality)
-            checked = _checks(model, seen, maps, top, places[top], other, options)
-        heat_maps.append(
-            HeatMap(
-                maps.target.name,
-                maps.target.against,
-                maps.target.title,
-                maps.target.task,
-                maps.target.unit_score(features_VD),
-                tuple(map(float, maps.scores_V)),
-                maps.grids,
-                maps.empty,
-                tuple(share_on_padding(grid, place) for grid, place in zip(maps.grids, places, strict=True)),
-                maps.method,
-                maps.layer,
-                top,
-                **checked,
-            )
+    all_maps = compute_maps(model, seen.images, targets, options.method)
+    checked = _checks(model, seen, features_VD, all_maps, places, asked, options) if options.checks else {}
+    heat_maps = [
+        HeatMap(
+            maps.target.name,
+            maps.target.against,
+            maps.target.title,
+            maps.target.task,
+            maps.target.unit_score(features_VD),
+            tuple(map(float, maps.scores_V)),
+            maps.grids,
+            maps.empty,
+            tuple(share_on_padding(grid, place) for grid, place in zip(maps.grids, places, strict=True)),
+            maps.method,
+            maps.layer,
+            _top(maps),
+            **checked.get(number, {}),
         )
+        for number, maps in enumerate(all_maps)
+    ]
     plain = Explanation(
         row=row,
         file=file,
@@ -100,22 +97,46 @@ def explain_unit(
     return replace(plain, overlay=draw_overlay(plain, seen) if draw else b"", leads=leads)
 
 
+def _top(maps: Maps) -> int:
+    """Return which image carries most."""
+    return int(np.argmax(maps.scores_V))
+
+
 def _checks(
-    model: Model, seen: Seen, maps: Maps, top: int, place: Any, other: Target | None, options: ExplainOptions
-) -> dict[str, Any]:
-    """Check the map of the image that carries most."""
-    one = model.preprocess.together([seen.images[top]])
-    grid = maps.grids[top]
-    sensitivity = None
-    if other is not None:
-        elsewhere = compute_maps(model, one, [other], maps.method)[0].grids[0]
-        sensitivity = Sensitivity(other.name, rank_correlation(grid, elsewhere))
-    inside = image_share(grid.shape, place) > 0
-    return {
-        "randomised": randomisation(model, one, maps, top, seed=options.seed),
-        "curves": curves(model, seen.images[top], grid, maps.target, inside, seed=options.seed),
-        "sensitivity": sensitivity,
-    }
+    model: Model,
+    seen: Seen,
+    features_VD: NDArray[np.float32],
+    all_maps: Sequence[Maps],
+    places: Sequence[Placement],
+    asked: Asked,
+    options: ExplainOptions,
+) -> dict[int, dict[str, Any]]:
+    """Check of each score the map of the image that carries most, unless it is empty.
+
+    What does not depend on what is asked is done once for all scores of an image.
+    """
+    results: dict[int, dict[str, Any]] = {}
+    for top in sorted({_top(maps) for maps in all_maps}):
+        numbers = [n for n, maps in enumerate(all_maps) if _top(maps) == top and not maps.empty[top]]
+        if not numbers:
+            continue
+        of_image = [all_maps[n] for n in numbers]
+        one = model.preprocess.together([seen.images[top]])
+        inside = image_share(of_image[0].grids[top].shape, places[top]) > 0
+        occlusions = Occlusions(model, seen.images[top], inside)
+        randomised = randomisation(model, one, of_image, top, seed=options.seed)
+        for number, maps, depths in zip(numbers, of_image, randomised, strict=True):
+            other = asked.least_related(maps.target, features_VD[top], seen.modality)
+            sensitivity = None
+            if other is not None:
+                elsewhere = compute_maps(model, one, [other], maps.method)[0].grids[0]
+                sensitivity = Sensitivity(other.name, other.task, rank_correlation(maps.grids[top], elsewhere))
+            results[number] = {
+                "randomised": depths,
+                "curves": curves(occlusions, maps.grids[top], maps.target, seed=options.seed),
+                "sensitivity": sensitivity,
+            }
+    return results
 
 
 def share_on_leads(explanation: Explanation, heat: HeatMap) -> Mapping[str, float]:

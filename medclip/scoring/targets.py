@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from medclip.models.model import Model
 
 _MOST_TASKS = 3
-"""Tasks of the vocabulary, beside those of the card, that are looked at for an unrelated finding."""
+"""Tasks of the vocabulary, beside those of the card, that are looked at for the least related question."""
 _RELATED = 0.5
 """Cosine of two directions from which on they ask much the same."""
 
@@ -124,10 +124,11 @@ class Targets:
             return None
         return self._target(Question(asked, class_), modality)
 
-    def unrelated(self, target: Target, feature_D: NDArray[np.float32], modality: Modality | None) -> Target | None:
-        """Return the finding that has least to do with a target: whose direction is nearest to a right angle to its.
+    def least_related(self, target: Target, feature_D: NDArray[np.float32], modality: Modality | None) -> Target | None:
+        """Return what has least to do with a target: whose direction is nearest to a right angle to its.
 
-        Findings of the card and of the vocabulary are looked at, choices such as the view where there are none.
+        Findings of the card and of the vocabulary are looked at; where all are related, also choices such as the view
+        or another grade of the same scale.
 
         Returns:
             None where there is no other: a pack with a head of two classes alone.

@@ -66,6 +66,7 @@ def test_the_folder_holds_page_json_overlay_and_arrays_for_its_owner_alone(
     first = row["maps"][0]
     assert {len(curve["insertion"]) for curve in first["insertion_and_deletion"]} == {21}
     assert first["prompt_sensitivity"]["other"]
+    assert first["prompt_sensitivity"]["task"].startswith("chest_xray")
     assert first["sanity_check"]
     assert (row["colour_scale"], first["method"]) == ("common", "grad-cam")
     arrays = load_file(out / "explain.safetensors")

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from medclip.explaining.checks import centre_prior, curves, randomisation, rank_correlation, shuffle_weights
+from medclip.explaining.checks import (
+    Occlusions,
+    centre_prior,
+    curves,
+    randomisation,
+    rank_correlation,
+    shuffle_weights,
+)
 from medclip.explaining.explanation import image_share, share_on_padding
 from medclip.explaining.maps import compute_maps
 from medclip.imaging.geometry import placement
@@ -30,7 +37,7 @@ def test_the_score_follows_a_true_map_sooner_than_chance_and_a_false_one_later()
     target = linear_target(np.ones(1))
     inside = np.ones((4, 4), bool)
     for grid, sign in ((truth, 1), (-truth, -1)):
-        by_order = {c.order: c for c in curves(_reading_a_corner(), image, grid, target, inside)}
+        by_order = {c.order: c for c in curves(Occlusions(_reading_a_corner(), image, inside), grid, target)}
         assert set(by_order) == {"map", "random", "centre"}
         own, random = by_order["map"], by_order["random"]
         assert sign * (own.insertion_area - random.insertion_area) > 0
@@ -38,6 +45,24 @@ def test_the_score_follows_a_true_map_sooner_than_chance_and_a_false_one_later()
         assert len(own.insertion) == 21
         assert own.insertion[0] == own.deletion[-1]
         assert own.insertion[-1] == own.deletion[0]
+
+
+def test_no_set_of_patches_goes_through_the_model_twice_and_padding_stays_as_it_is():
+    image = np.random.default_rng(0).integers(0, 255, (16, 16, 3)).astype(np.uint8)
+    inside = np.ones((4, 4), bool)
+    inside[3] = False
+    shown = []
+    model = _reading_a_corner()
+    encode = model.encode_image
+    model.encode_image = lambda images: shown.extend(images) or encode(images)
+    occlusions, target = Occlusions(model, image, inside), linear_target(np.ones(1))
+    grid = np.random.default_rng(1).random((4, 4)).astype(np.float32)
+    first = curves(occlusions, grid, target)
+    assert all(np.array_equal(one[12:], image[12:]) for one in shown)
+    assert len({one.tobytes() for one in shown}) == len(shown) < 6 * 12
+    num = len(shown)
+    assert curves(occlusions, grid, linear_target(2 * np.ones(1)))[0].insertion != first[0].insertion
+    assert len(shown) == num, "another score of the same image costs nothing but the order of its own map"
 
 
 def test_the_middle_of_the_image_is_that_of_what_is_no_padding():
@@ -53,11 +78,14 @@ def test_random_weights_change_the_map_and_leave_the_model_as_it_is():
     before = {name: value.clone() for name, value in visual.state_dict().items()}
     model, target = model_of(visual), linear_target(np.random.default_rng(1).normal(size=16))
     (maps,) = compute_maps(model, images, [target])
-    results = randomisation(model, images, maps, 0)
+    (results,) = randomisation(model, images, [maps], 0)
     assert 1 < len(results) <= 8
     assert "resblocks" not in results[0].from_block, "the head goes first"
     assert abs(results[-1].correlation or 0) < 0.9
-    assert randomisation(model, images, maps, 0) == results
+    (other,) = compute_maps(model, images, [linear_target(np.random.default_rng(2).normal(size=16))])
+    both = randomisation(model, images, [other, maps], 0)
+    assert both[1] == results, "what else is asked changes nothing"
+    assert both[0] != results
     for name, value in visual.state_dict().items():
         assert torch.equal(value, before[name])
 

@@ -16,7 +16,7 @@ from medclip.explaining.explanation import Curve, Explanation
 from medclip.explaining.methods import METHODS
 from medclip.explaining.result import Explained
 from medclip.files.output import new_folder
-from medclip.reports.explain.words import CANNOT, carries, score_of, warnings
+from medclip.reports.explain.words import CANNOT, asked, carries, score_of, warnings
 from medclip.reports.html_page import render_page, svg_uri
 from medclip.sample import spoken
 from medclip.version import __version__
@@ -63,7 +63,7 @@ def render(explained: Explained, *, show_paths: bool = False) -> str:
     """Render the page. It loads nothing, runs nothing, and names files only where that was asked for."""
     units = [_view(unit, show_paths) for unit in explained]
     values = {"explained": explained, "units": units, "cannot": CANNOT, "version": __version__, "methods": METHODS}
-    helpers = {"count": count, "figure": figure, "percent": percent, "capital": capital}
+    helpers = {"asked": asked, "count": count, "figure": figure, "percent": percent, "capital": capital}
     return render_page("explain/page.html.j2", _STYLES, values, helpers)
 
 

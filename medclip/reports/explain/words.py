@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from medclip.explaining.explanation import Curve, Explanation, HeatMap
+from medclip.explaining.explanation import Curve, Explanation, HeatMap, Sensitivity
 from medclip.wording import figure, list_of, percent
 
 _STUCK = 0.5
@@ -52,7 +52,7 @@ def warnings(heat: HeatMap) -> Iterator[str]:
     """Yield why a map should not be believed, where a check says so."""
     if heat.sensitivity is not None and heat.sensitivity.is_insensitive:
         yield (
-            f"Text-insensitive: the map of “{heat.sensitivity.other}”, an unrelated finding, is almost the same "
+            f"Text-insensitive: the map of {asked(heat.sensitivity)}, the least related question, is almost the same "
             f"(correlation {figure(heat.sensitivity.correlation)})."
         )
     if heat.randomised and (heat.randomised[-1].correlation or 0.0) >= _STUCK:
@@ -69,6 +69,16 @@ def warnings(heat: HeatMap) -> Iterator[str]:
     top = heat.padding[heat.top]
     if top >= 0.1:
         yield f"{percent(top)} of the map lies on padding, where there is no image."
+
+
+def asked(other: Sensitivity) -> str:
+    """Return the other question in words: a class with its task.
+
+    Example:
+        >>> asked(Sensitivity("pa", "chest_xray_view", 0.9))
+        '“pa” (chest xray view)'
+    """
+    return f"“{other.other.replace('_', ' ')}” ({other.task.replace('_', ' ')})"
 
 
 def _is_better(own: Curve, other: Curve) -> bool:

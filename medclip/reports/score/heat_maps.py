@@ -123,7 +123,7 @@ class _One:
         """Return it."""
         return (self.target,)
 
-    def unrelated(self, target: Target, feature_D: NDArray[np.float32], modality: Modality | None) -> None:
+    def least_related(self, target: Target, feature_D: NDArray[np.float32], modality: Modality | None) -> None:
         """Return nothing: maps of a report are not checked."""
 
 
