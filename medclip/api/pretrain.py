@@ -77,9 +77,11 @@ def pretrain(
 
 
 def _measure(recipe: Recipe, pack: Path, progress: Progress | None) -> SplitFigures | None:
-    """Measure a pack on the test split of its run's shards; None where there is none."""
+    """Measure a pack on the test split of its run's shards; None where there is none, and without words."""
     d = recipe.data
-    if not any(d.test_split in read_index(folder)["counts"]["by_split"] for folder in d.shards):
+    if not recipe.needs_words or not any(
+        d.test_split in read_index(folder)["counts"]["by_split"] for folder in d.shards
+    ):
         return None
     from medclip.evaluation.shard_split import measure_split
     from medclip.models.card import training_hashes, training_patients

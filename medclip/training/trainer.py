@@ -70,7 +70,8 @@ class Trainer:
             torch.set_num_threads(t.threads)
         self.reader = ShardReader(d.shards, d.train_split, verify=d.verify, cache=d.cache)
         started = self.world.first(lambda: begin(recipe, folder, self.reader)) or begin(recipe, folder, self.reader)
-        self.config, self.tokenizer, self._base = started.config, started.tokenizer, started.base
+        self.config, self._base = started.config, started.base
+        self.tokenizer = started.tokenizer if recipe.needs_words else None
         # Shards hold images as the adapters crop them, whatever the model that was begun with was shown.
         self.preprocess = replace(started.preprocess, adapters=self.reader.preprocessing, crop="modality")
         self.normalisation, self.size_px = (self.preprocess.mean, self.preprocess.std), self.preprocess.size_px
@@ -216,6 +217,7 @@ class Trainer:
                 self.computer.pairs,
                 self.recipe.train.zero_shot,
                 self.computer.encode_text,
+                objective=self.recipe.objective,
                 world=self.world,
                 size=min(self.recipe.data.max_val, len(self.val.reader)),
                 batch_size=self.recipe.train.batch_size,
@@ -250,7 +252,7 @@ class Trainer:
             )  # fmt: skip
         model = build_clip(self.config, self._base)
         model.load_state_dict(weights)
-        tokenizer = tokenizer_folder(self.recipe, self.folder)
+        tokenizer = None if self.tokenizer is None else tokenizer_folder(self.recipe, self.folder)
         export_pack(
             pack, self.recipe, model, self.config, tokenizer, self.reader, self.step, self.preprocess, base=self._base
         )
@@ -324,7 +326,7 @@ class Trainer:
         d, t, o = self.recipe.data, self.recipe.train, self.recipe.objective
         shared: dict[str, Any] = {
             "batch_size": t.batch_size, "preprocess": self.preprocess, "seed": self.recipe.seed,
-            "tokenizer": self.tokenizer,
+            "tokenizer": self.tokenizer, "words": self.recipe.needs_words,
             "native_share": d.native_share, "report_share": d.report_share, "report_words": d.report_words,
             "native": d.native, "decode": d.decode,
             "rank": self.world.rank, "world_size": self.world.size,
@@ -345,8 +347,8 @@ class Trainer:
         o = self.recipe.objective
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.recipe.seed)
-            masked = MaskedPart(model, self.size_px, normalise=o.masked.normalise) if o.masked is not None else None
-        towers = Towers(model, self.tokenizer.pad_id, masked)
+            masked = MaskedPart(model, self.size_px, o.masked, self.preprocess.std) if o.masked is not None else None
+        towers = Towers(model, None if self.tokenizer is None else self.tokenizer.pad_id, masked)
         # In the order of torch's guides: activation checkpoints (they are in the model), compile, shard.
         for block in blocks_of(towers) if self.recipe.train.compile else ():
             block.compile()

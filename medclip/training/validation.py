@@ -1,4 +1,4 @@
-"""Validation: loss in batches, retrieval within the whole validation set, and tasks in words."""
+"""Validation: loss in batches; with words retrieval within the whole validation set, and tasks in words."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from medclip.text.vocabulary.task import Task
 from medclip.training.batches.loader import LABELS, TEXT, Batch
 from medclip.training.batches.truth import truth_of
 from medclip.training.ranks.world import World
+from medclip.training.recipe.schema import Objective
+from medclip.training.steps.towers import TowerOutputs
 
 EncodeText = Callable[[Sequence[str]], Tensor]
 
@@ -66,12 +68,13 @@ _ROWS = 256
 @torch.no_grad()
 def validate(
     batches: Iterator[Batch],
-    encode: Callable[[Batch], tuple[Tensor, Tensor]],
+    encode: Callable[[Batch, int], TowerOutputs],
     loss: Callable[[Tensor, Tensor, Pairs], Tensor],
     pairs: Callable[[NDArray[np.int64], NDArray[np.bool_]], Pairs],
     tasks: Sequence[str] = (),
     encode_text: EncodeText | None = None,
     *,
+    objective: Objective,
     world: World,
     size: int,
     batch_size: int,
@@ -81,42 +84,52 @@ def validate(
     Args:
         batches: This rank's part of the validation split (`Batches.validation`); samples that could not be read are
             left out.
-        encode: Gives unit-norm image and text features of a batch.
+        encode: Returns what the towers return for a batch that begins with this row of the split.
         loss: Gives the contrastive loss of features and pairs.
         pairs: Says of keys [b, 3] and of which samples take part [b] which pairs are positives.
         tasks: Names of tasks that are measured zero-shot.
         encode_text: Gives unit-norm features of sentences; needed with tasks.
+        objective: What is learned.
         world: The ranks.
         size: Samples of all ranks together.
         batch_size: Samples of which the loss is computed at once.
 
     Returns:
-        val_loss (mean over samples); image_to_text_r1 and text_to_image_r1: share of samples whose nearest neighbour in
-        the other modality says the same (same caption or same labels); chance_r1: what a random neighbour would reach;
-        zero_shot.TASK for each task that could be judged. The same on all ranks.
+        val_loss (mean over samples; the contrastive loss alone where captions are read); masked_error beside it: mean
+        squared error of hidden pixels; image_to_text_r1 and text_to_image_r1: share of samples whose nearest neighbour
+        in the other modality says the same (same caption or same labels); chance_r1: what a random neighbour would
+        reach; zero_shot.TASK for each task that could be judged. The same on all ranks.
     """
     asked = [load_task(name) for name in tasks]
-    images, texts, keys = [], [], []
+    images, texts, errors, keys = [], [], [], []
+    row = world.rank * -(-size // world.size)
     truths: list[list[NDArray[np.float64]]] = [[] for _ in asked]
     for batch in batches:
-        image_BD, text_BD = encode(batch)
-        images.append(image_BD)
-        texts.append(text_BD)
+        outputs = encode(batch, row)
+        images.append(outputs.image_BD)
+        texts.append(outputs.text_BD)
+        errors.append(outputs.error_B)
+        row += len(batch.texts)
         keys.append(torch.from_numpy(np.column_stack([batch.pair_keys, batch.valid])))
         for task, rows in zip(asked, truths, strict=True):
             rows.append(truth_of(task, [k if ok else "" for k, ok in zip(batch.label_keys, batch.valid, strict=True)]))
         batch.release()
-    image_ND, text_ND, keys_N4 = (world.rows(torch.cat(rows))[:size] for rows in (images, texts, keys))
+    keys_N4, error_N = (world.rows(torch.cat(rows))[:size] for rows in (keys, errors))
     valid_N = keys_N4[:, -1] == 1
     if not valid_N.any():
         return {}
+    masked = {} if objective.masked is None else {"masked_error": float(error_N[valid_N].double().mean())}
+    if not objective.needs_words:
+        assert objective.masked is not None
+        return {"val_loss": objective.masked.weight * masked["masked_error"]}
+    image_ND, text_ND = (world.rows(torch.cat(rows))[:size] for rows in (images, texts))
     total = torch.zeros(1, dtype=torch.float64)
     for number, part in enumerate(torch.arange(size).split(batch_size)):
         if number % world.size == world.rank and valid_N[part].any():
             image_BD, text_BD = (x[part].to(world.device) for x in (image_ND, text_ND))
             value = float(loss(image_BD, text_BD, pairs(keys_N4[part, :-1].numpy(), valid_N[part].numpy())))
             total += value * int(valid_N[part].sum())
-    figures = {"val_loss": float(world.sum(total)) / int(valid_N.sum())}
+    figures = {"val_loss": float(world.sum(total)) / int(valid_N.sum())} | masked
     figures |= _retrieval(image_ND[valid_N], text_ND[valid_N], keys_N4[valid_N][:, [LABELS, TEXT]], world)
     for task, rows in zip(asked, truths, strict=True):
         assert encode_text is not None

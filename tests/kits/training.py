@@ -66,3 +66,16 @@ def tiny_recipe(shards: Path) -> dict[str, Any]:
         "augment": {"flip": 0.5},
         "train": {"epochs": 2, "batch_size": 6, "warmup_steps": 2, "log_every": 1, "ema": 0.5, "threads": 1},
     }  # fmt: skip
+
+
+def masked_recipe(shards: Path) -> dict[str, Any]:
+    """Return six steps in two epochs of a masked autoencoder: 4 patches of 16 px, of which 3 are hidden."""
+    return {
+        "name": "tiny-masked",
+        "seed": 3,
+        "data": {"shards": str(shards), "workers": 2},
+        "objective": {"contrastive": 0, "masked": {"weight": 1, "ratio": 0.75, "decoder": "dec128d2"}},
+        "model": {"image_tower": "test_vit", "image_weights": None, "size_px": 32},
+        "augment": {"flip": 0.5},
+        "train": {"epochs": 2, "batch_size": 6, "warmup_steps": 2, "log_every": 1, "ema": 0.5, "threads": 1},
+    }

@@ -108,11 +108,11 @@ def test_frozen_layers_stay_and_the_fast_way_through_them_changes_nothing(
     before = {k: v.clone() for k, v in trainer.towers.state_dict().items()}
     training_mode(trainer.towers, freeze_bn=True)
     batch = next(iter(trainer.data.training(0, 1)))
-    fast, _ = trainer.computer.encode(batch)
+    fast, *_ = trainer.computer.encode(batch)
     prefix = trainer.towers.prefix
     assert prefix
     trainer.towers.prefix = []
-    slow, _ = trainer.computer.encode(batch)
+    slow, *_ = trainer.computer.encode(batch)
     torch.testing.assert_close(fast, slow, atol=1e-5, rtol=1e-4)
     trainer.towers.prefix = prefix
     trainer.run(lambda step: False)

@@ -70,7 +70,7 @@ def _first_step(recipe: dict[str, Any], changes: list[str], out: Path) -> tuple[
     batch = next(iter(trainer.data.training(0, 1)))
     trainer.towers.eval()
     with torch.no_grad():
-        image, text = trainer.computer.encode(batch)
+        image, text, *_ = trainer.computer.encode(batch)
     return trainer, batch, image, text
 
 

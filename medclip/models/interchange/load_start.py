@@ -127,6 +127,7 @@ def load_start(
     text_folder: Path | None = None,
     preset: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
+    words: bool = True,
 ) -> Started:
     """Load a model to go on from. No pickle is loaded, and no network asked unless `start` names a hub.
 
@@ -140,6 +141,7 @@ def load_start(
         preset: Says how images are treated where the weights come without a file that does: see `find_preset`.
         overrides: Merged into the config before the towers are built: `{"text_cfg": {"context_length": 256}}` stretches
             the text positions, `{"vision_cfg": {"image_size": 336}}` resamples the image positions.
+        words: Whether captions are to be read; an image tower alone is refused then.
 
     Returns:
         Model, config, tokenizer, how images are treated.
@@ -155,7 +157,7 @@ def load_start(
     source = find_source(start, architecture)
     refuse_pickle(source)
     started = start_from(choose_pixels(source, preset).source, text_folder=text_folder, overrides=overrides)
-    if started.words is None:
+    if words and started.words is None:
         raise _no_words().at(source.place)
     return started
 
@@ -174,7 +176,7 @@ def _started(source: Source, text_folder: Path | None, overrides: Mapping[str, A
         raise _needs_architecture(source, state or {})
     config = copy.deepcopy(source.config)
     if not has_text_tower(config):
-        return _image_only(config, source, state)
+        return _image_only(config, source, state, overrides)
     config, base, replaced = _text_tower(config, source, text_folder, state)
     if state is not None:
         state = {n: v for n, v in state.items() if not replaced or n.startswith(("visual.", "logit_"))}
@@ -192,19 +194,30 @@ def _started(source: Source, text_folder: Path | None, overrides: Mapping[str, A
         hf_text.start_text_tower(model, hf_text.folder_of(config["text_cfg"]["hf_model_name"], base))
     pixels = source.preprocess or {"resize_mode": "longest"}  # of random weights, which know no images yet
     preprocess = from_config({"model_cfg": config, "preprocess_cfg": pixels}, {})
-    if trained_px is not None and preprocess.resize_px is not None:  # the same share is cut off at another size
-        preprocess = replace(preprocess, resize_px=round(preprocess.resize_px * preprocess.size_px / trained_px))
+    preprocess = preprocess if trained_px is None else _at_another_size(preprocess, trained_px)
     return Started(model, config, tokenizer, preprocess, base)
 
 
-def _image_only(config: dict[str, Any], source: Source, state: Mapping[str, Tensor] | None) -> Started:
+def _at_another_size(preprocess: Preprocess, trained_px: int) -> Preprocess:
+    """Cut off the same share of an image as at the size that a model was trained at."""
+    if preprocess.resize_px is None:
+        return preprocess
+    return replace(preprocess, resize_px=round(preprocess.resize_px * preprocess.size_px / trained_px))
+
+
+def _image_only(
+    config: dict[str, Any], source: Source, state: Mapping[str, Tensor] | None, overrides: Mapping[str, Any]
+) -> Started:
     """Build an image tower alone, and load it."""
-    check_pixels(source, square_side(config), (), image_only=True)
+    trained_px = square_side(config)
+    check_pixels(source, trained_px, (), image_only=True)
+    _merge(config, {name: values for name, values in overrides.items() if name != "text_cfg"})
     model: Any = build_clip(config)
     if state is not None:
         load_weights(model, state, where=source.weights[0])
     config["embed_dim"] = model.visual.dim
-    return Started(model, config, None, from_config({"model_cfg": config, "preprocess_cfg": source.preprocess}, {}))
+    preprocess = from_config({"model_cfg": config, "preprocess_cfg": source.preprocess}, {})
+    return Started(model, config, None, _at_another_size(preprocess, trained_px))
 
 
 def _state_of(source: Source) -> dict[str, Tensor] | None:

@@ -17,7 +17,7 @@ def recompute_activations(model: nn.Module) -> None:
     (open_clip calls one that they deprecate).
 
     Args:
-        model: open_clip dual encoder, changed in place. Losses and gradients stay the same.
+        model: open_clip dual encoder or an image tower alone, changed in place. Losses and gradients stay the same.
     """
     clip: Any = model
     clip.visual.set_grad_checkpointing(True)
@@ -28,5 +28,5 @@ def recompute_activations(model: nn.Module) -> None:
         language_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=_PLAIN)
     elif hasattr(clip, "text"):
         clip.text.set_grad_checkpointing(True)
-    else:
+    elif hasattr(clip, "transformer"):
         clip.transformer.grad_checkpointing = True

@@ -52,6 +52,10 @@ class ImageTower(nn.Module):
         mean_BD = tokens_BLD[:, self.trunk.num_prefix_tokens :].mean(dim=1)
         return mean_BD if self.pooling == "mean" else torch.cat([tokens_BLD[:, 0], mean_BD], dim=-1)
 
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Keep no activations inside blocks; they are computed again in the backward pass."""
+        self.trunk.set_grad_checkpointing(enable)
+
 
 class ImageOnly(nn.Module):
     """An image tower in the place of a dual encoder: `visual` and `encode_image` as open_clip's models have them."""
@@ -64,6 +68,38 @@ class ImageOnly(nn.Module):
         """Return the features of images, [B, D]."""
         features_BD = self.visual(image)
         return nn.functional.normalize(features_BD, dim=-1) if normalize else features_BD
+
+
+def without_words(model_cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config of a dual encoder's image tower alone: its tokens become one vector by their plain mean.
+
+    Args:
+        model_cfg: With a tower of timm; with or without a text tower.
+
+    Raises:
+        MedclipError: WRONG_USE for a tower that timm does not build.
+    """
+    vision_cfg = model_cfg["vision_cfg"]
+    name = vision_cfg.get("timm_model_name")
+    if not name:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "its image tower is one of open_clip's own, which no image-only pack can hold.",
+            hint="Begin with a tower of timm.",
+        )
+    kept = {key: value for key, value in vision_cfg.items() if not key.startswith("timm_") or key == ARGUMENTS}
+    return {"vision_cfg": kept | {"timm_model_name": name, "timm_pool": _mean_of(name, kept.get(ARGUMENTS) or {})}}
+
+
+def _mean_of(name: str, arguments: Mapping[str, Any]) -> str:
+    """Return the pooling that is a plain mean: of patch tokens, or of the last feature map."""
+    import timm
+
+    if not timm.is_model(name):  # refused by name when it is built
+        return "mean"
+    with torch.device("meta"):
+        trunk = timm.create_model(name, num_classes=0, **timm_arguments(arguments))
+    return "mean" if hasattr(trunk, "num_prefix_tokens") else "avg"
 
 
 def build_image_only(config: Mapping[str, Any]) -> ImageOnly:

@@ -96,6 +96,7 @@ class Batches:
         preprocess: How the model takes images.
         seed: Seed of order, captions and augmentation.
         tokenizer: Cuts the captions into tokens, in the workers; none are cut where None.
+        words: False draws no captions, and takes samples that have none.
         augment: None for validation: images as the model is used with, captions that stay the same.
         native_share: Share of captions quoted from the record's own texts.
         report_share: Share of captions quoted from the record's report.
@@ -129,6 +130,7 @@ class Batches:
         preprocess: Preprocess,
         seed: int,
         tokenizer: Tokenizer | None = None,
+        words: bool = True,
         augment: Augment | None = None,
         native_share: float = 0.3,
         report_share: float = 0.5,
@@ -159,7 +161,7 @@ class Batches:
         self.policy: Policy = policy
         self.weights, self.window_shards = dict(weights or {}), window_shards
         self.rank, self.world_size, self.max_bad_share = rank, world_size, max_bad_share
-        drawing = Drawing(preprocess, seed, augment, native_share, report_share, report_words, native, decode)
+        drawing = Drawing(preprocess, seed, augment, native_share, report_share, report_words, native, decode, words)
         length = tokenizer.context_length if tokenizer else 0
         self.image_shape = drawing.image_shape
         """Of one image of a batch."""

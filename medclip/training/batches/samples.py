@@ -54,6 +54,8 @@ class Drawing:
     """How texts and reports are quoted; those of foreign sets always whole, and always before anything else."""
     decode: Decode = "auto"
     """How much of a JPEG is decoded."""
+    words: bool = True
+    """False where no caption is read: none is drawn, and a sample without one is as good as any."""
 
     @property
     def wanted_px(self) -> int:
@@ -183,18 +185,8 @@ class Samples:
         except _BadSample as e:
             return self.bad(index, e.reason)
         again = (repeat,) if repeat else ()
-        purpose = VALIDATION if d.augment is None else CAPTION
-        rng = np.random.default_rng((d.seed, purpose, epoch, index, *again))
-        foreign = meta.get("adapter") == FOREIGN
-        text = draw_caption(
-            record,
-            rng,
-            native_share=1.0 if foreign else d.native_share,
-            report_share=1.0 if foreign else d.report_share,
-            report_words=d.report_words,
-            native="whole" if foreign else d.native,
-        )
-        if not text.strip() or (foreign and is_empty_record(record)):
+        text = self._caption(record, meta, (epoch, index, *again)) if d.words else ""
+        if d.words and not text:
             return self.bad(index, Reason.EMPTY_CAPTION)
         change = None
         if d.augment is not None:
@@ -209,6 +201,21 @@ class Samples:
         study = str(meta.get("study", ""))
         tokens = self._tokens(text)
         return Made(d.draw(stored, change), tokens, text, label_key(record), study, self.reader.key(index))
+
+    def _caption(self, record: CaptionRecord, meta: Mapping[str, Any], which: tuple[int, ...]) -> str:
+        """Draw a caption; "" where the record says nothing."""
+        d = self.drawing
+        rng = np.random.default_rng((d.seed, VALIDATION if d.augment is None else CAPTION, *which))
+        foreign = meta.get("adapter") == FOREIGN
+        text = draw_caption(
+            record,
+            rng,
+            native_share=1.0 if foreign else d.native_share,
+            report_share=1.0 if foreign else d.report_share,
+            report_words=d.report_words,
+            native="whole" if foreign else d.native,
+        )
+        return "" if not text.strip() or (foreign and is_empty_record(record)) else text
 
     def bad(self, index: int, reason: str) -> Made:
         """Return a sample that is of no use."""

@@ -31,7 +31,7 @@ def export_pack(
     recipe: Recipe,
     model: nn.Module,
     config: dict[str, Any],
-    tokenizer: Path,
+    tokenizer: Path | None,
     reader: ShardReader,
     steps: int,
     preprocess: Preprocess,
@@ -44,7 +44,7 @@ def export_pack(
         recipe: Its name, version and card fields go into the card.
         model: With the weights to ship.
         config: Its `model_cfg`.
-        tokenizer: Tokenizer folder.
+        tokenizer: Tokenizer folder; None for an image tower alone.
         reader: The training split: its sources, file and patient hashes go into the pack.
         steps: Steps trained.
         preprocess: Size, normalisation, and the adapters' hashes.

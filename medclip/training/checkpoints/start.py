@@ -20,12 +20,15 @@ from medclip.models.preprocess import NATIVE_TOWER, Preprocess, square_side
 from medclip.models.towers.activation_checkpointing import recompute_activations
 from medclip.models.towers.build import build_clip, default_config, image_tower_weights, start_image_tower
 from medclip.models.towers.freeze import lock_image, lock_text
+from medclip.models.towers.image_only import without_words
+from medclip.models.towers.masked_autoencoder import prepare_trunk
 from medclip.models.towers.native_aspect import check_equal, make_native, patch_side
 from medclip.shards.reading.samples import ShardReader
 from medclip.text.captions.draw import all_wordings, draw_caption
 from medclip.text.tokenizers.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from medclip.training.recipe.compatibility import refuse_beside_native_aspect
 from medclip.training.recipe.schema import Recipe
+from medclip.training.steps.masked_pixels import trunk_of
 from medclip.training.steps.optimizer import freeze
 
 _WORDING_STREAM = 9
@@ -34,15 +37,17 @@ _MAX_TOKENIZER_SAMPLES = 20_000
 
 
 def begin(recipe: Recipe, folder: Path, reader: ShardReader) -> Started:
-    """Make the tokenizer and the dual encoder of a run, on the CPU, with everything frozen that the recipe says.
+    """Make the tokenizer and the dual encoder of a run, or its image tower alone where it reads no words.
+
+    They are on the CPU, with everything frozen that the recipe says.
 
     Args:
         recipe: What to train.
-        folder: The run's folder; gets tokenizer/.
+        folder: The run's folder; gets tokenizer/ where captions are read.
         reader: The training split: a new tokenizer is trained on its captions.
 
     Returns:
-        The model (text tower in `model.text`), its `model_cfg`, tokenizer and normalisation.
+        The model (text tower in `model.text`, or an image tower alone), its `model_cfg`, tokenizer and normalisation.
 
     Raises:
         MedclipError: RECIPE_INVALID when parts do not fit together; whatever loading a model raises.
@@ -50,17 +55,13 @@ def begin(recipe: Recipe, folder: Path, reader: ShardReader) -> Started:
     m = recipe.model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        started = _loaded(recipe, folder) if m.start is not None else _built(recipe, folder, reader)
-        started = _native_aspect(recipe, _custom_text(started))
+        if recipe.needs_words:
+            started = _loaded(recipe, folder) if m.start is not None else _built(recipe, folder, reader)
+            started = _native_aspect(recipe, _custom_text(started))
+            _start_scale(recipe, started)
+        else:
+            started = _native_aspect(recipe, _loaded_alone(recipe) if m.start is not None else _built_alone(recipe))
         model: Any = started.model
-        scale = m.logit_scale or (None if m.start else 10.0 if recipe.objective.loss == "siglip" else 1 / 0.07)
-        with torch.no_grad():
-            if scale is not None:
-                model.logit_scale.fill_(math.log(scale))
-            if recipe.objective.loss == "siglip":
-                if model.logit_bias is None or "logit_bias" in m.model_fields_set:
-                    model.logit_bias = nn.Parameter(torch.tensor(m.logit_bias))
-                started.config["init_logit_bias"] = float(model.logit_bias)
     freeze(model, m.freeze_blocks)
     if m.lock_image:
         lock_image(model, unlocked_groups=m.unlocked_image_groups)
@@ -78,21 +79,85 @@ def tokenizer_folder(recipe: Recipe, folder: Path) -> Path:
 
 
 def _loaded(recipe: Recipe, folder: Path) -> Started:
-    m = recipe.model
-    assert m.start is not None
-    overrides: dict[str, Any] = {}
-    own = tokenizer_folder(recipe, folder)
-    if "size_px" in m.model_fields_set:
-        overrides["vision_cfg"] = {"image_size": m.size_px}
-    if "context_length" in recipe.text.model_fields_set:
-        overrides["text_cfg"] = {"context_length": recipe.text.context_length}
-    started = load_start(
-        m.start, architecture=m.architecture, text_folder=m.text_folder, preset=m.preset, overrides=overrides
-    )
+    started, own = _start_of(recipe), tokenizer_folder(recipe, folder)
     if not own.is_dir():  # the first rank writes it for all
         with new_folder(own) as draft:
             started.tokenizer.save(draft)
     return started
+
+
+def _loaded_alone(recipe: Recipe) -> Started:
+    """Load a model and keep nothing but its image tower."""
+    started = _start_of(recipe)
+    if started.words is None:
+        return started
+    try:
+        config = without_words(started.config)
+        alone: Any = build_clip(config)
+    except MedclipError as e:
+        raise MedclipError(e.reason, f"model.start: {e.message}", where=recipe.model.start, hint=e.hint) from e
+    visual: Any = started.model.visual
+    alone.visual.trunk.load_state_dict(visual.trunk.state_dict())
+    return Started(alone, config | {"embed_dim": alone.visual.dim}, None, started.preprocess)
+
+
+def _start_of(recipe: Recipe) -> Started:
+    m = recipe.model
+    assert m.start is not None
+    overrides: dict[str, Any] = {}
+    if "size_px" in m.model_fields_set:
+        overrides["vision_cfg"] = {"image_size": m.size_px}
+    if "context_length" in recipe.text.model_fields_set:
+        overrides["text_cfg"] = {"context_length": recipe.text.context_length}
+    return load_start(
+        m.start, architecture=m.architecture, text_folder=m.text_folder, preset=m.preset, overrides=overrides,
+        words=recipe.needs_words,
+    )  # fmt: skip
+
+
+def _built_alone(recipe: Recipe) -> Started:
+    """Build an image tower alone."""
+    m = recipe.model
+    config = without_words({"vision_cfg": {"timm_model_name": m.image_tower, "image_size": m.size_px}})
+    torch.manual_seed(recipe.seed)
+    try:
+        model: Any = build_clip(config)
+    except MedclipError as e:
+        raise MedclipError(
+            Reason.RECIPE_INVALID,
+            f"model.image_tower {m.image_tower!r} at {m.size_px} px: {e.message}",
+            hint="Name a tower of timm, and a model.size_px that is a multiple of its patches.",
+        ) from e
+    config["embed_dim"] = model.visual.dim
+    _start_trunk(recipe, model)
+    return Started(model, config, None, Preprocess(m.size_px))
+
+
+def _start_trunk(recipe: Recipe, model: Any) -> None:
+    """Give a built image tower the weights that it begins with, and of which size they are."""
+    weights, masked = recipe.model.image_weights, recipe.objective.masked
+    if weights == "imagenet":
+        from medclip.settings import Settings
+
+        start_image_tower(model, image_tower_weights(Settings().home / "cache"))
+    elif weights is not None:
+        start_image_tower(model, Path(weights))
+    elif masked is not None and masked.decoder != "linear":
+        prepare_trunk(trunk_of(model))
+
+
+def _start_scale(recipe: Recipe, started: Started) -> None:
+    """Set the scale and the bias that the contrastive loss begins with."""
+    m, model, is_siglip = recipe.model, started.model, recipe.objective.loss == "siglip"
+    clip: Any = model
+    scale = m.logit_scale or (None if m.start else 10.0 if is_siglip else 1 / 0.07)
+    with torch.no_grad():
+        if scale is not None:
+            clip.logit_scale.fill_(math.log(scale))
+        if is_siglip:
+            if clip.logit_bias is None or "logit_bias" in m.model_fields_set:
+                clip.logit_bias = nn.Parameter(torch.tensor(m.logit_bias))
+            started.config["init_logit_bias"] = float(clip.logit_bias)
 
 
 def _built(recipe: Recipe, folder: Path, reader: ShardReader) -> Started:
@@ -110,12 +175,7 @@ def _built(recipe: Recipe, folder: Path, reader: ShardReader) -> Started:
     )
     torch.manual_seed(recipe.seed)
     model = build_clip(config)
-    if m.image_weights == "imagenet":
-        from medclip.settings import Settings
-
-        start_image_tower(model, image_tower_weights(Settings().home / "cache"))
-    elif m.image_weights is not None:
-        start_image_tower(model, Path(m.image_weights))
+    _start_trunk(recipe, model)
     return Started(model=model, config=config, words=tokenizer, preprocess=Preprocess(m.size_px))
 
 

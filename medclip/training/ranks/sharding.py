@@ -62,10 +62,13 @@ def spread(
     policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if bf16 else MixedPrecisionPolicy()
     for block in blocks_of(towers):
         fully_shard(block, mesh=mesh, mp_policy=policy)
+    if not hasattr(towers.clip, "text"):  # the parts of an image tower alone are called one by one: all are one root
+        fully_shard(towers, mesh=mesh, mp_policy=policy)
+        return towers
     for tower in (towers.clip.visual, towers.clip.text):
         fully_shard(tower, mesh=mesh, mp_policy=policy)
     if towers.masked is not None:
-        fully_shard(towers.masked.head, mesh=mesh, mp_policy=policy)
+        fully_shard(towers.masked, mesh=mesh, mp_policy=policy)
     return towers
 
 

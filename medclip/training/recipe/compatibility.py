@@ -43,8 +43,8 @@ def refuse_what_does_not_go_together(recipe: Recipe, towers: Towers, world: Worl
     in_parts = world.size > 1 or t.micro_batch is not None
     for wrong, what, hint in (
         (
-            not any(p.requires_grad for p in towers.parameters()),
-            "both towers are locked, so nothing learns",
+            not any(p.requires_grad for name, p in towers.named_parameters() if not name.startswith("masked.")),
+            "the towers are locked, so nothing learns",
             "Leave out model.lock_image or model.lock_text, or unlock a layer.",
         ),
         (

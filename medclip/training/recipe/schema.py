@@ -277,9 +277,9 @@ class Masked(_Part):
     normalise: bool = True
     """Compare pixels after normalising each patch; false where the recipe says nothing and the decoder is not
     "linear"."""
-    decode_ratio: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Share of tubes that the decoder leaves out (running cells of VideoMAE V2); all hidden ones are decoded where
-    None."""
+    decode_ratio: float | None = None
+    """Share of the tubes of a volume or loop that the decoder leaves out, 0.25, 0.5 or 0.75 (running cells of VideoMAE
+    V2); all hidden ones are decoded where None."""
     foreground: bool = False
     """Draw hidden patches where the image is not empty, so that those of a black background use up no visible ones."""
 
@@ -295,6 +295,8 @@ class Masked(_Part):
     def _check(self) -> Masked:
         if self.decoder == "linear" and self.decode_ratio is not None:
             raise ValueError("decode_ratio leaves tubes of a masked autoencoder out: it needs another decoder")
+        if self.decode_ratio not in (None, 0.25, 0.5, 0.75):
+            raise ValueError(f"decode_ratio is {self.decode_ratio:g}; it is 0.25, 0.5 or 0.75")
         return self
 
 

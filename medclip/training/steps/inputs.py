@@ -40,6 +40,8 @@ class Inputs:
     """bool [b]: which rows take part, of all views; None where all do."""
     mask_BL: Tensor | None = None
     """bool [b, L]: hidden patches."""
+    decoded_BL: Tensor | None = None
+    """bool [b, L]: patches that are guessed; None where those are that are hidden."""
     sentences: dict[str, Tensor] = field(default_factory=dict)
     """What the sentence teacher reads."""
     target: Tensor | None = None
@@ -73,6 +75,7 @@ class Inputs:
             self.num_views,
             maybe(self.valid_B),
             maybe(self.mask_BL),
+            maybe(self.decoded_BL),
             {name: change(x) for name, x in self.sentences.items()},
             maybe(self.target),
         )

@@ -1,66 +1,126 @@
-"""Masked image modelling beside the contrastive loss: a linear head that predicts the pixels of hidden patches.
+"""The part of a run that guesses hidden pixels: a masked autoencoder, or a linear layer on top of any tower.
 
-The image tower sees the image with patches painted over and the head reads its last feature map, one location for each
-patch, so it works with any tower, convolutional or not. (The form of SimMIM: Xie et al., CVPR 2022.)
+The linear layer reads the last feature map of a tower that sees the image with patches painted over, one location for
+each patch, so it works with any tower, convolutional or not. (The form of SimMIM: Xie et al., CVPR 2022.)
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason
-from medclip.objectives.masked import apply_patch_mask, patch_errors
+from medclip.models.towers.masked_autoencoder import MaskedAutoencoder
+from medclip.objectives.masked import apply_patch_mask, draw_patch_mask, patch_errors
+from medclip.objectives.tube_masks import draw_decoded, draw_tube_mask
+from medclip.training.recipe.schema import Masked
 from medclip.training.steps.frozen_prefix import FrozenPrefix
 
 
 class MaskedPart(nn.Module):
-    """Predicts hidden pixels from an image tower's last feature map. Trained and checkpointed, never exported.
+    """Draws what is hidden and guesses its pixels. Trained and checkpointed, never exported.
 
     Args:
-        clip: The dual encoder.
+        clip: The dual encoder, or an image tower alone.
         size_px: Side of its images.
-        normalise: Compare pixels after normalising each patch.
+        settings: `objective.masked` of the recipe.
+        pixel_std: What images are divided by, per channel.
+
+    Raises:
+        MedclipError: RECIPE_INVALID where tower, size and settings do not go together.
     """
 
-    def __init__(self, clip: nn.Module, size_px: int, *, normalise: bool) -> None:
+    def __init__(self, clip: nn.Module, size_px: int, settings: Masked, pixel_std: Sequence[float]) -> None:
         super().__init__()
-        device = next(clip.parameters()).device
-        was_training = clip.training
-        with torch.no_grad():
-            shape = feature_map(clip.eval(), torch.zeros(1, 3, size_px, size_px, device=device)).shape
-        clip.train(was_training)
-        if len(shape) != 4 or shape[2] != shape[3] or size_px % shape[2]:
-            raise MedclipError(
-                Reason.RECIPE_INVALID,
-                f"objective.masked: {size_px} px give a feature map of {list(shape[2:])}, no grid of whole patches.",
-                hint="Choose a model.size_px that is a multiple of the tower's stride.",
+        self._settings = settings
+        self.autoencoder: MaskedAutoencoder | None = None
+        if settings.decoder == "linear":
+            channels, side = _feature_map_shape(clip, size_px)
+            self.grid: tuple[int, ...] = (side, side)
+            self.patch_px = size_px // side
+            self.head = nn.Linear(channels, self.patch_px**2 * 3, device=next(clip.parameters()).device)
+        else:
+            self.autoencoder = MaskedAutoencoder(
+                trunk_of(clip), settings.decoder, normalise=settings.normalise, pixel_std=pixel_std
             )
-        self.side, self.patch_px, self._normalise = shape[2], size_px // shape[2], normalise
-        self.head = nn.Linear(shape[1], self.patch_px**2 * 3, device=device)
+            self.grid, self.patch_px = self.autoencoder.grid, self.autoencoder.patch[-1]
+            if size_px % self.patch_px:
+                raise _refused(
+                    f"{size_px} px are no multiple of the patches of {self.patch_px} px",
+                    f"Choose a model.size_px that is a multiple of {self.patch_px}.",
+                )
+        try:
+            self.draw(1, torch.Generator())
+        except MedclipError as e:
+            raise _refused(e.message.rstrip("."), e.hint) from e
 
     @property
     def num_patches(self) -> int:
-        """Patches of an image, L."""
-        return self.side**2
+        """Patches of an image or tubes of a clip, L."""
+        return math.prod(self.grid)
 
-    def forward(self, clip: nn.Module, images_BCHW: Tensor, mask_BL: Tensor, prefix: FrozenPrefix | None) -> Tensor:
+    def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """Draw what is hidden, equally much in each image.
+
+        Args:
+            batch: Number of images B.
+            generator: Source of chance, on the CPU.
+
+        Returns:
+            bool [B, L], True where hidden; bool [B, L], True where the decoder guesses, None where it does so wherever
+            something is hidden.
+
+        Raises:
+            MedclipError: WRONG_USE where nothing would stay visible.
+        """
+        ratio, leave_out = self._settings.ratio, self._settings.decode_ratio
+        if len(self.grid) == 2:
+            if leave_out is not None:
+                raise MedclipError(
+                    Reason.WRONG_USE,
+                    "decode_ratio leaves out tubes of volumes and loops; these are images.",
+                    hint="Leave it out.",
+                )
+            return draw_patch_mask(batch, self.num_patches, ratio, generator), None
+        times, rows, columns = self.grid
+        hidden_BL = draw_tube_mask(batch, (times, rows, columns), ratio, generator)
+        if leave_out is None:
+            return hidden_BL, None
+        return hidden_BL, draw_decoded(batch, (times, rows, columns), leave_out, generator)
+
+    def forward(
+        self,
+        clip: nn.Module,
+        images: Tensor,
+        mask_BL: Tensor,
+        prefix: FrozenPrefix | None = None,
+        decoded_BL: Tensor | None = None,
+    ) -> Tensor:
         """Return the error of the hidden pixels of each image, float32 [B]; 0 where none is hidden.
 
         Args:
-            clip: The dual encoder.
-            images_BCHW: Normalised images, whole.
+            clip: As in the constructor.
+            images: Normalised images [B, C, H, W], or clips [B, C, T, H, W], whole.
             mask_BL: bool [B, L], True where hidden.
             prefix: Runs the frozen front of the tower.
+            decoded_BL: bool [B, L], True where the decoder guesses; None: wherever something is hidden.
         """
-        hidden_BCHW = apply_patch_mask(images_BCHW, mask_BL, self.patch_px)
+        if self.autoencoder is not None:
+            return self.autoencoder(trunk_of(clip), images, mask_BL, decoded_BL)
+        hidden_BCHW = apply_patch_mask(images, mask_BL, self.patch_px)
         map_BCHW = prefix.feature_map(clip, hidden_BCHW) if prefix is not None else feature_map(clip, hidden_BCHW)
         pixels_BLP = self.head(map_BCHW.flatten(2).transpose(1, 2)).float()
-        error_BL = patch_errors(pixels_BLP, images_BCHW, self.patch_px, self._normalise)
+        error_BL = patch_errors(pixels_BLP, images, self.patch_px, self._settings.normalise)
         return torch.where(mask_BL, error_BL, 0).sum(1) / mask_BL.sum(1).clamp_min(1)
+
+
+def trunk_of(clip: Any) -> nn.Module:
+    """Return timm's tower, or open_clip's own where it is none of timm."""
+    return getattr(clip.visual, "trunk", clip.visual)
 
 
 def feature_map(clip: nn.Module, images_BCHW: Tensor) -> Tensor:
@@ -76,3 +136,26 @@ def feature_map(clip: nn.Module, images_BCHW: Tensor) -> Tensor:
         return tokens_BNC.transpose(1, 2).unflatten(2, (side, side))
     out = visual.forward_intermediates(images_BCHW, indices=1, intermediates_only=True, normalize_intermediates=True)
     return out["image_intermediates"][-1]
+
+
+def _feature_map_shape(clip: nn.Module, size_px: int) -> tuple[int, int]:
+    """Return channels and side of the last feature map."""
+    if any(isinstance(module, nn.Conv3d) for module in trunk_of(clip).modules()):
+        raise _refused(
+            "the decoder linear is for images, and this tower takes volumes or loops", "Choose decoder: video."
+        )
+    was_training = clip.training
+    with torch.no_grad():
+        zeros_BCHW = torch.zeros(1, 3, size_px, size_px, device=next(clip.parameters()).device)
+        shape = feature_map(clip.eval(), zeros_BCHW).shape
+    clip.train(was_training)
+    if len(shape) != 4 or shape[2] != shape[3] or size_px % shape[2]:
+        raise _refused(
+            f"{size_px} px give a feature map of {list(shape[2:])}, no grid of whole patches",
+            "Choose a model.size_px that is a multiple of the tower's stride.",
+        )
+    return shape[1], shape[2]
+
+
+def _refused(why: str, remedy: str) -> MedclipError:
+    return MedclipError(Reason.RECIPE_INVALID, f"objective.masked: {why}.", hint=remedy)

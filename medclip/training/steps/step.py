@@ -13,7 +13,6 @@ from medclip.models.model import normalise_square
 from medclip.models.towers.native_aspect import unpack_batch
 from medclip.objectives.contrastive import clip_loss
 from medclip.objectives.distill import relational_loss
-from medclip.objectives.masked import draw_patch_mask
 from medclip.objectives.multi_view import multi_view_clip_loss
 from medclip.objectives.pairs import Pairs
 from medclip.objectives.ranks import sum_values
@@ -29,7 +28,7 @@ from medclip.training.steps.supervised import supervised_loss, targets_of
 from medclip.training.steps.teacher import SentenceTeacher
 from medclip.training.steps.towers import TowerOutputs, Towers
 
-_MASK_STREAM = 11
+_MASK_STREAM, _FIXED_MASK_STREAM = 11, 13
 
 
 class StepComputer:
@@ -39,7 +38,7 @@ class StepComputer:
         recipe: Its objective and micro-batch.
         towers: The model.
         call: What `spread` gave for it.
-        tokenizer: Its tokenizer.
+        tokenizer: Its tokenizer; None without words.
         mean: Per channel, in units of [0, 1].
         std: The same.
         world: The ranks.
@@ -52,7 +51,7 @@ class StepComputer:
         recipe: Recipe,
         towers: Towers,
         call: Callable[..., Any],
-        tokenizer: Tokenizer,
+        tokenizer: Tokenizer | None,
         mean: Sequence[float],
         std: Sequence[float],
         world: World,
@@ -84,7 +83,7 @@ class StepComputer:
             self._pairs(batch.pair_keys, batch.valid, batch.num_views, batch.weights),
             batch.num_views,
             torch.tensor(batch.valid) if self._world.group is not None or not batch.valid.all() else None,
-            self._mask(batch, (self._recipe.seed, step, _MASK_STREAM)),
+            *self._hidden_patches(batch, step),
             {} if self._teacher is None else self._teacher.tokens(batch.texts),
             None if self._asked is None else targets_of(*self._asked, batch.label_keys),
         )
@@ -97,7 +96,7 @@ class StepComputer:
             step: As in `prepare`.
         """
         o, size = self._recipe.objective, self._recipe.train.batch_size // self._world.size
-        views, length = 2 if o.two_views else 1, self._tokenizer.context_length
+        views, length = 2 if o.two_views else 1, 0 if self._tokenizer is None else self._tokenizer.context_length
         batch = empty_batch(size, image_shape, length, num_views=views, weighted=bool(o.source_weights))
         return self.prepare(batch, step).to(self._world.device)
 
@@ -127,20 +126,25 @@ class StepComputer:
                 )
         return loss.detach()
 
-    def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return unit-norm float32 image and text features [B, D] of a batch, no more at once than in a step."""
-        images, texts = [], []
+    def encode(self, batch: Batch, row: int = 0) -> TowerOutputs:
+        """Return what the towers return for a batch of validation, no more at once than in a step.
+
+        Args:
+            batch: Rows of the split.
+            row: Number of the first one in its split; what is hidden of each sample depends on it alone.
+        """
+        parts = []
         tokens_BL = torch.from_numpy(batch.tokens).to(self._world.device).long()
         for part in self._chunks(len(batch.texts)):
             images_BCHW = self._normalised(torch.from_numpy(batch.images[part]).to(self._world.device))
+            masks = self._fixed_masks(range(row + part.start, row + part.start + len(images_BCHW)))
             with self._autocast():
-                features = self._towers(images_BCHW, tokens_BL[part], num_tokens=batch.num_tokens)
-            images.append(features.image_BD)
-            texts.append(features.text_BD)
-        return torch.cat(images), torch.cat(texts)
+                parts.append(self._towers(images_BCHW, tokens_BL[part], masks[0], batch.num_tokens, masks[1]))
+        return TowerOutputs(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Return unit-norm float32 features [N, D] of sentences, on the CPU."""
+        assert self._tokenizer is not None
         with torch.no_grad(), self._autocast():
             tokens = torch.from_numpy(self._tokenizer.encode(texts)).to(self._world.device)
             return self._towers.clip.encode_text(tokens, normalize=True).float().cpu()
@@ -195,11 +199,11 @@ class StepComputer:
         return [slice(i, i + most) for i in range(0, size, most)]
 
     def _forward(self, inputs: Inputs, part: slice) -> TowerOutputs:
-        images_BCHW, mask_BL = self._normalised(inputs.images[part]), inputs.mask_BL
+        masks = (None if mask_BL is None else mask_BL[part] for mask_BL in (inputs.mask_BL, inputs.decoded_BL))
+        mask_BL, decoded_BL = masks
+        images_BCHW = self._normalised(inputs.images[part])
         with self._autocast():
-            return self._call(
-                images_BCHW, inputs.tokens_BL[part], None if mask_BL is None else mask_BL[part], inputs.num_tokens
-            )
+            return self._call(images_BCHW, inputs.tokens_BL[part], mask_BL, inputs.num_tokens, decoded_BL)
 
     def _loss(self, inputs: Inputs, outputs: TowerOutputs) -> Tensor:
         o = self._recipe.objective
@@ -246,17 +250,33 @@ class StepComputer:
         # where, not a product: a sample that takes no part may hold anything, also NaN
         return torch.where(weights_B > 0, error_B * weights_B, 0).sum() * (self._world.size / taking_part)
 
-    def _mask(self, batch: Batch, seed: tuple[int, ...]) -> Tensor | None:
-        """Draw the hidden patches; in samples that take no part none is hidden, so that they count nothing."""
-        part, masked = self._towers.masked, self._recipe.objective.masked
-        if part is None or masked is None:
-            return None
+    def _hidden_patches(self, batch: Batch, step: int) -> tuple[Tensor | None, Tensor | None]:
+        """Draw what is hidden and what is guessed; in samples that take no part nothing is hidden: they count nothing.
+
+        It is drawn for the batch of all ranks, so that it is the same for any number of them.
+        """
+        part = self._towers.masked
+        if part is None:
+            return None, None
         views, size, rank = batch.num_views, len(batch.texts) // batch.num_views, self._world.rank
-        generator = torch.Generator().manual_seed(int(np.random.default_rng(seed).integers(2**62)))
-        mask_BL = draw_patch_mask(views * size * self._world.size, part.num_patches, masked.ratio, generator)
-        mask_VBL = mask_BL.unflatten(0, (views, -1))[:, rank * size : (rank + 1) * size]  # whatever the number of ranks
-        mask_BL = mask_VBL.flatten(0, 1)
-        return mask_BL & torch.from_numpy(batch.valid)[:, None]
+        mask_BL, decoded_BL = part.draw(views * size * self._world.size, self._chance(step, _MASK_STREAM))
+        rows = torch.arange(len(mask_BL)).view(views, -1)[:, rank * size : (rank + 1) * size].flatten()
+        mask_BL = mask_BL[rows] & torch.from_numpy(batch.valid)[:, None]
+        return mask_BL, None if decoded_BL is None else decoded_BL[rows]
+
+    def _fixed_masks(self, rows: range) -> tuple[Tensor | None, Tensor | None]:
+        """Draw the same as `_hidden_patches` for rows of the validation split, on the device."""
+        part = self._towers.masked
+        if part is None:
+            return None, None
+        masks, decoded = zip(*(part.draw(1, self._chance(row, _FIXED_MASK_STREAM)) for row in rows), strict=True)
+        asked = [x for x in decoded if x is not None]
+        on_device = torch.cat(masks).to(self._world.device)
+        return on_device, torch.cat(asked).to(self._world.device) if asked else None
+
+    def _chance(self, which: int, stream: int) -> torch.Generator:
+        seed = np.random.default_rng((self._recipe.seed, which, stream)).integers(2**62)
+        return torch.Generator().manual_seed(int(seed))
 
     def _normalised(self, images: Tensor) -> Any:
         if images.ndim == 3:  # patches of images at their own aspect ratio

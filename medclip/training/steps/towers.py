@@ -73,6 +73,7 @@ class Towers(nn.Module):
         tokens_BL: Tensor,
         mask_BL: Tensor | None = None,
         num_tokens: int | None = None,
+        decoded_BL: Tensor | None = None,
     ) -> TowerOutputs:
         """Encode a batch.
 
@@ -81,6 +82,7 @@ class Towers(nn.Module):
             tokens_BL: int64 token ids.
             mask_BL: bool, True where a patch is hidden; None without masked image modelling.
             num_tokens: Columns of tokens that the longest caption needs; see `encode_short`.
+            decoded_BL: bool, True where a patch is guessed; None: where it is hidden.
         """
         clip = self.clip
         prefix = self.prefix[0] if self.prefix and self.training else None
@@ -93,7 +95,7 @@ class Towers(nn.Module):
             image_BD = normalize(features_BD.float(), dim=-1)
         error_B = nothing_B0.sum(1)
         if self.masked is not None and mask_BL is not None:
-            error_B = self.masked(clip, images_BCHW, mask_BL, prefix)
+            error_B = self.masked(clip, images_BCHW, mask_BL, prefix, decoded_BL)
         logits_BC = nothing_B0 if self.supervised is None else self.supervised(image_BD)
         return TowerOutputs(image_BD, text_BD, error_B, logits_BC)
 

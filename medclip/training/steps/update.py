@@ -31,7 +31,7 @@ class Outcome:
     counts: bool
     """False where the step was not finite, or a rank had nothing to read; it then changed nothing."""
     scale: float
-    """The factor of the cosines after the step."""
+    """The factor of the cosines after the step; NaN without words."""
     num_failed: int
     """Ranks whose data cannot be read on."""
     num_stopping: int
@@ -41,7 +41,8 @@ class Outcome:
 
     def figures(self) -> dict[str, float]:
         """Return what the log has of a step."""
-        return {"loss": self.loss, "scale": self.scale, "grad_norm": self.norm}
+        scale = {} if math.isnan(self.scale) else {"scale": self.scale}
+        return {"loss": self.loss, **scale, "grad_norm": self.norm}
 
 
 def not_finite(number: int, step: int, folder: Path) -> MedclipError:
@@ -85,6 +86,7 @@ class Update:
         self._statistics, self._clip_norm, self._copies = statistics, clip_norm, copies
         self._learning: list[Tensor] = [p for group in optimizer.param_groups for p in group["params"]]
         self._before: list[Tensor] = []
+        self._scale: Tensor | None = getattr(towers.clip, "logit_scale", None)
 
     def begin(self) -> None:
         """Forget the gradients, and remember what a forward pass changes."""
@@ -131,8 +133,8 @@ class Update:
             now.copy_(torch.where(counts, now, before))
         if self._ema is not None:
             self._ema.update(self._towers, step, counts)
-        scale = self._towers.clip.logit_scale.detach().exp()
-        return torch.stack([mean, norm, counts.float(), scale.float(), *shared[2:5]])
+        scale = self._scale.detach().exp().float() if self._scale is not None else mean.new_full((), math.nan)
+        return torch.stack([mean, norm, counts.float(), scale, *shared[2:5]])
 
     def _step(self, lr: float, counts: Tensor) -> None:
         for group in self._optimizer.param_groups:
@@ -140,8 +142,8 @@ class Update:
         # What torch's GradScaler sets: a fused optimizer leaves weights, moments and its count of steps as they are.
         self._optimizer.grad_scale, self._optimizer.found_inf = None, (~counts).float()  # type: ignore[attr-defined]
         self._optimizer.step()
-        scale = self._towers.clip.logit_scale
-        scale.copy_(torch.where(counts, scale.clamp(0, MAX_LOGIT_SCALE), scale))
+        if (scale := self._scale) is not None:
+            scale.copy_(torch.where(counts, scale.clamp(0, MAX_LOGIT_SCALE), scale))
 
 
 def read(rows: list[Tensor]) -> list[Outcome]:

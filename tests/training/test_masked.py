@@ -1,0 +1,184 @@
+"""Training without words: a masked autoencoder, from shards to a pack of an image tower alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from medclip.errors import MedclipError, Reason
+from medclip.models.packs.pack import load_model, pack_card, verify_pack
+from medclip.training.batches import samples
+from medclip.training.batches.loader import TEXT, Batch
+from medclip.training.log import read_log
+from medclip.training.loop import run_recipe
+from medclip.training.recipe.file import load_recipe
+from medclip.training.trainer import Trainer
+from tests.kits.training import masked_recipe
+
+
+@pytest.fixture
+def masked(shards: Path) -> dict[str, Any]:
+    return masked_recipe(shards)
+
+
+def _entries(out: Path, kind: str) -> list[dict[str, Any]]:
+    return [e for e in read_log(out / "log.jsonl") if e["kind"] == kind]
+
+
+def _losses(out: Path) -> list[float]:
+    return [e["loss"] for e in _entries(out, "step")]
+
+
+@pytest.fixture(scope="module")
+def run(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of six steps."""
+    out = tmp_path_factory.mktemp("masked") / "run"
+    run_recipe(masked_recipe(shards), out=out)
+    return out
+
+
+def test_a_run_without_words_ends_in_an_image_only_pack(run: Path) -> None:
+    pack = run / "pack"
+    info = verify_pack(pack)
+    assert not info.has_text
+    settings = json.loads((pack / "open_clip_config.json").read_text())["model_cfg"]
+    assert "text_cfg" not in settings
+    assert settings["vision_cfg"]["timm_pool"] == "mean"
+    assert not (run / "tokenizer").exists()
+    assert not (pack / "tokenizer.json").exists()
+    assert all(name.startswith("visual.trunk.") for name in load_file(pack / "model.safetensors"))
+    card = pack_card(pack)
+    assert [source.num_images for source in card.data] == [20]
+    model = load_model(pack)
+    vectors = model.encode_image(np.zeros((2, 32, 32, 3), np.uint8))
+    assert vectors.shape == (2, model.dim)
+
+
+def test_its_log_has_losses_and_a_validation_without_retrieval(run: Path) -> None:
+    assert all(set(e) - {"kind", "step"} >= {"loss", "grad_norm"} and "scale" not in e for e in _entries(run, "step"))
+    validations = _entries(run, "val")
+    assert [set(e) - {"kind", "step"} for e in validations] == [{"val_loss"}, {"val_loss"}]
+    assert validations[1]["val_loss"] != validations[0]["val_loss"]
+
+
+def test_samples_without_a_caption_are_good_samples(
+    masked: dict[str, Any], recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(samples, "draw_caption", lambda *a, **b: "")
+    batch, other = (_first_batch(plan, tmp_path / plan["name"]) for plan in (masked, recipe))
+    assert (batch.tokens.shape, batch.num_tokens, set(batch.texts)) == ((6, 0), 0, {""})
+    assert batch.valid.all()
+    assert not other.valid.any()
+    assert (batch.pair_keys[:, TEXT] == -1).all()
+
+
+def _first_batch(recipe: dict[str, Any], out: Path) -> Batch:
+    trainer = Trainer(load_recipe(recipe), out)
+    batch = next(iter(trainer.data.training(0, 1)))
+    trainer.data.close()
+    return batch
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(masked: dict[str, Any], run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "stopped"
+    stopped = run_recipe(masked, ["train.checkpoint_every=2"], out=out, stop=lambda step: step == 3)
+    assert stopped.pack is None
+    run_recipe(masked, ["train.checkpoint_every=2"], out=out)
+    assert _losses(out) == _losses(run)
+    assert (out / "pack" / "model.safetensors").read_bytes() == (run / "pack" / "model.safetensors").read_bytes()
+
+
+def test_chunks_of_a_batch_give_what_the_whole_batch_gives(masked: dict[str, Any], run: Path, tmp_path: Path) -> None:
+    run_recipe(masked, ["train.micro_batch=4"], out=tmp_path / "chunks")  # 6 = 4 + 2
+    assert _losses(tmp_path / "chunks") == pytest.approx(_losses(run), abs=1e-5)
+
+
+def test_the_loss_falls(masked: dict[str, Any], tmp_path: Path) -> None:
+    run_recipe(masked, ["train.epochs=12", "train.lr=3e-3", "train.ema=0"], out=tmp_path / "run")
+    validations = [e["val_loss"] for e in _entries(tmp_path / "run", "val")]
+    assert validations[-1] < 0.8 * validations[0]
+
+
+def test_positions_stay_and_hidden_patches_do_not_reach_the_tower(masked: dict[str, Any], tmp_path: Path) -> None:
+    trainer = Trainer(load_recipe(masked), tmp_path / "run")
+    before = trainer.towers.clip.visual.trunk.pos_embed.detach().clone()
+    batch = next(iter(trainer.data.training(0, 1)))
+    inputs = trainer.computer.prepare(batch, 0)
+    assert inputs.mask_BL is not None
+    assert inputs.mask_BL.sum(1).tolist() == [int(np.ceil(0.75 * 4))] * 6
+    trainer.run(lambda step: False)
+    assert torch.equal(trainer.towers.clip.visual.trunk.pos_embed, before)
+
+
+@pytest.mark.parametrize("tower", ["test_vit", "test_efficientnet"])
+def test_painted_patches_train_any_tower_alone(masked: dict[str, Any], tmp_path: Path, tower: str) -> None:
+    changes = [f"model.image_tower={tower}", "objective.masked.decoder=linear", "model.size_px=64"]
+    changes += ["objective.masked.ratio=0.5", "train.epochs=9", "train.lr=0.01", "train.ema=0"]
+    result = run_recipe(masked, changes, out=tmp_path / "run")
+    losses = _losses(tmp_path / "run")
+    assert losses[-1] < 0.97 * losses[0]
+    assert result.pack is not None
+    model = load_model(result.pack)
+    assert not model.has_text
+
+
+def test_the_best_weights_are_those_of_the_lowest_masked_error(masked: dict[str, Any], tmp_path: Path) -> None:
+    result = run_recipe(masked, ["train.export=best"], out=tmp_path / "run")
+    assert result.pack is not None
+    assert (tmp_path / "run" / "best.safetensors").is_file()
+
+
+def test_words_and_hidden_patches_are_learned_together(recipe: dict[str, Any], tmp_path: Path) -> None:
+    changes = ["model.image_tower=test_vit", "objective.masked={decoder: dec128d2, weight: 0.5, ratio: 0.75}"]
+    result = run_recipe(recipe, changes, out=tmp_path / "run")
+    assert result.pack is not None
+    assert load_model(result.pack).has_text
+    assert {"val_loss", "masked_error", "image_to_text_r1"} <= set(result.validation)
+    assert not any(name.startswith("masked") for name in load_file(result.pack / "model.safetensors"))
+    run_recipe(recipe, [*changes, "train.micro_batch=4"], out=tmp_path / "chunks")
+    assert _losses(tmp_path / "chunks") == pytest.approx(_losses(tmp_path / "run"), abs=1e-4)
+
+
+def test_a_run_begins_with_the_tower_of_a_pack_at_another_size(
+    masked: dict[str, Any], recipe: dict[str, Any], run: Path, tmp_path: Path
+) -> None:
+    again = {name: masked[name] for name in ("name", "seed", "data", "objective", "train")}
+    again["model"] = {"start": str(run / "pack"), "size_px": 48}
+    result = run_recipe(again, out=tmp_path / "alone")
+    assert result.pack is not None
+    assert load_model(result.pack).preprocess.size_px == 48
+    both = run_recipe(recipe, ["model.image_tower=test_vit", "train.max_steps=1"], out=tmp_path / "words")
+    again["model"] = {"start": str(both.pack)}
+    trainer = Trainer(load_recipe(again), tmp_path / "from words")
+    assert both.pack is not None
+    shipped = load_file(both.pack / "model.safetensors")
+    weights = trainer.towers.state_dict()
+    assert torch.equal(weights["visual.trunk.norm.weight"], shipped["visual.trunk.norm.weight"])
+    assert trainer.tokenizer is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (["model.image_tower=test_efficientnet"], "no plain vision transformer"),
+        (["objective.masked.ratio=0.9"], "leaves none of 4 patches"),
+        (["model.size_px=40"], "no multiple of its patches of 16"),
+        (["model.image_tower=vit_tiny"], "timm cannot build"),
+        (["objective.masked.decode_ratio=0.5"], "these are images"),
+        (["model.lock_image=true"], "nothing learns"),
+        (["model.native_aspect=true"], "hides the cells"),
+    ],
+)
+def test_what_cannot_be_hidden_is_refused_before_the_first_step(
+    masked: dict[str, Any], tmp_path: Path, changes: list[str], said: str
+) -> None:
+    with pytest.raises(MedclipError, match=said) as caught:
+        run_recipe(masked, changes, out=tmp_path / "run")
+    assert caught.value.reason is Reason.RECIPE_INVALID
+    assert not (tmp_path / "run" / "log.jsonl").is_file()
