@@ -134,7 +134,7 @@ def _built_alone(recipe: Recipe) -> Started:
 
 
 def _start_trunk(recipe: Recipe, model: Any) -> None:
-    """Give a built image tower the weights that it begins with, and of which size they are."""
+    """Load the weights that a built image tower begins with, or draw those of a masked autoencoder."""
     weights, masked = recipe.model.image_weights, recipe.objective.masked
     if weights == "imagenet":
         from medclip.settings import Settings
