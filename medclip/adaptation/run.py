@@ -185,7 +185,7 @@ def adapt_model(
     out, checkpoint = (None if place is None else Path(place) for place in (out, checkpoint))
     check_places(out, checkpoint, base, method=chosen.name, draw=draw, options=options, replace=replace)
     check_device(device)
-    embeddings = open_for(folder, base) if folder is not None and is_embeddings(folder) else None
+    embeddings = open_for(folder, base, settings, key_file) if folder is not None and is_embeddings(folder) else None
     if embeddings is not None and chosen.trains_towers:
         frozen = [m.name for m in METHODS.values() if not m.trains_towers and (has_text or not m.needs_words)]
         raise needs_images(f"{chosen.title} learns in the towers", f", or take one of: {', '.join(frozen)}")

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medclip.api.run_arguments import folder_of
 from medclip.evaluation.zero_shot.results import SuiteResult
 from medclip.evaluation.zero_shot.run import evaluate_suite
 from medclip.evaluation.zero_shot.suite import SuiteFile
@@ -33,11 +32,12 @@ def evaluate(
     memory: int | str | None = None,
     num_resamples: int = NUM_RESAMPLES,
     key_file: str | Path | None = None,
-    embeddings: str | Path | Embeddings | None = None,
+    images: str | Path | Embeddings | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
     prompt_sensitivity: bool = False,
     compare: str | Path | Model | None = None,
+    compare_images: str | Path | Embeddings | None = None,
 ) -> SuiteResult:
     """Measure a model zero-shot on a suite of labelled sets, as far as their data is there.
 
@@ -60,13 +60,14 @@ def evaluate(
             the machine or its cgroup has.
         num_resamples: Resamples of patients.
         key_file: Key that patient identifiers are hashed with; the identity key of `settings` where None.
-        embeddings: What `medclip.embed` made of `data` with the same pack, or its folder: no image is read.
+        images: What `medclip.embed` made of `data` with the same pack, or its folder: no image is read.
         settings: Limits and policy.
         progress: Told of each set and image.
         prompt_sensitivity: Measure every set in each of its wordings as well, and whether the text tower hears "no".
         compare: Another pack, measured on the same images, each with its own preprocessing and size: the difference of
-            each set's figure and of their mean, paired over resamples of patients. It reads the images itself, also
-            where `embeddings` has the vectors of `model`.
+            each set's figure and of their mean, paired over resamples of patients.
+        compare_images: What `medclip.embed` made of `data` with that pack. Where None, `images` where both packs have
+            one image tower (adapted packs often do), and else it reads the images themselves.
 
     Returns:
         Figures by set, means by group, which sets are missing, and which do not fit the suite.
@@ -91,9 +92,10 @@ def evaluate(
         memory=memory,
         num_replicates=num_resamples,
         key_file=None if key_file is None else Path(key_file),
-        embeddings=folder_of(embeddings),
+        images=images,
         settings=settings,
         progress=progress,
         prompt_sensitivity=prompt_sensitivity,
         compare=compare,
+        compare_images=compare_images,
     )

@@ -18,7 +18,7 @@ from medclip.auditing.leakage import training_data
 from medclip.auditing.leakage.burned_in_text import flags_of_files, flags_of_headers
 from medclip.auditing.leakage.file_hashes import HashedFiles, collected, hash_files
 from medclip.auditing.options import AuditOptions, ImageChecks
-from medclip.embeddings.embeddings_reader import EmbeddingsReader, needs_images, open_for, open_reader
+from medclip.embeddings.embeddings_reader import EmbeddingsReader, needs_images, open_for
 from medclip.embeddings.open_embeddings import is_embeddings
 from medclip.errors import MedclipError, Reason
 from medclip.files.pseudonyms import load_key
@@ -31,6 +31,7 @@ from medclip.settings import Settings
 from medclip.statistics.cohort import CONFLICT, MISSING, Attribute, Cohort
 
 if TYPE_CHECKING:
+    from medclip.embeddings.open_embeddings import Embeddings
     from medclip.models.model import Model
 
 Row = Mapping[str, Any]
@@ -75,7 +76,7 @@ def gather(
         MedclipError: What reading packs, shards, tables and embeddings raises; a bad image raises nothing.
     """
     wanted, cohort = options.image_checks, one.cohort
-    files, vectors_ND, notes = _read(cohort, wanted, model, settings, progress)
+    files, vectors_ND, notes = _read(cohort, wanted, open_stored(options, settings), model, settings, progress)
     training = _training(wanted, model, settings, progress)
     progress.stage("Looking for overlap with training", 1)
     key = load_key(settings, path=wanted.key_file) if training else None
@@ -105,15 +106,18 @@ def table_splits(table: Table, reading: ReadOptions) -> tuple[Sequence[str], Seq
     return cells.texts_N().tolist(), table.coded(split).texts_N().tolist()
 
 
-def refuse_without_images(options: AuditOptions) -> None:
-    """Refuse what needs images where there is a folder of embeddings.
+def open_stored(options: AuditOptions, settings: Settings) -> Embeddings | None:
+    """Open the folder of images where it is one of embeddings, after what needs images themselves is refused.
+
+    Returns:
+        None for a folder of images, and where there is none.
 
     Raises:
-        MedclipError: WRONG_USE; what `open_embeddings` raises.
+        MedclipError: WRONG_USE; what `open_for` raises.
     """
     wanted = options.image_checks
     if wanted.images is None or not is_embeddings(wanted.images):
-        return
+        return None
     if wanted.model is None:
         raise MedclipError(
             Reason.WRONG_USE,
@@ -123,7 +127,7 @@ def refuse_without_images(options: AuditOptions) -> None:
         )
     if options.stress is not None:
         raise needs_images("the stress test shows the model other images")
-    open_for(wanted.images, find_pack(wanted.model))
+    return open_for(wanted.images, find_pack(wanted.model), settings, wanted.key_file)
 
 
 def load_audited(wanted: ImageChecks) -> Model | None:
@@ -134,7 +138,12 @@ def load_audited(wanted: ImageChecks) -> Model | None:
 
 
 def _read(
-    cohort: Cohort, wanted: ImageChecks, model: Model | None, settings: Settings, progress: Progress
+    cohort: Cohort,
+    wanted: ImageChecks,
+    stored: Embeddings | None,
+    model: Model | None,
+    settings: Settings,
+    progress: Progress,
 ) -> tuple[HashedFiles | None, NDArray[np.float32] | None, tuple[str, ...]]:
     """Return hashes and vectors of the rows, as far as they can be had."""
     from medclip.auditing.embeddings.load import embed_images, read_embeddings
@@ -160,9 +169,9 @@ def _read(
     if model is None:
         return hash_files(paths, modality, settings, step=progress.step), None, ()
     also = look_of_views if model.preprocess.shows_all else None  # the part that is shown is not known again
-    embedded = embed_images(model, paths, modality, settings, also=also, step=progress.step, images=wanted.images)
-    reader = open_reader(model, settings, wanted.images)
-    if isinstance(reader, EmbeddingsReader):
+    embedded = embed_images(model, paths, modality, settings, also=also, step=progress.step, stored=stored)
+    if stored is not None:
+        reader = EmbeddingsReader(stored, stored.folder)
         looks = [from_bytes(look) if look else None for look in reader.facts(paths, "look")]
         flags = flags_of_headers(reader.facts(paths, "headers"))
         return collected(embedded.hashes, looks, flags), embedded.vectors_ND, embedded.notes

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medclip.auditing.declared.verdicts import check_declared, requirement_rows
 from medclip.auditing.groups.measure import (
@@ -29,7 +29,7 @@ from medclip.auditing.image_checks import (
     gather,
     load_audited,
     modality_of,
-    refuse_without_images,
+    open_stored,
     table_splits,
 )
 from medclip.auditing.input.image_scores import score_images
@@ -58,6 +58,9 @@ from medclip.statistics.metrics import concordance as survival
 from medclip.statistics.resampling.weights import draw_weights
 from medclip.version import __version__
 from medclip.wording import list_of
+
+if TYPE_CHECKING:
+    from medclip.embeddings.open_embeddings import Embeddings
 
 ALPHA, POWER = 0.05, 0.8
 
@@ -107,14 +110,14 @@ def run_audit(
     def add(table: str, rows: Sequence[Mapping[str, Any]], **more: Any) -> None:
         tables.setdefault(table, []).extend({**more, **row} for row in rows)
 
-    refuse_without_images(options)
+    stored = open_stored(options, settings)
     opened = open_tables(given, labels, reading, options)
     options = opened.options
     if options.reference is not None:
         read_reference(options.reference)  # refused before anything is measured
     pack = load_audited(options.image_checks)
     if options.task is not None and pack is not None:
-        opened, notes_of_scores = _scored(opened, pack, options, settings, progress)
+        opened, notes_of_scores = _scored(opened, pack, stored, options, settings, progress)
         notes += notes_of_scores
     one_table = next(iter(opened.scores.values())).table
     for place, (model, source) in enumerate(opened.scores.items()):
@@ -194,7 +197,12 @@ def run_audit(
 
 
 def _scored(
-    opened: OpenTables, pack: Any, options: AuditOptions, settings: Settings, progress: Progress
+    opened: OpenTables,
+    pack: Any,
+    stored: Embeddings | None,
+    options: AuditOptions,
+    settings: Settings,
+    progress: Progress,
 ) -> tuple[OpenTables, tuple[str, ...]]:
     """Take what was given as scores for the label table, and score its images."""
     if opened.labels is not None or len(opened.scores) > 1:
@@ -207,7 +215,7 @@ def _scored(
     assert images is not None  # AuditOptions refuses it
     assert options.task is not None
     ((name, source),) = opened.scores.items()
-    scores, notes = score_images(source.table, images, pack, modality, options.task, settings, progress)
+    scores, notes = score_images(source.table, images, stored, pack, modality, options.task, settings, progress)
     return replace(opened, scores={name: scores}, labels=source.table), notes
 
 

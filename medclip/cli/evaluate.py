@@ -26,9 +26,9 @@ def evaluate(
     memory: options.Memory = None,
     num_resamples: options.NumResamples = 2000,
     key_file: options.KeyFile = None,
-    embeddings: Annotated[
+    images: Annotated[
         Path | None,
-        typer.Option("--embeddings", metavar="DIR", help="What medclip embed wrote of --data: no image is read."),
+        typer.Option("--images", metavar="DIR", help="What medclip embed wrote of --data: no image is read."),
     ] = None,
     prompt_sensitivity: Annotated[
         bool,
@@ -39,6 +39,10 @@ def evaluate(
     compare: Annotated[
         str | None,
         typer.Option("--compare", metavar="PACK", help="Measure another pack on the same images; paired differences."),
+    ] = None,
+    compare_images: Annotated[
+        Path | None,
+        typer.Option("--compare-images", metavar="DIR", help="What medclip embed wrote of --data with that pack."),
     ] = None,
     as_json: options.Json = False,
 ) -> int:
@@ -67,10 +71,11 @@ def evaluate(
             memory=memory,
             num_resamples=num_resamples,
             key_file=key_file,
-            embeddings=embeddings,
+            images=images,
             progress=shown,
             prompt_sensitivity=prompt_sensitivity,
             compare=compare,
+            compare_images=compare_images,
         )
     if as_json:
         print(result.to_json(), end="")

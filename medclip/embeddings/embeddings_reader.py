@@ -6,7 +6,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from medclip.adapters.registry import slot
 from medclip.embeddings.open_embeddings import Embeddings, is_embeddings, open_embeddings
 from medclip.errors import MedclipError, Problem, Reason
+from medclip.files.pseudonyms import hashed_path, load_key
 from medclip.models.packs.image_tower import image_tower_digest, pixels_digest
 from medclip.models.packs.manifest import pack_digest
 from medclip.models.unit_reader import NO_PIXELS, ReadUnit, UnitReader
@@ -33,6 +34,11 @@ NOT_EMBEDDED = Problem(
 )
 _ONE_OF_SEVERAL = Problem(
     Reason.WRONG_USE, "the file was embedded together with others of its series; name the series by its folder."
+)
+_HASHED = Problem(
+    Reason.MISSING_FILE,
+    "the file is not among those that were embedded; paths are relative to the folder that was, and since they are "
+    "hashed, a series is known by its folder only where that is still there.",
 )
 _ROOT = "."
 _HASHED_FILES, _HASHED_BYTES = 64, 1 << 30
@@ -75,20 +81,32 @@ def open_reader(
     """
     if not isinstance(images, Embeddings) and (images is None or not is_embeddings(images)):
         return UnitReader(model, settings)
-    embeddings = open_for(images, model.path)
+    embeddings = open_for(images, model.path, settings)
     return EmbeddingsReader(embeddings, root or embeddings.folder, originals)
 
 
-def open_for(images: str | Path | Embeddings, pack: Path) -> Embeddings:
+def open_for(
+    images: str | Path | Embeddings, pack: Path, settings: Settings, key_file: Path | None = None
+) -> Embeddings:
     """Open embeddings for a pack; no torch.
 
+    Args:
+        images: Their folder.
+        pack: The folder of the pack.
+        settings: `settings.home` has the identity key, which is needed where paths are hashed.
+        key_file: Another key file.
+
     Raises:
-        MedclipError: As `open_reader`.
+        MedclipError: As `open_reader`; WRONG_USE for another key than the one that paths are hashed with.
     """
     embeddings, digest = open_embeddings(images), pack_digest(pack)
     if digest != embeddings.pack.digest:  # perhaps it was adapted without changing the image tower
         tower, preprocessing = image_tower_digest(pack), pixels_digest(pack)
         embeddings.check_pack(digest, image_tower=tower, preprocessing=preprocessing)
+    if embeddings.hashes_paths and embeddings.path_key is None:
+        key = load_key(settings, path=key_file)
+        embeddings.check_key(key)
+        return replace(embeddings, path_key=key)
     return embeddings
 
 
@@ -193,9 +211,14 @@ class EmbeddingsReader:
         return [of_row.get(row) for row in rows]
 
     def _name(self, path: Path) -> str:
-        if (name := path.as_posix()) in self._place:  # files that were embedded by their absolute names
+        if self._at(name := path.as_posix()) is not None:  # files that were embedded by their absolute names
             return name
         return Path(os.path.relpath(path, self._root)).as_posix()
+
+    def _at(self, name: str) -> int | None:
+        """Return the place of a file in the table of files, whose paths may be hashed."""
+        key = self._embeddings.path_key
+        return self._place.get(name if key is None else hashed_path(name, key))
 
     @cached_property
     def _files(self) -> dict[str, list[Any]]:
@@ -213,11 +236,11 @@ class EmbeddingsReader:
         return {row: tuple(facts) for row, *facts in zip(*columns.values(), strict=True)}
 
     def _answers(self, names: Sequence[str], modalities: Sequence[Modality | None] | None) -> list[_Answer]:
-        files_of = self._in_folders({name for name in names if name not in self._place})
+        places = [self._at(name) for name in names]
+        files_of = self._in_folders({name for name, place in zip(names, places, strict=True) if place is None})
         self._refuse_changed(names)
         answers = []
-        for name, modality in zip(names, modalities or [None] * len(names), strict=True):
-            place = self._place.get(name)
+        for name, place, modality in zip(names, places, modalities or [None] * len(names), strict=True):
             answer = self._of_folder(files_of[name]) if place is None else self._of_file(place)
             answers.append(self._checked(answer, modality))
         return answers
@@ -240,6 +263,8 @@ class EmbeddingsReader:
         if rows:
             sentence = f"this folder holds {len(rows)} things that were embedded; a folder in a table is one."
             return _Answer(problem=Problem(Reason.WRONG_USE, sentence))
+        if self._embeddings.path_key is not None:
+            return _Answer(problem=_HASHED)
         return _Answer(problem=self._problem(places[0]) if places else NOT_EMBEDDED)
 
     def _problem(self, place: int) -> Problem:
@@ -258,7 +283,12 @@ class EmbeddingsReader:
     def _in_folders(self, names: set[str]) -> dict[str, list[int]]:
         """Return the files below each of these names, of which none is a file."""
         files_of: dict[str, list[int]] = {name: [] for name in names}
-        if names:
+        if self._embeddings.path_key is not None:  # a hash does not tell what folder it lies in
+            base = self._originals or self._root
+            for name in names:
+                paths = (path.relative_to(base).as_posix() for path in (base / name).rglob("*"))
+                files_of[name] = [place for path in paths if (place := self._at(path)) is not None]
+        elif names:
             for path, place in self._place.items():
                 if _ROOT in files_of:
                     files_of[_ROOT].append(place)
@@ -289,7 +319,7 @@ class EmbeddingsReader:
             return
         present: list[tuple[Path, int]] = []
         for name in names:
-            place, path = self._place.get(name), self._originals / name
+            place, path = self._at(name), self._originals / name
             try:
                 num_bytes = -1 if place is None else path.stat().st_size
             except (OSError, ValueError):  # it is elsewhere, or gone: the vectors are all there is

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from medclip.embeddings.embedded_unit import LEVELS, EmbeddingPack, Level, from_dict
 from medclip.embeddings.write_embeddings import FAILED_UNITS, FORMAT, NOTE, TABLES, THUMBNAILS, hash_of
 from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.files.pseudonyms import keyed_hash
 from medclip.result import Result
 from medclip.wording import number
 
@@ -103,8 +104,15 @@ class Embeddings(Result):
     num_studies: int
     already_finished: bool = False
     """The folder held these very embeddings, complete; nothing was computed or rewritten."""
+    path_key: bytes | None = None
+    """Identity key that paths are hashed with, once it is known (`embeddings_reader.open_for`)."""
     _keep: object = None
     """Keeps a temporary folder alive."""
+
+    @property
+    def hashes_paths(self) -> bool:
+        """Whether keyed hashes stand in the place of paths."""
+        return bool(self.run.get("identity", {}).get("hash_paths"))
 
     @property
     def counts(self) -> dict[str, int]:
@@ -141,6 +149,21 @@ class Embeddings(Result):
             where=self.folder,
             hint="Name that pack with --model, or embed the files anew with this one.",
         )
+
+    def check_key(self, key: bytes) -> None:
+        """Refuse an identity key that is not the one of these embeddings.
+
+        Raises:
+            MedclipError: WRONG_USE.
+        """
+        if keyed_hash("run", "identity", key) != self.run["identity"]["key"]:
+            raise MedclipError(
+                Reason.WRONG_USE,
+                "these embeddings were made with another identity key, so that patients, studies and hashed paths "
+                "have other hashes.",
+                where=self.folder,
+                hint="Name that key with --key-file.",
+            )
 
     @cached_property
     def run(self) -> Mapping[str, Any]:

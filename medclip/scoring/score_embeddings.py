@@ -19,7 +19,7 @@ from medclip.embeddings.open_embeddings import Embeddings
 from medclip.errors import MedclipError, Reason
 from medclip.files.discover import LEDGER
 from medclip.files.output import claim_folder, disk_errors, make_folder, remove_drafts
-from medclip.files.pseudonyms import hashed_path, keyed_hash, load_key
+from medclip.files.pseudonyms import hashed_path, load_key
 from medclip.files.tables.manifest import read_manifest
 from medclip.files.tables.write import batches, schema_of, table_of
 from medclip.models.packs.manifest import pack_digest
@@ -61,7 +61,7 @@ def score_embeddings(
     tasks = _tasks(pack, call.options)
     known = dict(embeddings.run["identity"])
     verb = score_verb(pack, tasks, call.options, call.folder, None, sort_by, finish)
-    hash_paths = bool(known["hash_paths"]) or call.options.hash_paths
+    hash_paths = embeddings.hashes_paths or call.options.hash_paths
     claim_folder(call.folder, "run of medclip", marks=(LEDGER,), inputs={"what is scored": embeddings.folder})
     identity = {
         **{name: value for name, value in known.items() if name != "dtype"},
@@ -89,7 +89,7 @@ def score_embeddings(
             burned = (Thumbnail(row, b"", True) for row in embeddings.burned_in_rows())
             kept = (image for image in chain(small, burned) if call.options.thumbnails and units.is_scored(image.row))
             remembered = {
-                "hashed": bool(known["hash_paths"]),
+                "hashed": embeddings.hashes_paths,
                 "added": embeddings.run["input"]["num_added"],
                 "elsewhere": embeddings.run["input"]["table_rows_elsewhere"],
             }
@@ -119,7 +119,7 @@ def answer_embeddings(embeddings: Embeddings, call: Call) -> ScoreRun:
     tasks = _tasks(pack, call.options)
     if not is_loaded:
         model = load_run_model(pack.path, call)
-    hashes_paths = call.options.hash_paths and not embeddings.run["identity"]["hash_paths"]
+    hashes_paths = call.options.hash_paths and not embeddings.hashes_paths
     name_of = partial(hashed_path, key=key) if hashes_paths else None
     units = StoredUnits(embeddings, StudyScores(model, Scorer(model), tasks), key, name_of=name_of)
     schema = schema_of(ScoreRow)
@@ -143,16 +143,10 @@ def _tasks(pack: RunPack, options: ScoreOptions) -> tuple[AskedTask, ...]:
 
 def _checked_key(embeddings: Embeddings, call: Call, pack: RunPack) -> bytes:
     """Return the identity key, after all that cannot be asked of these embeddings is refused."""
-    open_for(embeddings, pack.path)
+    open_for(embeddings, pack.path, call.settings, call.key_file)
     known = embeddings.run["identity"]
     key = load_key(call.settings, path=call.key_file)
-    if keyed_hash("run", "identity", key) != known["key"]:
-        raise MedclipError(
-            Reason.WRONG_USE,
-            "these embeddings were made with another identity key, so that patients and studies have other hashes.",
-            where=embeddings.folder,
-            hint="Name that key with --key-file.",
-        )
+    embeddings.check_key(key)
     differing = [name for name, (asked, default) in _asked(call).items() if asked not in (default, known.get(name))]
     if differing:
         title = titles_of(differing)[0]

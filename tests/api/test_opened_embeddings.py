@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -31,10 +32,12 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def opened(tiny: Path, table: Path, tmp_path_factory: pytest.TempPathFactory) -> Embeddings:
-    out = tmp_path_factory.mktemp("embedded") / "e"
-    return medclip.embed(table.parent, out, model=tiny, modality="xray", group_by="file", workers=1)
+@pytest.fixture(scope="module", params=["names", "hashed names"])
+def opened(
+    tiny: Path, table: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Embeddings:
+    out, hashed = tmp_path_factory.mktemp("embedded") / "e", request.param == "hashed names"
+    return medclip.embed(table.parent, out, model=tiny, modality="xray", group_by="file", hash_paths=hashed, workers=1)
 
 
 @pytest.fixture(autouse=True)
@@ -57,14 +60,14 @@ def test_methods_are_compared_on_them(tiny: Path, table: Path, opened: Embedding
 
 
 def test_a_model_is_evaluated_on_them(tiny: Path, table: Path, opened: Embeddings, tmp_path: Path) -> None:
-    root = tmp_path / "suite"
-    root.mkdir()
-    (root / "set").symlink_to(table.parent)
-    table.with_name("labels.csv").write_bytes(table.read_bytes())
+    root, hashed = tmp_path / "suite", opened.hashes_paths
+    shutil.copytree(table.parent, root / "set")
+    (root / "set" / "labels.csv").write_bytes(table.read_bytes())
+    stored = medclip.embed(root, model=tiny, modality="xray", group_by="file", hash_paths=hashed, workers=1)
     suite = tmp_path / "suite.yaml"
     suite.write_text(SUITE)
-    result = medclip.evaluate(root, model=tiny, suite=suite, embeddings=opened, num_resamples=20, workers=1)
-    assert result.sets
+    result = medclip.evaluate(root, model=tiny, suite=suite, images=stored, num_resamples=20, workers=1)
+    assert result.sets[0].num_read == result.sets[0].num_images > 1
 
 
 def test_a_model_is_audited_on_them(tiny: Path, table: Path, opened: Embeddings) -> None:

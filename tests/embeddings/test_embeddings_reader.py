@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from medclip.embeddings.embeddings_reader import EmbeddingsReader, open_reader
+from medclip.api.embed import embed
+from medclip.embeddings.embeddings_reader import EmbeddingsReader, open_for, open_reader
 from medclip.embeddings.open_embeddings import open_embeddings
 from medclip.errors import MedclipError, Reason
 from medclip.files.tables.write import write_rows
@@ -21,7 +23,7 @@ from medclip.sample import Modality
 from medclip.settings import Settings
 from tests.kits.embeddings import PACK, embed_files, make_units, write_store
 from tests.kits.files import write_image
-from tests.kits.scoring import make_pack, texture
+from tests.kits.scoring import make_pack, texture, write_dicom
 
 SETTINGS = Settings(workers=1)
 
@@ -111,15 +113,43 @@ def test_a_series_is_named_by_its_folder_and_a_copy_by_its_own_name(tmp_path: Pa
     assert np.array_equal(read[6].features, second.features)
 
 
-def test_vectors_of_some_units_are_picked_from_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vectors_of_some_units_are_picked(tmp_path: Path) -> None:
     units = make_units(50)
     store = open_embeddings(write_store(tmp_path / "e", units))
-    blocks = store.blocks
-    monkeypatch.setattr(type(store), "blocks", lambda self, level: blocks(level, rows=7))
     chosen = [units[n] for n in (48, 3, 3, 0, 20)]
     read = _read(EmbeddingsReader(store, Path("x")), Path("x"), [f"{unit.row:06}.png" for unit in chosen])
     for unit, answer in zip(chosen, read, strict=True):
         assert np.array_equal(unit.features, answer.features)
+
+
+def test_units_are_found_by_hashed_paths_with_the_key_of_these_embeddings_alone(
+    model: Model, images: Path, store: Path, tmp_path: Path
+) -> None:
+    settings = Settings(workers=1)  # with the home of this test
+    write_dicom(tmp_path / "in" / "ct" / "1.dcm", 1)
+    shutil.copytree(images, tmp_path / "in", dirs_exist_ok=True)
+    embed(tmp_path / "in", tmp_path / "e", model=model, modality="xray", group_by="file", hash_paths=True, workers=1)
+    assert not any("png" in path for path in open_embeddings(tmp_path / "e").files.column("path").to_pylist())
+    names = ["b/3.png", "0.png", "broken.png", "gone.png"]
+    of_names = _read(open_reader(model, settings, store), store, names)
+    of_hashes = _read(open_reader(model, settings, tmp_path / "e"), tmp_path / "e", names)
+    for one, other in zip(of_names, of_hashes, strict=True):
+        assert np.array_equal(one.features, other.features)
+        assert one.sha256 == other.sha256
+        assert (one.problem and one.problem.reason) == (other.problem and other.problem.reason)
+    asked = open_reader(model, settings, tmp_path / "e", root=tmp_path / "in")
+    folder, *others = _read(asked, tmp_path / "in", ["ct", "b", "nowhere"])
+    (film,) = _read(asked, tmp_path / "in", ["ct/1.dcm"])
+    assert folder.problem is None
+    assert np.array_equal(folder.features, film.features)
+    assert [unit.problem and unit.problem.reason for unit in others] == [Reason.WRONG_USE, Reason.MISSING_FILE]
+    (tmp_path / "in" / "0.png").write_bytes(b"other")
+    with pytest.raises(MedclipError, match=r"0\.png: this file is not the one that was embedded"):
+        _read(open_reader(model, settings, tmp_path / "e", originals=tmp_path / "in"), tmp_path / "e", names)
+    (tmp_path / "other.key").write_bytes(b"k" * 32)
+    with pytest.raises(MedclipError, match="another identity key") as caught:
+        open_for(tmp_path / "e", model.path, settings, tmp_path / "other.key")
+    assert caught.value.reason is Reason.WRONG_USE
 
 
 def test_another_packs_folder_and_what_needs_images_are_refused(model: Model, store: Path, tmp_path: Path) -> None:

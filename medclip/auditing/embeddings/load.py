@@ -21,6 +21,7 @@ from medclip.wording import by_reason, count, number
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from medclip.embeddings.open_embeddings import Embeddings as StoredEmbeddings
     from medclip.files.tables.table import Table
     from medclip.models.model import Model
     from medclip.models.preprocess import Images
@@ -147,7 +148,7 @@ def embed_images(
     *,
     also: Also | None = None,
     step: Callable[[int], None] | None = None,
-    images: Path | None = None,
+    stored: StoredEmbeddings | None = None,
 ) -> Embeddings:
     """Encode image files as scoring does: through the modality's adapter, each view encoded, mean of the views.
 
@@ -158,8 +159,7 @@ def embed_images(
         settings: Limits and number of reading processes.
         also: What else to make of the pixels, such as a perceptual hash; nobody needs to read the files again.
         step: Called with the number of images read since the last call.
-        images: Folder that the paths are below, which may be one of embeddings: then nothing is read, and `also` is not
-            called.
+        stored: Embeddings of them, below whose folder the paths are: nothing is read, and `also` is not called.
 
     Returns:
         One vector for each path, of the mean of its views. What cannot be read is NaN and counted, and never stops the
@@ -172,7 +172,7 @@ def embed_images(
     units = [LabelledUnit(i + 1, file, "", modality, None, 0) for i, file in enumerate(files)]
     vectors = np.full((len(files), model.dim), np.nan, np.float32)
     hashes, others, reasons = [""] * len(files), [None] * len(files), [""] * len(files)
-    with open_reader(model, settings, images) as reader:
+    with open_reader(model, settings, stored) as reader:
         for start in range(0, len(units), reader.at_once):
             part = reader.read(units[start : start + reader.at_once], step or _ignore, keep_pixels=also is not None)
             for i, unit in enumerate(part, start):

@@ -17,12 +17,14 @@ from medclip.settings import Settings
 from medclip.wording import by_reason, count
 
 if TYPE_CHECKING:
+    from medclip.embeddings.open_embeddings import Embeddings
     from medclip.models.model import Model
 
 
 def score_images(
     table: Table,
     images: Path,
+    stored: Embeddings | None,
     model: Model,
     modality: Modality,
     task: str | Path,
@@ -34,6 +36,7 @@ def score_images(
     Args:
         table: Labels, with a column that names files.
         images: Folder that the files are in, or a folder of their embeddings.
+        stored: The latter, opened.
         model: The loaded pack.
         modality: Whose adapter reads them.
         task: Of the pack, by name, or a task file.
@@ -70,7 +73,7 @@ def score_images(
         None,
         settings,
         progress.step,
-        images=images,
+        stored=stored,
         originals=None if table.path is None else table.path.parent,
     )
     probability_CN = np.stack([scored.scores[q.name][0] for q in questions])

@@ -18,6 +18,7 @@ from medclip.sample import Modality
 from medclip.scoring.tasks import AskedTask, Scorer
 
 if TYPE_CHECKING:
+    from medclip.embeddings.open_embeddings import Embeddings
     from medclip.models.model import Model
     from medclip.models.preprocess import Images, Preprocess
     from medclip.sample import View
@@ -74,7 +75,7 @@ def rescore(
     settings: Settings,
     step: Callable[[int], None],
     *,
-    images: Path | None = None,
+    stored: Embeddings | None = None,
     originals: Path | None = None,
 ) -> Rescored:
     """Read, corrupt, encode and score images.
@@ -88,7 +89,7 @@ def rescore(
         variants: The forms; None: the images as they are.
         settings: Limits and number of reading processes.
         step: Called with the number of images read since the last call.
-        images: Folder that the files are in, which may be one of embeddings where there are no variants.
+        stored: Their embeddings, which are read in their place; there are then no variants.
         originals: Where files that were embedded may lie still.
 
     Returns:
@@ -100,7 +101,7 @@ def rescore(
     scores = {q.name: np.full((forms, num), np.nan) for q in questions}
     tasks = {q.asked.task.name: q.asked for q in questions}
     problems: Counter[str] = Counter()
-    with open_reader(model, settings, images, originals=originals) as reader:
+    with open_reader(model, settings, stored, originals=originals) as reader:
         for start in range(0, num, reader.at_once):
             units = [_Unit(path, modality) for path in files[start : start + reader.at_once]]
             ahead = max(2 * settings.workers, reader.at_once // (4 * forms))

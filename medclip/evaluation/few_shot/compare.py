@@ -107,7 +107,9 @@ def compare_methods(
     check_device(device)
     columns = [label] if isinstance(label, str) else list(label)
     key = load_key(settings, path=key_file)
-    embeddings = open_for(folder, find_pack(model)) if folder is not None and is_embeddings(folder) else None
+    embeddings = (
+        open_for(folder, find_pack(model), settings, key_file) if folder is not None and is_embeddings(folder) else None
+    )
     read = read_adapt_table(
         table, columns, task=task, modality=modality, folder=folder, patient_from=patient_from, key=key
     )

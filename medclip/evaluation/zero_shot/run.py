@@ -72,11 +72,12 @@ def evaluate_suite(
     memory: int | str | None = None,
     key_file: Path | None = None,
     num_replicates: int = NUM_RESAMPLES,
-    embeddings: str | Path | None = None,
+    images: str | Path | Embeddings | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
     prompt_sensitivity: bool = False,
     compare: str | Path | Model | None = None,
+    compare_images: str | Path | Embeddings | None = None,
 ) -> SuiteResult:
     """Measure a model pack zero-shot, as `medclip.evaluate` says."""
     from medclip.models.packs.pack import find_pack, load_model
@@ -91,7 +92,9 @@ def evaluate_suite(
     if out is not None:
         check_run(Path(out), EVALUATION, identity, RUN_NAME)
     check_device(device)
-    embedded = None if embeddings is None else open_for(embeddings, find_pack(model))
+    progress = progress or Silent()
+    embedded = None if images is None else open_for(images, find_pack(model), settings, key_file)
+    of_other = _vectors_of_other(compare, compare_images, embedded, settings, key_file, progress)
     labelled_sets, missing, unusable = _look(root, asked, load_key(settings, path=key_file))
     not_asked = [part.id for part in chosen.sets if part not in asked]
 
@@ -109,7 +112,7 @@ def evaluate_suite(
         results, tables = [], {}
         with open_reader(loaded, settings, embedded, root=root, originals=root) as reader:
             seen = training_hashes(loaded.path, loaded.card)
-            run = _Run(loaded, seen, reader, num_replicates, progress or Silent(), sensitivity)
+            run = _Run(loaded, seen, reader, num_replicates, progress, sensitivity)
             for labelled in labelled_sets:
                 # Another device or batch size may change the last bits, so it makes another fingerprint.
                 made_of = [FORMAT, labelled.digest(root), num_replicates, batch, device, settings.policy.changes()]
@@ -136,7 +139,7 @@ def evaluate_suite(
     result, store, tables = measured(model, identity, folder, embedded, prompt_sensitivity)
     if compare is not None and other_identity is not None:
         beside = None if folder is None else folder / COMPARED / other_identity["model_digest"]
-        other, _, other_tables = measured(compare, other_identity, beside, None, False)
+        other, _, other_tables = measured(compare, other_identity, beside, of_other, False)
         parts = [labelled.part for labelled in labelled_sets]
         compared = compare_packs(parts, tables, other_tables, other, num_resamples=num_replicates)
         result = replace(result, compared=compared)
@@ -144,6 +147,52 @@ def evaluate_suite(
         return result
     store.finish(result.to_json(), [s.id for s in result.sets])
     return replace(result, folder=store.folder)
+
+
+def _vectors_of_other(
+    pack: str | Path | Model | None,
+    images: str | Path | Embeddings | None,
+    embedded: Embeddings | None,
+    settings: Settings,
+    key_file: Path | None,
+    progress: Progress,
+) -> Embeddings | None:
+    """Return the embeddings that the other pack is measured on; None where it reads images, or there is no other.
+
+    Args:
+        pack: The other pack.
+        images: Embeddings that were named for it.
+        embedded: Those of the first pack, which are its own, too, where both have one image tower.
+        settings: As `open_for`.
+        key_file: The same.
+        progress: Told where images are read beside embeddings.
+
+    Raises:
+        MedclipError: As `open_for`; WRONG_USE for embeddings of no pack.
+    """
+    from medclip.models.packs.pack import find_pack
+
+    if pack is None:
+        if images is not None:
+            raise MedclipError(
+                Reason.WRONG_USE, "there are embeddings of a pack to compare with, and no such pack is named.",
+                where=getattr(images, "folder", images), hint="Name it with --compare.",
+            )  # fmt: skip
+        return None
+    if images is not None:
+        return open_for(images, find_pack(pack), settings, key_file)
+    if embedded is None:
+        return None
+    try:
+        return open_for(embedded, find_pack(pack), settings, key_file)
+    except MedclipError as e:
+        if e.reason is not Reason.WRONG_USE:
+            raise
+        progress.note(
+            "The pack to compare with has another image tower than these embeddings are of: it reads the images. Name "
+            "its own embeddings with --compare-images."
+        )
+        return None
 
 
 def _identity(model: str | Path | Model, suite: SuiteFile) -> dict[str, str]:

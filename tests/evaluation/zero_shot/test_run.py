@@ -348,21 +348,19 @@ def test_a_set_from_embeddings_has_the_bytes_of_one_from_files(
 ) -> None:
     store = embed_files(tmp_path / "e", pack, place / "eyes", "fundus")
     with pytest.raises(MedclipError, match="another pack"):
-        evaluate_suite(
-            adapt_tables.make_pack(tmp_path / "other"), place / "suite.yaml", place, embeddings=store, **QUICK
-        )
+        evaluate_suite(adapt_tables.make_pack(tmp_path / "other"), place / "suite.yaml", place, images=store, **QUICK)
     eyes = shutil.copytree(place / "eyes", tmp_path / "data" / "eyes", copy_function=shutil.copy2).parent
     store = embed_files(tmp_path / "all", pack, eyes, "fundus")
     outs = {name: tmp_path / name for name in ("files", "stored")}
     asked = {"sets": ["eyes"], "prompt_sensitivity": True, **QUICK}
     evaluate_suite(pack, place / "suite.yaml", eyes, out=outs["files"], **asked)
     monkeypatch.setattr("medclip.models.unit_reader.UnitReader.read", lambda *_, **__: pytest.fail("an image was read"))
-    evaluate_suite(pack, place / "suite.yaml", eyes, out=outs["stored"], embeddings=store, **asked)
+    evaluate_suite(pack, place / "suite.yaml", eyes, out=outs["stored"], images=store, **asked)
     for path in outs["files"].rglob("*.*"):
         assert (outs["stored"] / path.relative_to(outs["files"])).read_bytes() == path.read_bytes()
     image(eyes / "eyes/clear/1.png", 99, grey=True)
     with pytest.raises(MedclipError, match=r"1\.png: this file is not the one that was embedded"):
-        evaluate_suite(pack, place / "suite.yaml", eyes, sets=["eyes"], embeddings=store, **QUICK)
+        evaluate_suite(pack, place / "suite.yaml", eyes, sets=["eyes"], images=store, **QUICK)
 
 
 def test_prompt_sensitivity_is_measured_of_each_set_kept_and_printed(
@@ -409,6 +407,30 @@ def test_two_packs_are_compared_on_the_same_images_each_with_its_own_pixels(
     again = evaluate_suite(pack, place / "suite.yaml", place, **asked)
     assert again.to_json() == result.to_json()
     assert json.loads((tmp_path / "out" / "evaluate.json").read_text())["compared"]["model"] == "other"
+
+
+def test_a_pack_to_compare_with_answers_from_embeddings_of_its_own_or_of_its_tower(
+    pack: Path, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rival = adapt_tables.make_pack(tmp_path / "rival")
+    again = Path(shutil.copytree(pack, tmp_path / "again"))
+    update_pack(again, card=read_card(again).model_copy(update={"name": "again"}))
+    eyes = shutil.copytree(place / "eyes", tmp_path / "data" / "eyes").parent
+    own, of_rival = (embed_files(tmp_path / f"of_{p.name}", p, eyes, "fundus") for p in (pack, rival))
+    suite, asked = place / "suite.yaml", {"sets": ["eyes"], **QUICK}
+    of_files = evaluate_suite(pack, suite, eyes, compare=rival, **asked)
+    recorded = Recorded()
+    assert evaluate_suite(pack, suite, eyes, compare=rival, images=own, progress=recorded, **asked) == of_files
+    assert any("reads the images" in note for note in recorded.notes)
+    monkeypatch.setattr("medclip.models.unit_reader.UnitReader.read", lambda *_, **__: pytest.fail("an image was read"))
+    stored = evaluate_suite(pack, suite, eyes, compare=rival, images=own, compare_images=of_rival, **asked)
+    assert stored == of_files
+    same = evaluate_suite(pack, suite, eyes, compare=again, images=own, **asked)
+    assert same.compared is not None
+    with pytest.raises(MedclipError, match="no such pack is named"):
+        evaluate_suite(pack, suite, eyes, compare_images=of_rival, **asked)
+    with pytest.raises(MedclipError, match="of another pack"):
+        evaluate_suite(pack, suite, eyes, compare=rival, compare_images=own, **asked)
 
 
 @pytest.mark.parametrize("side", ["model", "compare"])
