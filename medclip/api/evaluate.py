@@ -60,7 +60,8 @@ def evaluate(
             the machine or its cgroup has.
         num_resamples: Resamples of patients.
         key_file: Key that patient identifiers are hashed with; the identity key of `settings` where None.
-        images: What `medclip.embed` made of `data` with the same pack, or its folder: no image is read.
+        images: Folder in which images lie as `data` names them, where they are elsewhere; or what `medclip.embed` made
+            of `data` with the same pack, or its folder: no image is then read.
         settings: Limits and policy.
         progress: Told of each set and image.
         prompt_sensitivity: Measure every set in each of its wordings as well, and whether the text tower hears "no".

@@ -26,10 +26,7 @@ def evaluate(
     memory: options.Memory = None,
     num_resamples: options.NumResamples = 2000,
     key_file: options.KeyFile = None,
-    images: Annotated[
-        Path | None,
-        typer.Option("--images", metavar="DIR", help="What medclip embed wrote of --data: no image is read."),
-    ] = None,
+    images: options.Images = None,
     prompt_sensitivity: Annotated[
         bool,
         typer.Option(

@@ -37,8 +37,8 @@ Images = Annotated[
     Path | None,
     typer.Option(
         "--images",
-        help="Folder that files of the table are relative to, or of embeddings: no image is then read. Default: the "
-        "table's own.",
+        metavar="DIR",
+        help="Folder that files of a table are relative to, or of embeddings: no image is read. Default: the table's.",
     ),
 ]
 Modality = Annotated[

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medclip.errors import MedclipError, Reason
@@ -51,6 +51,13 @@ class LabelledSet:
     def has_patients(self) -> bool:
         """Whether every image says whose it is."""
         return all(row.patient is not None for row in self.rows)
+
+    def moved(self, data: Path, images: Path) -> LabelledSet:
+        """Return the set with its images below another folder than the one its labels are below."""
+        if images == data:
+            return self
+        rows = (replace(row, path=images / row.path.relative_to(data)) for row in self.rows)
+        return replace(self, rows=tuple(rows))
 
     def digest(self, data: Path) -> str:
         """Hash of names, sizes, times, labels and patients: another one when the data changed. 16 hex characters."""

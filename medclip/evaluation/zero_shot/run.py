@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from medclip.embeddings.embeddings_reader import EmbeddingsReader, open_for, open_reader
+from medclip.embeddings.open_embeddings import Embeddings, is_embeddings
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.evaluation.zero_shot.compared_packs import compare_packs
 from medclip.evaluation.zero_shot.labelled_set import LabelledSet, find_set, places
@@ -20,6 +21,7 @@ from medclip.evaluation.zero_shot.results import MissingSet, SetResult, SuiteRes
 from medclip.evaluation.zero_shot.sensitivity import measure_negation, measure_sensitivity
 from medclip.evaluation.zero_shot.store import COMPARED, EVALUATION, RUN_NAME, SuiteStore
 from medclip.evaluation.zero_shot.suite import SetFile, SuiteFile, load_suite
+from medclip.files.input_paths import refuse_missing
 from medclip.files.output import check_run, digest_of
 from medclip.files.pseudonyms import load_key
 from medclip.models.card import training_hashes
@@ -35,7 +37,6 @@ from medclip.statistics.estimate import NUM_RESAMPLES
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from medclip.embeddings.open_embeddings import Embeddings
     from medclip.models.model import Model
 
 FORMAT = 3
@@ -93,9 +94,15 @@ def evaluate_suite(
         check_run(Path(out), EVALUATION, identity, RUN_NAME)
     check_device(device)
     progress = progress or Silent()
-    embedded = None if images is None else open_for(images, find_pack(model), settings, key_file)
+    embedded, base = None, root
+    if isinstance(images, Embeddings) or (images is not None and is_embeddings(images)):
+        embedded = open_for(images, find_pack(model), settings, key_file)
+    elif images is not None:
+        refuse_missing(images, "folder of images")
+        base = Path(images)
     of_other = _vectors_of_other(compare, compare_images, embedded, settings, key_file, progress)
     labelled_sets, missing, unusable = _look(root, asked, load_key(settings, path=key_file))
+    labelled_sets = [labelled.moved(root, base) for labelled in labelled_sets]
     not_asked = [part.id for part in chosen.sets if part not in asked]
 
     def measured(
@@ -115,7 +122,7 @@ def evaluate_suite(
             run = _Run(loaded, seen, reader, num_replicates, progress, sensitivity)
             for labelled in labelled_sets:
                 # Another device or batch size may change the last bits, so it makes another fingerprint.
-                made_of = [FORMAT, labelled.digest(root), num_replicates, batch, device, settings.policy.changes()]
+                made_of = [FORMAT, labelled.digest(base), num_replicates, batch, device, settings.policy.changes()]
                 made_of += [embedded.dtype] if embedded is not None and embedded.dtype != "float32" else []
                 made_of += ["wordings"] if sensitivity else []
                 fingerprint = digest_of(made_of)

@@ -363,6 +363,19 @@ def test_a_set_from_embeddings_has_the_bytes_of_one_from_files(
         evaluate_suite(pack, place / "suite.yaml", eyes, sets=["eyes"], images=store, **QUICK)
 
 
+def test_images_may_lie_elsewhere_than_the_tables(pack: Path, place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "eyes" / "clear", tmp_path / "images" / "eyes")
+    files = sorted(path.name for path in (tmp_path / "images" / "eyes").iterdir())
+    table = "\n".join(["file,label", *(f"{name},clear" for name in files), ""])
+    (tmp_path / "labels/eyes").mkdir(parents=True)
+    (tmp_path / "labels/eyes/labels.csv").write_text(table)
+    asked = {"sets": ["eyes"], **QUICK}
+    (eyes,) = evaluate_suite(pack, place / "suite.yaml", tmp_path / "labels", images=tmp_path / "images", **asked).sets
+    assert eyes.num_read == eyes.num_images > 0
+    with pytest.raises(MedclipError, match="folder of images"):
+        evaluate_suite(pack, place / "suite.yaml", tmp_path / "labels", images=tmp_path / "nowhere", **asked)
+
+
 def test_prompt_sensitivity_is_measured_of_each_set_kept_and_printed(
     pack: Path, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
