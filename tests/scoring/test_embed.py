@@ -22,13 +22,14 @@ from medclip.embeddings.write_embeddings import NOTE, TABLES
 from medclip.errors import MedclipError, Reason
 from medclip.models.card import read_card
 from medclip.models.packs.image_tower import image_tower_digest
+from medclip.models.packs.manifest import read_manifest, seal
 from medclip.models.packs.pack import load_model, update_pack
 from medclip.models.read_pixels import read_pixels
 from medclip.runs import plan as plan_module
 from medclip.runs.ledger import Ledger
 from medclip.runs.run_status import read_status
 from medclip.runs.unit_rows import public_body_part
-from medclip.sample import Modality
+from medclip.sample import Kind, Modality
 from medclip.settings import Settings
 from tests.kits.scoring import PLANTED, STUDY_UID, make_pack, rows, small_folder, write_dicom, write_png
 
@@ -182,8 +183,15 @@ def test_a_pack_of_the_same_image_tower_answers_and_one_of_another_does_not(
 
     from safetensors.numpy import load_file, save_file
 
+    from medclip.adapters.registry import get_adapter
+
     twin, other = (Path(shutil.copytree(pack, tmp_path / name)) for name in ("twin", "other"))
     update_pack(twin, card=read_card(twin).model_copy(update={"name": "twin", "tasks": {}}))
+    ways = {
+        **read_manifest(twin).preprocessing,
+        "ultrasound": get_adapter(Modality.ULTRASOUND).preprocessing_of(Kind.IMAGE),
+    }
+    seal(twin, ways)  # as adapting to another modality adds its way of reading
     weights = load_file(other / "model.safetensors")
     name = next(name for name in weights if name.startswith("visual.") and weights[name].ndim > 1)
     save_file({**weights, name: weights[name] * 2}, other / "model.safetensors")
@@ -198,7 +206,6 @@ def test_a_pack_that_knows_one_modality_takes_it_for_images_that_name_none(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from medclip.adapters.registry import get_adapter
-    from medclip.sample import Kind
 
     ways = {"xray": get_adapter(Modality.XRAY).preprocessing_of(Kind.IMAGE)}
     card = {"tasks": {"chest_xray_findings": {"classes": ["pneumonia"]}}, "modalities": ["xray", "mri"]}
