@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn.functional import mse_loss
 
 from medclip.errors import MedclipError, Reason
 from medclip.objectives.ranks import rank_and_size, sum_values
@@ -252,7 +253,7 @@ def patch_errors(
     if normalise:
         variance_BK1, mean_BK1 = torch.var_mean(target_BKP, dim=-1, keepdim=True)
         target_BKP = (target_BKP - mean_BK1) * (variance_BK1 + 1e-6).rsqrt()
-    return (pred_BKP.float() - target_BKP).square().mean(-1)
+    return mse_loss(pred_BKP.float(), target_BKP, reduction="none").mean(-1)
 
 
 def _sides(images: Tensor, patch_px: int | Sequence[int]) -> tuple[int, ...]:

@@ -9,10 +9,17 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from medclip.models.towers.masked_autoencoder import DecoderShape, MaskedAutoencoder
+from medclip.models.towers.masked_autoencoder import MaskedAutoencoder
+from medclip.models.towers.patch_decoder import DecoderShape
 from medclip.models.towers.positions import sincos_positions
 
-_NAMES = {"decoder_embed": "embed", "decoder_blocks": "blocks", "decoder_norm": "norm", "decoder_pred": "head"}
+_NAMES = {
+    "decoder_embed": "decoder.embed",
+    "decoder_blocks": "decoder.blocks",
+    "decoder_norm": "decoder.norm",
+    "decoder_pred": "decoder.head",
+    "mask_token": "decoder.mask_token",
+}
 
 
 def tiny_trunk(**arguments: Any) -> VisionTransformer:
@@ -51,6 +58,11 @@ def golden_autoencoder(stored: Mapping[str, Any], *, normalise: bool) -> tuple[V
     trunk = tiny_trunk()
     trunk.load_state_dict({key: value for key, value in weights.items() if key in trunk.state_dict()})
     decoder = MaskedAutoencoder(trunk, DecoderShape(24, 1, 4), normalise=normalise)
-    renamed = {key.replace(own := key.split(".")[0], _NAMES.get(own, own), 1): v for key, v in weights.items()}
+    renamed = {
+        key.replace(own := key.split(".")[0], _NAMES.get(own, own), 1)
+        .replace(".attn.", ".")
+        .replace(".mlp.", "."): value
+        for key, value in weights.items()
+    }
     decoder.load_state_dict({key: value for key, value in renamed.items() if key in decoder.state_dict()})
     return trunk, decoder.eval()

@@ -12,38 +12,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import linear, mse_loss
 from torch.utils.checkpoint import checkpoint
 
 from medclip.errors import MedclipError, Reason
+from medclip.models.towers.patch_decoder import DecoderShape, PatchDecoder, decoder_shape
 from medclip.models.towers.positions import sincos_positions
 from medclip.objectives.masked import grid_of, patch_errors, patches_of, sides_in_words
 from medclip.objectives.tube_masks import normalise_tubes
-
-
-@dataclass(frozen=True)
-class DecoderShape:
-    """How large a decoder is."""
-
-    width: int
-    depth: int
-    heads: int
-    bias: bool = True
-    """Whether the layer between encoder and decoder has a bias (VideoMAE's has none)."""
-
-
-DECODERS = {
-    "dec128d2": DecoderShape(128, 2, 16),
-    "dec512d2": DecoderShape(512, 2, 16),
-    "dec512d8": DecoderShape(512, 8, 16),
-}
-"""Decoders of masked autoencoders by name; `video` beside them is half as wide as the encoder, with 4 blocks."""
 
 
 class MaskedAutoencoder(nn.Module):
@@ -64,7 +44,6 @@ class MaskedAutoencoder(nn.Module):
         MedclipError: RECIPE_INVALID for a trunk that is no plain vision transformer, or an unknown decoder.
     """
 
-    positions_LD: Tensor
     pixel_std_C: Tensor
 
     def __init__(
@@ -77,29 +56,18 @@ class MaskedAutoencoder(nn.Module):
         pixel_std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        from timm.models.vision_transformer import Block
-
         check_trunk(trunk)
         weight = _projection(trunk).weight
         self.patch: tuple[int, ...] = tuple(weight.shape[2:])
         self.grid: tuple[int, ...] = tuple(tubes or trunk.patch_embed.grid_size)  # type: ignore[union-attr, arg-type]
         self.normalise = normalise
         shape = decoder_shape(decoder, weight.shape[0])
-        values, norm = math.prod(self.patch) * weight.shape[1], partial(nn.LayerNorm, eps=1e-6)
-        self.embed = nn.Linear(weight.shape[0], shape.width, bias=shape.bias)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, shape.width))
-        self.blocks = nn.ModuleList(
-            Block(shape.width, shape.heads, qkv_bias=True, norm_layer=norm)  # type: ignore[arg-type]
-            for _ in range(shape.depth)
-        )
-        self.norm = norm(shape.width)
-        self.head = nn.Linear(shape.width, values)
         positions_LD = sincos_positions(self.grid, shape.width).float()
-        self.register_buffer("positions_LD", positions_LD, persistent=False)
+        self.decoder = PatchDecoder(shape, weight.shape[0], math.prod(self.patch) * weight.shape[1], positions_LD)
         std_C = torch.tensor(pixel_std or [1.0] * weight.shape[1], dtype=torch.float32)
         self.register_buffer("pixel_std_C", std_C, persistent=False)
         _init_layers(self)
-        nn.init.normal_(self.mask_token, std=0.02)
+        nn.init.normal_(self.decoder.mask_token, std=0.02)
         self.to(weight.device)
 
     @property
@@ -144,12 +112,12 @@ class MaskedAutoencoder(nn.Module):
         self._check(images, mask_BL)
         visible_BK = _indices(~mask_BL)
         asked_BM = _indices(mask_BL if decoded_BL is None else decoded_BL)
-        tokens_BND = self._decode(self._encode(trunk, images, visible_BK), visible_BK, asked_BM)
-        if decoded_BL is not None:
-            return self.head(self.norm(tokens_BND[:, -asked_BM.shape[1] :]))
-        pixels_BLP = self.head(self.norm(tokens_BND[:, -self.num_patches :]))
-        order_BL = torch.cat([visible_BK, asked_BM], dim=1)
-        return torch.empty_like(pixels_BLP).scatter(1, order_BL[:, :, None].expand_as(pixels_BLP), pixels_BLP)
+        latent_BND, every = self._encode(trunk, images, visible_BK), decoded_BL is None
+        pixels_BMP = self.decoder(latent_BND, visible_BK, asked_BM, every=every)
+        if not every:
+            return pixels_BMP
+        order_BL1 = torch.cat([visible_BK, asked_BM], dim=1)[:, :, None]
+        return torch.empty_like(pixels_BMP).scatter(1, order_BL1.expand_as(pixels_BMP), pixels_BMP)
 
     def forward(self, trunk: nn.Module, images: Tensor, mask_BL: Tensor, decoded_BL: Tensor | None = None) -> Tensor:
         """Return the mean squared error of each image's hidden (and decoded) patches, float32 [B].
@@ -191,12 +159,11 @@ class MaskedAutoencoder(nn.Module):
             stand_in_L = torch.arange(self.num_patches, device=mask_BL.device) >= self.num_patches - most
             hidden_BL = torch.where(hidden_B[:, None] > 0, mask_BL, stand_in_L)
         visible_BK, asked_BM = _indices(~hidden_BL), _indices(hidden_BL if decoded_BL is None else decoded_BL)
-        tokens_BND = self._decode(self._encode(trunk, images, visible_BK), visible_BK, asked_BM)
-        pixels_BMP = self.head(self.norm(tokens_BND[:, -asked_BM.shape[1] :]))
+        pixels_BMP = self.decoder(self._encode(trunk, images, visible_BK), visible_BK, asked_BM)
         counted_BM = mask_BL.gather(1, asked_BM)
         if self.normalise and len(self.grid) == 3:
             target_BMP, varied_BM = normalise_tubes(patches_of(images, self.patch, asked_BM), self.pixel_std_C)
-            error_BM = (pixels_BMP.float() - target_BMP).square().mean(-1)
+            error_BM = mse_loss(pixels_BMP.float(), target_BMP, reduction="none").mean(-1)
             counted_BM = counted_BM & varied_BM
         else:
             error_BM = patch_errors(pixels_BMP, images, self.patch, self.normalise, asked_BM)
@@ -224,22 +191,6 @@ class MaskedAutoencoder(nn.Module):
             tokens_BND = checkpoint(block, tokens_BND, use_reentrant=False) if recompute else block(tokens_BND)
         # Trunks that average their tokens first have the last norm behind the pooling.
         return (trunk.fc_norm if isinstance(trunk.norm, nn.Identity) else trunk.norm)(tokens_BND)
-
-    def _decode(self, latent_BND: Tensor, visible_BK: Tensor, asked_BM: Tensor) -> Tensor:
-        """Return the decoder's tokens: prefix, visible, asked."""
-        known_BND = self.embed(latent_BND)
-        prefix = known_BND.shape[1] - visible_BK.shape[1]
-        tokens_BND = torch.cat(
-            [
-                known_BND[:, :prefix],
-                known_BND[:, prefix:] + self.positions_LD[visible_BK],
-                self.mask_token + self.positions_LD[asked_BM],
-            ],
-            dim=1,
-        )
-        for block in self.blocks:
-            tokens_BND = block(tokens_BND)
-        return tokens_BND
 
     def _check(self, images: Tensor, mask_BL: Tensor) -> None:
         grid = grid_of(images, self.patch)
@@ -278,30 +229,6 @@ def prepare_trunk(trunk: nn.Module) -> None:
     with torch.no_grad():
         vit.pos_embed.copy_(positions_ND[None])
     vit.pos_embed.requires_grad_(False)
-
-
-def decoder_shape(decoder: str | DecoderShape, encoder_width: int) -> DecoderShape:
-    """Return the shape that a decoder's name stands for.
-
-    Raises:
-        MedclipError: RECIPE_INVALID for an unknown name.
-
-    Example:
-        >>> decoder_shape("video", 384)
-        DecoderShape(width=192, depth=4, heads=3, bias=False)
-    """
-    if isinstance(decoder, DecoderShape):
-        return decoder
-    if decoder == "video":
-        width = max(64, encoder_width // 2 // 64 * 64)
-        return DecoderShape(width, 4, width // 64, bias=False)
-    if decoder not in DECODERS:
-        raise MedclipError(
-            Reason.RECIPE_INVALID,
-            f"no decoder is called {decoder!r}.",
-            hint=f"Known are {', '.join(DECODERS)} and video.",
-        )
-    return DECODERS[decoder]
 
 
 def check_trunk(trunk: nn.Module) -> None:

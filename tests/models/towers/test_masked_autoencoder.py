@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.towers.masked_autoencoder import DecoderShape, MaskedAutoencoder, decoder_shape, prepare_trunk
+from medclip.models.towers.masked_autoencoder import MaskedAutoencoder, prepare_trunk
+from medclip.models.towers.patch_decoder import DecoderShape, decoder_shape
 from medclip.models.towers.positions import sincos_positions
 from medclip.objectives.masked import draw_patch_mask, mask_of_noise, patches_of
 from medclip.objectives.tube_masks import draw_decoded, draw_tube_mask
@@ -51,7 +52,7 @@ def test_losses_and_gradients_equal_the_golden_vectors(stored: Any, ratio: float
     loss.backward()
     prefix = f"mr{ratio}/grad_normpix{int(normalise)}/"
     ours = dict(trunk.named_parameters())
-    ours |= {"mask_token": decoder.mask_token, "decoder_pred.bias": decoder.head.bias}
+    ours |= {"mask_token": decoder.decoder.mask_token, "decoder_pred.bias": decoder.decoder.head.bias}
     names = [key.removeprefix(prefix) for key in stored if key.startswith(prefix)]
     assert len(names) == 5
     for name in names:
@@ -126,8 +127,8 @@ def test_the_loss_is_the_error_of_hidden_patches_alone(kind: str) -> None:
 @KINDS
 def test_a_perfect_guess_costs_nothing_and_a_shift_its_square(kind: str) -> None:
     trunk, decoder, _, mask = _case(kind)
-    torch.nn.init.zeros_(decoder.head.weight)
-    torch.nn.init.constant_(decoder.head.bias, 2.0)
+    torch.nn.init.zeros_(decoder.decoder.head.weight)
+    torch.nn.init.constant_(decoder.decoder.head.bias, 2.0)
     images = torch.full_like(_images(trunk), 2.0)
     assert decoder(trunk, images, mask).tolist() == [0.0] * 4
     torch.testing.assert_close(decoder(trunk, images - 3, mask), torch.full((4,), 9.0))
@@ -146,10 +147,10 @@ def test_the_mask_token_learns_and_fixed_positions_do_not(kind: str) -> None:
     trunk, decoder, images, mask = _case(kind)
     prepare_trunk(trunk)
     decoder(trunk, images, mask).sum().backward()
-    assert decoder.mask_token.grad is not None
-    assert bool(decoder.mask_token.grad.any())
+    assert decoder.decoder.mask_token.grad is not None
+    assert bool(decoder.decoder.mask_token.grad.any())
     assert trunk.pos_embed.grad is None
-    assert "positions_LD" not in dict(decoder.named_parameters())
+    assert "decoder.positions_LD" not in dict(decoder.named_parameters())
     assert all(bool(p.grad.any()) for p in trunk.parameters() if p.requires_grad and p.grad is not None)
     missing = {name for name, p in trunk.named_parameters() if p.grad is None}
     assert missing == {"pos_embed"}
@@ -219,9 +220,9 @@ def test_towers_without_patches_to_leave_out_are_refused(name: str) -> None:
 @pytest.mark.parametrize(("name", "width", "depth"), [("dec128d2", 128, 2), ("dec512d2", 512, 2), ("dec512d8", 512, 8)])
 def test_decoders_have_the_sizes_of_their_names(name: str, width: int, depth: int) -> None:
     decoder = MaskedAutoencoder(tiny_trunk(), name, normalise=False)
-    assert (decoder.embed.out_features, len(decoder.blocks)) == (width, depth)
-    assert {block.get_submodule("attn").num_heads for block in decoder.blocks} == {16}
-    assert decoder.embed.bias is not None
+    assert (decoder.decoder.embed.out_features, len(decoder.decoder.blocks)) == (width, depth)
+    assert decoder_shape(name, 384).heads == 16
+    assert decoder.decoder.embed.bias is not None
 
 
 @pytest.mark.parametrize(("encoder", "width", "heads"), [(384, 192, 3), (768, 384, 6), (1024, 512, 8), (32, 64, 1)])
@@ -263,12 +264,14 @@ def test_the_decoder_writes_the_asked_patches_in_the_order_of_the_grid() -> None
 
 
 def test_what_the_decoder_writes_first_is_the_first_decoded_tube() -> None:
-    """Without blocks a token depends on its own position alone."""
-    trunk = tiny_tube_trunk()
-    decoder = MaskedAutoencoder(trunk, DecoderShape(16, 0, 1), normalise=False)
-    clips, mask = _images(trunk), draw_tube_mask(4, (4, 2, 2), 0.75, torch.Generator().manual_seed(0))
+    """Where blocks add nothing a token depends on its own position alone."""
+    trunk, decoder, clips, mask = _case("tubes")
+    inner = decoder.decoder
+    for block in inner.blocks:
+        for layer in (block.get_submodule("proj"), block.get_submodule("fc2")):
+            torch.nn.init.zeros_(layer.get_parameter("weight"))
     decoded = draw_decoded(4, (4, 2, 2), 0.5, torch.Generator().manual_seed(0))
-    by_position = decoder.head(decoder.norm(decoder.mask_token + decoder.positions_LD))[0]
+    by_position = inner.head(inner.norm(inner.mask_token + inner.positions_LD))[0]
     expected = torch.stack([by_position[row] for row in decoded])
     torch.testing.assert_close(decoder.reconstruct(trunk, clips, mask, decoded), expected)
 
