@@ -32,6 +32,9 @@ def build(
     seed: options.Seed = 0,
     images: options.Images = None,
     patient: options.Patient = None,
+    volumes: Annotated[
+        bool, typer.Option("--volumes", help="Store volumes and loops whole, for models of volumes; reject images.")
+    ] = False,
     key_file: options.KeyFile = None,
     workers: options.Workers = None,
     memory: options.Memory = None,
@@ -71,6 +74,7 @@ def build(
             settings=settings,
             images=images,
             patient=patient,
+            volumes=volumes,
             progress=shown,
         )
     samples, rejected = count(report.num_samples, "sample"), sum(report.counts_by_reason.values())

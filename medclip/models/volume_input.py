@@ -31,10 +31,6 @@ InputKind = Literal["volume", "cine"]
 Triple = tuple[float, float, float]
 MAX_CLIPS = 5
 """Clips that are looked at of one volume or loop: as many as cover it, evenly spaced, up to so many."""
-FROZEN = 0.1
-"""Grey values of 255 by which two frames of a clip must differ on average, or it is a still image."""
-PERCENTILES = (0.5, 99.5)
-"""Of the voxels above background: black and white where no window is stated, as the MRI adapter has it."""
 _CINE_UNIT = "grey values"
 
 
@@ -67,15 +63,14 @@ class VolumeInput:
             MedclipError: NO_TASK for the other kind; OTHER_ORIENTATION, OTHER_UNIT, SINGLE_SLICE; NO_SCALE for a loop
                 that does not say how long a frame lasts, where the model must know.
         """
+        from medclip.imaging.volume.voxels import check_voxels
+
         if voxels.kind != self.kind:
             words = {"volume": "volumes", "cine": "loops in time"}
-            raise MedclipError(Reason.NO_TASK, f"the file is of the kind {voxels.kind}; {self._taker(words)}.")
-        if len(voxels.values) < 2:
-            word = "slice" if self.kind == "volume" else "frame"
             raise MedclipError(
-                Reason.SINGLE_SLICE,
-                f"there is one {word}, of which no {self.kind} is made; the model takes {self.num_frames} {word}s.",
+                Reason.NO_TASK, f"the file is of the kind {voxels.kind}; the model takes {words[self.kind]}."
             )
+        check_voxels(voxels)
         if voxels.plane != self.plane:
             raise MedclipError(
                 Reason.OTHER_ORIENTATION,
@@ -91,9 +86,6 @@ class VolumeInput:
                 Reason.NO_SCALE,
                 f"it does not say how long a frame lasts; the model takes frames {self.frame_ms:g} ms apart.",
             )
-
-    def _taker(self, words: Mapping[str, str]) -> str:
-        return f"the model takes {words[self.kind]}"
 
     def clips(self, voxels: Voxels, size_px: int) -> NDArray[np.uint8]:
         """Return what the model is shown of a volume or a loop.
@@ -181,6 +173,7 @@ class VolumeInput:
         import numpy as np
 
         from medclip.imaging.volume.resample import levels
+        from medclip.imaging.volume.voxels import PERCENTILES
         from medclip.sample import Volume
 
         volume = Volume(voxels.values, np.eye(4), voxels.unit, voxels.plane or "")
@@ -203,12 +196,11 @@ class VolumeInput:
         import numpy as np
 
         from medclip.imaging.volume.clip import cut_clip
+        from medclip.imaging.volume.voxels import refuse_frozen
 
         shown_THWC = cut_clip(voxels, part, black_white)
         if self.kind == "cine":
-            moved = np.abs(np.diff(shown_THWC.astype(np.int16), axis=0)).mean(axis=(1, 2, 3))
-            if moved.max() < FROZEN:
-                raise MedclipError(Reason.FROZEN_LOOP, "nothing moves in the loop: its frames are one still image.")
+            refuse_frozen(shown_THWC)
         if shown_THWC.shape[3] == self.channels:
             return shown_THWC
         if self.channels == 3:

@@ -24,6 +24,8 @@ SAMPLES, REJECTS = "samples.parquet", "rejects.parquet"
 SAMPLE_COLUMNS = ("key", "split", "shard", "offset", "size", "sha256", "patient", "modality", "adapter", "source")
 LICENSE = "license"
 """A column of samples.parquet that folders of earlier versions lack."""
+VOLUMES = "volumes"
+"""Among the options of the index, where samples are volumes or loops, not images."""
 REJECT_COLUMNS = ("row", "sha256", "reason", "message", "modality", "adapter", "source")
 _INTEGERS = ("offset", "size", "row")
 _BATCH_ROWS = 1 << 16

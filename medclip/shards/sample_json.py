@@ -11,12 +11,18 @@ from medclip.sample import Modality
 from medclip.text.captions.record import CaptionRecord
 
 
-def to_json(record: CaptionRecord, meta: Mapping[str, Any]) -> bytes:
-    """Write both as one JSON object with sorted keys. A report, and a study in `meta`, are there only where known."""
+def to_json(record: CaptionRecord, meta: Mapping[str, Any], more: Mapping[str, Any] | None = None) -> bytes:
+    """Write both as one JSON object with sorted keys. A report, and a study in `meta`, are there only where known.
+
+    Args:
+        record: What is known of the sample.
+        meta: Where it came from.
+        more: Further keys beside `record` and `meta`, such as `volume`.
+    """
     record_values = asdict(record)
     if record.report is None:
         del record_values["report"]
-    value = {"record": record_values, "meta": dict(meta)}
+    value = {"record": record_values, "meta": dict(meta), **(more or {})}
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 
@@ -17,7 +18,9 @@ from medclip.models.preprocess import Preprocess
 from medclip.models.towers.build import build_clip
 from medclip.models.volume_input import VolumeInput, volume_input
 from medclip.sample import Kind
-from tests.kits.volumes import positions_of, write_series
+from medclip.settings import Settings
+from medclip.shards.writing.build import build_shards
+from tests.kits.volumes import positions_of, write_nifti, write_series
 
 SIZE_PX, WIDTH = 32, 24
 SPACING_MM = (2.0, 0.8, 0.5)
@@ -53,6 +56,30 @@ def write_ct(folder: Path, seed: int = 0, **elements: Any) -> Path:
     voxels = body(seed=seed)
     write_series(folder, voxels, positions_of(len(voxels)), **elements)
     return folder
+
+
+def write_ct_file(path: Path, seed: int = 0, plane: str = "axial", num_slices: int = 12) -> Path:
+    """Write `body` as a NIfTI file; sagittal: the same array, whose slices then run from left to right."""
+    slices, rows, columns = SPACING_MM
+    axes = {"axial": [[-columns, 0, 0], [0, -rows, 0], [0, 0, slices]]}
+    axes["sagittal"] = [[0, 0, slices], [-columns, 0, 0], [0, -rows, 0]]
+    affine = np.eye(4)
+    affine[:3, :3] = axes[plane]
+    return write_nifti(path, body(seed=seed)[:num_slices].transpose(2, 1, 0), affine)
+
+
+def volume_shards(folder: Path, num_train: int = 6, num_val: int = 2) -> Path:
+    """Build shards of CT volumes, each of a patient of its own; returns the folder of the shards."""
+    files = folder / "files"
+    files.mkdir(parents=True)
+    rows = []
+    for n in range(num_train + num_val):
+        path = write_ct_file(files / f"{n}.nii", seed=n)
+        split = "train" if n < num_train else "val"
+        rows.append({"file": path.name, "patient": str(n), "modality": "ct", "split": split, "source": "made here"})
+    settings = Settings(workers=1)
+    build_shards(pd.DataFrame(rows), folder / "s", images=files, key=b"k" * 32, volumes=True, settings=settings)
+    return folder / "s"
 
 
 def loop(num_frames: int = 10, *, moving: bool = True, channels: int = 1) -> Voxels:

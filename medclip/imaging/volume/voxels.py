@@ -8,18 +8,26 @@ of a stored sample that is trained on, so that both are shown to a model through
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
+from medclip.imaging.intensity import scale_to_uint8
+from medclip.imaging.volume.resample import levels
 from medclip.imaging.volume.result import exactly
 from medclip.imaging.volume.still import still_frame
-from medclip.sample import Kind, Sample
+from medclip.sample import Kind, Sample, Volume
 
 GREY_VALUES = "grey values"
 """Unit of the frames of a loop: 0 is black, 255 white."""
+PERCENTILES = (0.5, 99.5)
+"""Of the voxels above background: black and white where no window is stated, as the MRI adapter has it."""
+FROZEN = 0.1
+"""Grey values of 255 by which two frames that follow each other differ on average where something moves."""
+_STRIDE = 4
 DTYPES = ("uint8", "int16", "float32")
 """How values are held."""
 
@@ -65,6 +73,42 @@ def voxels_of(sample: Sample) -> Voxels:
     if sample.kind is Kind.CINE:
         raise MedclipError(Reason.TOO_LARGE, "not all frames of the loop were decoded, for they exceed the limit.")
     raise MedclipError(Reason.NO_TASK, f"the file is of the kind {sample.kind}, and neither a volume nor a loop.")
+
+
+def check_voxels(voxels: Voxels) -> None:
+    """Refuse what has no third dimension: one slice or frame, or a loop in which nothing moves.
+
+    Raises:
+        MedclipError: SINGLE_SLICE, FROZEN_LOOP.
+    """
+    if len(voxels.values) < 2:
+        word = "slice" if voxels.kind is Kind.VOLUME else "frame"
+        raise MedclipError(Reason.SINGLE_SLICE, f"there is one {word}, of which no {voxels.kind} is made.")
+    if voxels.kind is Kind.CINE:
+        refuse_frozen(voxels.values[:, ::_STRIDE, ::_STRIDE])
+
+
+def refuse_frozen(frames: NDArray[np.uint8]) -> None:
+    """Refuse frames [F, H, W, C] of which no two that follow each other differ by `FROZEN` grey values on average.
+
+    Raises:
+        MedclipError: FROZEN_LOOP.
+    """
+    if all(np.abs(a.astype(np.int16) - b).mean() < FROZEN for a, b in pairwise(frames)):
+        raise MedclipError(Reason.FROZEN_LOOP, "nothing moves in the loop: its frames are one still image.")
+
+
+def middle_image(voxels: Voxels) -> NDArray[np.uint8]:
+    """Return the middle slice or frame as uint8 H x W x 3, a volume's between the percentiles of all its voxels."""
+    middle = voxels.values[len(voxels.values) // 2]
+    if voxels.kind is Kind.CINE:
+        return np.broadcast_to(middle, (*middle.shape[:2], 3))
+    volume = Volume(voxels.values, np.eye(4), voxels.unit, voxels.plane or "")
+    try:
+        low, high = levels(volume, PERCENTILES, signal_only=True)
+    except MedclipError:  # of one value: black
+        low, high = float(middle.max()), float(middle.max()) + 1
+    return np.repeat(scale_to_uint8(middle, low, high)[:, :, None], 3, axis=2)
 
 
 def held(values: NDArray[Any]) -> NDArray[Any]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medclip.errors import MedclipError
 from medclip.files.remote import Place, local_copy, names_in, place_of
 from medclip.result import Result, named_counts
 from medclip.shards.folder import (
@@ -23,8 +24,10 @@ from medclip.shards.folder import (
     shard_folder,
 )
 from medclip.shards.reading.foreign import ForeignSet, read_foreign
+from medclip.shards.reading.samples import ShardReader
 from medclip.shards.sample_json import from_json
 from medclip.shards.stored_image import EXTENSIONS, SIGNATURES, STORED_AS
+from medclip.shards.stored_voxels import EXTENSION
 from medclip.shards.writing.tar import member_names, members
 from medclip.text.captions.record import CaptionRecord
 
@@ -158,7 +161,7 @@ def _shard(
                     file.seek(row["offset"])
                     data = file.read(row["size"])
                     record = _sample(data, row) if of is None else _foreign_sample(data, row, of)
-                except (tarfile.TarError, KeyError, ValueError, TypeError, AttributeError, OSError):
+                except (MedclipError, tarfile.TarError, KeyError, ValueError, TypeError, AttributeError, OSError):
                     yield f"{path.name}: sample {row['key']} cannot be read."
                     continue
                 _count_labels(record, labels)
@@ -168,11 +171,16 @@ def _shard(
 
 def _sample(data: bytes, row: Mapping[str, Any]) -> CaptionRecord:
     names = member_names(data)
-    if names not in [[f"{row['key']}.{e}" for e in (image, "json", "txt")] for image in STORED_AS.values()]:
+    first = (*STORED_AS.values(), EXTENSION)
+    if names not in [[f"{row['key']}.{e}" for e in (image, "json", "txt")] for image in first]:
         raise ValueError("other members than expected")
     parts = members(data)
     record, meta = from_json(parts["json"])
-    if not _has_image(parts) or meta["patient"] != row["patient"] or meta["key"] != row["key"]:
+    if EXTENSION in parts:
+        ShardReader.voxels(parts)
+    elif not _has_image(parts):
+        raise ValueError("no image")
+    if meta["patient"] != row["patient"] or meta["key"] != row["key"]:
         raise ValueError("the members do not fit the table")
     return record
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -15,9 +16,11 @@ import numpy as np
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.output import digest_of
 from medclip.files.remote import Place, place_of
+from medclip.imaging.volume.voxels import Voxels, middle_image
 from medclip.result import Result
 from medclip.shards.folder import (
     SAMPLES,
+    VOLUMES,
     check_samples,
     read_index,
     refuse_tars_in_two_splits,
@@ -31,6 +34,7 @@ from medclip.shards.reading.shard_cache import ShardCache, ShardFile
 from medclip.shards.reading.shard_files import ShardFiles, Verify
 from medclip.shards.sample_json import from_json
 from medclip.shards.stored_image import DRAFT_GAP, EXTENSIONS, decode
+from medclip.shards.stored_voxels import EXTENSION, FACTS, decode_voxels
 from medclip.shards.writing.tar import members
 from medclip.text.captions.record import CaptionRecord
 from medclip.wording import count
@@ -55,16 +59,19 @@ class ShardSample(Result):
     """One stored image with what is known of it."""
 
     image: NDArray[np.uint8]
-    """H x W x 3; grey images have three equal channels."""
+    """H x W x 3; grey images have three equal channels. The middle slice or frame of a volume or loop."""
     record: CaptionRecord
     key: str
     meta: Mapping[str, Any]
     """sha256 of the source file, patient and study hashes, adapter, preprocessing, source, license."""
+    voxels: Voxels | None = None
+    """The volume or loop, where the shards hold such."""
 
     def _facts(self) -> dict[str, object]:
         height, width = self.image.shape[:2]
         record = {name: value for name, value in vars(self.record).items() if value and name not in ("texts", "report")}
-        return {"image": f"{width} x {height} pixels", **record, "source": self.meta.get("source")}
+        size = {"image": f"{width} x {height} pixels"} if self.voxels is None else {"volume": repr(self.voxels)}
+        return {**size, **record, "source": self.meta.get("source")}
 
     def _rows(self, most: int | None = None) -> list[dict[str, Any]]:
         return [{"key": self.key, **self.meta}]
@@ -100,6 +107,8 @@ class ShardReader:
         self.verify: Verify = verify
         indexes = [read_index(f) for f in self.folders]
         self.preprocessing = _preprocessing(self.folders, indexes)
+        self.holds_volumes = _holds_volumes(self.folders, indexes)
+        """Whether its samples are volumes or loops (`voxels`), not images."""
         refuse_tars_in_two_splits(self.folders, indexes)
         shards: list[ShardFile] = []
         self._foreign: list[ForeignSet | None] = []
@@ -141,10 +150,11 @@ class ShardReader:
         parts = self.members(i)
         record, meta = self.understand(i, parts)
         try:
-            pixels = np.asarray(self.image(parts).convert("RGB"))
+            voxels = self.voxels(parts) if self.holds_volumes else None
+            pixels = np.asarray(self.image(parts).convert("RGB")) if voxels is None else middle_image(voxels)
         except MedclipError as e:
             raise MedclipError(e.reason, f"sample {self.key(i)}: {e.message}", where=self._path(i)) from e
-        return ShardSample(pixels, record, self.key(i), meta)
+        return ShardSample(pixels, record, self.key(i), meta, voxels)
 
     def record(self, i: int) -> tuple[CaptionRecord, Mapping[str, Any]]:
         """Read what is known of sample i without decoding its image."""
@@ -273,6 +283,17 @@ class ShardReader:
                 return decode(parts[extension], wanted_px, gap)
         raise MedclipError(Reason.MISSING_FILE, "the sample has no image.")
 
+    @staticmethod
+    def voxels(parts: Mapping[str, bytes]) -> Voxels:
+        """Read the volume or loop among a sample's members.
+
+        Raises:
+            MedclipError: MISSING_FILE when there is none, CORRUPT.
+        """
+        if EXTENSION not in parts:
+            raise MedclipError(Reason.MISSING_FILE, "the sample has no volume.")
+        return decode_voxels(parts[EXTENSION], json.loads(parts["json"]).get(FACTS) or {})
+
     def close(self) -> None:
         """Close the tars."""
         self._files.close()
@@ -355,6 +376,18 @@ def _preprocessing(folders: Sequence[Place], indexes: Sequence[Mapping[str, Any]
                     hint="Build all folders with the same version of medclip.",
                 )
     return dict(sorted(merged.items()))
+
+
+def _holds_volumes(folders: Sequence[Place], indexes: Sequence[Mapping[str, Any]]) -> bool:
+    stored = [bool((index.get("options") or {}).get(VOLUMES)) for index in indexes]
+    if len(set(stored)) > 1:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "it holds images where others hold volumes or loops; one model takes one of them.",
+            where=folders[stored.index(False)],
+            hint="Name folders of one kind; `medclip shards build --volumes` stores volumes and loops.",
+        )
+    return stored[0]
 
 
 def _compute() -> Any:

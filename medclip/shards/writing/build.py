@@ -18,9 +18,10 @@ from medclip.files.pseudonyms import keyed_hash, load_key
 from medclip.progress import Progress, Silent
 from medclip.result import Result, named_counts
 from medclip.settings import Settings
-from medclip.shards.folder import claim_shards, counts_of, write_index
+from medclip.shards.folder import VOLUMES, claim_shards, counts_of, write_index
 from medclip.shards.sample_json import to_json
 from medclip.shards.stored_image import STORED_AS, Format
+from medclip.shards.stored_voxels import EXTENSION, FACTS
 from medclip.shards.writing.read_row import ReadJob, ReadResult, StoredView, read_rows
 from medclip.shards.writing.splits import DEFAULT_SPLITS, assign
 from medclip.shards.writing.table import GENERIC, ShardRow, read_shard_table
@@ -28,6 +29,9 @@ from medclip.shards.writing.tar import SHARD_NAME, TarShard
 from medclip.text.captions.draw import draw_caption
 from medclip.text.vocabulary.task import Task
 from medclip.wording import count
+
+_TAR_BYTES = 1 << 30
+"""Of a tar of volumes."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -70,6 +74,7 @@ class _Form:
     key: bytes
     unsaid: frozenset[str] = frozenset()
     """Tasks whose labels captions leave out."""
+    volumes: bool = False
 
 
 @dataclass
@@ -96,6 +101,7 @@ def build_shards(
     images: Path | None = None,
     patient: str | None = None,
     tasks: Sequence[Task] = (),
+    volumes: bool = False,
     progress: Progress | None = None,
 ) -> ShardReport:
     """Read every image of a table through its adapter and write shards. The same input gives the same bytes.
@@ -114,6 +120,9 @@ def build_shards(
         images: Folder that relative files are relative to; the table's own where None.
         patient: Column that names the patient, or "file" where every file is a patient of its own.
         tasks: Further tasks that label columns may be of, beside those of the vocabulary; captions say nothing of them.
+        volumes: Store the voxels of series and volume files and the frames of loops, a sample each, for a model of
+            volumes: as the adapters read them (HU of CT), at their own spacing, whatever `max_side` is. Rows that are
+            images are rejected. A tar is closed at 1 GB.
         progress: Counts the rows.
 
     Returns:
@@ -130,7 +139,8 @@ def build_shards(
         raise MedclipError(Reason.WRONG_USE, "images are stored as png or jpeg, with a quality from 1 to 100.")
     claim_shards(Path(out))
     key = key if key is not None else load_key(settings)
-    form = _Form(max_side, samples_per_shard, stored, quality, seed, key, frozenset(task.name for task in tasks))
+    unsaid = frozenset(task.name for task in tasks)
+    form = _Form(max_side, samples_per_shard, stored, quality, seed, key, unsaid, volumes)
     understood = read_shard_table(table, folder=images, patient_from=patient, tasks=tasks)
     sides = assign(understood.rows, splits, seed, form.key)
     with new_folder(Path(out)) as work:
@@ -155,6 +165,8 @@ def build_shards(
             )
         report = _report(Path(out), tally)
         options = {"max_side": max_side, "samples_per_shard": samples_per_shard, "splits": dict(splits), "seed": seed}
+        if volumes:
+            options |= {VOLUMES: True}
         if stored != "png":
             options |= {"format": stored, "quality": quality}
         write_index(
@@ -180,7 +192,13 @@ def _write_split(
 ) -> Iterator[None]:
     jobs = (
         ReadJob(
-            r.path, None if r.record.generic else r.record.modality, form.max_side, r.mpp_um, form.stored, form.quality
+            r.path,
+            None if r.record.generic else r.record.modality,
+            form.max_side,
+            r.mpp_um,
+            form.stored,
+            form.quality,
+            form.volumes,
         )
         for r in rows
     )
@@ -196,7 +214,7 @@ def _write_split(
                     shard = TarShard(work / SHARD_NAME.format(split=split, number=number))
                     number += 1
                 tally.samples.append(_add(shard, split, row, result, view, tally, form))
-                if shard.num_samples >= form.samples_per_shard:
+                if shard.num_samples >= form.samples_per_shard or (form.volumes and shard.num_bytes >= _TAR_BYTES):
                     _close(shard, split, tally)
                     shard = None
             yield
@@ -241,9 +259,10 @@ def _add(
         record, labels={task: label for task, label in record.labels.items() if task not in form.unsaid}
     )
     caption = draw_caption(captioned, np.random.default_rng([form.seed, int(name, 16)]))
+    extension = STORED_AS[form.stored] if view.volume is None else EXTENSION
     members = [
-        (STORED_AS[form.stored], view.image),
-        ("json", to_json(record, meta)),
+        (extension, view.image),
+        ("json", to_json(record, meta, None if view.volume is None else {FACTS: view.volume})),
         ("txt", caption.encode("utf-8")),
     ]
     offset, size = shard.add(name, members)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.readers.pool import ReadingPool
-from medclip.sample import Kind, Modality, View
+from medclip.sample import Kind, Modality, Sample, View
 from medclip.settings import Settings
 from medclip.shards.stored_image import Format, encode
 
@@ -27,15 +29,20 @@ class ReadJob:
     stored: Format = "png"
     quality: int = 95
     """Of JPEG."""
+    volumes: bool = False
+    """Store the voxels of a volume or the frames of a loop, not views of it."""
 
 
 @dataclass(frozen=True)
 class StoredView:
-    """One view, ready to be written."""
+    """One view, or one volume, ready to be written."""
 
     image: bytes
+    """PNG or JPEG; a NumPy array of a volume."""
     position: str | None
     burned_in: bool | None
+    volume: Mapping[str, Any] | None = None
+    """What the JSON says of a volume; None for a view."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +63,13 @@ def read_rows(jobs: Iterable[ReadJob], settings: Settings) -> Iterator[ReadResul
 
     A decoder that crashes or hangs costs its own row. Jobs are taken only a little ahead of what is given back.
     """
+    jobs = iter(jobs)
+    first = next(jobs, None)
+    if first is None:
+        return
+    ahead = settings.workers if first.volumes else 3 * settings.workers  # hundreds of megabytes each
     with ReadingPool.of(settings) as pool:
-        for future in pool.map(read_row, ((job, settings) for job in jobs), ahead=3 * settings.workers):
+        for future in pool.map(read_row, ((job, settings) for job in chain([first], jobs)), ahead=ahead):
             try:
                 yield future.result()
             except MedclipError as e:
@@ -65,7 +77,7 @@ def read_rows(jobs: Iterable[ReadJob], settings: Settings) -> Iterator[ReadResul
 
 
 def read_row(job: ReadJob, settings: Settings) -> ReadResult:
-    """Read one unit through its adapter and encode its views, longest side at most `max_side`."""
+    """Read one unit through its adapter and encode its views, longest side at most `max_side`; or its voxels."""
     from medclip.adapters.base import combined_sha256
     from medclip.adapters.registry import read_unit
     from medclip.adapters.sources import source_of
@@ -75,7 +87,7 @@ def read_row(job: ReadJob, settings: Settings) -> ReadResult:
         source = replace(source_of(job.path, settings), mpp_um=job.mpp_um)
         sha256 = combined_sha256(source)
         sample = read_unit(source, job.modality, settings)
-        views = tuple(_store(v, job) for v in sample.views)
+        views = (_store_voxels(sample),) if job.volumes else tuple(_store(v, job) for v in sample.views)
     except MedclipError as e:
         return ReadResult(sha256, problem=e.problem())
     except MemoryError:
@@ -86,6 +98,16 @@ def read_row(job: ReadJob, settings: Settings) -> ReadResult:
     if not views:
         return ReadResult(sha256, problem=Problem(Reason.NO_PIXELS, "the adapter found no image in the file."))
     return ReadResult(sha256, sample.provenance.adapter, sample.provenance.preprocessing, sample.kind, views)
+
+
+def _store_voxels(sample: Sample) -> StoredView:
+    from medclip.imaging.volume.voxels import check_voxels, voxels_of
+    from medclip.shards.stored_voxels import encode_voxels, facts_of
+
+    voxels = voxels_of(sample)
+    check_voxels(voxels)
+    burned_in = sample.views[0].burned_in if sample.views else None
+    return StoredView(encode_voxels(voxels), None, burned_in, facts_of(voxels))
 
 
 def _store(view: View, job: ReadJob) -> StoredView:

@@ -62,6 +62,11 @@ class TarShard:
         self.num_samples += 1
         return start, self._tar.offset - start
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes so far."""
+        return self._hashing.size
+
     def close(self) -> tuple[str, int]:
         """Finish the file. Returns its sha256 and its size in bytes."""
         self._tar.close()
