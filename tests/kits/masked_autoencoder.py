@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
 
 from medclip.models.towers.masked_autoencoder import MaskedAutoencoder
 from medclip.models.towers.patch_decoder import DecoderShape
-from medclip.models.towers.positions import sincos_positions
+from medclip.models.towers.tubelets import make_tubelets
 
 _NAMES = {
     "decoder_embed": "decoder.embed",
@@ -29,26 +28,10 @@ def tiny_trunk(**arguments: Any) -> VisionTransformer:
     return VisionTransformer(**{**sizes, "global_pool": "", **arguments}).eval()
 
 
-class _Tubes(nn.Module):
-    """A tube embedding: what a volume tower has in the place of timm's patch embedding."""
-
-    def __init__(self, grid: tuple[int, int, int], tube: tuple[int, int, int], channels: int, dim: int) -> None:
-        super().__init__()
-        self.grid_size, self.num_patches = grid, grid[0] * grid[1] * grid[2]
-        self.proj, self.norm = nn.Conv3d(channels, dim, tube, tube), nn.Identity()
-
-    def forward(self, clips: Tensor) -> Tensor:
-        return self.norm(self.proj(clips).flatten(2).transpose(1, 2))
-
-
-def tiny_tube_trunk(
-    grid: tuple[int, int, int] = (4, 2, 2), tube: tuple[int, int, int] = (2, 8, 8), channels: int = 1, **arguments: Any
-) -> VisionTransformer:
-    """The same transformer over tubes."""
-    trunk = tiny_trunk(**arguments)
-    trunk.patch_embed = _Tubes(grid, tube, channels, trunk.embed_dim)  # type: ignore[assignment]
-    prefix = trunk.num_prefix_tokens
-    trunk.pos_embed = nn.Parameter(sincos_positions(grid, trunk.embed_dim, prefix=prefix).float()[None])
+def tiny_tube_trunk() -> VisionTransformer:
+    """The same transformer over tubes: grey clips of 8 frames of 16 x 16 px, cut into 4 x 2 x 2 tubes."""
+    trunk = tiny_trunk(img_size=16)
+    make_tubelets(trunk, {"num_frames": 8, "tubelet": 2, "channels": 1}, 16)
     return trunk
 
 

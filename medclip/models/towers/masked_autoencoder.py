@@ -174,9 +174,9 @@ class MaskedAutoencoder(nn.Module):
         # A convolution whose stride is its side is a product: of the visible patches only, and in the order of
         # `patches_of`, so that one way of cutting serves the encoder and the target.
         weight_DP = projection.weight.movedim(1, -1).flatten(1)
-        tokens_BKD = trunk.patch_embed.norm(
-            linear(patches_of(images, self.patch, visible_BK), weight_DP, projection.bias)
-        )
+        tokens_BKD = linear(patches_of(images, self.patch, visible_BK), weight_DP, projection.bias)
+        if hasattr(trunk.patch_embed, "norm"):  # timm's; that of tubes has none
+            tokens_BKD = trunk.patch_embed.norm(tokens_BKD)
         positions_1ND, prefix = trunk.pos_embed, trunk.num_prefix_tokens
         placed = 0 if trunk.no_embed_class else prefix
         tokens_BKD = tokens_BKD + positions_1ND[0, placed:][visible_BK]
