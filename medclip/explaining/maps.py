@@ -14,7 +14,15 @@ from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason
 from medclip.explaining.class_activation import gradient_weights, score_weights, weighted_map
-from medclip.explaining.methods import CAM_ONLY, DEFAULT_CONVOLUTION, DEFAULT_TRANSFORMER, TRANSFORMER_ONLY, Empty
+from medclip.explaining.methods import (
+    CAM_ONLY,
+    DEFAULT_CONVOLUTION,
+    DEFAULT_TRANSFORMER,
+    MASKING,
+    METHODS,
+    TRANSFORMER_ONLY,
+    Empty,
+)
 from medclip.explaining.relevance import contribution, gradient_rollout, relevance, rollout
 from medclip.explaining.target import Target
 from medclip.explaining.tower import Traced, trace, with_gradient
@@ -60,7 +68,7 @@ def compute_maps(
     for start in range(0, len(images), step):
         batch = with_gradient(_trimmed(model.normalise(images[start : start + step])))
         traced = trace(tower, batch)
-        used = _method_for(traced, method)
+        used = _method_for(traced, method, squares=not isinstance(batch, dict))
         unit_BD = nn.functional.normalize(traced.features_BD.float(), dim=-1)
         features = unit_BD.detach().cpu().numpy()
         for number, target in enumerate(targets):
@@ -95,7 +103,7 @@ def _trimmed(batch: Any) -> Any:
     return {name: values[:, :count] for name, values in batch.items()}
 
 
-def _method_for(traced: Traced, method: str | None) -> str:
+def _method_for(traced: Traced, method: str | None, *, squares: bool) -> str:
     if method is None:
         return DEFAULT_TRANSFORMER if traced.is_transformer else DEFAULT_CONVOLUTION
     if method in TRANSFORMER_ONLY and not traced.is_transformer:
@@ -103,6 +111,12 @@ def _method_for(traced: Traced, method: str | None) -> str:
             Reason.WRONG_USE,
             f"{method} follows attention, and this image tower has none to follow.",
             hint=f"It takes {', '.join(CAM_ONLY)}.",
+        )
+    if method in MASKING and not squares:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"{method} masks square images, and this model takes images at their own aspect ratio.",
+            hint=f"It takes {', '.join(name for name in METHODS if name not in MASKING)}.",
         )
     return method
 
@@ -123,7 +137,7 @@ class _Work:
     def grids(self, method: str) -> tuple[list[NDArray[np.float32]], str]:
         """Return a map of each image, and the layer that was read."""
         maps, layer = self._unscaled(method)
-        if method not in ("rollout", "score-cam", "gscore-cam"):
+        if method not in ("rollout", *MASKING):
             maps = [grid * float(length) for grid, length in zip(maps, self._lengths_B, strict=True)]
         return maps, layer
 

@@ -18,6 +18,7 @@ METHODS: Mapping[str, str] = {
 }
 TRANSFORMER_ONLY = ("gradient-attention", "gradient-rollout", "rollout")
 CAM_ONLY = tuple(name for name in METHODS if name not in TRANSFORMER_ONLY)
+MASKING = ("score-cam", "gscore-cam")
 DEFAULT_TRANSFORMER = "gradient-attention"
 DEFAULT_CONVOLUTION = "grad-cam"
 

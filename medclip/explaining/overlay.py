@@ -30,6 +30,8 @@ _ALPHA = 0.62
 _HALF = 0.5
 _DPI = 110
 _PANEL_IN = 3.3
+_LEAST_PX = 400
+"""Longest side of a panel: a smaller image is enlarged first, so that the line around a map covers no half of it."""
 _WITHHELD = 70
 """Grey that stands for an image that is not shown."""
 
@@ -100,7 +102,8 @@ def _plain(explanation: Explanation, seen: Seen, number: int, *, grey: bool) -> 
     rgb = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
     if grey and image.shape[2] == 3:
         rgb = np.repeat((rgb @ np.array([0.299, 0.587, 0.114]))[:, :, None], 3, axis=2).astype(np.uint8)
-    return rgb
+    larger = -(-_LEAST_PX // max(rgb.shape[:2]))
+    return rgb.repeat(larger, axis=0).repeat(larger, axis=1)
 
 
 def _painted(explanation: Explanation, seen: Seen, heat: HeatMap, number: int, largest: float) -> NDArray[np.uint8]:
@@ -211,13 +214,13 @@ def _legend(figure_: Any, notes: Sequence[str], width: float, height: float) -> 
     ramp = np.linspace(0, 1, 256, dtype=np.float32)[None].repeat(16, axis=0)
     bar = _blend(np.full((16, 256, 3), 0.35, np.float32), ramp)
     below = 0.135 * len(notes) + 0.12
-    axes = figure_.add_axes((1.55 / width, (below + 0.06) / height, 1.5 / width, 0.13 / height))
+    axes = figure_.add_axes((1.65 / width, (below + 0.06) / height, 1.5 / width, 0.13 / height))
     axes.imshow(bar, aspect="auto")
     axes.set_axis_off()
     figure_.text(
-        1.27 / width, (below + 0.12) / height, "does not raise the score", fontsize=7.5, va="center", ha="right"
+        1.37 / width, (below + 0.12) / height, "does not raise the score", fontsize=7.5, va="center", ha="right"
     )
-    figure_.text(3.13 / width, (below + 0.12) / height, "raises it most", fontsize=7.5, va="center")
+    figure_.text(3.23 / width, (below + 0.12) / height, "raises it most", fontsize=7.5, va="center")
     figure_.text(0.1 / width, (below - 0.03) / height, "\n".join(notes), fontsize=7.5, va="top", linespacing=1.25)
 
 
@@ -235,5 +238,6 @@ def _notes(explanation: Explanation, letters: int) -> list[str]:
     if explanation.burned_in:
         notes.append("Image withheld: the header says that text is burned in.")
     elif hidden > 0:
-        notes.append(f"{count(hidden, 'more image')} of this {explanation.kind} not drawn; all maps are in the arrays.")
+        one, where = ("tile", "drawn in the slide alone") if explanation.kind == "slide" else ("image", "not drawn")
+        notes.append(f"{count(hidden, f'more {one}')} of this {explanation.kind} {where}; all maps are in the arrays.")
     return [line for note in notes for line in textwrap.wrap(note, letters)]

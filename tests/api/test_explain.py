@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 import medclip
 from medclip.cli.main import main
 from medclip.errors import MedclipError, Reason
+from medclip.imaging.native_aspect import TokenBudget
 from medclip.models.packs.pack import load_model
 from tests.kits.image_only import image_only_pack
 from tests.kits.scoring import PLANTED, make_pack, write_dicom, write_png
@@ -132,6 +133,22 @@ def test_what_the_pack_was_never_trained_on_is_explained_with_a_note(tmp_path: P
     assert any("the model was trained on" in note and "speaks of CT" in note for note in other.notes)
     assert any(note.startswith("The model was trained on") and "not on endoscopy" in note for note in other.notes)
     assert not any("trained" in note for note in _explain(tile, "pneumonia", model=model, modality="xray").notes)
+
+
+def test_a_pack_of_native_aspect_ratios_has_a_grid_of_the_shape_of_the_image(tmp_path: Path):
+    model = load_model(make_pack(tmp_path / "native", budget=TokenBudget(16, 24)))
+    tall = write_png(tmp_path / "tall.png", 3, height=120, width=40)
+    explained = _explain(tall, "mass", model=model, modality="xray", checks=True)
+    (heat,) = explained[0].maps
+    (grid,) = heat.grids
+    assert grid.size <= 24
+    assert 2 <= grid.shape[0] / grid.shape[1] <= 4
+    assert explained.maps[0][heat.title][0].shape == (120, 40)
+    assert (heat.padding, heat.method, len(heat.curves)) == ((0.0,), "gradient-attention", 3)
+    for method in ("score-cam", "gscore-cam"):
+        with pytest.raises(MedclipError, match="takes images at their own aspect ratio") as caught:
+            _explain(tall, "mass", model=model, modality="xray", method=method)
+        assert caught.value.reason is Reason.WRONG_USE
 
 
 def test_words_of_a_pack_without_any_are_refused_in_one_sentence(tmp_path: Path):

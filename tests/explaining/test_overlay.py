@@ -1,0 +1,43 @@
+"""How a map is laid over its image."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from medclip.explaining.explanation import Explanation, HeatMap
+from medclip.explaining.overlay import HUE, _notes, _painted
+from medclip.imaging.geometry import placement
+
+BLOB = np.zeros((6, 6), np.float32)
+BLOB[1:4, 1:4] = 1
+
+
+def painted(height: int, width: int, size: int = 64) -> np.ndarray:
+    heat: Any = SimpleNamespace(grids=(BLOB,))
+    unit = Explanation(1, "a", placements=(placement(height, width, size, "longest"),), labels=("",))
+    seen: Any = SimpleNamespace(shown=(np.full((height, width, 1), 90, np.uint8),))
+    return _painted(unit, seen, heat, 0, 1.0)
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 24), (51, 35), (128, 128), (700, 700)])
+def test_the_line_leaves_the_map_to_be_seen_however_small_the_image(height: int, width: int) -> None:
+    drawn = painted(height, width)
+    assert max(drawn.shape[:2]) >= 400
+    assert drawn.shape[0] * width == drawn.shape[1] * height
+    assert (drawn == 255).all(axis=2).mean() < 0.04
+    strong = np.abs(drawn / 255 - (0.38 * 90 / 255 + 0.62 * HUE[2])).max(axis=2) < 0.02
+    assert strong.mean() > 0.03
+
+
+@pytest.mark.parametrize(
+    ("kind", "note"),
+    [("volume", "5 more images of this volume not drawn"), ("slide", "5 more tiles of this slide drawn in the slide")],
+)
+def test_what_is_not_drawn_is_said(kind: str, note: str) -> None:
+    heat = HeatMap("a", "", "a", "t", 0.0, tuple(range(9)), (BLOB,) * 9, ("",) * 9, (0.0,) * 9, "m", "l", 8)
+    unit = Explanation(1, "a", kind, labels=("",) * 9, placements=(placement(8, 8, 8, "longest"),) * 9, maps=(heat,))
+    assert note in " ".join(_notes(unit, 200))
