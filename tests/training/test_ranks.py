@@ -17,6 +17,7 @@ from medclip.training.checkpoints.state import checkpoints, newest_sound
 from medclip.training.log import read_log
 from medclip.training.loop import run_recipe
 from tests.kits.open_clip_steps import CLOSE, TRAIN, Beside, steps_plan
+from tests.kits.training import masked_recipe
 
 # Each run of ranks starts its processes as a user would, with torchrun.
 pytestmark = pytest.mark.slow
@@ -120,6 +121,66 @@ def runs(plan: dict[str, Any], shards: Path, tmp_path_factory: pytest.TempPathFa
     run_recipe(plan, hidden, out=folder / "hidden_one")
     run_recipe(plan, NATIVE, out=folder / "native_one")
     return folder
+
+
+BOTH = ["objective.masked={decoder: dec128d2, ratio: 0.75, weight: 0.5}"]
+
+
+@pytest.fixture(scope="module")
+def masked_runs(plan: dict[str, Any], shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Let one process and two ranks train masked autoencoders, alone and beside words."""
+    folder = tmp_path_factory.mktemp("masked ranks")
+    alone = masked_recipe(shards) | {"seed": plan["seed"]}
+    alone["train"] = plan["train"]
+    fsdp, small = ["train.parallel=fsdp"], ["train.micro_batch=1"]
+    broken = [f"data.shards={_without_pixels(shards, folder)}", "data.max_bad_share=1"]
+    jobs = [
+        {"out": "ddp"},
+        {"out": "ddp_small", "overrides": small},
+        {"out": "fsdp", "overrides": [*fsdp, "train.checkpoint_every=1"]},
+        {"out": "fsdp_small", "overrides": [*fsdp, *small]},
+        {"out": "begun_by_fsdp", "overrides": fsdp, "stop": 4},
+        {"out": "bad", "overrides": broken},
+        {"out": "bad_fsdp", "overrides": [*broken, *fsdp]},
+        {"out": "both", "recipe": plan, "overrides": BOTH},
+        {"out": "both_fsdp", "recipe": plan, "overrides": [*BOTH, *fsdp, *small]},
+    ]
+    _ranks(2, [{"recipe": alone, **job, "out": str(folder / str(job["out"]))} for job in jobs], folder)
+    run_recipe(alone, out=folder / "one")
+    run_recipe(alone, out=folder / "begun_by_fsdp")
+    run_recipe(alone, broken, out=folder / "bad_one")
+    run_recipe(plan, BOTH, out=folder / "both_one")
+    return folder
+
+
+def _without_pixels(shards: Path, folder: Path) -> Path:
+    """Copy shards and damage the pixels of an image."""
+    copy = folder / "shards_without_pixels"
+    shutil.copytree(shards, copy)
+    tar = copy / "train-000000.tar"
+    data = bytearray(tar.read_bytes())
+    at = data.index(b"IDAT")
+    data[at + 4 : at + 24] = bytes(20)
+    tar.write_bytes(data)
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        *((name, "one") for name in ("ddp", "ddp_small", "fsdp", "fsdp_small", "begun_by_fsdp")),
+        ("bad", "bad_one"), ("bad_fsdp", "bad_one"), ("both", "both_one"), ("both_fsdp", "both_one"),
+    ],
+)  # fmt: skip
+def test_two_ranks_fill_in_what_one_process_fills_in(masked_runs: Path, name: str, other: str) -> None:
+    one, two = _losses(masked_runs / other), _losses(masked_runs / name)
+    assert list(two) == [1, 2, 3, 4, 5, 6]
+    assert two == pytest.approx(one, abs=2e-4)
+    validations = [
+        [e for e in read_log(masked_runs / run / "log.jsonl") if e["kind"] == "val"][-1] for run in (name, other)
+    ]
+    assert validations[0] == pytest.approx(validations[1], abs=2e-4)
+    assert (masked_runs / name / "pack" / "manifest.json").is_file()
 
 
 @pytest.mark.parametrize("name", ["ddp", "ddp_small", "fsdp", "fsdp_small"])
