@@ -30,11 +30,12 @@ def pretrain(
     resume: bool = True,
     progress: Progress | None = None,
 ) -> PretrainResult:
-    """Train an image-text model as a recipe says and write it as a model pack, or go on where a run stopped.
+    """Train a model of images and text, or of images alone, as a recipe says, or go on where a run stopped.
 
     After the last step the pack is measured on the split `data.test_split` of its shards, where they have one: the
     tasks of its labels in words, and retrieval, with patients of training left out. The figures are in the pack's card
-    and in the report. A run that is stopped before it has measured does so when it is called again.
+    and in the report. A run that is stopped before it has measured does so when it is called again. A recipe that reads
+    no words (`objective: masked`) gives an image tower alone, which is asked nothing.
 
     On one machine with the same number of threads and ranks a stopped and resumed run gives the same losses and
     weights, bit for bit, as one that was never stopped: every draw is a function of the seed, the epoch and the sample.

@@ -20,7 +20,9 @@ def pretrain(
     resume: Annotated[bool, typer.Option(help="Go on with a stopped run in that folder.")] = True,
     as_json: options.Json = False,
 ) -> int:
-    """Train an image-text model from a recipe and write it as a model pack. Run again to go on after a stop.
+    """Train a model of images and text, or of images alone, from a recipe and write it as a model pack.
+
+    Run again to go on after a stop.
 
     The folder is --out, else the recipe's `out`, else runs/NAME. A value of the recipe is changed by its path, such as
     --set train.lr=1e-4.

@@ -1,14 +1,21 @@
-"""Where a recipe's training differs from open_clip's own loop, which UniMed-CLIP and most published models ran."""
+"""Where a recipe's training differs from a reference's own code.
+
+With words that is open_clip's loop, which UniMed-CLIP and most published models ran; without words that of medical_mae
+(Xiao et al., WACV 2023), which is the masked autoencoder of He et al. with another recipe.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from medclip.training.recipe.schema import Recipe
 
+OPEN_CLIP, MEDICAL_MAE = "open_clip", "medical_mae"
 STRETCH = 4 / 3
 """Of torchvision's RandomResizedCrop, by default."""
+_EPS = 1e-8
+"""Of torch's AdamW, by default."""
 
 
 @dataclass(frozen=True)
@@ -21,15 +28,19 @@ class Deviation:
     reference: str
     key: str = ""
     """The key of the recipe that decides it; "" where none does."""
+    of: str = OPEN_CLIP
+    """Whose code the reference is."""
 
     @property
     def sentence(self) -> str:
         """It in words, such as "crops: keep the aspect ratio, black around; open_clip: are stretched"."""
-        return f"{self.what}: {self.here}; open_clip: {self.reference}"
+        return f"{self.what}: {self.here}; {self.of}: {self.reference}"
 
 
 def deviations(recipe: Recipe) -> tuple[Deviation, ...]:
     """List where a run differs from open_clip's `train_one_epoch`, its data pipeline and its evaluation.
+
+    A run that reads no words is held against the pretraining of medical_mae instead.
 
     What a recipe merely chooses (rates, steps, towers, prompts) is none, and neither is what changes no number beyond
     rounding (padding that is not computed, cached gradients, the chunked loss).
@@ -45,10 +56,14 @@ def deviations(recipe: Recipe) -> tuple[Deviation, ...]:
         >>> "train.decay_embeddings" in {d.key for d in deviations(recipe)}
         False
     """
+    if not recipe.needs_words:
+        of_mae = (*_of_masks(recipe), *_of_weights(recipe), *_of_autoencoders(recipe))
+        parts = (*_of_images(recipe, usual=("flip",)), *of_mae)
+        return tuple(replace(deviation, of=MEDICAL_MAE) for deviation in parts)
     return (*_of_images(recipe), *_of_objective(recipe), *_of_weights(recipe), *_always(recipe))
 
 
-def _of_images(recipe: Recipe) -> Iterator[Deviation]:
+def _of_images(recipe: Recipe, usual: tuple[str, ...] = ()) -> Iterator[Deviation]:
     a = recipe.augment
     if recipe.data.decode != "full":
         least = "the side" if recipe.data.decode == "scaled" else "twice the side"
@@ -59,8 +74,9 @@ def _of_images(recipe: Recipe) -> Iterator[Deviation]:
         here = unstretched if a.stretch == 1 else f"are stretched by up to {a.stretch:.3g}"
         yield Deviation("crops", here, "are stretched by up to 4/3 to a square", "augment.stretch")
     changes = ("rotate_deg", "brightness", "contrast", "flip", "hue", "saturation")
-    if changed := [name for name in changes if getattr(a, name)]:
-        yield Deviation("augmentation", f"also {', '.join(changed)}", "crops only", f"augment.{changed[0]}")
+    if changed := [name for name in changes if getattr(a, name) and name not in usual]:
+        known = f"crops{' and ' if usual else ''}{', '.join(usual)} only"
+        yield Deviation("augmentation", f"also {', '.join(changed)}", known, f"augment.{changed[0]}")
 
 
 def _of_objective(recipe: Recipe) -> Iterator[Deviation]:
@@ -80,6 +96,17 @@ def _of_objective(recipe: Recipe) -> Iterator[Deviation]:
             yield Deviation("the objective", here, "contrasts one image and one caption of each", f"objective.{key}")
 
 
+def _of_masks(recipe: Recipe) -> Iterator[Deviation]:
+    masked = recipe.objective.masked
+    if masked is not None and masked.decoder == "linear":
+        here = "a linear layer on the features of the whole image, with hidden patches painted over"
+        yield Deviation("what guesses", here, "a decoder of visible patches alone", "objective.masked")
+    if masked is not None and masked.foreground:
+        yield Deviation("hidden patches", "where the image is not empty", "anywhere", "objective.masked")
+    if recipe.augment.flip:
+        yield Deviation("mirroring", "never where the record names a side", "of every image", "augment.flip")
+
+
 def _of_weights(recipe: Recipe) -> Iterator[Deviation]:
     t = recipe.train
     if not t.decay_embeddings and t.weight_decay:
@@ -88,7 +115,7 @@ def _of_weights(recipe: Recipe) -> Iterator[Deviation]:
     if t.image_lr_factor != 1:
         here = f"{t.image_lr_factor:g} times that of the others"
         yield Deviation("learning rate of the image trunk", here, "that of the others", "train.image_lr_factor")
-    if recipe.model.freeze_bn:
+    if recipe.model.freeze_bn and recipe.needs_words:
         yield Deviation("running statistics of batch normalisation", "kept", "learned", "model.freeze_bn")
     if t.ema:
         yield Deviation("weights that are kept", f"averaged, decay {t.ema:g}", "those of the last step", "train.ema")
@@ -97,15 +124,21 @@ def _of_weights(recipe: Recipe) -> Iterator[Deviation]:
         yield Deviation("a loss that is not finite", here, "is not looked for", "train.max_bad_steps")
 
 
-def _always(recipe: Recipe) -> Iterator[Deviation]:
+def _of_autoencoders(recipe: Recipe) -> Iterator[Deviation]:
+    t = recipe.train
+    if t.clip_norm is not None:
+        yield Deviation("gradients", f"are shortened to a norm of {t.clip_norm:g}", "are left", "train.clip_norm")
+    if t.eps != _EPS:
+        yield Deviation("epsilon of AdamW", f"{t.eps:g}", f"{_EPS:g}", "train.eps")
     yield Deviation(
-        "order of samples",
-        f"a permutation of each {recipe.data.window_shards} shards, the same for any number of workers and ranks"
-        if recipe.data.policy == "shard_mixed"
-        else f"policy {recipe.data.policy}, the same for any number of workers and ranks",
-        "buffers of shuffled samples in each worker",
-        "data.policy",
-    )
+        "values of pixels", "as the model's preprocessing has them",
+        "brought to the mean and deviation of ImageNet, for NIH's images to their own",
+    )  # fmt: skip
+    yield Deviation("order of samples", _order(recipe), "a permutation of all", "data.policy")
+
+
+def _always(recipe: Recipe) -> Iterator[Deviation]:
+    yield Deviation("order of samples", _order(recipe), "buffers of shuffled samples in each worker", "data.policy")
     yield Deviation("what fills no whole batch", "is left out of the epoch", "is repeated or left out by each worker")
     native = recipe.model.native_aspect
     here = (
@@ -113,3 +146,9 @@ def _always(recipe: Recipe) -> Iterator[Deviation]:
     )
     yield Deviation("images that are scored", here, "shorter side fitted, centre cropped")
     yield Deviation("samples that cannot be read", "take no part in the loss; too many end the run", "are passed over")
+
+
+def _order(recipe: Recipe) -> str:
+    mixed = f"a permutation of each {recipe.data.window_shards} shards"
+    chosen = mixed if recipe.data.policy == "shard_mixed" else f"policy {recipe.data.policy}"
+    return f"{chosen}, the same for any number of workers and ranks"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -64,7 +65,7 @@ def written_out(values: Mapping[str, Any]) -> dict[str, Any]:
         return dict(values)
     if name not in SHORTHANDS:
         raise ValueError(f"objective is {name!r}. {did_you_mean(name, SHORTHANDS, 'Known are')}".rstrip("."))
-    parts = {part: dict(chosen) for part, chosen in SHORTHANDS[name].items()}
+    parts = copy.deepcopy(SHORTHANDS[name])
     own = {part: values.get(part, {}) for part in parts if part != "objective"}
     train, model = own["train"], own["model"]
     size = train.get("batch_size", _BATCH_SIZE) if isinstance(train, dict) else _BATCH_SIZE

@@ -55,3 +55,37 @@ def test_the_readme_of_unimed_names_every_deviation_of_its_recipes(name: str) ->
     text = (folder / "README.md").read_text()
     for deviation in deviations(load_recipe(folder / name)):
         assert deviation.what in text, deviation.what
+
+
+AS_MEDICAL_MAE: dict[str, Any] = {
+    "name": "a",
+    "objective": "masked",
+    "data": {"shards": "s", "decode": "full"},
+    "augment": {"flip": 0},
+    "train": {"max_bad_steps": 0, "clip_norm": None, "eps": 1e-8, "decay_embeddings": True},
+}
+
+
+def test_a_run_without_words_is_held_against_medical_mae() -> None:
+    recipe = load_recipe(AS_MEDICAL_MAE)
+    assert keys(recipe) == {"", "data.policy"}
+    assert {d.of for d in deviations(recipe)} == {"medical_mae"}
+    assert all("; medical_mae: " in d.sentence for d in deviations(recipe))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "data.decode=auto", "augment.stretch=1", "augment.flip=0.5", "augment.brightness=0.1", "train.clip_norm=1",
+        "train.eps=1e-6", "train.decay_embeddings=false", "train.ema=0.9", "train.image_lr_factor=0.3",
+    ],
+)  # fmt: skip
+def test_each_choice_that_differs_from_medical_mae_is_listed_under_its_key(change: str) -> None:
+    key = change.partition("=")[0]
+    assert keys(load_recipe(AS_MEDICAL_MAE, [change])) - keys(load_recipe(AS_MEDICAL_MAE)) == {key}
+
+
+@pytest.mark.parametrize("change", ["decoder=linear", "foreground=true"])
+def test_another_way_to_hide_or_guess_is_listed(change: str) -> None:
+    changed = load_recipe(AS_MEDICAL_MAE, [f"objective.masked.{change}"])
+    assert keys(changed) - keys(load_recipe(AS_MEDICAL_MAE)) == {"objective.masked"}
