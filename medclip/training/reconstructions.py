@@ -7,15 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from medclip.models.model import normalise_clips, normalise_square
+from medclip.models.preprocess import Preprocess
 from medclip.objectives.masked import patches_of
 from medclip.objectives.tube_masks import TUBE_FLOOR, normalise_tubes
 from medclip.shards.reading.columns import Columns
+from medclip.training.batches.loader import Batches
+from medclip.training.steps.masked_pixels import MaskedPart
 
 NUM_SHOWN = 8
 _STREAM = 17
@@ -45,18 +50,57 @@ class Reconstruction:
     normalised for each patch, nothing but its mean."""
 
 
-def choose_samples(columns: Columns, seed: int, most: int = NUM_SHOWN) -> list[int]:
+@torch.no_grad()
+def fill_in(
+    model: nn.Module, part: MaskedPart, batches: Batches, preprocess: Preprocess, seed: int, limit: int
+) -> list[Reconstruction]:
+    """Have a trained model fill in a few images of the validation split; those that cannot be read are left out.
+
+    Args:
+        model: The trained model, on the CPU.
+        part: What was trained with it to guess hidden pixels, on the CPU.
+        batches: Of the validation split.
+        preprocess: How the model takes images.
+        seed: Of the run.
+        limit: Samples of the split that validation uses, from the front.
+    """
+    model.eval()
+    part.eval()
+    columns = batches.reader.columns
+    samples = choose_samples(columns, seed, limit)
+    masks_BL, _ = part.draw(max(1, len(samples)), torch.Generator().manual_seed(seed))
+    normalise = normalise_square if preprocess.volume is None else normalise_clips
+    mean, std = torch.tensor(preprocess.mean), torch.tensor(preprocess.std)
+    results: list[Reconstruction] = []
+    start = 0
+    for batch in batches.chosen(samples):
+        own = [row for row, is_valid in enumerate(batch.valid) if is_valid]
+        if own:
+            images = normalise(torch.from_numpy(batch.images[own]), mean, std)
+            mask_BL = masks_BL[[start + row for row in own]]
+            names = [columns.modalities[columns.modality_N[samples[start + row]]] for row in own]
+            results += reconstruct(
+                images, mask_BL, partial(part.guess, model), part.patch, mean=mean, std=std,
+                normalised=part.normalise, modalities=names,
+            )  # fmt: skip
+        start += len(batch.valid)
+        batch.release()
+    return results
+
+
+def choose_samples(columns: Columns, seed: int, limit: int, most: int = NUM_SHOWN) -> list[int]:
     """Choose samples of a split by chance, modalities in turn.
 
     Args:
         columns: Of the split.
         seed: Of the run; the same one chooses the same samples.
+        limit: Among how many, from the front.
         most: As many at most.
 
     Returns:
         Numbers of samples, sorted by modality.
     """
-    order = np.random.default_rng((seed, _STREAM)).permutation(len(columns))
+    order = np.random.default_rng((seed, _STREAM)).permutation(min(limit, len(columns)))
     turns: dict[int, int] = {}
     ranked = []
     for sample in order.tolist():

@@ -31,6 +31,7 @@ from medclip.training.ranks.world import World
 from medclip.training.recipe.compatibility import refuse_what_does_not_go_together
 from medclip.training.recipe.file import package_folder
 from medclip.training.recipe.schema import Recipe
+from medclip.training.reconstructions import Reconstruction, fill_in
 from medclip.training.result import BEST, PretrainResult
 from medclip.training.steps.frozen_prefix import FrozenPrefix
 from medclip.training.steps.inputs import Fed, Feed
@@ -48,6 +49,9 @@ from medclip.training.steps.teacher import SentenceTeacher
 from medclip.training.steps.towers import Towers, borrowed, weights_of
 from medclip.training.steps.update import Outcome, Update, not_finite, read
 from medclip.training.validation import validate
+
+_MASKED = "masked."
+"""How weights of the part that guesses hidden pixels begin."""
 
 
 class Trainer:
@@ -236,10 +240,13 @@ class Trainer:
         with borrowed(self.towers, self.ema.state if self.ema else None):
             weights = full_weights(self.towers, self.world)
         pack = self.folder / "pack"
-        self.world.first(lambda: self._export(pack, weights))
-        return PretrainResult(self.folder, self.step, self.total_steps, pack, self.validation)
+        shown = self.world.first(lambda: self._export(pack, weights)) or []
+        return PretrainResult(
+            self.folder, self.step, self.total_steps, pack, self.validation, reconstructions=tuple(shown)
+        )
 
-    def _export(self, pack: Path, weights: dict[str, Tensor]) -> None:
+    def _export(self, pack: Path, weights: dict[str, Tensor]) -> list[Reconstruction]:
+        """Write the pack; return what the part that guesses hidden pixels, which stays behind, makes of some images."""
         best = self.folder / BEST
         if self.recipe.train.export == "best" and best.is_file():
             from safetensors.torch import load_file
@@ -251,11 +258,16 @@ class Trainer:
                 hint="Lower train.lr, in another folder.",
             )  # fmt: skip
         model = build_clip(self.config, self._base)
-        model.load_state_dict(weights)
+        model.load_state_dict({name: v for name, v in weights.items() if not name.startswith(_MASKED)})
         tokenizer = None if self.tokenizer is None else tokenizer_folder(self.recipe, self.folder)
         export_pack(
             pack, self.recipe, model, self.config, tokenizer, self.reader, self.step, self.preprocess, base=self._base
         )
+        if self.recipe.objective.masked is None or self.val is None:
+            return []
+        part = MaskedPart(model, self.size_px, self.recipe.objective.masked, self.preprocess.std)
+        part.load_state_dict({k.removeprefix(_MASKED): v for k, v in weights.items() if k.startswith(_MASKED)})
+        return fill_in(model, part, self.val, self.preprocess, self.recipe.seed, self.recipe.data.max_val)
 
     def _state(self) -> dict[str, Any]:
         """Return the plain values of a checkpoint."""

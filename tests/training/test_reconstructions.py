@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+import medclip
+from medclip.models.model import normalise_square
 from medclip.objectives.masked import draw_patch_mask, patches_of
 from medclip.objectives.tube_masks import normalise_tubes
 from medclip.shards.reading.columns import Columns, coded
+from medclip.training.loop import run_recipe
+from medclip.training.recipe.file import load_recipe
 from medclip.training.reconstructions import Reconstruction, choose_samples, images_of, reconstruct
+from medclip.training.steps.towers import borrowed
+from medclip.training.trainer import Trainer
+from tests.kits.training import masked_recipe, tiny_recipe
 
 MEAN, STD = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.25, 0.3])
 
@@ -101,10 +110,57 @@ def columns(modalities: list[str]) -> Columns:
 
 def test_samples_are_chosen_by_the_seed_and_every_modality_has_its_turn() -> None:
     many = columns(["xray"] * 50 + ["ct"] * 3 + ["ecg"])
-    chosen = choose_samples(many, 5)
-    assert chosen == choose_samples(many, 5)
-    assert chosen != choose_samples(many, 6)
+    chosen = choose_samples(many, 5, 99)
+    assert chosen == choose_samples(many, 5, 99)
+    assert chosen != choose_samples(many, 6, 99)
     assert len(set(chosen)) == 8
     kinds = [("xray" if i < 50 else "ct" if i < 53 else "ecg") for i in chosen]
     assert (kinds.count("ct"), kinds.count("ecg"), kinds.count("xray")) == (3, 1, 4)
-    assert sorted(choose_samples(columns(["xray"] * 3), 0)) == [0, 1, 2]
+    assert max(choose_samples(many, 5, 10)) < 10
+    assert sorted(choose_samples(columns(["xray"] * 3), 0, 99)) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("objective", ["autoencoder", "linear"])
+def test_a_finished_run_returns_what_the_trained_part_fills_in_and_again_when_it_is_called_again(
+    shards: Path, tmp_path: Path, objective: str
+) -> None:
+    plan = masked_recipe(shards)
+    if objective == "linear":
+        plan = tiny_recipe(shards) | {"objective": {"masked": {"ratio": 0.5, "normalise": True}}}
+        plan["model"] = plan["model"] | {"size_px": 64}  # 2 x 2 patches
+    first = run_recipe(plan, out=tmp_path / "run").reconstructions
+    assert len(first) == 8
+    assert {one.modality for one in first} == {"xray"}
+    assert first[0].hidden_share == (0.5 if objective == "linear" else 0.75)
+    assert 0 < first[0].error < 10
+    again = run_recipe(plan, out=tmp_path / "run").reconstructions
+    assert [one.error for one in again] == [one.error for one in first]
+    assert all(np.array_equal(a.filled_HWC, b.filled_HWC) for a, b in zip(again, first, strict=True))
+    trainer = Trainer(load_recipe(plan), tmp_path / "run")
+    part = trainer.towers.masked
+    assert part is not None
+    mean, std = (torch.tensor(values) for values in trainer.normalisation)
+    images = normalise_square(torch.from_numpy(np.stack([one.original_HWC for one in first])), mean, std)
+    assert images.shape[2:] == (part.grid[0] * part.patch_px, part.grid[1] * part.patch_px)
+    masks_BL, _ = part.draw(8, torch.Generator().manual_seed(3))
+    with torch.no_grad(), borrowed(trainer.towers, trainer.ema.state if trainer.ema else None):
+        trainer.towers.eval()
+        errors = trainer.towers.masked(trainer.towers.clip, images, masks_BL)
+    assert [one.error for one in first] == pytest.approx(errors.tolist(), rel=1e-4)
+
+
+def test_a_run_without_a_masked_part_or_without_validation_fills_in_nothing(shards: Path, tmp_path: Path) -> None:
+    assert run_recipe(tiny_recipe(shards), out=tmp_path / "words").reconstructions == ()
+    alone = masked_recipe(shards)
+    alone["data"]["val_split"] = None
+    assert run_recipe(alone, out=tmp_path / "alone").reconstructions == ()
+
+
+def test_images_that_are_filled_in_are_in_the_report_and_in_no_other_file(shards: Path, tmp_path: Path) -> None:
+    result = medclip.pretrain(masked_recipe(shards), out=tmp_path / "run")
+    assert result.report is not None
+    assert result.report.read_text().count("data:image/png") == 24
+    assert not [p for p in (tmp_path / "run").rglob("*") if p.suffix.lower() in (".png", ".jpg", ".npz", ".npy")]
+    assert "reconstructions" not in repr(result)
+    assert "HWC" not in repr(result)
+    assert "data:image" not in result._repr_html_()

@@ -23,7 +23,7 @@ _WAITS = 0.1
 _WORSE = 1.02
 """Factor on the lowest validation loss above which the last one has risen, and not only wavered."""
 _AT_LIMIT = 99.9
-_LEARNED = 0.1
+_LEARNED = 0.25
 """Share by which a guess of hidden patches must be better than one without a model."""
 
 

@@ -218,6 +218,19 @@ class Batches:
         rows = [(0, min(i, size - 1), 0) for i in range(first, first + own)]
         yield from self._prepared(rows[start : start + most] for start in range(0, own, most))
 
+    def chosen(self, samples: Sequence[int]) -> Iterator[Batch]:
+        """Yield some samples of the split as `validation` has them, in this order and on every rank the same.
+
+        Args:
+            samples: Their numbers.
+
+        Raises:
+            MedclipError: As `training`.
+        """
+        most = self.batch_size // self.world_size
+        rows = [(0, sample, 0) for sample in samples]
+        yield from self._prepared(rows[start : start + most] for start in range(0, len(rows), most))
+
     def keep_validation(self, limit: int) -> None:
         """Have the shards of `validation` brought here, where they lie in a store, and kept until this is closed.
 

@@ -111,12 +111,13 @@ def local_of(value: Tensor) -> Tensor:
 
 
 def full_weights(towers: Towers, world: World) -> dict[str, Tensor]:
-    """Return the dual encoder's whole state dict on the CPU; on the first rank only, but every rank must call it."""
+    """Return all that is trained, whole and on the CPU; on the first rank only, but every rank must call it.
+
+    What is trained beside the dual encoder begins with the name of its part, such as "masked.".
+    """
     weights = {}
     for key, value in weights_of(towers).items():
         name = key.removeprefix("model.")
-        if name.startswith("masked."):
-            continue
         full = value.full_tensor() if hasattr(value, "full_tensor") else value  # type: ignore[operator]
         if world.is_first:
             weights[name] = full.detach().cpu().clone()

@@ -63,6 +63,16 @@ class MaskedPart(nn.Module):
         """Patches of an image or tubes of a clip, L."""
         return math.prod(self.grid)
 
+    @property
+    def patch(self) -> tuple[int, ...]:
+        """Sides of a patch (rows, columns) or a tube (frames, rows, columns)."""
+        return (self.patch_px, self.patch_px) if self.autoencoder is None else self.autoencoder.patch
+
+    @property
+    def normalise(self) -> bool:
+        """Whether patches are guessed after normalising each."""
+        return self._settings.normalise
+
     def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """Draw what is hidden, equally much in each image.
 
@@ -111,11 +121,19 @@ class MaskedPart(nn.Module):
         """
         if self.autoencoder is not None:
             return self.autoencoder(trunk_of(clip), images, mask_BL, decoded_BL)
+        error_BL = patch_errors(self.guess(clip, images, mask_BL, prefix), images, self.patch_px, self.normalise)
+        return torch.where(mask_BL, error_BL, 0).sum(1) / mask_BL.sum(1).clamp_min(1)
+
+    def guess(self, clip: nn.Module, images: Tensor, mask_BL: Tensor, prefix: FrozenPrefix | None = None) -> Tensor:
+        """Return what every patch is taken for, float32 [B, L, P] in the order of `patches_of`.
+
+        Arguments are those of `forward`.
+        """
+        if self.autoencoder is not None:
+            return self.autoencoder.reconstruct(trunk_of(clip), images, mask_BL).float()
         hidden_BCHW = apply_patch_mask(images, mask_BL, self.patch_px)
         map_BCHW = prefix.feature_map(clip, hidden_BCHW) if prefix is not None else feature_map(clip, hidden_BCHW)
-        pixels_BLP = self.head(map_BCHW.flatten(2).transpose(1, 2)).float()
-        error_BL = patch_errors(pixels_BLP, images, self.patch_px, self._settings.normalise)
-        return torch.where(mask_BL, error_BL, 0).sum(1) / mask_BL.sum(1).clamp_min(1)
+        return self.head(map_BCHW.flatten(2).transpose(1, 2)).float()
 
 
 def trunk_of(clip: Any) -> nn.Module:
