@@ -13,7 +13,7 @@ from medclip.embeddings.open_embeddings import Embeddings, is_embeddings, open_e
 from medclip.errors import MedclipError, Reason
 from medclip.files.grouping.studies import GroupBy
 from medclip.progress import Progress, Silent
-from medclip.reports.score.heat_maps import HeatMaps
+from medclip.reports.score.heat_maps import HeatMaps, check_named
 from medclip.reports.score.report import write_score_report
 from medclip.runs.conduct import Call
 from medclip.runs.options import DEFAULT_MODEL, ScoreOptions, parse_modality
@@ -150,6 +150,7 @@ def score(
     )
     if explain is not None:
         _check_explain(explain, hash_paths, is_stored, inputs.given is not None)
+        check_named(explain, model, options)
     maps = None if explain is None else HeatMaps(inputs.root, model, options, settings, explain, device, progress)
     finish = partial(_report, report_paths, maps)
     if is_stored:

@@ -86,7 +86,7 @@ class Targets:
             raise MedclipError(
                 Reason.WRONG_USE, "the pack's card lists no task, and nothing was named to explain.", hint=hint
             )
-        results = [Question(asked[task], _class_of(asked[task], class_)) for task, class_ in map(_parts, named)]
+        results = [Question(asked[task], class_of(asked[task], class_)) for task, class_ in map(_parts, named)]
         if AD_HOC in asked:
             results += [Question(asked[AD_HOC], prompt) for prompt in asked[AD_HOC].names]
         return tuple(results or map(Question, asked.values()))
@@ -184,7 +184,12 @@ def _parts(named: str) -> tuple[str, str]:
     return task, " ".join(class_.split())
 
 
-def _class_of(asked: AskedTask, class_: str) -> str | None:
+def class_of(asked: AskedTask, class_: str) -> str | None:
+    """Return the class that is named, None for none.
+
+    Raises:
+        MedclipError: WRONG_USE where the task has no such class.
+    """
     if class_ and class_ not in asked.names:
         raise MedclipError(
             Reason.WRONG_USE,

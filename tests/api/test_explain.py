@@ -184,6 +184,14 @@ def test_a_score_report_has_the_map_of_each_top_finding_and_another_call_compute
     assert "no localisation" in page
     named = medclip.score(tmp_path / "in", tmp_path / "out", explain="chest_xray_view:lateral", **call)
     assert named.report_path.read_text().count("<figcaption>heat map: lateral") == 2
+    for wrong, message in (
+        ("chest_xray_view:latteral", "the task chest_xray_view has no class 'latteral'"),
+        ("chest_xray_veiw", "heat maps of 'chest_xray_veiw' cannot be drawn, which this run does not ask"),
+        ("prompt:mass", "heat maps of 'prompt' cannot be drawn"),
+    ):
+        with pytest.raises(MedclipError, match=message):
+            medclip.score(tmp_path / "in", tmp_path / "new", explain=wrong, **call)
+        assert not (tmp_path / "new").exists()
     with pytest.raises(MedclipError, match="once more, and paths are hashed"):
         medclip.score(tmp_path / "in", tmp_path / "hashed", explain="top", hash_paths=True, **call)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medclip.errors import MedclipError, Reason
+from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.progress import Progress
 from medclip.reports.score.study import ThumbnailView
 from medclip.runs.options import ScoreOptions
@@ -22,6 +22,7 @@ from medclip.wording import percent
 
 if TYPE_CHECKING:
     from medclip.explaining.target import Target
+    from medclip.models.model import Model
     from medclip.runs.ledger import Ledger
     from medclip.runs.rows import FileRow, ScoreRow
 
@@ -111,6 +112,33 @@ class HeatMaps:
     def _ref(self, row: FileRow) -> FileRef:
         base = self.root if self.root.is_dir() else self.root.parent
         return FileRef(base / row.path, row.path)
+
+
+def check_named(named: str, model: str | Path | Model, options: ScoreOptions) -> None:
+    """Refuse to draw what a run does not ask, before it reads anything.
+
+    Raises:
+        MedclipError: WRONG_USE for such a task, and for a class that its task does not have; PACK_NOT_FOUND.
+    """
+    from medclip.adaptation.pack.pack_head import read_pack_text
+    from medclip.models.card import read_card
+    from medclip.models.packs.pack import find_pack
+    from medclip.scoring.targets import class_of
+    from medclip.scoring.tasks import asked_tasks
+
+    if named == TOP:
+        return
+    pack = find_pack(model)
+    card = read_card(pack)
+    asked = {one.task.name: one for one in asked_tasks(card, options, read_pack_text(pack, card))}
+    task, _, class_ = named.partition(":")
+    if task not in asked:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            f"heat maps of {task!r} cannot be drawn, which this run does not ask.",
+            hint=did_you_mean(task, (TOP, *asked), "Name one of"),
+        )
+    class_of(asked[task], class_)
 
 
 @dataclass(frozen=True)
