@@ -19,8 +19,9 @@ from safetensors.torch import save_file
 from medclip.errors import MedclipError, Reason
 from medclip.models.interchange.hub import Missing, fetch, fetch_model
 from medclip.models.interchange.load_hub import load_hub
-from tests.kits.hf_models import TEXTS, save_clip
+from tests.kits.hf_models import SIZE, TEXTS, save_clip
 from tests.kits.layouts import (
+    MEAN,
     SENTENCES,
     VIT,
     bert_folder,
@@ -29,6 +30,7 @@ from tests.kits.layouts import (
     hub_folder,
     images,
     plain_state,
+    preset_file,
     random_model,
 )
 
@@ -201,6 +203,19 @@ def test_a_cache_that_lacks_the_file_about_pixels_is_told_from_a_model_that_has_
     with pytest.raises(MedclipError, match="come without a file that says how their authors treat images"):
         load_hub("vinid/plip", tmp_path)
     assert fetch("vinid/plip", "preprocessor_config.json", str(tmp_path)) is Missing.ABSENT
+    ours = load_hub("vinid/plip", tmp_path, preset=preset_file(tmp_path / "presets", SIZE))
+    assert (ours.preprocess.resize, ours.preprocess.mean) == ("shortest", tuple(MEAN))
+
+
+@pytest.mark.parametrize("index", ["model.safetensors.index.json", "pytorch_model.bin.index.json"])
+def test_split_weights_are_fetched_file_by_file(tmp_path: Path, index: str) -> None:
+    folder = _snapshot(tmp_path, "vinid/plip")
+    save_clip(folder)
+    (folder / "model.safetensors").rename(folder / "part-1.safetensors")
+    (folder / index).write_text(json.dumps({"weight_map": {"a": "part-1.safetensors", "b": "part-2.safetensors"}}))
+    with pytest.raises(MedclipError, match=r"part-2\.safetensors is not in the hub's cache") as caught:
+        load_hub("vinid/plip", tmp_path)
+    assert caught.value.reason is Reason.PACK_NOT_FOUND
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
