@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, runtime_checkable
 
 from medclip.errors import MedclipError, Problem, Reason
 from medclip.files.discover import walk
@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _MISSING = Problem(Reason.MISSING_FILE, "the file does not exist.")
-_FORMS = "paths, arrays (H x W or H x W x 3), views, samples, or a data frame with a column `file`"
+_FORMS = "paths, arrays (H x W or H x W x 3), views, samples, studies, or a data frame with a column `file`"
+
+
+@runtime_checkable
+class Study(Protocol):
+    """What `medclip.open_study` returns, as far as it is asked here."""
+
+    def samples(self) -> tuple[Sample, ...]:
+        """Read everything, once."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +35,7 @@ class GivenImage:
 
     name: str
     """The path as it was given; "image 3" (03 of twenty) for the fourth of a list of arrays, views or samples."""
-    image: Path | NDArray[Any] | View | Sample
+    image: Path | NDArray[Any] | View | Sample | Study
     modality: Modality | None = None
     """What a data frame says of it."""
 
@@ -35,8 +44,9 @@ def given_images(images: Any) -> list[GivenImage]:
     """List what a caller gave, in its order.
 
     Args:
-        images: A path, array, view or sample; several of them, mixed as one likes; an array [N, H, W, C] of N images;
-            or a data frame with the columns of a manifest, of which `file` and `modality` count here.
+        images: A path, array, view, sample or opened study; several of them, mixed as one likes; an array
+            [N, H, W, C] of N images; or a data frame with the columns of a manifest, of which `file` and `modality`
+            count here.
 
     Raises:
         MedclipError: WRONG_USE for anything else, and for an array that is no image; TABLE_INVALID for a data frame
@@ -48,7 +58,7 @@ def given_images(images: Any) -> list[GivenImage]:
     """
     if _is_array(images):
         several = list(images) if images.ndim == 4 else [images]
-    elif isinstance(images, (str, os.PathLike, View, Sample)):
+    elif isinstance(images, (str, os.PathLike, View, Sample, Study)):
         several = [images]
     elif isinstance(images, Iterable) and not is_frame(images):
         several = list(images)
@@ -78,15 +88,15 @@ def as_files(inputs: Sequence[GivenImage], folder: Path) -> tuple[FileRef, ...]:
         folder: Where arrays are written; has to live as long as the files are read.
 
     Raises:
-        MedclipError: WRONG_USE for views and samples, which are no files, and for a file that is named twice.
+        MedclipError: WRONG_USE for views, samples and studies, which are no files, and for a file that is named twice.
     """
     refs: dict[str, FileRef] = {}
     for number, given in enumerate(inputs):
         name, path = PurePosixPath(given.name).as_posix(), given.image
-        if isinstance(path, (View, Sample)):
+        if isinstance(path, (View, Sample, Study)):
             raise MedclipError(
                 Reason.WRONG_USE,
-                "a view or sample was read already, and a run reads files itself.",
+                "a view, sample or study was read already, and a run reads files itself.",
                 where=name,
                 hint="Give its path, its pixels as an array, or embed it with model.embed_images.",
             )
@@ -127,7 +137,7 @@ def write_array(array: NDArray[Any], path: Path) -> Path:
 def _given(image: Any, name: str) -> GivenImage:
     if isinstance(image, (str, os.PathLike)):
         return GivenImage(os.fspath(image), Path(image))
-    if isinstance(image, (View, Sample)):
+    if isinstance(image, (View, Sample, Study)):
         return GivenImage(name, image)
     if not _is_array(image):
         raise _other(image, name)

@@ -6,6 +6,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Problem, Reason, did_you_mean
-from medclip.files.given_images import GivenImage, given_images, write_array
+from medclip.files.given_images import GivenImage, Study, given_images, write_array
 from medclip.files.grouping.studies import parse_modality
 from medclip.models.class_vectors import mean_vector
 from medclip.models.pixels_of import pixels_of
@@ -82,7 +83,7 @@ def _features(
     model: Any, reader: UnitReader, inputs: Sequence[GivenImage], otherwise: Modality | None, progress: Progress
 ) -> Iterator[tuple[int, NDArray[np.float32] | Problem]]:
     """Yield the place of each input and the features of its views, or why there are none."""
-    pixels: dict[int, Images] = {}
+    pixels: list[tuple[int, Images]] = []
     files: dict[int, _File] = {}
     with tempfile.TemporaryDirectory(prefix="medclip-arrays-") as folder:
         for n, given in enumerate(inputs):
@@ -93,10 +94,13 @@ def _features(
                 files[n] = _File(image, given.modality)
             else:
                 try:
-                    pixels[n] = pixels_of(image, model.preprocess)
+                    parts = image.samples() if isinstance(image, Study) else (image,)
+                    pixels += [(n, part) for part in [pixels_of(part, model.preprocess) for part in parts]]
                 except MedclipError as error:
                     yield n, error.problem()
-        yield from zip(pixels, encode_units(model, list(pixels.values())), strict=True)
+        encoded = zip(pixels, encode_units(model, [part for _, part in pixels]), strict=True)
+        for n, parts in groupby(encoded, key=lambda entry: entry[0][0]):  # a study may have several
+            yield n, np.concatenate([features_VD for _, features_VD in parts])
         progress.step(len(inputs) - len(files))
         read = reader.read(list(files.values()), progress.step, keep_pixels=False, otherwise=otherwise)
         for n, unit in zip(files, read, strict=True):

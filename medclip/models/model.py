@@ -272,8 +272,9 @@ class Model:
 
         Args:
             images: Paths (a folder is one series, slide or record), arrays (H x W or H x W x 3; uint8 as it is, other
-                types stretched as deep image files are), views, samples, or a data frame with the columns `file` and
-                perhaps `modality`; one of them or several, mixed as one likes. An array [N, H, W, C] is N images.
+                types stretched as deep image files are), views, samples, opened studies (one vector each), or a data
+                frame with the columns `file` and perhaps `modality`; one of them or several, mixed as one likes. An
+                array [N, H, W, C] is N images.
             modality: Of arrays, and of files that neither the data frame nor their header names; the pack's only one
                 where None.
             batch_size: Images in one forward pass; the model's own where None. Another size may change the last bits.

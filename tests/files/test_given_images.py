@@ -117,7 +117,7 @@ def test_names_are_padded_so_that_their_order_is_that_of_the_images() -> None:
     ("given", "sentence"),
     [
         (["x/a.png", "x/./a.png"], r"x/a\.png: this file is given twice"),
-        ([View(ramp()[:, :, None], (0, 255))], "image 0: a view or sample was read already"),
+        ([View(ramp()[:, :, None], (0, 255))], "image 0: a view, sample or study was read already"),
     ],
 )
 def test_what_is_no_file_or_two_times_the_same_is_refused(given: list, sentence: str, tmp_path: Path) -> None:

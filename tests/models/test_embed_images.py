@@ -11,6 +11,8 @@ import pytest
 
 from medclip.adapters.registry import read_unit
 from medclip.adapters.sources import source_of
+from medclip.api.open_study import open_study
+from medclip.api.score import score
 from medclip.errors import MedclipError, Reason
 from medclip.models.model import Model
 from medclip.models.packs.pack import load_model
@@ -43,6 +45,20 @@ def test_files_become_the_vectors_of_what_their_adapter_reads(model: Model, imag
     np.testing.assert_allclose(vectors, model.encode_image(plain), atol=1e-6)
     assert vectors.dtype == np.float32
     assert vectors.shape == (4, model.dim)
+
+
+def test_an_opened_study_is_one_vector_of_all_its_views(model: Model, images: list[Path], tmp_path: Path) -> None:
+    for n in (5, 6):
+        write_dicom(tmp_path / "study" / f"{n}.dcm", texture(n, 90, 120))
+    study = open_study(tmp_path / "study")
+    each = model.embed_images(study.samples())
+    both = each.mean(axis=0) / np.linalg.norm(each.mean(axis=0))
+    rows = model.embed_images([images[0], study, images[1]])
+    np.testing.assert_allclose(rows[1], both, atol=1e-6)
+    np.testing.assert_allclose(rows[[0, 2]], model.embed_images(images[:2]), atol=1e-6)
+    np.testing.assert_allclose(model.embed_images(study), both[None], atol=1e-6)
+    with pytest.raises(MedclipError, match="study was read already"):
+        score(study, model=model)
 
 
 def test_every_form_of_an_image_gives_the_same_vector(model: Model, images: list[Path]) -> None:
