@@ -89,6 +89,8 @@ class Verb:
     """From the loaded model to what is made of units."""
     write: Callable[[Ledger, dict[str, Any]], None]
     """Writes the results of a complete ledger whose files are numbered; it is given what run.json says."""
+    begin: Callable[[], None] | None = None
+    """Called once the folder is this run's, before anything is read."""
     finish: Callable[[Ledger], None] | None = None
     """Called before the run counts as finished, also where nothing is computed again, e.g. to write a report."""
     shows_parts: bool = True
@@ -174,6 +176,8 @@ def conduct(call: Call, pack: RunPack, verb: Verb) -> tuple[dict[str, int], bool
         # a run may be finished already, and then no model is needed.
         loading = None if holds_run else loader.submit(load_run_model, pack.path, call)
         claim(ledger, identity, folder)
+        if verb.begin is not None:
+            verb.begin()
         ledger.remember({"notes": list(verb.notes)})
         remove_drafts(folder)
         hashed = partial(hashed_path, key=key)

@@ -171,7 +171,7 @@ class Listing:
             raise in_use(
                 folder,
                 f"the files differ: {count(num_gained, 'file')} came since this run listed them",
-                "Score the new ones too with --add, or name another folder.",
+                "Take the new ones in with --add, or name another folder.",
             )
 
     def _known(self, refs: Sequence[FileRef], again: bool) -> dict[str, KnownFile]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from medclip.adaptation.pack.pack_head import read_pack_text
 from medclip.embeddings.embedded_unit import DTYPES, EmbeddingPack
-from medclip.embeddings.open_embeddings import Embeddings, open_embeddings
+from medclip.embeddings.open_embeddings import Embeddings, is_embeddings, open_embeddings
 from medclip.embeddings.write_embeddings import begin_embeddings, write_embeddings
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.tables.write import write_rows
@@ -50,6 +50,7 @@ def run_embedding(call: Call, *, dtype: str = "float32") -> Embeddings:
         identity={"command": EMBED, "dtype": dtype},
         answers=partial(_answers, call, pack),
         write=partial(_write, call, pack, dtype),
+        begin=partial(_begin, call.folder),
         shows_parts=False,
         keeps_looks=True,
         only=only_modality(pack.card, read_pack_text(pack.path, pack.card)),
@@ -61,6 +62,12 @@ def run_embedding(call: Call, *, dtype: str = "float32") -> Embeddings:
 def embedding_pack(path: Path, card: Any, digest: str) -> EmbeddingPack:
     """Return what a folder of embeddings remembers of a pack."""
     return EmbeddingPack(card.name, str(card.version), digest, image_tower_digest(path), pixels_digest(path))
+
+
+def _begin(folder: Path) -> None:
+    """Mark a new folder at once, so that one whose run is killed early is never taken for a folder of images."""
+    if not is_embeddings(folder):
+        begin_embeddings(folder)
 
 
 def _answers(call: Call, pack: RunPack, model: Any) -> Answers:

@@ -119,6 +119,21 @@ def test_a_run_stopped_at_any_commit_goes_on_and_ends_in_the_same_bytes(
     assert digests(out) == digests(stored)
 
 
+def test_a_run_killed_before_its_model_is_loaded_leaves_embeddings_that_are_not_complete(
+    pack: Path, studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("medclip.runs.conduct.load_run_model", killed)
+        with pytest.raises(KeyboardInterrupt):
+            embed(studies, tmp_path / "e", model=pack, workers=1)
+    with pytest.raises(MedclipError, match="not complete"):  # and not: scored as if it were a folder of images
+        score(tmp_path / "e", tmp_path / "s", model=pack)
+    assert embed(studies, tmp_path / "e", model=pack, workers=1).num_units
+
+
 def test_files_that_came_are_added_and_results_are_those_of_all(pack: Path, tmp_path: Path) -> None:
     root = small_folder(tmp_path / "in")
     embed(root, tmp_path / "e", model=pack, workers=1)
