@@ -28,7 +28,7 @@ from medclip.training.ranks.accelerator import allow_fast_products, choose_preci
 from medclip.training.ranks.pace import Pace
 from medclip.training.ranks.sharding import blocks_of, full_weights, spread
 from medclip.training.ranks.world import World
-from medclip.training.recipe.compatibility import refuse_what_does_not_go_together
+from medclip.training.recipe.compatibility import refuse_other_samples, refuse_what_does_not_go_together
 from medclip.training.recipe.file import package_folder
 from medclip.training.recipe.schema import Recipe
 from medclip.training.reconstructions import Reconstruction, fill_in
@@ -78,6 +78,7 @@ class Trainer:
         self.tokenizer = started.tokenizer if recipe.needs_words else None
         # Shards hold images as the adapters crop them, whatever the model that was begun with was shown.
         self.preprocess = replace(started.preprocess, adapters=self.reader.preprocessing, crop="modality")
+        refuse_other_samples(self.reader, self.preprocess)
         self.normalisation, self.size_px = (self.preprocess.mean, self.preprocess.std), self.preprocess.size_px
         self.data, self.val = self._batches()
         self._notes: list[str] = []
@@ -359,7 +360,9 @@ class Trainer:
         o = self.recipe.objective
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.recipe.seed)
-            masked = MaskedPart(model, self.size_px, o.masked, self.preprocess.std) if o.masked is not None else None
+            volume = self.preprocess.volume
+            std = self.preprocess.std[: 3 if volume is None else volume.channels]
+            masked = MaskedPart(model, self.size_px, o.masked, std) if o.masked is not None else None
         towers = Towers(model, None if self.tokenizer is None else self.tokenizer.pad_id, masked)
         # In the order of torch's guides: activation checkpoints (they are in the model), compile, shard.
         for block in blocks_of(towers) if self.recipe.train.compile else ():

@@ -82,6 +82,19 @@ def volume_shards(folder: Path, num_train: int = 6, num_val: int = 2) -> Path:
     return folder / "s"
 
 
+def volume_recipe(shards: Path) -> dict[str, Any]:
+    """Return a masked run of six steps on CT volumes."""
+    taken = {"num_frames": 8, "tubelet": 2, "spacing_mm": [2, 2, 2], "window": [-200, 300]}
+    return {
+        "name": "volumes",
+        "seed": 3,
+        "objective": "masked",
+        "data": {"shards": str(shards), "workers": 2},
+        "model": {"image_tower": "test_vit", "size_px": SIZE_PX, "volume": taken},
+        "train": {"epochs": 3, "batch_size": 3, "warmup_steps": 1, "log_every": 1, "threads": 1, "lr": 1e-3},
+    }
+
+
 def loop(num_frames: int = 10, *, moving: bool = True, channels: int = 1) -> Voxels:
     """Return a loop of a disc that moves, or not, 40 ms a frame."""
     y, x = np.mgrid[:40, :48]

@@ -37,6 +37,8 @@ class TubeletEmbed(nn.Module):
         self.num_patches = self.grid_size[0] * self.grid_size[1] * self.grid_size[2]
         kernel = (tubelet, patch_px, patch_px)
         self.proj = nn.Conv3d(channels, dim, kernel, stride=kernel)
+        self.norm = nn.Identity()
+        """As timm's embedding has it; masked autoencoders embed visible patches alone, and go by both."""
 
     def forward(self, images_BCTHW: Tensor) -> Tensor:
         """Return the tokens of clips, [B, L, D], without positions."""
@@ -69,6 +71,7 @@ def make_tubelets(trunk: Any, values: Mapping[str, Any], size_px: int) -> None:
         )
     refuse_other_towers(trunk)
     (patch, _), dim = trunk.patch_embed.patch_size, trunk.embed_dim
+    trunk.dynamic_img_size = False  # clips have one size
     trunk.patch_embed = TubeletEmbed(frames, size_px, tubelet, patch, channels, dim)
     prefix = 0 if trunk.no_embed_class else trunk.num_prefix_tokens
     trunk.pos_embed = nn.Parameter(torch.empty(1, prefix + trunk.patch_embed.num_patches, dim))
@@ -83,7 +86,7 @@ def refuse_other_towers(trunk: Any) -> None:
     """
     from timm.models.vision_transformer import VisionTransformer
 
-    plain = type(trunk) is VisionTransformer and trunk.pos_embed is not None and not trunk.dynamic_img_size
+    plain = type(trunk) is VisionTransformer and trunk.pos_embed is not None
     if not plain or not hasattr(trunk.patch_embed, "proj"):
         raise MedclipError(
             Reason.PACK_INVALID,

@@ -133,9 +133,13 @@ def apply_change(
     if part.mode == "RGB" and (change.hue or change.saturation != 1):
         part = part.convert("RGB", _tint(change.hue, change.saturation))
     if change.gain != 1 or change.gamma != 1:
-        table = np.clip(255 * change.gain * (np.arange(256) / 255) ** change.gamma, 0, 255).round().astype(np.uint8)
-        part = part.point(table.tolist() * len(part.getbands()))
+        part = part.point(grey_table(change).tolist() * len(part.getbands()))
     return np.asarray(part if part.mode == "RGB" else part.convert("RGB"))
+
+
+def grey_table(change: Change) -> NDArray[np.uint8]:
+    """Return what becomes of each of the 256 grey values; black stays black."""
+    return np.clip(255 * change.gain * (np.arange(256) / 255) ** change.gamma, 0, 255).round().astype(np.uint8)
 
 
 class _Frame(NamedTuple):

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.errors import MedclipError, Reason
+from medclip.imaging.volume.voxels import Voxels
 from medclip.models.preprocess import Preprocess
 from medclip.objectives.keys import key_of
 from medclip.sample import Modality
@@ -23,6 +24,7 @@ from medclip.text.captions.record import CaptionRecord
 from medclip.text.free_text.sentences import Native
 from medclip.text.tokenizers.tokenizer import Tokenizer
 from medclip.training.batches.augment import Change, apply_change, draw_change, largest_px, names_a_side
+from medclip.training.batches.augment_clips import draw_clip_change, make_clip
 from medclip.training.batches.order import ORDER
 from medclip.training.batches.slots import Arrays
 from medclip.training.recipe.schema import Augment, Decode
@@ -80,8 +82,21 @@ class Drawing:
     @property
     def image_shape(self) -> tuple[int, ...]:
         """Shape of what `draw` returns."""
-        side, budget = self.preprocess.size_px, self.preprocess.budget
+        side, budget, volume = self.preprocess.size_px, self.preprocess.budget, self.preprocess.volume
+        if volume is not None:
+            return volume.num_frames, side, side, volume.channels
         return (side, side, 3) if budget is None else budget.packed_shape
+
+    def clip(self, stored: Voxels, rng: np.random.Generator, may_flip: bool) -> NDArray[np.uint8]:
+        """Make what a model of volumes takes of a stored one.
+
+        Raises:
+            MedclipError: It is none that the model takes.
+        """
+        taken = self.preprocess.volume
+        assert taken is not None
+        change = None if self.augment is None else draw_clip_change(self.augment, rng, may_flip=may_flip)
+        return make_clip(stored, change, taken, self.preprocess.size_px)
 
     def draw(self, stored: Image.Image, change: Change | None) -> NDArray[np.uint8]:
         """Make what the model takes of a stored image: a square, or what `TokenBudget.pack` returns."""
@@ -104,7 +119,7 @@ class Made:
     """One row of a batch."""
 
     image: NDArray[np.uint8] | None
-    """uint8 [S, S, 3], or packed patches (`Drawing.image_shape`); None for a bad sample."""
+    """uint8 [S, S, 3], packed patches, or a clip (`Drawing.image_shape`); None for a bad sample."""
     tokens: NDArray[np.int32]
     """int32 [L]."""
     text: str = ""
@@ -127,8 +142,8 @@ class Made:
 
 @dataclass(frozen=True, eq=False)
 class _Stored:
-    stored: NDArray[np.uint8]
-    """H x W, or H x W x 3."""
+    stored: NDArray[np.uint8] | Voxels
+    """H x W, or H x W x 3; or a volume."""
     record: CaptionRecord
     meta: Mapping[str, Any]
 
@@ -188,19 +203,28 @@ class Samples:
         text = self._caption(record, meta, (epoch, index, *again)) if d.words else ""
         if d.words and not text:
             return self.bad(index, Reason.EMPTY_CAPTION)
-        change = None
-        if d.augment is not None:
-            rng = np.random.default_rng((d.seed, AUGMENT, epoch, index, *again))
-            change = draw_change(
-                d.augment,
-                rng,
-                # A mirrored ECG runs backwards in time.
-                may_flip=record.laterality is None and record.modality is not Modality.ECG and not names_a_side(text),
-                may_tint=record.modality is not Modality.PATHOLOGY or d.augment.stain_jitter,
+        rng = np.random.default_rng((d.seed, AUGMENT, epoch, index, *again))
+        # A mirrored ECG runs backwards in time.
+        may_flip = record.laterality is None and record.modality is not Modality.ECG and not names_a_side(text)
+        try:
+            image = (
+                d.clip(stored, rng, may_flip)
+                if isinstance(stored, Voxels)
+                else self._image(stored, record, rng, may_flip)
             )
+        except MedclipError as e:
+            return self.bad(index, e.reason)
         study = str(meta.get("study", ""))
-        tokens = self._tokens(text)
-        return Made(d.draw(stored, change), tokens, text, label_key(record), study, self.reader.key(index))
+        return Made(image, self._tokens(text), text, label_key(record), study, self.reader.key(index))
+
+    def _image(
+        self, stored: Image.Image, record: CaptionRecord, rng: np.random.Generator, may_flip: bool
+    ) -> NDArray[np.uint8]:
+        d, change = self.drawing, None
+        if d.augment is not None:
+            may_tint = record.modality is not Modality.PATHOLOGY or d.augment.stain_jitter
+            change = draw_change(d.augment, rng, may_flip=may_flip, may_tint=may_tint)
+        return d.draw(stored, change)
 
     def _caption(self, record: CaptionRecord, meta: Mapping[str, Any], which: tuple[int, ...]) -> str:
         """Draw a caption; "" where the record says nothing."""
@@ -226,26 +250,31 @@ class Samples:
             return np.zeros(0, np.int32)
         return self._tokenizer.encode([text])[0].astype(np.int32)
 
-    def _read(self, index: int) -> tuple[Image.Image, CaptionRecord, Mapping[str, Any]]:
+    def _read(self, index: int) -> tuple[Image.Image | Voxels, CaptionRecord, Mapping[str, Any]]:
         from PIL import Image
 
         kept = self._cache.get(index)
         if kept is not None:
-            return Image.fromarray(kept.stored), kept.record, kept.meta
+            stored = kept.stored if isinstance(kept.stored, Voxels) else Image.fromarray(kept.stored)
+            return stored, kept.record, kept.meta
         raw = self.reader.raw(index)  # what goes wrong here is the shard's fault: it ends the run
         try:
             parts = self.reader.unpack(index, raw)
             record, meta = self.reader.understand(index, parts)
-            stored = self.reader.image(parts, *self.drawing.scale)
+            if self.drawing.preprocess.volume is not None:
+                stored = self.reader.voxels(parts)
+            else:
+                stored = self.reader.image(parts, *self.drawing.scale)
         except MedclipError as e:
             raise _BadSample(str(e.reason)) from e
         self._keep(index, stored, record, meta)
         return stored, record, meta
 
-    def _keep(self, index: int, stored: Image.Image, record: CaptionRecord, meta: Mapping[str, Any]) -> None:
-        size = stored.width * stored.height * len(stored.getbands()) + _RECORD_BYTES + 2 * len(record.report or "")
-        if index not in self._cache and self._room.take(size):
-            self._cache[index] = _Stored(np.asarray(stored), record, meta)
+    def _keep(self, index: int, stored: Image.Image | Voxels, record: CaptionRecord, meta: Mapping[str, Any]) -> None:
+        is_volume = isinstance(stored, Voxels)
+        pixels = stored.values.nbytes if is_volume else stored.width * stored.height * len(stored.getbands())
+        if index not in self._cache and self._room.take(pixels + _RECORD_BYTES + 2 * len(record.report or "")):
+            self._cache[index] = _Stored(stored if is_volume else np.asarray(stored), record, meta)
 
 
 class _BadSample(Exception):

@@ -23,6 +23,7 @@ from medclip.models.towers.freeze import lock_image, lock_text
 from medclip.models.towers.image_only import without_words
 from medclip.models.towers.masked_autoencoder import prepare_trunk
 from medclip.models.towers.native_aspect import check_equal, make_native, patch_side
+from medclip.models.volume_input import TUBELET
 from medclip.shards.reading.samples import ShardReader
 from medclip.text.captions.draw import all_wordings, draw_caption
 from medclip.text.tokenizers.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
@@ -69,7 +70,8 @@ def begin(recipe: Recipe, folder: Path, reader: ShardReader) -> Started:
         lock_text(model, unlocked_layers=m.unlocked_text_layers)
     if m.grad_checkpointing:
         recompute_activations(model)
-    model.to(memory_format=torch.channels_last)
+    if started.preprocess.volume is None:  # kernels of tubelets have an axis more
+        model.to(memory_format=torch.channels_last)
     return started
 
 
@@ -119,6 +121,8 @@ def _built_alone(recipe: Recipe) -> Started:
     """Build an image tower alone."""
     m = recipe.model
     config = without_words({"vision_cfg": {"timm_model_name": m.image_tower, "image_size": m.size_px}})
+    if m.volume is not None:
+        config["vision_cfg"][TUBELET] = m.volume.tower
     torch.manual_seed(recipe.seed)
     try:
         model: Any = build_clip(config)
@@ -130,7 +134,7 @@ def _built_alone(recipe: Recipe) -> Started:
         ) from e
     config["embed_dim"] = model.visual.dim
     _start_trunk(recipe, model)
-    return Started(model, config, None, Preprocess(m.size_px))
+    return Started(model, config, None, Preprocess(m.size_px, volume=m.volume))
 
 
 def _start_trunk(recipe: Recipe, model: Any) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from medclip.errors import MedclipError, Reason
+from medclip.models.preprocess import Preprocess
+from medclip.shards.reading.samples import ShardReader
 from medclip.training.ranks.accelerator import Precision
 from medclip.training.ranks.world import World
 from medclip.training.recipe.schema import Recipe
@@ -28,6 +30,25 @@ def refuse_beside_native_aspect(recipe: Recipe) -> None:
                 f"{key} does not go with model.native_aspect: {why}.",
                 hint="Leave out one of them.",
             )
+
+
+def refuse_other_samples(reader: ShardReader, preprocess: Preprocess) -> None:
+    """Refuse shards of volumes for a model of images, and the reverse.
+
+    Raises:
+        MedclipError: RECIPE_INVALID, with what to do.
+    """
+    takes = preprocess.volume is not None
+    if reader.holds_volumes == takes:
+        return
+    holds = ("images", "volumes or loops")
+    raise MedclipError(
+        Reason.RECIPE_INVALID,
+        f"these shards hold {holds[not takes]}, and the model of the recipe takes {holds[takes]}.",
+        where=reader.folder,
+        hint="Build them with `medclip shards build --volumes`." if takes
+        else "Say model.volume, or build shards without --volumes.",
+    )  # fmt: skip
 
 
 def refuse_what_does_not_go_together(recipe: Recipe, towers: Towers, world: World, precision: Precision) -> None:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from medclip.errors import MedclipError
 from medclip.files.remote import place_of
+from medclip.models.volume_input import VolumeInput, volume_input
 from medclip.shards.reading.shard_cache import DEFAULT_GB, ShardCache
 from medclip.text.vocabulary.find_task import find_task
 from medclip.text.vocabulary.load import load_task
@@ -147,6 +148,11 @@ class ModelPart(_Part):
     is resized to as many patches as `max_tokens` allows."""
     max_tokens: int | None = Field(default=None, ge=1, le=65_535)
     """Most patches of an image with native_aspect; None is those of a square of size_px."""
+    volume: VolumeInput | None = None
+    """Train on volumes or loops: shards of `medclip shards build --volumes`, of which clips of `num_frames` slices or
+    frames are shown to a plain vision transformer, `tubelet` of them in a token. A volume has `spacing_mm` (slices,
+    rows, columns), `plane` (axial), `unit` (HU) and `window` (black, white); a loop has `kind: cine` and perhaps
+    `frame_ms`. None trains on images."""
     embed_dim: int = Field(default=256, ge=8)
     text_width: int = Field(default=256, ge=16)
     text_heads: int = Field(default=4, ge=1)
@@ -170,8 +176,24 @@ class ModelPart(_Part):
     logit_bias: float = -10.0
     """Starting value for the sigmoid loss."""
 
+    @field_validator("volume", mode="before")
+    @classmethod
+    def _volume(cls, values: Any) -> Any:
+        if values is None or isinstance(values, VolumeInput):
+            return values
+        if not isinstance(values, dict):
+            raise ValueError("volume takes keys such as num_frames and spacing_mm")
+        return volume_input(values)
+
     @model_validator(mode="after")
     def _check(self) -> ModelPart:
+        beside = {
+            "start": self.start is not None, "native_aspect": self.native_aspect,
+            "freeze_blocks": self.freeze_blocks > 0, "image_weights: imagenet": self.image_weights == "imagenet",
+        }  # fmt: skip
+        wrong = [name for name, said in beside.items() if said] if self.volume is not None else []
+        if wrong:
+            raise ValueError(f"volume does not go with {wrong[0]}")
         unused = sorted(_BUILT & self.model_fields_set)
         if self.start is not None and unused:
             raise ValueError(f"{', '.join(unused)} cannot be set together with start, which brings its own towers")
@@ -554,7 +576,17 @@ class Recipe(_Part):
             raise ValueError("train.compile goes with lock_image, not with model.freeze_blocks")
         if not self.needs_words:
             self._check_without_words()
+        if self.model.volume is not None:
+            self._check_volume()
         return self
+
+    def _check_volume(self) -> None:
+        if self.needs_words:
+            raise ValueError("model.volume trains an image tower alone, without words: say objective.contrastive: 0")
+        a = self.augment
+        unused = [n for n in ("rotate_deg", "hue", "saturation", "rand_augment") if getattr(a, n, None)]
+        if unused:
+            raise ValueError(f"augment.{unused[0]} is not done to volumes: leave it out, or say 0")
 
     def _check_without_words(self) -> None:
         unused = [f"text.{name}" for name in sorted(self.text.model_fields_set)]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medclip.models.model import normalise_square
+from medclip.models.model import normalise_clips, normalise_square
 from medclip.models.towers.native_aspect import unpack_batch
 from medclip.objectives.contrastive import clip_loss
 from medclip.objectives.distill import relational_loss
@@ -281,4 +281,6 @@ class StepComputer:
     def _normalised(self, images: Tensor) -> Any:
         if images.ndim == 3:  # patches of images at their own aspect ratio
             return unpack_batch(images, self._mean, self._std)
+        if images.ndim == 5:
+            return normalise_clips(images, self._mean, self._std)
         return normalise_square(images, self._mean, self._std)

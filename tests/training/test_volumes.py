@@ -1,0 +1,164 @@
+"""Training on volumes: tubes hidden, running cells guessed; the clips are those that a pack is scored with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from medclip.adapters.registry import read_unit
+from medclip.adapters.sources import source_of
+from medclip.errors import MedclipError, Reason
+from medclip.models.packs.pack import load_model, verify_pack
+from medclip.models.pixels_of import pixels_of
+from medclip.models.volume_input import VolumeInput
+from medclip.sample import Modality
+from medclip.settings import Settings
+from medclip.training.log import read_log
+from medclip.training.loop import run_recipe
+from medclip.training.recipe.file import load_recipe
+from medclip.training.trainer import Trainer
+from tests.kits.training import make_shards, masked_recipe
+from tests.kits.volume_models import SIZE_PX, volume_recipe, volume_shards
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return volume_shards(tmp_path_factory.mktemp("volumes"))
+
+
+@pytest.fixture
+def recipe(shards: Path) -> dict[str, Any]:
+    return volume_recipe(shards)
+
+
+@pytest.fixture(scope="module")
+def run(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "run"
+    run_recipe(volume_recipe(shards), out=out)
+    return out
+
+
+def _losses(out: Path) -> list[float]:
+    return [e["loss"] for e in read_log(out / "log.jsonl") if e["kind"] == "step"]
+
+
+def test_a_run_ends_in_a_pack_that_says_how_it_takes_volumes(run: Path) -> None:
+    assert not verify_pack(run / "pack").has_text
+    model = load_model(run / "pack")
+    taken = model.preprocess.volume
+    assert isinstance(taken, VolumeInput)
+    assert (taken.plane, taken.unit, taken.spacing_mm, taken.window) == ("axial", "HU", (2, 2, 2), (-200, 300))
+    config = json.loads((run / "pack" / "open_clip_config.json").read_text())
+    assert config["model_cfg"]["vision_cfg"]["tubelet"] == {"num_frames": 8, "tubelet": 2, "channels": 1}
+    assert list(model.preprocess.adapters) == ["ct:volume"]
+    assert model.encode_image(np.zeros((1, 8, SIZE_PX, SIZE_PX, 1), np.uint8)).shape == (1, model.dim)
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(recipe: dict[str, Any], run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "stopped"
+    stopped = run_recipe(recipe, ["train.checkpoint_every=2"], out=out, stop=lambda step: step == 3)
+    assert stopped.pack is None
+    run_recipe(recipe, ["train.checkpoint_every=2", "data.worker_kind=process"], out=out)
+    assert _losses(out) == _losses(run)
+    ends = [sorted((folder / "checkpoints").iterdir())[-1] for folder in (run, out)]
+    first, second = (load_file(next(end.glob("*.safetensors"))) for end in ends)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_loss_falls(recipe: dict[str, Any], tmp_path: Path) -> None:
+    run_recipe(recipe, ["train.epochs=12"], out=tmp_path / "run")
+    validations = [e["val_loss"] for e in read_log(tmp_path / "run" / "log.jsonl") if e["kind"] == "val"]
+    assert validations[-1] < 0.9 * validations[0]
+
+
+def test_tubes_are_hidden_at_all_times_and_half_of_them_are_guessed(recipe: dict[str, Any], tmp_path: Path) -> None:
+    trainer = Trainer(load_recipe(recipe), tmp_path / "run")
+    batch = next(iter(trainer.data.training(0, 1)))
+    inputs = trainer.computer.prepare(batch, 0)
+    trainer.data.close()
+    assert batch.images.shape == (3, 8, SIZE_PX, SIZE_PX, 1)
+    assert inputs.mask_BL is not None
+    assert inputs.decoded_BL is not None
+    tubes_BTP = inputs.mask_BL.view(3, 4, 4)  # 8 slices by 2; 32 px by 16
+    assert (tubes_BTP == tubes_BTP[:, :1]).all()
+    assert tubes_BTP.sum(2).unique().tolist() == [3]  # 0.8 of 4 places, rounded down
+    assert inputs.decoded_BL.sum(1).tolist() == [8, 8, 8]
+
+
+def test_training_and_scoring_are_shown_the_same_pixels(shards: Path, run: Path, tmp_path: Path) -> None:
+    """A file through its adapter and the pack gives, bit for bit, the clip that validation made of the shard."""
+    trainer = Trainer(load_recipe(volume_recipe(shards)), tmp_path / "run")
+    assert trainer.val is not None
+    batch = next(iter(trainer.val.validation(2)))
+    preprocess = load_model(run / "pack").preprocess
+    clips = {}
+    for path in sorted((shards.parent / "files").glob("[67].nii")):
+        sample = read_unit(source_of(path, Settings()), Modality.CT, preprocess.reading(Settings()))
+        pixels = pixels_of(sample, preprocess)
+        clips[np.asarray(pixels[len(pixels) // 2]).tobytes()] = path
+    assert {image.tobytes() for image in batch.images} == set(clips)
+    assert batch.images.any()
+    trainer.data.close()
+
+
+def test_a_volume_of_another_plane_is_a_bad_sample_with_its_reason(recipe: dict[str, Any], tmp_path: Path) -> None:
+    out, other = tmp_path / "run", {"plane": "coronal"}
+    recipe["model"]["volume"] = {**recipe["model"]["volume"], **other}
+    with pytest.raises(MedclipError, match="other_orientation") as caught:
+        run_recipe(recipe, ["data.max_bad_share=0"], out=out)
+    assert caught.value.reason is Reason.TOO_MANY_BAD
+
+
+def test_shards_of_images_and_models_of_volumes_do_not_go_together(
+    recipe: dict[str, Any], shards: Path, tmp_path: Path
+) -> None:
+    images = make_shards(tmp_path / "images")
+    for plan, said in (
+        (recipe | {"data": {"shards": str(images)}}, "hold images, and the model of the recipe takes volumes"),
+        (masked_recipe(shards), "hold volumes or loops, and the model of the recipe takes images"),
+    ):
+        with pytest.raises(MedclipError, match=said) as caught:
+            run_recipe(plan, out=tmp_path / "run")
+        assert caught.value.reason is Reason.RECIPE_INVALID
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (["model.volume.num_frames=9"], "no multiple of tubelet"),
+        (["model.volume.spacing_mm=[2, 2]"], "3 finite numbers"),
+        (["objective.masked.decoder=linear", "objective.masked.decode_ratio=null"], "Choose decoder: video"),
+        (["model.size_px=48"], "running cells"),
+        (["model.image_tower=test_efficientnet"], "cannot take clips"),
+        (["model.native_aspect=true"], "does not go with native_aspect"),
+        (["objective.contrastive=1"], "without words"),
+        (["augment.rotate_deg=7"], "not done to volumes"),
+    ],
+)
+def test_what_does_not_go_with_volumes_is_refused_before_the_first_step(
+    recipe: dict[str, Any], tmp_path: Path, changes: list[str], said: str
+) -> None:
+    with pytest.raises(MedclipError) as caught:
+        run_recipe(recipe, changes, out=tmp_path / "run")
+    assert said in f"{caught.value}"
+    assert caught.value.reason is Reason.RECIPE_INVALID
+
+
+def test_the_word_masked_stands_for_tubes_where_the_model_takes_volumes(recipe: dict[str, Any]) -> None:
+    plan = load_recipe(recipe)
+    masked = plan.objective.masked
+    assert masked is not None
+    assert (masked.decoder, masked.ratio, masked.decode_ratio, masked.normalise) == ("video", 0.8, 0.5, True)
+    assert (plan.augment.flip, plan.augment.stretch) == (0, 1)
+    assert load_recipe(plan).digest() == plan.digest()
+    recipe["model"]["volume"] = {"kind": "cine", "num_frames": 8}
+    cine = load_recipe(recipe).objective.masked
+    assert cine is not None
+    assert cine.ratio == 0.9
