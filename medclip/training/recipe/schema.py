@@ -191,7 +191,7 @@ class ModelPart(_Part):
             "start": self.start is not None, "native_aspect": self.native_aspect,
             "freeze_blocks": self.freeze_blocks > 0, "image_weights: imagenet": self.image_weights == "imagenet",
         }  # fmt: skip
-        wrong = [name for name, said in beside.items() if said] if self.volume is not None else []
+        wrong = [name for name, is_asked in beside.items() if is_asked] if self.volume is not None else []
         if wrong:
             raise ValueError(f"volume does not go with {wrong[0]}")
         unused = sorted(_BUILT & self.model_fields_set)
