@@ -116,6 +116,23 @@ def test_positions_stay_and_hidden_patches_do_not_reach_the_tower(masked: dict[s
     assert torch.equal(trainer.towers.clip.visual.trunk.pos_embed, before)
 
 
+def test_an_empty_background_uses_up_no_visible_patches(masked: dict[str, Any], tmp_path: Path) -> None:
+    changes = ["objective.masked.foreground=true", "model.size_px=128"]  # 64 patches, of which 16 are visible
+    trainer = Trainer(load_recipe(masked, changes), tmp_path / "run")
+    batch = next(iter(trainer.data.training(0, 1)))
+    noise = np.random.default_rng(0).integers(0, 255, (6, 128, 32, 3), dtype=np.uint8)
+    batch.images[:], batch.images[:, :, :32] = 0, noise  # the first two of eight columns
+    inputs = trainer.computer.prepare(batch, 0)
+    assert inputs.mask_BL is not None
+    visible_BRC = ~inputs.mask_BL.unflatten(1, (8, 8))
+    assert visible_BRC.flatten(1).sum(1).tolist() == [16] * 6
+    assert visible_BRC[:, :, :2].sum((1, 2)).tolist() == [4] * 6  # a quarter of the sixteen that show something
+    fixed, _ = trainer.computer._fixed_masks(range(6), torch.from_numpy(batch.images))
+    assert fixed is not None
+    assert (~fixed.unflatten(1, (8, 8)))[:, :, :2].sum((1, 2)).tolist() == [4] * 6
+    trainer.data.close()
+
+
 @pytest.mark.parametrize("tower", ["test_vit", "test_efficientnet"])
 def test_painted_patches_train_any_tower_alone(masked: dict[str, Any], tmp_path: Path, tower: str) -> None:
     changes = [f"model.image_tower={tower}", "objective.masked.decoder=linear", "model.size_px=64"]

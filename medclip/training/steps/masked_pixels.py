@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from medclip.errors import MedclipError, Reason
 from medclip.models.towers.masked_autoencoder import MaskedAutoencoder
-from medclip.objectives.masked import apply_patch_mask, draw_patch_mask, patch_errors
+from medclip.objectives.masked import apply_patch_mask, draw_patch_mask, foreground_of, patch_errors
 from medclip.objectives.tube_masks import draw_decoded, draw_tube_mask
 from medclip.training.recipe.schema import Masked
 from medclip.training.steps.frozen_prefix import FrozenPrefix
@@ -73,12 +73,28 @@ class MaskedPart(nn.Module):
         """Whether patches are guessed after normalising each."""
         return self._settings.normalise
 
-    def draw(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+    def foreground(self, images: Tensor) -> Tensor | None:
+        """Find what is not empty, where the recipe wants hidden patches there.
+
+        Args:
+            images: uint8 as in a batch, on the CPU: [B, S, S, C], or clips [B, T, S, S, C].
+
+        Returns:
+            bool [B, L]; None where all patches are alike.
+        """
+        if not self._settings.foreground:
+            return None
+        return foreground_of(images.movedim(-1, 1), self.patch)
+
+    def draw(
+        self, batch: int, generator: torch.Generator, foreground_BL: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Draw what is hidden, equally much in each image.
 
         Args:
             batch: Number of images B.
             generator: Source of chance, on the CPU.
+            foreground_BL: From `foreground`, of all B images.
 
         Returns:
             bool [B, L], True where hidden; bool [B, L], True where the decoder guesses, None where it does so wherever
@@ -95,9 +111,9 @@ class MaskedPart(nn.Module):
                     "decode_ratio leaves out tubes of volumes and loops; these are images.",
                     hint="Leave it out.",
                 )
-            return draw_patch_mask(batch, self.num_patches, ratio, generator), None
+            return draw_patch_mask(batch, self.num_patches, ratio, generator, foreground_BL=foreground_BL), None
         times, rows, columns = self.grid
-        hidden_BL = draw_tube_mask(batch, (times, rows, columns), ratio, generator)
+        hidden_BL = draw_tube_mask(batch, (times, rows, columns), ratio, generator, foreground_BN=foreground_BL)
         if leave_out is None:
             return hidden_BL, None
         return hidden_BL, draw_decoded(batch, (times, rows, columns), leave_out, generator)

@@ -136,8 +136,9 @@ class StepComputer:
         parts = []
         tokens_BL = torch.from_numpy(batch.tokens).to(self._world.device).long()
         for part in self._chunks(len(batch.texts)):
-            images_BCHW = self._normalised(torch.from_numpy(batch.images[part]).to(self._world.device))
-            masks = self._fixed_masks(range(row + part.start, row + part.start + len(images_BCHW)))
+            images = torch.from_numpy(batch.images[part])
+            masks = self._fixed_masks(range(row + part.start, row + part.start + len(images)), images)
+            images_BCHW = self._normalised(images.to(self._world.device))
             with self._autocast():
                 parts.append(self._towers(images_BCHW, tokens_BL[part], masks[0], batch.num_tokens, masks[1]))
         return TowerOutputs(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
@@ -259,17 +260,26 @@ class StepComputer:
         if part is None:
             return None, None
         views, size, rank = batch.num_views, len(batch.texts) // batch.num_views, self._world.rank
-        mask_BL, decoded_BL = part.draw(views * size * self._world.size, self._chance(step, _MASK_STREAM))
-        rows = torch.arange(len(mask_BL)).view(views, -1)[:, rank * size : (rank + 1) * size].flatten()
+        every = views * size * self._world.size
+        rows = torch.arange(every).view(views, -1)[:, rank * size : (rank + 1) * size].flatten()
+        foreground_BL = part.foreground(torch.from_numpy(batch.images))
+        if foreground_BL is not None:  # of the images of other ranks nothing is known, and nothing is taken
+            foreground_BL = torch.ones(every, part.num_patches, dtype=torch.bool).index_copy(0, rows, foreground_BL)
+        mask_BL, decoded_BL = part.draw(every, self._chance(step, _MASK_STREAM), foreground_BL)
         mask_BL = mask_BL[rows] & torch.from_numpy(batch.valid)[:, None]
         return mask_BL, None if decoded_BL is None else decoded_BL[rows]
 
-    def _fixed_masks(self, rows: range) -> tuple[Tensor | None, Tensor | None]:
+    def _fixed_masks(self, rows: range, images: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Draw the same as `_hidden_patches` for rows of the validation split, on the device."""
         part = self._towers.masked
         if part is None:
             return None, None
-        masks, decoded = zip(*(part.draw(1, self._chance(row, _FIXED_MASK_STREAM)) for row in rows), strict=True)
+        shown = [None] * len(rows) if (front_BL := part.foreground(images)) is None else front_BL.split(1)
+        drawn = (
+            part.draw(1, self._chance(row, _FIXED_MASK_STREAM), foreground_BL)
+            for row, foreground_BL in zip(rows, shown, strict=True)
+        )
+        masks, decoded = zip(*drawn, strict=True)
         asked = [x for x in decoded if x is not None]
         on_device = torch.cat(masks).to(self._world.device)
         return on_device, torch.cat(asked).to(self._world.device) if asked else None
