@@ -167,13 +167,16 @@ class Preprocess:
             shape = f"at their own aspect ratio, within {self.budget}"
         else:
             side = self.resize_px or self.size_px
+            cut = f"the centre of {self.size_px} px cut out"
+            if side < self.size_px:
+                cut += ", padded where the image ends"
             shape = {
                 "longest": f"the longer side brought to {side} px, padded to a square of {self.size_px} px",
-                "shortest": f"the shorter side brought to {side} px, the centre of {self.size_px} px cut out",
+                "shortest": f"the shorter side brought to {side} px, {cut}",
                 "squash": f"both sides brought to {side} px whatever the aspect ratio",
             }[self.resize]
             if self.resize == "squash" and side != self.size_px:
-                shape += f", the centre of {self.size_px} px cut out"
+                shape += f", {cut}"
         low, high = self.value_range
         smooth = "" if self.antialias else ", not smoothed"
         before = "as the modality is cropped" if self.crop == "modality" else "whole, without the modality's crop"

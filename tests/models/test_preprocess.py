@@ -44,7 +44,7 @@ def test_the_tensor_is_that_of_open_clips_own_transform(
     resize: Any, interpolation: str, height: int, width: int, channels: int
 ) -> None:
     pixels = blocks(height, width, channels)
-    theirs = image_transform(
+    transform: Any = image_transform(
         SIZE,
         is_train=False,
         mean=CLIP_MEAN,
@@ -52,7 +52,8 @@ def test_the_tensor_is_that_of_open_clips_own_transform(
         resize_mode=resize,
         interpolation=interpolation,
         fill_color=9,
-    )(as_image(pixels).convert("RGB"))
+    )
+    theirs = transform(as_image(pixels).convert("RGB"))
     ours = Preprocess(SIZE, CLIP_MEAN, CLIP_STD, interpolation, 9, resize=resize)
     np.testing.assert_allclose(normalised(ours, pixels), theirs, atol=1e-5)
 
@@ -183,3 +184,9 @@ def test_what_the_readers_cannot_make_is_refused_by_its_key(key: str, value: obj
 def test_the_value_range_is_what_reaches_the_tower() -> None:
     assert Preprocess().value_range == (-1, 1)
     assert Preprocess(mean=(0, 0, 0), std=(1, 1, 1)).value_range == (0, 1)
+
+
+def test_the_description_says_whether_a_cut_is_padded() -> None:
+    cuts: list[tuple[Any, int]] = [("shortest", 20), ("shortest", 40), ("squash", 20), ("squash", 40), ("longest", 20)]
+    described = [Preprocess(32, resize=mode, resize_px=side).describe() for mode, side in cuts]
+    assert ["padded" in text for text in described] == [True, False, True, False, True]

@@ -176,6 +176,13 @@ def _started(source: Source, text_folder: Path | None, overrides: Mapping[str, A
         raise _needs_architecture(source, state or {})
     config = copy.deepcopy(source.config)
     if not has_text_tower(config):
+        if text_folder is not None:
+            raise MedclipError(
+                Reason.WRONG_USE,
+                "this is an image tower alone, without a text tower that a text folder could go with.",
+                where=source.place,
+                hint="Leave --text-folder out.",
+            )
         return _image_only(config, source, state, overrides)
     config, base, replaced = _text_tower(config, source, text_folder, state)
     if state is not None:

@@ -65,7 +65,12 @@ def read_weights(*paths: Path) -> dict[str, Tensor]:
         try:
             tensors = load_file(path)
         except (OSError, SafetensorError) as e:
-            raise MedclipError(Reason.PACK_INVALID, "the weights cannot be read.", where=path) from e
+            raise MedclipError(
+                Reason.PACK_INVALID,
+                "the weights cannot be read.",
+                where=path,
+                hint="Take the file from its source again.",
+            ) from e
         if not tensors:
             raise MedclipError(Reason.PACK_INVALID, "there are no weights in it.", where=path)
         state |= tensors

@@ -34,6 +34,11 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
             header = json.loads(f.read(length))
         sizes = {n: tuple(map(int, v["shape"])) for n, v in header.items() if n != "__metadata__"}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
-        raise MedclipError(Reason.PACK_INVALID, "the weights cannot be read.", where=path) from e
+        raise MedclipError(
+            Reason.PACK_INVALID,
+            "the weights cannot be read.",
+            where=path,
+            hint="Take the file from its source again.",
+        ) from e
     prefix = wrapping(sizes)
     return {n.removeprefix(prefix): size for n, size in sizes.items()}

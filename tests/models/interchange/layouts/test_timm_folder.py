@@ -198,6 +198,7 @@ def test_what_does_not_fit_is_refused_in_a_sentence(tmp_path: Path) -> None:
 
 def test_there_is_nothing_to_train_with_words(tmp_path: Path) -> None:
     save_timm(tmp_path / "source", "vit_large_patch16_224", PIXELS, **UNI)
+    assert "Leave --text-folder out" in str(refusal(tmp_path / "source", tmp_path / "pack", text_folder=tmp_path))
     with pytest.raises(MedclipError, match="an image tower alone") as caught:
         load_start(tmp_path / "source")
     assert caught.value.reason is Reason.WRONG_USE
