@@ -67,8 +67,12 @@ def read_seen(source: Source, modality: Modality | None, preprocess: Preprocess,
     """Read one unit through the adapter of its modality.
 
     Raises:
-        MedclipError: Whatever the adapter refuses.
+        MedclipError: Whatever the adapter refuses; NO_TASK for a model of volumes.
     """
+    if preprocess.volume is not None:
+        raise MedclipError(
+            Reason.NO_TASK, f"heat maps are of images, and this model takes a whole {preprocess.volume.kind} at once."
+        )
     settings = preprocess.reading(settings)
     sample = read_unit(source, modality, settings)
     views = images_of(sample)

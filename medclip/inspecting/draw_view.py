@@ -25,6 +25,7 @@ from medclip.inspecting.image_file import check_target, refuse_input
 from medclip.inspecting.opened_study import OpenedUnit, opened_units
 from medclip.inspecting.study_html import burned_in_line, facts_of
 from medclip.models.packs.pack import read_preprocess
+from medclip.models.pixels_of import pixels_of
 from medclip.models.preprocess import Preprocess
 from medclip.result import Result
 from medclip.sample import Kind, Modality, Sample
@@ -164,7 +165,12 @@ def _drawn(unit: OpenedUnit, sample: Sample, raw: NDArray[np.uint8], preprocess:
     FigureCanvasAgg(figure)
     share = image_height / (image_height + text_height)
     boxes = ([0.02, 1 - share + 0.02, 0.47, share - 0.07], [0.51, 1 - share + 0.02, 0.47, share - 0.07])
-    for box, title, image in zip(boxes, _titles(sample, _size_in_words(tiles, preprocess)), (raw, seen), strict=True):
+    titles = _titles(sample, _size_in_words(tiles, preprocess))
+    if preprocess.volume is not None:
+        word = "slices" if preprocess.volume.kind == "volume" else "frames"
+        counted = f"{len(tiles)} of {preprocess.volume.num_frames} {word}"
+        titles = titles[0], f"As a model sees it: {counted} of the middle clip, {_size_in_words(tiles, preprocess)}"
+    for box, title, image in zip(boxes, titles, (raw, seen), strict=True):
         axes = figure.add_axes((box[0], box[1], box[2], box[3]))
         axes.imshow(image[:, :, 0] if image.shape[2] == 1 else image, cmap="gray", vmin=0, vmax=255)
         axes.set_title(title, fontsize=11)
@@ -196,10 +202,16 @@ def _size_in_words(tiles: Sequence[NDArray[np.uint8]], preprocess: Preprocess) -
 
 
 def _seen(sample: Sample, preprocess: Preprocess) -> tuple[list[NDArray[np.uint8]], int]:
-    """Return the views as the model takes them, and how many stand side by side; an ECG becomes a sheet of paper.
+    """Return the views as the model takes them, and how many stand side by side; an ECG becomes a sheet of paper, a
+    volume for a model of volumes slices of its middle clip.
 
     The windows of a CT slice stand side by side in grey: as red, green and blue they would look like a photograph.
     """
+    if preprocess.volume is not None:
+        clips = pixels_of(sample, preprocess)
+        middle = clips[len(clips) // 2]
+        tiles = [middle[n] for n in spread(len(middle), _MOST)]
+        return tiles, int(np.ceil(len(tiles) ** 0.5))
     if sample.signal is not None:
         from medclip.imaging.ecg.plot import render
 
