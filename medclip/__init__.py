@@ -15,6 +15,7 @@ from medclip.version import __version__
 
 if TYPE_CHECKING:
     from medclip import models, runs, shards, slides
+    from medclip.adaptation.finetune.result import FinetuneResult
     from medclip.adaptation.run import AdaptRun
     from medclip.api.adapt import adapt
     from medclip.api.audit import audit
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from medclip.api.embed import embed
     from medclip.api.evaluate import evaluate
     from medclip.api.explain import explain
+    from medclip.api.finetune import finetune
     from medclip.api.open_study import open_study
     from medclip.api.pretrain import pretrain
     from medclip.api.scan import scan
@@ -52,6 +54,7 @@ __all__ = [
     "Diagnosis",
     "Embeddings",
     "Explained",
+    "FinetuneResult",
     "MedclipError",
     "Modality",
     "OpenedStudy",
@@ -75,6 +78,7 @@ __all__ = [
     "embed",
     "evaluate",
     "explain",
+    "finetune",
     "models",
     "open_study",
     "pretrain",
@@ -96,6 +100,7 @@ __getattr__, __dir__ = lazy_names(
         "Diagnosis": "medclip.inspecting.doctor:Diagnosis",
         "Embeddings": "medclip.embeddings.open_embeddings:Embeddings",
         "Explained": "medclip.explaining.result:Explained",
+        "FinetuneResult": "medclip.adaptation.finetune.result:FinetuneResult",
         "MedclipError": "medclip.errors:MedclipError",
         "Modality": "medclip.sample:Modality",
         "OpenedStudy": "medclip.inspecting.opened_study:OpenedStudy",
@@ -118,6 +123,7 @@ __getattr__, __dir__ = lazy_names(
         "embed": "medclip.api.embed:embed",
         "evaluate": "medclip.api.evaluate:evaluate",
         "explain": "medclip.api.explain:explain",
+        "finetune": "medclip.api.finetune:finetune",
         "models": "medclip.models",
         "open_study": "medclip.api.open_study:open_study",
         "pretrain": "medclip.api.pretrain:pretrain",

@@ -15,7 +15,8 @@ from medclip.shards.folder import read_index
 from medclip.training.loop import run_recipe
 from medclip.training.recipe.file import load_recipe
 from medclip.training.recipe.schema import Recipe
-from medclip.training.result import PretrainResult
+from medclip.training.result import HEAD, PretrainResult
+from medclip.wording import count
 
 if TYPE_CHECKING:
     from medclip.models.card import SplitFigures
@@ -33,9 +34,10 @@ def pretrain(
     """Train a model of images and text, or of images alone, as a recipe says, or go on where a run stopped.
 
     After the last step the pack is measured on the split `data.test_split` of its shards, where they have one: the
-    tasks of its labels in words, and retrieval, with patients of training left out. The figures are in the pack's card
-    and in the report. A run that is stopped before it has measured does so when it is called again. A recipe that reads
-    no words (`objective: masked`) gives an image tower alone, which is asked nothing.
+    tasks of its labels in words (those of a supervised part by its head), and retrieval, with patients of training left
+    out. The figures are in the pack's card and in the report. A run that is stopped before it has measured does so when
+    it is called again. A recipe that reads no words (`objective: masked`) gives an image tower alone, which is asked
+    nothing.
 
     On one machine with the same number of threads and ranks a stopped and resumed run gives the same losses and
     weights, bit for bit, as one that was never stopped: every draw is a function of the seed, the epoch and the sample.
@@ -68,6 +70,10 @@ def pretrain(
 
     card = None
     if result.pack is not None:
+        if plan.objective.supervised is not None:
+            from medclip.adaptation.finetune.head_of_pack import add_head
+
+            add_head(result.pack, plan, result.out / HEAD)
         held_out = _measure(plan, result.pack, progress)
         card = pack_card(result.pack)
         if held_out is not None:
@@ -78,32 +84,43 @@ def pretrain(
 
 
 def _measure(recipe: Recipe, pack: Path, progress: Progress | None) -> SplitFigures | None:
-    """Measure a pack on the test split of its run's shards; None where there is none, and without words."""
-    d = recipe.data
-    if not recipe.needs_words or not any(
-        d.test_split in read_index(folder)["counts"]["by_split"] for folder in d.shards
-    ):
+    """Measure a pack on the test split of its run's shards; None where there is none, and where it answers nothing."""
+    d, answers = recipe.data, recipe.needs_words or recipe.objective.supervised is not None
+    if not answers or not any(d.test_split in read_index(place)["counts"]["by_split"] for place in d.shards):
         return None
     from medclip.evaluation.shard_split import measure_split
     from medclip.models.card import training_hashes, training_patients
     from medclip.models.packs.pack import load_model
     from medclip.shards.reading.samples import ShardReader
     from medclip.training.batches.samples import Drawing
+    from medclip.training.checkpoints.export import pretrained_on
 
-    model = load_model(pack, device=recipe.train.device)
+    model, before = load_model(pack, device=recipe.train.device), pretrained_on(recipe)
     files, patients = training_hashes(pack, model.card), training_patients(pack, model.card)
+    drawing = Drawing(
+        model.preprocess, recipe.seed, None, d.native_share, d.report_share, d.report_words, d.native,
+        words=recipe.needs_words,
+    )  # fmt: skip
     with ShardReader(d.shards, str(d.test_split), verify=d.verify, cache=d.cache) as reader:
         try:
-            return measure_split(
+            figures = measure_split(
                 model,
                 reader,
-                Drawing(model.preprocess, recipe.seed, None, d.native_share, d.report_share, d.report_words, d.native),
+                drawing,
                 start=_start(recipe),
-                seen=(files or frozenset()) | (patients or frozenset()),
+                seen=((files or frozenset()) | (patients or frozenset())) - before,
                 limit=d.max_test,
                 workers=d.workers,
                 progress=progress,
             )
+            num_before = sum(row["sha256"] in before or row["patient"] in before for row in reader.provenance())
+            if not num_before:
+                return figures
+            note = (
+                f"{count(num_before, 'image')} of this split were among those that the image tower had been pretrained "
+                "on, without their labels, or are of a patient of these: figures for new patients may be lower."
+            )
+            return figures.model_copy(update={"notes": (*figures.notes, note)})
         except MedclipError as error:
             if error.reason is not Reason.NOTHING_TO_DO:  # the training itself was no failure
                 raise

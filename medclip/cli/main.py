@@ -49,6 +49,10 @@ COMMANDS = {
         "medclip.cli.pretrain:pretrain",
         "Train a model from a recipe; run again to go on.",
     ),
+    "finetune": (
+        "medclip.cli.finetune:finetune",
+        "Fine-tune an image tower to classes, and test it once.",
+    ),
     "shards build": ("medclip.cli.shards:build", "Turn a table of images into shards, split by patient."),
     "evaluate": ("medclip.cli.evaluate:evaluate", "Measure a model zero-shot on a suite of labelled sets."),
     "adapt": ("medclip.cli.adapt:adapt", "Make a pack of a model and a few labelled studies."),

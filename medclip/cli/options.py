@@ -62,6 +62,9 @@ AcceptUnterminated = Annotated[
 TestShare = Annotated[
     float, typer.Option("--test-share", help="Share of patients to test on, where the table has no column `split`.")
 ]
+ValShare = Annotated[
+    float, typer.Option("--val-share", help="Share of patients to choose weights with, where the table names none.")
+]
 Splits = Annotated[str, typer.Option("--splits", help="Shares by patient; a column `split` goes before them.")]
 KeyFile = Annotated[
     Path | None,
@@ -80,6 +83,7 @@ NumResamples = Annotated[int, typer.Option("--num-resamples", min=1, help="Resam
 _OUT = typer.Option("--out", help="Folder to write; one that holds something else is refused.")
 OutFolder = Annotated[Path, _OUT]
 OutFolderOrNone = Annotated[Path | None, _OUT]
+Resume = Annotated[bool, typer.Option(help="Go on with a stopped run in that folder.")]
 Name = Annotated[str | None, typer.Option("--name", help="Name on the card of the new pack.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
 ReportPaths = Annotated[

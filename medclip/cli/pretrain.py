@@ -17,7 +17,7 @@ def pretrain(
     recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
     overrides: options.Overrides = None,
     out: options.OutFolderOrNone = None,
-    resume: Annotated[bool, typer.Option(help="Go on with a stopped run in that folder.")] = True,
+    resume: options.Resume = True,
     as_json: options.Json = False,
 ) -> int:
     """Train a model of images and text, or of images alone, from a recipe and write it as a model pack.

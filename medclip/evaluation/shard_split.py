@@ -1,4 +1,7 @@
-"""Measure a model on a split of shards that it was not trained on: the tasks of its labels zero-shot, and retrieval."""
+"""Measure a model on a split of shards that it was not trained on: the tasks of its labels, and retrieval.
+
+A pack's own head answers its own task, and its words all others; an image-only pack answers its own task alone.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medclip.adaptation.pack.pack_head import PackHead, read_pack_head
 from medclip.errors import MedclipError, Reason
 from medclip.evaluation.retrieval import KS, retrieval
 from medclip.evaluation.zero_shot.metrics import DECIMALS, Figure
@@ -72,7 +76,9 @@ def measure_split(
     Every task that the labels of the split speak of is asked in words, as `medclip evaluate` asks it; for findings that
     may occur together each class with enough patients has its area. Where images of a task come from several sources,
     the area within each of them stands beside: over all of them, telling sources apart passes for knowing the answer.
-    Retrieval is between each image and a caption that is drawn of its record. Intervals resample patients.
+    Retrieval is between each image and a caption that is drawn of its record. A pack with a head of its own, as
+    fine-tuning makes it, answers its task with that, and each class has its area, the worst first. Intervals resample
+    patients.
 
     Args:
         model: A loaded pack.
@@ -105,7 +111,7 @@ def measure_split(
     for name, one in models.items():
         shown.stage(f"Measuring on the split {reader.split}" + (", start" if name == "start" else ""), len(rows))
         encoded[name] = _encode(one, reader, rows, drawing, workers, shown)
-    first = encoded["zero_shot"]
+    first, own = encoded["zero_shot"], read_pack_head(model.path, model.card)
     notes = []
     whose: list[Hashable] = [patients[i] for i in first.places.tolist()]
     names_patients = None not in whose
@@ -115,8 +121,12 @@ def measure_split(
     if limit is not None and len(rows) == limit:
         notes.append(f"At most {limit:,} images were to be measured, spread evenly over the split (data.max_test).")
     of_source = [sources[i] for i in first.places.tolist()]
-    figures, more = _tasks(models, encoded, whose, of_source, num_resamples)
-    if len(first.facts) > 1:
+    figures, more = _own_task(own, model, first, whose, num_resamples) if own is not None else ({}, [])
+    if model.has_text:
+        left = frozenset() if own is None else frozenset({own.text.task.name})
+        in_words, unmeasured = _tasks(models, encoded, whose, of_source, num_resamples, left)
+        figures, more = figures | in_words, [*more, *unmeasured]
+    if model.has_text and len(first.facts) > 1:
         figures[RETRIEVAL] = _retrieval(encoded, whose, num_resamples)
     return SplitFigures(
         split=reader.split,
@@ -181,7 +191,7 @@ def _encode(
     width = images[0].shape[1] if images else 0
     return _Encoded(
         images_ND=np.concatenate(images) if images else np.zeros((0, 0), np.float32),
-        texts_ND=model.encode_text(texts) if texts else np.zeros((0, width), np.float32),
+        texts_ND=model.encode_text(texts) if texts and model.has_text else np.zeros((0, width), np.float32),
         facts=tuple(json.loads(key) if key else None for key in keys),
         answers=tuple(key or text.strip().lower() for key, text in zip(keys, texts, strict=True)),
         places=np.array(places, np.int64),
@@ -212,15 +222,17 @@ def _tasks(
     whose: Sequence[Hashable],
     sources: Sequence[str],
     num_resamples: int,
+    left: frozenset[str],
 ) -> tuple[dict[str, Any], list[str]]:
-    """Measure each task that the labels speak of; return figures by task, and what could not be measured."""
-    facts = encoded["zero_shot"].facts
-    labels = [fact[3] if fact is not None and not fact[0] else {} for fact in facts]
+    """Measure each task that the labels speak of, but those that are `left` out; return figures by task, and what could
+    not be measured.
+    """
+    facts, labels = encoded["zero_shot"].facts, _labels(encoded["zero_shot"])
     figures: dict[str, Any] = {}
     notes: list[str] = []
     generic = [{MODALITY: fact[1]} if fact is not None and fact[0] and fact[1] else {} for fact in facts]
     known = set(task_names())
-    for name in sorted({task for label in labels for task in label}):
+    for name in sorted({task for label in labels for task in label} - left):
         if name not in known:
             notes.append(f"The labels speak of {name!r}, which is no task of the vocabulary: it was not measured.")
             continue
@@ -232,6 +244,46 @@ def _tasks(
     if len({label[MODALITY] for label in generic if label}) > 1:
         figures |= _task(load_task(MODALITY), generic, models, encoded, whose, num_resamples, notes)
     return figures, notes
+
+
+def _labels(encoded: _Encoded) -> list[Mapping[str, Any]]:
+    return [fact[3] if fact is not None and not fact[0] else {} for fact in encoded.facts]
+
+
+def _own_task(
+    own: PackHead, model: Model, encoded: _Encoded, whose: Sequence[Hashable], num_resamples: int
+) -> tuple[dict[str, Any], list[str]]:
+    """Measure a pack's own head: the mean over its classes, and each of them, the worst first."""
+    task, names, labels = own.text.task, own.text.names, _labels(encoded)
+    truth = [label.get(task.name) for label in labels]
+    rows = np.array([i for i, answer in enumerate(truth) if answer is not None], np.int64)
+    patients = [whose[i] for i in rows.tolist()]
+    unmeasured = [f"{task.title} could not be measured: too few patients of more than one answer."]
+    if not len(rows):
+        return {}, unmeasured
+    logits_NC = own.head.logits(encoded.images_ND[rows], model)
+    if task.kind == "multilabel":
+        targets_NC = np.array([[truth[i].get(c, np.nan) for c in names] for i in rows.tolist()], np.float32)
+        figures: dict[str, Any] = {}
+    else:
+        inside = np.array([truth[i] in names for i in rows.tolist()])
+        targets_N = np.array([names.index(truth[i]) for i in rows[inside].tolist()], np.int64)
+        if len(set(targets_N.tolist())) < 2:
+            return {}, unmeasured
+        patients, logits_NC = [p for p, ok in zip(patients, inside, strict=True) if ok], logits_NC[inside]
+        figures = _classes(targets_N, patients, {"zero_shot": logits_NC}, num_resamples)
+        targets_NC = np.eye(len(names), dtype=np.float32)[targets_N]
+        logits_NC = classification.ranked_scores(logits_NC, False)
+    test = classification.HeldOut(targets_NC, classification.numbered(patients), len(names))
+    figures = _findings(names, test, {"zero_shot": logits_NC}, num_resamples) | figures
+    if not figures:
+        return {}, unmeasured
+    by_class = figures.pop("auroc", None)
+    if by_class and (task.kind == "multilabel" or len(names) > 2):  # of two exclusive classes both areas are the same
+        figures["auroc"] = dict(sorted(by_class.items(), key=lambda entry: entry[1]["value"]))
+    lacking = [name for name in names if by_class is not None and name not in by_class]
+    notes = [f"Too few test patients with or without {list_of(lacking)}: no area is given for it."] if lacking else []
+    return {task.name: figures}, notes
 
 
 def _task(
@@ -332,7 +384,7 @@ def _classes(
 
 
 def _findings(
-    names: Sequence[str], test: classification.HeldOut, logits: Mapping[str, NDArray[np.float32]], num_resamples: int
+    names: Sequence[str], test: classification.HeldOut, logits: Mapping[str, NDArray[np.floating]], num_resamples: int
 ) -> dict[str, Any]:
     chosen = test.measured() if len(test.targets) else ()
     if not chosen:

@@ -73,8 +73,8 @@ class Adaptation(BaseModel):
     base_version: str
     base_digest: str
     """sha256 of the base's manifest.json."""
-    shots: int
-    """Patients of each class that were asked for."""
+    shots: int | None
+    """Patients of each class that were asked for; None where all of a table was learned from (fine-tuning)."""
     seed: int
     init_seed: int
     num_train: int
@@ -84,7 +84,7 @@ class Adaptation(BaseModel):
     num_in_training: int | None = None
     """How many of both are among the base's own training files; None where the base does not list them."""
     num_train_by_class: dict[str, int]
-    num_trainable: int
+    num_trainable: int | None
     settings: dict[str, Any] = Field(default_factory=dict)
     deviations: tuple[str, ...] = ()
     """Where it differs from the method's published code."""

@@ -142,6 +142,8 @@ def adapted_from(adapted: Mapping[str, Any]) -> str:
     Args:
         adapted: The card's `adapted`, as plain values.
     """
+    if adapted["shots"] is None:
+        return f"made by {adapted['title']} from {adapted['num_train']} images"
     each = "patient" if adapted["shots"] == 1 else "patients"
     return (
         f"adapted with {adapted['title']} from {adapted['shots']} {each} of each class "

@@ -32,7 +32,7 @@ from medclip.shards.reading.samples import no_split
 from medclip.training.log import FILE_NAME, TENSORBOARD, read_log
 from medclip.training.recipe.file import load_recipe
 from medclip.training.recipe.schema import Data, Recipe
-from medclip.training.result import BEST, REPORT, PretrainResult
+from medclip.training.result import BEST, HEAD, LABELS_NOTE, OWN_SHARDS, OWN_TASK, REPORT, PretrainResult
 
 if TYPE_CHECKING:
     from medclip.training.ranks.world import World
@@ -41,7 +41,8 @@ NOTE = "recipe.json"
 _RUN, _ELSEWHERE = "training run", "Name another folder with --out, or remove this one."
 _NO_VALIDATION = "Name one with data.val_split; data.val_split=null trains without validation."
 _NO_TEST = "Name one with data.test_split; data.test_split=null measures none."
-_OF_A_RUN = frozenset({NOTE, FILE_NAME, TENSORBOARD, BEST, REPORT, "tokenizer", "checkpoints", "pack"})
+_PREPARED = frozenset({LABELS_NOTE, OWN_SHARDS, OWN_TASK})
+_OF_A_RUN = _PREPARED | {NOTE, FILE_NAME, TENSORBOARD, BEST, HEAD, REPORT, "tokenizer", "checkpoints", "pack"}
 
 
 def run_recipe(
@@ -100,7 +101,7 @@ def _claim(folder: Path, recipe: Recipe, resume: bool, held: ExitStack) -> None:
 
     It is locked until `held` is closed: ranks go on for a while when their torchrun was killed.
     """
-    is_run = claim_folder(folder, _RUN, marks=(NOTE,))
+    is_run = claim_folder(folder, _RUN, marks=(NOTE, LABELS_NOTE))
     with disk_errors(folder):
         make_folder(folder)
     held.enter_context(held_folder(folder))

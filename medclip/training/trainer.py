@@ -6,7 +6,7 @@ import functools
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from medclip.training.recipe.compatibility import refuse_other_samples, refuse_w
 from medclip.training.recipe.file import package_folder
 from medclip.training.recipe.schema import Recipe
 from medclip.training.reconstructions import Reconstruction, fill_in
-from medclip.training.result import BEST, PretrainResult
+from medclip.training.result import BEST, HEAD, PretrainResult
 from medclip.training.steps.frozen_prefix import FrozenPrefix
 from medclip.training.steps.inputs import Fed, Feed
 from medclip.training.steps.masked_pixels import MaskedPart
@@ -45,13 +45,14 @@ from medclip.training.steps.optimizer import (
     training_mode,
 )
 from medclip.training.steps.step import StepComputer
+from medclip.training.steps.supervised import SupervisedHead, head_on
 from medclip.training.steps.teacher import SentenceTeacher
 from medclip.training.steps.towers import Towers, borrowed, weights_of
 from medclip.training.steps.update import Outcome, Update, not_finite, read
 from medclip.training.validation import validate
 
-_MASKED = "masked."
-"""How weights of the part that guesses hidden pixels begin."""
+_MASKED, _SUPERVISED = "masked.", "supervised."
+"""How weights of the parts that guess hidden pixels, and that classify, begin."""
 
 
 class Trainer:
@@ -108,7 +109,7 @@ class Trainer:
         self.total_steps = min(t.epochs * self.data.steps_per_epoch, t.max_steps or 10**12)
         self.rate = functools.partial(
             learning_rate, base=t.lr, warmup_steps=t.warmup_steps, total_steps=self.total_steps, schedule=t.schedule,
-            cooldown_steps=t.cooldown_steps,
+            cooldown_steps=t.cooldown_steps, floor=t.min_lr,
         )  # fmt: skip
         self.step, self.bad_steps, self.best = 0, 0, math.inf
         self.validation: dict[str, float] = {}
@@ -230,8 +231,8 @@ class Trainer:
             figures = self.world.gather(figures)[0]  # rounding may differ between ranks; one of them decides
             log.write("val", {"step": self.step, **figures})
             self.validation = figures
-            if figures and figures["val_loss"] < self.best:
-                self.best = figures["val_loss"]
+            if figures and _merit(figures) < self.best:
+                self.best = _merit(figures)
                 if self.recipe.train.export == "best":
                     weights = full_weights(self.towers, self.world)
                     self.world.first(lambda: store.save_tensors(weights, self.folder / BEST))
@@ -258,8 +259,12 @@ class Trainer:
                 Reason.NON_FINITE, "the weights are not finite; no pack was written.", where=self.folder,
                 hint="Lower train.lr, in another folder.",
             )  # fmt: skip
+        head = {name.removeprefix(_SUPERVISED): v for name, v in weights.items() if name.startswith(_SUPERVISED)}
+        if head:
+            arrays = {name: torch.from_numpy(value) for name, value in SupervisedHead.folded(head).items()}
+            store.save_tensors(arrays, self.folder / HEAD)
         model = build_clip(self.config, self._base)
-        model.load_state_dict({name: v for name, v in weights.items() if not name.startswith(_MASKED)})
+        model.load_state_dict({name: v for name, v in weights.items() if not name.startswith((_MASKED, _SUPERVISED))})
         tokenizer = None if self.tokenizer is None else tokenizer_folder(self.recipe, self.folder)
         export_pack(
             pack, self.recipe, model, self.config, tokenizer, self.reader, self.step, self.preprocess, base=self._base
@@ -363,7 +368,9 @@ class Trainer:
             volume = self.preprocess.volume
             std = self.preprocess.std[: 3 if volume is None else volume.channels]
             masked = MaskedPart(model, self.size_px, o.masked, std) if o.masked is not None else None
-        towers = Towers(model, None if self.tokenizer is None else self.tokenizer.pad_id, masked)
+            learned = o.supervised
+            head = None if learned is None else head_on(model.visual, self.config["embed_dim"], len(learned.names))
+        towers = Towers(model, None if self.tokenizer is None else self.tokenizer.pad_id, masked, head)
         # In the order of torch's guides: activation checkpoints (they are in the model), compile, shard.
         for block in blocks_of(towers) if self.recipe.train.compile else ():
             block.compile()
@@ -372,3 +379,8 @@ class Trainer:
     def _data_digest(self) -> str:
         """Hash of the training shards: they hold pixels, labels and order, so equal hash, equal batches."""
         return hashlib.sha256("".join(self.reader.shard_hashes).encode()).hexdigest()[:16]
+
+
+def _merit(figures: Mapping[str, float]) -> float:
+    """Return what is lowest in the best epoch: a supervised part is about its mean area, everything else the loss."""
+    return -figures["auroc"] if "auroc" in figures else figures["val_loss"]

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from medclip.objectives.pairs import Pairs, positives
-from medclip.statistics.metrics.ranks import auroc
 from medclip.text.vocabulary.load import load_task
 from medclip.text.vocabulary.prompts import expand
 from medclip.text.vocabulary.task import Task
@@ -19,6 +18,7 @@ from medclip.training.batches.loader import LABELS, TEXT, Batch
 from medclip.training.batches.truth import truth_of
 from medclip.training.ranks.world import World
 from medclip.training.recipe.schema import Objective
+from medclip.training.steps.supervised import area_over_known, supervised_figures, supervised_loss, targets_of
 from medclip.training.steps.towers import TowerOutputs
 
 EncodeText = Callable[[Sequence[str]], Tensor]
@@ -47,14 +47,8 @@ def measure(task: Task, images_ND: Tensor, truth_NC: NDArray[np.float64], encode
         return {task.name: float(np.mean(recalls))} if recalls else {}
     negative = torch.stack([_unit_mean(encode_text(p.negative)) for p in prompts])
     scores = (cosines - images_ND @ negative.T).numpy()
-    areas = [a for c in range(len(prompts)) if not np.isnan(a := _area(scores[:, c], truth_NC[:, c]))]
+    areas = [a for c in range(len(prompts)) if not np.isnan(a := area_over_known(scores[:, c], truth_NC[:, c]))]
     return {task.name: float(np.mean(areas))} if areas else {}
-
-
-def _area(score_N: NDArray[np.float32], truth_N: NDArray[np.float64]) -> float:
-    """Area over what is known; NaN where one class is missing."""
-    known = ~np.isnan(truth_N)
-    return float(auroc(score_N[known], truth_N[known] == 1))
 
 
 def _unit_mean(vectors_ND: Tensor) -> Tensor:
@@ -96,12 +90,13 @@ def validate(
 
     Returns:
         val_loss (mean over samples; the contrastive loss alone where captions are read); masked_error beside it: mean
-        squared error of hidden pixels; image_to_text_r1 and text_to_image_r1: share of samples whose nearest neighbour
-        in the other modality says the same (same caption or same labels); chance_r1: what a random neighbour would
-        reach; zero_shot.TASK for each task that could be judged. The same on all ranks.
+        squared error of hidden pixels; supervised_loss, auroc and balanced_accuracy of a supervised part;
+        image_to_text_r1 and text_to_image_r1: share of samples whose nearest neighbour in the other modality says the
+        same (same caption or same labels); chance_r1: what a random neighbour would reach; zero_shot.TASK for each task
+        that could be judged. The same on all ranks.
     """
-    asked = [load_task(name) for name in tasks]
-    images, texts, errors, keys = [], [], [], []
+    asked, learned = [load_task(name) for name in tasks], objective.supervised
+    images, texts, errors, keys, logits, targets = [], [], [], [], [], []
     row = world.rank * -(-size // world.size)
     truths: list[list[NDArray[np.float64]]] = [[] for _ in asked]
     for batch in batches:
@@ -109,18 +104,30 @@ def validate(
         images.append(outputs.image_BD)
         texts.append(outputs.text_BD)
         errors.append(outputs.error_B)
+        if learned is not None:
+            logits.append(outputs.logits_BC)
+            targets.append(targets_of(learned.asked, learned.names, _keys_of(batch)))
         row += len(batch.texts)
         keys.append(torch.from_numpy(np.column_stack([batch.pair_keys, batch.valid])))
         for task, rows in zip(asked, truths, strict=True):
-            rows.append(truth_of(task, [k if ok else "" for k, ok in zip(batch.label_keys, batch.valid, strict=True)]))
+            rows.append(truth_of(task, _keys_of(batch)))
         batch.release()
     keys_N4, error_N = (world.rows(torch.cat(rows))[:size] for rows in (keys, errors))
     valid_N = keys_N4[:, -1] == 1
     if not valid_N.any():
         return {}
     masked = {} if objective.masked is None else {"masked_error": float(error_N[valid_N].double().mean())}
+    others, supervised = masked, {}
+    if learned is not None:
+        logits_NC, target = (world.rows(torch.cat(rows))[:size].float().cpu() for rows in (logits, targets))
+        kind = learned.asked.kind
+        loss_of_head = float(supervised_loss(logits_NC, target, kind, smoothing=learned.smoothing))
+        supervised = {"supervised_loss": loss_of_head} | supervised_figures(logits_NC, target, kind)
+        others = masked | supervised
     if not objective.needs_words:
-        return {} if objective.masked is None else {"val_loss": objective.masked.weight * masked["masked_error"]}
+        parts = [(objective.masked, masked.get("masked_error")), (learned, supervised.get("supervised_loss"))]
+        value = sum(part.weight * error for part, error in parts if part is not None and error is not None)
+        return {"val_loss": value} | (others if len(others) > 1 else {})
     image_ND, text_ND = (world.rows(torch.cat(rows))[:size] for rows in (images, texts))
     total = torch.zeros(1, dtype=torch.float64)
     for number, part in enumerate(torch.arange(size).split(batch_size)):
@@ -128,13 +135,18 @@ def validate(
             image_BD, text_BD = (x[part].to(world.device) for x in (image_ND, text_ND))
             value = float(loss(image_BD, text_BD, pairs(keys_N4[part, :-1].numpy(), valid_N[part].numpy())))
             total += value * int(valid_N[part].sum())
-    figures = {"val_loss": float(world.sum(total)) / int(valid_N.sum())} | masked
+    figures = {"val_loss": float(world.sum(total)) / int(valid_N.sum())} | others
     figures |= _retrieval(image_ND[valid_N], text_ND[valid_N], keys_N4[valid_N][:, [LABELS, TEXT]], world)
     for task, rows in zip(asked, truths, strict=True):
         assert encode_text is not None
         truth_NC = world.rows(torch.from_numpy(np.concatenate(rows)))[:size].numpy()
         figures |= {f"zero_shot.{k}": v for k, v in measure(task, image_ND, truth_NC, encode_text).items()}
     return figures
+
+
+def _keys_of(batch: Batch) -> list[str]:
+    """Return the labels of a batch's samples; of those that could not be read nothing is known."""
+    return [key if ok else "" for key, ok in zip(batch.label_keys, batch.valid, strict=True)]
 
 
 def _retrieval(image_ND: Tensor, text_ND: Tensor, keys_NK: Tensor, world: World) -> dict[str, float]:

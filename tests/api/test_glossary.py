@@ -21,6 +21,7 @@ VERBS = (
     "embed",
     "evaluate",
     "explain",
+    "finetune",
     "open_study",
     "pretrain",
     "scan",
@@ -61,6 +62,7 @@ OTHER_NAMES = {
 
 OWN_WORDS = {
     ("audit", "model"),  # may be a table of scores
+    ("finetune", "model"),  # may be a tower of timm, and nothing stands for it
     ("search", "model"),  # None: the pack of the embeddings
     ("search", "folder"),  # of embeddings, which is read; in other verbs the name would stand for `out`
 }
@@ -102,7 +104,19 @@ def test_no_command_calls_a_thing_by_another_name(command: str):
 
 @pytest.mark.parametrize(
     "command",
-    ["adapt", "adapt compare", "doctor", "evaluate", "explain", "pretrain", "scan", "score", "search", "view"],
+    [
+        "adapt",
+        "adapt compare",
+        "doctor",
+        "evaluate",
+        "explain",
+        "finetune",
+        "pretrain",
+        "scan",
+        "score",
+        "search",
+        "view",
+    ],
 )
 def test_a_command_has_the_arguments_and_defaults_of_its_verb(command: str):
     module, _, function = COMMANDS[command][0].partition(":")

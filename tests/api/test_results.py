@@ -34,6 +34,7 @@ VERBS = (
     "doctor",
     "evaluate",
     "explain",
+    "finetune",
     "open_study",
     "pretrain",
     "scan",

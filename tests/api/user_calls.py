@@ -26,6 +26,7 @@ def calls() -> list[Path | float | str | int | None]:
     health = medclip.doctor(settings=medclip.Settings(workers=1))
     hits = medclip.search("embeddings", ["a pacemaker", "a device"], like="film.dcm", not_="a tube", where={"sex": "F"})
     maps = medclip.explain("film.dcm", ["effusion", "a pacemaker"], task="chest_xray_findings:pneumonia", out=out)
+    tuned = medclip.finetune("vit_small_patch16_224", labels, ["effusion", "mass"], out=out, overrides={"train.lr": 1})
     results = (
         scores,
         one,
@@ -41,6 +42,7 @@ def calls() -> list[Path | float | str | int | None]:
         audit,
         suite,
         run,
+        tuned,
         health,
     )
     return [run.pack, *(repr(result) for result in results)]

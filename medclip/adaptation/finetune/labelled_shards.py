@@ -20,9 +20,9 @@ from medclip.settings import Settings
 from medclip.shards.folder import read_index
 from medclip.shards.writing.build import build_shards
 from medclip.text.vocabulary.find_task import to_yaml
+from medclip.training.result import LABELS_NOTE, OWN_SHARDS, OWN_TASK
 from medclip.wording import count, list_of
 
-SHARDS, TASK, NOTE = "shards", "task.yaml", "finetune.json"
 SPLITS = ("train", "val", "test")
 _KEPT = ("view", "laterality", "mpp_um", "study", "source", "license")
 """Columns of the table that shards keep beside file, patient, modality and labels: what augmentation looks at, and
@@ -158,17 +158,17 @@ def write_shards(
         MedclipError: OUTPUT_IN_USE where those there are of other labels; as `build_shards`.
     """
     note = {"labels": labelled.digest(), "task": labelled.text.task.name, "max_side": max_side, "seed": seed}
-    if (out / NOTE).is_file():
-        known = json.loads((out / NOTE).read_text(encoding="utf-8"))
+    if (out / LABELS_NOTE).is_file():
+        known = json.loads((out / LABELS_NOTE).read_text(encoding="utf-8"))
         refuse_other(out, "fine-tuning", known, note, titles={"labels": "the table of labels"}, remedy=_REMEDY)
-    if not (out / SHARDS / "index.json").is_file():
-        write_file(out / NOTE, json.dumps(note, indent=1) + "\n")
+    if not (out / OWN_SHARDS / "index.json").is_file():
+        write_file(out / LABELS_NOTE, json.dumps(note, indent=1) + "\n")
         build_shards(
-            _frame(labelled, source, patient or "patient"), out / SHARDS, max_side=max_side, seed=seed, key=key,
+            _frame(labelled, source, patient or "patient"), out / OWN_SHARDS, max_side=max_side, seed=seed, key=key,
             settings=settings, progress=progress, tasks=(labelled.text.task,),
         )  # fmt: skip
-    write_file(out / TASK, to_yaml(labelled.text.task))
-    return read_index(out / SHARDS)
+    write_file(out / OWN_TASK, to_yaml(labelled.text.task))
+    return read_index(out / OWN_SHARDS)
 
 
 def _frame(labelled: LabelledSet, source: Any, patient: str) -> Any:

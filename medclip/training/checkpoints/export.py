@@ -12,8 +12,10 @@ import numpy as np
 from medclip.adapters.registry import adapter_names
 from medclip.errors import MedclipError
 from medclip.imaging.perceptual_hash import hash_images, hash_lines
-from medclip.models.card import Card, Source
-from medclip.models.packs.pack import save_pack
+from medclip.models.card import Card, Source, training_hashes, training_patients
+from medclip.models.interchange.start_trunk import names_a_pack
+from medclip.models.packs.manifest import pack_digest
+from medclip.models.packs.pack import find_pack, pack_card, save_pack
 from medclip.training.recipe.schema import Recipe
 from medclip.version import __version__
 
@@ -61,6 +63,8 @@ def export_pack(
         unnamed.update(() if row["names_patient"] else [source])
         seen.update([row["modality"]] if row["modality"] else ())
     read = {way.partition(":")[0] for way in preprocess.adapters}
+    before = _pack_before(recipe)
+    inherited = [] if before is None else _inherited(pack_card(before))
     card = Card.model_validate(
         {
             # Not those with an adapter that the weights have seen in the generic rendering only: scoring would use it.
@@ -73,7 +77,8 @@ def export_pack(
                     num_patients=None if (name, licence) in unnamed else len(patients[name, licence]),
                 )
                 for name, licence in sorted(files)
-            ],
+            ]
+            + inherited,
             "created_from": {
                 "recipe": recipe.digest(),
                 "seed": recipe.seed,
@@ -81,7 +86,8 @@ def export_pack(
                 "steps": steps,
                 "shards": hashlib.sha256("".join(reader.shard_hashes).encode()).hexdigest(),
                 "medclip": __version__,
-            },
+            }
+            | ({} if before is None else {"image_tower_of": f"{pack_card(before).name} ({pack_digest(before)[:12]})"}),
             **recipe.card,
             "name": recipe.name,
             "version": recipe.version,
@@ -90,9 +96,10 @@ def export_pack(
             "image_hashes_file": IMAGE_HASHES if recipe.train.image_hashes else None,
         }
     )
+    of_before = _lists_of(before)
     lists = {
-        TRAIN_HASHES: sorted(set().union(*files.values())),
-        PATIENT_HASHES: sorted(set().union(*patients.values())),
+        TRAIN_HASHES: sorted(of_before[0].union(*files.values())),
+        PATIENT_HASHES: sorted(of_before[1].union(*patients.values())),
     }
     if recipe.train.image_hashes:
         lists[IMAGE_HASHES] = _image_hashes(reader)
@@ -106,6 +113,28 @@ def export_pack(
         base=base,
         extra_files={name: "".join(f"{line}\n" for line in lines).encode() for name, lines in lists.items()},
     )
+
+
+def pretrained_on(recipe: Recipe) -> frozenset[str]:
+    """Return the hashes of the files and patients that the image tower of `model.image_weights` was trained on."""
+    return frozenset().union(*_lists_of(_pack_before(recipe)))
+
+
+def _pack_before(recipe: Recipe) -> Path | None:
+    """Return the pack whose image tower the run began with; None for none."""
+    weights = recipe.model.image_weights
+    return find_pack(weights) if weights is not None and names_a_pack(weights) else None
+
+
+def _inherited(card: Card) -> list[Source]:
+    return [source.model_copy(update={"name": f"{source.name}, by way of {card.name}"}) for source in card.data]
+
+
+def _lists_of(pack: Path | None) -> tuple[frozenset[str], frozenset[str]]:
+    if pack is None:
+        return frozenset(), frozenset()
+    card = pack_card(pack)
+    return training_hashes(pack, card) or frozenset(), training_patients(pack, card) or frozenset()
 
 
 def _image_hashes(reader: ShardReader) -> list[str]:

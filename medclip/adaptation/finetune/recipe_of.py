@@ -1,0 +1,143 @@
+"""The recipe of fine-tuning: that of medical MAE, fitted to how many images there are. No torch here.
+
+Reference: Xiao et al., Delving into masked autoencoders for multi-label thorax disease classification, WACV 2023.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medclip.errors import MedclipError, Reason, did_you_mean
+from medclip.files.key_value import Overrides, read_overrides
+from medclip.models.packs.pack import find_pack, list_packs, read_preprocess
+from medclip.text.vocabulary.task import Task
+from medclip.training.recipe.file import load_recipe
+from medclip.training.recipe.schema import Recipe
+
+_LR, _PER = 2.5e-4, 256
+"""Learning rate for so many images in a batch."""
+_FLOOR = 1e-5
+_EPOCHS, _WARMUP = 75, 5
+_LARGEST_BATCH, _FEWEST_STEPS = 64, 4
+"""A batch is smaller where an epoch would have fewer steps than that."""
+_MOST_VAL = 20_000
+_SIZE_PX = 224
+_STORED = 9 / 7
+"""Longest side of stored images, relative to the model's: room for crops."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What fine-tuning begins with."""
+
+    pack: Path | None
+    """Folder of a pack; None for a tower of random weights."""
+    tower: str = ""
+    """timm's name of the tower, where there is no pack."""
+
+    @property
+    def size_px(self) -> int:
+        """Side of its images."""
+        return _SIZE_PX if self.pack is None else read_preprocess(self.pack).size_px
+
+
+def find_start(model: str | Path) -> Start:
+    """Find a pack, or a tower of timm by its name.
+
+    Raises:
+        MedclipError: PACK_NOT_FOUND for what is neither, naming what is close; PACK_INVALID for any other folder.
+    """
+    try:
+        return Start(find_pack(model))
+    except MedclipError as e:
+        if e.reason is not Reason.PACK_NOT_FOUND:
+            raise
+    import timm
+
+    name = str(model)
+    if timm.is_model(name):
+        return Start(None, name)
+    known = [*timm.list_models(), *(pack.name for pack in list_packs())]
+    raise MedclipError(
+        Reason.PACK_NOT_FOUND,
+        f"there is no model pack, no folder and no tower of timm named {name!r}.",
+        hint=f"{did_you_mean(name, known)} A pack elsewhere on disk is given by its folder; a tower of timm begins "
+        "with random weights.".strip(),
+    )
+
+
+def stored_side(size_px: int) -> int:
+    """Return the longest side that images are stored with."""
+    return max(288, round(size_px * _STORED))
+
+
+def recipe_of(
+    start: Start,
+    task: Task,
+    classes: tuple[str, ...],
+    *,
+    out: Path,
+    task_file: Path,
+    shards: Path,
+    num_train: int,
+    num_val: int,
+    seed: int,
+    name: str | None,
+    overrides: Overrides = (),
+) -> Recipe:
+    """Write the recipe.
+
+    Args:
+        start: What it begins with; random weights learn at one rate in all layers.
+        task: What is learned.
+        classes: Its classes, in the order of logits.
+        out: Folder of the run.
+        task_file: Where the task lies.
+        shards: Where the images lie.
+        num_train: Images to learn from.
+        num_val: Images to choose weights with.
+        seed: Of all chance.
+        name: On the card; made of start and task where None.
+        overrides: What to change, by its path.
+
+    Raises:
+        MedclipError: RECIPE_INVALID, WRONG_USE.
+    """
+    own = read_overrides(overrides)
+    batch = _LARGEST_BATCH
+    while batch > 2 and num_train < _FEWEST_STEPS * batch:
+        batch //= 2
+    batch = _number(own.get("train.batch_size"), batch)
+    epochs, lr = _number(own.get("train.epochs"), _EPOCHS), own.get("train.lr", _LR * batch / _PER)
+    steps = epochs * max(1, num_train // batch)
+    begun_with = start.tower if start.pack is None else start.pack.resolve().name
+    model: dict[str, Any] = {"size_px": start.size_px, "drop_path": 0.2, "freeze_bn": start.pack is not None}
+    model |= {"image_tower": start.tower, "image_weights": None} if start.pack is None else {
+        "image_weights": str(start.pack)
+    }  # fmt: skip
+    values = {
+        "name": name or f"{begun_with}-{task.name}",
+        "seed": seed,
+        "out": str(out),
+        "data": {"shards": [str(shards)], "max_val": max(2, min(num_val, _MOST_VAL)), "decode": "full"},
+        "model": model,
+        "augment": {
+            "crop_scale": (0.5, 1.0), "stretch": 4 / 3, "flip": 0.5, "rotate_deg": 0, "brightness": 0, "contrast": 0,
+            "rand_augment": "rand-m6-mstd0.5-inc1",
+        },
+        "objective": {"contrastive": 0, "supervised": {"task": str(task_file), "classes": list(classes)}},
+        "train": {
+            "epochs": epochs, "batch_size": batch, "lr": lr, "min_lr": min(_FLOOR, lr) if isinstance(lr, float) else 0,
+            "warmup_steps": round(steps * _WARMUP / _EPOCHS), "layer_decay": 1.0 if start.pack is None else 0.55,
+            "image_lr_factor": 1, "weight_decay": 0.05, "betas": (0.9, 0.999), "eps": 1e-8, "clip_norm": None,
+            "export": "best",
+        },
+    }  # fmt: skip
+    return load_recipe(values, overrides)
+
+
+def _number(given: Any, otherwise: int) -> int:
+    """Return what was given where it is a number; what is none is refused by the recipe."""
+    return given if isinstance(given, int) and given > 0 else otherwise

@@ -1,0 +1,132 @@
+"""The verb `finetune`: a pretrained tower and a table of labels go in, a pack that classifies comes out, measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medclip.adaptation.data.table import read_adapt_table
+from medclip.adaptation.finetune.labelled_shards import divided, write_shards
+from medclip.adaptation.finetune.recipe_of import find_start, recipe_of, stored_side
+from medclip.adaptation.finetune.result import FinetuneResult
+from medclip.api.pretrain import pretrain
+from medclip.api.run_arguments import folder_of
+from medclip.embeddings.embeddings_reader import needs_images
+from medclip.embeddings.open_embeddings import is_embeddings
+from medclip.errors import MedclipError, Reason
+from medclip.files.key_value import Overrides
+from medclip.files.output import claim_folder
+from medclip.files.pseudonyms import load_key
+from medclip.models.devices import check_device
+from medclip.progress import Progress
+from medclip.sample import Modality
+from medclip.settings import Settings
+from medclip.text.vocabulary.task import Task
+from medclip.training.loop import NOTE
+from medclip.training.result import LABELS_NOTE, OWN_SHARDS, OWN_TASK
+
+if TYPE_CHECKING:
+    from medclip.embeddings.open_embeddings import Embeddings
+    from medclip.models.model import Model
+
+
+def finetune(
+    model: str | Path | Model,
+    labels: Any,
+    label: str | Sequence[str],
+    *,
+    out: str | Path,
+    images: str | Path | Embeddings | None = None,
+    patient: str | None = None,
+    task: Task | str | Path | None = None,
+    modality: Modality | str | None = None,
+    test_share: float = 0.2,
+    val_share: float = 0.1,
+    seed: int = 0,
+    overrides: Overrides = (),
+    name: str | None = None,
+    resume: bool = True,
+    key_file: str | Path | None = None,
+    workers: int | None = None,
+    memory: int | str | None = None,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> FinetuneResult:
+    """Fine-tune an image tower to classes: one of several, or several findings that may occur together.
+
+    Patients are divided first: from one side is learned, with the second the best epoch is chosen, and the third is
+    measured once, after the last step. The recipe is that of medical MAE: mean of the patch tokens, layer-wise rates,
+    RandAugment, stochastic depth. A run that is stopped goes on when it is called again, bit for bit.
+
+    Args:
+        model: What to begin with: name or folder of a pack (its image tower is taken), a loaded model, or the name of a
+            tower of timm, which begins with random weights.
+        labels: CSV, TSV or Parquet file, or a data frame, with `file`, a column of patients and the labels; `split`
+            (train, val, test), where it has it, stands.
+        label: The column of class names, or the columns of 0 and 1; blanks and -1 are not known.
+        out: The run's folder: shards/, recipe.json, checkpoints/, pack/, report.html.
+        images: Folder that files of the table are relative to; the table's own where None. Embeddings are refused.
+        patient: Column that names the patient, or "file" where each file is a patient of its own.
+        task: A task of the vocabulary or a task file; made of the table where None.
+        modality: Of rows whose table says none.
+        test_share: Share of patients to test on, where the table names none.
+        val_share: Share of patients to choose the best epoch with, where the table names none.
+        seed: Of the division and of all chance in training.
+        overrides: What to change in the recipe, by its path: `{"train.epochs": 10}` or `["train.epochs=10"]`.
+        name: On the pack's card.
+        resume: Go on with a run in the folder. False refuses a folder with a run in it.
+        key_file: Key that patients are hashed with; the identity key of `settings` where None.
+        workers: Reading processes that make the shards; one for each core where None.
+        memory: What they may take together, such as "12GB".
+        settings: Limits and policy.
+        progress: Told of each row and each step.
+
+    Returns:
+        How it ended; `.pack` scores, `.test` has the figures, of the classes the worst first, `.report` the page.
+
+    Raises:
+        MedclipError: WRONG_USE for labels of one class only and for classes that lack patients on a side, naming class
+            and column; PACK_NOT_FOUND, OUTPUT_IN_USE, TABLE_INVALID, NO_TASK, PATIENT_OVERLAP, RECIPE_INVALID; as
+            `medclip.pretrain`.
+    """
+    columns, out = (label,) if isinstance(label, str) else tuple(label), Path(out)
+    settings = (settings or Settings()).on_machine(workers, memory)
+    place = folder_of(images)
+    if place is not None and is_embeddings(place):
+        raise needs_images("fine-tuning learns in the tower")
+    claim_folder(out, "fine-tuning", marks=(LABELS_NOTE, NOTE))
+    key = load_key(settings, path=None if key_file is None else Path(key_file))
+    table = read_adapt_table(
+        labels, columns, task=task, modality=modality, folder=None if place is None else Path(place),
+        patient_from=patient, key=key,
+    )  # fmt: skip
+    labelled = divided(table, columns, seed=seed, test_share=test_share, val_share=val_share)
+    start, text = find_start(model if isinstance(model, str | Path) else model.path), labelled.text
+
+    def recipe(num_train: int, num_val: int) -> Any:
+        return recipe_of(
+            start, text.task, text.names, out=out, task_file=out / OWN_TASK, shards=out / OWN_SHARDS,
+            num_train=num_train, num_val=num_val, seed=seed, name=name, overrides=overrides,
+        )  # fmt: skip
+
+    planned = recipe(labelled.side.count("train"), labelled.side.count("val"))
+    check_device(planned.train.device)
+    index = write_shards(
+        labelled, labels, out, patient=patient, max_side=stored_side(planned.model.size_px), seed=seed, key=key,
+        settings=settings, progress=progress,
+    )  # fmt: skip
+    counts = index["counts"]
+    sizes = {split: counts["by_split"].get(split, 0) for split in ("train", "val", "test")}
+    if not all(sizes.values()):
+        empty = next(split for split, size in sizes.items() if not size)
+        raise MedclipError(
+            Reason.NOTHING_TO_DO, f"not one image of the split {empty} could be read.", where=out / OWN_SHARDS,
+            hint="Its rejects.parquet says why of each.",
+        )  # fmt: skip
+    result = pretrain(recipe(sizes["train"], sizes["val"]), out=out, resume=resume, progress=progress)
+    return FinetuneResult(
+        text=text, run=result, images=sizes, patients=counts["patients_by_split"],
+        problems={reason: number for reason, number in counts["by_reason"].items() if number},
+        notes=(*table.notes, *labelled.notes),
+    )  # fmt: skip
