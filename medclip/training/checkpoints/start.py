@@ -180,8 +180,8 @@ def _refuse_another_volume(volume: VolumeInput | None, source: PackTrunk) -> Non
     if kinds[0] != kinds[1]:
         raise MedclipError(
             Reason.RECIPE_INVALID,
-            f"model.image_weights: the pack {source.pack} was trained on {' '.join(kinds[0].split())}, and model.volume "
-            f"says {' '.join(kinds[1].split())}.",
+            f"model.image_weights: the pack {source.pack} was trained on {' '.join(kinds[0].split())}, and "
+            f"model.volume says {' '.join(kinds[1].split())}.",
             hint="Say the same kind, plane and unit, or begin with a pack of images.",
         )
 
