@@ -42,6 +42,7 @@ def test_the_score_follows_a_true_map_sooner_than_chance_and_a_false_one_later()
         own, random = by_order["map"], by_order["random"]
         assert sign * (own.insertion_area - random.insertion_area) > 0
         assert sign * (random.deletion_area - own.deletion_area) > 0
+        assert random.insertion == pytest.approx(random.deletion[::-1]), "an order and its reverse"
         assert len(own.insertion) == 21
         assert own.insertion[0] == own.deletion[-1]
         assert own.insertion[-1] == own.deletion[0]
