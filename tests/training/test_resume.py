@@ -22,6 +22,7 @@ from medclip.training.log import read_log
 from medclip.training.loop import run_recipe
 from medclip.training.recipe.file import load_recipe
 from medclip.training.trainer import Trainer
+from tests.kits.training import masked_recipe
 
 
 def _losses(out: Path) -> list[tuple[int, float]]:
@@ -67,6 +68,14 @@ def test_a_process_killed_at_twenty_random_places_goes_on_bit_for_bit(recipe: di
     recipe["train"] |= {"epochs": 10, "checkpoint_every": 4}
     chance = random.Random(1)
     _compare(recipe, tmp_path, [chance.randrange(1, 30) for _ in range(20)])
+
+
+@pytest.mark.slow
+def test_a_killed_masked_autoencoder_goes_on_bit_for_bit(shards: Path, tmp_path: Path) -> None:
+    recipe = masked_recipe(shards)
+    recipe["objective"]["masked"]["foreground"] = True
+    recipe["train"] |= {"epochs": 10, "checkpoint_every": 4}
+    _compare(recipe, tmp_path, [3, 14])
 
 
 @pytest.mark.parametrize("sizes", [(1, 2), (2, 1), (3, 6)])
