@@ -132,6 +132,9 @@ def index(
     patient: Annotated[
         str | None, typer.Option(help="Field of the json that names the patient (default: every sample is one).")
     ] = None,
+    words: Annotated[
+        bool, typer.Option(help="Leave out images without a text; --no-words keeps them, to train without words.")
+    ] = True,
     key_file: options.KeyFile = None,
     as_json: options.Json = False,
 ) -> int:
@@ -155,6 +158,7 @@ def index(
             split=split,
             out=out,
             patient=patient,
+            words=words,
             key=key,
             progress=shown,
         )

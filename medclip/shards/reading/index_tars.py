@@ -86,12 +86,13 @@ def index_shards(
     split: str = "train",
     out: Path | None = None,
     patient: str | None = None,
+    words: bool = True,
     key: bytes | None = None,
     progress: Progress | None = None,
 ) -> IndexReport:
     """Make a folder of WebDataset tars ready for `medclip pretrain`. The tars are read and not changed.
 
-    A sample is an image (png, jpg, jpeg, webp) and a text (txt) or a JSON file with the same key. The text may hold
+    A sample is an image (png, jpg, jpeg, webp), and a text (txt) or a JSON file with the same key. The text may hold
     several captions in UniMed's packed form; see `medclip.shards.reading.foreign` for the JSON.
 
     Args:
@@ -103,6 +104,7 @@ def index_shards(
         out: Where index.json and the two tables go; into `folder` where None, which a store does not allow.
         patient: Field of the JSON that names the patient. Without it every sample counts as a patient of its
             own, so nothing can be said about patients on two sides.
+        words: False keeps images of which nothing is said, for training without words (`objective: masked`).
         key: Key for patient hashes; the identity key where None.
         progress: Counts the tars.
 
@@ -129,7 +131,7 @@ def index_shards(
     progress = progress or Silent()
     progress.stage("Tars", len(tars))
     for path in tars:
-        _shard(path, split, of, patient, key, tally)
+        _shard(path, split, of, patient, words, key, tally)
         progress.step()
     report = _report(Path(str(out or folder)), tally, patient)
     if not report.num_samples:
@@ -160,7 +162,9 @@ def _tars(folder: Place, source: str, split: str) -> list[Place]:
     return tars
 
 
-def _shard(path: Place, split: str, of: ForeignSet, field_name: str | None, key: bytes, tally: _Tally) -> None:
+def _shard(
+    path: Place, split: str, of: ForeignSet, field_name: str | None, words: bool, key: bytes, tally: _Tally
+) -> None:
     rows = []
     try:
         with local_copy(path) as file:
@@ -169,7 +173,7 @@ def _shard(path: Place, split: str, of: ForeignSet, field_name: str | None, key:
             file.seek(0)
             for number, (name, offset, size, parts, fault) in enumerate(_samples(cast("IO[bytes]", file)), 1):
                 row, problem = _row(path, sha256, split, name, number, parts, fault, of, field_name, key)
-                if problem is not None:
+                if problem is not None and (words or problem["reason"] != Reason.EMPTY_CAPTION):
                     tally.rejects.append(problem)
                     continue
                 tally.duplicate_keys += name in tally.keys

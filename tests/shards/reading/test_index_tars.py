@@ -19,7 +19,10 @@ from medclip.shards.reading.index_tars import MAX_SAMPLE_BYTES, index_shards
 from medclip.shards.reading.samples import ShardReader
 from medclip.shards.sample_json import to_json
 from medclip.text.captions.record import CaptionRecord
+from medclip.training.log import read_log
+from medclip.training.loop import run_recipe
 from tests.kits.shards import KEY
+from tests.kits.training import masked_recipe
 
 
 def image(seed, form="JPEG", mode="L"):
@@ -365,3 +368,14 @@ def test_copies_of_a_tar_in_one_folder_are_samples_of_their_own(tmp_path):
     report = indexed(tmp_path / "a")
     assert (report.num_samples, report.num_duplicate_images) == (6, 3)
     assert check_shards(tmp_path / "a").ok
+
+
+def test_images_without_a_text_are_kept_to_train_without_words(folder, tmp_path):
+    report = indexed(folder, words=False)
+    assert report.counts_by_reason == {"corrupt": 2, "no_pixels": 1}
+    assert report.num_samples == 6
+    recipe = masked_recipe(folder) | {"data": {"shards": str(folder), "val_split": None}}
+    recipe["train"] |= {"epochs": 1, "ema": 0}
+    result = run_recipe(recipe, out=tmp_path / "run")
+    assert (result.steps, result.finished) == (1, True)
+    assert not [entry for entry in read_log(tmp_path / "run" / "log.jsonl") if entry["kind"] == "bad"]
