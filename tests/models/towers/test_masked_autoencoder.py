@@ -318,6 +318,15 @@ def test_recomputed_activations_give_the_same_gradients() -> None:
     assert torch.equal(*gradients)
 
 
+@KINDS
+def test_in_bfloat16_the_error_is_float32_and_nearly_the_same(kind: str) -> None:
+    trunk, decoder, images, mask = _case(kind)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = decoder(trunk, images, mask)
+    assert rough.dtype == torch.float32
+    torch.testing.assert_close(rough, decoder(trunk, images, mask), rtol=0.02, atol=0)
+
+
 def test_a_few_steps_make_the_guess_better() -> None:
     trunk, decoder, _, mask = _case("patches")
     prepare_trunk(trunk)
