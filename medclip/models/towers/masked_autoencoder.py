@@ -37,8 +37,8 @@ class MaskedAutoencoder(nn.Module):
         normalise: Guess patches of mean 0 and variance 1 instead of plain pixels. In tubes each channel is normalised
             by itself, with a floor of 0.01 under the deviation, and tubes of one value count nothing: the background
             of an ultrasound image or the air around a body would be all noise.
-        tubes: (time, rows, columns) of tubes; None takes the grid of the trunk.
-        pixel_std: What the images were divided by, per channel: floors are in units of [0, 1].
+        pixel_std: What the images were divided by, per channel (of three, grey clips take the first): floors are in
+            units of [0, 1].
 
     Raises:
         MedclipError: RECIPE_INVALID for a trunk that is no plain vision transformer, or an unknown decoder.
@@ -52,19 +52,19 @@ class MaskedAutoencoder(nn.Module):
         decoder: str | DecoderShape,
         *,
         normalise: bool,
-        tubes: tuple[int, int, int] | None = None,
         pixel_std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         check_trunk(trunk)
         weight = _projection(trunk).weight
         self.patch: tuple[int, ...] = tuple(weight.shape[2:])
-        self.grid: tuple[int, ...] = tuple(tubes or trunk.patch_embed.grid_size)  # type: ignore[union-attr, arg-type]
+        self.grid: tuple[int, ...] = tuple(trunk.patch_embed.grid_size)  # type: ignore[union-attr, arg-type]
         self.normalise = normalise
-        shape = decoder_shape(decoder, weight.shape[0])
+        shape, channels = decoder_shape(decoder, weight.shape[0]), weight.shape[1]
         positions_LD = sincos_positions(self.grid, shape.width).float()
-        self.decoder = PatchDecoder(shape, weight.shape[0], math.prod(self.patch) * weight.shape[1], positions_LD)
-        std_C = torch.tensor(pixel_std or [1.0] * weight.shape[1], dtype=torch.float32)
+        self.decoder = PatchDecoder(shape, weight.shape[0], math.prod(self.patch) * channels, positions_LD)
+        std_C = torch.tensor((pixel_std or [1.0] * channels)[:channels], dtype=torch.float32)
+        assert len(std_C) == channels
         self.register_buffer("pixel_std_C", std_C, persistent=False)
         _init_layers(self)
         nn.init.normal_(self.decoder.mask_token, std=0.02)

@@ -301,7 +301,7 @@ def test_tubes_of_the_background_count_nothing_in_a_normalised_target() -> None:
 
 def test_the_floor_under_the_deviation_is_in_units_of_pixels() -> None:
     trunk, plain, clips, mask = _case("tubes", normalise=True)
-    scaled = MaskedAutoencoder(trunk, SMALL, normalise=True, pixel_std=[0.02])
+    scaled = MaskedAutoencoder(trunk, SMALL, normalise=True, pixel_std=[0.02, 0.5, 0.5])  # a grey clip takes the first
     scaled.load_state_dict(plain.state_dict())
     clips = clips * 0.1  # deviations of 0.1, or of 0.002 in units of pixels: below a floor of 0.01
     assert (plain(trunk, clips, mask) / scaled(trunk, clips, mask)).min().item() > 1.2
