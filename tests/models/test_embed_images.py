@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +51,10 @@ def test_files_become_the_vectors_of_what_their_adapter_reads(model: Model, imag
 def test_an_opened_study_is_one_vector_of_all_its_views(model: Model, images: list[Path], tmp_path: Path) -> None:
     for n in (5, 6):
         write_dicom(tmp_path / "study" / f"{n}.dcm", texture(n, 90, 120))
-    study = open_study(tmp_path / "study")
+    one, other = (open_study(tmp_path / "study" / f"{n}.dcm") for n in (5, 6))
+    study = replace(one, units=(*one.units, *other.units))
     each = model.embed_images(study.samples())
+    assert len(each) == 2
     both = each.mean(axis=0) / np.linalg.norm(each.mean(axis=0))
     rows = model.embed_images([images[0], study, images[1]])
     np.testing.assert_allclose(rows[1], both, atol=1e-6)
