@@ -1,0 +1,89 @@
+"""pipelines/mae_volume: simulated volumes that are axial whatever way they are stored, and what the recipes say."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import yaml
+
+from medclip.adapters.registry import read_unit
+from medclip.adapters.sources import source_of
+from medclip.imaging.volume.voxels import voxels_of
+from medclip.sample import Modality
+from medclip.settings import Settings
+from medclip.training.recipe.file import load_recipe
+
+FOLDER = Path(__file__).parents[2] / "pipelines" / "mae_volume"
+TAG = re.compile(r"#\s*(paper|code|ours)\b")
+
+
+@pytest.fixture(scope="module")
+def simulate() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("mae_volume_simulate", FOLDER / "simulate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_volume_is_read_as_it_was_drawn_whatever_way_it_is_stored(
+    simulate: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["simulate.py", str(tmp_path), "--num", "6"])
+    simulate.main()
+    with (tmp_path / "table.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["split"] for row in rows] == ["train"] * 5 + ["val"]
+    assert {row["nodule"] for row in rows} == {"yes", "no"}
+    assert len(simulate.STORED) == len(rows)
+    for n, row in enumerate(rows):
+        voxels = voxels_of(read_unit(source_of(tmp_path / row["file"], Settings()), Modality.CT, Settings()))
+        drawn, spacing, has_nodule = simulate.volume(n)
+        assert (voxels.plane, voxels.unit) == ("axial", "HU")
+        np.testing.assert_array_equal(voxels.values, np.maximum(drawn, -1024))
+        np.testing.assert_allclose(voxels.spacing_mm, spacing, rtol=1e-6)  # type: ignore[arg-type]
+        assert row["nodule"] == ("yes" if has_nodule else "no")
+
+
+def test_the_same_seed_draws_the_same_volumes(simulate: ModuleType) -> None:
+    np.testing.assert_array_equal(simulate.volume(3)[0], simulate.volume(3)[0])
+    assert simulate.volume(3)[0].shape != simulate.volume(4)[0].shape
+
+
+@pytest.mark.parametrize("name", ["full.yaml", "smoke.yaml"])
+def test_each_value_of_a_recipe_says_where_it_comes_from(name: str) -> None:
+    text = (FOLDER / name).read_text()
+    root, lines = yaml.compose(text), text.splitlines()
+    assert isinstance(root, yaml.MappingNode)
+
+    def bare(node: yaml.MappingNode, place: str = "") -> list[str]:
+        keys = []
+        for key, value in node.value:
+            if isinstance(value, yaml.MappingNode):
+                keys += bare(value, f"{place}{key.value}.")
+            elif not TAG.search(lines[key.start_mark.line]):
+                keys.append(f"{place}{key.value}")
+        return keys
+
+    assert not bare(root)
+
+
+def test_the_recipes_hide_tubes_and_guess_half_of_them() -> None:
+    full, smoke = (load_recipe(FOLDER / name) for name in ("full.yaml", "smoke.yaml"))
+    assert full.objective == smoke.objective
+    masked = full.objective.masked
+    assert masked is not None
+    assert (masked.decoder, masked.ratio, masked.decode_ratio, masked.normalise) == ("video", 0.8, 0.5, True)
+    assert full.augment == smoke.augment
+    assert full.augment.flip == 0
+    assert full.train.lr == pytest.approx(1e-3 * full.train.batch_size / 256)
+    assert full.model.volume is not None
+    assert (full.model.volume.plane, full.model.volume.unit) == ("axial", "HU")
