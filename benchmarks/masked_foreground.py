@@ -104,7 +104,8 @@ def train(
         noise = torch.rand(BATCH, decoder.num_patches, generator=generator)
         front = foreground_of(batch[:, None], PATCH) if foreground else None
         optimizer.zero_grad(set_to_none=True)
-        decoder(trunk, normalised(batch), mask_of_noise(noise, RATIO, front)).mean().backward()
+        total, count = decoder(trunk, normalised(batch), mask_of_noise(noise, RATIO, front)).sum(0)
+        (total / count).backward()
         optimizer.step()
         schedule.step()
     return trunk.eval(), decoder.eval()

@@ -154,7 +154,7 @@ def compare_steps(chosen: argparse.Namespace, name: str, ratio: float) -> bool:
     trunk, images = trunk_of(chosen), images_of(chosen)
     decoder = MaskedAutoencoder(trunk, name, normalise=False)
     sides: dict[str, Side] = {
-        "medclip": ([trunk, decoder], lambda noise: decoder(trunk, images, mask_of_noise(noise, ratio)).mean()),
+        "medclip": ([trunk, decoder], lambda noise: mean_error(decoder(trunk, images, mask_of_noise(noise, ratio)))),
         "transformers": transformers_side(trunk, decoder, images.contiguous(), name, ratio),
         "lightly": lightly_side(trunk, decoder, images.contiguous(), name, ratio),
     }
@@ -170,6 +170,12 @@ def compare_steps(chosen: argparse.Namespace, name: str, ratio: float) -> bool:
     middle = ", ".join(f"{side} {statistics.median(each):.3f} s" for side, each in seconds.items())
     print(f"step, {name} at {ratio}, {chosen.batch} images: {middle}")
     return min([median_ratio(seconds, other, "medclip") for other in seconds if other != "medclip"]) >= STEP
+
+
+def mean_error(errors_B2: Tensor) -> Tensor:
+    """Return the mean over all patches that count."""
+    total, count = errors_B2.sum(0)
+    return total / count
 
 
 def draw(loss_of: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
@@ -286,8 +292,7 @@ def cine_step(chosen: argparse.Namespace, decoded: str) -> Step:
     def loss_of() -> Tensor:
         mask = draw_tube_mask(size, (times, rows, cols), 0.9, generator)
         half = draw_decoded(size, (times, rows, cols), 0.5, generator) if decoded == "half" else None
-        sums = decoder.sum_errors(trunk, clips, mask, half).sum(0)
-        return sums[0] / sums[1]
+        return mean_error(decoder(trunk, clips, mask, half))
 
     return stepper([trunk.train(), decoder.train()], loss_of)
 

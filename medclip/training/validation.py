@@ -103,7 +103,7 @@ def validate(
         outputs = encode(batch, row)
         images.append(outputs.image_BD)
         texts.append(outputs.text_BD)
-        errors.append(outputs.error_B)
+        errors.append(outputs.errors_B2)
         if learned is not None:
             logits.append(outputs.logits_BC)
             targets.append(targets_of(learned.asked, learned.names, _keys_of(batch)))
@@ -112,11 +112,14 @@ def validate(
         for task, rows in zip(asked, truths, strict=True):
             rows.append(truth_of(task, _keys_of(batch)))
         batch.release()
-    keys_N4, error_N = (world.rows(torch.cat(rows))[:size] for rows in (keys, errors))
+    keys_N4, errors_N2 = (world.rows(torch.cat(rows))[:size] for rows in (keys, errors))
     valid_N = keys_N4[:, -1] == 1
     if not valid_N.any():
         return {}
-    masked = {} if objective.masked is None else {"masked_error": float(error_N[valid_N].double().mean())}
+    masked = {}
+    if objective.masked is not None:
+        summed, count = errors_N2[valid_N].double().sum(0).tolist()
+        masked["masked_error"] = summed / max(count, 1)
     others, supervised = masked, {}
     if learned is not None:
         logits_NC, target = (world.rows(torch.cat(rows))[:size].float().cpu() for rows in (logits, targets))

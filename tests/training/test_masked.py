@@ -99,6 +99,18 @@ def test_chunks_of_a_batch_give_what_the_whole_batch_gives(masked: dict[str, Any
     assert _losses(tmp_path / "chunks") == pytest.approx(_losses(run), abs=1e-5)
 
 
+def test_the_loss_is_the_mean_over_patches_and_not_over_images(masked: dict[str, Any], tmp_path: Path) -> None:
+    """With running cells and flat tubes images count different numbers of patches."""
+    trainer = Trainer(load_recipe(masked), tmp_path / "run")
+    batch = next(iter(trainer.data.training(0, 1)))
+    batch.valid[5] = False
+    inputs = trainer.computer.prepare(batch, 0)
+    errors_B2 = torch.tensor([[2.0, 1], [30.0, 9], [0, 0], [0, 0], [0, 0], [torch.nan, 7]])
+    assert trainer.computer._hidden(inputs, errors_B2).item() == pytest.approx(3.2)
+    assert trainer.computer._hidden(inputs, errors_B2 * 0).item() == 0
+    trainer.data.close()
+
+
 def test_the_loss_falls(masked: dict[str, Any], tmp_path: Path) -> None:
     run_recipe(masked, ["train.epochs=12", "train.lr=3e-3", "train.ema=0"], out=tmp_path / "run")
     validations = [e["val_loss"] for e in _entries(tmp_path / "run", "val")]

@@ -120,35 +120,23 @@ class MaskedAutoencoder(nn.Module):
         return torch.empty_like(pixels_BMP).scatter(1, order_BL1.expand_as(pixels_BMP), pixels_BMP)
 
     def forward(self, trunk: nn.Module, images: Tensor, mask_BL: Tensor, decoded_BL: Tensor | None = None) -> Tensor:
-        """Return the mean squared error of each image's hidden (and decoded) patches, float32 [B].
+        """Return the sum of the squared errors of what counts in each image, and how many patches that are.
+
+        The loss of a batch is the first column's sum over all ranks divided by the second's: with running cells and
+        with flat tubes images count different numbers of patches.
 
         Args:
             trunk: As in the constructor.
             images: As in `encode`.
             mask_BL: bool [B, L], True = hidden; equally many in each image. An image of which nothing is hidden takes
-                no part: its error is 0.
-            decoded_BL: As in `reconstruct`.
+                no part: both of its numbers are 0.
+            decoded_BL: As in `reconstruct`; only patches that are hidden and decoded count.
+
+        Returns:
+            float32 [B, 2]; the error of a patch is the mean over its values.
 
         Raises:
             MedclipError: As `encode`.
-        """
-        sum_B, count_B = self.sum_errors(trunk, images, mask_BL, decoded_BL).unbind(1)
-        return sum_B / count_B.clamp_min(1)
-
-    def sum_errors(self, trunk: nn.Module, images: Tensor, mask_BL: Tensor, decoded_BL: Tensor | None = None) -> Tensor:
-        """Return the sum of the squared errors of what counts in each image, and how many patches that are.
-
-        The loss of a batch is the sum of the first column divided by that of the second, over all ranks: where images
-        count different numbers of patches, the mean of `forward` is another number.
-
-        Args:
-            trunk: As in `forward`, and images, mask_BL, decoded_BL.
-            images: As there.
-            mask_BL: As there.
-            decoded_BL: As there.
-
-        Returns:
-            float32 [B, 2].
         """
         self._check(images, mask_BL)
         hidden_BL, hidden_B = mask_BL, mask_BL.sum(1)

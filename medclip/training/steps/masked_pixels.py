@@ -126,7 +126,7 @@ class MaskedPart(nn.Module):
         prefix: FrozenPrefix | None = None,
         decoded_BL: Tensor | None = None,
     ) -> Tensor:
-        """Return the error of the hidden pixels of each image, float32 [B]; 0 where none is hidden.
+        """Return the sum of the errors of each image's hidden patches and their number, float32 [B, 2].
 
         Args:
             clip: As in the constructor.
@@ -138,7 +138,7 @@ class MaskedPart(nn.Module):
         if self.autoencoder is not None:
             return self.autoencoder(trunk_of(clip), images, mask_BL, decoded_BL)
         error_BL = patch_errors(self.guess(clip, images, mask_BL, prefix), images, self.patch_px, self.normalise)
-        return torch.where(mask_BL, error_BL, 0).sum(1) / mask_BL.sum(1).clamp_min(1)
+        return torch.stack([torch.where(mask_BL, error_BL, 0).sum(1), mask_BL.sum(1).float()], dim=1)
 
     def guess(self, clip: nn.Module, images: Tensor, mask_BL: Tensor, prefix: FrozenPrefix | None = None) -> Tensor:
         """Return what every patch is taken for, float32 [B, L, P] in the order of `patches_of`.

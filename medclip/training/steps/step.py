@@ -221,7 +221,7 @@ class StepComputer:
             )
             terms.append(o.text_teacher.weight * known)
         if o.masked is not None:
-            terms.append(o.masked.weight * self._hidden(inputs, outputs.error_B))
+            terms.append(o.masked.weight * self._hidden(inputs, outputs.errors_B2))
         if o.supervised is not None and self._asked is not None and inputs.target is not None:
             wrong = supervised_loss(
                 outputs.logits_BC, inputs.target, self._asked[0].kind, smoothing=o.supervised.smoothing,
@@ -239,17 +239,14 @@ class StepComputer:
             w_vv=views.images, w_tt=views.texts, pairs=inputs.pairs, group=group,
         )  # fmt: skip
 
-    def _hidden(self, inputs: Inputs, error_B: Tensor) -> Tensor:
-        """Return the error of the hidden pixels: the mean over ranks is that of the whole batch.
-
-        Images hide equally many patches, so their weighted mean over the batch is that of its hidden pixels.
-        """
-        weights_B = torch.ones_like(error_B) if inputs.valid_B is None else inputs.valid_B.float()
+    def _hidden(self, inputs: Inputs, errors_B2: Tensor) -> Tensor:
+        """Return the mean error of the hidden patches of the whole batch: the mean over ranks is that."""
+        weights_B = torch.ones_like(errors_B2[:, 0]) if inputs.valid_B is None else inputs.valid_B.float()
         if inputs.pairs.weights_B is not None:
             weights_B = weights_B * inputs.pairs.weights_B.repeat(inputs.num_views)
-        taking_part = sum_values(weights_B.sum(), self._world.group).clamp_min(1e-30)
         # where, not a product: a sample that takes no part may hold anything, also NaN
-        return torch.where(weights_B > 0, error_B * weights_B, 0).sum() * (self._world.size / taking_part)
+        total, count = torch.where(weights_B[:, None] > 0, errors_B2 * weights_B[:, None], 0).sum(0)
+        return total * (self._world.size / sum_values(count.detach(), self._world.group).clamp_min(1e-30))
 
     def _hidden_patches(self, batch: Batch, step: int) -> tuple[Tensor | None, Tensor | None]:
         """Draw what is hidden and what is guessed; in samples that take no part nothing is hidden: they count nothing.

@@ -26,8 +26,8 @@ class TowerOutputs(NamedTuple):
     """float32, of unit norm."""
     text_BD: Tensor
     """float32, of unit norm; [B, 0] without words."""
-    error_B: Tensor
-    """float32: mean squared error of the hidden pixels; 0 where none are hidden."""
+    errors_B2: Tensor
+    """float32: sum of the mean squared errors of hidden patches, and how many count; 0 where none are hidden."""
     logits_BC: Tensor
     """float32: of the classes of a supervised part; [B, 0] without one."""
 
@@ -93,11 +93,11 @@ class Towers(nn.Module):
         if self._pad_id is not None or self.supervised is not None:
             features_BD = prefix.encode_image(clip, images_BCHW) if prefix else clip.encode_image(images_BCHW)
             image_BD = normalize(features_BD.float(), dim=-1)
-        error_B = nothing_B0.sum(1)
+        errors_B2 = nothing_B0.new_zeros(len(nothing_B0), 2)
         if self.masked is not None and mask_BL is not None:
-            error_B = self.masked(clip, images_BCHW, mask_BL, prefix, decoded_BL)
+            errors_B2 = self.masked(clip, images_BCHW, mask_BL, prefix, decoded_BL)
         logits_BC = nothing_B0 if self.supervised is None else self.supervised(image_BD)
-        return TowerOutputs(image_BD, text_BD, error_B, logits_BC)
+        return TowerOutputs(image_BD, text_BD, errors_B2, logits_BC)
 
     def loss_parameters(self) -> dict[str, nn.Parameter]:
         """Return the parameters of the loss, which live beside the towers, by name."""
