@@ -128,7 +128,7 @@ def test_positions_stay_and_hidden_patches_do_not_reach_the_tower(masked: dict[s
     assert torch.equal(trainer.towers.clip.visual.trunk.pos_embed, before)
 
 
-def test_an_empty_background_uses_up_no_visible_patches(masked: dict[str, Any], tmp_path: Path) -> None:
+def test_what_is_not_empty_shows_its_share(masked: dict[str, Any], tmp_path: Path) -> None:
     changes = ["objective.masked.foreground=true", "model.size_px=128"]  # 64 patches, of which 16 are visible
     trainer = Trainer(load_recipe(masked, changes), tmp_path / "run")
     batch = next(iter(trainer.data.training(0, 1)))

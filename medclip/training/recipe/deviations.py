@@ -102,7 +102,7 @@ def _of_masks(recipe: Recipe) -> Iterator[Deviation]:
         here = "a linear layer on the features of the whole image, with hidden patches painted over"
         yield Deviation("what guesses", here, "a decoder of visible patches alone", "objective.masked")
     if masked is not None and masked.foreground:
-        yield Deviation("hidden patches", "where the image is not empty", "anywhere", "objective.masked")
+        yield Deviation("hidden patches", "the same share of all that is not empty", "anywhere", "objective.masked")
     if recipe.augment.flip:
         yield Deviation("mirroring", "never where the record names a side", "of every image", "augment.flip")
 

@@ -304,7 +304,8 @@ class Masked(_Part):
     """Share of the tubes of a volume or loop that the decoder leaves out, 0.25, 0.5 or 0.75 (running cells of VideoMAE
     V2); all hidden ones are decoded where None."""
     foreground: bool = False
-    """Draw hidden patches where the image is not empty, so that those of a black background use up no visible ones."""
+    """Show exactly its share of each image's foreground, the patches that are not empty, and hide the rest of it. Drawn
+    anywhere, an image that is mostly background may by chance show next to nothing of what there is to see."""
 
     @model_validator(mode="before")
     @classmethod

@@ -74,7 +74,7 @@ class MaskedPart(nn.Module):
         return self._settings.normalise
 
     def foreground(self, images: Tensor) -> Tensor | None:
-        """Find what is not empty, where the recipe wants hidden patches there.
+        """Find what is not empty, where the recipe asks that each image shows its share of that.
 
         Args:
             images: uint8 as in a batch, on the CPU: [B, S, S, C], or clips [B, T, S, S, C].
