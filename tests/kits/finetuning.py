@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-TOWER = "test_vit"
+TOWER, KEY = "test_vit", "identity.key"
 FAST: Mapping[str, Any] = {
     "model.size_px": 48, "train.epochs": 3, "train.batch_size": 8, "train.lr": 2e-3, "train.threads": 1,
     "train.log_every": 1, "train.checkpoint_every": 2, "data.workers": 1,
@@ -18,7 +18,7 @@ FAST: Mapping[str, Any] = {
 
 
 def labelled_films(folder: Path, *, num_patients: int = 30) -> Path:
-    """Write films with a bright disc (a), a bar (b), both or none; two of each patient, and a table of them.
+    """Write films with a bright disc, a bar, both or none; two of each patient, a table of them and an identity key.
 
     Columns: file, patient, modality, disc, bar (0, 1 or blank), and kind, which of three classes it is.
     """
@@ -38,5 +38,6 @@ def labelled_films(folder: Path, *, num_patients: int = 30) -> Path:
                     "bar": "" if patient == 5 else str(bar), "kind": ("none", "disc", "bar", "disc")[disc + 2 * bar],
                 }
             )  # fmt: skip
+    (folder / KEY).write_bytes(b"k" * 32)
     pd.DataFrame(rows).to_csv(folder / "labels.csv", index=False)
     return folder / "labels.csv"
