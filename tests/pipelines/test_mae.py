@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import yaml
 
@@ -184,3 +185,95 @@ def test_the_small_recipes_hide_and_crop_as_the_full_one_does(name: str) -> None
     assert (here.ratio, here.normalise, here.weight) == (there.ratio, there.normalise, there.weight)
     assert recipe.augment == full.augment
     assert (recipe.train.betas, recipe.train.weight_decay) == (full.train.betas, full.train.weight_decay)
+
+
+@pytest.fixture
+def plan(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The plan of the comparison, importable by its siblings under its own name."""
+    monkeypatch.syspath_prepend(str(ALL))
+    for name in ("joint_table", "comparison_plan", "comparison_table"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    module = importlib.import_module("comparison_plan")
+    monkeypatch.setitem(sys.modules, "comparison_plan", module)  # taken out again after the test
+    return module
+
+
+def test_every_run_of_the_comparison_has_a_name_of_its_own_and_a_rival(plan: ModuleType) -> None:
+    cells = list(plan.cells())
+    assert len({cell.name for cell in cells}) == len(cells)
+    assert {cell.share for cell in cells if cell.arm.longer} == {1.0}
+    asked = {(c.how, c.question.set, c.share, c.arm.name, c.seed) for c in cells}
+    for how, name, share, arm, seed in asked:
+        if arm.startswith("mae_"):
+            assert (how, name, share, "random", seed) in asked
+            assert ("finetune", name, share, "cnn", seed) in asked
+    steps = {(c.arm.name, c.share): c.steps for c in cells if c.how == "finetune"}
+    assert steps["cnn", 1.0] == round(steps["random", 1.0] / plan.CNN_COST)
+    assert steps["mae_all", 1.0] == steps["random", 1.0] == steps["random_longer", 1.0] / plan.LONGER
+
+
+@pytest.mark.shared
+def test_the_comparison_tests_on_patients_that_pretraining_never_sees(plan: ModuleType, shared: Path) -> None:
+    joint = sys.modules["joint_table"]
+    sides = {row["patient"]: row["split"] or split_of(row["patient"], SPLITS, 0) for row in joint.rows(shared / "data")}
+    for question in plan.QUESTIONS:
+        table = plan.labelled(question, shared / "data")
+        assert {row.label for row in table} == set(question.classes)
+        assert all(sides[row.patient] == row.split for row in table)
+        assert {row.label for row in table if row.split == "test"} == set(question.classes)
+
+
+@pytest.mark.shared
+def test_a_tenth_of_the_labels_is_a_tenth_of_the_training_patients_of_each_class(
+    plan: ModuleType, shared: Path
+) -> None:
+    table = plan.labelled(plan.QUESTIONS[0], shared / "data")
+    few, others = (plan.learned_from(table, 0.1, seed) for seed in (0, 1))
+    assert plan.learned_from(table, 0.1, 0) == few
+    assert plan.learned_from(table, 1.0, 0) == table
+
+    def patients(rows: list, split: str) -> set[str]:
+        return {row.patient for row in rows if row.split == split}
+
+    assert patients(few, "train") != patients(others, "train")
+    assert 0.1 <= len(patients(few, "train")) / len(patients(table, "train")) < 0.12
+    assert [row for row in few if row.split != "train"] == [row for row in table if row.split != "train"]
+
+
+@pytest.mark.shared
+def test_the_table_has_paired_differences_of_the_arms_whose_seeds_are_all_there(
+    plan: ModuleType, shared: Path, tmp_path: Path
+) -> None:
+    table = importlib.import_module("comparison_table")
+    question = plan.QUESTIONS[0]
+    truth = np.array(
+        [row.label == "pneumonia" for row in plan.labelled(question, shared / "data") if row.split == "test"]
+    )
+    rng = np.random.default_rng(0)
+    for cell in plan.cells():
+        if (cell.how, cell.question, cell.share) == ("probe", question, 0.1) and cell.arm.name in ("random", "mae_all"):
+            score = truth * (2.0 if cell.arm.name == "mae_all" else 0.3) + rng.normal(size=len(truth))
+            answer = {"cpu_s": 1.0, "num_train": 9, "logits": np.stack([-score, score], 1).tolist()}
+            plan.store(tmp_path, cell, answer)
+    measured = table.measure(shared / "data", tmp_path)
+    assert [m["arm"] for m in measured] == ["random", "mae_all", "mae_all"]
+    difference = measured[2]
+    assert difference["minus"] == "random"
+    assert difference["value"] == pytest.approx(measured[1]["value"] - measured[0]["value"])
+    assert 0 < difference["low"] < difference["value"] < difference["high"]
+    lines = table.table_of(measured).splitlines()
+    assert lines[2].startswith("| X-ray: pneumonia | linear probe | 10% | ViT, from nothing | 0.")
+    assert "| ViT, MAE on all sets | ViT, from nothing | +0." in lines[-1]
+    (tmp_path / "cells" / "probe-nih_cxr-mae_all-10-2.json").unlink()
+    assert [m["arm"] for m in table.measure(shared / "data", tmp_path)] == ["random"]
+
+
+def test_what_is_measured_is_pretrained_as_the_recipes_do_at_a_ratio_that_leaves_something_to_see(
+    plan: ModuleType,
+) -> None:
+    recipe, full = (load_recipe(ALL / f"{name}.yaml") for name in ("measured", "full"))
+    masked = recipe.objective.masked
+    assert masked is not None
+    assert (recipe.augment, recipe.train.betas) == (full.augment, full.train.betas)
+    assert int((recipe.model.size_px // 16) ** 2 * (1 - masked.ratio)) == 12
+    assert recipe.model.size_px == plan.SIZE_PX
