@@ -400,7 +400,8 @@ class Objective(_Part):
 
     @model_validator(mode="after")
     def _check(self) -> Objective:
-        if not self.needs_words and self.masked is None and self.supervised is None:
+        weights = [part.weight for part in (self.masked, self.supervised) if part is not None]
+        if not self.needs_words and not any(weights):
             raise ValueError("nothing is learned with contrastive: 0 and neither a masked nor a supervised part")
         return self
 
@@ -594,6 +595,7 @@ class Recipe(_Part):
         unused = [f"text.{name}" for name in sorted(self.text.model_fields_set)]
         unused += [f"model.{name}" for name in _OF_WORDS if name in self.model.model_fields_set]
         unused += ["train.zero_shot"] * bool(self.train.zero_shot)
+        unused += ["objective.loss"] * ("loss" in self.objective.model_fields_set)
         if unused:
             one = len(unused) == 1
             raise ValueError(

@@ -187,6 +187,8 @@ def test_a_masked_autoencoder_hides_nine_tenths_and_painted_patches_a_half(tmp_p
         (["objective=masked", "text.vocab_size=500", "model.lock_text=true"], "text.vocab_size and model.lock_text do"),
         (["objective=masked", "train.zero_shot=[chest_xray_findings]"], "train.zero_shot does nothing without words"),
         (["objective.contrastive=0"], "nothing is learned"),
+        (["objective=masked", "objective.masked.weight=0"], "nothing is learned"),
+        (["objective=masked", "objective.loss=siglip"], "objective.loss does nothing without words"),
         (["objective.masked={decode_ratio: 0.5}"], "decode_ratio leaves tubes"),
         (["objective.masked={ratio: 1}"], "ratio"),
         (["objective.masked={decoder: dec9}"], "decoder"),
