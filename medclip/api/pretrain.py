@@ -15,12 +15,13 @@ from medclip.shards.folder import read_index
 from medclip.training.loop import run_recipe
 from medclip.training.recipe.file import load_recipe
 from medclip.training.recipe.schema import Recipe
-from medclip.training.result import HEAD, PretrainResult
+from medclip.training.result import HEAD, MASKED, PretrainResult
 from medclip.wording import count
 
 if TYPE_CHECKING:
     from medclip.models.card import SplitFigures
     from medclip.models.model import Model
+    from medclip.training.steps.masked_pixels import MaskedPart
 
 
 def pretrain(
@@ -84,10 +85,14 @@ def pretrain(
 
 
 def _measure(recipe: Recipe, pack: Path, progress: Progress | None) -> SplitFigures | None:
-    """Measure a pack on the test split of its run's shards; None where there is none, and where it answers nothing."""
+    """Measure a pack on the test split of its run's shards; None where there is none.
+
+    A pack that can be asked nothing is measured on what it learned: the pixels of hidden patches.
+    """
     d, answers = recipe.data, recipe.needs_words or recipe.objective.supervised is not None
-    if not answers or not any(d.test_split in read_index(place)["counts"]["by_split"] for place in d.shards):
+    if not any(d.test_split in read_index(place)["counts"]["by_split"] for place in d.shards):
         return None
+    from medclip.evaluation.hidden_pixels import measure_hidden
     from medclip.evaluation.shard_split import measure_split
     from medclip.models.card import training_hashes, training_patients
     from medclip.models.packs.pack import load_model
@@ -103,15 +108,14 @@ def _measure(recipe: Recipe, pack: Path, progress: Progress | None) -> SplitFigu
     )  # fmt: skip
     with ShardReader(d.shards, str(d.test_split), verify=d.verify, cache=d.cache) as reader:
         try:
-            figures = measure_split(
-                model,
-                reader,
-                drawing,
-                start=_start(recipe),
-                seen=((files or frozenset()) | (patients or frozenset())) - before,
-                limit=d.max_test,
-                workers=d.workers,
-                progress=progress,
+            common: dict[str, Any] = {
+                "seen": ((files or frozenset()) | (patients or frozenset())) - before,
+                "limit": d.max_test, "workers": d.workers, "progress": progress,
+            }  # fmt: skip
+            figures = (
+                measure_split(model, reader, drawing, start=_start(recipe), **common)
+                if answers
+                else measure_hidden(model, _masked_part(recipe, model, pack.parent / MASKED), reader, drawing, **common)
             )
             num_before = sum(row["sha256"] in before or row["patient"] in before for row in reader.provenance())
             if not num_before:
@@ -127,6 +131,18 @@ def _measure(recipe: Recipe, pack: Path, progress: Progress | None) -> SplitFigu
             if progress is not None:
                 progress.note(str(error))
             return None
+
+
+def _masked_part(recipe: Recipe, model: Model, weights: Path) -> MaskedPart:
+    """Load the part of a run that guesses hidden pixels, beside its pack."""
+    from safetensors.torch import load_file
+
+    from medclip.training.steps.masked_pixels import MaskedPart
+
+    assert recipe.objective.masked is not None
+    part = MaskedPart(model.clip, model.preprocess.size_px, recipe.objective.masked, model.preprocess.std)
+    part.load_state_dict(load_file(weights))
+    return part.eval().requires_grad_(False).to(model.device)
 
 
 def _start(recipe: Recipe) -> Model | None:

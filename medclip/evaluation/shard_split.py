@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter, deque
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medclip.adaptation.pack.pack_head import PackHead, read_pack_head
-from medclip.errors import MedclipError, Reason
+from medclip.evaluation.held_out_rows import blocks_of, choose_rows
 from medclip.evaluation.retrieval import KS, retrieval
 from medclip.evaluation.zero_shot.metrics import DECIMALS, Figure
 from medclip.models.card import SplitFigures
@@ -29,7 +29,7 @@ from medclip.statistics.resampling.resampled import interval_of
 from medclip.statistics.resampling.weights import draw_weights
 from medclip.text.vocabulary.load import load_task, task_names
 from medclip.text.vocabulary.task import Task
-from medclip.training.batches.samples import Drawing, Made, Room, Samples
+from medclip.training.batches.samples import Drawing, Room, Samples
 from medclip.wording import list_of
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ MODALITY = "modality"
 RETRIEVAL = "retrieval"
 WITHIN = "macro_auroc_within"
 """Areas by source."""
-_AHEAD = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,29 +97,15 @@ def measure_split(
         MedclipError: Its shards are gone or not what the index says; NOTHING_TO_DO when no image is left to measure.
     """
     shown = progress or Silent()
-    rows, patients, sources, num_seen = _rows(reader, seen, limit)
-    if not len(rows):
-        raise MedclipError(
-            Reason.NOTHING_TO_DO,
-            f"all images of the split {reader.split!r} are of patients or files that the model was trained on.",
-            where=reader.folder,
-            hint="Name a split of other patients with data.test_split; data.test_split=null measures none.",
-        )
+    held = choose_rows(reader, seen, limit)
     models = {"zero_shot": model} | ({"start": start} if start is not None else {})
     encoded = {}
     for name, one in models.items():
-        shown.stage(f"Measuring on the split {reader.split}" + (", start" if name == "start" else ""), len(rows))
-        encoded[name] = _encode(one, reader, rows, drawing, workers, shown)
+        shown.stage(f"Measuring on the split {reader.split}" + (", start" if name == "start" else ""), len(held.rows))
+        encoded[name] = _encode(one, reader, held.rows, drawing, workers, shown)
     first, own = encoded["zero_shot"], read_pack_head(model.path, model.card)
-    notes = []
-    whose: list[Hashable] = [patients[i] for i in first.places.tolist()]
-    names_patients = None not in whose
-    if not names_patients:
-        whose = list(range(len(whose)))
-        notes.append("The shards do not say whose each image is: intervals are over images, which makes them narrow.")
-    if limit is not None and len(rows) == limit:
-        notes.append(f"At most {limit:,} images were to be measured, spread evenly over the split (data.max_test).")
-    of_source = [sources[i] for i in first.places.tolist()]
+    whose, notes = held.whose(first.places.tolist())
+    of_source = [held.sources[i] for i in first.places.tolist()]
     figures, more = _own_task(own, model, first, whose, num_resamples) if own is not None else ({}, [])
     if model.has_text:
         left = frozenset() if own is None else frozenset({own.text.task.name})
@@ -132,35 +117,12 @@ def measure_split(
         split=reader.split,
         shards=hashlib.sha256("".join(reader.shard_hashes).encode()).hexdigest(),
         num_images=len(first.facts),
-        num_patients=len(set(whose)) if names_patients else None,
-        num_in_training=num_seen,
+        num_patients=len(set(whose)) if held.names_patients else None,
+        num_in_training=held.num_seen,
         problems=dict(sorted(first.problems.items())),
         figures=figures,
         notes=(*notes, *more),
     )
-
-
-def _rows(
-    reader: ShardReader, seen: frozenset[str], limit: int | None
-) -> tuple[NDArray[np.int64], list[Any], list[str], int]:
-    """Choose the rows to measure.
-
-    Returns:
-        The rows, the patient (None where unknown) and the source of each, and how many were left out.
-    """
-    kept, patients, sources, num_seen = [], [], [], 0
-    for i, row in enumerate(reader.provenance()):
-        if row["sha256"] in seen or row["patient"] in seen:
-            num_seen += 1
-            continue
-        kept.append(i)
-        patients.append(row["patient"] if row["patient"] and row["names_patient"] else None)
-        sources.append(str(row["source"] or "unnamed"))
-    chosen = np.arange(len(kept))
-    if limit is not None and len(kept) > limit:
-        chosen = np.unique(np.linspace(0, len(kept) - 1, limit).round().astype(np.int64))
-    places = chosen.tolist()
-    return np.array(kept, np.int64)[chosen], [patients[i] for i in places], [sources[i] for i in places], num_seen
 
 
 def _encode(
@@ -177,7 +139,7 @@ def _encode(
     images, texts, keys, places = [], [], [], []
     problems: Counter[str] = Counter()
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        for start, block in _blocks(pool, samples, rows, model.batch_size):
+        for start, block in blocks_of(pool, samples, rows, model.batch_size):
             good = [(start + n, sample) for n, sample in enumerate(block) if sample.image is not None]
             problems.update(str(sample.bad) for sample in block if sample.image is None)
             pixels = [sample.image for _, sample in good if sample.image is not None]
@@ -197,23 +159,6 @@ def _encode(
         places=np.array(places, np.int64),
         problems=problems,
     )
-
-
-def _blocks(
-    pool: ThreadPoolExecutor, samples: Samples, rows: NDArray[np.int64], size: int
-) -> Iterator[tuple[int, list[Made]]]:
-    """Yield samples in blocks, each with the place of its first; a few blocks are read ahead."""
-    waiting: deque[tuple[int, list[Future[Made]]]] = deque()
-    for start in range(0, len(rows), size):
-        waiting.append((start, [pool.submit(samples.make, 0, int(i)) for i in rows[start : start + size]]))
-        if len(waiting) > _AHEAD:
-            yield _waited(*waiting.popleft())
-    while waiting:
-        yield _waited(*waiting.popleft())
-
-
-def _waited(place: int, futures: Sequence[Future[Made]]) -> tuple[int, list[Made]]:
-    return place, [future.result() for future in futures]
 
 
 def _tasks(

@@ -139,21 +139,14 @@ def reconstruct(
     Returns:
         One for each image.
     """
-    channels, std_C = images.shape[1], std.flatten()[: images.shape[1]].to(images.device)
+    channels, std_C = images.shape[1], _of_channels(std, images)
     target_BLP = patches_of(images.float(), patch)
     guessed_BLP = guess(images, mask_BL).float()
-    wanted_BLP, naive_BLP, shown_BLP, counted_BL = (
-        target_BLP,
-        _mean_of_seen(target_BLP, mask_BL, channels),
-        guessed_BLP,
-        mask_BL,
-    )
+    wanted_BLP, naive_BLP, counted_BL = _compared(target_BLP, mask_BL, std_C, normalised, is_tube=len(patch) == 3)
+    shown_BLP = guessed_BLP
     if normalised:
         centre_BLP, width_BLP = _centre_and_width(target_BLP, std_C, is_tube=len(patch) == 3)
-        wanted_BLP, naive_BLP = (target_BLP - centre_BLP) / width_BLP, torch.zeros_like(target_BLP)
         shown_BLP = guessed_BLP * width_BLP + centre_BLP
-        if len(patch) == 3:
-            counted_BL = mask_BL & normalise_tubes(target_BLP, std_C)[1]
     errors = [_error(rival_BLP, wanted_BLP, counted_BL) for rival_BLP in (guessed_BLP, naive_BLP)]
     grey_P = (
         ((_HIDDEN - mean.flatten()) / std.flatten())[:channels].to(target_BLP).repeat(target_BLP.shape[2] // channels)
@@ -169,6 +162,35 @@ def reconstruct(
     ]
     shares = mask_BL.float().mean(1).tolist()
     return [Reconstruction(*values) for values in zip(*shown, modalities, shares, *errors, strict=True)]
+
+
+def naive_errors(
+    images: Tensor, mask_BL: Tensor, patch: Sequence[int], *, std: Tensor, normalised: bool
+) -> list[float]:
+    """Return the error of a guess without a model of each image, as `Reconstruction.naive_error`.
+
+    Arguments are those of `reconstruct`.
+    """
+    target_BLP = patches_of(images.float(), patch)
+    wanted_BLP, naive_BLP, counted_BL = _compared(
+        target_BLP, mask_BL, _of_channels(std, images), normalised, is_tube=len(patch) == 3
+    )
+    return _error(naive_BLP, wanted_BLP, counted_BL)
+
+
+def _compared(
+    target_BLP: Tensor, mask_BL: Tensor, std_C: Tensor, normalised: bool, *, is_tube: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what is to be guessed, what a guess without a model is, and which patches count."""
+    if not normalised:
+        return target_BLP, _mean_of_seen(target_BLP, mask_BL, len(std_C)), mask_BL
+    centre_BLP, width_BLP = _centre_and_width(target_BLP, std_C, is_tube=is_tube)
+    counted_BL = mask_BL & normalise_tubes(target_BLP, std_C)[1] if is_tube else mask_BL
+    return (target_BLP - centre_BLP) / width_BLP, torch.zeros_like(target_BLP), counted_BL
+
+
+def _of_channels(std: Tensor, images: Tensor) -> Tensor:
+    return std.flatten()[: images.shape[1]].to(images.device)
 
 
 def _mean_of_seen(target_BLP: Tensor, mask_BL: Tensor, channels: int) -> Tensor:

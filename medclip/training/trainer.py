@@ -32,7 +32,7 @@ from medclip.training.recipe.compatibility import refuse_other_samples, refuse_w
 from medclip.training.recipe.file import package_folder
 from medclip.training.recipe.schema import Recipe
 from medclip.training.reconstructions import Reconstruction, fill_in
-from medclip.training.result import BEST, HEAD, PretrainResult
+from medclip.training.result import BEST, HEAD, MASKED, PretrainResult
 from medclip.training.steps.frozen_prefix import FrozenPrefix
 from medclip.training.steps.inputs import Fed, Feed
 from medclip.training.steps.masked_pixels import MaskedPart
@@ -269,10 +269,14 @@ class Trainer:
         export_pack(
             pack, self.recipe, model, self.config, tokenizer, self.reader, self.step, self.preprocess, base=self._base
         )
-        if self.recipe.objective.masked is None or self.val is None:
+        if self.recipe.objective.masked is None:
+            return []
+        own = {name.removeprefix(_MASKED): v for name, v in weights.items() if name.startswith(_MASKED)}
+        store.save_tensors(own, self.folder / MASKED)
+        if self.val is None:
             return []
         part = MaskedPart(model, self.size_px, self.recipe.objective.masked, self.preprocess.std)
-        part.load_state_dict({k.removeprefix(_MASKED): v for k, v in weights.items() if k.startswith(_MASKED)})
+        part.load_state_dict(own)
         return fill_in(model, part, self.val, self.preprocess, self.recipe.seed, self.recipe.data.max_val)
 
     def _state(self) -> dict[str, Any]:

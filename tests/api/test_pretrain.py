@@ -17,7 +17,7 @@ from medclip.models.packs.pack import pack_card, verify_pack
 from medclip.shards.reading.samples import ShardReader
 from tests.kits.pages import lines_of
 from tests.kits.progress import Recorded
-from tests.kits.training import make_shards, tiny_recipe
+from tests.kits.training import make_shards, masked_recipe, tiny_recipe
 
 ROW = {"source": "made here", "license": "CC0", "patient": "p", "modality": "xray", "names_patient": True}
 
@@ -170,3 +170,18 @@ def test_json_has_the_figures_and_the_report(
     values = json.loads(capsys.readouterr().out)
     assert values["report"] == str(tmp_path / "run" / "report.html")
     assert {"task", "metric", "value", "low", "high", "chance"} <= values["test"][0].keys()
+
+
+def test_a_run_without_words_is_measured_on_what_it_learned(tmp_path: Path) -> None:
+    recipe = masked_recipe(make_shards(tmp_path, num_test=8))
+    result = medclip.pretrain(recipe, out=tmp_path / "run")
+    assert [(row["task"], row["metric"]) for row in result.test] == [("hidden_pixels", "masked_error")]
+    assert result.test[0]["low"] < result.test[0]["value"] < result.test[0]["high"]
+    assert result.pack is not None
+    held_out = pack_card(result.pack).held_out
+    assert held_out is not None
+    assert held_out.num_images == 8
+    assert result.report is not None
+    assert "Squared error of hidden pixels" in result.report.read_text()
+    again = medclip.pretrain(recipe, out=tmp_path / "run")
+    assert again.test == result.test

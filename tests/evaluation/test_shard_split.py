@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from medclip.errors import MedclipError, Reason
-from medclip.evaluation.shard_split import _chance, _rows, measure_split
+from medclip.evaluation.held_out_rows import choose_rows
+from medclip.evaluation.shard_split import _chance, measure_split
 from medclip.models.card import SplitFigures
 from medclip.models.class_vectors import class_vectors, score_features
 from medclip.models.model import Model
@@ -157,7 +158,7 @@ def test_of_a_long_split_a_few_samples_are_measured_from_all_of_it(model: Model,
     assert told.stages == [("Measuring on the split test", 9, 0)]
     assert sum(count for count, _ in told.steps) == 9
     assert any("data.max_test" in note for note in figures.notes)
-    assert _rows(reader, frozenset(), 9)[0].tolist() == [0, 3, 6, 9, 12, 14, 17, 20, 23]
+    assert choose_rows(reader, frozenset(), 9).rows.tolist() == [0, 3, 6, 9, 12, 14, 17, 20, 23]
     again = measure_split(model, reader, DRAWING, limit=9, num_resamples=50, workers=1)
     assert again == figures
 
