@@ -369,9 +369,7 @@ class Trainer:
         o = self.recipe.objective
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.recipe.seed)
-            volume = self.preprocess.volume
-            std = self.preprocess.std[: 3 if volume is None else volume.channels]
-            masked = MaskedPart(model, self.size_px, o.masked, std) if o.masked is not None else None
+            masked = MaskedPart(model, self.size_px, o.masked, self.preprocess.std) if o.masked is not None else None
             learned = o.supervised
             head = None if learned is None else head_on(model.visual, self.config["embed_dim"], len(learned.names))
         towers = Towers(model, None if self.tokenizer is None else self.tokenizer.pad_id, masked, head)

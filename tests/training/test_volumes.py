@@ -162,3 +162,27 @@ def test_the_word_masked_stands_for_tubes_where_the_model_takes_volumes(recipe: 
     cine = load_recipe(recipe).objective.masked
     assert cine is not None
     assert cine.ratio == 0.9
+
+
+def test_the_error_of_a_batch_is_that_of_its_tubes_and_air_counts_nothing(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    """A clip counts with its tubes that are not of one value: one of nothing but air counts nothing."""
+    trainer = Trainer(load_recipe(recipe), tmp_path / "run")
+    batch = next(iter(trainer.data.training(0, 1)))
+    inputs = trainer.computer.prepare(batch, 0)
+    trainer.data.close()
+    noise = torch.randint(0, 256, inputs.images.shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    noise[1, :, : SIZE_PX // 2] = 0
+    noise[2] = 0
+    masked, clip = trainer.towers.masked, trainer.towers.clip
+    assert masked is not None
+    every = torch.ones(3, masked.num_patches, dtype=torch.bool)
+    hidden = every.view(3, 4, 4).clone()
+    hidden[:, :, 3] = False  # of four places, one in the lower half is seen
+    images = trainer.computer._normalised(noise)
+    errors_B2 = masked(clip, images, hidden.flatten(1), None, every).detach()
+    assert errors_B2[:, 1].tolist() == [12, 4, 0]
+    assert errors_B2[2, 0] == 0
+    loss = trainer.computer._hidden(inputs, errors_B2)
+    assert float(loss) == pytest.approx(float(errors_B2[:2, 0].sum() / 16))
