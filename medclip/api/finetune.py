@@ -113,8 +113,8 @@ def finetune(
     planned = recipe(labelled.side.count("train"), labelled.side.count("val"))
     check_device(planned.train.device)
     index = write_shards(
-        labelled, labels, out, patient=patient, max_side=stored_side(planned.model.size_px), seed=seed, key=key,
-        settings=settings, progress=progress,
+        labelled, labels, out, patient=patient, max_side=stored_side(planned.model.size_px),
+        volumes=planned.model.volume is not None, seed=seed, key=key, settings=settings, progress=progress,
     )  # fmt: skip
     counts = index["counts"]
     sizes = {split: counts["by_split"].get(split, 0) for split in ("train", "val", "test")}

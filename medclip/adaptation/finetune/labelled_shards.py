@@ -133,6 +133,7 @@ def write_shards(
     *,
     patient: str | None,
     max_side: int,
+    volumes: bool,
     seed: int,
     key: bytes,
     settings: Settings,
@@ -146,6 +147,7 @@ def write_shards(
         out: Folder of the run; gets shards/, task.yaml and finetune.json.
         patient: Column that names the patient.
         max_side: Longest side of stored images in pixels.
+        volumes: Store voxels and frames, for a model of volumes or loops.
         seed: Decides the order inside shards.
         key: Identity key.
         settings: Limits and workers.
@@ -165,7 +167,7 @@ def write_shards(
         write_file(out / LABELS_NOTE, json.dumps(note, indent=1) + "\n")
         build_shards(
             _frame(labelled, source, patient or "patient"), out / OWN_SHARDS, max_side=max_side, seed=seed, key=key,
-            settings=settings, progress=progress, tasks=(labelled.text.task,),
+            settings=settings, progress=progress, tasks=(labelled.text.task,), volumes=volumes,
         )  # fmt: skip
     write_file(out / OWN_TASK, to_yaml(labelled.text.task))
     return read_index(out / OWN_SHARDS)

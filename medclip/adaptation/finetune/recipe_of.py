@@ -5,13 +5,16 @@ Reference: Xiao et al., Delving into masked autoencoders for multi-label thorax 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from medclip.errors import MedclipError, Reason, did_you_mean
 from medclip.files.key_value import Overrides, read_overrides
-from medclip.models.packs.pack import find_pack, list_packs, read_preprocess
+from medclip.models.packs.manifest import read_config
+from medclip.models.packs.pack import find_pack, list_packs, pack_card, read_preprocess
+from medclip.models.volume_input import VolumeInput
 from medclip.text.vocabulary.task import Task
 from medclip.training.recipe.file import load_recipe
 from medclip.training.recipe.schema import Recipe
@@ -23,6 +26,8 @@ _EPOCHS, _WARMUP = 75, 5
 _LARGEST_BATCH, _FEWEST_STEPS = 64, 4
 """A batch is smaller where an epoch would have fewer steps than that."""
 _MOST_VAL = 20_000
+_SKIPPABLE = ("vit", "deit", "beit", "eva", "swin", "convnext", "efficientnet")
+"""Kinds of towers whose blocks can be skipped (stochastic depth)."""
 _SIZE_PX = 224
 _STORED = 9 / 7
 """Longest side of stored images, relative to the model's: room for crops."""
@@ -34,8 +39,18 @@ class Start:
 
     pack: Path | None
     """Folder of a pack; None for a tower of random weights."""
-    tower: str = ""
-    """timm's name of the tower, where there is no pack."""
+    tower: str
+    """timm's name of the tower."""
+
+    @property
+    def name(self) -> str:
+        """Name it on a card."""
+        return self.tower if self.pack is None else pack_card(self.pack).name
+
+    @property
+    def volume(self) -> VolumeInput | None:
+        """How it takes volumes or loops; None for images."""
+        return None if self.pack is None else read_preprocess(self.pack).volume
 
     @property
     def size_px(self) -> int:
@@ -50,7 +65,14 @@ def find_start(model: str | Path) -> Start:
         MedclipError: PACK_NOT_FOUND for what is neither, naming what is close; PACK_INVALID for any other folder.
     """
     try:
-        return Start(find_pack(model))
+        pack = find_pack(model)
+        tower = read_config(pack)["model_cfg"]["vision_cfg"].get("timm_model_name")
+        if not tower:
+            raise MedclipError(
+                Reason.WRONG_USE, "the image tower of this pack is one of open_clip's own, and not of timm.",
+                where=pack, hint="Name another pack, or adapt this one: medclip adapt.",
+            )  # fmt: skip
+        return Start(pack, tower)
     except MedclipError as e:
         if e.reason is not Reason.PACK_NOT_FOUND:
             raise
@@ -112,21 +134,26 @@ def recipe_of(
     batch = _number(own.get("train.batch_size"), batch)
     epochs, lr = _number(own.get("train.epochs"), _EPOCHS), own.get("train.lr", _LR * batch / _PER)
     steps = epochs * max(1, num_train // batch)
-    begun_with = start.tower if start.pack is None else start.pack.resolve().name
-    model: dict[str, Any] = {"size_px": start.size_px, "drop_path": 0.2, "freeze_bn": start.pack is not None}
+    skips = any(kind in start.tower for kind in _SKIPPABLE)
+    model: dict[str, Any] = {"size_px": start.size_px, "freeze_bn": start.pack is not None}
+    model |= {"drop_path": 0.2} if skips else {}
     model |= {"image_tower": start.tower, "image_weights": None} if start.pack is None else {
         "image_weights": str(start.pack)
     }  # fmt: skip
+    augment: dict[str, Any] = {
+        "crop_scale": (0.5, 1.0), "stretch": 4 / 3, "flip": 0.5, "rotate_deg": 0, "brightness": 0, "contrast": 0,
+    }  # fmt: skip
+    if start.volume is None:
+        augment["rand_augment"] = "rand-m6-mstd0.5-inc1"
+    else:
+        model["volume"] = start.volume.to_config()
     values = {
-        "name": name or f"{begun_with}-{task.name}",
+        "name": name or re.sub(r"[^A-Za-z0-9._-]+", "-", f"{start.name}-{task.name}").strip("-._"),
         "seed": seed,
         "out": str(out),
         "data": {"shards": [str(shards)], "max_val": max(2, min(num_val, _MOST_VAL)), "decode": "full"},
         "model": model,
-        "augment": {
-            "crop_scale": (0.5, 1.0), "stretch": 4 / 3, "flip": 0.5, "rotate_deg": 0, "brightness": 0, "contrast": 0,
-            "rand_augment": "rand-m6-mstd0.5-inc1",
-        },
+        "augment": augment,
         "objective": {"contrastive": 0, "supervised": {"task": str(task_file), "classes": list(classes)}},
         "train": {
             "epochs": epochs, "batch_size": batch, "lr": lr, "min_lr": min(_FLOOR, lr) if isinstance(lr, float) else 0,
