@@ -40,7 +40,7 @@ class Deviation:
 def deviations(recipe: Recipe) -> tuple[Deviation, ...]:
     """List where a run differs from open_clip's `train_one_epoch`, its data pipeline and its evaluation.
 
-    A run that reads no words is held against the pretraining of medical_mae instead.
+    A run that reads no words is held against medical_mae instead.
 
     What a recipe merely chooses (rates, steps, towers, prompts) is none, and neither is what changes no number beyond
     rounding (padding that is not computed, cached gradients, the chunked loss).
@@ -59,7 +59,9 @@ def deviations(recipe: Recipe) -> tuple[Deviation, ...]:
     if not recipe.needs_words:
         of_mae = (*_of_masks(recipe), *_of_weights(recipe), *_of_autoencoders(recipe))
         parts = (*_of_images(recipe, usual=("flip",)), *of_mae)
-        return tuple(replace(deviation, of=MEDICAL_MAE) for deviation in parts)
+        # Its fine-tuning, unlike its pretraining, spares class token and positions.
+        spared = () if recipe.objective.masked is not None else ("train.decay_embeddings",)
+        return tuple(replace(deviation, of=MEDICAL_MAE) for deviation in parts if deviation.key not in spared)
     return (*_of_images(recipe), *_of_objective(recipe), *_of_weights(recipe), *_always(recipe))
 
 
