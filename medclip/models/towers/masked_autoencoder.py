@@ -119,7 +119,14 @@ class MaskedAutoencoder(nn.Module):
         order_BL1 = torch.cat([visible_BK, asked_BM], dim=1)[:, :, None]
         return torch.empty_like(pixels_BMP).scatter(1, order_BL1.expand_as(pixels_BMP), pixels_BMP)
 
-    def forward(self, trunk: nn.Module, images: Tensor, mask_BL: Tensor, decoded_BL: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        trunk: nn.Module,
+        images: Tensor,
+        mask_BL: Tensor,
+        decoded_BL: Tensor | None = None,
+        counts: tuple[int, int] | None = None,
+    ) -> Tensor:
         """Return the sum of the squared errors of what counts in each image, and how many patches that are.
 
         The loss of a batch is the first column's sum over all ranks divided by the second's: with running cells and
@@ -131,6 +138,8 @@ class MaskedAutoencoder(nn.Module):
             mask_BL: bool [B, L], True = hidden; equally many in each image. An image of which nothing is hidden takes
                 no part: both of its numbers are 0.
             decoded_BL: As in `reconstruct`; only patches that are hidden and decoded count.
+            counts: How many patches every image hides, and how many are decoded, where the caller knows it: the host
+                then waits for no accelerator to count them. On a CPU, or with None, they are counted and checked.
 
         Returns:
             float32 [B, 2]; the error of a patch is the mean over its values.
@@ -139,14 +148,14 @@ class MaskedAutoencoder(nn.Module):
             MedclipError: As `encode`.
         """
         self._check(images, mask_BL)
-        hidden_BL, hidden_B = mask_BL, mask_BL.sum(1)
-        numbers = hidden_B.tolist()
-        if 0 in numbers:
-            # A stand-in mask: the image goes through every layer, as on the other ranks, and counts nothing.
-            most = max(numbers) or self.num_patches - 1
-            stand_in_L = torch.arange(self.num_patches, device=mask_BL.device) >= self.num_patches - most
-            hidden_BL = torch.where(hidden_B[:, None] > 0, mask_BL, stand_in_L)
-        visible_BK, asked_BM = _indices(~hidden_BL), _indices(hidden_BL if decoded_BL is None else decoded_BL)
+        known = None if mask_BL.device.type == "cpu" else counts
+        num_hidden, num_asked = known or (int(mask_BL.sum(1).max()) or self.num_patches - 1, None)
+        # A stand-in mask where nothing is hidden: the image goes through every layer, as on the other ranks, and counts
+        # nothing.
+        stand_in_L = torch.arange(self.num_patches, device=mask_BL.device) >= self.num_patches - num_hidden
+        hidden_BL = torch.where(mask_BL.any(1, keepdim=True), mask_BL, stand_in_L)
+        visible_BK = _indices(~hidden_BL, None if known is None else self.num_patches - num_hidden)
+        asked_BM = _indices(hidden_BL if decoded_BL is None else decoded_BL, num_asked)
         pixels_BMP = self.decoder(self._encode(trunk, images, visible_BK), visible_BK, asked_BM)
         counted_BM = mask_BL.gather(1, asked_BM)
         if self.normalise and len(self.grid) == 3:
@@ -253,8 +262,10 @@ def _init_layers(module: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
-def _indices(chosen_BL: Tensor) -> Tensor:
-    """Return where a mask is True, int64 [B, K] in ascending order; every row has equally many."""
+def _indices(chosen_BL: Tensor, count: int | None = None) -> Tensor:
+    """Return where a mask is True, int64 [B, K] in ascending order; every row has equally many, `count` if known."""
+    if count is not None:
+        return (~chosen_BL).to(torch.uint8).argsort(dim=1, stable=True)[:, :count]
     rows_X, index_X = chosen_BL.nonzero(as_tuple=True)
     if len(rows_X) % len(chosen_BL) or not torch.equal(
         rows_X, torch.arange(len(chosen_BL), device=rows_X.device).repeat_interleave(len(rows_X) // len(chosen_BL))

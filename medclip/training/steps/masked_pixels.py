@@ -54,9 +54,11 @@ class MaskedPart(nn.Module):
                     f"Choose a model.size_px that is a multiple of {self.patch_px}.",
                 )
         try:
-            self.draw(1, torch.Generator())
+            hidden_1L, decoded_1L = self.draw(1, torch.Generator())
         except MedclipError as e:
             raise _refused(e.message.rstrip("."), e.hint) from e
+        num_hidden = int(hidden_1L.sum())
+        self._counts = num_hidden, num_hidden if decoded_1L is None else int(decoded_1L.sum())
 
     @property
     def num_patches(self) -> int:
@@ -131,12 +133,12 @@ class MaskedPart(nn.Module):
         Args:
             clip: As in the constructor.
             images: Normalised images [B, C, H, W], or clips [B, C, T, H, W], whole.
-            mask_BL: bool [B, L], True where hidden.
+            mask_BL: bool [B, L] from `draw`, True where hidden; images of which nothing is hidden take no part.
             prefix: Runs the frozen front of the tower.
             decoded_BL: bool [B, L], True where the decoder guesses; None: wherever something is hidden.
         """
         if self.autoencoder is not None:
-            return self.autoencoder(trunk_of(clip), images, mask_BL, decoded_BL)
+            return self.autoencoder(trunk_of(clip), images, mask_BL, decoded_BL, self._counts)
         error_BL = patch_errors(self.guess(clip, images, mask_BL, prefix), images, self.patch_px, self.normalise)
         return torch.stack([torch.where(mask_BL, error_BL, 0).sum(1), mask_BL.sum(1).float()], dim=1)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from medclip.errors import MedclipError, Reason
-from medclip.models.towers.masked_autoencoder import MaskedAutoencoder, prepare_trunk
+from medclip.models.towers.masked_autoencoder import MaskedAutoencoder, _indices, prepare_trunk
 from medclip.models.towers.patch_decoder import DecoderShape, decoder_shape
 from medclip.models.towers.positions import sincos_positions
 from medclip.objectives.masked import draw_patch_mask, mask_of_noise, patches_of
@@ -179,6 +179,28 @@ def test_an_image_of_which_nothing_is_hidden_counts_nothing_and_leaves_the_other
     error, expected = _errors(decoder, trunk, images, without), _errors(decoder, trunk, images, mask)
     assert error[1].detach().item() == 0
     torch.testing.assert_close(error[[0, 2, 3]], expected[[0, 2, 3]])
+
+
+def test_numbers_that_are_known_beforehand_are_those_that_are_counted() -> None:
+    """On an accelerator they are known, so that the host does not wait."""
+    mask = draw_patch_mask(5, 30, 0.7, torch.Generator().manual_seed(0))
+    assert torch.equal(_indices(mask, 21), _indices(mask))
+    assert torch.equal(_indices(~mask, 9), _indices(~mask))
+
+
+@KINDS
+def test_with_counts_nothing_is_asked_of_an_accelerator(kind: str) -> None:
+    """Tensors of torch's meta device have no values: whatever waits for one fails."""
+    trunk, decoder, images, mask = (part.to("meta") for part in _case(kind))
+    assert decoder(trunk, images, mask, None, (12, 12)).shape == (4, 2)
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        decoder(trunk, images, mask)
+
+
+@KINDS
+def test_counts_are_checked_on_a_cpu(kind: str) -> None:
+    trunk, decoder, images, mask = _case(kind)
+    assert torch.equal(decoder(trunk, images, mask, None, (3, 3)), decoder(trunk, images, mask))
 
 
 def test_a_batch_in_which_no_image_takes_part_gives_gradients_of_zero_to_all() -> None:
