@@ -20,6 +20,7 @@ from medclip.models.volume_input import VolumeInput, volume_input
 from medclip.sample import Kind
 from medclip.settings import Settings
 from medclip.shards.writing.build import build_shards
+from tests.kits.loops import write_cine
 from tests.kits.volumes import positions_of, write_nifti, write_series
 
 SIZE_PX, WIDTH = 32, 24
@@ -77,6 +78,21 @@ def volume_shards(folder: Path, num_train: int = 6, num_val: int = 2) -> Path:
         path = write_ct_file(files / f"{n}.nii", seed=n)
         split = "train" if n < num_train else "val"
         rows.append({"file": path.name, "patient": str(n), "modality": "ct", "split": split, "source": "made here"})
+    settings = Settings(workers=1)
+    build_shards(pd.DataFrame(rows), folder / "s", images=files, key=b"k" * 32, volumes=True, settings=settings)
+    return folder / "s"
+
+
+def loop_shards(folder: Path) -> Path:
+    """Build shards of ultrasound loops of 12 frames and more: 6 to train with, 2 to validate, 4 to test."""
+    files = folder / "files"
+    files.mkdir(parents=True)
+    rows = []
+    for n in range(12):
+        noise = np.random.default_rng(n).integers(0, 30, (12 + n, 40, 48), dtype=np.uint8)
+        write_cine(files / f"{n}.dcm", loop(12 + n).values[..., 0] + noise, FrameTime=40, PatientID=str(n))
+        split = "train" if n < 6 else "val" if n < 8 else "test"
+        rows.append({"file": f"{n}.dcm", "patient": str(n), "modality": "ultrasound", "split": split})
     settings = Settings(workers=1)
     build_shards(pd.DataFrame(rows), folder / "s", images=files, key=b"k" * 32, volumes=True, settings=settings)
     return folder / "s"

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import medclip
 from medclip.adapters.registry import read_unit
 from medclip.adapters.sources import source_of
 from medclip.errors import MedclipError, Reason
@@ -24,7 +25,7 @@ from medclip.training.loop import run_recipe
 from medclip.training.recipe.file import load_recipe
 from medclip.training.trainer import Trainer
 from tests.kits.training import make_shards, masked_recipe
-from tests.kits.volume_models import SIZE_PX, volume_recipe, volume_shards
+from tests.kits.volume_models import SIZE_PX, loop_shards, volume_recipe, volume_shards
 
 
 @pytest.fixture(scope="module")
@@ -186,3 +187,32 @@ def test_the_error_of_a_batch_is_that_of_its_tubes_and_air_counts_nothing(
     assert errors_B2[2, 0] == 0
     loss = trainer.computer._hidden(inputs, errors_B2)
     assert float(loss) == pytest.approx(float(errors_B2[:2, 0].sum() / 16))
+
+
+def test_loops_are_trained_on_by_time_and_measured_on_their_test_split(tmp_path: Path) -> None:
+    recipe = volume_recipe(loop_shards(tmp_path))
+    recipe["model"]["volume"] = {"kind": "cine", "num_frames": 8, "frame_ms": 40, "channels": 3}
+    result = medclip.pretrain(recipe, out=tmp_path / "run")
+    assert [row["metric"] for row in result.test] == ["masked_error"]
+    assert result.pack is not None
+    model = medclip.models.load(result.pack)
+    assert "Loops are taken as clips of 8 x 32 x 32, frames 40 ms apart" in model.preprocess.describe()
+    assert list(model.preprocess.adapters) == ["ultrasound:cine"]
+    vectors = model.embed_images([tmp_path / "files" / "8.dcm"], settings=Settings(workers=1))
+    assert vectors.shape == (1, model.dim)
+
+
+def test_a_pack_of_volumes_or_of_images_starts_a_run_on_volumes(
+    recipe: dict[str, Any], run: Path, tmp_path: Path
+) -> None:
+    taken = recipe["model"]["volume"]
+    model = {"image_weights": str(run / "pack"), "volume": {**taken, "num_frames": 12}}
+    assert run_recipe(recipe | {"model": model}, ["train.max_steps=1"], out=tmp_path / "longer").pack is not None
+    goes_on = {"start": str(run / "pack")}
+    assert run_recipe(recipe | {"model": goes_on}, ["train.max_steps=1"], out=tmp_path / "on").pack is not None
+    images = run_recipe(masked_recipe(make_shards(tmp_path / "images")), ["train.max_steps=1"], out=tmp_path / "2d")
+    inflated = {"image_weights": str(images.pack), "size_px": SIZE_PX, "volume": taken}
+    assert run_recipe(recipe | {"model": inflated}, ["train.max_steps=1"], out=tmp_path / "3d").pack is not None
+    other = {"image_weights": str(run / "pack"), "volume": {**taken, "plane": "coronal"}}
+    with pytest.raises(MedclipError, match=r"trained on volume axial HU, and .* says volume coronal HU"):
+        run_recipe(recipe | {"model": other}, out=tmp_path / "other")

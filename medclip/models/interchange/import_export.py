@@ -34,7 +34,7 @@ from medclip.models.packs.manifest import (
 from medclip.models.packs.manifest import FILE_NAME as MANIFEST
 from medclip.models.packs.pack import find_pack, save_pack, verify_pack
 from medclip.models.packs.words import has_text_tower, understands_words
-from medclip.models.preprocess import CROPS, budget_of
+from medclip.models.preprocess import CROPS, budget_of, volume_of
 from medclip.models.towers import bert as hf_text
 from medclip.models.towers.poolings import ARGUMENTS, POOLINGS, check_pooling
 from medclip.result import Result
@@ -339,6 +339,13 @@ def _export(path: Path, fresh: Path, out: Path) -> tuple[str, ...]:
             "this model takes images at their own aspect ratio; open_clip has no form of it.",
             where=path,
             hint="Use it with medclip, or train it without model.native_aspect.",
+        )
+    if volume_of(config) is not None:
+        raise MedclipError(
+            Reason.WRONG_USE,
+            "this model takes volumes or loops; neither open_clip nor timm has a form of it.",
+            where=path,
+            hint="Use it with medclip.",
         )
     if not has_text_tower(config["model_cfg"]):
         return export_timm(path, fresh, config)

@@ -194,7 +194,8 @@ class ModelPart(_Part):
         }  # fmt: skip
         wrong = [name for name, is_asked in beside.items() if is_asked] if self.volume is not None else []
         if wrong:
-            raise ValueError(f"volume does not go with {wrong[0]}")
+            hint = ": say null, or a pack" if wrong[0].startswith("image_weights") else ""
+            raise ValueError(f"volume does not go with {wrong[0]}{hint}")
         unused = sorted(_BUILT & self.model_fields_set)
         if self.start is not None and unused:
             raise ValueError(f"{', '.join(unused)} cannot be set together with start, which brings its own towers")
@@ -586,6 +587,11 @@ class Recipe(_Part):
     def _check_volume(self) -> None:
         if self.needs_words:
             raise ValueError("model.volume trains an image tower alone, without words: say objective.contrastive: 0")
+        if self.objective.supervised is not None:
+            raise ValueError(
+                "objective.supervised is of images, not of model.volume; medclip adapt --method linear-probe puts a "
+                "head on the vectors of a pack of volumes"
+            )
         a = self.augment
         unused = [n for n in ("rotate_deg", "hue", "saturation", "rand_augment") if getattr(a, n, None)]
         if unused:
